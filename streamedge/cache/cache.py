@@ -1,0 +1,264 @@
+"""The one door to the cache: ``Cache.open(asset)`` gives a reader, ``Cache.peek`` a fresh hit.
+
+Owns which versions a worker has open, and how an asset's present version is found out: from
+memory, from the record another worker left, or from the origin, asked by one worker at a time.
+The origin's first answer is kept reading, so that a cold open costs one request.
+
+A reader's cancellation cancels neither the finding out nor any fill: both run as the cache's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import OrderedDict
+from typing import NamedTuple
+
+from streamedge.cache.asset import Asset, Record
+from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES
+from streamedge.cache.open_version import Failure, OpenVersion
+from streamedge.cache.plan import backoff_s
+from streamedge.cache.reader import CacheResult, Reader
+from streamedge.cache.store import Store
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counts, Gauge
+from streamedge.origin import OriginHead, OriginRead, Version
+from streamedge.spans import Span
+
+TICK_S = 0.005
+PATIENT_TICKS = 4  # everybody who waits is looked after each 20 ms
+ASK_AGAIN_TICKS = 10  # chunks that another worker fills are tried for each 50 ms
+TOUCH_INTERVAL_S = 60.0
+VERSION_ONLY = Span(0, 0)  # wanted of an open: what the object is, none of its bytes
+
+
+class _Found(NamedTuple):
+    opened: OpenVersion
+    asked: bool  # the origin was asked
+    unchanged: bool  # … and said what was known before
+
+
+class Cache:
+    """A worker's cache. Everything runs on the event loop that calls it."""
+
+    def __init__(
+        self, store: Store, log: Log, counts: Counts, *, open_extents: int, retries: int
+    ) -> None:
+        self.store = store
+        self.log = log
+        self.counts = counts
+        self.retries = retries
+        self._open_extents = open_extents
+        self._versions: OrderedDict[str, OpenVersion] = OrderedDict()
+        self._finding: dict[str, asyncio.Task[_Found]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waited_for: set[OpenVersion] = set()
+        self._ticks = 0
+        counts.gauges[Gauge.OPEN_EXTENTS] = 0
+        counts.gauges[Gauge.RUNNING_FILLS] = 0
+
+    def peek(self, key: str, default_ttl_s: float, now_s: float) -> OpenVersion | None:
+        """The asset's version when it is open here and fresh; no I/O."""
+        opened = self._versions.get(key)
+        if opened is None or not opened.is_fresh(default_ttl_s, now_s) or opened.evicted:
+            return None
+        if now_s - opened.touched_s > TOUCH_INTERVAL_S:
+            opened.touched_s = now_s
+            opened.touch()
+        self._versions.move_to_end(key)
+        return opened
+
+    async def open(self, asset: Asset, want: Span = VERSION_ONLY) -> Reader:
+        """A reader of the asset's present version.
+
+        ``want`` is what will be read first: a cold open asks the origin for just that (its end may
+        lie beyond the object's). Raises OriginError, CacheFullError.
+        """
+        opened = self.peek(asset.key, asset.default_ttl_s, time.time())
+        if opened is not None:
+            return self._reader(opened, want, CacheResult.HIT)
+        task = self._finding.get(asset.key)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._find_out(asset, want), name="open")
+            self._finding[asset.key] = task
+            task.add_done_callback(lambda done: self._found_out(asset.key, done))
+            first = True
+        else:
+            first = False
+        try:
+            found = await asyncio.shield(task)
+        except OriginError as exc:
+            raise OriginError(exc.failure, str(exc)) from exc
+        if not found.asked:
+            result = CacheResult.HIT
+        elif found.unchanged:
+            result = CacheResult.REFRESH_HIT
+        else:
+            result = CacheResult.MISS if first else CacheResult.HIT
+        return self._reader(found.opened, want, result)
+
+    async def close(self) -> None:
+        """Ends all fills and closes all files."""
+        running = [*self._tasks, *self._finding.values()]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        for opened in list(self._versions.values()):
+            if opened.idle:
+                self._forget(opened)
+
+    # What open versions need of their cache
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Holds a fill's task, which no reader holds."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def waiting_began(self, version: OpenVersion) -> None:
+        """Ticks for a version as long as somebody waits for it."""
+        if not self._waited_for:
+            asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        self._waited_for.add(version)
+
+    def version_failed(self, version: OpenVersion, cause: Failure) -> None:
+        """Lets the next open ask the origin, when a fill shows that the object has changed."""
+        gone = {OriginFailure.CHANGED, OriginFailure.NOT_FOUND, OriginFailure.RANGE_OUTSIDE}
+        if isinstance(cause, OriginError) and cause.failure in gone:
+            self._supersede(version)
+            self.store.forget_record(version.asset.key)
+
+    def version_left(self, version: OpenVersion) -> None:
+        """Closes a version that nobody will find again, and the longest unused beyond the limit."""
+        if version.superseded or version.in_memory:
+            self._forget(version)
+        if self.counts.gauges[Gauge.OPEN_EXTENTS] > self._open_extents:
+            self._close_unused()
+
+    # How the present version is found out
+
+    async def _find_out(self, asset: Asset, want: Span) -> _Found:
+        while True:
+            record = self.store.load_record(asset.key)
+            found = self._from_record(asset, record)
+            if found is not None:
+                return found
+            if self.store.lock_asset(asset.key):
+                break
+            await asyncio.sleep(TICK_S)  # another worker asks: its record will tell
+        try:
+            record = self.store.load_record(asset.key)
+            return self._from_record(asset, record) or await self._ask(asset, record, want)
+        finally:
+            self.store.unlock_asset(asset.key)
+
+    def _found_out(self, key: str, task: asyncio.Task[_Found]) -> None:
+        del self._finding[key]
+        if not task.cancelled():
+            task.exception()  # seen, even if every reader has left
+
+    def _from_record(self, asset: Asset, record: Record | None) -> _Found | None:
+        if record is None:
+            return None
+        opened = self._admit(asset, record, only_fresh=True)
+        return None if opened is None else _Found(opened, asked=False, unchanged=True)
+
+    async def _ask(self, asset: Asset, record: Record | None, want: Span) -> _Found:
+        """Asks the origin, several times if it fails in a way that may pass."""
+        for attempt in range(self.retries + 1):
+            try:
+                return await self._ask_once(asset, record, want)
+            except OriginError as exc:
+                if not exc.failure.retryable or attempt == self.retries:
+                    raise
+                await asyncio.sleep(backoff_s(attempt, random.random()))
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _ask_once(self, asset: Asset, record: Record | None, want: Span) -> _Found:
+        known: Version | None = record.head.version if record is not None else None
+        read: OriginRead | None = None
+        head: OriginHead
+        if want.size:
+            try:
+                read = await asset.origin.read(asset.name, _first_read(want), if_none_match=known)
+            except OriginError as exc:
+                if exc.failure is not OriginFailure.RANGE_OUTSIDE:
+                    raise
+                head = await asset.origin.head(asset.name)
+            else:
+                if read is None:
+                    assert record is not None
+                    head = record.head
+                else:
+                    head = read.head
+        else:
+            head = await asset.origin.head(asset.name)
+        fresh = Record(asset.key, head, time.time())
+        self.store.save_record(fresh)
+        opened = self._admit(asset, fresh, only_fresh=False)
+        assert opened is not None
+        if read is not None:
+            if opened.is_covered(read.span):
+                await read.close()
+            else:
+                opened.adopt(read)
+        return _Found(opened, asked=True, unchanged=head.version == known)
+
+    def _admit(self, asset: Asset, record: Record, *, only_fresh: bool) -> OpenVersion | None:
+        """The open version that a record speaks of, in place of any other of the asset."""
+        before = self._versions.get(asset.key)
+        if before is not None and before.version == record.head.version and not before.evicted:
+            opened = before
+            opened.record = record
+        else:
+            opened = OpenVersion(self, asset, record)
+        if only_fresh and not opened.is_fresh(asset.default_ttl_s, time.time()):
+            return None
+        if before is not None and before is not opened:
+            self._supersede(before)
+        self._versions[asset.key] = opened
+        return opened
+
+    def _reader(self, opened: OpenVersion, want: Span, result: CacheResult) -> Reader:
+        first = Span(want.start, min(want.start + 1, opened.version.size_bytes))
+        if result is CacheResult.HIT and want.size and not opened.is_covered(first):
+            result = CacheResult.MISS
+        return Reader(opened, result)
+
+    # Keeping house
+
+    def _tick(self) -> None:
+        self._ticks += 1
+        patient = self._ticks % PATIENT_TICKS == 0
+        ask_again = self._ticks % ASK_AGAIN_TICKS == 0
+        for version in list(self._waited_for):
+            if not version.tick(patient=patient, ask_again=ask_again):
+                self._waited_for.discard(version)
+        if self._waited_for:
+            asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def _supersede(self, opened: OpenVersion) -> None:
+        opened.superseded = True
+        if self._versions.get(opened.asset.key) is opened:
+            del self._versions[opened.asset.key]
+        if opened.idle:
+            opened.close()
+
+    def _forget(self, opened: OpenVersion) -> None:
+        if self._versions.get(opened.asset.key) is opened:
+            del self._versions[opened.asset.key]
+        opened.close()
+
+    def _close_unused(self) -> None:
+        for opened in list(self._versions.values()):
+            if self.counts.gauges[Gauge.OPEN_EXTENTS] <= self._open_extents:
+                break
+            if opened.idle:
+                self._forget(opened)
+
+
+def _first_read(want: Span) -> Span:
+    """What a cold open asks for: whole chunks, within the extent where ``want`` begins."""
+    aligned = want.align(CHUNK_BYTES)
+    return Span(aligned.start, min(aligned.end, (want.start // EXTENT_BYTES + 1) * EXTENT_BYTES))

@@ -1,0 +1,204 @@
+"""One cache file: which of its bytes are there, who is filling which, and the bytes themselves.
+
+An extent is a header of 16 KiB and up to 64 MiB of body, a part of one version of one asset. The
+header is mapped by every worker that has the file open and holds, for each 64 KiB chunk, how many
+bytes from the chunk's start are valid, their CRC, and the era in which they were written. Data is
+written before it is published, so a reader may send whatever ``ready`` says without asking.
+
+Whoever writes a chunk holds a lock on it: an open-file-description lock, taken on the chunk's
+*number*, so that the kernel frees the chunks of a killed worker at once. Two opens of a file by
+one worker would not share its locks; the store therefore opens an extent once.
+
+This module never talks to an origin and never decides what to fill.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import zlib
+from typing import NamedTuple
+
+from streamedge.cache import locks
+from streamedge.spans import Span
+
+CHUNK_BYTES = 64 * 1024
+EXTENT_BYTES = 64 * 1024 * 1024
+HEADER_BYTES = 16 * 1024
+
+_MAGIC = 0x31455453  # "STE1"
+_FIXED = struct.Struct("<IIQ32s")  # magic, evicted, body bytes, digest of what it is part of
+_EVICTED_WORD = 1
+_TABLE_WORD = 256  # the chunk table begins 1 KiB into the header
+_WORDS_PER_CHUNK = 3  # valid bytes, their CRC-32, era
+
+
+class Ready(NamedTuple):
+    """Bytes that can be sent now: ``size_bytes`` of file ``fd`` from ``offset`` on."""
+
+    fd: int
+    offset: int
+    size_bytes: int
+
+
+class Extent:
+    """An open cache file. Positions are bytes of the body; ``era`` is the cache folder's."""
+
+    __slots__ = ("_map", "_words", "body_bytes", "complete", "era", "fd", "path")
+
+    def __init__(self, fd: int, path: str, body_bytes: int, era: int) -> None:
+        self.fd = fd
+        self.path = path
+        self.body_bytes = body_bytes
+        self.era = era
+        self.complete = False
+        self._map = mmap.mmap(fd, HEADER_BYTES)
+        self._words = memoryview(self._map).cast("I")
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks in the body."""
+        return -(-self.body_bytes // CHUNK_BYTES)
+
+    @property
+    def evicted(self) -> bool:
+        """Whether the file has been unlinked: finish reading, but store nothing more."""
+        return self._words[_EVICTED_WORD] != 0
+
+    def chunk_bytes(self, chunk: int) -> int:
+        """Size of a chunk: all are CHUNK_BYTES but the last."""
+        return min(CHUNK_BYTES, self.body_bytes - chunk * CHUNK_BYTES)
+
+    def valid_bytes(self, chunk: int) -> int:
+        """How many bytes from the chunk's start are there; checks them if an era has passed."""
+        word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
+        valid = self._words[word]
+        if valid and self._words[word + 2] != self.era:
+            return self._check_once(chunk)
+        return valid
+
+    def ready_bytes(self, position: int, end: int) -> int:
+        """How many bytes in a row from ``position`` on, before ``end``, can be read now."""
+        end = min(end, self.body_bytes)
+        if self.complete:
+            return max(0, end - position)
+        at = position
+        while at < end:
+            chunk, within = divmod(at, CHUNK_BYTES)
+            valid = self.valid_bytes(chunk)
+            if valid <= within:
+                break
+            at += valid - within
+            if valid < CHUNK_BYTES:
+                break
+        return max(0, min(at, end) - position)
+
+    def ready(self, position: int, end: int) -> Ready | None:
+        """What can be sent from ``position`` on, or None."""
+        size = self.ready_bytes(position, end)
+        return Ready(self.fd, HEADER_BYTES + position, size) if size else None
+
+    def settle(self) -> bool:
+        """Notes whether every chunk is there, so that ``ready`` needs no look at the table."""
+        if not self.complete:
+            self.complete = all(
+                self.valid_bytes(chunk) == self.chunk_bytes(chunk) for chunk in range(self.chunks)
+            )
+        return self.complete
+
+    def read(self, position: int, size: int) -> bytes:
+        """Copies bytes out; the caller knows from ``ready`` that they are there."""
+        return os.pread(self.fd, size, HEADER_BYTES + position)
+
+    def resume(self, chunk: int) -> int:
+        """Prepares a locked chunk to be written on: its valid bytes, after a check of their CRC.
+
+        A worker killed between the two stores of a publication leaves a CRC that does not match.
+        """
+        return self._accept(chunk, keep=self._matches(chunk))
+
+    def write(self, position: int, data: bytes | memoryview) -> None:
+        """Stores ``data`` and publishes it. ``position`` must be where its chunk's valid bytes end.
+
+        The caller holds the lock of the chunks it touches. Raises OSError (disk full).
+        """
+        view = memoryview(data)
+        offset = HEADER_BYTES + position
+        written = 0
+        while written < len(view):
+            written += os.pwrite(self.fd, view[written:], offset + written)
+        words = self._words
+        for piece in Span(position, position + len(view)).split(CHUNK_BYTES):
+            chunk, within = divmod(piece.start, CHUNK_BYTES)
+            word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
+            assert within == 0 or words[word] == within
+            so_far = words[word + 1] if within else 0
+            words[word + 1] = zlib.crc32(
+                view[piece.start - position : piece.end - position], so_far
+            )
+            words[word + 2] = self.era
+            words[word] = piece.end - chunk * CHUNK_BYTES
+
+    def lock(self, chunks: Span) -> Span:
+        """Takes the first run of ``chunks`` that nobody holds, from their start; may be empty."""
+        while chunks.size and not locks.try_lock(self.fd, chunks):
+            other = locks.holder(self.fd, chunks)
+            if other is not None:  # None: it has been given back meanwhile
+                chunks = Span(chunks.start, max(chunks.start, other.start))
+        return chunks
+
+    def unlock(self, chunks: Span) -> None:
+        """Gives chunks back, whether filled or not."""
+        if chunks.size:
+            locks.unlock(self.fd, chunks)
+
+    def close(self) -> None:
+        """Closes the file, which drops this worker's locks on it."""
+        self._words.release()
+        self._map.close()
+        os.close(self.fd)
+
+    def _matches(self, chunk: int) -> bool:
+        """Whether a chunk's valid bytes have the CRC that was stored for them."""
+        word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
+        valid, crc = self._words[word], self._words[word + 1]
+        if valid > self.chunk_bytes(chunk):
+            return False
+        data = self.read(chunk * CHUNK_BYTES, valid)
+        return len(data) == valid and zlib.crc32(data) == crc
+
+    def _accept(self, chunk: int, *, keep: bool) -> int:
+        """Stamps a checked chunk with this era, emptied unless ``keep``; its valid bytes."""
+        word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
+        if not keep:
+            self._words[word] = 0
+        self._words[word + 2] = self.era
+        return self._words[word]
+
+    def _check_once(self, chunk: int) -> int:
+        """First use of a chunk from an earlier era: valid bytes, 0 when they fail the check."""
+        if self._matches(chunk):
+            return self._accept(chunk, keep=True)
+        held = self.lock(Span(chunk, chunk + 1))
+        if held.size == 0:
+            return 0  # its filler has dropped it already, and is writing it anew
+        try:
+            return self._accept(chunk, keep=self._matches(chunk))
+        finally:
+            self.unlock(held)
+
+
+def new_header(body_bytes: int, digest: bytes) -> bytes:
+    """The first bytes of a new extent's file; the rest of the header is zero."""
+    return _FIXED.pack(_MAGIC, 0, body_bytes, digest)
+
+
+def check_header(header: bytes, body_bytes: int, digest: bytes) -> bool:
+    """Whether a file's first bytes say that it is the extent that its name promises."""
+    return header[: _FIXED.size] == new_header(body_bytes, digest)
+
+
+def mark_evicted(fd: int) -> None:
+    """Tells every worker that has the file mapped that it is about to be unlinked."""
+    os.pwrite(fd, struct.pack("<I", 1), _EVICTED_WORD * 4)

@@ -1,0 +1,182 @@
+"""One running read from an origin, into the cache. It belongs to the asset, not to a reader.
+
+    EMPTY ──claim──▸ FILLING ──last byte──▸ COMPLETE
+                        │  ▲
+                retryable  resumed where it stopped, against the same version
+                        ▼  │
+                     FILLING ──budget spent, or not retryable──▸ FAILED(cause)
+
+A fill holds the locks of the chunks it claimed until it ends, stores only what is missing in them
+(so an origin that sends more than was asked does no harm), and never outlives its worker's right
+to them. It does not know its readers: it tells its ``FillOwner`` when bytes have landed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from enum import Enum
+from typing import Protocol
+
+from streamedge.cache.asset import Asset
+from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, Extent
+from streamedge.cache.plan import backoff_s
+from streamedge.errors import CacheFullError, OriginError, OriginFailure
+from streamedge.origin import OriginRead, Version
+from streamedge.spans import Span
+
+
+class FillState(Enum):
+    """Where a fill stands; the cause of FAILED is in ``Fill.cause``."""
+
+    FILLING = "filling"
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+class FillOwner(Protocol):
+    """What a fill needs of the open version that started it."""
+
+    asset: Asset
+
+    @property
+    def version(self) -> Version: ...
+
+    def extent_to_fill(self, index: int) -> Extent: ...
+
+    def extent_refused(self, index: int, exc: OSError) -> Extent: ...
+
+    def arrived(self, fill: Fill, size: int) -> None: ...
+
+    def filled(self, fill: Fill) -> None: ...
+
+    def fill_ended(self, fill: Fill) -> None: ...
+
+
+class Fill:
+    """Reads ``span`` of the owner's version; ``position`` is the next byte to arrive."""
+
+    __slots__ = ("_claims", "_owner", "_read", "_retries", "cause", "position", "span", "state")
+
+    def __init__(self, owner: FillOwner, span: Span, retries: int) -> None:
+        self._owner = owner
+        self._retries = retries
+        self._claims: dict[int, tuple[Extent, Span]] = {}
+        self._read: OriginRead | None = None
+        self.span = span
+        self.position = span.start
+        self.state = FillState.FILLING
+        self.cause: OriginError | CacheFullError | None = None
+
+    def claim(self) -> bool:
+        """Locks what this fill may write; False when there is nothing left that it could.
+
+        Narrows ``span`` to what was missing and free, beginning at the first missing byte.
+        """
+        index = self.span.start // EXTENT_BYTES
+        extent, chunks = self._claim_extent(index)
+        while chunks.size and extent.valid_bytes(chunks.start) == extent.chunk_bytes(chunks.start):
+            extent.unlock(Span(chunks.start, chunks.start + 1))  # another worker was quicker
+            chunks = Span(chunks.start + 1, chunks.end)
+        self._claims[index] = extent, chunks
+        if not chunks.size:
+            return False
+        base = index * EXTENT_BYTES
+        start = base + chunks.start * CHUNK_BYTES + extent.valid_bytes(chunks.start)
+        self.span = Span(start, min(base + chunks.end * CHUNK_BYTES, base + extent.body_bytes))
+        self.position = start
+        return True
+
+    def adopt(self, read: OriginRead) -> None:
+        """Begins with an answer that has already come, whatever bytes it brings."""
+        self._read = read
+        self.span = read.span
+        self.position = read.span.start
+
+    async def run(self) -> None:
+        """Reads to the end, resuming after failures; ends COMPLETE or FAILED, never raises."""
+        idle_attempts = 0
+        try:
+            while self.position < self.span.end:
+                before = self.position
+                try:
+                    await self._read_on()
+                except OriginError as exc:
+                    idle_attempts = 0 if self.position > before else idle_attempts + 1
+                    if not exc.failure.retryable or idle_attempts > self._retries:
+                        raise
+                    await asyncio.sleep(backoff_s(idle_attempts, random.random()))
+            self.state = FillState.COMPLETE
+        except (OriginError, CacheFullError) as exc:
+            self.state = FillState.FAILED
+            self.cause = exc
+        finally:
+            if self.state is FillState.FILLING:
+                self.state = FillState.FAILED
+                self.cause = OriginError(OriginFailure.BROKEN, "the edge is stopping")
+            for extent, chunks in self._claims.values():
+                extent.unlock(chunks)
+                extent.settle()
+            self._owner.fill_ended(self)
+
+    async def _read_on(self) -> None:
+        """Reads from ``position`` until the answer ends."""
+        read, self._read = self._read, None
+        if read is None:
+            read = await self._owner.asset.origin.read(
+                self._owner.asset.name,
+                Span(self.position, self.span.end),
+                if_match=self._owner.version,
+            )
+            assert read is not None
+        try:
+            at = read.span.start
+            async for piece in read.pieces():
+                self._owner.arrived(self, len(piece))
+                if not self._store(at, memoryview(piece)):
+                    break
+                at += len(piece)
+                self.position = max(self.position, min(at, self.span.end))
+                self._owner.filled(self)
+                if at >= self.span.end:
+                    break
+        finally:
+            await read.close()
+
+    def _store(self, at: int, data: memoryview) -> bool:
+        """Writes what is missing of ``data``, the version's bytes from ``at`` on.
+
+        False when the disk refused: ``position`` is then where to read on, into memory.
+        """
+        for piece in Span(at, at + len(data)).split(CHUNK_BYTES):
+            index, within = divmod(piece.start, EXTENT_BYTES)
+            if index not in self._claims:
+                self._claims[index] = self._claim_extent(index)
+            extent, chunks = self._claims[index]
+            chunk = within // CHUNK_BYTES
+            if not chunks.start <= chunk < chunks.end:
+                continue
+            chunk_start = index * EXTENT_BYTES + chunk * CHUNK_BYTES
+            missing = chunk_start + extent.valid_bytes(chunk)
+            if not piece.start <= missing < piece.end:
+                continue
+            try:
+                extent.write(missing - index * EXTENT_BYTES, data[missing - at : piece.end - at])
+            except OSError as exc:
+                extent.unlock(chunks)
+                self._claims[index] = self._owner.extent_refused(index, exc), chunks
+                self.position = chunk_start  # in memory, the chunk has to begin anew
+                return False
+        return True
+
+    def _claim_extent(self, index: int) -> tuple[Extent, Span]:
+        """Locks the first free run of chunks that the fill's span has in an extent."""
+        extent = self._owner.extent_to_fill(index)
+        base = index * EXTENT_BYTES
+        within = self.span.intersect(Span(base, base + extent.body_bytes)).shift(-base)
+        blocks = within.align(CHUNK_BYTES)
+        chunks = extent.lock(Span(blocks.start // CHUNK_BYTES, blocks.end // CHUNK_BYTES))
+        for chunk in range(chunks.start, chunks.end):
+            if extent.valid_bytes(chunk) < extent.chunk_bytes(chunk):
+                extent.resume(chunk)
+        return extent, chunks

@@ -1,0 +1,44 @@
+"""Locks between workers: open-file-description locks on byte numbers of a file.
+
+The kernel drops them when the last descriptor of the open file goes, so a killed worker holds
+nothing. The bytes locked need not exist: they are only numbers. Locks of one open file never
+conflict with each other, so a worker opens each locked file once and keeps its own account.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+from streamedge.spans import Span
+
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock of Linux on 64-bit machines
+
+
+def try_lock(fd: int, numbers: Span) -> bool:
+    """Takes all of ``numbers``, or none when another worker holds any of them."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, numbers))
+    except OSError as exc:
+        if exc.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def unlock(fd: int, numbers: Span) -> None:
+    """Gives ``numbers`` back."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, numbers))
+
+
+def holder(fd: int, numbers: Span) -> Span | None:
+    """The first lock of another worker that touches ``numbers``, or None."""
+    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, numbers))
+    kind, _whence, start, length, _pid = _FLOCK.unpack(answer)
+    return None if kind == fcntl.F_UNLCK else Span(start, start + length)
+
+
+def _flock(kind: int, numbers: Span) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, numbers.start, numbers.size, 0)

@@ -1,0 +1,369 @@
+"""One version of an asset as a worker has it open: its extents, its fills, and who waits for what.
+
+Demand goes down and bytes go up here: a reader that finds nothing ready leaves a ``Waiter``;
+``demand`` turns want into fills (``plan`` decides, ``Fill`` does); landing bytes wake waiters.
+Readers come and go without a fill noticing. What another worker fills is seen in the extents'
+mapped headers, which ``tick`` looks at while somebody waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from streamedge.cache.asset import Asset, Record, version_digest
+from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, Extent, Ready
+from streamedge.cache.fill import Fill, FillState
+from streamedge.cache.freshness import is_fresh, stated_lifetime_s
+from streamedge.cache.plan import LEAD_BYTES, next_fill
+from streamedge.cache.store import Store
+from streamedge.errors import CacheFullError, OriginError
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counter, Counts, Gauge
+from streamedge.origin import OriginHead, OriginRead, Version
+from streamedge.spans import Span
+
+Failure = OriginError | CacheFullError
+FILLS_MAX = 64  # running reads of one version, each worker
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """A reader's wish to be called when the byte at ``want.start`` is there, or cannot come."""
+
+    want: Span
+    lead_bytes: int
+    eager: bool
+    woken: Callable[[Failure | None], None]
+
+
+class ReaderPlace(Protocol):
+    """Where a reader stands."""
+
+    position: int
+
+
+class Surroundings(Protocol):
+    """What an open version needs of the cache it lives in."""
+
+    store: Store
+    log: Log
+    counts: Counts
+    retries: int
+
+    def waiting_began(self, version: OpenVersion) -> None: ...
+
+    def version_failed(self, version: OpenVersion, cause: Failure) -> None: ...
+
+    def version_left(self, version: OpenVersion) -> None: ...
+
+    def keep(self, task: asyncio.Task[None]) -> None: ...
+
+
+class OpenVersion:
+    """A version of ``asset``; ``record`` is what the origin said of it."""
+
+    __slots__ = (
+        "_around",
+        "_extents",
+        "_fills",
+        "_memory",
+        "_readers",
+        "_record",
+        "_stated_lifetime_s",
+        "_waiters",
+        "asset",
+        "superseded",
+        "touched_s",
+    )
+
+    def __init__(self, around: Surroundings, asset: Asset, record: Record) -> None:
+        self._around = around
+        self._extents: dict[int, Extent] = {}
+        self._memory: dict[int, Extent] = {}
+        self._fills: list[Fill] = []
+        self._waiters: list[Waiter] = []
+        self._readers: set[ReaderPlace] = set()
+        self.asset = asset
+        self.record = record
+        self.superseded = False
+        self.touched_s = 0.0
+
+    @property
+    def record(self) -> Record:
+        """What the origin said; set anew when it confirms the version."""
+        return self._record
+
+    @record.setter
+    def record(self, record: Record) -> None:
+        self._record = record
+        self._stated_lifetime_s = stated_lifetime_s(record.head.headers.get("cache-control", ""))
+
+    @property
+    def head(self) -> OriginHead:
+        return self._record.head
+
+    @property
+    def version(self) -> Version:
+        return self._record.head.version
+
+    def is_fresh(self, default_ttl_s: float, now_s: float) -> bool:
+        """Whether it may be served without asking the origin."""
+        stated = self._stated_lifetime_s
+        lifetime_s = default_ttl_s if stated is None else stated
+        return is_fresh(self._record.validated_s, lifetime_s, now_s)
+
+    @property
+    def open_extents(self) -> int:
+        """Files (and memory in their stead) that this version keeps open."""
+        return len(self._extents) + len(self._memory)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it may be closed: nobody reads, nothing fills."""
+        return not self._readers and not self._fills
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether any of it lies in memory, which is given back as soon as possible."""
+        return bool(self._memory)
+
+    @property
+    def evicted(self) -> bool:
+        """Whether any of its files has been unlinked, so that newcomers should open anew."""
+        return any(extent.evicted for extent in self._extents.values())
+
+    def ready(self, position: int, end: int) -> Ready | None:
+        """What can be sent from ``position`` on without waiting, within one extent."""
+        index, within = divmod(position, EXTENT_BYTES)
+        extent = self._extents.get(index) or self._find(index)
+        if extent is not None:
+            ready = extent.ready(within, within + end - position)
+            if ready is not None:
+                return ready
+        memory = self._memory.get(index)
+        return memory.ready(within, within + end - position) if memory is not None else None
+
+    def ready_end(self, position: int, end: int) -> int:
+        """Up to where bytes from ``position`` on are there, at most ``end``, in every extent."""
+        while position < end:
+            ready = self.ready(position, end)
+            if ready is None:
+                break
+            position += ready.size_bytes
+        return position
+
+    def copy(self, span: Span) -> bytes:
+        """Bytes that the caller knows to be there."""
+        parts = []
+        position = span.start
+        while position < span.end:
+            ready = self.ready(position, span.end)
+            assert ready is not None
+            index, within = divmod(position, EXTENT_BYTES)
+            extent = self._extents.get(index)
+            if extent is None or extent.fd != ready.fd:
+                extent = self._memory[index]
+            parts.append(extent.read(within, ready.size_bytes))
+            position += ready.size_bytes
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def demand(self, want: Span, lead_bytes: int = LEAD_BYTES) -> None:
+        """Sees to it that ``want`` is on its way, where this worker can."""
+        want = want.intersect(Span(0, self.version.size_bytes))
+        while want.size and len(self._fills) < FILLS_MAX:
+            span = next_fill(want, self._covered, lead_bytes)
+            if span is None:
+                return
+            fill = Fill(self, span, self._around.retries)
+            if not fill.claim():
+                return  # another worker is at it, or was: the tick will tell
+            self._start(fill)
+
+    def adopt(self, read: OriginRead) -> None:
+        """Fills from an answer that has already come."""
+        fill = Fill(self, read.span, self._around.retries)
+        fill.adopt(read)
+        self._start(fill)
+
+    def is_covered(self, span: Span) -> bool:
+        """Whether every byte of ``span`` is there or on its way in this worker."""
+        position = span.start
+        while position < span.end:
+            reach = self._covered(position)
+            if reach == position:
+                return False
+            position = reach
+        return True
+
+    def add_waiter(self, waiter: Waiter) -> None:
+        """Registers a wish; the waiter is called once, never from within this call."""
+        self._waiters.append(waiter)
+        self._around.waiting_began(self)
+        try:
+            self.demand(waiter.want, waiter.lead_bytes)
+        except CacheFullError as exc:
+            asyncio.get_running_loop().call_soon(self._give_up, waiter, exc)
+
+    def remove_waiter(self, waiter: Waiter) -> None:
+        """Takes a wish back; does nothing for one that has been answered."""
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+
+    def tick(self, *, patient: bool, ask_again: bool) -> bool:
+        """Wakes whoever can go on; False when nobody waits any more.
+
+        ``patient``: not only eager waiters. ``ask_again``: look whether chunks that another worker
+        was filling have become free to fill here.
+        """
+        for waiter in list(self._waiters):
+            start = waiter.want.start
+            if self.ready(start, start + 1) is not None:
+                if waiter.eager or patient:
+                    self._wake(waiter, None)
+            elif ask_again and self._covered(start) == start:
+                try:
+                    self.demand(waiter.want, waiter.lead_bytes)
+                except CacheFullError as exc:
+                    self._give_up(waiter, exc)
+        return bool(self._waiters)
+
+    def touch(self) -> None:
+        """Marks its files as used now."""
+        for extent in self._extents.values():
+            if extent.path:
+                self._around.store.touch(extent.path)
+
+    def close(self) -> None:
+        """Closes all files. Only when idle."""
+        assert self.idle
+        for extent in (*self._extents.values(), *self._memory.values()):
+            self._around.store.close_extent(extent)
+            self._around.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
+        self._extents.clear()
+        self._memory.clear()
+
+    def extent_to_fill(self, index: int) -> Extent:
+        """The extent that a fill writes to, made if need be. Raises CacheFullError."""
+        memory = self._memory.get(index)
+        if memory is not None:
+            return memory
+        extent = self._extents.get(index)
+        if extent is None:
+            self._drop_passed_memory()
+            extent = self._around.store.make_extent(*self._identity(index))
+            self._keep(index, extent)
+        return extent
+
+    def extent_refused(self, index: int, exc: OSError) -> Extent:
+        """Memory in place of an extent whose disk refused. Raises CacheFullError."""
+        if index in self._memory:
+            raise CacheFullError(f"cannot store: {exc}") from exc
+        self._around.store.disk_refused(exc)
+        self._drop_passed_memory()
+        memory = self._around.store.make_memory_extent(*self._identity(index))
+        self._keep(index, memory)
+        return memory
+
+    def arrived(self, fill: Fill, size: int) -> None:
+        """Counts bytes from the origin."""
+        self._around.counts.add(Counter.ORIGIN_BYTES, self.asset.origin_name, size)
+        self._around.store.stored(size)
+
+    def filled(self, fill: Fill) -> None:
+        """Wakes eager waiters that bytes have landed for; the others follow with the tick."""
+        for waiter in list(self._waiters):
+            if waiter.eager and waiter.want.start < fill.position:
+                start = waiter.want.start
+                if self.ready(start, start + 1) is not None:
+                    self._wake(waiter, None)
+
+    def fill_ended(self, fill: Fill) -> None:
+        """Wakes everybody whom the fill served or fails."""
+        self._fills.remove(fill)
+        self._around.counts.gauges[Gauge.RUNNING_FILLS] -= 1
+        self._around.counts.add(Counter.FILLS, fill.state.value)
+        rest = Span(fill.position, fill.span.end)
+        if fill.state is FillState.FAILED and fill.cause is not None:
+            self._around.log.event(
+                "fill_failed",
+                asset=self.asset.key,
+                span=fill.span,
+                at=fill.position,
+                error=str(fill.cause),
+            )
+            self._around.version_failed(self, fill.cause)
+        for waiter in list(self._waiters):
+            start = waiter.want.start
+            if self.ready(start, start + 1) is not None:
+                self._wake(waiter, None)
+            elif fill.state is FillState.FAILED and rest.start <= start < rest.end:
+                self._wake(waiter, fill.cause)
+            elif start < self.version.size_bytes:
+                try:
+                    self.demand(waiter.want, waiter.lead_bytes)
+                except CacheFullError as exc:
+                    self._give_up(waiter, exc)
+        self._left()
+
+    def enter(self, reader: ReaderPlace) -> None:
+        """A reader has come."""
+        self._readers.add(reader)
+
+    def leave(self, reader: ReaderPlace) -> None:
+        """A reader has gone; does nothing for one that had gone before."""
+        if reader in self._readers:
+            self._readers.remove(reader)
+            self._left()
+
+    def _left(self) -> None:
+        if self.idle:
+            self._around.version_left(self)
+
+    def _start(self, fill: Fill) -> None:
+        self._fills.append(fill)
+        self._around.counts.gauges[Gauge.RUNNING_FILLS] += 1
+        self._around.keep(asyncio.get_running_loop().create_task(fill.run(), name="fill"))
+
+    def _wake(self, waiter: Waiter, failure: Failure | None) -> None:
+        self._waiters.remove(waiter)
+        waiter.woken(failure)
+
+    def _give_up(self, waiter: Waiter, failure: Failure) -> None:
+        if waiter in self._waiters:
+            self._wake(waiter, failure)
+
+    def _covered(self, position: int) -> int:
+        """Up to where bytes from ``position`` on are there or on their way in this worker."""
+        for fill in self._fills:
+            if fill.position <= position < fill.span.end:
+                return fill.span.end
+        chunk_end = min((position // CHUNK_BYTES + 1) * CHUNK_BYTES, self.version.size_bytes)
+        ready = self.ready(position, chunk_end)
+        return position if ready is None else position + ready.size_bytes
+
+    def _find(self, index: int) -> Extent | None:
+        digest, body_bytes = self._identity(index)
+        extent = self._around.store.find_extent(digest, body_bytes)
+        if extent is not None:
+            extent.settle()
+            self._keep(index, extent)
+        return extent
+
+    def _keep(self, index: int, extent: Extent) -> None:
+        (self._extents if extent.path else self._memory)[index] = extent
+        self._around.counts.gauges[Gauge.OPEN_EXTENTS] += 1
+
+    def _drop_passed_memory(self) -> None:
+        """Frees memory that no reader stands in and no fill writes to."""
+        in_use = {reader.position // EXTENT_BYTES for reader in self._readers}
+        in_use.update(fill.position // EXTENT_BYTES for fill in self._fills)
+        for index in self._memory.keys() - in_use:
+            self._around.store.close_extent(self._memory.pop(index))
+            self._around.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
+
+    def _identity(self, index: int) -> tuple[bytes, int]:
+        body = min(EXTENT_BYTES, self.version.size_bytes - index * EXTENT_BYTES)
+        return version_digest(self.asset.key, self.version, index), body

@@ -1,0 +1,137 @@
+"""A reader: one response's, one viewer's or one parser's view of one version of an asset.
+
+Owns nothing but its place: what is ready, waiting for the rest, and leaving. All its bytes are of
+the version it was opened on, whatever happens to the asset meanwhile; leaving stops no fill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+
+from streamedge.cache.extent import Ready
+from streamedge.cache.open_version import Failure, OpenVersion, Waiter
+from streamedge.cache.plan import LEAD_BYTES
+from streamedge.errors import CacheFullError, OriginError
+from streamedge.origin import OriginHead
+from streamedge.spans import Span
+
+
+class CacheResult(Enum):
+    """How an open went, in the words of CloudFront's X-Cache."""
+
+    HIT = "Hit"
+    MISS = "Miss"
+    REFRESH_HIT = "RefreshHit"
+    ERROR = "Error"
+
+
+class Reader:
+    """Open on a version until ``close``. ``result`` is how the open went, in X-Cache's words."""
+
+    __slots__ = ("_opened", "asset_key", "position", "result")
+
+    def __init__(self, opened: OpenVersion, result: CacheResult) -> None:
+        self._opened = opened
+        self.asset_key = opened.asset.key
+        self.position = 0
+        self.result = result
+        opened.enter(self)
+
+    @property
+    def head(self) -> OriginHead:
+        return self._opened.head
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the whole object."""
+        return self._opened.version.size_bytes
+
+    @property
+    def validated_s(self) -> float:
+        """When the origin last confirmed this version, in seconds since 1970."""
+        return self._opened.record.validated_s
+
+    def ready(self, position: int, end: int) -> Ready | None:
+        """What can be sent from ``position`` on, before ``end``; None: wait for it."""
+        self.position = position
+        return self._opened.ready(position, end)
+
+    def ready_end(self, position: int, end: int) -> int:
+        """Up to where bytes from ``position`` on are there; at most ``end``."""
+        self.position = position
+        return self._opened.ready_end(position, end)
+
+    def copy(self, span: Span) -> bytes:
+        """Bytes that ``ready_end`` said are there."""
+        return self._opened.copy(span)
+
+    def prefetch(self, want: Span, lead_bytes: int = LEAD_BYTES) -> None:
+        """Asks for bytes without waiting for them; a full cache shows when they are waited for."""
+        try:
+            self._opened.demand(want, lead_bytes)
+        except CacheFullError:
+            return
+
+    def when_ready(
+        self,
+        want: Span,
+        woken: Callable[[Failure | None], None],
+        *,
+        eager: bool = False,
+        lead_bytes: int = LEAD_BYTES,
+    ) -> Callable[[], None]:
+        """Calls ``woken`` once the byte at ``want.start`` is there (None) or cannot come (why).
+
+        ``want`` is how far the reader means to go. ``eager``: at once, rather than with others
+        every few milliseconds. Returns what takes the wish back.
+        """
+        waiter = Waiter(want, lead_bytes, eager, woken)
+        self._opened.add_waiter(waiter)
+        return lambda: self._opened.remove_waiter(waiter)
+
+    async def wait(self, want: Span, *, eager: bool = False, lead_bytes: int = LEAD_BYTES) -> None:
+        """Returns once the byte at ``want.start`` is there.
+
+        Raises OriginError or CacheFullError when it cannot come.
+        """
+        if self.ready(want.start, want.start + 1) is not None:
+            return
+        landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def woken(failure: Failure | None) -> None:
+            if landed.done():
+                return
+            if failure is None:
+                landed.set_result(None)
+            else:
+                landed.set_exception(_copy_of(failure))
+
+        take_back = self.when_ready(want, woken, eager=eager, lead_bytes=lead_bytes)
+        try:
+            await landed
+        finally:
+            take_back()
+
+    async def read(self, span: Span) -> bytes:
+        """Copies the bytes of ``span`` (clipped to the object's end), waiting for all of them."""
+        span = span.intersect(Span(0, self.size_bytes))
+        at = span.start
+        while (at := self.ready_end(at, span.end)) < span.end:
+            await self.wait(Span(at, span.end), eager=True)
+        return self.copy(span) if span.size else b""
+
+    def close(self) -> None:
+        """Leaves; harmless when done twice."""
+        self._opened.leave(self)
+
+
+def _copy_of(failure: Failure) -> Failure:
+    """The same failure to raise in one more task: a shared one would gather tracebacks."""
+    if isinstance(failure, OriginError):
+        again: Failure = OriginError(failure.failure, str(failure))
+    else:
+        again = CacheFullError(str(failure))
+    again.__cause__ = failure
+    return again

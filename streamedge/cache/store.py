@@ -1,0 +1,284 @@
+"""The cache folder: where files lie, how they come to be, and what happens when they cannot.
+
+    era               number of the folder's era, and the boot that it belongs to
+    locks             one byte to lock for each asset being asked for at its origin
+    usage             bytes stored so far, a counter for each worker
+    assets/ab/<hex>   an asset's record
+    extents/ab/<hex>  an extent of one version of an asset
+    new/              files being made
+
+A name is the hash of what it holds, so nothing is loaded at start and any worker finds anything.
+When the disk takes nothing more, extents are made in memory instead, up to MEMORY_EXTENTS_MAX at
+a time, seen by this worker alone and dropped when their readers leave.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import json
+import mmap
+import os
+from pathlib import Path
+
+from streamedge.cache.asset import Record, asset_digest, decode_record, encode_record
+from streamedge.cache.extent import (
+    CHUNK_BYTES,
+    EXTENT_BYTES,
+    HEADER_BYTES,
+    Extent,
+    check_header,
+    new_header,
+)
+from streamedge.cache.locks import try_lock, unlock
+from streamedge.errors import CacheFullError
+from streamedge.ops.log import Log
+from streamedge.spans import Span
+
+MEMORY_EXTENTS_MAX = 8
+WORKERS_MAX = 256
+_USAGE_SLOT_BYTES = 64  # one cache line each, so that workers do not share one
+_TABLE_OFFSET = 1024
+_TABLE_ENTRY_BYTES = 12
+_PAGE_BYTES = 4096
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+
+
+def prepare_folder(root: Path) -> None:
+    """Makes the folder ready for workers: its parts, its era, no half-made files.
+
+    Called once, before any worker starts. Raises OSError when the folder cannot be written.
+    """
+    for part in ("assets", "extents", "new", "metrics"):
+        (root / part).mkdir(parents=True, exist_ok=True)
+    for left in (root / "new").iterdir():
+        left.unlink(missing_ok=True)
+    boot_id = BOOT_ID_FILE.read_text().strip()
+    era, clean, last_boot_id = _read_era(root)
+    if last_boot_id != boot_id and not clean:
+        # What the page cache held when power failed may be lost: have each chunk checked.
+        era += 1
+    _write_era(root, era, boot_id, clean=False)
+    with open(root / "usage", "ab") as usage:
+        usage.truncate(WORKERS_MAX * _USAGE_SLOT_BYTES)
+    (root / "locks").touch()
+
+
+def close_folder(root: Path) -> None:
+    """Notes that all is on disk: called once, after the last worker has ended."""
+    era, _clean, boot_id = _read_era(root)
+    os.sync()
+    _write_era(root, era, boot_id, clean=True)
+
+
+def _read_era(root: Path) -> tuple[int, bool, str]:
+    try:
+        said = json.loads((root / "era").read_bytes())
+        return int(said["era"]), bool(said["clean"]), str(said["boot_id"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 0, False, ""
+
+
+def _write_era(root: Path, era: int, boot_id: str, *, clean: bool) -> None:
+    new = root / "new" / "era"
+    new.write_text(json.dumps({"era": era, "clean": clean, "boot_id": boot_id}))
+    new.replace(root / "era")
+
+
+class Usage:
+    """Bytes stored so far by each worker; only ever grows, so that sums need no lock."""
+
+    __slots__ = ("_slots",)
+
+    def __init__(self, root: Path) -> None:
+        with open(root / "usage", "r+b") as file:
+            self._slots = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
+
+    def add(self, slot: int, size: int) -> None:
+        self._slots[slot * _USAGE_SLOT_BYTES // 8] += size
+
+    def total(self) -> int:
+        return sum(self._slots)
+
+
+class Store:
+    """One worker's hand on the cache folder. ``slot`` is the worker's number."""
+
+    def __init__(self, root: Path, slot: int, log: Log) -> None:
+        self.root = root
+        self._slot = slot
+        self._log = log
+        self._serial = itertools.count()
+        self._memory_extents = 0
+        self._disk_refuses = False
+        self._usage: Usage | None = None
+        self._locks = -1
+        self.era = 1
+        try:
+            self.era = _read_era(root)[0] + 1  # a new file's era words are 0: never this
+            self._usage = Usage(root)
+            self._locks = os.open(root / "locks", os.O_RDWR | os.O_CLOEXEC)
+        except (OSError, ValueError) as exc:
+            self._refused("open cache folder", exc)
+
+    def find_extent(self, digest: bytes, body_bytes: int) -> Extent | None:
+        """Opens an extent that some worker has made; None when there is none, or a damaged one."""
+        path = self._path("extents", digest.hex())
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as exc:
+            if exc.errno != errno.ENOENT:
+                self._refused("open extent", exc)
+            return None
+        try:
+            header = os.pread(fd, 64, 0)
+            sound = os.fstat(fd).st_size >= HEADER_BYTES and check_header(
+                header, body_bytes, digest
+            )
+            if sound:
+                return Extent(fd, path, body_bytes, self.era)
+        except OSError as exc:
+            self._refused("read extent", exc)
+            sound = True  # the disk's fault, not the file's
+        os.close(fd)
+        if not sound:
+            self._log.event("extent_dropped", path=path, reason="damaged header")
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        return None
+
+    def make_extent(self, digest: bytes, body_bytes: int) -> Extent:
+        """Opens an extent, made if need be; in memory when the disk refuses.
+
+        Raises CacheFullError.
+        """
+        for _attempt in range(3):
+            found = self.find_extent(digest, body_bytes)
+            if found is not None:
+                return found
+            try:
+                self._create(digest, body_bytes)
+            except OSError as exc:
+                self._refused("create extent", exc)
+                break
+        return self.make_memory_extent(digest, body_bytes)
+
+    def make_memory_extent(self, digest: bytes, body_bytes: int) -> Extent:
+        """An extent that no disk is needed for. Raises CacheFullError."""
+        if self._memory_extents >= MEMORY_EXTENTS_MAX:
+            raise CacheFullError(
+                "the cache's disk is full or fails, and so is the memory beside it"
+            )
+        fd = os.memfd_create("streamedge-extent", os.MFD_CLOEXEC)
+        os.ftruncate(fd, HEADER_BYTES)
+        self._memory_extents += 1
+        return Extent(fd, "", min(body_bytes, EXTENT_BYTES), self.era)
+
+    def close_extent(self, extent: Extent) -> None:
+        """Closes a file, or frees the memory that stood for it."""
+        if not extent.path:
+            self._memory_extents -= 1
+        extent.close()
+
+    def stored(self, size: int) -> None:
+        """Counts bytes that have gone to disk."""
+        if self._usage is not None:
+            self._usage.add(self._slot, size)
+        if self._disk_refuses:
+            self._disk_refuses = False
+            self._log.event("disk_accepts")
+
+    def disk_refused(self, exc: OSError) -> None:
+        """Notes that a write to an extent failed."""
+        self._refused("write extent", exc)
+
+    def load_record(self, key: str) -> Record | None:
+        """What is remembered of an asset, or None."""
+        try:
+            with open(self._path("assets", asset_digest(key)), "rb") as file:
+                return decode_record(file.read(), key)
+        except OSError as exc:
+            if exc.errno != errno.ENOENT:
+                self._refused("read record", exc)
+            return None
+
+    def save_record(self, record: Record) -> None:
+        """Remembers an asset; a disk that refuses is logged, and the asset soon asked for anew."""
+        path = self._path("assets", asset_digest(record.key))
+        new = self._new_path()
+        try:
+            with open(new, "wb") as file:
+                file.write(encode_record(record))
+            try:
+                os.replace(new, path)
+            except FileNotFoundError:
+                os.mkdir(os.path.dirname(path))
+                os.replace(new, path)
+        except OSError as exc:
+            self._refused("write record", exc)
+            with contextlib.suppress(OSError):
+                os.unlink(new)
+            return
+        self.stored(_PAGE_BYTES)
+
+    def forget_record(self, key: str) -> None:
+        """Makes every worker ask the origin about an asset when next it opens it."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path("assets", asset_digest(key)))
+
+    def touch(self, path: str) -> None:
+        """Marks a file as used now, for eviction; works on mounts that keep no access times."""
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+    def lock_asset(self, key: str) -> bool:
+        """Tries to become the one worker that asks the origin about an asset."""
+        if self._locks < 0:
+            return True
+        return try_lock(self._locks, _lock_number(key))
+
+    def unlock_asset(self, key: str) -> None:
+        """Lets another worker ask."""
+        if self._locks >= 0:
+            unlock(self._locks, _lock_number(key))
+
+    def _path(self, part: str, digest: str) -> str:
+        return f"{self.root}/{part}/{digest[:2]}/{digest}"
+
+    def _new_path(self) -> str:
+        return f"{self.root}/new/{self._slot}-{os.getpid()}-{next(self._serial)}"
+
+    def _create(self, digest: bytes, body_bytes: int) -> None:
+        """Makes an extent's file under another name and links it: all of it, or nothing."""
+        path, new = self._path("extents", digest.hex()), self._new_path()
+        table_bytes = -(-body_bytes // CHUNK_BYTES) * _TABLE_ENTRY_BYTES
+        # The pages that will be written through the map must have their blocks now: a full disk
+        # found later, at a page fault, would kill the worker.
+        allocated = -(-(_TABLE_OFFSET + table_bytes) // _PAGE_BYTES) * _PAGE_BYTES
+        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            header = new_header(body_bytes, digest)
+            os.pwrite(fd, header.ljust(allocated, b"\0"), 0)
+            os.ftruncate(fd, HEADER_BYTES)
+            with contextlib.suppress(FileExistsError):
+                try:
+                    os.link(new, path)
+                except FileNotFoundError:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(os.path.dirname(path))
+                    os.link(new, path)
+        finally:
+            os.close(fd)
+            os.unlink(new)
+        self.stored(allocated)
+
+    def _refused(self, action: str, exc: OSError | ValueError) -> None:
+        if not self._disk_refuses:
+            self._disk_refuses = True
+            self._log.event("disk_refuses", action=action, error=str(exc))
+
+
+def _lock_number(key: str) -> Span:
+    number = int(asset_digest(key)[:15], 16)
+    return Span(number, number + 1)

@@ -1,0 +1,92 @@
+"""Which distribution a host name belongs to, and which asset a name in it is.
+
+Pure lookups over what the config declares; both protocols use them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from streamedge.cache.asset import Asset
+from streamedge.origin import Origin
+
+
+@dataclass(frozen=True, slots=True)
+class OriginBinding:
+    """An origin as distributions use it.
+
+    ``identity`` says what it is (a bucket at an endpoint, a URL, a folder), so that what is cached
+    of it is found again after it was renamed, and never taken for another's.
+    """
+
+    name: str
+    identity: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """What both kinds of distribution have. ``aliases`` are host names, "*.suffix" or "*"."""
+
+    id: str
+    aliases: tuple[str, ...]
+    binding: OriginBinding
+    default_ttl_s: float
+
+    def asset(self, name: str) -> Asset:
+        """The asset that an object's name means here."""
+        return Asset(
+            key=f"{self.binding.identity}\n{name}",
+            name=name,
+            origin=self.binding.origin,
+            origin_name=self.binding.name,
+            default_ttl_s=self.default_ttl_s,
+        )
+
+
+class HasAliases(Protocol):
+    """Anything that is found by host name."""
+
+    @property
+    def aliases(self) -> tuple[str, ...]: ...
+
+
+Found = TypeVar("Found", bound=HasAliases)
+
+
+class HostTable(Generic[Found]):
+    """Finds by host name: an exact alias first, then the longest "*.suffix", then "*"."""
+
+    def __init__(self, entries: Iterable[Found]) -> None:
+        self._exact: dict[str, list[Found]] = {}
+        self._suffixes: dict[str, list[Found]] = {}
+        self._any: list[Found] = []
+        for entry in entries:
+            for alias in entry.aliases:
+                spelled = alias.lower()
+                if spelled == "*":
+                    self._any.append(entry)
+                elif spelled.startswith("*."):
+                    self._suffixes.setdefault(spelled[1:], []).append(entry)
+                else:
+                    self._exact.setdefault(spelled, []).append(entry)
+
+    def find(self, host: str) -> list[Found]:
+        """Everything that claims ``host`` (a port is ignored), the closest claim first."""
+        name = host_name(host)
+        found = list(self._exact.get(name, ()))
+        at = name.find(".")
+        while at >= 0:
+            found += self._suffixes.get(name[at:], ())
+            at = name.find(".", at + 1)
+        return found + self._any
+
+
+def host_name(host: str) -> str:
+    """A Host header's or tcUrl's host in lower case, without port, dot at the end and brackets."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0].rstrip(".") if host.count(":") == 1 else host.rstrip(".")

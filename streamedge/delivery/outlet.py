@@ -1,0 +1,202 @@
+"""The byte mover: a connection's bytes, in order, out of memory or straight out of cache files.
+
+A queue of parts goes to a socket: bytes as they are, and pieces of an object by ``os.sendfile``.
+The outlet sends what is ready, then waits for the socket (EAGAIN) or for the fill (the reader
+says when), and goes on; so a response can begin while the object is still on its way from its
+origin. HTTP and RTMP both send through here, and nothing else writes to the socket meanwhile.
+
+It works on a duplicate of the transport's descriptor, because event loops do not let others watch
+a descriptor that a transport owns. It never decides what to send, nor when a peer is too slow:
+``blocked_since_s`` lets a sweep find that out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from streamedge.cache.extent import Ready
+from streamedge.cache.open_version import Failure
+from streamedge.spans import Span
+
+TURN_BYTES = 2 * 1024 * 1024  # sent to one peer before others get their turn
+SENDFILE_BYTES = 1024 * 1024
+
+
+class Source(Protocol):
+    """What a piece's bytes come from: a cache reader."""
+
+    def ready(self, position: int, end: int) -> Ready | None: ...
+
+    def when_ready(
+        self, want: Span, woken: Callable[[Failure | None], None], *, eager: bool = False
+    ) -> Callable[[], None]: ...
+
+
+class _Piece:
+    """The rest of a span that is to be sent from a source."""
+
+    __slots__ = ("begun", "end", "position", "source")
+
+    def __init__(self, source: Source, span: Span) -> None:
+        self.source = source
+        self.position = span.start
+        self.end = span.end
+        self.begun = False
+
+
+class Outlet:
+    """One connection's way out. ``drained`` and ``failed`` are the owner's callbacks.
+
+    ``drained()``: all that was pushed has been handed to the kernel; called from within ``push``
+    when that happens at once. ``failed(cause)``: a piece's bytes cannot come, or the peer is gone
+    (cause None); what was queued is dropped, and the connection's state is no longer known.
+    """
+
+    __slots__ = (
+        "_drained",
+        "_failed",
+        "_loop",
+        "_parts",
+        "_pumping",
+        "_socket",
+        "_take_back",
+        "_watching",
+        "blocked_since_s",
+        "sent_bytes",
+    )
+
+    def __init__(
+        self,
+        transport: asyncio.BaseTransport,
+        loop: asyncio.AbstractEventLoop,
+        drained: Callable[[], None],
+        failed: Callable[[Failure | None], None],
+    ) -> None:
+        descriptor = os.dup(transport.get_extra_info("socket").fileno())
+        self._socket = socket.socket(fileno=descriptor)
+        self._loop = loop
+        self._drained = drained
+        self._failed = failed
+        self._parts: deque[bytes | memoryview | _Piece] = deque()
+        self._take_back: Callable[[], None] | None = None
+        self._watching = False
+        self._pumping = False
+        self.blocked_since_s: float | None = None
+        self.sent_bytes = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was pushed has been handed to the kernel."""
+        return not self._parts
+
+    def push(self, *parts: bytes | tuple[Source, Span]) -> None:
+        """Queues parts and sends what can be sent now."""
+        for part in parts:
+            if isinstance(part, tuple):
+                if part[1].size:
+                    self._parts.append(_Piece(*part))
+            elif part:
+                self._parts.append(part)
+        if not self._watching and self._take_back is None and not self._pumping:
+            self._pump()
+
+    def close(self) -> None:
+        """Lets go of the socket and of whatever is queued. Harmless when done twice."""
+        self._parts.clear()
+        self._stop_watching()
+        if self._take_back is not None:
+            self._take_back()
+            self._take_back = None
+        self._socket.close()
+
+    def _pump(self) -> None:
+        """Sends until the queue is empty, the turn is over, or somebody has to be waited for."""
+        self._pumping = True
+        turn = 0
+        try:
+            while self._parts:
+                part = self._parts[0]
+                sent = self._send_piece(part) if isinstance(part, _Piece) else self._send(part)
+                if sent < 0:
+                    return
+                self.sent_bytes += sent
+                turn += sent
+                if turn >= TURN_BYTES and self._parts:
+                    self._watch(blocked=False)
+                    return
+        except BlockingIOError:
+            self._watch(blocked=True)
+            return
+        except OSError:
+            self._fail(None)
+            return
+        finally:
+            self._pumping = False
+        self._stop_watching()
+        self._drained()
+
+    def _send(self, data: bytes | memoryview) -> int:
+        """Sends bytes, held back for what follows when that can follow at once."""
+        more = socket.MSG_MORE if self._more_follows() else 0
+        sent = self._socket.send(data, more)
+        if sent == len(data):
+            self._parts.popleft()
+        else:
+            self._parts[0] = memoryview(data)[sent:]
+        return sent
+
+    def _more_follows(self) -> bool:
+        if len(self._parts) < 2:
+            return False
+        following = self._parts[1]
+        return not isinstance(following, _Piece) or (
+            following.source.ready(following.position, following.end) is not None
+        )
+
+    def _send_piece(self, piece: _Piece) -> int:
+        """Sends what is ready of a piece; -1 when it has to be waited for."""
+        ready = piece.source.ready(piece.position, piece.end)
+        if ready is None:
+            self._stop_watching()
+            self._take_back = piece.source.when_ready(
+                Span(piece.position, piece.end), self._woken, eager=not piece.begun
+            )
+            return -1
+        piece.begun = True
+        count = min(ready.size_bytes, SENDFILE_BYTES)
+        sent = os.sendfile(self._socket.fileno(), ready.fd, ready.offset, count)
+        if sent == 0:
+            raise OSError("a cache file is shorter than its header says")
+        piece.position += sent
+        if piece.position == piece.end:
+            self._parts.popleft()
+        return sent
+
+    def _woken(self, failure: Failure | None) -> None:
+        self._take_back = None
+        if failure is None:
+            self._pump()
+        else:
+            self._fail(failure)
+
+    def _watch(self, *, blocked: bool) -> None:
+        self.blocked_since_s = self._loop.time() if blocked else None
+        if not self._watching:
+            self._watching = True
+            self._loop.add_writer(self._socket.fileno(), self._pump)
+
+    def _stop_watching(self) -> None:
+        self.blocked_since_s = None
+        if self._watching:
+            self._watching = False
+            self._loop.remove_writer(self._socket.fileno())
+
+    def _fail(self, cause: Failure | None) -> None:
+        self._parts.clear()
+        self._stop_watching()
+        self._failed(cause)

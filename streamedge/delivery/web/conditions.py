@@ -1,0 +1,101 @@
+"""Whether a request's preconditions hold: RFC 9110 §13, in the order of §13.2.2.
+
+Pure: header values and a version in, a decision out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import Enum
+
+from streamedge.origin import Version
+
+
+class Condition(Enum):
+    """What the preconditions of a GET or HEAD come to."""
+
+    HOLDS = "holds"
+    NOT_MODIFIED = "not_modified"  # 304
+    FAILED = "failed"  # 412
+
+
+CONDITIONAL_HEADERS = frozenset(
+    {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"}
+)
+
+
+def evaluate(headers: Mapping[str, str], version: Version) -> Condition:
+    """Decides on If-Match, If-Unmodified-Since, If-None-Match and If-Modified-Since."""
+    if "if-match" in headers:
+        if not _lists(headers["if-match"], version.etag, weak=False):
+            return Condition.FAILED
+    elif "if-unmodified-since" in headers:
+        since_s = parse_http_date_s(headers["if-unmodified-since"])
+        if since_s is not None and (version.last_modified_s or 0) > since_s:
+            return Condition.FAILED
+    if "if-none-match" in headers:
+        if _lists(headers["if-none-match"], version.etag, weak=True):
+            return Condition.NOT_MODIFIED
+    elif "if-modified-since" in headers:
+        since_s = parse_http_date_s(headers["if-modified-since"])
+        modified_s = version.last_modified_s
+        if since_s is not None and modified_s is not None and modified_s <= since_s:
+            return Condition.NOT_MODIFIED
+    return Condition.HOLDS
+
+
+def range_applies(if_range: str | None, version: Version) -> bool:
+    """Whether a Range header counts, given If-Range (§13.1.5): strong comparison, exact date."""
+    if if_range is None:
+        return True
+    if_range = if_range.strip()
+    if if_range.startswith(('"', "W/")):
+        return version.is_strong and if_range == version.etag
+    since_s = parse_http_date_s(if_range)
+    return since_s is not None and since_s == version.last_modified_s
+
+
+def parse_http_date_s(value: str) -> int | None:
+    """An HTTP date in seconds since 1970; None when it is not one (§5.6.7: then it is ignored)."""
+    try:
+        date = parsedate_to_datetime(value)
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)
+        return int(date.timestamp())
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _lists(value: str, etag: str, *, weak: bool) -> bool:
+    """Whether a list of entity tags names ``etag``; "*" names any (§13.1.1, §13.1.2)."""
+    if value.strip() == "*":
+        return True
+    if not etag or (not weak and etag.startswith("W/")):
+        return False
+    wanted = etag.removeprefix("W/") if weak else etag
+    for candidate in _entity_tags(value):
+        if (candidate.removeprefix("W/") if weak else candidate) == wanted:
+            return True
+    return False
+
+
+def _entity_tags(value: str) -> list[str]:
+    """The entity tags of a list; commas inside quotes belong to the tag (§8.8.3)."""
+    tags = []
+    rest = value.strip()
+    while rest:
+        weak = rest.startswith("W/")
+        opening = 2 if weak else 0
+        if rest[opening : opening + 1] != '"':
+            tag, _, rest = rest.partition(",")  # unquoted: some clients send it so
+            tags.append(tag.strip())
+        else:
+            closing = rest.find('"', opening + 1)
+            if closing < 0:
+                break
+            tags.append(rest[: closing + 1])
+            rest = rest[closing + 1 :].lstrip(" \t").removeprefix(",")
+        rest = rest.lstrip(" \t,")
+    return tags

@@ -1,0 +1,217 @@
+"""What a worker serves over HTTP: from a request to a reader and an answer.
+
+Owns the way from host and path to an asset, and the line and the numbers that a response leaves.
+``fresh`` decides without waiting (the short lane), ``serve`` asks whatever has to be asked.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from streamedge.cache.asset import Asset
+from streamedge.cache.cache import VERSION_ONLY, Cache
+from streamedge.cache.reader import CacheResult, Reader
+from streamedge.delivery.distributions import Distribution, HostTable
+from streamedge.delivery.names import object_name
+from streamedge.delivery.web.answer import (
+    Answer,
+    Delivery,
+    answer_object,
+    failure_status,
+    refusal,
+)
+from streamedge.delivery.web.conditions import CONDITIONAL_HEADERS
+from streamedge.delivery.web.ranges import first_wanted
+from streamedge.errors import CacheFullError, OriginError
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counter, Counts
+from streamedge.spans import Span
+
+LOCATED_MAX = 8192  # remembered (host, path) pairs
+WHOLE = Span(0, 1 << 62)
+
+
+@dataclass(frozen=True, slots=True)
+class WebRequest:
+    """A request's parts; ``headers`` in lower case, ``path`` as it was sent, without query."""
+
+    method: str
+    host: str
+    path: bytes
+    headers: dict[str, str]
+    client: str
+    keep_alive: bool
+    begun_s: float  # by the event loop's clock
+
+
+class Located(NamedTuple):
+    """The asset that host and path name."""
+
+    distribution: Distribution
+    asset: Asset
+
+
+class Opened(NamedTuple):
+    """What a request comes to; ``reader`` is the caller's to close, None when nothing is open."""
+
+    answer: Answer
+    reader: Reader | None
+    result: CacheResult
+    distribution: str | None
+    reason: str | None = None
+
+
+class Site:
+    """The web distributions of a worker."""
+
+    def __init__(
+        self,
+        edge_name: str,
+        distributions: HostTable[Distribution],
+        cache: Cache,
+        log: Log,
+        counts: Counts,
+    ) -> None:
+        self._edge_name = edge_name
+        self._distributions = distributions
+        self._cache = cache
+        self._log = log
+        self._counts = counts
+        self._located: dict[tuple[str, bytes], Located] = {}
+
+    def fresh(self, request: WebRequest) -> Opened | None:
+        """The answer to a request whose object is open here and fresh, and has the first byte."""
+        located = self._locate(request.host, request.path)
+        if located is None:
+            return None
+        now_s = time.time()
+        distribution, asset = located
+        opened = self._cache.peek(asset.key, asset.default_ttl_s, now_s)
+        if opened is None:
+            return None
+        delivery = Delivery(self._edge_name, now_s, request.keep_alive, CacheResult.HIT)
+        answer = answer_object(
+            request.method,
+            request.headers,
+            opened.head,
+            now_s - opened.record.validated_s,
+            delivery,
+        )
+        span = answer.span
+        if span is None or not span.size:
+            return Opened(answer, None, CacheResult.HIT, distribution.id)
+        if opened.ready(span.start, span.end) is None:
+            return None
+        return Opened(answer, Reader(opened, CacheResult.HIT), CacheResult.HIT, distribution.id)
+
+    async def serve(self, request: WebRequest) -> Opened:
+        """The answer to any GET or HEAD; failures are answers too."""
+        located = self._locate(request.host, request.path)
+        if located is None:
+            if not self._distributions.find(request.host):
+                return self._refused(request, 421, "no distribution has this host name", None)
+            return self._refused(request, 400, "the path is not an object's name", None)
+        distribution, asset = located
+        try:
+            reader = await self._cache.open(asset, _wanted(request))
+        except (OriginError, CacheFullError) as exc:
+            kind = exc.failure.value if isinstance(exc, OriginError) else "cache_full"
+            self._counts.add(Counter.ERRORS, kind)
+            opened = self._refused(
+                request, failure_status(exc), _viewer_reason(exc), distribution.id
+            )
+            return opened._replace(reason=str(exc))
+        now_s = time.time()
+        answer = answer_object(
+            request.method,
+            request.headers,
+            reader.head,
+            now_s - reader.validated_s,
+            Delivery(self._edge_name, now_s, request.keep_alive, reader.result),
+        )
+        if answer.span is None or not answer.span.size:
+            reader.close()
+            return Opened(answer, None, reader.result, distribution.id)
+        return Opened(answer, reader, reader.result, distribution.id)
+
+    def refuse_method(self, request: WebRequest) -> Opened:
+        """The answer to a method that is not served."""
+        return self._refused(
+            request, 405, "this distribution serves GET and HEAD", None, "allow: GET, HEAD\r\n"
+        )
+
+    def finished(
+        self,
+        request: WebRequest,
+        opened: Opened,
+        sent_bytes: int,
+        duration_s: float,
+        cut: str | None,
+    ) -> None:
+        """Leaves a response's line and numbers; ``cut`` says why it did not reach its end."""
+        counts = self._counts
+        counts.add(Counter.SENT_BYTES, "http", sent_bytes)
+        counts.add(Counter.RESPONSES, opened.result.value)
+        counts.add(Counter.STATUSES, str(opened.answer.status))
+        if cut is not None:
+            counts.add(Counter.ERRORS, "response_cut")
+        self._log.event(
+            "response",
+            client=request.client,
+            method=request.method,
+            host=request.host,
+            path=request.path.decode("latin-1"),
+            range=request.headers.get("range"),
+            status=opened.answer.status,
+            bytes=sent_bytes,
+            cache=opened.result.value,
+            distribution=opened.distribution,
+            seconds=round(duration_s, 4),
+            agent=request.headers.get("user-agent"),
+            reason=cut or opened.reason,
+        )
+
+    def _locate(self, host: str, path: bytes) -> Located | None:
+        located = self._located.get((host, path))
+        if located is None:
+            found = self._distributions.find(host)
+            name = object_name(path)
+            if not found or name is None:
+                return None
+            if len(self._located) >= LOCATED_MAX:
+                self._located.clear()
+            located = Located(found[0], found[0].asset(name))
+            self._located[host, path] = located
+        return located
+
+    def _refused(
+        self,
+        request: WebRequest,
+        status: int,
+        reason: str,
+        distribution: str | None,
+        lines: str = "",
+    ) -> Opened:
+        delivery = Delivery(self._edge_name, time.time(), request.keep_alive, CacheResult.ERROR)
+        answer = refusal(status, reason, delivery, request.method, lines)
+        return Opened(answer, None, CacheResult.ERROR, distribution, reason)
+
+
+def _wanted(request: WebRequest) -> Span:
+    """What a cold open should ask the origin for."""
+    if request.method == "HEAD":
+        return VERSION_ONLY
+    value = request.headers.get("range")
+    if value is None:
+        # A precondition may make the body unwanted: find out what the object is first.
+        return VERSION_ONLY if CONDITIONAL_HEADERS & request.headers.keys() else WHOLE
+    return first_wanted(value) or VERSION_ONLY
+
+
+def _viewer_reason(failure: OriginError | CacheFullError) -> str:
+    """What a viewer is told: which kind of failure, nothing of the origin's whereabouts."""
+    if isinstance(failure, CacheFullError):
+        return "the edge has no room to fetch the object"
+    return f"origin: {failure.failure.value.replace('_', ' ')}"
