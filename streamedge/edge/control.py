@@ -1,0 +1,108 @@
+"""The control process: the admin address, and the cache's size.
+
+Owns /healthz and /metrics, and evicts. It serves no viewer, so that scanning a large cache folder
+delays nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from streamedge.cache.eviction import Evictor
+from streamedge.config.schema import Config
+from streamedge.edge.roster import Roster
+from streamedge.ops.log import Log, open_log
+from streamedge.ops.metrics import Counter, Counts, Gauge, exposition
+
+EVICTION_INTERVAL_S = 0.25
+
+
+def run_control(
+    config: Config, listener: socket.socket, roster: Roster, metrics_folder: Path, lifeline: int
+) -> None:
+    """Serves the admin address until told to stop."""
+    log = open_log(str(config.edge.log), "control")
+    asyncio.run(_serve(config, listener, roster, metrics_folder, lifeline, log))
+    log.flush()
+
+
+async def _serve(
+    config: Config,
+    listener: socket.socket,
+    roster: Roster,
+    metrics_folder: Path,
+    lifeline: int,
+    log: Log,
+) -> None:
+    counts = Counts()
+    counts.publish_in(metrics_folder)
+    counts.add(Counter.WORKER_STARTS, "control")
+    evicting = asyncio.create_task(_evict(config, log, counts))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_admin_app(config.edge.name, roster, metrics_folder),
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+        )
+    )
+
+    def supervisor_gone() -> None:
+        asyncio.get_running_loop().remove_reader(lifeline)
+        server.handle_exit(signal.SIGTERM, None)
+
+    asyncio.get_running_loop().add_reader(lifeline, supervisor_gone)
+    await server.serve(sockets=[listener])
+    evicting.cancel()
+    await asyncio.gather(evicting, return_exceptions=True)
+
+
+def create_admin_app(edge_name: str, roster: Roster, metrics_folder: Path) -> Starlette:
+    """The admin address's application."""
+
+    def healthz(_request: Request) -> Response:
+        up = roster.all_up
+        said = {"edge": edge_name, "ready": up, "workers": roster.workers_up}
+        return JSONResponse(said, 200 if up else 503)
+
+    def metrics(_request: Request) -> Response:
+        return Response(exposition(metrics_folder), media_type="text/plain; version=0.0.4")
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/metrics", metrics)])
+
+
+async def _evict(config: Config, log: Log, counts: Counts) -> None:
+    """Holds the cache within its size, for as long as the process lives."""
+    counts.gauges[Gauge.CACHE_LIMIT_BYTES] = config.edge.cache_size
+    evictor: Evictor | None = None
+    while True:
+        try:
+            if evictor is None:
+                evictor = Evictor(config.edge.cache, config.edge.cache_size)
+            removed = await asyncio.to_thread(evictor.evict)
+        except (OSError, ValueError) as exc:
+            if evictor is not None:
+                log.event("eviction_failed", error=str(exc))
+            evictor = None
+            await asyncio.sleep(5.0)
+            continue
+        for file in removed:
+            counts.add(Counter.EVICTIONS, file.kind)
+            counts.add(Counter.EVICTED_BYTES, file.kind, file.size_bytes)
+        if removed:
+            log.event("evicted", files=len(removed), bytes=sum(file.size_bytes for file in removed))
+        counts.gauges[Gauge.CACHE_BYTES] = evictor.used_bytes
+        counts.flush()
+        log.flush()
+        await asyncio.sleep(EVICTION_INTERVAL_S)

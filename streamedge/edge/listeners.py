@@ -1,0 +1,70 @@
+"""The sockets viewers come to: bound once by the supervisor, one for each worker and address.
+
+Each worker accepts from its own socket and the kernel spreads connections over them
+(SO_REUSEPORT). The supervisor keeps them open, so that what waits in a killed worker's queue is
+served by the next one.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+BACKLOG = 4096
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerListeners:
+    """A worker's own sockets."""
+
+    http: tuple[socket.socket, ...]
+    rtmp: tuple[socket.socket, ...]
+
+
+def bind_listeners(
+    http: Sequence[Address], rtmp: Sequence[Address], workers: int
+) -> list[WorkerListeners]:
+    """Binds every address once for each worker. Raises OSError, with the address in its text."""
+    for address in (*http, *rtmp):
+        # With SO_REUSEPORT a second edge would quietly share the address: see that it is free.
+        _bind(address, shared=False).close()
+    return [
+        WorkerListeners(
+            tuple(_listen(address) for address in http), tuple(_listen(address) for address in rtmp)
+        )
+        for _worker in range(workers)
+    ]
+
+
+def bind_admin(address: Address) -> socket.socket:
+    """Binds the admin address. Raises OSError."""
+    listener = _bind(address, shared=False)
+    listener.listen(128)
+    return listener
+
+
+def _listen(address: Address) -> socket.socket:
+    listener = _bind(address, shared=True)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _bind(address: Address, *, shared: bool) -> socket.socket:
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+        listener.setblocking(False)
+    except OSError as exc:
+        listener.close()
+        raise OSError(exc.errno, f"cannot listen on {host}:{port}: {exc.strerror}") from exc
+    return listener

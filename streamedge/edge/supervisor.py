@@ -1,0 +1,227 @@
+"""``streamedge serve``: binds the sockets, starts the processes, replaces those that die.
+
+    supervisor ──fork──▸ worker 0 … N-1   serve viewers
+               ──fork──▸ control          admin address, eviction
+
+The supervisor runs no event loop and starts no thread, so that it can fork at any time and its
+children share what it has imported. It ends everything on SIGTERM or SIGINT: workers drain, then
+the cache folder is marked clean. A child that finds its supervisor gone drains by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamedge.cache.store import WORKERS_MAX, close_folder, prepare_folder
+from streamedge.config.schema import Config
+from streamedge.edge.control import run_control
+from streamedge.edge.listeners import WorkerListeners, bind_admin, bind_listeners
+from streamedge.edge.roster import Roster
+from streamedge.edge.welcome import welcome
+from streamedge.edge.worker import DRAIN_S, Post, run_worker
+from streamedge.ops.log import Log, open_log
+from streamedge.ops.metrics import forget_process
+
+RESTART_BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)  # by how often it has died young
+YOUNG_S = 5.0
+_SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+
+
+@dataclass(slots=True)
+class _Child:
+    """A process that is to run: what it does, and how it has fared."""
+
+    name: str
+    main: Callable[[], None]
+    worker: int | None = None
+    pid: int = 0
+    started_s: float = 0.0
+    young_deaths: int = 0
+    due_s: float | None = 0.0  # when to start it (again); None while it runs
+
+
+def serve(config: Config) -> int:
+    """Runs the edge until SIGTERM or SIGINT; returns the process's exit code."""
+    try:
+        log = open_log(str(config.edge.log), "supervisor")
+        workers = min(config.edge.workers or len(os.sched_getaffinity(0)), WORKERS_MAX)
+        listeners = bind_listeners(config.listen.http, config.listen.rtmp, workers)
+        admin = bind_admin(config.listen.admin)
+    except OSError as exc:
+        print(f"streamedge: {exc.strerror or exc}", file=sys.stderr)  # noqa: T201
+        return 1
+    _raise_file_limit()
+    folder_is_ready = _prepare(config, log)
+    metrics_folder = Path(tempfile.mkdtemp(prefix="streamedge-metrics-"))
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        _Supervisor(config, log, listeners, admin, metrics_folder).run()
+    finally:
+        shutil.rmtree(metrics_folder, ignore_errors=True)
+        if folder_is_ready:
+            close_folder(config.edge.cache)
+        log.event("edge_down")
+        log.flush()
+    return 0
+
+
+class _Supervisor:
+    """The loop over signals and children."""
+
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        listeners: list[WorkerListeners],
+        admin: socket.socket,
+        metrics_folder: Path,
+    ) -> None:
+        self._config = config
+        self._log = log
+        self._metrics_folder = metrics_folder
+        self._roster = Roster(len(listeners))
+        self._welcomed = False
+        # Children hold the reading end: it becomes readable when the writing end, here, closes.
+        self._lifeline, self._life = os.pipe()
+        roster = self._roster
+        self._children = [
+            _Child(
+                "control",
+                lambda: run_control(config, admin, roster, metrics_folder, self._lifeline),
+            )
+        ]
+        for number, own in enumerate(listeners):
+            post = Post(number, config, own, roster, metrics_folder, self._lifeline)
+            self._children.append(
+                _Child(f"worker-{number}", lambda post=post: run_worker(post), number)  # type: ignore[misc]
+            )
+
+    def run(self) -> None:
+        """Until told to stop; returns when all children have ended."""
+        while True:
+            now_s = time.monotonic()
+            for child in self._children:
+                if child.due_s is not None and child.due_s <= now_s:
+                    self._start(child)
+            if not self._welcomed and self._roster.all_up:
+                self._welcomed = True
+                welcome(self._config)
+            arrived = signal.sigtimedwait(_SIGNALS, self._pause_s())
+            if arrived is None:
+                continue
+            if arrived.si_signo == signal.SIGCHLD:
+                self._reap(restart=True)
+            else:
+                break
+        self._stop()
+
+    def _pause_s(self) -> float:
+        """Until the next child is due; short until all are up, to say so."""
+        pause_s = 60.0 if self._welcomed else 0.02
+        due = [child.due_s for child in self._children if child.due_s is not None]
+        if due:
+            pause_s = min(pause_s, max(0.0, min(due) - time.monotonic()))
+        return pause_s
+
+    def _start(self, child: _Child) -> None:
+        self._log.flush()
+        child.due_s = None
+        child.started_s = time.monotonic()
+        child.pid = os.fork()
+        if child.pid == 0:
+            self._become(child)
+
+    def _become(self, child: _Child) -> None:
+        """The forked child's whole life."""
+        code = 1
+        try:
+            os.close(self._life)
+            # A terminal's Ctrl-C goes to all processes: only the supervisor acts on it.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            child.main()
+            code = 0
+        except BaseException:  # noqa: BLE001 - whatever it was, the copy of the supervisor ends here
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _reap(self, *, restart: bool) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for child in self._children:
+                if child.pid == pid:
+                    self._ended(child, status, restart=restart)
+
+    def _ended(self, child: _Child, status: int, *, restart: bool) -> None:
+        now_s = time.monotonic()
+        forget_process(self._metrics_folder, child.pid)
+        if child.worker is not None:
+            self._roster.down(child.worker)
+        code = os.waitstatus_to_exitcode(status)
+        if restart or code:
+            self._log.event("process_ended", child=child.name, pid=child.pid, code=code)
+        child.pid = 0
+        if restart:
+            young = now_s - child.started_s < YOUNG_S
+            child.young_deaths = child.young_deaths + 1 if young else 0
+            backoff = min(child.young_deaths, len(RESTART_BACKOFF_S) - 1)
+            child.due_s = now_s + RESTART_BACKOFF_S[backoff]
+        self._log.flush()
+
+    def _stop(self) -> None:
+        self._log.event("edge_draining")
+        self._log.flush()
+        for child in self._children:
+            if child.pid and child.worker is not None:
+                os.kill(child.pid, signal.SIGTERM)
+        self._await_children(lambda child: child.worker is not None, DRAIN_S + 5.0)
+        for child in self._children:
+            if child.pid:
+                os.kill(child.pid, signal.SIGTERM)
+        self._await_children(lambda child: True, 10.0)
+
+    def _await_children(self, which: Callable[[_Child], bool], timeout_s: float) -> None:
+        """Waits for some children to end; kills those that do not."""
+        deadline_s = time.monotonic() + timeout_s
+        while any(child.pid and which(child) for child in self._children):
+            self._reap(restart=False)
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                for child in self._children:
+                    if child.pid and which(child):
+                        os.kill(child.pid, signal.SIGKILL)
+                left_s = 1.0
+            if any(child.pid and which(child) for child in self._children):
+                signal.sigtimedwait({signal.SIGCHLD}, min(left_s, 0.5))
+
+
+def _prepare(config: Config, log: Log) -> bool:
+    try:
+        prepare_folder(config.edge.cache)
+    except OSError as exc:
+        log.event("cache_folder_refused", folder=str(config.edge.cache), error=str(exc))
+        return False
+    return True
+
+
+def _raise_file_limit() -> None:
+    """As many open files as the system lets this process have."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

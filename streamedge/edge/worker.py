@@ -1,0 +1,96 @@
+"""A worker process: listeners, cache and servers on one event loop, from fork to drain.
+
+Owns the process's life. It ends when it is told to (SIGTERM) or when its supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from streamedge.cache.cache import Cache
+from streamedge.cache.store import Store
+from streamedge.config.schema import Config
+from streamedge.edge.composition import bind_origins, web_server
+from streamedge.edge.listeners import WorkerListeners
+from streamedge.edge.roster import Roster
+from streamedge.ops.log import FLUSH_INTERVAL_S, Log, open_log
+from streamedge.ops.metrics import Counter, Counts
+
+METRICS_INTERVAL_S = 1.0
+DRAIN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What the supervisor gives a worker: its number, its sockets and what all share."""
+
+    number: int
+    config: Config
+    listeners: WorkerListeners
+    roster: Roster
+    metrics_folder: Path
+    lifeline: int  # readable once the supervisor is gone
+
+
+def run_worker(post: Post) -> None:
+    """Serves until told to stop."""
+    log = open_log(str(post.config.edge.log), f"worker-{post.number}")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(post, log))
+    log.flush()
+
+
+async def _serve(post: Post, log: Log) -> None:
+    loop = asyncio.get_running_loop()
+    config = post.config
+    counts = Counts()
+    counts.publish_in(post.metrics_folder)
+    counts.add(Counter.WORKER_STARTS, "worker")
+    store = Store(config.edge.cache, post.number, log)
+    cache = Cache(
+        store,
+        log,
+        counts,
+        open_extents=config.limits.open_extents,
+        retries=config.limits.origin_retries,
+    )
+    bindings = bind_origins(config)
+    web = web_server(config, bindings, cache, log, counts)
+
+    stopping = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_reader(post.lifeline, stopping.set)
+    housekeeping = asyncio.create_task(_keep_house(log, counts))
+
+    await web.start(post.listeners.http)
+    post.roster.up(post.number)
+    log.event("worker_up", pid=os.getpid())
+    await stopping.wait()
+    loop.remove_reader(post.lifeline)
+    post.roster.down(post.number)
+    log.event("worker_draining")
+    await web.drain(DRAIN_S)
+    await cache.close()
+    for binding in bindings.values():
+        await binding.origin.close()
+    housekeeping.cancel()
+    counts.flush()
+    log.event("worker_down")
+
+
+async def _keep_house(log: Log, counts: Counts) -> None:
+    """Writes gathered log lines and numbers out, for as long as the process lives."""
+    loop = asyncio.get_running_loop()
+    flush_counts_s = loop.time()
+    while True:
+        await asyncio.sleep(FLUSH_INTERVAL_S)
+        log.flush()
+        if loop.time() >= flush_counts_s:
+            counts.flush()
+            flush_counts_s += METRICS_INTERVAL_S
