@@ -99,6 +99,17 @@ class Cache:
             result = CacheResult.MISS if first else CacheResult.HIT
         return self._reader(found.opened, want, result)
 
+    def reopen(self, asset: Asset, head: OriginHead) -> Reader:
+        """A reader of a version that is known already, whether or not it is still the present one.
+
+        Asks nobody: bytes that are not cached are asked for under this version alone.
+        """
+        opened = self._versions.get(asset.key)
+        if opened is None or opened.version != head.version:
+            opened = OpenVersion(self, asset, Record(asset.key, head, time.time()))
+            opened.superseded = True  # only who holds it knows it: it goes when they leave
+        return Reader(opened, CacheResult.HIT)
+
     async def close(self) -> None:
         """Ends all fills and closes all files."""
         running = [*self._tasks, *self._finding.values()]

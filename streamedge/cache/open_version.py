@@ -155,6 +155,11 @@ class OpenVersion:
             position += ready.size_bytes
         return position
 
+    def is_complete(self, position: int) -> bool:
+        """Whether the extent at ``position`` is known to be whole."""
+        extent = self._extents.get(position // EXTENT_BYTES)
+        return extent is not None and extent.complete
+
     def copy(self, span: Span) -> bytes:
         """Bytes that the caller knows to be there."""
         parts = []

@@ -63,6 +63,10 @@ class Reader:
         self.position = position
         return self._opened.ready_end(position, end)
 
+    def is_complete(self, position: int) -> bool:
+        """Whether nothing need be asked for at ``position``: its extent is known to be whole."""
+        return self._opened.is_complete(position)
+
     def copy(self, span: Span) -> bytes:
         """Bytes that ``ready_end`` said are there."""
         return self._opened.copy(span)

@@ -94,6 +94,11 @@ class Outlet:
         """Whether all that was pushed has been handed to the kernel."""
         return not self._parts
 
+    @property
+    def queued_bytes(self) -> int:
+        """Memory that waits to be sent; pieces of objects take none."""
+        return sum(len(part) for part in self._parts if not isinstance(part, _Piece))
+
     def push(self, *parts: bytes | tuple[Source, Span]) -> None:
         """Queues parts and sends what can be sent now."""
         for part in parts:

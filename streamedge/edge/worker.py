@@ -16,7 +16,7 @@ import uvloop
 from streamedge.cache.cache import Cache
 from streamedge.cache.store import Store
 from streamedge.config.schema import Config
-from streamedge.edge.composition import bind_origins, web_server
+from streamedge.edge.composition import bind_origins, rtmp_server, web_server
 from streamedge.edge.listeners import WorkerListeners
 from streamedge.edge.roster import Roster
 from streamedge.ops.log import FLUSH_INTERVAL_S, Log, open_log
@@ -62,6 +62,7 @@ async def _serve(post: Post, log: Log) -> None:
     )
     bindings = bind_origins(config)
     web = web_server(config, bindings, cache, log, counts)
+    rtmp = rtmp_server(config, bindings, cache, log, counts)
 
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
@@ -69,13 +70,14 @@ async def _serve(post: Post, log: Log) -> None:
     housekeeping = asyncio.create_task(_keep_house(log, counts))
 
     await web.start(post.listeners.http)
+    await rtmp.start(post.listeners.rtmp)
     post.roster.up(post.number)
     log.event("worker_up", pid=os.getpid())
     await stopping.wait()
     loop.remove_reader(post.lifeline)
     post.roster.down(post.number)
     log.event("worker_draining")
-    await web.drain(DRAIN_S)
+    await asyncio.gather(web.drain(DRAIN_S), rtmp.drain(DRAIN_S))
     await cache.close()
     for binding in bindings.values():
         await binding.origin.close()

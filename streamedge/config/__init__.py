@@ -1,0 +1,1 @@
+"""What an operator may say in ``config.toml``; see ``schema`` and ``load``."""

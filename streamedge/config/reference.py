@@ -1,0 +1,49 @@
+"""The config reference of README.md: one table for each kind of section, made from the schema.
+
+``python -m streamedge.config.reference`` prints what stands between README.md's two markers. Owns
+the layout alone; the words are ``wording``'s and the descriptions the schema's.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from streamedge.config.schema import Section
+from streamedge.config.wording import default, field_notation, limits, sections
+
+BEGIN = "<!-- config reference: begin -->"
+END = "<!-- config reference: end -->"
+
+
+def render() -> str:
+    """All keys as Markdown: a heading and a table for each kind of section."""
+    return "\n".join(_table(header, name, section) for header, name, section in sections())
+
+
+def keys() -> list[str]:
+    """The dotted name of every key, such as ``"origins.NAME.region"``, each once."""
+    names = (f"{name}.{key}" for _, name, section in sections() for key in section.model_fields)
+    return list(dict.fromkeys(names))
+
+
+def _table(header: str, name: str, section: type[Section]) -> str:
+    rows = [
+        f"#### `{header}`",
+        "",
+        "| Key | Type | Default | Limits | Meaning |",
+        "|---|---|---|---|---|",
+    ]
+    fields = section.model_fields.items()
+    for key, field in sorted(
+        fields, key=lambda item: (item[0] != "type", not item[1].is_required())
+    ):
+        shown = ", ".join(f"`{example}`" for example in field.examples or ())
+        meaning = f"{field.description} Such as {shown}." if shown else field.description
+        standard = "required" if field.is_required() else f"`{default(field)}`"
+        cells = (f"`{name}.{key}`", field_notation(field).noun, standard, limits(field), meaning)
+        rows.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

@@ -1,0 +1,171 @@
+"""Which rtmp distribution a client is in, and which medium a stream name means there.
+
+Owns the way from tcUrl and application to a distribution, and from a name to the first object
+that exists. Whatever cannot be had comes out as a ``Refusal``, in NetStream's codes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from streamedge.delivery.distributions import Distribution, HostTable
+from streamedge.delivery.rtmp.events import Connect
+from streamedge.delivery.rtmp.names import candidates, match_application
+from streamedge.errors import (
+    CacheFullError,
+    MediaError,
+    MediaFault,
+    OriginError,
+    OriginFailure,
+    StreamEdgeError,
+)
+from streamedge.media.medium import Medium
+from streamedge.media.titles import Titles
+
+RESOLVED_TTL_S = 60.0  # how long a name means the object that it was found to mean
+RESOLVED_MAX = 4096
+# S3 says 403 of a missing object to whoever may not list the bucket.
+_MISSING = frozenset({OriginFailure.NOT_FOUND, OriginFailure.FORBIDDEN})
+
+
+@dataclass(frozen=True, slots=True)
+class RtmpDistribution(Distribution):
+    """A distribution that is played over RTMP."""
+
+    applications: tuple[str, ...]
+    is_strict: bool
+
+
+class Admission(NamedTuple):
+    """A client's distribution, and the part of its application that belongs to names."""
+
+    distribution: RtmpDistribution
+    application: str
+    folder: str
+
+
+class RefusalError(StreamEdgeError):
+    """Why a stream is not played: a NetStream code, and a description fit for the viewer."""
+
+    def __init__(self, code: str, description: str, kind: str) -> None:
+        super().__init__(description)
+        self.code = code
+        self.kind = kind
+
+
+class Catalogue:
+    """The rtmp distributions of a worker, and their media."""
+
+    def __init__(self, distributions: HostTable[RtmpDistribution], titles: Titles) -> None:
+        self._distributions = distributions
+        self._titles = titles
+        self._resolved: dict[tuple[str, str], tuple[float, str]] = {}
+
+    def admit(self, connect: Connect) -> Admission | str:
+        """Where a client that connects belongs; or CloudFront's word for why nowhere."""
+        host = tc_url_host(connect.tc_url)
+        found = self._distributions.find(host)
+        if not found:
+            return "DistributionNotFound"
+        for distribution in found:
+            match = match_application(connect.app, distribution.applications)
+            if match is not None:
+                return Admission(distribution, match.application, match.rest)
+        return "InvalidInstance"
+
+    async def open(self, admission: Admission, name: str, announced: frozenset[str]) -> Medium:
+        """The medium that a stream name means.
+
+        ``announced`` are the Enhanced RTMP codecs the client said it takes. Raises RefusalError.
+        """
+        names = candidates(name, admission.folder)
+        if not names:
+            raise RefusalError("NetStream.Play.StreamNotFound", "This is no stream name.", "name")
+        medium = await self._resolve(admission.distribution, names)
+        enhanced = medium.head.enhanced
+        if admission.distribution.is_strict and "*" not in announced and enhanced - announced:
+            medium.close()
+            codecs = ", ".join(sorted(enhanced - announced))
+            raise RefusalError(
+                "NetStream.Play.Failed",
+                f"The stream needs Enhanced RTMP codecs that the client did not announce: {codecs}",
+                "codec_not_announced",
+            )
+        return medium
+
+    async def _resolve(self, distribution: RtmpDistribution, names: list[str]) -> Medium:
+        """The medium of the object that ``names`` mean, remembered for RESOLVED_TTL_S."""
+        key = (distribution.id, names[0])
+        until_s, known = self._resolved.get(key, (0.0, ""))
+        now_s = time.monotonic()
+        if len(names) > 1 and until_s > now_s and known in names:
+            try:
+                return await self._first(distribution, [known])
+            except RefusalError:
+                del self._resolved[key]
+        medium = await self._first(distribution, names)
+        if len(names) > 1:
+            if len(self._resolved) >= RESOLVED_MAX:
+                self._resolved.clear()
+            self._resolved[key] = now_s + RESOLVED_TTL_S, medium.name
+        return medium
+
+    async def _first(self, distribution: RtmpDistribution, names: list[str]) -> Medium:
+        """The likeliest object that exists; all are asked for at once, in one round trip."""
+        opening = [
+            asyncio.ensure_future(self._titles.open(distribution.asset(name))) for name in names
+        ]
+        chosen: Medium | None = None
+        try:
+            await asyncio.wait(opening)
+            failures = [task.exception() for task in opening]
+            for task, failure in zip(opening, failures, strict=True):
+                if failure is None:
+                    chosen = task.result()
+                    return chosen
+        finally:
+            for task in opening:
+                task.cancel()
+            await asyncio.gather(*opening, return_exceptions=True)
+            for task in opening:
+                if not task.cancelled() and not task.exception() and task.result() is not chosen:
+                    task.result().close()
+        # An origin that fails outranks one that says no: the stream may well be there.
+        worst = next((failure for failure in failures if not _says_missing(failure)), failures[0])
+        assert worst is not None
+        raise refusal_of(worst) from worst
+
+
+def refusal_of(failure: BaseException) -> RefusalError:
+    """What a viewer is told of a failure of the media or of the origin. Raises any other."""
+    if isinstance(failure, RefusalError):
+        return failure
+    if isinstance(failure, MediaError):
+        if failure.fault is MediaFault.NO_SUPPORTED_TRACK:
+            code = "NetStream.Play.NoSupportedTrackFound"
+        else:
+            code = "NetStream.Play.FileStructureInvalid"
+        return RefusalError(code, str(failure), failure.fault.value)
+    if isinstance(failure, CacheFullError):
+        return RefusalError("NetStream.Play.Failed", "The edge has no room.", "cache_full")
+    if isinstance(failure, OriginError):
+        kind = failure.failure.value
+        if failure.failure in _MISSING:
+            return RefusalError("NetStream.Play.StreamNotFound", "There is no such stream.", kind)
+        return RefusalError(
+            "NetStream.Play.Failed", f"The origin failed: {kind.replace('_', ' ')}.", kind
+        )
+    raise failure
+
+
+def _says_missing(failure: BaseException | None) -> bool:
+    return isinstance(failure, OriginError) and failure.failure in _MISSING
+
+
+def tc_url_host(tc_url: str) -> str:
+    """The host of ``rtmp://host:port/app``; empty when there is none."""
+    _, separator, rest = tc_url.partition("://")
+    return rest.partition("/")[0] if separator else ""

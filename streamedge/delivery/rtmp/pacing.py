@@ -1,0 +1,50 @@
+"""When the next run of media is due: the client's buffer, the clock, nothing else.
+
+Pure: times in, times out. The client is kept as far ahead of real time as the buffer it announced,
+never less than BUFFER_MIN_MS, never more than the operator allows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BUFFER_MIN_MS = 1000  # a client that announces less would starve at the first hiccup
+BUFFER_DEFAULT_MS = 3000  # until the client says something
+
+
+@dataclass(slots=True)
+class Pace:
+    """A play's clock. Media times are the title's, in ms; ``now_s`` is any monotonic clock's.
+
+    ``rate_bytes``: most bytes per second, 0 for no limit.
+    """
+
+    ahead_max_ms: int
+    rate_bytes: int
+    buffer_ms: int = BUFFER_DEFAULT_MS
+    _started_s: float = 0.0
+    _started_ms: int = 0
+    _sent_bytes: int = 0
+
+    def start(self, now_s: float, media_ms: int) -> None:
+        """Media from ``media_ms`` on is shown from ``now_s`` on (a play, a seek, a resume)."""
+        self._started_s = now_s
+        self._started_ms = media_ms
+        self._sent_bytes = 0
+
+    def sent(self, size_bytes: int) -> None:
+        """Counts what has been sent since the start."""
+        self._sent_bytes += size_bytes
+
+    def wait_s(self, now_s: float, media_ms: int) -> float:
+        """How long until media at ``media_ms`` may be sent; 0: now."""
+        ahead_ms = min(max(self.buffer_ms, BUFFER_MIN_MS), self.ahead_max_ms)
+        due_s = self._started_s + (media_ms - self._started_ms - ahead_ms) / 1000
+        if self.rate_bytes:
+            due_s = max(due_s, self._started_s + self._sent_bytes / self.rate_bytes)
+        return max(0.0, due_s - now_s)
+
+    def late_s(self, now_s: float, media_ms: int) -> float:
+        """By how much a viewer who has all before ``media_ms`` has run dry; 0: not at all."""
+        shown_s = self._started_s + (media_ms - self._started_ms) / 1000
+        return max(0.0, now_s - shown_s)

@@ -1,0 +1,363 @@
+"""One play of one stream: from its name to its last frame, with seeks and pauses in between.
+
+    OPENING ──▸ PLAYING ◂──▸ PAUSED
+                   │  ▲
+        last frame ▼  │ seek
+                  ENDED          any ──close──▸ CLOSED
+
+Owns what is sent in which order, and when. A message once begun is always finished: only runs
+whose bytes are there are sent, and wishes (seek, pause, close) are heeded between messages. It
+never touches the socket (``Stage`` does) and never parses a protocol byte (the engine does).
+
+The first frames go as plain messages, so that a picture shows before a second of media has come,
+and because FFmpeg loses a step of time after a sub-tag that is stamped 0; then whole runs go as
+aggregate messages (type 22), whose bodies are the FLV's bytes as they lie in the cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+from streamedge.cache.open_version import Failure
+from streamedge.cache.reader import Reader
+from streamedge.delivery.rtmp import messages
+from streamedge.delivery.rtmp.amf0 import EcmaArray
+from streamedge.delivery.rtmp.catalogue import RefusalError, refusal_of
+from streamedge.delivery.rtmp.chunks import MessageType
+from streamedge.delivery.rtmp.connection import ServerConnection
+from streamedge.delivery.rtmp.events import Pause, Play, Seek, Start
+from streamedge.delivery.rtmp.messages import StatusLevel
+from streamedge.delivery.rtmp.pacing import Pace
+from streamedge.errors import CacheFullError, MediaError, OriginError
+from streamedge.media.flv import PREVIOUS_TAG_SIZE_BYTES, TAG_HEADER_SIZE_BYTES
+from streamedge.media.medium import End, Lacking, Mark, Medium, Run
+from streamedge.ops.metrics import Counter, Counts
+from streamedge.spans import Span
+
+PLAIN_TAGS_MAX = 8  # sent one by one at a start, until there is a picture
+LATE_S = 0.2  # behind what a viewer sees: counted as late
+RESUME_NEAR_MS = 100  # a client that says it has all but this goes on where we stopped
+
+
+class PlayState(Enum):
+    OPENING = "opening"
+    PLAYING = "playing"
+    PAUSED = "paused"
+    ENDED = "ended"
+    CLOSED = "closed"
+
+
+class Stage(Protocol):
+    """The connection as a player sees it."""
+
+    engine: ServerConnection
+    counts: Counts
+    sends_data_start: bool
+
+    async def open_medium(self, name: str) -> Medium: ...
+
+    def push(self, *parts: bytes | tuple[Reader, Span]) -> None:
+        """Sends the engine's answers so far, then ``parts``."""
+        ...
+
+    async def drained(self) -> None:
+        """Returns once all that was pushed has been handed to the kernel."""
+        ...
+
+    def tell(self, event: str, player: Player, **fields: object) -> None:
+        """Leaves a log line."""
+        ...
+
+    @property
+    def sent_bytes(self) -> int: ...
+
+
+class Player:
+    """Plays until closed; ``run`` is its task's whole work."""
+
+    def __init__(self, stage: Stage, play: Play, pace: Pace) -> None:
+        self.stream_id = play.stream_id
+        self.name = play.name
+        self.state = PlayState.OPENING
+        self.ended = asyncio.Event()  # nothing more comes, unless it is sought back
+        self.closed = asyncio.Event()
+        self.medium: Medium | None = None
+        self._stage = stage
+        self._engine = stage.engine
+        self._play = play
+        self._pace = pace
+        self._loop = asyncio.get_running_loop()
+        self._seek: Seek | None = None
+        self._pause: Pause | None = None
+        self._waker: asyncio.Future[None] | None = None
+        self._mark = Mark(0, 0)
+        self._origin_ms = 0  # media time that the viewer sees as 0
+        self._until_ms: int | None = None
+        self._plain_tags = 0
+        self._clock_runs = False
+        self._begun_bytes = stage.sent_bytes
+
+    # Wishes, from the connection
+
+    def seek(self, wish: Seek) -> None:
+        """Goes elsewhere, as soon as the message under way is out."""
+        self._seek = wish
+        self._wake()
+
+    def pause(self, wish: Pause) -> None:
+        """Stops sending, or goes on."""
+        self._pause = wish
+        self._wake()
+
+    def buffer(self, buffer_ms: int) -> None:
+        """The client's buffer has another length from now on."""
+        self._pace.buffer_ms = buffer_ms
+        self._wake()
+
+    def close(self) -> None:
+        """Ends the play after the message under way."""
+        self.state = PlayState.CLOSED
+        self._wake()
+
+    # The play
+
+    async def run(self) -> None:
+        """From the name to CLOSED. Failures end as a status to the viewer."""
+        reason = "closed"
+        try:
+            self.medium = await self._stage.open_medium(self.name)
+            if self.state is not PlayState.CLOSED:
+                await self._perform(self.medium)
+        except (RefusalError, OriginError, CacheFullError, MediaError) as exc:
+            refusal = refusal_of(exc)
+            reason = f"{refusal.code}: {exc.__cause__ or exc}"
+            self._stage.counts.add(Counter.ERRORS, refusal.kind)
+            self._status(refusal.code, str(refusal), StatusLevel.ERROR)
+            self._stage.push()
+        except asyncio.CancelledError:
+            reason = "disconnected"
+            raise
+        finally:
+            self.state = PlayState.CLOSED
+            self.ended.set()
+            self.closed.set()
+            if self.medium is not None:
+                self.medium.close()
+            self._stage.tell("stop", self, bytes=self._bytes(), reason=reason)
+
+    async def _perform(self, medium: Medium) -> None:
+        self.state = PlayState.PLAYING
+        start_ms = self._play.start if isinstance(self._play.start, int) else 0
+        self._mark = await medium.locate(start_ms)
+        if not isinstance(self._play.start, Start):
+            self._origin_ms = self._mark.time_ms
+        if self._play.duration_ms is not None:
+            self._until_ms = max(self._mark.time_ms, start_ms + self._play.duration_ms - 1)
+        self._announce_play(medium)
+        self._stage.tell("play", self, cache=medium.result.value, start_ms=start_ms)
+        self._stage.counts.add(Counter.PLAYS, medium.result.value)
+        while self.state is not PlayState.CLOSED:
+            if self._seek is not None:
+                await self._go_elsewhere(medium)
+            elif self._pause is not None:
+                await self._heed_pause(medium)
+            elif self.state is PlayState.PLAYING:
+                await self._send_next(medium)
+            else:
+                await self._wait()
+
+    async def _send_next(self, medium: Medium) -> None:
+        """Sends one run, or waits for what keeps it from being sent."""
+        single = self._plain_tags > 0 or self._mark.time_ms == 0 or self._play.duration_ms == 0
+        if self._clock_runs:
+            wait_s = self._pace.wait_s(self._loop.time(), self._mark.time_ms)
+            if wait_s > 0:
+                await self._wait(wait_s)
+                return
+        run = medium.next_run(self._mark, single=single, until_ms=self._until_ms)
+        if isinstance(run, Lacking):
+            await self._wait(lacking=run, medium=medium)
+        elif isinstance(run, End):
+            self._announce_end(medium)
+        else:
+            self._send(medium, run)
+            if self._play.duration_ms == 0 and run.has_video:
+                self._until_ms = -1  # a single frame was asked for
+            await self._stage.drained()
+            # A viewer with a deep buffer and a fast line must let others have their turn.
+            await asyncio.sleep(0)
+
+    def _send(self, medium: Medium, run: Run) -> None:
+        now_s = self._loop.time()
+        if not self._clock_runs:
+            self._clock_runs = True
+            self._pace.start(now_s, run.time_ms)
+        elif self._pace.late_s(now_s, run.time_ms) > LATE_S:
+            self._stage.counts.add(Counter.LATE_SENDS, "rtmp")
+        time_ms = max(0, run.time_ms - self._origin_ms)
+        size = run.span.size if run.body is None else len(run.body)
+        kind, skipped, dropped = MessageType.AGGREGATE, 0, 0
+        if run.tag_type is not None:
+            kind = MessageType(run.tag_type)
+            skipped, dropped = TAG_HEADER_SIZE_BYTES, PREVIOUS_TAG_SIZE_BYTES
+        size -= skipped + dropped
+        header = messages.media_header(self.stream_id, kind, time_ms, size)
+        if run.body is None:
+            span = Span(run.span.start + skipped, run.span.end - dropped)
+            self._stage.push(header, (run.reader, span))
+        else:
+            self._stage.push(header + run.body[skipped : skipped + size])
+        self._pace.sent(size)
+        self._mark = run.following
+        if run.has_video or not medium.head.has_video:
+            self._plain_tags = 0
+        else:
+            self._plain_tags = max(0, self._plain_tags - 1)
+
+    async def _go_elsewhere(self, medium: Medium) -> None:
+        wish, self._seek = self._seek, None
+        assert wish is not None
+        self._mark = await medium.locate(wish.time_ms)
+        self._origin_ms = 0
+        self._clock_runs = False
+        if self.state is PlayState.ENDED:
+            self.state = PlayState.PLAYING
+            self.ended.clear()
+        self._announce_seek(medium, wish)
+        self._stage.tell("seek", self, to_ms=wish.time_ms, at_ms=self._mark.time_ms)
+        if self.state is PlayState.PAUSED:
+            await self._show_one_frame(medium)
+
+    async def _show_one_frame(self, medium: Medium) -> None:
+        """What a seek shows while paused: the keyframe alone."""
+        while self._seek is None and self.state is PlayState.PAUSED:
+            run = medium.next_run(self._mark, single=True, until_ms=None)
+            if isinstance(run, Lacking):
+                await self._wait(lacking=run, medium=medium)
+                continue
+            if isinstance(run, Run):
+                self._send(medium, run)
+                await self._stage.drained()
+                if not run.has_video and medium.head.has_video:
+                    continue
+            return
+
+    async def _heed_pause(self, medium: Medium) -> None:
+        wish, self._pause = self._pause, None
+        assert wish is not None
+        if wish.paused and self.state is PlayState.PLAYING:
+            self.state = PlayState.PAUSED
+            self._status("NetStream.Pause.Notify", f"Paused {self.name}.")
+            self._stage.tell("pause", self, at_ms=wish.time_ms)
+        elif not wish.paused and self.state is PlayState.PAUSED:
+            self.state = PlayState.PLAYING
+            has_ms = wish.time_ms + self._origin_ms
+            if self._mark.time_ms - has_ms > RESUME_NEAR_MS and wish.time_ms:
+                # §7.2.2.8: only what is later than the time at which the client stopped.
+                self._mark = await medium.locate_after(has_ms)
+            self._clock_runs = False
+            self._status("NetStream.Unpause.Notify", f"Unpaused {self.name}.")
+            self._stage.tell("unpause", self, at_ms=wish.time_ms)
+        self._stage.push()
+
+    # What the viewer is told
+
+    def _announce_play(self, medium: Medium) -> None:
+        engine, stream = self._engine, self.stream_id
+        engine.stream_is_recorded(stream)
+        engine.stream_begin(stream)
+        if self._play.reset:
+            self._status("NetStream.Play.Reset", f"Playing and resetting {self.name}.")
+        self._status("NetStream.Play.Start", f"Started playing {self.name}.")
+        self._announce_media(medium)
+
+    def _announce_seek(self, medium: Medium, wish: Seek) -> None:
+        engine, stream = self._engine, self.stream_id
+        engine.stream_eof(stream)
+        engine.stream_is_recorded(stream)
+        engine.stream_begin(stream)
+        self._status("NetStream.Seek.Notify", f"Seeking {wish.time_ms} (stream ID: {stream}).")
+        self._status("NetStream.Play.Start", f"Started playing {self.name}.")
+        self._announce_media(medium)
+
+    def _announce_media(self, medium: Medium) -> None:
+        """Everything a decoder needs before its first frame, after every play and seek."""
+        engine, stream = self._engine, self.stream_id
+        engine.sample_access(stream)
+        if self._stage.sends_data_start:
+            engine.data_start(stream)
+        time_ms = max(0, self._mark.time_ms - self._origin_ms)
+        metadata = {
+            name: value
+            for name, value in medium.head.metadata.items()
+            if isinstance(value, bool | int | float | str)
+        }
+        engine.metadata(stream, time_ms, EcmaArray(metadata))
+        for tag_type, body in medium.head.sequence_headers:
+            engine.media_message(stream, MessageType(tag_type), time_ms, body)
+        self._plain_tags = PLAIN_TAGS_MAX
+        self._stage.push()
+
+    def _announce_end(self, medium: Medium) -> None:
+        self.state = PlayState.ENDED
+        engine, stream = self._engine, self.stream_id
+        time_ms = max(0, self._mark.time_ms - self._origin_ms)
+        engine.play_complete(
+            stream,
+            time_ms,
+            duration_s=medium.head.duration_ms / 1000,
+            size_bytes=self._bytes(),
+        )
+        self._status("NetStream.Play.Stop", f"Stopped playing {self.name}.")
+        engine.stream_eof(stream)
+        self._stage.push()
+        self._stage.tell("end", self, bytes=self._bytes())
+        self.ended.set()
+
+    def _status(self, code: str, description: str, level: StatusLevel = StatusLevel.STATUS) -> None:
+        self._engine.stream_status(self.stream_id, level, code, description, details=self.name)
+
+    # Waiting
+
+    async def _wait(
+        self,
+        timeout_s: float | None = None,
+        *,
+        lacking: Lacking | None = None,
+        medium: Medium | None = None,
+    ) -> None:
+        """Until a wish comes, or ``timeout_s`` has passed, or what was lacking is there.
+
+        Raises what keeps it from coming.
+        """
+        if self._seek is not None or self._pause is not None:
+            return
+        waker: asyncio.Future[None] = self._loop.create_future()
+        self._waker = waker
+        cancels: list[Callable[[], object]] = []
+        if timeout_s is not None:
+            cancels.append(self._loop.call_later(timeout_s, self._wake).cancel)
+        if lacking is not None and medium is not None:
+            cancels.append(medium.when_ready(lacking.want, self._landed))
+        try:
+            await waker
+        finally:
+            self._waker = None
+            for cancel in cancels:
+                cancel()
+
+    def _wake(self) -> None:
+        if self._waker is not None and not self._waker.done():
+            self._waker.set_result(None)
+
+    def _landed(self, failure: Failure | None) -> None:
+        if failure is None:
+            self._wake()
+        elif self._waker is not None and not self._waker.done():
+            self._waker.set_exception(failure)
+
+    def _bytes(self) -> int:
+        return self._stage.sent_bytes - self._begun_bytes

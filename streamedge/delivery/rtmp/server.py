@@ -1,0 +1,61 @@
+"""The RTMP listeners of a worker: accepting clients, sweeping those that stall, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+
+from streamedge.delivery.rtmp.catalogue import Catalogue
+from streamedge.delivery.rtmp.session import RtmpLimits, RtmpSession, SessionSurroundings
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counts, Gauge
+
+SWEEP_INTERVAL_S = 1.0
+
+
+class RtmpServer:
+    """Serves a catalogue on listening sockets, from ``start`` to ``drain``."""
+
+    def __init__(self, catalogue: Catalogue, limits: RtmpLimits, log: Log, counts: Counts) -> None:
+        self._sessions: set[RtmpSession] = set()
+        self._around = SessionSurroundings(catalogue, limits, log, counts, self._sessions)
+        self._counts = counts
+        self._servers: list[asyncio.Server] = []
+        self._sweep: asyncio.TimerHandle | None = None
+        counts.gauges[Gauge.RTMP_CONNECTIONS] = 0
+        counts.gauges[Gauge.VIEWERS] = 0
+
+    async def start(self, listeners: Sequence[socket.socket]) -> None:
+        """Begins to accept."""
+        loop = asyncio.get_running_loop()
+        for listener in listeners:
+            server = await loop.create_server(
+                lambda: RtmpSession(self._around, loop), sock=listener, backlog=4096
+            )
+            self._servers.append(server)
+        self._sweep_again()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stops accepting, lets plays end for ``timeout_s``, then closes what is left."""
+        for server in self._servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + timeout_s
+        while any(session.plays for session in self._sessions) and loop.time() < deadline_s:
+            await asyncio.sleep(0.05)
+        for session in list(self._sessions):
+            session.shut_down()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        await asyncio.sleep(0.05)
+        for session in list(self._sessions):
+            session.abort()
+
+    def _sweep_again(self) -> None:
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        for session in list(self._sessions):
+            session.sweep(now_s)
+        self._counts.gauges[Gauge.RTMP_CONNECTIONS] = len(self._sessions)
+        self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_again)

@@ -1,0 +1,376 @@
+"""One RTMP client: its socket, its engine and its players.
+
+Owns the connection's life and the order of its bytes: everything that is sent, answers and media
+alike, goes through one outlet. The engine parses and answers, players decide what is played; this
+file carries events to them and leaves a log line for each thing that happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from itertools import count
+
+from streamedge.cache.open_version import Failure
+from streamedge.cache.reader import Reader
+from streamedge.delivery.outlet import Outlet
+from streamedge.delivery.rtmp import events
+from streamedge.delivery.rtmp.catalogue import Admission, Catalogue, RefusalError
+from streamedge.delivery.rtmp.connection import ServerConnection
+from streamedge.delivery.rtmp.errors import ProtocolError
+from streamedge.delivery.rtmp.messages import StatusLevel
+from streamedge.delivery.rtmp.pacing import BUFFER_DEFAULT_MS, Pace
+from streamedge.delivery.rtmp.player import Player, PlayState
+from streamedge.media.medium import Medium
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counter, Counts, Gauge
+from streamedge.spans import Span
+
+HANDSHAKE_RANDOM_BYTES = 1528
+QUEUED_BYTES_MAX = 512 * 1024  # answers that a client does not take, before it is dropped
+LENGTH_ASKS_MAX = 4  # getStreamLength calls that run at one time
+# FFmpeg takes Data.Start for a data stream of its own, and says so all the time.
+FFMPEG_FLASH_VERSION = "LNX 9,0,124,2"
+
+_serial = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class RtmpLimits:
+    """What one client may have; the config's [limits]."""
+
+    connections_max: int
+    handshake_s: float
+    idle_s: float
+    stall_s: float
+    message_bytes: int
+    streams_max: int
+    ahead_s: float
+    rate_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSurroundings:
+    """What all sessions of a worker share."""
+
+    catalogue: Catalogue
+    limits: RtmpLimits
+    log: Log
+    counts: Counts
+    sessions: set[RtmpSession]
+
+
+class RtmpSession(asyncio.Protocol):
+    """A client's connection."""
+
+    def __init__(self, around: SessionSurroundings, loop: asyncio.AbstractEventLoop) -> None:
+        limits = around.limits
+        self.engine = ServerConnection(
+            random=os.urandom(HANDSHAKE_RANDOM_BYTES),
+            message_limit_bytes=limits.message_bytes,
+            streams_limit=limits.streams_max,
+        )
+        self.counts = around.counts
+        self.sends_data_start = True
+        self._around = around
+        self._limits = limits
+        self._loop = loop
+        self._id = f"{os.getpid():x}-{next(_serial):x}"
+        self._transport: asyncio.Transport | None = None
+        self._outlet: Outlet | None = None
+        self._client = ""
+        self._begun_s = loop.time()
+        self._heard_s = loop.time()
+        self._admission: Admission | None = None
+        self._announced: frozenset[str] = frozenset()
+        self._buffers_ms: dict[int, int] = {}
+        self._players: dict[int, Player] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._length_asks = 0
+        self._emptied: asyncio.Future[None] | None = None
+        self._last_words: str | None = None
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        self._client = f"{peer[0]}:{peer[1]}" if peer else ""
+        self._outlet = Outlet(transport, self._loop, self._drained, self._failed)
+        self._around.sessions.add(self)
+        if len(self._around.sessions) > self._limits.connections_max:
+            self._end("too many connections")
+
+    def data_received(self, data: bytes) -> None:
+        if self._last_words is not None:
+            return
+        self._heard_s = self._loop.time()
+        try:
+            occurred = self.engine.receive_data(data)
+            for event in occurred:
+                self._handle(event)
+        except ProtocolError as exc:
+            self.counts.add(Counter.ERRORS, "rtmp_protocol")
+            self.push()
+            self._end(f"protocol error: {exc}")
+            return
+        self.push()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        assert self._outlet is not None
+        self._around.sessions.discard(self)
+        reason = self._last_words or (f"connection lost: {exc}" if exc else "client left")
+        self._outlet.close()
+        for task in self._tasks:
+            task.cancel()
+        self._log_line(
+            "disconnect",
+            bytes=self._outlet.sent_bytes,
+            seconds=round(self._loop.time() - self._begun_s, 3),
+            reason=reason,
+        )
+        self._transport = None
+
+    # What players need (``player.Stage``)
+
+    @property
+    def sent_bytes(self) -> int:
+        return self._outlet.sent_bytes if self._outlet is not None else 0
+
+    async def open_medium(self, name: str) -> Medium:
+        assert self._admission is not None
+        return await self._around.catalogue.open(self._admission, name, self._announced)
+
+    def push(self, *parts: bytes | tuple[Reader, Span]) -> None:
+        assert self._outlet is not None
+        if self._transport is None:
+            return
+        self._outlet.push(self.engine.data_to_send(), *parts)
+        if self._outlet.queued_bytes > QUEUED_BYTES_MAX and not self._outlet.idle:
+            self._end("the client asks and does not listen")
+
+    async def drained(self) -> None:
+        assert self._outlet is not None
+        if not self._outlet.idle:
+            self._emptied = self._loop.create_future()
+            await self._emptied
+
+    def tell(self, event: str, player: Player, **fields: object) -> None:
+        medium = player.medium
+        self._log_line(
+            event,
+            stream=player.name,
+            object=medium.name if medium is not None else None,
+            **fields,
+        )
+
+    # The server's part
+
+    def sweep(self, now_s: float) -> None:
+        """Drops a client that takes too long: to connect, to take bytes, or to want anything."""
+        if self._transport is None or self._outlet is None:
+            return
+        blocked_since_s = self._outlet.blocked_since_s
+        if blocked_since_s is not None and now_s - blocked_since_s > self._limits.stall_s:
+            self._last_words = "the client has stopped reading"
+            self._transport.abort()
+        elif self._admission is None:
+            if now_s - self._begun_s > self._limits.handshake_s:
+                self._end("handshake and connect took too long")
+        elif not self.plays and now_s - self._heard_s > self._limits.idle_s:
+            self._end("idle")
+
+    def shut_down(self) -> None:
+        """The edge stops."""
+        self._end("the edge is stopping")
+
+    def abort(self) -> None:
+        """Ends without waiting for anything."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def plays(self) -> int:
+        """How many of its streams are playing or paused."""
+        return sum(
+            player.state in {PlayState.OPENING, PlayState.PLAYING, PlayState.PAUSED}
+            for player in self._players.values()
+        )
+
+    # Events
+
+    def _handle(self, event: events.Event) -> None:
+        match event:
+            case events.Connect():
+                self._connect(event)
+            case events.Play():
+                self._play(event)
+            case events.Seek() | events.Pause():
+                self._wish(event)
+            case events.CloseStream(stream_id) | events.DeleteStream(stream_id):
+                self._close_stream(stream_id)
+            case events.BufferLength(stream_id, buffer_ms):
+                self._buffer(stream_id, buffer_ms)
+            case events.GetStreamLength():
+                self._tell_length(event)
+            case events.Ignored(name):
+                self._log_line("ignored", command=name)
+            case events.CreateStream() | events.Acknowledged():
+                pass
+
+    def _connect(self, event: events.Connect) -> None:
+        found = self._around.catalogue.admit(event)
+        if isinstance(found, str):
+            self.engine.reject_connect(
+                event.transaction,
+                "NetConnection.Connect.InvalidApp",
+                f"No application {event.app!r} here.",
+                application={"message": found, "description": found},
+            )
+            self.push()
+            self._end(f"{found}: application {event.app!r} of {event.tc_url!r}")
+            return
+        self._admission = found
+        self._announced = frozenset(
+            {*event.four_cc_list, *event.video_four_cc_info, *event.audio_four_cc_info}
+        )
+        self.sends_data_start = event.flash_version != FFMPEG_FLASH_VERSION
+        self._log_line(
+            "connect",
+            application=found.application,
+            agent=event.flash_version,
+            tc_url=event.tc_url,
+            page=event.page_url or None,
+        )
+        for held in self.engine.accept_connect(event.transaction):
+            self._handle(held)
+
+    def _play(self, event: events.Play) -> None:
+        limits = self._limits
+        pace = Pace(
+            ahead_max_ms=int(limits.ahead_s * 1000),
+            rate_bytes=limits.rate_bytes,
+            buffer_ms=self._buffers_ms.get(event.stream_id, BUFFER_DEFAULT_MS),
+        )
+        before = self._players.get(event.stream_id)
+        player = Player(self, event, pace)
+        self._players[event.stream_id] = player
+        self._spawn(self._perform(player, before, appended=not event.reset))
+
+    async def _perform(self, player: Player, before: Player | None, *, appended: bool) -> None:
+        """Runs a player when its stream is free: at once, or after what plays there now."""
+        if before is not None:
+            if not appended:
+                before.close()
+            await before.ended.wait()
+            before.close()
+            await before.closed.wait()
+        self.counts.gauges[Gauge.VIEWERS] += 1
+        try:
+            await player.run()
+        finally:
+            self.counts.gauges[Gauge.VIEWERS] -= 1
+            if self._players.get(player.stream_id) is player:
+                del self._players[player.stream_id]
+
+    def _wish(self, event: events.Seek | events.Pause) -> None:
+        player = self._players.get(event.stream_id)
+        if player is None:
+            code = "NetStream.Seek.Failed" if isinstance(event, events.Seek) else "NetStream.Failed"
+            self.engine.stream_status(
+                event.stream_id, StatusLevel.ERROR, code, "Nothing is playing on this stream."
+            )
+        elif isinstance(event, events.Seek):
+            player.seek(event)
+        else:
+            player.pause(event)
+
+    def _close_stream(self, stream_id: int) -> None:
+        self._buffers_ms.pop(stream_id, None)
+        player = self._players.get(stream_id)
+        if player is not None:
+            player.close()
+
+    def _buffer(self, stream_id: int, buffer_ms: int) -> None:
+        if not 0 < stream_id <= self._limits.streams_max:
+            return  # librtmp and GStreamer announce 300 ms for stream 0, which means nothing
+        self._buffers_ms[stream_id] = buffer_ms
+        player = self._players.get(stream_id)
+        if player is not None:
+            player.buffer(buffer_ms)
+
+    def _tell_length(self, event: events.GetStreamLength) -> None:
+        if self._length_asks >= LENGTH_ASKS_MAX:
+            self.engine.call_error(event.transaction, "Too many questions at one time.")
+            return
+        self._length_asks += 1
+        self._spawn(self._find_length(event))
+
+    async def _find_length(self, event: events.GetStreamLength) -> None:
+        try:
+            medium = await self.open_medium(event.name)
+        except RefusalError as exc:
+            self.engine.call_error(event.transaction, str(exc), code=exc.code)
+        else:
+            self.engine.call_result(event.transaction, medium.head.duration_ms / 1000)
+            medium.close()
+        finally:
+            self._length_asks -= 1
+        self.push()
+
+    # The connection's end
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # A defect: this client is lost, the others go on.
+            self._loop.call_exception_handler(
+                {"message": "a player failed", "exception": task.exception(), "task": task}
+            )
+            self._end(f"internal error: {task.exception()!r}")
+
+    def _end(self, reason: str) -> None:
+        """Closes the connection once what has been pushed is out."""
+        if self._last_words is None:
+            self._last_words = reason
+        for player in self._players.values():
+            player.close()
+        assert self._outlet is not None
+        if self._transport is not None and self._outlet.idle:
+            self._transport.close()
+
+    def _drained(self) -> None:
+        if self._emptied is not None:
+            if not self._emptied.done():
+                self._emptied.set_result(None)
+            self._emptied = None
+        if self._last_words is not None and self._transport is not None:
+            self._transport.close()
+
+    def _failed(self, cause: Failure | None) -> None:
+        """A run that was ready can no longer be sent: only the connection's end says so."""
+        if self._last_words is None:
+            self._last_words = "client left" if cause is None else str(cause)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _log_line(self, event: str, **fields: object) -> None:
+        distribution = self._admission.distribution.id if self._admission is not None else None
+        self._around.log.event(
+            f"rtmp_{event}",
+            client=self._client,
+            session=self._id,
+            distribution=distribution,
+            **fields,
+        )

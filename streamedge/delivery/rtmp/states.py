@@ -1,0 +1,43 @@
+"""Where an RTMP connection stands, and what moves it on.
+
+Owns the whole table: a step that is not in TRANSITIONS does not exist. Does nothing itself.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Final
+
+
+class State(Enum):
+    """Where a connection stands."""
+
+    HANDSHAKE = auto()
+    UNCONNECTED = auto()  # RTMP flows, but no application is chosen
+    CONNECTING = auto()  # connect arrived and awaits accept_connect or reject_connect
+    CONNECTED = auto()
+    REJECTED = auto()
+    FAILED = auto()
+
+
+class Cause(Enum):
+    """What moves a connection on."""
+
+    HANDSHAKE_DONE = auto()
+    CONNECT_RECEIVED = auto()
+    CONNECT_ACCEPTED = auto()
+    CONNECT_REJECTED = auto()
+    PROTOCOL_BROKEN = auto()
+
+
+TRANSITIONS: Final = {
+    (State.HANDSHAKE, Cause.HANDSHAKE_DONE): State.UNCONNECTED,
+    (State.UNCONNECTED, Cause.CONNECT_RECEIVED): State.CONNECTING,
+    (State.CONNECTING, Cause.CONNECT_ACCEPTED): State.CONNECTED,
+    (State.CONNECTING, Cause.CONNECT_REJECTED): State.REJECTED,
+    (State.HANDSHAKE, Cause.PROTOCOL_BROKEN): State.FAILED,
+    (State.UNCONNECTED, Cause.PROTOCOL_BROKEN): State.FAILED,
+    (State.CONNECTING, Cause.PROTOCOL_BROKEN): State.FAILED,
+    (State.CONNECTED, Cause.PROTOCOL_BROKEN): State.FAILED,
+    (State.REJECTED, Cause.PROTOCOL_BROKEN): State.FAILED,
+}

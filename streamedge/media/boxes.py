@@ -1,0 +1,95 @@
+"""The boxes that ISO base media files (MP4, M4A, QuickTime MOV) are made of.
+
+Owns box headers and walking along the boxes of one container; knows nothing of what is in a box
+and never reads a file. Nesting is bounded by the callers: each descends a fixed path, none
+recurses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from streamedge.media.faults import invalid
+
+HEADER_SIZE_BYTES = 8
+LARGE_HEADER_SIZE_BYTES = 16
+BOXES_MAX = 4096  # in one container; real files have a few dozen
+
+
+class BoxHeader(NamedTuple):
+    """``size_bytes`` is of the whole box, ``header_size_bytes`` (8 or 16) included."""
+
+    type: str
+    header_size_bytes: int
+    size_bytes: int
+
+
+class Box(NamedTuple):
+    """A box and the bytes after its header, as a view of the container's bytes."""
+
+    type: str
+    content: memoryview
+
+
+def parse_header(data: memoryview, remaining_bytes: int) -> BoxHeader:
+    """Reads the header at the start of ``data`` (ISO/IEC 14496-12 §4.2).
+
+    ``remaining_bytes`` is what the container has left from here on; ``data`` may hold less of it,
+    but at least 16 bytes or all. Size 0 means "to the container's end", size 1 "64 bits follow".
+    Raises MediaError STRUCTURE_INVALID when the box does not fit in its container.
+    """
+    if len(data) < HEADER_SIZE_BYTES:
+        raise invalid("an MP4 box is cut off")
+    size_bytes = int.from_bytes(data[:4], "big")
+    box_type = str(data[4:8], "latin-1")
+    header_size_bytes = HEADER_SIZE_BYTES
+    if size_bytes == 1:
+        if len(data) < LARGE_HEADER_SIZE_BYTES:
+            raise invalid("an MP4 box is cut off")
+        header_size_bytes = LARGE_HEADER_SIZE_BYTES
+        size_bytes = int.from_bytes(data[8:16], "big")
+    elif size_bytes == 0:
+        size_bytes = remaining_bytes
+    if not header_size_bytes <= size_bytes <= remaining_bytes:
+        raise invalid(
+            f"the MP4 is cut off or damaged: box {box_type!r} claims {size_bytes} bytes"
+            f" where {remaining_bytes} are left"
+        )
+    return BoxHeader(box_type, header_size_bytes, size_bytes)
+
+
+def walk(container: memoryview) -> Iterator[Box]:
+    """The boxes of a container's content, in order.
+
+    Fewer than 8 bytes at the end are padding (QuickTime ends some containers with 4 zero bytes).
+    Raises MediaError STRUCTURE_INVALID at a box that does not fit, or beyond BOXES_MAX boxes.
+    """
+    position = 0
+    count = 0
+    while len(container) - position >= HEADER_SIZE_BYTES:
+        count += 1
+        if count > BOXES_MAX:
+            raise invalid(f"more than {BOXES_MAX} boxes in one MP4 container")
+        header = parse_header(container[position:], len(container) - position)
+        end = position + header.size_bytes
+        yield Box(header.type, container[position + header.header_size_bytes : end])
+        position = end
+
+
+def find(container: memoryview, *path: str) -> memoryview | None:
+    """The content of the first box at ``path``, one type for each level down; None if absent."""
+    for box_type in path:
+        content = next((box.content for box in walk(container) if box.type == box_type), None)
+        if content is None:
+            return None
+        container = content
+    return container
+
+
+def require(container: memoryview, *path: str) -> memoryview:
+    """Like ``find``; raises MediaError STRUCTURE_INVALID where ``find`` returns None."""
+    content = find(container, *path)
+    if content is None:
+        raise invalid(f"the MP4 has no {'/'.join(path)} box")
+    return content

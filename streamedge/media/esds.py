@@ -1,0 +1,97 @@
+"""MPEG-4 descriptors: the ``esds`` box and AAC's AudioSpecificConfig.
+
+Owns ISO/IEC 14496-1 §7.2.6 as far as audio needs it, and the first fields of 14496-3 §1.6.2.1.
+Decides nothing about which object types can be played.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from streamedge.media.faults import invalid
+
+OBJECT_TYPES_AAC = frozenset({0x40, 0x66, 0x67, 0x68})
+OBJECT_TYPES_MP3 = frozenset({0x69, 0x6B})
+
+_ES_DESCRIPTOR = 0x03
+_DECODER_CONFIG_DESCRIPTOR = 0x04
+_DECODER_SPECIFIC_INFO = 0x05
+_DECODER_CONFIG_SIZE_BYTES = 13
+_SAMPLE_RATES = (
+    96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350,
+)  # fmt: skip
+_CHANNELS = (0, 1, 2, 3, 4, 5, 6, 8)
+
+
+class ElementaryStream(NamedTuple):
+    """``decoder_specific_info`` is None where the descriptor has none."""
+
+    object_type: int
+    decoder_specific_info: bytes | None
+
+
+class AudioSpecificConfig(NamedTuple):
+    """Rate in Hz and channel count; 0 where the record leaves it to the bit stream."""
+
+    sample_rate: int
+    channels: int
+
+
+def parse_esds(content: memoryview) -> ElementaryStream:
+    """Reads the content of an ``esds`` box. Raises MediaError STRUCTURE_INVALID."""
+    stream = _descriptor(content[4:], _ES_DESCRIPTOR)
+    if len(stream) < 3:
+        raise invalid("the MP4's esds box is cut off")
+    flags = stream[2]
+    position = 3
+    if flags & 0x80:  # depends on another stream
+        position += 2
+    if flags & 0x40:  # URL
+        if len(stream) <= position:
+            raise invalid("the MP4's esds box is cut off")
+        position += 1 + stream[position]
+    if flags & 0x20:  # clock reference stream
+        position += 2
+    config = _descriptor(stream[position:], _DECODER_CONFIG_DESCRIPTOR)
+    if len(config) < _DECODER_CONFIG_SIZE_BYTES:
+        raise invalid("the MP4's esds box is cut off")
+    rest = config[_DECODER_CONFIG_SIZE_BYTES:]
+    if len(rest) == 0 or rest[0] != _DECODER_SPECIFIC_INFO:
+        return ElementaryStream(config[0], None)
+    info = _descriptor(rest, _DECODER_SPECIFIC_INFO)
+    return ElementaryStream(config[0], bytes(info))
+
+
+def _descriptor(data: memoryview, expected_tag: int) -> memoryview:
+    """The content of the descriptor at the start: tag, then a size of 1 to 4 bytes."""
+    if len(data) < 2 or data[0] != expected_tag:
+        raise invalid("the MP4's esds box is damaged")
+    size = 0
+    for position in range(1, min(5, len(data))):
+        size = size << 7 | data[position] & 0x7F
+        if data[position] & 0x80 == 0:
+            end = position + 1 + size
+            if end > len(data):
+                break
+            return data[position + 1 : end]
+    raise invalid("the MP4's esds box is cut off")
+
+
+def parse_audio_specific_config(record: bytes) -> AudioSpecificConfig:
+    """Rate and channels that an AudioSpecificConfig begins with; zeros when it is too short."""
+    bits = int.from_bytes(record[:8].ljust(8, b"\0"), "big")
+    position = 59
+    object_type = bits >> position & 31
+    if object_type == 31:  # escape: six more bits of type
+        position -= 6
+    position -= 4
+    index = bits >> position & 15
+    if index == 15:
+        position -= 24
+        sample_rate = bits >> position & 0xFFFFFF
+    else:
+        sample_rate = _SAMPLE_RATES[index] if index < len(_SAMPLE_RATES) else 0
+    position -= 4
+    channel_configuration = bits >> position & 15
+    channels = _CHANNELS[channel_configuration] if channel_configuration < len(_CHANNELS) else 0
+    return AudioSpecificConfig(sample_rate, channels)

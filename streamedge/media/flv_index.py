@@ -1,0 +1,307 @@
+"""Where an FLV's tags begin: of a packaged title by its layout, of a file by looking.
+
+Owns stretches (which tags make the next run) and places (where a time is). A layout knows every
+tag. Of a file only the head is known: its stretches are scanned when first needed and remembered
+for all viewers, and a seek without a keyframe list halves its way through the file, reading a
+window at a time. Stretches of a file end where a second of media does, so that viewers who began
+at different places soon walk the same ones.
+"""
+
+from __future__ import annotations
+
+import bisect
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from streamedge.cache.reader import Reader
+from streamedge.media import flv
+from streamedge.media.flv import TagFlag
+from streamedge.media.flv_head import FlvHead
+from streamedge.media.flv_layout import FlvLayout
+from streamedge.media.flv_scan import Tags, resynchronise, scan_tags
+from streamedge.media.medium import RUN_BYTES_MAX, RUN_MS, End, Lacking, Mark
+from streamedge.spans import Span
+
+AHEAD_BYTES = 4 * 1024 * 1024  # asked of the origin in one go
+STRETCHES_MAX = 50_000  # remembered of one file: about 14 hours
+WINDOW_BYTES = 128 * 1024  # read at each step of a search, more where tags are larger
+WINDOW_BYTES_MAX = 2 * (flv.BODY_SIZE_MAX_BYTES + 1)
+SEARCH_STEPS_MAX = 40
+SEARCH_NEAR_MS = 4000  # a search ends this close before its target
+
+
+class Stretch(NamedTuple):
+    """Whole tags from a mark to ``end``; ``tag_type`` is the tag's if there is but one."""
+
+    end: int
+    tag_type: int | None
+    has_video: bool
+    time_ms: int
+    following: Mark
+
+
+class TagIndex(Protocol):
+    """What both kinds of index answer."""
+
+    @property
+    def memory_size_bytes(self) -> int: ...
+
+    def stretch(
+        self, reader: Reader, mark: Mark, *, single: bool, until_ms: int | None
+    ) -> Stretch | Lacking | End: ...
+
+    async def locate(self, reader: Reader, time_ms: int) -> Mark: ...
+
+    async def locate_after(self, reader: Reader, time_ms: int) -> Mark: ...
+
+
+class LayoutIndex:
+    """The index of a packaged title."""
+
+    def __init__(self, layout: FlvLayout) -> None:
+        self._layout = layout
+        self._positions = layout.tag_position
+        self._times = layout.title.dts_ms
+
+    @property
+    def memory_size_bytes(self) -> int:
+        return self._layout.memory_size_bytes
+
+    def stretch(
+        self, reader: Reader, mark: Mark, *, single: bool, until_ms: int | None
+    ) -> Stretch | Lacking | End:
+        first = mark.row
+        if first >= len(self._times):
+            return End()
+        time_ms = int(self._times[first])
+        if until_ms is not None and time_ms > until_ms:
+            return End()
+        start, first_end = int(self._positions[first]), int(self._positions[first + 1])
+        limit = first_end if single else max(first_end, start + RUN_BYTES_MAX)
+        limit = min(limit, self._layout.size_bytes)
+        ready_end = reader.ready_end(start, limit)
+        last = int(self._positions.searchsorted(np.int64(ready_end), side="right")) - 1
+        if last <= first:
+            return Lacking(_ahead(start, first_end, self._layout.size_bytes))
+        if single:
+            last = first + 1
+        else:
+            end_ms = time_ms + RUN_MS
+            if until_ms is not None:
+                end_ms = min(end_ms, until_ms + 1)
+            last = min(last, max(first + 1, int(self._times.searchsorted(np.uint32(end_ms)))))
+        is_video = self._layout.title.is_video[first:last]
+        return Stretch(
+            int(self._positions[last]),
+            _only_type(last - first, is_video=bool(is_video[0])),
+            bool(is_video.any()),
+            time_ms,
+            self._mark(last),
+        )
+
+    async def locate(self, reader: Reader, time_ms: int) -> Mark:
+        point = self._layout.seek(min(time_ms, int(self._times[-1])))
+        return Mark(point.position, point.time_ms, point.sample)
+
+    async def locate_after(self, reader: Reader, time_ms: int) -> Mark:
+        limit = np.uint32(min(max(0, time_ms), int(self._times[-1])))
+        return self._mark(int(self._times.searchsorted(limit, side="right")))
+
+    def _mark(self, row: int) -> Mark:
+        time_ms = int(self._times[min(row, len(self._times) - 1)])
+        return Mark(int(self._positions[row]), time_ms, row)
+
+
+class ScanIndex:
+    """The index of an FLV file, as far as it has been looked at."""
+
+    def __init__(self, head: FlvHead, size_bytes: int) -> None:
+        self._head = head
+        self._size_bytes = size_bytes
+        self._stretches: dict[int, Stretch] = {}
+        self._anchors: list[tuple[int, int]] = []  # (time, position) of tags found by searching
+
+    @property
+    def memory_size_bytes(self) -> int:
+        keyframes = self._head.keyframes
+        listed = 0 if keyframes is None else keyframes.position.nbytes * 2
+        # What is remembered later counts now, so that the size need not be watched.
+        return 64 * 1024 + listed + 300 * (self._head.duration_ms or 0) // RUN_MS
+
+    def stretch(
+        self, reader: Reader, mark: Mark, *, single: bool, until_ms: int | None
+    ) -> Stretch | Lacking | End:
+        known = None if single or until_ms is not None else self._stretches.get(mark.position)
+        if known is not None and reader.ready_end(mark.position, known.end) == known.end:
+            return known
+        limit = min(mark.position + RUN_BYTES_MAX, self._size_bytes)
+        ready_end = reader.ready_end(mark.position, limit)
+        tags = scan_tags(reader.copy(Span(mark.position, ready_end)))
+        if tags.count == 0:
+            return self._large_tag(reader, mark, ready_end, until_ms)
+        times = tags.timestamp_ms
+        time_ms = int(times[0])
+        if until_ms is not None and time_ms > until_ms:
+            return End()
+        boundary_ms = (time_ms // RUN_MS + 1) * RUN_MS
+        if until_ms is not None:
+            boundary_ms = min(boundary_ms, until_ms + 1)
+        beyond = np.flatnonzero(times >= boundary_ms)
+        count = 1 if single else int(beyond[0]) if len(beyond) else tags.count
+        found = _stretch_of(tags, count, mark.position)
+        at_end = found.end >= self._size_bytes
+        if not single and until_ms is None and (len(beyond) or at_end):
+            if len(self._stretches) >= STRETCHES_MAX:
+                self._stretches.clear()
+            self._stretches[mark.position] = found
+        return found
+
+    async def locate(self, reader: Reader, time_ms: int) -> Mark:
+        listed = self._head.keyframes
+        first = Mark(self._head.first_media, 0)
+        if listed is not None:
+            row = int(listed.time_ms.searchsorted(time_ms, side="right")) - 1
+            if row < 0:
+                return first
+            return Mark(int(listed.position[row]), int(listed.time_ms[row]))
+        before_ms = time_ms
+        while True:
+            near = await self._search(reader, before_ms)
+            found = await self._last_keyframe(reader, near, time_ms)
+            if found is not None:
+                return found
+            if near.position <= first.position:
+                return first
+            before_ms = max(0, near.time_ms - 2 * SEARCH_NEAR_MS)
+
+    async def locate_after(self, reader: Reader, time_ms: int) -> Mark:
+        position = (await self._search(reader, time_ms)).position
+        while position < self._size_bytes:
+            tags = await self._tags_at(reader, position)
+            later = np.flatnonzero(tags.timestamp_ms > time_ms)
+            if len(later):
+                row = int(later[0])
+                return Mark(position + int(tags.position[row]), int(tags.timestamp_ms[row]))
+            if tags.count == 0:
+                break
+            position += tags.end
+        return Mark(self._size_bytes, time_ms)
+
+    def _large_tag(
+        self, reader: Reader, mark: Mark, ready_end: int, until_ms: int | None
+    ) -> Stretch | Lacking | End:
+        """The answer where not even one tag is whole within what a run may have."""
+        header_end = mark.position + flv.TAG_HEADER_SIZE_BYTES
+        if header_end > self._size_bytes:
+            return End()
+        if ready_end < header_end:
+            return Lacking(_ahead(mark.position, header_end, self._size_bytes))
+        header = flv.parse_tag_header(reader.copy(Span(mark.position, header_end)))
+        end = header_end + header.size_bytes + flv.PREVIOUS_TAG_SIZE_BYTES
+        if end > self._size_bytes:
+            return End()  # a file that was cut off ends before its last tag
+        ready_end = reader.ready_end(mark.position, end)
+        if ready_end < end:
+            # Waiting for the first byte that lacks: the rest of a tag comes in order.
+            return Lacking(_ahead(ready_end, end, self._size_bytes))
+        if until_ms is not None and header.timestamp_ms > until_ms:
+            return End()
+        tags = scan_tags(reader.copy(Span(mark.position, end)))
+        return _stretch_of(tags, 1, mark.position)
+
+    async def _search(self, reader: Reader, time_ms: int) -> Mark:
+        """A tag at or before a time, not far before it; the first one if there is none."""
+        low = Mark(self._head.first_media, 0)
+        high, high_ms = self._size_bytes, self._head.duration_ms or 0
+        at = bisect.bisect_right(self._anchors, (time_ms, self._size_bytes))
+        if at:
+            low = Mark(self._anchors[at - 1][1], self._anchors[at - 1][0])
+        if at < len(self._anchors):
+            high_ms, high = self._anchors[at]
+        for step in range(SEARCH_STEPS_MAX):
+            if time_ms - low.time_ms <= SEARCH_NEAR_MS or high - low.position <= WINDOW_BYTES:
+                break
+            share = 0.5
+            if step % 3 < 2 and high_ms > low.time_ms:  # guesses by rate, and now and then halves
+                share = (time_ms - SEARCH_NEAR_MS / 2 - low.time_ms) / (high_ms - low.time_ms)
+            guess = low.position + int((high - low.position) * min(0.98, max(0.02, share)))
+            found = await self._tag_near(reader, guess, high)
+            if found is None or found.position >= high:
+                high, high_ms = guess, min(high_ms, time_ms)
+            elif found.time_ms > time_ms:
+                high, high_ms = guess, found.time_ms
+            else:
+                low = found
+                bisect.insort(self._anchors, (found.time_ms, found.position))
+        del self._anchors[STRETCHES_MAX:]
+        return low
+
+    async def _tag_near(self, reader: Reader, guess: int, high: int) -> Mark | None:
+        """The first tag that begins at or after a position, before ``high``."""
+        size = WINDOW_BYTES
+        while True:
+            window = Span(guess, min(guess + size, self._size_bytes))
+            data = await reader.read(window)
+            found = resynchronise(data, is_file_end=window.end == self._size_bytes)
+            if found is not None:
+                header = flv.parse_tag_header(data[found : found + flv.TAG_HEADER_SIZE_BYTES])
+                return Mark(guess + found, header.timestamp_ms)
+            if window.end >= min(high + WINDOW_BYTES, self._size_bytes) or size >= WINDOW_BYTES_MAX:
+                return None
+            size *= 2
+
+    async def _last_keyframe(self, reader: Reader, start: Mark, time_ms: int) -> Mark | None:
+        """The last place to begin from ``start`` up to a time."""
+        wanted = TagFlag.KEYFRAME if self._head.has_video else TagFlag.MEDIA
+        position = start.position
+        found: Mark | None = None
+        while position < self._size_bytes:
+            tags = await self._tags_at(reader, position)
+            if tags.count == 0:
+                break
+            in_time = tags.timestamp_ms <= time_ms
+            rows = np.flatnonzero((tags.flags & wanted != 0) & in_time)
+            if len(rows):
+                row = int(rows[-1])
+                found = Mark(position + int(tags.position[row]), int(tags.timestamp_ms[row]))
+            if not in_time.all():
+                break
+            position += tags.end
+        return found
+
+    async def _tags_at(self, reader: Reader, position: int) -> Tags:
+        """Whole tags from a tag's position on, at least one unless the file ends before."""
+        size = WINDOW_BYTES
+        while True:
+            window = Span(position, min(position + size, self._size_bytes))
+            tags = scan_tags(await reader.read(window))
+            if tags.count or window.end == self._size_bytes or size > WINDOW_BYTES_MAX:
+                return tags
+            size *= 2
+
+
+def _stretch_of(tags: Tags, count: int, base: int) -> Stretch:
+    """The first ``count`` of tags that were scanned from position ``base`` on."""
+    flags = tags.flags[:count]
+    end = tags.end if count == tags.count else int(tags.position[count])
+    times = tags.timestamp_ms
+    following_ms = int(times[count]) if count < tags.count else int(times[count - 1])
+    return Stretch(
+        base + end,
+        _only_type(count, is_video=bool(flags[0] & TagFlag.VIDEO)),
+        bool((flags & TagFlag.VIDEO).any()),
+        int(times[0]),
+        Mark(base + end, following_ms),
+    )
+
+
+def _only_type(count: int, *, is_video: bool) -> int | None:
+    if count != 1:
+        return None
+    return flv.TagType.VIDEO if is_video else flv.TagType.AUDIO
+
+
+def _ahead(start: int, needed_end: int, size_bytes: int) -> Span:
+    """What to ask the origin for: the tag that lacks, and some more behind it."""
+    return Span(start, min(max(needed_end, start + AHEAD_BYTES), size_bytes))

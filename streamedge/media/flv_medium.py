@@ -1,0 +1,90 @@
+"""An FLV in the cache as a medium, be it a file or a packaged title.
+
+Owns one viewer's reader of it. Which tags there are is the index's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from streamedge.cache.open_version import Failure
+from streamedge.cache.reader import CacheResult, Reader
+from streamedge.media.flv import TagType
+from streamedge.media.flv_head import FlvHead
+from streamedge.media.flv_index import AHEAD_BYTES, TagIndex
+from streamedge.media.medium import End, Lacking, Mark, MediumHead, Run
+from streamedge.media.script_data import ScriptObject
+from streamedge.spans import Span
+
+AHEAD_LEAD_BYTES = AHEAD_BYTES // 2  # ask for more when less than this is on its way
+
+
+class FlvMedium:
+    """``reader`` is of the FLV, and closed with the medium."""
+
+    def __init__(
+        self, name: str, head: MediumHead, index: TagIndex, reader: Reader, result: CacheResult
+    ) -> None:
+        self.name = name
+        self.head = head
+        self.result = result
+        self._index = index
+        self._reader = reader
+
+    async def locate(self, time_ms: int) -> Mark:
+        return await self._index.locate(self._reader, time_ms)
+
+    async def locate_after(self, time_ms: int) -> Mark:
+        return await self._index.locate_after(self._reader, time_ms)
+
+    def next_run(self, mark: Mark, *, single: bool, until_ms: int | None) -> Run | Lacking | End:
+        found = self._index.stretch(self._reader, mark, single=single, until_ms=until_ms)
+        if isinstance(found, Lacking | End):
+            return found
+        ahead = Span(found.end, min(found.end + AHEAD_BYTES, self._reader.size_bytes))
+        if not self._reader.is_complete(ahead.start):
+            self._reader.prefetch(ahead, AHEAD_LEAD_BYTES)
+        return Run(
+            self._reader,
+            Span(mark.position, found.end),
+            None,
+            found.tag_type,
+            found.has_video,
+            found.time_ms,
+            found.following,
+        )
+
+    def when_ready(self, want: Span, woken: Callable[[Failure | None], None]) -> Callable[[], None]:
+        return self._reader.when_ready(want, woken, eager=True, lead_bytes=AHEAD_LEAD_BYTES)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def medium_head(head: FlvHead) -> MediumHead:
+    """What a player is told of an FLV."""
+    metadata: ScriptObject = {
+        name: value
+        for name, value in head.metadata.items()
+        if isinstance(value, bool | int | float | str)
+    }
+    duration_ms = head.duration_ms or 0
+    metadata["duration"] = duration_ms / 1000
+    for name, codec in (("videocodecid", head.video_codec), ("audiocodecid", head.audio_codec)):
+        if codec is not None:
+            metadata[name] = (
+                int.from_bytes(codec.encode("latin-1")) if isinstance(codec, str) else codec
+            )
+    headers = (
+        (TagType.VIDEO, head.video_sequence_header),
+        (TagType.AUDIO, head.audio_sequence_header),
+    )
+    return MediumHead(
+        duration_ms=duration_ms,
+        metadata=metadata,
+        sequence_headers=tuple((kind, body) for kind, body in headers if body is not None),
+        enhanced=frozenset(
+            codec for codec in (head.video_codec, head.audio_codec) if isinstance(codec, str)
+        ),
+        has_video=head.has_video,
+    )

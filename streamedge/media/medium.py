@@ -1,0 +1,109 @@
+"""What a player sees of any medium: a head, places to begin, and runs of FLV tags from there.
+
+Owns the words between media and delivery. A run is whole FLV tags one after the other, either a
+span of a cached FLV (sent by the byte mover) or bytes made on the spot (MP3). Nothing here waits
+but ``locate``: ``next_run`` answers at once, and what it lacks is asked for with ``when_ready``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from streamedge.cache.open_version import Failure
+from streamedge.cache.reader import CacheResult, Reader
+from streamedge.media.script_data import ScriptObject
+from streamedge.spans import Span
+
+RUN_MS = 1000  # media in one run, about
+RUN_BYTES_MAX = 2 * 1024 * 1024  # a single larger tag makes a run of its own
+
+
+class Mark(NamedTuple):
+    """A tag's place: where it begins in the FLV (or MP3), its time, and its row where rows are."""
+
+    position: int
+    time_ms: int
+    row: int = 0
+
+
+class Run(NamedTuple):
+    """Consecutive whole tags that can be sent now.
+
+    ``span`` are their bytes in ``reader``'s object, or ``body`` the bytes themselves. ``tag_type``
+    is that of the only tag, None when there are several. ``following`` is where to go on;
+    its time is how far the run reaches.
+    """
+
+    reader: Reader
+    span: Span
+    body: bytes | None
+    tag_type: int | None
+    has_video: bool
+    time_ms: int
+    following: Mark
+
+
+class Lacking(NamedTuple):
+    """Bytes that must come before there is another run."""
+
+    want: Span
+
+
+class End(NamedTuple):
+    """There is nothing after a mark."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MediumHead:
+    """What a player is told before the first picture.
+
+    ``metadata`` is for onMetaData; ``sequence_headers`` are tag types and bodies; ``enhanced`` are
+    the FourCCs that only Enhanced RTMP can carry.
+    """
+
+    duration_ms: int
+    metadata: ScriptObject
+    sequence_headers: tuple[tuple[int, bytes], ...]
+    enhanced: frozenset[str]
+    has_video: bool
+
+
+class Medium(Protocol):
+    """One viewer's access to a medium; close it."""
+
+    @property
+    def head(self) -> MediumHead: ...
+
+    @property
+    def result(self) -> CacheResult: ...
+
+    @property
+    def name(self) -> str:
+        """The object's name."""
+        ...
+
+    async def locate(self, time_ms: int) -> Mark:
+        """Where to begin so that ``time_ms`` can be shown: a keyframe, if there is video.
+
+        Times beyond the end mean the last keyframe. Raises OriginError, MediaError.
+        """
+        ...
+
+    async def locate_after(self, time_ms: int) -> Mark:
+        """The first tag later than ``time_ms``, keyframe or not. Raises as ``locate``."""
+        ...
+
+    def next_run(self, mark: Mark, *, single: bool, until_ms: int | None) -> Run | Lacking | End:
+        """The tags from ``mark`` on: about RUN_MS of them, or one if ``single``.
+
+        None is later than ``until_ms``. Raises MediaError where the file is damaged.
+        """
+        ...
+
+    def when_ready(self, want: Span, woken: Callable[[Failure | None], None]) -> Callable[[], None]:
+        """Calls ``woken`` once what was lacking is there or cannot come; returns what cancels."""
+        ...
+
+    def close(self) -> None: ...

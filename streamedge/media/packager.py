@@ -1,0 +1,111 @@
+"""An MP4 as FLV: an origin like any other, that makes bytes out of another object's bytes.
+
+Owns the way from a span of the FLV to the source's samples, read through the same cache. What it
+makes is cached as any object is, under a key that holds the source's version, so it is never
+stale. It never looks at media: ``flv_layout`` has planned all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from streamedge.cache.asset import Asset
+from streamedge.cache.cache import Cache
+from streamedge.cache.freshness import IMMUTABLE_TTL_S
+from streamedge.cache.reader import Reader
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.media.flv_layout import FlvLayout
+from streamedge.origin import OriginHead, OriginRead, Version
+from streamedge.spans import Span
+
+PIECE_BYTES = 256 * 1024
+FIRST_PIECE_BYTES = 64 * 1024  # a viewer waits for it
+LAYOUT_EDITION = 1  # part of every packaged version: raise it when a layout's bytes change
+
+
+def packaged_asset(cache: Cache, source: Asset, head: OriginHead, layout: FlvLayout) -> Asset:
+    """The asset that is ``source``, in the version of ``head``, as FLV."""
+    version = head.version
+    return Asset(
+        key=f"{source.key}\nflv {version.etag} {version.size_bytes} {version.last_modified_s}",
+        name=source.name,
+        origin=Packager(cache, source, head, layout),
+        origin_name="packager",
+        default_ttl_s=IMMUTABLE_TTL_S,
+    )
+
+
+class Packager:
+    """The origin of one title's FLV."""
+
+    def __init__(self, cache: Cache, source: Asset, head: OriginHead, layout: FlvLayout) -> None:
+        self._cache = cache
+        self._source = source
+        self._source_head = head
+        self._layout = layout
+        version = head.version
+        etag = f'"{version.etag.strip(chr(34))}-flv{LAYOUT_EDITION}"'
+        self._head = OriginHead(
+            Version(etag, layout.size_bytes, version.last_modified_s), "video/x-flv"
+        )
+
+    async def head(self, name: str) -> OriginHead:
+        return self._head
+
+    async def read(
+        self,
+        name: str,
+        span: Span | None = None,
+        *,
+        if_match: Version | None = None,
+        if_none_match: Version | None = None,
+    ) -> OriginRead | None:
+        if if_none_match == self._head.version:
+            return None
+        if if_match is not None and if_match != self._head.version:
+            raise OriginError(OriginFailure.CHANGED, f"{name}: packaged anew")
+        whole = Span(0, self._layout.size_bytes)
+        wanted = whole if span is None else whole.intersect(span)
+        if not wanted.size:
+            raise OriginError(OriginFailure.RANGE_OUTSIDE, f"{name}: ends before {span}")
+        source = self._cache.reopen(self._source, self._source_head)
+        return _PackagedRead(self._head, wanted, source, self._layout)
+
+    async def close(self) -> None:
+        """Nothing is held between reads."""
+
+
+class _PackagedRead:
+    """A running packaging of one span."""
+
+    def __init__(self, head: OriginHead, span: Span, source: Reader, layout: FlvLayout) -> None:
+        self._head = head
+        self._span = span
+        self._source = source
+        self._layout = layout
+
+    @property
+    def head(self) -> OriginHead:
+        return self._head
+
+    @property
+    def span(self) -> Span:
+        return self._span
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        for wanted in self._layout.plan(self._span):
+            self._source.prefetch(wanted)
+        position = self._span.start
+        size = FIRST_PIECE_BYTES
+        while position < self._span.end:
+            piece = Span(position, min(position + size, self._span.end))
+            yield await self._make(piece)
+            position = piece.end
+            size = PIECE_BYTES
+
+    async def close(self) -> None:
+        self._source.close()
+
+    async def _make(self, piece: Span) -> bytes:
+        sources = [await self._source.read(wanted) for wanted in self._layout.plan(piece)]
+        return self._layout.assemble(piece, sources)

@@ -1,0 +1,172 @@
+"""From an asset to a medium: what kind of file it is, and its index, made once for all viewers.
+
+Owns the indexes that a worker keeps in memory, by version, the longest unused given up first.
+What a file is, its first bytes say, not its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from streamedge.cache.asset import Asset
+from streamedge.cache.cache import VERSION_ONLY, Cache
+from streamedge.cache.reader import Reader
+from streamedge.errors import CacheFullError, MediaError, MediaFault, OriginError
+from streamedge.media import flv_head, mp3_head
+from streamedge.media.asking import answer_asks
+from streamedge.media.codecs import CodecConfiguration
+from streamedge.media.flv import sequence_header_body
+from streamedge.media.flv_index import LayoutIndex, ScanIndex, TagIndex
+from streamedge.media.flv_layout import FlvLayout
+from streamedge.media.flv_medium import FlvMedium, medium_head
+from streamedge.media.medium import Medium, MediumHead
+from streamedge.media.moov import locate_moov, parse_moov
+from streamedge.media.mp3_head import Mp3Head
+from streamedge.media.mp3_medium import Mp3Medium
+from streamedge.media.packager import packaged_asset
+from streamedge.media.title import build_title
+from streamedge.origin import OriginHead, Version
+from streamedge.spans import Span
+
+FIRST_READ = Span(0, 64 * 1024)
+_THREAD_BYTES = 128 * 1024  # an index larger than this is parsed beside the event loop
+_MP3_HEAD_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Flv:
+    """What is kept of an FLV: the asset it is read from, its head and its tags."""
+
+    asset: Asset
+    head: MediumHead
+    index: TagIndex
+
+
+_Index = _Flv | Mp3Head
+_Key = tuple[str, Version]
+
+
+class Titles:
+    """A worker's media. ``memory_bytes`` bounds what indexes take, ``moov_bytes`` one of them."""
+
+    def __init__(self, cache: Cache, *, memory_bytes: int, moov_bytes: int) -> None:
+        self._cache = cache
+        self._memory_bytes = memory_bytes
+        self._moov_bytes = moov_bytes
+        self._indexes: OrderedDict[_Key, _Index] = OrderedDict()
+        self._used_bytes = 0
+        self._making: dict[_Key, asyncio.Task[_Index]] = {}
+
+    async def open(self, asset: Asset) -> Medium:
+        """The medium that an asset is. Raises OriginError, CacheFullError, MediaError."""
+        reader = await self._cache.open(asset, FIRST_READ)
+        try:
+            index = await self._index(asset, reader)
+            if isinstance(index, Mp3Head):
+                return Mp3Medium(asset.name, index, self._cache.reopen(asset, reader.head))
+            packaged = await self._cache.open(index.asset, VERSION_ONLY)
+            return FlvMedium(asset.name, index.head, index.index, packaged, reader.result)
+        finally:
+            reader.close()
+
+    async def close(self) -> None:
+        """Ends what is being made."""
+        making = list(self._making.values())
+        for task in making:
+            task.cancel()
+        await asyncio.gather(*making, return_exceptions=True)
+
+    async def _index(self, asset: Asset, reader: Reader) -> _Index:
+        """The index of the version that ``reader`` reads; made once, whoever leaves meanwhile."""
+        key = (asset.key, reader.head.version)
+        index = self._indexes.get(key)
+        if index is not None:
+            self._indexes.move_to_end(key)
+            return index
+        task = self._making.get(key)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(
+                self._make(asset, reader.head), name="index"
+            )
+            self._making[key] = task
+            task.add_done_callback(lambda done: self._made(key, done))
+        try:
+            return await asyncio.shield(task)
+        except MediaError as exc:
+            raise MediaError(exc.fault, str(exc)) from exc
+        except OriginError as exc:
+            raise OriginError(exc.failure, str(exc)) from exc
+        except CacheFullError as exc:
+            raise CacheFullError(str(exc)) from exc
+
+    def _made(self, key: _Key, task: asyncio.Task[_Index]) -> None:
+        del self._making[key]
+        if task.cancelled() or task.exception() is not None:
+            return
+        self._indexes[key] = task.result()
+        self._used_bytes += _memory_size_bytes(task.result())
+        while self._used_bytes > self._memory_bytes and len(self._indexes) > 1:
+            _key, oldest = self._indexes.popitem(last=False)
+            self._used_bytes -= _memory_size_bytes(oldest)
+
+    async def _make(self, asset: Asset, head: OriginHead) -> _Index:
+        reader = self._cache.reopen(asset, head)
+        try:
+            start = await reader.read(FIRST_READ)
+            if start[:3] == b"FLV":
+                flv = await answer_asks(flv_head.read_head(reader.size_bytes), reader)
+                return _Flv(asset, medium_head(flv), ScanIndex(flv, reader.size_bytes))
+            if start[4:8] in _MP4_BOXES:
+                return await self._package(asset, reader)
+            if start[:3] == b"ID3" or (start[:1] == b"\xff" and start[1:2] >= b"\xe0"):
+                return await answer_asks(mp3_head.read_head(reader.size_bytes), reader)
+        finally:
+            reader.close()
+        raise MediaError(
+            MediaFault.STRUCTURE_INVALID,
+            "the file is empty" if not start else "the file is none of MP4, FLV and MP3",
+        )
+
+    async def _package(self, asset: Asset, reader: Reader) -> _Flv:
+        span = await answer_asks(locate_moov(reader.size_bytes, self._moov_bytes), reader)
+        moov = await reader.read(span)
+        if len(moov) < _THREAD_BYTES:
+            layout = _layout(moov, reader.size_bytes)
+        else:
+            layout = await asyncio.to_thread(_layout, moov, reader.size_bytes)
+        packaged = packaged_asset(self._cache, asset, reader.head, layout)
+        return _Flv(packaged, _layout_head(layout), LayoutIndex(layout))
+
+
+_MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"})
+
+
+def _layout(moov: bytes, file_size_bytes: int) -> FlvLayout:
+    return FlvLayout(build_title(parse_moov(moov), file_size_bytes))
+
+
+def _layout_head(layout: FlvLayout) -> MediumHead:
+    """What a player is told of a packaged title."""
+    title = layout.title
+    bodies = [(codec.kind, sequence_header_body(codec)) for codec in _codecs(layout)]
+    return MediumHead(
+        duration_ms=title.duration_ms,
+        metadata={
+            name: value for name, value in layout.metadata.items() if not isinstance(value, dict)
+        },
+        sequence_headers=tuple((kind, body) for kind, body in bodies if body is not None),
+        enhanced=frozenset(codec.four_cc for codec in _codecs(layout) if codec.classic_id is None),
+        has_video=title.video is not None,
+    )
+
+
+def _codecs(layout: FlvLayout) -> list[CodecConfiguration]:
+    return [codec for codec in (layout.title.video, layout.title.audio) if codec is not None]
+
+
+def _memory_size_bytes(index: _Index) -> int:
+    if isinstance(index, Mp3Head):
+        return _MP3_HEAD_BYTES
+    return index.index.memory_size_bytes

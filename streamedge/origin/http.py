@@ -1,0 +1,63 @@
+"""An origin that is any HTTP server: objects lie below a base URL.
+
+Owns the way from a name to a URL of that server; the rest is ``exchange``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streamedge.origin import OriginHead, OriginRead, Version
+from streamedge.origin.exchange import (
+    CONNECT_TIMEOUT_S,
+    CONNECTIONS_MAX,
+    READ_TIMEOUT_S,
+    Exchange,
+    parse_base_url,
+)
+from streamedge.origin.names import object_path
+from streamedge.spans import Span
+
+
+class HttpOrigin:
+    """Objects at ``url``/``prefix``/name. Raises ValueError for a URL that cannot be a base."""
+
+    def __init__(
+        self,
+        url: str,
+        prefix: str = "",
+        *,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        connections_max: int = CONNECTIONS_MAX,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self._base = parse_base_url(url)
+        self._prefix = prefix
+        self._exchange = Exchange(
+            self._base,
+            self._address,
+            connect_timeout_s=connect_timeout_s,
+            read_timeout_s=read_timeout_s,
+            connections_max=connections_max,
+            headers=headers,
+        )
+
+    async def head(self, name: str) -> OriginHead:
+        return await self._exchange.head(name)
+
+    async def read(
+        self,
+        name: str,
+        span: Span | None = None,
+        *,
+        if_match: Version | None = None,
+        if_none_match: Version | None = None,
+    ) -> OriginRead | None:
+        return await self._exchange.read(name, span, if_match=if_match, if_none_match=if_none_match)
+
+    async def close(self) -> None:
+        await self._exchange.close()
+
+    def _address(self, name: str) -> str:
+        return f"{self._base}/{object_path(self._prefix, name)}"

@@ -1,0 +1,51 @@
+"""From an object's name to where it lies at an origin.
+
+Owns the rule that no name leads outside an origin's prefix, whatever a viewer typed. Pure: names
+in, keys and paths out, or ``OriginError`` NOT_FOUND for a name that no object can have.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from streamedge.errors import OriginError, OriginFailure
+
+KEY_MAX_BYTES = 1024  # S3's own limit (Amazon S3 User Guide, "Naming Amazon S3 objects")
+
+_DOT_SEGMENTS = frozenset({".", ".."})
+_UNRESERVED = "/~"  # quote() itself leaves letters, digits, "_", "." and "-" alone
+
+
+def object_key(prefix: str, name: str) -> str:
+    """The key of ``name`` below ``prefix``, both decoded; ``prefix`` is a folder ("" is none).
+
+    Raises OriginError NOT_FOUND for a dot segment (RFC 3986 §3.3), NUL, a backslash (a path
+    separator to some servers), text that is not UTF-8, or a key over KEY_MAX_BYTES. Single dots
+    are refused with the double ones: many servers drop them, and one object would have two names.
+    """
+    folder = prefix.strip("/")
+    key = f"{folder}/{name}" if folder else name
+    if not _DOT_SEGMENTS.isdisjoint(key.split("/")):
+        raise _refusal(name, "has a dot segment")
+    if "\0" in key or "\\" in key:
+        raise _refusal(name, "has a NUL or a backslash")
+    try:
+        size_bytes = len(key.encode())
+    except UnicodeEncodeError as exc:
+        raise _refusal(name, "is not UTF-8") from exc
+    if size_bytes > KEY_MAX_BYTES:
+        raise _refusal(name, f"is longer than {KEY_MAX_BYTES} bytes")
+    return key
+
+
+def object_path(prefix: str, name: str) -> str:
+    """``object_key`` as a URL path without a leading slash: every byte but ``/`` and RFC 3986's
+    unreserved characters is percent-encoded, which is also how S3 signs a key (AWS Signature
+    Version 4, "Create a canonical request").
+    """
+    return quote(object_key(prefix, name), safe=_UNRESERVED)
+
+
+def _refusal(name: str, reason: str) -> OriginError:
+    shown = ascii(name if len(name) <= 100 else name[:100] + "…")
+    return OriginError(OriginFailure.NOT_FOUND, f"no object can be named {shown}: it {reason}")

@@ -1,0 +1,68 @@
+"""The config reference says everything the schema says, and README.md has it as it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from streamedge.config.reference import BEGIN, END, keys, render
+from streamedge.config.schema import Section
+from streamedge.config.wording import default, sections
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_readme_has_the_reference_as_the_schema_gives_it() -> None:
+    text = README.read_text()
+    between = text.partition(BEGIN)[2].partition(END)[0]
+    assert between.strip() == render().strip(), (
+        "put what `python -m streamedge.config.reference` prints between README.md's markers"
+    )
+
+
+@pytest.mark.parametrize("key", keys())
+def test_readme_explains_every_key(key: str) -> None:
+    assert f"| `{key}` |" in README.read_text()
+
+
+def test_every_section_of_the_schema_is_in_the_reference() -> None:
+    shown = {section for _, _, section in sections()}
+
+    def leaves(section: type[BaseModel]) -> set[type[BaseModel]]:
+        below = section.__subclasses__()
+        return set().union(*map(leaves, below)) if below else {section}
+
+    assert {section.__name__ for section in leaves(Section)} - {"Config"} == {
+        section.__name__ for section in shown
+    }
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [(section, key) for _, _, section in sections() for key in section.model_fields],
+)
+def test_every_key_is_described_and_its_default_is_toml_that_means_it(
+    section: type[Section], key: str
+) -> None:
+    field = section.model_fields[key]
+    assert field.description
+    if field.is_required():
+        return
+    value = tomllib.loads(f"value = {default(field)}")["value"]
+    if value == "":
+        return  # left out: not the same as an empty string, which some keys refuse
+    read = section.__pydantic_validator__.validate_assignment(section.model_construct(), key, value)
+    assert getattr(read, key) == field.default
+
+
+def test_the_module_prints_the_reference() -> None:
+    command = [sys.executable, "-m", "streamedge.config.reference"]
+    printed = subprocess.run(
+        command, cwd=README.parent, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert printed.stdout == render()

@@ -1,0 +1,171 @@
+"""Reading an answer's head: it opens, or fails by name, whatever an origin sends."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamedge.errors import OriginError
+from streamedge.origin import Version
+from streamedge.origin.answers import (
+    Ask,
+    Opening,
+    find_error_code,
+    fold_fields,
+    is_same_version,
+    parse_http_date,
+    read_answer,
+    request_fields,
+)
+from streamedge.spans import Span
+
+DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
+DATE_S = 784_111_777
+
+
+def test_fields_are_folded_by_lower_case_name() -> None:
+    fields = [("ETag", '"1"'), ("Vary", "A"), ("X", ""), ("vary", "B")]
+    assert fold_fields(fields) == {"etag": '"1"', "vary": "A, B", "x": ""}
+
+
+@pytest.mark.parametrize(
+    ("ask", "fields"),
+    [
+        (Ask("s", "n"), {}),
+        (Ask("s", "n", span=Span(0, 1)), {"Range": "bytes=0-0"}),
+        (Ask("s", "n", if_match=Version('"a"', 1, DATE_S)), {"If-Match": '"a"'}),
+        (Ask("s", "n", if_match=Version('W/"a"', 1, DATE_S)), {"If-Unmodified-Since": DATE}),
+        (Ask("s", "n", if_match=Version("", 1, DATE_S)), {"If-Unmodified-Since": DATE}),
+        (Ask("s", "n", if_match=Version("", 1)), {}),
+        (Ask("s", "n", if_none_match=Version('W/"a"', 1)), {"If-None-Match": 'W/"a"'}),
+        (Ask("s", "n", if_none_match=Version("", 1, DATE_S)), {"If-Modified-Since": DATE}),
+        (Ask("s", "n", if_none_match=Version("", 1)), {}),
+    ],
+)
+def test_request_fields(ask: Ask, fields: dict[str, str]) -> None:
+    assert request_fields(ask) == {"Accept-Encoding": "identity", **fields}
+
+
+@pytest.mark.parametrize(
+    ("known", "seen", "same"),
+    [
+        (Version('"a"', 5), Version('"a"', 5, DATE_S), True),
+        (Version('"a"', 5), Version('W/"a"', 5), True),
+        (Version('"a"', 5), Version('"b"', 5), False),
+        (Version('"a"', 5), Version('"a"', 6), False),
+        (Version('"a"', 5, 1), Version("", 5, 1), True),
+        (Version('"a"', 5, 1), Version("", 5, 2), False),
+        (Version('"a"', 5, 1), Version("", 5), False),
+        (Version("", 5), Version("", 5), True),
+        (Version("", 5), Version("", 5, 1), True),
+    ],
+)
+def test_same_version(known: Version, seen: Version, same: bool) -> None:
+    assert is_same_version(known, seen) is same
+    assert is_same_version(seen, known) is same
+
+
+@pytest.mark.parametrize(
+    ("text", "time_s"),
+    [
+        # The three forms of RFC 9110 §5.6.7.
+        (DATE, DATE_S),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", DATE_S),
+        ("Sun Nov  6 08:49:37 1994", DATE_S),
+        ("", None),
+        ("0", None),
+        ("yesterday", None),
+        ("Sun, 06 Nov 99999 08:49:37 GMT", None),
+    ],
+)
+def test_http_date(text: str, time_s: int | None) -> None:
+    assert parse_http_date(text) == time_s
+
+
+def test_error_code_of_an_s3_document() -> None:
+    # Amazon S3 API Reference, "Error responses".
+    body = (
+        b'<?xml version="1.0" encoding="UTF-8"?>\n<Error>\n  <Code>NoSuchKey</Code>\n'
+        b"  <Message>The resource you requested does not exist</Message>\n"
+        b"  <Resource>/mybucket/myfoto.jpg</Resource>\n"
+        b"  <RequestId>4442587FB7D0A2F9</RequestId>\n</Error>"
+    )
+    assert find_error_code(body) == "NoSuchKey"
+    assert find_error_code(body[:60]) == ""
+    assert find_error_code(b"<Code>two\nlines</Code>") == ""
+
+
+def test_message_names_error_code_and_region() -> None:
+    ask = Ask("s3://videos 'a.mp4'", "a.mp4")
+    fields = {"x-amz-bucket-region": "eu-west-1"}
+    with pytest.raises(OriginError) as caught:
+        read_answer(ask, 301, fields, "PermanentRedirect")
+    assert str(caught.value) == (
+        "s3://videos 'a.mp4': answered 301 PermanentRedirect, a redirect to no host,"
+        " which is not followed (the bucket is in region 'eu-west-1')"
+    )
+
+
+FIELD_NAMES = st.sampled_from(
+    [
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "etag",
+        "last-modified",
+        "location",
+        "x-amz-bucket-region",
+    ]
+)
+FIELD_VALUES = st.text() | st.sampled_from(
+    ["10", "5", "bytes 0-4/10", "bytes 5-9/10", '"a"', 'W/"a"', DATE, "identity", "http://[", "²"]
+)
+VERSIONS = st.none() | st.builds(
+    Version, st.sampled_from(["", '"a"', 'W/"a"']), st.integers(0, 20), st.none() | st.just(DATE_S)
+)
+
+
+def opening_or_error(ask: Ask, status: int, fields: dict[str, str]) -> Opening | OriginError | None:
+    try:
+        return read_answer(ask, status, fields)
+    except OriginError as error:
+        return error
+
+
+@given(
+    status=st.integers(100, 599) | st.sampled_from([200, 206, 304, 416]),
+    fields=st.dictionaries(FIELD_NAMES, FIELD_VALUES),
+    span=st.sampled_from([None, Span(0, 5), Span(5, 10), Span(5, 1 << 40)]),
+    if_match=VERSIONS,
+    if_none_match=VERSIONS,
+)
+def test_any_answer_opens_or_fails_by_name(
+    status: int,
+    fields: dict[str, str],
+    span: Span | None,
+    if_match: Version | None,
+    if_none_match: Version | None,
+) -> None:
+    ask = Ask("s", "n", span=span, if_match=if_match, if_none_match=if_none_match)
+    opening = opening_or_error(ask, status, fields)
+    if isinstance(opening, OriginError):
+        assert str(opening).isprintable()
+        return
+    if opening is None:
+        assert if_none_match is not None
+        return
+    size_bytes = opening.head.version.size_bytes
+    assert Span(0, size_bytes).contains(opening.span)
+    if span is not None:
+        assert span.start < size_bytes
+        assert opening.span.start <= span.start
+    if if_match is not None:
+        assert if_match.size_bytes == size_bytes
+
+
+@given(st.text())
+def test_any_date_is_seconds_or_none(text: str) -> None:
+    assert isinstance(parse_http_date(text), int | None)

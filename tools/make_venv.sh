@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# make_venv.sh FOLDER: makes a virtual environment with the first Python that is new enough.
+set -euo pipefail
+folder=$1
+# shellcheck source=tools/apt.sh
+source "$(dirname "${BASH_SOURCE[0]}")/apt.sh"
+
+# Python 3.11 or newer that can make a virtual environment: Debian ships that part on its own. A
+# name on PATH proves nothing (pyenv puts stubs there), so each one is run.
+usable_python() {
+  local candidate
+  for candidate in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do
+    if "$candidate" -c \
+      'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  return 1
+}
+
+if ! python=$(usable_python); then
+  apt_install python3 python3-venv || true
+  if ! python=$(usable_python); then
+    echo "StreamEdge needs Python 3.11 or newer with the venv module, and found none as python3," \
+      "python3.13, python3.12 or python3.11. On Debian 12: apt-get install python3 python3-venv" >&2
+    exit 1
+  fi
+fi
+
+echo "Making $folder with $("$python" --version)"
+# A half-made environment would pass for a whole one the next time.
+trap 'rm -rf "$folder"' ERR
+"$python" -m venv --clear "$folder"
