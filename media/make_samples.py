@@ -57,7 +57,8 @@ def picture(frame: int) -> NDArray[np.uint8]:
     left = frame * WIDTH // (5 * FRAMES_PER_SECOND) % WIDTH
     image[HEIGHT // 3 : HEIGHT // 3 + 40, left : left + 40] = 255
     grain = np.roll(GRAIN, (3 * frame, 7 * frame), axis=(0, 1))
-    return np.clip(image.astype(np.int16) + grain[:, :, np.newaxis], 0, 255).astype(np.uint8)
+    grained: NDArray[np.int16] = image.astype(np.int16) + grain[:, :, np.newaxis]
+    return np.clip(grained, 0, 255).astype(np.uint8)
 
 
 def tones(start: int, count: int) -> NDArray[np.int16]:
@@ -91,11 +92,12 @@ def add_video(output: av.container.OutputContainer, b_frames: int) -> VideoStrea
 
 def add_audio(output: av.container.OutputContainer, codec: str) -> AudioStream:
     stream = output.add_stream(codec, rate=SAMPLES_PER_SECOND, layout="stereo")
+    assert isinstance(stream, AudioStream)
     stream.bit_rate = AUDIO_BIT_RATES[codec]
     return stream
 
 
-def encode_video(stream: VideoStream, second: int) -> Iterator[av.Packet]:
+def encode_video(stream: VideoStream, second: int) -> Iterator[av.Packet[av.VideoStream]]:
     for frame in range(second * FRAMES_PER_SECOND, (second + 1) * FRAMES_PER_SECOND):
         image = av.VideoFrame.from_ndarray(picture(frame), format="rgb24")
         image.pts, image.time_base = frame, Fraction(1, FRAMES_PER_SECOND)
@@ -104,7 +106,7 @@ def encode_video(stream: VideoStream, second: int) -> Iterator[av.Packet]:
 
 def encode_audio(
     stream: AudioStream, resampler: av.AudioResampler, second: int
-) -> Iterator[av.Packet]:
+) -> Iterator[av.Packet[av.AudioStream]]:
     start = second * SAMPLES_PER_SECOND
     samples = tones(start, SAMPLES_PER_SECOND).reshape(1, -1)
     block = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
@@ -133,8 +135,8 @@ def make(
         )
         for second in range(duration_s):
             if video is not None:
-                output.mux(encode_video(video, second))
-            output.mux(encode_audio(audio, resampler, second))
+                output.mux(list(encode_video(video, second)))
+            output.mux(list(encode_audio(audio, resampler, second)))
         for stream in (video, audio):
             if stream is not None:
                 output.mux(stream.encode(None))

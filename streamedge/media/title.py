@@ -18,7 +18,13 @@ from streamedge.errors import MediaError, MediaFault
 from streamedge.media.codecs import CodecConfiguration, TrackKind, UnsupportedCodec, parse_stsd
 from streamedge.media.faults import invalid
 from streamedge.media.moov import Movie, Track
-from streamedge.media.sample_table import BoolArray, Int64Array, SampleTable, read_sample_table
+from streamedge.media.sample_table import (
+    SAMPLES_MAX,
+    BoolArray,
+    Int64Array,
+    SampleTable,
+    read_sample_table,
+)
 
 TIME_MAX_MS = (1 << 31) - 1  # 24 days; FLV's extended timestamp is signed
 COMPOSITION_MAX_MS = (1 << 23) - 1  # FLV's composition time is a signed 24-bit number
@@ -84,10 +90,16 @@ def build_title(movie: Movie, file_size_bytes: int) -> Title:
         raise MediaError(
             MediaFault.NO_SUPPORTED_TRACK, f"the file has no track that can be played: {found}"
         )
-    tables = {
-        kind: read_sample_table(track.stbl, file_size_bytes, always_sync=kind is TrackKind.AUDIO)
-        for kind, (track, _) in chosen.items()
-    }
+    tables: dict[TrackKind, SampleTable] = {}
+    samples_left = SAMPLES_MAX
+    for kind, (track, _) in chosen.items():
+        tables[kind] = read_sample_table(
+            track.stbl,
+            file_size_bytes,
+            always_sync=kind is TrackKind.AUDIO,
+            samples_max=samples_left,
+        )
+        samples_left -= tables[kind].count
     if all(table.count == 0 for table in tables.values()):
         if movie.is_fragmented:
             raise MediaError(
