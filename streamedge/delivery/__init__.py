@@ -1,0 +1,1 @@
+"""Towards viewers: the byte mover, HTTP (``web``) and RTMP (``rtmp``)."""

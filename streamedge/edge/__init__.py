@@ -1,0 +1,1 @@
+"""The processes: what the config names, put together and kept running."""

@@ -1,0 +1,1 @@
+"""Media as FLV tags: indexes, packaging, and runs that a player can send."""

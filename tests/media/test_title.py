@@ -172,3 +172,11 @@ def test_many_tracks_of_unread_codecs_cost_nothing() -> None:
         handler="soun", entry=sound_entry("sowt"), stsz=box("stsz", words(0, 4, 0xFFFFFFFF))
     )
     assert build(TrackRecipe(entry=avc1()), pcm).count == 3
+
+
+def test_samples_are_limited_over_all_tracks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamedge.media.title.SAMPLES_MAX", 6)
+    assert build(TrackRecipe(), sound()).count == 6
+    monkeypatch.setattr("streamedge.media.title.SAMPLES_MAX", 5)
+    with pytest.raises(MediaError, match="too many samples"):
+        build(TrackRecipe(), sound())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from fakes import Pattern, ScriptedOrigin, Turn, read_all
-from s3_server import S3Server, run_s3_server
+from s3_server import S3Server
 
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin import Origin, Version
@@ -32,13 +32,6 @@ ODD_KEYS = (
     "...mp4",
     '{braces}[brackets]<angles>|^`".mp4',
 )
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[S3Server]:
-    with run_s3_server() as server:
-        server.create_bucket(BUCKET)
-        yield server
 
 
 @pytest.fixture(scope="session")

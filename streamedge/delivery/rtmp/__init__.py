@@ -1,0 +1,1 @@
+"""RTMP: a pure engine, players, and the sessions that join them to sockets."""

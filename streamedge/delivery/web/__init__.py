@@ -1,0 +1,1 @@
+"""HTTP: the short lane for fresh hits, and the application behind it."""

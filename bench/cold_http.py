@@ -1,0 +1,141 @@
+"""HTTP from a cold cache through a slow origin: a seek, and a crowd.
+
+Owns these two measurements. What a server adds is told apart from what the origin takes by asking
+the origin the same thing with the same reader, just before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+from bench.edge import STREAMEDGE, streamedge
+from bench.http_load import CrowdPlan, CrowdResult, crowd
+from bench.machine import SERVER_CORE
+from bench.options import Options
+from bench.origin import Origin, origin
+from bench.peers import PROXY_CACHE, SLICE, nginx_cache
+from bench.report import Figure, Target
+from bench.server import Server, Start, measure_each, pick
+from bench.titles import MOOV_FIRST, titles
+
+FIRST_BYTE_S = 0.03
+BYTES_PER_S = 10_000_000
+SEEK_BYTES = 1 << 20
+SEEK_TO = 0.9
+SEEKS = 5
+CROWD_READERS = 200
+CROWD_BYTES = 60_000_000
+CROWD_OBJECT = f"synthetic-{CROWD_BYTES}.mp4"
+MB = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a crowd saw through a server, and what the origin sent meanwhile."""
+
+    result: CrowdResult
+    origin_bytes: int
+
+
+def seek(options: Options) -> list[Figure]:
+    """1 MB at 90 % of an object of 300 MB that nobody asked for before."""
+    made = titles()
+    first = int(made.moov_first.stat().st_size * SEEK_TO)
+    with origin(made.folder, first_byte_s=FIRST_BYTE_S, bytes_per_s=BYTES_PER_S) as source:
+
+        def ask(port: int, copy: str) -> CrowdResult:
+            path = f"/{copy}/{MOOV_FIRST}"
+            return crowd(CrowdPlan(port, path, 1, first, first + SEEK_BYTES - 1))
+
+        def measure(server: Server) -> list[_Seen]:
+            # A cache that fetches all that comes before takes half a minute; once tells enough.
+            count = 1 if server.name == PROXY_CACHE else SEEKS
+            return [
+                _seen(source, partial(ask, server.http_port, f"seek-{n}")) for n in range(count)
+            ]
+
+        alone_s = median(ask(source.port, f"alone-{n}").first_byte_s[0] for n in range(SEEKS))
+        results = measure_each(_starts(source, workers=1, core=SERVER_CORE), measure)
+    added_ms = pick(
+        results,
+        lambda seen: 1000 * (median(one.result.first_byte_s[0] for one in seen) - alone_s),
+    )
+    fetched_mb = pick(results, lambda seen: median(one.origin_bytes for one in seen) / MB)
+    limit_mb = (SEEK_BYTES + (2 << 20)) / MB
+    return [
+        Figure(
+            f"first byte, beyond the origin's own {1000 * alone_s:.0f} ms",
+            "ms",
+            added_ms,
+            Target(15),
+        ),
+        Figure("fetched from the origin for 1 MiB", "MB", fetched_mb, Target(limit_mb)),
+    ]
+
+
+def readers(options: Options) -> list[Figure]:
+    """200 readers ask for one object at the same moment; two workers."""
+    made = titles()
+    with origin(made.folder, first_byte_s=FIRST_BYTE_S, bytes_per_s=BYTES_PER_S) as source:
+        path = f"/crowd/{CROWD_OBJECT}"
+        alone = crowd(CrowdPlan(source.port, path, 1), core=None)
+
+        def measure(server: Server) -> _Seen:
+            plan = CrowdPlan(server.http_port, path, CROWD_READERS)
+            return _seen(source, lambda: crowd(plan, core=None))
+
+        results = measure_each(_starts(source, workers=2, core=None), measure)
+    own_first_s, own_whole_s = alone.first_byte_s[0], alone.whole_s[0]
+    return [
+        Figure(
+            "origin bytes over the object's",
+            "",
+            pick(results, lambda seen: seen.origin_bytes / CROWD_BYTES),
+            Target(1.01),
+        ),
+        Figure(
+            f"slowest first byte, beyond the origin's own {1000 * own_first_s:.0f} ms",
+            "ms",
+            pick(results, lambda seen: 1000 * (max(seen.result.first_byte_s) - own_first_s)),
+            Target(60),
+        ),
+        Figure(
+            f"slowest whole object over the origin's time of {own_whole_s:.2f} s",
+            "",
+            pick(results, lambda seen: max(seen.result.whole_s) / own_whole_s),
+            Target(1.1),
+        ),
+        Figure(
+            "readers without the object",
+            "",
+            pick(results, lambda seen: _failed(seen.result)),
+            Target(0),
+        ),
+    ]
+
+
+def _starts(source: Origin, *, workers: int, core: int | None) -> dict[str, Start]:
+    def cache(slices: bool) -> Start:
+        return lambda: nginx_cache(source.port, slices=slices, workers=workers, core=core)
+
+    return {
+        STREAMEDGE: lambda: streamedge(source.port, workers=workers, core=core),
+        SLICE: cache(slices=True),
+        PROXY_CACHE: cache(slices=False),
+    }
+
+
+def _seen(source: Origin, ask: Callable[[], CrowdResult]) -> _Seen:
+    source.reset()
+    result = ask()
+    return _Seen(result, source.stats().body_bytes)
+
+
+def _failed(result: CrowdResult) -> float | str:
+    """How many failed, and why the first did."""
+    if not result.failures:
+        return 0
+    return f"{len(result.failures)}: {result.failures[0]}"

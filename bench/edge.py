@@ -1,0 +1,77 @@
+"""StreamEdge itself, started as an operator starts it: a config file and ``serve``.
+
+Owns that config file. It imports nothing of the package; what it knows is the config reference,
+``/healthz`` and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import http.client
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.peers import APPLICATION
+from bench.server import LOOPBACK, Server, free_port, process, scratch_folder
+
+STREAMEDGE = "StreamEdge"
+HEALTH_TIMEOUT_S = 2.0
+
+
+@contextmanager
+def streamedge(
+    origin_port: int, *, workers: int = 1, core: int | None, cache: Path | None = None
+) -> Iterator[Server]:
+    """An edge in front of the origin, a web and an RTMP distribution.
+
+    ``cache``: a folder that outlives the edge; None is a fresh one.
+    """
+    http_port, rtmp_port, admin_port = free_port(), free_port(), free_port()
+    with scratch_folder() as folder:
+        config = folder / "config.toml"
+        config.write_text(f"""
+[edge]
+name = "bench"
+cache = "{cache or folder / "cache"}"
+cache_size = "40GiB"
+workers = {workers}
+
+[listen]
+http = ["{LOOPBACK}:{http_port}"]
+rtmp = ["{LOOPBACK}:{rtmp_port}"]
+admin = "{LOOPBACK}:{admin_port}"
+
+[origins.bench]
+type = "http"
+url = "http://{LOOPBACK}:{origin_port}"
+
+[[distributions]]
+id = "EWEB"
+type = "web"
+origin = "bench"
+
+[[distributions]]
+id = "ESTREAM"
+type = "rtmp"
+application = ["{APPLICATION}"]
+origin = "bench"
+""")
+        with process(
+            [sys.executable, "-m", "streamedge", "serve", "--config", str(config)],
+            log=folder / "output.log",
+            ready=lambda: _healthy(admin_port),
+            core=core,
+        ) as pid:
+            yield Server(STREAMEDGE, pid, http_port=http_port, rtmp_port=rtmp_port)
+
+
+def _healthy(admin_port: int) -> bool:
+    connection = http.client.HTTPConnection(LOOPBACK, admin_port, timeout=HEALTH_TIMEOUT_S)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == http.client.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()

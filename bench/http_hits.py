@@ -1,0 +1,100 @@
+"""HTTP hits against nginx with sendfile, one worker each, ranges of four sizes.
+
+Owns this measurement. The servers take turns, round by round, and the median of the rounds'
+ratios counts: what the machine does meanwhile hits both alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from statistics import median
+
+from bench.edge import STREAMEDGE, streamedge
+from bench.http_load import CrowdPlan, HitsPlan, HitsResult, crowd, hit
+from bench.machine import SERVER_CORE
+from bench.options import Options
+from bench.origin import origin
+from bench.peers import SENDFILE, nginx_sendfile
+from bench.report import Figure, Target
+from bench.server import BenchError, Failure, Server, Value, pick
+from bench.titles import MOOV_FIRST, titles
+
+CONNECTIONS = 16
+ROUNDS = 5
+PATH = f"/{MOOV_FIRST}"
+TARGETS = {1 << 10: 0.5, 256 << 10: 1.0, 1 << 20: 0.95, 8 << 20: 0.95}
+"""Bytes of a range, and the least ratio of our throughput to nginx's."""
+
+
+def hits(options: Options) -> list[Figure]:
+    """Throughput of each size, and its ratio to nginx's."""
+    made = titles()
+    with ExitStack() as stack:
+        servers: dict[str, Server | Failure] = {
+            SENDFILE: stack.enter_context(nginx_sendfile(made.folder, core=SERVER_CORE))
+        }
+        try:
+            source = stack.enter_context(origin(made.folder))
+            edge = stack.enter_context(streamedge(source.port, core=SERVER_CORE))
+            crowd(CrowdPlan(edge.http_port, PATH, readers=1))
+            servers[STREAMEDGE] = edge
+        except BenchError as error:
+            servers[STREAMEDGE] = Failure(str(error))
+        figures = []
+        for size_bytes, target in TARGETS.items():
+            seconds = options.seconds / len(TARGETS) / ROUNDS
+            results = _rounds(servers, made.moov_first.stat().st_size, size_bytes, seconds)
+            figures += _figures(f"{size_bytes >> 10} KiB", results, target)
+    return figures
+
+
+def _rounds(
+    servers: Mapping[str, Server | Failure], object_bytes: int, range_bytes: int, seconds: float
+) -> dict[str, list[HitsResult] | Failure]:
+    """The servers' results, one a round, in turns; a server that failed once is out."""
+    results: dict[str, list[HitsResult] | Failure] = {
+        name: server if isinstance(server, Failure) else [] for name, server in servers.items()
+    }
+    for turn in range(ROUNDS):
+        for name in sorted(servers, reverse=turn % 2 == 1):  # who goes first alternates too
+            server, rounds = servers[name], results[name]
+            if isinstance(server, Failure) or isinstance(rounds, Failure):
+                continue
+            plan = HitsPlan(
+                port=server.http_port,
+                path=PATH,
+                object_bytes=object_bytes,
+                range_bytes=range_bytes,
+                connections=CONNECTIONS,
+                seconds=seconds,
+                server_pid=server.pid,
+            )
+            try:
+                rounds.append(hit(plan))
+            except BenchError as error:
+                results[name] = Failure(str(error))
+    return results
+
+
+def _figures(
+    label: str, results: Mapping[str, list[HitsResult] | Failure], target: float
+) -> list[Figure]:
+    ours, theirs = results[STREAMEDGE], results[SENDFILE]
+    ratios: dict[str, Value] = {}
+    if not isinstance(ours, Failure) and not isinstance(theirs, Failure):
+        pairs = zip(ours, theirs, strict=True)
+        ratios[STREAMEDGE] = median(_rate(one) / _rate(other) for one, other in pairs)
+    return [
+        Figure(label, "requests/s", pick(results, lambda rounds: median(map(_rate, rounds)))),
+        Figure(
+            f"{label}: load generator CPU",
+            "% of its core",
+            pick(results, lambda rounds: 100 * median(r.load_cpu_s / r.seconds for r in rounds)),
+        ),
+        Figure(f"{label}: ratio to nginx", "", ratios, Target(target, at_least=True)),
+    ]
+
+
+def _rate(result: HitsResult) -> float:
+    return result.requests / result.seconds

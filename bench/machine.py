@@ -1,0 +1,122 @@
+"""What this machine is, and what a process on it costs.
+
+Owns core pinning, CPU time and memory of a process with its descendants, and the machine's
+description for the report. It starts and stops nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+SERVER_CORE = 0
+LOAD_CORE = 1
+"""Servers of one worker run on one core, load generators and origins on another."""
+
+_PROC = Path("/proc")
+_CPUCLOCK_SCHED = 2  # include/linux/posix-timers.h: run time as the scheduler counts it, in ns
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def has_two_cores() -> bool:
+    """Whether server and load generator can each have a core."""
+    return {SERVER_CORE, LOAD_CORE} <= os.sched_getaffinity(0)
+
+
+@contextmanager
+def pinned(core: int | None) -> Iterator[None]:
+    """Runs the block, and what it starts, on ``core``; None, or a single-core machine: anywhere.
+
+    A child takes its parent's affinity at fork, so that not even its start runs elsewhere.
+    """
+    before = os.sched_getaffinity(0)
+    if core is not None and has_two_cores():
+        os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def raise_open_files() -> int:
+    """Raises this process's limit of open files to the hard limit, and gives it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def family(pid: int) -> list[int]:
+    """``pid`` and all its living descendants; empty once it is gone."""
+    parents: dict[int, int] = {}
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            parents[int(entry.name)] = int(fields[1])
+    members = [pid] if pid in parents else []
+    for member in members:
+        members.extend(child for child, parent in parents.items() if parent == member)
+    return members
+
+
+def cpu_s(pid: int) -> float:
+    """CPU-seconds that ``pid`` and its descendants used so far, ended children included."""
+    total = 0.0
+    for member in family(pid):
+        fields = _stat(member)
+        try:
+            total += time.clock_gettime(~member << 3 | _CPUCLOCK_SCHED)
+        except OSError:  # it ended since it was listed; its parent's fields count it
+            continue
+        if fields:
+            total += (int(fields[13]) + int(fields[14])) / _TICKS_PER_S
+    return total
+
+
+def pss_bytes(pid: int) -> int:
+    """Proportional set size of ``pid`` and its descendants: shared pages count once in the sum.
+
+    Kernel memory, such as socket buffers, is not part of it.
+    """
+    total = 0
+    for member in family(pid):
+        try:
+            rollup = (_PROC / str(member) / "smaps_rollup").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total += sum(
+            int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:")
+        )
+    return total
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields 3 and on of /proc/PID/stat (proc(5)): state, parent, …; empty when it is gone."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return text.rpartition(")")[2].split()
+
+
+def description() -> str:
+    """One line: processor, cores, memory, kernel."""
+    model = platform.machine()
+    for line in (_PROC / "cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    return (
+        f"{model}, {os.cpu_count()} cores, {memory_gib:.0f} GiB memory, "
+        f"{platform.system()} {platform.release()}"
+    )
+
+
+def today() -> str:
+    """The date, UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,159 @@
+"""The peers: nginx as a file server, as a cache with and without slices, and as an RTMP server.
+
+Owns their configurations, each as its manual advises for media, and nothing of how they are
+measured. Every start has its own prefix, ports and cache.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.machine import raise_open_files
+from bench.server import LOOPBACK, BenchError, Server, accepts, free_port, process, scratch_folder
+
+SENDFILE = "nginx sendfile"
+SLICE = "nginx slice"
+PROXY_CACHE = "nginx proxy_cache"
+RTMP = "nginx-rtmp"
+APPLICATION = "vod"
+WORKER_CONNECTIONS = 16384
+
+
+@contextmanager
+def nginx_sendfile(folder: Path, *, core: int | None) -> Iterator[Server]:
+    """The files of ``folder`` over HTTP, open files kept."""
+    port = free_port()
+    block = f"""
+        sendfile on;
+        tcp_nopush on;
+        open_file_cache max=1000 inactive=60s;
+        server {{ listen {LOOPBACK}:{port} backlog=4096; root {folder}; }}"""
+    with _nginx(_http(block), workers=1, core=core, ports=[port]) as pid:
+        yield Server(SENDFILE, pid, http_port=port)
+
+
+@contextmanager
+def nginx_cache(
+    origin_port: int, *, slices: bool, workers: int, core: int | None, cache: Path | None = None
+) -> Iterator[Server]:
+    """A cache in front of the origin, one fill at a time (proxy_cache_lock), 1 MB slices or whole.
+
+    ``cache``: a folder that outlives the server; None is a fresh one.
+    """
+    port = free_port()
+    by_slice = """
+            slice 1m;
+            proxy_cache_key $uri$slice_range;
+            proxy_set_header Range $slice_range;
+            proxy_cache_valid 206 1d;"""
+    whole = """
+            proxy_cache_key $uri;
+            proxy_cache_valid 200 1d;"""
+    block = f"""
+        sendfile on;
+        tcp_nopush on;
+        proxy_cache_path {cache or "cache"} levels=1:2 keys_zone=media:32m max_size=40g
+            inactive=1d use_temp_path=off;
+        upstream origin {{ server {LOOPBACK}:{origin_port}; keepalive 64; }}
+        server {{
+            listen {LOOPBACK}:{port} backlog=4096;
+            proxy_pass http://origin;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_cache media;
+            proxy_cache_lock on;
+            proxy_cache_lock_timeout 60s;  # the default of 5 s sends waiting readers to the origin
+            proxy_cache_lock_age 60s;
+            add_header X-Cache $upstream_cache_status;{by_slice if slices else whole}
+        }}""".replace(
+        "            proxy_pass http://origin;",
+        "            location / { proxy_pass http://origin; }",
+    )
+    with _nginx(_http(block), workers=workers, core=core, ports=[port]) as pid:
+        yield Server(SLICE if slices else PROXY_CACHE, pid, http_port=port)
+
+
+@contextmanager
+def nginx_rtmp(source: Path | str, *, core: int | None) -> Iterator[Server]:
+    """Video on demand from a folder, or from ``http://…`` as nginx-rtmp fetches it."""
+    port = free_port()
+    config = f"""
+    rtmp {{
+        access_log off;
+        server {{
+            listen {LOOPBACK}:{port};
+            chunk_size 4096;
+            application {APPLICATION} {{ play {source}; }}
+        }}
+    }}"""
+    with _nginx(config, workers=1, core=core, ports=[port]) as pid:
+        yield Server(RTMP, pid, rtmp_port=port)
+
+
+def version() -> str:
+    """What ``nginx -v`` says. Raises BenchError when it is not installed."""
+    return _build("-v").strip().rpartition("/")[2]
+
+
+def _http(block: str) -> str:
+    temporary = "".join(
+        f"\n        {kind}_temp_path temp-{kind};"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    return f"""
+    http {{
+        access_log off;
+        default_type application/octet-stream;
+        keepalive_requests 1000000000;
+        tcp_nodelay on;{temporary}{block}
+    }}"""
+
+
+@contextmanager
+def _nginx(config: str, *, workers: int, core: int | None, ports: list[int]) -> Iterator[int]:
+    # The module path of the build: a relative one would be looked for under our own prefix.
+    modules = re.search(r"--modules-path=(\S+)", _build("-V"))
+    rtmp_module = Path(modules[1] if modules else "modules") / "ngx_rtmp_module.so"
+    load = f"load_module {rtmp_module};" if "rtmp {" in config else ""
+    if load and not rtmp_module.exists():
+        raise BenchError(f"{rtmp_module} is not installed")
+    user = "user root;" if os.geteuid() == 0 else ""  # else its workers could not read our files
+    with scratch_folder() as prefix:
+        file = prefix / "nginx.conf"
+        file.write_text(f"""
+    {load}
+    {user}
+    daemon off;
+    pid nginx.pid;
+    error_log error.log warn;
+    worker_processes {workers};
+    worker_rlimit_nofile {raise_open_files()};
+    events {{ worker_connections {WORKER_CONNECTIONS}; }}
+    {config}
+    """)
+        command = [_binary(), "-p", str(prefix), "-c", str(file), "-e", str(prefix / "error.log")]
+        with process(
+            command,
+            log=prefix / "output.log",
+            ready=lambda: all(accepts(port) for port in ports),
+            core=core,
+        ) as pid:
+            yield pid
+
+
+def _binary() -> str:
+    # Debian keeps it in /usr/sbin, which is not on every user's PATH.
+    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise BenchError("nginx is not installed")
+    return found
+
+
+def _build(flag: str) -> str:
+    return subprocess.run([_binary(), flag], capture_output=True, text=True, check=True).stderr
