@@ -30,15 +30,14 @@ EXTENSION = "streamedge.answer"
 class _LaneCycle:
     """What the parser's callbacks need of a request that never reaches the application."""
 
-    __slots__ = ("disconnected", "keep_alive", "on_response", "response_complete")
-
-    more_body = False
+    __slots__ = ("disconnected", "keep_alive", "more_body", "on_response", "response_complete")
 
     def __init__(self, keep_alive: bool, on_response: Callable[[], None]) -> None:
         self.keep_alive = keep_alive
         self.on_response = on_response
         self.response_complete = False
         self.disconnected = False
+        self.more_body = True
 
     @property
     def message_event(self) -> _LaneCycle:
