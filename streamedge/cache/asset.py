@@ -80,6 +80,6 @@ def decode_record(data: bytes, key: str) -> Record | None:
         headers = {str(name): str(value) for name, value in said["headers"].items()}
         head = OriginHead(version, str(said["content_type"]), headers)
         record = Record(str(said["key"]), head, float(said["validated_s"]))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     return record if record.key == key else None

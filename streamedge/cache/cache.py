@@ -60,12 +60,18 @@ class Cache:
         counts.gauges[Gauge.RUNNING_FILLS] = 0
 
     def peek(self, key: str, default_ttl_s: float, now_s: float) -> OpenVersion | None:
-        """The asset's version when it is open here and fresh; no I/O."""
+        """The asset's version when it is open here and fresh; no I/O.
+
+        Whether its files have been evicted is looked at now and then only: until then it is
+        served from the open files, which is right, and keeps their disk space a little longer.
+        """
         opened = self._versions.get(key)
-        if opened is None or not opened.is_fresh(default_ttl_s, now_s) or opened.evicted:
+        if opened is None or not opened.is_fresh(default_ttl_s, now_s):
             return None
         if now_s - opened.touched_s > TOUCH_INTERVAL_S:
             opened.touched_s = now_s
+            if opened.evicted:
+                return None
             opened.touch()
         self._versions.move_to_end(key)
         return opened
@@ -77,7 +83,7 @@ class Cache:
         lie beyond the object's). Raises OriginError, CacheFullError.
         """
         opened = self.peek(asset.key, asset.default_ttl_s, time.time())
-        if opened is not None:
+        if opened is not None and not opened.evicted:
             return self._reader(opened, want, CacheResult.HIT)
         task = self._finding.get(asset.key)
         if task is None:
@@ -107,7 +113,6 @@ class Cache:
         opened = self._versions.get(asset.key)
         if opened is None or opened.version != head.version:
             opened = OpenVersion(self, asset, Record(asset.key, head, time.time()))
-            opened.superseded = True  # only who holds it knows it: it goes when they leave
         return Reader(opened, CacheResult.HIT)
 
     async def close(self) -> None:
@@ -142,10 +147,9 @@ class Cache:
 
     def version_left(self, version: OpenVersion) -> None:
         """Closes a version that nobody will find again, and the longest unused beyond the limit."""
-        if version.superseded or version.in_memory:
+        if self._versions.get(version.asset.key) is not version or version.in_memory:
             self._forget(version)
-        if self.counts.gauges[Gauge.OPEN_EXTENTS] > self._open_extents:
-            self._close_unused()
+        self._close_unused()
 
     # How the present version is found out
 
@@ -243,14 +247,15 @@ class Cache:
         self._ticks += 1
         patient = self._ticks % PATIENT_TICKS == 0
         ask_again = self._ticks % ASK_AGAIN_TICKS == 0
-        for version in list(self._waited_for):
-            if not version.tick(patient=patient, ask_again=ask_again):
-                self._waited_for.discard(version)
-        if self._waited_for:
-            asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        try:
+            for version in list(self._waited_for):
+                if not version.tick(patient=patient, ask_again=ask_again):
+                    self._waited_for.discard(version)
+        finally:  # one waiter's defect must not stop the others
+            if self._waited_for:
+                asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _supersede(self, opened: OpenVersion) -> None:
-        opened.superseded = True
         if self._versions.get(opened.asset.key) is opened:
             del self._versions[opened.asset.key]
         if opened.idle:
@@ -262,11 +267,19 @@ class Cache:
         opened.close()
 
     def _close_unused(self) -> None:
+        if not self._has_too_many:
+            return
         for opened in list(self._versions.values()):
-            if self.counts.gauges[Gauge.OPEN_EXTENTS] <= self._open_extents:
-                break
             if opened.idle:
                 self._forget(opened)
+                if not self._has_too_many:
+                    break
+
+    @property
+    def _has_too_many(self) -> bool:
+        """Whether a limit is passed; it is for versions too, as one may have no extent open."""
+        open_extents = self.counts.gauges[Gauge.OPEN_EXTENTS]
+        return max(open_extents, len(self._versions)) > self._open_extents
 
 
 def _first_read(want: Span) -> Span:

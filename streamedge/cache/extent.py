@@ -115,8 +115,11 @@ class Extent:
         """Prepares a locked chunk to be written on: its valid bytes, after a check of their CRC.
 
         A worker killed between the two stores of a publication leaves a CRC that does not match.
+        A chunk that this era has seen whole is past that, and not read again.
         """
-        return self._accept(chunk, keep=self._matches(chunk))
+        word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
+        whole = self._words[word] == self.chunk_bytes(chunk) and self._words[word + 2] == self.era
+        return self._accept(chunk, keep=whole or self._matches(chunk))
 
     def write(self, position: int, data: bytes | memoryview) -> None:
         """Stores ``data`` and publishes it. ``position`` must be where its chunk's valid bytes end.

@@ -48,6 +48,8 @@ class FillOwner(Protocol):
 
     def arrived(self, fill: Fill, size: int) -> None: ...
 
+    def stored(self, extent: Extent, size: int) -> None: ...
+
     def filled(self, fill: Fill) -> None: ...
 
     def fill_ended(self, fill: Fill) -> None: ...
@@ -162,6 +164,7 @@ class Fill:
                 continue
             try:
                 extent.write(missing - index * EXTENT_BYTES, data[missing - at : piece.end - at])
+                self._owner.stored(extent, piece.end - missing)
             except OSError as exc:
                 extent.unlock(chunks)
                 self._claims[index] = self._owner.extent_refused(index, exc), chunks
@@ -177,6 +180,5 @@ class Fill:
         blocks = within.align(CHUNK_BYTES)
         chunks = extent.lock(Span(blocks.start // CHUNK_BYTES, blocks.end // CHUNK_BYTES))
         for chunk in range(chunks.start, chunks.end):
-            if extent.valid_bytes(chunk) < extent.chunk_bytes(chunk):
-                extent.resume(chunk)
+            extent.resume(chunk)
         return extent, chunks

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from streamedge.cache.asset import Asset, Record, version_digest
-from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, Extent, Ready
+from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, HEADER_BYTES, Extent, Ready
 from streamedge.cache.fill import Fill, FillState
 from streamedge.cache.freshness import is_fresh, stated_lifetime_s
 from streamedge.cache.plan import LEAD_BYTES, next_fill
@@ -75,7 +75,6 @@ class OpenVersion:
         "_stated_lifetime_s",
         "_waiters",
         "asset",
-        "superseded",
         "touched_s",
     )
 
@@ -88,7 +87,6 @@ class OpenVersion:
         self._readers: set[ReaderPlace] = set()
         self.asset = asset
         self.record = record
-        self.superseded = False
         self.touched_s = 0.0
 
     @property
@@ -140,6 +138,9 @@ class OpenVersion:
         index, within = divmod(position, EXTENT_BYTES)
         extent = self._extents.get(index) or self._find(index)
         if extent is not None:
+            if extent.complete:
+                size = min(end - position, extent.body_bytes - within)
+                return Ready(extent.fd, HEADER_BYTES + within, size) if size > 0 else None
             ready = extent.ready(within, within + end - position)
             if ready is not None:
                 return ready
@@ -210,7 +211,7 @@ class OpenVersion:
         try:
             self.demand(waiter.want, waiter.lead_bytes)
         except CacheFullError as exc:
-            asyncio.get_running_loop().call_soon(self._give_up, waiter, exc)
+            asyncio.get_running_loop().call_soon(self._wake, waiter, exc)
 
     def remove_waiter(self, waiter: Waiter) -> None:
         """Takes a wish back; does nothing for one that has been answered."""
@@ -232,11 +233,12 @@ class OpenVersion:
                 try:
                     self.demand(waiter.want, waiter.lead_bytes)
                 except CacheFullError as exc:
-                    self._give_up(waiter, exc)
+                    self._wake(waiter, exc)
         return bool(self._waiters)
 
     def touch(self) -> None:
         """Marks its files as used now."""
+        self._around.store.touch_record(self.asset.key)
         for extent in self._extents.values():
             if extent.path:
                 self._around.store.touch(extent.path)
@@ -275,7 +277,11 @@ class OpenVersion:
     def arrived(self, fill: Fill, size: int) -> None:
         """Counts bytes from the origin."""
         self._around.counts.add(Counter.ORIGIN_BYTES, self.asset.origin_name, size)
-        self._around.store.stored(size)
+
+    def stored(self, extent: Extent, size: int) -> None:
+        """Counts bytes that a fill has written, unless it was to memory."""
+        if extent.path:
+            self._around.store.stored(size)
 
     def filled(self, fill: Fill) -> None:
         """Wakes eager waiters that bytes have landed for; the others follow with the tick."""
@@ -310,7 +316,7 @@ class OpenVersion:
                 try:
                     self.demand(waiter.want, waiter.lead_bytes)
                 except CacheFullError as exc:
-                    self._give_up(waiter, exc)
+                    self._wake(waiter, exc)
         self._left()
 
     def enter(self, reader: ReaderPlace) -> None:
@@ -333,12 +339,9 @@ class OpenVersion:
         self._around.keep(asyncio.get_running_loop().create_task(fill.run(), name="fill"))
 
     def _wake(self, waiter: Waiter, failure: Failure | None) -> None:
-        self._waiters.remove(waiter)
-        waiter.woken(failure)
-
-    def _give_up(self, waiter: Waiter, failure: Failure) -> None:
-        if waiter in self._waiters:
-            self._wake(waiter, failure)
+        if waiter in self._waiters:  # whoever was woken before it may have taken it back
+            self._waiters.remove(waiter)
+            waiter.woken(failure)
 
     def _covered(self, position: int) -> int:
         """Up to where bytes from ``position`` on are there or on their way in this worker."""

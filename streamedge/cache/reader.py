@@ -121,10 +121,17 @@ class Reader:
     async def read(self, span: Span) -> bytes:
         """Copies the bytes of ``span`` (clipped to the object's end), waiting for all of them."""
         span = span.intersect(Span(0, self.size_bytes))
+        parts = []
         at = span.start
-        while (at := self.ready_end(at, span.end)) < span.end:
-            await self.wait(Span(at, span.end), eager=True)
-        return self.copy(span) if span.size else b""
+        while at < span.end:
+            end = self.ready_end(at, span.end)
+            if end == at:
+                await self.wait(Span(at, span.end), eager=True)
+            else:
+                # Now, because memory that stands for the disk may go once the reader has passed.
+                parts.append(self.copy(Span(at, end)))
+                at = end
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
         """Leaves; harmless when done twice."""

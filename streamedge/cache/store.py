@@ -227,6 +227,10 @@ class Store:
         with contextlib.suppress(OSError):
             os.unlink(self._path("assets", asset_digest(key)))
 
+    def touch_record(self, key: str) -> None:
+        """Marks an asset's record as used now, so that it does not go before its extents."""
+        self.touch(self._path("assets", asset_digest(key)))
+
     def touch(self, path: str) -> None:
         """Marks a file as used now, for eviction; works on mounts that keep no access times."""
         with contextlib.suppress(OSError):
@@ -259,7 +263,8 @@ class Store:
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             header = new_header(body_bytes, digest)
-            os.pwrite(fd, header.ljust(allocated, b"\0"), 0)
+            if os.pwrite(fd, header.ljust(allocated, b"\0"), 0) < allocated:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.ftruncate(fd, HEADER_BYTES)
             with contextlib.suppress(FileExistsError):
                 try:

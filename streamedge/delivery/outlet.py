@@ -13,6 +13,7 @@ a descriptor that a transport owns. It never decides what to send, nor when a pe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections import deque
@@ -110,6 +111,22 @@ class Outlet:
         if not self._watching and self._take_back is None and not self._pumping:
             self._pump()
 
+    def send_at_once(self, head: bytes, ready: Ready) -> int:
+        """Sends ``head`` and bytes of a cache file if the kernel takes them: how many it took.
+
+        For answers that are short or find an empty socket; only when idle. What is left is the
+        caller's to ``push``, which also finds out about a peer that is gone.
+        """
+        assert not self._parts
+        sent = 0
+        with contextlib.suppress(OSError):
+            sent = self._socket.send(head, socket.MSG_MORE)
+            if sent == len(head):
+                count = min(ready.size_bytes, SENDFILE_BYTES)
+                sent += os.sendfile(self._socket.fileno(), ready.fd, ready.offset, count)
+        self.sent_bytes += sent
+        return sent
+
     def close(self) -> None:
         """Lets go of the socket and of whatever is queued. Harmless when done twice."""
         self._parts.clear()
@@ -180,6 +197,9 @@ class Outlet:
         piece.position += sent
         if piece.position == piece.end:
             self._parts.popleft()
+        elif sent < count:
+            self.sent_bytes += sent
+            raise BlockingIOError  # the socket is full: asking again would only be told so
         return sent
 
     def _woken(self, failure: Failure | None) -> None:

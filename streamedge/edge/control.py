@@ -7,8 +7,10 @@ delays nobody.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
@@ -47,7 +49,7 @@ async def _serve(
     counts.publish_in(metrics_folder)
     counts.add(Counter.WORKER_STARTS, "control")
     evicting = asyncio.create_task(_evict(config, log, counts))
-    server = uvicorn.Server(
+    server = _AdminServer(
         uvicorn.Config(
             create_admin_app(config.edge.name, roster, metrics_folder),
             lifespan="off",
@@ -58,14 +60,25 @@ async def _serve(
         )
     )
 
-    def supervisor_gone() -> None:
-        asyncio.get_running_loop().remove_reader(lifeline)
-        server.handle_exit(signal.SIGTERM, None)
+    loop = asyncio.get_running_loop()
 
-    asyncio.get_running_loop().add_reader(lifeline, supervisor_gone)
+    def stop() -> None:
+        loop.remove_reader(lifeline)
+        server.should_exit = True
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    loop.add_reader(lifeline, stop)
     await server.serve(sockets=[listener])
     evicting.cancel()
     await asyncio.gather(evicting, return_exceptions=True)
+
+
+class _AdminServer(uvicorn.Server):
+    """uvicorn's server, but for signals: it would raise them anew once it has ended well."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 def create_admin_app(edge_name: str, roster: Roster, metrics_folder: Path) -> Starlette:

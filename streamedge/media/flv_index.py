@@ -16,7 +16,7 @@ import numpy as np
 
 from streamedge.cache.reader import Reader
 from streamedge.media import flv
-from streamedge.media.flv import TagFlag
+from streamedge.media.flv import TagFlag, TagType
 from streamedge.media.flv_head import FlvHead
 from streamedge.media.flv_layout import FlvLayout
 from streamedge.media.flv_scan import Tags, resynchronise, scan_tags
@@ -29,6 +29,13 @@ WINDOW_BYTES = 128 * 1024  # read at each step of a search, more where tags are 
 WINDOW_BYTES_MAX = 2 * (flv.BODY_SIZE_MAX_BYTES + 1)
 SEARCH_STEPS_MAX = 40
 SEARCH_NEAR_MS = 4000  # a search ends this close before its target
+
+_KIND_FLAGS = TagFlag.AUDIO | TagFlag.VIDEO | TagFlag.SCRIPT
+_TAG_TYPES = {
+    TagFlag.AUDIO: TagType.AUDIO,
+    TagFlag.VIDEO: TagType.VIDEO,
+    TagFlag.SCRIPT: TagType.SCRIPT,
+}
 
 
 class Stretch(NamedTuple):
@@ -83,7 +90,8 @@ class LayoutIndex:
         ready_end = reader.ready_end(start, limit)
         last = int(self._positions.searchsorted(np.int64(ready_end), side="right")) - 1
         if last <= first:
-            return Lacking(_ahead(start, first_end, self._layout.size_bytes))
+            # Waiting for the first byte that lacks: the rest of a tag comes in order.
+            return Lacking(_ahead(ready_end, first_end, self._layout.size_bytes))
         if single:
             last = first + 1
         else:
@@ -94,7 +102,7 @@ class LayoutIndex:
         is_video = self._layout.title.is_video[first:last]
         return Stretch(
             int(self._positions[last]),
-            _only_type(last - first, is_video=bool(is_video[0])),
+            None if last - first > 1 else TagType.VIDEO if is_video[0] else TagType.AUDIO,
             bool(is_video.any()),
             time_ms,
             self._mark(last),
@@ -196,14 +204,13 @@ class ScanIndex:
         if header_end > self._size_bytes:
             return End()
         if ready_end < header_end:
-            return Lacking(_ahead(mark.position, header_end, self._size_bytes))
+            return Lacking(_ahead(ready_end, header_end, self._size_bytes))
         header = flv.parse_tag_header(reader.copy(Span(mark.position, header_end)))
         end = header_end + header.size_bytes + flv.PREVIOUS_TAG_SIZE_BYTES
         if end > self._size_bytes:
             return End()  # a file that was cut off ends before its last tag
         ready_end = reader.ready_end(mark.position, end)
         if ready_end < end:
-            # Waiting for the first byte that lacks: the rest of a tag comes in order.
             return Lacking(_ahead(ready_end, end, self._size_bytes))
         if until_ms is not None and header.timestamp_ms > until_ms:
             return End()
@@ -289,17 +296,11 @@ def _stretch_of(tags: Tags, count: int, base: int) -> Stretch:
     following_ms = int(times[count]) if count < tags.count else int(times[count - 1])
     return Stretch(
         base + end,
-        _only_type(count, is_video=bool(flags[0] & TagFlag.VIDEO)),
+        _TAG_TYPES[TagFlag(int(flags[0])) & _KIND_FLAGS] if count == 1 else None,
         bool((flags & TagFlag.VIDEO).any()),
         int(times[0]),
         Mark(base + end, following_ms),
     )
-
-
-def _only_type(count: int, *, is_video: bool) -> int | None:
-    if count != 1:
-        return None
-    return flv.TagType.VIDEO if is_video else flv.TagType.AUDIO
 
 
 def _ahead(start: int, needed_end: int, size_bytes: int) -> Span:

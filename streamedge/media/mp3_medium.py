@@ -73,20 +73,19 @@ class Mp3Medium:
         if mark.position >= audio.end or (until_ms is not None and mark.time_ms > until_ms):
             return End()
         second = max(self._mp3.bit_rate // 8, mp3.FRAME_SIZE_MAX_BYTES)
-        wanted = min(mark.position + second + mp3.FRAME_SIZE_MAX_BYTES, audio.end)
-        ready_end = self._reader.ready_end(mark.position, wanted)
-        data = self._reader.copy(Span(mark.position, ready_end))
-        frames = mp3.frames(data, is_file_end=ready_end == audio.end)
-        if not frames.spans:
+        while True:
+            wanted = min(mark.position + second + mp3.FRAME_SIZE_MAX_BYTES, audio.end)
+            ready_end = self._reader.ready_end(mark.position, wanted)
+            data = self._reader.copy(Span(mark.position, ready_end))
+            frames = mp3.frames(data, is_file_end=ready_end == audio.end)
+            if frames.spans:
+                break
             if ready_end == audio.end:
                 return End()
-            if ready_end == wanted:  # a window of bytes that are no frames: look behind it
-                return self.next_run(
-                    mark._replace(position=mark.position + max(1, frames.end)),
-                    single=single,
-                    until_ms=until_ms,
-                )
-            return Lacking(Span(ready_end, min(ready_end + AHEAD_BYTES, audio.end)))
+            if ready_end < wanted:
+                return Lacking(Span(ready_end, min(ready_end + AHEAD_BYTES, audio.end)))
+            # A window of bytes that are no frames: look behind it.
+            mark = mark._replace(position=mark.position + max(1, frames.end))
         spans = frames.spans[
             : 1
             if single

@@ -33,7 +33,11 @@ class Log:
         """Adds a line. Values are JSON values; anything else is written as its str()."""
         line = {"time": round(time.time(), 3), "event": event, "process": self.process}
         line |= {name: value for name, value in fields.items() if value is not None}
-        self._lines.append(_encode(line))
+        self.line(_encode(line))
+
+    def line(self, line: str) -> None:
+        """Adds a line that is JSON already."""
+        self._lines.append(line)
         if len(self._lines) >= GATHERED_LINES_MAX:
             self.flush()
 

@@ -8,7 +8,6 @@ sums those files. A killed process loses at most what it counted since its last 
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,24 +54,40 @@ class Gauge(Enum):
     CACHE_LIMIT_BYTES = ("streamedge_cache_limit_bytes", "Disk space that the cache may take")
 
 
+class Tally:
+    """One counter under one label, to be counted on directly where that happens very often."""
+
+    __slots__ = ("amount",)
+
+    def __init__(self) -> None:
+        self.amount = 0
+
+
 class Counts:
     """One process's numbers."""
 
-    __slots__ = ("_counters", "_gathered", "_gauges", "gauges")
+    __slots__ = ("_counters", "_gauges", "_tallies", "gauges")
 
     def __init__(self) -> None:
-        self._gathered: defaultdict[tuple[Counter, str], int] = defaultdict(int)
+        self._tallies: dict[tuple[str, str], tuple[Counter, Tally]] = {}
         self.gauges: dict[Gauge, int] = {}
         self._counters: dict[Counter, PrometheusCounter] = {}
         self._gauges: dict[Gauge, PrometheusGauge] = {}
 
+    def tally(self, counter: Counter, label: str) -> Tally:
+        """What ``counter`` counts under ``label``; always the same one."""
+        found = self._tallies.get((counter.metric, label))
+        if found is None:
+            found = self._tallies[counter.metric, label] = counter, Tally()
+        return found[1]
+
     def add(self, counter: Counter, label: str, amount: int = 1) -> None:
         """Counts ``amount`` more under ``label``."""
-        self._gathered[counter, label] += amount
+        self.tally(counter, label).amount += amount
 
     def gathered(self, counter: Counter, label: str) -> int:
         """What has been counted since the last flush."""
-        return self._gathered.get((counter, label), 0)
+        return self.tally(counter, label).amount
 
     def publish_in(self, folder: Path) -> None:
         """Makes ``flush`` write to files in ``folder``; called once, in the counting process."""
@@ -92,9 +107,10 @@ class Counts:
 
     def flush(self) -> None:
         """Hands over what has gathered, and the gauges as they stand."""
-        for (counter, label), amount in self._gathered.items():
-            self._counters[counter].labels(label).inc(amount)
-        self._gathered.clear()
+        for (_metric, label), (counter, tally) in self._tallies.items():
+            amount, tally.amount = tally.amount, 0
+            if amount:
+                self._counters[counter].labels(label).inc(amount)
         for gauge, value in self.gauges.items():
             self._gauges[gauge].set(value)
 

@@ -128,8 +128,8 @@ class Player:
         """From the name to CLOSED. Failures end as a status to the viewer."""
         reason = "closed"
         try:
-            self.medium = await self._stage.open_medium(self.name)
             if self.state is not PlayState.CLOSED:
+                self.medium = await self._stage.open_medium(self.name)
                 await self._perform(self.medium)
         except (RefusalError, OriginError, CacheFullError, MediaError) as exc:
             refusal = refusal_of(exc)
@@ -149,9 +149,11 @@ class Player:
             self._stage.tell("stop", self, bytes=self._bytes(), reason=reason)
 
     async def _perform(self, medium: Medium) -> None:
-        self.state = PlayState.PLAYING
         start_ms = self._play.start if isinstance(self._play.start, int) else 0
         self._mark = await medium.locate(start_ms)
+        if self.state is PlayState.CLOSED:
+            return
+        self.state = PlayState.PLAYING
         if not isinstance(self._play.start, Start):
             self._origin_ms = self._mark.time_ms
         if self._play.duration_ms is not None:

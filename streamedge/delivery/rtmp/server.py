@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from streamedge.delivery.rtmp.catalogue import Catalogue
 from streamedge.delivery.rtmp.session import RtmpLimits, RtmpSession, SessionSurroundings
@@ -12,6 +13,7 @@ from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts, Gauge
 
 SWEEP_INTERVAL_S = 1.0
+LAST_WORDS_S = 1.0  # for what a client is told at the end
 
 
 class RtmpServer:
@@ -21,6 +23,7 @@ class RtmpServer:
         self._sessions: set[RtmpSession] = set()
         self._around = SessionSurroundings(catalogue, limits, log, counts, self._sessions)
         self._counts = counts
+        self._listeners: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
         counts.gauges[Gauge.RTMP_CONNECTIONS] = 0
@@ -29,6 +32,7 @@ class RtmpServer:
     async def start(self, listeners: Sequence[socket.socket]) -> None:
         """Begins to accept."""
         loop = asyncio.get_running_loop()
+        self._listeners += listeners
         for listener in listeners:
             server = await loop.create_server(
                 lambda: RtmpSession(self._around, loop), sock=listener, backlog=4096
@@ -38,19 +42,27 @@ class RtmpServer:
 
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, lets plays end for ``timeout_s``, then closes what is left."""
+        for listener in self._listeners:
+            # Other processes have the socket too: this refuses newcomers in all of them.
+            listener.shutdown(socket.SHUT_RDWR)
         for server in self._servers:
             server.close()
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + timeout_s
-        while any(session.plays for session in self._sessions) and loop.time() < deadline_s:
-            await asyncio.sleep(0.05)
+        await self._wait_while(lambda: any(session.plays for session in self._sessions), timeout_s)
         for session in list(self._sessions):
             session.shut_down()
         if self._sweep is not None:
             self._sweep.cancel()
-        await asyncio.sleep(0.05)
+        await self._wait_while(lambda: bool(self._sessions), LAST_WORDS_S)
         for session in list(self._sessions):
             session.abort()
+
+    async def _wait_while(self, condition: Callable[[], bool], timeout_s: float) -> None:
+        """Until plays or sessions that end make ``condition`` false, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while condition():
+                    self._around.ended.clear()
+                    await self._around.ended.wait()
 
     def _sweep_again(self) -> None:
         loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 from streamedge.cache.open_version import Failure
@@ -30,6 +30,7 @@ from streamedge.spans import Span
 
 HANDSHAKE_RANDOM_BYTES = 1528
 QUEUED_BYTES_MAX = 512 * 1024  # answers that a client does not take, before it is dropped
+PLAYS_MAX = 64  # on one stream: the one at play and those appended to it
 LENGTH_ASKS_MAX = 4  # getStreamLength calls that run at one time
 # FFmpeg takes Data.Start for a data stream of its own, and says so all the time.
 FFMPEG_FLASH_VERSION = "LNX 9,0,124,2"
@@ -60,6 +61,7 @@ class SessionSurroundings:
     log: Log
     counts: Counts
     sessions: set[RtmpSession]
+    ended: asyncio.Event = field(default_factory=asyncio.Event)  # set when a play or session ends
 
 
 class RtmpSession(asyncio.Protocol):
@@ -86,7 +88,7 @@ class RtmpSession(asyncio.Protocol):
         self._admission: Admission | None = None
         self._announced: frozenset[str] = frozenset()
         self._buffers_ms: dict[int, int] = {}
-        self._players: dict[int, Player] = {}
+        self._players: dict[int, list[Player]] = {}  # by stream: the one at play, then appended
         self._tasks: set[asyncio.Task[None]] = set()
         self._length_asks = 0
         self._emptied: asyncio.Future[None] | None = None
@@ -124,6 +126,7 @@ class RtmpSession(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         assert self._outlet is not None
         self._around.sessions.discard(self)
+        self._around.ended.set()
         reason = self._last_words or (f"connection lost: {exc}" if exc else "client left")
         self._outlet.close()
         for task in self._tasks:
@@ -157,7 +160,8 @@ class RtmpSession(asyncio.Protocol):
     async def drained(self) -> None:
         assert self._outlet is not None
         if not self._outlet.idle:
-            self._emptied = self._loop.create_future()
+            if self._emptied is None:  # the players of all streams wait for the same moment
+                self._emptied = self._loop.create_future()
             await self._emptied
 
     def tell(self, event: str, player: Player, **fields: object) -> None:
@@ -199,7 +203,8 @@ class RtmpSession(asyncio.Protocol):
         """How many of its streams are playing or paused."""
         return sum(
             player.state in {PlayState.OPENING, PlayState.PLAYING, PlayState.PAUSED}
-            for player in self._players.values()
+            for players in self._players.values()
+            for player in players
         )
 
     # Events
@@ -252,21 +257,31 @@ class RtmpSession(asyncio.Protocol):
 
     def _play(self, event: events.Play) -> None:
         limits = self._limits
+        players = self._players.setdefault(event.stream_id, [])
+        if len(players) >= PLAYS_MAX:
+            self.engine.stream_status(
+                event.stream_id,
+                StatusLevel.ERROR,
+                "NetStream.Play.Failed",
+                f"No more than {PLAYS_MAX} plays on one stream.",
+            )
+            return
+        if event.reset:
+            for player in players:
+                player.close()
         pace = Pace(
             ahead_max_ms=int(limits.ahead_s * 1000),
             rate_bytes=limits.rate_bytes,
             buffer_ms=self._buffers_ms.get(event.stream_id, BUFFER_DEFAULT_MS),
         )
-        before = self._players.get(event.stream_id)
+        before = players[-1] if players else None
         player = Player(self, event, pace)
-        self._players[event.stream_id] = player
-        self._spawn(self._perform(player, before, appended=not event.reset))
+        players.append(player)
+        self._spawn(self._perform(player, before))
 
-    async def _perform(self, player: Player, before: Player | None, *, appended: bool) -> None:
+    async def _perform(self, player: Player, before: Player | None) -> None:
         """Runs a player when its stream is free: at once, or after what plays there now."""
         if before is not None:
-            if not appended:
-                before.close()
             await before.ended.wait()
             before.close()
             await before.closed.wait()
@@ -275,11 +290,21 @@ class RtmpSession(asyncio.Protocol):
             await player.run()
         finally:
             self.counts.gauges[Gauge.VIEWERS] -= 1
-            if self._players.get(player.stream_id) is player:
+            players = self._players[player.stream_id]
+            players.remove(player)
+            if not players:
                 del self._players[player.stream_id]
+            self._around.ended.set()
 
     def _wish(self, event: events.Seek | events.Pause) -> None:
-        player = self._players.get(event.stream_id)
+        player = next(
+            (
+                player
+                for player in self._players.get(event.stream_id, ())
+                if player.state is not PlayState.CLOSED
+            ),
+            None,
+        )
         if player is None:
             code = "NetStream.Seek.Failed" if isinstance(event, events.Seek) else "NetStream.Failed"
             self.engine.stream_status(
@@ -292,16 +317,14 @@ class RtmpSession(asyncio.Protocol):
 
     def _close_stream(self, stream_id: int) -> None:
         self._buffers_ms.pop(stream_id, None)
-        player = self._players.get(stream_id)
-        if player is not None:
+        for player in self._players.get(stream_id, ()):
             player.close()
 
     def _buffer(self, stream_id: int, buffer_ms: int) -> None:
         if not 0 < stream_id <= self._limits.streams_max:
             return  # librtmp and GStreamer announce 300 ms for stream 0, which means nothing
         self._buffers_ms[stream_id] = buffer_ms
-        player = self._players.get(stream_id)
-        if player is not None:
+        for player in self._players.get(stream_id, ()):
             player.buffer(buffer_ms)
 
     def _tell_length(self, event: events.GetStreamLength) -> None:
@@ -343,8 +366,9 @@ class RtmpSession(asyncio.Protocol):
         """Closes the connection once what has been pushed is out."""
         if self._last_words is None:
             self._last_words = reason
-        for player in self._players.values():
-            player.close()
+        for players in self._players.values():
+            for player in players:
+                player.close()
         assert self._outlet is not None
         if self._transport is not None and self._outlet.idle:
             self._transport.close()

@@ -74,8 +74,7 @@ def answer_object(
     size = head.version.size_bytes
     condition = evaluate(headers, head.version)
     if condition is Condition.NOT_MODIFIED:
-        lines = _validators(head) + _caching(head)
-        return Answer(304, _assemble(304, lines, age_s, delivery))
+        return Answer(304, _assemble(304, object_lines(head), age_s, delivery))
     if condition is Condition.FAILED:
         return refusal(412, "a precondition of the request does not hold", delivery, method)
     status, span = 200, Span(0, size)
@@ -93,13 +92,10 @@ def answer_object(
             )
         if isinstance(selected, Span):
             status, span = 206, selected
-    lines = (
-        f"content-type: {head.content_type}\r\ncontent-length: {span.size}\r\n"
-        f"accept-ranges: bytes\r\n{_validators(head)}{_caching(head)}"
-    )
+    lines = f"content-length: {span.size}\r\n"
     if status == 206:
         lines += f"content-range: bytes {span.start}-{span.end - 1}/{size}\r\n"
-    assembled = _assemble(status, lines, age_s, delivery)
+    assembled = _assemble(status, lines + object_lines(head), age_s, delivery)
     return Answer(status, assembled, span if method == "GET" else None)
 
 
@@ -127,30 +123,36 @@ def failure_status(failure: OriginError | CacheFullError) -> int:
     }.get(failure.failure, 502)
 
 
-def _validators(head: OriginHead) -> str:
+def object_lines(head: OriginHead) -> str:
+    """The header lines that belong to the object, in whichever answer they stand.
+
+    Of the origin's own headers those are left out that this edge states itself or must not repeat.
+    """
     version = head.version
-    lines = f"etag: {version.etag}\r\n" if version.etag else ""
+    lines = f"content-type: {head.content_type}\r\naccept-ranges: bytes\r\n"
+    if version.etag:
+        lines += f"etag: {version.etag}\r\n"
     if version.last_modified_s is not None:
         lines += f"last-modified: {_http_date(version.last_modified_s)}\r\n"
-    return lines
-
-
-def _caching(head: OriginHead) -> str:
-    """The origin's own headers, but those that this edge states itself or must not repeat."""
-    return "".join(
+    return lines + "".join(
         f"{name}: {value}\r\n" for name, value in head.headers.items() if name not in _WITHHELD
     )
 
 
-def _assemble(status: int, lines: str, age_s: float | None, delivery: Delivery) -> bytes:
+def closing_lines(age_s: float | None, delivery: Delivery) -> str:
+    """The last header lines of every answer, the empty one included; no Age where it is None."""
     age = "" if age_s is None else f"age: {max(0, int(age_s))}\r\n"
     connection = "" if delivery.keep_alive else "connection: close\r\n"
     return (
-        f"{_status_line(status)}{lines}{age}"
-        f"date: {_http_date(int(delivery.now_s))}\r\n"
+        f"{age}date: {_http_date(int(delivery.now_s))}\r\n"
         f"via: 1.1 {delivery.edge_name} ({PRODUCT})\r\n"
         f"x-cache: {delivery.result.value} from streamedge\r\n{connection}\r\n"
-    ).encode("latin-1", "replace")
+    )
+
+
+def _assemble(status: int, lines: str, age_s: float | None, delivery: Delivery) -> bytes:
+    head = _status_line(status) + lines + closing_lines(age_s, delivery)
+    return head.encode("latin-1", "replace")
 
 
 @lru_cache(maxsize=64)

@@ -7,7 +7,6 @@ connection (``EXTENSION``), not through ASGI messages.
 from __future__ import annotations
 
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -24,10 +23,7 @@ class CachedObject:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = scope["extensions"][EXTENSION]
         request = connection["request"]()
-        if request is None:
-            response = PlainTextResponse("400 Bad Request: one Host header, please\n", 400)
-            await response(scope, receive, send)
-        elif request.method in {"GET", "HEAD"}:
+        if request.method in {"GET", "HEAD"}:
             await connection["answer"](request, await self._site.serve(request))
         else:
             await connection["answer"](request, self._site.refuse_method(request))

@@ -12,19 +12,29 @@ pyproject.toml is narrow for that reason.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.config import Config as UvicornConfig
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from streamedge.cache.open_version import Failure
+from streamedge.cache.reader import CacheResult, Reader
+from streamedge.delivery.distributions import host_name
 from streamedge.delivery.outlet import Outlet
+from streamedge.delivery.web.answer import Answer
+from streamedge.delivery.web.lane import LaneAnswer
 from streamedge.delivery.web.site import Opened, Site, WebRequest
+from streamedge.spans import Span
 
 HEADER_BYTES_MAX = 20_480  # CloudFront's limit on a request without its body
+HOST_BYTES_MAX = 261  # a name of 255 bytes (RFC 1035 §2.3.4), and a port
 EXTENSION = "streamedge.answer"
+TARGET = "streamedge.target"  # the request's target as it was sent
 
 
 class _LaneCycle:
@@ -32,10 +42,10 @@ class _LaneCycle:
 
     __slots__ = ("disconnected", "keep_alive", "more_body", "on_response", "response_complete")
 
-    def __init__(self, keep_alive: bool, on_response: Callable[[], None]) -> None:
-        self.keep_alive = keep_alive
+    def __init__(self, on_response: Callable[[], None], *, response_complete: bool = False) -> None:
+        self.keep_alive = True
         self.on_response = on_response
-        self.response_complete = False
+        self.response_complete = response_complete
         self.disconnected = False
         self.more_body = True
 
@@ -77,13 +87,16 @@ class EdgeProtocol(HttpToolsProtocol):
         loop: asyncio.AbstractEventLoop,
         site: Site,
         connections_max: int,
+        left: Callable[[], None],
     ) -> None:
         super().__init__(config, server_state, {}, loop)
         self._site = site
         self._connections_max = connections_max
+        self._left = left
         self._outlet: Outlet = None  # type: ignore[assignment]  # from connection_made on
         self._sending: _Sending | None = None
         self._header_bytes = 0
+        self._refused: HTTPStatus | None = None
         self._client = ""
         self.quiet_since_s = 0.0
 
@@ -101,51 +114,123 @@ class EdgeProtocol(HttpToolsProtocol):
         self._finish("viewer left", complete=False)
         self._outlet.close()
         super().connection_lost(exc)
+        self._left()
 
     def data_received(self, data: bytes) -> None:
+        if self._refused is not None:
+            return
         self._header_bytes += len(data)
-        super().data_received(data)
-        if self._header_bytes > HEADER_BYTES_MAX and not self.transport.is_closing():
-            self._refuse(b"431 Request Header Fields Too Large")
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._unsupported_upgrade_warning()
+        except httptools.HttpParserError as exc:
+            # What a callback raised is the peer's fault only if it is about what the peer sent.
+            cause = exc.__context__
+            if self._refused is None and cause is not None and not isinstance(cause, _PEER_FAULTS):
+                raise cause from exc
+            self._refuse(HTTPStatus.BAD_REQUEST)
+        if self._header_bytes > HEADER_BYTES_MAX:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
-    def send_400_response(self, msg: str) -> None:
-        if self._sending is None:
-            self._refuse(b"400 Bad Request")
-        else:
-            self.transport.abort()  # a response is under way: an error cannot be told any more
+    # The parser's callbacks. What only the application needs is made only for the application.
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        self._header_bytes = 0
-        method = self.parser.get_method()
         if (
-            method in {b"GET", b"HEAD"}
-            and self.url.startswith(b"/")
-            and (self.cycle is None or self.cycle.response_complete)
-            and not self.transport.get_write_buffer_size()
+            self._header_bytes > HEADER_BYTES_MAX
+            and _size_bytes(self.url, self.headers) > HEADER_BYTES_MAX
         ):
-            request = self._request(method.decode(), self.url, self.headers, self._keeps_alive())
-            if request is not None and not _BODY_HEADERS & request.headers.keys():
-                opened = self._site.fresh(request)
-                if opened is not None:
-                    cycle = _LaneCycle(request.keep_alive, self.on_response_complete)
-                    self.cycle = cycle  # type: ignore[assignment]
-                    self._send(cycle, request, opened, None)
-                    return
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        self._header_bytes = 0
+        if self._refused is not None:
+            raise _RefusedError
+        if not self._take_lane():
+            self._go_to_application()
+
+    def _take_lane(self) -> bool:
+        """Answers from within the callback if the request is plain and its object is here."""
+        if (
+            self.parser.get_method() != b"GET"
+            or (self.cycle is not None and not self.cycle.response_complete)
+            or self.transport.get_write_buffer_size()
+        ):
+            return False
+        fields = dict(self.headers)
+        host = fields.get(b"host", b"")
+        path = self.url.partition(b"?")[0]
+        if (
+            len(fields) != len(self.headers)  # a repeated field
+            or not 0 < len(host) <= HOST_BYTES_MAX
+            or not path.startswith(b"/")
+            or not self._keeps_alive()
+        ):
+            return False
+        located = self._site.locate(host.decode("latin-1"), path)
+        if located is None:
+            return False
+        now_s = time.time()
+        hit = self._site.lane.decide(located.distribution, located.asset.key, fields, now_s)
+        if hit is None:
+            return False
+        sent = self._outlet.send_at_once(hit.head, hit.ready)
+        if sent == len(hit.head) + hit.span.size:
+            self.cycle = _ANSWERED
+            self.quiet_since_s = self.loop.time()
+            self._site.lane_finished(hit, fields, path, self._client, now_s, sent)
+        else:
+            self._finish_lane(hit, sent)
+        return True
+
+    def _finish_lane(self, hit: LaneAnswer, sent: int) -> None:
+        """Sends what the kernel did not take at once."""
+        reader = Reader(hit.opened, CacheResult.HIT)
+        answer = Answer(hit.status, hit.head, hit.span)
+        opened = Opened(answer, reader, CacheResult.HIT, hit.distribution.id)
+        request = self._request("GET", self.url, self.headers, keep_alive=True)
+        self.cycle = _LaneCycle(self.on_response_complete)  # type: ignore[assignment]
+        self._sending = _Sending(self.cycle, request, opened, self._outlet.sent_bytes - sent, None)
+        past_head = max(0, sent - len(hit.head))
+        rest = Span(hit.span.start + past_head, hit.span.end)
+        self._outlet.push(hit.head[sent:], (reader, rest))
+
+    def _go_to_application(self) -> None:
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        for name, value in headers:
+            super().on_header(name, value)
+        self.scope["extensions"] = {TARGET: {"sent": url}}
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._header_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._header_bytes = 0
-        super().on_message_complete()
+        if self.cycle is not _ANSWERED:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         # uvicorn arms a timer for each response here; quiet connections are swept instead.
         self.quiet_since_s = self.loop.time()
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
+        elif self._refused is not None:
+            self._send_refusal(self._refused)
+        else:
+            # Not before: a peer that asks faster than it reads would be queued without end.
+            self.flow.resume_reading()
 
     def sweep(self, now_s: float, idle_s: float, stall_s: float) -> None:
         """Drops the connection when it has been quiet, or its peer has taken nothing, too long."""
@@ -162,12 +247,14 @@ class EdgeProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        target = cycle.scope["extensions"][TARGET]["sent"]
+        assert isinstance(target, bytes)
+
         async def answer(request: WebRequest, opened: Opened) -> None:
             await self._answer(cycle, request, opened)
 
-        def request() -> WebRequest | None:
+        def request() -> WebRequest:
             scope = cycle.scope
-            target = scope["raw_path"] or b"/"
             return self._request(scope["method"], target, scope["headers"], cycle.keep_alive)
 
         cycle.scope["extensions"] = {EXTENSION: {"answer": answer, "request": request}}
@@ -237,31 +324,55 @@ class EdgeProtocol(HttpToolsProtocol):
     def _keeps_alive(self) -> bool:
         return self.parser.get_http_version() != "1.0" and bool(self.parser.should_keep_alive())
 
-    def _request(
-        self, method: str, target: bytes, fields: Any, keep_alive: bool
-    ) -> WebRequest | None:
-        """The parts of a request; None when its Host is missing, doubled or contradicted."""
+    def _request(self, method: str, target: bytes, fields: Any, keep_alive: bool) -> WebRequest:
+        """The parts of a request; its host is "" when missing, doubled or contradicted."""
         headers: dict[str, str] = {}
         for name, value in fields:
             spelled = name.decode("latin-1")
             if spelled in headers:
-                if spelled == "host":
-                    return None
                 headers[spelled] += ", " + value.decode("latin-1")
             else:
                 headers[spelled] = value.decode("latin-1")
-        host = headers.get("host")
-        if host is None:
-            return None
+        named = [value.decode("latin-1") for name, value in fields if name == b"host"]
+        host = named[0] if len(named) == 1 and len(named[0]) <= HOST_BYTES_MAX else ""
+        if not target.startswith(b"/"):  # absolute-form (RFC 9112 §3.2.2), or "*"
+            parsed = httptools.parse_url(target)
+            target = parsed.path or b"/"
+            if parsed.host and host_name(parsed.host.decode("latin-1")) != host_name(host):
+                host = ""
         path = target.partition(b"?")[0]
         return WebRequest(method, host, path, headers, self._client, keep_alive, self.loop.time())
 
-    def _refuse(self, status: bytes) -> None:
-        """Answers what is not HTTP, or too much of it, and closes."""
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Hears no more of what is not HTTP, or too much of it; says so when its turn has come."""
+        if self._refused is not None:
+            return
+        self._refused = status
+        if self.cycle is None or self.cycle.response_complete:
+            self._send_refusal(status)
+
+    def _send_refusal(self, status: HTTPStatus) -> None:
+        if self.transport.is_closing():
+            return
         self.transport.write(
-            b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+            "content-length: 0\r\nconnection: close\r\n\r\n".encode()
         )
         self.transport.close()
+        self._site.refused_connection(self._client, status)
 
 
-_BODY_HEADERS = frozenset({"content-length", "transfer-encoding"})
+# Stands for every request that the lane has answered from within its own callback.
+_ANSWERED: Any = _LaneCycle(lambda: None, response_complete=True)
+
+
+_PEER_FAULTS = (httptools.HttpParserError, UnicodeDecodeError)
+
+
+class _RefusedError(Exception):
+    """Stops the parser: the connection's refusal is on its way, or waits for its turn."""
+
+
+def _size_bytes(target: bytes, fields: list[tuple[bytes, bytes]]) -> int:
+    """What a request's target and fields took on the wire, up to white space."""
+    return len(target) + sum(len(name) + len(value) + 4 for name, value in fields)

@@ -7,6 +7,7 @@ and ASGI, not its server: sockets, signals and processes are the supervisor's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Sequence
 
@@ -33,6 +34,8 @@ class WebServer:
         self._idle_s = idle_s
         self._stall_s = stall_s
         self._state = ServerState()
+        self._left = asyncio.Event()
+        self._listeners: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
         self._config = UvicornConfig(
@@ -53,28 +56,41 @@ class WebServer:
         loop = asyncio.get_running_loop()
 
         def connect() -> EdgeProtocol:
-            return EdgeProtocol(self._config, self._state, loop, self._site, self._connections_max)
+            return EdgeProtocol(
+                self._config,
+                self._state,
+                loop,
+                self._site,
+                self._connections_max,
+                self._left.set,
+            )
 
+        self._listeners += listeners
         for listener in listeners:
             self._servers.append(await loop.create_server(connect, sock=listener, backlog=4096))
         self._sweep_again()
 
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, lets responses end for ``timeout_s``, then cuts what is left."""
+        for listener in self._listeners:
+            # Other processes have the socket too: this refuses newcomers in all of them.
+            listener.shutdown(socket.SHUT_RDWR)
         for server in self._servers:
             server.close()
         if self._sweep is not None:
             self._sweep.cancel()
         for connection in list(self._state.connections):
             connection.shutdown()
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + timeout_s
-        while self._state.connections and loop.time() < deadline_s:
-            await asyncio.sleep(0.05)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._state.connections:
+                    self._left.clear()
+                    await self._left.wait()
         for connection in list(self._state.connections):
             connection.transport.abort()
-        while self._state.tasks:
-            await asyncio.wait(self._state.tasks, timeout=1.0)
+        for task in self._state.tasks:
+            task.cancel()
+        await asyncio.gather(*self._state.tasks, return_exceptions=True)
 
     def _sweep_again(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,13 +1,14 @@
 """What a worker serves over HTTP: from a request to a reader and an answer.
 
 Owns the way from host and path to an asset, and the line and the numbers that a response leaves.
-``fresh`` decides without waiting (the short lane), ``serve`` asks whatever has to be asked.
+The short lane has its own way to decide (``lane``) and the same way to tell of it.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import NamedTuple
 
 from streamedge.cache.asset import Asset
@@ -15,6 +16,7 @@ from streamedge.cache.cache import VERSION_ONLY, Cache
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.delivery.distributions import Distribution, HostTable
 from streamedge.delivery.names import object_name
+from streamedge.delivery.web.access_log import response_line
 from streamedge.delivery.web.answer import (
     Answer,
     Delivery,
@@ -23,6 +25,7 @@ from streamedge.delivery.web.answer import (
     refusal,
 )
 from streamedge.delivery.web.conditions import CONDITIONAL_HEADERS
+from streamedge.delivery.web.lane import Lane, LaneAnswer
 from streamedge.delivery.web.ranges import first_wanted
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.ops.log import Log
@@ -35,7 +38,10 @@ WHOLE = Span(0, 1 << 62)
 
 @dataclass(frozen=True, slots=True)
 class WebRequest:
-    """A request's parts; ``headers`` in lower case, ``path`` as it was sent, without query."""
+    """A request's parts; ``headers`` in lower case, ``path`` as it was sent, without query.
+
+    ``host`` is "" when the request does not say, or not without doubt, which host it means.
+    """
 
     method: str
     host: str
@@ -80,36 +86,19 @@ class Site:
         self._log = log
         self._counts = counts
         self._located: dict[tuple[str, bytes], Located] = {}
-
-    def fresh(self, request: WebRequest) -> Opened | None:
-        """The answer to a request whose object is open here and fresh, and has the first byte."""
-        located = self._locate(request.host, request.path)
-        if located is None:
-            return None
-        now_s = time.time()
-        distribution, asset = located
-        opened = self._cache.peek(asset.key, asset.default_ttl_s, now_s)
-        if opened is None:
-            return None
-        delivery = Delivery(self._edge_name, now_s, request.keep_alive, CacheResult.HIT)
-        answer = answer_object(
-            request.method,
-            request.headers,
-            opened.head,
-            now_s - opened.record.validated_s,
-            delivery,
-        )
-        span = answer.span
-        if span is None or not span.size:
-            return Opened(answer, None, CacheResult.HIT, distribution.id)
-        if opened.ready(span.start, span.end) is None:
-            return None
-        return Opened(answer, Reader(opened, CacheResult.HIT), CacheResult.HIT, distribution.id)
+        self.lane = Lane(cache, edge_name)
+        self._lane_sent = counts.tally(Counter.SENT_BYTES, "http")
+        self._lane_hits = counts.tally(Counter.RESPONSES, CacheResult.HIT.value)
+        self._lane_statuses = {
+            status: counts.tally(Counter.STATUSES, str(status)) for status in (200, 206)
+        }
 
     async def serve(self, request: WebRequest) -> Opened:
         """The answer to any GET or HEAD; failures are answers too."""
-        located = self._locate(request.host, request.path)
+        located = self.locate(request.host, request.path)
         if located is None:
+            if not request.host:
+                return self._refused(request, 400, "one Host header, please", None)
             if not self._distributions.find(request.host):
                 return self._refused(request, 421, "no distribution has this host name", None)
             return self._refused(request, 400, "the path is not an object's name", None)
@@ -151,32 +140,82 @@ class Site:
         cut: str | None,
     ) -> None:
         """Leaves a response's line and numbers; ``cut`` says why it did not reach its end."""
-        counts = self._counts
-        counts.add(Counter.SENT_BYTES, "http", sent_bytes)
-        counts.add(Counter.RESPONSES, opened.result.value)
-        counts.add(Counter.STATUSES, str(opened.answer.status))
+        self._count(opened.answer.status, opened.result, sent_bytes)
         if cut is not None:
-            counts.add(Counter.ERRORS, "response_cut")
-        self._log.event(
-            "response",
-            client=request.client,
-            method=request.method,
-            host=request.host,
-            path=request.path.decode("latin-1"),
-            range=request.headers.get("range"),
-            status=opened.answer.status,
-            bytes=sent_bytes,
-            cache=opened.result.value,
-            distribution=opened.distribution,
-            seconds=round(duration_s, 4),
-            agent=request.headers.get("user-agent"),
-            reason=cut or opened.reason,
+            self._counts.add(Counter.ERRORS, "response_cut")
+        headers = request.headers
+        self._log.line(
+            response_line(
+                now_s=time.time(),
+                process=self._log.process,
+                client=request.client,
+                method=request.method,
+                host=request.host,
+                path=request.path,
+                wanted=headers.get("range"),
+                status=opened.answer.status,
+                sent_bytes=sent_bytes,
+                result=opened.result.value,
+                distribution=opened.distribution,
+                duration_s=duration_s,
+                agent=headers.get("user-agent"),
+                reason=cut or opened.reason,
+            )
         )
 
-    def _locate(self, host: str, path: bytes) -> Located | None:
+    def lane_finished(
+        self,
+        hit: LaneAnswer,
+        fields: dict[bytes, bytes],
+        path: bytes,
+        client: str,
+        now_s: float,
+        sent_bytes: int,
+    ) -> None:
+        """The same for an answer of the short lane that went out at once."""
+        self._lane_sent.amount += sent_bytes
+        self._lane_hits.amount += 1
+        self._lane_statuses[hit.status].amount += 1
+        self._log.line(
+            response_line(
+                now_s=now_s,
+                process=self._log.process,
+                client=client,
+                method="GET",
+                host=fields[b"host"],
+                path=path,
+                wanted=fields.get(b"range"),
+                status=hit.status,
+                sent_bytes=sent_bytes,
+                result="Hit",
+                distribution=hit.distribution.id,
+                duration_s=0.0,
+                agent=fields.get(b"user-agent"),
+            )
+        )
+
+    def refused_connection(self, client: str, status: HTTPStatus) -> None:
+        """Leaves the line and the numbers of what was not even a request."""
+        self._count(status.value, CacheResult.ERROR, 0)
+        self._log.event(
+            "response",
+            client=client,
+            status=status.value,
+            bytes=0,
+            cache=CacheResult.ERROR.value,
+            reason=status.phrase,
+        )
+
+    def _count(self, status: int, result: CacheResult, sent_bytes: int) -> None:
+        self._counts.add(Counter.SENT_BYTES, "http", sent_bytes)
+        self._counts.add(Counter.RESPONSES, result.value)
+        self._counts.add(Counter.STATUSES, str(status))
+
+    def locate(self, host: str, path: bytes) -> Located | None:
+        """The asset that a Host header and a path name, or None."""
         located = self._located.get((host, path))
         if located is None:
-            found = self._distributions.find(host)
+            found = self._distributions.find(host) if host else []
             name = object_name(path)
             if not found or name is None:
                 return None

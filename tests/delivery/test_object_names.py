@@ -1,0 +1,93 @@
+"""Names that viewers spell: decoded once, and never a way out of the origin's prefix."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamedge.delivery.names import NAME_BYTES_MAX, object_name
+
+
+@pytest.mark.parametrize(
+    ("spelled", "name"),
+    [
+        (b"/film.mp4", "film.mp4"),
+        (b"film.mp4", "film.mp4"),
+        (b"/dir/film.mp4", "dir/film.mp4"),
+        (b"/a%20b%2Bc", "a b+c"),
+        (b"/a+b", "a+b"),
+        (b"/%C3%A9t%C3%A9.mp4", "été.mp4"),
+        (b"/a%252e", "a%2e"),  # decoded exactly once
+        (b"/%252e%252e/secret", "%2e%2e/secret"),
+        (b"/a%2Fb", "a/b"),
+        (b"/...", "..."),
+        (b"/..a/b..", "..a/b.."),
+        (b"//a", "/a"),
+        (b"/a//b", "a//b"),
+        (b"/dir/", "dir/"),
+        (b"/100%", "100%"),
+        (b"/%zz", "%zz"),
+        ("/film.mp4", "film.mp4"),
+    ],
+)
+def test_a_name_is_what_the_path_spells(spelled: bytes | str, name: str) -> None:
+    assert object_name(spelled) == name
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        b"",
+        b"/",
+        b"/..",
+        b"/.",
+        b"/../secret",
+        b"/a/../../secret",
+        b"/a/..",
+        b"/a/./b",
+        b"/%2e%2e/secret",
+        b"/%2E%2e/secret",
+        b"/.%2e/secret",
+        b"/%2e",
+        b"/a%2f..%2fb",
+        b"/%2f../secret",
+        b"/a%2f%2e%2e",
+        b"/..%2fsecret",
+        b"/a%00b",
+        b"/a\0b",
+        b"/a\\b",
+        b"/..\\secret",
+        b"/%5c..%5csecret",
+        b"/%ff",
+        b"/%c0%ae%c0%ae/secret",  # overlong UTF-8 for ".."
+        b"/%ed%a0%80",  # a surrogate
+    ],
+)
+def test_what_is_not_a_name_is_refused(spelled: bytes) -> None:
+    assert object_name(spelled) is None
+
+
+def test_the_limit_counts_bytes_of_the_decoded_name() -> None:
+    assert object_name("/" + "a" * NAME_BYTES_MAX) == "a" * NAME_BYTES_MAX
+    assert object_name("/" + "a" * (NAME_BYTES_MAX + 1)) is None
+    assert object_name("/" + "%C3%A9" * (NAME_BYTES_MAX // 2)) == "é" * (NAME_BYTES_MAX // 2)
+    assert object_name("/" + "é" * (NAME_BYTES_MAX // 2 + 1)) is None
+
+
+@given(st.binary(max_size=2048))
+def test_whatever_is_sent_gives_a_harmless_name_or_none(spelled: bytes) -> None:
+    name = object_name(spelled)
+    if name is not None:
+        assert 0 < len(name.encode()) <= NAME_BYTES_MAX
+        assert not {"..", "."} & set(name.split("/"))
+        assert "\0" not in name
+        assert "\\" not in name
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\\"), min_size=1))
+def test_every_name_can_be_spelled(name: str) -> None:
+    refused = len(name.encode()) > NAME_BYTES_MAX or {"..", "."} & set(name.split("/"))
+    assert object_name("/" + quote(name)) == (None if refused else name)

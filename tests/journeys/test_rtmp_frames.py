@@ -1,0 +1,235 @@
+"""Journeys: real players get every frame of a file, bit for bit and at its time.
+
+FFmpeg of the distribution, the current FFmpeg and rtmpdump play from a real edge; what they report
+is compared with FFmpeg's reading of the file itself.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from edge_process import EdgeProcess, run_edge
+from rtmp_client import connected, samples
+from rtmp_media import demux, expected, long_mp4, made, tags_flv
+from rtmp_players import (
+    FFMPEG_5,
+    FFMPEG_9,
+    Got,
+    duration_s,
+    ffmpeg,
+    flv_packets,
+    packets,
+    rtmpdump,
+    wanted,
+)
+
+CLASSIC = {
+    "film.mp4": "film.mp4",
+    "film-moov-last.mp4": "film-moov-last.mp4",
+    "film.flv": "film.flv",
+    "film-keyframes.flv": "film-keyframes.flv",
+    "song.mp3": "song.mp3",
+    "song.m4a": "song.m4a",
+    "three-b-frames.mp4": "video-only",
+    "mp3-in-mp4.mp4": "mp3-in-mp4",
+    "aac.mov": "aac-in-mov",
+}
+ENHANCED = {
+    "hevc.mp4": "hevc",
+    "av1-opus.mp4": "av1-opus",
+    "vp9-ac3.mp4": "vp9-ac3",
+    "h264-opus.mp4": "h264-opus",
+    "h264-flac.mp4": "flac",
+    "eac3.mp4": "eac3",
+}
+CODECS = {
+    "hevc.mp4": "hvc1,avc1,mp4a",
+    "av1-opus.mp4": "av01,Opus",
+    "vp9-ac3.mp4": "vp09,ac-3",
+    "h264-opus.mp4": "Opus",
+    "h264-flac.mp4": "fLaC",
+    "eac3.mp4": "ec-3",
+}
+STRICT = (
+    '[[distributions]]\nid = "ESTREAM"\ntype = "rtmp"\norigin = "main"\n'
+    '[[distributions]]\nid = "ESTRICT"\ntype = "rtmp"\norigin = "main"\n'
+    'application = ["strict"]\nenhanced = "strict"\n'
+)
+FIVE_HOURS_S = 5 * 3600
+LONG_STEP_MS = 1000
+MINUTE_S = 60
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
+    folder = tmp_path_factory.mktemp("frames")
+    films = folder / "films"
+    films.mkdir()
+    for name, source in (CLASSIC | ENHANCED).items():
+        (films / name).write_bytes(made(source))
+    (films / "minute.flv").write_bytes(tags_flv(MINUTE_S, frame_bytes=200))
+    (films / "long.mp4").write_bytes(long_mp4(FIVE_HOURS_S, LONG_STEP_MS))
+    (films / "large.mp4").write_bytes(long_mp4(8, 40, large=3))
+    origins = f'[origins.main]\ntype = "directory"\npath = "{films}"\n'
+    with run_edge(folder / "edge", origins, distributions=STRICT) as running:
+        yield running
+
+
+@pytest.mark.parametrize("exe", [FFMPEG_5, FFMPEG_9], ids=["ffmpeg-5.1", "ffmpeg-9"])
+@pytest.mark.parametrize("name", CLASSIC)
+async def test_ffmpeg_gets_every_frame(edge: EdgeProcess, name: str, exe: str) -> None:
+    done = await ffmpeg(edge.rtmp(name), exe=exe)
+    assert done.code == 0, done.said
+    assert packets(done.output) == wanted(expected(CLASSIC[name]))
+
+
+@pytest.mark.parametrize("name", CLASSIC)
+async def test_rtmpdump_gets_every_frame(edge: EdgeProcess, name: str, tmp_path: Path) -> None:
+    await rtmpdump(edge.rtmp(name), tmp_path / "got.flv")
+    assert flv_packets(tmp_path / "got.flv") == wanted(expected(CLASSIC[name]))
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "song.mp3", "song.m4a", "minute.flv"])
+async def test_rtmpdump_says_that_it_has_all(
+    edge: EdgeProcess, name: str, tmp_path: Path
+) -> None:
+    # rtmpdump takes a stream for cut off whose last frame begins 0.1 % before its duration: short
+    # FLV files would not do.
+    done = await rtmpdump(edge.rtmp(name), tmp_path / "got.flv")
+    assert (done.code, "Download complete" in done.said) == (0, True), done.said
+
+
+@pytest.mark.parametrize("name", ENHANCED)
+async def test_current_ffmpeg_gets_every_enhanced_frame(edge: EdgeProcess, name: str) -> None:
+    done = await ffmpeg(edge.rtmp(name), exe=FFMPEG_9)
+    assert done.code == 0, done.said
+    assert packets(done.output) == wanted(expected(ENHANCED[name]))
+
+
+@pytest.mark.parametrize("name", ENHANCED)
+async def test_strict_plays_what_a_client_announces(edge: EdgeProcess, name: str) -> None:
+    done = await ffmpeg(
+        edge.rtmp(name, "strict"),
+        exe=FFMPEG_9,
+        options=("-rtmp_enhanced_codecs", CODECS[name], "-rtmp_app", "strict"),
+    )
+    assert done.code == 0, done.said
+    assert packets(done.output) == wanted(expected(ENHANCED[name]))
+
+
+async def test_strict_refuses_whoever_announces_nothing(edge: EdgeProcess) -> None:
+    done = await ffmpeg(edge.rtmp("hevc.mp4", "strict"), exe=FFMPEG_9)
+    assert done.code != 0
+    assert "Enhanced RTMP codecs" in done.said
+    assert "hvc1" in done.said
+    async with connected(edge.rtmp_port, "strict", fourCcList=["av01"]) as client:
+        client.play("hevc.mp4")
+        said = await client.until_word("NetStream.Play.Failed", "NetStream.Play.Start")
+        assert b"hvc1" in said[-1].payload
+        assert b"NetStream.Play.Failed" in said[-1].payload
+    async with connected(edge.rtmp_port, "strict", fourCcList=["*"]) as client:
+        client.play("hevc.mp4")
+        await client.until_word("NetStream.Play.Start")
+
+
+async def test_strict_plays_classic_codecs_to_everybody(edge: EdgeProcess) -> None:
+    done = await ffmpeg(edge.rtmp("film.mp4", "strict"))
+    assert packets(done.output) == wanted(expected("film.mp4"))
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.flv", "film-keyframes.flv", "song.mp3"])
+async def test_ffprobe_tells_the_duration(edge: EdgeProcess, name: str) -> None:
+    packets_of = expected(CLASSIC[name]).packets
+    last_ms = max(packet.pts_ms for found in packets_of.values() for packet in found)
+    # The last frame lasts a while, too: 40 ms of a picture, 26 ms of sound.
+    assert last_ms / 1000 <= await duration_s(edge.rtmp(name)) <= last_ms / 1000 + 0.1
+
+
+async def test_durations_are_the_files_own(edge: EdgeProcess) -> None:
+    assert abs(await duration_s(edge.rtmp("song.mp3")) - 30.0) <= 0.05
+    assert abs(await duration_s(edge.rtmp("film.mp4")) - 20.07) <= 0.05
+    assert abs(await duration_s(edge.rtmp("film.flv")) - 20.02) <= 0.05
+
+
+async def test_a_frame_of_four_mebibytes_arrives_whole(edge: EdgeProcess, tmp_path: Path) -> None:
+    file = demux(long_mp4(8, 40, large=3))
+    assert len(file.packets["video"]) == 8
+    for exe in (FFMPEG_5, FFMPEG_9):
+        done = await ffmpeg(edge.rtmp("large.mp4"), exe=exe)
+        assert packets(done.output) == wanted(file), done.said
+    await rtmpdump(edge.rtmp("large.mp4"), tmp_path / "got.flv")
+    assert flv_packets(tmp_path / "got.flv") == wanted(file)
+    async with connected(edge.rtmp_port) as client:
+        client.play("large.mp4")
+        got = samples(await client.until_word("NetStream.Play.Stop"))
+        assert max(len(frame.body) for frame in got) == (4 << 20) + 5
+
+
+async def test_times_go_on_past_24_bits(edge: EdgeProcess, tmp_path: Path) -> None:
+    # 2^24 ms are 4 h 39 min.
+    times_ms = list(range(0, FIVE_HOURS_S * 1000, LONG_STEP_MS))
+    for exe in (FFMPEG_5, FFMPEG_9):
+        done = await ffmpeg(edge.rtmp("long.mp4"), exe=exe)
+        assert [packet.dts_ms for packet in packets(done.output)["video"]] == times_ms, done.said
+    await rtmpdump(edge.rtmp("long.mp4"), tmp_path / "got.flv")
+    assert [packet.dts_ms for packet in flv_packets(tmp_path / "got.flv")["video"]] == times_ms
+    async with connected(edge.rtmp_port) as client:
+        client.play("long.mp4")
+        got = samples(await client.until_word("NetStream.Play.Stop"))
+        assert [frame.time_ms for frame in got] == times_ms
+        client.seek(1 << 24)
+        got = samples(await client.until_word("NetStream.Play.Stop"))
+        assert [frame.time_ms for frame in got] == [
+            time_ms for time_ms in times_ms if time_ms >= (1 << 24) - (1 << 24) % LONG_STEP_MS
+        ]
+
+
+async def test_rtmpdump_starts_and_stops_where_told(edge: EdgeProcess, tmp_path: Path) -> None:
+    await rtmpdump(edge.rtmp("minute.flv"), tmp_path / "got.flv", "-A", "30", "-B", "40")
+    got = _flv_times(tmp_path / "got.flv")
+    # rtmpdump adds the start to the edge's times, which must begin at 0 for that.
+    assert got[0] == 30_000
+    assert 39_960 <= got[-1] <= 40_000
+    assert got == sorted(got)
+    assert [number for number in _numbers(tmp_path / "got.flv")][:1] == [30 * 25]
+
+
+async def test_rtmpdump_resumes_what_it_has_begun(edge: EdgeProcess, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.flv", tmp_path / "cut.flv"
+    await rtmpdump(edge.rtmp("film.mp4"), whole)
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 5])
+    done = await rtmpdump(edge.rtmp("film.mp4"), cut, "--resume")
+    assert done.code == 0, done.said
+    got, want = flv_packets(cut), flv_packets(whole)
+    for kind in want:
+        # The cut may fall into a frame, which stays as a stump that the resumed ones overwrite.
+        assert set(got[kind]) == set(want[kind])
+
+
+def _flv_times(path: Path) -> list[int]:
+    return sorted(packet.dts_ms for found in _absolute(path).values() for packet in found)
+
+
+def _absolute(path: Path) -> dict[str, list[Got]]:
+    """An FLV's media tags with the times that stand in them."""
+    data = path.read_bytes()
+    at = 13
+    found: dict[str, list[Got]] = {"audio": [], "video": []}
+    while at + 11 <= len(data):
+        kind, size = data[at], int.from_bytes(data[at + 1 : at + 4])
+        time_ms = int.from_bytes(data[at + 4 : at + 7]) | data[at + 7] << 24
+        body = data[at + 11 : at + 11 + size]
+        if kind in (8, 9) and not (kind == 9 and body[1] == 0):
+            name = "audio" if kind == 8 else "video"
+            found[name].append(Got(time_ms, time_ms, body.hex()))
+        at += 15 + size
+    return found
+
+
+def _numbers(path: Path) -> list[int]:
+    """Which frames of ``tags_flv`` a file has."""
+    video = _absolute(path)["video"]
+    return [struct.unpack_from(">I", bytes.fromhex(packet.digest), 9)[0] for packet in video]

@@ -1,0 +1,130 @@
+"""Media for RTMP tests: the samples, files of every codec, long and large ones made of tags.
+
+Owns the bytes, and what a viewer must get of them: FFmpeg's own reading of the file.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import struct
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+TESTS = Path(__file__).parent
+# The media tests' recipes and oracle serve here too; pytest finds them only for tests beside them.
+sys.path.append(str(TESTS / "media"))
+
+from mp4_writer import AVC_CONFIGURATION, TrackRecipe, box, moov, table, words  # noqa: E402
+from oracle import Demuxed, demux  # noqa: E402
+
+from streamedge.media import flv  # noqa: E402
+from streamedge.media.script_data import encode_on_metadata  # noqa: E402
+
+__all__ = ["Demuxed", "demux", "expected", "long_mp4", "made", "moov_first", "tags_flv"]
+
+
+@functools.cache
+def _recipes() -> ModuleType:
+    place = importlib.util.spec_from_file_location("media_recipes", TESTS / "media" / "conftest.py")
+    assert place is not None
+    assert place.loader is not None
+    module = importlib.util.module_from_spec(place)
+    place.loader.exec_module(module)
+    return module
+
+
+@functools.cache
+def made(name: str) -> bytes:
+    """A sample of ``media/`` by its file's name, or a recipe's file by the recipe's."""
+    recipes = _recipes()
+    if name in recipes.RECIPES:
+        encoded: bytes = recipes.encode(*recipes.RECIPES[name])
+        return encoded
+    return (TESTS.parent / "media" / name).read_bytes()
+
+
+@functools.cache
+def expected(name: str) -> Demuxed:
+    """FFmpeg's reading of ``made(name)``."""
+    return demux(made(name))
+
+
+def tags_flv(
+    seconds: int, *, frame_bytes: int = 2000, listed: bool = False, keyframe_s: int = 2
+) -> bytes:
+    """An FLV of AVC and MP3 frames, 25 a second each, keyframes every ``keyframe_s`` seconds.
+
+    Each frame's body says which one it is. Without ``listed`` there is no keyframe index.
+    """
+    config = b"\x17\0\0\0\0" + AVC_CONFIGURATION
+    filler = bytes(range(1, 256)) * (frame_bytes // 255 + 1)
+
+    def build(positions: list[int], times: list[float]) -> tuple[bytes, list[int], list[float]]:
+        metadata: dict[str, object] = {
+            "duration": float(seconds), "videocodecid": 7.0, "audiocodecid": 2.0
+        }  # fmt: skip
+        if listed:
+            metadata["keyframes"] = {
+                "times": np.array(times, np.float64),
+                "filepositions": np.array(positions, np.float64),
+            }
+        parts = [
+            flv.file_header(has_audio=True, has_video=True),
+            flv.tag(18, encode_on_metadata(metadata), 0),  # type: ignore[arg-type]
+            flv.tag(9, config, 0),
+        ]
+        size = sum(map(len, parts))
+        found_positions, found_times = [], []
+        for number in range(seconds * 25):
+            time_ms = number * 40
+            is_key = number % (25 * keyframe_s) == 0
+            if is_key:
+                found_positions.append(size)
+                found_times.append(time_ms / 1000)
+            start = (b"\x17" if is_key else b"\x27") + b"\x01\0\0\0"
+            body = start + struct.pack(">II", frame_bytes, number) + filler[:frame_bytes]
+            parts.append(flv.tag(9, body, time_ms))
+            parts.append(flv.tag(8, b"\x2f\xff\xfb\x90\x64" + struct.pack(">I", number), time_ms))
+            size += len(parts[-1]) + len(parts[-2])
+        return b"".join(parts), found_positions, found_times
+
+    count = (seconds + keyframe_s - 1) // keyframe_s
+    _, positions, times = build([0] * count, [0.0] * count)
+    return build(positions, times)[0]
+
+
+def long_mp4(samples: int, step_ms: int, size_bytes: int = 32, large: int | None = None) -> bytes:
+    """An MP4 of AVC samples that are all keyframes, ``step_ms`` apart; the index is first.
+
+    The sample ``large`` has 4 MiB, which needs the explicit sizes of all.
+    """
+    sizes = [4 << 20 if number == large else size_bytes for number in range(samples)]
+    data = b"".join(
+        struct.pack(">IBI", size - 4, 0x65, number) + bytes([1 + number % 250]) * (size - 9)
+        for number, size in enumerate(sizes)
+    )
+
+    def index(offset: int) -> bytes:
+        return moov(
+            TrackRecipe(
+                offset=offset,
+                stts=table("stts", (samples, step_ms)),
+                stsz=box("stsz", words(0, 0, samples, *sizes)),
+                stsc=table("stsc", (1, samples, 1)),
+            )
+        )
+
+    return moov_first(index, data)
+
+
+def moov_first(index: object, data: bytes) -> bytes:
+    """An MP4 of an index, which is told where ``data`` begins, and its data."""
+    assert callable(index)
+    start = box("ftyp", b"isom", words(0), b"isom")
+    offset = len(start) + len(index(0)) + 8
+    written: bytes = start + index(offset) + box("mdat", data)
+    return written
