@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import io
 import struct
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
+import av
 import numpy as np
 
 TESTS = Path(__file__).parent
 # The media tests' recipes and oracle serve here too; pytest finds them only for tests beside them.
 sys.path.append(str(TESTS / "media"))
 
-from mp4_writer import AVC_CONFIGURATION, TrackRecipe, box, moov, table, words  # noqa: E402
+from mp4_writer import TrackRecipe, box, moov, table, visual_entry, words  # noqa: E402
 from oracle import Demuxed, demux  # noqa: E402
 
 from streamedge.media import flv  # noqa: E402
 from streamedge.media.script_data import encode_on_metadata  # noqa: E402
 
-__all__ = ["Demuxed", "demux", "expected", "long_mp4", "made", "moov_first", "tags_flv"]
+__all__ = ["Demuxed", "demux"]
 
 
 @functools.cache
@@ -53,6 +56,11 @@ def expected(name: str) -> Demuxed:
     return demux(made(name))
 
 
+def avc_configuration() -> bytes:
+    """A configuration that decoders accept."""
+    return expected("film.mp4").extradata["video"]
+
+
 def tags_flv(
     seconds: int, *, frame_bytes: int = 2000, listed: bool = False, keyframe_s: int = 2
 ) -> bytes:
@@ -60,7 +68,7 @@ def tags_flv(
 
     Each frame's body says which one it is. Without ``listed`` there is no keyframe index.
     """
-    config = b"\x17\0\0\0\0" + AVC_CONFIGURATION
+    config = b"\x17\0\0\0\0" + avc_configuration()
     filler = bytes(range(1, 256)) * (frame_bytes // 255 + 1)
 
     def build(positions: list[int], times: list[float]) -> tuple[bytes, list[int], list[float]]:
@@ -97,34 +105,40 @@ def tags_flv(
     return build(positions, times)[0]
 
 
-def long_mp4(samples: int, step_ms: int, size_bytes: int = 32, large: int | None = None) -> bytes:
-    """An MP4 of AVC samples that are all keyframes, ``step_ms`` apart; the index is first.
+def keyframe(padded_bytes: int = 0) -> bytes:
+    """The first picture of film.mp4, which decoders accept; filled up to a size (H.264 §7.3.2.7)."""
+    with av.open(io.BytesIO(made("film.mp4")), "r") as container:
+        picture = bytes(next(container.demux(video=0)))
+    if padded_bytes <= len(picture):
+        return picture
+    filler = padded_bytes - len(picture) - 4
+    return picture + struct.pack(">IB", filler, 12) + b"\xff" * (filler - 2) + b"\x80"
 
-    The sample ``large`` has 4 MiB, which needs the explicit sizes of all.
-    """
-    sizes = [4 << 20 if number == large else size_bytes for number in range(samples)]
-    data = b"".join(
-        struct.pack(">IBI", size - 4, 0x65, number) + bytes([1 + number % 250]) * (size - 9)
-        for number, size in enumerate(sizes)
-    )
+
+def tiny_frame(number: int) -> bytes:
+    """Something small that looks like a keyframe, different for each number."""
+    return struct.pack(">IBI", 28, 0x65, number) + b"\x01" * 23
+
+
+def avc_mp4(frames: Sequence[bytes], step_ms: int) -> bytes:
+    """An MP4 of AVC samples that are all keyframes, ``step_ms`` apart; the index is first."""
 
     def index(offset: int) -> bytes:
         return moov(
             TrackRecipe(
                 offset=offset,
-                stts=table("stts", (samples, step_ms)),
-                stsz=box("stsz", words(0, 0, samples, *sizes)),
-                stsc=table("stsc", (1, samples, 1)),
+                entry=visual_entry("avc1", box("avcC", avc_configuration())),
+                stts=table("stts", (len(frames), step_ms)),
+                stsz=box("stsz", words(0, 0, len(frames), *map(len, frames))),
+                stsc=table("stsc", (1, len(frames), 1)),
             )
         )
 
-    return moov_first(index, data)
+    return moov_first(index, b"".join(frames))
 
 
-def moov_first(index: object, data: bytes) -> bytes:
+def moov_first(index: Callable[[int], bytes], data: bytes) -> bytes:
     """An MP4 of an index, which is told where ``data`` begins, and its data."""
-    assert callable(index)
     start = box("ftyp", b"isom", words(0), b"isom")
     offset = len(start) + len(index(0)) + 8
-    written: bytes = start + index(offset) + box("mdat", data)
-    return written
+    return start + index(offset) + box("mdat", data)

@@ -13,6 +13,7 @@ import asyncio
 import random
 import time
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from streamedge.cache.asset import Asset, Record
@@ -40,6 +41,23 @@ class _Found(NamedTuple):
     unchanged: bool  # … and said what was known before
 
 
+@dataclass(slots=True, eq=False)
+class _Finding:
+    """An asset's version being found out, and how many wait to open it.
+
+    It takes a reader's place in the version, so that nothing is closed before they come.
+    """
+
+    position: int
+    openers: int = 0
+    opened: OpenVersion | None = None
+
+    def settle(self) -> None:
+        """Gives the place up when nobody is left to come."""
+        if self.openers == 0 and self.opened is not None:
+            self.opened.leave(self)
+
+
 class Cache:
     """A worker's cache. Everything runs on the event loop that calls it."""
 
@@ -52,7 +70,7 @@ class Cache:
         self.retries = retries
         self._open_extents = open_extents
         self._versions: OrderedDict[str, OpenVersion] = OrderedDict()
-        self._finding: dict[str, asyncio.Task[_Found]] = {}
+        self._finding: dict[str, tuple[_Finding, asyncio.Task[_Found]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._waited_for: set[OpenVersion] = set()
         self._ticks = 0
@@ -85,25 +103,23 @@ class Cache:
         opened = self.peek(asset.key, asset.default_ttl_s, time.time())
         if opened is not None and not opened.evicted:
             return self._reader(opened, want, CacheResult.HIT)
-        task = self._finding.get(asset.key)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self._find_out(asset, want), name="open")
-            self._finding[asset.key] = task
-            task.add_done_callback(lambda done: self._found_out(asset.key, done))
-            first = True
-        else:
-            first = False
+        first = asset.key not in self._finding
+        finding, task = self._finding[asset.key] if not first else self._begin_finding(asset, want)
+        finding.openers += 1
         try:
             found = await asyncio.shield(task)
+            if not found.asked:
+                result = CacheResult.HIT
+            elif found.unchanged:
+                result = CacheResult.REFRESH_HIT
+            else:
+                result = CacheResult.MISS if first else CacheResult.HIT
+            return self._reader(found.opened, want, result)
         except OriginError as exc:
             raise OriginError(exc.failure, str(exc)) from exc
-        if not found.asked:
-            result = CacheResult.HIT
-        elif found.unchanged:
-            result = CacheResult.REFRESH_HIT
-        else:
-            result = CacheResult.MISS if first else CacheResult.HIT
-        return self._reader(found.opened, want, result)
+        finally:
+            finding.openers -= 1
+            finding.settle()
 
     def reopen(self, asset: Asset, head: OriginHead) -> Reader:
         """A reader of a version that is known already, whether or not it is still the present one.
@@ -117,7 +133,7 @@ class Cache:
 
     async def close(self) -> None:
         """Ends all fills and closes all files."""
-        running = [*self._tasks, *self._finding.values()]
+        running = [*self._tasks, *(task for _finding, task in self._finding.values())]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -153,7 +169,22 @@ class Cache:
 
     # How the present version is found out
 
-    async def _find_out(self, asset: Asset, want: Span) -> _Found:
+    def _begin_finding(self, asset: Asset, want: Span) -> tuple[_Finding, asyncio.Task[_Found]]:
+        finding = _Finding(want.start)
+        task = asyncio.get_running_loop().create_task(
+            self._find_out(asset, want, finding), name="open"
+        )
+        task.add_done_callback(lambda done: self._found_out(asset.key, finding, done))
+        self._finding[asset.key] = finding, task
+        return finding, task
+
+    async def _find_out(self, asset: Asset, want: Span, finding: _Finding) -> _Found:
+        found = await self._find_version(asset, want)
+        finding.opened = found.opened
+        found.opened.enter(finding)
+        return found
+
+    async def _find_version(self, asset: Asset, want: Span) -> _Found:
         while True:
             record = self.store.load_record(asset.key)
             found = self._from_record(asset, record)
@@ -168,8 +199,9 @@ class Cache:
         finally:
             self.store.unlock_asset(asset.key)
 
-    def _found_out(self, key: str, task: asyncio.Task[_Found]) -> None:
+    def _found_out(self, key: str, finding: _Finding, task: asyncio.Task[_Found]) -> None:
         del self._finding[key]
+        finding.settle()
         if not task.cancelled():
             task.exception()  # seen, even if every reader has left
 

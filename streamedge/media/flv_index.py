@@ -63,6 +63,25 @@ class TagIndex(Protocol):
     async def locate_after(self, reader: Reader, time_ms: int) -> Mark: ...
 
 
+class _KnownStretches:
+    """Stretches that have been worked out, by where they begin."""
+
+    def __init__(self) -> None:
+        self._by_position: dict[int, Stretch] = {}
+
+    def find(self, reader: Reader, position: int) -> Stretch | None:
+        """The stretch from ``position`` on, if it is known and all of it is there."""
+        known = self._by_position.get(position)
+        if known is None or reader.ready_end(position, known.end) != known.end:
+            return None
+        return known
+
+    def keep(self, position: int, found: Stretch) -> None:
+        if len(self._by_position) >= STRETCHES_MAX:
+            self._by_position.clear()
+        self._by_position[position] = found
+
+
 class LayoutIndex:
     """The index of a packaged title."""
 
@@ -70,14 +89,19 @@ class LayoutIndex:
         self._layout = layout
         self._positions = layout.tag_position
         self._times = layout.title.dts_ms
+        self._known = _KnownStretches()
 
     @property
     def memory_size_bytes(self) -> int:
-        return self._layout.memory_size_bytes
+        return self._layout.memory_size_bytes + _known_bytes(self._layout.title.duration_ms)
 
     def stretch(
         self, reader: Reader, mark: Mark, *, single: bool, until_ms: int | None
     ) -> Stretch | Lacking | End:
+        is_plain = not single and until_ms is None
+        known = self._known.find(reader, mark.position) if is_plain else None
+        if known is not None:
+            return known
         first = mark.row
         if first >= len(self._times):
             return End()
@@ -88,27 +112,28 @@ class LayoutIndex:
         limit = first_end if single else max(first_end, start + RUN_BYTES_MAX)
         limit = min(limit, self._layout.size_bytes)
         ready_end = reader.ready_end(start, limit)
-        last = int(self._positions.searchsorted(np.int64(ready_end), side="right")) - 1
-        if last <= first:
+        ready = int(self._positions.searchsorted(np.int64(ready_end), side="right")) - 1
+        if ready <= first:
             # Waiting for the first byte that lacks: the rest of a tag comes in order.
             return Lacking(_ahead(ready_end, first_end, self._layout.size_bytes))
-        if single:
-            last = first + 1
-        else:
-            end_ms = time_ms + RUN_MS
-            if until_ms is not None:
-                end_ms = min(end_ms, until_ms + 1)
-            last = min(last, max(first + 1, int(self._times.searchsorted(np.uint32(end_ms)))))
+        end_ms = _boundary_ms(time_ms, until_ms)
+        wanted = max(first + 1, int(self._times.searchsorted(np.uint32(end_ms))))
+        last = first + 1 if single else min(ready, wanted)
         is_video = self._layout.title.is_video[first:last]
-        return Stretch(
+        found = Stretch(
             int(self._positions[last]),
             None if last - first > 1 else TagType.VIDEO if is_video[0] else TagType.AUDIO,
             bool(is_video.any()),
             time_ms,
             self._mark(last),
         )
+        if is_plain and (last == wanted or ready_end == limit):
+            self._known.keep(mark.position, found)
+        return found
 
     async def locate(self, reader: Reader, time_ms: int) -> Mark:
+        if time_ms <= 0:
+            return self._mark(0)  # sound may begin before the first picture
         point = self._layout.seek(min(time_ms, int(self._times[-1])))
         return Mark(point.position, point.time_ms, point.sample)
 
@@ -127,21 +152,21 @@ class ScanIndex:
     def __init__(self, head: FlvHead, size_bytes: int) -> None:
         self._head = head
         self._size_bytes = size_bytes
-        self._stretches: dict[int, Stretch] = {}
+        self._known = _KnownStretches()
         self._anchors: list[tuple[int, int]] = []  # (time, position) of tags found by searching
 
     @property
     def memory_size_bytes(self) -> int:
         keyframes = self._head.keyframes
         listed = 0 if keyframes is None else keyframes.position.nbytes * 2
-        # What is remembered later counts now, so that the size need not be watched.
-        return 64 * 1024 + listed + 300 * (self._head.duration_ms or 0) // RUN_MS
+        return 64 * 1024 + listed + _known_bytes(self._head.duration_ms or 0)
 
     def stretch(
         self, reader: Reader, mark: Mark, *, single: bool, until_ms: int | None
     ) -> Stretch | Lacking | End:
-        known = None if single or until_ms is not None else self._stretches.get(mark.position)
-        if known is not None and reader.ready_end(mark.position, known.end) == known.end:
+        is_plain = not single and until_ms is None
+        known = self._known.find(reader, mark.position) if is_plain else None
+        if known is not None:
             return known
         limit = min(mark.position + RUN_BYTES_MAX, self._size_bytes)
         ready_end = reader.ready_end(mark.position, limit)
@@ -152,22 +177,18 @@ class ScanIndex:
         time_ms = int(times[0])
         if until_ms is not None and time_ms > until_ms:
             return End()
-        boundary_ms = (time_ms // RUN_MS + 1) * RUN_MS
-        if until_ms is not None:
-            boundary_ms = min(boundary_ms, until_ms + 1)
-        beyond = np.flatnonzero(times >= boundary_ms)
+        beyond = np.flatnonzero(times >= _boundary_ms(time_ms, until_ms))
         count = 1 if single else int(beyond[0]) if len(beyond) else tags.count
         found = _stretch_of(tags, count, mark.position)
-        at_end = found.end >= self._size_bytes
-        if not single and until_ms is None and (len(beyond) or at_end):
-            if len(self._stretches) >= STRETCHES_MAX:
-                self._stretches.clear()
-            self._stretches[mark.position] = found
+        if is_plain and (len(beyond) or found.end >= self._size_bytes):
+            self._known.keep(mark.position, found)
         return found
 
     async def locate(self, reader: Reader, time_ms: int) -> Mark:
         listed = self._head.keyframes
         first = Mark(self._head.first_media, 0)
+        if time_ms <= 0:
+            return first  # sound may begin before the first picture
         if listed is not None:
             row = int(listed.time_ms.searchsorted(time_ms, side="right")) - 1
             if row < 0:
@@ -301,6 +322,20 @@ def _stretch_of(tags: Tags, count: int, base: int) -> Stretch:
         int(times[0]),
         Mark(base + end, following_ms),
     )
+
+
+def _boundary_ms(time_ms: int, until_ms: int | None) -> int:
+    """Where a stretch from ``time_ms`` on should end: at a full RUN_MS, half of it away at least.
+
+    So viewers who began at different places soon walk the same stretches.
+    """
+    boundary_ms = (time_ms + RUN_MS // 2) // RUN_MS * RUN_MS + RUN_MS
+    return boundary_ms if until_ms is None else min(boundary_ms, until_ms + 1)
+
+
+def _known_bytes(duration_ms: int) -> int:
+    """Memory that all stretches of a medium will take, counted before it is taken."""
+    return 400 * min(STRETCHES_MAX, duration_ms // RUN_MS + 1)
 
 
 def _ahead(start: int, needed_end: int, size_bytes: int) -> Span:

@@ -213,7 +213,9 @@ def _merge(
     return Title(
         video=video,
         audio=audio,
-        duration_ms=max(track.end_ms for track in tracks) - start_ms,
+        # What runs before the movie's own beginning (frames decoded ahead, an encoder's delay) is
+        # no part of its length.
+        duration_ms=max(track.end_ms for track in tracks) - max(0, start_ms),
         frame_rate=round(pictures.rate, 3) if pictures else 0.0,
         offset=np.concatenate([track.samples.offset for track in tracks])[order],
         size=np.concatenate([track.samples.size_bytes for track in tracks])[order],

@@ -38,6 +38,7 @@ from streamedge.ops.metrics import Counter, Counts
 from streamedge.spans import Span
 
 PLAIN_TAGS_MAX = 8  # sent one by one at a start, until there is a picture
+RUNS_PER_TURN = 4  # sent to one viewer before others get their turn
 LATE_S = 0.2  # behind what a viewer sees: counted as late
 RESUME_NEAR_MS = 100  # a client that says it has all but this goes on where we stopped
 
@@ -48,6 +49,13 @@ class PlayState(Enum):
     PAUSED = "paused"
     ENDED = "ended"
     CLOSED = "closed"
+
+
+class _Hindrance(Enum):
+    """Why the pump stopped, beside what a medium says."""
+
+    FULL = "full"  # the socket takes no more
+    TURN = "turn"  # enough for now
 
 
 class Stage(Protocol):
@@ -61,6 +69,15 @@ class Stage(Protocol):
 
     def push(self, *parts: bytes | tuple[Reader, Span]) -> None:
         """Sends the engine's answers so far, then ``parts``."""
+        ...
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was pushed has been handed to the kernel."""
+        ...
+
+    def push_run(self, header: bytes, reader: Reader, span: Span) -> None:
+        """The same as ``push`` of both, quicker where the kernel takes all at once."""
         ...
 
     async def drained(self) -> None:
@@ -93,6 +110,8 @@ class Player:
         self._seek: Seek | None = None
         self._pause: Pause | None = None
         self._waker: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._hindrance: Lacking | End | MediaError | _Hindrance | None = None
         self._mark = Mark(0, 0)
         self._origin_ms = 0  # media time that the viewer sees as 0
         self._until_ms: int | None = None
@@ -141,6 +160,7 @@ class Player:
             reason = "disconnected"
             raise
         finally:
+            self._stop_pump()
             self.state = PlayState.CLOSED
             self.ended.set()
             self.closed.set()
@@ -167,30 +187,66 @@ class Player:
             elif self._pause is not None:
                 await self._heed_pause(medium)
             elif self.state is PlayState.PLAYING:
-                await self._send_next(medium)
+                await self._stream(medium)
             else:
                 await self._wait()
 
-    async def _send_next(self, medium: Medium) -> None:
-        """Sends one run, or waits for what keeps it from being sent."""
-        single = self._plain_tags > 0 or self._mark.time_ms == 0 or self._play.duration_ms == 0
-        if self._clock_runs:
-            wait_s = self._pace.wait_s(self._loop.time(), self._mark.time_ms)
-            if wait_s > 0:
-                await self._wait(wait_s)
-                return
-        run = medium.next_run(self._mark, single=single, until_ms=self._until_ms)
-        if isinstance(run, Lacking):
-            await self._wait(lacking=run, medium=medium)
-        elif isinstance(run, End):
+    async def _stream(self, medium: Medium) -> None:
+        """Sends run after run until a wish comes or the medium ends.
+
+        The steady state needs no task: ``_pump`` is called by the clock, and wakes this only for
+        what it cannot do itself.
+        """
+        self._pump(medium)
+        await self._wait()
+        self._stop_pump()
+        hindrance, self._hindrance = self._hindrance, None
+        if isinstance(hindrance, MediaError):
+            raise hindrance
+        if isinstance(hindrance, Lacking):
+            await self._wait(hindrance, medium)
+        elif isinstance(hindrance, End):
             self._announce_end(medium)
-        else:
+        elif hindrance is _Hindrance.FULL:
+            await self._stage.drained()
+        elif hindrance is _Hindrance.TURN:
+            await asyncio.sleep(0)
+
+    def _pump(self, medium: Medium) -> None:
+        """Sends the runs that are due, and comes back when the next one is."""
+        self._timer = None
+        for _ in range(RUNS_PER_TURN):
+            if self._clock_runs:
+                wait_s = self._pace.wait_s(self._loop.time(), self._mark.time_ms)
+                if wait_s > 0:
+                    self._timer = self._loop.call_later(wait_s, self._pump, medium)
+                    return
+            if not self._stage.is_idle:
+                self._hinder(_Hindrance.FULL)
+                return
+            single = self._plain_tags > 0 or self._mark.time_ms == 0 or self._play.duration_ms == 0
+            try:
+                run = medium.next_run(self._mark, single=single, until_ms=self._until_ms)
+            except MediaError as exc:
+                self._hinder(exc)
+                return
+            if not isinstance(run, Run):
+                self._hinder(run)
+                return
             self._send(medium, run)
             if self._play.duration_ms == 0 and run.has_video:
                 self._until_ms = -1  # a single frame was asked for
-            await self._stage.drained()
-            # A viewer with a deep buffer and a fast line must let others have their turn.
-            await asyncio.sleep(0)
+        # A viewer with a deep buffer and a fast line must let others have their turn.
+        self._hinder(_Hindrance.TURN)
+
+    def _hinder(self, hindrance: Lacking | End | MediaError | _Hindrance) -> None:
+        self._hindrance = hindrance
+        self._wake()
+
+    def _stop_pump(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _send(self, medium: Medium, run: Run) -> None:
         now_s = self._loop.time()
@@ -209,7 +265,7 @@ class Player:
         header = messages.media_header(self.stream_id, kind, time_ms, size)
         if run.body is None:
             span = Span(run.span.start + skipped, run.span.end - dropped)
-            self._stage.push(header, (run.reader, span))
+            self._stage.push_run(header, run.reader, span)
         else:
             self._stage.push(header + run.body[skipped : skipped + size])
         self._pace.sent(size)
@@ -238,7 +294,7 @@ class Player:
         while self._seek is None and self.state is PlayState.PAUSED:
             run = medium.next_run(self._mark, single=True, until_ms=None)
             if isinstance(run, Lacking):
-                await self._wait(lacking=run, medium=medium)
+                await self._wait(run, medium)
                 continue
             if isinstance(run, Run):
                 self._send(medium, run)
@@ -324,32 +380,24 @@ class Player:
 
     # Waiting
 
-    async def _wait(
-        self,
-        timeout_s: float | None = None,
-        *,
-        lacking: Lacking | None = None,
-        medium: Medium | None = None,
-    ) -> None:
-        """Until a wish comes, or ``timeout_s`` has passed, or what was lacking is there.
+    async def _wait(self, lacking: Lacking | None = None, medium: Medium | None = None) -> None:
+        """Until a wish comes, or the pump stops, or what was lacking is there.
 
         Raises what keeps it from coming.
         """
-        if self._seek is not None or self._pause is not None:
+        if self._seek is not None or self._pause is not None or self._hindrance is not None:
             return
         waker: asyncio.Future[None] = self._loop.create_future()
         self._waker = waker
-        cancels: list[Callable[[], object]] = []
-        if timeout_s is not None:
-            cancels.append(self._loop.call_later(timeout_s, self._wake).cancel)
+        take_back: Callable[[], None] | None = None
         if lacking is not None and medium is not None:
-            cancels.append(medium.when_ready(lacking.want, self._landed))
+            take_back = medium.when_ready(lacking.want, self._landed)
         try:
             await waker
         finally:
             self._waker = None
-            for cancel in cancels:
-                cancel()
+            if take_back is not None:
+                take_back()
 
     def _wake(self) -> None:
         if self._waker is not None and not self._waker.done():

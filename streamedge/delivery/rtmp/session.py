@@ -154,8 +154,24 @@ class RtmpSession(asyncio.Protocol):
         if self._transport is None:
             return
         self._outlet.push(self.engine.data_to_send(), *parts)
-        if self._outlet.queued_bytes > QUEUED_BYTES_MAX and not self._outlet.idle:
+        if not self._outlet.idle and self._outlet.queued_bytes > QUEUED_BYTES_MAX:
             self._end("the client asks and does not listen")
+
+    @property
+    def is_idle(self) -> bool:
+        return self._outlet is None or self._outlet.idle
+
+    def push_run(self, header: bytes, reader: Reader, span: Span) -> None:
+        assert self._outlet is not None
+        ready = reader.ready(span.start, span.end)
+        if self._transport is None or not self._outlet.idle or ready is None:
+            self.push(header, (reader, span))
+            return
+        head = self.engine.data_to_send() + header
+        sent = self._outlet.send_at_once(head, ready)
+        if sent < len(head) + span.size:
+            past_head = max(0, sent - len(head))
+            self._outlet.push(head[sent:], (reader, Span(span.start + past_head, span.end)))
 
     async def drained(self) -> None:
         assert self._outlet is not None

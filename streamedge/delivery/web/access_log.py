@@ -11,13 +11,12 @@ from functools import lru_cache
 
 _LINE = (
     '{"time":%.3f,"event":"response","process":"%s","client":"%s","method":"%s","host":%s,'
-    '"path":%s,"range":%s,"status":%d,"bytes":%d,"cache":"%s","distribution":%s,'
-    '"seconds":%.4f,"agent":%s,"reason":%s}'
+    '"path":%s,"status":%d,"bytes":%d,"cache":"%s","seconds":%.4f'
 )
 
 
 @lru_cache(maxsize=4096)
-def quoted(value: bytes | str | None) -> str:
+def quoted(value: bytes | str) -> str:
     """A value as JSON; bytes are taken as Latin-1, as HTTP/1.1 does."""
     return json.dumps(value.decode("latin-1") if isinstance(value, bytes) else value)
 
@@ -28,7 +27,7 @@ def response_line(
     process: str,
     client: str,
     method: str,
-    host: bytes | str | None,
+    host: bytes | str,
     path: bytes,
     wanted: bytes | str | None,
     status: int,
@@ -40,19 +39,24 @@ def response_line(
     reason: str | None = None,
 ) -> str:
     """One response. ``wanted`` is its Range header, ``sent_bytes`` include the head."""
-    return _LINE % (
+    line = _LINE % (
         now_s,
         process,
         client,
         method,
         quoted(host),
         quoted(path),
-        quoted(wanted),
         status,
         sent_bytes,
         result,
-        quoted(distribution),
         duration_s,
-        quoted(agent),
-        quoted(reason),
     )
+    if distribution is not None:
+        line += ',"distribution":' + quoted(distribution)
+    if wanted is not None:
+        line += ',"range":' + quoted(wanted)
+    if agent is not None:
+        line += ',"agent":' + quoted(agent)
+    if reason is not None:
+        line += ',"reason":' + quoted(reason)
+    return line + "}"

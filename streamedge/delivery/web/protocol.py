@@ -358,13 +358,16 @@ class EdgeProtocol(HttpToolsProtocol):
             f"HTTP/1.1 {status.value} {status.phrase}\r\n"
             "content-length: 0\r\nconnection: close\r\n\r\n".encode()
         )
-        self.transport.close()
+        # Closed now, what the peer still sends would make the kernel reset the connection, and
+        # take back what the peer has not read yet (RFC 9112 §9.6). The sweep ends it.
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self.quiet_since_s = self.loop.time()
         self._site.refused_connection(self._client, status)
 
 
 # Stands for every request that the lane has answered from within its own callback.
 _ANSWERED: Any = _LaneCycle(lambda: None, response_complete=True)
-
 
 _PEER_FAULTS = (httptools.HttpParserError, UnicodeDecodeError)
 

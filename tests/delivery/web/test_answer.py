@@ -129,10 +129,9 @@ def test_an_empty_object_is_whole_without_bytes() -> None:
 
 
 def test_what_the_origin_says_of_itself_is_not_repeated() -> None:
-    hidden = {
-        name: "origin's"
-        for name in ("age", "date", "server", "set-cookie", "via", "x-amz-request-id", "x-cache")
-    }
+    hidden = dict.fromkeys(
+        ("age", "date", "server", "set-cookie", "via", "x-amz-request-id", "x-cache"), "origin's"
+    )
     head = OriginHead(Version("", 10), "text/plain", {**hidden, "cache-control": "no-cache"})
     answered = answer_object("GET", {}, head, 0.0, DELIVERY)
     assert "origin's" not in fields(answered).values()

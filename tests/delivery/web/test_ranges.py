@@ -77,7 +77,9 @@ def test_first_and_last_select_what_they_say(first: int, last: int, size: int) -
     st.integers(0, 1 << 62),
 )
 @example("bytes=" + " ," * 30 + "1-1" + " ," * 30 + "x", 100)
-def test_whatever_is_sent_gives_a_span_inside_the_object_or_an_answer(value: str, size: int) -> None:
+def test_whatever_is_sent_gives_a_span_inside_the_object_or_an_answer(
+    value: str, size: int
+) -> None:
     selected = parse_range(value, size)
     if isinstance(selected, Span):
         assert 0 <= selected.start < selected.end <= size

@@ -1,0 +1,517 @@
+"""streamedge/cache/fill.py: one read of each byte, resumed where it stopped, never mixed."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from fakes import Pattern, Turn
+from location import (
+    LAST_MODIFIED_S,
+    Location,
+    fetch,
+    fills_ended,
+    run_location,
+    set_word,
+    words_of,
+)
+
+from streamedge.cache import fill as fill_module
+from streamedge.cache.asset import Asset
+from streamedge.cache.cache import Cache
+from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, Extent
+from streamedge.cache.fill import Fill
+from streamedge.cache.reader import Reader
+from streamedge.cache.store import MEMORY_EXTENTS_MAX
+from streamedge.errors import CacheFullError, OriginError, OriginFailure
+from streamedge.ops.metrics import Counter, Gauge
+from streamedge.origin import OriginHead, OriginRead, Version
+from streamedge.spans import Span
+
+FILM = Pattern(10 * CHUNK_BYTES + 777, seed=2)
+ALL = Span(0, FILM.size_bytes)
+HEAD = OriginHead(Version('"1"', FILM.size_bytes, LAST_MODIFIED_S), "video/mp4")
+STOP = 3 * CHUNK_BYTES + 123  # within a chunk
+
+
+@pytest.fixture
+async def location(cache_root: Path) -> AsyncIterator[Location]:
+    async with run_location(cache_root, read_timeout_s=0.25) as location:
+        location.server.put("film", FILM)
+        yield location
+
+
+@pytest.fixture
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fill_module, "backoff_s", lambda _attempt, _jitter: 0.0)
+
+
+def known(worker: Cache, asset: Asset, size_bytes: int = FILM.size_bytes) -> Reader:
+    """A reader for which nobody asked the origin yet."""
+    return worker.reopen(asset, OriginHead(Version('"1"', size_bytes, LAST_MODIFIED_S), "video/mp4"))
+
+
+async def failure_of(reader: Reader, span: Span) -> OriginError:
+    with pytest.raises(OriginError) as caught:
+        await reader.read(span)
+    reader.close()
+    return caught.value
+
+
+class StubOrigin:
+    """Gives its script's answers in turn: a failure, or the pieces of one and how it ends."""
+
+    def __init__(self, *script: OriginError | list[int | OriginError]) -> None:
+        self.script = list(script)
+        self.asked: list[tuple[Span | None, Version | None]] = []
+        self.reads: list[StubRead] = []
+
+    async def head(self, name: str) -> OriginHead:
+        raise AssertionError("nobody asks for the head")
+
+    async def read(
+        self,
+        name: str,
+        span: Span | None = None,
+        *,
+        if_match: Version | None = None,
+        if_none_match: Version | None = None,
+    ) -> OriginRead | None:
+        self.asked.append((span, if_match))
+        assert span is not None
+        answer = self.script.pop(0) if self.script else [span.size]
+        if isinstance(answer, OriginError):
+            raise answer
+        self.reads.append(StubRead(span, answer))
+        return self.reads[-1]
+
+    async def close(self) -> None:
+        raise AssertionError("not the cache's to close")
+
+
+class StubRead:
+    """Brings pieces of so many bytes, or fails."""
+
+    def __init__(self, span: Span, script: list[int | OriginError]) -> None:
+        self.head = HEAD
+        self.span = span
+        self.script = script
+        self.closed = False
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        at = self.span.start
+        for step in self.script:
+            if isinstance(step, OriginError):
+                raise step
+            yield FILM.read(Span(at, at + step))
+            at += step
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def broken(failure: OriginFailure = OriginFailure.BROKEN) -> OriginError:
+    return OriginError(failure, f"scripted {failure.value}")
+
+
+# --- each byte once -------------------------------------------------------------------------
+
+
+async def test_each_byte_is_read_from_the_origin_once(location: Location) -> None:
+    worker = location.worker()
+    assert await fetch(worker, location.asset(), ALL) == FILM.read(ALL)
+    assert await fetch(worker, location.asset(), ALL) == FILM.read(ALL)
+    assert location.server.body_bytes_sent == location.bytes_asked() == FILM.size_bytes
+    assert worker.counts.gathered(Counter.FILLS, "complete") == len(location.server.requests)
+    assert worker.counts.gauges[Gauge.RUNNING_FILLS] == 0
+
+
+async def test_a_complete_fill_holds_no_lock(location: Location) -> None:
+    worker, other = location.worker(), location.worker()
+    await fetch(worker, location.asset(), ALL)
+    extent = location.extent(FILM.size_bytes)
+    assert extent is not None
+    assert extent.lock(Span(0, extent.chunks)) == Span(0, 11)
+    assert extent.settle()
+    other.store.close_extent(extent)
+
+
+async def test_only_what_is_missing_is_asked_for(location: Location) -> None:
+    worker = location.worker()
+    await fetch(worker, location.asset(), Span(4 * CHUNK_BYTES, 4 * CHUNK_BYTES + 1))
+    assert await fetch(worker, location.asset(), ALL) == FILM.read(ALL)
+    asked = [request.span for request in location.server.requests]
+    assert sorted(span for span in asked if span is not None) == [
+        Span(0, 4 * CHUNK_BYTES),
+        Span(4 * CHUNK_BYTES, 5 * CHUNK_BYTES),
+        Span(5 * CHUNK_BYTES, FILM.size_bytes),
+    ]
+
+
+# --- resuming -------------------------------------------------------------------------------
+
+
+async def test_it_resumes_where_it_stopped_against_the_same_version(location: Location) -> None:
+    worker = location.worker(retries=10)
+    server = location.server
+    server.hold("film", at=STOP)
+    reader = await worker.open(location.asset(), ALL)
+    await reader.wait(Span(STOP - 1, STOP), eager=True)
+    await server.refuse()
+    server.release("film")
+    await server.accept()
+    assert await reader.read(ALL) == FILM.read(ALL)
+    reader.close()
+    first, second = server.requests
+    assert second.span == Span(STOP, FILM.size_bytes)
+    assert second.headers["if-match"] == '"1"'
+    assert first.body_bytes_sent == STOP
+    assert location.bytes_asked() == FILM.size_bytes
+
+
+@pytest.mark.usefixtures("without_pauses")
+@pytest.mark.parametrize(
+    "turn",
+    [
+        Turn(reset_at=STOP),
+        Turn(cut_at=STOP),
+        Turn(stall_at=STOP),
+        Turn(cut_at=STOP, chunked=True),
+        Turn(chunked=True, extra=b"x" * 100_000),
+        Turn(status=503),
+        Turn(status=429),
+        Turn(raw=b"HTTP/1.1 206 Partial Content\r\n\r\n"),
+        Turn(raw=b"nonsense\r\n\r\n"),
+    ],
+    ids=["reset", "cut", "stall", "cut chunked", "too long", "503", "429", "no length", "no HTTP"],
+)
+async def test_a_fault_that_may_pass_is_not_seen_by_the_reader(
+    location: Location, turn: Turn
+) -> None:
+    worker = location.worker()
+    location.server.script(turn)
+    reader = known(worker, location.asset())
+    assert await reader.read(ALL) == FILM.read(ALL)
+    reader.close()
+    again = location.server.requests[1]
+    assert again.headers["if-match"] == '"1"'
+    assert again.span is not None
+    assert again.span.end == FILM.size_bytes
+
+
+@pytest.mark.usefixtures("without_pauses")
+async def test_an_origin_that_ignores_ranges_does_no_harm(location: Location) -> None:
+    worker = location.worker()
+    location.server.script(Turn(stall_at=STOP))
+    location.server.script(Turn(ignore_range=True))
+    reader = known(worker, location.asset())
+    assert await reader.read(ALL) == FILM.read(ALL)
+    reader.close()
+    extent = location.extent(FILM.size_bytes)
+    assert extent is not None
+    assert [extent.resume(chunk) for chunk in range(11)] == [CHUNK_BYTES] * 10 + [777]
+    worker.store.close_extent(extent)
+
+
+@pytest.mark.parametrize("ignore_conditions", [False, True])
+async def test_a_changed_object_is_never_mixed(location: Location, ignore_conditions: bool) -> None:
+    """RFC 9110 §13.1.1: If-Match; and for servers that do not know it, the answer's own ETag."""
+    worker = location.worker(retries=10)
+    server = location.server
+    changed = Pattern(FILM.size_bytes, seed=3)
+    server.hold("film", at=STOP)
+    reader = await worker.open(location.asset(), ALL)
+    await reader.wait(Span(STOP - 1, STOP), eager=True)
+    server.put("film", changed, etag='"2"')
+    server.script(Turn(ignore_conditions=ignore_conditions))
+    await server.refuse()
+    server.release("film")
+    await server.accept()
+    with pytest.raises(OriginError) as caught:
+        await reader.read(ALL)
+    assert caught.value.failure is OriginFailure.CHANGED
+    assert reader.ready_end(0, FILM.size_bytes) == STOP
+    assert await reader.read(Span(0, STOP)) == FILM.read(Span(0, STOP))
+    assert await fetch(worker, location.asset(), ALL) == changed.read(ALL)
+    assert await reader.read(Span(0, STOP)) == FILM.read(Span(0, STOP))
+    reader.close()
+    assert location.events("fill_failed")[0]["at"] == STOP
+
+
+# --- giving up ------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("without_pauses")
+@pytest.mark.parametrize("failure", [each for each in OriginFailure if each.retryable])
+async def test_what_may_pass_is_tried_again_within_the_budget(
+    location: Location, failure: OriginFailure
+) -> None:
+    worker = location.worker(retries=2)
+    origin = StubOrigin(broken(failure), broken(failure), [FILM.size_bytes])
+    reader = known(worker, Asset("k", "film", origin, "main", 60.0))
+    assert await reader.read(ALL) == FILM.read(ALL)
+    reader.close()
+    assert origin.asked == [(Span(0, FILM.size_bytes), HEAD.version)] * 3
+
+
+@pytest.mark.usefixtures("without_pauses")
+async def test_the_budget_spent_it_fails_with_the_cause(location: Location) -> None:
+    worker = location.worker(retries=2)
+    origin = StubOrigin(*(broken(OriginFailure.TIMEOUT) for _ in range(3)))
+    reader = known(worker, Asset("k", "film", origin, "main", 60.0))
+    with pytest.raises(OriginError, match="scripted timeout") as caught:
+        await reader.read(ALL)
+    assert caught.value.failure is OriginFailure.TIMEOUT
+    assert isinstance(caught.value.__cause__, OriginError)
+    assert worker.counts.gathered(Counter.FILLS, "failed") == 1
+    assert location.events("fill_failed")[0]["error"] == "scripted timeout"
+    # The next wish begins anew.
+    assert await reader.read(ALL) == FILM.read(ALL)
+    reader.close()
+
+
+@pytest.mark.parametrize("failure", [each for each in OriginFailure if not each.retryable])
+async def test_what_will_not_pass_is_not_tried_again(
+    location: Location, failure: OriginFailure
+) -> None:
+    worker = location.worker(retries=5)
+    origin = StubOrigin(broken(failure))
+    reader = known(worker, Asset("k", "film", origin, "main", 60.0))
+    assert (await failure_of(reader, ALL)).failure is failure
+    assert len(origin.asked) == 1
+
+
+@pytest.mark.usefixtures("without_pauses")
+async def test_the_budget_counts_attempts_without_progress(location: Location) -> None:
+    worker = location.worker(retries=1)
+    script: list[OriginError | list[int | OriginError]] = [[1000, broken()] for _ in range(6)]
+    for at in (2, 5):  # one idle attempt between those that bring something
+        script.insert(at, broken())
+    origin = StubOrigin(*script, broken(), broken())
+    reader = known(worker, Asset("k", "film", origin, "main", 60.0))
+    error = await failure_of(reader, ALL)
+    assert error.failure is OriginFailure.BROKEN
+    starts = [span.start for span, _ in origin.asked if span is not None]
+    assert starts == [0, 1000, 2000, 2000, 3000, 4000, 4000, 5000, 6000, 6000]
+    assert all(read.closed for read in origin.reads)
+
+
+async def test_an_origin_that_says_nothing_is_given_up(
+    location: Location, without_pauses: None
+) -> None:
+    worker = location.worker(retries=1)
+    location.server.script(Turn(silent=True), times=2)
+    error = await failure_of(known(worker, location.asset()), ALL)
+    assert error.failure is OriginFailure.TIMEOUT
+    assert len(location.server.requests) == 2
+
+
+async def test_pauses_between_attempts_are_the_plans(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def pause(attempt: int, jitter: float) -> float:
+        assert 0 <= jitter < 1
+        asked.append(attempt)
+        return 0.0
+
+    monkeypatch.setattr(fill_module, "backoff_s", pause)
+    worker = location.worker(retries=3)
+    origin = StubOrigin(broken(), broken(), broken(), [5, broken()])
+    reader = known(worker, Asset("k", "film", origin, "main", 60.0))
+    assert await reader.read(ALL) == FILM.read(ALL)
+    reader.close()
+    assert asked == [1, 2, 3, 0]
+
+
+async def test_a_cancelled_fill_lets_go(location: Location) -> None:
+    worker, other = location.worker(), location.worker()
+    location.server.hold("film", at=STOP)
+    reader = await worker.open(location.asset(), ALL)
+    await reader.wait(Span(STOP - 1, STOP), eager=True)
+    (task,) = worker._tasks
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert reader.ready_end(0, FILM.size_bytes) == STOP
+    assert worker.counts.gauges[Gauge.RUNNING_FILLS] == 0
+    extent = location.extent(FILM.size_bytes)
+    assert extent is not None
+    assert extent.lock(Span(0, 11)) == Span(0, 11)
+    other.store.close_extent(extent)
+    await location.server.until(lambda: location.server.connections_open == 0)
+    reader.close()
+
+
+# --- locks and damage -----------------------------------------------------------------------
+
+
+async def test_a_claim_begins_at_the_first_byte_that_is_missing_and_free(
+    location: Location,
+) -> None:
+    worker = location.worker()
+    reader = known(worker, location.asset())
+    owner = reader._opened
+    mine = owner.extent_to_fill(0)
+    other = location.extent(FILM.size_bytes)
+    assert other is not None
+    other.write(0, FILM.read(Span(0, CHUNK_BYTES + 50)))  # since the plan was made
+    assert other.lock(Span(6, 8)) == Span(6, 8)
+    fill = Fill(owner, Span(0, 11 * CHUNK_BYTES), 0)
+    assert fill.claim()
+    assert fill.span == Span(CHUNK_BYTES + 50, 6 * CHUNK_BYTES)
+    assert fill.position == CHUNK_BYTES + 50
+    assert other.lock(Span(0, 1)) == Span(0, 1)
+    assert other.lock(Span(1, 2)).size == 0
+    assert not Fill(owner, Span(6 * CHUNK_BYTES, 8 * CHUNK_BYTES), 0).claim()
+    last = Fill(owner, Span(8 * CHUNK_BYTES, 11 * CHUNK_BYTES), 0)
+    assert last.claim()
+    assert last.span == Span(8 * CHUNK_BYTES, FILM.size_bytes)
+    mine.unlock(Span(0, 11))
+    worker.store.close_extent(other)
+    reader.close()
+
+
+async def test_a_torn_chunk_is_begun_anew(location: Location) -> None:
+    worker = location.worker()
+    reader = known(worker, location.asset())
+    extent = reader._opened.extent_to_fill(0)
+    extent.write(0, FILM.read(Span(0, CHUNK_BYTES + 50)))
+    set_word(extent, 1, 1, 1)
+    assert await reader.read(ALL) == FILM.read(ALL)
+    assert location.server.requests[0].span == Span(CHUNK_BYTES, FILM.size_bytes)
+    reader.close()
+
+
+async def test_a_damaged_chunk_stays_claimed_while_it_is_filled(location: Location) -> None:
+    """Checking a chunk of an earlier era must not give back the lock that its filler holds."""
+    worker = location.worker()
+    reader = known(worker, location.asset())
+    extent = reader._opened.extent_to_fill(0)
+    extent.write(0, FILM.read(Span(0, 2 * CHUNK_BYTES)))
+    set_word(extent, 1, 1, 1)
+    for chunk in range(2):
+        set_word(extent, chunk, 2, extent.era - 1)
+    fill = Fill(reader._opened, Span(0, 4 * CHUNK_BYTES), 0)
+    assert fill.claim()
+    assert fill.span == Span(CHUNK_BYTES, 4 * CHUNK_BYTES)
+    other = location.extent(FILM.size_bytes)
+    assert other is not None
+    assert other.lock(Span(1, 2)).size == 0
+    extent.unlock(Span(0, 11))
+    worker.store.close_extent(other)
+    reader.close()
+
+
+# --- a disk that refuses --------------------------------------------------------------------
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Lets so many writes to disk succeed as its one number says; then it is full."""
+    left = [0]
+    real = Extent.write
+
+    def write(extent: Extent, position: int, data: bytes | memoryview) -> None:
+        if extent.path:
+            if left[0] == 0:
+                raise OSError(errno.ENOSPC, "no space left")
+            left[0] -= 1
+        real(extent, position, data)
+
+    monkeypatch.setattr(Extent, "write", write)
+    return left
+
+
+@pytest.mark.parametrize("writes", [0, 1, 5])
+async def test_a_disk_that_fills_up_is_made_up_for_in_memory(
+    location: Location, full_disk: list[int], writes: int
+) -> None:
+    worker = location.worker()
+    full_disk[0] = writes
+    reader = await worker.open(location.asset(), ALL)
+    assert await reader.read(ALL) == FILM.read(ALL)
+    assert await reader.read(ALL) == FILM.read(ALL)
+    extent = location.extent(FILM.size_bytes)
+    assert extent is not None
+    kept = [words_of(extent, chunk)[0] for chunk in range(11)]
+    assert 0 <= sum(kept) < FILM.size_bytes
+    assert (sum(kept) > 0) == (writes > 0)
+    assert [extent.resume(chunk) for chunk in range(11)] == kept
+    worker.store.close_extent(extent)
+    assert worker.store._memory_extents == 1
+    reader.close()
+    assert worker.store._memory_extents == 0
+    assert len(location.events("disk_refuses")) == 1
+    assert location.events("disk_accepts") == []
+    # Once there is room, what is missing is fetched and kept.
+    full_disk[0] = 1 << 30
+    before = location.bytes_asked()
+    assert await fetch(worker, location.asset(), ALL) == FILM.read(ALL)
+    await fills_ended(worker)
+    assert location.bytes_asked() - before <= FILM.size_bytes - sum(kept)
+    assert len(location.events("disk_accepts")) == 1
+
+
+async def test_memory_is_bounded_and_says_so(location: Location, full_disk: list[int]) -> None:
+    worker = location.worker()
+    film = Pattern((MEMORY_EXTENTS_MAX + 2) * EXTENT_BYTES, seed=4)
+    location.server.put("film", film)
+    readers = [await worker.open(location.asset()) for _ in range(MEMORY_EXTENTS_MAX + 1)]
+    for index, reader in enumerate(readers[:-1]):
+        span = Span(index * EXTENT_BYTES, index * EXTENT_BYTES + 10)
+        assert await reader.read(span) == film.read(span)
+    last = Span(MEMORY_EXTENTS_MAX * EXTENT_BYTES, MEMORY_EXTENTS_MAX * EXTENT_BYTES + 10)
+    with pytest.raises(CacheFullError):
+        await readers[-1].read(last)
+    readers.pop(2).close()
+    assert await readers[-1].read(last) == film.read(last)
+    for reader in readers:
+        reader.close()
+    assert worker.store._memory_extents == 0
+
+
+async def test_a_reader_that_moves_on_leaves_its_memory_behind(
+    location: Location, full_disk: list[int]
+) -> None:
+    worker = location.worker()
+    film = Pattern((MEMORY_EXTENTS_MAX + 2) * EXTENT_BYTES, seed=4)
+    location.server.put("film", film)
+    reader = await worker.open(location.asset())
+    for index in range(MEMORY_EXTENTS_MAX + 2):
+        span = Span(index * EXTENT_BYTES, index * EXTENT_BYTES + 10)
+        assert await reader.read(span) == film.read(span)
+        await fills_ended(worker)
+    reader.close()
+
+
+async def test_a_read_over_two_extents_in_memory_is_whole(
+    location: Location, full_disk: list[int]
+) -> None:
+    worker = location.worker()
+    film = Pattern(EXTENT_BYTES + 10 * CHUNK_BYTES, seed=4)
+    location.server.put("film", film)
+    span = Span(EXTENT_BYTES - 1000, EXTENT_BYTES + 1000)
+    assert await fetch(worker, location.asset(), span) == film.read(span)
+
+
+@pytest.mark.parametrize("size_bytes", [100, FILM.size_bytes])
+async def test_a_folder_that_takes_nothing_still_serves(tmp_path: Path, size_bytes: int) -> None:
+    root = tmp_path / "cache"
+    root.write_text("a file where the folder should be")
+    film = Pattern(size_bytes, seed=2)
+    async with run_location(root) as location:
+        location.server.put("film", film)
+        worker = location.worker()
+        for _ in range(2):
+            assert await fetch(worker, location.asset(), Span(0, size_bytes)) == film.read(
+                Span(0, size_bytes)
+            )
+            await fills_ended(worker)
+        assert len(location.events("disk_refuses")) == 1
+        assert location.events("disk_accepts") == []
+        assert location.server.body_bytes_sent == 2 * size_bytes

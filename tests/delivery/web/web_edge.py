@@ -1,0 +1,97 @@
+"""A web server in the test's own process and loop, over a scripted origin."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fakes import ScriptedOrigin
+
+from streamedge.cache.cache import Cache
+from streamedge.cache.store import Store
+from streamedge.config.schema import Config
+from streamedge.delivery.web.server import WebServer
+from streamedge.edge.composition import bind_origins, web_server
+from streamedge.ops.log import Log, open_log
+from streamedge.ops.metrics import Counts
+
+
+@dataclass(slots=True)
+class WebEdge:
+    """A running web server and what it leaves."""
+
+    port: int
+    origin: ScriptedOrigin
+    server: WebServer
+    cache: Cache
+    counts: Counts
+    log: Log
+    log_file: Path
+
+    def lines(self, event: str = "response") -> list[dict[str, Any]]:
+        """The log lines of an event so far."""
+        self.log.flush()
+        said = [json.loads(line) for line in self.log_file.read_text().splitlines()]
+        return [line for line in said if line["event"] == event]
+
+
+@asynccontextmanager
+async def serve_web(
+    root: Path,
+    *,
+    limits: dict[str, Any] | None = None,
+    aliases: tuple[str, ...] = ("*",),
+    default_ttl: str = "24h",
+) -> AsyncIterator[WebEdge]:
+    """Serves the distribution EWEB from ``root``, a prepared cache folder."""
+    async with ScriptedOrigin() as origin:
+        config = Config.model_validate(
+            {
+                "edge": {"name": "test"},
+                "limits": {"origin_retries": 1, **(limits or {})},
+                "origins": {"main": {"type": "http", "url": origin.url}},
+                "distributions": [
+                    {
+                        "id": "EWEB",
+                        "type": "web",
+                        "origin": "main",
+                        "aliases": aliases,
+                        "default_ttl": default_ttl,
+                    }
+                ],
+            }
+        )
+        log_file = root / "test.log"
+        log_file.touch()
+        log, counts = open_log(str(log_file), "test"), Counts()
+        cache = Cache(
+            Store(root, 0, log),
+            log,
+            counts,
+            open_extents=config.limits.open_extents,
+            retries=config.limits.origin_retries,
+        )
+        bindings = bind_origins(config)
+        server = web_server(config, bindings, cache, log, counts)
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        port = listener.getsockname()[1]
+        await server.start([listener])
+        try:
+            yield WebEdge(port, origin, server, cache, counts, log, log_file)
+        finally:
+            await server.drain(0)
+            await cache.close()
+            for binding in bindings.values():
+                await binding.origin.close()
+
+
+def descriptors() -> int:
+    """How many descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd"))

@@ -1,0 +1,153 @@
+"""A viewer over HTTP that sends any bytes and judges every byte that comes back.
+
+Owns one connection. It knows just enough of RFC 9112 to find where a response ends, so that what
+it reports is what was on the wire.
+
+    async with viewer_of(port) as viewer:
+        response = await viewer.get("/film.mp4", range="bytes=0-99")
+        await viewer.send(b"GET /a HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n" * 2)
+        first, second = await viewer.receive(), await viewer.receive()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+PATIENCE_S = 30.0  # a wait that lasts this long has failed
+STREAM_LIMIT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response as it came; ``fields`` by lower-case name."""
+
+    status: int
+    fields: dict[str, str]
+    body: bytes = b""
+
+    @property
+    def cache(self) -> str:
+        """X-Cache without its last words."""
+        return self.fields["x-cache"].removesuffix(" from streamedge")
+
+
+class CutError(Exception):
+    """The connection ended before the response did; ``received`` is what came of its body."""
+
+    def __init__(self, received: bytes) -> None:
+        super().__init__(f"cut after {len(received)} bytes")
+        self.received = received
+
+
+class Viewer:
+    """One connection; see the module's text."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, raw: bytes) -> None:
+        self._writer.write(raw)
+        await self._writer.drain()
+
+    async def ask(
+        self, path: str, method: str = "GET", *, host: str = "edge", **fields: str
+    ) -> None:
+        """Sends a request; underscores in names of fields are hyphens."""
+        await self.send(request(path, method, host=host, **fields))
+
+    async def get(
+        self, path: str, method: str = "GET", *, host: str = "edge", **fields: str
+    ) -> Response:
+        """Asks, and receives the whole response."""
+        await self.ask(path, method, host=host, **fields)
+        return await self.receive(method)
+
+    async def receive(self, method: str = "GET") -> Response:
+        """The next response. Raises CutError when it ends before its Content-Length."""
+        head = await self.receive_head()
+        if method == "HEAD" or head.status == 304:
+            return head
+        body = await self.receive_body(int(head.fields["content-length"]))
+        return Response(head.status, head.fields, body)
+
+    async def receive_head(self) -> Response:
+        """Status and fields of the next response."""
+        async with asyncio.timeout(PATIENCE_S):
+            raw = await self._reader.readuntil(b"\r\n\r\n")
+        status_line, *lines = raw.decode("latin-1").split("\r\n")[:-2]
+        protocol, status, _ = status_line.split(" ", 2)
+        assert protocol == "HTTP/1.1"
+        fields = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            assert name.lower() not in fields
+            fields[name.lower()] = value.strip()
+        return Response(int(status), fields)
+
+    async def receive_body(self, count: int) -> bytes:
+        """The next ``count`` bytes. Raises CutError when the connection ends before."""
+        received = bytearray()
+        async with asyncio.timeout(PATIENCE_S):
+            while len(received) < count:
+                try:
+                    piece = await self._reader.read(min(1 << 20, count - len(received)))
+                except ConnectionError as exc:
+                    raise CutError(bytes(received)) from exc
+                if not piece:
+                    raise CutError(bytes(received))
+                received += piece
+        return bytes(received)
+
+    async def receive_rest(self) -> bytes:
+        """All that comes until the connection ends, politely or by a reset."""
+        received = bytearray()
+        async with asyncio.timeout(PATIENCE_S):
+            try:
+                while piece := await self._reader.read(1 << 20):
+                    received += piece
+            except ConnectionError:
+                pass  # a reset is an end too
+        return bytes(received)
+
+    def leave(self) -> None:
+        """Resets the connection without a word."""
+        self._writer.transport.abort()
+
+
+def request(path: str, method: str = "GET", *, host: str = "edge", **fields: str) -> bytes:
+    """A request's bytes; underscores in names of fields are hyphens."""
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+@asynccontextmanager
+async def viewer_of(port: int, *, receive_buffer_bytes: int | None = None) -> AsyncIterator[Viewer]:
+    """A connection to 127.0.0.1; with a small buffer, what is not read stays with the sender."""
+    connected = socket.socket()
+    try:
+        if receive_buffer_bytes is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        connected.setblocking(False)
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.get_running_loop().sock_connect(connected, ("127.0.0.1", port))
+    except BaseException:
+        connected.close()
+        raise
+    limit = STREAM_LIMIT_BYTES if receive_buffer_bytes is None else receive_buffer_bytes
+    reader, writer = await asyncio.open_connection(sock=connected, limit=limit)
+    try:
+        yield Viewer(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+async def fetch(port: int, path: str, method: str = "GET", **fields: str) -> Response:
+    """One request on a connection of its own."""
+    async with viewer_of(port) as viewer:
+        return await viewer.get(path, method, **fields)
