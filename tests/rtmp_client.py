@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
+
+from edge_process import EdgeProcess, pause
 
 from streamedge.delivery.rtmp import amf0
 from streamedge.delivery.rtmp.chunks import ChunkReader, Message, encode_message
@@ -121,10 +124,18 @@ class RtmpClient:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.messages: list[Message] = []
+        self._unread: list[Message] = []
         self._reader = reader
         self._writer = writer
         self._chunks = ChunkReader(message_limit_bytes=MESSAGE_LIMIT_BYTES)
         self._transaction = 1.0
+        host, port = writer.get_extra_info("sockname")
+        self._address = f"{host}:{port}"
+
+    @property
+    def address(self) -> str:
+        """What the edge's log calls it."""
+        return self._address
 
     # Saying
 
@@ -224,10 +235,7 @@ class RtmpClient:
             self._unread += self._chunks.receive_data(data)
         return self._unread.pop(0)
 
-    _unread: list[Message]
-
     async def shake_hands(self) -> None:
-        self._unread = []
         hello = bytes(8) + bytes(range(256)) * 6
         self.send(b"\x03" + hello[:HANDSHAKE_BYTES])
         answer = await self._reader.readexactly(1 + 2 * HANDSHAKE_BYTES)
@@ -245,6 +253,17 @@ class RtmpClient:
         if told["code"] != "NetConnection.Connect.Success":
             raise KeyError(told["code"], told.get("application"))
         return told
+
+
+def await_line(edge: EdgeProcess, event: str, client: RtmpClient) -> dict[str, Any]:
+    """The newest log line of a kind about a client, once there is one."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
+        for line in reversed(edge.log(event)):
+            if line["client"] == client.address:
+                return line
+        pause()
+    raise TimeoutError(f"no line {event!r} of {client.address}")
 
 
 @asynccontextmanager

@@ -203,9 +203,8 @@ async def test_rtmpdump_resumes_what_it_has_begun(edge: EdgeProcess, tmp_path: P
 
 
 def _five_hours() -> bytes:
-    return avc_mp4(
-        [tiny_frame(number) for number in range(FIVE_HOURS_S * 1000 // LONG_STEP_MS)], LONG_STEP_MS
-    )
+    count = FIVE_HOURS_S * 1000 // LONG_STEP_MS
+    return avc_mp4([keyframe(), *map(tiny_frame, range(1, count))], LONG_STEP_MS)
 
 
 def _large_frame() -> bytes:

@@ -30,6 +30,7 @@ from streamedge.delivery.rtmp.chunks import MessageType
 from streamedge.delivery.rtmp.connection import ServerConnection
 from streamedge.delivery.rtmp.events import Pause, Play, Seek, Start
 from streamedge.delivery.rtmp.messages import StatusLevel
+from streamedge.delivery.rtmp.metronome import Appointment, Metronome
 from streamedge.delivery.rtmp.pacing import Pace
 from streamedge.errors import CacheFullError, MediaError, OriginError
 from streamedge.media.flv import PREVIOUS_TAG_SIZE_BYTES, TAG_HEADER_SIZE_BYTES
@@ -63,6 +64,7 @@ class Stage(Protocol):
 
     engine: ServerConnection
     counts: Counts
+    metronome: Metronome
     sends_data_start: bool
 
     async def open_medium(self, name: str) -> Medium: ...
@@ -110,7 +112,7 @@ class Player:
         self._seek: Seek | None = None
         self._pause: Pause | None = None
         self._waker: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Appointment | None = None
         self._hindrance: Lacking | End | MediaError | _Hindrance | None = None
         self._mark = Mark(0, 0)
         self._origin_ms = 0  # media time that the viewer sees as 0
@@ -176,7 +178,7 @@ class Player:
         self.state = PlayState.PLAYING
         if not isinstance(self._play.start, Start):
             self._origin_ms = self._mark.time_ms
-        if self._play.duration_ms is not None:
+        if self._play.duration_ms:
             self._until_ms = max(self._mark.time_ms, start_ms + self._play.duration_ms - 1)
         self._announce_play(medium)
         self._stage.tell("play", self, cache=medium.result.value, start_ms=start_ms)
@@ -217,9 +219,12 @@ class Player:
         self._timer = None
         for _ in range(RUNS_PER_TURN):
             if self._clock_runs:
-                wait_s = self._pace.wait_s(self._loop.time(), self._mark.time_ms)
+                now_s = self._loop.time()
+                wait_s = self._pace.wait_s(now_s, self._mark.time_ms)
                 if wait_s > 0:
-                    self._timer = self._loop.call_later(wait_s, self._pump, medium)
+                    self._timer = self._stage.metronome.call_at(
+                        now_s + wait_s, lambda: self._pump(medium)
+                    )
                     return
             if not self._stage.is_idle:
                 self._hinder(_Hindrance.FULL)
@@ -234,7 +239,7 @@ class Player:
                 self._hinder(run)
                 return
             self._send(medium, run)
-            if self._play.duration_ms == 0 and run.has_video:
+            if self._play.duration_ms == 0 and (run.has_video or not medium.head.has_video):
                 self._until_ms = -1  # a single frame was asked for
         # A viewer with a deep buffer and a fast line must let others have their turn.
         self._hinder(_Hindrance.TURN)

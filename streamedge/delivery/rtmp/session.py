@@ -21,6 +21,7 @@ from streamedge.delivery.rtmp.catalogue import Admission, Catalogue, RefusalErro
 from streamedge.delivery.rtmp.connection import ServerConnection
 from streamedge.delivery.rtmp.errors import ProtocolError
 from streamedge.delivery.rtmp.messages import StatusLevel
+from streamedge.delivery.rtmp.metronome import Metronome
 from streamedge.delivery.rtmp.pacing import BUFFER_DEFAULT_MS, Pace
 from streamedge.delivery.rtmp.player import Player, PlayState
 from streamedge.media.medium import Medium
@@ -61,6 +62,7 @@ class SessionSurroundings:
     log: Log
     counts: Counts
     sessions: set[RtmpSession]
+    metronome: Metronome = field(default_factory=lambda: Metronome(asyncio.get_running_loop()))
     ended: asyncio.Event = field(default_factory=asyncio.Event)  # set when a play or session ends
 
 
@@ -75,6 +77,7 @@ class RtmpSession(asyncio.Protocol):
             streams_limit=limits.streams_max,
         )
         self.counts = around.counts
+        self.metronome = around.metronome
         self.sends_data_start = True
         self._around = around
         self._limits = limits

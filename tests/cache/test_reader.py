@@ -1,0 +1,282 @@
+"""streamedge/cache/reader.py: what one reader sees, and a hundred at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import Pattern, Turn
+from location import Location, fetch, fills_ended, run_location
+
+from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, Extent
+from streamedge.cache.open_version import Failure
+from streamedge.cache.reader import Reader
+from streamedge.errors import CacheFullError, OriginError
+from streamedge.spans import Span
+
+FILM = Pattern(6 * CHUNK_BYTES + 777, seed=9)
+ALL = Span(0, FILM.size_bytes)
+
+
+@pytest.fixture
+async def location(cache_root: Path) -> AsyncIterator[Location]:
+    async with run_location(cache_root) as location:
+        location.server.put("film", FILM)
+        yield location
+
+
+@pytest.fixture
+async def reader(location: Location) -> AsyncIterator[Reader]:
+    """A reader of the film, of which nothing is cached."""
+    reader = await location.worker().open(location.asset())
+    yield reader
+    reader.close()
+
+
+class Wish:
+    """A wish given to ``when_ready``, and its answers."""
+
+    def __init__(self, reader: Reader, want: Span, **options: Any) -> None:
+        self.answers: list[Failure | None] = []
+        self.answered = asyncio.Event()
+        self.take_back = reader.when_ready(want, self._woken, **options)
+
+    def _woken(self, failure: Failure | None) -> None:
+        self.answers.append(failure)
+        self.answered.set()
+
+
+# --- as it comes ----------------------------------------------------------------------------
+
+
+async def test_a_byte_is_there_as_soon_as_the_origin_has_sent_it(
+    location: Location, reader: Reader
+) -> None:
+    stops = [1, 2, 1000, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 5]
+    location.server.hold("film", at=0)
+    assert reader.ready(0, FILM.size_bytes) is None
+    at = 0
+    for stop in stops:
+        location.server.release("film", stop - at)
+        at = stop
+        await reader.wait(Span(stop - 1, FILM.size_bytes), eager=True)
+        assert reader.ready_end(0, FILM.size_bytes) == stop
+        assert reader.copy(Span(0, stop)) == FILM.read(Span(0, stop))
+        assert location.server.body_bytes_sent == stop
+    location.server.release("film")
+    assert await reader.read(ALL) == FILM.read(ALL)
+    assert location.server.body_bytes_sent == FILM.size_bytes
+
+
+async def test_what_is_ready_names_the_file_and_the_place(reader: Reader) -> None:
+    await reader.read(ALL)
+    ready = reader.ready(100, 300)
+    assert ready is not None
+    assert os.pread(ready.fd, ready.size_bytes, ready.offset) == FILM.read(Span(100, 300))
+    assert reader.ready(FILM.size_bytes, FILM.size_bytes + 1) is None
+    assert reader.is_complete(0)
+    assert not reader.is_complete(EXTENT_BYTES)
+
+
+async def test_read_is_clipped_to_the_objects_end(reader: Reader) -> None:
+    assert await reader.read(Span(FILM.size_bytes - 3, FILM.size_bytes + 3)) == FILM.read(
+        Span(FILM.size_bytes - 3, FILM.size_bytes)
+    )
+    assert await reader.read(Span(FILM.size_bytes, FILM.size_bytes + 3)) == b""
+    assert await reader.read(Span(5, 5)) == b""
+    assert reader.size_bytes == FILM.size_bytes
+
+
+async def test_a_hundred_cold_readers_share_one_read_of_each_byte(location: Location) -> None:
+    film = Pattern(5_000_000, seed=10)
+    location.server.put("film", film)
+    dice = random.Random(1)
+    workers = [location.worker(), location.worker()]
+
+    async def read_somewhere(number: int) -> None:
+        start = dice.randrange(film.size_bytes)
+        span = Span(start, min(film.size_bytes, start + dice.randrange(1, 600_000)))
+        assert await fetch(workers[number % 2], location.asset(), span) == film.read(span)
+
+    await asyncio.gather(*(read_somewhere(number) for number in range(100)))
+    whole = Span(0, film.size_bytes)
+    assert await fetch(workers[0], location.asset(), whole) == film.read(whole)
+    assert await fetch(workers[1], location.asset(), whole) == film.read(whole)
+    assert location.server.body_bytes_sent == location.bytes_asked() == film.size_bytes
+
+
+async def test_a_reader_that_leaves_stops_no_fill(location: Location, reader: Reader) -> None:
+    location.server.hold("film", at=CHUNK_BYTES)
+    waiting = asyncio.ensure_future(reader.read(ALL))
+    await reader.wait(Span(0, 1), eager=True)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    reader.close()
+    location.server.release("film")
+    (worker,) = location.workers
+    await fills_ended(worker)
+    extent = location.extent(FILM.size_bytes)
+    assert extent is not None
+    assert extent.settle()
+    worker.store.close_extent(extent)
+
+
+# --- wishes ---------------------------------------------------------------------------------
+
+
+async def test_a_wish_is_answered_once_and_never_from_within(
+    location: Location, reader: Reader
+) -> None:
+    for eager in (True, False):
+        wish = Wish(reader, ALL, eager=eager)
+        assert wish.answers == []
+        await wish.answered.wait()
+        await fills_ended(location.workers[0])
+        assert wish.answers == [None]
+        wish.take_back()
+
+
+async def test_a_wish_taken_back_is_not_answered(location: Location, reader: Reader) -> None:
+    wish = Wish(reader, ALL, eager=True)
+    wish.take_back()
+    wish.take_back()
+    await reader.read(ALL)
+    assert wish.answers == []
+
+
+async def test_a_wish_that_cannot_be_met_is_told_why(location: Location, reader: Reader) -> None:
+    location.server.script(Turn(status=403))
+    wishes = [Wish(reader, ALL, eager=eager) for eager in (True, False)]
+    for wish in wishes:
+        await wish.answered.wait()
+        (failure,) = wish.answers
+        assert isinstance(failure, OriginError)
+
+
+async def test_whoever_waits_elsewhere_goes_on_when_a_fill_fails(
+    location: Location, reader: Reader
+) -> None:
+    """The failure is for those whose bytes it was to bring; others ask for their own."""
+    location.server.hold("film")
+    failing = Wish(reader, Span(0, CHUNK_BYTES), eager=True)
+    await location.server.seen(2)
+    other = Wish(reader, Span(4 * CHUNK_BYTES, 5 * CHUNK_BYTES), eager=True)
+    await location.server.seen(3)
+    (worker,) = location.workers
+    first = next(task for task in worker._tasks if not task.done())
+    fills = {fill.span.start: fill for fill in reader._opened._fills}
+    assert set(fills) == {0, 4 * CHUNK_BYTES}
+    first.cancel()
+    await asyncio.wait([first])
+    assert len(failing.answers) + len(other.answers) == 1
+    location.server.release("film")
+    await asyncio.gather(*(wish.answered.wait() for wish in (failing, other)))
+    assert sum(isinstance(wish.answers[0], OriginError) for wish in (failing, other)) == 1
+
+
+async def test_a_full_cache_answers_the_wish_not_the_wisher(
+    location: Location, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> Extent:
+        raise CacheFullError("full")
+
+    monkeypatch.setattr(location.workers[0].store, "make_extent", full)
+    wish = Wish(reader, ALL)
+    assert wish.answers == []
+    await wish.answered.wait()
+    assert isinstance(wish.answers[0], CacheFullError)
+    reader.prefetch(ALL)
+    with pytest.raises(CacheFullError) as caught:
+        await reader.wait(ALL)
+    assert isinstance(caught.value.__cause__, CacheFullError)
+
+
+async def test_a_waiter_may_take_back_another_when_it_is_woken(
+    location: Location, reader: Reader
+) -> None:
+    location.server.hold("film", at=0)
+    taken_back = Wish(reader, ALL)
+    reader._opened._waiters.clear()
+    done = asyncio.Event()
+
+    def woken(_: Failure | None) -> None:
+        taken_back.take_back()
+        done.set()
+
+    reader.when_ready(ALL, woken)
+    taken_back = Wish(reader, ALL)
+    last = Wish(reader, ALL)
+    location.server.release("film")
+    await done.wait()
+    await last.answered.wait()
+    assert taken_back.answers == []
+
+
+async def test_a_waiters_defect_does_not_stop_the_others(
+    location: Location, reader: Reader
+) -> None:
+    defects: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: defects.append(context))
+
+    def woken(_: Failure | None) -> None:
+        raise ZeroDivisionError
+
+    reader.when_ready(Span(0, 1), woken)
+    other = Wish(reader, ALL)
+    await other.answered.wait()
+    assert await reader.read(ALL) == FILM.read(ALL)
+    assert [type(defect["exception"]) for defect in defects] == [ZeroDivisionError]
+
+
+async def test_each_waiter_gets_an_error_of_its_own(location: Location, reader: Reader) -> None:
+    location.server.script(Turn(status=403))
+    errors = await asyncio.gather(
+        *(reader.wait(ALL, eager=True) for _ in range(3)), return_exceptions=True
+    )
+    assert len({id(error) for error in errors}) == 3
+    for error in errors:
+        assert isinstance(error, OriginError)
+        assert isinstance(error.__cause__, OriginError)
+
+
+# --- how far ahead --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("lead_bytes", "extents"), [(0, 1), (EXTENT_BYTES, 2), (1 << 40, 3)])
+async def test_prefetch_asks_no_further_ahead_than_the_lead(
+    location: Location, lead_bytes: int, extents: int
+) -> None:
+    film = Pattern(3 * EXTENT_BYTES, seed=11)
+    location.server.put("film", film)
+    location.server.hold("film")
+    worker = location.worker()
+    reader = await worker.open(location.asset())
+    reader.prefetch(Span(0, film.size_bytes), lead_bytes)
+    await location.server.seen(1 + extents)
+    assert [request.span for request in location.server.requests[1:]] == [
+        Span(index * EXTENT_BYTES, (index + 1) * EXTENT_BYTES) for index in range(extents)
+    ]
+    reader.prefetch(Span(0, film.size_bytes), lead_bytes)
+    assert len(worker._tasks) == extents
+    reader.close()
+
+
+async def test_prefetch_of_nothing_asks_nobody(location: Location, reader: Reader) -> None:
+    reader.prefetch(Span(FILM.size_bytes, FILM.size_bytes + 10))
+    reader.prefetch(Span(10, 10))
+    assert not location.workers[0]._tasks
+
+
+async def test_close_twice_is_close(location: Location, reader: Reader) -> None:
+    await reader.read(ALL)
+    other = await location.workers[0].open(location.asset())
+    reader.close()
+    reader.close()
+    assert await other.read(ALL) == FILM.read(ALL)
+    other.close()

@@ -1,0 +1,359 @@
+"""Journeys: what a viewer gets while the origin still has the rest, and what the origin is asked.
+
+The origin is scripted: it holds bytes back until the test has seen what came without them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from edge_process import EdgeProcess, pause, run_edge
+from fakes import ScriptedOrigin, Turn
+from rtmp_client import (
+    MEDIA,
+    RtmpClient,
+    await_line,
+    connected,
+    frames,
+    information,
+    samples,
+    word,
+)
+from rtmp_media import avc_mp4, keyframe, made, tags_flv
+
+from streamedge.spans import Span
+
+FAILED = "NetStream.Play.Failed"
+START = "NetStream.Play.Start"
+STOP = "NetStream.Play.Stop"
+MOVIE_FRAMES = 600  # 24 s of keyframes
+CHUNK_BYTES = 256 << 10
+QUICK = 'origin_retries = 1\nrtmp_ahead = "10h"'
+
+
+def origin_toml(origin: ScriptedOrigin, more: str = "") -> str:
+    return f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n{more}\n'
+
+
+def movie() -> bytes:
+    """About 17 MB, index first."""
+    return avc_mp4([keyframe(28_000 + number) for number in range(MOVIE_FRAMES)], 40)
+
+
+def index_last(movie: bytes) -> bytes:
+    """The same with its index behind the media: all sample positions move by the index's size."""
+    start = int.from_bytes(movie[:4])
+    size = int.from_bytes(movie[start : start + 4])
+    moov = bytearray(movie[start : start + size])
+    at = moov.index(b"stco") + 12
+    offset = int.from_bytes(moov[at : at + 4]) - size
+    moov[at : at + 4] = offset.to_bytes(4)
+    return movie[:start] + movie[start + size :] + bytes(moov)
+
+
+def asked_often(origin: ScriptedOrigin, name: str, size: int) -> list[int]:
+    """How often each 4 KiB of an object were sent by the origin."""
+    counts = [0] * (size // 4096 + 1)
+    for request in origin.requests:
+        if request.name == name and request.method == "GET":
+            span = request.span or Span(0, size)
+            sent = Span(span.start, span.start + request.body_bytes_sent)
+            for block in range(sent.start // 4096, (sent.end + 4095) // 4096):
+                counts[block] += 1
+    return counts
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
+async def test_a_picture_comes_before_the_rest_of_the_file(tmp_path: Path, name: str) -> None:
+    data = movie() if name == "film.mp4" else tags_flv(60, frame_bytes=10_000)
+    async with ScriptedOrigin() as origin:
+        origin.put(name, data)
+        origin.hold(name, at=2 * CHUNK_BYTES)
+        with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
+            async with connected(edge.rtmp_port) as client:
+                client.play(name)
+                said = await client.until(lambda m: any(f.is_keyframe for f in frames([m])))
+                assert samples(said)[0].time_ms == 0
+                assert origin.body_bytes_sent <= 2 * CHUNK_BYTES
+                # What is there plays on: half a megabyte is more than a second.
+                said += await client.until(lambda m: m.timestamp_ms >= 640)
+                origin.release(name)
+                got = samples(said + await client.until_word(STOP))
+                assert len(got) == (MOVIE_FRAMES if name == "film.mp4" else 60 * 50)
+                assert max(asked_often(origin, name, len(data))) == 1
+
+
+async def test_an_index_at_the_end_comes_by_range(tmp_path: Path) -> None:
+    data = index_last(movie())
+    async with ScriptedOrigin(rate_bytes_per_s=8e6, rate_shared=True) as origin:
+        origin.put("film.mp4", data)
+        with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
+            async with connected(edge.rtmp_port) as client:
+                client.play("film.mp4")
+                said = await client.until(lambda m: any(f.is_keyframe for f in frames([m])))
+                assert origin.body_bytes_sent < len(data) / 5
+                origin.rate_bytes_per_s = None
+                got = samples(said + await client.until_word(STOP))
+    async with ScriptedOrigin() as origin:
+        origin.put("film.mp4", movie())
+        with run_edge(tmp_path / "first", origin_toml(origin), limits=QUICK) as edge:
+            async with connected(edge.rtmp_port) as client:
+                client.play("film.mp4")
+                assert got == samples(await client.until_word(STOP))
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
+async def test_a_cold_seek_fetches_the_index_and_the_target(tmp_path: Path, name: str) -> None:
+    # 40 MB of FLV without a keyframe list; 64 MB of MP4.
+    data = (
+        tags_flv(400, frame_bytes=3_900)
+        if name == "film.flv"
+        else avc_mp4([keyframe(28_000 + number) for number in range(2000)], 40)
+    )
+    length_ms = 400_000 if name == "film.flv" else 80_000
+    async with ScriptedOrigin() as origin:
+        origin.put(name, data)
+        with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
+            async with connected(edge.rtmp_port) as client:
+                # A single frame at 90 %: nothing else needs to be fetched.
+                client.play(name, length_ms * 0.9, 0.0)
+                said = await client.until_word(STOP)
+                assert any(frame.is_keyframe for frame in samples(said))
+                if name == "film.flv":
+                    shown = next(f for f in samples(said) if f.is_keyframe)
+                    assert int.from_bytes(shown.body[9:13]) * 40 == length_ms * 0.9
+                asked = [
+                    min(request.span.end, len(data)) - request.span.start
+                    for request in origin.requests
+                    if request.span is not None
+                ]
+                # The search of an FLV reads a few windows; the rest is asked for ahead.
+                assert sum(asked) < 13e6
+                await origin.until(lambda: origin.connections_open >= 0)
+                before = {r.span.start // CHUNK_BYTES for r in origin.requests if r.span}
+                assert len(before) < 16
+
+
+async def test_fifty_viewers_of_a_cold_title_cost_one_read(tmp_path: Path) -> None:
+    data = movie()
+    async with ScriptedOrigin() as origin:
+        origin.put("film.mp4", data)
+        origin.hold_answers()
+        with run_edge(tmp_path, origin_toml(origin), limits=QUICK, workers=2) as edge:
+            async def view() -> int:
+                async with connected(edge.rtmp_port) as client:
+                    client.play("film.mp4", 0.0, 4000.0)
+                    return len(samples(await client.until_word(STOP)))
+
+            viewers = [asyncio.ensure_future(view()) for _ in range(50)]
+            await origin.seen(1)
+            origin.release_answers()
+            assert await asyncio.gather(*viewers) == [100] * 50
+    assert max(asked_often(origin, "film.mp4", len(data))) == 1
+
+
+# Origins that fail
+
+
+@pytest.mark.parametrize(
+    ("turn", "code", "kind"),
+    [
+        (Turn(status=403), "NetStream.Play.StreamNotFound", "forbidden"),
+        (Turn(status=404), "NetStream.Play.StreamNotFound", "not_found"),
+        (Turn(status=500), FAILED, "unavailable"),
+        (Turn(status=503), FAILED, "unavailable"),
+        (Turn(raw=b"HTTP/1.1 nonsense\r\n\r\n"), FAILED, ""),
+        (Turn(silent=True), FAILED, "timeout"),
+    ],
+)
+async def test_what_a_failing_origin_means(
+    tmp_path: Path, turn: Turn, code: str, kind: str
+) -> None:
+    async with ScriptedOrigin() as origin:
+        origin.put("film.mp4", made("film.mp4"))
+        origin.script(turn, times=2)
+        toml = origin_toml(origin, 'read_timeout = "200ms"')
+        with run_edge(tmp_path, toml, limits=QUICK) as edge:
+            async with connected(edge.rtmp_port) as client:
+                client.play("film.mp4", -2000.0)
+                said = await client.until_word(code, START)
+                assert [word(message) for message in said] == [code]
+                # Whatever it was has passed.
+                await _until_origin_is_plain(origin)
+                client.play("film.mp4")
+                assert word((await client.until_word(code, START))[-1]) == START
+            reason = await asyncio.to_thread(await_reason, edge, client)
+            assert code in reason
+            if kind:
+                assert f'kind="{kind}"' in _errors(edge)
+
+
+def _errors(edge: EdgeProcess) -> str:
+    return "\n".join(
+        line for line in edge.admin("/metrics").decode().splitlines() if "errors" in line
+    )
+
+
+async def _until_origin_is_plain(origin: ScriptedOrigin) -> None:
+    """Takes what is left of the script out of the way."""
+    origin._script.clear()
+
+
+def await_reason(edge: EdgeProcess, client: RtmpClient) -> str:
+    """Why the client's first play ended."""
+    await_line(edge, "rtmp_disconnect", client)
+    stops = [line for line in edge.log("rtmp_stop") if line["client"] == client.address]
+    reason: str = stops[0]["reason"]
+    return reason
+
+
+async def test_a_refused_connection(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        origin.put("film.mp4", made("film.mp4"))
+        with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
+            await origin.refuse()
+            async with connected(edge.rtmp_port) as client:
+                client.play("film.mp4")
+                said = await client.until_word(FAILED, START)
+                assert [word(message) for message in said] == [FAILED]
+                assert "refused" in information(said[-1])["description"]
+                await origin.accept()
+                client.play("film.mp4")
+                assert word((await client.until_word(FAILED, START))[-1]) == START
+
+
+@pytest.mark.parametrize("turn", [Turn(reset_at=100_000), Turn(cut_at=100_000)])
+async def test_a_broken_answer_is_resumed(tmp_path: Path, turn: Turn) -> None:
+    for name in ("film.mp4", "film.flv"):
+        async with ScriptedOrigin() as origin:
+            origin.put(name, made(name))
+            origin.script(turn, times=5)
+            with run_edge(tmp_path / name, origin_toml(origin), limits=QUICK) as edge:
+                async with connected(edge.rtmp_port) as client:
+                    client.play(name)
+                    got = samples(await client.until_word(STOP, FAILED))
+                    assert len(got) >= 1363
+            assert all(
+                request.headers.get("if-match") == '"1"' for request in origin.requests[1:]
+            )
+            assert max(asked_often(origin, name, len(made(name)))) <= 2  # where pieces meet
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
+async def test_an_origin_that_dies_in_mid_play(tmp_path: Path, name: str) -> None:
+    data = movie() if name == "film.mp4" else tags_flv(60, frame_bytes=10_000)
+    async with ScriptedOrigin() as origin:
+        origin.put(name, data)
+        # In the middle of a frame.
+        origin.hold(name, at=3 * CHUNK_BYTES + 12_345)
+        with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
+            async with connected(edge.rtmp_port) as client:
+                client.play(name)
+                said = await client.until(lambda m: m.timestamp_ms >= 640)
+                await origin.refuse()
+                said += await client.until_word(FAILED)
+                got = samples(said)
+                # Everything that had come was shown first, and in order.
+                assert sum(len(frame.body) for frame in got) > 3 * CHUNK_BYTES - 65_536
+                assert [f.time_ms for f in got] == sorted(f.time_ms for f in got)
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
+async def test_an_object_replaced_in_mid_play_is_never_mixed(tmp_path: Path, name: str) -> None:
+    old = movie() if name == "film.mp4" else tags_flv(60, frame_bytes=10_000)
+    new = old.replace(b"\xff" * 64, b"\xee" * 64).replace(bytes(range(1, 65)), b"\xee" * 64)
+    assert len(new) == len(old)
+    assert new != old
+    async with ScriptedOrigin() as origin:
+        origin.put(name, old, etag='"old"')
+        origin.hold(name, at=4 * CHUNK_BYTES)
+        with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
+            async with connected(edge.rtmp_port) as client:
+                client.play(name)
+                said = await client.until(lambda m: m.timestamp_ms >= 640)
+                origin.put(name, new, etag='"new"')
+                await origin.refuse()  # the running answer ends, and what follows is another's
+                await origin.accept()
+                origin.release(name)
+                said += await client.until_word(FAILED, STOP)
+                assert word(said[-1]) == FAILED
+                assert not any(b"\xee" * 64 in frame.body for frame in samples(said))
+            async with connected(edge.rtmp_port) as client:
+                client.play(name)
+                got = samples(await client.until_word(STOP, FAILED))
+                assert len(got) >= MOVIE_FRAMES
+                assert all(
+                    b"\xee" * 64 in f.body for f in got if f.kind == 9 and len(f.body) > 9000
+                )
+
+
+# Clients that leave
+
+
+@pytest.mark.parametrize("stage", ["open", "cold wait", "mid message"])
+async def test_whoever_leaves_leaves_nothing_behind(tmp_path: Path, stage: str) -> None:
+    data = movie()
+    async with ScriptedOrigin() as origin:
+        origin.put("film.mp4", data)
+        with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
+            (worker,) = edge.worker_pids()
+            descriptors = Path(f"/proc/{worker}/fd")
+            async with connected(edge.rtmp_port) as client:  # what is opened once and stays
+                client.play("nothing.mp4")
+                await client.until_word("NetStream.Play.StreamNotFound")
+            await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)
+            before = len(list(descriptors.iterdir()))
+            if stage == "open":
+                origin.hold_answers()
+            else:
+                origin.hold("film.mp4", at=2 * CHUNK_BYTES + 5_000)
+            seen = len(origin.requests)
+            for _ in range(8):
+                async with connected(edge.rtmp_port) as client:
+                    client.play("film.mp4")
+                    if stage == "open":
+                        await origin.seen(seen + 1)
+                    elif stage == "cold wait":
+                        await client.until(lambda m: m.timestamp_ms >= 640)
+                    else:
+                        await client.until(lambda m: m.type_id in MEDIA)
+                line = await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)
+                assert line["reason"].startswith(("client left", "connection lost"))
+                stop = await asyncio.to_thread(await_line, edge, "rtmp_stop", client)
+                assert stop["reason"] == "disconnected"
+            if stage == "open":
+                origin.release_answers()
+            else:
+                origin.release("film.mp4")
+            # The fills that were begun end by themselves, and with them their files.
+            await asyncio.to_thread(_await_quiet, edge)
+            after = len(list(descriptors.iterdir()))
+            # The asset's files stay open for the next viewer, and kept-alive connections.
+            assert after - before <= 8
+            assert _metric(edge, "streamedge_viewers") == 0
+            # It plays to the next one as ever.
+            async with connected(edge.rtmp_port) as client:
+                client.play("film.mp4")
+                assert len(samples(await client.until_word(STOP))) == MOVIE_FRAMES
+
+
+def _metric(edge: EdgeProcess, name: str) -> float:
+    for line in edge.admin("/metrics").decode().splitlines():
+        if line.startswith((f"{name} ", f"{name}{{")):
+            return float(line.rpartition(" ")[2])
+    raise KeyError(name)
+
+
+def _await_quiet(edge: EdgeProcess) -> None:
+    """Until no fill runs and no client is connected, as the metrics tell each second."""
+    deadline_s = time.monotonic() + 20
+    while (
+        _metric(edge, "streamedge_running_fills")
+        or _metric(edge, "streamedge_rtmp_connections")
+        or _metric(edge, "streamedge_viewers")
+    ):
+        assert time.monotonic() < deadline_s
+        pause()
