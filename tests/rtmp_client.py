@@ -137,6 +137,11 @@ class RtmpClient:
         """What the edge's log calls it."""
         return self._address
 
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is known to be gone."""
+        return self._writer.is_closing()
+
     # Saying
 
     def send(self, data: bytes) -> None:
@@ -215,8 +220,7 @@ class RtmpClient:
         self.control(6, stamp)
         return await self.until(
             lambda message: (
-                message.type_id == USER_CONTROL
-                and message.payload == struct.pack(">HI", 7, stamp)
+                message.type_id == USER_CONTROL and message.payload == struct.pack(">HI", 7, stamp)
             )
         )
 
@@ -264,6 +268,24 @@ def await_line(edge: EdgeProcess, event: str, client: RtmpClient) -> dict[str, A
                 return line
         pause()
     raise TimeoutError(f"no line {event!r} of {client.address}")
+
+
+def metric(edge: EdgeProcess, name: str) -> float:
+    """A metric's value, 0 when it has none yet."""
+    for line in edge.admin("/metrics").decode().splitlines():
+        said, _, value = line.rpartition(" ")
+        if said == name:
+            return float(value)
+    return 0.0
+
+
+def await_metrics(edge: EdgeProcess, wanted: dict[str, float]) -> None:
+    """Until metrics have these values; they are handed over each second."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while {name: metric(edge, name) for name in wanted} != wanted:
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{ {name: metric(edge, name) for name in wanted} }")
+        pause()
 
 
 @asynccontextmanager

@@ -81,9 +81,7 @@ def packets(report: bytes) -> dict[str, list[Got]]:
         elif line.startswith("#tb"):
             assert line.partition(": ")[2] == "1/1000", line
         elif line and not line.startswith("#"):
-            found[kinds[int(fields[0])]].append(
-                Got(int(fields[1]), int(fields[2]), fields[5])
-            )
+            found[kinds[int(fields[0])]].append(Got(int(fields[1]), int(fields[2]), fields[5]))
     return found
 
 
@@ -97,9 +95,7 @@ def wanted(media: Demuxed) -> dict[str, list[Got]]:
 
 async def rtmpdump(url: str, target: Path, *options: str) -> Finished:
     """rtmpdump writing an FLV."""
-    return await run(
-        "rtmpdump", "-r", url, "-o", str(target), "-b", str(BUFFER_MS), *options
-    )
+    return await run("rtmpdump", "-r", url, "-o", str(target), "-b", str(BUFFER_MS), *options)
 
 
 def flv_packets(path: Path) -> dict[str, list[Got]]:

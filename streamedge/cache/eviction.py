@@ -85,6 +85,10 @@ class Evictor:
             excess = max(excess, FREE_BYTES_MIN - free)
         return excess
 
+    def is_due(self) -> bool:
+        """Whether ``evict`` has something to do: quickly told, as long as there is room."""
+        return self._scanned_bytes is None or self.excess_bytes() > 0
+
     def scan(self) -> list[CachedFile]:
         """Looks at the folder, and takes what it sees as the truth."""
         self._stored_at_scan = self._usage.total()
@@ -94,7 +98,7 @@ class Evictor:
 
     def evict(self) -> list[CachedFile]:
         """Removes what is in excess; returns what it removed."""
-        if self._scanned_bytes is not None and not self.excess_bytes():
+        if not self.is_due():
             return []
         files = self.scan()
         removed = [file for file in choose(files, self.excess_bytes()) if _remove(file)]

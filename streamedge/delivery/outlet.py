@@ -7,7 +7,7 @@ origin. HTTP and RTMP both send through here, and nothing else writes to the soc
 
 It works on a duplicate of the transport's descriptor, because event loops do not let others watch
 a descriptor that a transport owns. It never decides what to send, nor when a peer is too slow:
-``blocked_since_s`` lets a sweep find that out.
+``blocked_since_s``, set while it waits for the socket, lets a sweep find that out.
 """
 
 from __future__ import annotations
@@ -149,10 +149,10 @@ class Outlet:
                 self.sent_bytes += sent
                 turn += sent
                 if turn >= TURN_BYTES and self._parts:
-                    self._watch(blocked=False)
+                    self._watch()
                     return
         except BlockingIOError:
-            self._watch(blocked=True)
+            self._watch()
             return
         except OSError:
             self._fail(None)
@@ -209,8 +209,9 @@ class Outlet:
         else:
             self._fail(failure)
 
-    def _watch(self, *, blocked: bool) -> None:
-        self.blocked_since_s = self._loop.time() if blocked else None
+    def _watch(self) -> None:
+        # After a whole turn too: the turn may have ended just where the socket was full.
+        self.blocked_since_s = self._loop.time()
         if not self._watching:
             self._watching = True
             self._loop.add_writer(self._socket.fileno(), self._pump)

@@ -103,7 +103,7 @@ async def _evict(config: Config, log: Log, counts: Counts) -> None:
         try:
             if evictor is None:
                 evictor = Evictor(config.edge.cache, config.edge.cache_size)
-            removed = await asyncio.to_thread(evictor.evict)
+            removed = await asyncio.to_thread(evictor.evict) if evictor.is_due() else []
         except (OSError, ValueError) as exc:
             if evictor is not None:
                 log.event("eviction_failed", error=str(exc))
@@ -115,7 +115,8 @@ async def _evict(config: Config, log: Log, counts: Counts) -> None:
             counts.add(Counter.EVICTED_BYTES, file.kind, file.size_bytes)
         if removed:
             log.event("evicted", files=len(removed), bytes=sum(file.size_bytes for file in removed))
-        counts.gauges[Gauge.CACHE_BYTES] = evictor.used_bytes
-        counts.flush()
+        if counts.gauges.get(Gauge.CACHE_BYTES) != evictor.used_bytes:
+            counts.gauges[Gauge.CACHE_BYTES] = evictor.used_bytes
+            counts.flush()
         log.flush()
         await asyncio.sleep(EVICTION_INTERVAL_S)

@@ -10,6 +10,7 @@ the cache folder is marked clean. A child that finds its supervisor gone drains 
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
@@ -64,6 +65,8 @@ def serve(config: Config) -> int:
     folder_is_ready = _prepare(config, log)
     metrics_folder = Path(tempfile.mkdtemp(prefix="streamedge-metrics-"))
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    # What has been imported stays: children need not look at it for garbage, nor copy it.
+    gc.freeze()
     try:
         _Supervisor(config, log, listeners, admin, metrics_folder).run()
     finally:

@@ -6,6 +6,7 @@ Owns the process's life. It ends when it is told to (SIGTERM) or when its superv
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from streamedge.ops.metrics import Counter, Counts
 
 METRICS_INTERVAL_S = 1.0
 DRAIN_S = 30.0
+# Thousands of viewers are long-lived objects: looking through all of them must stay rare.
+GARBAGE_THRESHOLDS = (20_000, 50, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Post:
 
 def run_worker(post: Post) -> None:
     """Serves until told to stop."""
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     log = open_log(str(post.config.edge.log), f"worker-{post.number}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(post, log))

@@ -55,7 +55,7 @@ class TagIndex(Protocol):
     def memory_size_bytes(self) -> int: ...
 
     def stretch(
-        self, reader: Reader, mark: Mark, *, single: bool, until_ms: int | None
+        self, reader: Reader, mark: Mark, length_ms: int, until_ms: int | None
     ) -> Stretch | Lacking | End: ...
 
     async def locate(self, reader: Reader, time_ms: int) -> Mark: ...
@@ -64,22 +64,22 @@ class TagIndex(Protocol):
 
 
 class _KnownStretches:
-    """Stretches that have been worked out, by where they begin."""
+    """Stretches that have been worked out, by where they begin and how long they are."""
 
     def __init__(self) -> None:
-        self._by_position: dict[int, Stretch] = {}
+        self._by_start: dict[tuple[int, int], Stretch] = {}
 
-    def find(self, reader: Reader, position: int) -> Stretch | None:
+    def find(self, reader: Reader, position: int, length_ms: int) -> Stretch | None:
         """The stretch from ``position`` on, if it is known and all of it is there."""
-        known = self._by_position.get(position)
+        known = self._by_start.get((position, length_ms))
         if known is None or reader.ready_end(position, known.end) != known.end:
             return None
         return known
 
-    def keep(self, position: int, found: Stretch) -> None:
-        if len(self._by_position) >= STRETCHES_MAX:
-            self._by_position.clear()
-        self._by_position[position] = found
+    def keep(self, position: int, length_ms: int, found: Stretch) -> None:
+        if len(self._by_start) >= STRETCHES_MAX:
+            self._by_start.clear()
+        self._by_start[position, length_ms] = found
 
 
 class LayoutIndex:
@@ -96,10 +96,10 @@ class LayoutIndex:
         return self._layout.memory_size_bytes + _known_bytes(self._layout.title.duration_ms)
 
     def stretch(
-        self, reader: Reader, mark: Mark, *, single: bool, until_ms: int | None
+        self, reader: Reader, mark: Mark, length_ms: int, until_ms: int | None
     ) -> Stretch | Lacking | End:
-        is_plain = not single and until_ms is None
-        known = self._known.find(reader, mark.position) if is_plain else None
+        is_plain = length_ms > 0 and until_ms is None
+        known = self._known.find(reader, mark.position, length_ms) if is_plain else None
         if known is not None:
             return known
         first = mark.row
@@ -109,16 +109,16 @@ class LayoutIndex:
         if until_ms is not None and time_ms > until_ms:
             return End()
         start, first_end = int(self._positions[first]), int(self._positions[first + 1])
-        limit = first_end if single else max(first_end, start + RUN_BYTES_MAX)
+        limit = first_end if length_ms == 0 else max(first_end, start + RUN_BYTES_MAX)
         limit = min(limit, self._layout.size_bytes)
         ready_end = reader.ready_end(start, limit)
         ready = int(self._positions.searchsorted(np.int64(ready_end), side="right")) - 1
         if ready <= first:
             # Waiting for the first byte that lacks: the rest of a tag comes in order.
             return Lacking(_ahead(ready_end, first_end, self._layout.size_bytes))
-        end_ms = _boundary_ms(time_ms, until_ms)
+        end_ms = _boundary_ms(time_ms, length_ms, until_ms)
         wanted = max(first + 1, int(self._times.searchsorted(np.uint32(end_ms))))
-        last = first + 1 if single else min(ready, wanted)
+        last = first + 1 if length_ms == 0 else min(ready, wanted)
         is_video = self._layout.title.is_video[first:last]
         found = Stretch(
             int(self._positions[last]),
@@ -128,7 +128,7 @@ class LayoutIndex:
             self._mark(last),
         )
         if is_plain and (last == wanted or ready_end == limit):
-            self._known.keep(mark.position, found)
+            self._known.keep(mark.position, length_ms, found)
         return found
 
     async def locate(self, reader: Reader, time_ms: int) -> Mark:
@@ -162,10 +162,10 @@ class ScanIndex:
         return 64 * 1024 + listed + _known_bytes(self._head.duration_ms or 0)
 
     def stretch(
-        self, reader: Reader, mark: Mark, *, single: bool, until_ms: int | None
+        self, reader: Reader, mark: Mark, length_ms: int, until_ms: int | None
     ) -> Stretch | Lacking | End:
-        is_plain = not single and until_ms is None
-        known = self._known.find(reader, mark.position) if is_plain else None
+        is_plain = length_ms > 0 and until_ms is None
+        known = self._known.find(reader, mark.position, length_ms) if is_plain else None
         if known is not None:
             return known
         limit = min(mark.position + RUN_BYTES_MAX, self._size_bytes)
@@ -177,11 +177,11 @@ class ScanIndex:
         time_ms = int(times[0])
         if until_ms is not None and time_ms > until_ms:
             return End()
-        beyond = np.flatnonzero(times >= _boundary_ms(time_ms, until_ms))
-        count = 1 if single else int(beyond[0]) if len(beyond) else tags.count
+        beyond = np.flatnonzero(times >= _boundary_ms(time_ms, length_ms, until_ms))
+        count = 1 if length_ms == 0 else int(beyond[0]) if len(beyond) else tags.count
         found = _stretch_of(tags, count, mark.position)
         if is_plain and (len(beyond) or found.end >= self._size_bytes):
-            self._known.keep(mark.position, found)
+            self._known.keep(mark.position, length_ms, found)
         return found
 
     async def locate(self, reader: Reader, time_ms: int) -> Mark:
@@ -324,12 +324,13 @@ def _stretch_of(tags: Tags, count: int, base: int) -> Stretch:
     )
 
 
-def _boundary_ms(time_ms: int, until_ms: int | None) -> int:
-    """Where a stretch from ``time_ms`` on should end: at a full RUN_MS, half of it away at least.
+def _boundary_ms(time_ms: int, length_ms: int, until_ms: int | None) -> int:
+    """Where a stretch should end: at a multiple of its length, half of it away at least.
 
     So viewers who began at different places soon walk the same stretches.
     """
-    boundary_ms = (time_ms + RUN_MS // 2) // RUN_MS * RUN_MS + RUN_MS
+    length_ms = max(1, length_ms)
+    boundary_ms = ((time_ms + length_ms // 2) // length_ms + 1) * length_ms
     return boundary_ms if until_ms is None else min(boundary_ms, until_ms + 1)
 
 

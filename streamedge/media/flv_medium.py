@@ -37,8 +37,8 @@ class FlvMedium:
     async def locate_after(self, time_ms: int) -> Mark:
         return await self._index.locate_after(self._reader, time_ms)
 
-    def next_run(self, mark: Mark, *, single: bool, until_ms: int | None) -> Run | Lacking | End:
-        found = self._index.stretch(self._reader, mark, single=single, until_ms=until_ms)
+    def next_run(self, mark: Mark, length_ms: int, until_ms: int | None) -> Run | Lacking | End:
+        found = self._index.stretch(self._reader, mark, length_ms, until_ms)
         if isinstance(found, Lacking | End):
             return found
         ahead = Span(found.end, min(found.end + AHEAD_BYTES, self._reader.size_bytes))

@@ -16,7 +16,8 @@ from streamedge.cache.reader import CacheResult, Reader
 from streamedge.media.script_data import ScriptObject
 from streamedge.spans import Span
 
-RUN_MS = 1000  # media in one run, about
+RUN_MS = 1000  # media in one run, about, while a viewer has less than its buffer holds
+LONG_RUN_MS = 2000  # … and when it has all that: fewer, larger messages cost less
 RUN_BYTES_MAX = 2 * 1024 * 1024  # a single larger tag makes a run of its own
 
 
@@ -95,8 +96,8 @@ class Medium(Protocol):
         """The first tag later than ``time_ms``, keyframe or not. Raises as ``locate``."""
         ...
 
-    def next_run(self, mark: Mark, *, single: bool, until_ms: int | None) -> Run | Lacking | End:
-        """The tags from ``mark`` on: about RUN_MS of them, or one if ``single``.
+    def next_run(self, mark: Mark, length_ms: int, until_ms: int | None) -> Run | Lacking | End:
+        """The tags from ``mark`` on: about ``length_ms`` of them, or one tag for 0.
 
         None is later than ``until_ms``. Raises MediaError where the file is damaged.
         """

@@ -68,13 +68,13 @@ class Mp3Medium:
     async def locate_after(self, time_ms: int) -> Mark:
         return await self.locate(time_ms)
 
-    def next_run(self, mark: Mark, *, single: bool, until_ms: int | None) -> Run | Lacking | End:
+    def next_run(self, mark: Mark, length_ms: int, until_ms: int | None) -> Run | Lacking | End:
         audio = self._mp3.audio
         if mark.position >= audio.end or (until_ms is not None and mark.time_ms > until_ms):
             return End()
-        second = max(self._mp3.bit_rate // 8, mp3.FRAME_SIZE_MAX_BYTES)
+        window_bytes = self._mp3.bit_rate * length_ms // 8000 + 2 * mp3.FRAME_SIZE_MAX_BYTES
         while True:
-            wanted = min(mark.position + second + mp3.FRAME_SIZE_MAX_BYTES, audio.end)
+            wanted = min(mark.position + window_bytes, audio.end)
             ready_end = self._reader.ready_end(mark.position, wanted)
             data = self._reader.copy(Span(mark.position, ready_end))
             frames = mp3.frames(data, is_file_end=ready_end == audio.end)
@@ -86,13 +86,9 @@ class Mp3Medium:
                 return Lacking(Span(ready_end, min(ready_end + AHEAD_BYTES, audio.end)))
             # A window of bytes that are no frames: look behind it.
             mark = mark._replace(position=mark.position + max(1, frames.end))
-        spans = frames.spans[
-            : 1
-            if single
-            else RUN_MS * self._mp3.sample_rate // 1000 // self._mp3.samples_per_frame + 1
-        ]
+        frame_ms = 1000 * self._mp3.samples_per_frame / self._mp3.sample_rate
+        spans = frames.spans[: int(length_ms / frame_ms) + 1]
         if until_ms is not None:
-            frame_ms = 1000 * self._mp3.samples_per_frame / self._mp3.sample_rate
             spans = spans[: max(1, int((until_ms - mark.time_ms) / frame_ms) + 1)]
         end = spans[-1].end
         sample = mark.row + len(spans) * self._mp3.samples_per_frame

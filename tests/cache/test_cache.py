@@ -300,8 +300,12 @@ async def test_what_is_used_is_marked_as_used(location: Location) -> None:
 
 @pytest.mark.parametrize(
     ("status", "failure"),
-    [(404, OriginFailure.NOT_FOUND), (410, OriginFailure.NOT_FOUND)]
-    + [(401, OriginFailure.FORBIDDEN), (403, OriginFailure.FORBIDDEN)],
+    [
+        (404, OriginFailure.NOT_FOUND),
+        (410, OriginFailure.NOT_FOUND),
+        (401, OriginFailure.FORBIDDEN),
+        (403, OriginFailure.FORBIDDEN),
+    ],
 )
 async def test_a_refusal_reaches_everybody_by_one_request(
     location: Location, status: int, failure: OriginFailure

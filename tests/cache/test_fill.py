@@ -51,7 +51,9 @@ def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def known(worker: Cache, asset: Asset, size_bytes: int = FILM.size_bytes) -> Reader:
     """A reader for which nobody asked the origin yet."""
-    return worker.reopen(asset, OriginHead(Version('"1"', size_bytes, LAST_MODIFIED_S), "video/mp4"))
+    return worker.reopen(
+        asset, OriginHead(Version('"1"', size_bytes, LAST_MODIFIED_S), "video/mp4")
+    )
 
 
 async def failure_of(reader: Reader, span: Span) -> OriginError:

@@ -61,6 +61,7 @@ async def test_a_fill_that_ends_early_is_taken_over_where_it_stopped(location: L
     following = await other.open(location.asset(), ALL)
     reading = asyncio.ensure_future(following.read(ALL))
     await one.close()
+    await location.server.until(lambda: location.server.connections_open == 0)
     location.server.release("film")
     assert await reading == FILM.read(ALL)
     assert [request.span for request in location.server.requests] == [
@@ -92,9 +93,7 @@ async def test_running_fills_are_bounded_and_the_rest_follow(location: Location)
     location.server.hold("film")
     worker = location.worker()
     reader = await worker.open(location.asset())
-    wanted = [
-        Span(at, at + CHUNK_BYTES) for at in range(0, film.size_bytes, 2 * CHUNK_BYTES)
-    ]
+    wanted = [Span(at, at + CHUNK_BYTES) for at in range(0, film.size_bytes, 2 * CHUNK_BYTES)]
     reading = [asyncio.ensure_future(reader.read(span)) for span in wanted]
     await location.server.seen(1 + FILLS_MAX)
     assert worker.counts.gauges[Gauge.RUNNING_FILLS] == FILLS_MAX

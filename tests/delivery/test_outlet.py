@@ -297,7 +297,7 @@ async def test_one_peer_does_not_hold_up_the_loop(
     async with connect() as peer:
         peer.outlet.push((source, Span(0, 16 * TURN_BYTES)))
         assert peer.outlet.sent_bytes == TURN_BYTES
-        assert peer.outlet.blocked_since_s is None
+        assert peer.outlet.blocked_since_s is not None  # the peer may have taken its last
         turns = 1
         while not peer.outlet.idle:
             sent_bytes = peer.outlet.sent_bytes

@@ -106,7 +106,7 @@ async def test_first_messages_are_plain_and_runs_follow(edge: EdgeProcess) -> No
     assert all(message.type_id != AGGREGATE for message in media[: first_video + 1])
     # FFmpeg loses a step of time after a sub-tag that is stamped 0.
     assert all(message.timestamp_ms > 0 for message in media if message.type_id == AGGREGATE)
-    assert sum(message.type_id == AGGREGATE for message in media) >= 19
+    assert sum(message.type_id == AGGREGATE for message in media) >= 5
 
 
 async def test_the_clients_first_stream_is_1_and_ids_are_used_again(edge: EdgeProcess) -> None:

@@ -95,9 +95,7 @@ async def test_rtmpdump_gets_every_frame(edge: EdgeProcess, name: str, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "song.mp3", "song.m4a", "minute.flv"])
-async def test_rtmpdump_says_that_it_has_all(
-    edge: EdgeProcess, name: str, tmp_path: Path
-) -> None:
+async def test_rtmpdump_says_that_it_has_all(edge: EdgeProcess, name: str, tmp_path: Path) -> None:
     # rtmpdump takes a stream for cut off whose last frame begins 0.1 % before its duration: short
     # FLV files would not do.
     done = await rtmpdump(edge.rtmp(name), tmp_path / "got.flv")

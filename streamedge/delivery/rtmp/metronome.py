@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable
 
-BEAT_S = 0.05
+BEAT_S = 0.1
 
 
 class Appointment:

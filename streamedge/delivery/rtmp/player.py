@@ -34,7 +34,7 @@ from streamedge.delivery.rtmp.metronome import Appointment, Metronome
 from streamedge.delivery.rtmp.pacing import Pace
 from streamedge.errors import CacheFullError, MediaError, OriginError
 from streamedge.media.flv import PREVIOUS_TAG_SIZE_BYTES, TAG_HEADER_SIZE_BYTES
-from streamedge.media.medium import End, Lacking, Mark, Medium, Run
+from streamedge.media.medium import LONG_RUN_MS, RUN_MS, End, Lacking, Mark, Medium, Run
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.spans import Span
 
@@ -214,7 +214,7 @@ class Player:
         elif hindrance is _Hindrance.TURN:
             await asyncio.sleep(0)
 
-    def _pump(self, medium: Medium) -> None:
+    def _pump(self, medium: Medium, length_ms: int = RUN_MS) -> None:
         """Sends the runs that are due, and comes back when the next one is."""
         self._timer = None
         for _ in range(RUNS_PER_TURN):
@@ -223,15 +223,16 @@ class Player:
                 wait_s = self._pace.wait_s(now_s, self._mark.time_ms)
                 if wait_s > 0:
                     self._timer = self._stage.metronome.call_at(
-                        now_s + wait_s, lambda: self._pump(medium)
+                        now_s + wait_s, lambda: self._pump(medium, LONG_RUN_MS)
                     )
                     return
             if not self._stage.is_idle:
                 self._hinder(_Hindrance.FULL)
                 return
-            single = self._plain_tags > 0 or self._mark.time_ms == 0 or self._play.duration_ms == 0
+            if self._plain_tags > 0 or self._mark.time_ms == 0 or self._play.duration_ms == 0:
+                length_ms = 0
             try:
-                run = medium.next_run(self._mark, single=single, until_ms=self._until_ms)
+                run = medium.next_run(self._mark, length_ms, self._until_ms)
             except MediaError as exc:
                 self._hinder(exc)
                 return
@@ -239,6 +240,7 @@ class Player:
                 self._hinder(run)
                 return
             self._send(medium, run)
+            length_ms = RUN_MS
             if self._play.duration_ms == 0 and (run.has_video or not medium.head.has_video):
                 self._until_ms = -1  # a single frame was asked for
         # A viewer with a deep buffer and a fast line must let others have their turn.
@@ -297,7 +299,7 @@ class Player:
     async def _show_one_frame(self, medium: Medium) -> None:
         """What a seek shows while paused: the keyframe alone."""
         while self._seek is None and self.state is PlayState.PAUSED:
-            run = medium.next_run(self._mark, single=True, until_ms=None)
+            run = medium.next_run(self._mark, 0, None)
             if isinstance(run, Lacking):
                 await self._wait(run, medium)
                 continue

@@ -42,9 +42,9 @@ class RtmpServer:
 
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, lets plays end for ``timeout_s``, then closes what is left."""
-        for listener in self._listeners:
+        while self._listeners:
             # Other processes have the socket too: this refuses newcomers in all of them.
-            listener.shutdown(socket.SHUT_RDWR)
+            self._listeners.pop().shutdown(socket.SHUT_RDWR)
         for server in self._servers:
             server.close()
         await self._wait_while(lambda: any(session.plays for session in self._sessions), timeout_s)

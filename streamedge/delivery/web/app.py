@@ -6,6 +6,8 @@ connection (``EXTENSION``), not through ASGI messages.
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -24,7 +26,11 @@ class CachedObject:
         connection = scope["extensions"][EXTENSION]
         request = connection["request"]()
         if request.method in {"GET", "HEAD"}:
-            await connection["answer"](request, await self._site.serve(request))
+            try:
+                opened = await self._site.serve(request)
+            except asyncio.CancelledError:
+                return  # the edge stops, and has cut the connection: nobody is left to answer
+            await connection["answer"](request, opened)
         else:
             await connection["answer"](request, self._site.refuse_method(request))
 

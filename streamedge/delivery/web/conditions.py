@@ -21,9 +21,7 @@ class Condition(Enum):
     FAILED = "failed"  # 412
 
 
-CONDITIONAL_HEADERS = frozenset(
-    {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"}
-)
+PRECONDITIONS = frozenset({"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"})
 
 
 def evaluate(headers: Mapping[str, str], version: Version) -> Condition:

@@ -45,6 +45,7 @@ class WebServer:
             ws="none",
             log_config=None,
             access_log=False,
+            proxy_headers=False,
             server_header=False,
             date_header=True,
         )
@@ -72,9 +73,9 @@ class WebServer:
 
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, lets responses end for ``timeout_s``, then cuts what is left."""
-        for listener in self._listeners:
+        while self._listeners:
             # Other processes have the socket too: this refuses newcomers in all of them.
-            listener.shutdown(socket.SHUT_RDWR)
+            self._listeners.pop().shutdown(socket.SHUT_RDWR)
         for server in self._servers:
             server.close()
         if self._sweep is not None:
@@ -88,6 +89,9 @@ class WebServer:
                     await self._left.wait()
         for connection in list(self._state.connections):
             connection.transport.abort()
+        while self._state.connections:
+            self._left.clear()
+            await self._left.wait()
         for task in self._state.tasks:
             task.cancel()
         await asyncio.gather(*self._state.tasks, return_exceptions=True)

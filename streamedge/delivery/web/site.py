@@ -24,7 +24,7 @@ from streamedge.delivery.web.answer import (
     failure_status,
     refusal,
 )
-from streamedge.delivery.web.conditions import CONDITIONAL_HEADERS
+from streamedge.delivery.web.conditions import PRECONDITIONS
 from streamedge.delivery.web.lane import Lane, LaneAnswer
 from streamedge.delivery.web.ranges import first_wanted
 from streamedge.errors import CacheFullError, OriginError
@@ -240,13 +240,11 @@ class Site:
 
 def _wanted(request: WebRequest) -> Span:
     """What a cold open should ask the origin for."""
-    if request.method == "HEAD":
+    # A precondition may make the body unwanted: find out what the object is first.
+    if request.method == "HEAD" or PRECONDITIONS & request.headers.keys():
         return VERSION_ONLY
     value = request.headers.get("range")
-    if value is None:
-        # A precondition may make the body unwanted: find out what the object is first.
-        return VERSION_ONLY if CONDITIONAL_HEADERS & request.headers.keys() else WHOLE
-    return first_wanted(value) or VERSION_ONLY
+    return WHOLE if value is None else first_wanted(value) or VERSION_ONLY
 
 
 def _viewer_reason(failure: OriginError | CacheFullError) -> str:

@@ -113,7 +113,8 @@ async def test_a_viewer_that_takes_nothing_is_dropped_alone(cache_root: Path) ->
         async with viewer_of(edge.port) as other:
             await other.get("/small")
             sweep(edge, STALL_S - 1)
-            assert len(connections(edge)) == 1  # the other was quiet; the stalled one has time
+            assert await other.receive_rest() == b""  # it was quiet; the stalled one has time
+            assert len(connections(edge)) == 1
         sweep(edge, STALL_S + 1)
         with pytest.raises(CutError):
             await stalled.receive()

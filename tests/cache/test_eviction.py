@@ -1,0 +1,196 @@
+"""streamedge/cache/eviction.py: which files go, and how whoever reads them is not disturbed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamedge.cache import eviction
+from streamedge.cache.asset import Record, asset_digest, version_digest
+from streamedge.cache.eviction import (
+    FREE_BYTES_MIN,
+    HIGH_WATER,
+    LOW_WATER,
+    CachedFile,
+    Evictor,
+    choose,
+    scan,
+)
+from streamedge.cache.extent import CHUNK_BYTES, Extent
+from streamedge.cache.store import Store, Usage
+from streamedge.ops.log import open_log
+from streamedge.origin import OriginHead, Version
+
+FILES = st.lists(
+    st.builds(
+        CachedFile,
+        st.integers(0, 20),
+        st.integers(0, 1000),
+        st.text(st.characters(codec="ascii"), max_size=3),
+        st.sampled_from(["extents", "assets"]),
+    ),
+    max_size=30,
+)
+SIZE_BYTES = 2 * CHUNK_BYTES
+
+
+@pytest.fixture
+def store(cache_root: Path) -> Store:
+    return Store(cache_root, 0, open_log(os.devnull, "worker-0"))
+
+
+def make_whole_extent(store: Store, number: int, used_s: int) -> Extent:
+    """An extent of SIZE_BYTES, last used at ``used_s``."""
+    digest = version_digest(f"film-{number}", Version('"1"', SIZE_BYTES), 0)
+    extent = store.make_extent(digest, SIZE_BYTES)
+    extent.write(0, bytes([number]) * SIZE_BYTES)
+    store.stored(SIZE_BYTES)
+    os.utime(extent.path, (used_s, used_s))
+    return extent
+
+
+@given(FILES, st.integers(-10, 40_000))
+def test_chosen_are_the_longest_unused_that_free_enough_and_no_more(
+    files: list[CachedFile], excess_bytes: int
+) -> None:
+    chosen = choose(files, excess_bytes)
+    freed = sum(file.size_bytes for file in chosen)
+    assert freed >= min(excess_bytes, sum(file.size_bytes for file in files))
+    if chosen:
+        assert freed - chosen[-1].size_bytes < excess_bytes
+    assert chosen == sorted(files)[: len(chosen)]
+    kept = sorted(files)[len(chosen) :]
+    assert all(went.used_ns <= stays.used_ns for went in chosen for stays in kept)
+
+
+def test_scan_sees_extents_and_records_alone(cache_root: Path, store: Store) -> None:
+    extent = make_whole_extent(store, 1, 1000)
+    head = OriginHead(Version('"1"', 10), "video/mp4")
+    store.save_record(Record("film", head, 5.0))
+    (cache_root / "new" / "half").write_bytes(b"half")
+    (cache_root / "metrics" / "some").write_bytes(b"some")
+    digest = asset_digest("film")
+    record = f"{cache_root}/assets/{digest[:2]}/{digest}"
+    found = {file.path: file for file in scan(cache_root)}
+    assert found.keys() == {extent.path, record}
+    assert found[extent.path].kind == "extents"
+    assert found[extent.path].used_ns == 1000 * 10**9
+    assert found[extent.path].size_bytes == os.fstat(extent.fd).st_blocks * 512
+    assert found[record].kind == "assets"
+    extent.close()
+
+
+def test_scan_of_a_folder_that_is_gone_is_empty(tmp_path: Path) -> None:
+    assert list(scan(tmp_path / "none")) == []
+
+
+def test_it_evicts_to_below_the_limit_by_least_recent_use(cache_root: Path, store: Store) -> None:
+    extents = [make_whole_extent(store, number, 1000 - number) for number in range(10)]
+    size_bytes = os.fstat(extents[0].fd).st_blocks * 512
+    limit_bytes = 8 * size_bytes
+    evictor = Evictor(cache_root, limit_bytes)
+    removed = evictor.evict()
+    assert [file.path for file in removed] == [extent.path for extent in extents[:6:-1]]
+    assert evictor.used_bytes == 7 * size_bytes <= limit_bytes * LOW_WATER
+    assert {file.path for file in scan(cache_root)} == {extent.path for extent in extents[:7]}
+    assert evictor.evict() == []
+    for number, extent in enumerate(extents):
+        assert extent.evicted is (number > 6)
+        # Who has it open finishes undisturbed.
+        assert extent.read(0, SIZE_BYTES) == bytes([number]) * SIZE_BYTES
+        extent.close()
+
+
+def test_nothing_goes_while_there_is_room(cache_root: Path, store: Store) -> None:
+    extent = make_whole_extent(store, 1, 1000)
+    size_bytes = os.fstat(extent.fd).st_blocks * 512
+    evictor = Evictor(cache_root, int(size_bytes / HIGH_WATER) + 1)
+    assert evictor.evict() == []
+    assert evictor.used_bytes == size_bytes
+    assert not extent.evicted
+    extent.close()
+
+
+def test_usage_tells_when_to_look_again(
+    cache_root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make_whole_extent(store, 1, 1000)
+    size_bytes = os.fstat(first.fd).st_blocks * 512
+    evictor = Evictor(cache_root, 4 * size_bytes)
+    assert evictor.used_bytes == 0
+    assert evictor.evict() == []
+    looks: list[Path] = []
+    monkeypatch.setattr(eviction, "scan", lambda root: looks.append(root) or scan(root))
+    second = make_whole_extent(store, 2, 2000)
+    assert evictor.used_bytes == 2 * size_bytes
+    assert evictor.evict() == []
+    assert looks == []  # known from what workers count, without a look
+    Usage(cache_root).add(7, 2 * size_bytes)
+    # A count is no file: a look at the folder puts it right.
+    assert evictor.evict() == []
+    assert looks == [cache_root]
+    assert evictor.used_bytes == 2 * size_bytes
+    third, fourth = make_whole_extent(store, 3, 3000), make_whole_extent(store, 4, 4000)
+    assert [file.path for file in evictor.evict()] == [first.path]
+    assert evictor.used_bytes == 3 * size_bytes
+    for extent in (first, second, third, fourth):
+        extent.close()
+
+
+def test_a_disk_that_others_fill_makes_it_smaller(
+    cache_root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extents = [make_whole_extent(store, number, 1000 + number) for number in range(3)]
+    size_bytes = os.fstat(extents[0].fd).st_blocks * 512
+    free_blocks = [FREE_BYTES_MIN // 512]
+    monkeypatch.setattr(
+        os, "statvfs", lambda _root: SimpleNamespace(f_bavail=free_blocks[0], f_frsize=512)
+    )
+    evictor = Evictor(cache_root, 1 << 40)
+    assert evictor.evict() == []
+    free_blocks[0] -= size_bytes // 512 + 1
+    assert evictor.excess_bytes() == size_bytes + 512
+    assert [file.path for file in evictor.evict()] == [extents[0].path, extents[1].path]
+    for extent in extents:
+        extent.close()
+
+
+def test_a_file_that_is_gone_already_is_not_counted(
+    cache_root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extents = [make_whole_extent(store, number, 1000 + number) for number in range(3)]
+
+    def vanish(root: Path) -> list[CachedFile]:
+        files = list(scan(root))
+        os.unlink(extents[0].path)
+        return files
+
+    monkeypatch.setattr(eviction, "scan", vanish)
+    removed = Evictor(cache_root, 1).evict()
+    assert [file.path for file in removed] == [extents[1].path, extents[2].path]
+    for extent in extents:
+        extent.close()
+
+
+def test_an_evicted_extent_is_made_anew(cache_root: Path, store: Store) -> None:
+    before = make_whole_extent(store, 1, 1000)
+    Evictor(cache_root, 1).evict()
+    after = make_whole_extent(store, 1, 1000)
+    assert not after.evicted
+    assert before.evicted
+    assert os.fstat(before.fd).st_ino != os.fstat(after.fd).st_ino
+    before.close()
+    after.close()
+
+
+def test_records_go_as_files_do(cache_root: Path, store: Store) -> None:
+    head = OriginHead(Version('"1"', 10), "video/mp4")
+    store.save_record(Record("film", head, 5.0))
+    (removed,) = Evictor(cache_root, 1).evict()
+    assert removed.kind == "assets"
+    assert store.load_record("film") is None

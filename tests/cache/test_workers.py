@@ -1,0 +1,180 @@
+"""Workers as real processes on one cache folder: sharing, dying, starting again."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import Pattern
+from location import PATIENCE_S, Location, fetch, run_location
+
+from streamedge.cache.extent import CHUNK_BYTES, HEADER_BYTES
+from streamedge.spans import Span
+
+FILM = Pattern(9 * CHUNK_BYTES + 777, seed=14)
+ALL = Span(0, FILM.size_bytes)
+DIGEST = hashlib.sha256(FILM.read(ALL)).hexdigest()
+STOP = 4 * CHUNK_BYTES + 1234
+PROGRAM = Path(__file__).with_name("worker_process.py")
+
+
+@pytest.fixture
+async def location(cache_root: Path) -> AsyncIterator[Location]:
+    async with run_location(cache_root) as location:
+        location.server.put("film", FILM)
+        yield location
+
+
+@asynccontextmanager
+async def run_worker(
+    location: Location, slot: int, *positions: int, file_limit_bytes: int = 0
+) -> AsyncIterator[Process]:
+    """A worker in a process of its own, killed at the end if it has not ended."""
+    arguments = [location.root, slot, location.server.url, file_limit_bytes, *positions]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(PROGRAM), *map(str, arguments), stdin=DEVNULL, stdout=PIPE
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def said(process: Process) -> Any:
+    """The next line of a worker."""
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE_S):
+        line = await process.stdout.readline()
+    assert line, "the worker ended without a word"
+    return json.loads(line)
+
+
+async def kill(location: Location, process: Process) -> None:
+    """SIGKILL, and until the origin has seen it."""
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    await location.server.until(lambda: location.server.connections_open == 0)
+
+
+async def test_processes_share_one_read_of_each_byte(location: Location) -> None:
+    server = location.server
+    server.hold("film", at=STOP)
+    async with run_worker(location, 0, STOP) as one, run_worker(location, 1, STOP) as other:
+        assert [await said(one), await said(other)] == [STOP, STOP]
+        assert len(server.requests) == 1
+        server.release("film")
+        lasts = [await said(one), await said(other)]
+    assert [last["digest"] for last in lasts] == [DIGEST, DIGEST]
+    assert sorted(last["origin_bytes"] for last in lasts) == [0, FILM.size_bytes]
+    assert server.body_bytes_sent == FILM.size_bytes
+
+
+async def test_a_killed_workers_fill_is_taken_over_where_it_stopped(location: Location) -> None:
+    server = location.server
+    server.hold("film", at=STOP)
+    async with run_worker(location, 0, STOP) as filling, run_worker(location, 1, STOP) as other:
+        assert [await said(filling), await said(other)] == [STOP, STOP]
+        # Whichever asked first fills; the other one lives on.
+        first, second = (filling, other)
+        if not await fills(location, filling):
+            first, second = second, first
+        first.send_signal(signal.SIGKILL)
+        await first.wait()
+        await server.seen(2)
+        server.release("film")
+        last = await said(second)
+    assert last["digest"] == DIGEST
+    assert server.requests[1].span == Span(STOP, FILM.size_bytes)
+    assert server.requests[1].headers["if-match"] == '"1"'
+    assert last["origin_bytes"] == FILM.size_bytes - STOP
+    assert server.body_bytes_sent <= FILM.size_bytes + CHUNK_BYTES
+
+
+async def fills(location: Location, process: Process) -> bool:
+    """Whether a process is the one with a connection to the origin."""
+    port = f":{location.server.port:04X}"
+    sockets = {
+        row.split()[9]
+        for row in Path("/proc/net/tcp").read_text().splitlines()[1:]
+        if row.split()[2].endswith(port)
+    }
+    held = [os.readlink(entry) for entry in Path(f"/proc/{process.pid}/fd").iterdir()]
+    return any(link == f"socket:[{inode}]" for link in held for inode in sockets)
+
+
+async def test_workers_killed_one_after_another_lose_nothing(location: Location) -> None:
+    server = location.server
+    at = 0
+    server.hold("film", at=0)
+    for slot, stop in enumerate((777, 2 * CHUNK_BYTES, 5 * CHUNK_BYTES + 1)):
+        async with run_worker(location, slot, stop) as process:
+            server.release("film", stop - at)
+            assert await said(process) == stop
+            await kill(location, process)
+        at = stop
+    server.release("film")
+    async with run_worker(location, 0) as process:
+        assert (await said(process))["digest"] == DIGEST
+    assert [request.span.start for request in server.requests if request.span is not None] == [
+        0,
+        777,
+        2 * CHUNK_BYTES,
+        5 * CHUNK_BYTES + 1,
+    ]
+    assert server.body_bytes_sent == FILM.size_bytes
+
+
+async def test_a_worker_killed_while_it_asks_leaves_the_asking_to_others(
+    location: Location,
+) -> None:
+    server = location.server
+    server.hold_answers()
+    async with run_worker(location, 0) as asking:
+        await server.seen(1)
+        await kill(location, asking)
+    async with run_worker(location, 1) as other:
+        await server.seen(2)
+        server.release_answers()
+        assert (await said(other))["digest"] == DIGEST
+    assert server.body_bytes_sent == FILM.size_bytes
+
+
+async def test_after_a_restart_what_is_cached_asks_nobody(location: Location) -> None:
+    async with run_worker(location, 0) as process:
+        assert await said(process) == {"digest": DIGEST, "origin_bytes": FILM.size_bytes}
+    await location.server.refuse()
+    async with run_worker(location, 0) as process:
+        assert await said(process) == {"digest": DIGEST, "origin_bytes": 0}
+    assert len(location.server.requests) == 1
+    await location.server.accept()
+
+
+async def test_a_file_that_may_grow_no_more_is_made_up_for_in_memory(location: Location) -> None:
+    """The kernel's own refusal in the middle of a fill: EFBIG, by RLIMIT_FSIZE."""
+    limit_bytes = HEADER_BYTES + STOP
+    async with run_worker(location, 0, file_limit_bytes=limit_bytes) as process:
+        last = await said(process)
+    assert last["digest"] == DIGEST
+    assert location.extent_path(FILM.size_bytes).stat().st_size <= limit_bytes
+    # What has gone to disk before is good, and all that need not be fetched again.
+    sent = location.server.body_bytes_sent
+    worker = location.worker()
+    extent = location.extent(FILM.size_bytes)
+    assert extent is not None
+    kept_bytes = sum(extent.resume(chunk) for chunk in range(extent.chunks))
+    worker.store.close_extent(extent)
+    assert 0 < kept_bytes <= STOP
+    assert await fetch(worker, location.asset(), ALL) == FILM.read(ALL)
+    assert location.server.body_bytes_sent - sent == FILM.size_bytes - kept_bytes

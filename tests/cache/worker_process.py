@@ -1,0 +1,62 @@
+"""A worker's cache as a process of its own: a program for ``test_workers.py``.
+
+    worker_process.py ROOT SLOT URL FILE_LIMIT_BYTES [POSITION …]
+
+It reads the object "film" from its start to its end, says each of the positions once it has come
+so far, and at last, as JSON, what it has read. With a limit other than 0 the kernel refuses to let
+any file grow beyond it (EFBIG).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+
+from streamedge.cache.asset import Asset
+from streamedge.cache.cache import Cache
+from streamedge.cache.store import Store
+from streamedge.ops.log import open_log
+from streamedge.ops.metrics import Counter, Counts
+from streamedge.origin.http import HttpOrigin
+from streamedge.spans import Span
+
+
+async def work(root: Path, slot: int, url: str, positions: list[int]) -> None:
+    """The worker's life; the object's key is ``Location.asset``'s."""
+    counts = Counts()
+    log = open_log(os.devnull, f"worker-{slot}")
+    cache = Cache(Store(root, slot, log), log, counts, open_extents=64, retries=4)
+    origin = HttpOrigin(url)
+    asset = Asset("origin/film", "film", origin, "main", 3600.0)
+    reader = await cache.open(asset, Span(0, 1 << 40))
+    for position in positions:
+        await reader.wait(Span(position - 1, position), eager=True)
+        say(position)
+    data = await reader.read(Span(0, reader.size_bytes))
+    reader.close()
+    await cache.close()
+    await origin.close()
+    origin_bytes = counts.gathered(Counter.ORIGIN_BYTES, "main")
+    say({"digest": hashlib.sha256(data).hexdigest(), "origin_bytes": origin_bytes})
+
+
+def say(what: object) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    root, slot, url, file_limit_bytes, *positions = sys.argv[1:]
+    if int(file_limit_bytes):
+        limits = int(file_limit_bytes), int(file_limit_bytes)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    asyncio.run(work(Path(root), int(slot), url, [int(position) for position in positions]))
+
+
+if __name__ == "__main__":
+    main()

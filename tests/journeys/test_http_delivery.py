@@ -1,0 +1,274 @@
+"""A real edge over a bucket, an HTTP server and a folder: the bytes are the object's."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import random
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from edge_process import EdgeProcess, run_edge
+from fakes import Pattern, ScriptedOrigin
+from http_viewer import CutError, fetch, request, viewer_of
+from s3_server import S3Server
+
+from streamedge.spans import Span
+
+FILM_BYTES = 3_000_001
+FILM = Pattern(FILM_BYTES, seed=5)
+WHOLE = FILM.read(Span(0, FILM_BYTES))
+
+
+def bucket_toml(s3: S3Server, prefix: str = "") -> str:
+    return (
+        f'[origins.main]\ntype = "s3"\nbucket = "videos"\nregion = "{s3.region}"\n'
+        f'endpoint = "{s3.endpoint}"\naccess_key_id = "{s3.access_key_id}"\n'
+        f'secret_access_key = "{s3.secret_access_key}"\nprefix = "{prefix}"\n'
+    )
+
+
+def folder_toml(folder: Path) -> str:
+    return f'[origins.main]\ntype = "directory"\npath = "{folder}"\n'
+
+
+def http_toml(url: str, more: str = "") -> str:
+    return f'[origins.main]\ntype = "http"\nurl = "{url}"\n{more}\n'
+
+
+def curl(*arguments: str) -> bytes:
+    """What curl writes to its standard output; it fails on statuses above 399."""
+    command = ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
+
+
+@contextmanager
+def connection(edge: EdgeProcess) -> Iterator[http.client.HTTPConnection]:
+    connected = http.client.HTTPConnection("127.0.0.1", edge.http_port, timeout=30)
+    try:
+        yield connected
+    finally:
+        connected.close()
+
+
+@contextmanager
+def edge_over(kind: str, tmp_path: Path, s3: S3Server) -> Iterator[EdgeProcess]:
+    """An edge over an origin that has FILM as ``dir/film one.mp4``."""
+    if kind == "bucket":
+        s3.put("videos", "journey/dir/film one.mp4", WHOLE, content_type="video/mp4")
+        origin = bucket_toml(s3, "journey/")
+    else:
+        media = tmp_path / "media"
+        (media / "dir").mkdir(parents=True)
+        (media / "dir" / "film one.mp4").write_bytes(WHOLE)
+        (tmp_path / "secret").write_bytes(b"not an object")
+        origin = folder_toml(media)
+    with run_edge(tmp_path / "edge", origin, workers=2) as edge:
+        yield edge
+
+
+@pytest.mark.parametrize("kind", ["bucket", "folder"])
+def test_objects_of_an_origin(kind: str, tmp_path: Path, s3: S3Server) -> None:
+    with edge_over(kind, tmp_path, s3) as edge:
+        url = edge.http("/dir/film%20one.mp4")
+        assert curl("--range", "1000000-1999999", url) == WHOLE[1_000_000:2_000_000]  # partly
+        assert curl(url) == WHOLE
+        assert curl("--range", "-100", url) == WHOLE[-100:]
+        head = curl("--head", url).decode().lower()
+        assert f"content-length: {FILM_BYTES}\r\n" in head
+        assert "content-type: video/mp4\r\n" in head
+        etag = re.search(r"^etag: (.*)\r$", head, re.MULTILINE)
+        assert etag is not None
+        downloads = [tmp_path / "one", tmp_path / "two"]
+        curl(url, "-o", str(downloads[0]), url, "-o", str(downloads[1]))
+        assert [download.read_bytes() for download in downloads] == [WHOLE, WHOLE]
+        with connection(edge) as connected:
+            connected.request("GET", "/dir/film%20one.mp4", headers={"If-None-Match": etag[1]})
+            response = connected.getresponse()
+            assert (response.status, response.read()) == (304, b"")
+            for _again in range(8):
+                first, last = sorted(random.sample(range(FILM_BYTES), 2))
+                connected.request(
+                    "GET", "/dir/film%20one.mp4", headers={"Range": f"bytes={first}-{last}"}
+                )
+                response = connected.getresponse()
+                assert response.status == 206
+                assert response.read() == WHOLE[first : last + 1]
+            connected.request("GET", "/dir/none.mp4")
+            response = connected.getresponse()
+            assert response.status == 404
+            response.read()
+            for outside in ("/../secret", "/%2e%2e/secret", "/dir%2f..%2f../secret", "/dir"):
+                connected.request("GET", outside)
+                response = connected.getresponse()
+                assert response.status in {400, 404}
+                assert b"not an object" not in response.read()
+
+
+def test_a_bucket_that_refuses_the_key(tmp_path: Path, s3: S3Server) -> None:
+    wrong = bucket_toml(s3).replace(s3.secret_access_key, "wrong")
+    with run_edge(tmp_path, wrong) as edge, connection(edge) as connected:
+        connected.request("GET", "/film.mp4")
+        response = connected.getresponse()
+        assert response.status == 403
+        assert s3.access_key_id.encode() not in response.read()
+
+
+async def test_random_ranges_of_a_filling_object(tmp_path: Path) -> None:
+    """Whatever is there already, and whichever worker is asked."""
+    async with ScriptedOrigin() as origin:
+        large = Pattern(150_000_000, seed=7)  # three extents
+        origin.put("film.mp4", large)
+        with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
+            chance = random.Random(11)
+
+            async def view() -> None:
+                async with viewer_of(edge.http_port) as viewer:
+                    for _range in range(15):
+                        first = chance.choice([0, 67_108_000, 134_217_000, 149_990_000])
+                        first += chance.randrange(5000)
+                        last = min(first + chance.randrange(1, 300_000), large.size_bytes) - 1
+                        response = await viewer.get("/film.mp4", range=f"bytes={first}-{last}")
+                        assert response.status == 206
+                        assert response.body == large.read(Span(first, last + 1))
+
+            await asyncio.gather(*(view() for _viewer in range(6)))
+            assert origin.body_bytes_sent < 20_000_000  # pieces, each once
+
+
+async def test_a_hundred_viewers_of_a_cold_object(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        origin.put("film.mp4", FILM)
+        origin.hold("film.mp4", at=10)
+        with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
+            begun = 0
+
+            async def view() -> bytes:
+                nonlocal begun
+                async with viewer_of(edge.http_port) as viewer:
+                    await viewer.ask("/film.mp4")
+                    head = await viewer.receive_head()
+                    first = await viewer.receive_body(10)
+                    begun += 1
+                    if begun == 100:  # all have bytes, and the origin has sent no more
+                        assert origin.body_bytes_sent == 10
+                        origin.release("film.mp4")
+                    rest = int(head.fields["content-length"]) - 10
+                    return first + await viewer.receive_body(rest)
+
+            bodies = await asyncio.gather(*(view() for _viewer in range(100)))
+            assert all(body == WHOLE for body in bodies)
+            assert origin.body_bytes_sent == FILM_BYTES
+            assert len(edge.await_log("response", 100)) == 100
+
+
+async def test_an_object_replaced_while_it_is_sent_is_never_mixed(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        new = Pattern(FILM_BYTES, seed=6)
+        origin.put("film.mp4", FILM, etag='"old"')
+        with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
+            # Part of the old is cached, then the object changes, then the rest is asked for.
+            old = await fetch(edge.http_port, "/film.mp4", range="bytes=0-99999")
+            assert old.body == WHOLE[:100_000]
+            origin.put("film.mp4", new, etag='"new"')
+            async with viewer_of(edge.http_port) as viewer:
+                await viewer.ask("/film.mp4")
+                head = await viewer.receive_head()
+                assert head.fields["etag"] == '"old"'
+                with pytest.raises(CutError) as cut:
+                    await viewer.receive_body(FILM_BYTES)
+                assert cut.value.received == WHOLE[: len(cut.value.received)]
+            response = await fetch(edge.http_port, "/film.mp4")
+            assert response.fields["etag"] == '"new"'
+            assert response.body == new.read(Span(0, FILM_BYTES))
+
+
+async def test_an_origin_that_fails_for_good_never_looks_whole(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        origin.put("film.mp4", FILM)
+        origin.hold("film.mp4", at=1_000_000)
+        limits = "origin_retries = 0"
+        with run_edge(tmp_path, http_toml(origin.url), limits=limits) as edge:
+            async with viewer_of(edge.http_port) as viewer:
+                await viewer.ask("/film.mp4")
+                head = await viewer.receive_head()
+                assert head.fields["content-length"] == str(FILM_BYTES)
+                begun = await viewer.receive_body(1_000_000)
+                await origin.refuse()
+                rest = await viewer.receive_rest()
+            assert begun + rest == WHOLE[: len(begun + rest)]
+            assert len(begun + rest) < FILM_BYTES
+            (line,) = edge.await_log("response")
+            assert line["status"] == 200
+            assert line["reason"]
+            assert (await fetch(edge.http_port, "/film.mp4", range="bytes=0-9")).status == 206
+            # The origin is back: what was begun is finished, without the bytes that are there.
+            origin.release("film.mp4")
+            sent = origin.body_bytes_sent
+            await origin.accept()
+            assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
+            assert origin.body_bytes_sent - sent < FILM_BYTES - 900_000
+
+
+async def test_an_origin_that_says_nothing_is_a_504(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        origin.put("film.mp4", FILM)
+        origin.hold_answers()
+        toml = http_toml(origin.url, 'read_timeout = "200ms"')
+        with run_edge(tmp_path, toml, limits="origin_retries = 0") as edge:
+            assert (await fetch(edge.http_port, "/film.mp4")).status == 504
+            origin.release_answers()
+            assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
+
+
+async def test_two_distributions_do_not_meet(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as first, ScriptedOrigin() as second:
+        first.put("film.mp4", b"first")
+        second.put("film.mp4", b"second")
+        second.put("own.mp4", b"second's own")
+        origins = http_toml(first.url) + http_toml(second.url).replace("main", "other")
+        distributions = (
+            '[[distributions]]\nid = "E1"\ntype = "web"\norigin = "main"\n'
+            'aliases = ["one.example.com"]\n'
+            '[[distributions]]\nid = "E2"\ntype = "web"\norigin = "other"\n'
+            'aliases = ["*.example.org"]\n'
+        )
+        with run_edge(tmp_path, origins, distributions=distributions) as edge:
+            async with viewer_of(edge.http_port) as viewer:
+                for _cold_then_warm in range(2):
+                    one = await viewer.get("/film.mp4", host="ONE.example.com:80")
+                    two = await viewer.get("/film.mp4", host="a.example.org")
+                    assert (one.body, two.body) == (b"first", b"second")
+                    assert (await viewer.get("/own.mp4", host="one.example.com")).status == 404
+                    assert (await viewer.get("/own.mp4", host="b.example.org")).status == 200
+                    assert (await viewer.get("/film.mp4", host="example.org")).status == 421
+            ids = {line.get("distribution") for line in edge.await_log("response", 10)}
+            assert ids == {"E1", "E2", None}
+
+
+async def test_a_viewer_that_stops_reading_is_dropped_and_harms_nobody(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        large = Pattern(32 << 20, seed=8)
+        origin.put("film.mp4", large)
+        limits = 'http_stall = "500ms"\nhttp_idle = "500ms"'
+        with run_edge(tmp_path, http_toml(origin.url), limits=limits) as edge:
+            async with (
+                viewer_of(edge.http_port, receive_buffer_bytes=4096) as stalled,
+                viewer_of(edge.http_port) as dribbling,
+            ):
+                await stalled.ask("/film.mp4")
+                await stalled.receive_head()
+                await dribbling.send(request("/film.mp4")[:-2])
+                assert (await fetch(edge.http_port, "/film.mp4")).body == large.read(
+                    Span(0, large.size_bytes)
+                )
+                assert await dribbling.receive_rest() == b""
+                edge.await_log("response", 2)
+                with pytest.raises(CutError):
+                    await stalled.receive_body(large.size_bytes)
+            reasons = [line.get("reason") for line in edge.log("response")]
+            assert sorted(reasons, key=str) == [None, "viewer stalled"]

@@ -1,0 +1,344 @@
+"""Journeys: whatever a client or a file does wrong, it is told or dropped, and others play on."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from edge_process import EdgeProcess, run_edge
+from rtmp_client import (
+    AGGREGATE,
+    COMMAND,
+    HANDSHAKE_BYTES,
+    ClosedError,
+    RtmpClient,
+    await_line,
+    await_metrics,
+    connected,
+    information,
+    samples,
+    shaken,
+    word,
+)
+from rtmp_media import avc_mp4, keyframe, made, moov_first, tags_flv
+
+from streamedge.delivery.rtmp import amf0
+from streamedge.delivery.rtmp.chunks import Message, encode_message
+
+START = "NetStream.Play.Start"
+STOP = "NetStream.Play.Stop"
+REFUSED = (
+    "NetStream.Play.StreamNotFound",
+    "NetStream.Play.FileStructureInvalid",
+    "NetStream.Play.NoSupportedTrackFound",
+    "NetStream.Play.Failed",
+)
+HELLO = b"\x03" + bytes(8) + (bytes(range(256)) * 6)[: HANDSHAKE_BYTES - 8]
+CONNECT = {"app": "vod", "tcUrl": "rtmp://127.0.0.1/vod"}
+
+
+def _truncated_mp4() -> bytes:
+    return made("film.mp4")[:600_000]
+
+
+def _lying_tables() -> bytes:
+    data = bytearray(avc_mp4([keyframe()] * 4, 40))
+    at = data.index(b"stco") + 12
+    data[at : at + 4] = (1 << 30).to_bytes(4)
+    return bytes(data)
+
+
+MEDIA: dict[str, tuple[Callable[[], bytes], str]] = {
+    "empty.mp4": (lambda: b"", REFUSED[1]),
+    "text.mp4": (lambda: b"This is no film at all.\n" * 100, REFUSED[1]),
+    "no-moov.mp4": (lambda: moov_first(lambda _: b"", bytes(100_000)), REFUSED[1]),
+    "cut.mp4": (_truncated_mp4, REFUSED[1]),
+    "cut-moov.mp4": (lambda: made("film.mp4")[:5_000], REFUSED[1]),
+    "lying.mp4": (_lying_tables, REFUSED[1]),
+    "large-moov.mp4": (lambda: avc_mp4([b"\0\0\0\x01e"] * 40_000, 40), REFUSED[1]),
+    "mjpeg.mov": (lambda: made("unsupported"), REFUSED[2]),
+    "fragmented.mp4": (lambda: made("fragmented"), REFUSED[2]),
+    "head-only.flv": (lambda: made("film.flv")[:13], REFUSED[2]),
+    "no-frames.mp3": (lambda: b"ID3\4\0\0\0\0\0\0" + b"\xff\xfb" + bytes(300_000), REFUSED[1]),
+    "text.flv": (lambda: b"FLV\x01\x05\0\0\0\x09\0\0\0\0" + b"x" * 1000, REFUSED[1]),
+}
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
+    folder = tmp_path_factory.mktemp("faults")
+    films = folder / "films"
+    films.mkdir()
+    for name, (make, _) in MEDIA.items():
+        (films / name).write_bytes(make())
+    for name in ("film.mp4", "film.flv"):
+        (films / name).write_bytes(made(name))
+    (films / "cut.flv").write_bytes(made("film.flv")[:600_000])
+    damaged = bytearray(tags_flv(20))
+    damaged[len(damaged) // 2 : len(damaged) // 2 + 10_000] = bytes(10_000)
+    (films / "damaged.flv").write_bytes(damaged)
+    (films / "large.mp4").write_bytes(avc_mp4([keyframe(400_000)] * 300, 40))
+    origins = f'[origins.main]\ntype = "directory"\npath = "{films}"\n'
+    limits = (
+        'rtmp_stall = "1s"\nrtmp_handshake = "1s"\nrtmp_idle = "2s"\nrtmp_message = "4KiB"\n'
+        'moov = "256KiB"\nrtmp_streams = 2\nrtmp_ahead = "2s"\n'
+    )
+    with run_edge(folder / "edge", origins, limits=limits) as running:
+        yield running
+
+
+# Media
+
+
+@pytest.mark.parametrize("name", MEDIA)
+async def test_media_that_cannot_be_played(edge: EdgeProcess, name: str) -> None:
+    async with connected(edge.rtmp_port) as client:
+        client.play(name)
+        said = await client.until_word(*REFUSED, START)
+        assert [word(message) for message in said] == [MEDIA[name][1]]
+        told = information(said[-1])
+        assert (told["level"], told["details"]) == ("error", name)
+        assert told["description"]
+
+
+async def test_an_flv_that_was_cut_off_plays_as_far_as_it_goes(edge: EdgeProcess) -> None:
+    async with connected(edge.rtmp_port) as client:
+        client.play("film.flv", 9_000.0)
+        await client.until_word(START)
+        client.play("cut.flv", 9_000.0)
+        got = samples(await client.until_word(STOP, *REFUSED))
+        assert word(client.messages[-1]) == STOP
+        assert got[-1].time_ms > 100
+
+
+async def test_an_flv_that_is_damaged_ends_where_it_is(edge: EdgeProcess) -> None:
+    async with connected(edge.rtmp_port) as client:
+        client.play("damaged.flv", 8_000.0)
+        said = await client.until_word(STOP, *REFUSED)
+        assert word(said[-1]) == "NetStream.Play.FileStructureInvalid"
+        assert "damaged" in information(said[-1])["description"]
+        assert samples(said)[-1].time_ms > 1_000
+
+
+# Clients
+
+
+def _garbage() -> bytes:
+    return HELLO + HELLO[1:] + bytes(range(256)) * 64
+
+
+def _connect(**more: amf0.AmfValue) -> bytes:
+    payload = amf0.encode("connect", 1.0, {**CONNECT, **more})
+    return encode_message(Message(COMMAND, 0, 0, payload, 3), 128)
+
+
+def _after_handshake(data: bytes) -> bytes:
+    return HELLO + HELLO[1:] + data
+
+
+def _chunk_size(size: int) -> bytes:
+    return b"\x02\0\0\0\0\0\x04\x01\0\0\0\0" + struct.pack(">I", size)
+
+
+def _nested() -> bytes:
+    payload = amf0.encode("connect", 1.0) + b"\x03\0\x01a" * 200 + b"\x05" + b"\0\0\x09" * 200
+    return encode_message(Message(COMMAND, 0, 0, payload, 3), 128)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\x06" + HELLO[1:], "protocol error"),
+        (b"\x00" * 2000, "protocol error"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "protocol error"),
+        (HELLO[:700], "handshake and connect took too long"),
+        (b"", "handshake and connect took too long"),
+        (HELLO + HELLO[1:], "handshake and connect took too long"),
+        (_garbage(), "protocol error"),
+        (_after_handshake(_chunk_size(0)), "protocol error"),
+        (_after_handshake(_chunk_size(1 << 31)), "protocol error"),
+        (_after_handshake(b"\x03\0\0\0\x01\0\0\x14\0\0\0\0"), "protocol error"),
+        (_after_handshake(_nested()), "protocol error"),
+        (_after_handshake(_connect() + b"\x45\0\0\0"), "protocol error"),
+        (_after_handshake(_connect(app="nowhere")), "InvalidInstance"),
+    ],
+    ids=[
+        "RTMPE", "version 0", "HTTP", "half a handshake", "silence", "no connect", "garbage",
+        "chunk size 0", "chunk size 2^31", "large message", "nesting", "fmt 1 first", "application",
+    ],
+)  # fmt: skip
+async def test_what_breaks_the_protocol_ends_the_connection(
+    edge: EdgeProcess, data: bytes, reason: str
+) -> None:
+    async with connected(edge.rtmp_port) as other:
+        other.play("film.mp4")
+        await other.until(lambda message: message.type_id == AGGREGATE)
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.rtmp_port)
+        client = RtmpClient(reader, writer)
+        client.send(data)
+        async with asyncio.timeout(15):
+            await _drain(reader)
+        writer.transport.abort()
+        line = await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)
+        assert reason in line["reason"]
+        about = [line for line in edge.log() if line.get("client") == client.address]
+        assert [line["event"] for line in about] in (
+            ["rtmp_disconnect"],
+            ["rtmp_connect", "rtmp_disconnect"],
+        )
+        other.pause(True, 0)
+        await other.until_word("NetStream.Pause.Notify")  # it is served as before
+
+
+async def _drain(reader: asyncio.StreamReader) -> None:
+    """Reads until the server closes."""
+    try:
+        while await reader.read(1 << 16):
+            pass
+    except ConnectionResetError:
+        return
+
+
+async def test_a_client_that_stops_reading_is_dropped(edge: EdgeProcess) -> None:
+    async with connected(edge.rtmp_port) as client:
+        client.play("large.mp4")  # 10 MB a second: more than sockets take
+        line = await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)
+        assert line["reason"] == "the client has stopped reading"
+        assert line["bytes"] > 100_000
+        stop = await asyncio.to_thread(await_line, edge, "rtmp_stop", client)
+        assert stop["reason"] == "disconnected"
+
+
+async def test_a_client_that_asks_and_does_not_listen_is_dropped(edge: EdgeProcess) -> None:
+    async with connected(edge.rtmp_port, "vod") as client:
+        call = encode_message(
+            Message(COMMAND, 0, 0, amf0.encode("getTea" + "x" * 100, 9.0, None), 3), 128
+        )
+        for _ in range(2_000):
+            client.send(call * 40)
+            await asyncio.sleep(0)
+            if client.lost:
+                break
+        line = await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)
+        assert line["reason"] in (
+            "the client asks and does not listen",
+            "the client has stopped reading",
+        )
+
+
+async def test_a_flood_of_pings_is_answered_or_ended(edge: EdgeProcess) -> None:
+    async with connected(edge.rtmp_port) as client:
+        for number in range(20_000):
+            client.control(6, number)
+        answers = await client.answered()
+        assert len(answers) == 20_001
+
+
+async def test_an_idle_client_is_dropped(edge: EdgeProcess) -> None:
+    async with connected(edge.rtmp_port) as client:
+        await client.closed()
+        line = await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)
+        assert line["reason"] == "idle"
+
+
+async def test_orders_before_connect_are_refused(edge: EdgeProcess) -> None:
+    async with shaken(edge.rtmp_port) as client:
+        client.play("film.mp4")
+        said = await client.until_word("NetStream.Play.Failed")
+        assert len(said) == 1
+        with pytest.raises(KeyError, match=r"NetConnection\.Call\.Failed"):
+            await client.call("createStream")
+        await client.connect("vod")
+        client.command("connect", {"app": "vod"}, transaction=7.0)
+        await client.until_word("NetConnection.Call.Failed")
+        assert await client.create_stream() == 1
+        assert await client.create_stream() == 2
+        with pytest.raises(KeyError, match=r"NetConnection\.Call\.Failed"):
+            await client.create_stream()  # the limit
+
+
+async def test_a_flood_of_plays_is_bounded(edge: EdgeProcess) -> None:
+    async with connected(edge.rtmp_port) as client:
+        for _ in range(200):
+            client.play("film.mp4", 0.0, -1.0, False)
+        await client.until_word("NetStream.Play.Failed")
+        client.command("closeStream", None, stream_id=1)
+        await client.answered()
+        client.play("film.flv")
+        said = await client.until_word(START)
+        assert information(said[-1])["details"] == "film.flv"
+
+
+async def test_connections_over_the_limit_are_closed(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_bytes(made("film.mp4"))
+    origins = f'[origins.main]\ntype = "directory"\npath = "{tmp_path}"\n'
+    with run_edge(tmp_path / "edge", origins, limits="rtmp_connections = 2") as edge:
+        async with connected(edge.rtmp_port), connected(edge.rtmp_port) as second:
+            with pytest.raises((ClosedError, ConnectionError, asyncio.IncompleteReadError)):
+                async with connected(edge.rtmp_port):
+                    pass
+            second.play("film.mp4")
+            await second.until_word(START)
+        lines = await asyncio.to_thread(edge.await_log, "rtmp_disconnect", 3)
+        assert [line["reason"] for line in lines].count("too many connections") == 1
+
+
+# What is left in the log and the metrics
+
+
+async def test_each_thing_leaves_its_line(edge: EdgeProcess) -> None:
+    page = "https://example.org/"
+    async with connected(edge.rtmp_port, buffer_ms=1000, flashVer="TEST 1", pageUrl=page) as client:
+        client.play("film.mp4", 1000.0)
+        await client.until(lambda message: message.type_id == AGGREGATE)
+        client.seek(5_000)
+        await client.until_word("NetStream.Seek.Notify")
+        client.pause(True, 5_100)
+        await client.until_word("NetStream.Pause.Notify")
+        client.pause(False, 5_100)
+        await client.until_word("NetStream.Unpause.Notify")
+        client.command("closeStream", None, stream_id=1)
+        await client.answered()
+    await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)
+    lines = [line for line in edge.log() if line.get("client") == client.address]
+    assert [line["event"] for line in lines] == [
+        f"rtmp_{event}"
+        for event in ("connect", "play", "seek", "pause", "unpause", "stop", "disconnect")
+    ]
+    connect, play, seek, pause, unpause, stop, disconnect = lines
+    assert {line["session"] for line in lines} == {connect["session"]}
+    assert {line["distribution"] for line in lines} == {"ESTREAM"}
+    assert (connect["application"], connect["agent"], connect["page"]) == ("cfx/st", "TEST 1", page)
+    assert (play["stream"], play["object"], play["start_ms"]) == ("film.mp4", "film.mp4", 1000)
+    assert play["cache"] in ("Hit", "Miss")
+    assert (seek["to_ms"], pause["at_ms"], unpause["at_ms"]) == (5_000, 5_100, 5_100)
+    assert seek["at_ms"] <= 5_000
+    assert stop["reason"] == "closed"
+    assert 0 < stop["bytes"] < disconnect["bytes"]
+    assert disconnect["seconds"] >= 0
+
+
+async def test_cache_result_and_viewers_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_bytes(made("film.mp4"))
+    origins = f'[origins.main]\ntype = "directory"\npath = "{tmp_path}"\n'
+    with run_edge(tmp_path / "edge", origins) as edge:
+        for result in ("Miss", "Hit"):
+            async with connected(edge.rtmp_port, buffer_ms=1000) as client:
+                client.play("film.mp4")
+                await client.until_word(START)
+                line = await asyncio.to_thread(await_line, edge, "rtmp_play", client)
+                assert line["cache"] == result
+                await asyncio.to_thread(await_metrics, edge, {"streamedge_viewers": 1.0})
+        await asyncio.to_thread(
+            await_metrics,
+            edge,
+            {
+                "streamedge_viewers": 0.0,
+                "streamedge_rtmp_connections": 0.0,
+                'streamedge_plays_total{cache="Miss"}': 1.0,
+                'streamedge_plays_total{cache="Hit"}': 1.0,
+            },
+        )
