@@ -50,6 +50,12 @@ class Viewer:
         self._reader = reader
         self._writer = writer
 
+    @property
+    def name(self) -> str:
+        """This end's address, as the edge's log spells it."""
+        host, port = self._writer.get_extra_info("sockname")[:2]
+        return f"{host}:{port}"
+
     async def send(self, raw: bytes) -> None:
         self._writer.write(raw)
         await self._writer.drain()

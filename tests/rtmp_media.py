@@ -106,7 +106,7 @@ def tags_flv(
 
 
 def keyframe(padded_bytes: int = 0) -> bytes:
-    """The first picture of film.mp4, which decoders accept; filled up to a size (H.264 §7.3.2.7)."""
+    """A picture that decoders accept, filled up to a size (H.264 §7.3.2.7)."""
     with av.open(io.BytesIO(made("film.mp4")), "r") as container:
         picture = bytes(next(container.demux(video=0)))
     if padded_bytes <= len(picture):

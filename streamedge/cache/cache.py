@@ -29,7 +29,7 @@ from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.spans import Span
 
 TICK_S = 0.005
-PATIENT_TICKS = 4  # everybody who waits is looked after each 20 ms
+PATIENT_TICKS = 8  # everybody who waits is looked after each 40 ms
 ASK_AGAIN_TICKS = 10  # chunks that another worker fills are tried for each 50 ms
 TOUCH_INTERVAL_S = 60.0
 VERSION_ONLY = Span(0, 0)  # wanted of an open: what the object is, none of its bytes
@@ -133,10 +133,11 @@ class Cache:
 
     async def close(self) -> None:
         """Ends all fills and closes all files."""
-        running = [*self._tasks, *(task for _finding, task in self._finding.values())]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        while running := [*self._tasks, *(task for _finding, task in self._finding.values())]:
+            await asyncio.sleep(0)  # cancelled before it has begun, a task would let go of nothing
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
         for opened in list(self._versions.values()):
             if opened.idle:
                 self._forget(opened)

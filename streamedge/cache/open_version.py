@@ -67,6 +67,7 @@ class OpenVersion:
 
     __slots__ = (
         "_around",
+        "_elsewhere",
         "_extents",
         "_fills",
         "_memory",
@@ -83,7 +84,8 @@ class OpenVersion:
         self._extents: dict[int, Extent] = {}
         self._memory: dict[int, Extent] = {}
         self._fills: list[Fill] = []
-        self._waiters: list[Waiter] = []
+        self._waiters: dict[Waiter, None] = {}
+        self._elsewhere = Span(0, 0)  # lately found being filled by another worker
         self._readers: set[ReaderPlace] = set()
         self.asset = asset
         self.record = record
@@ -179,13 +181,16 @@ class OpenVersion:
     def demand(self, want: Span, lead_bytes: int = LEAD_BYTES) -> None:
         """Sees to it that ``want`` is on its way, where this worker can."""
         want = want.intersect(Span(0, self.version.size_bytes))
+        if self._elsewhere.start <= want.start < self._elsewhere.end:
+            return  # every reader here wants the same: one look in a while is enough
         while want.size and len(self._fills) < FILLS_MAX:
             span = next_fill(want, self._covered, lead_bytes)
             if span is None:
                 return
             fill = Fill(self, span, self._around.retries)
             if not fill.claim():
-                return  # another worker is at it, or was: the tick will tell
+                self._elsewhere = span  # another worker is at it, or was: the tick will tell
+                return
             self._start(fill)
 
     def adopt(self, read: OriginRead) -> None:
@@ -206,7 +211,7 @@ class OpenVersion:
 
     def add_waiter(self, waiter: Waiter) -> None:
         """Registers a wish; the waiter is called once, never from within this call."""
-        self._waiters.append(waiter)
+        self._waiters[waiter] = None
         self._around.waiting_began(self)
         try:
             self.demand(waiter.want, waiter.lead_bytes)
@@ -215,8 +220,7 @@ class OpenVersion:
 
     def remove_waiter(self, waiter: Waiter) -> None:
         """Takes a wish back; does nothing for one that has been answered."""
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
+        self._waiters.pop(waiter, None)
 
     def tick(self, *, patient: bool, ask_again: bool) -> bool:
         """Wakes whoever can go on; False when nobody waits any more.
@@ -224,6 +228,8 @@ class OpenVersion:
         ``patient``: not only eager waiters. ``ask_again``: look whether chunks that another worker
         was filling have become free to fill here.
         """
+        if ask_again:
+            self._elsewhere = Span(0, 0)
         for waiter in list(self._waiters):
             start = waiter.want.start
             if self.ready(start, start + 1) is not None:
@@ -340,7 +346,7 @@ class OpenVersion:
 
     def _wake(self, waiter: Waiter, failure: Failure | None) -> None:
         if waiter in self._waiters:  # whoever was woken before it may have taken it back
-            self._waiters.remove(waiter)
+            del self._waiters[waiter]
             waiter.woken(failure)
 
     def _covered(self, position: int) -> int:

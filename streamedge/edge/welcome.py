@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import quote
 
 from rich.console import Console
 
@@ -38,9 +39,10 @@ def _lines(config: Config) -> Iterator[str]:
         for name in _examples(config, distribution):
             if isinstance(distribution, RtmpDistributionConfig):
                 application = distribution.application[0]
-                yield f'  ffplay "rtmp://{host}/{application}/{stream_name(name)}"'
+                stream = quote(stream_name(name), safe="/:")
+                yield f'  ffplay "rtmp://{host}/{application}/{stream}"'
             else:
-                yield f"  curl -O http://{host}/{name}"
+                yield f"  curl -O http://{host}/{quote(name)}"
 
 
 def stream_name(name: str) -> str:

@@ -13,9 +13,10 @@ from fakes import Pattern, Turn
 from location import Location, fetch, fills_ended, run_location
 
 from streamedge.cache import cache as cache_module
-from streamedge.cache.cache import VERSION_ONLY, Cache
+from streamedge.cache.cache import TOUCH_INTERVAL_S, VERSION_ONLY, Cache
 from streamedge.cache.eviction import Evictor
 from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES
+from streamedge.cache.open_version import FILLS_MAX
 from streamedge.cache.reader import CacheResult
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.ops.metrics import Gauge
@@ -280,6 +281,16 @@ async def test_peek_answers_for_what_is_open_and_fresh(location: Location) -> No
     assert worker.peek("other", 3600.0, now_s) is None
 
 
+async def test_peek_looks_now_and_then_whether_files_were_evicted(location: Location) -> None:
+    worker = location.worker()
+    await open_result(worker, location)
+    key, now_s = location.asset().key, time.time()
+    assert worker.peek(key, 3600.0, now_s) is not None
+    Evictor(location.root, 1).evict()
+    assert worker.peek(key, 3600.0, now_s + 1) is not None
+    assert worker.peek(key, 3600.0, now_s + TOUCH_INTERVAL_S + 1) is None
+
+
 async def test_what_is_used_is_marked_as_used(location: Location) -> None:
     worker = location.worker()
     reader = await worker.open(location.asset(), FIRST)
@@ -287,7 +298,7 @@ async def test_what_is_used_is_marked_as_used(location: Location) -> None:
     for path in files:
         os.utime(path, (1000, 1000))
     now_s = time.time()
-    for later_s in (0, 1, 61):
+    for later_s in (0, 1, TOUCH_INTERVAL_S + 1):
         assert worker.peek(location.asset().key, 3600.0, now_s + later_s) is not None
         assert [path.stat().st_atime == 1000 for path in files] == [later_s == 1] * 2
         for path in files:
@@ -571,6 +582,35 @@ async def test_close_ends_fills_and_closes_files(location: Location) -> None:
     # What had come is kept.
     assert await fetch(location.worker(), location.asset(), ALL) == FILM.read(ALL)
     assert location.server.requests[1].span == Span(5, FILM.size_bytes)
+
+
+async def test_close_lets_go_of_a_fill_that_has_not_begun(location: Location) -> None:
+    worker = location.worker()
+    reader = await worker.open(location.asset())
+    reader.prefetch(ALL)
+    reader.close()
+    await worker.close()
+    assert worker.counts.gauges[Gauge.RUNNING_FILLS] == 0
+    assert worker.counts.gauges[Gauge.OPEN_EXTENTS] == 0
+    assert await fetch(location.worker(), location.asset(), ALL) == FILM.read(ALL)
+
+
+async def test_close_ends_the_fills_that_waited_for_others_to_end(location: Location) -> None:
+    film = Pattern(2 * (FILLS_MAX + 10) * CHUNK_BYTES, seed=13)
+    location.server.put("film", film)
+    location.server.hold("film")
+    worker = location.worker()
+    reader = await worker.open(location.asset())
+    reading = [
+        asyncio.ensure_future(reader.read(Span(at, at + 1)))
+        for at in range(0, film.size_bytes, 2 * CHUNK_BYTES)
+    ]
+    await location.server.seen(1 + FILLS_MAX)
+    await worker.close()
+    assert worker.counts.gauges[Gauge.RUNNING_FILLS] == 0
+    for result in await asyncio.gather(*reading, return_exceptions=True):
+        assert isinstance(result, OriginError)
+    reader.close()
 
 
 async def test_close_while_the_origin_is_asked(location: Location) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -125,7 +126,12 @@ def test_usage_tells_when_to_look_again(
     assert evictor.used_bytes == 0
     assert evictor.evict() == []
     looks: list[Path] = []
-    monkeypatch.setattr(eviction, "scan", lambda root: looks.append(root) or scan(root))
+
+    def look(root: Path) -> Iterator[CachedFile]:
+        looks.append(root)
+        return scan(root)
+
+    monkeypatch.setattr(eviction, "scan", look)
     second = make_whole_extent(store, 2, 2000)
     assert evictor.used_bytes == 2 * size_bytes
     assert evictor.evict() == []

@@ -391,6 +391,7 @@ def test_an_extent_is_its_model(steps: list[tuple[str, int, int]]) -> None:
                 for chunk in spoiled:
                     valid[chunk] = 0
                 spoiled.clear()
+                assert [extent.valid_bytes(chunk) for chunk in range(4)] == valid
         assert extent.settle() == (sum(valid) == BODY.size_bytes)
         extent.close()
 

@@ -84,7 +84,7 @@ class StubOrigin:
     ) -> OriginRead | None:
         self.asked.append((span, if_match))
         assert span is not None
-        answer = self.script.pop(0) if self.script else [span.size]
+        answer = self.script.pop(0) if self.script else list[int | OriginError]([span.size])
         if isinstance(answer, OriginError):
             raise answer
         self.reads.append(StubRead(span, answer))

@@ -3,8 +3,8 @@
     worker_process.py ROOT SLOT URL FILE_LIMIT_BYTES [POSITION …]
 
 It reads the object "film" from its start to its end, says each of the positions once it has come
-so far, and at last, as JSON, what it has read. With a limit other than 0 the kernel refuses to let
-any file grow beyond it (EFBIG).
+so far, and at last, as JSON, what it has read: with a full cache, what could be read. With a limit
+other than 0 the kernel lets no file grow beyond it (EFBIG), nor memory in its place.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from streamedge.cache.asset import Asset
 from streamedge.cache.cache import Cache
 from streamedge.cache.store import Store
+from streamedge.errors import CacheFullError
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin.http import HttpOrigin
@@ -34,15 +35,25 @@ async def work(root: Path, slot: int, url: str, positions: list[int]) -> None:
     origin = HttpOrigin(url)
     asset = Asset("origin/film", "film", origin, "main", 3600.0)
     reader = await cache.open(asset, Span(0, 1 << 40))
+    reader.prefetch(Span(0, reader.size_bytes))
     for position in positions:
         await reader.wait(Span(position - 1, position), eager=True)
         say(position)
-    data = await reader.read(Span(0, reader.size_bytes))
+    try:
+        data = await reader.read(Span(0, reader.size_bytes))
+    except CacheFullError:
+        size_bytes = reader.ready_end(0, reader.size_bytes)
+        data = await reader.read(Span(0, size_bytes))
     reader.close()
     await cache.close()
     await origin.close()
-    origin_bytes = counts.gathered(Counter.ORIGIN_BYTES, "main")
-    say({"digest": hashlib.sha256(data).hexdigest(), "origin_bytes": origin_bytes})
+    say(
+        {
+            "size_bytes": len(data),
+            "digest": hashlib.sha256(data).hexdigest(),
+            "origin_bytes": counts.gathered(Counter.ORIGIN_BYTES, "main"),
+        }
+    )
 
 
 def say(what: object) -> None:

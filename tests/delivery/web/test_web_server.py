@@ -124,9 +124,7 @@ async def test_a_viewer_that_takes_nothing_is_dropped_alone(cache_root: Path) ->
         assert line["bytes"] < LARGE.size_bytes
 
 
-async def test_the_sweep_runs_by_itself(
-    cache_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_sweep_runs_by_itself(cache_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamedge.delivery.web.server.SWEEP_INTERVAL_S", 0.01)
     async with (
         serve_web(cache_root, limits={"http_idle": "100ms", "http_stall": "100ms"}) as edge,

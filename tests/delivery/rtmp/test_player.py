@@ -1,0 +1,393 @@
+"""streamedge/delivery/rtmp/player.py: one play, on a stage and with a medium of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from streamedge.cache.open_version import Failure
+from streamedge.cache.reader import CacheResult, Reader
+from streamedge.delivery.rtmp import amf0
+from streamedge.delivery.rtmp.catalogue import RefusalError
+from streamedge.delivery.rtmp.chunks import ChunkReader, MessageType
+from streamedge.delivery.rtmp.connection import ServerConnection
+from streamedge.delivery.rtmp.events import Pause, Play, Seek, Start
+from streamedge.delivery.rtmp.metronome import Metronome
+from streamedge.delivery.rtmp.pacing import Pace
+from streamedge.delivery.rtmp.player import Player, PlayState
+from streamedge.errors import MediaError, MediaFault, OriginError, OriginFailure
+from streamedge.media import flv
+from streamedge.media.medium import End, Lacking, Mark, Medium, MediumHead, Run
+from streamedge.ops.metrics import Counter, Counts
+from streamedge.spans import Span
+
+STEP_MS = 40
+COUNT = 50
+KEY_EVERY = 10
+ANY = Play(stream_id=1, name="film", start=Start.ANY, duration_ms=None, reset=True)
+
+
+class Film:
+    """Fifty pictures, each a run of its own or with those after it; a keyframe each tenth."""
+
+    def __init__(self) -> None:
+        self.name = "film.flv"
+        self.result = CacheResult.MISS
+        self.head = MediumHead(COUNT * STEP_MS, {"duration": 2.0, "list": {}}, ((9, b"HEAD"),),
+                               frozenset(), has_video=True)  # fmt: skip
+        self.there = COUNT
+        self.fault: MediaError | None = None
+        self.closed = False
+        self.waiting: Callable[[Failure | None], None] | None = None
+        self.wanted = asyncio.Event()
+
+    async def locate(self, time_ms: int) -> Mark:
+        row = min(time_ms // STEP_MS, COUNT - 1) // KEY_EVERY * KEY_EVERY
+        return Mark(row, row * STEP_MS)
+
+    async def locate_after(self, time_ms: int) -> Mark:
+        row = time_ms // STEP_MS + 1
+        return Mark(row, row * STEP_MS)
+
+    def next_run(self, mark: Mark, length_ms: int, until_ms: int | None) -> Run | Lacking | End:
+        first = mark.position
+        if first >= COUNT or (until_ms is not None and mark.time_ms > until_ms):
+            return End()
+        if first >= self.there:
+            if self.fault is not None:
+                raise self.fault
+            return Lacking(Span(first, first + 1))
+        last = min(first + max(1, length_ms // STEP_MS), self.there)
+        if until_ms is not None:
+            last = max(first + 1, min(last, until_ms // STEP_MS + 1))
+        body = b"".join(flv.tag(9, b"\x27\x01\0\0\0%d" % row, row * STEP_MS)
+                        for row in range(first, last))  # fmt: skip
+        kind = 9 if last - first == 1 else None
+        reader = cast(Reader, None)
+        following = Mark(last, last * STEP_MS)
+        return Run(reader, Span(first, last), body, kind, True, mark.time_ms, following)
+
+    def when_ready(self, want: Span, woken: Callable[[Failure | None], None]) -> Callable[[], None]:
+        self.waiting = woken
+        self.wanted.set()
+
+        def take_back() -> None:
+            self.waiting = None
+
+        return take_back
+
+    def land(self, there: int) -> None:
+        """More pictures have come."""
+        self.there = there
+        assert self.waiting is not None
+        self.waiting(None)
+
+    def close(self) -> None:
+        assert not self.closed
+        self.closed = True
+
+
+class FakeStage:
+    """Takes whatever is sent, and tells the test of it."""
+
+    def __init__(self, film: Film | RefusalError) -> None:
+        self.engine = ServerConnection(random=bytes(1528), message_limit_bytes=65536)
+        self.counts = Counts()
+        self.metronome = Metronome(asyncio.get_running_loop())
+        self.sends_data_start = True
+        self.said: list[tuple[int, str]] = []
+        self.media: list[tuple[int, int]] = []  # type and time
+        self.lines: list[tuple[str, dict[str, object]]] = []
+        self.sent_bytes = 0
+        self.taking = asyncio.Event()
+        self.taking.set()
+        self._film = film
+        self._chunks = ChunkReader(message_limit_bytes=1 << 24)
+        self._changed = asyncio.Event()
+
+    async def open_medium(self, name: str) -> Medium:
+        if isinstance(self._film, RefusalError):
+            raise self._film
+        return self._film
+
+    @property
+    def is_idle(self) -> bool:
+        return self.taking.is_set()
+
+    def push(self, *parts: bytes | tuple[Reader, Span]) -> None:
+        data = self.engine.data_to_send() + b"".join(cast(tuple[bytes, ...], parts))
+        self.sent_bytes += len(data)
+        for message in self._read(data):
+            if message.type_id in (8, 9, 22):
+                self.media.append((message.type_id, message.timestamp_ms))
+            elif message.type_id in (18, 20):
+                values: list[Any] = amf0.decode_all(message.payload)
+                code = values[-1].get("code") if isinstance(values[-1], dict) else None
+                self.said.append((message.timestamp_ms, code or values[0]))
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def push_run(self, header: bytes, reader: Reader, span: Span) -> None:
+        raise AssertionError("the film's runs are bytes")
+
+    def _read(self, data: bytes) -> list[Any]:
+        # The engine writes with its initial chunk size until connect is answered; media do not.
+        found = []
+        while data:
+            size = int.from_bytes(data[4:7])
+            kind, time_ms = data[7], int.from_bytes(data[1:4])
+            body, data = data[12 : 12 + size], data[12 + size :]
+            if kind not in (8, 9, 22):
+                whole = bytearray(body)
+                body, data = bytes(), bytes(whole) + data
+                left, body = size, b""
+                while left:
+                    take = min(128, left)
+                    body, data, left = body + data[:take], data[take:], left - take
+                    data = data[1:] if left else data
+            found.append(_Message(kind, time_ms, body))
+        return found
+
+    async def drained(self) -> None:
+        await self.taking.wait()
+
+    def tell(self, event: str, player: Player, **fields: object) -> None:
+        self.lines.append((event, fields))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await self._changed.wait()
+
+    def codes(self) -> list[str]:
+        return [code for _, code in self.said]
+
+
+class _Message:
+    def __init__(self, type_id: int, timestamp_ms: int, payload: bytes) -> None:
+        self.type_id = type_id
+        self.timestamp_ms = timestamp_ms
+        self.payload = payload
+
+
+class Show:
+    """A film, a stage and a player that plays it."""
+
+    def __init__(self, play: Play = ANY, *, there: int = COUNT, buffer_ms: int = 1 << 30) -> None:
+        self.film = Film()
+        self.film.there = there
+        self.stage = FakeStage(self.film)
+        self.player = Player(self.stage, play, Pace(1 << 30, 0, buffer_ms))
+        self.task = asyncio.ensure_future(self.player.run())
+
+    async def close(self) -> None:
+        self.player.close()
+        async with asyncio.timeout(10):
+            await self.task
+        assert self.player.state is PlayState.CLOSED
+        assert self.film.closed
+
+
+async def test_a_play_from_beginning_to_end() -> None:
+    show = Show()
+    await asyncio.wait_for(show.player.ended.wait(), 10)
+    assert show.stage.codes() == [
+        "NetStream.Play.Reset", "NetStream.Play.Start", "|RtmpSampleAccess",
+        "NetStream.Data.Start", "onMetaData", "NetStream.Play.Complete", "NetStream.Play.Stop",
+    ]  # fmt: skip
+    # The codec's header, the first picture plain at time 0, then runs.
+    assert show.stage.media[:2] == [(9, 0), (9, 0)]
+    assert [kind for kind, _ in show.stage.media[2:]] == [22] * (len(show.stage.media) - 2)
+    assert show.stage.media[2][1] == STEP_MS
+    assert show.player.state is PlayState.ENDED
+    await show.close()
+    assert [event for event, _ in show.stage.lines] == ["play", "end", "stop"]
+    assert show.stage.lines[0][1] == {"cache": "Miss", "start_ms": 0}
+    assert show.stage.lines[-1][1] == {"bytes": show.stage.sent_bytes, "reason": "closed"}
+    assert show.stage.counts.gathered(Counter.PLAYS, "Miss") == 1
+
+
+async def test_a_play_from_a_time_begins_at_0_again() -> None:
+    show = Show(Play(1, "film", 900, None, reset=False))
+    await asyncio.wait_for(show.player.ended.wait(), 10)
+    assert show.stage.codes()[0] == "NetStream.Play.Start"
+    assert {time_ms for _, time_ms in show.stage.media[:2]} == {0}
+    assert max(time_ms for _, time_ms in show.stage.media) <= (COUNT - 20) * STEP_MS
+    # A seek speaks of the title's own times.
+    show.player.seek(Seek(1, 1300))
+    await show.stage.until(lambda: show.stage.codes().count("NetStream.Play.Stop") == 2)
+    assert (9, 1200) in show.stage.media
+    await show.close()
+
+
+async def test_what_lacks_is_waited_for_and_wishes_are_heeded_meanwhile() -> None:
+    show = Show(there=20)
+    await asyncio.wait_for(show.film.wanted.wait(), 10)
+    show.film.wanted.clear()
+    show.player.pause(Pause(1, paused=True, time_ms=0))
+    await show.stage.until(lambda: "NetStream.Pause.Notify" in show.stage.codes())
+    assert show.player.state is PlayState.PAUSED
+    assert show.film.waiting is None  # nothing is asked for
+    show.player.pause(Pause(1, paused=False, time_ms=0))
+    await asyncio.wait_for(show.film.wanted.wait(), 10)
+    show.film.land(COUNT)
+    await asyncio.wait_for(show.player.ended.wait(), 10)
+    await show.close()
+
+
+async def test_a_resume_goes_on_or_goes_back() -> None:
+    for has_ms, first_ms in ((19 * STEP_MS, 20 * STEP_MS), (5 * STEP_MS, 6 * STEP_MS)):
+        show = Show(there=20)
+        await asyncio.wait_for(show.film.wanted.wait(), 10)
+        show.player.pause(Pause(1, paused=True, time_ms=has_ms))
+        await show.stage.until(lambda: "NetStream.Pause.Notify" in show.stage.codes())
+        show.stage.media.clear()
+        show.film.there = COUNT
+        show.player.pause(Pause(1, paused=False, time_ms=has_ms))
+        await asyncio.wait_for(show.player.ended.wait(), 10)
+        assert show.stage.media[0][1] == first_ms
+        await show.close()
+
+
+async def test_a_paused_seek_shows_one_picture_when_it_comes() -> None:
+    show = Show(there=20)
+    await asyncio.wait_for(show.film.wanted.wait(), 10)
+    show.player.pause(Pause(1, paused=True, time_ms=0))
+    await show.stage.until(lambda: "NetStream.Pause.Notify" in show.stage.codes())
+    show.stage.media.clear()
+    show.film.wanted.clear()
+    show.player.seek(Seek(1, 1500))
+    await asyncio.wait_for(show.film.wanted.wait(), 10)
+    assert show.stage.media == [(9, 1200)]  # the codec's header
+    show.film.land(COUNT)
+    await show.stage.until(lambda: len(show.stage.media) == 2)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert show.stage.media == [(9, 1200), (9, 1200)]
+    assert show.player.state is PlayState.PAUSED
+    await show.close()
+
+
+async def test_the_latest_seek_counts() -> None:
+    show = Show(there=20)
+    await asyncio.wait_for(show.film.wanted.wait(), 10)
+    show.stage.media.clear()
+    for time_ms in (0, 800, 400):
+        show.player.seek(Seek(1, time_ms))
+    await show.stage.until(lambda: "NetStream.Seek.Notify" in show.stage.codes())
+    assert show.stage.media[0] == (9, 400)
+    assert show.stage.codes().count("NetStream.Seek.Notify") == 1
+    await show.close()
+
+
+async def test_a_single_picture() -> None:
+    show = Show(Play(1, "film", 900, 0, reset=True))
+    await asyncio.wait_for(show.player.ended.wait(), 10)
+    assert show.stage.media == [(9, 0), (9, 0)]
+    await show.close()
+
+
+async def test_a_duration_ends_the_play() -> None:
+    show = Show(Play(1, "film", 0, 400, reset=True))
+    await asyncio.wait_for(show.player.ended.wait(), 10)
+    assert max(time_ms for _, time_ms in show.stage.media) < 400
+    assert show.stage.codes()[-1] == "NetStream.Play.Stop"
+    await show.close()
+
+
+async def test_the_pace_holds_media_back_until_the_buffer_grows() -> None:
+    show = Show(buffer_ms=1000)
+    await show.stage.until(lambda: bool(show.stage.media) and show.stage.media[-1][0] == 22)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not show.player.ended.is_set()
+    show.player.buffer(1 << 30)
+    await asyncio.wait_for(show.player.ended.wait(), 10)
+    await show.close()
+
+
+async def test_a_client_that_takes_nothing_holds_the_play_up() -> None:
+    show = Show()
+    show.stage.taking.clear()
+    await show.stage.until(lambda: "onMetaData" in show.stage.codes())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert show.stage.media == [(9, 0)]
+    show.stage.taking.set()
+    await asyncio.wait_for(show.player.ended.wait(), 10)
+    await show.close()
+
+
+async def test_a_refused_name_is_a_status_and_no_play() -> None:
+    stage = FakeStage(RefusalError("NetStream.Play.StreamNotFound", "There is none.", "not_found"))
+    player = Player(stage, ANY, Pace(1000, 0))
+    await player.run()
+    assert stage.codes() == ["NetStream.Play.StreamNotFound"]
+    assert stage.counts.gathered(Counter.ERRORS, "not_found") == 1
+    assert stage.lines[-1][0] == "stop"
+    assert "StreamNotFound" in str(stage.lines[-1][1]["reason"])
+    assert player.ended.is_set()
+    assert player.closed.is_set()
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "kind"),
+    [
+        (OriginFailure.BROKEN, "NetStream.Play.Failed", "broken"),
+        (OriginFailure.CHANGED, "NetStream.Play.Failed", "changed"),
+        (OriginFailure.NOT_FOUND, "NetStream.Play.StreamNotFound", "not_found"),
+    ],
+)
+async def test_what_cannot_come_ends_the_play(
+    failure: OriginFailure, code: str, kind: str
+) -> None:
+    show = Show(there=20)
+    await asyncio.wait_for(show.film.wanted.wait(), 10)
+    assert show.film.waiting is not None
+    show.film.waiting(OriginError(failure, "seen"))
+    await asyncio.wait_for(show.task, 10)
+    assert show.stage.codes()[-1] == code
+    assert show.stage.counts.gathered(Counter.ERRORS, kind) == 1
+    assert show.film.closed
+
+
+async def test_damaged_media_end_the_play_after_what_was_whole() -> None:
+    show = Show(there=20)
+    show.film.fault = MediaError(MediaFault.STRUCTURE_INVALID, "damaged")
+    await asyncio.wait_for(show.task, 10)
+    assert show.stage.codes()[-1] == "NetStream.Play.FileStructureInvalid"
+    assert len(show.stage.media) > 2
+
+
+async def test_cancelled_anywhere_it_closes_its_medium() -> None:
+    for prepare in ("playing", "waiting", "paused", "blocked"):
+        show = Show(there=20)
+        if prepare == "blocked":
+            show.stage.taking.clear()
+            await show.stage.until(lambda: "onMetaData" in show.stage.codes())
+        else:
+            await asyncio.wait_for(show.film.wanted.wait(), 10)
+        if prepare == "paused":
+            show.player.pause(Pause(1, paused=True, time_ms=0))
+            await show.stage.until(lambda: "NetStream.Pause.Notify" in show.stage.codes())
+        show.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await show.task
+        assert show.film.closed
+        assert show.film.waiting is None
+        assert show.stage.lines[-1][1]["reason"] == "disconnected"
+
+
+async def test_closed_before_it_began_it_opens_nothing() -> None:
+    stage = FakeStage(RefusalError("NetStream.Play.Failed", "never asked", "x"))
+    player = Player(stage, ANY, Pace(1000, 0))
+    player.close()
+    await player.run()
+    assert stage.said == []
+
+
+def test_message_types_are_flvs() -> None:
+    assert {int(MessageType.AUDIO), int(MessageType.VIDEO), int(MessageType.DATA)} == {8, 9, 18}

@@ -1,0 +1,123 @@
+"""The admin address: health, numbers, and an end without noise."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from streamedge.cache.store import prepare_folder
+from streamedge.config.schema import Config
+from streamedge.edge.control import create_admin_app, run_control
+from streamedge.edge.roster import Roster
+
+
+async def ask(roster: Roster, folder: Path, path: str) -> tuple[int, bytes]:
+    """Status and body of a GET."""
+    scope: Scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [],
+        "http_version": "1.1",
+        "scheme": "http",
+        "root_path": "",
+    }
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    app = create_admin_app("fra-1", roster, folder)
+    ends: tuple[Receive, Send] = (receive, send)
+    await app(scope, *ends)
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return sent[0]["status"], body
+
+
+async def test_healthz_is_503_until_all_are_up(tmp_path: Path) -> None:
+    roster = Roster(2)
+    for up, status in ((0, 503), (1, 503), (2, 200)):
+        said, body = await ask(roster, tmp_path, "/healthz")
+        assert said == status
+        assert json.loads(body) == {"edge": "fra-1", "ready": status == 200, "workers": up}
+        if up < 2:
+            roster.up(up)
+    roster.down(0)
+    assert (await ask(roster, tmp_path, "/healthz"))[0] == 503
+
+
+async def test_nothing_else_is_there(tmp_path: Path) -> None:
+    assert (await ask(Roster(0), tmp_path, "/"))[0] == 404
+
+
+@contextmanager
+def control_process(folder: Path) -> Iterator[tuple[int, int, int]]:
+    """A control process: its pid, its port, and the end that keeps it alive."""
+    root, metrics = folder / "cache", folder / "metrics"
+    metrics.mkdir()
+    prepare_folder(root)
+    config = Config.model_validate({"edge": {"cache": str(root), "log": str(folder / "log")}})
+    roster = Roster(0)
+    lifeline, life = os.pipe()
+    listener = socket.create_server(("127.0.0.1", 0))
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.close(life)
+            os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT), 2)
+            run_control(config, listener, roster, metrics, lifeline)
+            code = 0
+        finally:
+            os._exit(code)
+    try:
+        yield pid, listener.getsockname()[1], life
+    finally:
+        for descriptor in (lifeline, life):
+            try:
+                os.close(descriptor)
+            except OSError:
+                continue  # a test has closed it
+        listener.close()
+
+
+def get(port: int, path: str) -> bytes:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as response:
+        body: bytes = response.read()
+        return body
+
+
+@pytest.mark.parametrize("by_signal", [True, False])
+def test_it_ends_well_when_told_or_when_left_alone(tmp_path: Path, by_signal: bool) -> None:
+    with control_process(tmp_path) as (pid, port, life):
+        assert json.loads(get(port, "/healthz"))["ready"]
+        if by_signal:
+            os.kill(pid, signal.SIGTERM)
+        else:
+            os.close(life)
+        _pid, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert "Traceback" not in (tmp_path / "stderr").read_text()
+
+
+def test_it_counts_itself(tmp_path: Path) -> None:
+    with control_process(tmp_path) as (pid, port, _life):
+        while b"streamedge_cache_limit_bytes" not in (said := get(port, "/metrics")):
+            pass  # the numbers are there when the folder has been looked at
+        assert b'streamedge_worker_starts_total{process="control"} 1.0' in said
+        os.kill(pid, signal.SIGTERM)
+        os.waitpid(pid, 0)

@@ -1,0 +1,363 @@
+"""Processes that are killed, replaced, drained or refused, under viewers that download."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+
+import pytest
+from edge_process import EdgeProcess, free_ports, pause, run_edge
+from fakes import Pattern, ScriptedOrigin
+from http_viewer import CutError, Viewer, fetch, viewer_of
+
+from streamedge.spans import Span
+
+FILM_BYTES = 3_000_001
+FILM = Pattern(FILM_BYTES, seed=5)
+WHOLE = FILM.read(Span(0, FILM_BYTES))
+HELD_AT = 1_000_000
+VIEWERS = 16
+PATIENCE_ROUNDS = 1000  # of the pause between looks at another process
+
+
+def http_toml(url: str) -> str:
+    return f'[origins.main]\ntype = "http"\nurl = "{url}"\n'
+
+
+def put(origin: ScriptedOrigin) -> None:
+    origin.put("film.mp4", FILM)
+    origin.put("small", b"small")
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Waits for another process to bring ``condition`` about."""
+    for _round in range(PATIENCE_ROUNDS):
+        if condition():
+            return
+        pause()
+    raise TimeoutError(what)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def metric(edge: EdgeProcess, name: str, **labels: str) -> float:
+    """A sample of /metrics; 0 when there is none."""
+    said = edge.admin("/metrics").decode()
+    spelled = ",".join(f'{label}="{value}"' for label, value in labels.items())
+    series = f"{name}{{{spelled}}}" if labels else name
+    found = re.search(rf"^{re.escape(series)} (\S+)$", said, re.MULTILINE)
+    return 0.0 if found is None else float(found[1])
+
+
+def until_metric(edge: EdgeProcess, expected: float, name: str, labels: dict[str, str]) -> None:
+    """Waits for numbers to be handed over, which happens once a second."""
+    until(lambda: metric(edge, name, **labels) == expected, f"{name} {labels} == {expected}")
+
+
+def health(edge: EdgeProcess) -> int:
+    with closing(socket.create_connection(("127.0.0.1", edge.admin_port))) as asking:
+        asking.sendall(b"GET /healthz HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n")
+        return int(asking.recv(65536).split(b" ")[1])
+
+
+async def viewers_by_worker(edge: EdgeProcess, stack: AsyncExitStack) -> dict[str, list[Viewer]]:
+    """Viewers of every worker: the log tells whose each is."""
+    viewers: dict[str, Viewer] = {}
+    while True:
+        for _viewer in range(VIEWERS):
+            viewer = await stack.enter_async_context(viewer_of(edge.http_port))
+            assert (await viewer.get("/small")).body == b"small"
+            viewers[viewer.name] = viewer
+        lines = await asyncio.to_thread(edge.await_log, "response", len(viewers))
+        groups: dict[str, list[Viewer]] = {}
+        for line in lines:
+            groups.setdefault(line["process"], []).append(viewers[line["client"]])
+        if len(groups) == len(edge.worker_pids()):
+            return groups
+
+
+async def download(viewer: Viewer) -> bytes:
+    """The rest of FILM for a viewer that has received HELD_AT bytes of it."""
+    return await viewer.receive_body(FILM_BYTES - HELD_AT)
+
+
+async def begin(viewer: Viewer) -> None:
+    """Asks for FILM and receives what the held origin lets through."""
+    await viewer.ask("/film.mp4")
+    assert (await viewer.receive_head()).fields["content-length"] == str(FILM_BYTES)
+    assert await viewer.receive_body(HELD_AT) == WHOLE[:HELD_AT]
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+async def test_a_killed_worker_takes_only_its_own_viewers_along(
+    tmp_path: Path, killed: int
+) -> None:
+    """One of the two runs the fill; whichever it is, the film is fetched to its end."""
+    async with ScriptedOrigin() as origin, AsyncExitStack() as stack:
+        put(origin)
+        origin.hold("film.mp4", at=HELD_AT)
+        with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
+            groups = await viewers_by_worker(edge, stack)
+            lost = groups.pop(f"worker-{killed}")
+            (kept,) = groups.values()
+            await asyncio.gather(*(begin(viewer) for viewer in (*lost, *kept)))
+            before = edge.worker_pids()
+            os.kill(before[killed], signal.SIGKILL)
+            for viewer in lost:
+                assert await viewer.receive_rest() == b""
+            await asyncio.to_thread(edge.await_log, "worker_up", 3)
+            origin.release("film.mp4")
+            bodies = await asyncio.gather(*(download(viewer) for viewer in kept))
+            assert all(body == WHOLE[HELD_AT:] for body in bodies)
+            (ended,) = edge.log("process_ended")
+            assert (ended["child"], ended["code"]) == (f"worker-{killed}", -signal.SIGKILL)
+            assert edge.worker_pids()[killed] != before[killed]
+            assert edge.worker_pids()[1 - killed] == before[1 - killed]
+            sent = origin.body_bytes_sent
+            for _viewer in range(4):
+                assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
+            assert origin.body_bytes_sent == sent  # it is complete
+            assert edge.stop() == 0
+
+
+async def test_a_killed_edge_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        put(origin)
+        with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
+            await fetch(edge.http_port, "/small")
+            origin.hold("film.mp4", at=HELD_AT)
+            async with viewer_of(edge.http_port) as viewer:
+                await begin(viewer)
+                os.killpg(edge.pid, signal.SIGKILL)
+                with pytest.raises(CutError):
+                    await download(viewer)
+            edge.process.wait(10)
+        origin.release("film.mp4")
+        sent, asked = origin.body_bytes_sent, len(origin.requests)
+        with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
+            assert (await fetch(edge.http_port, "/small")).cache == "Hit"
+            there = await fetch(edge.http_port, "/film.mp4", range="bytes=0-899999")
+            assert there.body == WHOLE[:900_000]
+            assert len(origin.requests) == asked
+            assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
+            assert origin.body_bytes_sent - sent <= FILM_BYTES - HELD_AT + 65_536
+
+
+async def test_workers_end_with_their_supervisor(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        put(origin)
+        with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
+            assert (await fetch(edge.http_port, "/small")).status == 200
+            family = children(edge.pid)
+            assert len(family) == 3
+            os.kill(edge.pid, signal.SIGKILL)
+            edge.process.wait(10)
+            until(lambda: not any(map(is_running, family)), "the children to end")
+            with pytest.raises(ConnectionRefusedError):
+                await fetch(edge.http_port, "/small")
+
+
+async def test_draining_finishes_what_is_under_way(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin, AsyncExitStack() as stack:
+        put(origin)
+        origin.hold("film.mp4", at=HELD_AT)
+        with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
+            viewer = await stack.enter_async_context(viewer_of(edge.http_port))
+            await begin(viewer)
+            edge.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(edge.await_log, "worker_draining", 2)
+            with pytest.raises(ConnectionRefusedError):
+                await fetch(edge.http_port, "/small")
+            assert edge.process.poll() is None
+            origin.release("film.mp4")
+            assert await download(viewer) == WHOLE[HELD_AT:]
+            assert edge.stop() == 0
+            assert edge.log("process_ended") == []
+            assert edge.log()[-1]["event"] == "edge_down"
+            assert "Traceback" not in (edge.folder / "stderr").read_text()
+
+
+async def test_an_idle_edge_ends_well(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        put(origin)
+        with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
+            async with viewer_of(edge.http_port) as viewer:  # quiet, but connected
+                await viewer.get("/small")
+                assert edge.stop() == 0
+                assert await viewer.receive_rest() == b""
+            assert edge.log("process_ended") == []
+            assert len(edge.log("worker_down")) == 2
+
+
+async def test_a_worker_that_is_told_to_end_is_replaced(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        put(origin)
+        with run_edge(tmp_path, http_toml(origin.url)) as edge:
+            await asyncio.to_thread(edge.await_log, "worker_up")
+            os.kill(edge.worker_pids()[0], signal.SIGTERM)
+            await asyncio.to_thread(edge.await_log, "worker_up", 2)
+            assert (await fetch(edge.http_port, "/small")).status == 200
+            assert edge.log("process_ended")[0]["code"] == 0
+
+
+async def test_a_crash_loop_is_slowed_down_told_and_survived(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        put(origin)
+        with run_edge(tmp_path, http_toml(origin.url)) as edge:
+            assert health(edge) == 200
+            for death in range(1, 4):
+                await asyncio.to_thread(edge.await_log, "worker_up", death)
+                os.kill(edge.worker_pids()[0], signal.SIGKILL)
+                await asyncio.to_thread(edge.await_log, "process_ended", death)
+                if death == 3:  # by now the pause is long enough to be seen
+                    until(lambda: health(edge) == 503, "/healthz to tell")
+                    waiting = asyncio.ensure_future(fetch(edge.http_port, "/small"))
+            await asyncio.to_thread(edge.await_log, "worker_up", 4)
+            until(lambda: health(edge) == 200, "/healthz to recover")
+            assert (await waiting).body == b"small"  # it waited in the socket for its worker
+
+
+async def test_metrics_are_sums_over_workers(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin, AsyncExitStack() as stack:
+        put(origin)
+        with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
+            groups = await viewers_by_worker(edge, stack)
+            viewers = [viewer for group in groups.values() for viewer in group]
+            for viewer in viewers:
+                assert (await viewer.get("/film.mp4")).body == WHOLE
+                assert (await viewer.get("/none.mp4")).status == 404
+            count = len(viewers)
+            for name, labels, expected in (
+                ("streamedge_statuses_total", {"status": "200"}, 2.0 * count),
+                ("streamedge_statuses_total", {"status": "404"}, count),
+                ("streamedge_errors_total", {"kind": "not_found"}, count),
+                ("streamedge_responses_total", {"cache": "Error"}, count),
+                ("streamedge_origin_bytes_total", {"origin": "main"}, FILM_BYTES + 5),
+                ("streamedge_worker_starts_total", {"process": "worker"}, 2),
+                ("streamedge_http_connections", {}, count),
+            ):
+                until_metric(edge, expected, name, labels)
+            hits = metric(edge, "streamedge_responses_total", cache="Hit")
+            assert hits + metric(edge, "streamedge_responses_total", cache="Miss") == 2 * count
+            assert hits >= 2 * count - 4
+            assert metric(edge, "streamedge_sent_bytes_total", protocol="http") > count * FILM_BYTES
+
+
+async def test_an_address_in_use_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (admin,) = free_ports(1)
+        (tmp_path / "media").mkdir()
+        config = tmp_path / "config.toml"
+        config.write_text(
+            f'[listen]\nhttp = ["127.0.0.1:{port}"]\nrtmp = []\nadmin = "127.0.0.1:{admin}"\n'
+            '[edge]\ncache = "cache"\n[origins.main]\ntype = "directory"\npath = "media"\n'
+            '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\n'
+        )
+        command = [sys.executable, "-m", "streamedge", "serve", "--config", str(config)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+async def test_the_cache_stays_within_its_size(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        objects = {f"film-{seed}.mp4": Pattern(8 << 20, seed=seed) for seed in range(14)}
+        for name, content in objects.items():
+            origin.put(name, content)
+        edge_toml = 'cache_size = "64MiB"'
+        with run_edge(tmp_path, http_toml(origin.url), edge=edge_toml) as edge:
+            for name, content in objects.items():
+                response = await fetch(edge.http_port, f"/{name}")
+                assert response.body == content.read(Span(0, content.size_bytes))
+            until(lambda: disk_bytes(edge.cache) <= 64 << 20, "the cache to shrink")
+            evicted = "streamedge_evicted_files_total"
+            until(lambda: metric(edge, evicted, kind="extents") >= 6, "evictions to be counted")
+            assert metric(edge, "streamedge_cache_bytes") <= 64 << 20
+            assert edge.log("evicted")
+            # The last is still there, the first is fetched anew.
+            sent = origin.body_bytes_sent
+            assert (await fetch(edge.http_port, "/film-13.mp4")).cache == "Hit"
+            assert origin.body_bytes_sent == sent
+            again = await fetch(edge.http_port, "/film-0.mp4")
+            assert again.body == objects["film-0.mp4"].read(Span(0, 8 << 20))
+            assert origin.body_bytes_sent == sent + (8 << 20)
+
+
+def disk_bytes(folder: Path) -> int:
+    """Disk space of a folder's files; what vanishes meanwhile counts nothing."""
+    total = 0
+    for path, _folders, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(path, name)).st_blocks * 512
+            except FileNotFoundError:
+                continue
+    return total
+
+
+async def test_many_cached_objects_are_found_again(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        names = [f"object-{number}" for number in range(600)]
+        for name in names:
+            origin.put(name, name.encode())
+
+        async def fetch_all(edge: EdgeProcess) -> list[str]:
+            async with viewer_of(edge.http_port) as viewer:
+                answers = [await viewer.get(f"/{name}") for name in names]
+            assert [answer.body for answer in answers] == [name.encode() for name in names]
+            return [answer.cache for answer in answers]
+
+        with run_edge(tmp_path, http_toml(origin.url)) as edge:
+            assert set(await fetch_all(edge)) == {"Miss"}
+        with run_edge(tmp_path, http_toml(origin.url)) as edge:
+            assert set(await fetch_all(edge)) == {"Hit"}
+        assert len(origin.requests) == len(names)
+
+
+async def test_a_cache_folder_that_cannot_be(tmp_path: Path) -> None:
+    """A file lies where a folder should: the edge serves from memory."""
+    async with ScriptedOrigin() as origin:
+        put(origin)
+        (tmp_path / "cache").mkdir()
+        (tmp_path / "cache" / "extents").touch()
+        with run_edge(tmp_path, http_toml(origin.url)) as edge:
+            assert edge.log("cache_folder_refused")
+            for _viewer in range(3):
+                bodies = await asyncio.gather(
+                    *(fetch(edge.http_port, "/film.mp4") for _one in range(4))
+                )
+                assert all(body.body == WHOLE for body in bodies)
+            assert edge.stop() == 0
+
+
+async def test_a_cache_folder_that_vanishes(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        put(origin)
+        with run_edge(tmp_path, http_toml(origin.url)) as edge:
+            assert (await fetch(edge.http_port, "/small")).status == 200
+            shutil.rmtree(edge.cache)
+            assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
+            assert (await fetch(edge.http_port, "/small")).body == b"small"
+            assert edge.log("process_ended") == []
+            assert await asyncio.to_thread(edge.await_log, "disk_refuses")
