@@ -143,6 +143,10 @@ def _chunk_size(size: int) -> bytes:
     return b"\x02\0\0\0\0\0\x04\x01\0\0\0\0" + struct.pack(">I", size)
 
 
+def _no_command() -> bytes:
+    return encode_message(Message(COMMAND, 0, 0, b"\xff\xff", 3), 128)
+
+
 def _nested() -> bytes:
     payload = amf0.encode("connect", 1.0) + b"\x03\0\x01a" * 200 + b"\x05" + b"\0\0\x09" * 200
     return encode_message(Message(COMMAND, 0, 0, payload, 3), 128)
@@ -161,12 +165,12 @@ def _nested() -> bytes:
         (_after_handshake(_chunk_size(1 << 31)), "protocol error"),
         (_after_handshake(b"\x03\0\0\0\x01\0\0\x14\0\0\0\0"), "protocol error"),
         (_after_handshake(_nested()), "protocol error"),
-        (_after_handshake(_connect() + b"\x45" + bytes(20)), "protocol error"),
+        (_after_handshake(_connect() + _no_command()), "protocol error"),
         (_after_handshake(_connect(app="nowhere")), "InvalidInstance"),
     ],
     ids=[
         "RTMPE", "HTTP", "half a handshake", "silence", "no connect", "garbage",
-        "chunk size 0", "chunk size 2^31", "large message", "nesting", "fmt 1 first", "application",
+        "chunk size 0", "chunk size 2^31", "large message", "nesting", "no command", "application",
     ],
 )  # fmt: skip
 async def test_what_breaks_the_protocol_ends_the_connection(
