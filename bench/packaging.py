@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -24,6 +26,11 @@ from bench.options import Options
 from bench.report import Figure, Target
 from bench.server import BenchError, Failure, pick
 from bench.titles import titles
+from streamedge.media.flv_layout import FlvLayout
+from streamedge.media.moov import locate_moov, parse_moov
+from streamedge.media.packager import PIECE_BYTES
+from streamedge.media.title import build_title
+from streamedge.spans import Span
 
 PYAV = "PyAV remux"
 LIMIT_S = 120.0
@@ -53,8 +60,31 @@ def packaging(options: Options) -> list[Figure]:
 
 
 def package_with_streamedge(path: Path) -> int:
-    """Packages ``path`` with StreamEdge's packager over a local file; gives the FLV's bytes."""
-    raise BenchError("the packager is not wired to this benchmark yet")
+    """Packages ``path`` as the packager does for a fill, piece by piece, from a local file."""
+    size_bytes = path.stat().st_size
+    with open(path, "rb") as file:
+        read = partial(_read, file.fileno())
+        layout = FlvLayout(build_title(parse_moov(read(_find_moov(read, size_bytes))), size_bytes))
+        made_bytes = 0
+        for piece in Span(0, layout.size_bytes).split(PIECE_BYTES):
+            sources = [read(wanted) for wanted in layout.plan(piece)]
+            made_bytes += len(layout.assemble(piece, sources))
+    return made_bytes
+
+
+def _read(descriptor: int, span: Span) -> bytes:
+    return os.pread(descriptor, span.size, span.start)
+
+
+def _find_moov(read: Callable[[Span], bytes], size_bytes: int) -> Span:
+    parser = locate_moov(size_bytes, limit_bytes=size_bytes)
+    asked = next(parser)
+    while True:
+        try:
+            asked = parser.send(read(asked))
+        except StopIteration as found:
+            span: Span = found.value
+            return span
 
 
 def remux_with_pyav(path: Path) -> int:

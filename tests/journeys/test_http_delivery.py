@@ -169,22 +169,27 @@ async def test_a_hundred_viewers_of_a_cold_object(tmp_path: Path) -> None:
 async def test_an_object_replaced_while_it_is_sent_is_never_mixed(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         new = Pattern(FILM_BYTES, seed=6)
+        new_whole = new.read(Span(0, FILM_BYTES))
         origin.put("film.mp4", FILM, etag='"old"')
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
             # Part of the old is cached, then the object changes, then the rest is asked for.
             old = await fetch(edge.http_port, "/film.mp4", range="bytes=0-99999")
             assert old.body == WHOLE[:100_000]
             origin.put("film.mp4", new, etag='"new"')
-            async with viewer_of(edge.http_port) as viewer:
-                await viewer.ask("/film.mp4")
-                head = await viewer.receive_head()
-                assert head.fields["etag"] == '"old"'
-                with pytest.raises(CutError) as cut:
-                    await viewer.receive_body(FILM_BYTES)
-                assert cut.value.received == WHOLE[: len(cut.value.received)]
-            response = await fetch(edge.http_port, "/film.mp4")
-            assert response.fields["etag"] == '"new"'
-            assert response.body == new.read(Span(0, FILM_BYTES))
+            # A worker that still knows the old one promises it, and must say that it failed.
+            cut = 0
+            for _viewer in range(20):
+                async with viewer_of(edge.http_port) as viewer:
+                    await viewer.ask("/film.mp4")
+                    etag = (await viewer.receive_head()).fields["etag"]
+                    if etag == '"new"':
+                        assert await viewer.receive_body(FILM_BYTES) == new_whole
+                        continue
+                    received = await viewer.receive_rest()
+                    assert len(received) < FILM_BYTES
+                    assert received == WHOLE[: len(received)]
+                    cut += 1
+            assert cut <= 2  # each worker learns by it
 
 
 async def test_an_origin_that_fails_for_good_never_looks_whole(tmp_path: Path) -> None:

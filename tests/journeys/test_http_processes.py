@@ -262,7 +262,7 @@ async def test_metrics_are_sums_over_workers(tmp_path: Path) -> None:
             assert metric(edge, "streamedge_sent_bytes_total", protocol="http") > count * FILM_BYTES
 
 
-async def test_an_address_in_use_is_told(tmp_path: Path) -> None:
+def test_an_address_in_use_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         (admin,) = free_ports(1)
@@ -274,7 +274,7 @@ async def test_an_address_in_use_is_told(tmp_path: Path) -> None:
             '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\n'
         )
         command = [sys.executable, "-m", "streamedge", "serve", "--config", str(config)]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
     assert ended.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -318,7 +318,7 @@ def disk_bytes(folder: Path) -> int:
 
 async def test_many_cached_objects_are_found_again(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
-        names = [f"object-{number}" for number in range(600)]
+        names = [f"object-{number}" for number in range(300)]
         for name in names:
             origin.put(name, name.encode())
 

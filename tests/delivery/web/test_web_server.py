@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fakes import Pattern
 from http_viewer import CutError, fetch, request, viewer_of
-from web_edge import WebEdge, descriptors, serve_web
+from web_edge import WebEdge, descriptors, serve_web, until
 
 from streamedge.delivery.web.protocol import EdgeProtocol
 from streamedge.ops.metrics import Gauge
@@ -38,9 +38,7 @@ def sweep(edge: WebEdge, after_s: float) -> None:
 
 async def until_blocked(edge: WebEdge) -> None:
     """Waits until a connection's peer takes no more."""
-    async with asyncio.timeout(20):
-        while all(one._outlet.blocked_since_s is None for one in connections(edge)):
-            await asyncio.sleep(0)
+    await until(lambda: any(one._outlet.blocked_since_s is not None for one in connections(edge)))
 
 
 async def test_a_quiet_connection_is_closed(cache_root: Path) -> None:
@@ -55,9 +53,7 @@ async def test_a_quiet_connection_is_closed(cache_root: Path) -> None:
 
 async def test_a_connection_that_never_asks_is_closed(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
-        async with asyncio.timeout(20):
-            while not connections(edge):
-                await asyncio.sleep(0)
+        await until(lambda: bool(connections(edge)))
         sweep(edge, IDLE_S + 1)
         assert await viewer.receive_rest() == b""
 
@@ -67,9 +63,7 @@ async def test_a_request_that_comes_drop_by_drop_is_no_activity(cache_root: Path
         put(edge)
         await viewer.get("/small")
         await viewer.send(request("/small")[:-2] + b"x-slow: ")
-        async with asyncio.timeout(20):
-            while not connections(edge)[0]._header_bytes:
-                await asyncio.sleep(0)
+        await until(lambda: connections(edge)[0]._header_bytes > 0)
         sweep(edge, IDLE_S + 1)
         assert await viewer.receive_rest() == b""
 
@@ -80,9 +74,7 @@ async def test_a_refused_connection_does_not_linger_for_ever(cache_root: Path) -
         assert (await viewer.receive()).status == 400
         assert await viewer.receive_rest() == b""  # the edge's half is closed at once
         sweep(edge, IDLE_S + 1)
-        async with asyncio.timeout(20):
-            while connections(edge):
-                await asyncio.sleep(0)
+        await until(lambda: not connections(edge))
 
 
 async def test_waiting_for_the_origin_is_not_being_quiet(cache_root: Path) -> None:
@@ -141,9 +133,7 @@ async def test_the_sweep_runs_by_itself(cache_root: Path, monkeypatch: pytest.Mo
 
 async def until_dropped(edge: WebEdge) -> None:
     """Waits until nobody is connected, and the sweep has counted it."""
-    async with asyncio.timeout(20):
-        while connections(edge) or edge.counts.gauges[Gauge.HTTP_CONNECTIONS]:
-            await asyncio.sleep(0)
+    await until(lambda: not (connections(edge) or edge.counts.gauges[Gauge.HTTP_CONNECTIONS]))
 
 
 async def test_connections_beyond_the_limit_are_dropped(cache_root: Path) -> None:
@@ -156,9 +146,7 @@ async def test_connections_beyond_the_limit_are_dropped(cache_root: Path) -> Non
                 assert await three.receive_rest() == b""
             for viewer in (one, two):
                 assert (await viewer.get("/small")).status == 200
-        async with asyncio.timeout(20):
-            while connections(edge):
-                await asyncio.sleep(0)
+        await until(lambda: not connections(edge))
         assert (await fetch(edge.port, "/small")).status == 200
 
 
@@ -204,16 +192,12 @@ async def test_viewers_that_come_and_go_leave_no_descriptor(cache_root: Path) ->
         put(edge)
         await fetch(edge.port, "/large")
         await fetch(edge.port, "/small")
-        async with asyncio.timeout(20):
-            while connections(edge):
-                await asyncio.sleep(0)
+        await until(lambda: not connections(edge))
         before = descriptors()
         for _round in range(30):
             async with viewer_of(edge.port, receive_buffer_bytes=4096) as viewer:
                 await viewer.send(request("/large") * 3)
                 await viewer.receive_head()
             assert (await fetch(edge.port, "/small")).status == 200
-        async with asyncio.timeout(20):
-            while connections(edge):
-                await asyncio.sleep(0)
+        await until(lambda: not connections(edge))
         assert descriptors() == before

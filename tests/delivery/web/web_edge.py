@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ from streamedge.delivery.web.server import WebServer
 from streamedge.edge.composition import bind_origins, web_server
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counts
+
+PATIENCE_S = 20.0
 
 
 @dataclass(slots=True)
@@ -90,6 +94,16 @@ async def serve_web(
             await cache.close()
             for binding in bindings.values():
                 await binding.origin.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets the loop turn until ``condition`` holds; what is awaited runs in it, and is near."""
+    deadline_s = asyncio.get_running_loop().time() + PATIENCE_S
+    for _turn in itertools.count():
+        if condition():
+            return
+        assert asyncio.get_running_loop().time() < deadline_s, "it does not come about"
+        await asyncio.sleep(0)
 
 
 def descriptors() -> int:
