@@ -25,6 +25,7 @@ MESSAGE_LIMIT_BYTES = (1 << 24) - 1
 PATIENCE_S = 20.0  # a wait that lasts this long has failed
 HUGE_BUFFER_MS = 36_000_000
 AUDIO, VIDEO, DATA, COMMAND, AGGREGATE, USER_CONTROL = 8, 9, 18, 20, 22, 4
+SET_BUFFER_LENGTH, PING_REQUEST, PING_RESPONSE = 3, 6, 7
 MEDIA = (AUDIO, VIDEO, AGGREGATE)
 _TAG_HEADER_BYTES = 11
 
@@ -160,7 +161,7 @@ class RtmpClient:
 
     def buffer(self, buffer_ms: int, stream_id: int = 1) -> None:
         """SetBufferLength."""
-        self.control(3, stream_id, buffer_ms)
+        self.control(SET_BUFFER_LENGTH, stream_id, buffer_ms)
 
     def play(self, name: str, *arguments: amf0.AmfValue, stream_id: int = 1) -> None:
         """play with start, duration and reset as far as given."""
@@ -214,15 +215,19 @@ class RtmpClient:
         return await self.until(lambda message: word(message) in words)
 
     async def answered(self) -> list[Message]:
-        """Everything that the server had to say before it answers a ping sent now."""
+        """Everything that the server had to say to all that was sent before.
+
+        Two pings one after the other: the edge may answer a ping before what came just ahead of it.
+        """
+        said = await self._pinged() + await self._pinged()
+        return [message for message in said if word(message) != "PING_RESPONSE"]
+
+    async def _pinged(self) -> list[Message]:
         self._transaction += 1
         stamp = int(self._transaction)
-        self.control(6, stamp)
-        return await self.until(
-            lambda message: (
-                message.type_id == USER_CONTROL and message.payload == struct.pack(">HI", 7, stamp)
-            )
-        )
+        self.control(PING_REQUEST, stamp)
+        answer = struct.pack(">HI", PING_RESPONSE, stamp)
+        return await self.until(lambda message: message.payload == answer)
 
     async def closed(self) -> None:
         """Reads until the server has closed."""
@@ -233,7 +238,10 @@ class RtmpClient:
 
     async def _next(self) -> Message:
         while not self._unread:
-            data = await self._reader.read(1 << 16)
+            try:
+                data = await self._reader.read(1 << 16)
+            except ConnectionError as exc:
+                raise ClosedError from exc
             if not data:
                 raise ClosedError
             self._unread += self._chunks.receive_data(data)
@@ -265,7 +273,7 @@ def await_line(edge: EdgeProcess, event: str, client: RtmpClient) -> dict[str, A
     while time.monotonic() < deadline_s:
         for line in reversed(edge.log(event)):
             if line["client"] == client.address:
-                return line
+                return dict(line)
         pause()
     raise TimeoutError(f"no line {event!r} of {client.address}")
 

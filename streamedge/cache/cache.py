@@ -243,7 +243,6 @@ class Cache:
         else:
             head = await asset.origin.head(asset.name)
         fresh = Record(asset.key, head, time.time())
-        self.store.save_record(fresh)
         opened = self._admit(asset, fresh, only_fresh=False)
         assert opened is not None
         if read is not None:
@@ -251,6 +250,7 @@ class Cache:
                 await read.close()
             else:
                 opened.adopt(read)
+        self.store.save_record(fresh)  # only now: other workers must find what is filled locked
         return _Found(opened, asked=True, unchanged=head.version == known)
 
     def _admit(self, asset: Asset, record: Record, *, only_fresh: bool) -> OpenVersion | None:
@@ -289,6 +289,7 @@ class Cache:
                 asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _supersede(self, opened: OpenVersion) -> None:
+        opened.superseded = True
         if self._versions.get(opened.asset.key) is opened:
             del self._versions[opened.asset.key]
         if opened.idle:

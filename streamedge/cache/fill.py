@@ -14,6 +14,7 @@ to them. It does not know its readers: it tells its ``FillOwner`` when bytes hav
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from enum import Enum
 from typing import Protocol
@@ -90,10 +91,16 @@ class Fill:
         return True
 
     def adopt(self, read: OriginRead) -> None:
-        """Begins with an answer that has already come, whatever bytes it brings."""
+        """Begins with an answer that has already come, whatever bytes it brings.
+
+        Locks what it may write where the answer begins, before any other worker can.
+        """
         self._read = read
         self.span = read.span
         self.position = read.span.start
+        index = read.span.start // EXTENT_BYTES
+        with contextlib.suppress(CacheFullError):  # met again, and told, when the first byte comes
+            self._claims[index] = self._claim_extent(index)
 
     async def run(self) -> None:
         """Reads to the end, resuming after failures; ends COMPLETE or FAILED, never raises."""

@@ -76,6 +76,7 @@ class OpenVersion:
         "_stated_lifetime_s",
         "_waiters",
         "asset",
+        "superseded",
         "touched_s",
     )
 
@@ -89,6 +90,7 @@ class OpenVersion:
         self._readers: set[ReaderPlace] = set()
         self.asset = asset
         self.record = record
+        self.superseded = False
         self.touched_s = 0.0
 
     @property
@@ -252,6 +254,7 @@ class OpenVersion:
     def close(self) -> None:
         """Closes all files. Only when idle."""
         assert self.idle
+        self.superseded = True  # for whoever still remembers it
         for extent in (*self._extents.values(), *self._memory.values()):
             self._around.store.close_extent(extent)
             self._around.counts.gauges[Gauge.OPEN_EXTENTS] -= 1

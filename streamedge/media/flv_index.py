@@ -168,17 +168,19 @@ class ScanIndex:
         known = self._known.find(reader, mark.position, length_ms) if is_plain else None
         if known is not None:
             return known
+        if length_ms == 0:
+            return self._one_tag(reader, mark, until_ms)
         limit = min(mark.position + RUN_BYTES_MAX, self._size_bytes)
         ready_end = reader.ready_end(mark.position, limit)
         tags = scan_tags(reader.copy(Span(mark.position, ready_end)))
         if tags.count == 0:
-            return self._large_tag(reader, mark, ready_end, until_ms)
+            return self._one_tag(reader, mark, until_ms)
         times = tags.timestamp_ms
         time_ms = int(times[0])
         if until_ms is not None and time_ms > until_ms:
             return End()
         beyond = np.flatnonzero(times >= _boundary_ms(time_ms, length_ms, until_ms))
-        count = 1 if length_ms == 0 else int(beyond[0]) if len(beyond) else tags.count
+        count = int(beyond[0]) if len(beyond) else tags.count
         found = _stretch_of(tags, count, mark.position)
         if is_plain and (len(beyond) or found.end >= self._size_bytes):
             self._known.keep(mark.position, length_ms, found)
@@ -217,16 +219,18 @@ class ScanIndex:
             position += tags.end
         return Mark(self._size_bytes, time_ms)
 
-    def _large_tag(
-        self, reader: Reader, mark: Mark, ready_end: int, until_ms: int | None
-    ) -> Stretch | Lacking | End:
-        """The answer where not even one tag is whole within what a run may have."""
+    def _one_tag(self, reader: Reader, mark: Mark, until_ms: int | None) -> Stretch | Lacking | End:
+        """The tag at a mark by itself, however large."""
         header_end = mark.position + flv.TAG_HEADER_SIZE_BYTES
         if header_end > self._size_bytes:
             return End()
+        ready_end = reader.ready_end(mark.position, header_end)
         if ready_end < header_end:
+            # Waiting for the first byte that lacks: the rest of a tag comes in order.
             return Lacking(_ahead(ready_end, header_end, self._size_bytes))
-        header = flv.parse_tag_header(reader.copy(Span(mark.position, header_end)))
+        header_bytes = reader.copy(Span(mark.position, header_end))
+        scan_tags(header_bytes)  # raises for what is no tag's
+        header = flv.parse_tag_header(header_bytes)
         end = header_end + header.size_bytes + flv.PREVIOUS_TAG_SIZE_BYTES
         if end > self._size_bytes:
             return End()  # a file that was cut off ends before its last tag

@@ -26,9 +26,9 @@ SEEK_WINDOW_BYTES = 16 * 1024
 class Mp3Medium:
     """``reader`` is of the MP3, and closed with the medium. A mark's row counts samples."""
 
-    def __init__(self, name: str, head: Mp3Head, reader: Reader) -> None:
+    def __init__(self, name: str, head: Mp3Head, reader: Reader, result: CacheResult) -> None:
         self.name = name
-        self.result: CacheResult = reader.result
+        self.result = result
         self.head = MediumHead(
             duration_ms=head.duration_ms,
             metadata={

@@ -65,7 +65,8 @@ class Titles:
         try:
             index = await self._index(asset, reader)
             if isinstance(index, Mp3Head):
-                return Mp3Medium(asset.name, index, self._cache.reopen(asset, reader.head))
+                own = self._cache.reopen(asset, reader.head)
+                return Mp3Medium(asset.name, index, own, reader.result)
             packaged = await self._cache.open(index.asset, VERSION_ONLY)
             return FlvMedium(asset.name, index.head, index.index, packaged, reader.result)
         finally:

@@ -13,6 +13,7 @@ from fakes import Pattern, Turn
 from location import Location, fetch, fills_ended, run_location
 
 from streamedge.cache import cache as cache_module
+from streamedge.cache.asset import Record
 from streamedge.cache.cache import TOUCH_INTERVAL_S, VERSION_ONLY, Cache
 from streamedge.cache.eviction import Evictor
 from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES
@@ -384,6 +385,28 @@ async def test_workers_that_open_at_one_time_are_one_request(location: Location)
         reader.close()
     assert location.server.body_bytes_sent == CHUNK_BYTES
     assert len(location.server.requests) == 1
+
+
+async def test_what_a_cold_open_reads_is_claimed_before_others_hear_of_it(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker may look at the record before the first byte has come."""
+    one, other = location.worker(), location.worker()
+    save_record = one.store.save_record
+    others: list[asyncio.Task[bytes]] = []
+
+    def save_and_be_overtaken(record: Record) -> None:
+        save_record(record)
+        known = other.reopen(location.asset(), record.head)
+        known.prefetch(ALL)
+        assert not other._tasks
+        known.close()
+        others.append(asyncio.ensure_future(fetch(other, location.asset(), ALL)))
+
+    monkeypatch.setattr(one.store, "save_record", save_and_be_overtaken)
+    assert await fetch(one, location.asset(), ALL) == FILM.read(ALL)
+    assert await others[0] == FILM.read(ALL)
+    assert location.bytes_asked() == FILM.size_bytes
 
 
 async def test_another_worker_asks_when_the_first_is_refused(location: Location) -> None:

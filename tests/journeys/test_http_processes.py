@@ -191,7 +191,7 @@ async def test_draining_finishes_what_is_under_way(tmp_path: Path) -> None:
             origin.release("film.mp4")
             assert await download(viewer) == WHOLE[HELD_AT:]
             assert edge.stop() == 0
-            assert edge.log("process_ended") == []
+            assert edge.log("process_ended") == [], (edge.folder / "stderr").read_text()
             assert edge.log()[-1]["event"] == "edge_down"
             assert "Traceback" not in (edge.folder / "stderr").read_text()
 
@@ -204,7 +204,7 @@ async def test_an_idle_edge_ends_well(tmp_path: Path) -> None:
                 await viewer.get("/small")
                 assert edge.stop() == 0
                 assert await viewer.receive_rest() == b""
-            assert edge.log("process_ended") == []
+            assert edge.log("process_ended") == [], (edge.folder / "stderr").read_text()
             assert len(edge.log("worker_down")) == 2
 
 
@@ -359,5 +359,5 @@ async def test_a_cache_folder_that_vanishes(tmp_path: Path) -> None:
             shutil.rmtree(edge.cache)
             assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
             assert (await fetch(edge.http_port, "/small")).body == b"small"
-            assert edge.log("process_ended") == []
+            assert edge.log("process_ended") == [], (edge.folder / "stderr").read_text()
             assert await asyncio.to_thread(edge.await_log, "disk_refuses")

@@ -395,8 +395,7 @@ async def test_pause_stops_the_media_and_loses_none(edge: EdgeProcess) -> None:
         said += await client.until_word("NetStream.Pause.Notify")
         client.buffer(36_000_000)  # room enough: only the pause holds it back
         for _ in range(3):
-            assert words(quiet := await client.answered()) == ["PING_RESPONSE"]
-            assert samples(quiet) == []
+            assert await client.answered() == []
         client.pause(False, samples(said)[-1].time_ms)
         said += await client.until_word(STOP)
         got = samples(said)
@@ -500,7 +499,7 @@ async def test_closing_ends_what_plays_and_what_waits(edge: EdgeProcess, command
             assert await client.create_stream() == 1
         client.buffer(36_000_000)
         await client.answered()
-        assert samples(await client.answered()) == []
+        assert await client.answered() == []
         got = await whole(client, "song.mp3")
         assert len(got) == _count("song.mp3")
 

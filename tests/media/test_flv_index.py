@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -41,7 +42,7 @@ async def walk(
 ) -> list[tuple[int, Stretch]]:
     """All stretches from the beginning on, with where they begin."""
     mark = await index.locate(reader.as_reader, 0)
-    found = []
+    found: list[tuple[int, Stretch]] = []
     while True:
         stretch = index.stretch(reader.as_reader, mark, length_ms, until_ms)
         if isinstance(stretch, End):
@@ -60,7 +61,7 @@ async def test_stretches_are_whole_tags_without_gaps(
     index, data = both(media, name)
     for _ in range(2):  # the second time they are known
         found = await walk(index, MemoryReader(data), length_ms)
-        for (_, stretch), (start, _) in zip(found, found[1:], strict=False):
+        for (_, stretch), (start, _) in pairwise(found):
             assert stretch.end == start
         assert found[-1][1].end == len(data)
         for start, stretch in found:

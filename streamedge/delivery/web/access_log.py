@@ -10,8 +10,8 @@ import json
 from functools import lru_cache
 
 _LINE = (
-    '{"time":%.3f,"event":"response","process":"%s","client":"%s","method":"%s","host":%s,'
-    '"path":%s,"status":%d,"bytes":%d,"cache":"%s","seconds":%.4f'
+    '{"time":%.3f,"event":"response","process":"%s","client":"%s","method":"%s",%s,'
+    '"status":%d,"bytes":%d,"cache":"%s","seconds":%.4f'
 )
 
 
@@ -19,6 +19,12 @@ _LINE = (
 def quoted(value: bytes | str) -> str:
     """A value as JSON; bytes are taken as Latin-1, as HTTP/1.1 does."""
     return json.dumps(value.decode("latin-1") if isinstance(value, bytes) else value)
+
+
+def target_fields(host: bytes | str, path: bytes, distribution: str | None) -> str:
+    """The fields that say what was asked for; no distribution where none was found."""
+    fields = f'"host":{quoted(host)},"path":{quoted(path)}'
+    return fields if distribution is None else f'{fields},"distribution":{quoted(distribution)}'
 
 
 def response_line(
@@ -44,15 +50,12 @@ def response_line(
         process,
         client,
         method,
-        quoted(host),
-        quoted(path),
+        target_fields(host, path, distribution),
         status,
         sent_bytes,
         result,
         duration_s,
     )
-    if distribution is not None:
-        line += ',"distribution":' + quoted(distribution)
     if wanted is not None:
         line += ',"range":' + quoted(wanted)
     if agent is not None:

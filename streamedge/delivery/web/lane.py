@@ -1,26 +1,27 @@
 """The short lane: a plain GET of an object that is open, fresh and here, answered in one breath.
 
-Owns the decision and the head of such an answer; everything that is the same from one request to
-the next is kept ready (the object's header lines, this second's date and age). Whatever is out of
-the ordinary (conditions, HEAD, HTTP/1.0, a range in another form, bytes that are not here) is not
-answered here: ``decide`` says None, and the general way gives the answer, byte for byte the same.
+Owns the decision, the head and the log line of such an answer. Everything that is the same from
+one request to the next is kept ready by target (host and URL): the object's header lines and the
+place in the log line for good, date, age and freshness for a second. Whatever is out of the
+ordinary (conditions, HEAD, HTTP/1.0, a range in another form, bytes that are not here) is not
+answered here: ``decide`` says None, and the general way gives the same answer, byte for byte.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
-from streamedge.cache.asset import Record
 from streamedge.cache.cache import Cache
 from streamedge.cache.extent import Ready
 from streamedge.cache.open_version import OpenVersion
 from streamedge.cache.reader import CacheResult
 from streamedge.delivery.distributions import Distribution
+from streamedge.delivery.web.access_log import quoted, target_fields
 from streamedge.delivery.web.answer import Delivery, closing_lines, object_lines
-from streamedge.spans import Span
 
-REMEMBERED_MAX = 8192  # targets, and as many versions' header lines
+TARGETS_MAX = 8192  # remembered
 
 _PLAIN_RANGE = re.compile(rb"bytes=(\d{1,18})-(\d{0,18})")
 # With any of these the answer is not plain.
@@ -39,80 +40,125 @@ _ELSEWHERE = frozenset(
 )
 
 
+class Target:
+    """What is kept ready for a host and URL."""
+
+    __slots__ = ("closing", "distribution", "key", "logged", "opened", "second", "size_bytes")
+
+    def __init__(self, distribution: Distribution, key: str, logged: str) -> None:
+        self.distribution = distribution
+        self.key = key
+        self.logged = logged
+        self.second = -1
+        self.opened: OpenVersion | None = None
+        self.size_bytes = 0
+        self.closing = b""
+
+
 class LaneAnswer(NamedTuple):
-    """An answer to send now: ``head``, then ``ready``, then what is left of ``span``."""
+    """An answer to send now: ``head``, then ``ready``, then what is left up to ``end``."""
 
     status: int
     head: bytes
     ready: Ready
-    span: Span
+    start: int
+    end: int
     opened: OpenVersion
-    distribution: Distribution
 
 
-class _Lines:
-    """What is kept ready of what the origin said of an object."""
-
-    __slots__ = ("closing", "object_lines", "record", "second")
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
-        self.object_lines = object_lines(record.head).encode("latin-1", "replace")
-        self.second = -1
-        self.closing = b""
+Locate = Callable[[str, bytes], tuple[Distribution, str] | None]
 
 
 class Lane:
-    """The short lane of a worker."""
+    """The short lane of a worker. ``locate`` gives a host's and path's distribution and key."""
 
-    def __init__(self, cache: Cache, edge_name: str) -> None:
+    def __init__(self, cache: Cache, edge_name: str, locate: Locate) -> None:
         self._cache = cache
         self._edge_name = edge_name
-        self._lines: dict[str, _Lines] = {}
+        self._locate = locate
+        self._targets: dict[tuple[bytes, bytes], Target] = {}
 
-    def decide(
-        self, distribution: Distribution, key: str, fields: dict[bytes, bytes], now_s: float
-    ) -> LaneAnswer | None:
-        """The answer to a GET with these header fields for the asset of ``key``, or None."""
+    def find(self, host: bytes, url: bytes) -> Target | None:
+        """What is kept for a Host field and a URL; None when they name no object."""
+        return self._targets.get((host, url)) or self._remember(host, url)
+
+    def decide(self, target: Target, fields: dict[bytes, bytes], now_s: float) -> LaneAnswer | None:
+        """The answer to a GET with these header fields, or None."""
         if not _ELSEWHERE.isdisjoint(fields):
             return None
-        opened = self._cache.peek(key, distribution.default_ttl_s, now_s)
-        if opened is None:
-            return None
-        size = opened.version.size_bytes
+        opened = target.opened
+        if target.second != int(now_s) or opened is None or opened.superseded:
+            opened = self._refresh(target, now_s)
+            if opened is None:
+                return None
+        size = target.size_bytes
         wanted = fields.get(b"range")
         if wanted is None:
-            start, end = 0, size
-            status_line = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n" % size
-            status = 200
+            start, end, status = 0, size, 200
+            status_lines = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n" % size
         else:
             match = _PLAIN_RANGE.fullmatch(wanted)
             if match is None:
                 return None
             first, last = match.groups()
-            start = int(first)
+            start, status = int(first), 206
             end = min(int(last) + 1, size) if last else size
-            status_line = (
+            status_lines = (
                 b"HTTP/1.1 206 Partial Content\r\ncontent-length: %d\r\n"
                 b"content-range: bytes %d-%d/%d\r\n" % (end - start, start, end - 1, size)
             )
-            status = 206
         if start >= end:
             return None
         ready = opened.ready(start, end)
         if ready is None:
             return None
-        lines = self._lines.get(key)
-        if lines is None or lines.record is not opened.record:
-            if len(self._lines) >= REMEMBERED_MAX:
-                self._lines.clear()
-            lines = self._lines[key] = _Lines(opened.record)
-        second = int(now_s)
-        if lines.second != second:
-            lines.second = second
+        return LaneAnswer(status, status_lines + target.closing, ready, start, end, opened)
+
+    def _refresh(self, target: Target, now_s: float) -> OpenVersion | None:
+        """Looks whether the object is open and fresh, and makes this second's header lines."""
+        opened = self._cache.peek(target.key, target.distribution.default_ttl_s, now_s)
+        target.opened = opened
+        if opened is not None:
+            target.second = int(now_s)
+            target.size_bytes = opened.version.size_bytes
             delivery = Delivery(self._edge_name, now_s, True, CacheResult.HIT)
             age_s = now_s - opened.record.validated_s
-            lines.closing = lines.object_lines + closing_lines(age_s, delivery).encode("latin-1")
-        return LaneAnswer(
-            status, status_line + lines.closing, ready, Span(start, end), opened, distribution
-        )
+            lines = object_lines(opened.head) + closing_lines(age_s, delivery)
+            target.closing = lines.encode("latin-1", "replace")
+        return opened
+
+    def _remember(self, host: bytes, url: bytes) -> Target | None:
+        path = url.partition(b"?")[0]
+        located = self._locate(host.decode("latin-1"), path)
+        if located is None:
+            return None
+        distribution, key = located
+        if len(self._targets) >= TARGETS_MAX:
+            self._targets.clear()
+        logged = target_fields(host, path, distribution.id)
+        target = self._targets[host, url] = Target(distribution, key, logged)
+        return target
+
+
+def lane_line(
+    process: str,
+    client: str,
+    target: Target,
+    hit: LaneAnswer,
+    fields: dict[bytes, bytes],
+    now_s: float,
+    sent_bytes: int,
+) -> str:
+    """The log line of an answer that went out at once, as ``access_log`` would write it."""
+    line = (
+        f'{{"time":{now_s:.3f},"event":"response","process":"{process}","client":"{client}",'
+        f'"method":"GET",{target.logged},"status":{hit.status},"bytes":{sent_bytes},'
+        f'"cache":"Hit","seconds":0.0'
+    )
+    wanted = fields.get(b"range")
+    if wanted is not None:
+        line += f',"range":"{wanted.decode()}"'
+    agent = fields.get(b"user-agent")
+    if agent is not None:
+        line += f',"agent":{quoted(agent)}'
+    return line + "}"

@@ -27,7 +27,7 @@ from streamedge.cache.reader import CacheResult, Reader
 from streamedge.delivery.distributions import host_name
 from streamedge.delivery.outlet import Outlet
 from streamedge.delivery.web.answer import Answer
-from streamedge.delivery.web.lane import LaneAnswer
+from streamedge.delivery.web.lane import LaneAnswer, Target
 from streamedge.delivery.web.site import Opened, Site, WebRequest
 from streamedge.spans import Span
 
@@ -164,41 +164,39 @@ class EdgeProtocol(HttpToolsProtocol):
             return False
         fields = dict(self.headers)
         host = fields.get(b"host", b"")
-        path = self.url.partition(b"?")[0]
         if (
             len(fields) != len(self.headers)  # a repeated field
             or not 0 < len(host) <= HOST_BYTES_MAX
-            or not path.startswith(b"/")
+            or not self.url.startswith(b"/")
             or not self._keeps_alive()
         ):
             return False
-        located = self._site.locate(host.decode("latin-1"), path)
-        if located is None:
+        target = self._site.lane.find(host, self.url)
+        if target is None:
             return False
         now_s = time.time()
-        hit = self._site.lane.decide(located.distribution, located.asset.key, fields, now_s)
+        hit = self._site.lane.decide(target, fields, now_s)
         if hit is None:
             return False
         sent = self._outlet.send_at_once(hit.head, hit.ready)
-        if sent == len(hit.head) + hit.span.size:
+        if sent == len(hit.head) + hit.end - hit.start:
             self.cycle = _ANSWERED
             self.quiet_since_s = self.loop.time()
-            self._site.lane_finished(hit, fields, path, self._client, now_s, sent)
+            self._site.lane_finished(target, hit, fields, self._client, now_s, sent)
         else:
-            self._finish_lane(hit, sent)
+            self._finish_lane(target, hit, sent)
         return True
 
-    def _finish_lane(self, hit: LaneAnswer, sent: int) -> None:
+    def _finish_lane(self, target: Target, hit: LaneAnswer, sent: int) -> None:
         """Sends what the kernel did not take at once."""
         reader = Reader(hit.opened, CacheResult.HIT)
-        answer = Answer(hit.status, hit.head, hit.span)
-        opened = Opened(answer, reader, CacheResult.HIT, hit.distribution.id)
+        answer = Answer(hit.status, hit.head, Span(hit.start, hit.end))
+        opened = Opened(answer, reader, CacheResult.HIT, target.distribution.id)
         request = self._request("GET", self.url, self.headers, keep_alive=True)
         self.cycle = _LaneCycle(self.on_response_complete)  # type: ignore[assignment]
         self._sending = _Sending(self.cycle, request, opened, self._outlet.sent_bytes - sent, None)
         past_head = max(0, sent - len(hit.head))
-        rest = Span(hit.span.start + past_head, hit.span.end)
-        self._outlet.push(hit.head[sent:], (reader, rest))
+        self._outlet.push(hit.head[sent:], (reader, Span(hit.start + past_head, hit.end)))
 
     def _go_to_application(self) -> None:
         url, headers = self.url, self.headers

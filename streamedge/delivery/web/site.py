@@ -25,7 +25,7 @@ from streamedge.delivery.web.answer import (
     refusal,
 )
 from streamedge.delivery.web.conditions import PRECONDITIONS
-from streamedge.delivery.web.lane import Lane, LaneAnswer
+from streamedge.delivery.web.lane import Lane, LaneAnswer, Target, lane_line
 from streamedge.delivery.web.ranges import first_wanted
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.ops.log import Log
@@ -86,7 +86,7 @@ class Site:
         self._log = log
         self._counts = counts
         self._located: dict[tuple[str, bytes], Located] = {}
-        self.lane = Lane(cache, edge_name)
+        self.lane = Lane(cache, edge_name, self._locate_key)
         self._lane_sent = counts.tally(Counter.SENT_BYTES, "http")
         self._lane_hits = counts.tally(Counter.RESPONSES, CacheResult.HIT.value)
         self._lane_statuses = {
@@ -165,9 +165,9 @@ class Site:
 
     def lane_finished(
         self,
+        target: Target,
         hit: LaneAnswer,
         fields: dict[bytes, bytes],
-        path: bytes,
         client: str,
         now_s: float,
         sent_bytes: int,
@@ -176,23 +176,8 @@ class Site:
         self._lane_sent.amount += sent_bytes
         self._lane_hits.amount += 1
         self._lane_statuses[hit.status].amount += 1
-        self._log.line(
-            response_line(
-                now_s=now_s,
-                process=self._log.process,
-                client=client,
-                method="GET",
-                host=fields[b"host"],
-                path=path,
-                wanted=fields.get(b"range"),
-                status=hit.status,
-                sent_bytes=sent_bytes,
-                result="Hit",
-                distribution=hit.distribution.id,
-                duration_s=0.0,
-                agent=fields.get(b"user-agent"),
-            )
-        )
+        log = self._log
+        log.line(lane_line(log.process, client, target, hit, fields, now_s, sent_bytes))
 
     def refused_connection(self, client: str, status: HTTPStatus) -> None:
         """Leaves the line and the numbers of what was not even a request."""
@@ -224,6 +209,10 @@ class Site:
             located = Located(found[0], found[0].asset(name))
             self._located[host, path] = located
         return located
+
+    def _locate_key(self, host: str, path: bytes) -> tuple[Distribution, str] | None:
+        located = self.locate(host, path)
+        return None if located is None else (located.distribution, located.asset.key)
 
     def _refused(
         self,

@@ -112,7 +112,9 @@ class FakeStage:
 
     def _connect(self) -> None:
         connect = messages.command(0, "connect", 1.0, {"app": "vod"})
-        self.engine.receive_data(b"\x03" + bytes(2 * HANDSHAKE_BYTES) + encode_message(connect, 128))
+        self.engine.receive_data(
+            b"\x03" + bytes(2 * HANDSHAKE_BYTES) + encode_message(connect, 128)
+        )
         self.engine.accept_connect(1.0)
         self._chunks.receive_data(self.engine.data_to_send()[1 + 2 * HANDSHAKE_BYTES :])
 
@@ -151,6 +153,9 @@ class FakeStage:
         async with asyncio.timeout(10):
             while not condition():
                 await self._changed.wait()
+
+    async def until_said(self, code: str) -> None:
+        await self.until(lambda: code in self.codes())
 
     def codes(self) -> list[str]:
         return [code for _, code in self.said]
@@ -211,7 +216,7 @@ async def test_what_lacks_is_waited_for_and_wishes_are_heeded_meanwhile() -> Non
     await asyncio.wait_for(show.film.wanted.wait(), 10)
     show.film.wanted.clear()
     show.player.pause(Pause(1, paused=True, time_ms=0))
-    await show.stage.until(lambda: "NetStream.Pause.Notify" in show.stage.codes())
+    await show.stage.until_said("NetStream.Pause.Notify")
     assert show.player.state is PlayState.PAUSED
     assert show.film.waiting is None  # nothing is asked for
     show.player.pause(Pause(1, paused=False, time_ms=0))
@@ -226,7 +231,7 @@ async def test_a_resume_goes_on_or_goes_back() -> None:
         show = Show(there=20)
         await asyncio.wait_for(show.film.wanted.wait(), 10)
         show.player.pause(Pause(1, paused=True, time_ms=has_ms))
-        await show.stage.until(lambda: "NetStream.Pause.Notify" in show.stage.codes())
+        await show.stage.until_said("NetStream.Pause.Notify")
         show.stage.media.clear()
         show.film.there = COUNT
         show.player.pause(Pause(1, paused=False, time_ms=has_ms))
@@ -239,7 +244,7 @@ async def test_a_paused_seek_shows_one_picture_when_it_comes() -> None:
     show = Show(there=20)
     await asyncio.wait_for(show.film.wanted.wait(), 10)
     show.player.pause(Pause(1, paused=True, time_ms=0))
-    await show.stage.until(lambda: "NetStream.Pause.Notify" in show.stage.codes())
+    await show.stage.until_said("NetStream.Pause.Notify")
     show.stage.media.clear()
     show.film.wanted.clear()
     show.player.seek(Seek(1, 1500))
@@ -260,7 +265,7 @@ async def test_the_latest_seek_counts() -> None:
     show.stage.media.clear()
     for time_ms in (0, 800, 400):
         show.player.seek(Seek(1, time_ms))
-    await show.stage.until(lambda: "NetStream.Seek.Notify" in show.stage.codes())
+    await show.stage.until_said("NetStream.Seek.Notify")
     assert show.stage.media[0] == (9, 400)
     assert show.stage.codes().count("NetStream.Seek.Notify") == 1
     await show.close()
@@ -295,7 +300,7 @@ async def test_the_pace_holds_media_back_until_the_buffer_grows() -> None:
 async def test_a_client_that_takes_nothing_holds_the_play_up() -> None:
     show = Show()
     show.stage.taking.clear()
-    await show.stage.until(lambda: "onMetaData" in show.stage.codes())
+    await show.stage.until_said("onMetaData")
     for _ in range(20):
         await asyncio.sleep(0)
     assert show.stage.media == [(9, 0)]
@@ -324,9 +329,7 @@ async def test_a_refused_name_is_a_status_and_no_play() -> None:
         (OriginFailure.NOT_FOUND, "NetStream.Play.StreamNotFound", "not_found"),
     ],
 )
-async def test_what_cannot_come_ends_the_play(
-    failure: OriginFailure, code: str, kind: str
-) -> None:
+async def test_what_cannot_come_ends_the_play(failure: OriginFailure, code: str, kind: str) -> None:
     show = Show(there=20)
     await asyncio.wait_for(show.film.wanted.wait(), 10)
     assert show.film.waiting is not None
@@ -350,12 +353,12 @@ async def test_cancelled_anywhere_it_closes_its_medium() -> None:
         show = Show(there=20)
         if prepare == "blocked":
             show.stage.taking.clear()
-            await show.stage.until(lambda: "onMetaData" in show.stage.codes())
+            await show.stage.until_said("onMetaData")
         else:
             await asyncio.wait_for(show.film.wanted.wait(), 10)
         if prepare == "paused":
             show.player.pause(Pause(1, paused=True, time_ms=0))
-            await show.stage.until(lambda: "NetStream.Pause.Notify" in show.stage.codes())
+            await show.stage.until_said("NetStream.Pause.Notify")
         show.task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await show.task

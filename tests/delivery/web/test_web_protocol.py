@@ -11,7 +11,7 @@ from fakes import Pattern, Turn
 from http_viewer import Response, Viewer, fetch, request, viewer_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from web_edge import WebEdge, serve_web
+from web_edge import WebEdge, connections, serve_web
 
 from streamedge.delivery.web.protocol import HEADER_BYTES_MAX, HOST_BYTES_MAX
 from streamedge.ops.metrics import Counter
@@ -284,7 +284,7 @@ async def test_a_peer_that_asks_faster_than_it_reads_is_not_queued_without_end(
         sending = asyncio.ensure_future(viewer.send(asked * (8 * PACKET_MAX_BYTES // len(asked))))
         for _response in range(100):
             assert (await viewer.receive("HEAD")).status == 200
-            (connection,) = edge.server._state.connections
+            (connection,) = connections(edge)
             assert len(connection.pipeline) <= PACKET_MAX_BYTES // len(asked)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from fakes import Pattern
 from http_viewer import CutError, fetch, request, viewer_of
-from web_edge import WebEdge, descriptors, serve_web, until
+from web_edge import WebEdge, connections, descriptors, serve_web, until
 
-from streamedge.delivery.web.protocol import EdgeProtocol
 from streamedge.ops.metrics import Gauge
 from streamedge.spans import Span
 
@@ -23,10 +22,6 @@ STALL_S = 60.0
 def put(edge: WebEdge) -> None:
     edge.origin.put("small", SMALL)
     edge.origin.put("large", LARGE)
-
-
-def connections(edge: WebEdge) -> list[EdgeProtocol]:
-    return [one for one in edge.server._state.connections if isinstance(one, EdgeProtocol)]
 
 
 def sweep(edge: WebEdge, after_s: float) -> None:

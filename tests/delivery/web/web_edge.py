@@ -18,6 +18,7 @@ from fakes import ScriptedOrigin
 from streamedge.cache.cache import Cache
 from streamedge.cache.store import Store
 from streamedge.config.schema import Config
+from streamedge.delivery.web.protocol import EdgeProtocol
 from streamedge.delivery.web.server import WebServer
 from streamedge.edge.composition import bind_origins, web_server
 from streamedge.ops.log import Log, open_log
@@ -94,6 +95,11 @@ async def serve_web(
             await cache.close()
             for binding in bindings.values():
                 await binding.origin.close()
+
+
+def connections(edge: WebEdge) -> list[EdgeProtocol]:
+    """The open connections, from within."""
+    return [one for one in edge.server._state.connections if isinstance(one, EdgeProtocol)]
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -1,0 +1,146 @@
+"""streamedge/media/packager.py: an MP4 as FLV, through the cache, out of the cache."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from fakes import ScriptedOrigin, Turn, read_all
+from oracle import flv_of, title_of
+from rtmp_media import avc_mp4, keyframe
+
+from streamedge.cache.asset import Asset
+from streamedge.cache.cache import Cache
+from streamedge.cache.store import Store
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.media.flv_layout import FlvLayout
+from streamedge.media.packager import FIRST_PIECE_BYTES, PIECE_BYTES, packaged_asset
+from streamedge.ops.log import open_log
+from streamedge.ops.metrics import Counts
+from streamedge.origin.http import HttpOrigin
+from streamedge.spans import Span
+
+Media = Callable[[str], bytes]
+
+
+@asynccontextmanager
+async def edge_of(root: Path) -> AsyncIterator[tuple[ScriptedOrigin, Cache, HttpOrigin]]:
+    """A scripted origin, and a cache over it."""
+    async with ScriptedOrigin() as server:
+        origin = HttpOrigin(server.url)
+        log = open_log(str(root.parent / "log"), "test")
+        cache = Cache(Store(root, 0, log), log, Counts(), open_extents=64, retries=1)
+        try:
+            yield server, cache, origin
+        finally:
+            await cache.close()
+            await origin.close()
+
+
+def asset(origin: HttpOrigin) -> Asset:
+    return Asset("site\nfilm.mp4", "film.mp4", origin, "site", 3600)
+
+
+async def packaged(cache: Cache, source: Asset, data: bytes) -> tuple[Asset, FlvLayout]:
+    reader = await cache.open(source, Span(0, 1))
+    layout = FlvLayout(title_of(data))
+    made = packaged_asset(cache, source, reader.head, layout)
+    reader.close()
+    return made, layout
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film-moov-last.mp4", "hevc", "video-only"])
+async def test_any_span_is_the_flvs(media: Media, cache_root: Path, name: str) -> None:
+    data = media(name)
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film.mp4", data)
+        flv, layout = await packaged(cache, asset(origin), data)
+        wanted = flv_of(layout, data)
+        size = len(wanted)
+        for span in (
+            Span(0, size), Span(0, 1), Span(size - 1, size), Span(1000, size // 2),
+            Span(size // 2, size + 10_000), None,
+        ):  # fmt: skip
+            read = await flv.origin.read(flv.name, span)
+            assert read is not None
+            assert read.span == (span or Span(0, size)).intersect(Span(0, size))
+            assert await read_all(read) == wanted[read.span.start : read.span.end]
+
+
+async def test_read_through_the_cache_it_is_made_once(media: Media, cache_root: Path) -> None:
+    data = media("film.mp4")
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film.mp4", data)
+        flv, layout = await packaged(cache, asset(origin), data)
+        for _ in range(2):
+            reader = await cache.open(flv)
+            assert reader.head.content_type == "video/x-flv"
+            assert await reader.read(Span(0, reader.size_bytes)) == flv_of(layout, data)
+            reader.close()
+        assert server.body_bytes_sent == len(data)
+
+
+async def test_pieces_are_bounded_and_the_first_is_small(cache_root: Path) -> None:
+    data = avc_mp4([keyframe(30_000)] * 60, 40)
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film.mp4", data)
+        flv, _ = await packaged(cache, asset(origin), data)
+        read = await flv.origin.read(flv.name, Span(0, 1_000_000))
+        assert read is not None
+        sizes = [len(piece) async for piece in read.pieces()]
+        await read.close()
+        assert sizes[0] == FIRST_PIECE_BYTES
+        assert max(sizes[1:]) == PIECE_BYTES
+        assert sum(sizes) == 1_000_000
+
+
+async def test_versions_and_ends(media: Media, cache_root: Path) -> None:
+    data = media("film.mp4")
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film.mp4", data)
+        flv, layout = await packaged(cache, asset(origin), data)
+        head = await flv.origin.head(flv.name)
+        assert head.version.size_bytes == layout.size_bytes
+        assert head.version.is_strong
+        assert await flv.origin.read(flv.name, if_none_match=head.version) is None
+        other = type(head.version)('"other"', layout.size_bytes, None)
+        with pytest.raises(OriginError) as changed:
+            await flv.origin.read(flv.name, if_match=other)
+        assert changed.value.failure is OriginFailure.CHANGED
+        with pytest.raises(OriginError) as outside:
+            await flv.origin.read(flv.name, Span(layout.size_bytes, layout.size_bytes + 1))
+        assert outside.value.failure is OriginFailure.RANGE_OUTSIDE
+        # Another version of the source is another asset.
+        server.put("film.mp4", data, etag='"2"')
+        again = Asset("site\nfilm.mp4", "film.mp4", origin, "site", 0)
+        assert (await packaged(cache, again, data))[0].key != flv.key
+
+
+async def test_a_source_that_changed_is_never_packaged_with_the_old(
+    media: Media, cache_root: Path
+) -> None:
+    data = media("film.mp4")
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film.mp4", data)
+        flv, layout = await packaged(cache, asset(origin), data)
+        server.put("film.mp4", bytes(len(data)), etag='"2"')
+        reader = await cache.open(flv)
+        with pytest.raises(OriginError) as failed:
+            await reader.read(Span(600_000, layout.size_bytes))
+        assert failed.value.failure is OriginFailure.CHANGED
+        reader.close()
+
+
+async def test_the_sources_failure_is_the_packages(media: Media, cache_root: Path) -> None:
+    data = media("film.mp4")
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film.mp4", data)
+        flv, layout = await packaged(cache, asset(origin), data)
+        server.script(Turn(status=500), times=100)
+        reader = await cache.open(flv)
+        with pytest.raises(OriginError) as failed:
+            await reader.read(Span(600_000, layout.size_bytes))
+        assert failed.value.failure is OriginFailure.UNAVAILABLE
+        reader.close()

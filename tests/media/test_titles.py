@@ -1,0 +1,165 @@
+"""streamedge/media/titles.py: what an object is, and one index for all its viewers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fakes import Turn
+from rtmp_media import avc_mp4, keyframe
+from test_packager import edge_of
+
+from streamedge.cache.asset import Asset
+from streamedge.cache.cache import Cache
+from streamedge.cache.reader import CacheResult
+from streamedge.errors import MediaError, MediaFault, OriginError, OriginFailure
+from streamedge.media.flv_medium import FlvMedium
+from streamedge.media.medium import Medium
+from streamedge.media.mp3_medium import Mp3Medium
+from streamedge.media.titles import Titles
+from streamedge.origin.http import HttpOrigin
+
+Media = Callable[[str], bytes]
+MOOV_BYTES = 1 << 20
+
+
+def titles_of(
+    cache: Cache, *, memory_bytes: int = 64 << 20, moov_bytes: int = MOOV_BYTES
+) -> Titles:
+    return Titles(cache, memory_bytes=memory_bytes, moov_bytes=moov_bytes)
+
+
+def asset(origin: HttpOrigin, name: str, ttl_s: float = 3600) -> Asset:
+    return Asset(f"site\n{name}", name, origin, "site", ttl_s)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "has_video", "enhanced"),
+    [
+        ("film.mp4", FlvMedium, True, set()),
+        ("film-moov-last.mp4", FlvMedium, True, set()),
+        ("film.flv", FlvMedium, True, set()),
+        ("song.m4a", FlvMedium, False, set()),
+        ("song.mp3", Mp3Medium, False, set()),
+        ("aac-in-mov", FlvMedium, True, set()),
+        ("av1-opus", FlvMedium, True, {"av01", "Opus"}),
+        ("hevc", FlvMedium, True, {"hvc1"}),
+    ],
+)
+async def test_the_bytes_say_what_it_is(
+    media: Media, cache_root: Path, name: str, kind: type, has_video: bool, enhanced: set[str]
+) -> None:
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("no.extension", media(name))
+        titles = titles_of(cache)
+        medium: Medium = await titles.open(asset(origin, "no.extension"))
+        assert type(medium) is kind
+        assert medium.name == "no.extension"
+        assert medium.result is CacheResult.MISS
+        assert medium.head.has_video == has_video
+        assert medium.head.enhanced == enhanced
+        assert medium.head.duration_ms > 1_000
+        medium.close()
+        again = await titles.open(asset(origin, "no.extension"))
+        assert again.result is CacheResult.HIT
+        assert again.head is medium.head or kind is Mp3Medium
+        again.close()
+        await titles.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (b"", MediaFault.STRUCTURE_INVALID),
+        (b"plain text", MediaFault.STRUCTURE_INVALID),
+        (b"\0\0\0\x08free" * 3, MediaFault.STRUCTURE_INVALID),
+        (b"FLV", MediaFault.STRUCTURE_INVALID),
+        (b"ID3\4\0\0\0\0\0\0" + bytes(5000), MediaFault.STRUCTURE_INVALID),
+        ("unsupported", MediaFault.NO_SUPPORTED_TRACK),
+    ],
+)
+async def test_what_is_no_medium(
+    media: Media, cache_root: Path, data: bytes | str, fault: MediaFault
+) -> None:
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("file", media(data) if isinstance(data, str) else data)
+        titles = titles_of(cache)
+        for _ in range(2):
+            with pytest.raises(MediaError) as refused:
+                await titles.open(asset(origin, "file"))
+            assert refused.value.fault is fault
+        assert all(version.idle for version in cache._versions.values())
+
+
+async def test_an_index_over_the_limit_is_not_read(cache_root: Path) -> None:
+    data = avc_mp4([keyframe()] * 1000, 40)
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film.mp4", data)
+        with pytest.raises(MediaError):
+            await titles_of(cache, moov_bytes=2000).open(asset(origin, "film.mp4"))
+
+
+async def test_one_index_for_whoever_comes_at_one_time(media: Media, cache_root: Path) -> None:
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film.mp4", media("film.mp4"))
+        server.hold("film.mp4", at=1000)
+        titles = titles_of(cache)
+        opening = [asyncio.ensure_future(titles.open(asset(origin, "film.mp4"))) for _ in range(9)]
+        await server.until(lambda: server.body_bytes_sent == 1000)
+        # The first one leaves: the others get theirs all the same.
+        opening.pop(0).cancel()
+        server.release("film.mp4")
+        media_opened = await asyncio.gather(*opening)
+        assert len({id(medium.head) for medium in media_opened}) == 1
+        for medium in media_opened:
+            medium.close()
+        assert len(server.requests) <= 2
+        assert all(version.idle or version._fills for version in cache._versions.values())
+
+
+async def test_another_version_has_another_index(media: Media, cache_root: Path) -> None:
+    async with edge_of(cache_root) as (server, cache, origin):
+        titles = titles_of(cache)
+        lengths = []
+        for etag, name in (('"1"', "film.mp4"), ('"2"', "song.m4a")):
+            server.put("film", media(name), etag=etag)
+            medium = await titles.open(asset(origin, "film", ttl_s=0))
+            lengths.append(round(medium.head.duration_ms, -3))
+            medium.close()
+        assert lengths == [20_000, 30_000]
+
+
+async def test_memory_is_bounded_and_the_longest_unused_goes(
+    media: Media, cache_root: Path
+) -> None:
+    async with edge_of(cache_root) as (server, cache, origin):
+        titles = titles_of(cache, memory_bytes=300_000)
+        for number in range(8):
+            server.put(f"film{number}", media("film.mp4"))
+            (await titles.open(asset(origin, f"film{number}"))).close()
+            (await titles.open(asset(origin, "film0"))).close()
+        assert titles._used_bytes <= 300_000
+        kept = [key for key, _ in titles._indexes]
+        assert "site\nfilm0" in kept
+        assert "site\nfilm1" not in kept
+
+
+@pytest.mark.parametrize(
+    ("status", "times", "failure"),
+    [(404, 1, OriginFailure.NOT_FOUND), (503, 2, OriginFailure.UNAVAILABLE)],
+)
+async def test_an_origin_that_fails(
+    media: Media, cache_root: Path, status: int, times: int, failure: OriginFailure
+) -> None:
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film.mp4", media("film-moov-last.mp4"))
+        titles = titles_of(cache)
+        server.script(Turn(), times=1)
+        server.script(Turn(status=status), times=times)  # the index behind the media
+        with pytest.raises(OriginError) as failed:
+            await titles.open(asset(origin, "film.mp4"))
+        assert failed.value.failure is failure
+        assert all(version.idle for version in cache._versions.values())
+        (await titles.open(asset(origin, "film.mp4"))).close()
