@@ -13,6 +13,7 @@ help:  ## Show this list
 install: .venv/installed  ## Make .venv with the streamedge command in it
 
 run: .venv/installed  ## Run the edge with config.toml (or CONFIG=FILE)
+	@$(PYTHON) -m compileall -q streamedge
 	.venv/bin/streamedge serve --config $(CONFIG)
 
 test: lint programs  ## Install what the tests need, check the code, run all tests
@@ -41,6 +42,7 @@ programs:
 # A stamp younger than pyproject.toml says that nothing is left to install.
 .venv/installed: pyproject.toml | .venv/bin/python
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable .
+	@$(PYTHON) -m compileall -q streamedge
 	@touch $@
 
 .venv/installed-dev: pyproject.toml | .venv/bin/python

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamedge.spans import Span
@@ -15,11 +15,13 @@ def positions(span: Span) -> set[int]:
     return set(range(span.start, span.end))
 
 
+@settings(deadline=None)
 @given(SPANS)
 def test_size_is_the_number_of_positions(span: Span) -> None:
     assert span.size == len(positions(span))
 
 
+@settings(deadline=None)
 @given(SPANS, SPANS)
 def test_intersect(one: Span, other: Span) -> None:
     both = one.intersect(other)
@@ -27,17 +29,20 @@ def test_intersect(one: Span, other: Span) -> None:
     assert both.end >= both.start
 
 
+@settings(deadline=None)
 @given(SPANS, SPANS)
 def test_contains(one: Span, other: Span) -> None:
     assert one.contains(other) == (positions(other) <= positions(one))
 
 
+@settings(deadline=None)
 @given(SPANS, st.integers(0, 50))
 def test_shift(span: Span, distance: int) -> None:
     assert positions(span.shift(distance)) == {at + distance for at in positions(span)}
     assert span.shift(distance).shift(-distance) == span
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(1, 60), UNITS)
 def test_align_is_the_least_that_holds(start: int, size: int, unit: int) -> None:
     span = Span(start, start + size)
@@ -48,6 +53,7 @@ def test_align_is_the_least_that_holds(start: int, size: int, unit: int) -> None
     assert aligned.end - span.end < unit
 
 
+@settings(deadline=None)
 @given(SPANS, UNITS)
 def test_split_is_the_span_in_order_cut_at_every_multiple(span: Span, unit: int) -> None:
     pieces = list(span.split(unit))

@@ -91,7 +91,7 @@ class Location:
 @asynccontextmanager
 async def run_location(root: Path, *, read_timeout_s: float = 15.0) -> AsyncIterator[Location]:
     """A location without workers yet; ends all that were started."""
-    async with asyncio.timeout(3 * PATIENCE_S), ScriptedOrigin() as server:
+    async with ScriptedOrigin() as server:
         origin = HttpOrigin(server.url, read_timeout_s=read_timeout_s)
         location = Location(root, server, origin)
         try:
@@ -106,15 +106,17 @@ async def fetch(worker: Cache, asset: Asset, span: Span) -> bytes:
     """What a reader of ``span`` gets."""
     reader = await worker.open(asset, span)
     try:
-        return await reader.read(span)
+        async with asyncio.timeout(PATIENCE_S):
+            return await reader.read(span)
     finally:
         reader.close()
 
 
 async def fills_ended(worker: Cache) -> None:
     """Waits until nothing is being filled."""
-    while worker._tasks:
-        await asyncio.gather(*worker._tasks)
+    async with asyncio.timeout(PATIENCE_S):
+        while worker._tasks:
+            await asyncio.gather(*worker._tasks)
 
 
 def words_of(extent: Extent, chunk: int) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamedge.cache.asset import (
@@ -35,6 +35,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(RECORDS)
 def test_a_record_comes_back_as_it_was(record: Record) -> None:
     assert decode_record(encode_record(record), record.key) == record
@@ -56,12 +57,14 @@ def test_every_truncation_is_none() -> None:
     assert {decode_record(data[:end], "k") for end in range(len(data))} == {None}
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_record_or_none(data: bytes) -> None:
     found = decode_record(data, "k")
     assert found is None or isinstance(found, Record)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(json.loads(encode_record(RECORD)))), JSON)
 def test_any_value_in_any_place_is_a_record_or_none(name: str, value: object) -> None:
     said = json.loads(encode_record(RECORD))
@@ -77,7 +80,7 @@ def test_any_value_in_any_place_is_a_record_or_none(name: str, value: object) ->
         bytes(4096),
         b"[]",
         b"[" * 100_000,
-        encode_record(RECORD).replace(b"10", b"1e999"),
+        encode_record(RECORD).replace(b'"size_bytes": 10', b'"size_bytes": 1e999'),
         encode_record(RECORD).replace(b"1000.5", b"1" * 5000),
         encode_record(RECORD).replace(b'"etag"', b'"tag"'),
     ],
@@ -91,6 +94,7 @@ def test_a_validation_changes_the_time_alone() -> None:
     assert RECORD.validated(2000.0) == Record("k", RECORD.head, 2000.0)
 
 
+@settings(deadline=None)
 @given(IDENTITIES, IDENTITIES)
 def test_two_extents_have_two_names(
     one: tuple[str, Version, int], other: tuple[str, Version, int]
@@ -98,6 +102,7 @@ def test_two_extents_have_two_names(
     assert (version_digest(*one) == version_digest(*other)) == (one == other)
 
 
+@settings(deadline=None)
 @given(KEYS, VERSIONS, st.integers(0, 2**20))
 def test_each_part_of_an_identity_tells(key: str, version: Version, extent: int) -> None:
     """Neighbours, whose parts might run into each other."""
@@ -115,6 +120,7 @@ def test_each_part_of_an_identity_tells(key: str, version: Version, extent: int)
     assert len(names) == 7
 
 
+@settings(deadline=None)
 @given(KEYS, KEYS)
 def test_two_assets_have_two_names(one: str, other: str) -> None:
     assert (asset_digest(one) == asset_digest(other)) == (one == other)

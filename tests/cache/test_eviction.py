@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamedge.cache import eviction
@@ -55,6 +55,7 @@ def make_whole_extent(store: Store, number: int, used_s: int) -> Extent:
     return extent
 
 
+@settings(deadline=None)
 @given(FILES, st.integers(-10, 40_000))
 def test_chosen_are_the_longest_unused_that_free_enough_and_no_more(
     files: list[CachedFile], excess_bytes: int

@@ -310,6 +310,7 @@ def test_the_header_names_what_the_file_is() -> None:
     assert not check_header(b"", BODY.size_bytes, DIGEST)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 47), st.integers(1, 255))
 def test_no_byte_of_the_header_is_beside_the_point(place: int, change: int) -> None:
     header = bytearray(new_header(BODY.size_bytes, DIGEST))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamedge.cache.freshness import (
@@ -54,6 +54,7 @@ def test_a_lifetime_longer_than_any_number_holds_is_for_ever() -> None:
     assert stated_lifetime_s("max-age=" + "9" * 400) == math.inf
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_states_no_lifetime_or_one_from_0_up(text: str) -> None:
     lifetime_s = stated_lifetime_s(text)

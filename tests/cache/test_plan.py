@@ -44,7 +44,7 @@ def first_gap(want: Span, known: Known) -> int:
     return min(gap, want.end)
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(KNOWN, POSITIONS, POSITIONS, LEADS)
 def test_a_fill_is_the_first_gap_in_whole_chunks_of_one_extent(
     known: Known, one: int, other: int, lead_bytes: int
@@ -70,6 +70,7 @@ def test_a_fill_is_the_first_gap_in_whole_chunks_of_one_extent(
     )
 
 
+@settings(deadline=None)
 @given(KNOWN, POSITIONS)
 def test_nothing_is_asked_for_nothing(known: Known, position: int) -> None:
     assert next_fill(Span(position, position), known, 0) is None
@@ -88,6 +89,7 @@ def test_what_runs_past_the_wish_is_passed_over() -> None:
     assert next_fill(Span(5, 20 * CHUNK_BYTES), reach, 9 * CHUNK_BYTES) is None
 
 
+@settings(deadline=None)
 @given(st.integers(0, 30), st.floats(0, 1))
 def test_backoff_is_within_its_bounds(attempt: int, jitter: float) -> None:
     pause_s = backoff_s(attempt, jitter)

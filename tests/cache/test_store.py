@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamedge.cache import store as store_module
@@ -227,6 +227,7 @@ def test_a_damaged_header_is_dropped_and_made_anew(
     extent.close()
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=200), at=st.integers(0, 1500))
 def test_any_damage_is_an_extent_within_its_bounds_or_none(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, at: int

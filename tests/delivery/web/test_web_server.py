@@ -195,4 +195,4 @@ async def test_viewers_that_come_and_go_leave_no_descriptor(cache_root: Path) ->
                 await viewer.receive_head()
             assert (await fetch(edge.port, "/small")).status == 200
         await until(lambda: not connections(edge))
-        assert descriptors() == before
+        assert descriptors() <= before

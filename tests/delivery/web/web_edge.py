@@ -95,6 +95,8 @@ async def serve_web(
             await cache.close()
             for binding in bindings.values():
                 await binding.origin.close()
+            log.flush()
+            os.close(log._fd)
 
 
 def connections(edge: WebEdge) -> list[EdgeProtocol]:
