@@ -14,6 +14,8 @@ from s3_server import S3Server, run_s3_server
 
 from streamedge.cache.store import prepare_folder
 
+pytest_plugins = ["media_samples"]
+
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:

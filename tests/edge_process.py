@@ -65,7 +65,9 @@ class EdgeProcess:
         said = [json.loads(line) for line in lines]
         return [line for line in said if event is None or line["event"] == event]
 
-    def await_log(self, event: str, count: int = 1, timeout_s: float = 20.0) -> list[dict[str, Any]]:
+    def await_log(
+        self, event: str, count: int = 1, timeout_s: float = 20.0
+    ) -> list[dict[str, Any]]:
         """The lines of an event once there are ``count``; the log is written each 100 ms."""
         deadline_s = time.monotonic() + timeout_s
         while len(found := self.log(event)) < count:

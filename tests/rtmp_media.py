@@ -105,10 +105,15 @@ def tags_flv(
     return build(positions, times)[0]
 
 
+@functools.cache
+def _picture() -> bytes:
+    with av.open(io.BytesIO(made("film.mp4")), "r") as container:
+        return bytes(next(container.demux(video=0)))
+
+
 def keyframe(padded_bytes: int = 0) -> bytes:
     """A picture that decoders accept, filled up to a size (H.264 §7.3.2.7)."""
-    with av.open(io.BytesIO(made("film.mp4")), "r") as container:
-        picture = bytes(next(container.demux(video=0)))
+    picture = _picture()
     if padded_bytes <= len(picture):
         return picture
     filler = padded_bytes - len(picture) - 4

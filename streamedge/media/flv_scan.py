@@ -7,6 +7,7 @@ out anywhere. Pure; what a single tag means is ``flv``'s business.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from streamedge.media.faults import invalid
 RESYNCHRONISED_TAGS = 4  # in a row, before a boundary is believed
 TIME_STEP_MAX_MS = 60_000  # between neighbouring tags, for a boundary to be believed
 
+_FLAGGED_BYTES = 2  # of a body: all that flags depend on
 _OVERHEAD_BYTES = flv.TAG_HEADER_SIZE_BYTES + flv.PREVIOUS_TAG_SIZE_BYTES
 _TAG_TYPES = frozenset(int(tag_type) for tag_type in flv.TagType)
 
@@ -60,12 +62,17 @@ def scan_tags(buffer: bytes | bytearray | memoryview, position: int = 0) -> Tags
         if previous_tag_size != flv.TAG_HEADER_SIZE_BYTES + header.size_bytes:
             raise invalid("the FLV is damaged: a PreviousTagSize does not fit its tag")
         body = position + flv.TAG_HEADER_SIZE_BYTES
-        body_end = min(body + flv.CLASSIFIED_BYTES, body + header.size_bytes)
-        flags = flv.classify(header.type, data[body:body_end]).flags
-        rows.append((position, end - position, header.timestamp_ms, flags))
+        opening = bytes(data[body : body + min(_FLAGGED_BYTES, header.size_bytes)])
+        rows.append((position, end - position, header.timestamp_ms, _flags(header.type, opening)))
         position = end
     table = np.array(rows, np.int64).reshape(-1, 4)
     return Tags(table[:, 0], table[:, 1], table[:, 2], table[:, 3].astype(np.uint8), position)
+
+
+@lru_cache(maxsize=1024)
+def _flags(tag_type: int, opening: bytes) -> int:
+    """``TagFlag``s by a tag's type and the first bytes of its body: few kinds, many tags."""
+    return int(flv.classify(tag_type, opening).flags)
 
 
 def resynchronise(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fakes import Pattern, Turn
-from location import Location, fetch, fills_ended, run_location
+from location import PATIENCE_S, Location, fetch, fills_ended, run_location
 
 from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, Extent
 from streamedge.cache.open_version import Failure
@@ -45,6 +45,11 @@ class Wish:
         self.answers: list[Failure | None] = []
         self.answered = asyncio.Event()
         self.take_back = reader.when_ready(want, self._woken, **options)
+
+    async def come(self) -> None:
+        """Waits for the answer."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self.answered.wait()
 
     def _woken(self, failure: Failure | None) -> None:
         self.answers.append(failure)
@@ -135,7 +140,7 @@ async def test_a_wish_is_answered_once_and_never_from_within(
     for eager in (True, False):
         wish = Wish(reader, ALL, eager=eager)
         assert wish.answers == []
-        await wish.answered.wait()
+        await wish.come()
         await fills_ended(location.workers[0])
         assert wish.answers == [None]
         wish.take_back()
@@ -153,7 +158,7 @@ async def test_a_wish_that_cannot_be_met_is_told_why(location: Location, reader:
     location.server.script(Turn(status=403))
     wishes = [Wish(reader, ALL, eager=eager) for eager in (True, False)]
     for wish in wishes:
-        await wish.answered.wait()
+        await wish.come()
         (failure,) = wish.answers
         assert isinstance(failure, OriginError)
 
@@ -175,7 +180,7 @@ async def test_whoever_waits_elsewhere_goes_on_when_a_fill_fails(
     await asyncio.wait([first])
     assert len(failing.answers) + len(other.answers) == 1
     location.server.release("film")
-    await asyncio.gather(*(wish.answered.wait() for wish in (failing, other)))
+    await asyncio.gather(*(wish.come() for wish in (failing, other)))
     assert sum(isinstance(wish.answers[0], OriginError) for wish in (failing, other)) == 1
 
 
@@ -188,7 +193,7 @@ async def test_a_full_cache_answers_the_wish_not_the_wisher(
     monkeypatch.setattr(location.workers[0].store, "make_extent", full)
     wish = Wish(reader, ALL)
     assert wish.answers == []
-    await wish.answered.wait()
+    await wish.come()
     assert isinstance(wish.answers[0], CacheFullError)
     reader.prefetch(ALL)
     with pytest.raises(CacheFullError) as caught:
@@ -213,7 +218,7 @@ async def test_a_waiter_may_take_back_another_when_it_is_woken(
     last = Wish(reader, ALL)
     location.server.release("film")
     await done.wait()
-    await last.answered.wait()
+    await last.come()
     assert taken_back.answers == []
 
 
@@ -230,7 +235,7 @@ async def test_a_waiters_defect_does_not_stop_the_others(
 
     reader.when_ready(Span(0, 1), woken)
     other = Wish(reader, ALL)
-    await other.answered.wait()
+    await other.come()
     location.server.release("film")
     assert await reader.read(ALL) == FILM.read(ALL)
     assert [type(defect["exception"]) for defect in defects] == [ZeroDivisionError]

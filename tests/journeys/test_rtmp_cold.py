@@ -6,6 +6,7 @@ The origin is scripted: it holds bytes back until the test has seen what came wi
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def origin_toml(origin: ScriptedOrigin, more: str = "") -> str:
     return f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n{more}\n'
 
 
+@functools.cache
 def movie() -> bytes:
     """About 17 MB, index first."""
     return avc_mp4([keyframe(28_000 + number) for number in range(MOVIE_FRAMES)], 40)

@@ -497,6 +497,8 @@ async def test_closing_ends_what_plays_and_what_waits(edge: EdgeProcess, command
         else:
             client.command(command, None, 1.0)
             assert await client.create_stream() == 1
+        client.seek(0)
+        await client.until_word("NetStream.Seek.Failed")
         client.buffer(36_000_000)
         await client.answered()
         assert await client.answered() == []

@@ -242,6 +242,14 @@ async def test_a_flood_of_pings_is_answered_or_ended(edge: EdgeProcess) -> None:
         assert len(answers) == 20_002
 
 
+async def test_the_operators_limit_outranks_a_large_buffer(edge: EdgeProcess) -> None:
+    async with connected(edge.rtmp_port) as client:
+        client.play("film.mp4")
+        said = await client.until(lambda message: message.type_id == AGGREGATE)
+        said += await client.answered()
+        assert 1_000 <= samples(said)[-1].time_ms <= 6_000  # of 20 s
+
+
 async def test_an_idle_client_is_dropped(edge: EdgeProcess) -> None:
     async with connected(edge.rtmp_port) as client:
         await client.closed()

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-SAMPLES = Path(__file__).parents[2] / "media"
+SAMPLES = Path(__file__).parents[1] / "media"
 WIDTH, HEIGHT, FRAMES_PER_SECOND = 160, 96, 25
 SECONDS = 2
 
