@@ -10,11 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from s3_server import S3Server, run_s3_server
 
 from streamedge.cache.store import prepare_folder
 
 pytest_plugins = ["media_samples"]
+
+# How long an example takes says nothing on a machine that runs other tests beside.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

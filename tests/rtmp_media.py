@@ -6,48 +6,34 @@ Owns the bytes, and what a viewer must get of them: FFmpeg's own reading of the 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import io
 import struct
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import av
 import numpy as np
+from media_samples import RECIPES, SAMPLES, encode
 
-TESTS = Path(__file__).parent
-# The media tests' recipes and oracle serve here too; pytest finds them only for tests beside them.
-sys.path.append(str(TESTS / "media"))
+# The media tests' oracle and writer serve here too; pytest finds them only for tests beside them.
+sys.path.append(str(Path(__file__).parent / "media"))
 
-from mp4_writer import TrackRecipe, box, moov, table, visual_entry, words  # noqa: E402
-from oracle import Demuxed, demux  # noqa: E402
+from mp4_writer import TrackRecipe, box, moov, table, visual_entry, words
+from oracle import Demuxed, demux
 
-from streamedge.media import flv  # noqa: E402
-from streamedge.media.script_data import encode_on_metadata  # noqa: E402
+from streamedge.media import flv
+from streamedge.media.script_data import encode_on_metadata
 
 __all__ = ["Demuxed", "demux"]
 
 
 @functools.cache
-def _recipes() -> ModuleType:
-    place = importlib.util.spec_from_file_location("media_recipes", TESTS / "media" / "conftest.py")
-    assert place is not None
-    assert place.loader is not None
-    module = importlib.util.module_from_spec(place)
-    place.loader.exec_module(module)
-    return module
-
-
-@functools.cache
 def made(name: str) -> bytes:
     """A sample of ``media/`` by its file's name, or a recipe's file by the recipe's."""
-    recipes = _recipes()
-    if name in recipes.RECIPES:
-        encoded: bytes = recipes.encode(*recipes.RECIPES[name])
-        return encoded
-    return (TESTS.parent / "media" / name).read_bytes()
+    if name in RECIPES:
+        return encode(*RECIPES[name])
+    return (SAMPLES / name).read_bytes()
 
 
 @functools.cache
