@@ -42,11 +42,20 @@ _RETRYABLE = frozenset(
 
 
 class OriginError(StreamEdgeError):
-    """An origin failed; ``failure`` says how, the message says what was seen."""
+    """An origin failed; ``failure`` says how, the message says what was seen.
 
-    def __init__(self, failure: OriginFailure, message: str) -> None:
+    ``retried``: whoever raised it has asked again already, as often as was allowed.
+    """
+
+    def __init__(self, failure: OriginFailure, message: str, *, retried: bool = False) -> None:
         super().__init__(message)
         self.failure = failure
+        self.retried = retried
+
+    @property
+    def retryable(self) -> bool:
+        """Whether asking the same thing again may help."""
+        return self.failure.retryable and not self.retried
 
 
 class MediaFault(Enum):

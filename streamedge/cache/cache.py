@@ -218,7 +218,7 @@ class Cache:
             try:
                 return await self._ask_once(asset, record, want)
             except OriginError as exc:
-                if not exc.failure.retryable or attempt == self.retries:
+                if not exc.retryable or attempt == self.retries:
                     raise
                 await asyncio.sleep(backoff_s(attempt, random.random()))
         raise AssertionError("the last attempt returns or raises")

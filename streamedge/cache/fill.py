@@ -112,7 +112,7 @@ class Fill:
                     await self._read_on()
                 except OriginError as exc:
                     idle_attempts = 0 if self.position > before else idle_attempts + 1
-                    if not exc.failure.retryable or idle_attempts > self._retries:
+                    if not exc.retryable or idle_attempts > self._retries:
                         raise
                     await asyncio.sleep(backoff_s(idle_attempts, random.random()))
             self.state = FillState.COMPLETE

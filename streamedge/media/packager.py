@@ -107,5 +107,9 @@ class _PackagedRead:
         self._source.close()
 
     async def _make(self, piece: Span) -> bytes:
-        sources = [await self._source.read(wanted) for wanted in self._layout.plan(piece)]
+        try:
+            sources = [await self._source.read(wanted) for wanted in self._layout.plan(piece)]
+        except OriginError as exc:
+            # The source's own fill has used up its attempts: this one must not multiply them.
+            raise OriginError(exc.failure, str(exc), retried=True) from exc
         return self._layout.assemble(piece, sources)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -143,4 +144,7 @@ async def test_the_sources_failure_is_the_packages(media: Media, cache_root: Pat
         with pytest.raises(OriginError) as failed:
             await reader.read(Span(600_000, layout.size_bytes))
         assert failed.value.failure is OriginFailure.UNAVAILABLE
+        # Each span of the source is asked for as often as allowed, and not that often again.
+        asked = Counter(request.span for request in server.requests if request.span is not None)
+        assert max(asked.values()) <= cache.retries + 1
         reader.close()

@@ -51,4 +51,4 @@ class Metronome:
 
     def _sound(self, beat: int) -> None:
         for appointment in self._beats.pop(beat):
-            appointment.keep()
+            self._loop.call_soon(appointment.keep)  # each apart: one's failure is not another's
