@@ -61,7 +61,8 @@ class EdgeProcess:
 
     def log(self, event: str | None = None) -> list[dict[str, Any]]:
         """The log lines so far, of one event or of all."""
-        lines = (self.folder / "edge.log").read_text().splitlines()
+        # The last line may still be on its way.
+        lines = (self.folder / "edge.log").read_text().rpartition("\n")[0].splitlines()
         said = [json.loads(line) for line in lines]
         return [line for line in said if event is None or line["event"] == event]
 

@@ -115,8 +115,9 @@ async def _evict(config: Config, log: Log, counts: Counts) -> None:
             counts.add(Counter.EVICTED_BYTES, file.kind, file.size_bytes)
         if removed:
             log.event("evicted", files=len(removed), bytes=sum(file.size_bytes for file in removed))
-        if counts.gauges.get(Gauge.CACHE_BYTES) != evictor.used_bytes:
-            counts.gauges[Gauge.CACHE_BYTES] = evictor.used_bytes
+        used_bytes = evictor.used_bytes
+        if removed or counts.gauges.get(Gauge.CACHE_BYTES) != used_bytes:
+            counts.gauges[Gauge.CACHE_BYTES] = used_bytes
             counts.flush()
         log.flush()
         await asyncio.sleep(EVICTION_INTERVAL_S)

@@ -18,8 +18,8 @@ from streamedge.media.flv_layout import FlvLayout
 from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.spans import Span
 
-PIECE_BYTES = 256 * 1024
-FIRST_PIECE_BYTES = 64 * 1024  # a viewer waits for it
+PIECE_BYTES = 256 * 1024  # made at once where the source has all it needs
+SMALL_PIECE_BYTES = 64 * 1024  # … and where that is still arriving, since viewers wait for it
 LAYOUT_EDITION = 1  # part of every packaged version: raise it when a layout's bytes change
 
 
@@ -96,15 +96,20 @@ class _PackagedRead:
         for wanted in self._layout.plan(self._span):
             self._source.prefetch(wanted)
         position = self._span.start
-        size = FIRST_PIECE_BYTES
         while position < self._span.end:
-            piece = Span(position, min(position + size, self._span.end))
+            piece = self._next_piece(position)
             yield await self._make(piece)
             position = piece.end
-            size = PIECE_BYTES
 
     async def close(self) -> None:
         self._source.close()
+
+    def _next_piece(self, position: int) -> Span:
+        piece = Span(position, min(position + PIECE_BYTES, self._span.end))
+        for wanted in self._layout.plan(piece):
+            if self._source.ready_end(wanted.start, wanted.end) < wanted.end:
+                return Span(position, min(position + SMALL_PIECE_BYTES, self._span.end))
+        return piece
 
     async def _make(self, piece: Span) -> bytes:
         try:
