@@ -17,7 +17,7 @@ from streamedge.cache.cache import Cache
 from streamedge.cache.store import Store
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.media.flv_layout import FlvLayout
-from streamedge.media.packager import SMALL_PIECE_BYTES, PIECE_BYTES, packaged_asset
+from streamedge.media.packager import PIECE_BYTES, SMALL_PIECE_BYTES, packaged_asset
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
 from streamedge.origin.http import HttpOrigin
