@@ -1,6 +1,6 @@
 """One cache file: which of its bytes are there, who is filling which, and the bytes themselves.
 
-An extent is a header of 16 KiB and up to 64 MiB of body, a part of one version of one asset. The
+An extent is a header of 64 KiB and up to 64 MiB of body, a part of one version of one asset. The
 header is mapped by every worker that has the file open and holds, for each 64 KiB chunk, how many
 bytes from the chunk's start are valid, their CRC, and the era in which they were written. Data is
 written before it is published, so a reader may send whatever ``ready`` says without asking.
@@ -25,9 +25,11 @@ from streamedge.spans import Span
 
 CHUNK_BYTES = 64 * 1024
 EXTENT_BYTES = 64 * 1024 * 1024
-HEADER_BYTES = 16 * 1024
+# More than the table needs, and mostly a hole: so chunks begin where the page cache can keep each
+# in one piece of memory.
+HEADER_BYTES = 64 * 1024
 
-_MAGIC = 0x31455453  # "STE1"
+_MAGIC = 0x32455453  # "STE2"
 _FIXED = struct.Struct("<IIQ32s")  # magic, evicted, body bytes, digest of what it is part of
 _EVICTED_WORD = 1
 _TABLE_WORD = 256  # the chunk table begins 1 KiB into the header

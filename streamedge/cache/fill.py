@@ -26,6 +26,8 @@ from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import OriginRead, Version
 from streamedge.spans import Span
 
+TAIL_WAIT_S = 0.002  # for the rest of a chunk, before its beginning is stored by itself
+
 
 class FillState(Enum):
     """Where a fill stands; the cause of FAILED is in ``Fill.cause``."""
@@ -59,13 +61,30 @@ class FillOwner(Protocol):
 class Fill:
     """Reads ``span`` of the owner's version; ``position`` is the next byte to arrive."""
 
-    __slots__ = ("_claims", "_owner", "_read", "_retries", "cause", "position", "span", "state")
+    __slots__ = (
+        "_claims",
+        "_flush_timer",
+        "_owner",
+        "_read",
+        "_refused",
+        "_retries",
+        "_tail",
+        "_tail_start",
+        "cause",
+        "position",
+        "span",
+        "state",
+    )
 
     def __init__(self, owner: FillOwner, span: Span, retries: int) -> None:
         self._owner = owner
         self._retries = retries
         self._claims: dict[int, tuple[Extent, Span]] = {}
         self._read: OriginRead | None = None
+        self._tail = b""  # arrived and not stored yet, from _tail_start on
+        self._tail_start = 0
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._refused = False
         self.span = span
         self.position = span.start
         self.state = FillState.FILLING
@@ -138,19 +157,66 @@ class Fill:
                 if_match=self._owner.version,
             )
             assert read is not None
+        self._tail_start = read.span.start
         try:
-            at = read.span.start
             async for piece in read.pieces():
                 self._owner.arrived(self, len(piece))
-                if not self._store(at, memoryview(piece)):
-                    break
-                at += len(piece)
-                self.position = max(self.position, min(at, self.span.end))
-                self._owner.filled(self)
-                if at >= self.span.end:
+                if not self._take(piece) or self.position >= self.span.end:
                     break
         finally:
+            self._flush()
             await read.close()
+
+    def _take(self, piece: bytes) -> bool:
+        """Stores a piece of the answer, but for an end that does not fill its chunk.
+
+        The page cache keeps what is written together in one piece of memory and sends it faster
+        from there, so that end waits for what follows; not long, for somebody may want it. False
+        when the disk refused: the answer is of no more use.
+        """
+        self._cancel_flush()
+        start, data = self._tail_start, self._tail + piece if self._tail else piece
+        end = start + len(data)
+        whole_end = end // CHUNK_BYTES * CHUNK_BYTES
+        is_first = self.position == self.span.start
+        if end >= self.span.end or is_first:
+            whole_end = end
+        kept = max(0, end - max(start, whole_end))
+        view = memoryview(data)
+        self._tail_start, self._tail = end - kept, bytes(view[len(data) - kept :])
+        if kept:
+            loop = asyncio.get_running_loop()
+            self._flush_timer = loop.call_later(TAIL_WAIT_S, self._flush_late)
+        return self._put(start, view[: len(data) - kept])
+
+    def _flush(self) -> None:
+        """Stores the end that waited."""
+        self._cancel_flush()
+        tail, self._tail = self._tail, b""
+        if tail:
+            start, self._tail_start = self._tail_start, self._tail_start + len(tail)
+            self._refused = not self._put(start, memoryview(tail))
+
+    def _flush_late(self) -> None:
+        """The same when nothing has followed in time."""
+        try:
+            self._flush()
+        except CacheFullError:
+            self._refused = True  # reading on meets it again, where it can be told
+
+    def _cancel_flush(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+
+    def _put(self, start: int, data: memoryview) -> bool:
+        """Stores bytes and lets the owner know; False when the disk refused, now or before."""
+        if self._refused or not self._store(start, data):
+            self._refused = False
+            return False
+        self.position = max(self.position, min(start + len(data), self.span.end))
+        self._owner.filled(self)
+        return True
 
     def _store(self, at: int, data: memoryview) -> bool:
         """Writes what is missing of ``data``, the version's bytes from ``at`` on.
