@@ -24,8 +24,7 @@ from streamedge.cache.extent import Ready
 from streamedge.cache.open_version import Failure
 from streamedge.spans import Span
 
-TURN_BYTES = 2 * 1024 * 1024  # sent to one peer before others get their turn
-SENDFILE_BYTES = 1024 * 1024
+TURN_BYTES = 4 * 1024 * 1024  # sent to one peer before others get their turn
 
 
 class Source(Protocol):
@@ -62,6 +61,7 @@ class Outlet:
         "_drained",
         "_failed",
         "_loop",
+        "_next_turn",
         "_parts",
         "_pumping",
         "_socket",
@@ -85,6 +85,7 @@ class Outlet:
         self._failed = failed
         self._parts: deque[bytes | memoryview | _Piece] = deque()
         self._take_back: Callable[[], None] | None = None
+        self._next_turn: asyncio.Handle | None = None
         self._watching = False
         self._pumping = False
         self.blocked_since_s: float | None = None
@@ -108,7 +109,8 @@ class Outlet:
                     self._parts.append(_Piece(*part))
             elif part:
                 self._parts.append(part)
-        if not self._watching and self._take_back is None and not self._pumping:
+        waits = self._watching or self._take_back is not None or self._next_turn is not None
+        if not waits and not self._pumping:
             self._pump()
 
     def send_at_once(self, head: bytes, ready: Ready) -> int:
@@ -122,7 +124,7 @@ class Outlet:
         with contextlib.suppress(OSError):
             sent = self._socket.send(head, socket.MSG_MORE)
             if sent == len(head):
-                count = min(ready.size_bytes, SENDFILE_BYTES)
+                count = min(ready.size_bytes, TURN_BYTES)
                 sent += os.sendfile(self._socket.fileno(), ready.fd, ready.offset, count)
         self.sent_bytes += sent
         return sent
@@ -131,6 +133,9 @@ class Outlet:
         """Lets go of the socket and of whatever is queued. Harmless when done twice."""
         self._parts.clear()
         self._stop_watching()
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
         if self._take_back is not None:
             self._take_back()
             self._take_back = None
@@ -139,6 +144,7 @@ class Outlet:
     def _pump(self) -> None:
         """Sends until the queue is empty, the turn is over, or somebody has to be waited for."""
         self._pumping = True
+        self._next_turn = None
         turn = 0
         try:
             while self._parts:
@@ -149,7 +155,7 @@ class Outlet:
                 self.sent_bytes += sent
                 turn += sent
                 if turn >= TURN_BYTES and self._parts:
-                    self._watch()
+                    self._end_turn()
                     return
         except BlockingIOError:
             self._watch()
@@ -190,7 +196,7 @@ class Outlet:
             )
             return -1
         piece.begun = True
-        count = min(ready.size_bytes, SENDFILE_BYTES)
+        count = min(ready.size_bytes, TURN_BYTES)
         sent = os.sendfile(self._socket.fileno(), ready.fd, ready.offset, count)
         if sent == 0:
             raise OSError("a cache file is shorter than its header says")
@@ -210,11 +216,17 @@ class Outlet:
             self._fail(failure)
 
     def _watch(self) -> None:
-        # After a whole turn too: the turn may have ended just where the socket was full.
         self.blocked_since_s = self._loop.time()
         if not self._watching:
             self._watching = True
             self._loop.add_writer(self._socket.fileno(), self._pump)
+
+    def _end_turn(self) -> None:
+        """Goes on after whoever else is due: when the socket says so, if it is asked already."""
+        if self._watching:
+            self._watch()
+        else:
+            self._next_turn = self._loop.call_soon(self._pump)
 
     def _stop_watching(self) -> None:
         self.blocked_since_s = None

@@ -288,6 +288,28 @@ async def test_closing_while_the_socket_is_watched_leaves_nothing_behind() -> No
     assert descriptors() == before
 
 
+async def test_a_peer_that_stops_where_its_turn_ends_is_seen_to_be_blocked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    def take_one_turn(_to: int, _fd: int, _offset: int, count: int) -> int:
+        if taken:
+            raise BlockingIOError
+        taken.append(count)
+        return count
+
+    monkeypatch.setattr(os, "sendfile", take_one_turn)
+    source = Filling(tmp_path, b"", there_bytes=2 * TURN_BYTES)
+    async with connect() as peer:
+        peer.outlet.push((source, Span(0, 2 * TURN_BYTES)))
+        assert taken == [TURN_BYTES]
+        await asyncio.sleep(0)  # the next turn
+        await asyncio.sleep(0)
+        assert peer.outlet.blocked_since_s is not None
+    os.close(source.fd)
+
+
 async def test_one_peer_does_not_hold_up_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,7 +319,6 @@ async def test_one_peer_does_not_hold_up_the_loop(
     async with connect() as peer:
         peer.outlet.push((source, Span(0, 16 * TURN_BYTES)))
         assert peer.outlet.sent_bytes == TURN_BYTES
-        assert peer.outlet.blocked_since_s is not None  # the peer may have taken its last
         turns = 1
         while not peer.outlet.idle:
             sent_bytes = peer.outlet.sent_bytes
