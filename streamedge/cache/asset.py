@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from streamedge.origin import Origin, OriginHead, Version
 
@@ -35,10 +35,6 @@ class Record:
     key: str
     head: OriginHead
     validated_s: float
-
-    def validated(self, now_s: float) -> Record:
-        """The same, confirmed by the origin at ``now_s``."""
-        return replace(self, validated_s=now_s)
 
 
 def asset_digest(key: str) -> str:

@@ -30,11 +30,10 @@ class CacheResult(Enum):
 class Reader:
     """Open on a version until ``close``. ``result`` is how the open went, in X-Cache's words."""
 
-    __slots__ = ("_opened", "asset_key", "position", "result")
+    __slots__ = ("_opened", "position", "result")
 
     def __init__(self, opened: OpenVersion, result: CacheResult) -> None:
         self._opened = opened
-        self.asset_key = opened.asset.key
         self.position = 0
         self.result = result
         opened.enter(self)

@@ -90,10 +90,6 @@ def test_damage_is_none(data: bytes) -> None:
     assert decode_record(data, "k") is None
 
 
-def test_a_validation_changes_the_time_alone() -> None:
-    assert RECORD.validated(2000.0) == Record("k", RECORD.head, 2000.0)
-
-
 @settings(deadline=None)
 @given(IDENTITIES, IDENTITIES)
 def test_two_extents_have_two_names(

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +273,7 @@ def test_a_record_is_any_workers(make_store: MakeStore, cache_root: Path) -> Non
     assert other.load_record("film") is None
     one.save_record(RECORD)
     assert other.load_record("film") == RECORD
-    later = RECORD.validated(6000.0)
+    later = replace(RECORD, validated_s=6000.0)
     other.save_record(later)
     assert one.load_record("film") == later
     one.forget_record("film")
