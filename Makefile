@@ -26,6 +26,7 @@ lint: .venv/installed-dev  ## Check style, types and the direction of imports
 	.venv/bin/lint-imports
 
 bench: .venv/installed-dev programs  ## Measure this edge beside nginx
+	@$(PYTHON) -m compileall -q streamedge
 	$(PYTHON) -m bench
 
 clean:  ## Remove what was made here, the cache in var/ apart
