@@ -31,7 +31,7 @@ from streamedge.edge.roster import Roster
 from streamedge.edge.welcome import welcome
 from streamedge.edge.worker import DRAIN_S, Post, run_worker
 from streamedge.ops.log import Log, open_log
-from streamedge.ops.metrics import forget_process, prepare_metrics
+from streamedge.ops.metrics import forget_process
 
 RESTART_BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)  # by how often it has died young
 YOUNG_S = 5.0
@@ -64,7 +64,6 @@ def serve(config: Config) -> int:
     _raise_file_limit()
     folder_is_ready = _prepare(config, log)
     metrics_folder = Path(tempfile.mkdtemp(prefix="streamedge-metrics-"))
-    prepare_metrics(metrics_folder)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     # What has been imported stays: children need not look at it for garbage, nor copy it.
     gc.freeze()
@@ -98,17 +97,18 @@ class _Supervisor:
         # Children hold the reading end: it becomes readable when the writing end, here, closes.
         self._lifeline, self._life = os.pipe()
         roster = self._roster
-        self._children = [
-            _Child(
-                "control",
-                lambda: run_control(config, admin, roster, metrics_folder, self._lifeline),
-            )
-        ]
+        self._children = []
         for number, own in enumerate(listeners):
             post = Post(number, config, own, roster, metrics_folder, self._lifeline)
             self._children.append(
                 _Child(f"worker-{number}", lambda post=post: run_worker(post), number)  # type: ignore[misc]
             )
+        self._children.append(
+            _Child(
+                "control",
+                lambda: run_control(config, admin, roster, metrics_folder, self._lifeline),
+            )
+        )
 
     def run(self) -> None:
         """Until told to stop; returns when all children have ended."""

@@ -54,7 +54,6 @@ async def _serve(post: Post, log: Log) -> None:
     loop = asyncio.get_running_loop()
     config = post.config
     counts = Counts()
-    counts.publish_in(post.metrics_folder)
     counts.add(Counter.WORKER_STARTS, "worker")
     store = Store(config.edge.cache, post.number, log)
     cache = Cache(
@@ -71,12 +70,12 @@ async def _serve(post: Post, log: Log) -> None:
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_reader(post.lifeline, stopping.set)
-    housekeeping = asyncio.create_task(_keep_house(log, counts))
-
     await web.start(post.listeners.http)
     await rtmp.start(post.listeners.rtmp)
     post.roster.up(post.number)
     log.event("worker_up", pid=os.getpid())
+    counts.publish_in(post.metrics_folder)  # only now: viewers need not wait for its import
+    housekeeping = asyncio.create_task(_keep_house(log, counts))
     await stopping.wait()
     loop.remove_reader(post.lifeline)
     post.roster.down(post.number)

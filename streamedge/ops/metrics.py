@@ -91,7 +91,8 @@ class Counts:
 
     def publish_in(self, folder: Path) -> None:
         """Makes ``flush`` write to files in ``folder``; called once, in the counting process."""
-        prepare_metrics(folder)
+        # prometheus-client chooses its storage by this variable when it is first imported.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
         import prometheus_client  # noqa: PLC0415
 
         registry = prometheus_client.CollectorRegistry()
@@ -112,16 +113,6 @@ class Counts:
                 self._counters[counter].labels(label).inc(amount)
         for gauge, value in self.gauges.items():
             self._gauges[gauge].set(value)
-
-
-def prepare_metrics(folder: Path) -> None:
-    """Has prometheus-client keep its numbers in ``folder``: before it is first imported.
-
-    It chooses its storage by an environment variable, once. Called in the process that forks the
-    counting ones, it also spares each of them the import.
-    """
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-    import prometheus_client.multiprocess  # noqa: F401, PLC0415
 
 
 def exposition(folder: Path) -> bytes:
