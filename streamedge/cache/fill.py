@@ -158,14 +158,17 @@ class Fill:
             )
             assert read is not None
         self._tail_start = read.span.start
+        self._refused = False
         try:
             async for piece in read.pieces():
                 self._owner.arrived(self, len(piece))
                 if not self._take(piece) or self.position >= self.span.end:
                     break
         finally:
-            self._flush()
-            await read.close()
+            try:
+                self._flush()
+            finally:
+                await read.close()
 
     def _take(self, piece: bytes) -> bool:
         """Stores a piece of the answer, but for an end that does not fill its chunk.
@@ -212,7 +215,8 @@ class Fill:
     def _put(self, start: int, data: memoryview) -> bool:
         """Stores bytes and lets the owner know; False when the disk refused, now or before."""
         if self._refused or not self._store(start, data):
-            self._refused = False
+            self._cancel_flush()
+            self._tail = b""  # stored behind what was refused, it would hide that it lacks
             return False
         self.position = max(self.position, min(start + len(data), self.span.end))
         self._owner.filled(self)

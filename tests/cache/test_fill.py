@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -517,3 +518,36 @@ async def test_a_folder_that_takes_nothing_still_serves(tmp_path: Path, size_byt
         assert len(location.events("disk_refuses")) == 1
         assert location.events("disk_accepts") == []
         assert location.server.body_bytes_sent == 2 * size_bytes
+
+
+class HandedRead:
+    """An answer whose pieces are cut as the test wants."""
+
+    def __init__(self, head: OriginHead, cuts: list[int]) -> None:
+        self.head = head
+        self.span = Span(0, cuts[-1])
+        self.is_closed = False
+        self._cuts = cuts
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        for start, end in pairwise([0, *self._cuts]):
+            yield FILM.read(Span(start, end))
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+async def test_an_end_that_waited_hides_nothing_that_was_refused(
+    location: Location, full_disk: list[int]
+) -> None:
+    worker = location.worker()
+    reader = await worker.open(location.asset(), Span(0, 0))
+    cuts = [CHUNK_BYTES, 2 * CHUNK_BYTES + 500, FILM.size_bytes]
+    read = HandedRead(reader.head, cuts)
+    full_disk[0] = 1  # the first chunk; the second is refused while 500 bytes of the third wait
+    reader._opened.adopt(read)
+    await fills_ended(worker)
+    assert read.is_closed
+    assert reader.ready_end(0, FILM.size_bytes) == FILM.size_bytes
+    assert reader.copy(ALL) == FILM.read(ALL)
+    reader.close()
