@@ -31,6 +31,7 @@ HEADER_BYTES = 64 * 1024
 
 _MAGIC = 0x32455453  # "STE2"
 _FIXED = struct.Struct("<IIQ32s")  # magic, evicted, body bytes, digest of what it is part of
+_WORD_BYTES = 4
 _EVICTED_WORD = 1
 _TABLE_WORD = 256  # the chunk table begins 1 KiB into the header
 _WORDS_PER_CHUNK = 3  # valid bytes, their CRC-32, era
@@ -199,6 +200,16 @@ def new_header(body_bytes: int, digest: bytes) -> bytes:
     return _FIXED.pack(_MAGIC, 0, body_bytes, digest)
 
 
+def written_header_bytes(body_bytes: int) -> int:
+    """How much of the header, in whole pages, will be written through the map; behind is a hole.
+
+    These pages must have their blocks from the start: a full disk found later, at a page fault,
+    would kill the worker.
+    """
+    table_words = -(-body_bytes // CHUNK_BYTES) * _WORDS_PER_CHUNK
+    return -(-(_TABLE_WORD + table_words) * _WORD_BYTES // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
 def check_header(header: bytes, body_bytes: int, digest: bytes) -> bool:
     """Whether a file's first bytes say that it is the extent that its name promises."""
     return header[: _FIXED.size] == new_header(body_bytes, digest)
@@ -206,4 +217,4 @@ def check_header(header: bytes, body_bytes: int, digest: bytes) -> bool:
 
 def mark_evicted(fd: int) -> None:
     """Tells every worker that has the file mapped that it is about to be unlinked."""
-    os.pwrite(fd, struct.pack("<I", 1), _EVICTED_WORD * 4)
+    os.pwrite(fd, struct.pack("<I", 1), _EVICTED_WORD * _WORD_BYTES)

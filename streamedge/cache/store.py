@@ -24,12 +24,12 @@ from pathlib import Path
 
 from streamedge.cache.asset import Record, asset_digest, decode_record, encode_record
 from streamedge.cache.extent import (
-    CHUNK_BYTES,
     EXTENT_BYTES,
     HEADER_BYTES,
     Extent,
     check_header,
     new_header,
+    written_header_bytes,
 )
 from streamedge.cache.locks import try_lock, unlock
 from streamedge.errors import CacheFullError
@@ -39,8 +39,6 @@ from streamedge.spans import Span
 MEMORY_EXTENTS_MAX = 8
 WORKERS_MAX = 256
 _USAGE_SLOT_BYTES = 64  # one cache line each, so that workers do not share one
-_TABLE_OFFSET = 1024
-_TABLE_ENTRY_BYTES = 12
 _PAGE_BYTES = 4096
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
@@ -256,14 +254,10 @@ class Store:
     def _create(self, digest: bytes, body_bytes: int) -> None:
         """Makes an extent's file under another name and links it: all of it, or nothing."""
         path, new = self._path("extents", digest.hex()), self._new_path()
-        table_bytes = -(-body_bytes // CHUNK_BYTES) * _TABLE_ENTRY_BYTES
-        # The pages that will be written through the map must have their blocks now: a full disk
-        # found later, at a page fault, would kill the worker.
-        allocated = -(-(_TABLE_OFFSET + table_bytes) // _PAGE_BYTES) * _PAGE_BYTES
+        header = new_header(body_bytes, digest).ljust(written_header_bytes(body_bytes), b"\0")
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            header = new_header(body_bytes, digest)
-            if os.pwrite(fd, header.ljust(allocated, b"\0"), 0) < allocated:
+            if os.pwrite(fd, header, 0) < len(header):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.ftruncate(fd, HEADER_BYTES)
             with contextlib.suppress(FileExistsError):
@@ -276,7 +270,7 @@ class Store:
         finally:
             os.close(fd)
             os.unlink(new)
-        self.stored(allocated)
+        self.stored(len(header))
 
     def _refused(self, action: str, exc: OSError | ValueError) -> None:
         if not self._disk_refuses:
