@@ -13,7 +13,6 @@ a descriptor that a transport owns. It never decides what to send, nor when a pe
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections import deque
@@ -58,6 +57,7 @@ class Outlet:
     """
 
     __slots__ = (
+        "_descriptor",
         "_drained",
         "_failed",
         "_loop",
@@ -78,8 +78,8 @@ class Outlet:
         drained: Callable[[], None],
         failed: Callable[[Failure | None], None],
     ) -> None:
-        descriptor = os.dup(transport.get_extra_info("socket").fileno())
-        self._socket = socket.socket(fileno=descriptor)
+        self._descriptor = os.dup(transport.get_extra_info("socket").fileno())
+        self._socket = socket.socket(fileno=self._descriptor)
         self._loop = loop
         self._drained = drained
         self._failed = failed
@@ -120,13 +120,17 @@ class Outlet:
         caller's to ``push``, which also finds out about a peer that is gone.
         """
         assert not self._parts
+        file, offset, size = ready
         sent = 0
-        with contextlib.suppress(OSError):
+        try:
             sent = self._socket.send(head, socket.MSG_MORE)
             if sent == len(head):
-                count = min(ready.size_bytes, TURN_BYTES)
-                sent += os.sendfile(self._socket.fileno(), ready.fd, ready.offset, count)
-        self.sent_bytes += sent
+                count = size if size < TURN_BYTES else TURN_BYTES
+                sent += os.sendfile(self._descriptor, file, offset, count)
+        except OSError:
+            return sent  # the socket is full or the peer gone: ``push`` finds out which
+        finally:
+            self.sent_bytes += sent
         return sent
 
     def close(self) -> None:
@@ -197,7 +201,7 @@ class Outlet:
             return -1
         piece.begun = True
         count = min(ready.size_bytes, TURN_BYTES)
-        sent = os.sendfile(self._socket.fileno(), ready.fd, ready.offset, count)
+        sent = os.sendfile(self._descriptor, ready.fd, ready.offset, count)
         if sent == 0:
             raise OSError("a cache file is shorter than its header says")
         piece.position += sent
@@ -219,7 +223,7 @@ class Outlet:
         self.blocked_since_s = self._loop.time()
         if not self._watching:
             self._watching = True
-            self._loop.add_writer(self._socket.fileno(), self._pump)
+            self._loop.add_writer(self._descriptor, self._pump)
 
     def _end_turn(self) -> None:
         """Goes on after whoever else is due: when the socket says so, if it is asked already."""
@@ -232,7 +236,7 @@ class Outlet:
         self.blocked_since_s = None
         if self._watching:
             self._watching = False
-            self._loop.remove_writer(self._socket.fileno())
+            self._loop.remove_writer(self._descriptor)
 
     def _fail(self, cause: Failure | None) -> None:
         self._parts.clear()

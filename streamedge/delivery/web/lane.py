@@ -1,10 +1,12 @@
 """The short lane: a plain GET of an object that is open, fresh and here, answered in one breath.
 
 Owns the decision, the head and the log line of such an answer. Everything that is the same from
-one request to the next is kept ready by target (host and URL): the object's header lines and the
-place in the log line for good, date, age and freshness for a second. Whatever is out of the
-ordinary (conditions, HEAD, HTTP/1.0, a range in another form, bytes that are not here) is not
-answered here: ``decide`` says None, and the general way gives the same answer, byte for byte.
+one request to the next is kept ready: by target (host and URL) the object's header lines, date,
+age and freshness for a second; by spelling (a request's very bytes, but for the numbers of its
+range) what the parser made of them, so that a request that has been parsed once need not be
+parsed again. Whatever is out of the ordinary (conditions, HEAD, HTTP/1.0, a range in another
+form, bytes that are not here) is not answered here: ``decide`` says None, and the general way
+gives the same answer, byte for byte.
 """
 
 from __future__ import annotations
@@ -22,8 +24,11 @@ from streamedge.delivery.web.access_log import quoted, target_fields
 from streamedge.delivery.web.answer import Delivery, closing_lines, object_lines
 
 TARGETS_MAX = 8192  # remembered
+SPELLINGS_MAX = 4096  # remembered
+SPELLING_BYTES_MAX = 2048
 
 _PLAIN_RANGE = re.compile(rb"bytes=(\d{1,18})-(\d{0,18})")
+_RANGE_LINE = re.compile(rb"\r\n[Rr]ange: bytes=(\d{1,18})-(\d{0,18})\r\n")
 # With any of these the answer is not plain.
 _ELSEWHERE = frozenset(
     {
@@ -55,15 +60,23 @@ class Target:
         self.closing = b""
 
 
-class LaneAnswer(NamedTuple):
-    """An answer to send now: ``head``, then ``ready``, then what is left up to ``end``."""
+class Asked(NamedTuple):
+    """A plain GET: what it asks for, and what is kept of its fields.
 
-    status: int
-    head: bytes
-    ready: Ready
-    start: int
-    end: int
-    opened: OpenVersion
+    ``logged`` closes its log line. ``fields`` are in lower case, Range excepted.
+    """
+
+    target: Target
+    url: bytes
+    fields: dict[bytes, bytes]
+    logged: str
+
+
+Wanted = tuple[bytes, bytes]
+"""The numbers of a plain range, first and last; the last may be empty."""
+
+LaneAnswer = tuple[int, bytes, Ready, int, int, OpenVersion]
+"""Status and head to send now, then what is ready; start and end of the span, and its object."""
 
 
 Locate = Callable[[str, bytes], tuple[Distribution, str] | None]
@@ -77,30 +90,60 @@ class Lane:
         self._edge_name = edge_name
         self._locate = locate
         self._targets: dict[tuple[bytes, bytes], Target] = {}
+        self._whole: dict[bytes, Asked] = {}  # by spelling: without a range
+        self._ranged: dict[bytes, Asked] = {}  # and with one
 
-    def find(self, host: bytes, url: bytes) -> Target | None:
-        """What is kept for a Host field and a URL; None when they name no object."""
-        return self._targets.get((host, url)) or self._remember(host, url)
-
-    def decide(self, target: Target, fields: dict[bytes, bytes], now_s: float) -> LaneAnswer | None:
-        """The answer to a GET with these header fields, or None."""
+    def ask(
+        self, host: bytes, url: bytes, fields: dict[bytes, bytes]
+    ) -> tuple[Asked, Wanted | None] | None:
+        """What a GET with these header fields asks for; None when it is not plain."""
         if not _ELSEWHERE.isdisjoint(fields):
             return None
+        target = self._targets.get((host, url)) or self._remember_target(host, url)
+        if target is None:
+            return None
+        value = fields.pop(b"range", None)
+        wanted = None
+        if value is not None:
+            match = _PLAIN_RANGE.fullmatch(value)
+            if match is None:
+                return None
+            wanted = match[1], match[2]
+        agent = fields.get(b"user-agent")
+        logged = "}" if agent is None else f',"agent":{quoted(agent)}}}'
+        return Asked(target, url, fields, logged), wanted
+
+    def remember(self, data: bytes, asked: Asked) -> None:
+        """Keeps what the parser made of ``data``: one request, all of it, nothing else."""
+        if len(data) > SPELLING_BYTES_MAX or not data.endswith(b"\r\n\r\n"):
+            return
+        spelling, wanted = _spelling(data)
+        spellings = self._whole if wanted is None else self._ranged
+        if len(spellings) >= SPELLINGS_MAX:
+            spellings.clear()
+        spellings[spelling] = asked
+
+    def recall(self, data: bytes) -> tuple[Asked, Wanted | None] | None:
+        """What ``data`` asks for, if but for its range's numbers it was parsed before."""
+        if len(data) > SPELLING_BYTES_MAX:
+            return None
+        spelling, wanted = _spelling(data)
+        asked = (self._whole if wanted is None else self._ranged).get(spelling)
+        return None if asked is None else (asked, wanted)
+
+    def decide(self, target: Target, wanted: Wanted | None, now_s: float) -> LaneAnswer | None:
+        """The answer to a plain GET, or None."""
         opened = target.opened
         if target.second != int(now_s) or opened is None or opened.superseded:
             opened = self._refresh(target, now_s)
             if opened is None:
                 return None
         size = target.size_bytes
-        wanted = fields.get(b"range")
         if wanted is None:
             start, end, status = 0, size, 200
             status_lines = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n" % size
         else:
-            match = _PLAIN_RANGE.fullmatch(wanted)
-            if match is None:
-                return None
-            first, last = match.groups()
+            first, last = wanted
             start, status = int(first), 206
             end = min(int(last) + 1, size) if last else size
             status_lines = (
@@ -112,7 +155,7 @@ class Lane:
         ready = opened.ready(start, end)
         if ready is None:
             return None
-        return LaneAnswer(status, status_lines + target.closing, ready, start, end, opened)
+        return status, status_lines + target.closing, ready, start, end, opened
 
     def _refresh(self, target: Target, now_s: float) -> OpenVersion | None:
         """Looks whether the object is open and fresh, and makes this second's header lines."""
@@ -127,7 +170,7 @@ class Lane:
             target.closing = lines.encode("latin-1", "replace")
         return opened
 
-    def _remember(self, host: bytes, url: bytes) -> Target | None:
+    def _remember_target(self, host: bytes, url: bytes) -> Target | None:
         path = url.partition(b"?")[0]
         located = self._locate(host.decode("latin-1"), path)
         if located is None:
@@ -140,25 +183,33 @@ class Lane:
         return target
 
 
+def _spelling(data: bytes) -> tuple[bytes, Wanted | None]:
+    """A request's bytes without its range's numbers, and those."""
+    match = _RANGE_LINE.search(data)
+    if match is None:
+        return data, None
+    start, end = match.start(1), match.end(2)
+    return data[:start] + data[end:], (match[1], match[2])
+
+
+def range_field(wanted: Wanted) -> bytes:
+    """The Range field that says so."""
+    return b"bytes=%b-%b" % wanted
+
+
 def lane_line(
     process: str,
     client: str,
-    target: Target,
-    hit: LaneAnswer,
-    fields: dict[bytes, bytes],
+    asked: Asked,
+    wanted: Wanted | None,
+    status: int,
     now_s: float,
     sent_bytes: int,
 ) -> str:
     """The log line of an answer that went out at once, as ``access_log`` would write it."""
-    line = (
+    ranged = "" if wanted is None else f',"range":"{range_field(wanted).decode()}"'
+    return (
         f'{{"time":{now_s:.3f},"event":"response","process":"{process}","client":"{client}",'
-        f'"method":"GET",{target.logged},"status":{hit.status},"bytes":{sent_bytes},'
-        f'"cache":"Hit","seconds":0.0'
+        f'"method":"GET",{asked.target.logged},"status":{status},"bytes":{sent_bytes},'
+        f'"cache":"Hit","seconds":0.0{ranged}{asked.logged}'
     )
-    wanted = fields.get(b"range")
-    if wanted is not None:
-        line += f',"range":"{wanted.decode()}"'
-    agent = fields.get(b"user-agent")
-    if agent is not None:
-        line += f',"agent":{quoted(agent)}'
-    return line + "}"

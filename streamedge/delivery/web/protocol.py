@@ -27,7 +27,7 @@ from streamedge.cache.reader import CacheResult, Reader
 from streamedge.delivery.distributions import host_name
 from streamedge.delivery.outlet import Outlet
 from streamedge.delivery.web.answer import Answer
-from streamedge.delivery.web.lane import LaneAnswer, Target
+from streamedge.delivery.web.lane import Asked, Wanted, range_field
 from streamedge.delivery.web.site import Opened, Site, WebRequest
 from streamedge.spans import Span
 
@@ -95,6 +95,9 @@ class EdgeProtocol(HttpToolsProtocol):
         self._left = left
         self._outlet: Outlet = None  # type: ignore[assignment]  # from connection_made on
         self._sending: _Sending | None = None
+        self._between = True  # the parser is between two requests
+        self._begun = 0  # requests that the present packet holds the beginning of
+        self._asked: Asked | None = None  # by the present packet's request, and answered
         self._header_bytes = 0
         self._refused: HTTPStatus | None = None
         self._client = ""
@@ -119,6 +122,13 @@ class EdgeProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused is not None:
             return
+        if self._between and self._is_idle:
+            recalled = self._site.lane.recall(data)
+            # The parser need not see it: it has seen this very request, and is between two now.
+            if recalled is not None and self._answer_plain(*recalled):
+                return
+        whole = self._between
+        self._begun, self._asked = 0, None
         self._header_bytes += len(data)
         try:
             self.parser.feed_data(data)
@@ -130,12 +140,16 @@ class EdgeProtocol(HttpToolsProtocol):
             if self._refused is None and cause is not None and not isinstance(cause, _PEER_FAULTS):
                 raise cause from exc
             self._refuse(HTTPStatus.BAD_REQUEST)
+        if self._asked is not None and whole and self._between and self._begun == 1:
+            self._site.lane.remember(data, self._asked)
         if self._header_bytes > HEADER_BYTES_MAX:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     # The parser's callbacks. What only the application needs is made only for the application.
 
     def on_message_begin(self) -> None:
+        self._between = False
+        self._begun += 1
         self.url = b""
         self.headers = []
 
@@ -156,11 +170,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _take_lane(self) -> bool:
         """Answers from within the callback if the request is plain and its object is here."""
-        if (
-            self.parser.get_method() != b"GET"
-            or (self.cycle is not None and not self.cycle.response_complete)
-            or self.transport.get_write_buffer_size()
-        ):
+        if self.parser.get_method() != b"GET" or not self._is_idle:
             return False
         fields = dict(self.headers)
         host = fields.get(b"host", b"")
@@ -171,32 +181,52 @@ class EdgeProtocol(HttpToolsProtocol):
             or not self._keeps_alive()
         ):
             return False
-        target = self._site.lane.find(host, self.url)
-        if target is None:
+        plain = self._site.lane.ask(host, self.url, fields)
+        if plain is None or not self._answer_plain(*plain):
             return False
-        now_s = time.time()
-        hit = self._site.lane.decide(target, fields, now_s)
-        if hit is None:
-            return False
-        sent = self._outlet.send_at_once(hit.head, hit.ready)
-        if sent == len(hit.head) + hit.end - hit.start:
-            self.cycle = _ANSWERED
-            self.quiet_since_s = self.loop.time()
-            self._site.lane_finished(target, hit, fields, self._client, now_s, sent)
-        else:
-            self._finish_lane(target, hit, sent)
+        self._asked = plain[0]
         return True
 
-    def _finish_lane(self, target: Target, hit: LaneAnswer, sent: int) -> None:
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nothing is being answered, so that an answer may go out at once."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            return False
+        return not self.transport.get_write_buffer_size()
+
+    def _answer_plain(self, asked: Asked, wanted: Wanted | None) -> bool:
+        """Answers a plain GET, unless its object is not here and fresh."""
+        now_s = time.time()
+        hit = self._site.lane.decide(asked.target, wanted, now_s)
+        if hit is None:
+            return False
+        status, head, ready, start, end, opened = hit
+        sent = self._outlet.send_at_once(head, ready)
+        if sent == len(head) + end - start:
+            self.cycle = _ANSWERED
+            self.quiet_since_s = self.loop.time()
+            self._site.lane_finished(asked, wanted, status, self._client, now_s, sent)
+        else:
+            answer = Answer(status, head, Span(start, end))
+            self._finish_lane(asked, wanted, answer, Reader(opened, CacheResult.HIT), sent)
+        return True
+
+    def _finish_lane(
+        self, asked: Asked, wanted: Wanted | None, answer: Answer, reader: Reader, sent: int
+    ) -> None:
         """Sends what the kernel did not take at once."""
-        reader = Reader(hit.opened, CacheResult.HIT)
-        answer = Answer(hit.status, hit.head, Span(hit.start, hit.end))
-        opened = Opened(answer, reader, CacheResult.HIT, target.distribution.id)
-        request = self._request("GET", self.url, self.headers, keep_alive=True)
+        assert answer.span is not None
+        opened = Opened(answer, reader, CacheResult.HIT, asked.target.distribution.id)
+        fields = list(asked.fields.items())
+        if wanted is not None:
+            fields.append((b"range", range_field(wanted)))
+        request = self._request("GET", asked.url, fields, keep_alive=True)
         self.cycle = _LaneCycle(self.on_response_complete)  # type: ignore[assignment]
         self._sending = _Sending(self.cycle, request, opened, self._outlet.sent_bytes - sent, None)
-        past_head = max(0, sent - len(hit.head))
-        self._outlet.push(hit.head[sent:], (reader, Span(hit.start + past_head, hit.end)))
+        past_head = max(0, sent - len(answer.head))
+        rest = Span(answer.span.start + past_head, answer.span.end)
+        self._outlet.push(answer.head[sent:], (reader, rest))
 
     def _go_to_application(self) -> None:
         url, headers = self.url, self.headers
@@ -212,6 +242,7 @@ class EdgeProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._between = True
         self._header_bytes = 0
         if self.cycle is not _ANSWERED:
             super().on_message_complete()

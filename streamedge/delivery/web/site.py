@@ -25,7 +25,7 @@ from streamedge.delivery.web.answer import (
     refusal,
 )
 from streamedge.delivery.web.conditions import PRECONDITIONS
-from streamedge.delivery.web.lane import Lane, LaneAnswer, Target, lane_line
+from streamedge.delivery.web.lane import Asked, Lane, Wanted, lane_line
 from streamedge.delivery.web.ranges import first_wanted
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.ops.log import Log
@@ -165,9 +165,9 @@ class Site:
 
     def lane_finished(
         self,
-        target: Target,
-        hit: LaneAnswer,
-        fields: dict[bytes, bytes],
+        asked: Asked,
+        wanted: Wanted | None,
+        status: int,
         client: str,
         now_s: float,
         sent_bytes: int,
@@ -175,9 +175,9 @@ class Site:
         """The same for an answer of the short lane that went out at once."""
         self._lane_sent.amount += sent_bytes
         self._lane_hits.amount += 1
-        self._lane_statuses[hit.status].amount += 1
+        self._lane_statuses[status].amount += 1
         log = self._log
-        log.line(lane_line(log.process, client, target, hit, fields, now_s, sent_bytes))
+        log.line(lane_line(log.process, client, asked, wanted, status, now_s, sent_bytes))
 
     def refused_connection(self, client: str, status: HTTPStatus) -> None:
         """Leaves the line and the numbers of what was not even a request."""
