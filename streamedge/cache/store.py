@@ -91,10 +91,11 @@ class Usage:
 
     def __init__(self, root: Path) -> None:
         with open(root / "usage", "r+b") as file:
-            self._slots = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
+            words = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
+        self._slots = words[:: _USAGE_SLOT_BYTES // words.itemsize]
 
     def add(self, slot: int, size: int) -> None:
-        self._slots[slot * _USAGE_SLOT_BYTES // 8] += size
+        self._slots[slot] += size
 
     def total(self) -> int:
         return sum(self._slots)

@@ -56,6 +56,7 @@ async def _serve(
             ws="none",
             log_config=None,
             access_log=False,
+            date_header=False,
             timeout_graceful_shutdown=5,
         )
     )
@@ -64,7 +65,7 @@ async def _serve(
 
     def stop() -> None:
         loop.remove_reader(lifeline)
-        server.should_exit = True
+        server.stopping.set()
 
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_reader(lifeline, stop)
@@ -74,7 +75,15 @@ async def _serve(
 
 
 class _AdminServer(uvicorn.Server):
-    """uvicorn's server, but for signals: it would raise them anew once it has ended well."""
+    """uvicorn's server, but for two habits: it would raise signals anew once it has ended well,
+    and would wake ten times a second to see whether to stop."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stopping = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.stopping.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
