@@ -1,33 +1,19 @@
 """The ``streamedge`` command: words for the operator, and nothing else.
 
 Owns options, help, what is printed and the exit codes: 0 is well, 2 is a config that will not
-do. What a config means is ``config``'s business, and running the edge is ``edge``'s.
+do. What a config means is ``config``'s business, and running the edge is ``edge``'s. What one
+command needs alone is imported there, so that the others start sooner.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from streamedge.config.load import load
-from streamedge.config.schema import (
-    AnyDistributionConfig,
-    AnyOriginConfig,
-    Config,
-    DirectoryOriginConfig,
-    HttpOriginConfig,
-    LimitsConfig,
-    RtmpDistributionConfig,
-)
-from streamedge.config.units import format_address, format_size_bytes
-from streamedge.config.wording import field_notation
+from streamedge.config.schema import Config
 from streamedge.errors import ConfigError
 
 EXIT_CONFIG_INVALID = 2
@@ -69,6 +55,8 @@ DEFAULT_CONFIG = Path("config.toml")
 def _show_version(is_asked: bool) -> None:
     if not is_asked:
         return
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
     try:
         number = version("streamedge")
     except PackageNotFoundError:
@@ -111,10 +99,14 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
 )
 def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Validate a config file: every mistake at once, or a summary of what it serves."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from streamedge.config.summary import summary  # noqa: PLC0415
+
     loaded = _load_or_exit(config)
     # Values are the operator's own text, in which brackets are no markup.
     console = Console(markup=False, highlight=False)
-    for table in _summary(loaded):
+    for table in summary(loaded):
         console.print(table)
     console.print(f"{config}: no mistakes. Next: streamedge serve --config {config}")
 
@@ -145,67 +137,3 @@ def _advice_when_missing(path: Path) -> str:
         "Say where it is with --config FILE, or write one there. This is enough to serve a folder"
         f" named media over HTTP and RTMP:\n\n{SMALLEST_CONFIG}"
     )
-
-
-def _summary(config: Config) -> Iterator[Table]:
-    listeners = _table("Listeners", "Serves", "Address")
-    for address in config.listen.http:
-        listeners.add_row("web distributions", f"http://{format_address(address)}")
-    for address in config.listen.rtmp:
-        listeners.add_row("rtmp distributions", f"rtmp://{format_address(address)}")
-    listeners.add_row("admin", f"http://{format_address(config.listen.admin)}")
-    yield listeners
-
-    distributions = _table("Distributions", "Id", "Type", "Hosts", "Applications", "Origin")
-    for distribution in config.distributions:
-        distributions.add_row(*_distribution_row(distribution))
-    yield distributions
-
-    origins = _table("Origins", "Name", "Type", "Place", "Signed")
-    for name, origin in config.origins.items():
-        origins.add_row(name, origin.type, *_place(origin))
-    yield origins
-
-    edge = config.edge
-    cache = _table("Cache", "Folder", "Size")
-    cache.add_row(str(edge.cache), format_size_bytes(edge.cache_size))
-    yield cache
-
-    changed = _table("Limits that are not the default", "Key", "Value", "Default")
-    for key, field in LimitsConfig.model_fields.items():
-        value = getattr(config.limits, key)
-        if value != field.default:
-            show = field_notation(field).show
-            changed.add_row(f"limits.{key}", show(value), show(field.default))
-    if changed.row_count:
-        yield changed
-
-
-def _distribution_row(distribution: AnyDistributionConfig) -> tuple[str, ...]:
-    applications = ""
-    if isinstance(distribution, RtmpDistributionConfig):
-        applications = ", ".join(distribution.application)
-    hosts = ", ".join(distribution.aliases)
-    return distribution.id, distribution.type, hosts, applications, distribution.origin
-
-
-def _place(origin: AnyOriginConfig) -> tuple[str, str]:
-    """Where objects lie and how requests are signed, without a password in either."""
-    if isinstance(origin, DirectoryOriginConfig):
-        return str(origin.path / origin.prefix), ""
-    if isinstance(origin, HttpOriginConfig):
-        parts = urlsplit(origin.url)
-        host = parts.netloc.rpartition("@")[2]
-        return f"{parts.scheme}://{host}{parts.path}/{origin.prefix}".rstrip("/"), ""
-    server = origin.endpoint or f"AWS {origin.region}"
-    signed = "no" if origin.anonymous else "AWS credential chain"
-    if origin.access_key_id:
-        signed = "key in the config"
-    return f"{origin.bucket}/{origin.prefix} at {server}", signed
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table

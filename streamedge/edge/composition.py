@@ -1,6 +1,7 @@
-"""From a config to the things it names: the one place that knows every concrete class.
+"""From a config to the things it names: origins, and what serves HTTP.
 
-Owns construction alone; nothing here runs.
+Owns construction alone; nothing here runs. What serves RTMP is put together in
+``rtmp_composition``.
 """
 
 from __future__ import annotations
@@ -13,16 +14,11 @@ from streamedge.config.schema import (
     Config,
     DirectoryOriginConfig,
     HttpOriginConfig,
-    RtmpDistributionConfig,
     WebDistributionConfig,
 )
 from streamedge.delivery.distributions import Distribution, HostTable, OriginBinding
-from streamedge.delivery.rtmp.catalogue import Catalogue, RtmpDistribution
-from streamedge.delivery.rtmp.server import RtmpServer
-from streamedge.delivery.rtmp.session import RtmpLimits
 from streamedge.delivery.web.server import WebServer
 from streamedge.delivery.web.site import Site
-from streamedge.media.titles import Titles
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 from streamedge.origin import Origin
@@ -54,41 +50,6 @@ def web_server(
         idle_s=limits.http_idle,
         stall_s=limits.http_stall,
     )
-
-
-def rtmp_server(
-    config: Config, bindings: dict[str, OriginBinding], cache: Cache, log: Log, counts: Counts
-) -> RtmpServer:
-    """What serves the config's rtmp distributions."""
-    limits = config.limits
-    titles = Titles(cache, memory_bytes=limits.titles, moov_bytes=limits.moov)
-    catalogue = Catalogue(HostTable(_rtmp_distributions(config, bindings)), titles)
-    client_limits = RtmpLimits(
-        connections_max=limits.rtmp_connections,
-        handshake_s=limits.rtmp_handshake,
-        idle_s=limits.rtmp_idle,
-        stall_s=limits.rtmp_stall,
-        message_bytes=limits.rtmp_message,
-        streams_max=limits.rtmp_streams,
-        ahead_s=limits.rtmp_ahead,
-        rate_bytes=limits.rtmp_rate,
-    )
-    return RtmpServer(catalogue, client_limits, log, counts)
-
-
-def _rtmp_distributions(
-    config: Config, bindings: dict[str, OriginBinding]
-) -> Iterator[RtmpDistribution]:
-    for declared in config.distributions:
-        if isinstance(declared, RtmpDistributionConfig):
-            yield RtmpDistribution(
-                declared.id,
-                declared.aliases,
-                bindings[declared.origin],
-                declared.default_ttl,
-                declared.application,
-                declared.enhanced == "strict",
-            )
 
 
 def _web_distributions(

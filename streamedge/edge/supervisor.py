@@ -28,7 +28,6 @@ from streamedge.config.schema import Config
 from streamedge.edge.control import run_control
 from streamedge.edge.listeners import WorkerListeners, bind_admin, bind_listeners
 from streamedge.edge.roster import Roster
-from streamedge.edge.welcome import welcome
 from streamedge.edge.worker import DRAIN_S, Post, run_worker
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import forget_process
@@ -119,6 +118,8 @@ class _Supervisor:
                     self._start(child)
             if not self._welcomed and self._roster.all_up:
                 self._welcomed = True
+                from streamedge.edge.welcome import welcome  # noqa: PLC0415  # viewers come first
+
                 welcome(self._config)
             arrived = signal.sigtimedwait(_SIGNALS, self._pause_s())
             if arrived is None:

@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import uvloop
@@ -17,7 +18,7 @@ import uvloop
 from streamedge.cache.cache import Cache
 from streamedge.cache.store import Store
 from streamedge.config.schema import Config
-from streamedge.edge.composition import bind_origins, rtmp_server, web_server
+from streamedge.edge.composition import bind_origins, web_server
 from streamedge.edge.listeners import WorkerListeners
 from streamedge.edge.roster import Roster
 from streamedge.ops.log import FLUSH_INTERVAL_S, Log, open_log
@@ -65,12 +66,14 @@ async def _serve(post: Post, log: Log) -> None:
     )
     bindings = bind_origins(config)
     web = web_server(config, bindings, cache, log, counts)
-    rtmp = rtmp_server(config, bindings, cache, log, counts)
-
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_reader(post.lifeline, stopping.set)
     await web.start(post.listeners.http)
+    await asyncio.to_thread(_import_the_rest)
+    from streamedge.edge.rtmp_composition import rtmp_server  # noqa: PLC0415
+
+    rtmp = rtmp_server(config, bindings, cache, log, counts)
     await rtmp.start(post.listeners.rtmp)
     post.roster.up(post.number)
     log.event("worker_up", pid=os.getpid())
@@ -87,6 +90,12 @@ async def _serve(post: Post, log: Log) -> None:
     housekeeping.cancel()
     counts.flush()
     log.event("worker_down")
+
+
+def _import_the_rest() -> None:
+    """Imports what hits over HTTP can do without, half a second's worth, while they are served."""
+    import_module("streamedge.origin.client")
+    import_module("streamedge.edge.rtmp_composition")
 
 
 async def _keep_house(log: Log, counts: Counts) -> None:

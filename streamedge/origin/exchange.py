@@ -1,37 +1,28 @@
-"""One HTTP request to an origin and its answer, for every origin that speaks HTTP.
+"""Objects over HTTP: one request to an origin and what its answer means, wherever the bucket lies.
 
-Owns the connections, their timeouts and the naming of what goes wrong with them. What an answer
-means is ``answers``'s business. Never follows a redirect, keeps a cookie, unpacks a body or tries
-again: one call, one attempt (aiohttp itself replaces a kept connection that turns out to be dead).
+Owns the way from a question about an object to a request, and what an answer's opening says. What
+goes over the wire is ``client``'s business, which takes a quarter of a second to import: an edge
+that serves what it has need not wait for it. Never tries again: one call, one attempt.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-import aiohttp
 from yarl import URL
 
-from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin import OriginHead, OriginRead, Version
-from streamedge.origin.answers import (
-    Ask,
-    Opening,
-    find_error_code,
-    fold_fields,
-    read_answer,
-    request_fields,
-)
+from streamedge.origin.answers import Ask, Opening, fold_fields, read_answer, request_fields
 from streamedge.spans import Span
+
+if TYPE_CHECKING:
+    from streamedge.origin.client import Client, Response
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 15.0
 CONNECTIONS_MAX = 256
-READ_BUFFER_BYTES = 256 << 10  # aiohttp stops reading from the socket at twice this
-IDLE_CONNECTION_S = 15.0  # below the usual 60 s of servers, so that few die under a new request
-ERROR_BODY_MAX_BYTES = 4 << 10
-ERROR_BODY_TIMEOUT_S = 2.0
 
 Sign = Callable[[str, str], Awaitable[dict[str, str]]]
 """From method and URL to the header fields that authorise the request. Raises OriginError."""
@@ -84,14 +75,14 @@ class Exchange:
         self._connections_max = connections_max
         self._headers = {"User-Agent": "StreamEdge", **dict(headers)}
         self._sign = sign
-        self._session: aiohttp.ClientSession | None = None
+        self._is_used = False
 
     async def head(self, name: str) -> OriginHead:
         """As ``Origin.head``."""
         ask = Ask(self._subject(name), name, method="HEAD")
         response = await self._send(ask)
         try:
-            opening = read_answer(ask, response.status, fold_fields(response.headers.items()))
+            opening = read_answer(ask, response.status, fold_fields(response.fields))
         finally:
             response.close()
         assert opening is not None, "only If-None-Match is answered with None"
@@ -115,130 +106,54 @@ class Exchange:
         )
         response = await self._send(ask)
         try:
-            error_code = await _read_error_code(response) if response.status >= 400 else ""
-            fields = fold_fields(response.headers.items())
-            opening = read_answer(ask, response.status, fields, error_code)
+            error_code = await response.error_code() if response.status >= 400 else ""
+            opening = read_answer(ask, response.status, fold_fields(response.fields), error_code)
         except BaseException:
             response.close()
             raise
         if opening is None:
             response.close()
             return None
-        return _HttpRead(ask.subject, opening, response)
+        return _HttpRead(opening, response)
 
     async def close(self) -> None:
         """Drops all connections; bodies still being read end BROKEN."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        if self._is_used:
+            await self._client.close()
 
     def _subject(self, name: str) -> str:
         return f"{self._label} {name!a}"
 
-    async def _send(self, ask: Ask) -> aiohttp.ClientResponse:
+    async def _send(self, ask: Ask) -> Response:
         url = self._address(ask.name)
         headers = self._headers | request_fields(ask)
         if self._sign is not None:
             headers |= await self._sign(ask.method, url)
-        try:
-            return await self._open_session().request(
-                ask.method, URL(url, encoded=True), headers=headers, allow_redirects=False
-            )
-        except (aiohttp.ClientError, OSError) as exc:
-            raise connection_failure(ask.subject, exc) from exc
+        self._is_used = True
+        return await self._client.send(ask.subject, ask.method, url, headers)
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        # Made on first use, because a session belongs to the event loop that runs then.
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._connections_max, keepalive_timeout=IDLE_CONNECTION_S
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(
-                    total=None,
-                    connect=self._connect_timeout_s,
-                    sock_connect=self._connect_timeout_s,
-                    sock_read=self._read_timeout_s,
-                ),
-                auto_decompress=False,
-                read_bufsize=READ_BUFFER_BYTES,
-                trust_env=False,
-            )
-        return self._session
+    @cached_property
+    def _client(self) -> Client:
+        from streamedge.origin.client import Client  # noqa: PLC0415
+
+        return Client(
+            connect_timeout_s=self._connect_timeout_s,
+            read_timeout_s=self._read_timeout_s,
+            connections_max=self._connections_max,
+        )
 
 
 class _HttpRead:
     """An OriginRead over one response."""
 
-    def __init__(self, subject: str, opening: Opening, response: aiohttp.ClientResponse) -> None:
-        self._subject = subject
-        self._opening = opening
+    def __init__(self, opening: Opening, response: Response) -> None:
+        self.head = opening.head
+        self.span = opening.span
         self._response = response
 
-    @property
-    def head(self) -> OriginHead:
-        return self._opening.head
-
-    @property
-    def span(self) -> Span:
-        return self._opening.span
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        missing_bytes = self.span.size
-        while piece := await self._receive(missing_bytes):
-            missing_bytes -= len(piece)
-            if missing_bytes < 0:
-                raise self._broken(f"the body runs over its {self.span.size} bytes")
-            yield piece
-        if missing_bytes:
-            raise self._broken(f"the body ended {missing_bytes} bytes early")
-
-    async def _receive(self, missing_bytes: int) -> bytes:
-        """What has come since, at least one byte; b"" at the end of the body."""
-        where = f"{missing_bytes} of {self.span.size} bytes missing"
-        try:
-            return await self._response.content.readany()
-        except TimeoutError as exc:
-            raise OriginError(
-                OriginFailure.TIMEOUT, f"{self._subject}: fell silent with {where}"
-            ) from exc
-        except (aiohttp.ClientError, OSError, RuntimeError) as exc:
-            # aiohttp's RuntimeError says that this side has closed the connection.
-            raise self._broken(f"connection lost with {where}") from exc
+    def pieces(self) -> AsyncIterator[bytes]:
+        return self._response.pieces(self.span.size)
 
     async def close(self) -> None:
         # A body read to its end has given its connection back; this drops any other.
         self._response.close()
-
-    def _broken(self, what: str) -> OriginError:
-        return OriginError(OriginFailure.BROKEN, f"{self._subject}: {what}")
-
-
-def connection_failure(subject: str, exc: Exception) -> OriginError:
-    """Names what kept ``subject`` from being answered at all; ``exc`` as aiohttp raised it."""
-    match exc:
-        case aiohttp.ConnectionTimeoutError():
-            failure, what = OriginFailure.REFUSED, "no connection within the time for it"
-        case TimeoutError():
-            failure, what = OriginFailure.TIMEOUT, "connected, but no answer came"
-        case aiohttp.ClientConnectorError() | aiohttp.ServerFingerprintMismatch():
-            failure, what = OriginFailure.REFUSED, f"no connection: {exc}"
-        case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError() | OSError():
-            failure, what = OriginFailure.BROKEN, "connection lost before an answer"
-        case _:
-            failure, what = OriginFailure.UNAVAILABLE, f"no HTTP answer ({type(exc).__name__})"
-    return OriginError(failure, f"{subject}: {what}")
-
-
-async def _read_error_code(response: aiohttp.ClientResponse) -> str:
-    """The error code in a refusal's body; "" when there is none, or it is long in coming."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(ERROR_BODY_TIMEOUT_S):
-            while len(body) < ERROR_BODY_MAX_BYTES and (piece := await response.content.readany()):
-                body += piece
-    except (aiohttp.ClientError, OSError):
-        # The status is the answer; its explanation only helps whoever reads the log.
-        return ""
-    return find_error_code(bytes(body))

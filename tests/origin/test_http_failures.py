@@ -12,7 +12,7 @@ from fakes import Pattern, ScriptedOrigin, Turn, read_all
 
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin import Origin, Version
-from streamedge.origin.exchange import connection_failure
+from streamedge.origin.client import connection_failure
 from streamedge.origin.http import HttpOrigin
 from streamedge.spans import Span
 
