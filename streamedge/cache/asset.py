@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from email.utils import formatdate
 
+from streamedge.cache.freshness import TtlRules
 from streamedge.origin import Origin, OriginHead, Version
 
 
@@ -25,16 +27,51 @@ class Asset:
     name: str
     origin: Origin
     origin_name: str
-    default_ttl_s: float
+    rules: TtlRules
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the origin said of an asset, and when it last said so (seconds since 1970)."""
+    """What the origin said of an asset, and when it last said so (seconds since 1970).
+
+    ``initial_age_s`` is how old it was by then (RFC 9111 §4.2.3). A record whose ``head`` has
+    status 0 is a marker, not an answer. ``varies_by``: the request fields that the answers of
+    this key differ by; each has a record of its own. ``not_before_s``: what was asked for earlier
+    must not be used, because a write came between.
+    """
 
     key: str
     head: OriginHead
     validated_s: float
+    initial_age_s: float = 0.0
+    varies_by: tuple[str, ...] = ()
+    not_before_s: float = 0.0
+
+    @property
+    def is_marker(self) -> bool:
+        return self.head.status == 0
+
+    def age_s(self, now_s: float) -> float:
+        """Its age at ``now_s``, in seconds."""
+        return self.initial_age_s + now_s - self.validated_s
+
+
+def stored_fields(head: OriginHead) -> dict[str, str]:
+    """All header fields of a stored answer that RFC 9111 decides by, in lower case."""
+    fields = dict(head.headers)
+    if head.content_type:
+        fields["content-type"] = head.content_type
+    if head.version.etag:
+        fields["etag"] = head.version.etag
+    if head.version.last_modified_s is not None:
+        fields["last-modified"] = formatdate(head.version.last_modified_s, usegmt=True)
+    return fields
+
+
+def marker(key: str, varies_by: tuple[str, ...], not_before_s: float) -> Record:
+    """A record that is no answer."""
+    head = OriginHead(Version("", 0), "", {}, status=0)
+    return Record(key, head, not_before_s, 0.0, varies_by, not_before_s)
 
 
 def asset_digest(key: str) -> str:
@@ -44,7 +81,10 @@ def asset_digest(key: str) -> str:
 
 def version_digest(key: str, version: Version, extent: int) -> bytes:
     """What an extent's file is named by: SHA-256 of asset, version and place."""
-    what = f"{key}\0{version.etag}\0{version.size_bytes}\0{version.last_modified_s}\0{extent}"
+    if version.id:
+        what = f"{key}\0{version.id}\0{extent}"
+    else:
+        what = f"{key}\0{version.etag}\0{version.size_bytes}\0{version.last_modified_s}\0{extent}"
     return hashlib.sha256(what.encode("utf-8", "surrogateescape")).digest()
 
 
@@ -60,6 +100,12 @@ def encode_record(record: Record) -> bytes:
             "content_type": record.head.content_type,
             "headers": record.head.headers,
             "validated_s": record.validated_s,
+            "id": version.id,
+            "is_measured": version.is_measured,
+            "status": record.head.status,
+            "initial_age_s": record.initial_age_s,
+            "varies_by": record.varies_by,
+            "not_before_s": record.not_before_s,
         }
     ).encode()
 
@@ -72,10 +118,20 @@ def decode_record(data: bytes, key: str) -> Record | None:
             str(said["etag"]),
             int(said["size_bytes"]),
             None if said["last_modified_s"] is None else int(said["last_modified_s"]),
+            str(said.get("id", "")),
+            bool(said.get("is_measured", True)),
         )
         headers = {str(name): str(value) for name, value in said["headers"].items()}
-        head = OriginHead(version, str(said["content_type"]), headers)
-        record = Record(str(said["key"]), head, float(said["validated_s"]))
+        status = int(said.get("status", 200))
+        head = OriginHead(version, str(said["content_type"]), headers, status)
+        record = Record(
+            str(said["key"]),
+            head,
+            float(said["validated_s"]),
+            float(said.get("initial_age_s", 0.0)),
+            tuple(str(name) for name in said.get("varies_by", ())),
+            float(said.get("not_before_s", 0.0)),
+        )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     return record if record.key == key else None

@@ -13,11 +13,12 @@ import asyncio
 import random
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from streamedge.cache.asset import Asset, Record
+from streamedge.cache.asset import Asset, Record, marker
 from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES
+from streamedge.cache.freshness import TtlRules
 from streamedge.cache.open_version import Failure, OpenVersion
 from streamedge.cache.plan import backoff_s
 from streamedge.cache.reader import CacheResult, Reader
@@ -32,6 +33,7 @@ TICK_S = 0.005
 PATIENT_TICKS = 8  # everybody who waits is looked after each 40 ms
 ASK_AGAIN_TICKS = 10  # chunks that another worker fills are tried for each 50 ms
 TOUCH_INTERVAL_S = 60.0
+OBJECT_STATUS = 200
 VERSION_ONLY = Span(0, 0)  # wanted of an open: what the object is, none of its bytes
 
 
@@ -77,14 +79,14 @@ class Cache:
         counts.gauges[Gauge.OPEN_EXTENTS] = 0
         counts.gauges[Gauge.RUNNING_FILLS] = 0
 
-    def peek(self, key: str, default_ttl_s: float, now_s: float) -> OpenVersion | None:
+    def peek(self, key: str, rules: TtlRules, now_s: float) -> OpenVersion | None:
         """The asset's version when it is open here and fresh; no I/O.
 
         Whether its files have been evicted is looked at now and then only: until then it is
         served from the open files, which is right, and keeps their disk space a little longer.
         """
         opened = self._versions.get(key)
-        if opened is None or not opened.is_fresh(default_ttl_s, now_s):
+        if opened is None or not opened.is_fresh(rules, now_s) or not self.still_holds(opened):
             return None
         if now_s - opened.touched_s > TOUCH_INTERVAL_S:
             opened.touched_s = now_s
@@ -100,9 +102,9 @@ class Cache:
         ``want`` is what will be read first: a cold open asks the origin for just that (its end may
         lie beyond the object's). Raises OriginError, CacheFullError.
         """
-        opened = self.peek(asset.key, asset.default_ttl_s, time.time())
+        opened = self.peek(asset.key, asset.rules, time.time())
         if opened is not None and not opened.evicted:
-            return self._reader(opened, want, CacheResult.HIT)
+            return self.reader(opened, want, CacheResult.HIT)
         first = asset.key not in self._finding
         finding, task = self._finding[asset.key] if not first else self._begin_finding(asset, want)
         finding.openers += 1
@@ -114,12 +116,29 @@ class Cache:
                 result = CacheResult.REFRESH_HIT
             else:
                 result = CacheResult.MISS if first else CacheResult.HIT
-            return self._reader(found.opened, want, result)
+            return self.reader(found.opened, want, result)
         except OriginError as exc:
             raise OriginError(exc.failure, str(exc)) from exc
         finally:
             finding.openers -= 1
             finding.settle()
+
+    def present(self, key: str) -> OpenVersion | None:
+        """The version that is open here, fresh or not."""
+        opened = self._versions.get(key)
+        return opened if opened is not None and self.still_holds(opened) else None
+
+    def still_holds(self, opened: OpenVersion) -> bool:
+        """Whether no write has come between; looked up only after one was announced."""
+        number = self.store.changes.number
+        if opened.changes_seen == number:
+            return True
+        record = self.store.load_record(opened.asset.key)
+        if record is not None and record.not_before_s > opened.record.validated_s:
+            self._supersede(opened)
+            return False
+        opened.changes_seen = number
+        return True
 
     def reopen(self, asset: Asset, head: OriginHead) -> Reader:
         """A reader of a version that is known already, whether or not it is still the present one.
@@ -158,9 +177,16 @@ class Cache:
     def version_failed(self, version: OpenVersion, cause: Failure) -> None:
         """Lets the next open ask the origin, when a fill shows that the object has changed."""
         gone = {OriginFailure.CHANGED, OriginFailure.NOT_FOUND, OriginFailure.RANGE_OUTSIDE}
-        if isinstance(cause, OriginError) and cause.failure in gone:
+        is_gone = isinstance(cause, OriginError) and cause.failure in gone
+        if is_gone or version.version.id:
+            if self._versions.get(version.asset.key) is version:
+                self.store.forget_record(version.asset.key)
             self._supersede(version)
-            self.store.forget_record(version.asset.key)
+
+    def version_measured(self, version: OpenVersion) -> None:
+        """Remembers what had no length until now, unless something has taken its place."""
+        if self._versions.get(version.asset.key) is version:
+            self.remember(version.record)
 
     def version_left(self, version: OpenVersion) -> None:
         """Closes a version that nobody will find again, and the longest unused beyond the limit."""
@@ -207,9 +233,9 @@ class Cache:
             task.exception()  # seen, even if every reader has left
 
     def _from_record(self, asset: Asset, record: Record | None) -> _Found | None:
-        if record is None:
+        if record is None or record.is_marker or record.head.status != OBJECT_STATUS:
             return None
-        opened = self._admit(asset, record, only_fresh=True)
+        opened = self.admit(asset, record, only_fresh=True)
         return None if opened is None else _Found(opened, asked=False, unchanged=True)
 
     async def _ask(self, asset: Asset, record: Record | None, want: Span) -> _Found:
@@ -224,12 +250,15 @@ class Cache:
         raise AssertionError("the last attempt returns or raises")
 
     async def _ask_once(self, asset: Asset, record: Record | None, want: Span) -> _Found:
+        asked_s = time.time()
+        if record is not None and (record.is_marker or record.head.status != OBJECT_STATUS):
+            record = None
         known: Version | None = record.head.version if record is not None else None
         read: OriginRead | None = None
         head: OriginHead
         if want.size:
             try:
-                read = await asset.origin.read(asset.name, _first_read(want), if_none_match=known)
+                read = await asset.origin.read(asset.name, first_read(want), if_none_match=known)
             except OriginError as exc:
                 if exc.failure is not OriginFailure.RANGE_OUTSIDE:
                     raise
@@ -242,18 +271,33 @@ class Cache:
                     head = read.head
         else:
             head = await asset.origin.head(asset.name)
-        fresh = Record(asset.key, head, time.time())
-        opened = self._admit(asset, fresh, only_fresh=False)
+        fresh = Record(asset.key, head, asked_s)
+        opened = self.admit(asset, fresh, only_fresh=False)
         assert opened is not None
         if read is not None:
             if opened.is_covered(read.span):
                 await read.close()
             else:
                 opened.adopt(read)
-        self.store.save_record(fresh)  # only now: other workers must find what is filled locked
+        self.remember(fresh)  # only now: other workers must find what is filled locked
         return _Found(opened, asked=True, unchanged=head.version == known)
 
-    def _admit(self, asset: Asset, record: Record, *, only_fresh: bool) -> OpenVersion | None:
+    def remember(self, record: Record) -> bool:
+        """Saves what the origin said, unless a write has come since it was asked."""
+        present = self.store.load_record(record.key)
+        if present is not None and present.not_before_s:
+            if present.not_before_s > record.validated_s:
+                return False
+            record = replace(record, not_before_s=present.not_before_s)
+        self.store.save_record(record)
+        return True
+
+    def refuse_older(self, key: str) -> None:
+        """Sees to it that nothing asked for until now is used again, in any worker."""
+        self.store.save_record(marker(key, (), time.time()))
+        self.store.changes.announce()
+
+    def admit(self, asset: Asset, record: Record, *, only_fresh: bool) -> OpenVersion | None:
         """The open version that a record speaks of, in place of any other of the asset."""
         before = self._versions.get(asset.key)
         if before is not None and before.version == record.head.version and not before.evicted:
@@ -261,14 +305,15 @@ class Cache:
             opened.record = record
         else:
             opened = OpenVersion(self, asset, record)
-        if only_fresh and not opened.is_fresh(asset.default_ttl_s, time.time()):
+        if only_fresh and not opened.is_fresh(asset.rules, time.time()):
             return None
         if before is not None and before is not opened:
             self._supersede(before)
         self._versions[asset.key] = opened
         return opened
 
-    def _reader(self, opened: OpenVersion, want: Span, result: CacheResult) -> Reader:
+    def reader(self, opened: OpenVersion, want: Span, result: CacheResult) -> Reader:
+        """A reader that tells a hit from a version whose first bytes are still to come."""
         first = Span(want.start, min(want.start + 1, opened.version.size_bytes))
         if result is CacheResult.HIT and want.size and not opened.is_covered(first):
             result = CacheResult.MISS
@@ -316,7 +361,7 @@ class Cache:
         return max(open_extents, len(self._versions)) > self._open_extents
 
 
-def _first_read(want: Span) -> Span:
+def first_read(want: Span) -> Span:
     """What a cold open asks for: whole chunks, within the extent where ``want`` begins."""
     aligned = want.align(CHUNK_BYTES)
     return Span(aligned.start, min(aligned.end, (want.start // EXTENT_BYTES + 1) * EXTENT_BYTES))

@@ -23,7 +23,7 @@ from streamedge.cache.asset import Asset
 from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, Extent
 from streamedge.cache.plan import backoff_s
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
-from streamedge.origin import OriginRead, Version
+from streamedge.origin import UNKNOWN_BYTES, OriginRead, Version
 from streamedge.spans import Span
 
 TAIL_WAIT_S = 0.002  # for the rest of a chunk, before its beginning is stored by itself
@@ -54,6 +54,8 @@ class FillOwner(Protocol):
     def stored(self, extent: Extent, size: int) -> None: ...
 
     def filled(self, fill: Fill) -> None: ...
+
+    def found_end(self, size_bytes: int) -> None: ...
 
     def fill_ended(self, fill: Fill) -> None: ...
 
@@ -131,7 +133,8 @@ class Fill:
                     await self._read_on()
                 except OriginError as exc:
                     idle_attempts = 0 if self.position > before else idle_attempts + 1
-                    if not exc.retryable or idle_attempts > self._retries:
+                    resumable = exc.retryable and not self._owner.version.id
+                    if not resumable or idle_attempts > self._retries:
                         raise
                     await asyncio.sleep(backoff_s(idle_attempts, random.random()))
             self.state = FillState.COMPLETE
@@ -151,6 +154,10 @@ class Fill:
         """Reads from ``position`` until the answer ends."""
         read, self._read = self._read, None
         if read is None:
+            if self._owner.version.id:
+                raise OriginError(
+                    OriginFailure.BROKEN, "the answer broke off, and no other would be the same"
+                )
             read = await self._owner.asset.origin.read(
                 self._owner.asset.name,
                 Span(self.position, self.span.end),
@@ -169,6 +176,9 @@ class Fill:
                 self._flush()
             finally:
                 await read.close()
+        if self.span.end == UNKNOWN_BYTES and not self._refused:
+            self.span = Span(self.span.start, self.position)
+            self._owner.found_end(self.position)
 
     def _take(self, piece: bytes) -> bool:
         """Stores a piece of the answer, but for an end that does not fill its chunk.

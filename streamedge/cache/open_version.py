@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from streamedge.cache.asset import Asset, Record, version_digest
+from streamedge.cache.asset import Asset, Record, stored_fields, version_digest
 from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, HEADER_BYTES, Extent, Ready
 from streamedge.cache.fill import Fill, FillState
-from streamedge.cache.freshness import is_fresh, stated_lifetime_s
+from streamedge.cache.freshness import TtlRules, lifetime_s
 from streamedge.cache.plan import LEAD_BYTES, next_fill
 from streamedge.cache.store import Store
-from streamedge.errors import CacheFullError, OriginError
+from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.origin import OriginHead, OriginRead, Version
@@ -59,6 +59,8 @@ class Surroundings(Protocol):
 
     def version_left(self, version: OpenVersion) -> None: ...
 
+    def version_measured(self, version: OpenVersion) -> None: ...
+
     def keep(self, task: asyncio.Task[None]) -> None: ...
 
 
@@ -70,12 +72,13 @@ class OpenVersion:
         "_elsewhere",
         "_extents",
         "_fills",
+        "_lifetime",
         "_memory",
         "_readers",
         "_record",
-        "_stated_lifetime_s",
         "_waiters",
         "asset",
+        "changes_seen",
         "superseded",
         "touched_s",
     )
@@ -90,6 +93,7 @@ class OpenVersion:
         self._readers: set[ReaderPlace] = set()
         self.asset = asset
         self.record = record
+        self.changes_seen = around.store.changes.number
         self.superseded = False
         self.touched_s = 0.0
 
@@ -101,7 +105,7 @@ class OpenVersion:
     @record.setter
     def record(self, record: Record) -> None:
         self._record = record
-        self._stated_lifetime_s = stated_lifetime_s(record.head.headers.get("cache-control", ""))
+        self._lifetime: tuple[TtlRules | None, float] = None, 0.0  # of the rules last asked for
 
     @property
     def head(self) -> OriginHead:
@@ -111,11 +115,23 @@ class OpenVersion:
     def version(self) -> Version:
         return self._record.head.version
 
-    def is_fresh(self, default_ttl_s: float, now_s: float) -> bool:
-        """Whether it may be served without asking the origin."""
-        stated = self._stated_lifetime_s
-        lifetime_s = default_ttl_s if stated is None else stated
-        return is_fresh(self._record.validated_s, lifetime_s, now_s)
+    def is_fresh(self, rules: TtlRules, now_s: float) -> bool:
+        """Whether it may be served without asking the origin.
+
+        A clock that went backwards makes everything stale rather than fresh for ever.
+        """
+        record = self._record
+        return now_s >= record.validated_s and record.age_s(now_s) < self.lifetime_s(rules)
+
+    def lifetime_s(self, rules: TtlRules) -> float:
+        """For how long it is fresh, in seconds of its age."""
+        known, lifetime = self._lifetime
+        if known is not rules:
+            head = self._record.head
+            fields = stored_fields(head)
+            lifetime = lifetime_s(head.status, fields, rules, self._record.validated_s)
+            self._lifetime = rules, lifetime
+        return lifetime
 
     @property
     def open_extents(self) -> int:
@@ -181,8 +197,15 @@ class OpenVersion:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def demand(self, want: Span, lead_bytes: int = LEAD_BYTES) -> None:
-        """Sees to it that ``want`` is on its way, where this worker can."""
+        """Sees to it that ``want`` is on its way, where this worker can.
+
+        Raises CacheFullError, and OriginError when it could not be asked for again.
+        """
         want = want.intersect(Span(0, self.version.size_bytes))
+        if self.version.id and want.size and self._covered(want.start) == want.start:
+            broken = OriginError(OriginFailure.CHANGED, "what is left of it cannot be asked for")
+            self._around.version_failed(self, broken)
+            raise broken
         if self._elsewhere.start <= want.start < self._elsewhere.end:
             return  # every reader here wants the same: one look in a while is enough
         while want.size and len(self._fills) < FILLS_MAX:
@@ -217,7 +240,7 @@ class OpenVersion:
         self._around.waiting_began(self)
         try:
             self.demand(waiter.want, waiter.lead_bytes)
-        except CacheFullError as exc:
+        except (CacheFullError, OriginError) as exc:
             asyncio.get_running_loop().call_soon(self._wake, waiter, exc)
 
     def remove_waiter(self, waiter: Waiter) -> None:
@@ -240,7 +263,7 @@ class OpenVersion:
             elif ask_again and self._covered(start) == start:
                 try:
                     self.demand(waiter.want, waiter.lead_bytes)
-                except CacheFullError as exc:
+                except (CacheFullError, OriginError) as exc:
                     self._wake(waiter, exc)
         return bool(self._waiters)
 
@@ -300,6 +323,13 @@ class OpenVersion:
                 if self.ready(start, start + 1) is not None:
                     self._wake(waiter, None)
 
+    def found_end(self, size_bytes: int) -> None:
+        """Notes the size of what came without a length."""
+        record = self._record
+        version = replace(record.head.version, size_bytes=size_bytes)
+        self.record = replace(record, head=replace(record.head, version=version))
+        self._around.version_measured(self)
+
     def fill_ended(self, fill: Fill) -> None:
         """Wakes everybody whom the fill served or fails."""
         self._fills.remove(fill)
@@ -324,8 +354,10 @@ class OpenVersion:
             elif start < self.version.size_bytes:
                 try:
                     self.demand(waiter.want, waiter.lead_bytes)
-                except CacheFullError as exc:
+                except (CacheFullError, OriginError) as exc:
                     self._wake(waiter, exc)
+            else:
+                self._wake(waiter, None)  # there is no such byte: the end has been found
         self._left()
 
     def enter(self, reader: ReaderPlace) -> None:
@@ -382,5 +414,8 @@ class OpenVersion:
             self._around.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
 
     def _identity(self, index: int) -> tuple[bytes, int]:
-        body = min(EXTENT_BYTES, self.version.size_bytes - index * EXTENT_BYTES)
-        return version_digest(self.asset.key, self.version, index), body
+        version = self.version
+        body = EXTENT_BYTES
+        if version.is_measured:
+            body = min(EXTENT_BYTES, version.size_bytes - index * EXTENT_BYTES)
+        return version_digest(self.asset.key, version, index), body

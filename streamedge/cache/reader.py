@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from streamedge.cache.extent import Ready
+from streamedge.cache.freshness import TtlRules
 from streamedge.cache.open_version import Failure, OpenVersion, Waiter
 from streamedge.cache.plan import LEAD_BYTES
 from streamedge.errors import CacheFullError, OriginError
@@ -47,10 +48,13 @@ class Reader:
         """Size of the whole object."""
         return self._opened.version.size_bytes
 
-    @property
-    def validated_s(self) -> float:
-        """When the origin last confirmed this version, in seconds since 1970."""
-        return self._opened.record.validated_s
+    def age_s(self, now_s: float) -> float:
+        """Its age (RFC 9111 §4.2.3), in seconds."""
+        return self._opened.record.age_s(now_s)
+
+    def lifetime_s(self, rules: TtlRules) -> float:
+        """Up to which age it is fresh, in seconds."""
+        return self._opened.lifetime_s(rules)
 
     def ready(self, position: int, end: int) -> Ready | None:
         """What can be sent from ``position`` on, before ``end``; None: wait for it."""

@@ -2,6 +2,7 @@
 
     era               number of the folder's era, and the boot that it belongs to
     locks             one byte to lock for each asset being asked for at its origin
+    changes           a number that moves when something cached must no longer be used
     usage             bytes stored so far, a counter for each worker
     assets/ab/<hex>   an asset's record
     extents/ab/<hex>  an extent of one version of an asset
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import itertools
 import json
 import mmap
@@ -39,6 +41,7 @@ from streamedge.spans import Span
 MEMORY_EXTENTS_MAX = 8
 WORKERS_MAX = 256
 _USAGE_SLOT_BYTES = 64  # one cache line each, so that workers do not share one
+_CHANGES_BYTES = 64
 _PAGE_BYTES = 4096
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
@@ -61,6 +64,8 @@ def prepare_folder(root: Path) -> None:
     with open(root / "usage", "ab") as usage:
         usage.truncate(WORKERS_MAX * _USAGE_SLOT_BYTES)
     (root / "locks").touch()
+    with open(root / "changes", "ab") as changes:
+        changes.truncate(_CHANGES_BYTES)
 
 
 def close_folder(root: Path) -> None:
@@ -101,6 +106,37 @@ class Usage:
         return sum(self._slots)
 
 
+class Changes:
+    """A number that every worker has mapped: when it moves, what is known may no longer hold."""
+
+    __slots__ = ("_fd", "_word")
+
+    def __init__(self, root: Path) -> None:
+        self._fd = os.open(root / "changes", os.O_RDWR | os.O_CLOEXEC)
+        self._word = memoryview(mmap.mmap(self._fd, _CHANGES_BYTES)).cast("Q")
+
+    @property
+    def number(self) -> int:
+        return self._word[0]
+
+    def announce(self) -> None:
+        """Moves the number, whoever else may be moving it."""
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            self._word[0] += 1
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+
+class NoChanges:
+    """The same where the folder cannot be used, and nothing is shared."""
+
+    number = 0
+
+    def announce(self) -> None:
+        self.number += 1
+
+
 class Store:
     """One worker's hand on the cache folder. ``slot`` is the worker's number."""
 
@@ -113,8 +149,10 @@ class Store:
         self._disk_refuses = False
         self._usage: Usage | None = None
         self._locks = -1
+        self.changes: Changes | NoChanges = NoChanges()
         self.era = 1
         try:
+            self.changes = Changes(root)
             self.era = _read_era(root)[0] + 1  # a new file's era words are 0: never this
             self._usage = Usage(root)
             self._locks = os.open(root / "locks", os.O_RDWR | os.O_CLOEXEC)

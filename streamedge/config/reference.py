@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from streamedge.config.schema import Section
-from streamedge.config.wording import default, field_notation, limits, sections
+from streamedge.config.wording import default, field_notation, is_inherited, limits, sections
 
 BEGIN = "<!-- config reference: begin -->"
 END = "<!-- config reference: end -->"
@@ -39,10 +39,20 @@ def _table(header: str, name: str, section: type[Section]) -> str:
     ):
         shown = ", ".join(f"`{example}`" for example in field.examples or ())
         meaning = f"{field.description} Such as {shown}." if shown else field.description
-        standard = "required" if field.is_required() else f"`{default(field)}`"
+        standard = _standard(section, key)
         cells = (f"`{name}.{key}`", field_notation(field).noun, standard, limits(field), meaning)
         rows.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
+
+
+def _standard(section: type[Section], key: str) -> str:
+    """What holds where ``key`` is left out."""
+    field = section.model_fields[key]
+    if is_inherited(section, key):
+        return "the distribution's"
+    if field.is_required():
+        return "required"
+    return f"`{default(field)}`" if default(field) else "left out"
 
 
 if __name__ == "__main__":

@@ -3,70 +3,79 @@
 Owns names, types and defaults. Reading the file, finding lines and wording mistakes is ``load``'s
 business; nothing here does I/O. Each field's ``description`` is the config reference's text, and
 its ``examples`` say what is expected when a value will not do. Defaults are in the field's own
-unit: bytes, seconds, (host, port).
+unit: bytes, seconds, (host, port). Two parts of it stand in ``origin_schema`` and ``policy_schema``
+and are taken from here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, Strict
-from pydantic import StringConstraints as Text
+from pydantic import Field, Strict
 
-from streamedge.config.units import (
-    SIZE_LIMIT_BYTES,
-    parse_address,
-    parse_duration_s,
-    parse_path,
-    parse_size_bytes,
+from streamedge.config.origin_schema import (
+    AnyOriginConfig,
+    DirectoryOriginConfig,
+    HttpOriginConfig,
+    OriginConfig,
+    OriginGroupConfig,
+    RemoteOriginConfig,
+    S3OriginConfig,
+)
+from streamedge.config.policy_schema import (
+    CachePolicyConfig,
+    CorsConfig,
+    OriginRequestPolicyConfig,
+    ResponseHeadersPolicyConfig,
+)
+from streamedge.config.units import SIZE_LIMIT_BYTES
+from streamedge.config.values import (
+    Address,
+    Addresses,
+    Applications,
+    DurationS,
+    HostPatterns,
+    LocalPath,
+    Methods,
+    Name,
+    PagePath,
+    PathPattern,
+    RootObject,
+    Section,
+    Shape,
+    SizeBytes,
+    ViewerProtocol,
+    WriteMode,
 )
 
-SizeBytes = Annotated[int, BeforeValidator(parse_size_bytes)]
-DurationS = Annotated[float, BeforeValidator(parse_duration_s)]
-Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
-LocalPath = Annotated[Path, BeforeValidator(parse_path)]
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """In words, what a pattern asks for: pydantic passes it over, messages and reference say it."""
-
-    words: str
-
-
-Name = Annotated[
-    str,
-    Text(pattern=r"^[A-Za-z0-9_-]{1,64}$"),
-    Shape('1 to 64 letters, digits, "_" or "-"'),
+__all__ = [
+    "AnyDistributionConfig",
+    "AnyOriginConfig",
+    "BehaviorConfig",
+    "BehaviorRules",
+    "CachePolicyConfig",
+    "CertificateConfig",
+    "Config",
+    "CorsConfig",
+    "DirectoryOriginConfig",
+    "DistributionConfig",
+    "EdgeConfig",
+    "ErrorPageConfig",
+    "HttpOriginConfig",
+    "LimitsConfig",
+    "ListenConfig",
+    "OriginConfig",
+    "OriginGroupConfig",
+    "OriginRequestPolicyConfig",
+    "RemoteOriginConfig",
+    "ResponseHeadersPolicyConfig",
+    "RtmpDistributionConfig",
+    "S3OriginConfig",
+    "Section",
+    "Shape",
+    "WebDistributionConfig",
 ]
-Url = Annotated[
-    str,
-    Text(pattern=r"^https?://[^/?#\s]+[^?#\s]*$", max_length=2048),
-    Shape("http:// or https://, at most 2048 characters, no query"),
-]
-HostPattern = Annotated[
-    str,
-    Text(pattern=r"^(\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)$", max_length=253, to_lower=True),
-    Shape('a host name without port, "*" or "*." and a host name'),
-]
-Application = Annotated[
-    str,
-    Text(pattern=r"^[^/?#\s]+(/[^/?#\s]+)*$", max_length=256),
-    Shape("at most 256 characters, no slash at either end, no query"),
-]
-# TOML has no tuples: strictness is for the values, not for the list that holds them.
-Addresses = Annotated[tuple[Address, ...], Strict(False), Field(max_length=64)]
-HostPatterns = Annotated[tuple[HostPattern, ...], Strict(False), Field(max_length=1024)]
-Applications = Annotated[tuple[Application, ...], Strict(False), Field(max_length=256)]
-
-
-class Section(BaseModel):
-    """A table of the file: unknown keys are mistakes, nothing is coerced, nothing changes later."""
-
-    # What is refused may be a password: no error of pydantic's shows it either.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
 class EdgeConfig(Section):
@@ -98,12 +107,28 @@ class ListenConfig(Section):
     http: Addresses = Field(
         default=(("127.0.0.1", 8080),), description="Addresses that serve web distributions."
     )
+    https: Addresses = Field(
+        default=(), description="Addresses that serve web distributions over TLS 1.2 and 1.3."
+    )
     rtmp: Addresses = Field(
         default=(("127.0.0.1", 1935),), description="Addresses that serve rtmp distributions."
     )
     admin: Address = Field(
         default=("127.0.0.1", 9090),
         description="Address of /healthz, /metrics and control; keep it private.",
+    )
+
+
+class CertificateConfig(Section):
+    """A certificate of the HTTPS listeners."""
+
+    certificate: LocalPath = Field(
+        description="PEM file with the certificate and its chain; its names say which hosts it is"
+        " for. The first of several is the default.",
+        examples=["certs/site.pem"],
+    )
+    key: LocalPath = Field(
+        description="PEM file with its private key, unencrypted.", examples=["certs/site.key"]
     )
 
 
@@ -122,6 +147,34 @@ class LimitsConfig(Section):
         default=60.0,
         description="A viewer that takes no byte of a response for this long is dropped.",
         gt=0,
+    )
+    tls_handshake: DurationS = Field(
+        default=10.0, description="Time for a viewer to finish the TLS handshake.", gt=0
+    )
+    url: SizeBytes = Field(
+        default=8192,
+        description="Longest path and query of a request; over it is 414.",
+        ge=256,
+        le=16 << 10,
+    )
+    ranges: int = Field(
+        default=8,
+        description="Ranges in one request; with more, Range is passed over.",
+        ge=1,
+        le=256,
+    )
+    request_body: SizeBytes = Field(
+        default=50 << 30,
+        description="Largest body of a request; over it is 413.",
+        ge=0,
+        le=SIZE_LIMIT_BYTES,
+    )
+    write_queue: SizeBytes = Field(
+        default=10 << 30,
+        description='Disk space for writes that wait for their origin (write = "back"); over it'
+        " is 507.",
+        ge=1 << 20,
+        le=SIZE_LIMIT_BYTES,
     )
     rtmp_connections: int = Field(
         default=10_000, description="Open RTMP connections, each worker.", ge=1, le=1_000_000
@@ -178,75 +231,81 @@ class LimitsConfig(Section):
     )
 
 
-class OriginConfig(Section):
-    """What all origins have."""
+class BehaviorRules(Section):
+    """What a web distribution says of all paths, and a behavior of its own."""
 
-    prefix: str = Field(default="", description="Put before every object name.", max_length=1024)
-
-
-class RemoteOriginConfig(OriginConfig):
-    """What origins on other machines have."""
-
-    connect_timeout: DurationS = Field(
-        default=5.0, description="Time to connect to the origin.", gt=0
+    origin: str = Field(
+        description="Name of a table under [origins] or [origin_groups].", examples=["samples"]
     )
-    read_timeout: DurationS = Field(
-        default=15.0, description="Longest silence of the origin, before or within a body.", gt=0
+    default_ttl: DurationS = Field(
+        default=86_400.0,
+        description="How long a response that does not say is fresh; a cache_policy has its own.",
+        ge=0,
     )
-    connections: int = Field(
-        default=256, description="Open connections to the origin, each worker.", ge=1, le=65536
-    )
-
-
-class DirectoryOriginConfig(OriginConfig):
-    """A folder of this machine; it has to exist."""
-
-    type: Literal["directory"] = Field(description="A folder of this machine.")
-    path: LocalPath = Field(description="The folder.")
-
-
-class HttpOriginConfig(RemoteOriginConfig):
-    """Any HTTP server."""
-
-    type: Literal["http"] = Field(description="Any HTTP server.")
-    url: Url = Field(
-        description="Base URL, http:// or https://.", examples=["https://media.example.org/films"]
-    )
-
-
-class S3OriginConfig(RemoteOriginConfig):
-    """A bucket of AWS or of any server that speaks S3."""
-
-    type: Literal["s3"] = Field(description="An S3 bucket.")
-    bucket: str = Field(
-        description="Name of the bucket.", examples=["videos"], min_length=1, max_length=255
-    )
-    region: str = Field(
-        default="us-east-1",
-        description="Region that requests are signed for.",
-        examples=["eu-central-1"],
-        min_length=1,
-        max_length=64,
-    )
-    endpoint: Url = Field(
+    cache_policy: str = Field(
         default="",
-        description="URL of another S3 server; left out: AWS.",
-        examples=["http://127.0.0.1:9000"],
+        description="Name of a table under [cache_policies], or a managed policy's name or id;"
+        " left out: no query, header or cookie in the key, and default_ttl.",
+        examples=["CachingOptimized"],
     )
-    access_key_id: str = Field(
+    origin_request_policy: str = Field(
         default="",
-        description="Key to sign with; left out: the AWS credential chain (boto3).",
-        max_length=256,
+        description="Name of a table under [origin_request_policies], or a managed policy's name"
+        " or id; left out: nothing beyond the cache key is forwarded.",
+        examples=["AllViewer"],
     )
-    secret_access_key: SecretStr = Field(
-        default=SecretStr(""), description="Secret of access_key_id.", max_length=1024
+    response_headers_policy: str = Field(
+        default="",
+        description="Name of a table under [response_headers_policies], or a managed policy's"
+        " name or id; left out: the origin's headers are sent as they are.",
+        examples=["SecurityHeadersPolicy"],
     )
-    anonymous: bool = Field(default=False, description="Do not sign: a public bucket.")
+    methods: Methods = Field(
+        default=("GET", "HEAD"), description="Methods that are served; GET and HEAD always are."
+    )
+    viewer_protocol: ViewerProtocol = Field(
+        default="allow-all", description="What happens to requests over plain HTTP."
+    )
+    compress: bool = Field(
+        default=False, description="Whether text is compressed for viewers who take it."
+    )
+    write: WriteMode = Field(
+        default="through",
+        description="When PUT and DELETE are answered: through, when the origin has them; back,"
+        " when this edge has them on disk.",
+    )
 
 
-AnyOriginConfig = Annotated[
-    DirectoryOriginConfig | HttpOriginConfig | S3OriginConfig, Field(discriminator="type")
-]
+class BehaviorConfig(BehaviorRules):
+    """What holds for the paths of one pattern; what it leaves out is its distribution's."""
+
+    path: PathPattern = Field(
+        description="Pattern of paths, case-sensitive, without query; the first that matches"
+        ' wins. A "/" in front may be left out.',
+        examples=["images/*.jpg"],
+    )
+    origin: str = Field(
+        default="",
+        description="Name of a table under [origins] or [origin_groups].",
+        examples=["samples"],
+    )
+
+
+class ErrorPageConfig(Section):
+    """What viewers get instead of an origin's error."""
+
+    status: int = Field(description="Status that is replaced.", examples=[404], ge=400, le=599)
+    path: PagePath = Field(
+        default="",
+        description="Path of the page, in this distribution; left out: only ttl counts.",
+        examples=["/404.html"],
+    )
+    response_status: int = Field(
+        default=0, description="Status that viewers get; 0 is the origin's.", ge=0, le=599
+    )
+    ttl: DurationS = Field(
+        default=10.0, description="Least time that an error of this status is kept.", ge=0
+    )
 
 
 class DistributionConfig(Section):
@@ -258,22 +317,41 @@ class DistributionConfig(Section):
         description='Host names served; "*" is any, "*.example.com" any below it.',
         examples=["cdn.example.com", "*"],
     )
-    origin: str = Field(description="Name of a table under [origins].", examples=["samples"])
-    default_ttl: DurationS = Field(
-        default=86_400.0, description="How long an object without Cache-Control is fresh.", ge=0
-    )
 
 
-class WebDistributionConfig(DistributionConfig):
+class WebDistributionConfig(DistributionConfig, BehaviorRules):
     """Objects over HTTP, chosen by host name."""
 
     type: Literal["web"] = Field(description="Served over HTTP.")
+    default_root_object: RootObject = Field(
+        default="", description='Object that "/" means; left out: none.', examples=["index.html"]
+    )
+    behaviors: Annotated[tuple[BehaviorConfig, ...], Strict(False)] = Field(
+        default=(), description="What holds for some paths instead.", max_length=1024
+    )
+    error_pages: Annotated[tuple[ErrorPageConfig, ...], Strict(False)] = Field(
+        default=(), description="What viewers get instead of errors.", max_length=200
+    )
+
+    def rules_for(self, behavior: BehaviorConfig | None = None) -> BehaviorRules:
+        """What ``behavior`` says, and for what it leaves out, or without one, what this says."""
+        said = behavior.model_fields_set if behavior else frozenset[str]()
+        return BehaviorRules.model_construct(
+            **{
+                key: getattr(behavior if key in said else self, key)
+                for key in BehaviorRules.model_fields
+            }
+        )
 
 
 class RtmpDistributionConfig(DistributionConfig):
     """Media over RTMP, chosen by host name and application."""
 
     type: Literal["rtmp"] = Field(description="Served over RTMP.")
+    origin: str = Field(description="Name of a table under [origins].", examples=["samples"])
+    default_ttl: DurationS = Field(
+        default=86_400.0, description="How long an object without Cache-Control is fresh.", ge=0
+    )
     application: Applications = Field(
         default=("cfx/st",),
         description="Applications that a client may connect to.",
@@ -297,8 +375,23 @@ class Config(Section):
     edge: EdgeConfig = EdgeConfig()
     listen: ListenConfig = ListenConfig()
     limits: LimitsConfig = LimitsConfig()
+    certificates: Annotated[tuple[CertificateConfig, ...], Strict(False)] = Field(
+        default=(), description="What HTTPS listeners show, chosen by name.", max_length=1024
+    )
     origins: dict[Name, AnyOriginConfig] = Field(
         default={}, description="Where objects come from, each a table.", max_length=1024
+    )
+    origin_groups: dict[Name, OriginGroupConfig] = Field(
+        default={}, description="Origins that stand in for each other.", max_length=1024
+    )
+    cache_policies: dict[Name, CachePolicyConfig] = Field(
+        default={}, description="Cache keys and times.", max_length=1024
+    )
+    origin_request_policies: dict[Name, OriginRequestPolicyConfig] = Field(
+        default={}, description="What is forwarded beyond the key.", max_length=1024
+    )
+    response_headers_policies: dict[Name, ResponseHeadersPolicyConfig] = Field(
+        default={}, description="What is changed in response headers.", max_length=1024
     )
     distributions: Annotated[tuple[AnyDistributionConfig, ...], Strict(False)] = Field(
         default=(), description="What is served, and how.", max_length=1024

@@ -10,33 +10,32 @@ from urllib.parse import urlsplit
 
 from rich.table import Table
 
+from streamedge.config.managed import MANAGED, POLICY_TABLES, find, spoken_name
 from streamedge.config.schema import (
     AnyDistributionConfig,
     AnyOriginConfig,
+    BehaviorRules,
     Config,
     DirectoryOriginConfig,
     HttpOriginConfig,
     LimitsConfig,
     RtmpDistributionConfig,
+    Section,
+    WebDistributionConfig,
 )
 from streamedge.config.units import format_address, format_size_bytes
 from streamedge.config.wording import field_notation
 
 
 def summary(config: Config) -> Iterator[Table]:
-    """The tables, in the order of the config file."""
-    listeners = _table("Listeners", "Serves", "Address")
-    for address in config.listen.http:
-        listeners.add_row("web distributions", f"http://{format_address(address)}")
-    for address in config.listen.rtmp:
-        listeners.add_row("rtmp distributions", f"rtmp://{format_address(address)}")
-    listeners.add_row("admin", f"http://{format_address(config.listen.admin)}")
-    yield listeners
+    """The tables, in the order of the config file; what nothing is declared of has none."""
+    yield _listeners(config)
 
     distributions = _table("Distributions", "Id", "Type", "Hosts", "Applications", "Origin")
     for distribution in config.distributions:
         distributions.add_row(*_distribution_row(distribution))
     yield distributions
+    yield from (table for table in _web(config) if table.row_count)
 
     origins = _table("Origins", "Name", "Type", "Place", "Signed")
     for name, origin in config.origins.items():
@@ -58,12 +57,86 @@ def summary(config: Config) -> Iterator[Table]:
         yield changed
 
 
+def _listeners(config: Config) -> Table:
+    listeners = _table("Listeners", "Serves", "Address")
+    for scheme, kind in (("http", "web"), ("https", "web"), ("rtmp", "rtmp")):
+        for address in getattr(config.listen, scheme):
+            place = f"{scheme}://{format_address(address)}"
+            listeners.add_row(f"{kind} distributions", place)
+    listeners.add_row("admin", f"http://{format_address(config.listen.admin)}")
+    return listeners
+
+
+def _web(config: Config) -> Iterator[Table]:
+    """What web distributions alone have; a table may be empty."""
+    behaviors = _table("Behaviors", "Distribution", "Path", "Origin", "Serves", "Policies")
+    for distribution in config.distributions:
+        if isinstance(distribution, WebDistributionConfig):
+            for behavior in (*distribution.behaviors, None):
+                path = behavior.path if behavior else "*"
+                cells = _rules_cells(distribution.rules_for(behavior))
+                behaviors.add_row(distribution.id, path, *cells)
+    yield behaviors
+
+    policies = _table("Policies in use", "Kind", "Name", "Says")
+    for kind, name, policy in _policies_in_use(config):
+        policies.add_row(kind, name, _what_it_says(policy))
+    yield policies
+
+    groups = _table("Origin groups", "Name", "Origins", "Failover on")
+    for name, group in config.origin_groups.items():
+        groups.add_row(name, ", ".join(group.origins), ", ".join(map(str, group.failover)))
+    yield groups
+
+
 def _distribution_row(distribution: AnyDistributionConfig) -> tuple[str, ...]:
     applications = ""
     if isinstance(distribution, RtmpDistributionConfig):
         applications = ", ".join(distribution.application)
     hosts = ", ".join(distribution.aliases)
     return distribution.id, distribution.type, hosts, applications, distribution.origin
+
+
+def _rules_cells(rules: BehaviorRules) -> tuple[str, str, str]:
+    """Origin, what is served and how, and the names of the policies."""
+    served = [" ".join(rules.methods)]
+    if rules.viewer_protocol != "allow-all":
+        served.append(rules.viewer_protocol)
+    if rules.compress:
+        served.append("compressed")
+    if rules.write != "through":
+        served.append(f"write {rules.write}")
+    names = [spoken_name(name) for key in POLICY_TABLES if (name := getattr(rules, key))]
+    return rules.origin, ", ".join(served), ", ".join(names)
+
+
+def _policies_in_use(config: Config) -> Iterator[tuple[str, str, Section]]:
+    """Kind, name and contents of each policy that a behavior names, once."""
+    told: set[tuple[str, str]] = set()
+    for distribution in config.distributions:
+        if not isinstance(distribution, WebDistributionConfig):
+            continue
+        for behavior in (*distribution.behaviors, None):
+            rules = distribution.rules_for(behavior)
+            for key, policies in POLICY_TABLES.items():
+                name = spoken_name(getattr(rules, key))
+                if name and (key, name) not in told:
+                    told.add((key, name))
+                    own: dict[str, Section] = getattr(config, policies)
+                    yield key.replace("_", " "), name, find(name, own, MANAGED[policies])
+
+
+def _what_it_says(policy: Section) -> str:
+    """The keys of ``policy`` that are not the default, as the file has them."""
+    said = []
+    for key, field in type(policy).model_fields.items():
+        value = getattr(policy, key)
+        if value != field.default:
+            if isinstance(value, Section):
+                said.append(f"{key} ({_what_it_says(value)})")
+            else:
+                said.append(f"{key} = {field_notation(field).toml(value)}")
+    return ", ".join(said)
 
 
 def _place(origin: AnyOriginConfig) -> tuple[str, str]:

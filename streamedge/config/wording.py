@@ -9,21 +9,31 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic import BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
+from streamedge.config.places import held_section, is_section, variants
 from streamedge.config.schema import (
     AnyDistributionConfig,
     AnyOriginConfig,
-    EdgeConfig,
-    LimitsConfig,
-    ListenConfig,
+    BehaviorConfig,
+    BehaviorRules,
+    Config,
     Section,
     Shape,
+)
+from streamedge.config.selection import (
+    format_header_selection,
+    format_selection,
+    parse_failover,
+    parse_header_selection,
+    parse_headers,
+    parse_secret_headers,
+    parse_selection,
 )
 from streamedge.config.units import (
     format_address,
@@ -34,6 +44,8 @@ from streamedge.config.units import (
     parse_path,
     parse_size_bytes,
 )
+
+_Table = tuple[str, str, type[Section]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +79,47 @@ def _quoted(value: object) -> str:
     return json.dumps(str(value))
 
 
+def _inline(table: dict[str, object]) -> str:
+    """A table on one line, as TOML writes it."""
+    entries = ", ".join(f"{_quoted(name)} = {_quoted(value)}" for name, value in table.items())
+    return f"{{ {entries} }}" if entries else "{}"
+
+
 _BY_PARSER: dict[object, Notation] = {
     parse_size_bytes: Notation("a size", "sizes", format_size_bytes, '"20GiB"'),
     parse_duration_s: Notation("a duration", "durations", format_duration_s, '"90s"'),
     parse_address: Notation("an address", "addresses", format_address, '"127.0.0.1:8080"'),
     parse_path: Notation("a path", "paths", str, '"var/cache"'),
+    parse_failover: Notation(
+        'a status (400 to 599) or "connect" or "timeout"',
+        'statuses (400 to 599), "connect" or "timeout"',
+        json.dumps,
+        is_string=False,
+    ),
+    parse_selection: Notation(
+        '"none", "all", { only = […] } or { except = […] }',
+        "selections",
+        format_selection,
+        is_string=False,
+    ),
+    parse_header_selection: Notation(
+        '"none", "all", a list or { except = […] }',
+        "selections",
+        format_header_selection,
+        is_string=False,
+    ),
+    parse_headers: Notation("a table of headers", "tables", _inline, is_string=False),
+    # Nothing but the default is ever shown of what may be secret, and that is empty.
+    parse_secret_headers: Notation("a table of headers", "tables", _inline, is_string=False),
 }
 _BY_TYPE: dict[object, Notation] = {
     bool: Notation("true or false", "booleans", lambda value: str(value).lower(), is_string=False),
     int: Notation("a whole number", "whole numbers", is_string=False),
+    float: Notation("a number", "numbers", "{:g}".format, is_string=False),
     str: Notation("a string", "strings"),
     # Nothing but the default is ever shown of a secret, and that is empty.
     SecretStr: Notation("a string", "strings", lambda value: str(value.get_secret_value())),
 }
-
-
-def variants(union: object) -> dict[str, type[Section]]:
-    """The sections a discriminated union of the schema is made of, by their ``type``."""
-    members = get_args(get_args(union)[0])
-    return {get_args(member.model_fields["type"].annotation)[0]: member for member in members}
 
 
 ORIGINS = variants(AnyOriginConfig)
@@ -94,17 +128,37 @@ DISTRIBUTIONS = variants(AnyDistributionConfig)
 
 def sections() -> Iterator[tuple[str, str, type[Section]]]:
     """Every kind of table a file may hold: its header, its dotted name and its section."""
-    tables: dict[str, type[Section]] = {
-        "edge": EdgeConfig,
-        "listen": ListenConfig,
-        "limits": LimitsConfig,
-    }
-    for name, section in tables.items():
-        yield f"[{name}]", name, section
-    for kind, section in ORIGINS.items():
-        yield f'[origins.NAME] with type = "{kind}"', "origins.NAME", section
-    for kind, section in DISTRIBUTIONS.items():
-        yield f'[[distributions]] with type = "{kind}"', "distributions[]", section
+    yield from _tables_in(Config, "", "")
+
+
+def _tables_in(section: type[Section], header: str, name: str) -> Iterator[_Table]:
+    """The kinds of table inside a table of ``section``, each before those inside it."""
+    for key, field in section.model_fields.items():
+        below, dotted = (f"{header}.{key}", f"{name}.{key}") if header else (key, key)
+        held = held_section(field.annotation)
+        table: object = held or field.annotation
+        frame = "[{}]"
+        if held and get_origin(field.annotation) is dict:
+            below, dotted = f"{below}.NAME", f"{dotted}.NAME"
+        elif held:
+            frame, dotted = "[[{}]]", f"{dotted}[]"
+        if is_section(table):
+            assert isinstance(table, type)
+            yield frame.format(below), dotted, table
+            yield from _tables_in(table, below, dotted)
+        elif held:
+            for kind, member in variants(held).items():
+                yield f'{frame.format(below)} with type = "{kind}"', dotted, member
+                yield from _tables_in(member, below, dotted)
+
+
+def is_inherited(section: type[Section], key: str) -> bool:
+    """Whether ``key``, left out of a table of ``section``, is what the table round it says."""
+    return issubclass(section, BehaviorConfig) and key in BehaviorRules.model_fields
+
+
+# Tables have references of their own; as a value only an empty one is ever shown.
+_TABLE = Notation("a table", "tables", lambda _: "{}", is_string=False)
 
 
 def notation(annotation: object, metadata: tuple[object, ...] = ()) -> Notation:
@@ -127,8 +181,10 @@ def limits(field: FieldInfo) -> str:
 
 
 def default(field: FieldInfo) -> str:
-    """The default as TOML, "" when the key is required."""
-    return "" if field.is_required() else field_notation(field).toml(field.default)
+    """The default as TOML, "" when the key is required or what it is left out for has no name."""
+    if field.is_required() or field.default is None:
+        return ""
+    return field_notation(field).toml(field.default)
 
 
 def expected(field: FieldInfo, *, is_entry: bool = False) -> str:
@@ -158,10 +214,15 @@ def _words(annotation: object, metadata: tuple[object, ...]) -> Notation:
             choices = " or ".join(map(_quoted, arguments))
             return Notation(choices, choices)
         case origin if origin in {Union, UnionType}:
-            choices = " or ".join(notation(argument).one for argument in arguments)
+            members = [notation(argument) for argument in arguments if argument is not NoneType]
+            if len(members) == 1:
+                return members[0]
+            choices = " or ".join(member.one for member in members)
             return Notation(choices, choices)
         case origin if origin is tuple:
             return _list_words(notation(arguments[0]))
+        case _ if is_section(annotation):
+            return _TABLE
         case _:
             return _BY_TYPE[annotation]
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from streamedge.cache.asset import Asset
-from streamedge.origin import Origin
+from streamedge.cache.freshness import TtlRules
+from streamedge.origin import Origin, Upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +19,16 @@ class OriginBinding:
     """An origin as distributions use it.
 
     ``identity`` says what it is (a bucket at an endpoint, a URL, a folder), so that what is cached
-    of it is found again after it was renamed, and never taken for another's.
+    of it is found again after it was renamed, and never taken for another's. ``is_site``: any
+    request may be sent to it, and its answers may be anything; else it has objects alone.
     """
 
     name: str
     identity: str
     origin: Origin
+    upstream: Upstream
+    is_site: bool = False
+    sends_viewer_host: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Distribution:
     id: str
     aliases: tuple[str, ...]
     binding: OriginBinding
-    default_ttl_s: float
+    rules: TtlRules
 
     def asset(self, name: str) -> Asset:
         """The asset that an object's name means here."""
@@ -42,7 +47,7 @@ class Distribution:
             name=name,
             origin=self.binding.origin,
             origin_name=self.binding.name,
-            default_ttl_s=self.default_ttl_s,
+            rules=self.rules,
         )
 
 

@@ -1,29 +1,26 @@
 """The byte mover: a connection's bytes, in order, out of memory or straight out of cache files.
 
-A queue of parts goes to a socket: bytes as they are, and pieces of an object by ``os.sendfile``.
-The outlet sends what is ready, then waits for the socket (EAGAIN) or for the fill (the reader
-says when), and goes on; so a response can begin while the object is still on its way from its
-origin. HTTP and RTMP both send through here, and nothing else writes to the socket meanwhile.
+A queue of parts goes to a wire: bytes as they are, and pieces of an object as spans of a cache
+file. The outlet sends what is ready, then waits for the peer or for the fill (the reader says
+when), and goes on; so a response can begin while the object is still on its way from its origin.
+HTTP and RTMP both send through here, with TLS and without (``wires``), and nothing else writes to
+the connection meanwhile.
 
-It works on a duplicate of the transport's descriptor, because event loops do not let others watch
-a descriptor that a transport owns. It never decides what to send, nor when a peer is too slow:
-``blocked_since_s``, set while it waits for the socket, lets a sweep find that out.
+It never decides what to send, nor when a peer is too slow: ``blocked_since_s``, set while it waits
+for the peer, lets a sweep find that out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 from streamedge.cache.extent import Ready
 from streamedge.cache.open_version import Failure
+from streamedge.delivery.wires import TURN_BYTES, wire_to
 from streamedge.spans import Span
-
-TURN_BYTES = 4 * 1024 * 1024  # sent to one peer before others get their turn
 
 
 class Source(Protocol):
@@ -57,18 +54,16 @@ class Outlet:
     """
 
     __slots__ = (
-        "_descriptor",
         "_drained",
         "_failed",
         "_loop",
         "_next_turn",
         "_parts",
         "_pumping",
-        "_socket",
         "_take_back",
-        "_watching",
+        "_taken_bytes",
+        "_wire",
         "blocked_since_s",
-        "sent_bytes",
     )
 
     def __init__(
@@ -78,23 +73,26 @@ class Outlet:
         drained: Callable[[], None],
         failed: Callable[[Failure | None], None],
     ) -> None:
-        self._descriptor = os.dup(transport.get_extra_info("socket").fileno())
-        self._socket = socket.socket(fileno=self._descriptor)
+        self._wire = wire_to(transport, loop)
         self._loop = loop
         self._drained = drained
         self._failed = failed
         self._parts: deque[bytes | memoryview | _Piece] = deque()
         self._take_back: Callable[[], None] | None = None
         self._next_turn: asyncio.Handle | None = None
-        self._watching = False
         self._pumping = False
+        self._taken_bytes = 0
         self.blocked_since_s: float | None = None
-        self.sent_bytes = 0
 
     @property
     def idle(self) -> bool:
         """Whether all that was pushed has been handed to the kernel."""
-        return not self._parts
+        return not self._parts and not self._wire.unsent_bytes()
+
+    @property
+    def sent_bytes(self) -> int:
+        """What has been handed to the kernel, of all that was ever pushed."""
+        return self._taken_bytes - self._wire.unsent_bytes()
 
     @property
     def queued_bytes(self) -> int:
@@ -109,32 +107,24 @@ class Outlet:
                     self._parts.append(_Piece(*part))
             elif part:
                 self._parts.append(part)
-        waits = self._watching or self._take_back is not None or self._next_turn is not None
-        if not waits and not self._pumping:
+        waits = self.blocked_since_s is not None or self._take_back is not None
+        if not waits and self._next_turn is None and not self._pumping:
             self._pump()
 
     def send_at_once(self, head: bytes, ready: Ready) -> int:
-        """Sends ``head`` and bytes of a cache file if the kernel takes them: how many it took.
+        """Sends ``head`` and bytes of a cache file as far as it goes at once: how many it took.
 
-        For answers that are short or find an empty socket; only when idle. What is left is the
-        caller's to ``push``, which also finds out about a peer that is gone.
+        For answers that are short or find an empty connection; only when idle. What is left is the
+        caller's to ``push``, which also finds out about a peer that is gone; so it is (nothing)
+        when all was taken and ``idle`` does not hold yet.
         """
         assert not self._parts
-        file, offset, size = ready
-        sent = 0
-        try:
-            sent = self._socket.send(head, socket.MSG_MORE)
-            if sent == len(head):
-                count = size if size < TURN_BYTES else TURN_BYTES
-                sent += os.sendfile(self._descriptor, file, offset, count)
-        except OSError:
-            return sent  # the socket is full or the peer gone: ``push`` finds out which
-        finally:
-            self.sent_bytes += sent
-        return sent
+        taken = self._wire.send_together(head, ready)
+        self._taken_bytes += taken
+        return taken
 
     def close(self) -> None:
-        """Lets go of the socket and of whatever is queued. Harmless when done twice."""
+        """Lets go of the wire and of whatever is queued. Harmless when done twice."""
         self._parts.clear()
         self._stop_watching()
         if self._next_turn is not None:
@@ -143,7 +133,7 @@ class Outlet:
         if self._take_back is not None:
             self._take_back()
             self._take_back = None
-        self._socket.close()
+        self._wire.close()
 
     def _pump(self) -> None:
         """Sends until the queue is empty, the turn is over, or somebody has to be waited for."""
@@ -156,11 +146,12 @@ class Outlet:
                 sent = self._send_piece(part) if isinstance(part, _Piece) else self._send(part)
                 if sent < 0:
                     return
-                self.sent_bytes += sent
                 turn += sent
                 if turn >= TURN_BYTES and self._parts:
                     self._end_turn()
                     return
+            if self._wire.unsent_bytes():
+                raise BlockingIOError
         except BlockingIOError:
             self._watch()
             return
@@ -174,8 +165,8 @@ class Outlet:
 
     def _send(self, data: bytes | memoryview) -> int:
         """Sends bytes, held back for what follows when that can follow at once."""
-        more = socket.MSG_MORE if self._more_follows() else 0
-        sent = self._socket.send(data, more)
+        sent = self._wire.send(data, more=self._more_follows())
+        self._taken_bytes += sent
         if sent == len(data):
             self._parts.popleft()
         else:
@@ -200,15 +191,15 @@ class Outlet:
             )
             return -1
         piece.begun = True
-        count = min(ready.size_bytes, TURN_BYTES)
-        sent = os.sendfile(self._descriptor, ready.fd, ready.offset, count)
+        count = min(ready.size_bytes, self._wire.piece_bytes)
+        sent = self._wire.send_file(ready.fd, ready.offset, count)
         if sent == 0:
             raise OSError("a cache file is shorter than its header says")
+        self._taken_bytes += sent
         piece.position += sent
         if piece.position == piece.end:
             self._parts.popleft()
         elif sent < count:
-            self.sent_bytes += sent
             raise BlockingIOError  # the socket is full: asking again would only be told so
         return sent
 
@@ -221,22 +212,19 @@ class Outlet:
 
     def _watch(self) -> None:
         self.blocked_since_s = self._loop.time()
-        if not self._watching:
-            self._watching = True
-            self._loop.add_writer(self._descriptor, self._pump)
+        self._wire.watch(self._pump)
 
     def _end_turn(self) -> None:
-        """Goes on after whoever else is due: when the socket says so, if it is asked already."""
-        if self._watching:
+        """Goes on after whoever else is due: when the wire says so, if it is asked already."""
+        if self.blocked_since_s is not None:
             self._watch()
         else:
             self._next_turn = self._loop.call_soon(self._pump)
 
     def _stop_watching(self) -> None:
-        self.blocked_since_s = None
-        if self._watching:
-            self._watching = False
-            self._loop.remove_writer(self._descriptor)
+        if self.blocked_since_s is not None:
+            self.blocked_since_s = None
+            self._wire.unwatch()
 
     def _fail(self, cause: Failure | None) -> None:
         self._parts.clear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from streamedge.cache.cache import Cache
+from streamedge.cache.freshness import TtlRules
 from streamedge.config.schema import (
     AnyOriginConfig,
     Config,
@@ -16,23 +17,24 @@ from streamedge.config.schema import (
     HttpOriginConfig,
     WebDistributionConfig,
 )
-from streamedge.delivery.distributions import Distribution, HostTable, OriginBinding
+from streamedge.delivery.distributions import HostTable, OriginBinding
+from streamedge.delivery.web.behaviors import CachePolicy
+from streamedge.delivery.web.routes import Rule, WebDistribution
 from streamedge.delivery.web.server import WebServer
 from streamedge.delivery.web.site import Site
+from streamedge.edge.web_composition import error_pages, web_behaviors
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 from streamedge.origin import Origin
 from streamedge.origin.directory import DirectoryOrigin
 from streamedge.origin.http import HttpOrigin
+from streamedge.origin.objects import ObjectUpstream
 from streamedge.origin.s3 import S3Origin
 
 
 def bind_origins(config: Config) -> dict[str, OriginBinding]:
     """All origins of the config, by name."""
-    return {
-        name: OriginBinding(name, _identity(origin), _origin(origin))
-        for name, origin in config.origins.items()
-    }
+    return {name: _bind(name, origin) for name, origin in config.origins.items()}
 
 
 def web_server(
@@ -45,8 +47,10 @@ def web_server(
     limits = config.limits
     return WebServer(
         site,
+        log,
         counts,
         connections_max=limits.http_connections,
+        handshake_s=limits.tls_handshake,
         idle_s=limits.http_idle,
         stall_s=limits.http_stall,
     )
@@ -54,12 +58,45 @@ def web_server(
 
 def _web_distributions(
     config: Config, bindings: dict[str, OriginBinding]
-) -> Iterator[Distribution]:
+) -> Iterator[WebDistribution]:
     for declared in config.distributions:
         if isinstance(declared, WebDistributionConfig):
-            yield Distribution(
-                declared.id, declared.aliases, bindings[declared.origin], declared.default_ttl
+            yield WebDistribution(
+                declared.id,
+                declared.aliases,
+                tuple(
+                    Rule(behavior, bindings[behavior.origin], ttl_rules(behavior.cache))
+                    for behavior in web_behaviors(config, declared)
+                ),
+                declared.default_root_object,
+                error_pages(declared),
             )
+
+
+def ttl_rules(policy: CachePolicy) -> TtlRules:
+    """A cache policy's times."""
+    return TtlRules(
+        policy.min_ttl_s,
+        policy.default_ttl_s,
+        policy.max_ttl_s,
+        policy.error_ttl_s,
+        policy.strict,
+    )
+
+
+def _bind(name: str, declared: AnyOriginConfig) -> OriginBinding:
+    origin = _origin(declared)
+    if isinstance(origin, HttpOrigin):
+        assert isinstance(declared, HttpOriginConfig)
+        return OriginBinding(
+            name,
+            _identity(declared),
+            origin,
+            origin,
+            is_site=True,
+            sends_viewer_host=declared.host == "viewer",
+        )
+    return OriginBinding(name, _identity(declared), origin, ObjectUpstream(origin))
 
 
 def _origin(declared: AnyOriginConfig) -> Origin:

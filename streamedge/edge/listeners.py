@@ -22,18 +22,22 @@ class WorkerListeners:
 
     http: tuple[socket.socket, ...]
     rtmp: tuple[socket.socket, ...]
+    https: tuple[socket.socket, ...] = ()
 
 
 def bind_listeners(
-    http: Sequence[Address], rtmp: Sequence[Address], workers: int
+    http: Sequence[Address],
+    rtmp: Sequence[Address],
+    workers: int,
+    https: Sequence[Address] = (),
 ) -> list[WorkerListeners]:
     """Binds every address once for each worker. Raises OSError, with the address in its text."""
-    for address in (*http, *rtmp):
+    for address in (*http, *https, *rtmp):
         # With SO_REUSEPORT a second edge would quietly share the address: see that it is free.
         _bind(address, shared=False).close()
     return [
         WorkerListeners(
-            tuple(_listen(address) for address in http), tuple(_listen(address) for address in rtmp)
+            *(tuple(_listen(address) for address in each) for each in (http, rtmp, https))
         )
         for _worker in range(workers)
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from streamedge.cache.cache import Cache
+from streamedge.cache.freshness import TtlRules
 from streamedge.config.schema import Config, RtmpDistributionConfig
 from streamedge.delivery.distributions import HostTable, OriginBinding
 from streamedge.delivery.rtmp.catalogue import Catalogue, RtmpDistribution
@@ -48,7 +49,7 @@ def _rtmp_distributions(
                 declared.id,
                 declared.aliases,
                 bindings[declared.origin],
-                declared.default_ttl,
+                TtlRules(default_ttl_s=declared.default_ttl),
                 declared.application,
                 declared.enhanced == "strict",
             )

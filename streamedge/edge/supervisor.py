@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streamedge.cache.store import WORKERS_MAX, close_folder, prepare_folder
 from streamedge.config.schema import Config
@@ -29,8 +30,12 @@ from streamedge.edge.control import run_control
 from streamedge.edge.listeners import WorkerListeners, bind_admin, bind_listeners
 from streamedge.edge.roster import Roster
 from streamedge.edge.worker import DRAIN_S, Post, run_worker
+from streamedge.errors import StreamEdgeError
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import forget_process
+
+if TYPE_CHECKING:
+    from streamedge.edge.certificates import Certificates
 
 RESTART_BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)  # by how often it has died young
 YOUNG_S = 5.0
@@ -55,8 +60,14 @@ def serve(config: Config) -> int:
     try:
         log = open_log(str(config.edge.log), "supervisor")
         workers = min(config.edge.workers or len(os.sched_getaffinity(0)), WORKERS_MAX)
-        listeners = bind_listeners(config.listen.http, config.listen.rtmp, workers)
+        listeners = bind_listeners(
+            config.listen.http, config.listen.rtmp, workers, config.listen.https
+        )
         admin = bind_admin(config.listen.admin)
+        certificates = _certificates(config)
+    except StreamEdgeError as exc:
+        print(f"streamedge: cannot serve HTTPS: {exc}", file=sys.stderr)  # noqa: T201
+        return 1
     except OSError as exc:
         print(f"streamedge: {exc.strerror or exc}", file=sys.stderr)  # noqa: T201
         return 1
@@ -67,7 +78,7 @@ def serve(config: Config) -> int:
     # What has been imported stays: children need not look at it for garbage, nor copy it.
     gc.freeze()
     try:
-        _Supervisor(config, log, listeners, admin, metrics_folder).run()
+        _Supervisor(config, log, listeners, certificates, admin, metrics_folder).run()
     finally:
         shutil.rmtree(metrics_folder, ignore_errors=True)
         if folder_is_ready:
@@ -85,6 +96,7 @@ class _Supervisor:
         config: Config,
         log: Log,
         listeners: list[WorkerListeners],
+        certificates: Certificates | None,
         admin: socket.socket,
         metrics_folder: Path,
     ) -> None:
@@ -98,7 +110,7 @@ class _Supervisor:
         roster = self._roster
         self._children = []
         for number, own in enumerate(listeners):
-            post = Post(number, config, own, roster, metrics_folder, self._lifeline)
+            post = Post(number, config, own, certificates, roster, metrics_folder, self._lifeline)
             self._children.append(
                 _Child(f"worker-{number}", lambda post=post: run_worker(post), number)  # type: ignore[misc]
             )
@@ -215,6 +227,20 @@ class _Supervisor:
                 left_s = 1.0
             if any(child.pid and which(child) for child in self._children):
                 signal.sigtimedwait({signal.SIGCHLD}, min(left_s, 0.5))
+
+
+def _certificates(config: Config) -> Certificates | None:
+    """What all workers show to viewers; None where nothing is served over TLS."""
+    if not config.listen.https:
+        return None
+    from streamedge.edge.certificates import (  # noqa: PLC0415  # plain HTTP starts without it
+        CertificateFiles,
+        Certificates,
+    )
+
+    return Certificates(
+        [CertificateFiles(declared.certificate, declared.key) for declared in config.certificates]
+    )
 
 
 def _prepare(config: Config, log: Log) -> bool:

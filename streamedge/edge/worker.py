@@ -12,6 +12,7 @@ import signal
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -24,7 +25,11 @@ from streamedge.edge.roster import Roster
 from streamedge.ops.log import FLUSH_INTERVAL_S, Log, open_log
 from streamedge.ops.metrics import Counter, Counts
 
+if TYPE_CHECKING:
+    from streamedge.edge.certificates import Certificates
+
 METRICS_INTERVAL_S = 1.0
+CERTIFICATES_INTERVAL_S = 2.0
 DRAIN_S = 30.0
 # Thousands of viewers are long-lived objects: looking through all of them must stay rare.
 GARBAGE_THRESHOLDS = (20_000, 50, 100)
@@ -37,6 +42,7 @@ class Post:
     number: int
     config: Config
     listeners: WorkerListeners
+    certificates: Certificates | None  # None where nothing is served over TLS
     roster: Roster
     metrics_folder: Path
     lifeline: int  # readable once the supervisor is gone
@@ -69,7 +75,14 @@ async def _serve(post: Post, log: Log) -> None:
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_reader(post.lifeline, stopping.set)
-    await web.start(post.listeners.http)
+    certificates = post.certificates
+    if certificates is not None:
+        look_for_certificates(certificates, log)  # the supervisor read them, perhaps long ago
+    await web.start(
+        post.listeners.http,
+        post.listeners.https,
+        None if certificates is None else certificates.front,
+    )
     await asyncio.to_thread(_import_the_rest)
     from streamedge.edge.rtmp_composition import rtmp_server  # noqa: PLC0415
 
@@ -78,7 +91,7 @@ async def _serve(post: Post, log: Log) -> None:
     post.roster.up(post.number)
     log.event("worker_up", pid=os.getpid())
     counts.publish_in(post.metrics_folder)  # only now: viewers need not wait for its import
-    housekeeping = asyncio.create_task(_keep_house(log, counts))
+    housekeeping = asyncio.create_task(_keep_house(log, counts, certificates))
     await stopping.wait()
     loop.remove_reader(post.lifeline)
     post.roster.down(post.number)
@@ -98,13 +111,30 @@ def _import_the_rest() -> None:
     import_module("streamedge.edge.rtmp_composition")
 
 
-async def _keep_house(log: Log, counts: Counts) -> None:
-    """Writes gathered log lines and numbers out, for as long as the process lives."""
+async def _keep_house(log: Log, counts: Counts, certificates: Certificates | None) -> None:
+    """Writes log lines and numbers out, and looks for new certificates, while the process lives."""
     loop = asyncio.get_running_loop()
-    flush_counts_s = loop.time()
+    flush_counts_s = look_again_s = loop.time()
     while True:
         await asyncio.sleep(FLUSH_INTERVAL_S)
         log.flush()
         if loop.time() >= flush_counts_s:
             counts.flush()
             flush_counts_s += METRICS_INTERVAL_S
+        if certificates is not None and loop.time() >= look_again_s:
+            look_for_certificates(certificates, log)
+            look_again_s += CERTIFICATES_INTERVAL_S
+
+
+def look_for_certificates(certificates: Certificates, log: Log) -> None:
+    """Takes new certificates into use; a line for each, and for each that cannot be used."""
+    for change in certificates.look_again():
+        if change.refused is not None:
+            log.event("certificate_refused", reason=change.refused)
+        else:
+            log.event(
+                "certificate_loaded",
+                certificate=change.certificate,
+                names=change.names,
+                expires=change.expires,
+            )

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 from streamedge.cache.asset import Asset
 from streamedge.cache.cache import Cache
-from streamedge.cache.freshness import IMMUTABLE_TTL_S
+from streamedge.cache.freshness import IMMUTABLE
 from streamedge.cache.reader import Reader
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.media.flv_layout import FlvLayout
@@ -31,7 +31,7 @@ def packaged_asset(cache: Cache, source: Asset, head: OriginHead, layout: FlvLay
         name=source.name,
         origin=Packager(cache, source, head, layout),
         origin_name="packager",
-        default_ttl_s=IMMUTABLE_TTL_S,
+        rules=IMMUTABLE,
     )
 
 

@@ -35,6 +35,11 @@ class Counter(Enum):
     EVICTED_BYTES = ("streamedge_evicted_bytes", "kind", "Disk space of cache files removed")
     LATE_SENDS = ("streamedge_late_sends", "protocol", "Media sent after the moment it was due")
     ERRORS = ("streamedge_errors", "kind", "Failures by kind")
+    REPLICATIONS = (
+        "streamedge_replications",
+        "outcome",
+        "Attempts to send queued writes to their origin by how they ended",
+    )
     WORKER_STARTS = ("streamedge_worker_starts", "process", "Processes started")
 
 
@@ -50,6 +55,9 @@ class Gauge(Enum):
     HTTP_CONNECTIONS = ("streamedge_http_connections", "Open HTTP connections")
     OPEN_EXTENTS = ("streamedge_open_extents", "Cache files open")
     RUNNING_FILLS = ("streamedge_running_fills", "Reads from origins that run now")
+    WAITING_WRITES = ("streamedge_waiting_writes", "Queued writes that their origin lacks")
+    KEPT_WRITES = ("streamedge_kept_writes", "Queued writes that their origin refused")
+    HELD_WRITE_BYTES = ("streamedge_held_write_bytes", "Bytes of queued writes that lie here")
     CACHE_BYTES = ("streamedge_cache_bytes", "Disk space that the cache takes")
     CACHE_LIMIT_BYTES = ("streamedge_cache_limit_bytes", "Disk space that the cache may take")
 

@@ -26,8 +26,7 @@ _FAILURES = {
     412: OriginFailure.CHANGED,
 }
 
-# RFC 9110 §7.6.1 and §11.7, RFC 9112; then what OriginHead carries elsewhere; then what concerns
-# one client alone and cannot be joined with commas (RFC 6265 §3).
+# RFC 9110 §7.6.1 and §11.7, RFC 9112; then what OriginHead carries elsewhere.
 _NOT_KEPT = frozenset(
     {
         "connection",
@@ -44,7 +43,6 @@ _NOT_KEPT = frozenset(
         "content-type",
         "etag",
         "last-modified",
-        "set-cookie",
     }
 )
 
@@ -102,11 +100,16 @@ def request_fields(ask: Ask) -> dict[str, str]:
 
 
 def fold_fields(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Header fields by lower-case name, repeated ones joined with ", " (RFC 9110 §5.3)."""
+    """Header fields by lower-case name, repeated ones joined with ", " (RFC 9110 §5.3).
+
+    Set-Cookie, which cannot be joined so (RFC 6265 §3), is joined with line feeds.
+    """
     folded: dict[str, str] = {}
     for name, value in fields:
         lower = name.lower()
-        folded[lower] = f"{folded[lower]}, {value}" if lower in folded else value
+        if lower in folded:
+            value = folded[lower] + ("\n" if lower == "set-cookie" else ", ") + value
+        folded[lower] = value
     return folded
 
 
@@ -138,7 +141,7 @@ def read_answer(
             last_modified_s=parse_http_date(fields.get("last-modified", "")),
         ),
         content_type=fields.get("content-type", "").strip() or guess_media_type(ask.name),
-        headers=_kept_fields(fields),
+        headers=kept_fields(fields),
     )
     require_version(ask.subject, ask.if_match, head.version)
     if ask.if_none_match is not None and is_same_version(ask.if_none_match, head.version):
@@ -188,6 +191,15 @@ def find_error_code(body: bytes) -> str:
     return found[1].decode("ascii") if found else ""
 
 
+def partial_span(fields: Mapping[str, str]) -> tuple[Span, int] | None:
+    """The span and the whole size that Content-Range tells (RFC 9110 §14.4); None: neither."""
+    found = _CONTENT_RANGE.fullmatch(fields.get("content-range", "").strip())
+    if found is None:
+        return None
+    first, last, size_bytes = (int(number) for number in found.groups())
+    return (Span(first, last + 1), size_bytes) if first <= last < size_bytes else None
+
+
 def _partial_span(ask: Ask, fields: Mapping[str, str]) -> tuple[Span, int]:
     """The span and the object's size that a 206 tells, exactly as asked for."""
     if ask.span is None:
@@ -224,7 +236,8 @@ def _whole_size(ask: Ask, fields: Mapping[str, str]) -> int:
     return int(length)
 
 
-def _kept_fields(fields: Mapping[str, str]) -> dict[str, str]:
+def kept_fields(fields: Mapping[str, str]) -> dict[str, str]:
+    """The fields that ``OriginHead.headers`` holds."""
     nominated = {token.strip().lower() for token in fields.get("connection", "").split(",")}
     return {
         name: value

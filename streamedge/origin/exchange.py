@@ -1,24 +1,25 @@
 """Objects over HTTP: one request to an origin and what its answer means, wherever the bucket lies.
 
 Owns the way from a question about an object to a request, and what an answer's opening says. What
-goes over the wire is ``client``'s business, which takes a quarter of a second to import: an edge
-that serves what it has need not wait for it. Never tries again: one call, one attempt.
+goes over the wire is ``client``'s business. Never tries again: one call, one attempt.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING
 
 from yarl import URL
 
-from streamedge.origin import OriginHead, OriginRead, Version
+from streamedge.origin import (
+    OriginHead,
+    OriginRead,
+    OriginRequest,
+    OriginResponse,
+    Version,
+)
 from streamedge.origin.answers import Ask, Opening, fold_fields, read_answer, request_fields
+from streamedge.origin.client import Client, Response
 from streamedge.spans import Span
-
-if TYPE_CHECKING:
-    from streamedge.origin.client import Client, Response
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 15.0
@@ -48,13 +49,15 @@ def parse_base_url(text: str) -> str:
     return str(url).rstrip("/")
 
 
+_UNLESS_SAID = (("user-agent", "StreamEdge"), ("accept-encoding", "identity"))
+
+
 class Exchange:
     """GET and HEAD of objects at one origin.
 
     ``label`` names the origin in messages, ``address`` gives an object's URL, percent-encoded,
-    or raises OriginError. ``headers`` are sent with every request, ``sign`` adds to them.
-    ``connect_timeout_s`` holds from the call to the connection, with the wait for one of
-    ``connections_max``; ``read_timeout_s`` is the longest silence; a body may take any time.
+    or raises OriginError. ``headers`` are sent with every request, ``sign`` adds to them. The
+    limits are ``Client``'s; a body may take any time.
     """
 
     def __init__(
@@ -70,12 +73,14 @@ class Exchange:
     ) -> None:
         self._label = label
         self._address = address
-        self._connect_timeout_s = connect_timeout_s
-        self._read_timeout_s = read_timeout_s
-        self._connections_max = connections_max
-        self._headers = {"User-Agent": "StreamEdge", **dict(headers)}
+        self._client = Client(
+            connect_timeout_s=connect_timeout_s,
+            read_timeout_s=read_timeout_s,
+            connections_max=connections_max,
+        )
+        self._own = dict(headers)
+        self._headers = {"User-Agent": "StreamEdge", **self._own}
         self._sign = sign
-        self._is_used = False
 
     async def head(self, name: str) -> OriginHead:
         """As ``Origin.head``."""
@@ -116,10 +121,31 @@ class Exchange:
             return None
         return _HttpRead(opening, response)
 
+    async def send(self, request: OriginRequest) -> OriginResponse:
+        """As ``Upstream.send``. What is sent with every request replaces the viewer's."""
+        url = self._address(request.name)
+        if request.query:
+            url = f"{url}?{request.query}"
+        own = dict(self._own)
+        if self._sign is not None:
+            own |= await self._sign(request.method, url)
+        refused = {name.lower() for name in own}
+        fields = [field for field in request.fields if field[0].lower() not in refused]
+        said = {name.lower() for name, _value in fields}
+        fields += own.items()
+        fields += [field for field in _UNLESS_SAID if field[0] not in said | refused]
+        return await self._client.send(
+            self._subject(request.name),
+            request.method,
+            url,
+            fields,
+            body=request.body,
+            interim=request.interim,
+        )
+
     async def close(self) -> None:
         """Drops all connections; bodies still being read end BROKEN."""
-        if self._is_used:
-            await self._client.close()
+        await self._client.close()
 
     def _subject(self, name: str) -> str:
         return f"{self._label} {name!a}"
@@ -129,18 +155,7 @@ class Exchange:
         headers = self._headers | request_fields(ask)
         if self._sign is not None:
             headers |= await self._sign(ask.method, url)
-        self._is_used = True
         return await self._client.send(ask.subject, ask.method, url, headers)
-
-    @cached_property
-    def _client(self) -> Client:
-        from streamedge.origin.client import Client  # noqa: PLC0415
-
-        return Client(
-            connect_timeout_s=self._connect_timeout_s,
-            read_timeout_s=self._read_timeout_s,
-            connections_max=self._connections_max,
-        )
 
 
 class _HttpRead:

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from streamedge.origin import OriginHead, OriginRead, Version
+from streamedge.origin import (
+    OriginHead,
+    OriginRead,
+    OriginRequest,
+    OriginResponse,
+    Version,
+)
 from streamedge.origin.exchange import (
     CONNECT_TIMEOUT_S,
     CONNECTIONS_MAX,
@@ -55,6 +61,10 @@ class HttpOrigin:
         if_none_match: Version | None = None,
     ) -> OriginRead | None:
         return await self._exchange.read(name, span, if_match=if_match, if_none_match=if_none_match)
+
+    async def send(self, request: OriginRequest) -> OriginResponse:
+        """As ``Upstream.send``."""
+        return await self._exchange.send(request)
 
     async def close(self) -> None:
         await self._exchange.close()

@@ -23,6 +23,7 @@ from fakes import ScriptedOrigin
 from streamedge.cache.asset import Asset, asset_digest, version_digest
 from streamedge.cache.cache import Cache
 from streamedge.cache.extent import EXTENT_BYTES, Extent
+from streamedge.cache.freshness import TtlRules
 from streamedge.cache.store import Store
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counter, Counts
@@ -46,7 +47,9 @@ class Location:
 
     def asset(self, name: str = "film", *, default_ttl_s: float = 3600.0) -> Asset:
         """An object of the server."""
-        return Asset(f"origin/{name}", name, self.origin, "main", default_ttl_s)
+        return Asset(
+            f"origin/{name}", name, self.origin, "main", TtlRules(default_ttl_s=default_ttl_s)
+        )
 
     def worker(self, *, retries: int = 2, open_extents: int = 2048) -> Cache:
         """One more worker."""

@@ -17,6 +17,7 @@ from streamedge.cache.asset import Record
 from streamedge.cache.cache import TOUCH_INTERVAL_S, VERSION_ONLY, Cache
 from streamedge.cache.eviction import Evictor
 from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES
+from streamedge.cache.freshness import TtlRules
 from streamedge.cache.open_version import FILLS_MAX
 from streamedge.cache.reader import CacheResult
 from streamedge.errors import OriginError, OriginFailure
@@ -24,6 +25,7 @@ from streamedge.ops.metrics import Gauge
 from streamedge.origin import OriginHead, Version
 from streamedge.spans import Span
 
+HOUR = TtlRules(default_ttl_s=3600.0)
 FILM = Pattern(4 * CHUNK_BYTES + 777, seed=5)
 CHANGED = Pattern(FILM.size_bytes + 1, seed=6)
 ALL = Span(0, FILM.size_bytes)
@@ -59,7 +61,7 @@ async def test_a_cold_open_is_one_request_that_brings_the_first_bytes(location: 
     assert reader.size_bytes == FILM.size_bytes
     assert reader.head.version.etag == '"1"'
     assert reader.head.content_type == "video/mp4"
-    assert before_s <= reader.validated_s <= time.time()
+    assert 0 <= reader.age_s(time.time()) <= time.time() - before_s
     assert await reader.read(want) == FILM.read(want)
     reader.close()
     (request,) = location.server.requests
@@ -270,26 +272,26 @@ async def test_damaged_extents_are_dropped_and_fetched_again(location: Location)
 async def test_peek_answers_for_what_is_open_and_fresh(location: Location) -> None:
     worker = location.worker()
     key = location.asset().key
-    assert worker.peek(key, 3600.0, time.time()) is None
+    assert worker.peek(key, HOUR, time.time()) is None
     await open_result(worker, location)
     now_s = time.time()
-    opened = worker.peek(key, 3600.0, now_s)
+    opened = worker.peek(key, HOUR, now_s)
     assert opened is not None
     assert opened.head.version.etag == '"1"'
-    assert worker.peek(key, 3600.0, now_s + 3601) is None
-    assert worker.peek(key, 3600.0, now_s - 3601) is None
-    assert worker.peek(key, 0.0, now_s) is None
-    assert worker.peek("other", 3600.0, now_s) is None
+    assert worker.peek(key, HOUR, now_s + 3601) is None
+    assert worker.peek(key, HOUR, now_s - 3601) is None
+    assert worker.peek(key, TtlRules(default_ttl_s=0), now_s) is None
+    assert worker.peek("other", HOUR, now_s) is None
 
 
 async def test_peek_looks_now_and_then_whether_files_were_evicted(location: Location) -> None:
     worker = location.worker()
     await open_result(worker, location)
     key, now_s = location.asset().key, time.time()
-    assert worker.peek(key, 3600.0, now_s) is not None
+    assert worker.peek(key, HOUR, now_s) is not None
     Evictor(location.root, 1).evict()
-    assert worker.peek(key, 3600.0, now_s + 1) is not None
-    assert worker.peek(key, 3600.0, now_s + TOUCH_INTERVAL_S + 1) is None
+    assert worker.peek(key, HOUR, now_s + 1) is not None
+    assert worker.peek(key, HOUR, now_s + TOUCH_INTERVAL_S + 1) is None
 
 
 async def test_what_is_used_is_marked_as_used(location: Location) -> None:
@@ -300,7 +302,7 @@ async def test_what_is_used_is_marked_as_used(location: Location) -> None:
         os.utime(path, (1000, 1000))
     now_s = time.time()
     for later_s in (0, 1, TOUCH_INTERVAL_S + 1):
-        assert worker.peek(location.asset().key, 3600.0, now_s + later_s) is not None
+        assert worker.peek(location.asset().key, HOUR, now_s + later_s) is not None
         assert [path.stat().st_atime == 1000 for path in files] == [later_s == 1] * 2
         for path in files:
             os.utime(path, (1000, 1000))
@@ -526,10 +528,10 @@ async def test_a_version_forgotten_before_its_reader_came_is_closed_by_it(
 ) -> None:
     worker = location.worker()
     await fetch(worker, location.asset(), ALL)
-    opened = worker.peek(location.asset().key, 3600.0, time.time())
+    opened = worker.peek(location.asset().key, HOUR, time.time())
     assert opened is not None
     worker._forget(opened)
-    late = worker._reader(opened, FIRST, CacheResult.HIT)
+    late = worker.reader(opened, FIRST, CacheResult.HIT)
     assert await late.read(ALL) == FILM.read(ALL)
     assert worker.counts.gauges[Gauge.OPEN_EXTENTS] == 1
     late.close()

@@ -25,6 +25,7 @@ from streamedge.cache.asset import Asset
 from streamedge.cache.cache import Cache
 from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, Extent
 from streamedge.cache.fill import Fill
+from streamedge.cache.freshness import TtlRules
 from streamedge.cache.reader import Reader
 from streamedge.cache.store import MEMORY_EXTENTS_MAX
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
@@ -254,7 +255,7 @@ async def test_what_may_pass_is_tried_again_within_the_budget(
 ) -> None:
     worker = location.worker(retries=2)
     origin = StubOrigin(broken(failure), broken(failure), [FILM.size_bytes])
-    reader = known(worker, Asset("k", "film", origin, "main", 60.0))
+    reader = known(worker, Asset("k", "film", origin, "main", TtlRules()))
     assert await reader.read(ALL) == FILM.read(ALL)
     reader.close()
     assert origin.asked == [(Span(0, FILM.size_bytes), HEAD.version)] * 3
@@ -264,7 +265,7 @@ async def test_what_may_pass_is_tried_again_within_the_budget(
 async def test_the_budget_spent_it_fails_with_the_cause(location: Location) -> None:
     worker = location.worker(retries=2)
     origin = StubOrigin(*(broken(OriginFailure.TIMEOUT) for _ in range(3)))
-    reader = known(worker, Asset("k", "film", origin, "main", 60.0))
+    reader = known(worker, Asset("k", "film", origin, "main", TtlRules()))
     with pytest.raises(OriginError, match="scripted timeout") as caught:
         await reader.read(ALL)
     assert caught.value.failure is OriginFailure.TIMEOUT
@@ -282,7 +283,7 @@ async def test_what_will_not_pass_is_not_tried_again(
 ) -> None:
     worker = location.worker(retries=5)
     origin = StubOrigin(broken(failure))
-    reader = known(worker, Asset("k", "film", origin, "main", 60.0))
+    reader = known(worker, Asset("k", "film", origin, "main", TtlRules()))
     assert (await failure_of(reader, ALL)).failure is failure
     assert len(origin.asked) == 1
 
@@ -294,7 +295,7 @@ async def test_the_budget_counts_attempts_without_progress(location: Location) -
     for at in (2, 5):  # one idle attempt between those that bring something
         script.insert(at, broken())
     origin = StubOrigin(*script, broken(), broken())
-    reader = known(worker, Asset("k", "film", origin, "main", 60.0))
+    reader = known(worker, Asset("k", "film", origin, "main", TtlRules()))
     error = await failure_of(reader, ALL)
     assert error.failure is OriginFailure.BROKEN
     starts = [span.start for span, _ in origin.asked if span is not None]
@@ -325,7 +326,7 @@ async def test_pauses_between_attempts_are_the_plans(
     monkeypatch.setattr(fill_module, "backoff_s", pause)
     worker = location.worker(retries=3)
     origin = StubOrigin(broken(), broken(), broken(), [5, broken()])
-    reader = known(worker, Asset("k", "film", origin, "main", 60.0))
+    reader = known(worker, Asset("k", "film", origin, "main", TtlRules()))
     assert await reader.read(ALL) == FILM.read(ALL)
     reader.close()
     assert asked == [1, 2, 3, 0]

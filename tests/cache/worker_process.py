@@ -19,6 +19,7 @@ from pathlib import Path
 
 from streamedge.cache.asset import Asset
 from streamedge.cache.cache import Cache
+from streamedge.cache.freshness import TtlRules
 from streamedge.cache.store import Store
 from streamedge.errors import CacheFullError
 from streamedge.ops.log import open_log
@@ -33,7 +34,7 @@ async def work(root: Path, slot: int, url: str, positions: list[int]) -> None:
     log = open_log(os.devnull, f"worker-{slot}")
     cache = Cache(Store(root, slot, log), log, counts, open_extents=64, retries=4)
     origin = HttpOrigin(url)
-    asset = Asset("origin/film", "film", origin, "main", 3600.0)
+    asset = Asset("origin/film", "film", origin, "main", TtlRules())
     reader = await cache.open(asset, Span(0, 1 << 40))
     reader.prefetch(Span(0, reader.size_bytes))
     for position in positions:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamedge.config.checks import Mistake, cross_mistakes, nearest
+from streamedge.config.checks import cross_mistakes
+from streamedge.config.mistakes import Mistake, nearest
 
 names = st.sampled_from(
     [
         *("origins", "distributions", "listen", "http", "rtmp", "admin", "id", "type", "origin"),
         *("aliases", "application", "s3", "web", "access_key_id", "secret_access_key", ":80", "*"),
+        *("origin_groups", "cache_policies", "origin_request_policies", "certificates"),
+        *("response_headers_policies", "behaviors", "error_pages", "path", "methods", "PATCH"),
+        *("cors", "credentials", "headers", "remove", "min_ttl", "viewer_protocol", "status"),
+        *("response_status", "default_ttl", "cache_policy", "client_key", "url", "https"),
     ]
 )
 documents = st.dictionaries(

@@ -156,7 +156,7 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
     ("text", "expected"),
     [
         # Unknown keys, at every depth.
-        ("a = 1", "1: a: unknown key; known here: edge, listen, limits, origins, distributions"),
+        ("a = 1", "1: a: unknown key; known here: edge, listen, limits, certificates, "),
         ("\n[edg]\nname = 1", '2: edg: unknown key; did you mean "edge"?'),
         ("[edge]\n\nworker = 1", '3: edge.worker: unknown key; did you mean "workers"?'),
         (S3 + 'regoin = "x"', '4: origins.bucket.regoin: unknown key; did you mean "region"?'),
@@ -168,7 +168,10 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
             'limits = { "http idle" = 3 }',
             '1: limits."http idle": unknown key; did you mean "http_idle"?',
         ),
-        ('"a\\nb" = 1', '1: "a\\nb": unknown key; known here: edge, listen, limits, origins, '),
+        (
+            '"a\\nb" = 1',
+            '1: "a\\nb": unknown key; known here: edge, listen, limits, certificates, ',
+        ),
         # Types: nothing is coerced.
         (
             "[edge]\nworkers = true",
@@ -200,7 +203,7 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
             "[distributions]",
             "1: distributions: expected tables, each with the header [[distributions]], found",
         ),
-        ("origins.a = 1", "1: origins.a: expected tables, each with a header such as [origins."),
+        ("origins.a = 1", "1: origins.a: expected a table, [origins.a], found a number"),
         (
             "distributions = [1]",
             "1: distributions[0]: expected tables, each with the header [[distr",

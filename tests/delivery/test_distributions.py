@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from streamedge.cache.freshness import TtlRules
 from streamedge.delivery.distributions import (
     Distribution,
     HostTable,
@@ -14,6 +15,7 @@ from streamedge.delivery.distributions import (
     host_name,
 )
 from streamedge.origin import Origin
+from streamedge.origin.objects import ObjectUpstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,12 @@ def test_a_host_loses_case_port_dot_and_brackets(host: str, name: str) -> None:
 
 def test_an_asset_hangs_on_what_its_origin_is_not_on_what_it_is_called() -> None:
     origin = cast("Origin", object())
+    rules = TtlRules(default_ttl_s=60.0)
 
     def distribution(name: str, identity: str) -> Distribution:
-        return Distribution("E", ("*",), OriginBinding(name, identity, origin), 60.0)
+        return Distribution(
+            "E", ("*",), OriginBinding(name, identity, origin, ObjectUpstream(origin)), rules
+        )
 
     asset = distribution("old", "http https://a.example").asset("film.mp4")
     renamed = distribution("new", "http https://a.example").asset("film.mp4")
@@ -97,5 +102,5 @@ def test_an_asset_hangs_on_what_its_origin_is_not_on_what_it_is_called() -> None
     assert asset.key != other.key
     assert asset.name == "film.mp4"
     assert asset.origin is origin
-    assert asset.default_ttl_s == 60.0
+    assert asset.rules is rules
     assert renamed.origin_name == "new"

@@ -14,6 +14,7 @@ from rtmp_media import avc_mp4, keyframe
 
 from streamedge.cache.asset import Asset
 from streamedge.cache.cache import Cache
+from streamedge.cache.freshness import TtlRules
 from streamedge.cache.store import Store
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.media.flv_layout import FlvLayout
@@ -41,7 +42,7 @@ async def edge_of(root: Path) -> AsyncIterator[tuple[ScriptedOrigin, Cache, Http
 
 
 def asset(origin: HttpOrigin) -> Asset:
-    return Asset("site\nfilm.mp4", "film.mp4", origin, "site", 3600)
+    return Asset("site\nfilm.mp4", "film.mp4", origin, "site", TtlRules())
 
 
 async def packaged(cache: Cache, source: Asset, data: bytes) -> tuple[Asset, FlvLayout]:
@@ -115,7 +116,7 @@ async def test_versions_and_ends(media: Media, cache_root: Path) -> None:
         assert outside.value.failure is OriginFailure.RANGE_OUTSIDE
         # Another version of the source is another asset.
         server.put("film.mp4", data, etag='"2"')
-        again = Asset("site\nfilm.mp4", "film.mp4", origin, "site", 0)
+        again = Asset("site\nfilm.mp4", "film.mp4", origin, "site", TtlRules(default_ttl_s=0))
         assert (await packaged(cache, again, data))[0].key != flv.key
 
 

@@ -13,6 +13,7 @@ from test_packager import edge_of
 
 from streamedge.cache.asset import Asset
 from streamedge.cache.cache import Cache
+from streamedge.cache.freshness import TtlRules
 from streamedge.cache.reader import CacheResult
 from streamedge.errors import MediaError, MediaFault, OriginError, OriginFailure
 from streamedge.media.flv_medium import FlvMedium
@@ -32,7 +33,7 @@ def titles_of(
 
 
 def asset(origin: HttpOrigin, name: str, ttl_s: float = 3600) -> Asset:
-    return Asset(f"site\n{name}", name, origin, "site", ttl_s)
+    return Asset(f"site\n{name}", name, origin, "site", TtlRules(default_ttl_s=ttl_s))
 
 
 @pytest.mark.parametrize(

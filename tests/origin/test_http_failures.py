@@ -6,13 +6,11 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 
-import aiohttp
 import pytest
 from fakes import Pattern, ScriptedOrigin, Turn, read_all
 
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin import Origin, Version
-from streamedge.origin.client import connection_failure
 from streamedge.origin.http import HttpOrigin
 from streamedge.spans import Span
 
@@ -132,7 +130,7 @@ async def test_partial_content_that_nobody_asked_for(
         (Turn(headers=(("Content-Encoding", "gzip"),)), "'gzip'"),
         (Turn(raw=b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n"), "no HTTP answer"),
         (Turn(raw=b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "no HTTP answer"),
-        (Turn(headers=(("X-Long", "x" * 10_000),)), "no HTTP answer"),
+        (Turn(headers=(("X-Long", "x" * 100_000),)), "no HTTP answer"),
     ],
 )
 async def test_answer_that_makes_no_sense(
@@ -157,7 +155,7 @@ async def test_answer_that_makes_no_sense(
     ],
 )
 async def test_broken_connection(server: ScriptedOrigin, origin: HttpOrigin, turn: Turn) -> None:
-    server.script(turn, times=2)  # aiohttp asks once more when a kept connection is lost at once
+    server.script(turn)
     error = await failure_of(origin)
     assert error.failure is OriginFailure.BROKEN
     assert error.__cause__ is not None
@@ -273,18 +271,3 @@ async def test_full_pool_is_refused_in_time(server: ScriptedOrigin) -> None:
     assert (await failure_of(origin)).failure is OriginFailure.REFUSED
     await read.close()
     await origin.close()
-
-
-@pytest.mark.parametrize(
-    ("error", "failure"),
-    [
-        (aiohttp.ConnectionTimeoutError(), OriginFailure.REFUSED),
-        (aiohttp.SocketTimeoutError(), OriginFailure.TIMEOUT),
-        (aiohttp.ServerDisconnectedError(), OriginFailure.BROKEN),
-        (aiohttp.ClientOSError(104, "reset"), OriginFailure.BROKEN),
-        (ConnectionResetError(), OriginFailure.BROKEN),
-        (aiohttp.InvalidURL("http://"), OriginFailure.UNAVAILABLE),
-    ],
-)
-def test_connection_failures_by_name(error: Exception, failure: OriginFailure) -> None:
-    assert connection_failure("origin 'x'", error).failure is failure

@@ -1,37 +1,43 @@
 """What to answer to a GET or HEAD for an object that the cache knows: status, headers, bytes.
 
-Pure: the request's headers, what is known of the object and the time in; an ``Answer`` out. The
-short lane and the application both answer with this, so that a hit looks the same on either way.
+Pure but for the boundary of several parts, which is drawn so that nobody can foresee it: the
+request's headers, what is known of the object and the time in; an ``Answer`` out. The short lane
+and the application both answer with this, so that a hit looks the same on either way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
 from streamedge.cache.reader import CacheResult
 from streamedge.delivery.web.conditions import Condition, evaluate, range_applies
-from streamedge.delivery.web.ranges import RangeAnswer, parse_range
+from streamedge.delivery.web.multipart import Multipart, multipart
+from streamedge.delivery.web.ranges import RangeAnswer, parse_ranges
+from streamedge.delivery.web.response_policy import (
+    UNCHANGED,
+    Cors,
+    Field,
+    ResponseHeadersPolicy,
+    apply_response_policy,
+)
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import OriginHead
 from streamedge.spans import Span
 
 PRODUCT = "StreamEdge"
 
+# What the edge says itself, and what of the origin's would mislead or concern nobody.
 _WITHHELD = frozenset(
     {
-        "accept-ranges",
         "age",
         "alt-svc",
-        "content-encoding",
-        "content-type",
+        "cache-status",
         "date",
-        "server",
-        "set-cookie",
-        "strict-transport-security",
         "via",
         "x-cache",
         "x-amz-id-2",
@@ -44,23 +50,39 @@ _WITHHELD = frozenset(
 class Answer:
     """A response: ``head`` is its status line and headers, the empty line included.
 
-    ``span`` are the object's bytes that follow, ``body`` other bytes; at most one of the two.
+    ``span`` are the object's bytes that follow, ``body`` other bytes, ``parts`` some of both in
+    order; at most one of the three.
     """
 
     status: int
     head: bytes
     span: Span | None = None
     body: bytes = b""
+    parts: tuple[bytes | Span, ...] = ()
+
+    @property
+    def has_object_bytes(self) -> bool:
+        """Whether a reader is needed to send it."""
+        return bool(self.parts) or (self.span is not None and self.span.size > 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The circumstances of a response: who answers, when, and whether the connection stays."""
+    """The circumstances of a response: who answers, when, and what the distribution changes.
+
+    ``cache_status`` is the value of Cache-Status (RFC 9211), ``origin_field`` the request's
+    Origin, None without one.
+    """
 
     edge_name: str
     now_s: float
     keep_alive: bool
     result: CacheResult
+    cache_status: str = ""
+    policy: ResponseHeadersPolicy = UNCHANGED
+    secure: bool = False
+    origin_field: str | None = None
+    cors: Cors = Cors.SIMPLE
 
 
 def answer_object(
@@ -74,40 +96,49 @@ def answer_object(
     size = head.version.size_bytes
     condition = evaluate(headers, head.version)
     if condition is Condition.NOT_MODIFIED:
-        return Answer(304, _assemble(304, object_lines(head), age_s, delivery))
+        return Answer(304, _assemble(304, object_lines(head, age_s, delivery)))
     if condition is Condition.FAILED:
         return refusal(412, "a precondition of the request does not hold", delivery, method)
     status, span = 200, Span(0, size)
     wanted = headers.get("range")
     # Range is defined for GET alone (RFC 9110 §14.2).
     if wanted and method == "GET" and range_applies(headers.get("if-range"), head.version):
-        selected = parse_range(wanted, size)
+        selected = parse_ranges(wanted, size)
         if selected is RangeAnswer.UNSATISFIABLE:
             return refusal(
                 416,
                 f"the object has {size} bytes",
                 delivery,
                 method,
-                f"content-range: bytes */{size}\r\n",
+                (("content-range", f"bytes */{size}"),),
             )
-        if isinstance(selected, Span):
-            status, span = 206, selected
+        if isinstance(selected, tuple) and len(selected) == 1:
+            status, span = 206, selected[0]
+        elif isinstance(selected, tuple):
+            several = multipart(selected, size, head.content_type, secrets.token_hex(16))
+            if several.size_bytes <= size:  # else the whole object is the shorter answer
+                return _answer_parts(several, head, age_s, delivery)
     lines = f"content-length: {span.size}\r\n"
     if status == 206:
         lines += f"content-range: bytes {span.start}-{span.end - 1}/{size}\r\n"
-    assembled = _assemble(status, lines + object_lines(head), age_s, delivery)
+    assembled = _assemble(status, lines + object_lines(head, age_s, delivery))
     return Answer(status, assembled, span if method == "GET" else None)
 
 
 def refusal(
-    status: int, reason: str, delivery: Delivery, method: str = "GET", lines: str = ""
+    status: int,
+    reason: str,
+    delivery: Delivery,
+    method: str = "GET",
+    fields: tuple[Field, ...] = (),
 ) -> Answer:
     """An answer that is an error, with its reason in plain text."""
-    body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
-    lines += f"content-type: text/plain; charset=utf-8\r\ncontent-length: {len(body)}\r\n"
+    body = f"{status} {phrase_of(status)}: {reason}\n".encode()
+    own = [("content-type", "text/plain; charset=utf-8"), *fields]
     if status in {404, 405}:
-        lines += "cache-control: no-store\r\n"
-    head = _assemble(status, lines, None, delivery)
+        own.append(("cache-control", "no-store"))
+    length = f"content-length: {len(body)}\r\n"
+    head = _assemble(status, length + closing_lines(own, None, delivery))
     return Answer(status, head, body=b"" if method == "HEAD" else body)
 
 
@@ -123,41 +154,104 @@ def failure_status(failure: OriginError | CacheFullError) -> int:
     }.get(failure.failure, 502)
 
 
-def object_lines(head: OriginHead) -> str:
-    """The header lines that belong to the object, in whichever answer they stand.
+def answer_whole(method: str, head: OriginHead, age_s: float, delivery: Delivery) -> Answer:
+    """The answer for a stored response that is no object: an error, a redirect.
 
-    Of the origin's own headers those are left out that this edge states itself or must not repeat.
+    Neither conditions nor ranges mean anything to it (RFC 9110 §13.2.1, §14.2).
     """
+    size = head.version.size_bytes
+    lines = "" if head.status == 204 else f"content-length: {size}\r\n"
+    assembled = _assemble(head.status, lines + object_lines(head, age_s, delivery))
+    return Answer(head.status, assembled, Span(0, size) if method == "GET" else None)
+
+
+def streamed_head(
+    status: int, fields: Iterable[Field], framing: str, age_s: float | None, delivery: Delivery
+) -> bytes:
+    """The head of an answer whose body comes as it comes. ``framing`` is the line that says how
+    its end is told, "" where the connection's end tells it."""
+    return _assemble(status, framing + closing_lines(fields, age_s, delivery))
+
+
+def object_lines(head: OriginHead, age_s: float, delivery: Delivery) -> str:
+    """The header lines of a stored answer, but for those of its length; the empty one included."""
+    return closing_lines(stored_answer_fields(head), age_s, delivery)
+
+
+def stored_answer_fields(head: OriginHead) -> Iterator[Field]:
+    """A stored answer's own fields."""
     version = head.version
-    lines = f"content-type: {head.content_type}\r\naccept-ranges: bytes\r\n"
+    if head.content_type:
+        yield "content-type", head.content_type
+    if head.status == HTTPStatus.OK and version.has_ended:
+        yield "accept-ranges", "bytes"
     if version.etag:
-        lines += f"etag: {version.etag}\r\n"
+        yield "etag", version.etag
     if version.last_modified_s is not None:
-        lines += f"last-modified: {_http_date(version.last_modified_s)}\r\n"
-    return lines + "".join(
-        f"{name}: {value}\r\n" for name, value in head.headers.items() if name not in _WITHHELD
+        yield "last-modified", _http_date(version.last_modified_s)
+    for name, value in head.headers.items():
+        if name != "accept-ranges":
+            for one in value.split("\n"):
+                yield name, one
+
+
+def closing_lines(fields: Iterable[Field], age_s: float | None, delivery: Delivery) -> str:
+    """All header lines but those of the length; no Age where it is None.
+
+    Date is the origin's where it sent one (RFC 9110 §6.6.1), Via tells of every hop (§7.6.3).
+    """
+    date, vias, kept = "", [], []
+    for name, value in fields:
+        lower = name.lower()
+        if lower == "date":
+            date = value
+        elif lower == "via":
+            vias.append(value)
+        elif lower not in _WITHHELD:
+            kept.append((name, value))
+    kept = apply_response_policy(
+        delivery.policy,
+        kept,
+        secure=delivery.secure,
+        origin_field=delivery.origin_field,
+        cors=delivery.cors,
     )
-
-
-def closing_lines(age_s: float | None, delivery: Delivery) -> str:
-    """The last header lines of every answer, the empty one included; no Age where it is None."""
-    age = "" if age_s is None else f"age: {max(0, int(age_s))}\r\n"
-    connection = "" if delivery.keep_alive else "connection: close\r\n"
-    return (
-        f"{age}date: {_http_date(int(delivery.now_s))}\r\n"
-        f"via: 1.1 {delivery.edge_name} ({PRODUCT})\r\n"
-        f"x-cache: {delivery.result.value} from streamedge\r\n{connection}\r\n"
+    kept += (
+        ("date", date or _http_date(int(delivery.now_s))),
+        ("via", ", ".join([*vias, f"1.1 {delivery.edge_name} ({PRODUCT})"])),
+        ("x-cache", f"{delivery.result.value} from streamedge"),
     )
+    if age_s is not None:
+        kept.append(("age", str(max(0, int(age_s)))))
+    if delivery.cache_status:
+        kept.append(("cache-status", delivery.cache_status))
+    if not delivery.keep_alive:
+        kept.append(("connection", "close"))
+    return "".join(f"{name}: {value}\r\n" for name, value in kept) + "\r\n"
 
 
-def _assemble(status: int, lines: str, age_s: float | None, delivery: Delivery) -> bytes:
-    head = _status_line(status) + lines + closing_lines(age_s, delivery)
-    return head.encode("latin-1", "replace")
+def _answer_parts(several: Multipart, head: OriginHead, age_s: float, delivery: Delivery) -> Answer:
+    """The answer that brings several ranges; which ones, only its parts say (§15.3.7.2)."""
+    lines = f"content-length: {several.size_bytes}\r\n"
+    lines += object_lines(replace(head, content_type=several.content_type), age_s, delivery)
+    return Answer(206, _assemble(206, lines), parts=several.parts)
 
 
-@lru_cache(maxsize=64)
+def _assemble(status: int, lines: str) -> bytes:
+    return (_status_line(status) + lines).encode("latin-1", "replace")
+
+
+@lru_cache(maxsize=256)
 def _status_line(status: int) -> str:
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+    return f"HTTP/1.1 {status} {phrase_of(status)}\r\n"
+
+
+def phrase_of(status: int) -> str:
+    """The reason phrase; "" for a status that has none here."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 @lru_cache(maxsize=1024)

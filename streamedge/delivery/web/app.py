@@ -1,22 +1,26 @@
-"""The application behind the short lane: whatever is not a fresh hit.
+"""The application behind the short lane: whatever is not a plain fresh hit.
 
-Owns which requests are answered from the cache. The bytes of its answers are sent by the
-connection (``EXTENSION``), not through ASGI messages.
+Owns which way a request goes: to the cache, to the origin, or into a tunnel. The bytes of its
+answers are sent by the connection (``EXTENSION``), not through ASGI messages.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import Route as Path
 from starlette.types import Receive, Scope, Send
 
 from streamedge.delivery.web.protocol import EXTENSION
-from streamedge.delivery.web.site import Site
+from streamedge.delivery.web.routes import Route, WebRequest, wants_upgrade
+from streamedge.delivery.web.site import Opened, Site, Upgraded
+from streamedge.delivery.web.tunnel import tunnel
 
 
-class CachedObject:
+class Endpoint:
     """The endpoint for every path of every web distribution."""
 
     def __init__(self, site: Site) -> None:
@@ -25,17 +29,42 @@ class CachedObject:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = scope["extensions"][EXTENSION]
         request = connection["request"]()
-        if request.method in {"GET", "HEAD"}:
-            try:
-                opened = await self._site.serve(request)
-            except asyncio.CancelledError:
-                return  # the edge stops, and has cut the connection: nobody is left to answer
-            await connection["answer"](request, opened)
+        try:
+            opened = await self._open(request, connection, receive)
+        except asyncio.CancelledError:
+            return  # the edge stops, and has cut the connection: nobody is left to answer
+        if isinstance(opened, Upgraded):
+            await tunnel(connection, request, opened)
+        elif opened.parts is not None:
+            await connection["stream"](request, opened, opened.parts)
         else:
-            await connection["answer"](request, self._site.refuse_method(request))
+            await connection["answer"](request, opened)
+
+    async def _open(
+        self, request: WebRequest, connection: dict[str, Any], receive: Receive
+    ) -> Opened | Upgraded:
+        found = self._site.find(request)
+        if not isinstance(found, Route):
+            return found
+        if request.method in {"GET", "HEAD"} and not wants_upgrade(found, request):
+            return await self._site.serve(found, request, connection["interim"])
+        body = _body(receive) if request.has_body else None
+        return await self._site.forward(found, request, body, connection["interim"])
+
+
+async def _body(receive: Receive) -> AsyncIterator[bytes]:
+    """A request's body as it comes. Raises ConnectionResetError when the viewer leaves in it."""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ConnectionResetError("the viewer left before its request was all sent")
+        more = message.get("more_body", False)
+        if message["body"]:
+            yield message["body"]
 
 
 def create_app(site: Site) -> Starlette:
     """The ASGI application of the viewers' listeners."""
-    endpoint = CachedObject(site)
-    return Starlette(routes=[Route("/{path:path}", endpoint, methods=None)])
+    endpoint = Endpoint(site)
+    return Starlette(routes=[Path("/{path:path}", endpoint, methods=None)])

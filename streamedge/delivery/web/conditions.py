@@ -45,14 +45,19 @@ def evaluate(headers: Mapping[str, str], version: Version) -> Condition:
 
 
 def range_applies(if_range: str | None, version: Version) -> bool:
-    """Whether a Range header counts, given If-Range (§13.1.5): strong comparison, exact date."""
+    """Whether a Range header counts, given If-Range (§13.1.5): strong comparison, exact date.
+
+    A weak tag says that other bytes may be of the same date, which makes the date weak too
+    (§8.8.2.2).
+    """
     if if_range is None:
         return True
     if_range = if_range.strip()
     if if_range.startswith(('"', "W/")):
         return version.is_strong and if_range == version.etag
     since_s = parse_http_date_s(if_range)
-    return since_s is not None and since_s == version.last_modified_s
+    is_exact = since_s is not None and since_s == version.last_modified_s
+    return is_exact and not version.etag.startswith("W/")
 
 
 def parse_http_date_s(value: str) -> int | None:

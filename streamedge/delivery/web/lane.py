@@ -12,16 +12,26 @@ gives the same answer, byte for byte.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import NamedTuple
 
 from streamedge.cache.cache import Cache
 from streamedge.cache.extent import Ready
 from streamedge.cache.open_version import OpenVersion
 from streamedge.cache.reader import CacheResult
-from streamedge.delivery.distributions import Distribution
+from streamedge.cache.responses import Handling, ResponseCache
+from streamedge.delivery.distributions import HostTable
 from streamedge.delivery.web.access_log import quoted, target_fields
-from streamedge.delivery.web.answer import Delivery, closing_lines, object_lines
+from streamedge.delivery.web.answer import Delivery, object_lines
+from streamedge.delivery.web.behaviors import ViewerProtocol
+from streamedge.delivery.web.cache_status import cache_status
+from streamedge.delivery.web.routes import (
+    Route,
+    Unroutable,
+    WebDistribution,
+    WebRequest,
+    asset_key,
+    route,
+)
 
 TARGETS_MAX = 8192  # remembered
 SPELLINGS_MAX = 4096  # remembered
@@ -43,17 +53,36 @@ _ELSEWHERE = frozenset(
         b"upgrade",
     }
 )
+_DIRECTIVES = frozenset({"cache-control", "pragma"})
 
 
 class Target:
     """What is kept ready for a host and URL."""
 
-    __slots__ = ("closing", "distribution", "key", "logged", "opened", "second", "size_bytes")
+    __slots__ = (
+        "changes",
+        "closing",
+        "distribution",
+        "key",
+        "logged",
+        "opened",
+        "origin_field",
+        "policy",
+        "rules",
+        "second",
+        "secure",
+        "size_bytes",
+    )
 
-    def __init__(self, distribution: Distribution, key: str, logged: str) -> None:
-        self.distribution = distribution
+    def __init__(self, found: Route, key: str, request: WebRequest, logged: str) -> None:
+        self.distribution = found.distribution
+        self.policy = found.rule.behavior.response_headers
+        self.rules = found.rule.rules
+        self.origin_field = request.headers.get("origin")
+        self.secure = request.secure
         self.key = key
         self.logged = logged
+        self.changes = -1
         self.second = -1
         self.opened: OpenVersion | None = None
         self.size_bytes = 0
@@ -79,17 +108,25 @@ LaneAnswer = tuple[int, bytes, Ready, int, int, OpenVersion]
 """Status and head to send now, then what is ready; start and end of the span, and its object."""
 
 
-Locate = Callable[[str, bytes], tuple[Distribution, str] | None]
-
-
 class Lane:
-    """The short lane of a worker. ``locate`` gives a host's and path's distribution and key."""
+    """The short lane of a worker, for one scheme: what it recalls holds for that alone."""
 
-    def __init__(self, cache: Cache, edge_name: str, locate: Locate) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        responses: ResponseCache,
+        edge_name: str,
+        distributions: HostTable[WebDistribution],
+        *,
+        secure: bool,
+    ) -> None:
         self._cache = cache
+        self._responses = responses
         self._edge_name = edge_name
-        self._locate = locate
-        self._targets: dict[tuple[bytes, bytes], Target] = {}
+        self._distributions = distributions
+        self._secure = secure
+        self._changes = cache.store.changes
+        self._targets: dict[tuple[str, str, str | None], Target] = {}
         self._whole: dict[bytes, Asked] = {}  # by spelling: without a range
         self._ranged: dict[bytes, Asked] = {}  # and with one
 
@@ -99,10 +136,10 @@ class Lane:
         """What a GET with these header fields asks for; None when it is not plain."""
         if not _ELSEWHERE.isdisjoint(fields):
             return None
-        target = self._targets.get((host, url)) or self._remember_target(host, url)
+        value = fields.pop(b"range", None)
+        target = self._target(host, url, fields)
         if target is None:
             return None
-        value = fields.pop(b"range", None)
         wanted = None
         if value is not None:
             match = _PLAIN_RANGE.fullmatch(value)
@@ -134,7 +171,12 @@ class Lane:
     def decide(self, target: Target, wanted: Wanted | None, now_s: float) -> LaneAnswer | None:
         """The answer to a plain GET, or None."""
         opened = target.opened
-        if target.second != int(now_s) or opened is None or opened.superseded:
+        if (
+            target.second != int(now_s)
+            or opened is None
+            or opened.superseded
+            or target.changes != self._changes.number
+        ):
             opened = self._refresh(target, now_s)
             if opened is None:
                 return None
@@ -159,28 +201,72 @@ class Lane:
 
     def _refresh(self, target: Target, now_s: float) -> OpenVersion | None:
         """Looks whether the object is open and fresh, and makes this second's header lines."""
-        opened = self._cache.peek(target.key, target.distribution.default_ttl_s, now_s)
+        changes = self._changes.number
+        opened = self._cache.peek(target.key, target.rules, now_s)
+        if opened is not None and (opened.head.status != 200 or not opened.version.has_ended):
+            opened = None
         target.opened = opened
         if opened is not None:
             target.second = int(now_s)
+            target.changes = changes
             target.size_bytes = opened.version.size_bytes
-            delivery = Delivery(self._edge_name, now_s, True, CacheResult.HIT)
-            age_s = now_s - opened.record.validated_s
-            lines = object_lines(opened.head) + closing_lines(age_s, delivery)
-            target.closing = lines.encode("latin-1", "replace")
+            age_s = opened.record.age_s(now_s)
+            ttl_s = opened.lifetime_s(target.rules) - age_s
+            delivery = Delivery(
+                self._edge_name,
+                now_s,
+                True,
+                CacheResult.HIT,
+                cache_status(self._edge_name, _HIT, ttl_s),
+                target.policy,
+                target.secure,
+                target.origin_field,
+            )
+            target.closing = object_lines(opened.head, age_s, delivery).encode("latin-1", "replace")
         return opened
 
-    def _remember_target(self, host: bytes, url: bytes) -> Target | None:
-        path = url.partition(b"?")[0]
-        located = self._locate(host.decode("latin-1"), path)
-        if located is None:
+    def _target(self, host: bytes, url: bytes, fields: dict[bytes, bytes]) -> Target | None:
+        path, _, query = url.partition(b"?")
+        named = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields.items()}
+        request = WebRequest(
+            "GET",
+            host.decode("latin-1"),
+            path,
+            named,
+            "",
+            True,
+            0.0,
+            query.decode("latin-1"),
+            tuple(named.items()),
+            self._secure,
+        )
+        found = route(self._distributions, request.host, path, request.query)
+        if isinstance(found, Unroutable) or not self._is_plain(found, request):
             return None
-        distribution, key = located
-        if len(self._targets) >= TARGETS_MAX:
-            self._targets.clear()
-        logged = target_fields(host, path, distribution.id)
-        target = self._targets[host, url] = Target(distribution, key, logged)
+        policy = found.rule.behavior.cache
+        key = self._responses.variant(asset_key(found, policy, request), named)
+        known = key, found.distribution.id, named.get("origin")
+        target = self._targets.get(known)
+        if target is None:
+            if len(self._targets) >= TARGETS_MAX:
+                self._targets.clear()
+            logged = target_fields(host, path, found.distribution.id)
+            target = self._targets[known] = Target(found, key, request, logged)
         return target
+
+    def _is_plain(self, found: Route, request: WebRequest) -> bool:
+        """Whether nothing but the object decides on the answer."""
+        behavior = found.rule.behavior
+        policy = behavior.cache
+        if not self._secure and behavior.viewer_protocol is not ViewerProtocol.ALLOW_ALL:
+            return False
+        if (policy.viewer_directives or policy.strict) and _DIRECTIVES & request.headers.keys():
+            return False
+        compressed = behavior.compress and "accept-encoding" in request.headers
+        return not compressed and "cdn-loop" not in request.headers
+
+
+_HIT = Handling(hit=True)
 
 
 def _spelling(data: bytes) -> tuple[bytes, Wanted | None]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -26,9 +26,15 @@ from streamedge.cache.open_version import Failure
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.delivery.distributions import host_name
 from streamedge.delivery.outlet import Outlet
-from streamedge.delivery.web.answer import Answer
+from streamedge.delivery.tls import TlsConnection
+from streamedge.delivery.web.answer import Answer, phrase_of
+from streamedge.delivery.web.framing import Parts
 from streamedge.delivery.web.lane import Asked, Wanted, range_field
-from streamedge.delivery.web.site import Opened, Site, WebRequest
+from streamedge.delivery.web.routes import WebRequest
+from streamedge.delivery.web.site import Opened, Site
+from streamedge.delivery.web.viewer_duplex import ViewerDuplex
+from streamedge.errors import CacheFullError, OriginError
+from streamedge.origin import Fields
 from streamedge.spans import Span
 
 HEADER_BYTES_MAX = 20_480  # CloudFront's limit on a request without its body
@@ -60,7 +66,7 @@ class _LaneCycle:
 class _Sending:
     """An answer on its way out."""
 
-    __slots__ = ("begun_bytes", "cycle", "done", "opened", "request")
+    __slots__ = ("begun_bytes", "cycle", "done", "is_stream", "opened", "request")
 
     def __init__(
         self,
@@ -69,12 +75,15 @@ class _Sending:
         opened: Opened,
         begun_bytes: int,
         done: asyncio.Future[None] | None,
+        *,
+        is_stream: bool = False,
     ) -> None:
         self.cycle = cycle
         self.request = request
         self.opened = opened
         self.begun_bytes = begun_bytes
-        self.done = done
+        self.done = done  # once it is out; of a stream, once what was pushed so far is
+        self.is_stream = is_stream
 
 
 class EdgeProtocol(HttpToolsProtocol):
@@ -99,8 +108,10 @@ class EdgeProtocol(HttpToolsProtocol):
         self._begun = 0  # requests that the present packet holds the beginning of
         self._asked: Asked | None = None  # by the present packet's request, and answered
         self._header_bytes = 0
+        self._tunnel: ViewerDuplex | None = None
         self._refused: HTTPStatus | None = None
         self._client = ""
+        self.secure = False  # whether the viewer came over TLS
         self.quiet_since_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -108,6 +119,8 @@ class EdgeProtocol(HttpToolsProtocol):
         # The outlet may only write when the transport has nothing left to.
         transport.set_write_buffer_limits(high=0)
         self._outlet = Outlet(transport, self.loop, self._drained, self._failed)
+        self.secure = isinstance(transport, TlsConnection)
+        self._lane = self._site.lanes[self.secure]
         self._client = f"{self.client[0]}:{self.client[1]}" if self.client else ""
         self.quiet_since_s = self.loop.time()
         if len(self.connections) > self._connections_max:
@@ -115,6 +128,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._finish("viewer left", complete=False)
+        if self._tunnel is not None:
+            self._tunnel.received(b"")
         self._outlet.close()
         super().connection_lost(exc)
         self._left()
@@ -122,8 +137,11 @@ class EdgeProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused is not None:
             return
+        if self._tunnel is not None:
+            self._tunnel.received(data)
+            return
         if self._between and self._is_idle:
-            recalled = self._site.lane.recall(data)
+            recalled = self._lane.recall(data)
             # The parser need not see it: it has seen this very request, and is between two now.
             if recalled is not None and self._answer_plain(*recalled):
                 return
@@ -133,7 +151,11 @@ class EdgeProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._unsupported_upgrade_warning()
+            # Whether it is upgraded, the origin will say; until then nothing may follow.
+            if any(name in _BODY_FIELDS for name, _value in self.headers):
+                self._refuse(HTTPStatus.BAD_REQUEST)
+            elif self.cycle is not _ANSWERED:
+                self.flow.pause_reading()
         except httptools.HttpParserError as exc:
             # What a callback raised is the peer's fault only if it is about what the peer sent.
             cause = exc.__context__
@@ -141,7 +163,7 @@ class EdgeProtocol(HttpToolsProtocol):
                 raise cause from exc
             self._refuse(HTTPStatus.BAD_REQUEST)
         if self._asked is not None and whole and self._between and self._begun == 1:
-            self._site.lane.remember(data, self._asked)
+            self._lane.remember(data, self._asked)
         if self._header_bytes > HEADER_BYTES_MAX:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
@@ -181,7 +203,7 @@ class EdgeProtocol(HttpToolsProtocol):
             or not self._keeps_alive()
         ):
             return False
-        plain = self._site.lane.ask(host, self.url, fields)
+        plain = self._lane.ask(host, self.url, fields)
         if plain is None or not self._answer_plain(*plain):
             return False
         self._asked = plain[0]
@@ -198,12 +220,12 @@ class EdgeProtocol(HttpToolsProtocol):
     def _answer_plain(self, asked: Asked, wanted: Wanted | None) -> bool:
         """Answers a plain GET, unless its object is not here and fresh."""
         now_s = time.time()
-        hit = self._site.lane.decide(asked.target, wanted, now_s)
+        hit = self._lane.decide(asked.target, wanted, now_s)
         if hit is None:
             return False
         status, head, ready, start, end, opened = hit
         sent = self._outlet.send_at_once(head, ready)
-        if sent == len(head) + end - start:
+        if sent == len(head) + end - start and self._outlet.idle:
             self.cycle = _ANSWERED
             self.quiet_since_s = self.loop.time()
             self._site.lane_finished(asked, wanted, status, self._client, now_s, sent)
@@ -286,13 +308,37 @@ class EdgeProtocol(HttpToolsProtocol):
             scope = cycle.scope
             return self._request(scope["method"], target, scope["headers"], cycle.keep_alive)
 
-        cycle.scope["extensions"] = {EXTENSION: {"answer": answer, "request": request}}
+        async def stream(request: WebRequest, opened: Opened, parts: AsyncIterator[Parts]) -> None:
+            await self._stream(cycle, request, opened, parts)
+
+        def interim(status: int, fields: Fields) -> None:
+            if self.cycle is cycle and cycle.scope["http_version"] == "1.1":
+                self._send_interim(status, fields)
+
+        cycle.scope["extensions"] = {
+            EXTENSION: {
+                "answer": answer,
+                "request": request,
+                "stream": stream,
+                "interim": interim,
+                "tunnel": self._open_tunnel,
+            }
+        }
         super()._start_asgi_task(cycle, app)
 
     async def _answer(
         self, cycle: RequestResponseCycle, request: WebRequest, opened: Opened
     ) -> None:
         """Sends an application's answer; returns when it is out or the viewer has gone."""
+        if await self._comes_to_answer(cycle, request, opened):
+            done: asyncio.Future[None] = self.loop.create_future()
+            self._send(cycle, request, opened, done)
+            await done
+
+    async def _comes_to_answer(
+        self, cycle: RequestResponseCycle, request: WebRequest, opened: Opened
+    ) -> bool:
+        """Waits until nothing else is being written; False when the viewer has left by then."""
         while self.transport.get_write_buffer_size() and not cycle.disconnected:
             await self.flow.drain()
         if cycle.disconnected:
@@ -301,11 +347,57 @@ class EdgeProtocol(HttpToolsProtocol):
             self._site.finished(
                 request, opened, 0, self.loop.time() - request.begun_s, "viewer left"
             )
-            return
+            return False
         cycle.response_started = True
-        done: asyncio.Future[None] = self.loop.create_future()
-        self._send(cycle, request, opened, done)
-        await done
+        return True
+
+    async def _stream(
+        self,
+        cycle: RequestResponseCycle,
+        request: WebRequest,
+        opened: Opened,
+        parts: AsyncIterator[Parts],
+    ) -> None:
+        """Sends an answer whose parts come as they please; each waits until the one before is out.
+
+        What the parts raise cuts the connection, so that the viewer learns of it.
+        """
+        if not await self._comes_to_answer(cycle, request, opened):
+            return
+        sending = _Sending(cycle, request, opened, self._outlet.sent_bytes, None, is_stream=True)
+        self._sending = sending
+        self._outlet.push(opened.answer.head)
+        try:
+            async for part in parts:
+                if cycle.disconnected:
+                    return
+                self._outlet.push(*part)
+                if not self._outlet.idle:
+                    sending.done = self.loop.create_future()
+                    await sending.done
+        except (OriginError, CacheFullError) as exc:
+            self._finish(str(exc), complete=False)
+            self.transport.abort()
+            return
+        while not self._outlet.idle and not cycle.disconnected:
+            sending.done = self.loop.create_future()
+            await sending.done
+        self._finish(None, complete=True)
+
+    def _send_interim(self, status: int, fields: Fields) -> None:
+        """Passes a 1xx answer on, if nothing of the final one is out yet (RFC 9110 §15.2)."""
+        if self._sending is not None or self.transport.is_closing():
+            return
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        head = f"HTTP/1.1 {status} {phrase_of(status)}\r\n{lines}\r\n"
+        self.transport.write(head.encode("latin-1", "replace"))
+
+    def _open_tunnel(self, fields: Fields) -> ViewerDuplex:
+        """Says 101; from now on what the viewer sends goes through the tunnel."""
+        self._send_interim(HTTPStatus.SWITCHING_PROTOCOLS, fields)
+        self._tunnel = ViewerDuplex(self.transport, self.flow)
+        self.flow.resume_reading()
+        return self._tunnel
 
     def _send(
         self,
@@ -318,11 +410,19 @@ class EdgeProtocol(HttpToolsProtocol):
         answer = opened.answer
         if opened.reader is not None and answer.span is not None:
             self._outlet.push(answer.head, (opened.reader, answer.span))
+        elif opened.reader is not None:
+            reader = opened.reader
+            parts = [(reader, part) if isinstance(part, Span) else part for part in answer.parts]
+            self._outlet.push(answer.head, *parts)
         else:
             self._outlet.push(answer.head, answer.body)
 
     def _drained(self) -> None:
-        self._finish(None, complete=True)
+        sending = self._sending
+        if sending is None or not sending.is_stream:
+            self._finish(None, complete=True)
+        elif sending.done is not None and not sending.done.done():
+            sending.done.set_result(None)
 
     def _failed(self, cause: Failure | None) -> None:
         self._finish("viewer left" if cause is None else str(cause), complete=False)
@@ -369,8 +469,20 @@ class EdgeProtocol(HttpToolsProtocol):
             target = parsed.path or b"/"
             if parsed.host and host_name(parsed.host.decode("latin-1")) != host_name(host):
                 host = ""
-        path = target.partition(b"?")[0]
-        return WebRequest(method, host, path, headers, self._client, keep_alive, self.loop.time())
+        path, _, query = target.partition(b"?")
+        return WebRequest(
+            method,
+            host,
+            path,
+            headers,
+            self._client,
+            keep_alive,
+            self.loop.time(),
+            query.decode("latin-1"),
+            tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields),
+            self.secure,
+            self.parser.get_http_version(),
+        )
 
     def _refuse(self, status: HTTPStatus) -> None:
         """Hears no more of what is not HTTP, or too much of it; says so when its turn has come."""
@@ -398,6 +510,7 @@ class EdgeProtocol(HttpToolsProtocol):
 # Stands for every request that the lane has answered from within its own callback.
 _ANSWERED: Any = _LaneCycle(lambda: None, response_complete=True)
 
+_BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
 _PEER_FAULTS = (httptools.HttpParserError, UnicodeDecodeError)
 
 

@@ -1,55 +1,105 @@
-"""Which bytes a Range header asks for: RFC 9110 §14.1.2 and §14.2, single ranges.
+"""Which bytes a Range header asks for: RFC 9110 §14.1.2 and §14.2.
 
-Pure: a header's value and an object's size in, a span or the lack of one out.
+Pure: a header's value and an object's size in, spans or the lack of them out. What is asked for
+twice is sent once: ranges that overlap, or lie so near that a part of its own would cost more than
+the bytes between, become one.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import Enum
+from typing import NamedTuple
 
 from streamedge.spans import Span
 
+RANGES_MAX = 8  # with more of them the header is ignored: nobody but an attacker needs that many
+PART_BYTES = 80  # about what a part of a multipart answer costs beside its bytes
+_POSITION_MAX = 1 << 62  # stands for "to the end" where that is not known
 _DIGITS_MAX = 19  # more cannot be a position in any file
-_SINGLE_RANGE = re.compile(
-    rf"bytes[ \t]*=[ \t,]*(\d{{0,{_DIGITS_MAX}}})[ \t]*-[ \t]*(\d{{0,{_DIGITS_MAX}}})[ \t,]*",
-    re.ASCII | re.IGNORECASE,
-)
+_UNIT = re.compile(r"bytes[ \t]*=", re.ASCII | re.IGNORECASE)
+_RANGE = re.compile(rf"(\d{{0,{_DIGITS_MAX}}})[ \t]*-[ \t]*(\d{{0,{_DIGITS_MAX}}})", re.ASCII)
 
 
 class RangeAnswer(Enum):
     """What to do with a Range header that gives no span."""
 
-    IGNORED = "ignored"  # malformed, another unit, or several ranges: the whole object (§14.2)
+    IGNORED = "ignored"  # malformed, another unit, or too many ranges: the whole object (§14.2)
     UNSATISFIABLE = "unsatisfiable"  # 416
 
 
+class _Range(NamedTuple):
+    """One range as it was asked for: from ``first`` on, or (None) the last ``last`` bytes."""
+
+    first: int | None
+    last: int | None
+
+    def select(self, size_bytes: int) -> Span:
+        """Its bytes of an object of that size; none when it cannot be satisfied."""
+        whole = Span(0, size_bytes)
+        if self.first is None:
+            assert self.last is not None
+            return Span(size_bytes - self.last, size_bytes).intersect(whole)
+        end = size_bytes if self.last is None else self.last + 1
+        return Span(self.first, end).intersect(whole)
+
+
 def first_wanted(value: str) -> Span | None:
-    """The span of a Range header as far as it says one without the object's size.
+    """The span that the answer to a Range header begins with, as far as it says one by itself.
 
     For a cold object: ``end`` may lie beyond it (2^62 stands for "to the end"). None when only the
-    size can tell: a suffix, or a header that will be ignored.
+    size can tell: it begins with a suffix, or the header will be ignored.
     """
-    match = _SINGLE_RANGE.fullmatch(value)
-    if match is None or not match[1]:
+    asked = _parse(value)
+    if not asked or asked[0].first is None:
         return None
-    first = int(match[1])
-    end = int(match[2]) + 1 if match[2] else 1 << 62
-    return Span(first, end) if first < end else None
+    spans = [one.select(_POSITION_MAX) for one in asked if one.first is not None]
+    return next(iter(_coalesce(spans)), None)
 
 
-def parse_range(value: str, size_bytes: int) -> Span | RangeAnswer:
-    """The bytes that a Range header selects of an object of ``size_bytes``."""
-    match = _SINGLE_RANGE.fullmatch(value)
-    if match is None or not (match[1] or match[2]):
+def parse_ranges(value: str, size_bytes: int) -> tuple[Span, ...] | RangeAnswer:
+    """The bytes that a Range header selects of an object of ``size_bytes``, as they are to be sent.
+
+    At least one span, none empty, no two of them nearer than ``PART_BYTES``; in the order in which
+    they were asked for, where one that is made of several stands in the first one's place
+    (§15.3.7.2).
+    """
+    asked = _parse(value)
+    if asked is None:
         return RangeAnswer.IGNORED
-    if not match[1]:
-        suffix = min(int(match[2]), size_bytes)
-        return Span(size_bytes - suffix, size_bytes) if suffix else RangeAnswer.UNSATISFIABLE
-    first = int(match[1])
-    end = int(match[2]) + 1 if match[2] else size_bytes
-    if match[2] and end <= first:
-        return RangeAnswer.IGNORED
-    if first >= size_bytes:
-        return RangeAnswer.UNSATISFIABLE
-    return Span(first, min(end, size_bytes))
+    return _coalesce([one.select(size_bytes) for one in asked]) or RangeAnswer.UNSATISFIABLE
+
+
+def _parse(value: str) -> list[_Range] | None:
+    """The ranges of a header, at least one; None when it is to be ignored."""
+    unit = _UNIT.match(value)
+    if unit is None:
+        return None
+    asked: list[_Range] = []
+    for element in value[unit.end() :].split(","):
+        spelled = element.strip(" \t")
+        if not spelled:
+            continue  # lists may have empty elements (§5.6.1.2)
+        match = _RANGE.fullmatch(spelled)
+        if match is None or not (match[1] or match[2]) or len(asked) == RANGES_MAX:
+            return None
+        first = int(match[1]) if match[1] else None
+        last = int(match[2]) if match[2] else None
+        if first is not None and last is not None and last < first:
+            return None
+        asked.append(_Range(first, last))
+    return asked or None
+
+
+def _coalesce(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """The same bytes without repetitions, and without gaps that are not worth a part."""
+    joined: list[tuple[int, Span]] = []  # each with its place in the request
+    satisfiable = [(place, span) for place, span in enumerate(spans) if span.size]
+    for place, span in sorted(satisfiable, key=lambda one: one[1]):
+        if joined and span.start - joined[-1][1].end < PART_BYTES:
+            before, reach = joined[-1]
+            joined[-1] = min(before, place), Span(reach.start, max(reach.end, span.end))
+        else:
+            joined.append((place, span))
+    return tuple(span for _place, span in sorted(joined))

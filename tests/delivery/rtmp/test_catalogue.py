@@ -11,6 +11,7 @@ from fakes import ScriptedOrigin, Turn
 from rtmp_media import made
 
 from streamedge.cache.cache import Cache
+from streamedge.cache.freshness import TtlRules
 from streamedge.cache.store import Store
 from streamedge.delivery.distributions import HostTable, OriginBinding
 from streamedge.delivery.rtmp.catalogue import (
@@ -41,11 +42,11 @@ class House:
     def __init__(self, server: ScriptedOrigin, cache: Cache, origin: HttpOrigin) -> None:
         self.server = server
         self.cache = cache
-        binding = OriginBinding("site", "http site", origin)
+        binding = OriginBinding("site", "http site", origin, origin)
         self.distributions = [
-            RtmpDistribution("EFILM", ("film.example",), binding, 3600, ("cfx/st",), False),
-            RtmpDistribution("ESTRICT", ("film.example",), binding, 3600, ("strict",), True),
-            RtmpDistribution("EBELOW", ("*.example",), binding, 3600, ("below",), False),
+            RtmpDistribution("EFILM", ("film.example",), binding, TtlRules(), ("cfx/st",), False),
+            RtmpDistribution("ESTRICT", ("film.example",), binding, TtlRules(), ("strict",), True),
+            RtmpDistribution("EBELOW", ("*.example",), binding, TtlRules(), ("below",), False),
         ]
         titles = Titles(cache, memory_bytes=64 << 20, moov_bytes=1 << 20)
         self.catalogue = Catalogue(HostTable(self.distributions), titles)

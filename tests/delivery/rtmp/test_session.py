@@ -27,6 +27,7 @@ from rtmp_client import (
 from rtmp_media import avc_mp4, keyframe, made
 
 from streamedge.cache.cache import Cache
+from streamedge.cache.freshness import TtlRules
 from streamedge.cache.store import Store
 from streamedge.delivery.distributions import HostTable, OriginBinding
 from streamedge.delivery.rtmp.catalogue import Catalogue, RtmpDistribution
@@ -106,8 +107,8 @@ async def stand(root: Path, **limits: Any) -> AsyncIterator[Stand]:
         site = HttpOrigin(origin.url)
         log = open_log(str(root.parent / "log"), "test")
         cache = Cache(Store(root, 0, log), log, Counts(), open_extents=64, retries=0)
-        binding = OriginBinding("site", "http site", site)
-        distribution = RtmpDistribution("E", ("*",), binding, 3600, ("cfx/st",), False)
+        binding = OriginBinding("site", "http site", site, site)
+        distribution = RtmpDistribution("E", ("*",), binding, TtlRules(), ("cfx/st",), False)
         titles = Titles(cache, memory_bytes=64 << 20, moov_bytes=1 << 20)
         catalogue = Catalogue(HostTable([distribution]), titles)
         server = RtmpServer(catalogue, replace(LIMITS, **limits), log, cache.counts)

@@ -85,6 +85,7 @@ def test_preconditions(headers: dict[str, str], version: Version, condition: Con
         ('W/"xyzzy"', WEAK, False),
         ('"xyzzy"', WEAK, False),
         (MODIFIED, STRONG, True),
+        (MODIFIED, WEAK, False),
         (AFTER, STRONG, False),
         (BEFORE, STRONG, False),
         (MODIFIED, BARE, False),

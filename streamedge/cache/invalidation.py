@@ -1,0 +1,52 @@
+"""What a write makes invalid: RFC 9111 §4.4.
+
+Pure: what was asked and answered goes in, the targets that must not be served from store any more
+come out. Who is told of them, and how, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urljoin, urlsplit
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 §9.2.1
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def invalidated_targets(
+    method: str, status: int, host: str, target: str, fields: Mapping[str, str]
+) -> list[str]:
+    """The targets (path and query) on ``host`` that a response makes invalid (§4.4).
+
+    Those are the request's own ``target`` and what Location and Content-Location name on the same
+    host and port, after a 2xx or 3xx to any method that is not known to be safe. ``host`` as the
+    viewer's Host field has it.
+    """
+    if method in _SAFE_METHODS or not 200 <= status < 400:
+        return []
+    targets = [target]
+    for name in ("location", "content-location"):
+        named = local_target(host, target, fields[name]) if name in fields else None
+        if named is not None and named not in targets:
+            targets.append(named)
+    return targets
+
+
+def local_target(host: str, target: str, reference: str) -> str | None:
+    """Path and query of a URI reference found in a response; None: it is on another host.
+
+    ``reference`` is resolved against ``target`` on ``host`` (RFC 3986 §5). http and https count
+    as one, because TLS may end before the origin.
+    """
+    try:
+        base = urlsplit(f"http://{host}{target}")
+        named = urlsplit(urljoin(base.geturl(), reference.strip(" \t")))
+        if named.scheme not in _DEFAULT_PORTS or named.hostname != base.hostname:
+            return None
+        base_port = base.port or _DEFAULT_PORTS[named.scheme]
+        if (named.port or _DEFAULT_PORTS[named.scheme]) != base_port:
+            return None
+    except ValueError:  # an impossible port or address
+        return None
+    path = named.path or "/"
+    return f"{path}?{named.query}" if named.query else path

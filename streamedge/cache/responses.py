@@ -1,0 +1,515 @@
+"""The door to the cache for HTTP: a request goes in, a stored answer or one in passing comes out.
+
+Owns the course of RFC 9111: selecting what is stored (§4.1), reusing it (§4.2), validating it
+(§4.3), asking the origin, storing what it says (§3). What is decided at each step is decided by
+the pure rooms beside it; bytes, versions and fills are the same as behind ``Cache.open``.
+
+One request at a time asks the origin for a key; the others wait for its head and read along. What
+turns out to be nobody else's is passed on to the one who asked, and for a while the others of that
+key ask for themselves at once. A viewer's cancellation cancels no asking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from streamedge.cache.asset import Asset, Record, marker, stored_fields
+from streamedge.cache.cache import TICK_S, Cache, first_read
+from streamedge.cache.freshness import initial_age_s
+from streamedge.cache.open_version import OpenVersion
+from streamedge.cache.plan import backoff_s
+from streamedge.cache.reader import CacheResult, Reader
+from streamedge.cache.reuse import Reuse, decide_absent, decide_reuse, may_serve_on_error
+from streamedge.cache.storing import is_storable, storable_fields
+from streamedge.cache.validation import conditional_fields, is_selected, updated_fields
+from streamedge.cache.vary import parse_vary, variant_key
+from streamedge.errors import OriginError
+from streamedge.origin import (
+    UNKNOWN_BYTES,
+    OriginHead,
+    OriginRead,
+    OriginRequest,
+    OriginResponse,
+    Upstream,
+    Version,
+)
+from streamedge.origin.answers import fold_fields, kept_fields, parse_http_date, partial_span
+from streamedge.origin.objects import ResponseRead
+from streamedge.spans import Span
+
+PASSING_S = 60.0  # for how long the requests of a key that could not be stored are not gathered
+PASSING_KEYS_MAX = 8192
+VARYING_KEYS_MAX = 65_536
+WHOLE = Span(0, UNKNOWN_BYTES)
+SOLID_AFTER_S = (
+    60  # a date this much older than the answer tells versions apart (RFC 9110 §8.8.2.2)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A viewer's GET or HEAD as the cache sees it.
+
+    ``asset`` is keyed by the cache policy; ``primary_key`` by the URL alone. ``request`` is what
+    the origin is asked when nothing is known, ``fields`` are the viewer's own, names in lower
+    case. ``is_object``: the origin has objects alone, so that HEAD tells what GET would bring.
+    ``want`` is what will be read first (empty: nothing, WHOLE: all). ``heeds_viewer``:
+    whether Cache-Control of the request counts.
+    """
+
+    asset: Asset
+    primary_key: str
+    upstream: Upstream
+    request: OriginRequest
+    fields: Mapping[str, str]
+    want: Span
+    heeds_viewer: bool = False
+    is_object: bool = False
+
+
+@dataclass(slots=True)
+class Handling:
+    """How a request was handled, in the words of Cache-Status (RFC 9211 §2)."""
+
+    hit: bool = False
+    forwarded: str = ""  # why: uri-miss, vary-miss, stale, request, bypass, method
+    status: int = 0  # the origin's
+    stored: bool = False
+    collapsed: bool = False
+    detail: str = ""
+
+
+_ASKED_FOR_ONE = ("if-none-match", "if-modified-since")
+_USABLE = frozenset({Reuse.FRESH, Reuse.STALE, Reuse.STALE_WHILE_REVALIDATE})
+
+
+class Stored(NamedTuple):
+    """An answer out of the cache; the reader is the caller's to close."""
+
+    reader: Reader
+    result: CacheResult
+    handling: Handling
+
+
+class Passed(NamedTuple):
+    """An answer that goes through; the caller's to read or close."""
+
+    response: OriginResponse
+    handling: Handling
+
+
+class Unavailable(NamedTuple):
+    """``only-if-cached`` was asked, and nothing that may be used is cached: 504 (§5.2.1.7)."""
+
+
+Outcome = Stored | Passed | Unavailable
+
+
+@dataclass(slots=True, eq=False)
+class _Asking:
+    """The origin being asked for a key, and how many wait to hear what it said."""
+
+    handling: Handling = field(default_factory=Handling)
+    waiting: int = 0
+    opened: OpenVersion | None = None
+    unchanged: bool = False
+    response: OriginResponse | None = None  # for the first who takes it
+    position: int = 0  # stands for a reader, so that nothing is closed before they come
+
+    def settle(self) -> None:
+        """Lets go of what nobody has taken, when nobody is left to."""
+        if self.waiting:
+            return
+        if self.opened is not None:
+            self.opened.leave(self)
+        if self.response is not None:
+            self.response.close()
+            self.response = None
+
+
+class ResponseCache:
+    """The web door of a worker's cache."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._asking: dict[str, tuple[_Asking, asyncio.Task[None]]] = {}
+        self._passing: dict[str, float] = {}  # until when, by key
+        self._varying: dict[str, tuple[str, ...]] = {}  # what the answers of a key vary by
+
+    async def respond(self, ask: Ask) -> Outcome:
+        """The answer to a request. Raises OriginError, CacheFullError."""
+        collapsed = False
+        while True:
+            now_s = time.time()
+            asset, record, why = self._select(ask)
+            reuse = self._decide(ask, asset, record, now_s)
+            if record is not None and reuse in _USABLE:
+                opened = self._open(asset, record)
+                if reuse is Reuse.STALE_WHILE_REVALIDATE:
+                    self._ask_later(ask, asset, record)
+                return self._hit(opened, ask, collapsed)
+            if reuse is Reuse.GATEWAY_TIMEOUT:
+                return Unavailable()
+            if self._passing.get(asset.key, 0.0) > now_s:
+                return await self._ask_alone(ask, asset, record, why)
+            asking, task = self._asking.get(asset.key) or self._begin(ask, asset, record, why)
+            asking.waiting += 1
+            try:
+                await asyncio.shield(task)
+            except OriginError as exc:
+                raise OriginError(exc.failure, str(exc)) from exc
+            finally:
+                asking.waiting -= 1
+                taken = self._take(asking, ask, collapsed)
+                asking.settle()
+            if taken is not None:
+                return taken
+            collapsed = True
+
+    def refuse_older(self, primary_key: str) -> None:
+        """After a write: nothing that was asked for before is used again, in any worker."""
+        self._cache.refuse_older(primary_key)
+
+    def variant(self, key: str, fields: Mapping[str, str]) -> str:
+        """The key of the variant that request fields select, as far as it is known here."""
+        varies_by = self._varying.get(key)
+        return key if varies_by is None else key + variant_key(varies_by, fields)
+
+    # What is stored
+
+    def _select(self, ask: Ask) -> tuple[Asset, Record | None, str]:
+        """The asset of the variant that the request selects, its record, else why there is none."""
+        asset = ask.asset
+        not_before_s = 0.0
+        if asset.key != ask.primary_key:
+            primary = self._load(ask.primary_key)
+            not_before_s = primary.not_before_s if primary is not None else 0.0
+        record = self._load(asset.key)
+        if record is None:
+            return asset, None, "uri-miss"
+        not_before_s = max(not_before_s, record.not_before_s)
+        if record.varies_by:
+            self._vary(asset.key, record.varies_by)
+            asset = replace(asset, key=asset.key + variant_key(record.varies_by, ask.fields))
+            record = self._load(asset.key)
+            if record is None:
+                return asset, None, "vary-miss"
+        if record.is_marker or record.validated_s < not_before_s:
+            return asset, None, "uri-miss"
+        return asset, record, "stale"
+
+    def _load(self, key: str) -> Record | None:
+        opened = self._cache.present(key)
+        return self._cache.store.load_record(key) if opened is None else opened.record
+
+    def _decide(self, ask: Ask, asset: Asset, record: Record | None, now_s: float) -> Reuse:
+        heeded = ask.fields if ask.heeds_viewer else {}
+        if record is None:
+            return decide_absent(heeded)
+        return decide_reuse(
+            record.head.status,
+            stored_fields(record.head),
+            asset.rules,
+            response_s=record.validated_s,
+            age_s=record.age_s(now_s),
+            request_fields=heeded,
+        )
+
+    def _open(self, asset: Asset, record: Record) -> OpenVersion:
+        opened = self._cache.admit(asset, record, only_fresh=False)
+        assert opened is not None
+        return opened
+
+    def _hit(self, opened: OpenVersion, ask: Ask, collapsed: bool) -> Stored:
+        reader = self._cache.reader(opened, ask.want, CacheResult.HIT)
+        return Stored(reader, reader.result, Handling(hit=True, collapsed=collapsed))
+
+    # Asking the origin
+
+    def _begin(
+        self, ask: Ask, asset: Asset, record: Record | None, why: str
+    ) -> tuple[_Asking, asyncio.Task[None]]:
+        asking = _Asking(Handling(forwarded=why), position=ask.want.start)
+        task = asyncio.get_running_loop().create_task(
+            self._ask_in_turn(asking, ask, asset, record), name="ask"
+        )
+        self._asking[asset.key] = asking, task
+        self._cache.keep(task)
+        task.add_done_callback(lambda done: self._ended(asset.key, asking, done))
+        return asking, task
+
+    def _ended(self, key: str, asking: _Asking, task: asyncio.Task[None]) -> None:
+        del self._asking[key]
+        asking.settle()
+        if not task.cancelled():
+            task.exception()  # seen, even if every viewer has left
+
+    def _take(self, asking: _Asking, ask: Ask, collapsed: bool) -> Stored | Passed | None:
+        """What the asking has brought for this request, if it is its."""
+        if asking.opened is not None:
+            selected, _record, _why = self._select(ask)
+            if collapsed and selected.key != asking.opened.asset.key:
+                return None
+            result = CacheResult.REFRESH_HIT if asking.unchanged else CacheResult.MISS
+            if collapsed:
+                result = CacheResult.HIT
+            reader = self._cache.reader(asking.opened, ask.want, result)
+            handling = replace(asking.handling, collapsed=collapsed)
+            return Stored(reader, reader.result, handling)
+        response, asking.response = asking.response, None
+        return None if response is None else Passed(response, asking.handling)
+
+    async def _ask_alone(self, ask: Ask, asset: Asset, record: Record | None, why: str) -> Outcome:
+        """Asks without waiting for others, nor making them wait."""
+        asking = _Asking(Handling(forwarded=why), waiting=1)
+        try:
+            await self._ask(asking, ask, asset, record)
+            taken = self._take(asking, ask, collapsed=False)
+        finally:
+            asking.waiting = 0
+            asking.settle()
+        assert taken is not None
+        return taken
+
+    def _ask_later(self, ask: Ask, asset: Asset, record: Record) -> None:
+        """Validates in the background (RFC 5861 §3)."""
+        if asset.key not in self._asking:
+            self._begin(ask, asset, record, "stale")
+
+    async def _ask_in_turn(
+        self, asking: _Asking, ask: Ask, asset: Asset, record: Record | None
+    ) -> None:
+        """Asks unless another worker is at it; then waits for what that one finds out."""
+        store = self._cache.store
+        while not store.lock_asset(asset.key):  # noqa: ASYNC110  # locks of other processes
+            await asyncio.sleep(TICK_S)
+        try:
+            present = store.load_record(asset.key)
+            if present is not None and not present.is_marker and present != record:
+                record = present
+                if self._decide(ask, asset, present, time.time()) is Reuse.FRESH:
+                    self._bring(asking, self._open(asset, present))
+                    return
+            await self._ask(asking, ask, asset, record)
+        finally:
+            store.unlock_asset(asset.key)
+
+    async def _ask(self, asking: _Asking, ask: Ask, asset: Asset, record: Record | None) -> None:
+        request = _request(ask, record)
+        asked_s = time.time()
+        try:
+            response = await self._send(ask.upstream, request)
+            if response.status == 416 and ask.is_object:
+                response.close()  # how long it is decides on the answer, also for other ranges
+                request = replace(request, method="HEAD", fields=())
+                response = await self._send(ask.upstream, request)
+        except OriginError as exc:
+            if record is None or not self._may_serve_stale(ask, asset, record, 504):
+                raise
+            asking.handling.detail = exc.failure.value
+            self._bring(asking, self._open(asset, record), unchanged=True)
+            return
+        try:
+            await self._heed(asking, ask, asset, record, request, response, asked_s)
+        except BaseException:
+            response.close()
+            raise
+
+    async def _send(self, upstream: Upstream, request: OriginRequest) -> OriginResponse:
+        """Sends a request that may be sent again, several times if it fails in passing."""
+        retries = self._cache.retries
+        for attempt in range(retries + 1):
+            try:
+                return await upstream.send(request)
+            except OriginError as exc:
+                if not exc.retryable or attempt == retries:
+                    raise
+                await asyncio.sleep(backoff_s(attempt, random.random()))
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _heed(
+        self,
+        asking: _Asking,
+        ask: Ask,
+        asset: Asset,
+        record: Record | None,
+        request: OriginRequest,
+        response: OriginResponse,
+        asked_s: float,
+    ) -> None:
+        """Brings what an answer means: an update, a new version, an old one after all, itself."""
+        status, fields = response.status, fold_fields(response.fields)
+        asking.handling.status = status
+        now_s = time.time()
+        if status == 304 and record is not None and is_selected(stored_fields(record.head), fields):
+            response.close()
+            opened = self._open(asset, _updated(record, fields, asked_s, now_s))
+            self._cache.remember(opened.record)
+            self._bring(asking, opened, unchanged=True)
+            return
+        if (
+            status >= 500
+            and record is not None
+            and self._may_serve_stale(ask, asset, record, status)
+        ):
+            response.close()
+            self._bring(asking, self._open(asset, record), unchanged=True)
+            return
+        storable = (request.method == "GET" or ask.is_object) and is_storable(
+            "GET",
+            fold_fields(request.fields),
+            status,
+            fields,
+            asset.rules,
+            heeds_viewer=ask.heeds_viewer,
+        )
+        if storable:
+            opened_read = _opening(asset, request, response, fields, asked_s, now_s)
+            if opened_read is not None:
+                self._bring(asking, self._store(ask, asset, *opened_read))
+                asking.handling.stored = True
+                return
+        if request.method == "GET" and status != 304:
+            self._pass_for_a_while(asset.key, now_s)
+        asking.response = response
+
+    def _store(
+        self, ask: Ask, asset: Asset, record: Record, read: OriginRead | None
+    ) -> OpenVersion:
+        """Begins to keep an answer, under the key of its variant."""
+        fields = stored_fields(record.head)
+        varies_by = parse_vary(fields)
+        if varies_by:
+            base = self._load(ask.asset.key)
+            not_before_s = base.not_before_s if base is not None else 0.0
+            key = ask.asset.key + variant_key(varies_by, ask.fields)
+            self._cache.store.save_record(marker(ask.asset.key, varies_by, not_before_s))
+            self._vary(ask.asset.key, varies_by)
+            asset, record = replace(asset, key=key), replace(record, key=key)
+        elif asset.key != ask.asset.key:
+            asset, record = ask.asset, replace(record, key=ask.asset.key)
+        opened = self._open(asset, record)
+        if read is not None:
+            opened.adopt(read)
+        if record.head.version.has_ended:
+            self._cache.remember(record)
+        self._passing.pop(ask.asset.key, None)
+        return opened
+
+    def _bring(self, asking: _Asking, opened: OpenVersion, *, unchanged: bool = False) -> None:
+        asking.opened = opened
+        asking.unchanged = unchanged
+        opened.enter(asking)
+
+    def _may_serve_stale(self, ask: Ask, asset: Asset, record: Record, status: int) -> bool:
+        return may_serve_on_error(
+            status,
+            stored_fields(record.head),
+            asset.rules,
+            response_s=record.validated_s,
+            age_s=record.age_s(time.time()),
+            request_fields=ask.fields if ask.heeds_viewer else {},
+        )
+
+    def _vary(self, key: str, varies_by: tuple[str, ...]) -> None:
+        if len(self._varying) >= VARYING_KEYS_MAX:
+            self._varying.clear()
+        self._varying[key] = varies_by
+
+    def _pass_for_a_while(self, key: str, now_s: float) -> None:
+        if len(self._passing) >= PASSING_KEYS_MAX:
+            self._passing.clear()
+        self._passing[key] = now_s + PASSING_S
+
+
+def _request(ask: Ask, record: Record | None) -> OriginRequest:
+    """What to ask: for a validation what §4.3.1 says, for a range its whole chunks.
+
+    Of an object always a range, so that a slow reader of a long one fetches it piece by piece.
+    """
+    fields = list(ask.request.fields)
+    method = ask.request.method
+    if record is not None:
+        fields += conditional_fields(stored_fields(record.head)).items()
+    elif not ask.is_object:  # the viewer's 304 is cheaper than a body that nobody wants
+        fields += [(name, ask.fields[name]) for name in _ASKED_FOR_ONE if name in ask.fields]
+    if ask.is_object and not ask.want.size:
+        method = "HEAD"
+    elif method == "GET" and (ask.is_object or (record is None and ask.want != WHOLE)):
+        span = first_read(ask.want)
+        if ask.want.size:
+            fields.append(("range", f"bytes={span.start}-{span.end - 1}"))
+    return replace(ask.request, method=method, fields=tuple(fields))
+
+
+def _updated(record: Record, fields: Mapping[str, str], asked_s: float, now_s: float) -> Record:
+    """A record after its answer was confirmed (§3.2, §4.3.4)."""
+    headers = kept_fields(updated_fields(stored_fields(record.head), fields))
+    return replace(
+        record,
+        head=replace(record.head, headers=headers),
+        validated_s=asked_s,
+        initial_age_s=_age_when_asked_s(fields, asked_s, now_s),
+    )
+
+
+def _age_when_asked_s(fields: Mapping[str, str], asked_s: float, now_s: float) -> float:
+    """§4.2.3, counted from the asking: what was asked before a write must be older than it."""
+    return max(0.0, initial_age_s(fields, asked_s, now_s) - (now_s - asked_s))
+
+
+def _opening(
+    asset: Asset,
+    request: OriginRequest,
+    response: OriginResponse,
+    fields: Mapping[str, str],
+    asked_s: float,
+    now_s: float,
+) -> tuple[Record, OriginRead | None] | None:
+    """A record of an answer and the read that brings its body; None: it cannot be kept."""
+    status, size_bytes = response.status, response.size_bytes
+    span = Span(0, UNKNOWN_BYTES if size_bytes is None else size_bytes)
+    whole_bytes = span.end
+    if request.method == "HEAD":
+        whole_bytes, span = int(fields["content-length"]), Span(0, 0)
+    if status == 206:
+        part = partial_span(fields)
+        if part is None or size_bytes != part[0].size:
+            return None
+        span, whole_bytes = part
+    version = _version(fields, whole_bytes, now_s)
+    if status == 206 and version.id:
+        return None
+    head = OriginHead(
+        version,
+        fields.get("content-type", "").strip(),
+        kept_fields(storable_fields(fields)),
+        200 if status == 206 else status,
+    )
+    record = Record(asset.key, head, asked_s, _age_when_asked_s(fields, asked_s, now_s))
+    if not span.size:
+        response.close()
+        return record, None
+    return record, ResponseRead(head, span, response)
+
+
+def _version(fields: Mapping[str, str], size_bytes: int, now_s: float) -> Version:
+    """What tells this answer's bytes from others'."""
+    etag = fields.get("etag", "").strip()
+    modified_s = parse_http_date(fields.get("last-modified", ""))
+    said_s = parse_http_date(fields.get("date", ""))
+    is_solid = etag.startswith('"') or (
+        not etag
+        and modified_s is not None
+        and modified_s + SOLID_AFTER_S <= (now_s if said_s is None else said_s)
+    )
+    if size_bytes < UNKNOWN_BYTES and is_solid:
+        return Version(etag, size_bytes, modified_s)
+    return Version(
+        etag, size_bytes, modified_s, f"{random.getrandbits(128):032x}", size_bytes < UNKNOWN_BYTES
+    )

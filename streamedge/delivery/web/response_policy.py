@@ -1,0 +1,173 @@
+"""What a distribution's owner changes in the headers that viewers get, CORS among it.
+
+Owns the order of the changes (remove, set, add, HSTS, CORS) and the answer to "may this page read
+it?" (Fetch standard, "CORS protocol"). Framing is not its business: no policy may name a field
+that says where a response ends. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from urllib.parse import urlsplit
+
+Field = tuple[str, str]
+
+HSTS = "strict-transport-security"
+CORS_FIELDS = frozenset(
+    {
+        "access-control-allow-credentials",
+        "access-control-allow-headers",
+        "access-control-allow-methods",
+        "access-control-allow-origin",
+        "access-control-expose-headers",
+        "access-control-max-age",
+    }
+)
+
+
+class Cors(Enum):
+    """Which kind of CORS request, if any, is answered."""
+
+    SIMPLE = "simple"  # the response itself is read, or there is no Origin at all
+    PREFLIGHT = "preflight"  # a browser asks whether it may send the real request
+
+
+@dataclass(frozen=True, slots=True)
+class CorsPolicy:
+    """Who may read responses. ``origins`` are "*", origins, or "scheme://*.host".
+
+    ``overrides``: what the origin says of it is dropped; else it stands, all of it, wherever the
+    origin says Access-Control-Allow-Origin.
+    """
+
+    origins: tuple[str, ...]
+    methods: tuple[str, ...] = ("GET", "HEAD")
+    headers: tuple[str, ...] = ()
+    exposed: tuple[str, ...] = ()
+    max_age_s: int = 600
+    credentials: bool = False
+    overrides: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHeadersPolicy:
+    """Changes to a response's fields. ``removed`` has names in lower case; ``hsts`` "" is none."""
+
+    name: str = ""
+    removed: frozenset[str] = frozenset()
+    replaced: tuple[Field, ...] = ()
+    added: tuple[Field, ...] = ()
+    hsts: str = ""
+    cors: CorsPolicy | None = None
+    server_timing_percent: float = 0.0
+
+
+UNCHANGED = ResponseHeadersPolicy()
+
+
+def cors_kind(method: str, fields: Iterable[Field]) -> Cors:
+    """PREFLIGHT for OPTIONS with Origin and Access-Control-Request-Method (Fetch, 3.2.2)."""
+    if method != "OPTIONS":
+        return Cors.SIMPLE
+    names = {name.lower() for name, _ in fields}
+    asked = {"origin", "access-control-request-method"} <= names
+    return Cors.PREFLIGHT if asked else Cors.SIMPLE
+
+
+def apply_response_policy(
+    policy: ResponseHeadersPolicy,
+    fields: Iterable[Field],
+    *,
+    secure: bool,
+    origin_field: str | None,
+    cors: Cors = Cors.SIMPLE,
+) -> list[Field]:
+    """``fields`` of a response as the viewer gets them, in their order, what is new at the end.
+
+    ``secure``: the viewer came over TLS; ``origin_field`` is the request's Origin, None without
+    one (or with more than one).
+    """
+    replaced = {name.lower() for name, _ in policy.replaced}
+    gone = policy.removed | replaced
+    if policy.hsts and not secure:
+        gone |= {HSTS}  # never over plain HTTP: RFC 6797, section 7.2
+    if policy.cors is not None and policy.cors.overrides:
+        gone |= CORS_FIELDS
+    result = [field for field in fields if field[0].lower() not in gone]
+    result += policy.replaced
+    _add_missing(result, policy.added)
+    if policy.hsts and secure:
+        _add_missing(result, (("Strict-Transport-Security", policy.hsts),))
+    if policy.cors is not None:
+        _add_cors(result, policy.cors, origin_field, cors)
+    return result
+
+
+def allowed_origin(policy: CorsPolicy, origin_field: str | None) -> str | None:
+    """What Access-Control-Allow-Origin says to a page of ``origin_field``; None: nothing."""
+    if origin_field is None:
+        return None
+    if "*" in policy.origins and not policy.credentials:
+        return "*"
+    matches = any(_matches(allowed, origin_field) for allowed in policy.origins)
+    return origin_field if matches else None
+
+
+def _add_cors(
+    result: list[Field], policy: CorsPolicy, origin_field: str | None, kind: Cors
+) -> None:
+    if any(name.lower() == "access-control-allow-origin" for name, _ in result):
+        return
+    if "*" not in policy.origins or policy.credentials:
+        _vary_by_origin(result)
+    allowed = allowed_origin(policy, origin_field)
+    if allowed is None:
+        return
+    new = [("Access-Control-Allow-Origin", allowed)]
+    if policy.credentials:
+        new.append(("Access-Control-Allow-Credentials", "true"))
+    if kind is Cors.PREFLIGHT:
+        new.append(("Access-Control-Allow-Methods", ", ".join(policy.methods)))
+        if policy.headers:
+            new.append(("Access-Control-Allow-Headers", ", ".join(policy.headers)))
+        new.append(("Access-Control-Max-Age", str(policy.max_age_s)))
+    elif policy.exposed:
+        new.append(("Access-Control-Expose-Headers", ", ".join(policy.exposed)))
+    _add_missing(result, new)
+
+
+def _vary_by_origin(result: list[Field]) -> None:
+    """Caches below must keep the answers to different pages apart (Fetch, 3.2.5)."""
+    said = {
+        member.strip().lower()
+        for name, value in result
+        if name.lower() == "vary"
+        for member in value.split(",")
+    }
+    if not said & {"*", "origin"}:
+        result.append(("Vary", "Origin"))
+
+
+def _matches(allowed: str, origin: str) -> bool:
+    """Whether ``allowed`` means ``origin``; "https://*.example.com" means any host below it."""
+    scheme, star, suffix = allowed.partition("://*.")
+    if not star:
+        return allowed == origin
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return (
+        parts.scheme == scheme
+        and origin == f"{parts.scheme}://{parts.netloc}"
+        and "@" not in parts.netloc
+        and parts.netloc.endswith(f".{suffix}")
+        and parts.netloc != f".{suffix}"
+    )
+
+
+def _add_missing(result: list[Field], new: Iterable[Field]) -> None:
+    present = {name.lower() for name, _ in result}
+    result += [field for field in new if field[0].lower() not in present]

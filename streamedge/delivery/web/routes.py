@@ -1,0 +1,231 @@
+"""From a request to the rules that hold for it: distribution, behavior, origin, name and key.
+
+Pure. Owns what a URL means here and what the cache and the origin are asked; nothing is fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from streamedge.cache.asset import Asset
+from streamedge.cache.freshness import TtlRules
+from streamedge.cache.responses import Ask
+from streamedge.config.selection import NONE
+from streamedge.delivery.distributions import HostTable, OriginBinding, host_name
+from streamedge.delivery.names import object_name
+from streamedge.delivery.web.behaviors import (
+    SAFE_METHODS,
+    Behavior,
+    CachePolicy,
+    ErrorPage,
+    cache_key,
+    choose_behavior,
+    forwarded_fields,
+    forwarded_for,
+    forwarded_query,
+)
+from streamedge.delivery.web.response_policy import Field
+from streamedge.origin import Fields, OriginRequest
+from streamedge.origin.objects import RequestedObject
+from streamedge.spans import Span
+
+
+@dataclass(frozen=True, slots=True)
+class WebRequest:
+    """A request's parts; ``headers`` in lower case, ``path`` as it was sent, without query.
+
+    ``host`` is "" when the request does not say, or not without doubt, which host it means.
+    ``fields`` are its header fields as they were sent.
+    """
+
+    method: str
+    host: str
+    path: bytes
+    headers: dict[str, str]
+    client: str
+    keep_alive: bool
+    begun_s: float  # by the event loop's clock
+    query: str = ""
+    fields: tuple[Field, ...] = ()
+    secure: bool = False
+    http_version: str = "1.1"
+
+    @property
+    def has_body(self) -> bool:
+        length = self.headers.get("content-length", "0")
+        return "transfer-encoding" in self.headers or length != "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A behavior, bound to its origin. ``rules`` are its cache policy's times."""
+
+    behavior: Behavior
+    binding: OriginBinding
+    rules: TtlRules
+
+
+@dataclass(frozen=True, slots=True)
+class WebDistribution:
+    """A web distribution. The last of ``rules`` is its default, with the pattern "*"."""
+
+    id: str
+    aliases: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    root_object: str = ""
+    error_pages: Mapping[int, ErrorPage] | None = None
+
+    def rule(self, path: str) -> Rule:
+        """What holds for a path, decoded once and without query."""
+        behaviors = [rule.behavior for rule in self.rules]
+        return self.rules[behaviors.index(choose_behavior(behaviors, path))]
+
+
+class Route(NamedTuple):
+    """What a host, path and query mean."""
+
+    distribution: WebDistribution
+    rule: Rule
+    name: str
+    query: str
+
+
+class Unroutable(NamedTuple):
+    """Why a request means nothing here."""
+
+    status: int
+    reason: str
+    distribution: str | None = None
+
+
+def route(
+    distributions: HostTable[WebDistribution], host: str, path: bytes, query: str
+) -> Route | Unroutable:
+    """What a request's host, path and query mean."""
+    if not host:
+        return Unroutable(400, "one Host header, please")
+    found = distributions.find(host)
+    if not found:
+        return Unroutable(421, "no distribution has this host name")
+    distribution = found[0]
+    name = distribution.root_object if path == b"/" else object_name(path)
+    if name is None:
+        return Unroutable(400, "the path is not an object's name", distribution.id)
+    return Route(distribution, distribution.rule(name), name, query)
+
+
+def ask(
+    found: Route,
+    request: WebRequest,
+    want: Span,
+    edge_name: str,
+    interim: Callable[[int, Fields], None],
+) -> Ask:
+    """What the cache is asked for a GET or HEAD."""
+    rule = found.rule
+    policy = rule.behavior.cache
+    asked = origin_request(found, request, edge_name)
+    key = asset_key(found, policy, request)
+    primary = key
+    if policy.headers or policy.cookies != NONE:
+        primary = asset_key(found, replace(policy, headers=(), cookies=NONE), request)
+    binding = rule.binding
+    origin = binding.origin
+    if binding.is_site:
+        origin = RequestedObject(binding.name, binding.upstream, replace(asked, method="GET"))
+    asset = Asset(key, found.name, origin, binding.name, rule.rules)
+    heeds = policy.viewer_directives or policy.strict
+    # What the origin sees is what a variant is selected by; the rest only the edge reads.
+    return Ask(
+        asset,
+        primary,
+        binding.upstream,
+        replace(asked, interim=interim),
+        request.headers,
+        want,
+        heeds_viewer=heeds,
+        is_object=not binding.is_site,
+    )
+
+
+def asset_key(found: Route, policy: CachePolicy, request: WebRequest) -> str:
+    """What tells the response to a request apart from all others of the edge."""
+    place = found.rule.binding.identity
+    return f"{place}\n{cache_key(policy, found.name, found.query, request.fields)}"
+
+
+def target_key(found: Route, target: str, request: WebRequest) -> str:
+    """The key by URL of another target (path and query) of the same host, for invalidation."""
+    path, _, query = target.partition("?")
+    name = object_name(path) or ""
+    policy = replace(found.rule.behavior.cache, headers=(), cookies=NONE)
+    return asset_key(found._replace(name=name, query=query), policy, request)
+
+
+def origin_request(found: Route, request: WebRequest, edge_name: str) -> OriginRequest:
+    """What the origin is asked: the request without what is not its business."""
+    behavior, binding = found.rule.behavior, found.rule.binding
+    if not binding.is_site:
+        return OriginRequest(request.method, found.name)
+    fields = forwarded_fields(
+        behavior.cache, behavior.origin_request, request.method, request.fields
+    )
+    if request.method not in SAFE_METHODS and "content-length" in request.headers:
+        fields.append(("content-length", request.headers["content-length"]))
+    if wants_upgrade(found, request):
+        fields += (("connection", "upgrade"), ("upgrade", "websocket"))
+        spoken = {name.lower() for name, _value in fields}
+        fields += [
+            (name, value)
+            for name, value in request.fields
+            if name.startswith("sec-websocket-") and name not in spoken
+        ]
+    if binding.sends_viewer_host:
+        fields.append(("host", request.host))
+    loop = request.headers.get("cdn-loop", "")
+    via = request.headers.get("via", "")
+    fields += (
+        ("x-forwarded-for", forwarded_for(request.fields, host_name(request.client))),
+        ("via", f"{via}, {_hop(edge_name)}" if via else _hop(edge_name)),
+        ("cdn-loop", f"{loop}, {loop_id(edge_name)}" if loop else loop_id(edge_name)),
+    )
+    query = forwarded_query(behavior.cache, behavior.origin_request, found.query)
+    return OriginRequest(request.method, found.name, query, tuple(fields))
+
+
+def wants_upgrade(found: Route, request: WebRequest) -> bool:
+    """Whether the viewer asks for WebSocket, and the origin may be asked (RFC 6455 §4.1)."""
+    return (
+        found.rule.binding.is_site
+        and request.method == "GET"
+        and request.headers.get("upgrade", "").lower() == "websocket"
+        and "upgrade" in connection_options(request.fields)
+    )
+
+
+def is_looping(request: WebRequest, edge_name: str) -> bool:
+    """Whether the request has been through this edge before (RFC 8586 §2)."""
+    own = loop_id(edge_name)
+    hops = request.headers.get("cdn-loop", "").split(",")
+    return any(hop.split(";")[0].strip() == own for hop in hops)
+
+
+def connection_options(fields: Iterable[Field]) -> frozenset[str]:
+    """The fields that Connection says are for one hop, in lower case (RFC 9110 §7.6.1)."""
+    return frozenset(
+        option.strip().lower()
+        for name, value in fields
+        if name.lower() == "connection"
+        for option in value.split(",")
+    )
+
+
+def loop_id(edge_name: str) -> str:
+    """This edge in CDN-Loop."""
+    return f"streamedge-{edge_name}"
+
+
+def _hop(edge_name: str) -> str:
+    return f"1.1 {edge_name} (StreamEdge)"

@@ -1,0 +1,164 @@
+"""The certificates shown to viewers: which one to which name, and new ones without a restart.
+
+Owns the TLS settings of viewers' connections. One context stands in front of all connections; a
+callback hands each to the context of the certificate whose names hold the one asked for (SNI,
+RFC 6066 §3), or else to the first. The front context is made once, before workers are forked, and
+never replaced: its ticket keys are the same in all of them, so a viewer can resume with any.
+
+``look_again`` reads files that have changed since they were read; it opens no connection and
+starts nothing. A pair that cannot be used changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from streamedge.errors import StreamEdgeError
+
+# With forward secrecy and authenticated encryption only; TLS 1.3 has no others (RFC 9325 §4.2).
+TLS12_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+PROTOCOLS = ("http/1.1",)
+
+
+class CertificateError(StreamEdgeError):
+    """A certificate and key cannot be used; the message names the file and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """A certificate with its chain, and its unencrypted key, both PEM."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a look has found: files read anew, or, with a reason, left alone."""
+
+    certificate: Path
+    names: tuple[str, ...] = ()
+    expires: datetime | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A pair of files as it was read."""
+
+    context: ssl.SSLContext
+    names: tuple[str, ...]
+    expires: datetime
+
+
+_Stamp = tuple[tuple[int, int, int] | None, ...]
+"""Inode, time of change in ns and size of both files; None is no file."""
+
+
+class Certificates:
+    """The certificates of a config. Raises CertificateError when one cannot be used."""
+
+    def __init__(self, declared: Sequence[CertificateFiles]) -> None:
+        if not declared:
+            raise CertificateError("no certificate is declared")
+        self._declared = tuple(declared)
+        self._seen = [_stamp(files) for files in self._declared]
+        self._stamps = list(self._seen)  # of what was read, or refused
+        self._loaded = [_load(files) for files in self._declared]
+        self._by_name: dict[str, ssl.SSLContext] = {}
+        self._index()
+        self.front = _context()
+        self.front.sni_callback = self._choose
+
+    def look_again(self) -> Iterator[Change]:
+        """Reads files that have changed and are as they were at the last look.
+
+        So a file is not read while it is being written, nor a certificate before its key has come.
+        """
+        for number, files in enumerate(self._declared):
+            stamp, before = _stamp(files), self._seen[number]
+            self._seen[number] = stamp
+            if stamp == self._stamps[number] or stamp != before:
+                continue
+            self._stamps[number] = stamp
+            try:
+                loaded = _load(files)
+            except CertificateError as exc:
+                yield Change(files.certificate, refused=str(exc))
+                continue
+            self._loaded[number] = loaded
+            self._index()
+            yield Change(files.certificate, loaded.names, loaded.expires)
+
+    def context_for(self, name: str | None) -> ssl.SSLContext:
+        """The context for a host name: its certificate's, or the first one's."""
+        if name is not None:
+            name = name.lower()
+            found = self._by_name.get(name)
+            if found is None:
+                # A wildcard stands for one label, the first (RFC 9525 §6.3).
+                found = self._by_name.get("*." + name.partition(".")[2])
+            if found is not None:
+                return found
+        return self._loaded[0].context
+
+    def _choose(self, connection: ssl.SSLObject, name: str | None, _front: ssl.SSLContext) -> None:
+        connection.context = self.context_for(name)
+
+    def _index(self) -> None:
+        self._by_name = {}
+        for loaded in self._loaded:
+            for name in loaded.names:
+                self._by_name.setdefault(name, loaded.context)
+
+
+def _load(files: CertificateFiles) -> _Loaded:
+    context = _context()
+    try:
+        # With a password to offer OpenSSL does not ask for one on the terminal.
+        context.load_cert_chain(files.certificate, files.key, password=lambda: "")
+        leaf = x509.load_pem_x509_certificate(files.certificate.read_bytes())
+        names = _names(leaf)
+    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+        reason = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or str(exc)
+        raise CertificateError(f"{files.certificate} with {files.key}: {reason}") from exc
+    return _Loaded(context, names, leaf.not_valid_after_utc)
+
+
+def _names(leaf: x509.Certificate) -> tuple[str, ...]:
+    """The certificate's DNS names, in lower case; none where it has no subjectAltName."""
+    try:
+        extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(name.lower() for name in extension.value.get_values_for_type(x509.DNSName))
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(TLS12_CIPHERS)
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    # Each viewer knows which cipher its processor is quick at.
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(list(PROTOCOLS))
+    return context
+
+
+def _stamp(files: CertificateFiles) -> _Stamp:
+    return _file_stamp(files.certificate), _file_stamp(files.key)
+
+
+def _file_stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

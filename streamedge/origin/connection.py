@@ -1,0 +1,323 @@
+"""One HTTP/1.1 connection to an origin, as a client sees it.
+
+Owns the bytes of one connection: h11 parses and frames them, this holds what has come until it is
+asked for, stops reading while too much waits, and says when more may be written. A body of known
+length goes past h11, which would copy every byte of it four times. Knows neither time nor other
+connections, never opens itself, and never asks twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections import deque
+from collections.abc import Iterable
+from typing import cast
+
+import h11
+
+HEAD_MAX_BYTES = 64 << 10  # a header section or a trailer section, as h11 counts it
+INTERIM_MAX = 64  # interim responses before one final: more are no way to answer
+UNREAD_MAX_BYTES = 512 << 10  # reading from the socket stops here
+JOINED_MAX_BYTES = 64 << 10  # smaller pieces are handed out together
+CLOSE_S = 5.0  # how long what was written to an upgraded connection may take to leave
+
+FieldList = list[tuple[str, str]]
+
+
+class ConnectionLostError(Exception):
+    """The connection ended, by either side, before what was waited for had come."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection, for one request at a time: ``send_head``, ``send_body``…, ``end_body``,
+    meanwhile ``head`` until it is final, then ``read`` to b"".
+
+    At most one task reads and one writes.
+    """
+
+    def __init__(self) -> None:
+        self.trailers: FieldList = []
+        self.is_answered = False  # whether a byte has come since the request began
+        self.size_bytes: int | None = 0  # of the answer's body; None when only its end tells
+        self._http = h11.Connection(h11.CLIENT, HEAD_MAX_BYTES)
+        self._method = b""
+        self._transport: asyncio.Transport | None = None
+        self._heads: deque[h11.InformationalResponse | h11.Response] = deque()
+        self._interim_count = 0
+        self._missing_bytes = 0  # of a body of known length
+        self._unread: deque[bytes | bytearray] = deque()
+        self._unread_bytes = 0
+        self._is_paused = False
+        self._is_switched = False
+        self._is_complete = False
+        self._is_leaving = False
+        self._failure: Exception | None = None
+        self._arrived = asyncio.Event()  # something was received, or the connection ended
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    # --- the request ----------------------------------------------------------------------
+
+    def send_head(self, request: h11.Request) -> None:
+        """Begins a request. Raises h11.LocalProtocolError, ConnectionLostError."""
+        self.trailers = []
+        self.is_answered = False
+        self.size_bytes = 0
+        self._method = request.method
+        self._interim_count = 0
+        self._is_complete = False
+        self._send(request)
+
+    def send_body(self, piece: bytes) -> None:
+        """Sends ``piece`` of the body; ``drain`` before the next one. Raises as ``send_head``,
+        LocalProtocolError for more than the Content-Length that the head named.
+        """
+        self._send(h11.Data(data=piece))
+
+    def end_body(self) -> None:
+        """Ends the request. Raises as ``send_body``."""
+        self._send(h11.EndOfMessage())
+
+    def write(self, data: bytes) -> None:
+        """Sends bytes of the new protocol after a 101. Raises ConnectionLostError."""
+        self._open_transport().write(data)
+
+    async def drain(self) -> None:
+        """Waits until more may be written. Raises ConnectionLostError."""
+        await self._writable.wait()
+        self._open_transport()
+
+    # --- the answer -----------------------------------------------------------------------
+
+    async def head(self) -> h11.InformationalResponse | h11.Response:
+        """The next head, interim or final. Raises ConnectionLostError, h11.RemoteProtocolError."""
+        while not self._heads:
+            await self._arrival()
+        return self._heads.popleft()
+
+    async def read(self) -> bytes:
+        """What has come of the body (after a 101: of anything), at least one byte; b"" at its
+        end. Raises ConnectionLostError when it was cut, h11.RemoteProtocolError.
+        """
+        while not self._unread:
+            if self._is_complete:
+                return b""
+            await self._arrival()
+        return self.take_unread()
+
+    def take_unread(self) -> bytes:
+        """As ``read``, without waiting: b"" when nothing has come."""
+        if self._unread and len(self._unread[0]) > JOINED_MAX_BYTES:
+            piece = bytes(self._unread.popleft())
+        else:
+            piece = b"".join(self._unread)
+            self._unread.clear()
+        self._unread_bytes -= len(piece)
+        if self._is_paused and self._unread_bytes < UNREAD_MAX_BYTES:
+            self._is_paused = False
+            if self._failure is None:
+                self._open_transport().resume_reading()
+        return piece
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer has come to its end, though some of it may wait to be read."""
+        return self._is_complete
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the answer has been read to its end."""
+        return self._is_complete and not self._unread
+
+    # --- between requests -----------------------------------------------------------------
+
+    def recycle(self) -> bool:
+        """Makes ready for another request, forgetting what was not read; whether it can be."""
+        # h11 leaves DONE, or never comes to it, when either side wants the connection closed or
+        # the request was not sent to its end.
+        if self._failure is not None or not self._is_complete or self._is_switched:
+            return False
+        if self._http.our_state is not h11.DONE:
+            return False
+        while self._unread:
+            self.take_unread()
+        self._http = h11.Connection(h11.CLIENT, HEAD_MAX_BYTES)
+        return True
+
+    def is_quiet(self) -> bool:
+        """Whether the peer has neither closed an idle connection nor said anything on it.
+
+        What it says unasked must never be taken for the answer to the next request, so the socket
+        itself is looked at: the event loop may not have come to it yet.
+        """
+        if self._failure is not None or self._transport is None or self._transport.is_closing():
+            return False
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+    def abort(self) -> None:
+        """Drops the connection, unless ``close`` does; whoever waits on it learns so."""
+        self._fail(ConnectionLostError("closed by this side"))
+        if self._transport is not None and not self._is_leaving:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Ends the connection once what was written has left, or after ``CLOSE_S``."""
+        self._fail(ConnectionLostError("closed by this side"))
+        if self._transport is not None and not self._is_leaving:
+            self._is_leaving = True
+            self._transport.close()
+            asyncio.get_running_loop().call_later(CLOSE_S, self._transport.abort)
+
+    # --- asyncio's calls ------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no instances of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.is_answered = True
+        if self._failure is not None:
+            return
+        if self._is_switched:
+            self._hold(data)
+        elif self._is_complete or self._http.our_state is h11.IDLE:
+            # Nobody asked for this: what has come of an answer stands, the connection is done.
+            self.abort()
+        elif self._missing_bytes:
+            self._receive_body(data)
+        else:
+            self._http.receive_data(data)
+            self._parse()
+        self._arrived.set()
+
+    def eof_received(self) -> None:
+        if self._is_switched:
+            self._is_complete = True
+        elif self.size_bytes is None and not self._is_complete and self._failure is None:
+            self._http.receive_data(b"")
+            try:
+                # Only a body without Content-Length and chunks ends this way.
+                self._is_complete = isinstance(self._http.next_event(), h11.EndOfMessage)
+            except h11.RemoteProtocolError as exc:
+                self._lose(exc)
+        self._fail(ConnectionLostError("closed by the peer"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lose(exc)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # --- inside ---------------------------------------------------------------------------
+
+    def _send(self, event: h11.Request | h11.Data | h11.EndOfMessage) -> None:
+        transport = self._open_transport()
+        parts = self._http.send_with_data_passthrough(event)
+        if parts:
+            transport.writelines(parts)
+
+    def _open_transport(self) -> asyncio.Transport:
+        if self._failure is not None:
+            raise ConnectionLostError("the connection has ended") from self._failure
+        assert self._transport is not None, "used before it was made"
+        return self._transport
+
+    async def _arrival(self) -> None:
+        """Waits for anything to be received. Raises what ended the connection."""
+        if isinstance(self._failure, h11.RemoteProtocolError):
+            raise h11.RemoteProtocolError(str(self._failure)) from self._failure
+        self._open_transport()
+        self._arrived.clear()
+        await self._arrived.wait()
+
+    def _parse(self) -> None:
+        """Takes out of what has been received all that is not a body of known length."""
+        try:
+            while not (self._is_complete or self._missing_bytes or self._is_switched):
+                event = self._http.next_event()
+                if isinstance(event, h11.Data):
+                    self._hold(event.data)
+                elif isinstance(event, h11.EndOfMessage):
+                    self.trailers = decode_fields(event.headers.raw_items())
+                    self._end_body(has_more=bool(self._http.trailing_data[0]))
+                elif isinstance(event, (h11.Response, h11.InformationalResponse)):
+                    self._receive_head(event)
+                else:
+                    break
+        except h11.RemoteProtocolError as exc:
+            self._fail(exc)
+            self.abort()
+
+    def _receive_head(self, head: h11.Response | h11.InformationalResponse) -> None:
+        # h11 bounds only a head that comes in several reads.
+        if sum(len(name) + len(value) for name, value in head.headers) > HEAD_MAX_BYTES:
+            raise h11.RemoteProtocolError("the header section is too long")
+        is_interim = isinstance(head, h11.InformationalResponse)
+        if is_interim:
+            self._interim_count += 1
+            if self._interim_count > INTERIM_MAX:
+                raise h11.RemoteProtocolError("too many interim responses")
+        self._heads.append(head)
+        if head.status_code == 101:
+            self._is_switched = True
+            self._hold(self._http.trailing_data[0])
+        elif not is_interim:
+            self.size_bytes = body_size(self._method, head)
+            if self.size_bytes is not None:
+                self._missing_bytes = self.size_bytes
+                self._receive_body(self._http.trailing_data[0])
+
+    def _receive_body(self, data: bytes) -> None:
+        """Takes what has come of a body of known length."""
+        self._hold(data[: self._missing_bytes])
+        has_more = len(data) > self._missing_bytes
+        self._missing_bytes -= min(len(data), self._missing_bytes)
+        if not self._missing_bytes:
+            self._end_body(has_more)
+
+    def _end_body(self, has_more: bool) -> None:
+        self._is_complete = True
+        if has_more:
+            self.abort()  # as for anything that nobody asked for
+
+    def _hold(self, piece: bytes | bytearray) -> None:
+        if not piece:
+            return
+        self._unread.append(piece)
+        self._unread_bytes += len(piece)
+        if self._unread_bytes >= UNREAD_MAX_BYTES and not self._is_paused:
+            self._is_paused = True
+            self._open_transport().pause_reading()
+
+    def _lose(self, exc: Exception | None) -> None:
+        lost = ConnectionLostError("lost")
+        lost.__cause__ = exc
+        self._fail(lost)
+
+    def _fail(self, failure: Exception) -> None:
+        """Keeps the first reason why nothing more will come, and wakes whoever waits."""
+        if self._failure is None:
+            self._failure = failure
+        self._arrived.set()
+        self._writable.set()
+
+
+def body_size(method: bytes, head: h11.Response | h11.InformationalResponse) -> int | None:
+    """Size of the body that follows ``head`` (RFC 9112 §6.3); None when only its end tells."""
+    if method == b"HEAD" or head.status_code in (101, 204, 304):
+        return 0
+    framing = dict(head.headers)
+    if b"transfer-encoding" in framing or b"content-length" not in framing:
+        return None
+    return int(framing[b"content-length"])
+
+
+def decode_fields(fields: Iterable[tuple[bytes, bytes]]) -> FieldList:
+    """Fields as text: each byte one character (RFC 9110 §5.5 gives them no other meaning)."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]

@@ -1,0 +1,203 @@
+"""Objects as requests, and requests as objects: two adapters between an origin's two faces.
+
+Owns the translation alone. What an answer means is ``answers``'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from email.utils import formatdate
+
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.origin import (
+    Duplex,
+    Fields,
+    Origin,
+    OriginHead,
+    OriginRead,
+    OriginRequest,
+    OriginResponse,
+    Upstream,
+    Version,
+)
+from streamedge.origin.answers import (
+    Ask,
+    fold_fields,
+    read_answer,
+    request_fields,
+)
+from streamedge.spans import Span
+
+_STATUSES = {
+    OriginFailure.NOT_FOUND: 404,
+    OriginFailure.FORBIDDEN: 403,
+    OriginFailure.RANGE_OUTSIDE: 416,
+}
+
+
+class RequestedObject:
+    """The object that one request brings, as an ``Origin``; its name is the request's."""
+
+    def __init__(self, label: str, upstream: Upstream, request: OriginRequest) -> None:
+        self._label = label
+        self._upstream = upstream
+        self._request = request
+
+    async def head(self, name: str) -> OriginHead:
+        ask = Ask(self._subject(name), name, method="HEAD")
+        response = await self._send(ask)
+        try:
+            opening = read_answer(ask, response.status, fold_fields(response.fields))
+        finally:
+            response.close()
+        assert opening is not None, "only If-None-Match is answered with None"
+        return opening.head
+
+    async def read(
+        self,
+        name: str,
+        span: Span | None = None,
+        *,
+        if_match: Version | None = None,
+        if_none_match: Version | None = None,
+    ) -> OriginRead | None:
+        ask = Ask(
+            self._subject(name), name, span=span, if_match=if_match, if_none_match=if_none_match
+        )
+        response = await self._send(ask)
+        try:
+            opening = read_answer(ask, response.status, fold_fields(response.fields))
+        except BaseException:
+            response.close()
+            raise
+        if opening is None:
+            response.close()
+            return None
+        return ResponseRead(opening.head, opening.span, response)
+
+    async def close(self) -> None:
+        """The connections are the upstream's."""
+
+    async def _send(self, ask: Ask) -> OriginResponse:
+        own = request_fields(ask)
+        spoken = {name.lower() for name in own}
+        kept = [field for field in self._request.fields if field[0].lower() not in spoken]
+        request = replace(self._request, method=ask.method, fields=(*kept, *own.items()))
+        return await self._upstream.send(request)
+
+    def _subject(self, name: str) -> str:
+        return f"{self._label} {name!a}"
+
+
+class ResponseRead:
+    """An OriginRead over the answer to a request."""
+
+    def __init__(self, head: OriginHead, span: Span, response: OriginResponse) -> None:
+        self.head = head
+        self.span = span
+        self._response = response
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        return self._response.body()
+
+    async def close(self) -> None:
+        self._response.close()
+
+
+class ObjectUpstream:
+    """An origin of objects that answers GET and HEAD as an HTTP server would."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+
+    async def send(self, request: OriginRequest) -> OriginResponse:
+        fields = fold_fields(request.fields)
+        span = _single_span(fields.get("range", ""))
+        try:
+            if request.method == "HEAD":
+                return _answer(fields, await self._origin.head(request.name), None)
+            if request.method != "GET":
+                return _error(405)
+            read = await self._origin.read(request.name, span)
+        except OriginError as exc:
+            status = _STATUSES.get(exc.failure)
+            if status is None:
+                raise
+            return _error(status)
+        assert read is not None, "only if_none_match is answered with None"
+        answer = _answer(fields, read.head, read)
+        if answer.status == 304:
+            await read.close()
+        return answer
+
+
+def _answer(
+    fields: Mapping[str, str], head: OriginHead, read: OriginRead | None
+) -> _ObjectResponse:
+    known = fields.get("if-none-match", "")
+    if known and known.removeprefix("W/") == head.version.etag.removeprefix("W/"):
+        return _ObjectResponse(304, head, None)
+    return _ObjectResponse(206 if read is not None and "range" in fields else 200, head, read)
+
+
+class _ObjectResponse:
+    """An OriginResponse made of an object's head and read."""
+
+    def __init__(self, status: int, head: OriginHead | None, read: OriginRead | None) -> None:
+        self.status = status
+        self.trailers: Fields = []
+        self._read = read
+        self._closing: asyncio.Task[None] | None = None
+        self.size_bytes: int | None = 0 if read is None else read.span.size
+        self.fields: Fields = [] if head is None else _fields(head)
+        if read is None and head is not None and status == 200:
+            self.fields.append(("content-length", str(head.version.size_bytes)))
+        if status == 206 and read is not None:
+            whole = read.head.version.size_bytes
+            value = f"bytes {read.span.start}-{read.span.end - 1}/{whole}"
+            self.fields.append(("content-range", value))
+
+    async def body(self) -> AsyncIterator[bytes]:
+        read, self._read = self._read, None
+        if read is None:
+            return
+        try:
+            async for piece in read.pieces():
+                yield piece
+        finally:
+            await read.close()
+
+    def upgrade(self) -> tuple[bytes, Duplex]:
+        raise AssertionError("an object is never answered with 101")
+
+    def close(self) -> None:
+        """Lets go of what was never read; what was closes with the body's iterator."""
+        read, self._read = self._read, None
+        if read is not None:
+            self._closing = asyncio.get_running_loop().create_task(_close(read))
+
+
+async def _close(read: OriginRead) -> None:
+    await read.close()
+
+
+def _error(status: int) -> _ObjectResponse:
+    return _ObjectResponse(status, None, None)
+
+
+def _fields(head: OriginHead) -> Fields:
+    version = head.version
+    fields = [("content-type", head.content_type), *head.headers.items()]
+    if version.etag:
+        fields.append(("etag", version.etag))
+    if version.last_modified_s is not None:
+        fields.append(("last-modified", formatdate(version.last_modified_s, usegmt=True)))
+    return fields
+
+
+def _single_span(value: str) -> Span | None:
+    """The span of a range that the edge itself has asked for."""
+    first, _, last = value.removeprefix("bytes=").partition("-")
+    return Span(int(first), int(last) + 1) if value else None

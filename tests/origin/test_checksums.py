@@ -1,0 +1,111 @@
+"""Checksums: published check values, any cutting, and what does not match."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zlib
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamedge.origin.checksums import CHECKSUM_FIELDS, Verifier, WideCrc, crc32c, crc64nvme
+from streamedge.origin.writing import WriteRefusedError
+
+NINE = b"123456789"
+
+# Check values: RFC 3720 appendix B.4 and the catalogue of parametrised CRC algorithms.
+CHECKS = [
+    (crc32c, NINE, "e3069283"),
+    (crc32c, bytes(32), "8a9136aa"),
+    (crc32c, b"\xff" * 32, "62a8ab43"),
+    (crc32c, bytes(range(32)), "46dd794e"),
+    (crc64nvme, NINE, "ae8b14860a799888"),
+]
+
+SUMS = {
+    "content-md5": "JfnnlDI7RTiF9RgfG2JNCw==",
+    "x-amz-checksum-crc32": base64.b64encode(zlib.crc32(NINE).to_bytes(4, "big")).decode(),
+    "x-amz-checksum-crc32c": base64.b64encode(bytes.fromhex("e3069283")).decode(),
+    "x-amz-checksum-crc64nvme": base64.b64encode(bytes.fromhex("ae8b14860a799888")).decode(),
+    "x-amz-checksum-sha1": base64.b64encode(hashlib.sha1(NINE).digest()).decode(),
+    "x-amz-checksum-sha256": base64.b64encode(hashlib.sha256(NINE).digest()).decode(),
+}
+
+
+def wide(crc: Callable[[], WideCrc], *pieces: bytes) -> bytes:
+    running = crc()
+    for piece in pieces:
+        running.update(piece)
+    return running.digest()
+
+
+@pytest.mark.parametrize(("crc", "data", "check"), CHECKS)
+def test_check_values(crc: Callable[[], WideCrc], data: bytes, check: str) -> None:
+    assert wide(crc, data).hex() == check
+    assert wide(crc, *(bytes([byte]) for byte in data)).hex() == check
+
+
+def test_long_data_runs_side_by_side_to_the_same_value() -> None:
+    """The same polynomial arithmetic in zlib's CRC is the oracle for lanes and joins."""
+    data = bytes(range(251)) * 2200  # two wide blocks, then narrow ones, then single bytes
+    joined = WideCrc(32, 0xEDB88320)
+    joined.update(data[:100_001])
+    joined.update(data[100_001:])
+    assert joined.digest() == zlib.crc32(data).to_bytes(4, "big")
+
+
+@settings(max_examples=25)
+@given(st.binary(max_size=5000), st.integers(0, 5000))
+def test_cuts_do_not_matter(data: bytes, at: int) -> None:
+    assert wide(crc64nvme, data[:at], data[at:]) == wide(crc64nvme, data)
+
+
+def test_all_fields_have_a_vector() -> None:
+    assert SUMS.keys() == CHECKSUM_FIELDS
+
+
+@pytest.mark.parametrize("name", sorted(SUMS))
+def test_right_and_wrong_bodies(name: str) -> None:
+    right = Verifier(((name.title(), SUMS[name]),))
+    right.update(NINE[:4])
+    right.update(NINE[4:])
+    right.verify({})
+    wrong = Verifier(((name, SUMS[name]),))
+    wrong.update(NINE[:-1])
+    with pytest.raises(WriteRefusedError, match="400 BadDigest"):
+        wrong.verify({})
+
+
+def test_trailers_are_held_to() -> None:
+    for value, refused in (
+        (SUMS["x-amz-checksum-crc32c"], None),
+        ("AAAAAA==", "BadDigest"),
+        ("A", "InvalidDigest"),
+        (None, "InvalidRequest"),
+    ):
+        verifier = Verifier((), ("x-amz-checksum-crc32c",))
+        verifier.update(NINE)
+        trailers = {} if value is None else {"x-amz-checksum-crc32c": value}
+        if refused is None:
+            verifier.verify(trailers)
+        else:
+            with pytest.raises(WriteRefusedError, match=refused):
+                verifier.verify(trailers)
+
+
+def test_sha256_of_the_payload() -> None:
+    digest = hashlib.sha256(NINE).hexdigest()
+    verifier = Verifier((("x-amz-content-sha256", digest),))
+    verifier.update(b"other")
+    with pytest.raises(WriteRefusedError, match="BadDigest"):
+        verifier.verify({})
+    Verifier((("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),)).verify({})
+
+
+@pytest.mark.parametrize("value", ["", "!", "AAAA", SUMS["x-amz-checksum-sha256"], "é"])
+def test_what_is_no_digest(value: str) -> None:
+    with pytest.raises(WriteRefusedError, match="400 InvalidDigest"):
+        Verifier((("Content-MD5", value),))
