@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from enum import Enum
 
+from streamedge.cache.asset import Asset
 from streamedge.cache.extent import Ready
 from streamedge.cache.freshness import TtlRules
 from streamedge.cache.open_version import Failure, OpenVersion, Waiter
@@ -42,6 +43,15 @@ class Reader:
     @property
     def head(self) -> OriginHead:
         return self._opened.head
+
+    @property
+    def asset(self) -> Asset:
+        """Whose version it is."""
+        return self._opened.asset
+
+    def again(self) -> Reader:
+        """Another reader of the same version."""
+        return Reader(self._opened, self.result)
 
     @property
     def size_bytes(self) -> int:

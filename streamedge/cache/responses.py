@@ -18,58 +18,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from streamedge.cache.asking import Ask, confirmed, opening, request_for
 from streamedge.cache.asset import Asset, Record, marker, stored_fields
-from streamedge.cache.cache import TICK_S, Cache, first_read
-from streamedge.cache.freshness import initial_age_s
+from streamedge.cache.cache import TICK_S, Cache
 from streamedge.cache.open_version import OpenVersion
 from streamedge.cache.plan import backoff_s
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.reuse import Reuse, decide_absent, decide_reuse, may_serve_on_error
-from streamedge.cache.storing import is_storable, storable_fields
-from streamedge.cache.validation import conditional_fields, is_selected, updated_fields
+from streamedge.cache.storing import is_storable
+from streamedge.cache.validation import is_selected
 from streamedge.cache.vary import parse_vary, variant_key
 from streamedge.errors import OriginError
 from streamedge.origin import (
-    UNKNOWN_BYTES,
-    OriginHead,
     OriginRead,
     OriginRequest,
     OriginResponse,
     Upstream,
-    Version,
 )
-from streamedge.origin.answers import fold_fields, kept_fields, parse_http_date, partial_span
-from streamedge.origin.objects import ResponseRead
-from streamedge.spans import Span
+from streamedge.origin.answers import fold_fields
 
 PASSING_S = 60.0  # for how long the requests of a key that could not be stored are not gathered
 PASSING_KEYS_MAX = 8192
 VARYING_KEYS_MAX = 65_536
-WHOLE = Span(0, UNKNOWN_BYTES)
-SOLID_AFTER_S = (
-    60  # a date this much older than the answer tells versions apart (RFC 9110 §8.8.2.2)
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A viewer's GET or HEAD as the cache sees it.
-
-    ``asset`` is keyed by the cache policy; ``primary_key`` by the URL alone. ``request`` is what
-    the origin is asked when nothing is known, ``fields`` are the viewer's own, names in lower
-    case. ``is_object``: the origin has objects alone, so that HEAD tells what GET would bring.
-    ``want`` is what will be read first (empty: nothing, WHOLE: all). ``heeds_viewer``:
-    whether Cache-Control of the request counts.
-    """
-
-    asset: Asset
-    primary_key: str
-    upstream: Upstream
-    request: OriginRequest
-    fields: Mapping[str, str]
-    want: Span
-    heeds_viewer: bool = False
-    is_object: bool = False
 
 
 @dataclass(slots=True)
@@ -84,7 +54,6 @@ class Handling:
     detail: str = ""
 
 
-_ASKED_FOR_ONE = ("if-none-match", "if-modified-since")
 _USABLE = frozenset({Reuse.FRESH, Reuse.STALE, Reuse.STALE_WHILE_REVALIDATE})
 
 
@@ -300,7 +269,7 @@ class ResponseCache:
             store.unlock_asset(asset.key)
 
     async def _ask(self, asking: _Asking, ask: Ask, asset: Asset, record: Record | None) -> None:
-        request = _request(ask, record)
+        request = request_for(ask, record)
         asked_s = time.time()
         try:
             response = await self._send(ask.upstream, request)
@@ -309,7 +278,7 @@ class ResponseCache:
                 request = replace(request, method="HEAD", fields=())
                 response = await self._send(ask.upstream, request)
         except OriginError as exc:
-            if record is None or not self._may_serve_stale(ask, asset, record, 504):
+            if record is None or not self._may_serve_stale(ask, asset, record):
                 raise
             asking.handling.detail = exc.failure.value
             self._bring(asking, self._open(asset, record), unchanged=True)
@@ -348,15 +317,11 @@ class ResponseCache:
         now_s = time.time()
         if status == 304 and record is not None and is_selected(stored_fields(record.head), fields):
             response.close()
-            opened = self._open(asset, _updated(record, fields, asked_s, now_s))
+            opened = self._open(asset, confirmed(record, fields, asked_s, now_s))
             self._cache.remember(opened.record)
             self._bring(asking, opened, unchanged=True)
             return
-        if (
-            status >= 500
-            and record is not None
-            and self._may_serve_stale(ask, asset, record, status)
-        ):
+        if status >= 500 and record is not None and self._may_serve_stale(ask, asset, record):
             response.close()
             self._bring(asking, self._open(asset, record), unchanged=True)
             return
@@ -369,7 +334,7 @@ class ResponseCache:
             heeds_viewer=ask.heeds_viewer,
         )
         if storable:
-            opened_read = _opening(asset, request, response, fields, asked_s, now_s)
+            opened_read = opening(asset, request, response, fields, asked_s, now_s)
             if opened_read is not None:
                 self._bring(asking, self._store(ask, asset, *opened_read))
                 asking.handling.stored = True
@@ -406,9 +371,9 @@ class ResponseCache:
         asking.unchanged = unchanged
         opened.enter(asking)
 
-    def _may_serve_stale(self, ask: Ask, asset: Asset, record: Record, status: int) -> bool:
+    def _may_serve_stale(self, ask: Ask, asset: Asset, record: Record) -> bool:
         return may_serve_on_error(
-            status,
+            record.head.status,
             stored_fields(record.head),
             asset.rules,
             response_s=record.validated_s,
@@ -425,91 +390,3 @@ class ResponseCache:
         if len(self._passing) >= PASSING_KEYS_MAX:
             self._passing.clear()
         self._passing[key] = now_s + PASSING_S
-
-
-def _request(ask: Ask, record: Record | None) -> OriginRequest:
-    """What to ask: for a validation what §4.3.1 says, for a range its whole chunks.
-
-    Of an object always a range, so that a slow reader of a long one fetches it piece by piece.
-    """
-    fields = list(ask.request.fields)
-    method = ask.request.method
-    if record is not None:
-        fields += conditional_fields(stored_fields(record.head)).items()
-    elif not ask.is_object:  # the viewer's 304 is cheaper than a body that nobody wants
-        fields += [(name, ask.fields[name]) for name in _ASKED_FOR_ONE if name in ask.fields]
-    if ask.is_object and not ask.want.size:
-        method = "HEAD"
-    elif method == "GET" and (ask.is_object or (record is None and ask.want != WHOLE)):
-        span = first_read(ask.want)
-        if ask.want.size:
-            fields.append(("range", f"bytes={span.start}-{span.end - 1}"))
-    return replace(ask.request, method=method, fields=tuple(fields))
-
-
-def _updated(record: Record, fields: Mapping[str, str], asked_s: float, now_s: float) -> Record:
-    """A record after its answer was confirmed (§3.2, §4.3.4)."""
-    headers = kept_fields(updated_fields(stored_fields(record.head), fields))
-    return replace(
-        record,
-        head=replace(record.head, headers=headers),
-        validated_s=asked_s,
-        initial_age_s=_age_when_asked_s(fields, asked_s, now_s),
-    )
-
-
-def _age_when_asked_s(fields: Mapping[str, str], asked_s: float, now_s: float) -> float:
-    """§4.2.3, counted from the asking: what was asked before a write must be older than it."""
-    return max(0.0, initial_age_s(fields, asked_s, now_s) - (now_s - asked_s))
-
-
-def _opening(
-    asset: Asset,
-    request: OriginRequest,
-    response: OriginResponse,
-    fields: Mapping[str, str],
-    asked_s: float,
-    now_s: float,
-) -> tuple[Record, OriginRead | None] | None:
-    """A record of an answer and the read that brings its body; None: it cannot be kept."""
-    status, size_bytes = response.status, response.size_bytes
-    span = Span(0, UNKNOWN_BYTES if size_bytes is None else size_bytes)
-    whole_bytes = span.end
-    if request.method == "HEAD":
-        whole_bytes, span = int(fields["content-length"]), Span(0, 0)
-    if status == 206:
-        part = partial_span(fields)
-        if part is None or size_bytes != part[0].size:
-            return None
-        span, whole_bytes = part
-    version = _version(fields, whole_bytes, now_s)
-    if status == 206 and version.id:
-        return None
-    head = OriginHead(
-        version,
-        fields.get("content-type", "").strip(),
-        kept_fields(storable_fields(fields)),
-        200 if status == 206 else status,
-    )
-    record = Record(asset.key, head, asked_s, _age_when_asked_s(fields, asked_s, now_s))
-    if not span.size:
-        response.close()
-        return record, None
-    return record, ResponseRead(head, span, response)
-
-
-def _version(fields: Mapping[str, str], size_bytes: int, now_s: float) -> Version:
-    """What tells this answer's bytes from others'."""
-    etag = fields.get("etag", "").strip()
-    modified_s = parse_http_date(fields.get("last-modified", ""))
-    said_s = parse_http_date(fields.get("date", ""))
-    is_solid = etag.startswith('"') or (
-        not etag
-        and modified_s is not None
-        and modified_s + SOLID_AFTER_S <= (now_s if said_s is None else said_s)
-    )
-    if size_bytes < UNKNOWN_BYTES and is_solid:
-        return Version(etag, size_bytes, modified_s)
-    return Version(
-        etag, size_bytes, modified_s, f"{random.getrandbits(128):032x}", size_bytes < UNKNOWN_BYTES
-    )

@@ -173,6 +173,12 @@ def streamed_head(
     return _assemble(status, framing + closing_lines(fields, age_s, delivery))
 
 
+def bare_head(status: int, fields: Iterable[Field]) -> bytes:
+    """A head of these fields alone: an interim answer's, or that of no request at all."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    return _assemble(status, f"{lines}\r\n")
+
+
 def object_lines(head: OriginHead, age_s: float, delivery: Delivery) -> str:
     """The header lines of a stored answer, but for those of its length; the empty one included."""
     return closing_lines(stored_answer_fields(head), age_s, delivery)

@@ -15,8 +15,10 @@ from starlette.routing import Route as Path
 from starlette.types import Receive, Scope, Send
 
 from streamedge.delivery.web.protocol import EXTENSION
-from streamedge.delivery.web.routes import Route, WebRequest, wants_upgrade
-from streamedge.delivery.web.site import Opened, Site, Upgraded
+from streamedge.delivery.web.replies import Opened
+from streamedge.delivery.web.requests import WebRequest
+from streamedge.delivery.web.routes import Route, wants_upgrade
+from streamedge.delivery.web.site import Site, Upgraded
 from streamedge.delivery.web.tunnel import tunnel
 
 

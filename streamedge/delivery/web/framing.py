@@ -5,7 +5,7 @@ Owns the chunked coding towards viewers. The bytes of a cache file stand in it a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from streamedge.cache.reader import Reader
 from streamedge.origin import Fields, OriginResponse
@@ -27,7 +27,7 @@ def framing_of(size_bytes: int | None, http_version: str) -> str:
 
 async def framed(
     pieces: AsyncIterator[Piece], framing: str, trailers: Callable[[], Fields] = list
-) -> AsyncIterator[Parts]:
+) -> AsyncGenerator[Parts, None]:
     """The pieces of a body as they go out under ``framing``."""
     async for piece in pieces:
         if framing == CHUNKED:

@@ -12,10 +12,12 @@ gives the same answer, byte for byte.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import NamedTuple
 
 from streamedge.cache.cache import Cache
 from streamedge.cache.extent import Ready
+from streamedge.cache.freshness import IMMUTABLE
 from streamedge.cache.open_version import OpenVersion
 from streamedge.cache.reader import CacheResult
 from streamedge.cache.responses import Handling, ResponseCache
@@ -24,14 +26,17 @@ from streamedge.delivery.web.access_log import quoted, target_fields
 from streamedge.delivery.web.answer import Delivery, object_lines
 from streamedge.delivery.web.behaviors import ViewerProtocol
 from streamedge.delivery.web.cache_status import cache_status
+from streamedge.delivery.web.compressor import encoded_key
+from streamedge.delivery.web.encodings import encoded_head, is_compressible, negotiate, with_vary
+from streamedge.delivery.web.requests import WebRequest
 from streamedge.delivery.web.routes import (
     Route,
     Unroutable,
     WebDistribution,
-    WebRequest,
     asset_key,
     route,
 )
+from streamedge.origin import OriginHead
 
 TARGETS_MAX = 8192  # remembered
 SPELLINGS_MAX = 4096  # remembered
@@ -62,7 +67,9 @@ class Target:
     __slots__ = (
         "changes",
         "closing",
+        "compress",
         "distribution",
+        "encoding",
         "key",
         "logged",
         "opened",
@@ -80,6 +87,8 @@ class Target:
         self.rules = found.rule.rules
         self.origin_field = request.headers.get("origin")
         self.secure = request.secure
+        self.compress = found.rule.behavior.compress
+        self.encoding = negotiate(request.headers.get("accept-encoding")) if self.compress else None
         self.key = key
         self.logged = logged
         self.changes = -1
@@ -126,7 +135,7 @@ class Lane:
         self._distributions = distributions
         self._secure = secure
         self._changes = cache.store.changes
-        self._targets: dict[tuple[str, str, str | None], Target] = {}
+        self._targets: dict[tuple[str, str, str | None, str | None], Target] = {}
         self._whole: dict[bytes, Asked] = {}  # by spelling: without a range
         self._ranged: dict[bytes, Asked] = {}  # and with one
 
@@ -205,11 +214,15 @@ class Lane:
         opened = self._cache.peek(target.key, target.rules, now_s)
         if opened is not None and (opened.head.status != 200 or not opened.version.has_ended):
             opened = None
-        target.opened = opened
-        if opened is not None:
+        if opened is None:
+            target.opened = None
+            return None
+        head, sent = self._form(target, opened, now_s)
+        target.opened = sent
+        if sent is not None:
             target.second = int(now_s)
             target.changes = changes
-            target.size_bytes = opened.version.size_bytes
+            target.size_bytes = sent.version.size_bytes
             age_s = opened.record.age_s(now_s)
             ttl_s = opened.lifetime_s(target.rules) - age_s
             delivery = Delivery(
@@ -222,8 +235,23 @@ class Lane:
                 target.secure,
                 target.origin_field,
             )
-            target.closing = object_lines(opened.head, age_s, delivery).encode("latin-1", "replace")
-        return opened
+            target.closing = object_lines(head, age_s, delivery).encode("latin-1", "replace")
+        return sent
+
+    def _form(
+        self, target: Target, opened: OpenVersion, now_s: float
+    ) -> tuple[OriginHead, OpenVersion | None]:
+        """The form in which this viewer gets it: the head, and the version if it is open here."""
+        head = opened.head
+        if not target.compress or not is_compressible(head):
+            return head, opened
+        if target.encoding is None:
+            return replace(head, headers=with_vary(head.headers)), opened
+        key = encoded_key(opened.asset.key, opened.version, target.encoding)
+        encoded = self._cache.peek(key, IMMUTABLE, now_s)
+        if encoded is None:
+            return head, None
+        return encoded_head(head, target.encoding, encoded.version.size_bytes), encoded
 
     def _target(self, host: bytes, url: bytes, fields: dict[bytes, bytes]) -> Target | None:
         path, _, query = url.partition(b"?")
@@ -245,7 +273,8 @@ class Lane:
             return None
         policy = found.rule.behavior.cache
         key = self._responses.variant(asset_key(found, policy, request), named)
-        known = key, found.distribution.id, named.get("origin")
+        coding = named.get("accept-encoding") if found.rule.behavior.compress else None
+        known = key, found.distribution.id, named.get("origin"), coding
         target = self._targets.get(known)
         if target is None:
             if len(self._targets) >= TARGETS_MAX:
@@ -262,8 +291,7 @@ class Lane:
             return False
         if (policy.viewer_directives or policy.strict) and _DIRECTIVES & request.headers.keys():
             return False
-        compressed = behavior.compress and "accept-encoding" in request.headers
-        return not compressed and "cdn-loop" not in request.headers
+        return "cdn-loop" not in request.headers
 
 
 _HIT = Handling(hit=True)

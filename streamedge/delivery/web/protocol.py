@@ -24,66 +24,28 @@ from uvicorn.server import ServerState
 
 from streamedge.cache.open_version import Failure
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.delivery.distributions import host_name
 from streamedge.delivery.outlet import Outlet
 from streamedge.delivery.tls import TlsConnection
-from streamedge.delivery.web.answer import Answer, phrase_of
+from streamedge.delivery.web.answer import Answer, bare_head
 from streamedge.delivery.web.framing import Parts
 from streamedge.delivery.web.lane import Asked, Wanted, range_field
-from streamedge.delivery.web.routes import WebRequest
-from streamedge.delivery.web.site import Opened, Site
+from streamedge.delivery.web.replies import Opened
+from streamedge.delivery.web.requests import (
+    HOST_BYTES_MAX,
+    WebRequest,
+    size_bytes,
+    web_request,
+)
+from streamedge.delivery.web.sending import ANSWERED, LaneCycle, Sending
+from streamedge.delivery.web.site import Site
 from streamedge.delivery.web.viewer_duplex import ViewerDuplex
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.origin import Fields
 from streamedge.spans import Span
 
 HEADER_BYTES_MAX = 20_480  # CloudFront's limit on a request without its body
-HOST_BYTES_MAX = 261  # a name of 255 bytes (RFC 1035 §2.3.4), and a port
 EXTENSION = "streamedge.answer"
 TARGET = "streamedge.target"  # the request's target as it was sent
-
-
-class _LaneCycle:
-    """What the parser's callbacks need of a request that never reaches the application."""
-
-    __slots__ = ("disconnected", "keep_alive", "more_body", "on_response", "response_complete")
-
-    def __init__(self, on_response: Callable[[], None], *, response_complete: bool = False) -> None:
-        self.keep_alive = True
-        self.on_response = on_response
-        self.response_complete = response_complete
-        self.disconnected = False
-        self.more_body = True
-
-    @property
-    def message_event(self) -> _LaneCycle:
-        return self
-
-    def set(self) -> None:
-        """Nobody waits for the rest of a request without a body."""
-
-
-class _Sending:
-    """An answer on its way out."""
-
-    __slots__ = ("begun_bytes", "cycle", "done", "is_stream", "opened", "request")
-
-    def __init__(
-        self,
-        cycle: _LaneCycle | RequestResponseCycle,
-        request: WebRequest,
-        opened: Opened,
-        begun_bytes: int,
-        done: asyncio.Future[None] | None,
-        *,
-        is_stream: bool = False,
-    ) -> None:
-        self.cycle = cycle
-        self.request = request
-        self.opened = opened
-        self.begun_bytes = begun_bytes
-        self.done = done  # once it is out; of a stream, once what was pushed so far is
-        self.is_stream = is_stream
 
 
 class EdgeProtocol(HttpToolsProtocol):
@@ -103,7 +65,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._connections_max = connections_max
         self._left = left
         self._outlet: Outlet = None  # type: ignore[assignment]  # from connection_made on
-        self._sending: _Sending | None = None
+        self._sending: Sending | None = None
         self._between = True  # the parser is between two requests
         self._begun = 0  # requests that the present packet holds the beginning of
         self._asked: Asked | None = None  # by the present packet's request, and answered
@@ -154,7 +116,7 @@ class EdgeProtocol(HttpToolsProtocol):
             # Whether it is upgraded, the origin will say; until then nothing may follow.
             if any(name in _BODY_FIELDS for name, _value in self.headers):
                 self._refuse(HTTPStatus.BAD_REQUEST)
-            elif self.cycle is not _ANSWERED:
+            elif self.cycle is not ANSWERED:
                 self.flow.pause_reading()
         except httptools.HttpParserError as exc:
             # What a callback raised is the peer's fault only if it is about what the peer sent.
@@ -181,7 +143,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if (
             self._header_bytes > HEADER_BYTES_MAX
-            and _size_bytes(self.url, self.headers) > HEADER_BYTES_MAX
+            and size_bytes(self.url, self.headers) > HEADER_BYTES_MAX
         ):
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         self._header_bytes = 0
@@ -226,7 +188,7 @@ class EdgeProtocol(HttpToolsProtocol):
         status, head, ready, start, end, opened = hit
         sent = self._outlet.send_at_once(head, ready)
         if sent == len(head) + end - start and self._outlet.idle:
-            self.cycle = _ANSWERED
+            self.cycle = ANSWERED
             self.quiet_since_s = self.loop.time()
             self._site.lane_finished(asked, wanted, status, self._client, now_s, sent)
         else:
@@ -244,8 +206,8 @@ class EdgeProtocol(HttpToolsProtocol):
         if wanted is not None:
             fields.append((b"range", range_field(wanted)))
         request = self._request("GET", asked.url, fields, keep_alive=True)
-        self.cycle = _LaneCycle(self.on_response_complete)  # type: ignore[assignment]
-        self._sending = _Sending(self.cycle, request, opened, self._outlet.sent_bytes - sent, None)
+        self.cycle = LaneCycle(self.on_response_complete)  # type: ignore[assignment]
+        self._sending = Sending(self.cycle, request, opened, self._outlet.sent_bytes - sent, None)
         past_head = max(0, sent - len(answer.head))
         rest = Span(answer.span.start + past_head, answer.span.end)
         self._outlet.push(answer.head[sent:], (reader, rest))
@@ -266,7 +228,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._between = True
         self._header_bytes = 0
-        if self.cycle is not _ANSWERED:
+        if self.cycle is not ANSWERED:
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -364,7 +326,7 @@ class EdgeProtocol(HttpToolsProtocol):
         """
         if not await self._comes_to_answer(cycle, request, opened):
             return
-        sending = _Sending(cycle, request, opened, self._outlet.sent_bytes, None, is_stream=True)
+        sending = Sending(cycle, request, opened, self._outlet.sent_bytes, None, is_stream=True)
         self._sending = sending
         self._outlet.push(opened.answer.head)
         try:
@@ -388,9 +350,7 @@ class EdgeProtocol(HttpToolsProtocol):
         """Passes a 1xx answer on, if nothing of the final one is out yet (RFC 9110 §15.2)."""
         if self._sending is not None or self.transport.is_closing():
             return
-        lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
-        head = f"HTTP/1.1 {status} {phrase_of(status)}\r\n{lines}\r\n"
-        self.transport.write(head.encode("latin-1", "replace"))
+        self.transport.write(bare_head(status, fields))
 
     def _open_tunnel(self, fields: Fields) -> ViewerDuplex:
         """Says 101; from now on what the viewer sends goes through the tunnel."""
@@ -401,12 +361,12 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _send(
         self,
-        cycle: _LaneCycle | RequestResponseCycle,
+        cycle: LaneCycle | RequestResponseCycle,
         request: WebRequest,
         opened: Opened,
         done: asyncio.Future[None] | None,
     ) -> None:
-        self._sending = _Sending(cycle, request, opened, self._outlet.sent_bytes, done)
+        self._sending = Sending(cycle, request, opened, self._outlet.sent_bytes, done)
         answer = opened.answer
         if opened.reader is not None and answer.span is not None:
             self._outlet.push(answer.head, (opened.reader, answer.span))
@@ -454,34 +414,15 @@ class EdgeProtocol(HttpToolsProtocol):
         return self.parser.get_http_version() != "1.0" and bool(self.parser.should_keep_alive())
 
     def _request(self, method: str, target: bytes, fields: Any, keep_alive: bool) -> WebRequest:
-        """The parts of a request; its host is "" when missing, doubled or contradicted."""
-        headers: dict[str, str] = {}
-        for name, value in fields:
-            spelled = name.decode("latin-1")
-            if spelled in headers:
-                headers[spelled] += ", " + value.decode("latin-1")
-            else:
-                headers[spelled] = value.decode("latin-1")
-        named = [value.decode("latin-1") for name, value in fields if name == b"host"]
-        host = named[0] if len(named) == 1 and len(named[0]) <= HOST_BYTES_MAX else ""
-        if not target.startswith(b"/"):  # absolute-form (RFC 9112 §3.2.2), or "*"
-            parsed = httptools.parse_url(target)
-            target = parsed.path or b"/"
-            if parsed.host and host_name(parsed.host.decode("latin-1")) != host_name(host):
-                host = ""
-        path, _, query = target.partition(b"?")
-        return WebRequest(
+        return web_request(
             method,
-            host,
-            path,
-            headers,
-            self._client,
-            keep_alive,
-            self.loop.time(),
-            query.decode("latin-1"),
-            tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields),
-            self.secure,
-            self.parser.get_http_version(),
+            target,
+            fields,
+            client=self._client,
+            keep_alive=keep_alive,
+            begun_s=self.loop.time(),
+            secure=self.secure,
+            http_version=self.parser.get_http_version(),
         )
 
     def _refuse(self, status: HTTPStatus) -> None:
@@ -495,10 +436,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def _send_refusal(self, status: HTTPStatus) -> None:
         if self.transport.is_closing():
             return
-        self.transport.write(
-            f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-            "content-length: 0\r\nconnection: close\r\n\r\n".encode()
-        )
+        self.transport.write(bare_head(status, [("content-length", "0"), ("connection", "close")]))
         # Closed now, what the peer still sends would make the kernel reset the connection, and
         # take back what the peer has not read yet (RFC 9112 §9.6). The sweep ends it.
         self.transport.write_eof()
@@ -507,17 +445,9 @@ class EdgeProtocol(HttpToolsProtocol):
         self._site.refused_connection(self._client, status)
 
 
-# Stands for every request that the lane has answered from within its own callback.
-_ANSWERED: Any = _LaneCycle(lambda: None, response_complete=True)
-
 _BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
 _PEER_FAULTS = (httptools.HttpParserError, UnicodeDecodeError)
 
 
 class _RefusedError(Exception):
     """Stops the parser: the connection's refusal is on its way, or waits for its turn."""
-
-
-def _size_bytes(target: bytes, fields: list[tuple[bytes, bytes]]) -> int:
-    """What a request's target and fields took on the wire, up to white space."""
-    return len(target) + sum(len(name) + len(value) + 4 for name, value in fields)

@@ -5,13 +5,13 @@ Pure. Owns what a URL means here and what the cache and the origin are asked; no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from streamedge.cache.asking import Ask
 from streamedge.cache.asset import Asset
 from streamedge.cache.freshness import TtlRules
-from streamedge.cache.responses import Ask
 from streamedge.config.selection import NONE
 from streamedge.delivery.distributions import HostTable, OriginBinding, host_name
 from streamedge.delivery.names import object_name
@@ -26,36 +26,10 @@ from streamedge.delivery.web.behaviors import (
     forwarded_for,
     forwarded_query,
 )
-from streamedge.delivery.web.response_policy import Field
+from streamedge.delivery.web.requests import WebRequest, connection_options
 from streamedge.origin import Fields, OriginRequest
 from streamedge.origin.objects import RequestedObject
 from streamedge.spans import Span
-
-
-@dataclass(frozen=True, slots=True)
-class WebRequest:
-    """A request's parts; ``headers`` in lower case, ``path`` as it was sent, without query.
-
-    ``host`` is "" when the request does not say, or not without doubt, which host it means.
-    ``fields`` are its header fields as they were sent.
-    """
-
-    method: str
-    host: str
-    path: bytes
-    headers: dict[str, str]
-    client: str
-    keep_alive: bool
-    begun_s: float  # by the event loop's clock
-    query: str = ""
-    fields: tuple[Field, ...] = ()
-    secure: bool = False
-    http_version: str = "1.1"
-
-    @property
-    def has_body(self) -> bool:
-        length = self.headers.get("content-length", "0")
-        return "transfer-encoding" in self.headers or length != "0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +49,7 @@ class WebDistribution:
     aliases: tuple[str, ...]
     rules: tuple[Rule, ...]
     root_object: str = ""
-    error_pages: Mapping[int, ErrorPage] | None = None
+    error_pages: Mapping[int, ErrorPage] = field(default_factory=dict)
 
     def rule(self, path: str) -> Rule:
         """What holds for a path, decoded once and without query."""
@@ -121,7 +95,7 @@ def ask(
     request: WebRequest,
     want: Span,
     edge_name: str,
-    interim: Callable[[int, Fields], None],
+    interim: Callable[[int, Fields], None] | None,
 ) -> Ask:
     """What the cache is asked for a GET or HEAD."""
     rule = found.rule
@@ -210,16 +184,6 @@ def is_looping(request: WebRequest, edge_name: str) -> bool:
     own = loop_id(edge_name)
     hops = request.headers.get("cdn-loop", "").split(",")
     return any(hop.split(";")[0].strip() == own for hop in hops)
-
-
-def connection_options(fields: Iterable[Field]) -> frozenset[str]:
-    """The fields that Connection says are for one hop, in lower case (RFC 9110 §7.6.1)."""
-    return frozenset(
-        option.strip().lower()
-        for name, value in fields
-        if name.lower() == "connection"
-        for option in value.split(",")
-    )
 
 
 def loop_id(edge_name: str) -> str:

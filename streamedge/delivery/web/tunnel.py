@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from streamedge.delivery.web.routes import WebRequest
+from streamedge.delivery.web.requests import WebRequest
 from streamedge.delivery.web.site import Upgraded
 from streamedge.origin import Duplex
 

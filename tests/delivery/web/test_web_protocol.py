@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from web_edge import WebEdge, connections, serve_web
 
-from streamedge.delivery.web.protocol import HEADER_BYTES_MAX, HOST_BYTES_MAX
+from streamedge.delivery.web.protocol import HEADER_BYTES_MAX
+from streamedge.delivery.web.requests import HOST_BYTES_MAX
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
 

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,30 +53,48 @@ async def serve_web(
     limits: dict[str, Any] | None = None,
     aliases: tuple[str, ...] = ("*",),
     default_ttl: str = "24h",
+    policy: dict[str, Any] | None = None,
+    rules: dict[str, Any] | None = None,
+    origin_keys: dict[str, Any] | None = None,
+    tables: dict[str, Any] | None = None,
+    beside: WebEdge | None = None,
 ) -> AsyncIterator[WebEdge]:
-    """Serves the distribution EWEB from ``root``, a prepared cache folder."""
-    async with ScriptedOrigin() as origin:
+    """Serves the distribution EWEB from ``root``, a prepared cache folder.
+
+    ``policy`` is its cache policy, without one the built-in one; ``rules`` are more of its keys,
+    ``origin_keys`` of its origin's, ``tables`` more of the config. ``beside``: as another worker
+    of that edge, on the same folder.
+    """
+    async with AsyncExitStack() as stack:
+        if beside is None:
+            origin = await stack.enter_async_context(ScriptedOrigin())
+        else:
+            origin = beside.origin
+        distribution = {
+            "id": "EWEB",
+            "type": "web",
+            "origin": "main",
+            "aliases": aliases,
+            "default_ttl": default_ttl,
+            **({} if policy is None else {"cache_policy": "own"}),
+            **(rules or {}),
+        }
         config = Config.model_validate(
             {
                 "edge": {"name": "test"},
                 "limits": {"origin_retries": 1, **(limits or {})},
-                "origins": {"main": {"type": "http", "url": origin.url}},
-                "distributions": [
-                    {
-                        "id": "EWEB",
-                        "type": "web",
-                        "origin": "main",
-                        "aliases": aliases,
-                        "default_ttl": default_ttl,
-                    }
-                ],
+                "origins": {"main": {"type": "http", "url": origin.url, **(origin_keys or {})}},
+                "cache_policies": {} if policy is None else {"own": policy},
+                "distributions": [distribution],
+                **(tables or {}),
             }
         )
-        log_file = root / "test.log"
+        slot = 0 if beside is None else 1
+        log_file = root / f"test{slot}.log"
         log_file.touch()
         log, counts = open_log(str(log_file), "test"), Counts()
         cache = Cache(
-            Store(root, 0, log),
+            Store(root, slot, log),
             log,
             counts,
             open_extents=config.limits.open_extents,

@@ -1,0 +1,145 @@
+"""What an origin is asked for a request, and what its answer makes of what is stored.
+
+Pure, but for the read that an answer's body becomes. RFC 9111 §4.3.1 and §4.3.4 decide on
+validation; ranges are asked for in whole chunks.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from streamedge.cache.asset import Asset, Record, stored_fields
+from streamedge.cache.cache import first_read
+from streamedge.cache.freshness import initial_age_s
+from streamedge.cache.storing import storable_fields
+from streamedge.cache.validation import conditional_fields, updated_fields
+from streamedge.origin import (
+    UNKNOWN_BYTES,
+    OriginHead,
+    OriginRead,
+    OriginRequest,
+    OriginResponse,
+    Upstream,
+    Version,
+)
+from streamedge.origin.answers import kept_fields, parse_http_date, partial_span
+from streamedge.origin.objects import ResponseRead
+from streamedge.spans import Span
+
+WHOLE = Span(0, UNKNOWN_BYTES)
+SOLID_AFTER_S = (
+    60  # older than its answer, a Last-Modified tells versions apart (RFC 9110 §8.8.2.2)
+)
+
+_ASKED_FOR_ONE = ("if-none-match", "if-modified-since")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A viewer's GET or HEAD as the cache sees it.
+
+    ``asset`` is keyed by the cache policy; ``primary_key`` by the URL alone. ``request`` is what
+    the origin is asked when nothing is known, ``fields`` are the viewer's own, names in lower
+    case. ``is_object``: the origin has objects alone, so that HEAD tells what GET would bring.
+    ``want`` is what will be read first (empty: nothing, WHOLE: all). ``heeds_viewer``:
+    whether Cache-Control of the request counts.
+    """
+
+    asset: Asset
+    primary_key: str
+    upstream: Upstream
+    request: OriginRequest
+    fields: Mapping[str, str]
+    want: Span
+    heeds_viewer: bool = False
+    is_object: bool = False
+
+
+def request_for(ask: Ask, record: Record | None) -> OriginRequest:
+    """What to ask: for a validation what §4.3.1 says, for a range its whole chunks.
+
+    Of an object always a range, so that a slow reader of a long one fetches it piece by piece.
+    """
+    fields = list(ask.request.fields)
+    method = ask.request.method
+    if record is not None:
+        fields += conditional_fields(stored_fields(record.head)).items()
+    elif not ask.is_object:  # the viewer's 304 is cheaper than a body that nobody wants
+        fields += [(name, ask.fields[name]) for name in _ASKED_FOR_ONE if name in ask.fields]
+    if ask.is_object and not ask.want.size:
+        method = "HEAD"
+    elif method == "GET" and (ask.is_object or (record is None and ask.want != WHOLE)):
+        span = first_read(ask.want)
+        if ask.want.size:
+            fields.append(("range", f"bytes={span.start}-{span.end - 1}"))
+    return replace(ask.request, method=method, fields=tuple(fields))
+
+
+def confirmed(record: Record, fields: Mapping[str, str], asked_s: float, now_s: float) -> Record:
+    """A record after its answer was confirmed (§3.2, §4.3.4)."""
+    headers = kept_fields(updated_fields(stored_fields(record.head), fields))
+    return replace(
+        record,
+        head=replace(record.head, headers=headers),
+        validated_s=asked_s,
+        initial_age_s=_age_when_asked_s(fields, asked_s, now_s),
+    )
+
+
+def _age_when_asked_s(fields: Mapping[str, str], asked_s: float, now_s: float) -> float:
+    """§4.2.3, counted from the asking: what was asked before a write must be older than it."""
+    return max(0.0, initial_age_s(fields, asked_s, now_s) - (now_s - asked_s))
+
+
+def opening(
+    asset: Asset,
+    request: OriginRequest,
+    response: OriginResponse,
+    fields: Mapping[str, str],
+    asked_s: float,
+    now_s: float,
+) -> tuple[Record, OriginRead | None] | None:
+    """A record of an answer and the read that brings its body; None: it cannot be kept."""
+    status, size_bytes = response.status, response.size_bytes
+    span = Span(0, UNKNOWN_BYTES if size_bytes is None else size_bytes)
+    whole_bytes = span.end
+    if request.method == "HEAD":
+        whole_bytes, span = int(fields["content-length"]), Span(0, 0)
+    if status == 206:
+        part = partial_span(fields)
+        if part is None or size_bytes != part[0].size:
+            return None
+        span, whole_bytes = part
+    version = _version(fields, whole_bytes, now_s)
+    if status == 206 and version.id:
+        return None
+    head = OriginHead(
+        version,
+        fields.get("content-type", "").strip(),
+        kept_fields(storable_fields(fields)),
+        200 if status == 206 else status,
+    )
+    record = Record(asset.key, head, asked_s, _age_when_asked_s(fields, asked_s, now_s))
+    if not span.size:
+        response.close()
+        return record, None
+    return record, ResponseRead(head, span, response)
+
+
+def _version(fields: Mapping[str, str], size_bytes: int, now_s: float) -> Version:
+    """What tells this answer's bytes from others'."""
+    etag = fields.get("etag", "").strip()
+    modified_s = parse_http_date(fields.get("last-modified", ""))
+    said_s = parse_http_date(fields.get("date", ""))
+    is_solid = etag.startswith('"') or (
+        not etag
+        and modified_s is not None
+        and modified_s + SOLID_AFTER_S <= (now_s if said_s is None else said_s)
+    )
+    if size_bytes < UNKNOWN_BYTES and is_solid:
+        return Version(etag, size_bytes, modified_s)
+    return Version(
+        etag, size_bytes, modified_s, f"{random.getrandbits(128):032x}", size_bytes < UNKNOWN_BYTES
+    )

@@ -1,0 +1,236 @@
+"""What a request comes to, as an answer: of the cache, of an origin, of the edge itself.
+
+Owns the way from an outcome to a head and where its body comes from. Nothing is asked for here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import replace
+from http import HTTPStatus
+from typing import NamedTuple
+
+from streamedge.cache.reader import CacheResult, Reader
+from streamedge.cache.responses import Stored
+from streamedge.config.field_names import HOP_BY_HOP
+from streamedge.delivery.web.answer import (
+    Answer,
+    Delivery,
+    answer_object,
+    answer_whole,
+    failure_status,
+    refusal,
+    stored_answer_fields,
+    streamed_head,
+)
+from streamedge.delivery.web.cache_status import cache_status
+from streamedge.delivery.web.framing import Parts, framed, framing_of, of_body, of_reader
+from streamedge.delivery.web.requests import WebRequest, connection_options
+from streamedge.delivery.web.response_policy import UNCHANGED, Field, cors_kind
+from streamedge.delivery.web.routes import Route
+from streamedge.errors import CacheFullError, OriginError
+from streamedge.ops.metrics import Counter, Counts
+from streamedge.origin import OriginHead, OriginResponse
+
+_NO_BODY = frozenset({204, 304})
+
+
+class Opened(NamedTuple):
+    """What a request comes to; ``reader`` is the caller's to close, None when nothing is open.
+
+    ``parts``: the answer's body comes part by part, after ``answer.head``.
+    """
+
+    answer: Answer
+    reader: Reader | None
+    result: CacheResult
+    distribution: str | None
+    reason: str | None = None
+    parts: AsyncGenerator[Parts, None] | None = None
+
+
+class Form(NamedTuple):
+    """In which form a stored answer is sent, when not as it is stored."""
+
+    head: OriginHead
+    reader: Reader
+
+
+class Replies:
+    """Makes answers. ``counts`` is told of errors."""
+
+    def __init__(self, edge_name: str, counts: Counts) -> None:
+        self._edge_name = edge_name
+        self._counts = counts
+
+    def preflight(self, found: Route, request: WebRequest) -> Opened:
+        """OPTIONS where the origin has objects alone: what the distribution's owner allows."""
+        allowed = ", ".join(sorted(found.rule.behavior.methods))
+        delivery = self._delivery(request, time.time(), CacheResult.MISS, found, "")
+        head = streamed_head(204, [("allow", allowed)], "", None, delivery)
+        return Opened(Answer(204, head), None, CacheResult.MISS, found.distribution.id)
+
+    def stored(
+        self,
+        found: Route,
+        request: WebRequest,
+        stored: Stored,
+        form: Form | None = None,
+        status: int | None = None,
+    ) -> Opened:
+        """The answer that a stored response is; in another ``form``, under another ``status``.
+
+        The readers are taken over.
+        """
+        reader = stored.reader
+        head = reader.head
+        result = stored.result if head.status < 400 else CacheResult.ERROR
+        now_s = time.time()
+        age_s = reader.age_s(now_s)
+        ttl_s = reader.lifetime_s(found.rule.rules) - age_s
+        delivery = self._delivery(
+            request, now_s, result, found, cache_status(self._edge_name, stored.handling, ttl_s)
+        )
+        distribution = found.distribution.id
+        if form is not None:
+            reader.close()
+            head, reader = form
+        if status is not None:
+            head = replace(head, status=status)
+            result = CacheResult.ERROR
+        if head.status >= 400 and not head.version.size_bytes and not found.rule.binding.is_site:
+            reader.close()
+            return self.refused(
+                request, head.status, f"origin: {HTTPStatus(head.status).phrase}", distribution
+            )
+        if not head.version.has_ended:
+            framing = framing_of(None, request.http_version)
+            if not framing:
+                delivery = self._delivery(request, now_s, result, found, "", keep_alive=False)
+            fields = stored_answer_fields(head)
+            answer = Answer(
+                head.status, streamed_head(head.status, fields, framing, age_s, delivery)
+            )
+            if request.method == "HEAD":
+                reader.close()
+                return Opened(answer, None, result, distribution)
+            return Opened(
+                answer,
+                reader,
+                result,
+                distribution,
+                self._reason(head.status),
+                framed(of_reader(reader), framing),
+            )
+        if head.status == HTTPStatus.OK:
+            answer = answer_object(request.method, request.headers, head, age_s, delivery)
+        else:
+            answer = answer_whole(request.method, head, age_s, delivery)
+        reason = self._reason(head.status)
+        if not answer.has_object_bytes:
+            reader.close()
+            return Opened(answer, None, result, distribution, reason)
+        return Opened(answer, reader, result, distribution, reason)
+
+    def passed(
+        self, found: Route, request: WebRequest, response: OriginResponse, status: str
+    ) -> Opened:
+        """The answer that an origin's own answer is, passed through as it comes."""
+        result = CacheResult.MISS if response.status < 400 else CacheResult.ERROR
+        has_body = request.method != "HEAD" and response.status not in _NO_BODY
+        framing = framing_of(response.size_bytes, request.http_version)
+        fields = list(passed_fields(response.fields))
+        if not has_body:
+            # What it would be is for the origin to say (RFC 9110 §8.6).
+            framing = "".join(
+                f"{name}: {value}\r\n"
+                for name, value in response.fields
+                if name.lower() == "content-length" and response.status != 204
+            )
+        keep_alive = request.keep_alive and bool(framing or not has_body)
+        delivery = self._delivery(
+            request, time.time(), result, found, status, keep_alive=keep_alive
+        )
+        head = streamed_head(response.status, fields, framing, None, delivery)
+        answer = Answer(response.status, head)
+        distribution = found.distribution.id
+        if not has_body:
+            response.close()
+            return Opened(answer, None, result, distribution)
+        parts = framed(of_body(response), framing, lambda: response.trailers)
+        return Opened(answer, None, result, distribution, self._reason(response.status), parts)
+
+    def failed(
+        self, found: Route, request: WebRequest, exc: OriginError | CacheFullError
+    ) -> Opened:
+        """The answer where the origin, or the cache, gave none."""
+        kind = exc.failure.value if isinstance(exc, OriginError) else "cache_full"
+        self._counts.add(Counter.ERRORS, kind)
+        opened = self.refused(
+            request, failure_status(exc), _viewer_reason(exc), found.distribution.id
+        )
+        return opened._replace(reason=str(exc))
+
+    def refused(
+        self,
+        request: WebRequest,
+        status: int,
+        reason: str,
+        distribution: str | None,
+        fields: tuple[Field, ...] = (),
+    ) -> Opened:
+        """An answer of the edge's own, with its reason."""
+        delivery = self._delivery(request, time.time(), CacheResult.ERROR, None, "")
+        answer = refusal(status, reason, delivery, request.method, fields)
+        return Opened(answer, None, CacheResult.ERROR, distribution, reason)
+
+    def redirected(self, request: WebRequest, distribution: str) -> Opened:
+        query = f"?{request.query}" if request.query else ""
+        host = request.host.partition(":")[0] if request.host.count(":") == 1 else request.host
+        location = f"https://{host}{request.path.decode('latin-1')}{query}"
+        return self.refused(
+            request, 301, "this is served over HTTPS", distribution, (("location", location),)
+        )
+
+    def _reason(self, status: int) -> str | None:
+        """Counts an origin's error, and says it for the log line."""
+        if status < 400:
+            return None
+        self._counts.add(Counter.ERRORS, f"origin_{status}")
+        return f"the origin answered {status}"
+
+    def _delivery(
+        self,
+        request: WebRequest,
+        now_s: float,
+        result: CacheResult,
+        found: Route | None,
+        status: str,
+        *,
+        keep_alive: bool = True,
+    ) -> Delivery:
+        return Delivery(
+            self._edge_name,
+            now_s,
+            request.keep_alive and keep_alive,
+            result,
+            status,
+            UNCHANGED if found is None else found.rule.behavior.response_headers,
+            request.secure,
+            request.headers.get("origin"),
+            cors_kind(request.method, request.fields),
+        )
+
+
+def passed_fields(fields: Sequence[Field]) -> Iterator[Field]:
+    """An origin's fields but for those of its connection and its framing."""
+    refused = HOP_BY_HOP | {"content-length"} | connection_options(fields)
+    return ((name, value) for name, value in fields if name.lower() not in refused)
+
+
+def _viewer_reason(failure: OriginError | CacheFullError) -> str:
+    """What a viewer is told: which kind of failure, nothing of the origin's whereabouts."""
+    if isinstance(failure, CacheFullError):
+        return "the edge has no room to fetch the object"
+    return f"origin: {failure.failure.value.replace('_', ' ')}"

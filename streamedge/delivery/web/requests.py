@@ -1,0 +1,96 @@
+"""A viewer's request as the site sees it, made of what the parser gave.
+
+Pure. Owns which Host counts, what of the target is path and query, and how long a request was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import httptools
+
+from streamedge.delivery.distributions import host_name
+from streamedge.delivery.web.response_policy import Field
+
+HOST_BYTES_MAX = 261  # a name of 255 bytes (RFC 1035 §2.3.4), and a port
+
+
+@dataclass(frozen=True, slots=True)
+class WebRequest:
+    """A request's parts; ``headers`` in lower case, ``path`` as it was sent, without query.
+
+    ``host`` is "" when the request does not say, or not without doubt, which host it means.
+    ``fields`` are its header fields as they were sent.
+    """
+
+    method: str
+    host: str
+    path: bytes
+    headers: dict[str, str]
+    client: str
+    keep_alive: bool
+    begun_s: float  # by the event loop's clock
+    query: str = ""
+    fields: tuple[Field, ...] = ()
+    secure: bool = False
+    http_version: str = "1.1"
+
+    @property
+    def has_body(self) -> bool:
+        length = self.headers.get("content-length", "0")
+        return "transfer-encoding" in self.headers or length != "0"
+
+
+def web_request(
+    method: str,
+    target: bytes,
+    fields: Sequence[tuple[bytes, bytes]],
+    *,
+    client: str,
+    keep_alive: bool,
+    begun_s: float,
+    secure: bool,
+    http_version: str,
+) -> WebRequest:
+    """The parts of a request; its host is "" when missing, doubled or contradicted."""
+    sent = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
+    headers: dict[str, str] = {}
+    for name, value in sent:
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    named = [value for name, value in sent if name == "host"]
+    host = named[0] if len(named) == 1 and len(named[0]) <= HOST_BYTES_MAX else ""
+    if not target.startswith(b"/"):  # absolute-form (RFC 9112 §3.2.2), or "*"
+        parsed = httptools.parse_url(target)
+        target = (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")
+        if parsed.host and host_name(parsed.host.decode("latin-1")) != host_name(host):
+            host = ""
+    path, _, query = target.partition(b"?")
+    return WebRequest(
+        method,
+        host,
+        path,
+        headers,
+        client,
+        keep_alive,
+        begun_s,
+        query.decode("latin-1"),
+        sent,
+        secure,
+        http_version,
+    )
+
+
+def connection_options(fields: Iterable[Field]) -> frozenset[str]:
+    """The fields that Connection says are for one hop, in lower case (RFC 9110 §7.6.1)."""
+    return frozenset(
+        option.strip().lower()
+        for name, value in fields
+        if name.lower() == "connection"
+        for option in value.split(",")
+    )
+
+
+def size_bytes(target: bytes, fields: list[tuple[bytes, bytes]]) -> int:
+    """What a request's target and fields took on the wire, up to white space."""
+    return len(target) + sum(len(name) + len(value) + 4 for name, value in fields)

@@ -1,0 +1,62 @@
+"""What a connection keeps of an answer that is on its way out, whoever began it.
+
+Owns no step of the sending; ``protocol`` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from streamedge.delivery.web.replies import Opened
+from streamedge.delivery.web.requests import WebRequest
+
+
+class LaneCycle:
+    """What the parser's callbacks need of a request that never reaches the application."""
+
+    __slots__ = ("disconnected", "keep_alive", "more_body", "on_response", "response_complete")
+
+    def __init__(self, on_response: Callable[[], None], *, response_complete: bool = False) -> None:
+        self.keep_alive = True
+        self.on_response = on_response
+        self.response_complete = response_complete
+        self.disconnected = False
+        self.more_body = True
+
+    @property
+    def message_event(self) -> LaneCycle:
+        return self
+
+    def set(self) -> None:
+        """Nobody waits for the rest of a request without a body."""
+
+
+class Sending:
+    """An answer on its way out."""
+
+    __slots__ = ("begun_bytes", "cycle", "done", "is_stream", "opened", "request")
+
+    def __init__(
+        self,
+        cycle: LaneCycle | RequestResponseCycle,
+        request: WebRequest,
+        opened: Opened,
+        begun_bytes: int,
+        done: asyncio.Future[None] | None,
+        *,
+        is_stream: bool = False,
+    ) -> None:
+        self.cycle = cycle
+        self.request = request
+        self.opened = opened
+        self.begun_bytes = begun_bytes
+        self.done = done  # once it is out; of a stream, once what was pushed so far is
+        self.is_stream = is_stream
+
+
+# Stands for every request that the lane has answered from within its own callback.
+ANSWERED: Any = LaneCycle(lambda: None, response_complete=True)
