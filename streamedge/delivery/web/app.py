@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.routing import Route as Path
 from starlette.types import Receive, Scope, Send
 
+from streamedge.delivery.web.bridge import Bridge
 from streamedge.delivery.web.protocol import EXTENSION
 from streamedge.delivery.web.replies import Opened
-from streamedge.delivery.web.requests import WebRequest
 from streamedge.delivery.web.routes import Route, wants_upgrade
 from streamedge.delivery.web.site import Site, Upgraded
 from streamedge.delivery.web.tunnel import tunnel
@@ -29,29 +28,25 @@ class Endpoint:
         self._site = site
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = scope["extensions"][EXTENSION]
-        request = connection["request"]()
+        bridge: Bridge = scope["extensions"][EXTENSION]
         try:
-            opened = await self._open(request, connection, receive)
+            opened = await self._open(bridge, receive)
         except asyncio.CancelledError:
             return  # the edge stops, and has cut the connection: nobody is left to answer
         if isinstance(opened, Upgraded):
-            await tunnel(connection, request, opened)
-        elif opened.parts is not None:
-            await connection["stream"](request, opened, opened.parts)
+            await tunnel(bridge, opened)
         else:
-            await connection["answer"](request, opened)
+            await bridge.answer(opened)
 
-    async def _open(
-        self, request: WebRequest, connection: dict[str, Any], receive: Receive
-    ) -> Opened | Upgraded:
+    async def _open(self, bridge: Bridge, receive: Receive) -> Opened | Upgraded:
+        request = bridge.request
         found = self._site.find(request)
         if not isinstance(found, Route):
             return found
         if request.method in {"GET", "HEAD"} and not wants_upgrade(found, request):
-            return await self._site.serve(found, request, connection["interim"])
+            return await self._site.serve(found, request, bridge.interim)
         body = _body(receive) if request.has_body else None
-        return await self._site.forward(found, request, body, connection["interim"])
+        return await self._site.forward(found, request, body, bridge.interim)
 
 
 async def _body(receive: Receive) -> AsyncIterator[bytes]:

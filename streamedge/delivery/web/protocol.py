@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -27,7 +27,7 @@ from streamedge.cache.reader import CacheResult, Reader
 from streamedge.delivery.outlet import Outlet
 from streamedge.delivery.tls import TlsConnection
 from streamedge.delivery.web.answer import Answer, bare_head
-from streamedge.delivery.web.framing import Parts
+from streamedge.delivery.web.bridge import Bridge
 from streamedge.delivery.web.lane import Asked, Wanted, range_field
 from streamedge.delivery.web.replies import Opened
 from streamedge.delivery.web.requests import (
@@ -39,8 +39,6 @@ from streamedge.delivery.web.requests import (
 from streamedge.delivery.web.sending import ANSWERED, LaneCycle, Sending
 from streamedge.delivery.web.site import Site
 from streamedge.delivery.web.viewer_duplex import ViewerDuplex
-from streamedge.errors import CacheFullError, OriginError
-from streamedge.origin import Fields
 from streamedge.spans import Span
 
 HEADER_BYTES_MAX = 20_480  # CloudFront's limit on a request without its body
@@ -64,13 +62,13 @@ class EdgeProtocol(HttpToolsProtocol):
         self._site = site
         self._connections_max = connections_max
         self._left = left
-        self._outlet: Outlet = None  # type: ignore[assignment]  # from connection_made on
-        self._sending: Sending | None = None
+        self.outlet: Outlet = None  # type: ignore[assignment]  # from connection_made on
+        self.sending: Sending | None = None
         self._between = True  # the parser is between two requests
         self._begun = 0  # requests that the present packet holds the beginning of
         self._asked: Asked | None = None  # by the present packet's request, and answered
         self._header_bytes = 0
-        self._tunnel: ViewerDuplex | None = None
+        self.tunnel: ViewerDuplex | None = None
         self._refused: HTTPStatus | None = None
         self._client = ""
         self.secure = False  # whether the viewer came over TLS
@@ -80,7 +78,7 @@ class EdgeProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         # The outlet may only write when the transport has nothing left to.
         transport.set_write_buffer_limits(high=0)
-        self._outlet = Outlet(transport, self.loop, self._drained, self._failed)
+        self.outlet = Outlet(transport, self.loop, self._drained, self._failed)
         self.secure = isinstance(transport, TlsConnection)
         self._lane = self._site.lanes[self.secure]
         self._client = f"{self.client[0]}:{self.client[1]}" if self.client else ""
@@ -89,18 +87,18 @@ class EdgeProtocol(HttpToolsProtocol):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._finish("viewer left", complete=False)
-        if self._tunnel is not None:
-            self._tunnel.received(b"")
-        self._outlet.close()
+        self.finish("viewer left", complete=False)
+        if self.tunnel is not None:
+            self.tunnel.received(b"")
+        self.outlet.close()
         super().connection_lost(exc)
         self._left()
 
     def data_received(self, data: bytes) -> None:
         if self._refused is not None:
             return
-        if self._tunnel is not None:
-            self._tunnel.received(data)
+        if self.tunnel is not None:
+            self.tunnel.received(data)
             return
         if self._between and self._is_idle:
             recalled = self._lane.recall(data)
@@ -186,8 +184,8 @@ class EdgeProtocol(HttpToolsProtocol):
         if hit is None:
             return False
         status, head, ready, start, end, opened = hit
-        sent = self._outlet.send_at_once(head, ready)
-        if sent == len(head) + end - start and self._outlet.idle:
+        sent = self.outlet.send_at_once(head, ready)
+        if sent == len(head) + end - start and self.outlet.idle:
             self.cycle = ANSWERED
             self.quiet_since_s = self.loop.time()
             self._site.lane_finished(asked, wanted, status, self._client, now_s, sent)
@@ -207,10 +205,10 @@ class EdgeProtocol(HttpToolsProtocol):
             fields.append((b"range", range_field(wanted)))
         request = self._request("GET", asked.url, fields, keep_alive=True)
         self.cycle = LaneCycle(self.on_response_complete)  # type: ignore[assignment]
-        self._sending = Sending(self.cycle, request, opened, self._outlet.sent_bytes - sent, None)
+        self.sending = Sending(self.cycle, request, opened, self.outlet.sent_bytes - sent, None)
         past_head = max(0, sent - len(answer.head))
         rest = Span(answer.span.start + past_head, answer.span.end)
-        self._outlet.push(answer.head[sent:], (reader, rest))
+        self.outlet.push(answer.head[sent:], (reader, rest))
 
     def _go_to_application(self) -> None:
         url, headers = self.url, self.headers
@@ -249,10 +247,10 @@ class EdgeProtocol(HttpToolsProtocol):
         """Drops the connection when it has been quiet, or its peer has taken nothing, too long."""
         if self.transport.is_closing():
             return
-        blocked_since_s = self._outlet.blocked_since_s
+        blocked_since_s = self.outlet.blocked_since_s
         if blocked_since_s is not None:
             if now_s - blocked_since_s > stall_s:
-                self._finish("viewer stalled", complete=False)
+                self.finish("viewer stalled", complete=False)
                 self.transport.abort()
         elif (
             self.cycle is None or self.cycle.response_complete
@@ -263,41 +261,20 @@ class EdgeProtocol(HttpToolsProtocol):
         target = cycle.scope["extensions"][TARGET]["sent"]
         assert isinstance(target, bytes)
 
-        async def answer(request: WebRequest, opened: Opened) -> None:
-            await self._answer(cycle, request, opened)
-
-        def request() -> WebRequest:
-            scope = cycle.scope
-            return self._request(scope["method"], target, scope["headers"], cycle.keep_alive)
-
-        async def stream(request: WebRequest, opened: Opened, parts: AsyncIterator[Parts]) -> None:
-            await self._stream(cycle, request, opened, parts)
-
-        def interim(status: int, fields: Fields) -> None:
-            if self.cycle is cycle and cycle.scope["http_version"] == "1.1":
-                self._send_interim(status, fields)
-
-        cycle.scope["extensions"] = {
-            EXTENSION: {
-                "answer": answer,
-                "request": request,
-                "stream": stream,
-                "interim": interim,
-                "tunnel": self._open_tunnel,
-            }
-        }
+        scope = cycle.scope
+        request = self._request(scope["method"], target, scope["headers"], cycle.keep_alive)
+        scope["extensions"] = {EXTENSION: Bridge(self, cycle, request)}  # type: ignore[dict-item]
         super()._start_asgi_task(cycle, app)
 
-    async def _answer(
+    async def send_answer(
         self, cycle: RequestResponseCycle, request: WebRequest, opened: Opened
     ) -> None:
-        """Sends an application's answer; returns when it is out or the viewer has gone."""
-        if await self._comes_to_answer(cycle, request, opened):
-            done: asyncio.Future[None] = self.loop.create_future()
-            self._send(cycle, request, opened, done)
-            await done
+        """Sends an answer of known length; returns when it is out or the viewer has gone."""
+        done: asyncio.Future[None] = self.loop.create_future()
+        self._send(cycle, request, opened, done)
+        await done
 
-    async def _comes_to_answer(
+    async def comes_to_answer(
         self, cycle: RequestResponseCycle, request: WebRequest, opened: Opened
     ) -> bool:
         """Waits until nothing else is being written; False when the viewer has left by then."""
@@ -313,52 +290,6 @@ class EdgeProtocol(HttpToolsProtocol):
         cycle.response_started = True
         return True
 
-    async def _stream(
-        self,
-        cycle: RequestResponseCycle,
-        request: WebRequest,
-        opened: Opened,
-        parts: AsyncIterator[Parts],
-    ) -> None:
-        """Sends an answer whose parts come as they please; each waits until the one before is out.
-
-        What the parts raise cuts the connection, so that the viewer learns of it.
-        """
-        if not await self._comes_to_answer(cycle, request, opened):
-            return
-        sending = Sending(cycle, request, opened, self._outlet.sent_bytes, None, is_stream=True)
-        self._sending = sending
-        self._outlet.push(opened.answer.head)
-        try:
-            async for part in parts:
-                if cycle.disconnected:
-                    return
-                self._outlet.push(*part)
-                if not self._outlet.idle:
-                    sending.done = self.loop.create_future()
-                    await sending.done
-        except (OriginError, CacheFullError) as exc:
-            self._finish(str(exc), complete=False)
-            self.transport.abort()
-            return
-        while not self._outlet.idle and not cycle.disconnected:
-            sending.done = self.loop.create_future()
-            await sending.done
-        self._finish(None, complete=True)
-
-    def _send_interim(self, status: int, fields: Fields) -> None:
-        """Passes a 1xx answer on, if nothing of the final one is out yet (RFC 9110 §15.2)."""
-        if self._sending is not None or self.transport.is_closing():
-            return
-        self.transport.write(bare_head(status, fields))
-
-    def _open_tunnel(self, fields: Fields) -> ViewerDuplex:
-        """Says 101; from now on what the viewer sends goes through the tunnel."""
-        self._send_interim(HTTPStatus.SWITCHING_PROTOCOLS, fields)
-        self._tunnel = ViewerDuplex(self.transport, self.flow)
-        self.flow.resume_reading()
-        return self._tunnel
-
     def _send(
         self,
         cycle: LaneCycle | RequestResponseCycle,
@@ -366,36 +297,36 @@ class EdgeProtocol(HttpToolsProtocol):
         opened: Opened,
         done: asyncio.Future[None] | None,
     ) -> None:
-        self._sending = Sending(cycle, request, opened, self._outlet.sent_bytes, done)
+        self.sending = Sending(cycle, request, opened, self.outlet.sent_bytes, done)
         answer = opened.answer
         if opened.reader is not None and answer.span is not None:
-            self._outlet.push(answer.head, (opened.reader, answer.span))
+            self.outlet.push(answer.head, (opened.reader, answer.span))
         elif opened.reader is not None:
             reader = opened.reader
             parts = [(reader, part) if isinstance(part, Span) else part for part in answer.parts]
-            self._outlet.push(answer.head, *parts)
+            self.outlet.push(answer.head, *parts)
         else:
-            self._outlet.push(answer.head, answer.body)
+            self.outlet.push(answer.head, answer.body)
 
     def _drained(self) -> None:
-        sending = self._sending
+        sending = self.sending
         if sending is None or not sending.is_stream:
-            self._finish(None, complete=True)
+            self.finish(None, complete=True)
         elif sending.done is not None and not sending.done.done():
             sending.done.set_result(None)
 
     def _failed(self, cause: Failure | None) -> None:
-        self._finish("viewer left" if cause is None else str(cause), complete=False)
+        self.finish("viewer left" if cause is None else str(cause), complete=False)
         self.transport.abort()
 
-    def _finish(self, cut: str | None, *, complete: bool) -> None:
+    def finish(self, cut: str | None, *, complete: bool) -> None:
         """Ends the answer under way, if there is one."""
-        sending, self._sending = self._sending, None
+        sending, self.sending = self.sending, None
         if sending is None:
             return
         if sending.opened.reader is not None:
             sending.opened.reader.close()
-        sent_bytes = self._outlet.sent_bytes - sending.begun_bytes
+        sent_bytes = self.outlet.sent_bytes - sending.begun_bytes
         duration_s = self.loop.time() - sending.request.begun_s
         self._site.finished(sending.request, sending.opened, sent_bytes, duration_s, cut)
         cycle = sending.cycle
@@ -407,6 +338,8 @@ class EdgeProtocol(HttpToolsProtocol):
             cycle.on_response()
         else:
             cycle.disconnected = True
+            if sending.pushing is not None:
+                sending.pushing.cancel()
         if sending.done is not None and not sending.done.done():
             sending.done.set_result(None)
 

@@ -38,7 +38,7 @@ class LaneCycle:
 class Sending:
     """An answer on its way out."""
 
-    __slots__ = ("begun_bytes", "cycle", "done", "is_stream", "opened", "request")
+    __slots__ = ("begun_bytes", "cycle", "done", "is_stream", "opened", "pushing", "request")
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class Sending:
         self.begun_bytes = begun_bytes
         self.done = done  # once it is out; of a stream, once what was pushed so far is
         self.is_stream = is_stream
+        self.pushing: asyncio.Task[None] | None = None  # what sends a stream
 
 
 # Stands for every request that the lane has answered from within its own callback.

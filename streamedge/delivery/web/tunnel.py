@@ -7,19 +7,18 @@ never looks at them.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-from streamedge.delivery.web.requests import WebRequest
+from streamedge.delivery.web.bridge import Bridge
 from streamedge.delivery.web.site import Upgraded
 from streamedge.origin import Duplex
 
 QUEUED_PIECES_MAX = 64  # of the viewer's, on their way to the origin
 
 
-async def tunnel(connection: dict[str, Any], request: WebRequest, upgraded: Upgraded) -> None:
-    """Passes bytes both ways; returns when one side has ended. ``connection`` as in ``app``."""
+async def tunnel(bridge: Bridge, upgraded: Upgraded) -> None:
+    """Passes bytes both ways; returns when one side has ended."""
     early, origin = upgraded.response.upgrade()
-    viewer = connection["tunnel"](upgraded.fields)
+    viewer = bridge.open_tunnel(upgraded.fields)
     up = asyncio.create_task(_to_origin(viewer, origin), name="tunnel up")
     down = asyncio.create_task(_to_viewer(viewer, origin, early), name="tunnel down")
     try:
