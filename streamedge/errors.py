@@ -44,12 +44,16 @@ _RETRYABLE = frozenset(
 class OriginError(StreamEdgeError):
     """An origin failed; ``failure`` says how, the message says what was seen.
 
-    ``retried``: whoever raised it has asked again already, as often as was allowed.
+    ``retried``: whoever raised it has asked again already, as often as was allowed. ``status`` is
+    what the origin answered, 0 where it was no answer's status that failed.
     """
 
-    def __init__(self, failure: OriginFailure, message: str, *, retried: bool = False) -> None:
+    def __init__(
+        self, failure: OriginFailure, message: str, *, retried: bool = False, status: int = 0
+    ) -> None:
         super().__init__(message)
         self.failure = failure
+        self.status = status
         self.retried = retried
 
     @property

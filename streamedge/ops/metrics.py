@@ -33,6 +33,12 @@ class Counter(Enum):
     FILLS = ("streamedge_fills", "outcome", "Reads from origins by how they ended")
     EVICTIONS = ("streamedge_evicted_files", "kind", "Cache files removed to make room")
     EVICTED_BYTES = ("streamedge_evicted_bytes", "kind", "Disk space of cache files removed")
+    FAILOVERS = (
+        "streamedge_failovers",
+        "origin",
+        "Requests that another origin of a group was asked instead",
+    )
+    OUTAGES = ("streamedge_outages", "origin", "Times an origin of a group was found out of order")
     LATE_SENDS = ("streamedge_late_sends", "protocol", "Media sent after the moment it was due")
     ERRORS = ("streamedge_errors", "kind", "Failures by kind")
     REPLICATIONS = (

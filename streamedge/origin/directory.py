@@ -100,7 +100,7 @@ class _File:
 
     def __init__(self, subject: str, descriptor: int) -> None:
         self.subject = subject
-        self.version = _version_of(os.fstat(descriptor))
+        self.version = version_of(os.fstat(descriptor))
         self._descriptor: int | None = descriptor
         self._lock = Lock()
 
@@ -111,7 +111,7 @@ class _File:
                 raise OriginError(OriginFailure.BROKEN, f"{self.subject}: closed while being read")
             try:
                 piece = os.pread(self._descriptor, size_bytes, position)
-                version = _version_of(os.fstat(self._descriptor))
+                version = version_of(os.fstat(self._descriptor))
             except OSError as exc:
                 raise OriginError(
                     OriginFailure.BROKEN, f"{self.subject}: {exc.strerror} at byte {position}"
@@ -188,7 +188,8 @@ def _close_opened(opening: asyncio.Future[_File]) -> None:
         opening.result().close_now()
 
 
-def _version_of(status: os.stat_result) -> Version:
+def version_of(status: os.stat_result) -> Version:
+    """The version that a file with ``status`` is."""
     return Version(
         etag=f'"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"',
         size_bytes=status.st_size,

@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 for reads, and the credentials to sign with.
+"""AWS Signature Version 4, and the credentials to sign with.
 
 Owns when credentials are looked up and renewed: never on the event loop's thread, and never in
 the way of a request while the old ones still hold. The arithmetic is botocore's.
@@ -7,7 +7,7 @@ the way of a request while the old ones still hold. The arithmetic is botocore's
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from botocore.auth import S3SigV4Auth
@@ -99,20 +99,47 @@ class CredentialChain:
             ) from exc
 
 
+class _StreamedPayloadAuth(S3SigV4Auth):
+    """Signs with a hash of the body that is told, not computed."""
+
+    def __init__(self, keys: ReadOnlyCredentials, region: str, payload_sha256: str) -> None:
+        super().__init__(keys, "s3", region)
+        self._payload_sha256 = payload_sha256
+
+    def payload(self, request: AWSRequest) -> str:
+        return self._payload_sha256
+
+
 class Signer:
-    """Signs reads for one region."""
+    """Signs requests for one region."""
 
     def __init__(self, region: str, source: CredentialSource) -> None:
         self._region = region
         self._source = source
 
-    async def sign(self, method: str, url: str) -> dict[str, str]:
-        """The header fields that authorise ``method`` on ``url``. Raises OriginError.
+    async def sign(self, method: str, url: str, fields: Mapping[str, str]) -> dict[str, str]:
+        """``fields`` and those that authorise ``method`` without a body on ``url``.
 
-        Only Host and x-amz-* are signed: a proxy before the server may then rewrite
-        Accept-Encoding and the like without breaking the signature.
+        Beside ``fields`` only Host and x-amz-* are signed: a proxy before the server may then
+        rewrite Accept-Encoding and the like without breaking the signature. Raises OriginError.
         """
         keys = await self._source.current()
-        request = AWSRequest(method=method, url=url)
-        S3SigV4Auth(keys, "s3", self._region).add_auth(request)
-        return {name: str(value) for name, value in request.headers.items()}
+        return _signed(S3SigV4Auth(keys, "s3", self._region), method, url, fields)
+
+    async def sign_write(
+        self, method: str, url: str, fields: Mapping[str, str], payload_sha256: str
+    ) -> dict[str, str]:
+        """``fields``, which all begin with x-amz-, and those that authorise the request.
+
+        ``payload_sha256`` is the body's SHA-256 in hex, or what S3 takes in its place
+        (UNSIGNED-PAYLOAD, …). Raises OriginError.
+        """
+        keys = await self._source.current()
+        auth = _StreamedPayloadAuth(keys, self._region, payload_sha256)
+        return _signed(auth, method, url, fields)
+
+
+def _signed(auth: S3SigV4Auth, method: str, url: str, fields: Mapping[str, str]) -> dict[str, str]:
+    request = AWSRequest(method=method, url=url, headers=dict(fields))
+    auth.add_auth(request)
+    return {name: str(value) for name, value in request.headers.items()}

@@ -21,7 +21,8 @@ SIGNED = (
     + b"a" * 65536
     + b"\r\n"
     b"400;chunk-signature=0055627c9e194cb4542bae2aa5492e3c1575bbb81b612b7d234b86a503ef5497\r\n"
-    + b"a" * 1024
+    + b"a"
+    * 1024
     + b"\r\n"
     b"0;chunk-signature=b6c6ea8a5354eaf15b3cb7646744f4275b71ea724fed81ceb9323e279d449df9\r\n"
     b"\r\n"

@@ -51,7 +51,7 @@ async def key_of(chain: CredentialChain) -> str | None:
 async def test_session_token_is_sent_and_signed() -> None:
     renewals = Renewals(timedelta(hours=1))
     fields = await Signer("us-east-1", CredentialChain(renewals.search)).sign(
-        "GET", "https://videos.s3.us-east-1.amazonaws.com/a"
+        "GET", "https://videos.s3.us-east-1.amazonaws.com/a", {}
     )
     assert fields["X-Amz-Security-Token"] == "token"
     assert "x-amz-security-token" in fields["Authorization"]
@@ -59,9 +59,22 @@ async def test_session_token_is_sent_and_signed() -> None:
 
 async def test_given_keys_sign_without_a_token() -> None:
     fields = await Signer("us-east-1", GivenCredentials("AKID", "secret")).sign(
-        "HEAD", "http://127.0.0.1:9000/videos/a%20b"
+        "HEAD", "http://127.0.0.1:9000/videos/a%20b", {}
     )
     assert fields.keys() == {"Authorization", "X-Amz-Date", "X-Amz-Content-SHA256"}
+
+
+async def test_writes_sign_what_they_say_of_the_object() -> None:
+    fields = await Signer("us-east-1", GivenCredentials("AKID", "secret")).sign_write(
+        "PUT",
+        "http://127.0.0.1:9000/videos/a?partNumber=1&uploadId=u",
+        {"x-amz-meta-title": "film"},
+        "UNSIGNED-PAYLOAD",
+    )
+    assert fields["x-amz-meta-title"] == "film"
+    assert fields["X-Amz-Content-SHA256"] == "UNSIGNED-PAYLOAD"
+    signed = "SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-meta-title,"
+    assert signed in fields["Authorization"]
 
 
 async def test_chain_is_searched_once() -> None:

@@ -21,7 +21,7 @@ from s3_bridge import S3Bridge
 from s3_server import S3Server
 
 from streamedge.errors import OriginError, OriginFailure
-from streamedge.origin import s3_writing
+from streamedge.origin import s3_multipart, s3_writing
 from streamedge.origin.client import Client, Response
 from streamedge.origin.names import object_path
 from streamedge.origin.s3 import bucket_url
@@ -228,6 +228,23 @@ async def test_large_ones_of_known_length_go_in_parts(
     assert (await writer.write(write, come(FILM))).status == 200
     assert stored(s3, "w/large")["Body"].read() == FILM
     assert client.requests.count(("PUT", "")) == 0
+
+
+async def test_very_large_parts_are_passed_on(
+    s3: S3Server, writer: S3Writer, client: FaultyClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_writing, "SINGLE_PUT_BYTES", 10 * MIB)
+    monkeypatch.setattr(s3_multipart, "BUFFERED_PART_MAX_BYTES", 1 * MIB)
+    for size_bytes in (16 * MIB, len(FILM)):
+        checksum = base64.b64encode(hashlib.sha256(FILM[:size_bytes]).digest()).decode()
+        write = Write("PUT", "w/passed", (("x-amz-checksum-sha256", checksum),), size_bytes)
+        answer = await writer.write(write, come(FILM[:MIB], FILM[MIB:size_bytes]))
+        assert answer.status == 200
+        assert stored(s3, "w/passed")["Body"].read() == FILM[:size_bytes]
+    assert [query for method, query in client.requests if method == "PUT"] == [
+        *("partNumber=1&", "partNumber=2&"),
+        *("partNumber=1&", "partNumber=2&", "partNumber=3&"),
+    ]
 
 
 async def test_empty_body_of_unknown_length(s3: S3Server, writer: S3Writer) -> None:

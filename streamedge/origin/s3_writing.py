@@ -1,0 +1,156 @@
+"""Writes to a bucket: PutObject, DeleteObject, and the calls of a client's own multipart upload.
+
+Owns the choice between one request and many, and the passing on of a client's calls under the
+edge's signature. Bodies pass while they come; the bucket's answers, refusals too, are the viewer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+
+from streamedge.origin.aws_chunked import encode_chunk, encode_end
+from streamedge.origin.s3_multipart import put_in_parts
+from streamedge.origin.s3_parts import OBJECT_MAX_BYTES
+from streamedge.origin.s3_protocol import Operation, S3Call
+from streamedge.origin.s3_requests import UNSIGNED, UNSIGNED_WITH_TRAILER, S3Requests
+from streamedge.origin.spooling import gather, in_thread
+from streamedge.origin.upload import Upload
+from streamedge.origin.writing import (
+    HeaderFields,
+    Write,
+    WriteAnswer,
+    WriteRefusedError,
+    refuse,
+)
+
+SINGLE_PUT_BYTES = 64 << 20
+"""Objects up to this size go in one request."""
+
+_CONDITIONS = frozenset({"if-match", "if-none-match"})
+
+
+class S3Writer:
+    """A ``WritableOrigin`` over one bucket."""
+
+    def __init__(self, requests: S3Requests) -> None:
+        self._requests = requests
+
+    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+        """As ``WritableOrigin.write``."""
+        if write.method == "DELETE":
+            conditions = tuple(field for field in write.fields if field[0].lower() in _CONDITIONS)
+            return await self._requests.ask("DELETE", write.name, fields=conditions)
+        try:
+            upload = Upload(write, body)
+            if upload.size_bytes is None or upload.size_bytes > SINGLE_PUT_BYTES:
+                if (upload.size_bytes or 0) > OBJECT_MAX_BYTES:
+                    raise refuse(413, "EntityTooLarge", "larger than S3's largest object")
+                return await put_in_parts(self._requests, write.name, upload)
+            return await self._send(upload, "PUT", write.name)
+        except WriteRefusedError as exc:
+            return exc.answer
+
+    async def relay(self, call: S3Call, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+        """Makes a client's call; raises as ``write``. An answer to COMPLETE may be an error in
+        spite of its status 200, as S3's own.
+        """
+        operation = call.operation
+        write = Write(operation.method, call.name, call.fields, call.size_bytes)
+        try:
+            match operation:
+                case Operation.UPLOAD_PART:
+                    upload = Upload(write, body)
+                    return await self._send(upload, "PUT", call.name, call.query)
+                case Operation.COMPLETE:
+                    upload = Upload(write, body)
+                    return await self._send(upload, "POST", call.name, call.query)
+                case Operation.CREATE | Operation.ABORT | Operation.LIST_PARTS:
+                    return await self._requests.ask(
+                        operation.method, call.name, call.query, call.fields
+                    )
+        except WriteRefusedError as exc:
+            return exc.answer
+
+    async def _send(self, upload: Upload, method: str, name: str, query: str = "") -> WriteAnswer:
+        """One request with the body in it, which ends only if its checksums hold: not every
+        server of the protocol looks at all of them.
+        """
+        if upload.trailer_names and upload.size_bytes is None:
+            raise refuse(411, "MissingContentLength", "x-amz-decoded-content-length is needed")
+        if upload.trailer_names:
+            fields, payload = _coded_fields(upload), UNSIGNED_WITH_TRAILER
+            pieces, size_bytes = _coded(upload), None
+        else:
+            fields, payload = upload.fields, _payload(upload.fields)
+            pieces, size_bytes = _verified(upload), upload.size_bytes
+        # A request is not begun for a viewer who then sends nothing: SeaweedFS takes one that ends
+        # there for an empty object.
+        first = await anext(pieces, b"")
+        try:
+            return await self._requests.ask(
+                method,
+                name,
+                query,
+                fields,
+                body=_chain(first, pieces),
+                size_bytes=size_bytes,
+                payload=payload,
+            )
+        except Exception as exc:
+            # The client may have named the lost connection, not what the viewer did.
+            if upload.failure is not None and exc is not upload.failure:
+                raise upload.failure from exc
+            raise
+
+
+def _payload(fields: HeaderFields) -> str:
+    """The viewer's own hash of the body, which the bucket checks, or none."""
+    return next(
+        (value for name, value in fields if name.lower() == "x-amz-content-sha256"), UNSIGNED
+    )
+
+
+def _coded_fields(upload: Upload) -> HeaderFields:
+    # Not Content-Encoding: aws-chunked, which x-amz-content-sha256 says already: some servers
+    # would keep it with the object and send it to readers.
+    return (
+        *upload.fields,
+        ("x-amz-decoded-content-length", str(upload.size_bytes)),
+        ("x-amz-trailer", ",".join(upload.trailer_names)),
+    )
+
+
+async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    async for piece in rest:
+        yield piece
+
+
+async def _coded(upload: Upload) -> AsyncIterator[bytes]:
+    async for piece in _verified(upload):
+        yield encode_chunk(piece)
+    yield encode_end(upload.trailers)
+
+
+async def _verified(upload: Upload) -> AsyncIterator[bytes]:
+    """The object's bytes, the last of them held back until all checksums were seen to hold."""
+    verifier = upload.verifier()
+    if not verifier.is_needed:
+        async for piece in upload.pieces():
+            yield piece
+        return
+    held = b""
+    async for piece in gather(upload.pieces()):
+        await in_thread(partial(verifier.update, piece))
+        if held:
+            yield held
+        held = piece
+    try:
+        verifier.verify(upload.trailers)
+    except WriteRefusedError as exc:
+        upload.failure = exc
+        raise
+    if held:
+        yield held

@@ -1,0 +1,131 @@
+"""The plain body of a PUT: aws-chunked undone, length and announced checksums held to.
+
+Owns what stands between the bytes that a viewer sends and the object that he means, the same for
+every kind of origin and for the journal. It keeps nothing but the piece in hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from streamedge.origin.aws_chunked import AwsChunkedDecoder, AwsChunkedError
+from streamedge.origin.checksums import CHECKSUM_FIELDS, Verifier
+from streamedge.origin.writing import HeaderFields, Write, refuse
+
+_CODING = "aws-chunked"
+_FRAMING_FIELDS = frozenset({"x-amz-trailer", "x-amz-decoded-content-length"})
+
+
+class Upload:
+    """One PUT's body.
+
+    ``size_bytes`` is the object's size, None while nobody knows; ``fields`` are the write's
+    without those that spoke of the coding; ``trailer_names`` are in lower case. ``failure`` is
+    what ended ``pieces`` early, whoever has wrapped it since.
+    Raises WriteRefusedError for a coding or checksum that cannot be.
+    """
+
+    def __init__(self, write: Write, body: AsyncIterator[bytes] | None) -> None:
+        self._body = body
+        said = {name.lower(): value.strip() for name, value in write.fields}
+        codings = [coding.strip() for coding in said.get("content-encoding", "").split(",")]
+        payload = said.get("x-amz-content-sha256", "")
+        is_coded = _CODING in codings or payload.startswith("STREAMING-")
+        self.size_bytes = (
+            _size(said.get("x-amz-decoded-content-length")) if is_coded else write.size_bytes
+        )
+        names = said.get("x-amz-trailer", "").lower().split(",") if is_coded else []
+        self.trailer_names = tuple(name.strip() for name in names if name.strip())
+        if not CHECKSUM_FIELDS.issuperset(self.trailer_names):
+            raise refuse(400, "InvalidRequest", "x-amz-trailer names a field that is no checksum")
+        self.fields = tuple(_plain_fields(write.fields))
+        self.failure: Exception | None = None
+        self._decoder = AwsChunkedDecoder() if is_coded else None
+
+    @property
+    def trailers(self) -> dict[str, str]:
+        """The announced trailers, once ``pieces`` has ended."""
+        came = {} if self._decoder is None else self._decoder.trailers
+        return {name: came[name] for name in self.trailer_names if name in came}
+
+    @property
+    def settled_fields(self) -> HeaderFields:
+        """``fields`` and ``trailers`` in one header, once ``pieces`` has ended."""
+        return self.fields + tuple(self.trailers.items())
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The object's bytes. Raises WriteRefusedError for a body that is not what its header
+        says, and whatever the viewer's connection raises.
+        """
+        try:
+            async for piece in self._plain_pieces():
+                yield piece
+        except Exception as exc:
+            self.failure = exc
+            raise
+
+    def verifier(self) -> Verifier:
+        """A verifier of what was announced; to be fed with the pieces. Raises WriteRefusedError."""
+        return Verifier(self.fields, self.trailer_names)
+
+    async def _plain_pieces(self) -> AsyncIterator[bytes]:
+        received_bytes = 0
+        async for piece in _pieces(self._body):
+            for plain in (piece,) if self._decoder is None else self._decode(piece):
+                received_bytes += len(plain)
+                if self.size_bytes is not None and received_bytes > self.size_bytes:
+                    raise refuse(400, "IncompleteBody", "more came than the header says")
+                if plain:
+                    yield plain
+        self._finish()
+        if self.size_bytes is not None and received_bytes < self.size_bytes:
+            raise refuse(400, "IncompleteBody", "less came than the header says")
+
+    def _decode(self, piece: bytes) -> list[bytes]:
+        assert self._decoder is not None
+        try:
+            return list(self._decoder.feed(piece))
+        except AwsChunkedError as exc:
+            raise refuse(400, "InvalidChunk", str(exc)) from exc
+
+    def _finish(self) -> None:
+        if self._decoder is None:
+            return
+        try:
+            self._decoder.finish()
+        except AwsChunkedError as exc:
+            raise refuse(400, "IncompleteBody", str(exc)) from exc
+        if len(self.trailers) < len(self.trailer_names):
+            raise refuse(400, "InvalidRequest", "a trailer that was announced did not come")
+
+
+async def _pieces(body: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
+    if body is not None:
+        async for piece in body:
+            yield piece
+
+
+def _plain_fields(fields: HeaderFields) -> list[tuple[str, str]]:
+    plain = []
+    for name, value in fields:
+        match name.lower():
+            case "content-encoding":
+                codings = [coding.strip() for coding in value.split(",")]
+                rest = ", ".join(coding for coding in codings if coding not in ("", _CODING))
+                if rest:
+                    plain.append((name, rest))
+            case "x-amz-content-sha256" if value.startswith(("STREAMING-", "UNSIGNED-")):
+                continue
+            case lower if lower in _FRAMING_FIELDS:
+                continue
+            case _:
+                plain.append((name, value))
+    return plain
+
+
+def _size(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise refuse(400, "InvalidRequest", "x-amz-decoded-content-length is no length")
+    return int(text)

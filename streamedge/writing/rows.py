@@ -1,0 +1,423 @@
+"""The journal's rows: which writes wait, in which order, and what became of them.
+
+Owns the SQLite file. Each method is one transaction and is on disk when it returns
+(synchronous=FULL); all of them block, and may be called from any thread. ``states`` says which
+changes there are; this sees to it that none is made but those.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+
+from streamedge.errors import StreamEdgeError
+from streamedge.origin.writing import HeaderFields, refuse, require_condition
+from streamedge.writing.states import KEPT, WAITING, State, may_follow
+
+BUSY_TIMEOUT_S = 20.0  # other workers' transactions take a few milliseconds each
+CHANGES_KEPT = 10_000  # a reader who missed more than these looks at everything
+CONDITIONS = frozenset({"if-match", "if-none-match"})
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS writes (
+    serial INTEGER PRIMARY KEY AUTOINCREMENT,
+    asset_key TEXT NOT NULL,
+    origin_name TEXT NOT NULL,
+    name TEXT NOT NULL,
+    method TEXT NOT NULL,
+    fields TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    token TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    due_s REAL NOT NULL,
+    queued_s REAL NOT NULL,
+    follows INTEGER,
+    problem TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS writes_by_asset ON writes (asset_key, serial);
+CREATE INDEX IF NOT EXISTS writes_by_time ON writes (state, due_s);
+CREATE INDEX IF NOT EXISTS writes_by_token ON writes (token);
+CREATE INDEX IF NOT EXISTS writes_by_follows ON writes (follows);
+CREATE TABLE IF NOT EXISTS changes (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    asset_key TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS totals (name TEXT PRIMARY KEY, amount INTEGER NOT NULL);
+INSERT OR IGNORE INTO totals VALUES ('held_bytes', 0), ('accepted', 0), ('done', 0);
+"""
+_READ = "BEGIN"  # waits for nobody: readers see what was committed last
+_COLUMNS = (
+    "serial, asset_key, origin_name, name, method, fields, size_bytes, token, etag, state,"
+    " attempts, due_s, queued_s, follows, problem"
+)
+# The queries below name the states of WAITING and KEPT.
+assert {state.value for state in WAITING} == {"queued", "sending"}
+assert {state.value for state in KEPT} == {"conflict", "failed"}
+
+
+class JournalError(StreamEdgeError):
+    """The journal cannot be read or written; nothing is known of what waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One write. ``serial`` gives the order; times are in seconds since 1970.
+
+    ``token`` names the body ("" for DELETE), ``etag`` is what readers of this edge are told;
+    ``follows`` is the waiting write that its condition was held against; ``problem`` is what was
+    seen last.
+    """
+
+    serial: int
+    asset_key: str
+    origin_name: str
+    name: str
+    method: str
+    fields: HeaderFields
+    size_bytes: int
+    token: str
+    etag: str
+    state: State
+    attempts: int
+    due_s: float
+    queued_s: float
+    follows: int | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What has come and gone since the journal was made; ``held_bytes`` is what lies here now."""
+
+    held_bytes: int
+    accepted: int
+    done: int
+
+
+def prepare_rows(path: Path) -> None:
+    """Makes the file; harmless when it is there. Raises JournalError."""
+    with named_errors():
+        connection = connect(path)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.executescript(_SCHEMA)
+        finally:
+            connection.close()
+
+
+class Rows:
+    """One connection to the journal. Raises JournalError."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = Lock()
+        with named_errors():
+            self._connection = connect(path)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # --- writes come ----------------------------------------------------------------------
+
+    def check(self, asset_key: str, fields: HeaderFields, size_bytes: int, limit: int) -> None:
+        """Raises WriteRefusedError where ``insert`` would: before a body is taken."""
+        with self._transaction() as connection:
+            _require_room(connection, size_bytes, limit)
+            newest = newest_waiting(connection, asset_key)
+        if newest is not None:
+            require_condition(fields, _etag_after(newest))
+
+    def insert(self, row: Row, limit_bytes: int) -> Row:
+        """Queues ``row``; as it now stands. Its serial is given here.
+
+        Conditions are held against the write that waits for the same object, if any: then the
+        origin is asked for what that one left, not for what the viewer saw here. Raises
+        WriteRefusedError 412, 503 when more than ``limit_bytes`` would be held.
+        """
+        with self._transaction() as connection:
+            _require_room(connection, row.size_bytes, limit_bytes)
+            newest = newest_waiting(connection, row.asset_key)
+            conditions = [field for field in row.fields if field[0].lower() in CONDITIONS]
+            if newest is not None and conditions:
+                require_condition(row.fields, _etag_after(newest))
+                rest = tuple(field for field in row.fields if field not in conditions)
+                row = replace(row, fields=rest, follows=newest.serial)
+            serial = _insert(connection, row)
+            _count(connection, "held_bytes", row.size_bytes)
+            _count(connection, "accepted", 1)
+            _note_change(connection, row.asset_key)
+        return replace(row, serial=serial)
+
+    # --- writes go ------------------------------------------------------------------------
+
+    def recover(self, now_s: float) -> None:
+        """Takes over from a replicator that is gone: what it sent may or may not have arrived."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE writes SET state = 'queued' WHERE state = 'sending'")
+            connection.execute(
+                "UPDATE writes SET due_s = ? WHERE state = 'queued' AND due_s > ?", (now_s, now_s)
+            )
+
+    def take_due(self, now_s: float, count: int) -> list[Row]:
+        """Makes up to ``count`` writes SENDING: of each object the oldest, if it is due."""
+        with self._transaction() as connection:
+            rows = select_rows(
+                connection,
+                "WHERE state = 'queued' AND due_s <= ? AND NOT EXISTS (SELECT 1 FROM writes older"
+                " WHERE older.asset_key = writes.asset_key AND older.serial < writes.serial"
+                " AND older.state IN ('queued', 'sending')) ORDER BY due_s, serial LIMIT ?",
+                (now_s, count),
+            )
+            taken = [replace(row, state=State.SENDING, attempts=row.attempts + 1) for row in rows]
+            for row in taken:
+                connection.execute(
+                    "UPDATE writes SET state = 'sending', attempts = ? WHERE serial = ?",
+                    (row.attempts, row.serial),
+                )
+        return taken
+
+    def next_due_s(self) -> float | None:
+        """When the next write will be due, of those that no older one holds up."""
+        with self._transaction(_READ) as connection:
+            found = connection.execute(
+                "SELECT due_s FROM writes WHERE state = 'queued' AND NOT EXISTS (SELECT 1"
+                " FROM writes older WHERE older.asset_key = writes.asset_key"
+                " AND older.serial < writes.serial AND older.state IN ('queued', 'sending'))"
+                " ORDER BY due_s LIMIT 1"
+            ).fetchone()
+        return None if found is None else float(found[0])
+
+    def settle(
+        self, row: Row, state: State, *, problem: str = "", due_s: float = 0.0, etag: str = ""
+    ) -> None:
+        """Ends an attempt. DONE removes the row, and lets the one that follows it go on from
+        ``etag``, the origin's; a write that follows one that was not done is a conflict.
+        """
+        assert may_follow(row.state, state), (row.state, state)
+        with self._transaction() as connection:
+            if state is not State.QUEUED:
+                _note_change(connection, row.asset_key)
+            if state is State.DONE:
+                _pass_on(connection, row, etag)
+                connection.execute("DELETE FROM writes WHERE serial = ?", (row.serial,))
+                _count(connection, "held_bytes", -row.size_bytes)
+                _count(connection, "done", 1)
+                return
+            connection.execute(
+                "UPDATE writes SET state = ?, problem = ?, due_s = ? WHERE serial = ?",
+                (state.value, problem, due_s, row.serial),
+            )
+            if state in KEPT:
+                _conflict_followers(connection, row.serial)
+
+    def hasten(self, origin_name: str, now_s: float) -> None:
+        """Makes all that waits for an origin due now."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE writes SET due_s = ? WHERE state = 'queued' AND origin_name = ?"
+                " AND due_s > ?",
+                (now_s, origin_name, now_s),
+            )
+
+    # --- the operator decides -------------------------------------------------------------
+
+    def requeue(self, serial: int, now_s: float, *, unconditional: bool) -> bool:
+        """Queues a kept write anew, behind all others; whether there was one."""
+        with self._transaction() as connection:
+            row = _kept(connection, serial)
+            if row is None:
+                return False
+            connection.execute("DELETE FROM writes WHERE serial = ?", (serial,))
+            fields = tuple(
+                field
+                for field in row.fields
+                if not unconditional or field[0].lower() not in CONDITIONS
+            )
+            again = replace(
+                row, fields=fields, state=State.QUEUED, attempts=0, due_s=now_s, follows=None
+            )
+            _insert(connection, again)
+            _note_change(connection, row.asset_key)
+        return True
+
+    def discard(self, serial: int) -> str | None:
+        """Gives a kept write up; the token of its body, None when there was no such write."""
+        with self._transaction() as connection:
+            row = _kept(connection, serial)
+            if row is None:
+                return None
+            connection.execute("DELETE FROM writes WHERE serial = ?", (serial,))
+            _count(connection, "held_bytes", -row.size_bytes)
+        return row.token
+
+    # --- questions ------------------------------------------------------------------------
+
+    def newest(self, asset_key: str) -> Row | None:
+        """The newest waiting write of an object."""
+        with self._transaction(_READ) as connection:
+            return newest_waiting(connection, asset_key)
+
+    def has_token(self, token: str) -> bool:
+        """Whether a row names this body."""
+        with self._transaction(_READ) as connection:
+            found = connection.execute("SELECT 1 FROM writes WHERE token = ?", (token,))
+            return found.fetchone() is not None
+
+    def by_state(self) -> dict[State, int]:
+        """How many writes are in each state but DONE."""
+        with self._transaction(_READ) as connection:
+            found = connection.execute("SELECT state, COUNT(*) FROM writes GROUP BY state")
+            return {State(state): count for state, count in found}
+
+    def list(self, states: Sequence[State], count: int) -> list[Row]:
+        """The oldest writes in any of ``states``."""
+        marks = ", ".join("?" * len(states))
+        with self._transaction(_READ) as connection:
+            return select_rows(
+                connection,
+                f"WHERE state IN ({marks}) ORDER BY serial LIMIT ?",
+                (*(state.value for state in states), count),
+            )
+
+    def totals(self) -> Totals:
+        with self._transaction(_READ) as connection:
+            return Totals(**dict(connection.execute("SELECT name, amount FROM totals")))
+
+    @contextmanager
+    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
+        with self._lock, named_errors():
+            self._connection.execute(begin)
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+
+@contextmanager
+def named_errors() -> Iterator[None]:
+    """Raises JournalError for what SQLite raises."""
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise JournalError(f"the journal of writes: {exc}") from exc
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that any thread may use, one at a time."""
+    connection = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA synchronous=FULL")
+    return connection
+
+
+def select_rows(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Row]:
+    """Rows by the end of a query."""
+    found = connection.execute(f"SELECT {_COLUMNS} FROM writes {where}", values)  # noqa: S608
+    return [_row(columns) for columns in found]
+
+
+def _row(columns: Sequence[object]) -> Row:
+    row = Row(*columns)  # type: ignore[arg-type]  # the columns are Row's own, in order
+    fields = tuple((name, value) for name, value in json.loads(str(row.fields)))
+    return replace(row, fields=fields, state=State(row.state))
+
+
+def _insert(connection: sqlite3.Connection, row: Row) -> int:
+    cursor = connection.execute(
+        f"INSERT INTO writes ({_COLUMNS}) VALUES (NULL{', ?' * 14})",  # noqa: S608
+        (
+            row.asset_key,
+            row.origin_name,
+            row.name,
+            row.method,
+            json.dumps(row.fields),
+            row.size_bytes,
+            row.token,
+            row.etag,
+            row.state.value,
+            row.attempts,
+            row.due_s,
+            row.queued_s,
+            row.follows,
+            row.problem,
+        ),
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def newest_waiting(connection: sqlite3.Connection, asset_key: str) -> Row | None:
+    """What readers of this edge see of an object, None: what the origin has."""
+    found = select_rows(
+        connection,
+        "WHERE asset_key = ? AND state IN ('queued', 'sending') ORDER BY serial DESC LIMIT 1",
+        (asset_key,),
+    )
+    return found[0] if found else None
+
+
+def _kept(connection: sqlite3.Connection, serial: int) -> Row | None:
+    found = select_rows(
+        connection, "WHERE serial = ? AND state IN ('conflict', 'failed')", (serial,)
+    )
+    return found[0] if found else None
+
+
+def _etag_after(row: Row) -> str | None:
+    """The object's ETag once ``row`` is done, None when there is no object then."""
+    return None if row.method == "DELETE" else row.etag
+
+
+def _require_room(connection: sqlite3.Connection, size_bytes: int, limit_bytes: int) -> None:
+    query = "SELECT amount FROM totals WHERE name = 'held_bytes'"
+    if int(connection.execute(query).fetchone()[0]) + size_bytes > limit_bytes:
+        raise refuse(503, "SlowDown", "too much waits to be written to the origin")
+
+
+def _count(connection: sqlite3.Connection, name: str, amount: int) -> None:
+    connection.execute("UPDATE totals SET amount = amount + ? WHERE name = ?", (amount, name))
+
+
+def _note_change(connection: sqlite3.Connection, asset_key: str) -> None:
+    """Tells readers, from this transaction's end on, to look at an object again."""
+    noted = connection.execute("INSERT INTO changes (asset_key) VALUES (?)", (asset_key,))
+    assert noted.lastrowid is not None
+    forgotten = noted.lastrowid - CHANGES_KEPT
+    connection.execute("DELETE FROM changes WHERE number <= ?", (forgotten,))
+
+
+def _pass_on(connection: sqlite3.Connection, done: Row, etag: str) -> None:
+    """Gives the write that follows ``done`` the condition that the origin can hold."""
+    if done.method == "DELETE":
+        condition = ("If-None-Match", "*")
+    elif etag:
+        condition = ("If-Match", etag)
+    else:
+        return
+    for row in select_rows(connection, "WHERE follows = ?", (done.serial,)):
+        connection.execute(
+            "UPDATE writes SET fields = ?, follows = NULL WHERE serial = ?",
+            (json.dumps((*row.fields, condition)), row.serial),
+        )
+
+
+def _conflict_followers(connection: sqlite3.Connection, serial: int) -> None:
+    leaders = [serial]
+    while leaders:
+        leader = leaders.pop()
+        for row in select_rows(connection, "WHERE follows = ? AND state = 'queued'", (leader,)):
+            connection.execute(
+                "UPDATE writes SET state = 'conflict', problem = ? WHERE serial = ?",
+                ("the write that it follows was not done", row.serial),
+            )
+            leaders.append(row.serial)

@@ -1,0 +1,109 @@
+"""Origins to write to that do as they are told, and a log that can be read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamedge.errors import OriginError
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Gauge
+from streamedge.origin.writing import Write, WriteAnswer
+
+PATIENCE_S = 20.0  # a wait that lasts this long has failed
+
+Outcome = WriteAnswer | OriginError
+
+
+@dataclass(slots=True)
+class ScriptedWriter:
+    """Answers by ``outcomes``, in order, then with success; ``sent`` are name and body of each
+    attempt. With ``gate`` an attempt waits before its answer.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    sent: list[tuple[Write, bytes]] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+    running: int = 0
+    most_running: int = 0
+    _attempt: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+        pieces = [] if body is None else [piece async for piece in body]
+        self.sent.append((write, b"".join(pieces)))
+        number = len(self.sent)
+        self._attempt.set()
+        outcome = self.outcomes.pop(0) if self.outcomes else None
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+        finally:
+            self.running -= 1
+        if isinstance(outcome, OriginError):
+            raise outcome
+        return outcome or WriteAnswer(200, (("ETag", f'"origin-{number}"'),))
+
+    async def attempted(self, times: int) -> None:
+        """Waits until so many attempts have been made."""
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.sent) < times:
+                self._attempt.clear()
+                await self._attempt.wait()
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [body for _write, body in self.sent]
+
+
+class HeardLog(Log):
+    """Keeps its events, and lets a test wait for one."""
+
+    def __init__(self) -> None:
+        super().__init__(-1, "test")
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self._heard = asyncio.Event()
+
+    def event(self, event: str, **fields: Any) -> None:
+        self.events.append((event, fields))
+        self.notice()
+
+    def notice(self) -> None:
+        """Has the condition of ``until`` looked at."""
+        self._heard.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Waits until ``condition`` holds, looked at after each event."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                self._heard.clear()
+                await self._heard.wait()
+
+    async def heard(self, event: str, times: int = 1) -> list[dict[str, Any]]:
+        """Waits until ``event`` was said so often; what it said each time."""
+        await self.until(lambda: sum(name == event for name, _ in self.events) >= times)
+        return [fields for name, fields in self.events if name == event]
+
+
+class HeardGauges(dict[Gauge, int]):
+    """Gauges whose every setting is noticed."""
+
+    def __init__(self, log: HeardLog) -> None:
+        super().__init__()
+        self._log = log
+
+    def __setitem__(self, gauge: Gauge, value: int) -> None:
+        super().__setitem__(gauge, value)
+        self._log.notice()
+
+
+async def come(*pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+def put(name: str = "film", *fields: tuple[str, str], size_bytes: int | None = None) -> Write:
+    return Write("PUT", name, fields, size_bytes)
