@@ -18,7 +18,17 @@ from importlib import metadata
 
 from rich.console import Console
 
-from bench import cold_http, cold_rtmp, http_hits, packaging, peers, report, restart, rtmp_rows
+from bench import (
+    cold_http,
+    cold_rtmp,
+    http_hits,
+    https_hits,
+    packaging,
+    peers,
+    report,
+    restart,
+    rtmp_rows,
+)
 from bench.machine import LOAD_CORE, SERVER_CORE, description, has_two_cores, today
 from bench.options import Options
 from bench.server import BenchError
@@ -50,6 +60,11 @@ BENCHMARKS = {
         "Ranges at random of a warm 300 MB object over 16 kept connections; one worker each, in"
         f" turns, {http_hits.ROUNDS} rounds. Values are medians; the ratio is the median of the"
         " rounds' ratios.",
+    ),
+    "https-hits": Benchmark(
+        https_hits.hits,
+        "As http-hits, over TLS 1.3 with the same certificate for both. The load generator counts"
+        " the records and opens only the first answer's, so that it costs less than any server.",
     ),
     "cold-seek": Benchmark(
         cold_http.seek,

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.certificate import Pair
 from bench.peers import APPLICATION
 from bench.server import LOOPBACK, Server, free_port, process, scratch_folder
 
@@ -21,13 +22,23 @@ HEALTH_TIMEOUT_S = 2.0
 
 @contextmanager
 def streamedge(
-    origin_port: int, *, workers: int = 1, core: int | None, cache: Path | None = None
+    origin_port: int,
+    *,
+    workers: int = 1,
+    core: int | None,
+    cache: Path | None = None,
+    pair: Pair | None = None,
 ) -> Iterator[Server]:
     """An edge in front of the origin, a web and an RTMP distribution.
 
-    ``cache``: a folder that outlives the edge; None is a fresh one.
+    ``cache``: a folder that outlives the edge; None is a fresh one. ``pair``: it serves HTTPS too.
     """
     http_port, rtmp_port, admin_port = free_port(), free_port(), free_port()
+    https_port, https, certificates = 0, "", ""
+    if pair is not None:
+        https_port = free_port()
+        https = f'https = ["{LOOPBACK}:{https_port}"]'
+        certificates = f'[[certificates]]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
     with scratch_folder() as folder:
         config = folder / "config.toml"
         config.write_text(f"""
@@ -39,9 +50,11 @@ workers = {workers}
 
 [listen]
 http = ["{LOOPBACK}:{http_port}"]
+{https}
 rtmp = ["{LOOPBACK}:{rtmp_port}"]
 admin = "{LOOPBACK}:{admin_port}"
 
+{certificates}
 [origins.bench]
 type = "http"
 url = "http://{LOOPBACK}:{origin_port}"
@@ -63,7 +76,7 @@ origin = "bench"
             ready=lambda: _healthy(admin_port),
             core=core,
         ) as pid:
-            yield Server(STREAMEDGE, pid, http_port=http_port, rtmp_port=rtmp_port)
+            yield Server(STREAMEDGE, pid, http_port, rtmp_port, https_port)
 
 
 def _healthy(admin_port: int) -> bool:

@@ -6,7 +6,7 @@ ratios counts: what the machine does meanwhile hits both alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from statistics import median
 
@@ -44,13 +44,33 @@ def hits(options: Options) -> list[Figure]:
         figures = []
         for size_bytes, target in TARGETS.items():
             seconds = options.seconds / len(TARGETS) / ROUNDS
-            results = _rounds(servers, made.moov_first.stat().st_size, size_bytes, seconds)
-            figures += _figures(f"{size_bytes >> 10} KiB", results, target)
+            object_bytes = made.moov_first.stat().st_size
+
+            def measure(
+                server: Server,
+                size_bytes: int = size_bytes,
+                object_bytes: int = object_bytes,
+                seconds: float = seconds,
+            ) -> HitsResult:
+                return hit(
+                    HitsPlan(
+                        port=server.http_port,
+                        path=PATH,
+                        object_bytes=object_bytes,
+                        range_bytes=size_bytes,
+                        connections=CONNECTIONS,
+                        seconds=seconds,
+                        server_pid=server.pid,
+                    )
+                )
+
+            results = rounds_of(servers, measure)
+            figures += ratio_figures(f"{size_bytes >> 10} KiB", results, SENDFILE, target)
     return figures
 
 
-def _rounds(
-    servers: Mapping[str, Server | Failure], object_bytes: int, range_bytes: int, seconds: float
+def rounds_of(
+    servers: Mapping[str, Server | Failure], measure: Callable[[Server], HitsResult]
 ) -> dict[str, list[HitsResult] | Failure]:
     """The servers' results, one a round, in turns; a server that failed once is out."""
     results: dict[str, list[HitsResult] | Failure] = {
@@ -61,26 +81,18 @@ def _rounds(
             server, rounds = servers[name], results[name]
             if isinstance(server, Failure) or isinstance(rounds, Failure):
                 continue
-            plan = HitsPlan(
-                port=server.http_port,
-                path=PATH,
-                object_bytes=object_bytes,
-                range_bytes=range_bytes,
-                connections=CONNECTIONS,
-                seconds=seconds,
-                server_pid=server.pid,
-            )
             try:
-                rounds.append(hit(plan))
+                rounds.append(measure(server))
             except BenchError as error:
                 results[name] = Failure(str(error))
     return results
 
 
-def _figures(
-    label: str, results: Mapping[str, list[HitsResult] | Failure], target: float
+def ratio_figures(
+    label: str, results: Mapping[str, list[HitsResult] | Failure], peer: str, target: float
 ) -> list[Figure]:
-    ours, theirs = results[STREAMEDGE], results[SENDFILE]
+    """Medians of the rounds, and the median of their ratios to the peer's."""
+    ours, theirs = results[STREAMEDGE], results[peer]
     ratios: dict[str, Value] = {}
     if not isinstance(ours, Failure) and not isinstance(theirs, Failure):
         pairs = zip(ours, theirs, strict=True)

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.certificate import Pair
 from bench.machine import raise_open_files
 from bench.server import LOOPBACK, BenchError, Server, accepts, free_port, process, scratch_folder
 
 SENDFILE = "nginx sendfile"
+TLS = "nginx TLS"
 SLICE = "nginx slice"
 PROXY_CACHE = "nginx proxy_cache"
 RTMP = "nginx-rtmp"
@@ -36,6 +38,26 @@ def nginx_sendfile(folder: Path, *, core: int | None) -> Iterator[Server]:
         server {{ listen {LOOPBACK}:{port} backlog=4096; root {folder}; }}"""
     with _nginx(_http(block), workers=1, core=core, ports=[port]) as pid:
         yield Server(SENDFILE, pid, http_port=port)
+
+
+@contextmanager
+def nginx_tls(folder: Path, pair: Pair, *, core: int | None) -> Iterator[Server]:
+    """The files of ``folder`` over HTTPS, open files kept."""
+    port = free_port()
+    block = f"""
+        sendfile on;
+        tcp_nopush on;
+        open_file_cache max=1000 inactive=60s;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_session_cache shared:viewers:10m;
+        server {{
+            listen {LOOPBACK}:{port} ssl backlog=4096;
+            ssl_certificate {pair.certificate};
+            ssl_certificate_key {pair.key};
+            root {folder};
+        }}"""
+    with _nginx(_http(block), workers=1, core=core, ports=[port]) as pid:
+        yield Server(TLS, pid, https_port=port)
 
 
 @contextmanager

@@ -41,6 +41,7 @@ class Server:
     pid: int
     http_port: int = 0
     rtmp_port: int = 0
+    https_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ pytest puts this folder on the import path, so that tests find ``fakes``, ``s3_s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,15 @@ def cache_root(tmp_path: Path) -> Path:
     root = tmp_path / "cache"
     prepare_folder(root)
     return root
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The event loops that tests run on: a module's own LOOP_FACTORIES, or asyncio's."""
+    module = item.getparent(pytest.Module)
+    assert module is not None
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = getattr(
+        module.obj, "LOOP_FACTORIES", {"asyncio": asyncio.new_event_loop}
+    )
+    return factories

@@ -114,6 +114,7 @@ def run_edge(
     *,
     workers: int = 1,
     edge: str = "",
+    listen: str = "",
     limits: str = "",
     distributions: str | None = None,
 ) -> Iterator[EdgeProcess]:
@@ -121,7 +122,7 @@ def run_edge(
 
     ``origins`` must declare ``[origins.main]``; unless ``distributions`` says otherwise, it is
     served as web distribution EWEB and rtmp distribution ESTREAM (applications cfx/st and vod).
-    ``edge`` and ``limits`` are lines for those tables.
+    ``edge``, ``listen`` and ``limits`` are lines for those tables.
     """
     http_port, rtmp_port, admin_port = free_ports(3)
     declared = distributions or (
@@ -134,7 +135,7 @@ def run_edge(
     config.write_text(
         f'[edge]\ncache = "cache"\nlog = "edge.log"\nworkers = {workers}\n{edge}\n'
         f'[listen]\nhttp = ["127.0.0.1:{http_port}"]\nrtmp = ["127.0.0.1:{rtmp_port}"]\n'
-        f'admin = "127.0.0.1:{admin_port}"\n[limits]\n{limits}\n{origins}\n{declared}'
+        f'admin = "127.0.0.1:{admin_port}"\n{listen}\n[limits]\n{limits}\n{origins}\n{declared}'
     )
     command = [sys.executable, "-m", "streamedge", "serve", "--config", str(config)]
     with open(folder / "stderr", "ab") as stderr:

@@ -7,6 +7,7 @@ validation; ranges are asked for in whole chunks.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -24,7 +25,7 @@ from streamedge.origin import (
     Upstream,
     Version,
 )
-from streamedge.origin.answers import kept_fields, parse_http_date, partial_span
+from streamedge.origin.answers import fold_fields, kept_fields, parse_http_date, partial_span
 from streamedge.origin.objects import ResponseRead
 from streamedge.spans import Span
 
@@ -34,21 +35,23 @@ SOLID_AFTER_S = (
 )
 
 _ASKED_FOR_ONE = ("if-none-match", "if-modified-since")
+_RANGE = ("range", "if-range")
+# What an answer of some statuses answers (RFC 9110 §15.3.7, §15.4.5, §15.5.17).
+_QUESTIONS = {206: _RANGE, 304: _ASKED_FOR_ONE, 416: _RANGE}
+_SINGLE_RANGE = re.compile(r"bytes=\d*-\d*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """A viewer's GET or HEAD as the cache sees it.
 
-    ``asset`` is keyed by the cache policy; ``primary_key`` by the URL alone. ``request`` is what
-    the origin is asked when nothing is known, ``fields`` are the viewer's own, names in lower
-    case. ``is_object``: the origin has objects alone, so that HEAD tells what GET would bring.
+    ``asset`` is keyed by the cache policy. ``request`` is what the origin is asked when nothing is
+    known, ``fields`` are the viewer's own, names in lower case. ``is_object``: the origin has objects alone, so that HEAD tells what GET would bring.
     ``want`` is what will be read first (empty: nothing, WHOLE: all). ``heeds_viewer``:
     whether Cache-Control of the request counts.
     """
 
     asset: Asset
-    primary_key: str
     upstream: Upstream
     request: OriginRequest
     fields: Mapping[str, str]
@@ -57,13 +60,21 @@ class Ask:
     is_object: bool = False
 
 
-def request_for(ask: Ask, record: Record | None) -> OriginRequest:
+def request_for(ask: Ask, record: Record | None, *, is_passed: bool = False) -> OriginRequest:
     """What to ask: for a validation what §4.3.1 says, for a range its whole chunks.
 
     Of an object always a range, so that a slow reader of a long one fetches it piece by piece.
+    ``is_passed``: just what the viewer asks, for the answer is for nobody else.
     """
     fields = list(ask.request.fields)
     method = ask.request.method
+    if is_passed and record is None:
+        if not ask.is_object:
+            fields += [(name, ask.fields[name]) for name in _ASKED_FOR_ONE if name in ask.fields]
+            # Several ranges could make the origin send the same bytes again and again.
+            if method == "GET" and _SINGLE_RANGE.fullmatch(ask.fields.get("range", "")):
+                fields += [(name, ask.fields[name]) for name in _RANGE if name in ask.fields]
+        return replace(ask.request, fields=tuple(fields))
     if record is not None:
         fields += conditional_fields(stored_fields(record.head)).items()
     elif not ask.is_object:  # the viewer's 304 is cheaper than a body that nobody wants
@@ -75,6 +86,17 @@ def request_for(ask: Ask, record: Record | None) -> OriginRequest:
         if ask.want.size:
             fields.append(("range", f"bytes={span.start}-{span.end - 1}"))
     return replace(ask.request, method=method, fields=tuple(fields))
+
+
+def may_pass(ask: Ask, request: OriginRequest, status: int) -> bool:
+    """Whether an answer to ``request`` is one to what the viewer has asked."""
+    sent = fold_fields(request.fields)
+    question = _QUESTIONS.get(status, ())
+    return (
+        request.method == ask.request.method
+        and all(sent.get(name) == ask.fields.get(name) for name in question)
+        and (status not in {206, 304} or any(name in sent for name in question))
+    )
 
 
 def confirmed(record: Record, fields: Mapping[str, str], asked_s: float, now_s: float) -> Record:

@@ -20,7 +20,8 @@ class Asset:
     """What one cache key names, and where it comes from.
 
     ``key`` begins with the origin's identity, so that no two origins' objects can meet;
-    ``origin_name`` is the operator's word for it, for metrics.
+    ``origin_name`` is the operator's word for it, for metrics. ``above``: the keys that this one
+    was made from; what is refused under one of them is refused under this one too.
     """
 
     key: str
@@ -28,6 +29,7 @@ class Asset:
     origin: Origin
     origin_name: str
     rules: TtlRules
+    above: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

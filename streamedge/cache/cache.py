@@ -133,8 +133,7 @@ class Cache:
         number = self.store.changes.number
         if opened.changes_seen == number:
             return True
-        record = self.store.load_record(opened.asset.key)
-        if record is not None and record.not_before_s > opened.record.validated_s:
+        if self.is_refused(opened.asset, opened.record):
             self._supersede(opened)
             return False
         opened.changes_seen = number
@@ -292,9 +291,23 @@ class Cache:
         self.store.save_record(record)
         return True
 
-    def refuse_older(self, key: str) -> None:
-        """Sees to it that nothing asked for until now is used again, in any worker."""
-        self.store.save_record(marker(key, (), time.time()))
+    def is_refused(self, asset: Asset, record: Record) -> bool:
+        """Whether a write has come since the record's answer was asked for."""
+        for key in (asset.key, *asset.above):
+            known = self.store.load_record(key)
+            if known is not None and known.not_before_s > record.validated_s:
+                return True
+        return False
+
+    def refuse_older(self, key: str, before_s: float, varies_by: tuple[str, ...] = ()) -> None:
+        """Sees to it that nothing asked for before is used again, in any worker.
+
+        ``varies_by``: what the answers of this key differ by from now on.
+        """
+        known = self.store.load_record(key)
+        if known is not None:
+            before_s = max(before_s, known.not_before_s)
+        self.store.save_record(marker(key, varies_by, before_s))
         self.store.changes.announce()
 
     def admit(self, asset: Asset, record: Record, *, only_fresh: bool) -> OpenVersion | None:

@@ -93,7 +93,7 @@ class OpenVersion:
         self._readers: set[ReaderPlace] = set()
         self.asset = asset
         self.record = record
-        self.changes_seen = around.store.changes.number
+        self.changes_seen = -1  # none: what is opened now may have been asked for before a write
         self.superseded = False
         self.touched_s = 0.0
 
@@ -269,7 +269,8 @@ class OpenVersion:
 
     def touch(self) -> None:
         """Marks its files as used now."""
-        self._around.store.touch_record(self.asset.key)
+        for key in (self.asset.key, *self.asset.above):
+            self._around.store.touch_record(key)
         for extent in self._extents.values():
             if extent.path:
                 self._around.store.touch(extent.path)

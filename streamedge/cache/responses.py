@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from streamedge.cache.asking import Ask, confirmed, opening, request_for
+from streamedge.cache.asking import Ask, confirmed, may_pass, opening, request_for
 from streamedge.cache.asset import Asset, Record, marker, stored_fields
 from streamedge.cache.cache import TICK_S, Cache
 from streamedge.cache.open_version import OpenVersion
@@ -28,7 +28,7 @@ from streamedge.cache.reuse import Reuse, decide_absent, decide_reuse, may_serve
 from streamedge.cache.storing import is_storable
 from streamedge.cache.validation import is_selected
 from streamedge.cache.vary import parse_vary, variant_key
-from streamedge.errors import OriginError
+from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin import (
     OriginRead,
     OriginRequest,
@@ -126,15 +126,16 @@ class ResponseCache:
                 return Unavailable()
             if self._passing.get(asset.key, 0.0) > now_s:
                 return await self._ask_alone(ask, asset, record, why)
-            asking, task = self._asking.get(asset.key) or self._begin(ask, asset, record, why)
+            running = self._asking.get(asset.key)
+            asking, task = running or self._begin(ask, asset, record, why)
             asking.waiting += 1
             try:
                 await asyncio.shield(task)
+                taken = self._take(asking, ask) if running is None else self._join(asking, ask)
             except OriginError as exc:
                 raise OriginError(exc.failure, str(exc)) from exc
             finally:
                 asking.waiting -= 1
-                taken = self._take(asking, ask, collapsed)
                 asking.settle()
             if taken is not None:
                 return taken
@@ -142,7 +143,7 @@ class ResponseCache:
 
     def refuse_older(self, primary_key: str) -> None:
         """After a write: nothing that was asked for before is used again, in any worker."""
-        self._cache.refuse_older(primary_key)
+        self._cache.refuse_older(primary_key, time.time())
 
     def variant(self, key: str, fields: Mapping[str, str]) -> str:
         """The key of the variant that request fields select, as far as it is known here."""
@@ -154,30 +155,29 @@ class ResponseCache:
     def _select(self, ask: Ask) -> tuple[Asset, Record | None, str]:
         """The asset of the variant that the request selects, its record, else why there is none."""
         asset = ask.asset
-        not_before_s = 0.0
-        if asset.key != ask.primary_key:
-            primary = self._load(ask.primary_key)
-            not_before_s = primary.not_before_s if primary is not None else 0.0
-        record = self._load(asset.key)
-        if record is None:
-            return asset, None, "uri-miss"
-        not_before_s = max(not_before_s, record.not_before_s)
-        if record.varies_by:
+        record = self._known(asset)
+        if record is not None and record.varies_by:
             self._vary(asset.key, record.varies_by)
-            asset = replace(asset, key=asset.key + variant_key(record.varies_by, ask.fields))
-            record = self._load(asset.key)
+            asset = _variant(asset, record.varies_by, ask.fields)
+            record = self._known(asset)
             if record is None:
                 return asset, None, "vary-miss"
-        if record.is_marker or record.validated_s < not_before_s:
+        if record is None or record.is_marker:
             return asset, None, "uri-miss"
         return asset, record, "stale"
 
-    def _load(self, key: str) -> Record | None:
-        opened = self._cache.present(key)
-        return self._cache.store.load_record(key) if opened is None else opened.record
+    def _known(self, asset: Asset) -> Record | None:
+        """What is remembered under the asset's key, unless a write has come since."""
+        opened = self._cache.present(asset.key)
+        if opened is not None:
+            return opened.record
+        record = self._cache.store.load_record(asset.key)
+        if record is None or record.is_marker or not self._cache.is_refused(asset, record):
+            return record
+        return None
 
     def _decide(self, ask: Ask, asset: Asset, record: Record | None, now_s: float) -> Reuse:
-        heeded = ask.fields if ask.heeds_viewer else {}
+        heeded = _directives(ask)
         if record is None:
             return decide_absent(heeded)
         return decide_reuse(
@@ -218,27 +218,28 @@ class ResponseCache:
         if not task.cancelled():
             task.exception()  # seen, even if every viewer has left
 
-    def _take(self, asking: _Asking, ask: Ask, collapsed: bool) -> Stored | Passed | None:
-        """What the asking has brought for this request, if it is its."""
+    def _take(self, asking: _Asking, ask: Ask) -> Stored | Passed | None:
+        """What was asked for on behalf of this very request."""
         if asking.opened is not None:
-            selected, _record, _why = self._select(ask)
-            if collapsed and selected.key != asking.opened.asset.key:
-                return None
             result = CacheResult.REFRESH_HIT if asking.unchanged else CacheResult.MISS
-            if collapsed:
-                result = CacheResult.HIT
             reader = self._cache.reader(asking.opened, ask.want, result)
-            handling = replace(asking.handling, collapsed=collapsed)
-            return Stored(reader, reader.result, handling)
+            return Stored(reader, reader.result, asking.handling)
         response, asking.response = asking.response, None
         return None if response is None else Passed(response, asking.handling)
+
+    def _join(self, asking: _Asking, ask: Ask) -> Stored | None:
+        """The same for another request, if what has come is for that one too."""
+        if asking.opened is None or self._select(ask)[0].key != asking.opened.asset.key:
+            return None
+        reader = self._cache.reader(asking.opened, ask.want, CacheResult.HIT)
+        return Stored(reader, reader.result, replace(asking.handling, collapsed=True))
 
     async def _ask_alone(self, ask: Ask, asset: Asset, record: Record | None, why: str) -> Outcome:
         """Asks without waiting for others, nor making them wait."""
         asking = _Asking(Handling(forwarded=why), waiting=1)
         try:
-            await self._ask(asking, ask, asset, record)
-            taken = self._take(asking, ask, collapsed=False)
+            await self._ask(asking, ask, asset, record, is_passed=True)
+            taken = self._take(asking, ask)
         finally:
             asking.waiting = 0
             asking.settle()
@@ -259,7 +260,12 @@ class ResponseCache:
             await asyncio.sleep(TICK_S)
         try:
             present = store.load_record(asset.key)
-            if present is not None and not present.is_marker and present != record:
+            if (
+                present is not None
+                and not present.is_marker
+                and present != record
+                and not self._cache.is_refused(asset, present)
+            ):
                 record = present
                 if self._decide(ask, asset, present, time.time()) is Reuse.FRESH:
                     self._bring(asking, self._open(asset, present))
@@ -268,8 +274,16 @@ class ResponseCache:
         finally:
             store.unlock_asset(asset.key)
 
-    async def _ask(self, asking: _Asking, ask: Ask, asset: Asset, record: Record | None) -> None:
-        request = request_for(ask, record)
+    async def _ask(
+        self,
+        asking: _Asking,
+        ask: Ask,
+        asset: Asset,
+        record: Record | None,
+        *,
+        is_passed: bool = False,
+    ) -> None:
+        request = request_for(ask, record, is_passed=is_passed)
         asked_s = time.time()
         try:
             response = await self._send(ask.upstream, request)
@@ -284,10 +298,19 @@ class ResponseCache:
             self._bring(asking, self._open(asset, record), unchanged=True)
             return
         try:
-            await self._heed(asking, ask, asset, record, request, response, asked_s)
+            is_heeded = self._heed(asking, ask, asset, record, request, response, asked_s)
         except BaseException:
             response.close()
             raise
+        if is_heeded:
+            return
+        response.close()
+        if is_passed and record is None:
+            raise OriginError(
+                OriginFailure.UNAVAILABLE,
+                f"{asset.origin_name} {asset.name!a}: answered {response.status} unasked",
+            )
+        await self._ask(asking, ask, asset, None, is_passed=True)
 
     async def _send(self, upstream: Upstream, request: OriginRequest) -> OriginResponse:
         """Sends a request that may be sent again, several times if it fails in passing."""
@@ -301,7 +324,7 @@ class ResponseCache:
                 await asyncio.sleep(backoff_s(attempt, random.random()))
         raise AssertionError("the last attempt returns or raises")
 
-    async def _heed(
+    def _heed(
         self,
         asking: _Asking,
         ask: Ask,
@@ -310,8 +333,11 @@ class ResponseCache:
         request: OriginRequest,
         response: OriginResponse,
         asked_s: float,
-    ) -> None:
-        """Brings what an answer means: an update, a new version, an old one after all, itself."""
+    ) -> bool:
+        """Brings what an answer means: an update, a new version, an old one after all, itself.
+
+        False when it means nothing to the viewer: what was asked was another question.
+        """
         status, fields = response.status, fold_fields(response.fields)
         asking.handling.status = status
         now_s = time.time()
@@ -320,14 +346,14 @@ class ResponseCache:
             opened = self._open(asset, confirmed(record, fields, asked_s, now_s))
             self._cache.remember(opened.record)
             self._bring(asking, opened, unchanged=True)
-            return
+            return True
         if status >= 500 and record is not None and self._may_serve_stale(ask, asset, record):
             response.close()
             self._bring(asking, self._open(asset, record), unchanged=True)
-            return
+            return True
         storable = (request.method == "GET" or ask.is_object) and is_storable(
             "GET",
-            fold_fields(request.fields),
+            fold_fields(request.fields) | _directives(ask),
             status,
             fields,
             asset.rules,
@@ -336,28 +362,22 @@ class ResponseCache:
         if storable:
             opened_read = opening(asset, request, response, fields, asked_s, now_s)
             if opened_read is not None:
-                self._bring(asking, self._store(ask, asset, *opened_read))
+                self._bring(asking, self._store(ask, *opened_read))
                 asking.handling.stored = True
-                return
+                return True
         if request.method == "GET" and status != 304:
             self._pass_for_a_while(asset.key, now_s)
+        if not may_pass(ask, request, status):
+            return False
         asking.response = response
+        return True
 
-    def _store(
-        self, ask: Ask, asset: Asset, record: Record, read: OriginRead | None
-    ) -> OpenVersion:
+    def _store(self, ask: Ask, record: Record, read: OriginRead | None) -> OpenVersion:
         """Begins to keep an answer, under the key of its variant."""
-        fields = stored_fields(record.head)
-        varies_by = parse_vary(fields)
-        if varies_by:
-            base = self._load(ask.asset.key)
-            not_before_s = base.not_before_s if base is not None else 0.0
-            key = ask.asset.key + variant_key(varies_by, ask.fields)
-            self._cache.store.save_record(marker(ask.asset.key, varies_by, not_before_s))
-            self._vary(ask.asset.key, varies_by)
-            asset, record = replace(asset, key=key), replace(record, key=key)
-        elif asset.key != ask.asset.key:
-            asset, record = ask.asset, replace(record, key=ask.asset.key)
+        base, varies_by = ask.asset, parse_vary(stored_fields(record.head))
+        self._heed_vary(base.key, varies_by, record.validated_s)
+        asset = _variant(base, varies_by, ask.fields) if varies_by else base
+        record = replace(record, key=asset.key)
         opened = self._open(asset, record)
         if read is not None:
             opened.adopt(read)
@@ -365,6 +385,20 @@ class ResponseCache:
             self._cache.remember(record)
         self._passing.pop(ask.asset.key, None)
         return opened
+
+    def _heed_vary(self, key: str, varies_by: tuple[str, ...], asked_s: float) -> None:
+        """Notes what the answers of a key differ by; where that is new, older ones go (§4.1)."""
+        known = self._cache.store.load_record(key)
+        if varies_by:
+            self._vary(key, varies_by)
+        else:
+            self._varying.pop(key, None)
+        if known is not None and (known.varies_by or (varies_by and not known.is_marker)):
+            if known.varies_by != varies_by:
+                self._cache.refuse_older(key, asked_s, varies_by)
+        elif varies_by:
+            not_before_s = 0.0 if known is None else known.not_before_s
+            self._cache.store.save_record(marker(key, varies_by, not_before_s))
 
     def _bring(self, asking: _Asking, opened: OpenVersion, *, unchanged: bool = False) -> None:
         asking.opened = opened
@@ -378,7 +412,7 @@ class ResponseCache:
             asset.rules,
             response_s=record.validated_s,
             age_s=record.age_s(time.time()),
-            request_fields=ask.fields if ask.heeds_viewer else {},
+            request_fields=_directives(ask),
         )
 
     def _vary(self, key: str, varies_by: tuple[str, ...]) -> None:
@@ -390,3 +424,16 @@ class ResponseCache:
         if len(self._passing) >= PASSING_KEYS_MAX:
             self._passing.clear()
         self._passing[key] = now_s + PASSING_S
+
+
+def _variant(asset: Asset, varies_by: tuple[str, ...], fields: Mapping[str, str]) -> Asset:
+    """The asset of the variant that request fields select."""
+    key = asset.key + variant_key(varies_by, fields)
+    return replace(asset, key=key, above=(asset.key, *asset.above))
+
+
+def _directives(ask: Ask) -> dict[str, str]:
+    """The request's own directives (§5.2.1, §5.4), where they count."""
+    if not ask.heeds_viewer:
+        return {}
+    return {name: ask.fields[name] for name in ("cache-control", "pragma") if name in ask.fields}

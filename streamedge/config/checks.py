@@ -38,10 +38,10 @@ def cross_mistakes(document: dict[str, object]) -> Iterator[Mistake]:
 
 def _origins_missing(document: dict[str, object]) -> Iterator[Mistake]:
     origins, groups = (tuple(table(document.get(name))) for name in ("origins", "origin_groups"))
+    known = origins + groups
+    where = "[origins] and [origin_groups]" if groups else "[origins]"
     for key, declared in entries(document, ("distributions",)):
         is_web = declared.get("type") == "web"
-        known = origins + groups if is_web else origins
-        where = "[origins] and [origin_groups]" if is_web and groups else "[origins]"
         behaviors = entries(declared, (*key, "behaviors")) if is_web else ()
         for place, holder in ((key, declared), *behaviors):
             origin = string(holder, "origin")

@@ -348,7 +348,9 @@ class RtmpDistributionConfig(DistributionConfig):
     """Media over RTMP, chosen by host name and application."""
 
     type: Literal["rtmp"] = Field(description="Served over RTMP.")
-    origin: str = Field(description="Name of a table under [origins].", examples=["samples"])
+    origin: str = Field(
+        description="Name of a table under [origins] or [origin_groups].", examples=["samples"]
+    )
     default_ttl: DurationS = Field(
         default=86_400.0, description="How long an object without Cache-Control is fresh.", ge=0
     )

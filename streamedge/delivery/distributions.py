@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 from streamedge.cache.asset import Asset
 from streamedge.cache.freshness import TtlRules
 from streamedge.origin import Origin, Upstream
+from streamedge.origin.writing import WritableOrigin
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class OriginBinding:
     ``identity`` says what it is (a bucket at an endpoint, a URL, a folder), so that what is cached
     of it is found again after it was renamed, and never taken for another's. ``is_site``: any
     request may be sent to it, and its answers may be anything; else it has objects alone.
+    ``bucket``: its name at S3, which clients of that protocol put before the object's.
     """
 
     name: str
@@ -29,6 +31,8 @@ class OriginBinding:
     upstream: Upstream
     is_site: bool = False
     sends_viewer_host: bool = False
+    writer: WritableOrigin | None = None
+    bucket: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""From a config to the things it names: origins, and what serves HTTP.
+"""From a config to the things it names: origins and groups of them, and what serves HTTP.
 
 Owns construction alone; nothing here runs. What serves RTMP is put together in
 ``rtmp_composition``.
@@ -6,7 +6,10 @@ Owns construction alone; nothing here runs. What serves RTMP is put together in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+
+from pydantic import SecretStr
 
 from streamedge.cache.cache import Cache
 from streamedge.cache.freshness import TtlRules
@@ -15,6 +18,7 @@ from streamedge.config.schema import (
     Config,
     DirectoryOriginConfig,
     HttpOriginConfig,
+    OriginGroupConfig,
     WebDistributionConfig,
 )
 from streamedge.delivery.distributions import HostTable, OriginBinding
@@ -27,24 +31,62 @@ from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 from streamedge.origin import Origin
 from streamedge.origin.directory import DirectoryOrigin
+from streamedge.origin.directory_writing import DirectoryWriter
+from streamedge.origin.groups import Member, OriginGroup
 from streamedge.origin.http import HttpOrigin
 from streamedge.origin.objects import ObjectUpstream
 from streamedge.origin.s3 import S3Origin
+from streamedge.origin.site_writing import SiteWriter
+from streamedge.origin.tls import TlsRules, system_tls
+from streamedge.writing.ahead import WrittenAhead
+from streamedge.writing.journal import Journal
 
 
-def bind_origins(config: Config) -> dict[str, OriginBinding]:
-    """All origins of the config, by name."""
-    return {name: _bind(name, origin) for name, origin in config.origins.items()}
+def writes_back(config: Config) -> bool:
+    """Whether any behavior answers writes before their origin has them."""
+    return any(
+        rules.write == "back"
+        for declared in config.distributions
+        if isinstance(declared, WebDistributionConfig)
+        for rules in (declared, *map(declared.rules_for, declared.behaviors))
+    )
+
+
+def bind_origins(
+    config: Config, log: Log, counts: Counts, journal: Journal | None = None
+) -> dict[str, OriginBinding]:
+    """All origins and origin groups of the config, by name.
+
+    What waits in ``journal`` is read in place of what its origin has.
+    """
+    bindings = {name: _bind(name, origin, journal) for name, origin in config.origins.items()}
+    groups = {
+        name: _bind_group(name, group, bindings, log, counts)
+        for name, group in config.origin_groups.items()
+    }
+    return bindings | groups
 
 
 def web_server(
-    config: Config, bindings: dict[str, OriginBinding], cache: Cache, log: Log, counts: Counts
+    config: Config,
+    bindings: dict[str, OriginBinding],
+    cache: Cache,
+    log: Log,
+    counts: Counts,
+    journal: Journal | None = None,
 ) -> WebServer:
     """What serves the config's web distributions."""
-    site = Site(
-        config.edge.name, HostTable(_web_distributions(config, bindings)), cache, log, counts
-    )
     limits = config.limits
+    site = Site(
+        config.edge.name,
+        HostTable(_web_distributions(config, bindings)),
+        cache,
+        log,
+        counts,
+        journal=journal,
+        request_body_bytes=limits.request_body,
+        url_bytes=limits.url,
+    )
     return WebServer(
         site,
         log,
@@ -84,19 +126,60 @@ def ttl_rules(policy: CachePolicy) -> TtlRules:
     )
 
 
-def _bind(name: str, declared: AnyOriginConfig) -> OriginBinding:
+def _bind(name: str, declared: AnyOriginConfig, journal: Journal | None) -> OriginBinding:
     origin = _origin(declared)
+    identity = _identity(declared)
+    ahead = origin if journal is None else WrittenAhead(origin, identity, journal)
     if isinstance(origin, HttpOrigin):
         assert isinstance(declared, HttpOriginConfig)
         return OriginBinding(
             name,
-            _identity(declared),
-            origin,
+            identity,
+            ahead,
             origin,
             is_site=True,
             sends_viewer_host=declared.host == "viewer",
+            writer=SiteWriter(origin),
         )
-    return OriginBinding(name, _identity(declared), origin, ObjectUpstream(origin))
+    if isinstance(origin, S3Origin):
+        return OriginBinding(
+            name,
+            identity,
+            ahead,
+            ObjectUpstream(ahead),
+            writer=origin.writer,
+            bucket=origin.bucket,
+        )
+    assert isinstance(declared, DirectoryOriginConfig)
+    writer = DirectoryWriter(declared.path, declared.prefix)
+    return OriginBinding(name, identity, ahead, ObjectUpstream(ahead), writer=writer)
+
+
+def _bind_group(
+    name: str,
+    declared: OriginGroupConfig,
+    bindings: dict[str, OriginBinding],
+    log: Log,
+    counts: Counts,
+) -> OriginBinding:
+    members = [bindings[member] for member in declared.origins]
+    group = OriginGroup(
+        name,
+        [Member(member.name, member.origin, member.upstream) for member in members],
+        frozenset(declared.failover),
+        log,
+        counts,
+    )
+    return OriginBinding(
+        name,
+        "group " + " | ".join(member.identity for member in members),
+        group,
+        group,
+        is_site=all(member.is_site for member in members),
+        sends_viewer_host=any(member.sends_viewer_host for member in members),
+        writer=members[0].writer,
+        bucket=members[0].bucket,
+    )
 
 
 def _origin(declared: AnyOriginConfig) -> Origin:
@@ -109,19 +192,36 @@ def _origin(declared: AnyOriginConfig) -> Origin:
             connect_timeout_s=declared.connect_timeout,
             read_timeout_s=declared.read_timeout,
             connections_max=declared.connections,
+            total_timeout_s=declared.total_timeout,
+            tls=_tls(declared),
+            host=declared.host,
+            headers=_plain(declared.headers),
+            redirects_max=declared.follow_redirects,
         )
     return S3Origin(
         declared.bucket,
         declared.prefix,
         region=declared.region,
         endpoint=declared.endpoint,
+        path_style=declared.path_style,
         access_key_id=declared.access_key_id,
         secret_access_key=declared.secret_access_key.get_secret_value(),
         anonymous=declared.anonymous,
         connect_timeout_s=declared.connect_timeout,
         read_timeout_s=declared.read_timeout,
         connections_max=declared.connections,
+        headers=_plain(declared.headers),
     )
+
+
+def _tls(declared: HttpOriginConfig) -> Callable[[], ssl.SSLContext]:
+    """What makes the origin's context; origins that say nothing of TLS share one."""
+    rules = TlsRules(declared.verify, declared.ca, declared.client_certificate, declared.client_key)
+    return system_tls if rules == TlsRules() else rules.context
+
+
+def _plain(headers: Mapping[str, SecretStr]) -> list[tuple[str, str]]:
+    return [(name, value.get_secret_value()) for name, value in headers.items()]
 
 
 def _identity(declared: AnyOriginConfig) -> str:
@@ -129,5 +229,8 @@ def _identity(declared: AnyOriginConfig) -> str:
     if isinstance(declared, DirectoryOriginConfig):
         return f"directory {declared.path} {declared.prefix}"
     if isinstance(declared, HttpOriginConfig):
-        return f"http {declared.url} {declared.prefix}"
-    return f"s3 {declared.endpoint or declared.region} {declared.bucket} {declared.prefix}"
+        host = "" if declared.host == "origin" else f" host {declared.host}"
+        return f"http {declared.url} {declared.prefix}{host}"
+    style = " in the host" if declared.endpoint and declared.path_style is False else ""
+    place = declared.endpoint or declared.region
+    return f"s3 {place} {declared.bucket} {declared.prefix}{style}"

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from streamedge.cache.store import WORKERS_MAX, close_folder, prepare_folder
 from streamedge.config.schema import Config
+from streamedge.edge.composition import writes_back
 from streamedge.edge.control import run_control
 from streamedge.edge.listeners import WorkerListeners, bind_admin, bind_listeners
 from streamedge.edge.roster import Roster
@@ -33,6 +34,8 @@ from streamedge.edge.worker import DRAIN_S, Post, run_worker
 from streamedge.errors import StreamEdgeError
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import forget_process
+from streamedge.writing.journal import prepare_journal
+from streamedge.writing.rows import JournalError
 
 if TYPE_CHECKING:
     from streamedge.edge.certificates import Certificates
@@ -246,7 +249,9 @@ def _certificates(config: Config) -> Certificates | None:
 def _prepare(config: Config, log: Log) -> bool:
     try:
         prepare_folder(config.edge.cache)
-    except OSError as exc:
+        if writes_back(config):
+            prepare_journal(config.edge.cache)
+    except (OSError, JournalError) as exc:
         log.event("cache_folder_refused", folder=str(config.edge.cache), error=str(exc))
         return False
     return True

@@ -9,6 +9,7 @@ import asyncio
 import gc
 import os
 import signal
+import time
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,11 +20,15 @@ import uvloop
 from streamedge.cache.cache import Cache
 from streamedge.cache.store import Store
 from streamedge.config.schema import Config
-from streamedge.edge.composition import bind_origins, web_server
+from streamedge.delivery.distributions import OriginBinding
+from streamedge.edge.composition import bind_origins, web_server, writes_back
 from streamedge.edge.listeners import WorkerListeners
 from streamedge.edge.roster import Roster
 from streamedge.ops.log import FLUSH_INTERVAL_S, Log, open_log
 from streamedge.ops.metrics import Counter, Counts
+from streamedge.writing.ahead import WrittenAhead
+from streamedge.writing.journal import Journal
+from streamedge.writing.replicator import Replicator
 
 if TYPE_CHECKING:
     from streamedge.edge.certificates import Certificates
@@ -70,8 +75,11 @@ async def _serve(post: Post, log: Log) -> None:
         open_extents=config.limits.open_extents,
         retries=config.limits.origin_retries,
     )
-    bindings = bind_origins(config)
-    web = web_server(config, bindings, cache, log, counts)
+    journal = None
+    if writes_back(config):
+        journal = Journal(config.edge.cache, post.number, config.limits.write_queue)
+    bindings = bind_origins(config, log, counts, journal)
+    web = web_server(config, bindings, cache, log, counts, journal)
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_reader(post.lifeline, stopping.set)
@@ -92,22 +100,50 @@ async def _serve(post: Post, log: Log) -> None:
     log.event("worker_up", pid=os.getpid())
     counts.publish_in(post.metrics_folder)  # only now: viewers need not wait for its import
     housekeeping = asyncio.create_task(_keep_house(log, counts, certificates))
+    replicating = None
+    if journal is not None:
+        replicator = _replicator(journal, bindings, cache, log, counts)
+        replicating = asyncio.create_task(replicator.run())
     await stopping.wait()
     loop.remove_reader(post.lifeline)
     post.roster.down(post.number)
     log.event("worker_draining")
     await asyncio.gather(web.drain(DRAIN_S), rtmp.drain(DRAIN_S))
+    if replicating is not None:
+        replicating.cancel()
+        await asyncio.gather(replicating, return_exceptions=True)
     await cache.close()
     for binding in bindings.values():
         await binding.origin.close()
+    if journal is not None:
+        journal.close()
     housekeeping.cancel()
     counts.flush()
     log.event("worker_down")
 
 
+def _replicator(
+    journal: Journal,
+    bindings: dict[str, OriginBinding],
+    cache: Cache,
+    log: Log,
+    counts: Counts,
+) -> Replicator:
+    """What sends queued writes, if it is this worker's turn to."""
+
+    async def replicated(key: str) -> None:
+        cache.refuse_older(key, time.time())
+
+    writers = {name: one.writer for name, one in bindings.items() if one.writer is not None}
+    readers = {
+        name: one.origin.origin if isinstance(one.origin, WrittenAhead) else one.origin
+        for name, one in bindings.items()
+    }
+    return Replicator(journal, writers, readers, replicated, log, counts)
+
+
 def _import_the_rest() -> None:
-    """Imports what hits over HTTP can do without, half a second's worth, while they are served."""
-    import_module("streamedge.origin.client")
+    """Imports what hits over HTTP can do without, while they are served: a quarter of a second."""
     import_module("streamedge.edge.rtmp_composition")
 
 

@@ -254,10 +254,13 @@ def _refusal(ask: Ask, status: int, fields: Mapping[str, str], error_code: str) 
             return OriginError(
                 OriginFailure.CHANGED,
                 f"{answered}: byte {start} was within {_describe(ask.if_match)}",
+                status=status,
             )
         seen = _seen(fields.get("content-range", ""))
         return OriginError(
-            OriginFailure.RANGE_OUTSIDE, f"{answered} for byte {start}, Content-Range {seen}"
+            OriginFailure.RANGE_OUTSIDE,
+            f"{answered} for byte {start}, Content-Range {seen}",
+            status=status,
         )
     failure = _FAILURES.get(status, OriginFailure.UNAVAILABLE)
     if 300 <= status < 400 and status != 304:
@@ -266,7 +269,7 @@ def _refusal(ask: Ask, status: int, fields: Mapping[str, str], error_code: str) 
     region = fields.get("x-amz-bucket-region", "")
     if region and failure is OriginFailure.UNAVAILABLE:
         answered = f"{answered} (the bucket is in region {_seen(region)})"
-    return OriginError(failure, answered)
+    return OriginError(failure, answered, status=status)
 
 
 def _location_host(location: str) -> str:

@@ -8,9 +8,8 @@ a request that may be repeated, when a kept connection turns out to be dead.
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -24,23 +23,18 @@ from streamedge.origin.connection import (
     FieldList,
     decode_fields,
 )
-from streamedge.origin.pool import NoConnectionError, Place, Pool
+from streamedge.origin.pool import NoConnectionError, Pool
+from streamedge.origin.request import Body, Fields, make_request, split_url
+from streamedge.origin.tls import system_tls
 
 CONTINUE_S = 1.0  # the wait for 100 (Continue): RFC 9110 §10.1.1 wants it bounded
 BODY_PIECE_BYTES = 256 << 10  # of a request's body that is given whole
 ERROR_BODY_MAX_BYTES = 4 << 10
 ERROR_BODY_TIMEOUT_S = 2.0
 
-Fields = Mapping[str, str] | Sequence[tuple[str, str]]
-Body = AsyncIterator[bytes] | bytes | None
 Interim = Callable[[int, FieldList], None]
 
-# Scheme, host (with brackets around an IPv6 address), port, target. Nothing of it is rewritten.
-_URL = re.compile(
-    r"((?i:https?))://(\[[^]/?#@]+\]|[^]\[/?#@:]+)(?::(\d{1,5}))?((?:[/?][^#]*)?)(?:#.*)?"
-)
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
-_ENCLOSING = frozenset({"PATCH", "POST", "PUT"})
 
 
 class SilenceError(Exception):
@@ -72,8 +66,8 @@ class Client:
 
     ``connect_timeout_s`` holds from the call to the connection, with the wait for one of
     ``connections_max``; ``read_timeout_s`` is the longest silence; ``total_timeout_s`` holds for
-    a request with its answer's body, 0 for as long as it takes. ``tls`` is for https, by default
-    the system's authorities are asked.
+    a request with its answer's body, 0 for as long as it takes. ``tls`` makes the context for
+    https, in a thread; by default it trusts the system's authorities.
     """
 
     def __init__(
@@ -83,7 +77,7 @@ class Client:
         read_timeout_s: float,
         connections_max: int,
         total_timeout_s: float = 0,
-        tls: ssl.SSLContext | None = None,
+        tls: Callable[[], ssl.SSLContext] = system_tls,
     ) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
@@ -112,7 +106,7 @@ class Client:
         cannot be sent, or a body that is not as long as it says); and what ``body`` raises.
         """
         place, authority, target = split_url(url)
-        request = _make_request(method, authority, target, headers, body)
+        request = make_request(method, authority, target, headers, body)
         total_s = self._total_timeout_s
         ends_at_s = asyncio.get_running_loop().time() + total_s if total_s else None
         patience = _Patience(self._read_timeout_s, ends_at_s)
@@ -305,47 +299,6 @@ def connection_failure(subject: str, exc: Exception) -> OriginError:
         case _:
             failure, what = OriginFailure.UNAVAILABLE, "what came is no HTTP answer"
     return OriginError(failure, f"{subject}: {what}")
-
-
-def split_url(url: str) -> tuple[Place, str, str]:
-    """Where ``url`` leads, what Host is then (RFC 9110 §7.2: no default port), and the target.
-
-    Raises ValueError.
-    """
-    found = _URL.fullmatch(url)
-    if found is None:
-        raise ValueError("a request needs a URL of http or https with a host")
-    scheme, host, port_text, target = found.groups()
-    is_tls = scheme.lower() == "https"
-    default_port = 443 if is_tls else 80
-    port = int(port_text or default_port)
-    if not 0 < port < 1 << 16:
-        raise ValueError("the port of a URL lies between 1 and 65535")
-    place = Place(is_tls, host.strip("[]").lower(), port)
-    authority = host if port == default_port else f"{host}:{port}"
-    return place, authority, target if target.startswith("/") else f"/{target}"
-
-
-def _make_request(
-    method: str, authority: str, target: str, headers: Fields, body: Body
-) -> h11.Request:
-    """The request's head, its framing included (RFC 9112 §6). Raises ValueError."""
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    fields = [(name.encode("ascii"), value.strip(" \t").encode("latin-1")) for name, value in pairs]
-    names = {name.lower() for name, _ in fields}
-    if b"host" not in names:
-        fields.append((b"Host", authority.encode("ascii")))
-    if names.isdisjoint((b"content-length", b"transfer-encoding")):
-        if isinstance(body, bytes):
-            fields.append((b"Content-Length", b"%d" % len(body)))
-        elif body is not None:
-            fields.append((b"Transfer-Encoding", b"chunked"))
-        elif method in _ENCLOSING:
-            fields.append((b"Content-Length", b"0"))
-    try:
-        return h11.Request(method=method, target=target, headers=fields)
-    except h11.LocalProtocolError as exc:
-        raise ValueError(f"no HTTP request: {exc}") from exc
 
 
 async def _exchange(

@@ -116,8 +116,8 @@ class Connection(asyncio.Protocol):
         self._unread_bytes -= len(piece)
         if self._is_paused and self._unread_bytes < UNREAD_MAX_BYTES:
             self._is_paused = False
-            if self._failure is None:
-                self._open_transport().resume_reading()
+            if self._failure is None and self._transport is not None:
+                self._transport.resume_reading()
         return piece
 
     @property
@@ -223,9 +223,10 @@ class Connection(asyncio.Protocol):
             transport.writelines(parts)
 
     def _open_transport(self) -> asyncio.Transport:
-        if self._failure is not None:
-            raise ConnectionLostError("the connection has ended") from self._failure
         assert self._transport is not None, "used before it was made"
+        # A transport may know that it is closed before it tells, and must not be written to.
+        if self._failure is not None or self._transport.is_closing():
+            raise ConnectionLostError("the connection has ended") from self._failure
         return self._transport
 
     async def _arrival(self) -> None:

@@ -6,7 +6,8 @@ goes over the wire is ``client``'s business. Never tries again: one call, one at
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 from yarl import URL
 
@@ -18,15 +19,19 @@ from streamedge.origin import (
     Version,
 )
 from streamedge.origin.answers import Ask, Opening, fold_fields, read_answer, request_fields
-from streamedge.origin.client import Client, Response
+from streamedge.origin.client import Client, Interim, Response
+from streamedge.origin.redirects import redirect_url
+from streamedge.origin.request import Body, Fields
+from streamedge.origin.tls import system_tls
 from streamedge.spans import Span
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 15.0
 CONNECTIONS_MAX = 256
 
-Sign = Callable[[str, str], Awaitable[dict[str, str]]]
-"""From method and URL to the header fields that authorise the request. Raises OriginError."""
+Sign = Callable[[str, str, Mapping[str, str]], Awaitable[dict[str, str]]]
+"""From method, URL and header fields to these and those that authorise the request. Raises
+OriginError."""
 
 
 def parse_base_url(text: str) -> str:
@@ -49,6 +54,7 @@ def parse_base_url(text: str) -> str:
     return str(url).rstrip("/")
 
 
+_FOLLOWING = frozenset({"GET", "HEAD"})
 _UNLESS_SAID = (("user-agent", "StreamEdge"), ("accept-encoding", "identity"))
 
 
@@ -56,8 +62,10 @@ class Exchange:
     """GET and HEAD of objects at one origin.
 
     ``label`` names the origin in messages, ``address`` gives an object's URL, percent-encoded,
-    or raises OriginError. ``headers`` are sent with every request, ``sign`` adds to them. The
-    limits are ``Client``'s; a body may take any time.
+    or raises OriginError. ``headers`` are sent with every request, ``sign`` adds to them.
+    ``keeps_host``: a request's own Host is sent, if it has one. GET and HEAD follow
+    ``redirects_max`` redirects, none of which leads to another host. ``tls`` and the limits are
+    ``Client``'s.
     """
 
     def __init__(
@@ -68,18 +76,25 @@ class Exchange:
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         read_timeout_s: float = READ_TIMEOUT_S,
         connections_max: int = CONNECTIONS_MAX,
+        total_timeout_s: float = 0,
+        tls: Callable[[], ssl.SSLContext] = system_tls,
         headers: Sequence[tuple[str, str]] = (),
+        keeps_host: bool = False,
+        redirects_max: int = 0,
         sign: Sign | None = None,
     ) -> None:
         self._label = label
         self._address = address
-        self._client = Client(
+        self.client = Client(
             connect_timeout_s=connect_timeout_s,
             read_timeout_s=read_timeout_s,
             connections_max=connections_max,
+            total_timeout_s=total_timeout_s,
+            tls=tls,
         )
         self._own = dict(headers)
-        self._headers = {"User-Agent": "StreamEdge", **self._own}
+        self._keeps_host = keeps_host
+        self._redirects_max = redirects_max
         self._sign = sign
 
     async def head(self, name: str) -> OriginHead:
@@ -128,13 +143,15 @@ class Exchange:
             url = f"{url}?{request.query}"
         own = dict(self._own)
         if self._sign is not None:
-            own |= await self._sign(request.method, url)
+            own = await self._sign(request.method, url, own)
         refused = {name.lower() for name in own}
+        if not self._keeps_host:
+            refused.add("host")
         fields = [field for field in request.fields if field[0].lower() not in refused]
         said = {name.lower() for name, _value in fields}
         fields += own.items()
         fields += [field for field in _UNLESS_SAID if field[0] not in said | refused]
-        return await self._client.send(
+        return await self._follow(
             self._subject(request.name),
             request.method,
             url,
@@ -145,17 +162,42 @@ class Exchange:
 
     async def close(self) -> None:
         """Drops all connections; bodies still being read end BROKEN."""
-        await self._client.close()
+        await self.client.close()
 
     def _subject(self, name: str) -> str:
         return f"{self._label} {name!a}"
 
     async def _send(self, ask: Ask) -> Response:
         url = self._address(ask.name)
-        headers = self._headers | request_fields(ask)
+        own = self._own
         if self._sign is not None:
-            headers |= await self._sign(ask.method, url)
-        return await self._client.send(ask.subject, ask.method, url, headers)
+            own = await self._sign(ask.method, url, own)
+        spoken = {name.lower() for name in own}
+        said = {"User-Agent": "StreamEdge", **request_fields(ask)}
+        fields = {name: value for name, value in said.items() if name.lower() not in spoken}
+        return await self._follow(ask.subject, ask.method, url, fields | own)
+
+    async def _follow(
+        self,
+        subject: str,
+        method: str,
+        url: str,
+        fields: Fields,
+        *,
+        body: Body = None,
+        interim: Interim | None = None,
+    ) -> Response:
+        """As ``Client.send``, after the redirects that are followed; one too many is the answer."""
+        left = self._redirects_max if method in _FOLLOWING and body is None else 0
+        while True:
+            response = await self.client.send(
+                subject, method, url, fields, body=body, interim=interim
+            )
+            target = redirect_url(url, response.status, response.fields) if left else None
+            if target is None:
+                return response
+            response.close()
+            url, left = target, left - 1
 
 
 class _HttpRead:

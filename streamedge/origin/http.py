@@ -5,7 +5,8 @@ Owns the way from a name to a URL of that server; the rest is ``exchange``'s.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ssl
+from collections.abc import Callable, Sequence
 
 from streamedge.origin import (
     OriginHead,
@@ -22,11 +23,16 @@ from streamedge.origin.exchange import (
     parse_base_url,
 )
 from streamedge.origin.names import object_path
+from streamedge.origin.tls import system_tls
 from streamedge.spans import Span
 
 
 class HttpOrigin:
-    """Objects at ``url``/``prefix``/name. Raises ValueError for a URL that cannot be a base."""
+    """Objects at ``url``/``prefix``/name. Raises ValueError for a URL that cannot be a base.
+
+    ``host`` is the Host that is sent: "origin" (the URL's), "viewer" (the request's, if it says
+    one) or a name. The rest is ``Exchange``'s.
+    """
 
     def __init__(
         self,
@@ -36,7 +42,11 @@ class HttpOrigin:
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         read_timeout_s: float = READ_TIMEOUT_S,
         connections_max: int = CONNECTIONS_MAX,
+        total_timeout_s: float = 0,
+        tls: Callable[[], ssl.SSLContext] = system_tls,
+        host: str = "origin",
         headers: Sequence[tuple[str, str]] = (),
+        redirects_max: int = 0,
     ) -> None:
         self._base = parse_base_url(url)
         self._prefix = prefix
@@ -46,7 +56,11 @@ class HttpOrigin:
             connect_timeout_s=connect_timeout_s,
             read_timeout_s=read_timeout_s,
             connections_max=connections_max,
-            headers=headers,
+            total_timeout_s=total_timeout_s,
+            tls=tls,
+            headers=headers if host in ("origin", "viewer") else (("Host", host), *headers),
+            keeps_host=host == "viewer",
+            redirects_max=redirects_max,
         )
 
     async def head(self, name: str) -> OriginHead:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 
-from aiohappyeyeballs import start_connection
+from aiohappyeyeballs import AddrInfoType, start_connection
 
 from streamedge.origin.connection import Connection
 
 IDLE_CONNECTION_S = 15.0  # below the usual 60 s of servers, so that few die under a new request
 NEXT_ADDRESS_S = 0.25  # before another address is tried beside (RFC 8305 §5)
+
+_CLOSED = "no connection: this side is closed"
 
 
 class NoConnectionError(Exception):
@@ -40,14 +42,17 @@ class _Idle:
 
 
 class Pool:
-    """At most ``connections_max`` connections in use at a time; ``tls`` for all that need it.
+    """At most ``connections_max`` connections in use at a time; ``tls`` makes the context of all
+    that need one, in a thread, at the first need.
 
     A connection from ``lease`` comes back by ``give_back``, whatever has become of it.
     """
 
-    def __init__(self, connections_max: int, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, connections_max: int, tls: Callable[[], ssl.SSLContext]) -> None:
         self._slots = asyncio.Semaphore(connections_max)
-        self._tls = tls
+        self._make_tls = tls
+        self._tls: ssl.SSLContext | None = None
+        self._making_tls = asyncio.Lock()
         self._leased: dict[Connection, Place] = {}
         self._idle: dict[Place, list[_Idle]] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -65,6 +70,8 @@ class Pool:
             async with asyncio.timeout_at(until_s):
                 await self._slots.acquire()
                 try:
+                    if self._is_closed:
+                        raise NoConnectionError(_CLOSED)
                     connection = None if only_new else self._take_idle(place)
                     is_reused = connection is not None
                     if connection is None:
@@ -79,7 +86,7 @@ class Pool:
         self._leased[connection] = place
         if self._is_closed:
             self.give_back(connection)
-            raise NoConnectionError("no connection: this side is closed")
+            raise NoConnectionError(_CLOSED)
         return connection, is_reused
 
     def give_back(self, connection: Connection) -> None:
@@ -117,18 +124,24 @@ class Pool:
 
     async def _connect(self, place: Place) -> Connection:
         loop = asyncio.get_running_loop()
-        addresses = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+        context = await self._tls_context() if place.is_tls else None
         connected = await start_connection(
-            addresses, happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1
+            await _addresses(place), happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1
         )
         _, connection = await loop.create_connection(
             Connection,
             sock=connected,
-            ssl=(self._tls or _system_tls()) if place.is_tls else None,
+            ssl=context,
             # The dot of a full name is no part of what a certificate names (RFC 6066 §3).
             server_hostname=place.host.rstrip(".") if place.is_tls else None,
         )
         return connection
+
+    async def _tls_context(self) -> ssl.SSLContext:
+        async with self._making_tls:
+            if self._tls is None:
+                self._tls = await asyncio.to_thread(self._make_tls)
+            return self._tls
 
     def _sweep(self) -> None:
         """Drops what has been idle for too long, and comes again for the rest."""
@@ -148,9 +161,11 @@ class Pool:
                 del self._idle[place]
 
 
-@cache
-def _system_tls() -> ssl.SSLContext:
-    """TLS that trusts the system's authorities: made at the first need, it takes a while."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+async def _addresses(place: Place) -> Sequence[AddrInfoType]:
+    """Where ``place`` is. Only a name is looked up, which takes a thread; raises OSError."""
+    try:
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM, flags=numeric)
+    except socket.gaierror:
+        loop = asyncio.get_running_loop()
+        return await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)

@@ -1,12 +1,14 @@
 """An origin that is a bucket of Amazon S3 or of a server that speaks its protocol.
 
 Owns the way from a name to the bucket's URL and the choice of who signs; signatures are
-``s3_signing``'s, the rest is ``exchange``'s. Only ever reads objects: never lists a bucket.
+``s3_signing``'s, reading is ``exchange``'s and writing ``writer``'s. It never lists a bucket.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from streamedge.errors import OriginError, OriginFailure
@@ -16,23 +18,29 @@ from streamedge.origin.exchange import (
     CONNECTIONS_MAX,
     READ_TIMEOUT_S,
     Exchange,
-    Sign,
     parse_base_url,
 )
 from streamedge.origin.names import object_path
+from streamedge.origin.s3_requests import S3Requests
+from streamedge.origin.s3_writing import S3Writer
 from streamedge.spans import Span
+
+if TYPE_CHECKING:
+    from streamedge.origin.s3_signing import Signer
 
 # A bucket whose name is one DNS label; with dots in it, AWS's wildcard certificate would not do.
 _HOST_LABEL = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+_HOST_LABELS = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 class S3Origin:
     """Objects at ``prefix``/name in ``bucket``.
 
-    ``endpoint`` is the URL of another server than AWS. Requests are signed with
+    ``endpoint`` is the URL of another server than AWS, ``path_style`` as in ``bucket_url``;
+    ``headers`` are sent, and signed, with every request. Requests are signed with
     ``access_key_id`` and ``secret_access_key``, or when they are "" with what AWS's credential
     chain finds (environment, profile, container or instance role), or not at all when
-    ``anonymous``. Raises ValueError for an endpoint that is no URL.
+    ``anonymous``. Raises ValueError as ``bucket_url``.
     """
 
     def __init__(
@@ -42,15 +50,18 @@ class S3Origin:
         *,
         region: str = "us-east-1",
         endpoint: str = "",
+        path_style: bool | None = None,
         access_key_id: str = "",
         secret_access_key: str = "",
         anonymous: bool = False,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         read_timeout_s: float = READ_TIMEOUT_S,
         connections_max: int = CONNECTIONS_MAX,
+        headers: Sequence[tuple[str, str]] = (),
     ) -> None:
+        signer = None if anonymous else _signer(region, access_key_id, secret_access_key)
         self._label = f"s3://{bucket}"
-        self._base = bucket_url(bucket, region, endpoint)
+        self._base = bucket_url(bucket, region, endpoint, path_style)
         self._prefix = prefix
         self._exchange = Exchange(
             self._label,
@@ -58,7 +69,18 @@ class S3Origin:
             connect_timeout_s=connect_timeout_s,
             read_timeout_s=read_timeout_s,
             connections_max=connections_max,
-            sign=None if anonymous else _signer(region, access_key_id, secret_access_key),
+            headers=headers,
+            sign=None if signer is None else signer.sign,
+        )
+        self.bucket = bucket
+        self.writer = S3Writer(
+            S3Requests(
+                self._label,
+                self._address,
+                self._exchange.client,
+                None if signer is None else signer.sign_write,
+                headers,
+            )
         )
 
     async def head(self, name: str) -> OriginHead:
@@ -85,19 +107,26 @@ class S3Origin:
         return f"{self._base}/{path}"
 
 
-def bucket_url(bucket: str, region: str, endpoint: str = "") -> str:
-    """Base URL of a bucket: its own host on AWS, a path at any other ``endpoint`` (Amazon S3
-    User Guide, "Virtual hosting of general purpose buckets"). Raises ValueError.
+def bucket_url(bucket: str, region: str, endpoint: str = "", path_style: bool | None = None) -> str:
+    """Base URL of a bucket: a path of the server with ``path_style``, else a host of its own
+    (Amazon S3 User Guide, "Virtual hosting of general purpose buckets").
+
+    None: a path at any ``endpoint``, a host on AWS. Raises ValueError for an endpoint that is no
+    URL and a bucket that is no host's name.
     """
-    if endpoint:
-        return f"{parse_base_url(endpoint)}/{quote(bucket, safe='~')}"
     domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    if _HOST_LABEL.fullmatch(bucket):
-        return parse_base_url(f"https://{bucket}.s3.{region}.{domain}")
-    return f"{parse_base_url(f'https://s3.{region}.{domain}')}/{quote(bucket, safe='~')}"
+    server = parse_base_url(endpoint or f"https://s3.{region}.{domain}")
+    if path_style is None:
+        path_style = bool(endpoint) or not _HOST_LABEL.fullmatch(bucket)
+    if path_style:
+        return f"{server}/{quote(bucket, safe='~')}"
+    if not _HOST_LABELS.fullmatch(bucket):
+        raise ValueError("the bucket's name is no host name, so it has to stand in the path")
+    scheme, _, rest = server.partition("://")
+    return parse_base_url(f"{scheme}://{bucket}.{rest}")
 
 
-def _signer(region: str, access_key_id: str, secret_access_key: str) -> Sign:
+def _signer(region: str, access_key_id: str, secret_access_key: str) -> Signer:
     # botocore takes a tenth of a second and 20 MB to import: only an origin that signs pays it.
     from streamedge.origin.s3_signing import (  # noqa: PLC0415
         CredentialChain,
@@ -106,5 +135,5 @@ def _signer(region: str, access_key_id: str, secret_access_key: str) -> Sign:
     )
 
     if access_key_id:
-        return Signer(region, GivenCredentials(access_key_id, secret_access_key)).sign
-    return Signer(region, CredentialChain()).sign
+        return Signer(region, GivenCredentials(access_key_id, secret_access_key))
+    return Signer(region, CredentialChain())

@@ -9,6 +9,8 @@ import pytest
 from streamedge.config.schema import Config
 from streamedge.delivery.distributions import OriginBinding
 from streamedge.edge.composition import bind_origins
+from streamedge.ops.log import open_log
+from streamedge.ops.metrics import Counts
 from streamedge.origin.directory import DirectoryOrigin
 from streamedge.origin.http import HttpOrigin
 from streamedge.origin.s3 import S3Origin
@@ -19,7 +21,8 @@ S3 = {"type": "s3", "bucket": "videos", "access_key_id": "key", "secret_access_k
 
 
 async def bind(**origins: dict[str, Any]) -> dict[str, OriginBinding]:
-    return bind_origins(Config.model_validate({"origins": origins}))
+    config = Config.model_validate({"origins": origins})
+    return bind_origins(config, open_log("stderr", "test"), Counts())
 
 
 async def test_each_type_has_its_origin() -> None:
@@ -38,10 +41,16 @@ async def test_each_type_has_its_origin() -> None:
         (DIRECTORY, {**DIRECTORY, "prefix": "films/"}),
         (HTTP, {**HTTP, "url": "http://media.example.org"}),
         (HTTP, {**HTTP, "prefix": "films/"}),
+        (HTTP, {**HTTP, "host": "viewer"}),
+        (HTTP, {**HTTP, "host": "www.example.org"}),
         (S3, {**S3, "bucket": "other"}),
         (S3, {**S3, "region": "eu-central-1"}),
         (S3, {**S3, "endpoint": "http://127.0.0.1:9000"}),
         (S3, {**S3, "prefix": "films/"}),
+        (
+            {**S3, "endpoint": "http://s3.test"},
+            {**S3, "endpoint": "http://s3.test", "path_style": False},
+        ),
         (DIRECTORY, HTTP),
     ],
 )
@@ -60,6 +69,8 @@ async def test_origins_that_differ_share_nothing(
         (HTTP, {"connections": 4, "read_timeout": "1s"}),
         (S3, {"access_key_id": "new", "secret_access_key": "other"}),
         (S3, {"connect_timeout": "1s"}),
+        (S3, {"path_style": True, "headers": {"X-Secret": "s"}}),
+        (HTTP, {"headers": {"X-Secret": "s"}, "follow_redirects": 3, "verify": False}),
     ],
 )
 async def test_what_is_cached_is_found_again_after_a_change_of_name_key_or_limit(

@@ -44,7 +44,7 @@ def supervisor(tmp_path: Path, clock: Clock) -> Iterator[_Supervisor]:
     """A supervisor of one worker that starts nobody."""
     log = open_log(str(tmp_path / "log"), "supervisor")
     with socket.socket() as admin:
-        made = _Supervisor(Config(), log, [WorkerListeners((), ())], admin, tmp_path)
+        made = _Supervisor(Config(), log, [WorkerListeners((), ())], None, admin, tmp_path)
         yield made
     os.close(made._life)
     os.close(made._lifeline)

@@ -28,6 +28,7 @@ from streamedge.delivery.web.response_policy import (
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import OriginHead
 from streamedge.spans import Span
+from streamedge.writing.rows import JournalError
 
 PRODUCT = "StreamEdge"
 
@@ -142,9 +143,9 @@ def refusal(
     return Answer(status, head, body=b"" if method == "HEAD" else body)
 
 
-def failure_status(failure: OriginError | CacheFullError) -> int:
+def failure_status(failure: OriginError | CacheFullError | JournalError) -> int:
     """The status that tells a viewer of an origin's failure."""
-    if isinstance(failure, CacheFullError):
+    if not isinstance(failure, OriginError):
         return 503
     return {
         OriginFailure.NOT_FOUND: 404,

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from streamedge.delivery.web.bridge import Bridge
 from streamedge.delivery.web.protocol import EXTENSION
 from streamedge.delivery.web.replies import Opened
-from streamedge.delivery.web.routes import Route, wants_upgrade
+from streamedge.delivery.web.routes import Route
 from streamedge.delivery.web.site import Site, Upgraded
 from streamedge.delivery.web.tunnel import tunnel
 
@@ -43,10 +43,13 @@ class Endpoint:
         found = self._site.find(request)
         if not isinstance(found, Route):
             return found
-        if request.method in {"GET", "HEAD"} and not wants_upgrade(found, request):
+        if self._site.is_for_cache(found, request):
             return await self._site.serve(found, request, bridge.interim)
         body = _body(receive) if request.has_body else None
-        return await self._site.forward(found, request, body, bridge.interim)
+        try:
+            return await self._site.forward(found, request, body, bridge.interim)
+        except ConnectionResetError as exc:
+            return self._site.left(request, found, exc)
 
 
 async def _body(receive: Receive) -> AsyncIterator[bytes]:

@@ -32,7 +32,10 @@ from streamedge.delivery.web.routes import Route
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin import OriginHead, OriginResponse
+from streamedge.origin.writing import WriteAnswer
+from streamedge.writing.rows import JournalError
 
+_KINDS: dict[type[Exception], str] = {CacheFullError: "cache_full", JournalError: "journal"}
 _NO_BODY = frozenset({204, 304})
 
 
@@ -161,11 +164,26 @@ class Replies:
         parts = framed(of_body(response), framing, lambda: response.trailers)
         return Opened(answer, None, result, distribution, self._reason(response.status), parts)
 
+    def written(self, found: Route, request: WebRequest, answer: WriteAnswer) -> Opened:
+        """The answer to a write."""
+        result = CacheResult.MISS if answer.succeeded else CacheResult.ERROR
+        delivery = self._delivery(request, time.time(), result, found, "")
+        body = b"" if answer.status in _NO_BODY else answer.body
+        framing = "" if answer.status in _NO_BODY else f"content-length: {len(body)}\r\n"
+        head = streamed_head(answer.status, answer.fields, framing, None, delivery)
+        return Opened(
+            Answer(answer.status, head, body=body),
+            None,
+            result,
+            found.distribution.id,
+            self._reason(answer.status),
+        )
+
     def failed(
-        self, found: Route, request: WebRequest, exc: OriginError | CacheFullError
+        self, found: Route, request: WebRequest, exc: OriginError | CacheFullError | JournalError
     ) -> Opened:
-        """The answer where the origin, or the cache, gave none."""
-        kind = exc.failure.value if isinstance(exc, OriginError) else "cache_full"
+        """The answer where the origin, the cache or the journal gave none."""
+        kind = exc.failure.value if isinstance(exc, OriginError) else _KINDS[type(exc)]
         self._counts.add(Counter.ERRORS, kind)
         opened = self.refused(
             request, failure_status(exc), _viewer_reason(exc), found.distribution.id
@@ -229,8 +247,10 @@ def passed_fields(fields: Sequence[Field]) -> Iterator[Field]:
     return ((name, value) for name, value in fields if name.lower() not in refused)
 
 
-def _viewer_reason(failure: OriginError | CacheFullError) -> str:
+def _viewer_reason(failure: OriginError | CacheFullError | JournalError) -> str:
     """What a viewer is told: which kind of failure, nothing of the origin's whereabouts."""
     if isinstance(failure, CacheFullError):
         return "the edge has no room to fetch the object"
+    if isinstance(failure, JournalError):
+        return "the edge cannot keep the write"
     return f"origin: {failure.failure.value.replace('_', ' ')}"

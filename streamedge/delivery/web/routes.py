@@ -109,12 +109,12 @@ def ask(
     origin = binding.origin
     if binding.is_site:
         origin = RequestedObject(binding.name, binding.upstream, replace(asked, method="GET"))
-    asset = Asset(key, found.name, origin, binding.name, rule.rules)
+    above = () if primary == key else (primary,)
+    asset = Asset(key, found.name, origin, binding.name, rule.rules, above)
     heeds = policy.viewer_directives or policy.strict
     # What the origin sees is what a variant is selected by; the rest only the edge reads.
     return Ask(
         asset,
-        primary,
         binding.upstream,
         replace(asked, interim=interim),
         request.headers,

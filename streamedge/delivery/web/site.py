@@ -44,13 +44,20 @@ from streamedge.delivery.web.routes import (
     origin_request,
     route,
     target_key,
+    wants_upgrade,
 )
+from streamedge.delivery.web.writes import Writes, named_by_s3
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin import Fields, OriginResponse
 from streamedge.origin.answers import fold_fields
 from streamedge.spans import Span
+from streamedge.writing.journal import Journal
+from streamedge.writing.rows import JournalError
+
+REQUEST_BODY_BYTES = 50 << 30
+URL_BYTES = 8192
 
 
 class Upgraded(NamedTuple):
@@ -70,12 +77,18 @@ class Site:
         cache: Cache,
         log: Log,
         counts: Counts,
+        *,
+        journal: Journal | None = None,
+        request_body_bytes: int = REQUEST_BODY_BYTES,
+        url_bytes: int = URL_BYTES,
     ) -> None:
+        self._url_bytes = url_bytes
         self.edge_name = edge_name
         self.distributions = distributions
         self.responses = ResponseCache(cache)
         self._cache = cache
         self._compressor = Compressor(cache)
+        self._writes = Writes(self.responses, journal, request_body_bytes)
         self._replies = Replies(edge_name, counts)
         self._log = log
         self._counts = counts
@@ -92,6 +105,8 @@ class Site:
     def find(self, request: WebRequest) -> Route | Opened:
         """The route of a request, or the answer to one that may not go on."""
         refused = self._replies.refused
+        if len(request.path) + len(request.query) > self._url_bytes:
+            return refused(request, 414, "the URL is longer than limits.url", None)
         found = route(self.distributions, request.host, request.path, request.query)
         if isinstance(found, Unroutable):
             return refused(request, found.status, found.reason, found.distribution)
@@ -113,7 +128,15 @@ class Site:
             )
         if request.method in {"GET", "HEAD"} and request.has_body:
             return refused(request, 403, "a GET has no body here", distribution)
-        return found
+        return named_by_s3(found, request)
+
+    def is_for_cache(self, found: Route, request: WebRequest) -> bool:
+        """Whether the cache may answer, and not the origin alone."""
+        return (
+            request.method in {"GET", "HEAD"}
+            and not wants_upgrade(found, request)
+            and not self._writes.needs(found, request)
+        )
 
     async def serve(
         self, found: Route, request: WebRequest, interim: Callable[[int, Fields], None]
@@ -209,6 +232,12 @@ class Site:
         interim: Callable[[int, Fields], None],
     ) -> Opened | Upgraded:
         """The origin's own answer to a request that the cache has no part in."""
+        try:
+            if self._writes.needs(found, request):
+                answer = await self._writes.write(found, request, body)
+                return self._replies.written(found, request, answer)
+        except (OriginError, JournalError) as exc:
+            return self._replies.failed(found, request, exc)
         if not found.rule.binding.is_site:
             return self._replies.preflight(found, request)
         asked = origin_request(found, request, self.edge_name)
@@ -225,6 +254,10 @@ class Site:
             fields += [("connection", "upgrade"), ("upgrade", request.headers["upgrade"])]
             return Upgraded(fields, response)
         return self._replies.passed(found, request, response, status)
+
+    def left(self, request: WebRequest, found: Route, exc: ConnectionResetError) -> Opened:
+        """What is logged of a viewer who left before its request was all sent."""
+        return self._replies.refused(request, 400, str(exc), found.distribution.id)
 
     def _heed_write(self, found: Route, request: WebRequest, response: OriginResponse) -> None:
         """After an unsafe method has done something, what was stored before is not used again."""

@@ -1,0 +1,68 @@
+"""HTTPS hits against nginx with the same certificate, one worker each, ranges of two sizes.
+
+Owns this measurement; turns and ratios are ``http_hits``'s.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from bench.certificate import make_pair
+from bench.edge import STREAMEDGE, streamedge
+from bench.http_hits import CONNECTIONS, PATH, ROUNDS, ratio_figures, rounds_of
+from bench.http_load import CrowdPlan, HitsResult, crowd
+from bench.https_load import SecureHitsPlan, secure_hit
+from bench.machine import SERVER_CORE
+from bench.options import Options
+from bench.origin import origin
+from bench.peers import TLS, nginx_tls
+from bench.report import Figure
+from bench.server import BenchError, Failure, Server, scratch_folder
+from bench.titles import titles
+
+TARGETS = {1 << 20: 0.95, 8 << 20: 0.95}
+"""Bytes of a range, and the least ratio of our throughput to nginx's."""
+
+
+def hits(options: Options) -> list[Figure]:
+    """Throughput of each size, and its ratio to nginx's."""
+    made = titles()
+    with ExitStack() as stack:
+        pair = make_pair(stack.enter_context(scratch_folder()))
+        servers: dict[str, Server | Failure] = {
+            TLS: stack.enter_context(nginx_tls(made.folder, pair, core=SERVER_CORE))
+        }
+        try:
+            source = stack.enter_context(origin(made.folder))
+            edge = stack.enter_context(streamedge(source.port, core=SERVER_CORE, pair=pair))
+            crowd(CrowdPlan(edge.http_port, PATH, readers=1))
+            servers[STREAMEDGE] = edge
+        except BenchError as error:
+            servers[STREAMEDGE] = Failure(str(error))
+        figures = []
+        for size_bytes, target in TARGETS.items():
+            seconds = options.seconds / len(TARGETS) / ROUNDS
+            object_bytes = made.moov_first.stat().st_size
+
+            def measure(
+                server: Server,
+                size_bytes: int = size_bytes,
+                object_bytes: int = object_bytes,
+                seconds: float = seconds,
+            ) -> HitsResult:
+                return secure_hit(
+                    SecureHitsPlan(
+                        port=server.https_port,
+                        path=PATH,
+                        object_bytes=object_bytes,
+                        range_bytes=size_bytes,
+                        connections=CONNECTIONS,
+                        seconds=seconds,
+                        server_pid=server.pid,
+                        trusted=str(pair.certificate),
+                    )
+                )
+
+            results = rounds_of(servers, measure)
+            figures += ratio_figures(f"{size_bytes >> 10} KiB", results, TLS, target)
+    return figures

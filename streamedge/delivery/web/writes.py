@@ -1,0 +1,115 @@
+"""PUT, DELETE and S3's multipart calls where the origin has objects: to the origin, or the queue.
+
+Owns when a write is answered, and that nothing older is served once it is. How an object is
+written is the origin's business (``origin/writing``), how it waits the journal's (``writing``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from streamedge.cache.responses import ResponseCache
+from streamedge.delivery.web.behaviors import WriteMode
+from streamedge.delivery.web.requests import WebRequest
+from streamedge.delivery.web.routes import Route
+from streamedge.errors import OriginError
+from streamedge.origin.s3_protocol import S3Call, is_s3_request, object_name, read_call
+from streamedge.origin.s3_writing import S3Writer
+from streamedge.origin.writing import Write, WriteAnswer, WriteRefusedError, kept_fields, refuse
+from streamedge.writing.journal import Journal
+
+_OF_OBJECTS = frozenset({"PUT", "DELETE"})
+
+
+class Writes:
+    """The writes of a worker. ``journal`` is None where no behavior writes back."""
+
+    def __init__(
+        self, responses: ResponseCache, journal: Journal | None, body_bytes_max: int
+    ) -> None:
+        self._responses = responses
+        self._journal = journal
+        self._body_bytes_max = body_bytes_max
+
+    def needs(self, found: Route, request: WebRequest) -> bool:
+        """Whether a request is one of these, and not for the cache or the site to answer."""
+        binding = found.rule.binding
+        if binding.is_site:
+            return found.rule.behavior.write is WriteMode.BACK and request.method in _OF_OBJECTS
+        return request.method not in {"GET", "HEAD", "OPTIONS"} or (
+            bool(binding.bucket) and "uploadId=" in request.query
+        )
+
+    async def write(
+        self, found: Route, request: WebRequest, body: AsyncIterator[bytes] | None
+    ) -> WriteAnswer:
+        """Does what a request asks for. Raises OriginError, JournalError, what ``body`` raises."""
+        try:
+            return await self._write(found, request, body)
+        except WriteRefusedError as exc:
+            return exc.answer
+
+    async def _write(
+        self, found: Route, request: WebRequest, body: AsyncIterator[bytes] | None
+    ) -> WriteAnswer:
+        binding = found.rule.binding
+        size_bytes = _size_bytes(request)
+        if (size_bytes or 0) > self._body_bytes_max:
+            raise refuse(413, "EntityTooLarge", "the body is larger than limits.request_body")
+        if body is not None and size_bytes is None:
+            body = _bounded(body, self._body_bytes_max)
+        key = f"{binding.identity}\n{found.name}"
+        if isinstance(binding.writer, S3Writer):
+            call = read_call(request.method, found.name, request.query, request.fields, size_bytes)
+            if call is not None:
+                return await self._relay(binding.writer, call, key, body)
+        if request.method not in _OF_OBJECTS or binding.writer is None:
+            raise refuse(405, "MethodNotAllowed", "objects are written with PUT and DELETE")
+        write = Write(request.method, found.name, kept_fields(request.fields), size_bytes)
+        if found.rule.behavior.write is WriteMode.BACK and self._journal is not None:
+            answer = await self._journal.accept(key, binding.name, write, body)
+            if answer.succeeded:
+                self._responses.refuse_older(key)
+            return answer
+        try:
+            answer = await binding.writer.write(write, body)
+        except OriginError:
+            self._responses.refuse_older(key)  # nobody knows whether it was done
+            raise
+        if answer.succeeded:
+            self._responses.refuse_older(key)
+        return answer
+
+    async def _relay(
+        self, writer: S3Writer, call: S3Call, key: str, body: AsyncIterator[bytes] | None
+    ) -> WriteAnswer:
+        try:
+            return await writer.relay(call, body)
+        finally:
+            if call.changes_object:
+                self._responses.refuse_older(key)
+
+
+def named_by_s3(found: Route, request: WebRequest) -> Route:
+    """The route with the object's own name, where a client of S3 put the bucket before it."""
+    bucket = found.rule.binding.bucket
+    if not bucket:
+        return found
+    is_s3 = is_s3_request(request.fields, request.query)
+    return found._replace(name=object_name(found.name, bucket, is_s3=is_s3))
+
+
+def _size_bytes(request: WebRequest) -> int | None:
+    length = request.headers.get("content-length")
+    if length is not None:
+        return int(length)  # the parser let no other through
+    return None if request.has_body else 0
+
+
+async def _bounded(body: AsyncIterator[bytes], bytes_max: int) -> AsyncIterator[bytes]:
+    came_bytes = 0
+    async for piece in body:
+        came_bytes += len(piece)
+        if came_bytes > bytes_max:
+            raise refuse(413, "EntityTooLarge", "the body is larger than limits.request_body")
+        yield piece

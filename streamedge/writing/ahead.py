@@ -1,0 +1,102 @@
+"""An origin as this edge's readers see it: with the writes that it does not have yet.
+
+Owns the rule that what waits in the journal is read from there, until the origin has it. It is an
+``Origin`` like any other, so that both doors of the cache, HTTP and RTMP, read what was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.origin import Origin, OriginHead, OriginRead, Version
+from streamedge.origin.answers import is_same_version, require_version
+from streamedge.origin.directory import DirectoryOrigin
+from streamedge.origin.media_types import guess_media_type
+from streamedge.spans import Span
+from streamedge.writing.journal import Journal, Pending
+
+_KEPT = frozenset(
+    {"cache-control", "content-disposition", "content-encoding", "content-language", "expires"}
+)
+
+
+class WrittenAhead:
+    """``origin``, whose assets' keys begin with ``identity``, behind ``journal``."""
+
+    def __init__(self, origin: Origin, identity: str, journal: Journal) -> None:
+        self.origin = origin
+        self._identity = identity
+        self._journal = journal
+        self._bodies = DirectoryOrigin(journal.bodies)
+
+    async def head(self, name: str) -> OriginHead:
+        pending = self._pending(name)
+        if pending is None:
+            return await self.origin.head(name)
+        return self._head(name, pending)
+
+    async def read(
+        self,
+        name: str,
+        span: Span | None = None,
+        *,
+        if_match: Version | None = None,
+        if_none_match: Version | None = None,
+    ) -> OriginRead | None:
+        pending = self._pending(name)
+        if pending is None:
+            return await self.origin.read(
+                name, span, if_match=if_match, if_none_match=if_none_match
+            )
+        head = self._head(name, pending)
+        require_version(f"written {name!a}", if_match, head.version)
+        if if_none_match is not None and is_same_version(if_none_match, head.version):
+            return None
+        assert pending.path is not None, "a head was made of it"
+        try:
+            read = await self._bodies.read(pending.path.name, span)
+        except OriginError as exc:
+            if exc.failure is not OriginFailure.NOT_FOUND:
+                raise
+            # Its origin has it by now.
+            return await self.origin.read(
+                name, span, if_match=if_match, if_none_match=if_none_match
+            )
+        assert read is not None, "only if_none_match is answered with None"
+        return _AheadRead(head, read)
+
+    async def close(self) -> None:
+        await self.origin.close()
+
+    def _pending(self, name: str) -> Pending | None:
+        return self._journal.pending(f"{self._identity}\n{name}")
+
+    def _head(self, name: str, pending: Pending) -> OriginHead:
+        if pending.path is None:
+            raise OriginError(OriginFailure.NOT_FOUND, f"{name!a}: deleted, the origin will hear")
+        said = {field.lower(): value for field, value in pending.fields}
+        return OriginHead(
+            Version(pending.etag, pending.size_bytes, int(pending.queued_s)),
+            said.get("content-type", "") or guess_media_type(name),
+            {
+                field: value
+                for field, value in said.items()
+                if field in _KEPT or field.startswith("x-amz-meta-")
+            },
+        )
+
+
+class _AheadRead:
+    """A queued body's bytes under the version that its viewer was told."""
+
+    def __init__(self, head: OriginHead, read: OriginRead) -> None:
+        self.head = head
+        self.span = read.span
+        self._read = read
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        return self._read.pieces()
+
+    async def close(self) -> None:
+        await self._read.close()

@@ -1,0 +1,243 @@
+"""A real edge over TLS: real clients, several certificates, new ones while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import socket
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from certificate_authority import CertificateAuthority, Pair
+from edge_process import EdgeProcess, free_ports, run_edge
+from fakes import Pattern, ScriptedOrigin
+from http_viewer import CutError, Viewer, request
+
+from streamedge.spans import Span
+
+FILM_BYTES = 9_000_001
+FILM = Pattern(FILM_BYTES, seed=11)
+WHOLE = FILM.read(Span(0, FILM_BYTES))
+SMALL = b"a small object\n"
+ONE, TWO = "one.example", "www.two.example"
+
+
+@dataclass(frozen=True, slots=True)
+class Secure:
+    """A running edge, its HTTPS port and what its certificates come from."""
+
+    edge: EdgeProcess
+    port: int
+    authority: CertificateAuthority
+    one: Pair
+    two: Pair
+
+    def curl(self, *arguments: str, name: str = ONE) -> subprocess.CompletedProcess[bytes]:
+        """curl; the last argument is a path."""
+        *options, path = arguments
+        return subprocess.run(
+            [
+                *("curl", "--silent", "--show-error", "--fail", "--noproxy", "*"),
+                *("--cacert", str(self.authority.root)),
+                *("--resolve", f"{name}:{self.port}:127.0.0.1"),
+                *options,
+                f"https://{name}:{self.port}{path}",
+            ],
+            check=False,
+            capture_output=True,
+            timeout=60,
+        )
+
+    def connect(self, name: str = ONE, receive_buffer_bytes: int | None = None) -> ssl.SSLSocket:
+        connected = socket.socket()
+        connected.settimeout(30)
+        if receive_buffer_bytes is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        connected.connect(("127.0.0.1", self.port))
+        return self.authority.client().wrap_socket(connected, server_hostname=name)
+
+    @asynccontextmanager
+    async def viewer(self) -> AsyncIterator[Viewer]:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, ssl=self.authority.client(), server_hostname=ONE
+        )
+        try:
+            yield Viewer(reader, writer)
+        finally:
+            writer.transport.abort()
+
+
+@contextmanager
+def serve(folder: Path, origin: str, *, workers: int = 1, limits: str = "") -> Iterator[Secure]:
+    folder.mkdir(parents=True, exist_ok=True)
+    authority = CertificateAuthority(folder)
+    one, two = authority.issue(ONE), authority.issue("two.example", "*.two.example")
+    declared = "".join(
+        f'[[certificates]]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
+        for pair in (one, two)
+    )
+    (port,) = free_ports(1)
+    listen = f'https = ["127.0.0.1:{port}"]'
+    with run_edge(
+        folder / "edge", declared + origin, workers=workers, listen=listen, limits=limits
+    ) as edge:
+        yield Secure(edge, port, authority, one, two)
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    """Two workers over a folder."""
+    folder = tmp_path_factory.mktemp("https")
+    media = folder / "media"
+    media.mkdir()
+    (media / "film.mp4").write_bytes(WHOLE)
+    (media / "small").write_bytes(SMALL)
+    origin = f'[origins.main]\ntype = "directory"\npath = "{media}"\n'
+    with serve(folder, origin, workers=2) as running:
+        yield running
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_curl_gets_every_byte(secure: Secure, version: str) -> None:
+    only = ["--tlsv" + version, "--tls-max", version]
+    for _again in range(2):  # a miss and hits, from either worker
+        assert secure.curl(*only, "/film.mp4").stdout == WHOLE
+        assert secure.curl(*only, "/small").stdout == SMALL
+        part = secure.curl(*only, "--range", "1000000-7999999", "/film.mp4").stdout
+        assert part == WHOLE[1_000_000:8_000_000]
+        assert secure.curl(*only, "--range", "-10", "/film.mp4").stdout == WHOLE[-10:]
+    head = secure.curl(*only, "--head", "/film.mp4").stdout
+    assert f"content-length: {FILM_BYTES}\r\n".encode() in head
+    assert secure.curl(*only, "/missing").returncode == 22
+
+
+def test_each_name_is_shown_its_certificate(secure: Secure) -> None:
+    assert secure.curl("/small", name=ONE).stdout == SMALL
+    assert secure.curl("/small", name=TWO).stdout == SMALL
+    stranger = secure.curl("/small", name="three.example")
+    assert stranger.returncode == 60  # the first certificate, which is not for that name
+    assert b"three.example" in stranger.stderr
+
+
+def test_http_and_https_have_one_cache(secure: Secure) -> None:
+    plain = http.client.HTTPConnection("127.0.0.1", secure.edge.http_port, timeout=30)
+    plain.request("GET", "/film.mp4", headers={"Host": ONE, "Range": "bytes=5-9"})
+    answer = plain.getresponse()
+    assert answer.read() == WHOLE[5:10]
+    plain.close()
+    fields = secure.curl("--dump-header", "-", "--range", "5-9", "/film.mp4").stdout
+    assert b"x-cache: Hit from streamedge\r\n" in fields
+
+
+def test_old_versions_are_refused_and_counted(secure: Secure) -> None:
+    refused = secure.curl("--tlsv1.0", "--tls-max", "1.1", "--ciphers", "ALL:@SECLEVEL=0", "/small")
+    assert refused.returncode == 35
+    (line, *_) = secure.edge.await_log("tls_handshake_failed")
+    assert line["reason"] == "UNSUPPORTED_PROTOCOL"
+    assert line["client"].startswith("127.0.0.1:")
+
+
+def test_a_session_resumes_with_any_worker(secure: Secure) -> None:
+    context = secure.authority.client()
+    with socket.create_connection(("127.0.0.1", secure.port), 30) as connected:
+        first = context.wrap_socket(connected, server_hostname=ONE)
+        first.sendall(request("/small", host=ONE))
+        assert first.recv(1000).startswith(b"HTTP/1.1 200")
+        session = first.session
+        assert session is not None
+        first.close()
+    for _connection in range(8):  # the kernel spreads them over both
+        with socket.create_connection(("127.0.0.1", secure.port), 30) as connected:
+            again = context.wrap_socket(connected, server_hostname=ONE, session=session)
+            assert again.session_reused
+            again.close()
+
+
+async def test_requests_in_a_row_are_answered_in_a_row(secure: Secure) -> None:
+    async with secure.viewer() as viewer:
+        asked = [("/small", ""), ("/film.mp4", "bytes=100-2000000"), ("/small", "bytes=2-4")] * 3
+        raw = b""
+        for path, wanted in asked:
+            raw += request(path, host=ONE, **({"range": wanted} if wanted else {}))
+        await viewer.send(raw)
+        for path, wanted in asked:
+            body = SMALL if path == "/small" else WHOLE
+            if wanted:
+                first, last = wanted.removeprefix("bytes=").split("-")
+                body = body[int(first) : int(last) + 1]
+            assert (await viewer.receive()).body == body
+
+
+def test_a_slow_reader_gets_every_byte(secure: Secure) -> None:
+    with secure.connect(receive_buffer_bytes=4096) as viewer:
+        viewer.sendall(request("/film.mp4", host=ONE, connection="close"))
+        received = bytearray()
+        while piece := viewer.recv(3000):
+            received += piece
+    assert received.partition(b"\r\n\r\n")[2] == WHOLE
+
+
+def test_new_certificates_are_taken_while_connections_live(secure: Secure) -> None:
+    with secure.connect(TWO) as before:
+        old = before.getpeercert(binary_form=True)
+        before.sendall(request("/film.mp4", host=TWO))
+        received = bytearray(before.recv(1000))
+        secure.authority.issue("two.example", "*.two.example", into=secure.two)
+        lines = secure.edge.await_log("certificate_loaded", 2)
+        assert lines[0]["names"] == ["two.example", "*.two.example"]
+        with secure.connect(TWO) as after:
+            assert after.getpeercert(binary_form=True) != old
+        head_bytes = received.index(b"\r\n\r\n") + 4
+        while len(received) < head_bytes + FILM_BYTES:
+            received += before.recv(1 << 20)
+        assert received[head_bytes:] == WHOLE
+        before.sendall(request("/small", host=TWO))
+        answer = before.recv(1000)
+        while not answer.endswith(SMALL):
+            answer += before.recv(1000)
+    replaced = secure.two.key.read_bytes()
+    secure.two.key.write_bytes(b"no key")
+    lines = secure.edge.await_log("certificate_refused", 2)
+    assert str(secure.two.certificate) in lines[0]["reason"]
+    assert secure.curl("/small", name=TWO).stdout == SMALL
+    secure.two.key.write_bytes(replaced)
+
+
+def test_plain_http_is_told_what_it_is(secure: Secure) -> None:
+    plain = http.client.HTTPConnection("127.0.0.1", secure.port, timeout=30)
+    plain.request("GET", "/small")
+    assert plain.getresponse().status == 400
+    plain.close()
+
+
+async def test_a_response_that_is_cut_can_be_told(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        origin.put("film", FILM)
+        toml = f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n'
+        with serve(tmp_path, toml, limits="origin_retries = 0") as secure:
+            origin.hold("film", at=1_000_000)
+            async with secure.viewer() as viewer:
+                await viewer.ask("/film", host=ONE)
+                head = await viewer.receive_head()
+                assert head.fields["content-length"] == str(FILM_BYTES)
+                assert await viewer.receive_body(1_000_000) == WHOLE[:1_000_000]
+                await origin.refuse()
+                with pytest.raises(CutError):
+                    await viewer.receive_body(FILM_BYTES - 1_000_000)
+
+
+def test_a_handshake_must_come_to_an_end(tmp_path: Path) -> None:
+    toml = f'[origins.main]\ntype = "directory"\npath = "{tmp_path}"\n'
+    with (
+        serve(tmp_path, toml, limits='tls_handshake = "100ms"') as secure,
+        socket.create_connection(("127.0.0.1", secure.port), 30) as silent,
+    ):
+        silent.sendall(b"\x16\x03\x01")
+        assert silent.recv(100) == b""
+        (line,) = secure.edge.await_log("tls_handshake_failed")
+        assert line["reason"] == "it took too long"
