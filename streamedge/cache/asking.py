@@ -37,7 +37,7 @@ SOLID_AFTER_S = (
 _ASKED_FOR_ONE = ("if-none-match", "if-modified-since")
 _RANGE = ("range", "if-range")
 # What an answer of some statuses answers (RFC 9110 §15.3.7, §15.4.5, §15.5.17).
-_QUESTIONS = {206: _RANGE, 304: _ASKED_FOR_ONE, 416: _RANGE}
+_QUESTIONS = {206: _RANGE, 304: _ASKED_FOR_ONE, 416: ("if-range",)}
 _SINGLE_RANGE = re.compile(r"bytes=\d*-\d*", re.ASCII)
 
 
@@ -45,10 +45,10 @@ _SINGLE_RANGE = re.compile(r"bytes=\d*-\d*", re.ASCII)
 class Ask:
     """A viewer's GET or HEAD as the cache sees it.
 
-    ``asset`` is keyed by the cache policy. ``request`` is what the origin is asked when nothing is
-    known, ``fields`` are the viewer's own, names in lower case. ``is_object``: the origin has objects alone, so that HEAD tells what GET would bring.
-    ``want`` is what will be read first (empty: nothing, WHOLE: all). ``heeds_viewer``:
-    whether Cache-Control of the request counts.
+    ``asset`` is keyed by the cache policy. ``request`` is what the origin is asked when nothing
+    is known, ``fields`` are the viewer's own, names in lower case. ``is_object``: the origin has
+    objects alone, so that HEAD tells what GET would bring. ``want`` is what will be read first
+    (empty: nothing, WHOLE: all). ``heeds_viewer``: whether Cache-Control of the request counts.
     """
 
     asset: Asset

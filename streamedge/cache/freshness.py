@@ -40,9 +40,10 @@ _ERROR_TTL_STATUSES = frozenset({404, 414, 500, 501, 502, 503, 504})
 class TtlRules:
     """A cache policy's times, in seconds.
 
-    ``strict`` follows RFC 9111 where CloudFront's defaults differ: heuristics of §4.2.2 in place
-    of ``default_ttl_s``, no ``error_ttl_s``, and ``min_ttl_s`` overrules no no-store, no-cache or
-    private.
+    ``error_ttls`` are the least times of errors by status, ``error_ttl_s`` that of the other
+    errors that are kept. ``strict`` follows RFC 9111 where CloudFront's defaults differ:
+    heuristics of §4.2.2 in place of ``default_ttl_s``, no ``error_ttl_s``, and ``min_ttl_s``
+    overrules no no-store, no-cache or private.
     """
 
     min_ttl_s: float = 0.0
@@ -50,6 +51,14 @@ class TtlRules:
     max_ttl_s: float = 31536000.0
     error_ttl_s: float = 10.0
     strict: bool = False
+    error_ttls: tuple[tuple[int, float], ...] = ()
+
+    def least_error_s(self, status: int) -> float | None:
+        """How long an error is kept at least; None: only for as long as it says itself."""
+        for known, ttl_s in self.error_ttls:
+            if known == status:
+                return ttl_s
+        return self.error_ttl_s if status in _ERROR_TTL_STATUSES and not self.strict else None
 
     @property
     def overrules_origin(self) -> bool:
@@ -74,10 +83,11 @@ def lifetime_s(status: int, fields: Mapping[str, str], rules: TtlRules, response
             stated_s = _heuristic_lifetime_s(status, directives, fields, response_s)
         elif status in _DEFAULT_TTL_STATUSES:
             stated_s = came_with_s + rules.default_ttl_s
-        elif status not in _ERROR_TTL_STATUSES:
+        elif rules.least_error_s(status) is None:
             return 0.0
-    if status in _ERROR_TTL_STATUSES and not rules.strict:
-        least_s = rules.error_ttl_s
+    least_error_s = rules.least_error_s(status)
+    if least_error_s is not None:
+        least_s = least_error_s
     lasts_s = min(stated_s or 0.0, came_with_s + rules.max_ttl_s)
     return max(lasts_s, came_with_s + least_s) if least_s > 0 else lasts_s
 
@@ -108,9 +118,11 @@ def explicit_lifetime_s(
 
 def is_kept_unstated(status: int, directives: Directives, rules: TtlRules) -> bool:
     """Whether a response that states no lifetime may be kept by its status (§3, last item)."""
+    if rules.least_error_s(status) is not None:
+        return True
     if rules.strict:
         return status in HEURISTICALLY_CACHEABLE or directives.public
-    return status in _DEFAULT_TTL_STATUSES or status in _ERROR_TTL_STATUSES
+    return status in _DEFAULT_TTL_STATUSES
 
 
 def forbids_storing(status: int, directives: Directives) -> bool:

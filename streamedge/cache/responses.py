@@ -393,12 +393,12 @@ class ResponseCache:
             self._vary(key, varies_by)
         else:
             self._varying.pop(key, None)
-        if known is not None and (known.varies_by or (varies_by and not known.is_marker)):
-            if known.varies_by != varies_by:
-                self._cache.refuse_older(key, asked_s, varies_by)
-        elif varies_by:
+        if known is None or (known.is_marker and not known.varies_by):
             not_before_s = 0.0 if known is None else known.not_before_s
-            self._cache.store.save_record(marker(key, varies_by, not_before_s))
+            if varies_by:
+                self._cache.store.save_record(marker(key, varies_by, not_before_s))
+        elif known.varies_by != varies_by:
+            self._cache.refuse_older(key, asked_s, varies_by)
 
     def _bring(self, asking: _Asking, opened: OpenVersion, *, unchanged: bool = False) -> None:
         asking.opened = opened

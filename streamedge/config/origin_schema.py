@@ -142,6 +142,7 @@ class OriginGroupConfig(Section):
     failover: Annotated[tuple[Failover, ...], Strict(False)] = Field(
         default=(500, 502, 503, 504, "connect", "timeout"),
         description="What makes the next origin answer a GET, HEAD or OPTIONS: status codes,"
-        ' "connect" (no connection) and "timeout" (no answer in time).',
+        ' "connect" (no connection, or one lost before an answer) and "timeout" (no answer in'
+        " time).",
         max_length=64,
     )

@@ -22,7 +22,7 @@ from streamedge.config.schema import (
     WebDistributionConfig,
 )
 from streamedge.delivery.distributions import HostTable, OriginBinding
-from streamedge.delivery.web.behaviors import CachePolicy
+from streamedge.delivery.web.behaviors import CachePolicy, ErrorPage
 from streamedge.delivery.web.routes import Rule, WebDistribution
 from streamedge.delivery.web.server import WebServer
 from streamedge.delivery.web.site import Site
@@ -86,6 +86,7 @@ def web_server(
         journal=journal,
         request_body_bytes=limits.request_body,
         url_bytes=limits.url,
+        ranges_max=limits.ranges,
     )
     return WebServer(
         site,
@@ -107,7 +108,11 @@ def _web_distributions(
                 declared.id,
                 declared.aliases,
                 tuple(
-                    Rule(behavior, bindings[behavior.origin], ttl_rules(behavior.cache))
+                    Rule(
+                        behavior,
+                        bindings[behavior.origin],
+                        ttl_rules(behavior.cache, error_pages(declared)),
+                    )
                     for behavior in web_behaviors(config, declared)
                 ),
                 declared.default_root_object,
@@ -115,14 +120,15 @@ def _web_distributions(
             )
 
 
-def ttl_rules(policy: CachePolicy) -> TtlRules:
-    """A cache policy's times."""
+def ttl_rules(policy: CachePolicy, pages: Mapping[int, ErrorPage]) -> TtlRules:
+    """A cache policy's times, with those of a distribution's error pages."""
     return TtlRules(
         policy.min_ttl_s,
         policy.default_ttl_s,
         policy.max_ttl_s,
         policy.error_ttl_s,
         policy.strict,
+        tuple((status, page.ttl_s) for status, page in pages.items()),
     )
 
 

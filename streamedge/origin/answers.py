@@ -107,9 +107,8 @@ def fold_fields(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
     folded: dict[str, str] = {}
     for name, value in fields:
         lower = name.lower()
-        if lower in folded:
-            value = folded[lower] + ("\n" if lower == "set-cookie" else ", ") + value
-        folded[lower] = value
+        parting = "\n" if lower == "set-cookie" else ", "
+        folded[lower] = f"{folded[lower]}{parting}{value}" if lower in folded else value
     return folded
 
 

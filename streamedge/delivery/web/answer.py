@@ -17,7 +17,7 @@ from http import HTTPStatus
 from streamedge.cache.reader import CacheResult
 from streamedge.delivery.web.conditions import Condition, evaluate, range_applies
 from streamedge.delivery.web.multipart import Multipart, multipart
-from streamedge.delivery.web.ranges import RangeAnswer, parse_ranges
+from streamedge.delivery.web.ranges import RANGES_MAX, RangeAnswer, parse_ranges
 from streamedge.delivery.web.response_policy import (
     UNCHANGED,
     Cors,
@@ -71,8 +71,8 @@ class Answer:
 class Delivery:
     """The circumstances of a response: who answers, when, and what the distribution changes.
 
-    ``cache_status`` is the value of Cache-Status (RFC 9211), ``origin_field`` the request's
-    Origin, None without one.
+    ``cache_status`` is the value of Cache-Status (RFC 9211), ``timing`` of Server-Timing,
+    ``origin_field`` the request's Origin, None without one.
     """
 
     edge_name: str
@@ -84,6 +84,8 @@ class Delivery:
     secure: bool = False
     origin_field: str | None = None
     cors: Cors = Cors.SIMPLE
+    ranges_max: int = RANGES_MAX
+    timing: str = ""
 
 
 def answer_object(
@@ -104,7 +106,7 @@ def answer_object(
     wanted = headers.get("range")
     # Range is defined for GET alone (RFC 9110 §14.2).
     if wanted and method == "GET" and range_applies(headers.get("if-range"), head.version):
-        selected = parse_ranges(wanted, size)
+        selected = parse_ranges(wanted, size, delivery.ranges_max)
         if selected is RangeAnswer.UNSATISFIABLE:
             return refusal(
                 416,
@@ -232,6 +234,8 @@ def closing_lines(fields: Iterable[Field], age_s: float | None, delivery: Delive
         kept.append(("age", str(max(0, int(age_s)))))
     if delivery.cache_status:
         kept.append(("cache-status", delivery.cache_status))
+    if delivery.timing:
+        kept.append(("server-timing", delivery.timing))
     if not delivery.keep_alive:
         kept.append(("connection", "close"))
     return "".join(f"{name}: {value}\r\n" for name, value in kept) + "\r\n"

@@ -36,6 +36,7 @@ from streamedge.delivery.web.routes import (
     asset_key,
     route,
 )
+from streamedge.delivery.web.server_timing import is_sampled, server_timing
 from streamedge.origin import OriginHead
 
 TARGETS_MAX = 8192  # remembered
@@ -234,9 +235,16 @@ class Lane:
                 target.policy,
                 target.secure,
                 target.origin_field,
+                timing=self._timing(target),
             )
             target.closing = object_lines(head, age_s, delivery).encode("latin-1", "replace")
         return sent
+
+    def _timing(self, target: Target) -> str:
+        """Server-Timing for this second's answers: sampled by second, not by answer."""
+        if not is_sampled(target.policy.server_timing_percent):
+            return ""
+        return server_timing(self._edge_name, CacheResult.HIT, 0.0)
 
     def _form(
         self, target: Target, opened: OpenVersion, now_s: float
@@ -291,7 +299,8 @@ class Lane:
             return False
         if (policy.viewer_directives or policy.strict) and _DIRECTIVES & request.headers.keys():
             return False
-        return "cdn-loop" not in request.headers
+        timed = behavior.response_headers.server_timing_percent > 0
+        return "cdn-loop" not in request.headers and not (timed and "pragma" in request.headers)
 
 
 _HIT = Handling(hit=True)

@@ -58,20 +58,22 @@ def first_wanted(value: str) -> Span | None:
     return next(iter(_coalesce(spans)), None)
 
 
-def parse_ranges(value: str, size_bytes: int) -> tuple[Span, ...] | RangeAnswer:
+def parse_ranges(
+    value: str, size_bytes: int, ranges_max: int = RANGES_MAX
+) -> tuple[Span, ...] | RangeAnswer:
     """The bytes that a Range header selects of an object of ``size_bytes``, as they are to be sent.
 
     At least one span, none empty, no two of them nearer than ``PART_BYTES``; in the order in which
     they were asked for, where one that is made of several stands in the first one's place
     (§15.3.7.2).
     """
-    asked = _parse(value)
+    asked = _parse(value, ranges_max)
     if asked is None:
         return RangeAnswer.IGNORED
     return _coalesce([one.select(size_bytes) for one in asked]) or RangeAnswer.UNSATISFIABLE
 
 
-def _parse(value: str) -> list[_Range] | None:
+def _parse(value: str, ranges_max: int = RANGES_MAX) -> list[_Range] | None:
     """The ranges of a header, at least one; None when it is to be ignored."""
     unit = _UNIT.match(value)
     if unit is None:
@@ -82,7 +84,7 @@ def _parse(value: str) -> list[_Range] | None:
         if not spelled:
             continue  # lists may have empty elements (§5.6.1.2)
         match = _RANGE.fullmatch(spelled)
-        if match is None or not (match[1] or match[2]) or len(asked) == RANGES_MAX:
+        if match is None or not (match[1] or match[2]) or len(asked) == ranges_max:
             return None
         first = int(match[1]) if match[1] else None
         last = int(match[2]) if match[2] else None

@@ -29,6 +29,7 @@ from streamedge.delivery.web.framing import Parts, framed, framing_of, of_body, 
 from streamedge.delivery.web.requests import WebRequest, connection_options
 from streamedge.delivery.web.response_policy import UNCHANGED, Field, cors_kind
 from streamedge.delivery.web.routes import Route
+from streamedge.delivery.web.server_timing import is_sampled, server_timing
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin import OriginHead, OriginResponse
@@ -63,7 +64,8 @@ class Form(NamedTuple):
 class Replies:
     """Makes answers. ``counts`` is told of errors."""
 
-    def __init__(self, edge_name: str, counts: Counts) -> None:
+    def __init__(self, edge_name: str, counts: Counts, ranges_max: int) -> None:
+        self._ranges_max = ranges_max
         self._edge_name = edge_name
         self._counts = counts
 
@@ -238,7 +240,16 @@ class Replies:
             request.secure,
             request.headers.get("origin"),
             cors_kind(request.method, request.fields),
+            self._ranges_max,
+            "" if found is None else self._timing(found, request, now_s, result),
         )
+
+    def _timing(self, found: Route, request: WebRequest, now_s: float, result: CacheResult) -> str:
+        percent = found.rule.behavior.response_headers.server_timing_percent
+        asked = percent > 0 and "server-timing" in request.headers.get("pragma", "")
+        if not asked and not is_sampled(percent):
+            return ""
+        return server_timing(self._edge_name, result, now_s - request.came_s)
 
 
 def passed_fields(fields: Sequence[Field]) -> Iterator[Field]:

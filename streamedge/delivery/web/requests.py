@@ -1,10 +1,11 @@
 """A viewer's request as the site sees it, made of what the parser gave.
 
-Pure. Owns which Host counts, what of the target is path and query, and how long a request was.
+Owns which Host counts, what of the target is path and query, and how long a request was.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ class WebRequest:
     fields: tuple[Field, ...] = ()
     secure: bool = False
     http_version: str = "1.1"
+    came_s: float = 0.0  # in seconds since 1970
 
     @property
     def has_body(self) -> bool:
@@ -78,6 +80,7 @@ def web_request(
         sent,
         secure,
         http_version,
+        time.time(),
     )
 
 

@@ -31,7 +31,7 @@ from streamedge.delivery.web.encodings import (
     with_vary,
 )
 from streamedge.delivery.web.lane import Asked, Lane, Wanted, lane_line
-from streamedge.delivery.web.ranges import first_wanted
+from streamedge.delivery.web.ranges import RANGES_MAX, first_wanted
 from streamedge.delivery.web.replies import Form, Opened, Replies, passed_fields
 from streamedge.delivery.web.requests import WebRequest
 from streamedge.delivery.web.response_policy import Field
@@ -81,6 +81,7 @@ class Site:
         journal: Journal | None = None,
         request_body_bytes: int = REQUEST_BODY_BYTES,
         url_bytes: int = URL_BYTES,
+        ranges_max: int = RANGES_MAX,
     ) -> None:
         self._url_bytes = url_bytes
         self.edge_name = edge_name
@@ -89,7 +90,7 @@ class Site:
         self._cache = cache
         self._compressor = Compressor(cache)
         self._writes = Writes(self.responses, journal, request_body_bytes)
-        self._replies = Replies(edge_name, counts)
+        self._replies = Replies(edge_name, counts, ranges_max)
         self._log = log
         self._counts = counts
         self.lanes = {
