@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -543,7 +544,7 @@ EXPECT = {"Expect": "100-continue", "Content-Length": "4"}
 async def test_body_waits_for_100(
     server: Server, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "CONTINUE_S", PATIENCE_S)
+    monkeypatch.setattr(client_module, "CONTINUE_S", 100 * PATIENCE_S)
 
     async def talk(peer: Peer) -> None:
         await peer.head()
@@ -554,9 +555,10 @@ async def test_body_waits_for_100(
 
     url = await server.start(talk)
     seen: list[int] = []
-    response = await client.send(
-        "it", "PUT", url, EXPECT, body=b"body", interim=lambda status, _: seen.append(status)
-    )
+    async with asyncio.timeout(PATIENCE_S):
+        response = await client.send(
+            "it", "PUT", url, EXPECT, body=b"body", interim=lambda status, _: seen.append(status)
+        )
     assert await read(response) == b"ok"
     assert seen == [100]
 
@@ -686,6 +688,25 @@ async def test_dead_connection_is_replaced_once_without_a_word(
     for _ in range(2):
         assert await read(await get(client, url)) == b"ok"
     assert server.connections == 2
+
+
+async def test_other_kept_connections_are_not_trusted_then(server: Server, client: Client) -> None:
+    asked = 0
+
+    async def talk(peer: Peer) -> None:
+        nonlocal asked
+        await peer.head()
+        await peer.send(OK)
+        with suppress(asyncio.IncompleteReadError):
+            await peer.head()
+            asked += 1
+
+    url = await server.start(talk, talk, answering(OK))
+    first, second = await get(client, url), await get(client, url)
+    await read(first)
+    await read(second)
+    assert await read(await get(client, url)) == b"ok"
+    assert (asked, server.connections) == (1, 3)
 
 
 async def test_new_connection_is_not_replaced(server: Server, client: Client) -> None:
@@ -836,6 +857,36 @@ async def test_origin_that_takes_no_body_or_says_nothing_to_it(
     await client.close()
 
 
+async def test_no_more_of_a_body_is_taken_than_the_origin_takes(server: Server) -> None:
+    client = make_client(read_timeout_s=0.1)
+    done = asyncio.Event()
+    given = 0
+
+    async def give() -> AsyncIterator[bytes]:
+        nonlocal given
+        while given < 64:
+            given += 1
+            yield bytes(1 << 20)
+
+    async def talk(peer: Peer) -> None:
+        await peer.head()
+        await done.wait()
+
+    url = await server.start(talk)
+    failure = await failure_of(client.send("it", "PUT", url, {}, body=give()))
+    assert failure is OriginFailure.TIMEOUT
+    assert given < 64
+    done.set()
+    await client.close()
+
+
+async def test_whole_exchange_ends_though_bytes_are_there(server: Server, client: Client) -> None:
+    url = await server.start(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"))
+    response = await get(client, url)
+    response._patience = replace(response._patience, ends_at_s=0)
+    assert await failure_of(read(response)) is OriginFailure.TIMEOUT
+
+
 async def test_whole_exchange_has_its_time(server: Server) -> None:
     client = make_client(total_timeout_s=0.5)
 
@@ -912,7 +963,7 @@ async def test_upgrade_gives_the_bytes_both_ways(server: Server) -> None:
     while len(received) < 11:
         received += await duplex.read()
     assert received == b"leadingecho"
-    await duplex.write(b"z" * size_bytes)
+    duplex._connection.write(b"z" * size_bytes)  # more than the kernel takes at once
     duplex.close()  # what was written leaves first
     duplex.close()
     assert await read(await get(client, url)) == b"ok"
