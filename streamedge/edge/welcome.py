@@ -30,8 +30,11 @@ def _lines(config: Config) -> Iterator[str]:
     yield f"  health   curl http://{_spelled(config.listen.admin)}/healthz"
     yield f"  metrics  curl http://{_spelled(config.listen.admin)}/metrics"
     for distribution in config.distributions:
-        rtmp = isinstance(distribution, RtmpDistributionConfig)
-        listeners = config.listen.rtmp if rtmp else config.listen.http
+        scheme, listeners = "rtmp", config.listen.rtmp
+        if not isinstance(distribution, RtmpDistributionConfig):
+            secure = bool(config.listen.https)
+            scheme = "https" if secure else "http"
+            listeners = config.listen.https if secure else config.listen.http
         if not listeners:
             continue
         host = _host(distribution, listeners[0])
@@ -40,9 +43,9 @@ def _lines(config: Config) -> Iterator[str]:
             if isinstance(distribution, RtmpDistributionConfig):
                 application = distribution.application[0]
                 stream = quote(stream_name(name), safe="/:")
-                yield f'  ffplay "rtmp://{host}/{application}/{stream}"'
+                yield f'  ffplay "{scheme}://{host}/{application}/{stream}"'
             else:
-                yield f"  curl -O http://{host}/{quote(name)}"
+                yield f"  curl -O {scheme}://{host}/{quote(name)}"
 
 
 def stream_name(name: str) -> str:
@@ -55,7 +58,7 @@ def stream_name(name: str) -> str:
 
 def _examples(config: Config, distribution: AnyDistributionConfig) -> Iterator[str]:
     """Some objects to try: what lies in a folder, or a name to replace."""
-    origin = config.origins[distribution.origin]
+    origin = config.origins.get(distribution.origin)  # None: a group's name
     found = 0
     if isinstance(origin, DirectoryOriginConfig):
         folder = origin.path / origin.prefix
