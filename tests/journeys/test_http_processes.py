@@ -247,12 +247,13 @@ async def test_metrics_are_sums_over_workers(tmp_path: Path) -> None:
                 assert (await viewer.get("/film.mp4")).body == WHOLE
                 assert (await viewer.get("/none.mp4")).status == 404
             count = len(viewers)
+            origin_bytes = FILM_BYTES + len(b"small") + len(b"no such object\n")  # kept as well
             for name, labels, expected in (
                 ("streamedge_statuses_total", {"status": "200"}, 2.0 * count),
                 ("streamedge_statuses_total", {"status": "404"}, count),
-                ("streamedge_errors_total", {"kind": "not_found"}, count),
+                ("streamedge_errors_total", {"kind": "origin_404"}, count),
                 ("streamedge_responses_total", {"cache": "Error"}, count),
-                ("streamedge_origin_bytes_total", {"origin": "main"}, FILM_BYTES + 5),
+                ("streamedge_origin_bytes_total", {"origin": "main"}, origin_bytes),
                 ("streamedge_worker_starts_total", {"process": "worker"}, 2),
                 ("streamedge_http_connections", {}, count),
             ):
