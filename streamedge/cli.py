@@ -1,12 +1,16 @@
 """The ``streamedge`` command: words for the operator, and nothing else.
 
-Owns options, help, what is printed and the exit codes: 0 is well, 2 is a config that will not
-do. What a config means is ``config``'s business, and running the edge is ``edge``'s. What one
-command needs alone is imported there, so that the others start sooner.
+Owns options, help, what is printed and the exit codes: 0 is well, 1 is an edge that cannot be
+started or asked, or that says no, 2 is a config that will not do. What a config means is
+``config``'s business, and running the edge is ``edge``'s. What one command needs alone is imported
+there, so that the others start sooner.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +20,7 @@ from streamedge.config.load import load
 from streamedge.config.schema import Config
 from streamedge.errors import ConfigError
 
+EXIT_EDGE_REFUSED = 1
 EXIT_CONFIG_INVALID = 2
 
 SMALLEST_CONFIG = """\
@@ -111,6 +116,91 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
     console.print(f"{config}: no mistakes. Next: streamedge serve --config {config}")
 
 
+writes_app = typer.Typer(
+    rich_markup_mode="rich",
+    epilog='Writes wait where a behavior has write = "back". Those that are queued or being sent'
+    " need nobody: they are tried until the origin takes them. A conflict (its condition did not"
+    " hold at the origin) and a failure (the origin will never take it) are kept until you say"
+    " what becomes of them. The edge must be running: its admin address is asked, where"
+    " GET /writes says the same. Example: [bold]streamedge writes[/bold], then"
+    " [bold]streamedge writes retry 7 --unconditional[/bold] to write number 7 over whatever the"
+    " origin has, or [bold]streamedge writes discard 7[/bold] to give it up.",
+)
+app.add_typer(writes_app, name="writes")
+
+SerialArgument = Annotated[
+    int, typer.Argument(metavar="SERIAL", help="The write's number, as streamedge writes shows it.")
+]
+SameConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="The config file of the running edge."),
+]
+
+
+@writes_app.callback(invoke_without_command=True)
+def writes(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what GET /writes on the admin address says.")
+    ] = False,
+) -> None:
+    """Show the writes that an origin does not have yet, and decide about those it refused."""
+    if context.invoked_subcommand is not None:
+        context.obj = config
+        return
+    from rich.console import Console  # noqa: PLC0415
+
+    from streamedge.edge.writes_client import list_writes, sum_up, tables  # noqa: PLC0415
+
+    loaded = _load_or_exit(config)
+    with _answered():
+        listed = list_writes(loaded.listen.admin)
+    if as_json:
+        typer.echo(json.dumps(listed, indent=2))
+        return
+    console = Console(markup=False, highlight=False)
+    for table in tables(listed):
+        console.print(table)
+    console.print(sum_up(listed))
+
+
+@writes_app.command(epilog="Example: [bold]streamedge writes retry 7[/bold].")
+def retry(
+    context: typer.Context,
+    serial: SerialArgument,
+    unconditional: Annotated[
+        bool,
+        typer.Option(
+            "--unconditional",
+            help="Drop its If-Match and If-None-Match, which would fail again in a conflict: it"
+            " overwrites whatever the origin has by now.",
+        ),
+    ] = False,
+    config: SameConfigOption = None,
+) -> None:
+    """Try a kept write again, as the newest of its object."""
+    loaded = _load_or_exit(config or context.obj)
+    from streamedge.edge.writes_client import retry_write  # noqa: PLC0415
+
+    with _answered():
+        retry_write(loaded.listen.admin, serial, unconditional=unconditional)
+    typer.echo(f"Write {serial} is queued again, under a new number. Next: streamedge writes")
+
+
+@writes_app.command(epilog="Example: [bold]streamedge writes discard 7[/bold].")
+def discard(
+    context: typer.Context, serial: SerialArgument, config: SameConfigOption = None
+) -> None:
+    """Give a kept write up: its bytes are removed, and cannot be had again."""
+    loaded = _load_or_exit(config or context.obj)
+    from streamedge.edge.writes_client import discard_write  # noqa: PLC0415
+
+    with _answered():
+        discard_write(loaded.listen.admin, serial)
+    typer.echo(f"Write {serial} is gone.")
+
+
 def main() -> None:
     """The entry point of the ``streamedge`` command."""
     app()
@@ -129,6 +219,18 @@ def _load_or_exit(path: Path) -> Config:
         count = len(exc.problems)
         typer.echo(f"{count} mistake{'s' if count > 1 else ''}; nothing was started.", err=True)
         raise typer.Exit(EXIT_CONFIG_INVALID) from exc
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Exit code 1 and the reason on stderr where the running edge gives no answer, or says no."""
+    from streamedge.edge.writes_client import AdminError  # noqa: PLC0415
+
+    try:
+        yield
+    except AdminError as exc:
+        typer.echo(f"streamedge: {exc}", err=True)
+        raise typer.Exit(EXIT_EDGE_REFUSED) from exc
 
 
 def _advice_when_missing(path: Path) -> str:

@@ -5,10 +5,11 @@ Owns objects, requests and answers as values. Pure: sending them is ``fakes``'s 
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate, parsedate_to_datetime
 from functools import cache
 from http import HTTPStatus
@@ -73,10 +74,12 @@ class Turn:
     ``status``: this status with ``body``, whatever was asked. ``headers``: added, or put in place
     of those of the same name; a value of None takes the field away. ``ignore_range`` and
     ``ignore_conditions``: as if those fields had not been sent. ``chunked``: chunked coding in
-    place of Content-Length. ``extra``: bytes after the whole body. The rest ends the answer
-    after so many body bytes: ``cut_at`` closes the connection, ``reset_at`` resets it (RST),
-    ``stall_at`` says nothing more. ``silent``: not a word. ``raw``: these bytes are all the
-    answer, then the connection closes.
+    place of Content-Length, with ``trailers`` behind its last chunk. ``extra``: bytes after the
+    whole body. The rest ends the answer after so many body bytes: ``cut_at`` closes the
+    connection, ``reset_at`` resets it (RST), ``stall_at`` says nothing more. ``silent``: not a
+    word. ``raw``: these bytes are all the answer, then the connection closes. ``interim``: 1xx
+    answers that go before it. ``early``: without waiting for the request's body. ``after``: not
+    before this is set. ``echoes``: 101, and from then on every byte comes back.
     """
 
     status: int | None = None
@@ -91,6 +94,11 @@ class Turn:
     stall_at: int | None = None
     silent: bool = False
     raw: bytes | None = None
+    trailers: tuple[tuple[str, str], ...] = ()
+    interim: tuple[tuple[int, tuple[tuple[str, str], ...]], ...] = ()
+    early: bool = False
+    after: asyncio.Event | None = None
+    echoes: bool = False
 
 
 @dataclass(slots=True)
@@ -99,7 +107,8 @@ class RequestSeen:
 
     ``path`` is as sent, ``name`` decoded; ``headers`` by lower-case name; ``connection`` counts
     from 1. ``span`` is what Range asks for, not yet clipped: None without one, an end of
-    ``sys.maxsize`` when it is open, a negative start for a suffix.
+    ``sys.maxsize`` when it is open, a negative start for a suffix. ``fields`` are as they were
+    sent; ``body`` is what has come of it, decoded, ``has_ended`` whether that is all.
     """
 
     method: str
@@ -109,6 +118,9 @@ class RequestSeen:
     headers: dict[str, str]
     connection: int
     body_bytes_sent: int = 0
+    fields: tuple[tuple[str, str], ...] = ()
+    body: bytearray = field(default_factory=bytearray)
+    has_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +148,13 @@ def parse_request(head: bytes, connection: int) -> RequestSeen:
     """A request from its head, blank line included."""
     request_line, *lines = head.decode("latin-1").split("\r\n")[:-2]
     method, path, _ = request_line.split(" ")
-    headers = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        headers[name.lower()] = value.strip()
-    name = unquote(path.partition("?")[0]).removeprefix("/")
-    return RequestSeen(
-        method, path, name, _parse_range(headers.get("range", "")), headers, connection
+    fields = tuple(
+        (name, value.strip()) for name, _, value in (one.partition(":") for one in lines)
     )
+    headers = {name.lower(): value for name, value in fields}
+    name = unquote(path.partition("?")[0]).removeprefix("/")
+    span = _parse_range(headers.get("range", ""))
+    return RequestSeen(method, path, name, span, headers, connection, fields=fields)
 
 
 def _parse_range(text: str) -> Span | None:
@@ -168,7 +179,8 @@ def decide(request: RequestSeen, turn: Turn, found: PlacedObject | None) -> Answ
 
 def _decide_plainly(request: RequestSeen, turn: Turn, found: PlacedObject | None) -> Answer:
     if turn.status is not None:
-        return _whole_answer(turn.status, (), Stored(turn.body))
+        content = Stored(turn.body)
+        return _with_framing(Answer(turn.status, (), content, Span(0, content.size_bytes)), turn)
     if request.method not in ("GET", "HEAD"):
         return _whole_answer(405, (("Allow", "GET, HEAD"),), Stored(b""))
     if found is None:
@@ -192,15 +204,26 @@ def _decide_plainly(request: RequestSeen, turn: Turn, found: PlacedObject | None
 
 def encode_head(answer: Answer) -> bytes:
     """Status line, header fields and blank line."""
-    reason = HTTPStatus(answer.status).phrase
-    lines = [f"HTTP/1.1 {answer.status} {reason}"]
-    lines += [f"{name}: {value}" for name, value in answer.headers]
+    return encode_status(answer.status, answer.headers)
+
+
+def encode_status(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """The same of an answer that is nothing else."""
+    reason = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
+    lines = [f"HTTP/1.1 {status} {reason}"]
+    lines += [f"{name}: {value}" for name, value in headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def encode_chunk(piece: bytes) -> bytes:
-    """One chunk of the chunked coding (RFC 9112 §7.1); b"" is the last."""
+    """One chunk of the chunked coding (RFC 9112 §7.1)."""
     return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
+def encode_last_chunk(trailers: tuple[tuple[str, str], ...]) -> bytes:
+    """The end of the chunked coding."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in trailers)
+    return f"0\r\n{lines}\r\n".encode("latin-1")
 
 
 def _check_conditions(headers: dict[str, str], found: PlacedObject) -> int:

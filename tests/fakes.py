@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,6 +38,8 @@ from fake_answers import (
     decide,
     encode_chunk,
     encode_head,
+    encode_last_chunk,
+    encode_status,
     parse_request,
 )
 
@@ -73,10 +76,12 @@ class _Pace:
 
 
 class ScriptedOrigin:
-    """An HTTP/1.1 server with keep-alive for GET and HEAD; see the module's text.
+    """An HTTP/1.1 server with keep-alive; see the module's text. What it puts are objects for GET
+    and HEAD; how other methods are answered is for the script to say.
 
     ``first_byte_delay_s`` and ``rate_bytes_per_s`` make it a slow one; the rate is each
     request's own, or with ``rate_shared`` the whole server's. All three may be set at any time.
+    With ``tls`` it is https://localhost.
     """
 
     def __init__(
@@ -85,10 +90,12 @@ class ScriptedOrigin:
         first_byte_delay_s: float = 0.0,
         rate_bytes_per_s: float | None = None,
         rate_shared: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.first_byte_delay_s = first_byte_delay_s
         self.rate_bytes_per_s = rate_bytes_per_s
         self.rate_shared = rate_shared
+        self._tls = tls
         self.requests: list[RequestSeen] = []
         self.connections_made = 0
         self.connections_open = 0
@@ -96,6 +103,7 @@ class ScriptedOrigin:
         self._objects: dict[str, PlacedObject] = {}
         self._holds: dict[str, int] = {}
         self._answers_held = False
+        self._bodies_paused = False
         self._script: deque[Turn] = deque()
         self._shared_pace = _Pace()
         self._changed = asyncio.Event()
@@ -119,12 +127,14 @@ class ScriptedOrigin:
     @property
     def url(self) -> str:
         """Base URL, without a final slash."""
+        if self._tls is not None:
+            return f"https://localhost:{self.port}"
         return f"http://127.0.0.1:{self.port}"
 
     async def accept(self) -> None:
         """Listens, on the same port as before if there was one."""
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self._talk), "127.0.0.1", self.port
+            lambda: _Connection(self._talk), "127.0.0.1", self.port, ssl=self._tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -184,6 +194,14 @@ class ScriptedOrigin:
         self._answers_held = False
         self._notify()
 
+    def pause_bodies(self) -> None:
+        """Takes no byte of a request's body; heads are still seen."""
+        self._bodies_paused = True
+
+    def resume_bodies(self) -> None:
+        self._bodies_paused = False
+        self._notify()
+
     # --- what it saw ----------------------------------------------------------------------
 
     @property
@@ -218,7 +236,8 @@ class ScriptedOrigin:
         self.connections_made += 1
         self.connections_open += 1
         connection = self.connections_made
-        writer.transport.set_write_buffer_limits(0)  # so that drain() means "the kernel has it"
+        # So that drain() means "the kernel has it"; with 0, asyncio's TLS pauses for ever.
+        writer.transport.set_write_buffer_limits(0 if self._tls is None else 1)
         try:
             while await self._serve_one(reader, writer, connection):
                 pass
@@ -246,24 +265,72 @@ class ScriptedOrigin:
         self._notify()
         protocol = writer.transport.get_protocol()
         assert isinstance(protocol, _Connection)
+        if turn.echoes:
+            return await self._echo(reader, writer, turn)
+        receiving = asyncio.ensure_future(self._receive_body(reader, request))
         answering = asyncio.ensure_future(self._respond(writer, request, turn, answer))
         leaving = asyncio.ensure_future(protocol.client_left.wait())
         try:
             await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
             kept = answering.done() and answering.result()
-            return kept and request.headers.get("connection") != "close"
+            return kept and request.has_ended and request.headers.get("connection") != "close"
         finally:
             answering.cancel()
+            receiving.cancel()
             leaving.cancel()
-            await asyncio.gather(answering, leaving, return_exceptions=True)
+            await asyncio.gather(answering, receiving, leaving, return_exceptions=True)
+
+    async def _receive_body(self, reader: asyncio.StreamReader, request: RequestSeen) -> None:
+        """Notes a request's body as it comes."""
+        left = int(request.headers.get("content-length", "0"))
+        if "transfer-encoding" in request.headers:
+            while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+                await self._receive_bytes(reader, request, size)
+                assert await reader.readexactly(2) == b"\r\n"
+            while await reader.readuntil(b"\r\n") != b"\r\n":
+                pass  # trailers, which no test looks at
+        else:
+            await self._receive_bytes(reader, request, left)
+        request.has_ended = True
+        self._notify()
+
+    async def _receive_bytes(
+        self, reader: asyncio.StreamReader, request: RequestSeen, count: int
+    ) -> None:
+        while count:
+            while self._bodies_paused:
+                await self._changed.wait()
+            piece = await reader.read(count)
+            if not piece:
+                raise asyncio.IncompleteReadError(b"", count)
+            request.body += piece
+            count -= len(piece)
+            self._notify()
+
+    async def _echo(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, turn: Turn
+    ) -> bool:
+        fields = (("Connection", "upgrade"), ("Upgrade", "websocket"))
+        said = tuple((name, value) for name, value in turn.headers if value is not None)
+        writer.write(encode_status(101, (*fields, *said)))
+        while data := await reader.read(SEND_PIECE_BYTES):
+            writer.write(data)
+            await writer.drain()
+        return False
 
     async def _respond(
         self, writer: asyncio.StreamWriter, request: RequestSeen, turn: Turn, answer: Answer
     ) -> bool:
         if turn.silent:
             await _forever()
+        for status, fields in turn.interim:
+            writer.write(encode_status(status, fields))
+        while not (request.has_ended or turn.early):
+            await self._changed.wait()
         while self._answers_held:
             await self._changed.wait()
+        if turn.after is not None:
+            await turn.after.wait()
         if self.first_byte_delay_s:
             await asyncio.sleep(self.first_byte_delay_s)
         if turn.raw is not None:
@@ -303,7 +370,7 @@ class ScriptedOrigin:
         if turn.extra:
             writer.write(encode_chunk(turn.extra) if chunked else turn.extra)
         if chunked:
-            writer.write(encode_chunk(b""))
+            writer.write(encode_last_chunk(turn.trailers))
         await writer.drain()
 
     async def _dose(self, name: str, content: Content, span: Span) -> AsyncIterator[bytes]:

@@ -15,7 +15,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PATIENCE_S = 30.0  # a wait that lasts this long has failed
 STREAM_LIMIT_BYTES = 1 << 20
@@ -23,11 +23,13 @@ STREAM_LIMIT_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response as it came; ``fields`` by lower-case name."""
+    """A response as it came; ``fields`` by lower-case name, Set-Cookie apart, line by line."""
 
     status: int
     fields: dict[str, str]
     body: bytes = b""
+    cookies: tuple[str, ...] = ()
+    trailers: tuple[str, ...] = ()
 
     @property
     def cache(self) -> str:
@@ -74,12 +76,20 @@ class Viewer:
         return await self.receive(method)
 
     async def receive(self, method: str = "GET") -> Response:
-        """The next response. Raises CutError when it ends before its Content-Length."""
+        """The next final response; 1xx ones are passed over. Raises CutError when it ends before
+        its Content-Length or its last chunk.
+        """
         head = await self.receive_head()
-        if method == "HEAD" or head.status == 304:
+        while head.status < 200:
+            head = await self.receive_head()
+        if method == "HEAD" or head.status in {204, 304}:
             return head
-        body = await self.receive_body(int(head.fields["content-length"]))
-        return Response(head.status, head.fields, body)
+        if "transfer-encoding" in head.fields:
+            body = bytearray()
+            while chunk := await self.receive_chunk(bytes(body)):
+                body += chunk
+            return replace(head, body=bytes(body), trailers=await self._receive_trailers())
+        return replace(head, body=await self.receive_body(int(head.fields["content-length"])))
 
     async def receive_head(self) -> Response:
         """Status and fields of the next response."""
@@ -89,11 +99,33 @@ class Viewer:
         protocol, status, _ = status_line.split(" ", 2)
         assert protocol == "HTTP/1.1"
         fields = {}
+        cookies = []
         for line in lines:
             name, _, value = line.partition(":")
             assert name.lower() not in fields
-            fields[name.lower()] = value.strip()
-        return Response(int(status), fields)
+            if name.lower() == "set-cookie":
+                cookies.append(value.strip())
+            else:
+                fields[name.lower()] = value.strip()
+        return Response(int(status), fields, cookies=tuple(cookies))
+
+    async def receive_chunk(self, before: bytes = b"") -> bytes:
+        """The next chunk of a chunked body, b"" for the last one. Raises CutError."""
+        async with asyncio.timeout(PATIENCE_S):
+            try:
+                size = int(await self._reader.readuntil(b"\r\n"), 16)
+                chunk = await self._reader.readexactly(size)
+                assert not size or await self._reader.readexactly(2) == b"\r\n"
+            except (ConnectionError, asyncio.IncompleteReadError) as exc:
+                raise CutError(before) from exc
+        return chunk
+
+    async def _receive_trailers(self) -> tuple[str, ...]:
+        async with asyncio.timeout(PATIENCE_S):
+            lines = []
+            while (line := await self._reader.readuntil(b"\r\n")) != b"\r\n":
+                lines.append(line.decode("latin-1").strip())
+        return tuple(lines)
 
     async def receive_body(self, count: int) -> bytes:
         """The next ``count`` bytes. Raises CutError when the connection ends before."""

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any, ClassVar
 
 import pytest
 from typer.testing import CliRunner
@@ -103,6 +109,9 @@ def test_the_config_it_advises_is_a_good_one(config: Path) -> None:
         (["--help"], ["serve", "check", "--version", "README.md"]),
         (["serve", "--help"], ["--config", "Example:", "SIGTERM", "/healthz"]),
         (["check", "--help"], ["--config", "Example:", "Next:"]),
+        (["writes", "--help"], ["--config", "--json", "retry", "discard", "Example:", "/writes"]),
+        (["writes", "retry", "--help"], ["SERIAL", "--unconditional", "If-Match", "Example:"]),
+        (["writes", "discard", "--help"], ["SERIAL", "Example:"]),
     ],
 )
 def test_help_teaches(arguments: list[str], taught: list[str]) -> None:
@@ -121,7 +130,7 @@ def test_version() -> None:
 def test_the_package_runs_as_a_module_and_help_loads_no_server() -> None:
     code = (
         "import sys, streamedge.__main__, streamedge.cli;"
-        "print(sorted({'uvicorn', 'boto3', 'aiohttp', 'numpy'} & set(sys.modules)))"
+        "print(sorted({'uvicorn', 'boto3', 'h11', 'numpy'} & set(sys.modules)))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code],
@@ -132,3 +141,167 @@ def test_the_package_runs_as_a_module_and_help_loads_no_server() -> None:
         timeout=60,
     )
     assert ran.stdout == "[]\n"
+
+
+LISTED = {
+    "by_state": {"queued": 2, "sending": 1, "conflict": 1, "failed": 0},
+    "held_bytes": 3 << 20,
+    "accepted": 9,
+    "done": 5,
+    "rows": [
+        {
+            "serial": 7,
+            "state": "conflict",
+            "method": "PUT",
+            "origin": "bucket",
+            "object": "[b]film[/b].mp4",
+            "size_bytes": 2 << 20,
+            "age_s": 3725.4,
+            "attempts": 2,
+            "problem": "answered 412",
+        },
+    ],
+    "rows_left_off": 3,
+}
+
+
+class _AdminAddress(BaseHTTPRequestHandler):
+    """Answers as ``answers`` says, and remembers what was asked."""
+
+    answers: ClassVar[list[tuple[int, bytes]]] = []
+    asked: ClassVar[list[str]] = []
+
+    def _answer(self) -> None:
+        self.asked.append(f"{self.command} {self.path}")
+        status, body = self.answers.pop(0)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_DELETE = _answer  # noqa: N815  # names that http.server calls
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing is printed."""
+
+
+@contextmanager
+def admin_address(
+    config: Path, *answers: tuple[int, object], host: str = "127.0.0.1"
+) -> Iterator[list[str]]:
+    """What an edge with this config would be asked, and how it answers."""
+    _AdminAddress.asked = []
+    _AdminAddress.answers = [
+        (status, said if isinstance(said, bytes) else json.dumps(said).encode())
+        for status, said in answers
+    ]
+    with HTTPServer(("127.0.0.1", 0), _AdminAddress) as server:
+        config.write_text(f'{SMALLEST_CONFIG}\n[listen]\nadmin = "{host}:{server.server_port}"\n')
+        serving = Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        try:
+            yield _AdminAddress.asked
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_writes_shows_what_waits_and_what_is_kept(
+    config: Path, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # the edge is asked without one
+    with admin_address(config, (200, LISTED), host=host) as asked:
+        result = runner.invoke(app, ["writes"])
+    assert asked == ["GET /writes"]
+    assert (result.exit_code, result.stderr) == (0, "")
+    (row,) = (line for line in result.stdout.splitlines() if "film" in line)
+    for shown in ("7", "conflict", "PUT [b]film[/b].mp4", "bucket", "2MiB", "1:02:05", "412"):
+        assert shown in row
+    assert "and 3 more" in result.stdout
+    assert (
+        "3 waiting, 1 kept for you to decide, 3MiB held; 5 of 9 accepted writes are done."
+        in result.stdout
+    )
+
+
+def test_writes_as_json_is_what_the_edge_says(config: Path) -> None:
+    with admin_address(config, (200, LISTED)):
+        result = runner.invoke(app, ["writes", "--json"])
+    assert json.loads(result.stdout) == LISTED
+
+
+def test_an_empty_queue_is_one_line(config: Path) -> None:
+    nothing = {
+        "by_state": {"queued": 0, "sending": 0, "conflict": 0, "failed": 0},
+        "held_bytes": 0,
+        "accepted": 0,
+        "done": 0,
+        "rows": [],
+        "rows_left_off": 0,
+    }
+    with admin_address(config, (200, nothing)):
+        result = runner.invoke(app, ["writes"])
+    (line,) = result.stdout.splitlines()
+    assert line.startswith("0 waiting, 0 kept")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["retry", "7"], "POST /writes/7/retry?unconditional=0"),
+        (["retry", "7", "--unconditional"], "POST /writes/7/retry?unconditional=1"),
+        (["discard", "7"], "DELETE /writes/7"),
+    ],
+)
+@pytest.mark.parametrize("config_comes", ["first", "last", "by default"])
+def test_the_operator_decides(
+    config: Path, arguments: list[str], expected: str, config_comes: str
+) -> None:
+    named = ["--config", "other.toml"]
+    if config_comes != "by default":
+        config = config.rename(config.with_name("other.toml"))
+    with admin_address(config, (200, {"serial": 7, "outcome": "queued"})) as asked:
+        result = runner.invoke(
+            app,
+            {
+                "first": ["writes", *named, *arguments],
+                "last": ["writes", *arguments, *named],
+                "by default": ["writes", *arguments],
+            }[config_comes],
+        )
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("Write 7 is ")
+    assert asked == [expected]
+
+
+@pytest.mark.parametrize("arguments", [[], ["retry", "7"], ["discard", "7"]])
+@pytest.mark.parametrize(
+    ("status", "said", "reason"),
+    [
+        (404, {"error": "no write 7 is kept"}, "no write 7 is kept"),
+        (503, {"error": "the journal of writes: disk I/O error"}, "disk I/O error"),
+        (404, b"<html>", "the admin address answered 404 Not Found"),
+        (500, [], "the admin address answered 500"),
+        (200, b"<html>", "is not the edge's admin address"),
+    ],
+)
+def test_what_the_edge_refuses_is_said(
+    config: Path, arguments: list[str], status: int, said: object, reason: str
+) -> None:
+    with admin_address(config, (status, said)):
+        result = runner.invoke(app, ["writes", *arguments])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert reason in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["retry", "7"], ["discard", "7"]])
+def test_an_edge_that_is_not_running_is_said(config: Path, arguments: list[str]) -> None:
+    with admin_address(config):
+        pass
+    result = runner.invoke(app, ["writes", *arguments])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "no edge answers on its admin address 127.0.0.1:" in result.stderr
+    assert "streamedge serve" in result.stderr

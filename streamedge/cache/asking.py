@@ -38,7 +38,8 @@ _ASKED_FOR_ONE = ("if-none-match", "if-modified-since")
 _RANGE = ("range", "if-range")
 # What an answer of some statuses answers (RFC 9110 §15.3.7, §15.4.5, §15.5.17).
 _QUESTIONS = {206: _RANGE, 304: _ASKED_FOR_ONE, 416: ("if-range",)}
-_SINGLE_RANGE = re.compile(r"bytes=\d*-\d*", re.ASCII)
+_SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +89,29 @@ def request_for(ask: Ask, record: Record | None, *, is_passed: bool = False) -> 
     return replace(ask.request, method=method, fields=tuple(fields))
 
 
-def may_pass(ask: Ask, request: OriginRequest, status: int) -> bool:
-    """Whether an answer to ``request`` is one to what the viewer has asked."""
+def may_pass(ask: Ask, request: OriginRequest, status: int, answered: Mapping[str, str]) -> bool:
+    """Whether an answer to ``request`` with fields ``answered`` is one to what the viewer asked."""
     sent = fold_fields(request.fields)
     question = _QUESTIONS.get(status, ())
     return (
         request.method == ask.request.method
         and all(sent.get(name) == ask.fields.get(name) for name in question)
-        and (status not in {206, 304} or any(name in sent for name in question))
+        and (status != 304 or any(name in sent for name in question))
+        and (status != 206 or _is_part_of(sent.get("range", ""), answered))
     )
+
+
+def _is_part_of(wanted: str, answered: Mapping[str, str]) -> bool:
+    """Whether a 206 brings some of what a single range asks for (RFC 9110 §14.4, §15.3.7)."""
+    asked = _SINGLE_RANGE.fullmatch(wanted)
+    found = _CONTENT_RANGE.fullmatch(answered.get("content-range", "").strip())
+    if asked is None or found is None:
+        return False
+    first, last = int(found[1]), int(found[2])
+    if not first <= last or (found[3] != "*" and last >= int(found[3])):
+        return False
+    # A range without its first number counts from the end, so its last one is no position.
+    return not asked[1] or (int(asked[1]) <= first and (not asked[2] or last <= int(asked[2])))
 
 
 def confirmed(record: Record, fields: Mapping[str, str], asked_s: float, now_s: float) -> Record:
@@ -131,7 +146,8 @@ def opening(
         whole_bytes, span = int(fields["content-length"]), Span(0, 0)
     if status == 206:
         part = partial_span(fields)
-        if part is None or size_bytes != part[0].size:
+        is_asked_for = _is_part_of(fold_fields(request.fields).get("range", ""), fields)
+        if part is None or not is_asked_for or size_bytes != part[0].size:
             return None
         span, whole_bytes = part
     version = _version(fields, whole_bytes, now_s)

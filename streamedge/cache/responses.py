@@ -367,7 +367,7 @@ class ResponseCache:
                 return True
         if request.method == "GET" and status != 304:
             self._pass_for_a_while(asset.key, now_s)
-        if not may_pass(ask, request, status):
+        if not may_pass(ask, request, status, fields):
             return False
         asking.response = response
         return True

@@ -11,9 +11,6 @@ from collections.abc import Mapping, Sequence
 
 from streamedge.cache.cache_control import split_list
 
-CODINGS = ("zstd", "br", "gzip")  # content codings that are told apart, best first
-_ALIASES = {"x-gzip": "gzip"}  # RFC 9110 §8.4.1.3
-
 
 def parse_vary(fields: Mapping[str, str]) -> tuple[str, ...]:
     """The request fields that a response was selected by: lower case, each once, sorted."""
@@ -37,19 +34,6 @@ def variant_key(names: Sequence[str], request_fields: Mapping[str, str]) -> str:
         value = request_fields.get(name)
         parts.append(f"\0{name}" if value is None else f"\0{name}={_normalised(name, value)}")
     return "".join(parts)
-
-
-def normalised_accept_encoding(value: str, codings: Sequence[str] = CODINGS) -> str:
-    """Which of ``codings`` a viewer accepts, in their order: "br,gzip", "gzip", "" …
-
-    RFC 9110 §12.5.3: a weight of 0 refuses; "*" stands for what is not named.
-    """
-    accepted: dict[str, bool] = {}
-    for member in split_list(value.lower()):
-        coding, weight = _weighted(member)
-        accepted.setdefault(_ALIASES.get(coding, coding), weight > 0)
-    others = accepted.get("*", False)
-    return ",".join(coding for coding in codings if accepted.get(coding, others))
 
 
 def _normalised(name: str, value: str) -> str:

@@ -6,6 +6,7 @@ with all others. Whatever has the wrong shape is passed over here: the schema re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 
@@ -25,6 +26,9 @@ from streamedge.config.schema import DistributionConfig, ListenConfig, RtmpDistr
 from streamedge.config.units import format_address, parse_address
 from streamedge.config.web_checks import web_mistakes
 
+# What may stand before an S3 server's name (Amazon S3 User Guide, "Bucket naming rules").
+_HOST_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
 
 def cross_mistakes(document: dict[str, object]) -> Iterator[Mistake]:
     """Every mistake between keys of ``document``, a TOML file as ``tomllib`` gives it."""
@@ -32,7 +36,7 @@ def cross_mistakes(document: dict[str, object]) -> Iterator[Mistake]:
     yield from _ids_repeated(document)
     yield from _aliases_claimed_twice(document)
     yield from _addresses_listened_twice(document)
-    yield from _keys_incomplete(document)
+    yield from _buckets_unreachable(document)
     yield from web_mistakes(document)
 
 
@@ -100,7 +104,7 @@ def _addresses_listened_twice(document: dict[str, object]) -> Iterator[Mistake]:
         taken.append((key, address))
 
 
-def _keys_incomplete(document: dict[str, object]) -> Iterator[Mistake]:
+def _buckets_unreachable(document: dict[str, object]) -> Iterator[Mistake]:
     for key, origin in named(document, "origins"):
         if origin.get("type") != "s3":
             continue
@@ -109,6 +113,10 @@ def _keys_incomplete(document: dict[str, object]) -> Iterator[Mistake]:
             if given and not origin.get(absent):
                 text = "missing; both keys or neither: without them, the AWS credential chain signs"
                 yield Mistake((*key, absent), text)
+        bucket = string(origin, "bucket")
+        if origin.get("path_style") is False and bucket and not _HOST_NAME.fullmatch(bucket):
+            text = "false puts the bucket into the host name, and its name is none"
+            yield Mistake((*key, "path_style"), text)
         if origin.get("anonymous") is True and (identifier or secret):
             text = "true means unsigned requests, yet a key to sign with is given; choose one"
             yield Mistake((*key, "anonymous"), text)

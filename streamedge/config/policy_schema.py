@@ -39,8 +39,8 @@ class CachePolicyConfig(Section):
     )
     default_ttl: DurationS = Field(
         default=86_400.0,
-        description="How long a response that does not say is fresh. With strict: 0s, and the"
-        " RFC's heuristics from Last-Modified.",
+        description="How long a response that does not say is fresh. With strict the RFC's"
+        " heuristics from Last-Modified count instead.",
         ge=0,
     )
     max_ttl: DurationS = Field(
@@ -61,7 +61,8 @@ class CachePolicyConfig(Section):
     )
     error_ttl: DurationS = Field(
         default=10.0,
-        description="Least time that error responses (404, 405, 410, 414, 500 to 504) are kept.",
+        description="Least time that error responses (404, 414, 500 to 504) are kept; not with"
+        " strict.",
         ge=0,
     )
 

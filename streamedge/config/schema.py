@@ -172,7 +172,7 @@ class LimitsConfig(Section):
     write_queue: SizeBytes = Field(
         default=10 << 30,
         description='Disk space for writes that wait for their origin (write = "back"); over it'
-        " is 507.",
+        " is 503.",
         ge=1 << 20,
         le=SIZE_LIMIT_BYTES,
     )

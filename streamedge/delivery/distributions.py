@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 from streamedge.cache.asset import Asset
 from streamedge.cache.freshness import TtlRules
 from streamedge.origin import Origin, Upstream
+from streamedge.origin.s3_protocol import S3Relay
 from streamedge.origin.writing import WritableOrigin
 
 
@@ -22,7 +23,9 @@ class OriginBinding:
     ``identity`` says what it is (a bucket at an endpoint, a URL, a folder), so that what is cached
     of it is found again after it was renamed, and never taken for another's. ``is_site``: any
     request may be sent to it, and its answers may be anything; else it has objects alone.
-    ``bucket``: its name at S3, which clients of that protocol put before the object's.
+    ``bucket``: its name at S3, which clients of that protocol put before the object's, and
+    ``relay`` makes their calls.
+    ``first`` is where a group's writes go, ``groups`` are the identities of those that it is in.
     """
 
     name: str
@@ -32,7 +35,20 @@ class OriginBinding:
     is_site: bool = False
     sends_viewer_host: bool = False
     writer: WritableOrigin | None = None
+    relay: S3Relay | None = None
     bucket: str = ""
+    first: OriginBinding | None = None
+    groups: tuple[str, ...] = ()
+
+    @property
+    def written(self) -> OriginBinding:
+        """The one origin whose objects a write through here changes."""
+        return self.first or self
+
+    def keys_written(self, rest: str) -> tuple[str, ...]:
+        """The keys of all assets that a write changes; ``rest`` is what follows the identity."""
+        written = self.written
+        return tuple(f"{identity}\n{rest}" for identity in (written.identity, *written.groups))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ Owns construction alone; nothing here runs. What serves RTMP is put together in
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from pydantic import SecretStr
 
@@ -38,7 +38,7 @@ from streamedge.origin.objects import ObjectUpstream
 from streamedge.origin.s3 import S3Origin
 from streamedge.origin.site_writing import SiteWriter
 from streamedge.origin.tls import TlsRules, system_tls
-from streamedge.writing.ahead import WrittenAhead
+from streamedge.writing.ahead import UpstreamAhead, WrittenAhead
 from streamedge.writing.journal import Journal
 
 
@@ -59,9 +59,12 @@ def bind_origins(
 
     What waits in ``journal`` is read in place of what its origin has.
     """
-    bindings = {name: _bind(name, origin, journal) for name, origin in config.origins.items()}
+    bindings = {
+        name: _bind(name, origin, journal, _group_identities(config, name))
+        for name, origin in config.origins.items()
+    }
     groups = {
-        name: _bind_group(name, group, bindings, log, counts)
+        name: _bind_group(name, group, bindings, log, counts, journal)
         for name, group in config.origin_groups.items()
     }
     return bindings | groups
@@ -132,20 +135,23 @@ def ttl_rules(policy: CachePolicy, pages: Mapping[int, ErrorPage]) -> TtlRules:
     )
 
 
-def _bind(name: str, declared: AnyOriginConfig, journal: Journal | None) -> OriginBinding:
+def _bind(
+    name: str, declared: AnyOriginConfig, journal: Journal | None, groups: tuple[str, ...]
+) -> OriginBinding:
     origin = _origin(declared)
     identity = _identity(declared)
-    ahead = origin if journal is None else WrittenAhead(origin, identity, journal)
+    ahead = origin if journal is None else _written_ahead(origin, identity, journal)
     if isinstance(origin, HttpOrigin):
         assert isinstance(declared, HttpOriginConfig)
         return OriginBinding(
             name,
             identity,
             ahead,
-            origin,
+            UpstreamAhead(origin, ahead) if isinstance(ahead, WrittenAhead) else origin,
             is_site=True,
             sends_viewer_host=declared.host == "viewer",
             writer=SiteWriter(origin),
+            groups=groups,
         )
     if isinstance(origin, S3Origin):
         return OriginBinding(
@@ -154,11 +160,13 @@ def _bind(name: str, declared: AnyOriginConfig, journal: Journal | None) -> Orig
             ahead,
             ObjectUpstream(ahead),
             writer=origin.writer,
+            relay=origin.writer,
             bucket=origin.bucket,
+            groups=groups,
         )
     assert isinstance(declared, DirectoryOriginConfig)
     writer = DirectoryWriter(declared.path, declared.prefix)
-    return OriginBinding(name, identity, ahead, ObjectUpstream(ahead), writer=writer)
+    return OriginBinding(name, identity, ahead, ObjectUpstream(ahead), writer=writer, groups=groups)
 
 
 def _bind_group(
@@ -167,6 +175,7 @@ def _bind_group(
     bindings: dict[str, OriginBinding],
     log: Log,
     counts: Counts,
+    journal: Journal | None,
 ) -> OriginBinding:
     members = [bindings[member] for member in declared.origins]
     group = OriginGroup(
@@ -176,16 +185,38 @@ def _bind_group(
         log,
         counts,
     )
+    first = members[0]
+    # Around the group too: while its first origin is out of order, the others are asked.
+    ahead = None if journal is None else _written_ahead(group, first.identity, journal)
     return OriginBinding(
         name,
-        "group " + " | ".join(member.identity for member in members),
-        group,
-        group,
+        _group_identity(member.identity for member in members),
+        ahead or group,
+        UpstreamAhead(group, ahead) if ahead else group,
         is_site=all(member.is_site for member in members),
         sends_viewer_host=any(member.sends_viewer_host for member in members),
-        writer=members[0].writer,
-        bucket=members[0].bucket,
+        writer=first.writer,
+        relay=first.relay,
+        bucket=first.bucket,
+        first=first,
     )
+
+
+def _group_identities(config: Config, name: str) -> tuple[str, ...]:
+    """The groups that an origin is in, by their identities."""
+    return tuple(
+        _group_identity(_identity(config.origins[member]) for member in group.origins)
+        for group in config.origin_groups.values()
+        if name in group.origins
+    )
+
+
+def _group_identity(members: Iterable[str]) -> str:
+    return "group " + " | ".join(members)
+
+
+def _written_ahead(origin: Origin, identity: str, journal: Journal) -> WrittenAhead:
+    return WrittenAhead(origin, identity, journal, DirectoryOrigin(journal.bodies))
 
 
 def _origin(declared: AnyOriginConfig) -> Origin:

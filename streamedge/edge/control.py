@@ -1,7 +1,7 @@
 """The control process: the admin address, and the cache's size.
 
-Owns /healthz and /metrics, and evicts. It serves no viewer, so that scanning a large cache folder
-delays nobody.
+Owns /healthz and /metrics, and evicts; /writes is ``writes_admin``'s. It serves no viewer, so that
+scanning a large cache folder delays nobody.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from streamedge.cache.eviction import Evictor
+from streamedge.cache.store import WORKERS_MAX
 from streamedge.config.schema import Config
+from streamedge.edge.composition import writes_back
 from streamedge.edge.roster import Roster
+from streamedge.edge.writes_admin import ERRORS, writes_routes
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counter, Counts, Gauge, exposition
+from streamedge.writing.journal import Journal
 
 EVICTION_INTERVAL_S = 0.25
 
@@ -49,9 +53,12 @@ async def _serve(
     counts.publish_in(metrics_folder)
     counts.add(Counter.WORKER_STARTS, "control")
     evicting = asyncio.create_task(_evict(config, log, counts))
+    journal = None
+    if writes_back(config):
+        journal = Journal(config.edge.cache, WORKERS_MAX, config.limits.write_queue)
     server = _AdminServer(
         uvicorn.Config(
-            create_admin_app(config.edge.name, roster, metrics_folder),
+            create_admin_app(config.edge.name, roster, metrics_folder, journal),
             lifespan="off",
             ws="none",
             log_config=None,
@@ -72,6 +79,8 @@ async def _serve(
     await server.serve(sockets=[listener])
     evicting.cancel()
     await asyncio.gather(evicting, return_exceptions=True)
+    if journal is not None:
+        journal.close()
 
 
 class _AdminServer(uvicorn.Server):
@@ -90,8 +99,10 @@ class _AdminServer(uvicorn.Server):
         yield
 
 
-def create_admin_app(edge_name: str, roster: Roster, metrics_folder: Path) -> Starlette:
-    """The admin address's application."""
+def create_admin_app(
+    edge_name: str, roster: Roster, metrics_folder: Path, journal: Journal | None = None
+) -> Starlette:
+    """The admin address's application; ``journal`` is None where no behavior writes back."""
 
     def healthz(_request: Request) -> Response:
         up = roster.all_up
@@ -101,7 +112,14 @@ def create_admin_app(edge_name: str, roster: Roster, metrics_folder: Path) -> St
     def metrics(_request: Request) -> Response:
         return Response(exposition(metrics_folder), media_type="text/plain; version=0.0.4")
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/metrics", metrics)])
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/metrics", metrics),
+            *writes_routes(journal),
+        ],
+        exception_handlers=ERRORS,
+    )
 
 
 async def _evict(config: Config, log: Log, counts: Counts) -> None:

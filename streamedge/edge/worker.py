@@ -131,8 +131,13 @@ def _replicator(
 ) -> Replicator:
     """What sends queued writes, if it is this worker's turn to."""
 
+    bindings_by_identity = {one.identity: one for one in bindings.values()}
+
     async def replicated(key: str) -> None:
-        cache.refuse_older(key, time.time())
+        identity, _, name = key.partition("\n")
+        binding = bindings_by_identity.get(identity)
+        for changed in (key,) if binding is None else binding.keys_written(name):
+            cache.refuse_older(changed, time.time())
 
     writers = {name: one.writer for name, one in bindings.items() if one.writer is not None}
     readers = {

@@ -8,13 +8,14 @@ edge signs with its own; any other call that names a sub-resource is refused, ne
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 from urllib.parse import parse_qsl, quote
 
 from streamedge.origin.s3_parts import PARTS_MAX
-from streamedge.origin.writing import HeaderFields, kept_fields, refuse
+from streamedge.origin.writing import HeaderFields, WriteAnswer, kept_fields, refuse
 
 LISTED_PARTS_MAX = 128  # so that a list fits into a WriteAnswer
 _UPLOAD_ID = re.compile(r"[!-~]{1,1024}")
@@ -69,6 +70,16 @@ class S3Call:
     def changes_object(self) -> bool:
         """Whether its success changes what a GET of the object brings."""
         return self.operation is Operation.COMPLETE
+
+
+class S3Relay(Protocol):
+    """Who makes such calls at the bucket."""
+
+    async def relay(self, call: S3Call, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+        """Makes a client's call; raises as ``WritableOrigin.write``. An answer to COMPLETE may be
+        an error in spite of its status 200, as S3's own.
+        """
+        ...
 
 
 def is_s3_request(fields: Iterable[tuple[str, str]], query: str) -> bool:

@@ -6,7 +6,7 @@ for the viewer. It asks once; what is asked, and whether again, is ``s3_writing`
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from streamedge.origin.answers import find_error_code
@@ -46,7 +46,8 @@ class S3Requests:
     """Signed requests to one bucket.
 
     ``address`` gives an object's URL, percent-encoded, or raises OriginError; ``sign`` is None
-    for a bucket that takes requests from anybody. ``headers`` go with every request.
+    for a bucket that takes requests from anybody. ``headers`` go with every request, in
+    place of a write's own.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class S3Requests:
         self._address = address
         self._client = client
         self._sign = sign
-        self._headers = {"User-Agent": "StreamEdge", **dict(headers)}
+        self._headers = {"user-agent": "StreamEdge", **_joined(headers)}
 
     async def ask(
         self,
@@ -80,10 +81,10 @@ class S3Requests:
         Raises OriginError, and what ``body`` raises.
         """
         url = self._address(name) + (f"?{query}" if query else "")
-        sent = _joined(fields)
+        sent = _joined(fields) | self._headers
         amazons = {known: value for known, value in sent.items() if known.startswith("x-amz-")}
         amazons.pop("x-amz-content-sha256", None)
-        headers = self._headers | sent
+        headers = dict(sent)
         if self._sign is None:
             headers["x-amz-content-sha256"] = payload
         else:
@@ -124,7 +125,7 @@ async def _collect(response: Response) -> WriteAnswer:
     return WriteAnswer(response.status, fields, bytes(body))
 
 
-def _joined(fields: HeaderFields) -> dict[str, str]:
+def _joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
     joined: dict[str, str] = {}
     for name, value in fields:
         lower = name.lower()

@@ -1,7 +1,8 @@
 """An origin as this edge's readers see it: with the writes that it does not have yet.
 
-Owns the rule that what waits in the journal is read from there, until the origin has it. It is an
-``Origin`` like any other, so that both doors of the cache, HTTP and RTMP, read what was written.
+Owns the rule that what waits in the journal is read from there, until the origin has it. These are
+an ``Origin`` and an ``Upstream`` like any other, so that both doors of the cache, HTTP and RTMP,
+read what was written.
 """
 
 from __future__ import annotations
@@ -9,12 +10,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from streamedge.errors import OriginError, OriginFailure
-from streamedge.origin import Origin, OriginHead, OriginRead, Version
+from streamedge.origin import (
+    Origin,
+    OriginHead,
+    OriginRead,
+    OriginRequest,
+    OriginResponse,
+    Upstream,
+    Version,
+)
 from streamedge.origin.answers import is_same_version, require_version
-from streamedge.origin.directory import DirectoryOrigin
 from streamedge.origin.media_types import guess_media_type
+from streamedge.origin.objects import ObjectUpstream
 from streamedge.spans import Span
 from streamedge.writing.journal import Journal, Pending
+from streamedge.writing.rows import JournalError
 
 _KEPT = frozenset(
     {"cache-control", "content-disposition", "content-encoding", "content-language", "expires"}
@@ -22,13 +32,20 @@ _KEPT = frozenset(
 
 
 class WrittenAhead:
-    """``origin``, whose assets' keys begin with ``identity``, behind ``journal``."""
+    """``origin``, whose assets' keys begin with ``identity``, behind ``journal``.
 
-    def __init__(self, origin: Origin, identity: str, journal: Journal) -> None:
+    ``bodies`` has the journal's files as objects.
+    """
+
+    def __init__(self, origin: Origin, identity: str, journal: Journal, bodies: Origin) -> None:
         self.origin = origin
         self._identity = identity
         self._journal = journal
-        self._bodies = DirectoryOrigin(journal.bodies)
+        self._bodies = bodies
+
+    def has(self, name: str) -> bool:
+        """Whether the object is newer here. Raises OriginError."""
+        return self._pending(name) is not None
 
     async def head(self, name: str) -> OriginHead:
         pending = self._pending(name)
@@ -70,7 +87,11 @@ class WrittenAhead:
         await self.origin.close()
 
     def _pending(self, name: str) -> Pending | None:
-        return self._journal.pending(f"{self._identity}\n{name}")
+        try:
+            return self._journal.pending(f"{self._identity}\n{name}")
+        except JournalError as exc:
+            # Nobody knows what the object is: what the origin has may be older than an answer.
+            raise OriginError(OriginFailure.UNAVAILABLE, str(exc)) from exc
 
     def _head(self, name: str, pending: Pending) -> OriginHead:
         if pending.path is None:
@@ -85,6 +106,23 @@ class WrittenAhead:
                 if field in _KEPT or field.startswith("x-amz-meta-")
             },
         )
+
+
+class UpstreamAhead:
+    """``upstream``, but for requests that bring an object which waits in ``ahead``."""
+
+    def __init__(self, upstream: Upstream, ahead: WrittenAhead) -> None:
+        self._upstream = upstream
+        self._ahead = ahead
+        self._objects = ObjectUpstream(ahead)
+
+    async def send(self, request: OriginRequest) -> OriginResponse:
+        """As ``Upstream.send``."""
+        # What a query brings is the origin's to say: no write that waits has one.
+        is_read = request.method in {"GET", "HEAD"} and not request.query
+        if is_read and self._ahead.has(request.name):
+            return await self._objects.send(request)
+        return await self._upstream.send(request)
 
 
 class _AheadRead:

@@ -44,7 +44,9 @@ RESTART_S = 5.0  # after the journal could not be written, or a write was left w
 _UNREACHABLE = frozenset({OriginFailure.REFUSED, OriginFailure.TIMEOUT})
 
 Replicated = Callable[[str], Awaitable[None]]
-"""Told an asset's key when its origin has the write, before readers are sent there again."""
+"""Told an asset's key when what readers got of a write is not to be used again: before they are
+sent to an origin that has it, and after they were to one that would not take it.
+"""
 
 
 class Replicator:
@@ -193,6 +195,8 @@ class Replicator:
         settle = partial(rows.settle, row, state, problem=problem, due_s=due_s, etag=etag)
         await in_thread(settle)
         self._journal.signal.notify()
+        if state in KEPT:
+            await self._replicated(row.asset_key)  # only now is it no longer read from here
         if state is State.DONE:
             if row.token:
                 await in_thread(partial(remove_body, self._journal.bodies, row.token))

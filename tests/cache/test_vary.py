@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamedge.cache.vary import (
-    normalised_accept_encoding,
     parse_vary,
     variant_key,
     varies_by_everything,
@@ -93,29 +92,3 @@ def test_values_never_run_into_each_other(
 
     same = [variant_key(("x",), {"x": v}) if v is not None else "" for v in (a, b, c, d)]
     assert (of(a, b) == of(c, d)) == (same[:2] == same[2:])
-
-
-@pytest.mark.parametrize(
-    ("accepted", "normalised"),
-    [
-        ("", ""),
-        ("gzip", "gzip"),
-        ("gzip, deflate, br", "br,gzip"),
-        ("gzip, deflate, br, zstd", "zstd,br,gzip"),
-        ("BR;q=0.1, GZip", "br,gzip"),
-        ("x-gzip", "gzip"),
-        ("deflate, identity", ""),
-        ("*", "zstd,br,gzip"),
-        ("*;q=0, gzip", "gzip"),
-        ("gzip;q=0, *", "zstd,br"),
-        ("gzip; q=0.000", ""),
-        ("gzip;q=foo", ""),
-        ("br ; q=1 ,gzip;Q=0.5", "br,gzip"),
-    ],
-)
-def test_accept_encoding(accepted: str, normalised: str) -> None:
-    assert normalised_accept_encoding(accepted) == normalised
-
-
-def test_accept_encoding_of_other_codings() -> None:
-    assert normalised_accept_encoding("zstd, gzip, br", ("br", "gzip")) == "br,gzip"

@@ -309,6 +309,10 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
             "1: origins.bucket.access_key_id: missing; both keys or neither: without them, ",
         ),
         (
+            S3.replace('"videos"', '"my/videos"') + "path_style = false",
+            "4: origins.bucket.path_style: false puts the bucket into the host name, and its ",
+        ),
+        (
             S3 + f'anonymous = true\naccess_key_id = "AKIA"\nsecret_access_key = "{SECRET}"',
             "4: origins.bucket.anonymous: true means unsigned requests, yet a key to sign with is ",
         ),

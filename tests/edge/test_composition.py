@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
+from certificate_authority import CertificateAuthority
+from fakes import ScriptedOrigin, Turn, read_all
 
 from streamedge.config.schema import Config
 from streamedge.delivery.distributions import OriginBinding
 from streamedge.edge.composition import bind_origins
+from streamedge.errors import OriginError
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
 from streamedge.origin.directory import DirectoryOrigin
+from streamedge.origin.groups import OriginGroup
 from streamedge.origin.http import HttpOrigin
 from streamedge.origin.s3 import S3Origin
 
@@ -86,3 +92,105 @@ async def test_no_secret_is_part_of_an_identity() -> None:
     bindings = await bind(bucket=S3)
     assert "secret" not in bindings["bucket"].identity
     await bindings["bucket"].origin.close()
+
+
+# --- groups -----------------------------------------------------------------------------------
+
+
+async def bind_group(*members: dict[str, Any]) -> dict[str, OriginBinding]:
+    origins = {f"o{number}": member for number, member in enumerate(members)}
+    groups = {"both": {"origins": list(origins)}}
+    config = Config.model_validate({"origins": origins, "origin_groups": groups})
+    return bind_origins(config, open_log("stderr", "test"), Counts())
+
+
+OTHER = {**HTTP, "url": "https://backup.example.org"}
+
+
+@pytest.mark.parametrize(
+    ("members", "is_site"),
+    [((HTTP, OTHER), True), ((HTTP, S3), False), ((S3, DIRECTORY), False)],
+)
+async def test_group_is_a_site_when_all_its_origins_are(
+    members: tuple[dict[str, Any], ...], is_site: bool
+) -> None:
+    bindings = await bind_group(*members)
+    group = bindings["both"]
+    assert isinstance(group.origin, OriginGroup)
+    assert group.upstream is group.origin
+    assert group.is_site is is_site
+    for binding in bindings.values():
+        await binding.origin.close()
+
+
+async def test_group_is_its_members_in_their_order() -> None:
+    identities = []
+    for members in ((HTTP, OTHER), (OTHER, HTTP), (HTTP, S3)):
+        bindings = await bind_group(*members)
+        identities += [binding.identity for binding in bindings.values()]
+        for binding in bindings.values():
+            await binding.origin.close()
+    assert len(set(identities)) == 3 + 3  # three origins, three groups
+
+
+async def test_group_is_written_to_at_its_first_origin() -> None:
+    bindings = await bind_group(S3, DIRECTORY)
+    first, second, group = (bindings[name] for name in ("o0", "o1", "both"))
+    assert group.written is first
+    assert first.written is first
+    both = (f"{first.identity}\nfilm", f"{group.identity}\nfilm")
+    assert group.keys_written("film") == first.keys_written("film") == both
+    assert second.keys_written("film") == (f"{second.identity}\nfilm", both[1])
+    for binding in bindings.values():
+        await binding.origin.close()
+
+
+async def test_group_is_sent_the_viewers_host_when_a_member_wants_it() -> None:
+    bindings = await bind_group(HTTP, {**OTHER, "host": "viewer"})
+    sends = {name: binding.sends_viewer_host for name, binding in bindings.items()}
+    assert sends == {"o0": False, "o1": True, "both": True}
+    for binding in bindings.values():
+        await binding.origin.close()
+
+
+async def test_what_the_config_says_of_requests_is_done(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as server:
+        server.put("videos/film.mp4", b"film")
+        said = {"headers": {"X-Secret": "s"}}
+        site = {"type": "http", "url": server.url, "host": "www.test", "follow_redirects": 1}
+        bucket = {"type": "s3", "bucket": "videos", "endpoint": server.url, "anonymous": True}
+        bindings = await bind(site={**site, **said}, bucket={**bucket, **said})
+        server.script(Turn(status=302, headers=(("Location", "/videos/film.mp4"),)))
+        assert await read_all(await bindings["site"].origin.read("old")) == b"film"
+        assert await read_all(await bindings["bucket"].origin.read("film.mp4")) == b"film"
+        assert [seen.headers["host"] for seen in server.requests[:2]] == ["www.test"] * 2
+        assert {seen.headers["x-secret"] for seen in server.requests} == {"s"}
+        for binding in bindings.values():
+            await binding.origin.close()
+
+
+async def test_what_the_config_says_of_tls_is_done(tmp_path: Path) -> None:
+    authority = CertificateAuthority(tmp_path)
+    server_pair, client_pair = authority.issue("localhost"), authority.issue("edge")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server_pair.certificate, server_pair.key)
+    context.load_verify_locations(authority.root)
+    context.verify_mode = ssl.CERT_REQUIRED
+    async with ScriptedOrigin(tls=context) as server:
+        server.put("film.mp4", b"film")
+        site = {"type": "http", "url": server.url}
+        shown = {
+            "client_certificate": str(client_pair.certificate),
+            "client_key": str(client_pair.key),
+        }
+        bindings = await bind(
+            good={**site, **shown, "ca": str(authority.root)},
+            lax={**site, **shown, "verify": False},
+            plain=site,
+        )
+        for name in ("good", "lax"):
+            assert await read_all(await bindings[name].origin.read("film.mp4")) == b"film"
+        with pytest.raises(OriginError, match="CERTIFICATE_VERIFY_FAILED"):
+            await bindings["plain"].origin.read("film.mp4")
+        for binding in bindings.values():
+            await binding.origin.close()

@@ -176,6 +176,13 @@ def streamed_head(
     return _assemble(status, framing + closing_lines(fields, age_s, delivery))
 
 
+def closing(answer: Answer) -> Answer:
+    """The same answer as the last of its connection (RFC 9112 §9.6)."""
+    if b"\r\nconnection: close\r\n" in answer.head:
+        return answer
+    return replace(answer, head=answer.head[:-2] + b"connection: close\r\n\r\n")
+
+
 def bare_head(status: int, fields: Iterable[Field]) -> bytes:
     """A head of these fields alone: an interim answer's, or that of no request at all."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields)

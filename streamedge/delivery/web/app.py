@@ -45,23 +45,37 @@ class Endpoint:
             return found
         if self._site.is_for_cache(found, request):
             return await self._site.serve(found, request, bridge.interim)
-        body = _body(receive) if request.has_body else None
+        body = Body(receive) if request.has_body else None
         try:
             return await self._site.forward(found, request, body, bridge.interim)
         except ConnectionResetError as exc:
             return self._site.left(request, found, exc)
+        finally:
+            if body is not None and not body.is_begun and "expect" in request.headers:
+                bridge.close_afterwards()  # whether a body follows is the viewer's choice now
 
 
-async def _body(receive: Receive) -> AsyncIterator[bytes]:
+class Body:
     """A request's body as it comes. Raises ConnectionResetError when the viewer leaves in it."""
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ConnectionResetError("the viewer left before its request was all sent")
-        more = message.get("more_body", False)
-        if message["body"]:
-            yield message["body"]
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._more = True
+        self.is_begun = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self.is_begun = True
+        while self._more:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise ConnectionResetError("the viewer left before its request was all sent")
+            self._more = message.get("more_body", False)
+            if message["body"]:
+                return bytes(message["body"])
+        raise StopAsyncIteration
 
 
 def create_app(site: Site) -> Starlette:

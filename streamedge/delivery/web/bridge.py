@@ -15,7 +15,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from streamedge.delivery.outlet import Outlet
-from streamedge.delivery.web.answer import bare_head
+from streamedge.delivery.web.answer import bare_head, closing
 from streamedge.delivery.web.framing import Parts
 from streamedge.delivery.web.replies import Opened
 from streamedge.delivery.web.requests import WebRequest
@@ -51,11 +51,19 @@ class Bridge:
     def __init__(self, line: Line, cycle: RequestResponseCycle, request: WebRequest) -> None:
         self._line = line
         self._cycle = cycle
+        self._closes = False
         self.request = request
+
+    def close_afterwards(self) -> None:
+        """Makes the answer to come the connection's last."""
+        self._closes = True
+        self._cycle.keep_alive = False
 
     async def answer(self, opened: Opened) -> None:
         """Sends an answer; returns when it is out or the viewer has gone."""
         line, cycle = self._line, self._cycle
+        if self._closes:
+            opened = opened._replace(answer=closing(opened.answer))
         if opened.parts is None:
             if await line.comes_to_answer(cycle, self.request, opened):
                 await line.send_answer(cycle, self.request, opened)

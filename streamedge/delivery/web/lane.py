@@ -33,6 +33,7 @@ from streamedge.delivery.web.routes import (
     Route,
     Unroutable,
     WebDistribution,
+    as_selected_by,
     asset_key,
     route,
 )
@@ -280,7 +281,7 @@ class Lane:
         if isinstance(found, Unroutable) or not self._is_plain(found, request):
             return None
         policy = found.rule.behavior.cache
-        key = self._responses.variant(asset_key(found, policy, request), named)
+        key = self._responses.variant(asset_key(found, policy, request), as_selected_by(named))
         coding = named.get("accept-encoding") if found.rule.behavior.compress else None
         known = key, found.distribution.id, named.get("origin"), coding
         target = self._targets.get(known)

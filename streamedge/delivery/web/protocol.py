@@ -33,6 +33,7 @@ from streamedge.delivery.web.replies import Opened
 from streamedge.delivery.web.requests import (
     HOST_BYTES_MAX,
     WebRequest,
+    has_clear_end,
     size_bytes,
     web_request,
 )
@@ -70,6 +71,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self.tunnel: ViewerDuplex | None = None
         self._refused: HTTPStatus | None = None
+        self._receiving: RequestResponseCycle | None = None  # whose request has not ended yet
+        self._heard_s = 0.0  # when something of it came last
         self._client = ""
         self.secure = False  # whether the viewer came over TLS
         self.quiet_since_s = 0.0
@@ -105,6 +108,8 @@ class EdgeProtocol(HttpToolsProtocol):
             # The parser need not see it: it has seen this very request, and is between two now.
             if recalled is not None and self._answer_plain(*recalled):
                 return
+        if self._receiving is not None:
+            self._heard_s = self.loop.time()
         whole = self._between
         self._begun, self._asked = 0, None
         self._header_bytes += len(data)
@@ -145,6 +150,8 @@ class EdgeProtocol(HttpToolsProtocol):
         ):
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         self._header_bytes = 0
+        if not has_clear_end(self.headers, self.parser.get_http_version()):
+            self._refuse(HTTPStatus.BAD_REQUEST)
         if self._refused is not None:
             raise _RefusedError
         if not self._take_lane():
@@ -218,6 +225,7 @@ class EdgeProtocol(HttpToolsProtocol):
             super().on_header(name, value)
         self.scope["extensions"] = {TARGET: {"sent": url}}
         super().on_headers_complete()
+        self._receiving, self._heard_s = self.cycle, self.loop.time()
 
     def on_body(self, body: bytes) -> None:
         self._header_bytes = 0
@@ -225,6 +233,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._between = True
+        self._receiving = None
         self._header_bytes = 0
         if self.cycle is not ANSWERED:
             super().on_message_complete()
@@ -236,7 +245,10 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         if self.pipeline:
             cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
+            if cycle.disconnected and self._refused is not None:
+                self._send_refusal(self._refused)
+            else:
+                self._start_asgi_task(cycle, app)
         elif self._refused is not None:
             self._send_refusal(self._refused)
         else:
@@ -252,10 +264,30 @@ class EdgeProtocol(HttpToolsProtocol):
             if now_s - blocked_since_s > stall_s:
                 self.finish("viewer stalled", complete=False)
                 self.transport.abort()
-        elif (
-            self.cycle is None or self.cycle.response_complete
-        ) and now_s - self.quiet_since_s > idle_s:
-            self.transport.close()
+        elif self._is_over:
+            if now_s - self.quiet_since_s > idle_s:
+                self.transport.close()
+        elif self._owes_body and now_s - self._heard_s > stall_s:
+            self.transport.abort()
+        elif self.flow.read_paused:
+            self._heard_s = now_s
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing is being asked or answered."""
+        cycle = self.cycle
+        return cycle is None or cycle.response_complete or cycle.disconnected
+
+    @property
+    def _owes_body(self) -> bool:
+        """Whether the rest of a request is the one thing that is waited for."""
+        cycle = self._receiving
+        return (
+            cycle is not None
+            and not cycle.response_started
+            and not cycle.waiting_for_100_continue
+            and not self.flow.read_paused
+        )
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         target = cycle.scope["extensions"][TARGET]["sent"]
@@ -363,7 +395,20 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._refused is not None:
             return
         self._refused = status
-        if self.cycle is None or self.cycle.response_complete:
+        receiving, self._receiving = self._receiving, None
+        if receiving is not None:
+            self._break_off(receiving, status)
+        elif self.cycle is None or self.cycle.response_complete:
+            self._send_refusal(status)
+
+    def _break_off(self, cycle: RequestResponseCycle, status: HTTPStatus) -> None:
+        """Ends a request in its body, so that no origin takes what has come for all of it."""
+        is_next = all(waiting is not cycle for waiting, _app in self.pipeline)
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if is_next and cycle.response_started and not cycle.response_complete:
+            self.transport.abort()
+        elif is_next:
             self._send_refusal(status)
 
     def _send_refusal(self, status: HTTPStatus) -> None:

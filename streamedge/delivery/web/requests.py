@@ -15,6 +15,7 @@ from streamedge.delivery.distributions import host_name
 from streamedge.delivery.web.response_policy import Field
 
 HOST_BYTES_MAX = 261  # a name of 255 bytes (RFC 1035 §2.3.4), and a port
+_CODING = b"transfer-encoding"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,15 @@ class WebRequest:
     def has_body(self) -> bool:
         length = self.headers.get("content-length", "0")
         return "transfer-encoding" in self.headers or length != "0"
+
+
+def has_clear_end(fields: Sequence[tuple[bytes, bytes]], http_version: str) -> bool:
+    """Whether nobody can doubt where a request ends (RFC 9112 §6.1, §6.3).
+
+    Of all transfer codings only chunked is known here, and HTTP/1.0 has none.
+    """
+    codings = [value.strip(b" \t").lower() for name, value in fields if name == _CODING]
+    return not codings or (codings == [b"chunked"] and http_version == "1.1")
 
 
 def web_request(

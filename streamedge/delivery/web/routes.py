@@ -106,6 +106,8 @@ def ask(
     if policy.headers or policy.cookies != NONE:
         primary = asset_key(found, replace(policy, headers=(), cookies=NONE), request)
     binding = rule.binding
+    if not binding.is_site:
+        primary = f"{binding.identity}\n{found.name}"  # one object, whatever the query says
     origin = binding.origin
     if binding.is_site:
         origin = RequestedObject(binding.name, binding.upstream, replace(asked, method="GET"))
@@ -117,11 +119,16 @@ def ask(
         asset,
         binding.upstream,
         replace(asked, interim=interim),
-        request.headers,
+        as_selected_by(request.headers),
         want,
         heeds_viewer=heeds,
         is_object=not binding.is_site,
     )
+
+
+def as_selected_by(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """A request's fields as the origin may choose an answer by them: it is asked for identity."""
+    return {**headers, "accept-encoding": "identity"} if "accept-encoding" in headers else headers
 
 
 def asset_key(found: Route, policy: CachePolicy, request: WebRequest) -> str:

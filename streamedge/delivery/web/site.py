@@ -52,6 +52,7 @@ from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin import Fields, OriginResponse
 from streamedge.origin.answers import fold_fields
+from streamedge.origin.writing import WriteRefusedError
 from streamedge.spans import Span
 from streamedge.writing.journal import Journal
 from streamedge.writing.rows import JournalError
@@ -243,9 +244,12 @@ class Site:
             return self._replies.preflight(found, request)
         asked = origin_request(found, request, self.edge_name)
         try:
+            body = self._writes.bounded(request, body)
             response = await found.rule.binding.upstream.send(
                 replace(asked, body=body, interim=interim)
             )
+        except WriteRefusedError as exc:
+            return self._replies.written(found, request, exc.answer)
         except OriginError as exc:
             return self._replies.failed(found, request, exc)
         self._heed_write(found, request, response)
@@ -267,7 +271,10 @@ class Site:
         for changed in invalidated_targets(
             request.method, response.status, request.host, target, fields
         ):
-            self.responses.refuse_older(target_key(found, changed, request))
+            binding = found.rule.binding
+            rest = target_key(found, changed, request).removeprefix(f"{binding.identity}\n")
+            for key in binding.keys_written(rest):
+                self.responses.refuse_older(key)
 
     # What responses leave
 

@@ -13,8 +13,13 @@ from streamedge.delivery.web.behaviors import WriteMode
 from streamedge.delivery.web.requests import WebRequest
 from streamedge.delivery.web.routes import Route
 from streamedge.errors import OriginError
-from streamedge.origin.s3_protocol import S3Call, is_s3_request, object_name, read_call
-from streamedge.origin.s3_writing import S3Writer
+from streamedge.origin.s3_protocol import (
+    S3Call,
+    S3Relay,
+    is_s3_request,
+    object_name,
+    read_call,
+)
 from streamedge.origin.writing import Write, WriteAnswer, WriteRefusedError, kept_fields, refuse
 from streamedge.writing.journal import Journal
 
@@ -35,10 +40,22 @@ class Writes:
         """Whether a request is one of these, and not for the cache or the site to answer."""
         binding = found.rule.binding
         if binding.is_site:
-            return found.rule.behavior.write is WriteMode.BACK and request.method in _OF_OBJECTS
+            is_back = found.rule.behavior.write is WriteMode.BACK
+            return is_back and request.method in _OF_OBJECTS and not request.query
         return request.method not in {"GET", "HEAD", "OPTIONS"} or (
             bool(binding.bucket) and "uploadId=" in request.query
         )
+
+    def bounded(
+        self, request: WebRequest, body: AsyncIterator[bytes] | None
+    ) -> AsyncIterator[bytes] | None:
+        """A request's body; raises WriteRefusedError 413 when it is longer than allowed."""
+        size_bytes = _size_bytes(request)
+        if (size_bytes or 0) > self._body_bytes_max:
+            raise refuse(413, "EntityTooLarge", "the body is larger than limits.request_body")
+        if body is None or size_bytes is not None:
+            return body
+        return _bounded(body, self._body_bytes_max)
 
     async def write(
         self, found: Route, request: WebRequest, body: AsyncIterator[bytes] | None
@@ -53,41 +70,48 @@ class Writes:
         self, found: Route, request: WebRequest, body: AsyncIterator[bytes] | None
     ) -> WriteAnswer:
         binding = found.rule.binding
+        if "x-amz-copy-source" in request.headers:  # else its empty body would be the object
+            raise refuse(501, "NotImplemented", "objects are not copied through the edge")
         size_bytes = _size_bytes(request)
-        if (size_bytes or 0) > self._body_bytes_max:
-            raise refuse(413, "EntityTooLarge", "the body is larger than limits.request_body")
-        if body is not None and size_bytes is None:
-            body = _bounded(body, self._body_bytes_max)
-        key = f"{binding.identity}\n{found.name}"
-        if isinstance(binding.writer, S3Writer):
+        body = self.bounded(request, body)
+        keys = binding.keys_written(found.name)
+        if binding.relay is not None:
             call = read_call(request.method, found.name, request.query, request.fields, size_bytes)
             if call is not None:
-                return await self._relay(binding.writer, call, key, body)
+                return await self._relay(binding.relay, call, keys, body)
         if request.method not in _OF_OBJECTS or binding.writer is None:
             raise refuse(405, "MethodNotAllowed", "objects are written with PUT and DELETE")
         write = Write(request.method, found.name, kept_fields(request.fields), size_bytes)
         if found.rule.behavior.write is WriteMode.BACK and self._journal is not None:
-            answer = await self._journal.accept(key, binding.name, write, body)
+            answer = await self._journal.accept(keys[0], binding.written.name, write, body)
             if answer.succeeded:
-                self._responses.refuse_older(key)
+                self._refuse_older(keys)
             return answer
         try:
             answer = await binding.writer.write(write, body)
         except OriginError:
-            self._responses.refuse_older(key)  # nobody knows whether it was done
+            self._refuse_older(keys)  # nobody knows whether it was done
             raise
         if answer.succeeded:
-            self._responses.refuse_older(key)
+            self._refuse_older(keys)
         return answer
 
     async def _relay(
-        self, writer: S3Writer, call: S3Call, key: str, body: AsyncIterator[bytes] | None
+        self,
+        relay: S3Relay,
+        call: S3Call,
+        keys: tuple[str, ...],
+        body: AsyncIterator[bytes] | None,
     ) -> WriteAnswer:
         try:
-            return await writer.relay(call, body)
+            return await relay.relay(call, body)
         finally:
             if call.changes_object:
-                self._responses.refuse_older(key)
+                self._refuse_older(keys)
+
+    def _refuse_older(self, keys: tuple[str, ...]) -> None:
+        for key in keys:
+            self._responses.refuse_older(key)
 
 
 def named_by_s3(found: Route, request: WebRequest) -> Route:

@@ -100,7 +100,7 @@ async def serve_web(
             open_extents=config.limits.open_extents,
             retries=config.limits.origin_retries,
         )
-        bindings = bind_origins(config)
+        bindings = bind_origins(config, log, counts)
         server = web_server(config, bindings, cache, log, counts)
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)

@@ -1,0 +1,431 @@
+"""The web door of the cache from within: who asks, who waits, who leaves, and what stays open."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import Pattern, Turn
+from location import PATIENCE_S, Location, fills_ended, run_location
+
+from streamedge.cache.asking import WHOLE, Ask
+from streamedge.cache.asset import Asset
+from streamedge.cache.cache import Cache
+from streamedge.cache.freshness import TtlRules
+from streamedge.cache.responses import Outcome, Passed, ResponseCache, Stored, Unavailable
+from streamedge.errors import OriginError
+from streamedge.ops.metrics import Gauge
+from streamedge.origin import OriginRequest
+from streamedge.origin.objects import ObjectUpstream, RequestedObject
+from streamedge.spans import Span
+
+FILM = Pattern(300_000, seed=3)
+BYTES = FILM.read(Span(0, FILM.size_bytes))
+FRESH = (("Cache-Control", "max-age=60"),)
+STALE = (("Cache-Control", "max-age=60"), ("Age", "61"))
+PRIVATE = (("Cache-Control", "private"),)
+
+
+@pytest.fixture
+async def location(cache_root: Path) -> AsyncIterator[Location]:
+    async with run_location(cache_root) as location:
+        yield location
+
+
+def put(location: Location, fields: tuple[tuple[str, str], ...] = FRESH, etag: str = '"1"') -> None:
+    location.server.put("film", FILM, etag=etag, last_modified_s=None, headers=fields)
+
+
+def ask_of(
+    location: Location,
+    method: str = "GET",
+    want: Span = WHOLE,
+    fields: dict[str, str] | None = None,
+    *,
+    heeds_viewer: bool = False,
+) -> Ask:
+    request = OriginRequest(method, "film")
+    origin = RequestedObject("main", location.origin, OriginRequest("GET", "film"))
+    asset = Asset("site\nfilm", "film", origin, "main", TtlRules())
+    sent = {} if fields is None else fields
+    return Ask(asset, location.origin, request, sent, want, heeds_viewer=heeds_viewer)
+
+
+async def body_of(outcome: Outcome) -> bytes:
+    """Reads an answer to its end, and lets go of it."""
+    async with asyncio.timeout(PATIENCE_S):
+        if isinstance(outcome, Stored):
+            try:
+                return await outcome.reader.read(Span(0, FILM.size_bytes))
+            finally:
+                outcome.reader.close()
+        assert isinstance(outcome, Passed)
+        return b"".join([piece async for piece in outcome.response.body()])
+
+
+async def settled(location: Location, worker: Cache) -> None:
+    """Waits until nothing runs, and sees that nothing is held by it any more."""
+    await fills_ended(worker)
+    assert worker.counts.gauges[Gauge.RUNNING_FILLS] == 0
+    assert all(opened.idle for opened in worker._versions.values())
+    for key in ("site\nfilm", "site\nfilm\0accept"):
+        assert worker.store.lock_asset(key)
+        worker.store.unlock_asset(key)
+    assert len(location.origin._exchange.client._pool._leased) == 0
+
+
+async def test_a_cold_answer_then_a_hit(location: Location) -> None:
+    put(location)
+    worker = location.worker()
+    responses = ResponseCache(worker)
+    miss = await responses.respond(ask_of(location))
+    assert isinstance(miss, Stored)
+    assert (miss.handling.forwarded, miss.handling.stored) == ("uri-miss", True)
+    assert await body_of(miss) == BYTES
+    hit = await responses.respond(ask_of(location))
+    assert isinstance(hit, Stored)
+    assert hit.handling.hit
+    assert await body_of(hit) == BYTES
+    await settled(location, worker)
+    assert len(location.server.requests) == 1
+
+
+@pytest.mark.parametrize("fields", [FRESH, STALE, PRIVATE])
+async def test_leaving_before_the_answer_has_come(
+    location: Location, fields: tuple[tuple[str, str], ...]
+) -> None:
+    put(location, fields)
+    worker = location.worker()
+    responses = ResponseCache(worker)
+    location.server.hold_answers()
+    viewers = [asyncio.create_task(responses.respond(ask_of(location))) for _ in range(3)]
+    await location.server.seen(1)
+    for viewer in viewers:
+        viewer.cancel()
+    await asyncio.gather(*viewers, return_exceptions=True)
+    assert all(viewer.cancelled() for viewer in viewers)
+    location.server.release_answers()
+    await settled(location, worker)
+    assert len(location.server.requests) == 1
+
+
+async def test_leaving_in_the_moment_of_the_answer(location: Location) -> None:
+    """The asking has ended and the viewer is cancelled before it runs again."""
+    put(location)
+    worker = location.worker()
+    responses = ResponseCache(worker)
+    location.server.hold_answers()
+    viewer = asyncio.create_task(responses.respond(ask_of(location)))
+    await location.server.seen(1)
+    ((_asking, task),) = responses._asking.values()
+    task.add_done_callback(lambda _done: viewer.cancel())
+    location.server.release_answers()
+    await asyncio.gather(viewer, return_exceptions=True)
+    if viewer.cancelled():
+        await settled(location, worker)
+    else:
+        await body_of(viewer.result())
+        await settled(location, worker)
+    assert viewer.cancelled()
+
+
+async def test_leaving_while_asking_alone_ends_the_asking(location: Location) -> None:
+    put(location, PRIVATE)
+    worker = location.worker()
+    responses = ResponseCache(worker)
+    assert await body_of(await responses.respond(ask_of(location))) == BYTES
+    location.server.hold_answers()
+    viewer = asyncio.create_task(responses.respond(ask_of(location)))
+    await location.server.seen(2)
+    viewer.cancel()
+    await asyncio.gather(viewer, return_exceptions=True)
+    await location.server.until(lambda: location.server.connections_open == 0)
+    await settled(location, worker)
+
+
+async def test_leaving_while_another_worker_asks(location: Location) -> None:
+    put(location)
+    one, other = location.worker(), location.worker()
+    location.server.hold_answers()
+    asking = asyncio.create_task(ResponseCache(one).respond(ask_of(location)))
+    await location.server.seen(1)
+    waiting = asyncio.create_task(ResponseCache(other).respond(ask_of(location)))
+    for _turn in range(10):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    location.server.release_answers()
+    assert await body_of(await asking) == BYTES
+    await settled(location, one)
+    await settled(location, other)
+    assert len(location.server.requests) == 1
+
+
+async def test_leaving_an_answer_that_still_comes(location: Location) -> None:
+    put(location)
+    worker = location.worker()
+    location.server.hold("film", at=1000)
+    outcome = await ResponseCache(worker).respond(ask_of(location))
+    assert isinstance(outcome, Stored)
+    reading = asyncio.create_task(outcome.reader.read(Span(0, FILM.size_bytes)))
+    await location.server.until(lambda: location.server.body_bytes_sent == 1000)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    outcome.reader.close()
+    location.server.release("film")
+    await settled(location, worker)
+    assert await body_of(await ResponseCache(worker).respond(ask_of(location))) == BYTES
+    assert len(location.server.requests) == 1
+
+
+async def test_one_who_leaves_does_not_take_the_answer_along(location: Location) -> None:
+    """The first one's asking goes on for those who wait with it."""
+    put(location)
+    worker = location.worker()
+    responses = ResponseCache(worker)
+    location.server.hold_answers()
+    first = asyncio.create_task(responses.respond(ask_of(location)))
+    await location.server.seen(1)
+    second = asyncio.create_task(responses.respond(ask_of(location)))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    location.server.release_answers()
+    assert await body_of(await second) == BYTES
+    await settled(location, worker)
+    assert len(location.server.requests) == 1
+
+
+async def test_nobody_gets_what_was_said_to_one_who_has_left(location: Location) -> None:
+    put(location, PRIVATE)
+    worker = location.worker()
+    responses = ResponseCache(worker)
+    location.server.hold_answers()
+    location.server.script(Turn(status=200, headers=PRIVATE, body=b"for one alone"))
+    first = asyncio.create_task(responses.respond(ask_of(location)))
+    await location.server.seen(1)
+    second = asyncio.create_task(responses.respond(ask_of(location)))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    location.server.release_answers()
+    assert await body_of(await second) == BYTES
+    await settled(location, worker)
+
+
+async def test_a_head_does_not_answer_those_who_wait_for_a_body(location: Location) -> None:
+    put(location)
+    worker = location.worker()
+    responses = ResponseCache(worker)
+    location.server.hold_answers()
+    head = asyncio.create_task(responses.respond(ask_of(location, "HEAD")))
+    await location.server.seen(1)
+    getting = [asyncio.create_task(responses.respond(ask_of(location))) for _ in range(3)]
+    await asyncio.sleep(0)
+    location.server.release_answers()
+    answered = await head
+    assert isinstance(answered, Passed)
+    answered.response.close()
+    for one in getting:
+        assert await body_of(await one) == BYTES
+    await settled(location, worker)
+    assert [seen.method for seen in location.server.requests] == ["HEAD", "GET"]
+
+
+async def test_a_failure_is_told_to_everybody_who_waits(location: Location) -> None:
+    worker = location.worker(retries=0)
+    responses = ResponseCache(worker)
+    location.server.script(Turn(reset_at=0, status=200, headers=(("Content-Length", None),)))
+    location.server.script(Turn(raw=b"nonsense\r\n\r\n"), times=5)
+    location.server.hold_answers()
+    viewers = [asyncio.create_task(responses.respond(ask_of(location))) for _ in range(3)]
+    await location.server.seen(1)
+    await location.server.refuse()
+    results = await asyncio.gather(*viewers, return_exceptions=True)
+    assert all(isinstance(result, OriginError) for result in results)
+    await settled(location, worker)
+
+
+async def test_only_if_cached(location: Location) -> None:
+    put(location)
+    worker = location.worker()
+    wish = {"cache-control": "only-if-cached"}
+    asked = ask_of(location, fields=wish, heeds_viewer=True)
+    assert await ResponseCache(worker).respond(asked) == Unavailable()
+    assert location.server.requests == []
+
+
+async def test_a_write_refuses_what_another_worker_has_open(location: Location) -> None:
+    put(location, etag="")
+    workers = [location.worker(), location.worker()]
+    doors = [ResponseCache(worker) for worker in workers]
+    for door in doors:
+        assert await body_of(await door.respond(ask_of(location))) == BYTES
+    assert len(location.server.requests) == 1
+    doors[0].refuse_older("site\nfilm")
+    location.server.put("film", b"new", etag="", headers=FRESH)
+    for door in reversed(doors):
+        outcome = await door.respond(ask_of(location))
+        assert isinstance(outcome, Stored)
+        assert outcome.reader.size_bytes == 3
+        outcome.reader.close()
+    assert len(location.server.requests) == 2
+    for worker in workers:
+        await settled(location, worker)
+
+
+@pytest.mark.parametrize("vary", [(), (("Vary", "Accept"),)])
+async def test_an_answer_that_a_write_overtakes_is_not_stored(
+    location: Location, vary: tuple[tuple[str, str], ...]
+) -> None:
+    put(location, FRESH + vary)
+    one, other = location.worker(), location.worker()
+    doors = [ResponseCache(one), ResponseCache(other)]
+    location.server.hold_answers()
+    asking = asyncio.create_task(doors[0].respond(ask_of(location)))
+    await location.server.seen(1)
+    doors[1].refuse_older("site\nfilm")
+    location.server.release_answers()
+    assert await body_of(await asking) == BYTES
+    await fills_ended(one)
+    for door in doors:
+        outcome = await door.respond(ask_of(location))
+        assert isinstance(outcome, Stored)
+        assert outcome.reader.head.version.etag == '"1"'
+        outcome.reader.close()
+    assert len(location.server.requests) == 2
+    for worker in (one, other):
+        await settled(location, worker)
+
+
+async def test_a_304_that_a_write_overtakes_confirms_nothing(location: Location) -> None:
+    put(location, STALE)
+    worker = location.worker()
+    door = ResponseCache(worker)
+    assert await body_of(await door.respond(ask_of(location))) == BYTES
+    put(location, FRESH)
+    location.server.hold_answers()
+    asking = asyncio.create_task(door.respond(ask_of(location)))
+    await location.server.seen(2)
+    door.refuse_older("site\nfilm")
+    location.server.put("film", b"new", etag='"2"', headers=FRESH)
+    location.server.release_answers()
+    assert await body_of(await asking) == BYTES
+    outcome = await door.respond(ask_of(location))
+    assert isinstance(outcome, Stored)
+    assert outcome.reader.size_bytes == 3
+    outcome.reader.close()
+    await settled(location, worker)
+
+
+async def test_a_key_that_begins_to_vary_is_found_again(location: Location) -> None:
+    """A stored answer without Vary goes when another one of the same URL has it."""
+    put(location, STALE)
+    one, other = location.worker(), location.worker()
+    doors = [ResponseCache(one), ResponseCache(other)]
+    for door in doors:
+        assert await body_of(await door.respond(ask_of(location))) == BYTES
+    asked = len(location.server.requests)
+    put(location, (*FRESH, ("Vary", "Accept")), etag='"2"')
+    for door in (*doors, *doors):
+        assert await body_of(await door.respond(ask_of(location))) == BYTES
+    assert len(location.server.requests) == asked + 1
+
+
+async def test_a_304_about_another_version_is_no_answer(location: Location) -> None:
+    """RFC 9111 §4.3.4: it selects nothing here, so the whole is asked for."""
+    put(location, STALE)
+    worker = location.worker()
+    door = ResponseCache(worker)
+    assert await body_of(await door.respond(ask_of(location))) == BYTES
+    location.server.script(Turn(status=304, headers=(("ETag", '"other"'),)))
+    outcome = await door.respond(ask_of(location))
+    assert await body_of(outcome) == BYTES
+    assert [("if-none-match" in seen.headers) for seen in location.server.requests] == [
+        False,
+        True,
+        False,
+    ]
+    await settled(location, worker)
+
+
+@pytest.mark.parametrize("status", [206, 304])
+async def test_an_answer_to_what_was_not_asked_is_the_origins_failure(
+    location: Location, status: int
+) -> None:
+    worker = location.worker(retries=0)
+    fields = (("Content-Range", "bytes 0-2/9"),)
+    location.server.script(Turn(status=status, headers=fields, body=b"abc"), times=2)
+    with pytest.raises(OriginError):
+        await ResponseCache(worker).respond(ask_of(location))
+    await settled(location, worker)
+
+
+@pytest.mark.parametrize(
+    ("fields", "want"),
+    [
+        ({}, WHOLE),
+        ({"range": "bytes=5-9"}, Span(5, 10)),
+        ({"if-none-match": '"0"'}, Span(0, 0)),
+    ],
+)
+async def test_an_object_that_must_not_be_stored_is_passed_whole(
+    location: Location, fields: dict[str, str], want: Span
+) -> None:
+    """Objects are asked for piece by piece; of one that is not kept a piece is no answer."""
+    put(location, PRIVATE)
+    worker = location.worker()
+    door = ResponseCache(worker)
+    asked = replace(
+        ask_of(location, fields=fields, want=want),
+        upstream=ObjectUpstream(location.origin),
+        is_object=True,
+    )
+    for _before_and_after_it_is_known in range(2):
+        outcome = await door.respond(asked)
+        assert isinstance(outcome, Passed)
+        assert outcome.response.status == 200
+        assert await body_of(outcome) == BYTES
+    await settled(location, worker)
+
+
+async def test_vary_explosion_is_bounded(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request another variant: what is kept in memory does not grow with them."""
+    monkeypatch.setattr("streamedge.cache.responses.VARYING_KEYS_MAX", 4)
+    worker = location.worker(open_extents=8)
+    door = ResponseCache(worker)
+    location.server.put("film", b"x", headers=(*FRESH, ("Vary", "User-Agent")), etag='"1"')
+    for number in range(40):
+        outcome = await door.respond(ask_of(location, fields={"user-agent": str(number)}))
+        assert isinstance(outcome, Stored)
+        await outcome.reader.read(Span(0, 1))
+        outcome.reader.close()
+    await fills_ended(worker)
+    assert len(worker._versions) <= 8
+    assert len(door._varying) <= 4
+    assert door._asking == {}
+    assert len(location.server.requests) == 40
+
+
+async def test_the_clock_is_read_before_the_origin_is_asked(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time on the way counts as age (RFC 9111 §4.2.3)."""
+    put(location)
+    worker = location.worker()
+    real = time.time
+    location.server.hold_answers()
+    asking = asyncio.create_task(ResponseCache(worker).respond(ask_of(location)))
+    await location.server.seen(1)
+    monkeypatch.setattr("time.time", lambda: real() + 30)
+    location.server.release_answers()
+    outcome = await asking
+    assert isinstance(outcome, Stored)
+    assert outcome.reader.age_s(time.time()) >= 30
+    outcome.reader.close()

@@ -1,0 +1,285 @@
+"""The documents say what the code does: their tables' rows, their configs, their links.
+
+A table under ``<!-- checked: NAME -->`` is read row by row; its words have to be in the phrase
+books below, so that nothing stands there unchecked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+from certificate_authority import CertificateAuthority
+
+from streamedge.cache.freshness import TtlRules, initial_age_s, lifetime_s
+from streamedge.cache.reuse import Reuse, decide_absent, decide_reuse, may_serve_on_error
+from streamedge.cache.storing import is_storable
+from streamedge.config.load import load
+from streamedge.config.schema import WebDistributionConfig
+from streamedge.delivery.web.behaviors import choose_behavior
+from streamedge.edge.composition import ttl_rules
+from streamedge.edge.web_composition import error_pages, web_behaviors
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+TTL = (ROOT / "docs" / "ttl.md").read_text()
+
+NOW_S = 1_700_000_000.0
+STATED_S = 600
+UNCHANGED_S = 50_000
+HOUR_S = 3600
+
+# Policies that put every bound in force once.
+DEFAULT_RULES = [
+    TtlRules(),
+    TtlRules(max_ttl_s=100.0, default_ttl_s=50.0),
+    TtlRules(max_ttl_s=100.0, default_ttl_s=200.0, error_ttl_s=30.0),
+    TtlRules(error_ttl_s=HOUR_S),
+]
+RULES_WITH_MIN = [
+    TtlRules(min_ttl_s=10.0),
+    TtlRules(min_ttl_s=2_000.0, default_ttl_s=5_000.0),
+    TtlRules(min_ttl_s=200_000.0),
+    TtlRules(min_ttl_s=20.0, default_ttl_s=50.0, max_ttl_s=100.0),
+]
+STRICT_RULES = [replace(rules, strict=True) for rules in [*DEFAULT_RULES, *RULES_WITH_MIN]]
+
+Fields = dict[str, str]
+Expected = Callable[[TtlRules], float | None]
+
+LIFETIMES: dict[str, Expected] = {
+    "not stored": lambda rules: None,
+    "stored, validated before each use": lambda rules: 0.0,
+    "N, at most `max_ttl`": lambda rules: min(STATED_S, rules.max_ttl_s),
+    "N, at least `min_ttl`, at most `max_ttl`": lambda rules: _bounded(STATED_S, rules),
+    "`default_ttl`, at most `max_ttl`": lambda rules: min(rules.default_ttl_s, rules.max_ttl_s),
+    "`default_ttl`, at least `min_ttl`, at most `max_ttl`": lambda rules: _bounded(
+        rules.default_ttl_s, rules
+    ),
+    "`min_ttl`": lambda rules: rules.min_ttl_s,
+    "A/10, at most 24 h, at least `min_ttl`, at most `max_ttl`": lambda rules: _bounded(
+        min(UNCHANGED_S / 10, 24 * HOUR_S), rules
+    ),
+    "`error_ttl`": lambda rules: rules.error_ttl_s,
+    "N, at most `max_ttl`, at least `error_ttl`": lambda rules: max(
+        min(STATED_S, rules.max_ttl_s), rules.error_ttl_s
+    ),
+}
+REUSES = {
+    "validated first": Reuse.VALIDATE,
+    "a validated answer": Reuse.VALIDATE,
+    "the stale answer, validated meanwhile": Reuse.STALE_WHILE_REVALIDATE,
+    "504": Reuse.GATEWAY_TIMEOUT,
+}
+
+
+def _bounded(seconds: float, rules: TtlRules) -> float:
+    return max(min(seconds, rules.max_ttl_s), rules.min_ttl_s)
+
+
+def _table(name: str) -> list[list[str]]:
+    """The rows of a checked table, its head left out."""
+    _, found, rest = TTL.partition(f"<!-- checked: {name} -->\n\n")
+    assert found, f"docs/ttl.md has no table {name}"
+    lines = rest.partition("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def _rows(name: str) -> pytest.MarkDecorator:
+    rows = _table(name)
+    assert rows
+    return pytest.mark.parametrize("row", rows, ids=[" ".join(row[:2]) for row in rows])
+
+
+def _quoted(cell: str) -> list[str]:
+    """What stands between backquotes."""
+    return re.findall(r"`([^`]*)`", cell)
+
+
+def _fields(lines: list[str], stated_s: int = STATED_S, age_s: int = 0) -> Fields:
+    """Header fields as a row spells them; ``Date`` is that of an answer made ``age_s`` ago."""
+    date_s = NOW_S - age_s
+    fields = {"date": formatdate(date_s, usegmt=True)}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        value = re.sub(r"=N\b", f"={stated_s}", value)
+        if found := re.fullmatch(r"(\w+) (from|before) Date", value):
+            seconds = {"N": stated_s, "A": UNCHANGED_S}.get(found[1]) or int(found[1])
+            sign = 1 if found[2] == "from" else -1
+            value = formatdate(date_s + sign * seconds, usegmt=True)
+        fields[name.lower()] = value
+    return fields
+
+
+def _fresh_s(status: int, fields: Fields, rules: TtlRules) -> float | None:
+    """For how long an answer that has just come is fresh; None: it is not stored."""
+    if status == 206:
+        fields = {**fields, "content-range": "bytes 0-9/100"}
+    if not is_storable("GET", {}, status, fields, rules):
+        return None
+    return max(0.0, lifetime_s(status, fields, rules, NOW_S) - initial_age_s(fields, NOW_S, NOW_S))
+
+
+# docs/ttl.md
+
+
+@_rows("lifetimes")
+@pytest.mark.parametrize("age_s", [0, 100])
+def test_a_200_is_fresh_for_as_long_as_the_table_says(row: list[str], age_s: int) -> None:
+    said, without_min, with_min, strict = row
+    lines = [] if said == "nothing" else _quoted(said)
+    # N is less the Age; so an older answer that states more comes to the same.
+    fields = _fields(lines, STATED_S + age_s, age_s) | ({"age": str(age_s)} if age_s else {})
+    for phrase, all_rules in (
+        (without_min, DEFAULT_RULES),
+        (with_min, RULES_WITH_MIN),
+        (strict, STRICT_RULES),
+    ):
+        for rules in all_rules:
+            if "last-modified" in fields and rules.strict and age_s:
+                continue  # the heuristic counts from Date
+            assert _fresh_s(200, fields, rules) == LIFETIMES[phrase](rules), rules
+
+
+@_rows("statuses")
+def test_other_statuses_are_fresh_for_as_long_as_the_table_says(row: list[str]) -> None:
+    statuses, nothing, stated, strict_nothing, strict_stated = row
+    default_rules = [*DEFAULT_RULES, *RULES_WITH_MIN]
+    for phrase, lines, all_rules in (
+        (nothing, [], default_rules),
+        (stated, ["Cache-Control: max-age=N"], default_rules),
+        (strict_nothing, [], STRICT_RULES),
+        (strict_stated, ["Cache-Control: max-age=N"], STRICT_RULES),
+    ):
+        fields = _fields(lines)
+        for status in map(int, statuses.split(", ")):
+            for rules in all_rules:
+                expected = (
+                    _fresh_s(200, fields, rules)
+                    if phrase == "as above"
+                    else LIFETIMES[phrase](rules)
+                )
+                assert _fresh_s(status, fields, rules) == expected, (status, rules)
+
+
+@_rows("stale")
+def test_what_is_stale_is_used_as_the_table_says(row: list[str]) -> None:
+    said, *expected = row
+    rules = TtlRules(strict="strict" in _quoted(said))
+    fields = _fields([f"Cache-Control: {_quoted(said)[0]}"])
+    ages_s = [STATED_S + 10.0, STATED_S + float(HOUR_S)]
+    for age_s, answering, failing in zip(ages_s, expected[:2], expected[2:], strict=True):
+        decided = decide_reuse(200, fields, rules, response_s=NOW_S, age_s=age_s, request_fields={})
+        assert decided is REUSES[answering]
+        served = may_serve_on_error(
+            200, fields, rules, response_s=NOW_S, age_s=age_s, request_fields={}
+        )
+        assert served == {"the stale answer": True, "the error": False}[failing]
+
+
+@_rows("viewers")
+def test_viewers_directives_do_what_the_table_says(row: list[str]) -> None:
+    asked, stored, got = row
+    request = _fields(_quoted(asked))
+    if stored == "nothing":
+        assert decide_absent(request) is REUSES[got]
+        return
+    found = re.fullmatch(r"`([^`]*)`, (\d+) s old", stored)
+    assert found is not None
+    decided = decide_reuse(
+        200,
+        _fields([f"Cache-Control: {found[1]}"]),
+        TtlRules(),
+        response_s=NOW_S,
+        age_s=float(found[2]),
+        request_fields=request,
+    )
+    if got == "the stored answer":
+        assert decided in {Reuse.FRESH, Reuse.STALE}
+    else:
+        assert decided is REUSES[got]
+
+
+@_rows("storing")
+def test_what_is_stored_is_what_the_table_says(row: list[str]) -> None:
+    request, answer, *expected = row
+    method, *sent = _quoted(request)
+    status, *said = _quoted(answer)
+    for strict, phrase in zip((False, True), expected, strict=True):
+        stored = is_storable(
+            method, _fields(sent), int(status), _fields(said), TtlRules(strict=strict)
+        )
+        assert stored == {"stored": True, "not stored": False}[phrase]
+
+
+def _examples(folder: Path) -> dict[str, TtlRules]:
+    """The rules of the paths in the table of examples, by the page's own config."""
+    (folder / "config.toml").write_text(next(b for b in _toml_blocks(TTL) if _is_whole(b)))
+    config = load(folder / "config.toml")
+    declared = config.distributions[0]
+    assert isinstance(declared, WebDistributionConfig)
+    behaviors, pages = web_behaviors(config, declared), error_pages(declared)
+    return {
+        path: ttl_rules(choose_behavior(behaviors, path).cache, pages)
+        for row in _table("examples")
+        for path in _quoted(row[0])
+    }
+
+
+def test_examples_come_to_what_the_table_says(tmp_path: Path) -> None:
+    rules = _examples(tmp_path)
+    for path, answer, expected in _table("examples"):
+        status, *said = _quoted(answer)
+        fields = _fields(said)
+        fresh_s = _fresh_s(int(status), fields, rules[_quoted(path)[0]])
+        shown = "not stored" if fresh_s is None else f"{fresh_s:g} s"
+        assert shown == expected, (path, answer)
+
+
+# All documents
+
+
+def _toml_blocks(text: str) -> list[str]:
+    return re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def _is_whole(block: str) -> bool:
+    """Whether a block is a config by itself, and no excerpt of one."""
+    return "[[distributions]]" in block and "[origins." in block
+
+
+def _configs() -> Iterator[tuple[str, str]]:
+    for document in DOCUMENTS:
+        blocks = _toml_blocks(document.read_text())
+        # An excerpt is read along with the smallest config that could hold it.
+        smallest = (
+            '[origins.samples]\ntype = "directory"\npath = "media"\n'
+            '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "samples"\n'
+        )
+        for number, block in enumerate(blocks, 1):
+            whole = block if _is_whole(block) else f"{block}\n{smallest}"
+            yield f"{document.name}-{number}", whole
+
+
+@pytest.mark.parametrize(
+    "config", [text for _, text in _configs()], ids=[name for name, _ in _configs()]
+)
+def test_configs_load(config: str, tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    for name in re.findall(r'"certs/([^"]*)\.pem"', config):
+        pair = CertificateAuthority(tmp_path).issue("edge.example")
+        (tmp_path / "certs").mkdir(exist_ok=True)
+        pair.certificate.replace(tmp_path / "certs" / f"{name}.pem")
+        pair.key.replace(tmp_path / "certs" / f"{name}.key")
+    (tmp_path / "config.toml").write_text(config)
+    load(tmp_path / "config.toml")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.name))
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)", document.read_text()):
+        assert (document.parent / target).exists(), target
