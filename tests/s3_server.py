@@ -145,6 +145,7 @@ def _server_flags(folder: str, credentials: Path, ports: dict[str, int]) -> list
         "-s3",
         f"-s3.config={credentials}",
         "-s3.iam=false",
+        "-s3.port.lance=0",  # a fixed port else, which a second server could not have
         *(f"{flag}={port}" for flag, port in ports.items()),
     ]
 

@@ -224,6 +224,7 @@ async def test_first_attempt_s_conflict_is_one(bench: Bench) -> None:
     async with bench.running():
         (said,) = await bench.log.heard("write_not_replicated")
     assert said["state"] == "conflict"
+    assert bench.told == [("film", False)]  # readers have been sent to the origin before
 
 
 async def test_origin_without_a_name_is_waited_for(bench: Bench) -> None:
