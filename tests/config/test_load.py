@@ -141,6 +141,15 @@ def test_logs_may_go_to_a_standard_stream(write: Write, log: str) -> None:
     assert load(write(f'[edge]\nlog = "{log}"')).edge.log == log
 
 
+def test_both_kinds_of_distribution_may_name_a_group(write: Write) -> None:
+    second = FOLDER.replace("samples", "backup")
+    group = '[origin_groups.both]\norigins = ["samples", "backup"]\n'
+    named = [kind.replace('"samples"', '"both"') for kind in (WEB, RTMP)]
+    text = f'{FOLDER}{second}{group}{named[0]}id = "E"\n{named[1]}id = "F"'
+    config = load(write(text))
+    assert [distribution.origin for distribution in config.distributions] == ["both", "both"]
+
+
 def test_aliases_are_compared_without_case(write: Write) -> None:
     text = DESIGN_CONFIG.replace("cdn.example.com", "CDN.Example.com")
     assert load(write(text)).distributions[0].aliases == ("cdn.example.com", "*")

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from streamedge.cache.extent import Ready
 from streamedge.cache.open_version import Failure
-from streamedge.delivery.outlet import TURN_BYTES, Outlet
+from streamedge.delivery.outlet import Outlet
+from streamedge.delivery.wires import TURN_BYTES
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.spans import Span
 

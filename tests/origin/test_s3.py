@@ -209,6 +209,36 @@ async def test_only_host_and_amz_fields_are_signed() -> None:
         await origin.close()
 
 
+async def test_own_headers_are_sent_and_signed(s3: S3Server, film_etag: str) -> None:
+    headers = [("X-Secret", "s"), ("x-amz-request-payer", "requester")]
+
+    def origin_of(endpoint: str) -> S3Origin:
+        return S3Origin(
+            BUCKET,
+            endpoint=endpoint,
+            access_key_id=s3.access_key_id,
+            secret_access_key=s3.secret_access_key,
+            headers=headers,
+        )
+
+    origin = origin_of(s3.endpoint)
+    assert (await origin.head("dir/film.mp4")).version.etag == film_etag
+    await origin.close()
+    async with ScriptedOrigin() as server:
+        server.put("videos/film.mp4", b"film")
+        origin = origin_of(server.url)
+        assert await read_all(await origin.read("film.mp4")) == b"film"
+        sent = server.requests[0].headers
+        assert (sent["x-secret"], sent["x-amz-request-payer"]) == ("s", "requester")
+        signed = "host;x-amz-content-sha256;x-amz-date;x-amz-request-payer;x-secret"
+        assert f"SignedHeaders={signed}," in sent["authorization"]
+        await origin.close()
+        origin = S3Origin(BUCKET, endpoint=server.url, headers=headers, anonymous=True)
+        assert await read_all(await origin.read("film.mp4")) == b"film"
+        assert server.requests[1].headers["x-secret"] == "s"
+        await origin.close()
+
+
 async def test_slow_down_is_unavailable() -> None:
     async with ScriptedOrigin() as server:
         body = b"<?xml version='1.0'?><Error><Code>SlowDown</Code></Error>"
@@ -233,3 +263,23 @@ async def test_slow_down_is_unavailable() -> None:
 )
 def test_bucket_url(bucket: str, region: str, endpoint: str, url: str) -> None:
     assert bucket_url(bucket, region, endpoint) == url
+
+
+@pytest.mark.parametrize(
+    ("bucket", "endpoint", "path_style", "url"),
+    [
+        ("videos", "", True, "https://s3.us-east-1.amazonaws.com/videos"),
+        ("my.videos", "", False, "https://my.videos.s3.us-east-1.amazonaws.com"),
+        ("videos", "http://s3.test:9000/", True, "http://s3.test:9000/videos"),
+        ("videos", "http://s3.test:9000/", False, "http://videos.s3.test:9000"),
+        ("videos", "https://s3.test/gate", False, "https://videos.s3.test/gate"),
+    ],
+)
+def test_path_style(bucket: str, endpoint: str, path_style: bool, url: str) -> None:
+    assert bucket_url(bucket, "us-east-1", endpoint, path_style) == url
+
+
+@pytest.mark.parametrize("bucket", ["evil.test/", "evil.test:80", "a@b", "a?b", "a#b", "", "A_b"])
+def test_no_bucket_names_another_host(bucket: str) -> None:
+    with pytest.raises(ValueError, match="no host name"):
+        bucket_url(bucket, "us-east-1", "https://s3.test", path_style=False)

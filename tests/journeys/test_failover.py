@@ -1,0 +1,108 @@
+"""A real edge over two origins that stand in for each other, one of which dies."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from edge_process import EdgeProcess, pause, run_edge
+from fakes import Pattern, ScriptedOrigin, Turn
+from http_viewer import viewer_of
+
+from streamedge.origin.breaker import FAILURES_MAX
+from streamedge.spans import Span
+
+FILM_BYTES = 3_000_001
+FILM = Pattern(FILM_BYTES, seed=21)
+WHOLE = FILM.read(Span(0, FILM_BYTES))
+HELD_AT = 1_000_000
+ROUNDS_MAX = 500  # of looks at another process
+
+TOML = """
+[origins.main]
+type = "{kind}"
+{main}
+connect_timeout = "2s"
+[origins.backup]
+type = "{kind}"
+{backup}
+[origin_groups.both]
+origins = ["main", "backup"]
+"""
+WEB = '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "both"\n'
+KINDS = {
+    "http": 'url = "{url}"',
+    "s3": 'bucket = "b"\nendpoint = "{url}"\nanonymous = true',
+}
+
+
+@dataclass(slots=True)
+class Site:
+    edge: EdgeProcess
+    first: ScriptedOrigin
+    second: ScriptedOrigin
+
+
+@asynccontextmanager
+async def serving(folder: Path, kind: str, prefix: str) -> AsyncIterator[Site]:
+    async with ScriptedOrigin() as first, ScriptedOrigin() as second:
+        for server in (first, second):
+            server.put(f"{prefix}film.mp4", FILM, content_type="video/mp4")
+            for number in range(20):
+                server.put(f"{prefix}small{number}", b"small")
+        said = KINDS[kind]
+        toml = TOML.format(
+            kind=kind, main=said.format(url=first.url), backup=said.format(url=second.url)
+        )
+        with run_edge(folder, toml, distributions=WEB) as edge:
+            yield Site(edge, first, second)
+
+
+@pytest.mark.parametrize(("kind", "prefix"), [("http", ""), ("s3", "b/")])
+async def test_download_survives_the_death_of_its_origin(
+    tmp_path: Path, kind: str, prefix: str
+) -> None:
+    async with serving(tmp_path, kind, prefix) as site, viewer_of(site.edge.http_port) as viewer:
+        site.first.hold(f"{prefix}film.mp4", HELD_AT)
+        await viewer.ask("/film.mp4")
+        head = await viewer.receive_head()
+        assert (head.status, head.fields["content-length"]) == (200, str(FILM_BYTES))
+        assert await viewer.receive_body(HELD_AT) == WHOLE[:HELD_AT]
+        await site.first.refuse()
+        assert await viewer.receive_body(FILM_BYTES - HELD_AT) == WHOLE[HELD_AT:]
+        (asked,) = site.second.requests
+        assert asked.headers["if-match"] == '"1"'
+        assert asked.span is not None
+        assert asked.span.start == HELD_AT  # each byte is asked for once
+        again = await viewer.get("/film.mp4", range="bytes=900000-1100000")
+        assert (again.body, again.cache) == (WHOLE[900_000:1_100_001], "Hit")
+
+
+async def test_dead_origin_is_left_alone_and_comes_back(tmp_path: Path) -> None:
+    async with serving(tmp_path, "http", "") as site, viewer_of(site.edge.http_port) as viewer:
+        site.first.script(Turn(status=503, body=b"no"), times=FAILURES_MAX)
+        for number in range(10):
+            assert (await viewer.get(f"/small{number}")).body == b"small"
+        (out,) = await asyncio.to_thread(site.edge.await_log, "origin_out")
+        assert (out["origin"], out["group"]) == ("main", "both")
+        assert FAILURES_MAX <= len(site.first.requests) < 10
+        for _round in range(ROUNDS_MAX):  # it is tried again after a second
+            if site.edge.log("origin_back"):
+                break
+            await viewer.get("/never", "HEAD", cache_control="no-store")
+            await asyncio.to_thread(pause)
+        assert site.edge.await_log("origin_back")[0]["origin"] == "main"
+        asked = len(site.second.requests)
+        assert (await viewer.get("/small11")).body == b"small"
+        assert len(site.second.requests) == asked
+        for _round in range(ROUNDS_MAX):  # numbers are handed over once a second
+            numbers = site.edge.admin("/metrics").decode()
+            if 'streamedge_failovers_total{origin="main"}' in numbers:
+                break
+            await asyncio.to_thread(pause)
+        assert re.search(r'^streamedge_outages_total{origin="main"} 1\.0$', numbers, re.MULTILINE)
