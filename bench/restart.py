@@ -27,7 +27,8 @@ FILLERS = 8
 TIMEOUT_S = 30.0
 POLL_S = 0.002
 
-StartOver = Callable[[Path], AbstractContextManager[Server]]
+StartOver = Callable[[Path, bool], AbstractContextManager[Server]]
+"""From a cache folder, and whether to wait until all is up, to a server."""
 
 
 def restart(options: Options) -> list[Figure]:
@@ -35,8 +36,10 @@ def restart(options: Options) -> list[Figure]:
     results: dict[str, float | Failure] = {}
     with scratch_folder() as empty, origin(empty) as source:
         starts: dict[str, StartOver] = {
-            STREAMEDGE: lambda cache: streamedge(source.port, core=SERVER_CORE, cache=cache),
-            PROXY_CACHE: lambda cache: nginx_cache(
+            STREAMEDGE: lambda cache, waits: streamedge(
+                source.port, core=SERVER_CORE, cache=cache, waits=waits
+            ),
+            PROXY_CACHE: lambda cache, _waits: nginx_cache(
                 source.port, slices=False, workers=1, core=SERVER_CORE, cache=cache
             ),
         }
@@ -52,14 +55,14 @@ def restart(options: Options) -> list[Figure]:
 
 
 def _measure(start: StartOver, source: Origin, cache: Path) -> float:
-    with start(cache) as server, ThreadPoolExecutor(FILLERS) as pool:
+    with start(cache, True) as server, ThreadPoolExecutor(FILLERS) as pool:
         parts = [range(first, EXTENTS, FILLERS) for first in range(FILLERS)]
         for done in pool.map(lambda part: _fetch(server.http_port, part), parts):
             if not done:
                 raise BenchError("the cache could not be filled")
     source.reset()
     began_s = time.monotonic()
-    with start(cache) as server:
+    with start(cache, False) as server:
         while not _fetch(server.http_port, range(EXTENTS // 2, EXTENTS // 2 + 1)):
             if time.monotonic() > began_s + TIMEOUT_S:
                 raise BenchError(f"no answer in {TIMEOUT_S:.0f} s")
