@@ -20,13 +20,14 @@ from enum import Enum
 from typing import Protocol
 
 from streamedge.cache.asset import Asset
-from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, Extent
+from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, HEADER_BYTES, Extent
 from streamedge.cache.plan import backoff_s
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import UNKNOWN_BYTES, OriginRead, Version
 from streamedge.spans import Span
 
-TAIL_WAIT_S = 0.002  # for the rest of a chunk, before its beginning is stored by itself
+TAIL_WAIT_S = 0.002  # for the rest of a write, before its beginning is stored by itself
+WRITE_BYTES = 256 << 10  # written at once where bytes come quickly; aligned in the file
 
 
 class FillState(Enum):
@@ -190,7 +191,7 @@ class Fill:
         self._cancel_flush()
         start, data = self._tail_start, self._tail + piece if self._tail else piece
         end = start + len(data)
-        whole_end = end // CHUNK_BYTES * CHUNK_BYTES
+        whole_end = (end + HEADER_BYTES) // WRITE_BYTES * WRITE_BYTES - HEADER_BYTES
         is_first = self.position == self.span.start
         if end >= self.span.end or is_first:
             whole_end = end
@@ -237,7 +238,23 @@ class Fill:
 
         False when the disk refused: ``position`` is then where to read on, into memory.
         """
-        for piece in Span(at, at + len(data)).split(CHUNK_BYTES):
+        for index, run in self._missing_runs(Span(at, at + len(data))):
+            extent, chunks = self._claims[index]
+            base = index * EXTENT_BYTES
+            try:
+                extent.write(run.start - base, data[run.start - at : run.end - at])
+                self._owner.stored(extent, run.size)
+            except OSError as exc:
+                extent.unlock(chunks)
+                self._claims[index] = self._owner.extent_refused(index, exc), chunks
+                self.position = run.start // CHUNK_BYTES * CHUNK_BYTES  # begun anew, in memory
+                return False
+        return True
+
+    def _missing_runs(self, span: Span) -> list[tuple[int, Span]]:
+        """What of ``span`` may and need be written: runs within one extent, with its index."""
+        runs: list[tuple[int, Span]] = []
+        for piece in span.split(CHUNK_BYTES):
             index, within = divmod(piece.start, EXTENT_BYTES)
             if index not in self._claims:
                 self._claims[index] = self._claim_extent(index)
@@ -245,19 +262,15 @@ class Fill:
             chunk = within // CHUNK_BYTES
             if not chunks.start <= chunk < chunks.end:
                 continue
-            chunk_start = index * EXTENT_BYTES + chunk * CHUNK_BYTES
-            missing = chunk_start + extent.valid_bytes(chunk)
+            missing = index * EXTENT_BYTES + chunk * CHUNK_BYTES + extent.valid_bytes(chunk)
             if not piece.start <= missing < piece.end:
                 continue
-            try:
-                extent.write(missing - index * EXTENT_BYTES, data[missing - at : piece.end - at])
-                self._owner.stored(extent, piece.end - missing)
-            except OSError as exc:
-                extent.unlock(chunks)
-                self._claims[index] = self._owner.extent_refused(index, exc), chunks
-                self.position = chunk_start  # in memory, the chunk has to begin anew
-                return False
-        return True
+            last = runs[-1] if runs else None
+            if last is not None and last[0] == index and last[1].end == missing:
+                runs[-1] = index, Span(last[1].start, piece.end)
+            else:
+                runs.append((index, Span(missing, piece.end)))
+        return runs
 
     def _claim_extent(self, index: int) -> tuple[Extent, Span]:
         """Locks the first free run of chunks that the fill's span has in an extent."""

@@ -431,7 +431,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return left
 
 
-@pytest.mark.parametrize("writes", [0, 1, 5])
+@pytest.mark.parametrize("writes", [0, 1, 2])
 async def test_a_disk_that_fills_up_is_made_up_for_in_memory(
     location: Location, full_disk: list[int], writes: int
 ) -> None:
