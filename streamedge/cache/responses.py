@@ -85,6 +85,7 @@ class _Asking:
 
     handling: Handling = field(default_factory=Handling)
     waiting: int = 0
+    is_cold: bool = False  # nothing was known when it began
     opened: OpenVersion | None = None
     unchanged: bool = False
     response: OriginResponse | None = None  # for the first who takes it
@@ -115,7 +116,12 @@ class ResponseCache:
         collapsed = False
         while True:
             now_s = time.time()
-            asset, record, why = self._select(ask)
+            running = self._asking.get(ask.asset.key)
+            if running is not None and running[0].is_cold and not collapsed:
+                # Nothing is known yet, as the one who asks has seen: no need to look again.
+                asset, record, why = ask.asset, None, "uri-miss"
+            else:
+                asset, record, why = self._select(ask)
             reuse = self._decide(ask, asset, record, now_s)
             if record is not None and reuse in _USABLE:
                 opened = self._open(asset, record)
@@ -203,7 +209,7 @@ class ResponseCache:
     def _begin(
         self, ask: Ask, asset: Asset, record: Record | None, why: str
     ) -> tuple[_Asking, asyncio.Task[None]]:
-        asking = _Asking(Handling(forwarded=why), position=ask.want.start)
+        asking = _Asking(Handling(forwarded=why), position=ask.want.start, is_cold=record is None)
         task = asyncio.get_running_loop().create_task(
             self._ask_in_turn(asking, ask, asset, record), name="ask"
         )
