@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from starlette.applications import Starlette
-from starlette.routing import Route as Path
 from starlette.types import Receive, Scope, Send
 
 from streamedge.delivery.web.bridge import Bridge
@@ -21,8 +19,8 @@ from streamedge.delivery.web.site import Site, Upgraded
 from streamedge.delivery.web.tunnel import tunnel
 
 
-class Endpoint:
-    """The endpoint for every path of every web distribution."""
+class Application:
+    """The ASGI application of the viewers' listeners: one for every path and distribution."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -76,9 +74,3 @@ class Body:
             if message["body"]:
                 return bytes(message["body"])
         raise StopAsyncIteration
-
-
-def create_app(site: Site) -> Starlette:
-    """The ASGI application of the viewers' listeners."""
-    endpoint = Endpoint(site)
-    return Starlette(routes=[Path("/{path:path}", endpoint, methods=None)])

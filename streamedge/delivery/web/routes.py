@@ -53,6 +53,8 @@ class WebDistribution:
 
     def rule(self, path: str) -> Rule:
         """What holds for a path, decoded once and without query."""
+        if len(self.rules) == 1:
+            return self.rules[0]
         behaviors = [rule.behavior for rule in self.rules]
         return self.rules[behaviors.index(choose_behavior(behaviors, path))]
 

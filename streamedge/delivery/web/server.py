@@ -17,7 +17,7 @@ from uvicorn.config import Config as UvicornConfig
 from uvicorn.server import ServerState
 
 from streamedge.delivery.tls import TlsConnection, TlsDoor
-from streamedge.delivery.web.app import create_app
+from streamedge.delivery.web.app import Application
 from streamedge.delivery.web.protocol import EdgeProtocol
 from streamedge.delivery.web.site import Site
 from streamedge.ops.log import Log
@@ -57,7 +57,7 @@ class WebServer:
         self._servers: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
         self._config = UvicornConfig(
-            create_app(site),
+            Application(site),
             interface="asgi3",
             lifespan="off",
             ws="none",
