@@ -143,7 +143,7 @@ def opening(
     span = Span(0, UNKNOWN_BYTES if size_bytes is None else size_bytes)
     whole_bytes = span.end
     if request.method == "HEAD":
-        whole_bytes, span = int(fields["content-length"]), Span(0, 0)
+        whole_bytes, span = int(fields.get("content-length", "0")), Span(0, 0)
     if status == 206:
         part = partial_span(fields)
         is_asked_for = _is_part_of(fold_fields(request.fields).get("range", ""), fields)

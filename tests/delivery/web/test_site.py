@@ -228,3 +228,26 @@ async def test_no_room_cuts_the_response(cache_root: Path, monkeypatch: pytest.M
                 await viewer.receive()
         assert cut.value.received == b""
         assert edge.lines()[-1]["reason"]
+
+
+async def test_what_is_not_in_a_folder_is_not_found(cache_root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "empty").touch()
+    (folder / "film").write_bytes(WHOLE)
+    tables = {"origins": {"folder": {"type": "directory", "path": str(folder)}}}
+    async with (
+        serve_web(cache_root, tables=tables, rules={"origin": "folder"}) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        for method in ("HEAD", "GET", "HEAD"):
+            assert (await viewer.get("/none", method)).status == 404
+            assert (await viewer.get("/", method)).status == 404
+            assert (await viewer.get("/empty", method)).fields["content-length"] == "0"
+            film = await viewer.get("/film", method)
+            assert film.fields["content-length"] == str(len(WHOLE))
+        conditional = await viewer.get("/none2", if_none_match='"v1"')
+        assert conditional.status == 404
+        assert (await viewer.get("/none3", range="bytes=5-9")).status == 404
+        assert (await viewer.get("/film", range="bytes=900000-")).status == 416
+        assert (await viewer.get("/empty", range="bytes=0-0")).status == 416
