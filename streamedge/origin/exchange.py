@@ -18,8 +18,9 @@ from streamedge.origin import (
     OriginResponse,
     Version,
 )
-from streamedge.origin.answers import Ask, Opening, fold_fields, read_answer, request_fields
+from streamedge.origin.answers import Ask, Opening, request_fields
 from streamedge.origin.client import Client, Interim, Response
+from streamedge.origin.objects import open_answer
 from streamedge.origin.redirects import redirect_url
 from streamedge.origin.request import Body, Fields
 from streamedge.origin.tls import system_tls
@@ -100,11 +101,7 @@ class Exchange:
     async def head(self, name: str) -> OriginHead:
         """As ``Origin.head``."""
         ask = Ask(self._subject(name), name, method="HEAD")
-        response = await self._send(ask)
-        try:
-            opening = read_answer(ask, response.status, fold_fields(response.fields))
-        finally:
-            response.close()
+        opening = open_answer(ask, await self._send(ask))
         assert opening is not None, "only If-None-Match is answered with None"
         return opening.head
 
@@ -127,14 +124,11 @@ class Exchange:
         response = await self._send(ask)
         try:
             error_code = await response.error_code() if response.status >= 400 else ""
-            opening = read_answer(ask, response.status, fold_fields(response.fields), error_code)
         except BaseException:
             response.close()
             raise
-        if opening is None:
-            response.close()
-            return None
-        return _HttpRead(opening, response)
+        opening = open_answer(ask, response, error_code)
+        return None if opening is None else _HttpRead(opening, response)
 
     async def send(self, request: OriginRequest) -> OriginResponse:
         """As ``Upstream.send``. What is sent with every request replaces the viewer's."""

@@ -24,6 +24,7 @@ from streamedge.origin import (
 )
 from streamedge.origin.answers import (
     Ask,
+    Opening,
     fold_fields,
     read_answer,
     request_fields,
@@ -37,6 +38,18 @@ _STATUSES = {
 }
 
 
+def open_answer(ask: Ask, response: OriginResponse, error_code: str = "") -> Opening | None:
+    """As ``read_answer``; the response is closed unless its body is there to be read."""
+    try:
+        opening = read_answer(ask, response.status, fold_fields(response.fields), error_code)
+    except BaseException:
+        response.close()
+        raise
+    if opening is None or ask.method == "HEAD":
+        response.close()
+    return opening
+
+
 class RequestedObject:
     """The object that one request brings, as an ``Origin``; its name is the request's."""
 
@@ -47,11 +60,7 @@ class RequestedObject:
 
     async def head(self, name: str) -> OriginHead:
         ask = Ask(self._subject(name), name, method="HEAD")
-        response = await self._send(ask)
-        try:
-            opening = read_answer(ask, response.status, fold_fields(response.fields))
-        finally:
-            response.close()
+        opening = open_answer(ask, await self._send(ask))
         assert opening is not None, "only If-None-Match is answered with None"
         return opening.head
 
@@ -67,15 +76,8 @@ class RequestedObject:
             self._subject(name), name, span=span, if_match=if_match, if_none_match=if_none_match
         )
         response = await self._send(ask)
-        try:
-            opening = read_answer(ask, response.status, fold_fields(response.fields))
-        except BaseException:
-            response.close()
-            raise
-        if opening is None:
-            response.close()
-            return None
-        return ResponseRead(opening.head, opening.span, response)
+        opening = open_answer(ask, response)
+        return None if opening is None else ResponseRead(opening.head, opening.span, response)
 
     async def close(self) -> None:
         """The connections are the upstream's."""

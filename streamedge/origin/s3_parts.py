@@ -15,7 +15,6 @@ PARTS_MAX = 10_000
 BUFFERED_PART_MAX_BYTES = 64 << 20
 """Parts up to this size are held in memory until the bucket has them."""
 OBJECT_MAX_BYTES = 5 << 40
-SINGLE_PUT_MAX_BYTES = 5 << 30
 
 _GROWTH_PARTS = 1000  # after so many parts of unknown length, the next are twice as large
 _MIB = 1 << 20

@@ -179,21 +179,17 @@ class Site:
         head = reader.head
         if not found.rule.behavior.compress or not is_compressible(head):
             return None
-        identity = Form(replace(head, headers=with_vary(head.headers)), reader.again())
-        if encoding is None:
-            return identity
-        try:
-            asset = self._compressor.encoded_asset(reader.asset, head, encoding)
-            encoded = await self._cache.open(asset, WHOLE)
-        except (OriginError, CacheFullError):
-            self._counts.add(Counter.ERRORS, "compression")
-            return identity
-        except BaseException:
-            identity.reader.close()
-            reader.close()
-            raise
-        identity.reader.close()
-        return Form(encoded_head(head, encoding, encoded.size_bytes), encoded)
+        if encoding is not None:
+            try:
+                asset = self._compressor.encoded_asset(reader.asset, head, encoding)
+                encoded = await self._cache.open(asset, WHOLE)
+                return Form(encoded_head(head, encoding, encoded.size_bytes), encoded)
+            except (OriginError, CacheFullError):
+                self._counts.add(Counter.ERRORS, "compression")
+            except BaseException:
+                reader.close()
+                raise
+        return Form(replace(head, headers=with_vary(head.headers)), reader.again())
 
     async def _error_page(
         self, found: Route, request: WebRequest, page: ErrorPage, opened: Opened

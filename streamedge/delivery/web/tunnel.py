@@ -12,8 +12,6 @@ from streamedge.delivery.web.bridge import Bridge
 from streamedge.delivery.web.site import Upgraded
 from streamedge.origin import Duplex
 
-QUEUED_PIECES_MAX = 64  # of the viewer's, on their way to the origin
-
 
 async def tunnel(bridge: Bridge, upgraded: Upgraded) -> None:
     """Passes bytes both ways; returns when one side has ended."""
