@@ -42,6 +42,16 @@ class Line(Protocol):
         self, cycle: RequestResponseCycle, request: WebRequest, opened: Opened
     ) -> None: ...
 
+    def begin_sending(
+        self,
+        cycle: RequestResponseCycle,
+        request: WebRequest,
+        opened: Opened,
+        done: asyncio.Future[None] | None,
+        *,
+        is_stream: bool = False,
+    ) -> Sending: ...
+
     def finish(self, cut: str | None, *, complete: bool) -> None: ...
 
 
@@ -98,11 +108,9 @@ class Bridge:
         ends them wherever they are.
         """
         line = self._line
-        sending = Sending(
-            self._cycle, self.request, opened, line.outlet.sent_bytes, None, is_stream=True
-        )
-        line.sending = sending
-        sending.pushing = asyncio.create_task(self._push(sending, parts), name="stream")
+        sending = line.begin_sending(self._cycle, self.request, opened, None, is_stream=True)
+        push = self._push(sending, opened.answer.head, parts)
+        sending.pushing = asyncio.create_task(push, name="stream")
         await asyncio.wait((sending.pushing,))
         if sending.pushing.cancelled():
             return
@@ -115,9 +123,11 @@ class Bridge:
         if not isinstance(failure, OriginError | CacheFullError):
             raise failure
 
-    async def _push(self, sending: Sending, parts: AsyncGenerator[Parts, None]) -> None:
+    async def _push(
+        self, sending: Sending, head: bytes, parts: AsyncGenerator[Parts, None]
+    ) -> None:
         outlet = self._line.outlet
-        outlet.push(sending.opened.answer.head)
+        outlet.push(head)
         async for part in parts:
             outlet.push(*part)
             await self._until_out(sending)

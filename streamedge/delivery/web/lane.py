@@ -101,14 +101,9 @@ class Target:
 
 
 class Asked(NamedTuple):
-    """A plain GET: what it asks for, and what is kept of its fields.
-
-    ``logged`` closes its log line. ``fields`` are in lower case, Range excepted.
-    """
+    """A plain GET: what it asks for. ``logged``: the last fields of its log line."""
 
     target: Target
-    url: bytes
-    fields: dict[bytes, bytes]
     logged: str
 
 
@@ -158,8 +153,8 @@ class Lane:
                 return None
             wanted = match[1], match[2]
         agent = fields.get(b"user-agent")
-        logged = "}" if agent is None else f',"agent":{quoted(agent)}}}'
-        return Asked(target, url, fields, logged), wanted
+        logged = "" if agent is None else f',"agent":{quoted(agent)}'
+        return Asked(target, logged), wanted
 
     def remember(self, data: bytes, asked: Asked) -> None:
         """Keeps what the parser made of ``data``: one request, all of it, nothing else."""
@@ -316,11 +311,6 @@ def _spelling(data: bytes) -> tuple[bytes, Wanted | None]:
     return data[:start] + data[end:], (match[1], match[2])
 
 
-def range_field(wanted: Wanted) -> bytes:
-    """The Range field that says so."""
-    return b"bytes=%b-%b" % wanted
-
-
 def lane_line(
     process: str,
     client: str,
@@ -329,11 +319,15 @@ def lane_line(
     status: int,
     now_s: float,
     sent_bytes: int,
+    duration_s: float,
+    cut: str | None,
 ) -> str:
-    """The log line of an answer that went out at once, as ``access_log`` would write it."""
-    ranged = "" if wanted is None else f',"range":"{range_field(wanted).decode()}"'
+    """The log line of such an answer, as ``access_log`` would write it."""
+    seconds = f"{duration_s:.4f}" if duration_s else "0.0"
+    ranged = "" if wanted is None else f',"range":"bytes={wanted[0].decode()}-{wanted[1].decode()}"'
     return (
         f'{{"time":{now_s:.3f},"event":"response","process":"{process}","client":"{client}",'
         f'"method":"GET",{asked.target.logged},"status":{status},"bytes":{sent_bytes},'
-        f'"cache":"Hit","seconds":0.0{ranged}{asked.logged}'
+        f'"cache":"Hit","seconds":{seconds}{ranged}{asked.logged}'
+        + ("}" if cut is None else f',"reason":{quoted(cut)}}}')
     )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -26,9 +27,9 @@ from streamedge.cache.open_version import Failure
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.delivery.outlet import Outlet
 from streamedge.delivery.tls import TlsConnection
-from streamedge.delivery.web.answer import Answer, bare_head
+from streamedge.delivery.web.answer import bare_head
 from streamedge.delivery.web.bridge import Bridge
-from streamedge.delivery.web.lane import Asked, Wanted, range_field
+from streamedge.delivery.web.lane import Asked, Wanted
 from streamedge.delivery.web.replies import Opened
 from streamedge.delivery.web.requests import (
     HOST_BYTES_MAX,
@@ -195,27 +196,21 @@ class EdgeProtocol(HttpToolsProtocol):
         if sent == len(head) + end - start and self.outlet.idle:
             self.cycle = ANSWERED
             self.quiet_since_s = self.loop.time()
-            self._site.lane_finished(asked, wanted, status, self._client, now_s, sent)
+            self._site.lane_finished(asked, wanted, status, self._client, sent, 0.0, None)
         else:
-            answer = Answer(status, head, Span(start, end))
-            self._finish_lane(asked, wanted, answer, Reader(opened, CacheResult.HIT), sent)
+            # What the kernel did not take at once.
+            reader = Reader(opened, CacheResult.HIT)
+            self.cycle = LaneCycle(self.on_response_complete)  # type: ignore[assignment]
+            self.sending = Sending(
+                self.cycle,
+                reader,
+                partial(self._site.lane_finished, asked, wanted, status, self._client),
+                begun_s=self.loop.time(),
+                begun_bytes=self.outlet.sent_bytes - sent,
+            )
+            past_head = max(0, sent - len(head))
+            self.outlet.push(head[sent:], (reader, Span(start + past_head, end)))
         return True
-
-    def _finish_lane(
-        self, asked: Asked, wanted: Wanted | None, answer: Answer, reader: Reader, sent: int
-    ) -> None:
-        """Sends what the kernel did not take at once."""
-        assert answer.span is not None
-        opened = Opened(answer, reader, CacheResult.HIT, asked.target.distribution.id)
-        fields = list(asked.fields.items())
-        if wanted is not None:
-            fields.append((b"range", range_field(wanted)))
-        request = self._request("GET", asked.url, fields, keep_alive=True)
-        self.cycle = LaneCycle(self.on_response_complete)  # type: ignore[assignment]
-        self.sending = Sending(self.cycle, request, opened, self.outlet.sent_bytes - sent, None)
-        past_head = max(0, sent - len(answer.head))
-        rest = Span(answer.span.start + past_head, answer.span.end)
-        self.outlet.push(answer.head[sent:], (reader, rest))
 
     def _go_to_application(self) -> None:
         url, headers = self.url, self.headers
@@ -303,7 +298,15 @@ class EdgeProtocol(HttpToolsProtocol):
     ) -> None:
         """Sends an answer of known length; returns when it is out or the viewer has gone."""
         done: asyncio.Future[None] = self.loop.create_future()
-        self._send(cycle, request, opened, done)
+        self.begin_sending(cycle, request, opened, done)
+        answer, reader = opened.answer, opened.reader
+        if reader is None:
+            self.outlet.push(answer.head, answer.body)
+        elif answer.span is not None:
+            self.outlet.push(answer.head, (reader, answer.span))
+        else:
+            parts = [(reader, part) if isinstance(part, Span) else part for part in answer.parts]
+            self.outlet.push(answer.head, *parts)
         await done
 
     async def comes_to_answer(
@@ -322,23 +325,26 @@ class EdgeProtocol(HttpToolsProtocol):
         cycle.response_started = True
         return True
 
-    def _send(
+    def begin_sending(
         self,
-        cycle: LaneCycle | RequestResponseCycle,
+        cycle: RequestResponseCycle,
         request: WebRequest,
         opened: Opened,
         done: asyncio.Future[None] | None,
-    ) -> None:
-        self.sending = Sending(cycle, request, opened, self.outlet.sent_bytes, done)
-        answer = opened.answer
-        if opened.reader is not None and answer.span is not None:
-            self.outlet.push(answer.head, (opened.reader, answer.span))
-        elif opened.reader is not None:
-            reader = opened.reader
-            parts = [(reader, part) if isinstance(part, Span) else part for part in answer.parts]
-            self.outlet.push(answer.head, *parts)
-        else:
-            self.outlet.push(answer.head, answer.body)
+        *,
+        is_stream: bool = False,
+    ) -> Sending:
+        """Notes an answer that is about to be pushed; ``finish`` ends it."""
+        self.sending = Sending(
+            cycle,
+            opened.reader,
+            partial(self._site.finished, request, opened),
+            begun_s=request.begun_s,
+            begun_bytes=self.outlet.sent_bytes,
+            done=done,
+            is_stream=is_stream,
+        )
+        return self.sending
 
     def _drained(self) -> None:
         sending = self.sending
@@ -356,11 +362,10 @@ class EdgeProtocol(HttpToolsProtocol):
         sending, self.sending = self.sending, None
         if sending is None:
             return
-        if sending.opened.reader is not None:
-            sending.opened.reader.close()
+        if sending.reader is not None:
+            sending.reader.close()
         sent_bytes = self.outlet.sent_bytes - sending.begun_bytes
-        duration_s = self.loop.time() - sending.request.begun_s
-        self._site.finished(sending.request, sending.opened, sent_bytes, duration_s, cut)
+        sending.finished(sent_bytes, self.loop.time() - sending.begun_s, cut)
         cycle = sending.cycle
         if complete:
             cycle.response_complete = True

@@ -11,8 +11,10 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from streamedge.delivery.web.replies import Opened
-from streamedge.delivery.web.requests import WebRequest
+from streamedge.cache.reader import Reader
+
+Finished = Callable[[int, float, str | None], None]
+"""Leaves a response's line and numbers: bytes sent, seconds taken, and what cut it off."""
 
 
 class LaneCycle:
@@ -36,23 +38,35 @@ class LaneCycle:
 
 
 class Sending:
-    """An answer on its way out."""
+    """An answer on its way out: begun at ``begun_s`` of the loop's clock, ``begun_bytes`` into the
+    connection's."""
 
-    __slots__ = ("begun_bytes", "cycle", "done", "is_stream", "opened", "pushing", "request")
+    __slots__ = (
+        "begun_bytes",
+        "begun_s",
+        "cycle",
+        "done",
+        "finished",
+        "is_stream",
+        "pushing",
+        "reader",
+    )
 
     def __init__(
         self,
         cycle: LaneCycle | RequestResponseCycle,
-        request: WebRequest,
-        opened: Opened,
-        begun_bytes: int,
-        done: asyncio.Future[None] | None,
+        reader: Reader | None,
+        finished: Finished,
         *,
+        begun_s: float,
+        begun_bytes: int,
+        done: asyncio.Future[None] | None = None,
         is_stream: bool = False,
     ) -> None:
         self.cycle = cycle
-        self.request = request
-        self.opened = opened
+        self.reader = reader
+        self.finished = finished
+        self.begun_s = begun_s
         self.begun_bytes = begun_bytes
         self.done = done  # once it is out; of a stream, once what was pushed so far is
         self.is_stream = is_stream

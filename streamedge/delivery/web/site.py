@@ -312,15 +312,22 @@ class Site:
         wanted: Wanted | None,
         status: int,
         client: str,
-        now_s: float,
         sent_bytes: int,
+        duration_s: float,
+        cut: str | None,
     ) -> None:
-        """The same for an answer of the short lane that went out at once."""
+        """The same for an answer of the short lane."""
         self._lane_sent.amount += sent_bytes
         self._lane_hits.amount += 1
         self._lane_statuses[status].amount += 1
+        if cut is not None:
+            self._counts.add(Counter.ERRORS, "response_cut")
         log = self._log
-        log.line(lane_line(log.process, client, asked, wanted, status, now_s, sent_bytes))
+        log.line(
+            lane_line(
+                log.process, client, asked, wanted, status, time.time(), sent_bytes, duration_s, cut
+            )
+        )
 
     def refused_connection(self, client: str, status: HTTPStatus) -> None:
         """Leaves the line and the numbers of what was not even a request."""
