@@ -147,6 +147,11 @@ class ResponseCache:
                 return taken
             collapsed = True
 
+    def asking(self, key: str) -> asyncio.Task[None] | None:
+        """The task that asks the origin for a key of which nothing is known yet."""
+        running = self._asking.get(key)
+        return running[1] if running is not None and running[0].is_cold else None
+
     def refuse_older(self, primary_key: str) -> None:
         """After a write: nothing that was asked for before is used again, in any worker."""
         self._cache.refuse_older(primary_key, time.time())

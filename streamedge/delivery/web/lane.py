@@ -1,16 +1,17 @@
-"""The short lane: a plain GET of an object that is open, fresh and here, answered in one breath.
+"""The short lane: a plain GET of an object that is open and fresh, answered in one breath.
 
 Owns the decision, the head and the log line of such an answer. Everything that is the same from
 one request to the next is kept ready: by target (host and URL) the object's header lines, date,
 age and freshness for a second; by spelling (a request's very bytes, but for the numbers of its
 range) what the parser made of them, so that a request that has been parsed once need not be
 parsed again. Whatever is out of the ordinary (conditions, HEAD, HTTP/1.0, a range in another
-form, bytes that are not here) is not answered here: ``decide`` says None, and the general way
-gives the same answer, byte for byte.
+form, bytes that are neither here nor coming) is not answered here: ``decide`` says None, and the
+general way gives the same answer, byte for byte.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import replace
 from typing import NamedTuple
@@ -39,6 +40,7 @@ from streamedge.delivery.web.routes import (
 )
 from streamedge.delivery.web.server_timing import is_sampled, server_timing
 from streamedge.origin import OriginHead
+from streamedge.spans import Span
 
 TARGETS_MAX = 8192  # remembered
 SPELLINGS_MAX = 4096  # remembered
@@ -110,8 +112,11 @@ class Asked(NamedTuple):
 Wanted = tuple[bytes, bytes]
 """The numbers of a plain range, first and last; the last may be empty."""
 
-LaneAnswer = tuple[int, bytes, Ready, int, int, OpenVersion]
-"""Status and head to send now, then what is ready; start and end of the span, and its object."""
+LaneAnswer = tuple[int, bytes, Ready | None, int, int, OpenVersion]
+"""Status and head to send now, then what is ready; start and end of the span, and its object.
+
+Nothing is ready when the first byte is still on its way from the origin.
+"""
 
 
 class Lane:
@@ -174,6 +179,10 @@ class Lane:
         asked = (self._whole if wanted is None else self._ranged).get(spelling)
         return None if asked is None else (asked, wanted)
 
+    def awaited(self, target: Target) -> asyncio.Task[None] | None:
+        """What will find out about an object that nothing is known of, if its origin is asked."""
+        return self._responses.asking(target.key)
+
     def decide(self, target: Target, wanted: Wanted | None, now_s: float) -> LaneAnswer | None:
         """The answer to a plain GET, or None."""
         opened = target.opened
@@ -201,7 +210,7 @@ class Lane:
         if start >= end:
             return None
         ready = opened.ready(start, end)
-        if ready is None:
+        if ready is None and not opened.is_covered(Span(start, start + 1)):
             return None
         return status, status_lines + target.closing, ready, start, end, opened
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fakes import Pattern, Turn
 from http_viewer import CutError, Response, request, viewer_of
-from web_edge import WebEdge, serve_web, until
+from web_edge import WebEdge, held, serve_web, until
 
 from streamedge.cache.extent import CHUNK_BYTES
 from streamedge.spans import Span
@@ -313,7 +313,7 @@ async def test_those_who_wait_get_their_own_variant(cache_root: Path) -> None:
         await edge.origin.seen(1)
         german = asyncio.create_task(_get(edge.port, accept_language="de"))
         again = asyncio.create_task(_get(edge.port, accept_language="en"))
-        await until(lambda: len(edge.server._state.tasks) == 3)
+        await until(lambda: len(edge.server._state.tasks) + held(edge) == 3)
         after.set()
         assert (await english).body == (await again).body == b"english"
         assert (await german).body == b"deutsch"

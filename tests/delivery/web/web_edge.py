@@ -122,6 +122,11 @@ def connections(edge: WebEdge) -> list[EdgeProtocol]:
     return [one for one in edge.server._state.connections if isinstance(one, EdgeProtocol)]
 
 
+def held(edge: WebEdge) -> int:
+    """How many requests wait at the lane for the answer to another."""
+    return sum(1 for connection in connections(edge) if connection._held)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Lets the loop turn until ``condition`` holds; what is awaited runs in it, and is near."""
     deadline_s = asyncio.get_running_loop().time() + PATIENCE_S
