@@ -18,6 +18,7 @@ import mmap
 import os
 import struct
 import zlib
+from functools import partial
 from typing import NamedTuple
 
 from streamedge.cache import locks
@@ -43,6 +44,10 @@ class Ready(NamedTuple):
     fd: int
     offset: int
     size_bytes: int
+
+
+# Made for every hit: a third of what calling the class takes.
+quick_ready = partial(tuple.__new__, Ready)
 
 
 class Extent:

@@ -14,7 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from streamedge.cache.asset import Asset, Record, stored_fields, version_digest
-from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, HEADER_BYTES, Extent, Ready
+from streamedge.cache.extent import (
+    CHUNK_BYTES,
+    EXTENT_BYTES,
+    HEADER_BYTES,
+    Extent,
+    Ready,
+    quick_ready,
+)
 from streamedge.cache.fill import Fill, FillState
 from streamedge.cache.freshness import TtlRules, lifetime_s
 from streamedge.cache.plan import LEAD_BYTES, next_fill
@@ -155,12 +162,16 @@ class OpenVersion:
 
     def ready(self, position: int, end: int) -> Ready | None:
         """What can be sent from ``position`` on without waiting, within one extent."""
-        index, within = divmod(position, EXTENT_BYTES)
+        index = position // EXTENT_BYTES
+        within = position - index * EXTENT_BYTES
         extent = self._extents.get(index) or self._find(index)
         if extent is not None:
             if extent.complete:
-                size = min(end - position, extent.body_bytes - within)
-                return Ready(extent.fd, HEADER_BYTES + within, size) if size > 0 else None
+                size, left = end - position, extent.body_bytes - within
+                size = min(size, left)
+                if size <= 0:
+                    return None
+                return quick_ready((extent.fd, HEADER_BYTES + within, size))
             ready = extent.ready(within, within + end - position)
             if ready is not None:
                 return ready

@@ -29,7 +29,8 @@ from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counter, Counts, Gauge, exposition
 from streamedge.writing.journal import Journal
 
-EVICTION_INTERVAL_S = 0.25
+EVICTION_INTERVAL_S = 0.25  # while the cache grows
+REST_INTERVAL_S = 1.0  # while it does not
 
 
 def run_control(
@@ -49,6 +50,7 @@ async def _serve(
     lifeline: int,
     log: Log,
 ) -> None:
+    log.write_on(asyncio.get_running_loop())
     counts = Counts()
     counts.publish_in(metrics_folder)
     counts.add(Counter.WORKER_STARTS, "control")
@@ -143,8 +145,8 @@ async def _evict(config: Config, log: Log, counts: Counts) -> None:
         if removed:
             log.event("evicted", files=len(removed), bytes=sum(file.size_bytes for file in removed))
         used_bytes = evictor.used_bytes
-        if removed or counts.gauges.get(Gauge.CACHE_BYTES) != used_bytes:
+        rests = not removed and counts.gauges.get(Gauge.CACHE_BYTES) == used_bytes
+        if not rests:
             counts.gauges[Gauge.CACHE_BYTES] = used_bytes
             counts.flush()
-        log.flush()
-        await asyncio.sleep(EVICTION_INTERVAL_S)
+        await asyncio.sleep(REST_INTERVAL_S if rests else EVICTION_INTERVAL_S)

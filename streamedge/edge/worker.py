@@ -24,7 +24,7 @@ from streamedge.delivery.distributions import OriginBinding
 from streamedge.edge.composition import bind_origins, web_server, writes_back
 from streamedge.edge.listeners import WorkerListeners
 from streamedge.edge.roster import Roster
-from streamedge.ops.log import FLUSH_INTERVAL_S, Log, open_log
+from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.writing.ahead import WrittenAhead
 from streamedge.writing.journal import Journal
@@ -33,8 +33,7 @@ from streamedge.writing.replicator import Replicator
 if TYPE_CHECKING:
     from streamedge.edge.certificates import Certificates
 
-METRICS_INTERVAL_S = 1.0
-CERTIFICATES_INTERVAL_S = 2.0
+HOUSEKEEPING_INTERVAL_S = 1.0
 DRAIN_S = 30.0
 # Thousands of viewers are long-lived objects: looking through all of them must stay rare.
 GARBAGE_THRESHOLDS = (20_000, 50, 100)
@@ -64,6 +63,7 @@ def run_worker(post: Post) -> None:
 
 async def _serve(post: Post, log: Log) -> None:
     loop = asyncio.get_running_loop()
+    log.write_on(loop)
     config = post.config
     counts = Counts()
     counts.add(Counter.WORKER_STARTS, "worker")
@@ -153,18 +153,12 @@ def _import_the_rest() -> None:
 
 
 async def _keep_house(log: Log, counts: Counts, certificates: Certificates | None) -> None:
-    """Writes log lines and numbers out, and looks for new certificates, while the process lives."""
-    loop = asyncio.get_running_loop()
-    flush_counts_s = look_again_s = loop.time()
+    """Hands numbers over and looks for new certificates, while the process lives."""
     while True:
-        await asyncio.sleep(FLUSH_INTERVAL_S)
-        log.flush()
-        if loop.time() >= flush_counts_s:
-            counts.flush()
-            flush_counts_s += METRICS_INTERVAL_S
-        if certificates is not None and loop.time() >= look_again_s:
+        await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
+        counts.flush()
+        if certificates is not None:
             look_for_certificates(certificates, log)
-            look_again_s += CERTIFICATES_INTERVAL_S
 
 
 def look_for_certificates(certificates: Certificates, log: Log) -> None:

@@ -1,15 +1,19 @@
 """One line for each event, as JSON, written in batches.
 
 Owns the shape of a line: ``time``, ``event``, ``worker``, then the event's own fields; None is
-left out. A line costs its formatting only: lines gather and are written together by ``flush``
-(each 100 ms by the process's loop), so a killed process loses at most that much.
+left out. A line costs its formatting only: lines gather and are written together by ``flush``,
+100 ms after the first of them (``write_on``), so a killed process loses at most that much, and one
+that says nothing need not wake.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 FLUSH_INTERVAL_S = 0.1
@@ -21,13 +25,19 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=st
 class Log:
     """Where a process's lines go: a descriptor, kept open."""
 
-    __slots__ = ("_fd", "_lines", "dropped", "process")
+    __slots__ = ("_fd", "_gathering", "_lines", "dropped", "process")
 
     def __init__(self, fd: int, process: str) -> None:
         self._fd = fd
         self.process = process
-        self._lines: list[str] = []
+        self._lines: list[str | Callable[[], str]] = []
+        self._gathering: partial[asyncio.TimerHandle] | None = None
         self.dropped = 0
+
+    def write_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on lines are flushed by ``loop``, soon after they have begun to gather."""
+        self._gathering = partial(loop.call_later, FLUSH_INTERVAL_S, self.flush)
+        self.flush()
 
     def event(self, event: str, **fields: Any) -> None:
         """Adds a line. Values are JSON values; anything else is written as its str()."""
@@ -35,10 +45,17 @@ class Log:
         line |= {name: value for name, value in fields.items() if value is not None}
         self.line(_encode(line))
 
-    def line(self, line: str) -> None:
-        """Adds a line that is JSON already."""
-        self._lines.append(line)
-        if len(self._lines) >= GATHERED_LINES_MAX:
+    def line(self, line: str | Callable[[], str]) -> None:
+        """Adds a line that is JSON already, or that will be when all that gathered is written.
+
+        Put together one after the other lines cost less than each between a socket and the next.
+        """
+        lines = self._lines
+        lines.append(line)
+        if len(lines) == 1:
+            if self._gathering is not None:
+                self._gathering()
+        elif len(lines) >= GATHERED_LINES_MAX:
             self.flush()
 
     def flush(self) -> None:
@@ -49,7 +66,8 @@ class Log:
         if not self._lines:
             return
         lines, self._lines = self._lines, []
-        data = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+        text = "\n".join([line if isinstance(line, str) else line() for line in lines])
+        data = (text + "\n").encode("utf-8", "backslashreplace")
         while data:
             try:
                 data = data[os.write(self._fd, data) :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Iterator
@@ -123,3 +124,34 @@ def test_standard_streams_have_names(capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         open_log(str(tmp_path / "none" / "log"), "worker-1")
+
+
+async def test_what_gathers_is_written_by_the_loop(pipe: tuple[int, int]) -> None:
+    log = Log(pipe[1], "worker-1")
+    log.event("before")
+    log.write_on(asyncio.get_running_loop())
+    assert [line["event"] for line in lines(pipe[0])] == ["before"]
+    for round_number in range(2):
+        log.event("first", round=round_number)
+        log.event("second")
+        readable = asyncio.Event()
+        asyncio.get_running_loop().add_reader(pipe[0], readable.set)
+        await readable.wait()
+        asyncio.get_running_loop().remove_reader(pipe[0])
+        assert [line["event"] for line in lines(pipe[0])] == ["first", "second"]
+
+
+def test_a_line_may_be_put_together_when_it_is_written(pipe: tuple[int, int]) -> None:
+    log = Log(pipe[1], "worker-1")
+    made: list[str] = []
+
+    def line() -> str:
+        made.append("now")
+        return '{"event":"late"}'
+
+    log.line(line)
+    assert made == []
+    log.line('{"event":"ready"}')
+    log.flush()
+    assert [line["event"] for line in lines(pipe[0])] == ["late", "ready"]
+    assert made == ["now"]

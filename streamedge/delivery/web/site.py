@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -323,9 +324,19 @@ class Site:
         if cut is not None:
             self._counts.add(Counter.ERRORS, "response_cut")
         log = self._log
+        now_s = time.time()
         log.line(
-            lane_line(
-                log.process, client, asked, wanted, status, time.time(), sent_bytes, duration_s, cut
+            partial(
+                lane_line,
+                log.process,
+                client,
+                asked,
+                wanted,
+                status,
+                now_s,
+                sent_bytes,
+                duration_s,
+                cut,
             )
         )
 
