@@ -23,11 +23,13 @@ from bench import (
     cold_rtmp,
     http_hits,
     https_hits,
+    invalidation,
     packaging,
     peers,
     report,
     restart,
     rtmp_rows,
+    signed_hits,
 )
 from bench.machine import LOAD_CORE, SERVER_CORE, description, has_two_cores, today
 from bench.options import Options
@@ -66,6 +68,12 @@ BENCHMARKS = {
         "As http-hits, over TLS 1.3 with the same certificate for both. The load generator counts"
         " the records and opens only the first answer's, so that it costs less than any server.",
     ),
+    "signed-hits": Benchmark(
+        signed_hits.signed_hits,
+        "As http-hits, the edge beside itself: URLs with a custom policy, signed with RSA of 2048"
+        " bits, and open ones. The decision is timed by itself, in one process: a signature that is"
+        " remembered, and a rule of countries.",
+    ),
     "cold-seek": Benchmark(
         cold_http.seek,
         "1 MiB at 90 % of a cold 300 MB object; origin: first byte after 30 ms, then 10 MB/s."
@@ -90,6 +98,12 @@ BENCHMARKS = {
         restart.restart,
         "A cache of 20,000 objects of 1 KiB, filled over HTTP; then a stop, a start, and requests"
         " for one of them until it comes, from the cache.",
+    ),
+    "invalidation": Benchmark(
+        invalidation.invalidation,
+        f"POST /invalidations of /* with {invalidation.WORKERS} workers and as many assets in the"
+        f" cache as the table says; {invalidation.CONNECTIONS} connections ask for a hit before it"
+        f" and at once after it has returned, {invalidation.ROUNDS} rounds. No core pinning.",
     ),
 }
 
@@ -118,6 +132,12 @@ def main(arguments: Sequence[str]) -> int:
         default=defaults.peer_viewers,
         help="RTMP viewers for nginx-rtmp (default %(default)s)",
     )
+    parser.add_argument(
+        "--assets",
+        type=int,
+        default=defaults.assets,
+        help="assets in the cache when everything is invalidated (default %(default)s)",
+    )
     asked = parser.parse_args(arguments)
     console = Console()
     if asked.list:
@@ -127,7 +147,7 @@ def main(arguments: Sequence[str]) -> int:
     unknown = [name for name in asked.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    options = Options(asked.seconds, asked.viewers, asked.peer_viewers)
+    options = Options(asked.seconds, asked.viewers, asked.peer_viewers, asked.assets)
     facts = _facts(arguments)
     missed = 0
     for name in asked.names or BENCHMARKS:

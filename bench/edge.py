@@ -29,11 +29,13 @@ def streamedge(
     cache: Path | None = None,
     waits: bool = True,
     pair: Pair | None = None,
+    signer: tuple[str, str] | None = None,
 ) -> Iterator[Server]:
     """An edge in front of the origin, a web and an RTMP distribution.
 
     ``cache``: a folder that outlives the edge; None is a fresh one. ``waits``: until /healthz says
-    that all is up. ``pair``: it serves HTTPS too.
+    that all is up. ``pair``: it serves HTTPS too. ``signer``: id and PEM of the key whose signature
+    web viewers need.
     """
     http_port, rtmp_port, admin_port = free_port(), free_port(), free_port()
     https_port, https, certificates = 0, "", ""
@@ -41,6 +43,16 @@ def streamedge(
         https_port = free_port()
         https = f'https = ["{LOOPBACK}:{https_port}"]'
         certificates = f'[[certificates]]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
+    keys, trusted = "", ""
+    if signer is not None:
+        key_id, pem = signer
+        keys = f"""
+[public_keys.{key_id}]
+pem = '''{pem}'''
+[key_groups.bench]
+keys = ["{key_id}"]
+"""
+        trusted = 'trusted_key_groups = ["bench"]'
     with scratch_folder() as folder:
         config = folder / "config.toml"
         config.write_text(f"""
@@ -57,6 +69,7 @@ rtmp = ["{LOOPBACK}:{rtmp_port}"]
 admin = "{LOOPBACK}:{admin_port}"
 
 {certificates}
+{keys}
 [origins.bench]
 type = "http"
 url = "http://{LOOPBACK}:{origin_port}"
@@ -65,6 +78,7 @@ url = "http://{LOOPBACK}:{origin_port}"
 id = "EWEB"
 type = "web"
 origin = "bench"
+{trusted}
 
 [[distributions]]
 id = "ESTREAM"
@@ -78,7 +92,7 @@ origin = "bench"
             ready=lambda: not waits or _healthy(admin_port),
             core=core,
         ) as pid:
-            yield Server(STREAMEDGE, pid, http_port, rtmp_port, https_port)
+            yield Server(STREAMEDGE, pid, http_port, rtmp_port, https_port, admin_port)
 
 
 def _healthy(admin_port: int) -> bool:

@@ -42,6 +42,7 @@ class Server:
     http_port: int = 0
     rtmp_port: int = 0
     https_port: int = 0
+    admin_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,19 @@
 """The ``streamedge`` command: words for the operator, and nothing else.
 
 Owns options, help, what is printed and the exit codes: 0 is well, 1 is an edge that cannot be
-started or asked, or that says no, 2 is a config that will not do. What a config means is
-``config``'s business, and running the edge is ``edge``'s. What one command needs alone is imported
-there, so that the others start sooner.
+started or asked, or that says no, 2 is a config, or something to sign, that will not do. What a
+config means is ``config``'s business, and running the edge is ``edge``'s. What one command needs
+alone is imported there, so that the others start sooner.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -94,7 +95,7 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     loaded = _load_or_exit(config)
     from streamedge.edge.supervisor import serve as run  # noqa: PLC0415  # keeps check and help quick
 
-    raise typer.Exit(run(loaded))
+    raise typer.Exit(run(loaded, config))
 
 
 @app.command(
@@ -114,6 +115,207 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
     for table in summary(loaded):
         console.print(table)
     console.print(f"{config}: no mistakes. Next: streamedge serve --config {config}")
+
+
+@app.command(
+    epilog="Example: [bold]streamedge distributions[/bold], or with an id for its behaviors:"
+    " [bold]streamedge distributions EWEB[/bold]. The config file and the control database beside"
+    " the cache are read, so the edge need not run. What the API has made is changed through the"
+    " API; what the file declares, there, and then [bold]streamedge reload[/bold]."
+)
+def distributions(
+    identifier: Annotated[
+        str, typer.Argument(metavar="[ID]", help="The distribution to show; left out: all.")
+    ] = "",
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of JSON objects.")] = False,
+) -> None:
+    """Show the distributions that the config declares and that were made through the API."""
+    loaded = _load_or_exit(config)
+    from rich.console import Console  # noqa: PLC0415
+
+    from streamedge.control.database import ControlError  # noqa: PLC0415
+    from streamedge.edge.distributions_client import (  # noqa: PLC0415
+        NoDistributionError,
+        list_distributions,
+        tables,
+    )
+
+    try:
+        listed = list_distributions(loaded, identifier)
+    except (ControlError, NoDistributionError) as exc:
+        typer.echo(f"streamedge: {exc}", err=True)
+        raise typer.Exit(EXIT_EDGE_REFUSED) from exc
+    if as_json:
+        typer.echo(json.dumps(listed, indent=2))
+        return
+    console = Console(markup=False, highlight=False)
+    for table in tables(listed):
+        console.print(table)
+
+
+@app.command(
+    epilog="Example: edit config.toml, then [bold]streamedge reload[/bold]. The running edge reads"
+    " the file that it was started with, as it does on SIGHUP; no connection is dropped. A file"
+    " with mistakes changes nothing: exit code 2 and one line on stderr for each. What needs a"
+    " restart (listen, workers, the cache's folder) is named and stays as it is."
+)
+def reload(
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what POST /reload on the admin address says.")
+    ] = False,
+) -> None:
+    """Have the running edge read its config file anew."""
+    loaded = _load_or_exit(config, "nothing has changed")
+    from streamedge.edge.admin_client import AdminError  # noqa: PLC0415
+    from streamedge.edge.reload_client import reload as ask_reload  # noqa: PLC0415
+    from streamedge.edge.reload_client import sum_up  # noqa: PLC0415
+
+    with _answered():
+        try:
+            said = ask_reload(loaded.listen.admin)
+        except AdminError as exc:
+            if "problems" not in exc.answer:
+                raise
+            _show_mistakes(exc.answer["problems"], "nothing has changed")
+            raise typer.Exit(EXIT_CONFIG_INVALID) from exc
+    if as_json:
+        typer.echo(json.dumps(said, indent=2))
+        return
+    for line in sum_up(said):
+        typer.echo(line)
+
+
+@app.command(
+    epilog='Example: [bold]streamedge invalidate EWEB "/news/*" /index.html[/bold], or of all'
+    ' responses with a tag: [bold]--tag news[/bold]. A star may stand anywhere; "/*" is everything;'
+    " /page means the form without query, /page?v=2 the one with it. It is in force from the next"
+    " request on, in every worker, over HTTP and RTMP."
+)
+def invalidate(
+    distribution: Annotated[str, typer.Argument(metavar="DIST", help="The distribution's id.")],
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="PATH…", help="What is to go, as in a URL.")
+    ] = None,
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="T", help="A cache tag that is to go.")
+    ] = None,
+    soft: Annotated[
+        bool, typer.Option("--soft", help="Let it be stale: validated anew, not fetched anew.")
+    ] = False,
+    revoke: Annotated[
+        bool, typer.Option("--revoke", help="End responses and plays of it that run.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Answer once every worker has looked.")
+    ] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what POST /invalidations says.")
+    ] = False,
+) -> None:
+    """Have what is cached asked for anew before its time."""
+    loaded = _load_or_exit(config, "nothing has changed")
+    from streamedge.edge import invalidate_client as client  # noqa: PLC0415
+
+    admin, wishes = loaded.listen.admin, {"soft": soft, "revoke": revoke, "wait": wait}
+    with _answered():
+        said = client.invalidate(admin, distribution, paths or (), tags or (), **wishes)
+    typer.echo(json.dumps(said, indent=2) if as_json else client.sum_up(said))
+    if said.get("applied") is False:
+        raise typer.Exit(EXIT_EDGE_REFUSED)
+
+
+@app.command(
+    epilog="Example: [bold]streamedge sign mp4:dir/film.mp4 --key site.pem --key-id K2JCJMDEHXQW5F"
+    " --expires 2h[/bold]. Times are seconds of the epoch, dates such as 2030-01-31T18:00:00Z, or"
+    " from now on: 90m, 2h, 7d. A URL is signed as players will ask for it, with its query. For"
+    ' many objects: [bold]streamedge sign "https://cdn.example.com/videos/*" … --cookies[/bold],'
+    ' which curl takes as --cookie "$(streamedge sign …)". The edge need not run;'
+    " [bold]streamedge keys[/bold] shows which keys it trusts."
+)
+def sign(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="URL|STREAM", help="What to sign: a URL, or a stream's name."),
+    ],
+    key: Annotated[
+        Path, typer.Option(metavar="PEM", help="The private key: RSA, or ECDSA on P-256.")
+    ],
+    key_id: Annotated[str, typer.Option(metavar="ID", help="The public key's name at the edge.")],
+    policy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A policy of your own, as JSON.")
+    ] = None,
+    expires: Annotated[str, typer.Option(metavar="WHEN", help="Until when it may be begun.")] = "",
+    begins: Annotated[
+        str, typer.Option("--from", metavar="WHEN", help="From when on; left out: at once.")
+    ] = "",
+    ip: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NET", help="From which address or network; may be repeated."),
+    ] = None,
+    hash_name: Annotated[
+        Literal["sha1", "sha256"], typer.Option("--hash", help="As CloudFront, sha1 if not said.")
+    ] = "sha1",
+    cookies: Annotated[bool, typer.Option("--cookies", help="Print a Cookie field.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+) -> None:
+    """Sign a URL, a stream's name or cookies, as publishers do for CloudFront."""
+    from streamedge.edge import signing_client as signing  # noqa: PLC0415
+
+    if bool(policy) == bool(expires) or (policy and (begins or ip)):
+        raise typer.BadParameter("say --expires, and --from and --ip if you want; or --policy")
+    now_s = time.time()
+    try:
+        signer = signing.load_signer(key, key_id, "SHA256" if hash_name == "sha256" else "SHA1")
+        if policy is not None:
+            signature = signing.sign_policy(signer, name, signing.read_policy(policy), now_s)
+        else:
+            until_s = signing.parse_when(expires, now_s)
+            from_s = signing.parse_when(begins, now_s) if begins else None
+            terms = signing.Terms(until_s, from_s, tuple(ip or ()))
+            signature = signing.sign_terms(signer, name, terms, now_s)
+        signed = None if cookies else signing.signed_name(name, signature)
+    except signing.SigningError as exc:
+        typer.echo(f"streamedge: {exc}", err=True)
+        raise typer.Exit(EXIT_CONFIG_INVALID) from exc
+    if as_json:
+        typer.echo(json.dumps(signing.described(signer, signature, signed), indent=2))
+    else:
+        typer.echo(signed or signing.cookie_field(signature))
+
+
+@app.command(
+    epilog="Example: [bold]streamedge keys[/bold]. A signature is taken if its Key-Pair-Id names a"
+    " key in a group that the distribution, or the behavior of the path, has among its"
+    " trusted_key_groups. To change keys, add the new one to the group, sign with it, then remove"
+    " the old, each with [bold]streamedge reload[/bold]. The edge need not run."
+)
+def keys(
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of JSON objects.")] = False,
+) -> None:
+    """Show the public keys that signatures are verified with, and who trusts them."""
+    loaded = _load_or_exit(config)
+    from rich.console import Console  # noqa: PLC0415
+
+    from streamedge.control.database import ControlError  # noqa: PLC0415
+    from streamedge.edge.keys_client import list_keys, tables  # noqa: PLC0415
+
+    try:
+        listed = list_keys(loaded)
+    except ControlError as exc:
+        typer.echo(f"streamedge: {exc}", err=True)
+        raise typer.Exit(EXIT_EDGE_REFUSED) from exc
+    if as_json:
+        typer.echo(json.dumps(listed, indent=2))
+        return
+    console = Console(markup=False, highlight=False)
+    for table in tables(listed):
+        console.print(table)
+    if not listed:
+        console.print("No public keys. Declare them in tables [public_keys.ID] of the config file.")
 
 
 writes_app = typer.Typer(
@@ -206,7 +408,7 @@ def main() -> None:
     app()
 
 
-def _load_or_exit(path: Path) -> Config:
+def _load_or_exit(path: Path, outcome: str = "nothing was started") -> Config:
     """The config, or its mistakes on stderr and exit code 2."""
     if not path.exists():
         typer.echo(_advice_when_missing(path), err=True)
@@ -214,17 +416,21 @@ def _load_or_exit(path: Path) -> Config:
     try:
         return load(path)
     except ConfigError as exc:
-        for problem in exc.problems:
-            typer.echo(problem, err=True)
-        count = len(exc.problems)
-        typer.echo(f"{count} mistake{'s' if count > 1 else ''}; nothing was started.", err=True)
+        _show_mistakes(exc.problems, outcome)
         raise typer.Exit(EXIT_CONFIG_INVALID) from exc
+
+
+def _show_mistakes(problems: Sequence[str], outcome: str) -> None:
+    for problem in problems:
+        typer.echo(problem, err=True)
+    count = len(problems)
+    typer.echo(f"{count} mistake{'s' if count > 1 else ''}; {outcome}.", err=True)
 
 
 @contextmanager
 def _answered() -> Iterator[None]:
     """Exit code 1 and the reason on stderr where the running edge gives no answer, or says no."""
-    from streamedge.edge.writes_client import AdminError  # noqa: PLC0415
+    from streamedge.edge.admin_client import AdminError  # noqa: PLC0415
 
     try:
         yield

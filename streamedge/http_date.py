@@ -21,10 +21,12 @@ _FORMS = (
     re.compile(rf"{_LONG_DAY}, (?P<day>\d\d)-{_MONTH}-(?P<year>\d\d) {_TIME} gmt", _FLAGS),
     re.compile(rf"{_DAY} {_MONTH} (?P<day>\d\d| \d) {_TIME} (?P<year>\d{{4}})", _FLAGS),
 )
+# 2018: two digits then mean 1969 to 2068, as POSIX reads them.
+_ANY_TIME_S = 1_530_000_000.0
 _YEARS_AHEAD_MAX = 50  # a two-digit year that seems further ahead is one of the past
 
 
-def parse_http_date_s(value: str, now_s: float) -> int | None:
+def parse_http_date_s(value: str, now_s: float = _ANY_TIME_S) -> int | None:
     """Seconds since 1970 of an HTTP date; None when it is not one.
 
     ``now_s`` places the two-digit year of the obsolete form. The name of the day is not checked

@@ -16,7 +16,7 @@ from s3_server import S3Server, run_s3_server
 
 from streamedge.cache.store import prepare_folder
 
-pytest_plugins = ["media_samples"]
+pytest_plugins = ["aws_cli", "media_samples"]
 
 # How long an example takes says nothing on a machine that runs other tests beside.
 settings.register_profile("untimed", deadline=None)

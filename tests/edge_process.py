@@ -117,14 +117,17 @@ def run_edge(
     listen: str = "",
     limits: str = "",
     distributions: str | None = None,
+    ports: tuple[int, int] | None = None,
 ) -> Iterator[EdgeProcess]:
     """Runs an edge whose config has the TOML given.
 
     ``origins`` must declare ``[origins.main]``; unless ``distributions`` says otherwise, it is
     served as web distribution EWEB and rtmp distribution ESTREAM (applications cfx/st and vod).
-    ``edge``, ``listen`` and ``limits`` are lines for those tables.
+    ``edge``, ``listen`` and ``limits`` are lines for those tables. ``ports``: for HTTP and RTMP,
+    free ones.
     """
-    http_port, rtmp_port, admin_port = free_ports(3)
+    admin_port, *free = free_ports(3)
+    http_port, rtmp_port = ports or free
     declared = distributions or (
         '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\n'
         '[[distributions]]\nid = "ESTREAM"\ntype = "rtmp"\norigin = "main"\n'

@@ -108,7 +108,8 @@ class RequestSeen:
     ``path`` is as sent, ``name`` decoded; ``headers`` by lower-case name; ``connection`` counts
     from 1. ``span`` is what Range asks for, not yet clipped: None without one, an end of
     ``sys.maxsize`` when it is open, a negative start for a suffix. ``fields`` are as they were
-    sent; ``body`` is what has come of it, decoded, ``has_ended`` whether that is all.
+    sent; ``body`` is what has come of it, decoded, ``trailers`` the lines behind it, ``has_ended``
+    whether that is all.
     """
 
     method: str
@@ -121,6 +122,7 @@ class RequestSeen:
     fields: tuple[tuple[str, str], ...] = ()
     body: bytearray = field(default_factory=bytearray)
     has_ended: bool = False
+    trailers: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

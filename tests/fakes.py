@@ -287,8 +287,8 @@ class ScriptedOrigin:
             while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
                 await self._receive_bytes(reader, request, size)
                 assert await reader.readexactly(2) == b"\r\n"
-            while await reader.readuntil(b"\r\n") != b"\r\n":
-                pass  # trailers, which no test looks at
+            while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
+                request.trailers.append(line.decode("latin-1").strip())
         else:
             await self._receive_bytes(reader, request, left)
         request.has_ended = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+from streamedge.cache.asset import NOBODYS, Provenance
 from streamedge.cache.open_version import Failure
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.errors import OriginError
@@ -23,6 +24,12 @@ class MemoryReader:
         self.closed = False
         self.result = CacheResult.HIT
         self._woken: list[tuple[Span, Callable[[Failure | None], None]]] = []
+
+    def still_holds(self) -> bool:
+        return True
+
+    def provenance(self) -> Provenance:
+        return Provenance(NOBODYS, 0.0, {})
 
     @property
     def as_reader(self) -> Reader:

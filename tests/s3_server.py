@@ -31,6 +31,12 @@ from botocore.config import Config
 
 ACCESS_KEY_ID = "streamedge-test"
 SECRET_ACCESS_KEY = "streamedge-test-secret"
+# By user name. Only the first may do anything unless a bucket's policy says so.
+IDENTITIES = {
+    "tests": (ACCESS_KEY_ID, SECRET_ACCESS_KEY),
+    "edge": ("streamedge-edge", "streamedge-edge-secret"),
+    "stranger": ("streamedge-stranger", "streamedge-stranger-secret"),
+}
 START_MAX_S = 60.0
 START_POLL_S = 0.1
 STOP_MAX_S = 10.0
@@ -120,14 +126,15 @@ def run_s3_server() -> Iterator[S3Server]:
 
 
 def _identities() -> dict[str, object]:
-    keys = {"accessKey": ACCESS_KEY_ID, "secretKey": SECRET_ACCESS_KEY}
+    actions = {"tests": ["Admin", "Read", "Write", "List", "Tagging"]}
     return {
         "identities": [
             {
-                "name": "tests",
-                "credentials": [keys],
-                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+                "name": name,
+                "credentials": [{"accessKey": access_key_id, "secretKey": secret_access_key}],
+                "actions": actions.get(name, []),
             }
+            for name, (access_key_id, secret_access_key) in IDENTITIES.items()
         ]
     }
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from certificate_authority import CertificateAuthority
+from mmdb_file import country, mmdb
+from signers import rsa_signer
 
 from streamedge.cache.freshness import TtlRules, initial_age_s, lifetime_s
 from streamedge.cache.reuse import Reuse, decide_absent, decide_reuse, may_serve_on_error
@@ -275,6 +277,11 @@ def test_configs_load(config: str, tmp_path: Path) -> None:
         (tmp_path / "certs").mkdir(exist_ok=True)
         pair.certificate.replace(tmp_path / "certs" / f"{name}.pem")
         pair.key.replace(tmp_path / "certs" / f"{name}.key")
+    for name in re.findall(r'^file = "([^"]*)"', config, re.MULTILINE):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(rsa_signer().public_pem)
+    for name in re.findall(r'^database = "([^"]*)"', config, re.MULTILINE):
+        (tmp_path / name).write_bytes(mmdb({"192.0.2.0/24": country("DE")}))
     (tmp_path / "config.toml").write_text(config)
     load(tmp_path / "config.toml")
 

@@ -88,3 +88,12 @@ def test_a_two_digit_year_lies_at_most_50_years_ahead(
 def test_any_text_is_a_date_or_none(value: str) -> None:
     parsed = parse_http_date_s(value, NOW_S)
     assert parsed is None or isinstance(parsed, int)
+
+
+@pytest.mark.parametrize(("two_digits", "year"), [("69", 1969), ("94", 1994), ("68", 2068)])
+def test_without_a_present_the_obsolete_form_means_what_posix_says(
+    two_digits: str, year: int
+) -> None:
+    short = parse_http_date_s(f"Monday, 01-Mar-{two_digits} 00:00:00 GMT")
+    assert short is not None
+    assert short == parse_http_date_s(f"Mon, 01 Mar {year} 00:00:00 GMT")

@@ -15,17 +15,23 @@ from streamedge.cache.asset import Asset, Record, stored_fields
 from streamedge.cache.cache import first_read
 from streamedge.cache.freshness import initial_age_s
 from streamedge.cache.storing import storable_fields
-from streamedge.cache.validation import conditional_fields, updated_fields
+from streamedge.cache.validation import (
+    conditional_fields,
+    head_contradicts,
+    head_freshens,
+    is_selected,
+    updated_fields,
+)
+from streamedge.http_date import parse_http_date_s
 from streamedge.origin import (
     UNKNOWN_BYTES,
     OriginHead,
-    OriginRead,
     OriginRequest,
     OriginResponse,
     Upstream,
     Version,
 )
-from streamedge.origin.answers import fold_fields, kept_fields, parse_http_date, partial_span
+from streamedge.origin.answers import fold_fields, kept_fields, partial_span
 from streamedge.origin.objects import ResponseRead
 from streamedge.spans import Span
 
@@ -114,6 +120,29 @@ def _is_part_of(wanted: str, answered: Mapping[str, str]) -> bool:
     return not asked[1] or (int(asked[1]) <= first and (not asked[2] or last <= int(asked[2])))
 
 
+def is_confirmed(
+    record: Record, request: OriginRequest, status: int, fields: Mapping[str, str]
+) -> bool:
+    """Whether an answer says that the stored one still holds (§4.3.4, §4.3.5)."""
+    if status == 200 and request.method == "HEAD":
+        return record.head.status == 200 and head_freshens(_stored_get(record), fields)
+    return status == 304 and is_selected(stored_fields(record.head), fields)
+
+
+def is_contradicted(
+    record: Record, request: OriginRequest, status: int, fields: Mapping[str, str]
+) -> bool:
+    """Whether a HEAD has found that a GET would now bring something else (§4.3.5)."""
+    if status != 200 or request.method != "HEAD":
+        return False
+    return record.head.status != 200 or head_contradicts(_stored_get(record), fields)
+
+
+def _stored_get(record: Record) -> dict[str, str]:
+    length = {"content-length": str(record.head.version.size_bytes)}
+    return stored_fields(record.head) | length
+
+
 def confirmed(record: Record, fields: Mapping[str, str], asked_s: float, now_s: float) -> Record:
     """A record after its answer was confirmed (§3.2, §4.3.4)."""
     headers = kept_fields(updated_fields(stored_fields(record.head), fields))
@@ -137,7 +166,7 @@ def opening(
     fields: Mapping[str, str],
     asked_s: float,
     now_s: float,
-) -> tuple[Record, OriginRead | None] | None:
+) -> tuple[Record, ResponseRead | None] | None:
     """A record of an answer and the read that brings its body; None: it cannot be kept."""
     status, size_bytes = response.status, response.size_bytes
     span = Span(0, UNKNOWN_BYTES if size_bytes is None else size_bytes)
@@ -169,8 +198,8 @@ def opening(
 def _version(fields: Mapping[str, str], size_bytes: int, now_s: float) -> Version:
     """What tells this answer's bytes from others'."""
     etag = fields.get("etag", "").strip()
-    modified_s = parse_http_date(fields.get("last-modified", ""))
-    said_s = parse_http_date(fields.get("date", ""))
+    modified_s = parse_http_date_s(fields.get("last-modified", ""), now_s)
+    said_s = parse_http_date_s(fields.get("date", ""), now_s)
     is_solid = etag.startswith('"') or (
         not etag
         and modified_s is not None

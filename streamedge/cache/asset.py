@@ -8,11 +8,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
+from typing import NamedTuple
 
 from streamedge.cache.freshness import TtlRules
+from streamedge.control.in_force import Revocation
+from streamedge.control.invalidations import tags_of
 from streamedge.origin import Origin, OriginHead, Version
+
+
+class Subject(NamedTuple):
+    """What invalidations are matched against.
+
+    ``scope``: the id of the distribution ("": nothing can be invalidated); ``target``: "/" and
+    the object's name, then "?" and the query that is part of the key; ``tag_field``: the response
+    field that has cache tags, in lower case ("": none).
+    """
+
+    scope: str = ""
+    target: str = ""
+    tag_field: str = ""
+
+
+NOBODYS = Subject()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +42,8 @@ class Asset:
     ``key`` begins with the origin's identity, so that no two origins' objects can meet;
     ``origin_name`` is the operator's word for it, for metrics. ``above``: the keys that this one
     was made from; what is refused under one of them is refused under this one too.
+    ``scope``, ``target`` and ``tag_field`` are a ``Subject``; what is made of a version has none,
+    because it is reached through that version alone.
     """
 
     key: str
@@ -30,6 +52,13 @@ class Asset:
     origin_name: str
     rules: TtlRules
     above: tuple[str, ...] = ()
+    scope: str = ""
+    target: str = ""
+    tag_field: str = ""
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.scope, self.target, self.tag_field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +68,8 @@ class Record:
     ``initial_age_s`` is how old it was by then (RFC 9111 §4.2.3). A record whose ``head`` has
     status 0 is a marker, not an answer. ``varies_by``: the request fields that the answers of
     this key differ by; each has a record of its own. ``not_before_s``: what was asked for earlier
-    must not be used, because a write came between.
+    must not be used, because a write came between. ``trailers`` came behind the body, and stay
+    apart from ``head`` (§3.1).
     """
 
     key: str
@@ -48,6 +78,7 @@ class Record:
     initial_age_s: float = 0.0
     varies_by: tuple[str, ...] = ()
     not_before_s: float = 0.0
+    trailers: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_marker(self) -> bool:
@@ -56,6 +87,21 @@ class Record:
     def age_s(self, now_s: float) -> float:
         """Its age at ``now_s``, in seconds."""
         return self.initial_age_s + now_s - self.validated_s
+
+
+class Provenance(NamedTuple):
+    """What a running response is of: what may invalidate it, when it was asked for (seconds since
+    1970) and the response's fields by lower-case name."""
+
+    subject: Subject
+    asked_s: float
+    fields: Mapping[str, str]
+
+    def is_covered_by(self, revocation: Revocation) -> bool:
+        """Whether it is to be ended."""
+        scope, target, tag_field = self.subject
+        tags = self.fields.get(tag_field, "")
+        return revocation.covers(scope, target, lambda: tags_of((tags,)), self.asked_s)
 
 
 def stored_fields(head: OriginHead) -> dict[str, str]:
@@ -108,6 +154,7 @@ def encode_record(record: Record) -> bytes:
             "initial_age_s": record.initial_age_s,
             "varies_by": record.varies_by,
             "not_before_s": record.not_before_s,
+            "trailers": record.trailers,
         }
     ).encode()
 
@@ -133,6 +180,7 @@ def decode_record(data: bytes, key: str) -> Record | None:
             float(said.get("initial_age_s", 0.0)),
             tuple(str(name) for name in said.get("varies_by", ())),
             float(said.get("not_before_s", 0.0)),
+            tuple((str(name), str(value)) for name, value in said.get("trailers", ())),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

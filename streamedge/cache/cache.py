@@ -16,13 +16,15 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from streamedge.cache.asset import Asset, Record, marker
+from streamedge.cache.asset import NOBODYS, Asset, Record, Subject, marker
 from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES
 from streamedge.cache.freshness import TtlRules
 from streamedge.cache.open_version import Failure, OpenVersion
 from streamedge.cache.plan import backoff_s
 from streamedge.cache.reader import CacheResult, Reader
+from streamedge.cache.rulings import Rulings
 from streamedge.cache.store import Store
+from streamedge.control.in_force import InForce, Ruling, Verdict
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts, Gauge
@@ -64,12 +66,20 @@ class Cache:
     """A worker's cache. Everything runs on the event loop that calls it."""
 
     def __init__(
-        self, store: Store, log: Log, counts: Counts, *, open_extents: int, retries: int
+        self,
+        store: Store,
+        log: Log,
+        counts: Counts,
+        *,
+        open_extents: int,
+        retries: int,
+        in_force: InForce | None = None,
     ) -> None:
         self.store = store
         self.log = log
         self.counts = counts
         self.retries = retries
+        self.rulings = Rulings(store, in_force)
         self._open_extents = open_extents
         self._versions: OrderedDict[str, OpenVersion] = OrderedDict()
         self._finding: dict[str, tuple[_Finding, asyncio.Task[_Found]]] = {}
@@ -79,14 +89,20 @@ class Cache:
         counts.gauges[Gauge.OPEN_EXTENTS] = 0
         counts.gauges[Gauge.RUNNING_FILLS] = 0
 
-    def peek(self, key: str, rules: TtlRules, now_s: float) -> OpenVersion | None:
-        """The asset's version when it is open here and fresh; no I/O.
+    def peek(
+        self, key: str, rules: TtlRules, now_s: float, subject: Subject = NOBODYS
+    ) -> OpenVersion | None:
+        """The asset's version when it is open here and fresh; no I/O, but after a change.
 
         Whether its files have been evicted is looked at now and then only: until then it is
         served from the open files, which is right, and keeps their disk space a little longer.
         """
         opened = self._versions.get(key)
-        if opened is None or not opened.is_fresh(rules, now_s) or not self.still_holds(opened):
+        if (
+            opened is None
+            or not opened.is_fresh(rules, now_s)
+            or self.ruling(opened, subject).verdict is not Verdict.FRESH
+        ):
             return None
         if now_s - opened.touched_s > TOUCH_INTERVAL_S:
             opened.touched_s = now_s
@@ -102,42 +118,47 @@ class Cache:
         ``want`` is what will be read first: a cold open asks the origin for just that (its end may
         lie beyond the object's). Raises OriginError, CacheFullError.
         """
-        opened = self.peek(asset.key, asset.rules, time.time())
-        if opened is not None and not opened.evicted:
-            return self.reader(opened, want, CacheResult.HIT)
-        first = asset.key not in self._finding
-        finding, task = self._finding[asset.key] if not first else self._begin_finding(asset, want)
-        finding.openers += 1
-        try:
-            found = await asyncio.shield(task)
-            if not found.asked:
-                result = CacheResult.HIT
-            elif found.unchanged:
-                result = CacheResult.REFRESH_HIT
-            else:
-                result = CacheResult.MISS if first else CacheResult.HIT
-            return self.reader(found.opened, want, result)
-        except OriginError as exc:
-            raise OriginError(exc.failure, str(exc)) from exc
-        finally:
-            finding.openers -= 1
-            finding.settle()
+        while True:
+            opened = self.peek(asset.key, asset.rules, time.time(), asset.subject)
+            if opened is not None and not opened.evicted:
+                return self.reader(opened, want, CacheResult.HIT, asset.subject)
+            first = asset.key not in self._finding
+            if first:
+                self._begin_finding(asset, want)
+            finding, task = self._finding[asset.key]
+            finding.openers += 1
+            try:
+                found = await asyncio.shield(task)
+                # Who has joined may have come after a change, and the asking begun before it.
+                if first or self.ruling(found.opened, asset.subject).verdict is Verdict.FRESH:
+                    return self.reader(found.opened, want, _result(found, first), asset.subject)
+            except OriginError as exc:
+                raise OriginError(exc.failure, str(exc)) from exc
+            finally:
+                finding.openers -= 1
+                finding.settle()
 
-    def present(self, key: str) -> OpenVersion | None:
-        """The version that is open here, fresh or not."""
+    def present(self, key: str, subject: Subject = NOBODYS) -> OpenVersion | None:
+        """The version that is open here, fresh or not, unless it must not be served again."""
         opened = self._versions.get(key)
-        return opened if opened is not None and self.still_holds(opened) else None
+        if opened is None or self.ruling(opened, subject).verdict is Verdict.REFUSED:
+            return None
+        return opened
 
-    def still_holds(self, opened: OpenVersion) -> bool:
-        """Whether no write has come between; looked up only after one was announced."""
-        number = self.store.changes.number
-        if opened.changes_seen == number:
-            return True
-        if self.is_refused(opened.asset, opened.record):
+    def ruling(self, opened: OpenVersion, subject: Subject) -> Ruling:
+        """What writes and invalidations say of an open version; looked up after a change only."""
+        ruling = self.rulings.of_open(opened, subject)
+        if ruling.verdict is Verdict.REFUSED:
             self._supersede(opened)
-            return False
-        opened.changes_seen = number
-        return True
+        return ruling
+
+    def let_go(self) -> None:
+        """Opens every version anew when it is next asked for; those who read one read on.
+
+        For origins that are reached in another way than before, under the same names.
+        """
+        for opened in list(self._versions.values()):
+            self._supersede(opened)
 
     def reopen(self, asset: Asset, head: OriginHead) -> Reader:
         """A reader of a version that is known already, whether or not it is still the present one.
@@ -147,7 +168,7 @@ class Cache:
         opened = self._versions.get(asset.key)
         if opened is None or opened.version != head.version:
             opened = OpenVersion(self, asset, Record(asset.key, head, time.time()))
-        return Reader(opened, CacheResult.HIT)
+        return Reader(opened, CacheResult.HIT, asset.subject)
 
     async def close(self) -> None:
         """Ends all fills and closes all files."""
@@ -195,14 +216,13 @@ class Cache:
 
     # How the present version is found out
 
-    def _begin_finding(self, asset: Asset, want: Span) -> tuple[_Finding, asyncio.Task[_Found]]:
+    def _begin_finding(self, asset: Asset, want: Span) -> None:
         finding = _Finding(want.start)
         task = asyncio.get_running_loop().create_task(
             self._find_out(asset, want, finding), name="open"
         )
         task.add_done_callback(lambda done: self._found_out(asset.key, finding, done))
         self._finding[asset.key] = finding, task
-        return finding, task
 
     async def _find_out(self, asset: Asset, want: Span, finding: _Finding) -> _Found:
         found = await self._find_version(asset, want)
@@ -234,6 +254,8 @@ class Cache:
     def _from_record(self, asset: Asset, record: Record | None) -> _Found | None:
         if record is None or record.is_marker or record.head.status != OBJECT_STATUS:
             return None
+        if self.rulings.of_record(asset, record).verdict is not Verdict.FRESH:
+            return None
         opened = self.admit(asset, record, only_fresh=True)
         return None if opened is None else _Found(opened, asked=False, unchanged=True)
 
@@ -250,7 +272,11 @@ class Cache:
 
     async def _ask_once(self, asset: Asset, record: Record | None, want: Span) -> _Found:
         asked_s = time.time()
-        if record is not None and (record.is_marker or record.head.status != OBJECT_STATUS):
+        if record is not None and (
+            record.is_marker
+            or record.head.status != OBJECT_STATUS
+            or self.rulings.of_record(asset, record).verdict is Verdict.REFUSED
+        ):
             record = None
         known: Version | None = record.head.version if record is not None else None
         read: OriginRead | None = None
@@ -291,14 +317,6 @@ class Cache:
         self.store.save_record(record)
         return True
 
-    def is_refused(self, asset: Asset, record: Record) -> bool:
-        """Whether a write has come since the record's answer was asked for."""
-        for key in (asset.key, *asset.above):
-            known = self.store.load_record(key)
-            if known is not None and known.not_before_s > record.validated_s:
-                return True
-        return False
-
     def refuse_older(self, key: str, before_s: float, varies_by: tuple[str, ...] = ()) -> None:
         """Sees to it that nothing asked for before is used again, in any worker.
 
@@ -325,12 +343,18 @@ class Cache:
         self._versions[asset.key] = opened
         return opened
 
-    def reader(self, opened: OpenVersion, want: Span, result: CacheResult) -> Reader:
+    def reader(
+        self,
+        opened: OpenVersion,
+        want: Span,
+        result: CacheResult,
+        subject: Subject = NOBODYS,
+    ) -> Reader:
         """A reader that tells a hit from a version whose first bytes are still to come."""
         first = Span(want.start, min(want.start + 1, opened.version.size_bytes))
         if result is CacheResult.HIT and want.size and not opened.is_covered(first):
             result = CacheResult.MISS
-        return Reader(opened, result)
+        return Reader(opened, result, subject)
 
     # Keeping house
 
@@ -372,6 +396,15 @@ class Cache:
         """Whether a limit is passed; it is for versions too, as one may have no extent open."""
         open_extents = self.counts.gauges[Gauge.OPEN_EXTENTS]
         return max(open_extents, len(self._versions)) > self._open_extents
+
+
+def _result(found: _Found, first: bool) -> CacheResult:
+    """How an open went; ``first``: the asking was for its sake."""
+    if not found.asked:
+        return CacheResult.HIT
+    if found.unchanged:
+        return CacheResult.REFRESH_HIT
+    return CacheResult.MISS if first else CacheResult.HIT
 
 
 def first_read(want: Span) -> Span:

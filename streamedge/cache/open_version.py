@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from streamedge.cache.asset import Asset, Record, stored_fields, version_digest
+from streamedge.cache.asset import Asset, Record, Subject, stored_fields, version_digest
 from streamedge.cache.extent import (
     CHUNK_BYTES,
     EXTENT_BYTES,
@@ -26,10 +26,11 @@ from streamedge.cache.fill import Fill, FillState
 from streamedge.cache.freshness import TtlRules, lifetime_s
 from streamedge.cache.plan import LEAD_BYTES, next_fill
 from streamedge.cache.store import Store
+from streamedge.control.in_force import Ruling
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
-from streamedge.origin import OriginHead, OriginRead, Version
+from streamedge.origin import Fields, OriginHead, OriginRead, Version
 from streamedge.spans import Span
 
 Failure = OriginError | CacheFullError
@@ -70,6 +71,8 @@ class Surroundings(Protocol):
 
     def keep(self, task: asyncio.Task[None]) -> None: ...
 
+    def ruling(self, opened: OpenVersion, subject: Subject) -> Ruling: ...
+
 
 class OpenVersion:
     """A version of ``asset``; ``record`` is what the origin said of it."""
@@ -83,9 +86,11 @@ class OpenVersion:
         "_memory",
         "_readers",
         "_record",
+        "_trailers",
         "_waiters",
         "asset",
         "changes_seen",
+        "rulings",
         "superseded",
         "touched_s",
     )
@@ -98,6 +103,7 @@ class OpenVersion:
         self._waiters: dict[Waiter, None] = {}
         self._elsewhere = Span(0, 0)  # lately found being filled by another worker
         self._readers: set[ReaderPlace] = set()
+        self._trailers: Callable[[], Fields] = list  # of the answer that brings its end
         self.asset = asset
         self.record = record
         self.changes_seen = -1  # none: what is opened now may have been asked for before a write
@@ -112,6 +118,7 @@ class OpenVersion:
     @record.setter
     def record(self, record: Record) -> None:
         self._record = record
+        self.rulings: dict[str, tuple[int, int, Ruling]] = {}  # by distribution: ``Rulings``' own
         self._lifetime: tuple[TtlRules | None, float] = None, 0.0  # of the rules last asked for
 
     @property
@@ -229,8 +236,9 @@ class OpenVersion:
                 return
             self._start(fill)
 
-    def adopt(self, read: OriginRead) -> None:
-        """Fills from an answer that has already come."""
+    def adopt(self, read: OriginRead, trailers: Callable[[], Fields] = list) -> None:
+        """Fills from an answer that has already come; ``trailers`` are asked for at its end."""
+        self._trailers = trailers
         fill = Fill(self, read.span, self._around.retries)
         fill.adopt(read)
         self._start(fill)
@@ -339,7 +347,8 @@ class OpenVersion:
         """Notes the size of what came without a length."""
         record = self._record
         version = replace(record.head.version, size_bytes=size_bytes)
-        self.record = replace(record, head=replace(record.head, version=version))
+        trailers, self._trailers = tuple(self._trailers()), list
+        self.record = replace(record, head=replace(record.head, version=version), trailers=trailers)
         self._around.version_measured(self)
 
     def fill_ended(self, fill: Fill) -> None:
@@ -371,6 +380,10 @@ class OpenVersion:
             else:
                 self._wake(waiter, None)  # there is no such byte: the end has been found
         self._left()
+
+    def ruling(self, subject: Subject) -> Ruling:
+        """What writes and invalidations say of it, for one of the distributions that serve it."""
+        return self._around.ruling(self, subject)
 
     def enter(self, reader: ReaderPlace) -> None:
         """A reader has come."""

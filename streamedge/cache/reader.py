@@ -10,13 +10,14 @@ import asyncio
 from collections.abc import Callable
 from enum import Enum
 
-from streamedge.cache.asset import Asset
+from streamedge.cache.asset import NOBODYS, Asset, Provenance, Subject
 from streamedge.cache.extent import Ready
 from streamedge.cache.freshness import TtlRules
 from streamedge.cache.open_version import Failure, OpenVersion, Waiter
 from streamedge.cache.plan import LEAD_BYTES
+from streamedge.control.in_force import Verdict
 from streamedge.errors import CacheFullError, OriginError
-from streamedge.origin import OriginHead
+from streamedge.origin import Fields, OriginHead
 from streamedge.spans import Span
 
 
@@ -32,10 +33,13 @@ class CacheResult(Enum):
 class Reader:
     """Open on a version until ``close``. ``result`` is how the open went, in X-Cache's words."""
 
-    __slots__ = ("_opened", "position", "result")
+    __slots__ = ("_opened", "position", "result", "subject")
 
-    def __init__(self, opened: OpenVersion, result: CacheResult) -> None:
+    def __init__(
+        self, opened: OpenVersion, result: CacheResult, subject: Subject = NOBODYS
+    ) -> None:
         self._opened = opened
+        self.subject = subject  # what invalidations are matched against, of who reads
         self.position = 0
         self.result = result
         opened.enter(self)
@@ -49,14 +53,33 @@ class Reader:
         """Whose version it is."""
         return self._opened.asset
 
+    def provenance(self) -> Provenance:
+        """What it reads, for whom, and when the origin was last asked; also after ``close``."""
+        record = self._opened.record
+        return Provenance(self.subject, record.validated_s, record.head.headers)
+
+    def still_holds(self) -> bool:
+        """Whether somebody who comes now would get this version, as far as it was not written to
+        or invalidated (hard or soft) since its origin was asked; its TTL has no part in that.
+
+        For a play that goes on: a seek after an invalidation opens the medium anew when this is
+        False, and goes on with what it has when that fails. Harmless after ``close``.
+        """
+        return self._opened.ruling(self.subject).verdict is Verdict.FRESH
+
     def again(self) -> Reader:
         """Another reader of the same version."""
-        return Reader(self._opened, self.result)
+        return Reader(self._opened, self.result, self.subject)
 
     @property
     def size_bytes(self) -> int:
         """Size of the whole object."""
         return self._opened.version.size_bytes
+
+    @property
+    def trailers(self) -> Fields:
+        """What came behind its body, once all of that is here."""
+        return list(self._opened.record.trailers)
 
     def age_s(self, now_s: float) -> float:
         """Its age (RFC 9111 §4.2.3), in seconds."""

@@ -18,24 +18,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from streamedge.cache.asking import Ask, confirmed, may_pass, opening, request_for
+from streamedge.cache.asking import (
+    Ask,
+    confirmed,
+    is_confirmed,
+    is_contradicted,
+    may_pass,
+    opening,
+    request_for,
+)
 from streamedge.cache.asset import Asset, Record, marker, stored_fields
 from streamedge.cache.cache import TICK_S, Cache
+from streamedge.cache.fitness import decide, directives, is_refused, may_serve_stale
 from streamedge.cache.open_version import OpenVersion
 from streamedge.cache.plan import backoff_s
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.cache.reuse import Reuse, decide_absent, decide_reuse, may_serve_on_error
+from streamedge.cache.reuse import Reuse
 from streamedge.cache.storing import is_storable
-from streamedge.cache.validation import is_selected
 from streamedge.cache.vary import parse_vary, variant_key
+from streamedge.control.in_force import Verdict
 from streamedge.errors import OriginError, OriginFailure
-from streamedge.origin import (
-    OriginRead,
-    OriginRequest,
-    OriginResponse,
-    Upstream,
-)
+from streamedge.origin import OriginRequest, OriginResponse, Upstream
 from streamedge.origin.answers import fold_fields
+from streamedge.origin.objects import ResponseRead
 
 PASSING_S = 60.0  # for how long the requests of a key that could not be stored are not gathered
 PASSING_KEYS_MAX = 8192
@@ -89,6 +94,8 @@ class _Asking:
     opened: OpenVersion | None = None
     unchanged: bool = False
     response: OriginResponse | None = None  # for the first who takes it
+    changes: int = -1  # the change number when it began
+    asked_s: float = 0.0
     position: int = 0  # stands for a reader, so that nothing is closed before they come
 
     def settle(self) -> None:
@@ -122,7 +129,7 @@ class ResponseCache:
                 asset, record, why = ask.asset, None, "uri-miss"
             else:
                 asset, record, why = self._select(ask)
-            reuse = self._decide(ask, asset, record, now_s)
+            reuse = decide(self._cache, ask, asset, record, now_s)
             if record is not None and reuse in _USABLE:
                 opened = self._open(asset, record)
                 if reuse is Reuse.STALE_WHILE_REVALIDATE:
@@ -178,27 +185,12 @@ class ResponseCache:
         return asset, record, "stale"
 
     def _known(self, asset: Asset) -> Record | None:
-        """What is remembered under the asset's key, unless a write has come since."""
-        opened = self._cache.present(asset.key)
+        """What is remembered under the asset's key, if it may still be used."""
+        opened = self._cache.present(asset.key, asset.subject)
         if opened is not None:
             return opened.record
         record = self._cache.store.load_record(asset.key)
-        if record is None or record.is_marker or not self._cache.is_refused(asset, record):
-            return record
-        return None
-
-    def _decide(self, ask: Ask, asset: Asset, record: Record | None, now_s: float) -> Reuse:
-        heeded = _directives(ask)
-        if record is None:
-            return decide_absent(heeded)
-        return decide_reuse(
-            record.head.status,
-            stored_fields(record.head),
-            asset.rules,
-            response_s=record.validated_s,
-            age_s=record.age_s(now_s),
-            request_fields=heeded,
-        )
+        return None if record is not None and is_refused(self._cache, asset, record) else record
 
     def _open(self, asset: Asset, record: Record) -> OpenVersion:
         opened = self._cache.admit(asset, record, only_fresh=False)
@@ -206,7 +198,7 @@ class ResponseCache:
         return opened
 
     def _hit(self, opened: OpenVersion, ask: Ask, collapsed: bool) -> Stored:
-        reader = self._cache.reader(opened, ask.want, CacheResult.HIT)
+        reader = self._cache.reader(opened, ask.want, CacheResult.HIT, ask.asset.subject)
         return Stored(reader, reader.result, Handling(hit=True, collapsed=collapsed))
 
     # Asking the origin
@@ -233,17 +225,30 @@ class ResponseCache:
         """What was asked for on behalf of this very request."""
         if asking.opened is not None:
             result = CacheResult.REFRESH_HIT if asking.unchanged else CacheResult.MISS
-            reader = self._cache.reader(asking.opened, ask.want, result)
+            if asking.handling.hit:
+                result = CacheResult.HIT
+            reader = self._cache.reader(asking.opened, ask.want, result, ask.asset.subject)
             return Stored(reader, reader.result, asking.handling)
         response, asking.response = asking.response, None
         return None if response is None else Passed(response, asking.handling)
 
     def _join(self, asking: _Asking, ask: Ask) -> Stored | None:
         """The same for another request, if what has come is for that one too."""
-        if asking.opened is None or self._select(ask)[0].key != asking.opened.asset.key:
+        if asking.opened is None:
             return None
-        reader = self._cache.reader(asking.opened, ask.want, CacheResult.HIT)
+        asset = self._select(ask)[0]
+        if asset.key != asking.opened.asset.key or self._is_outdated(asking, asset):
+            return None
+        reader = self._cache.reader(asking.opened, ask.want, CacheResult.HIT, asset.subject)
         return Stored(reader, reader.result, replace(asking.handling, collapsed=True))
+
+    def _is_outdated(self, asking: _Asking, asset: Asset) -> bool:
+        """Whether something has changed since the origin was asked, for who has come since."""
+        if asking.opened is None or asking.changes == self._cache.store.changes.number:
+            return False
+        record = asking.opened.record
+        asked = replace(record, validated_s=max(record.validated_s, asking.asked_s))
+        return self._cache.rulings.of_record(asset, asked).verdict is not Verdict.FRESH
 
     async def _ask_alone(self, ask: Ask, asset: Asset, record: Record | None, why: str) -> Outcome:
         """Asks without waiting for others, nor making them wait."""
@@ -270,17 +275,21 @@ class ResponseCache:
         while not store.lock_asset(asset.key):  # noqa: ASYNC110  # locks of other processes
             await asyncio.sleep(TICK_S)
         try:
+            asking.changes = store.changes.number
             present = store.load_record(asset.key)
             if (
                 present is not None
                 and not present.is_marker
                 and present != record
-                and not self._cache.is_refused(asset, present)
+                and not is_refused(self._cache, asset, present)
             ):
                 record = present
-                if self._decide(ask, asset, present, time.time()) is Reuse.FRESH:
+                if decide(self._cache, ask, asset, present, time.time()) is Reuse.FRESH:
+                    asking.handling = Handling(hit=True)  # another worker has asked meanwhile
                     self._bring(asking, self._open(asset, present))
                     return
+            elif record is not None and is_refused(self._cache, asset, record):
+                record = None  # while it waited for its turn
             await self._ask(asking, ask, asset, record)
         finally:
             store.unlock_asset(asset.key)
@@ -295,7 +304,8 @@ class ResponseCache:
         is_passed: bool = False,
     ) -> None:
         request = request_for(ask, record, is_passed=is_passed)
-        asked_s = time.time()
+        asking.changes = self._cache.store.changes.number
+        asking.asked_s = asked_s = time.time()
         try:
             response = await self._send(ask.upstream, request)
             if response.status == 416 and ask.is_object:
@@ -303,7 +313,7 @@ class ResponseCache:
                 request = replace(request, method="HEAD", fields=())
                 response = await self._send(ask.upstream, request)
         except OriginError as exc:
-            if record is None or not self._may_serve_stale(ask, asset, record):
+            if record is None or not may_serve_stale(self._cache, ask, asset, record):
                 raise
             asking.handling.detail = exc.failure.value
             self._bring(asking, self._open(asset, record), unchanged=True)
@@ -352,19 +362,23 @@ class ResponseCache:
         status, fields = response.status, fold_fields(response.fields)
         asking.handling.status = status
         now_s = time.time()
-        if status == 304 and record is not None and is_selected(stored_fields(record.head), fields):
+        if record is not None and is_confirmed(record, request, status, fields):
             response.close()
             opened = self._open(asset, confirmed(record, fields, asked_s, now_s))
             self._cache.remember(opened.record)
             self._bring(asking, opened, unchanged=True)
             return True
-        if status >= 500 and record is not None and self._may_serve_stale(ask, asset, record):
+        if (
+            status >= 500
+            and record is not None
+            and may_serve_stale(self._cache, ask, asset, record)
+        ):
             response.close()
             self._bring(asking, self._open(asset, record), unchanged=True)
             return True
         storable = (request.method == "GET" or ask.is_object) and is_storable(
             "GET",
-            fold_fields(request.fields) | _directives(ask),
+            fold_fields(request.fields) | directives(ask),
             status,
             fields,
             asset.rules,
@@ -376,6 +390,8 @@ class ResponseCache:
                 self._bring(asking, self._store(ask, *opened_read))
                 asking.handling.stored = True
                 return True
+        if record is not None and is_contradicted(record, request, status, fields):
+            self._cache.refuse_older(asset.key, asked_s)
         if request.method == "GET" and status != 304:
             self._pass_for_a_while(asset.key, now_s)
         if not may_pass(ask, request, status, fields):
@@ -383,7 +399,7 @@ class ResponseCache:
         asking.response = response
         return True
 
-    def _store(self, ask: Ask, record: Record, read: OriginRead | None) -> OpenVersion:
+    def _store(self, ask: Ask, record: Record, read: ResponseRead | None) -> OpenVersion:
         """Begins to keep an answer, under the key of its variant."""
         base, varies_by = ask.asset, parse_vary(stored_fields(record.head))
         self._heed_vary(base.key, varies_by, record.validated_s)
@@ -391,7 +407,7 @@ class ResponseCache:
         record = replace(record, key=asset.key)
         opened = self._open(asset, record)
         if read is not None:
-            opened.adopt(read)
+            opened.adopt(read, read.trailers)
         if record.head.version.has_ended:
             self._cache.remember(record)
         self._passing.pop(ask.asset.key, None)
@@ -416,16 +432,6 @@ class ResponseCache:
         asking.unchanged = unchanged
         opened.enter(asking)
 
-    def _may_serve_stale(self, ask: Ask, asset: Asset, record: Record) -> bool:
-        return may_serve_on_error(
-            record.head.status,
-            stored_fields(record.head),
-            asset.rules,
-            response_s=record.validated_s,
-            age_s=record.age_s(time.time()),
-            request_fields=_directives(ask),
-        )
-
     def _vary(self, key: str, varies_by: tuple[str, ...]) -> None:
         if len(self._varying) >= VARYING_KEYS_MAX:
             self._varying.clear()
@@ -441,10 +447,3 @@ def _variant(asset: Asset, varies_by: tuple[str, ...], fields: Mapping[str, str]
     """The asset of the variant that request fields select."""
     key = asset.key + variant_key(varies_by, fields)
     return replace(asset, key=key, above=(asset.key, *asset.above))
-
-
-def _directives(ask: Ask) -> dict[str, str]:
-    """The request's own directives (§5.2.1, §5.4), where they count."""
-    if not ask.heeds_viewer:
-        return {}
-    return {name: ask.fields[name] for name in ("cache-control", "pragma") if name in ask.fields}

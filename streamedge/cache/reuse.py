@@ -32,17 +32,19 @@ def decide_reuse(
     response_s: float,
     age_s: float,
     request_fields: Mapping[str, str],
+    expired_s: float = -inf,
 ) -> Reuse:
     """Decides on a stored response of ``age_s`` seconds that came at ``response_s``.
 
     ``request_fields`` are the viewer's; none where viewers' directives do not count. An age below
-    0 means that the clock went backwards: nothing is fresh then.
+    0 means that the clock went backwards: nothing is fresh then. ``expired_s``: for how long it
+    has been stale at least, whatever its lifetime (below 0: it need not be).
     """
     asked = request_directives(request_fields)
     said = response_directives(fields)
     reuse = Reuse.VALIDATE
     if age_s >= 0 and not _must_ask(status, said, asked, rules, age_s):
-        stale_s = age_s - lifetime_s(status, fields, rules, response_s)
+        stale_s = max(age_s - lifetime_s(status, fields, rules, response_s), expired_s)
         reuse = _unasked(said, asked, rules, stale_s)
     if reuse is Reuse.VALIDATE and asked.only_if_cached:
         return Reuse.GATEWAY_TIMEOUT
@@ -63,6 +65,7 @@ def may_serve_on_error(
     response_s: float,
     age_s: float,
     request_fields: Mapping[str, str],
+    expired_s: float = -inf,
 ) -> bool:
     """Whether a stored response may be sent because the origin failed (§4.2.4, RFC 5861 §4).
 
@@ -81,7 +84,7 @@ def may_serve_on_error(
         limit_s = asked.stale_if_error_s
     if limit_s is None:
         limit_s = inf
-    stale_s = age_s - lifetime_s(status, fields, rules, response_s)
+    stale_s = max(age_s - lifetime_s(status, fields, rules, response_s), expired_s)
     return stale_s < limit_s
 
 

@@ -137,6 +137,14 @@ class NoChanges:
         self.number += 1
 
 
+def open_changes(root: Path) -> Changes | NoChanges:
+    """The change number of a cache folder; one of this process's own where it has none."""
+    try:
+        return Changes(root)
+    except (OSError, ValueError):
+        return NoChanges()
+
+
 class Store:
     """One worker's hand on the cache folder. ``slot`` is the worker's number."""
 

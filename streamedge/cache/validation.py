@@ -53,22 +53,27 @@ def updated_fields(stored: Mapping[str, str], fresh: Mapping[str, str]) -> dict[
 
 
 def head_freshens(stored: Mapping[str, str], head: Mapping[str, str]) -> bool:
-    """Whether a 200 to HEAD confirms a stored GET; if not, that is to be held stale (§4.3.5).
+    """Whether a 200 to HEAD confirms a stored GET (§4.3.5); stricter: by a validator at least.
 
     ``stored`` includes the stored body's content-length.
     """
+    says_which = "etag" in head or "last-modified" in head
+    return says_which and not head_contradicts(stored, head)
+
+
+def head_contradicts(stored: Mapping[str, str], head: Mapping[str, str]) -> bool:
+    """Whether a 200 to HEAD tells of another answer than the stored GET (§4.3.5)."""
     if "last-modified" in head and not _same_moment(
         stored.get("last-modified"), head["last-modified"]
     ):
-        return False
-    return all(
-        head[name] == stored.get(name) for name in ("etag", "content-length") if name in head
+        return True
+    return any(
+        head[name] != stored.get(name) for name in ("etag", "content-length") if name in head
     )
 
 
 def _same_moment(ours: str | None, theirs: str) -> bool:
     if ours is None:
         return False
-    # Only equality matters, so any year will do to place the obsolete form's.
-    ours_s, theirs_s = parse_http_date_s(ours, 0.0), parse_http_date_s(theirs, 0.0)
+    ours_s, theirs_s = parse_http_date_s(ours), parse_http_date_s(theirs)
     return ours == theirs if ours_s is None or theirs_s is None else ours_s == theirs_s

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 
+from streamedge.config.access_checks import access_mistakes
 from streamedge.config.lines import Key
 from streamedge.config.mistakes import (
     Mistake,
@@ -38,6 +39,7 @@ def cross_mistakes(document: dict[str, object]) -> Iterator[Mistake]:
     yield from _addresses_listened_twice(document)
     yield from _buckets_unreachable(document)
     yield from web_mistakes(document)
+    yield from access_mistakes(document)
 
 
 def _origins_missing(document: dict[str, object]) -> Iterator[Mistake]:

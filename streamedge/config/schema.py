@@ -3,8 +3,8 @@
 Owns names, types and defaults. Reading the file, finding lines and wording mistakes is ``load``'s
 business; nothing here does I/O. Each field's ``description`` is the config reference's text, and
 its ``examples`` say what is expected when a value will not do. Defaults are in the field's own
-unit: bytes, seconds, (host, port). Two parts of it stand in ``origin_schema`` and ``policy_schema``
-and are taken from here.
+unit: bytes, seconds, (host, port). Parts of it stand in ``access_schema``, ``limits_schema``,
+``origin_schema`` and ``policy_schema`` and are taken from here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
+from streamedge.config.access_schema import (
+    AccessConfig,
+    ApiConfig,
+    CountriesConfig,
+    KeyGroupConfig,
+    PublicKeyConfig,
+)
+from streamedge.config.limits_schema import LimitsConfig
 from streamedge.config.origin_schema import (
     AnyOriginConfig,
     DirectoryOriginConfig,
@@ -35,11 +43,14 @@ from streamedge.config.values import (
     Addresses,
     Applications,
     DurationS,
+    FieldName,
     HostPatterns,
     LocalPath,
     Methods,
     Name,
+    Networks,
     PagePath,
+    PagePatterns,
     PathPattern,
     RootObject,
     Section,
@@ -50,24 +61,29 @@ from streamedge.config.values import (
 )
 
 __all__ = [
+    "AccessConfig",
     "AnyDistributionConfig",
     "AnyOriginConfig",
+    "ApiConfig",
     "BehaviorConfig",
     "BehaviorRules",
     "CachePolicyConfig",
     "CertificateConfig",
     "Config",
     "CorsConfig",
+    "CountriesConfig",
     "DirectoryOriginConfig",
     "DistributionConfig",
     "EdgeConfig",
     "ErrorPageConfig",
     "HttpOriginConfig",
+    "KeyGroupConfig",
     "LimitsConfig",
     "ListenConfig",
     "OriginConfig",
     "OriginGroupConfig",
     "OriginRequestPolicyConfig",
+    "PublicKeyConfig",
     "RemoteOriginConfig",
     "ResponseHeadersPolicyConfig",
     "RtmpDistributionConfig",
@@ -113,6 +129,17 @@ class ListenConfig(Section):
     rtmp: Addresses = Field(
         default=(("127.0.0.1", 1935),), description="Addresses that serve rtmp distributions."
     )
+    proxies: Networks = Field(
+        default=(),
+        description="Networks of the proxies in front of this edge: from them alone"
+        " X-Forwarded-For, X-Forwarded-Proto and PROXY headers are believed.",
+        examples=["10.0.0.0/8"],
+    )
+    proxy_protocol: Addresses = Field(
+        default=(),
+        description="Those of http, https and rtmp on which each connection begins with a PROXY"
+        " header, version 1 or 2.",
+    )
     admin: Address = Field(
         default=("127.0.0.1", 9090),
         description="Address of /healthz, /metrics and control; keep it private.",
@@ -132,106 +159,7 @@ class CertificateConfig(Section):
     )
 
 
-class LimitsConfig(Section):
-    """What bounds connections, times, memory and files; over a limit is a clear error."""
-
-    http_connections: int = Field(
-        default=10_000, description="Open HTTP connections, each worker.", ge=1, le=1_000_000
-    )
-    http_idle: DurationS = Field(
-        default=30.0,
-        description="An HTTP connection with no request is closed after this long.",
-        gt=0,
-    )
-    http_stall: DurationS = Field(
-        default=60.0,
-        description="A viewer that takes no byte of a response for this long is dropped.",
-        gt=0,
-    )
-    tls_handshake: DurationS = Field(
-        default=10.0, description="Time for a viewer to finish the TLS handshake.", gt=0
-    )
-    url: SizeBytes = Field(
-        default=8192,
-        description="Longest path and query of a request; over it is 414.",
-        ge=256,
-        le=16 << 10,
-    )
-    ranges: int = Field(
-        default=8,
-        description="Ranges in one request; with more, Range is passed over.",
-        ge=1,
-        le=256,
-    )
-    request_body: SizeBytes = Field(
-        default=50 << 30,
-        description="Largest body of a request; over it is 413.",
-        ge=0,
-        le=SIZE_LIMIT_BYTES,
-    )
-    write_queue: SizeBytes = Field(
-        default=10 << 30,
-        description='Disk space for writes that wait for their origin (write = "back"); over it'
-        " is 503.",
-        ge=1 << 20,
-        le=SIZE_LIMIT_BYTES,
-    )
-    rtmp_connections: int = Field(
-        default=10_000, description="Open RTMP connections, each worker.", ge=1, le=1_000_000
-    )
-    rtmp_handshake: DurationS = Field(
-        default=10.0, description="Time for an RTMP client to finish handshake and connect.", gt=0
-    )
-    rtmp_idle: DurationS = Field(
-        default=120.0,
-        description="An RTMP client that neither plays nor sends anything is dropped after this.",
-        gt=0,
-    )
-    rtmp_stall: DurationS = Field(
-        default=60.0,
-        description="An RTMP viewer that takes no byte for this long is dropped.",
-        gt=0,
-    )
-    rtmp_message: SizeBytes = Field(
-        default=64 << 10,
-        description="Largest message an RTMP client may send.",
-        ge=1024,
-        le=16 << 20,
-    )
-    rtmp_streams: int = Field(
-        default=16, description="Streams on one RTMP connection.", ge=1, le=1024
-    )
-    rtmp_ahead: DurationS = Field(
-        default=3_600.0,
-        description="Most media sent ahead of real time, however large the client's buffer.",
-        gt=0,
-    )
-    rtmp_rate: SizeBytes = Field(
-        default=0,
-        description="Most bytes per second to one RTMP viewer who fills a buffer; 0 is line rate.",
-        ge=0,
-    )
-    moov: SizeBytes = Field(
-        default=64 << 20,
-        description="Largest index (moov) of an MP4 that is read.",
-        ge=1024,
-        le=1 << 30,
-    )
-    titles: SizeBytes = Field(
-        default=256 << 20,
-        description="Memory for media indexes, each worker.",
-        ge=1 << 20,
-        le=1 << 40,
-    )
-    open_extents: int = Field(
-        default=2048, description="Cache files kept open, each worker.", ge=64, le=1 << 20
-    )
-    origin_retries: int = Field(
-        default=4, description="Attempts after the first before a fill fails.", ge=0, le=20
-    )
-
-
-class BehaviorRules(Section):
+class BehaviorRules(AccessConfig):
     """What a web distribution says of all paths, and a behavior of its own."""
 
     origin: str = Field(
@@ -317,6 +245,9 @@ class DistributionConfig(Section):
         description='Host names served; "*" is any, "*.example.com" any below it.',
         examples=["cdn.example.com", "*"],
     )
+    enabled: bool = Field(
+        default=True, description="Whether it is served; if not, it is as if it were not there."
+    )
 
 
 class WebDistributionConfig(DistributionConfig, BehaviorRules):
@@ -328,6 +259,12 @@ class WebDistributionConfig(DistributionConfig, BehaviorRules):
     )
     behaviors: Annotated[tuple[BehaviorConfig, ...], Strict(False)] = Field(
         default=(), description="What holds for some paths instead.", max_length=1024
+    )
+    cache_tag_header: FieldName = Field(
+        default="",
+        description="Response header of the origin with an object's cache tags, separated by"
+        " commas, for invalidations by tag; left out: none.",
+        examples=["Cache-Tag"],
     )
     error_pages: Annotated[tuple[ErrorPageConfig, ...], Strict(False)] = Field(
         default=(), description="What viewers get instead of errors.", max_length=200
@@ -344,7 +281,7 @@ class WebDistributionConfig(DistributionConfig, BehaviorRules):
         )
 
 
-class RtmpDistributionConfig(DistributionConfig):
+class RtmpDistributionConfig(DistributionConfig, AccessConfig):
     """Media over RTMP, chosen by host name and application."""
 
     type: Literal["rtmp"] = Field(description="Served over RTMP.")
@@ -358,6 +295,12 @@ class RtmpDistributionConfig(DistributionConfig):
         default=("cfx/st",),
         description="Applications that a client may connect to.",
         examples=["cfx/st"],
+    )
+    pages: PagePatterns = Field(
+        default=(),
+        description='Pages whose players may connect, by the pageUrl that they tell; "*" is any'
+        " text; left out: any page, and players outside of one.",
+        examples=["https://www.example.com/*"],
     )
     enhanced: Literal["auto", "strict"] = Field(
         default="auto",
@@ -380,6 +323,14 @@ class Config(Section):
     certificates: Annotated[tuple[CertificateConfig, ...], Strict(False)] = Field(
         default=(), description="What HTTPS listeners show, chosen by name.", max_length=1024
     )
+    public_keys: dict[Name, PublicKeyConfig] = Field(
+        default={}, description="Keys that signatures are verified with.", max_length=1024
+    )
+    key_groups: dict[Name, KeyGroupConfig] = Field(
+        default={}, description="Public keys that are trusted together.", max_length=1024
+    )
+    countries: CountriesConfig = CountriesConfig()
+    api: ApiConfig = ApiConfig()
     origins: dict[Name, AnyOriginConfig] = Field(
         default={}, description="Where objects come from, each a table.", max_length=1024
     )

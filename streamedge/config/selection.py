@@ -1,4 +1,4 @@
-"""How lists of names are written where some, all or none may be meant, and tables of headers.
+"""How lists of names are written where some, all or none may be meant, tables of headers and keys.
 
 Owns the notation alone, as ``units`` does for numbers: what TOML can hold in, a ``Selection`` or a
 checked table out, or ``ValueError`` with what was expected. No message repeats a header's value,
@@ -19,12 +19,17 @@ from streamedge.config.units import found, kind_of
 
 NAMES_MAX = 256
 HEADERS_MAX = 64
+ACCESS_KEYS_MAX = 256
 NAME_LIMIT_CHARACTERS = 256
 HEADER_VALUE_LIMIT_CHARACTERS = 4096
+SECRET_LIMIT_CHARACTERS = 1024
 
 # RFC 9110, sections 5.1 and 5.5, without obs-text; blanks at the ends are not part of a value.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _HEADER_VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
+
+_ACCESS_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_ACCESS_KEYS_EXPECTED = 'expected a table of keys, such as { AKIAEDGE = "its secret" }'
 
 _SELECTION_EXPECTED = 'expected "none", "all", { only = ["a", "b"] } or { except = ["a", "b"] }'
 _HEADER_SELECTION_EXPECTED = 'expected "none", "all", ["A", "B"] or { except = ["A", "B"] }'
@@ -99,6 +104,28 @@ def parse_secret_headers(value: object) -> dict[str, SecretStr]:
         for name, text in value.items()
     }
     return {name: SecretStr(text) for name, text in parse_headers(plain).items()}
+
+
+def parse_access_keys(value: object) -> dict[str, SecretStr]:
+    """A table of access key ids and their secrets, which no print shows."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{_ACCESS_KEYS_EXPECTED}, found {kind_of(value)}")  # noqa: TRY004  # pydantic's
+    if len(value) > ACCESS_KEYS_MAX:
+        raise ValueError(f"expected at most {ACCESS_KEYS_MAX} keys, found {len(value)}")
+    keys = {}
+    for name, secret in value.items():
+        if not isinstance(name, str) or not _ACCESS_KEY_ID.fullmatch(name):
+            raise ValueError(
+                f'{_ACCESS_KEYS_EXPECTED}; a key\'s id has 1 to 128 letters, digits, "_" or "-"'
+            )
+        text = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
+        if not isinstance(text, str) or not 1 <= len(text) <= SECRET_LIMIT_CHARACTERS:
+            raise ValueError(
+                f"expected 1 to {SECRET_LIMIT_CHARACTERS} characters as the secret of"
+                f" {json.dumps(name)}"
+            )
+        keys[name] = SecretStr(text)
+    return keys
 
 
 def parse_failover(value: object) -> int | str:

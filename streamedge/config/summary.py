@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 
 from rich.table import Table
 
+from streamedge.config.countries import format_country_list
 from streamedge.config.managed import MANAGED, POLICY_TABLES, find, spoken_name
 from streamedge.config.schema import (
+    AccessConfig,
     AnyDistributionConfig,
     AnyOriginConfig,
     BehaviorRules,
@@ -31,7 +33,9 @@ def summary(config: Config) -> Iterator[Table]:
     """The tables, in the order of the config file; what nothing is declared of has none."""
     yield _listeners(config)
 
-    distributions = _table("Distributions", "Id", "Type", "Hosts", "Applications", "Origin")
+    distributions = _table(
+        "Distributions", "Id", "Type", "Hosts", "Applications", "Origin", "Viewers"
+    )
     for distribution in config.distributions:
         distributions.add_row(*_distribution_row(distribution))
     yield distributions
@@ -69,7 +73,9 @@ def _listeners(config: Config) -> Table:
 
 def _web(config: Config) -> Iterator[Table]:
     """What web distributions alone have; a table may be empty."""
-    behaviors = _table("Behaviors", "Distribution", "Path", "Origin", "Serves", "Policies")
+    behaviors = _table(
+        "Behaviors", "Distribution", "Path", "Origin", "Serves", "Policies", "Viewers"
+    )
     for distribution in config.distributions:
         if isinstance(distribution, WebDistributionConfig):
             for behavior in (*distribution.behaviors, None):
@@ -94,11 +100,22 @@ def _distribution_row(distribution: AnyDistributionConfig) -> tuple[str, ...]:
     if isinstance(distribution, RtmpDistributionConfig):
         applications = ", ".join(distribution.application)
     hosts = ", ".join(distribution.aliases)
-    return distribution.id, distribution.type, hosts, applications, distribution.origin
+    viewers = _viewers(distribution) if distribution.enabled else "none: not enabled"
+    return distribution.id, distribution.type, hosts, applications, distribution.origin, viewers
 
 
-def _rules_cells(rules: BehaviorRules) -> tuple[str, str, str]:
-    """Origin, what is served and how, and the names of the policies."""
+def _viewers(access: AccessConfig) -> str:
+    """Who is let in, where not everybody is."""
+    said = []
+    if access.trusted_key_groups:
+        said.append(f"signed by {', '.join(access.trusted_key_groups)}")
+    if not access.countries.is_open:
+        said.append(f"countries {format_country_list(access.countries)}")
+    return ", ".join(said) or "all"
+
+
+def _rules_cells(rules: BehaviorRules) -> tuple[str, str, str, str]:
+    """Origin, what is served and how, the names of the policies, and who is let in."""
     served = [" ".join(rules.methods)]
     if rules.viewer_protocol != "allow-all":
         served.append(rules.viewer_protocol)
@@ -107,7 +124,7 @@ def _rules_cells(rules: BehaviorRules) -> tuple[str, str, str]:
     if rules.write != "through":
         served.append(f"write {rules.write}")
     names = [spoken_name(name) for key in POLICY_TABLES if (name := getattr(rules, key))]
-    return rules.origin, ", ".join(served), ", ".join(names)
+    return rules.origin, ", ".join(served), ", ".join(names), _viewers(rules)
 
 
 def _policies_in_use(config: Config) -> Iterator[tuple[str, str, Section]]:

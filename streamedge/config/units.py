@@ -1,4 +1,4 @@
-"""How sizes, durations, addresses and paths are written in the config file, both ways.
+"""How sizes, durations, addresses, networks and paths are written in the config file, both ways.
 
 Owns the notation alone: text in, numbers out, and back. Each parser takes whatever TOML can hold
 and raises ``ValueError`` with what was expected, an example and what was found; whether a value
@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import re
 from decimal import Decimal
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
+
+IpNetwork = IPv4Network | IPv6Network
 
 SIZE_LIMIT_BYTES = 1 << 50
 DURATION_LIMIT_S = 100 * 365 * 86_400  # a hundred years, CloudFront's own limit of a TTL
@@ -49,6 +51,9 @@ _DURATION_EXPECTED = (
 )
 _ADDRESS_EXPECTED = (
     'expected an address such as "127.0.0.1:8080", "[::1]:8080" or ":8080" (every IPv4 address)'
+)
+_NETWORK_EXPECTED = (
+    'expected a network or an address such as "10.0.0.0/8", "fd00::/8" or "10.1.2.3"'
 )
 _PATH_EXPECTED = 'expected a path such as "var/cache"'
 
@@ -109,6 +114,21 @@ def parse_address(value: object) -> tuple[str, int]:
         return _canonical_host(match[1]), port
     except ValueError as exc:
         raise ValueError(f"{_ADDRESS_EXPECTED}, found {found(value)}") from exc
+
+
+def parse_network(value: object) -> IpNetwork:
+    """The network of ``"10.0.0.0/8"``, ``"fd00::/8"`` or, of one address, ``"10.1.2.3"``."""
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    try:
+        if not isinstance(value, str):
+            raise ValueError("not text")  # noqa: TRY004  # it is told as any other
+        return ip_network(value)
+    except ValueError as exc:
+        text = f"{_NETWORK_EXPECTED}, found {found(value)}"
+        if "host bits" in str(exc):
+            text += ", which has bits set beyond its prefix"
+        raise ValueError(text) from exc
 
 
 def parse_path(value: object) -> Path:

@@ -12,24 +12,36 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, Strict
 from pydantic import StringConstraints as Text
 
+from streamedge.config.countries import CountryList, parse_country_list
 from streamedge.config.selection import (
     Selection,
+    parse_access_keys,
     parse_failover,
     parse_header_selection,
     parse_headers,
     parse_secret_headers,
     parse_selection,
 )
-from streamedge.config.units import parse_address, parse_duration_s, parse_path, parse_size_bytes
+from streamedge.config.units import (
+    IpNetwork,
+    parse_address,
+    parse_duration_s,
+    parse_network,
+    parse_path,
+    parse_size_bytes,
+)
 
 SizeBytes = Annotated[int, BeforeValidator(parse_size_bytes)]
 DurationS = Annotated[float, BeforeValidator(parse_duration_s)]
 Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
+Network = Annotated[IpNetwork, BeforeValidator(parse_network)]
 LocalPath = Annotated[Path, BeforeValidator(parse_path)]
 Selected = Annotated[Selection, BeforeValidator(parse_selection)]
 SelectedHeaders = Annotated[Selection, BeforeValidator(parse_header_selection)]
 Headers = Annotated[dict[str, str], BeforeValidator(parse_headers)]
 SecretHeaders = Annotated[dict[str, SecretStr], BeforeValidator(parse_secret_headers)]
+AccessKeys = Annotated[dict[str, SecretStr], BeforeValidator(parse_access_keys)]
+Countries = Annotated[CountryList, BeforeValidator(parse_country_list)]
 Failover = Annotated[int | str, BeforeValidator(parse_failover)]
 Method = Literal["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]
 ViewerProtocol = Literal["allow-all", "https-only", "redirect-to-https"]
@@ -73,6 +85,11 @@ HeaderName = Annotated[
     Text(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$"),
     Shape("a header's name"),
 ]
+FieldName = Annotated[
+    str,
+    Text(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{0,256}$"),
+    Shape("a header's name"),
+]
 HeaderValue = Annotated[
     str,
     Text(pattern=r"^([!-~]([ \t!-~]*[!-~])?)?$", max_length=2048),
@@ -98,10 +115,18 @@ CorsOrigin = Annotated[
     Text(pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://(\*\.)?[^/?#\s*]+)$", max_length=512),
     Shape('"*" or a scheme and a host, such as https://a.example or https://*.example.com'),
 ]
+PagePattern = Annotated[
+    str,
+    Text(pattern=r"^[!-~]+$", max_length=2048),
+    Shape('at most 2048 visible ASCII characters; "*" is any text'),
+]
 # TOML has no tuples: strictness is for the values, not for the list that holds them.
 Addresses = Annotated[tuple[Address, ...], Strict(False), Field(max_length=64)]
+Networks = Annotated[tuple[Network, ...], Strict(False), Field(max_length=1024)]
 HostPatterns = Annotated[tuple[HostPattern, ...], Strict(False), Field(max_length=1024)]
 Applications = Annotated[tuple[Application, ...], Strict(False), Field(max_length=256)]
+PagePatterns = Annotated[tuple[PagePattern, ...], Strict(False), Field(max_length=256)]
+Names = Annotated[tuple[Name, ...], Strict(False), Field(max_length=256)]
 HeaderNames = Annotated[tuple[HeaderName, ...], Strict(False), Field(max_length=256)]
 Methods = Annotated[tuple[Method, ...], Strict(False), Field(max_length=7)]
 

@@ -16,6 +16,7 @@ from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic import BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
+from streamedge.config.countries import format_country_list, parse_country_list
 from streamedge.config.places import held_section, is_section, variants
 from streamedge.config.schema import (
     AnyDistributionConfig,
@@ -29,6 +30,7 @@ from streamedge.config.schema import (
 from streamedge.config.selection import (
     format_header_selection,
     format_selection,
+    parse_access_keys,
     parse_failover,
     parse_header_selection,
     parse_headers,
@@ -41,6 +43,7 @@ from streamedge.config.units import (
     format_size_bytes,
     parse_address,
     parse_duration_s,
+    parse_network,
     parse_path,
     parse_size_bytes,
 )
@@ -89,6 +92,7 @@ _BY_PARSER: dict[object, Notation] = {
     parse_size_bytes: Notation("a size", "sizes", format_size_bytes, '"20GiB"'),
     parse_duration_s: Notation("a duration", "durations", format_duration_s, '"90s"'),
     parse_address: Notation("an address", "addresses", format_address, '"127.0.0.1:8080"'),
+    parse_network: Notation("a network", "networks", str, '"10.0.0.0/8"'),
     parse_path: Notation("a path", "paths", str, '"var/cache"'),
     parse_failover: Notation(
         'a status (400 to 599) or "connect" or "timeout"',
@@ -109,7 +113,11 @@ _BY_PARSER: dict[object, Notation] = {
         is_string=False,
     ),
     parse_headers: Notation("a table of headers", "tables", _inline, is_string=False),
+    parse_country_list: Notation(
+        "{ allow = […] } or { deny = […] }", "tables", format_country_list, is_string=False
+    ),
     # Nothing but the default is ever shown of what may be secret, and that is empty.
+    parse_access_keys: Notation("a table of keys", "tables", _inline, is_string=False),
     parse_secret_headers: Notation("a table of headers", "tables", _inline, is_string=False),
 }
 _BY_TYPE: dict[object, Notation] = {

@@ -1,1 +1,1 @@
-"""The control log: what operators ask of a running edge, in one order, and what of it is in force."""
+"""What operators ask of a running edge, in one order, and what of it is in force."""

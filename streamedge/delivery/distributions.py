@@ -68,6 +68,8 @@ class Distribution:
             origin=self.binding.origin,
             origin_name=self.binding.name,
             rules=self.rules,
+            scope=self.id,
+            target=f"/{name}",
         )
 
 

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+from streamedge.delivery.arrivals import Left, Peer
+
 READ_BYTES = 64 << 10
 UNSENT_BYTES_MAX = 4 << 20  # a peer that makes us answer (KeyUpdate) and reads nothing is dropped
 LINGER_S = 10.0  # for a peer to take what was written before ``close``
@@ -29,6 +31,16 @@ _PLAIN_HTTP_ANSWER = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n"
     b"x-reason: plain HTTP was sent to an HTTPS address\r\n\r\n"
 )
+
+
+class NamedTls(ssl.SSLObject):
+    """The server's end of a connection, with what the choice of its certificate meant.
+
+    ``serves``: whether requests for a host may come over it; None where the client named none
+    (RFC 6066 §3), and so was shown whatever there is.
+    """
+
+    serves: Callable[[str], bool] | None = None
 
 
 class _Phase(Enum):
@@ -47,7 +59,7 @@ class TlsDoor:
     """
 
     context: ssl.SSLContext
-    connect: Callable[[], asyncio.Protocol]
+    connect: Callable[[Peer], asyncio.Protocol]
     handshakes: set[TlsConnection]
     handshakes_max: int
     failed: Callable[[str, str], None]
@@ -56,10 +68,14 @@ class TlsDoor:
 class TlsConnection(asyncio.Transport, asyncio.Protocol):
     """One TLS connection, from accept to end."""
 
-    def __init__(self, door: TlsDoor, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, door: TlsDoor, loop: asyncio.AbstractEventLoop, peer: Peer, left: Left
+    ) -> None:
         super().__init__()
         self._door = door
         self._loop = loop
+        self._peer = peer
+        self._left = left
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._ssl = door.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -94,6 +110,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._linger is not None:
             self._linger.cancel()
+        self._left()
         self._writable = None
         if self._protocol is not self:
             self._protocol.connection_lost(exc)
@@ -119,10 +136,15 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         if self._phase is _Phase.HANDSHAKE:
             self._phase = _Phase.FAILED
             self._door.handshakes.discard(self)
-            self._door.failed(_client(self._raw), reason)
+            self._door.failed(str(self._peer), reason)
             self._raw.abort()
 
     # What the viewer's protocol calls.
+
+    @property
+    def serves(self) -> Callable[[str], bool] | None:
+        """Whether requests for a host may come over it (RFC 9110 §7.4); None: for any."""
+        return self._ssl.serves if isinstance(self._ssl, NamedTls) else None
 
     def write(self, data: bytes | bytearray | memoryview, *, more: bool = False) -> None:
         """Seals and writes; ``more``: what is sealed goes with the next call, which is to come."""
@@ -215,7 +237,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         self._door.handshakes.discard(self)
         self._phase = _Phase.OPEN
         self._flush()
-        self._protocol = self._door.connect()
+        self._protocol = self._door.connect(self._peer)
         self._protocol.connection_made(self)
         return True
 
@@ -223,7 +245,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         """Ends a handshake that failed; the peer is told why by an alert."""
         self._phase = _Phase.FAILED
         self._door.handshakes.discard(self)
-        self._door.failed(_client(self._raw), reason)
+        self._door.failed(str(self._peer), reason)
         self._flush()
         self._raw.close()
 
@@ -264,9 +286,3 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         with contextlib.suppress(ssl.SSLError):  # the peer's has not come, and need not
             self._ssl.unwrap()
         self._flush()
-
-
-def _client(transport: asyncio.BaseTransport) -> str:
-    """The peer's address, as log lines spell it."""
-    peer = transport.get_extra_info("peername")
-    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""

@@ -2,8 +2,10 @@
 
 Owns the TLS settings of viewers' connections. One context stands in front of all connections; a
 callback hands each to the context of the certificate whose names hold the one asked for (SNI,
-RFC 6066 §3), or else to the first. The front context is made once, before workers are forked, and
-never replaced: its ticket keys are the same in all of them, so a viewer can resume with any.
+RFC 6066 §3), or else to the first. A connection made for one host carries requests for others only
+where its certificate is theirs too (RFC 9110 §4.3.3, §7.4). The front context is made once, before
+workers are forked, and never replaced: its ticket keys are the same in all of them, so a viewer can
+resume with any.
 
 ``look_again`` reads files that have changed since they were read; it opens no connection and
 starts nothing. A pair that cannot be used changes nothing.
@@ -16,10 +18,14 @@ import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from cryptography import x509
 
+from streamedge.config.schema import Config
+from streamedge.delivery.distributions import host_name
+from streamedge.delivery.tls import NamedTls
 from streamedge.errors import StreamEdgeError
 
 # With forward secrecy and authenticated encryption only; TLS 1.3 has no others (RFC 9325 §4.2).
@@ -57,25 +63,41 @@ class _Loaded:
     names: tuple[str, ...]
     expires: datetime
 
+    def has(self, name: str) -> bool:
+        # A wildcard stands for one label, the first (RFC 9525 §6.3).
+        return name in self.names or "*." + name.partition(".")[2] in self.names
+
 
 _Stamp = tuple[tuple[int, int, int] | None, ...]
 """Inode, time of change in ns and size of both files; None is no file."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPair:
+    """A pair that was read, and how its files were then."""
+
+    files: CertificateFiles
+    stamp: _Stamp
+    loaded: _Loaded
 
 
 class Certificates:
     """The certificates of a config. Raises CertificateError when one cannot be used."""
 
     def __init__(self, declared: Sequence[CertificateFiles]) -> None:
-        if not declared:
-            raise CertificateError("no certificate is declared")
-        self._declared = tuple(declared)
-        self._seen = [_stamp(files) for files in self._declared]
-        self._stamps = list(self._seen)  # of what was read, or refused
-        self._loaded = [_load(files) for files in self._declared]
-        self._by_name: dict[str, ssl.SSLContext] = {}
-        self._index()
+        self.use(load_pairs(declared))
         self.front = _context()
+        self.front.sslobject_class = NamedTls
         self.front.sni_callback = self._choose
+
+    def use(self, pairs: Sequence[LoadedPair]) -> None:
+        """Shows these from now on, and no others."""
+        self._declared = [pair.files for pair in pairs]
+        self._seen = [pair.stamp for pair in pairs]
+        self._stamps = list(self._seen)  # of what was read, or refused
+        self._loaded = [pair.loaded for pair in pairs]
+        self._by_name: dict[str, int] = {}
+        self._index()
 
     def look_again(self) -> Iterator[Change]:
         """Reads files that have changed and are as they were at the last look.
@@ -99,24 +121,53 @@ class Certificates:
 
     def context_for(self, name: str | None) -> ssl.SSLContext:
         """The context for a host name: its certificate's, or the first one's."""
-        if name is not None:
-            name = name.lower()
-            found = self._by_name.get(name)
-            if found is None:
-                # A wildcard stands for one label, the first (RFC 9525 §6.3).
-                found = self._by_name.get("*." + name.partition(".")[2])
-            if found is not None:
-                return found
-        return self._loaded[0].context
+        return self._loaded[self._number_for("" if name is None else name.lower())].context
+
+    def _number_for(self, name: str) -> int:
+        found = self._by_name.get(name)
+        if found is None:
+            found = self._by_name.get("*." + name.partition(".")[2], 0)
+        return found
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, _front: ssl.SSLContext) -> None:
         connection.context = self.context_for(name)
+        if name is not None:
+            assert isinstance(connection, NamedTls)
+            number = self._number_for(name.lower())
+            connection.serves = partial(self._serves, self._declared[number], self._loaded[number])
+
+    def _serves(self, files: CertificateFiles, shown: _Loaded, host: str) -> bool:
+        """Whether a host's requests may come where a certificate was shown, since renewed or not.
+
+        What no certificate has belongs to the first, as it does when the client names it.
+        """
+        name = host_name(host)
+        return self._declared[self._number_for(name)] == files or shown.has(name)
 
     def _index(self) -> None:
         self._by_name = {}
-        for loaded in self._loaded:
+        for number, loaded in enumerate(self._loaded):
             for name in loaded.names:
-                self._by_name.setdefault(name, loaded.context)
+                self._by_name.setdefault(name, number)
+
+
+def declared_files(config: Config) -> list[CertificateFiles]:
+    """The pairs that a config names."""
+    return [
+        CertificateFiles(declared.certificate, declared.key) for declared in config.certificates
+    ]
+
+
+def load_pairs(declared: Sequence[CertificateFiles]) -> tuple[LoadedPair, ...]:
+    """Reads all pairs. Raises CertificateError when one cannot be used, or there is none."""
+    if not declared:
+        raise CertificateError("no certificate is declared")
+    # As they were before they were read: what comes in between is seen at the next look.
+    stamps = [_stamp(files) for files in declared]
+    return tuple(
+        LoadedPair(files, stamp, _load(files))
+        for files, stamp in zip(declared, stamps, strict=True)
+    )
 
 
 def _load(files: CertificateFiles) -> _Loaded:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
 from pydantic import SecretStr
 
+from streamedge.access.countries import Countries
 from streamedge.cache.cache import Cache
 from streamedge.cache.freshness import TtlRules
 from streamedge.config.schema import (
@@ -41,6 +44,8 @@ from streamedge.origin.tls import TlsRules, system_tls
 from streamedge.writing.ahead import UpstreamAhead, WrittenAhead
 from streamedge.writing.journal import Journal
 
+NOTHING_KEPT: Mapping[str, OriginBinding] = MappingProxyType({})
+
 
 def writes_back(config: Config) -> bool:
     """Whether any behavior answers writes before their origin has them."""
@@ -53,21 +58,41 @@ def writes_back(config: Config) -> bool:
 
 
 def bind_origins(
-    config: Config, log: Log, counts: Counts, journal: Journal | None = None
+    config: Config,
+    log: Log,
+    counts: Counts,
+    journal: Journal | None = None,
+    kept: Mapping[str, OriginBinding] = NOTHING_KEPT,
 ) -> dict[str, OriginBinding]:
     """All origins and origin groups of the config, by name.
 
-    What waits in ``journal`` is read in place of what its origin has.
+    What waits in ``journal`` is read in place of what its origin has. Those that are ``kept`` stay
+    the objects that they are, with their connections and breakers.
     """
-    bindings = {
-        name: _bind(name, origin, journal, _group_identities(config, name))
-        for name, origin in config.origins.items()
+    bindings = {}
+    for name, origin in config.origins.items():
+        groups = _group_identities(config, name)
+        own = kept.get(name) or _bind(name, origin, journal, groups)
+        bindings[name] = replace(own, groups=groups)
+    for name, group in config.origin_groups.items():
+        whole = kept.get(name) or _bind_group(name, group, bindings, log, counts, journal)
+        bindings[name] = replace(whole, first=bindings[group.origins[0]])
+    return bindings
+
+
+def unchanged_origins(
+    before: Config, after: Config, bindings: Mapping[str, OriginBinding]
+) -> dict[str, OriginBinding]:
+    """Those of ``before``'s bindings that mean the same in ``after``."""
+    names = {
+        name for name, declared in after.origins.items() if before.origins.get(name) == declared
     }
-    groups = {
-        name: _bind_group(name, group, bindings, log, counts, journal)
-        for name, group in config.origin_groups.items()
+    names |= {
+        name
+        for name, group in after.origin_groups.items()
+        if before.origin_groups.get(name) == group and names.issuperset(group.origins)
     }
-    return bindings | groups
+    return {name: bindings[name] for name in names}
 
 
 def web_server(
@@ -77,12 +102,13 @@ def web_server(
     log: Log,
     counts: Counts,
     journal: Journal | None = None,
+    countries: Countries | None = None,
 ) -> WebServer:
     """What serves the config's web distributions."""
     limits = config.limits
     site = Site(
         config.edge.name,
-        HostTable(_web_distributions(config, bindings)),
+        web_distributions(config, bindings),
         cache,
         log,
         counts,
@@ -90,6 +116,9 @@ def web_server(
         request_body_bytes=limits.request_body,
         url_bytes=limits.url,
         ranges_max=limits.ranges,
+        proxies=config.listen.proxies,
+        countries=countries,
+        signature_bytes=limits.signature,
     )
     return WebServer(
         site,
@@ -99,14 +128,41 @@ def web_server(
         handshake_s=limits.tls_handshake,
         idle_s=limits.http_idle,
         stall_s=limits.http_stall,
+        per_address_max=limits.http_connections_per_address,
     )
 
 
-def _web_distributions(
-    config: Config, bindings: dict[str, OriginBinding]
+def replace_web(
+    server: WebServer, config: Config, distributions: HostTable[WebDistribution]
+) -> None:
+    """Has a server go on by another config, and by what was made of it."""
+    limits = config.limits
+    server.site.replace(
+        distributions,
+        request_body_bytes=limits.request_body,
+        url_bytes=limits.url,
+        ranges_max=limits.ranges,
+    )
+    server.limit(
+        limits.tls_handshake,
+        limits.http_idle,
+        limits.http_stall,
+        limits.http_connections_per_address,
+    )
+
+
+def web_distributions(
+    config: Config, bindings: Mapping[str, OriginBinding]
+) -> HostTable[WebDistribution]:
+    """The web distributions that are enabled, by host name. Raises KeyFileError."""
+    return HostTable(_distributions(config, bindings))
+
+
+def _distributions(
+    config: Config, bindings: Mapping[str, OriginBinding]
 ) -> Iterator[WebDistribution]:
     for declared in config.distributions:
-        if isinstance(declared, WebDistributionConfig):
+        if isinstance(declared, WebDistributionConfig) and declared.enabled:
             yield WebDistribution(
                 declared.id,
                 declared.aliases,
@@ -120,6 +176,7 @@ def _web_distributions(
                 ),
                 declared.default_root_object,
                 error_pages(declared),
+                declared.cache_tag_header.lower(),
             )
 
 

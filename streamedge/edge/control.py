@@ -1,6 +1,7 @@
 """The control process: the admin address, and the cache's size.
 
-Owns /healthz and /metrics, and evicts; /writes is ``writes_admin``'s. It serves no viewer, so that
+Owns /healthz and /metrics, and evicts; /writes and /reload are ``writes_admin``'s and
+``reload_admin``'s, CloudFront's API is ``cloudfront_admin``'s. It serves no viewer, so that
 scanning a large cache folder delays nobody.
 """
 
@@ -10,7 +11,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -21,9 +22,16 @@ from starlette.routing import Route
 
 from streamedge.cache.eviction import Evictor
 from streamedge.cache.store import WORKERS_MAX
-from streamedge.config.schema import Config
-from streamedge.edge.composition import writes_back
+from streamedge.config.schema import WebDistributionConfig
+from streamedge.control.log import ControlLog
+from streamedge.edge.announcing import Announcer
+from streamedge.edge.bells import Rings
+from streamedge.edge.cloudfront_admin import cloudfront_routes
+from streamedge.edge.effective import EffectiveConfig, open_control_database
+from streamedge.edge.invalidations_admin import CONTROL_ERRORS, invalidation_routes
+from streamedge.edge.reload_admin import reload_routes
 from streamedge.edge.roster import Roster
+from streamedge.edge.shared import Shared
 from streamedge.edge.writes_admin import ERRORS, writes_routes
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counter, Counts, Gauge, exposition
@@ -33,34 +41,63 @@ EVICTION_INTERVAL_S = 0.25  # while the cache grows
 REST_INTERVAL_S = 1.0  # while it does not
 
 
-def run_control(
-    config: Config, listener: socket.socket, roster: Roster, metrics_folder: Path, lifeline: int
-) -> None:
+def run_control(shared: Shared, listener: socket.socket, lifeline: int) -> None:
     """Serves the admin address until told to stop."""
-    log = open_log(str(config.edge.log), "control")
-    asyncio.run(_serve(config, listener, roster, metrics_folder, lifeline, log))
+    log = open_log(str(shared.generations.config.edge.log), "control")
+    asyncio.run(_serve(shared, listener, lifeline, log))
     log.flush()
 
 
-async def _serve(
-    config: Config,
-    listener: socket.socket,
-    roster: Roster,
-    metrics_folder: Path,
-    lifeline: int,
-    log: Log,
-) -> None:
+async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Log) -> None:
     log.write_on(asyncio.get_running_loop())
     counts = Counts()
-    counts.publish_in(metrics_folder)
+    counts.publish_in(shared.metrics_folder)
     counts.add(Counter.WORKER_STARTS, "control")
-    evicting = asyncio.create_task(_evict(config, log, counts))
+    database = open_control_database(shared.generations.config.edge.cache, log)
+    effective = EffectiveConfig(shared.generations, database, log)
+    effective.look()
+    config = effective.config
+    rings = Rings()
+
+    def rung() -> None:
+        effective.look()
+        rings.rung()
+
+    shared.bells.answer(shared.bells.control, rung)
+    evicting = asyncio.create_task(_evict(effective, log, counts))
     journal = None
-    if writes_back(config):
+    if shared.has_journal:
         journal = Journal(config.edge.cache, WORKERS_MAX, config.limits.write_queue)
+    announcer = Announcer(config.edge.cache, shared.bells, shared.roster)
+    control_log = None
+    if database is not None:
+        control_log = ControlLog(database, items_kept=config.limits.invalidations)
+
+    def root_objects() -> dict[str, str]:
+        """Of all distributions that there are now, by id."""
+        return {
+            declared.id: declared.default_root_object
+            if isinstance(declared, WebDistributionConfig)
+            else ""
+            for declared in effective.config.distributions
+        }
+
+    api = []
+    if database is not None:
+        api = cloudfront_routes(database, lambda: effective.declared, announcer, log)
     server = _AdminServer(
         uvicorn.Config(
-            create_admin_app(config.edge.name, roster, metrics_folder, journal),
+            create_admin_app(
+                config.edge.name,
+                shared.roster,
+                shared.metrics_folder,
+                journal,
+                [
+                    *reload_routes(shared, rings),
+                    *invalidation_routes(control_log, announcer, rings, root_objects),
+                    *api,
+                ],
+            ),
             lifespan="off",
             ws="none",
             log_config=None,
@@ -79,10 +116,13 @@ async def _serve(
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_reader(lifeline, stop)
     await server.serve(sockets=[listener])
+    shared.bells.hush(shared.bells.control)
     evicting.cancel()
     await asyncio.gather(evicting, return_exceptions=True)
     if journal is not None:
         journal.close()
+    if database is not None:
+        database.close()
 
 
 class _AdminServer(uvicorn.Server):
@@ -102,9 +142,16 @@ class _AdminServer(uvicorn.Server):
 
 
 def create_admin_app(
-    edge_name: str, roster: Roster, metrics_folder: Path, journal: Journal | None = None
+    edge_name: str,
+    roster: Roster,
+    metrics_folder: Path,
+    journal: Journal | None = None,
+    routes: Sequence[Route] = (),
 ) -> Starlette:
-    """The admin address's application; ``journal`` is None where no behavior writes back."""
+    """The admin address's application; ``journal`` is None where no behavior writes back.
+
+    ``routes`` are those that others own.
+    """
 
     def healthz(_request: Request) -> Response:
         up = roster.all_up
@@ -119,19 +166,22 @@ def create_admin_app(
             Route("/healthz", healthz),
             Route("/metrics", metrics),
             *writes_routes(journal),
+            *routes,
         ],
-        exception_handlers=ERRORS,
+        exception_handlers={**ERRORS, **CONTROL_ERRORS},
     )
 
 
-async def _evict(config: Config, log: Log, counts: Counts) -> None:
+async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:
     """Holds the cache within its size, for as long as the process lives."""
-    counts.gauges[Gauge.CACHE_LIMIT_BYTES] = config.edge.cache_size
     evictor: Evictor | None = None
+    limit_bytes = 0
     while True:
         try:
-            if evictor is None:
-                evictor = Evictor(config.edge.cache, config.edge.cache_size)
+            edge = effective.config.edge
+            if evictor is None or edge.cache_size != limit_bytes:
+                limit_bytes = counts.gauges[Gauge.CACHE_LIMIT_BYTES] = edge.cache_size
+                evictor = Evictor(edge.cache, limit_bytes)
             removed = await asyncio.to_thread(evictor.evict) if evictor.is_due() else []
         except (OSError, ValueError) as exc:
             if evictor is not None:

@@ -11,6 +11,8 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from streamedge.config.schema import ListenConfig
+
 BACKLOG = 4096
 
 Address = tuple[str, int]
@@ -41,6 +43,16 @@ def bind_listeners(
         )
         for _worker in range(workers)
     ]
+
+
+def proxied_listeners(listen: ListenConfig, own: WorkerListeners) -> frozenset[socket.socket]:
+    """Those of a worker's sockets on which each connection begins with a PROXY header."""
+    bound = zip(
+        (*listen.http, *listen.https, *listen.rtmp),
+        (*own.http, *own.https, *own.rtmp),
+        strict=True,
+    )
+    return frozenset(listener for address, listener in bound if address in listen.proxy_protocol)
 
 
 def bind_admin(address: Address) -> socket.socket:

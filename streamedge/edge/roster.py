@@ -1,28 +1,54 @@
-"""Who of the edge's processes is up: a byte each, in memory that all of them share."""
+"""Who of the edge's processes is up, and how far each has read the control log.
+
+In memory that all of them share: a word each for both, written by its own worker alone, but that
+the supervisor notes who has ended.
+"""
 
 from __future__ import annotations
 
 import mmap
 
+_WORD_BYTES = 8
+
 
 class Roster:
-    """Made before the processes are; ``up`` and ``down`` are seen by all at once."""
+    """Made before the processes are; what is noted is seen by all at once."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._bytes = mmap.mmap(-1, max(1, workers))
+        words = memoryview(mmap.mmap(-1, max(1, 2 * workers) * _WORD_BYTES)).cast("Q")
+        self._up, self._epochs = words[:workers], words[workers:]
 
     def up(self, worker: int) -> None:
         """All listeners of a worker accept."""
-        self._bytes[worker] = 1
+        self._up[worker] = 1
 
     def down(self, worker: int) -> None:
         """A worker has ended, or is about to."""
-        self._bytes[worker] = 0
+        self._up[worker] = 0
+
+    def apply(self, worker: int, epoch: int) -> None:
+        """A worker heeds all rows of the control log up to ``epoch``."""
+        self._epochs[worker] = epoch
+
+    def have_applied(self, epoch: int) -> bool:
+        """Whether all workers that are up do; who comes up later reads the log before it serves."""
+        return all(
+            not self._up[worker] or self._epochs[worker] >= epoch for worker in range(self._workers)
+        )
+
+    @property
+    def workers(self) -> range:
+        """Their numbers."""
+        return range(self._workers)
+
+    def is_up(self, worker: int) -> bool:
+        """Whether all listeners of a worker accept."""
+        return bool(self._up[worker])
 
     @property
     def workers_up(self) -> int:
-        return sum(self._bytes[: self._workers])
+        return sum(self._up)
 
     @property
     def all_up(self) -> bool:

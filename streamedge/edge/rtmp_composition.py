@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from streamedge.access.countries import Countries
+from streamedge.access.wildcards import compile_pattern
 from streamedge.cache.cache import Cache
 from streamedge.cache.freshness import TtlRules
 from streamedge.config.schema import Config, RtmpDistributionConfig
@@ -15,19 +17,47 @@ from streamedge.delivery.distributions import HostTable, OriginBinding
 from streamedge.delivery.rtmp.catalogue import Catalogue, RtmpDistribution
 from streamedge.delivery.rtmp.server import RtmpServer
 from streamedge.delivery.rtmp.session import RtmpLimits
+from streamedge.edge.access_composition import access_rules
 from streamedge.media.titles import Titles
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 
 
 def rtmp_server(
-    config: Config, bindings: dict[str, OriginBinding], cache: Cache, log: Log, counts: Counts
+    config: Config,
+    bindings: dict[str, OriginBinding],
+    cache: Cache,
+    log: Log,
+    counts: Counts,
+    countries: Countries,
 ) -> RtmpServer:
-    """What serves the config's rtmp distributions."""
+    """What serves the config's rtmp distributions. Raises KeyFileError."""
     limits = config.limits
     titles = Titles(cache, memory_bytes=limits.titles, moov_bytes=limits.moov)
-    catalogue = Catalogue(HostTable(_rtmp_distributions(config, bindings)), titles)
-    client_limits = RtmpLimits(
+    catalogue = Catalogue(
+        rtmp_distributions(config, bindings), titles, countries, signature_bytes=limits.signature
+    )
+    return RtmpServer(
+        catalogue,
+        _client_limits(config),
+        log,
+        counts,
+        proxies=config.listen.proxies,
+        per_address_max=limits.rtmp_connections_per_address,
+    )
+
+
+def replace_rtmp(
+    server: RtmpServer, config: Config, distributions: HostTable[RtmpDistribution]
+) -> None:
+    """Has a server go on by another config, and by what was made of it."""
+    server.catalogue.replace(distributions)
+    server.limit(_client_limits(config), config.limits.rtmp_connections_per_address)
+
+
+def _client_limits(config: Config) -> RtmpLimits:
+    limits = config.limits
+    return RtmpLimits(
         connections_max=limits.rtmp_connections,
         handshake_s=limits.rtmp_handshake,
         idle_s=limits.rtmp_idle,
@@ -37,14 +67,20 @@ def rtmp_server(
         ahead_s=limits.rtmp_ahead,
         rate_bytes=limits.rtmp_rate,
     )
-    return RtmpServer(catalogue, client_limits, log, counts)
 
 
-def _rtmp_distributions(
+def rtmp_distributions(
+    config: Config, bindings: dict[str, OriginBinding]
+) -> HostTable[RtmpDistribution]:
+    """The rtmp distributions that are enabled, by host name. Raises KeyFileError."""
+    return HostTable(_distributions(config, bindings))
+
+
+def _distributions(
     config: Config, bindings: dict[str, OriginBinding]
 ) -> Iterator[RtmpDistribution]:
     for declared in config.distributions:
-        if isinstance(declared, RtmpDistributionConfig):
+        if isinstance(declared, RtmpDistributionConfig) and declared.enabled:
             yield RtmpDistribution(
                 declared.id,
                 declared.aliases,
@@ -52,4 +88,6 @@ def _rtmp_distributions(
                 TtlRules(default_ttl_s=declared.default_ttl),
                 declared.application,
                 declared.enhanced == "strict",
+                access_rules(config, declared.trusted_key_groups, declared.countries),
+                tuple(compile_pattern(page) for page in declared.pages),
             )

@@ -5,7 +5,8 @@
 
 The supervisor runs no event loop and starts no thread, so that it can fork at any time and its
 children share what it has imported. It ends everything on SIGTERM or SIGINT: workers drain, then
-the cache folder is marked clean. A child that finds its supervisor gone drains by itself.
+the cache folder is marked clean. SIGHUP has the config file read anew (``reloading``). A child
+that finds its supervisor gone drains by itself.
 """
 
 from __future__ import annotations
@@ -24,12 +25,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from streamedge.access.countries import Countries, CountriesError
 from streamedge.cache.store import WORKERS_MAX, close_folder, prepare_folder
 from streamedge.config.schema import Config
+from streamedge.edge.bells import Bells
 from streamedge.edge.composition import writes_back
 from streamedge.edge.control import run_control
+from streamedge.edge.generations import Generations
 from streamedge.edge.listeners import WorkerListeners, bind_admin, bind_listeners
+from streamedge.edge.reloading import Reloading
 from streamedge.edge.roster import Roster
+from streamedge.edge.shared import Shared
 from streamedge.edge.worker import DRAIN_S, Post, run_worker
 from streamedge.errors import StreamEdgeError
 from streamedge.ops.log import Log, open_log
@@ -42,7 +48,7 @@ if TYPE_CHECKING:
 
 RESTART_BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)  # by how often it has died young
 YOUNG_S = 5.0
-_SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+_SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 @dataclass(slots=True)
@@ -58,8 +64,11 @@ class _Child:
     due_s: float | None = 0.0  # when to start it (again); None while it runs
 
 
-def serve(config: Config) -> int:
-    """Runs the edge until SIGTERM or SIGINT; returns the process's exit code."""
+def serve(config: Config, file: Path) -> int:
+    """Runs the edge until SIGTERM or SIGINT; returns the process's exit code.
+
+    ``config`` is what ``file`` says; SIGHUP has it read anew.
+    """
     try:
         log = open_log(str(config.edge.log), "supervisor")
         workers = min(config.edge.workers or len(os.sched_getaffinity(0)), WORKERS_MAX)
@@ -68,6 +77,10 @@ def serve(config: Config) -> int:
         )
         admin = bind_admin(config.listen.admin)
         certificates = _certificates(config)
+        countries = Countries(config.countries.database)
+    except CountriesError as exc:
+        print(f"streamedge: cannot tell countries: {exc}", file=sys.stderr)  # noqa: T201
+        return 1
     except StreamEdgeError as exc:
         print(f"streamedge: cannot serve HTTPS: {exc}", file=sys.stderr)  # noqa: T201
         return 1
@@ -75,13 +88,22 @@ def serve(config: Config) -> int:
         print(f"streamedge: {exc.strerror or exc}", file=sys.stderr)  # noqa: T201
         return 1
     _raise_file_limit()
-    folder_is_ready = _prepare(config, log)
+    try:
+        folder_is_ready = _prepare(config, log)
+    except (OSError, JournalError) as exc:
+        log.flush()
+        print(f"streamedge: cannot keep writes: {exc}", file=sys.stderr)  # noqa: T201
+        return 1
     metrics_folder = Path(tempfile.mkdtemp(prefix="streamedge-metrics-"))
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     # What has been imported stays: children need not look at it for garbage, nor copy it.
     gc.freeze()
+    generations, bells = Generations(config, workers), Bells(workers)
+    reloading = Reloading(file, generations, certificates, countries, bells, log)
+    roster = Roster(workers)
+    shared = Shared(generations, bells, roster, metrics_folder, writes_back(config))
     try:
-        _Supervisor(config, log, listeners, certificates, admin, metrics_folder).run()
+        _Supervisor(log, listeners, certificates, countries, admin, shared, reloading.reload).run()
     finally:
         shutil.rmtree(metrics_folder, ignore_errors=True)
         if folder_is_ready:
@@ -96,33 +118,28 @@ class _Supervisor:
 
     def __init__(
         self,
-        config: Config,
         log: Log,
         listeners: list[WorkerListeners],
         certificates: Certificates | None,
+        countries: Countries,
         admin: socket.socket,
-        metrics_folder: Path,
+        shared: Shared,
+        reload: Callable[[], None],
     ) -> None:
-        self._config = config
         self._log = log
-        self._metrics_folder = metrics_folder
-        self._roster = Roster(len(listeners))
+        self._shared = shared
+        self._roster = shared.roster
+        self._reload = reload
         self._welcomed = False
         # Children hold the reading end: it becomes readable when the writing end, here, closes.
         self._lifeline, self._life = os.pipe()
-        roster = self._roster
         self._children = []
         for number, own in enumerate(listeners):
-            post = Post(number, config, own, certificates, roster, metrics_folder, self._lifeline)
+            post = Post(number, own, certificates, countries, shared, self._lifeline)
             self._children.append(
                 _Child(f"worker-{number}", lambda post=post: run_worker(post), number)  # type: ignore[misc]
             )
-        self._children.append(
-            _Child(
-                "control",
-                lambda: run_control(config, admin, roster, metrics_folder, self._lifeline),
-            )
-        )
+        self._children.append(_Child("control", lambda: run_control(shared, admin, self._lifeline)))
 
     def run(self) -> None:
         """Until told to stop; returns when all children have ended."""
@@ -135,12 +152,14 @@ class _Supervisor:
                 self._welcomed = True
                 from streamedge.edge.welcome import welcome  # noqa: PLC0415  # viewers come first
 
-                welcome(self._config)
+                welcome(self._shared.generations.config)
             arrived = signal.sigtimedwait(_SIGNALS, self._pause_s())
             if arrived is None:
                 continue
             if arrived.si_signo == signal.SIGCHLD:
                 self._reap(restart=True)
+            elif arrived.si_signo == signal.SIGHUP:
+                self._reload()
             else:
                 break
         self._stop()
@@ -166,8 +185,9 @@ class _Supervisor:
         code = 1
         try:
             os.close(self._life)
-            # A terminal's Ctrl-C goes to all processes: only the supervisor acts on it.
+            # What a terminal sends goes to all processes: only the supervisor acts on it.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             child.main()
             code = 0
@@ -191,7 +211,7 @@ class _Supervisor:
 
     def _ended(self, child: _Child, status: int, *, restart: bool) -> None:
         now_s = time.monotonic()
-        forget_process(self._metrics_folder, child.pid)
+        forget_process(self._shared.metrics_folder, child.pid)
         if child.worker is not None:
             self._roster.down(child.worker)
         code = os.waitstatus_to_exitcode(status)
@@ -247,12 +267,19 @@ def _certificates(config: Config) -> Certificates | None:
 
 
 def _prepare(config: Config, log: Log) -> bool:
+    """Makes the cache folder ready; whether it can be used.
+
+    Without it objects are fetched for each viewer, but nobody's write could be kept: where there
+    are any to keep, raises OSError, JournalError.
+    """
     try:
         prepare_folder(config.edge.cache)
         if writes_back(config):
             prepare_journal(config.edge.cache)
     except (OSError, JournalError) as exc:
         log.event("cache_folder_refused", folder=str(config.edge.cache), error=str(exc))
+        if writes_back(config):
+            raise
         return False
     return True
 

@@ -26,6 +26,7 @@ from streamedge.delivery.web.behaviors import (
     WriteMode,
 )
 from streamedge.delivery.web.response_policy import UNCHANGED, CorsPolicy, ResponseHeadersPolicy
+from streamedge.edge.access_composition import access_rules
 
 ALWAYS_SERVED = frozenset({"GET", "HEAD"})
 
@@ -66,6 +67,7 @@ def _behavior(config: Config, pattern: str, rules: BehaviorRules) -> Behavior:
         response_headers=_response_headers_policy(config, rules.response_headers_policy),
         compress=rules.compress,
         write=WriteMode(rules.write),
+        access=access_rules(config, rules.trusted_key_groups, rules.countries),
     )
 
 

@@ -30,6 +30,8 @@ def _lines(config: Config) -> Iterator[str]:
     yield f"  health   curl http://{_spelled(config.listen.admin)}/healthz"
     yield f"  metrics  curl http://{_spelled(config.listen.admin)}/metrics"
     for distribution in config.distributions:
+        if not distribution.enabled:
+            continue
         scheme, listeners = "rtmp", config.listen.rtmp
         if not isinstance(distribution, RtmpDistributionConfig):
             secure = bool(config.listen.https)

@@ -9,26 +9,28 @@ import asyncio
 import gc
 import os
 import signal
-import time
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
 
+from streamedge.access.countries import Change, Countries
 from streamedge.cache.cache import Cache
 from streamedge.cache.store import Store
 from streamedge.config.schema import Config
-from streamedge.delivery.distributions import OriginBinding
-from streamedge.edge.composition import bind_origins, web_server, writes_back
-from streamedge.edge.listeners import WorkerListeners
-from streamedge.edge.roster import Roster
+from streamedge.control.database import ControlDatabase
+from streamedge.control.in_force import InForce
+from streamedge.control.log import ControlLog
+from streamedge.edge.announcing import heed_log
+from streamedge.edge.composition import bind_origins, web_server
+from streamedge.edge.effective import EffectiveConfig, open_control_database
+from streamedge.edge.listeners import WorkerListeners, proxied_listeners
+from streamedge.edge.shared import Shared
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counter, Counts
-from streamedge.writing.ahead import WrittenAhead
 from streamedge.writing.journal import Journal
-from streamedge.writing.replicator import Replicator
 
 if TYPE_CHECKING:
     from streamedge.edge.certificates import Certificates
@@ -44,18 +46,17 @@ class Post:
     """What the supervisor gives a worker: its number, its sockets and what all share."""
 
     number: int
-    config: Config
     listeners: WorkerListeners
     certificates: Certificates | None  # None where nothing is served over TLS
-    roster: Roster
-    metrics_folder: Path
+    countries: Countries
+    shared: Shared
     lifeline: int  # readable once the supervisor is gone
 
 
 def run_worker(post: Post) -> None:
     """Serves until told to stop."""
     gc.set_threshold(*GARBAGE_THRESHOLDS)
-    log = open_log(str(post.config.edge.log), f"worker-{post.number}")
+    log = open_log(str(post.shared.generations.config.edge.log), f"worker-{post.number}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(post, log))
     log.flush()
@@ -64,25 +65,19 @@ def run_worker(post: Post) -> None:
 async def _serve(post: Post, log: Log) -> None:
     loop = asyncio.get_running_loop()
     log.write_on(loop)
-    config = post.config
+    shared = post.shared
+    database = open_control_database(shared.generations.config.edge.cache, log)
+    effective = EffectiveConfig(shared.generations, database, log)
+    effective.look()
+    config = effective.config
     counts = Counts()
     counts.add(Counter.WORKER_STARTS, "worker")
-    store = Store(config.edge.cache, post.number, log)
-    cache = Cache(
-        store,
-        log,
-        counts,
-        open_extents=config.limits.open_extents,
-        retries=config.limits.origin_retries,
-    )
-    journal = None
-    if writes_back(config):
-        journal = Journal(config.edge.cache, post.number, config.limits.write_queue)
+    cache = _cache(config, post.number, database, log, counts)
+    journal = _journal(config, post.number) if shared.has_journal else None
     bindings = bind_origins(config, log, counts, journal)
-    web = web_server(config, bindings, cache, log, counts, journal)
-    stopping = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    loop.add_reader(post.lifeline, stopping.set)
+    web = web_server(config, bindings, cache, log, counts, journal, post.countries)
+    proxied = proxied_listeners(config.listen, post.listeners)
+    stopping = _stopping(loop, post.lifeline)
     certificates = post.certificates
     if certificates is not None:
         look_for_certificates(certificates, log)  # the supervisor read them, perhaps long ago
@@ -90,75 +85,106 @@ async def _serve(post: Post, log: Log) -> None:
         post.listeners.http,
         post.listeners.https,
         None if certificates is None else certificates.front,
+        proxied,
     )
     await asyncio.to_thread(_import_the_rest)
+    from streamedge.edge.live import LiveConfig, Serving, follow  # noqa: PLC0415
     from streamedge.edge.rtmp_composition import rtmp_server  # noqa: PLC0415
 
-    rtmp = rtmp_server(config, bindings, cache, log, counts)
-    await rtmp.start(post.listeners.rtmp)
-    post.roster.up(post.number)
+    rtmp = rtmp_server(config, bindings, cache, log, counts, post.countries)
+    await rtmp.start(post.listeners.rtmp, proxied)
+    serving = Serving(web, rtmp, cache, journal, certificates, post.countries, log, counts)
+    live = LiveConfig(config, bindings, serving)
+    heed = partial(heed_log, cache.rulings, (web.revoke, rtmp.revoke))
+    following = asyncio.create_task(follow(live, effective, shared, post.number, heed))
+    replicating = asyncio.create_task(live.replicate())
+    shared.roster.up(post.number)
     log.event("worker_up", pid=os.getpid())
-    counts.publish_in(post.metrics_folder)  # only now: viewers need not wait for its import
-    housekeeping = asyncio.create_task(_keep_house(log, counts, certificates))
-    replicating = None
-    if journal is not None:
-        replicator = _replicator(journal, bindings, cache, log, counts)
-        replicating = asyncio.create_task(replicator.run())
+    counts.publish_in(shared.metrics_folder)  # only now: viewers need not wait for its import
+    housekeeping = asyncio.create_task(_keep_house(log, counts, certificates, post.countries))
     await stopping.wait()
     loop.remove_reader(post.lifeline)
-    post.roster.down(post.number)
+    await _end(following)
+    shared.roster.down(post.number)
+    shared.bells.answer(post.number, heed)
     log.event("worker_draining")
     await asyncio.gather(web.drain(DRAIN_S), rtmp.drain(DRAIN_S))
-    if replicating is not None:
-        replicating.cancel()
-        await asyncio.gather(replicating, return_exceptions=True)
+    shared.bells.hush(post.number)
+    await _end(replicating, housekeeping)
     await cache.close()
-    for binding in bindings.values():
+    for binding in live.bindings.values():
         await binding.origin.close()
     if journal is not None:
         journal.close()
-    housekeeping.cancel()
+    if database is not None:
+        database.close()
     counts.flush()
     log.event("worker_down")
 
 
-def _replicator(
-    journal: Journal,
-    bindings: dict[str, OriginBinding],
-    cache: Cache,
-    log: Log,
-    counts: Counts,
-) -> Replicator:
-    """What sends queued writes, if it is this worker's turn to."""
+def _cache(
+    config: Config, number: int, database: ControlDatabase | None, log: Log, counts: Counts
+) -> Cache:
+    store = Store(config.edge.cache, number, log)
+    in_force = None
+    if database is not None:
+        in_force = InForce(ControlLog(database), log, items_kept=config.limits.invalidations)
+        in_force.look(store.changes.number)
+    return Cache(
+        store,
+        log,
+        counts,
+        open_extents=config.limits.open_extents,
+        retries=config.limits.origin_retries,
+        in_force=in_force,
+    )
 
-    bindings_by_identity = {one.identity: one for one in bindings.values()}
 
-    async def replicated(key: str) -> None:
-        identity, _, name = key.partition("\n")
-        binding = bindings_by_identity.get(identity)
-        for changed in (key,) if binding is None else binding.keys_written(name):
-            cache.refuse_older(changed, time.time())
+def _journal(config: Config, number: int) -> Journal:
+    return Journal(config.edge.cache, number, config.limits.write_queue)
 
-    writers = {name: one.writer for name, one in bindings.items() if one.writer is not None}
-    readers = {
-        name: one.origin.origin if isinstance(one.origin, WrittenAhead) else one.origin
-        for name, one in bindings.items()
-    }
-    return Replicator(journal, writers, readers, replicated, log, counts)
+
+def _stopping(loop: asyncio.AbstractEventLoop, lifeline: int) -> asyncio.Event:
+    """Set once the worker is told to stop, or its supervisor is gone."""
+    stopping = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_reader(lifeline, stopping.set)
+    return stopping
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _import_the_rest() -> None:
     """Imports what hits over HTTP can do without, while they are served: a quarter of a second."""
-    import_module("streamedge.edge.rtmp_composition")
+    import_module("streamedge.edge.live")
 
 
-async def _keep_house(log: Log, counts: Counts, certificates: Certificates | None) -> None:
-    """Hands numbers over and looks for new certificates, while the process lives."""
+async def _keep_house(
+    log: Log, counts: Counts, certificates: Certificates | None, countries: Countries
+) -> None:
+    """Hands numbers over and looks for new certificates and countries, while the process lives."""
     while True:
         await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
         counts.flush()
         if certificates is not None:
             look_for_certificates(certificates, log)
+        if countries.database is not None:
+            # Reading one takes a tenth of a second, in which viewers want their bytes.
+            change = await asyncio.to_thread(countries.look_again)
+            if change is not None:
+                tell_of_countries(change, log)
+
+
+def tell_of_countries(change: Change, log: Log) -> None:
+    """A line for a new edition of the database, or for one that cannot be used."""
+    if change.refused is not None:
+        log.event("countries_refused", reason=change.refused)
+    else:
+        log.event("countries_loaded", database=change.database, built=change.built)
 
 
 def look_for_certificates(certificates: Certificates, log: Log) -> None:

@@ -5,41 +5,30 @@ Owns the other end of ``writes_admin``. It changes nothing by itself: the edge d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import ProxyHandler, Request, build_opener
 
 from rich.table import Table
 
-from streamedge.config.units import format_address, format_size_bytes
+from streamedge.config.units import format_size_bytes
 from streamedge.config.values import Address
-from streamedge.errors import StreamEdgeError
-
-TIMEOUT_S = 30.0
-ANSWER_MAX_BYTES = 16 << 20
-_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # to listen on, not to ask
-
-
-class AdminError(StreamEdgeError):
-    """The edge cannot be asked, or says no; the message is fit for the operator."""
+from streamedge.edge.admin_client import ask
 
 
 def list_writes(admin: Address) -> dict[str, Any]:
     """What waits and what is kept, as ``GET /writes`` tells it. Raises AdminError."""
-    return _ask(admin, "GET", "/writes")
+    return ask(admin, "GET", "/writes")
 
 
 def retry_write(admin: Address, serial: int, *, unconditional: bool) -> None:
     """Has a kept write tried again. Raises AdminError."""
-    _ask(admin, "POST", f"/writes/{serial}/retry?unconditional={int(unconditional)}")
+    ask(admin, "POST", f"/writes/{serial}/retry?unconditional={int(unconditional)}")
 
 
 def discard_write(admin: Address, serial: int) -> None:
     """Has a kept write given up for good. Raises AdminError."""
-    _ask(admin, "DELETE", f"/writes/{serial}")
+    ask(admin, "DELETE", f"/writes/{serial}")
 
 
 def sum_up(listed: Mapping[str, Any]) -> str:
@@ -76,33 +65,3 @@ def tables(listed: Mapping[str, Any]) -> Iterator[Table]:
     if listed["rows_left_off"]:
         table.caption = f"and {listed['rows_left_off']} more"
     yield table
-
-
-def _ask(admin: Address, method: str, path: str) -> dict[str, Any]:
-    host, port = admin
-    place = format_address((_EVERY_ADDRESS.get(host, host), port))
-    # The edge is this machine's or a neighbour's: no proxy stands before it.
-    opener = build_opener(ProxyHandler({}))
-    try:
-        asked = Request(f"http://{place}{path}", method=method)
-        with opener.open(asked, timeout=TIMEOUT_S) as response:
-            said: dict[str, Any] = json.loads(response.read(ANSWER_MAX_BYTES))
-            return said
-    except HTTPError as exc:
-        with exc:
-            raise AdminError(_reason(exc)) from exc
-    except ValueError as exc:
-        raise AdminError(f"what answers on {place} is not the edge's admin address") from exc
-    except OSError as exc:
-        cause = exc.reason if isinstance(exc, URLError) else exc
-        raise AdminError(
-            f"no edge answers on its admin address {place} ({cause});"
-            " it must be running: streamedge serve"
-        ) from exc
-
-
-def _reason(exc: HTTPError) -> str:
-    try:
-        return str(json.loads(exc.read(ANSWER_MAX_BYTES))["error"])
-    except (KeyError, TypeError, ValueError):
-        return f"the admin address answered {exc.code} {exc.reason}"

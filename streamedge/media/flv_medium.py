@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from streamedge.cache.open_version import Failure
-from streamedge.cache.reader import CacheResult, Reader
+from streamedge.cache.reader import Reader
 from streamedge.media.flv import TagType
 from streamedge.media.flv_head import FlvHead
 from streamedge.media.flv_index import AHEAD_BYTES, TagIndex
@@ -20,14 +20,19 @@ AHEAD_LEAD_BYTES = AHEAD_BYTES // 2  # ask for more when less than this is on it
 
 
 class FlvMedium:
-    """``reader`` is of the FLV, and closed with the medium."""
+    """``reader`` is of the FLV, and closed with the medium.
+
+    ``source`` is the object's: what is packaged hangs on its version, and knows of no changes.
+    """
 
     def __init__(
-        self, name: str, head: MediumHead, index: TagIndex, reader: Reader, result: CacheResult
+        self, name: str, head: MediumHead, index: TagIndex, reader: Reader, source: Reader
     ) -> None:
         self.name = name
         self.head = head
-        self.result = result
+        self.result = source.result
+        self.still_holds = source.still_holds
+        self.provenance = source.provenance
         self._index = index
         self._reader = reader
 

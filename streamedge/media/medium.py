@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from streamedge.cache.asset import Provenance
 from streamedge.cache.open_version import Failure
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.media.script_data import ScriptObject
@@ -83,6 +84,17 @@ class Medium(Protocol):
     @property
     def name(self) -> str:
         """The object's name."""
+        ...
+
+    def still_holds(self) -> bool:
+        """Whether the object was neither written to nor invalidated since this was opened.
+
+        At a seek after that it is to be opened anew.
+        """
+        ...
+
+    def provenance(self) -> Provenance:
+        """What invalidations that end running plays are matched against."""
         ...
 
     async def locate(self, time_ms: int) -> Mark:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from streamedge.cache.open_version import Failure
-from streamedge.cache.reader import CacheResult, Reader
+from streamedge.cache.reader import Reader
 from streamedge.media import mp3
 from streamedge.media.codecs import CODEC_ID_MP3
 from streamedge.media.flv import TagType
@@ -24,11 +24,16 @@ SEEK_WINDOW_BYTES = 16 * 1024
 
 
 class Mp3Medium:
-    """``reader`` is of the MP3, and closed with the medium. A mark's row counts samples."""
+    """``reader`` is of the MP3, and closed with the medium; ``source`` is what it was opened with.
 
-    def __init__(self, name: str, head: Mp3Head, reader: Reader, result: CacheResult) -> None:
+    A mark's row counts samples.
+    """
+
+    def __init__(self, name: str, head: Mp3Head, reader: Reader, source: Reader) -> None:
         self.name = name
-        self.result = result
+        self.result = source.result
+        self.still_holds = source.still_holds
+        self.provenance = source.provenance
         self.head = MediumHead(
             duration_ms=head.duration_ms,
             metadata={

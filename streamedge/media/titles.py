@@ -59,6 +59,11 @@ class Titles:
         self._used_bytes = 0
         self._making: dict[_Key, asyncio.Task[_Index]] = {}
 
+    def forget(self) -> None:
+        """Makes every index anew when it is next asked for; what plays has its own."""
+        self._indexes.clear()
+        self._used_bytes = 0
+
     async def open(self, asset: Asset) -> Medium:
         """The medium that an asset is. Raises OriginError, CacheFullError, MediaError."""
         reader = await self._cache.open(asset, FIRST_READ)
@@ -66,9 +71,9 @@ class Titles:
             index = await self._index(asset, reader)
             if isinstance(index, Mp3Head):
                 own = self._cache.reopen(asset, reader.head)
-                return Mp3Medium(asset.name, index, own, reader.result)
+                return Mp3Medium(asset.name, index, own, reader)
             packaged = await self._cache.open(index.asset, VERSION_ONLY)
-            return FlvMedium(asset.name, index.head, index.index, packaged, reader.result)
+            return FlvMedium(asset.name, index.head, index.index, packaged, reader)
         finally:
             reader.close()
 

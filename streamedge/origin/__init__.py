@@ -123,6 +123,7 @@ class OriginRequest:
     """Any request. ``name`` is the decoded path without a leading slash, ``query`` is as it was
     sent, without "?". ``fields`` go out as they are, beside those that the origin adds itself.
 
+    ``trailers`` are asked for when ``body`` has ended, and sent if that went out in chunks.
     ``interim`` is told of each 1xx answer.
     """
 
@@ -132,6 +133,7 @@ class OriginRequest:
     fields: tuple[tuple[str, str], ...] = ()
     body: AsyncIterator[bytes] | None = None
     interim: Callable[[int, Fields], None] | None = None
+    trailers: Callable[[], Fields] = list
 
 
 class Duplex(Protocol):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import formatdate, parsedate_to_datetime
+from email.utils import formatdate
 from urllib.parse import urlsplit
 
 from streamedge.errors import OriginError, OriginFailure
+from streamedge.http_date import parse_http_date_s
 from streamedge.origin import OriginHead, Version
 from streamedge.origin.media_types import guess_media_type
 from streamedge.spans import Span
@@ -137,7 +137,7 @@ def read_answer(
         version=Version(
             etag=fields.get("etag", "").strip(),
             size_bytes=size_bytes,
-            last_modified_s=parse_http_date(fields.get("last-modified", "")),
+            last_modified_s=parse_http_date_s(fields.get("last-modified", "")),
         ),
         content_type=fields.get("content-type", "").strip() or guess_media_type(ask.name),
         headers=kept_fields(fields),
@@ -173,15 +173,6 @@ def require_version(subject: str, known: Version | None, seen: Version) -> None:
             OriginFailure.CHANGED,
             f"{subject}: now is {_describe(seen)}, asked for was {_describe(known)}",
         )
-
-
-def parse_http_date(text: str) -> int | None:
-    """Seconds since 1970 of an HTTP-date (RFC 9110 §5.6.7); None for anything else."""
-    try:
-        moment = parsedate_to_datetime(text)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
 
 
 def find_error_code(body: bytes) -> str:

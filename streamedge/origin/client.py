@@ -24,7 +24,7 @@ from streamedge.origin.connection import (
     decode_fields,
 )
 from streamedge.origin.pool import NoConnectionError, Pool
-from streamedge.origin.request import Body, Fields, make_request, split_url
+from streamedge.origin.request import Body, Fields, encode_fields, make_request, split_url
 from streamedge.origin.tls import system_tls
 
 CONTINUE_S = 1.0  # the wait for 100 (Continue): RFC 9110 §10.1.1 wants it bounded
@@ -33,6 +33,7 @@ ERROR_BODY_MAX_BYTES = 4 << 10
 ERROR_BODY_TIMEOUT_S = 2.0
 
 Interim = Callable[[int, FieldList], None]
+Trailers = Callable[[], FieldList]
 
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -93,6 +94,7 @@ class Client:
         *,
         body: Body = None,
         interim: Interim | None = None,
+        trailers: Trailers = list,
     ) -> Response:
         """Sends a request; returns once the answer's final head has come, be the body sent or not.
 
@@ -101,6 +103,7 @@ class Client:
         in chunks. With "Expect: 100-continue" it is held back until the origin wants it, for
         ``CONTINUE_S`` at most. An answer that comes before its end stops it; closing it is the
         caller's. ``interim`` gets status and fields of each 1xx answer but 101, which is final.
+        ``trailers`` are asked for when all of a body has gone that was sent in chunks.
 
         Raises OriginError; ValueError for what is no HTTP request (a URL, field or body that
         cannot be sent, or a body that is not as long as it says); and what ``body`` raises.
@@ -118,7 +121,7 @@ class Client:
                     place, patience.bounded_s(self._connect_timeout_s), only_new=only_new
                 )
                 try:
-                    head = await _exchange(connection, request, body, interim, patience)
+                    head = await _exchange(connection, request, body, trailers, interim, patience)
                 except BaseException:
                     connection.abort()
                     self._pool.give_back(connection)
@@ -132,6 +135,10 @@ class Client:
                 raise connection_failure(subject, exc) from exc
             except h11.LocalProtocolError as exc:
                 raise ValueError(f"{subject}: cannot be asked for: {exc}") from exc
+
+    def retire(self) -> None:
+        """Keeps no connection between requests from now on; what is being read is read on."""
+        self._pool.retire()
 
     async def close(self) -> None:
         """Drops all connections, for good; bodies still being read end BROKEN."""
@@ -305,6 +312,7 @@ async def _exchange(
     connection: Connection,
     request: h11.Request,
     body: Body,
+    trailers: Trailers,
     interim: Interim | None,
     patience: _Patience,
 ) -> h11.Response | h11.InformationalResponse:
@@ -320,7 +328,7 @@ async def _exchange(
             connection.end_body()
         else:
             uploading = asyncio.create_task(
-                _upload(connection, request, body, may_upload, silence, patience)
+                _upload(connection, request, body, trailers, may_upload, silence, patience)
             )
         try:
             while True:
@@ -346,6 +354,7 @@ async def _upload(
     connection: Connection,
     request: h11.Request,
     body: AsyncIterator[bytes] | bytes,
+    trailers: Trailers,
     may_upload: asyncio.Event,
     silence: asyncio.Timeout,
     patience: _Patience,
@@ -370,7 +379,8 @@ async def _upload(
             await_origin(True)
             await connection.drain()
             await_origin(False)
-        connection.end_body()
+        is_chunked = any(name == b"transfer-encoding" for name, _value in request.headers)
+        connection.end_body(encode_fields(trailers()) if is_chunked else ())
         await_origin(True)
     except ConnectionLostError:
         return  # whoever waits for the answer finds that out, and maybe an answer before it

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import select
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import h11
@@ -75,9 +75,9 @@ class Connection(asyncio.Protocol):
         """
         self._send(h11.Data(data=piece))
 
-    def end_body(self) -> None:
-        """Ends the request. Raises as ``send_body``."""
-        self._send(h11.EndOfMessage())
+    def end_body(self, trailers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """Ends the request; ``trailers`` can follow chunks alone. Raises as ``send_body``."""
+        self._send(h11.EndOfMessage(headers=list(trailers)))
 
     def write(self, data: bytes) -> None:
         """Sends bytes of the new protocol after a 101. Raises ConnectionLostError."""

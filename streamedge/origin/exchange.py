@@ -7,7 +7,15 @@ goes over the wire is ``client``'s business. Never tries again: one call, one at
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 
 from yarl import URL
 
@@ -19,7 +27,7 @@ from streamedge.origin import (
     Version,
 )
 from streamedge.origin.answers import Ask, Opening, request_fields
-from streamedge.origin.client import Client, Interim, Response
+from streamedge.origin.client import Client, Interim, Response, Trailers
 from streamedge.origin.objects import open_answer
 from streamedge.origin.redirects import redirect_url
 from streamedge.origin.request import Body, Fields
@@ -141,7 +149,7 @@ class Exchange:
         refused = {name.lower() for name in own}
         if not self._keeps_host:
             refused.add("host")
-        fields = [field for field in request.fields if field[0].lower() not in refused]
+        fields = _without(refused, request.fields)
         said = {name.lower() for name, _value in fields}
         fields += own.items()
         fields += [field for field in _UNLESS_SAID if field[0] not in said | refused]
@@ -152,7 +160,12 @@ class Exchange:
             fields,
             body=request.body,
             interim=request.interim,
+            trailers=lambda: _without(refused, request.trailers()),
         )
+
+    def retire(self) -> None:
+        """As ``Client.retire``."""
+        self.client.retire()
 
     async def close(self) -> None:
         """Drops all connections; bodies still being read end BROKEN."""
@@ -180,18 +193,23 @@ class Exchange:
         *,
         body: Body = None,
         interim: Interim | None = None,
+        trailers: Trailers = list,
     ) -> Response:
         """As ``Client.send``, after the redirects that are followed; one too many is the answer."""
         left = self._redirects_max if method in _FOLLOWING and body is None else 0
         while True:
             response = await self.client.send(
-                subject, method, url, fields, body=body, interim=interim
+                subject, method, url, fields, body=body, interim=interim, trailers=trailers
             )
             target = redirect_url(url, response.status, response.fields) if left else None
             if target is None:
                 return response
             response.close()
             url, left = target, left - 1
+
+
+def _without(refused: Collection[str], fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [field for field in fields if field[0].lower() not in refused]
 
 
 class _HttpRead:

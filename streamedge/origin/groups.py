@@ -17,6 +17,7 @@ from itertools import takewhile
 from typing import TypeVar
 
 from streamedge.errors import OriginError, OriginFailure
+from streamedge.http_date import parse_http_date_s
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin import (
@@ -30,7 +31,7 @@ from streamedge.origin import (
     Upstream,
     Version,
 )
-from streamedge.origin.answers import fold_fields, parse_http_date
+from streamedge.origin.answers import fold_fields
 from streamedge.origin.breaker import Breaker, BreakerEvent, BreakerState
 from streamedge.spans import Span
 
@@ -303,8 +304,8 @@ def _is_of_version(asked: Mapping[str, str], response: OriginResponse) -> bool:
     if "if-match" in asked:
         etag = asked["if-match"]
         return fields.get("etag", etag).removeprefix("W/") == etag.removeprefix("W/")
-    modified_s = parse_http_date(fields.get("last-modified", ""))
-    return modified_s in (None, parse_http_date(asked["if-unmodified-since"]))
+    modified_s = parse_http_date_s(fields.get("last-modified", ""))
+    return modified_s in (None, parse_http_date_s(asked["if-unmodified-since"]))
 
 
 def _now_s() -> float:

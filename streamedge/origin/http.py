@@ -80,6 +80,10 @@ class HttpOrigin:
         """As ``Upstream.send``."""
         return await self._exchange.send(request)
 
+    def retire(self) -> None:
+        """As ``Client.retire``."""
+        self._exchange.retire()
+
     async def close(self) -> None:
         await self._exchange.close()
 

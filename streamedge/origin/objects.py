@@ -104,6 +104,10 @@ class ResponseRead:
     def pieces(self) -> AsyncIterator[bytes]:
         return self._response.body()
 
+    def trailers(self) -> Fields:
+        """What came behind the body; known at its end."""
+        return self._response.trailers
+
     async def close(self) -> None:
         self._response.close()
 

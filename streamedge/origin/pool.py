@@ -56,6 +56,7 @@ class Pool:
         self._leased: dict[Connection, Place] = {}
         self._idle: dict[Place, list[_Idle]] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
+        self._is_retired = False
         self._is_closed = False
 
     async def lease(
@@ -95,7 +96,7 @@ class Pool:
         if place is None:
             return
         self._slots.release()
-        if self._is_closed or not connection.recycle():
+        if self._is_closed or self._is_retired or not connection.recycle():
             connection.abort()
             return
         loop = asyncio.get_running_loop()
@@ -103,11 +104,19 @@ class Pool:
         if self._sweep_timer is None:
             self._sweep_timer = loop.call_later(IDLE_CONNECTION_S, self._sweep)
 
+    def retire(self) -> None:
+        """Keeps no connection any more that nobody uses: nothing new is to come."""
+        self._is_retired = True
+        self._drop_idle()
+
     def close(self) -> None:
         """Drops all connections, also those in use, and makes no more."""
         self._is_closed = True
         for connection in list(self._leased):
             connection.abort()
+        self._drop_idle()
+
+    def _drop_idle(self) -> None:
         self._drop_idle_since(float("inf"))
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()

@@ -6,7 +6,7 @@ Pure. Nothing that a caller gave is rewritten: a target goes out with the percen
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 import h11
 
@@ -41,12 +41,17 @@ def split_url(url: str) -> tuple[Place, str, str]:
     return place, authority, target if target.startswith("/") else f"/{target}"
 
 
+def encode_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Fields as they are sent. Raises ValueError."""
+    return [(name.encode("ascii"), value.strip(" \t").encode("latin-1")) for name, value in fields]
+
+
 def make_request(
     method: str, authority: str, target: str, headers: Fields, body: Body
 ) -> h11.Request:
     """The request's head, its framing included (RFC 9112 §6). Raises ValueError."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers
-    fields = [(name.encode("ascii"), value.strip(" \t").encode("latin-1")) for name, value in pairs]
+    fields = encode_fields(pairs)
     names = {name.lower() for name, _ in fields}
     if b"host" not in names:
         fields.append((b"Host", authority.encode("ascii")))

@@ -96,6 +96,10 @@ class S3Origin:
     ) -> OriginRead | None:
         return await self._exchange.read(name, span, if_match=if_match, if_none_match=if_none_match)
 
+    def retire(self) -> None:
+        """As ``Client.retire``."""
+        self._exchange.retire()
+
     async def close(self) -> None:
         await self._exchange.close()
 

@@ -79,6 +79,13 @@ class Replicator:
         self._wake = asyncio.Event()
         self._crash: BaseException | None = None
 
+    def replace(
+        self, writers: Mapping[str, WritableOrigin], readers: Mapping[str, Origin]
+    ) -> None:
+        """Sends by these from now on; a write that is being sent goes on as it was begun."""
+        self._writers = writers
+        self._readers = readers
+
     async def run(self) -> None:
         """Waits for this process's turn, then sends, until it is cancelled."""
         turn = Turn(self._journal.folder / "replicator")
@@ -113,6 +120,8 @@ class Replicator:
         swept = await in_thread(partial(sweep, self._journal.bodies, rows.has_token))
         if swept:
             self._log.event("bodies_swept", files=swept)
+        for asset_key in await in_thread(rows.untold):
+            await self._tell(asset_key)  # whoever was to has died before
         while self._crash is None:
             self._wake.clear()
             room = SENDS_MAX - len(self._sends)
@@ -196,7 +205,7 @@ class Replicator:
         await in_thread(settle)
         self._journal.signal.notify()
         if state in KEPT:
-            await self._replicated(row.asset_key)  # only now is it no longer read from here
+            await self._tell(row.asset_key)  # only now is it no longer read from here
         if state is State.DONE:
             if row.token:
                 await in_thread(partial(remove_body, self._journal.bodies, row.token))
@@ -215,6 +224,10 @@ class Replicator:
             waited_s=round(now_s - row.queued_s, 3),
             problem=problem or None,
         )
+
+    async def _tell(self, asset_key: str) -> None:
+        await self._replicated(asset_key)
+        await in_thread(partial(self._journal.rows.tell, asset_key))
 
     async def _write(self, row: Row) -> WriteAnswer:
         writer = self._writers.get(row.origin_name)

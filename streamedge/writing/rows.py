@@ -49,6 +49,7 @@ CREATE TABLE IF NOT EXISTS changes (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     asset_key TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS untold (asset_key TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS totals (name TEXT PRIMARY KEY, amount INTEGER NOT NULL);
 INSERT OR IGNORE INTO totals VALUES ('held_bytes', 0), ('accepted', 0), ('done', 0);
 """
@@ -197,7 +198,8 @@ class Rows:
         self, row: Row, state: State, *, problem: str = "", due_s: float = 0.0, etag: str = ""
     ) -> None:
         """Ends an attempt. DONE removes the row, and lets the one that follows it go on from
-        ``etag``, the origin's; a write that follows one that was not done is a conflict.
+        ``etag``, the origin's; a write that follows one that was not done is a conflict. One that
+        is kept leaves its object among the ``untold``.
         """
         assert may_follow(row.state, state), (row.state, state)
         with self._transaction() as connection:
@@ -215,6 +217,17 @@ class Rows:
             )
             if state in KEPT:
                 _conflict_followers(connection, row.serial)
+                connection.execute("INSERT OR IGNORE INTO untold VALUES (?)", (row.asset_key,))
+
+    def untold(self) -> list[str]:
+        """Objects that readers may still have from a write which is not to be read any more."""
+        with self._transaction(_READ) as connection:
+            return [str(key) for (key,) in connection.execute("SELECT asset_key FROM untold")]
+
+    def tell(self, asset_key: str) -> None:
+        """Notes that the cache has been told of an object."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM untold WHERE asset_key = ?", (asset_key,))
 
     def hasten(self, origin_name: str, now_s: float) -> None:
         """Makes all that waits for an origin due now."""

@@ -24,7 +24,10 @@ from streamedge.cache.asset import Asset, asset_digest, version_digest
 from streamedge.cache.cache import Cache
 from streamedge.cache.extent import EXTENT_BYTES, Extent
 from streamedge.cache.freshness import TtlRules
-from streamedge.cache.store import Store
+from streamedge.cache.store import Store, open_changes
+from streamedge.control.database import ControlDatabase
+from streamedge.control.in_force import InForce
+from streamedge.control.log import ControlLog
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin import Version
@@ -44,6 +47,8 @@ class Location:
         self.origin = origin
         self.workers: list[Cache] = []
         self._log_path = root.parent / "events"
+        self._databases: list[ControlDatabase] = []
+        self._control_log: ControlLog | None = None
 
     def asset(self, name: str = "film", *, default_ttl_s: float = 3600.0) -> Asset:
         """An object of the server."""
@@ -56,9 +61,28 @@ class Location:
         slot = len(self.workers)
         log = open_log(str(self._log_path), f"worker-{slot}")
         store = Store(self.root, slot, log)
-        cache = Cache(store, log, Counts(), open_extents=open_extents, retries=retries)
+        in_force = InForce(ControlLog(self.control()), log)
+        cache = Cache(
+            store, log, Counts(), open_extents=open_extents, retries=retries, in_force=in_force
+        )
         self.workers.append(cache)
         return cache
+
+    def control(self) -> ControlDatabase:
+        """One more connection to the control database."""
+        self._databases.append(ControlDatabase(self.root))
+        return self._databases[-1]
+
+    def invalidate(self, *items: str, scope: str = "E", soft: bool = False) -> None:
+        """As the control process does it."""
+        if self._control_log is None:
+            self._control_log = ControlLog(self.control())
+        self._control_log.invalidate(scope, items, soft=soft)
+        open_changes(self.root).announce()
+
+    def close(self) -> None:
+        for database in self._databases:
+            database.close()
 
     def events(self, event: str) -> list[dict[str, Any]]:
         """What the workers have logged under a name."""
@@ -103,6 +127,7 @@ async def run_location(root: Path, *, read_timeout_s: float = 15.0) -> AsyncIter
             for worker in location.workers:
                 await worker.close()
             await origin.close()
+            location.close()
 
 
 async def fetch(worker: Cache, asset: Asset, span: Span) -> bytes:

@@ -25,7 +25,8 @@ VERSIONS = st.builds(
     Version, ETAGS, st.integers(0, 2**50), st.none() | st.integers(-(2**40), 2**40)
 )
 HEADS = st.builds(OriginHead, VERSIONS, ETAGS, st.dictionaries(ETAGS, ETAGS, max_size=4))
-RECORDS = st.builds(Record, KEYS, HEADS, st.floats(0, 1e12))
+TRAILERS = st.lists(st.tuples(ETAGS, ETAGS), max_size=3).map(tuple)
+RECORDS = st.builds(Record, KEYS, HEADS, st.floats(0, 1e12), trailers=TRAILERS)
 IDENTITIES = st.tuples(KEYS, VERSIONS, st.integers(0, 2**20))
 RECORD = Record("k", OriginHead(Version('"1"', 10, 5), "video/mp4", {"age": "3"}), 1000.5)
 JSON = st.recursive(

@@ -6,6 +6,7 @@ import pytest
 
 from streamedge.cache.validation import (
     conditional_fields,
+    head_contradicts,
     head_freshens,
     is_selected,
     updated_fields,
@@ -110,23 +111,28 @@ def test_fields_listed_by_no_cache_are_not_stored_from_a_304_either() -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "freshens"),
+    ("head", "freshens", "contradicts"),
     [
-        ({}, True),
-        ({"etag": '"a"', "last-modified": MODIFIED, "content-length": "36"}, True),
-        ({"last-modified": MODIFIED_OTHERWISE_SPELT}, True),
-        ({"etag": '"b"'}, False),
-        ({"etag": 'W/"a"'}, False),
-        ({"last-modified": LATER}, False),
-        ({"content-length": "35"}, False),
-        ({"etag": '"a"', "content-length": "35"}, False),
+        ({}, False, False),
+        ({"content-length": "36"}, False, False),
+        ({"etag": '"a"', "last-modified": MODIFIED, "content-length": "36"}, True, False),
+        ({"etag": '"a"'}, True, False),
+        ({"last-modified": MODIFIED_OTHERWISE_SPELT}, True, False),
+        ({"etag": '"b"'}, False, True),
+        ({"etag": 'W/"a"'}, False, True),
+        ({"last-modified": LATER}, False, True),
+        ({"content-length": "35"}, False, True),
+        ({"etag": '"a"', "content-length": "35"}, False, True),
     ],
 )
-def test_whether_a_head_confirms_a_stored_get(head: dict[str, str], freshens: bool) -> None:
+def test_what_a_head_says_of_a_stored_get(
+    head: dict[str, str], freshens: bool, contradicts: bool
+) -> None:
     stored = {"etag": '"a"', "last-modified": MODIFIED, "content-length": "36"}
     assert head_freshens(stored, head) is freshens
+    assert head_contradicts(stored, head) is contradicts
 
 
 @pytest.mark.parametrize("name", ["etag", "last-modified", "content-length"])
-def test_a_head_with_what_the_stored_get_lacks_does_not(name: str) -> None:
-    assert not head_freshens({}, {name: "1"})
+def test_a_head_with_what_the_stored_get_lacks_contradicts_it(name: str) -> None:
+    assert head_contradicts({}, {name: "1"})

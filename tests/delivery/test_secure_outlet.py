@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from streamedge.cache.extent import Ready
 from streamedge.cache.open_version import Failure
+from streamedge.delivery import arrivals
 from streamedge.delivery.outlet import Outlet
 from streamedge.delivery.tls import TlsConnection, TlsDoor
 from streamedge.delivery.wires import SEALED_BYTES, TURN_BYTES
@@ -185,7 +186,11 @@ def door_to(
     context: ssl.SSLContext, heard: Heard, failures: list[str], handshakes_max: int = 10
 ) -> TlsDoor:
     return TlsDoor(
-        context, lambda: heard, set(), handshakes_max, lambda _client, why: failures.append(why)
+        context,
+        lambda _peer: heard,
+        set(),
+        handshakes_max,
+        lambda _client, why: failures.append(why),
     )
 
 
@@ -202,7 +207,10 @@ async def reach(
     loop = asyncio.get_running_loop()
     heard = Heard()
     door = door_to(context, heard, [] if failures is None else failures, handshakes_max)
-    _, connection = await loop.create_connection(lambda: TlsConnection(door, loop), sock=near)
+    left = asyncio.Event()
+    _, connection = await loop.create_connection(
+        lambda: TlsConnection(door, loop, arrivals.Peer("192.0.2.1", 4711), left.set), sock=near
+    )
     peer = Peer(door, heard, far)
     peer.connection = connection
     try:
@@ -210,6 +218,7 @@ async def reach(
     finally:
         connection.abort()
         far.close()
+        await within(left.wait())
         if heard.made.is_set():
             await within(heard.lost.wait())
 

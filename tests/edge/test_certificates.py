@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from certificate_authority import CertificateAuthority, Pair, replace
 
+from streamedge.delivery.tls import NamedTls
 from streamedge.edge.certificates import CertificateError, CertificateFiles, Certificates, Change
 
 
@@ -25,10 +27,13 @@ def shake(
     client: ssl.SSLContext,
     name: str | None = None,
     session: ssl.SSLSession | None = None,
+    servers: list[ssl.SSLObject] | None = None,
 ) -> ssl.SSLObject:
-    """The client's end after a handshake in memory. Raises ssl.SSLError."""
+    """The client's end after a handshake in memory; ``servers`` gets the other. Raises SSLError."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = certificates.front.wrap_bio(to_server, to_client, server_side=True)
+    if servers is not None:
+        servers.append(server)
     ours = client.wrap_bio(to_client, to_server, server_hostname=name, session=session)
     ends = [ours, server]
     while ends:
@@ -152,6 +157,53 @@ def test_ciphers_without_forward_secrecy_or_authentication_are_refused(
     client.set_ciphers(ciphers)
     with pytest.raises(ssl.SSLError, match="NO_SHARED_CIPHER"):
         shake(certificates, client, "one.example")
+
+
+def served_by(certificates: Certificates, name: str | None) -> Callable[[str], bool] | None:
+    """What a connection made with that name (SNI) says of hosts."""
+    servers: list[ssl.SSLObject] = []
+    shake(certificates, anyone(), name, servers=servers)
+    (server,) = servers
+    assert isinstance(server, NamedTls)
+    return server.serves
+
+
+def test_a_connection_serves_the_hosts_of_its_certificate(authority: CertificateAuthority) -> None:
+    """RFC 9110 §7.4. What no certificate has is the first one's, by any name."""
+    first, second = authority.issue("one.example"), authority.issue("two.example", "*.two.example")
+    both = authority.issue("three.example", "one.example")
+    certificates = hold(first, second, both)
+    hosts = {"one.example", "two.example:443", "A.two.example", "three.example", "10.0.0.1", "x"}
+    expected = {
+        "one.example": {"one.example", "10.0.0.1", "x"},
+        "nobodys.example": {"one.example", "10.0.0.1", "x"},
+        "two.example": {"two.example:443", "A.two.example"},
+        "b.two.example": {"two.example:443", "A.two.example"},
+        "three.example": {"three.example", "one.example"},
+    }
+    for name, served in expected.items():
+        serves = served_by(certificates, name)
+        assert serves is not None
+        assert {host for host in hosts if serves(host)} == served, name
+
+
+def test_a_connection_without_a_name_serves_every_host(authority: CertificateAuthority) -> None:
+    certificates = hold(authority.issue("one.example"), authority.issue("two.example"))
+    assert served_by(certificates, None) is None
+
+
+def test_a_connection_outlives_its_certificate(authority: CertificateAuthority) -> None:
+    first, second = authority.issue("one.example"), authority.issue("two.example")
+    certificates = hold(first, second)
+    serves = served_by(certificates, "two.example")
+    assert serves is not None
+    authority.issue("new.example", into=second)
+    assert len(looks(certificates)) == 1
+    assert [serves(host) for host in ("two.example", "new.example", "one.example")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_new_files_are_taken_into_use(authority: CertificateAuthority) -> None:

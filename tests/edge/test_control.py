@@ -16,8 +16,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from streamedge.cache.store import prepare_folder
 from streamedge.config.schema import Config
+from streamedge.edge.bells import Bells
 from streamedge.edge.control import create_admin_app, run_control
+from streamedge.edge.generations import Generations
 from streamedge.edge.roster import Roster
+from streamedge.edge.shared import Shared
 
 
 async def ask(roster: Roster, folder: Path, path: str) -> tuple[int, bytes]:
@@ -71,7 +74,7 @@ def control_process(folder: Path) -> Iterator[tuple[int, int, int]]:
     metrics.mkdir()
     prepare_folder(root)
     config = Config.model_validate({"edge": {"cache": str(root), "log": str(folder / "log")}})
-    roster = Roster(0)
+    shared = Shared(Generations(config, 0), Bells(0), Roster(0), metrics)
     lifeline, life = os.pipe()
     listener = socket.create_server(("127.0.0.1", 0))
     pid = os.fork()
@@ -80,7 +83,7 @@ def control_process(folder: Path) -> Iterator[tuple[int, int, int]]:
         try:
             os.close(life)
             os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT), 2)
-            run_control(config, listener, roster, metrics, lifeline)
+            run_control(shared, listener, lifeline)
             code = 0
         finally:
             os._exit(code)
@@ -93,6 +96,8 @@ def control_process(folder: Path) -> Iterator[tuple[int, int, int]]:
             except OSError:
                 continue  # a test has closed it
         listener.close()
+        shared.bells.close()
+        shared.generations.close()
 
 
 def get(port: int, path: str) -> bytes:

@@ -9,7 +9,13 @@ from contextlib import ExitStack
 
 import pytest
 
-from streamedge.edge.listeners import WorkerListeners, bind_admin, bind_listeners
+from streamedge.config.schema import ListenConfig
+from streamedge.edge.listeners import (
+    WorkerListeners,
+    bind_admin,
+    bind_listeners,
+    proxied_listeners,
+)
 
 
 @pytest.fixture
@@ -77,3 +83,17 @@ def test_ipv6_leaves_ipv4_alone(closing: ExitStack) -> None:
     closing.callback(listener.close)
     assert listener.family is socket.AF_INET6
     assert listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
+
+
+def test_those_with_a_proxy_header_are_found_by_their_address(closing: ExitStack) -> None:
+    listen = ListenConfig(
+        http=(("127.0.0.1", 0), ("127.0.0.2", 0)),
+        https=(("127.0.0.3", 0),),
+        rtmp=(("127.0.0.4", 0),),
+        proxy_protocol=(("127.0.0.2", 0), ("127.0.0.4", 0)),
+    )
+    (own,) = bind_listeners(listen.http, listen.rtmp, 1, listen.https)
+    for listener in (*own.http, *own.https, *own.rtmp):
+        closing.callback(listener.close)
+
+    assert proxied_listeners(listen, own) == {own.http[1], own.rtmp[0]}

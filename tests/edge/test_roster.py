@@ -31,3 +31,18 @@ def test_what_a_child_says_its_parent_sees() -> None:
         os._exit(0)
     os.waitpid(child, 0)
     assert roster.all_up
+
+
+def test_those_who_are_up_have_applied_what_they_noted() -> None:
+    roster = Roster(3)
+    assert roster.have_applied(7)
+    roster.up(0)
+    roster.up(1)
+    roster.apply(0, 7)
+    assert not roster.have_applied(7)
+    assert roster.have_applied(0)
+    roster.apply(1, 9)
+    assert roster.have_applied(7)
+    assert not roster.have_applied(8)
+    roster.down(0)
+    assert roster.have_applied(8)

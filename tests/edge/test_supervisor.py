@@ -13,9 +13,14 @@ from typing import Any
 
 import pytest
 
+from streamedge.access.countries import Countries
 from streamedge.config.schema import Config
 from streamedge.edge import supervisor as module
+from streamedge.edge.bells import Bells
+from streamedge.edge.generations import Generations
 from streamedge.edge.listeners import WorkerListeners
+from streamedge.edge.roster import Roster
+from streamedge.edge.shared import Shared
 from streamedge.edge.supervisor import RESTART_BACKOFF_S, YOUNG_S, _Child, _Supervisor
 from streamedge.ops.log import open_log
 
@@ -43,9 +48,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def supervisor(tmp_path: Path, clock: Clock) -> Iterator[_Supervisor]:
     """A supervisor of one worker that starts nobody."""
     log = open_log(str(tmp_path / "log"), "supervisor")
+    bells = Bells(1)
+    shared = Shared(Generations(Config(), 1), bells, Roster(1), tmp_path)
     with socket.socket() as admin:
-        made = _Supervisor(Config(), log, [WorkerListeners((), ())], None, admin, tmp_path)
+        made = _Supervisor(
+            log, [WorkerListeners((), ())], None, Countries(None), admin, shared, lambda: None
+        )
         yield made
+    bells.close()
+    shared.generations.close()
     os.close(made._life)
     os.close(made._lifeline)
     os.close(log._fd)

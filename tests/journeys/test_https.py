@@ -124,6 +124,34 @@ def test_each_name_is_shown_its_certificate(secure: Secure) -> None:
     assert b"three.example" in stranger.stderr
 
 
+def _answers(connected: ssl.SSLSocket, host: str) -> int:
+    """Asks for /small; the answer's status."""
+    connected.sendall(request("/small", host=host))
+    answer = http.client.HTTPResponse(connected)
+    answer.begin()
+    answer.read()
+    return answer.status
+
+
+def test_a_connection_carries_requests_for_its_certificates_hosts_alone(secure: Secure) -> None:
+    """A name in front that another host hides behind: 421, cached or not, by either way."""
+    with secure.connect(ONE) as one, secure.connect(TWO) as two:
+        for _again in range(3):
+            assert [_answers(one, host) for host in (ONE, TWO, "127.0.0.1")] == [200, 421, 200]
+            assert [_answers(two, host) for host in (TWO, ONE, "two.example:1")] == [200, 421, 200]
+
+
+def test_a_client_that_names_no_host_may_ask_for_any(secure: Secure) -> None:
+    """curl -k by address, and old clients: they have been shown the first certificate."""
+    context = secure.authority.client()
+    context.check_hostname = False
+    with (
+        socket.create_connection(("127.0.0.1", secure.port), 30) as plain,
+        context.wrap_socket(plain) as connected,
+    ):
+        assert [_answers(connected, host) for host in (ONE, TWO, "other")] == [200, 200, 200]
+
+
 def test_http_and_https_have_one_cache(secure: Secure) -> None:
     plain = http.client.HTTPConnection("127.0.0.1", secure.edge.http_port, timeout=30)
     plain.request("GET", "/film.mp4", headers={"Host": ONE, "Range": "bytes=5-9"})

@@ -25,7 +25,7 @@ def opened(data: bytes, there: int | None = None) -> tuple[FlvMedium, MemoryRead
     head, _ = feed(flv_head.read_head(len(data)), data)
     reader = MemoryReader(data, there)
     index = ScanIndex(head, len(data))
-    medium = FlvMedium("a.flv", medium_head(head), index, reader.as_reader, CacheResult.MISS)
+    medium = FlvMedium("a.flv", medium_head(head), index, reader.as_reader, reader.as_reader)
     return medium, reader
 
 
@@ -40,7 +40,7 @@ def test_the_head_says_what_players_need(media: Media, name: str) -> None:
     assert "keyframes" not in head.metadata  # positions in a file that the player never sees
     assert head.enhanced == frozenset()
     assert head.has_video
-    assert (medium.name, medium.result) == ("a.flv", CacheResult.MISS)
+    assert (medium.name, medium.result) == ("a.flv", CacheResult.HIT)
 
 
 async def test_runs_are_spans_of_the_reader(media: Media) -> None:

@@ -8,7 +8,6 @@ import pytest
 from memory_reader import MemoryReader
 from oracle import demux, feed
 
-from streamedge.cache.reader import CacheResult
 from streamedge.media import mp3_head
 from streamedge.media.flv_scan import scan_tags
 from streamedge.media.medium import RUN_MS, End, Lacking, Mark, Run
@@ -20,7 +19,7 @@ Media = Callable[[str], bytes]
 def opened(data: bytes, there: int | None = None) -> tuple[Mp3Medium, MemoryReader]:
     head, _ = feed(mp3_head.read_head(len(data)), data)
     reader = MemoryReader(data, there)
-    return Mp3Medium("song.mp3", head, reader.as_reader, CacheResult.MISS), reader
+    return Mp3Medium("song.mp3", head, reader.as_reader, reader.as_reader), reader
 
 
 def walk(medium: Mp3Medium, mark: Mark, length_ms: int, until_ms: int | None = None) -> list[Run]:

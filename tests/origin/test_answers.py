@@ -14,7 +14,6 @@ from streamedge.origin.answers import (
     find_error_code,
     fold_fields,
     is_same_version,
-    parse_http_date,
     read_answer,
     request_fields,
 )
@@ -64,23 +63,6 @@ def test_request_fields(ask: Ask, fields: dict[str, str]) -> None:
 def test_same_version(known: Version, seen: Version, same: bool) -> None:
     assert is_same_version(known, seen) is same
     assert is_same_version(seen, known) is same
-
-
-@pytest.mark.parametrize(
-    ("text", "time_s"),
-    [
-        # The three forms of RFC 9110 §5.6.7.
-        (DATE, DATE_S),
-        ("Sunday, 06-Nov-94 08:49:37 GMT", DATE_S),
-        ("Sun Nov  6 08:49:37 1994", DATE_S),
-        ("", None),
-        ("0", None),
-        ("yesterday", None),
-        ("Sun, 06 Nov 99999 08:49:37 GMT", None),
-    ],
-)
-def test_http_date(text: str, time_s: int | None) -> None:
-    assert parse_http_date(text) == time_s
 
 
 def test_error_code_of_an_s3_document() -> None:
@@ -164,8 +146,3 @@ def test_any_answer_opens_or_fails_by_name(
         assert opening.span.start <= span.start
     if if_match is not None:
         assert if_match.size_bytes == size_bytes
-
-
-@given(st.text())
-def test_any_date_is_seconds_or_none(text: str) -> None:
-    assert isinstance(parse_http_date(text), int | None)

@@ -4,6 +4,7 @@
                                              "body" is on disk, "row" is committed, "answer" given
     journal_process.py replicate ROOT SLOT   sends what waits to the folder ROOT/origin
     journal_process.py stick ROOT SLOT       the same, but no attempt ever ends
+    journal_process.py hush ROOT SLOT        the same, but the cache is never told of anything
 
 Each says as a line of JSON what happens.
 """
@@ -84,9 +85,13 @@ async def accept(root: Path, point: str) -> None:
     stay("answer")
 
 
-async def replicate(root: Path, slot: int, kind: type[DirectoryWriter]) -> None:
-    async def told(_key: str) -> None:
-        return None
+async def replicate(
+    root: Path, slot: int, kind: type[DirectoryWriter], *, hushed: bool = False
+) -> None:
+    async def told(key: str) -> None:
+        if hushed:
+            stay("hushed")
+        say({"event": "told", "key": key})
 
     await Replicator(
         Journal(root, slot, LIMIT_BYTES),
@@ -103,5 +108,5 @@ if __name__ == "__main__":
     if task == "accept":
         asyncio.run(accept(Path(folder), argument))
     else:
-        writer = DirectoryWriter if task == "replicate" else StickingWriter
-        asyncio.run(replicate(Path(folder), int(argument), writer))
+        writer = StickingWriter if task == "stick" else DirectoryWriter
+        asyncio.run(replicate(Path(folder), int(argument), writer, hushed=task == "hush"))

@@ -130,3 +130,25 @@ async def test_killed_after_the_origin_had_it_is_no_conflict(root: Path, start: 
     assert (root / "origin/film").read_bytes() == b"later"
     assert journal.rows.by_state() == {}
     journal.close()
+
+
+async def test_killed_before_the_cache_heard_of_a_conflict_the_next_one_tells_it(
+    root: Path, start: Start
+) -> None:
+    """Else readers would go on getting what the origin has refused."""
+    (root / "origin/film").write_bytes(b"the origin's own")
+    journal = Journal(root, 2, 1 << 20)
+    await journal.accept("key", "main", put("film", ("If-None-Match", "*")), come(b"hello"))
+    first = await start("hush", "0")
+    await first.says("hushed")
+    await first.kill()
+    assert journal.rows.by_state() == {State.CONFLICT: 1}
+    for heard in (["key"], []):
+        assert journal.rows.untold() == heard
+        second = await start("replicate", "1")
+        if heard:
+            assert (await second.says("told"))["key"] == "key"
+        await journal.accept("other", "main", put("other"), come(b"hello"))
+        await second.says("write_replicated")
+        await second.kill()
+    journal.close()

@@ -61,6 +61,7 @@ class Bench:
             self.counts,
             clock=lambda: time.time() + self.late_s,
         )
+        self.replicator = replicator
         task = asyncio.create_task(replicator.run())
         try:
             yield
@@ -169,6 +170,8 @@ async def test_refusals_are_kept_and_said(bench: Bench, status: int, state: str)
         (kept,) = (await bench.journal.status()).rows
         assert kept.state.value == state
         assert (bench.journal.bodies / kept.token).read_bytes() == b"hello"
+        assert bench.told == [("film", False)]  # only when it is not read from here any more
+        assert bench.journal.rows.untold() == []
         assert await bench.journal.requeue(kept.serial, unconditional=True)
         await bench.log.heard("write_replicated")
     assert bench.writer.sent[-1] == (Write("PUT", "film", (), 5), b"hello")
@@ -233,6 +236,17 @@ async def test_origin_without_a_name_is_waited_for(bench: Bench) -> None:
         (said,) = await bench.log.heard("write_not_replicated")
     assert said["state"] == "queued"
     assert "renamed" in said["problem"]
+
+
+async def test_other_origins_are_used_from_the_next_write_on(bench: Bench) -> None:
+    await bench.journal.accept("film", "renamed", put("film"), come(b"hello"))
+    async with bench.running():
+        await bench.log.heard("write_not_replicated")
+        origin = DirectoryOrigin(bench.folder)
+        bench.replicator.replace({"renamed": bench.writer}, {"renamed": origin})
+        bench.pass_time(BACK_OFF_MAX_S)
+        (said,) = await bench.log.heard("write_replicated")
+    assert (said["origin"], said["object"]) == ("renamed", "film")
 
 
 async def test_body_that_is_gone_is_a_failure(bench: Bench) -> None:

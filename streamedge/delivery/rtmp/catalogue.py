@@ -1,18 +1,33 @@
 """Which rtmp distribution a client is in, and which medium a stream name means there.
 
 Owns the way from tcUrl and application to a distribution, and from a name to the first object
-that exists. Whatever cannot be had comes out as a ``Refusal``, in NetStream's codes.
+that exists and that the viewer may have. Who may have what is asked anew each time, of the
+distributions in force; what cannot be had comes out as a ``RefusalError``, in NetStream's codes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from streamedge.access.admission import AccessRules, Denied
+from streamedge.access.countries import Countries
+from streamedge.access.remembered import Remembered
+from streamedge.access.signing import SIGNATURE_LIMIT_BYTES
+from streamedge.access.wildcards import ResourcePattern
 from streamedge.delivery.distributions import Distribution, HostTable
-from streamedge.delivery.rtmp.events import Connect
+from streamedge.delivery.rtmp.admission import (
+    NOT_ALLOWED,
+    Rejection,
+    Visitor,
+    country_rejection,
+    page_rejection,
+    permitted,
+    spoken_name,
+)
 from streamedge.delivery.rtmp.names import candidates, match_application
 from streamedge.errors import (
     CacheFullError,
@@ -33,57 +48,107 @@ _MISSING = frozenset({OriginFailure.NOT_FOUND, OriginFailure.FORBIDDEN})
 
 @dataclass(frozen=True, slots=True)
 class RtmpDistribution(Distribution):
-    """A distribution that is played over RTMP."""
+    """A distribution that is played over RTMP. ``pages``: whose players may have it; none: all."""
 
     applications: tuple[str, ...]
     is_strict: bool
+    access: AccessRules
+    pages: tuple[ResourcePattern, ...] = ()
 
 
 class Admission(NamedTuple):
-    """A client's distribution, and the part of its application that belongs to names."""
+    """A visitor's distribution, and the part of its application that belongs to names."""
 
     distribution: RtmpDistribution
     application: str
     folder: str
+    visitor: Visitor
 
 
 class RefusalError(StreamEdgeError):
-    """Why a stream is not played: a NetStream code, and a description fit for the viewer."""
+    """Why a stream is not played: a NetStream code, and a description fit for the viewer.
 
-    def __init__(self, code: str, description: str, kind: str) -> None:
+    ``reason`` is for the log, where it says more than the description or the cause.
+    """
+
+    def __init__(self, code: str, description: str, kind: str, reason: str = "") -> None:
         super().__init__(description)
         self.code = code
         self.kind = kind
+        self.reason = reason
 
 
 class Catalogue:
     """The rtmp distributions of a worker, and their media."""
 
-    def __init__(self, distributions: HostTable[RtmpDistribution], titles: Titles) -> None:
+    def __init__(
+        self,
+        distributions: HostTable[RtmpDistribution],
+        titles: Titles,
+        countries: Countries,
+        *,
+        signature_bytes: int = SIGNATURE_LIMIT_BYTES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._distributions = distributions
         self._titles = titles
+        self._countries = countries
+        self._signature_bytes = signature_bytes
+        self._clock = clock
+        self._remembered = Remembered()
         self._resolved: dict[tuple[str, str], tuple[float, str]] = {}
 
-    def admit(self, connect: Connect) -> Admission | str:
-        """Where a client that connects belongs; or CloudFront's word for why nowhere."""
-        host = tc_url_host(connect.tc_url)
-        found = self._distributions.find(host)
-        if not found:
-            return "DistributionNotFound"
+    def replace(self, distributions: HostTable[RtmpDistribution]) -> None:
+        """Takes other distributions into force; what plays goes on by its medium."""
+        self._distributions = distributions
+        self._resolved.clear()
+
+    def forget_media(self) -> None:
+        """Reads every index anew when it is next asked for."""
+        self._titles.forget()
+
+    def admit(self, visitor: Visitor) -> Admission | Rejection:
+        """Where a client that connects belongs; or why nowhere."""
+        connect = visitor.connect
+        found = self._distributions.find(tc_url_host(connect.tc_url))
         for distribution in found:
             match = match_application(connect.app, distribution.applications)
-            if match is not None:
-                return Admission(distribution, match.application, match.rest)
-        return "InvalidInstance"
+            if match is None:
+                continue
+            rejection = page_rejection(distribution.pages, connect)
+            if rejection is None and distribution.access.countries is not None:
+                country = self._countries.country(visitor.address)
+                rejection = country_rejection(distribution.access, country)
+            if rejection is not None:
+                return rejection
+            return Admission(distribution, match.application, match.rest, visitor)
+        word = "InvalidInstance" if found else "DistributionNotFound"
+        app, tc_url = spoken_name(connect.app).text, spoken_name(connect.tc_url).text
+        return Rejection(
+            "NetConnection.Connect.InvalidApp",
+            f"No application {connect.app!r} here.",
+            word,
+            f"{word}: application {app!r} of {tc_url!r}",
+        )
+
+    def readmit(self, admission: Admission) -> Admission:
+        """Where a connected client belongs by now. Raises RefusalError when nowhere."""
+        found = self.admit(admission.visitor)
+        if isinstance(found, Rejection):
+            raise _not_allowed(found.reason)
+        return found
+
+    def check(self, admission: Admission, name: str, medium: Medium) -> None:
+        """Whether a viewer may still have what it plays as ``name``. Raises RefusalError."""
+        if medium.name not in self._permitted(admission, name):
+            raise _not_allowed("the name means another object by now")
 
     async def open(self, admission: Admission, name: str, announced: frozenset[str]) -> Medium:
         """The medium that a stream name means.
 
         ``announced`` are the Enhanced RTMP codecs the client said it takes. Raises RefusalError.
         """
-        names = candidates(name, admission.folder)
-        if not names:
-            raise RefusalError("NetStream.Play.StreamNotFound", "This is no stream name.", "name")
+        names = self._permitted(admission, name)
         medium = await self._resolve(admission.distribution, names)
         enhanced = medium.head.enhanced
         if admission.distribution.is_strict and "*" not in announced and enhanced - announced:
@@ -96,14 +161,33 @@ class Catalogue:
             )
         return medium
 
-    async def _resolve(self, distribution: RtmpDistribution, names: list[str]) -> Medium:
+    def _permitted(self, admission: Admission, name: str) -> tuple[str, ...]:
+        """The objects that a name may mean and the viewer may have now, the likeliest first."""
+        names = candidates(name, admission.folder)
+        if not names:
+            raise RefusalError("NetStream.Play.StreamNotFound", "This is no stream name.", "name")
+        allowed = permitted(
+            admission.distribution.access,
+            admission.visitor,
+            admission.folder,
+            name,
+            names,
+            self._clock(),
+            self._remembered,
+            self._signature_bytes,
+        )
+        if isinstance(allowed, Denied):
+            raise _not_allowed(allowed.reason)
+        return allowed
+
+    async def _resolve(self, distribution: RtmpDistribution, names: tuple[str, ...]) -> Medium:
         """The medium of the object that ``names`` mean, remembered for RESOLVED_TTL_S."""
         key = (distribution.id, names[0])
         until_s, known = self._resolved.get(key, (0.0, ""))
         now_s = time.monotonic()
         if len(names) > 1 and until_s > now_s and known in names:
             try:
-                return await self._first(distribution, [known])
+                return await self._first(distribution, (known,))
             except RefusalError:
                 del self._resolved[key]
         medium = await self._first(distribution, names)
@@ -113,7 +197,7 @@ class Catalogue:
             self._resolved[key] = now_s + RESOLVED_TTL_S, medium.name
         return medium
 
-    async def _first(self, distribution: RtmpDistribution, names: list[str]) -> Medium:
+    async def _first(self, distribution: RtmpDistribution, names: tuple[str, ...]) -> Medium:
         """The likeliest object that exists; all are asked for at once, in one round trip."""
         opening = [
             asyncio.ensure_future(self._titles.open(distribution.asset(name))) for name in names
@@ -159,6 +243,10 @@ def refusal_of(failure: BaseException) -> RefusalError:
             "NetStream.Play.Failed", f"The origin failed: {kind.replace('_', ' ')}.", kind
         )
     raise failure
+
+
+def _not_allowed(reason: str) -> RefusalError:
+    return RefusalError("NetStream.Play.Failed", NOT_ALLOWED, "not_allowed", reason)
 
 
 def _says_missing(failure: BaseException | None) -> bool:

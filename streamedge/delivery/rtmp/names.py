@@ -7,6 +7,7 @@ puts ``mp4:`` or ``mp3:`` instead; Flash pages percent-encode ``?=&``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -24,6 +25,7 @@ _EXTENSIONS = {
     "": ("flv", "mp4", "mp3"),
 }
 _INSTANCE_DEFAULT = "_definst_"
+_PREFIX = re.compile(r"(mp4|flv|mp3)(?::|%3A)", re.IGNORECASE)
 
 
 class StreamName(NamedTuple):
@@ -63,10 +65,24 @@ def split_stream_name(name: str) -> StreamName:
         at = name.lower().index("%3f")
         name = f"{name[:at]}?{unquote(name[at + 3 :])}"
     path, _, query = name.partition("?")
-    prefix, colon, rest = path.partition(":")
-    if colon and prefix.lower() in _EXTENSIONS and prefix:
-        return StreamName(prefix.lower(), rest, query)
-    return StreamName("", path, query)
+    if "=" not in query and "%3d" in query.lower():
+        query = unquote(query)  # only what follows the "?" was encoded
+    prefix = _PREFIX.match(path)
+    if prefix is None:
+        return StreamName("", path, query)
+    return StreamName(prefix[1].lower(), path[prefix.end() :], query)
+
+
+def known_extension(path: str) -> str:
+    """The extension of a name in lower case, without dot; empty if it is none of media's."""
+    _, dot, extension = path.rpartition("/")[2].rpartition(".")
+    extension = extension.lower()
+    return extension if dot and extension in _KNOWN_EXTENSIONS else ""
+
+
+def usual_prefix(extension: str) -> str:
+    """The prefix that players put before names with an extension; empty if none does."""
+    return next((prefix for prefix, known in _EXTENSIONS.items() if extension in known), "")
 
 
 def candidates(name: str, folder: str = "") -> list[str]:
@@ -80,8 +96,7 @@ def candidates(name: str, folder: str = "") -> list[str]:
     decoded = object_name(f"{folder}/{path}" if folder else path)
     if decoded is None:
         return []
-    _, dot, extension = decoded.rpartition("/")[2].rpartition(".")
-    if dot and extension.lower() in _KNOWN_EXTENSIONS:
+    if known_extension(decoded):
         return [decoded]
     guesses = [f"{decoded}.{extension}" for extension in _EXTENSIONS[parsed.prefix]]
     return [guesses[0], decoded, *guesses[1:]]

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
+from streamedge.cache.asset import Provenance
 from streamedge.cache.open_version import Failure
 from streamedge.cache.reader import Reader
 from streamedge.delivery.rtmp import messages
@@ -67,7 +68,13 @@ class Stage(Protocol):
     metronome: Metronome
     sends_data_start: bool
 
-    async def open_medium(self, name: str) -> Medium: ...
+    async def open_medium(self, name: str) -> Medium:
+        """What a name means, if the viewer may have it. Raises RefusalError."""
+        ...
+
+    def check(self, name: str, medium: Medium) -> None:
+        """Raises RefusalError when the viewer may have no longer what it plays."""
+        ...
 
     def push(self, *parts: bytes | tuple[Reader, Span]) -> None:
         """Sends the engine's answers so far, then ``parts``."""
@@ -111,6 +118,7 @@ class Player:
         self._loop = asyncio.get_running_loop()
         self._seek: Seek | None = None
         self._pause: Pause | None = None
+        self._is_revoked = False
         self._waker: asyncio.Future[None] | None = None
         self._timer: Appointment | None = None
         self._hindrance: Lacking | End | MediaError | _Hindrance | None = None
@@ -138,6 +146,12 @@ class Player:
         self._pace.buffer_ms = buffer_ms
         self._wake()
 
+    def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
+        """Ends the play after the message under way, if it is one of what has been revoked."""
+        if self.medium is not None and is_revoked(self.medium.provenance()):
+            self._is_revoked = True
+            self._wake()
+
     def close(self) -> None:
         """Ends the play after the message under way."""
         self.state = PlayState.CLOSED
@@ -154,7 +168,7 @@ class Player:
                 await self._perform(self.medium)
         except (RefusalError, OriginError, CacheFullError, MediaError) as exc:
             refusal = refusal_of(exc)
-            reason = f"{refusal.code}: {exc.__cause__ or exc}"
+            reason = f"{refusal.code}: {refusal.reason or exc.__cause__ or exc}"
             self._stage.counts.add(Counter.ERRORS, refusal.kind)
             self._status(refusal.code, str(refusal), StatusLevel.ERROR)
             self._stage.push()
@@ -184,8 +198,12 @@ class Player:
         self._stage.tell("play", self, cache=medium.result.value, start_ms=start_ms)
         self._stage.counts.add(Counter.PLAYS, medium.result.value)
         while self.state is not PlayState.CLOSED:
+            if self._is_revoked:
+                raise RefusalError(
+                    "NetStream.Play.Failed", "The stream was withdrawn.", "revoked", "revoked"
+                )
             if self._seek is not None:
-                await self._go_elsewhere(medium)
+                medium = await self._go_elsewhere(medium)
             elif self._pause is not None:
                 await self._heed_pause(medium)
             elif self.state is PlayState.PLAYING:
@@ -282,9 +300,15 @@ class Player:
         else:
             self._plain_tags = max(0, self._plain_tags - 1)
 
-    async def _go_elsewhere(self, medium: Medium) -> None:
+    async def _go_elsewhere(self, medium: Medium) -> Medium:
+        """Seeks, which is asked for as a play is; returns the medium from now on."""
         wish, self._seek = self._seek, None
         assert wish is not None
+        self._stage.check(self.name, medium)
+        if not medium.still_holds():
+            self.medium = await self._stage.open_medium(self.name)
+            medium.close()
+            medium = self.medium
         self._mark = await medium.locate(wish.time_ms)
         self._origin_ms = 0
         self._clock_runs = False
@@ -295,10 +319,11 @@ class Player:
         self._stage.tell("seek", self, to_ms=wish.time_ms, at_ms=self._mark.time_ms)
         if self.state is PlayState.PAUSED:
             await self._show_one_frame(medium)
+        return medium
 
     async def _show_one_frame(self, medium: Medium) -> None:
         """What a seek shows while paused: the keyframe alone."""
-        while self._seek is None and self.state is PlayState.PAUSED:
+        while not (self._seek or self._is_revoked) and self.state is PlayState.PAUSED:
             run = medium.next_run(self._mark, 0, None)
             if isinstance(run, Lacking):
                 await self._wait(run, medium)
@@ -392,7 +417,8 @@ class Player:
 
         Raises what keeps it from coming.
         """
-        if self._seek is not None or self._pause is not None or self._hindrance is not None:
+        wishes = self._seek, self._pause, self._hindrance, self._is_revoked or None
+        if any(wish is not None for wish in wishes):
             return
         waker: asyncio.Future[None] = self._loop.create_future()
         self._waker = waker

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
+from streamedge.access.proxies import IpNetwork
+from streamedge.cache.asset import Provenance
+from streamedge.delivery.arrivals import ArrivalRules, Arrivals, Left, Peer
 from streamedge.delivery.rtmp.catalogue import Catalogue
 from streamedge.delivery.rtmp.session import RtmpLimits, RtmpSession, SessionSurroundings
 from streamedge.ops.log import Log
@@ -19,9 +23,21 @@ LAST_WORDS_S = 1.0  # for what a client is told at the end
 class RtmpServer:
     """Serves a catalogue on listening sockets, from ``start`` to ``drain``."""
 
-    def __init__(self, catalogue: Catalogue, limits: RtmpLimits, log: Log, counts: Counts) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        limits: RtmpLimits,
+        log: Log,
+        counts: Counts,
+        *,
+        proxies: Sequence[IpNetwork] = (),
+        per_address_max: int = 0,
+    ) -> None:
+        self.catalogue = catalogue
         self._sessions: set[RtmpSession] = set()
         self._around = SessionSurroundings(catalogue, limits, log, counts, self._sessions)
+        rules = ArrivalRules(proxies, limits.connections_max, per_address_max)
+        self._arrivals = Arrivals("rtmp", rules, log, counts)
         self._counts = counts
         self._listeners: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
@@ -29,16 +45,29 @@ class RtmpServer:
         counts.gauges[Gauge.RTMP_CONNECTIONS] = 0
         counts.gauges[Gauge.VIEWERS] = 0
 
-    async def start(self, listeners: Sequence[socket.socket]) -> None:
-        """Begins to accept."""
+    async def start(
+        self, listeners: Sequence[socket.socket], proxied: Collection[socket.socket] = ()
+    ) -> None:
+        """Begins to accept; on the ``proxied`` ones each connection begins with a PROXY header."""
         loop = asyncio.get_running_loop()
         self._listeners += listeners
         for listener in listeners:
-            server = await loop.create_server(
-                lambda: RtmpSession(self._around, loop), sock=listener, backlog=4096
-            )
-            self._servers.append(server)
+            door = self._arrivals.door(self._connect, is_proxied=listener in proxied)
+            self._servers.append(await loop.create_server(door, sock=listener, backlog=4096))
         self._sweep_again()
+
+    def limit(self, limits: RtmpLimits, per_address_max: int) -> None:
+        """What clients may have that come from now on."""
+        self._around = replace(self._around, limits=limits)
+        self._arrivals.rules = replace(self._arrivals.rules, per_address_max=per_address_max)
+
+    def _connect(self, peer: Peer, left: Left) -> RtmpSession:
+        return RtmpSession(self._around, asyncio.get_running_loop(), peer, left)
+
+    def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
+        """Ends running plays of what has been revoked."""
+        for session in list(self._sessions):
+            session.revoke(is_revoked)
 
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, lets plays end for ``timeout_s``, then closes what is left."""
@@ -47,6 +76,7 @@ class RtmpServer:
             self._listeners.pop().shutdown(socket.SHUT_RDWR)
         for server in self._servers:
             server.close()
+        self._arrivals.stop()
         await self._wait_while(lambda: any(session.plays for session in self._sessions), timeout_s)
         for session in list(self._sessions):
             session.shut_down()
@@ -69,5 +99,6 @@ class RtmpServer:
         now_s = loop.time()
         for session in list(self._sessions):
             session.sweep(now_s)
+        self._arrivals.sweep(now_s)
         self._counts.gauges[Gauge.RTMP_CONNECTIONS] = len(self._sessions)
         self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_again)

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from itertools import count
 
+from streamedge.cache.asset import Provenance
 from streamedge.cache.open_version import Failure
 from streamedge.cache.reader import Reader
+from streamedge.delivery.arrivals import Left, Peer
 from streamedge.delivery.outlet import Outlet
 from streamedge.delivery.rtmp import events
+from streamedge.delivery.rtmp.admission import Rejection, Visitor, spoken_name
 from streamedge.delivery.rtmp.catalogue import Admission, Catalogue, RefusalError
 from streamedge.delivery.rtmp.connection import ServerConnection
 from streamedge.delivery.rtmp.errors import ProtocolError
@@ -69,7 +72,13 @@ class SessionSurroundings:
 class RtmpSession(asyncio.Protocol):
     """A client's connection."""
 
-    def __init__(self, around: SessionSurroundings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        around: SessionSurroundings,
+        loop: asyncio.AbstractEventLoop,
+        peer: Peer,
+        left: Left,
+    ) -> None:
         limits = around.limits
         self.engine = ServerConnection(
             random=os.urandom(HANDSHAKE_RANDOM_BYTES),
@@ -85,7 +94,9 @@ class RtmpSession(asyncio.Protocol):
         self._id = f"{os.getpid():x}-{next(_serial):x}"
         self._transport: asyncio.Transport | None = None
         self._outlet: Outlet | None = None
-        self._client = ""
+        self.address = peer.address  # the viewer's
+        self._client = str(peer)
+        self._left = left
         self._begun_s = loop.time()
         self._heard_s = loop.time()
         self._admission: Admission | None = None
@@ -101,8 +112,6 @@ class RtmpSession(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
-        peer = transport.get_extra_info("peername")
-        self._client = f"{peer[0]}:{peer[1]}" if peer else ""
         self._outlet = Outlet(transport, self._loop, self._drained, self._failed)
         self._around.sessions.add(self)
         if len(self._around.sessions) > self._limits.connections_max:
@@ -128,6 +137,7 @@ class RtmpSession(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         assert self._outlet is not None
+        self._left()
         self._around.sessions.discard(self)
         self._around.ended.set()
         reason = self._last_words or (f"connection lost: {exc}" if exc else "client left")
@@ -149,8 +159,11 @@ class RtmpSession(asyncio.Protocol):
         return self._outlet.sent_bytes if self._outlet is not None else 0
 
     async def open_medium(self, name: str) -> Medium:
-        assert self._admission is not None
-        return await self._around.catalogue.open(self._admission, name, self._announced)
+        admission = self._readmitted()
+        return await self._around.catalogue.open(admission, name, self._announced)
+
+    def check(self, name: str, medium: Medium) -> None:
+        self._around.catalogue.check(self._readmitted(), name, medium)
 
     def push(self, *parts: bytes | tuple[Reader, Span]) -> None:
         assert self._outlet is not None
@@ -185,9 +198,11 @@ class RtmpSession(asyncio.Protocol):
 
     def tell(self, event: str, player: Player, **fields: object) -> None:
         medium = player.medium
+        spoken = spoken_name(player.name)
         self._log_line(
             event,
-            stream=player.name,
+            stream=spoken.text,
+            key=spoken.key_id or None,
             object=medium.name if medium is not None else None,
             **fields,
         )
@@ -248,16 +263,17 @@ class RtmpSession(asyncio.Protocol):
                 pass
 
     def _connect(self, event: events.Connect) -> None:
-        found = self._around.catalogue.admit(event)
-        if isinstance(found, str):
+        found = self._around.catalogue.admit(Visitor(event, self.address))
+        if isinstance(found, Rejection):
+            word = found.word
             self.engine.reject_connect(
                 event.transaction,
-                "NetConnection.Connect.InvalidApp",
-                f"No application {event.app!r} here.",
-                application={"message": found, "description": found},
+                found.code,
+                found.description,
+                application={"message": word, "description": word} if word else None,
             )
             self.push()
-            self._end(f"{found}: application {event.app!r} of {event.tc_url!r}")
+            self._end(found.reason)
             return
         self._admission = found
         self._announced = frozenset(
@@ -268,11 +284,17 @@ class RtmpSession(asyncio.Protocol):
             "connect",
             application=found.application,
             agent=event.flash_version,
-            tc_url=event.tc_url,
-            page=event.page_url or None,
+            tc_url=spoken_name(event.tc_url).text,
+            page=spoken_name(event.page_url).text or None,
         )
         for held in self.engine.accept_connect(event.transaction):
             self._handle(held)
+
+    def _readmitted(self) -> Admission:
+        """Where the client belongs by now. Raises RefusalError."""
+        assert self._admission is not None
+        self._admission = self._around.catalogue.readmit(self._admission)
+        return self._admission
 
     def _play(self, event: events.Play) -> None:
         limits = self._limits
@@ -364,6 +386,12 @@ class RtmpSession(asyncio.Protocol):
         finally:
             self._length_asks -= 1
         self.push()
+
+    def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
+        """Ends plays of what has been revoked."""
+        for players in self._players.values():
+            for player in players:
+                player.revoke(is_revoked)
 
     # The connection's end
 

@@ -42,9 +42,13 @@ def response_line(
     distribution: str | None,
     duration_s: float,
     agent: bytes | str | None,
+    viewer: str | None = None,
     reason: str | None = None,
 ) -> str:
-    """One response. ``wanted`` is its Range header, ``sent_bytes`` include the head."""
+    """One response. ``wanted`` is its Range header, ``sent_bytes`` include the head.
+
+    ``viewer`` is the viewer's address where a trusted proxy has told another than the client's.
+    """
     line = _LINE % (
         now_s,
         process,
@@ -60,6 +64,8 @@ def response_line(
         line += ',"range":' + quoted(wanted)
     if agent is not None:
         line += ',"agent":' + quoted(agent)
+    if viewer is not None:
+        line += ',"viewer":' + quoted(viewer)
     if reason is not None:
         line += ',"reason":' + quoted(reason)
     return line + "}"

@@ -8,7 +8,7 @@ quiet too long or did not speak HTTP. What is asked, and what the answer is, oth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from http import HTTPStatus
 
@@ -16,7 +16,10 @@ from uvicorn.config import Config as UvicornConfig
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from streamedge.access.proxies import IpNetwork, is_trusted
+from streamedge.cache.asset import Provenance
 from streamedge.cache.open_version import Failure
+from streamedge.delivery.arrivals import Peer
 from streamedge.delivery.outlet import Outlet
 from streamedge.delivery.tls import TlsConnection
 from streamedge.delivery.web.answer import bare_head
@@ -39,8 +42,10 @@ class AnsweringConnection(HttpToolsProtocol):
         site: Site,
         connections_max: int,
         left: Callable[[], None],
+        peer: Peer,
     ) -> None:
         super().__init__(config, server_state, {}, loop)
+        self.peer = peer
         self._site = site
         self._connections_max = connections_max
         self._left = left
@@ -50,8 +55,10 @@ class AnsweringConnection(HttpToolsProtocol):
         self._refused: HTTPStatus | None = None
         self._receiving: RequestResponseCycle | None = None  # whose request has not ended yet
         self._heard_s = 0.0  # when something of it came last
-        self._client = ""
-        self.secure = False  # whether the viewer came over TLS
+        self._client = str(peer)
+        self.secure = False  # whether the connection is one over TLS
+        self.proxies: Sequence[IpNetwork] = ()  # behind a trusted proxy: all that are trusted
+        self._serves: Callable[[str], bool] | None = None  # a host; None: any
         self.quiet_since_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -60,7 +67,11 @@ class AnsweringConnection(HttpToolsProtocol):
         transport.set_write_buffer_limits(high=0)
         self.outlet = Outlet(transport, self.loop, self._drained, self._failed)
         self.secure = isinstance(transport, TlsConnection)
-        self._client = f"{self.client[0]}:{self.client[1]}" if self.client else ""
+        self.client = self.peer  # uvicorn has looked at the socket, and so at the nearest proxy
+        if is_trusted(self.peer.address, self._site.proxies):
+            self.proxies = self._site.proxies
+        elif isinstance(transport, TlsConnection):
+            self._serves = transport.serves  # a proxy we trust has its own reasons (§7.4)
         self.quiet_since_s = self.loop.time()
         if len(self.connections) > self._connections_max:
             transport.abort()
@@ -106,6 +117,17 @@ class AnsweringConnection(HttpToolsProtocol):
             self.transport.abort()
         elif self.flow.read_paused:
             self._heard_s = now_s
+
+    def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
+        """Cuts the answer under way if it is one of what has been revoked.
+
+        Before its Content-Length or last chunk, so that the viewer can tell (RFC 9112 §8).
+        """
+        sending = self.sending
+        if sending is None or sending.provenance is None or not is_revoked(sending.provenance()):
+            return
+        self.finish("revoked", complete=False)
+        self.transport.abort()
 
     @property
     def _is_over(self) -> bool:
@@ -174,6 +196,7 @@ class AnsweringConnection(HttpToolsProtocol):
             begun_bytes=self.outlet.sent_bytes,
             done=done,
             is_stream=is_stream,
+            provenance=opened.provenance,
         )
         return self.sending
 

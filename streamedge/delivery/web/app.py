@@ -45,7 +45,7 @@ class Application:
             return await self._site.serve(found, request, bridge.interim)
         body = Body(receive) if request.has_body else None
         try:
-            return await self._site.forward(found, request, body, bridge.interim)
+            return await self._site.forward(found, request, body, bridge.interim, bridge.trailers)
         except ConnectionResetError as exc:
             return self._site.left(request, found, exc)
         finally:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from urllib.parse import unquote_plus
 
+from streamedge.access.admission import OPEN_TO_ALL, AccessRules
 from streamedge.config.field_names import CONDITIONS, EDGE_OWNED, OVERRIDES
 from streamedge.config.selection import ALL, NONE, Kept, Selection
 from streamedge.delivery.web.response_policy import UNCHANGED, Field, ResponseHeadersPolicy
@@ -85,6 +86,7 @@ class Behavior:
     response_headers: ResponseHeadersPolicy = UNCHANGED
     compress: bool = False
     write: WriteMode = WriteMode.THROUGH
+    access: AccessRules = OPEN_TO_ALL
     _expression: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

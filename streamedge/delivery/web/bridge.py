@@ -7,7 +7,7 @@ answer. A whole answer's bytes are the connection's own business (``protocol``).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
@@ -58,11 +58,22 @@ class Line(Protocol):
 class Bridge:
     """Between the application and the connection that its request came over."""
 
-    def __init__(self, line: Line, cycle: RequestResponseCycle, request: WebRequest) -> None:
+    def __init__(
+        self,
+        line: Line,
+        cycle: RequestResponseCycle,
+        request: WebRequest,
+        trailers: Sequence[tuple[bytes, bytes]],
+    ) -> None:
         self._line = line
         self._cycle = cycle
         self._closes = False
+        self._trailers = trailers
         self.request = request
+
+    def trailers(self) -> Fields:
+        """What came behind the request's body; known at its end."""
+        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._trailers]
 
     def close_afterwards(self) -> None:
         """Makes the answer to come the connection's last."""

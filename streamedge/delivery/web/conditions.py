@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
+from streamedge.http_date import parse_http_date_s
 from streamedge.origin import Version
-from streamedge.origin.answers import parse_http_date
 
 
 class Condition(Enum):
@@ -29,14 +29,14 @@ def evaluate(headers: Mapping[str, str], version: Version) -> Condition:
         if not _lists(headers["if-match"], version.etag, weak=False):
             return Condition.FAILED
     elif "if-unmodified-since" in headers:
-        since_s = parse_http_date(headers["if-unmodified-since"])
+        since_s = parse_http_date_s(headers["if-unmodified-since"])
         if since_s is not None and (version.last_modified_s or 0) > since_s:
             return Condition.FAILED
     if "if-none-match" in headers:
         if _lists(headers["if-none-match"], version.etag, weak=True):
             return Condition.NOT_MODIFIED
     elif "if-modified-since" in headers:
-        since_s = parse_http_date(headers["if-modified-since"])
+        since_s = parse_http_date_s(headers["if-modified-since"])
         modified_s = version.last_modified_s
         if since_s is not None and modified_s is not None and modified_s <= since_s:
             return Condition.NOT_MODIFIED
@@ -54,7 +54,7 @@ def range_applies(if_range: str | None, version: Version) -> bool:
     if_range = if_range.strip()
     if if_range.startswith(('"', "W/")):
         return version.is_strong and if_range == version.etag
-    since_s = parse_http_date(if_range)
+    since_s = parse_http_date_s(if_range)
     is_exact = since_s is not None and since_s == version.last_modified_s
     return is_exact and not version.etag.startswith("W/")
 

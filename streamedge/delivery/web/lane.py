@@ -13,9 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from streamedge.access.admission import OPEN_TO_ALL, Denied
+from streamedge.access.proxies import IpNetwork, forwarded_address, forwarded_secure
+from streamedge.cache.asset import Provenance
 from streamedge.cache.cache import Cache
 from streamedge.cache.extent import Ready
 from streamedge.cache.freshness import IMMUTABLE
@@ -29,6 +34,7 @@ from streamedge.delivery.web.behaviors import ViewerProtocol
 from streamedge.delivery.web.cache_status import cache_status
 from streamedge.delivery.web.compressor import encoded_key
 from streamedge.delivery.web.encodings import encoded_head, is_compressible, negotiate, with_vary
+from streamedge.delivery.web.gate import Gate, Pass
 from streamedge.delivery.web.requests import WebRequest
 from streamedge.delivery.web.routes import (
     Route,
@@ -36,6 +42,7 @@ from streamedge.delivery.web.routes import (
     WebDistribution,
     as_selected_by,
     asset_key,
+    invalidation_subject,
     route,
 )
 from streamedge.delivery.web.server_timing import is_sampled, server_timing
@@ -44,7 +51,7 @@ from streamedge.spans import Span
 
 TARGETS_MAX = 8192  # remembered
 SPELLINGS_MAX = 4096  # remembered
-SPELLING_BYTES_MAX = 2048
+SPELLING_BYTES_MAX = 4096  # a signed URL with a policy fits
 
 _PLAIN_RANGE = re.compile(rb"bytes=(\d{1,18})-(\d{0,18})")
 _RANGE_LINE = re.compile(rb"\r\n[Rr]ange: bytes=(\d{1,18})-(\d{0,18})\r\n")
@@ -59,6 +66,7 @@ _ELSEWHERE = frozenset(
         b"content-length",
         b"transfer-encoding",
         b"expect",
+        b"te",
         b"upgrade",
     }
 )
@@ -83,6 +91,8 @@ class Target:
         "second",
         "secure",
         "size_bytes",
+        "stored",
+        "subject",
     )
 
     def __init__(self, found: Route, key: str, request: WebRequest, logged: str) -> None:
@@ -94,6 +104,8 @@ class Target:
         self.compress = found.rule.behavior.compress
         self.encoding = negotiate(request.headers.get("accept-encoding")) if self.compress else None
         self.key = key
+        self.subject = invalidation_subject(found, key)
+        self.stored: OpenVersion | None = None  # what ``opened`` is, or is a form of
         self.logged = logged
         self.changes = -1
         self.second = -1
@@ -101,12 +113,28 @@ class Target:
         self.size_bytes = 0
         self.closing = b""
 
+    def provenance(self) -> Callable[[], Provenance] | None:
+        """What an answer that begins now is of; nothing need be made up before it is asked for."""
+        stored = self.stored
+        if stored is None:
+            return None
+        return lambda: Provenance(
+            self.subject, stored.record.validated_s, stored.record.head.headers
+        )
+
 
 class Asked(NamedTuple):
-    """A plain GET: what it asks for. ``logged``: the last fields of its log line."""
+    """A plain GET: what it asks for. ``logged``: the last fields of its log line.
+
+    ``address``: the viewer's, told by a trusted proxy; "" is the connection's. ``admitted``: why
+    it was let in, where not everybody is. ``host``: as it was sent.
+    """
 
     target: Target
     logged: str
+    address: str
+    admitted: Pass | None
+    host: str
 
 
 Wanted = tuple[bytes, bytes]
@@ -120,7 +148,11 @@ Nothing is ready when the first byte is still on its way from the origin.
 
 
 class Lane:
-    """The short lane of a worker, for one scheme: what it recalls holds for that alone."""
+    """The short lane of a worker, for one kind of connection: what it recalls holds for that alone.
+
+    ``secure``: connections over TLS. ``proxies``: all that are trusted, for connections from them,
+    whose requests tell who the viewer is; or else none.
+    """
 
     def __init__(
         self,
@@ -128,29 +160,71 @@ class Lane:
         responses: ResponseCache,
         edge_name: str,
         distributions: HostTable[WebDistribution],
+        gate: Gate,
         *,
         secure: bool,
+        proxies: Sequence[IpNetwork] = (),
     ) -> None:
         self._cache = cache
         self._responses = responses
         self._edge_name = edge_name
         self._distributions = distributions
+        self._gate = gate
         self._secure = secure
+        self._proxies = proxies
         self._changes = cache.store.changes
-        self._targets: dict[tuple[str, str, str | None, str | None], Target] = {}
+        self._targets: dict[tuple[str, str, str | None, str | None, bool], Target] = {}
         self._whole: dict[bytes, Asked] = {}  # by spelling: without a range
         self._ranged: dict[bytes, Asked] = {}  # and with one
 
+    def replace(self, distributions: HostTable[WebDistribution]) -> None:
+        """Answers by these from now on, and forgets all that was made of others."""
+        self._distributions = distributions
+        self._targets.clear()
+        self._whole.clear()
+        self._ranged.clear()
+
     def ask(
-        self, host: bytes, url: bytes, fields: dict[bytes, bytes]
+        self, host: bytes, url: bytes, fields: dict[bytes, bytes], peer_address: str
     ) -> tuple[Asked, Wanted | None] | None:
-        """What a GET with these header fields asks for; None when it is not plain."""
+        """What a GET with these header fields asks for; None when it is not plain, or refused."""
         if not _ELSEWHERE.isdisjoint(fields):
             return None
         value = fields.pop(b"range", None)
-        target = self._target(host, url, fields)
-        if target is None:
+        address, secure = "", self._secure
+        if self._proxies:
+            told, proto = (
+                fields.get(name, b"").decode("latin-1")
+                for name in (b"x-forwarded-for", b"x-forwarded-proto")
+            )
+            address = forwarded_address(told, self._proxies)
+            secure = forwarded_secure(proto, secure=secure)
+        path, _, query = url.partition(b"?")
+        named = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields.items()}
+        request = WebRequest(
+            "GET",
+            host.decode("latin-1"),
+            path,
+            named,
+            "",
+            True,
+            0.0,
+            query.decode("latin-1"),
+            tuple(named.items()),
+            secure,
+            address=address or peer_address,
+        )
+        found = route(self._distributions, request.host, path, request.query)
+        if isinstance(found, Unroutable) or not self._is_plain(found, request):
             return None
+        admitted = None
+        rules = found.rule.behavior.access
+        if rules != OPEN_TO_ALL:
+            granted = self._gate.admit(rules, request, time.time())
+            if isinstance(granted, Denied):
+                return None
+            admitted = Pass(rules, granted)
+        target = self._target(found, request)
         wanted = None
         if value is not None:
             match = _PLAIN_RANGE.fullmatch(value)
@@ -159,7 +233,9 @@ class Lane:
             wanted = match[1], match[2]
         agent = fields.get(b"user-agent")
         logged = "" if agent is None else f',"agent":{quoted(agent)}'
-        return Asked(target, logged), wanted
+        if address:
+            logged += f',"viewer":"{address}"'
+        return Asked(target, logged, address, admitted, request.host), wanted
 
     def remember(self, data: bytes, asked: Asked) -> None:
         """Keeps what the parser made of ``data``: one request, all of it, nothing else."""
@@ -178,6 +254,13 @@ class Lane:
         spelling, wanted = _spelling(data)
         asked = (self._whole if wanted is None else self._ranged).get(spelling)
         return None if asked is None else (asked, wanted)
+
+    def admits(self, asked: Asked, peer_address: str, now_s: float) -> bool:
+        """Whether what was asked may still be had, by a viewer who sends the same bytes."""
+        admitted = asked.admitted
+        return admitted is None or self._gate.still_admits(
+            admitted, asked.address or peer_address, now_s
+        )
 
     def awaited(self, target: Target) -> asyncio.Task[None] | None:
         """What will find out about an object that nothing is known of, if its origin is asked."""
@@ -217,14 +300,14 @@ class Lane:
     def _refresh(self, target: Target, now_s: float) -> OpenVersion | None:
         """Looks whether the object is open and fresh, and makes this second's header lines."""
         changes = self._changes.number
-        opened = self._cache.peek(target.key, target.rules, now_s)
+        opened = self._cache.peek(target.key, target.rules, now_s, target.subject)
         if opened is not None and (opened.head.status != 200 or not opened.version.has_ended):
             opened = None
         if opened is None:
             target.opened = None
             return None
         head, sent = self._form(target, opened, now_s)
-        target.opened = sent
+        target.opened, target.stored = sent, opened
         if sent is not None:
             target.second = int(now_s)
             target.changes = changes
@@ -266,33 +349,18 @@ class Lane:
             return head, None
         return encoded_head(head, target.encoding, encoded.version.size_bytes), encoded
 
-    def _target(self, host: bytes, url: bytes, fields: dict[bytes, bytes]) -> Target | None:
-        path, _, query = url.partition(b"?")
-        named = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields.items()}
-        request = WebRequest(
-            "GET",
-            host.decode("latin-1"),
-            path,
-            named,
-            "",
-            True,
-            0.0,
-            query.decode("latin-1"),
-            tuple(named.items()),
-            self._secure,
-        )
-        found = route(self._distributions, request.host, path, request.query)
-        if isinstance(found, Unroutable) or not self._is_plain(found, request):
-            return None
+    def _target(self, found: Route, request: WebRequest) -> Target:
+        named, coding = request.headers, None
         policy = found.rule.behavior.cache
         key = self._responses.variant(asset_key(found, policy, request), as_selected_by(named))
-        coding = named.get("accept-encoding") if found.rule.behavior.compress else None
-        known = key, found.distribution.id, named.get("origin"), coding
+        if found.rule.behavior.compress:
+            coding = named.get("accept-encoding")
+        known = key, found.distribution.id, named.get("origin"), coding, request.secure
         target = self._targets.get(known)
         if target is None:
             if len(self._targets) >= TARGETS_MAX:
                 self._targets.clear()
-            logged = target_fields(host, path, found.distribution.id)
+            logged = target_fields(request.host, request.path, found.distribution.id)
             target = self._targets[known] = Target(found, key, request, logged)
         return target
 
@@ -300,7 +368,7 @@ class Lane:
         """Whether nothing but the object decides on the answer."""
         behavior = found.rule.behavior
         policy = behavior.cache
-        if not self._secure and behavior.viewer_protocol is not ViewerProtocol.ALLOW_ALL:
+        if not request.secure and behavior.viewer_protocol is not ViewerProtocol.ALLOW_ALL:
             return False
         if (policy.viewer_directives or policy.strict) and _DIRECTIVES & request.headers.keys():
             return False

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -24,23 +25,24 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from streamedge.cache.reader import CacheResult, Reader
+from streamedge.delivery.arrivals import Peer
 from streamedge.delivery.web.answering import AnsweringConnection
 from streamedge.delivery.web.bridge import Bridge
 from streamedge.delivery.web.lane import Asked, Wanted
 from streamedge.delivery.web.requests import (
     HOST_BYTES_MAX,
-    WebRequest,
     has_clear_end,
     size_bytes,
     web_request,
 )
 from streamedge.delivery.web.sending import ANSWERED, LaneCycle, Sending
 from streamedge.delivery.web.site import Site
+from streamedge.delivery.web.trailers import TRAILER_BYTES_MAX
 from streamedge.spans import Span
 
 HEADER_BYTES_MAX = 20_480  # CloudFront's limit on a request without its body
 EXTENSION = "streamedge.answer"
-TARGET = "streamedge.target"  # the request's target as it was sent
+TARGET = "streamedge.target"  # the request's target and trailer fields as they were sent
 
 
 class EdgeProtocol(AnsweringConnection):
@@ -54,17 +56,21 @@ class EdgeProtocol(AnsweringConnection):
         site: Site,
         connections_max: int,
         left: Callable[[], None],
+        peer: Peer,
     ) -> None:
-        super().__init__(config, server_state, loop, site, connections_max, left)
+        super().__init__(config, server_state, loop, site, connections_max, left, peer)
         self._between = True  # the parser is between two requests
         self._begun = 0  # requests that the present packet holds the beginning of
         self._asked: Asked | None = None  # by the present packet's request, if it is plain
         self._held = b""  # what came with a request that waits for another's answer
         self._header_bytes = 0
+        # Behind the present request's body; None before its header section has ended.
+        self._trailers: list[tuple[bytes, bytes]] | None = None
+        self._trailer_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._lane = self._site.lanes[self.secure]
+        self._lane = self._site.lanes[self.secure, bool(self.proxies)]
 
     def data_received(self, data: bytes) -> None:
         if self._refused is not None:
@@ -155,9 +161,19 @@ class EdgeProtocol(AnsweringConnection):
         self._begun += 1
         self.url = b""
         self.headers = []
+        self._trailers = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if self._trailers is None:
+            self.headers.append((name.lower(), value))
+            return
+        # The parser tells them apart by the time alone; and what a request says in its head may
+        # not be looked at before all of it has come, so these must never be among it.
+        self._trailers.append((name.lower(), value))
+        self._trailer_bytes += size_bytes(b"", [(name, value)])
+        if self._trailer_bytes > TRAILER_BYTES_MAX:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            raise _RefusedError
 
     def on_headers_complete(self) -> None:
         if (
@@ -170,8 +186,9 @@ class EdgeProtocol(AnsweringConnection):
             self._refuse(HTTPStatus.BAD_REQUEST)
         if self._refused is not None:
             raise _RefusedError
+        self._trailers, self._trailer_bytes = [], 0
         if not self._take_lane():
-            self._go_to_application()
+            self._go_to_application(self._trailers)
 
     def _take_lane(self) -> bool:
         """Answers from within the callback if the request is plain and its object is here."""
@@ -186,7 +203,7 @@ class EdgeProtocol(AnsweringConnection):
             or not self._keeps_alive()
         ):
             return False
-        plain = self._lane.ask(host, self.url, fields)
+        plain = self._lane.ask(host, self.url, fields, self.peer.address)
         if plain is None:
             return False
         self._asked = plain[0]
@@ -203,6 +220,10 @@ class EdgeProtocol(AnsweringConnection):
     def _answer_plain(self, asked: Asked, wanted: Wanted | None) -> bool:
         """Answers a plain GET, unless its object is not here and fresh."""
         now_s = time.time()
+        if self._serves is not None and not self._serves(asked.host):
+            return False
+        if not self._lane.admits(asked, self.peer.address, now_s):
+            return False
         hit = self._lane.decide(asked.target, wanted, now_s)
         if hit is None:
             return False
@@ -222,18 +243,19 @@ class EdgeProtocol(AnsweringConnection):
                 partial(self._site.lane_finished, asked, wanted, status, self._client),
                 begun_s=self.loop.time(),
                 begun_bytes=self.outlet.sent_bytes - sent,
+                provenance=asked.target.provenance(),
             )
             past_head = max(0, sent - len(head))
             self.outlet.push(head[sent:], (reader, Span(start + past_head, end)))
         return True
 
-    def _go_to_application(self) -> None:
+    def _go_to_application(self, trailers: list[tuple[bytes, bytes]]) -> None:
         url, headers = self.url, self.headers
         super().on_message_begin()
         self.url = url
         for name, value in headers:
             super().on_header(name, value)
-        self.scope["extensions"] = {TARGET: {"sent": url}}
+        self.scope["extensions"] = {TARGET: {"sent": url, "trailers": trailers}}
         super().on_headers_complete()
         self._receiving, self._heard_s = self.cycle, self.loop.time()
 
@@ -249,28 +271,28 @@ class EdgeProtocol(AnsweringConnection):
             super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        target = cycle.scope["extensions"][TARGET]["sent"]
-        assert isinstance(target, bytes)
-
         scope = cycle.scope
-        request = self._request(scope["method"], target, scope["headers"], cycle.keep_alive)
-        scope["extensions"] = {EXTENSION: Bridge(self, cycle, request)}  # type: ignore[dict-item]
+        sent: dict[Any, Any] = scope["extensions"][TARGET]
+        request = web_request(
+            scope["method"],
+            sent["sent"],
+            list(scope["headers"]),
+            client=self._client,
+            address=self.peer.address,
+            proxies=self.proxies,
+            keep_alive=cycle.keep_alive,
+            begun_s=self.loop.time(),
+            secure=self.secure,
+            http_version=scope["http_version"],
+        )
+        if self._serves is not None and not self._serves(request.host):
+            request = replace(request, misdirected=True)
+        bridge = Bridge(self, cycle, request, sent["trailers"])
+        scope["extensions"] = {EXTENSION: bridge}  # type: ignore[dict-item]
         super()._start_asgi_task(cycle, app)
 
     def _keeps_alive(self) -> bool:
         return self.parser.get_http_version() != "1.0" and bool(self.parser.should_keep_alive())
-
-    def _request(self, method: str, target: bytes, fields: Any, keep_alive: bool) -> WebRequest:
-        return web_request(
-            method,
-            target,
-            fields,
-            client=self._client,
-            keep_alive=keep_alive,
-            begun_s=self.loop.time(),
-            secure=self.secure,
-            http_version=self.parser.get_http_version(),
-        )
 
 
 _BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding"})

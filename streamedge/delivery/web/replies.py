@@ -6,11 +6,12 @@ Owns the way from an outcome to a head and where its body comes from. Nothing is
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import NamedTuple
 
+from streamedge.cache.asset import Provenance
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.responses import Stored
 from streamedge.config.field_names import HOP_BY_HOP
@@ -30,10 +31,12 @@ from streamedge.delivery.web.requests import WebRequest, connection_options
 from streamedge.delivery.web.response_policy import UNCHANGED, Field, cors_kind
 from streamedge.delivery.web.routes import Route
 from streamedge.delivery.web.server_timing import is_sampled, server_timing
+from streamedge.delivery.web.trailers import passed_trailers, takes_trailers
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin import OriginHead, OriginResponse
 from streamedge.origin.writing import WriteAnswer
+from streamedge.spans import Span
 from streamedge.writing.rows import JournalError
 
 _KINDS: dict[type[Exception], str] = {CacheFullError: "cache_full", JournalError: "journal"}
@@ -43,7 +46,8 @@ _NO_BODY = frozenset({204, 304})
 class Opened(NamedTuple):
     """What a request comes to; ``reader`` is the caller's to close, None when nothing is open.
 
-    ``parts``: the answer's body comes part by part, after ``answer.head``.
+    ``parts``: the answer's body comes part by part, after ``answer.head``. ``provenance``: what of,
+    for invalidations that end running responses; None where none is about it.
     """
 
     answer: Answer
@@ -52,6 +56,7 @@ class Opened(NamedTuple):
     distribution: str | None
     reason: str | None = None
     parts: AsyncGenerator[Parts, None] | None = None
+    provenance: Callable[[], Provenance] | None = None
 
 
 class Form(NamedTuple):
@@ -109,34 +114,44 @@ class Replies:
             return self.refused(
                 request, head.status, f"origin: {HTTPStatus(head.status).phrase}", distribution
             )
+        framing = framing_of(None, request.http_version)
         if not head.version.has_ended:
-            framing = framing_of(None, request.http_version)
             if not framing:
                 delivery = self._delivery(request, now_s, result, found, "", keep_alive=False)
-            fields = stored_answer_fields(head)
-            answer = Answer(
-                head.status, streamed_head(head.status, fields, framing, age_s, delivery)
-            )
-            if request.method == "HEAD":
-                reader.close()
-                return Opened(answer, None, result, distribution)
-            return Opened(
-                answer,
-                reader,
-                result,
-                distribution,
-                self._reason(head.status),
-                framed(of_reader(reader), framing),
-            )
+            return self._read_along(request, distribution, head, reader, framing, age_s, delivery)
         if head.status == HTTPStatus.OK:
             answer = answer_object(request.method, request.headers, head, age_s, delivery)
         else:
             answer = answer_whole(request.method, head, age_s, delivery)
         reason = self._reason(head.status)
+        is_whole = answer.status == head.status and answer.span == Span(0, reader.size_bytes)
+        if framing and is_whole and reader.trailers and takes_trailers(request.headers):
+            # Behind a body of stated length there is no place for them (RFC 9112 §7.1.2).
+            return self._read_along(request, distribution, head, reader, framing, age_s, delivery)
         if not answer.has_object_bytes:
             reader.close()
             return Opened(answer, None, result, distribution, reason)
         return Opened(answer, reader, result, distribution, reason)
+
+    def _read_along(
+        self,
+        request: WebRequest,
+        distribution: str,
+        head: OriginHead,
+        reader: Reader,
+        framing: str,
+        age_s: float,
+        delivery: Delivery,
+    ) -> Opened:
+        """The answer for a stored response whose end tells its length."""
+        fields = stored_answer_fields(head)
+        answer = Answer(head.status, streamed_head(head.status, fields, framing, age_s, delivery))
+        opened = Opened(answer, None, delivery.result, distribution)
+        if request.method == "HEAD":
+            reader.close()
+            return opened
+        parts = framed(of_reader(reader), framing, lambda: passed_trailers(reader.trailers, ()))
+        return opened._replace(reader=reader, reason=self._reason(head.status), parts=parts)
 
     def passed(
         self, found: Route, request: WebRequest, response: OriginResponse, status: str
@@ -163,7 +178,11 @@ class Replies:
         if not has_body:
             response.close()
             return Opened(answer, None, result, distribution)
-        parts = framed(of_body(response), framing, lambda: response.trailers)
+        parts = framed(
+            of_body(response),
+            framing,
+            lambda: passed_trailers(response.trailers, response.fields),
+        )
         return Opened(answer, None, result, distribution, self._reason(response.status), parts)
 
     def written(self, found: Route, request: WebRequest, answer: WriteAnswer) -> Opened:
@@ -204,6 +223,11 @@ class Replies:
         delivery = self._delivery(request, time.time(), CacheResult.ERROR, None, "")
         answer = refusal(status, reason, delivery, request.method, fields)
         return Opened(answer, None, CacheResult.ERROR, distribution, reason)
+
+    def denied(self, request: WebRequest, reason: str, distribution: str) -> Opened:
+        """A refusal whose reason is for the log alone: it would tell a forger what to mend."""
+        opened = self.refused(request, 403, "this is not for you", distribution)
+        return opened._replace(reason=reason)
 
     def redirected(self, request: WebRequest, distribution: str) -> Opened:
         query = f"?{request.query}" if request.query else ""

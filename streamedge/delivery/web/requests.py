@@ -5,17 +5,21 @@ Owns which Host counts, what of the target is path and query, and how long a req
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import httptools
 
+from streamedge.access.proxies import IpNetwork, forwarded_address, forwarded_secure
 from streamedge.delivery.distributions import host_name
 from streamedge.delivery.web.response_policy import Field
 
 HOST_BYTES_MAX = 261  # a name of 255 bytes (RFC 1035 §2.3.4), and a port
 _CODING = b"transfer-encoding"
+# A name or address, and a port. A host with a "/" would begin the path: of a signed URL, too.
+_HOST = re.compile(r"[A-Za-z0-9._~-]+(?::[0-9]*)?|\[[0-9A-Fa-f:.]+\](?::[0-9]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,9 @@ class WebRequest:
     """A request's parts; ``headers`` in lower case, ``path`` as it was sent, without query.
 
     ``host`` is "" when the request does not say, or not without doubt, which host it means.
-    ``fields`` are its header fields as they were sent.
+    ``fields`` are its header fields as they were sent. ``client`` is the connection's address and
+    port, ``address`` the viewer's address, which a trusted proxy may have told; so with ``secure``.
+    ``misdirected``: it came over a connection that was made for another host.
     """
 
     method: str
@@ -38,6 +44,13 @@ class WebRequest:
     secure: bool = False
     http_version: str = "1.1"
     came_s: float = 0.0  # in seconds since 1970
+    address: str = ""
+    misdirected: bool = False
+
+    @property
+    def viewer(self) -> str | None:
+        """The viewer's address where it is not the connection's."""
+        return None if self.address == self.client.rpartition(":")[0] else self.address
 
     @property
     def has_body(self) -> bool:
@@ -60,23 +73,33 @@ def web_request(
     fields: Sequence[tuple[bytes, bytes]],
     *,
     client: str,
+    address: str,
+    proxies: Sequence[IpNetwork],
     keep_alive: bool,
     begun_s: float,
     secure: bool,
     http_version: str,
 ) -> WebRequest:
-    """The parts of a request; its host is "" when missing, doubled or contradicted."""
+    """The parts of a request; its host is "" when missing, doubled or contradicted.
+
+    ``proxies`` are the trusted ones if one of them is the client, or else none.
+    """
     sent = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
     headers: dict[str, str] = {}
     for name, value in sent:
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     named = [value for name, value in sent if name == "host"]
     host = named[0] if len(named) == 1 and len(named[0]) <= HOST_BYTES_MAX else ""
+    if not _HOST.fullmatch(host):
+        host = ""
     if not target.startswith(b"/"):  # absolute-form (RFC 9112 §3.2.2), or "*"
         parsed = httptools.parse_url(target)
         target = (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")
         if parsed.host and host_name(parsed.host.decode("latin-1")) != host_name(host):
             host = ""
+    if proxies:
+        address = forwarded_address(headers.get("x-forwarded-for", ""), proxies) or address
+        secure = forwarded_secure(headers.get("x-forwarded-proto", ""), secure=secure)
     path, _, query = target.partition(b"?")
     return WebRequest(
         method,
@@ -91,6 +114,7 @@ def web_request(
         secure,
         http_version,
         time.time(),
+        address,
     )
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from streamedge.cache.asking import Ask
-from streamedge.cache.asset import Asset
+from streamedge.cache.asset import Asset, Subject
 from streamedge.cache.freshness import TtlRules
 from streamedge.config.selection import NONE
-from streamedge.delivery.distributions import HostTable, OriginBinding, host_name
+from streamedge.delivery.distributions import HostTable, OriginBinding
 from streamedge.delivery.names import object_name
 from streamedge.delivery.web.behaviors import (
     SAFE_METHODS,
@@ -26,7 +26,9 @@ from streamedge.delivery.web.behaviors import (
     forwarded_for,
     forwarded_query,
 )
+from streamedge.delivery.web.gate import without_signature
 from streamedge.delivery.web.requests import WebRequest, connection_options
+from streamedge.delivery.web.trailers import passed_trailers
 from streamedge.origin import Fields, OriginRequest
 from streamedge.origin.objects import RequestedObject
 from streamedge.spans import Span
@@ -50,6 +52,7 @@ class WebDistribution:
     rules: tuple[Rule, ...]
     root_object: str = ""
     error_pages: Mapping[int, ErrorPage] = field(default_factory=dict)
+    cache_tag_header: str = ""  # in lower case
 
     def rule(self, path: str) -> Rule:
         """What holds for a path, decoded once and without query."""
@@ -60,7 +63,7 @@ class WebDistribution:
 
 
 class Route(NamedTuple):
-    """What a host, path and query mean."""
+    """What a host, path and query mean; ``query`` is without a signature that counts here."""
 
     distribution: WebDistribution
     rule: Rule
@@ -85,11 +88,16 @@ def route(
     found = distributions.find(host)
     if not found:
         return Unroutable(421, "no distribution has this host name")
-    distribution = found[0]
+    return route_in(found[0], path, query)
+
+
+def route_in(distribution: WebDistribution, path: bytes, query: str) -> Route | Unroutable:
+    """What a path and query mean in a distribution."""
     name = distribution.root_object if path == b"/" else object_name(path)
     if name is None:
         return Unroutable(400, "the path is not an object's name", distribution.id)
-    return Route(distribution, distribution.rule(name), name, query)
+    rule = distribution.rule(name)
+    return Route(distribution, rule, name, without_signature(rule.behavior.access, query))
 
 
 def ask(
@@ -114,7 +122,9 @@ def ask(
     if binding.is_site:
         origin = RequestedObject(binding.name, binding.upstream, replace(asked, method="GET"))
     above = () if primary == key else (primary,)
-    asset = Asset(key, found.name, origin, binding.name, rule.rules, above)
+    asset = Asset(
+        key, found.name, origin, binding.name, rule.rules, above, *invalidation_subject(found, key)
+    )
     heeds = policy.viewer_directives or policy.strict
     # What the origin sees is what a variant is selected by; the rest only the edge reads.
     return Ask(
@@ -137,6 +147,14 @@ def asset_key(found: Route, policy: CachePolicy, request: WebRequest) -> str:
     """What tells the response to a request apart from all others of the edge."""
     place = found.rule.binding.identity
     return f"{place}\n{cache_key(policy, found.name, found.query, request.fields)}"
+
+
+def invalidation_subject(found: Route, key: str) -> Subject:
+    """What invalidations are matched against; ``key`` as ``asset_key`` makes it."""
+    parts = key.partition("\n")[2].split("\0", 2)
+    query = parts[1] if len(parts) > 1 and parts[1].startswith("?") else ""
+    distribution = found.distribution
+    return Subject(distribution.id, f"/{found.name}{query}", distribution.cache_tag_header)
 
 
 def target_key(found: Route, target: str, request: WebRequest) -> str:
@@ -170,12 +188,23 @@ def origin_request(found: Route, request: WebRequest, edge_name: str) -> OriginR
     loop = request.headers.get("cdn-loop", "")
     via = request.headers.get("via", "")
     fields += (
-        ("x-forwarded-for", forwarded_for(request.fields, host_name(request.client))),
+        ("x-forwarded-for", forwarded_for(request.fields, request.address)),
         ("via", f"{via}, {_hop(edge_name)}" if via else _hop(edge_name)),
         ("cdn-loop", f"{loop}, {loop_id(edge_name)}" if loop else loop_id(edge_name)),
     )
     query = forwarded_query(behavior.cache, behavior.origin_request, found.query)
     return OriginRequest(request.method, found.name, query, tuple(fields))
+
+
+def forwarded_trailers(found: Route, request: WebRequest, trailers: Fields) -> Fields:
+    """What the origin gets behind the body: as with header fields, what the policies name."""
+    behavior = found.rule.behavior
+    return forwarded_fields(
+        behavior.cache,
+        behavior.origin_request,
+        request.method,
+        passed_trailers(trailers, request.fields),
+    )
 
 
 def wants_upgrade(found: Route, request: WebRequest) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from streamedge.cache.asset import Provenance
 from streamedge.cache.reader import Reader
 
 Finished = Callable[[int, float, str | None], None]
@@ -48,6 +49,7 @@ class Sending:
         "done",
         "finished",
         "is_stream",
+        "provenance",
         "pushing",
         "reader",
     )
@@ -62,6 +64,7 @@ class Sending:
         begun_bytes: int,
         done: asyncio.Future[None] | None = None,
         is_stream: bool = False,
+        provenance: Callable[[], Provenance] | None = None,
     ) -> None:
         self.cycle = cycle
         self.reader = reader
@@ -70,6 +73,7 @@ class Sending:
         self.begun_bytes = begun_bytes
         self.done = done  # once it is out; of a stream, once what was pushed so far is
         self.is_stream = is_stream
+        self.provenance = provenance  # None: no invalidation is about it
         self.pushing: asyncio.Task[None] | None = None  # what sends a stream
 
 

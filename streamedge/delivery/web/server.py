@@ -11,20 +11,29 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from http import HTTPStatus
 
 from uvicorn.config import Config as UvicornConfig
 from uvicorn.server import ServerState
 
+from streamedge.cache.asset import Provenance
+from streamedge.delivery.arrivals import ArrivalRules, Arrivals, Connect, Left, Peer
 from streamedge.delivery.tls import TlsConnection, TlsDoor
+from streamedge.delivery.web.answer import bare_head
 from streamedge.delivery.web.app import Application
 from streamedge.delivery.web.protocol import EdgeProtocol
 from streamedge.delivery.web.site import Site
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
+from streamedge.ops.sparing import SparingLine
 
 SWEEP_INTERVAL_S = 1.0
-HANDSHAKE_LINE_INTERVAL_S = 1.0  # what fails meanwhile is counted
+TOO_MANY = bare_head(
+    HTTPStatus.TOO_MANY_REQUESTS, [("content-length", "0"), ("connection", "close")]
+)
 
 
 class WebServer:
@@ -40,17 +49,16 @@ class WebServer:
         handshake_s: float,
         idle_s: float,
         stall_s: float,
+        per_address_max: int = 0,
     ) -> None:
-        self._site = site
-        self._log = log
+        self.site = site
         self._counts = counts
-        self._handshake_s = handshake_s
         self._handshakes: set[TlsConnection] = set()
-        self._handshake_line_s = -HANDSHAKE_LINE_INTERVAL_S
-        self._failures_unsaid = 0
+        self._failed_handshake = SparingLine(log, "tls_handshake_failed")
+        rules = ArrivalRules(site.proxies, connections_max, per_address_max)
+        self._arrivals = Arrivals("http", rules, log, counts)
         self._connections_max = connections_max
-        self._idle_s = idle_s
-        self._stall_s = stall_s
+        self.limit(handshake_s, idle_s, stall_s, per_address_max)
         self._state = ServerState()
         self._left = asyncio.Event()
         self._listeners: list[socket.socket] = []
@@ -75,38 +83,62 @@ class WebServer:
         listeners: Sequence[socket.socket],
         secure: Sequence[socket.socket] = (),
         context: ssl.SSLContext | None = None,
+        proxied: Collection[socket.socket] = (),
     ) -> None:
-        """Begins to accept; on the ``secure`` ones with TLS, by ``context``."""
-        loop = asyncio.get_running_loop()
+        """Begins to accept; on the ``secure`` ones with TLS, by ``context``.
 
-        def connect() -> EdgeProtocol:
-            return EdgeProtocol(
-                self._config,
-                self._state,
-                loop,
-                self._site,
-                self._connections_max,
-                self._left.set,
-            )
-
-        self._listeners += listeners
+        On those that are ``proxied`` too, each connection begins with a PROXY header.
+        """
         for listener in listeners:
-            self._servers.append(await loop.create_server(connect, sock=listener, backlog=4096))
+            await self._listen(listener, self._connect, TOO_MANY, is_proxied=listener in proxied)
         if context is not None:
             door = TlsDoor(
                 context,
-                connect,
+                lambda peer: self._serve(peer, self._left.set),
                 self._handshakes,
                 self._connections_max,
                 self._handshake_failed,
             )
-            self._listeners += secure
+            connect = partial(TlsConnection, door, asyncio.get_running_loop())
             for listener in secure:
-                server = await loop.create_server(
-                    lambda: TlsConnection(door, loop), sock=listener, backlog=4096
-                )
-                self._servers.append(server)
+                await self._listen(listener, connect, b"", is_proxied=listener in proxied)
         self._sweep_again()
+
+    def limit(
+        self, handshake_s: float, idle_s: float, stall_s: float, per_address_max: int
+    ) -> None:
+        """What connections may take from now on, those that are open among them."""
+        self._handshake_s = handshake_s
+        self._idle_s = idle_s
+        self._stall_s = stall_s
+        self._arrivals.rules = replace(self._arrivals.rules, per_address_max=per_address_max)
+
+    async def _listen(
+        self, listener: socket.socket, connect: Connect, refusal: bytes, *, is_proxied: bool
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        door = self._arrivals.door(connect, is_proxied=is_proxied, refusal=refusal)
+        self._listeners.append(listener)
+        self._servers.append(await loop.create_server(door, sock=listener, backlog=4096))
+
+    def _connect(self, peer: Peer, left: Left) -> EdgeProtocol:
+        def gone() -> None:
+            left()
+            self._left.set()
+
+        return self._serve(peer, gone)
+
+    def _serve(self, peer: Peer, left: Left) -> EdgeProtocol:
+        loop = asyncio.get_running_loop()
+        return EdgeProtocol(
+            self._config, self._state, loop, self.site, self._connections_max, left, peer
+        )
+
+    def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
+        """Cuts running responses of what has been revoked."""
+        for connection in list(self._state.connections):
+            if isinstance(connection, EdgeProtocol):
+                connection.revoke(is_revoked)
 
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, lets responses end for ``timeout_s``, then cuts what is left."""
@@ -117,6 +149,7 @@ class WebServer:
             server.close()
         if self._sweep is not None:
             self._sweep.cancel()
+        self._arrivals.stop()
         for handshake in list(self._handshakes):
             handshake.fail_handshake("the edge is stopping")
         for connection in list(self._state.connections):
@@ -144,20 +177,12 @@ class WebServer:
         for handshake in list(self._handshakes):
             if now_s - handshake.began_s > self._handshake_s:
                 handshake.fail_handshake("it took too long")
+        self._arrivals.sweep(now_s)
         self._counts.gauges[Gauge.HTTP_CONNECTIONS] = len(self._state.connections)
         self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_again)
 
     def _handshake_failed(self, client: str, reason: str) -> None:
-        """Counts, and says so at most once a second: anybody can make handshakes fail."""
+        """Counts, and says so now and then: anybody can make handshakes fail."""
         self._counts.add(Counter.ERRORS, "tls_handshake")
         now_s = asyncio.get_running_loop().time()
-        if now_s - self._handshake_line_s < HANDSHAKE_LINE_INTERVAL_S:
-            self._failures_unsaid += 1
-            return
-        self._log.event(
-            "tls_handshake_failed",
-            client=client,
-            reason=reason,
-            unsaid=self._failures_unsaid or None,
-        )
-        self._handshake_line_s, self._failures_unsaid = now_s, 0
+        self._failed_handshake.say(now_s, client=client, reason=reason)

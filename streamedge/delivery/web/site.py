@@ -7,13 +7,18 @@ step's rules are elsewhere; what is sent is sent by the connection.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 
+from streamedge.access.admission import Denied
+from streamedge.access.countries import Countries
+from streamedge.access.proxies import IpNetwork
+from streamedge.access.signing import SIGNATURE_LIMIT_BYTES
 from streamedge.cache.asking import WHOLE
+from streamedge.cache.asset import Provenance
 from streamedge.cache.cache import VERSION_ONLY, Cache
 from streamedge.cache.invalidation import invalidated_targets
 from streamedge.cache.reader import CacheResult
@@ -31,6 +36,7 @@ from streamedge.delivery.web.encodings import (
     negotiate,
     with_vary,
 )
+from streamedge.delivery.web.gate import Gate
 from streamedge.delivery.web.lane import Asked, Lane, Wanted, lane_line
 from streamedge.delivery.web.ranges import RANGES_MAX, first_wanted
 from streamedge.delivery.web.replies import Form, Opened, Replies, passed_fields
@@ -41,9 +47,11 @@ from streamedge.delivery.web.routes import (
     Unroutable,
     WebDistribution,
     ask,
+    forwarded_trailers,
     is_looping,
     origin_request,
     route,
+    route_in,
     target_key,
     wants_upgrade,
 )
@@ -84,26 +92,57 @@ class Site:
         request_body_bytes: int = REQUEST_BODY_BYTES,
         url_bytes: int = URL_BYTES,
         ranges_max: int = RANGES_MAX,
+        proxies: Sequence[IpNetwork] = (),
+        countries: Countries | None = None,
+        signature_bytes: int = SIGNATURE_LIMIT_BYTES,
     ) -> None:
+        self.gate = Gate(countries, signature_bytes)
         self._url_bytes = url_bytes
         self.edge_name = edge_name
         self.distributions = distributions
+        self.proxies = proxies  # whose word for where a viewer is counts
         self.responses = ResponseCache(cache)
         self._cache = cache
         self._compressor = Compressor(cache)
+        self._journal = journal
         self._writes = Writes(self.responses, journal, request_body_bytes)
         self._replies = Replies(edge_name, counts, ranges_max)
         self._log = log
         self._counts = counts
         self.lanes = {
-            secure: Lane(cache, self.responses, edge_name, distributions, secure=secure)
+            (secure, forwarded): Lane(
+                cache,
+                self.responses,
+                edge_name,
+                distributions,
+                self.gate,
+                secure=secure,
+                proxies=proxies if forwarded else (),
+            )
             for secure in (False, True)
+            for forwarded in (False, True)
         }
         self._lane_sent = counts.tally(Counter.SENT_BYTES, "http")
         self._lane_hits = counts.tally(Counter.RESPONSES, CacheResult.HIT.value)
         self._lane_statuses = {
             status: counts.tally(Counter.STATUSES, str(status)) for status in (200, 206)
         }
+
+    def replace(
+        self,
+        distributions: HostTable[WebDistribution],
+        *,
+        request_body_bytes: int,
+        url_bytes: int,
+        ranges_max: int,
+    ) -> None:
+        """Serves by these from the next request on; those that have a route go on by theirs."""
+        self.distributions = distributions
+        self._url_bytes = url_bytes
+        self._writes = Writes(self.responses, self._journal, request_body_bytes)
+        self._replies = Replies(self.edge_name, self._counts, ranges_max)
+        for lane in self.lanes.values():
+            lane.replace(distributions)
 
     def find(self, request: WebRequest) -> Route | Opened:
         """The route of a request, or the answer to one that may not go on."""
@@ -114,12 +153,17 @@ class Site:
         if isinstance(found, Unroutable):
             return refused(request, found.status, found.reason, found.distribution)
         behavior, distribution = found.rule.behavior, found.distribution.id
+        if request.misdirected:
+            return refused(request, 421, "the connection is not for this host", distribution)
         if is_looping(request, self.edge_name):
             return refused(request, 508, "the request has been here before", distribution)
         if not request.secure and behavior.viewer_protocol is ViewerProtocol.HTTPS_ONLY:
             return refused(request, 403, "this is served over HTTPS alone", distribution)
         if not request.secure and behavior.viewer_protocol is ViewerProtocol.REDIRECT_TO_HTTPS:
             return self._replies.redirected(request, distribution)
+        granted = self.gate.admit(behavior.access, request, time.time())
+        if isinstance(granted, Denied):
+            return self._replies.denied(request, granted.reason, distribution)
         if request.method not in behavior.methods:
             allowed = ", ".join(sorted(behavior.methods))
             return refused(
@@ -164,12 +208,17 @@ class Site:
             outcome = await self.responses.respond(asked)
             if isinstance(outcome, Stored):
                 form = await self._form(found, outcome, encoding)
-                return self._replies.stored(found, request, outcome, form)
+                opened = self._replies.stored(found, request, outcome, form)
+                return opened._replace(provenance=outcome.reader.provenance)
         except (OriginError, CacheFullError) as exc:
             return self._replies.failed(found, request, exc)
         if isinstance(outcome, Passed):
             status = cache_status(self.edge_name, outcome.handling)
-            return self._replies.passed(found, request, outcome.response, status)
+            provenance = Provenance(
+                asked.asset.subject, request.came_s, fold_fields(outcome.response.fields)
+            )
+            opened = self._replies.passed(found, request, outcome.response, status)
+            return opened._replace(provenance=lambda: provenance)
         return self._replies.refused(
             request, 504, "only-if-cached was asked, and it is not", found.distribution.id
         )
@@ -197,7 +246,7 @@ class Site:
     ) -> Opened:
         """The distribution's own page instead of an error; the error itself where there is none."""
         asked = replace(request, path=page.path.encode("latin-1"), query="", headers={}, fields=())
-        place = route(self.distributions, request.host, asked.path, "")
+        place = route_in(found.distribution, asked.path, "")
         if not isinstance(place, Route):
             return opened
         outcome = await self._page(place, asked)
@@ -208,7 +257,7 @@ class Site:
         if opened.parts is not None:
             await opened.parts.aclose()
         shown = self._replies.stored(place, asked, outcome, status=page.response_status)
-        return shown._replace(reason=opened.reason)
+        return shown._replace(reason=opened.reason, provenance=outcome.reader.provenance)
 
     async def _page(self, place: Route, asked: WebRequest) -> Stored | None:
         try:
@@ -229,8 +278,12 @@ class Site:
         request: WebRequest,
         body: AsyncIterator[bytes] | None,
         interim: Callable[[int, Fields], None],
+        trailers: Callable[[], Fields] = list,
     ) -> Opened | Upgraded:
-        """The origin's own answer to a request that the cache has no part in."""
+        """The origin's own answer to a request that the cache has no part in.
+
+        ``trailers`` are asked for when the body has ended.
+        """
         try:
             if self._writes.needs(found, request):
                 answer = await self._writes.write(found, request, body)
@@ -243,7 +296,12 @@ class Site:
         try:
             body = self._writes.bounded(request, body)
             response = await found.rule.binding.upstream.send(
-                replace(asked, body=body, interim=interim)
+                replace(
+                    asked,
+                    body=body,
+                    interim=interim,
+                    trailers=lambda: forwarded_trailers(found, request, trailers()),
+                )
             )
         except WriteRefusedError as exc:
             return self._replies.written(found, request, exc.answer)
@@ -263,7 +321,7 @@ class Site:
 
     def _heed_write(self, found: Route, request: WebRequest, response: OriginResponse) -> None:
         """After an unsafe method has done something, what was stored before is not used again."""
-        target = request.path.decode("latin-1") + (f"?{request.query}" if request.query else "")
+        target = request.path.decode("latin-1") + (f"?{found.query}" if found.query else "")
         fields = fold_fields(response.fields)
         for changed in invalidated_targets(
             request.method, response.status, request.host, target, fields
@@ -303,6 +361,7 @@ class Site:
                 distribution=opened.distribution,
                 duration_s=duration_s,
                 agent=headers.get("user-agent"),
+                viewer=request.viewer,
                 reason=cut or opened.reason,
             )
         )

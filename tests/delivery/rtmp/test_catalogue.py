@@ -10,10 +10,13 @@ import pytest
 from fakes import ScriptedOrigin, Turn
 from rtmp_media import made
 
+from streamedge.access.admission import AccessRules
+from streamedge.access.countries import Countries
 from streamedge.cache.cache import Cache
 from streamedge.cache.freshness import TtlRules
 from streamedge.cache.store import Store
 from streamedge.delivery.distributions import HostTable, OriginBinding
+from streamedge.delivery.rtmp.admission import Rejection, Visitor
 from streamedge.delivery.rtmp.catalogue import (
     Admission,
     Catalogue,
@@ -35,6 +38,8 @@ from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
 from streamedge.origin.http import HttpOrigin
 
+OPEN = AccessRules()
+
 
 class House:
     """A catalogue of distributions over one scripted origin."""
@@ -44,17 +49,21 @@ class House:
         self.cache = cache
         binding = OriginBinding("site", "http site", origin, origin)
         self.distributions = [
-            RtmpDistribution("EFILM", ("film.example",), binding, TtlRules(), ("cfx/st",), False),
-            RtmpDistribution("ESTRICT", ("film.example",), binding, TtlRules(), ("strict",), True),
-            RtmpDistribution("EBELOW", ("*.example",), binding, TtlRules(), ("below",), False),
+            RtmpDistribution(id, (alias,), binding, TtlRules(), (application,), strict, OPEN)
+            for id, alias, application, strict in (
+                ("EFILM", "film.example", "cfx/st", False),
+                ("ESTRICT", "film.example", "strict", True),
+                ("EBELOW", "*.example", "below", False),
+            )
         ]
         titles = Titles(cache, memory_bytes=64 << 20, moov_bytes=1 << 20)
-        self.catalogue = Catalogue(HostTable(self.distributions), titles)
+        self.catalogue = Catalogue(HostTable(self.distributions), titles, Countries(None))
 
     async def open(self, name: str, *announced: str, strict: bool = False) -> str:
         """The object that a name means."""
         distribution = self.distributions[strict]
-        admission = Admission(distribution, "cfx/st", "")
+        visitor = Visitor(connect("rtmp://film.example/cfx/st", "cfx/st"), "127.0.0.1")
+        admission = Admission(distribution, "cfx/st", "", visitor)
         medium = await self.catalogue.open(admission, name, frozenset(announced))
         medium.close()
         return medium.name
@@ -92,7 +101,7 @@ def connect(tc_url: str, app: str) -> Connect:
 async def test_who_belongs_where(
     house: House, tc_url: str, app: str, found: tuple[str, str]
 ) -> None:
-    admission = house.catalogue.admit(connect(tc_url, app))
+    admission = house.catalogue.admit(Visitor(connect(tc_url, app), "127.0.0.1"))
     assert isinstance(admission, Admission)
     assert (admission.distribution.id, admission.folder) == found
 
@@ -108,7 +117,10 @@ async def test_who_belongs_where(
     ],
 )
 async def test_who_belongs_nowhere(house: House, tc_url: str, app: str, word: str) -> None:
-    assert house.catalogue.admit(connect(tc_url, app)) == word
+    rejection = house.catalogue.admit(Visitor(connect(tc_url, app), "127.0.0.1"))
+    assert isinstance(rejection, Rejection)
+    assert (rejection.code, rejection.word) == ("NetConnection.Connect.InvalidApp", word)
+    assert rejection.reason == f"{word}: application {app!r} of {tc_url!r}"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from streamedge.cache.asset import Provenance, Subject
 from streamedge.cache.open_version import Failure
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.delivery.rtmp import amf0, messages
@@ -41,9 +42,16 @@ class Film:
                                frozenset(), has_video=True)  # fmt: skip
         self.there = COUNT
         self.fault: MediaError | None = None
+        self.holds = True
         self.closed = False
         self.waiting: Callable[[Failure | None], None] | None = None
         self.wanted = asyncio.Event()
+
+    def still_holds(self) -> bool:
+        return self.holds
+
+    def provenance(self) -> Provenance:
+        return Provenance(Subject("ESTREAM", "/film.flv"), 0.0, {})
 
     async def locate(self, time_ms: int) -> Mark:
         row = min(time_ms // STEP_MS, COUNT - 1) // KEY_EVERY * KEY_EVERY
@@ -107,7 +115,8 @@ class FakeStage:
         self.sent_bytes = 0
         self.taking = asyncio.Event()
         self.taking.set()
-        self._film = film
+        self.film = film
+        self.refusal: RefusalError | None = None  # of seeks
         self._changed = asyncio.Event()
 
     def _connect(self) -> None:
@@ -119,9 +128,13 @@ class FakeStage:
         self._chunks.receive_data(self.engine.data_to_send()[1 + 2 * HANDSHAKE_BYTES :])
 
     async def open_medium(self, name: str) -> Medium:
-        if isinstance(self._film, RefusalError):
-            raise self._film
-        return self._film
+        if isinstance(self.film, RefusalError):
+            raise self.film
+        return self.film
+
+    def check(self, name: str, medium: Medium) -> None:
+        if self.refusal is not None:
+            raise self.refusal
 
     @property
     def is_idle(self) -> bool:
@@ -373,3 +386,70 @@ async def test_closed_before_it_began_it_opens_nothing() -> None:
     player.close()
     await player.run()
     assert stage.said == []
+
+
+async def test_a_refused_seek_ends_the_play_and_the_viewer_is_not_told_why() -> None:
+    show = Show()
+    await asyncio.wait_for(show.player.ended.wait(), 10)
+    failed = "NetStream.Play.Failed"
+    show.stage.refusal = RefusalError(failed, "Not allowed.", "not_allowed", "expired")
+    sent = len(show.stage.media)
+    show.player.seek(Seek(1, 400))
+    await asyncio.wait_for(show.task, 10)
+    assert show.stage.codes()[-1] == failed
+    assert show.stage.lines[-1][1]["reason"] == f"{failed}: expired"
+    assert show.stage.counts.gathered(Counter.ERRORS, "not_allowed") == 1
+    assert len(show.stage.media) == sent
+    assert show.player.state is PlayState.CLOSED
+    assert show.film.closed
+
+
+async def test_a_seek_opens_anew_what_holds_no_longer() -> None:
+    show = Show(there=20)
+    await asyncio.wait_for(show.film.wanted.wait(), 10)
+    show.player.seek(Seek(1, 0))
+    await show.stage.until_said("NetStream.Seek.Notify")
+    assert show.player.medium is show.film  # as long as it holds, it stays
+    newer = Film()
+    show.stage.film = newer
+    show.film.holds = False
+    show.stage.media.clear()
+    show.player.seek(Seek(1, 1300))
+    await asyncio.wait_for(show.player.ended.wait(), 10)
+    assert show.player.medium is newer
+    assert show.film.closed
+    assert (9, 1200) in show.stage.media
+    assert show.stage.codes()[-1] == "NetStream.Play.Stop"
+    show.player.close()
+    await asyncio.wait_for(show.task, 10)
+    assert newer.closed
+
+
+@pytest.mark.parametrize("stage", ["waiting for bytes", "paused", "paused, a picture lacks"])
+async def test_a_play_that_is_revoked_fails_wherever_it_is(stage: str) -> None:
+    show = Show(there=20)
+    await asyncio.wait_for(show.film.wanted.wait(), 10)
+    if stage != "waiting for bytes":
+        show.player.pause(Pause(1, True, 500))
+        await show.stage.until_said("NetStream.Pause.Notify")
+    if stage == "paused, a picture lacks":
+        show.film.wanted.clear()
+        show.player.seek(Seek(1, 1300))
+        await asyncio.wait_for(show.film.wanted.wait(), 10)
+    show.player.revoke(lambda what: what.subject.target == "/other.flv")
+    await asyncio.sleep(0)
+    assert not show.task.done()
+    show.player.revoke(lambda what: what.subject.target == "/film.flv")
+    await asyncio.wait_for(show.task, 10)
+    assert show.stage.codes()[-1] == "NetStream.Play.Failed"
+    assert show.stage.lines[-1][1]["reason"] == "NetStream.Play.Failed: revoked"
+    assert show.player.state is PlayState.CLOSED
+    assert show.film.closed
+
+
+async def test_revoking_ends_a_play_between_two_turns() -> None:
+    show = Show()
+    await show.stage.until_said("onMetaData")
+    show.player.revoke(lambda _what: True)
+    await asyncio.wait_for(show.task, 10)
+    assert show.stage.codes()[-1] == "NetStream.Play.Failed"

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import json
-import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import ScriptedOrigin
 from rtmp_client import (
     AGGREGATE,
-    PATIENCE_S,
     VIDEO,
     ClosedError,
     connected,
@@ -25,104 +17,13 @@ from rtmp_client import (
     word,
 )
 from rtmp_media import avc_mp4, keyframe, made
+from rtmp_stand import stand, until
 
-from streamedge.cache.cache import Cache
-from streamedge.cache.freshness import TtlRules
-from streamedge.cache.store import Store
-from streamedge.delivery.distributions import HostTable, OriginBinding
-from streamedge.delivery.rtmp.catalogue import Catalogue, RtmpDistribution
-from streamedge.delivery.rtmp.server import RtmpServer
-from streamedge.delivery.rtmp.session import PLAYS_MAX, RtmpLimits, RtmpSession
-from streamedge.media.titles import Titles
-from streamedge.ops.log import open_log
-from streamedge.ops.metrics import Counts, Gauge
-from streamedge.origin.http import HttpOrigin
+from streamedge.delivery.rtmp.session import PLAYS_MAX, RtmpSession
+from streamedge.ops.metrics import Gauge
 
 START = "NetStream.Play.Start"
 STOP = "NetStream.Play.Stop"
-LIMITS = RtmpLimits(
-    connections_max=10,
-    handshake_s=1e9,
-    idle_s=1e9,
-    stall_s=1e9,
-    message_bytes=65536,
-    streams_max=4,
-    ahead_s=1e9,
-    rate_bytes=0,
-)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Turns the event loop until a condition holds that nothing tells of."""
-    async with asyncio.timeout(PATIENCE_S):
-        for _ in itertools.count():
-            if condition():
-                return
-            await asyncio.sleep(0)
-
-
-class Stand:
-    """A server, its cache and its scripted origin."""
-
-    def __init__(self, origin: ScriptedOrigin, cache: Cache, port: int, log: Path) -> None:
-        self.origin = origin
-        self.cache = cache
-        self.counts = cache.counts
-        self.port = port
-        self.sessions: set[RtmpSession] = set()
-        self._log = log
-
-    def lines(self, event: str | None = None) -> list[dict[str, Any]]:
-        self.cache.log.flush()
-        said = [json.loads(line) for line in self._log.read_text().splitlines()]
-        return [line for line in said if event is None or line["event"] == event]
-
-    @property
-    def readers(self) -> int:
-        """Who reads anything in the cache, packagers' sources included."""
-        return sum(len(version._readers) for version in self.cache._versions.values())
-
-    async def until_gone(self) -> None:
-        """Until no session is left, and nothing that it had begun."""
-        await until(
-            lambda: (
-                not self.sessions
-                and not self.counts.gauges[Gauge.RUNNING_FILLS]
-                and not _player_tasks()
-            )
-        )
-
-
-def _player_tasks() -> list[asyncio.Task[Any]]:
-    return [
-        task
-        for task in asyncio.all_tasks()
-        if "RtmpSession" in getattr(task.get_coro(), "__qualname__", "")
-    ]
-
-
-@asynccontextmanager
-async def stand(root: Path, **limits: Any) -> AsyncIterator[Stand]:
-    async with ScriptedOrigin() as origin:
-        site = HttpOrigin(origin.url)
-        log = open_log(str(root.parent / "log"), "test")
-        cache = Cache(Store(root, 0, log), log, Counts(), open_extents=64, retries=0)
-        binding = OriginBinding("site", "http site", site, site)
-        distribution = RtmpDistribution("E", ("*",), binding, TtlRules(), ("cfx/st",), False)
-        titles = Titles(cache, memory_bytes=64 << 20, moov_bytes=1 << 20)
-        catalogue = Catalogue(HostTable([distribution]), titles)
-        server = RtmpServer(catalogue, replace(LIMITS, **limits), log, cache.counts)
-        listener = socket.create_server(("127.0.0.1", 0))
-        await server.start([listener])
-        found = Stand(origin, cache, listener.getsockname()[1], root.parent / "log")
-        found.sessions = server._sessions
-        try:
-            yield found
-        finally:
-            await server.drain(0)
-            await titles.close()
-            await cache.close()
-            await site.close()
 
 
 def movie(count: int = 120, size_bytes: int = 40_000) -> bytes:
@@ -241,7 +142,7 @@ async def test_questions_at_one_time_are_bounded(cache_root: Path) -> None:
     ],
 )
 async def test_clients_that_take_too_long(
-    cache_root: Path, limits: dict[str, float], reason: str
+    cache_root: Path, limits: dict[str, Any], reason: str
 ) -> None:
     async with stand(cache_root, **limits) as edge:
         async with shaken(edge.port) as client:

@@ -10,8 +10,10 @@ from streamedge.delivery.rtmp.names import (
     ApplicationMatch,
     StreamName,
     candidates,
+    known_extension,
     match_application,
     split_stream_name,
+    usual_prefix,
 )
 
 CONFIGURED = ("cfx/st", "vod", "vod/extra")
@@ -55,6 +57,9 @@ def test_other_applications(app: str) -> None:
         ("mp4:a?Expires=1&Signature=x?y", ("mp4", "a", "Expires=1&Signature=x?y")),
         ("a%3FExpires%3D1%26b%3dc", ("", "a", "Expires=1&b=c")),
         ("a%3f", ("", "a", "")),
+        ("mp4%3Adir%2Fa%3FExpires%3D1%26b%3dc", ("mp4", "dir%2Fa", "Expires=1&b=c")),
+        ("mp4:a?Expires%3D1%26b%3dc", ("mp4", "a", "Expires=1&b=c")),
+        ("a?b=c%3Dd", ("", "a", "b=c%3Dd")),
         ("a?b%3Fc", ("", "a", "b%3Fc")),
         ("", ("", "", "")),
     ],
@@ -85,6 +90,25 @@ def test_taking_names_apart(name: str, parsed: tuple[str, str, str]) -> None:
 )  # fmt: skip
 def test_objects_that_a_name_may_mean(name: str, folder: str, objects: list[str]) -> None:
     assert candidates(name, folder) == objects
+
+
+@pytest.mark.parametrize(
+    ("path", "extension", "prefix"),
+    [
+        ("dir/film.mp4", "mp4", "mp4"),
+        ("film.F4V", "f4v", "mp4"),
+        ("film.flv", "flv", "flv"),
+        ("song.mp3", "mp3", "mp3"),
+        ("film.3gp", "3gp", ""),
+        ("film", "", ""),
+        ("dir.mp4/film", "", ""),
+        ("version.2", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_extensions_and_their_prefixes(path: str, extension: str, prefix: str) -> None:
+    assert known_extension(path) == extension
+    assert usual_prefix(extension) == prefix
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,16 @@ cache that others are given.
 
 from __future__ import annotations
 
-import asyncio
+import gzip
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import brotli
 import pytest
+import zstandard
 from fakes import Pattern, Turn
-from http_viewer import Viewer, fetch, request, viewer_of
+from http_viewer import fetch, request, viewer_of
 from web_edge import connections, serve_web, until
 
 from streamedge.cache.extent import CHUNK_BYTES
@@ -408,6 +411,77 @@ async def test_ranges_beyond_all_bounds(cache_root: Path, number: int) -> None:
         assert (await viewer.get("/a")).body == b"one"
 
 
+# --- bombs -----------------------------------------------------------------------------------
+
+ZEROS_BYTES = 32 << 20
+BOMBS = {
+    "gzip": gzip.compress(bytes(ZEROS_BYTES)),
+    "br": brotli.compress(bytes(ZEROS_BYTES), quality=5),
+    "zstd": zstandard.compress(bytes(ZEROS_BYTES)),
+}
+
+
+@pytest.mark.parametrize("coding", BOMBS)
+@pytest.mark.parametrize("control", ["max-age=60", "no-store"])
+async def test_what_an_origin_has_compressed_is_never_unpacked(
+    cache_root: Path, coding: str, control: str
+) -> None:
+    """Nor packed again, nor fitted to a viewer who would have it otherwise."""
+    bomb = BOMBS[coding]
+    async with serve_web(cache_root, rules={"compress": True}) as edge:
+        headers = (("Cache-Control", control), ("Content-Encoding", coding))
+        edge.origin.put("a", bomb, headers=headers, content_type="text/html")
+        for accepted in ("identity", "gzip, br, zstd", coding):
+            response = await fetch(edge.port, "/a", accept_encoding=accepted)
+            assert response.body == bomb
+            assert response.fields["content-encoding"] == coding
+            part = await fetch(edge.port, "/a", accept_encoding=accepted, range="bytes=10-19")
+            assert (part.status, part.body) == (206, bomb[10:20])
+        files = [path for path in cache_root.rglob("*") if path.is_file()]
+        assert sum(path.stat().st_blocks * 512 for path in files) < ZEROS_BYTES / 8
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_text_of_any_length_is_not_all_compressed(cache_root: Path, chunked: bool) -> None:
+    """What is compressed is made whole before it is sent, so that has a limit."""
+    async with serve_web(cache_root, rules={"compress": True}) as edge:
+        text = bytes(ZEROS_BYTES)
+        edge.origin.put("a", text, etag="", headers=FRESH, content_type="text/html")
+        edge.origin.script(Turn(chunked=chunked))
+        for _cold_then_warm in range(2):
+            response = await fetch(edge.port, "/a", accept_encoding="gzip, br, zstd")
+            assert response.body == text
+            assert "content-encoding" not in response.fields
+        assert len(edge.origin.requests) == 1
+
+
+@pytest.mark.parametrize("coding", BOMBS)
+async def test_a_viewers_compressed_body_goes_on_as_it_is(cache_root: Path, coding: str) -> None:
+    rules = {**WRITES, "limits": {"request_body": "64KB"}}
+    async with serve_web(cache_root, **rules) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.script(Turn(status=200), times=2)
+        bomb = BOMBS[coding][: 60 << 10]
+        fields = b"Content-Encoding: %b\r\n" % coding.encode()
+        await viewer.send(post(fields + b"Content-Length: %d\r\n" % len(bomb), bomb))
+        assert (await viewer.receive()).status == 200
+        await viewer.send(post(fields + CHUNKED, b"%x\r\n%b\r\n0\r\n\r\n" % (len(bomb), bomb)))
+        assert (await viewer.receive()).status == 200
+        for seen in edge.origin.requests:
+            assert (bytes(seen.body), seen.headers["content-encoding"]) == (bomb, coding)
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 70000\r\n", CHUNKED])
+async def test_a_body_beyond_the_limit_is_refused(cache_root: Path, framing: bytes) -> None:
+    rules = {**WRITES, "limits": {"request_body": "64KB"}}
+    async with serve_web(cache_root, **rules) as edge, viewer_of(edge.port) as viewer:
+        body = bytes(70_000)
+        if framing is CHUNKED:
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        await viewer.send(post(b"Content-Encoding: gzip\r\n" + framing, body))
+        assert (await viewer.receive()).status == 413
+        assert not any(seen.has_ended for seen in edge.origin.requests)
+
+
 # --- slowness and masses ---------------------------------------------------------------------
 
 
@@ -421,24 +495,21 @@ async def test_a_slow_request_is_swept(cache_root: Path) -> None:
 
 
 async def test_a_slow_request_that_trickles_is_swept(cache_root: Path) -> None:
-    async with (
-        serve_web(cache_root, limits={"http_idle": "50ms"}) as edge,
-        viewer_of(edge.port) as viewer,
-    ):
-        trickling = asyncio.create_task(_trickle(viewer))
-        try:
-            assert await viewer.receive_rest() == b""
-        finally:
-            trickling.cancel()
-            await asyncio.gather(trickling, return_exceptions=True)
+    """What comes of it now and then makes it no younger."""
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        await until(lambda: bool(connections(edge)))
+        (connection,) = connections(edge)
+        begun_s, came_bytes = connection.quiet_since_s, 0
+        for second in range(10):
+            line = b"X: 1\r\n" if second else b"GET /a HTTP/1.1\r\nHost: edge\r\n"
+            came_bytes += len(line)
+            await viewer.send(line)
+            await until(partial(lambda count: connection._header_bytes == count, came_bytes))
+            connection.sweep(begun_s + second, idle_s=9.5, stall_s=60)
+            assert not connection.transport.is_closing()
+        connection.sweep(begun_s + 10, idle_s=9.5, stall_s=60)
+        assert await viewer.receive_rest() == b""
         assert edge.origin.requests == []
-
-
-async def _trickle(viewer: Viewer) -> None:
-    await viewer.send(b"GET /a HTTP/1.1\r\nHost: edge\r\n")
-    while True:
-        await viewer.send(b"X: 1\r\n")
-        await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize(

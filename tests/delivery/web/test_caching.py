@@ -505,6 +505,53 @@ async def test_a_cold_head_is_a_head_and_stores_nothing(cache_root: Path) -> Non
         assert [seen.method for seen in edge.origin.requests] == ["HEAD", "GET"]
 
 
+async def test_a_head_that_confirms_a_stored_get_freshens_it(cache_root: Path) -> None:
+    """§4.3.5, of an origin that answers a condition on HEAD with 200."""
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", *OLD, etag='"1"')
+        await viewer.get("/a")
+        put(edge, "a", ("Cache-Control", "max-age=60"), ("X-New", "1"), etag='"1"')
+        edge.origin.script(Turn(ignore_conditions=True))
+        head = await viewer.get("/a", "HEAD")
+        assert (head.status, said(head)["fwd-status"]) == (200, "200")
+        assert head.fields["x-new"] == "1"
+        whole = await viewer.get("/a")
+        assert (whole.body, whole.fields["x-new"], said(whole)) == (b"one", "1", {"hit": True})
+        assert [seen.method for seen in edge.origin.requests] == ["GET", "HEAD"]
+
+
+@pytest.mark.parametrize(("etag", "body"), [('"2"', b"one"), ('"1"', b"longer"), ('"2"', b"two")])
+async def test_a_head_that_finds_another_object_ends_a_stored_get(
+    cache_root: Path, etag: str, body: bytes
+) -> None:
+    """Fresh as it is, which a viewer's no-cache looks behind."""
+    async with (
+        serve_web(cache_root, policy=HEEDS) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        put(edge, "a", ("Cache-Control", "max-age=60"), etag='"1"')
+        await viewer.get("/a")
+        put(edge, "a", ("Cache-Control", "max-age=60"), etag=etag, body=body)
+        edge.origin.script(Turn(ignore_conditions=True))
+        head = await viewer.get("/a", "HEAD", cache_control="no-cache")
+        assert (head.status, head.fields["etag"]) == (200, etag)
+        assert head.fields["content-length"] == str(len(body))
+        assert (await viewer.get("/a")).body == body
+        assert [seen.method for seen in edge.origin.requests] == ["GET", "HEAD", "GET"]
+
+
+async def test_a_head_without_a_validator_says_nothing_of_a_stored_get(cache_root: Path) -> None:
+    async with (
+        serve_web(cache_root, policy=HEEDS) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        put(edge, "a", ("Cache-Control", "max-age=60"))
+        await viewer.get("/a")
+        await viewer.get("/a", "HEAD", cache_control="no-cache")
+        assert said(await viewer.get("/a")) == {"hit": True}
+        assert [seen.method for seen in edge.origin.requests] == ["GET", "HEAD"]
+
+
 # --- fields (§3.1, RFC 9110 §7.6, RFC 9211, RFC 8586) ----------------------------------------
 
 

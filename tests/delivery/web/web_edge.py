@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,11 +16,16 @@ from typing import Any
 
 from fakes import ScriptedOrigin
 
+from streamedge.access.countries import Countries
 from streamedge.cache.cache import Cache
 from streamedge.cache.store import Store
 from streamedge.config.schema import Config
+from streamedge.control.database import ControlDatabase
+from streamedge.control.in_force import InForce
+from streamedge.control.log import ControlLog
 from streamedge.delivery.web.protocol import EdgeProtocol
 from streamedge.delivery.web.server import WebServer
+from streamedge.edge.announcing import heed_log
 from streamedge.edge.composition import bind_origins, web_server
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counts
@@ -38,6 +44,13 @@ class WebEdge:
     counts: Counts
     log: Log
     log_file: Path
+    control_log: ControlLog
+
+    def invalidate(self, *items: str, soft: bool = False, revoke: bool = False) -> None:
+        """As the control process does it, and as a worker heeds it that was rung."""
+        self.control_log.invalidate("EWEB", items, soft=soft, revoke=revoke)
+        self.cache.store.changes.announce()
+        heed_log(self.cache.rulings, (self.server.revoke,))
 
     def lines(self, event: str = "response") -> list[dict[str, Any]]:
         """The log lines of an event so far."""
@@ -58,12 +71,15 @@ async def serve_web(
     origin_keys: dict[str, Any] | None = None,
     tables: dict[str, Any] | None = None,
     beside: WebEdge | None = None,
+    context: ssl.SSLContext | None = None,
+    proxied: bool = False,
 ) -> AsyncIterator[WebEdge]:
     """Serves the distribution EWEB from ``root``, a prepared cache folder.
 
     ``policy`` is its cache policy, without one the built-in one; ``rules`` are more of its keys,
     ``origin_keys`` of its origin's, ``tables`` more of the config. ``beside``: as another worker
-    of that edge, on the same folder.
+    of that edge, on the same folder. ``context``: over TLS. ``proxied``: each connection begins
+    with a PROXY header.
     """
     async with AsyncExitStack() as stack:
         if beside is None:
@@ -93,21 +109,28 @@ async def serve_web(
         log_file = root / f"test{slot}.log"
         log_file.touch()
         log, counts = open_log(str(log_file), "test"), Counts()
+        database = ControlDatabase(root)
+        stack.callback(database.close)
+        store, in_force = Store(root, slot, log), InForce(ControlLog(database), log)
+        in_force.look(store.changes.number)
         cache = Cache(
-            Store(root, slot, log),
+            store,
             log,
             counts,
             open_extents=config.limits.open_extents,
             retries=config.limits.origin_retries,
+            in_force=in_force,
         )
         bindings = bind_origins(config, log, counts)
-        server = web_server(config, bindings, cache, log, counts)
+        countries = Countries(config.countries.database)
+        server = web_server(config, bindings, cache, log, counts, countries=countries)
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
         port = listener.getsockname()[1]
-        await server.start([listener])
+        plain, secure = ([listener], []) if context is None else ([], [listener])
+        await server.start(plain, secure, context, [listener] if proxied else [])
         try:
-            yield WebEdge(port, origin, server, cache, counts, log, log_file)
+            yield WebEdge(port, origin, server, cache, counts, log, log_file, ControlLog(database))
         finally:
             await server.drain(0)
             await cache.close()

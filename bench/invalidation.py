@@ -1,0 +1,180 @@
+"""An invalidation of everything, in a cache of many assets, and when the last worker heeds it.
+
+Owns this measurement. The assets' records are written by the store's own functions, because asking
+for each over HTTP would take an hour; those that are asked for are fetched as any other. Each
+connection asks for an object that has been a hit on it; as soon as the call has returned all ask
+again, until none is answered as before. The origin says another thing each time it is asked.
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import os
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from bench.edge import STREAMEDGE, streamedge
+from bench.options import Options
+from bench.report import Figure, Target
+from bench.server import LOOPBACK, BenchError, Server, scratch_folder
+from streamedge.cache.asset import Record, decode_record
+from streamedge.cache.store import WORKERS_MAX, Store
+from streamedge.ops.log import Log
+from streamedge.origin import OriginHead, Version
+
+WORKERS = 2
+FILLERS = 2
+CONNECTIONS = 32  # so many that each worker surely has some
+ROUNDS = 9
+TIMEOUT_S = 30.0
+OBJECT = "/object-{}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """``call_s``: the call itself; ``heeded_s``: from its return to the last request that was
+    still answered as before, 0 when none was."""
+
+    call_s: float
+    heeded_s: float
+
+
+def invalidation(options: Options) -> list[Figure]:
+    """Medians and worst cases of invalidating everything."""
+    with scratch_folder() as cache, _origin() as origin_port:
+        with streamedge(origin_port, workers=WORKERS, core=None, cache=cache) as server:
+            with _Viewers(server) as viewers:
+                viewers.ask(0)
+            key = _known_key(cache)
+        began_s = time.monotonic()
+        _fill(cache, key, options.assets)
+        filled_s = time.monotonic() - began_s
+        with streamedge(origin_port, workers=WORKERS, core=None, cache=cache) as server:
+            rounds = [_invalidate(server, number) for number in range(ROUNDS)]
+    calls = [each.call_s * 1000 for each in rounds]
+    heeded = [each.heeded_s * 1000 for each in rounds]
+    return [
+        Figure("assets in the cache", "", {STREAMEDGE: float(options.assets)}),
+        Figure("time to write their records", "s", {STREAMEDGE: filled_s}),
+        Figure("the call, median", "ms", {STREAMEDGE: statistics.median(calls)}, Target(20.0)),
+        Figure("the call, longest", "ms", {STREAMEDGE: max(calls)}),
+        Figure(
+            "from its return to the last old answer", "ms", {STREAMEDGE: max(heeded)}, Target(5.0)
+        ),
+    ]
+
+
+def _invalidate(server: Server, number: int) -> _Round:
+    with _Viewers(server) as viewers:
+        before = viewers.ask(number)
+        if viewers.ask(number) != before:
+            raise BenchError("what was to be a hit was none")
+        admin = http.client.HTTPConnection(LOOPBACK, server.admin_port, timeout=TIMEOUT_S)
+        admin.connect()
+        wish = json.dumps({"distribution": "EWEB", "items": ["/*"]})
+        began_s = time.monotonic()
+        admin.request("POST", "/invalidations", wish)
+        answer = admin.getresponse()
+        answer.read()
+        returned_s = time.monotonic()
+        admin.close()
+        if answer.status != http.client.CREATED:
+            raise BenchError(f"the call was answered {answer.status}")
+        heeded_s = returned_s
+        while True:
+            asked_s = time.monotonic()
+            if before.isdisjoint(viewers.ask(number)):
+                return _Round(returned_s - began_s, heeded_s - returned_s)
+            heeded_s = asked_s
+            if asked_s > returned_s + TIMEOUT_S:
+                raise BenchError(f"old answers {TIMEOUT_S:.0f} s after the call")
+
+
+class _Viewers:
+    """Connections that are kept, to whichever workers took them."""
+
+    def __init__(self, server: Server) -> None:
+        self._all = [
+            http.client.HTTPConnection(LOOPBACK, server.http_port, timeout=TIMEOUT_S)
+            for _ in range(CONNECTIONS)
+        ]
+
+    def __enter__(self) -> _Viewers:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for viewer in self._all:
+            viewer.close()
+
+    def ask(self, number: int) -> set[bytes]:
+        """What all get that ask for an object at once."""
+        for viewer in self._all:
+            viewer.request("GET", OBJECT.format(number))
+        return {viewer.getresponse().read() for viewer in self._all}
+
+
+@contextmanager
+def _origin() -> Iterator[int]:
+    """An origin whose every answer is another; its port."""
+    numbers = itertools.count()
+
+    class Answering(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = str(next(numbers)).encode()
+            self.send_response(http.client.OK)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "max-age=86400")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer((LOOPBACK, 0), Answering) as server:
+        serving = threading.Thread(target=server.serve_forever, daemon=True)
+        serving.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+def _known_key(cache: Path) -> str:
+    """The key of an object that has been fetched, for others like it."""
+    for path in (cache / "assets").glob("*/*"):
+        data = path.read_bytes()
+        record = decode_record(data, str(json.loads(data)["key"]))
+        if record is not None and not record.is_marker:
+            return record.key
+    raise BenchError("nothing of what was fetched is remembered")
+
+
+def _fill(cache: Path, key: str, count: int) -> None:
+    """Writes records of objects beside the one that has ``key``."""
+    with ExitStack() as stack:
+        pool = stack.enter_context(ProcessPoolExecutor(FILLERS))
+        shares = [range(first, count, FILLERS) for first in range(FILLERS)]
+        list(pool.map(_write, [cache] * FILLERS, [key] * FILLERS, shares, range(FILLERS)))
+
+
+def _write(cache: Path, key: str, numbers: range, filler: int) -> None:
+    silent = Log(os.open(os.devnull, os.O_WRONLY), "bench")
+    store = Store(cache, WORKERS_MAX - 1 - filler, silent)
+    headers = {"cache-control": "max-age=86400"}
+    now_s = time.time()
+    for number in numbers:
+        version = Version(f'"{number}"', 1 << 20, 1_700_000_000)
+        head = OriginHead(version, "application/octet-stream", headers)
+        store.save_record(Record(f"{key}-asset-{number}", head, now_s))

@@ -1,0 +1,161 @@
+"""Hits whose URLs are signed beside hits whose URLs are not, and what the decision itself takes.
+
+``python -m bench.signed_hits PLAN`` times the decision in this process and prints a ``Decided``.
+Owns the signing of its URLs: a custom policy over the whole host, as players that make many range
+requests get.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from botocore.signers import CloudFrontSigner
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from bench.edge import STREAMEDGE, streamedge
+from bench.http_hits import CONNECTIONS, PATH, ROUNDS, rounds_of
+from bench.http_load import CrowdPlan, HitsPlan, HitsResult, crowd, hit
+from bench.load import run_load
+from bench.machine import SERVER_CORE
+from bench.options import Options
+from bench.origin import origin
+from bench.report import Figure, Target
+from bench.server import LOOPBACK, Failure, Server, Value, pick
+from bench.titles import titles
+from streamedge.access.admission import AccessRules, CountryRule, Denied
+from streamedge.access.countries import Countries
+from streamedge.access.keys import load_public_key
+from streamedge.delivery.web.gate import Gate, Pass
+from streamedge.delivery.web.requests import WebRequest
+
+SIGNED = f"{STREAMEDGE}, signed"
+KEY_ID = "KBENCH"
+SIZES_BYTES = (1 << 10, 256 << 10)
+UNTIL_S = 2_000_000_000
+DECISIONS = 20_000
+DECISION_LIMIT_US = 10
+RATIO_MIN = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Microseconds: of a hit that is recalled by its bytes, and of one that was parsed anew."""
+
+    recalled_us: float
+    parsed_us: float
+
+
+def signed_hits(options: Options) -> list[Figure]:
+    """Throughput of signed and unsigned hits, their ratio, and the decision's time."""
+    made = titles()
+    private = rsa.generate_private_key(65537, 2048)
+    figures = []
+    with ExitStack() as stack:
+        source = stack.enter_context(origin(made.folder))
+        plain = stack.enter_context(streamedge(source.port, core=SERVER_CORE))
+        closed = stack.enter_context(
+            streamedge(source.port, core=SERVER_CORE, signer=(KEY_ID, _public_pem(private)))
+        )
+        paths = {STREAMEDGE: PATH, SIGNED: _signed(private, closed.http_port)}
+        servers: dict[str, Server | Failure] = {STREAMEDGE: plain, SIGNED: closed}
+        for name, server in ((STREAMEDGE, plain), (SIGNED, closed)):
+            crowd(CrowdPlan(server.http_port, paths[name], readers=1))
+        names = {plain.http_port: STREAMEDGE, closed.http_port: SIGNED}
+        for size_bytes in SIZES_BYTES:
+
+            def measure(server: Server, size_bytes: int = size_bytes) -> HitsResult:
+                return hit(
+                    HitsPlan(
+                        port=server.http_port,
+                        path=paths[names[server.http_port]],
+                        object_bytes=made.moov_first.stat().st_size,
+                        range_bytes=size_bytes,
+                        connections=CONNECTIONS,
+                        seconds=options.seconds / len(SIZES_BYTES) / ROUNDS / 2,
+                        server_pid=server.pid,
+                    )
+                )
+
+            results = rounds_of(servers, measure)
+            figures += _ratio(f"{size_bytes >> 10} KiB", results)
+    decided = Decided(**run_load("bench.signed_hits", {}, limit_s=60.0, core=SERVER_CORE))
+    limit = Target(DECISION_LIMIT_US)
+    return [
+        *figures,
+        Figure("access decision, hit recalled", "µs", {SIGNED: decided.recalled_us}, limit),
+        Figure("access decision, hit parsed anew", "µs", {SIGNED: decided.parsed_us}, limit),
+    ]
+
+
+def _ratio(label: str, results: dict[str, list[HitsResult] | Failure]) -> list[Figure]:
+    ours, plain = results[SIGNED], results[STREAMEDGE]
+    ratios: dict[str, Value] = {}
+    if not isinstance(ours, Failure) and not isinstance(plain, Failure):
+        pairs = zip(ours, plain, strict=True)
+        ratios[SIGNED] = median(_rate(one) / _rate(other) for one, other in pairs)
+    return [
+        Figure(label, "requests/s", pick(results, lambda rounds: median(map(_rate, rounds)))),
+        Figure(f"{label}: ratio to unsigned", "", ratios, Target(RATIO_MIN, at_least=True)),
+    ]
+
+
+def _rate(result: HitsResult) -> float:
+    return result.requests / result.seconds
+
+
+def _public_pem(private: rsa.RSAPrivateKey) -> str:
+    return (
+        private.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        .decode()
+    )
+
+
+def _signed(private: rsa.RSAPrivateKey, port: int | None) -> str:
+    """The path and query of a signed URL; the load generator's Host has no port."""
+    signer = CloudFrontSigner(
+        KEY_ID, lambda message: private.sign(message, padding.PKCS1v15(), hashes.SHA1())
+    )
+    statement = {
+        "Resource": f"http://{LOOPBACK}/*",
+        "Condition": {"DateLessThan": {"AWS:EpochTime": UNTIL_S}},
+    }
+    policy = json.dumps({"Statement": [statement]}, separators=(",", ":"))
+    url = signer.generate_presigned_url(f"http://{LOOPBACK}{PATH}", policy=policy)
+    return url.removeprefix(f"http://{LOOPBACK}")
+
+
+def _decide() -> Decided:
+    private = rsa.generate_private_key(65537, 2048)
+    key = load_public_key(KEY_ID, _public_pem(private).encode())
+    rules = AccessRules({KEY_ID: key}, CountryRule(frozenset({"DE"}), False, True))
+    gate = Gate(Countries(None))
+    path, _, query = _signed(private, None).partition("?")
+    request = WebRequest("GET", LOOPBACK, path.encode(), {}, "", True, 0.0, query, address=LOOPBACK)
+    grant = gate.admit(rules, request, time.time())
+    assert not isinstance(grant, Denied)
+    granted = Pass(rules, grant)
+    return Decided(
+        recalled_us=_time_us(lambda: gate.still_admits(granted, LOOPBACK, 1_000.0)),
+        parsed_us=_time_us(lambda: gate.admit(rules, request, 1_000.0)),
+    )
+
+
+def _time_us(decide: Any) -> float:
+    times = []
+    for _ in range(5):
+        began_s = time.perf_counter()
+        for _ in range(DECISIONS):
+            decide()
+        times.append((time.perf_counter() - began_s) / DECISIONS * 1e6)
+    return median(times)
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(_decide())))

@@ -1,0 +1,57 @@
+"""What a decision comes to: a grant that holds for a time and for networks, or a refusal. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from math import inf
+from typing import NamedTuple
+
+from streamedge.access.policy import Network
+
+IpAddress = IPv4Address | IPv6Address
+
+EXPIRED = "expired"
+
+
+class Denied(NamedTuple):
+    """A refusal; ``reason`` is a few words for the log, never for the viewer."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a signature allows: from ``from_s`` until before ``until_s``, seconds of the epoch.
+
+    ``networks``: whence; none is anywhere. ``key_id`` is "" where no signature was asked for.
+    """
+
+    until_s: float
+    from_s: float
+    networks: tuple[Network, ...]
+    key_id: str
+
+    def holds(self, address: IpAddress, now_s: float) -> bool:
+        """Whether it allows ``address`` at ``now_s``; this is asked on each hit."""
+        return self.from_s <= now_s < self.until_s and (
+            not self.networks or _is_within(address, self.networks)
+        )
+
+    def why_not(self, now_s: float) -> str:
+        """Why it does not hold, in words for the log, where it does not."""
+        if now_s >= self.until_s:
+            return EXPIRED
+        if now_s < self.from_s:
+            return "not yet valid"
+        return "address is not allowed"
+
+
+OPEN = Grant(inf, 0, (), "")
+
+
+def _is_within(address: IpAddress, networks: tuple[Network, ...]) -> bool:
+    # A socket that listens on both families spells an IPv4 viewer in IPv6.
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)

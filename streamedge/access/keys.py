@@ -1,0 +1,99 @@
+"""Public keys of signers: read from PEM, named by an id, asked whether a signature is theirs.
+
+Owns which keys will do (RSA of 2048 to 4096 bits with PKCS#1 v1.5, ECDSA on P-256 with DER
+signatures, as CloudFront's PublicKeyConfig has them) and the two hashes. It never holds a private
+key, and no message here quotes what a file holds. Pure: the caller has read the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Literal
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP256R1,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
+
+from streamedge.errors import StreamEdgeError
+
+HashName = Literal["SHA1", "SHA256"]
+
+PEM_LIMIT_BYTES = 16 << 10
+RSA_BITS_MIN = 2048
+RSA_BITS_MAX = 4096
+
+# SHA-1 is CloudFront's default, and what most signers in use have.
+HASHES: dict[HashName, SHA1 | SHA256] = {"SHA1": SHA1(), "SHA256": SHA256()}  # noqa: S303
+
+
+class KeyFileError(StreamEdgeError):
+    """A PEM file has no public key that will do; the message is fit for the operator."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PublicKey:
+    """A signer's public key. Two are equal when id and key are: a reloaded one is the same.
+
+    ``fingerprint``: SHA-256 of the DER SubjectPublicKeyInfo, 64 hexadecimal digits. ``algorithm``
+    in words: ``"RSA-2048"``, ``"ECDSA P-256"``.
+    """
+
+    key_id: str
+    fingerprint: str
+    algorithm: str
+    _key: RSAPublicKey | EllipticCurvePublicKey
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PublicKey):
+            return NotImplemented
+        return self.fingerprint == other.fingerprint and self.key_id == other.key_id
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def verifies(self, signature: bytes, message: bytes, hash_name: HashName) -> bool:
+        """Whether ``signature`` is this key's of ``message``; bytes that are none are not."""
+        try:
+            if isinstance(self._key, RSAPublicKey):
+                self._key.verify(signature, message, PKCS1v15(), HASHES[hash_name])
+            else:
+                self._key.verify(signature, message, ECDSA(HASHES[hash_name]))
+        except InvalidSignature:
+            return False
+        return True
+
+
+def load_public_key(key_id: str, pem: bytes) -> PublicKey:
+    """The public key in ``pem``, SubjectPublicKeyInfo or PKCS#1. Raises KeyFileError."""
+    if len(pem) > PEM_LIMIT_BYTES:
+        raise KeyFileError(f"expected a public key in at most {PEM_LIMIT_BYTES} bytes of PEM")
+    if b"PRIVATE KEY-----" in pem:
+        raise KeyFileError("this is a private key: the edge needs the public one alone")
+    try:
+        key = load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise KeyFileError(
+            'expected a public key in PEM, beginning "-----BEGIN PUBLIC KEY-----"'
+        ) from exc
+    if isinstance(key, RSAPublicKey) and RSA_BITS_MIN <= key.key_size <= RSA_BITS_MAX:
+        algorithm = f"RSA-{key.key_size}"
+    elif isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+        algorithm = "ECDSA P-256"
+    else:
+        raise KeyFileError(
+            f"expected an RSA key of {RSA_BITS_MIN} to {RSA_BITS_MAX} bits or an ECDSA key on P-256"
+        )
+    spelled = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return PublicKey(key_id, sha256(spelled).hexdigest(), algorithm, key)

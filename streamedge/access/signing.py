@@ -1,0 +1,134 @@
+"""What a request says of its signature: in the query of a URL or a stream's name, or in cookies.
+
+Owns the parameters' and cookies' names, their url-safe base64 and every rule of form: a field that
+is missing, given twice, too long or spelled in another way than signers spell it is an error, so
+that one signature has one spelling. Whether the signature is right is not asked here. Pure.
+
+Source: CloudFront Developer Guide, "Creating a signed URL using a canned policy" and the pages
+beside it; "Set signed cookies using a canned policy" and "… a custom policy".
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from streamedge.access.keys import HashName
+
+READ_KEPT = 1024  # queries as they were read lately: a player asks with one again and again
+SIGNATURE_LIMIT_BYTES = 8 << 10
+
+COOKIE_PREFIX = "CloudFront-"
+_TO_URL_SAFE = str.maketrans("+=/", "-_~")
+_FROM_URL_SAFE = str.maketrans("-_~", "+=/")
+_EXPIRES = re.compile(r"0|[1-9][0-9]{0,11}")
+_HASH_NAMES: Final[Mapping[str, HashName]] = {"SHA1": "SHA1", "SHA256": "SHA256"}
+
+# With a Policy, Expires is the publisher's own.
+_CANNED_NAMES = frozenset({"Expires", "Signature", "Key-Pair-Id", "Hash-Algorithm"})
+_CUSTOM_NAMES = frozenset({"Policy", "Signature", "Key-Pair-Id", "Hash-Algorithm"})
+_NAME = "(Policy|Expires|Signature|Key-Pair-Id|Hash-Algorithm)="
+_PARAMETERS = re.compile(f"(?:^|&){_NAME}([^&]*)")
+_COOKIES = re.compile(f"(?:^|;)[ \t]*{COOKIE_PREFIX}{_NAME}([^;]*)")
+
+
+class Signed(NamedTuple):
+    """What a request says of its signature: each field is there once, and of its kind.
+
+    ``policy_text``, "" for a canned policy, and ``signature_text`` are url-safe base64 that
+    ``decode`` has not seen: most are known already. ``expires_s``, seconds of the epoch, is a
+    canned policy's, else 0.
+    """
+
+    signature_text: str
+    policy_text: str
+    expires_s: int
+    key_id: str
+    hash_name: HashName
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureError:
+    """A signature that cannot be one; ``reason`` is a few words for the log."""
+
+    reason: str
+
+
+def encode(content: bytes) -> str:
+    """Base64 with "-", "_" and "~" for what a URL would have to escape."""
+    return b64encode(content).decode("ascii").translate(_TO_URL_SAFE)
+
+
+def decode(text: str) -> bytes | None:
+    """What ``encode`` made ``text`` of; None for every other text, however alike."""
+    try:
+        content = b64decode(text.translate(_FROM_URL_SAFE), validate=True)
+    except (Base64Error, ValueError):
+        return None
+    return content if encode(content) == text else None
+
+
+@lru_cache(maxsize=READ_KEPT)
+def from_query(
+    query: str, limit_bytes: int = SIGNATURE_LIMIT_BYTES
+) -> tuple[Signed | SignatureError | None, str]:
+    """What a query says of its signature, and the query without it, other parts as they were.
+
+    None, and the query as it is, where nothing is signed. ``limit_bytes`` bounds policy and
+    signature together, as they are spelled.
+    """
+    signed = _signed(_PARAMETERS.findall(query), limit_bytes)
+    return signed, query if signed is None else _without_signature(query)
+
+
+def from_cookies(
+    cookies: str, limit_bytes: int = SIGNATURE_LIMIT_BYTES
+) -> Signed | SignatureError | None:
+    """What Cookie fields, joined by "; ", say of a signature; as ``from_query`` does."""
+    return _signed(_COOKIES.findall(cookies), limit_bytes) if COOKIE_PREFIX in cookies else None
+
+
+def _without_signature(query: str) -> str:
+    parts = [(part, part.partition("=")[0]) for part in query.split("&") if "=" in part]
+    names = _CUSTOM_NAMES if any(name == "Policy" for _, name in parts) else _CANNED_NAMES
+    taken = {part for part, name in parts if name in names}
+    return "&".join(part for part in query.split("&") if part not in taken)
+
+
+def _signed(fields: list[tuple[str, str]], limit_bytes: int) -> Signed | SignatureError | None:
+    said = dict(fields)
+    signature_text, key_id = said.get("Signature"), said.get("Key-Pair-Id")
+    policy_text, expires = said.get("Policy"), said.get("Expires")
+    if signature_text is None and key_id is None and policy_text is None:
+        return None
+    if len(said) != len(fields) and _is_ambiguous(fields):
+        return SignatureError("a field of the signature is given twice")
+    if not signature_text:
+        return SignatureError("Signature is missing")
+    if not key_id:
+        return SignatureError("Key-Pair-Id is missing")
+    hash_name = _HASH_NAMES.get(said.get("Hash-Algorithm", "SHA1"))
+    if hash_name is None:
+        return SignatureError("Hash-Algorithm is unknown")
+    if len(policy_text or "") + len(signature_text) > limit_bytes:
+        return SignatureError("signature is too long")
+    if policy_text is not None:
+        if not policy_text:
+            return SignatureError("Policy is empty")
+        return Signed(signature_text, policy_text, 0, key_id, hash_name)
+    if expires is None:
+        return SignatureError("Policy or Expires is missing")
+    if not _EXPIRES.fullmatch(expires):
+        return SignatureError("Expires is no number of seconds")
+    return Signed(signature_text, "", int(expires), key_id, hash_name)
+
+
+def _is_ambiguous(fields: list[tuple[str, str]]) -> bool:
+    names = [name for name, _ in fields]
+    counted = _CUSTOM_NAMES if "Policy" in names else _CANNED_NAMES
+    return any(names.count(name) > 1 for name in counted)

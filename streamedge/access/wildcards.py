@@ -1,0 +1,147 @@
+"""Patterns over resources: CloudFront's wildcards, each kept within its section of a URL.
+
+``*`` stands for any characters, ``?`` for exactly one, ``\\?`` for a question mark. A URL has four
+sections, ``protocol://domain/path?query``; a ``*`` ends where its section ends, but one at the
+pattern's end covers all that follows. A stream's name has the last two sections only. Pure; the
+time is linear in the text, for any pattern.
+
+Source: CloudFront Developer Guide, "Creating a signed URL using a custom policy", Resource.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# Whether a text begins with a protocol; a query may hold "://" as well.
+_PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
+_PROTOCOL_PATTERN = re.compile(r"[A-Za-z0-9+.*?-]+(?=://)")
+_SYMBOL = re.compile(r"\\\?|[\s\S]")
+_OPENING = re.compile(r"[^*?\\]*\*")
+_SEPARATOR = "://"
+
+
+@dataclass(frozen=True, slots=True)
+class Wildcards:
+    """A section's pattern as an automaton whose states are the bits of an integer.
+
+    Bit i of a state set: the first i characters that the pattern asks for have been seen.
+    ``awaited`` has bit i under the character that leads from there to i + 1, ``anyone`` where any
+    does, ``loops`` where a ``*`` stands, ``accepting`` is the last.
+    """
+
+    prefix: str  # what every match begins with
+    is_prefix_all: bool  # the pattern is the prefix alone
+    is_prefix_open: bool  # the pattern is the prefix and one "*"
+    awaited: dict[str, int]
+    anyone: int
+    loops: int
+    accepting: int
+
+    def match(self, text: str, boundary: int = -1) -> bool:
+        """Whether it covers ``text``, where no ``*`` but a last one passes index ``boundary``."""
+        if not text.startswith(self.prefix):
+            return False
+        if self.is_prefix_all:
+            return len(text) == len(self.prefix)
+        if self.is_prefix_open:
+            return True
+        states = 1
+        for index, character in enumerate(text):
+            staying = self.loops & self.accepting if index == boundary else self.loops
+            leaving = self.anyone | self.awaited.get(character, 0)
+            states = (states & leaving) << 1 | states & staying
+            if not states:
+                return False
+        return bool(states & self.accepting)
+
+
+def _compile(pattern: str) -> Wildcards:
+    awaited: dict[str, int] = {}
+    anyone = loops = length = 0
+    prefix: list[str] = []
+    for symbol in _SYMBOL.findall(pattern):
+        if symbol == "*":
+            loops |= 1 << length
+            continue
+        if symbol == "?":
+            anyone |= 1 << length
+        else:
+            character = symbol[-1]
+            awaited[character] = awaited.get(character, 0) | 1 << length
+            if not loops and not anyone:
+                prefix.append(character)
+        length += 1
+    return Wildcards(
+        prefix="".join(prefix),
+        is_prefix_all=length == len(prefix) and not loops,
+        is_prefix_open=length == len(prefix) and loops == 1 << length,
+        awaited=awaited,
+        anyone=anyone,
+        loops=loops,
+        accepting=1 << length,
+    )
+
+
+_ANYTHING = _compile("*")
+
+
+@dataclass(frozen=True, slots=True)
+class ResourcePattern:
+    """A policy's Resource, ready to be compared; ``protocol`` is None where it names no URL."""
+
+    protocol: Wildcards | None
+    domain: Wildcards
+    url_rest: Wildcards  # path and query of a URL
+    name: Wildcards | None  # a stream's name and its query; None where it can be none
+    opening: str | None = None  # most patterns are this and a "*": they need no more comparison
+
+    def match(self, resource: str) -> bool:
+        """Whether the pattern covers a URL, or a stream's name with what is left of its query."""
+        if self.opening is not None and resource.startswith(self.opening):
+            return True
+        found = _PROTOCOL.match(resource)
+        if found is None:
+            return self.name is not None and self.name.match(resource, resource.find("?"))
+        if self.protocol is None or not self.protocol.match(found[0]):
+            return False
+        begin = found.end() + len(_SEPARATOR)
+        slash = resource.find("/", begin)
+        end = len(resource) if slash < 0 else slash
+        if not self.domain.match(resource[begin:end]):
+            return False
+        rest = resource[end:]
+        return self.url_rest.match(rest, rest.find("?"))
+
+
+def compile_pattern(pattern: str) -> ResourcePattern:
+    """What a Resource covers; the empty one, and ``*``, cover everything.
+
+    A pattern that names no protocol and begins with ``*`` is one of URLs too: that star stands for
+    protocol and domain. Case counts everywhere.
+    """
+    if pattern in {"", "*"}:
+        return ResourcePattern(_ANYTHING, _ANYTHING, _ANYTHING, _ANYTHING)
+    found = _PROTOCOL_PATTERN.match(pattern)
+    if found is not None:
+        domain, slash, rest = pattern[found.end() + len(_SEPARATOR) :].partition("/")
+        is_open = domain.endswith("*") and not slash
+        return ResourcePattern(
+            _compile(found[0]),
+            _compile(domain),
+            _ANYTHING if is_open else _compile(slash + rest),
+            None,
+            pattern[:-1] if _OPENING.fullmatch(pattern) else None,
+        )
+    name = _compile(pattern)
+    if not pattern.startswith("*"):
+        return ResourcePattern(None, _ANYTHING, _ANYTHING, name)
+    domain, slash, rest = pattern.partition("/")
+    if not slash:
+        return ResourcePattern(_ANYTHING, _ANYTHING, name, name)
+    return ResourcePattern(_ANYTHING, _compile(domain), _compile(slash + rest), name)
+
+
+def resource_matches(pattern: str, resource: str) -> bool:
+    """Whether a policy's Resource covers ``resource``: a URL, or a stream's name."""
+    return compile_pattern(pattern).match(resource)

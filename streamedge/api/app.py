@@ -1,0 +1,169 @@
+"""CloudFront's API as routes: a signed request in, an answer in CloudFront's XML out.
+
+Owns the order of things, and that every answer has a request id and every call one log line:
+the signer's claim by the header alone, the body within its limit and time, its proof, the
+operation, the input, the handler, the output. All but the reading runs in a thread. It is the one
+part of the API that knows Starlette; what a handler does is its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from streamedge.api.answers import Answer, refusal
+from streamedge.api.errors import ApiError
+from streamedge.api.service import VERSION, Handlers
+from streamedge.api.sigv4 import Claim, SignedRequest, read_claim
+from streamedge.ops.log import Log
+
+BODY_TIMEOUT_S = 30.0
+MEDIA_TYPE = "text/xml"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Whose calls are taken, and how large they may be.
+
+    ``keys`` has the secret of each access key id; while there are none, the API is closed.
+    """
+
+    keys: Mapping[str, str] = field(repr=False)
+    body_max_bytes: int
+
+
+def api_routes(
+    handlers: Callable[[], Handlers],
+    terms: Callable[[], Terms],
+    log: Log,
+    body_timeout_s: float = BODY_TIMEOUT_S,
+) -> list[Route]:
+    """Everything under ``/2020-05-31/``.
+
+    ``handlers`` is called in a thread, at each call that is proven to be signed: the table may be
+    made at the first. ``terms`` are asked for at each request, since a reload may change them.
+    """
+    front = _Front(handlers, terms, log, body_timeout_s)
+    return [Route(f"/{VERSION}/{{rest:path}}", front)]
+
+
+class _Front:
+    """The ASGI application of the routes; takes any method, for CloudFront's answer to all."""
+
+    def __init__(
+        self,
+        handlers: Callable[[], Handlers],
+        terms: Callable[[], Terms],
+        log: Log,
+        body_timeout_s: float,
+    ) -> None:
+        self._handlers = handlers
+        self._terms = terms
+        self._log = log
+        self._body_timeout_s = body_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        line = _Line(str(uuid.uuid4()), request.client.host if request.client else None)
+        try:
+            answer = await self._answer(request, line)
+        except ClientDisconnect:
+            line.write(self._log, 0, "the caller went away")
+            return
+        except ApiError as exc:
+            answer = refusal(exc, line.request_id)
+            line.write(self._log, exc.status, f"{exc.code}: {exc.message}")
+        except Exception:  # noqa: BLE001 - the caller gets an answer; the log gets the cause
+            failure = ApiError("InternalError", "We encountered an internal error.")
+            answer = refusal(failure, line.request_id)
+            line.write(self._log, failure.status, traceback.format_exc())
+        else:
+            line.write(self._log, answer.status, None)
+        fields = {"x-amzn-RequestId": line.request_id, **answer.fields}
+        media_type = MEDIA_TYPE if answer.body else None
+        await Response(answer.body, answer.status, fields, media_type)(scope, receive, send)
+
+    async def _answer(self, request: Request, line: _Line) -> Answer:
+        terms = self._terms()
+        if not terms.keys:
+            raise ApiError("AccessDenied", "The API is closed: [api] of config.toml has no keys.")
+        now_s = time.time()
+        claim = read_claim(_signed_request(request), terms.keys, now_s)
+        line.caller = claim.key_id
+        body = await self._body(request, terms.body_max_bytes)
+        address = f"{request.url.scheme}://{request.headers['host']}"
+        return await run_in_threadpool(self._carry_out, claim, body, address, now_s, line)
+
+    async def _body(self, request: Request, max_bytes: int) -> bytes:
+        """The whole body. Raises ApiError when it is too large or comes too slowly."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                async for piece in request.stream():
+                    body += piece
+                    if len(body) > max_bytes:
+                        reason = f"The body is larger than {max_bytes} bytes."
+                        raise ApiError("EntitySizeLimitExceeded", reason)
+        except TimeoutError as exc:
+            reason = f"The body was not complete after {self._body_timeout_s:.0f} s."
+            raise ApiError("RequestTimeout", reason) from exc
+        return bytes(body)
+
+    def _carry_out(
+        self, claim: Claim, body: bytes, address: str, now_s: float, line: _Line
+    ) -> Answer:
+        # botocore takes 0.2 s to import, which no start of an edge shall wait for.
+        from streamedge.api.execution import carry_out  # noqa: PLC0415
+
+        return carry_out(self._handlers, claim, body, address, now_s, line.found_out)
+
+
+class _Line:
+    """What the log will say of a call, as far as it is known yet."""
+
+    def __init__(self, request_id: str, address: str | None) -> None:
+        self.request_id = request_id
+        self.address = address
+        self.caller: str | None = None  # claimed; proven unless the status is 403
+        self.operation: str | None = None
+
+    def found_out(self, operation: str) -> None:
+        self.operation = operation
+
+    def write(self, log: Log, status: int, problem: str | None) -> None:
+        log.event(
+            "api_call",
+            address=self.address,
+            caller=self.caller,
+            operation=self.operation,
+            status=status,
+            request_id=self.request_id,
+            problem=problem,
+        )
+
+
+def _signed_request(request: Request) -> SignedRequest:
+    fields = tuple(
+        (name.decode("latin-1").lower(), _text(value)) for name, value in request.headers.raw
+    )
+    scope = request.scope
+    path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+    return SignedRequest(request.method, path, query, fields)
+
+
+def _text(value: bytes) -> str:
+    """A field's value: UTF-8 as botocore sends it, or ISO 8859-1 as HTTP once had it."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

@@ -1,0 +1,84 @@
+"""A refusal of the API, by CloudFront's own code.
+
+Owns which HTTP status goes with a code: 400 unless the table below says another. The codes are
+those of CloudFront's service model (2020-05-31, which a test holds the table against) and AWS's
+common ones; clients decide by them, so a code is never made up where CloudFront has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from streamedge.errors import StreamEdgeError
+
+_CODES_BY_STATUS: Mapping[int, tuple[str, ...]] = {
+    403: (
+        "AccessDenied",
+        "InvalidClientTokenId",
+        "MissingAuthenticationToken",
+        "SignatureDoesNotMatch",
+    ),
+    404: (
+        "EntityNotFound",
+        "NoSuchCachePolicy",
+        "NoSuchDistribution",
+        "NoSuchInvalidation",
+        "NoSuchOrigin",
+        "NoSuchOriginAccessControl",
+        "NoSuchOriginRequestPolicy",
+        "NoSuchPublicKey",
+        "NoSuchResource",
+        "NoSuchResponseHeadersPolicy",
+        "NoSuchStreamingDistribution",
+    ),
+    408: ("RequestTimeout",),
+    409: (
+        "CNAMEAlreadyExists",
+        "CachePolicyAlreadyExists",
+        "CachePolicyInUse",
+        "CannotDeleteEntityWhileInUse",
+        "CannotUpdateEntityWhileInUse",
+        "DistributionAlreadyExists",
+        "DistributionNotDisabled",
+        "EntityAlreadyExists",
+        "KeyGroupAlreadyExists",
+        "OriginAccessControlAlreadyExists",
+        "OriginAccessControlInUse",
+        "OriginRequestPolicyAlreadyExists",
+        "OriginRequestPolicyInUse",
+        "PublicKeyAlreadyExists",
+        "PublicKeyInUse",
+        "ResourceInUse",
+        "ResourceNotDisabled",
+        "ResponseHeadersPolicyAlreadyExists",
+        "ResponseHeadersPolicyInUse",
+        "StreamingDistributionAlreadyExists",
+        "StreamingDistributionNotDisabled",
+    ),
+    412: ("PreconditionFailed",),
+    413: ("BatchTooLarge", "EntitySizeLimitExceeded"),
+    500: ("InternalError",),
+    501: ("NotImplemented",),
+}
+STATUS_BY_CODE: Mapping[str, int] = {
+    code: status for status, codes in _CODES_BY_STATUS.items() for code in codes
+}
+
+
+class ApiError(StreamEdgeError):
+    """A call was refused and nothing was changed.
+
+    ``code`` is CloudFront's (``NoSuchDistribution``), ``message`` is for the caller and so holds
+    nothing that the caller may not know, ``status`` follows from the code.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.status = STATUS_BY_CODE.get(code, 400)
+
+    @property
+    def is_senders(self) -> bool:
+        """Whether the same call would be refused again: the fault is the caller's."""
+        return self.status < 500

@@ -1,0 +1,40 @@
+"""All calls that this edge offers, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from streamedge.api.access_controls import access_control_handlers
+from streamedge.api.distributions import distribution_handlers
+from streamedge.api.holdings import Holdings
+from streamedge.api.invalidations import invalidation_handlers
+from streamedge.api.keys import key_handlers
+from streamedge.api.policies import policy_handlers
+from streamedge.api.service import Handlers
+from streamedge.api.streaming import streaming_handlers
+from streamedge.api.tagging import tagging_handlers
+from streamedge.config.schema import Config
+from streamedge.control.database import ControlDatabase
+from streamedge.control.log import ControlLog
+from streamedge.control.registry import Registry
+
+
+def api_handlers(
+    database: ControlDatabase, declared: Callable[[], Config], announce: Callable[[], None]
+) -> Handlers:
+    """By the names of CloudFront's operations.
+
+    ``declared`` gives the config file's content as it is in force. ``announce`` is called in the
+    caller's thread after each change and invalidation, once it is on disk; the call is answered
+    when it returns.
+    """
+    holdings = Holdings(Registry(database), declared, announce)
+    return {
+        **distribution_handlers(holdings),
+        **streaming_handlers(holdings),
+        **policy_handlers(holdings),
+        **access_control_handlers(holdings),
+        **key_handlers(holdings),
+        **invalidation_handlers(holdings, ControlLog(database), announce),
+        **tagging_handlers(holdings),
+    }

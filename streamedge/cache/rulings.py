@@ -1,0 +1,82 @@
+"""Whether what is known of an asset may still be used: what has come since it was asked for.
+
+Owns the comparison of answers with writes (noted in the records themselves, by key) and with
+invalidations (in the control log, by distribution). It costs nothing until the change number
+moves; then each open version is looked at once, and once more for each distribution that serves it.
+Both count from when an answer was asked for: what was on its way when the change came is as old as
+what had arrived.
+"""
+
+from __future__ import annotations
+
+from streamedge.cache.asset import Asset, Record, Subject
+from streamedge.cache.open_version import OpenVersion
+from streamedge.cache.store import Store
+from streamedge.control.in_force import FRESH, InForce, Revocation, Ruling, Verdict
+from streamedge.control.invalidations import tags_of
+
+REFUSED = Ruling(Verdict.REFUSED)
+
+
+class Rulings:
+    """A worker's. ``in_force`` is None where nothing can be invalidated."""
+
+    def __init__(self, store: Store, in_force: InForce | None) -> None:
+        self._store = store
+        self._in_force = in_force
+
+    def look(self) -> tuple[int, list[Revocation]]:
+        """Reads what was asked for: up to which epoch, and what is to be ended of what runs."""
+        if self._in_force is None:
+            return 0, []
+        self._in_force.look(self._store.changes.number)
+        return self._in_force.epoch, self._in_force.take_revocations()
+
+    def of_record(self, asset: Asset, record: Record) -> Ruling:
+        """Of what is remembered, for whoever asks for ``asset``."""
+        if self._written_since(asset, record):
+            return REFUSED
+        return self.invalidated(asset, record)
+
+    def invalidated(self, asset: Asset, record: Record) -> Ruling:
+        """The same, but for writes."""
+        if self._in_force is None or not asset.scope:
+            return FRESH
+        self._in_force.look(self._store.changes.number)
+        return self._rule(self._in_force, asset.subject, record)
+
+    def of_open(self, opened: OpenVersion, subject: Subject) -> Ruling:
+        """Of an open version; remembered until something changes."""
+        number = self._store.changes.number
+        if opened.changes_seen != number:
+            if self._written_since(opened.asset, opened.record):
+                return REFUSED
+            opened.changes_seen = number
+        in_force = self._in_force
+        if in_force is None or not subject.scope:
+            return FRESH
+        known = opened.rulings.get(subject.scope)
+        if known is not None and known[0] == number:
+            return known[2]
+        if not in_force.look(number):
+            return self._rule(in_force, subject, opened.record)
+        epoch = in_force.scope_epoch(subject.scope)
+        if known is not None and known[1] == epoch:
+            ruling = known[2]
+        else:
+            ruling = self._rule(in_force, subject, opened.record)
+        opened.rulings[subject.scope] = number, epoch, ruling
+        return ruling
+
+    def _rule(self, in_force: InForce, subject: Subject, record: Record) -> Ruling:
+        def tags() -> frozenset[str]:
+            return tags_of((record.head.headers.get(subject.tag_field, ""),))
+
+        return in_force.rule(subject.scope, subject.target, tags, record.validated_s)
+
+    def _written_since(self, asset: Asset, record: Record) -> bool:
+        for key in (asset.key, *asset.above):
+            known = self._store.load_record(key)
+            if known is not None and known.not_before_s > record.validated_s:
+                return True
+        return False

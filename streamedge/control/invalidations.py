@@ -1,0 +1,142 @@
+"""What an invalidation names, and what of it matches a target.
+
+Pure. A *target* is what a distribution's asset is called from outside: "/" and the object's name,
+decoded, then "?" and the query if it is part of the cache key. An *item* is one thing that an
+invalidation names:
+
+    /dir/film.mp4       that path, in the form without query
+    /dir/film.mp4?v=2   that path with that query
+    /dir/*              all that begins so, whatever follows, queries too; * may stand anywhere
+    /*                  everything
+    #news               all whose response had the cache tag "news"
+
+Percent-encoding in an item is decoded once, as in a request; an encoded star is a star of the name.
+Queries are compared decoded, too: of two spellings of one query both are meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+from streamedge.errors import StreamEdgeError
+
+EVERYTHING = "/*"
+ITEM_CHARACTERS_MAX = 4000  # CloudFront's limit on a path
+TAG_CHARACTERS_MAX = 256
+TAGS_MAX = 256  # of one response
+
+_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_NOT_IN_A_TAG = re.compile(r"[\s,\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x20\x7f]")
+
+
+class ItemError(StreamEdgeError):
+    """What was given is no item; the message says why."""
+
+
+class ItemKind(Enum):
+    """How an item matches."""
+
+    EXACT = "exact"
+    WILDCARD = "wildcard"
+    TAG = "tag"
+    EVERYTHING = "everything"
+
+
+class Item(NamedTuple):
+    """``text`` is the target or the tag (lower case); of a wildcard ``pieces`` are what stands
+    between its stars, the first before the first one, the last after the last."""
+
+    kind: ItemKind
+    text: str
+    pieces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Invalidation:
+    """What was asked at ``at_s`` (seconds since 1970) of all that was validated by then.
+
+    ``soft``: it is stale from then on, else it must not be served again. ``revoke``: responses
+    and plays that run are ended, too.
+    """
+
+    items: tuple[str, ...]
+    soft: bool
+    revoke: bool
+    at_s: float
+
+
+def parse_item(text: str) -> Item:
+    """What an item means. Raises ItemError."""
+    if len(text) > ITEM_CHARACTERS_MAX:
+        raise ItemError(f"{text[:40]!a}… is longer than {ITEM_CHARACTERS_MAX} characters")
+    if text.startswith("#"):
+        tag = text[1:]
+        if not tag or len(tag) > TAG_CHARACTERS_MAX or _NOT_IN_A_TAG.search(tag):
+            raise ItemError(
+                f"{text!a} is no cache tag: one word without comma,"
+                f" at most {TAG_CHARACTERS_MAX} characters"
+            )
+        return Item(ItemKind.TAG, tag.lower())
+    if not text.startswith("/"):
+        raise ItemError(f'{text!a} is no path: one begins with "/"')
+    if _CONTROL.search(text):
+        raise ItemError(f"{text!a} has a space or a control character: percent-encode it")
+    if _ESCAPE.search(text):
+        raise ItemError(f'{text!a}: after "%" two hexadecimal digits are missing')
+    pieces = tuple(comparable(piece) for piece in text.split("*"))
+    if len(pieces) == 1:
+        return Item(ItemKind.EXACT, pieces[0])
+    if pieces[0] == "/" and not any(pieces[1:]):
+        return Item(ItemKind.EVERYTHING, EVERYTHING)
+    kept = (pieces[0], *(piece for piece in pieces[1:-1] if piece), pieces[-1])
+    return Item(ItemKind.WILDCARD, "*".join(kept), kept)
+
+
+def with_root_object(items: Iterable[str], root_object: str) -> tuple[str, ...]:
+    """The items, and the object that "/" means in a distribution, where one of them is that."""
+    named = tuple(items)
+    if not root_object or "/" not in named:
+        return named
+    return (*named, f"/{quote(root_object)}")
+
+
+def comparable(target: str) -> str:
+    """A target as items are compared with it."""
+    return unquote(target, errors="surrogateescape") if "%" in target else target
+
+
+def matches_pieces(pieces: tuple[str, ...], target: str) -> bool:
+    """Whether a target is the pieces in their order with anything between them; in linear time.
+
+    The first of two places where a piece may be found leaves more for the pieces that follow, so
+    no choice is ever taken back.
+    """
+    first, last = pieces[0], pieces[-1]
+    end = len(target) - len(last)
+    at = len(first)
+    if at > end or not target.startswith(first) or not target.endswith(last):
+        return False
+    for piece in pieces[1:-1]:
+        found = target.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
+
+
+def tags_of(values: Iterable[str]) -> frozenset[str]:
+    """The cache tags in the values of a response's field: comma separated, in lower case."""
+    words = (word.strip() for value in values for word in value.split(","))
+    found: list[str] = []
+    for word in words:
+        if word:
+            found.append(word.lower())
+        if len(found) == TAGS_MAX:
+            break
+    return frozenset(found)

@@ -1,0 +1,224 @@
+"""The control log: what operators ask of a running edge, as rows in one order.
+
+Owns the tables ``log`` and ``folded``. A row's number is its epoch: whoever has read up to an epoch
+asks for what came after it. Nothing is announced here; whoever appends does that afterwards.
+
+The newest rows are kept one by one, up to ITEMS_KEPT items in all. Older invalidations are folded:
+what remains of them is one row for each distribution that says the same of everything in it, as of
+the newest that went. So a reader who was away for however long is told no less than was asked, in
+bounded time.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from streamedge.control.database import ControlDatabase, ControlError
+from streamedge.control.invalidations import EVERYTHING, Invalidation, parse_item
+
+ITEMS_KEPT = 10_000
+LISTED_MAX = 1000
+ITEMS_MAX = 3000  # CloudFront's limit on files in one invalidation
+REFERENCE_CHARACTERS_MAX = 1024
+_ID_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+_ID_CHARACTERS = 13
+_COLUMNS = "epoch, kind, scope, id, caller_reference, made_s, body"
+
+
+class RowKind(Enum):
+    """What a row asks for."""
+
+    INVALIDATION = "invalidation"  # its body: items, soft, revoke
+    CONFIGURATION = "configuration"  # what the API has made is to be read anew
+
+
+class CallerReferenceError(ControlError):
+    """The caller reference stands for another invalidation of the same distribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row. ``scope`` is a distribution's id or "", ``made_s`` in seconds since 1970.
+
+    ``id`` and ``caller_reference`` are an invalidation's; "" where there is none.
+    """
+
+    epoch: int
+    kind: RowKind
+    scope: str
+    made_s: float
+    body: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+    caller_reference: str = ""
+
+    @property
+    def invalidation(self) -> Invalidation:
+        """What an INVALIDATION row asks for."""
+        return Invalidation(
+            tuple(str(item) for item in self.body["items"]),
+            soft=bool(self.body["soft"]),
+            revoke=bool(self.body["revoke"]),
+            at_s=self.made_s,
+        )
+
+
+class ControlLog:
+    """The log in a database. Raises ControlError."""
+
+    def __init__(
+        self,
+        database: ControlDatabase,
+        *,
+        items_kept: int = ITEMS_KEPT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._items_kept = items_kept
+        self._clock = clock
+
+    def append(self, kind: RowKind, scope: str, body: Mapping[str, Any]) -> int:
+        """Adds a row; its epoch."""
+        with self._database.transaction() as connection:
+            return self.append_within(connection, kind, scope, body)
+
+    def append_within(
+        self, connection: sqlite3.Connection, kind: RowKind, scope: str, body: Mapping[str, Any]
+    ) -> int:
+        """The same within a transaction of the database that changes other things, too."""
+        return self._insert(connection, Row(0, kind, scope, self._clock(), body)).epoch
+
+    def invalidate(
+        self,
+        scope: str,
+        items: Sequence[str],
+        *,
+        soft: bool = False,
+        revoke: bool = False,
+        caller_reference: str = "",
+    ) -> Row:
+        """Adds an invalidation, or finds the one that the caller reference stands for already.
+
+        Raises ItemError for an item that is none, CallerReferenceError where the reference stands
+        for something else.
+        """
+        for item in items:
+            parse_item(item)
+        body = {"items": list(items), "soft": soft, "revoke": revoke}
+        with self._database.transaction() as connection:
+            if caller_reference:
+                known = _one(
+                    connection,
+                    "scope = ? AND kind = ? AND caller_reference = ?",
+                    (scope, RowKind.INVALIDATION.value, caller_reference),
+                )
+                if known is not None:
+                    if known.body != body:
+                        raise CallerReferenceError(
+                            f"the caller reference {caller_reference!a} stands for"
+                            f" the invalidation {known.id}, which asks for something else"
+                        )
+                    return known
+            id_ = "I" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_CHARACTERS))
+            row = Row(0, RowKind.INVALIDATION, scope, self._clock(), body, id_, caller_reference)
+            return self._insert(connection, row)
+
+    def rows_after(self, epoch: int) -> list[Row]:
+        """What was asked for after ``epoch``, the oldest first; folded rows as what they became."""
+        with self._database.read() as connection:
+            folded = connection.execute(
+                "SELECT epoch, scope, soft, made_s FROM folded WHERE epoch > ? ORDER BY epoch",
+                (epoch,),
+            ).fetchall()
+            rows = _rows(connection, "epoch > ? ORDER BY epoch", (epoch,))
+        return [_folded(*columns) for columns in folded] + rows
+
+    def last_epoch(self, kind: RowKind | None = None) -> int:
+        """The epoch of the newest row (of a kind); 0 before the first."""
+        with self._database.read() as connection:
+            if kind is None:
+                found = connection.execute("SELECT MAX(epoch) FROM log").fetchone()
+            else:
+                found = connection.execute(
+                    "SELECT MAX(epoch) FROM log WHERE kind = ?", (kind.value,)
+                ).fetchone()
+        return int(found[0] or 0)
+
+    def invalidation(self, scope: str, id_: str) -> Row | None:
+        """One of a distribution's invalidations by its id."""
+        with self._database.read() as connection:
+            return _one(
+                connection,
+                "id = ? AND scope = ? AND kind = ?",
+                (id_, scope, RowKind.INVALIDATION.value),
+            )
+
+    def invalidations(
+        self, scope: str, *, before_epoch: int | None = None, count: int = LISTED_MAX
+    ) -> list[Row]:
+        """A distribution's invalidations, the newest first; those before an epoch, to go on."""
+        before_epoch = (1 << 62) if before_epoch is None else before_epoch
+        with self._database.read() as connection:
+            return _rows(
+                connection,
+                "scope = ? AND kind = ? AND epoch < ? ORDER BY epoch DESC LIMIT ?",
+                (scope, RowKind.INVALIDATION.value, before_epoch, count),
+            )
+
+    def _insert(self, connection: sqlite3.Connection, row: Row) -> Row:
+        last = connection.execute("SELECT MAX(items_to_here) FROM log").fetchone()[0] or 0
+        items_to_here = last + len(row.body.get("items", ("",)))
+        added = connection.execute(
+            f"INSERT INTO log ({_COLUMNS}, items_to_here) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+            (
+                row.kind.value,
+                row.scope,
+                row.id,
+                row.caller_reference,
+                row.made_s,
+                json.dumps(row.body),
+                items_to_here,
+            ),
+        )
+        assert added.lastrowid is not None
+        _fold(connection, items_to_here - self._items_kept)
+        return replace(row, epoch=added.lastrowid)
+
+
+def _fold(connection: sqlite3.Connection, items_to_here: int) -> None:
+    """Makes all rows up to a number of items one for each distribution and strength."""
+    old = _rows(connection, "items_to_here <= ?", (items_to_here,))
+    for row in old:
+        if row.kind is RowKind.INVALIDATION:
+            connection.execute(
+                "INSERT INTO folded (scope, soft, epoch, made_s) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (scope, soft) DO UPDATE SET epoch = MAX(epoch, excluded.epoch),"
+                " made_s = MAX(made_s, excluded.made_s)",
+                (row.scope, row.invalidation.soft, row.epoch, row.made_s),
+            )
+    if old:
+        connection.execute("DELETE FROM log WHERE items_to_here <= ?", (items_to_here,))
+
+
+def _folded(epoch: int, scope: str, soft: int, made_s: float) -> Row:
+    body = {"items": [EVERYTHING], "soft": bool(soft), "revoke": False}
+    return Row(epoch, RowKind.INVALIDATION, scope, made_s, body)
+
+
+def _rows(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Row]:
+    found = connection.execute(f"SELECT {_COLUMNS} FROM log WHERE {where}", values)  # noqa: S608
+    return [
+        Row(epoch, RowKind(kind), scope, made_s, json.loads(body), id_, caller_reference)
+        for epoch, kind, scope, id_, caller_reference, made_s, body in found
+    ]
+
+
+def _one(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> Row | None:
+    found = _rows(connection, f"{where} LIMIT 1", values)
+    return found[0] if found else None

@@ -1,0 +1,160 @@
+"""What was made through the API, kept durably: one row for each resource.
+
+Owns the table ``resources`` of the control database. What a document means, who may change it and
+which names are taken is ``api``'s business; here a change is one transaction, with a row of the
+control log that tells the other processes to look. All of it blocks; any thread may call.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from streamedge.control.database import FILE_NAME, ControlDatabase, ControlError
+from streamedge.control.log import ControlLog, RowKind
+
+_COLUMNS = "kind, id, etag, name, document, created_s, modified_s, tags"
+_TABLE_QUERY = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'resources'"
+
+
+class Kind(StrEnum):
+    """What a resource is."""
+
+    DISTRIBUTION = "distribution"
+    STREAMING_DISTRIBUTION = "streaming-distribution"
+    ORIGIN_ACCESS_CONTROL = "origin-access-control"
+    CACHE_POLICY = "cache-policy"
+    ORIGIN_REQUEST_POLICY = "origin-request-policy"
+    RESPONSE_HEADERS_POLICY = "response-headers-policy"
+    PUBLIC_KEY = "public-key"
+    KEY_GROUP = "key-group"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One thing of the API's. ``document`` is its configuration as boto3 has it, whole.
+
+    ``name`` is what no other of its kind has: a CallerReference or a name. Times are in seconds
+    since the epoch; ``etag`` is another after each change of the document.
+    """
+
+    kind: Kind
+    id: str
+    etag: str
+    name: str
+    document: Mapping[str, Any]
+    created_s: float
+    modified_s: float
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class Change:
+    """A transaction under way: sees its own writes, and nobody else's meanwhile."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.changed: list[str] = []
+
+    def resources(self) -> tuple[Resource, ...]:
+        """All there are, the oldest first."""
+        return _all(self._connection)
+
+    def put(self, resource: Resource) -> None:
+        """Makes or replaces ``resource``. Raises ControlError where another has its name."""
+        self._connection.execute(
+            f"INSERT INTO resources ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+            " ON CONFLICT (kind, id) DO UPDATE SET etag = excluded.etag, name = excluded.name,"
+            " document = excluded.document, modified_s = excluded.modified_s, tags = excluded.tags",
+            (
+                resource.kind.value,
+                resource.id,
+                resource.etag,
+                resource.name,
+                json.dumps(resource.document),
+                resource.created_s,
+                resource.modified_s,
+                json.dumps(dict(resource.tags)),
+            ),
+        )
+        self.changed.append(resource.id)
+
+    def remove(self, resource: Resource) -> None:
+        """Removes ``resource``."""
+        place = (resource.kind.value, resource.id)
+        self._connection.execute("DELETE FROM resources WHERE kind = ? AND id = ?", place)
+        self.changed.append(resource.id)
+
+
+class Registry:
+    """One process's hand on the resources. Raises ControlError."""
+
+    def __init__(self, database: ControlDatabase) -> None:
+        self._database = database
+        self._log = ControlLog(database)
+
+    def resources(self) -> tuple[Resource, ...]:
+        """All there are, the oldest first, as they were committed last."""
+        with self._database.read() as connection:
+            return _all(connection)
+
+    def has(self, kind: Kind, identifier: str) -> bool:
+        """Whether there is one of this id."""
+        query = "SELECT 1 FROM resources WHERE kind = ? AND id = ?"
+        with self._database.read() as connection:
+            return connection.execute(query, (kind.value, identifier)).fetchone() is not None
+
+    @contextmanager
+    def change(self) -> Iterator[Change]:
+        """One transaction: on disk once the block has ended, undone where it raises.
+
+        Where anything was changed, a row of the log goes with it, of kind CONFIGURATION.
+        """
+        with self._database.transaction() as connection:
+            change = Change(connection)
+            yield change
+            for identifier in change.changed:
+                self._log.append_within(connection, RowKind.CONFIGURATION, identifier, {})
+
+
+def read_resources(folder: Path) -> tuple[Resource, ...]:
+    """What the control database in ``folder`` has, if there is one; nothing is changed in it.
+
+    Raises ControlError.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        return ()
+    try:
+        with closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as connection:
+            if connection.execute(_TABLE_QUERY).fetchone() is None:
+                return ()
+            return _all(connection)
+    except sqlite3.Error as exc:
+        raise ControlError(f"the control database {path}: {exc}") from exc
+
+
+def _all(connection: sqlite3.Connection) -> tuple[Resource, ...]:
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM resources ORDER BY created_s, id")  # noqa: S608
+    return tuple(_resource(row) for row in rows)
+
+
+def _resource(row: tuple[Any, ...]) -> Resource:
+    kind, identifier, etag, name, document, created_s, modified_s, tags = row
+    return Resource(
+        kind=Kind(kind),
+        id=identifier,
+        etag=etag,
+        name=name,
+        document=json.loads(document),
+        created_s=created_s,
+        modified_s=modified_s,
+        tags=json.loads(tags),
+    )

@@ -1,0 +1,197 @@
+"""A worker takes another config while it serves, without dropping a connection.
+
+Owns the order of it: whatever may fail or wait is made first, then all is swapped at once, between
+two requests. What is under way goes on by what it was begun with; a request sees one config or the
+other. An origin whose section is unchanged keeps its connections; one that is gone or has changed
+keeps none between requests, and is let go when the last who reads from it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from streamedge.access.countries import Countries
+from streamedge.cache.cache import Cache
+from streamedge.config.schema import Config
+from streamedge.delivery.distributions import HostTable, OriginBinding
+from streamedge.delivery.rtmp.catalogue import RtmpDistribution
+from streamedge.delivery.rtmp.server import RtmpServer
+from streamedge.delivery.web.routes import WebDistribution
+from streamedge.delivery.web.server import WebServer
+from streamedge.edge.composition import (
+    bind_origins,
+    replace_web,
+    unchanged_origins,
+    web_distributions,
+)
+from streamedge.edge.effective import EffectiveConfig
+from streamedge.edge.rtmp_composition import replace_rtmp, rtmp_distributions
+from streamedge.edge.shared import Shared
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counts
+from streamedge.origin import Origin
+from streamedge.origin.http import HttpOrigin
+from streamedge.origin.s3 import S3Origin
+from streamedge.origin.writing import WritableOrigin
+from streamedge.writing.ahead import WrittenAhead
+from streamedge.writing.journal import Journal
+from streamedge.writing.replicator import Replicator
+
+if TYPE_CHECKING:
+    from streamedge.edge.certificates import Certificates
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What a worker serves with. All of it stays; what it holds is replaced."""
+
+    web: WebServer
+    rtmp: RtmpServer
+    cache: Cache
+    journal: Journal | None
+    certificates: Certificates | None
+    countries: Countries
+    log: Log
+    counts: Counts
+
+
+_Made = tuple[dict[str, OriginBinding], HostTable[WebDistribution], HostTable[RtmpDistribution]]
+"""What serves by a config."""
+
+
+class LiveConfig:
+    """The config that a worker serves by, and the origins that it names."""
+
+    def __init__(
+        self, config: Config, bindings: Mapping[str, OriginBinding], serving: Serving
+    ) -> None:
+        self.config = config
+        self.bindings = bindings
+        self._serving = serving
+        self._replicator: Replicator | None = None
+        if serving.journal is not None:
+            where = _writers_and_readers(bindings)
+            self._replicator = Replicator(
+                serving.journal, *where, self._replicated, serving.log, serving.counts
+            )
+
+    async def apply(self, config: Config) -> None:
+        """Serves by ``config`` from now on. Raises what making it raises: nothing has changed.
+
+        One call at a time.
+        """
+        serving, before = self._serving, self.bindings
+        countries, certificates = serving.countries, serving.certificates
+        database = config.countries.database
+        edition = countries
+        if database != countries.database:
+            edition = await asyncio.to_thread(Countries, database)
+        if certificates is not None:
+            from streamedge.edge.certificates import (  # noqa: PLC0415  # only where there are some
+                declared_files,
+                load_pairs,
+            )
+
+            pairs = await asyncio.to_thread(load_pairs, declared_files(config))
+        kept = unchanged_origins(self.config, config, before)
+        # Beside the event loop: thousands of behaviors take a while, and viewers want their bytes.
+        bindings, web, rtmp = await asyncio.to_thread(self._make, config, kept)
+
+        # From here on nothing fails and nothing waits.
+        self.config, self.bindings = config, bindings
+        countries.use(edition)
+        if certificates is not None:
+            certificates.use(pairs)
+        replace_web(serving.web, config, web)
+        replace_rtmp(serving.rtmp, config, rtmp)
+        gone = [one for name, one in before.items() if name not in kept]
+        for binding in gone:
+            _retire(binding)
+        if {one.identity for one in gone} & {one.identity for one in bindings.values()}:
+            # Reached in another way by now: what is open would go on asking as before.
+            serving.cache.let_go()
+            serving.rtmp.catalogue.forget_media()
+        if self._replicator is not None:
+            self._replicator.replace(*_writers_and_readers(bindings))
+
+    def _make(self, config: Config, kept: Mapping[str, OriginBinding]) -> _Made:
+        serving = self._serving
+        bindings = bind_origins(config, serving.log, serving.counts, serving.journal, kept)
+        return bindings, web_distributions(config, bindings), rtmp_distributions(config, bindings)
+
+    async def replicate(self) -> None:
+        """Sends queued writes, if there are any and it is this worker's turn; until cancelled."""
+        if self._replicator is not None:
+            await self._replicator.run()
+
+    async def _replicated(self, key: str) -> None:
+        identity, _, name = key.partition("\n")
+        found = (one for one in self.bindings.values() if one.identity == identity)
+        binding = next(found, None)
+        for changed in (key,) if binding is None else binding.keys_written(name):
+            self._serving.cache.refuse_older(changed, time.time())
+
+    def tell_failure(self, exc: Exception) -> None:
+        """Leaves a line: what was in use is in use."""
+        self._serving.log.event("config_not_applied", error=repr(exc))
+
+
+async def follow(
+    live: LiveConfig,
+    effective: EffectiveConfig,
+    shared: Shared,
+    number: int,
+    heed: Callable[[], int],
+) -> None:
+    """Applies each config that comes, as worker ``number``, until it is cancelled.
+
+    ``heed`` is called first, and at once: for what of the control log is no config. It gives the
+    epoch that it has come to, which is noted in the roster once the config is applied, too.
+    """
+    rung = asyncio.Event()
+    rung.set()  # something may have come while the process began
+
+    def ring() -> None:
+        heed()
+        rung.set()
+
+    shared.bells.answer(number, ring)
+    try:
+        while True:
+            await rung.wait()
+            rung.clear()
+            epoch = heed()
+            try:
+                await asyncio.to_thread(effective.look)
+                if effective.config is not live.config:
+                    await live.apply(effective.config)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the worker serves on
+                live.tell_failure(exc)
+            shared.generations.applied(number, effective.generation)
+            shared.roster.apply(number, epoch)
+            shared.bells.ring_at(shared.bells.control)
+    finally:
+        shared.bells.hush(number)
+
+
+def _writers_and_readers(
+    bindings: Mapping[str, OriginBinding],
+) -> tuple[dict[str, WritableOrigin], dict[str, Origin]]:
+    """Where queued writes go, and where what became of them is looked at; by name."""
+    writers = {name: one.writer for name, one in bindings.items() if one.writer is not None}
+    return writers, {name: _bare(one.origin) for name, one in bindings.items()}
+
+
+def _retire(binding: OriginBinding) -> None:
+    origin = _bare(binding.origin)
+    if isinstance(origin, HttpOrigin | S3Origin):
+        origin.retire()
+
+
+def _bare(origin: Origin) -> Origin:
+    """The origin itself, without the writes that wait for it."""
+    return origin.origin if isinstance(origin, WrittenAhead) else origin

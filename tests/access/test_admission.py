@@ -1,0 +1,372 @@
+"""The one decision: what signers made is admitted, whatever was changed about it is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address, ip_network
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from signers import Signer, custom_policy, ecdsa_signer, rsa_signer, url_safe
+
+from streamedge.access.admission import (
+    OPEN,
+    RESOURCES_LIMIT,
+    AccessRules,
+    CountryRule,
+    Denied,
+    Grant,
+    Remembered,
+    verify,
+)
+from streamedge.access.keys import HashName, PublicKey
+
+URL = "https://d111111abcdef8.cloudfront.net/videos/film.mp4"
+NOW_S = 1_700_000_000
+UNTIL_S = NOW_S + 3_600
+HERE = "192.0.2.7"
+
+SIGNERS = pytest.mark.parametrize(
+    "signer",
+    [
+        make("K1", hash_name)
+        for make in (rsa_signer, ecdsa_signer)
+        for hash_name in ("SHA1", "SHA256")
+    ],
+    ids=["RSA-SHA1", "RSA-SHA256", "ECDSA-SHA1", "ECDSA-SHA256"],
+)
+SIGNER = rsa_signer("K1")
+
+
+def ask(
+    signed: str,
+    *,
+    keys: Mapping[str, PublicKey] | None = SIGNER.keys,
+    cookies: str = "",
+    resources: Sequence[str] | None = None,
+    address: str = HERE,
+    now_s: float = NOW_S,
+    remembered: Remembered | None = None,
+) -> Grant | Denied:
+    """What is decided of a signed URL, or of a stream's name, or of cookies at a plain one."""
+    name, _, query = signed.partition("?")
+    return verify(
+        keys,
+        query,
+        cookies,
+        [name] if resources is None else resources,
+        ip_address(address),
+        now_s,
+        Remembered() if remembered is None else remembered,
+    )
+
+
+def granted(until_s: float = UNTIL_S, from_s: float = 0, *networks: str) -> Grant:
+    return Grant(until_s, from_s, tuple(map(ip_network, networks)), "K1")
+
+
+@SIGNERS
+@pytest.mark.parametrize("name", [URL, "dir/film"])
+def test_what_botocore_signs(signer: Signer, name: str) -> None:
+    canned = signer.url(name, expires_s=UNTIL_S)
+    custom = signer.url(name, policy=custom_policy(name, UNTIL_S, from_s=5, networks=f"{HERE}/32"))
+    assert ask(canned, keys=signer.keys) == granted()
+    assert ask(custom, keys=signer.keys) == granted(UNTIL_S, 5, f"{HERE}/32")
+
+
+@SIGNERS
+def test_cookies(signer: Signer) -> None:
+    canned = signer.cookies(policy=custom_policy_canned(URL), expires_s=UNTIL_S)
+    custom = signer.cookies(policy=custom_policy("https://*/videos/*", UNTIL_S))
+    for cookies in (canned, custom, f"a=b; {custom}; c=d"):
+        assert ask(URL, keys=signer.keys, cookies=cookies) == granted()
+
+
+def custom_policy_canned(resource: str) -> str:
+    """The canned policy's text, as the Developer Guide spells it."""
+    return (
+        f'{{"Statement":[{{"Resource":"{resource}","Condition":{{"DateLessThan":'
+        f'{{"AWS:EpochTime":{UNTIL_S}}}}}}}]}}'
+    )
+
+
+def test_a_url_with_a_query_of_its_own() -> None:
+    own = f"{URL}?size=large&license=yes"
+    for signed in (
+        SIGNER.url(own, expires_s=UNTIL_S),
+        SIGNER.url(own, policy=custom_policy(own, UNTIL_S)),
+        SIGNER.url(own, policy=custom_policy(own.replace("?", r"\?"), UNTIL_S)),
+    ):
+        assert ask(signed, resources=[own]) == granted()
+        assert isinstance(ask(signed, resources=[f"{own}x", URL]), Denied)
+    open_ended = SIGNER.url(own, policy=custom_policy(f"{URL}*", UNTIL_S))
+    assert ask(open_ended, resources=[f"{own}x"]) == granted()
+
+
+@pytest.mark.parametrize("resource", ["*", None, "", "https://*", "http*://*/videos/*.mp4"])
+def test_a_policy_for_more_than_one_resource(resource: str | None) -> None:
+    assert ask(SIGNER.url(URL, policy=custom_policy(resource, UNTIL_S))) == granted()
+
+
+def test_one_of_the_spellings_was_signed() -> None:
+    signed = SIGNER.url("dir/film", expires_s=UNTIL_S)
+    spelled = ["dir/film.mp4", "/dir/film.mp4", "/dir/film", "dir/film"]
+    assert ask(signed, resources=spelled) == granted()
+    assert ask(signed, resources=spelled[:3]) == Denied("signature does not match")
+    many = [f"film{number}" for number in range(RESOURCES_LIMIT)]
+    assert ask(signed, resources=[*many[1:], "dir/film"]) == granted()
+    assert ask(signed, resources=[*many, "dir/film"]) == Denied("signature does not match")
+    assert ask(signed, resources=[]) == Denied("signature does not match")
+
+
+def test_a_name_past_ascii() -> None:
+    escaped = SIGNER.url("dir/fílm", expires_s=UNTIL_S)
+    assert ask(escaped) == granted()
+    plain = url_safe(SIGNER.sign(custom_policy_canned("dir/fílm").encode()))
+    assert ask(f"dir/fílm?Expires={UNTIL_S}&Signature={plain}&Key-Pair-Id=K1") == granted()
+    assert ask(f"dir/film?Expires={UNTIL_S}&Signature={plain}&Key-Pair-Id=K1") == Denied(
+        "signature does not match"
+    )
+
+
+def test_nobody_has_to_sign_where_all_may_have_it() -> None:
+    assert AccessRules() == AccessRules(None, None)
+    assert ask(URL, keys=None) is OPEN
+    assert ask(f"{URL}?Signature=x", keys=None) is OPEN
+    assert Grant(inf, 0, (), "") == OPEN
+
+
+def test_no_keys_are_nobody() -> None:
+    assert ask(URL, keys={}) == Denied("not signed")
+    assert ask(SIGNER.url(URL, expires_s=UNTIL_S), keys={}) == Denied("key is not trusted")
+
+
+@pytest.mark.parametrize(
+    ("now_s", "reason"),
+    [
+        (NOW_S - 0.5, "not yet valid"),
+        (NOW_S, ""),
+        (UNTIL_S - 0.5, ""),
+        (UNTIL_S, "expired"),
+        (UNTIL_S + 900_000, "expired"),
+        (0, "not yet valid"),
+    ],
+)
+def test_its_time(now_s: float, reason: str) -> None:
+    custom = SIGNER.url(URL, policy=custom_policy(URL, UNTIL_S, from_s=NOW_S))
+    remembered = Remembered()
+    for _ in range(2):
+        decided = ask(custom, now_s=now_s, remembered=remembered)
+        assert decided == (Denied(reason) if reason else granted(UNTIL_S, NOW_S))
+    if reason == "expired":
+        assert ask(SIGNER.url(URL, expires_s=UNTIL_S), now_s=now_s) == Denied("expired")
+
+
+def test_what_is_remembered_ends_all_the_same() -> None:
+    signed, remembered = SIGNER.url(URL, expires_s=UNTIL_S), Remembered()
+    assert ask(signed, remembered=remembered) == granted()
+    assert ask(signed, remembered=remembered, now_s=UNTIL_S) == Denied("expired")
+
+
+@pytest.mark.parametrize(
+    ("networks", "address", "is_allowed"),
+    [
+        ("192.0.2.0/24", "192.0.2.255", True),
+        ("192.0.2.0/24", "192.0.3.0", False),
+        ("192.0.2.7", "192.0.2.7", True),
+        ("192.0.2.0/24", "::ffff:192.0.2.7", True),
+        ("192.0.2.0/24", "2001:db8::1", False),
+        ("2001:db8::/32", "2001:db8::1", True),
+        ("2001:db8::/32", "2001:db9::1", False),
+        ("2001:db8::/32", "192.0.2.7", False),
+        (["198.51.100.0/24", "2001:db8::/32", "192.0.2.0/24"], "192.0.2.7", True),
+        (["198.51.100.0/24", "2001:db8::/32"], "192.0.2.7", False),
+        ("0.0.0.0/0", "2001:db8::1", True),
+    ],
+)
+def test_whence_it_may_be_asked_for(networks: object, address: str, is_allowed: bool) -> None:
+    signed = SIGNER.url(URL, policy=custom_policy(URL, UNTIL_S, networks=networks))
+    decided = ask(signed, address=address)
+    if is_allowed:
+        assert isinstance(decided, Grant)
+        assert decided.holds(ip_address(address), NOW_S)
+    else:
+        assert decided == Denied("address is not allowed")
+
+
+def test_a_grant_holds_for_its_time_and_networks() -> None:
+    grant = granted(UNTIL_S, NOW_S, "192.0.2.0/24")
+    assert grant.holds(ip_address(HERE), NOW_S)
+    assert not grant.holds(ip_address(HERE), NOW_S - 1)
+    assert not grant.holds(ip_address(HERE), UNTIL_S)
+    assert not grant.holds(ip_address("10.0.0.1"), NOW_S)
+    assert OPEN.holds(ip_address("::1"), 0)
+
+
+def test_a_url_outranks_cookies() -> None:
+    good = SIGNER.cookies(policy=custom_policy("*", UNTIL_S))
+    bad = SIGNER.cookies(policy=custom_policy("*", NOW_S))
+    expired = SIGNER.url(URL, expires_s=NOW_S)
+    assert ask(expired, cookies=good) == Denied("expired")
+    assert ask(f"{URL}?Key-Pair-Id=K1", cookies=good) == Denied("Signature is missing")
+    assert ask(SIGNER.url(URL, expires_s=UNTIL_S), cookies=bad) == granted()
+    assert ask(f"{URL}?Expires=1", cookies=good) == granted()
+    assert ask(URL, cookies=bad) == Denied("expired")
+
+
+def test_what_is_signed_with_another_key() -> None:
+    other = rsa_signer("K2")
+    renamed = Signer("K1", other.private)
+    for policy in (None, custom_policy(URL, UNTIL_S)):
+        expires_s = UNTIL_S if policy is None else None
+        signed = other.url(URL, expires_s=expires_s, policy=policy)
+        assert ask(signed) == Denied("key is not trusted")
+        assert ask(signed, keys={**SIGNER.keys, **other.keys}) == Grant(UNTIL_S, 0, (), "K2")
+        signed = renamed.url(URL, expires_s=expires_s, policy=policy)
+        assert ask(signed) == Denied("signature does not match")
+
+
+def test_what_is_signed_for_another_resource() -> None:
+    canned = SIGNER.url(URL, expires_s=UNTIL_S)
+    custom = SIGNER.url(URL, policy=custom_policy(URL, UNTIL_S))
+    assert ask(canned, resources=[f"{URL}x"]) == Denied("signature does not match")
+    assert ask(custom, resources=[f"{URL}x"]) == Denied("policy is for another resource")
+
+
+def test_a_custom_policy_is_no_canned_one() -> None:
+    """The signature of a policy with a wildcard, presented with the canned one's parameters."""
+    policy = custom_policy("https://*", UNTIL_S)
+    signature = url_safe(SIGNER.sign(policy.encode()))
+    asked = f"{URL}?Expires={UNTIL_S}&Signature={signature}&Key-Pair-Id=K1"
+    assert ask(asked) == Denied("signature does not match")
+    assert ask(asked.replace(str(UNTIL_S), str(UNTIL_S + 1))) == Denied("signature does not match")
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        ("{", "policy is not JSON"),
+        ("[" * 3_000, "policy is nested too deeply"),
+        (custom_policy(URL, float("nan")), "policy has a number that is not whole"),
+        (custom_policy(URL, 10**30), "policy has a number that is too large"),
+        (custom_policy(URL, NOW_S * 1_000), "DateLessThan is no number of seconds since 1970"),
+        (json.dumps({"Statement": []}), "policy does not have exactly one statement"),
+    ],
+)
+def test_a_signed_policy_that_will_not_do(policy: str, reason: str) -> None:
+    assert ask(SIGNER.url(URL, policy=policy)) == Denied(reason)
+
+
+def test_a_policy_is_not_read_before_its_signature_is_right() -> None:
+    signed = SIGNER.url(URL, policy="{").replace("K1", "K2")
+    assert ask(signed, keys=rsa_signer("K2").keys) == Denied("signature does not match")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda text: text[:-1], "signature is malformed"),
+        (lambda text: text[:-2], "signature is malformed"),
+        (lambda text: text[:-4] + "____", "signature is malformed"),
+        (lambda text: text.replace("_", "="), "signature is malformed"),
+        (lambda text: text.replace("_", "%5F"), "signature is malformed"),
+        (lambda text: text + "AAAA", "signature is malformed"),
+        (lambda text: text[:100], "signature does not match"),
+        (lambda text: text[4:], "signature does not match"),
+        (lambda text: "AAAA" + text, "signature does not match"),
+        (lambda text: text[:99].swapcase() + text[99:], "signature does not match"),
+        (lambda text: url_safe(text.encode()), "signature does not match"),
+        (lambda text: text + "A" * 9_000, "signature is too long"),
+        (lambda text: "é" + text[1:], "signature is malformed"),
+        (lambda text: "\ud800" + text[1:], "signature is malformed"),
+    ],
+)
+def test_a_damaged_signature(damage: Callable[[str], str], reason: str) -> None:
+    for signed in (
+        SIGNER.url(URL, expires_s=UNTIL_S),
+        SIGNER.url(URL, policy=custom_policy(URL, UNTIL_S)),
+    ):
+        before, name, rest = signed.partition("Signature=")
+        signature, mark, after = rest.partition("&")
+        assert ask(f"{before}{name}{damage(signature)}{mark}{after}") == Denied(reason)
+
+
+SIGNED_ANYWAY = [
+    signer.url(name, **how)
+    for name in (URL, f"{URL}?size=large", "dir/film.mp4")
+    for signer in (rsa_signer("K1", "SHA256"), ecdsa_signer("K1", "SHA1"))
+    for how in (
+        {"expires_s": UNTIL_S},
+        {"policy": custom_policy(name, UNTIL_S, from_s=5, networks=f"{HERE}/32")},
+    )
+]
+
+
+OF_A_SIGNATURE = {"Expires", "Policy", "Signature", "Key-Pair-Id", "Hash-Algorithm"}
+
+
+def _without_signature(signed: str) -> str:
+    """What whoever serves it would say is asked for, found without the code under test."""
+    name, _, query = signed.partition("?")
+    own = [part for part in query.split("&") if part.partition("=")[0] not in OF_A_SIGNATURE]
+    return f"{name}?{'&'.join(own)}" if own else name
+
+
+@pytest.mark.parametrize("signed", SIGNED_ANYWAY)
+@given(at=st.integers(0, 10_000), by=st.integers(1, 255))
+def test_with_any_one_byte_changed_it_is_refused(signed: str, at: int, by: int) -> None:
+    index = at % len(signed)
+    changed = signed[:index] + chr(ord(signed[index]) ^ by) + signed[index + 1 :]
+    signer = rsa_signer("K1") if "SHA256" in signed else ecdsa_signer("K1")
+    remembered = Remembered()
+    for text, expected in ((signed, Grant), (changed, Denied), (signed, Grant)):
+        resources = [_without_signature(text)]
+        decided = ask(text, keys=signer.keys, resources=resources, remembered=remembered)
+        assert isinstance(decided, expected), text
+
+
+@given(query=st.text(max_size=200), cookies=st.text(max_size=200), resource=st.text(max_size=80))
+def test_whatever_is_asked_is_decided(query: str, cookies: str, resource: str) -> None:
+    assert isinstance(ask(f"{URL}?{query}", cookies=cookies, resources=[resource]), Denied)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["Policy", "Expires", "Signature", "Key-Pair-Id", "Hash-Algorithm"]),
+        st.sampled_from(["", "K1", "SHA1", "QQ__", "1", str(UNTIL_S)])
+        | st.text(max_size=20)
+        | st.binary(max_size=300).map(url_safe),
+    ),
+    st.text(max_size=20),
+)
+def test_whatever_is_given_as_a_signature_is_decided(fields: dict[str, str], name: str) -> None:
+    query = "&".join(f"{field}={value}" for field, value in fields.items())
+    assert isinstance(ask(f"{URL}?{query}", resources=[name]), Denied)
+    cookies = "; ".join(f"CloudFront-{field}={value}" for field, value in fields.items())
+    assert isinstance(ask(URL, cookies=cookies, resources=[name]), Denied)
+
+
+@pytest.mark.parametrize(
+    ("rule", "allowed", "refused"),
+    [
+        (CountryRule(frozenset({"DE", "FR"}), True, False), ["DE", "FR"], ["US", ""]),
+        (CountryRule(frozenset({"DE", "FR"}), True, True), ["DE", ""], ["US"]),
+        (CountryRule(frozenset({"DE"}), False, False), ["US"], ["DE", ""]),
+        (CountryRule(frozenset({"DE"}), False, True), ["US", ""], ["DE"]),
+    ],
+)
+def test_countries(rule: CountryRule, allowed: list[str], refused: list[str]) -> None:
+    assert all(rule.allows(country) for country in allowed)
+    assert not any(rule.allows(country) for country in refused)
+
+
+def test_hash_names_are_the_two_of_cloudfront() -> None:
+    signed = rsa_signer("K1", "SHA256").url(URL, expires_s=UNTIL_S)
+    hash_names: list[HashName] = ["SHA1", "SHA256"]
+    for hash_name in hash_names:
+        asked = signed.replace("SHA256", hash_name)
+        assert isinstance(ask(asked), Grant) is (hash_name == "SHA256")
+    assert ask(signed.replace("&Hash-Algorithm=SHA256", "")) == Denied("signature does not match")

@@ -1,0 +1,50 @@
+"""What ``aws cloudfront sign`` makes is taken as it is, and refused with a byte changed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from signers import rsa_signer
+
+from streamedge.access.admission import Denied, Grant, Remembered, verify
+
+SIGNER = rsa_signer("K1")
+NOW_S = 1_700_000_000
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [(), ("--date-greater-than", "2020-01-01", "--ip-address", "192.0.2.0/24")],
+    ids=["canned", "custom"],
+)
+@pytest.mark.parametrize("name", ["https://cdn.example.com/film.mp4?size=large", "dir/film"])
+def test_aws_cloudfront_sign(tmp_path: Path, name: str, conditions: tuple[str, ...]) -> None:
+    key = tmp_path / "key.pem"
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    no_password = serialization.NoEncryption()
+    key.write_bytes(SIGNER.private.private_bytes(serialization.Encoding.PEM, form, no_password))
+    command = ["cloudfront", "sign", "--url", name, "--key-pair-id", "K1", "--private-key"]
+    command += [f"file://{key}", "--date-less-than", "2100-01-01", *conditions]
+    signed = subprocess.run(
+        [sys.executable, "-m", "awscli", *command],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env={"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"},
+    ).stdout
+    assert signed.startswith(name)
+    query = signed.removeprefix(name)[1:]
+    where, remembered = ip_address("192.0.2.7"), Remembered()
+    grant = verify(SIGNER.keys, query, "", [name], where, NOW_S, remembered)
+    assert isinstance(grant, Grant)
+    assert grant.until_s == 4_102_444_800
+    for index, character in enumerate(query):
+        changed = f"{query[:index]}{chr(ord(character) ^ 1)}{query[index + 1 :]}"
+        decided = verify(SIGNER.keys, changed, "", [name], where, NOW_S, remembered)
+        assert isinstance(decided, Denied), changed

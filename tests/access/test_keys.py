@@ -1,0 +1,120 @@
+"""Public keys: which PEM files will do, and whose signature is whose."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from hypothesis import given
+from hypothesis import strategies as st
+from signers import Signer, ecdsa_signer, rsa_signer
+
+from streamedge.access.keys import (
+    PEM_LIMIT_BYTES,
+    HashName,
+    KeyFileError,
+    PublicKey,
+    load_public_key,
+)
+
+MESSAGE = b"message"
+
+
+def _pem(
+    key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey,
+    form: serialization.PublicFormat = serialization.PublicFormat.SubjectPublicKeyInfo,
+) -> bytes:
+    return key.public_bytes(serialization.Encoding.PEM, form)
+
+
+@pytest.mark.parametrize("hash_name", ["SHA1", "SHA256"])
+@pytest.mark.parametrize("make", [rsa_signer, ecdsa_signer])
+def test_a_signature_is_its_signer_s(make: Callable[..., Signer], hash_name: HashName) -> None:
+    signer = make("K1", hash_name=hash_name)
+    other: HashName = "SHA256" if hash_name == "SHA1" else "SHA1"
+    signature = signer.sign(MESSAGE)
+    assert signer.public.verifies(signature, MESSAGE, hash_name)
+    assert not signer.public.verifies(signature, MESSAGE, other)
+    assert not signer.public.verifies(signature, MESSAGE + b"x", hash_name)
+    assert not signer.public.verifies(signature[:-1], MESSAGE, hash_name)
+    assert not signer.public.verifies(signature + b"\0", MESSAGE, hash_name)
+    assert not make("K2", hash_name=hash_name).public.verifies(signature, MESSAGE, hash_name)
+
+
+@pytest.mark.parametrize("signer", [rsa_signer(), ecdsa_signer()], ids=["RSA", "ECDSA"])
+@given(signature=st.binary(max_size=300))
+def test_bytes_that_are_no_signature_are_not_one(signer: Signer, signature: bytes) -> None:
+    assert not signer.public.verifies(signature, MESSAGE, "SHA1")
+
+
+def test_what_a_key_says_of_itself() -> None:
+    assert rsa_signer().public.algorithm == "RSA-2048"
+    assert ecdsa_signer().public.algorithm == "ECDSA P-256"
+
+
+def test_the_fingerprint_is_openssl_s() -> None:
+    der = subprocess.run(
+        ["openssl", "pkey", "-pubin", "-outform", "DER"],
+        input=rsa_signer().public_pem,
+        capture_output=True,
+        check=True,
+        timeout=30,
+    ).stdout
+    digest = subprocess.run(
+        ["openssl", "dgst", "-sha256"], input=der, capture_output=True, check=True, timeout=30
+    ).stdout
+    assert rsa_signer().public.fingerprint == digest.split()[-1].decode()
+
+
+def test_pkcs_1_will_do_too() -> None:
+    key = rsa_signer().private.public_key()
+    assert isinstance(key, rsa.RSAPublicKey)
+    assert load_public_key("K", _pem(key, serialization.PublicFormat.PKCS1)).verifies(
+        rsa_signer().sign(MESSAGE), MESSAGE, "SHA1"
+    )
+
+
+def test_a_key_that_is_read_again_is_the_same() -> None:
+    pem = rsa_signer().public_pem
+    first, again = load_public_key("K", pem), load_public_key("K", pem)
+    assert (first, hash(first)) == (again, hash(again))
+    assert first != load_public_key("K2", pem)
+    assert first != load_public_key("K", ecdsa_signer().public_pem)
+    assert first != "K"
+
+
+EXPECTED = 'expected a public key in PEM, beginning "-----BEGIN PUBLIC KEY-----"'
+EXPECTED_KIND = "expected an RSA key of 2048 to 4096 bits or an ECDSA key on P-256"
+
+
+@pytest.mark.parametrize(
+    ("pem", "reason"),
+    [
+        (b"", EXPECTED),
+        (b"ssh-rsa AAAAB3Nza", EXPECTED),
+        (rsa_signer().public_pem[:200], EXPECTED),
+        (rsa_signer().public_pem.replace(b"A", b"\xff"), EXPECTED),
+        (rsa_signer().public_pem + b"\n" * PEM_LIMIT_BYTES, "in at most 16384 bytes of PEM"),
+        (rsa_signer().private_pem, "this is a private key"),
+        (_pem(rsa.generate_private_key(65537, 1024).public_key()), EXPECTED_KIND),
+        (_pem(ec.generate_private_key(ec.SECP384R1()).public_key()), EXPECTED_KIND),
+        (_pem(ec.generate_private_key(ec.SECP256K1()).public_key()), EXPECTED_KIND),
+        (_pem(ed25519.Ed25519PrivateKey.generate().public_key()), EXPECTED_KIND),
+    ],
+    ids=["empty", "ssh", "cut", "bytes", "long", "private", "1024", "P-384", "K-256", "Ed25519"],
+)
+def test_a_file_that_will_not_do(pem: bytes, reason: str) -> None:
+    with pytest.raises(KeyFileError) as caught:
+        load_public_key("K", pem)
+    assert reason in str(caught.value)
+
+
+@given(st.binary(max_size=300))
+def test_any_file_is_a_key_or_refused(content: bytes) -> None:
+    pem = b"-----BEGIN PUBLIC KEY-----\n" + content + b"\n-----END PUBLIC KEY-----\n"
+    for each in (content, pem):
+        with pytest.raises(KeyFileError):
+            assert isinstance(load_public_key("K", each), PublicKey)

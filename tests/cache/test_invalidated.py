@@ -1,0 +1,426 @@
+"""Both doors of the cache after an invalidation: what is refused, what is stale, and for whom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import Pattern, Turn
+from location import PATIENCE_S, Location, fetch, fills_ended, run_location
+
+from streamedge.cache.asking import WHOLE, Ask
+from streamedge.cache.asset import Asset, Subject
+from streamedge.cache.cache import Cache
+from streamedge.cache.freshness import TtlRules
+from streamedge.cache.reader import CacheResult, Reader
+from streamedge.cache.responses import Outcome, ResponseCache, Stored
+from streamedge.errors import OriginError
+from streamedge.origin import OriginRequest
+from streamedge.origin.objects import RequestedObject
+from streamedge.spans import Span
+
+OLD, NEW = Pattern(300_000, seed=3), Pattern(200_000, seed=4)
+WHOLE_OLD = Span(0, OLD.size_bytes)
+FRESH = (("Cache-Control", "max-age=3600"),)
+
+
+@pytest.fixture
+async def location(cache_root: Path) -> AsyncIterator[Location]:
+    async with run_location(cache_root) as location:
+        yield location
+
+
+def put_old(location: Location, fields: tuple[tuple[str, str], ...] = FRESH) -> None:
+    location.server.put("film", OLD, etag='"old"', headers=fields)
+
+
+def put_new(
+    location: Location, fields: tuple[tuple[str, str], ...] = FRESH, etag: str = '"new"'
+) -> None:
+    location.server.put("film", NEW, etag=etag, headers=fields)
+
+
+def ask_of(
+    location: Location,
+    *,
+    scope: str = "E",
+    target: str = "/film",
+    tag_field: str = "",
+    fields: dict[str, str] | None = None,
+) -> Ask:
+    origin = RequestedObject("main", location.origin, OriginRequest("GET", "film"))
+    asset = Asset("site\nfilm", "film", origin, "main", TtlRules(), (), scope, target, tag_field)
+    return Ask(asset, location.origin, OriginRequest("GET", "film"), fields or {}, WHOLE)
+
+
+async def body_of(outcome: Outcome) -> bytes:
+    assert isinstance(outcome, Stored)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return await outcome.reader.read(Span(0, outcome.reader.size_bytes))
+    finally:
+        outcome.reader.close()
+
+
+async def served(door: ResponseCache, ask: Ask) -> tuple[bytes, CacheResult]:
+    outcome = await door.respond(ask)
+    assert isinstance(outcome, Stored)
+    return await body_of(outcome), outcome.result
+
+
+def bytes_of(pattern: Pattern) -> bytes:
+    return pattern.read(Span(0, pattern.size_bytes))
+
+
+def asset_of(location: Location, scope: str = "E") -> Asset:
+    """The same object as the door for plays asks for it."""
+    return replace(location.asset(), scope=scope, target="/film")
+
+
+# The door for HTTP
+
+
+async def test_hard_is_fetched_anew_once_and_then_hit_in_every_worker(location: Location) -> None:
+    put_old(location)
+    one, other = (ResponseCache(location.worker()) for _ in range(2))
+    for door in (one, other):
+        await served(door, ask_of(location))
+    put_new(location)
+    location.invalidate("/film")
+    assert await served(one, ask_of(location)) == (bytes_of(NEW), CacheResult.MISS)
+    assert await served(other, ask_of(location)) == (bytes_of(NEW), CacheResult.HIT)
+    assert await served(one, ask_of(location)) == (bytes_of(NEW), CacheResult.HIT)
+    assert len(location.server.requests) == 2
+    assert "if-none-match" not in location.server.requests[1].headers
+
+
+async def test_what_lies_on_disk_alone_is_refused_too(location: Location) -> None:
+    put_old(location)
+    await served(ResponseCache(location.worker()), ask_of(location))
+    location.invalidate("/fi*")
+    put_new(location)
+    begun_later = ResponseCache(location.worker())
+    assert await served(begun_later, ask_of(location)) == (bytes_of(NEW), CacheResult.MISS)
+
+
+async def test_an_empty_cache_keeps_nothing_of_an_invalidation(location: Location) -> None:
+    location.invalidate("/*")
+    put_old(location)
+    door = ResponseCache(location.worker())
+    assert await served(door, ask_of(location)) == (bytes_of(OLD), CacheResult.MISS)
+    assert await served(door, ask_of(location)) == (bytes_of(OLD), CacheResult.HIT)
+
+
+async def test_other_paths_and_distributions_are_left_alone(location: Location) -> None:
+    put_old(location)
+    door = ResponseCache(location.worker())
+    await served(door, ask_of(location))
+    location.invalidate("/films", "/film?x=1", "/other/*", "#film")
+    location.invalidate("/*", scope="F")
+    assert await served(door, ask_of(location)) == (bytes_of(OLD), CacheResult.HIT)
+    assert len(location.server.requests) == 1
+
+
+async def test_distributions_that_share_an_object_are_told_apart(location: Location) -> None:
+    put_old(location)
+    door = ResponseCache(location.worker())
+    await served(door, ask_of(location))
+    location.invalidate("/film", scope="E")
+    put_new(location)
+    assert await served(door, ask_of(location, scope="F")) == (bytes_of(OLD), CacheResult.HIT)
+    assert await served(door, ask_of(location, scope="E")) == (bytes_of(NEW), CacheResult.MISS)
+    assert await served(door, ask_of(location, scope="F")) == (bytes_of(NEW), CacheResult.HIT)
+
+
+async def test_soft_is_validated_and_fresh_again_after_a_304(location: Location) -> None:
+    put_old(location)
+    one, other = (ResponseCache(location.worker()) for _ in range(2))
+    for door in (one, other):
+        await served(door, ask_of(location))
+    location.invalidate("/film", soft=True)
+    assert await served(one, ask_of(location)) == (bytes_of(OLD), CacheResult.REFRESH_HIT)
+    assert await served(other, ask_of(location)) == (bytes_of(OLD), CacheResult.HIT)
+    assert await served(one, ask_of(location)) == (bytes_of(OLD), CacheResult.HIT)
+    assert len(location.server.requests) == 2
+    assert location.server.requests[1].headers["if-none-match"] == '"old"'
+
+
+async def test_soft_gives_the_new_version_where_there_is_one(location: Location) -> None:
+    put_old(location)
+    door = ResponseCache(location.worker())
+    await served(door, ask_of(location))
+    location.invalidate("/film", soft=True)
+    put_new(location)
+    assert await served(door, ask_of(location)) == (bytes_of(NEW), CacheResult.MISS)
+
+
+@pytest.mark.parametrize("failure", [Turn(status=503), Turn(status=500)])
+async def test_soft_is_served_stale_if_the_origin_fails(location: Location, failure: Turn) -> None:
+    put_old(location)
+    door = ResponseCache(location.worker(retries=0))
+    await served(door, ask_of(location))
+    location.invalidate("/film", soft=True)
+    location.server.script(failure)
+    assert (await served(door, ask_of(location)))[0] == bytes_of(OLD)
+    put_new(location)
+    assert await served(door, ask_of(location)) == (bytes_of(NEW), CacheResult.MISS)
+
+
+async def test_soft_is_served_stale_only_for_as_long_as_the_response_allows(
+    location: Location,
+) -> None:
+    put_old(location, (("Cache-Control", "max-age=3600, stale-if-error=0"),))
+    door = ResponseCache(location.worker(retries=0))
+    await served(door, ask_of(location))
+    location.invalidate("/film", soft=True)
+    await location.server.refuse()
+    with pytest.raises(OriginError):
+        await door.respond(ask_of(location))
+    await location.server.accept()
+
+
+async def test_soft_is_served_while_it_is_validated_where_the_response_allows(
+    location: Location,
+) -> None:
+    put_old(location, (("Cache-Control", "max-age=3600, stale-while-revalidate=600"),))
+    worker = location.worker()
+    door = ResponseCache(worker)
+    await served(door, ask_of(location))
+    location.invalidate("/film", soft=True)
+    put_new(location)
+    location.server.hold_answers()
+    for _ in range(2):
+        assert await served(door, ask_of(location)) == (bytes_of(OLD), CacheResult.HIT)
+    await location.server.seen(2)
+    location.server.release_answers()
+    await fills_ended(worker)
+    assert await served(door, ask_of(location)) == (bytes_of(NEW), CacheResult.HIT)
+    assert len(location.server.requests) == 2
+
+
+async def test_hard_is_not_served_whatever_happens_to_the_origin(location: Location) -> None:
+    directives = "max-age=3600, stale-while-revalidate=600, stale-if-error=600"
+    put_old(location, (("Cache-Control", directives),))
+    door = ResponseCache(location.worker(retries=0))
+    await served(door, ask_of(location))
+    location.invalidate("/film")
+    await location.server.refuse()
+    with pytest.raises(OriginError):
+        await door.respond(ask_of(location))
+    await location.server.accept()
+
+
+async def test_hard_while_a_stale_one_is_being_validated_ends_its_use(location: Location) -> None:
+    put_old(location)
+    door = ResponseCache(location.worker(retries=0))
+    await served(door, ask_of(location))
+    location.invalidate("/film", soft=True)
+    location.server.hold_answers()
+    location.server.script(Turn(status=503))
+    asking = asyncio.create_task(door.respond(ask_of(location)))
+    await location.server.seen(2)
+    location.invalidate("/film")
+    location.server.release_answers()
+    outcome = await asking
+    assert isinstance(outcome, Stored)
+    assert outcome.reader.head.status == 503  # the origin's own error in place of the old answer
+    outcome.reader.close()
+
+
+async def test_an_answer_that_is_overtaken_is_for_those_alone_who_came_before(
+    location: Location,
+) -> None:
+    put_old(location)
+    one, other = (ResponseCache(location.worker()) for _ in range(2))
+    location.server.hold_answers()
+    before = asyncio.create_task(served(one, ask_of(location)))
+    await location.server.seen(1)
+    put_new(location)
+    location.invalidate("/film")
+    after = [asyncio.create_task(served(door, ask_of(location))) for door in (one, one, other)]
+    location.server.release_answers()
+    assert (await before)[0] == bytes_of(OLD)
+    assert [(await each)[0] for each in after] == [bytes_of(NEW)] * 3
+    assert len(location.server.requests) == 2
+    assert await served(other, ask_of(location)) == (bytes_of(NEW), CacheResult.HIT)
+
+
+async def test_a_write_overtakes_an_answer_in_the_same_way(location: Location) -> None:
+    put_old(location)
+    door = ResponseCache(location.worker())
+    location.server.hold_answers()
+    before = asyncio.create_task(served(door, ask_of(location)))
+    await location.server.seen(1)
+    put_new(location)
+    door.refuse_older("site\nfilm")
+    after = asyncio.create_task(served(door, ask_of(location)))
+    location.server.release_answers()
+    assert (await before)[0] == bytes_of(OLD)
+    assert (await after)[0] == bytes_of(NEW)
+
+
+async def test_those_who_wait_for_a_failing_origin_are_served_stale_together(
+    location: Location,
+) -> None:
+    put_old(location)
+    door = ResponseCache(location.worker(retries=0))
+    await served(door, ask_of(location))
+    location.invalidate("/film", soft=True)
+    location.server.hold_answers()
+    location.server.script(Turn(status=503))
+    asking = [asyncio.create_task(served(door, ask_of(location))) for _ in range(4)]
+    await location.server.seen(2)
+    location.server.release_answers()
+    assert {(await each)[0] for each in asking} == {bytes_of(OLD)}
+    assert len(location.server.requests) == 2
+
+
+@pytest.mark.parametrize("etag", ['"new"', '"old"'])
+async def test_a_running_fill_goes_on_for_who_reads_it_and_for_nobody_else(
+    location: Location, etag: str
+) -> None:
+    put_old(location)
+    worker = location.worker()
+    door = ResponseCache(worker)
+    location.server.hold("film", at=1000)
+    running = await door.respond(ask_of(location))
+    assert isinstance(running, Stored)
+    await running.reader.wait(Span(999, 1000), eager=True)
+    location.invalidate("/film")
+    if etag == '"new"':
+        put_new(location)
+    late = await door.respond(ask_of(location))
+    assert isinstance(late, Stored)
+    assert len(location.server.requests) == 2
+    location.server.release("film")
+    expected = bytes_of(NEW if etag == '"new"' else OLD)
+    assert await body_of(late) == expected
+    assert await body_of(running) == bytes_of(OLD)
+    assert await served(door, ask_of(location)) == (expected, CacheResult.HIT)
+    assert len(location.server.requests) == 2
+
+
+async def test_all_variants_go(location: Location) -> None:
+    put_old(location, (*FRESH, ("Vary", "Accept")))
+    door = ResponseCache(location.worker())
+    kinds = [{"accept": "text/html"}, {"accept": "image/png"}]
+    for fields in kinds:
+        await served(door, ask_of(location, fields=fields))
+    location.invalidate("/film")
+    put_new(location, (*FRESH, ("Vary", "Accept")))
+    for fields in kinds:
+        told = await served(door, ask_of(location, fields=fields))
+        assert told == (bytes_of(NEW), CacheResult.MISS)
+        told = await served(door, ask_of(location, fields=fields))
+        assert told == (bytes_of(NEW), CacheResult.HIT)
+
+
+async def test_an_error_that_is_kept_goes(location: Location) -> None:
+    location.server.script(Turn(status=404, headers=FRESH))
+    door = ResponseCache(location.worker())
+    for _ in range(2):
+        outcome = await door.respond(ask_of(location))
+        assert isinstance(outcome, Stored)
+        assert outcome.reader.head.status == 404
+        outcome.reader.close()
+    assert len(location.server.requests) == 1
+    put_new(location)
+    location.invalidate("/film")
+    assert await served(door, ask_of(location)) == (bytes_of(NEW), CacheResult.MISS)
+
+
+async def test_a_tag_goes_by_the_field_that_the_distribution_names(location: Location) -> None:
+    put_old(location, (*FRESH, ("Cache-Tag", "film, News")))
+    door = ResponseCache(location.worker())
+
+    def tagged() -> Ask:
+        return ask_of(location, tag_field="cache-tag")
+
+    await served(door, tagged())
+    location.invalidate("#sport")
+    assert await served(door, tagged()) == (bytes_of(OLD), CacheResult.HIT)
+    location.invalidate("#NEWS")
+    assert await served(door, ask_of(location)) == (bytes_of(OLD), CacheResult.HIT)  # names none
+    put_new(location)
+    begun_later = ResponseCache(location.worker())
+    for each in (begun_later, door):
+        assert (await served(each, tagged()))[0] == bytes_of(NEW)
+
+
+# The door for plays
+
+
+async def opened(worker: Cache, asset: Asset) -> Reader:
+    return await worker.open(asset, Span(0, 1))
+
+
+async def test_a_play_finds_what_is_new_after_hard(location: Location) -> None:
+    put_old(location)
+    one, other = location.worker(), location.worker()
+    for worker in (one, other):
+        assert await fetch(worker, asset_of(location), WHOLE_OLD) == bytes_of(OLD)
+    put_new(location)
+    location.invalidate("/film")
+    for worker in (one, other):
+        reader = await opened(worker, asset_of(location))
+        assert reader.head.version.etag == '"new"'
+        reader.close()
+    assert len(location.server.requests) == 2
+    assert "if-none-match" not in location.server.requests[1].headers
+
+
+async def test_a_play_validates_after_soft(location: Location) -> None:
+    put_old(location)
+    worker = location.worker()
+    assert await fetch(worker, asset_of(location), WHOLE_OLD) == bytes_of(OLD)
+    location.invalidate("/film", soft=True)
+    results = []
+    for _ in range(2):
+        reader = await opened(worker, asset_of(location))
+        results.append(reader.result)
+        reader.close()
+    assert results == [CacheResult.REFRESH_HIT, CacheResult.HIT]
+    assert location.server.requests[1].headers["if-none-match"] == '"old"'
+    assert len(location.server.requests) == 2
+
+
+async def test_a_play_that_joins_an_overtaken_open_asks_anew(location: Location) -> None:
+    put_old(location)
+    worker = location.worker()
+    location.server.hold_answers()
+    before = asyncio.create_task(opened(worker, asset_of(location)))
+    await location.server.seen(1)
+    put_new(location)
+    location.invalidate("/film")
+    after = [asyncio.create_task(opened(worker, asset_of(location))) for _ in range(2)]
+    location.server.release_answers()
+    readers = [await before, *[await each for each in after]]
+    assert [reader.head.version.etag for reader in readers] == ['"old"', '"new"', '"new"']
+    for reader in readers:
+        reader.close()
+    assert len(location.server.requests) == 2
+
+
+async def test_a_reader_can_tell_whether_it_still_holds(location: Location) -> None:
+    put_old(location)
+    worker = location.worker()
+    mine = await opened(worker, asset_of(location))
+    others = await opened(worker, asset_of(location, "F"))
+    nobodys = await opened(worker, location.asset())
+    closed = await opened(worker, asset_of(location))
+    closed.close()
+    location.invalidate("/other")
+    readers = (mine, closed, others, nobodys)
+    assert [reader.still_holds() for reader in readers] == [True, True, True, True]
+    assert mine.again().subject == Subject("E", "/film", "")
+    location.invalidate("/film", soft=True)
+    assert [reader.still_holds() for reader in readers] == [False, False, True, True]
+    again = await opened(worker, asset_of(location))
+    assert again.still_holds()
+    worker.refuse_older(location.asset().key, before_s=2e12)
+    assert [reader.still_holds() for reader in (*readers, again)] == [False] * 5
+    for reader in (*readers, again):
+        reader.close()

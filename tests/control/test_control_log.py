@@ -1,0 +1,162 @@
+"""streamedge/control/log.py: rows in one order, and what remains of those that are folded."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streamedge.control.database import ControlDatabase
+from streamedge.control.invalidations import ItemError
+from streamedge.control.log import CallerReferenceError, ControlLog, RowKind
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[ControlDatabase]:
+    opened = ControlDatabase(tmp_path)
+    yield opened
+    opened.close()
+
+
+def log_of(database: ControlDatabase, items_kept: int = 100) -> ControlLog:
+    """A log whose clock counts seconds, one for each row."""
+    return ControlLog(database, items_kept=items_kept, clock=itertools.count(1.0).__next__)
+
+
+def test_rows_come_in_the_order_of_their_epochs(database: ControlDatabase) -> None:
+    log = log_of(database)
+    first = log.invalidate("E", ["/a", "#news"], soft=True, revoke=True)
+    second = log.append(RowKind.CONFIGURATION, "E2", {"why": "made"})
+    assert (first.epoch, second) == (1, 2)
+    rows = log.rows_after(0)
+    assert [(row.epoch, row.kind, row.scope) for row in rows] == [
+        (1, RowKind.INVALIDATION, "E"),
+        (2, RowKind.CONFIGURATION, "E2"),
+    ]
+    asked = rows[0].invalidation
+    assert (asked.items, asked.soft, asked.revoke, asked.at_s) == (("/a", "#news"), True, True, 1.0)
+    assert rows[1].body == {"why": "made"}
+    assert [row.epoch for row in log.rows_after(1)] == [2]
+    assert log.rows_after(2) == []
+
+
+def test_what_another_process_appends_is_read(database: ControlDatabase, tmp_path: Path) -> None:
+    other = ControlDatabase(tmp_path)
+    log_of(other).invalidate("E", ["/a"])
+    other.close()
+    assert [row.scope for row in log_of(database).rows_after(0)] == ["E"]
+
+
+def test_the_last_epoch_is_told_by_kind(database: ControlDatabase) -> None:
+    log = log_of(database)
+    assert (log.last_epoch(), log.last_epoch(RowKind.CONFIGURATION)) == (0, 0)
+    log.append(RowKind.CONFIGURATION, "E", {})
+    log.invalidate("E", ["/a"])
+    assert (log.last_epoch(), log.last_epoch(RowKind.CONFIGURATION)) == (2, 1)
+
+
+def test_a_row_goes_with_the_transaction_it_is_part_of(database: ControlDatabase) -> None:
+    log = log_of(database)
+
+    def fail() -> None:
+        with database.transaction() as connection:
+            log.append_within(connection, RowKind.CONFIGURATION, "E", {})
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert log.rows_after(0) == []
+    with database.transaction() as connection:
+        assert log.append_within(connection, RowKind.CONFIGURATION, "E", {}) == 1
+    assert [row.epoch for row in log.rows_after(0)] == [1]
+
+
+def test_an_item_that_is_none_appends_nothing(database: ControlDatabase) -> None:
+    log = log_of(database)
+    with pytest.raises(ItemError):
+        log.invalidate("E", ["/fine", "not/a/path"])
+    assert log.rows_after(0) == []
+
+
+def test_a_caller_reference_stands_for_one_invalidation(database: ControlDatabase) -> None:
+    log = log_of(database)
+    first = log.invalidate("E", ["/a"], caller_reference="r")
+    assert log.invalidate("E", ["/a"], caller_reference="r") == first
+    with pytest.raises(CallerReferenceError, match=first.id):
+        log.invalidate("E", ["/b"], caller_reference="r")
+    with pytest.raises(CallerReferenceError):
+        log.invalidate("E", ["/a"], soft=True, caller_reference="r")
+    # Of another distribution it is another reference, and without one all are different.
+    other = log.invalidate("F", ["/b"], caller_reference="r")
+    unnamed = [log.invalidate("E", ["/a"]).id for _ in range(2)]
+    assert len({first.id, other.id, *unnamed}) == 4
+    assert len(log.rows_after(0)) == 4
+
+
+def test_invalidations_are_found_by_distribution_and_id(database: ControlDatabase) -> None:
+    log = log_of(database)
+    rows = [log.invalidate("E", [f"/{number}"]) for number in range(5)]
+    log.append(RowKind.CONFIGURATION, "E", {})
+    log.invalidate("F", ["/0"])
+    assert log.invalidation("E", rows[2].id) == rows[2]
+    assert log.invalidation("F", rows[2].id) is None
+    assert log.invalidation("E", "I0") is None
+    assert log.invalidations("E") == rows[::-1]
+    page = log.invalidations("E", count=2)
+    assert page == [rows[4], rows[3]]
+    assert log.invalidations("E", before_epoch=page[-1].epoch, count=2) == [rows[2], rows[1]]
+    assert len({row.id for row in rows}) == 5
+    assert all(row.id.startswith("I") and row.id.isalnum() for row in rows)
+
+
+def test_old_rows_become_one_for_each_distribution_and_strength(
+    database: ControlDatabase,
+) -> None:
+    log = log_of(database, items_kept=3)
+    log.invalidate("E", ["/1"])  # at 1
+    log.invalidate("E", ["/2"], soft=True)  # at 2
+    log.append(RowKind.CONFIGURATION, "E", {})  # at 3
+    log.invalidate("F", ["/3"])  # at 4
+    log.invalidate("E", ["/4"])  # at 5
+    log.invalidate("E", ["/5", "/6"], revoke=True)  # at 6: two items
+    rows = log.rows_after(0)
+    told = [
+        (row.epoch, row.scope, *(row.invalidation.items), row.invalidation.soft, row.made_s)
+        for row in rows
+    ]
+    assert told == [
+        (1, "E", "/*", False, 1.0),
+        (2, "E", "/*", True, 2.0),
+        (4, "F", "/*", False, 4.0),
+        (5, "E", "/4", False, 5.0),
+        (6, "E", "/5", "/6", False, 6.0),
+    ]
+    # Who has read some of it is told what became of the rest, and nothing twice.
+    assert [row.epoch for row in log.rows_after(2)] == [4, 5, 6]
+    log.invalidate("E", ["/7", "/8", "/9"])
+    assert [(row.epoch, row.invalidation.items) for row in log.rows_after(4)] == [
+        (6, ("/*",)),
+        (7, ("/7", "/8", "/9")),
+    ]
+    assert log.invalidations("E", count=10) == [rows_of(log, 7)]
+
+
+def rows_of(log: ControlLog, epoch: int) -> object:
+    return next(row for row in log.rows_after(epoch - 1) if row.epoch == epoch)
+
+
+def test_one_invalidation_may_be_larger_than_what_is_kept(database: ControlDatabase) -> None:
+    log = log_of(database, items_kept=2)
+    log.invalidate("E", ["/1"])
+    log.invalidate("E", [f"/{number}" for number in range(9)])
+    assert [len(row.invalidation.items) for row in log.rows_after(0)] == [1, 9]
+
+
+def test_epochs_are_never_used_again(database: ControlDatabase) -> None:
+    log = log_of(database, items_kept=1)
+    assert [log.invalidate("E", ["/a"]).epoch for _ in range(4)] == [1, 2, 3, 4]
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM log")
+    assert log.invalidate("E", ["/a"]).epoch == 5

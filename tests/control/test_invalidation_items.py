@@ -1,0 +1,162 @@
+"""streamedge/control/invalidations.py: what an item is, and which targets it means."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamedge.control.invalidations import (
+    EVERYTHING,
+    ITEM_CHARACTERS_MAX,
+    TAG_CHARACTERS_MAX,
+    TAGS_MAX,
+    Item,
+    ItemError,
+    ItemKind,
+    comparable,
+    matches_pieces,
+    parse_item,
+    tags_of,
+    with_root_object,
+)
+
+
+def means(item: Item, target: str) -> bool:
+    """Whether an item that is no tag is about a target."""
+    if item.kind is ItemKind.WILDCARD:
+        return matches_pieces(item.pieces, comparable(target))
+    return item.kind is ItemKind.EVERYTHING or item.text == comparable(target)
+
+
+# The forms are those of the CloudFront Developer Guide, "Specifying the files to invalidate"; that
+# a star stands elsewhere than at the end is this edge's own.
+@pytest.mark.parametrize(
+    ("item", "target", "is_meant"),
+    [
+        ("/images/image1.jpg", "/images/image1.jpg", True),
+        ("/images/image1.jpg", "/images/image1.JPG", False),
+        ("/images/image1.jpg", "/images/image1.jpg?v=1", False),
+        ("/images/image1.jpg?v=1", "/images/image1.jpg?v=1", True),
+        ("/images/image1.jpg?v=1", "/images/image1.jpg", False),
+        ("/images/image1.jpg?v=1", "/images/image1.jpg?v=2", False),
+        ("/images/image1.jpg*", "/images/image1.jpg?v=2", True),
+        ("/images/image1.jpg*", "/images/image1.jpg", True),
+        ("/images/*", "/images/", True),
+        ("/images/*", "/images/deep/image.jpg?v=1", True),
+        ("/images/*", "/image", False),
+        ("/images/image*", "/images/image1.jpg", True),
+        ("/*", "/", True),
+        ("/*", "/any?thing", True),
+        ("/*/", "/a/b/", True),
+        ("/*/", "/", False),
+        ("/*.jpg", "/a/b.jpg", True),
+        ("/*.jpg", "/a/b.jpg?v=1", False),
+        ("/*.jpg*", "/a/b.jpg?v=1", True),
+        ("/pa*th*", "/path", True),
+        ("/pa*th*", "/pa/other/th/more", True),
+        ("/pa*th*", "/pat", False),
+        ("/a*a", "/a", False),
+        ("/a*a", "/aa", True),
+        ("/ab*ba*ab", "/abbab", False),
+        ("/ab*ba*ab", "/abbaab", True),
+        ("/", "/", True),
+        ("/", "/index.html", False),
+        # Percent-encoding is decoded once, as a request's is.
+        ("/caf%C3%A9.txt", "/café.txt", True),
+        ("/café.txt", "/café.txt", True),
+        ("/a%20b", "/a b", True),
+        ("/a%2520b", "/a b", False),
+        ("/a%2Ab", "/a*b", True),
+        ("/a%2Ab", "/axb", False),
+        ("/a%2A*", "/a*b", True),
+        ("/a%2A*", "/axb", False),
+        ("/a%3Fb", "/a?b", True),
+        ("/f?q=a%26b", "/f?q=a&b", True),
+        ("/f?q=a&b", "/f?q=a%26b", True),
+    ],
+)
+def test_an_item_means_what_is_written(item: str, target: str, is_meant: bool) -> None:
+    assert means(parse_item(item), target) is is_meant
+
+
+@pytest.mark.parametrize("text", ["/*", "/**", "/***"])
+def test_stars_alone_are_everything(text: str) -> None:
+    assert parse_item(text) == Item(ItemKind.EVERYTHING, EVERYTHING)
+
+
+def test_stars_side_by_side_are_one() -> None:
+    assert parse_item("/a**b***c") == parse_item("/a*b*c")
+
+
+def test_a_tag_is_compared_without_case() -> None:
+    assert parse_item("#News") == Item(ItemKind.TAG, "news")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "begins with"),
+        ("a", "begins with"),
+        ("*", "begins with"),
+        ("https://www.example.com/a", "begins with"),
+        ("/a b", "space"),
+        ("/a\n", "space"),
+        ("/a\0", "space"),
+        ("/a%", "hexadecimal"),
+        ("/a%2", "hexadecimal"),
+        ("/a%zz", "hexadecimal"),
+        ("/" + "a" * ITEM_CHARACTERS_MAX, "longer"),
+        ("#", "tag"),
+        ("#a,b", "tag"),
+        ("#a b", "tag"),
+        ("#" + "a" * (TAG_CHARACTERS_MAX + 1), "tag"),
+    ],
+)
+def test_what_is_no_item_is_refused_with_a_reason(text: str, reason: str) -> None:
+    with pytest.raises(ItemError, match=reason):
+        parse_item(text)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_item_or_refused(text: str) -> None:
+    for candidate in (text, f"/{text}", f"#{text}"):
+        try:
+            parse_item(candidate)
+        except ItemError:
+            continue
+
+
+LETTERS = st.text("ab/?*", max_size=14)
+
+
+@given(LETTERS, st.text("ab/?", max_size=20))
+def test_a_wildcard_matches_as_a_regular_expression_does(pattern: str, target: str) -> None:
+    item = parse_item(f"/{pattern}")
+    expression = re.escape(f"/{pattern}").replace(r"\*", ".*")
+    assert means(item, f"/{target}") is bool(re.fullmatch(expression, f"/{target}", re.DOTALL))
+
+
+def test_matching_takes_no_more_than_a_pass_over_the_target() -> None:
+    # A matcher that took choices back would not end within this test's patience.
+    item = parse_item("/" + "*a" * 1500 + "*b")
+    assert not means(item, "/" + "a" * 100_000)
+    assert means(item, "/" + "a" * 100_000 + "b")
+
+
+@given(st.lists(st.text("ab,# \t", max_size=12), max_size=4))
+def test_tags_are_the_words_between_commas(values: list[str]) -> None:
+    words = {word.strip().lower() for word in ",".join(values).split(",")} - {""}
+    assert tags_of(values) == words
+
+
+def test_tags_of_one_response_are_bounded() -> None:
+    assert len(tags_of([",".join(map(str, range(10 * TAGS_MAX)))])) == TAGS_MAX
+
+
+def test_what_a_slash_alone_names_is_the_root_object_too() -> None:
+    assert with_root_object(["/", "/a"], "in dex.html") == ("/", "/a", "/in%20dex.html")
+    assert with_root_object(["/a"], "index.html") == ("/a",)
+    assert with_root_object(["/"], "") == ("/",)

@@ -1,0 +1,394 @@
+"""Who may play, as sessions ask it: at connect, at each play and at each seek."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rtmp_client import (
+    RtmpClient,
+    connected,
+    frames,
+    information,
+    samples,
+    shaken,
+    word,
+)
+from rtmp_media import avc_mp4, keyframe, made
+from rtmp_signer import changed, rsa_signer
+from rtmp_stand import Stand, stand
+
+from streamedge.access.admission import AccessRules, CountryRule
+from streamedge.access.countries import Countries
+from streamedge.access.wildcards import compile_pattern
+from streamedge.delivery.distributions import HostTable
+from streamedge.delivery.rtmp.admission import NOT_ALLOWED
+
+START, STOP = "NetStream.Play.Start", "NetStream.Play.Stop"
+FAILED, NOTIFY = "NetStream.Play.Failed", "NetStream.Seek.Notify"
+NOT_FOUND = "NetStream.Play.StreamNotFound"
+SIGNER, OTHER = rsa_signer(), rsa_signer("KOTHER")
+SIGNED = AccessRules({SIGNER.key_id: SIGNER.public_key})
+STEP_MS = 40
+
+
+def movie(count: int, size_bytes: int = 40_000) -> bytes:
+    """Pictures of this size, each a keyframe."""
+    return avc_mp4([keyframe(size_bytes + number) for number in range(count)], STEP_MS)
+
+
+async def refused(client: RtmpClient) -> None:
+    """Reads up to a refusal, which says nothing of its reason."""
+    (status,) = (await client.until_word(FAILED, STOP, NOT_FOUND))[-1:]
+    told = information(status)
+    assert (told["code"], told["level"], told["description"]) == (FAILED, "error", NOT_ALLOWED)
+
+
+def reasons(edge: Stand) -> list[str]:
+    return [line["reason"] for line in edge.lines("rtmp_stop")]
+
+
+# Plays
+
+
+async def test_a_signed_name_plays_and_the_signature_is_kept_nowhere(cache_root: Path) -> None:
+    async with stand(cache_root, access=SIGNED) as edge:
+        edge.origin.put("dir/film.mp4", movie(20))
+        name = SIGNER.canned("mp4:dir/film.mp4", edge.now_s + 60)
+        async with connected(edge.port) as client:
+            assert await client.call("getStreamLength", name) == pytest.approx(0.8)
+            client.play(name)
+            assert len(samples(await client.until_word(STOP))) == 20
+        await edge.until_gone()
+        (play,) = edge.lines("rtmp_play")
+        assert (play["stream"], play["key"]) == ("mp4:dir/film.mp4", SIGNER.key_id)
+        assert play["object"] == "dir/film.mp4"
+        signature = name.partition("Signature=")[2].partition("&")[0]
+        assert signature not in edge.log_text
+        assert {request.path for request in edge.origin.requests} == {"/dir/film.mp4"}
+
+
+async def test_the_signature_is_no_part_of_what_is_cached(cache_root: Path) -> None:
+    async with stand(cache_root, access=SIGNED) as edge:
+        edge.origin.put("film.mp4", movie(20))
+        async with connected(edge.port) as client:
+            for until_s in (60, 120):
+                client.play(SIGNER.canned("film", edge.now_s + until_s))
+                await client.until_word(STOP)
+            asked = len(edge.origin.requests)
+            client.play(SIGNER.custom("film", edge.now_s + 60, covering="*"))
+            await client.until_word(STOP)
+        assert len(edge.origin.requests) == asked
+        results = [line["cache"] for line in edge.lines("rtmp_play")]
+        assert results[1:] == ["Hit", "Hit"]
+
+
+async def test_who_is_refused_learns_nothing(cache_root: Path) -> None:
+    async with stand(cache_root, access=SIGNED) as edge:
+        edge.origin.put("film.mp4", movie(20))
+        name = SIGNER.canned("film.mp4", edge.now_s + 60)
+        names = [
+            "film.mp4",
+            "missing.mp4",
+            "film",
+            changed(name, name.index("Signature=") + 100),
+            changed(name, 1),
+            SIGNER.canned("film.mp4", edge.now_s - 1),
+            SIGNER.custom("film.mp4", edge.now_s + 60, covering="other*"),
+            SIGNER.custom("film.mp4", edge.now_s + 60, covering="*", network="192.0.2.0/24"),
+            OTHER.canned("film.mp4", edge.now_s + 60),
+        ]
+        async with connected(edge.port) as client:
+            for each in names:
+                client.play(each)
+                await refused(client)
+                with pytest.raises(KeyError, match=FAILED):
+                    await client.call("getStreamLength", each)
+            # The connection is still good.
+            client.play(name)
+            await client.until_word(START)
+        assert reasons(edge)[: len(names)] == [
+            f"{FAILED}: {reason}"
+            for reason in (
+                "not signed",
+                "not signed",
+                "not signed",
+                "signature does not match",
+                "signature does not match",
+                "expired",
+                "policy is for another resource",
+                "address is not allowed",
+                "key is not trusted",
+            )
+        ]
+        # Nothing was asked of the origin for their sake.
+        assert {request.path for request in edge.origin.requests} <= {"/film.mp4"}
+        assert not any(line["event"] == "rtmp_play" for line in edge.lines()[: len(names)])
+
+
+async def test_only_what_was_signed_is_looked_for(cache_root: Path) -> None:
+    async with stand(cache_root, access=SIGNED) as edge:
+        edge.origin.put("film.flv", made("film.flv"))
+        edge.origin.put("film.mp4", movie(20))
+        signature = SIGNER.canned("film.mp4", edge.now_s + 60).partition("?")[2]
+        async with connected(edge.port) as client:
+            client.play(f"film?{signature}")
+            await client.until_word(START)
+        assert edge.lines("rtmp_play")[0]["object"] == "film.mp4"
+        assert {request.path for request in edge.origin.requests} == {"/film.mp4"}
+
+
+# Seeks
+
+
+async def test_a_running_play_ends_when_it_ends_and_a_seek_is_asked_anew(
+    cache_root: Path,
+) -> None:
+    async with stand(cache_root, access=SIGNED) as edge:
+        edge.origin.put("film.mp4", movie(50))
+        edge.origin.hold("film.mp4", at=1_000_000)
+        name = SIGNER.canned("film.mp4", edge.now_s + 60)
+        async with connected(edge.port) as client:
+            client.play(name)
+            await client.until_word(START)
+            edge.now_s += 59
+            client.seek(STEP_MS * 10)
+            await client.until_word(NOTIFY)
+            edge.now_s += 1
+            client.pause(True, 0)
+            await client.until_word("NetStream.Pause.Notify")
+            client.pause(False, 0)
+            edge.origin.release("film.mp4")
+            assert samples(await client.until_word(STOP))[-1].time_ms == STEP_MS * 49
+            client.seek(STEP_MS * 10)
+            await refused(client)
+            # That was its end.
+            client.seek(STEP_MS * 10)
+            await client.until_word("NetStream.Seek.Failed")
+        assert reasons(edge) == [f"{FAILED}: expired"]
+        assert [line["at_ms"] for line in edge.lines("rtmp_seek")] == [STEP_MS * 10]
+        await edge.until_gone()
+        assert edge.readers == 0
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+async def test_a_seek_after_an_invalidation_plays_the_new_version(
+    cache_root: Path, soft: bool
+) -> None:
+    async with stand(cache_root) as edge:
+        edge.origin.put("film.mp4", movie(50))
+        async with connected(edge.port) as client:
+            client.play("film.mp4")
+            await client.until_word(STOP)
+            edge.origin.put("film.mp4", movie(100, 50_000), etag='"2"')
+            # As long as nothing says otherwise it is the same version.
+            client.seek(STEP_MS * 10)
+            said = await client.until_word(STOP)
+            assert [duration(said), samples(said)[-1].time_ms] == [2.0, STEP_MS * 49]
+            edge.invalidate("/film.mp4", soft=soft)
+            client.seek(STEP_MS * 60)
+            said = await client.until_word(NOTIFY, FAILED)
+            assert word(said[-1]) == NOTIFY
+            said = await client.until_word(STOP)
+            assert duration(said) == 4.0
+            assert [frame.is_header for frame in frames(said)][:1] == [True]
+            assert [frame.time_ms for frame in samples(said)] == list(
+                range(STEP_MS * 60, STEP_MS * 100, STEP_MS)
+            )
+            assert len(samples(said)[0].body) > 50_000
+        await edge.until_gone()
+        assert edge.readers == 0
+
+
+def duration(said: list[Any]) -> float:
+    """Of the onMetaData in messages."""
+    (told,) = (information(message) for message in said if word(message) == "onMetaData")
+    return float(told["duration"])
+
+
+@pytest.mark.parametrize("paused", [False, True], ids=["playing", "paused"])
+async def test_a_seek_after_an_invalidation_of_what_is_gone(cache_root: Path, paused: bool) -> None:
+    async with stand(cache_root) as edge:
+        edge.origin.put("film.mp4", movie(50))
+        edge.origin.put("other.mp4", movie(50))
+        async with connected(edge.port) as client:
+            client.play("film.mp4")
+            await client.until_word(START)
+            if paused:
+                client.pause(True, 0)
+                await client.until_word("NetStream.Pause.Notify")
+            edge.origin.remove("film.mp4")
+            edge.invalidate("/other*")
+            client.seek(STEP_MS * 10)
+            await client.until_word(NOTIFY)
+            edge.invalidate("/*")
+            client.seek(STEP_MS * 20)
+            said = await client.until_word(NOT_FOUND, NOTIFY)
+            assert word(said[-1]) == NOT_FOUND
+            client.play("other.mp4")
+            await client.until_word(STOP)
+        await edge.until_gone()
+        assert edge.readers == 0
+
+
+# Connects
+
+
+@pytest.mark.parametrize(
+    ("page", "reason"),
+    [
+        ("https://www.example.com/films.html", None),
+        ("https://evil.example/films.html", "page 'https://evil.example/films.html' is none of"),
+        (None, "no pageUrl was told"),
+    ],
+)
+async def test_pages(cache_root: Path, page: str | None, reason: str | None) -> None:
+    pages = [compile_pattern("https://www.example.com/*")]
+    async with stand(cache_root, pages=pages) as edge:
+        more = {"pageUrl": page} if page else {}
+        await connects(edge, reason, **more)
+
+
+class Atlas(Countries):
+    """All addresses are in one country, which may change."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(None)
+        self.code = code
+
+    def country(self, address: str) -> str:
+        assert address == "127.0.0.1"
+        return self.code
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [("DE", None), ("FR", "country FR is not allowed"), ("", "country unknown is not allowed")],
+)
+async def test_countries(cache_root: Path, code: str, reason: str | None) -> None:
+    access = AccessRules(None, CountryRule(frozenset({"DE"}), True, False))
+    async with stand(cache_root, access=access, countries=Atlas(code)) as edge:
+        await connects(edge, reason)
+
+
+async def connects(edge: Stand, reason: str | None, **more: Any) -> None:
+    """Connects; when there is a reason, it is told to the log, and the connection closed."""
+    async with shaken(edge.port) as client:
+        if reason is None:
+            await client.connect("cfx/st", tcUrl="rtmp://127.0.0.1/cfx/st", **more)
+            return
+        with pytest.raises(KeyError, match=r"NetConnection\.Connect\.Rejected"):
+            await client.connect("cfx/st", tcUrl="rtmp://127.0.0.1/cfx/st", **more)
+        assert information(client.messages[-1])["description"] == NOT_ALLOWED
+        await client.closed()
+    await edge.until_gone()
+    (line,) = edge.lines("rtmp_disconnect")
+    assert line["reason"].startswith(reason)
+    assert not edge.lines("rtmp_connect")
+
+
+async def test_signatures_in_a_connect_are_not_logged(cache_root: Path) -> None:
+    async with stand(cache_root) as edge:
+        url = SIGNER.canned("rtmp://127.0.0.1/cfx/st", edge.now_s + 60)
+        app = "cfx/st?" + url.partition("?")[2]
+        page = url.replace("rtmp", "http")
+        async with connected(edge.port, app, tcUrl=url, pageUrl=page) as client:
+            await client.answered()
+        with pytest.raises(KeyError):
+            async with connected(edge.port, app.replace("cfx", "other"), tcUrl=url):
+                pass
+        await edge.until_gone()
+        (line,) = edge.lines("rtmp_connect")
+        assert line["tc_url"] == "rtmp://127.0.0.1/cfx/st"
+        assert line["page"] == "http://127.0.0.1/cfx/st"
+        assert "InvalidInstance: application 'other/st'" in edge.log_text
+        assert "Signature=" not in edge.log_text
+
+
+# Other rules while it runs
+
+
+async def test_a_key_that_was_removed_opens_nothing(cache_root: Path) -> None:
+    async with stand(cache_root, access=SIGNED) as edge:
+        edge.origin.put("film.mp4", movie(50))
+        name = SIGNER.canned("film.mp4", edge.now_s + 60)
+        async with connected(edge.port) as client:
+            client.play(name)
+            await client.until_word(STOP)
+            edge.rule(access=AccessRules({OTHER.key_id: OTHER.public_key}))
+            client.seek(0)
+            await refused(client)
+            client.play(name)
+            await refused(client)
+            client.play(OTHER.canned("film.mp4", edge.now_s + 60))
+            await client.until_word(STOP)
+        assert reasons(edge)[:2] == [f"{FAILED}: key is not trusted"] * 2
+
+
+async def test_a_running_play_outlives_its_distribution(cache_root: Path) -> None:
+    async with stand(cache_root) as edge:
+        edge.origin.put("film.mp4", movie(50))
+        edge.origin.hold("film.mp4", at=1_000_000)
+        async with connected(edge.port) as client:
+            client.play("film.mp4")
+            await client.until_word(START)
+            edge.catalogue.replace(HostTable([]))
+            edge.origin.release("film.mp4")
+            assert len(samples(await client.until_word(STOP))) == 50
+            client.seek(0)
+            await refused(client)
+            client.play("film.mp4")
+            await refused(client)
+            with pytest.raises(KeyError, match="InvalidApp"):
+                async with connected(edge.port):
+                    pass
+        assert all("DistributionNotFound" in reason for reason in reasons(edge))
+
+
+async def test_a_country_that_is_shut_out_later(cache_root: Path) -> None:
+    atlas = Atlas("FR")
+    async with stand(cache_root, countries=atlas) as edge:
+        edge.origin.put("film.mp4", movie(50))
+        async with connected(edge.port) as client:
+            client.play("film.mp4")
+            await client.until_word(STOP)
+            edge.rule(access=AccessRules(None, CountryRule(frozenset({"FR"}), False, True)))
+            client.seek(0)
+            await refused(client)
+            atlas.code = "DE"
+            client.play("film.mp4")
+            await client.until_word(STOP)
+
+
+async def test_what_a_name_meant_is_forgotten_with_its_distribution(cache_root: Path) -> None:
+    async with stand(cache_root) as edge:
+        edge.origin.put("film.mp4", movie(20))
+        async with connected(edge.port) as client:
+            client.play("film")
+            await client.until_word(STOP)
+            edge.origin.put("film.flv", made("film.flv"))
+            client.play("film")
+            await client.until_word(STOP)
+            edge.rule(rules=edge.distribution.rules)
+            edge.invalidate("/*")
+            client.play("film")
+            await client.until_word(STOP)
+        objects = [line["object"] for line in edge.lines("rtmp_play")]
+        assert objects == ["film.mp4", "film.mp4", "film.flv"]
+
+
+async def test_a_seek_that_waits_for_the_new_version_may_be_left(cache_root: Path) -> None:
+    async with stand(cache_root) as edge:
+        edge.origin.put("film.mp4", movie(50))
+        async with connected(edge.port) as client:
+            client.play("film.mp4")
+            await client.until_word(STOP)
+            edge.invalidate("/film.mp4")
+            edge.origin.hold_answers()
+            asked = len(edge.origin.requests)
+            client.seek(0)
+            await edge.origin.seen(asked + 1)
+        edge.origin.release_answers()
+        await edge.until_gone()
+        assert edge.readers == 0

@@ -1,0 +1,196 @@
+"""Journeys: an operator invalidates, and every worker of a running edge heeds it from then on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edge_process import EdgeProcess, run_edge
+from fakes import Pattern, ScriptedOrigin
+from http_viewer import CutError, Viewer, viewer_of
+from rtmp_client import VIDEO, RtmpClient, connected, samples
+from rtmp_media import tags_flv
+
+from streamedge.delivery.rtmp.chunks import Message
+
+WORKERS = 2
+CONNECTIONS = 12  # so many that surely each worker has some
+FOLDER = '[origins.main]\ntype = "directory"\npath = "{}"\n'
+OLD_FRAME_BYTES, NEW_FRAME_BYTES = 500, 700
+CACHED = (("Cache-Control", "max-age=3600"),)
+FILM = Pattern(3_000_001, seed=5)
+HELD_AT = 1_000_000
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Iterator[EdgeProcess]:
+    media = tmp_path / "media"
+    media.mkdir()
+    (media / "a").write_bytes(b"old")
+    (media / "film.flv").write_bytes(tags_flv(60, frame_bytes=OLD_FRAME_BYTES))
+    with run_edge(tmp_path / "edge", FOLDER.format(media), workers=WORKERS) as edge:
+        yield edge
+
+
+def invalidate(edge: EdgeProcess, *words: str) -> subprocess.CompletedProcess[str]:
+    """``streamedge invalidate``."""
+    command = [sys.executable, "-m", "streamedge", "invalidate", *words]
+    config = str(edge.folder / "config.toml")
+    return subprocess.run(
+        [*command, "--config", config], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def invalidated(edge: EdgeProcess, *words: str) -> dict[str, Any]:
+    """What it says, which is well."""
+    done = invalidate(edge, *words, "--json")
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+@asynccontextmanager
+async def viewers_of(edge: EdgeProcess) -> AsyncIterator[list[Viewer]]:
+    """Connections enough that each worker has some of them."""
+    async with AsyncExitStack() as stack:
+        opening = [viewer_of(edge.http_port) for _ in range(CONNECTIONS)]
+        yield [await stack.enter_async_context(one) for one in opening]
+
+
+async def frame_bytes(client: RtmpClient) -> set[int]:
+    """How long the next frames of video are, to the hundred; codec headers are none."""
+    found: set[int] = set()
+
+    def is_video(message: Message) -> bool:
+        found.update(
+            len(frame.body) // 100 * 100 for frame in samples([message]) if frame.kind == VIDEO
+        )
+        return bool(found)
+
+    await client.until(is_video)
+    return found
+
+
+async def everywhere(viewers: list[Viewer], path: str) -> list[bytes]:
+    """What all connections get, one after the other."""
+    return [(await viewer.get(path)).body for viewer in viewers]
+
+
+async def test_all_workers_serve_what_is_new_from_the_next_request_on(
+    edge: EdgeProcess, tmp_path: Path
+) -> None:
+    async with viewers_of(edge) as viewers:
+        assert await everywhere(viewers, "/a") == [b"old"] * CONNECTIONS
+        served_by = {line["process"] for line in edge.await_log("response", CONNECTIONS)}
+        assert served_by == {f"worker-{number}" for number in range(WORKERS)}
+        for options in ((), ("--soft",), ("--wait",)):
+            body = b"new " + " ".join(options).encode()
+            (tmp_path / "media" / "a").write_bytes(body)
+            said = await asyncio.to_thread(invalidated, edge, "EWEB", "/a", *options)
+            assert await everywhere(viewers, "/a") == [body] * CONNECTIONS
+            assert said.get("applied") is (True if options == ("--wait",) else None)
+
+
+async def test_a_worker_that_begins_later_and_an_edge_that_is_started_again_know_of_it(
+    tmp_path: Path,
+) -> None:
+    async with ScriptedOrigin() as origin:
+        toml = f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n'
+        origin.put("a", b"old", etag='"1"', headers=CACHED)
+        with run_edge(tmp_path / "edge", toml) as edge:
+            async with viewer_of(edge.http_port) as viewer:
+                await viewer.get("/a")
+            await asyncio.to_thread(invalidated, edge, "EWEB", "/*", "--wait")
+            origin.put("a", b"newer", etag='"2"', headers=CACHED)
+            os.kill(edge.worker_pids()[0], signal.SIGKILL)
+            await asyncio.to_thread(edge.await_log, "worker_up", 2)
+            async with viewer_of(edge.http_port) as viewer:
+                assert (await viewer.get("/a")).body == b"newer"
+            await asyncio.to_thread(invalidated, edge, "EWEB", "/*")
+            assert await asyncio.to_thread(edge.stop) == 0
+        with run_edge(tmp_path / "edge", toml) as edge:
+            async with viewer_of(edge.http_port) as viewer:
+                for cache in ("Miss", "Hit"):
+                    assert (await viewer.get("/a")).cache == cache
+        assert len(origin.requests) == 3
+
+
+async def test_new_plays_and_seeks_are_of_the_new_film_and_running_ones_go_on(
+    edge: EdgeProcess, tmp_path: Path
+) -> None:
+    async with connected(edge.rtmp_port, buffer_ms=1000) as running:
+        running.play("film.flv")
+        await running.until_word("onMetaData")
+        new = tags_flv(60, frame_bytes=NEW_FRAME_BYTES)
+        (tmp_path / "media" / "film.flv").write_bytes(new)
+        await asyncio.to_thread(invalidated, edge, "ESTREAM", "/fi*.flv", "--wait")
+        async with connected(edge.rtmp_port, buffer_ms=1000) as newcomer:
+            newcomer.play("film.flv")
+            assert await frame_bytes(newcomer) == {NEW_FRAME_BYTES}
+        assert await frame_bytes(running) == {OLD_FRAME_BYTES}
+        running.seek(30_000.0)
+        await running.until_word("NetStream.Seek.Notify")
+        assert await frame_bytes(running) == {NEW_FRAME_BYTES}
+
+
+async def test_revoking_ends_plays(edge: EdgeProcess) -> None:
+    async with connected(edge.rtmp_port, buffer_ms=1000) as client:
+        client.play("film.flv")
+        await client.until_word("onMetaData")
+        await asyncio.to_thread(invalidated, edge, "EWEB", "/*", "--revoke", "--wait")
+        await frame_bytes(client)  # another distribution's: it plays on
+        await asyncio.to_thread(invalidated, edge, "ESTREAM", "/film.flv", "--revoke", "--wait")
+        await client.until_word("NetStream.Play.Failed")
+        assert not client.lost
+        (line,) = await asyncio.to_thread(edge.await_log, "rtmp_stop")
+        assert line["reason"] == "NetStream.Play.Failed: revoked"
+        client.play("film.flv")
+        await client.until_word("NetStream.Play.Start")
+
+
+async def test_revoking_cuts_downloads_in_every_worker(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        toml = f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n'
+        origin.put("film", FILM, headers=CACHED)
+        origin.hold("film", at=HELD_AT)
+        with run_edge(tmp_path / "edge", toml, workers=WORKERS) as edge:
+            async with viewers_of(edge) as viewers:
+                for viewer in viewers:
+                    await viewer.ask("/film")
+                    await viewer.receive_head()
+                command = ("EWEB", "--tag", "x", "/film", "--revoke", "--wait")
+                await asyncio.to_thread(invalidated, edge, *command)
+                for viewer in viewers:
+                    with pytest.raises(CutError):
+                        await viewer.receive_body(FILM.size_bytes)
+                lines = await asyncio.to_thread(edge.await_log, "response", CONNECTIONS)
+                assert {line["reason"] for line in lines} == {"revoked"}
+                assert len({line["process"] for line in lines}) == WORKERS
+
+
+def test_the_command_says_what_was_done_or_why_not(edge: EdgeProcess) -> None:
+    done = invalidate(edge, "EWEB", "/a", "/b*", "--tag", "news", "--wait")
+    assert done.returncode == 0
+    assert "3 items of EWEB not served again from now on, in every worker." in done.stdout
+    done = invalidate(edge, "EWEB", "/a", "--soft")
+    assert "1 item of EWEB stale from now on." in done.stdout
+    for words, reason in (
+        (("ENONE", "/a"), "no distribution has the id 'ENONE'"),
+        (("EWEB", "a"), "begins with"),
+        (("EWEB",), "neither items nor tags"),
+    ):
+        refused = invalidate(edge, *words)
+        assert refused.returncode == 1
+        assert reason in refused.stderr
+    listed = json.loads(edge.admin("/invalidations?distribution=EWEB"))["invalidations"]
+    assert [row["items"] for row in listed] == [["/a"], ["/a", "/b*", "#news"]]
+    assert (edge.cache / "control.db").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,82 @@
+"""The origin only through the edge: a bucket whose policy lets the edge's identity read alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from edge_process import run_edge
+from s3_server import IDENTITIES, S3Server
+
+THREAT_MODEL = (Path(__file__).parents[2] / "docs" / "threat-model.md").read_text()
+ACCOUNT = "000000000000"  # whose users the test server's identities are
+BUCKET = "private"
+FILM = b"film" * 1000
+
+
+def documented_policy() -> str:
+    """The example of the threat model, for this bucket and this server's account."""
+    found = re.search(r"^```json\n(.*?)^```", THREAT_MODEL, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    text = found[1].replace("123456789012", ACCOUNT).replace(":::videos", f":::{BUCKET}")
+    assert json.loads(text)["Statement"][0]["Principal"] == {
+        "AWS": f"arn:aws:iam::{ACCOUNT}:user/edge"
+    }
+    return text
+
+
+def status_of(url: str) -> int:
+    try:
+        with urlopen(url, timeout=30) as response:
+            status: int = response.status
+            return status
+    except HTTPError as exc:
+        with exc:
+            return exc.code
+
+
+def origins(s3: S3Server, identity: str) -> str:
+    access_key_id, secret_access_key = IDENTITIES[identity]
+    return (
+        f'[origins.main]\ntype = "s3"\nbucket = "{BUCKET}"\nendpoint = "{s3.endpoint}"\n'
+        f'region = "{s3.region}"\naccess_key_id = "{access_key_id}"\n'
+        f'secret_access_key = "{secret_access_key}"\n'
+    )
+
+
+def test_a_bucket_that_only_the_edge_may_read(tmp_path: Path, s3: S3Server) -> None:
+    s3.create_bucket(BUCKET)
+    s3.put(BUCKET, "film.mp4", FILM)
+    direct = f"{s3.endpoint}/{BUCKET}/film.mp4"
+    everybody = documented_policy().replace(
+        json.dumps({"AWS": f"arn:aws:iam::{ACCOUNT}:user/edge"}), '"*"'
+    )
+    s3.client.put_bucket_policy(Bucket=BUCKET, Policy=everybody)
+    assert status_of(direct) == 200  # so it is the policy that closes it
+    s3.client.put_bucket_policy(Bucket=BUCKET, Policy=documented_policy())
+    assert status_of(direct) == 403
+    access_key_id, secret_access_key = IDENTITIES["stranger"]
+    stranger = boto3.client(
+        "s3",
+        endpoint_url=s3.endpoint,
+        region_name=s3.region,
+        aws_access_key_id=access_key_id,
+        aws_secret_access_key=secret_access_key,
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    with pytest.raises(ClientError, match="AccessDenied"):
+        stranger.get_object(Bucket=BUCKET, Key="film.mp4")
+    stranger.close()
+    with run_edge(tmp_path / "edge", origins(s3, "edge")) as edge:
+        for _cold_then_warm in range(2):
+            with urlopen(edge.http("film.mp4"), timeout=30) as response:
+                assert response.read() == FILM
+    with run_edge(tmp_path / "other", origins(s3, "stranger")) as other:
+        assert status_of(other.http("film.mp4")) == 403

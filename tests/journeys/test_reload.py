@@ -1,0 +1,221 @@
+"""A running edge reads its config file anew: nobody is dropped, and a bad file changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edge_process import EdgeProcess, pause, run_edge
+from fakes import Pattern, ScriptedOrigin
+from http_viewer import Viewer, fetch, viewer_of
+from rtmp_client import connected, frames
+from rtmp_media import tags_flv
+
+from streamedge.spans import Span
+
+FOLDER = '[origins.main]\ntype = "directory"\npath = "media"\n'
+EWEB = '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\naliases = ["a.example"]\n'
+E2 = '[[distributions]]\nid = "E2"\ntype = "web"\norigin = "main"\naliases = ["b.example"]\n'
+ESTREAM = '[[distributions]]\nid = "ESTREAM"\ntype = "rtmp"\norigin = "main"\n'
+PATIENCE_ROUNDS = 1000  # of the pause between looks at another process
+
+
+@contextmanager
+def edge_of(folder: Path, workers: int = 1) -> Iterator[EdgeProcess]:
+    """Serves EWEB and ESTREAM from a folder with film.mp4 and film.flv."""
+    (folder / "media").mkdir()
+    (folder / "media" / "film.mp4").write_bytes(b"abc")
+    (folder / "media" / "film.flv").write_bytes(tags_flv(6))
+    with run_edge(folder, FOLDER, workers=workers, distributions=EWEB + ESTREAM) as edge:
+        yield edge
+
+
+def rewrite(edge: EdgeProcess, text: str, by: str) -> None:
+    """Changes what the config file says."""
+    file = edge.folder / "config.toml"
+    said = file.read_text()
+    assert text in said
+    file.write_text(said.replace(text, by))
+
+
+def reload(edge: EdgeProcess, *options: str) -> subprocess.CompletedProcess[str]:
+    """``streamedge reload``."""
+    command = [sys.executable, "-m", "streamedge", "reload", *options]
+    file = str(edge.folder / "config.toml")
+    return subprocess.run(
+        [*command, "--config", file], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def reloaded(edge: EdgeProcess) -> dict[str, Any]:
+    """What POST /reload says, which is well."""
+    asked = urllib.request.Request(f"http://127.0.0.1:{edge.admin_port}/reload", method="POST")
+    with urllib.request.urlopen(asked, timeout=30) as response:
+        said: dict[str, Any] = json.load(response)
+        return said
+
+
+async def status(viewer: Viewer, host: str, path: str = "/film.mp4") -> int:
+    return (await viewer.get(path, host=host)).status
+
+
+async def test_sighup_adds_a_distribution_and_drops_nobody(tmp_path: Path) -> None:
+    with edge_of(tmp_path) as edge:
+        async with viewer_of(edge.http_port) as viewer:
+            assert await status(viewer, "a.example") == 200
+            assert await status(viewer, "b.example") == 421
+            rewrite(edge, ESTREAM, ESTREAM + E2)
+            edge.process.send_signal(signal.SIGHUP)
+            (line,) = await asyncio.to_thread(edge.await_log, "config_loaded")
+            assert line["changed"] == ["distributions.E2"]
+            for _round in range(PATIENCE_ROUNDS):
+                if await status(viewer, "b.example") == 200:
+                    break
+                await asyncio.to_thread(pause)
+            assert await status(viewer, "b.example") == 200
+            assert await status(viewer, "a.example") == 200
+
+
+def test_all_workers_serve_by_the_new_file_when_reload_returns(tmp_path: Path) -> None:
+    with edge_of(tmp_path, workers=3) as edge:
+        for number in range(4):
+            rewrite(edge, '"a.example"', f'"h{number}.example", "a.example"')
+            said = reloaded(edge)
+            assert said["changed"] == ["distributions.EWEB"]
+            assert (said["generation"], said["workers_pending"]) == (number + 1, [])
+            for _time in range(12):  # each on a connection of its own, to any worker
+                response = asyncio.run(
+                    fetch(edge.http_port, "/film.mp4", host=f"h{number}.example")
+                )
+                assert response.status == 200
+
+
+def test_a_bad_file_changes_nothing_and_says_why(tmp_path: Path) -> None:
+    with edge_of(tmp_path) as edge:
+        rewrite(edge, '"a.example"', '"b.example"')
+        rewrite(edge, EWEB.splitlines()[3], 'origin = "mian"\nx = 1')
+        edge.process.send_signal(signal.SIGHUP)
+        (line,) = edge.await_log("config_refused")
+        assert len(line["mistakes"]) == 4  # both distributions have such a line
+        assert asyncio.run(fetch(edge.http_port, "/film.mp4", host="a.example")).status == 200
+        assert asyncio.run(fetch(edge.http_port, "/film.mp4", host="b.example")).status == 421
+
+        done = reload(edge)
+        assert done.returncode == 2
+        assert 'no origin has the name "mian"; did you mean "main"?' in done.stderr
+        assert "4 mistakes; nothing has changed." in done.stderr
+
+
+def test_a_file_that_only_the_edge_finds_bad_is_told_by_reload(tmp_path: Path) -> None:
+    with edge_of(tmp_path) as edge:
+        elsewhere = tmp_path / "elsewhere" / "config.toml"
+        elsewhere.parent.mkdir()
+        (elsewhere.parent / "media").mkdir()
+        elsewhere.write_text((tmp_path / "config.toml").read_text())
+        rewrite(edge, ESTREAM, ESTREAM + "[limits]\n")
+        command = [sys.executable, "-m", "streamedge", "reload", "--config", str(elsewhere)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2
+        assert "config.toml:" in done.stderr
+        assert "1 mistake; nothing has changed." in done.stderr
+
+
+def test_what_needs_a_restart_is_named_and_stays(tmp_path: Path) -> None:
+    with edge_of(tmp_path) as edge:
+        rewrite(edge, "workers = 1", "workers = 2")
+        rewrite(edge, ESTREAM, ESTREAM + E2)
+        said = reloaded(edge)
+        assert said["needs_restart"] == ["edge.workers"]
+        assert said["changed"] == ["distributions.E2"]
+        assert edge.await_log("config_needs_restart")[0]["keys"] == ["edge.workers"]
+        assert json.loads(edge.admin("/healthz"))["workers"] == 1
+        assert json.loads(reload(edge, "--json").stdout) == {
+            **said,
+            "generation": 2,
+            "changed": [],
+        }
+        shown = reload(edge).stdout
+        assert "Nothing has changed." in shown
+        assert "Needs a restart, and is as before until then: edge.workers." in shown
+
+
+def test_a_worker_that_is_killed_after_a_reload_comes_back_with_the_new_config(
+    tmp_path: Path,
+) -> None:
+    with edge_of(tmp_path) as edge:
+        rewrite(edge, ESTREAM, E2.replace('"E2"', '"E2"\nenabled = true'))
+        reloaded(edge)
+        edge.await_log("worker_up")
+        (first,) = edge.worker_pids()
+        os.kill(first, signal.SIGKILL)
+        edge.await_log("worker_up", 2)
+        assert edge.worker_pids() != [first]
+        assert asyncio.run(fetch(edge.http_port, "/film.mp4", host="b.example")).status == 200
+        assert reloaded(edge)["workers_pending"] == []
+
+
+def test_a_control_process_that_is_killed_reloads_all_the_same(tmp_path: Path) -> None:
+    with edge_of(tmp_path) as edge:
+        reloaded(edge)
+        edge.await_log("worker_up")
+        children = Path(f"/proc/{edge.pid}/task/{edge.pid}/children").read_text().split()
+        (control,) = {int(child) for child in children} - set(edge.worker_pids())
+        os.kill(control, signal.SIGKILL)
+        edge.await_log("process_ended")
+        rewrite(edge, ESTREAM, E2)
+        for _round in range(PATIENCE_ROUNDS):
+            done = reload(edge, "--json")
+            if done.returncode == 0:
+                break
+        assert json.loads(done.stdout)["generation"] == 2
+
+
+async def test_a_play_and_a_download_survive_ten_reloads(tmp_path: Path) -> None:
+    film = Pattern(3_000_001, seed=5)
+    async with ScriptedOrigin() as origin:
+        origin.put("film.mp4", film)
+        origin.put("film.flv", tags_flv(12))
+        origin.hold("film.mp4", at=1_000_000)
+        toml = f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n'
+        with run_edge(tmp_path, toml, workers=2, distributions=EWEB + ESTREAM) as edge:
+            async with (
+                viewer_of(edge.http_port) as viewer,
+                connected(edge.rtmp_port, buffer_ms=1000) as player,
+            ):
+                await viewer.ask("/film.mp4", host="a.example")
+                assert (await viewer.receive_head()).status == 200
+                received = await viewer.receive_body(1_000_000)
+                player.play("film")
+                await player.until_word("video", "aggregate")
+                for number in range(10):
+                    # The origin's own section changes, too, and the distributions come and go.
+                    rewrite(edge, "[origins.main]", f"# {number}\n[origins.main]")
+                    before = f"connections = {number + 99}\n" if number else ""
+                    rewrite(
+                        edge,
+                        f'{before}type = "http"',
+                        f'connections = {number + 100}\ntype = "http"',
+                    )
+                    if number % 2:
+                        rewrite(edge, E2, EWEB + ESTREAM)
+                    else:
+                        rewrite(edge, EWEB + ESTREAM, E2)
+                    said = await asyncio.to_thread(reloaded, edge)
+                    assert "origins.main" in said["changed"]
+                    assert said["workers_pending"] == []
+                origin.release("film.mp4")
+                received += await viewer.receive_body(2_000_001)
+                assert received == film.read(Span(0, 3_000_001))
+                assert await status(viewer, "a.example", "/none") == 404
+                player.buffer(60_000)
+                await player.until_word("NetStream.Play.Stop")
+                assert frames(player.messages)[-1].time_ms == 12_000 - 40

@@ -1,0 +1,166 @@
+"""Journeys: signed stream names, as publishers sign them and real players send them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from edge_process import EdgeProcess, pause, run_edge
+from rtmp_client import PATIENCE_S, await_line, connected, information, shaken
+from rtmp_media import expected, made
+from rtmp_players import FFMPEG_5, FFMPEG_9, ffmpeg, flv_packets, packets, rtmpdump, wanted
+from rtmp_signer import StreamSigner, changed, ecdsa_signer, rsa_signer
+
+sys.path.append(str(Path(__file__).parent.parent / "access"))
+
+from mmdb_file import country, mmdb
+
+RSA, ECDSA = rsa_signer(), ecdsa_signer()
+FILM = "dir/film.mp4"
+FAILED = "NetStream.Play.Failed"
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
+    """Application cfx/st wants signatures, pages one page, and here another country than ours."""
+    folder = tmp_path_factory.mktemp("signed")
+    films = folder / "films"
+    (films / "dir").mkdir(parents=True)
+    (films / FILM).write_bytes(made("film.mp4"))
+    (folder / "ecdsa.pem").write_text(ECDSA.pem)
+    (folder / "countries.mmdb").write_bytes(mmdb({"127.0.0.0/8": country("FR")}))
+    declared = (
+        f'[countries]\ndatabase = "{folder / "countries.mmdb"}"\n'
+        f"[public_keys.{RSA.key_id}]\npem = '''\n{RSA.pem}'''\n"
+        f'[public_keys.{ECDSA.key_id}]\nfile = "{folder / "ecdsa.pem"}"\n'
+        f'[key_groups.site]\nkeys = ["{RSA.key_id}", "{ECDSA.key_id}"]\n'
+        '[[distributions]]\nid = "ESIGNED"\ntype = "rtmp"\norigin = "main"\n'
+        'trusted_key_groups = ["site"]\n'
+        '[[distributions]]\nid = "EPAGES"\ntype = "rtmp"\norigin = "main"\n'
+        'application = ["pages"]\npages = ["https://www.example.com/*"]\n'
+        '[[distributions]]\nid = "EHERE"\ntype = "rtmp"\norigin = "main"\n'
+        'application = ["here"]\ncountries = { deny = ["FR"] }\n'
+    )
+    origins = f'[origins.main]\ntype = "directory"\npath = "{films}"\n'
+    with run_edge(folder / "edge", origins, distributions=declared) as running:
+        yield running
+
+
+def until_s() -> float:
+    return time.time() + 600
+
+
+def refusals(edge: EdgeProcess) -> list[str]:
+    """Why plays were refused, so far."""
+    reasons = [str(line["reason"]) for line in edge.log("rtmp_stop")]
+    return [reason for reason in reasons if reason.startswith(FAILED)]
+
+
+def await_refusal(edge: EdgeProcess, before: int) -> str:
+    """Why the play was refused that came after that many other refused ones."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while len(found := refusals(edge)) <= before:
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{len(found)} plays were refused")
+        pause()
+    return found[before].removeprefix(f"{FAILED}: ")
+
+
+@pytest.mark.parametrize("signer", [RSA, ECDSA], ids=["rsa", "ecdsa"])
+@pytest.mark.parametrize("exe", [FFMPEG_5, FFMPEG_9], ids=["ffmpeg 5", "ffmpeg 9"])
+async def test_ffmpeg_plays_what_was_signed(
+    edge: EdgeProcess, exe: str, signer: StreamSigner
+) -> None:
+    whole = wanted(expected("film.mp4"))
+    for url in (
+        edge.rtmp(signer.canned(FILM, until_s())),
+        edge.rtmp(signer.canned(f"mp4:{FILM}", until_s())),
+        signer.canned(edge.rtmp(FILM), until_s()),
+        edge.rtmp(signer.custom(FILM, until_s(), covering="dir/*", network="127.0.0.0/8")),
+    ):
+        done = await ffmpeg(url, exe=exe)
+        assert done.code == 0, done.said
+        assert packets(done.output) == whole
+
+
+async def test_ffmpeg_is_refused_when_one_character_is_another(edge: EdgeProcess) -> None:
+    name = RSA.canned(FILM, until_s())
+    for at in (0, name.index("Expires=") + 9, name.index("Signature=") + 50, len(name) - 1):
+        before = len(refusals(edge))
+        done = await ffmpeg(edge.rtmp(changed(name, at)))
+        assert done.code != 0
+        assert "Not allowed" in done.said
+        assert not done.output
+        assert await_refusal(edge, before)
+    assert "Signature=" not in (edge.folder / "edge.log").read_text()
+
+
+@pytest.mark.parametrize("signer", [RSA, ECDSA], ids=["rsa", "ecdsa"])
+@pytest.mark.parametrize("encoded", [False, True], ids=["plain", "encoded"])
+async def test_rtmpdump_plays_what_was_signed(
+    edge: EdgeProcess, tmp_path: Path, signer: StreamSigner, encoded: bool
+) -> None:
+    name = signer.canned(FILM, until_s())
+    # librtmp reads %3F in a URL itself; a name that is given apart goes out as it is.
+    options = ("-a", "cfx/st", "-y", f"mp4:{quote(name, safe='/')}") if encoded else ()
+    url = edge.rtmp("" if encoded else name)
+    done = await rtmpdump(url, tmp_path / "film.flv", *options)
+    assert done.code == 0, done.said
+    assert flv_packets(tmp_path / "film.flv") == wanted(expected("film.mp4"))
+
+
+async def test_rtmpdump_is_refused_when_one_character_is_another(
+    edge: EdgeProcess, tmp_path: Path
+) -> None:
+    name = RSA.canned(FILM, until_s())
+    before = len(refusals(edge))
+    url = edge.rtmp(changed(name, name.index("Signature=") + 50))
+    done = await rtmpdump(url, tmp_path / "film.flv")
+    assert done.code != 0
+    assert await_refusal(edge, before) == "signature does not match"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (FILM, "not signed"),
+        (RSA.canned(FILM, time.time() - 60), "expired"),
+        (RSA.custom(FILM, until_s(), covering=FILM, from_s=until_s()), "not yet valid"),
+        (RSA.custom(FILM, until_s(), covering="other/*"), "policy is for another resource"),
+        (RSA.custom(FILM, until_s(), covering="*", network="192.0.2.1"), "address is not allowed"),
+        (rsa_signer("KNOBODY").canned(FILM, until_s()), "key is not trusted"),
+    ],
+    ids=["unsigned", "expired", "early", "resource", "address", "key"],
+)
+async def test_refusals(edge: EdgeProcess, name: str, reason: str) -> None:
+    before = len(refusals(edge))
+    async with connected(edge.rtmp_port) as client:
+        client.play(name)
+        said = information((await client.until_word(FAILED))[-1])
+    assert said["description"] == "Not allowed."
+    assert await_refusal(edge, before) == reason
+
+
+@pytest.mark.parametrize(
+    ("app", "page", "reason"),
+    [
+        ("pages", "https://www.example.com/films.html", ""),
+        ("pages", "https://www.example.org/", "page 'https://www.example.org/' is none of pages"),
+        ("pages", "", "no pageUrl was told"),
+        ("here", "", "country FR is not allowed"),
+    ],
+)
+async def test_connects(edge: EdgeProcess, app: str, page: str, reason: str) -> None:
+    async with shaken(edge.rtmp_port) as client:
+        asked = client.connect(app, tcUrl=edge.rtmp("", app), pageUrl=page)
+        if not reason:
+            await asked
+            return
+        with pytest.raises(KeyError, match=r"NetConnection\.Connect\.Rejected"):
+            await asked
+        await client.closed()
+    assert await_line(edge, "rtmp_disconnect", client)["reason"] == reason

@@ -1,0 +1,66 @@
+"""An edge that is to keep writes, and a folder that cannot: it says so once, and does not start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from edge_process import free_ports
+
+PATIENCE_S = 60.0
+
+CONFIG = """
+[edge]
+cache = "cache"
+log = "edge.log"
+workers = 2
+[listen]
+http = ["127.0.0.1:{http}"]
+rtmp = []
+admin = "127.0.0.1:{admin}"
+[origins.main]
+type = "directory"
+path = "objects"
+[[distributions]]
+id = "EWEB"
+type = "web"
+origin = "main"
+methods = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]
+write = "back"
+"""
+
+
+def no_folder_for_writes(cache: Path) -> None:
+    cache.mkdir()
+    (cache / "writes").write_bytes(b"a file\n")
+
+
+def no_journal(cache: Path) -> None:
+    (cache / "writes").mkdir(parents=True)
+    (cache / "writes/journal.sqlite").write_bytes(b"what is no database at all\n" * 100)
+
+
+@pytest.mark.parametrize("spoil", [no_folder_for_writes, no_journal])
+def test_a_folder_that_cannot_keep_writes(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    spoil(tmp_path / "cache")
+    (tmp_path / "objects").mkdir()
+    http, admin = free_ports(2)
+    config = tmp_path / "config.toml"
+    config.write_text(CONFIG.format(http=http, admin=admin))
+    ended = subprocess.run(
+        [sys.executable, "-m", "streamedge", "serve", "--config", str(config)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert ended.returncode == 1
+    (said,) = [line for line in ended.stderr.splitlines() if line.startswith("streamedge: ")]
+    assert said.startswith("streamedge: cannot keep writes: ")
+    assert "Traceback" not in ended.stderr
+    logged = [json.loads(line) for line in (tmp_path / "edge.log").read_text().splitlines()]
+    assert [line["event"] for line in logged] == ["cache_folder_refused"]

@@ -1,0 +1,28 @@
+"""Lines that anybody can cause: few, and none of what happened is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from streamedge.ops.log import open_log
+from streamedge.ops.sparing import LINE_INTERVAL_S, SparingLine
+
+
+def test_a_line_a_second_tells_of_those_between(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    log = open_log(str(file), "test")
+    line = SparingLine(log, "refused")
+    for now_s in (5.0, 5.1, 5.9, 5.0 + LINE_INTERVAL_S, 6.5, 60.0, 70.0):
+        line.say(now_s, at=now_s)
+    log.flush()
+    os.close(log._fd)
+
+    said = [json.loads(text) for text in file.read_text().splitlines()]
+    assert [(one["event"], one["at"], one.get("unsaid")) for one in said] == [
+        ("refused", 5.0, None),
+        ("refused", 6.0, 2),
+        ("refused", 60.0, 1),
+        ("refused", 70.0, None),
+    ]
