@@ -29,12 +29,13 @@ def api_handlers(
     when it returns.
     """
     holdings = Holdings(Registry(database), declared, announce)
+    log = ControlLog(database, items_kept=declared().limits.invalidations)
     return {
         **distribution_handlers(holdings),
         **streaming_handlers(holdings),
         **policy_handlers(holdings),
         **access_control_handlers(holdings),
         **key_handlers(holdings),
-        **invalidation_handlers(holdings, ControlLog(database), announce),
+        **invalidation_handlers(holdings, log, announce),
         **tagging_handlers(holdings),
     }

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from streamedge.api.estate import Estate, estate_of
 from streamedge.api.translation import combine
-from streamedge.config.schema import Config
+from streamedge.config.schema import Config, WebDistributionConfig
 from streamedge.control.registry import Change, Kind, Registry, Resource
 
 
@@ -77,6 +77,14 @@ class Holdings:
         return any(one.id == identifier for one in self._declared().distributions) or any(
             self._registry.has(kind, identifier)
             for kind in (Kind.DISTRIBUTION, Kind.STREAMING_DISTRIBUTION)
+        )
+
+    def root_object(self, identifier: str) -> str:
+        """The object that "/" means in a distribution; "" where it means none."""
+        config = combine(self._declared(), self._registry.resources()).config
+        found = (one for one in config.distributions if one.id == identifier)
+        return next(
+            (one.default_root_object for one in found if isinstance(one, WebDistributionConfig)), ""
         )
 
     @contextmanager

@@ -14,7 +14,7 @@ from streamedge.api.errors import ApiError
 from streamedge.api.holdings import Holdings
 from streamedge.api.resource_calls import VERSION_PATH, Page, moment, most_items
 from streamedge.api.service import Call, Handler, Output
-from streamedge.control.invalidations import ItemError
+from streamedge.control.invalidations import ItemError, with_root_object
 from streamedge.control.log import (
     ITEMS_MAX,
     REFERENCE_CHARACTERS_MAX,
@@ -47,6 +47,8 @@ def invalidation_handlers(
         if len(items) > ITEMS_MAX:
             raise ApiError("BatchTooLarge", f"Paths has more than {ITEMS_MAX} items")
         try:
+            if "/" in items:
+                items = list(with_root_object(items, holdings.root_object(scope)))
             row = log.invalidate(scope, items, caller_reference=reference)
         except ItemError as exc:
             raise invalid(f"Paths: {exc}") from exc

@@ -105,9 +105,9 @@ class Cache:
         ):
             return None
         if now_s - opened.touched_s > TOUCH_INTERVAL_S:
-            opened.touched_s = now_s
             if opened.evicted:
                 return None
+            opened.touched_s = now_s
             opened.touch()
         self._versions.move_to_end(key)
         return opened

@@ -282,3 +282,16 @@ class Fill:
         for chunk in range(chunks.start, chunks.end):
             extent.resume(chunk)
         return extent, chunks
+
+
+def is_filled_elsewhere(owner: FillOwner, position: int) -> bool:
+    """Whether another worker is filling the chunk of ``position``, or has just done so.
+
+    Raises CacheFullError.
+    """
+    extent = owner.extent_to_fill(position // EXTENT_BYTES)
+    chunk = position % EXTENT_BYTES // CHUNK_BYTES
+    free = extent.lock(Span(chunk, chunk + 1))
+    is_missing = free.size > 0 and extent.valid_bytes(chunk) < extent.chunk_bytes(chunk)
+    extent.unlock(free)
+    return not is_missing

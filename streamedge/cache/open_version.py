@@ -22,7 +22,7 @@ from streamedge.cache.extent import (
     Ready,
     quick_ready,
 )
-from streamedge.cache.fill import Fill, FillState
+from streamedge.cache.fill import Fill, FillState, is_filled_elsewhere
 from streamedge.cache.freshness import TtlRules, lifetime_s
 from streamedge.cache.plan import LEAD_BYTES, next_fill
 from streamedge.cache.store import Store
@@ -220,12 +220,15 @@ class OpenVersion:
         Raises CacheFullError, and OriginError when it could not be asked for again.
         """
         want = want.intersect(Span(0, self.version.size_bytes))
+        if self._elsewhere.start <= want.start < self._elsewhere.end:
+            return  # every reader here wants the same: one look in a while is enough
         if self.version.id and want.size and self._covered(want.start) == want.start:
+            if is_filled_elsewhere(self, want.start):
+                self._elsewhere = want
+                return
             broken = OriginError(OriginFailure.CHANGED, "what is left of it cannot be asked for")
             self._around.version_failed(self, broken)
             raise broken
-        if self._elsewhere.start <= want.start < self._elsewhere.end:
-            return  # every reader here wants the same: one look in a while is enough
         while want.size and len(self._fills) < FILLS_MAX:
             span = next_fill(want, self._covered, lead_bytes)
             if span is None:

@@ -6,7 +6,7 @@ asks for what came after it. Nothing is announced here; whoever appends does tha
 The newest rows are kept one by one, up to ITEMS_KEPT items in all. Older invalidations are folded:
 what remains of them is one row for each distribution that says the same of everything in it, as of
 the newest that went. So a reader who was away for however long is told no less than was asked, in
-bounded time.
+bounded time. Rows of a configuration say only that there is another one; old ones go.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.invalidations import EVERYTHING, Invalidation, parse_item
 
 ITEMS_KEPT = 10_000
+CONFIGURATIONS_KEPT = 1000  # rows; of these only the newest matters
 LISTED_MAX = 1000
 ITEMS_MAX = 3000  # CloudFront's limit on files in one invalidation
 REFERENCE_CHARACTERS_MAX = 1024
@@ -187,7 +188,13 @@ class ControlLog:
             ),
         )
         assert added.lastrowid is not None
-        _fold(connection, items_to_here - self._items_kept)
+        if row.kind is RowKind.INVALIDATION:
+            _fold(connection, items_to_here - self._items_kept)
+        else:
+            connection.execute(
+                "DELETE FROM log WHERE kind = ? AND epoch <= ?",
+                (row.kind.value, added.lastrowid - CONFIGURATIONS_KEPT),
+            )
         return replace(row, epoch=added.lastrowid)
 
 

@@ -38,7 +38,7 @@ from streamedge.ops.metrics import Counter, Counts, Gauge, exposition
 from streamedge.writing.journal import Journal
 
 EVICTION_INTERVAL_S = 0.25  # while the cache grows
-REST_INTERVAL_S = 1.0  # while it does not
+REST_INTERVAL_S = 0.5  # while it does not
 
 
 def run_control(shared: Shared, listener: socket.socket, lifeline: int) -> None:

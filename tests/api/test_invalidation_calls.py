@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_estate import Api, listing
+from api_estate import DECLARED, Api, listing
 
 from streamedge.control.log import ITEMS_MAX, ControlLog, RowKind
 
@@ -41,6 +41,17 @@ def test_it_is_in_force_when_the_call_returns(api: Api, scope: str) -> None:
     assert not row.invalidation.soft
     got = api("GetInvalidation", DistributionId=scope, Id=shown["Id"])
     assert got == {"Invalidation": shown}
+
+
+def test_the_root_means_its_object_too(tmp_path: Path) -> None:
+    root = {"id": "EROOT", "type": "web", "origin": "site", "default_root_object": "index.html"}
+    distributions = [{**root, "aliases": ["root.example.com"]}, *DECLARED["distributions"]]
+    api = Api(tmp_path, {**DECLARED, "distributions": distributions})
+    made = create(api, "/", scope="EROOT")
+    assert made["Invalidation"]["InvalidationBatch"] == batch("/", "/index.html")
+    assert create(api, "/", scope="EROOT") == made
+    rootless = create(api, "/", scope="EWEB")
+    assert rootless["Invalidation"]["InvalidationBatch"] == batch("/")
 
 
 def test_the_same_call_twice_makes_one(api: Api) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from streamedge.cache.cache import Cache
 from streamedge.cache.extent import EXTENT_BYTES, Extent
 from streamedge.cache.freshness import TtlRules
 from streamedge.cache.store import Store, open_changes
-from streamedge.control.database import ControlDatabase
+from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.in_force import InForce
 from streamedge.control.log import ControlLog
 from streamedge.ops.log import open_log
@@ -61,7 +61,9 @@ class Location:
         slot = len(self.workers)
         log = open_log(str(self._log_path), f"worker-{slot}")
         store = Store(self.root, slot, log)
-        in_force = InForce(ControlLog(self.control()), log)
+        in_force = None
+        with suppress(ControlError):  # a folder that takes nothing
+            in_force = InForce(ControlLog(self.control()), log)
         cache = Cache(
             store, log, Counts(), open_extents=open_extents, retries=retries, in_force=in_force
         )

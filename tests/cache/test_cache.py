@@ -291,7 +291,8 @@ async def test_peek_looks_now_and_then_whether_files_were_evicted(location: Loca
     assert worker.peek(key, HOUR, now_s) is not None
     Evictor(location.root, 1).evict()
     assert worker.peek(key, HOUR, now_s + 1) is not None
-    assert worker.peek(key, HOUR, now_s + TOUCH_INTERVAL_S + 1) is None
+    for _each_time in range(2):
+        assert worker.peek(key, HOUR, now_s + TOUCH_INTERVAL_S + 1) is None
 
 
 async def test_what_is_used_is_marked_as_used(location: Location) -> None:

@@ -17,7 +17,7 @@ from streamedge.cache.asset import Asset
 from streamedge.cache.cache import Cache
 from streamedge.cache.freshness import TtlRules
 from streamedge.cache.responses import Outcome, Passed, ResponseCache, Stored, Unavailable
-from streamedge.errors import OriginError
+from streamedge.errors import OriginError, OriginFailure
 from streamedge.ops.metrics import Gauge
 from streamedge.origin import OriginRequest
 from streamedge.origin.objects import ObjectUpstream, RequestedObject
@@ -429,3 +429,41 @@ async def test_the_clock_is_read_before_the_origin_is_asked(
     assert isinstance(outcome, Stored)
     assert outcome.reader.age_s(time.time()) >= 30
     outcome.reader.close()
+
+
+async def following(location: Location) -> tuple[list[Cache], list[Stored]]:
+    """Two workers' readers of an answer without validators, of which bytes are still to come."""
+    put(location, etag="")
+    location.server.hold("film", at=1000)
+    workers, stored = [location.worker(), location.worker()], []
+    for worker in workers:
+        outcome = await ResponseCache(worker).respond(ask_of(location))
+        assert isinstance(outcome, Stored)
+        stored.append(outcome)
+    assert stored[0].reader.head.version.id
+    return workers, stored
+
+
+async def test_what_cannot_be_asked_for_again_is_followed_in_another_worker(
+    location: Location,
+) -> None:
+    workers, stored = await following(location)
+    reading = [asyncio.ensure_future(body_of(outcome)) for outcome in stored]
+    await stored[1].reader.wait(Span(999, 1000))
+    location.server.release("film")
+    assert [await each for each in reading] == [BYTES, BYTES]
+    assert len(location.server.requests) == 1
+    for worker in workers:
+        await settled(location, worker)
+
+
+async def test_what_cannot_be_asked_for_again_fails_when_nobody_fills_it(
+    location: Location,
+) -> None:
+    workers, (first, second) = await following(location)
+    first.reader.close()
+    reading = asyncio.ensure_future(body_of(second))
+    await workers[0].close()
+    with pytest.raises(OriginError) as caught:
+        await reading
+    assert caught.value.failure is OriginFailure.CHANGED

@@ -10,7 +10,12 @@ import pytest
 
 from streamedge.control.database import ControlDatabase
 from streamedge.control.invalidations import ItemError
-from streamedge.control.log import CallerReferenceError, ControlLog, RowKind
+from streamedge.control.log import (
+    CONFIGURATIONS_KEPT,
+    CallerReferenceError,
+    ControlLog,
+    RowKind,
+)
 
 
 @pytest.fixture
@@ -160,3 +165,14 @@ def test_epochs_are_never_used_again(database: ControlDatabase) -> None:
     with database.transaction() as connection:
         connection.execute("DELETE FROM log")
     assert log.invalidate("E", ["/a"]).epoch == 5
+
+
+def test_configurations_fold_no_invalidation(database: ControlDatabase) -> None:
+    log = log_of(database, items_kept=2)
+    log.invalidate("E", ["/1"])
+    with database.transaction() as connection:
+        for _ in range(CONFIGURATIONS_KEPT + 5):
+            last = log.append_within(connection, RowKind.CONFIGURATION, "E", {})
+    rows = log.rows_after(0)
+    assert rows[0].invalidation.items == ("/1",)
+    assert [row.epoch for row in rows[1:]] == list(range(last - CONFIGURATIONS_KEPT + 1, last + 1))
