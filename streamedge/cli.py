@@ -202,7 +202,7 @@ def invalidate(
         list[str] | None, typer.Option("--tag", metavar="T", help="A cache tag that is to go.")
     ] = None,
     soft: Annotated[
-        bool, typer.Option("--soft", help="Let it be stale: validated anew, not fetched anew.")
+        bool, typer.Option("--soft", help="Let it be stale, as at the end of its TTL.")
     ] = False,
     revoke: Annotated[
         bool, typer.Option("--revoke", help="End responses and plays of it that run.")

@@ -83,6 +83,7 @@ def test_as_json() -> None:
         ([URL, *KEY, "--expires", "yesterday"], "streamedge: expected seconds of the epoch"),
         ([URL, *KEY, "--expires", "2020-01-01"], "streamedge: it would have expired already"),
         (["https://a/*", *KEY, "--expires", "2h"], "sign it with --cookies"),
+        (["mp4:*", *KEY, "--expires", "2h"], "is many"),
         ([URL, "--key", "none.pem", "--key-id", "K1", "--expires", "2h"], "none.pem: No such file"),
         ([URL, *KEY, "--policy", "none.json"], "none.json: No such file"),
         ([URL, *KEY], "say --expires"),

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
 
 from streamedge.access.grants import EXPIRED, OPEN, Denied, Grant, IpAddress
 from streamedge.access.keys import PublicKey
@@ -26,18 +28,22 @@ from streamedge.access.signing import (
 from streamedge.access.wildcards import compile_pattern
 
 __all__ = [
+    "NO_MATCH",
     "OPEN",
     "OPEN_TO_ALL",
     "AccessRules",
     "CountryRule",
+    "Covered",
     "Denied",
     "Grant",
     "IpAddress",
     "Remembered",
+    "covered",
     "verify",
 ]
 
-RESOURCES_LIMIT = 24  # spellings that a canned policy is tried with: each costs a verification
+RESOURCES_LIMIT = 24  # verifications of one canned policy: one for each spelling, two past ASCII
+NO_MATCH = "signature does not match"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,13 @@ class AccessRules:
 OPEN_TO_ALL = AccessRules()
 
 
+class Covered(NamedTuple):
+    """What a signature allows, and of which of the ``resources`` that were asked for."""
+
+    grant: Grant
+    resources: tuple[str, ...]
+
+
 def verify(
     keys: Mapping[str, PublicKey] | None,
     query: str,
@@ -81,12 +94,31 @@ def verify(
 ) -> Grant | Denied:
     """Whether query or cookies of a request hold a signature by one of ``keys`` that allows it.
 
-    ``query`` is the request's own, signature included. ``resources``: the spellings of what is
-    asked for that a signer may have signed, likeliest first, without the signature's parameters;
-    URLs (their host one that was checked) or stream names. No more than RESOURCES_LIMIT are tried.
+    The arguments are those of ``covered``; any of ``resources`` will do.
     """
     if keys is None:
         return OPEN
+    found = covered(keys, query, cookies, resources, address, now_s, remembered, limit_bytes)
+    return found.grant if isinstance(found, Covered) else found
+
+
+def covered(
+    keys: Mapping[str, PublicKey],
+    query: str,
+    cookies: str,
+    resources: Sequence[str],
+    address: IpAddress,
+    now_s: float,
+    remembered: Remembered,
+    limit_bytes: int = SIGNATURE_LIMIT_BYTES,
+) -> Covered | Denied:
+    """Which of ``resources`` a signature by one of ``keys`` allows now; Denied when none.
+
+    ``query`` is the request's own, signature included. ``resources``: the spellings of what is
+    asked for that a signer may have signed, likeliest first, without the signature's parameters;
+    URLs (their host one that was checked) or stream names. Over all of them no more than
+    RESOURCES_LIMIT verifications are made; a canned policy is found for one resource at most.
+    """
     signed, _rest = from_query(query, limit_bytes)
     if signed is None:
         signed = from_cookies(cookies, limit_bytes)
@@ -97,40 +129,43 @@ def verify(
     key = keys.get(signed.key_id)
     if key is None:
         return Denied("key is not trusted")
-    tried = resources[:RESOURCES_LIMIT]
     if signed.policy_text:
-        grant = _custom(key, signed, tried, remembered)
+        found = _custom(key, signed, resources, remembered)
     else:
-        grant = _canned(key, signed, tried, now_s, remembered)
-    if isinstance(grant, Denied) or grant.holds(address, now_s):
-        return grant
-    return Denied(grant.why_not(now_s))
+        found = _canned(key, signed, resources[:RESOURCES_LIMIT], now_s, remembered)
+    if isinstance(found, Denied) or found.grant.holds(address, now_s):
+        return found
+    return Denied(found.grant.why_not(now_s))
 
 
 def _canned(
     key: PublicKey, signed: Signed, resources: Sequence[str], now_s: float, remembered: Remembered
-) -> Grant | Denied:
+) -> Covered | Denied:
     for resource in resources:
         known = remembered.find(key, signed, resource)
         if known is not None:
-            return known.grant
+            return Covered(known.grant, (resource,))
     if now_s >= signed.expires_s:  # cheaper than to find out whether it was right once
         return Denied(EXPIRED)
     signature = decode(signed.signature_text)
     if signature is None:
         return Denied(_MALFORMED)
-    for resource in resources:
-        for message in canned_messages(resource, signed.expires_s):
-            if key.verifies(signature, message, signed.hash_name):
-                grant = Grant(signed.expires_s, 0, (), key.key_id)
-                remembered.keep(key, signed, resource, Known(grant, None))
-                return grant
-    return Denied(_NO_MATCH)
+    messages = (
+        (resource, message)
+        for resource in resources
+        for message in canned_messages(resource, signed.expires_s)
+    )
+    for resource, message in islice(messages, RESOURCES_LIMIT):
+        if key.verifies(signature, message, signed.hash_name):
+            grant = Grant(signed.expires_s, 0, (), key.key_id)
+            remembered.keep(key, signed, resource, Known(grant, None))
+            return Covered(grant, (resource,))
+    return Denied(NO_MATCH)
 
 
 def _custom(
     key: PublicKey, signed: Signed, resources: Sequence[str], remembered: Remembered
-) -> Grant | Denied:
+) -> Covered | Denied:
     known = remembered.find(key, signed, "")
     if known is None:
         verified = _verified(key, signed)
@@ -139,9 +174,8 @@ def _custom(
         known = verified
         remembered.keep(key, signed, "", known)
     assert known.pattern is not None
-    if not any(map(known.pattern.match, resources)):
-        return Denied("policy is for another resource")
-    return known.grant
+    matching = tuple(filter(known.pattern.match, resources))
+    return Covered(known.grant, matching) if matching else Denied("policy is for another resource")
 
 
 def _verified(key: PublicKey, signed: Signed) -> Known | Denied:
@@ -149,7 +183,7 @@ def _verified(key: PublicKey, signed: Signed) -> Known | Denied:
     if content is None or signature is None:
         return Denied(_MALFORMED)
     if not key.verifies(signature, content, signed.hash_name):
-        return Denied(_NO_MATCH)
+        return Denied(NO_MATCH)
     try:
         policy = parse_policy(content)
     except PolicyError as exc:
@@ -159,4 +193,3 @@ def _verified(key: PublicKey, signed: Signed) -> Known | Denied:
 
 
 _MALFORMED = "signature is malformed"
-_NO_MATCH = "signature does not match"

@@ -62,7 +62,8 @@ def forwarded_address(x_forwarded_for: str, trusted: Sequence[IpNetwork]) -> str
         while rest and not entry:  # empty elements of a list do not count (RFC 9110 §5.6.1.2)
             rest, _, entry = rest.rpartition(",")
             entry = entry.strip(" \t")
-        named = parse_address(_without_port(entry))
+        # A zone means something on its own machine only (RFC 4007 §6), and may have any characters.
+        named = None if "%" in entry else parse_address(_without_port(entry))
         if named is None:
             return address
         address = str(named)

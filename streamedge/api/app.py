@@ -1,9 +1,11 @@
 """CloudFront's API as routes: a signed request in, an answer in CloudFront's XML out.
 
 Owns the order of things, and that every answer has a request id and every call one log line:
-the signer's claim by the header alone, the body within its limit and time, its proof, the
-operation, the input, the handler, the output. All but the reading runs in a thread. It is the one
-part of the API that knows Starlette; what a handler does is its own.
+the signer's claim by the header alone, its proof where the header has the body's digest, the body
+within its limit and time, its proof, the operation, the input, the handler, the output. AWS's own
+clients of CloudFront do not send the digest, so of the bodies that prove the claim only a few are
+read at once. All but the reading runs in a thread. It is the one part of the API that knows
+Starlette; what a handler does is its own.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from streamedge.api.sigv4 import Claim, SignedRequest, read_claim
 from streamedge.ops.log import Log
 
 BODY_TIMEOUT_S = 30.0
+UNPROVEN_BODIES_MAX = 8  # read at once
 MEDIA_TYPE = "text/xml"
 
 
@@ -71,6 +74,7 @@ class _Front:
         self._terms = terms
         self._log = log
         self._body_timeout_s = body_timeout_s
+        self._unproven_bodies = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -100,9 +104,27 @@ class _Front:
         now_s = time.time()
         claim = read_claim(_signed_request(request), terms.keys, now_s)
         line.caller = claim.key_id
-        body = await self._body(request, terms.body_max_bytes)
+        body = await self._proving_body(request, claim, terms.body_max_bytes)
         address = f"{request.url.scheme}://{request.headers['host']}"
         return await run_in_threadpool(self._carry_out, claim, body, address, now_s, line)
+
+    async def _proving_body(self, request: Request, claim: Claim, max_bytes: int) -> bytes:
+        """The whole body. Raises ApiError, and has read nothing where the header tells enough."""
+        declared = claim.request.values("x-amz-content-sha256")
+        if declared:
+            refused = claim.refusal(declared[0])
+            if refused is not None:
+                raise refused
+        if declared or not _has_body(request):
+            return await self._body(request, max_bytes)
+        if self._unproven_bodies >= UNPROVEN_BODIES_MAX:
+            reason = f"{UNPROVEN_BODIES_MAX} bodies are being read already. Try again."
+            raise ApiError("ServiceUnavailable", reason)
+        self._unproven_bodies += 1
+        try:
+            return await self._body(request, max_bytes)
+        finally:
+            self._unproven_bodies -= 1
 
     async def _body(self, request: Request, max_bytes: int) -> bytes:
         """The whole body. Raises ApiError when it is too large or comes too slowly."""
@@ -150,6 +172,12 @@ class _Line:
             request_id=self.request_id,
             problem=problem,
         )
+
+
+def _has_body(request: Request) -> bool:
+    """Whether the head announces one (RFC 9112 §6.3)."""
+    fields = request.headers
+    return "transfer-encoding" in fields or fields.get("content-length", "0") != "0"
 
 
 def _signed_request(request: Request) -> SignedRequest:

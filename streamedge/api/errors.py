@@ -59,6 +59,7 @@ _CODES_BY_STATUS: Mapping[int, tuple[str, ...]] = {
     413: ("BatchTooLarge", "EntitySizeLimitExceeded"),
     500: ("InternalError",),
     501: ("NotImplemented",),
+    503: ("ServiceUnavailable",),
 }
 STATUS_BY_CODE: Mapping[str, int] = {
     code: status for status, codes in _CODES_BY_STATUS.items() for code in codes

@@ -22,9 +22,9 @@ from streamedge.origin import Origin, OriginHead, Version
 class Subject(NamedTuple):
     """What invalidations are matched against.
 
-    ``scope``: the id of the distribution ("": nothing can be invalidated); ``target``: "/" and
-    the object's name, then "?" and the query that is part of the key; ``tag_field``: the response
-    field that has cache tags, in lower case ("": none).
+    ``scope``: the id of the distribution ("": nothing can be invalidated); ``target``: the
+    object's name and the query that is part of the key, as ``control.invalidations.target_of``
+    spells them; ``tag_field``: the response field that has cache tags, in lower case ("": none).
     """
 
     scope: str = ""

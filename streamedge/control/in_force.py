@@ -11,6 +11,7 @@ is folded into everything of its distribution: never less than was asked.
 
 from __future__ import annotations
 
+import sys
 import time
 from bisect import insort
 from collections import OrderedDict
@@ -32,6 +33,7 @@ from streamedge.ops.log import Log
 
 ITEMS_KEPT = 10_000
 NEVER_S = float("-inf")
+UNKNOWN_S = -sys.float_info.max  # earlier than all times, but not than never
 
 
 class Verdict(Enum):
@@ -83,7 +85,8 @@ class _Scope:
         self.everything = _Cuts()
         self.exact: dict[str, _Cuts] = {}
         self.tags: dict[str, _Cuts] = {}
-        self._beginnings: dict[str, dict[str, _Cuts]] = {}  # wildcards, by their first piece
+        # Wildcards, by their first piece and by all of them.
+        self._beginnings: dict[str, dict[tuple[str, ...], _Cuts]] = {}
         self._lengths: list[int] = []  # of those, each once, in order
 
     def cuts(self, item: Item) -> _Cuts:
@@ -99,7 +102,7 @@ class _Scope:
             self._beginnings[first] = {}
             if len(first) not in self._lengths:
                 insort(self._lengths, len(first))
-        return self._beginnings[first].setdefault(item.text, _Cuts(item.pieces))
+        return self._beginnings[first].setdefault(item.pieces, _Cuts(item.pieces))
 
     def fold(self, item: Item) -> None:
         """Lets an item go, and everything stand for it."""
@@ -110,12 +113,13 @@ class _Scope:
             del self.tags[item.text]
         else:
             beginning = self._beginnings[item.pieces[0]]
-            del beginning[item.text]
+            del beginning[item.pieces]
             if not beginning:
                 del self._beginnings[item.pieces[0]]
 
     def matching(self, target: str, tags: Callable[[], frozenset[str]]) -> _Cuts:
-        """What all items say together of what a target and tags name."""
+        """What all items say together of what a target (as ``target_of`` spells it) and tags
+        name."""
         cuts = _Cuts()
         cuts.add(self.everything)
         target = comparable(target)
@@ -157,9 +161,17 @@ class Revocation:
 class InForce:
     """A worker's index. Nothing is read before the first ``look``."""
 
-    def __init__(self, rows: Rows, log: Log, *, items_kept: int = ITEMS_KEPT) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        log: Log,
+        *,
+        items_kept: int = ITEMS_KEPT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._rows = rows
         self._log = log
+        self._clock = clock
         self._items_kept = items_kept
         self._scopes: dict[str, _Scope] = {}
         self._kept: OrderedDict[tuple[str, Item], None] = OrderedDict()  # asked longest ago first
@@ -181,7 +193,7 @@ class InForce:
         except ControlError as exc:
             if self._unread_since_s == NEVER_S:
                 self._log.event("control_log_unreadable", error=str(exc))
-            self._unread_since_s = time.time()
+            self._unread_since_s = self._clock()
             return False
         is_first, self._number, self._unread_since_s = self._number is None, number, NEVER_S
         for row in rows:
@@ -211,8 +223,12 @@ class InForce:
     ) -> Ruling:
         """What is in force for something that was asked for at ``validated_s``.
 
-        ``tags`` is asked for its cache tags only where some tag was invalidated.
+        ``tags`` is asked for its cache tags only where some tag was invalidated. When the clock has
+        stepped back to before ``validated_s``, nobody knows what came first: every matching item
+        counts.
         """
+        if validated_s > self._clock():
+            validated_s = UNKNOWN_S
         known = self._scopes.get(scope)
         soft_s = self._unread_since_s
         if known is not None:

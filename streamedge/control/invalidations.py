@@ -1,8 +1,8 @@
 """What an invalidation names, and what of it matches a target.
 
-Pure. A *target* is what a distribution's asset is called from outside: "/" and the object's name,
-decoded, then "?" and the query if it is part of the cache key. An *item* is one thing that an
-invalidation names:
+Pure. A *target* is what a distribution's asset is called from outside, as ``target_of`` spells it:
+"/" and the object's name, then "?" and the query if it is part of the cache key. An *item* is one
+thing that an invalidation names:
 
     /dir/film.mp4       that path, in the form without query
     /dir/film.mp4?v=2   that path with that query
@@ -10,8 +10,8 @@ invalidation names:
     /*                  everything
     #news               all whose response had the cache tag "news"
 
-Percent-encoding in an item is decoded once, as in a request; an encoded star is a star of the name.
-Queries are compared decoded, too: of two spellings of one query both are meant.
+Percent-encoding in both is decoded once, as in a request; an encoded star or question mark is one
+of the name. Queries are compared decoded, too: of two spellings of one query both are meant.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ EVERYTHING = "/*"
 ITEM_CHARACTERS_MAX = 4000  # CloudFront's limit on a path
 TAG_CHARACTERS_MAX = 256
 TAGS_MAX = 256  # of one response
+
+# A query's question marks when decoded, apart from a name's: neither requests nor names have NUL.
+_QUERY_MARK = "\0"
 
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NOT_IN_A_TAG = re.compile(r"[\s,\x00-\x1f\x7f]")
@@ -89,7 +92,10 @@ def parse_item(text: str) -> Item:
         raise ItemError(f"{text!a} has a space or a control character: percent-encode it")
     if _ESCAPE.search(text):
         raise ItemError(f'{text!a}: after "%" two hexadecimal digits are missing')
-    pieces = tuple(comparable(piece) for piece in text.split("*"))
+    path, mark, query = text.partition("?")
+    *before, last = (_decoded(piece) for piece in path.split("*"))
+    first, *after = (_decoded_query(piece) for piece in (mark + query).split("*"))
+    pieces = (*before, last + first, *after)
     if len(pieces) == 1:
         return Item(ItemKind.EXACT, pieces[0])
     if pieces[0] == "/" and not any(pieces[1:]):
@@ -106,9 +112,24 @@ def with_root_object(items: Iterable[str], root_object: str) -> tuple[str, ...]:
     return (*named, f"/{quote(root_object)}")
 
 
+def target_of(name: str, query: str = "") -> str:
+    """The target of an object's name, decoded, and a query as it was sent, without "?"."""
+    path = name.replace("%", "%25").replace("?", "%3F")
+    return f"/{path}?{query}" if query else f"/{path}"
+
+
 def comparable(target: str) -> str:
     """A target as items are compared with it."""
-    return unquote(target, errors="surrogateescape") if "%" in target else target
+    path, mark, query = target.partition("?")
+    return _decoded(path) + _decoded_query(mark + query)
+
+
+def _decoded(text: str) -> str:
+    return unquote(text, errors="surrogateescape") if "%" in text else text
+
+
+def _decoded_query(text: str) -> str:
+    return _decoded(text).replace("?", _QUERY_MARK)
 
 
 def matches_pieces(pieces: tuple[str, ...], target: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 from streamedge.cache.asset import Asset
 from streamedge.cache.freshness import TtlRules
+from streamedge.control.invalidations import target_of
 from streamedge.origin import Origin, Upstream
 from streamedge.origin.s3_protocol import S3Relay
 from streamedge.origin.writing import WritableOrigin
@@ -69,7 +70,7 @@ class Distribution:
             origin_name=self.binding.name,
             rules=self.rules,
             scope=self.id,
-            target=f"/{name}",
+            target=target_of(name),
         )
 
 

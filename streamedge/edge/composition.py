@@ -6,6 +6,7 @@ Owns construction alone; nothing here runs. What serves RTMP is put together in
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -22,6 +23,7 @@ from streamedge.config.schema import (
     DirectoryOriginConfig,
     HttpOriginConfig,
     OriginGroupConfig,
+    S3OriginConfig,
     WebDistributionConfig,
 )
 from streamedge.delivery.distributions import HostTable, OriginBinding
@@ -319,12 +321,30 @@ def _plain(headers: Mapping[str, SecretStr]) -> list[tuple[str, str]]:
 
 
 def _identity(declared: AnyOriginConfig) -> str:
-    """What an origin is, whatever the config calls it; no secrets."""
+    """What an origin is, whatever the config calls it; no secrets.
+
+    What decides on its answers is part of it: who shows a secret header gets what others do not,
+    and must not share it with them. The keys of a bucket are not: they are changed now and then,
+    and what is cached would be lost with them.
+    """
     if isinstance(declared, DirectoryOriginConfig):
         return f"directory {declared.path} {declared.prefix}"
     if isinstance(declared, HttpOriginConfig):
         host = "" if declared.host == "origin" else f" host {declared.host}"
-        return f"http {declared.url} {declared.prefix}{host}"
+        return f"http {declared.url} {declared.prefix}{host}{_shown_to(declared)}"
     style = " in the host" if declared.endpoint and declared.path_style is False else ""
     place = declared.endpoint or declared.region
-    return f"s3 {place} {declared.bucket} {declared.prefix}{style}"
+    reader = " by anybody" if declared.anonymous else ""
+    return f"s3 {place} {declared.bucket} {declared.prefix}{style}{reader}{_shown_to(declared)}"
+
+
+def _shown_to(declared: HttpOriginConfig | S3OriginConfig) -> str:
+    """What tells origins apart that differ in what the edge shows them; "" where it is nothing."""
+    shown = sorted((name.lower(), value) for name, value in _plain(declared.headers))
+    certificate = ""
+    if isinstance(declared, HttpOriginConfig) and declared.client_certificate is not None:
+        certificate = str(declared.client_certificate)
+    if not shown and not certificate:
+        return ""
+    digest = hashlib.sha256(repr((shown, certificate)).encode()).hexdigest()
+    return f" shown {digest[:16]}"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -31,6 +32,7 @@ from streamedge.edge.effective import EffectiveConfig, open_control_database
 from streamedge.edge.invalidations_admin import CONTROL_ERRORS, invalidation_routes
 from streamedge.edge.reload_admin import reload_routes
 from streamedge.edge.roster import Roster
+from streamedge.edge.same_site import SameSite
 from streamedge.edge.shared import Shared
 from streamedge.edge.writes_admin import ERRORS, writes_routes
 from streamedge.ops.log import Log, open_log
@@ -97,6 +99,7 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
                     *invalidation_routes(control_log, announcer, rings, root_objects),
                     *api,
                 ],
+                shared.generations.config.listen.admin[0],
             ),
             lifespan="off",
             ws="none",
@@ -147,10 +150,11 @@ def create_admin_app(
     metrics_folder: Path,
     journal: Journal | None = None,
     routes: Sequence[Route] = (),
+    admin_host: str = "localhost",
 ) -> Starlette:
     """The admin address's application; ``journal`` is None where no behavior writes back.
 
-    ``routes`` are those that others own.
+    ``routes`` are those that others own; ``admin_host`` is the host of ``listen.admin``.
     """
 
     def healthz(_request: Request) -> Response:
@@ -168,6 +172,7 @@ def create_admin_app(
             *writes_routes(journal),
             *routes,
         ],
+        middleware=[Middleware(SameSite, host=admin_host)],
         exception_handlers={**ERRORS, **CONTROL_ERRORS},
     )
 

@@ -180,8 +180,8 @@ def sign_policy(signer: Signer, name: str, policy: bytes, now_s: float) -> Signa
 
 def signed_name(name: str, signature: Signature) -> str:
     """The URL or stream's name with its signature. Raises SigningError."""
-    if "://" in name and "*" in name:
-        raise SigningError('a URL with "*" is many: sign it with --cookies, or one with --policy')
+    if "*" in name:
+        raise SigningError('a name with "*" is many: sign it with --cookies, or one with --policy')
     return f"{name}{'&' if '?' in name else '?'}{signature.query}"
 
 

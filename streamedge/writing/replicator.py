@@ -79,9 +79,7 @@ class Replicator:
         self._wake = asyncio.Event()
         self._crash: BaseException | None = None
 
-    def replace(
-        self, writers: Mapping[str, WritableOrigin], readers: Mapping[str, Origin]
-    ) -> None:
+    def replace(self, writers: Mapping[str, WritableOrigin], readers: Mapping[str, Origin]) -> None:
         """Sends by these from now on; a write that is being sent goes on as it was begun."""
         self._writers = writers
         self._readers = readers

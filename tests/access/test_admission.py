@@ -17,9 +17,11 @@ from streamedge.access.admission import (
     RESOURCES_LIMIT,
     AccessRules,
     CountryRule,
+    Covered,
     Denied,
     Grant,
     Remembered,
+    covered,
     verify,
 )
 from streamedge.access.keys import HashName, PublicKey
@@ -120,6 +122,29 @@ def test_one_of_the_spellings_was_signed() -> None:
     assert ask(signed, resources=[*many[1:], "dir/film"]) == granted()
     assert ask(signed, resources=[*many, "dir/film"]) == Denied("signature does not match")
     assert ask(signed, resources=[]) == Denied("signature does not match")
+
+
+def test_covered_says_which_of_the_resources() -> None:
+    address = ip_address("192.0.2.7")
+    names = ["a.mp4", "b.mp4", "b.flv"]
+    for signed, expected in (
+        (SIGNER.url("b.mp4", expires_s=UNTIL_S), ("b.mp4",)),
+        (SIGNER.url("x", policy=custom_policy("*.mp4", UNTIL_S)), ("a.mp4", "b.mp4")),
+    ):
+        query = signed.partition("?")[2]
+        remembered = Remembered()
+        for _ in range(2):  # the second time it is remembered
+            found = covered(SIGNER.keys, query, "", names, address, UNTIL_S - 1, remembered)
+            assert isinstance(found, Covered)
+            assert found.resources == expected
+            assert found.grant.until_s == UNTIL_S
+
+
+def test_names_past_ascii_cost_two_of_the_budget() -> None:
+    signed = SIGNER.url("dir/film", expires_s=UNTIL_S)
+    many = [f"fílm{number}" for number in range(RESOURCES_LIMIT // 2)]
+    assert ask(signed, resources=[*many[1:], "dir/film"]) == granted()
+    assert ask(signed, resources=[*many, "dir/film"]) == Denied("signature does not match")
 
 
 def test_a_name_past_ascii() -> None:

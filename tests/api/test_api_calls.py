@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import socket
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from botocore.exceptions import ClientError
 from botocore.httpsession import URLLib3Session
 from offered import OFFERED, example
 
+from streamedge.api.app import UNPROVEN_BODIES_MAX
 from streamedge.api.errors import ApiError
 from streamedge.api.model import cloudfront
 from streamedge.api.service import Call, Handlers, Output
@@ -272,6 +275,50 @@ def test_an_oversize_body_is_413(server: ApiServer, stubs: Stubs) -> None:
     assert not stubs.calls
 
 
+def test_a_declared_digest_is_proven_before_the_body_is_read(
+    server: ApiServer, stubs: Stubs
+) -> None:
+    path, body = "/2020-05-31/distribution", b"<Distr"
+    proven = signed(server, "POST", path, body, declares_digest=True)
+    answer, connection = ask_and_wait(server, proven, "distribution/forged", len(body))
+    connection.close()
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"<Code>SignatureDoesNotMatch</Code>" in answer
+
+    answer, connection = ask_and_wait(server, proven, "distribution", len(body))
+    with connection:
+        assert answer.startswith(b"HTTP/1.1 100 ")
+        connection.sendall(b"<other")
+        refusal = connection.recv(65536)
+    assert refusal.startswith(b"HTTP/1.1 403 ")
+    assert b"header is not the body" in refusal
+    assert not stubs.calls
+
+
+def test_few_bodies_are_read_before_their_senders_are_proven(tmp_path: Path, stubs: Stubs) -> None:
+    path = "/2020-05-31/distribution"
+    with run_api(tmp_path, stubs.handlers) as server, contextlib.ExitStack() as open_ones:
+        claimed = signed(server, "POST", path, b"<Distr")
+        waiting = []
+        for _ in range(UNPROVEN_BODIES_MAX):
+            answer, connection = ask_and_wait(server, claimed, "distribution", 1000)
+            waiting.append(open_ones.enter_context(connection))
+            assert answer.startswith(b"HTTP/1.1 100 ")
+        status, document = send(server, "POST", path, b"<Distr")
+        assert status == 503
+        assert "<Code>ServiceUnavailable</Code>" in document
+        # What needs no such place goes on …
+        assert send(server, "GET", f"{path}/E1")[0] == 200
+        proven = signed(server, "POST", path, b"<Distr", declares_digest=True)
+        answer, connection = ask_and_wait(server, proven, "distribution", 6)
+        connection.close()
+        assert answer.startswith(b"HTTP/1.1 100 ")
+        # … and a place is free again once its body has ended, whatever becomes of it.
+        waiting[0].sendall(b"x" * 1000)
+        assert waiting[0].recv(65536).startswith(b"HTTP/1.1 403 ")
+        assert send(server, "POST", path, b"<Distr")[0] == 400
+
+
 def test_a_body_that_stops_coming_is_408(tmp_path: Path) -> None:
     with run_api(tmp_path, {}, body_timeout_s=0.01) as server:
         path = "/2020-05-31/distribution"
@@ -334,9 +381,24 @@ def test_a_body_that_is_missing_is_named(server: ApiServer, stubs: Stubs) -> Non
     assert not stubs.calls
 
 
-def signed(server: ApiServer, method: str, path: str, body: bytes = b"") -> AWSRequest:
+def ask_and_wait(
+    server: ApiServer, request: AWSRequest, rest: str, body_bytes: int
+) -> tuple[bytes, socket.socket]:
+    """Sends a head whose body waits for 100 (RFC 9110 §10.1.1): what comes, and the connection."""
+    fields = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    head = f"POST /2020-05-31/{rest} HTTP/1.1\r\n{fields}Content-Length: {body_bytes}\r\n"
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+    return connection.recv(65536), connection
+
+
+def signed(
+    server: ApiServer, method: str, path: str, body: bytes = b"", *, declares_digest: bool = False
+) -> AWSRequest:
     """A request of the client's own making, signed by botocore."""
     request = AWSRequest(method, server.address + path, data=body)
+    if declares_digest:
+        request.headers["X-Amz-Content-SHA256"] = hashlib.sha256(body).hexdigest()
     credentials = Credentials("AKIAEDGE", server.keys["AKIAEDGE"])
     SigV4Auth(credentials, "cloudfront", "us-east-1").add_auth(request)
     request.headers["Host"] = f"127.0.0.1:{server.port}"

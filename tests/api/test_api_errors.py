@@ -12,7 +12,7 @@ from streamedge.api.model import cloudfront
 # AWS's common errors, which no service model lists, and what a server says of itself.
 COMMON = {
     *("InvalidClientTokenId", "MissingAuthenticationToken", "SignatureDoesNotMatch"),
-    *("InternalError", "NotImplemented", "RequestTimeout"),
+    *("InternalError", "NotImplemented", "RequestTimeout", "ServiceUnavailable"),
 }
 # What no edge has, so that no call of it can be refused for it.
 FOREIGN = ("ContinuousDeployment", "FieldLevelEncryption", "RealtimeLogConfig", "Staging")

@@ -79,6 +79,27 @@ def test_soft_is_stale_from_then_on_and_hard_outranks_it() -> None:
     assert ruling(in_force, "/b", 1.5) == REFUSED
 
 
+def test_what_seems_to_come_from_the_future_is_older_than_any_matching_item() -> None:
+    rows = Rows()
+    rows.add("/a")  # at 1
+    rows.add("/b", soft=True)  # at 2
+    in_force = InForce(rows, SILENT, clock=lambda: 10.0)
+    in_force.look(1)
+    assert ruling(in_force, "/a", 10.0) == FRESH
+    assert ruling(in_force, "/a", 10.1) == REFUSED
+    assert ruling(in_force, "/b", 10.1) == Ruling(Verdict.STALE, 2.0)
+    assert ruling(in_force, "/c", 10.1) == FRESH
+
+
+def test_a_star_of_a_name_is_no_wildcard_beside_one() -> None:
+    rows = Rows()
+    rows.add("/x*a%2Ab*")  # at 1
+    rows.add("/x*a*b*")  # at 2
+    in_force = indexed(rows)
+    assert ruling(in_force, "/x/a-b", 1.5) == REFUSED
+    assert ruling(in_force, "/x/a-b", 2.5) == FRESH
+
+
 def test_tags_are_asked_for_only_where_some_were_invalidated() -> None:
     rows = Rows()
     rows.add("/a")
@@ -127,15 +148,17 @@ def test_a_log_that_cannot_be_read_makes_stale_what_is_older(tmp_path: Path) -> 
     rows.add("/b")
     said = tmp_path / "log"
     log = Log(os.open(said, os.O_WRONLY | os.O_CREAT), "test")
-    in_force = InForce(rows, log)
+    now_s = 2.0
+    in_force = InForce(rows, log, clock=lambda: now_s)
     in_force.look(0)
     rows.fails = True
     assert not in_force.look(1)
     assert not in_force.look(1)
+    now_s = 3.0
     assert rows.reads == 3
     assert ruling(in_force, "/a", 1.5).verdict is Verdict.STALE
     assert ruling(in_force, "/b", 0.5) == REFUSED
-    assert ruling(in_force, "/a", float(1 << 40)) == FRESH
+    assert ruling(in_force, "/a", 2.5) == FRESH
     rows.fails = False
     assert in_force.look(1)
     assert ruling(in_force, "/a", 1.5) == FRESH

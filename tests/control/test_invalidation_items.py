@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from streamedge.control.invalidations import (
     matches_pieces,
     parse_item,
     tags_of,
+    target_of,
     with_root_object,
 )
 
@@ -73,7 +75,20 @@ def means(item: Item, target: str) -> bool:
         ("/a%2Ab", "/axb", False),
         ("/a%2A*", "/a*b", True),
         ("/a%2A*", "/axb", False),
-        ("/a%3Fb", "/a?b", True),
+        ("/a%3Fb", target_of("a?b"), True),
+        ("/a%3Fb", "/a?b", False),
+        ("/a?b", target_of("a?b"), False),
+        ("/a%3F*", target_of("a?b", "v=1"), True),
+        ("/a%3Fb?v=1", target_of("a?b", "v=1"), True),
+        ("/a*", target_of("a?b"), True),
+        ("/50%2520off", target_of("50%20off"), True),
+        ("/50%20off", target_of("50%20off"), False),
+        ("/50%20off", target_of("50 off"), True),
+        ("/100%25", target_of("100%"), True),
+        ("/*25", target_of("100%"), False),
+        ("/f?q=a%3Fb", target_of("f", "q=a?b"), True),
+        ("/f?q=a?b", target_of("f", "q=a%3Fb"), True),
+        ("/*?b", target_of("f", "q=a?b"), True),
         ("/f?q=a%26b", "/f?q=a&b", True),
         ("/f?q=a&b", "/f?q=a%26b", True),
     ],
@@ -137,6 +152,13 @@ def test_a_wildcard_matches_as_a_regular_expression_does(pattern: str, target: s
     item = parse_item(f"/{pattern}")
     expression = re.escape(f"/{pattern}").replace(r"\*", ".*")
     assert means(item, f"/{target}") is bool(re.fullmatch(expression, f"/{target}", re.DOTALL))
+
+
+@given(st.text("a%?*2530F", min_size=1, max_size=12))
+def test_a_name_is_named_by_how_a_request_spells_it(name: str) -> None:
+    assert means(parse_item("/" + quote(name)), target_of(name))
+    assert not means(parse_item("/" + quote(name)), target_of(name, "v=1"))
+    assert means(parse_item(f"/{quote(name)}?*"), target_of(name, "v=1"))
 
 
 def test_matching_takes_no_more_than_a_pass_over_the_target() -> None:

@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 
 from streamedge.cache.freshness import TtlRules
+from streamedge.control.invalidations import comparable, parse_item
 from streamedge.delivery.distributions import (
     Distribution,
     HostTable,
@@ -104,3 +105,5 @@ def test_an_asset_hangs_on_what_its_origin_is_not_on_what_it_is_called() -> None
     assert asset.origin is origin
     assert asset.rules is rules
     assert renamed.origin_name == "new"
+    spelled = distribution("old", "http https://a.example").asset("50%20off?.mp4")
+    assert parse_item("/50%2520off%3F.mp4").text == comparable(spelled.target)

@@ -58,6 +58,14 @@ async def test_each_type_has_its_origin() -> None:
             {**S3, "endpoint": "http://s3.test", "path_style": False},
         ),
         (DIRECTORY, HTTP),
+        (HTTP, {**HTTP, "headers": {"X-Secret": "s"}}),
+        ({**HTTP, "headers": {"X-Secret": "t"}}, {**HTTP, "headers": {"X-Secret": "s"}}),
+        (HTTP, {**HTTP, "client_certificate": "edge.pem", "client_key": "edge.key"}),
+        (S3, {**S3, "headers": {"X-Secret": "s"}}),
+        (
+            S3,
+            {key: value for key, value in S3.items() if "access" not in key} | {"anonymous": True},
+        ),
     ],
 )
 async def test_origins_that_differ_share_nothing(
@@ -75,8 +83,9 @@ async def test_origins_that_differ_share_nothing(
         (HTTP, {"connections": 4, "read_timeout": "1s"}),
         (S3, {"access_key_id": "new", "secret_access_key": "other"}),
         (S3, {"connect_timeout": "1s"}),
-        (S3, {"path_style": True, "headers": {"X-Secret": "s"}}),
-        (HTTP, {"headers": {"X-Secret": "s"}, "follow_redirects": 3, "verify": False}),
+        (S3, {"path_style": True}),
+        (HTTP, {"follow_redirects": 3, "verify": False}),
+        ({**HTTP, "headers": {"X-A": "1", "X-B": "2"}}, {"headers": {"X-B": "2", "x-a": "1"}}),
     ],
 )
 async def test_what_is_cached_is_found_again_after_a_change_of_name_key_or_limit(
@@ -89,7 +98,7 @@ async def test_what_is_cached_is_found_again_after_a_change_of_name_key_or_limit
 
 
 async def test_no_secret_is_part_of_an_identity() -> None:
-    bindings = await bind(bucket=S3)
+    bindings = await bind(bucket={**S3, "headers": {"X-Key": "a-secret"}})
     assert "secret" not in bindings["bucket"].identity
     await bindings["bucket"].origin.close()
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,6 +118,19 @@ def test_it_ends_well_when_told_or_when_left_alone(tmp_path: Path, by_signal: bo
         _pid, status = os.waitpid(pid, 0)
         assert os.waitstatus_to_exitcode(status) == 0
         assert "Traceback" not in (tmp_path / "stderr").read_text()
+
+
+def test_it_answers_to_its_own_names_alone(tmp_path: Path) -> None:
+    with control_process(tmp_path) as (pid, port, _life):
+        rebound = urllib.request.Request(f"http://127.0.0.1:{port}/healthz")
+        rebound.add_header("Host", f"attacker.example:{port}")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(rebound, timeout=20)
+        with refused.value:
+            assert refused.value.code == 421
+            assert "attacker.example" in json.load(refused.value)["error"]
+        os.kill(pid, signal.SIGTERM)
+        os.waitpid(pid, 0)
 
 
 def test_it_counts_itself(tmp_path: Path) -> None:

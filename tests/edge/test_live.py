@@ -235,19 +235,33 @@ async def test_an_unchanged_origin_keeps_its_connections(cache_root: Path) -> No
 async def test_an_origin_that_is_reached_in_another_way_is_at_once_also_for_what_is_open(
     cache_root: Path,
 ) -> None:
-    def keyed(secret: str) -> dict[str, Any]:
-        return {"main": {"type": "http", "url": edge.origin.url, "headers": {"X-Key": secret}}}
+    def patient(timeout: str) -> dict[str, Any]:
+        return {"main": {"type": "http", "url": edge.origin.url, "read_timeout": timeout}}
 
     async with live_edge(cache_root) as edge:
         edge.origin.put("film.mp4", Pattern(LARGE_BYTES))
-        await edge.apply(origins=keyed("one"))
+        await edge.apply(origins=patient("20s"))
         async with viewer_of(edge.http_port) as viewer:
             assert (await viewer.get("/film.mp4", range="bytes=0-9")).status == 206
-            await edge.apply(origins=keyed("two"))
+            made = edge.origin.connections_made
+            await edge.apply(origins=patient("30s"))
             await edge.origin.until(lambda: edge.origin.connections_open == 0)
             last = f"bytes={LARGE_BYTES - 10}-{LARGE_BYTES - 1}"
             assert (await viewer.get("/film.mp4", range=last)).status == 206
             assert (await viewer.get("/film.mp4", range="bytes=0-9")).cache == "Hit"
+            assert edge.origin.connections_made == made + 1
+
+
+async def test_an_origin_that_is_shown_another_secret_shares_nothing(cache_root: Path) -> None:
+    def keyed(secret: str) -> dict[str, Any]:
+        return {"main": {"type": "http", "url": edge.origin.url, "headers": {"X-Key": secret}}}
+
+    async with live_edge(cache_root) as edge:
+        edge.origin.put("film.mp4", b"film")
+        async with viewer_of(edge.http_port) as viewer:
+            for secret in ("one", "two"):
+                await edge.apply(origins=keyed(secret))
+                assert (await viewer.get("/film.mp4")).cache == "Miss"
     assert [seen.headers["x-key"] for seen in edge.origin.requests] == ["one", "two"]
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import boto3
 import pytest
@@ -14,6 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from edge_process import run_edge
 from s3_server import IDENTITIES, S3Server
+from signers import rsa_signer
 
 THREAT_MODEL = (Path(__file__).parents[2] / "docs" / "threat-model.md").read_text()
 ACCOUNT = "000000000000"  # whose users the test server's identities are
@@ -32,7 +33,7 @@ def documented_policy() -> str:
     return text
 
 
-def status_of(url: str) -> int:
+def status_of(url: str | Request) -> int:
     try:
         with urlopen(url, timeout=30) as response:
             status: int = response.status
@@ -40,6 +41,25 @@ def status_of(url: str) -> int:
     except HTTPError as exc:
         with exc:
             return exc.code
+
+
+RULES = """
+[public_keys.K1]
+pem = '''{pem}'''
+[key_groups.viewers]
+keys = ["K1"]
+[[distributions]]
+id = "EWEB"
+type = "web"
+origin = "main"
+methods = ["GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE"]
+[[distributions.behaviors]]
+path = "signed/*"
+trusted_key_groups = ["viewers"]
+[[distributions.behaviors]]
+path = "locked/*"
+methods = ["GET", "HEAD"]
+"""
 
 
 def origins(s3: S3Server, identity: str) -> str:
@@ -80,3 +100,26 @@ def test_a_bucket_that_only_the_edge_may_read(tmp_path: Path, s3: S3Server) -> N
                 assert response.read() == FILM
     with run_edge(tmp_path / "other", origins(s3, "stranger")) as other:
         assert status_of(other.http("film.mp4")) == 403
+
+
+def test_the_bucket_before_a_name_steps_round_no_rule(tmp_path: Path, s3: S3Server) -> None:
+    s3.create_bucket("ruled")
+    for name in ("open", "signed/film", "locked/film"):
+        s3.put("ruled", name, FILM)
+    place = origins(s3, "tests").replace(BUCKET, "ruled")
+    rules = RULES.format(pem=rsa_signer("K1").public_pem.decode())
+    like_s3 = {"Authorization": "AWS4-HMAC-SHA256 Credential=anybody"}
+
+    def status(method: str, path: str, **headers: str) -> int:
+        request = Request(edge.http(path), method=method, headers=headers)
+        return status_of(request)
+
+    with run_edge(tmp_path, place, distributions=rules) as edge:
+        assert status("GET", "ruled/open", **like_s3) == 200
+        for _cold_then_warm in range(2):
+            assert status("GET", "signed/film") == 403
+            assert status("GET", "ruled/signed/film", **like_s3) == 403
+            assert status("GET", "ruled/signed/film?X-Amz-Signature=") == 403
+        assert status("DELETE", "locked/film") == 405
+        assert status("DELETE", "ruled/locked/film", **like_s3) == 405
+        assert status("GET", "locked/film") == 200

@@ -9,11 +9,11 @@ up. Reasons are for the log alone; a viewer is told NOT_ALLOWED.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from streamedge.access.admission import AccessRules, Denied, Grant, verify
+from streamedge.access.admission import AccessRules, Denied, covered
 from streamedge.access.proxies import parse_address
 from streamedge.access.remembered import Remembered
 from streamedge.access.signing import SIGNATURE_LIMIT_BYTES, SignatureError, from_query
@@ -29,6 +29,13 @@ from streamedge.delivery.rtmp.names import (
 NOT_ALLOWED = "Not allowed."
 RTMP_PORT = "1935"
 KEY_ID_LOGGED_MAX = 128  # characters of a Key-Pair-Id, which anybody may make up
+
+# When which kind of spelling is tried: the name, with its prefix, as a URL, below "/", and as a URL
+# with its prefix. The two that a name means most often, with the usual extension and as it stands,
+# have all of theirs tried, where one verification is enough for each.
+_LIKELY_OBJECTS = 2
+_RANKS = (0, 0, 1, 4, 5)
+_RANKS_UNLIKELY = (2, 3, 6, 6, 6)
 
 # "rtmp", "rtmps", "rtmpt", "rtmpe", "rtmpte", "rtmpts"; what else stands here is no place.
 _PLACE = re.compile(
@@ -120,42 +127,71 @@ def permitted(
     address = parse_address(visitor.address)
     if address is None:
         return Denied("the viewer's address is unknown")
+    whole = _whole(folder, name, objects)
+    spelled = _spellings(visitor.connect, folder, name, objects, whole)
+    query = split_stream_name(name).query
+    found = covered(keys, query, "", list(spelled), address, now_s, remembered, limit_bytes)
+    if isinstance(found, Denied):
+        return found
+    granted = {spelled[each] for each in found.resources}
+    if whole in granted:  # signed without an extension: for all that the name may mean
+        return tuple(objects)
+    return tuple(each for each in objects if each in granted)
+
+
+def _whole(folder: str, name: str, objects: Sequence[str]) -> str:
+    """The object that a name means as it stands; "" where it cannot be one."""
+    if len(objects) == 1:  # asked for with its extension
+        return objects[0]
+    return object_name(_below(folder, split_stream_name(name).path.lstrip("/"))) or ""
+
+
+def _spellings(
+    connect: Connect, folder: str, name: str, objects: Sequence[str], whole: str
+) -> dict[str, str]:
+    """What signers call the objects, and which of them each spelling is, the likeliest first.
+
+    Only RESOURCES_LIMIT verifications are made over all of them, so the order decides: the rarest
+    are left out, more of them where a name is encoded or beyond ASCII.
+    """
     asked = split_stream_name(name)
     rest = _as_query(from_query(asked.query)[1])
     path = asked.path.lstrip("/")
-    paths = tuple(dict.fromkeys((path, unquote(path))))
-    if len(objects) == 1:  # asked for with its extension
-        whole = objects[0]
-        stems = {whole: [form for each in paths for form in (each, _without_extension(each))]}
-    else:
-        whole = object_name(_below(folder, path)) or ""
-        stems = {each: [path + each[len(whole) :] for path in paths] for each in objects}
-    granted, reasons = [], []
-    for each in objects:
+    ranked: list[tuple[int, str, str]] = []
+    for number, each in enumerate(objects):
+        tail = each[len(whole) :]
+        sent, decoded = [path + tail], [unquote(path) + tail]
+        if len(objects) == 1:
+            sent.append(_without_extension(*sent))
+            decoded.append(_without_extension(*decoded))
         prefix = asked.prefix or usual_prefix(known_extension(each))
-        forms = [f"{form}{rest}" for form in _forms(visitor.connect, folder, stems[each], prefix)]
-        decision = verify(keys, asked.query, "", forms, address, now_s, remembered, limit_bytes)
-        if isinstance(decision, Grant):
-            granted.append(each)
-        else:
-            reasons.append(decision.reason)
-    if whole in granted:  # signed without an extension: for all that the name may mean
-        return tuple(objects)
-    return tuple(granted) or Denied("; ".join(dict.fromkeys(reasons)))
+        ranks = _RANKS if number < _LIKELY_OBJECTS else _RANKS_UNLIKELY
+        kinds = _forms(connect, folder, sent, decoded, prefix)
+        for rank, forms in zip(ranks, kinds, strict=True):
+            ranked += [(rank, f"{form}{rest}", each) for form in forms]
+    ranked.sort(key=lambda spelling: spelling[0])
+    spelled: dict[str, str] = {}
+    for _, form, each in ranked:
+        spelled.setdefault(form, each)
+    return spelled
 
 
-def _forms(connect: Connect, folder: str, stems: Iterable[str], prefix: str) -> list[str]:
-    """What signers call an object, at most RESOURCES_LIMIT spellings, the likeliest first.
+def _forms(
+    connect: Connect, folder: str, sent: Sequence[str], decoded: Sequence[str], prefix: str
+) -> tuple[list[str], ...]:
+    """What signers call an object whose name came as ``sent``, by kind, as _RANKS has them.
 
-    With prefix and without, as a stream name and as a URL, which is encoded as it was sent: for it
-    only the first two of ``stems`` count.
+    A URL is encoded as it was sent.
     """
-    distinct = list(dict.fromkeys(stems))
-    prefixes = ("", f"{prefix}:") if prefix else ("",)
-    forms = [f"{put}{_below(folder, stem)}" for put in prefixes for stem in distinct]
-    for place in _places(connect):
-        forms += [f"{place}/{put}{stem}" for put in prefixes for stem in distinct[:2]]
-    return forms + [f"/{_below(folder, stem)}" for stem in distinct]
+    names = [_below(folder, stem) for stem in dict.fromkeys((*sent, *decoded))]
+    urls = [(place, stem) for place in _places(connect) for stem in sent]
+    return (
+        names,
+        [f"{prefix}:{name}" for name in names] if prefix else [],
+        [f"{place}/{stem}" for place, stem in urls],
+        [f"/{name}" for name in names],
+        [f"{place}/{prefix}:{stem}" for place, stem in urls] if prefix else [],
+    )
 
 
 def _places(connect: Connect) -> list[str]:

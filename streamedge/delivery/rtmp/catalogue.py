@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from streamedge.access.admission import AccessRules, Denied
+from streamedge.access.admission import NO_MATCH, AccessRules, Denied
 from streamedge.access.countries import Countries
 from streamedge.access.remembered import Remembered
 from streamedge.access.signing import SIGNATURE_LIMIT_BYTES
@@ -76,6 +76,10 @@ class RefusalError(StreamEdgeError):
         self.code = code
         self.kind = kind
         self.reason = reason
+
+
+class WrongSignatureError(RefusalError):
+    """The name has a signature that its key did not make for it: to find that out costs most."""
 
 
 class Catalogue:
@@ -177,7 +181,8 @@ class Catalogue:
             self._signature_bytes,
         )
         if isinstance(allowed, Denied):
-            raise _not_allowed(allowed.reason)
+            kind = WrongSignatureError if allowed.reason == NO_MATCH else RefusalError
+            raise _not_allowed(allowed.reason, kind)
         return allowed
 
     async def _resolve(self, distribution: RtmpDistribution, names: tuple[str, ...]) -> Medium:
@@ -245,8 +250,8 @@ def refusal_of(failure: BaseException) -> RefusalError:
     raise failure
 
 
-def _not_allowed(reason: str) -> RefusalError:
-    return RefusalError("NetStream.Play.Failed", NOT_ALLOWED, "not_allowed", reason)
+def _not_allowed(reason: str, kind: type[RefusalError] = RefusalError) -> RefusalError:
+    return kind("NetStream.Play.Failed", NOT_ALLOWED, "not_allowed", reason)
 
 
 def _says_missing(failure: BaseException | None) -> bool:

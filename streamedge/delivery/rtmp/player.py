@@ -19,24 +19,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
 
 from streamedge.cache.asset import Provenance
 from streamedge.cache.open_version import Failure
-from streamedge.cache.reader import Reader
 from streamedge.delivery.rtmp import messages
 from streamedge.delivery.rtmp.amf0 import EcmaArray
 from streamedge.delivery.rtmp.catalogue import RefusalError, refusal_of
 from streamedge.delivery.rtmp.chunks import MessageType
-from streamedge.delivery.rtmp.connection import ServerConnection
 from streamedge.delivery.rtmp.events import Pause, Play, Seek, Start
 from streamedge.delivery.rtmp.messages import StatusLevel
-from streamedge.delivery.rtmp.metronome import Appointment, Metronome
+from streamedge.delivery.rtmp.metronome import Appointment
 from streamedge.delivery.rtmp.pacing import Pace
+from streamedge.delivery.rtmp.stage import Stage
 from streamedge.errors import CacheFullError, MediaError, OriginError
 from streamedge.media.flv import PREVIOUS_TAG_SIZE_BYTES, TAG_HEADER_SIZE_BYTES
 from streamedge.media.medium import LONG_RUN_MS, RUN_MS, End, Lacking, Mark, Medium, Run
-from streamedge.ops.metrics import Counter, Counts
+from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
 
 PLAIN_TAGS_MAX = 8  # sent one by one at a start, until there is a picture
@@ -58,47 +56,6 @@ class _Hindrance(Enum):
 
     FULL = "full"  # the socket takes no more
     TURN = "turn"  # enough for now
-
-
-class Stage(Protocol):
-    """The connection as a player sees it."""
-
-    engine: ServerConnection
-    counts: Counts
-    metronome: Metronome
-    sends_data_start: bool
-
-    async def open_medium(self, name: str) -> Medium:
-        """What a name means, if the viewer may have it. Raises RefusalError."""
-        ...
-
-    def check(self, name: str, medium: Medium) -> None:
-        """Raises RefusalError when the viewer may have no longer what it plays."""
-        ...
-
-    def push(self, *parts: bytes | tuple[Reader, Span]) -> None:
-        """Sends the engine's answers so far, then ``parts``."""
-        ...
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether all that was pushed has been handed to the kernel."""
-        ...
-
-    def push_run(self, header: bytes, reader: Reader, span: Span) -> None:
-        """The same as ``push`` of both, quicker where the kernel takes all at once."""
-        ...
-
-    async def drained(self) -> None:
-        """Returns once all that was pushed has been handed to the kernel."""
-        ...
-
-    def tell(self, event: str, player: Player, **fields: object) -> None:
-        """Leaves a log line."""
-        ...
-
-    @property
-    def sent_bytes(self) -> int: ...
 
 
 class Player:
@@ -205,7 +162,7 @@ class Player:
             if self._seek is not None:
                 medium = await self._go_elsewhere(medium)
             elif self._pause is not None:
-                await self._heed_pause(medium)
+                medium = await self._heed_pause(medium)
             elif self.state is PlayState.PLAYING:
                 await self._stream(medium)
             else:
@@ -304,11 +261,7 @@ class Player:
         """Seeks, which is asked for as a play is; returns the medium from now on."""
         wish, self._seek = self._seek, None
         assert wish is not None
-        self._stage.check(self.name, medium)
-        if not medium.still_holds():
-            self.medium = await self._stage.open_medium(self.name)
-            medium.close()
-            medium = self.medium
+        medium = await self._asked_anew(medium)
         self._mark = await medium.locate(wish.time_ms)
         self._origin_ms = 0
         self._clock_runs = False
@@ -320,6 +273,18 @@ class Player:
         if self.state is PlayState.PAUSED:
             await self._show_one_frame(medium)
         return medium
+
+    async def _asked_anew(self, medium: Medium) -> Medium:
+        """The medium to send from another place of, by what the viewer may have now.
+
+        Raises RefusalError. The one that is given is closed if another has taken its place.
+        """
+        self._stage.check(self.name, medium)
+        if medium.still_holds():
+            return medium
+        self.medium = await self._stage.open_medium(self.name)
+        medium.close()
+        return self.medium
 
     async def _show_one_frame(self, medium: Medium) -> None:
         """What a seek shows while paused: the keyframe alone."""
@@ -335,7 +300,8 @@ class Player:
                     continue
             return
 
-    async def _heed_pause(self, medium: Medium) -> None:
+    async def _heed_pause(self, medium: Medium) -> Medium:
+        """Pauses or goes on; returns the medium from now on."""
         wish, self._pause = self._pause, None
         assert wish is not None
         if wish.paused and self.state is PlayState.PLAYING:
@@ -344,14 +310,19 @@ class Player:
             self._stage.tell("pause", self, at_ms=wish.time_ms)
         elif not wish.paused and self.state is PlayState.PAUSED:
             self.state = PlayState.PLAYING
-            has_ms = wish.time_ms + self._origin_ms
+            before, has_ms = medium, wish.time_ms + self._origin_ms
             if self._mark.time_ms - has_ms > RESUME_NEAR_MS and wish.time_ms:
-                # §7.2.2.8: only what is later than the time at which the client stopped.
+                # §7.2.2.8: only what is later than the time at which the client stopped. That
+                # sends anew what was sent, so it is asked for as a seek is.
+                medium = await self._asked_anew(medium)
                 self._mark = await medium.locate_after(has_ms)
             self._clock_runs = False
             self._status("NetStream.Unpause.Notify", f"Unpaused {self.name}.")
             self._stage.tell("unpause", self, at_ms=wish.time_ms)
+            if medium is not before:
+                self._announce_media(medium)
         self._stage.push()
+        return medium
 
     # What the viewer is told
 

@@ -12,7 +12,8 @@ from streamedge.access.proxies import IpNetwork
 from streamedge.cache.asset import Provenance
 from streamedge.delivery.arrivals import ArrivalRules, Arrivals, Left, Peer
 from streamedge.delivery.rtmp.catalogue import Catalogue
-from streamedge.delivery.rtmp.session import RtmpLimits, RtmpSession, SessionSurroundings
+from streamedge.delivery.rtmp.session import RtmpLimits, RtmpSession
+from streamedge.delivery.rtmp.surroundings import SessionSurroundings
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts, Gauge
 

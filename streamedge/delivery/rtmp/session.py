@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 from streamedge.cache.asset import Provenance
@@ -20,16 +20,16 @@ from streamedge.delivery.arrivals import Left, Peer
 from streamedge.delivery.outlet import Outlet
 from streamedge.delivery.rtmp import events
 from streamedge.delivery.rtmp.admission import Rejection, Visitor, spoken_name
-from streamedge.delivery.rtmp.catalogue import Admission, Catalogue, RefusalError
+from streamedge.delivery.rtmp.catalogue import Admission, RefusalError
 from streamedge.delivery.rtmp.connection import ServerConnection
 from streamedge.delivery.rtmp.errors import ProtocolError
+from streamedge.delivery.rtmp.guesses import Guesses
 from streamedge.delivery.rtmp.messages import StatusLevel
-from streamedge.delivery.rtmp.metronome import Metronome
 from streamedge.delivery.rtmp.pacing import BUFFER_DEFAULT_MS, Pace
 from streamedge.delivery.rtmp.player import Player, PlayState
+from streamedge.delivery.rtmp.surroundings import SessionSurroundings
 from streamedge.media.medium import Medium
-from streamedge.ops.log import Log
-from streamedge.ops.metrics import Counter, Counts, Gauge
+from streamedge.ops.metrics import Counter, Gauge
 from streamedge.spans import Span
 
 HANDSHAKE_RANDOM_BYTES = 1528
@@ -54,19 +54,6 @@ class RtmpLimits:
     streams_max: int
     ahead_s: float
     rate_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSurroundings:
-    """What all sessions of a worker share."""
-
-    catalogue: Catalogue
-    limits: RtmpLimits
-    log: Log
-    counts: Counts
-    sessions: set[RtmpSession]
-    metronome: Metronome = field(default_factory=lambda: Metronome(asyncio.get_running_loop()))
-    ended: asyncio.Event = field(default_factory=asyncio.Event)  # set when a play or session ends
 
 
 class RtmpSession(asyncio.Protocol):
@@ -105,6 +92,7 @@ class RtmpSession(asyncio.Protocol):
         self._players: dict[int, list[Player]] = {}  # by stream: the one at play, then appended
         self._tasks: set[asyncio.Task[None]] = set()
         self._length_asks = 0
+        self._guesses = Guesses()
         self._emptied: asyncio.Future[None] | None = None
         self._last_words: str | None = None
 
@@ -159,11 +147,13 @@ class RtmpSession(asyncio.Protocol):
         return self._outlet.sent_bytes if self._outlet is not None else 0
 
     async def open_medium(self, name: str) -> Medium:
-        admission = self._readmitted()
-        return await self._around.catalogue.open(admission, name, self._announced)
+        with self._guesses.counted():
+            admission = self._readmitted()
+            return await self._around.catalogue.open(admission, name, self._announced)
 
     def check(self, name: str, medium: Medium) -> None:
-        self._around.catalogue.check(self._readmitted(), name, medium)
+        with self._guesses.counted():
+            self._around.catalogue.check(self._readmitted(), name, medium)
 
     def push(self, *parts: bytes | tuple[Reader, Span]) -> None:
         assert self._outlet is not None
@@ -336,6 +326,7 @@ class RtmpSession(asyncio.Protocol):
             if not players:
                 del self._players[player.stream_id]
             self._around.ended.set()
+        self._end_if_guessing()
 
     def _wish(self, event: events.Seek | events.Pause) -> None:
         player = next(
@@ -386,6 +377,7 @@ class RtmpSession(asyncio.Protocol):
         finally:
             self._length_asks -= 1
         self.push()
+        self._end_if_guessing()
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Ends plays of what has been revoked."""
@@ -419,6 +411,11 @@ class RtmpSession(asyncio.Protocol):
         assert self._outlet is not None
         if self._transport is not None and self._outlet.idle:
             self._transport.close()
+
+    def _end_if_guessing(self) -> None:
+        """To be asked once the client has been told of its refusal."""
+        if self._guesses.are_too_many:
+            self._end("too many wrong signatures")
 
     def _drained(self) -> None:
         if self._emptied is not None:

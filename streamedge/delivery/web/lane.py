@@ -83,7 +83,6 @@ class Target:
         "distribution",
         "encoding",
         "key",
-        "logged",
         "opened",
         "origin_field",
         "policy",
@@ -95,7 +94,7 @@ class Target:
         "subject",
     )
 
-    def __init__(self, found: Route, key: str, request: WebRequest, logged: str) -> None:
+    def __init__(self, found: Route, key: str, request: WebRequest) -> None:
         self.distribution = found.distribution
         self.policy = found.rule.behavior.response_headers
         self.rules = found.rule.rules
@@ -106,7 +105,6 @@ class Target:
         self.key = key
         self.subject = invalidation_subject(found, key)
         self.stored: OpenVersion | None = None  # what ``opened`` is, or is a form of
-        self.logged = logged
         self.changes = -1
         self.second = -1
         self.opened: OpenVersion | None = None
@@ -124,13 +122,15 @@ class Target:
 
 
 class Asked(NamedTuple):
-    """A plain GET: what it asks for. ``logged``: the last fields of its log line.
+    """A plain GET: what it asks for. Of its log line, ``named``: the fields that say what was
+    asked for; ``logged``: the last ones.
 
     ``address``: the viewer's, told by a trusted proxy; "" is the connection's. ``admitted``: why
     it was let in, where not everybody is. ``host``: as it was sent.
     """
 
     target: Target
+    named: str
     logged: str
     address: str
     admitted: Pass | None
@@ -235,13 +235,16 @@ class Lane:
         logged = "" if agent is None else f',"agent":{quoted(agent)}'
         if address:
             logged += f',"viewer":"{address}"'
-        return Asked(target, logged, address, admitted, request.host), wanted
+        said = target_fields(request.host, path, found.distribution.id)
+        return Asked(target, said, logged, address, admitted, request.host), wanted
 
-    def remember(self, data: bytes, asked: Asked) -> None:
+    def remember(self, data: bytes, asked: Asked, ranged: Wanted | None) -> None:
         """Keeps what the parser made of ``data``: one request, all of it, nothing else."""
         if len(data) > SPELLING_BYTES_MAX or not data.endswith(b"\r\n\r\n"):
             return
         spelling, wanted = _spelling(data)
+        if wanted != ranged:
+            return  # a range in a spelling that would not be seen when it is recalled
         spellings = self._whole if wanted is None else self._ranged
         if len(spellings) >= SPELLINGS_MAX:
             spellings.clear()
@@ -360,8 +363,7 @@ class Lane:
         if target is None:
             if len(self._targets) >= TARGETS_MAX:
                 self._targets.clear()
-            logged = target_fields(request.host, request.path, found.distribution.id)
-            target = self._targets[known] = Target(found, key, request, logged)
+            target = self._targets[known] = Target(found, key, request)
         return target
 
     def _is_plain(self, found: Route, request: WebRequest) -> bool:
@@ -404,7 +406,7 @@ def lane_line(
     ranged = "" if wanted is None else f',"range":"bytes={wanted[0].decode()}-{wanted[1].decode()}"'
     return (
         f'{{"time":{now_s:.3f},"event":"response","process":"{process}","client":"{client}",'
-        f'"method":"GET",{asked.target.logged},"status":{status},"bytes":{sent_bytes},'
+        f'"method":"GET",{asked.named},"status":{status},"bytes":{sent_bytes},'
         f'"cache":"Hit","seconds":{seconds}{ranged}{asked.logged}'
         + ("}" if cut is None else f',"reason":{quoted(cut)}}}')
     )

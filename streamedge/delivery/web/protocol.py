@@ -61,7 +61,8 @@ class EdgeProtocol(AnsweringConnection):
         super().__init__(config, server_state, loop, site, connections_max, left, peer)
         self._between = True  # the parser is between two requests
         self._begun = 0  # requests that the present packet holds the beginning of
-        self._asked: Asked | None = None  # by the present packet's request, if it is plain
+        # By the present packet's request, if it is plain.
+        self._asked: tuple[Asked, Wanted | None] | None = None
         self._held = b""  # what came with a request that waits for another's answer
         self._header_bytes = 0
         # Behind the present request's body; None before its header section has ended.
@@ -150,7 +151,7 @@ class EdgeProtocol(AnsweringConnection):
                 raise cause from exc
             self._refuse(HTTPStatus.BAD_REQUEST)
         if self._asked is not None and whole and self._between and self._begun == 1:
-            self._lane.remember(data, self._asked)
+            self._lane.remember(data, *self._asked)
         if self._header_bytes > HEADER_BYTES_MAX:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
@@ -206,7 +207,7 @@ class EdgeProtocol(AnsweringConnection):
         plain = self._lane.ask(host, self.url, fields, self.peer.address)
         if plain is None:
             return False
-        self._asked = plain[0]
+        self._asked = plain
         return self._answer_plain(*plain)
 
     @property
@@ -252,7 +253,8 @@ class EdgeProtocol(AnsweringConnection):
     def _go_to_application(self, trailers: list[tuple[bytes, bytes]]) -> None:
         url, headers = self.url, self.headers
         super().on_message_begin()
-        self.url = url
+        # uvicorn wants a path, which an absolute-form may lack (RFC 9112 §3.2.2).
+        self.url = url if url.startswith(b"/") or httptools.parse_url(url).path else b"/"
         for name, value in headers:
             super().on_header(name, value)
         self.scope["extensions"] = {TARGET: {"sent": url, "trailers": trailers}}

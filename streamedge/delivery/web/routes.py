@@ -5,6 +5,7 @@ Pure. Owns what a URL means here and what the cache and the origin are asked; no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from streamedge.cache.asking import Ask
 from streamedge.cache.asset import Asset, Subject
 from streamedge.cache.freshness import TtlRules
 from streamedge.config.selection import NONE
+from streamedge.control.invalidations import target_of
 from streamedge.delivery.distributions import HostTable, OriginBinding
 from streamedge.delivery.names import object_name
 from streamedge.delivery.web.behaviors import (
@@ -32,6 +34,8 @@ from streamedge.delivery.web.trailers import passed_trailers
 from streamedge.origin import Fields, OriginRequest
 from streamedge.origin.objects import RequestedObject
 from streamedge.spans import Span
+
+_SLASHES = re.compile("/+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,16 @@ def route_in(distribution: WebDistribution, path: bytes, query: str) -> Route | 
     name = distribution.root_object if path == b"/" else object_name(path)
     if name is None:
         return Unroutable(400, "the path is not an object's name", distribution.id)
+    found = route_to(distribution, name, query)
+    # Origins that take slashes in a row for one would serve an object by another's rules.
+    plain = _SLASHES.sub("/", name).removeprefix("/")
+    if plain != name and distribution.rule(plain) is not found.rule:
+        return Unroutable(400, "the path has empty segments", distribution.id)
+    return found
+
+
+def route_to(distribution: WebDistribution, name: str, query: str) -> Route:
+    """The route to an object of a distribution."""
     rule = distribution.rule(name)
     return Route(distribution, rule, name, without_signature(rule.behavior.access, query))
 
@@ -152,9 +166,10 @@ def asset_key(found: Route, policy: CachePolicy, request: WebRequest) -> str:
 def invalidation_subject(found: Route, key: str) -> Subject:
     """What invalidations are matched against; ``key`` as ``asset_key`` makes it."""
     parts = key.partition("\n")[2].split("\0", 2)
-    query = parts[1] if len(parts) > 1 and parts[1].startswith("?") else ""
+    query = parts[1][1:] if len(parts) > 1 and parts[1].startswith("?") else ""
     distribution = found.distribution
-    return Subject(distribution.id, f"/{found.name}{query}", distribution.cache_tag_header)
+    target = target_of(found.name, query)
+    return Subject(distribution.id, target, distribution.cache_tag_header)
 
 
 def target_key(found: Route, target: str, request: WebRequest) -> str:

@@ -152,6 +152,7 @@ class Site:
         found = route(self.distributions, request.host, request.path, request.query)
         if isinstance(found, Unroutable):
             return refused(request, found.status, found.reason, found.distribution)
+        found = named_by_s3(found, request)
         behavior, distribution = found.rule.behavior, found.distribution.id
         if request.misdirected:
             return refused(request, 421, "the connection is not for this host", distribution)
@@ -175,7 +176,7 @@ class Site:
             )
         if request.method in {"GET", "HEAD"} and request.has_body:
             return refused(request, 403, "a GET has no body here", distribution)
-        return named_by_s3(found, request)
+        return found
 
     def is_for_cache(self, found: Route, request: WebRequest) -> bool:
         """Whether the cache may answer, and not the origin alone."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from streamedge.cache.responses import ResponseCache
 from streamedge.delivery.web.behaviors import WriteMode
 from streamedge.delivery.web.requests import WebRequest
-from streamedge.delivery.web.routes import Route
+from streamedge.delivery.web.routes import Route, route_to
 from streamedge.errors import OriginError
 from streamedge.origin.s3_protocol import (
     S3Call,
@@ -115,12 +115,18 @@ class Writes:
 
 
 def named_by_s3(found: Route, request: WebRequest) -> Route:
-    """The route with the object's own name, where a client of S3 put the bucket before it."""
+    """The route to the object itself, where a client of S3 put the bucket before its name.
+
+    The object's own rules hold: whoever may not have it by its name may not by this one.
+    """
     bucket = found.rule.binding.bucket
-    if not bucket:
+    if not bucket or not is_s3_request(request.fields, request.query):
         return found
-    is_s3 = is_s3_request(request.fields, request.query)
-    return found._replace(name=object_name(found.name, bucket, is_s3=is_s3))
+    name = object_name(found.name, bucket, is_s3=True)
+    if name == found.name:
+        return found
+    named = route_to(found.distribution, name, request.query)
+    return named if named.rule.binding.bucket == bucket else found
 
 
 def _size_bytes(request: WebRequest) -> int | None:

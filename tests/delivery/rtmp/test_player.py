@@ -425,6 +425,62 @@ async def test_a_seek_opens_anew_what_holds_no_longer() -> None:
     assert newer.closed
 
 
+async def paused_at_20(has_ms: int) -> Show:
+    """A play that has sent twenty pictures, and is paused by a viewer that has seen ``has_ms``."""
+    show = Show(there=20)
+    await asyncio.wait_for(show.film.wanted.wait(), 10)
+    show.player.pause(Pause(1, paused=True, time_ms=has_ms))
+    await show.stage.until_said("NetStream.Pause.Notify")
+    show.film.there = COUNT
+    show.stage.media.clear()
+    return show
+
+
+async def test_a_resume_that_goes_back_is_refused_as_a_seek_is() -> None:
+    show = await paused_at_20(5 * STEP_MS)
+    failed = "NetStream.Play.Failed"
+    show.stage.refusal = RefusalError(failed, "Not allowed.", "not_allowed", "expired")
+    show.player.pause(Pause(1, paused=False, time_ms=5 * STEP_MS))
+    await asyncio.wait_for(show.task, 10)
+    assert show.stage.codes()[-1] == failed
+    assert "NetStream.Unpause.Notify" not in show.stage.codes()
+    assert show.stage.lines[-1][1]["reason"] == f"{failed}: expired"
+    assert show.stage.media == []
+    assert show.film.closed
+
+
+@pytest.mark.parametrize("has_ms", [0, 19 * STEP_MS], ids=["unsaid", "all"])
+async def test_a_resume_where_it_stopped_is_not_asked_anew(has_ms: int) -> None:
+    show = await paused_at_20(has_ms)
+    show.stage.refusal = RefusalError("NetStream.Play.Failed", "Not allowed.", "not_allowed")
+    show.stage.film = RefusalError("NetStream.Play.Failed", "Not allowed.", "not_allowed")
+    show.film.holds = False
+    show.player.pause(Pause(1, paused=False, time_ms=has_ms))
+    await asyncio.wait_for(show.player.ended.wait(), 10)
+    assert show.stage.codes()[-1] == "NetStream.Play.Stop"
+    assert show.stage.media[0][1] == 20 * STEP_MS
+    await show.close()
+
+
+async def test_a_resume_that_goes_back_opens_anew_what_holds_no_longer() -> None:
+    show = await paused_at_20(5 * STEP_MS)
+    newer = Film()
+    newer.head = MediumHead(COUNT * STEP_MS, {}, ((9, b"NEWER"),), frozenset(), has_video=True)
+    show.stage.film = newer
+    show.film.holds = False
+    show.player.pause(Pause(1, paused=False, time_ms=5 * STEP_MS))
+    await asyncio.wait_for(show.player.ended.wait(), 10)
+    assert show.player.medium is newer
+    assert show.film.closed
+    codes = show.stage.codes()
+    # What a decoder has to know of the new one comes before its first picture.
+    assert codes.index("NetStream.Unpause.Notify") < len(codes) - codes[::-1].index("onMetaData")
+    assert show.stage.media[:2] == [(9, 6 * STEP_MS), (9, 6 * STEP_MS)]
+    show.player.close()
+    await asyncio.wait_for(show.task, 10)
+    assert newer.closed
+
+
 @pytest.mark.parametrize("stage", ["waiting for bytes", "paused", "paused, a picture lacks"])
 async def test_a_play_that_is_revoked_fails_wherever_it_is(stage: str) -> None:
     show = Show(there=20)

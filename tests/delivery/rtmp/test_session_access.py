@@ -24,6 +24,7 @@ from streamedge.access.countries import Countries
 from streamedge.access.wildcards import compile_pattern
 from streamedge.delivery.distributions import HostTable
 from streamedge.delivery.rtmp.admission import NOT_ALLOWED
+from streamedge.delivery.rtmp.guesses import WRONG_SIGNATURES_MAX
 
 START, STOP = "NetStream.Play.Start", "NetStream.Play.Stop"
 FAILED, NOTIFY = "NetStream.Play.Failed", "NetStream.Seek.Notify"
@@ -139,6 +140,47 @@ async def test_only_what_was_signed_is_looked_for(cache_root: Path) -> None:
         assert {request.path for request in edge.origin.requests} == {"/film.mp4"}
 
 
+async def test_who_guesses_signatures_is_sent_away(cache_root: Path) -> None:
+    async with stand(cache_root, access=SIGNED) as edge:
+        edge.origin.put("film.mp4", movie(20))
+        name = SIGNER.canned("film.mp4", edge.now_s + 60)
+        wrong = changed(name, name.index("Signature=") + 100)
+        async with connected(edge.port) as client:
+            for number in range(WRONG_SIGNATURES_MAX - 1):
+                if number % 2:
+                    with pytest.raises(KeyError, match=FAILED):
+                        await client.call("getStreamLength", wrong)
+                else:
+                    client.play(wrong)
+                    await refused(client)
+            # What costs nothing does not count, and what is right makes up for nothing.
+            for _ in range(WRONG_SIGNATURES_MAX):
+                client.play(SIGNER.canned("film.mp4", edge.now_s - 1))
+                await refused(client)
+            client.play(name)
+            await client.until_word(STOP)
+            client.play(wrong)
+            await refused(client)
+            await client.closed()
+        await edge.until_gone()
+        (line,) = edge.lines("rtmp_disconnect")
+        assert line["reason"] == "too many wrong signatures"
+
+
+async def test_guesses_that_come_all_at_one_time(cache_root: Path) -> None:
+    async with stand(cache_root, access=SIGNED) as edge:
+        name = SIGNER.canned("film.mp4", edge.now_s + 60)
+        async with connected(edge.port) as client:
+            for at in range(2 * WRONG_SIGNATURES_MAX):
+                wrong = changed(name, name.index("Signature=") + 50 + at)
+                client.play(wrong, -2000, -1000, False)  # each after the one before
+            await client.closed()
+        await edge.until_gone()
+        wrong = [reason for reason in reasons(edge) if reason.endswith("does not match")]
+        assert len(wrong) == WRONG_SIGNATURES_MAX
+        assert edge.lines("rtmp_disconnect")[0]["reason"] == "too many wrong signatures"
+
+
 # Seeks
 
 
@@ -170,6 +212,25 @@ async def test_a_running_play_ends_when_it_ends_and_a_seek_is_asked_anew(
         assert [line["at_ms"] for line in edge.lines("rtmp_seek")] == [STEP_MS * 10]
         await edge.until_gone()
         assert edge.readers == 0
+
+
+async def test_a_resume_that_goes_back_is_asked_anew(cache_root: Path) -> None:
+    async with stand(cache_root, access=SIGNED) as edge:
+        edge.origin.put("film.mp4", movie(50))
+        edge.origin.hold("film.mp4", at=1_000_000)
+        name = SIGNER.canned("film.mp4", edge.now_s + 60)
+        async with connected(edge.port) as client:
+            client.play(name)
+            await client.until(
+                lambda message: any(one.time_ms >= STEP_MS * 10 for one in samples([message]))
+            )
+            client.pause(True, STEP_MS)
+            await client.until_word("NetStream.Pause.Notify")
+            edge.now_s += 60
+            client.pause(False, STEP_MS)
+            await refused(client)
+            edge.origin.release("film.mp4")
+        assert reasons(edge) == [f"{FAILED}: expired"]
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])

@@ -105,3 +105,27 @@ async def test_held_requests_are_answered_before_the_edge_stops(cache_root: Path
             assert (await viewer.receive()).body == WHOLE
         await draining
         assert await viewers[1].receive_rest() == b""
+
+
+async def test_each_answer_is_logged_as_it_was_asked_for(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge:
+        edge.origin.put("film.mp4", FILM)
+        spellings = [("one.example", "/film.mp4"), ("two.example", "/f%69lm.mp4")]
+        for _miss_then_hits in range(3):
+            for host, path in spellings:
+                async with viewer_of(edge.port) as viewer:
+                    await viewer.send(request(path, host=host))
+                    assert (await viewer.receive()).body == WHOLE
+        asked = [(line["host"], line["path"]) for line in edge.lines()]
+        assert asked == spellings * 3
+
+
+async def test_a_range_in_another_spelling_is_a_range_each_time(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("film.mp4", FILM)
+        for field in ("Range:bytes=5-9", "RANGE: bytes=5-9", "range:   bytes=5-9  "):
+            for _cold_then_warm in range(3):
+                await viewer.send(
+                    f"GET /film.mp4 HTTP/1.1\r\nHost: edge\r\n{field}\r\n\r\n".encode()
+                )
+                assert (await viewer.receive()).body == WHOLE[5:10]

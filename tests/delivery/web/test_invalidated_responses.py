@@ -91,6 +91,30 @@ async def test_forms_with_and_without_query(cache_root: Path, item: str, new: se
         assert found == new
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "other"),
+    [
+        ("50%20off.txt", "/50%2520off.txt", "/50%20off.txt"),
+        ("what?v=1", "/what%3Fv=1", "/what?v=1"),
+    ],
+)
+async def test_a_name_is_invalidated_by_what_it_is_asked_by(
+    cache_root: Path, name: str, path: str, other: str
+) -> None:
+    async with (
+        serve_web(cache_root, policy={"query_strings": "all"}) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        put(edge, name, b"old")
+        for _ in range(2):
+            assert (await told(viewer, path))[0] == b"old"
+        put(edge, name, b"newer")
+        edge.invalidate(other)
+        assert await told(viewer, path) == (b"old", "Hit")
+        edge.invalidate(path)
+        assert await told(viewer, path) == (b"newer", "Miss")
+
+
 async def test_a_query_that_is_not_part_of_the_key_is_none(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
         put(edge, "a", b"old")

@@ -227,3 +227,17 @@ async def test_countries_count_cold_and_warm(cache_root: Path, tmp_path: Path) -
                     answer = await fetch(edge.port, path, x_forwarded_for=address)
                     assert answer.status == (200 if address in addresses else 403)
         assert set(reasons(edge)) == {"country"}
+
+
+async def test_slashes_in_a_row_step_round_no_rule(cache_root: Path) -> None:
+    rules = {"behaviors": [{"path": "private/*", "trusted_key_groups": ["viewers"]}]}
+    async with serve_web(cache_root, rules=rules, tables=TABLES) as edge:
+        # What an origin that takes slashes in a row for one would answer.
+        for name in ("private/film.mp4", "/private/film.mp4", "//private/film.mp4"):
+            edge.origin.put(name, FILM)
+        edge.origin.put("open//film.mp4", FILM)
+        for path in ("//private/film.mp4", "///private/film.mp4", "/%2F/private/film.mp4"):
+            for _cold_then_warm in range(2):
+                assert (await fetch(edge.port, path)).status in {400, 403}
+        assert (await fetch(edge.port, "/open//film.mp4")).status == 200
+        assert [seen.path for seen in edge.origin.requests] == ["/open//film.mp4"]

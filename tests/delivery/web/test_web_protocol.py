@@ -436,3 +436,12 @@ async def test_the_first_byte_leaves_while_the_origin_is_held(cache_root: Path) 
             assert await other.receive_body(200_000) == WHOLE[100_000:]
         assert await one.receive_body(299_999) == WHOLE[1:]
         assert len(edge.origin.requests) == 1
+
+
+async def test_an_absolute_form_without_a_path_means_the_root(cache_root: Path) -> None:
+    rules = {"default_root_object": "index.html"}
+    async with serve_web(cache_root, rules=rules) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("index.html", b"root")
+        for target in ("http://edge", "http://edge/", "http://edge?x=1"):
+            await viewer.send(f"GET {target} HTTP/1.1\r\nHost: edge\r\n\r\n".encode())
+            assert (await viewer.receive()).body == b"root", target
