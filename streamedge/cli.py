@@ -8,6 +8,7 @@ alone is imported there, so that the others start sooner.
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -92,6 +93,7 @@ def streamedge(
 )
 def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the edge until it is stopped."""
+    gc.disable()  # nothing that is imported is garbage; the supervisor turns it on again
     loaded = _load_or_exit(config)
     from streamedge.edge.supervisor import serve as run  # noqa: PLC0415  # keeps check and help quick
 

@@ -27,7 +27,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from streamedge.access.keys import (
-    HASHES,
     HashName,
     KeyFileError,
     PublicKey,
@@ -41,6 +40,7 @@ from streamedge.access.policy import (
     parse_policy,
 )
 from streamedge.access.signing import COOKIE_PREFIX, encode, from_query
+from streamedge.access.verification import HASHES
 from streamedge.access.wildcards import resource_matches
 from streamedge.config.units import parse_duration_s
 from streamedge.delivery.rtmp.names import split_stream_name

@@ -30,7 +30,6 @@ from streamedge.cache.store import WORKERS_MAX, close_folder, prepare_folder
 from streamedge.config.schema import Config
 from streamedge.edge.bells import Bells
 from streamedge.edge.composition import writes_back
-from streamedge.edge.control import run_control
 from streamedge.edge.generations import Generations
 from streamedge.edge.listeners import WorkerListeners, bind_admin, bind_listeners
 from streamedge.edge.reloading import Reloading
@@ -48,6 +47,8 @@ if TYPE_CHECKING:
 
 RESTART_BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)  # by how often it has died young
 YOUNG_S = 5.0
+CONTROL_WAIT_S = 2.0  # at most: a worker may not come up at all
+CONTROL_LOOK_S = 0.01
 _SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
@@ -98,6 +99,7 @@ def serve(config: Config, file: Path) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     # What has been imported stays: children need not look at it for garbage, nor copy it.
     gc.freeze()
+    gc.enable()  # the command turned it off while all this was imported
     generations, bells = Generations(config, workers), Bells(workers)
     reloading = Reloading(file, generations, certificates, countries, bells, log)
     roster = Roster(workers)
@@ -139,7 +141,9 @@ class _Supervisor:
             self._children.append(
                 _Child(f"worker-{number}", lambda post=post: run_worker(post), number)  # type: ignore[misc]
             )
-        self._children.append(_Child("control", lambda: run_control(shared, admin, self._lifeline)))
+        self._children.append(
+            _Child("control", lambda: _run_control(shared, admin, self._lifeline))
+        )
 
     def run(self) -> None:
         """Until told to stop; returns when all children have ended."""
@@ -250,6 +254,16 @@ class _Supervisor:
                 left_s = 1.0
             if any(child.pid and which(child) for child in self._children):
                 signal.sigtimedwait({signal.SIGCHLD}, min(left_s, 0.5))
+
+
+def _run_control(shared: Shared, admin: socket.socket, lifeline: int) -> None:
+    """Viewers come first: what the admin address needs is imported once they are served."""
+    until_s = time.monotonic() + CONTROL_WAIT_S
+    while not shared.roster.all_up and time.monotonic() < until_s:
+        time.sleep(CONTROL_LOOK_S)
+    from streamedge.edge.control import run_control  # noqa: PLC0415
+
+    run_control(shared, admin, lifeline)
 
 
 def _certificates(config: Config) -> Certificates | None:
