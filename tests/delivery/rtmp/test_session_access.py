@@ -176,8 +176,8 @@ async def test_guesses_that_come_all_at_one_time(cache_root: Path) -> None:
                 client.play(wrong, -2000, -1000, False)  # each after the one before
             await client.closed()
         await edge.until_gone()
-        wrong = [reason for reason in reasons(edge) if reason.endswith("does not match")]
-        assert len(wrong) == WRONG_SIGNATURES_MAX
+        refused = [reason for reason in reasons(edge) if reason.endswith("does not match")]
+        assert len(refused) == WRONG_SIGNATURES_MAX
         assert edge.lines("rtmp_disconnect")[0]["reason"] == "too many wrong signatures"
 
 
