@@ -75,7 +75,7 @@ def until_metric(edge: EdgeProcess, expected: float, name: str, labels: dict[str
 
 def health(edge: EdgeProcess) -> int:
     with closing(socket.create_connection(("127.0.0.1", edge.admin_port))) as asking:
-        asking.sendall(b"GET /healthz HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n")
+        asking.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         return int(asking.recv(65536).split(b" ")[1])
 
 
