@@ -89,7 +89,11 @@ def rounds_of(
 
 
 def ratio_figures(
-    label: str, results: Mapping[str, list[HitsResult] | Failure], peer: str, target: float
+    label: str,
+    results: Mapping[str, list[HitsResult] | Failure],
+    peer: str,
+    target: float,
+    peer_word: str = "nginx",
 ) -> list[Figure]:
     """Medians of the rounds, and the median of their ratios to the peer's."""
     ours, theirs = results[STREAMEDGE], results[peer]
@@ -104,7 +108,7 @@ def ratio_figures(
             "% of its core",
             pick(results, lambda rounds: 100 * median(r.load_cpu_s / r.seconds for r in rounds)),
         ),
-        Figure(f"{label}: ratio to nginx", "", ratios, Target(target, at_least=True)),
+        Figure(f"{label}: ratio to {peer_word}", "", ratios, Target(target, at_least=True)),
     ]
 
 

@@ -19,14 +19,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from bench.edge import STREAMEDGE, streamedge
-from bench.http_hits import CONNECTIONS, PATH, ROUNDS, rounds_of
+from bench.http_hits import CONNECTIONS, PATH, ROUNDS, ratio_figures, rounds_of
 from bench.http_load import CrowdPlan, HitsPlan, HitsResult, crowd, hit
 from bench.load import run_load
 from bench.machine import SERVER_CORE
 from bench.options import Options
 from bench.origin import origin
 from bench.report import Figure, Target
-from bench.server import LOOPBACK, Failure, Server, Value, pick
+from bench.server import LOOPBACK, Failure, Server
 from bench.titles import titles
 from streamedge.access.admission import AccessRules, CountryRule, Denied
 from streamedge.access.countries import Countries
@@ -83,7 +83,8 @@ def signed_hits(options: Options) -> list[Figure]:
                 )
 
             results = rounds_of(servers, measure)
-            figures += _ratio(f"{size_bytes >> 10} KiB", results)
+            label = f"{size_bytes >> 10} KiB"
+            figures += ratio_figures(label, results, OPEN, RATIO_MIN, peer_word="open")
     decided = Decided(**run_load("bench.signed_hits", {}, limit_s=60.0, core=SERVER_CORE))
     limit = Target(DECISION_LIMIT_US)
     return [
@@ -91,22 +92,6 @@ def signed_hits(options: Options) -> list[Figure]:
         Figure("access decision, hit recalled", "µs", {STREAMEDGE: decided.recalled_us}, limit),
         Figure("access decision, hit parsed anew", "µs", {STREAMEDGE: decided.parsed_us}, limit),
     ]
-
-
-def _ratio(label: str, results: dict[str, list[HitsResult] | Failure]) -> list[Figure]:
-    ours, plain = results[STREAMEDGE], results[OPEN]
-    ratios: dict[str, Value] = {}
-    if not isinstance(ours, Failure) and not isinstance(plain, Failure):
-        pairs = zip(ours, plain, strict=True)
-        ratios[STREAMEDGE] = median(_rate(one) / _rate(other) for one, other in pairs)
-    return [
-        Figure(label, "requests/s", pick(results, lambda rounds: median(map(_rate, rounds)))),
-        Figure(f"{label}: ratio to open", "", ratios, Target(RATIO_MIN, at_least=True)),
-    ]
-
-
-def _rate(result: HitsResult) -> float:
-    return result.requests / result.seconds
 
 
 def _public_pem(private: rsa.RSAPrivateKey) -> str:

@@ -11,16 +11,19 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from streamedge.config.load import load
 from streamedge.config.schema import Config
-from streamedge.errors import ConfigError
+from streamedge.errors import ConfigError, StreamEdgeError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 EXIT_EDGE_REFUSED = 1
 EXIT_CONFIG_INVALID = 2
@@ -134,8 +137,6 @@ def distributions(
 ) -> None:
     """Show the distributions that the config declares and that were made through the API."""
     loaded = _load_or_exit(config)
-    from rich.console import Console  # noqa: PLC0415
-
     from streamedge.control.database import ControlError  # noqa: PLC0415
     from streamedge.edge.distributions_client import (  # noqa: PLC0415
         NoDistributionError,
@@ -143,17 +144,9 @@ def distributions(
         tables,
     )
 
-    try:
+    with _told(ControlError, NoDistributionError):
         listed = list_distributions(loaded, identifier)
-    except (ControlError, NoDistributionError) as exc:
-        typer.echo(f"streamedge: {exc}", err=True)
-        raise typer.Exit(EXIT_EDGE_REFUSED) from exc
-    if as_json:
-        typer.echo(json.dumps(listed, indent=2))
-        return
-    console = Console(markup=False, highlight=False)
-    for table in tables(listed):
-        console.print(table)
+    _show(listed, tables(listed), as_json=as_json)
 
 
 @app.command(
@@ -300,24 +293,13 @@ def keys(
 ) -> None:
     """Show the public keys that signatures are verified with, and who trusts them."""
     loaded = _load_or_exit(config)
-    from rich.console import Console  # noqa: PLC0415
-
     from streamedge.control.database import ControlError  # noqa: PLC0415
     from streamedge.edge.keys_client import list_keys, tables  # noqa: PLC0415
 
-    try:
+    with _told(ControlError):
         listed = list_keys(loaded)
-    except ControlError as exc:
-        typer.echo(f"streamedge: {exc}", err=True)
-        raise typer.Exit(EXIT_EDGE_REFUSED) from exc
-    if as_json:
-        typer.echo(json.dumps(listed, indent=2))
-        return
-    console = Console(markup=False, highlight=False)
-    for table in tables(listed):
-        console.print(table)
-    if not listed:
-        console.print("No public keys. Declare them in tables [public_keys.ID] of the config file.")
+    none = "No public keys. Declare them in tables [public_keys.ID] of the config file."
+    _show(listed, tables(listed), as_json=as_json, ending="" if listed else none)
 
 
 writes_app = typer.Typer(
@@ -353,20 +335,12 @@ def writes(
     if context.invoked_subcommand is not None:
         context.obj = config
         return
-    from rich.console import Console  # noqa: PLC0415
-
     from streamedge.edge.writes_client import list_writes, sum_up, tables  # noqa: PLC0415
 
     loaded = _load_or_exit(config)
     with _answered():
         listed = list_writes(loaded.listen.admin)
-    if as_json:
-        typer.echo(json.dumps(listed, indent=2))
-        return
-    console = Console(markup=False, highlight=False)
-    for table in tables(listed):
-        console.print(table)
-    console.print(sum_up(listed))
+    _show(listed, tables(listed), as_json=as_json, ending=sum_up(listed))
 
 
 @writes_app.command(epilog="Example: [bold]streamedge writes retry 7[/bold].")
@@ -434,11 +408,33 @@ def _answered() -> Iterator[None]:
     """Exit code 1 and the reason on stderr where the running edge gives no answer, or says no."""
     from streamedge.edge.admin_client import AdminError  # noqa: PLC0415
 
+    with _told(AdminError):
+        yield
+
+
+@contextmanager
+def _told(*expected: type[StreamEdgeError]) -> Iterator[None]:
+    """Exit code 1 and the reason on stderr for what is expected to go wrong."""
     try:
         yield
-    except AdminError as exc:
+    except expected as exc:
         typer.echo(f"streamedge: {exc}", err=True)
         raise typer.Exit(EXIT_EDGE_REFUSED) from exc
+
+
+def _show(listed: object, tables: Iterable[Table], *, as_json: bool, ending: str = "") -> None:
+    """Prints a list as JSON, or as tables with a line behind them."""
+    if as_json:
+        typer.echo(json.dumps(listed, indent=2))
+        return
+    from rich.console import Console  # noqa: PLC0415
+
+    # Values are the operator's own text, in which brackets are no markup.
+    console = Console(markup=False, highlight=False)
+    for table in tables:
+        console.print(table)
+    if ending:
+        console.print(ending)
 
 
 def _advice_when_missing(path: Path) -> str:

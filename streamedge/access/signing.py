@@ -73,7 +73,6 @@ def decode(text: str) -> bytes | None:
     return content if encode(content) == text else None
 
 
-@lru_cache(maxsize=READ_KEPT)
 def from_query(
     query: str, limit_bytes: int = SIGNATURE_LIMIT_BYTES
 ) -> tuple[Signed | SignatureError | None, str]:
@@ -82,6 +81,11 @@ def from_query(
     None, and the query as it is, where nothing is signed. ``limit_bytes`` bounds policy and
     signature together, as they are spelled.
     """
+    return _read_query(query, limit_bytes)
+
+
+@lru_cache(maxsize=READ_KEPT)
+def _read_query(query: str, limit_bytes: int) -> tuple[Signed | SignatureError | None, str]:
     signed = _signed(_PARAMETERS.findall(query), limit_bytes)
     return signed, query if signed is None else _without_signature(query)
 

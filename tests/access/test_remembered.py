@@ -67,7 +67,7 @@ def test_a_custom_policy_is_verified_once_for_all_that_it_covers() -> None:
 def test_what_was_refused_is_not_remembered() -> None:
     key, remembered = CountingKey(SIGNER.public), Remembered()
     for signed in (
-        SIGNER.url("dir/film", expires_s=UNTIL_S).replace("film", "film2"),
+        SIGNER.url("dir/film", expires_s=UNTIL_S).replace("dir/film", "dir/film2"),
         SIGNER.url("dir/film", policy="{"),
     ):
         for _ in range(2):
@@ -80,7 +80,7 @@ def test_one_resource_s_signature_is_not_another_s() -> None:
     remembered = Remembered()
     signed = SIGNER.url("dir/film", expires_s=UNTIL_S)
     assert isinstance(_ask(SIGNER.public, signed, remembered), Grant)
-    assert _ask(SIGNER.public, signed.replace("dir", "other"), remembered) == Denied(
+    assert _ask(SIGNER.public, signed.replace("dir/", "other/"), remembered) == Denied(
         "signature does not match"
     )
 
