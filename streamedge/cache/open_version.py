@@ -175,7 +175,8 @@ class OpenVersion:
         if extent is not None:
             if extent.complete:
                 size, left = end - position, extent.body_bytes - within
-                size = min(size, left)
+                if size > left:  # noqa: PLR1730 - for every hit: a third of what min() takes
+                    size = left
                 if size <= 0:
                     return None
                 return quick_ready((extent.fd, HEADER_BYTES + within, size))

@@ -107,23 +107,26 @@ class Usage:
 
 
 class Changes:
-    """A number that every worker has mapped: when it moves, what is known may no longer hold."""
+    """A number that every worker has mapped: when it moves, what is known may no longer hold.
 
-    __slots__ = ("_fd", "_word")
+    ``word[0]`` is the number too, to be read where that happens very often.
+    """
+
+    __slots__ = ("_fd", "word")
 
     def __init__(self, root: Path) -> None:
         self._fd = os.open(root / "changes", os.O_RDWR | os.O_CLOEXEC)
-        self._word = memoryview(mmap.mmap(self._fd, _CHANGES_BYTES)).cast("Q")
+        self.word = memoryview(mmap.mmap(self._fd, _CHANGES_BYTES)).cast("Q")
 
     @property
     def number(self) -> int:
-        return self._word[0]
+        return self.word[0]
 
     def announce(self) -> None:
         """Moves the number, whoever else may be moving it."""
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
-            self._word[0] += 1
+            self.word[0] += 1
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
@@ -131,10 +134,17 @@ class Changes:
 class NoChanges:
     """The same where the folder cannot be used, and nothing is shared."""
 
-    number = 0
+    __slots__ = ("word",)
+
+    def __init__(self) -> None:
+        self.word = memoryview(bytearray(_CHANGES_BYTES)).cast("Q")
+
+    @property
+    def number(self) -> int:
+        return self.word[0]
 
     def announce(self) -> None:
-        self.number += 1
+        self.word[0] += 1
 
 
 def open_changes(root: Path) -> Changes | NoChanges:

@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,12 +25,13 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=st
 class Log:
     """Where a process's lines go: a descriptor, kept open."""
 
-    __slots__ = ("_fd", "_gathering", "_lines", "dropped", "process")
+    __slots__ = ("_fd", "_gathered", "_gathering", "_lines", "dropped", "process")
 
     def __init__(self, fd: int, process: str) -> None:
         self._fd = fd
         self.process = process
-        self._lines: list[str | Callable[[], str]] = []
+        self._lines: list[str | Callable[[], Sequence[str]]] = []
+        self._gathered = 0  # lines
         self._gathering: partial[asyncio.TimerHandle] | None = None
         self.dropped = 0
 
@@ -45,18 +46,25 @@ class Log:
         line |= {name: value for name, value in fields.items() if value is not None}
         self.line(_encode(line))
 
-    def line(self, line: str | Callable[[], str]) -> None:
-        """Adds a line that is JSON already, or that will be when all that gathered is written.
+    def line(self, line: str) -> None:
+        """Adds a line that is JSON already."""
+        self._gather(line, 1)
+
+    def lines(self, count: int, put_together: Callable[[], Sequence[str]]) -> None:
+        """Adds ``count`` lines that will be JSON when all that gathered is written.
 
         Put together one after the other lines cost less than each between a socket and the next.
         """
-        lines = self._lines
-        lines.append(line)
-        if len(lines) == 1:
-            if self._gathering is not None:
-                self._gathering()
-        elif len(lines) >= GATHERED_LINES_MAX:
+        self._gather(put_together, count)
+
+    def _gather(self, lines: str | Callable[[], Sequence[str]], count: int) -> None:
+        is_first = not self._lines
+        self._lines.append(lines)
+        self._gathered += count
+        if self._gathered >= GATHERED_LINES_MAX:
             self.flush()
+        elif is_first and self._gathering is not None:
+            self._gathering()
 
     def flush(self) -> None:
         """Writes what has gathered; lines that the descriptor refuses are counted in ``dropped``.
@@ -65,14 +73,20 @@ class Log:
         """
         if not self._lines:
             return
-        lines, self._lines = self._lines, []
-        text = "\n".join([line if isinstance(line, str) else line() for line in lines])
-        data = (text + "\n").encode("utf-8", "backslashreplace")
+        lines: list[str] = []
+        for gathered in self._lines:
+            if isinstance(gathered, str):
+                lines.append(gathered)
+            else:
+                lines += gathered()
+        self._lines, self._gathered = [], 0
+        lines.append("")
+        data = "\n".join(lines).encode("utf-8", "backslashreplace")
         while data:
             try:
                 data = data[os.write(self._fd, data) :]
             except OSError:
-                self.dropped += len(lines)
+                self.dropped += len(lines) - 1
                 return
 
 

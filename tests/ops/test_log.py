@@ -141,17 +141,17 @@ async def test_what_gathers_is_written_by_the_loop(pipe: tuple[int, int]) -> Non
         assert [line["event"] for line in lines(pipe[0])] == ["first", "second"]
 
 
-def test_a_line_may_be_put_together_when_it_is_written(pipe: tuple[int, int]) -> None:
+def test_lines_may_be_put_together_when_they_are_written(pipe: tuple[int, int]) -> None:
     log = Log(pipe[1], "worker-1")
     made: list[str] = []
 
-    def line() -> str:
+    def put_together() -> list[str]:
         made.append("now")
-        return '{"event":"late"}'
+        return ['{"event":"late"}', '{"event":"later"}']
 
-    log.line(line)
+    log.lines(2, put_together)
     assert made == []
     log.line('{"event":"ready"}')
     log.flush()
-    assert [line["event"] for line in lines(pipe[0])] == ["late", "ready"]
+    assert [line["event"] for line in lines(pipe[0])] == ["late", "later", "ready"]
     assert made == ["now"]

@@ -8,6 +8,7 @@ quiet too long or did not speak HTTP. What is asked, and what the answer is, oth
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from http import HTTPStatus
@@ -261,7 +262,8 @@ class AnsweringConnection(HttpToolsProtocol):
         self.transport.write(bare_head(status, [("content-length", "0"), ("connection", "close")]))
         # Closed now, what the peer still sends would make the kernel reset the connection, and
         # take back what the peer has not read yet (RFC 9112 §9.6). The sweep ends it.
-        self.transport.write_eof()
+        with contextlib.suppress(OSError):  # the peer has gone: the loop is about to say so
+            self.transport.write_eof()
         self.flow.resume_reading()
         self.quiet_since_s = self.loop.time()
         self._site.refused_connection(self._client, status)

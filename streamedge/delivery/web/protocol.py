@@ -1,9 +1,9 @@
 """The HTTP connection: uvicorn's parser and application side, with a short lane for fresh hits.
 
-A GET or HEAD whose answer is already here is answered from within the parser's callback: head and
-bytes go to the outlet and never meet the application. Everything else goes on to the application,
-which hands its answers back through the ``streamedge.answer`` extension, so that their bytes too
-move by ``sendfile``. How answers leave is ``answering``'s.
+A GET whose answer is already here is answered in the turn of the loop in which it came (``burst``):
+head and bytes go to the outlet and never meet the application. Everything else goes on to the
+application, which hands its answers back through the ``streamedge.answer`` extension, so that
+their bytes too move by ``sendfile``. How answers leave is ``answering``'s.
 
 It leans on the inside of uvicorn's HttpToolsProtocol (cycle, pipeline, flow); the version range in
 pyproject.toml is narrow for that reason.
@@ -28,7 +28,7 @@ from streamedge.cache.reader import CacheResult, Reader
 from streamedge.delivery.arrivals import Peer
 from streamedge.delivery.web.answering import AnsweringConnection
 from streamedge.delivery.web.bridge import Bridge
-from streamedge.delivery.web.lane import Asked, Wanted
+from streamedge.delivery.web.lane import Answered, Asked, LaneAnswer
 from streamedge.delivery.web.requests import (
     HOST_BYTES_MAX,
     has_clear_end,
@@ -37,6 +37,7 @@ from streamedge.delivery.web.requests import (
 )
 from streamedge.delivery.web.sending import ANSWERED, LaneCycle, Sending
 from streamedge.delivery.web.site import Site
+from streamedge.delivery.web.spellings import Wanted
 from streamedge.delivery.web.trailers import TRAILER_BYTES_MAX
 from streamedge.spans import Span
 
@@ -59,11 +60,12 @@ class EdgeProtocol(AnsweringConnection):
         peer: Peer,
     ) -> None:
         super().__init__(config, server_state, loop, site, connections_max, left, peer)
+        self._burst = site.burst
         self._between = True  # the parser is between two requests
         self._begun = 0  # requests that the present packet holds the beginning of
         # By the present packet's request, if it is plain.
         self._asked: tuple[Asked, Wanted | None] | None = None
-        self._held = b""  # what came with a request that waits for another's answer
+        self._held = b""  # what came, while it waits for its burst or for another's answer
         self._header_bytes = 0
         # Behind the present request's body; None before its header section has ended.
         self._trailers: list[tuple[bytes, bytes]] | None = None
@@ -84,16 +86,43 @@ class EdgeProtocol(AnsweringConnection):
             self.flow.pause_reading()
             return
         if self._between and self._is_idle:
-            recalled = self._lane.recall(data)
+            self._held = data
+            self._burst.add(self)
+        else:
+            self._feed(data)
+
+    def eof_received(self) -> None:
+        self._burst.run()
+        super().eof_received()
+
+    def shutdown(self) -> None:
+        self._burst.run()
+        super().shutdown()
+
+    def take_up(self, now_s: float) -> tuple[Asked, Wanted | None, LaneAnswer] | None:
+        """The hit that answers what came; None when that has gone another way."""
+        data, self._held = self._held, b""
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        recalled = self._lane.spellings.recall(data)
+        if recalled is not None:
             # The parser need not see it: it has seen this very request, and is between two now.
-            if recalled is not None:
-                if self._answer_plain(*recalled):
-                    return
-                asking = self._lane.awaited(recalled[0].target)
-                if asking is not None:
-                    self._hold(data, asking)
-                    return
+            asked, wanted = recalled
+            answer = self._decide(asked, wanted, now_s)
+            if answer is not None:
+                return asked, wanted, answer
+            asking = self._lane.awaited(asked.target)
+            if asking is not None:
+                self._hold(data, asking)
+                return None
         self._feed(data)
+        return None
+
+    def broke(self, cause: Exception) -> None:
+        """Ends the connection, whose request has found a fault of ours."""
+        context = {"message": "taking up a request failed", "exception": cause, "protocol": self}
+        self.loop.call_exception_handler(context)
+        self.transport.abort()
 
     def _hold(self, data: bytes, asking: asyncio.Task[None]) -> None:
         """Keeps a request until the origin has answered another that asks for the same.
@@ -108,7 +137,7 @@ class EdgeProtocol(AnsweringConnection):
     def _release(self, begun_s: float) -> None:
         """Takes a request up again that was held; not twice, whatever the origin has said."""
         data, self._held = self._held, b""
-        recalled = self._lane.recall(data)
+        recalled = self._lane.spellings.recall(data)
         is_last = self.cycle is not None and not self.cycle.keep_alive
         self.cycle = ANSWERED
         if self.transport.is_closing():
@@ -119,9 +148,7 @@ class EdgeProtocol(AnsweringConnection):
             )
             if recalled is not None and hit is not None:
                 duration_s = self.loop.time() - begun_s
-                self._site.lane_finished(
-                    *recalled, hit[0], self._client, 0, duration_s, "viewer left"
-                )
+                self._hit_ended(*recalled, hit[0], 0, duration_s, "viewer left")
             return
         self.flow.resume_reading()
         if recalled is None or not self._answer_plain(*recalled):
@@ -151,7 +178,7 @@ class EdgeProtocol(AnsweringConnection):
                 raise cause from exc
             self._refuse(HTTPStatus.BAD_REQUEST)
         if self._asked is not None and whole and self._between and self._begun == 1:
-            self._lane.remember(data, *self._asked)
+            self._lane.spellings.remember(data, *self._asked)
         if self._header_bytes > HEADER_BYTES_MAX:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
@@ -220,35 +247,57 @@ class EdgeProtocol(AnsweringConnection):
 
     def _answer_plain(self, asked: Asked, wanted: Wanted | None) -> bool:
         """Answers a plain GET, unless its object is not here and fresh."""
-        now_s = time.time()
+        answer = self._decide(asked, wanted, time.time())
+        if answer is None:
+            return False
+        answered = self.send_hit(asked, wanted, answer, self.loop.time())
+        if answered is not None:
+            self._site.lane_finished([answered])
+        return True
+
+    def _decide(self, asked: Asked, wanted: Wanted | None, now_s: float) -> LaneAnswer | None:
         if self._serves is not None and not self._serves(asked.host):
-            return False
-        if not self._lane.admits(asked, self.peer.address, now_s):
-            return False
-        hit = self._lane.decide(asked.target, wanted, now_s)
-        if hit is None:
-            return False
-        status, head, ready, start, end, opened = hit
+            return None
+        if asked.admitted is not None and not self._lane.admits(asked, self.peer.address, now_s):
+            return None
+        return self._lane.decide(asked.target, wanted, now_s)
+
+    def send_hit(
+        self, asked: Asked, wanted: Wanted | None, answer: LaneAnswer, loop_s: float
+    ) -> Answered | None:
+        """Sends a hit. None when that is not done at once: then it leaves its own line, later."""
+        status, head, ready, start, end, opened = answer
         sent = 0 if ready is None else self.outlet.send_at_once(head, ready)
         if sent == len(head) + end - start and self.outlet.idle:
             self.cycle = ANSWERED
-            self.quiet_since_s = self.loop.time()
-            self._site.lane_finished(asked, wanted, status, self._client, sent, 0.0, None)
-        else:
-            # What the kernel did not take at once, or is still to come.
-            reader = Reader(opened, CacheResult.HIT)
-            self.cycle = LaneCycle(self.on_response_complete)  # type: ignore[assignment]
-            self.sending = Sending(
-                self.cycle,
-                reader,
-                partial(self._site.lane_finished, asked, wanted, status, self._client),
-                begun_s=self.loop.time(),
-                begun_bytes=self.outlet.sent_bytes - sent,
-                provenance=asked.target.provenance(),
-            )
-            past_head = max(0, sent - len(head))
-            self.outlet.push(head[sent:], (reader, Span(start + past_head, end)))
-        return True
+            self.quiet_since_s = loop_s
+            return asked, wanted, status, self._client, sent
+        # What the kernel did not take at once, or is still to come.
+        reader = Reader(opened, CacheResult.HIT)
+        self.cycle = LaneCycle(self.on_response_complete)  # type: ignore[assignment]
+        self.sending = Sending(
+            self.cycle,
+            reader,
+            partial(self._hit_ended, asked, wanted, status),
+            begun_s=loop_s,
+            begun_bytes=self.outlet.sent_bytes - sent,
+            provenance=asked.target.provenance(),
+        )
+        past_head = max(0, sent - len(head))
+        self.outlet.push(head[sent:], (reader, Span(start + past_head, end)))
+        return None
+
+    def _hit_ended(
+        self,
+        asked: Asked,
+        wanted: Wanted | None,
+        status: int,
+        sent_bytes: int,
+        duration_s: float,
+        cut: str | None,
+    ) -> None:
+        answered = asked, wanted, status, self._client, sent_bytes
+        self._site.lane_finished([answered], duration_s, cut)
 
     def _go_to_application(self, trailers: list[tuple[bytes, bytes]]) -> None:
         url, headers = self.url, self.headers

@@ -26,6 +26,7 @@ from streamedge.cache.responses import Handling, Passed, ResponseCache, Stored
 from streamedge.delivery.distributions import HostTable
 from streamedge.delivery.web.access_log import response_line
 from streamedge.delivery.web.behaviors import ErrorPage, ViewerProtocol
+from streamedge.delivery.web.burst import Burst
 from streamedge.delivery.web.cache_status import cache_status
 from streamedge.delivery.web.compressor import Compressor
 from streamedge.delivery.web.conditions import PRECONDITIONS
@@ -37,7 +38,7 @@ from streamedge.delivery.web.encodings import (
     with_vary,
 )
 from streamedge.delivery.web.gate import Gate
-from streamedge.delivery.web.lane import Asked, Lane, Wanted, lane_line
+from streamedge.delivery.web.lane import Answered, Lane, lane_lines
 from streamedge.delivery.web.ranges import RANGES_MAX, first_wanted
 from streamedge.delivery.web.replies import Form, Opened, Replies, passed_fields
 from streamedge.delivery.web.requests import WebRequest
@@ -122,6 +123,7 @@ class Site:
             for secure in (False, True)
             for forwarded in (False, True)
         }
+        self.burst = Burst(self.lane_finished)
         self._lane_sent = counts.tally(Counter.SENT_BYTES, "http")
         self._lane_hits = counts.tally(Counter.RESPONSES, CacheResult.HIT.value)
         self._lane_statuses = {
@@ -368,36 +370,21 @@ class Site:
         )
 
     def lane_finished(
-        self,
-        asked: Asked,
-        wanted: Wanted | None,
-        status: int,
-        client: str,
-        sent_bytes: int,
-        duration_s: float,
-        cut: str | None,
+        self, answered: Sequence[Answered], duration_s: float = 0.0, cut: str | None = None
     ) -> None:
-        """The same for an answer of the short lane."""
+        """The same for answers of the short lane."""
+        statuses, sent_bytes = self._lane_statuses, 0
+        for _asked, _wanted, status, _client, sent in answered:
+            statuses[status].amount += 1
+            sent_bytes += sent
         self._lane_sent.amount += sent_bytes
-        self._lane_hits.amount += 1
-        self._lane_statuses[status].amount += 1
+        self._lane_hits.amount += len(answered)
         if cut is not None:
             self._counts.add(Counter.ERRORS, "response_cut")
         log = self._log
-        now_s = time.time()
-        log.line(
-            partial(
-                lane_line,
-                log.process,
-                client,
-                asked,
-                wanted,
-                status,
-                now_s,
-                sent_bytes,
-                duration_s,
-                cut,
-            )
+        log.lines(
+            len(answered),
+            partial(lane_lines, log.process, answered, time.time(), duration_s, cut),
         )
 
     def refused_connection(self, client: str, status: HTTPStatus) -> None:

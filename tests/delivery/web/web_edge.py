@@ -147,7 +147,7 @@ def connections(edge: WebEdge) -> list[EdgeProtocol]:
 
 def held(edge: WebEdge) -> int:
     """How many requests wait at the lane for the answer to another."""
-    return sum(1 for connection in connections(edge) if connection._held)
+    return sum(1 for one in connections(edge) if one._held and not one._is_idle)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -1,0 +1,76 @@
+"""Hits that are asked for in one turn of the loop, answered together.
+
+All of them are decided on, then all are sent, then all are counted and logged: so each step's code
+is still in the processor's caches when it runs again, which the kernel's sending would have driven
+out of them between one hit and the next. A burst ends with the turn of the loop in which it began.
+
+Owns who is due. What the answer is, the lane decides; each connection sends its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from streamedge.delivery.web.lane import Answered, Asked, LaneAnswer
+from streamedge.delivery.web.spellings import Wanted
+
+BURST_MAX = 64
+"""Requests in a burst: the first of them waits while the others are decided on, 5 us each."""
+
+
+class Asking(Protocol):
+    """A connection on which something has come."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def take_up(self, now_s: float) -> tuple[Asked, Wanted | None, LaneAnswer] | None: ...
+
+    def send_hit(
+        self, asked: Asked, wanted: Wanted | None, answer: LaneAnswer, loop_s: float
+    ) -> Answered | None: ...
+
+    def broke(self, cause: Exception) -> None: ...
+
+
+class Burst:
+    """A worker's. ``finished`` is told of all that went out at once and whole."""
+
+    __slots__ = ("_due", "_finished")
+
+    def __init__(self, finished: Callable[[Sequence[Answered]], None]) -> None:
+        self._due: list[Asking] = []
+        self._finished = finished
+
+    def add(self, asking: Asking) -> None:
+        """Has ``asking`` taken up before the loop waits again."""
+        due = self._due
+        due.append(asking)
+        if len(due) == 1:
+            asking.loop.call_soon(self.run)
+        elif len(due) == BURST_MAX:
+            self.run()
+
+    def run(self) -> None:
+        """Takes up all that are due; harmless when none is."""
+        due, self._due = self._due, []
+        if not due:
+            return
+        now_s, hits = time.time(), []
+        for asking in due:
+            try:
+                hit = asking.take_up(now_s)
+            except Exception as cause:  # noqa: BLE001 - one request's fault is not the others'
+                asking.broke(cause)
+                continue
+            if hit is not None:
+                hits.append((asking, hit))
+        loop_s, answered = due[0].loop.time(), []
+        for asking, (asked, wanted, answer) in hits:
+            sent = asking.send_hit(asked, wanted, answer, loop_s)
+            if sent is not None:
+                answered.append(sent)
+        if answered:
+            self._finished(answered)
