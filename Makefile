@@ -17,7 +17,7 @@ run: .venv/installed  ## Run the edge with config.toml (or CONFIG=FILE)
 	.venv/bin/streamedge serve --config $(CONFIG)
 
 test: lint programs  ## Install what the tests need, check the code, run all tests
-	PYTHONASYNCIODEBUG=1 $(PYTHON) -X dev -m pytest
+	PYTHONASYNCIODEBUG=1 $(PYTHON) -X dev -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/installed-dev  ## Check style, types and the direction of imports
 	.venv/bin/ruff check .
