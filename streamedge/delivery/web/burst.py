@@ -4,6 +4,9 @@ All of them are decided on, then all are sent, then all are counted and logged: 
 is still in the processor's caches when it runs again, which the kernel's sending would have driven
 out of them between one hit and the next. A burst ends with the turn of the loop in which it began.
 
+Of those who ask for what nobody has asked for yet, one goes to the application, and the others are
+put off until it has begun to ask: then they can be held behind it (``protocol``).
+
 Owns who is due. What the answer is, the lane decides; each connection sends its own.
 """
 
@@ -26,7 +29,9 @@ class Asking(Protocol):
 
     loop: asyncio.AbstractEventLoop
 
-    def take_up(self, now_s: float) -> tuple[Asked, Wanted | None, LaneAnswer] | None: ...
+    def take_up(
+        self, now_s: float, gone: set[str]
+    ) -> tuple[Asked, Wanted | None, LaneAnswer] | None: ...
 
     def send_hit(
         self, asked: Asked, wanted: Wanted | None, answer: LaneAnswer, loop_s: float
@@ -38,10 +43,12 @@ class Asking(Protocol):
 class Burst:
     """A worker's. ``finished`` is told of all that went out at once and whole."""
 
-    __slots__ = ("_due", "_finished")
+    __slots__ = ("_due", "_finished", "_gone", "_put_off")
 
     def __init__(self, finished: Callable[[Sequence[Answered]], None]) -> None:
         self._due: list[Asking] = []
+        self._put_off: list[Asking] = []
+        self._gone: set[str] = set()
         self._finished = finished
 
     def add(self, asking: Asking) -> None:
@@ -53,20 +60,38 @@ class Burst:
         elif len(due) == BURST_MAX:
             self.run()
 
+    def put_off(self, asking: Asking) -> None:
+        """Has ``asking`` taken up again when the tasks of those who have gone have begun."""
+        self._put_off.append(asking)
+
+    def finish(self) -> None:
+        """Takes up all that are due, and those that are put off as well."""
+        while self._due or self._put_off:
+            self._take_up_again()
+
+    def _take_up_again(self) -> None:
+        self._due += self._put_off
+        self._put_off.clear()
+        self._gone.clear()
+        self.run()
+
     def run(self) -> None:
         """Takes up all that are due; harmless when none is."""
         due, self._due = self._due, []
         if not due:
             return
-        now_s, hits = time.time(), []
+        now_s, gone, hits = time.time(), self._gone, []
+        none_has_gone = not gone
         for asking in due:
             try:
-                hit = asking.take_up(now_s)
+                hit = asking.take_up(now_s, gone)
             except Exception as cause:  # noqa: BLE001 - one request's fault is not the others'
                 asking.broke(cause)
                 continue
             if hit is not None:
                 hits.append((asking, hit))
+        if gone and none_has_gone:
+            due[0].loop.call_soon(self._take_up_again)
         loop_s, answered = due[0].loop.time(), []
         for asking, (asked, wanted, answer) in hits:
             sent = asking.send_hit(asked, wanted, answer, loop_s)

@@ -66,6 +66,7 @@ class EdgeProtocol(AnsweringConnection):
         # By the present packet's request, if it is plain.
         self._asked: tuple[Asked, Wanted | None] | None = None
         self._held = b""  # what came, while it waits for its burst or for another's answer
+        self._put_off = False  # to the next burst
         self._header_bytes = 0
         # Behind the present request's body; None before its header section has ended.
         self._trailers: list[tuple[bytes, bytes]] | None = None
@@ -92,15 +93,20 @@ class EdgeProtocol(AnsweringConnection):
             self._feed(data)
 
     def eof_received(self) -> None:
-        self._burst.run()
+        self._burst.finish()
         super().eof_received()
 
     def shutdown(self) -> None:
-        self._burst.run()
+        self._burst.finish()
         super().shutdown()
 
-    def take_up(self, now_s: float) -> tuple[Asked, Wanted | None, LaneAnswer] | None:
-        """The hit that answers what came; None when that has gone another way."""
+    def take_up(
+        self, now_s: float, gone: set[str]
+    ) -> tuple[Asked, Wanted | None, LaneAnswer] | None:
+        """The hit that answers what came; None when that has gone another way.
+
+        ``gone``: the keys that others have gone to the application for in this turn of the loop.
+        """
         data, self._held = self._held, b""
         if self.flow.read_paused:
             self.flow.resume_reading()
@@ -115,7 +121,15 @@ class EdgeProtocol(AnsweringConnection):
             if asking is not None:
                 self._hold(data, asking)
                 return None
+            if asked.target.key in gone and not self._put_off:
+                # Nobody's task has begun to ask yet; when it has, this one can be held.
+                self._held, self._put_off = data, True
+                self._burst.put_off(self)
+                return None
+        self._put_off = False
         self._feed(data)
+        if self._asked is not None:
+            gone.add(self._asked[0].target.key)
         return None
 
     def broke(self, cause: Exception) -> None:

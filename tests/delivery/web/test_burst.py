@@ -32,7 +32,7 @@ class Scripted:
     fault: Exception | None = None
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
-    def take_up(self, _now_s: float) -> Any:
+    def take_up(self, _now_s: float, _gone: set[str]) -> Any:
         self.said.append(f"take up {self.name}")
         if self.fault is not None:
             raise self.fault

@@ -11,6 +11,8 @@ from fakes import Pattern
 from http_viewer import Viewer, request, viewer_of
 from web_edge import WebEdge, connections, held, serve_web, until
 
+from streamedge.delivery.web.burst import BURST_MAX
+from streamedge.delivery.web.protocol import EdgeProtocol
 from streamedge.spans import Span
 
 FILM = Pattern(300_000, seed=1)
@@ -46,6 +48,47 @@ async def test_all_get_the_object_from_one_answer(cache_root: Path) -> None:
         assert [answer.cache for answer in answers] == ["Miss", *["Hit"] * HELD]
         assert len(edge.origin.requests) == 1
         assert [line["cache"] for line in edge.lines()].count("Hit") == HELD
+
+
+async def at_once(edge: WebEdge, viewers: list[Viewer], raw: bytes) -> list[EdgeProtocol]:
+    """Has all of the viewers ask in one turn of the loop; their connections."""
+    await until(lambda: len(connections(edge)) >= len(viewers))
+    by_name = {str(one.peer): one for one in connections(edge)}
+    near = [by_name[viewer.name] for viewer in viewers]
+    for connection in near:
+        connection.data_received(raw)
+    return near
+
+
+@asynccontextmanager
+async def strangers(cache_root: Path) -> AsyncIterator[tuple[WebEdge, list[Viewer]]]:
+    """Viewers who have asked for nothing yet, of an origin that does not answer yet."""
+    async with serve_web(cache_root) as edge, AsyncExitStack() as stack:
+        edge.origin.put("film.mp4", FILM)
+        edge.origin.hold_answers()
+        count = BURST_MAX + HELD
+        yield edge, [await stack.enter_async_context(viewer_of(edge.port)) for _ in range(count)]
+
+
+async def test_a_crowd_of_one_turn_is_held_as_well(cache_root: Path) -> None:
+    async with strangers(cache_root) as (edge, viewers):
+        await at_once(edge, viewers, request("/film.mp4"))
+        await until(lambda: held(edge) == len(viewers) - 1)
+        edge.origin.release_answers()
+        answers = [await viewer.receive() for viewer in viewers]
+        assert [answer.body for answer in answers] == [WHOLE] * len(viewers)
+        assert [answer.cache for answer in answers].count("Miss") == 1
+        assert len(edge.origin.requests) == 1
+
+
+async def test_who_is_put_off_is_answered_before_the_edge_stops(cache_root: Path) -> None:
+    async with strangers(cache_root) as (edge, viewers):
+        near = await at_once(edge, viewers[:2], request("/film.mp4"))
+        near[1].shutdown()
+        edge.origin.release_answers()
+        for viewer in viewers[:2]:
+            assert (await viewer.receive()).body == WHOLE
+        assert await viewers[1].receive_rest() == b""
 
 
 async def test_they_are_answered_while_the_body_is_still_to_come(cache_root: Path) -> None:
