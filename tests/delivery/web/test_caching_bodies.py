@@ -17,6 +17,7 @@ from streamedge.spans import Span
 FILM = Pattern(300_000, seed=1)
 WHOLE = FILM.read(Span(0, FILM.size_bytes))
 FRESH = ("Cache-Control", "max-age=60")
+NOT_PLAIN = {"te": "trailers"}  # so it is not held at the lane, but waits in the application
 PRIVATE = ("Cache-Control", "no-store")
 
 
@@ -263,7 +264,7 @@ async def test_fifty_readers_of_a_cold_url_are_one_request(cache_root: Path) -> 
     async with serve_web(cache_root) as edge:
         put(edge)
         edge.origin.hold_answers()
-        getting = [asyncio.create_task(_get(edge.port)) for _ in range(50)]
+        getting = [asyncio.create_task(_get(edge.port, **NOT_PLAIN)) for _ in range(50)]
         await edge.origin.seen(1)
         await until(lambda: len(edge.server._state.tasks) == 50)
         edge.origin.release_answers()
@@ -295,7 +296,7 @@ async def test_those_who_waited_for_what_is_nobody_elses_ask_for_themselves(
     async with serve_web(cache_root) as edge:
         put(edge, PRIVATE)
         edge.origin.hold_answers()
-        getting = [asyncio.create_task(_get(edge.port)) for _ in range(5)]
+        getting = [asyncio.create_task(_get(edge.port, **NOT_PLAIN)) for _ in range(5)]
         await edge.origin.seen(1)
         await until(lambda: len(edge.server._state.tasks) == 5)
         edge.origin.release_answers()
