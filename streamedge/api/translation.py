@@ -68,13 +68,8 @@ class Effective:
     problems: tuple[Problem, ...]
 
 
-def effective(declared: Config, resources: Iterable[Resource]) -> Config:
-    """The config in force. Never raises: what cannot be applied is left out."""
-    return combine(declared, resources).config
-
-
 def combine(declared: Config, resources: Iterable[Resource]) -> Effective:
-    """The same, with what is left out."""
+    """The config in force. Never raises: what cannot be applied is left out."""
     estate = estate_of(declared, resources)
     making = _Making(estate)
     for kind in _ORDER:

@@ -57,12 +57,12 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
     counts.add(Counter.WORKER_STARTS, "control")
     database = open_control_database(shared.generations.config.edge.cache, log)
     effective = EffectiveConfig(shared.generations, database, log)
-    effective.look()
+    look_and_tell(effective, log)
     config = effective.config
     rings = Rings()
 
     def rung() -> None:
-        effective.look()
+        look_and_tell(effective, log)
         rings.rung()
 
     shared.bells.answer(shared.bells.control, rung)
@@ -175,6 +175,14 @@ def create_admin_app(
         middleware=[Middleware(SameSite, host=admin_host)],
         exception_handlers={**ERRORS, **CONTROL_ERRORS},
     )
+
+
+def look_and_tell(effective: EffectiveConfig, log: Log) -> None:
+    """Has what changed read, and says for the whole edge what of it is not in force."""
+    if effective.look():
+        for problem in effective.left_out:
+            kind, reason = problem.kind.value, str(problem.error)
+            log.event("resource_left_out", kind=kind, id=problem.id, reason=reason)
 
 
 async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streamedge.config.schema import Config
 from streamedge.control.database import ControlDatabase, ControlError
@@ -16,6 +17,9 @@ from streamedge.control.log import ControlLog, RowKind
 from streamedge.control.registry import Registry, Resource
 from streamedge.edge.generations import Generations
 from streamedge.ops.log import Log
+
+if TYPE_CHECKING:
+    from streamedge.api.translation import Problem
 
 
 class EffectiveConfig:
@@ -35,6 +39,7 @@ class EffectiveConfig:
         self.generation = -1
         self.epoch = -1  # of the newest change made through the API
         self.declared = self.config = generations.config
+        self.left_out: Sequence[Problem] = ()  # made through the API, but not in force
 
     def look(self) -> bool:
         """Reads what has changed since the last look; False when nothing has.
@@ -50,7 +55,7 @@ class EffectiveConfig:
             self._log.event("config_not_read", error=str(exc))
         if (self.generation, self.epoch) == before:
             return False
-        self.config = combined(self.declared, self._resources)
+        self.config, self.left_out = combined(self.declared, self._resources)
         return True
 
     def _look_at_what_was_made(self) -> None:
@@ -70,10 +75,11 @@ def open_control_database(folder: Path, log: Log) -> ControlDatabase | None:
         return None
 
 
-def combined(declared: Config, resources: Sequence[Resource]) -> Config:
-    """The config of both; nothing is loaded for it where nothing was made."""
+def combined(declared: Config, resources: Sequence[Resource]) -> tuple[Config, Sequence[Problem]]:
+    """The config of both, and what is left out; nothing is loaded where nothing was made."""
     if not resources:
-        return declared
-    from streamedge.api.translation import effective  # noqa: PLC0415  # most edges go without
+        return declared, ()
+    from streamedge.api.translation import combine  # noqa: PLC0415  # most edges go without
 
-    return effective(declared, resources)
+    effective = combine(declared, resources)
+    return effective.config, effective.problems

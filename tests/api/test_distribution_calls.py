@@ -221,9 +221,9 @@ def test_a_declared_document_makes_another_distribution_that_means_the_same(api:
     assert "wJalrXUtnFEMI" not in str(config)
     copy = {**config, "CallerReference": "copy", "Aliases": listing("copy.example.org")}
     identifier = api("CreateDistribution", DistributionConfig=copy)["Distribution"]["Id"]
-    from streamedge.api.translation import effective
+    from streamedge.api.translation import combine
 
-    effective_config = effective(api.declared, api.registry.resources())
+    effective_config = combine(api.declared, api.registry.resources()).config
     declared, made = effective_config.distributions[0], effective_config.distributions[-1]
     assert made.id == identifier
     differing = {"id", "aliases", "behaviors", "methods"}

@@ -26,7 +26,7 @@ from api_estate import (
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
-from streamedge.api.translation import combine, effective
+from streamedge.api.translation import combine
 from streamedge.config.managed import MANAGED, find
 from streamedge.config.schema import (
     CachePolicyConfig,
@@ -48,7 +48,7 @@ def _api(tmp_path: Path) -> Api:
 
 
 def in_force(api: Api) -> Config:
-    config = effective(api.declared, api.registry.resources())
+    config = combine(api.declared, api.registry.resources()).config
     for distribution in config.distributions:  # a worker can apply all of it
         if isinstance(distribution, WebDistributionConfig):
             assert web_behaviors(config, distribution)
@@ -73,7 +73,7 @@ def made_web(api: Api, **document: Any) -> tuple[Config, WebDistributionConfig]:
 
 
 def test_without_resources_the_declared_config_is_in_force(api: Api) -> None:
-    assert effective(api.declared, ()) == api.declared
+    assert combine(api.declared, ()).config == api.declared
 
 
 def test_what_is_declared_stays_as_it_is(api: Api) -> None:

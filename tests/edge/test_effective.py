@@ -10,6 +10,7 @@ import pytest
 from streamedge.config.schema import Config
 from streamedge.control.database import FILE_NAME, ControlDatabase
 from streamedge.control.registry import Kind, Registry, Resource
+from streamedge.edge.control import look_and_tell
 from streamedge.edge.effective import EffectiveConfig, open_control_database
 from streamedge.edge.generations import Generations
 from streamedge.ops.log import Log
@@ -20,6 +21,15 @@ POLICY = Resource(
     "E1",
     "pages",
     {"Name": "pages", "MinTTL": 7},
+    created_s=1.0,
+    modified_s=1.0,
+)
+GROUP = Resource(
+    Kind.KEY_GROUP,
+    "G1",
+    "E1",
+    "group",
+    {"Name": "group", "Items": ["KNOWHERE"]},
     created_s=1.0,
     modified_s=1.0,
 )
@@ -62,6 +72,26 @@ def test_a_look_finds_each_change_once(tmp_path: Path, generations: Generations)
         change.remove(POLICY)
     assert effective.look()
     assert effective.config == generations.config
+    database.close()
+
+
+def test_what_names_what_there_is_not_is_left_out(tmp_path: Path, generations: Generations) -> None:
+    database, log = ControlDatabase(tmp_path), HeardLog()
+    effective = EffectiveConfig(generations, database, log)
+    with Registry(database).change() as change:
+        change.put(POLICY)
+        change.put(GROUP)
+    look_and_tell(effective, log)
+    assert [problem.id for problem in effective.left_out] == ["G1"]
+    assert len(effective.config.cache_policies) == 1
+    assert log.events == ["resource_left_out"]
+    look_and_tell(effective, log)
+    assert log.events == ["resource_left_out"]
+    with Registry(database).change() as change:
+        change.remove(GROUP)
+    look_and_tell(effective, log)
+    assert effective.left_out == ()
+    assert log.events == ["resource_left_out"]
     database.close()
 
 

@@ -108,6 +108,7 @@ class EdgeProtocol(AnsweringConnection):
         ``gone``: the keys that others have gone to the application for in this turn of the loop.
         """
         data, self._held = self._held, b""
+        was_put_off, self._put_off = self._put_off, False
         if self.flow.read_paused:
             self.flow.resume_reading()
         recalled = self._lane.spellings.recall(data)
@@ -121,12 +122,11 @@ class EdgeProtocol(AnsweringConnection):
             if asking is not None:
                 self._hold(data, asking)
                 return None
-            if asked.target.key in gone and not self._put_off:
+            if asked.target.key in gone and not was_put_off:
                 # Nobody's task has begun to ask yet; when it has, this one can be held.
                 self._held, self._put_off = data, True
                 self._burst.put_off(self)
                 return None
-        self._put_off = False
         self._feed(data)
         if self._asked is not None:
             gone.add(self._asked[0].target.key)
