@@ -31,7 +31,7 @@ from bench import (
     rtmp_rows,
     signed_hits,
 )
-from bench.machine import LOAD_CORE, SERVER_CORE, description, has_two_cores, today
+from bench.machine import LOAD_CORE, SERVER_CORE, description, has_two_cores, processor_ticks, today
 from bench.options import Options
 from bench.server import BenchError
 
@@ -163,11 +163,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(name: str, options: Options, facts: Sequence[str]) -> report.Section:
     benchmark = BENCHMARKS[name]
+    asked_before, stolen_before = processor_ticks()
     try:
         figures = benchmark.run(options)
     except BenchError as error:
         figures = [report.Figure(f"failed: {error}", "", {})]
-    return report.Section(name, benchmark.how, figures, facts)
+    asked, stolen = processor_ticks()
+    share = (stolen - stolen_before) / max(1, asked - asked_before)
+    host = f"processor time that the machine's host gave to others: {100 * share:.0f} % (should be near 0)"
+    return report.Section(name, benchmark.how, figures, [*facts, host])
 
 
 def _facts(arguments: Sequence[str]) -> list[str]:

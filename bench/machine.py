@@ -77,6 +77,14 @@ def cpu_s(pid: int) -> float:
     return total
 
 
+def processor_ticks() -> tuple[int, int]:
+    """What this machine has asked of its processors since its start, and how much of that its
+    host gave to others instead (proc(5), /proc/stat: all but idle and iowait; steal)."""
+    first = (_PROC / "stat").read_text().partition("\n")[0]
+    user, nice, system, _idle, _iowait, irq, softirq, stolen = map(int, first.split()[1:9])
+    return user + nice + system + irq + softirq + stolen, stolen
+
+
 def pss_bytes(pid: int) -> int:
     """Proportional set size of ``pid`` and its descendants: shared pages count once in the sum.
 
