@@ -31,7 +31,7 @@ from bench import (
     rtmp_rows,
     signed_hits,
 )
-from bench.machine import LOAD_CORE, SERVER_CORE, description, has_two_cores, processor_ticks, today
+from bench.machine import LOAD_CORE, SERVER_CORE, Steal, description, has_two_cores, today
 from bench.options import Options
 from bench.server import BenchError
 
@@ -60,7 +60,8 @@ BENCHMARKS = {
     "http-hits": Benchmark(
         http_hits.hits,
         "Ranges at random of a warm 300 MB object over 16 kept connections; one worker each, in"
-        f" turns, {http_hits.ROUNDS} rounds. Values are medians; the ratio is the median of the"
+        f" turns, {http_hits.ROUNDS} rounds, those of at most {http_hits.ROUNDS_MAX} that the"
+        " machine's host disturbed least. Values are medians; the ratio is the median of the"
         " rounds' ratios.",
     ),
     "https-hits": Benchmark(
@@ -163,14 +164,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(name: str, options: Options, facts: Sequence[str]) -> report.Section:
     benchmark = BENCHMARKS[name]
-    asked_before, stolen_before = processor_ticks()
+    steal = Steal()
     try:
         figures = benchmark.run(options)
     except BenchError as error:
         figures = [report.Figure(f"failed: {error}", "", {})]
-    asked, stolen = processor_ticks()
-    share = (stolen - stolen_before) / max(1, asked - asked_before)
-    host = f"processor time that the machine's host gave to others: {100 * share:.0f} % (should be near 0)"
+    host = (
+        "processor time that the machine's host gave to others:"
+        f" {100 * steal.share:.0f} % (should be near 0)"
+    )
     return report.Section(name, benchmark.how, figures, [*facts, host])
 
 

@@ -77,9 +77,20 @@ def cpu_s(pid: int) -> float:
     return total
 
 
-def processor_ticks() -> tuple[int, int]:
-    """What this machine has asked of its processors since its start, and how much of that its
-    host gave to others instead (proc(5), /proc/stat: all but idle and iowait; steal)."""
+class Steal:
+    """How much of the processor time asked for the machine's host gave to others, from here on."""
+
+    def __init__(self) -> None:
+        self._asked, self._stolen = _processor_ticks()
+
+    @property
+    def share(self) -> float:
+        asked, stolen = _processor_ticks()
+        return (stolen - self._stolen) / max(1, asked - self._asked)
+
+
+def _processor_ticks() -> tuple[int, int]:
+    """What was asked for since the machine's start, and what was stolen of it (proc(5), stat)."""
     first = (_PROC / "stat").read_text().partition("\n")[0]
     user, nice, system, _idle, _iowait, irq, softirq, stolen = map(int, first.split()[1:9])
     return user + nice + system + irq + softirq + stolen, stolen
