@@ -7,8 +7,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/apt.sh"
 
 # Python 3.11 or newer that can make a virtual environment: Debian ships that part on its own. A
 # name on PATH proves nothing (pyenv puts stubs there), so each one is run. One that was built with
-# profile-guided optimization comes first: a hit costs a third less of the processor's time then
-# (bench/RESULTS.md). What pyenv builds is not, unless it is told to; what Debian ships is.
+# profile-guided optimization comes first: Python's part of a hit costs a quarter less then
+# (ARCHITECTURE.md). What pyenv builds is not, unless it is told to; what Debian ships is.
 usable_python() {
   local candidate other=
   for candidate in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do
