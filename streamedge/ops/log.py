@@ -73,13 +73,13 @@ class Log:
         """
         if not self._lines:
             return
+        gathered, self._lines, self._gathered = self._lines, [], 0
         lines: list[str] = []
-        for gathered in self._lines:
-            if isinstance(gathered, str):
-                lines.append(gathered)
+        for each in gathered:
+            if isinstance(each, str):
+                lines.append(each)
             else:
-                lines += gathered()
-        self._lines, self._gathered = [], 0
+                lines += each()
         lines.append("")
         data = "\n".join(lines).encode("utf-8", "backslashreplace")
         while data:

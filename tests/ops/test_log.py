@@ -155,3 +155,18 @@ def test_lines_may_be_put_together_when_they_are_written(pipe: tuple[int, int]) 
     log.flush()
     assert [line["event"] for line in lines(pipe[0])] == ["late", "later", "ready"]
     assert made == ["now"]
+
+
+def test_what_cannot_be_put_together_does_not_stay(pipe: tuple[int, int]) -> None:
+    log = Log(pipe[1], "worker-1")
+    fault = RuntimeError("of ours")
+
+    def put_together() -> list[str]:
+        raise fault
+
+    log.lines(1, put_together)
+    with pytest.raises(RuntimeError):
+        log.flush()
+    log.event("next")
+    log.flush()
+    assert [line["event"] for line in lines(pipe[0])] == ["next"]
