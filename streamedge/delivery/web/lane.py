@@ -233,13 +233,6 @@ class Lane:
         said = target_fields(request.host, path, found.distribution.id)
         return Asked(target, said, logged, address, admitted, request.host), wanted
 
-    def admits(self, asked: Asked, peer_address: str, now_s: float) -> bool:
-        """Whether what was asked may still be had, by a viewer who sends the same bytes."""
-        admitted = asked.admitted
-        return admitted is None or self._gate.still_admits(
-            admitted, asked.address or peer_address, now_s
-        )
-
     def awaited(self, target: Target) -> asyncio.Task[None] | None:
         """What will find out about an object that nothing is known of, if its origin is asked."""
         return self._responses.asking(target.key)

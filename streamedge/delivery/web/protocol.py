@@ -272,7 +272,9 @@ class EdgeProtocol(AnsweringConnection):
     def _decide(self, asked: Asked, wanted: Wanted | None, now_s: float) -> LaneAnswer | None:
         if self._serves is not None and not self._serves(asked.host):
             return None
-        if asked.admitted is not None and not self._lane.admits(asked, self.peer.address, now_s):
+        if asked.admitted is not None and not self._site.gate.still_admits(
+            asked.admitted, asked.address or self.peer.address, now_s
+        ):
             return None
         return self._lane.decide(asked.target, wanted, now_s)
 
