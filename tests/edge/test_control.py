@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from asgi_call import call
 
 from streamedge.cache.store import prepare_folder
 from streamedge.config.schema import Config
@@ -26,30 +26,7 @@ from streamedge.edge.shared import Shared
 
 async def ask(roster: Roster, folder: Path, path: str) -> tuple[int, bytes]:
     """Status and body of a GET."""
-    scope: Scope = {
-        "type": "http",
-        "method": "GET",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "headers": [],
-        "http_version": "1.1",
-        "scheme": "http",
-        "root_path": "",
-    }
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    app = create_admin_app("fra-1", roster, folder)
-    ends: tuple[Receive, Send] = (receive, send)
-    await app(scope, *ends)
-    body = b"".join(message.get("body", b"") for message in sent[1:])
-    return sent[0]["status"], body
+    return await call(create_admin_app("fra-1", roster, folder), "GET", path)
 
 
 async def test_healthz_is_503_until_all_are_up(tmp_path: Path) -> None:

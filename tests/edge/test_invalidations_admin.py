@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.types import Message, Scope
+from asgi_call import call
 
 from streamedge.cache.store import open_changes, prepare_folder
 from streamedge.control.database import ControlDatabase
@@ -34,32 +34,12 @@ class Desk:
 
     async def ask(self, method: str, target: str, body: bytes = b"") -> tuple[int, dict[str, Any]]:
         """Status and JSON of an answer."""
-        path, _, query = target.partition("?")
-        scope: Scope = {
-            "type": "http",
-            "method": method,
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": query.encode(),
-            "headers": [],
-            "http_version": "1.1",
-            "scheme": "http",
-            "root_path": "",
-        }
-        sent: list[Message] = []
-
-        async def receive() -> Message:
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        async def send(message: Message) -> None:
-            sent.append(message)
-
         announcer = Announcer(self.folder, self.bells, self.roster)
         roots = {"EWEB": "index.html", "ESTREAM": ""}
         routes = invalidation_routes(self.log, announcer, self.rings, lambda: roots)
-        await create_admin_app("fra-1", self.roster, Path(), None, routes)(scope, receive, send)
-        said = b"".join(message.get("body", b"") for message in sent[1:])
-        return sent[0]["status"], json.loads(said)
+        app = create_admin_app("fra-1", self.roster, Path(), None, routes)
+        status, said = await call(app, method, target, body=body)
+        return status, json.loads(said)
 
     async def invalidate(self, **wish: Any) -> tuple[int, dict[str, Any]]:
         return await self.ask("POST", "/invalidations", json.dumps(wish).encode())

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from asgi_call import call
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Message, Scope
 
 from streamedge.edge.control import create_admin_app
 from streamedge.edge.roster import Roster
@@ -27,29 +27,9 @@ async def ask(
         Route("/reload", done, methods=["GET", "POST"]),
         Route("/2020-05-31/{rest:path}", done, methods=["GET", "POST"]),
     ]
-    scope: Scope = {
-        "type": "http",
-        "method": method,
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "headers": [(name.lower().encode(), value.encode()) for name, value in fields],
-        "http_version": "1.1",
-        "scheme": "http",
-        "root_path": "",
-    }
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
     app = create_admin_app("fra-1", Roster(0), Path(), None, routes, admin_host)
-    await app(scope, receive, send)
-    body = json.loads(b"".join(message.get("body", b"") for message in sent[1:]))
-    return sent[0]["status"], body.get("error")
+    status, body = await call(app, method, path, fields=fields)
+    return status, json.loads(body).get("error")
 
 
 @pytest.mark.parametrize(

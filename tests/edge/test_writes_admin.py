@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.types import Message, Scope
+from asgi_call import call
 
 from streamedge.edge.control import create_admin_app
 from streamedge.edge.roster import Roster
@@ -32,29 +32,9 @@ def _journal(tmp_path: Path) -> Iterator[Journal]:
 
 async def ask(journal: Journal | None, method: str, target: str) -> tuple[int, dict[str, Any]]:
     """Status and JSON of an answer."""
-    path, _, query = target.partition("?")
-    scope: Scope = {
-        "type": "http",
-        "method": method,
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": query.encode(),
-        "headers": [],
-        "http_version": "1.1",
-        "scheme": "http",
-        "root_path": "",
-    }
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await create_admin_app("fra-1", Roster(0), Path(), journal)(scope, receive, send)
-    body = b"".join(message.get("body", b"") for message in sent[1:])
-    return sent[0]["status"], json.loads(body)
+    app = create_admin_app("fra-1", Roster(0), Path(), journal)
+    status, body = await call(app, method, target)
+    return status, json.loads(body)
 
 
 async def come(body: bytes) -> AsyncIterator[bytes]:
