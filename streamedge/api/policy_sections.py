@@ -13,7 +13,7 @@ from typing import Any
 
 from streamedge.api.documents import Document, entries_of, invalid, not_offered, required, section
 from streamedge.api.errors import ApiError
-from streamedge.config.field_names import CONDITIONS, EDGE_OWNED, FRAMING
+from streamedge.config.field_names import CONDITIONS, EDGE_OWNED, FRAMING, dashed_name
 from streamedge.config.schema import (
     CachePolicyConfig,
     OriginRequestPolicyConfig,
@@ -188,7 +188,7 @@ def _selectable(names: Iterable[str], allowed: set[str]) -> Iterable[str]:
         lowered = name.lower()
         if lowered.startswith("cloudfront-"):
             raise not_offered(f"the header {name}")
-        if lowered in (EDGE_OWNED | CONDITIONS) - allowed:
+        if dashed_name(name) in (EDGE_OWNED | CONDITIONS) - allowed:
             raise invalid(f"Headers: {name} is the edge's own, it cannot be selected")
         yield name
 

@@ -6,6 +6,8 @@ lower case. Pure.
 
 from __future__ import annotations
 
+import re
+
 # RFC 9110, section 7.6.1, and what has been treated alike: they mean one connection.
 HOP_BY_HOP = frozenset(
     {
@@ -26,15 +28,45 @@ EDGE_OWNED = HOP_BY_HOP | {
 # choose what others get from the cache. They pass by name, never with "all".
 OVERRIDES = frozenset(
     {
-        *("forwarded", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix"),
-        *("x-forwarded-path", "x-forwarded-proto", "x-forwarded-protocol", "x-forwarded-scheme"),
-        *("x-forwarded-server", "x-forwarded-ssl", "x-forwarded-uri", "x-original-forwarded-for"),
-        *("x-host", "x-original-host", "x-original-uri", "x-original-url", "x-rewrite-url"),
-        *("x-http-destinationurl", "x-http-host-override", "x-http-method"),
-        *("x-http-method-override", "x-method-override", "x-proxy-url", "x-real-ip"),
-        *("x-url-scheme", "front-end-https", "proxy"),
+        *("forwarded", "x-forwarded", "x-forwarded-by", "x-forwarded-client-cert"),
+        *("x-forwarded-host", "x-forwarded-method", "x-forwarded-path", "x-forwarded-port"),
+        *("x-forwarded-prefix", "x-forwarded-proto", "x-forwarded-protocol", "x-forwarded-query"),
+        *("x-forwarded-scheme", "x-forwarded-server", "x-forwarded-ssl", "x-forwarded-uri"),
+        *("x-host", "x-http-destinationurl", "x-http-host-override", "x-http-method"),
+        *("x-http-method-override", "x-method-override", "x-original-forwarded-for"),
+        *("x-original-host", "x-original-method", "x-original-path", "x-original-remote-addr"),
+        *("x-original-uri", "x-original-url", "x-proxy-url", "x-rewrite-url", "x-script-name"),
+        *("x-url-scheme", "front-end-https", "proxy", "script-name"),
+        # Who the client is.
+        *("cf-connecting-ip", "cf-connecting-ipv6", "client-ip", "fastly-client-ip"),
+        *("remote-addr", "remote-user", "true-client-ip", "x-azure-clientip", "x-client-ip"),
+        *("x-cluster-client-ip", "x-envoy-external-address", "x-real-ip", "x-remote-addr"),
+        *("x-remote-ip", "x-remote-user"),
+        # What frameworks and proxies tell themselves.
+        *("next-router-prefetch", "next-router-state-tree", "next-url", "rsc"),
+        *("x-envoy-original-host", "x-envoy-original-method", "x-envoy-original-path"),
+        *("x-invoke-output", "x-invoke-path", "x-invoke-query", "x-invoke-status"),
+        *("x-matched-path", "x-middleware-prefetch", "x-middleware-subrequest", "x-nextjs-data"),
+        *("x-now-route-matches", "x-prerender-revalidate"),
     }
 )
+_PLAIN = re.compile("[a-z0-9-]+")
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether everybody reads a field's name (in lower case) alike.
+
+    CGI, WSGI and Rack take "X_Forwarded_Host" for "X-Forwarded-Host", some a dot, too: such a name
+    passes where a policy names it, never with "all".
+    """
+    return _PLAIN.fullmatch(name) is not None
+
+
+def dashed_name(name: str) -> str:
+    """The name that a field has for those who take every other character for a dash."""
+    return re.sub("[^a-z0-9]", "-", name.lower())
+
+
 # Where a message ends, whom it is for and what its bytes are: forged, they break it.
 FRAMING = HOP_BY_HOP | {
     *("host", "via", "cdn-loop", "content-length", "content-range", "content-encoding", "expect"),

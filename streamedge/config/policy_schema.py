@@ -77,7 +77,8 @@ class OriginRequestPolicyConfig(Section):
         default=NONE,
         description="Request headers that are forwarded. Connection headers, conditions, Range,"
         " Host and Accept-Encoding stay the edge's own; those that change what a request means"
-        " (X-Forwarded-Host, X-Original-URL and alike) only by name.",
+        " (X-Forwarded-Host, X-Original-URL and alike), and names with an underscore or a dot, only"
+        " by name.",
     )
     cookies: Selected = Field(default=NONE, description="Cookies that are forwarded.")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from streamedge.config.field_names import CONDITIONS, EDGE_OWNED, FRAMING
+from streamedge.config.field_names import CONDITIONS, EDGE_OWNED, FRAMING, dashed_name
 from streamedge.config.lines import Key
 from streamedge.config.managed import MANAGED, POLICY_TABLES, managed_names
 from streamedge.config.mistakes import (
@@ -121,12 +121,12 @@ def _headers_not_theirs(document: dict[str, object]) -> Iterator[Mistake]:
     for key, policy in named(document, "cache_policies"):
         # Host may tell responses apart; which one is sent is the origin's own business.
         for name in strings(policy, "headers", CachePolicyConfig):
-            if name.lower() in owned - {"host"}:
+            if dashed_name(name) in owned - {"host"}:
                 yield Mistake((*key, "headers"), _owned(name))
     for key, policy in named(document, "origin_request_policies"):
         headers = policy.get("headers")
         for name in headers if isinstance(headers, list) else ():
-            if isinstance(name, str) and name.lower() in owned:
+            if isinstance(name, str) and dashed_name(name) in owned:
                 yield Mistake((*key, "headers"), _owned(name))
     for key, policy in named(document, "response_headers_policies"):
         for name in strings(policy, "remove", ResponseHeadersPolicyConfig):

@@ -5,6 +5,7 @@ Pure lookups over what the config declares; both protocols use them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -110,6 +111,15 @@ class HostTable(Generic[Found]):
             found += self._suffixes.get(name[at:], ())
             at = name.find(".", at + 1)
         return found + self._any
+
+
+# A name or address, and a port. A host with a "/" would begin the path: of a signed URL, too.
+_HOST = re.compile(r"[A-Za-z0-9._~-]+(?::[0-9]*)?|\[[0-9A-Fa-f:.]+\](?::[0-9]*)?")
+
+
+def is_host(host: str) -> bool:
+    """Whether a Host header's value is a name or an address, with a port or without."""
+    return _HOST.fullmatch(host) is not None
 
 
 def host_name(host: str) -> str:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streamedge.access.proxies import parse_address
 from streamedge.api.service import VERSION
-from streamedge.delivery.distributions import host_name
+from streamedge.delivery.distributions import host_name, is_host
 
 _SIGNED = f"/{VERSION}/"
 _READING = frozenset({"GET", "HEAD"})
@@ -57,5 +57,7 @@ class SameSite:
         return None
 
     def _is_own(self, host: str) -> bool:
+        if not is_host(host):
+            return False  # host_name would make a good one of it
         name = host_name(host)
         return name in self._names or parse_address(name) is not None

@@ -19,7 +19,13 @@ from enum import Enum
 from urllib.parse import unquote_plus
 
 from streamedge.access.admission import OPEN_TO_ALL, AccessRules
-from streamedge.config.field_names import CONDITIONS, EDGE_OWNED, OVERRIDES
+from streamedge.config.field_names import (
+    CONDITIONS,
+    EDGE_OWNED,
+    OVERRIDES,
+    dashed_name,
+    is_plain_name,
+)
 from streamedge.config.selection import ALL, NONE, Kept, Selection
 from streamedge.delivery.web.response_policy import UNCHANGED, Field, ResponseHeadersPolicy
 
@@ -160,7 +166,7 @@ def forwarded_fields(
     kept = [
         sent
         for sent in fields
-        if (name := sent[0].lower()) not in refused
+        if dashed_name(name := sent[0].lower()) not in refused
         and (name in allowed or _forwards(request.headers, name))
     ]
     cookies = _kept_cookies(fields, (cache.cookies, request.cookies))
@@ -205,9 +211,9 @@ def _forwards(selection: Selection, name: str) -> bool:
         case Kept.ONLY:
             return name in selection.names
         case Kept.ALL:
-            return name not in OVERRIDES
+            return is_plain_name(name) and name not in OVERRIDES
         case Kept.EXCEPT:
-            return name not in OVERRIDES and name not in selection.names
+            return is_plain_name(name) and name not in OVERRIDES and name not in selection.names
 
 
 def _kept_query(query: str, selections: tuple[Selection, ...]) -> str:

@@ -54,6 +54,8 @@ class Line(Protocol):
 
     def finish(self, cut: str | None, *, complete: bool) -> None: ...
 
+    def take_unparsed(self) -> bytes: ...
+
 
 class Bridge:
     """Between the application and the connection that its request came over."""
@@ -109,6 +111,9 @@ class Bridge:
         line = self._line
         self.interim(101, fields)
         line.tunnel = ViewerDuplex(line.transport, line.flow)
+        early = line.take_unparsed()
+        if early:
+            line.tunnel.received(early)
         line.flow.resume_reading()
         return line.tunnel
 

@@ -28,10 +28,12 @@ from streamedge.cache.reader import CacheResult, Reader
 from streamedge.delivery.arrivals import Peer
 from streamedge.delivery.web.answering import AnsweringConnection
 from streamedge.delivery.web.bridge import Bridge
+from streamedge.delivery.web.intake import PARSED_AT_ONCE_BYTES, TURN_S, Intake
 from streamedge.delivery.web.lane import Answered, Asked, LaneAnswer
 from streamedge.delivery.web.requests import (
     HOST_BYTES_MAX,
     has_clear_end,
+    request_line_refusal,
     size_bytes,
     web_request,
 )
@@ -39,6 +41,7 @@ from streamedge.delivery.web.sending import ANSWERED, LaneCycle, Sending
 from streamedge.delivery.web.site import Site
 from streamedge.delivery.web.spellings import Wanted
 from streamedge.delivery.web.trailers import TRAILER_BYTES_MAX
+from streamedge.delivery.web.upgrades import Upgrade, body_parser, upgrade_of
 from streamedge.spans import Span
 
 HEADER_BYTES_MAX = 20_480  # CloudFront's limit on a request without its body
@@ -71,9 +74,13 @@ class EdgeProtocol(AnsweringConnection):
         # Behind the present request's body; None before its header section has ended.
         self._trailers: list[tuple[bytes, bytes]] | None = None
         self._trailer_bytes = 0
+        self._unparsed = bytearray()  # what came, beyond what one turn of the loop parses
+        self._is_parse_due = False
+        self._upgrade = Upgrade.NONE  # what the present request's Upgrade field means
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = self._intake = Intake(transport)
         self._lane = self._site.lanes[self.secure, bool(self.proxies)]
 
     def data_received(self, data: bytes) -> None:
@@ -171,20 +178,78 @@ class EdgeProtocol(AnsweringConnection):
             self.shutdown()
 
     def _feed(self, data: bytes) -> None:
-        """Has the parser read what came."""
+        """Has the parser read what came: at once, or no more of it than is its turn's share."""
         if self._receiving is not None:
             self._heard_s = self.loop.time()
+        if self._unparsed or len(data) > PARSED_AT_ONCE_BYTES:
+            self._unparsed += data
+            if not self._is_parse_due:
+                self._parse_share()
+        else:
+            self._parse(data)
+
+    def _parse_share(self) -> None:
+        """Parses what waits until this turn's share of the loop's time is used up.
+
+        Others come in between: a stranger's thousands of small requests must not stop them. What
+        is behind a request that waits for its turn is not parsed before that has come, so a peer
+        that asks faster than it is answered fills no queue.
+        """
+        self._is_parse_due = False
+        unparsed, ends_s = self._unparsed, self.loop.time() + TURN_S
+        while unparsed and self._may_parse():
+            data = bytes(unparsed[:PARSED_AT_ONCE_BYTES])
+            del unparsed[:PARSED_AT_ONCE_BYTES]
+            self._parse(data)
+            if self.loop.time() > ends_s:
+                break
+        if not self._may_parse():
+            self._intake.hold()
+        elif unparsed:
+            self._intake.hold()
+            self._parse_soon()
+        else:
+            self._intake.release()
+
+    def _parse_soon(self) -> None:
+        if not self._is_parse_due:
+            self._is_parse_due = True
+            self.loop.call_soon(self._parse_share)
+
+    def _may_parse(self) -> bool:
+        """Whether the next bytes are a request's, and its turn is near."""
+        if self._refused is not None or self.transport.is_closing():
+            self._unparsed.clear()
+            return True
+        return not self.pipeline and self._upgrade is not Upgrade.WEBSOCKET and self.tunnel is None
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._upgrade is Upgrade.WEBSOCKET and self.tunnel is None:
+            self._upgrade = Upgrade.NONE  # it was answered as any GET is
+        if self._unparsed:
+            self._parse_soon()
+        elif self._may_parse():
+            self._intake.release()
+
+    def take_unparsed(self) -> bytes:
+        """What came behind a request whose protocol the connection changes to."""
+        early = bytes(self._unparsed)
+        self._unparsed.clear()
+        self._intake.release()
+        return early
+
+    def _parse(self, data: bytes) -> None:
+        if self._refused is not None:
+            return
         whole = self._between
         self._begun, self._asked = 0, None
         self._header_bytes += len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # Whether it is upgraded, the origin will say; until then nothing may follow.
-            if any(name in _BODY_FIELDS for name, _value in self.headers):
-                self._refuse(HTTPStatus.BAD_REQUEST)
-            elif self.cycle is not ANSWERED:
-                self.flow.pause_reading()
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_behind_upgrade(data[upgrade.args[0] :])
+            return
         except httptools.HttpParserError as exc:
             # What a callback raised is the peer's fault only if it is about what the peer sent.
             cause = exc.__context__
@@ -195,6 +260,32 @@ class EdgeProtocol(AnsweringConnection):
             self._lane.spellings.remember(data, *self._asked)
         if self._header_bytes > HEADER_BYTES_MAX:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def _go_on_behind_upgrade(self, rest: bytes) -> None:
+        """Reads on behind a head with an Upgrade field, where the parser leaves the message.
+
+        An Upgrade that is not taken is ignored (RFC 9110 §7.8): the body is read, and the next
+        request. What follows a request for WebSocket may be of that protocol; it waits until the
+        origin has said so.
+        """
+        if self._refused is not None:
+            return
+        self._header_bytes = 0
+        match self._upgrade:
+            case Upgrade.CONNECT:
+                self._refuse(HTTPStatus.BAD_REQUEST)
+                return
+            case Upgrade.WEBSOCKET:
+                self._unparsed[:0] = rest
+                self._intake.hold()
+                return
+            case Upgrade.WITH_BODY:
+                self._upgrade = Upgrade.NONE
+                self.parser = body_parser(self, self.headers)
+        self._unparsed[:0] = rest
+        if self._unparsed:
+            self._parse_soon()
+            self._intake.hold()
 
     # The parser's callbacks. What only the application needs is made only for the application.
 
@@ -224,11 +315,20 @@ class EdgeProtocol(AnsweringConnection):
         ):
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         self._header_bytes = 0
-        if not has_clear_end(self.headers, self.parser.get_http_version()):
+        version = self.parser.get_http_version()
+        refusal = request_line_refusal(version, self.url)
+        if refusal is not None:
+            self._refuse(refusal)
+        elif not has_clear_end(self.headers, version):
             self._refuse(HTTPStatus.BAD_REQUEST)
         if self._refused is not None:
             raise _RefusedError
         self._trailers, self._trailer_bytes = [], 0
+        if self.parser.should_upgrade():
+            self._upgrade = upgrade_of(self.parser.get_method(), self.headers)
+            if self._upgrade is Upgrade.CONNECT:
+                self._refuse(HTTPStatus.BAD_REQUEST)
+                raise _RefusedError
         if not self._take_lane():
             self._go_to_application(self._trailers)
 
@@ -318,8 +418,7 @@ class EdgeProtocol(AnsweringConnection):
     def _go_to_application(self, trailers: list[tuple[bytes, bytes]]) -> None:
         url, headers = self.url, self.headers
         super().on_message_begin()
-        # uvicorn wants a path, which an absolute-form may lack (RFC 9112 §3.2.2).
-        self.url = url if url.startswith(b"/") or httptools.parse_url(url).path else b"/"
+        self.url = b"/"  # uvicorn reads it in its own way; nobody looks at what it makes of it
         for name, value in headers:
             super().on_header(name, value)
         self.scope["extensions"] = {TARGET: {"sent": url, "trailers": trailers}}
@@ -331,6 +430,8 @@ class EdgeProtocol(AnsweringConnection):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._upgrade is Upgrade.WITH_BODY:
+            return  # the parser leaves the body to another protocol; it is read after all
         self._between = True
         self._receiving = None
         self._header_bytes = 0
@@ -362,7 +463,6 @@ class EdgeProtocol(AnsweringConnection):
         return self.parser.get_http_version() != "1.0" and bool(self.parser.should_keep_alive())
 
 
-_BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
 _PEER_FAULTS = (httptools.HttpParserError, UnicodeDecodeError)
 
 

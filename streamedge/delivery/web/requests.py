@@ -9,17 +9,18 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-import httptools
+from http import HTTPStatus
 
 from streamedge.access.proxies import IpNetwork, forwarded_address, forwarded_secure
-from streamedge.delivery.distributions import host_name
+from streamedge.delivery.distributions import host_name, is_host
 from streamedge.delivery.web.response_policy import Field
 
 HOST_BYTES_MAX = 261  # a name of 255 bytes (RFC 1035 §2.3.4), and a port
 _CODING = b"transfer-encoding"
-# A name or address, and a port. A host with a "/" would begin the path: of a signed URL, too.
-_HOST = re.compile(r"[A-Za-z0-9._~-]+(?::[0-9]*)?|\[[0-9A-Fa-f:.]+\](?::[0-9]*)?")
+_TARGET = re.compile(rb"[!\"$-~]+")
+# No other scheme leads here, and a user's name before the host is how links deceive (RFC 9110
+# §4.2.4): what is neither is not looked into.
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]*)([/?][^#]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,18 @@ class WebRequest:
         return "transfer-encoding" in self.headers or length != "0"
 
 
+def request_line_refusal(http_version: str, target: bytes) -> HTTPStatus | None:
+    """The answer to a request line that the parser lets through, and nobody should; else None.
+
+    One without a version is of HTTP/0.9, which RFC 9112 §3 has no more; HTTP/2 begins otherwise
+    (RFC 9113 §3.4). A target is printable ASCII, and has no fragment (RFC 9112 §3.2).
+    """
+    if http_version not in {"1.0", "1.1"}:
+        is_later = http_version > "1.1"
+        return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED if is_later else HTTPStatus.BAD_REQUEST
+    return None if _TARGET.fullmatch(target) else HTTPStatus.BAD_REQUEST
+
+
 def has_clear_end(fields: Sequence[tuple[bytes, bytes]], http_version: str) -> bool:
     """Whether nobody can doubt where a request ends (RFC 9112 §6.1, §6.3).
 
@@ -90,12 +103,11 @@ def web_request(
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     named = [value for name, value in sent if name == "host"]
     host = named[0] if len(named) == 1 and len(named[0]) <= HOST_BYTES_MAX else ""
-    if not _HOST.fullmatch(host):
+    if not is_host(host):
         host = ""
-    if not target.startswith(b"/"):  # absolute-form (RFC 9112 §3.2.2), or "*"
-        parsed = httptools.parse_url(target)
-        target = (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")
-        if parsed.host and host_name(parsed.host.decode("latin-1")) != host_name(host):
+    if not target.startswith(b"/") and target != b"*":
+        authority, target = _absolute(target)
+        if host_name(authority) != host_name(host):
             host = ""
     if proxies:
         address = forwarded_address(headers.get("x-forwarded-for", ""), proxies) or address
@@ -116,6 +128,16 @@ def web_request(
         time.time(),
         address,
     )
+
+
+def _absolute(target: bytes) -> tuple[str, bytes]:
+    """Host and path of a target in absolute-form (RFC 9112 §3.2.2); host "": it is none."""
+    found = _ABSOLUTE.fullmatch(target)
+    host = found[1].decode("latin-1") if found is not None else ""
+    if found is None or not is_host(host):
+        return "", b"/"
+    rest = found[2] or b"/"
+    return host, rest if rest.startswith(b"/") else b"/" + rest
 
 
 def connection_options(fields: Iterable[Field]) -> frozenset[str]:

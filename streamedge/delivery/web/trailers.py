@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from streamedge.config.field_names import CONDITIONS, EDGE_OWNED, FRAMING, OVERRIDES
+from streamedge.config.field_names import CONDITIONS, EDGE_OWNED, FRAMING, OVERRIDES, dashed_name
 from streamedge.delivery.web.requests import connection_options
 from streamedge.delivery.web.response_policy import Field
 
@@ -28,7 +28,11 @@ _NEVER = CONDITIONS | EDGE_OWNED | FRAMING | OVERRIDES | _CREDENTIALS | _CONTROL
 def passed_trailers(trailers: Iterable[Field], head: Sequence[Field]) -> list[Field]:
     """The trailer fields that may follow a message's body; ``head`` are its header fields."""
     refused = _NEVER | connection_options(head)
-    return [field for field in trailers if field[0].lower() not in refused]
+    return [
+        field
+        for field in trailers
+        if field[0].lower() not in refused and dashed_name(field[0]) not in _NEVER
+    ]
 
 
 def takes_trailers(headers: Mapping[str, str]) -> bool:

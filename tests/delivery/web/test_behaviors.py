@@ -152,6 +152,24 @@ def test_all_viewer_forwards_none_of_the_edges_own(name: str) -> None:
     assert sent == expected
 
 
+@pytest.mark.parametrize("name", sorted(EDGE_OWNED | CONDITIONS | OVERRIDES))
+@pytest.mark.parametrize("mark", ["_", ".", "!", "|"])
+def test_all_viewer_forwards_no_name_that_others_read_as_one_of_the_edges_own(
+    name: str, mark: str
+) -> None:
+    """CGI, WSGI and Rack make one name of "X_Forwarded_Host" and "X-Forwarded-Host"."""
+    fields = ((name.replace("-", mark) + mark * (name == name.replace("-", mark)), "x"),)
+    for selection in (ALL, but("x-other")):
+        policy = OriginRequestPolicy(headers=selection)
+        assert forwarded_fields(CachePolicy(), policy, "POST", fields) == []
+
+
+def test_a_name_with_an_underscore_passes_where_a_policy_names_it() -> None:
+    fields = (("X_Device", "tv"), ("Content_Length", "5"))
+    named = OriginRequestPolicy(headers=only("x_device", "content_length"))
+    assert forwarded_fields(CachePolicy(), named, "GET", fields) == [("X_Device", "tv")]
+
+
 @pytest.mark.parametrize("name", ["x-forwarded-host", "x-original-url"])
 def test_a_header_that_overrides_passes_by_name_alone(name: str) -> None:
     fields = ((name, "evil.example"),)
