@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from streamedge.cache.asset import Asset, Record, stored_fields
+from streamedge.cache.asset import Asset, Record, SentAt, stored_fields
 from streamedge.cache.cache import first_read
 from streamedge.cache.freshness import initial_age_s
 from streamedge.cache.storing import storable_fields
@@ -143,20 +143,21 @@ def _stored_get(record: Record) -> dict[str, str]:
     return stored_fields(record.head) | length
 
 
-def confirmed(record: Record, fields: Mapping[str, str], asked_s: float, now_s: float) -> Record:
-    """A record after its answer was confirmed (§3.2, §4.3.4)."""
+def confirmed(record: Record, fields: Mapping[str, str], sent: SentAt, now_s: float) -> Record:
+    """A record after its answer was confirmed (§3.2, §4.3.4) by an answer to what was ``sent``."""
     headers = kept_fields(updated_fields(stored_fields(record.head), fields))
     return replace(
         record,
         head=replace(record.head, headers=headers),
-        validated_s=asked_s,
-        initial_age_s=_age_when_asked_s(fields, asked_s, now_s),
+        validated_s=sent.time_s,
+        initial_age_s=age_when_sent_s(fields, sent, now_s),
+        asked_change=sent.change,
     )
 
 
-def _age_when_asked_s(fields: Mapping[str, str], asked_s: float, now_s: float) -> float:
-    """§4.2.3, counted from the asking: what was asked before a write must be older than it."""
-    return max(0.0, initial_age_s(fields, asked_s, now_s) - (now_s - asked_s))
+def age_when_sent_s(fields: Mapping[str, str], sent: SentAt, now_s: float) -> float:
+    """§4.2.3, counted from the sending: what was asked before a write must be older than it."""
+    return max(0.0, initial_age_s(fields, sent.time_s, now_s) - (now_s - sent.time_s))
 
 
 def opening(
@@ -164,7 +165,7 @@ def opening(
     request: OriginRequest,
     response: OriginResponse,
     fields: Mapping[str, str],
-    asked_s: float,
+    sent: SentAt,
     now_s: float,
 ) -> tuple[Record, ResponseRead | None] | None:
     """A record of an answer and the read that brings its body; None: it cannot be kept."""
@@ -188,7 +189,13 @@ def opening(
         kept_fields(storable_fields(fields)),
         200 if status == 206 else status,
     )
-    record = Record(asset.key, head, asked_s, _age_when_asked_s(fields, asked_s, now_s))
+    record = Record(
+        asset.key,
+        head,
+        sent.time_s,
+        age_when_sent_s(fields, sent, now_s),
+        asked_change=sent.change,
+    )
     if not span.size:
         response.close()
         return record, None

@@ -61,15 +61,22 @@ class Asset:
         return Subject(self.scope, self.target, self.tag_field)
 
 
+class SentAt(NamedTuple):
+    """When a request was sent to an origin: ``time_s`` since 1970, and the change number then."""
+
+    time_s: float
+    change: int
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What the origin said of an asset, and when it last said so (seconds since 1970).
 
     ``initial_age_s`` is how old it was by then (RFC 9111 §4.2.3). A record whose ``head`` has
     status 0 is a marker, not an answer. ``varies_by``: the request fields that the answers of
-    this key differ by; each has a record of its own. ``not_before_s``: what was asked for earlier
-    must not be used, because a write came between. ``trailers`` came behind the body, and stay
-    apart from ``head`` (§3.1).
+    this key differ by; each has a record of its own. ``asked_change``: the change number when the
+    request was sent that this answers; a write since then refuses it (``changes``). ``trailers``
+    came behind the body, and stay apart from ``head`` (§3.1).
     """
 
     key: str
@@ -77,7 +84,7 @@ class Record:
     validated_s: float
     initial_age_s: float = 0.0
     varies_by: tuple[str, ...] = ()
-    not_before_s: float = 0.0
+    asked_change: int = 0
     trailers: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -116,10 +123,13 @@ def stored_fields(head: OriginHead) -> dict[str, str]:
     return fields
 
 
-def marker(key: str, varies_by: tuple[str, ...], not_before_s: float) -> Record:
-    """A record that is no answer."""
+def marker(key: str, varies_by: tuple[str, ...]) -> Record:
+    """A record that is no answer: it says by which request fields the answers of a key differ.
+
+    It carries no state of writes, so that whichever process stores it last does no harm.
+    """
     head = OriginHead(Version("", 0), "", {}, status=0)
-    return Record(key, head, not_before_s, 0.0, varies_by, not_before_s)
+    return Record(key, head, 0.0, 0.0, varies_by)
 
 
 def asset_digest(key: str) -> str:
@@ -153,7 +163,7 @@ def encode_record(record: Record) -> bytes:
             "status": record.head.status,
             "initial_age_s": record.initial_age_s,
             "varies_by": record.varies_by,
-            "not_before_s": record.not_before_s,
+            "asked_change": record.asked_change,
             "trailers": record.trailers,
         }
     ).encode()
@@ -179,7 +189,7 @@ def decode_record(data: bytes, key: str) -> Record | None:
             float(said["validated_s"]),
             float(said.get("initial_age_s", 0.0)),
             tuple(str(name) for name in said.get("varies_by", ())),
-            float(said.get("not_before_s", 0.0)),
+            int(said["asked_change"]),
             tuple((str(name), str(value)) for name, value in said.get("trailers", ())),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):

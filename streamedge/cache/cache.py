@@ -13,10 +13,10 @@ import asyncio
 import random
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from streamedge.cache.asset import NOBODYS, Asset, Record, Subject, marker
+from streamedge.cache.asset import NOBODYS, Asset, Record, SentAt, Subject, marker
 from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES
 from streamedge.cache.freshness import TtlRules
 from streamedge.cache.open_version import Failure, OpenVersion
@@ -24,6 +24,7 @@ from streamedge.cache.plan import backoff_s
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.rulings import Rulings
 from streamedge.cache.store import Store
+from streamedge.cache.vary import vary_slot_key
 from streamedge.control.in_force import InForce, Ruling, Verdict
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.ops.log import Log
@@ -152,6 +153,10 @@ class Cache:
             self._supersede(opened)
         return ruling
 
+    def drop(self, opened: OpenVersion) -> None:
+        """Has the next request for a version's asset find another; those who read it read on."""
+        self._supersede(opened)
+
     def let_go(self) -> None:
         """Opens every version anew when it is next asked for; those who read one read on.
 
@@ -167,7 +172,9 @@ class Cache:
         """
         opened = self._versions.get(asset.key)
         if opened is None or opened.version != head.version:
-            opened = OpenVersion(self, asset, Record(asset.key, head, time.time()))
+            sent = self.sent_now()
+            record = Record(asset.key, head, sent.time_s, asked_change=sent.change)
+            opened = OpenVersion(self, asset, record)
         return Reader(opened, CacheResult.HIT, asset.subject)
 
     async def close(self) -> None:
@@ -206,7 +213,7 @@ class Cache:
     def version_measured(self, version: OpenVersion) -> None:
         """Remembers what had no length until now, unless something has taken its place."""
         if self._versions.get(version.asset.key) is version:
-            self.remember(version.record)
+            self.remember(version.asset, version.record)
 
     def version_left(self, version: OpenVersion) -> None:
         """Closes a version that nobody will find again, and the longest unused beyond the limit."""
@@ -271,7 +278,7 @@ class Cache:
         raise AssertionError("the last attempt returns or raises")
 
     async def _ask_once(self, asset: Asset, record: Record | None, want: Span) -> _Found:
-        asked_s = time.time()
+        sent = self.sent_now()
         if record is not None and (
             record.is_marker
             or record.head.status != OBJECT_STATUS
@@ -296,7 +303,7 @@ class Cache:
                     head = read.head
         else:
             head = await asset.origin.head(asset.name)
-        fresh = Record(asset.key, head, asked_s)
+        fresh = Record(asset.key, head, sent.time_s, asked_change=sent.change)
         opened = self.admit(asset, fresh, only_fresh=False)
         assert opened is not None
         if read is not None:
@@ -304,29 +311,35 @@ class Cache:
                 await read.close()
             else:
                 opened.adopt(read)
-        self.remember(fresh)  # only now: other workers must find what is filled locked
+        self.remember(asset, fresh)  # only now: other workers must find what is filled locked
         return _Found(opened, asked=True, unchanged=head.version == known)
 
-    def remember(self, record: Record) -> bool:
-        """Saves what the origin said, unless a write has come since it was asked."""
-        present = self.store.load_record(record.key)
-        if present is not None and present.not_before_s:
-            if present.not_before_s > record.validated_s:
-                return False
-            record = replace(record, not_before_s=present.not_before_s)
+    def sent_now(self) -> SentAt:
+        """The moment for a request that is sent next."""
+        return SentAt(time.time(), self.store.changes.number)
+
+    def remember(self, asset: Asset, record: Record) -> bool:
+        """Saves what the origin said, unless a write has come since it was asked.
+
+        One that comes while it is saved is no matter: the record is refused when it is read.
+        """
+        if self.rulings.of_record(asset, record).verdict is Verdict.REFUSED:
+            return False
         self.store.save_record(record)
         return True
 
-    def refuse_older(self, key: str, before_s: float, varies_by: tuple[str, ...] = ()) -> None:
-        """Sees to it that nothing asked for before is used again, in any worker.
+    def refuse_older(self, *keys: str) -> None:
+        """Sees to it that nothing asked for before under these keys, or under keys that were made
+        from them, is used again in any worker. Needs no disk space."""
+        self.store.changes.announce(*keys)
 
-        ``varies_by``: what the answers of this key differ by from now on.
+    def begin_to_vary(self, key: str, varies_by: tuple[str, ...]) -> None:
+        """Notes that the answers of a key differ by request fields, for every worker (§4.1).
+
+        What was stored under the key itself before is not used again.
         """
-        known = self.store.load_record(key)
-        if known is not None:
-            before_s = max(before_s, known.not_before_s)
-        self.store.save_record(marker(key, varies_by, before_s))
-        self.store.changes.announce()
+        self.store.save_record(marker(key, varies_by))
+        self.store.changes.announce(vary_slot_key(key))
 
     def admit(self, asset: Asset, record: Record, *, only_fresh: bool) -> OpenVersion | None:
         """The open version that a record speaks of, in place of any other of the asset."""

@@ -27,8 +27,9 @@ from streamedge.cache.asking import (
     opening,
     request_for,
 )
-from streamedge.cache.asset import Asset, Record, marker, stored_fields
+from streamedge.cache.asset import Asset, Record, SentAt, stored_fields
 from streamedge.cache.cache import TICK_S, Cache
+from streamedge.cache.extent import EXTENT_BYTES
 from streamedge.cache.fitness import decide, directives, is_refused, may_serve_stale
 from streamedge.cache.open_version import OpenVersion
 from streamedge.cache.plan import backoff_s
@@ -37,7 +38,7 @@ from streamedge.cache.reuse import Reuse
 from streamedge.cache.storing import is_storable
 from streamedge.cache.vary import parse_vary, variant_key
 from streamedge.control.in_force import Verdict
-from streamedge.errors import OriginError, OriginFailure
+from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import OriginRequest, OriginResponse, Upstream
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.objects import ResponseRead
@@ -84,6 +85,9 @@ class Unavailable(NamedTuple):
 Outcome = Stored | Passed | Unavailable
 
 
+NOT_SENT = SentAt(0.0, -1)
+
+
 @dataclass(slots=True, eq=False)
 class _Asking:
     """The origin being asked for a key, and how many wait to hear what it said."""
@@ -94,8 +98,7 @@ class _Asking:
     opened: OpenVersion | None = None
     unchanged: bool = False
     response: OriginResponse | None = None  # for the first who takes it
-    changes: int = -1  # the change number when it began
-    asked_s: float = 0.0
+    sent: SentAt = NOT_SENT  # the last request for it
     position: int = 0  # stands for a reader, so that nothing is closed before they come
 
     def settle(self) -> None:
@@ -159,9 +162,9 @@ class ResponseCache:
         running = self._asking.get(key)
         return running[1] if running is not None and running[0].is_cold else None
 
-    def refuse_older(self, primary_key: str) -> None:
+    def refuse_older(self, *primary_keys: str) -> None:
         """After a write: nothing that was asked for before is used again, in any worker."""
-        self._cache.refuse_older(primary_key, time.time())
+        self._cache.refuse_older(*primary_keys)
 
     def variant(self, key: str, fields: Mapping[str, str]) -> str:
         """The key of the variant that request fields select, as far as it is known here."""
@@ -244,10 +247,14 @@ class ResponseCache:
 
     def _is_outdated(self, asking: _Asking, asset: Asset) -> bool:
         """Whether something has changed since the origin was asked, for who has come since."""
-        if asking.opened is None or asking.changes == self._cache.store.changes.number:
+        if asking.opened is None or asking.sent.change == self._cache.store.changes.number:
             return False
         record = asking.opened.record
-        asked = replace(record, validated_s=max(record.validated_s, asking.asked_s))
+        asked = replace(
+            record,
+            validated_s=max(record.validated_s, asking.sent.time_s),
+            asked_change=max(record.asked_change, asking.sent.change),
+        )
         return self._cache.rulings.of_record(asset, asked).verdict is not Verdict.FRESH
 
     async def _ask_alone(self, ask: Ask, asset: Asset, record: Record | None, why: str) -> Outcome:
@@ -275,7 +282,7 @@ class ResponseCache:
         while not store.lock_asset(asset.key):  # noqa: ASYNC110  # locks of other processes
             await asyncio.sleep(TICK_S)
         try:
-            asking.changes = store.changes.number
+            asking.sent = self._cache.sent_now()
             present = store.load_record(asset.key)
             if (
                 present is not None
@@ -304,8 +311,7 @@ class ResponseCache:
         is_passed: bool = False,
     ) -> None:
         request = request_for(ask, record, is_passed=is_passed)
-        asking.changes = self._cache.store.changes.number
-        asking.asked_s = asked_s = time.time()
+        asking.sent = sent = self._cache.sent_now()
         try:
             response = await self._send(ask.upstream, request)
             if response.status == 416 and ask.is_object:
@@ -319,7 +325,7 @@ class ResponseCache:
             self._bring(asking, self._open(asset, record), unchanged=True)
             return
         try:
-            is_heeded = self._heed(asking, ask, asset, record, request, response, asked_s)
+            is_heeded = self._heed(asking, ask, asset, record, request, response, sent)
         except BaseException:
             response.close()
             raise
@@ -353,7 +359,7 @@ class ResponseCache:
         record: Record | None,
         request: OriginRequest,
         response: OriginResponse,
-        asked_s: float,
+        sent: SentAt,
     ) -> bool:
         """Brings what an answer means: an update, a new version, an old one after all, itself.
 
@@ -364,8 +370,8 @@ class ResponseCache:
         now_s = time.time()
         if record is not None and is_confirmed(record, request, status, fields):
             response.close()
-            opened = self._open(asset, confirmed(record, fields, asked_s, now_s))
-            self._cache.remember(opened.record)
+            opened = self._open(asset, confirmed(record, fields, sent, now_s))
+            self._cache.remember(asset, opened.record)
             self._bring(asking, opened, unchanged=True)
             return True
         if (
@@ -385,13 +391,15 @@ class ResponseCache:
             heeds_viewer=ask.heeds_viewer,
         )
         if storable:
-            opened_read = opening(asset, request, response, fields, asked_s, now_s)
+            opened_read = opening(asset, request, response, fields, sent, now_s)
             if opened_read is not None:
-                self._bring(asking, self._store(ask, *opened_read))
-                asking.handling.stored = True
-                return True
+                kept = self._store(ask, *opened_read)
+                if kept is not None:
+                    self._bring(asking, kept)
+                    asking.handling.stored = True
+                    return True
         if record is not None and is_contradicted(record, request, status, fields):
-            self._cache.refuse_older(asset.key, asked_s)
+            self._cache.refuse_older(asset.key)
         if request.method == "GET" and status != 304:
             self._pass_for_a_while(asset.key, now_s)
         if not may_pass(ask, request, status, fields):
@@ -399,33 +407,37 @@ class ResponseCache:
         asking.response = response
         return True
 
-    def _store(self, ask: Ask, record: Record, read: ResponseRead | None) -> OpenVersion:
-        """Begins to keep an answer, under the key of its variant."""
+    def _store(self, ask: Ask, record: Record, read: ResponseRead | None) -> OpenVersion | None:
+        """Begins to keep an answer, under the key of its variant.
+
+        None: there is no room to begin with, on disk nor in memory, so it is to be passed on.
+        """
         base, varies_by = ask.asset, parse_vary(stored_fields(record.head))
-        self._heed_vary(base.key, varies_by, record.validated_s)
+        self._heed_vary(base.key, varies_by)
         asset = _variant(base, varies_by, ask.fields) if varies_by else base
         record = replace(record, key=asset.key)
         opened = self._open(asset, record)
         if read is not None:
+            try:
+                opened.extent_to_fill(read.span.start // EXTENT_BYTES)
+            except CacheFullError:
+                self._cache.drop(opened)
+                return None
             opened.adopt(read, read.trailers)
         if record.head.version.has_ended:
-            self._cache.remember(record)
+            self._cache.remember(asset, record)
         self._passing.pop(ask.asset.key, None)
         return opened
 
-    def _heed_vary(self, key: str, varies_by: tuple[str, ...], asked_s: float) -> None:
-        """Notes what the answers of a key differ by; where that is new, older ones go (§4.1)."""
-        known = self._cache.store.load_record(key)
-        if varies_by:
-            self._vary(key, varies_by)
-        else:
+    def _heed_vary(self, key: str, varies_by: tuple[str, ...]) -> None:
+        """Notes what the answers of a key differ by, where that is new (§4.1)."""
+        if not varies_by:
             self._varying.pop(key, None)
-        if known is None or (known.is_marker and not known.varies_by):
-            not_before_s = 0.0 if known is None else known.not_before_s
-            if varies_by:
-                self._cache.store.save_record(marker(key, varies_by, not_before_s))
-        elif known.varies_by != varies_by:
-            self._cache.refuse_older(key, asked_s, varies_by)
+            return
+        self._vary(key, varies_by)
+        known = self._cache.store.load_record(key)
+        if known is None or known.varies_by != varies_by:
+            self._cache.begin_to_vary(key, varies_by)
 
     def _bring(self, asking: _Asking, opened: OpenVersion, *, unchanged: bool = False) -> None:
         asking.opened = opened

@@ -106,7 +106,7 @@ def _unasked(said: Directives, asked: Directives, rules: TtlRules, stale_s: floa
         return Reuse.FRESH if -stale_s >= (asked.min_fresh_s or 0.0) else Reuse.VALIDATE
     if _forbids_stale(said, rules):
         return Reuse.VALIDATE
-    if asked.max_stale_s is not None and stale_s <= asked.max_stale_s:
+    if asked.max_stale_s is not None and stale_s <= asked.max_stale_s and stale_s < inf:
         return Reuse.STALE
     wants_fresh = asked.max_age_s is not None or asked.min_fresh_s is not None
     if stale_s < (said.stale_while_revalidate_s or 0.0) and not wants_fresh:

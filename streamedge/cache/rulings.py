@@ -1,21 +1,25 @@
 """Whether what is known of an asset may still be used: what has come since it was asked for.
 
-Owns the comparison of answers with writes (noted in the records themselves, by key) and with
-invalidations (in the control log, by distribution). It costs nothing until the change number
-moves; then each open version is looked at once, and once more for each distribution that serves it.
-Both count from when an answer was asked for: what was on its way when the change came is as old as
-what had arrived.
+Owns the comparison of answers with writes (in the write table, by key) and with invalidations (in
+the control log, by distribution). It costs nothing until the change number moves; then each open
+version is looked at once, and once more for each distribution that serves it. Both count from when
+an answer was asked for: what was on its way when the change came is as old as what had arrived.
 """
 
 from __future__ import annotations
 
+from math import inf
+
 from streamedge.cache.asset import Asset, Record, Subject
 from streamedge.cache.open_version import OpenVersion
 from streamedge.cache.store import Store
+from streamedge.cache.vary import vary_slot_key
 from streamedge.control.in_force import FRESH, InForce, Revocation, Ruling, Verdict
 from streamedge.control.invalidations import tags_of
 
 REFUSED = Ruling(Verdict.REFUSED)
+UNCONFIRMED = Ruling(Verdict.STALE, -inf)
+"""Of what may have been written to before the power failed: never served without validation."""
 
 
 class Rulings:
@@ -39,7 +43,9 @@ class Rulings:
         return self.invalidated(asset, record)
 
     def invalidated(self, asset: Asset, record: Record) -> Ruling:
-        """The same, but for writes."""
+        """The same, but for writes that are known of."""
+        if record.asked_change < self._store.changes.floor:
+            return self._unconfirmed(asset.subject, record)
         if self._in_force is None or not asset.scope:
             return FRESH
         self._in_force.look(self._store.changes.number)
@@ -52,6 +58,8 @@ class Rulings:
             if self._written_since(opened.asset, opened.record):
                 return REFUSED
             opened.changes_seen = number
+        if opened.record.asked_change < self._store.changes.floor:
+            return self._unconfirmed(subject, opened.record)
         in_force = self._in_force
         if in_force is None or not subject.scope:
             return FRESH
@@ -74,9 +82,15 @@ class Rulings:
 
         return in_force.rule(subject.scope, subject.target, tags, record.validated_s)
 
+    def _unconfirmed(self, subject: Subject, record: Record) -> Ruling:
+        in_force = self._in_force
+        if in_force is None or not subject.scope:
+            return UNCONFIRMED
+        in_force.look(self._store.changes.number)
+        ruling = self._rule(in_force, subject, record)
+        return ruling if ruling.verdict is Verdict.REFUSED else UNCONFIRMED
+
     def _written_since(self, asset: Asset, record: Record) -> bool:
-        for key in (asset.key, *asset.above):
-            known = self._store.load_record(key)
-            if known is not None and known.not_before_s > record.validated_s:
-                return True
-        return False
+        return self._store.changes.is_written_since(
+            record.asked_change, asset.key, vary_slot_key(asset.key), *asset.above
+        )

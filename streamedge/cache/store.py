@@ -2,7 +2,7 @@
 
     era               number of the folder's era, and the boot that it belongs to
     locks             one byte to lock for each asset being asked for at its origin
-    changes           a number that moves when something cached must no longer be used
+    changes           the change counter and the write table (``changes``)
     usage             bytes stored so far, a counter for each worker
     assets/ab/<hex>   an asset's record
     extents/ab/<hex>  an extent of one version of an asset
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import itertools
 import json
 import mmap
@@ -25,6 +24,7 @@ import os
 from pathlib import Path
 
 from streamedge.cache.asset import Record, asset_digest, decode_record, encode_record
+from streamedge.cache.changes import is_changes_file_whole, open_changes, prepare_changes
 from streamedge.cache.extent import (
     EXTENT_BYTES,
     HEADER_BYTES,
@@ -41,7 +41,6 @@ from streamedge.spans import Span
 MEMORY_EXTENTS_MAX = 8
 WORKERS_MAX = 256
 _USAGE_SLOT_BYTES = 64  # one cache line each, so that workers do not share one
-_CHANGES_BYTES = 64
 _PAGE_BYTES = 4096
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
@@ -57,15 +56,15 @@ def prepare_folder(root: Path) -> None:
         left.unlink(missing_ok=True)
     boot_id = BOOT_ID_FILE.read_text().strip()
     era, clean, last_boot_id = _read_era(root)
-    if last_boot_id != boot_id and not clean:
+    is_unsure = last_boot_id != boot_id and not clean
+    if is_unsure or not is_changes_file_whole(root):
         # What the page cache held when power failed may be lost: have each chunk checked.
-        era += 1
+        era, is_unsure = era + 1, True
+    prepare_changes(root, era, is_unsure=is_unsure)
     _write_era(root, era, boot_id, clean=False)
     with open(root / "usage", "ab") as usage:
         usage.truncate(WORKERS_MAX * _USAGE_SLOT_BYTES)
     (root / "locks").touch()
-    with open(root / "changes", "ab") as changes:
-        changes.truncate(_CHANGES_BYTES)
 
 
 def close_folder(root: Path) -> None:
@@ -106,55 +105,6 @@ class Usage:
         return sum(self._slots)
 
 
-class Changes:
-    """A number that every worker has mapped: when it moves, what is known may no longer hold.
-
-    ``word[0]`` is the number too, to be read where that happens very often.
-    """
-
-    __slots__ = ("_fd", "word")
-
-    def __init__(self, root: Path) -> None:
-        self._fd = os.open(root / "changes", os.O_RDWR | os.O_CLOEXEC)
-        self.word = memoryview(mmap.mmap(self._fd, _CHANGES_BYTES)).cast("Q")
-
-    @property
-    def number(self) -> int:
-        return self.word[0]
-
-    def announce(self) -> None:
-        """Moves the number, whoever else may be moving it."""
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        try:
-            self.word[0] += 1
-        finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-
-class NoChanges:
-    """The same where the folder cannot be used, and nothing is shared."""
-
-    __slots__ = ("word",)
-
-    def __init__(self) -> None:
-        self.word = memoryview(bytearray(_CHANGES_BYTES)).cast("Q")
-
-    @property
-    def number(self) -> int:
-        return self.word[0]
-
-    def announce(self) -> None:
-        self.word[0] += 1
-
-
-def open_changes(root: Path) -> Changes | NoChanges:
-    """The change number of a cache folder; one of this process's own where it has none."""
-    try:
-        return Changes(root)
-    except (OSError, ValueError):
-        return NoChanges()
-
-
 class Store:
     """One worker's hand on the cache folder. ``slot`` is the worker's number."""
 
@@ -167,10 +117,9 @@ class Store:
         self._disk_refuses = False
         self._usage: Usage | None = None
         self._locks = -1
-        self.changes: Changes | NoChanges = NoChanges()
+        self.changes = open_changes(root)
         self.era = 1
         try:
-            self.changes = Changes(root)
             self.era = _read_era(root)[0] + 1  # a new file's era words are 0: never this
             self._usage = Usage(root)
             self._locks = os.open(root / "locks", os.O_RDWR | os.O_CLOEXEC)
@@ -226,7 +175,11 @@ class Store:
                 "the cache's disk is full or fails, and so is the memory beside it"
             )
         fd = os.memfd_create("streamedge-extent", os.MFD_CLOEXEC)
-        os.ftruncate(fd, HEADER_BYTES)
+        try:
+            os.ftruncate(fd, HEADER_BYTES)
+        except OSError as exc:
+            os.close(fd)
+            raise CacheFullError(f"neither disk nor memory takes anything: {exc}") from exc
         self._memory_extents += 1
         return Extent(fd, "", min(body_bytes, EXTENT_BYTES), self.era)
 

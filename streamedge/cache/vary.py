@@ -22,6 +22,14 @@ def varies_by_everything(fields: Mapping[str, str]) -> bool:
     return "*" in split_list(fields.get("vary", ""))
 
 
+def vary_slot_key(key: str) -> str:
+    """The key in the write table that is raised when the answers of ``key`` begin to vary.
+
+    It refuses what was stored under ``key`` itself, and none of its variants.
+    """
+    return f"\0vary\0{key}"
+
+
 def variant_key(names: Sequence[str], request_fields: Mapping[str, str]) -> str:
     """What tells a request's variant from the others of its resource; "" when nothing does.
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from streamedge.cache.asset import Provenance
+from streamedge.cache.changes import open_changes
 from streamedge.cache.rulings import Rulings
-from streamedge.cache.store import open_changes
 from streamedge.control.in_force import Revocation
 from streamedge.edge.bells import Bells
 from streamedge.edge.roster import Roster

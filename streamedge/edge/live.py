@@ -9,7 +9,6 @@ keeps none between requests, and is let go when the last who reads from it has e
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -132,8 +131,8 @@ class LiveConfig:
         identity, _, name = key.partition("\n")
         found = (one for one in self.bindings.values() if one.identity == identity)
         binding = next(found, None)
-        for changed in (key,) if binding is None else binding.keys_written(name):
-            self._serving.cache.refuse_older(changed, time.time())
+        changed = (key,) if binding is None else binding.keys_written(name)
+        self._serving.cache.refuse_older(*changed)
 
     def tell_failure(self, exc: Exception) -> None:
         """Leaves a line: what was in use is in use."""

@@ -22,9 +22,10 @@ from fakes import ScriptedOrigin
 
 from streamedge.cache.asset import Asset, asset_digest, version_digest
 from streamedge.cache.cache import Cache
+from streamedge.cache.changes import open_changes
 from streamedge.cache.extent import EXTENT_BYTES, Extent
 from streamedge.cache.freshness import TtlRules
-from streamedge.cache.store import Store, open_changes
+from streamedge.cache.store import Store
 from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.in_force import InForce
 from streamedge.control.log import ControlLog

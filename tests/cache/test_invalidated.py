@@ -420,7 +420,7 @@ async def test_a_reader_can_tell_whether_it_still_holds(location: Location) -> N
     assert [reader.still_holds() for reader in readers] == [False, False, True, True]
     again = await opened(worker, asset_of(location))
     assert again.still_holds()
-    worker.refuse_older(location.asset().key, before_s=2e12)
+    worker.refuse_older(location.asset().key)
     assert [reader.still_holds() for reader in (*readers, again)] == [False] * 5
     for reader in (*readers, again):
         reader.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -15,9 +17,11 @@ from location import PATIENCE_S, Location, fills_ended, run_location
 from streamedge.cache.asking import WHOLE, Ask
 from streamedge.cache.asset import Asset
 from streamedge.cache.cache import Cache
+from streamedge.cache.extent import Extent
 from streamedge.cache.freshness import TtlRules
 from streamedge.cache.responses import Outcome, Passed, ResponseCache, Stored, Unavailable
-from streamedge.errors import OriginError, OriginFailure
+from streamedge.cache.store import prepare_folder
+from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.ops.metrics import Gauge
 from streamedge.origin import OriginRequest
 from streamedge.origin.objects import ObjectUpstream, RequestedObject
@@ -276,6 +280,76 @@ async def test_a_write_refuses_what_another_worker_has_open(location: Location) 
     assert len(location.server.requests) == 2
     for worker in workers:
         await settled(location, worker)
+
+
+async def test_write_holds_when_the_disk_takes_no_record(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(location, etag="")
+    doors = [ResponseCache(location.worker()) for _ in range(2)]
+    for door in doors:
+        assert await body_of(await door.respond(ask_of(location))) == BYTES
+
+    def full(_old: str, _new: str) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "replace", full)
+    doors[0].refuse_older("site\nfilm")
+    location.server.put("film", b"new", etag="", headers=FRESH)
+    for door in reversed(doors):
+        assert await body_of(await door.respond(ask_of(location))) == b"new"
+    monkeypatch.undo()
+    for door in doors:
+        assert await body_of(await door.respond(ask_of(location))) == b"new"
+
+
+async def test_write_is_not_forgotten_with_a_version_that_fails(location: Location) -> None:
+    put(location)
+    one, other = location.worker(), location.worker()
+    assert await body_of(await ResponseCache(one).respond(ask_of(location))) == BYTES
+    await fills_ended(one)
+    asset = ask_of(location).asset
+    old = one.store.load_record(asset.key)
+    assert old is not None
+    one.refuse_older(asset.key)
+    one.store.forget_record(asset.key)
+    assert not other.remember(asset, old)
+    other.store.save_record(old)  # as a process does that was at it when the write came
+    location.server.put("film", b"new", etag='"2"', headers=FRESH)
+    for worker in (one, other):
+        assert await body_of(await ResponseCache(worker).respond(ask_of(location))) == b"new"
+
+
+async def test_records_from_before_a_power_failure_are_validated(
+    location: Location, cache_root: Path
+) -> None:
+    put(location, (("Cache-Control", "max-age=60, stale-if-error=60"),))
+    assert await body_of(await ResponseCache(location.worker()).respond(ask_of(location))) == BYTES
+    (cache_root / "era").write_text('{"era": 1, "clean": false, "boot_id": "another boot"}')
+    prepare_folder(cache_root)
+    door = ResponseCache(location.worker(retries=0))
+    location.server.script(Turn(status=503))
+    failed = await door.respond(ask_of(location))
+    assert isinstance(failed, Stored)
+    assert failed.reader.head.status == 503  # not the old answer: nobody knows whether it holds
+    failed.reader.close()
+
+
+async def test_cache_that_can_store_nothing_passes_answers_on(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(location)
+    worker = location.worker()
+
+    def full(_digest: bytes, _body_bytes: int) -> Extent:
+        raise CacheFullError("full")
+
+    monkeypatch.setattr(worker.store, "make_extent", full)
+    for _viewer in range(2):
+        outcome = await ResponseCache(worker).respond(ask_of(location))
+        assert isinstance(outcome, Passed)
+        assert await body_of(outcome) == BYTES
+    await settled(location, worker)
 
 
 @pytest.mark.parametrize("vary", [(), (("Vary", "Accept"),)])

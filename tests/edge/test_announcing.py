@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 from streamedge.cache.asset import Provenance, Subject
+from streamedge.cache.changes import open_changes
 from streamedge.cache.rulings import Rulings
-from streamedge.cache.store import Store, open_changes, prepare_folder
+from streamedge.cache.store import Store, prepare_folder
 from streamedge.control.database import ControlDatabase
 from streamedge.control.in_force import InForce
 from streamedge.control.log import ControlLog

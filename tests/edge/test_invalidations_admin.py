@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from asgi_call import call
 
-from streamedge.cache.store import open_changes, prepare_folder
+from streamedge.cache.changes import open_changes
+from streamedge.cache.store import prepare_folder
 from streamedge.control.database import ControlDatabase
 from streamedge.control.log import ITEMS_MAX, ControlLog
 from streamedge.edge import invalidations_admin

@@ -331,8 +331,7 @@ class Site:
         ):
             binding = found.rule.binding
             rest = target_key(found, changed, request).removeprefix(f"{binding.identity}\n")
-            for key in binding.keys_written(rest):
-                self.responses.refuse_older(key)
+            self.responses.refuse_older(*binding.keys_written(rest))
 
     # What responses leave
 

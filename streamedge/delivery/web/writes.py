@@ -110,8 +110,7 @@ class Writes:
                 self._refuse_older(keys)
 
     def _refuse_older(self, keys: tuple[str, ...]) -> None:
-        for key in keys:
-            self._responses.refuse_older(key)
+        self._responses.refuse_older(*keys)
 
 
 def named_by_s3(found: Route, request: WebRequest) -> Route:
