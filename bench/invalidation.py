@@ -28,7 +28,7 @@ from bench.report import Figure, Target
 from bench.server import LOOPBACK, BenchError, Server, scratch_folder
 from streamedge.cache.asset import Record, decode_record
 from streamedge.cache.store import WORKERS_MAX, Store
-from streamedge.ops.log import Log
+from streamedge.ops.log import open_log
 from streamedge.origin import OriginHead, Version
 
 WORKERS = 2
@@ -170,7 +170,7 @@ def _fill(cache: Path, key: str, count: int) -> None:
 
 
 def _write(cache: Path, key: str, numbers: range, filler: int) -> None:
-    silent = Log(os.open(os.devnull, os.O_WRONLY), "bench")
+    silent = open_log(os.devnull, "bench")
     store = Store(cache, WORKERS_MAX - 1 - filler, silent)
     headers = {"cache-control": "max-age=86400"}
     now_s = time.time()

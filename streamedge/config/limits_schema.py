@@ -133,6 +133,13 @@ class LimitsConfig(Section):
     open_extents: int = Field(
         default=2048, description="Cache files kept open, each worker.", ge=64, le=1 << 20
     )
+    log_buffer: SizeBytes = Field(
+        default=8 << 20,
+        description="Memory for log lines that cannot be written yet, each process; lines beyond it"
+        " are dropped and counted.",
+        ge=64 << 10,
+        le=1 << 30,
+    )
     origin_retries: int = Field(
         default=4, description="Attempts after the first before a fill fails.", ge=0, le=20
     )

@@ -35,7 +35,7 @@ from streamedge.edge.roster import Roster
 from streamedge.edge.same_site import SameSite
 from streamedge.edge.shared import Shared
 from streamedge.edge.writes_admin import ERRORS, writes_routes
-from streamedge.ops.log import Log, open_log
+from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge, exposition
 from streamedge.writing.journal import Journal
 
@@ -45,9 +45,9 @@ REST_INTERVAL_S = 0.5  # while it does not
 
 def run_control(shared: Shared, listener: socket.socket, lifeline: int) -> None:
     """Serves the admin address until told to stop."""
-    log = open_log(str(shared.generations.config.edge.log), "control")
+    log = shared.open_log("control")
     asyncio.run(_serve(shared, listener, lifeline, log))
-    log.flush()
+    log.finish()
 
 
 async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Log) -> None:
@@ -208,6 +208,7 @@ async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:
         if removed:
             log.event("evicted", files=len(removed), bytes=sum(file.size_bytes for file in removed))
         used_bytes = evictor.used_bytes
+        counts.add(Counter.LOG_LINES_DROPPED, "control", log.take_dropped())
         rests = not removed and counts.gauges.get(Gauge.CACHE_BYTES) == used_bytes
         if not rests:
             counts.gauges[Gauge.CACHE_BYTES] = used_bytes

@@ -8,14 +8,21 @@ from pathlib import Path
 from streamedge.edge.bells import Bells
 from streamedge.edge.generations import Generations
 from streamedge.edge.roster import Roster
+from streamedge.ops.log import Log, open_log
+from streamedge.ops.log_output import LogTarget
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """The config in force, what wakes everybody, who is up, and where numbers are handed over."""
+    """The config in force, what wakes processes, who is up, and where numbers and lines go."""
 
     generations: Generations
     bells: Bells
     roster: Roster
     metrics_folder: Path
+    log_target: LogTarget
     has_journal: bool = False  # of writes that wait: whether a behavior wrote back at the start
+
+    def open_log(self, process: str) -> Log:
+        """This process's own way to the log that all share. Raises OSError."""
+        return open_log(self.log_target, process, self.generations.config.limits.log_buffer)

@@ -38,6 +38,7 @@ from streamedge.edge.shared import Shared
 from streamedge.edge.worker import DRAIN_S, Post, run_worker
 from streamedge.errors import StreamEdgeError
 from streamedge.ops.log import Log, open_log
+from streamedge.ops.log_output import LogTarget
 from streamedge.ops.metrics import forget_process
 from streamedge.writing.journal import prepare_journal
 from streamedge.writing.rows import JournalError
@@ -49,7 +50,8 @@ RESTART_BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)  # by how often it has died young
 YOUNG_S = 5.0
 CONTROL_WAIT_S = 2.0  # at most: a worker may not come up at all
 CONTROL_LOOK_S = 0.01
-_SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+LOG_RETRY_S = 0.05  # while the log's reader is slow
+_SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 
 
 @dataclass(slots=True)
@@ -71,7 +73,8 @@ def serve(config: Config, file: Path) -> int:
     ``config`` is what ``file`` says; SIGHUP has it read anew.
     """
     try:
-        log = open_log(str(config.edge.log), "supervisor")
+        log_target = LogTarget(str(config.edge.log))
+        log = open_log(log_target, "supervisor", config.limits.log_buffer)
         workers = min(config.edge.workers or len(os.sched_getaffinity(0)), WORKERS_MAX)
         listeners = bind_listeners(
             config.listen.http, config.listen.rtmp, workers, config.listen.https
@@ -103,7 +106,7 @@ def serve(config: Config, file: Path) -> int:
     generations, bells = Generations(config, workers), Bells(workers)
     reloading = Reloading(file, generations, certificates, countries, bells, log)
     roster = Roster(workers)
-    shared = Shared(generations, bells, roster, metrics_folder, writes_back(config))
+    shared = Shared(generations, bells, roster, metrics_folder, log_target, writes_back(config))
     try:
         _Supervisor(log, listeners, certificates, countries, admin, shared, reloading.reload).run()
     finally:
@@ -111,7 +114,7 @@ def serve(config: Config, file: Path) -> int:
         if folder_is_ready:
             close_folder(config.edge.cache)
         log.event("edge_down")
-        log.flush()
+        log.finish()
     return 0
 
 
@@ -159,19 +162,31 @@ class _Supervisor:
                 welcome(self._shared.generations.config)
             arrived = signal.sigtimedwait(_SIGNALS, self._pause_s())
             if arrived is None:
+                self._log.flush()
                 continue
             if arrived.si_signo == signal.SIGCHLD:
                 self._reap(restart=True)
+            elif arrived.si_signo == signal.SIGUSR1:
+                self._reopen_log()
             elif arrived.si_signo == signal.SIGHUP:
+                self._reopen_log()
                 self._reload()
             else:
                 break
         self._stop()
 
+    def _reopen_log(self) -> None:
+        """A log file that was renamed is left; each process opens the new one by itself."""
+        self._shared.log_target.request_reopen()
+        self._log.event("log_reopened")
+        self._log.flush()
+
     def _pause_s(self) -> float:
         """Until the next child is due; short until all are up, to say so."""
         pause_s = 60.0 if self._welcomed else 0.02
         due = [child.due_s for child in self._children if child.due_s is not None]
+        if self._log.unwritten_bytes:
+            pause_s = min(pause_s, LOG_RETRY_S)
         if due:
             pause_s = min(pause_s, max(0.0, min(due) - time.monotonic()))
         return pause_s
@@ -192,6 +207,8 @@ class _Supervisor:
             # What a terminal sends goes to all processes: only the supervisor acts on it.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            self._log.close()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             child.main()
             code = 0

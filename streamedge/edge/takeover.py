@@ -21,6 +21,7 @@ _AT_START: Mapping[str, frozenset[str]] = {
             "api_body",
             "http_connections",
             "invalidations",
+            "log_buffer",
             "moov",
             "open_extents",
             "origin_retries",

@@ -28,7 +28,7 @@ from streamedge.edge.composition import bind_origins, web_server
 from streamedge.edge.effective import EffectiveConfig, open_control_database
 from streamedge.edge.listeners import WorkerListeners, proxied_listeners
 from streamedge.edge.shared import Shared
-from streamedge.ops.log import Log, open_log
+from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.writing.journal import Journal
 
@@ -56,10 +56,10 @@ class Post:
 def run_worker(post: Post) -> None:
     """Serves until told to stop."""
     gc.set_threshold(*GARBAGE_THRESHOLDS)
-    log = open_log(str(post.shared.generations.config.edge.log), f"worker-{post.number}")
+    log = post.shared.open_log(f"worker-{post.number}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(post, log))
-    log.flush()
+    log.finish()
 
 
 async def _serve(post: Post, log: Log) -> None:
@@ -169,6 +169,7 @@ async def _keep_house(
     """Hands numbers over and looks for new certificates and countries, while the process lives."""
     while True:
         await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
+        counts.add(Counter.LOG_LINES_DROPPED, "worker", log.take_dropped())
         counts.flush()
         if certificates is not None:
             look_for_certificates(certificates, log)

@@ -1,49 +1,104 @@
-"""One line for each event, as JSON, written in batches.
+"""Log lines: one JSON object each, gathered and written together.
 
-Owns the shape of a line: ``time``, ``event``, ``worker``, then the event's own fields; None is
-left out. A line costs its formatting only: lines gather and are written together by ``flush``,
-100 ms after the first of them (``write_on``), so a killed process loses at most that much, and one
-that says nothing need not wake.
+A line has ``time``, ``event``, ``process`` and then the event's own fields; a field that is None is
+left out. A line costs its formatting only: lines gather for 100 ms and are written together, so a
+killed process loses at most that much, and one that logs nothing need not wake.
+
+Nothing here waits for whoever reads the log. What cannot be written yet is kept, up to
+``buffer_bytes``; lines beyond that are dropped and counted, and a line ``log_lines_dropped`` tells
+how many once the log can be written again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from streamedge.ops.log_output import LogOutput, LogTarget
+
 FLUSH_INTERVAL_S = 0.1
 GATHERED_LINES_MAX = 4096
+BUFFER_BYTES = 8 << 20
+FIELD_CHARACTERS_MAX = 2048  # strangers decide on some fields; longer ones are cut
+FIELD_ITEMS_MAX = 100
+RETRY_S = (0.01, 0.5)  # while the log cannot be written: at first, and at most
+_CUT = "…"
 
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str).encode
+
+def _text(value: object) -> str:
+    return _bounded(str(value))
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= FIELD_CHARACTERS_MAX else text[:FIELD_CHARACTERS_MAX] + _CUT
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=_text).encode
 
 
 class Log:
-    """Where a process's lines go: a descriptor, kept open."""
+    """One process's lines. ``dropped`` counts those that were not written."""
 
-    __slots__ = ("_fd", "_gathered", "_gathering", "_lines", "dropped", "process")
+    __slots__ = (
+        "_buffer_bytes",
+        "_counted",
+        "_gathered",
+        "_gathering",
+        "_lines",
+        "_loop",
+        "_output",
+        "_pause_s",
+        "_reported",
+        "_retry",
+        "_unwritten",
+        "dropped",
+        "process",
+        "unwritten_bytes",
+    )
 
-    def __init__(self, fd: int, process: str) -> None:
-        self._fd = fd
+    def __init__(self, output: LogOutput, process: str, buffer_bytes: int = BUFFER_BYTES) -> None:
+        self._output = output
         self.process = process
+        self._buffer_bytes = buffer_bytes
         self._lines: list[str | Callable[[], Sequence[str]]] = []
         self._gathered = 0  # lines
         self._gathering: partial[asyncio.TimerHandle] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._unwritten: deque[memoryview] = deque()
+        self.unwritten_bytes = 0
+        self._retry: asyncio.TimerHandle | None = None
+        self._pause_s = RETRY_S[0]
         self.dropped = 0
+        self._reported = 0
+        self._counted = 0
 
     def write_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on lines are flushed by ``loop``, soon after they have begun to gather."""
+        self._loop = loop
         self._gathering = partial(loop.call_later, FLUSH_INTERVAL_S, self.flush)
         self.flush()
 
     def event(self, event: str, **fields: Any) -> None:
-        """Adds a line. Values are JSON values; anything else is written as its str()."""
+        """Adds a line. Values are JSON values; anything else is written as its str().
+
+        Texts and lists that are too long are cut.
+        """
         line = {"time": round(time.time(), 3), "event": event, "process": self.process}
-        line |= {name: value for name, value in fields.items() if value is not None}
+        for name, value in fields.items():
+            if isinstance(value, str):
+                line[name] = _bounded(value)
+            elif isinstance(value, list | tuple):
+                line[name] = [
+                    _bounded(item) if isinstance(item, str) else item
+                    for item in value[:FIELD_ITEMS_MAX]
+                ]
+            elif value is not None:
+                line[name] = value
         self.line(_encode(line))
 
     def line(self, line: str) -> None:
@@ -67,12 +122,35 @@ class Log:
             self._gathering()
 
     def flush(self) -> None:
-        """Writes what has gathered; lines that the descriptor refuses are counted in ``dropped``.
+        """Writes what has gathered, as far as that goes without waiting.
 
-        A log that cannot be written (disk full, a closed pipe) must not stop the edge.
+        What the log refuses for good (disk full, a closed pipe) is dropped and counted.
         """
-        if not self._lines:
-            return
+        if self._output.must_reopen:
+            self._reopen()
+        if self._unwritten:
+            self._write()
+        if self._lines:
+            self._write_or_keep(self._format())
+
+    def take_dropped(self) -> int:
+        """How many lines were dropped since the last call, for a metric."""
+        dropped, self._counted = self.dropped - self._counted, self.dropped
+        return dropped
+
+    def finish(self, timeout_s: float = 1.0) -> None:
+        """Writes what is left before the process ends; waits so long at most for a slow reader."""
+        deadline_s = time.monotonic() + timeout_s
+        self.flush()
+        while self._unwritten and time.monotonic() < deadline_s:
+            time.sleep(RETRY_S[0])
+            self.flush()
+
+    def close(self) -> None:
+        """Closes the output; what is unwritten is lost."""
+        self._output.close()
+
+    def _format(self) -> list[str]:
         gathered, self._lines, self._gathered = self._lines, [], 0
         lines: list[str] = []
         for each in gathered:
@@ -80,21 +158,84 @@ class Log:
                 lines.append(each)
             else:
                 lines += each()
-        lines.append("")
-        data = "\n".join(lines).encode("utf-8", "backslashreplace")
+        return lines
+
+    def _write_or_keep(self, lines: list[str]) -> None:
+        """Writes lines; keeps those that have to wait while there is room, and drops the others."""
+        data = _encoded(lines)
         while data:
-            try:
-                data = data[os.write(self._fd, data) :]
-            except OSError:
-                self.dropped += len(lines) - 1
+            room = self._buffer_bytes - self.unwritten_bytes
+            part = data if len(data) <= room else data[: data.rfind(b"\n", 0, max(0, room)) + 1]
+            if not part and not self._unwritten:
+                part = data[: data.index(b"\n") + 1]  # one line that is longer than the buffer
+            if not part:
+                self.dropped += data.count(b"\n")
                 return
+            data = data[len(part) :]
+            self._unwritten.append(memoryview(part))
+            self.unwritten_bytes += len(part)
+            self._write()
+
+    def _write(self) -> None:
+        took_any = False
+        try:
+            while self._unwritten:
+                first = self._unwritten[0]
+                taken = self._output.write(first)
+                took_any = True
+                self.unwritten_bytes -= taken
+                if taken < len(first):
+                    self._unwritten[0] = first[taken:]
+                else:
+                    self._unwritten.popleft()
+        except BlockingIOError:
+            self._try_again(after_progress=took_any)
+            return
+        except OSError:
+            self._drop_unwritten()
+            return
+        self._pause_s = RETRY_S[0]
+        if self.dropped > self._reported:
+            dropped, self._reported = self.dropped - self._reported, self.dropped
+            self.event("log_lines_dropped", lines=dropped)
+
+    def _drop_unwritten(self) -> None:
+        self.dropped += sum(bytes(lines).count(b"\n") for lines in self._unwritten)
+        self._unwritten.clear()
+        self.unwritten_bytes = 0
+
+    def _try_again(self, *, after_progress: bool) -> None:
+        """Has the loop write on soon; where there is none, the next ``flush`` does."""
+        least_s, most_s = RETRY_S
+        self._pause_s = least_s if after_progress else min(2 * self._pause_s, most_s)
+        if self._loop is not None and self._retry is None:
+            self._retry = self._loop.call_later(self._pause_s, self._write_again)
+
+    def _write_again(self) -> None:
+        self._retry = None
+        if self._unwritten:
+            self._write()
+
+    def _reopen(self) -> None:
+        try:
+            self._output.reopen()
+        except OSError as exc:
+            self.event("log_not_reopened", error=str(exc))
 
 
-def open_log(target: str, process: str) -> Log:
-    """A log to ``stdout``, ``stderr`` or, appending, the file named. Raises OSError."""
-    if target == "stdout":
-        return Log(1, process)
-    if target == "stderr":
-        return Log(2, process)
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    return Log(os.open(target, flags, 0o644), process)
+def _encoded(lines: Sequence[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
+
+
+def open_log(target: str | LogTarget, process: str, buffer_bytes: int = BUFFER_BYTES) -> Log:
+    """A log to ``stdout``, ``stderr`` or, appending, the file named. Raises OSError.
+
+    Processes that write to one target are given the same ``LogTarget``.
+    """
+    if isinstance(target, LogTarget):
+        return Log(target.open(), process, buffer_bytes)
+    own = LogTarget(target)
+    try:
+        return Log(own.open(), process, buffer_bytes)
+    finally:
+        own.close()

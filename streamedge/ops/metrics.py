@@ -46,6 +46,11 @@ class Counter(Enum):
         "outcome",
         "Attempts to send queued writes to their origin by how they ended",
     )
+    LOG_LINES_DROPPED = (
+        "streamedge_log_lines_dropped",
+        "process",
+        "Log lines that could not be written in time",
+    )
     WORKER_STARTS = ("streamedge_worker_starts", "process", "Processes started")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from starlette.applications import Starlette
 from streamedge.api.app import BODY_TIMEOUT_S, Terms, api_routes
 from streamedge.api.service import Handlers
 from streamedge.ops.log import Log
+from streamedge.ops.log_output import LogTarget
 
 KEYS = {"AKIAEDGE": "its/secret+of=characters", "AKIAOTHER": "another"}
 BODY_MAX_BYTES = 1 << 20
@@ -29,8 +29,8 @@ _NO_RETRIES = Config(retries={"total_max_attempts": 1})
 class HeardLog(Log):
     """A log that a test can wait for."""
 
-    def __init__(self, fd: int, process: str) -> None:
-        super().__init__(fd, process)
+    def __init__(self, target: str, process: str) -> None:
+        super().__init__(LogTarget(target).open(), process)
         self.said = threading.Event()
 
     def event(self, event: str, **fields: Any) -> None:
@@ -79,8 +79,7 @@ def run_api(
 ) -> Iterator[ApiServer]:
     """The API with these handlers, until the block ends."""
     log_path = folder / "api.log"
-    descriptor = os.open(log_path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    log, keys = HeardLog(descriptor, "api"), dict(KEYS)
+    log, keys = HeardLog(str(log_path), "api"), dict(KEYS)
     terms = Terms(keys, BODY_MAX_BYTES)
     routes = api_routes(lambda: handlers, lambda: terms, log, body_timeout_s)
     app = Starlette(routes=routes)
@@ -96,5 +95,5 @@ def run_api(
             server.should_exit = True
             thread.join(30)
             log.flush()
-            os.close(descriptor)
+            log.close()
     assert not thread.is_alive()

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.in_force import InForce, Ruling, Verdict
 from streamedge.control.log import ControlLog, Row, RowKind
-from streamedge.ops.log import Log
+from streamedge.ops.log import open_log
 
 FRESH = Ruling(Verdict.FRESH)
 REFUSED = Ruling(Verdict.REFUSED)
-SILENT = Log(os.open(os.devnull, os.O_WRONLY), "test")
+SILENT = open_log(os.devnull, "test")
 
 
 class Rows:
@@ -147,7 +147,7 @@ def test_a_log_that_cannot_be_read_makes_stale_what_is_older(tmp_path: Path) -> 
     rows = Rows()
     rows.add("/b")
     said = tmp_path / "log"
-    log = Log(os.open(said, os.O_WRONLY | os.O_CREAT), "test")
+    log = open_log(str(said), "test")
     now_s = 2.0
     in_force = InForce(rows, log, clock=lambda: now_s)
     in_force.look(0)

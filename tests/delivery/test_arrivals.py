@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
@@ -93,7 +92,7 @@ async def listening(
             echo._transport.abort()
         await server.wait_closed()
         log.flush()
-        os.close(log._fd)
+        log.close()
 
 
 class Caller:

@@ -16,9 +16,9 @@ from streamedge.control.log import ControlLog
 from streamedge.edge.announcing import Announcer, Revoke, heed_log
 from streamedge.edge.bells import Bells
 from streamedge.edge.roster import Roster
-from streamedge.ops.log import Log
+from streamedge.ops.log import open_log
 
-SILENT = Log(os.open(os.devnull, os.O_WRONLY), "test")
+SILENT = open_log(os.devnull, "test")
 
 
 async def test_an_announcement_moves_the_number_and_rings_all(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from streamedge.edge.control import create_admin_app, run_control
 from streamedge.edge.generations import Generations
 from streamedge.edge.roster import Roster
 from streamedge.edge.shared import Shared
+from streamedge.ops.log_output import LogTarget
 
 
 async def ask(roster: Roster, folder: Path, path: str) -> tuple[int, bytes]:
@@ -52,7 +53,9 @@ def control_process(folder: Path) -> Iterator[tuple[int, int, int]]:
     metrics.mkdir()
     prepare_folder(root)
     config = Config.model_validate({"edge": {"cache": str(root), "log": str(folder / "log")}})
-    shared = Shared(Generations(config, 0), Bells(0), Roster(0), metrics)
+    shared = Shared(
+        Generations(config, 0), Bells(0), Roster(0), metrics, LogTarget(str(folder / "log"))
+    )
     lifeline, life = os.pipe()
     listener = socket.create_server(("127.0.0.1", 0))
     pid = os.fork()

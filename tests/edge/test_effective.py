@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from streamedge.edge.control import look_and_tell
 from streamedge.edge.effective import EffectiveConfig, open_control_database
 from streamedge.edge.generations import Generations
 from streamedge.ops.log import Log
+from streamedge.ops.log_output import LogTarget
 
 POLICY = Resource(
     Kind.CACHE_POLICY,
@@ -46,7 +48,7 @@ class HeardLog(Log):
     """A log whose events a test reads."""
 
     def __init__(self) -> None:
-        super().__init__(-1, "test")
+        super().__init__(LogTarget(os.devnull).open(), "test")
         self.events: list[str] = []
 
     def event(self, event: str, **fields: object) -> None:

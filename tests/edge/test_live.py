@@ -36,6 +36,7 @@ from streamedge.edge.roster import Roster
 from streamedge.edge.rtmp_composition import rtmp_server
 from streamedge.edge.shared import Shared
 from streamedge.ops.log import open_log
+from streamedge.ops.log_output import LogTarget
 from streamedge.ops.metrics import Counts
 from streamedge.spans import Span
 
@@ -110,7 +111,7 @@ async def live_edge(root: Path, **tables: Any) -> AsyncIterator[LiveEdge]:
             await cache.close()
             for binding in live.bindings.values():
                 await binding.origin.close()
-            os.close(log._fd)
+            log.close()
 
 
 async def status(viewer: Viewer, path: str, host: str = "edge") -> int:
@@ -357,7 +358,8 @@ async def test_it_follows_the_generations_and_survives_one_that_cannot_be_applie
 ) -> None:
     async with live_edge(cache_root) as edge:
         generations, bells, roster = Generations(edge.live.config, 1), Bells(1), Roster(1)
-        shared = Shared(generations, bells, roster, cache_root)
+        target = LogTarget(os.devnull)
+        shared = Shared(generations, bells, roster, cache_root, target)
         effective = EffectiveConfig(generations, None, edge.cache.log)
         effective.look()
         applied = asyncio.Queue[int]()

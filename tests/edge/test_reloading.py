@@ -65,7 +65,7 @@ def running(folder: Path, text: str, certificates: Certificates | None) -> Itera
     yield Edge(file, generations, reloading, folder / "log", bells, countries)
     generations.close()
     bells.close()
-    os.close(log._fd)
+    log.close()
 
 
 def test_a_good_file_is_the_next_generation_and_rings(edge: Edge) -> None:

@@ -23,6 +23,7 @@ from streamedge.edge.roster import Roster
 from streamedge.edge.shared import Shared
 from streamedge.edge.supervisor import RESTART_BACKOFF_S, YOUNG_S, _Child, _Supervisor
 from streamedge.ops.log import open_log
+from streamedge.ops.log_output import LogTarget
 
 KILLED = signal.SIGKILL  # a wait status: ended by this signal
 
@@ -47,9 +48,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def supervisor(tmp_path: Path, clock: Clock) -> Iterator[_Supervisor]:
     """A supervisor of one worker that starts nobody."""
-    log = open_log(str(tmp_path / "log"), "supervisor")
+    target = LogTarget(str(tmp_path / "log"))
+    log = open_log(target, "supervisor")
     bells = Bells(1)
-    shared = Shared(Generations(Config(), 1), bells, Roster(1), tmp_path)
+    shared = Shared(Generations(Config(), 1), bells, Roster(1), tmp_path, target)
     with socket.socket() as admin:
         made = _Supervisor(
             log, [WorkerListeners((), ())], None, Countries(None), admin, shared, lambda: None
@@ -59,7 +61,8 @@ def supervisor(tmp_path: Path, clock: Clock) -> Iterator[_Supervisor]:
     shared.generations.close()
     os.close(made._life)
     os.close(made._lifeline)
-    os.close(log._fd)
+    log.close()
+    target.close()
 
 
 def worker_of(supervisor: _Supervisor) -> _Child:

@@ -3,32 +3,56 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from streamedge.ops.log import GATHERED_LINES_MAX, Log, open_log
+from streamedge.ops import log_output
+from streamedge.ops.log import (
+    FIELD_CHARACTERS_MAX,
+    FIELD_ITEMS_MAX,
+    GATHERED_LINES_MAX,
+    open_log,
+)
+from streamedge.ops.log_output import LogTarget
 
 
 @pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
+    """A pipe whose writing end is standard output, as log collectors make it."""
     ends = os.pipe()
     os.set_blocking(ends[0], False)
-    os.set_blocking(ends[1], False)
+    monkeypatch.setitem(log_output.STANDARD_STREAMS, "stdout", ends[1])
+    monkeypatch.setattr(log_output, "PIPE_BYTES", 64 << 10)
     yield ends
     for end in ends:
         os.close(end)
 
 
 def lines(descriptor: int) -> list[dict[str, object]]:
-    return [json.loads(line) for line in os.read(descriptor, 1 << 20).splitlines()]
+    return [json.loads(line) for line in read(descriptor).splitlines()]
+
+
+def read(descriptor: int) -> bytes:
+    """All that a pipe holds."""
+    data = b""
+    while True:
+        try:
+            piece = os.read(descriptor, 1 << 20)
+        except BlockingIOError:
+            return data
+        if not piece:
+            return data
+        data += piece
 
 
 def test_a_line_is_json_with_time_event_and_process(pipe: tuple[int, int]) -> None:
-    log = Log(pipe[1], "worker-1")
+    log = open_log("stdout", "worker-1")
     log.event("fill_failed", asset="a\nb", size_bytes=3, cause=None, path=Path("/x"))
     log.flush()
     (line,) = lines(pipe[0])
@@ -45,7 +69,6 @@ def test_a_line_is_json_with_time_event_and_process(pipe: tuple[int, int]) -> No
 def test_lines_wait_for_flush_and_go_in_one_write(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = Log(pipe[1], "worker-1")
     real = os.write
     sizes: list[int] = []
 
@@ -54,6 +77,7 @@ def test_lines_wait_for_flush_and_go_in_one_write(
         return real(descriptor, data)
 
     monkeypatch.setattr(os, "write", watched)
+    log = open_log("stdout", "worker-1")
     for number in range(100):
         log.event("one", number=number)
     assert sizes == []
@@ -73,30 +97,220 @@ def test_too_many_lines_do_not_wait(tmp_path: Path) -> None:
 def test_what_the_descriptor_takes_in_parts_is_whole(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = Log(pipe[1], "worker-1")
     real = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:5]))
+    log = open_log("stdout", "worker-1")
     log.event("one", text="long enough for several")
     log.flush()
     assert lines(pipe[0])[0]["text"] == "long enough for several"
     assert log.dropped == 0
 
 
-def test_lines_that_are_refused_are_counted(pipe: tuple[int, int]) -> None:
-    log = Log(pipe[1], "worker-1")
-    log.event("huge", text="x" * (1 << 20))  # more than a pipe holds
-    log.event("second")
+def test_pipe_that_nobody_reads_never_blocks_and_the_loss_is_told(pipe: tuple[int, int]) -> None:
+    log = open_log("stdout", "worker-1", buffer_bytes=4096)
+    for number in range(10_000):
+        log.event("one", number=number)
+        if number % 100 == 0:
+            log.flush()
     log.flush()
-    assert log.dropped == 2
-    os.read(pipe[0], 1 << 20)
-    log.event("third")
+    assert log.unwritten_bytes <= 4096
+    dropped = log.dropped
+    assert dropped > 0
+    assert os.get_blocking(pipe[1])  # the description that others share is as it was
+    got = lines(pipe[0])
     log.flush()
-    assert log.dropped == 2
-    assert lines(pipe[0])[0]["event"] == "third"
+    log.flush()
+    got += lines(pipe[0])
+    assert [line["event"] for line in got] == ["one"] * (10_000 - dropped) + ["log_lines_dropped"]
+    assert got[-1]["lines"] == dropped == log.dropped
+    log.event("next")
+    log.flush()
+    assert [line["event"] for line in lines(pipe[0])] == ["next"]
+
+
+def test_line_longer_than_a_pipe_is_written_in_turns_and_no_other_comes_between(
+    pipe: tuple[int, int],
+) -> None:
+    target = LogTarget("stdout")
+    one, other = open_log(target, "worker-0"), open_log(target, "worker-1")
+    long = json.dumps({"text": "x" * (1 << 20)})
+    one.line(long)
+    one.flush()
+    other.event("short")
+    other.flush()
+    got = b""
+    while one.unwritten_bytes:
+        got += read(pipe[0])
+        other.flush()
+        one.flush()
+    other.flush()
+    got += read(pipe[0])
+    first, second = got.splitlines()
+    assert first.decode() == long
+    assert json.loads(second)["event"] == "short"
+
+
+def test_line_that_a_killed_process_left_half_written_is_ended(pipe: tuple[int, int]) -> None:
+    target = LogTarget("stdout")
+    killed = os.fork()
+    if killed == 0:
+        log = open_log(target, "worker-0")
+        log.line(json.dumps({"text": "x" * (1 << 20)}))
+        log.flush()
+        os._exit(0)
+    os.waitpid(killed, 0)
+    half = read(pipe[0])
+    assert b"\n" not in half
+    log = open_log(target, "worker-1")
+    log.event("next")
+    log.flush()
+    rest = read(pipe[0])
+    assert rest.startswith(b"\n")
+    assert json.loads(rest)["event"] == "next"
+
+
+def test_what_a_full_disk_refuses_is_counted_and_told_once_there_is_room(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+
+    def refuse(_descriptor: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "write", refuse)
+    target = LogTarget("stdout")
+    log = open_log(target, "worker-1")
+    log.event("one")
+    log.event("two")
+    log.flush()
+    assert (log.dropped, log.unwritten_bytes) == (2, 0)
+    monkeypatch.setattr(os, "write", real)
+    log = open_log(target, "worker-1")
+    log.dropped = 2
+    log.event("three")
+    log.flush()
+    log.flush()
+    assert [line["event"] for line in lines(pipe[0])] == ["three", "log_lines_dropped"]
+
+
+@pytest.mark.parametrize("can_be_opened_anew", [True, False])
+def test_log_into_a_pipe_is_whole_whether_or_not_it_can_be_opened_anew(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, can_be_opened_anew: bool
+) -> None:
+    if not can_be_opened_anew:
+        real = os.open
+
+        def refuse(path: str, flags: int, mode: int = 0o777) -> int:
+            if path == f"/proc/self/fd/{pipe[1]}":
+                raise PermissionError(errno.EACCES, "another user's pipe")
+            return real(path, flags, mode)
+
+        monkeypatch.setattr(os, "open", refuse)
+    log = open_log("stdout", "worker-1")
+    sent = [json.dumps({"number": number, "text": "x" * 9_000}) for number in range(20)]
+    got = b""
+    for line in sent:
+        log.line(line)
+    while True:
+        log.flush()
+        got += read(pipe[0])
+        if not log.unwritten_bytes:
+            break
+    assert got.decode().splitlines() == sent
+
+
+def test_log_into_a_socket_that_nobody_reads_never_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        monkeypatch.setitem(log_output.STANDARD_STREAMS, "stdout", ours.fileno())
+        log = open_log("stdout", "worker-1", buffer_bytes=1 << 20)
+        log.line(json.dumps({"text": "x" * (900 << 10)}))
+        log.flush()
+        assert log.unwritten_bytes
+        got = b""
+        while log.unwritten_bytes:
+            got += theirs.recv(1 << 20)
+            log.flush()
+        theirs.setblocking(False)
+        got += theirs.recv(1 << 20)
+        assert len(json.loads(got)["text"]) == 900 << 10
+        log.close()
+
+
+async def test_slow_reader_gets_what_waited_as_soon_as_it_reads(pipe: tuple[int, int]) -> None:
+    log = open_log("stdout", "worker-1")
+    log.write_on(asyncio.get_running_loop())
+    log.line(json.dumps({"text": "x" * (200 << 10)}))
+    log.flush()
+    got = b""
+    while not got.endswith(b"\n"):
+        readable = asyncio.Event()
+        asyncio.get_running_loop().add_reader(pipe[0], readable.set)
+        await readable.wait()
+        asyncio.get_running_loop().remove_reader(pipe[0])
+        got += read(pipe[0])
+    assert len(json.loads(got)["text"]) == 200 << 10
+
+
+def test_renamed_file_is_opened_anew_by_all_processes_when_asked(tmp_path: Path) -> None:
+    target = LogTarget(str(tmp_path / "log"))
+    logs = [open_log(target, "worker-0"), open_log(target, "worker-1")]
+    for log in logs:
+        log.event("before")
+        log.flush()
+    (tmp_path / "log").rename(tmp_path / "log.1")
+    target.request_reopen()
+    for log in logs:
+        log.event("after")
+        log.flush()
+    for name, event in (("log.1", "before"), ("log", "after")):
+        said = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        assert [(line["event"], line["process"]) for line in said] == [
+            (event, "worker-0"),
+            (event, "worker-1"),
+        ]
+
+
+def test_log_goes_on_in_the_old_file_when_the_new_one_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    target = LogTarget(str(tmp_path / "logs" / "log"))
+    log = open_log(target, "worker-0")
+    log.event("before")
+    log.flush()
+    (tmp_path / "logs").rename(tmp_path / "old")
+    target.request_reopen()
+    log.event("after")
+    log.flush()
+    said = [json.loads(line) for line in (tmp_path / "old" / "log").read_text().splitlines()]
+    assert [line["event"] for line in said] == ["before", "after", "log_not_reopened"]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_log_file_has_its_mode_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        open_log(str(tmp_path / "log"), "worker-0")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o640
+
+
+def test_fields_that_strangers_decide_on_are_cut(tmp_path: Path) -> None:
+    log = open_log(str(tmp_path / "log"), "worker-1")
+    log.event("one", text="é" * 100_000, items=["y" * 100_000] * 1000, other=Path("z" * 100_000))
+    log.flush()
+    line = json.loads((tmp_path / "log").read_text())
+    text, items, other = line["text"], line["items"], line["other"]
+    assert text == "é" * FIELD_CHARACTERS_MAX + "…"
+    assert len(items) == FIELD_ITEMS_MAX
+    assert {len(item) for item in items} == {FIELD_CHARACTERS_MAX + 1}
+    assert len(other) == FIELD_CHARACTERS_MAX + 1
 
 
 def test_bytes_that_are_no_text_do_not_stop_it(pipe: tuple[int, int]) -> None:
-    log = Log(pipe[1], "worker-1")
+    log = open_log("stdout", "worker-1")
     log.event("one", name=b"film-\xff".decode("utf-8", "surrogateescape"))
     log.flush()
     assert lines(pipe[0])[0]["name"] == "film-\udcff"
@@ -127,7 +341,7 @@ def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
 
 
 async def test_what_gathers_is_written_by_the_loop(pipe: tuple[int, int]) -> None:
-    log = Log(pipe[1], "worker-1")
+    log = open_log("stdout", "worker-1")
     log.event("before")
     log.write_on(asyncio.get_running_loop())
     assert [line["event"] for line in lines(pipe[0])] == ["before"]
@@ -142,7 +356,7 @@ async def test_what_gathers_is_written_by_the_loop(pipe: tuple[int, int]) -> Non
 
 
 def test_lines_may_be_put_together_when_they_are_written(pipe: tuple[int, int]) -> None:
-    log = Log(pipe[1], "worker-1")
+    log = open_log("stdout", "worker-1")
     made: list[str] = []
 
     def put_together() -> list[str]:
@@ -158,7 +372,7 @@ def test_lines_may_be_put_together_when_they_are_written(pipe: tuple[int, int]) 
 
 
 def test_what_cannot_be_put_together_does_not_stay(pipe: tuple[int, int]) -> None:
-    log = Log(pipe[1], "worker-1")
+    log = open_log("stdout", "worker-1")
     fault = RuntimeError("of ours")
 
     def put_together() -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from streamedge.ops.log import open_log
@@ -17,7 +16,7 @@ def test_a_line_a_second_tells_of_those_between(tmp_path: Path) -> None:
     for now_s in (5.0, 5.1, 5.9, 5.0 + LINE_INTERVAL_S, 6.5, 60.0, 70.0):
         line.say(now_s, at=now_s)
     log.flush()
-    os.close(log._fd)
+    log.close()
 
     said = [json.loads(text) for text in file.read_text().splitlines()]
     assert [(one["event"], one["at"], one.get("unsaid")) for one in said] == [

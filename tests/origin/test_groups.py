@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -71,7 +70,7 @@ async def grouping(
             members.append(Member(name, origin, origin))
         log_file = folder / "log"
         log, counts = open_log(str(log_file), "test"), Counts()
-        stack.callback(os.close, log._fd)
+        stack.callback(log.close)
         group = OriginGroup("both", members, frozenset(failover), log, counts)
         yield Site(servers[0], servers[1], group, members, counts, log, log_file)
 
@@ -442,4 +441,4 @@ async def test_a_bucket_and_a_folder(tmp_path: Path) -> None:
         assert len(server.requests) == 7
         assert not members[0].breaker.admits(0)
         await bucket.close()
-        os.close(log._fd)
+        log.close()

@@ -24,6 +24,7 @@ from unittest.mock import patch
 from writers import come, put
 
 from streamedge.ops.log import Log
+from streamedge.ops.log_output import LogTarget
 from streamedge.ops.metrics import Counts
 from streamedge.origin.directory import DirectoryOrigin
 from streamedge.origin.directory_writing import DirectoryWriter
@@ -98,7 +99,7 @@ async def replicate(
         {"main": kind(root / "origin")},
         {"main": DirectoryOrigin(root / "origin")},
         told,
-        SpokenLog(-1, str(slot)),
+        SpokenLog(LogTarget(os.devnull).open(), str(slot)),
         Counts(),
     ).run()
 

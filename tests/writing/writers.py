@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from streamedge.errors import OriginError
 from streamedge.ops.log import Log
+from streamedge.ops.log_output import LogTarget
 from streamedge.ops.metrics import Gauge
 from streamedge.origin.writing import Write, WriteAnswer
 
@@ -63,7 +65,7 @@ class HeardLog(Log):
     """Keeps its events, and lets a test wait for one."""
 
     def __init__(self) -> None:
-        super().__init__(-1, "test")
+        super().__init__(LogTarget(os.devnull).open(), "test")
         self.events: list[tuple[str, dict[str, Any]]] = []
         self._heard = asyncio.Event()
 

@@ -137,7 +137,7 @@ async def serve_web(
             for binding in bindings.values():
                 await binding.origin.close()
             log.flush()
-            os.close(log._fd)
+            log.close()
 
 
 def connections(edge: WebEdge) -> list[EdgeProtocol]:
