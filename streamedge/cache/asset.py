@@ -16,6 +16,7 @@ from typing import NamedTuple
 from streamedge.cache.freshness import TtlRules
 from streamedge.control.in_force import Revocation
 from streamedge.control.invalidations import tags_of
+from streamedge.keys import join_key, key_bytes
 from streamedge.origin import Origin, OriginHead, Version
 
 
@@ -134,16 +135,20 @@ def marker(key: str, varies_by: tuple[str, ...]) -> Record:
 
 def asset_digest(key: str) -> str:
     """The name of an asset's record file: SHA-256 in hex."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(key_bytes(key)).hexdigest()
 
 
 def version_digest(key: str, version: Version, extent: int) -> bytes:
     """What an extent's file is named by: SHA-256 of asset, version and place."""
-    if version.id:
-        what = f"{key}\0{version.id}\0{extent}"
-    else:
-        what = f"{key}\0{version.etag}\0{version.size_bytes}\0{version.last_modified_s}\0{extent}"
-    return hashlib.sha256(what.encode("utf-8", "surrogateescape")).digest()
+    # The size of what has an id of its own is not always known from the beginning.
+    parts = (version.id,) if version.id else version_parts(version)
+    return hashlib.sha256(key_bytes(join_key(key, str(extent), *parts))).digest()
+
+
+def version_parts(version: Version) -> tuple[str, ...]:
+    """All that tells a version from others, as the parts of a key."""
+    modified = "" if version.last_modified_s is None else str(version.last_modified_s)
+    return version.etag, str(version.size_bytes), modified, version.id
 
 
 def encode_record(record: Record) -> bytes:

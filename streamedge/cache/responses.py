@@ -169,7 +169,7 @@ class ResponseCache:
     def variant(self, key: str, fields: Mapping[str, str]) -> str:
         """The key of the variant that request fields select, as far as it is known here."""
         varies_by = self._varying.get(key)
-        return key if varies_by is None else key + variant_key(varies_by, fields)
+        return key if varies_by is None else variant_key(key, varies_by, fields)
 
     # What is stored
 
@@ -457,5 +457,5 @@ class ResponseCache:
 
 def _variant(asset: Asset, varies_by: tuple[str, ...], fields: Mapping[str, str]) -> Asset:
     """The asset of the variant that request fields select."""
-    key = asset.key + variant_key(varies_by, fields)
+    key = variant_key(asset.key, varies_by, fields)
     return replace(asset, key=key, above=(asset.key, *asset.above))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from streamedge.cache.cache_control import split_list
+from streamedge.keys import join_key
 
 
 def parse_vary(fields: Mapping[str, str]) -> tuple[str, ...]:
@@ -27,21 +28,23 @@ def vary_slot_key(key: str) -> str:
 
     It refuses what was stored under ``key`` itself, and none of its variants.
     """
-    return f"\0vary\0{key}"
+    return join_key("vary", key)
 
 
-def variant_key(names: Sequence[str], request_fields: Mapping[str, str]) -> str:
-    """What tells a request's variant from the others of its resource; "" when nothing does.
+def variant_key(key: str, names: Sequence[str], request_fields: Mapping[str, str]) -> str:
+    """The key of a request's variant of what ``key`` names: ``key`` itself where nothing varies.
 
     ``names`` as ``parse_vary`` gives them. ``request_fields`` are those that the origin sees: a
     field that is normalised on the way there is to be normalised here. A field that is absent
     matches only where it is absent, not where it is empty.
     """
+    if not names:
+        return key
     parts = []
     for name in names:
         value = request_fields.get(name)
-        parts.append(f"\0{name}" if value is None else f"\0{name}={_normalised(name, value)}")
-    return "".join(parts)
+        parts.append(name if value is None else f"{name}={_normalised(name, value)}")
+    return join_key("variant", key, *parts)
 
 
 def _normalised(name: str, value: str) -> str:

@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 from streamedge.cache.asset import Asset
 from streamedge.cache.freshness import TtlRules
 from streamedge.control.invalidations import target_of
+from streamedge.keys import join_key
 from streamedge.origin import Origin, Upstream
 from streamedge.origin.s3_protocol import S3Relay
 from streamedge.origin.writing import WritableOrigin
@@ -47,10 +48,10 @@ class OriginBinding:
         """The one origin whose objects a write through here changes."""
         return self.first or self
 
-    def keys_written(self, rest: str) -> tuple[str, ...]:
-        """The keys of all assets that a write changes; ``rest`` is what follows the identity."""
+    def keys_written(self, *parts: str) -> tuple[str, ...]:
+        """The keys of all assets that a write changes; ``parts`` are what follows the identity."""
         written = self.written
-        return tuple(f"{identity}\n{rest}" for identity in (written.identity, *written.groups))
+        return tuple(join_key(identity, *parts) for identity in (written.identity, *written.groups))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Distribution:
     def asset(self, name: str) -> Asset:
         """The asset that an object's name means here."""
         return Asset(
-            key=f"{self.binding.identity}\n{name}",
+            key=join_key(self.binding.identity, name),
             name=name,
             origin=self.binding.origin,
             origin_name=self.binding.name,

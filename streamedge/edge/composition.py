@@ -32,6 +32,7 @@ from streamedge.delivery.web.routes import Rule, WebDistribution
 from streamedge.delivery.web.server import WebServer
 from streamedge.delivery.web.site import Site
 from streamedge.edge.web_composition import error_pages, web_behaviors
+from streamedge.keys import join_key, key_bytes
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 from streamedge.origin import Origin
@@ -198,7 +199,7 @@ def _bind(
     name: str, declared: AnyOriginConfig, journal: Journal | None, groups: tuple[str, ...]
 ) -> OriginBinding:
     origin = _origin(declared)
-    identity = _identity(declared)
+    identity = origin_identity(declared)
     ahead = origin if journal is None else _written_ahead(origin, identity, journal)
     if isinstance(origin, HttpOrigin):
         assert isinstance(declared, HttpOriginConfig)
@@ -264,14 +265,14 @@ def _bind_group(
 def _group_identities(config: Config, name: str) -> tuple[str, ...]:
     """The groups that an origin is in, by their identities."""
     return tuple(
-        _group_identity(_identity(config.origins[member]) for member in group.origins)
+        _group_identity(origin_identity(config.origins[member]) for member in group.origins)
         for group in config.origin_groups.values()
         if name in group.origins
     )
 
 
 def _group_identity(members: Iterable[str]) -> str:
-    return "group " + " | ".join(members)
+    return join_key("group", *members)
 
 
 def _written_ahead(origin: Origin, identity: str, journal: Journal) -> WrittenAhead:
@@ -320,7 +321,7 @@ def _plain(headers: Mapping[str, SecretStr]) -> list[tuple[str, str]]:
     return [(name, value.get_secret_value()) for name, value in headers.items()]
 
 
-def _identity(declared: AnyOriginConfig) -> str:
+def origin_identity(declared: AnyOriginConfig) -> str:
     """What an origin is, whatever the config calls it; no secrets.
 
     What decides on its answers is part of it: who shows a secret header gets what others do not,
@@ -328,14 +329,20 @@ def _identity(declared: AnyOriginConfig) -> str:
     and what is cached would be lost with them.
     """
     if isinstance(declared, DirectoryOriginConfig):
-        return f"directory {declared.path} {declared.prefix}"
+        return join_key("directory", str(declared.path), declared.prefix)
     if isinstance(declared, HttpOriginConfig):
-        host = "" if declared.host == "origin" else f" host {declared.host}"
-        return f"http {declared.url} {declared.prefix}{host}{_shown_to(declared)}"
-    style = " in the host" if declared.endpoint and declared.path_style is False else ""
-    place = declared.endpoint or declared.region
-    reader = " by anybody" if declared.anonymous else ""
-    return f"s3 {place} {declared.bucket} {declared.prefix}{style}{reader}{_shown_to(declared)}"
+        host = "" if declared.host == "origin" else declared.host
+        return join_key("http", declared.url, declared.prefix, host, _shown_to(declared))
+    style = "in the host" if declared.endpoint and declared.path_style is False else ""
+    return join_key(
+        "s3",
+        declared.endpoint or declared.region,
+        declared.bucket,
+        declared.prefix,
+        style,
+        "by anybody" if declared.anonymous else "",
+        _shown_to(declared),
+    )
 
 
 def _shown_to(declared: HttpOriginConfig | S3OriginConfig) -> str:
@@ -346,5 +353,5 @@ def _shown_to(declared: HttpOriginConfig | S3OriginConfig) -> str:
         certificate = str(declared.client_certificate)
     if not shown and not certificate:
         return ""
-    digest = hashlib.sha256(repr((shown, certificate)).encode()).hexdigest()
-    return f" shown {digest[:16]}"
+    parts = (part for field in shown for part in field)
+    return hashlib.sha256(key_bytes(join_key(certificate, *parts))).hexdigest()[:32]

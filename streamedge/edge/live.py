@@ -30,6 +30,7 @@ from streamedge.edge.composition import (
 from streamedge.edge.effective import EffectiveConfig
 from streamedge.edge.rtmp_composition import replace_rtmp, rtmp_distributions
 from streamedge.edge.shared import Shared
+from streamedge.keys import split_key
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 from streamedge.origin import Origin
@@ -128,10 +129,13 @@ class LiveConfig:
             await self._replicator.run()
 
     async def _replicated(self, key: str) -> None:
-        identity, _, name = key.partition("\n")
+        try:
+            identity, *parts = split_key(key)
+        except ValueError:
+            return  # queued by an earlier edition, whose keys name nothing that is cached now
         found = (one for one in self.bindings.values() if one.identity == identity)
         binding = next(found, None)
-        changed = (key,) if binding is None else binding.keys_written(name)
+        changed = (key,) if binding is None else binding.keys_written(*parts)
         self._serving.cache.refuse_older(*changed)
 
     def tell_failure(self, exc: Exception) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from streamedge.cache.asset import Asset
+from streamedge.cache.asset import Asset, version_parts
 from streamedge.cache.cache import Cache
 from streamedge.cache.freshness import IMMUTABLE
 from streamedge.cache.reader import Reader
 from streamedge.errors import OriginError, OriginFailure
+from streamedge.keys import join_key
 from streamedge.media.flv_layout import FlvLayout
 from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.spans import Span
@@ -25,9 +26,9 @@ LAYOUT_EDITION = 1  # part of every packaged version: raise it when a layout's b
 
 def packaged_asset(cache: Cache, source: Asset, head: OriginHead, layout: FlvLayout) -> Asset:
     """The asset that is ``source``, in the version of ``head``, as FLV."""
-    version = head.version
+    edition = str(LAYOUT_EDITION)  # what an edge of another edition has cached is another thing
     return Asset(
-        key=f"{source.key}\nflv {version.etag} {version.size_bytes} {version.last_modified_s}",
+        key=join_key("flv", source.key, edition, *version_parts(head.version)),
         name=source.name,
         origin=Packager(cache, source, head, layout),
         origin_name="packager",

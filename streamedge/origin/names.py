@@ -6,6 +6,7 @@ in, keys and paths out, or ``OriginError`` NOT_FOUND for a name that no object c
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote
 
 from streamedge.errors import OriginError, OriginFailure
@@ -13,22 +14,24 @@ from streamedge.errors import OriginError, OriginFailure
 KEY_MAX_BYTES = 1024  # S3's own limit (Amazon S3 User Guide, "Naming Amazon S3 objects")
 
 _DOT_SEGMENTS = frozenset({".", ".."})
+_NEVER = re.compile(r"[\0-\x1f\x7f\\]")
 _UNRESERVED = "/~"  # quote() itself leaves letters, digits, "_", "." and "-" alone
 
 
 def object_key(prefix: str, name: str) -> str:
     """The key of ``name`` below ``prefix``, both decoded; ``prefix`` is a folder ("" is none).
 
-    Raises OriginError NOT_FOUND for a dot segment (RFC 3986 §3.3), NUL, a backslash (a path
-    separator to some servers), text that is not UTF-8, or a key over KEY_MAX_BYTES. Single dots
-    are refused with the double ones: many servers drop them, and one object would have two names.
+    Raises OriginError NOT_FOUND for a dot segment (RFC 3986 §3.3), a control character, a
+    backslash (a path separator to some servers), text that is not UTF-8, or a key over
+    KEY_MAX_BYTES. Single dots are refused with the double ones: many servers drop them, and one
+    object would have two names.
     """
     folder = prefix.strip("/")
     key = f"{folder}/{name}" if folder else name
     if not _DOT_SEGMENTS.isdisjoint(key.split("/")):
         raise _refusal(name, "has a dot segment")
-    if "\0" in key or "\\" in key:
-        raise _refusal(name, "has a NUL or a backslash")
+    if _NEVER.search(key):
+        raise _refusal(name, "has a control character or a backslash")
     try:
         size_bytes = len(key.encode())
     except UnicodeEncodeError as exc:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from streamedge.errors import OriginError, OriginFailure
+from streamedge.keys import join_key
 from streamedge.origin import (
     Origin,
     OriginHead,
@@ -88,7 +89,7 @@ class WrittenAhead:
 
     def _pending(self, name: str) -> Pending | None:
         try:
-            return self._journal.pending(f"{self._identity}\n{name}")
+            return self._journal.pending(join_key(self._identity, name))
         except JournalError as exc:
             # Nobody knows what the object is: what the origin has may be older than an answer.
             raise OriginError(OriginFailure.UNAVAILABLE, str(exc)) from exc

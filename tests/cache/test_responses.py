@@ -21,6 +21,7 @@ from streamedge.cache.extent import Extent
 from streamedge.cache.freshness import TtlRules
 from streamedge.cache.responses import Outcome, Passed, ResponseCache, Stored, Unavailable
 from streamedge.cache.store import prepare_folder
+from streamedge.cache.vary import variant_key
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.ops.metrics import Gauge
 from streamedge.origin import OriginRequest
@@ -76,7 +77,7 @@ async def settled(location: Location, worker: Cache) -> None:
     await fills_ended(worker)
     assert worker.counts.gauges[Gauge.RUNNING_FILLS] == 0
     assert all(opened.idle for opened in worker._versions.values())
-    for key in ("site\nfilm", "site\nfilm\0accept"):
+    for key in ("site\nfilm", variant_key("site\nfilm", ("accept",), {})):
         assert worker.store.lock_asset(key)
         worker.store.unlock_asset(key)
     assert len(location.origin._exchange.client._pool._leased) == 0

@@ -14,6 +14,7 @@ from streamedge.config.schema import Config
 from streamedge.delivery.distributions import OriginBinding
 from streamedge.edge.composition import bind_origins
 from streamedge.errors import OriginError
+from streamedge.keys import join_key
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
 from streamedge.origin.directory import DirectoryOrigin
@@ -147,9 +148,9 @@ async def test_group_is_written_to_at_its_first_origin() -> None:
     first, second, group = (bindings[name] for name in ("o0", "o1", "both"))
     assert group.written is first
     assert first.written is first
-    both = (f"{first.identity}\nfilm", f"{group.identity}\nfilm")
+    both = (join_key(first.identity, "film"), join_key(group.identity, "film"))
     assert group.keys_written("film") == first.keys_written("film") == both
-    assert second.keys_written("film") == (f"{second.identity}\nfilm", both[1])
+    assert second.keys_written("film") == (join_key(second.identity, "film"), both[1])
     for binding in bindings.values():
         await binding.origin.close()
 

@@ -126,6 +126,8 @@ async def test_span_that_cannot_be_asked_for(folder: Path, span: Span) -> None:
         "dir/../dir/film.mp4",
         "./dir/film.mp4",
         "a\0b",
+        "a\nb",
+        "a\x7fb",
         "dir\\film.mp4",
         "x" * 300,
         "\udcff",

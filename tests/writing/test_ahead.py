@@ -10,6 +10,7 @@ import pytest
 from writers import come, put
 
 from streamedge.errors import OriginError, OriginFailure
+from streamedge.keys import join_key
 from streamedge.origin import OriginRequest, OriginResponse, Version
 from streamedge.origin.directory import DirectoryOrigin
 from streamedge.origin.objects import ObjectUpstream
@@ -41,8 +42,8 @@ def _origin(tmp_path: Path) -> DirectoryOrigin:
 @pytest.fixture(name="ahead")
 async def _ahead(origin: DirectoryOrigin, journal: Journal) -> WrittenAhead:
     """``film`` is written and ``gone`` deleted, both wait."""
-    await journal.accept("files\nfilm", "main", put("film", TYPED), come(b"waits here"))
-    await journal.accept("files\ngone", "main", Write("DELETE", "gone"), None)
+    await journal.accept(join_key("files", "film"), "main", put("film", TYPED), come(b"waits here"))
+    await journal.accept(join_key("files", "gone"), "main", Write("DELETE", "gone"), None)
     return WrittenAhead(origin, "files", journal, DirectoryOrigin(journal.bodies))
 
 

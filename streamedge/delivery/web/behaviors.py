@@ -125,24 +125,33 @@ def choose_behavior(behaviors: Sequence[Behavior], path: str) -> Behavior:
     raise LookupError("no behavior matches: the last one has to have the pattern *")
 
 
-def cache_key(policy: CachePolicy, path: str, query: str, fields: Iterable[Field]) -> str:
-    """What tells the response to a request apart from others at one origin.
+def key_parts(
+    policy: CachePolicy, path: str, query: str, fields: Iterable[Field]
+) -> tuple[str, ...]:
+    """What tells the response to a request apart from others at one origin: the parts of its key.
 
-    ``query`` comes without "?"; an empty one is none. Parts are parted by NUL, which neither path
-    nor query nor fields have: two requests share a key only if all that is selected is the same.
+    ``query`` comes without "?"; an empty one is none. Two requests have the same parts only if all
+    that is selected is the same: a query's part begins with "?", a field's with its name.
     Fields that Connection lists are not selected, because the origin does not get them either.
     """
-    key = path
-    selected = _kept_query(query, (policy.query_strings,))
+    parts = [path]
+    selected = keyed_query(policy, query)
     if selected:
-        key += f"\0?{selected}"
+        parts.append(f"?{selected}")
     if not policy.headers and policy.cookies.kept is Kept.NONE:
-        return key
+        return tuple(parts)
     fields = _end_to_end(fields)
     for name in policy.headers:
-        key += "".join(f"\0{name}: {value}" for sent, value in fields if sent.lower() == name)
+        parts += [f"{name}: {value}" for sent, value in fields if sent.lower() == name]
     cookies = _kept_cookies(fields, (policy.cookies,))
-    return f"{key}\0cookie: {cookies}" if cookies else key
+    if cookies:
+        parts.append(f"cookie: {cookies}")
+    return tuple(parts)
+
+
+def keyed_query(policy: CachePolicy, query: str) -> str:
+    """The part of a query that tells responses apart; both without "?"."""
+    return _kept_query(query, (policy.query_strings,))
 
 
 def forwarded_query(cache: CachePolicy, request: OriginRequestPolicy, query: str) -> str:

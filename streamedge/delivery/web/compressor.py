@@ -18,13 +18,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from streamedge.cache.asset import Asset
+from streamedge.cache.asset import Asset, version_parts
 from streamedge.cache.cache import Cache
 from streamedge.cache.freshness import IMMUTABLE
 from streamedge.cache.reader import Reader
 from streamedge.delivery.web.encoders import edition, start_encoder
 from streamedge.delivery.web.encodings import Encoding, encoded_etag
 from streamedge.errors import OriginError, OriginFailure
+from streamedge.keys import join_key
 from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.spans import Span
 
@@ -34,8 +35,7 @@ PIECE_BYTES = 256 * 1024  # copied at once where viewers wait for the same threa
 
 def encoded_key(key: str, version: Version, encoding: Encoding) -> str:
     """The cache key of the compressed form of ``version`` of the object that ``key`` names."""
-    said = f"{version.etag} {version.size_bytes} {version.last_modified_s} {version.id}"
-    return f"{key}\n{encoding.value} {edition(encoding)} {said}"
+    return join_key("compressed", key, encoding.value, edition(encoding), *version_parts(version))
 
 
 class Compressor:

@@ -99,7 +99,7 @@ class Target:
         self.compress = found.rule.behavior.compress
         self.encoding = negotiate(request.headers.get("accept-encoding")) if self.compress else None
         self.key = key
-        self.subject = invalidation_subject(found, key)
+        self.subject = invalidation_subject(found)
         self.stored: OpenVersion | None = None  # what ``opened`` is, or is a form of
         self.changes = -1
         # What follows holds from ``since_s`` until, at the latest, a second later.

@@ -22,15 +22,17 @@ from streamedge.delivery.web.behaviors import (
     Behavior,
     CachePolicy,
     ErrorPage,
-    cache_key,
     choose_behavior,
     forwarded_fields,
     forwarded_for,
     forwarded_query,
+    key_parts,
+    keyed_query,
 )
 from streamedge.delivery.web.gate import without_signature
 from streamedge.delivery.web.requests import WebRequest, connection_options
 from streamedge.delivery.web.trailers import passed_trailers
+from streamedge.keys import join_key
 from streamedge.origin import Fields, OriginRequest
 from streamedge.origin.objects import RequestedObject
 from streamedge.spans import Span
@@ -131,13 +133,13 @@ def ask(
         primary = asset_key(found, replace(policy, headers=(), cookies=NONE), request)
     binding = rule.binding
     if not binding.is_site:
-        primary = f"{binding.identity}\n{found.name}"  # one object, whatever the query says
+        primary = join_key(binding.identity, found.name)  # one object, whatever the query says
     origin = binding.origin
     if binding.is_site:
         origin = RequestedObject(binding.name, binding.upstream, replace(asked, method="GET"))
     above = () if primary == key else (primary,)
     asset = Asset(
-        key, found.name, origin, binding.name, rule.rules, above, *invalidation_subject(found, key)
+        key, found.name, origin, binding.name, rule.rules, above, *invalidation_subject(found)
     )
     heeds = policy.viewer_directives or policy.strict
     # What the origin sees is what a variant is selected by; the rest only the edge reads.
@@ -159,25 +161,23 @@ def as_selected_by(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 def asset_key(found: Route, policy: CachePolicy, request: WebRequest) -> str:
     """What tells the response to a request apart from all others of the edge."""
-    place = found.rule.binding.identity
-    return f"{place}\n{cache_key(policy, found.name, found.query, request.fields)}"
+    parts = key_parts(policy, found.name, found.query, request.fields)
+    return join_key(found.rule.binding.identity, *parts)
 
 
-def invalidation_subject(found: Route, key: str) -> Subject:
-    """What invalidations are matched against; ``key`` as ``asset_key`` makes it."""
-    parts = key.partition("\n")[2].split("\0", 2)
-    query = parts[1][1:] if len(parts) > 1 and parts[1].startswith("?") else ""
+def invalidation_subject(found: Route) -> Subject:
+    """What invalidations are matched against."""
     distribution = found.distribution
-    target = target_of(found.name, query)
+    target = target_of(found.name, keyed_query(found.rule.behavior.cache, found.query))
     return Subject(distribution.id, target, distribution.cache_tag_header)
 
 
-def target_key(found: Route, target: str, request: WebRequest) -> str:
-    """The key by URL of another target (path and query) of the same host, for invalidation."""
+def target_parts(found: Route, target: str) -> tuple[str, ...]:
+    """What follows the identity in the key by URL of another target (path and query) of the same
+    host, for invalidation."""
     path, _, query = target.partition("?")
-    name = object_name(path) or ""
     policy = replace(found.rule.behavior.cache, headers=(), cookies=NONE)
-    return asset_key(found._replace(name=name, query=query), policy, request)
+    return key_parts(policy, object_name(path) or "", query, ())
 
 
 def origin_request(found: Route, request: WebRequest, edge_name: str) -> OriginRequest:

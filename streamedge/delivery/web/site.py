@@ -53,7 +53,7 @@ from streamedge.delivery.web.routes import (
     origin_request,
     route,
     route_in,
-    target_key,
+    target_parts,
     wants_upgrade,
 )
 from streamedge.delivery.web.writes import Writes, named_by_s3
@@ -329,9 +329,8 @@ class Site:
         for changed in invalidated_targets(
             request.method, response.status, request.host, target, fields
         ):
-            binding = found.rule.binding
-            rest = target_key(found, changed, request).removeprefix(f"{binding.identity}\n")
-            self.responses.refuse_older(*binding.keys_written(rest))
+            keys = found.rule.binding.keys_written(*target_parts(found, changed))
+            self.responses.refuse_older(*keys)
 
     # What responses leave
 

@@ -33,6 +33,7 @@ from streamedge.errors import (
     OriginError,
     OriginFailure,
 )
+from streamedge.keys import join_key
 from streamedge.media.titles import Titles
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
@@ -160,7 +161,7 @@ async def test_what_a_name_meant_is_remembered(house: House) -> None:
     # One that has gone meanwhile is looked for again.
     house.server.remove("song.mp3")
     house.server.put("song.flv", made("film.flv"))
-    house.cache.store.forget_record("http site\nsong.mp3")
+    house.cache.store.forget_record(join_key("http site", "song.mp3"))
     house.cache._versions.clear()
     assert await house.open("song") == "song.flv"
 

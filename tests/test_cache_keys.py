@@ -1,0 +1,171 @@
+"""No two different things share a key, whoever makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamedge.cache.asset import Asset, asset_digest, version_digest
+from streamedge.cache.freshness import TtlRules
+from streamedge.cache.vary import variant_key
+from streamedge.config.schema import Config
+from streamedge.config.selection import ALL
+from streamedge.delivery.distributions import Distribution, OriginBinding
+from streamedge.delivery.web.behaviors import Behavior, CachePolicy
+from streamedge.delivery.web.compressor import encoded_key
+from streamedge.delivery.web.encodings import Encoding
+from streamedge.delivery.web.requests import WebRequest
+from streamedge.delivery.web.routes import Route, Rule, WebDistribution, asset_key
+from streamedge.edge.composition import origin_identity
+from streamedge.keys import join_key, key_bytes, split_key
+from streamedge.media.packager import packaged_asset
+from streamedge.origin import OriginHead, Version
+
+# What has parted keys in one place or another, and what lengths are spelled with.
+_EVIL = st.text(st.sampled_from('a0123:\n\0\r |?=,;/"-\ud800é'), max_size=6)
+_TEXT = st.one_of(_EVIL, st.text(max_size=8))
+_FIELD_VALUE = st.text(st.sampled_from("a01: ;=,?"), max_size=4)
+_VERSIONS = st.builds(
+    Version, _TEXT, st.integers(0, 20), st.none() | st.integers(0, 20), st.just("")
+) | st.builds(Version, _TEXT, st.just(5), st.none(), _TEXT.filter(bool))
+
+Thing = tuple[Any, ...]
+
+
+def _binding(identity: str) -> OriginBinding:
+    return OriginBinding("o", identity, cast(Any, None), cast(Any, None))
+
+
+def _object_key(identity: str, name: str) -> str:
+    distribution = Distribution("E", ("*",), _binding(identity), TtlRules())
+    return distribution.asset(name).key
+
+
+def _request_key(identity: str, name: str, query: str, fields: tuple[tuple[str, str], ...]) -> str:
+    policy = CachePolicy(query_strings=ALL, headers=("x-a", "x-b"), cookies=ALL)
+    rule = Rule(Behavior("*", "o", cache=policy), _binding(identity), TtlRules())
+    distribution = WebDistribution("E", ("*",), (rule,))
+    request = WebRequest("GET", "edge", b"/", {}, "", True, 0.0, fields=fields)
+    return asset_key(Route(distribution, rule, name, query), policy, request)
+
+
+def _packaged_key(key: str, version: Version) -> str:
+    source = Asset(key, "film", cast(Any, None), "o", TtlRules())
+    return packaged_asset(
+        cast(Any, None), source, OriginHead(version, ""), cast(Any, _Layout())
+    ).key
+
+
+class _Layout:
+    size_bytes = 1
+
+
+_objects = st.builds(lambda i, n: (("object", i, n), _object_key(i, n)), _TEXT, _TEXT)
+_fields = st.lists(
+    st.tuples(st.sampled_from(["x-a", "x-b"]), _FIELD_VALUE)
+    | st.tuples(st.just("cookie"), st.sampled_from(["a=1", "b", "a=1; b"])),
+    max_size=3,
+).map(lambda pairs: tuple(sorted(pairs, key=lambda pair: pair[0])))
+
+
+def _asked(identity: str, name: str, query: str, fields: tuple[tuple[str, str], ...]) -> Thing:
+    key = _request_key(identity, name, query, fields)
+    if not query and not fields:
+        return ("object", identity, name), key  # of RTMP and of HTTP it is the same thing
+    cookies = "; ".join(value for field, value in fields if field == "cookie")
+    others = tuple(pair for pair in fields if pair[0] != "cookie")
+    return ("request", identity, name, query, others, cookies), key
+
+
+_requests = st.builds(_asked, _TEXT, _TEXT, _TEXT, _fields)
+
+
+def _derived(base: st.SearchStrategy[Thing]) -> st.SearchStrategy[Thing]:
+    def of(kind: str, make: Callable[..., str], *parts: st.SearchStrategy[Any]) -> Any:
+        return st.builds(
+            lambda thing, *said: ((kind, thing[0], *said), make(thing[1], *said)), base, *parts
+        )
+
+    varying = st.dictionaries(st.sampled_from(["x", "y"]), _FIELD_VALUE.map(lambda v: f"v{v}v"))
+    names = ("x", "y")
+
+    def variant(key: str, said: tuple[tuple[str, str], ...]) -> str:
+        return variant_key(key, names, dict(said))
+
+    return st.one_of(
+        of("compressed", encoded_key, _VERSIONS, st.sampled_from(Encoding)),
+        of("flv", _packaged_key, _VERSIONS),
+        of("variant", variant, varying.map(lambda pairs: tuple(sorted(pairs.items())))),
+    )
+
+
+_things = st.recursive(_objects | _requests, _derived, max_leaves=3)
+
+
+def _plain(thing: Any) -> Any:
+    """A thing as a variant sees it: lists are compared without the space between members."""
+    if isinstance(thing, tuple) and thing and thing[0] == "variant":
+        said = tuple(
+            (name, ",".join(member.strip(" ") for member in value.split(",")))
+            for name, value in thing[2]
+        )
+        return "variant", _plain(thing[1]), said
+    return tuple(map(_plain, thing)) if type(thing) is tuple else thing
+
+
+@settings(max_examples=400, deadline=None)
+@given(_things, _things)
+def test_two_things_have_two_keys(one: Thing, other: Thing) -> None:
+    assert (one[1] == other[1]) == (_plain(one[0]) == _plain(other[0]))
+    assert (asset_digest(one[1]) == asset_digest(other[1])) == (one[1] == other[1])
+
+
+@settings(max_examples=400, deadline=None)
+@given(_TEXT, _VERSIONS, st.integers(0, 12), _TEXT, _VERSIONS, st.integers(0, 12))
+def test_two_extents_have_two_files(
+    key: str, version: Version, extent: int, key2: str, version2: Version, extent2: int
+) -> None:
+    def thing(key: str, version: Version, extent: int) -> Thing:
+        return key, extent, version.id or version
+
+    one, other = (key, version, extent), (key2, version2, extent2)
+    assert (version_digest(*one) == version_digest(*other)) == (thing(*one) == thing(*other))
+
+
+@given(st.lists(_TEXT))
+def test_a_key_gives_its_parts_back(parts: list[str]) -> None:
+    assert split_key(join_key(*parts)) == tuple(parts)
+
+
+@given(_TEXT)
+def test_what_is_no_key_is_told(text: str) -> None:
+    try:
+        parts = split_key(text)
+    except ValueError:
+        return
+    assert join_key(*parts) == text or any(part != part.lstrip("0") for part in text.split(":"))
+
+
+@given(_TEXT, _TEXT)
+def test_two_keys_are_two_texts_of_bytes(one: str, other: str) -> None:
+    assert (key_bytes(one) == key_bytes(other)) == (one == other)
+
+
+_PLACES = st.text(st.sampled_from("ab /"), min_size=1, max_size=4).map(lambda text: f"/{text}b")
+_PREFIXES = st.text(st.sampled_from("ab "), max_size=3).map(lambda text: f"x{text}x".strip())
+
+
+@settings(deadline=None)
+@given(_PLACES, _PREFIXES, _PLACES, _PREFIXES)
+def test_two_folders_have_two_identities(path: str, prefix: str, path2: str, prefix2: str) -> None:
+    def identity(path: str, prefix: str) -> str:
+        declared = {"type": "directory", "path": path, "prefix": prefix}
+        config = Config.model_validate({"origins": {"o": declared}})
+        return origin_identity(config.origins["o"])
+
+    same = (Path(path), prefix) == (Path(path2), prefix2)
+    assert (identity(path, prefix) == identity(path2, prefix2)) == same
