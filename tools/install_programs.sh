@@ -9,6 +9,7 @@ missing=()
 command -v ffmpeg >/dev/null || missing+=(ffmpeg)
 command -v rtmpdump >/dev/null || missing+=(rtmpdump)
 command -v curl >/dev/null || missing+=(curl)
+command -v rclone >/dev/null || missing+=(rclone)
 command -v nginx >/dev/null || missing+=(nginx-light)
 [ -e /usr/lib/nginx/modules/ngx_rtmp_module.so ] || missing+=(libnginx-mod-rtmp)
 

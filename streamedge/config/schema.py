@@ -202,6 +202,11 @@ class BehaviorRules(AccessConfig):
         description="When PUT and DELETE are answered: through, when the origin has them; back,"
         " when this edge has them on disk.",
     )
+    s3_listing: bool | None = Field(
+        default=None,
+        description="Whether S3 clients may list the objects of a bucket; left out: where PUT is"
+        " among methods.",
+    )
 
 
 class BehaviorConfig(BehaviorRules):

@@ -123,6 +123,8 @@ def _rules_cells(rules: BehaviorRules) -> tuple[str, str, str, str]:
         served.append("compressed")
     if rules.write != "through":
         served.append(f"write {rules.write}")
+    if rules.s3_listing is not None:
+        served.append("S3 listings" if rules.s3_listing else "no S3 listings")
     names = [spoken_name(name) for key in POLICY_TABLES if (name := getattr(rules, key))]
     return rules.origin, ", ".join(served), ", ".join(names), _viewers(rules)
 

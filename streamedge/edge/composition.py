@@ -10,6 +10,7 @@ import hashlib
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 from pydantic import SecretStr
@@ -44,6 +45,7 @@ from streamedge.origin.objects import ObjectUpstream
 from streamedge.origin.s3 import S3Origin
 from streamedge.origin.site_writing import SiteWriter
 from streamedge.origin.tls import TlsRules, system_tls
+from streamedge.origin.writing import HeaderFields
 from streamedge.writing.ahead import UpstreamAhead, WrittenAhead
 from streamedge.writing.journal import Journal
 
@@ -218,7 +220,7 @@ def _bind(
             name,
             identity,
             ahead,
-            ObjectUpstream(ahead),
+            ObjectUpstream(ahead, partial(_requesting, origin, identity, journal)),
             writer=origin.writer,
             relay=origin.writer,
             bucket=origin.bucket,
@@ -273,6 +275,16 @@ def _group_identities(config: Config, name: str) -> tuple[str, ...]:
 
 def _group_identity(members: Iterable[str]) -> str:
     return join_key("group", *members)
+
+
+def _requesting(
+    origin: S3Origin, identity: str, journal: Journal | None, query: str, fields: HeaderFields
+) -> Origin:
+    """A bucket that is asked with a query and fields, behind the writes that wait for it."""
+    asked = origin.requesting(query, fields)
+    if journal is None or "versionId=" in query:
+        return asked
+    return _written_ahead(asked, identity, journal)
 
 
 def _written_ahead(origin: Origin, identity: str, journal: Journal) -> WrittenAhead:

@@ -67,6 +67,7 @@ def _behavior(config: Config, pattern: str, rules: BehaviorRules) -> Behavior:
         response_headers=_response_headers_policy(config, rules.response_headers_policy),
         compress=rules.compress,
         write=WriteMode(rules.write),
+        lists_objects="PUT" in rules.methods if rules.s3_listing is None else rules.s3_listing,
         access=access_rules(config, rules.trusted_key_groups, rules.countries),
     )
 

@@ -106,10 +106,12 @@ class Exchange:
         self._redirects_max = redirects_max
         self._sign = sign
 
-    async def head(self, name: str) -> OriginHead:
-        """As ``Origin.head``."""
+    async def head(
+        self, name: str, *, query: str = "", fields: Sequence[tuple[str, str]] = ()
+    ) -> OriginHead:
+        """As ``Origin.head``; with ``query``, percent-encoded, and ``fields`` in the request."""
         ask = Ask(self._subject(name), name, method="HEAD")
-        opening = open_answer(ask, await self._send(ask))
+        opening = open_answer(ask, await self._send(ask, query, fields))
         assert opening is not None, "only If-None-Match is answered with None"
         return opening.head
 
@@ -120,8 +122,10 @@ class Exchange:
         *,
         if_match: Version | None = None,
         if_none_match: Version | None = None,
+        query: str = "",
+        fields: Sequence[tuple[str, str]] = (),
     ) -> OriginRead | None:
-        """As ``Origin.read``."""
+        """As ``Origin.read``; with ``query``, percent-encoded, and ``fields`` in the request."""
         ask = Ask(
             self._subject(name),
             name,
@@ -129,7 +133,7 @@ class Exchange:
             if_match=if_match,
             if_none_match=if_none_match,
         )
-        response = await self._send(ask)
+        response = await self._send(ask, query, fields)
         try:
             error_code = await response.error_code() if response.status >= 400 else ""
         except BaseException:
@@ -174,13 +178,13 @@ class Exchange:
     def _subject(self, name: str) -> str:
         return f"{self._label} {name!a}"
 
-    async def _send(self, ask: Ask) -> Response:
-        url = self._address(ask.name)
+    async def _send(self, ask: Ask, query: str, extra: Sequence[tuple[str, str]]) -> Response:
+        url = self._address(ask.name) + (f"?{query}" if query else "")
         own = self._own
         if self._sign is not None:
             own = await self._sign(ask.method, url, own)
         spoken = {name.lower() for name in own}
-        said = {"User-Agent": "StreamEdge", **request_fields(ask)}
+        said = {"User-Agent": "StreamEdge", **dict(extra), **request_fields(ask)}
         fields = {name: value for name, value in said.items() if name.lower() not in spoken}
         return await self._follow(ask.subject, ask.method, url, fields | own)
 

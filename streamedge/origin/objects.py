@@ -6,7 +6,7 @@ Owns the translation alone. What an answer means is ``answers``'s business.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from email.utils import formatdate
 
@@ -36,6 +36,14 @@ _STATUSES = {
     OriginFailure.FORBIDDEN: 403,
     OriginFailure.RANGE_OUTSIDE: 416,
 }
+
+# What the cache says of its own in a request for an object.
+_OF_CACHE = frozenset(
+    {
+        *("accept-encoding", "if-match", "if-modified-since", "if-none-match", "if-range"),
+        *("if-unmodified-since", "range"),
+    }
+)
 
 
 def open_answer(ask: Ask, response: OriginResponse, error_code: str = "") -> Opening | None:
@@ -113,20 +121,34 @@ class ResponseRead:
 
 
 class ObjectUpstream:
-    """An origin of objects that answers GET and HEAD as an HTTP server would."""
+    """An origin of objects that answers GET and HEAD as an HTTP server would.
 
-    def __init__(self, origin: Origin) -> None:
+    ``requesting`` gives the origin that is asked with a query and fields of its own, where there is
+    any that looks at them.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        requesting: Callable[[str, tuple[tuple[str, str], ...]], Origin] | None = None,
+    ) -> None:
         self._origin = origin
+        self._requesting = requesting
 
     async def send(self, request: OriginRequest) -> OriginResponse:
         fields = fold_fields(request.fields)
         span = _single_span(fields.get("range", ""))
+        origin = self._origin
+        if self._requesting is not None:
+            extra = tuple(field for field in request.fields if field[0].lower() not in _OF_CACHE)
+            if request.query or extra:
+                origin = self._requesting(request.query, extra)
         try:
             if request.method == "HEAD":
-                return _answer(fields, await self._origin.head(request.name), None)
+                return _answer(fields, await origin.head(request.name), None)
             if request.method != "GET":
                 return _error(405)
-            read = await self._origin.read(request.name, span)
+            read = await origin.read(request.name, span)
         except OriginError as exc:
             status = _STATUSES.get(exc.failure)
             if status is None:

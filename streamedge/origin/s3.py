@@ -1,7 +1,7 @@
 """An origin that is a bucket of Amazon S3 or of a server that speaks its protocol.
 
 Owns the way from a name to the bucket's URL and the choice of who signs; signatures are
-``s3_signing``'s, reading is ``exchange``'s and writing ``writer``'s. It never lists a bucket.
+``s3_signing``'s, reading is ``exchange``'s, writing and listing ``writer``'s.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from streamedge.errors import OriginError, OriginFailure
-from streamedge.origin import OriginHead, OriginRead, Version
+from streamedge.origin import Origin, OriginHead, OriginRead, Version
 from streamedge.origin.exchange import (
     CONNECT_TIMEOUT_S,
     CONNECTIONS_MAX,
@@ -23,6 +23,7 @@ from streamedge.origin.exchange import (
 from streamedge.origin.names import object_path
 from streamedge.origin.s3_requests import S3Requests
 from streamedge.origin.s3_writing import S3Writer
+from streamedge.origin.writing import HeaderFields
 from streamedge.spans import Span
 
 if TYPE_CHECKING:
@@ -80,7 +81,10 @@ class S3Origin:
                 self._exchange.client,
                 None if signer is None else signer.sign_write,
                 headers,
-            )
+                bucket_url=f"{self._base}/",
+            ),
+            bucket,
+            prefix,
         )
 
     async def head(self, name: str) -> OriginHead:
@@ -96,6 +100,10 @@ class S3Origin:
     ) -> OriginRead | None:
         return await self._exchange.read(name, span, if_match=if_match, if_none_match=if_none_match)
 
+    def requesting(self, query: str, fields: HeaderFields) -> Origin:
+        """The same objects as they are answered with ``query``, percent-encoded, and ``fields``."""
+        return _Requesting(self._exchange, query, fields)
+
     def retire(self) -> None:
         """As ``Client.retire``."""
         self._exchange.retire()
@@ -109,6 +117,38 @@ class S3Origin:
             # GET of the bucket itself would list it.
             raise OriginError(OriginFailure.NOT_FOUND, f"{self._label}: an object needs a name")
         return f"{self._base}/{path}"
+
+
+class _Requesting:
+    """``S3Origin.requesting``; its connections are the origin's."""
+
+    def __init__(self, exchange: Exchange, query: str, fields: HeaderFields) -> None:
+        self._exchange = exchange
+        self._query = query
+        self._fields = fields
+
+    async def head(self, name: str) -> OriginHead:
+        return await self._exchange.head(name, query=self._query, fields=self._fields)
+
+    async def read(
+        self,
+        name: str,
+        span: Span | None = None,
+        *,
+        if_match: Version | None = None,
+        if_none_match: Version | None = None,
+    ) -> OriginRead | None:
+        return await self._exchange.read(
+            name,
+            span,
+            if_match=if_match,
+            if_none_match=if_none_match,
+            query=self._query,
+            fields=self._fields,
+        )
+
+    async def close(self) -> None:
+        """Nothing is its own."""
 
 
 def bucket_url(bucket: str, region: str, endpoint: str = "", path_style: bool | None = None) -> str:

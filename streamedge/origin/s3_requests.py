@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin.answers import find_error_code
 from streamedge.origin.writing import ANSWER_BODY_MAX_BYTES, HeaderFields, WriteAnswer
 
@@ -45,9 +46,9 @@ _NOT_PASSED = frozenset(
 class S3Requests:
     """Signed requests to one bucket.
 
-    ``address`` gives an object's URL, percent-encoded, or raises OriginError; ``sign`` is None
-    for a bucket that takes requests from anybody. ``headers`` go with every request, in
-    place of a write's own.
+    ``address`` gives an object's URL, percent-encoded, or raises OriginError; ``bucket_url`` is the
+    bucket's, with a final slash. ``sign`` is None for a bucket that takes requests from anybody.
+    ``headers`` go with every request, in place of a write's own.
     """
 
     def __init__(
@@ -57,9 +58,12 @@ class S3Requests:
         client: Client,
         sign: SignWrite | None,
         headers: Sequence[tuple[str, str]] = (),
+        *,
+        bucket_url: str = "",
     ) -> None:
         self._label = label
         self._address = address
+        self._bucket_url = bucket_url
         self._client = client
         self._sign = sign
         self._headers = {"user-agent": "StreamEdge", **_joined(headers)}
@@ -81,6 +85,32 @@ class S3Requests:
         Raises OriginError, and what ``body`` raises.
         """
         url = self._address(name) + (f"?{query}" if query else "")
+        return await self._ask(
+            f"{self._label} {name!a}", method, url, fields, body, size_bytes, payload
+        )
+
+    async def ask_bucket(self, method: str, query: str, answer_bytes_max: int) -> WriteAnswer:
+        """Makes a call on the bucket itself. Raises OriginError, for a longer answer too."""
+        url = self._bucket_url + (f"?{query}" if query else "")
+        answer = await self._ask(
+            self._label, method, url, (), None, None, UNSIGNED, answer_bytes_max + 1
+        )
+        if len(answer.body) > answer_bytes_max:
+            text = f"{self._label}: answered with more than {answer_bytes_max} bytes"
+            raise OriginError(OriginFailure.UNAVAILABLE, text)
+        return answer
+
+    async def _ask(
+        self,
+        subject: str,
+        method: str,
+        url: str,
+        fields: HeaderFields,
+        body: AsyncIterator[bytes] | bytes | None,
+        size_bytes: int | None,
+        payload: str,
+        answer_bytes_max: int = ANSWER_BODY_MAX_BYTES,
+    ) -> WriteAnswer:
         sent = _joined(fields) | self._headers
         amazons = {known: value for known, value in sent.items() if known.startswith("x-amz-")}
         amazons.pop("x-amz-content-sha256", None)
@@ -99,10 +129,9 @@ class S3Requests:
         is_stream = body is not None and not isinstance(body, bytes)
         if is_stream and (size_bytes is None or size_bytes >= EXPECT_CONTINUE_BYTES):
             headers["Expect"] = "100-continue"
-        subject = f"{self._label} {name!a}"
         response = await self._client.send(subject, method, url, headers, body=body)
         try:
-            return await _collect(response)
+            return await _collect(response, answer_bytes_max)
         finally:
             response.close()
 
@@ -112,12 +141,12 @@ def may_be_retried(answer: WriteAnswer) -> bool:
     return answer.status in _RETRYABLE_STATUSES or find_error_code(answer.body) in _RETRYABLE_CODES
 
 
-async def _collect(response: Response) -> WriteAnswer:
+async def _collect(response: Response, bytes_max: int) -> WriteAnswer:
     body = bytearray()
     async for piece in response.body():
         body += piece
-        if len(body) > ANSWER_BODY_MAX_BYTES:
-            del body[ANSWER_BODY_MAX_BYTES:]
+        if len(body) > bytes_max:
+            del body[bytes_max:]
             break
     fields = tuple(
         (name, value) for name, value in response.fields if name.lower() not in _NOT_PASSED

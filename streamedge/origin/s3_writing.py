@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator
 from functools import partial
 
 from streamedge.origin.aws_chunked import encode_chunk, encode_end
+from streamedge.origin.s3_listing import LISTING_MAX_BYTES, listing_query, translated_listing
 from streamedge.origin.s3_multipart import put_in_parts
 from streamedge.origin.s3_parts import OBJECT_MAX_BYTES
-from streamedge.origin.s3_protocol import Operation, S3Call
+from streamedge.origin.s3_protocol import BucketCall, Operation, S3Call, encoded_query
 from streamedge.origin.s3_requests import UNSIGNED, UNSIGNED_WITH_TRAILER, S3Requests
 from streamedge.origin.spooling import gather, in_thread
 from streamedge.origin.upload import Upload
 from streamedge.origin.writing import (
+    ANSWER_BODY_MAX_BYTES,
     HeaderFields,
     Write,
     WriteAnswer,
@@ -31,10 +33,13 @@ _CONDITIONS = frozenset({"if-match", "if-none-match"})
 
 
 class S3Writer:
-    """A ``WritableOrigin`` over one bucket."""
+    """A ``WritableOrigin`` and an ``S3Relay`` over the part of ``bucket`` below ``prefix``."""
 
-    def __init__(self, requests: S3Requests) -> None:
+    def __init__(self, requests: S3Requests, bucket: str = "", prefix: str = "") -> None:
         self._requests = requests
+        self._bucket = bucket
+        folder = prefix.strip("/")
+        self._prefix = f"{folder}/" if folder else ""
 
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
         """As ``WritableOrigin.write``."""
@@ -71,6 +76,21 @@ class S3Writer:
                     )
         except WriteRefusedError as exc:
             return exc.answer
+
+    async def call_bucket(self, call: BucketCall) -> WriteAnswer:
+        """As ``S3Relay.call_bucket``."""
+        method = call.operation.method
+        if not call.operation.is_listing:
+            query = encoded_query(call.parameters)
+            return await self._requests.ask_bucket(method, query, ANSWER_BODY_MAX_BYTES)
+        query = listing_query(call, self._prefix)
+        answer = await self._requests.ask_bucket(method, query, LISTING_MAX_BYTES)
+        if not answer.succeeded:
+            return answer
+        translate = partial(translated_listing, answer.body, call, self._bucket, self._prefix)
+        # A thousand names take tens of milliseconds.
+        body = await in_thread(translate)
+        return WriteAnswer(200, (("Content-Type", "application/xml"),), body)
 
     async def _send(self, upload: Upload, method: str, name: str, query: str = "") -> WriteAnswer:
         """One request with the body in it, which ends only if its checksums hold: not every

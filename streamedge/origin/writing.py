@@ -34,6 +34,7 @@ _KEPT = frozenset(
         "if-none-match",
         "x-amz-content-sha256",
         "x-amz-decoded-content-length",
+        "x-amz-mp-object-size",
         "x-amz-sdk-checksum-algorithm",
         "x-amz-storage-class",
         "x-amz-tagging",
@@ -109,12 +110,17 @@ def kept_fields(fields: Iterable[tuple[str, str]]) -> HeaderFields:
 
 def refuse(status: int, code: str, message: str) -> WriteRefusedError:
     """A refusal in S3's words (Amazon S3 API Reference, "Error responses")."""
-    document = (
+    document = error_document(code, message)
+    answer = WriteAnswer(status, (("Content-Type", "application/xml"),), document)
+    return WriteRefusedError(answer, f"{status} {code}: {message}")
+
+
+def error_document(code: str, message: str) -> bytes:
+    """An error as S3 puts it (Amazon S3 API Reference, "Error responses")."""
+    return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f"<Error><Code>{escape(code)}</Code><Message>{escape(message)}</Message></Error>"
-    )
-    answer = WriteAnswer(status, (("Content-Type", "application/xml"),), document.encode())
-    return WriteRefusedError(answer, f"{status} {code}: {message}")
+    ).encode()
 
 
 def require_condition(fields: HeaderFields, etag: str | None) -> None:

@@ -133,6 +133,10 @@ class Journal:
         row = self._waiting.newest(asset_key)
         return None if row is None else self._pending(row)
 
+    async def is_waiting_below(self, asset_key_prefix: str) -> bool:
+        """Whether a write waits whose asset's key begins so. Raises JournalError."""
+        return await asyncio.to_thread(self.rows.is_waiting_below, asset_key_prefix)
+
     async def status(self, rows_max: int = LISTED_ROWS_MAX) -> JournalStatus:
         """For the admin address. Raises JournalError."""
         return await asyncio.to_thread(self._status, rows_max)

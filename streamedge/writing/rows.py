@@ -276,6 +276,16 @@ class Rows:
         with self._transaction(_READ) as connection:
             return newest_waiting(connection, asset_key)
 
+    def is_waiting_below(self, asset_key_prefix: str) -> bool:
+        """Whether a write waits whose asset's key begins with ``asset_key_prefix``."""
+        with self._transaction(_READ) as connection:
+            found = connection.execute(
+                "SELECT 1 FROM writes WHERE asset_key >= ? AND asset_key < ?"
+                " AND state IN ('queued', 'sending') LIMIT 1",
+                (asset_key_prefix, asset_key_prefix + "\U0010ffff"),
+            )
+            return found.fetchone() is not None
+
     def has_token(self, token: str) -> bool:
         """Whether a row names this body."""
         with self._transaction(_READ) as connection:

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import h11
 
-from streamedge.origin.s3_protocol import is_s3_request, object_name, read_call
+from streamedge.origin.s3_protocol import read_call
 from streamedge.origin.s3_writing import S3Writer
 from streamedge.origin.writing import Write, WriteAnswer, WriteRefusedError, kept_fields, refuse
 
@@ -81,8 +81,7 @@ class S3Bridge:
         fields = [(name.decode(), value.decode()) for name, value in request.headers]
         said = dict(fields)
         size_bytes = int(said["content-length"]) if "content-length" in said else None
-        is_s3 = is_s3_request(fields, query)
-        name = object_name(unquote(path).lstrip("/"), self._bucket, is_s3=is_s3)
+        name = unquote(path).lstrip("/").removeprefix(f"{self._bucket}/")
         try:
             call = read_call(method, name, query, fields, size_bytes)
         except WriteRefusedError as exc:

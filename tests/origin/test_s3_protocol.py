@@ -8,10 +8,16 @@ from hypothesis import strategies as st
 
 from streamedge.origin.s3_protocol import (
     LISTED_PARTS_MAX,
+    BucketOperation,
     Operation,
+    hoisted_fields,
     is_s3_request,
-    object_name,
+    read_bucket_call,
     read_call,
+    read_parameters,
+    require_known_fields,
+    require_known_parameters,
+    without_s3_signature,
 )
 from streamedge.origin.writing import WriteRefusedError
 
@@ -87,7 +93,7 @@ def test_what_concerns_the_object_itself(method: str, query: str) -> None:
         ("GET", "uploadId=u&max-parts=-1", 400),
         ("DELETE", "uploadId=", 404),
         ("DELETE", "uploadId=%00", 404),
-        ("PUT", "&".join(["a=b"] * 50), 400),
+        ("PUT", "&".join(["a=b"] * 65), 400),
     ],
 )
 def test_what_is_refused(method: str, query: str, status: int) -> None:
@@ -112,14 +118,118 @@ def test_no_query_adds_a_parameter(method: str, query: str) -> None:
         assert call.query.isascii()
 
 
-def test_who_speaks_s3() -> None:
-    assert is_s3_request([("AUTHORIZATION", "AWS4-HMAC-SHA256 Credential=…")], "")
-    assert is_s3_request([], "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=0")
-    assert not is_s3_request([("Authorization", "Basic QTpC")], "uploads")
+@pytest.mark.parametrize(
+    ("headers", "query", "is_s3"),
+    [
+        ({"authorization": "AWS4-HMAC-SHA256 Credential=…"}, "", True),
+        ({"authorization": "AWS4-ECDSA-P256-SHA256 Credential=…"}, "", True),
+        ({"authorization": "AWS key:signature"}, "", True),
+        ({"authorization": "Basic QTpC"}, "uploads", False),
+        ({"amz-sdk-invocation-id": "1"}, "", True),
+        ({}, "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=0", True),
+        ({}, "x%2damz-signature=0", True),
+        ({}, "note=X-Amz-Signature%3D", False),
+        ({}, "AWSAccessKeyId=a&Signature=b%3D&Expires=1700000000", True),
+        ({}, "Signature=b&Expires=1700000000&Key-Pair-Id=K1", False),
+        ({}, "AWSAccessKeyId", False),
+    ],
+)
+def test_clients_of_s3_are_known_by_their_signature(
+    headers: dict[str, str], query: str, is_s3: bool
+) -> None:
+    assert is_s3_request(headers, query) is is_s3
 
 
-def test_bucket_in_the_path_is_dropped_for_them_alone() -> None:
-    assert object_name("videos/dir/film", "videos", is_s3=True) == "dir/film"
-    assert object_name("dir/film", "videos", is_s3=True) == "dir/film"
-    assert object_name("videos/dir/film", "videos", is_s3=False) == "videos/dir/film"
-    assert object_name("videos2/film", "videos", is_s3=True) == "videos2/film"
+def test_query_loses_the_signature_and_the_name_of_the_operation() -> None:
+    query = "x-id=GetObject&a=%2F&X-Amz-Signature=s&AWSAccessKeyId=k&Expires=1&b"
+    assert without_s3_signature(query) == "a=%2F&b"
+
+
+def test_fields_that_a_signer_put_into_the_query_are_fields() -> None:
+    query = "X-Amz-Date=1&x-amz-meta-a=b%20c&X-Amz-Acl=private&X-Amz-Security-Token=t&a=b"
+    assert hoisted_fields(query) == (("x-amz-meta-a", "b c"), ("x-amz-acl", "private"))
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "operation"),
+    [
+        ("HEAD", "", BucketOperation.HEAD_BUCKET),
+        ("GET", "location", BucketOperation.GET_LOCATION),
+        ("GET", "", BucketOperation.LIST_OBJECTS),
+        ("GET", "prefix=a&marker=b&X-Amz-Signature=s", BucketOperation.LIST_OBJECTS),
+        ("GET", "list-type=2", BucketOperation.LIST_OBJECTS_V2),
+        ("GET", "list-type=2&continuation-token=t&x-id=L", BucketOperation.LIST_OBJECTS_V2),
+    ],
+)
+def test_calls_on_a_bucket(method: str, query: str, operation: BucketOperation) -> None:
+    assert read_bucket_call(method, query).operation is operation
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "status"),
+    [
+        ("PUT", "", 409),
+        ("DELETE", "", 501),
+        ("POST", "delete", 501),
+        ("GET", "uploads", 501),
+        ("GET", "versions", 501),
+        ("GET", "acl", 501),
+        ("GET", "location&prefix=a", 501),
+        ("GET", "prefix=a&future-parameter=1", 501),
+        ("HEAD", "prefix=a", 501),
+        ("GET", "list-type=3", 400),
+        ("GET", "list-type=2&max-keys=-1", 400),
+        ("GET", "encoding-type=base64", 400),
+    ],
+)
+def test_calls_on_a_bucket_that_are_not_made(method: str, query: str, status: int) -> None:
+    with pytest.raises(WriteRefusedError) as caught:
+        read_bucket_call(method, query)
+    assert caught.value.answer.status == status
+
+
+def test_parameters_that_are_not_known_are_refused() -> None:
+    require_known_parameters("GET", "versionId=1&response-content-type=a&x-id=GetObject")
+    require_known_parameters("PUT", "X-Amz-Signature=s&x-amz-meta-a=b")
+    for method, query in (("GET", "acl"), ("HEAD", "torrent="), ("PUT", "partNumber=1")):
+        with pytest.raises(WriteRefusedError) as caught:
+            require_known_parameters(method, query)
+        assert caught.value.answer.status == 501
+    assert read_parameters("a=1&versionId=2&response-expires=x%20y") == {
+        "versionId": "2",
+        "response-expires": "x y",
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "value", "status"),
+    [
+        ("PUT", "x-amz-acl", "public-read", 400),
+        ("PUT", "x-amz-grant-read", "id=1", 400),
+        ("PUT", "X-Amz-Copy-Source", "/a/b", 501),
+        ("PUT", "x-amz-object-lock-mode", "GOVERNANCE", 501),
+        ("PUT", "x-amz-write-offset-bytes", "5", 501),
+        ("DELETE", "x-amz-if-match-size", "5", 501),
+        ("GET", "x-amz-expected-bucket-owner", "1", 501),
+        ("GET", "x-amz-server-side-encryption-customer-key", "k", 501),
+    ],
+)
+def test_fields_that_would_have_to_be_obeyed_are_refused(
+    method: str, name: str, value: str, status: int
+) -> None:
+    with pytest.raises(WriteRefusedError) as caught:
+        require_known_fields(method, [("host", "a"), (name, value)])
+    assert caught.value.answer.status == status
+
+
+def test_fields_that_are_kept_or_mean_nothing_pass() -> None:
+    fields = [
+        ("x-amz-acl", "private"),
+        ("x-amz-date", "20260101T000000Z"),
+        ("x-amz-meta-a", "b"),
+        ("x-amz-checksum-crc32", "AAAAAA=="),
+        ("x-amz-sdk-checksum-algorithm", "CRC32"),
+        ("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
+        ("x-amz-request-payer", "requester"),
+    ]
+    require_known_fields("PUT", fields)

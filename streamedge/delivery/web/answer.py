@@ -27,6 +27,8 @@ from streamedge.delivery.web.response_policy import (
 )
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import OriginHead
+from streamedge.origin.s3_protocol import error_code
+from streamedge.origin.writing import error_document
 from streamedge.spans import Span
 from streamedge.writing.rows import JournalError
 
@@ -72,7 +74,7 @@ class Delivery:
     """The circumstances of a response: who answers, when, and what the distribution changes.
 
     ``cache_status`` is the value of Cache-Status (RFC 9211), ``timing`` of Server-Timing,
-    ``origin_field`` the request's Origin, None without one.
+    ``origin_field`` the request's Origin, None without one. ``is_s3``: errors are told as S3 does.
     """
 
     edge_name: str
@@ -86,6 +88,7 @@ class Delivery:
     cors: Cors = Cors.SIMPLE
     ranges_max: int = RANGES_MAX
     timing: str = ""
+    is_s3: bool = False
 
 
 def answer_object(
@@ -134,10 +137,19 @@ def refusal(
     delivery: Delivery,
     method: str = "GET",
     fields: tuple[Field, ...] = (),
+    code: str = "",
 ) -> Answer:
-    """An answer that is an error, with its reason in plain text."""
-    body = f"{status} {phrase_of(status)}: {reason}\n".encode()
-    own = [("content-type", "text/plain; charset=utf-8"), *fields]
+    """An answer that is an error, with its reason in plain text.
+
+    For clients of S3 it is S3's document, with ``code`` ("": that of the status).
+    """
+    if delivery.is_s3:
+        content_type = "application/xml"
+        body = error_document(code or error_code(status), reason)
+    else:
+        content_type = "text/plain; charset=utf-8"
+        body = f"{status} {phrase_of(status)}: {reason}\n".encode()
+    own = [("content-type", content_type), *fields]
     if status in {404, 405}:
         own.append(("cache-control", "no-store"))
     length = f"content-length: {len(body)}\r\n"

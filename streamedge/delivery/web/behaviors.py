@@ -81,7 +81,10 @@ class OriginRequestPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Behavior:
-    """The rules of the paths of one pattern. ``origin`` names an origin or a group of them."""
+    """The rules of the paths of one pattern. ``origin`` names an origin or a group of them.
+
+    ``lists_objects``: clients of S3 may list the objects whose names match.
+    """
 
     pattern: str
     origin: str
@@ -92,6 +95,7 @@ class Behavior:
     response_headers: ResponseHeadersPolicy = UNCHANGED
     compress: bool = False
     write: WriteMode = WriteMode.THROUGH
+    lists_objects: bool = False
     access: AccessRules = OPEN_TO_ALL
     _expression: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
@@ -101,6 +105,14 @@ class Behavior:
     def matches(self, path: str) -> bool:
         """Whether the pattern means ``path``; both with or without the slash in front."""
         return self._expression.fullmatch(path.removeprefix("/")) is not None
+
+    def may_match_below(self, prefix: str) -> bool:
+        """Whether the pattern may mean a path that begins with ``prefix``; in doubt, it may."""
+        pattern, prefix = self.pattern.removeprefix("/"), prefix.removeprefix("/")
+        literal = re.split(r"[*?]", pattern, maxsplit=1)[0]
+        if literal.startswith(prefix):
+            return True
+        return literal != pattern and prefix.startswith(literal)
 
 
 @dataclass(frozen=True, slots=True)

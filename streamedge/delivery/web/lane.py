@@ -210,7 +210,7 @@ class Lane:
             secure,
             address=address or peer_address,
         )
-        found = route(self._distributions, request.host, path, request.query)
+        found = route(self._distributions, request.host, path, request.query, named)
         if isinstance(found, Unroutable) or not self._is_plain(found, request):
             return None
         admitted = None
@@ -340,6 +340,8 @@ class Lane:
 
     def _is_plain(self, found: Route, request: WebRequest) -> bool:
         """Whether nothing but the object decides on the answer."""
+        if found.is_s3:  # whose errors are S3's, and whose bucket may be meant
+            return False
         behavior = found.rule.behavior
         policy = behavior.cache
         if not request.secure and behavior.viewer_protocol is not ViewerProtocol.ALLOW_ALL:

@@ -35,6 +35,7 @@ from streamedge.delivery.web.trailers import passed_trailers, takes_trailers
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin import OriginHead, OriginResponse
+from streamedge.origin.s3_protocol import is_s3_request
 from streamedge.origin.writing import WriteAnswer
 from streamedge.spans import Span
 from streamedge.writing.rows import JournalError
@@ -193,7 +194,7 @@ class Replies:
         framing = "" if answer.status in _NO_BODY else f"content-length: {len(body)}\r\n"
         head = streamed_head(answer.status, answer.fields, framing, None, delivery)
         return Opened(
-            Answer(answer.status, head, body=body),
+            Answer(answer.status, head, body=b"" if request.method == "HEAD" else body),
             None,
             result,
             found.distribution.id,
@@ -218,10 +219,13 @@ class Replies:
         reason: str,
         distribution: str | None,
         fields: tuple[Field, ...] = (),
+        code: str = "",
     ) -> Opened:
-        """An answer of the edge's own, with its reason."""
+        """An answer of the edge's own, with its reason; ``code`` as ``refusal`` takes it."""
         delivery = self._delivery(request, time.time(), CacheResult.ERROR, None, "")
-        answer = refusal(status, reason, delivery, request.method, fields)
+        if is_s3_request(request.headers, request.query):
+            delivery = replace(delivery, is_s3=True)
+        answer = refusal(status, reason, delivery, request.method, fields, code)
         return Opened(answer, None, CacheResult.ERROR, distribution, reason)
 
     def denied(self, request: WebRequest, reason: str, distribution: str) -> Opened:
@@ -266,6 +270,7 @@ class Replies:
             cors_kind(request.method, request.fields),
             self._ranges_max,
             "" if found is None else self._timing(found, request, now_s, result),
+            found is not None and found.is_s3,
         )
 
     def _timing(self, found: Route, request: WebRequest, now_s: float, result: CacheResult) -> str:

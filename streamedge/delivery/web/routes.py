@@ -15,7 +15,7 @@ from streamedge.cache.asset import Asset, Subject
 from streamedge.cache.freshness import TtlRules
 from streamedge.config.selection import NONE
 from streamedge.control.invalidations import target_of
-from streamedge.delivery.distributions import HostTable, OriginBinding
+from streamedge.delivery.distributions import HostTable, OriginBinding, host_name
 from streamedge.delivery.names import object_name
 from streamedge.delivery.web.behaviors import (
     SAFE_METHODS,
@@ -35,8 +35,19 @@ from streamedge.delivery.web.trailers import passed_trailers
 from streamedge.keys import join_key
 from streamedge.origin import Fields, OriginRequest
 from streamedge.origin.objects import RequestedObject
+from streamedge.origin.s3_protocol import (
+    encoded_query,
+    is_s3_request,
+    read_parameters,
+    without_s3_signature,
+)
 from streamedge.spans import Span
 
+# What a bucket answers by, beside the name (Amazon S3 User Guide, "Using CORS").
+_TOLD_BUCKETS = frozenset(
+    {"origin", "access-control-request-headers", "access-control-request-method"}
+)
+NO_HEADERS: Mapping[str, str] = {}
 _SLASHES = re.compile("/+")
 
 
@@ -69,32 +80,127 @@ class WebDistribution:
 
 
 class Route(NamedTuple):
-    """What a host, path and query mean; ``query`` is without a signature that counts here."""
+    """What a host, path and query mean; ``query`` is without a signature that counts here.
+
+    ``is_s3``: a client of the S3 protocol means an object of the rule's bucket, or the bucket.
+    """
 
     distribution: WebDistribution
     rule: Rule
     name: str
     query: str
+    is_s3: bool = False
+
+    @property
+    def is_bucket(self) -> bool:
+        """Whether the bucket itself is meant, and no object."""
+        return self.is_s3 and not self.name
 
 
 class Unroutable(NamedTuple):
-    """Why a request means nothing here."""
+    """Why a request means nothing here. ``code``: the error's code for clients of S3, "": the
+    status says it.
+    """
 
     status: int
     reason: str
     distribution: str | None = None
+    code: str = ""
 
 
 def route(
-    distributions: HostTable[WebDistribution], host: str, path: bytes, query: str
+    distributions: HostTable[WebDistribution],
+    host: str,
+    path: bytes,
+    query: str,
+    headers: Mapping[str, str] = NO_HEADERS,
 ) -> Route | Unroutable:
-    """What a request's host, path and query mean."""
+    """What a request's host, path and query mean; ``headers`` tell whether it is of S3's protocol.
+
+    The name is decided here once, for the access rules, the cache and the origin alike.
+    """
     if not host:
         return Unroutable(400, "one Host header, please")
     found = distributions.find(host)
     if not found:
         return Unroutable(421, "no distribution has this host name")
+    if is_s3_request(headers, query):
+        of_bucket = _route_to_bucket(distributions, found[0], host, path, query)
+        if of_bucket is not None:
+            return of_bucket
     return route_in(found[0], path, query)
+
+
+def _route_to_bucket(
+    distributions: HostTable[WebDistribution],
+    distribution: WebDistribution,
+    host: str,
+    path: bytes,
+    query: str,
+) -> Route | Unroutable | None:
+    """What a request of an S3 client means; None where it concerns no bucket.
+
+    The bucket stands before the key, or in the host name (Amazon S3 User Guide, "Virtual hosting
+    of general purpose buckets").
+    """
+    buckets = {rule.binding.bucket for rule in distribution.rules if rule.binding.bucket}
+    if not buckets:
+        return None
+    name = object_name(path)
+    if name is None:
+        if path.strip(b"/"):
+            return Unroutable(400, "the path is not an object's name", distribution.id)
+        name = ""
+    bucket, _, key = name.partition("/")
+    hosted = _hosted_bucket(
+        distributions, distribution, buckets, host, is_in_path=bucket in buckets
+    )
+    if hosted:
+        bucket, key = hosted, name
+    elif bucket not in buckets:
+        if not distribution.rule(name).binding.bucket:
+            return None
+        if not name:
+            text = "calls on all buckets do not go through the edge"
+            return Unroutable(501, text, distribution.id)
+        text = "this distribution has no bucket of this name"
+        return Unroutable(404, text, distribution.id, "NoSuchBucket")
+    plain = without_s3_signature(query)
+    if not key:
+        rules = [rule for rule in distribution.rules if rule.binding.bucket == bucket]
+        return Route(distribution, rules[-1], "", plain, is_s3=True)
+    found = route_to(distribution, key, plain)._replace(is_s3=True)
+    if found.rule.binding.bucket != bucket:
+        text = "another origin than the bucket serves this path"
+        return Unroutable(403, text, distribution.id)
+    return _checked_segments(found)
+
+
+def _hosted_bucket(
+    distributions: HostTable[WebDistribution],
+    distribution: WebDistribution,
+    buckets: set[str],
+    host: str,
+    *,
+    is_in_path: bool,
+) -> str:
+    """The bucket that a host name begins with, or ""."""
+    named = host_name(host)
+    for bucket in buckets:
+        if named == bucket.lower():
+            return "" if is_in_path else bucket
+        if named.startswith(f"{bucket.lower()}."):
+            # The distribution may itself be called bucket.example.com, and the client put the
+            # bucket into the path: then example.com is not the edge.
+            endpoint = named.removeprefix(f"{bucket.lower()}.")
+            is_edge = distribution in distributions.find(endpoint)[:1]
+            return bucket if is_edge or not is_in_path else ""
+    return ""
+
+
+def listing_rules(distribution: WebDistribution, prefix: str) -> list[Rule]:
+    """The rules that objects may have whose names begin with ``prefix``."""
+    return [rule for rule in distribution.rules if rule.behavior.may_match_below(prefix)]
 
 
 def route_in(distribution: WebDistribution, path: bytes, query: str) -> Route | Unroutable:
@@ -102,11 +208,14 @@ def route_in(distribution: WebDistribution, path: bytes, query: str) -> Route | 
     name = distribution.root_object if path == b"/" else object_name(path)
     if name is None:
         return Unroutable(400, "the path is not an object's name", distribution.id)
-    found = route_to(distribution, name, query)
+    return _checked_segments(route_to(distribution, name, query))
+
+
+def _checked_segments(found: Route) -> Route | Unroutable:
     # Origins that take slashes in a row for one would serve an object by another's rules.
-    plain = _SLASHES.sub("/", name).removeprefix("/")
-    if plain != name and distribution.rule(plain) is not found.rule:
-        return Unroutable(400, "the path has empty segments", distribution.id)
+    plain = _SLASHES.sub("/", found.name).removeprefix("/")
+    if plain != found.name and found.distribution.rule(plain) is not found.rule:
+        return Unroutable(400, "the path has empty segments", found.distribution.id)
     return found
 
 
@@ -135,7 +244,7 @@ def ask(
     if not binding.is_site:
         primary = join_key(binding.identity, found.name)  # one object, whatever the query says
     origin = binding.origin
-    if binding.is_site:
+    if binding.is_site or asked.query or asked.fields:
         origin = RequestedObject(binding.name, binding.upstream, replace(asked, method="GET"))
     above = () if primary == key else (primary,)
     asset = Asset(
@@ -183,11 +292,15 @@ def target_parts(found: Route, target: str) -> tuple[str, ...]:
 def origin_request(found: Route, request: WebRequest, edge_name: str) -> OriginRequest:
     """What the origin is asked: the request without what is not its business."""
     behavior, binding = found.rule.behavior, found.rule.binding
-    if not binding.is_site:
+    if not binding.is_site and not binding.bucket:
         return OriginRequest(request.method, found.name)
     fields = forwarded_fields(
         behavior.cache, behavior.origin_request, request.method, request.fields
     )
+    if not binding.is_site:
+        query = encoded_query(forwarded_read_parameters(found))
+        told = tuple(field for field in fields if field[0].lower() in _TOLD_BUCKETS)
+        return OriginRequest(request.method, found.name, query, told)
     if request.method not in SAFE_METHODS and "content-length" in request.headers:
         fields.append(("content-length", request.headers["content-length"]))
     if wants_upgrade(found, request):
@@ -209,6 +322,13 @@ def origin_request(found: Route, request: WebRequest, edge_name: str) -> OriginR
     )
     query = forwarded_query(behavior.cache, behavior.origin_request, found.query)
     return OriginRequest(request.method, found.name, query, tuple(fields))
+
+
+def forwarded_read_parameters(found: Route) -> dict[str, str]:
+    """What of the query a bucket is asked: the parameters of GetObject that the policies name."""
+    behavior = found.rule.behavior
+    query = forwarded_query(behavior.cache, behavior.origin_request, found.query)
+    return read_parameters(query) if query else {}
 
 
 def forwarded_trailers(found: Route, request: WebRequest, trailers: Fields) -> Fields:

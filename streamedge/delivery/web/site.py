@@ -56,7 +56,8 @@ from streamedge.delivery.web.routes import (
     target_parts,
     wants_upgrade,
 )
-from streamedge.delivery.web.writes import Writes, named_by_s3
+from streamedge.delivery.web.s3_calls import call_bucket, named_request, require_known_call
+from streamedge.delivery.web.writes import Writes
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
@@ -151,10 +152,11 @@ class Site:
         refused = self._replies.refused
         if len(request.path) + len(request.query) > self._url_bytes:
             return refused(request, 414, "the URL is longer than limits.url", None)
-        found = route(self.distributions, request.host, request.path, request.query)
+        found = route(
+            self.distributions, request.host, request.path, request.query, request.headers
+        )
         if isinstance(found, Unroutable):
-            return refused(request, found.status, found.reason, found.distribution)
-        found = named_by_s3(found, request)
+            return refused(request, found.status, found.reason, found.distribution, code=found.code)
         behavior, distribution = found.rule.behavior, found.distribution.id
         if request.misdirected:
             return refused(request, 421, "the connection is not for this host", distribution)
@@ -164,7 +166,7 @@ class Site:
             return refused(request, 403, "this is served over HTTPS alone", distribution)
         if not request.secure and behavior.viewer_protocol is ViewerProtocol.REDIRECT_TO_HTTPS:
             return self._replies.redirected(request, distribution)
-        granted = self.gate.admit(behavior.access, request, time.time())
+        granted = self.gate.admit(behavior.access, named_request(found, request), time.time())
         if isinstance(granted, Denied):
             return self._replies.denied(request, granted.reason, distribution)
         if request.method not in behavior.methods:
@@ -178,12 +180,18 @@ class Site:
             )
         if request.method in {"GET", "HEAD"} and request.has_body:
             return refused(request, 403, "a GET has no body here", distribution)
+        if found.is_s3:
+            try:
+                require_known_call(found, request, self.gate)
+            except WriteRefusedError as exc:
+                return self._replies.written(found, request, exc.answer)
         return found
 
     def is_for_cache(self, found: Route, request: WebRequest) -> bool:
         """Whether the cache may answer, and not the origin alone."""
         return (
             request.method in {"GET", "HEAD"}
+            and not found.is_bucket
             and not wants_upgrade(found, request)
             and not self._writes.needs(found, request)
         )
@@ -197,7 +205,7 @@ class Site:
         """
         opened = await self._respond(found, request, interim)
         page = found.distribution.error_pages.get(opened.answer.status)
-        if page is None or not page.path:
+        if page is None or not page.path or found.is_s3:
             return opened
         return await self._error_page(found, request, page, opened)
 
@@ -288,6 +296,9 @@ class Site:
         ``trailers`` are asked for when the body has ended.
         """
         try:
+            if found.is_bucket:
+                answer = await call_bucket(found, request, self._journal)
+                return self._replies.written(found, request, answer)
             if self._writes.needs(found, request):
                 answer = await self._writes.write(found, request, body)
                 return self._replies.written(found, request, answer)

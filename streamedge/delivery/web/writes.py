@@ -11,13 +11,12 @@ from collections.abc import AsyncIterator
 from streamedge.cache.responses import ResponseCache
 from streamedge.delivery.web.behaviors import WriteMode
 from streamedge.delivery.web.requests import WebRequest
-from streamedge.delivery.web.routes import Route, route_to
+from streamedge.delivery.web.routes import Route
 from streamedge.errors import OriginError
 from streamedge.origin.s3_protocol import (
     S3Call,
     S3Relay,
-    is_s3_request,
-    object_name,
+    hoisted_fields,
     read_call,
 )
 from streamedge.origin.writing import Write, WriteAnswer, WriteRefusedError, kept_fields, refuse
@@ -75,13 +74,16 @@ class Writes:
         size_bytes = _size_bytes(request)
         body = self.bounded(request, body)
         keys = binding.keys_written(found.name)
+        fields = request.fields
+        if found.is_s3:
+            fields += hoisted_fields(request.query)
         if binding.relay is not None:
-            call = read_call(request.method, found.name, request.query, request.fields, size_bytes)
+            call = read_call(request.method, found.name, request.query, fields, size_bytes)
             if call is not None:
                 return await self._relay(binding.relay, call, keys, body)
         if request.method not in _OF_OBJECTS or binding.writer is None:
             raise refuse(405, "MethodNotAllowed", "objects are written with PUT and DELETE")
-        write = Write(request.method, found.name, kept_fields(request.fields), size_bytes)
+        write = Write(request.method, found.name, kept_fields(fields), size_bytes)
         if found.rule.behavior.write is WriteMode.BACK and self._journal is not None:
             answer = await self._journal.accept(keys[0], binding.written.name, write, body)
             if answer.succeeded:
@@ -111,21 +113,6 @@ class Writes:
 
     def _refuse_older(self, keys: tuple[str, ...]) -> None:
         self._responses.refuse_older(*keys)
-
-
-def named_by_s3(found: Route, request: WebRequest) -> Route:
-    """The route to the object itself, where a client of S3 put the bucket before its name.
-
-    The object's own rules hold: whoever may not have it by its name may not by this one.
-    """
-    bucket = found.rule.binding.bucket
-    if not bucket or not is_s3_request(request.fields, request.query):
-        return found
-    name = object_name(found.name, bucket, is_s3=True)
-    if name == found.name:
-        return found
-    named = route_to(found.distribution, name, request.query)
-    return named if named.rule.binding.bucket == bucket else found
 
 
 def _size_bytes(request: WebRequest) -> int | None:
