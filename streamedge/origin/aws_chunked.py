@@ -1,6 +1,6 @@
 """The aws-chunked content coding: pieces of an object between lines that tell their sizes.
 
-Owns the incremental decoder and the encoder (Amazon S3 API Reference, "Signature calculations for
+The incremental decoder (Amazon S3 API Reference, "Signature calculations for
 the Authorization header: transferring payload in multiple chunks"). Pure: bytes in, bytes out.
 Signatures of chunks are read over: whoever may write is decided elsewhere, and the origin is told
 with the edge's own keys.
@@ -9,7 +9,7 @@ with the edge's own keys.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from enum import Enum, auto
 
 from streamedge.errors import StreamEdgeError
@@ -109,14 +109,3 @@ class AwsChunkedDecoder:
             raise AwsChunkedError(f"the trailer {name} comes twice")
         if name != _SIGNATURE:
             self.trailers[name] = found[2].decode("ascii")
-
-
-def encode_chunk(data: bytes) -> bytes:
-    """One chunk, unsigned; ``data`` has at least one byte, because none would end the body."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def encode_end(trailers: Mapping[str, str]) -> bytes:
-    """The last chunk and the trailers."""
-    lines = "".join(f"{name}:{value}\r\n" for name, value in trailers.items())
-    return f"0\r\n{lines}\r\n".encode("ascii")

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from streamedge.origin.client import Client, Response
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
-UNSIGNED_WITH_TRAILER = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 EXPECT_CONTINUE_BYTES = 1 << 20  # smaller bodies are not worth a round trip before them
 
 SignWrite = Callable[[str, str, Mapping[str, str], str], Awaitable[dict[str, str]]]

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from functools import partial
 
-from streamedge.origin.aws_chunked import encode_chunk, encode_end
 from streamedge.origin.s3_listing import LISTING_MAX_BYTES, listing_query, translated_listing
 from streamedge.origin.s3_multipart import put_in_parts
 from streamedge.origin.s3_parts import OBJECT_MAX_BYTES
 from streamedge.origin.s3_protocol import BucketCall, Operation, S3Call, encoded_query
-from streamedge.origin.s3_requests import UNSIGNED, UNSIGNED_WITH_TRAILER, S3Requests
-from streamedge.origin.spooling import gather, in_thread
+from streamedge.origin.s3_requests import UNSIGNED, S3Requests
+from streamedge.origin.spooling import Spool, gather, in_thread
 from streamedge.origin.upload import Upload
 from streamedge.origin.writing import (
     ANSWER_BODY_MAX_BYTES,
@@ -95,15 +94,14 @@ class S3Writer:
     async def _send(self, upload: Upload, method: str, name: str, query: str = "") -> WriteAnswer:
         """One request with the body in it, which ends only if its checksums hold: not every
         server of the protocol looks at all of them.
+
+        It always states its length, and checksums stand in its header: older servers take neither
+        chunked transfer nor trailers. So a body whose length or checksum comes at its end is kept
+        until then.
         """
-        if upload.trailer_names and upload.size_bytes is None:
-            raise refuse(411, "MissingContentLength", "x-amz-decoded-content-length is needed")
-        if upload.trailer_names:
-            fields, payload = _coded_fields(upload), UNSIGNED_WITH_TRAILER
-            pieces, size_bytes = _coded(upload), None
-        else:
-            fields, payload = upload.fields, _payload(upload.fields)
-            pieces, size_bytes = _verified(upload), upload.size_bytes
+        if upload.trailer_names or upload.size_bytes is None:
+            return await self._send_spooled(upload, method, name, query)
+        pieces = _verified(upload)
         # A request is not begun for a viewer who then sends nothing: SeaweedFS takes one that ends
         # there for an empty object.
         first = await anext(pieces, b"")
@@ -112,16 +110,42 @@ class S3Writer:
                 method,
                 name,
                 query,
-                fields,
+                upload.fields,
                 body=_chain(first, pieces),
-                size_bytes=size_bytes,
-                payload=payload,
+                size_bytes=upload.size_bytes,
+                payload=_payload(upload.fields),
             )
         except Exception as exc:
             # The client may have named the lost connection, not what the viewer did.
             if upload.failure is not None and exc is not upload.failure:
                 raise upload.failure from exc
             raise
+
+    async def _send_spooled(
+        self, upload: Upload, method: str, name: str, query: str
+    ) -> WriteAnswer:
+        verifier = upload.verifier()
+        spool = Spool()
+        try:
+            try:
+                await spool.fill(upload.pieces(), verifier.update)
+            except OSError as exc:
+                if upload.failure is exc:
+                    raise
+                raise refuse(507, "InsufficientStorage", "no room to keep the body") from exc
+            verifier.verify(upload.trailers)
+            fields = upload.settled_fields
+            return await self._requests.ask(
+                method,
+                name,
+                query,
+                fields,
+                body=spool.pieces(),
+                size_bytes=spool.size_bytes,
+                payload=_payload(fields),
+            )
+        finally:
+            await spool.close()
 
 
 def _payload(fields: HeaderFields) -> str:
@@ -131,27 +155,11 @@ def _payload(fields: HeaderFields) -> str:
     )
 
 
-def _coded_fields(upload: Upload) -> HeaderFields:
-    # Not Content-Encoding: aws-chunked, which x-amz-content-sha256 says already: some servers
-    # would keep it with the object and send it to readers.
-    return (
-        *upload.fields,
-        ("x-amz-decoded-content-length", str(upload.size_bytes)),
-        ("x-amz-trailer", ",".join(upload.trailer_names)),
-    )
-
-
 async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     if first:
         yield first
     async for piece in rest:
         yield piece
-
-
-async def _coded(upload: Upload) -> AsyncIterator[bytes]:
-    async for piece in _verified(upload):
-        yield encode_chunk(piece)
-    yield encode_end(upload.trailers)
 
 
 async def _verified(upload: Upload) -> AsyncIterator[bytes]:

@@ -1,7 +1,7 @@
-"""Bytes on their way from a viewer to a file: gathered, and written by threads.
+"""Bytes on their way from a viewer to a file: gathered, spooled, and written by threads.
 
-Owns the manners of threads that use descriptors: they cannot be stopped, so whoever waits for one
-waits for its end, and closes nothing under it.
+A thread that uses a descriptor cannot be stopped: its caller waits for its end, and closes nothing
+under it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
+from functools import partial
+from tempfile import SpooledTemporaryFile
 from typing import TypeVar
 
 GATHERED_BYTES = 256 << 10  # enough to be worth a thread's while
+SPOOL_MEMORY_BYTES = 1 << 20
+"""A spooled body up to this size stays in memory; a longer one is a file without a name."""
 _T = TypeVar("_T")
 
 
@@ -45,3 +49,35 @@ def write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+class Spool:
+    """A body that is kept until all of it has come: in memory, or in the system's folder for
+    temporary files (TMPDIR).
+    """
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self._file = SpooledTemporaryFile[bytes](max_size=SPOOL_MEMORY_BYTES)
+
+    async def fill(self, pieces: AsyncIterator[bytes], look: Callable[[bytes], None]) -> None:
+        """Takes all of a body; ``look`` sees each piece, in a thread. Raises OSError for a full
+        disk, and what ``pieces`` raises.
+        """
+        async for piece in gather(pieces):
+            await in_thread(partial(self._append, piece, look))
+        await in_thread(partial(self._file.seek, 0))
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body, once."""
+        while piece := await in_thread(partial(self._file.read, GATHERED_BYTES)):
+            yield piece
+
+    async def close(self) -> None:
+        """Gives its memory or file back."""
+        await in_thread(self._file.close)
+
+    def _append(self, piece: bytes, look: Callable[[bytes], None]) -> None:
+        look(piece)
+        self._file.write(piece)
+        self.size_bytes += len(piece)

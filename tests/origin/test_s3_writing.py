@@ -46,10 +46,12 @@ class FaultyClient(Client):
     def __init__(self) -> None:
         super().__init__(connect_timeout_s=5, read_timeout_s=20, connections_max=16)
         self.requests: list[tuple[str, str]] = []
+        self.headers: list[dict[str, str]] = []
         self.fault: Fault = lambda _method, _url: None
 
     async def send(self, subject: str, method: str, url: str, *args: Any, **more: Any) -> Response:
         self.requests.append((method, url.partition("?")[2].partition("uploadId")[0]))
+        self.headers.append({name.lower(): value for name, value in args[0].items()})
         failure = self.fault(method, url)
         if failure is None:
             return await super().send(subject, method, url, *args, **more)
@@ -196,6 +198,39 @@ async def test_trailing_checksum(
         assert "ContentEncoding" not in there
         if decoded_size:
             assert there["ChecksumCRC32"] == HELLO_CRC32
+
+
+@pytest.mark.parametrize("size_bytes", [5, 3 * MIB], ids=["in memory", "in a file"])
+@pytest.mark.parametrize("says_length", [True, False])
+async def test_every_request_with_a_body_states_its_length(
+    s3: S3Server, writer: S3Writer, client: FaultyClient, size_bytes: int, says_length: bool
+) -> None:
+    """Servers that take neither chunked transfer nor trailers answer 411 or store their framing."""
+    body = FILM[:size_bytes]
+    checksum = base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
+    fields = [
+        ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+        ("x-amz-trailer", "x-amz-checksum-crc32"),
+    ]
+    if says_length:
+        fields.append(("x-amz-decoded-content-length", str(size_bytes)))
+    coded = b"%x\r\n%b\r\n0\r\nx-amz-checksum-crc32:%b\r\n\r\n"
+    sent = coded % (size_bytes, body, checksum.encode())
+    at = {"Bucket": BUCKET, "Key": f"w/lengths {size_bytes} {says_length}"}
+    upload_id = s3.client.create_multipart_upload(**at)["UploadId"]
+    call = read_call("PUT", at["Key"], f"partNumber=1&uploadId={upload_id}", fields, len(sent))
+    assert call is not None
+    assert (await writer.relay(call, come(sent))).status == 200
+    assert (await writer.write(Write("PUT", at["Key"], tuple(fields), None), come(sent))).succeeded
+    assert stored(s3, at["Key"])["Body"].read() == body
+    puts = [
+        headers
+        for (method, _query), headers in zip(client.requests, client.headers, strict=True)
+        if method == "PUT"
+    ]
+    assert [headers["content-length"] for headers in puts] == [str(size_bytes)] * 2
+    assert not any({"transfer-encoding", "x-amz-trailer"} & headers.keys() for headers in puts)
+    assert puts[0]["x-amz-checksum-crc32"] == checksum
 
 
 async def test_unknown_length_goes_in_parts_while_it_comes(
