@@ -20,16 +20,17 @@ from streamedge.cache.asset import NOBODYS, Asset, Record, SentAt, Subject, mark
 from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES
 from streamedge.cache.freshness import TtlRules
 from streamedge.cache.open_version import Failure, OpenVersion
-from streamedge.cache.plan import backoff_s
+from streamedge.cache.plan import QUICK_ABORT_BYTES, backoff_s
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.rulings import Rulings
 from streamedge.cache.store import Store
+from streamedge.cache.throughput import Paces
 from streamedge.cache.vary import vary_slot_key
 from streamedge.control.in_force import InForce, Ruling, Verdict
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts, Gauge
-from streamedge.origin import OriginHead, OriginRead, Version
+from streamedge.origin import UNKNOWN_BYTES, OriginHead, OriginRead, Version
 from streamedge.spans import Span
 
 TICK_S = 0.005
@@ -54,6 +55,7 @@ class _Finding:
     """
 
     position: int
+    want_end: int = UNKNOWN_BYTES
     openers: int = 0
     opened: OpenVersion | None = None
 
@@ -74,8 +76,11 @@ class Cache:
         *,
         open_extents: int,
         retries: int,
+        quick_abort_bytes: int = QUICK_ABORT_BYTES,
         in_force: InForce | None = None,
     ) -> None:
+        self.quick_abort_bytes = quick_abort_bytes
+        self.paces = Paces()
         self.store = store
         self.log = log
         self.counts = counts
@@ -195,6 +200,9 @@ class Cache:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def extent_opened(self) -> None:
+        """An open version has one more file open."""
+
     def waiting_began(self, version: OpenVersion) -> None:
         """Ticks for a version as long as somebody waits for it."""
         if not self._waited_for:
@@ -307,10 +315,7 @@ class Cache:
         opened = self.admit(asset, fresh, only_fresh=False)
         assert opened is not None
         if read is not None:
-            if opened.is_covered(read.span):
-                await read.close()
-            else:
-                opened.adopt(read)
+            opened.adopt(read)
         self.remember(asset, fresh)  # only now: other workers must find what is filled locked
         return _Found(opened, asked=True, unchanged=head.version == known)
 

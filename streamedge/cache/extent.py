@@ -36,6 +36,8 @@ _WORD_BYTES = 4
 _EVICTED_WORD = 1
 _TABLE_WORD = 256  # the chunk table begins 1 KiB into the header
 _WORDS_PER_CHUNK = 3  # valid bytes, their CRC-32, era
+CHECKS_MAX = 4  # chunks of an earlier era that one call reads and checks: 256 KiB
+_OPEN_MARK = Span(1 << 40, (1 << 40) + 1)  # shared by everybody who has the file open
 
 
 class Ready(NamedTuple):
@@ -53,7 +55,7 @@ quick_ready = partial(tuple.__new__, Ready)
 class Extent:
     """An open cache file. Positions are bytes of the body; ``era`` is the cache folder's."""
 
-    __slots__ = ("_map", "_words", "body_bytes", "complete", "era", "fd", "path")
+    __slots__ = ("_held", "_map", "_words", "body_bytes", "complete", "era", "fd", "path")
 
     def __init__(self, fd: int, path: str, body_bytes: int, era: int) -> None:
         self.fd = fd
@@ -63,6 +65,9 @@ class Extent:
         self.complete = False
         self._map = mmap.mmap(fd, HEADER_BYTES)
         self._words = memoryview(self._map).cast("I")
+        self._held: set[int] = set()  # chunks that this worker holds: its locks never conflict
+        if path:
+            locks.share(fd, _OPEN_MARK)
 
     @property
     def chunks(self) -> int:
@@ -91,15 +96,21 @@ class Extent:
         end = min(end, self.body_bytes)
         if self.complete:
             return max(0, end - position)
-        at = position
+        at, checked = position, 0
         while at < end:
             chunk, within = divmod(at, CHUNK_BYTES)
+            if not self._is_settled(chunk):
+                if checked == CHECKS_MAX:
+                    break  # the caller has enough to go on with, and others wait for their turn
+                checked += 1
             valid = self.valid_bytes(chunk)
             if valid <= within:
                 break
             at += valid - within
             if valid < CHUNK_BYTES:
                 break
+        if checked:
+            self.settle()
         return max(0, min(at, end) - position)
 
     def ready(self, position: int, end: int) -> Ready | None:
@@ -108,12 +119,41 @@ class Extent:
         return Ready(self.fd, HEADER_BYTES + position, size) if size else None
 
     def settle(self) -> bool:
-        """Notes whether every chunk is there, so that ``ready`` needs no look at the table."""
+        """Notes whether every chunk is there, so that ``ready`` needs no look at the table.
+
+        Reads no chunk: those of an earlier era count once each has been used and checked.
+        """
         if not self.complete:
-            self.complete = all(
-                self.valid_bytes(chunk) == self.chunk_bytes(chunk) for chunk in range(self.chunks)
+            chunks = self.chunks
+            if not chunks:
+                return False
+            table = self._words[_TABLE_WORD : _TABLE_WORD + chunks * _WORDS_PER_CHUNK]
+            whole = [CHUNK_BYTES] * (chunks - 1) + [self.chunk_bytes(chunks - 1)]
+            self.complete = (
+                table[::_WORDS_PER_CHUNK].tolist() == whole
+                and table[2::_WORDS_PER_CHUNK].tolist() == [self.era] * chunks
             )
         return self.complete
+
+    def is_cut(self) -> bool:
+        """Whether the file ends before bytes that its header calls valid."""
+        table = self._words[_TABLE_WORD : _TABLE_WORD + self.chunks * _WORDS_PER_CHUNK]
+        valid = table[::_WORDS_PER_CHUNK].tolist()
+        last = next((chunk for chunk in range(self.chunks - 1, -1, -1) if valid[chunk]), None)
+        needed = 0 if last is None else HEADER_BYTES + last * CHUNK_BYTES + valid[last]
+        return os.fstat(self.fd).st_size < needed
+
+    def whole_bytes(self, chunk: int, limit_bytes: int) -> int:
+        """How many bytes lie in a row of whole chunks from ``chunk`` on; counts no further than
+        ``limit_bytes``.
+        """
+        size = 0
+        while size < limit_bytes and chunk < self.chunks:
+            if self.valid_bytes(chunk) < self.chunk_bytes(chunk):
+                break
+            size += self.chunk_bytes(chunk)
+            chunk += 1
+        return size
 
     def read(self, position: int, size: int) -> bytes:
         """Copies bytes out; the caller knows from ``ready`` that they are there."""
@@ -152,23 +192,40 @@ class Extent:
             words[word] = piece.end - chunk * CHUNK_BYTES
 
     def lock(self, chunks: Span) -> Span:
-        """Takes the first run of ``chunks`` that nobody holds, from their start; may be empty."""
+        """Takes the first run of ``chunks`` that nobody holds, from their start; may be empty.
+
+        What this worker holds is taken too: each lock has one owner, who gives it back.
+        """
+        if not self._held.isdisjoint(range(chunks.start, chunks.end)):
+            first = min(self._held.intersection(range(chunks.start, chunks.end)))
+            chunks = Span(chunks.start, first)
         while chunks.size and not locks.try_lock(self.fd, chunks):
             other = locks.holder(self.fd, chunks)
             if other is not None:  # None: it has been given back meanwhile
                 chunks = Span(chunks.start, max(chunks.start, other.start))
+        self._held.update(range(chunks.start, chunks.end))
         return chunks
+
+    def is_held_elsewhere(self, chunk: int) -> bool:
+        """Whether another worker holds a chunk's lock. Takes none, and gives none back."""
+        return locks.holder(self.fd, Span(chunk, chunk + 1)) is not None
 
     def unlock(self, chunks: Span) -> None:
         """Gives chunks back, whether filled or not."""
         if chunks.size:
             locks.unlock(self.fd, chunks)
+            self._held.difference_update(range(chunks.start, chunks.end))
 
     def close(self) -> None:
         """Closes the file, which drops this worker's locks on it."""
         self._words.release()
         self._map.close()
         os.close(self.fd)
+
+    def _is_settled(self, chunk: int) -> bool:
+        """Whether what the table says of a chunk needs no check of its bytes."""
+        word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
+        return not self._words[word] or self._words[word + 2] == self.era
 
     def _matches(self, chunk: int) -> bool:
         """Whether a chunk's valid bytes have the CRC that was stored for them."""
@@ -191,6 +248,8 @@ class Extent:
         """First use of a chunk from an earlier era: valid bytes, 0 when they fail the check."""
         if self._matches(chunk):
             return self._accept(chunk, keep=True)
+        if chunk in self._held:
+            return self._accept(chunk, keep=False)
         held = self.lock(Span(chunk, chunk + 1))
         if held.size == 0:
             return 0  # its filler has dropped it already, and is writing it anew
@@ -218,6 +277,11 @@ def written_header_bytes(body_bytes: int) -> int:
 def check_header(header: bytes, body_bytes: int, digest: bytes) -> bool:
     """Whether a file's first bytes say that it is the extent that its name promises."""
     return header[: _FIXED.size] == new_header(body_bytes, digest)
+
+
+def is_open_elsewhere(fd: int) -> bool:
+    """Whether a worker has the extent of the file ``fd`` open."""
+    return locks.holder(fd, _OPEN_MARK) is not None
 
 
 def mark_evicted(fd: int) -> None:

@@ -28,13 +28,18 @@ def try_lock(fd: int, numbers: Span) -> bool:
     return True
 
 
+def share(fd: int, numbers: Span) -> None:
+    """Marks ``numbers`` as in use by this open file, beside others that do so too."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_RDLCK, numbers))
+
+
 def unlock(fd: int, numbers: Span) -> None:
     """Gives ``numbers`` back."""
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, numbers))
 
 
 def holder(fd: int, numbers: Span) -> Span | None:
-    """The first lock of another worker that touches ``numbers``, or None."""
+    """The first lock of another open file that touches ``numbers``, shared or not, or None."""
     answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, numbers))
     kind, _whence, start, length, _pid = _FLOCK.unpack(answer)
     return None if kind == fcntl.F_UNLCK else Span(start, start + length)

@@ -24,13 +24,14 @@ from streamedge.cache.extent import (
 )
 from streamedge.cache.fill import Fill, FillState, is_filled_elsewhere
 from streamedge.cache.freshness import TtlRules, lifetime_s
-from streamedge.cache.plan import LEAD_BYTES, next_fill
+from streamedge.cache.plan import LEAD_BYTES, goes_on_unread, next_fill, own_read_start
 from streamedge.cache.store import Store
+from streamedge.cache.throughput import Paces
 from streamedge.control.in_force import Ruling
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
-from streamedge.origin import Fields, OriginHead, OriginRead, Version
+from streamedge.origin import UNKNOWN_BYTES, Fields, OriginHead, OriginRead, Version
 from streamedge.spans import Span
 
 Failure = OriginError | CacheFullError
@@ -48,9 +49,10 @@ class Waiter:
 
 
 class ReaderPlace(Protocol):
-    """Where a reader stands."""
+    """Where a reader stands, and up to where it has asked to read; until it says so, to the end."""
 
     position: int
+    want_end: int
 
 
 class Surroundings(Protocol):
@@ -60,6 +62,10 @@ class Surroundings(Protocol):
     log: Log
     counts: Counts
     retries: int
+    paces: Paces
+    quick_abort_bytes: int
+
+    def extent_opened(self) -> None: ...
 
     def waiting_began(self, version: OpenVersion) -> None: ...
 
@@ -82,6 +88,7 @@ class OpenVersion:
         "_elsewhere",
         "_extents",
         "_fills",
+        "_ignores_ranges",
         "_lifetime",
         "_memory",
         "_readers",
@@ -102,6 +109,7 @@ class OpenVersion:
         self._fills: list[Fill] = []
         self._waiters: dict[Waiter, None] = {}
         self._elsewhere = Span(0, 0)  # lately found being filled by another worker
+        self._ignores_ranges = record.head.headers.get("accept-ranges", "").lower() == "none"
         self._readers: set[ReaderPlace] = set()
         self._trailers: Callable[[], Fields] = list  # of the answer that brings its end
         self.asset = asset
@@ -128,6 +136,16 @@ class OpenVersion:
     @property
     def version(self) -> Version:
         return self._record.head.version
+
+    @property
+    def paces(self) -> Paces:
+        """How quick each origin is."""
+        return self._around.paces
+
+    @property
+    def can_seek(self) -> bool:
+        """Whether its origin can be asked for any part of it, at any time."""
+        return not self._record.head.version.id and not self._ignores_ranges
 
     def is_fresh(self, rules: TtlRules, now_s: float) -> bool:
         """Whether it may be served without asking the origin.
@@ -215,40 +233,90 @@ class OpenVersion:
             position += ready.size_bytes
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def demand(self, want: Span, lead_bytes: int = LEAD_BYTES) -> None:
-        """Sees to it that ``want`` is on its way, where this worker can.
+    def demand(self, want: Span, lead_bytes: int = LEAD_BYTES, *, is_urgent: bool = True) -> None:
+        """Sees to it that ``want`` is on its way, where this worker can: with one more fill at
+        the most, for the first gap. ``is_urgent``: somebody waits for its first byte now.
 
         Raises CacheFullError, and OriginError when it could not be asked for again.
         """
         want = want.intersect(Span(0, self.version.size_bytes))
-        if self._elsewhere.start <= want.start < self._elsewhere.end:
+        if not want.size or self._elsewhere.start <= want.start < self._elsewhere.end:
             return  # every reader here wants the same: one look in a while is enough
-        if self.version.id and want.size and self._covered(want.start) == want.start:
+        if self.version.id and self._covered(want.start) == want.start:
             if is_filled_elsewhere(self, want.start):
-                self._elsewhere = want
+                self._elsewhere = _chunk_at(want.start)
                 return
             broken = OriginError(OriginFailure.CHANGED, "what is left of it cannot be asked for")
             self._around.version_failed(self, broken)
             raise broken
-        while want.size and len(self._fills) < FILLS_MAX:
-            span = next_fill(want, self._covered, lead_bytes)
-            if span is None:
-                return
-            fill = Fill(self, span, self._around.retries)
-            if not fill.claim():
-                self._elsewhere = span  # another worker is at it, or was: the tick will tell
-                return
+        if len(self._fills) >= FILLS_MAX:
+            return
+        if is_urgent:
+            self._read_beside(want.start)
+        span = next_fill(want, self._covered, lead_bytes)
+        if span is None:
+            return
+        fill = Fill(self, span, self._around.retries)
+        if fill.claim():
             self._start(fill)
+        else:
+            self._elsewhere = _chunk_at(span.start)  # another worker is at it: the tick will tell
+
+    def _read_beside(self, position: int) -> None:
+        """Makes room for a read at ``position`` where the fill that is to bring it is too far
+        away: that fill ends where the new one begins.
+        """
+        fill = self._fill_of(position)
+        if fill is None or not self.can_seek or self.ready(position, position + 1) is not None:
+            return
+        start = own_read_start(position, fill.rest, fill.pace)
+        if start is not None:
+            fill.shorten(start)
 
     def adopt(self, read: OriginRead, trailers: Callable[[], Fields] = list) -> None:
-        """Fills from an answer that has already come; ``trailers`` are asked for at its end."""
+        """Fills from an answer that has already come, as far as it brings what is missing;
+        ``trailers`` are asked for at its end.
+        """
         self._trailers = trailers
         fill = Fill(self, read.span, self._around.retries)
         fill.adopt(read)
+        if self.can_seek:
+            self._end_before_others(fill)
         self._start(fill)
 
+    def _end_before_others(self, fill: Fill) -> None:
+        """Lets an answer end where a running fill begins, or at once within what one brings."""
+        other = self._fill_of(fill.position)
+        if other is not None:
+            fill.stop()
+            return
+        ahead = [one.position for one in self._fills if one.position > fill.position]
+        if ahead and min(ahead) < fill.span.end:
+            fill.shorten(max(fill.position, min(ahead) // CHUNK_BYTES * CHUNK_BYTES))
+
+    def ranges_ignored(self, fill: Fill) -> bool:
+        """Notes that the origin sends all of the object whatever is asked for; whether another
+        fill will bring what ``fill`` was to, without any new request.
+        """
+        self._ignores_ranges = True
+        for other in self._fills:
+            if other is not fill and other.position <= fill.position and other.rest.size:
+                other.lengthen()
+                return True
+        return False
+
     def is_covered(self, span: Span) -> bool:
-        """Whether every byte of ``span`` is there or on its way in this worker."""
+        """Whether every byte of ``span`` is there or on its way in this worker, near enough for
+        the first one to be waited for.
+        """
+        fill = self._fill_of(span.start)
+        if (
+            fill is not None
+            and self.can_seek
+            and span.start > fill.position
+            and own_read_start(span.start, fill.rest, fill.pace) is not None
+        ):
+            return False
         position = span.start
         while position < span.end:
             reach = self._covered(position)
@@ -261,6 +329,9 @@ class OpenVersion:
         """Registers a wish; the waiter is called once, never from within this call."""
         self._waiters[waiter] = None
         self._around.waiting_began(self)
+        if waiter.want.start >= self.version.size_bytes:  # there is no such byte
+            asyncio.get_running_loop().call_soon(self._wake, waiter, None)
+            return
         try:
             self.demand(waiter.want, waiter.lead_bytes)
         except (CacheFullError, OriginError) as exc:
@@ -278,17 +349,23 @@ class OpenVersion:
         """
         if ask_again:
             self._elsewhere = Span(0, 0)
+        looked_at: set[int] = set()
         for waiter in list(self._waiters):
             start = waiter.want.start
             if self.ready(start, start + 1) is not None:
                 if waiter.eager or patient:
                     self._wake(waiter, None)
-            elif ask_again and self._covered(start) == start:
-                try:
-                    self.demand(waiter.want, waiter.lead_bytes)
-                except (CacheFullError, OriginError) as exc:
-                    self._wake(waiter, exc)
+            elif ask_again and start not in looked_at:
+                looked_at.add(start)
+                self._demand_for(waiter)
         return bool(self._waiters)
+
+    def _demand_for(self, waiter: Waiter) -> None:
+        """Demands what a waiter wants; a failure is the waiter's answer."""
+        try:
+            self.demand(waiter.want, waiter.lead_bytes)
+        except (CacheFullError, OriginError) as exc:
+            self._wake(waiter, exc)
 
     def touch(self) -> None:
         """Marks its files as used now."""
@@ -320,10 +397,12 @@ class OpenVersion:
             self._keep(index, extent)
         return extent
 
-    def extent_refused(self, index: int, exc: OSError) -> Extent:
+    def extent_refused(self, index: int, refused: Extent, exc: OSError) -> Extent:
         """Memory in place of an extent whose disk refused. Raises CacheFullError."""
-        if index in self._memory:
+        if not refused.path:
             raise CacheFullError(f"cannot store: {exc}") from exc
+        if index in self._memory:
+            return self._memory[index]
         self._around.store.disk_refused(exc)
         self._drop_passed_memory()
         memory = self._around.store.make_memory_extent(*self._identity(index))
@@ -331,8 +410,10 @@ class OpenVersion:
         return memory
 
     def arrived(self, fill: Fill, size: int) -> None:
-        """Counts bytes from the origin."""
+        """Counts bytes from the origin; ends a fill that nobody reads any more."""
         self._around.counts.add(Counter.ORIGIN_BYTES, self.asset.origin_name, size)
+        if fill.position >= fill.last_unread:
+            self._stop_unread(fill)
 
     def stored(self, extent: Extent, size: int) -> None:
         """Counts bytes that a fill has written, unless it was to memory."""
@@ -370,6 +451,9 @@ class OpenVersion:
                 error=str(fill.cause),
             )
             self._around.version_failed(self, fill.cause)
+        elif fill.is_stopped and self.version.id:
+            left = OriginError(OriginFailure.BROKEN, "its last reader has left")
+            self._around.version_failed(self, left)  # the rest of this answer cannot be asked for
         for waiter in list(self._waiters):
             start = waiter.want.start
             if self.ready(start, start + 1) is not None:
@@ -377,10 +461,7 @@ class OpenVersion:
             elif fill.state is FillState.FAILED and rest.start <= start < rest.end:
                 self._wake(waiter, fill.cause)
             elif start < self.version.size_bytes:
-                try:
-                    self.demand(waiter.want, waiter.lead_bytes)
-                except (CacheFullError, OriginError) as exc:
-                    self._wake(waiter, exc)
+                self._demand_for(waiter)
             else:
                 self._wake(waiter, None)  # there is no such byte: the end has been found
         self._left()
@@ -397,7 +478,27 @@ class OpenVersion:
         """A reader has gone; does nothing for one that had gone before."""
         if reader in self._readers:
             self._readers.remove(reader)
+            for fill in list(self._fills):
+                self._stop_unread(fill)
             self._left()
+
+    def _is_read(self, fill: Fill) -> bool:
+        """Whether anybody may still come to read what a fill brings."""
+        position, end = fill.rest
+        return any(one.position < end and one.want_end > position for one in self._readers)
+
+    def _stop_unread(self, fill: Fill) -> None:
+        """Ends a fill whose readers have all left, unless it is to go on (``plan``)."""
+        if self._is_read(fill):
+            fill.last_unread = UNKNOWN_BYTES
+        elif fill.last_unread == UNKNOWN_BYTES:
+            last = goes_on_unread(fill.rest, self._around.quick_abort_bytes)
+            if last > fill.position:
+                fill.last_unread = last
+            else:
+                fill.stop()
+        elif fill.position >= fill.last_unread:
+            fill.stop()
 
     def _left(self) -> None:
         if self.idle:
@@ -406,7 +507,7 @@ class OpenVersion:
     def _start(self, fill: Fill) -> None:
         self._fills.append(fill)
         self._around.counts.gauges[Gauge.RUNNING_FILLS] += 1
-        self._around.keep(asyncio.get_running_loop().create_task(fill.run(), name="fill"))
+        self._around.keep(fill.start())
 
     def _wake(self, waiter: Waiter, failure: Failure | None) -> None:
         if waiter in self._waiters:  # whoever was woken before it may have taken it back
@@ -415,12 +516,19 @@ class OpenVersion:
 
     def _covered(self, position: int) -> int:
         """Up to where bytes from ``position`` on are there or on their way in this worker."""
-        for fill in self._fills:
-            if fill.position <= position < fill.span.end:
-                return fill.span.end
+        fill = self._fill_of(position)
+        if fill is not None:
+            return fill.span.end
         chunk_end = min((position // CHUNK_BYTES + 1) * CHUNK_BYTES, self.version.size_bytes)
         ready = self.ready(position, chunk_end)
         return position if ready is None else position + ready.size_bytes
+
+    def _fill_of(self, position: int) -> Fill | None:
+        """The running fill that is to bring a byte."""
+        for fill in self._fills:
+            if fill.position <= position < fill.span.end:
+                return fill
+        return None
 
     def _find(self, index: int) -> Extent | None:
         digest, body_bytes = self._identity(index)
@@ -433,6 +541,7 @@ class OpenVersion:
     def _keep(self, index: int, extent: Extent) -> None:
         (self._extents if extent.path else self._memory)[index] = extent
         self._around.counts.gauges[Gauge.OPEN_EXTENTS] += 1
+        self._around.extent_opened()
 
     def _drop_passed_memory(self) -> None:
         """Frees memory that no reader stands in and no fill writes to."""
@@ -448,3 +557,8 @@ class OpenVersion:
         if version.is_measured:
             body = min(EXTENT_BYTES, version.size_bytes - index * EXTENT_BYTES)
         return version_digest(self.asset.key, version, index), body
+
+
+def _chunk_at(position: int) -> Span:
+    start = position // CHUNK_BYTES * CHUNK_BYTES
+    return Span(start, start + CHUNK_BYTES)

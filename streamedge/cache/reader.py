@@ -17,7 +17,7 @@ from streamedge.cache.open_version import Failure, OpenVersion, Waiter
 from streamedge.cache.plan import LEAD_BYTES
 from streamedge.control.in_force import Verdict
 from streamedge.errors import CacheFullError, OriginError
-from streamedge.origin import Fields, OriginHead
+from streamedge.origin import UNKNOWN_BYTES, Fields, OriginHead
 from streamedge.spans import Span
 
 
@@ -33,7 +33,7 @@ class CacheResult(Enum):
 class Reader:
     """Open on a version until ``close``. ``result`` is how the open went, in X-Cache's words."""
 
-    __slots__ = ("_opened", "position", "result", "subject")
+    __slots__ = ("_opened", "position", "result", "subject", "want_end")
 
     def __init__(
         self, opened: OpenVersion, result: CacheResult, subject: Subject = NOBODYS
@@ -41,6 +41,7 @@ class Reader:
         self._opened = opened
         self.subject = subject  # what invalidations are matched against, of who reads
         self.position = 0
+        self.want_end = UNKNOWN_BYTES
         self.result = result
         opened.enter(self)
 
@@ -109,8 +110,9 @@ class Reader:
 
     def prefetch(self, want: Span, lead_bytes: int = LEAD_BYTES) -> None:
         """Asks for bytes without waiting for them; a full cache shows when they are waited for."""
+        self.want_end = want.end
         try:
-            self._opened.demand(want, lead_bytes)
+            self._opened.demand(want, lead_bytes, is_urgent=False)
         except CacheFullError:
             return
 
@@ -127,6 +129,7 @@ class Reader:
         ``want`` is how far the reader means to go. ``eager``: at once, rather than with others
         every few milliseconds. Returns what takes the wish back.
         """
+        self.position, self.want_end = want.start, want.end
         waiter = Waiter(want, lead_bytes, eager, woken)
         self._opened.add_waiter(waiter)
         return lambda: self._opened.remove_waiter(waiter)
@@ -156,13 +159,13 @@ class Reader:
 
     async def read(self, span: Span) -> bytes:
         """Copies the bytes of ``span`` (clipped to the object's end), waiting for all of them."""
-        span = span.intersect(Span(0, self.size_bytes))
         parts = []
         at = span.start
-        while at < span.end:
-            end = self.ready_end(at, span.end)
+        self.want_end = span.end
+        while at < (limit := min(span.end, self.size_bytes)):  # its size may be found meanwhile
+            end = self.ready_end(at, limit)
             if end == at:
-                await self.wait(Span(at, span.end), eager=True)
+                await self.wait(Span(at, limit), eager=True)
             else:
                 # Now, because memory that stands for the disk may go once the reader has passed.
                 parts.append(self.copy(Span(at, end)))

@@ -39,7 +39,7 @@ from streamedge.cache.storing import is_storable
 from streamedge.cache.vary import parse_vary, variant_key
 from streamedge.control.in_force import Verdict
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
-from streamedge.origin import OriginRequest, OriginResponse, Upstream
+from streamedge.origin import UNKNOWN_BYTES, OriginRequest, OriginResponse, Upstream
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.objects import ResponseRead
 
@@ -100,6 +100,7 @@ class _Asking:
     response: OriginResponse | None = None  # for the first who takes it
     sent: SentAt = NOT_SENT  # the last request for it
     position: int = 0  # stands for a reader, so that nothing is closed before they come
+    want_end: int = UNKNOWN_BYTES
 
     def settle(self) -> None:
         """Lets go of what nobody has taken, when nobody is left to."""

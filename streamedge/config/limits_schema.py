@@ -140,6 +140,13 @@ class LimitsConfig(Section):
         ge=64 << 10,
         le=1 << 30,
     )
+    quick_abort: SizeBytes = Field(
+        default=1 << 20,
+        description="When the last viewer of an object leaves, what is being fetched of it comes"
+        " to its end if no more than this is missing, and else stops.",
+        ge=0,
+        le=SIZE_LIMIT_BYTES,
+    )
     origin_retries: int = Field(
         default=4, description="Attempts after the first before a fill fails.", ge=0, le=20
     )

@@ -25,6 +25,7 @@ _AT_START: Mapping[str, frozenset[str]] = {
             "moov",
             "open_extents",
             "origin_retries",
+            "quick_abort",
             "rtmp_connections",
             "signature",
             "titles",

@@ -136,6 +136,7 @@ def _cache(
         counts,
         open_extents=config.limits.open_extents,
         retries=config.limits.origin_retries,
+        quick_abort_bytes=config.limits.quick_abort,
         in_force=in_force,
     )
 

@@ -263,8 +263,20 @@ def test_a_lock_narrows_to_the_first_free_run(opened: Open) -> None:
     assert other.lock(Span(1, 2)) == Span(1, 2)
     assert third.lock(Span(0, 4)) == Span(0, 1)
     other.unlock(Span(1, 2))
-    assert third.lock(Span(0, 4)) == Span(0, 3)
+    assert third.lock(Span(1, 4)) == Span(1, 3)
     assert third.lock(Span(0, 0)).size == 0
+
+
+def test_a_lock_has_one_owner_in_its_own_worker_too(opened: Open) -> None:
+    one, other = opened(2), opened(2)
+    assert one.lock(Span(1, 3)) == Span(1, 3)
+    assert one.lock(Span(0, 4)) == Span(0, 1)
+    assert one.lock(Span(1, 2)).size == 0
+    one.unlock(Span(0, 1))
+    assert other.lock(Span(0, 4)) == Span(0, 1)
+    assert one.is_held_elsewhere(0)
+    assert not one.is_held_elsewhere(1)
+    assert other.is_held_elsewhere(1)
 
 
 def test_closing_frees(opened: Open, path: Path) -> None:

@@ -6,7 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES
-from streamedge.cache.plan import BACKOFF_FIRST_S, BACKOFF_MAX_S, backoff_s, next_fill
+from streamedge.cache.plan import (
+    BACKOFF_FIRST_S,
+    BACKOFF_MAX_S,
+    SKIP_MAX_BYTES,
+    WINDOW_MAX_BYTES,
+    WINDOW_MIN_BYTES,
+    Pace,
+    backoff_s,
+    goes_on_unread,
+    is_worth_skipping,
+    next_fill,
+    own_read_start,
+    window_bytes,
+)
+from streamedge.origin import UNKNOWN_BYTES
 from streamedge.spans import Span
 
 # Chunks around the border between the first extent and the second.
@@ -100,3 +114,62 @@ def test_backoff_is_within_its_bounds(attempt: int, jitter: float) -> None:
 
 def test_backoff_doubles() -> None:
     assert [backoff_s(attempt, 1.0) for attempt in range(6)] == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0]
+
+
+# --- beside a running fill ------------------------------------------------------------------
+
+PACES = st.builds(Pace, st.floats(0, 10), st.floats(0, 1e10))
+SLOW = Pace(0.03, 2_000_000)  # 60 KB arrive while another read would begin
+
+
+def test_reader_near_a_fill_waits_for_it() -> None:
+    fill = Span(10 * CHUNK_BYTES + 5, 400 * CHUNK_BYTES)
+    assert own_read_start(fill.start, fill, SLOW) is None
+    assert own_read_start(fill.start + 60_000, fill, SLOW) is None
+
+
+def test_reader_far_ahead_of_a_fill_reads_from_its_own_chunk_on() -> None:
+    fill = Span(5, 400 * CHUNK_BYTES)
+    assert own_read_start(390 * CHUNK_BYTES + 7, fill, SLOW) == 390 * CHUNK_BYTES
+
+
+def test_reader_waits_longer_where_the_origin_is_further_away() -> None:
+    fill = Span(0, 400 * CHUNK_BYTES)
+    position = 10 * CHUNK_BYTES
+    assert own_read_start(position, fill, Pace(0.03, 2e6)) == position
+    assert own_read_start(position, fill, Pace(0.5, 2e6)) is None
+    assert own_read_start(position, fill, Pace(0.03, 1e8)) is None
+
+
+@settings(deadline=None)
+@given(PACES, st.integers(0, 1 << 40), st.integers(0, 1 << 30))
+def test_own_read_begins_behind_the_fills_chunk_and_where_nobody_else_would_wait(
+    pace: Pace, position: int, ahead: int
+) -> None:
+    fill = Span(position, position + ahead + 1)
+    start = own_read_start(position + ahead, fill, pace)
+    if start is None:
+        return
+    assert fill.start < start <= position + ahead
+    assert start % CHUNK_BYTES == 0
+    assert ahead > pace.round_trip_bytes
+
+
+@settings(deadline=None)
+@given(PACES)
+def test_window_reaches_as_far_as_a_reader_waits(pace: Pace) -> None:
+    window = window_bytes(pace)
+    assert WINDOW_MIN_BYTES <= window <= WINDOW_MAX_BYTES
+    assert window >= min(pace.round_trip_bytes, WINDOW_MAX_BYTES)
+
+
+@settings(deadline=None)
+@given(PACES, st.integers(0, 1 << 30))
+def test_a_run_that_costs_more_than_a_request_is_not_read_across(pace: Pace, run: int) -> None:
+    assert is_worth_skipping(run, pace) == (run <= pace.round_trip_bytes and run <= SKIP_MAX_BYTES)
+
+
+def test_a_fill_without_readers_ends_unless_little_is_missing() -> None:
+    assert goes_on_unread(Span(7, 1007), 1000) == 1007
+    assert goes_on_unread(Span(7, 1008), 1000) == 7
+    assert goes_on_unread(Span(7, UNKNOWN_BYTES), 1000) == 1007

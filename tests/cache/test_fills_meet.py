@@ -1,0 +1,197 @@
+"""Fills of one object beside each other: who waits, who reads for itself, and where they meet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from fakes import Pattern, Turn
+from location import Location, fetch, fills_ended, run_location
+
+from streamedge.cache import plan
+from streamedge.cache.cache import Cache
+from streamedge.cache.extent import CHUNK_BYTES
+from streamedge.cache.plan import QUICK_ABORT_BYTES
+from streamedge.cache.reader import Reader
+from streamedge.spans import Span
+
+FILM = Pattern(60 * CHUNK_BYTES + 777, seed=21)
+ALL = Span(0, FILM.size_bytes)
+STOP = 2 * CHUNK_BYTES
+TAIL = Span(54 * CHUNK_BYTES + 10, 55 * CHUNK_BYTES + 20)
+
+
+@pytest.fixture
+async def location(cache_root: Path) -> AsyncIterator[Location]:
+    async with run_location(cache_root) as location:
+        location.server.put("film", FILM)
+        yield location
+
+
+@pytest.fixture(autouse=True)
+def slow_origin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every origin is one that brings 10 KB while another read would begin."""
+    monkeypatch.setattr(plan.Pace, "round_trip_bytes", 10_000)
+
+
+async def held_download(location: Location, worker: Cache) -> Reader:
+    """A reader of all, whose fill has brought ``STOP`` bytes; what it wants next is held back."""
+    location.server.hold("film", at=STOP)
+    reader = await worker.open(location.asset(), ALL)
+    await reader.wait(Span(STOP - 1, FILM.size_bytes), eager=True)
+    return reader
+
+
+def asked_spans(location: Location) -> list[Span]:
+    return [request.span for request in location.server.requests if request.span is not None]
+
+
+async def test_range_far_ahead_of_a_fill_is_read_at_once(location: Location) -> None:
+    worker = location.worker()
+    download = await held_download(location, worker)
+    tail = await worker.open(location.asset(), TAIL)
+    reading = asyncio.ensure_future(tail.read(TAIL))
+    await location.server.seen(2)
+    assert asked_spans(location)[1] == TAIL.align(CHUNK_BYTES)
+    location.server.release("film")
+    assert await reading == FILM.read(TAIL)
+    assert await download.read(ALL) == FILM.read(ALL)
+    for reader in (download, tail):
+        reader.close()
+    await fills_ended(worker)
+    assert asked_spans(location) == [
+        ALL.align(CHUNK_BYTES),
+        TAIL.align(CHUNK_BYTES),
+        Span(56 * CHUNK_BYTES, FILM.size_bytes),
+    ]
+
+
+async def test_range_is_read_beside_another_workers_fill(location: Location) -> None:
+    one, other = location.worker(), location.worker()
+    download = await held_download(location, one)
+    tail = await other.open(location.asset(), TAIL)
+    reading = asyncio.ensure_future(tail.read(TAIL))
+    await location.server.seen(2)
+    assert asked_spans(location)[1] == TAIL.align(CHUNK_BYTES)
+    location.server.release("film")
+    assert await reading == FILM.read(TAIL)
+    assert await download.read(ALL) == FILM.read(ALL)
+    for reader in (download, tail):
+        reader.close()
+    for worker in (one, other):
+        await fills_ended(worker)
+    # The download ends where the other worker has been, and asks for what lies behind.
+    assert asked_spans(location)[2:] == [Span(56 * CHUNK_BYTES, FILM.size_bytes)]
+    extent = location.extent(FILM.size_bytes)
+    assert extent is not None
+    assert extent.lock(Span(0, extent.chunks)) == Span(0, extent.chunks)
+    assert extent.settle()
+    one.store.close_extent(extent)
+
+
+async def test_reader_near_a_fill_waits_for_it(location: Location) -> None:
+    worker = location.worker()
+    download = await held_download(location, worker)
+    near = await worker.open(location.asset(), Span(STOP + 9_000, STOP + 9_100))
+    reading = asyncio.ensure_future(near.read(Span(STOP + 9_000, STOP + 9_100)))
+    await asyncio.sleep(0)
+    location.server.release("film")
+    assert await reading == FILM.read(Span(STOP + 9_000, STOP + 9_100))
+    assert await download.read(ALL) == FILM.read(ALL)
+    assert len(location.server.requests) == 1
+    for reader in (download, near):
+        reader.close()
+
+
+async def test_prefetch_cuts_no_running_fill(location: Location) -> None:
+    worker = location.worker()
+    download = await held_download(location, worker)
+    download.prefetch(Span(TAIL.start, FILM.size_bytes))
+    location.server.release("film")
+    assert await download.read(ALL) == FILM.read(ALL)
+    assert len(location.server.requests) == 1
+    download.close()
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+async def test_origin_without_ranges_is_waited_for(location: Location, says_so: bool) -> None:
+    headers = (("Accept-Ranges", "none" if says_so else None),)
+    location.server.script(Turn(headers=headers, ignore_range=True), times=9)
+    worker = location.worker()
+    download = await held_download(location, worker)
+    tail = await worker.open(location.asset(), TAIL)
+    reading = asyncio.ensure_future(tail.read(TAIL))
+    # One that does not say so is found out, and its second answer let go.
+    count = 1 if says_so else 2
+    await location.server.seen(count)
+    await location.server.until(lambda: location.server.connections_open == 1)
+    tail.prefetch(Span(TAIL.end, FILM.size_bytes))
+    for _each_looks_again in range(3):
+        tail._opened.tick(patient=True, ask_again=True)
+    location.server.release("film")
+    assert await reading == FILM.read(TAIL)
+    assert await download.read(ALL) == FILM.read(ALL)
+    assert len(location.server.requests) == count
+    for reader in (download, tail):
+        reader.close()
+
+
+async def test_whole_answer_to_a_range_is_kept_whole(location: Location) -> None:
+    location.server.script(Turn(), times=1)
+    location.server.script(Turn(ignore_range=True), times=9)
+    worker = location.worker()
+    reader = await worker.open(location.asset())  # a HEAD
+    assert await reader.read(TAIL) == FILM.read(TAIL)
+    assert await reader.read(ALL) == FILM.read(ALL)
+    assert len(location.server.requests) == 2
+    reader.close()
+
+
+async def test_fill_without_readers_ends_and_its_locks_with_it(location: Location) -> None:
+    worker = location.worker()
+    film = Pattern(2 * QUICK_ABORT_BYTES + STOP, seed=22)
+    location.server.put("film", film)
+    reader = await held_download(location, worker)
+    reader.close()
+    await location.server.until(lambda: location.server.connections_open == 0)
+    await fills_ended(worker)
+    extent = location.extent(film.size_bytes)
+    assert extent is not None
+    assert extent.lock(Span(0, extent.chunks)) == Span(0, extent.chunks)
+    assert extent.ready_bytes(0, film.size_bytes) == STOP
+    worker.store.close_extent(extent)
+    location.server.release("film")
+    assert await fetch(worker, location.asset(), Span(0, film.size_bytes)) == film.read(
+        Span(0, film.size_bytes)
+    )
+    assert location.bytes_asked() == film.size_bytes
+
+
+async def test_fill_goes_on_for_the_reader_who_stays(location: Location) -> None:
+    worker = location.worker()
+    film = Pattern(3 * QUICK_ABORT_BYTES, seed=22)
+    location.server.put("film", film)
+    first = await held_download(location, worker)
+    second = await worker.open(location.asset(), Span(0, film.size_bytes))
+    reading = asyncio.ensure_future(second.read(Span(0, film.size_bytes)))
+    await asyncio.sleep(0)
+    first.close()
+    location.server.release("film")
+    assert await reading == film.read(Span(0, film.size_bytes))
+    assert len(location.server.requests) == 1
+    second.close()
+
+
+async def test_answer_of_an_object_that_is_here_is_let_go(location: Location) -> None:
+    worker = location.worker()
+    await fetch(worker, location.asset(), ALL)
+    reader = await worker.open(location.asset(), ALL)
+    read = await location.origin.read("film")
+    assert read is not None
+    location.server.hold("film", at=STOP)
+    reader._opened.adopt(read)
+    await fills_ended(worker)
+    await location.server.until(lambda: location.server.connections_open == 0)
+    reader.close()
