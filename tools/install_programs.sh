@@ -12,6 +12,8 @@ command -v curl >/dev/null || missing+=(curl)
 command -v rclone >/dev/null || missing+=(rclone)
 command -v nginx >/dev/null || missing+=(nginx-light)
 [ -e /usr/lib/nginx/modules/ngx_rtmp_module.so ] || missing+=(libnginx-mod-rtmp)
+command -v gst-launch-1.0 >/dev/null || missing+=(gstreamer1.0-tools)
+compgen -G "/usr/lib/*/gstreamer-1.0/libgstrtmp2.so" >/dev/null || missing+=(gstreamer1.0-plugins-bad)
 
 if [ "${#missing[@]}" -gt 0 ]; then
   apt_install "${missing[@]}"

@@ -182,7 +182,7 @@ class ScanIndex:
         beyond = np.flatnonzero(times >= _boundary_ms(time_ms, length_ms, until_ms))
         count = int(beyond[0]) if len(beyond) else tags.count
         found = _stretch_of(tags, count, mark.position)
-        if is_plain and (len(beyond) or found.end >= self._size_bytes):
+        if is_plain and (len(beyond) or ready_end == limit):
             self._known.keep(mark.position, length_ms, found)
         return found
 

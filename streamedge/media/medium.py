@@ -19,7 +19,8 @@ from streamedge.spans import Span
 
 RUN_MS = 1000  # media in one run, about, while a viewer has less than its buffer holds
 LONG_RUN_MS = 2000  # … and when it has all that: fewer, larger messages cost less
-RUN_BYTES_MAX = 2 * 1024 * 1024  # a single larger tag makes a run of its own
+# A single larger tag makes a run of its own. nginx-rtmp, pulling, ends at a message over 1 MiB.
+RUN_BYTES_MAX = 1024 * 1024
 
 
 class Mark(NamedTuple):

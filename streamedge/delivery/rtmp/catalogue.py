@@ -28,7 +28,11 @@ from streamedge.delivery.rtmp.admission import (
     permitted,
     spoken_name,
 )
-from streamedge.delivery.rtmp.names import candidates, match_application
+from streamedge.delivery.rtmp.names import (
+    ApplicationMatch,
+    choose_application,
+    stream_names,
+)
 from streamedge.errors import (
     CacheFullError,
     MediaError,
@@ -57,11 +61,10 @@ class RtmpDistribution(Distribution):
 
 
 class Admission(NamedTuple):
-    """A visitor's distribution, and the part of its application that belongs to names."""
+    """A visitor's distribution, and how its connect names the application there."""
 
     distribution: RtmpDistribution
-    application: str
-    folder: str
+    match: ApplicationMatch
     visitor: Visitor
 
 
@@ -115,17 +118,15 @@ class Catalogue:
         """Where a client that connects belongs; or why nowhere."""
         connect = visitor.connect
         found = self._distributions.find(tc_url_host(connect.tc_url))
-        for distribution in found:
-            match = match_application(connect.app, distribution.applications)
-            if match is None:
-                continue
+        offers = [distribution.applications for distribution in found]
+        chosen = choose_application(connect.app, connect.tc_url, offers)
+        if chosen is not None:
+            distribution, match = found[chosen[0]], chosen[1]
             rejection = page_rejection(distribution.pages, connect)
             if rejection is None and distribution.access.countries is not None:
                 country = self._countries.country(visitor.address)
                 rejection = country_rejection(distribution.access, country)
-            if rejection is not None:
-                return rejection
-            return Admission(distribution, match.application, match.rest, visitor)
+            return rejection or Admission(distribution, match, visitor)
         word = "InvalidInstance" if found else "DistributionNotFound"
         app, tc_url = spoken_name(connect.app).text, spoken_name(connect.tc_url).text
         return Rejection(
@@ -167,19 +168,17 @@ class Catalogue:
 
     def _permitted(self, admission: Admission, name: str) -> tuple[str, ...]:
         """The objects that a name may mean and the viewer may have now, the likeliest first."""
-        names = candidates(name, admission.folder)
-        if not names:
-            raise RefusalError("NetStream.Play.StreamNotFound", "This is no stream name.", "name")
         allowed = permitted(
             admission.distribution.access,
             admission.visitor,
-            admission.folder,
-            name,
-            names,
+            admission.match.application,
+            stream_names(admission.match, name),
             self._clock(),
             self._remembered,
             self._signature_bytes,
         )
+        if not allowed:
+            raise RefusalError("NetStream.Play.StreamNotFound", "This is no stream name.", "name")
         if isinstance(allowed, Denied):
             kind = WrongSignatureError if allowed.reason == NO_MATCH else RefusalError
             raise _not_allowed(allowed.reason, kind)

@@ -312,6 +312,16 @@ def message_header(
     )
 
 
+def continuation_header(chunk_stream_id: int, timestamp_ms: int) -> bytes:
+    """The fmt 3 header of each further chunk of a message with this timestamp.
+
+    FFmpeg reads an extended timestamp again on every one of them, as §5.3.1.3 says.
+    """
+    return _basic_header(_CONTINUATION_FORMAT, chunk_stream_id) + _extended_timestamp(
+        timestamp_ms & _TIMESTAMP_MASK
+    )
+
+
 def encode_message(message: Message, chunk_size_bytes: int) -> bytes:
     """The message as chunks of at most ``chunk_size_bytes`` of payload, fmt 0 and then fmt 3.
 
@@ -327,9 +337,7 @@ def encode_message(message: Message, chunk_size_bytes: int) -> bytes:
     )
     pieces: list[bytes | memoryview] = [header, payload[:chunk_size_bytes]]
     if len(payload) > chunk_size_bytes:
-        continuation = _basic_header(_CONTINUATION_FORMAT, message.chunk_stream_id)
-        # FFmpeg reads these 4 bytes again on every fmt 3 chunk, as §5.3.1.3 says.
-        continuation += _extended_timestamp(message.timestamp_ms & _TIMESTAMP_MASK)
+        continuation = continuation_header(message.chunk_stream_id, message.timestamp_ms)
         for start in range(chunk_size_bytes, len(payload), chunk_size_bytes):
             pieces += (continuation, payload[start : start + chunk_size_bytes])
     return b"".join(pieces)

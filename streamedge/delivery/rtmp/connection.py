@@ -17,7 +17,6 @@ from streamedge.delivery.rtmp import events, messages
 from streamedge.delivery.rtmp.amf0 import AmfValue, EcmaArray
 from streamedge.delivery.rtmp.chunks import (
     DEFAULT_CHUNK_SIZE_BYTES,
-    MESSAGE_SIZE_LIMIT_BYTES,
     ChunkReader,
     Message,
     MessageType,
@@ -35,8 +34,9 @@ from streamedge.delivery.rtmp.messages import (
 )
 from streamedge.delivery.rtmp.states import TRANSITIONS, Cause, State
 
-# No message is larger, so each is one chunk: a body can go out by itself, straight from a file.
-OUT_CHUNK_SIZE_BYTES: Final = MESSAGE_SIZE_LIMIT_BYTES
+# A run of media fits, so that its body can go out as it lies in a file. nginx-rtmp refuses more
+# than 10 MiB, and sets as much memory aside for each chunk stream.
+OUT_CHUNK_SIZE_BYTES: Final = 1 << 20
 STREAMS_LIMIT: Final = 16
 HELD_MESSAGES_LIMIT: Final = 16  # sent ahead, before connect is answered
 
@@ -229,8 +229,8 @@ class ServerConnection:
     def media_message(
         self, stream_id: int, type_id: MessageType, timestamp_ms: int, payload: bytes
     ) -> None:
-        """A small audio, video or aggregate message; large ones go out behind
-        ``messages.media_header`` without passing through here."""
+        """A small audio, video or aggregate message; large ones go out in ``messages.media_chunks``
+        without passing through here."""
         self._send(messages.media(stream_id, type_id, timestamp_ms, payload))
 
     # What the client says

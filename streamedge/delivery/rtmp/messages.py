@@ -7,14 +7,21 @@ objects from a client come out as ``Unused``: nothing is published here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Final, TypeAlias
 
 from streamedge.delivery.rtmp import amf0
 from streamedge.delivery.rtmp.amf0 import AmfValue
-from streamedge.delivery.rtmp.chunks import Message, MessageType, message_header
+from streamedge.delivery.rtmp.chunks import (
+    Message,
+    MessageType,
+    continuation_header,
+    message_header,
+)
 from streamedge.delivery.rtmp.errors import ProtocolError
+from streamedge.spans import Span
 
 CONTROL_CHUNK_STREAM_ID: Final = 2
 COMMAND_CHUNK_STREAM_ID: Final = 3
@@ -266,13 +273,25 @@ def media(stream_id: int, type_id: MessageType, timestamp_ms: int, payload: byte
 def media_header(stream_id: int, type_id: MessageType, timestamp_ms: int, size_bytes: int) -> bytes:
     """The header of such a message alone, for a body of ``size_bytes`` that is sent by itself.
 
-    Right only while the outgoing chunk size is at least ``size_bytes``, which
-    ``connection.OUT_CHUNK_SIZE_BYTES`` is for every size that fits the header. Raises
-    OverflowError for a size beyond 24 bits.
+    Right for a body of one chunk; a larger one goes out in ``media_chunks``. Raises OverflowError
+    for a size beyond 24 bits.
     """
     return message_header(
         stream_chunk_stream_id(stream_id), type_id, stream_id, timestamp_ms, size_bytes
     )
+
+
+def media_chunks(
+    stream_id: int, type_id: MessageType, timestamp_ms: int, body: Span, chunk_size_bytes: int
+) -> Iterator[tuple[bytes, Span]]:
+    """Such a message as chunks: the header of each, and the part of ``body`` behind it (§5.3.1).
+
+    Raises OverflowError for a body beyond 24 bits.
+    """
+    header = media_header(stream_id, type_id, timestamp_ms, body.size)
+    for start in range(body.start, body.end, chunk_size_bytes):
+        yield header, Span(start, min(start + chunk_size_bytes, body.end))
+        header = continuation_header(stream_chunk_stream_id(stream_id), timestamp_ms)
 
 
 def stream_chunk_stream_id(stream_id: int) -> int:

@@ -22,10 +22,12 @@ from enum import Enum
 
 from streamedge.cache.asset import Provenance
 from streamedge.cache.open_version import Failure
+from streamedge.cache.reader import Reader
 from streamedge.delivery.rtmp import messages
 from streamedge.delivery.rtmp.amf0 import EcmaArray
 from streamedge.delivery.rtmp.catalogue import RefusalError, refusal_of
 from streamedge.delivery.rtmp.chunks import MessageType
+from streamedge.delivery.rtmp.connection import OUT_CHUNK_SIZE_BYTES
 from streamedge.delivery.rtmp.events import Pause, Play, Seek, Start
 from streamedge.delivery.rtmp.messages import StatusLevel
 from streamedge.delivery.rtmp.metronome import Appointment
@@ -238,24 +240,37 @@ class Player:
         elif self._pace.late_s(now_s, run.time_ms) > LATE_S:
             self._stage.counts.add(Counter.LATE_SENDS, "rtmp")
         time_ms = max(0, run.time_ms - self._origin_ms)
-        size = run.span.size if run.body is None else len(run.body)
         kind, skipped, dropped = MessageType.AGGREGATE, 0, 0
         if run.tag_type is not None:
             kind = MessageType(run.tag_type)
             skipped, dropped = TAG_HEADER_SIZE_BYTES, PREVIOUS_TAG_SIZE_BYTES
-        size -= skipped + dropped
-        header = messages.media_header(self.stream_id, kind, time_ms, size)
         if run.body is None:
             span = Span(run.span.start + skipped, run.span.end - dropped)
-            self._stage.push_run(header, run.reader, span)
+            size = span.size
+            if size <= OUT_CHUNK_SIZE_BYTES:
+                header = messages.media_header(self.stream_id, kind, time_ms, size)
+                self._stage.push_run(header, run.reader, span)
+            else:
+                self._push_large(kind, time_ms, run.reader, span)
         else:
-            self._stage.push(header + run.body[skipped : skipped + size])
+            body = run.body[skipped : len(run.body) - dropped]
+            size = len(body)
+            self._engine.media_message(self.stream_id, kind, time_ms, body)
+            self._stage.push()
         self._pace.sent(size)
         self._mark = run.following
         if run.has_video or not medium.head.has_video:
             self._plain_tags = 0
         else:
             self._plain_tags = max(0, self._plain_tags - 1)
+
+    def _push_large(self, kind: MessageType, time_ms: int, reader: Reader, span: Span) -> None:
+        """Sends a message of several chunks: a single frame that is larger than one."""
+        chunks = messages.media_chunks(self.stream_id, kind, time_ms, span, OUT_CHUNK_SIZE_BYTES)
+        parts: list[bytes | tuple[Reader, Span]] = []
+        for header, part in chunks:
+            parts += (header, (reader, part))
+        self._stage.push(*parts)
 
     async def _go_elsewhere(self, medium: Medium) -> Medium:
         """Seeks, which is asked for as a play is; returns the medium from now on."""

@@ -272,7 +272,7 @@ class RtmpSession(asyncio.Protocol):
         self.sends_data_start = event.flash_version != FFMPEG_FLASH_VERSION
         self._log_line(
             "connect",
-            application=found.application,
+            application=found.match.application,
             agent=event.flash_version,
             tc_url=spoken_name(event.tc_url).text,
             page=spoken_name(event.page_url).text or None,

@@ -26,6 +26,7 @@ from streamedge.delivery.rtmp.catalogue import (
     tc_url_host,
 )
 from streamedge.delivery.rtmp.events import Connect
+from streamedge.delivery.rtmp.names import ApplicationMatch
 from streamedge.errors import (
     CacheFullError,
     MediaError,
@@ -64,7 +65,7 @@ class House:
         """The object that a name means."""
         distribution = self.distributions[strict]
         visitor = Visitor(connect("rtmp://film.example/cfx/st", "cfx/st"), "127.0.0.1")
-        admission = Admission(distribution, "cfx/st", "", visitor)
+        admission = Admission(distribution, ApplicationMatch("cfx/st"), visitor)
         medium = await self.catalogue.open(admission, name, frozenset(announced))
         medium.close()
         return medium.name
@@ -104,7 +105,7 @@ async def test_who_belongs_where(
 ) -> None:
     admission = house.catalogue.admit(Visitor(connect(tc_url, app), "127.0.0.1"))
     assert isinstance(admission, Admission)
-    assert (admission.distribution.id, admission.folder) == found
+    assert (admission.distribution.id, admission.match.folder) == found
 
 
 @pytest.mark.parametrize(

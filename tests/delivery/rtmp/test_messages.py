@@ -23,6 +23,7 @@ from streamedge.delivery.rtmp.messages import (
     WindowAcknowledgementSize,
     parse,
 )
+from streamedge.spans import Span
 
 
 def message(type_id: int, payload: str, stream_id: int = 0) -> Message:
@@ -145,6 +146,19 @@ def test_a_header_is_the_beginning_of_the_message() -> None:
         header = messages.media_header(1, MessageType.AGGREGATE, timestamp_ms, len(body))
         whole = messages.media(1, MessageType.AGGREGATE, timestamp_ms, body)
         assert header + body == encode_message(whole, 0xFFFFFF)
+
+
+def test_chunks_of_a_large_message_are_the_message() -> None:
+    body = bytes(range(256)) * 300
+    for timestamp_ms in (0, 0xFFFFFE, 0xFFFFFF, 0x1_0000_0000):
+        whole = messages.media(61, MessageType.VIDEO, timestamp_ms, body[7:-5])
+        for chunk_size_bytes in (128, 4096, 70_000, 1 << 20):
+            span = Span(7, len(body) - 5)
+            chunks = messages.media_chunks(
+                61, MessageType.VIDEO, timestamp_ms, span, chunk_size_bytes
+            )
+            sent = b"".join(header + body[part.start : part.end] for header, part in chunks)
+            assert sent == encode_message(whole, chunk_size_bytes)
 
 
 def test_data_and_media_of_a_stream_share_a_chunk_stream() -> None:

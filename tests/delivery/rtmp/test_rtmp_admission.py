@@ -32,7 +32,13 @@ from streamedge.delivery.rtmp.admission import (
     spoken_name,
 )
 from streamedge.delivery.rtmp.events import Connect
-from streamedge.delivery.rtmp.names import candidates, match_application
+from streamedge.delivery.rtmp.names import (
+    ApplicationMatch,
+    StreamName,
+    candidates,
+    choose_application,
+    stream_names,
+)
 
 NOW_S = 1_800_000_000.0
 LATER_S = NOW_S + 60
@@ -63,12 +69,22 @@ def allowed(
     name: str, ask: Ask = PLAIN, *, signer: StreamSigner = RSA, now_s: float = NOW_S
 ) -> tuple[str, ...] | Denied:
     """The objects that a name gets in a distribution that trusts a signer."""
-    match = match_application(ask.app, APPLICATIONS)
-    assert match is not None
+    chosen = choose_application(ask.app, ask.tc_url, [APPLICATIONS])
+    assert chosen is not None
+    _, match = chosen
     rules = AccessRules({signer.key_id: signer.public_key})
     visitor = Visitor(ask.connect, ask.address)
-    objects = candidates(name, match.rest)
-    return permitted(rules, visitor, match.rest, name, objects, now_s, Remembered())
+    streams = stream_names(match, name)
+    return permitted(rules, visitor, match.application, streams, now_s, Remembered())
+
+
+def readings(name: str, folder: str = "") -> tuple[StreamName, ...]:
+    """What a name means in the application cfx/st."""
+    return stream_names(ApplicationMatch("cfx/st", folder), name)
+
+
+def objects_of(name: str) -> list[str]:
+    return candidates(*readings(name))
 
 
 def asked(signed: str, name: str) -> str:
@@ -226,7 +242,7 @@ def test_any_one_character_changed_is_refused(signer: StreamSigner, kind: str) -
     assert allowed(signed, signer=signer) == ("dir/film.mp4",)
     for at in range(len(signed)):
         other = changed(signed, at)
-        if not candidates(other):
+        if not objects_of(other):
             continue
         assert isinstance(allowed(other, signer=signer), Denied), other
 
@@ -281,7 +297,8 @@ def test_a_signature_has_a_limit_of_bytes() -> None:
     rules = AccessRules({RSA.key_id: RSA.public_key})
 
     def with_limit(limit_bytes: int) -> object:
-        return permitted(rules, visitor, "", signed, ["film.flv"], NOW_S, Remembered(), limit_bytes)
+        streams = readings(signed)
+        return permitted(rules, visitor, "cfx/st", streams, NOW_S, Remembered(), limit_bytes)
 
     assert with_limit(344) == ("film.flv",)  # base64 of 256 bytes
     assert with_limit(343) == Denied("signature is too long")
@@ -290,16 +307,14 @@ def test_a_signature_has_a_limit_of_bytes() -> None:
 def test_an_open_distribution_asks_nobody() -> None:
     visitor = Visitor(connect(), "")
     for name in ("film.flv", "film.flv?Signature=x", "film"):
-        objects = candidates(name)
-        found = permitted(AccessRules(), visitor, "", name, objects, NOW_S, Remembered())
-        assert found == tuple(objects)
+        found = permitted(AccessRules(), visitor, "cfx/st", readings(name), NOW_S, Remembered())
+        assert found == tuple(objects_of(name))
 
 
 def test_no_keys_let_nobody_in() -> None:
-    found = permitted(
-        AccessRules({}), Visitor(connect(), "192.0.2.7"), "",
-        RSA.canned("film.flv", LATER_S), ["film.flv"], NOW_S, Remembered(),
-    )  # fmt: skip
+    streams = readings(RSA.canned("film.flv", LATER_S))
+    visitor = Visitor(connect(), "192.0.2.7")
+    found = permitted(AccessRules({}), visitor, "cfx/st", streams, NOW_S, Remembered())
     assert found == Denied("key is not trusted")
 
 
@@ -308,9 +323,8 @@ def test_a_seek_does_not_verify_anew() -> None:
     remembered = Remembered()
     rules = AccessRules({RSA.key_id: RSA.public_key})
     visitor = Visitor(Ask().connect, "192.0.2.7")
-    objects = candidates(signed)
     for _ in range(3):
-        found = permitted(rules, visitor, "", signed, objects, NOW_S, remembered)
+        found = permitted(rules, visitor, "cfx/st", readings(signed), NOW_S, remembered)
         assert found == ("dir/film.mp4",)
         assert len(remembered) == 1
 
@@ -329,12 +343,11 @@ def test_a_name_is_allowed_or_not_and_nothing_else(
     path: str, extension: str, prefix: str, folder: str, query: str
 ) -> None:
     name = f"{prefix}{path}{extension}?{query}"
-    objects = candidates(name, folder)
+    streams = readings(name, folder)
     visitor = Visitor(connect(f"vod/{folder}", "rtmp://film.example:1935/vod"), "192.0.2.7")
     rules = AccessRules({RSA.key_id: RSA.public_key})
-    if objects:
-        found = permitted(rules, visitor, folder, name, objects, NOW_S, Remembered())
-        assert isinstance(found, Denied)
+    found = permitted(rules, visitor, "vod", streams, NOW_S, Remembered())
+    assert isinstance(found, Denied if any(map(candidates, streams)) else tuple)
 
 
 @pytest.mark.parametrize(
@@ -356,7 +369,7 @@ def test_a_wrong_signature_costs_no_more_than_one_budget(
 
 @pytest.mark.parametrize("path", ["film", "mp4:film", "mp4:film%20one", "mp4:été"])
 def test_each_object_that_a_name_may_mean_is_tried_within_the_budget(path: str) -> None:
-    for each in candidates(path):
+    for each in objects_of(path):
         assert each in allowed(asked(RSA.canned(each, LATER_S), path))
 
 

@@ -1,0 +1,220 @@
+"""Journeys: every player means the same object by the same URL, wherever it cuts it.
+
+FFmpeg, rtmpdump and GStreamer play from folders of any depth; nginx-rtmp pulls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from edge_process import EdgeProcess, free_ports, run_edge
+from rtmp_media import avc_mp4, expected, keyframe, made
+from rtmp_players import (
+    FFMPEG_5,
+    FFMPEG_9,
+    Got,
+    ffmpeg,
+    flv_packets,
+    packets,
+    rtmpdump,
+    run,
+    wanted,
+)
+from rtmp_signer import ecdsa_signer
+
+SIGNER = ecdsa_signer()
+NAMES = {
+    "mp4:film.mp4": "film.mp4",
+    "mp4:dir/film.mp4": "film.mp4",
+    "mp4:dir/sub/film.mp4": "film.mp4",
+    "dir/sub/deep/film.mp4": "film.mp4",
+    "dir/mp4:film.mp4": "film.mp4",
+    "mp4:dir/sub/film": "film.mp4",
+    "dir/film.flv": "film.flv",
+    "flv:dir/film": "film.flv",
+    "mp3:dir/song.mp3": "song.mp3",
+    "_definst_/mp4:dir/film.mp4": "film.mp4",
+}
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
+    """Applications cfx/st and vod are open to all; in signed/st all is signed."""
+    folder = tmp_path_factory.mktemp("urls")
+    films = folder / "films"
+    for below in ("", "dir", "dir/sub", "dir/sub/deep", "a folder"):
+        (films / below).mkdir(parents=True, exist_ok=True)
+        for name in ("film.mp4", "film.flv", "song.mp3"):
+            (films / below / name).write_bytes(made(name))
+    # A second of it is 10 MB.
+    (films / "large.mp4").write_bytes(avc_mp4([keyframe(400_000)] * 50, 40))
+    declared = (
+        f"[public_keys.{SIGNER.key_id}]\npem = '''\n{SIGNER.pem}'''\n"
+        f'[key_groups.site]\nkeys = ["{SIGNER.key_id}"]\n'
+        '[[distributions]]\nid = "EOPEN"\ntype = "rtmp"\norigin = "main"\n'
+        'application = ["cfx/st", "vod"]\n'
+        '[[distributions]]\nid = "ESIGNED"\ntype = "rtmp"\norigin = "main"\n'
+        'application = ["signed/st"]\ntrusted_key_groups = ["site"]\n'
+    )
+    origins = f'[origins.main]\ntype = "directory"\npath = "{films}"\n'
+    with run_edge(folder / "edge", origins, distributions=declared) as running:
+        yield running
+
+
+async def gstreamer(element: str, url: str, target: Path) -> dict[str, list[Got]]:
+    """What one of GStreamer's sources gets, and what of the film is wanted of it.
+
+    rtmpsrc plays anew when a stream has ended, so it is asked for a part of the film alone.
+    """
+    options = ("blocksize=65536", "num-buffers=8") if element == "rtmpsrc" else ()
+    done = await run(
+        "gst-launch-1.0", "-q", element, f"location={url}", *options,
+        "!", "filesink", f"location={target}",
+    )  # fmt: skip
+    assert target.stat().st_size, done.said
+    # Among the tags is NetStream.Data.Start, which demuxers take for a third stream.
+    report = await run(
+        "ffmpeg", "-v", "error", "-copyts", "-i", str(target), "-map", "0:v?", "-map", "0:a?",
+        "-c", "copy", "-f", "framehash", "-hash", "sha256", "-",
+    )  # fmt: skip
+    return packets(report.output)
+
+
+def is_beginning(got: dict[str, list[Got]], film: dict[str, list[Got]]) -> bool:
+    """Whether what was got is the film's first packets, the last of which may be cut."""
+    return got.keys() == film.keys() and all(
+        len(sent) > 50 and sent[:-1] == film[kind][: len(sent) - 1] for kind, sent in got.items()
+    )
+
+
+@pytest.mark.parametrize("application", ["cfx/st", "vod"])
+@pytest.mark.parametrize("name", NAMES)
+async def test_rtmpdump_plays_from_folders(
+    edge: EdgeProcess, tmp_path: Path, name: str, application: str
+) -> None:
+    done = await rtmpdump(edge.rtmp(name, application), tmp_path / "got.flv")
+    assert "NetStream.Play.StreamNotFound" not in done.said
+    assert flv_packets(tmp_path / "got.flv") == wanted(expected(NAMES[name]))
+
+
+@pytest.mark.parametrize("application", ["cfx/st", "vod"])
+@pytest.mark.parametrize("name", NAMES)
+async def test_ffmpeg_plays_from_folders(edge: EdgeProcess, name: str, application: str) -> None:
+    done = await ffmpeg(edge.rtmp(name, application))
+    assert done.code == 0, done.said
+    assert packets(done.output) == wanted(expected(NAMES[name]))
+
+
+@pytest.mark.parametrize("element", ["rtmpsrc", "rtmp2src"])
+@pytest.mark.parametrize("application", ["cfx/st", "vod"])
+@pytest.mark.parametrize("name", ["mp4:film.mp4", "mp4:dir/sub/film.mp4", "flv:dir/film"])
+async def test_gstreamer_plays_from_folders(
+    edge: EdgeProcess, tmp_path: Path, name: str, application: str, element: str
+) -> None:
+    got = await gstreamer(element, edge.rtmp(name, application), tmp_path / "got.flv")
+    film = wanted(expected(NAMES[name]))
+    assert got == film or (element == "rtmpsrc" and is_beginning(got, film))
+
+
+@pytest.mark.parametrize("application", ["cfx/st", "vod", "cfx/st/", "cfx/st/_definst_"])
+async def test_rtmpdump_is_given_the_name_apart(
+    edge: EdgeProcess, tmp_path: Path, application: str
+) -> None:
+    url = edge.rtmp("", application).removesuffix("/")
+    await rtmpdump(url, tmp_path / "got.flv", "-y", "mp4:dir/film.mp4")
+    assert flv_packets(tmp_path / "got.flv") == wanted(expected("film.mp4"))
+
+
+async def test_ffmpeg_is_given_application_and_name_apart(edge: EdgeProcess) -> None:
+    host = edge.rtmp("", "").removesuffix("//")
+    for options in (
+        ("-rtmp_app", "cfx/st", "-rtmp_playpath", "mp4:dir/film.mp4"),
+        ("-rtmp_app", "cfx", "-rtmp_playpath", "st/mp4:dir/film.mp4"),
+        ("-rtmp_app", "cfx", "-rtmp_tcurl", f"{host}/cfx/st", "-rtmp_playpath", "dir/film.mp4"),
+    ):
+        done = await ffmpeg(f"{host}/cfx/st", options=options)
+        assert done.code == 0, done.said
+        assert packets(done.output) == wanted(expected("film.mp4"))
+
+
+@pytest.mark.parametrize(
+    "resource",
+    ["dir/sub/film.mp4", "mp4:dir/sub/film", "mp4:dir/sub/film.mp4", "a folder/film.mp4",
+     "a%20folder/film.mp4", "mp4:a%20folder/film.mp4"],
+)  # fmt: skip
+async def test_signed_names_in_folders_play_in_every_player(
+    edge: EdgeProcess, tmp_path: Path, resource: str
+) -> None:
+    signed = SIGNER.canned(resource, time.time() + 600)
+    url = edge.rtmp(signed.replace(" ", "%20"), "signed/st")
+    got = tmp_path / "got.flv"
+    film = wanted(expected("film.mp4"))
+    await rtmpdump(url, got)
+    assert flv_packets(got) == film
+    assert is_beginning(await gstreamer("rtmpsrc", url, got), film)
+    assert await gstreamer("rtmp2src", url, got) == film
+    # FFmpeg puts no "mp4:" before a name with a query.
+    for exe in (FFMPEG_5, FFMPEG_9):
+        done = await ffmpeg(url, exe=exe)
+        assert done.code == 0, done.said
+        assert packets(done.output) == film
+    other = url.replace("film", "song", 1)
+    assert "NetStream.Play.Failed" in (await rtmpdump(other, got)).said
+
+
+@asynccontextmanager
+async def nginx_pulling(folder: Path, source: str) -> AsyncIterator[str]:
+    """nginx-rtmp that pulls ``source`` for whoever asks for the URL that is returned."""
+    (port,) = free_ports(1)
+    folder.mkdir()
+    (folder / "nginx.conf").write_text(
+        "load_module /usr/lib/nginx/modules/ngx_rtmp_module.so;\n"
+        f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log info;\n"
+        "events { worker_connections 64; }\n"
+        f"rtmp {{ server {{ listen 127.0.0.1:{port}; application relay {{\n"
+        f"live on; pull {source} name=film; }} }} }}\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        "/usr/sbin/nginx", "-c", f"{folder}/nginx.conf", "-p", str(folder),
+        stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                except OSError:
+                    await asyncio.sleep(0.02)
+                else:
+                    writer.close()
+                    break
+        yield f"rtmp://127.0.0.1:{port}/relay/film"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+@pytest.mark.parametrize(
+    ("application", "name", "codecs"),
+    [
+        ("vod", "film.mp4", ["aac", "h264"]),
+        ("cfx/st", "mp4:dir/sub/film.mp4", ["aac", "h264"]),
+        ("vod", "large.mp4", ["h264"]),
+    ],
+)
+async def test_nginx_rtmp_pulls(
+    edge: EdgeProcess, tmp_path: Path, application: str, name: str, codecs: list[str]
+) -> None:
+    async with nginx_pulling(tmp_path / "nginx", edge.rtmp(name, application)) as url:
+        done = await run(
+            "ffprobe", "-v", "error", "-analyzeduration", "1000000", "-probesize", "1000000",
+            "-show_entries", "stream=codec_name", "-of", "csv=p=0", url,
+        )  # fmt: skip
+    assert sorted(done.output.decode().split()) == codecs
+    said = (tmp_path / "nginx" / "error.log").read_text()
+    assert "too big" not in said
