@@ -212,7 +212,7 @@ def _bind(
             UpstreamAhead(origin, ahead) if isinstance(ahead, WrittenAhead) else origin,
             is_site=True,
             sends_viewer_host=declared.host == "viewer",
-            writer=SiteWriter(origin),
+            writer=SiteWriter(origin, declared.read_timeout),
             groups=groups,
         )
     if isinstance(origin, S3Origin):

@@ -82,6 +82,10 @@ class DirectoryWriter:
         self._root = path
         self._prefix = prefix
 
+    def lingers_s(self, write: Write) -> float:
+        """As ``WritableOrigin.lingers_s``: threads end with their process, and are waited for."""
+        return 0.0
+
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
         """As ``WritableOrigin.write``. A new object is answered 201, a replaced one 200."""
         subject = f"{self._root} {write.name!a}"

@@ -85,6 +85,7 @@ class S3Origin:
             ),
             bucket,
             prefix,
+            read_timeout_s=read_timeout_s,
         )
 
     async def head(self, name: str) -> OriginHead:

@@ -34,11 +34,23 @@ _CONDITIONS = frozenset({"if-match", "if-none-match"})
 class S3Writer:
     """A ``WritableOrigin`` and an ``S3Relay`` over the part of ``bucket`` below ``prefix``."""
 
-    def __init__(self, requests: S3Requests, bucket: str = "", prefix: str = "") -> None:
+    def __init__(
+        self,
+        requests: S3Requests,
+        bucket: str = "",
+        prefix: str = "",
+        *,
+        read_timeout_s: float = 0.0,
+    ) -> None:
         self._requests = requests
+        self._read_timeout_s = read_timeout_s
         self._bucket = bucket
         folder = prefix.strip("/")
         self._prefix = f"{folder}/" if folder else ""
+
+    def lingers_s(self, write: Write) -> float:
+        """As ``WritableOrigin.lingers_s``: as long as an answer would have been waited for."""
+        return self._read_timeout_s
 
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
         """As ``WritableOrigin.write``."""

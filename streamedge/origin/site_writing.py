@@ -16,8 +16,13 @@ _NOT_PASSED = frozenset({"connection", "content-length", "keep-alive", "transfer
 class SiteWriter:
     """A ``WritableOrigin`` over an HTTP server."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, read_timeout_s: float = 0.0) -> None:
         self._upstream = upstream
+        self._read_timeout_s = read_timeout_s
+
+    def lingers_s(self, write: Write) -> float:
+        """As ``WritableOrigin.lingers_s``: as long as an answer would have been waited for."""
+        return self._read_timeout_s
 
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
         """As ``WritableOrigin.write``; of a long answer the beginning."""

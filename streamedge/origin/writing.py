@@ -73,6 +73,13 @@ class WriteAnswer:
         """Whether the object is now as the write wants it."""
         return 200 <= self.status < 300
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether it tells what became of the write: a server error does not, least of all one
+        of a gateway before the origin.
+        """
+        return self.status < 500
+
     def field(self, name: str) -> str:
         """The value of one field, "" when it is not there."""
         return next((value for known, value in self.fields if known.lower() == name), "")
@@ -88,6 +95,10 @@ class WriteRefusedError(StreamEdgeError):
 
 class WritableOrigin(Protocol):
     """Where objects can be put and deleted."""
+
+    def lingers_s(self, write: Write) -> float:
+        """How long ``write`` may still be done after its sender has left it, in seconds."""
+        ...
 
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
         """Does ``write``; a PUT's ``body`` is read while it comes, once, to its end or not.

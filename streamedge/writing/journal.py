@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from streamedge.keys import join_key
 from streamedge.origin.spooling import gather, in_thread
 from streamedge.origin.upload import Upload
 from streamedge.origin.writing import (
@@ -133,9 +134,11 @@ class Journal:
         row = self._waiting.newest(asset_key)
         return None if row is None else self._pending(row)
 
-    async def is_waiting_below(self, asset_key_prefix: str) -> bool:
-        """Whether a write waits whose asset's key begins so. Raises JournalError."""
-        return await asyncio.to_thread(self.rows.is_waiting_below, asset_key_prefix)
+    async def is_waiting_below(self, identity: str, prefix: str) -> bool:
+        """Whether a write waits for an object of the origin ``identity`` whose name begins with
+        ``prefix``. Raises JournalError.
+        """
+        return await asyncio.to_thread(self.rows.is_waiting_below, join_key(identity), prefix)
 
     async def status(self, rows_max: int = LISTED_ROWS_MAX) -> JournalStatus:
         """For the admin address. Raises JournalError."""

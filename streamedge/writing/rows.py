@@ -276,13 +276,13 @@ class Rows:
         with self._transaction(_READ) as connection:
             return newest_waiting(connection, asset_key)
 
-    def is_waiting_below(self, asset_key_prefix: str) -> bool:
-        """Whether a write waits whose asset's key begins with ``asset_key_prefix``."""
+    def is_waiting_below(self, asset_key_begin: str, prefix: str) -> bool:
+        """Whether a write waits of an asset whose key and whose object's name begin so."""
         with self._transaction(_READ) as connection:
             found = connection.execute(
-                "SELECT 1 FROM writes WHERE asset_key >= ? AND asset_key < ?"
-                " AND state IN ('queued', 'sending') LIMIT 1",
-                (asset_key_prefix, asset_key_prefix + "\U0010ffff"),
+                "SELECT 1 FROM writes WHERE state IN ('queued', 'sending')"
+                " AND substr(asset_key, 1, ?) = ? AND substr(name, 1, ?) = ? LIMIT 1",
+                (len(asset_key_begin), asset_key_begin, len(prefix), prefix),
             )
             return found.fetchone() is not None
 

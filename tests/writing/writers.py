@@ -28,9 +28,13 @@ class ScriptedWriter:
     outcomes: list[Outcome] = field(default_factory=list)
     sent: list[tuple[Write, bytes]] = field(default_factory=list)
     gate: asyncio.Event | None = None
+    lingering_s: float = 0.0
     running: int = 0
     most_running: int = 0
     _attempt: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def lingers_s(self, _write: Write) -> float:
+        return self.lingering_s
 
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
         pieces = [] if body is None else [piece async for piece in body]

@@ -6,8 +6,9 @@ step's rules are elsewhere; what is sent is sent by the connection.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -25,7 +26,7 @@ from streamedge.cache.reader import CacheResult
 from streamedge.cache.responses import Handling, Passed, ResponseCache, Stored
 from streamedge.delivery.distributions import HostTable
 from streamedge.delivery.web.access_log import response_line
-from streamedge.delivery.web.behaviors import ErrorPage, ViewerProtocol
+from streamedge.delivery.web.behaviors import SAFE_METHODS, ErrorPage, ViewerProtocol
 from streamedge.delivery.web.burst import Burst
 from streamedge.delivery.web.cache_status import cache_status
 from streamedge.delivery.web.compressor import Compressor
@@ -63,7 +64,7 @@ from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin import Fields, OriginResponse
 from streamedge.origin.answers import fold_fields
-from streamedge.origin.writing import WriteRefusedError
+from streamedge.origin.writing import Write, WriteRefusedError
 from streamedge.spans import Span
 from streamedge.writing.journal import Journal
 from streamedge.writing.rows import JournalError
@@ -320,8 +321,12 @@ class Site:
         except WriteRefusedError as exc:
             return self._replies.written(found, request, exc.answer)
         except OriginError as exc:
+            self._heed_unknown_outcome(found, request)
             return self._replies.failed(found, request, exc)
-        self._heed_write(found, request, response)
+        except BaseException:
+            self._heed_unknown_outcome(found, request)
+            raise
+        self._heed_write(found, request, response.status, fold_fields(response.fields))
         status = cache_status(self.edge_name, Handling(forwarded="method", status=response.status))
         if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
             fields = list(passed_fields(response.fields))
@@ -333,13 +338,23 @@ class Site:
         """What is logged of a viewer who left before its request was all sent."""
         return self._replies.refused(request, 400, str(exc), found.distribution.id)
 
-    def _heed_write(self, found: Route, request: WebRequest, response: OriginResponse) -> None:
+    def _heed_unknown_outcome(self, found: Route, request: WebRequest) -> None:
+        """After an unsafe method that perhaps did something, or is still about to."""
+        if request.method in SAFE_METHODS:
+            return
+        heed = partial(self._heed_write, found, request, HTTPStatus.OK, {})
+        heed()
+        writer = found.rule.binding.writer
+        if writer is not None:
+            lingers_s = writer.lingers_s(Write(request.method, found.name))
+            asyncio.get_running_loop().call_later(lingers_s, heed)
+
+    def _heed_write(
+        self, found: Route, request: WebRequest, status: int, fields: Mapping[str, str]
+    ) -> None:
         """After an unsafe method has done something, what was stored before is not used again."""
         target = request.path.decode("latin-1") + (f"?{found.query}" if found.query else "")
-        fields = fold_fields(response.fields)
-        for changed in invalidated_targets(
-            request.method, response.status, request.host, target, fields
-        ):
+        for changed in invalidated_targets(request.method, status, request.host, target, fields):
             keys = found.rule.binding.keys_written(*target_parts(found, changed))
             self.responses.refuse_older(*keys)
 

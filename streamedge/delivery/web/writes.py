@@ -6,16 +6,16 @@ written is the origin's business (``origin/writing``), how it waits the journal'
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
 
 from streamedge.cache.responses import ResponseCache
+from streamedge.delivery.distributions import OriginBinding
 from streamedge.delivery.web.behaviors import WriteMode
 from streamedge.delivery.web.requests import WebRequest
 from streamedge.delivery.web.routes import Route
-from streamedge.errors import OriginError
 from streamedge.origin.s3_protocol import (
     S3Call,
-    S3Relay,
     hoisted_fields,
     read_call,
 )
@@ -80,36 +80,51 @@ class Writes:
         if binding.relay is not None:
             call = read_call(request.method, found.name, request.query, fields, size_bytes)
             if call is not None:
-                return await self._relay(binding.relay, call, keys, body)
+                return await self._relay(binding, call, keys, body)
         if request.method not in _OF_OBJECTS or binding.writer is None:
             raise refuse(405, "MethodNotAllowed", "objects are written with PUT and DELETE")
         write = Write(request.method, found.name, kept_fields(fields), size_bytes)
         if found.rule.behavior.write is WriteMode.BACK and self._journal is not None:
-            answer = await self._journal.accept(keys[0], binding.written.name, write, body)
-            if answer.succeeded:
-                self._refuse_older(keys)
-            return answer
-        try:
-            answer = await binding.writer.write(write, body)
-        except OriginError:
-            self._refuse_older(keys)  # nobody knows whether it was done
-            raise
-        if answer.succeeded:
-            self._refuse_older(keys)
-        return answer
+            queued = self._journal.accept(keys[0], binding.written.name, write, body)
+            return await self._known_to_cache(keys, 0.0, queued)
+        lingers_s = binding.writer.lingers_s(write)
+        return await self._known_to_cache(keys, lingers_s, binding.writer.write(write, body))
 
     async def _relay(
         self,
-        relay: S3Relay,
+        binding: OriginBinding,
         call: S3Call,
         keys: tuple[str, ...],
         body: AsyncIterator[bytes] | None,
     ) -> WriteAnswer:
+        if binding.relay is None or binding.writer is None:
+            raise refuse(501, "NotImplemented", "the origin takes no uploads")
+        relayed = binding.relay.relay(call, body)
+        if not call.changes_object:
+            return await relayed
+        lingers_s = binding.writer.lingers_s(Write("PUT", call.name))
+        return await self._known_to_cache(keys, lingers_s, relayed)
+
+    async def _known_to_cache(
+        self, keys: tuple[str, ...], lingers_s: float, writing: Awaitable[WriteAnswer]
+    ) -> WriteAnswer:
+        """The answer to a write. What is stored now is not used again, unless it is certain that
+        the write changed nothing.
+
+        Where nobody knows, because the origin failed or the caller left, what readers are given
+        while the origin may still be at it (``lingers_s``) is not used afterwards either.
+        """
+        answer: WriteAnswer | None = None
         try:
-            return await relay.relay(call, body)
+            answer = await writing
         finally:
-            if call.changes_object:
+            if answer is None or not answer.is_certain:
                 self._refuse_older(keys)
+                if lingers_s > 0:
+                    asyncio.get_running_loop().call_later(lingers_s, self._refuse_older, keys)
+            elif answer.succeeded:
+                self._refuse_older(keys)
+        return answer
 
     def _refuse_older(self, keys: tuple[str, ...]) -> None:
         self._responses.refuse_older(*keys)
