@@ -66,10 +66,13 @@ async def call_bucket(found: Route, request: WebRequest, journal: Journal | None
         call = read_bucket_call(request.method, request.query)
         if binding.relay is None:
             raise refuse(501, "NotImplemented", "the origin has no bucket")
-        if call.operation.is_listing and journal is not None:
-            # A listing without them would have a client delete or send again what it has written.
-            if await journal.is_waiting_below(binding.written.identity, call.prefix):
-                raise refuse(503, "SlowDown", "writes of listed objects wait for the bucket")
+        # A listing without them would have a client delete or send again what it has written.
+        if (
+            call.operation.is_listing
+            and journal is not None
+            and await journal.is_waiting_below(binding.written.identity, call.prefix)
+        ):
+            raise refuse(503, "SlowDown", "writes of listed objects wait for the bucket")
         return await binding.relay.call_bucket(call)
     except WriteRefusedError as exc:
         return exc.answer
