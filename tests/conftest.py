@@ -23,6 +23,22 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--corpus-size",
+        type=int,
+        default=20,
+        help="how many media files with several edits are compared with FFmpeg, for each seed",
+    )
+
+
+@pytest.fixture(scope="session")
+def corpus_size(request: pytest.FixtureRequest) -> int:
+    """How many files with several edits a corpus test makes of each seed."""
+    size: int = request.config.getoption("--corpus-size")
+    return size
+
+
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
     """A real S3 server that checks signatures, with the bucket "videos"."""

@@ -33,7 +33,11 @@ def rtmp_server(
 ) -> RtmpServer:
     """What serves the config's rtmp distributions. Raises KeyFileError."""
     limits = config.limits
-    titles = Titles(cache, memory_bytes=limits.titles, moov_bytes=limits.moov)
+
+    def report(name: str, faults: tuple[str, ...]) -> None:
+        log.event("media_damaged", name=name, faults=list(faults))
+
+    titles = Titles(cache, memory_bytes=limits.titles, moov_bytes=limits.moov, report=report)
     catalogue = Catalogue(
         rtmp_distributions(config, bindings), titles, countries, signature_bytes=limits.signature
     )

@@ -32,38 +32,50 @@ class Box(NamedTuple):
     content: memoryview
 
 
-def parse_header(data: memoryview, remaining_bytes: int) -> BoxHeader:
+def parse_header(data: memoryview, remaining_bytes: int, *, may_be_cut: bool = False) -> BoxHeader:
     """Reads the header at the start of ``data`` (ISO/IEC 14496-12 §4.2).
 
     ``remaining_bytes`` is what the container has left from here on; ``data`` may hold less of it,
     but at least 16 bytes or all. Size 0 means "to the container's end", size 1 "64 bits follow".
-    Raises MediaError STRUCTURE_INVALID when the box does not fit in its container.
+    ``may_be_cut``: the box may claim more than is left. Raises MediaError STRUCTURE_INVALID when
+    there is no header, or the box does not fit in its container.
     """
+    header = read_header(data, remaining_bytes)
+    if header is None:
+        raise invalid("an MP4 box is cut off or damaged")
+    if header.size_bytes > remaining_bytes and not may_be_cut:
+        raise invalid(
+            f"the MP4 is cut off or damaged: box {header.type!r} claims {header.size_bytes} bytes"
+            f" where {remaining_bytes} are left"
+        )
+    return header
+
+
+def read_header(data: memoryview, remaining_bytes: int) -> BoxHeader | None:
+    """The header at the start; None where there is none. The box may claim more than there is."""
     if len(data) < HEADER_SIZE_BYTES:
-        raise invalid("an MP4 box is cut off")
+        return None
     size_bytes = int.from_bytes(data[:4], "big")
     box_type = str(data[4:8], "latin-1")
     header_size_bytes = HEADER_SIZE_BYTES
     if size_bytes == 1:
         if len(data) < LARGE_HEADER_SIZE_BYTES:
-            raise invalid("an MP4 box is cut off")
+            return None
         header_size_bytes = LARGE_HEADER_SIZE_BYTES
         size_bytes = int.from_bytes(data[8:16], "big")
     elif size_bytes == 0:
         size_bytes = remaining_bytes
-    if not header_size_bytes <= size_bytes <= remaining_bytes:
-        raise invalid(
-            f"the MP4 is cut off or damaged: box {box_type!r} claims {size_bytes} bytes"
-            f" where {remaining_bytes} are left"
-        )
+    if size_bytes < header_size_bytes:
+        return None
     return BoxHeader(box_type, header_size_bytes, size_bytes)
 
 
 def walk(container: memoryview) -> Iterator[Box]:
     """The boxes of a container's content, in order.
 
-    Fewer than 8 bytes at the end are padding (QuickTime ends some containers with 4 zero bytes).
-    Raises MediaError STRUCTURE_INVALID at a box that does not fit, or beyond BOXES_MAX boxes.
+    As players do, it takes what is there: a box that claims more than the container has left ends
+    with the container, and bytes that begin no box (padding, garbage) end the walk. Whoever reads
+    a box's content checks it. Raises MediaError STRUCTURE_INVALID beyond BOXES_MAX boxes.
     """
     position = 0
     count = 0
@@ -71,8 +83,10 @@ def walk(container: memoryview) -> Iterator[Box]:
         count += 1
         if count > BOXES_MAX:
             raise invalid(f"more than {BOXES_MAX} boxes in one MP4 container")
-        header = parse_header(container[position:], len(container) - position)
-        end = position + header.size_bytes
+        header = read_header(container[position:], len(container) - position)
+        if header is None:
+            return
+        end = position + min(header.size_bytes, len(container) - position)
         yield Box(header.type, container[position + header.header_size_bytes : end])
         position = end
 

@@ -9,11 +9,13 @@ them, where the two differ.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from streamedge.errors import MediaError
 from streamedge.media import boxes, esds
 from streamedge.media.boxes import Box
 from streamedge.media.faults import invalid
@@ -66,22 +68,46 @@ class UnsupportedCodec:
     name: str
 
 
-def parse_stsd(stsd: memoryview, kind: TrackKind) -> CodecConfiguration | UnsupportedCodec:
-    """The codec of a track's first sample entry, from the content of its ``stsd`` box.
+@dataclass(frozen=True, slots=True)
+class SampleDescription:
+    """One entry of ``stsd``: its type, and the codec that it describes."""
 
-    Raises MediaError STRUCTURE_INVALID when the entry is cut off or contradicts itself.
+    type: str
+    codec: CodecConfiguration | UnsupportedCodec
+
+
+def parse_stsd(stsd: memoryview, kind: TrackKind) -> tuple[SampleDescription, ...]:
+    """A track's sample descriptions, from the content of its ``stsd`` box; at least one.
+
+    One that is damaged is an UnsupportedCodec that says so. Raises MediaError STRUCTURE_INVALID
+    when there is none.
     """
     if len(stsd) < 8:
         raise invalid("the MP4's stsd box is cut off")
-    if int.from_bytes(stsd[4:8], "big") > SAMPLE_DESCRIPTIONS_MAX:
+    count = int.from_bytes(stsd[4:8], "big")
+    if count > SAMPLE_DESCRIPTIONS_MAX:
         raise invalid(f"an MP4 track has over {SAMPLE_DESCRIPTIONS_MAX} sample descriptions")
-    entry = next(boxes.walk(stsd[8:]), None)
-    if entry is None:
-        raise invalid("an MP4 track has no sample description")
-    if kind is TrackKind.VIDEO:
-        return _video(entry)
+    entries = itertools.islice(boxes.walk(stsd[8:]), count)
     # In stsd version 1 (ISO) an entry's version brings no fields; elsewhere it is QuickTime's.
-    return _audio(entry, has_quicktime_fields=stsd[0] == 0)
+    has_quicktime_fields = stsd[0] == 0
+    found = tuple(
+        SampleDescription(entry.type, _codec(entry, kind, has_quicktime_fields))
+        for entry in entries
+    )
+    if not found:
+        raise invalid("an MP4 track has no sample description")
+    return found
+
+
+def _codec(
+    entry: Box, kind: TrackKind, has_quicktime_fields: bool
+) -> CodecConfiguration | UnsupportedCodec:
+    try:
+        if kind is TrackKind.VIDEO:
+            return _video(entry)
+        return _audio(entry, has_quicktime_fields=has_quicktime_fields)
+    except MediaError as exc:
+        return UnsupportedCodec(f"{_printable(entry.type)} ({exc})")
 
 
 # Sample entry type: (configuration box, FourCC, classic CodecID).
@@ -143,6 +169,8 @@ def _mpeg4_audio(
     if content is None:
         content = boxes.find(children, "wave", "esds")
     if content is None:
+        content = _sought(children, b"esds")
+    if content is None:
         return UnsupportedCodec("mp4a without esds")
     descriptor = esds.parse_esds(content)
     if descriptor.object_type in esds.OBJECT_TYPES_MP3:
@@ -159,6 +187,16 @@ def _mpeg4_audio(
         sample_rate=audio.sample_rate or sample_rate,
         channels=audio.channels or channels,
     )
+
+
+def _sought(data: memoryview, box_type: bytes) -> memoryview | None:
+    """The content of a box that stands somewhere among bytes that could not be walked along."""
+    raw = bytes(data)
+    at = raw.find(box_type)
+    if at < 4:
+        return None
+    size_bytes = int.from_bytes(raw[at - 4 : at], "big")
+    return data[at + 4 : at - 4 + size_bytes] if size_bytes >= 8 else None
 
 
 def _mp3(children: memoryview, sample_rate: int, channels: int) -> CodecConfiguration:

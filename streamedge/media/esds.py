@@ -38,42 +38,53 @@ class AudioSpecificConfig(NamedTuple):
 
 
 def parse_esds(content: memoryview) -> ElementaryStream:
-    """Reads the content of an ``esds`` box. Raises MediaError STRUCTURE_INVALID."""
-    stream = _descriptor(content[4:], _ES_DESCRIPTOR)
-    if len(stream) < 3:
-        raise invalid("the MP4's esds box is cut off")
-    flags = stream[2]
-    position = 3
-    if flags & 0x80:  # depends on another stream
-        position += 2
-    if flags & 0x40:  # URL
-        if len(stream) <= position:
+    """Reads the content of an ``esds`` box. Raises MediaError STRUCTURE_INVALID.
+
+    A descriptor that says it is longer than what is left ends there, and the descriptor of the
+    decoder may stand without the one of the stream around it, as some writers leave them.
+    """
+    data = content[4:]
+    tag, start, size = _descriptor(data)
+    if tag == _ES_DESCRIPTOR:
+        stream = data[start:]  # its size is not believed
+        if len(stream) < 3:
             raise invalid("the MP4's esds box is cut off")
-        position += 1 + stream[position]
-    if flags & 0x20:  # clock reference stream
-        position += 2
-    config = _descriptor(stream[position:], _DECODER_CONFIG_DESCRIPTOR)
+        flags = stream[2]
+        position = 3
+        if flags & 0x80:  # depends on another stream
+            position += 2
+        if flags & 0x40:  # URL
+            if len(stream) <= position:
+                raise invalid("the MP4's esds box is cut off")
+            position += 1 + stream[position]
+        if flags & 0x20:  # clock reference stream
+            position += 2
+        data = stream[position:]
+        tag, start, size = _descriptor(data)
+    if tag != _DECODER_CONFIG_DESCRIPTOR:
+        raise invalid("the MP4's esds box is damaged")
+    config = data[start:]
     if len(config) < _DECODER_CONFIG_SIZE_BYTES:
         raise invalid("the MP4's esds box is cut off")
     rest = config[_DECODER_CONFIG_SIZE_BYTES:]
-    if len(rest) == 0 or rest[0] != _DECODER_SPECIFIC_INFO:
+    if len(rest) < 2 or rest[0] != _DECODER_SPECIFIC_INFO:
         return ElementaryStream(config[0], None)
-    info = _descriptor(rest, _DECODER_SPECIFIC_INFO)
-    return ElementaryStream(config[0], bytes(info))
+    _, start, size = _descriptor(rest)
+    if start + size > len(rest):
+        raise invalid("the MP4's esds box is cut off")
+    return ElementaryStream(config[0], bytes(rest[start : start + size]) or None)
 
 
-def _descriptor(data: memoryview, expected_tag: int) -> memoryview:
-    """The content of the descriptor at the start: tag, then a size of 1 to 4 bytes."""
-    if len(data) < 2 or data[0] != expected_tag:
-        raise invalid("the MP4's esds box is damaged")
+def _descriptor(data: memoryview) -> tuple[int, int, int]:
+    """(tag, start of the content, its size) of the descriptor at the start.
+
+    The size takes 1 to 4 bytes of 7 bits; it may be more than there is.
+    """
     size = 0
     for position in range(1, min(5, len(data))):
         size = size << 7 | data[position] & 0x7F
-        if data[position] & 0x80 == 0:
-            end = position + 1 + size
-            if end > len(data):
-                break
-            return data[position + 1 : end]
+        if data[position] & 0x80 == 0 or position == 4:
+            return data[0], position + 1, size
     raise invalid("the MP4's esds box is cut off")
 
 

@@ -62,6 +62,8 @@ class TagIndex(Protocol):
 
     async def locate_after(self, reader: Reader, time_ms: int) -> Mark: ...
 
+    def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]: ...
+
 
 class _KnownStretches:
     """Stretches that have been worked out, by where they begin and how long they are."""
@@ -141,6 +143,9 @@ class LayoutIndex:
         limit = np.uint32(min(max(0, time_ms), int(self._times[-1])))
         return self._mark(int(self._times.searchsorted(limit, side="right")))
 
+    def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]:
+        return self._layout.sequence_headers(mark.row)
+
     def _mark(self, row: int) -> Mark:
         time_ms = int(self._times[min(row, len(self._times) - 1)])
         return Mark(int(self._positions[row]), time_ms, row)
@@ -218,6 +223,13 @@ class ScanIndex:
                 break
             position += tags.end
         return Mark(self._size_bytes, time_ms)
+
+    def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]:
+        headers = (
+            (TagType.VIDEO, self._head.video_sequence_header),
+            (TagType.AUDIO, self._head.audio_sequence_header),
+        )
+        return tuple((kind, body) for kind, body in headers if body is not None)
 
     def _one_tag(self, reader: Reader, mark: Mark, until_ms: int | None) -> Stretch | Lacking | End:
         """The tag at a mark by itself, however large."""

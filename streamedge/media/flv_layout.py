@@ -5,13 +5,16 @@ source bytes a span of the FLV is made of, ``assemble`` makes the span from them
 same in every process. Never reads anything.
 
 The file is: header, onMetaData, sequence headers, then one tag for each sample in the title's
-order. All of it follows from the sample table, so any span can be made alone.
+order, and a sequence header where a codec's configuration changes. All of it follows from the
+sample table, so any span can be made alone.
 """
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +30,10 @@ COALESCED_GAP_BYTES = 64 << 10  # source bytes read and thrown away rather than 
 KEYFRAMES_MAX = 20_000  # in onMetaData; more are thinned out evenly
 
 Source: TypeAlias = bytes | bytearray | memoryview
+
+# The source of bytes that stand in no file: sequence headers between samples. No file is so large.
+_INLINE_START = 1 << 62
+_INLINE_VARIANT = 5  # of body headers: none
 
 _BODY_HEADER_MAX_BYTES = 8  # ExVideoTagHeader, FourCC and composition time
 # What stands between two samples' data: the end of the last tag and the start of this one.
@@ -84,13 +91,15 @@ class FlvLayout:
     """The FLV file of one title.
 
     ``size_bytes``: its length. ``head``: all bytes before the first sample's tag. ``metadata``:
-    what onMetaData says. ``tag_position``: position of each sample's tag, in the title's order,
-    and the file's end as one more entry.
+    what onMetaData says. ``title``: as it was given, with a row more for each sequence header
+    between samples. ``tag_position``: position of each row's tag, and the file's end as one more
+    entry.
 
     Raises MediaError STRUCTURE_INVALID when a sample is too large for an FLV tag.
     """
 
     def __init__(self, title: Title) -> None:
+        title, self._inline, self._header_rows = _with_sequence_headers(title)
         self.title = title
         self._headers = _body_headers(title)
         self._seekable = _seekable(title)
@@ -111,6 +120,13 @@ class FlvLayout:
         """What the layout and its title take, for a cache that counts bytes."""
         tables = self.tag_position.nbytes + self._seekable.nbytes
         return self.title.memory_size_bytes + tables + 2 * len(self.head)
+
+    def sequence_headers(self, row: int) -> tuple[tuple[int, bytes], ...]:
+        """Tag types and bodies of the sequence headers in force before a row."""
+        passed = self._header_rows[: bisect.bisect_left(self._header_rows, (row,))]
+        in_force = dict(_first_sequence_headers(self.title))
+        in_force |= {kind: body for _row, kind, body in passed}
+        return tuple(in_force.items())
 
     def seek(self, time_ms: int) -> SeekPoint:
         """The last keyframe at or before a time (without video: the last sample); else the first.
@@ -153,6 +169,9 @@ class FlvLayout:
         # whichever source.
         views = [memoryview(source) for source in sources] or [memoryview(b"")]
         starts = np.array([wanted.start for wanted in planned] or [0], np.int64)
+        if self._inline:
+            views.append(memoryview(self._inline))
+            starts = np.append(starts, _INLINE_START)
         which = np.searchsorted(starts, pieces.source_start, side="right") - 1
         data_start = pieces.source_start - starts[which]
         data_end = data_start + (pieces.data_end - pieces.data_start)
@@ -224,17 +243,20 @@ class FlvLayout:
         return rows.tobytes()
 
 
-def _variants(title: Title, span: slice) -> NDArray[np.intp]:
-    """Which body header each sample has: audio, or video by keyframe and composition time."""
-    is_video = title.is_video[span]
+def _variants(title: Title, span: slice) -> NDArray[np.integer[Any]]:
+    """Which body header each row has: audio, or video by keyframe and composition time."""
+    is_video = title.is_video[span].astype(np.intp)
     has_composition = title.composition_ms[span] != 0
-    variants: NDArray[np.intp] = is_video * (1 + title.is_key[span] * 2 + has_composition)
+    variants: NDArray[np.integer[Any]] = is_video * (1 + title.is_key[span] * 2 + has_composition)
+    if title.changes:
+        variants[title.offset[span] >= _INLINE_START] = _INLINE_VARIANT
     return variants
 
 
 def _body_headers(title: Title) -> _BodyHeaders:
     codecs: list[tuple[CodecConfiguration | None, bool, bool]] = [(title.audio, True, False)]
     codecs += [(title.video, bool(key), bool(cts)) for key in (0, 1) for cts in (0, 1)]
+    codecs.append((None, False, False))  # _INLINE_VARIANT
     template = np.zeros((len(codecs), _BODY_HEADER_MAX_BYTES), np.uint8)
     size = np.zeros(len(codecs), np.int64)
     field = np.zeros(len(codecs), np.int64)
@@ -251,13 +273,16 @@ def _body_headers(title: Title) -> _BodyHeaders:
     return _BodyHeaders(template, size, field > 0, column)
 
 
-def _seekable(title: Title) -> NDArray[np.intp]:
+def _seekable(title: Title) -> NDArray[np.integer[Any]]:
     """Rows where playing can begin: video keyframes, without video any sample; never none."""
-    rows = np.flatnonzero(title.is_video & title.is_key) if title.video else np.arange(title.count)
-    return rows if len(rows) else np.zeros(1, np.intp)
+    if title.video:
+        rows = np.flatnonzero(title.is_video & title.is_key)
+    else:
+        rows = np.flatnonzero(title.offset < _INLINE_START)
+    return rows.astype(np.int32) if len(rows) else np.zeros(1, np.int32)
 
 
-def _listed_keyframes(title: Title, seekable: NDArray[np.intp]) -> NDArray[np.intp]:
+def _listed_keyframes(title: Title, seekable: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
     """The keyframes onMetaData lists: all of the video's, or KEYFRAMES_MAX spread evenly."""
     if title.video is None:
         return seekable[:0]
@@ -269,7 +294,7 @@ def _listed_keyframes(title: Title, seekable: NDArray[np.intp]) -> NDArray[np.in
 
 def _metadata(
     title: Title,
-    keyframes: NDArray[np.intp],
+    keyframes: NDArray[np.integer[Any]],
     tag_position: NDArray[np.int64] | NDArray[np.float64],
     size_bytes: int,
 ) -> ScriptObject:
@@ -308,23 +333,60 @@ def _head(title: Title, metadata: ScriptObject) -> bytes:
         flv.file_header(has_audio=title.audio is not None, has_video=title.video is not None),
         flv.tag(flv.TagType.SCRIPT, encode_on_metadata(metadata), 0),
     ]
-    for codec in (title.video, title.audio):
-        body = None if codec is None else flv.sequence_header_body(codec)
-        if codec is not None and body is not None:
-            pieces.append(flv.tag(codec.kind, body, 0))
+    pieces += [flv.tag(kind, body, 0) for kind, body in _first_sequence_headers(title)]
     return b"".join(pieces)
+
+
+def _first_sequence_headers(title: Title) -> list[tuple[int, bytes]]:
+    codecs = [codec for codec in (title.video, title.audio) if codec is not None]
+    bodies = [(int(codec.kind), flv.sequence_header_body(codec)) for codec in codecs]
+    return [(kind, body) for kind, body in bodies if body is not None]
+
+
+def _with_sequence_headers(title: Title) -> tuple[Title, bytes, list[tuple[int, int, bytes]]]:
+    """The title with a row before each change of a codec, whose bytes are in what is returned
+    second; and (row, tag type, body) of each.
+    """
+    inline = bytearray()
+    places: dict[bytes, int] = {}
+    rows: list[int] = []
+    header_rows: list[tuple[int, int, bytes]] = []
+    for change in title.changes:
+        body = flv.sequence_header_body(change.codec)
+        if body is None:
+            continue
+        if body not in places:
+            places[body] = len(inline)
+            inline += body
+        header_rows.append((change.row + len(rows), int(change.codec.kind), body))
+        rows.append(change.row)
+    if not rows:
+        return title, b"", []
+    offsets = [_INLINE_START + places[body] for _, _, body in header_rows]
+    sizes = [len(body) for _, _, body in header_rows]
+    expanded = replace(
+        title,
+        offset=np.insert(title.offset.astype(np.int64), rows, offsets),
+        size=np.insert(title.size.astype(np.int64), rows, sizes),
+        dts_ms=np.insert(title.dts_ms, rows, title.dts_ms[rows]),
+        composition_ms=np.insert(title.composition_ms, rows, 0),
+        is_key=np.insert(title.is_key, rows, False),
+        is_video=np.insert(title.is_video, rows, title.is_video[rows]),
+    )
+    return expanded, bytes(inline), header_rows
 
 
 def _coalesce(pieces: _Pieces) -> list[Span]:
     """The source spans of the pieces' data, sorted and joined over small gaps."""
     size = pieces.data_end - pieces.data_start
-    start = pieces.source_start[size > 0]
+    is_in_file = (size > 0) & (pieces.source_start < _INLINE_START)
+    start = pieces.source_start[is_in_file]
     if len(start) == 0:
         return []
     order = np.argsort(start, kind="stable")
     start = start[order]
     # Samples may overlap in odd files; an end is the furthest one so far.
-    end = np.maximum.accumulate(start + size[size > 0][order])
+    end = np.maximum.accumulate(start + size[is_in_file][order])
     breaks = np.flatnonzero(start[1:] - end[:-1] > COALESCED_GAP_BYTES)
     starts = start[np.concatenate(([0], breaks + 1))].tolist()
     ends = end[np.concatenate((breaks, [len(end) - 1]))].tolist()

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from streamedge.cache.open_version import Failure
 from streamedge.cache.reader import Reader
-from streamedge.media.flv import TagType
 from streamedge.media.flv_head import FlvHead
 from streamedge.media.flv_index import AHEAD_BYTES, TagIndex
 from streamedge.media.medium import End, Lacking, Mark, MediumHead, Run
@@ -41,6 +40,9 @@ class FlvMedium:
 
     async def locate_after(self, time_ms: int) -> Mark:
         return await self._index.locate_after(self._reader, time_ms)
+
+    def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]:
+        return self._index.sequence_headers(mark)
 
     def next_run(self, mark: Mark, length_ms: int, until_ms: int | None) -> Run | Lacking | End:
         found = self._index.stretch(self._reader, mark, length_ms, until_ms)
@@ -80,14 +82,9 @@ def medium_head(head: FlvHead) -> MediumHead:
             metadata[name] = (
                 int.from_bytes(codec.encode("latin-1")) if isinstance(codec, str) else codec
             )
-    headers = (
-        (TagType.VIDEO, head.video_sequence_header),
-        (TagType.AUDIO, head.audio_sequence_header),
-    )
     return MediumHead(
         duration_ms=duration_ms,
         metadata=metadata,
-        sequence_headers=tuple((kind, body) for kind, body in headers if body is not None),
         enhanced=frozenset(
             codec for codec in (head.video_codec, head.audio_codec) if isinstance(codec, str)
         ),

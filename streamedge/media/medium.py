@@ -62,13 +62,11 @@ class End(NamedTuple):
 class MediumHead:
     """What a player is told before the first picture.
 
-    ``metadata`` is for onMetaData; ``sequence_headers`` are tag types and bodies; ``enhanced`` are
-    the FourCCs that only Enhanced RTMP can carry.
+    ``metadata`` is for onMetaData; ``enhanced`` are the FourCCs that only Enhanced RTMP can carry.
     """
 
     duration_ms: int
     metadata: ScriptObject
-    sequence_headers: tuple[tuple[int, bytes], ...]
     enhanced: frozenset[str]
     has_video: bool
 
@@ -107,6 +105,10 @@ class Medium(Protocol):
 
     async def locate_after(self, time_ms: int) -> Mark:
         """The first tag later than ``time_ms``, keyframe or not. Raises as ``locate``."""
+        ...
+
+    def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]:
+        """Tag types and bodies of the codec headers in force at a mark that was located."""
         ...
 
     def next_run(self, mark: Mark, length_ms: int, until_ms: int | None) -> Run | Lacking | End:

@@ -10,22 +10,18 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 
-import numpy as np
-
+from streamedge.errors import MediaError
 from streamedge.media import boxes
+from streamedge.media.edit_list import Edit, parse_elst
 from streamedge.media.faults import invalid
+from streamedge.media.sample_table import declared_samples
 from streamedge.spans import Span
 
 FIRST_ASK_BYTES = 64 << 10
 TOP_LEVEL_BOXES_MAX = 256  # each may cost one read at the origin
 TRACKS_MAX = 64
-EDITS_MAX = 1 << 16
 TIMESCALE_MAX = (1 << 31) - 1
 
-# What an MP4 or MOV may begin with; anything else is another kind of file.
-_FIRST_BOX_TYPES = frozenset(
-    {"ftyp", "moov", "mdat", "free", "skip", "wide", "uuid", "pnot", "styp", "PICT"}
-)
 _TRACK_ENABLED = 0x000001
 
 
@@ -33,8 +29,7 @@ _TRACK_ENABLED = 0x000001
 class Track:
     """One track. ``handler`` is "vide", "soun" or another type that is not played.
 
-    ``shift`` is added to a sample's time to place it on the movie's time line, ``media_start`` is
-    where the edit list begins to present the media; both count in ``timescale``, as ``duration``.
+    ``edits`` say which part of the media is played when; ``duration`` counts in ``timescale``.
     ``stsd`` and ``stbl`` are the contents of those boxes, views of the moov's bytes.
     """
 
@@ -43,8 +38,7 @@ class Track:
     is_enabled: bool
     timescale: int
     duration: int
-    shift: int
-    media_start: int
+    edits: tuple[Edit, ...]
     stsd: memoryview
     stbl: memoryview
 
@@ -52,21 +46,23 @@ class Track:
 @dataclass(frozen=True, slots=True, eq=False)
 class Movie:
     """``duration`` counts in ``timescale``. ``is_fragmented``: samples are announced in moof boxes
-    along the file, not (only) here.
+    along the file, not (only) here. ``faults`` say why a track was left out.
     """
 
     timescale: int
     duration: int
     tracks: tuple[Track, ...]
     is_fragmented: bool
+    faults: tuple[str, ...] = ()
 
 
 def locate_moov(file_size_bytes: int, limit_bytes: int) -> Generator[Span, bytes, Span]:
     """Finds the ``moov`` box: yields spans it must be sent, returns the box's own span.
 
     The first ask is the file's first 64 KiB, each further one the 16 bytes of a box header that
-    lies behind a skipped box. Raises MediaError STRUCTURE_INVALID when the file is no MP4, is cut
-    off, has no moov, or one larger than ``limit_bytes``.
+    lies behind a skipped box. Boxes of any type may stand before it. Raises MediaError
+    STRUCTURE_INVALID when the file is no MP4, is cut off, has no moov, or one larger than
+    ``limit_bytes``.
     """
     window = Span(0, min(FIRST_ASK_BYTES, file_size_bytes))
     data = memoryview((yield window)) if window.size else memoryview(b"")
@@ -84,44 +80,64 @@ def locate_moov(file_size_bytes: int, limit_bytes: int) -> Generator[Span, bytes
         if len(data) != window.size:
             raise invalid("the MP4 is cut off: the file is shorter than its stated size")
         at = position - window.start
-        if position == 0 and str(data[4:8], "latin-1") not in _FIRST_BOX_TYPES:
-            raise invalid("not an MP4: the file begins with something else")
-        header = boxes.parse_header(data[at:], remaining_bytes)
+        header = boxes.parse_header(data[at:], remaining_bytes, may_be_cut=True)
+        size_bytes = min(header.size_bytes, remaining_bytes)
         if header.type == "moov":
-            if header.size_bytes > limit_bytes:
+            if size_bytes > limit_bytes:
                 raise invalid(
-                    f"the MP4's index has {header.size_bytes} bytes, over the limit of"
-                    f" {limit_bytes}"
+                    f"the MP4's index has {size_bytes} bytes, over the limit of {limit_bytes}"
                 )
-            return Span(position, position + header.size_bytes)
+            return Span(position, position + size_bytes)
         position += header.size_bytes
     raise invalid(f"the MP4 has no index (moov) in its first {TOP_LEVEL_BOXES_MAX} boxes")
 
 
 def parse_moov(moov: bytes | memoryview) -> Movie:
-    """Reads a whole ``moov`` box, header included. Raises MediaError STRUCTURE_INVALID."""
+    """Reads a whole ``moov`` box, header included. A damaged track does not cost the others.
+
+    Raises MediaError STRUCTURE_INVALID.
+    """
     data = memoryview(moov)
-    header = boxes.parse_header(data, len(data))
+    header = boxes.parse_header(data, len(data), may_be_cut=True)
     if header.type != "moov":
         raise invalid("not an MP4 index (moov)")
     content = data[header.header_size_bytes : header.size_bytes]
     if boxes.find(content, "cmov") is not None:
         raise invalid("the MOV's index is compressed (cmov), which is not supported")
-    timescale, duration = _timescale_and_duration(boxes.require(content, "mvhd"), "mvhd")
+    mvhd = boxes.find(content, "mvhd")
+    timescale, duration = (0, 0) if mvhd is None else _timescale_and_duration(mvhd, "mvhd")
+    if mvhd is not None and timescale == 0:
+        timescale = 1
     track_boxes = [box.content for box in boxes.walk(content) if box.type == "trak"]
     if len(track_boxes) > TRACKS_MAX:
         raise invalid(f"the MP4 has {len(track_boxes)} tracks, over the limit of {TRACKS_MAX}")
-    tracks = (_track(box, timescale) for box in track_boxes)
-    return Movie(
-        timescale,
-        duration,
-        tuple(track for track in tracks if track is not None),
-        boxes.find(content, "mvex") is not None,
-    )
+    tracks: list[Track] = []
+    faults: list[str] = []
+    for box in track_boxes:
+        try:
+            track = _track(box, timescale)
+        except MediaError as exc:
+            faults.append(str(exc))
+        else:
+            if track is not None:
+                tracks.append(track)
+    is_fragmented = boxes.find(content, "mvex") is not None
+    return Movie(timescale, duration, tuple(tracks), is_fragmented, tuple(faults))
+
+
+def declared_movie_samples(moov: bytes) -> int:
+    """How many samples all tracks of a ``moov`` box claim to have; unread, so cheap to ask."""
+    content = memoryview(moov)[boxes.HEADER_SIZE_BYTES :]
+    traks = [box.content for box in boxes.walk(content) if box.type == "trak"]
+    tables = [boxes.find(trak, "mdia", "minf", "stbl") for trak in traks[:TRACKS_MAX]]
+    return sum(declared_samples(table) for table in tables if table is not None)
 
 
 def _track(trak: memoryview, movie_timescale: int) -> Track | None:
-    """One track; None for a kind of media without the boxes that a playable one must have."""
+    """One track; None for a kind of media that is not played.
+
+    Without a timescale of its own a track counts in the movie's.
+    """
     hdlr = boxes.require(trak, "mdia", "hdlr")
     if len(hdlr) < 12:
         raise invalid("the MP4's hdlr box is cut off")
@@ -132,59 +148,33 @@ def _track(trak: memoryview, movie_timescale: int) -> Track | None:
     id_position = 20 if len(tkhd) and tkhd[0] == 1 else 12
     if len(tkhd) < id_position + 4:
         raise invalid("the MP4's tkhd box is cut off")
-    timescale, duration = _timescale_and_duration(boxes.require(trak, "mdia", "mdhd"), "mdhd")
-    media_start = delay = 0
+    mdhd = boxes.find(trak, "mdia", "mdhd")
+    timescale, duration = movie_timescale, 0
+    if mdhd is not None:
+        timescale, duration = _timescale_and_duration(mdhd, "mdhd")
     elst = boxes.find(trak, "edts", "elst")
-    if elst is not None:
-        delay, media_start = _first_edit(elst)
-    shift = (delay * timescale + movie_timescale // 2) // movie_timescale - media_start
     stbl = boxes.require(trak, "mdia", "minf", "stbl")
     return Track(
         track_id=int.from_bytes(tkhd[id_position : id_position + 4], "big"),
         handler=handler,
         is_enabled=bool(int.from_bytes(tkhd[1:4], "big") & _TRACK_ENABLED),
-        timescale=timescale,
+        timescale=timescale or 1,
         duration=duration,
-        shift=shift,
-        media_start=media_start,
+        edits=() if elst is None or movie_timescale == 0 else parse_elst(elst),
         stsd=boxes.require(stbl, "stsd"),
         stbl=stbl,
     )
 
 
 def _timescale_and_duration(content: memoryview, name: str) -> tuple[int, int]:
-    """Units per second and duration from ``mvhd`` or ``mdhd``, version 0 or 1."""
+    """Units per second and duration from ``mvhd`` or ``mdhd``, version 0 or 1.
+
+    The timescale is 0 where the box has one that makes no sense.
+    """
     is_long = len(content) > 0 and content[0] == 1
     position, duration_size = (20, 8) if is_long else (12, 4)
     if len(content) < position + 4 + duration_size:
         raise invalid(f"the MP4's {name} box is cut off")
     timescale = int.from_bytes(content[position : position + 4], "big")
-    if not 1 <= timescale <= TIMESCALE_MAX:
-        raise invalid(f"the MP4's {name} box has an impossible timescale of {timescale}")
     duration = int.from_bytes(content[position + 4 : position + 4 + duration_size], "big")
-    return timescale, duration
-
-
-def _first_edit(content: memoryview) -> tuple[int, int]:
-    """(delay before the media in movie units, media time it starts from in track units).
-
-    Leading empty edits (media time -1) are the delay; edits after the first with media are not
-    followed, as tag times run on without jumps.
-    """
-    if len(content) < 8:
-        raise invalid("the MP4's elst box is cut off")
-    count = int.from_bytes(content[4:8], "big")
-    is_long = content[0] == 1
-    entry = np.dtype(
-        [("duration", ">u8"), ("media_time", ">i8"), ("rate", ">u4")]
-        if is_long
-        else [("duration", ">u4"), ("media_time", ">i4"), ("rate", ">u4")]
-    )
-    if count > EDITS_MAX or count * entry.itemsize > len(content) - 8:
-        raise invalid(f"the MP4's edit list claims {count} entries, more than it can hold")
-    delay = 0
-    for duration, media_time, _ in np.frombuffer(content, entry, count, 8).tolist():
-        if media_time >= 0:
-            return delay, media_time
-        delay += duration
-    return delay, 0
+    return timescale if timescale <= TIMESCALE_MAX else 0, duration

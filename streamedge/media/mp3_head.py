@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from streamedge.media import mp3
 from streamedge.media.faults import invalid
+from streamedge.media.id3 import ID3_HEADER_SIZE_BYTES, id3v2_size_bytes
 from streamedge.media.mp3 import FRAME_HEADER_SIZE_BYTES, FrameHeader
 from streamedge.spans import Span
 
@@ -21,8 +22,6 @@ SEARCH_LIMIT_BYTES = 256 << 10  # behind ID3 tags, until the first frame
 ID3_TAGS_MAX = 16  # at the start, one after the other
 TOC_ENTRIES = 100
 
-_ID3V2_HEADER_SIZE_BYTES = 10
-_ID3V2_FOOTER_PRESENT = 0x10
 _ID3V1_SIZE_BYTES = 128
 _APE_FOOTER_SIZE_BYTES = 32
 _APE_HEADER_PRESENT = 1 << 31
@@ -90,11 +89,11 @@ def read_head(file_size_bytes: int) -> Generator[Span, bytes, Mp3Head]:
     window = Span(0, min(FIRST_ASK_BYTES, file_size_bytes))
     data = yield from _ask(window)
     for _ in range(ID3_TAGS_MAX):
-        id3_size_bytes = _id3v2_size_bytes(data[start - window.start :])
+        id3_size_bytes = id3v2_size_bytes(data[start - window.start :])
         if id3_size_bytes == 0:
             break
         start += id3_size_bytes
-        if start + _ID3V2_HEADER_SIZE_BYTES > window.end:
+        if start + ID3_HEADER_SIZE_BYTES > window.end:
             window = Span(start, max(start, min(start + FIRST_ASK_BYTES, file_size_bytes)))
             data = yield from _ask(window)
     end = yield from _audio_end(file_size_bytes)
@@ -203,18 +202,6 @@ def _xing_header(data: bytes) -> _VbrHeader:
     has_delay = len(extension) == 24 and extension[:4] in (b"LAME", b"Lavf", b"Lavc")
     delay, padding = divmod(int.from_bytes(extension[21:24], "big") if has_delay else 0, 1 << 12)
     return _VbrHeader(frame_count, delay, padding, toc)
-
-
-def _id3v2_size_bytes(data: bytes) -> int:
-    """Size of an ID3v2 tag at the start, header and footer included; 0 if there is none."""
-    header = data[:_ID3V2_HEADER_SIZE_BYTES]
-    if len(header) < _ID3V2_HEADER_SIZE_BYTES or header[:3] != b"ID3":
-        return 0
-    size_bytes = 0
-    for octet in header[6:10]:  # 7 bits each
-        size_bytes = size_bytes << 7 | octet & 0x7F
-    footer = _ID3V2_HEADER_SIZE_BYTES if header[5] & _ID3V2_FOOTER_PRESENT else 0
-    return _ID3V2_HEADER_SIZE_BYTES + size_bytes + footer
 
 
 def _audio_end(file_size_bytes: int) -> Generator[Span, bytes, int]:

@@ -45,7 +45,6 @@ class Mp3Medium:
                 "hasAudio": True,
                 "hasVideo": False,
             },
-            sequence_headers=(),
             enhanced=frozenset(),
             has_video=False,
         )
@@ -72,6 +71,9 @@ class Mp3Medium:
 
     async def locate_after(self, time_ms: int) -> Mark:
         return await self.locate(time_ms)
+
+    def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]:
+        return ()
 
     def next_run(self, mark: Mark, length_ms: int, until_ms: int | None) -> Run | Lacking | End:
         audio = self._mp3.audio

@@ -21,7 +21,7 @@ from streamedge.spans import Span
 
 PIECE_BYTES = 256 * 1024  # made at once where the source has all it needs
 SMALL_PIECE_BYTES = 64 * 1024  # … and where that is still arriving, since viewers wait for it
-LAYOUT_EDITION = 1  # part of every packaged version: raise it when a layout's bytes change
+LAYOUT_EDITION = 2  # part of every packaged version: raise it when a layout's bytes change
 
 
 def packaged_asset(cache: Cache, source: Asset, head: OriginHead, layout: FlvLayout) -> Asset:

@@ -8,30 +8,33 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from streamedge.cache.asset import Asset
 from streamedge.cache.cache import VERSION_ONLY, Cache
 from streamedge.cache.reader import Reader
-from streamedge.errors import CacheFullError, MediaError, MediaFault, OriginError
+from streamedge.errors import CacheFullError, MediaError, OriginError
 from streamedge.media import flv_head, mp3_head
 from streamedge.media.asking import answer_asks
 from streamedge.media.codecs import CodecConfiguration
-from streamedge.media.flv import sequence_header_body
 from streamedge.media.flv_index import LayoutIndex, ScanIndex, TagIndex
 from streamedge.media.flv_layout import FlvLayout
 from streamedge.media.flv_medium import FlvMedium, medium_head
 from streamedge.media.medium import Medium, MediumHead
-from streamedge.media.moov import locate_moov, parse_moov
+from streamedge.media.moov import declared_movie_samples, locate_moov, parse_moov
 from streamedge.media.mp3_head import Mp3Head
 from streamedge.media.mp3_medium import Mp3Medium
 from streamedge.media.packager import packaged_asset
+from streamedge.media.sniffing import FileKind, sniff
 from streamedge.media.title import build_title
 from streamedge.origin import OriginHead, Version
 from streamedge.spans import Span
 
 FIRST_READ = Span(0, 64 * 1024)
-_THREAD_BYTES = 128 * 1024  # an index larger than this is parsed beside the event loop
+TITLE_SHARE = 4  # a single index may take this part of the memory for all
+SMALL_SAMPLES_MAX = 100_000  # an index of more is made while no other such one is
 _MP3_HEAD_BYTES = 4096
 
 
@@ -49,10 +52,24 @@ _Key = tuple[str, Version]
 
 
 class Titles:
-    """A worker's media. ``memory_bytes`` bounds what indexes take, ``moov_bytes`` one of them."""
+    """A worker's media.
 
-    def __init__(self, cache: Cache, *, memory_bytes: int, moov_bytes: int) -> None:
+    ``memory_bytes`` bounds what indexes take, and a TITLE_SHARE-th of it a single one;
+    ``moov_bytes`` is how much of a file is read for one. ``report`` is told the name of an object
+    and what of it is left out, once for each index that is made.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        *,
+        memory_bytes: int,
+        moov_bytes: int,
+        report: Callable[[str, tuple[str, ...]], None] | None = None,
+    ) -> None:
         self._cache = cache
+        self._report = report
+        self._large_parsing = asyncio.Semaphore(1)
         self._memory_bytes = memory_bytes
         self._moov_bytes = moov_bytes
         self._indexes: OrderedDict[_Key, _Index] = OrderedDict()
@@ -120,49 +137,48 @@ class Titles:
     async def _make(self, asset: Asset, head: OriginHead) -> _Index:
         reader = self._cache.reopen(asset, head)
         try:
-            start = await reader.read(FIRST_READ)
-            if start[:3] == b"FLV":
+            kind = await answer_asks(sniff(reader.size_bytes), reader)
+            if kind is FileKind.FLV:
                 flv = await answer_asks(flv_head.read_head(reader.size_bytes), reader)
                 return _Flv(asset, medium_head(flv), ScanIndex(flv, reader.size_bytes))
-            if start[4:8] in _MP4_BOXES:
-                return await self._package(asset, reader)
-            if start[:3] == b"ID3" or (start[:1] == b"\xff" and start[1:2] >= b"\xe0"):
+            if kind is FileKind.MP3:
                 return await answer_asks(mp3_head.read_head(reader.size_bytes), reader)
+            return await self._package(asset, reader)
         finally:
             reader.close()
-        raise MediaError(
-            MediaFault.STRUCTURE_INVALID,
-            "the file is empty" if not start else "the file is none of MP4, FLV and MP3",
-        )
 
     async def _package(self, asset: Asset, reader: Reader) -> _Flv:
         span = await answer_asks(locate_moov(reader.size_bytes, self._moov_bytes), reader)
         moov = await reader.read(span)
-        if len(moov) < _THREAD_BYTES:
-            layout = _layout(moov, reader.size_bytes)
-        else:
-            layout = await asyncio.to_thread(_layout, moov, reader.size_bytes)
+        layout = await self._layout(moov, reader.size_bytes)
+        if layout.title.faults and self._report is not None:
+            self._report(asset.name, layout.title.faults)
         packaged = packaged_asset(self._cache, asset, reader.head, layout)
         return _Flv(packaged, _layout_head(layout), LayoutIndex(layout))
 
+    async def _layout(self, moov: bytes, file_size_bytes: int) -> FlvLayout:
+        """Made beside the event loop: few bytes can stand for many samples."""
+        memory_bytes = self._memory_bytes // TITLE_SHARE
+        make = partial(make_layout, moov, file_size_bytes, memory_bytes)
+        if declared_movie_samples(moov) <= SMALL_SAMPLES_MAX:
+            return await asyncio.to_thread(make)
+        async with self._large_parsing:
+            return await asyncio.to_thread(make)
 
-_MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"})
 
-
-def _layout(moov: bytes, file_size_bytes: int) -> FlvLayout:
-    return FlvLayout(build_title(parse_moov(moov), file_size_bytes))
+def make_layout(moov: bytes, file_size_bytes: int, memory_bytes: int) -> FlvLayout:
+    """The FLV form of the MP4 with this index. Raises MediaError."""
+    return FlvLayout(build_title(parse_moov(moov), file_size_bytes, memory_bytes))
 
 
 def _layout_head(layout: FlvLayout) -> MediumHead:
     """What a player is told of a packaged title."""
     title = layout.title
-    bodies = [(codec.kind, sequence_header_body(codec)) for codec in _codecs(layout)]
     return MediumHead(
         duration_ms=title.duration_ms,
         metadata={
             name: value for name, value in layout.metadata.items() if not isinstance(value, dict)
         },
-        sequence_headers=tuple((kind, body) for kind, body in bodies if body is not None),
         enhanced=frozenset(codec.four_cc for codec in _codecs(layout) if codec.classic_id is None),
         has_video=title.video is not None,
     )

@@ -75,7 +75,12 @@ class TrackRecipe:
 
     def write(self) -> bytes:
         stco = table("stco", (self.offset,)) if self.stco is None else self.stco
-        stsd = box("stsd", words(0, 1), self.entry)
+        entries = 0
+        at = 0
+        while at + 4 <= len(self.entry):
+            at += max(8, int.from_bytes(self.entry[at : at + 4], "big"))
+            entries += 1
+        stsd = box("stsd", words(0, entries), self.entry)
         stbl = box("stbl", stsd, self.stts, self.ctts, self.stss, self.stsc, self.stsz, stco)
         return box(
             "trak",

@@ -15,7 +15,7 @@ from streamedge.media import flv_head
 from streamedge.media.flv import TagType
 from streamedge.media.flv_index import ScanIndex
 from streamedge.media.flv_medium import AHEAD_LEAD_BYTES, FlvMedium, medium_head
-from streamedge.media.medium import RUN_MS, End, Lacking, Run
+from streamedge.media.medium import RUN_MS, End, Lacking, Mark, Run
 from streamedge.spans import Span
 
 Media = Callable[[str], bytes]
@@ -36,7 +36,8 @@ def test_the_head_says_what_players_need(media: Media, name: str) -> None:
     assert head.metadata["duration"] == head.duration_ms / 1000
     assert 20_000 <= head.duration_ms <= 20_100
     assert (head.metadata["videocodecid"], head.metadata["audiocodecid"]) == (7, 10)
-    assert [kind for kind, _ in head.sequence_headers] == [TagType.VIDEO, TagType.AUDIO]
+    headers = medium.sequence_headers(Mark(0, 0))
+    assert [kind for kind, _ in headers] == [TagType.VIDEO, TagType.AUDIO]
     assert "keyframes" not in head.metadata  # positions in a file that the player never sees
     assert head.enhanced == frozenset()
     assert head.has_video

@@ -63,7 +63,7 @@ async def test_the_head_says_what_players_need(media: Media) -> None:
     assert medium.head.metadata["audiocodecid"] == 2
     assert medium.head.metadata["duration"] == 30.0
     assert not medium.head.has_video
-    assert medium.head.sequence_headers == ()
+    assert medium.sequence_headers(Mark(0, 0)) == ()
 
 
 async def test_places_begin_with_a_frame_and_stay_inside(media: Media) -> None:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import random
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
-from mp4_writer import TrackRecipe, avc1, box, esds, moov, sound_entry, table, visual_entry, words
+from mp4_writer import (
+    AVC_CONFIGURATION,
+    TrackRecipe,
+    avc1,
+    box,
+    esds,
+    moov,
+    sound_entry,
+    table,
+    visual_entry,
+    words,
+)
 from oracle import demux, title_of
 
 from streamedge.errors import MediaError, MediaFault
+from streamedge.media.flv_layout import FlvLayout
 from streamedge.media.moov import parse_moov
-from streamedge.media.title import Title, build_title
+from streamedge.media.title import SAMPLE_MEMORY_BYTES, Title, build_title
 
 Media = Callable[[str], bytes]
 FILE_SIZE_BYTES = 10_000
@@ -60,7 +74,10 @@ def test_halves_are_rounded_away_from_zero() -> None:
 
 
 def test_negative_composition_offsets_move_decoding_back() -> None:
-    title = build(TrackRecipe(ctts=table("ctts", (1, 0), (1, 40), (1, -40), version=1)), sound())
+    title = build(
+        TrackRecipe(ctts=table("ctts", (1, 0), (1, 40), (1, -40), (1, 0), (1, 0), version=1)),
+        sound(),
+    )
     video = title.is_video
     assert title.composition_ms[video].tolist() == [40, 80, 0]
     assert title.dts_ms[video].tolist() == [0, 40, 80]
@@ -145,11 +162,9 @@ def test_empty_tables() -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (TrackRecipe(stts=table("stts", (3, 0xFFFFFFFF)), timescale=1), "is longer than"),
+        (TrackRecipe(stts=table("stts", (3, 0x7FFFFFFF)), timescale=1), "is longer than"),
         (TrackRecipe(edits=table("elst", (0xFFFFFFFF, -1, 0), (1, 0, 0))), "starts too late"),
-        (TrackRecipe(edits=table("elst", (1, 0x7FFFFFFF, 0)), timescale=1), "starts too late"),
-        (TrackRecipe(ctts=table("ctts", (3, 8_388_608))), "composition offset over"),
-        (TrackRecipe(ctts=table("ctts", (3, -0x80000000)), timescale=1), "too late"),
+        (TrackRecipe(stco=table("stco", (20_000,))), "all of its samples lie past"),
         (TrackRecipe(stsz=box("stsz", words(0, 0, 3, 0, 0, 0))), "only empty samples"),
         (
             TrackRecipe(
@@ -178,5 +193,101 @@ def test_samples_are_limited_over_all_tracks(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("streamedge.media.title.SAMPLES_MAX", 6)
     assert build(TrackRecipe(), sound()).count == 6
     monkeypatch.setattr("streamedge.media.title.SAMPLES_MAX", 5)
-    with pytest.raises(MediaError, match="too many samples"):
+    with pytest.raises(MediaError, match="has 3 samples, over the limit of 2"):
         build(TrackRecipe(), sound())
+
+
+def test_memory_of_an_index_is_limited_before_it_is_made() -> None:
+    """Few bytes stand for many samples: one size, one duration and one chunk for all of them."""
+    recipe = sound(
+        stsz=box("stsz", words(0, 1, 6_000_000)),
+        stts=table("stts", (6_000_000, 1)),
+        stsc=table("stsc", (1, 6_000_000, 1)),
+    )
+    movie = parse_moov(moov(recipe))
+    tracemalloc.start()
+    try:
+        with pytest.raises(MediaError, match=r"limits\.titles"):
+            build_title(movie, 10_000_000, 64 << 20)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1 << 20
+
+
+def test_index_takes_no_more_than_is_counted_for_it() -> None:
+    count = 10_000
+    sizes = [random.Random(1).randrange(1 << 20) for _ in range(count)]
+    recipe = TrackRecipe(
+        stsz=box("stsz", words(0, 0, count, *sizes)),
+        stts=table("stts", (count, 40)),
+        ctts=table("ctts", *[(1, 40 * (n % 3)) for n in range(count)]),
+        stsc=table("stsc", (1, count, 1)),
+    )
+    layout = FlvLayout(build_title(parse_moov(moov(recipe)), 1 << 40))
+    assert layout.memory_size_bytes - 4096 - 2 * len(layout.head) <= count * SAMPLE_MEMORY_BYTES
+
+
+def test_damaged_track_does_not_cost_the_others() -> None:
+    for name, broken in (("entry", b""), ("stsz", b""), ("stts", table("stts"))):
+        pictures = build(TrackRecipe(), sound(**{name: broken}))
+        assert (pictures.count, pictures.audio) == (3, None)
+        (fault,) = pictures.faults
+        assert fault.startswith("audio track 1: ")
+        recipe = TrackRecipe()
+        setattr(recipe, name, broken)
+        title = build(recipe, sound())
+        assert (title.count, title.video) == (3, None)
+    broken_descriptor = sound(entry=sound_entry("mp4a", box("esds", b"\xff\xff\xff\xff")))
+    (fault,) = build(TrackRecipe(), broken_descriptor).faults
+    assert "esds" in fault
+    # Another one of the same kind takes its place.
+    title = build(TrackRecipe(stsz=b""), TrackRecipe(offset=200))
+    assert title.offset[0] == 200
+
+
+def test_samples_past_the_files_end_do_not_cost_those_before() -> None:
+    title = build(TrackRecipe(stco=table("stco", (FILE_SIZE_BYTES - 25,))))
+    assert title.count == 2
+    assert title.faults == ("1 of 3 video samples lie past the file's end",)
+
+
+def test_composition_offsets_that_flv_cannot_say_are_cut() -> None:
+    title = build(TrackRecipe(ctts=table("ctts", (1, 0), (1, 9_000_000), (1, 0))))
+    assert title.composition_ms.tolist() == [0, (1 << 23) - 1, 0]
+    assert title.duration_ms < 1000
+
+
+def two_descriptions(second: bytes, *chunks: tuple[int, int, int]) -> TrackRecipe:
+    """Three chunks of a sample each; ``chunks`` is the stsc table."""
+    recipe = TrackRecipe(stsc=table("stsc", *chunks), stco=table("stco", (48,), (58,), (68,)))
+    recipe.entry = avc1() + second
+    return recipe
+
+
+def test_configuration_changes_where_samples_say_so() -> None:
+    record = AVC_CONFIGURATION[:1] + b"\x42" + AVC_CONFIGURATION[2:]
+    other = visual_entry("avc1", box("avcC", record))
+    recipe = two_descriptions(other, (1, 1, 1), (2, 1, 2), (3, 1, 1))
+    title = build(recipe)
+    assert title.video is not None
+    assert title.video.sequence_header == AVC_CONFIGURATION
+    assert [(row, codec.sequence_header) for row, codec in title.changes] == [
+        (1, record),
+        (2, AVC_CONFIGURATION),
+    ]
+    # The first one is what the first sample needs, not the first of the list.
+    title = build(two_descriptions(other, (1, 1, 2)))
+    assert title.video is not None
+    assert title.video.sequence_header == record
+    assert title.changes == ()
+
+
+def test_samples_of_another_codec_are_left_out() -> None:
+    hevc = visual_entry("hvc1", box("hvcC", bytes(23)))
+    title = build(two_descriptions(hevc, (1, 1, 1), (2, 1, 2), (3, 1, 1)))
+    assert title.dts_ms.tolist() == [0, 80]
+    unsupported = visual_entry("mp4v")
+    assert build(two_descriptions(unsupported, (1, 1, 1), (2, 1, 2))).count == 1
+    # Of two that are equal nothing changes.
+    assert build(two_descriptions(avc1(), (1, 1, 1), (2, 1, 2))).changes == ()

@@ -372,7 +372,7 @@ class Player:
             if isinstance(value, bool | int | float | str)
         }
         engine.metadata(stream, time_ms, EcmaArray(metadata))
-        for tag_type, body in medium.head.sequence_headers:
+        for tag_type, body in medium.sequence_headers(self._mark):
             engine.media_message(stream, MessageType(tag_type), time_ms, body)
         self._plain_tags = PLAIN_TAGS_MAX
         self._stage.push()

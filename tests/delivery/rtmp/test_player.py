@@ -38,8 +38,9 @@ class Film:
     def __init__(self) -> None:
         self.name = "film.flv"
         self.result = CacheResult.MISS
-        self.head = MediumHead(COUNT * STEP_MS, {"duration": 2.0, "list": {}}, ((9, b"HEAD"),),
+        self.head = MediumHead(COUNT * STEP_MS, {"duration": 2.0, "list": {}},
                                frozenset(), has_video=True)  # fmt: skip
+        self.codec_header = b"HEAD"
         self.there = COUNT
         self.fault: MediaError | None = None
         self.holds = True
@@ -56,6 +57,9 @@ class Film:
     async def locate(self, time_ms: int) -> Mark:
         row = min(time_ms // STEP_MS, COUNT - 1) // KEY_EVERY * KEY_EVERY
         return Mark(row, row * STEP_MS)
+
+    def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]:
+        return ((9, self.codec_header),)
 
     async def locate_after(self, time_ms: int) -> Mark:
         row = time_ms // STEP_MS + 1
@@ -465,7 +469,7 @@ async def test_a_resume_where_it_stopped_is_not_asked_anew(has_ms: int) -> None:
 async def test_a_resume_that_goes_back_opens_anew_what_holds_no_longer() -> None:
     show = await paused_at_20(5 * STEP_MS)
     newer = Film()
-    newer.head = MediumHead(COUNT * STEP_MS, {}, ((9, b"NEWER"),), frozenset(), has_video=True)
+    newer.codec_header = b"NEWER"
     show.stage.film = newer
     show.film.holds = False
     show.player.pause(Pause(1, paused=False, time_ms=5 * STEP_MS))

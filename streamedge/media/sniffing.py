@@ -1,0 +1,83 @@
+"""What kind of file an object is: its first bytes say, not its name.
+
+A parser that asks for bytes instead of reading them. Recognises a kind behind whatever other
+players skip: boxes of unknown types in front of an MP4's, an ID3v2 tag, junk before an MP3's first
+frame. Never reads an index.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Generator
+from enum import Enum
+
+from streamedge.media import boxes, mp3
+from streamedge.media.faults import invalid
+from streamedge.media.id3 import ID3_HEADER_SIZE_BYTES, id3v2_size_bytes
+from streamedge.media.mp3_head import SEARCH_LIMIT_BYTES
+from streamedge.spans import Span
+
+FIRST_ASK_BYTES = 64 << 10
+BOXES_MAX = 16  # of unknown types, until one that is known
+
+_MP4_BOXES = frozenset(
+    {"ftyp", "moov", "mdat", "free", "skip", "wide", "pnot", "styp", "uuid", "moof", "sidx"}
+)
+_BOX_TYPE_CHARACTERS = frozenset((string.ascii_letters + string.digits + " _-").encode() + b"\xa9")
+
+
+class FileKind(Enum):
+    MP4 = "MP4"
+    FLV = "FLV"
+    MP3 = "MP3"
+
+
+def sniff(file_size_bytes: int) -> Generator[Span, bytes, FileKind]:
+    """Yields spans it must be sent, returns the kind. Raises MediaError STRUCTURE_INVALID."""
+    if file_size_bytes == 0:
+        raise invalid("the file is empty")
+    window = Span(0, min(FIRST_ASK_BYTES, file_size_bytes))
+    data = yield window
+    if data[:3] == b"FLV":
+        return FileKind.FLV
+    if data[:3] == b"ID3":
+        behind = id3v2_size_bytes(data[:ID3_HEADER_SIZE_BYTES])
+        start = data[behind : behind + 3]
+        if len(start) < 3 and behind + 3 <= file_size_bytes:
+            start = yield Span(behind, behind + 3)
+        return FileKind.FLV if start == b"FLV" else FileKind.MP3
+    if str(data[4:8], "latin-1") in _MP4_BOXES:
+        return FileKind.MP4
+    if mp3.resynchronise(data[: 4 * mp3.FRAME_SIZE_MAX_BYTES]) == 0:
+        return FileKind.MP3
+    if (yield from _leads_to_mp4_box(data, file_size_bytes)):
+        return FileKind.MP4
+    limit_bytes = min(SEARCH_LIMIT_BYTES, file_size_bytes)
+    while True:
+        if mp3.resynchronise(data, is_file_end=len(data) == file_size_bytes) is not None:
+            return FileKind.MP3
+        if len(data) >= limit_bytes:
+            raise invalid("the file is none of MP4, FLV and MP3")
+        data += yield Span(len(data), min(limit_bytes, 2 * len(data)))
+
+
+def _leads_to_mp4_box(start: bytes, file_size_bytes: int) -> Generator[Span, bytes, bool]:
+    """Whether boxes of unknown types follow each other up to one of a known type."""
+    position = 0
+    for _ in range(BOXES_MAX):
+        data = start[position : position + boxes.LARGE_HEADER_SIZE_BYTES]
+        if len(data) < boxes.LARGE_HEADER_SIZE_BYTES:
+            if position + boxes.LARGE_HEADER_SIZE_BYTES > file_size_bytes:
+                return False
+            data = yield Span(position, position + boxes.LARGE_HEADER_SIZE_BYTES)
+        if not _BOX_TYPE_CHARACTERS.issuperset(data[4:8]):
+            return False
+        header = boxes.read_header(memoryview(data), file_size_bytes - position)
+        if header is None:
+            return False
+        if header.type in _MP4_BOXES:
+            return True
+        position += header.size_bytes
+        if position >= file_size_bytes:
+            return False
+    return False
