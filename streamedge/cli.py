@@ -113,8 +113,12 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from streamedge.config.summary import summary  # noqa: PLC0415
+    from streamedge.control.recovery import problem_with  # noqa: PLC0415
 
     loaded = _load_or_exit(config)
+    if problem := problem_with(loaded.edge.cache):
+        typer.echo(f"streamedge: {problem}", err=True)
+        raise typer.Exit(EXIT_CONFIG_INVALID)
     # Values are the operator's own text, in which brackets are no markup.
     console = Console(markup=False, highlight=False)
     for table in summary(loaded):

@@ -29,7 +29,7 @@ class MemoryReader:
         return True
 
     def provenance(self) -> Provenance:
-        return Provenance(NOBODYS, 0.0, {})
+        return Provenance(NOBODYS, 0, {})
 
     @property
     def as_reader(self) -> Reader:

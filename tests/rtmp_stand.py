@@ -27,6 +27,7 @@ from streamedge.access.wildcards import ResourcePattern
 from streamedge.cache.cache import Cache
 from streamedge.cache.freshness import TtlRules
 from streamedge.cache.store import Store
+from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase
 from streamedge.control.in_force import InForce
 from streamedge.control.log import ControlLog
@@ -93,6 +94,7 @@ class Stand:
     def invalidate(self, *items: str, soft: bool = False) -> None:
         """Refuses what was cached until now, or takes it for expired."""
         self.control.invalidate(self.distribution.id, items, soft=soft)
+        AnnouncedHead(self.cache.store.root).publish(self.control.position())
         self.cache.store.changes.announce()
 
     def rule(self, **rules: Any) -> None:

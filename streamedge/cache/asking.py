@@ -152,6 +152,7 @@ def confirmed(record: Record, fields: Mapping[str, str], sent: SentAt, now_s: fl
         validated_s=sent.time_s,
         initial_age_s=age_when_sent_s(fields, sent, now_s),
         asked_change=sent.change,
+        position=sent.position,
     )
 
 
@@ -195,6 +196,7 @@ def opening(
         sent.time_s,
         age_when_sent_s(fields, sent, now_s),
         asked_change=sent.change,
+        position=sent.position,
     )
     if not span.size:
         response.close()

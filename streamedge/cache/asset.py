@@ -16,6 +16,7 @@ from typing import NamedTuple
 from streamedge.cache.freshness import TtlRules
 from streamedge.control.in_force import Revocation
 from streamedge.control.invalidations import tags_of
+from streamedge.control.position import UNKNOWN
 from streamedge.keys import join_key, key_bytes
 from streamedge.origin import Origin, OriginHead, Version
 
@@ -63,10 +64,15 @@ class Asset:
 
 
 class SentAt(NamedTuple):
-    """When a request was sent to an origin: ``time_s`` since 1970, and the change number then."""
+    """When a request was sent to an origin: ``time_s`` since 1970, and where the change number and
+    the control log stood then.
+
+    An answer is as old as its request: what changes while it is on its way makes it out of date.
+    """
 
     time_s: float
     change: int
+    position: int = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +81,10 @@ class Record:
 
     ``initial_age_s`` is how old it was by then (RFC 9111 §4.2.3). A record whose ``head`` has
     status 0 is a marker, not an answer. ``varies_by``: the request fields that the answers of
-    this key differ by; each has a record of its own. ``asked_change``: the change number when the
-    request was sent that this answers; a write since then refuses it (``changes``). ``trailers``
-    came behind the body, and stay apart from ``head`` (§3.1).
+    this key differ by; each has a record of its own. ``asked_change`` and ``position``: where the
+    change number and the control log stood when the request was sent that this answers; a write
+    (``changes``) or an invalidation since then refuses it. ``trailers`` came behind the body, and
+    stay apart from ``head`` (§3.1).
     """
 
     key: str
@@ -87,6 +94,7 @@ class Record:
     varies_by: tuple[str, ...] = ()
     asked_change: int = 0
     trailers: tuple[tuple[str, str], ...] = ()
+    position: int = UNKNOWN
 
     @property
     def is_marker(self) -> bool:
@@ -98,18 +106,18 @@ class Record:
 
 
 class Provenance(NamedTuple):
-    """What a running response is of: what may invalidate it, when it was asked for (seconds since
-    1970) and the response's fields by lower-case name."""
+    """What a running response is of: what may invalidate it, where the control log stood when it
+    was asked for, and the response's fields by lower-case name."""
 
     subject: Subject
-    asked_s: float
+    position: int
     fields: Mapping[str, str]
 
     def is_covered_by(self, revocation: Revocation) -> bool:
         """Whether it is to be ended."""
         scope, target, tag_field = self.subject
         tags = self.fields.get(tag_field, "")
-        return revocation.covers(scope, target, lambda: tags_of((tags,)), self.asked_s)
+        return revocation.covers(scope, target, lambda: tags_of((tags,)), self.position)
 
 
 def stored_fields(head: OriginHead) -> dict[str, str]:
@@ -170,6 +178,7 @@ def encode_record(record: Record) -> bytes:
             "varies_by": record.varies_by,
             "asked_change": record.asked_change,
             "trailers": record.trailers,
+            "position": record.position,
         }
     ).encode()
 
@@ -196,6 +205,7 @@ def decode_record(data: bytes, key: str) -> Record | None:
             tuple(str(name) for name in said.get("varies_by", ())),
             int(said["asked_change"]),
             tuple((str(name), str(value)) for name, value in said.get("trailers", ())),
+            int(said.get("position", UNKNOWN)),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

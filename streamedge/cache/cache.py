@@ -178,7 +178,13 @@ class Cache:
         opened = self._versions.get(asset.key)
         if opened is None or opened.version != head.version:
             sent = self.sent_now()
-            record = Record(asset.key, head, sent.time_s, asked_change=sent.change)
+            record = Record(
+                asset.key,
+                head,
+                sent.time_s,
+                asked_change=sent.change,
+                position=sent.position,
+            )
             opened = OpenVersion(self, asset, record)
         return Reader(opened, CacheResult.HIT, asset.subject)
 
@@ -311,7 +317,9 @@ class Cache:
                     head = read.head
         else:
             head = await asset.origin.head(asset.name)
-        fresh = Record(asset.key, head, sent.time_s, asked_change=sent.change)
+        fresh = Record(
+            asset.key, head, sent.time_s, asked_change=sent.change, position=sent.position
+        )
         opened = self.admit(asset, fresh, only_fresh=False)
         assert opened is not None
         if read is not None:
@@ -321,7 +329,7 @@ class Cache:
 
     def sent_now(self) -> SentAt:
         """The moment for a request that is sent next."""
-        return SentAt(time.time(), self.store.changes.number)
+        return SentAt(time.time(), self.store.changes.number, self.rulings.position)
 
     def remember(self, asset: Asset, record: Record) -> bool:
         """Saves what the origin said, unless a write has come since it was asked.

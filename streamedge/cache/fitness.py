@@ -68,4 +68,7 @@ def _expired_s(cache: Cache, asset: Asset, record: Record, now_s: float) -> floa
         ruling = cache.ruling(opened, asset.subject)
     else:
         ruling = cache.rulings.invalidated(asset, record)
-    return -inf if ruling.verdict is Verdict.FRESH else max(0.0, now_s - ruling.since_s)
+    if ruling.verdict is Verdict.FRESH:
+        return -inf
+    # A clock that has gone back cannot tell for how long: then it has been stale for ever.
+    return now_s - ruling.since_s if now_s >= ruling.since_s else inf

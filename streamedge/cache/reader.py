@@ -55,9 +55,10 @@ class Reader:
         return self._opened.asset
 
     def provenance(self) -> Provenance:
-        """What it reads, for whom, and when the origin was last asked; also after ``close``."""
+        """What it reads, for whom, and the position at which the origin was last asked; also after
+        ``close``."""
         record = self._opened.record
-        return Provenance(self.subject, record.validated_s, record.head.headers)
+        return Provenance(self.subject, record.position, record.head.headers)
 
     def still_holds(self) -> bool:
         """Whether somebody who comes now would get this version, as far as it was not written to

@@ -255,6 +255,7 @@ class ResponseCache:
             record,
             validated_s=max(record.validated_s, asking.sent.time_s),
             asked_change=max(record.asked_change, asking.sent.change),
+            position=max(record.position, asking.sent.position),
         )
         return self._cache.rulings.of_record(asset, asked).verdict is not Verdict.FRESH
 

@@ -9,17 +9,31 @@ an answer was asked for: what was on its way when the change came is as old as w
 from __future__ import annotations
 
 from math import inf
+from typing import NamedTuple
 
 from streamedge.cache.asset import Asset, Record, Subject
 from streamedge.cache.open_version import OpenVersion
 from streamedge.cache.store import Store
 from streamedge.cache.vary import vary_slot_key
+from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.in_force import FRESH, InForce, Revocation, Ruling, Verdict
 from streamedge.control.invalidations import tags_of
+from streamedge.control.position import UNKNOWN
 
 REFUSED = Ruling(Verdict.REFUSED)
 UNCONFIRMED = Ruling(Verdict.STALE, -inf)
 """Of what may have been written to before the power failed: never served without validation."""
+
+
+class CaughtUp(NamedTuple):
+    """Up to which position a worker has read the control log, and what it is to end of what runs.
+
+    ``is_current``: False where the log could not be read just now.
+    """
+
+    position: int
+    revocations: list[Revocation]
+    is_current: bool
 
 
 class Rulings:
@@ -28,13 +42,28 @@ class Rulings:
     def __init__(self, store: Store, in_force: InForce | None) -> None:
         self._store = store
         self._in_force = in_force
+        self._head = AnnouncedHead(store.root)
 
-    def look(self) -> tuple[int, list[Revocation]]:
-        """Reads what was asked for: up to which epoch, and what is to be ended of what runs."""
-        if self._in_force is None:
-            return 0, []
-        self._in_force.look(self._store.changes.number)
-        return self._in_force.epoch, self._in_force.take_revocations()
+    @property
+    def position(self) -> int:
+        """Where the control log stands: what is asked for now is newer than all rows up to here."""
+        position = self._head.position
+        if position == UNKNOWN and self._in_force is not None:
+            self._look(self._in_force)  # nobody has announced it yet
+            position = self._head.position
+        return position
+
+    def catch_up(self) -> CaughtUp:
+        """Reads the control log, whether or not anything was announced."""
+        in_force = self._in_force
+        if in_force is None:
+            return CaughtUp(UNKNOWN, [], is_current=True)
+        self._head.refresh()
+        before = in_force.position
+        is_current = self._look(in_force, again=True)
+        if in_force.position != before:
+            self._store.changes.announce()  # to this worker at least: it looks at what is open
+        return CaughtUp(in_force.position, in_force.take_revocations(), is_current=is_current)
 
     def of_record(self, asset: Asset, record: Record) -> Ruling:
         """Of what is remembered, for whoever asks for ``asset``."""
@@ -48,7 +77,7 @@ class Rulings:
             return self._unconfirmed(asset.subject, record)
         if self._in_force is None or not asset.scope:
             return FRESH
-        self._in_force.look(self._store.changes.number)
+        self._look(self._in_force)
         return self._rule(self._in_force, asset.subject, record)
 
     def of_open(self, opened: OpenVersion, subject: Subject) -> Ruling:
@@ -66,27 +95,35 @@ class Rulings:
         known = opened.rulings.get(subject.scope)
         if known is not None and known[0] == number:
             return known[2]
-        if not in_force.look(number):
+        if not self._look(in_force):
             return self._rule(in_force, subject, opened.record)
-        epoch = in_force.scope_epoch(subject.scope)
-        if known is not None and known[1] == epoch:
+        newest = in_force.scope_position(subject.scope)
+        if known is not None and known[1] == newest:
             ruling = known[2]
         else:
             ruling = self._rule(in_force, subject, opened.record)
-        opened.rulings[subject.scope] = number, epoch, ruling
+        opened.rulings[subject.scope] = number, newest, ruling
         return ruling
+
+    def _look(self, in_force: InForce, *, again: bool = False) -> bool:
+        """Reads what is new in the log; False where it could not be read."""
+        head = self._head.position
+        is_current = in_force.look(head, again=again)
+        if is_current and in_force.position != head and self._head.publish(in_force.position):
+            self._store.changes.announce()
+        return is_current
 
     def _rule(self, in_force: InForce, subject: Subject, record: Record) -> Ruling:
         def tags() -> frozenset[str]:
             return tags_of((record.head.headers.get(subject.tag_field, ""),))
 
-        return in_force.rule(subject.scope, subject.target, tags, record.validated_s)
+        return in_force.rule(subject.scope, subject.target, tags, record.position)
 
     def _unconfirmed(self, subject: Subject, record: Record) -> Ruling:
         in_force = self._in_force
         if in_force is None or not subject.scope:
             return UNCONFIRMED
-        in_force.look(self._store.changes.number)
+        self._look(in_force)
         ruling = self._rule(in_force, subject, record)
         return ruling if ruling.verdict is Verdict.REFUSED else UNCONFIRMED
 

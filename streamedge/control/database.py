@@ -1,9 +1,14 @@
 """The control database: one SQLite file in the cache folder, that several processes have open.
 
-Owns the file, its mode, its edition and what a transaction is. What the tables hold is the business
-of the rooms beside it (``log``, ``registry``). MIGRATIONS is only ever appended to: a file of any
-earlier edition is brought up to date by whoever opens it first, and one of a later edition is left
+It owns the file, its mode, its edition and what a transaction is. What the tables hold is the
+business of ``log`` and ``registry``. MIGRATIONS is only ever appended to: a file of any earlier
+edition is brought up to date by the process that opens it first, and one of a later edition is left
 alone.
+
+Nobody holds a database that could not be opened: a ``ControlDatabase`` connects when it is used,
+and after a fault it connects again when it is used next. So a file that is locked, a full disk or a
+missing folder fails one use, and not the life of a process. A file that was deleted or replaced is
+noticed at the next use.
 
 All methods block, and may be called from any thread, one at a time. What a transaction has done is
 on disk when it returns, so that kill -9 and a power cut at any moment lose nothing that was
@@ -14,6 +19,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +28,10 @@ from threading import Lock
 from streamedge.errors import StreamEdgeError
 
 FILE_NAME = "control.db"
+SUFFIXES = ("", "-wal", "-shm")  # of the files that SQLite keeps beside it
 FILE_MODE = 0o600  # it holds what the API was told, private keys' names among it
 BUSY_TIMEOUT_S = 5.0  # other processes' transactions take a few milliseconds each
+BUSY_POLL_S = 0.005
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -64,37 +72,40 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE UNIQUE INDEX resources_by_name ON resources (kind, name);
     """,
+    # The id of the log (see ``position``): another one in each new file.
+    """
+    CREATE TABLE log_id (id INTEGER NOT NULL);
+    INSERT INTO log_id VALUES (1 + abs(random() % 16777215));
+    """,
 )
 """Scripts that lead from each edition of the file to the next; ``PRAGMA user_version`` counts."""
+
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_PRIMARY_CODE = 0xFF  # the low byte of an extended result code
 
 
 class ControlError(StreamEdgeError):
     """The control database cannot be read or written; nothing was changed."""
 
 
-class ControlDatabase:
-    """One process's connection to the database in ``folder``.
+class ControlDamagedError(ControlError):
+    """The file is no database, or parts of it are damaged: trying again does not help."""
 
-    Opened after a fork, not before. Raises ControlError.
+
+class ControlDatabase:
+    """One process's connection to the database in ``folder``, made when it is first used.
+
+    It is to be used after a fork, not before. ``busy_timeout_s``: how long a use waits for other
+    processes' locks; 0 on an event loop. Every use raises ControlError.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self.path = folder / FILE_NAME
+        self._busy_timeout_s = busy_timeout_s
         self._lock = Lock()
-        with _named_errors((sqlite3.Error, OSError)):
-            # SQLite gives the files beside it the same mode, so none is ever readable by others.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
-            self._connection = sqlite3.connect(
-                self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-            )
-        try:
-            with _named_errors():
-                self._connection.execute("PRAGMA journal_mode=WAL")
-                self._connection.execute("PRAGMA synchronous=FULL")
-            self._migrate()
-        except BaseException:
-            self._connection.close()
-            raise
+        self._connection: sqlite3.Connection | None = None
+        self._file = (0, 0)  # the device and inode of the file that is connected
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -108,28 +119,92 @@ class ControlDatabase:
         with self._bounded("BEGIN") as connection:
             yield connection
 
+    def check(self) -> None:
+        """Reads the whole file. Raises ControlDamagedError where it is damaged."""
+        with self._lock, _named_errors():
+            faults = self._connected().execute("PRAGMA quick_check(1)").fetchall()
+        if faults != [("ok",)]:
+            raise ControlDamagedError(f"the control database: {faults[0][0]}")
+
     def close(self) -> None:
+        """Ends the connection, until the next use."""
         with self._lock:
-            self._connection.close()
+            self._disconnect()
 
     @contextmanager
     def _bounded(self, begin: str) -> Iterator[sqlite3.Connection]:
         with self._lock, _named_errors():
-            self._connection.execute(begin)
+            connection = self._connected()
             try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                connection.execute(begin)
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException as exc:
+                self._end_transaction(connection, exc)
                 raise
 
-    def _migrate(self) -> None:
-        with self.read() as connection:
-            if _edition(connection) == len(MIGRATIONS):
-                return
-        with self.transaction() as connection:  # another process may have been faster
-            edition = _edition(connection)
+    def _end_transaction(self, connection: sqlite3.Connection, cause: BaseException) -> None:
+        """Undoes a transaction; after a fault of the file the next use connects anew."""
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as exc:
+            cause = exc
+        is_passing = isinstance(cause, sqlite3.IntegrityError) or _primary_code(cause) in _BUSY
+        if isinstance(cause, sqlite3.Error) and not is_passing:
+            self._disconnect()
+
+    def _connected(self) -> sqlite3.Connection:
+        """The connection to the file that is in the folder now."""
+        if self._connection is not None:
+            if self._file == _identity(self.path):
+                return self._connection
+            self._disconnect()
+        deadline_s = time.monotonic() + self._busy_timeout_s
+        while True:
+            try:
+                self._connection = self._connect()
+            except sqlite3.OperationalError as exc:
+                # Changing to WAL answers SQLITE_BUSY at once, whatever SQLite's own timeout is.
+                if _primary_code(exc) not in _BUSY or time.monotonic() >= deadline_s:
+                    raise
+                time.sleep(BUSY_POLL_S)
+            else:
+                return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        # SQLite gives the files beside it the same mode, so none is ever readable by others.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+        self._file = _identity(self.path)
+        connection = sqlite3.connect(
+            self.path,
+            timeout=self._busy_timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.text_factory = _text
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            self._migrate(connection)
+            if self._file != _identity(self.path):
+                raise ControlError(f"the control database: {self.path} was replaced just now")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        if _edition(connection) == len(MIGRATIONS):
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            edition = _edition(connection)  # another process may have been faster
             if edition > len(MIGRATIONS):
                 raise ControlError(
                     f"{self.path} was made by a later StreamEdge: its edition is {edition},"
@@ -139,6 +214,39 @@ class ControlDatabase:
                 for statement in _statements(script):
                     connection.execute(statement)
             connection.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def move_aside(folder: Path) -> Path:
+    """Renames the files of a damaged database, for whoever wants to repair it; the new name.
+
+    Nobody must have it open. Raises OSError.
+    """
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    aside = folder / f"{FILE_NAME}.damaged-{stamp}"
+    for suffix in reversed(SUFFIXES):  # the file itself last: until then it is found damaged
+        path = folder / f"{FILE_NAME}{suffix}"
+        if path.exists():
+            path.rename(f"{aside}{suffix}")
+    return aside
+
+
+def is_damage(exc: BaseException) -> bool:
+    """Whether an error of SQLite says that the file is no database, or a damaged one."""
+    return _primary_code(exc) in _DAMAGED
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Which file lies at a path now; (0, 0) where there is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_dev, status.st_ino
 
 
 def _edition(connection: sqlite3.Connection) -> int:
@@ -155,12 +263,20 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
+def _text(data: bytes) -> str:
+    """Text of a column: damaged text must not keep its neighbours from being read."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _primary_code(exc: BaseException) -> int:
+    return getattr(exc, "sqlite_errorcode", 0) & _PRIMARY_CODE
+
+
 @contextmanager
-def _named_errors(
-    expected: tuple[type[Exception], ...] = (sqlite3.Error,),
-) -> Iterator[None]:
+def _named_errors() -> Iterator[None]:
     """Raises ControlError in place of what is expected of SQLite and of the disk."""
     try:
         yield
-    except expected as exc:
-        raise ControlError(f"the control database: {exc}") from exc
+    except (sqlite3.Error, OSError) as exc:
+        named = ControlDamagedError if is_damage(exc) else ControlError
+        raise named(f"the control database: {exc}") from exc

@@ -1,9 +1,15 @@
 """All invalidations that are in force, as a worker holds them against what it has cached.
 
-Owns the index of the control log's invalidations: paths and tags by name, wildcards by what they
-begin with, everything by one time for each distribution. A verdict costs the same however much is
-cached, and nearly the same however much was invalidated. Nothing cached is touched: what was
-validated before a matching invalidation fails the comparison when it is next asked for.
+It owns the index of the control log's invalidations: paths and tags by name, wildcards by what they
+begin with, everything by one epoch for each distribution. A verdict costs the same however much is
+cached, and nearly the same however much was invalidated. Nothing cached is touched: what was asked
+for before a matching invalidation fails the comparison when it is next asked for.
+
+What came first is decided by positions in the log (see ``position``), and never by a clock. A clock
+only counts for how long something has been stale since a soft invalidation.
+
+What is not known counts as an invalidation: rows that could not be read yet, a row that nobody can
+read, and records that were asked for at a position in another log or behind the end of this one.
 
 At most ``items_kept`` items are kept one by one. Beyond it the one that was asked for longest ago
 is folded into everything of its distribution: never less than was asked.
@@ -11,29 +17,31 @@ is folded into everything of its distribution: never less than was asked.
 
 from __future__ import annotations
 
-import sys
 import time
 from bisect import insort
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from enum import Enum
 from typing import NamedTuple, Protocol
 
 from streamedge.control.database import ControlError
 from streamedge.control.invalidations import (
-    Invalidation,
+    EVERYTHING,
     Item,
+    ItemError,
     ItemKind,
     comparable,
     matches_pieces,
     parse_item,
 )
-from streamedge.control.log import Row, RowKind
+from streamedge.control.log import LogRead, Row, RowKind
+from streamedge.control.position import UNKNOWN, epoch_of, log_of, position_at
 from streamedge.ops.log import Log
 
 ITEMS_KEPT = 10_000
-NEVER_S = float("-inf")
-UNKNOWN_S = -sys.float_info.max  # earlier than all times, but not than never
+NEVER = -1  # an epoch before all
+RETRY_S = 0.1  # between two attempts to read a log that could not be read
 
 
 class Verdict(Enum):
@@ -57,22 +65,29 @@ FRESH = Ruling(Verdict.FRESH)
 class Rows(Protocol):
     """Where rows come from: the control log."""
 
-    def rows_after(self, epoch: int) -> Sequence[Row]: ...
+    def read_after(self, position: int) -> LogRead: ...
+
+    def renew_if_older(self, seen: int) -> int: ...
 
 
 class _Cuts:
-    """Up to when what was validated is refused, and stale."""
+    """The newest epochs whose rows refuse, and make stale, what was asked for before them.
 
-    __slots__ = ("hard_s", "pieces", "soft_s")
+    ``soft_since_s``: the time of the newest row that makes stale.
+    """
+
+    __slots__ = ("hard", "pieces", "soft", "soft_since_s")
 
     def __init__(self, pieces: tuple[str, ...] = ()) -> None:
-        self.hard_s = NEVER_S
-        self.soft_s = NEVER_S
+        self.hard = NEVER
+        self.soft = NEVER
+        self.soft_since_s = 0.0
         self.pieces = pieces
 
     def add(self, other: _Cuts) -> None:
-        self.hard_s = max(self.hard_s, other.hard_s)
-        self.soft_s = max(self.soft_s, other.soft_s)
+        self.hard = max(self.hard, other.hard)
+        if other.soft > self.soft:
+            self.soft, self.soft_since_s = other.soft, other.soft_since_s
 
 
 class _Scope:
@@ -140,26 +155,28 @@ class _Scope:
 class Revocation:
     """An invalidation that is also about what runs: what it covers is to be ended."""
 
-    def __init__(self, scope: str, asked: Invalidation) -> None:
+    def __init__(self, scope: str, items: Iterable[Item], position: int) -> None:
         self._scope = scope
         self._items = _Scope()
-        self._at_s = asked.at_s
+        self._position = position
         cut = _Cuts()
-        cut.hard_s = asked.at_s
-        for text in asked.items:
-            self._items.cuts(parse_item(text)).add(cut)
+        cut.hard = epoch_of(position)
+        for item in items:
+            self._items.cuts(item).add(cut)
 
     def covers(
-        self, scope: str, target: str, tags: Callable[[], frozenset[str]], asked_s: float
+        self, scope: str, target: str, tags: Callable[[], frozenset[str]], position: int
     ) -> bool:
-        """Whether it is about something of a distribution that was asked for at ``asked_s``."""
-        if scope != self._scope or asked_s > self._at_s:
+        """Whether it is about something of a distribution that was asked for at ``position``."""
+        if scope != self._scope:
             return False
-        return self._items.matching(target, tags).hard_s >= asked_s
+        if log_of(position) == log_of(self._position) and position >= self._position:
+            return False
+        return self._items.matching(target, tags).hard != NEVER
 
 
 class InForce:
-    """A worker's index. Nothing is read before the first ``look``."""
+    """A worker's index. Until the first ``look`` that succeeds, everything is refused."""
 
     def __init__(
         self,
@@ -168,87 +185,140 @@ class InForce:
         *,
         items_kept: int = ITEMS_KEPT,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rows = rows
         self._log = log
         self._clock = clock
+        self._monotonic = monotonic
         self._items_kept = items_kept
-        self._scopes: dict[str, _Scope] = {}
-        self._kept: OrderedDict[tuple[str, Item], None] = OrderedDict()  # asked longest ago first
-        self._number: int | None = None
-        self._unread_since_s = NEVER_S
+        self._head = UNKNOWN  # what was announced at the last look
+        self._has_read = False
+        self._is_behind = True  # there may be rows that have not been read
+        self._is_told = False  # that the log cannot be read
+        self._retry_s = 0.0
         self._revoking: list[Revocation] = []
-        self.epoch = 0
+        self._clear()
 
-    def look(self, number: int) -> bool:
-        """Reads what the log has got, if the change number is not the one of the last look.
+    def _clear(self) -> None:
+        self.position = UNKNOWN
+        """Up to where the log has been read."""
+        self._scopes: dict[str, _Scope] = {}
+        self._everywhere = _Cuts()  # of all distributions
+        self._kept: OrderedDict[tuple[str, Item], None] = OrderedDict()  # asked longest ago first
 
-        False: the log could not be read. Until it can be, whatever was validated before that is
-        stale, and each look tries again.
+    def look(self, head: int, *, again: bool = False) -> bool:
+        """Reads what the log has got, if ``head`` says that there is something new.
+
+        ``head``: the position that is announced to all processes. ``again``: reads in any case.
+        False: the log could not be read. Until it can be, everything that was asked for before
+        ``head`` is refused, and looks try again, but not more often than each RETRY_S.
         """
-        if number == self._number:
+        if head == self._head and not self._is_behind and not again:
             return True
-        try:
-            rows = self._rows.rows_after(self.epoch)
-        except ControlError as exc:
-            if self._unread_since_s == NEVER_S:
-                self._log.event("control_log_unreadable", error=str(exc))
-            self._unread_since_s = self._clock()
+        self._head = head
+        if self._is_behind and not again and self._monotonic() < self._retry_s:
             return False
-        is_first, self._number, self._unread_since_s = self._number is None, number, NEVER_S
-        for row in rows:
-            self.epoch = max(self.epoch, row.epoch)
-            if row.kind is RowKind.INVALIDATION:
-                self._add(row)
-                if row.invalidation.revoke and not is_first:
-                    self._revoking.append(Revocation(row.scope, row.invalidation))
+        try:
+            read = self._rows.read_after(self.position)
+            if log_of(read.position) == log_of(head) and read.position < head:
+                renewed = self._rows.renew_if_older(head)
+                self._log.event("control_log_older", announced=head, found=renewed)
+                read = self._rows.read_after(self.position)
+        except ControlError as exc:
+            self._is_behind = True
+            self._retry_s = self._monotonic() + RETRY_S
+            if not self._is_told:
+                self._is_told = True
+                self._log.event("control_log_unreadable", error=str(exc))
+            return False
+        if self._is_told:
+            self._is_told = False
+            self._log.event("control_log_readable")
+        self._apply(read)
         return True
+
+    def _apply(self, read: LogRead) -> None:
+        is_first = not self._has_read
+        if log_of(read.position) != log_of(self.position):
+            is_first = True  # of this log
+            self._clear()
+        self._has_read, self._is_behind = True, False
+        for row in read.rows:
+            if row.kind is not RowKind.CONFIGURATION:
+                self._add(row, read.position, is_first=is_first)
+        self.position = read.position
 
     def take_revocations(self) -> list[Revocation]:
         """What is to be ended of what runs: all that was read since this was last asked."""
         taken, self._revoking = self._revoking, []
         return taken
 
-    def scope_epoch(self, scope: str) -> int:
+    def scope_position(self, scope: str) -> int:
         """The newest row about a distribution: until it moves, rulings on its assets hold."""
         known = self._scopes.get(scope)
-        return 0 if known is None else known.epoch
+        epoch = max(self._everywhere.hard, 0 if known is None else known.epoch)
+        return position_at(log_of(self.position), epoch)
 
     def rule(
         self,
         scope: str,
         target: str,
         tags: Callable[[], frozenset[str]],
-        validated_s: float,
+        position: int,
     ) -> Ruling:
-        """What is in force for something that was asked for at ``validated_s``.
+        """What is in force for something that was asked for at ``position``.
 
-        ``tags`` is asked for its cache tags only where some tag was invalidated. When the clock has
-        stepped back to before ``validated_s``, nobody knows what came first: every matching item
-        counts.
+        ``tags`` is asked for its cache tags only where some tag was invalidated.
         """
-        if validated_s > self._clock():
-            validated_s = UNKNOWN_S
+        if not self._is_known(position):
+            return Ruling(Verdict.REFUSED)
+        epoch = epoch_of(position)
         known = self._scopes.get(scope)
-        soft_s = self._unread_since_s
-        if known is not None:
-            cuts = known.matching(target, tags)
-            if cuts.hard_s >= validated_s:
-                return Ruling(Verdict.REFUSED)
-            soft_s = max(soft_s, cuts.soft_s)
-        return Ruling(Verdict.STALE, soft_s) if soft_s >= validated_s else FRESH
+        if self._everywhere.hard > epoch:
+            return Ruling(Verdict.REFUSED)
+        if known is None or known.epoch <= epoch:
+            return FRESH
+        cuts = known.matching(target, tags)
+        if cuts.hard > epoch:
+            return Ruling(Verdict.REFUSED)
+        return Ruling(Verdict.STALE, cuts.soft_since_s) if cuts.soft > epoch else FRESH
 
-    def _add(self, row: Row) -> None:
-        asked = row.invalidation
+    def _is_known(self, position: int) -> bool:
+        """Whether all rows that came after a position have been read."""
+        if not self._has_read or log_of(position) != log_of(self.position):
+            return False
+        if self._is_behind and (log_of(self._head) != log_of(position) or position < self._head):
+            return False
+        if log_of(self._head) == log_of(position) and position <= self._head:
+            return True
+        return position <= self.position
+
+    def _add(self, row: Row, position: int, *, is_first: bool) -> None:
+        try:
+            asked = row.invalidation
+            items = [parse_item(text) for text in asked.items]
+            is_readable = row.kind is RowKind.INVALIDATION
+        except (ItemError, KeyError, TypeError, ValueError):
+            is_readable = False
+        if not is_readable:
+            self._log.event("control_log_row_unreadable", epoch=row.epoch, distribution=row.scope)
+            asked = replace(row, kind=RowKind.UNREADABLE).invalidation
+            items = [parse_item(EVERYTHING)]
+            if not row.scope:
+                self._everywhere.hard = max(self._everywhere.hard, row.epoch)
+                return
+        if asked.revoke and not is_first:
+            at = position_at(log_of(position), row.epoch)
+            self._revoking.append(Revocation(row.scope, items, at))
         scope = self._scopes.setdefault(row.scope, _Scope())
         scope.epoch = max(scope.epoch, row.epoch)
         cut = _Cuts()
         if asked.soft:
-            cut.soft_s = asked.at_s
+            cut.soft, cut.soft_since_s = row.epoch, min(asked.at_s, self._clock())
         else:
-            cut.hard_s = asked.at_s
-        for text in asked.items:
-            item = parse_item(text)
+            cut.hard = row.epoch
+        for item in items:
             scope.cuts(item).add(cut)
             if item.kind is not ItemKind.EVERYTHING:
                 self._kept[row.scope, item] = None

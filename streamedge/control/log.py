@@ -1,7 +1,11 @@
 """The control log: what operators ask of a running edge, as rows in one order.
 
-Owns the tables ``log`` and ``folded``. A row's number is its epoch: whoever has read up to an epoch
-asks for what came after it. Nothing is announced here; whoever appends does that afterwards.
+It owns the tables ``log``, ``folded`` and ``log_id``. A row's number is its epoch; with the log's
+id it is a ``position``: who has read up to a position asks for what came after it. Nothing is
+announced here; the process that appends does that afterwards.
+
+A row that cannot be read (another version wrote it, or the disk damaged it) neither hides those
+behind it nor is passed over: it stands for an invalidation of everything in its scope.
 
 The newest rows are kept one by one, up to ITEMS_KEPT items in all. Older invalidations are folded:
 what remains of them is one row for each distribution that says the same of everything in it, as of
@@ -18,10 +22,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from streamedge.control.database import ControlDatabase, ControlError
-from streamedge.control.invalidations import EVERYTHING, Invalidation, parse_item
+from streamedge.control.invalidations import EVERYTHING, Invalidation, ItemError, parse_item
+from streamedge.control.position import epoch_of, log_of, new_log_id, position_at
 
 ITEMS_KEPT = 10_000
 CONFIGURATIONS_KEPT = 1000  # rows; of these only the newest matters
@@ -31,6 +36,10 @@ REFERENCE_CHARACTERS_MAX = 1024
 _ID_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _ID_CHARACTERS = 13
 _COLUMNS = "epoch, kind, scope, id, caller_reference, made_s, body"
+_LAST_EPOCH_QUERY = (
+    "SELECT MAX(IFNULL((SELECT MAX(seq) FROM sqlite_sequence WHERE name = 'log'), 0),"
+    " IFNULL((SELECT MAX(epoch) FROM log), 0))"
+)
 
 
 class RowKind(Enum):
@@ -38,6 +47,7 @@ class RowKind(Enum):
 
     INVALIDATION = "invalidation"  # its body: items, soft, revoke
     CONFIGURATION = "configuration"  # what the API has made is to be read anew
+    UNREADABLE = "unreadable"  # what it asks for is not known
 
 
 class CallerReferenceError(ControlError):
@@ -48,7 +58,8 @@ class CallerReferenceError(ControlError):
 class Row:
     """One row. ``scope`` is a distribution's id or "", ``made_s`` in seconds since 1970.
 
-    ``id`` and ``caller_reference`` are an invalidation's; "" where there is none.
+    ``id`` and ``caller_reference`` are an invalidation's; "" where there is none. An UNREADABLE
+    row with the scope "" is about all distributions.
     """
 
     epoch: int
@@ -61,13 +72,25 @@ class Row:
 
     @property
     def invalidation(self) -> Invalidation:
-        """What an INVALIDATION row asks for."""
+        """What an INVALIDATION row asks for; of an UNREADABLE one, all that it may ask for.
+
+        Raises KeyError, TypeError for a body that is no invalidation's.
+        """
+        if self.kind is RowKind.UNREADABLE:
+            return Invalidation((EVERYTHING,), soft=False, revoke=False, at_s=self.made_s)
         return Invalidation(
             tuple(str(item) for item in self.body["items"]),
             soft=bool(self.body["soft"]),
             revoke=bool(self.body["revoke"]),
             at_s=self.made_s,
         )
+
+
+class LogRead(NamedTuple):
+    """Rows, the oldest first, and the position up to which they have been read."""
+
+    position: int
+    rows: list[Row]
 
 
 class ControlLog:
@@ -130,26 +153,45 @@ class ControlLog:
             row = Row(0, RowKind.INVALIDATION, scope, self._clock(), body, id_, caller_reference)
             return self._insert(connection, row)
 
-    def rows_after(self, epoch: int) -> list[Row]:
-        """What was asked for after ``epoch``, the oldest first; folded rows as what they became."""
+    def read_after(self, position: int) -> LogRead:
+        """What was asked for after a position; all of it, where that is in another log.
+
+        Folded rows come as what they became.
+        """
         with self._database.read() as connection:
+            head = _head(connection)
+            epoch = epoch_of(position) if log_of(position) == log_of(head) else 0
             folded = connection.execute(
                 "SELECT epoch, scope, soft, made_s FROM folded WHERE epoch > ? ORDER BY epoch",
                 (epoch,),
             ).fetchall()
             rows = _rows(connection, "epoch > ? ORDER BY epoch", (epoch,))
-        return [_folded(*columns) for columns in folded] + rows
+        return LogRead(head, [_folded(*columns) for columns in folded] + rows)
 
-    def last_epoch(self, kind: RowKind | None = None) -> int:
-        """The epoch of the newest row (of a kind); 0 before the first."""
+    def position(self, kind: RowKind | None = None) -> int:
+        """The position of the newest row (of a kind)."""
         with self._database.read() as connection:
+            head = _head(connection)
             if kind is None:
-                found = connection.execute("SELECT MAX(epoch) FROM log").fetchone()
-            else:
-                found = connection.execute(
-                    "SELECT MAX(epoch) FROM log WHERE kind = ?", (kind.value,)
-                ).fetchone()
-        return int(found[0] or 0)
+                return head
+            found = connection.execute(
+                "SELECT MAX(epoch) FROM log WHERE kind = ?", (kind.value,)
+            ).fetchone()
+        return position_at(log_of(head), found[0] or 0)
+
+    def renew_if_older(self, seen: int) -> int:
+        """The log's position; its id is another from now on if it has lost rows that were seen.
+
+        ``seen``: a position that was announced in this cache folder. A log that is the same and
+        does not reach it any more is an older copy, and what it will hold next is not what the
+        epochs of cached records refer to.
+        """
+        with self._database.transaction() as connection:
+            head = _head(connection)
+            if log_of(head) == log_of(seen) and head < seen:
+                head = position_at(new_log_id(), epoch_of(head))
+                connection.execute("UPDATE log_id SET id = ?", (log_of(head),))
+        return head
 
     def invalidation(self, scope: str, id_: str) -> Row | None:
         """One of a distribution's invalidations by its id."""
@@ -198,11 +240,17 @@ class ControlLog:
         return replace(row, epoch=added.lastrowid)
 
 
+def _head(connection: sqlite3.Connection) -> int:
+    (log_id,) = connection.execute("SELECT id FROM log_id").fetchone() or (0,)
+    found = connection.execute(_LAST_EPOCH_QUERY).fetchone()
+    return position_at(int(log_id), int(found[0]))
+
+
 def _fold(connection: sqlite3.Connection, items_to_here: int) -> None:
     """Makes all rows up to a number of items one for each distribution and strength."""
     old = _rows(connection, "items_to_here <= ?", (items_to_here,))
     for row in old:
-        if row.kind is RowKind.INVALIDATION:
+        if row.kind is not RowKind.CONFIGURATION:
             connection.execute(
                 "INSERT INTO folded (scope, soft, epoch, made_s) VALUES (?, ?, ?, ?)"
                 " ON CONFLICT (scope, soft) DO UPDATE SET epoch = MAX(epoch, excluded.epoch),"
@@ -213,17 +261,42 @@ def _fold(connection: sqlite3.Connection, items_to_here: int) -> None:
         connection.execute("DELETE FROM log WHERE items_to_here <= ?", (items_to_here,))
 
 
-def _folded(epoch: int, scope: str, soft: int, made_s: float) -> Row:
-    body = {"items": [EVERYTHING], "soft": bool(soft), "revoke": False}
-    return Row(epoch, RowKind.INVALIDATION, scope, made_s, body)
+def _folded(epoch: Any, scope: Any, soft: Any, made_s: Any) -> Row:
+    """A folded row from its columns, which may hold anything; hard, unless it says it is soft."""
+    scope = scope if isinstance(scope, str) else ""
+    made_s = made_s if isinstance(made_s, float) else 0.0
+    body = {"items": [EVERYTHING], "soft": soft == 1, "revoke": False}
+    kind = RowKind.INVALIDATION if scope else RowKind.UNREADABLE  # about all distributions
+    return Row(epoch, kind, scope, made_s, body)
 
 
 def _rows(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Row]:
     found = connection.execute(f"SELECT {_COLUMNS} FROM log WHERE {where}", values)  # noqa: S608
-    return [
-        Row(epoch, RowKind(kind), scope, made_s, json.loads(body), id_, caller_reference)
-        for epoch, kind, scope, id_, caller_reference, made_s, body in found
-    ]
+    return [_row(*columns) for columns in found]
+
+
+def _row(
+    epoch: int, kind: Any, scope: Any, id_: Any, caller_reference: Any, made_s: Any, body: Any
+) -> Row:
+    """A row from its columns, which may hold anything."""
+    try:
+        row = Row(
+            epoch,
+            RowKind(kind),
+            str(scope),
+            float(made_s),
+            json.loads(body),
+            str(id_),
+            str(caller_reference),
+        )
+        if row.kind is RowKind.INVALIDATION:
+            for item in row.invalidation.items:
+                parse_item(item)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ItemError):
+        scope = scope if isinstance(scope, str) else ""
+        made_s = made_s if isinstance(made_s, float) else 0.0
+        return Row(epoch, RowKind.UNREADABLE, scope, made_s, id=str(id_))
+    return row
 
 
 def _one(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> Row | None:

@@ -20,6 +20,7 @@ from streamedge.control.database import FILE_NAME, ControlDatabase, ControlError
 from streamedge.control.log import ControlLog, RowKind
 
 _COLUMNS = "kind, id, etag, name, document, created_s, modified_s, tags"
+_ALL_QUERY = f"SELECT {_COLUMNS} FROM resources ORDER BY created_s, id"  # noqa: S608
 _TABLE_QUERY = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'resources'"
 
 
@@ -103,6 +104,12 @@ class Registry:
         with self._database.read() as connection:
             return _all(connection)
 
+    def unreadable(self) -> tuple[str, ...]:
+        """The ids of rows that cannot be read: another version or a damaged disk left them."""
+        with self._database.read() as connection:
+            found = connection.execute(_ALL_QUERY).fetchall()
+        return tuple(str(row[1]) for row in found if _resource(row) is None)
+
     def has(self, kind: Kind, identifier: str) -> bool:
         """Whether there is one of this id."""
         query = "SELECT 1 FROM resources WHERE kind = ? AND id = ?"
@@ -142,19 +149,28 @@ def read_resources(folder: Path) -> tuple[Resource, ...]:
 
 
 def _all(connection: sqlite3.Connection) -> tuple[Resource, ...]:
-    rows = connection.execute(f"SELECT {_COLUMNS} FROM resources ORDER BY created_s, id")  # noqa: S608
-    return tuple(_resource(row) for row in rows)
+    resources = (_resource(row) for row in connection.execute(_ALL_QUERY))
+    return tuple(one for one in resources if one is not None)
 
 
-def _resource(row: tuple[Any, ...]) -> Resource:
+def _resource(row: tuple[Any, ...]) -> Resource | None:
+    """A resource from its columns, which may hold anything; None where they make none.
+
+    What depends on one that cannot be read is not in force, as if it did not exist.
+    """
     kind, identifier, etag, name, document, created_s, modified_s, tags = row
-    return Resource(
-        kind=Kind(kind),
-        id=identifier,
-        etag=etag,
-        name=name,
-        document=json.loads(document),
-        created_s=created_s,
-        modified_s=modified_s,
-        tags=json.loads(tags),
-    )
+    try:
+        resource = Resource(
+            kind=Kind(kind),
+            id=str(identifier),
+            etag=str(etag),
+            name=str(name),
+            document=json.loads(document),
+            created_s=float(created_s),
+            modified_s=float(modified_s),
+            tags=json.loads(tags),
+        )
+    except (ValueError, TypeError, RecursionError):
+        return None
+    is_whole = isinstance(resource.document, dict) and isinstance(resource.tags, dict)
+    return resource if is_whole else None

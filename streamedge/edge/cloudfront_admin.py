@@ -16,6 +16,7 @@ from streamedge.api.service import Handlers
 from streamedge.config.schema import Config
 from streamedge.control.database import ControlDatabase
 from streamedge.control.log import ControlLog
+from streamedge.control.position import epoch_of
 from streamedge.edge.announcing import Announcer
 from streamedge.ops.log import Log
 
@@ -25,15 +26,15 @@ def cloudfront_routes(
 ) -> list[Route]:
     """Everything under ``/2020-05-31/``; ``declared`` gives the config file's content in force.
 
-    A change is answered when every worker that is up heeds it, or has not looked in time.
+    A change is answered when every worker that is up has applied it, or has not in time.
     """
     rows = ControlLog(database)
 
     def announce() -> None:
-        announcer.announce()
-        epoch = rows.last_epoch()
-        if not announcer.wait(epoch):
-            log.event("change_not_heeded_yet", epoch=epoch)
+        position = rows.position()
+        announcer.announce(position)
+        if not announcer.wait(position):
+            log.event("config_apply_timeout", epoch=epoch_of(position))
 
     @cache
     def handlers() -> Handlers:

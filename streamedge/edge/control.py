@@ -24,11 +24,13 @@ from starlette.routing import Route
 from streamedge.cache.eviction import Evictor
 from streamedge.cache.store import WORKERS_MAX
 from streamedge.config.schema import WebDistributionConfig
+from streamedge.control.announced_head import AnnouncedHead
+from streamedge.control.database import ControlDatabase
 from streamedge.control.log import ControlLog
 from streamedge.edge.announcing import Announcer
 from streamedge.edge.bells import Rings
 from streamedge.edge.cloudfront_admin import cloudfront_routes
-from streamedge.edge.effective import EffectiveConfig, open_control_database
+from streamedge.edge.effective import EffectiveConfig
 from streamedge.edge.invalidations_admin import CONTROL_ERRORS, invalidation_routes
 from streamedge.edge.reload_admin import reload_routes
 from streamedge.edge.roster import Roster
@@ -41,6 +43,7 @@ from streamedge.writing.journal import Journal
 
 EVICTION_INTERVAL_S = 0.25  # while the cache grows
 REST_INTERVAL_S = 0.5  # while it does not
+LOOK_AGAIN_S = 1.0  # at a control database that could not be read
 
 
 def run_control(shared: Shared, listener: socket.socket, lifeline: int) -> None:
@@ -55,15 +58,20 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
     counts = Counts()
     counts.publish_in(shared.metrics_folder)
     counts.add(Counter.WORKER_STARTS, "control")
-    database = open_control_database(shared.generations.config.edge.cache, log)
-    effective = EffectiveConfig(shared.generations, database, log)
-    look_and_tell(effective, log)
-    config = effective.config
+    loop = asyncio.get_running_loop()
+    folder = shared.generations.config.edge.cache
+    # The event loop waits for no lock; the calls that do run in threads.
+    database, loop_database = ControlDatabase(folder), ControlDatabase(folder, busy_timeout_s=0.0)
+    effective = EffectiveConfig(shared.generations, loop_database, log)
+    watch = ConfigWatch(effective, AnnouncedHead(folder), log)
     rings = Rings()
 
     def rung() -> None:
-        look_and_tell(effective, log)
+        watch.look()
         rings.rung()
+
+    watch.look()
+    config = effective.config
 
     shared.bells.answer(shared.bells.control, rung)
     evicting = asyncio.create_task(_evict(effective, log, counts))
@@ -71,9 +79,7 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
     if shared.has_journal:
         journal = Journal(config.edge.cache, WORKERS_MAX, config.limits.write_queue)
     announcer = Announcer(config.edge.cache, shared.bells, shared.roster)
-    control_log = None
-    if database is not None:
-        control_log = ControlLog(database, items_kept=config.limits.invalidations)
+    control_log = ControlLog(database, items_kept=config.limits.invalidations)
 
     def root_objects() -> dict[str, str]:
         """Of all distributions that there are now, by id."""
@@ -84,9 +90,7 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
             for declared in effective.config.distributions
         }
 
-    api = []
-    if database is not None:
-        api = cloudfront_routes(database, lambda: effective.declared, announcer, log)
+    api = cloudfront_routes(database, lambda: effective.declared, announcer, log)
     server = _AdminServer(
         uvicorn.Config(
             create_admin_app(
@@ -110,8 +114,6 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
         )
     )
 
-    loop = asyncio.get_running_loop()
-
     def stop() -> None:
         loop.remove_reader(lifeline)
         server.stopping.set()
@@ -120,12 +122,13 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
     loop.add_reader(lifeline, stop)
     await server.serve(sockets=[listener])
     shared.bells.hush(shared.bells.control)
+    watch.close()
     evicting.cancel()
     await asyncio.gather(evicting, return_exceptions=True)
     if journal is not None:
         journal.close()
-    if database is not None:
-        database.close()
+    database.close()
+    loop_database.close()
 
 
 class _AdminServer(uvicorn.Server):
@@ -177,12 +180,44 @@ def create_admin_app(
     )
 
 
-def look_and_tell(effective: EffectiveConfig, log: Log) -> None:
-    """Has what changed read, and says for the whole edge what of it is not in force."""
-    if effective.look():
-        for problem in effective.left_out:
-            kind, reason = problem.kind.value, str(problem.error)
-            log.event("resource_left_out", kind=kind, id=problem.id, reason=reason)
+class ConfigWatch:
+    """Keeps the effective config of the control process up to date.
+
+    It says for the whole edge what of it is not in force. What could not be read is tried again
+    until it can be.
+    """
+
+    def __init__(self, effective: EffectiveConfig, head: AnnouncedHead, log: Log) -> None:
+        self._effective = effective
+        self._head = head
+        self._log = log
+        self._again: asyncio.TimerHandle | None = None
+
+    def look(self) -> None:
+        """Reads what has changed."""
+        self.close()
+        try:
+            self._look()
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it must be looked at again
+            self._log.event("config_not_read", error=repr(exc))
+        else:
+            if self._effective.fault is None:
+                return
+        self._again = asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self.look)
+
+    def close(self) -> None:
+        """Does not look again by itself."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+
+    def _look(self) -> None:
+        if self._effective.look():
+            for problem in self._effective.left_out:
+                kind, reason = problem.kind.value, str(problem.error)
+                self._log.event("resource_left_out", kind=kind, id=problem.id, reason=reason)
+        if self._effective.fault is None:
+            self._head.note_resources(there_are=bool(self._effective.resources))
 
 
 async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:

@@ -1,14 +1,12 @@
 """What a process serves by: the declared config in force, with what was made through the API.
 
-Owns noticing that either has changed, and reading both. Applying it is ``live``'s business in a
-worker and ``control``'s in the control process. It blocks: on the control database, for
-milliseconds.
+It notices that either has changed, and reads both. Applying it is ``live``'s business in a worker
+and ``control``'s in the control process. It blocks on the control database.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamedge.config.schema import Config
@@ -23,56 +21,49 @@ if TYPE_CHECKING:
 
 
 class EffectiveConfig:
-    """As it was at the last look; at first, as it was declared when the process was forked.
+    """As it was at the last look; at first, as it was declared when the process was forked."""
 
-    ``database`` is None where it could not be opened.
-    """
-
-    def __init__(
-        self, generations: Generations, database: ControlDatabase | None, log: Log
-    ) -> None:
+    def __init__(self, generations: Generations, database: ControlDatabase, log: Log) -> None:
         self._generations = generations
         self._log = log
-        self._control_log = None if database is None else ControlLog(database)
-        self._registry = None if database is None else Registry(database)
-        self._resources: Sequence[Resource] = ()
+        self._control_log = ControlLog(database)
+        self._registry = Registry(database)
+        self.resources: Sequence[Resource] = ()  # what was made through the API
         self.generation = -1
-        self.epoch = -1  # of the newest change made through the API
+        self.position = -1  # in the control log, of the newest change made through the API
+        self.fault: Exception | None = None  # why the last look could not read all
         self.declared = self.config = generations.config
         self.left_out: Sequence[Problem] = ()  # made through the API, but not in force
 
     def look(self) -> bool:
         """Reads what has changed since the last look; False when nothing has.
 
-        What cannot be read stays as it was, and leaves a line: neither waits for the other.
+        What cannot be read stays as it was and is the ``fault``, with a line in the log when it
+        begins: look again after a while. What was made does not wait for the file, nor the file
+        for it.
         """
-        before = self.generation, self.epoch
+        before = self.generation, self.position
+        faults: list[Exception] = []
         try:
             if self._generations.number != self.generation:
                 self.generation, self.declared = self._generations.read()
-            self._look_at_what_was_made()
-        except (ControlError, OSError) as exc:
-            self._log.event("config_not_read", error=str(exc))
-        if (self.generation, self.epoch) == before:
+        except OSError as exc:
+            faults.append(exc)
+        try:
+            position = self._control_log.position(RowKind.CONFIGURATION)
+            if position != self.position:
+                self.resources, self.position = self._registry.resources(), position
+                for identifier in self._registry.unreadable():
+                    self._log.event("resource_unreadable", id=identifier)
+        except ControlError as exc:
+            faults.append(exc)
+        if faults and self.fault is None:
+            self._log.event("config_not_read", error=str(faults[0]))
+        self.fault = faults[0] if faults else None
+        if (self.generation, self.position) == before:
             return False
-        self.config, self.left_out = combined(self.declared, self._resources)
+        self.config, self.left_out = combined(self.declared, self.resources)
         return True
-
-    def _look_at_what_was_made(self) -> None:
-        if self._control_log is None or self._registry is None:
-            return
-        epoch = self._control_log.last_epoch(RowKind.CONFIGURATION)
-        if epoch != self.epoch:
-            self._resources, self.epoch = self._registry.resources(), epoch
-
-
-def open_control_database(folder: Path, log: Log) -> ControlDatabase | None:
-    """The control database in the cache folder; a line and None where it cannot be had."""
-    try:
-        return ControlDatabase(folder)
-    except ControlError as exc:
-        log.event("control_database_refused", error=str(exc))
-        return None
 
 
 def combined(declared: Config, resources: Sequence[Resource]) -> tuple[Config, Sequence[Problem]]:

@@ -50,15 +50,13 @@ class _Wish:
 
 
 def invalidation_routes(
-    log: ControlLog | None,
+    log: ControlLog,
     announcer: Announcer,
     rings: Rings,
     root_objects: Callable[[], Mapping[str, str]],
 ) -> list[Route]:
     """The routes. ``root_objects`` by id, of all distributions that there are now ("": none);
     ``rings`` are those of this process, which workers ring when they have looked.
-
-    ``log`` is None where the control database cannot be used: then nothing can be invalidated.
     """
 
     def known(distribution: str) -> str:
@@ -68,41 +66,37 @@ def invalidation_routes(
             raise HTTPException(404, f"no distribution has the id {distribution!a}")
         return roots[distribution]
 
-    def opened() -> ControlLog:
-        if log is None:
-            raise ControlError("the control database cannot be used: see the log of the edge")
-        return log
-
-    def put_in_force(wish: _Wish, root_object: str) -> Row:
-        row = opened().invalidate(
+    def put_in_force(wish: _Wish, root_object: str) -> tuple[Row, int]:
+        row = log.invalidate(
             wish.distribution,
             with_root_object(wish.items, root_object),
             soft=wish.soft,
             revoke=wish.revoke,
             caller_reference=wish.caller_reference,
         )
-        announcer.announce()
-        return row
+        position = log.position()
+        announcer.announce(position)
+        return row, position
 
     async def invalidate(request: Request) -> Response:
         wish = _wish(await _body(request))
         root_object = known(wish.distribution)
         try:
-            row = await asyncio.to_thread(put_in_force, wish, root_object)
+            row, position = await asyncio.to_thread(put_in_force, wish, root_object)
         except ItemError as exc:
             raise HTTPException(400, str(exc)) from exc
         except CallerReferenceError as exc:
             raise HTTPException(409, str(exc)) from exc
         said = _shown(row)
         if wish.wait:
-            await rings.until(lambda: announcer.have_applied(row.epoch), APPLIED_TIMEOUT_S)
-            said["applied"] = announcer.have_applied(row.epoch)
+            await rings.until(lambda: announcer.have_applied(position), APPLIED_TIMEOUT_S)
+            said["applied"] = announcer.have_applied(position)
         return JSONResponse(said, 201)
 
     async def listed(request: Request) -> Response:
         distribution = request.query_params.get("distribution", "")
         known(distribution)
-        rows = await asyncio.to_thread(opened().invalidations, distribution, count=LISTED_MAX)
+        rows = await asyncio.to_thread(log.invalidations, distribution, count=LISTED_MAX)
         return JSONResponse({"invalidations": [_shown(row) for row in rows]})
 
     return [

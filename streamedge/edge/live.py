@@ -9,12 +9,14 @@ keeps none between requests, and is let go when the last who reads from it has e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from streamedge.access.countries import Countries
 from streamedge.cache.cache import Cache
+from streamedge.cache.rulings import CaughtUp
 from streamedge.config.schema import Config
 from streamedge.delivery.distributions import HostTable, OriginBinding
 from streamedge.delivery.rtmp.catalogue import RtmpDistribution
@@ -45,6 +47,10 @@ if TYPE_CHECKING:
     from streamedge.edge.certificates import Certificates
 
 
+RETRY_S = 1.0  # until what could not be read is tried again
+APPLY_RETRY_S = 10.0  # … and a config that could not be applied
+
+
 @dataclass(frozen=True, slots=True)
 class Serving:
     """What a worker serves with. All of it stays; what it holds is replaced."""
@@ -72,6 +78,7 @@ class LiveConfig:
         self.config = config
         self.bindings = bindings
         self._serving = serving
+        self.failure = ""  # why the config that is to be in force could not be applied
         self._replicator: Replicator | None = None
         if serving.journal is not None:
             where = _writers_and_readers(bindings)
@@ -139,8 +146,10 @@ class LiveConfig:
         self._serving.cache.refuse_older(*changed)
 
     def tell_failure(self, exc: Exception) -> None:
-        """Leaves a line: what was in use is in use."""
-        self._serving.log.event("config_not_applied", error=repr(exc))
+        """Leaves a line for each new failure: what was in use is in use."""
+        if repr(exc) != self.failure:
+            self.failure = repr(exc)
+            self._serving.log.event("config_not_applied", error=self.failure)
 
 
 async def follow(
@@ -148,35 +157,46 @@ async def follow(
     effective: EffectiveConfig,
     shared: Shared,
     number: int,
-    heed: Callable[[], int],
+    catch_up: Callable[[], CaughtUp],
 ) -> None:
-    """Applies each config that comes, as worker ``number``, until it is cancelled.
+    """Applies each config and each invalidation that comes, as worker ``number``, until cancelled.
 
-    ``heed`` is called first, and at once: for what of the control log is no config. It gives the
-    epoch that it has come to, which is noted in the roster once the config is applied, too.
+    ``catch_up`` reads the control log. It is called first, and at once when the worker is woken: a
+    new invalidation does not wait for a config. Its position is noted in the roster once the config
+    is applied, too. A fault in one turn ends nothing: what could not be read or applied is tried
+    again after a while, until it is.
     """
-    rung = asyncio.Event()
-    rung.set()  # something may have come while the process began
+    woken = asyncio.Event()
+    woken.set()  # something may have come while the process began
 
-    def ring() -> None:
-        heed()
-        rung.set()
+    def wake() -> None:
+        woken.set()
+        catch_up()
 
-    shared.bells.answer(number, ring)
+    shared.bells.answer(number, wake)
     try:
         while True:
-            await rung.wait()
-            rung.clear()
-            epoch = heed()
+            woken.clear()
+            retry_s: float | None = RETRY_S
+            position = None
             try:
+                caught_up = catch_up()
                 await asyncio.to_thread(effective.look)
+                if caught_up.is_current and effective.fault is None:
+                    retry_s, position = None, caught_up.position
                 if effective.config is not live.config:
                     await live.apply(effective.config)
+                live.failure = ""
             except Exception as exc:  # noqa: BLE001 - whatever it is, the worker serves on
                 live.tell_failure(exc)
+                retry_s = retry_s or APPLY_RETRY_S
+            if position is not None:
+                shared.roster.apply(number, position)
             shared.generations.applied(number, effective.generation)
-            shared.roster.apply(number, epoch)
             shared.bells.ring_at(shared.bells.control)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(retry_s):
+                    await woken.wait()
     finally:
         shared.bells.hush(number)
 

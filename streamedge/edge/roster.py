@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import mmap
 
+from streamedge.control.position import log_of
+
 _WORD_BYTES = 8
 
 
@@ -17,7 +19,7 @@ class Roster:
     def __init__(self, workers: int) -> None:
         self._workers = workers
         words = memoryview(mmap.mmap(-1, max(1, 2 * workers) * _WORD_BYTES)).cast("Q")
-        self._up, self._epochs = words[:workers], words[workers:]
+        self._up, self._positions = words[:workers], words[workers:]
 
     def up(self, worker: int) -> None:
         """All listeners of a worker accept."""
@@ -27,14 +29,18 @@ class Roster:
         """A worker has ended, or is about to."""
         self._up[worker] = 0
 
-    def apply(self, worker: int, epoch: int) -> None:
-        """A worker heeds all rows of the control log up to ``epoch``."""
-        self._epochs[worker] = epoch
+    def apply(self, worker: int, position: int) -> None:
+        """A worker has read the control log up to ``position``."""
+        self._positions[worker] = position
 
-    def have_applied(self, epoch: int) -> bool:
-        """Whether all workers that are up do; who comes up later reads the log before it serves."""
+    def have_applied(self, position: int) -> bool:
+        """Whether all workers that are up have read up to ``position``.
+
+        A worker that comes up later uses nothing cached before it has read the log.
+        """
         return all(
-            not self._up[worker] or self._epochs[worker] >= epoch for worker in range(self._workers)
+            not self._up[worker] or (log_of(has_read) == log_of(position) and has_read >= position)
+            for worker, has_read in enumerate(self._positions)
         )
 
     @property

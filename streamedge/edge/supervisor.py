@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 from streamedge.access.countries import Countries, CountriesError
 from streamedge.cache.store import WORKERS_MAX, close_folder, prepare_folder
 from streamedge.config.schema import Config
+from streamedge.control.recovery import prepare_control_database
 from streamedge.edge.bells import Bells
 from streamedge.edge.composition import writes_back
 from streamedge.edge.generations import Generations
@@ -305,6 +306,7 @@ def _prepare(config: Config, log: Log) -> bool:
     """
     try:
         prepare_folder(config.edge.cache)
+        prepare_control_database(config.edge.cache, log)
         if writes_back(config):
             prepare_journal(config.edge.cache)
     except (OSError, JournalError) as exc:

@@ -6,9 +6,11 @@ Owns the process's life. It ends when it is told to (SIGTERM) or when its superv
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
+import time
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -20,12 +22,13 @@ from streamedge.access.countries import Change, Countries
 from streamedge.cache.cache import Cache
 from streamedge.cache.store import Store
 from streamedge.config.schema import Config
-from streamedge.control.database import ControlDatabase
+from streamedge.control.announced_head import AnnouncedHead
+from streamedge.control.database import ControlDamagedError, ControlDatabase
 from streamedge.control.in_force import InForce
 from streamedge.control.log import ControlLog
-from streamedge.edge.announcing import heed_log
+from streamedge.edge.announcing import apply_invalidations
 from streamedge.edge.composition import bind_origins, web_server
-from streamedge.edge.effective import EffectiveConfig, open_control_database
+from streamedge.edge.effective import EffectiveConfig
 from streamedge.edge.listeners import WorkerListeners, proxied_listeners
 from streamedge.edge.shared import Shared
 from streamedge.ops.log import Log
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 
 HOUSEKEEPING_INTERVAL_S = 1.0
 DRAIN_S = 30.0
+CONTROL_BUSY_TIMEOUT_S = 1.0
+CONTROL_PATIENCE_S = 1.0  # with a start, where nothing was made through the API
+CONTROL_POLL_S = 0.25
 # Thousands of viewers are long-lived objects: looking through all of them must stay rare.
 GARBAGE_THRESHOLDS = (20_000, 50, 100)
 
@@ -65,11 +71,28 @@ def run_worker(post: Post) -> None:
 async def _serve(post: Post, log: Log) -> None:
     loop = asyncio.get_running_loop()
     log.write_on(loop)
-    shared = post.shared
-    database = open_control_database(shared.generations.config.edge.cache, log)
-    effective = EffectiveConfig(shared.generations, database, log)
-    effective.look()
-    config = effective.config
+    stopping = _stopping(loop, post.lifeline)
+    folder = post.shared.generations.config.edge.cache
+    # The event loop waits for no lock; what does runs in threads.
+    database = ControlDatabase(folder, busy_timeout_s=CONTROL_BUSY_TIMEOUT_S)
+    loop_database = ControlDatabase(folder, busy_timeout_s=0.0)
+    effective = EffectiveConfig(post.shared.generations, database, log)
+    await _read_config(effective, AnnouncedHead(folder), stopping)
+    if not stopping.is_set():
+        await _serve_viewers(post, log, effective, loop_database, stopping)
+    loop.remove_reader(post.lifeline)
+    database.close()
+    loop_database.close()
+
+
+async def _serve_viewers(
+    post: Post,
+    log: Log,
+    effective: EffectiveConfig,
+    database: ControlDatabase,
+    stopping: asyncio.Event,
+) -> None:
+    shared, config = post.shared, effective.config
     counts = Counts()
     counts.add(Counter.WORKER_STARTS, "worker")
     cache = _cache(config, post.number, database, log, counts)
@@ -77,7 +100,6 @@ async def _serve(post: Post, log: Log) -> None:
     bindings = bind_origins(config, log, counts, journal)
     web = web_server(config, bindings, cache, log, counts, journal, post.countries)
     proxied = proxied_listeners(config.listen, post.listeners)
-    stopping = _stopping(loop, post.lifeline)
     certificates = post.certificates
     if certificates is not None:
         look_for_certificates(certificates, log)  # the supervisor read them, perhaps long ago
@@ -95,18 +117,17 @@ async def _serve(post: Post, log: Log) -> None:
     await rtmp.start(post.listeners.rtmp, proxied)
     serving = Serving(web, rtmp, cache, journal, certificates, post.countries, log, counts)
     live = LiveConfig(config, bindings, serving)
-    heed = partial(heed_log, cache.rulings, (web.revoke, rtmp.revoke))
-    following = asyncio.create_task(follow(live, effective, shared, post.number, heed))
+    catch_up = partial(apply_invalidations, cache.rulings, (web.revoke, rtmp.revoke))
+    following = asyncio.create_task(follow(live, effective, shared, post.number, catch_up))
     replicating = asyncio.create_task(live.replicate())
     shared.roster.up(post.number)
     log.event("worker_up", pid=os.getpid())
     counts.publish_in(shared.metrics_folder)  # only now: viewers need not wait for its import
     housekeeping = asyncio.create_task(_keep_house(log, counts, certificates, post.countries))
     await stopping.wait()
-    loop.remove_reader(post.lifeline)
     await _end(following)
     shared.roster.down(post.number)
-    shared.bells.answer(post.number, heed)
+    shared.bells.answer(post.number, catch_up)
     log.event("worker_draining")
     await asyncio.gather(web.drain(DRAIN_S), rtmp.drain(DRAIN_S))
     shared.bells.hush(post.number)
@@ -116,29 +137,45 @@ async def _serve(post: Post, log: Log) -> None:
         await binding.origin.close()
     if journal is not None:
         journal.close()
-    if database is not None:
-        database.close()
     counts.flush()
     log.event("worker_down")
 
 
 def _cache(
-    config: Config, number: int, database: ControlDatabase | None, log: Log, counts: Counts
+    config: Config, number: int, database: ControlDatabase, log: Log, counts: Counts
 ) -> Cache:
-    store = Store(config.edge.cache, number, log)
-    in_force = None
-    if database is not None:
-        in_force = InForce(ControlLog(database), log, items_kept=config.limits.invalidations)
-        in_force.look(store.changes.number)
-    return Cache(
-        store,
+    cache = Cache(
+        Store(config.edge.cache, number, log),
         log,
         counts,
         open_extents=config.limits.open_extents,
         retries=config.limits.origin_retries,
         quick_abort_bytes=config.limits.quick_abort,
-        in_force=in_force,
+        in_force=InForce(ControlLog(database), log, items_kept=config.limits.invalidations),
     )
+    cache.rulings.catch_up()
+    return cache
+
+
+async def _read_config(
+    effective: EffectiveConfig, head: AnnouncedHead, stopping: asyncio.Event
+) -> None:
+    """Reads the config before the worker serves, as long as the control database can be waited for.
+
+    Where something was made through the API, there is no serving without it: a host of its would
+    be answered by another distribution. Else the worker goes on after a while; until the database
+    is there, it uses nothing cached. Nobody waits for a damaged database.
+    """
+    until_s = time.monotonic() + CONTROL_PATIENCE_S
+    while not stopping.is_set():
+        await asyncio.to_thread(effective.look)
+        if effective.fault is None or isinstance(effective.fault, ControlDamagedError):
+            return
+        if time.monotonic() >= until_s and not head.has_resources:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CONTROL_POLL_S):
+                await stopping.wait()
 
 
 def _journal(config: Config, number: int) -> Journal:

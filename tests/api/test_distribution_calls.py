@@ -78,7 +78,7 @@ def test_a_distribution_lives_and_ends(api: Api, member: str) -> None:
     assert api(f"Delete{member}", Id=identifier, IfMatch=updated["ETag"]) == {}
     assert api.refusal(f"Get{member}", Id=identifier).code == f"NoSuch{member}"
     assert api.announced == 3
-    rows = ControlLog(api.database).rows_after(0)
+    rows = ControlLog(api.database).read_after(0).rows
     assert [(row.kind, row.scope) for row in rows] == [(RowKind.CONFIGURATION, identifier)] * 3
 
 

@@ -35,7 +35,7 @@ def test_it_is_in_force_when_the_call_returns(api: Api, scope: str) -> None:
     place = f"/2020-05-31/distribution/{scope}/invalidation/{shown['Id']}"
     assert made["Location"] == place
     assert api.announced == 1
-    (row,) = ControlLog(api.database).rows_after(0)
+    (row,) = ControlLog(api.database).read_after(0).rows
     assert (row.kind, row.scope) == (RowKind.INVALIDATION, scope)
     assert row.invalidation.items == items
     assert not row.invalidation.soft
@@ -85,7 +85,7 @@ def test_the_same_call_twice_makes_one(api: Api) -> None:
 def test_a_batch_that_will_not_do(api: Api, said: dict[str, Any], code: str) -> None:
     refused = api.refusal("CreateInvalidation", DistributionId="EWEB", InvalidationBatch=said)
     assert refused.code == code
-    assert ControlLog(api.database).rows_after(0) == []
+    assert ControlLog(api.database).read_after(0).rows == []
 
 
 def test_what_is_not_there(api: Api) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from streamedge.cache.changes import open_changes
 from streamedge.cache.extent import EXTENT_BYTES, Extent
 from streamedge.cache.freshness import TtlRules
 from streamedge.cache.store import Store
-from streamedge.control.database import ControlDatabase, ControlError
+from streamedge.control.announced_head import AnnouncedHead
+from streamedge.control.database import ControlDatabase
 from streamedge.control.in_force import InForce
 from streamedge.control.log import ControlLog
 from streamedge.ops.log import open_log
@@ -62,9 +63,7 @@ class Location:
         slot = len(self.workers)
         log = open_log(str(self._log_path), f"worker-{slot}")
         store = Store(self.root, slot, log)
-        in_force = None
-        with suppress(ControlError):  # a folder that takes nothing
-            in_force = InForce(ControlLog(self.control()), log)
+        in_force = InForce(ControlLog(self.control()), log)
         cache = Cache(
             store, log, Counts(), open_extents=open_extents, retries=retries, in_force=in_force
         )
@@ -81,6 +80,7 @@ class Location:
         if self._control_log is None:
             self._control_log = ControlLog(self.control())
         self._control_log.invalidate(scope, items, soft=soft)
+        AnnouncedHead(self.root).publish(self._control_log.position())
         open_changes(self.root).announce()
 
     def close(self) -> None:

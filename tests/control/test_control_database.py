@@ -11,7 +11,20 @@ from threading import Barrier, Thread
 import pytest
 
 from streamedge.control import database as room
-from streamedge.control.database import MIGRATIONS, ControlDatabase, ControlError
+from streamedge.control.database import (
+    MIGRATIONS,
+    ControlDamagedError,
+    ControlDatabase,
+    ControlError,
+    move_aside,
+)
+
+
+def opened(folder: Path) -> ControlDatabase:
+    """A database that is connected."""
+    database = ControlDatabase(folder)
+    with database.read():
+        return database
 
 
 def edition(folder: Path) -> int:
@@ -89,7 +102,9 @@ def test_many_may_open_a_new_one_at_once(tmp_path: Path) -> None:
     def open_it() -> None:
         begin.wait()
         try:
-            ControlDatabase(tmp_path).close()
+            database = ControlDatabase(tmp_path)
+            database.check()
+            database.close()
         except ControlError as exc:
             failures.append(exc)
 
@@ -123,32 +138,129 @@ def test_an_older_file_is_brought_up_to_date_and_keeps_its_rows(
 def test_a_migration_that_fails_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ControlDatabase(tmp_path).close()
+    opened(tmp_path).close()
     before = tables(tmp_path)
     script = "CREATE TABLE later (number INTEGER);\nINSERT INTO nowhere VALUES (1);\n"
     monkeypatch.setattr(room, "MIGRATIONS", (*MIGRATIONS, script))
     with pytest.raises(ControlError, match="nowhere"):
-        ControlDatabase(tmp_path)
+        opened(tmp_path)
     assert edition(tmp_path) == len(MIGRATIONS)
     assert tables(tmp_path) == before
 
 
 def test_a_later_edition_is_left_alone(tmp_path: Path) -> None:
-    ControlDatabase(tmp_path).close()
+    opened(tmp_path).close()
     connection = sqlite3.connect(tmp_path / "control.db")
     connection.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
     connection.close()
     with pytest.raises(ControlError, match="later StreamEdge"):
-        ControlDatabase(tmp_path)
+        opened(tmp_path)
     assert edition(tmp_path) == len(MIGRATIONS) + 1
 
 
 def test_what_is_no_database_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "control.db").write_bytes(b"not a database, but longer than a header" * 100)
-    with pytest.raises(ControlError, match="control database"):
-        ControlDatabase(tmp_path)
+    with pytest.raises(ControlDamagedError, match="control database"):
+        opened(tmp_path)
 
 
 def test_a_folder_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ControlError):
-        ControlDatabase(tmp_path / "nowhere")
+        opened(tmp_path / "nowhere")
+
+
+# Faults that pass, and files that are deleted, replaced or damaged
+
+
+def count_folded(database: ControlDatabase) -> int:
+    with database.read() as connection:
+        return int(connection.execute("SELECT COUNT(*) FROM folded").fetchone()[0])
+
+
+def add_folded(database: ControlDatabase) -> None:
+    with database.transaction() as connection:
+        connection.execute("INSERT INTO folded VALUES ('E', 0, 1, 1.0)")
+
+
+def test_a_lock_at_the_first_use_is_no_state(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    database = ControlDatabase(tmp_path, busy_timeout_s=0.0)
+    locking = sqlite3.connect(tmp_path / "control.db", isolation_level=None)
+    locking.execute("PRAGMA locking_mode=EXCLUSIVE")
+    locking.execute("BEGIN EXCLUSIVE")
+    for _ in range(2):
+        with pytest.raises(ControlError, match="locked"):
+            count_folded(database)
+    locking.close()
+    assert count_folded(database) == 0
+    database.close()
+
+
+def test_a_folder_that_comes_later_is_used(tmp_path: Path) -> None:
+    folder = tmp_path / "later"
+    database = ControlDatabase(folder)
+    with pytest.raises(ControlError):
+        count_folded(database)
+    folder.mkdir()
+    assert count_folded(database) == 0
+    database.close()
+
+
+def test_a_file_that_was_deleted_or_replaced_is_noticed_at_the_next_use(tmp_path: Path) -> None:
+    one, other = ControlDatabase(tmp_path), ControlDatabase(tmp_path)
+    add_folded(one)
+    assert count_folded(other) == 1
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert count_folded(other) == 0
+    add_folded(other)
+    assert count_folded(one) == 1  # not what the deleted file says
+    one.close()
+    other.close()
+
+
+def test_a_file_that_is_damaged_while_it_is_used_is_told_apart_and_can_be_replaced(
+    tmp_path: Path,
+) -> None:
+    database = opened(tmp_path)
+    database.close()
+    whole = (tmp_path / "control.db").read_bytes()
+    (tmp_path / "control.db").write_bytes(b"\1" * len(whole))
+    with pytest.raises(ControlDamagedError):
+        count_folded(database)
+    aside = move_aside(tmp_path)
+    assert aside.read_bytes() == b"\1" * len(whole)  # kept for whoever can repair it
+    assert count_folded(database) == 0
+    database.check()
+    database.close()
+
+
+def test_a_damaged_page_is_found_by_the_check(tmp_path: Path) -> None:
+    database = ControlDatabase(tmp_path)
+    for _ in range(200):
+        with database.transaction() as connection:
+            columns = "kind, scope, id, caller_reference, made_s, items_to_here, body"
+            values = "'invalidation', 'E', 'I', '', 1.0, 1, hex(randomblob(500))"
+            connection.execute(f"INSERT INTO log ({columns}) VALUES ({values})")
+    database.close()
+    path = tmp_path / "control.db"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 8192] = b"\xff" * 8192
+    path.write_bytes(data)
+    with pytest.raises(ControlDamagedError):
+        database.check()
+    database.close()
+
+
+def test_a_failed_statement_does_not_end_the_connection_for_good(tmp_path: Path) -> None:
+    database = ControlDatabase(tmp_path)
+
+    def fail() -> None:
+        with database.transaction() as connection:
+            connection.execute("INSERT INTO nowhere VALUES (1)")
+
+    for _ in range(2):
+        with pytest.raises(ControlError, match="nowhere"):
+            fail()
+    assert count_folded(database) == 0
+    database.close()

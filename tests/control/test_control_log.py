@@ -14,8 +14,11 @@ from streamedge.control.log import (
     CONFIGURATIONS_KEPT,
     CallerReferenceError,
     ControlLog,
+    Row,
     RowKind,
 )
+from streamedge.control.position import epoch_of, position_at
+from streamedge.control.position import log_of as log_id_of
 
 
 @pytest.fixture
@@ -30,12 +33,16 @@ def log_of(database: ControlDatabase, items_kept: int = 100) -> ControlLog:
     return ControlLog(database, items_kept=items_kept, clock=itertools.count(1.0).__next__)
 
 
+def rows_after(log: ControlLog, epoch: int) -> list[Row]:
+    return log.read_after(position_at(log_id_of(log.position()), epoch)).rows
+
+
 def test_rows_come_in_the_order_of_their_epochs(database: ControlDatabase) -> None:
     log = log_of(database)
     first = log.invalidate("E", ["/a", "#news"], soft=True, revoke=True)
     second = log.append(RowKind.CONFIGURATION, "E2", {"why": "made"})
     assert (first.epoch, second) == (1, 2)
-    rows = log.rows_after(0)
+    rows = log.read_after(0).rows
     assert [(row.epoch, row.kind, row.scope) for row in rows] == [
         (1, RowKind.INVALIDATION, "E"),
         (2, RowKind.CONFIGURATION, "E2"),
@@ -43,23 +50,23 @@ def test_rows_come_in_the_order_of_their_epochs(database: ControlDatabase) -> No
     asked = rows[0].invalidation
     assert (asked.items, asked.soft, asked.revoke, asked.at_s) == (("/a", "#news"), True, True, 1.0)
     assert rows[1].body == {"why": "made"}
-    assert [row.epoch for row in log.rows_after(1)] == [2]
-    assert log.rows_after(2) == []
+    assert [row.epoch for row in rows_after(log, 1)] == [2]
+    assert rows_after(log, 2) == []
 
 
 def test_what_another_process_appends_is_read(database: ControlDatabase, tmp_path: Path) -> None:
     other = ControlDatabase(tmp_path)
     log_of(other).invalidate("E", ["/a"])
     other.close()
-    assert [row.scope for row in log_of(database).rows_after(0)] == ["E"]
+    assert [row.scope for row in log_of(database).read_after(0).rows] == ["E"]
 
 
 def test_the_last_epoch_is_told_by_kind(database: ControlDatabase) -> None:
     log = log_of(database)
-    assert (log.last_epoch(), log.last_epoch(RowKind.CONFIGURATION)) == (0, 0)
+    assert (epoch_of(log.position()), epoch_of(log.position(RowKind.CONFIGURATION))) == (0, 0)
     log.append(RowKind.CONFIGURATION, "E", {})
     log.invalidate("E", ["/a"])
-    assert (log.last_epoch(), log.last_epoch(RowKind.CONFIGURATION)) == (2, 1)
+    assert (epoch_of(log.position()), epoch_of(log.position(RowKind.CONFIGURATION))) == (2, 1)
 
 
 def test_a_row_goes_with_the_transaction_it_is_part_of(database: ControlDatabase) -> None:
@@ -72,17 +79,17 @@ def test_a_row_goes_with_the_transaction_it_is_part_of(database: ControlDatabase
 
     with pytest.raises(KeyError):
         fail()
-    assert log.rows_after(0) == []
+    assert log.read_after(0).rows == []
     with database.transaction() as connection:
         assert log.append_within(connection, RowKind.CONFIGURATION, "E", {}) == 1
-    assert [row.epoch for row in log.rows_after(0)] == [1]
+    assert [row.epoch for row in log.read_after(0).rows] == [1]
 
 
 def test_an_item_that_is_none_appends_nothing(database: ControlDatabase) -> None:
     log = log_of(database)
     with pytest.raises(ItemError):
         log.invalidate("E", ["/fine", "not/a/path"])
-    assert log.rows_after(0) == []
+    assert log.read_after(0).rows == []
 
 
 def test_a_caller_reference_stands_for_one_invalidation(database: ControlDatabase) -> None:
@@ -97,7 +104,7 @@ def test_a_caller_reference_stands_for_one_invalidation(database: ControlDatabas
     other = log.invalidate("F", ["/b"], caller_reference="r")
     unnamed = [log.invalidate("E", ["/a"]).id for _ in range(2)]
     assert len({first.id, other.id, *unnamed}) == 4
-    assert len(log.rows_after(0)) == 4
+    assert len(log.read_after(0).rows) == 4
 
 
 def test_invalidations_are_found_by_distribution_and_id(database: ControlDatabase) -> None:
@@ -126,7 +133,7 @@ def test_old_rows_become_one_for_each_distribution_and_strength(
     log.invalidate("F", ["/3"])  # at 4
     log.invalidate("E", ["/4"])  # at 5
     log.invalidate("E", ["/5", "/6"], revoke=True)  # at 6: two items
-    rows = log.rows_after(0)
+    rows = log.read_after(0).rows
     told = [
         (row.epoch, row.scope, *(row.invalidation.items), row.invalidation.soft, row.made_s)
         for row in rows
@@ -139,9 +146,9 @@ def test_old_rows_become_one_for_each_distribution_and_strength(
         (6, "E", "/5", "/6", False, 6.0),
     ]
     # Who has read some of it is told what became of the rest, and nothing twice.
-    assert [row.epoch for row in log.rows_after(2)] == [4, 5, 6]
+    assert [row.epoch for row in rows_after(log, 2)] == [4, 5, 6]
     log.invalidate("E", ["/7", "/8", "/9"])
-    assert [(row.epoch, row.invalidation.items) for row in log.rows_after(4)] == [
+    assert [(row.epoch, row.invalidation.items) for row in rows_after(log, 4)] == [
         (6, ("/*",)),
         (7, ("/7", "/8", "/9")),
     ]
@@ -149,14 +156,14 @@ def test_old_rows_become_one_for_each_distribution_and_strength(
 
 
 def rows_of(log: ControlLog, epoch: int) -> object:
-    return next(row for row in log.rows_after(epoch - 1) if row.epoch == epoch)
+    return next(row for row in rows_after(log, epoch - 1) if row.epoch == epoch)
 
 
 def test_one_invalidation_may_be_larger_than_what_is_kept(database: ControlDatabase) -> None:
     log = log_of(database, items_kept=2)
     log.invalidate("E", ["/1"])
     log.invalidate("E", [f"/{number}" for number in range(9)])
-    assert [len(row.invalidation.items) for row in log.rows_after(0)] == [1, 9]
+    assert [len(row.invalidation.items) for row in log.read_after(0).rows] == [1, 9]
 
 
 def test_epochs_are_never_used_again(database: ControlDatabase) -> None:
@@ -173,6 +180,80 @@ def test_configurations_fold_no_invalidation(database: ControlDatabase) -> None:
     with database.transaction() as connection:
         for _ in range(CONFIGURATIONS_KEPT + 5):
             last = log.append_within(connection, RowKind.CONFIGURATION, "E", {})
-    rows = log.rows_after(0)
+    rows = log.read_after(0).rows
     assert rows[0].invalidation.items == ("/1",)
     assert [row.epoch for row in rows[1:]] == list(range(last - CONFIGURATIONS_KEPT + 1, last + 1))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "kind = 'flush'",
+        "body = '{'",
+        "body = '[]'",
+        "body = '{}'",
+        """body = '{"items": ["no path"], "soft": true, "revoke": false}'""",
+        "body = x'ff00'",
+        "body = CAST(x'ff' AS TEXT)",
+        "made_s = 'soon'",
+    ],
+)
+def test_a_row_that_cannot_be_read_stands_for_everything_of_its_scope(
+    database: ControlDatabase, damage: str
+) -> None:
+    log = ControlLog(database)
+    for item in ("/a", "/b", "/c"):
+        log.invalidate("E", [item], soft=True)
+    with database.transaction() as connection:
+        connection.execute(f"UPDATE log SET {damage} WHERE epoch = 2")
+    first, broken, last = log.read_after(0).rows
+    assert (first.invalidation.items, last.invalidation.items) == (("/a",), ("/c",))
+    assert (broken.kind, broken.scope) == (RowKind.UNREADABLE, "E")
+    assert broken.invalidation.items == ("/*",)
+    assert not broken.invalidation.soft
+
+
+def test_a_row_whose_scope_cannot_be_read_is_about_all_distributions(
+    database: ControlDatabase,
+) -> None:
+    log = ControlLog(database)
+    log.invalidate("E", ["/a"])
+    with database.transaction() as connection:
+        connection.execute("UPDATE log SET kind = 'flush', scope = x'ff'")
+    (row,) = log.read_after(0).rows
+    assert (row.kind, row.scope) == (RowKind.UNREADABLE, "")
+
+
+def test_folding_makes_no_less_of_a_row_that_cannot_be_read(database: ControlDatabase) -> None:
+    log = ControlLog(database, items_kept=1)
+    log.invalidate("E", ["/a"], soft=True)
+    with database.transaction() as connection:
+        connection.execute("UPDATE log SET body = '{'")
+    log.invalidate("E", ["/b"])
+    folded, _last = log.read_after(0).rows
+    assert folded.invalidation.items == ("/*",)
+    assert not folded.invalidation.soft
+
+
+def test_a_log_that_lost_what_was_seen_gets_another_id_once(database: ControlDatabase) -> None:
+    log = ControlLog(database)
+    log.invalidate("E", ["/a"])
+    head = log.position()
+    assert log.renew_if_older(head) == head
+    assert log.renew_if_older(position_at(log_id_of(head) ^ 1, 99)) == head  # another log's
+    seen = head + 1
+    renewed = log.renew_if_older(seen)
+    assert (log_id_of(renewed) != log_id_of(head), epoch_of(renewed)) == (True, 1)
+    assert log.renew_if_older(seen) == renewed  # another process has been faster
+    assert log.position() == renewed
+
+
+def test_each_new_file_is_another_log(tmp_path: Path) -> None:
+    ids = set()
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        database = ControlDatabase(tmp_path / name)
+        ids.add(log_id_of(ControlLog(database).position()))
+        database.close()
+    assert len(ids) == 2
+    assert 0 not in ids

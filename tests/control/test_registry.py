@@ -12,6 +12,7 @@ import registry_process
 
 from streamedge.control.database import FILE_NAME, ControlDatabase, ControlError
 from streamedge.control.log import ControlLog, RowKind
+from streamedge.control.position import epoch_of
 from streamedge.control.registry import Kind, Registry, Resource, read_resources
 
 POLICY = Resource(
@@ -31,7 +32,7 @@ def test_what_is_put_is_found_again(tmp_path: Path) -> None:
     database.close()
     again = ControlDatabase(tmp_path)
     assert Registry(again).resources() == (later, POLICY)
-    rows = ControlLog(again).rows_after(0)
+    rows = ControlLog(again).read_after(0).rows
     assert [(row.kind, row.scope) for row in rows] == [(RowKind.CONFIGURATION, "one")] * 2
     with Registry(again).change() as change:
         change.remove(later)
@@ -51,10 +52,10 @@ def test_what_raises_was_never_there(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         break_off()
     assert registry.resources() == ()
-    assert ControlLog(database).last_epoch() == 0
+    assert epoch_of(ControlLog(database).position()) == 0
     with registry.change():
         pass
-    assert ControlLog(database).last_epoch() == 0  # nothing changed, nothing to tell
+    assert epoch_of(ControlLog(database).position()) == 0  # nothing changed, nothing to tell
     database.close()
 
 
@@ -108,5 +109,5 @@ def test_every_acknowledged_change_survives_kill(tmp_path: Path, changes_before_
         # One more may have been committed and not been told any more.
         assert found.document["number"] in {number, last + 1}
         assert found == registry_process.resource(found.document["number"])
-    assert ControlLog(database).last_epoch() in {last + 1, last + 2}
+    assert epoch_of(ControlLog(database).position()) in {last + 1, last + 2}
     database.close()

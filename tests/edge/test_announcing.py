@@ -6,17 +6,24 @@ import asyncio
 import os
 from pathlib import Path
 
-from streamedge.cache.asset import Provenance, Subject
+import pytest
+
+from streamedge.cache.asset import Asset, Provenance, Record, Subject
 from streamedge.cache.changes import open_changes
+from streamedge.cache.freshness import TtlRules
 from streamedge.cache.rulings import Rulings
 from streamedge.cache.store import Store, prepare_folder
-from streamedge.control.database import ControlDatabase
-from streamedge.control.in_force import InForce
+from streamedge.control.announced_head import AnnouncedHead
+from streamedge.control.database import ControlDatabase, ControlError
+from streamedge.control.in_force import InForce, Verdict
 from streamedge.control.log import ControlLog
-from streamedge.edge.announcing import Announcer, Revoke, heed_log
+from streamedge.control.position import position_at
+from streamedge.edge import announcing
+from streamedge.edge.announcing import Announcer, Revoke, apply_invalidations
 from streamedge.edge.bells import Bells
 from streamedge.edge.roster import Roster
 from streamedge.ops.log import open_log
+from streamedge.origin import OriginHead, Version
 
 SILENT = open_log(os.devnull, "test")
 
@@ -28,8 +35,9 @@ async def test_an_announcement_moves_the_number_and_rings_all(tmp_path: Path) ->
     for number, event in enumerate(rung):
         bells.answer(number, event.set)
     before = changes.number
-    Announcer(tmp_path, bells, Roster(2)).announce()
+    Announcer(tmp_path, bells, Roster(2)).announce(position_at(7, 3))
     assert changes.number == before + 1  # at once: requests look at it, not at bells
+    assert AnnouncedHead(tmp_path).position == position_at(7, 3)
     async with asyncio.timeout(10):
         await asyncio.gather(*(event.wait() for event in rung))
     for number in range(3):
@@ -55,13 +63,13 @@ def test_a_worker_ends_what_was_revoked_once(tmp_path: Path) -> None:
     database = ControlDatabase(tmp_path)
     log = ControlLog(database)
     log.invalidate("E", ["/before"], revoke=True)
-    store = Store(tmp_path, 0, SILENT)
-    rulings = Rulings(store, InForce(log, SILENT))
+    rulings = Rulings(Store(tmp_path, 0, SILENT), InForce(log, SILENT))
+    before, later = log.position(), log.position() + 9
     running = [
-        Provenance(Subject("E", "/film", "tags"), 1.0, {"tags": "News"}),
-        Provenance(Subject("E", "/other"), 1.0, {}),
-        Provenance(Subject("F", "/film"), 1.0, {}),
-        Provenance(Subject("E", "/film"), 4e9, {}),
+        Provenance(Subject("E", "/film", "tags"), before, {"tags": "News"}),
+        Provenance(Subject("E", "/other"), before, {}),
+        Provenance(Subject("F", "/film"), before, {}),
+        Provenance(Subject("E", "/film"), later, {}),
     ]
     ended: list[tuple[str, Provenance]] = []
 
@@ -69,18 +77,54 @@ def test_a_worker_ends_what_was_revoked_once(tmp_path: Path) -> None:
         return lambda is_revoked: ended.extend((name, what) for what in running if is_revoked(what))
 
     revokers = (revoker("web"), revoker("rtmp"))
-    assert heed_log(rulings, revokers) == 1  # at the start nothing runs
+    assert apply_invalidations(rulings, revokers).position == before  # at the start nothing runs
     assert ended == []
     log.invalidate("E", ["#news", "/oth*"], revoke=True)
     log.invalidate("E", ["/*"])
-    store.changes.announce()
-    assert heed_log(rulings, revokers) == 3
+    assert apply_invalidations(rulings, revokers).position == before + 2
     assert ended == [(name, what) for name in ("web", "rtmp") for what in running[:2]]
-    assert heed_log(rulings, revokers) == 3
+    assert apply_invalidations(rulings, revokers).is_current
     assert len(ended) == 4
     database.close()
 
 
-def test_an_edge_without_a_database_heeds_nothing(tmp_path: Path) -> None:
+def test_what_a_worker_has_read_is_announced_to_the_others(tmp_path: Path) -> None:
+    """The process that appended the row was killed before it announced it."""
     prepare_folder(tmp_path)
-    assert heed_log(Rulings(Store(tmp_path, 0, SILENT), None), ()) == 0
+    database = ControlDatabase(tmp_path)
+    log = ControlLog(database)
+    store = Store(tmp_path, 0, SILENT)
+    rulings = Rulings(store, InForce(log, SILENT))
+    apply_invalidations(rulings, ())
+    log.invalidate("E", ["/a"])
+    before = store.changes.number
+    apply_invalidations(rulings, ())
+    assert AnnouncedHead(tmp_path).position == log.position()
+    assert store.changes.number > before
+    database.close()
+
+
+def test_a_change_that_cannot_be_announced_is_refused_unless_all_workers_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcing, "APPLIED_TIMEOUT_S", 0.05)
+    bells, roster = Bells(1), Roster(1)
+    announcer = Announcer(tmp_path / "nowhere", bells, roster)
+    announcer.announce(position_at(7, 3))  # nobody is up
+    roster.up(0)
+    with pytest.raises(ControlError, match="not all workers"):
+        announcer.announce(position_at(7, 3))
+    roster.apply(0, position_at(7, 3))
+    announcer.announce(position_at(7, 3))
+    bells.close()
+
+
+def test_a_worker_without_a_database_uses_nothing_cached(tmp_path: Path) -> None:
+    folder = tmp_path / "nowhere"
+    rulings = Rulings(
+        Store(folder, 0, SILENT), InForce(ControlLog(ControlDatabase(folder)), SILENT)
+    )
+    assert not apply_invalidations(rulings, ()).is_current
+    record = Record("k", OriginHead(Version('"1"', 1), ""), 1.0)
+    asset = Asset("k", "k", None, "main", TtlRules(), scope="E", target="/k")  # type: ignore[arg-type]
+    assert rulings.invalidated(asset, record).verdict is Verdict.REFUSED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from streamedge.config.schema import Config
+from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import FILE_NAME, ControlDatabase
 from streamedge.control.registry import Kind, Registry, Resource
-from streamedge.edge.control import look_and_tell
-from streamedge.edge.effective import EffectiveConfig, open_control_database
+from streamedge.edge import control
+from streamedge.edge.control import ConfigWatch
+from streamedge.edge.effective import EffectiveConfig
 from streamedge.edge.generations import Generations
 from streamedge.ops.log import Log
 from streamedge.ops.log_output import LogTarget
@@ -77,36 +80,65 @@ def test_a_look_finds_each_change_once(tmp_path: Path, generations: Generations)
     database.close()
 
 
-def test_what_names_what_there_is_not_is_left_out(tmp_path: Path, generations: Generations) -> None:
+async def test_what_names_what_there_is_not_is_left_out(
+    tmp_path: Path, generations: Generations
+) -> None:
     database, log = ControlDatabase(tmp_path), HeardLog()
     effective = EffectiveConfig(generations, database, log)
+    head = AnnouncedHead(tmp_path)
+    watch = ConfigWatch(effective, head, log)
     with Registry(database).change() as change:
         change.put(POLICY)
         change.put(GROUP)
-    look_and_tell(effective, log)
+    watch.look()
     assert [problem.id for problem in effective.left_out] == ["G1"]
     assert len(effective.config.cache_policies) == 1
     assert log.events == ["resource_left_out"]
-    look_and_tell(effective, log)
+    watch.look()
     assert log.events == ["resource_left_out"]
     with Registry(database).change() as change:
         change.remove(GROUP)
-    look_and_tell(effective, log)
+    watch.look()
     assert effective.left_out == ()
     assert log.events == ["resource_left_out"]
+    assert head.has_resources
+    with Registry(database).change() as change:
+        change.remove(POLICY)
+    watch.look()
+    assert not head.has_resources
     database.close()
 
 
-def test_without_a_database_what_is_declared_is_served(
-    tmp_path: Path, generations: Generations
+def look(effective: EffectiveConfig, looked: asyncio.Event) -> bool:
+    """Looks, and says that it has."""
+    changed = EffectiveConfig.look(effective)
+    looked.set()
+    return changed
+
+
+async def test_a_database_that_cannot_be_read_is_looked_at_again_by_itself(
+    tmp_path: Path, generations: Generations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(control, "LOOK_AGAIN_S", 0.01)
     log = HeardLog()
     (tmp_path / FILE_NAME).mkdir()
-    assert open_control_database(tmp_path, log) is None
-    effective = EffectiveConfig(generations, None, log)
-    assert effective.look()
+    database = ControlDatabase(tmp_path)
+    effective = EffectiveConfig(generations, database, log)
+    watch = ConfigWatch(effective, AnnouncedHead(tmp_path), log)
+    watch.look()
     assert effective.config == Config()
-    assert log.events == ["control_database_refused"]
+    assert effective.fault is not None
+    (tmp_path / FILE_NAME).rmdir()
+    with Registry(database).change() as change:
+        change.put(POLICY)
+    looked = asyncio.Event()
+    monkeypatch.setattr(effective, "look", lambda: look(effective, looked))
+    async with asyncio.timeout(20):
+        await looked.wait()
+    assert len(effective.config.cache_policies) == 1
+    assert log.events == ["config_not_read"]  # once, however often it was tried
+    watch.close()
+    database.close()
 
 
 def test_a_database_that_fails_keeps_nobody_from_a_new_file(
@@ -118,9 +150,27 @@ def test_a_database_that_fails_keeps_nobody_from_a_new_file(
     effective = EffectiveConfig(generations, database, log)
     effective.look()
     database.close()
+    data = (tmp_path / FILE_NAME).read_bytes()
+    (tmp_path / FILE_NAME).write_bytes(b"no database".ljust(len(data)))
     generations.accept(Config.model_validate({"limits": {"url": 4096}}))
     assert effective.look()
     assert log.events == ["config_not_read"]
     assert effective.config.limits.url == 4096
     assert len(effective.config.cache_policies) == 1  # as it was read last
     assert not effective.look()
+
+
+def test_a_resource_that_cannot_be_read_hides_no_other(
+    tmp_path: Path, generations: Generations
+) -> None:
+    log, database = HeardLog(), ControlDatabase(tmp_path)
+    with Registry(database).change() as change:
+        change.put(GROUP)
+        change.put(POLICY)
+    with database.transaction() as connection:
+        connection.execute("UPDATE resources SET document = '{' WHERE id = 'G1'")
+    effective = EffectiveConfig(generations, database, log)
+    assert effective.look()
+    assert len(effective.config.cache_policies) == 1
+    assert log.events == ["resource_unreadable"]
+    database.close()

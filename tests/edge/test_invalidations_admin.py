@@ -28,7 +28,7 @@ class Desk:
     """The admin address of an edge whose two workers are noted in the roster, and nowhere else."""
 
     folder: Path
-    log: ControlLog | None
+    log: ControlLog
     bells: Bells
     roster: Roster
     rings: Rings
@@ -62,8 +62,7 @@ async def test_a_row_is_appended_and_every_worker_told(desk: Desk) -> None:
         distribution="EWEB", items=["/a*", "/b?v=1"], tags=["News"], soft=True, revoke=True
     )
     assert status == 201
-    assert desk.log is not None
-    (row,) = desk.log.rows_after(0)
+    (row,) = desk.log.read_after(0).rows
     assert row.scope == "EWEB"
     assert row.body == {"items": ["/a*", "/b?v=1", "#News"], "soft": True, "revoke": True}
     assert said == {
@@ -130,8 +129,7 @@ async def test_what_will_not_do_is_refused_with_its_reason(
     said = await desk.invalidate(**wish)
     assert said[0] == status
     assert reason in said[1]["error"]
-    assert desk.log is not None
-    assert desk.log.rows_after(0) == []
+    assert desk.log.read_after(0).rows == []
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"1", b"\xff", b"[" * 100_000])
@@ -153,7 +151,7 @@ async def test_an_unknown_distribution_has_no_list(desk: Desk) -> None:
 
 
 async def test_without_a_database_nothing_can_be_invalidated(desk: Desk) -> None:
-    desk.log = None
+    desk.log = ControlLog(ControlDatabase(desk.folder / "nowhere"))
     for status, said in (
         await desk.invalidate(distribution="EWEB", items=["/*"]),
         await desk.ask("GET", "/invalidations?distribution=EWEB"),
@@ -166,7 +164,7 @@ async def test_waiting_ends_when_all_workers_that_are_up_have_looked(desk: Desk)
     desk.roster.up(1)
 
     def look() -> None:
-        desk.roster.apply(1, 1)
+        desk.roster.apply(1, desk.log.position())
         desk.rings.rung()
 
     desk.bells.answer(1, look)

@@ -23,8 +23,10 @@ from rtmp_media import tags_flv
 from streamedge.access.countries import Countries, CountriesError
 from streamedge.access.keys import KeyFileError
 from streamedge.cache.cache import Cache
+from streamedge.cache.rulings import CaughtUp
 from streamedge.cache.store import Store
 from streamedge.config.schema import Config
+from streamedge.control.database import ControlDatabase
 from streamedge.delivery.web.server import WebServer
 from streamedge.edge.bells import Bells
 from streamedge.edge.certificates import CertificateFiles, Certificates
@@ -360,12 +362,14 @@ async def test_it_follows_the_generations_and_survives_one_that_cannot_be_applie
         generations, bells, roster = Generations(edge.live.config, 1), Bells(1), Roster(1)
         target = LogTarget(os.devnull)
         shared = Shared(generations, bells, roster, cache_root, target)
-        effective = EffectiveConfig(generations, None, edge.cache.log)
+        effective = EffectiveConfig(generations, ControlDatabase(cache_root), edge.cache.log)
         effective.look()
         applied = asyncio.Queue[int]()
         bells.answer(bells.control, lambda: applied.put_nowait(generations.applied_by(0)))
         edge.live.config = effective.config
-        following = asyncio.create_task(follow(edge.live, effective, shared, 0, lambda: 7))
+        following = asyncio.create_task(
+            follow(edge.live, effective, shared, 0, lambda: CaughtUp(7, [], is_current=True))
+        )
         assert await applied.get() == 0
         assert roster.have_applied(7)
 

@@ -114,9 +114,7 @@ class Target:
         stored = self.stored
         if stored is None:
             return None
-        return lambda: Provenance(
-            self.subject, stored.record.validated_s, stored.record.head.headers
-        )
+        return lambda: Provenance(self.subject, stored.record.position, stored.record.head.headers)
 
 
 class Asked(NamedTuple):

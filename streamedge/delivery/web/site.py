@@ -216,6 +216,7 @@ class Site:
         encoding = _encoding(found, request)
         want = WHOLE if encoding is not None else _wanted(request)
         asked = ask(found, request, want, self.edge_name, interim)
+        position = self._cache.sent_now().position
         try:
             outcome = await self.responses.respond(asked)
             if isinstance(outcome, Stored):
@@ -227,7 +228,7 @@ class Site:
         if isinstance(outcome, Passed):
             status = cache_status(self.edge_name, outcome.handling)
             provenance = Provenance(
-                asked.asset.subject, request.came_s, fold_fields(outcome.response.fields)
+                asked.asset.subject, position, fold_fields(outcome.response.fields)
             )
             opened = self._replies.passed(found, request, outcome.response, status)
             return opened._replace(provenance=lambda: provenance)

@@ -52,7 +52,7 @@ class Film:
         return self.holds
 
     def provenance(self) -> Provenance:
-        return Provenance(Subject("ESTREAM", "/film.flv"), 0.0, {})
+        return Provenance(Subject("ESTREAM", "/film.flv"), 0, {})
 
     async def locate(self, time_ms: int) -> Mark:
         row = min(time_ms // STEP_MS, COUNT - 1) // KEY_EVERY * KEY_EVERY

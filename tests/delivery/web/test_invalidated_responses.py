@@ -277,7 +277,7 @@ async def test_what_was_validated_since_is_not_revoked(cache_root: Path) -> None
         edge.invalidate("/film", revoke=True)
         edge.origin.hold("film", at=HELD_AT)
         await begun(edge, viewer, "/film")
-        edge.server.revoke(lambda what: what.asked_s <= 0)
+        edge.server.revoke(lambda what: what.position <= 0)
         edge.origin.release("film")
         assert len(await viewer.receive_body(FILM.size_bytes)) == FILM.size_bytes
 

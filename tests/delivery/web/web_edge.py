@@ -20,12 +20,13 @@ from streamedge.access.countries import Countries
 from streamedge.cache.cache import Cache
 from streamedge.cache.store import Store
 from streamedge.config.schema import Config
+from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase
 from streamedge.control.in_force import InForce
 from streamedge.control.log import ControlLog
 from streamedge.delivery.web.protocol import EdgeProtocol
 from streamedge.delivery.web.server import WebServer
-from streamedge.edge.announcing import heed_log
+from streamedge.edge.announcing import apply_invalidations
 from streamedge.edge.composition import bind_origins, web_server
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counts
@@ -47,10 +48,11 @@ class WebEdge:
     control_log: ControlLog
 
     def invalidate(self, *items: str, soft: bool = False, revoke: bool = False) -> None:
-        """As the control process does it, and as a worker heeds it that was rung."""
+        """As the control process does it, and as a worker does that was woken."""
         self.control_log.invalidate("EWEB", items, soft=soft, revoke=revoke)
+        AnnouncedHead(self.cache.store.root).publish(self.control_log.position())
         self.cache.store.changes.announce()
-        heed_log(self.cache.rulings, (self.server.revoke,))
+        apply_invalidations(self.cache.rulings, (self.server.revoke,))
 
     def lines(self, event: str = "response") -> list[dict[str, Any]]:
         """The log lines of an event so far."""

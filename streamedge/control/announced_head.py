@@ -1,0 +1,92 @@
+"""The head of the control log, as it has been announced to all processes of an edge.
+
+It is a ``position`` in a file of the cache folder that every process has mapped: to look at it
+costs nothing, and it says whether there are rows that a process has not read. Because the file
+stays, it also says at the next start how far this folder's cache has come, whatever has become of
+the database.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from pathlib import Path
+
+from streamedge.control.position import UNKNOWN, log_of
+
+FILE_NAME = "control-head"
+_BYTES = 16
+_POSITION, _HAS_RESOURCES = range(2)  # words
+
+
+class AnnouncedHead:
+    """One process's view of the announced head. It opens the file when it can, not once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE_NAME
+        self._fd = -1
+        self._words: memoryview | None = None
+
+    @property
+    def position(self) -> int:
+        """The position; UNKNOWN before the first, and where the folder cannot be used."""
+        words = self._words or self._mapped()
+        return UNKNOWN if words is None else words[_POSITION]
+
+    @property
+    def has_resources(self) -> bool:
+        """Whether something was made through the API, as far as this folder knows."""
+        words = self._words or self._mapped()
+        return words is not None and words[_HAS_RESOURCES] != 0
+
+    def publish(self, position: int) -> bool:
+        """Announces a position, unless a later one in the same log is; False if it cannot."""
+        words = self._words or self._mapped()
+        if words is None:
+            return False
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            if log_of(words[_POSITION]) != log_of(position) or words[_POSITION] < position:
+                words[_POSITION] = position
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return True
+
+    def note_resources(self, *, there_are: bool) -> None:
+        """Keeps for the next start whether something was made through the API."""
+        words = self._words or self._mapped()
+        if words is not None:
+            words[_HAS_RESOURCES] = there_are
+
+    def refresh(self) -> None:
+        """Opens the file anew if another one, or none, is in its place."""
+        if self._words is None:
+            return
+        try:
+            there, ours = os.stat(self._path), os.fstat(self._fd)
+            if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+                return
+        except OSError:
+            pass
+        self.close()
+
+    def close(self) -> None:
+        if self._words is not None:
+            self._words = None
+            os.close(self._fd)
+
+    def _mapped(self) -> memoryview | None:
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return None
+        try:
+            # A mapped page that finds no space on the disk kills the process.
+            os.posix_fallocate(fd, 0, _BYTES)
+            words = memoryview(mmap.mmap(fd, _BYTES)).cast("Q")
+        except (OSError, ValueError):
+            os.close(fd)
+            return None
+        self._fd, self._words = fd, words
+        return words

@@ -1,0 +1,37 @@
+"""A position in a control log, as one 64-bit number.
+
+The upper 24 bits are the id of the log, the lower 40 bits are an epoch: the number of a row in it.
+One number is read and written at once, so processes can share it in mapped memory without a lock.
+Positions order what happened without any clock: what was asked for at a position is older than all
+rows behind it. Only positions in the same log can be compared. A log gets another id when rows of
+it were lost, so nothing from before the loss can be taken for something newer.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+EPOCH_BITS = 40
+LOG_IDS = 1 << 24
+UNKNOWN = 0
+"""No position: no log has the id 0."""
+
+
+def position_at(log_id: int, epoch: int) -> int:
+    """The position of a row in a log."""
+    return log_id << EPOCH_BITS | epoch
+
+
+def log_of(position: int) -> int:
+    """The id of the log that a position is in."""
+    return int(position) >> EPOCH_BITS
+
+
+def epoch_of(position: int) -> int:
+    """The number of the row that a position is at; 0 before the first."""
+    return position & (1 << EPOCH_BITS) - 1
+
+
+def new_log_id() -> int:
+    """An id that no other log is likely to have."""
+    return 1 + secrets.randbelow(LOG_IDS - 1)

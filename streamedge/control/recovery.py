@@ -1,0 +1,81 @@
+"""What an edge does at its start about a control database that is damaged, lost or older.
+
+The control database says what of the cache was invalidated. If its rows are lost, nobody knows what
+may still be served: so everything cached before is asked for anew (records name the log that they
+were asked for by, and a log that lost rows has another id). What the API had made is lost with it,
+and only a backup brings it back; so a damaged file is moved aside, and never deleted.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from streamedge.control.announced_head import FILE_NAME as HEAD_FILE_NAME
+from streamedge.control.announced_head import AnnouncedHead
+from streamedge.control.database import (
+    FILE_NAME,
+    ControlDamagedError,
+    ControlDatabase,
+    ControlError,
+    is_damage,
+    move_aside,
+)
+from streamedge.control.log import ControlLog
+from streamedge.control.position import UNKNOWN, log_of
+from streamedge.ops.log import Log
+
+RESTORE = (
+    "distributions, keys and policies that were made through the API are in this file alone: to"
+    f" have them back, stop the edge, copy a backup to {FILE_NAME} in the cache folder, remove"
+    f" {FILE_NAME}-wal and {FILE_NAME}-shm, and start the edge"
+)
+
+
+def prepare_control_database(folder: Path, log: Log) -> None:
+    """Sees to it that the database can be used, before any process has it open.
+
+    A damaged file is moved aside, with a line in the log. There is a line, too, when the log does
+    not hold what was announced in this folder. What may pass (a lock, a full disk) is left to the
+    processes, which try again.
+    """
+    database, head = ControlDatabase(folder), AnnouncedHead(folder)
+    try:
+        try:
+            database.check()
+        except ControlDamagedError as exc:
+            database.close()
+            aside = move_aside(folder)
+            log.event("control_database_damaged", error=str(exc), moved_to=aside, do=RESTORE)
+        seen = head.position
+        position = ControlLog(database).renew_if_older(seen)
+        if seen != UNKNOWN and log_of(seen) != log_of(position):
+            log.event("control_log_replaced", effect="what is cached is asked for anew", do=RESTORE)
+        head.publish(position)
+    except (ControlError, OSError) as exc:
+        log.event("control_database_unavailable", error=str(exc))
+    finally:
+        head.close()
+        database.close()
+
+
+def problem_with(folder: Path) -> str:
+    """What is wrong with the database in a cache folder, and what to do; "" if nothing is known.
+
+    Changes nothing, and may be called while the edge runs.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        was_used = (folder / HEAD_FILE_NAME).exists()
+        return f"{path} is missing, although this cache has had one: {RESTORE}" if was_used else ""
+    try:
+        with closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as connection:
+            fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.Error as exc:
+        fault = str(exc) if is_damage(exc) else "ok"  # what another process does passes
+    if fault == "ok":
+        return ""
+    return f"{path} is damaged ({fault}); at its next start the edge moves it aside: {RESTORE}"

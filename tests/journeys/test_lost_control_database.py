@@ -1,0 +1,198 @@
+"""The control database of an edge is locked, lost, replaced or damaged.
+
+Nothing that was invalidated is served, and a fault that passes leaves no state behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+from edge_process import EdgeProcess, pause, run_edge
+from fakes import ScriptedOrigin
+from http_viewer import fetch
+
+CACHED = (("Cache-Control", "max-age=3600"),)
+SQLITE_PENDING_BYTE = 0x40000000  # nobody new gets a lock on the file; who has one goes on
+PATIENCE_ROUNDS = 1000  # of the pause between looks at another process
+DATABASE_FILES = ("control.db", "control.db-wal", "control.db-shm")
+
+
+@asynccontextmanager
+async def origin_with(name: str, content: bytes) -> AsyncIterator[ScriptedOrigin]:
+    async with ScriptedOrigin() as origin:
+        origin.put(name, content, headers=CACHED)
+        yield origin
+
+
+def site(origin: ScriptedOrigin) -> str:
+    return f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n'
+
+
+@contextmanager
+def locked(database: Path) -> Iterator[None]:
+    """Keeps others from opening a database; a lock of a process ends with its last descriptor."""
+    fd = os.open(database, os.O_RDWR)
+    fcntl.lockf(fd, fcntl.LOCK_EX, 1, SQLITE_PENDING_BYTE)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def invalidate(edge: EdgeProcess, item: str = "/*") -> int:
+    """The status of ``POST /invalidations``."""
+    call = urllib.request.Request(
+        f"http://127.0.0.1:{edge.admin_port}/invalidations",
+        json.dumps({"distribution": "EWEB", "items": [item]}).encode(),
+    )
+    try:
+        with urllib.request.urlopen(call, timeout=30) as answer:
+            status: int = answer.status
+    except urllib.error.HTTPError as exc:
+        exc.close()
+        return exc.code
+    return status
+
+
+async def get(edge: EdgeProcess, path: str = "/a") -> tuple[bytes, str]:
+    """The body, and whether it was a hit."""
+    response = await fetch(edge.http_port, path)
+    return response.body, response.fields["x-cache"].split()[0]
+
+
+async def until_hit(edge: EdgeProcess) -> bytes:
+    """The body, once the edge uses its cache."""
+    for _ in range(PATIENCE_ROUNDS):
+        body, result = await get(edge)
+        if result == "Hit":
+            return body
+        await asyncio.to_thread(pause)
+    raise TimeoutError
+
+
+async def restarted_worker(edge: EdgeProcess) -> None:
+    """Kills the one worker, and waits for its successor."""
+    (before,) = edge.worker_pids()
+    os.kill(before, signal.SIGKILL)
+    for _ in range(PATIENCE_ROUNDS):
+        if edge.worker_pids() != [before]:
+            return
+        await asyncio.to_thread(pause)
+    raise TimeoutError
+
+
+async def test_a_database_that_is_locked_at_a_workers_start_serves_nothing_invalidated(
+    tmp_path: Path,
+) -> None:
+    async with origin_with("a", b"old") as origin:
+        with run_edge(tmp_path, site(origin)) as edge:
+            await get(edge)
+            with locked(edge.cache / "control.db"):
+                await restarted_worker(edge)
+                assert (await get(edge))[0] == b"old"
+                origin.put("a", b"new", headers=CACHED, etag='"2"')
+                assert await asyncio.to_thread(invalidate, edge) == 201
+                assert (await get(edge))[0] == b"new"
+            assert await until_hit(edge) == b"new"
+            origin.put("a", b"newer", headers=CACHED, etag='"3"')
+            assert await asyncio.to_thread(invalidate, edge) == 201
+            assert await get(edge) == (b"newer", "Miss")
+
+
+def delete(cache: Path) -> None:
+    for name in DATABASE_FILES:
+        (cache / name).unlink(missing_ok=True)
+
+
+def damage(cache: Path) -> None:
+    delete(cache)
+    (cache / "control.db").write_bytes(b"no database at all" * 4000)
+
+
+def restore(cache: Path) -> None:
+    delete(cache)
+    shutil.copy(cache / "backup.db", cache / "control.db")
+
+
+@pytest.mark.parametrize("lose", [delete, damage, restore])
+async def test_what_was_cached_before_the_database_was_lost_is_asked_for_anew(
+    tmp_path: Path, lose: Callable[[Path], None]
+) -> None:
+    async with origin_with("a", b"old") as origin:
+        with run_edge(tmp_path, site(origin)) as edge:
+            await get(edge)
+        shutil.copy(edge.cache / "control.db", edge.cache / "backup.db")
+        with run_edge(tmp_path, site(origin)) as edge:
+            assert await get(edge) == (b"old", "Hit")
+            origin.put("a", b"new", headers=CACHED, etag='"2"')
+            assert await asyncio.to_thread(invalidate, edge) == 201
+        lose(edge.cache)
+        with run_edge(tmp_path, site(origin)) as edge:
+            assert (await get(edge))[0] == b"new"
+            (line,) = edge.log("control_log_replaced")
+            assert "backup" in line["do"]
+            assert await get(edge) == (b"new", "Hit")
+        damaged = [*edge.cache.glob("control.db.damaged-*")]
+        assert len(damaged) == (lose is damage)
+        with run_edge(tmp_path, site(origin)) as edge:  # and once is enough
+            assert await get(edge) == (b"new", "Hit")
+            assert len(edge.log("control_log_replaced")) == 1
+
+
+async def test_a_database_that_is_deleted_while_the_edge_runs_is_made_anew(tmp_path: Path) -> None:
+    async with origin_with("a", b"old") as origin:
+        with run_edge(tmp_path, site(origin), workers=2) as edge:
+            for _ in range(8):
+                await get(edge)
+            delete(edge.cache)
+            origin.put("a", b"new", headers=CACHED, etag='"2"')
+            assert await asyncio.to_thread(invalidate, edge) == 201
+            for _ in range(8):
+                assert (await get(edge))[0] == b"new"
+            assert await until_hit(edge) == b"new"
+
+
+async def test_a_database_that_is_damaged_while_the_edge_runs_serves_nothing_invalidated(
+    tmp_path: Path,
+) -> None:
+    async with origin_with("a", b"old") as origin:
+        with run_edge(tmp_path, site(origin)) as edge:
+            await get(edge)
+            damage(edge.cache)
+            origin.put("a", b"new", headers=CACHED, etag='"2"')
+            assert await asyncio.to_thread(invalidate, edge) == 503
+            await restarted_worker(edge)
+            assert (await get(edge))[0] == b"new"  # nobody knows what was invalidated
+
+
+def test_check_says_what_to_do_about_a_database_that_is_lost_or_damaged(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    origin = '[origins.main]\ntype = "directory"\npath = "."\n'
+    with run_edge(tmp_path, origin) as edge:
+        pass
+
+    def check() -> tuple[int, str]:
+        command = [sys.executable, "-m", "streamedge", "check", "--config", str(config)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, " ".join(done.stderr.split())
+
+    assert check() == (0, "")
+    delete(edge.cache)
+    code, told = check()
+    assert (code, "is missing" in told, "backup" in told) == (2, True, True)
+    damage(edge.cache)
+    code, told = check()
+    assert (code, "moves" in told, "backup" in told) == (2, True, True)
