@@ -11,13 +11,11 @@ general way gives the same answer, byte for byte.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from streamedge.access.admission import OPEN_TO_ALL, Denied
-from streamedge.access.proxies import IpNetwork, forwarded_address, forwarded_secure
+from streamedge.access.admission import OPEN_TO_ALL
 from streamedge.cache.asset import Provenance
 from streamedge.cache.cache import Cache
 from streamedge.cache.extent import Ready
@@ -25,23 +23,20 @@ from streamedge.cache.freshness import IMMUTABLE
 from streamedge.cache.open_version import OpenVersion
 from streamedge.cache.reader import CacheResult
 from streamedge.cache.responses import Handling, ResponseCache
-from streamedge.delivery.distributions import HostTable
+from streamedge.config.field_names import CONDITIONS
 from streamedge.delivery.web.access_log import quoted, target_fields
 from streamedge.delivery.web.answer import Delivery, object_lines
-from streamedge.delivery.web.behaviors import ViewerProtocol
 from streamedge.delivery.web.cache_status import cache_status
 from streamedge.delivery.web.compressor import encoded_key
+from streamedge.delivery.web.dispatch import Dispatcher, Refused
 from streamedge.delivery.web.encodings import encoded_head, is_compressible, negotiate, with_vary
-from streamedge.delivery.web.gate import Gate, Pass
-from streamedge.delivery.web.requests import WebRequest
+from streamedge.delivery.web.gate import Pass
+from streamedge.delivery.web.requests import WebRequest, without_field
 from streamedge.delivery.web.routes import (
     Route,
-    Unroutable,
-    WebDistribution,
     as_selected_by,
     asset_key,
     invalidation_subject,
-    route,
 )
 from streamedge.delivery.web.server_timing import is_sampled, server_timing
 from streamedge.delivery.web.spellings import Spellings, Wanted, plain_range
@@ -51,20 +46,7 @@ from streamedge.spans import Span
 TARGETS_MAX = 8192  # remembered
 
 # With any of these the answer is not plain.
-_ELSEWHERE = frozenset(
-    {
-        b"if-match",
-        b"if-none-match",
-        b"if-modified-since",
-        b"if-unmodified-since",
-        b"if-range",
-        b"content-length",
-        b"transfer-encoding",
-        b"expect",
-        b"te",
-        b"upgrade",
-    }
-)
+_ELSEWHERE = CONDITIONS | {"content-length", "transfer-encoding", "expect", "te", "upgrade"}
 _DIRECTIVES = frozenset({"cache-control", "pragma"})
 
 
@@ -144,92 +126,53 @@ Answered = tuple[Asked, Wanted | None, int, str, int]
 
 
 class Lane:
-    """The short lane of a worker, for one kind of connection: what it recalls holds for that alone.
+    """The short lane of a worker, for one kind of connection.
 
-    ``secure``: connections over TLS. ``proxies``: all that are trusted, for connections from them,
-    whose requests tell who the viewer is; or else none.
+    What it recalls holds for connections alike: over TLS or not, from a trusted proxy or not.
     """
 
     def __init__(
-        self,
-        cache: Cache,
-        responses: ResponseCache,
-        edge_name: str,
-        distributions: HostTable[WebDistribution],
-        gate: Gate,
-        *,
-        secure: bool,
-        proxies: Sequence[IpNetwork] = (),
+        self, cache: Cache, responses: ResponseCache, edge_name: str, dispatcher: Dispatcher
     ) -> None:
         self._cache = cache
         self._responses = responses
         self._edge_name = edge_name
-        self._distributions = distributions
-        self._gate = gate
-        self._secure = secure
-        self._proxies = proxies
+        self._dispatcher = dispatcher
         self._changes = cache.store.changes.word
         self._targets: dict[tuple[str, str, str | None, str | None, bool], Target] = {}
         self.spellings: Spellings[Asked] = Spellings()
 
-    def replace(self, distributions: HostTable[WebDistribution]) -> None:
-        """Answers by these from now on, and forgets all that was made of others."""
-        self._distributions = distributions
+    def replace(self, dispatcher: Dispatcher) -> None:
+        """Decides by this one from now on, and forgets all that another has decided."""
+        self._dispatcher = dispatcher
         self._targets.clear()
         self.spellings.forget()
 
-    def ask(
-        self, host: bytes, url: bytes, fields: dict[bytes, bytes], peer_address: str
-    ) -> tuple[Asked, Wanted | None] | None:
-        """What a GET with these header fields asks for; None when it is not plain, or refused."""
-        if not _ELSEWHERE.isdisjoint(fields):
+    def ask(self, request: WebRequest) -> tuple[Asked, Wanted | None] | None:
+        """What a GET asks for; None when it is not plain, or refused."""
+        headers = request.headers
+        if not _ELSEWHERE.isdisjoint(headers) or len(headers) != len(request.fields):
             return None
-        value = fields.pop(b"range", None)
-        address, secure = "", self._secure
-        if self._proxies:
-            told, proto = (
-                fields.get(name, b"").decode("latin-1")
-                for name in (b"x-forwarded-for", b"x-forwarded-proto")
-            )
-            address = forwarded_address(told, self._proxies)
-            secure = forwarded_secure(proto, secure=secure)
-        path, _, query = url.partition(b"?")
-        named = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields.items()}
-        request = WebRequest(
-            "GET",
-            host.decode("latin-1"),
-            path,
-            named,
-            "",
-            True,
-            0.0,
-            query.decode("latin-1"),
-            tuple(named.items()),
-            secure,
-            address=address or peer_address,
-        )
-        found = route(self._distributions, request.host, path, request.query, named)
-        if isinstance(found, Unroutable) or not self._is_plain(found, request):
-            return None
-        admitted = None
-        rules = found.rule.behavior.access
-        if rules != OPEN_TO_ALL:
-            granted = self._gate.admit(rules, request, time.time())
-            if isinstance(granted, Denied):
-                return None
-            admitted = Pass(rules, granted)
-        target = self._target(found, request)
         wanted = None
-        if value is not None:
-            wanted = plain_range(value)
+        if "range" in headers:
+            wanted = plain_range(headers["range"].encode("latin-1"))
             if wanted is None:
                 return None
-        agent = fields.get(b"user-agent")
-        logged = "" if agent is None else f',"agent":{quoted(agent)}'
-        if address:
-            logged += f',"viewer":"{address}"'
-        said = target_fields(request.host, path, found.distribution.id)
-        return Asked(target, said, logged, address, admitted, request.host), wanted
+            # No part of what is recalled: players ask for another range each time.
+            request = without_field(request, "range")
+        outcome = self._dispatcher.dispatch(request)
+        if isinstance(outcome, Refused) or not self._is_plain(outcome.route, request):
+            return None
+        found = outcome.route
+        rules = found.rule.behavior.access
+        admitted = None if rules == OPEN_TO_ALL else Pass(rules, outcome.grant)
+        agent = headers.get("user-agent")
+        logged = "" if agent is None else f',"agent":{quoted(agent.encode("latin-1"))}'
+        if request.told_address:
+            logged += f',"viewer":"{request.told_address}"'
+        said = target_fields(request.host, request.path, found.distribution.id)
+        target = self._target(found, request)
+        return Asked(target, said, logged, request.told_address, admitted, request.host), wanted
 
     def awaited(self, target: Target) -> asyncio.Task[None] | None:
         """What will find out about an object that nothing is known of, if its origin is asked."""
@@ -342,12 +285,10 @@ class Lane:
             return False
         behavior = found.rule.behavior
         policy = behavior.cache
-        if not request.secure and behavior.viewer_protocol is not ViewerProtocol.ALLOW_ALL:
-            return False
         if (policy.viewer_directives or policy.strict) and _DIRECTIVES & request.headers.keys():
             return False
         timed = behavior.response_headers.server_timing_percent > 0
-        return "cdn-loop" not in request.headers and not (timed and "pragma" in request.headers)
+        return not (timed and "pragma" in request.headers)
 
 
 _HIT = Handling(hit=True)

@@ -31,7 +31,7 @@ from streamedge.delivery.web.bridge import Bridge
 from streamedge.delivery.web.intake import PARSED_AT_ONCE_BYTES, TURN_S, Intake
 from streamedge.delivery.web.lane import Answered, Asked, LaneAnswer
 from streamedge.delivery.web.requests import (
-    HOST_BYTES_MAX,
+    WebRequest,
     has_clear_end,
     request_line_refusal,
     size_bytes,
@@ -46,7 +46,7 @@ from streamedge.spans import Span
 
 HEADER_BYTES_MAX = 20_480  # CloudFront's limit on a request without its body
 EXTENSION = "streamedge.answer"
-TARGET = "streamedge.target"  # the request's target and trailer fields as they were sent
+REQUEST = "streamedge.request"  # the request, and its trailer fields as they come
 
 
 class EdgeProtocol(AnsweringConnection):
@@ -329,27 +329,40 @@ class EdgeProtocol(AnsweringConnection):
             if self._upgrade is Upgrade.CONNECT:
                 self._refuse(HTTPStatus.BAD_REQUEST)
                 raise _RefusedError
-        if not self._take_lane():
-            self._go_to_application(self._trailers)
+        request = self._read_request(version)
+        if not self._take_lane(request):
+            self._go_to_application(request, self._trailers)
 
-    def _take_lane(self) -> bool:
+    def _take_lane(self, request: WebRequest) -> bool:
         """Answers from within the callback if the request is plain and its object is here."""
-        if self.parser.get_method() != b"GET" or not self._is_idle:
-            return False
-        fields = dict(self.headers)
-        host = fields.get(b"host", b"")
         if (
-            len(fields) != len(self.headers)  # a repeated field
-            or not 0 < len(host) <= HOST_BYTES_MAX
+            request.method != "GET"
+            or not self._is_idle
             or not self.url.startswith(b"/")
             or not self._keeps_alive()
         ):
             return False
-        plain = self._lane.ask(host, self.url, fields, self.peer.address)
+        plain = self._lane.ask(request)
         if plain is None:
             return False
         self._asked = plain
         return self._answer_plain(*plain)
+
+    def _read_request(self, version: str) -> WebRequest:
+        """The request whose head the parser has read."""
+        return web_request(
+            self.parser.get_method().decode("ascii"),
+            self.url,
+            self.headers,
+            client=self._client,
+            address=self.peer.address,
+            proxies=self.proxies,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            begun_s=self.loop.time(),
+            secure=self.secure,
+            http_version=version,
+            serves=self._serves,
+        )
 
     @property
     def _is_idle(self) -> bool:
@@ -415,13 +428,13 @@ class EdgeProtocol(AnsweringConnection):
         answered = asked, wanted, status, self._client, sent_bytes
         self._site.lane_finished([answered], duration_s, cut)
 
-    def _go_to_application(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        url, headers = self.url, self.headers
+    def _go_to_application(self, request: WebRequest, trailers: list[tuple[bytes, bytes]]) -> None:
+        headers = self.headers
         super().on_message_begin()
         self.url = b"/"  # uvicorn reads it in its own way; nobody looks at what it makes of it
         for name, value in headers:
             super().on_header(name, value)
-        self.scope["extensions"] = {TARGET: {"sent": url, "trailers": trailers}}
+        self.scope["extensions"] = {REQUEST: {"request": request, "trailers": trailers}}
         super().on_headers_complete()
         self._receiving, self._heard_s = self.cycle, self.loop.time()
 
@@ -440,22 +453,10 @@ class EdgeProtocol(AnsweringConnection):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope = cycle.scope
-        sent: dict[Any, Any] = scope["extensions"][TARGET]
-        request = web_request(
-            scope["method"],
-            sent["sent"],
-            list(scope["headers"]),
-            client=self._client,
-            address=self.peer.address,
-            proxies=self.proxies,
-            keep_alive=cycle.keep_alive,
-            begun_s=self.loop.time(),
-            secure=self.secure,
-            http_version=scope["http_version"],
-        )
-        if self._serves is not None and not self._serves(request.host):
-            request = replace(request, misdirected=True)
-        bridge = Bridge(self, cycle, request, sent["trailers"])
+        read: dict[Any, Any] = scope["extensions"][REQUEST]
+        # It may have waited for its turn.
+        request = replace(read["request"], begun_s=self.loop.time(), came_s=time.time())
+        bridge = Bridge(self, cycle, request, read["trailers"])
         scope["extensions"] = {EXTENSION: bridge}  # type: ignore[dict-item]
         super()._start_asgi_task(cycle, app)
 

@@ -26,6 +26,7 @@ from streamedge.delivery.web.answer import (
     streamed_head,
 )
 from streamedge.delivery.web.cache_status import cache_status
+from streamedge.delivery.web.dispatch import Refused
 from streamedge.delivery.web.framing import Parts, framed, framing_of, of_body, of_reader
 from streamedge.delivery.web.requests import WebRequest, connection_options
 from streamedge.delivery.web.response_policy import UNCHANGED, Field, cors_kind
@@ -112,9 +113,8 @@ class Replies:
             result = CacheResult.ERROR
         if head.status >= 400 and not head.version.size_bytes and not found.rule.binding.is_site:
             reader.close()
-            return self.refused(
-                request, head.status, f"origin: {HTTPStatus(head.status).phrase}", distribution
-            )
+            phrase = f"origin: {HTTPStatus(head.status).phrase}"
+            return self.refused(request, head.status, phrase, distribution, (), found)
         framing = framing_of(None, request.http_version)
         if not head.version.has_ended:
             if not framing:
@@ -208,9 +208,22 @@ class Replies:
         kind = exc.failure.value if isinstance(exc, OriginError) else _KINDS[type(exc)]
         self._counts.add(Counter.ERRORS, kind)
         opened = self.refused(
-            request, failure_status(exc), _viewer_reason(exc), found.distribution.id
+            request, failure_status(exc), _viewer_reason(exc), found.distribution.id, (), found
         )
         return opened._replace(reason=str(exc))
+
+    def turned_down(self, request: WebRequest, refused: Refused) -> Opened:
+        """The answer to a request that is not served."""
+        opened = self.refused(
+            request,
+            refused.status,
+            refused.reason,
+            refused.distribution,
+            refused.fields,
+            refused.route,
+            refused.code,
+        )
+        return opened._replace(reason=refused.logged or refused.reason)
 
     def refused(
         self,
@@ -219,27 +232,22 @@ class Replies:
         reason: str,
         distribution: str | None,
         fields: tuple[Field, ...] = (),
+        found: Route | None = None,
         code: str = "",
     ) -> Opened:
-        """An answer of the edge's own, with its reason; ``code`` as ``refusal`` takes it."""
+        """An answer of the edge's own, with its reason; ``code`` as ``refusal`` takes it.
+
+        Where a behavior is known, its policy says which pages may read it: a script could not tell
+        a refusal from a broken network otherwise.
+        """
         delivery = self._delivery(request, time.time(), CacheResult.ERROR, None, "")
         if is_s3_request(request.headers, request.query):
             delivery = replace(delivery, is_s3=True)
+        if found is not None:
+            policy = found.rule.behavior.response_headers
+            delivery = replace(delivery, policy=policy.of_errors())
         answer = refusal(status, reason, delivery, request.method, fields, code)
         return Opened(answer, None, CacheResult.ERROR, distribution, reason)
-
-    def denied(self, request: WebRequest, reason: str, distribution: str) -> Opened:
-        """A refusal whose reason is for the log alone: it would tell a forger what to mend."""
-        opened = self.refused(request, 403, "this is not for you", distribution)
-        return opened._replace(reason=reason)
-
-    def redirected(self, request: WebRequest, distribution: str) -> Opened:
-        query = f"?{request.query}" if request.query else ""
-        host = request.host.partition(":")[0] if request.host.count(":") == 1 else request.host
-        location = f"https://{host}{request.path.decode('latin-1')}{query}"
-        return self.refused(
-            request, 301, "this is served over HTTPS", distribution, (("location", location),)
-        )
 
     def _reason(self, status: int) -> str | None:
         """Counts an origin's error, and says it for the log line."""

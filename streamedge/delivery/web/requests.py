@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from streamedge.access.proxies import IpNetwork, forwarded_address, forwarded_secure
@@ -29,7 +29,8 @@ class WebRequest:
 
     ``host`` is "" when the request does not say, or not without doubt, which host it means.
     ``fields`` are its header fields as they were sent. ``client`` is the connection's address and
-    port, ``address`` the viewer's address, which a trusted proxy may have told; so with ``secure``.
+    port, ``address`` the viewer's address, which a trusted proxy may have told (``told_address``);
+    so with ``secure``.
     ``misdirected``: it came over a connection that was made for another host.
     """
 
@@ -47,11 +48,12 @@ class WebRequest:
     came_s: float = 0.0  # in seconds since 1970
     address: str = ""
     misdirected: bool = False
+    told_address: str = ""
 
     @property
     def viewer(self) -> str | None:
         """The viewer's address where it is not the connection's."""
-        return None if self.address == self.client.rpartition(":")[0] else self.address
+        return self.told_address or None
 
     @property
     def has_body(self) -> bool:
@@ -92,10 +94,13 @@ def web_request(
     begun_s: float,
     secure: bool,
     http_version: str,
+    serves: Callable[[str], bool] | None = None,
 ) -> WebRequest:
-    """The parts of a request; its host is "" when missing, doubled or contradicted.
+    """The parts of a request, for every way of answering it; its host is "" when missing, doubled,
+    contradicted or none.
 
-    ``proxies`` are the trusted ones if one of them is the client, or else none.
+    ``proxies`` are the trusted ones if one of them is the client, or else none. ``serves``: the
+    hosts that the connection was made for; None: any.
     """
     sent = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
     headers: dict[str, str] = {}
@@ -109,8 +114,9 @@ def web_request(
         authority, target = _absolute(target)
         if host_name(authority) != host_name(host):
             host = ""
+    told_address = ""
     if proxies:
-        address = forwarded_address(headers.get("x-forwarded-for", ""), proxies) or address
+        told_address = forwarded_address(headers.get("x-forwarded-for", ""), proxies)
         secure = forwarded_secure(headers.get("x-forwarded-proto", ""), secure=secure)
     path, _, query = target.partition(b"?")
     return WebRequest(
@@ -126,8 +132,17 @@ def web_request(
         secure,
         http_version,
         time.time(),
-        address,
+        told_address or address,
+        serves is not None and not serves(host),
+        told_address,
     )
+
+
+def without_field(request: WebRequest, name: str) -> WebRequest:
+    """The request as if a field, ``name`` in lower case, had not been sent."""
+    headers = {field: value for field, value in request.headers.items() if field != name}
+    fields = tuple(field for field in request.fields if field[0].lower() != name)
+    return replace(request, headers=headers, fields=fields)
 
 
 def _absolute(target: bytes) -> tuple[str, bytes]:

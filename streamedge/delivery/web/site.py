@@ -14,7 +14,6 @@ from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 
-from streamedge.access.admission import Denied
 from streamedge.access.countries import Countries
 from streamedge.access.proxies import IpNetwork
 from streamedge.access.signing import SIGNATURE_LIMIT_BYTES
@@ -26,11 +25,12 @@ from streamedge.cache.reader import CacheResult
 from streamedge.cache.responses import Handling, Passed, ResponseCache, Stored
 from streamedge.delivery.distributions import HostTable
 from streamedge.delivery.web.access_log import response_line
-from streamedge.delivery.web.behaviors import SAFE_METHODS, ErrorPage, ViewerProtocol
+from streamedge.delivery.web.behaviors import SAFE_METHODS, ErrorPage
 from streamedge.delivery.web.burst import Burst
 from streamedge.delivery.web.cache_status import cache_status
 from streamedge.delivery.web.compressor import Compressor
 from streamedge.delivery.web.conditions import PRECONDITIONS
+from streamedge.delivery.web.dispatch import Dispatcher, Refused
 from streamedge.delivery.web.encodings import (
     Encoding,
     encoded_head,
@@ -46,18 +46,15 @@ from streamedge.delivery.web.requests import WebRequest
 from streamedge.delivery.web.response_policy import Field
 from streamedge.delivery.web.routes import (
     Route,
-    Unroutable,
     WebDistribution,
     ask,
     forwarded_trailers,
-    is_looping,
     origin_request,
-    route,
     route_in,
     target_parts,
     wants_upgrade,
 )
-from streamedge.delivery.web.s3_calls import call_bucket, named_request, require_known_call
+from streamedge.delivery.web.s3_calls import call_bucket, require_known_call
 from streamedge.delivery.web.writes import Writes
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.ops.log import Log
@@ -100,9 +97,8 @@ class Site:
         signature_bytes: int = SIGNATURE_LIMIT_BYTES,
     ) -> None:
         self.gate = Gate(countries, signature_bytes)
-        self._url_bytes = url_bytes
         self.edge_name = edge_name
-        self.distributions = distributions
+        self._dispatcher = Dispatcher(edge_name, distributions, self.gate, url_bytes)
         self.proxies = proxies  # whose word for where a viewer is counts
         self.responses = ResponseCache(cache)
         self._cache = cache
@@ -117,10 +113,7 @@ class Site:
                 cache,
                 self.responses,
                 edge_name,
-                distributions,
-                self.gate,
-                secure=secure,
-                proxies=proxies if forwarded else (),
+                self._dispatcher,
             )
             for secure in (False, True)
             for forwarded in (False, True)
@@ -141,47 +134,19 @@ class Site:
         ranges_max: int,
     ) -> None:
         """Serves by these from the next request on; those that have a route go on by theirs."""
-        self.distributions = distributions
-        self._url_bytes = url_bytes
+        self._dispatcher = Dispatcher(self.edge_name, distributions, self.gate, url_bytes)
         self._writes = Writes(self.responses, self._journal, request_body_bytes)
         self._replies = Replies(self.edge_name, self._counts, ranges_max)
         for lane in self.lanes.values():
-            lane.replace(distributions)
+            lane.replace(self._dispatcher)
 
     def find(self, request: WebRequest) -> Route | Opened:
         """The route of a request, or the answer to one that may not go on."""
-        refused = self._replies.refused
-        if len(request.path) + len(request.query) > self._url_bytes:
-            return refused(request, 414, "the URL is longer than limits.url", None)
-        found = route(
-            self.distributions, request.host, request.path, request.query, request.headers
-        )
-        if isinstance(found, Unroutable):
-            return refused(request, found.status, found.reason, found.distribution, code=found.code)
-        behavior, distribution = found.rule.behavior, found.distribution.id
-        if request.misdirected:
-            return refused(request, 421, "the connection is not for this host", distribution)
-        if is_looping(request, self.edge_name):
-            return refused(request, 508, "the request has been here before", distribution)
-        if not request.secure and behavior.viewer_protocol is ViewerProtocol.HTTPS_ONLY:
-            return refused(request, 403, "this is served over HTTPS alone", distribution)
-        if not request.secure and behavior.viewer_protocol is ViewerProtocol.REDIRECT_TO_HTTPS:
-            return self._replies.redirected(request, distribution)
-        granted = self.gate.admit(behavior.access, named_request(found, request), time.time())
-        if isinstance(granted, Denied):
-            return self._replies.denied(request, granted.reason, distribution)
-        if request.method not in behavior.methods:
-            allowed = ", ".join(sorted(behavior.methods))
-            return refused(
-                request,
-                405,
-                f"this is served by {allowed}",
-                distribution,
-                (("allow", allowed),),
-            )
-        if request.method in {"GET", "HEAD"} and request.has_body:
-            return refused(request, 403, "a GET has no body here", distribution)
-        if found.is_s3:
+        outcome = self._dispatcher.dispatch(request)
+        if isinstance(outcome, Refused):
+            return self._replies.turned_down(request, outcome)
+        found = outcome.route
+        if found.is_s3:  # of which the fast path takes none
             try:
                 require_known_call(found, request, self.gate)
             except WriteRefusedError as exc:
@@ -233,7 +198,12 @@ class Site:
             opened = self._replies.passed(found, request, outcome.response, status)
             return opened._replace(provenance=lambda: provenance)
         return self._replies.refused(
-            request, 504, "only-if-cached was asked, and it is not", found.distribution.id
+            request,
+            504,
+            "only-if-cached was asked, and it is not",
+            found.distribution.id,
+            (),
+            found,
         )
 
     async def _form(self, found: Route, stored: Stored, encoding: Encoding | None) -> Form | None:
