@@ -39,7 +39,12 @@ class CertificateAuthority:
         self.root = folder / "root.pem"
         self.root.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, *names: str, into: Pair | None = None) -> Pair:
+    def issue(
+        self,
+        *names: str,
+        into: Pair | None = None,
+        extension: x509.ExtensionType | None = None,
+    ) -> Pair:
         """A new certificate for DNS names; ``into``: in place of another's files."""
         self._issued += 1
         key = ec.generate_private_key(ec.SECP256R1())
@@ -47,6 +52,8 @@ class CertificateAuthority:
         if names:
             alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
             builder = builder.add_extension(alternatives, critical=False)
+        if extension is not None:
+            builder = builder.add_extension(extension, critical=False)
         signed = builder.sign(self._key, hashes.SHA256())
         pair = into or Pair(
             self._folder / f"{self._issued}.pem", self._folder / f"{self._issued}.key"

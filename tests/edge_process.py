@@ -118,13 +118,14 @@ def run_edge(
     limits: str = "",
     distributions: str | None = None,
     ports: tuple[int, int] | None = None,
+    prelude: str = "",
 ) -> Iterator[EdgeProcess]:
     """Runs an edge whose config has the TOML given.
 
     ``origins`` must declare ``[origins.main]``; unless ``distributions`` says otherwise, it is
     served as web distribution EWEB and rtmp distribution ESTREAM (applications cfx/st and vod).
     ``edge``, ``listen`` and ``limits`` are lines for those tables. ``ports``: for HTTP and RTMP,
-    free ones.
+    free ones. ``prelude``: Python that each process of the edge runs first, to force a fault.
     """
     admin_port, *free = free_ports(3)
     http_port, rtmp_port = ports or free
@@ -141,6 +142,10 @@ def run_edge(
         f'admin = "127.0.0.1:{admin_port}"\n{listen}\n[limits]\n{limits}\n{origins}\n{declared}'
     )
     command = [sys.executable, "-m", "streamedge", "serve", "--config", str(config)]
+    if prelude:
+        run = f"import sys\n{prelude}\nsys.argv[:1] = ['streamedge']\n"
+        run += "from streamedge.cli import main\nmain()\n"
+        command[1:3] = ["-c", run]
     with open(folder / "stderr", "ab") as stderr:
         process = subprocess.Popen(command, stderr=stderr, start_new_session=True)
     running = EdgeProcess(folder, http_port, rtmp_port, admin_port, process)

@@ -126,6 +126,11 @@ class Store:
         except (OSError, ValueError) as exc:
             self._refused("open cache folder", exc)
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether the folder could be opened; without it nothing is cached."""
+        return self._locks >= 0
+
     def find_extent(self, digest: bytes, body_bytes: int) -> Extent | None:
         """Opens an extent that some worker has made; None when there is none, or a damaged one."""
         path = self._path("extents", digest.hex())

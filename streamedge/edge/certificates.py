@@ -177,7 +177,7 @@ def _load(files: CertificateFiles) -> _Loaded:
         context.load_cert_chain(files.certificate, files.key, password=lambda: "")
         leaf = x509.load_pem_x509_certificate(files.certificate.read_bytes())
         names = _names(leaf)
-    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+    except Exception as exc:  # what a strange certificate raises in a parser has no common base
         reason = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or str(exc)
         raise CertificateError(f"{files.certificate} with {files.key}: {reason}") from exc
     return _Loaded(context, names, leaf.not_valid_after_utc)

@@ -12,7 +12,6 @@ import contextlib
 import signal
 import socket
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -31,17 +30,19 @@ from streamedge.edge.announcing import Announcer
 from streamedge.edge.bells import Rings
 from streamedge.edge.cloudfront_admin import cloudfront_routes
 from streamedge.edge.effective import EffectiveConfig
+from streamedge.edge.health import look_at_health
 from streamedge.edge.invalidations_admin import CONTROL_ERRORS, invalidation_routes
 from streamedge.edge.reload_admin import reload_routes
-from streamedge.edge.roster import Roster
 from streamedge.edge.same_site import SameSite
 from streamedge.edge.shared import Shared
 from streamedge.edge.writes_admin import ERRORS, writes_routes
+from streamedge.ops.background import Services, report_unhandled
 from streamedge.ops.log import Log
-from streamedge.ops.metrics import Counter, Counts, Gauge, exposition
+from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.writing.journal import Journal
 
 EVICTION_INTERVAL_S = 0.25  # while the cache grows
+METRICS_INTERVAL_S = 1.0
 REST_INTERVAL_S = 0.5  # while it does not
 LOOK_AGAIN_S = 1.0  # at a control database that could not be read
 
@@ -49,16 +50,20 @@ LOOK_AGAIN_S = 1.0  # at a control database that could not be read
 def run_control(shared: Shared, listener: socket.socket, lifeline: int) -> None:
     """Serves the admin address until told to stop."""
     log = shared.open_log("control")
-    asyncio.run(_serve(shared, listener, lifeline, log))
-    log.finish()
+    try:
+        asyncio.run(_serve(shared, listener, lifeline, log))
+    finally:
+        log.finish()
 
 
 async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Log) -> None:
-    log.write_on(asyncio.get_running_loop())
-    counts = Counts()
-    counts.publish_in(shared.metrics_folder)
-    counts.add(Counter.WORKER_STARTS, "control")
     loop = asyncio.get_running_loop()
+    log.write_on(loop)
+    shared.heartbeats.start_beating(shared.bells.control, loop)
+    counts = Counts()
+    report_unhandled(loop, log, counts)
+    counts.publish_in(shared.metrics.part(shared.bells.control))
+    counts.add(Counter.WORKER_STARTS, "control")
     folder = shared.generations.config.edge.cache
     # The event loop waits for no lock; the calls that do run in threads.
     database, loop_database = ControlDatabase(folder), ControlDatabase(folder, busy_timeout_s=0.0)
@@ -74,7 +79,14 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
     config = effective.config
 
     shared.bells.answer(shared.bells.control, rung)
-    evicting = asyncio.create_task(_evict(effective, log, counts))
+    services = Services(log, counts)
+    services.start("eviction", lambda: _evict(effective, log, counts))
+
+    async def hand_over() -> None:
+        counts.add(Counter.LOG_LINES_DROPPED, "control", log.take_dropped())
+        counts.flush()
+
+    services.start_periodic("metrics", METRICS_INTERVAL_S, hand_over)
     journal = None
     if shared.has_journal:
         journal = Journal(config.edge.cache, WORKERS_MAX, config.limits.write_queue)
@@ -95,8 +107,7 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
         uvicorn.Config(
             create_admin_app(
                 config.edge.name,
-                shared.roster,
-                shared.metrics_folder,
+                shared,
                 journal,
                 [
                     *reload_routes(shared, rings),
@@ -123,8 +134,7 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
     await server.serve(sockets=[listener])
     shared.bells.hush(shared.bells.control)
     watch.close()
-    evicting.cancel()
-    await asyncio.gather(evicting, return_exceptions=True)
+    await services.stop()
     if journal is not None:
         journal.close()
     database.close()
@@ -149,8 +159,7 @@ class _AdminServer(uvicorn.Server):
 
 def create_admin_app(
     edge_name: str,
-    roster: Roster,
-    metrics_folder: Path,
+    shared: Shared,
     journal: Journal | None = None,
     routes: Sequence[Route] = (),
     admin_host: str = "localhost",
@@ -161,12 +170,15 @@ def create_admin_app(
     """
 
     def healthz(_request: Request) -> Response:
-        up = roster.all_up
-        said = {"edge": edge_name, "ready": up, "workers": roster.workers_up}
-        return JSONResponse(said, 200 if up else 503)
+        health = look_at_health(shared.roster, shared.heartbeats)
+        body = {"edge": edge_name, "ready": health.is_ready, "workers": health.workers}
+        if health.problems:
+            body["problems"] = health.problems
+        return JSONResponse(body, 200 if health.is_ready else 503)
 
     def metrics(_request: Request) -> Response:
-        return Response(exposition(metrics_folder), media_type="text/plain; version=0.0.4")
+        text = shared.metrics.exposition(shared.heartbeats.metrics())
+        return Response(text, media_type="text/plain; version=0.0.4")
 
     return Starlette(
         routes=[
@@ -243,9 +255,6 @@ async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:
         if removed:
             log.event("evicted", files=len(removed), bytes=sum(file.size_bytes for file in removed))
         used_bytes = evictor.used_bytes
-        counts.add(Counter.LOG_LINES_DROPPED, "control", log.take_dropped())
         rests = not removed and counts.gauges.get(Gauge.CACHE_BYTES) == used_bytes
-        if not rests:
-            counts.gauges[Gauge.CACHE_BYTES] = used_bytes
-            counts.flush()
+        counts.gauges[Gauge.CACHE_BYTES] = used_bytes
         await asyncio.sleep(REST_INTERVAL_S if rests else EVICTION_INTERVAL_S)

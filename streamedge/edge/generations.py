@@ -15,7 +15,7 @@ import pickle
 from dataclasses import asdict, dataclass
 
 from streamedge.config.schema import Config
-from streamedge.edge.boards import Board
+from streamedge.ops.shared_buffer import SharedBuffer
 
 _WORD_BYTES = 8
 _NUMBER, _ASKED, _ANSWERED, _APPLIED = range(4)  # words; one for each worker from the last on
@@ -39,8 +39,8 @@ class Generations:
 
     def __init__(self, config: Config, workers: int) -> None:
         self._words = memoryview(mmap.mmap(-1, (_APPLIED + workers) * _WORD_BYTES)).cast("Q")
-        self._configs = Board("streamedge-config")
-        self._outcomes = Board("streamedge-outcome")
+        self._configs = SharedBuffer("streamedge-config")
+        self._outcomes = SharedBuffer("streamedge-outcome")
         self._held = 0, config  # in children: as it was when they were forked
 
     # The supervisor's part

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from streamedge.edge.bells import Bells
 from streamedge.edge.generations import Generations
+from streamedge.edge.heartbeats import Heartbeats
 from streamedge.edge.roster import Roster
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.log_output import LogTarget
+from streamedge.ops.metrics import SharedMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,8 @@ class Shared:
     generations: Generations
     bells: Bells
     roster: Roster
-    metrics_folder: Path
+    heartbeats: Heartbeats
+    metrics: SharedMetrics
     log_target: LogTarget
     has_journal: bool = False  # of writes that wait: whether a behavior wrote back at the start
 

@@ -1,12 +1,13 @@
-"""``streamedge serve``: binds the sockets, starts the processes, replaces those that die.
+"""``streamedge serve``: binds the sockets, starts the processes, replaces those that die or hang.
 
     supervisor ──fork──▸ worker 0 … N-1   serve viewers
                ──fork──▸ control          admin address, eviction
 
 The supervisor runs no event loop and starts no thread, so that it can fork at any time and its
-children share what it has imported. It ends everything on SIGTERM or SIGINT: workers drain, then
-the cache folder is marked clean. SIGHUP has the config file read anew (``reloading``). A child
-that finds its supervisor gone drains by itself.
+children share what it has imported. SIGTERM or SIGINT ends the edge: workers drain, then the cache
+folder is marked clean; a second one ends it without waiting for viewers. SIGHUP has the config file
+read again (``reloading``), SIGHUP and SIGUSR1 have the log file opened anew. A child that finds its
+supervisor gone drains by itself.
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ from __future__ import annotations
 import gc
 import os
 import resource
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,42 +29,34 @@ from streamedge.cache.store import WORKERS_MAX, close_folder, prepare_folder
 from streamedge.config.schema import Config
 from streamedge.control.recovery import prepare_control_database
 from streamedge.edge.bells import Bells
+from streamedge.edge.child import Child
 from streamedge.edge.composition import writes_back
 from streamedge.edge.generations import Generations
+from streamedge.edge.heartbeats import Heartbeats
 from streamedge.edge.listeners import WorkerListeners, bind_admin, bind_listeners
 from streamedge.edge.reloading import Reloading
 from streamedge.edge.roster import Roster
 from streamedge.edge.shared import Shared
 from streamedge.edge.worker import DRAIN_S, Post, run_worker
 from streamedge.errors import StreamEdgeError
+from streamedge.ops.background import stack_of
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.log_output import LogTarget
-from streamedge.ops.metrics import forget_process
+from streamedge.ops.metrics import SharedMetrics
 from streamedge.writing.journal import prepare_journal
 from streamedge.writing.rows import JournalError
 
 if TYPE_CHECKING:
     from streamedge.edge.certificates import Certificates
 
-RESTART_BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)  # by how often it has died young
-YOUNG_S = 5.0
 CONTROL_WAIT_S = 2.0  # at most: a worker may not come up at all
 CONTROL_LOOK_S = 0.01
 LOG_RETRY_S = 0.05  # while the log's reader is slow
-_SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
-
-
-@dataclass(slots=True)
-class _Child:
-    """A process that is to run: what it does, and how it has fared."""
-
-    name: str
-    main: Callable[[], None]
-    worker: int | None = None
-    pid: int = 0
-    started_s: float = 0.0
-    young_deaths: int = 0
-    due_s: float | None = 0.0  # when to start it (again); None while it runs
+LOOK_INTERVAL_S = 1.0
+START_LOOK_S = 0.02  # until all are up
+CONTROL_ENDS_S = 10.0
+HURRY_S = 3.0  # for children to end once they were told a second time
+SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 
 
 def serve(config: Config, file: Path) -> int:
@@ -99,19 +90,40 @@ def serve(config: Config, file: Path) -> int:
         log.flush()
         print(f"streamedge: cannot keep writes: {exc}", file=sys.stderr)  # noqa: T201
         return 1
-    metrics_folder = Path(tempfile.mkdtemp(prefix="streamedge-metrics-"))
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     # What has been imported stays: children need not look at it for garbage, nor copy it.
     gc.freeze()
     gc.enable()  # the command turned it off while all this was imported
     generations, bells = Generations(config, workers), Bells(workers)
     reloading = Reloading(file, generations, certificates, countries, bells, log)
-    roster = Roster(workers)
-    shared = Shared(generations, bells, roster, metrics_folder, log_target, writes_back(config))
+    shared = Shared(
+        generations,
+        bells,
+        Roster(workers),
+        Heartbeats([*(f"worker-{number}" for number in range(workers)), "control"]),
+        SharedMetrics(workers + 1),
+        log_target,
+        writes_back(config),
+    )
+    # Children hold the reading end: it becomes readable when the writing end, here, closes.
+    lifeline, life = os.pipe()
+
+    def run_as_worker(number: int, own: WorkerListeners) -> None:
+        os.close(life)
+        run_worker(Post(number, own, certificates, countries, shared, lifeline))
+
+    def run_as_control() -> None:
+        os.close(life)
+        _run_control(shared, admin, lifeline)
+
+    children = [
+        Child(f"worker-{number}", number, partial(run_as_worker, number, own), is_worker=True)
+        for number, own in enumerate(listeners)
+    ]
+    children.append(Child("control", workers, run_as_control, is_worker=False))
     try:
-        _Supervisor(log, listeners, certificates, countries, admin, shared, reloading.reload).run()
+        Supervisor(log, shared, children, reloading.reload).run()
     finally:
-        shutil.rmtree(metrics_folder, ignore_errors=True)
         if folder_is_ready:
             close_folder(config.edge.cache)
         log.event("edge_down")
@@ -119,105 +131,135 @@ def serve(config: Config, file: Path) -> int:
     return 0
 
 
-class _Supervisor:
+class Supervisor:
     """The loop over signals and children."""
 
     def __init__(
-        self,
-        log: Log,
-        listeners: list[WorkerListeners],
-        certificates: Certificates | None,
-        countries: Countries,
-        admin: socket.socket,
-        shared: Shared,
-        reload: Callable[[], None],
+        self, log: Log, shared: Shared, children: Sequence[Child], reload: Callable[[], None]
     ) -> None:
         self._log = log
         self._shared = shared
         self._roster = shared.roster
+        self._children = children
         self._reload = reload
         self._welcomed = False
-        # Children hold the reading end: it becomes readable when the writing end, here, closes.
-        self._lifeline, self._life = os.pipe()
-        self._children = []
-        for number, own in enumerate(listeners):
-            post = Post(number, own, certificates, countries, shared, self._lifeline)
-            self._children.append(
-                _Child(f"worker-{number}", lambda post=post: run_worker(post), number)  # type: ignore[misc]
-            )
-        self._children.append(
-            _Child("control", lambda: _run_control(shared, admin, self._lifeline))
-        )
+        self._looked_s = time.monotonic()
 
     def run(self) -> None:
         """Until told to stop; returns when all children have ended."""
         while True:
-            now_s = time.monotonic()
             for child in self._children:
-                if child.due_s is not None and child.due_s <= now_s:
-                    self._start(child)
+                if child.due_s is not None and child.due_s <= time.monotonic():
+                    self.start(child)
             if not self._welcomed and self._roster.all_up:
                 self._welcomed = True
-                from streamedge.edge.welcome import welcome  # noqa: PLC0415  # viewers come first
-
-                welcome(self._shared.generations.config)
-            arrived = signal.sigtimedwait(_SIGNALS, self._pause_s())
+                self._welcome()
+            arrived = signal.sigtimedwait(SIGNALS, self.pause_s())
+            self.look()
             if arrived is None:
                 self._log.flush()
-                continue
-            if arrived.si_signo == signal.SIGCHLD:
+            elif arrived.si_signo == signal.SIGCHLD:
                 self._reap(restart=True)
             elif arrived.si_signo == signal.SIGUSR1:
                 self._reopen_log()
             elif arrived.si_signo == signal.SIGHUP:
                 self._reopen_log()
-                self._reload()
+                self._guard("reload", self._reload)
             else:
                 break
-        self._stop()
+        self.stop()
 
-    def _reopen_log(self) -> None:
-        """A log file that was renamed is left; each process opens the new one by itself."""
-        self._shared.log_target.request_reopen()
-        self._log.event("log_reopened")
-        self._log.flush()
-
-    def _pause_s(self) -> float:
-        """Until the next child is due; short until all are up, to say so."""
-        pause_s = 60.0 if self._welcomed else 0.02
-        due = [child.due_s for child in self._children if child.due_s is not None]
+    def pause_s(self) -> float:
+        """Until the next look, or until a child is due; short until all are up, to say so."""
+        pause_s = LOOK_INTERVAL_S if self._welcomed else START_LOOK_S
         if self._log.unwritten_bytes:
             pause_s = min(pause_s, LOG_RETRY_S)
+        due = [child.due_s for child in self._children if child.due_s is not None]
         if due:
             pause_s = min(pause_s, max(0.0, min(due) - time.monotonic()))
         return pause_s
 
-    def _start(self, child: _Child) -> None:
+    def start(self, child: Child) -> None:
+        """Forks a child; where that fails, it is tried again later and the others go on."""
         self._log.flush()
-        child.due_s = None
-        child.started_s = time.monotonic()
-        child.pid = os.fork()
-        if child.pid == 0:
-            self._become(child)
-
-    def _become(self, child: _Child) -> None:
-        """The forked child's whole life."""
-        code = 1
         try:
-            os.close(self._life)
+            is_child = child.fork(self._shared.heartbeats)
+        except OSError as exc:
+            self._log.event("process_not_started", child=child.name, error=str(exc))
+            self._log.flush()
+            return
+        if is_child:
             # What a terminal sends goes to all processes: only the supervisor acts on it.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+                signal.signal(number, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             self._log.close()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            child.main()
-            code = 0
-        except BaseException:  # noqa: BLE001 - whatever it was, the copy of the supervisor ends here
-            sys.excepthook(*sys.exc_info())
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
+            child.become()
+
+    def look(self, *, is_draining: bool = False) -> None:
+        """Ends children that hang; does nothing when the last look was a moment ago."""
+        now_s = time.monotonic()
+        elapsed_s = now_s - self._looked_s
+        if elapsed_s < LOOK_INTERVAL_S / 2:
+            return
+        self._looked_s = now_s
+        for child in self._children:
+            if child.pid:
+                child.look(self._shared.heartbeats, elapsed_s, self._log, is_draining=is_draining)
+
+    def ended(self, child: Child, status: int, *, restart: bool) -> None:
+        """Takes note of a child that has ended."""
+        pid, code = child.pid, os.waitstatus_to_exitcode(status)
+        end = child.ended(status, restart=restart)
+        try:
+            self._shared.metrics.forget_gauges(child.place)
+        except OSError as exc:
+            self._log.event("metrics_not_written", error=str(exc))
+        if child.is_worker:
+            self._roster.down(child.place)
+        if restart:
+            self._shared.heartbeats.count_end(child.place, end)
+        if restart or code:
+            self._log.event(
+                "process_ended",
+                child=child.name,
+                pid=pid,
+                code=code,
+                reason=end.name.lower(),
+                stack=child.stack(),
+            )
+        self._log.flush()
+
+    def stop(self) -> None:
+        """Ends the workers, then the control process; a further signal has them hurry."""
+        self._log.event("edge_draining")
+        self._log.flush()
+        self._end([child for child in self._children if child.is_worker], DRAIN_S + 5.0)
+        self._end(self._children, CONTROL_ENDS_S)
+
+    def _end(self, children: Sequence[Child], timeout_s: float) -> None:
+        """Tells children to end and waits for it; kills those that take too long."""
+        for child in children:
+            child.signal(signal.SIGTERM)
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            self._reap(restart=False)
+            if not any(child.pid for child in children):
+                return
+            if time.monotonic() > deadline_s:
+                for child in children:
+                    child.signal(signal.SIGKILL)
+            self.look(is_draining=True)
+            arrived = signal.sigtimedwait(SIGNALS - {signal.SIGHUP}, LOOK_INTERVAL_S / 2)
+            if arrived is None:
+                self._log.flush()
+            elif arrived.si_signo == signal.SIGUSR1:
+                self._reopen_log()
+            elif arrived.si_signo != signal.SIGCHLD:
+                self._log.event("edge_stops_at_once")
+                deadline_s = min(deadline_s, time.monotonic() + HURRY_S)
+                for child in children:
+                    child.signal(signal.SIGTERM)
 
     def _reap(self, *, restart: bool) -> None:
         while True:
@@ -229,49 +271,26 @@ class _Supervisor:
                 return
             for child in self._children:
                 if child.pid == pid:
-                    self._ended(child, status, restart=restart)
+                    self.ended(child, status, restart=restart)
 
-    def _ended(self, child: _Child, status: int, *, restart: bool) -> None:
-        now_s = time.monotonic()
-        forget_process(self._shared.metrics_folder, child.pid)
-        if child.worker is not None:
-            self._roster.down(child.worker)
-        code = os.waitstatus_to_exitcode(status)
-        if restart or code:
-            self._log.event("process_ended", child=child.name, pid=child.pid, code=code)
-        child.pid = 0
-        if restart:
-            young = now_s - child.started_s < YOUNG_S
-            child.young_deaths = child.young_deaths + 1 if young else 0
-            backoff = min(child.young_deaths, len(RESTART_BACKOFF_S) - 1)
-            child.due_s = now_s + RESTART_BACKOFF_S[backoff]
+    def _reopen_log(self) -> None:
+        """A log file that was renamed is left; each process opens the new one by itself."""
+        self._shared.log_target.request_reopen()
+        self._log.event("log_reopened")
         self._log.flush()
 
-    def _stop(self) -> None:
-        self._log.event("edge_draining")
-        self._log.flush()
-        for child in self._children:
-            if child.pid and child.worker is not None:
-                os.kill(child.pid, signal.SIGTERM)
-        self._await_children(lambda child: child.worker is not None, DRAIN_S + 5.0)
-        for child in self._children:
-            if child.pid:
-                os.kill(child.pid, signal.SIGTERM)
-        self._await_children(lambda child: True, 10.0)
+    def _welcome(self) -> None:
+        from streamedge.edge.welcome import welcome  # noqa: PLC0415  # viewers come first
 
-    def _await_children(self, which: Callable[[_Child], bool], timeout_s: float) -> None:
-        """Waits for some children to end; kills those that do not."""
-        deadline_s = time.monotonic() + timeout_s
-        while any(child.pid and which(child) for child in self._children):
-            self._reap(restart=False)
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0:
-                for child in self._children:
-                    if child.pid and which(child):
-                        os.kill(child.pid, signal.SIGKILL)
-                left_s = 1.0
-            if any(child.pid and which(child) for child in self._children):
-                signal.sigtimedwait({signal.SIGCHLD}, min(left_s, 0.5))
+        self._guard("welcome", lambda: welcome(self._shared.generations.config))
+
+    def _guard(self, what: str, work: Callable[[], None]) -> None:
+        """Does what may fail without ending the edge; a failure leaves a line."""
+        try:
+            work()
+        except Exception as exc:  # noqa: BLE001 - whatever it was, viewers are still served
+            self._log.event("supervisor_failed", what=what, error=repr(exc), stack=stack_of(exc))
+            self._log.flush()
 
 
 def _run_control(shared: Shared, admin: socket.socket, lifeline: int) -> None:

@@ -31,11 +31,14 @@ from streamedge.edge.composition import bind_origins, web_server
 from streamedge.edge.effective import EffectiveConfig
 from streamedge.edge.listeners import WorkerListeners, proxied_listeners
 from streamedge.edge.shared import Shared
+from streamedge.ops.background import Services, report_unhandled
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.writing.journal import Journal
 
 if TYPE_CHECKING:
+    from streamedge.delivery.rtmp.server import RtmpServer
+    from streamedge.delivery.web.server import WebServer
     from streamedge.edge.certificates import Certificates
 
 HOUSEKEEPING_INTERVAL_S = 1.0
@@ -63,15 +66,20 @@ def run_worker(post: Post) -> None:
     """Serves until told to stop."""
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     log = post.shared.open_log(f"worker-{post.number}")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(post, log))
-    log.finish()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(post, log))
+    finally:
+        log.finish()
 
 
 async def _serve(post: Post, log: Log) -> None:
     loop = asyncio.get_running_loop()
     log.write_on(loop)
-    stopping = _stopping(loop, post.lifeline)
+    post.shared.heartbeats.start_beating(post.number, loop)
+    counts = _counts(post)
+    report_unhandled(loop, log, counts)
+    stopping, hurrying = _on_signals(loop, post.lifeline)
     folder = post.shared.generations.config.edge.cache
     # The event loop waits for no lock; what does runs in threads.
     database = ControlDatabase(folder, busy_timeout_s=CONTROL_BUSY_TIMEOUT_S)
@@ -79,7 +87,7 @@ async def _serve(post: Post, log: Log) -> None:
     effective = EffectiveConfig(post.shared.generations, database, log)
     await _read_config(effective, AnnouncedHead(folder), stopping)
     if not stopping.is_set():
-        await _serve_viewers(post, log, effective, loop_database, stopping)
+        await _serve_viewers(post, log, counts, effective, loop_database, stopping, hurrying)
     loop.remove_reader(post.lifeline)
     database.close()
     loop_database.close()
@@ -88,27 +96,24 @@ async def _serve(post: Post, log: Log) -> None:
 async def _serve_viewers(
     post: Post,
     log: Log,
+    counts: Counts,
     effective: EffectiveConfig,
     database: ControlDatabase,
     stopping: asyncio.Event,
+    hurrying: asyncio.Event,
 ) -> None:
     shared, config = post.shared, effective.config
-    counts = Counts()
-    counts.add(Counter.WORKER_STARTS, "worker")
+    services = Services(log, counts)
     cache = _cache(config, post.number, database, log, counts)
     journal = _journal(config, post.number) if shared.has_journal else None
     bindings = bind_origins(config, log, counts, journal)
     web = web_server(config, bindings, cache, log, counts, journal, post.countries)
     proxied = proxied_listeners(config.listen, post.listeners)
-    certificates = post.certificates
+    certificates, front = post.certificates, None
     if certificates is not None:
         look_for_certificates(certificates, log)  # the supervisor read them, perhaps long ago
-    await web.start(
-        post.listeners.http,
-        post.listeners.https,
-        None if certificates is None else certificates.front,
-        proxied,
-    )
+        front = certificates.front
+    await web.start(post.listeners.http, post.listeners.https, front, proxied)
     await asyncio.to_thread(_import_the_rest)
     from streamedge.edge.live import LiveConfig, Serving, follow  # noqa: PLC0415
     from streamedge.edge.rtmp_composition import rtmp_server  # noqa: PLC0415
@@ -118,20 +123,20 @@ async def _serve_viewers(
     serving = Serving(web, rtmp, cache, journal, certificates, post.countries, log, counts)
     live = LiveConfig(config, bindings, serving)
     catch_up = partial(apply_invalidations, cache.rulings, (web.revoke, rtmp.revoke))
-    following = asyncio.create_task(follow(live, effective, shared, post.number, catch_up))
-    replicating = asyncio.create_task(live.replicate())
+    services.start("config", lambda: follow(live, effective, shared, post.number, catch_up))
+    services.start("replicator", live.replicate)
+    shared.heartbeats.note_folder(post.number, is_usable=cache.store.is_usable)
     shared.roster.up(post.number)
     log.event("worker_up", pid=os.getpid())
-    counts.publish_in(shared.metrics_folder)  # only now: viewers need not wait for its import
-    housekeeping = asyncio.create_task(_keep_house(log, counts, certificates, post.countries))
+    _start_housekeeping(services, log, counts, certificates, post.countries)
     await stopping.wait()
-    await _end(following)
+    await services.stop("config")
     shared.roster.down(post.number)
     shared.bells.answer(post.number, catch_up)
     log.event("worker_draining")
-    await asyncio.gather(web.drain(DRAIN_S), rtmp.drain(DRAIN_S))
+    await _drain(web, rtmp, hurrying)
     shared.bells.hush(post.number)
-    await _end(replicating, housekeeping)
+    await services.stop()
     await cache.close()
     for binding in live.bindings.values():
         await binding.origin.close()
@@ -139,6 +144,13 @@ async def _serve_viewers(
         journal.close()
     counts.flush()
     log.event("worker_down")
+
+
+def _counts(post: Post) -> Counts:
+    counts = Counts()
+    counts.publish_in(post.shared.metrics.part(post.number))
+    counts.add(Counter.WORKER_STARTS, "worker")
+    return counts
 
 
 def _cache(
@@ -182,18 +194,38 @@ def _journal(config: Config, number: int) -> Journal:
     return Journal(config.edge.cache, number, config.limits.write_queue)
 
 
-def _stopping(loop: asyncio.AbstractEventLoop, lifeline: int) -> asyncio.Event:
-    """Set once the worker is told to stop, or its supervisor is gone."""
-    stopping = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    loop.add_reader(lifeline, stopping.set)
-    return stopping
+def _on_signals(
+    loop: asyncio.AbstractEventLoop, lifeline: int
+) -> tuple[asyncio.Event, asyncio.Event]:
+    """Set once the worker is told to stop or its supervisor is gone; and once it is told again."""
+    stopping, hurrying = asyncio.Event(), asyncio.Event()
+
+    def terminate() -> None:
+        if stopping.is_set():
+            hurrying.set()
+        stopping.set()
+
+    def be_orphaned() -> None:
+        loop.remove_reader(lifeline)  # it stays readable from now on
+        stopping.set()
+
+    loop.add_signal_handler(signal.SIGTERM, terminate)
+    loop.add_reader(lifeline, be_orphaned)
+    return stopping, hurrying
 
 
-async def _end(*tasks: asyncio.Task[None]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _drain(web: WebServer, rtmp: RtmpServer, hurrying: asyncio.Event) -> None:
+    """Lets viewers finish for DRAIN_S, or until the worker is told to hurry."""
+    hurry = asyncio.create_task(hurrying.wait())
+    drain = asyncio.ensure_future(asyncio.gather(web.drain(DRAIN_S), rtmp.drain(DRAIN_S)))
+    await asyncio.wait((drain, hurry), return_when=asyncio.FIRST_COMPLETED)
+    hurry.cancel()
+    if not drain.done():
+        drain.cancel()
+        await asyncio.gather(drain, return_exceptions=True)
+        await asyncio.gather(web.drain(0.0), rtmp.drain(0.0))
+    else:
+        await drain
 
 
 def _import_the_rest() -> None:
@@ -201,21 +233,36 @@ def _import_the_rest() -> None:
     import_module("streamedge.edge.live")
 
 
-async def _keep_house(
-    log: Log, counts: Counts, certificates: Certificates | None, countries: Countries
+def _start_housekeeping(
+    services: Services,
+    log: Log,
+    counts: Counts,
+    certificates: Certificates | None,
+    countries: Countries,
 ) -> None:
-    """Hands numbers over and looks for new certificates and countries, while the process lives."""
-    while True:
-        await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
+    """Hands numbers over, and looks for new certificates and countries, each on its own."""
+
+    async def hand_over() -> None:
         counts.add(Counter.LOG_LINES_DROPPED, "worker", log.take_dropped())
         counts.flush()
-        if certificates is not None:
-            look_for_certificates(certificates, log)
-        if countries.database is not None:
-            # Reading one takes a tenth of a second, in which viewers want their bytes.
-            change = await asyncio.to_thread(countries.look_again)
-            if change is not None:
-                tell_of_countries(change, log)
+
+    async def look_for_countries() -> None:
+        if countries.database is None:
+            return
+        # Reading a database takes a tenth of a second, in which viewers want their bytes.
+        change = await asyncio.to_thread(countries.look_again)
+        if change is not None:
+            tell_of_countries(change, log)
+
+    services.start_periodic("metrics", HOUSEKEEPING_INTERVAL_S, hand_over)
+    if certificates is not None:
+        shown = certificates
+
+        async def look_at_certificates() -> None:
+            look_for_certificates(shown, log)
+
+        services.start_periodic("certificates", HOUSEKEEPING_INTERVAL_S, look_at_certificates)
+    services.start_periodic("countries", HOUSEKEEPING_INTERVAL_S, look_for_countries)
 
 
 def tell_of_countries(change: Change, log: Log) -> None:

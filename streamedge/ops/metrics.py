@@ -1,20 +1,28 @@
 """Numbers for Prometheus: counted as plain integers on hot paths, handed over once a second.
 
-Owns the list of metrics. Every process counts into its own ``Counts``; ``flush`` adds what has
-gathered to prometheus-client's files in a folder that all processes share, and ``exposition``
-sums those files. A killed process loses at most what it counted since its last flush.
+Every process counts into its own ``Counts``; ``flush`` writes its totals and gauges into its part
+of the ``SharedMetrics``, whose ``exposition`` sums all parts. A process that takes another's place
+goes on from its totals, so a killed process loses at most what it counted since its last flush.
 """
 
 from __future__ import annotations
 
-import os
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from streamedge.ops.shared_buffer import SharedBuffer
+
 if TYPE_CHECKING:
-    from prometheus_client import Counter as PrometheusCounter
-    from prometheus_client import Gauge as PrometheusGauge
+    from prometheus_client import Metric
+
+LABELS_MAX = 256  # of one counter, so that no stranger can make more and more of them
+LABEL_CHARACTERS_MAX = 128
+OTHER = "other"
+
+_Totals = dict[str, dict[str, int]]
+"""Counted since the edge was started: by metric and label."""
 
 
 class Counter(Enum):
@@ -45,6 +53,11 @@ class Counter(Enum):
         "streamedge_replications",
         "outcome",
         "Attempts to send queued writes to their origin by how they ended",
+    )
+    SERVICE_FAILURES = (
+        "streamedge_service_failures",
+        "service",
+        "Background services that failed and were started again",
     )
     LOG_LINES_DROPPED = (
         "streamedge_log_lines_dropped",
@@ -85,20 +98,34 @@ class Tally:
 class Counts:
     """One process's numbers."""
 
-    __slots__ = ("_counters", "_gauges", "_tallies", "gauges")
+    __slots__ = ("_labels", "_part", "_tallies", "_totals", "_written", "gauges")
 
     def __init__(self) -> None:
-        self._tallies: dict[tuple[str, str], tuple[Counter, Tally]] = {}
+        self._tallies: dict[tuple[str, str], Tally] = {}
+        self._labels: dict[str, int] = {}  # how many a counter has
         self.gauges: dict[Gauge, int] = {}
-        self._counters: dict[Counter, PrometheusCounter] = {}
-        self._gauges: dict[Gauge, PrometheusGauge] = {}
+        self._totals: _Totals = {}
+        self._part: SharedBuffer | None = None
+        self._written = b""
 
     def tally(self, counter: Counter, label: str) -> Tally:
-        """What ``counter`` counts under ``label``; always the same one."""
+        """What ``counter`` counts under ``label``; always the same one.
+
+        A counter has at most LABELS_MAX labels of LABEL_CHARACTERS_MAX characters: what comes
+        later is counted under OTHER.
+        """
+        found = self._tallies.get((counter.metric, label))
+        if found is not None:
+            return found
+        label = label[:LABEL_CHARACTERS_MAX]
+        count = self._labels.get(counter.metric, 0)
+        if (counter.metric, label) not in self._tallies and count >= LABELS_MAX:
+            label = OTHER
         found = self._tallies.get((counter.metric, label))
         if found is None:
-            found = self._tallies[counter.metric, label] = counter, Tally()
-        return found[1]
+            found = self._tallies[counter.metric, label] = Tally()
+            self._labels[counter.metric] = count + 1
+        return found
 
     def add(self, counter: Counter, label: str, amount: int = 1) -> None:
         """Counts ``amount`` more under ``label``."""
@@ -108,43 +135,107 @@ class Counts:
         """What has been counted since the last flush."""
         return self.tally(counter, label).amount
 
-    def publish_in(self, folder: Path) -> None:
-        """Makes ``flush`` write to files in ``folder``; called once, in the counting process."""
-        # prometheus-client chooses its storage by this variable when it is first imported.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-        import prometheus_client  # noqa: PLC0415
-
-        registry = prometheus_client.CollectorRegistry()
-        for counter in Counter:
-            self._counters[counter] = prometheus_client.Counter(
-                counter.metric, counter.description, [counter.label], registry=registry
-            )
-        for gauge in Gauge:
-            self._gauges[gauge] = prometheus_client.Gauge(
-                gauge.metric, gauge.description, registry=registry, multiprocess_mode="livesum"
-            )
+    def publish_in(self, part: SharedBuffer) -> None:
+        """Makes ``flush`` hand the numbers over, and goes on from what a predecessor counted."""
+        self._part = part
+        self._totals = _read(part)[0]
+        for metric, labels in self._totals.items():
+            for label in labels:
+                self._tallies.setdefault((metric, label), Tally())
+        for metric, _label in self._tallies:
+            self._labels[metric] = 0
+        for metric, _label in self._tallies:
+            self._labels[metric] += 1
 
     def flush(self) -> None:
-        """Hands over what has gathered, and the gauges as they stand."""
-        for (_metric, label), (counter, tally) in self._tallies.items():
+        """Hands over what has gathered, and the gauges as they stand. Raises OSError."""
+        if self._part is None:
+            return
+        for (metric, label), tally in self._tallies.items():
             amount, tally.amount = tally.amount, 0
             if amount:
-                self._counters[counter].labels(label).inc(amount)
-        for gauge, value in self.gauges.items():
-            self._gauges[gauge].set(value)
+                labels = self._totals.setdefault(metric, {})
+                labels[label] = labels.get(label, 0) + amount
+        gauges = {gauge.metric: value for gauge, value in self.gauges.items()}
+        text = json.dumps([self._totals, gauges]).encode()
+        if text != self._written:
+            self._part.write(text)
+            self._written = text
 
 
-def exposition(folder: Path) -> bytes:
-    """All processes' numbers in Prometheus' text format."""
-    from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
-    from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415
+class SharedMetrics:
+    """The numbers of all processes of an edge: a part for each, which its successor takes over.
 
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+    Made before the processes are forked. It lies in memory, so no cleaned or full folder can take
+    it away from them.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self._parts = [SharedBuffer("streamedge-metrics") for _ in range(processes)]
+
+    def part(self, process: int) -> SharedBuffer:
+        """Where a process hands its numbers over."""
+        return self._parts[process]
+
+    def forget_gauges(self, process: int) -> None:
+        """Removes an ended process's gauges; its counters stay in the sums. Raises OSError."""
+        totals, gauges = _read(self._parts[process])
+        if gauges:
+            self._parts[process].write(json.dumps([totals, {}]).encode())
+
+    def exposition(self, more: Iterable[Metric] = ()) -> bytes:
+        """All processes' numbers, and ``more`` that others know, in Prometheus' text format."""
+        from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
+
+        registry = CollectorRegistry()
+        registry.register(_Collected([*_families(map(_read, self._parts)), *more]))
+        return generate_latest(registry)
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
 
 
-def forget_process(folder: Path, pid: int) -> None:
-    """Removes an ended process's gauges; its counters stay in the sums."""
-    for file in folder.glob(f"gauge_live*_{pid}.db"):
-        file.unlink(missing_ok=True)
+class _Collected:
+    """Metrics that are at hand already, as prometheus-client wants to be given them."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._families
+
+
+def _read(part: SharedBuffer) -> tuple[_Totals, dict[str, int]]:
+    text = part.read()
+    if not text:
+        return {}, {}
+    totals, gauges = json.loads(text)
+    return totals, gauges
+
+
+def _families(parts: Iterable[tuple[_Totals, dict[str, int]]]) -> Iterator[Metric]:
+    """The sums over all processes; a metric that nobody has is left out."""
+    from prometheus_client.core import (  # noqa: PLC0415
+        CounterMetricFamily,
+        GaugeMetricFamily,
+    )
+
+    totals: dict[tuple[str, str], int] = {}
+    gauges: dict[str, int] = {}
+    for counted, measured in parts:
+        for metric, labels in counted.items():
+            for label, amount in labels.items():
+                totals[metric, label] = totals.get((metric, label), 0) + amount
+        for metric, value in measured.items():
+            gauges[metric] = gauges.get(metric, 0) + value
+    for counter in Counter:
+        family = CounterMetricFamily(counter.metric, counter.description, labels=[counter.label])
+        for (metric, label), amount in sorted(totals.items()):
+            if metric == counter.metric:
+                family.add_metric([label], amount)
+        if family.samples:
+            yield family
+    for gauge in Gauge:
+        if gauge.metric in gauges:
+            yield GaugeMetricFamily(gauge.metric, gauge.description, gauges[gauge.metric])

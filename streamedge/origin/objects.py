@@ -5,12 +5,12 @@ Owns the translation alone. What an answer means is ``answers``'s business.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from email.utils import formatdate
 
 from streamedge.errors import OriginError, OriginFailure
+from streamedge.ops.background import run_detached
 from streamedge.origin import (
     Duplex,
     Fields,
@@ -177,7 +177,6 @@ class _ObjectResponse:
         self.status = status
         self.trailers: Fields = []
         self._read = read
-        self._closing: asyncio.Task[None] | None = None
         self.size_bytes: int | None = 0 if read is None else read.span.size
         self.fields: Fields = [] if head is None else _fields(head)
         if read is None and head is not None and status == 200:
@@ -204,11 +203,7 @@ class _ObjectResponse:
         """Lets go of what was never read; what was closes with the body's iterator."""
         read, self._read = self._read, None
         if read is not None:
-            self._closing = asyncio.get_running_loop().create_task(_close(read))
-
-
-async def _close(read: OriginRead) -> None:
-    await read.close()
+            run_detached(read.close(), "close read")
 
 
 def _error(status: int) -> _ObjectResponse:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from certificate_authority import CertificateAuthority, Pair, replace
+from cryptography import x509
 
 from streamedge.delivery.tls import NamedTls
 from streamedge.edge.certificates import CertificateError, CertificateFiles, Certificates, Change
@@ -299,3 +300,20 @@ def test_a_key_with_a_password_is_refused_not_asked_for(
     )
     with pytest.raises(CertificateError, match=str(locked)):
         hold(Pair(pair.certificate, locked))
+
+
+def test_certificate_that_no_parser_knows_is_refused_and_the_next_is_taken(
+    authority: CertificateAuthority,
+) -> None:
+    pair = authority.issue("one.example")
+    certificates = hold(pair)
+    # [2] "odd.test", [5] an ediPartyName "x" (RFC 5280 §4.2.1.6)
+    names = bytes.fromhex("301182086f64642e74657374a505a1030c0178")
+    san = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, names)
+    authority.issue(into=pair, extension=san)
+    (change,) = looks(certificates)
+    assert change.refused is not None
+    authority.issue("two.example", into=pair)
+    (change,) = looks(certificates)
+    assert (change.refused, change.names) == (None, ("two.example",))
+    assert shown(certificates, None) == der(pair)

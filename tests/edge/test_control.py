@@ -6,56 +6,104 @@ import json
 import os
 import signal
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from asgi_call import call
+from shared_memory import close_shared, make_shared
 
 from streamedge.cache.store import prepare_folder
 from streamedge.config.schema import Config
-from streamedge.edge.bells import Bells
+from streamedge.edge import heartbeats
 from streamedge.edge.control import create_admin_app, run_control
-from streamedge.edge.generations import Generations
-from streamedge.edge.roster import Roster
+from streamedge.edge.heartbeats import LATE_S, End
 from streamedge.edge.shared import Shared
-from streamedge.ops.log_output import LogTarget
 
 
-async def ask(roster: Roster, folder: Path, path: str) -> tuple[int, bytes]:
+@pytest.fixture
+def shared() -> Iterator[Shared]:
+    made = make_shared(2)
+    yield made
+    close_shared(made)
+
+
+async def ask(shared: Shared, path: str) -> tuple[int, bytes]:
     """Status and body of a GET."""
-    return await call(create_admin_app("fra-1", roster, folder), "GET", path)
+    return await call(create_admin_app("fra-1", shared), "GET", path)
 
 
-async def test_healthz_is_503_until_all_are_up(tmp_path: Path) -> None:
-    roster = Roster(2)
+async def test_healthz_is_503_until_all_are_up(shared: Shared) -> None:
+    roster = shared.roster
     for up, status in ((0, 503), (1, 503), (2, 200)):
-        said, body = await ask(roster, tmp_path, "/healthz")
-        assert said == status
-        assert json.loads(body) == {"edge": "fra-1", "ready": status == 200, "workers": up}
+        answered, body = await ask(shared, "/healthz")
+        assert answered == status
+        expected: dict[str, object] = {"edge": "fra-1", "ready": status == 200, "workers": up}
+        if up < 2:
+            expected["problems"] = [f"worker-{number} is not up" for number in range(up, 2)]
+        assert json.loads(body) == expected
         if up < 2:
             roster.up(up)
     roster.down(0)
-    assert (await ask(roster, tmp_path, "/healthz"))[0] == 503
+    assert (await ask(shared, "/healthz"))[0] == 503
 
 
-async def test_nothing_else_is_there(tmp_path: Path) -> None:
-    assert (await ask(Roster(0), tmp_path, "/"))[0] == 404
+async def test_healthz_is_503_while_a_worker_does_not_beat(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for worker in range(2):
+        shared.roster.up(worker)
+        shared.heartbeats.beat(worker)
+    assert (await ask(shared, "/healthz"))[0] == 200
+    later_s = time.monotonic() + LATE_S + 1
+    monkeypatch.setattr(heartbeats, "time", SimpleNamespace(monotonic=lambda: later_s))
+    shared.heartbeats.beat(0)
+    status, body = await ask(shared, "/healthz")
+    assert status == 503
+    assert json.loads(body)["workers"] == 1
+    assert json.loads(body)["problems"] == ["worker-1 has not run its event loop for 4 s"]
+    shared.heartbeats.beat(1)
+    assert (await ask(shared, "/healthz"))[0] == 200
+
+
+async def test_healthz_names_a_worker_without_the_cache_folder(shared: Shared) -> None:
+    for worker in range(2):
+        shared.roster.up(worker)
+        shared.heartbeats.note_folder(worker, is_usable=worker == 0)
+    status, body = await ask(shared, "/healthz")
+    assert status == 200  # it serves, though without a cache
+    assert json.loads(body)["problems"] == [
+        "worker-1 cannot use the cache folder: the log says why"
+    ]
+
+
+async def test_metrics_tell_how_processes_ended_and_whether_they_run(shared: Shared) -> None:
+    shared.heartbeats.count_end(1, End.HUNG)
+    shared.heartbeats.note_folder(0, is_usable=False)
+    _status, body = await ask(shared, "/metrics")
+    lines = body.decode().splitlines()
+    assert 'streamedge_process_ends_total{process="worker-1",reason="hung"} 1.0' in lines
+    assert 'streamedge_process_ends_total{process="control",reason="killed"} 0.0' in lines
+    assert 'streamedge_cache_folder_usable{process="worker-0"} 0.0' in lines
+    assert 'streamedge_process_silent_seconds{process="worker-0"} 0.0' in lines
+
+
+async def test_nothing_else_is_there(shared: Shared) -> None:
+    assert (await ask(shared, "/"))[0] == 404
 
 
 @contextmanager
 def control_process(folder: Path) -> Iterator[tuple[int, int, int]]:
     """A control process: its pid, its port, and the end that keeps it alive."""
-    root, metrics = folder / "cache", folder / "metrics"
-    metrics.mkdir()
+    root = folder / "cache"
     prepare_folder(root)
     config = Config.model_validate({"edge": {"cache": str(root), "log": str(folder / "log")}})
-    shared = Shared(
-        Generations(config, 0), Bells(0), Roster(0), metrics, LogTarget(str(folder / "log"))
-    )
+    shared = make_shared(0, config=config, log=folder / "log")
     lifeline, life = os.pipe()
     listener = socket.create_server(("127.0.0.1", 0))
     pid = os.fork()
@@ -77,8 +125,7 @@ def control_process(folder: Path) -> Iterator[tuple[int, int, int]]:
             except OSError:
                 continue  # a test has closed it
         listener.close()
-        shared.bells.close()
-        shared.generations.close()
+        close_shared(shared)
 
 
 def get(port: int, path: str) -> bytes:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from streamedge.config.schema import Config
-from streamedge.edge.boards import Board
 from streamedge.edge.generations import Generations, Outcome
 
 SECRET = "hunter2-wJalrXUtnFEMI"
@@ -91,28 +89,3 @@ def test_workers_note_what_they_have_come_to(generations: Generations) -> None:
     generations.applied(1, 7)
     assert (generations.applied_by(0), generations.applied_by(1)) == (0, 7)
     assert generations.number == 0
-
-
-def test_a_board_is_read_whole_while_it_is_written() -> None:
-    board = Board("test")
-    texts = [bytes([letter]) * size for letter, size in ((65, 50_000), (66, 1), (67, 200_000))]
-    board.write(texts[0])
-    ended = threading.Event()
-
-    def write() -> None:
-        for number in range(300):
-            board.write(texts[number % len(texts)])
-        ended.set()
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    while not ended.is_set():
-        assert board.read() in texts
-    writer.join()
-    board.close()
-
-
-def test_a_board_is_empty_at_first() -> None:
-    board = Board("test")
-    assert board.read() == b""
-    board.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from asgi_call import call
+from shared_memory import make_shared
 
 from streamedge.cache.changes import open_changes
 from streamedge.cache.store import prepare_folder
@@ -38,7 +39,8 @@ class Desk:
         announcer = Announcer(self.folder, self.bells, self.roster)
         roots = {"EWEB": "index.html", "ESTREAM": ""}
         routes = invalidation_routes(self.log, announcer, self.rings, lambda: roots)
-        app = create_admin_app("fra-1", self.roster, Path(), None, routes)
+        shared = make_shared(2, bells=self.bells, roster=self.roster)
+        app = create_admin_app("fra-1", shared, None, routes)
         status, said = await call(app, method, target, body=body)
         return status, json.loads(said)
 

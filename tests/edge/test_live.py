@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,6 +18,7 @@ from http_viewer import Viewer, viewer_of
 from mmdb_file import country, mmdb
 from rtmp_client import connected, frames
 from rtmp_media import tags_flv
+from shared_memory import make_shared
 
 from streamedge.access.countries import Countries, CountriesError
 from streamedge.access.keys import KeyFileError
@@ -36,9 +36,7 @@ from streamedge.edge.generations import Generations
 from streamedge.edge.live import LiveConfig, Serving, follow
 from streamedge.edge.roster import Roster
 from streamedge.edge.rtmp_composition import rtmp_server
-from streamedge.edge.shared import Shared
 from streamedge.ops.log import open_log
-from streamedge.ops.log_output import LogTarget
 from streamedge.ops.metrics import Counts
 from streamedge.spans import Span
 
@@ -360,8 +358,7 @@ async def test_it_follows_the_generations_and_survives_one_that_cannot_be_applie
 ) -> None:
     async with live_edge(cache_root) as edge:
         generations, bells, roster = Generations(edge.live.config, 1), Bells(1), Roster(1)
-        target = LogTarget(os.devnull)
-        shared = Shared(generations, bells, roster, cache_root, target)
+        shared = make_shared(1, generations=generations, bells=bells, roster=roster)
         effective = EffectiveConfig(generations, ControlDatabase(cache_root), edge.cache.log)
         effective.look()
         applied = asyncio.Queue[int]()

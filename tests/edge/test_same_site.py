@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from asgi_call import call
+from shared_memory import make_shared
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from streamedge.edge.control import create_admin_app
-from streamedge.edge.roster import Roster
 
 
 async def ask(
@@ -27,7 +26,7 @@ async def ask(
         Route("/reload", done, methods=["GET", "POST"]),
         Route("/2020-05-31/{rest:path}", done, methods=["GET", "POST"]),
     ]
-    app = create_admin_app("fra-1", Roster(0), Path(), None, routes, admin_host)
+    app = create_admin_app("fra-1", make_shared(0), None, routes, admin_host)
     status, body = await call(app, method, path, fields=fields)
     return status, json.loads(body).get("error")
 

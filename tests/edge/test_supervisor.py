@@ -1,151 +1,269 @@
-"""What the supervisor does about a process that ends; the rest is for the journeys."""
+"""What the supervisor does about a process that ends, hangs or cannot be started."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
-import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from shared_memory import close_shared, make_shared
 
-from streamedge.access.countries import Countries
-from streamedge.config.schema import Config
-from streamedge.edge import supervisor as module
-from streamedge.edge.bells import Bells
-from streamedge.edge.generations import Generations
-from streamedge.edge.listeners import WorkerListeners
-from streamedge.edge.roster import Roster
+from streamedge.edge import child as child_module
+from streamedge.edge import heartbeats as heartbeats_module
+from streamedge.edge import supervisor as supervisor_module
+from streamedge.edge.child import ABORT_TAKES_S, RESTART_BACKOFF_S, YOUNG_S, Child
+from streamedge.edge.heartbeats import HUNG_S, End
 from streamedge.edge.shared import Shared
-from streamedge.edge.supervisor import RESTART_BACKOFF_S, YOUNG_S, _Child, _Supervisor
+from streamedge.edge.supervisor import LOOK_INTERVAL_S, START_LOOK_S, Supervisor
 from streamedge.ops.log import open_log
-from streamedge.ops.log_output import LogTarget
+from streamedge.ops.metrics import Counts, Gauge
 
 KILLED = signal.SIGKILL  # a wait status: ended by this signal
+PID = 4242
 
 
 class Clock:
-    """A clock that stands until it is set."""
+    """A clock that stands until it is set, and a kill that only notes."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
+        self.sent: list[signal.Signals] = []
 
     def monotonic(self) -> float:
         return self.now_s
+
+    def kill(self, pid: int, number: signal.Signals) -> None:
+        assert pid == PID
+        self.sent.append(number)
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
+    for module in (supervisor_module, child_module, heartbeats_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(os, "kill", clock.kill)
     return clock
 
 
 @pytest.fixture
-def supervisor(tmp_path: Path, clock: Clock) -> Iterator[_Supervisor]:
+def shared(tmp_path: Path) -> Iterator[Shared]:
+    made = make_shared(1, log=tmp_path / "log")
+    yield made
+    close_shared(made)
+
+
+@pytest.fixture
+def worker() -> Iterator[Child]:
+    made = Child("worker-0", 0, lambda: None, is_worker=True)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def supervisor(clock: Clock, shared: Shared, worker: Child) -> Iterator[Supervisor]:
     """A supervisor of one worker that starts nobody."""
-    target = LogTarget(str(tmp_path / "log"))
-    log = open_log(target, "supervisor")
-    bells = Bells(1)
-    shared = Shared(Generations(Config(), 1), bells, Roster(1), tmp_path, target)
-    with socket.socket() as admin:
-        made = _Supervisor(
-            log, [WorkerListeners((), ())], None, Countries(None), admin, shared, lambda: None
-        )
-        yield made
-    bells.close()
-    shared.generations.close()
-    os.close(made._life)
-    os.close(made._lifeline)
+    log = open_log(shared.log_target, "supervisor")
+    yield Supervisor(log, shared, [worker], lambda: None)
     log.close()
-    target.close()
 
 
-def worker_of(supervisor: _Supervisor) -> _Child:
-    (worker,) = [child for child in supervisor._children if child.worker is not None]
-    return worker
-
-
-def live(clock: Clock, child: _Child, seconds: float) -> None:
+def live(clock: Clock, child: Child, seconds: float) -> None:
     """The child starts now and lives for so long."""
-    child.pid, child.started_s, child.due_s = 4242, clock.now_s, None
+    child.pid, child.started_s, child.due_s = PID, clock.now_s, None
     clock.now_s += seconds
 
 
-def lines(tmp_path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+def lines(tmp_path: Path, event: str | None = None) -> list[dict[str, Any]]:
+    said = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    return [line for line in said if event is None or line["event"] == event]
 
 
-def test_a_child_that_keeps_dying_young_is_restarted_ever_later(
-    supervisor: _Supervisor, clock: Clock
+def test_child_that_keeps_dying_young_is_restarted_ever_later(
+    supervisor: Supervisor, clock: Clock, worker: Child
 ) -> None:
-    worker = worker_of(supervisor)
     pauses = []
     for _death in range(7):
         live(clock, worker, YOUNG_S / 2)
-        supervisor._ended(worker, KILLED, restart=True)
+        supervisor.ended(worker, KILLED, restart=True)
         assert worker.due_s is not None
         pauses.append(worker.due_s - clock.now_s)
     assert pauses == pytest.approx([*RESTART_BACKOFF_S[1:], *[RESTART_BACKOFF_S[-1]] * 3])
 
 
-def test_a_child_that_lived_is_restarted_at_once(supervisor: _Supervisor, clock: Clock) -> None:
-    worker = worker_of(supervisor)
+def test_child_that_lived_is_restarted_at_once(
+    supervisor: Supervisor, clock: Clock, worker: Child
+) -> None:
     live(clock, worker, YOUNG_S / 2)
-    supervisor._ended(worker, KILLED, restart=True)
+    supervisor.ended(worker, KILLED, restart=True)
     live(clock, worker, YOUNG_S * 2)
-    supervisor._ended(worker, KILLED, restart=True)
+    supervisor.ended(worker, KILLED, restart=True)
     assert worker.due_s == clock.now_s
-    assert worker.young_deaths == 0
+    assert worker.failures == 0
 
 
-def test_a_dead_worker_is_not_up(supervisor: _Supervisor, clock: Clock, tmp_path: Path) -> None:
-    worker = worker_of(supervisor)
-    supervisor._roster.up(0)
+def test_dead_worker_is_not_up_and_is_counted(
+    supervisor: Supervisor, clock: Clock, worker: Child, shared: Shared, tmp_path: Path
+) -> None:
+    shared.roster.up(0)
     live(clock, worker, 1.0)
-    supervisor._ended(worker, KILLED, restart=True)
-    assert supervisor._roster.workers_up == 0
+    supervisor.ended(worker, KILLED, restart=True)
+    assert shared.roster.workers_up == 0
     assert worker.pid == 0
     (line,) = lines(tmp_path)
-    assert (line["event"], line["child"], line["pid"]) == ("process_ended", "worker-0", 4242)
-    assert line["code"] == -signal.SIGKILL
+    assert (line["event"], line["child"], line["pid"]) == ("process_ended", "worker-0", PID)
+    assert (line["code"], line["reason"]) == (-signal.SIGKILL, "killed")
+    assert [shared.heartbeats.ends(0, end) for end in End] == [0, 1, 0]
 
 
-def test_a_child_that_ends_well_at_the_end_is_no_news(
-    supervisor: _Supervisor, clock: Clock, tmp_path: Path
+def test_child_that_ends_well_at_the_end_is_no_news(
+    supervisor: Supervisor, clock: Clock, worker: Child, tmp_path: Path
 ) -> None:
-    worker = worker_of(supervisor)
     live(clock, worker, 1.0)
-    supervisor._ended(worker, 0, restart=False)
+    supervisor.ended(worker, 0, restart=False)
     assert worker.due_s is None
     assert lines(tmp_path) == []
 
 
-def test_it_sleeps_until_the_next_child_is_due(supervisor: _Supervisor, clock: Clock) -> None:
-    supervisor._welcomed = True
-    for child in supervisor._children:
-        child.due_s = None
-    assert supervisor._pause_s() == pytest.approx(60.0)
-    worker_of(supervisor).due_s = clock.now_s + 2.0
-    assert supervisor._pause_s() == pytest.approx(2.0)
-    clock.now_s += 3.0
-    assert supervisor._pause_s() == 0.0
-
-
-def test_numbers_of_the_dead_are_forgotten(
-    supervisor: _Supervisor, clock: Clock, tmp_path: Path
+def test_supervisor_sleeps_until_the_next_look_or_until_a_child_is_due(
+    supervisor: Supervisor, clock: Clock, worker: Child
 ) -> None:
-    gone, living = tmp_path / "gauge_livesum_4242.db", tmp_path / "gauge_livesum_4243.db"
-    counter = tmp_path / "counter_4242.db"
-    for file in (gone, living, counter):
-        file.touch()
-    worker = worker_of(supervisor)
+    worker.due_s = None
+    assert supervisor.pause_s() == START_LOOK_S
+    worker.due_s = clock.now_s - 1
+    assert supervisor.pause_s() == 0.0
+
+
+def test_gauges_of_the_dead_are_forgotten_and_their_counters_are_not(
+    supervisor: Supervisor, clock: Clock, worker: Child, shared: Shared
+) -> None:
+    counts = Counts()
+    counts.publish_in(shared.metrics.part(0))
+    counts.gauges[Gauge.VIEWERS] = 5
+    counts.flush()
+    assert b"streamedge_viewers 5.0" in shared.metrics.exposition()
     live(clock, worker, 1.0)
-    supervisor._ended(worker, KILLED, restart=True)
-    assert not gone.exists()
-    assert living.exists()
-    assert counter.exists()  # what was counted stays counted
+    supervisor.ended(worker, KILLED, restart=True)
+    assert b"streamedge_viewers" not in shared.metrics.exposition()
+
+
+def look_for(supervisor: Supervisor, clock: Clock, seconds: float) -> None:
+    """So many seconds pass, with a look in each."""
+    for _look in range(round(seconds / LOOK_INTERVAL_S)):
+        clock.now_s += LOOK_INTERVAL_S
+        supervisor.look()
+
+
+def test_worker_that_stops_beating_is_ended_and_its_stack_asked_for(
+    supervisor: Supervisor, clock: Clock, worker: Child, shared: Shared, tmp_path: Path
+) -> None:
+    live(clock, worker, 1.0)
+    shared.heartbeats.beat(0)
+    look_for(supervisor, clock, HUNG_S)
+    assert clock.sent == []
+    look_for(supervisor, clock, 1)
+    assert clock.sent == [signal.SIGABRT]
+    look_for(supervisor, clock, ABORT_TAKES_S)
+    assert clock.sent == [signal.SIGABRT, signal.SIGKILL]
+    supervisor.ended(worker, KILLED, restart=True)
+    hung, ended = lines(tmp_path)
+    assert (hung["event"], hung["child"], hung["silent_s"]) == ("process_hung", "worker-0", HUNG_S)
+    assert ended["reason"] == "hung"
+    assert shared.heartbeats.ends(0, End.HUNG) == 1
+    assert worker.due_s == clock.now_s
+
+
+def test_supervisor_that_was_stopped_itself_kills_nobody(
+    supervisor: Supervisor, clock: Clock, worker: Child, shared: Shared
+) -> None:
+    live(clock, worker, 1.0)
+    for _suspended in range(4):
+        shared.heartbeats.beat(0)
+        look_for(supervisor, clock, 3)
+        clock.now_s += 3600
+        supervisor.look()
+    assert clock.sent == []
+
+
+def test_time_in_which_a_worker_got_no_processor_is_not_held_against_it(
+    supervisor: Supervisor,
+    clock: Clock,
+    worker: Child,
+    shared: Shared,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(child_module, "waited_for_processor_s", lambda _pid: clock.now_s)
+    live(clock, worker, 1.0)
+    shared.heartbeats.beat(0)
+    look_for(supervisor, clock, 100)
+    assert clock.sent == []
+
+
+def test_worker_under_a_debugger_is_left_alone(
+    supervisor: Supervisor,
+    clock: Clock,
+    worker: Child,
+    shared: Shared,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(child_module, "is_traced", lambda _pid: True)
+    live(clock, worker, 1.0)
+    shared.heartbeats.beat(0)
+    look_for(supervisor, clock, 100)
+    assert clock.sent == []
+
+
+def test_fork_that_fails_is_tried_again_later(
+    supervisor: Supervisor,
+    clock: Clock,
+    worker: Child,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    pauses = []
+    for _attempt in range(6):
+        supervisor.start(worker)
+        assert worker.pid == 0
+        assert worker.due_s is not None
+        pauses.append(worker.due_s - clock.now_s)
+    assert pauses == pytest.approx([*RESTART_BACKOFF_S[1:], *[RESTART_BACKOFF_S[-1]] * 2])
+    assert [line["child"] for line in lines(tmp_path, "process_not_started")] == ["worker-0"] * 6
+    monkeypatch.setattr(os, "fork", lambda: PID)
+    supervisor.start(worker)
+    assert (worker.pid, worker.due_s) == (PID, None)
+
+
+def _fail() -> None:
+    raise RuntimeError("of ours")
+
+
+def _crash() -> None:
+    os.abort()
+
+
+@pytest.mark.parametrize(
+    ("main", "told"), [(_fail, "RuntimeError: of ours"), (_crash, "in _crash")]
+)
+def test_stack_of_what_ended_a_process_is_in_the_log(
+    shared: Shared, tmp_path: Path, main: Callable[[], None], told: str
+) -> None:
+    child = Child("worker-0", 0, main, is_worker=True)
+    log = open_log(shared.log_target, "supervisor")
+    supervisor = Supervisor(log, shared, [child], lambda: None)
+    supervisor.start(child)
+    _pid, status = os.waitpid(child.pid, 0)
+    supervisor.ended(child, status, restart=True)
+    (line,) = lines(tmp_path, "process_ended")
+    assert told in "\n".join(line["stack"])
+    child.close()
+    log.close()

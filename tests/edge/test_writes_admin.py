@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from asgi_call import call
+from shared_memory import make_shared
 
 from streamedge.edge.control import create_admin_app
-from streamedge.edge.roster import Roster
 from streamedge.origin.writing import HeaderFields, Write
 from streamedge.writing.journal import LISTED_ROWS_MAX, Journal, prepare_journal
 from streamedge.writing.states import State
@@ -32,7 +32,7 @@ def _journal(tmp_path: Path) -> Iterator[Journal]:
 
 async def ask(journal: Journal | None, method: str, target: str) -> tuple[int, dict[str, Any]]:
     """Status and JSON of an answer."""
-    app = create_admin_app("fra-1", Roster(0), Path(), journal)
+    app = create_admin_app("fra-1", make_shared(0), journal)
     status, body = await call(app, method, target)
     return status, json.loads(body)
 

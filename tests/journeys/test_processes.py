@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import urllib.error
 from pathlib import Path
+from typing import Any
 
 import pytest
 from edge_process import EdgeProcess, free_ports, pause, run_edge
@@ -82,3 +86,154 @@ def test_log_into_a_pipe_that_nobody_reads_stops_nothing(tmp_path: Path) -> None
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         os.close(reading)
+
+
+# Called in a worker when "hang" is asked for: a loop without an await, as a defect would have it.
+HANG = """
+import streamedge.origin.directory as directory
+plain = directory.DirectoryOrigin.read
+async def read(self, name, *args, **more):
+    while name == "hang.txt":
+        pass
+    return await plain(self, name, *args, **more)
+directory.DirectoryOrigin.read = read
+"""
+
+
+def hang_a_worker(edge: EdgeProcess) -> socket.socket:
+    """Has a viewer ask for what hangs the worker that serves it."""
+    viewer = socket.create_connection(("127.0.0.1", edge.http_port))
+    viewer.sendall(b"GET /hang.txt HTTP/1.1\r\nHost: edge.test\r\n\r\n")
+    return viewer
+
+
+def health(edge: EdgeProcess) -> dict[str, Any]:
+    """What /healthz says, with its status."""
+    try:
+        return {"status": 200, **json.loads(edge.admin("/healthz"))}
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return {"status": exc.code, **json.load(exc)}
+
+
+def test_worker_that_hangs_is_replaced_and_its_stack_is_in_the_log(tmp_path: Path) -> None:
+    make_media(tmp_path)
+    (tmp_path / "media" / "hang.txt").write_text("content")
+    with run_edge(tmp_path, DIRECTORY, prelude=HANG) as edge:
+        (pid,) = edge.worker_pids()
+        with hang_a_worker(edge):
+            while health(edge)["status"] == 200:
+                pause()
+            assert "worker-0 has not run its event loop" in health(edge)["problems"][0]
+            (hung,) = edge.await_log("process_hung", timeout_s=60)
+            assert hung["pid"] == pid
+            (ended,) = edge.await_log("process_ended")
+            assert (ended["pid"], ended["reason"]) == (pid, "hung")
+            assert any("in read" in line for line in ended["stack"])
+        edge.await_log("worker_up", 2)
+        assert get(edge) == 200
+        assert health(edge)["status"] == 200
+        expected = b'streamedge_process_ends_total{process="worker-0",reason="hung"} 1.0'
+        assert expected in edge.admin("/metrics")
+
+
+def test_processes_that_are_stopped_are_replaced(tmp_path: Path) -> None:
+    make_media(tmp_path)
+    with run_edge(tmp_path, DIRECTORY) as edge:
+        (pid,) = edge.worker_pids()
+        children = Path(f"/proc/{edge.pid}/task/{edge.pid}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), signal.SIGSTOP)
+        ended = edge.await_log("process_ended", 2, timeout_s=60)
+        assert {line["child"]: line["code"] for line in ended} == {
+            "worker-0": -signal.SIGKILL,
+            "control": -signal.SIGKILL,
+        }
+        assert pid in {line["pid"] for line in ended}
+        edge.await_log("worker_up", 2)
+        assert get(edge) == 200
+        while True:
+            try:
+                assert health(edge)["status"] == 200
+                break
+            except OSError:
+                pause()
+
+
+def test_edge_with_a_hung_worker_ends_soon(tmp_path: Path) -> None:
+    make_media(tmp_path)
+    (tmp_path / "media" / "hang.txt").write_text("content")
+    with run_edge(tmp_path, DIRECTORY, prelude=HANG) as edge, hang_a_worker(edge):
+        while health(edge)["status"] == 200:
+            pause()
+        edge.process.send_signal(signal.SIGTERM)
+        assert edge.process.wait(25) == 0  # not the 35 s that workers have for their viewers
+        assert edge.log("process_ended")[0]["stack"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_second_signal_ends_the_edge_without_waiting_for_viewers(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    make_media(tmp_path)
+    (tmp_path / "media" / "large").write_bytes(bytes(50 << 20))
+    with run_edge(tmp_path, DIRECTORY) as edge, socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", edge.http_port))
+        slow.sendall(b"GET /large HTTP/1.1\r\nHost: edge.test\r\n\r\n")
+        slow.recv(1000)
+        edge.process.send_signal(signal.SIGTERM)
+        edge.await_log("worker_draining")
+        assert edge.process.poll() is None
+        edge.process.send_signal(number)
+        assert edge.process.wait(20) == 0
+        assert edge.log("edge_stops_at_once")
+        assert edge.log("process_ended") == []
+        assert edge.log()[-1]["event"] == "edge_down"
+
+
+def test_fork_that_fails_is_made_up_for_while_the_others_serve(tmp_path: Path) -> None:
+    make_media(tmp_path)
+    refuse = f"""
+import errno, os
+plain = os.fork
+def fork():
+    if os.path.exists({str(tmp_path / "refuse")!r}):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+    return plain()
+os.fork = fork
+"""
+    with run_edge(tmp_path, DIRECTORY, workers=2, prelude=refuse) as edge:
+        edge.await_log("worker_up", 2)
+        (tmp_path / "refuse").touch()
+        os.kill(edge.worker_pids()[0], signal.SIGKILL)
+        edge.await_log("process_not_started", 2)
+        assert health(edge)["workers"] == 1
+        (tmp_path / "refuse").unlink()
+        edge.await_log("worker_up", 3)
+        while health(edge)["status"] != 200:
+            pause()
+
+
+def test_background_service_that_fails_once_goes_on(tmp_path: Path) -> None:
+    make_media(tmp_path)
+    fail = f"""
+import os
+import streamedge.ops.metrics as metrics
+plain = metrics.Counts.flush
+def flush(self):
+    try:
+        os.unlink({str(tmp_path / "fail")!r})
+    except FileNotFoundError:
+        return plain(self)
+    raise RuntimeError("injected")
+metrics.Counts.flush = flush
+"""
+    with run_edge(tmp_path, DIRECTORY, prelude=fail) as edge:
+        (tmp_path / "fail").touch()
+        (line,) = edge.await_log("service_failed")
+        assert (line["service"], line["error"]) == ("metrics", "RuntimeError('injected')")
+        assert get(edge) == 200
+        counted = b'streamedge_statuses_total{status="200"} 1.0'
+        while counted not in edge.admin("/metrics"):
+            pause()

@@ -1,81 +1,88 @@
-"""streamedge/ops/metrics.py: numbers of several processes, summed.
-
-prometheus-client settles where it keeps its numbers when it is imported, once for a process: so
-every part here is a process of its own, as at the edge.
-"""
+"""streamedge/ops/metrics.py: numbers of several processes, summed."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
+import os
+from collections.abc import Iterator
 
-from streamedge.ops.metrics import Counter, Counts, Gauge, forget_process
+import pytest
 
-COUNTING = """
-import os, sys
-from pathlib import Path
-from streamedge.ops.metrics import Counter, Counts, Gauge
-counts = Counts()
-counts.publish_in(Path(sys.argv[1]))
-counts.add(Counter.SENT_BYTES, "http", 10)
-counts.add(Counter.SENT_BYTES, "http", int(sys.argv[2]))
-counts.add(Counter.SENT_BYTES, "rtmp")
-counts.gauges[Gauge.VIEWERS] = int(sys.argv[2])
-counts.flush()
-counts.flush()
-assert counts.gathered(Counter.SENT_BYTES, "http") == 0
-counts.add(Counter.SENT_BYTES, "http", 1000)
-counts.gauges[Gauge.VIEWERS] += 1
-counts.flush()
-counts.add(Counter.SENT_BYTES, "http", 1_000_000)
-print(os.getpid(), flush=True)
-sys.stdin.read()
-os._exit(1)  # as if killed: what has not been flushed is lost
-"""
-TELLING = """
-import sys
-from pathlib import Path
-from streamedge.ops.metrics import exposition
-sys.stdout.buffer.write(exposition(Path(sys.argv[1])))
-"""
+from streamedge.ops.metrics import (
+    LABEL_CHARACTERS_MAX,
+    LABELS_MAX,
+    OTHER,
+    Counter,
+    Counts,
+    Gauge,
+    SharedMetrics,
+)
 
 
-def count_in_process(folder: Path, number: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", COUNTING, str(folder), str(number)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+@pytest.fixture
+def shared() -> Iterator[SharedMetrics]:
+    made = SharedMetrics(2)
+    yield made
+    made.close()
 
 
-def exposed(folder: Path) -> dict[str, float]:
+def count_in_process(shared: SharedMetrics, process: int, number: int) -> None:
+    """A process that counts and is killed: what it has not flushed is lost."""
+    child = os.fork()
+    if child == 0:
+        counts = Counts()
+        counts.publish_in(shared.part(process))
+        counts.add(Counter.SENT_BYTES, "http", 10)
+        counts.add(Counter.SENT_BYTES, "http", number)
+        counts.add(Counter.SENT_BYTES, "rtmp")
+        counts.gauges[Gauge.VIEWERS] = number
+        counts.flush()
+        counts.flush()
+        gathered = counts.gathered(Counter.SENT_BYTES, "http")
+        counts.add(Counter.SENT_BYTES, "http", 1000)
+        counts.gauges[Gauge.VIEWERS] += 1
+        counts.flush()
+        counts.add(Counter.SENT_BYTES, "http", 1_000_000)
+        os._exit(gathered)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def exposed(shared: SharedMetrics) -> dict[str, float]:
     """What Prometheus would read: sample and value."""
-    told = subprocess.run(
-        [sys.executable, "-c", TELLING, str(folder)], capture_output=True, check=True, timeout=60
-    )
-    rows = [row for row in told.stdout.decode().splitlines() if not row.startswith("#")]
+    rows = [row for row in shared.exposition().decode().splitlines() if not row.startswith("#")]
     return {row.rpartition(" ")[0]: float(row.rpartition(" ")[2]) for row in rows}
 
 
-def test_processes_are_summed_and_the_ended_keep_their_counters(tmp_path: Path) -> None:
-    processes = [count_in_process(tmp_path, number) for number in (1, 2)]
-    pids = []
-    for process in processes:
-        assert process.stdout is not None
-        pids.append(int(process.stdout.readline()))
-    assert pids == [process.pid for process in processes]
-    both = exposed(tmp_path)
+def test_processes_are_summed_and_the_ended_keep_their_counters(shared: SharedMetrics) -> None:
+    for number in (1, 2):
+        count_in_process(shared, number - 1, number)
+    both = exposed(shared)
     assert both['streamedge_sent_bytes_total{protocol="http"}'] == 2 * 1010 + 3
     assert both['streamedge_sent_bytes_total{protocol="rtmp"}'] == 2
     assert both["streamedge_viewers"] == 2 + 3
 
-    processes[0].communicate(timeout=60)
-    forget_process(tmp_path, pids[0])
-    one = exposed(tmp_path)
+    shared.forget_gauges(0)
+    one = exposed(shared)
     assert one['streamedge_sent_bytes_total{protocol="http"}'] == 2 * 1010 + 3
     assert one["streamedge_viewers"] == 3
 
-    processes[1].communicate(timeout=60)
-    forget_process(tmp_path, pids[1])
-    assert "streamedge_viewers" not in exposed(tmp_path)
+    shared.forget_gauges(1)
+    assert "streamedge_viewers" not in exposed(shared)
+
+
+def test_successor_goes_on_from_what_its_predecessor_counted(shared: SharedMetrics) -> None:
+    for _life in range(3):
+        count_in_process(shared, 0, 1)
+    assert exposed(shared)['streamedge_sent_bytes_total{protocol="http"}'] == 3 * 1011
+
+
+def test_what_was_counted_before_publishing_is_not_lost(shared: SharedMetrics) -> None:
+    count_in_process(shared, 0, 1)
+    counts = Counts()
+    counts.add(Counter.SENT_BYTES, "http", 5)
+    counts.flush()
+    counts.publish_in(shared.part(0))
+    counts.flush()
+    assert exposed(shared)['streamedge_sent_bytes_total{protocol="http"}'] == 1016
 
 
 def test_counts_gather_by_counter_and_label() -> None:
@@ -90,15 +97,33 @@ def test_counts_gather_by_counter_and_label() -> None:
     assert counts.gathered(Counter.PLAYS, "Hit") == 7
 
 
+def test_labels_are_bounded_in_number_and_length(shared: SharedMetrics) -> None:
+    counts = Counts()
+    counts.publish_in(shared.part(0))
+    for number in range(10 * LABELS_MAX):
+        counts.add(Counter.ERRORS, f"{number} " + "x" * 100_000)
+    counts.add(Counter.ERRORS, f"0 {'x' * 100_000}")  # one of the first is still counted as before
+    counts.add(Counter.PLAYS, "Hit")
+    counts.flush()
+    rows = [row for row in exposed(shared).items() if row[0].startswith("streamedge_errors")]
+    assert len(rows) == LABELS_MAX + 1
+    assert sum(value for _row, value in rows) == 10 * LABELS_MAX + 1
+    assert (f'streamedge_errors_total{{kind="{OTHER}"}}', 9.0 * LABELS_MAX) in rows
+    assert max(len(row) for row, _value in rows) < LABEL_CHARACTERS_MAX + 40
+    assert exposed(shared)['streamedge_plays_total{cache="Hit"}'] == 1
+
+
+def test_bound_of_labels_holds_over_restarts(shared: SharedMetrics) -> None:
+    for life in range(3):
+        counts = Counts()
+        counts.publish_in(shared.part(0))
+        for number in range(LABELS_MAX):
+            counts.add(Counter.ERRORS, f"{life}-{number}")
+        counts.flush()
+    assert len(exposed(shared)) == LABELS_MAX + 1
+
+
 def test_every_metric_has_a_name_of_its_own() -> None:
     names = [each.metric for each in (*Counter, *Gauge)]
     assert len(names) == len(set(names))
     assert all(name.startswith("streamedge_") for name in names)
-
-
-def test_forgetting_takes_no_other_processs_gauges(tmp_path: Path) -> None:
-    for name in ("gauge_livesum_12.db", "gauge_livesum_112.db", "counter_12.db"):
-        (tmp_path / name).touch()
-    forget_process(tmp_path, 12)
-    forget_process(tmp_path, 13)
-    assert {file.name for file in tmp_path.iterdir()} == {"gauge_livesum_112.db", "counter_12.db"}

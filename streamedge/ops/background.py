@@ -1,0 +1,119 @@
+"""Tasks that run beside requests: none of them ends unseen.
+
+``Services`` holds what runs as long as its process does, such as handing metrics over: one that
+fails leaves a line with its traceback, is counted, and is started again after a pause.
+``run_detached`` is for what nobody waits for. Every other task of the tree is awaited, or has a
+callback that looks at how it ended (tests/test_project.py checks that). Should a fault get past all
+of these, ``report_unhandled`` has the event loop put it into the log, where asyncio would write to
+stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counter, Counts
+from streamedge.ops.sparing import SparingLine
+
+RESTART_PAUSES_S = (0.1, 1.0, 5.0, 30.0)  # by how often in a row it has failed soon
+SOON_S = 60.0
+
+
+class Services:
+    """The long-running tasks of one process, by name."""
+
+    def __init__(self, log: Log, counts: Counts) -> None:
+        self._log = log
+        self._counts = counts
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def start(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
+        """Runs ``work`` until it returns, and again whenever it fails."""
+        self._tasks[name] = asyncio.create_task(self._keep_running(name, work), name=name)
+
+    def start_periodic(
+        self, name: str, interval_s: float, work: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Calls ``work`` again and again, with a pause of ``interval_s`` before each time."""
+
+        async def repeat() -> None:
+            while True:
+                await asyncio.sleep(interval_s)
+                await work()
+
+        self.start(name, repeat)
+
+    async def stop(self, *names: str) -> None:
+        """Ends services, in this order; all of them where none is named."""
+        for name in names or tuple(self._tasks):
+            task = self._tasks.pop(name, None)
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _keep_running(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            began_s = loop.time()
+            try:
+                await work()
+            except Exception as exc:  # noqa: BLE001 - whatever it is, it is told and tried again
+                failures = failures + 1 if loop.time() - began_s < SOON_S else 1
+                pause_s = RESTART_PAUSES_S[min(failures, len(RESTART_PAUSES_S)) - 1]
+                self._counts.add(Counter.SERVICE_FAILURES, name)
+                self._log.event(
+                    "service_failed",
+                    service=name,
+                    error=repr(exc),
+                    restarts_in_s=pause_s,
+                    stack=stack_of(exc),
+                )
+                await asyncio.sleep(pause_s)
+            else:
+                return
+
+
+_detached: set[asyncio.Task[None]] = set()
+
+
+def run_detached(work: Coroutine[Any, Any, None], name: str) -> None:
+    """Runs what nobody waits for, such as closing; a failure is told by the event loop at once."""
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    _detached.add(task)
+    task.add_done_callback(_detached_ended)
+
+
+def _detached_ended(task: asyncio.Task[None]) -> None:
+    _detached.discard(task)
+    if not task.cancelled() and (exc := task.exception()) is not None:
+        context = {"message": "a detached task failed", "exception": exc, "task": task}
+        task.get_loop().call_exception_handler(context)
+
+
+def report_unhandled(loop: asyncio.AbstractEventLoop, log: Log, counts: Counts) -> None:
+    """Has ``loop`` tell what nobody has handled: in a callback, or in a task that was dropped."""
+    line = SparingLine(log, "unhandled_exception")
+
+    def report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        exc = context.get("exception")
+        task = context.get("task") or context.get("future")
+        counts.add(Counter.ERRORS, "unhandled_exception")
+        line.say(
+            loop.time(),
+            message=str(context.get("message")),
+            error=None if exc is None else repr(exc),
+            task=task.get_name() if isinstance(task, asyncio.Task) else None,
+            stack=None if exc is None else stack_of(exc),
+        )
+
+    loop.set_exception_handler(report)
+
+
+def stack_of(exc: BaseException) -> list[str]:
+    """A traceback's lines, with those of its causes."""
+    return "".join(traceback.format_exception(exc)).splitlines()
