@@ -88,7 +88,9 @@ def is_looked_after(module: ast.Module, function: ast.AST, call: ast.Call) -> bo
 
 
 def takes(node: ast.AST, name: str) -> bool:
-    """Whether ``node`` waits for the task called ``name``, or is told when it ends."""
+    """Whether ``node`` waits for the task called ``name``, hands it on, or is told of its end."""
+    if isinstance(node, ast.Return) and node.value is not None:
+        return ast.unparse(node.value) == name
     if isinstance(node, ast.Await):
         return name in ast.unparse(node)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -123,6 +125,7 @@ def test_no_task_ends_unseen() -> None:
         ("task = asyncio.create_task(work())\n    await task", True),
         ("task = asyncio.create_task(work())\n    task.add_done_callback(ended)", True),
         ("task = asyncio.create_task(work())\n    await asyncio.wait([task])", True),
+        ("task = asyncio.create_task(work())\n    return task", True),
         ("self.keep(asyncio.create_task(work()))", True),
         ("async with asyncio.TaskGroup() as group:\n        group.create_task(work())", True),
     ],
