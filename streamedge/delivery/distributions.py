@@ -15,6 +15,7 @@ from streamedge.cache.freshness import TtlRules
 from streamedge.control.invalidations import target_of
 from streamedge.keys import join_key
 from streamedge.origin import Origin, Upstream
+from streamedge.origin.names import site_path
 from streamedge.origin.s3_protocol import S3Relay
 from streamedge.origin.writing import WritableOrigin
 
@@ -43,6 +44,10 @@ class OriginBinding:
     first: OriginBinding | None = None
     groups: tuple[str, ...] = ()
 
+    def place_of(self, name: str) -> str:
+        """What tells an object or resource from the others of the origin, in keys."""
+        return site_path(name) if self.is_site else name
+
     @property
     def written(self) -> OriginBinding:
         """The one origin whose objects a write through here changes."""
@@ -66,7 +71,7 @@ class Distribution:
     def asset(self, name: str) -> Asset:
         """The asset that an object's name means here."""
         return Asset(
-            key=join_key(self.binding.identity, name),
+            key=join_key(self.binding.identity, self.binding.place_of(name)),
             name=name,
             origin=self.binding.origin,
             origin_name=self.binding.name,

@@ -202,7 +202,10 @@ def _bind(
 ) -> OriginBinding:
     origin = _origin(declared)
     identity = origin_identity(declared)
-    ahead = origin if journal is None else _written_ahead(origin, identity, journal)
+    is_site = isinstance(origin, HttpOrigin)
+    ahead = (
+        origin if journal is None else _written_ahead(origin, identity, journal, is_site=is_site)
+    )
     if isinstance(origin, HttpOrigin):
         assert isinstance(declared, HttpOriginConfig)
         return OriginBinding(
@@ -249,7 +252,11 @@ def _bind_group(
     )
     first = members[0]
     # Around the group too: while its first origin is out of order, the others are asked.
-    ahead = None if journal is None else _written_ahead(group, first.identity, journal)
+    ahead = (
+        None
+        if journal is None
+        else _written_ahead(group, first.identity, journal, is_site=first.is_site)
+    )
     return OriginBinding(
         name,
         _group_identity(member.identity for member in members),
@@ -284,11 +291,14 @@ def _requesting(
     asked = origin.requesting(query, fields)
     if journal is None or "versionId=" in query:
         return asked
-    return _written_ahead(asked, identity, journal)
+    return _written_ahead(asked, identity, journal, is_site=False)
 
 
-def _written_ahead(origin: Origin, identity: str, journal: Journal) -> WrittenAhead:
-    return WrittenAhead(origin, identity, journal, DirectoryOrigin(journal.bodies))
+def _written_ahead(
+    origin: Origin, identity: str, journal: Journal, *, is_site: bool
+) -> WrittenAhead:
+    bodies = DirectoryOrigin(journal.bodies)
+    return WrittenAhead(origin, identity, journal, bodies, is_site=is_site)
 
 
 def _origin(declared: AnyOriginConfig) -> Origin:

@@ -121,7 +121,9 @@ class Origin(Protocol):
 @dataclass(frozen=True, slots=True)
 class OriginRequest:
     """Any request. ``name`` is the decoded path without a leading slash, ``query`` is as it was
-    sent, without "?". ``fields`` go out as they are, beside those that the origin adds itself.
+    sent, without "?". ``path``, percent-encoded and without a leading slash, goes to a site as it
+    is; "": made of the name. ``fields`` go out as they are, beside those that the origin adds
+    itself.
 
     ``trailers`` are asked for when ``body`` has ended, and sent if that went out in chunks.
     ``interim`` is told of each 1xx answer.
@@ -134,6 +136,7 @@ class OriginRequest:
     body: AsyncIterator[bytes] | None = None
     interim: Callable[[int, Fields], None] | None = None
     trailers: Callable[[], Fields] = list
+    path: str = ""
 
 
 class Duplex(Protocol):

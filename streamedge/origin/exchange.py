@@ -142,9 +142,12 @@ class Exchange:
         opening = open_answer(ask, response, error_code)
         return None if opening is None else _HttpRead(opening, response)
 
-    async def send(self, request: OriginRequest) -> OriginResponse:
-        """As ``Upstream.send``. What is sent with every request replaces the viewer's."""
-        url = self._address(request.name)
+    async def send(self, request: OriginRequest, url: str = "") -> OriginResponse:
+        """As ``Upstream.send``; to ``url``, percent-encoded and without query, where one is given.
+
+        What is sent with every request replaces the viewer's.
+        """
+        url = url or self._address(request.name)
         if request.query:
             url = f"{url}?{request.query}"
         own = dict(self._own)

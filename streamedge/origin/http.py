@@ -22,7 +22,7 @@ from streamedge.origin.exchange import (
     Exchange,
     parse_base_url,
 )
-from streamedge.origin.names import object_path
+from streamedge.origin.names import object_key, site_path, site_target
 from streamedge.origin.tls import system_tls
 from streamedge.spans import Span
 
@@ -78,7 +78,10 @@ class HttpOrigin:
 
     async def send(self, request: OriginRequest) -> OriginResponse:
         """As ``Upstream.send``."""
-        return await self._exchange.send(request)
+        if not request.path:
+            return await self._exchange.send(request)
+        url = f"{self._base}/{site_target(self._prefix, request.path)}"
+        return await self._exchange.send(request, url)
 
     def retire(self) -> None:
         """As ``Client.retire``."""
@@ -88,4 +91,4 @@ class HttpOrigin:
         await self._exchange.close()
 
     def _address(self, name: str) -> str:
-        return f"{self._base}/{object_path(self._prefix, name)}"
+        return f"{self._base}/{site_path(object_key(self._prefix, name))}"

@@ -7,7 +7,7 @@ in, keys and paths out, or ``OriginError`` NOT_FOUND for a name that no object c
 from __future__ import annotations
 
 import re
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from streamedge.errors import OriginError, OriginFailure
 
@@ -15,6 +15,8 @@ KEY_MAX_BYTES = 1024  # S3's own limit (Amazon S3 User Guide, "Naming Amazon S3 
 
 _DOT_SEGMENTS = frozenset({".", ".."})
 _NEVER = re.compile(r"[\0-\x1f\x7f\\]")
+_PATH = re.compile(r"[!\"$->@-~]*")  # printable, neither "#" nor "?"
+_SEGMENTS = "/~!$&'()*+,;=:@"
 _UNRESERVED = "/~"  # quote() itself leaves letters, digits, "_", "." and "-" alone
 
 
@@ -47,6 +49,25 @@ def object_path(prefix: str, name: str) -> str:
     Version 4, "Create a canonical request").
     """
     return quote(object_key(prefix, name), safe=_UNRESERVED)
+
+
+def site_path(name: str) -> str:
+    """A name as the path of a URL, without a leading slash, as browsers spell it: what RFC 3986
+    §3.3 allows in a segment stands for itself."""
+    return quote(name, safe=_SEGMENTS, errors="surrogateescape")
+
+
+def site_target(prefix: str, path: str) -> str:
+    """``path``, percent-encoded, below a folder: octet for octet, as RFC 9110 §7.7 wants it.
+
+    Raises OriginError NOT_FOUND for what is no path, or leads elsewhere.
+    """
+    if not _PATH.fullmatch(path):
+        raise _refusal(path, "is no path")
+    if not _DOT_SEGMENTS.isdisjoint(unquote(path).split("/")):
+        raise _refusal(path, "has a dot segment")
+    folder = site_path(prefix.strip("/"))
+    return f"{folder}/{path}" if folder else path
 
 
 def _refusal(name: str, reason: str) -> OriginError:

@@ -22,6 +22,7 @@ from streamedge.origin import (
 )
 from streamedge.origin.answers import is_same_version, require_version
 from streamedge.origin.media_types import guess_media_type
+from streamedge.origin.names import site_path
 from streamedge.origin.objects import ObjectUpstream
 from streamedge.spans import Span
 from streamedge.writing.journal import Journal, Pending
@@ -35,11 +36,20 @@ _KEPT = frozenset(
 class WrittenAhead:
     """``origin``, whose assets' keys begin with ``identity``, behind ``journal``.
 
-    ``bodies`` has the journal's files as objects.
+    ``bodies`` has the journal's files as objects. ``is_site``: its keys have paths, not names.
     """
 
-    def __init__(self, origin: Origin, identity: str, journal: Journal, bodies: Origin) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        identity: str,
+        journal: Journal,
+        bodies: Origin,
+        *,
+        is_site: bool = False,
+    ) -> None:
         self.origin = origin
+        self._is_site = is_site
         self._identity = identity
         self._journal = journal
         self._bodies = bodies
@@ -88,8 +98,9 @@ class WrittenAhead:
         await self.origin.close()
 
     def _pending(self, name: str) -> Pending | None:
+        place = site_path(name) if self._is_site else name
         try:
-            return self._journal.pending(join_key(self._identity, name))
+            return self._journal.pending(join_key(self._identity, place))
         except JournalError as exc:
             # Nobody knows what the object is: what the origin has may be older than an answer.
             raise OriginError(OriginFailure.UNAVAILABLE, str(exc)) from exc
@@ -121,6 +132,7 @@ class UpstreamAhead:
         """As ``Upstream.send``."""
         # What a query brings is the origin's to say: no write that waits has one.
         is_read = request.method in {"GET", "HEAD"} and not request.query
+        is_read = is_read and request.path in {"", site_path(request.name)}
         if is_read and self._ahead.has(request.name):
             return await self._objects.send(request)
         return await self._upstream.send(request)

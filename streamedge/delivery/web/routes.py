@@ -16,7 +16,7 @@ from streamedge.cache.freshness import TtlRules
 from streamedge.config.selection import NONE
 from streamedge.control.invalidations import target_of
 from streamedge.delivery.distributions import HostTable, OriginBinding, host_name
-from streamedge.delivery.names import object_name
+from streamedge.delivery.names import is_object_name, object_name, path_name
 from streamedge.delivery.web.behaviors import (
     SAFE_METHODS,
     Behavior,
@@ -34,6 +34,7 @@ from streamedge.delivery.web.requests import WebRequest, connection_options
 from streamedge.delivery.web.trailers import passed_trailers
 from streamedge.keys import join_key
 from streamedge.origin import Fields, OriginRequest
+from streamedge.origin.names import site_path
 from streamedge.origin.objects import RequestedObject
 from streamedge.origin.s3_protocol import (
     encoded_query,
@@ -49,6 +50,8 @@ _TOLD_BUCKETS = frozenset(
 )
 NO_HEADERS: Mapping[str, str] = {}
 _SLASHES = re.compile("/+")
+_ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
+_PARAMETERS = re.compile(";[^/]*")  # of a segment, as Java servers read them
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class WebDistribution:
 class Route(NamedTuple):
     """What a host, path and query mean; ``query`` is without a signature that counts here.
 
+    ``name`` is decoded, for the rules and for origins of objects. ``path`` is what a site is asked
+    for, as it was sent, without a leading slash.
     ``is_s3``: a client of the S3 protocol means an object of the rule's bucket, or the bucket.
     """
 
@@ -90,6 +95,12 @@ class Route(NamedTuple):
     name: str
     query: str
     is_s3: bool = False
+    path: str = ""
+
+    @property
+    def place(self) -> str:
+        """What tells it from all others of its origin: at a site the path, octet for octet."""
+        return self.path if self.rule.binding.is_site else self.name
 
     @property
     def is_bucket(self) -> bool:
@@ -205,24 +216,41 @@ def listing_rules(distribution: WebDistribution, prefix: str) -> list[Rule]:
 
 def route_in(distribution: WebDistribution, path: bytes, query: str) -> Route | Unroutable:
     """What a path and query mean in a distribution."""
-    name = distribution.root_object if path == b"/" else object_name(path)
+    name = distribution.root_object if path == b"/" else path_name(path)
     if name is None:
+        return Unroutable(400, "the path has a dot segment, a control character or a backslash")
+    sent = path.removeprefix(b"/").decode("ascii", "replace")
+    found = route_to(distribution, name, query, sent)
+    if name and not found.rule.binding.is_site and not is_object_name(name):
         return Unroutable(400, "the path is not an object's name", distribution.id)
-    return _checked_segments(route_to(distribution, name, query))
+    return _checked_segments(found)
 
 
 def _checked_segments(found: Route) -> Route | Unroutable:
-    # Origins that take slashes in a row for one would serve an object by another's rules.
+    """The route, unless an origin that reads the path in another way would serve what other rules
+    are about."""
+    distribution = found.distribution
     plain = _SLASHES.sub("/", found.name).removeprefix("/")
-    if plain != found.name and found.distribution.rule(plain) is not found.rule:
-        return Unroutable(400, "the path has empty segments", found.distribution.id)
+    if plain != found.name and distribution.rule(plain) is not found.rule:
+        return Unroutable(400, "the path has empty segments", distribution.id)
+    if not found.rule.binding.is_site:
+        return found
+    if "%2f" in found.path.lower():
+        kept = path_name(_ENCODED_SLASH.sub("%252F", found.path))
+        if kept is None or distribution.rule(kept) is not found.rule:
+            return Unroutable(400, "two behaviors have the path's encoded slash", distribution.id)
+    if ";" in found.name:
+        without = distribution.rule(_PARAMETERS.sub("", found.name)).behavior
+        if without.access != found.rule.behavior.access:
+            return Unroutable(400, "the path's parameters step round a rule", distribution.id)
     return found
 
 
-def route_to(distribution: WebDistribution, name: str, query: str) -> Route:
-    """The route to an object of a distribution."""
+def route_to(distribution: WebDistribution, name: str, query: str, path: str = "") -> Route:
+    """The route to an object of a distribution; ``path`` as it was sent, or as it is usual."""
     rule = distribution.rule(name)
-    return Route(distribution, rule, name, without_signature(rule.behavior.access, query))
+    query = without_signature(rule.behavior.access, query)
+    return Route(distribution, rule, name, query, path=path or site_path(name))
 
 
 def ask(
@@ -270,7 +298,7 @@ def as_selected_by(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 def asset_key(found: Route, policy: CachePolicy, request: WebRequest) -> str:
     """What tells the response to a request apart from all others of the edge."""
-    parts = key_parts(policy, found.name, found.query, request.fields)
+    parts = key_parts(policy, found.place, found.query, request.fields)
     return join_key(found.rule.binding.identity, *parts)
 
 
@@ -286,7 +314,11 @@ def target_parts(found: Route, target: str) -> tuple[str, ...]:
     host, for invalidation."""
     path, _, query = target.partition("?")
     policy = replace(found.rule.behavior.cache, headers=(), cookies=NONE)
-    return key_parts(policy, object_name(path) or "", query, ())
+    name = path_name(path) or (found.distribution.root_object if path == "/" else "")
+    place = name
+    if found.rule.binding.is_site:
+        place = path.removeprefix("/") or site_path(name)
+    return key_parts(policy, place, query, ())
 
 
 def origin_request(found: Route, request: WebRequest, edge_name: str) -> OriginRequest:
@@ -321,7 +353,7 @@ def origin_request(found: Route, request: WebRequest, edge_name: str) -> OriginR
         ("cdn-loop", f"{loop}, {loop_id(edge_name)}" if loop else loop_id(edge_name)),
     )
     query = forwarded_query(behavior.cache, behavior.origin_request, found.query)
-    return OriginRequest(request.method, found.name, query, tuple(fields))
+    return OriginRequest(request.method, found.name, query, tuple(fields), path=found.path)
 
 
 def forwarded_read_parameters(found: Route) -> dict[str, str]:

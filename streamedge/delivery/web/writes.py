@@ -14,6 +14,7 @@ from streamedge.delivery.distributions import OriginBinding
 from streamedge.delivery.web.behaviors import WriteMode
 from streamedge.delivery.web.requests import WebRequest
 from streamedge.delivery.web.routes import Route
+from streamedge.origin.names import site_path
 from streamedge.origin.s3_protocol import (
     S3Call,
     hoisted_fields,
@@ -40,7 +41,10 @@ class Writes:
         binding = found.rule.binding
         if binding.is_site:
             is_back = found.rule.behavior.write is WriteMode.BACK
-            return is_back and request.method in _OF_OBJECTS and not request.query
+            # What is queued is known by its name: only a path that is spelled as usual has one.
+            is_usual = found.path == site_path(found.name)
+            is_object = request.method in _OF_OBJECTS and not request.query
+            return is_back and is_object and is_usual
         return request.method not in {"GET", "HEAD", "OPTIONS"} or (
             bool(binding.bucket) and "uploadId=" in request.query
         )
@@ -73,7 +77,7 @@ class Writes:
             raise refuse(501, "NotImplemented", "objects are not copied through the edge")
         size_bytes = _size_bytes(request)
         body = self.bounded(request, body)
-        keys = binding.keys_written(found.name)
+        keys = binding.keys_written(found.place)
         fields = request.fields
         if found.is_s3:
             fields += hoisted_fields(request.query)
