@@ -158,6 +158,9 @@ class Outlet:
         except OSError:
             self._fail(None)
             return
+        except Exception:
+            self._fail(None)  # a defect: the connection ends rather than wait for ever
+            raise
         finally:
             self._pumping = False
         self._stop_watching()

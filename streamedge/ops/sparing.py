@@ -1,6 +1,6 @@
-"""A line that anybody can cause, written at most once a second.
+"""Bounds on log lines that anybody can cause: of one event, and of one connection.
 
-Owns nothing but the counting: what happens meanwhile is told, as a number, by the next line.
+What is left out is counted, and told as a number.
 """
 
 from __future__ import annotations
@@ -28,3 +28,26 @@ class SparingLine:
             return
         self._log.event(self._event, **fields, unsaid=self._unsaid or None)
         self._said_s, self._unsaid = now_s, 0
+
+
+class LineBudget:
+    """How many lines one stranger may cause: ``burst`` of them, and ``per_s`` more each second."""
+
+    __slots__ = ("_burst", "_left", "_per_s", "_seen_s", "left_out")
+
+    def __init__(self, burst: int, per_s: float, now_s: float) -> None:
+        self._burst = burst
+        self._per_s = per_s
+        self._left = float(burst)
+        self._seen_s = now_s
+        self.left_out = 0  # lines that were not allowed
+
+    def allows(self, now_s: float) -> bool:
+        """Whether one more line may be written; ``now_s`` is monotonic."""
+        self._left = min(self._burst, self._left + (now_s - self._seen_s) * self._per_s)
+        self._seen_s = now_s
+        if self._left < 1:
+            self.left_out += 1
+            return False
+        self._left -= 1
+        return True

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from streamedge.ops.log import open_log
-from streamedge.ops.sparing import LINE_INTERVAL_S, SparingLine
+from streamedge.ops.sparing import LINE_INTERVAL_S, LineBudget, SparingLine
 
 
 def test_a_line_a_second_tells_of_those_between(tmp_path: Path) -> None:
@@ -25,3 +25,11 @@ def test_a_line_a_second_tells_of_those_between(tmp_path: Path) -> None:
         ("refused", 60.0, 1),
         ("refused", 70.0, None),
     ]
+
+
+def test_a_budget_allows_a_burst_and_then_a_rate() -> None:
+    budget = LineBudget(3, 2.0, 100.0)
+    assert [budget.allows(100.0) for _ in range(5)] == [True, True, True, False, False]
+    assert [budget.allows(101.0) for _ in range(3)] == [True, True, False]
+    assert budget.left_out == 3
+    assert [budget.allows(200.0) for _ in range(4)] == [True, True, True, False]

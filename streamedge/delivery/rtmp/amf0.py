@@ -1,12 +1,12 @@
 """AMF0, the value format of RTMP commands: bytes to Python values and back.
 
 Owns the markers of the AMF 0 Specification §2 and the limits on what a client may make us build.
-Knows nothing of commands. References (§2.9) and the switch to AMF3 (§3.1) are refused: no client
-uses them towards a server that announces objectEncoding 0.
+Knows nothing of commands. What a reference (§2.9) refers to is not looked up, and a value in AMF3
+(§3.1) cannot be read: ``decode_readable`` ends there, ``decode_all`` raises.
 
     number float   boolean bool   string, long string, XML document str   null None
-    undefined, unsupported UNDEFINED   date Date   object, typed object dict
-    ECMA array EcmaArray   strict array list
+    undefined, unsupported, reference, movie clip, record set UNDEFINED   date Date
+    object, typed object dict   ECMA array EcmaArray   strict array list
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final, Literal, TypeAlias
 from streamedge.delivery.rtmp.errors import ProtocolError
 
 NESTING_LIMIT: Final = 16  # objects and arrays within each other
-ELEMENTS_LIMIT: Final = 4096  # values in one message, at every depth together
+ELEMENTS_LIMIT: Final = 512  # values in one message, at every depth together; clients send 30
 STRING_LIMIT_BYTES: Final = 65_535  # of a long string too: longer ones have no use in a command
 _SHORT_STRING_LIMIT_BYTES: Final = 0xFFFF  # what the 16-bit length can say
 
@@ -41,6 +41,7 @@ class Marker(IntEnum):
     BOOLEAN = 0x01
     STRING = 0x02
     OBJECT = 0x03
+    MOVIE_CLIP = 0x04  # reserved (§2.6), as the record set is (§2.15)
     NULL = 0x05
     UNDEFINED = 0x06
     REFERENCE = 0x07
@@ -50,6 +51,7 @@ class Marker(IntEnum):
     DATE = 0x0B
     LONG_STRING = 0x0C
     UNSUPPORTED = 0x0D
+    RECORD_SET = 0x0E
     XML_DOCUMENT = 0x0F
     TYPED_OBJECT = 0x10
     AVMPLUS_OBJECT = 0x11
@@ -102,6 +104,21 @@ def decode_all(data: Buffer) -> list[AmfValue]:
     return values
 
 
+def decode_readable(data: Buffer) -> list[AmfValue]:
+    """The values of ``data`` up to the first that cannot be read, or is over a limit.
+
+    An object or array that is cut there holds what was read of it. Never raises: clients send
+    values that this server has no use for, and what came before them counts.
+    """
+    decoder = _Decoder(data, ends_at_fault=True)
+    values: list[AmfValue] = []
+    while decoder.position < len(data) and not decoder.has_ended:
+        value = decoder.value(0)
+        if value is not UNDEFINED or not decoder.has_ended:
+            values.append(value)
+    return values
+
+
 def decode(data: Buffer, position: int = 0) -> tuple[AmfValue, int]:
     """The value that begins at ``position``, and the position after it. Raises AmfError."""
     decoder = _Decoder(data, position)
@@ -121,16 +138,31 @@ def encode(*values: AmfValue) -> bytes:
 
 
 class _Decoder:
-    """A place in the bytes, and how many values were made so far."""
+    """A place in the bytes, and how many values were made so far.
 
-    __slots__ = ("_data", "_elements", "position")
+    With ``ends_at_fault`` what cannot be read is UNDEFINED and nothing is read behind it
+    (``has_ended``); without, AmfError is raised.
+    """
 
-    def __init__(self, data: Buffer, position: int = 0) -> None:
+    __slots__ = ("_data", "_elements", "_ends_at_fault", "has_ended", "position")
+
+    def __init__(self, data: Buffer, position: int = 0, *, ends_at_fault: bool = False) -> None:
         self._data = data
         self._elements = 0
+        self._ends_at_fault = ends_at_fault
+        self.has_ended = False
         self.position = position
 
     def value(self, depth: int) -> AmfValue:
+        try:
+            return self._value(depth)
+        except AmfError:
+            if not self._ends_at_fault:
+                raise
+            self.has_ended = True
+            return UNDEFINED
+
+    def _value(self, depth: int) -> AmfValue:
         self._elements += 1
         if self._elements > ELEMENTS_LIMIT:
             raise AmfError(f"AMF0 message has more than {ELEMENTS_LIMIT} values")
@@ -167,7 +199,10 @@ class _Decoder:
                 return self._text(_LONG_LENGTH.unpack(self._take(4))[0])
             case Marker.NULL:
                 return None
-            case Marker.UNDEFINED | Marker.UNSUPPORTED:
+            case Marker.UNDEFINED | Marker.UNSUPPORTED | Marker.MOVIE_CLIP | Marker.RECORD_SET:
+                return UNDEFINED
+            case Marker.REFERENCE:
+                self._take(2)
                 return UNDEFINED
             case Marker.DATE:
                 return Date(*_DATE.unpack(self._take(10)))
@@ -175,21 +210,31 @@ class _Decoder:
                 raise AmfError(f"AMF0 marker 0x{marker:02x} is not taken")
 
     def _properties(self, properties: dict[str, AmfValue], depth: int) -> dict[str, AmfValue]:
-        while True:
-            key = self._short_string()
+        while not self.has_ended:
+            try:
+                key = self._short_string()
+            except AmfError:
+                if not self._ends_at_fault:
+                    raise
+                self.has_ended = True
+                break
             # An empty key is legal before anything but the end marker, which is no value.
             if not key and self._data[self.position : self.position + 1] == bytes(
                 (Marker.OBJECT_END,)
             ):
                 self.position += 1
-                return properties
+                break
             properties[key] = self.value(depth + 1)
+        return properties
 
     def _items(self, count: int, depth: int) -> list[AmfValue]:
         # Checked before the loop, so that a count that lies costs nothing.
         if count > ELEMENTS_LIMIT:
             raise AmfError(f"AMF0 array claims {count} values, more than {ELEMENTS_LIMIT}")
-        return [self.value(depth + 1) for _ in range(count)]
+        items: list[AmfValue] = []
+        while len(items) < count and not self.has_ended:
+            items.append(self.value(depth + 1))
+        return items
 
     def _short_string(self) -> str:
         return self._text(_SHORT_LENGTH.unpack(self._take(2))[0])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from streamedge.delivery.rtmp.errors import ProtocolError
 
@@ -48,8 +48,11 @@ class MessageType(IntEnum):
     AGGREGATE = 22
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+_SET_CHUNK_SIZE: Final = int(MessageType.SET_CHUNK_SIZE)  # comparing with the enum costs more
+_ABORT: Final = int(MessageType.ABORT)
+
+
+class Message(NamedTuple):
     """One whole message: ``stream_id`` is the message stream's, ``type_id`` may be any byte."""
 
     type_id: int
@@ -76,83 +79,126 @@ class _ChunkStream:
 class ChunkReader:
     """Puts messages together from chunks that arrive in pieces of any size.
 
-    ``message_limit_bytes`` is the largest message taken. After a ProtocolError the reader has
-    lost its place and must not be used again.
+    ``message_limit_bytes`` is the largest message taken. ``chunks`` counts the chunks read so far:
+    what reading costs, since a chunk may be as short as a byte. After a ProtocolError the reader
+    has lost its place and must not be used again.
     """
 
     def __init__(self, *, message_limit_bytes: int) -> None:
         self._message_limit_bytes = message_limit_bytes
         self._chunk_size_bytes = DEFAULT_CHUNK_SIZE_BYTES
         self._streams: dict[int, _ChunkStream] = {}
-        self._buffer = bytearray()  # between calls: at most one incomplete header
+        self._buffer = bytearray()
+        self._position = 0  # up to where the buffer has been read
         self._current: _ChunkStream | None = None  # the chunk whose payload is arriving
         self._current_id = 0
         self._chunk_left_bytes = 0
         self._unfinished_messages = 0
         self._unfinished_bytes = 0
+        self.chunks = 0
+
+    @property
+    def unread_bytes(self) -> int:
+        """What was taken and not looked at yet; an incomplete header among it."""
+        return len(self._buffer) - self._position
 
     def receive_data(self, data: bytes) -> list[Message]:
-        """Takes the next bytes and returns the messages that they complete, in order.
+        """Takes the next bytes and returns all messages that they complete, in order.
 
-        Raises ProtocolError for a header without its predecessor, a message begun inside another
-        one of its chunk stream, a bad Set Chunk Size or Abort, and anything over a limit.
+        Raises as ``next_message``.
         """
+        self.feed(data)
         messages = []
-        self._buffer += data
-        position = 0
-        while True:
-            if self._current is None:
-                after_header = self._begin_chunk(position)
-                if after_header is None:
-                    break
-                position = after_header
-            position = self._take_payload(position)
-            if self._chunk_left_bytes:
-                break
-            message = self._end_chunk()
-            if message is not None:
-                messages.append(message)
-        del self._buffer[:position]
+        while (message := self.next_message()) is not None:
+            messages.append(message)
         return messages
 
-    def _begin_chunk(self, position: int) -> int | None:
-        """Reads one chunk header; the position after it, or None when it is not all there."""
-        buffer = self._buffer
-        basic = _parse_basic_header(buffer, position)
-        if basic is None:
-            return None
-        chunk_format, chunk_stream_id, position = basic
-        start = position
+    def feed(self, data: bytes) -> None:
+        """Takes the next bytes, to be read by ``next_message``."""
+        self._buffer += data
+
+    def next_message(self, chunks_max: int = 0) -> Message | None:
+        """The next message that is whole, or None.
+
+        ``chunks_max`` bounds the chunks that are read for it, where it is not 0. Raises
+        ProtocolError for a header without its predecessor, a message begun inside another one of
+        its chunk stream, a bad Set Chunk Size or Abort, and anything over a limit.
+        """
+        message = self._next_message(self.chunks + chunks_max if chunks_max else -1)
+        if message is None:
+            del self._buffer[: self._position]
+            self._position = 0
+        return message
+
+    def _next_message(self, chunks_end: int) -> Message | None:
+        while True:
+            if self._current is None and (self.chunks == chunks_end or not self._begin_chunk()):
+                return None
+            if self._chunk_left_bytes and not self._take_payload():
+                return None
+            message = self._end_chunk()
+            if message is not None:
+                return message
+
+    def _begin_chunk(self) -> bool:
+        """Reads one chunk header; False when it is not all there."""
+        buffer, position = self._buffer, self._position
+        if position >= len(buffer):
+            return False
+        first = buffer[position]
+        chunk_format, chunk_stream_id = first >> 6, first & 0x3F
+        position += 1
+        if chunk_stream_id <= 1:
+            id_end = position + 1 + chunk_stream_id
+            if len(buffer) < id_end:
+                return False
+            # The two-byte id's third byte counts 256s: little-endian, like the message stream id.
+            chunk_stream_id = 64 + int.from_bytes(buffer[position:id_end], "little")
+            position = id_end
+        stream = self._streams.get(chunk_stream_id)
+        if stream is None or chunk_format != _CONTINUATION_FORMAT or stream.extended:
+            after_header = self._read_header(chunk_format, chunk_stream_id, stream, position)
+            if after_header is None:
+                return False
+            position = after_header
+            stream = self._streams[chunk_stream_id]
+        if not stream.unfinished:
+            self._begin_message(stream, chunk_stream_id)
+        self._position = position
+        self._current = stream
+        self._current_id = chunk_stream_id
+        self.chunks += 1
+        left_bytes = stream.size_bytes - len(stream.payload)
+        self._chunk_left_bytes = min(left_bytes, self._chunk_size_bytes)
+        return True
+
+    def _read_header(
+        self, chunk_format: int, chunk_stream_id: int, stream: _ChunkStream | None, position: int
+    ) -> int | None:
+        """Reads what follows the basic header; the position after it, None when it is not there."""
+        buffer, start = self._buffer, position
         position += _MESSAGE_HEADER_SIZES_BYTES[chunk_format]
         if len(buffer) < position:
             return None
-        stream = self._streams.get(chunk_stream_id)
         self._check_order(chunk_format, chunk_stream_id, stream)
         if chunk_format == _CONTINUATION_FORMAT:
             assert stream is not None
             repeated = _repeats_extended_timestamp(buffer, position, stream.extended)
             if repeated is None:
                 return None
-            position += 4 if repeated else 0
-        else:
-            field_ms = int.from_bytes(buffer[start : start + 3])
-            extended = b""
-            if field_ms == _EXTENDED:
-                extended = bytes(buffer[position : position + 4])
-                if len(extended) < 4:
-                    return None
-                position += 4
-                field_ms = int.from_bytes(extended)
-            if stream is None:
-                stream = self._open_stream(chunk_stream_id)
-            stream.extended = extended
-            self._apply_header(stream, chunk_format, buffer[start + 3 : start + 11], field_ms)
-        if not stream.unfinished:
-            self._begin_message(stream, chunk_stream_id)
-        self._current = stream
-        self._current_id = chunk_stream_id
-        left_bytes = stream.size_bytes - len(stream.payload)
-        self._chunk_left_bytes = min(left_bytes, self._chunk_size_bytes)
+            return position + 4 if repeated else position
+        field_ms = int.from_bytes(buffer[start : start + 3])
+        extended = b""
+        if field_ms == _EXTENDED:
+            extended = bytes(buffer[position : position + 4])
+            if len(extended) < 4:
+                return None
+            position += 4
+            field_ms = int.from_bytes(extended)
+        if stream is None:
+            stream = self._open_stream(chunk_stream_id)
+        stream.extended = extended
+        self._apply_header(stream, chunk_format, buffer[start + 3 : start + 11], field_ms)
         return position
 
     def _check_order(
@@ -203,19 +249,22 @@ class ChunkReader:
         stream.unfinished = True
         self._unfinished_messages += 1
 
-    def _take_payload(self, position: int) -> int:
+    def _take_payload(self) -> bool:
+        """Takes what is there of the present chunk; whether that is all of it."""
         stream = self._current
         assert stream is not None
-        taken = self._buffer[position : position + self._chunk_left_bytes]
+        taken = self._buffer[self._position : self._position + self._chunk_left_bytes]
+        size_bytes = len(taken)
         stream.payload += taken
-        self._chunk_left_bytes -= len(taken)
-        self._unfinished_bytes += len(taken)
+        self._position += size_bytes
+        self._chunk_left_bytes -= size_bytes
+        self._unfinished_bytes += size_bytes
         if self._unfinished_bytes > UNFINISHED_FACTOR * self._message_limit_bytes:
             raise ProtocolError(
                 f"unfinished messages of {self._unfinished_bytes} bytes together, "
                 f"more than {UNFINISHED_FACTOR * self._message_limit_bytes}"
             )
-        return position + len(taken)
+        return not self._chunk_left_bytes
 
     def _end_chunk(self) -> Message | None:
         stream = self._current
@@ -224,17 +273,17 @@ class ChunkReader:
         if len(stream.payload) < stream.size_bytes:
             return None
         message = Message(
-            type_id=stream.type_id,
-            stream_id=stream.stream_id,
-            timestamp_ms=stream.timestamp_ms,
-            payload=bytes(stream.payload),
-            chunk_stream_id=self._current_id,
+            stream.type_id,
+            stream.stream_id,
+            stream.timestamp_ms,
+            bytes(stream.payload),
+            self._current_id,
         )
         self._drop_unfinished(stream)
-        if message.type_id == MessageType.SET_CHUNK_SIZE:
+        if message.type_id == _SET_CHUNK_SIZE:
             self._chunk_size_bytes = _parse_chunk_size(message.payload)
             return None
-        if message.type_id == MessageType.ABORT:
+        if message.type_id == _ABORT:
             self._abort(message.payload)
             return None
         return message
@@ -250,23 +299,8 @@ class ChunkReader:
         self._unfinished_messages -= 1
         self._unfinished_bytes -= len(stream.payload)
         stream.unfinished = False
-        stream.payload = bytearray()
-
-
-def _parse_basic_header(buffer: bytearray, position: int) -> tuple[int, int, int] | None:
-    """fmt, chunk stream id and the position after them (§5.3.1.1), or None when incomplete."""
-    available_bytes = len(buffer) - position
-    if available_bytes < 1:
-        return None
-    first = buffer[position]
-    chunk_format, low = first >> 6, first & 0x3F
-    if low > 1:
-        return chunk_format, low, position + 1
-    id_end = position + 2 + low
-    if available_bytes < 2 + low:
-        return None
-    # The two-byte id's third byte counts 256s: little-endian, like the message stream id.
-    return chunk_format, 64 + int.from_bytes(buffer[position + 1 : id_end], "little"), id_end
+        if stream.payload:
+            stream.payload = bytearray()
 
 
 def _repeats_extended_timestamp(buffer: bytearray, position: int, extended: bytes) -> bool | None:

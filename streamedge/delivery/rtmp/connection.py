@@ -95,22 +95,34 @@ class ServerConnection:
         self._received_bytes = 0  # after the handshake, as clients count
         self._acknowledged_bytes = 0
         self._window_bytes = 0  # 0 until the client asks for Acknowledgements
+        self.is_behind = False
 
     @property
     def state(self) -> State:
         """Where the connection stands."""
         return self._state
 
-    def receive_data(self, data: bytes) -> list[Event]:
+    @property
+    def chunks(self) -> int:
+        """How many chunks the client has sent, as far as they were read: what it costs to read."""
+        return self._reader.chunks
+
+    @property
+    def has_data_to_send(self) -> bool:
+        return bool(self._out)
+
+    def receive_data(self, data: bytes, chunks_max: int = 0) -> list[Event]:
         """Takes what the client sent, in pieces of any size, and returns what it asks for.
 
+        With ``chunks_max`` no more chunks are read than that, and nothing behind the first that
+        asks for something; ``is_behind`` tells that ``receive_data(b"", …)`` may find more.
         Raises ProtocolError when the client breaks the protocol or runs over a limit; the
         connection can then only be closed, though ``data_to_send`` may still hold earlier answers.
         """
         if self._state is State.FAILED:
             raise ProtocolError("the connection has failed before")
         try:
-            return self._receive(data)
+            return self._receive(data, chunks_max)
         except ProtocolError:
             self._move(Cause.PROTOCOL_BROKEN)
             raise
@@ -235,7 +247,7 @@ class ServerConnection:
 
     # What the client says
 
-    def _receive(self, data: bytes) -> list[Event]:
+    def _receive(self, data: bytes, chunks_max: int) -> list[Event]:
         if self._state is State.HANDSHAKE:
             self._out += self._handshake.receive_data(data)
             if not self._handshake.done:
@@ -243,9 +255,21 @@ class ServerConnection:
             self._move(Cause.HANDSHAKE_DONE)
             data = self._handshake.remainder
         self._received_bytes += len(data)
-        received = [messages.parse(message) for message in self._reader.receive_data(data)]
-        occurred = self._handle_all(received)
+        self._reader.feed(data)
+        occurred = self._read_messages(chunks_max)
         self._acknowledge()
+        return occurred
+
+    def _read_messages(self, chunks_max: int) -> list[Event]:
+        reader, occurred, left = self._reader, list[Event](), chunks_max
+        chunks_end = reader.chunks + chunks_max
+        while (message := reader.next_message(left)) is not None:
+            occurred += self._handle_all([messages.parse(message)])
+            left = chunks_end - reader.chunks
+            if chunks_max and (occurred or left <= 0):
+                break
+        was_stopped = chunks_max > 0 and (bool(occurred) or reader.chunks == chunks_end)
+        self.is_behind = was_stopped and reader.unread_bytes > 0
         return occurred
 
     def _handle_all(self, received: list[Received]) -> list[Event]:

@@ -106,7 +106,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Unused:
-    """A message that this server has no use for."""
+    """A message that this server has no use for, or cannot read."""
 
     type_id: int
 
@@ -119,7 +119,8 @@ Received: TypeAlias = (
 def parse(message: Message) -> Received:
     """What the client says with ``message``.
 
-    Raises ProtocolError (AmfError among it) for a payload that is not of its type's shape.
+    Raises ProtocolError for a control message that is not of its type's shape. Of a command what
+    can be read counts; one without a name is ``Unused``.
     """
     match message.type_id:
         case MessageType.ACKNOWLEDGEMENT:
@@ -131,12 +132,11 @@ def parse(message: Message) -> Received:
         case MessageType.USER_CONTROL:
             return _parse_user_control(message.payload)
         case MessageType.COMMAND:
-            return _parse_command(message.stream_id, message.payload)
+            return _parse_command(message.type_id, message.stream_id, message.payload)
         case MessageType.COMMAND_AMF3:
-            # The first byte names the encoding of what follows, and every known client says 0.
-            if message.payload[:1] != b"\0":
-                raise ProtocolError("AMF3 command, though objectEncoding 0 was agreed")
-            return _parse_command(message.stream_id, message.payload[1:])
+            # The first byte is 0 where AMF0 follows; some clients leave it out.
+            payload = message.payload.removeprefix(b"\0")
+            return _parse_command(message.type_id, message.stream_id, payload)
         case _:
             return Unused(message.type_id)
 
@@ -164,19 +164,17 @@ def _parse_user_control(payload: bytes) -> SetBufferLength | PingRequest | Unuse
             return Unused(MessageType.USER_CONTROL)
 
 
-def _parse_command(stream_id: int, payload: bytes) -> Command:
-    values = amf0.decode_all(payload)
+def _parse_command(type_id: int, stream_id: int, payload: bytes) -> Command | Unused:
+    values = amf0.decode_readable(payload)
     name = values[0] if values else None
     if not isinstance(name, str):
-        raise ProtocolError("command without a name")
+        return Unused(type_id)
     transaction = values[1] if len(values) > 1 else _TRANSACTION_NONE
-    if not isinstance(transaction, float):
-        raise ProtocolError(f"command {name[:40]!r} has no number as its transaction")
     properties = values[2] if len(values) > 2 else None
     return Command(
         stream_id=stream_id,
         name=name,
-        transaction=transaction,
+        transaction=transaction if isinstance(transaction, float) else _TRANSACTION_NONE,
         object=properties if isinstance(properties, dict) else {},
         arguments=tuple(values[3:]),
     )

@@ -41,6 +41,7 @@ from streamedge.spans import Span
 
 PLAIN_TAGS_MAX = 8  # sent one by one at a start, until there is a picture
 RUNS_PER_TURN = 4  # sent to one viewer before others get their turn
+INTERNAL_ERROR = ("NetStream.Play.Failed", "The edge failed.")  # code and description
 LATE_S = 0.2  # behind what a viewer sees: counted as late
 RESUME_NEAR_MS = 100  # a client that says it has all but this goes on where we stopped
 
@@ -80,7 +81,7 @@ class Player:
         self._is_revoked = False
         self._waker: asyncio.Future[None] | None = None
         self._timer: Appointment | None = None
-        self._hindrance: Lacking | End | MediaError | _Hindrance | None = None
+        self._hindrance: Lacking | End | Exception | _Hindrance | None = None
         self._mark = Mark(0, 0)
         self._origin_ms = 0  # media time that the viewer sees as 0
         self._until_ms: int | None = None
@@ -134,6 +135,11 @@ class Player:
         except asyncio.CancelledError:
             reason = "disconnected"
             raise
+        except Exception as exc:
+            reason = f"internal error: {exc!r}"
+            self._status(*INTERNAL_ERROR, StatusLevel.ERROR)
+            self._stage.push()
+            raise
         finally:
             self._stop_pump()
             self.state = PlayState.CLOSED
@@ -154,8 +160,9 @@ class Player:
         if self._play.duration_ms:
             self._until_ms = max(self._mark.time_ms, start_ms + self._play.duration_ms - 1)
         self._announce_play(medium)
-        self._stage.tell("play", self, cache=medium.result.value, start_ms=start_ms)
-        self._stage.counts.add(Counter.PLAYS, medium.result.value)
+        result = self._stage.cache_result(medium).value
+        self._stage.tell("play", self, cache=result, start_ms=start_ms)
+        self._stage.counts.add(Counter.PLAYS, result)
         while self.state is not PlayState.CLOSED:
             if self._is_revoked:
                 raise RefusalError(
@@ -180,7 +187,7 @@ class Player:
         await self._wait()
         self._stop_pump()
         hindrance, self._hindrance = self._hindrance, None
-        if isinstance(hindrance, MediaError):
+        if isinstance(hindrance, Exception):
             raise hindrance
         if isinstance(hindrance, Lacking):
             await self._wait(hindrance, medium)
@@ -192,8 +199,17 @@ class Player:
             await asyncio.sleep(0)
 
     def _pump(self, medium: Medium, length_ms: int = RUN_MS) -> None:
-        """Sends the runs that are due, and comes back when the next one is."""
+        """Sends the runs that are due, and comes back when the next one is.
+
+        Called by the clock, it has nobody to raise to: whatever fails ends ``_stream``.
+        """
         self._timer = None
+        try:
+            self._send_due_runs(medium, length_ms)
+        except Exception as exc:  # noqa: BLE001 - raised again where the play can end by it
+            self._hinder(exc)
+
+    def _send_due_runs(self, medium: Medium, length_ms: int) -> None:
         for _ in range(RUNS_PER_TURN):
             if self._clock_runs:
                 now_s = self._loop.time()
@@ -208,11 +224,7 @@ class Player:
                 return
             if self._plain_tags > 0 or self._mark.time_ms == 0 or self._play.duration_ms == 0:
                 length_ms = 0
-            try:
-                run = medium.next_run(self._mark, length_ms, self._until_ms)
-            except MediaError as exc:
-                self._hinder(exc)
-                return
+            run = medium.next_run(self._mark, length_ms, self._until_ms)
             if not isinstance(run, Run):
                 self._hinder(run)
                 return
@@ -223,7 +235,7 @@ class Player:
         # A viewer with a deep buffer and a fast line must let others have their turn.
         self._hinder(_Hindrance.TURN)
 
-    def _hinder(self, hindrance: Lacking | End | MediaError | _Hindrance) -> None:
+    def _hinder(self, hindrance: Lacking | End | Exception | _Hindrance) -> None:
         self._hindrance = hindrance
         self._wake()
 
@@ -303,7 +315,7 @@ class Player:
 
     async def _show_one_frame(self, medium: Medium) -> None:
         """What a seek shows while paused: the keyframe alone."""
-        while not (self._seek or self._is_revoked) and self.state is PlayState.PAUSED:
+        while not self._has_wish and self.state is PlayState.PAUSED:
             run = medium.next_run(self._mark, 0, None)
             if isinstance(run, Lacking):
                 await self._wait(run, medium)
@@ -398,13 +410,23 @@ class Player:
 
     # Waiting
 
+    @property
+    def _has_wish(self) -> bool:
+        """Whether the client or the server wants something else than what is going on."""
+        return (
+            self._seek is not None
+            or self._pause is not None
+            or self._is_revoked
+            or self.state is PlayState.CLOSED
+        )
+
     async def _wait(self, lacking: Lacking | None = None, medium: Medium | None = None) -> None:
         """Until a wish comes, or the pump stops, or what was lacking is there.
 
-        Raises what keeps it from coming.
+        Raises what keeps it from coming. A wish may have come in the turn of the loop in which the
+        pump stopped, before this was called.
         """
-        wishes = self._seek, self._pause, self._hindrance, self._is_revoked or None
-        if any(wish is not None for wish in wishes):
+        if self._has_wish or self._hindrance is not None:
             return
         waker: asyncio.Future[None] = self._loop.create_future()
         self._waker = waker

@@ -68,7 +68,7 @@ class RtmpServer:
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Ends running plays of what has been revoked."""
         for session in list(self._sessions):
-            session.revoke(is_revoked)
+            session.guard(session.revoke, is_revoked)
 
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, lets plays end for ``timeout_s``, then closes what is left."""
@@ -80,7 +80,7 @@ class RtmpServer:
         self._arrivals.stop()
         await self._wait_while(lambda: any(session.plays for session in self._sessions), timeout_s)
         for session in list(self._sessions):
-            session.shut_down()
+            session.guard(session.shut_down)
         if self._sweep is not None:
             self._sweep.cancel()
         await self._wait_while(lambda: bool(self._sessions), LAST_WORDS_S)
@@ -98,8 +98,8 @@ class RtmpServer:
     def _sweep_again(self) -> None:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        for session in list(self._sessions):
-            session.sweep(now_s)
-        self._arrivals.sweep(now_s)
-        self._counts.gauges[Gauge.RTMP_CONNECTIONS] = len(self._sessions)
         self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_again)
+        for session in list(self._sessions):
+            session.guard(session.sweep, now_s)
+        self._counts.gauges[Gauge.RTMP_CONNECTIONS] = len(self._sessions)
+        self._arrivals.sweep(now_s)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from itertools import count
 
 from streamedge.cache.asset import Provenance
 from streamedge.cache.open_version import Failure
-from streamedge.cache.reader import Reader
+from streamedge.cache.reader import CacheResult, Reader
 from streamedge.delivery.arrivals import Left, Peer
 from streamedge.delivery.outlet import Outlet
 from streamedge.delivery.rtmp import events
@@ -26,18 +27,25 @@ from streamedge.delivery.rtmp.errors import ProtocolError
 from streamedge.delivery.rtmp.guesses import Guesses
 from streamedge.delivery.rtmp.messages import StatusLevel
 from streamedge.delivery.rtmp.pacing import BUFFER_DEFAULT_MS, Pace
-from streamedge.delivery.rtmp.player import Player, PlayState
+from streamedge.delivery.rtmp.player import INTERNAL_ERROR, Player, PlayState
 from streamedge.delivery.rtmp.surroundings import SessionSurroundings
+from streamedge.delivery.rtmp.turns import PIECE_CHUNKS
 from streamedge.media.medium import Medium
 from streamedge.ops.metrics import Counter, Gauge
+from streamedge.ops.sparing import LineBudget
 from streamedge.spans import Span
 
 HANDSHAKE_RANDOM_BYTES = 1528
+CHUNKS_PER_S_MAX = 10_000  # of a client; the fastest downloads send half as many acknowledgements
 QUEUED_BYTES_MAX = 512 * 1024  # answers that a client does not take, before it is dropped
 PLAYS_MAX = 64  # on one stream: the one at play and those appended to it
 LENGTH_ASKS_MAX = 4  # getStreamLength calls that run at one time
+LINES_BURST, LINES_PER_S = 200, 10  # of a client in the log, beside connect and disconnect
+LOGGED_CHARACTERS_MAX = 1024  # of a name that a client has made up
 # FFmpeg takes Data.Start for a data stream of its own, and says so all the time.
 FFMPEG_FLASH_VERSION = "LNX 9,0,124,2"
+
+TRACE_LINES_MAX = 8  # the innermost ones, in the log line of a defect
 
 _serial = count(1)
 
@@ -86,6 +94,11 @@ class RtmpSession(asyncio.Protocol):
         self._left = left
         self._begun_s = loop.time()
         self._heard_s = loop.time()
+        self._waits_for_turn = False  # to have read what has come already
+        self._chunks_before = 0  # at the last sweep
+        self._bytes_counted = 0
+        self._lines = LineBudget(LINES_BURST, LINES_PER_S, loop.time())
+        self._first_results: dict[str, CacheResult] = {}  # of objects whose length was asked for
         self._admission: Admission | None = None
         self._announced: frozenset[str] = frozenset()
         self._buffers_ms: dict[int, int] = {}
@@ -106,19 +119,39 @@ class RtmpSession(asyncio.Protocol):
             self._end("too many connections")
 
     def data_received(self, data: bytes) -> None:
-        if self._last_words is not None:
-            return
         self._heard_s = self._loop.time()
+        if self._read_piece(data) and not self._waits_for_turn and self._transport is not None:
+            self._waits_for_turn = True
+            self._transport.pause_reading()
+            self._around.turns.wait(self._read_on)
+
+    def _read_on(self) -> bool:
+        """Reads a piece of what came before; whether there is more."""
+        has_more = self._read_piece(b"")
+        if not has_more:
+            self._waits_for_turn = False
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
+        return has_more
+
+    def _read_piece(self, data: bytes) -> bool:
+        """Reads no more than one piece of what the client sent; whether there is more to read."""
+        if self._last_words is not None:
+            return False
         try:
-            occurred = self.engine.receive_data(data)
-            for event in occurred:
+            for event in self.engine.receive_data(data, PIECE_CHUNKS):
                 self._handle(event)
+            if self.engine.chunks - self._chunks_before > CHUNKS_PER_S_MAX:
+                raise ProtocolError(f"more than {CHUNKS_PER_S_MAX} chunks in a second")
+            if self.engine.has_data_to_send:
+                self.push()
         except ProtocolError as exc:
             self.counts.add(Counter.ERRORS, "rtmp_protocol")
             self.push()
             self._end(f"protocol error: {exc}")
-            return
-        self.push()
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is this client's end alone
+            self.fail(exc)
+        return self.engine.is_behind and self._last_words is None
 
     def eof_received(self) -> bool:
         return False
@@ -129,13 +162,16 @@ class RtmpSession(asyncio.Protocol):
         self._around.sessions.discard(self)
         self._around.ended.set()
         reason = self._last_words or (f"connection lost: {exc}" if exc else "client left")
+        self._last_words = reason
         self._outlet.close()
         for task in self._tasks:
             task.cancel()
+        self._count_bytes()
         self._log_line(
             "disconnect",
             bytes=self._outlet.sent_bytes,
             seconds=round(self._loop.time() - self._begun_s, 3),
+            lines_left_out=self._lines.left_out or None,
             reason=reason,
         )
         self._transport = None
@@ -186,12 +222,18 @@ class RtmpSession(asyncio.Protocol):
                 self._emptied = self._loop.create_future()
             await self._emptied
 
+    def cache_result(self, medium: Medium) -> CacheResult:
+        """How the viewer's first open of it went: a length that was asked for may have been it."""
+        return self._first_results.pop(medium.name, medium.result)
+
     def tell(self, event: str, player: Player, **fields: object) -> None:
+        if not self._lines.allows(self._loop.time()):
+            return
         medium = player.medium
         spoken = spoken_name(player.name)
         self._log_line(
             event,
-            stream=spoken.text,
+            stream=spoken.text[:LOGGED_CHARACTERS_MAX],
             key=spoken.key_id or None,
             object=medium.name if medium is not None else None,
             **fields,
@@ -200,9 +242,14 @@ class RtmpSession(asyncio.Protocol):
     # The server's part
 
     def sweep(self, now_s: float) -> None:
-        """Drops a client that takes too long: to connect, to take bytes, or to want anything."""
+        """Drops a client that takes too long: to connect, to take bytes, or to want anything.
+
+        Called once a second; counts what was sent meanwhile.
+        """
         if self._transport is None or self._outlet is None:
             return
+        self._chunks_before = self.engine.chunks
+        self._count_bytes()
         blocked_since_s = self._outlet.blocked_since_s
         if blocked_since_s is not None and now_s - blocked_since_s > self._limits.stall_s:
             self._last_words = "the client has stopped reading"
@@ -212,6 +259,29 @@ class RtmpSession(asyncio.Protocol):
                 self._end("handshake and connect took too long")
         elif not self.plays and now_s - self._heard_s > self._limits.idle_s:
             self._end("idle")
+
+    def _count_bytes(self) -> None:
+        sent_bytes = self.sent_bytes
+        self.counts.add(Counter.SENT_BYTES, "rtmp", sent_bytes - self._bytes_counted)
+        self._bytes_counted = sent_bytes
+
+    def guard(self, work: Callable[..., None], *arguments: object) -> None:
+        """Does some of the server's work on this connection; a defect in it ends this one alone."""
+        try:
+            work(*arguments)
+        except Exception as exc:  # noqa: BLE001
+            self.fail(exc)
+
+    def fail(self, exc: BaseException) -> None:
+        """Ends the connection for a defect: with a line in the log, and a status to the viewer."""
+        self.counts.add(Counter.ERRORS, "rtmp_internal")
+        where = traceback.format_exception(exc)[-TRACE_LINES_MAX:]
+        self._log_line("fault", error=repr(exc), trace="".join(where))
+        for stream_id, players in self._players.items():
+            if any(player.state is not PlayState.CLOSED for player in players):
+                self.engine.stream_status(stream_id, StatusLevel.ERROR, *INTERNAL_ERROR)
+        self.push()
+        self._end(f"internal error: {exc!r}")
 
     def shut_down(self) -> None:
         """The edge stops."""
@@ -248,7 +318,8 @@ class RtmpSession(asyncio.Protocol):
             case events.GetStreamLength():
                 self._tell_length(event)
             case events.Ignored(name):
-                self._log_line("ignored", command=name)
+                if self._lines.allows(self._loop.time()):
+                    self._log_line("ignored", command=name[:LOGGED_CHARACTERS_MAX])
             case events.CreateStream() | events.Acknowledged():
                 pass
 
@@ -373,6 +444,8 @@ class RtmpSession(asyncio.Protocol):
             self.engine.call_error(event.transaction, str(exc), code=exc.code)
         else:
             self.engine.call_result(event.transaction, medium.head.duration_ms / 1000)
+            if medium.result is not CacheResult.HIT and len(self._first_results) < PLAYS_MAX:
+                self._first_results[medium.name] = medium.result
             medium.close()
         finally:
             self._length_asks -= 1
@@ -394,12 +467,9 @@ class RtmpSession(asyncio.Protocol):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            # A defect: this client is lost, the others go on.
-            self._loop.call_exception_handler(
-                {"message": "a player failed", "exception": task.exception(), "task": task}
-            )
-            self._end(f"internal error: {task.exception()!r}")
+        exc = None if task.cancelled() else task.exception()
+        if exc is not None:
+            self.fail(exc)
 
     def _end(self, reason: str) -> None:
         """Closes the connection once what has been pushed is out."""

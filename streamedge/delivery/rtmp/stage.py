@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from streamedge.cache.reader import Reader
+from streamedge.cache.reader import CacheResult, Reader
 from streamedge.delivery.rtmp.connection import ServerConnection
 from streamedge.delivery.rtmp.metronome import Metronome
 from streamedge.media.medium import Medium
@@ -32,6 +32,10 @@ class Stage(Protocol):
 
     def check(self, name: str, medium: Medium) -> None:
         """Raises RefusalError when the viewer may have no longer what it plays."""
+        ...
+
+    def cache_result(self, medium: Medium) -> CacheResult:
+        """How the first open of a medium went for this viewer."""
         ...
 
     def push(self, *parts: bytes | tuple[Reader, Span]) -> None:

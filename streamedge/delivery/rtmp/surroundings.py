@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from streamedge.delivery.rtmp.catalogue import Catalogue
 from streamedge.delivery.rtmp.metronome import Metronome
+from streamedge.delivery.rtmp.turns import Turns
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 
@@ -28,4 +29,5 @@ class SessionSurroundings:
     counts: Counts
     sessions: set[RtmpSession]
     metronome: Metronome = field(default_factory=lambda: Metronome(asyncio.get_running_loop()))
+    turns: Turns = field(default_factory=lambda: Turns(asyncio.get_running_loop()))
     ended: asyncio.Event = field(default_factory=asyncio.Event)  # set when a play or session ends

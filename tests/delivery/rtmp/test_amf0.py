@@ -20,6 +20,7 @@ from streamedge.delivery.rtmp.amf0 import (
     EcmaArray,
     decode,
     decode_all,
+    decode_readable,
     encode,
 )
 
@@ -108,10 +109,7 @@ def test_recorded_commands() -> None:
 @pytest.mark.parametrize(
     "marker",
     [
-        0x04,  # movie clip, reserved
-        0x07,  # reference
         0x09,  # object end outside an object
-        0x0E,  # record set, reserved
         0x11,  # the switch to AMF3
         0x12,
         0xFF,
@@ -120,6 +118,37 @@ def test_recorded_commands() -> None:
 def test_refused_markers(marker: int) -> None:
     with pytest.raises(AmfError, match=f"0x{marker:02x}"):
         decode_all(bytes((marker,)) + bytes(20))
+
+
+@pytest.mark.parametrize("value", ["04", "070000", "0e", "06", "0d"])
+def test_values_without_a_meaning(value: str) -> None:
+    assert decode_all(bytes.fromhex(value + "0101")) == [UNDEFINED, True]
+
+
+@pytest.mark.parametrize(
+    ("data", "values"),
+    [
+        ("", []),
+        ("11", []),
+        ("0101 11 0101", [True]),
+        ("0101 02 0005 61", [True]),
+        ("03 0001 61 0101 0001 62 11", [{"a": True, "b": UNDEFINED}]),
+        ("03 0001 61 0101 0001", [{"a": True}]),
+        ("08 00000000 0001 61 03 0001 62 0101 0001 63 ff", [{"a": {"b": True, "c": UNDEFINED}}]),
+        ("0a 00000003 0101 05 ff", [[True, None, UNDEFINED]]),
+        ("0a ffffffff 0101", []),
+        ("09", []),
+    ],
+)
+def test_what_can_be_read_counts(data: str, values: list[AmfValue]) -> None:
+    assert decode_readable(bytes.fromhex(data)) == values
+
+
+def test_what_is_over_a_limit_ends_the_reading() -> None:
+    assert decode_readable(b"\x05" * (2 * ELEMENTS_LIMIT)) == [None] * ELEMENTS_LIMIT
+    assert decode_readable(b"\1\1" + b"\x03\0\x01a" * 100_000)[0] is True
+    long = b"\x0c" + (STRING_LIMIT_BYTES + 1).to_bytes(4) + b"x" * (STRING_LIMIT_BYTES + 1)
+    assert decode_readable(b"\1\1" + long) == [True]
 
 
 def test_nesting_is_limited() -> None:
@@ -222,3 +251,19 @@ def test_any_bytes_decode_or_raise_amf_error(data: bytes) -> None:
     except AmfError:
         return
     assert len(decoded) <= len(data)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(values, max_size=4),
+    st.one_of(
+        st.binary(max_size=40),
+        st.sampled_from([b"\x11\6\7abc", b"\4", b"\7\0\0", b"\x03\0\x01a\x11", b"\x0c\xff"]),
+    ),
+)
+def test_what_comes_before_anything_unreadable_counts(
+    written: list[AmfValue], behind: bytes
+) -> None:
+    sent = encode(*written)
+    assert decode_readable(sent) == decode_all(sent)
+    assert decode_readable(sent + behind)[: len(written)] == written

@@ -69,18 +69,47 @@ def test_parse(sent: Message, received: Received) -> None:
         (message(4, "00"), "user control message of 1"),
         (message(4, "000300000001"), "Set Buffer Length of 4"),
         (message(4, "0006"), "Ping Request of 0"),
-        (message(20, ""), "without a name"),
-        (message(20, "05"), "without a name"),
-        (message(20, "020001 61 05"), "'a' has no number"),
-        (message(20, "020001 61 0101"), "'a' has no number"),
-        (message(20, "020001 61 00"), "ends inside"),
-        (message(17, "03" + FFMPEG_CREATE_STREAM), "AMF3"),
-        (message(17, ""), "AMF3"),
     ],
 )
 def test_wrong_shapes(sent: Message, error: str) -> None:
     with pytest.raises(ProtocolError, match=error):
         parse(sent)
+
+
+NUMBER_1 = "003ff0000000000000"
+
+
+@pytest.mark.parametrize(
+    ("sent", "received"),
+    [
+        (message(20, ""), Unused(20)),
+        (message(20, "05"), Unused(20)),
+        (message(20, "0200ff 61"), Unused(20)),
+        (message(17, ""), Unused(17)),
+        (message(17, "0006"), Unused(17)),
+        # a transaction that is no number, or cut
+        (message(20, "020001 61 05"), Command(0, "a", 0.0, {}, ())),
+        (message(20, "020001 61 0101"), Command(0, "a", 0.0, {}, ())),
+        (message(20, "020001 61 00"), Command(0, "a", 0.0, {}, ())),
+        # AMF0 without the byte that says so
+        (message(17, FFMPEG_CREATE_STREAM), Command(0, "createStream", 2.0, {}, ())),
+        # a reference, a movie clip and an AMF3 string among the arguments, and as a property
+        (message(20, f"020001 61 {NUMBER_1} 05 070000 {NUMBER_1}"),
+         Command(0, "a", 1.0, {}, (UNDEFINED, 1.0))),
+        (message(20, f"020001 61 {NUMBER_1} 05 04 {NUMBER_1}"),
+         Command(0, "a", 1.0, {}, (UNDEFINED, 1.0))),
+        (message(20, f"020001 61 {NUMBER_1} 05 {NUMBER_1} 110607616263 {NUMBER_1}"),
+         Command(0, "a", 1.0, {}, (1.0,))),
+        (message(20, f"020001 61 {NUMBER_1} 03 0001 62 {NUMBER_1} 0001 63 110607616263 000009 05"),
+         Command(0, "a", 1.0, {"b": 1.0, "c": UNDEFINED}, ())),
+        (message(20, f"020001 61 {NUMBER_1} 03 0001 62 {NUMBER_1} 0001 63 070000 000009 0101"),
+         Command(0, "a", 1.0, {"b": 1.0, "c": UNDEFINED}, (True,))),
+        (message(20, f"020001 61 {NUMBER_1} 03 0001 62 {NUMBER_1} 0009"),
+         Command(0, "a", 1.0, {"b": 1.0}, ())),
+    ],
+)  # fmt: skip
+def test_of_a_command_counts_what_can_be_read(sent: Message, received: Received) -> None:
+    assert parse(sent) == received
 
 
 def test_arguments_that_were_left_out_are_undefined() -> None:

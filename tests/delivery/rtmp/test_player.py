@@ -140,6 +140,9 @@ class FakeStage:
         if self.refusal is not None:
             raise self.refusal
 
+    def cache_result(self, medium: Medium) -> CacheResult:
+        return medium.result
+
     @property
     def is_idle(self) -> bool:
         return self.taking.is_set()
@@ -513,3 +516,72 @@ async def test_revoking_ends_a_play_between_two_turns() -> None:
     show.player.revoke(lambda _what: True)
     await asyncio.wait_for(show.task, 10)
     assert show.stage.codes()[-1] == "NetStream.Play.Failed"
+
+
+# Wishes and defects at awkward moments
+
+
+@pytest.mark.parametrize("wish", ["close", "seek", "pause", "revoke"])
+async def test_a_wish_in_the_turn_in_which_bytes_are_found_lacking_is_heard(wish: str) -> None:
+    show = Show(there=45, buffer_ms=100)  # the clock, not the task, calls the pump
+    pump = show.film.next_run
+
+    def next_run(mark: Mark, length_ms: int, until_ms: int | None) -> Run | Lacking | End:
+        found = pump(mark, length_ms, until_ms)
+        if isinstance(found, Lacking):
+            # The client's bytes are read in the same turn, before the task that is woken.
+            loop = asyncio.get_running_loop()
+            if wish == "close":
+                loop.call_soon(show.player.close)
+            elif wish == "seek":
+                loop.call_soon(show.player.seek, Seek(1, 0))
+            elif wish == "pause":
+                loop.call_soon(show.player.pause, Pause(1, True, 0))
+            else:
+                loop.call_soon(show.player.revoke, lambda provenance: True)
+        return found
+
+    show.film.next_run = next_run  # type: ignore[method-assign]
+    heard = {
+        "seek": "NetStream.Seek.Notify",
+        "pause": "NetStream.Pause.Notify",
+        "revoke": "NetStream.Play.Failed",
+    }
+    if wish in heard:
+        await show.stage.until_said(heard[wish])
+        show.player.close()
+    await asyncio.wait_for(show.task, 10)
+    assert show.film.closed
+
+
+async def test_an_unpause_is_heard_while_a_sought_frame_is_lacking() -> None:
+    show = Show(there=20, buffer_ms=100)
+    await show.stage.until_said("NetStream.Play.Start")
+    show.player.pause(Pause(1, True, 0))
+    await show.stage.until_said("NetStream.Pause.Notify")
+    show.film.wanted.clear()
+    show.player.seek(Seek(1, 1600))
+    await show.stage.until_said("NetStream.Seek.Notify")
+    await asyncio.wait_for(show.film.wanted.wait(), 10)
+    show.player.pause(Pause(1, False, 1600))
+    await show.stage.until_said("NetStream.Unpause.Notify")
+    await show.close()
+
+
+@pytest.mark.parametrize("buffer_ms", [100, 1 << 30], ids=["by the clock", "by the task"])
+async def test_a_defect_in_the_pump_ends_the_play_with_a_status(buffer_ms: int) -> None:
+    show = Show(buffer_ms=buffer_ms)
+    plain = show.film.next_run
+
+    def next_run(mark: Mark, length_ms: int, until_ms: int | None) -> Run | Lacking | End:
+        if mark.time_ms > 1200:
+            raise ZeroDivisionError("a defect")
+        return plain(mark, length_ms, until_ms)
+
+    show.film.next_run = next_run  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(show.task, 10)
+    assert show.stage.codes()[-1] == "NetStream.Play.Failed"
+    assert show.stage.lines[-1][0] == "stop"
+    assert "ZeroDivisionError" in str(show.stage.lines[-1][1]["reason"])
+    assert show.film.closed

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from rtmp_client import (
     AGGREGATE,
+    COMMAND,
     VIDEO,
     ClosedError,
     connected,
+    information,
     samples,
     shaken,
     word,
@@ -19,8 +21,19 @@ from rtmp_client import (
 from rtmp_media import avc_mp4, keyframe, made
 from rtmp_stand import stand, until
 
-from streamedge.delivery.rtmp.session import PLAYS_MAX, RtmpSession
-from streamedge.ops.metrics import Gauge
+from streamedge.delivery.rtmp import amf0, messages
+from streamedge.delivery.rtmp import server as rtmp_server
+from streamedge.delivery.rtmp.chunks import MessageType, encode_message
+from streamedge.delivery.rtmp.connection import ServerConnection
+from streamedge.delivery.rtmp.session import (
+    CHUNKS_PER_S_MAX,
+    LINES_BURST,
+    LOGGED_CHARACTERS_MAX,
+    PLAYS_MAX,
+    RtmpSession,
+)
+from streamedge.delivery.rtmp.turns import PIECE_CHUNKS
+from streamedge.ops.metrics import Counter, Gauge
 
 START = "NetStream.Play.Start"
 STOP = "NetStream.Play.Stop"
@@ -216,27 +229,166 @@ async def test_a_stopping_edge_lets_plays_end(cache_root: Path) -> None:
         assert edge.lines("rtmp_disconnect")[0]["reason"] == "the edge is stopping"
 
 
+# Defects
+
+
+@pytest.mark.parametrize("where", ["open_medium", "_wish", "sweep", "revoke"])
 async def test_a_defect_costs_one_client_and_no_other(
-    cache_root: Path, monkeypatch: pytest.MonkeyPatch
+    cache_root: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    loop = asyncio.get_running_loop()
-    seen: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _loop, context: seen.append(context))
     async with stand(cache_root) as edge:
         edge.origin.put("film.mp4", made("film.mp4"))
 
-        async def broken(self: RtmpSession, name: str) -> None:
+        async def fails_later(self: RtmpSession, name: str) -> None:
             raise ZeroDivisionError(name)
 
-        async with connected(edge.port) as other:
-            async with connected(edge.port) as client:
-                with monkeypatch.context() as patch:
-                    patch.setattr(RtmpSession, "open_medium", broken)
-                    client.play("film.mp4")
-                    await client.closed()
+        def fails(self: RtmpSession, *arguments: object) -> None:
+            raise ZeroDivisionError(where)
+
+        async with connected(edge.port) as client, connected(edge.port) as other:
+            with monkeypatch.context() as patch:
+                if where == "open_medium":
+                    patch.setattr(RtmpSession, "open_medium", fails_later)
+                client.play("film.mp4")
+                if where != "open_medium":
+                    await client.until_word(START)
+                    (session,) = (each for each in edge.sessions if each.plays)
+                    if where == "_wish":
+                        patch.setattr(session, "_wish", fails.__get__(session))
+                        client.seek(1000)
+                    else:
+                        session.guard(fails.__get__(session))
+                said = await client.until_word("NetStream.Play.Failed")
+                assert information(said[-1])["description"] == "The edge failed."
+                await client.closed()
             other.play("film.mp4")
             await other.until_word(STOP)
         await edge.until_gone()
         assert "internal error" in edge.lines("rtmp_disconnect")[0]["reason"]
-        assert len(seen) == 1
-        assert isinstance(seen[0]["exception"], ZeroDivisionError)
+        (line,) = edge.lines("rtmp_fault")
+        assert "ZeroDivisionError" in line["error"]
+        assert "raise ZeroDivisionError" in line["trace"]
+        assert line["session"] == edge.lines("rtmp_disconnect")[0]["session"]
+        assert edge.counts.gathered(Counter.ERRORS, "rtmp_internal") == 1
+
+
+async def test_a_defect_in_a_sweep_does_not_end_the_sweeps(
+    cache_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rtmp_server, "SWEEP_INTERVAL_S", 0.01)
+    async with stand(cache_root) as edge, connected(edge.port) as client:
+        (session,) = edge.sessions
+        swept = asyncio.Event()
+
+        async with connected(edge.port) as other:
+            (second,) = edge.sessions - {session}
+            monkeypatch.setattr(session, "sweep", lambda now_s: 1 / 0)
+            monkeypatch.setattr(second, "sweep", lambda now_s: swept.set())
+            await client.closed()
+            swept.clear()
+            await asyncio.wait_for(swept.wait(), 10)
+            await other.answered()
+
+
+# What one client may cost
+
+
+def empty_messages(count: int) -> bytes:
+    """Messages of a byte each, but for the first."""
+    return bytes((4, 0, 0, 0, 0, 0, 0, 18, 0, 0, 0, 0)) + b"\xc4" * (count - 1)
+
+
+async def test_what_is_read_in_one_turn_is_bounded(
+    cache_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    receive_data = ServerConnection.receive_data
+
+    def counted(self: ServerConnection, data: bytes, chunks_max: int = 0) -> list[Any]:
+        before = self.chunks
+        occurred = receive_data(self, data, chunks_max)
+        read.append(self.chunks - before)
+        assert len(occurred) <= 1
+        return occurred
+
+    monkeypatch.setattr(ServerConnection, "receive_data", counted)
+    async with stand(cache_root) as edge, connected(edge.port) as client:
+        client.send(empty_messages(5000))
+        for number in range(100):
+            client.command("getNothing", None, transaction=float(number + 2))
+        said = await client.answered()
+        answers = [m for m in said if m.type_id == COMMAND]
+        assert [amf0.decode_all(m.payload)[1] for m in answers] == [2.0 + n for n in range(100)]
+        assert max(read) <= PIECE_CHUNKS
+        assert sum(read) > 5000
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        empty_messages(CHUNKS_PER_S_MAX + 1),
+        encode_message(messages.set_chunk_size(1), 128)
+        + encode_message(messages.media(1, MessageType.VIDEO, 0, bytes(CHUNKS_PER_S_MAX + 1)), 1),
+        encode_message(messages.acknowledgement(0), 128) * (CHUNKS_PER_S_MAX + 1),
+    ],
+    ids=["empty messages", "chunks of a byte", "acknowledgements"],
+)
+async def test_a_client_that_floods_is_dropped(cache_root: Path, flood: bytes) -> None:
+    async with stand(cache_root) as edge:
+        async with connected(edge.port) as client:
+            for session in edge.sessions:
+                session.sweep = lambda now_s: None  # type: ignore[method-assign]
+            client.send(flood)
+            await client.closed()
+        await edge.until_gone()
+        assert "chunks in a second" in edge.lines("rtmp_disconnect")[0]["reason"]
+        assert edge.counts.gathered(Counter.ERRORS, "rtmp_protocol") == 1
+
+
+async def test_lines_of_one_client_are_bounded(cache_root: Path) -> None:
+    async with stand(cache_root) as edge:
+        async with connected(edge.port) as client:
+            for _ in range(LINES_BURST + 100):
+                client.command("\x01" * 1500)
+            await client.answered()
+        await edge.until_gone()
+        ignored = edge.lines("rtmp_ignored")
+        assert LINES_BURST <= len(ignored) < LINES_BURST + 100
+        assert {len(line["command"]) for line in ignored} == {LOGGED_CHARACTERS_MAX}
+        left_out = edge.lines("rtmp_disconnect")[0]["lines_left_out"]
+        assert left_out == LINES_BURST + 100 - len(ignored)
+
+
+# What is counted
+
+
+async def test_bytes_are_counted_while_they_are_sent_and_at_the_end(cache_root: Path) -> None:
+    async with stand(cache_root) as edge:
+        edge.origin.put("film.mp4", made("film.mp4"))
+        async with connected(edge.port) as client:
+            (session,) = edge.sessions
+            client.play("film.mp4")
+            await client.until_word("STREAM_EOF")
+            session.sweep(0.0)
+            sent_bytes = session.sent_bytes
+            assert edge.counts.gathered(Counter.SENT_BYTES, "rtmp") == sent_bytes
+            assert sent_bytes > len(made("film.mp4"))
+            await client.answered()
+        await edge.until_gone()
+        counted = edge.counts.gathered(Counter.SENT_BYTES, "rtmp")
+        assert counted == edge.lines("rtmp_disconnect")[0]["bytes"] > sent_bytes
+
+
+async def test_a_cold_play_is_a_miss_whatever_was_asked_before(cache_root: Path) -> None:
+    async with stand(cache_root) as edge:
+        edge.origin.put("film.mp4", made("film.mp4"))
+        for result in ("Miss", "Hit"):
+            async with connected(edge.port) as client:
+                client.command("getStreamLength", None, "film.mp4", transaction=5.0)
+                await client.until_word("_result")
+                for again in (result, "Hit"):
+                    client.play("film.mp4")
+                    await client.until_word(STOP)
+                    assert edge.lines("rtmp_play")[-1]["cache"] == again
+        assert edge.counts.gathered(Counter.PLAYS, "Miss") == 1
+        assert edge.counts.gathered(Counter.PLAYS, "Hit") == 3
