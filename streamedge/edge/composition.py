@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 
 from pydantic import SecretStr
@@ -45,6 +46,7 @@ from streamedge.origin.objects import ObjectUpstream
 from streamedge.origin.s3 import S3Origin
 from streamedge.origin.site_writing import SiteWriter
 from streamedge.origin.tls import TlsRules, system_tls
+from streamedge.origin.upload_records import UploadRecords
 from streamedge.origin.writing import HeaderFields
 from streamedge.writing.ahead import UpstreamAhead, WrittenAhead
 from streamedge.writing.journal import Journal
@@ -77,7 +79,7 @@ def bind_origins(
     bindings = {}
     for name, origin in config.origins.items():
         groups = _group_identities(config, name)
-        own = kept.get(name) or _bind(name, origin, journal, groups)
+        own = kept.get(name) or _bind(name, origin, config.edge.cache, journal, groups)
         bindings[name] = replace(own, groups=groups)
     for name, group in config.origin_groups.items():
         whole = kept.get(name) or _bind_group(name, group, bindings, log, counts, journal)
@@ -198,9 +200,13 @@ def ttl_rules(policy: CachePolicy, pages: Mapping[int, ErrorPage]) -> TtlRules:
 
 
 def _bind(
-    name: str, declared: AnyOriginConfig, journal: Journal | None, groups: tuple[str, ...]
+    name: str,
+    declared: AnyOriginConfig,
+    cache_root: Path,
+    journal: Journal | None,
+    groups: tuple[str, ...],
 ) -> OriginBinding:
-    origin = _origin(declared)
+    origin = _origin(declared, cache_root)
     identity = origin_identity(declared)
     is_site = isinstance(origin, HttpOrigin)
     ahead = (
@@ -301,7 +307,7 @@ def _written_ahead(
     return WrittenAhead(origin, identity, journal, bodies, is_site=is_site)
 
 
-def _origin(declared: AnyOriginConfig) -> Origin:
+def _origin(declared: AnyOriginConfig, cache_root: Path) -> Origin:
     if isinstance(declared, DirectoryOriginConfig):
         return DirectoryOrigin(declared.path, declared.prefix)
     if isinstance(declared, HttpOriginConfig):
@@ -330,6 +336,7 @@ def _origin(declared: AnyOriginConfig) -> Origin:
         read_timeout_s=declared.read_timeout,
         connections_max=declared.connections,
         headers=_plain(declared.headers),
+        uploads=UploadRecords(cache_root / "writes" / "uploads", origin_identity(declared)),
     )
 
 

@@ -69,6 +69,9 @@ _Made = tuple[dict[str, OriginBinding], HostTable[WebDistribution], HostTable[Rt
 """What serves by a config."""
 
 
+ABANDONED_WRITES_INTERVAL_S = 60.0
+
+
 class LiveConfig:
     """The config that a worker serves by, and the origins that it names."""
 
@@ -134,6 +137,21 @@ class LiveConfig:
         """Sends queued writes, if there are any and it is this worker's turn; until cancelled."""
         if self._replicator is not None:
             await self._replicator.run()
+
+    async def end_abandoned_writes(self) -> None:
+        """Has origins end what dead processes left under way, now and then, until cancelled."""
+        while True:
+            for writer in {id(one.writer): one.writer for one in self.bindings.values()}.values():
+                if writer is None:
+                    continue
+                try:
+                    ended = await writer.end_abandoned()
+                except Exception as exc:  # noqa: BLE001 - an origin that fails must not stop others
+                    self._serving.log.event("abandoned_writes_not_ended", error=repr(exc))
+                else:
+                    if ended:
+                        self._serving.log.event("abandoned_writes_ended", uploads=ended)
+            await asyncio.sleep(ABANDONED_WRITES_INTERVAL_S)
 
     async def _replicated(self, key: str) -> None:
         try:

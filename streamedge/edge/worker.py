@@ -125,6 +125,7 @@ async def _serve_viewers(
     catch_up = partial(apply_invalidations, cache.rulings, (web.revoke, rtmp.revoke))
     services.start("config", lambda: follow(live, effective, shared, post.number, catch_up))
     services.start("replicator", live.replicate)
+    services.start("abandoned_writes", live.end_abandoned_writes)
     shared.heartbeats.note_folder(post.number, is_usable=cache.store.is_usable)
     shared.roster.up(post.number)
     log.event("worker_up", pid=os.getpid())

@@ -21,7 +21,7 @@ from streamedge.writing.rows import JournalError, Row, Totals
 from streamedge.writing.states import KEPT, WAITING, State
 
 _SERIAL_DIGITS_MAX = 18  # SQLite's integers have 63 bits
-_NOTHING = JournalStatus({}, Totals(0, 0, 0), ())
+_NOTHING = JournalStatus({}, Totals(0, 0, 0, 0), ())
 
 
 def writes_routes(journal: Journal | None) -> list[Route]:
@@ -73,6 +73,7 @@ def _status(status: JournalStatus) -> dict[str, object]:
             state.value: status.by_state.get(state, 0) for state in State if state in WAITING | KEPT
         },
         "held_bytes": status.totals.held_bytes,
+        "row_bytes": status.totals.row_bytes,
         "accepted": status.totals.accepted,
         "done": status.totals.done,
         "rows": [_row(row, now_s) for row in status.rows],

@@ -86,6 +86,10 @@ class DirectoryWriter:
         """As ``WritableOrigin.lingers_s``: threads end with their process, and are waited for."""
         return 0.0
 
+    async def end_abandoned(self) -> int:
+        """As ``WritableOrigin.end_abandoned``: what was not renamed is no object."""
+        return 0
+
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
         """As ``WritableOrigin.write``. A new object is answered 201, a replaced one 200."""
         subject = f"{self._root} {write.name!a}"

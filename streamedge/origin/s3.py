@@ -23,6 +23,7 @@ from streamedge.origin.exchange import (
 from streamedge.origin.names import object_path
 from streamedge.origin.s3_requests import S3Requests
 from streamedge.origin.s3_writing import S3Writer
+from streamedge.origin.upload_records import UploadRecords
 from streamedge.origin.writing import HeaderFields
 from streamedge.spans import Span
 
@@ -41,7 +42,8 @@ class S3Origin:
     ``headers`` are sent, and signed, with every request. Requests are signed with
     ``access_key_id`` and ``secret_access_key``, or when they are "" with what AWS's credential
     chain finds (environment, profile, container or instance role), or not at all when
-    ``anonymous``. Raises ValueError as ``bucket_url``.
+    ``anonymous``. ``uploads`` are the records of its multipart uploads. Raises ValueError as
+    ``bucket_url``.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class S3Origin:
         read_timeout_s: float = READ_TIMEOUT_S,
         connections_max: int = CONNECTIONS_MAX,
         headers: Sequence[tuple[str, str]] = (),
+        uploads: UploadRecords | None = None,
     ) -> None:
         signer = None if anonymous else _signer(region, access_key_id, secret_access_key)
         self._label = f"s3://{bucket}"
@@ -86,6 +89,7 @@ class S3Origin:
             bucket,
             prefix,
             read_timeout_s=read_timeout_s,
+            uploads=uploads,
         )
 
     async def head(self, name: str) -> OriginHead:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 from urllib.parse import quote
 
@@ -27,6 +28,7 @@ from streamedge.origin.s3_parts import (
 from streamedge.origin.s3_requests import S3Requests, may_be_retried
 from streamedge.origin.spooling import gather, in_thread
 from streamedge.origin.upload import Upload
+from streamedge.origin.upload_records import UploadRecord, UploadRecords
 from streamedge.origin.writing import (
     HeaderFields,
     WriteAnswer,
@@ -44,11 +46,16 @@ _CONDITIONS = frozenset({"if-match", "if-none-match"})
 _OF_THE_WHOLE = ("content-md5", "x-amz-checksum-", "x-amz-sdk-", "x-amz-content-sha256")
 
 
-async def put_in_parts(requests: S3Requests, name: str, upload: Upload) -> WriteAnswer:
+async def put_in_parts(
+    requests: S3Requests, name: str, upload: Upload, records: UploadRecords | None = None
+) -> WriteAnswer:
     """Puts ``upload`` as the object ``name``. Raises as ``WritableOrigin.write``, but for refusals
     by WriteRefusedError.
+
+    With ``records`` its id is on disk before the first part is sent, so that another process can
+    abort it if this one dies.
     """
-    multipart = _Multipart(requests, name, upload)
+    multipart = _Multipart(requests, name, upload, records)
     await multipart.begin()
     try:
         etags = await multipart.send_parts()
@@ -59,9 +66,36 @@ async def put_in_parts(requests: S3Requests, name: str, upload: Upload) -> Write
         raise
 
 
+async def abort_abandoned(requests: S3Requests, records: UploadRecords) -> int:
+    """Aborts the uploads of processes that have died; how many were aborted.
+
+    Each is aborted again by a later call, because parts that were under way may land after the
+    first time (Amazon S3 API Reference, AbortMultipartUpload). Raises OriginError and OSError:
+    what is left is left to a later call.
+    """
+    aborted = 0
+    for record in await in_thread(lambda: list(records.abandoned())):
+        try:
+            query = f"uploadId={quote(record.upload_id, safe='~')}"
+            answer = await requests.ask("DELETE", record.name, query)
+        except BaseException:
+            await in_thread(record.release)
+            raise
+        if answer.status == 404 or (answer.succeeded and record.was_aborted):
+            await in_thread(record.remove)
+        else:
+            await in_thread(partial(record.release, aborted=answer.succeeded))
+            aborted += answer.succeeded
+    return aborted
+
+
 class _Multipart:
-    def __init__(self, requests: S3Requests, name: str, upload: Upload) -> None:
+    def __init__(
+        self, requests: S3Requests, name: str, upload: Upload, records: UploadRecords | None
+    ) -> None:
         self._requests = requests
+        self._records = records
+        self._record: UploadRecord | None = None
         self._name = name
         self._upload = upload
         self._verifier = upload.verifier()
@@ -94,6 +128,11 @@ class _Multipart:
             raise OriginError(
                 OriginFailure.UNAVAILABLE, f"{self._name!a}: began an upload without an id"
             )
+        if self._records is not None:
+            # Without room for the record the upload goes on: only its abort after a crash is lost.
+            with suppress(OSError):
+                begin = partial(self._records.begin, self._name, self._upload_id)
+                self._record = await in_thread(begin)
 
     async def send_parts(self) -> list[str]:
         """Sends all of the body; the parts' ETags. Raises as ``put_in_parts``."""
@@ -140,6 +179,7 @@ class _Multipart:
             field for field in self._upload.fields if field[0].lower() in _CONDITIONS
         )
         answer = await self._persist("POST", self._id_query(), fields, completion(etags))
+        await self._forget()
         passed = tuple(
             (name, value) for name, value in answer.fields if name.lower().startswith("x-amz-")
         )
@@ -149,10 +189,18 @@ class _Multipart:
         """Frees what the bucket holds; its failure must not hide what led here."""
         try:
             await self._persist("DELETE", self._id_query())
-        except (OriginError, WriteRefusedError):
-            # An upload that has just been completed is gone, and a bucket that cannot be reached
-            # keeps the parts until its own rule for incomplete uploads removes them.
-            return
+        except (OriginError, WriteRefusedError) as exc:
+            if not isinstance(exc, WriteRefusedError) or exc.answer.status != 404:
+                # The bucket keeps the parts until a later sweep of the records can abort it.
+                await self._forget(is_ended=False)
+                return
+        await self._forget()
+
+    async def _forget(self, *, is_ended: bool = True) -> None:
+        record, self._record = self._record, None
+        if record is not None:
+            with suppress(OSError):  # a record that stays is aborted in vain
+                await in_thread(record.remove if is_ended else record.release)
 
     async def _send_part(self, number: int, data: bytes) -> str:
         query = f"partNumber={number}&{self._id_query()}"

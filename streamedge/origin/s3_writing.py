@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator
 from functools import partial
 
 from streamedge.origin.s3_listing import LISTING_MAX_BYTES, listing_query, translated_listing
-from streamedge.origin.s3_multipart import put_in_parts
+from streamedge.origin.s3_multipart import abort_abandoned, put_in_parts
 from streamedge.origin.s3_parts import OBJECT_MAX_BYTES
 from streamedge.origin.s3_protocol import BucketCall, Operation, S3Call, encoded_query
 from streamedge.origin.s3_requests import UNSIGNED, S3Requests
 from streamedge.origin.spooling import Spool, gather, in_thread
 from streamedge.origin.upload import Upload
+from streamedge.origin.upload_records import UploadRecords
 from streamedge.origin.writing import (
     ANSWER_BODY_MAX_BYTES,
     HeaderFields,
@@ -41,16 +42,25 @@ class S3Writer:
         prefix: str = "",
         *,
         read_timeout_s: float = 0.0,
+        uploads: UploadRecords | None = None,
     ) -> None:
         self._requests = requests
+        self._uploads = uploads
         self._read_timeout_s = read_timeout_s
         self._bucket = bucket
         folder = prefix.strip("/")
         self._prefix = f"{folder}/" if folder else ""
 
     def lingers_s(self, write: Write) -> float:
-        """As ``WritableOrigin.lingers_s``: as long as an answer would have been waited for."""
-        return self._read_timeout_s
+        """As ``WritableOrigin.lingers_s``: as long as an answer would have been waited for.
+
+        An upload in parts is aborted, and so over at once (``end_abandoned``).
+        """
+        return 0.0 if (write.size_bytes or 0) > SINGLE_PUT_BYTES else self._read_timeout_s
+
+    async def end_abandoned(self) -> int:
+        """As ``WritableOrigin.end_abandoned``: aborts their multipart uploads."""
+        return 0 if self._uploads is None else await abort_abandoned(self._requests, self._uploads)
 
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
         """As ``WritableOrigin.write``."""
@@ -62,7 +72,7 @@ class S3Writer:
             if upload.size_bytes is None or upload.size_bytes > SINGLE_PUT_BYTES:
                 if (upload.size_bytes or 0) > OBJECT_MAX_BYTES:
                     raise refuse(413, "EntityTooLarge", "larger than S3's largest object")
-                return await put_in_parts(self._requests, write.name, upload)
+                return await put_in_parts(self._requests, write.name, upload, self._uploads)
             return await self._send(upload, "PUT", write.name)
         except WriteRefusedError as exc:
             return exc.answer

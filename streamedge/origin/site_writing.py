@@ -24,6 +24,10 @@ class SiteWriter:
         """As ``WritableOrigin.lingers_s``: as long as an answer would have been waited for."""
         return self._read_timeout_s
 
+    async def end_abandoned(self) -> int:
+        """As ``WritableOrigin.end_abandoned``: a server keeps nothing of a request that was cut."""
+        return 0
+
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
         """As ``WritableOrigin.write``; of a long answer the beginning."""
         fields = list(write.fields)

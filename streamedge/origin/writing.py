@@ -100,6 +100,13 @@ class WritableOrigin(Protocol):
         """How long ``write`` may still be done after its sender has left it, in seconds."""
         ...
 
+    async def end_abandoned(self) -> int:
+        """Ends what processes that have died left under way at the origin; how much that was.
+
+        Raises OriginError, OSError: then a later call goes on.
+        """
+        ...
+
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
         """Does ``write``; a PUT's ``body`` is read while it comes, once, to its end or not.
 

@@ -12,7 +12,7 @@ import hashlib
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -20,7 +20,7 @@ from pathlib import Path
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
-from streamedge.origin import Origin
+from streamedge.origin import Origin, Version
 from streamedge.origin.answers import find_error_code
 from streamedge.origin.spooling import GATHERED_BYTES, in_thread
 from streamedge.origin.writing import WritableOrigin, Write, WriteAnswer
@@ -39,9 +39,13 @@ from streamedge.writing.turn import Turn
 
 SENDS_MAX = 4
 RESTART_S = 5.0  # after the journal could not be written, or a write was left without a state
+LOOK_S = 0.5  # between looks at an object that a dead process may still be writing
 
 # Failures after which an origin's recovery helps every write that waits for it.
 _UNREACHABLE = frozenset({OriginFailure.REFUSED, OriginFailure.TIMEOUT})
+# Failures and statuses after which the origin may still do what it was sent.
+_UNANSWERED = frozenset({OriginFailure.BROKEN, OriginFailure.TIMEOUT})
+_GATEWAY_STATUSES = frozenset({502, 504})
 
 Replicated = Callable[[str], Awaitable[None]]
 """Told an asset's key when what readers got of a write is not to be used again: before they are
@@ -75,7 +79,8 @@ class Replicator:
         self._counts = counts
         self._clock = clock
         self._unreachable: set[str] = set()
-        self._sends: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sending = 0
         self._wake = asyncio.Event()
         self._crash: BaseException | None = None
 
@@ -85,7 +90,19 @@ class Replicator:
         self._readers = readers
 
     async def run(self) -> None:
-        """Waits for this process's turn, then sends, until it is cancelled."""
+        """Waits for this process's turn, then sends, until it is cancelled.
+
+        Whatever fails is said in the log, and begun anew RESTART_S later.
+        """
+        while True:
+            try:
+                await self._run_as_leader()
+            except Exception as exc:  # noqa: BLE001 - a queue that nobody empties is no state to stay in
+                self._log.event("replicator_failed", error=repr(exc))
+            await asyncio.sleep(RESTART_S)
+
+    async def _run_as_leader(self) -> None:
+        """Raises what keeps it from going on."""
         turn = Turn(self._journal.folder / "replicator")
         loop = asyncio.get_running_loop()
         bell = self._journal.signal.bell
@@ -93,17 +110,10 @@ class Replicator:
             await turn.wait()
             self._log.event("replicator_started")
             loop.add_reader(bell, self._rung)
-            while True:
-                try:
-                    await self._replicate()
-                except (JournalError, OSError) as exc:
-                    self._crash = exc
-                self._log.event("replicator_failed", error=repr(self._crash))
-                await self._stop_sends()
-                await asyncio.sleep(RESTART_S)
+            await self._replicate()
         finally:
             loop.remove_reader(bell)
-            await self._stop_sends()
+            await self._stop_tasks()
             turn.end()
 
     def _rung(self) -> None:
@@ -111,10 +121,13 @@ class Replicator:
         self._wake.set()
 
     async def _replicate(self) -> None:
-        """Sends until a send has crashed. Raises JournalError, OSError."""
+        """Sends until something fails, and raises that."""
         rows = self._journal.rows
         self._crash = None
-        await in_thread(partial(rows.recover, self._clock()))
+        await self._end_abandoned()
+        interrupted = await in_thread(partial(rows.recover, self._clock(), self._lingers_s))
+        for row in interrupted:
+            self._start(self._await_arrival(row), f"await-{row.serial}")
         swept = await in_thread(partial(sweep, self._journal.bodies, rows.has_token))
         if swept:
             self._log.event("bodies_swept", files=swept)
@@ -122,7 +135,7 @@ class Replicator:
             await self._tell(asset_key)  # whoever was to has died before
         while self._crash is None:
             self._wake.clear()
-            room = SENDS_MAX - len(self._sends)
+            room = SENDS_MAX - self._sending
             due_s: float | None = None
             if room:
                 due = await in_thread(partial(rows.take_due, self._clock(), room))
@@ -132,6 +145,44 @@ class Replicator:
                     due_s = await in_thread(rows.next_due_s)
             await self._measure()
             await self._sleep_until(due_s)
+        raise self._crash
+
+    async def _end_abandoned(self) -> None:
+        """Has origins end what a dead sender left there, before anything newer is sent."""
+        for writer in {id(writer): writer for writer in self._writers.values()}.values():
+            try:
+                await writer.end_abandoned()
+            except (OriginError, OSError) as exc:
+                self._log.event("abandoned_writes_not_ended", error=repr(exc))
+
+    def _lingers_s(self, row: Row) -> float:
+        writer = self._writers.get(row.origin_name)
+        return 0.0 if writer is None else writer.lingers_s(_write_of(row))
+
+    async def _await_arrival(self, row: Row) -> None:
+        """Looks whether a write whose sender died arrives, and ends its object's hold then.
+
+        What is there already at the first look tells nothing: it may have been there before. Where
+        the origin does not let itself be looked at, the hold lasts as long as it lasts.
+        """
+        reader = self._readers.get(row.origin_name)
+        until_s = self._clock() + self._lingers_s(row)
+        if reader is None:
+            return
+        try:
+            before = await _version(reader, row.name)
+            while self._clock() < until_s:
+                await asyncio.sleep(LOOK_S)
+                now = await _version(reader, row.name)
+                wanted_bytes = None if row.method == "DELETE" else row.size_bytes
+                seen_bytes = None if now is None else now.size_bytes
+                if now != before and seen_bytes == wanted_bytes:
+                    break
+                before = now
+        except OriginError:
+            return
+        await in_thread(partial(self._journal.rows.release, row.asset_key))
+        self._wake.set()
 
     async def _measure(self) -> None:
         rows = self._journal.rows
@@ -152,32 +203,43 @@ class Replicator:
             return
 
     def _begin(self, row: Row) -> None:
-        send = asyncio.create_task(self._send(row), name=f"replicate-{row.serial}")
-        self._sends.add(send)
-        send.add_done_callback(self._ended)
+        self._sending += 1
+        self._start(self._send(row), f"replicate-{row.serial}").add_done_callback(self._sent)
 
-    def _ended(self, send: asyncio.Task[None]) -> None:
-        self._sends.discard(send)
+    def _sent(self, _send: asyncio.Task[None]) -> None:
+        self._sending -= 1
+
+    def _start(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        """Runs ``work`` beside the others; what it raises ends all of them, for a new beginning."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         self._wake.set()
-        if not send.cancelled() and (error := send.exception()) is not None:
+        if not task.cancelled() and (error := task.exception()) is not None:
             self._crash = error
 
-    async def _stop_sends(self) -> None:
-        sends = list(self._sends)
-        for send in sends:
-            send.cancel()
-        await asyncio.gather(*sends, return_exceptions=True)
+    async def _stop_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _send(self, row: Row) -> None:
         """One attempt, from SENDING to another state; cancelled, it stays SENDING for whoever
         comes next.
         """
-        etag = ""
+        etag, lingers_s = "", 0.0
         try:
             answer = await self._write(row)
             state = state_after(row.method, answer)
             problem = "" if state is State.DONE else _describe(answer)
             etag = answer.field("etag")
+            if answer.status in _GATEWAY_STATUSES:
+                lingers_s = self._lingers_s(row)
             if state is State.CONFLICT and row.attempts > 1 and await self._is_there(row):
                 # An attempt that was thought lost has done it: its own condition now fails.
                 state, problem = State.DONE, ""
@@ -185,21 +247,41 @@ class Replicator:
             state, problem = state_without_answer(exc), str(exc)
             if exc.failure in _UNREACHABLE:
                 self._unreachable.add(row.origin_name)
+            if exc.failure in _UNANSWERED:
+                lingers_s = self._lingers_s(row)
         except FileNotFoundError as exc:
             state, problem = State.FAILED, f"its body is gone: {exc}"
         except ValueError as exc:
             state, problem = State.FAILED, f"cannot be sent: {exc}"
         except OSError as exc:
             state, problem = State.QUEUED, f"its body cannot be read: {exc}"
-        await self._settle(row, state, problem, etag)
+        except Exception as exc:  # noqa: BLE001 - one write must not stop the others
+            state, problem = State.QUEUED, f"unexpected: {exc!r}"
+        try:
+            await self._settle(row, state, problem, etag, lingers_s)
+        except JournalError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - the cache was not told: it is not done
+            problem = f"cannot be settled: {exc!r}"
+            await self._settle(row, State.QUEUED, problem, "", lingers_s)
 
-    async def _settle(self, row: Row, state: State, problem: str, etag: str) -> None:
+    async def _settle(
+        self, row: Row, state: State, problem: str, etag: str, lingers_s: float
+    ) -> None:
         rows = self._journal.rows
         now_s = self._clock()
         if state is State.DONE:
             await self._replicated(row.asset_key)
         due_s = now_s + back_off_s(row.attempts, random.random())
-        settle = partial(rows.settle, row, state, problem=problem, due_s=due_s, etag=etag)
+        settle = partial(
+            rows.settle,
+            row,
+            state,
+            problem=problem,
+            due_s=due_s,
+            etag=etag,
+            held_until_s=now_s + lingers_s if lingers_s else 0.0,
+        )
         await in_thread(settle)
         self._journal.signal.notify()
         if state in KEPT:
@@ -233,7 +315,7 @@ class Replicator:
             raise OriginError(
                 OriginFailure.UNAVAILABLE, f"no origin is named {row.origin_name} that takes writes"
             )
-        write = Write(row.method, row.name, row.fields, row.size_bytes)
+        write = _write_of(row)
         if not row.token:
             return await writer.write(write, None)
         pieces = _read_file(self._journal.bodies / row.token)
@@ -263,6 +345,20 @@ class Replicator:
         finally:
             await read.close()
         return f'"{digest.hexdigest()}"' == row.etag
+
+
+def _write_of(row: Row) -> Write:
+    return Write(row.method, row.name, row.fields, row.size_bytes)
+
+
+async def _version(reader: Origin, name: str) -> Version | None:
+    """What an object is now, None where there is none. Raises OriginError."""
+    try:
+        return (await reader.head(name)).version
+    except OriginError as exc:
+        if exc.failure is not OriginFailure.NOT_FOUND:
+            raise
+        return None
 
 
 def _describe(answer: WriteAnswer) -> str:

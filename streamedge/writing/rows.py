@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,7 +39,8 @@ CREATE TABLE IF NOT EXISTS writes (
     due_s REAL NOT NULL,
     queued_s REAL NOT NULL,
     follows INTEGER,
-    problem TEXT NOT NULL
+    problem TEXT NOT NULL,
+    row_bytes INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS writes_by_asset ON writes (asset_key, serial);
 CREATE INDEX IF NOT EXISTS writes_by_time ON writes (state, due_s);
@@ -50,14 +51,31 @@ CREATE TABLE IF NOT EXISTS changes (
     asset_key TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS untold (asset_key TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS holds (
+    asset_key TEXT PRIMARY KEY,
+    serial INTEGER NOT NULL,
+    until_s REAL NOT NULL
+);
 CREATE TABLE IF NOT EXISTS totals (name TEXT PRIMARY KEY, amount INTEGER NOT NULL);
-INSERT OR IGNORE INTO totals VALUES ('held_bytes', 0), ('accepted', 0), ('done', 0);
+INSERT OR IGNORE INTO totals VALUES
+    ('held_bytes', 0), ('row_bytes', 0), ('accepted', 0), ('done', 0);
 """
+ROW_BYTES = 1024  # of a row with its entries in the indexes, beside its texts
 _READ = "BEGIN"  # waits for nobody: readers see what was committed last
 _COLUMNS = (
     "serial, asset_key, origin_name, name, method, fields, size_bytes, token, etag, state,"
     " attempts, due_s, queued_s, follows, problem"
 )
+# Older writes of an object go first, and none while its hold lasts (``Rows.recover``).
+_IS_NEXT = (
+    "NOT EXISTS (SELECT 1 FROM writes older WHERE older.asset_key = writes.asset_key"
+    " AND older.serial < writes.serial AND older.state IN ('queued', 'sending'))"
+)
+_HELD_UNTIL = (
+    "(SELECT until_s FROM holds WHERE holds.asset_key = writes.asset_key"
+    " AND holds.serial < writes.serial)"
+)
+_DUE = f"MAX(due_s, IFNULL({_HELD_UNTIL}, 0))"
 # The queries below name the states of WAITING and KEPT.
 assert {state.value for state in WAITING} == {"queued", "sending"}
 assert {state.value for state in KEPT} == {"conflict", "failed"}
@@ -95,9 +113,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What has come and gone since the journal was made; ``held_bytes`` is what lies here now."""
+    """What has come and gone since the journal was made; ``held_bytes`` of bodies and ``row_bytes``
+    of rows lie here now.
+    """
 
     held_bytes: int
+    row_bytes: int
     accepted: int
     done: int
 
@@ -109,6 +130,11 @@ def prepare_rows(path: Path) -> None:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.executescript(_SCHEMA)
+            columns = connection.execute("SELECT name FROM pragma_table_info('writes')")
+            if ("row_bytes",) not in columns.fetchall():  # made by an earlier version
+                connection.execute(
+                    "ALTER TABLE writes ADD COLUMN row_bytes INTEGER NOT NULL DEFAULT 0"
+                )
         finally:
             connection.close()
 
@@ -129,7 +155,7 @@ class Rows:
     def check(self, asset_key: str, fields: HeaderFields, size_bytes: int, limit: int) -> None:
         """Raises WriteRefusedError where ``insert`` would: before a body is taken."""
         with self._transaction() as connection:
-            _require_room(connection, size_bytes, limit)
+            _require_room(connection, size_bytes + ROW_BYTES, limit)
             newest = newest_waiting(connection, asset_key)
         if newest is not None:
             require_condition(fields, _etag_after(newest))
@@ -142,38 +168,56 @@ class Rows:
         WriteRefusedError 412, 503 when more than ``limit_bytes`` would be held.
         """
         with self._transaction() as connection:
-            _require_room(connection, row.size_bytes, limit_bytes)
+            row_bytes = _row_bytes(row)
+            _require_room(connection, row.size_bytes + row_bytes, limit_bytes)
             newest = newest_waiting(connection, row.asset_key)
             conditions = [field for field in row.fields if field[0].lower() in CONDITIONS]
             if newest is not None and conditions:
                 require_condition(row.fields, _etag_after(newest))
                 rest = tuple(field for field in row.fields if field not in conditions)
                 row = replace(row, fields=rest, follows=newest.serial)
-            serial = _insert(connection, row)
+            serial = _insert(connection, row, row_bytes)
             _count(connection, "held_bytes", row.size_bytes)
+            _count(connection, "row_bytes", row_bytes)
             _count(connection, "accepted", 1)
             _note_change(connection, row.asset_key)
         return replace(row, serial=serial)
 
     # --- writes go ------------------------------------------------------------------------
 
-    def recover(self, now_s: float) -> None:
-        """Takes over from a replicator that is gone: what it sent may or may not have arrived."""
+    def recover(self, now_s: float, lingers_s: Callable[[Row], float]) -> list[Row]:
+        """Takes over from a replicator that is gone: what it sent may arrive, now or later.
+
+        ``lingers_s`` says for how long. Until then nothing is sent of these objects, which would
+        be undone by what arrives after it; these writes are returned.
+        """
         with self._transaction() as connection:
+            interrupted = []
+            for row in select_rows(connection, "WHERE state = 'sending'", ()):
+                lasts_s = lingers_s(row)
+                if lasts_s > 0:
+                    _hold(connection, row.asset_key, row.serial - 1, now_s + lasts_s)
+                    interrupted.append(row)
             connection.execute("UPDATE writes SET state = 'queued' WHERE state = 'sending'")
             connection.execute(
                 "UPDATE writes SET due_s = ? WHERE state = 'queued' AND due_s > ?", (now_s, now_s)
             )
+        return interrupted
+
+    def release(self, asset_key: str) -> None:
+        """Ends an object's hold before its time: what was under way has arrived."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM holds WHERE asset_key = ?", (asset_key,))
 
     def take_due(self, now_s: float, count: int) -> list[Row]:
         """Makes up to ``count`` writes SENDING: of each object the oldest, if it is due."""
         with self._transaction() as connection:
+            connection.execute("DELETE FROM holds WHERE until_s <= ?", (now_s,))
             rows = select_rows(
                 connection,
-                "WHERE state = 'queued' AND due_s <= ? AND NOT EXISTS (SELECT 1 FROM writes older"
-                " WHERE older.asset_key = writes.asset_key AND older.serial < writes.serial"
-                " AND older.state IN ('queued', 'sending')) ORDER BY due_s, serial LIMIT ?",
-                (now_s, count),
+                f"WHERE state = 'queued' AND due_s <= ? AND {_IS_NEXT}"
+                f" AND IFNULL({_HELD_UNTIL}, 0) <= ? ORDER BY due_s, serial LIMIT ?",
+                (now_s, now_s, count),
             )
             taken = [replace(row, state=State.SENDING, attempts=row.attempts + 1) for row in rows]
             for row in taken:
@@ -187,28 +231,35 @@ class Rows:
         """When the next write will be due, of those that no older one holds up."""
         with self._transaction(_READ) as connection:
             found = connection.execute(
-                "SELECT due_s FROM writes WHERE state = 'queued' AND NOT EXISTS (SELECT 1"
-                " FROM writes older WHERE older.asset_key = writes.asset_key"
-                " AND older.serial < writes.serial AND older.state IN ('queued', 'sending'))"
-                " ORDER BY due_s LIMIT 1"
+                f"SELECT {_DUE} AS due FROM writes WHERE state = 'queued' AND {_IS_NEXT}"  # noqa: S608
+                " ORDER BY due LIMIT 1"
             ).fetchone()
         return None if found is None else float(found[0])
 
     def settle(
-        self, row: Row, state: State, *, problem: str = "", due_s: float = 0.0, etag: str = ""
+        self,
+        row: Row,
+        state: State,
+        *,
+        problem: str = "",
+        due_s: float = 0.0,
+        etag: str = "",
+        held_until_s: float = 0.0,
     ) -> None:
-        """Ends an attempt. DONE removes the row, and lets the one that follows it go on from
+        """Ends an attempt; one that may still arrive holds the object's newer writes up until
+        ``held_until_s``. DONE removes the row, and lets the one that follows it go on from
         ``etag``, the origin's; a write that follows one that was not done is a conflict. One that
         is kept leaves its object among the ``untold``.
         """
         assert may_follow(row.state, state), (row.state, state)
         with self._transaction() as connection:
+            if held_until_s:
+                _hold(connection, row.asset_key, row.serial, held_until_s)
             if state is not State.QUEUED:
                 _note_change(connection, row.asset_key)
             if state is State.DONE:
                 _pass_on(connection, row, etag)
-                connection.execute("DELETE FROM writes WHERE serial = ?", (row.serial,))
-                _count(connection, "held_bytes", -row.size_bytes)
+                _remove(connection, row)
                 _count(connection, "done", 1)
                 return
             connection.execute(
@@ -246,6 +297,7 @@ class Rows:
             row = _kept(connection, serial)
             if row is None:
                 return False
+            row_bytes = _stored_row_bytes(connection, serial)
             connection.execute("DELETE FROM writes WHERE serial = ?", (serial,))
             fields = tuple(
                 field
@@ -255,7 +307,7 @@ class Rows:
             again = replace(
                 row, fields=fields, state=State.QUEUED, attempts=0, due_s=now_s, follows=None
             )
-            _insert(connection, again)
+            _insert(connection, again, row_bytes)
             _note_change(connection, row.asset_key)
         return True
 
@@ -265,8 +317,7 @@ class Rows:
             row = _kept(connection, serial)
             if row is None:
                 return None
-            connection.execute("DELETE FROM writes WHERE serial = ?", (serial,))
-            _count(connection, "held_bytes", -row.size_bytes)
+            _remove(connection, row)
         return row.token
 
     # --- questions ------------------------------------------------------------------------
@@ -355,9 +406,37 @@ def _row(columns: Sequence[object]) -> Row:
     return replace(row, fields=fields, state=State(row.state))
 
 
-def _insert(connection: sqlite3.Connection, row: Row) -> int:
+def _row_bytes(row: Row) -> int:
+    """What a row takes of the journal's file, roughly: its texts, and the key in two indexes."""
+    texts = (row.asset_key * 3, row.origin_name, row.name, json.dumps(row.fields), row.etag)
+    return ROW_BYTES + sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+
+
+def _stored_row_bytes(connection: sqlite3.Connection, serial: int) -> int:
+    query = "SELECT row_bytes FROM writes WHERE serial = ?"
+    return int(connection.execute(query, (serial,)).fetchone()[0])
+
+
+def _remove(connection: sqlite3.Connection, row: Row) -> None:
+    """Forgets a write that has ended, and what it counted for."""
+    _count(connection, "row_bytes", -_stored_row_bytes(connection, row.serial))
+    _count(connection, "held_bytes", -row.size_bytes)
+    connection.execute("DELETE FROM writes WHERE serial = ?", (row.serial,))
+
+
+def _hold(connection: sqlite3.Connection, asset_key: str, serial: int, until_s: float) -> None:
+    """Has writes of an object that are newer than ``serial`` wait; what holds already, goes on."""
+    connection.execute(
+        "INSERT INTO holds VALUES (?, ?, ?) ON CONFLICT (asset_key) DO UPDATE SET"
+        " serial = MIN(serial, excluded.serial), until_s = MAX(until_s, excluded.until_s)",
+        (asset_key, serial, until_s),
+    )
+
+
+def _insert(connection: sqlite3.Connection, row: Row, row_bytes: int) -> int:
     cursor = connection.execute(
-        f"INSERT INTO writes ({_COLUMNS}) VALUES (NULL{', ?' * 14})",  # noqa: S608
+        f"INSERT INTO writes ({_COLUMNS}, row_bytes)"  # noqa: S608
+        f" VALUES (NULL{', ?' * 15})",
         (
             row.asset_key,
             row.origin_name,
@@ -373,6 +452,7 @@ def _insert(connection: sqlite3.Connection, row: Row) -> int:
             row.queued_s,
             row.follows,
             row.problem,
+            row_bytes,
         ),
     )
     assert cursor.lastrowid is not None
@@ -402,7 +482,7 @@ def _etag_after(row: Row) -> str | None:
 
 
 def _require_room(connection: sqlite3.Connection, size_bytes: int, limit_bytes: int) -> None:
-    query = "SELECT amount FROM totals WHERE name = 'held_bytes'"
+    query = "SELECT SUM(amount) FROM totals WHERE name IN ('held_bytes', 'row_bytes')"
     if int(connection.execute(query).fetchone()[0]) + size_bytes > limit_bytes:
         raise refuse(503, "SlowDown", "too much waits to be written to the origin")
 

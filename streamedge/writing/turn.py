@@ -29,7 +29,12 @@ class Turn:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
 
         def take() -> None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError as exc:
+                os.close(descriptor)
+                loop.call_soon_threadsafe(_fail, came, exc)
+                return
             with self._guard:
                 if self._is_over:
                     os.close(descriptor)
@@ -53,3 +58,8 @@ class Turn:
 def _set(came: asyncio.Future[None]) -> None:
     if not came.done():
         came.set_result(None)
+
+
+def _fail(came: asyncio.Future[None], failure: OSError) -> None:
+    if not came.done():
+        came.set_exception(failure)

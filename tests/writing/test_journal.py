@@ -18,7 +18,7 @@ from streamedge.origin.writing import Write
 from streamedge.writing import bodies, rows, waiting
 from streamedge.writing.bodies import ORPHAN_AGE_S, NewBody, sweep
 from streamedge.writing.journal import Journal, prepare_journal
-from streamedge.writing.rows import Row
+from streamedge.writing.rows import ROW_BYTES, Row
 from streamedge.writing.states import State
 
 LIMIT_BYTES = 1 << 20
@@ -139,10 +139,11 @@ async def test_condition_against_what_waits(journal: Journal) -> None:
 
 
 async def test_limit(journal: Journal) -> None:
-    large = bytes(LIMIT_BYTES - 10)
+    large = bytes(LIMIT_BYTES - 3 * ROW_BYTES)  # less than three rows are left
     assert (await journal.accept("a", "main", put(), come(large))).status == 200
-    for write in (put("film", size_bytes=11), put()):
-        answer = await journal.accept("b", "main", write, come(bytes(11)))
+    size_bytes = 2 * ROW_BYTES
+    for write in (put("film", size_bytes=size_bytes), put()):
+        answer = await journal.accept("b", "main", write, come(bytes(size_bytes)))
         assert answer.status == 503
     too_large = come(bytes(LIMIT_BYTES), b"!")
     assert (await journal.accept("b", "main", put(), too_large)).status == 413

@@ -20,6 +20,7 @@ from streamedge.writing.journal import Journal, prepare_journal
 from streamedge.writing.replicator import SENDS_MAX, Replicator
 from streamedge.writing.rows import JournalError
 from streamedge.writing.states import BACK_OFF_MAX_S, State
+from streamedge.writing.turn import Turn
 
 DOWN = OriginError(OriginFailure.REFUSED, "connection refused")
 
@@ -37,6 +38,7 @@ class Bench:
         self.counts = Counts()
         self.late_s = 0.0
         self.told: list[tuple[str, bool]] = []
+        self.fault: Exception | None = None
 
     async def accept(self, key: str, body: bytes | None, *fields: tuple[str, str]) -> WriteAnswer:
         if body is None:
@@ -50,6 +52,8 @@ class Bench:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async def told(key: str) -> None:
+            if self.fault is not None:
+                raise self.fault
             self.told.append((key, self.journal.pending(key) is not None))
 
         replicator = Replicator(
@@ -269,6 +273,121 @@ async def test_stopped_in_the_middle_goes_on_later(bench: Bench) -> None:
     async with bench.running():
         (said,) = await bench.log.heard("write_replicated")
     assert said["attempts"] == 2
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+async def test_write_of_a_dead_sender_lands_before_its_successor_s(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """The successor leaves the object alone until it sees the write arrive."""
+    monkeypatch.setattr(replicator_module, "LOOK_S", 0.0)
+    bench.writer.lingering_s = 3600.0
+    bench.writer.gate = asyncio.Event()
+    (bench.folder / "film").write_bytes(b"before")
+    await bench.accept("film", b"first" if method == "PUT" else None)
+    async with bench.running():
+        await bench.writer.attempted(1)
+    bench.writer.gate = None
+    await bench.accept("film", b"second")
+    await bench.accept("other", b"x")
+    async with bench.running():
+        await bench.log.heard("write_replicated")
+        assert bench.writer.bodies[1:] == [b"x"]
+        if method == "PUT":
+            (bench.folder / "film").write_bytes(b"first")
+        else:
+            (bench.folder / "film").unlink()
+        await bench.log.heard("write_replicated", 3)
+    assert bench.writer.bodies[-1] == b"second"
+
+
+async def test_write_of_a_dead_sender_that_never_lands_is_waited_for_in_vain(
+    bench: Bench,
+) -> None:
+    bench.writer.lingering_s = 3600.0
+    bench.writer.gate = asyncio.Event()
+    await bench.accept("film", b"first")
+    async with bench.running():
+        await bench.writer.attempted(1)
+    bench.writer.gate = None
+    async with bench.running():
+        await bench.accept("other", b"x")
+        await bench.log.heard("write_replicated")
+        bench.pass_time(3601.0)
+        await bench.log.heard("write_replicated", 2)
+    assert bench.writer.bodies == [b"first", b"x", b"first"]
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        OriginError(OriginFailure.TIMEOUT, "silent"),
+        OriginError(OriginFailure.BROKEN, "connection lost"),
+        WriteAnswer(504),
+    ],
+)
+async def test_newer_write_waits_while_an_unanswered_one_may_land(
+    bench: Bench, outcome: OriginError | WriteAnswer
+) -> None:
+    bench.writer.lingering_s = 3600.0
+    bench.writer.outcomes = [outcome]
+    await bench.accept("film", b"first")
+    await bench.accept("film", b"second")
+    async with bench.running():
+        await bench.log.heard("write_not_replicated")
+        bench.pass_time(60.0)
+        await bench.log.heard("write_replicated")
+        await bench.accept("other", b"x")
+        await bench.log.heard("write_replicated", 2)
+        assert bench.writer.bodies == [b"first", b"first", b"x"]
+        bench.pass_time(3600.0)
+        await bench.log.heard("write_replicated", 3)
+    assert bench.writer.bodies[-1] == b"second"
+
+
+async def test_write_that_raises_does_not_stop_the_others(bench: Bench) -> None:
+    bench.writer.outcomes = [KeyError("a fault of ours")]
+    await bench.accept("film", b"hello")
+    async with bench.running():
+        (failed,) = await bench.log.heard("write_not_replicated")
+        assert "a fault of ours" in failed["problem"]
+        await bench.accept("other", b"x")
+        await bench.log.heard("write_replicated")
+        bench.pass_time(BACK_OFF_MAX_S)
+        await bench.log.heard("write_replicated", 2)
+    assert "replicator_failed" not in {event for event, _fields in bench.log.events}
+
+
+async def test_write_that_the_cache_is_not_told_of_is_not_done(bench: Bench) -> None:
+    bench.fault = OSError("the cache cannot be told")
+    await bench.accept("film", b"hello")
+    async with bench.running():
+        (failed,) = await bench.log.heard("write_not_replicated")
+        assert "cannot be told" in failed["problem"]
+        assert bench.journal.pending("film") is not None
+        bench.fault = None
+        bench.pass_time(BACK_OFF_MAX_S)
+        await bench.log.heard("write_replicated")
+    assert bench.journal.pending("film") is None
+
+
+async def test_replicator_that_fails_in_any_way_begins_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicator_module, "RESTART_S", 0.0)
+    wait, faults = Turn.wait, iter([RuntimeError("can't start new thread")])
+
+    async def fail_once(turn: Turn) -> None:
+        for fault in faults:
+            raise fault
+        await wait(turn)
+
+    monkeypatch.setattr(Turn, "wait", fail_once)
+    await bench.accept("film", b"hello")
+    async with bench.running():
+        (failed,) = await bench.log.heard("replicator_failed")
+        await bench.log.heard("write_replicated")
+    assert "new thread" in failed["error"]
 
 
 async def test_journal_that_fails_for_a_while(

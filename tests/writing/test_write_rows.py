@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamedge.origin.writing import WriteRefusedError
-from streamedge.writing.rows import JournalError, Row, Rows, prepare_rows
+from streamedge.writing.rows import ROW_BYTES, JournalError, Row, Rows, prepare_rows
 from streamedge.writing.states import State
 
-LIMIT_BYTES = 100
+LIMIT_BYTES = 1 << 20
 
 
 @pytest.fixture
@@ -91,20 +94,88 @@ def test_takeover(rows: Rows) -> None:
     rows.insert(row("b"), LIMIT_BYTES)
     taken = rows.take_due(10.0, 2)
     rows.settle(taken[0], State.QUEUED, due_s=5000.0)
-    rows.recover(20.0)
+    assert rows.recover(20.0, lambda _row: 0.0) == []
     assert [one.asset_key for one in rows.take_due(20.0, 10)] == ["b", "a"]
 
 
+def test_object_is_left_alone_while_a_dead_sender_s_write_may_arrive(rows: Rows) -> None:
+    first = rows.insert(row("a"), LIMIT_BYTES)
+    rows.take_due(10.0, 1)
+    rows.insert(row("a"), LIMIT_BYTES)
+    other = rows.insert(row("b"), LIMIT_BYTES)
+    (interrupted,) = rows.recover(20.0, lambda _row: 15.0)
+    assert interrupted.serial == first.serial
+    assert [one.serial for one in rows.take_due(20.0, 10)] == [other.serial]
+    assert rows.next_due_s() == 35.0
+    assert rows.take_due(34.9, 10) == []
+    assert [one.serial for one in rows.take_due(35.0, 10)] == [first.serial]
+    rows.recover(36.0, lambda _row: 15.0)
+    rows.release("a")
+    assert [one.serial for one in rows.take_due(36.0, 10)] == [first.serial]
+
+
+def test_newer_writes_wait_while_an_unanswered_one_may_arrive(rows: Rows) -> None:
+    first, second = (rows.insert(row("a"), LIMIT_BYTES) for _ in range(2))
+    (taken,) = rows.take_due(10.0, 10)
+    rows.settle(taken, State.QUEUED, due_s=11.0, held_until_s=25.0)
+    (again,) = rows.take_due(11.0, 10)  # the same bytes may be sent again
+    assert again.serial == first.serial
+    rows.settle(again, State.DONE)
+    assert rows.next_due_s() == 25.0
+    assert rows.take_due(24.9, 10) == []
+    assert [one.serial for one in rows.take_due(25.0, 10)] == [second.serial]
+
+
+def test_every_row_takes_room(rows: Rows) -> None:
+    deletes = (row(f"{number} {'x' * 500}", method="DELETE", size_bytes=0) for number in count())
+    fitting = 0
+    with pytest.raises(WriteRefusedError, match="503 SlowDown"):  # noqa: PT012
+        for delete in deletes:
+            rows.insert(delete, LIMIT_BYTES)
+            fitting += 1
+    assert 100 < fitting < LIMIT_BYTES // ROW_BYTES
+    assert rows.totals().row_bytes <= LIMIT_BYTES
+    with pytest.raises(WriteRefusedError, match="503 SlowDown"):
+        rows.check("b", (), LIMIT_BYTES - rows.totals().row_bytes, LIMIT_BYTES)
+    for ends in range(2):
+        for taken in rows.take_due(10.0, fitting):
+            rows.settle(taken, State.DONE if ends or taken.serial % 2 else State.FAILED)
+    for kept in rows.list((State.FAILED,), fitting):
+        assert rows.requeue(kept.serial, 10.0, unconditional=True)
+    for taken in rows.take_due(10.0, fitting):
+        rows.settle(taken, State.DONE)
+    assert (rows.totals().row_bytes, rows.totals().held_bytes) == (0, 0)
+
+
+def test_journal_of_an_earlier_version_is_taken_on(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE writes DROP COLUMN row_bytes")
+        connection.execute("DROP TABLE holds")
+        connection.execute("DELETE FROM totals WHERE name = 'row_bytes'")
+        columns = "asset_key, origin_name, name, method, fields, size_bytes, token, etag, state"
+        connection.execute(
+            f"INSERT INTO writes ({columns}, attempts, due_s, queued_s, problem)"
+            " VALUES ('a', 'main', 'a', 'DELETE', '[]', 0, '', '', 'queued', 0, 1, 1, '')"
+        )
+        connection.commit()
+    prepare_rows(path)
+    with closing(Rows(path)) as rows:
+        (taken,) = rows.take_due(10.0, 10)
+        rows.settle(taken, State.DONE)
+        assert rows.totals().row_bytes == 0
+
+
 def test_room(rows: Rows) -> None:
-    rows.insert(row("a", size_bytes=60), LIMIT_BYTES)
+    limit_bytes = 100 + 4 * ROW_BYTES
+    rows.insert(row("a", size_bytes=60), limit_bytes)
     for refused in (
-        lambda: rows.insert(row("b", size_bytes=41), LIMIT_BYTES),
-        lambda: rows.check("b", (), 41, LIMIT_BYTES),
+        lambda: rows.insert(row("b", size_bytes=41 + 2 * ROW_BYTES), limit_bytes),
+        lambda: rows.check("b", (), 41 + 2 * ROW_BYTES, limit_bytes),
     ):
         with pytest.raises(WriteRefusedError, match="503 SlowDown"):
             refused()
-    rows.check("b", (), 40, LIMIT_BYTES)
-    rows.insert(row("b", size_bytes=40), LIMIT_BYTES)
+    rows.check("b", (), 40, limit_bytes)
+    rows.insert(row("b", size_bytes=40), limit_bytes)
     (first, _) = rows.take_due(10.0, 2)
     rows.settle(first, State.FAILED)
     assert rows.totals().held_bytes == 100  # what is kept takes room, too

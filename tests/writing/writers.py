@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from streamedge.errors import OriginError
 from streamedge.ops.log import Log
 from streamedge.ops.log_output import LogTarget
 from streamedge.ops.metrics import Gauge
@@ -16,7 +15,7 @@ from streamedge.origin.writing import Write, WriteAnswer
 
 PATIENCE_S = 20.0  # a wait that lasts this long has failed
 
-Outcome = WriteAnswer | OriginError
+Outcome = WriteAnswer | Exception
 
 
 @dataclass(slots=True)
@@ -33,8 +32,11 @@ class ScriptedWriter:
     most_running: int = 0
     _attempt: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def lingers_s(self, _write: Write) -> float:
+    def lingers_s(self, write: Write) -> float:
         return self.lingering_s
+
+    async def end_abandoned(self) -> int:
+        return 0
 
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
         pieces = [] if body is None else [piece async for piece in body]
@@ -49,7 +51,7 @@ class ScriptedWriter:
                 await self.gate.wait()
         finally:
             self.running -= 1
-        if isinstance(outcome, OriginError):
+        if isinstance(outcome, Exception):
             raise outcome
         return outcome or WriteAnswer(200, (("ETag", f'"origin-{number}"'),))
 

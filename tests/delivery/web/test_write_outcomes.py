@@ -52,10 +52,13 @@ class Writer:
         self._outcome = outcome
         self.begun = asyncio.Event()
 
-    def lingers_s(self, _write: Write) -> float:
+    def lingers_s(self, write: Write) -> float:
         return LINGERS_S
 
-    async def write(self, _write: Write, _body: AsyncIterator[bytes] | None) -> WriteAnswer:
+    async def end_abandoned(self) -> int:
+        return 0
+
+    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
         self.begun.set()
         if self._outcome is None:
             await asyncio.Event().wait()

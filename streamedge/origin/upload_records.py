@@ -1,0 +1,134 @@
+"""Multipart uploads that this edge has begun and not ended, on disk for a successor to abort.
+
+    <folder>/<token>           an upload: its origin's identity, object and id, as JSON
+    <folder>/<token>.aborted   one that was aborted once: parts under way may have landed since
+    <folder>/.<token>          one that is being written down
+
+A process locks the file of an upload that it runs, and the kernel drops the lock with the process.
+So a file whose lock is free belongs to nobody. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from streamedge.origin.spooling import write_all
+
+TORN_AGE_S = 3600.0  # far longer than it takes to write a record down
+
+_ABORTED = ".aborted"
+_DOCUMENT_MAX_BYTES = 64 << 10
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+class UploadRecord:
+    """One upload of the object ``name``; locked until it is removed or released."""
+
+    def __init__(self, path: Path, descriptor: int, name: str, upload_id: str) -> None:
+        self.name = name
+        self.upload_id = upload_id
+        self._path = path
+        self._descriptor = descriptor
+
+    @property
+    def was_aborted(self) -> bool:
+        """Whether an abort has succeeded before."""
+        return self._path.name.endswith(_ABORTED)
+
+    def remove(self) -> None:
+        """Forgets an upload that has ended. Raises OSError."""
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+        finally:
+            os.close(self._descriptor)
+
+    def release(self, *, aborted: bool = False) -> None:
+        """Leaves it to the next sweep, of this process or another. Raises OSError."""
+        try:
+            if aborted:
+                os.rename(self._path, self._path.with_name(f"{self._path.name}{_ABORTED}"))
+        finally:
+            os.close(self._descriptor)
+
+
+class UploadRecords:
+    """The records of one origin, in a folder that all origins share.
+
+    ``identity`` tells the bucket from others, whatever the config calls it.
+    """
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self._folder = folder
+        self._identity = identity
+
+    def begin(self, name: str, upload_id: str) -> UploadRecord:
+        """Returns once the record of a new upload is on disk. Raises OSError."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        token = secrets.token_hex(16)
+        path, new = self._folder / token, self._folder / f".{token}"
+        descriptor = os.open(new, _NEW_FILE, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            document = {"origin": self._identity, "name": name, "upload_id": upload_id}
+            write_all(descriptor, json.dumps(document).encode())
+            os.fsync(descriptor)
+            os.rename(new, path)  # whole, and locked
+            _sync_folder(self._folder)
+        except BaseException:
+            for one in (new, path):
+                with contextlib.suppress(OSError):
+                    os.unlink(one)
+            os.close(descriptor)
+            raise
+        return UploadRecord(path, descriptor, name, upload_id)
+
+    def abandoned(self) -> Iterator[UploadRecord]:
+        """The uploads that nobody runs any more, each locked for the caller. Raises OSError."""
+        try:
+            paths = sorted(self._folder.iterdir())
+        except FileNotFoundError:
+            return
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                if not path.name.startswith("."):
+                    record = self._claimed(path)
+                    if record is not None:
+                        yield record
+                elif path.stat().st_mtime < time.time() - TORN_AGE_S:
+                    path.unlink()
+
+    def _claimed(self, path: Path) -> UploadRecord | None:
+        """The record in a file, locked; None for one that is run, removed or of another origin."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        is_claimed = False
+        try:
+            document = json.loads(os.pread(descriptor, _DOCUMENT_MAX_BYTES, 0))
+            # Looked at before it is locked: the sweep for another origin must find it free.
+            if document["origin"] != self._identity:
+                return None
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not path.exists():  # ended meanwhile
+                return None
+            is_claimed = True
+            return UploadRecord(path, descriptor, str(document["name"]), str(document["upload_id"]))
+        except (BlockingIOError, ValueError, KeyError, TypeError):
+            return None
+        finally:
+            if not is_claimed:
+                os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
