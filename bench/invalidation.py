@@ -27,7 +27,8 @@ from bench.options import Options
 from bench.report import Figure, Target
 from bench.server import LOOPBACK, BenchError, Server, scratch_folder
 from streamedge.cache.asset import Record, decode_record
-from streamedge.cache.store import WORKERS_MAX, Store
+from streamedge.cache.folder import WORKERS_MAX
+from streamedge.cache.store import Store
 from streamedge.ops.log import open_log
 from streamedge.origin import OriginHead, Version
 

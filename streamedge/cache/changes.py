@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import mmap
 import os
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ WRITE_SLOTS = 1 << 18
 _FIRST_SLOT = 512  # in words of 8 bytes: the slots begin on a page of their own
 _FILE_BYTES = (_FIRST_SLOT + WRITE_SLOTS) * 8
 _ERA_SHIFT = 32  # the counter's upper half is the era in which it was last raised at a start
+_NUMBER_END = 1 << 63
 _NUMBER, _FLOOR = 0, 1
 
 
@@ -98,8 +100,8 @@ def is_changes_file_whole(root: Path) -> bool:
         return False
 
 
-def prepare_changes(root: Path, era: int, *, is_unsure: bool) -> None:
-    """Allocates the file. Raises OSError when the disk has no room for it.
+def prepare_changes(root: Path, era: int, *, is_unsure: bool) -> list[str]:
+    """Allocates the file; says what was repaired. Raises OSError when the disk has no room for it.
 
     ``is_unsure``: power failed or the file was lost, so the counter may stand behind numbers that
     records carry, and raised slots may be missing. Then the counter goes on from the ``era``,
@@ -109,14 +111,28 @@ def prepare_changes(root: Path, era: int, *, is_unsure: bool) -> None:
     try:
         os.posix_fallocate(fd, 0, _FILE_BYTES)
         os.ftruncate(fd, _FILE_BYTES)
-        if is_unsure:
-            words = memoryview(mmap.mmap(fd, _FILE_BYTES)).cast("Q")
+        words = memoryview(mmap.mmap(fd, _FILE_BYTES)).cast("Q")
+        repairs = [] if _is_sound(words) else ["changes held impossible numbers"]
+        if repairs:
+            words[_NUMBER] = 0
+            for slot in range(_FIRST_SLOT, _FIRST_SLOT + WRITE_SLOTS):
+                words[slot] = 0
+        if is_unsure or repairs:
             words[_NUMBER] = max(words[_NUMBER], era << _ERA_SHIFT)
             words[_FLOOR] = words[_NUMBER]
-            words.release()
+        words.release()
         os.fsync(fd)
     finally:
         os.close(fd)
+    return repairs
+
+
+def _is_sound(words: memoryview) -> bool:
+    """Whether the numbers can have come about: the counter has moved for each slot."""
+    number = words[_NUMBER]
+    highest = max(array("Q", words[_FIRST_SLOT:].tobytes()))
+    # One more where a process was killed between the slot and the number.
+    return number < _NUMBER_END and words[_FLOOR] <= number and highest <= number + 1
 
 
 def _slot(key: str) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streamedge.cache.extent import mark_evicted
-from streamedge.cache.store import Usage
+from streamedge.cache.folder import Usage
 
 HIGH_WATER = 0.96  # of the size allowed: begin to evict
 LOW_WATER = 0.90  # … and stop

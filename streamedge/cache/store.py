@@ -18,8 +18,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import json
-import mmap
 import os
 from pathlib import Path
 
@@ -33,76 +31,75 @@ from streamedge.cache.extent import (
     new_header,
     written_header_bytes,
 )
+from streamedge.cache.folder import (
+    Era,
+    Usage,
+    open_private,
+    prepare_usage,
+    read_era,
+    unused_era,
+    write_era,
+)
 from streamedge.cache.locks import try_lock, unlock
 from streamedge.errors import CacheFullError
 from streamedge.ops.log import Log
 from streamedge.spans import Span
 
 MEMORY_EXTENTS_MAX = 8
-WORKERS_MAX = 256
-_USAGE_SLOT_BYTES = 64  # one cache line each, so that workers do not share one
 _PAGE_BYTES = 4096
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 
-def prepare_folder(root: Path) -> None:
+def prepare_folder(root: Path) -> list[str]:
     """Makes the folder ready for workers: its parts, its era, no half-made files.
 
-    Called once, before any worker starts. Raises OSError when the folder cannot be written.
+    Returns what had to be repaired, in words. Called once, before any worker starts. Raises OSError
+    when the folder cannot be written.
     """
-    for part in ("assets", "extents", "new", "metrics"):
-        (root / part).mkdir(parents=True, exist_ok=True)
+    repairs = []
+    for part in (root, *(root / name for name in ("assets", "extents", "new"))):
+        part.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        (root / "metrics").rmdir()  # of an earlier version; nothing was ever in it
+    mode = root.stat().st_mode
+    if mode & 0o007:  # as an earlier version made it: what is cached is nobody else's to read
+        root.chmod(mode & 0o770)
     for left in (root / "new").iterdir():
-        left.unlink(missing_ok=True)
+        with contextlib.suppress(IsADirectoryError, FileNotFoundError):
+            left.unlink()
     boot_id = BOOT_ID_FILE.read_text().strip()
-    era, clean, last_boot_id = _read_era(root)
-    is_unsure = last_boot_id != boot_id and not clean
+    try:
+        last = read_era(root)
+    except FileNotFoundError:
+        last = Era(0, is_clean=False, boot_id="")
+    if last is None:
+        repairs.append("era was damaged: each chunk is checked before it is used")
+        last = Era(unused_era(), is_clean=False, boot_id="")
+    is_unsure = last.boot_id != boot_id and not last.is_clean
+    number = last.number
     if is_unsure or not is_changes_file_whole(root):
         # What the page cache held when power failed may be lost: have each chunk checked.
-        era, is_unsure = era + 1, True
-    prepare_changes(root, era, is_unsure=is_unsure)
-    _write_era(root, era, boot_id, clean=False)
-    with open(root / "usage", "ab") as usage:
-        usage.truncate(WORKERS_MAX * _USAGE_SLOT_BYTES)
-    (root / "locks").touch()
+        number, is_unsure = number + 1, True
+    repairs += prepare_changes(root, number, is_unsure=is_unsure)
+    write_era(root, Era(number, is_clean=False, boot_id=boot_id))
+    repaired = prepare_usage(root)
+    if repaired is not None:
+        repairs.append(repaired)
+    (root / "locks").touch(mode=0o600)
+    return repairs
 
 
 def close_folder(root: Path) -> None:
-    """Notes that all is on disk: called once, after the last worker has ended."""
-    era, _clean, boot_id = _read_era(root)
+    """Notes that all is on disk: called once, after the last worker has ended.
+
+    Raises OSError when the folder is gone or cannot be written; the next start then checks what is
+    cached, as after a power failure.
+    """
+    era = read_era(root)
+    if era is None:
+        raise OSError(errno.EINVAL, "the era file is damaged", str(root / "era"))
     os.sync()
-    _write_era(root, era, boot_id, clean=True)
-
-
-def _read_era(root: Path) -> tuple[int, bool, str]:
-    try:
-        said = json.loads((root / "era").read_bytes())
-        return int(said["era"]), bool(said["clean"]), str(said["boot_id"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return 0, False, ""
-
-
-def _write_era(root: Path, era: int, boot_id: str, *, clean: bool) -> None:
-    new = root / "new" / "era"
-    new.write_text(json.dumps({"era": era, "clean": clean, "boot_id": boot_id}))
-    new.replace(root / "era")
-
-
-class Usage:
-    """Bytes stored so far by each worker; only ever grows, so that sums need no lock."""
-
-    __slots__ = ("_slots",)
-
-    def __init__(self, root: Path) -> None:
-        with open(root / "usage", "r+b") as file:
-            words = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
-        self._slots = words[:: _USAGE_SLOT_BYTES // words.itemsize]
-
-    def add(self, slot: int, size: int) -> None:
-        self._slots[slot] += size
-
-    def total(self) -> int:
-        return sum(self._slots)
+    write_era(root, era._replace(is_clean=True))
 
 
 class Store:
@@ -120,7 +117,9 @@ class Store:
         self.changes = open_changes(root)
         self.era = 1
         try:
-            self.era = _read_era(root)[0] + 1  # a new file's era words are 0: never this
+            era = read_era(root)
+            number = unused_era() if era is None else era.number
+            self.era = number + 1  # a new file's era words are 0: never this
             self._usage = Usage(root)
             self._locks = os.open(root / "locks", os.O_RDWR | os.O_CLOEXEC)
         except (OSError, ValueError) as exc:
@@ -221,7 +220,7 @@ class Store:
         path = self._path("assets", asset_digest(record.key))
         new = self._new_path()
         try:
-            with open(new, "wb") as file:
+            with open(new, "wb", opener=open_private) as file:
                 file.write(encode_record(record))
             try:
                 os.replace(new, path)

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from streamedge.cache.eviction import Evictor
-from streamedge.cache.store import WORKERS_MAX
+from streamedge.cache.folder import WORKERS_MAX
 from streamedge.config.schema import WebDistributionConfig
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase

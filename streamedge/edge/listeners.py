@@ -11,7 +11,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streamedge.config.schema import ListenConfig
+from streamedge.config.schema import Config, ListenConfig
 
 BACKLOG = 4096
 
@@ -37,12 +37,44 @@ def bind_listeners(
     for address in (*http, *https, *rtmp):
         # With SO_REUSEPORT a second edge would quietly share the address: see that it is free.
         _bind(address, shared=False).close()
-    return [
+    first = WorkerListeners(
+        *(tuple(_listen(address) for address in each) for each in (http, rtmp, https))
+    )
+    others = [
         WorkerListeners(
-            *(tuple(_listen(address) for address in each) for each in (http, rtmp, https))
+            *(
+                tuple(_listen(address_of(bound)) for bound in each)
+                for each in (first.http, first.rtmp, first.https)
+            )
         )
-        for _worker in range(workers)
+        for _worker in range(1, workers)
     ]
+    return [first, *others]
+
+
+def address_of(listener: socket.socket) -> Address:
+    """Where a socket listens; the port is the kernel's choice where the config has port 0."""
+    host, port = listener.getsockname()[:2]
+    return host, port
+
+
+def spelled(address: Address) -> str:
+    """As the config and URLs have it, such as ``[::1]:8080``."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def with_bound_addresses(config: Config, own: WorkerListeners, admin: socket.socket) -> Config:
+    """The config with the ports that the kernel chose in place of port 0."""
+    listen = config.listen.model_copy(
+        update={
+            "http": tuple(map(address_of, own.http)),
+            "https": tuple(map(address_of, own.https)),
+            "rtmp": tuple(map(address_of, own.rtmp)),
+            "admin": address_of(admin),
+        }
+    )
+    return config.model_copy(update={"listen": listen})
 
 
 def proxied_listeners(listen: ListenConfig, own: WorkerListeners) -> frozenset[socket.socket]:

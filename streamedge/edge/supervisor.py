@@ -12,6 +12,7 @@ supervisor gone drains by itself.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import resource
@@ -25,15 +26,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamedge.access.countries import Countries, CountriesError
-from streamedge.cache.store import WORKERS_MAX, close_folder, prepare_folder
+from streamedge.cache.folder import WORKERS_MAX, FolderInUseError, lock_folder
+from streamedge.cache.store import close_folder, prepare_folder
 from streamedge.config.schema import Config
-from streamedge.control.recovery import prepare_control_database
 from streamedge.edge.bells import Bells
 from streamedge.edge.child import Child
 from streamedge.edge.composition import writes_back
 from streamedge.edge.generations import Generations
 from streamedge.edge.heartbeats import Heartbeats
-from streamedge.edge.listeners import WorkerListeners, bind_admin, bind_listeners
+from streamedge.edge.listeners import (
+    WorkerListeners,
+    bind_admin,
+    bind_listeners,
+    spelled,
+    with_bound_addresses,
+)
 from streamedge.edge.reloading import Reloading
 from streamedge.edge.roster import Roster
 from streamedge.edge.shared import Shared
@@ -52,6 +59,7 @@ if TYPE_CHECKING:
 CONTROL_WAIT_S = 2.0  # at most: a worker may not come up at all
 CONTROL_LOOK_S = 0.01
 LOG_RETRY_S = 0.05  # while the log's reader is slow
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}  # of file systems without locks
 LOOK_INTERVAL_S = 1.0
 START_LOOK_S = 0.02  # until all are up
 CONTROL_ENDS_S = 10.0
@@ -84,8 +92,12 @@ def serve(config: Config, file: Path) -> int:
         print(f"streamedge: {exc.strerror or exc}", file=sys.stderr)  # noqa: T201
         return 1
     _raise_file_limit()
+    os.umask(0o077)  # what the edge makes is its own to read, but for a file that says otherwise
     try:
-        folder_is_ready = _prepare(config, log)
+        folder_lock = _prepare(config, log)
+    except FolderInUseError as exc:
+        print(f"streamedge: {exc}", file=sys.stderr)  # noqa: T201
+        return 1
     except (OSError, JournalError) as exc:
         log.flush()
         print(f"streamedge: cannot keep writes: {exc}", file=sys.stderr)  # noqa: T201
@@ -105,39 +117,99 @@ def serve(config: Config, file: Path) -> int:
         log_target,
         writes_back(config),
     )
-    # Children hold the reading end: it becomes readable when the writing end, here, closes.
-    lifeline, life = os.pipe()
-
-    def run_as_worker(number: int, own: WorkerListeners) -> None:
-        os.close(life)
-        run_worker(Post(number, own, certificates, countries, shared, lifeline))
-
-    def run_as_control() -> None:
-        os.close(life)
-        _run_control(shared, admin, lifeline)
-
-    children = [
-        Child(f"worker-{number}", number, partial(run_as_worker, number, own), is_worker=True)
-        for number, own in enumerate(listeners)
-    ]
-    children.append(Child("control", workers, run_as_control, is_worker=False))
+    processes = _Processes(shared, listeners, admin, certificates, countries, folder_lock)
+    bound = with_bound_addresses(config, listeners[0], admin)
+    addresses = {
+        name: [spelled(address) for address in getattr(bound.listen, name)]
+        for name in ("http", "https", "rtmp")
+    }
+    log.event("edge_starting", **addresses, admin=spelled(bound.listen.admin), workers=workers)
     try:
-        Supervisor(log, shared, children, reloading.reload).run()
+        Supervisor(log, shared, processes.children(), reloading.reload, bound).run()
     finally:
-        if folder_is_ready:
-            close_folder(config.edge.cache)
+        if folder_lock is not None:
+            _close_folder(config.edge.cache, log)
         log.event("edge_down")
         log.finish()
     return 0
+
+
+class _Processes:
+    """What the edge's processes do once they are forked."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        listeners: Sequence[WorkerListeners],
+        admin: socket.socket,
+        certificates: Certificates | None,
+        countries: Countries,
+        folder_lock: int | None,
+    ) -> None:
+        self._shared = shared
+        self._listeners = listeners
+        self._admin = admin
+        self._certificates = certificates
+        self._countries = countries
+        # Children hold the reading end: it becomes readable when the writing end, here, closes.
+        self._lifeline, life = os.pipe()
+        self._supervisors_own = [life] if folder_lock is None else [life, folder_lock]
+
+    def children(self) -> list[Child]:
+        """All of them; the control process is the last."""
+        control = len(self._listeners)
+        return [
+            *(
+                Child(f"worker-{number}", number, partial(self._work, number), is_worker=True)
+                for number in range(control)
+            ),
+            Child("control", control, self._control, is_worker=False),
+        ]
+
+    def _work(self, number: int) -> None:
+        self._leave_supervisor()
+        listeners = self._listeners[number]
+        run_worker(
+            Post(
+                number,
+                listeners,
+                self._certificates,
+                self._countries,
+                self._shared,
+                self._lifeline,
+            )
+        )
+
+    def _control(self) -> None:
+        """Viewers come first: what the admin address needs is imported once they are served."""
+        self._leave_supervisor()
+        until_s = time.monotonic() + CONTROL_WAIT_S
+        while not self._shared.roster.all_up and time.monotonic() < until_s:
+            time.sleep(CONTROL_LOOK_S)
+        from streamedge.edge.control import run_control  # noqa: PLC0415
+
+        run_control(self._shared, self._admin, self._lifeline)
+
+    def _leave_supervisor(self) -> None:
+        """Closes what has to go when the supervisor goes, though its children drain for a while."""
+        for descriptor in self._supervisors_own:
+            os.close(descriptor)
 
 
 class Supervisor:
     """The loop over signals and children."""
 
     def __init__(
-        self, log: Log, shared: Shared, children: Sequence[Child], reload: Callable[[], None]
+        self,
+        log: Log,
+        shared: Shared,
+        children: Sequence[Child],
+        reload: Callable[[], None],
+        bound: Config,
     ) -> None:
+        """``bound``: the config with the addresses that are listened on, port 0 replaced."""
         self._log = log
+        self._bound = bound
         self._shared = shared
         self._roster = shared.roster
         self._children = children
@@ -282,7 +354,7 @@ class Supervisor:
     def _welcome(self) -> None:
         from streamedge.edge.welcome import welcome  # noqa: PLC0415  # viewers come first
 
-        self._guard("welcome", lambda: welcome(self._shared.generations.config))
+        self._guard("welcome", lambda: welcome(self._bound))
 
     def _guard(self, what: str, work: Callable[[], None]) -> None:
         """Does what may fail without ending the edge; a failure leaves a line."""
@@ -291,16 +363,6 @@ class Supervisor:
         except Exception as exc:  # noqa: BLE001 - whatever it was, viewers are still served
             self._log.event("supervisor_failed", what=what, error=repr(exc), stack=stack_of(exc))
             self._log.flush()
-
-
-def _run_control(shared: Shared, admin: socket.socket, lifeline: int) -> None:
-    """Viewers come first: what the admin address needs is imported once they are served."""
-    until_s = time.monotonic() + CONTROL_WAIT_S
-    while not shared.roster.all_up and time.monotonic() < until_s:
-        time.sleep(CONTROL_LOOK_S)
-    from streamedge.edge.control import run_control  # noqa: PLC0415
-
-    run_control(shared, admin, lifeline)
 
 
 def _certificates(config: Config) -> Certificates | None:
@@ -317,23 +379,41 @@ def _certificates(config: Config) -> Certificates | None:
     )
 
 
-def _prepare(config: Config, log: Log) -> bool:
-    """Makes the cache folder ready; whether it can be used.
+def _prepare(config: Config, log: Log) -> int | None:
+    """Takes the cache folder and makes it ready: a descriptor that holds it, or None without one.
 
     Without it objects are fetched for each viewer, but nobody's write could be kept: where there
-    are any to keep, raises OSError, JournalError.
+    are any to keep, raises OSError, JournalError. Raises FolderInUseError.
     """
+    folder = config.edge.cache
+    lock = None
     try:
-        prepare_folder(config.edge.cache)
-        prepare_control_database(config.edge.cache, log)
+        try:
+            lock = lock_folder(folder)
+        except OSError as exc:
+            if exc.errno not in _NO_LOCKS:
+                raise
+            log.event("cache_folder_not_locked", folder=str(folder), error=str(exc))
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for repair in prepare_folder(folder):
+            log.event("cache_folder_repaired", folder=str(folder), repair=repair)
         if writes_back(config):
-            prepare_journal(config.edge.cache)
+            prepare_journal(folder)
     except (OSError, JournalError) as exc:
-        log.event("cache_folder_refused", folder=str(config.edge.cache), error=str(exc))
+        log.event("cache_folder_refused", folder=str(folder), error=str(exc))
+        if lock is not None:
+            os.close(lock)
         if writes_back(config):
             raise
-        return False
-    return True
+        return None
+    return lock
+
+
+def _close_folder(folder: Path, log: Log) -> None:
+    try:
+        close_folder(folder)
+    except OSError as exc:
+        log.event("cache_folder_not_closed", folder=str(folder), error=str(exc))
 
 
 def _raise_file_limit() -> None:

@@ -13,6 +13,7 @@ from streamedge.config.schema import (
     DirectoryOriginConfig,
     RtmpDistributionConfig,
 )
+from streamedge.edge.listeners import spelled
 
 EXAMPLES_MAX = 8
 _STREAM_PREFIXES = {".mp4": "mp4:", ".m4a": "mp4:", ".mov": "mp4:", ".mp3": "mp3:", ".flv": ""}
@@ -27,8 +28,8 @@ def welcome(config: Config) -> None:
 
 def _lines(config: Config) -> Iterator[str]:
     yield f"[bold green]StreamEdge[/] {config.edge.name} is up"
-    yield f"  health   curl http://{_spelled(config.listen.admin)}/healthz"
-    yield f"  metrics  curl http://{_spelled(config.listen.admin)}/metrics"
+    yield f"  health   curl http://{spelled(config.listen.admin)}/healthz"
+    yield f"  metrics  curl http://{spelled(config.listen.admin)}/metrics"
     for distribution in config.distributions:
         if not distribution.enabled:
             continue
@@ -77,9 +78,4 @@ def _host(distribution: AnyDistributionConfig, address: tuple[str, int]) -> str:
     host, port = address
     if named:
         return f"{named[0]}:{port}"
-    return _spelled(("127.0.0.1" if host in {"0.0.0.0", "::", ""} else host, port))  # noqa: S104
-
-
-def _spelled(address: tuple[str, int]) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return spelled(("127.0.0.1" if host in {"0.0.0.0", "::", ""} else host, port))  # noqa: S104

@@ -132,7 +132,8 @@ class _NewFile:
         self._descriptor = -1
         try:
             require_condition(fields, self._place.etag())
-            self._descriptor = os.open(self._name, _NEW_FILE, mode=0o644, dir_fd=self._place.folder)
+            self._descriptor = os.open(self._name, _NEW_FILE, dir_fd=self._place.folder)
+            os.fchmod(self._descriptor, 0o644)  # the edge's umask is for its own files
         except BaseException:
             os.close(self._place.folder)
             raise
@@ -213,10 +214,15 @@ def _open_segment(folder: int, segment: str, *, make: bool) -> int:
     except FileNotFoundError:
         if not make:
             raise
+    made = False
     with contextlib.suppress(FileExistsError):
-        os.mkdir(segment, mode=0o755, dir_fd=folder)
+        os.mkdir(segment, dir_fd=folder)
         os.fsync(folder)
-    return os.open(segment, _FOLDER, dir_fd=folder)
+        made = True
+    inner = os.open(segment, _FOLDER, dir_fd=folder)
+    if made:
+        os.fchmod(inner, 0o755)
+    return inner
 
 
 @contextlib.contextmanager

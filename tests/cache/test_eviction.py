@@ -23,7 +23,8 @@ from streamedge.cache.eviction import (
     scan,
 )
 from streamedge.cache.extent import CHUNK_BYTES, Extent
-from streamedge.cache.store import Store, Usage
+from streamedge.cache.folder import Usage
+from streamedge.cache.store import Store
 from streamedge.ops.log import open_log
 from streamedge.origin import OriginHead, Version
 
@@ -75,7 +76,6 @@ def test_scan_sees_extents_and_records_alone(cache_root: Path, store: Store) -> 
     head = OriginHead(Version('"1"', 10), "video/mp4")
     store.save_record(Record("film", head, 5.0))
     (cache_root / "new" / "half").write_bytes(b"half")
-    (cache_root / "metrics" / "some").write_bytes(b"some")
     digest = asset_digest("film")
     record = f"{cache_root}/assets/{digest[:2]}/{digest}"
     found = {file.path: file for file in scan(cache_root)}

@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 from streamedge.cache import store as store_module
 from streamedge.cache.asset import Record, version_digest
 from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, HEADER_BYTES
+from streamedge.cache.folder import WORKERS_MAX, Usage
 from streamedge.cache.store import (
     MEMORY_EXTENTS_MAX,
-    WORKERS_MAX,
     Store,
-    Usage,
     close_folder,
     prepare_folder,
 )

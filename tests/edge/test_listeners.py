@@ -9,12 +9,14 @@ from contextlib import ExitStack
 
 import pytest
 
-from streamedge.config.schema import ListenConfig
+from streamedge.config.schema import Config, ListenConfig
 from streamedge.edge.listeners import (
     WorkerListeners,
+    address_of,
     bind_admin,
     bind_listeners,
     proxied_listeners,
+    with_bound_addresses,
 )
 
 
@@ -97,3 +99,18 @@ def test_those_with_a_proxy_header_are_found_by_their_address(closing: ExitStack
         closing.callback(listener.close)
 
     assert proxied_listeners(listen, own) == {own.http[1], own.rtmp[0]}
+
+
+def test_port_that_the_kernel_chooses_is_the_same_for_all_workers(closing: ExitStack) -> None:
+    listeners = bind_listeners([("127.0.0.1", 0), ("127.0.0.1", 0)], [("127.0.0.1", 0)], 3)
+    close_all(closing, listeners)
+    first = [address_of(listener) for listener in (*listeners[0].http, *listeners[0].rtmp)]
+    assert len(set(first)) == 3
+    for own in listeners:
+        assert [address_of(listener) for listener in (*own.http, *own.rtmp)] == first
+    admin = closing.enter_context(bind_admin(("127.0.0.1", 0)))
+    bound = with_bound_addresses(Config(), listeners[0], admin).listen
+    assert [*bound.http, *bound.rtmp] == first
+    assert bound.https == ()
+    assert bound.admin == address_of(admin)
+    assert bound.admin[1] != 0

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from shared_memory import close_shared, make_shared
 
+from streamedge.config.schema import Config
 from streamedge.edge import child as child_module
 from streamedge.edge import heartbeats as heartbeats_module
 from streamedge.edge import supervisor as supervisor_module
@@ -70,7 +71,7 @@ def worker() -> Iterator[Child]:
 def supervisor(clock: Clock, shared: Shared, worker: Child) -> Iterator[Supervisor]:
     """A supervisor of one worker that starts nobody."""
     log = open_log(shared.log_target, "supervisor")
-    yield Supervisor(log, shared, [worker], lambda: None)
+    yield Supervisor(log, shared, [worker], lambda: None, Config())
     log.close()
 
 
@@ -259,7 +260,7 @@ def test_stack_of_what_ended_a_process_is_in_the_log(
 ) -> None:
     child = Child("worker-0", 0, main, is_worker=True)
     log = open_log(shared.log_target, "supervisor")
-    supervisor = Supervisor(log, shared, [child], lambda: None)
+    supervisor = Supervisor(log, shared, [child], lambda: None, Config())
     supervisor.start(child)
     _pid, status = os.waitpid(child.pid, 0)
     supervisor.ended(child, status, restart=True)

@@ -237,3 +237,122 @@ metrics.Counts.flush = flush
         counted = b'streamedge_statuses_total{status="200"} 1.0'
         while counted not in edge.admin("/metrics"):
             pause()
+
+
+# The cache folder
+
+
+def serve_once(folder: Path, toml: str) -> subprocess.CompletedProcess[str]:
+    """An edge that is expected to refuse to start."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.toml").write_text(toml)
+    command = [sys.executable, "-m", "streamedge", "serve"]
+    return subprocess.run(
+        command, cwd=folder, check=False, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_second_edge_on_one_cache_folder_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+    make_media(tmp_path)
+    with run_edge(tmp_path, DIRECTORY) as edge:
+        assert get(edge) == 200
+        half_made = edge.cache / "new" / "under-way"
+        half_made.touch()
+        http, admin = free_ports(2)
+        toml = (
+            f'[edge]\ncache = "{edge.cache}"\n[listen]\nhttp = ["127.0.0.1:{http}"]\nrtmp = []\n'
+            f'admin = "127.0.0.1:{admin}"\n[origins.main]\ntype = "directory"\n'
+            f'path = "{tmp_path / "media"}"\n'
+            '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\n'
+        )
+        refused = serve_once(tmp_path / "second", toml)
+        assert refused.returncode == 1
+        assert f"another edge (process {edge.pid}) uses the cache folder" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert half_made.exists()
+        assert not json.loads((edge.cache / "era").read_text())["clean"]
+        assert get(edge) == 200
+
+
+def test_edge_whose_supervisor_was_killed_can_be_started_again_at_once(tmp_path: Path) -> None:
+    make_media(tmp_path)
+    with run_edge(tmp_path, DIRECTORY) as edge, socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        (tmp_path / "media" / "large").write_bytes(bytes(50 << 20))
+        slow.connect(("127.0.0.1", edge.http_port))
+        slow.sendall(b"GET /large HTTP/1.1\r\nHost: edge.test\r\n\r\n")
+        slow.recv(1000)
+        edge.process.kill()
+        edge.process.wait()
+        edge.await_log("worker_draining")  # it goes on for the slow viewer
+        with run_edge(tmp_path, DIRECTORY, ports=(edge.http_port, edge.rtmp_port)) as again:
+            assert get(again) == 200
+
+
+def test_edge_whose_folder_is_removed_ends_well(tmp_path: Path) -> None:
+    make_media(tmp_path)
+    with run_edge(tmp_path, DIRECTORY) as edge:
+        assert get(edge) == 200
+        edge.cache.rename(tmp_path / "gone")
+        assert get(edge) == 200
+        assert edge.stop() == 0
+        assert edge.log("cache_folder_not_closed")
+        assert edge.log()[-1]["event"] == "edge_down"
+        assert "Traceback" not in (tmp_path / "stderr").read_text()
+
+
+@pytest.mark.parametrize("name", ["era", "usage", "changes"])
+@pytest.mark.parametrize("content", [b"", b"\xff" * (4 << 20)])
+def test_damaged_file_of_the_folder_is_repaired_at_the_start(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    make_media(tmp_path)
+    with run_edge(tmp_path, DIRECTORY) as edge:
+        assert get(edge) == 200
+    (tmp_path / "cache" / name).write_bytes(content)
+    with run_edge(tmp_path, DIRECTORY) as edge:
+        assert get(edge) == 200
+        assert get(edge) == 200
+        assert health(edge) == {"status": 200, "edge": "local", "ready": True, "workers": 1}
+        repaired = edge.log("cache_folder_repaired")
+        assert bool(repaired) is (name == "era" or bool(content))
+        assert edge.log("disk_refuses") == []
+
+
+def test_files_of_the_edge_are_its_own_to_read_whatever_the_umask(tmp_path: Path) -> None:
+    make_media(tmp_path)
+    before = os.umask(0o000)
+    try:
+        writes = (
+            '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\nwrite = "back"\n'
+            'methods = ["GET", "HEAD", "PUT"]\n'
+        )
+        with run_edge(tmp_path, DIRECTORY, distributions=writes) as edge:
+            assert get(edge) == 200
+
+            async def put() -> int:
+                async with viewer_of(edge.http_port) as viewer:
+                    await viewer.ask("/dir/b.txt", "PUT", content_length="7")
+                    await viewer.send(b"content")
+                    return (await viewer.receive("PUT")).status
+
+            assert asyncio.run(put()) in {200, 201, 204}
+            while not (tmp_path / "media" / "dir" / "b.txt").exists():
+                pause()
+            for path in edge.cache.rglob("*"):
+                assert path.stat().st_mode & 0o077 == 0, path
+            assert (tmp_path / "edge.log").stat().st_mode & 0o777 == 0o640
+            # An origin's folder is for others, too.
+            assert (tmp_path / "media" / "dir").stat().st_mode & 0o777 == 0o755
+            assert (tmp_path / "media" / "dir" / "b.txt").stat().st_mode & 0o777 == 0o644
+    finally:
+        os.umask(before)
+
+
+def test_port_of_the_kernels_choice_is_told(tmp_path: Path) -> None:
+    make_media(tmp_path)
+    with run_edge(tmp_path, DIRECTORY, workers=2, ports=(0, 0)) as edge:
+        (line,) = edge.log("edge_starting")
+        (address,) = line["http"]
+        for _worker in range(8):
+            assert asyncio.run(fetch(int(address.rpartition(":")[2]), "/a.txt")).status == 200

@@ -1,0 +1,155 @@
+"""The cache folder's own small files and its lock: who uses it, which era it is in, what is stored.
+
+A folder belongs to one edge at a time: ``lock_folder`` holds a flock on the folder itself, which
+the kernel drops with the process. Files that are damaged or hold numbers that nobody can have
+written are made anew, and what was made anew is told: nothing of them is worth a request that
+fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import mmap
+import os
+import secrets
+from pathlib import Path
+from typing import NamedTuple
+
+from streamedge.errors import StreamEdgeError
+
+WORKERS_MAX = 256
+ERA_END = 1 << 31  # eras are words of 32 bits in extents
+_LATE_ERAS = 1 << 30  # a new era in place of a lost one is taken from here on
+_USAGE_SLOT_BYTES = 64  # one cache line each, so that workers do not share one
+_USAGE_BYTES = WORKERS_MAX * _USAGE_SLOT_BYTES
+_USAGE_END = 1 << 60  # more than any disk has taken
+_WORD_END = 1 << 64
+
+
+class FolderInUseError(StreamEdgeError):
+    """Another edge uses the cache folder; the message says which process, and what to do."""
+
+
+def lock_folder(root: Path) -> int:
+    """Makes the folder if need be and takes it for this edge: a descriptor that holds the lock.
+
+    Raises FolderInUseError, and OSError where the folder cannot be had or cannot be locked.
+    """
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _lock_holder(folder)
+        os.close(folder)
+        who = "another edge" if holder is None else f"another edge (process {holder})"
+        raise FolderInUseError(
+            f"{who} uses the cache folder {root}: stop it, or give each edge an edge.cache of its"
+            " own"
+        ) from None
+    except OSError:
+        os.close(folder)
+        raise
+    return folder
+
+
+def _lock_holder(folder: int) -> int | None:
+    """The process that holds the flock on an open folder, where the kernel tells."""
+    status = os.fstat(folder)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()  # 1: FLOCK ADVISORY WRITE 4242 08:01:1234 0 EOF
+            if words[1] == "FLOCK" and words[5] == place and int(words[4]) > 0:
+                return int(words[4])
+    return None
+
+
+def open_private(path: str, flags: int) -> int:
+    """An opener for ``open``: what it makes is the edge's own to read, whatever the umask."""
+    return os.open(path, flags, 0o600)
+
+
+class Era(NamedTuple):
+    """``number`` tells chunks apart that were written before and after an unclean boot."""
+
+    number: int
+    is_clean: bool
+    boot_id: str
+
+
+def parse_era(text: bytes) -> Era | None:
+    """What the file ``era`` says; None when it is damaged or its number is out of range."""
+    try:
+        era = json.loads(text)
+        number, is_clean, boot_id = era["era"], era["clean"], era["boot_id"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if type(number) is not int or not 0 <= number < ERA_END - 1:
+        return None
+    if type(is_clean) is not bool or type(boot_id) is not str:
+        return None
+    return Era(number, is_clean, boot_id)
+
+
+def read_era(root: Path) -> Era | None:
+    """The folder's era; None when the file is damaged. Raises OSError, FileNotFoundError."""
+    return parse_era((root / "era").read_bytes())
+
+
+def write_era(root: Path, era: Era) -> None:
+    """Replaces the file at once. Raises OSError."""
+    new = root / "new" / "era"
+    text = json.dumps({"era": era.number, "clean": era.is_clean, "boot_id": era.boot_id})
+    with open(new, "w", opener=open_private) as file:
+        file.write(text)
+    new.replace(root / "era")
+
+
+def unused_era() -> int:
+    """A number that no chunk carries, where the last one is lost: each chunk is then checked."""
+    return _LATE_ERAS + secrets.randbelow(_LATE_ERAS // 2)
+
+
+class Usage:
+    """Bytes stored so far by each worker; only ever grows, so that sums need no lock."""
+
+    __slots__ = ("_slots",)
+
+    def __init__(self, root: Path) -> None:
+        with open(root / "usage", "r+b") as file:
+            words = memoryview(mmap.mmap(file.fileno(), _USAGE_BYTES)).cast("Q")
+        self._slots = words[:: _USAGE_SLOT_BYTES // words.itemsize]
+
+    def add(self, slot: int, size: int) -> None:
+        """Counts bytes stored; a count that is damaged must not fail a request."""
+        self._slots[slot] = (self._slots[slot] + size) % _WORD_END
+
+    def total(self) -> int:
+        """What all have stored, modulo 2^64: only differences mean something."""
+        return sum(self._slots) % _WORD_END
+
+    def has_impossible_counts(self) -> bool:
+        """Whether a count is higher than any disk can have brought it to."""
+        return any(count >= _USAGE_END for count in self._slots)
+
+    def clear(self) -> None:
+        """Begins to count anew."""
+        for slot in range(WORKERS_MAX):
+            self._slots[slot] = 0
+
+
+def prepare_usage(root: Path) -> str | None:
+    """Makes the file, with its blocks on disk; says what was repaired. Raises OSError."""
+    fd = os.open(root / "usage", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, _USAGE_BYTES)  # a full disk found later would kill a worker
+    finally:
+        os.close(fd)
+    usage = Usage(root)
+    if usage.has_impossible_counts():
+        usage.clear()
+        return "usage held impossible counts"
+    return None
