@@ -73,7 +73,9 @@ class Turn:
 
     ``status``: this status with ``body``, whatever was asked. ``headers``: added, or put in place
     of those of the same name; a value of None takes the field away. ``ignore_range`` and
-    ``ignore_conditions``: as if those fields had not been sent. ``chunked``: chunked coding in
+    ``ignore_conditions``: as if those fields had not been sent; ``refuse_if_match``: 412 to every
+    If-Match. A 206 brings ``range_max`` bytes at the most, or whole blocks of ``range_block``
+    bytes. ``chunked``: chunked coding in
     place of Content-Length, with ``trailers`` behind its last chunk. ``extra``: bytes after the
     whole body. The rest ends the answer after so many body bytes: ``cut_at`` closes the
     connection, ``reset_at`` resets it (RST), ``stall_at`` says nothing more. ``silent``: not a
@@ -87,6 +89,9 @@ class Turn:
     body: bytes = b""
     ignore_range: bool = False
     ignore_conditions: bool = False
+    refuse_if_match: bool = False
+    range_max: int | None = None
+    range_block: int = 1
     chunked: bool = False
     extra: bytes = b""
     cut_at: int | None = None
@@ -189,13 +194,16 @@ def _decide_plainly(request: RequestSeen, turn: Turn, found: PlacedObject | None
         return _whole_answer(404, (), Stored(b"no such object\n"))
     headers = _object_headers(found)
     status = 200 if turn.ignore_conditions else _check_conditions(request.headers, found)
+    if turn.refuse_if_match and "if-match" in request.headers:
+        status = 412
     if status != 200:
         return _whole_answer(status, headers, Stored(b""))
     size_bytes = found.content.size_bytes
     asked = None if turn.ignore_range else request.span
     if asked is not None and request.method == "GET":
         start = asked.start if asked.start >= 0 else max(0, size_bytes + asked.start)
-        span = Span(start, min(asked.end, size_bytes))
+        end = asked.end if turn.range_max is None else min(asked.end, start + turn.range_max)
+        span = Span(start, end).align(turn.range_block).intersect(Span(0, size_bytes))
         if span.size == 0:
             refused = (("Content-Range", f"bytes */{size_bytes}"),)
             return _whole_answer(416, refused, Stored(b""))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from streamedge.cache.asset import Asset, Record, SentAt, stored_fields
 from streamedge.cache.cache import first_read
+from streamedge.cache.extent import CHUNK_BYTES
 from streamedge.cache.freshness import initial_age_s
 from streamedge.cache.storing import storable_fields
 from streamedge.cache.validation import (
@@ -55,7 +56,8 @@ class Ask:
     ``asset`` is keyed by the cache policy. ``request`` is what the origin is asked when nothing
     is known, ``fields`` are the viewer's own, names in lower case. ``is_object``: the origin has
     objects alone, so that HEAD tells what GET would bring. ``want`` is what will be read first
-    (empty: nothing, WHOLE: all). ``heeds_viewer``: whether Cache-Control of the request counts.
+    (empty: nothing, WHOLE: all); ``suffix_bytes``: how many of the last bytes will be, where only
+    the size tells which those are. ``heeds_viewer``: whether Cache-Control of the request counts.
     """
 
     asset: Asset
@@ -65,6 +67,13 @@ class Ask:
     want: Span
     heeds_viewer: bool = False
     is_object: bool = False
+    suffix_bytes: int = 0
+
+    def wanted_of(self, size_bytes: int) -> Span:
+        """What will be read first of an object of that size."""
+        if self.suffix_bytes and size_bytes < UNKNOWN_BYTES:
+            return Span(max(0, size_bytes - self.suffix_bytes), size_bytes)
+        return self.want
 
 
 def request_for(ask: Ask, record: Record | None, *, is_passed: bool = False) -> OriginRequest:
@@ -86,13 +95,21 @@ def request_for(ask: Ask, record: Record | None, *, is_passed: bool = False) -> 
         fields += conditional_fields(stored_fields(record.head)).items()
     elif not ask.is_object:  # the viewer's 304 is cheaper than a body that nobody wants
         fields += [(name, ask.fields[name]) for name in _ASKED_FOR_ONE if name in ask.fields]
-    if ask.is_object and not ask.want.size:
+    if record is None and ask.suffix_bytes and method == "GET":
+        # A chunk is stored from its start on, so ask for one more: the size is not known.
+        fields.append(("range", f"bytes=-{ask.suffix_bytes + CHUNK_BYTES - 1}"))
+    elif ask.is_object and not ask.want.size:
         method = "HEAD"
     elif method == "GET" and (ask.is_object or (record is None and ask.want != WHOLE)):
         span = first_read(ask.want)
         if ask.want.size:
             fields.append(("range", f"bytes={span.start}-{span.end - 1}"))
     return replace(ask.request, method=method, fields=tuple(fields))
+
+
+def without_range(fields: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """A request's fields, so that it asks for all of the object."""
+    return tuple(field for field in fields if field[0] not in _RANGE)
 
 
 def may_pass(ask: Ask, request: OriginRequest, status: int, answered: Mapping[str, str]) -> bool:
@@ -108,16 +125,22 @@ def may_pass(ask: Ask, request: OriginRequest, status: int, answered: Mapping[st
 
 
 def _is_part_of(wanted: str, answered: Mapping[str, str]) -> bool:
-    """Whether a 206 brings some of what a single range asks for (RFC 9110 §14.4, §15.3.7)."""
+    """Whether a 206 brings the first byte of what a single range asks for, and says so rightly.
+
+    It may be shorter than that, or of whole blocks, and so wider (RFC 9110 §14.4, §15.3.7).
+    """
     asked = _SINGLE_RANGE.fullmatch(wanted)
     found = _CONTENT_RANGE.fullmatch(answered.get("content-range", "").strip())
     if asked is None or found is None:
         return False
     first, last = int(found[1]), int(found[2])
+    length = answered.get("content-length", str(last + 1 - first)).strip()
     if not first <= last or (found[3] != "*" and last >= int(found[3])):
         return False
+    if length != str(last + 1 - first):
+        return False
     # A range without its first number counts from the end, so its last one is no position.
-    return not asked[1] or (int(asked[1]) <= first and (not asked[2] or last <= int(asked[2])))
+    return not asked[1] or first <= int(asked[1][:19]) <= last
 
 
 def is_confirmed(

@@ -26,8 +26,9 @@ from streamedge.cache.asking import (
     may_pass,
     opening,
     request_for,
+    without_range,
 )
-from streamedge.cache.asset import Asset, Record, SentAt, stored_fields
+from streamedge.cache.asset import Asset, Record, SentAt, Subject, stored_fields
 from streamedge.cache.cache import TICK_S, Cache
 from streamedge.cache.extent import EXTENT_BYTES
 from streamedge.cache.fitness import decide, directives, is_refused, may_serve_stale
@@ -202,8 +203,14 @@ class ResponseCache:
         return opened
 
     def _hit(self, opened: OpenVersion, ask: Ask, collapsed: bool) -> Stored:
-        reader = self._cache.reader(opened, ask.want, CacheResult.HIT, ask.asset.subject)
+        reader = self._reader(opened, ask, CacheResult.HIT, ask.asset.subject)
         return Stored(reader, reader.result, Handling(hit=True, collapsed=collapsed))
+
+    def _reader(
+        self, opened: OpenVersion, ask: Ask, result: CacheResult, subject: Subject
+    ) -> Reader:
+        wanted = ask.wanted_of(opened.version.size_bytes)
+        return self._cache.reader(opened, wanted, result, subject)
 
     # Asking the origin
 
@@ -231,7 +238,7 @@ class ResponseCache:
             result = CacheResult.REFRESH_HIT if asking.unchanged else CacheResult.MISS
             if asking.handling.hit:
                 result = CacheResult.HIT
-            reader = self._cache.reader(asking.opened, ask.want, result, ask.asset.subject)
+            reader = self._reader(asking.opened, ask, result, ask.asset.subject)
             return Stored(reader, reader.result, asking.handling)
         response, asking.response = asking.response, None
         return None if response is None else Passed(response, asking.handling)
@@ -243,7 +250,7 @@ class ResponseCache:
         asset = self._select(ask)[0]
         if asset.key != asking.opened.asset.key or self._is_outdated(asking, asset):
             return None
-        reader = self._cache.reader(asking.opened, ask.want, CacheResult.HIT, asset.subject)
+        reader = self._reader(asking.opened, ask, CacheResult.HIT, asset.subject)
         return Stored(reader, reader.result, replace(asking.handling, collapsed=True))
 
     def _is_outdated(self, asking: _Asking, asset: Asset) -> bool:
@@ -316,9 +323,10 @@ class ResponseCache:
         asking.sent = sent = self._cache.sent_now()
         try:
             response = await self._send(ask.upstream, request)
-            if response.status == 416 and ask.is_object:
+            if response.status == 416 and (ask.is_object or ask.suffix_bytes):
                 response.close()  # how long it is decides on the answer, also for other ranges
-                request = replace(request, method="HEAD", fields=())
+                method = "HEAD" if ask.is_object else request.method
+                request = replace(request, method=method, fields=without_range(request.fields))
                 response = await self._send(ask.upstream, request)
         except OriginError as exc:
             if record is None or not may_serve_stale(self._cache, ask, asset, record):

@@ -73,7 +73,8 @@ class OriginRead(Protocol):
     def span(self) -> Span:
         """The bytes of the object that the body brings: known before the first piece.
 
-        It begins at or before the asked start (an origin that ignores ranges sends all from 0).
+        It begins at or before the asked start (an origin that ignores ranges sends all from 0)
+        and ends behind it, before or behind the asked end.
         """
         ...
 

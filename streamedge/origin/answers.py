@@ -54,7 +54,11 @@ _SEEN_MAX_CHARS = 120  # of an origin's own words in a message
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One GET or HEAD. ``subject`` names origin and object in messages."""
+    """One GET or HEAD. ``subject`` names origin and object in messages.
+
+    ``sends_if_match``: whether the origin is told of ``if_match``, and not the answer alone
+    compared with it.
+    """
 
     subject: str
     name: str
@@ -62,6 +66,7 @@ class Ask:
     span: Span | None = None
     if_match: Version | None = None
     if_none_match: Version | None = None
+    sends_if_match: bool = True
 
     def __post_init__(self) -> None:
         if self.span is not None and (self.span.start < 0 or self.span.size == 0):
@@ -86,7 +91,7 @@ def request_fields(ask: Ask) -> dict[str, str]:
     fields = {"Accept-Encoding": "identity"}
     if ask.span is not None:
         fields["Range"] = f"bytes={ask.span.start}-{ask.span.end - 1}"
-    if ask.if_match is not None:
+    if ask.if_match is not None and ask.sends_if_match:
         if ask.if_match.is_strong and ask.if_match.etag.isascii():
             fields["If-Match"] = ask.if_match.etag
         elif ask.if_match.last_modified_s is not None:
@@ -153,6 +158,13 @@ def read_answer(
     return Opening(head, span)
 
 
+def may_ask_plainly(ask: Ask, status: int) -> bool:
+    """Whether a refused condition is worth a request without it: some servers refuse every
+    If-Match, and what comes is compared with the version in any case.
+    """
+    return status == 412 and ask.if_match is not None and ask.sends_if_match
+
+
 def is_same_version(known: Version, seen: Version) -> bool:
     """Whether two versions name the same bytes, by ETag (weak comparison, RFC 9110 §8.8.3.2) or,
     when one of them has none, by date; sizes must always agree.
@@ -191,7 +203,10 @@ def partial_span(fields: Mapping[str, str]) -> tuple[Span, int] | None:
 
 
 def _partial_span(ask: Ask, fields: Mapping[str, str]) -> tuple[Span, int]:
-    """The span and the object's size that a 206 tells, exactly as asked for."""
+    """The span and the object's size that a 206 tells: at least the first byte asked for.
+
+    A server may send less, or whole blocks and so more (RFC 9110 §15.3.7).
+    """
     if ask.span is None:
         raise _nonsense(ask, 206, "no range was asked for")
     content_range = fields.get("content-range", "").strip()
@@ -200,7 +215,7 @@ def _partial_span(ask: Ask, fields: Mapping[str, str]) -> tuple[Span, int]:
         raise _nonsense(ask, 206, f"Content-Range is {_seen(content_range)}")
     first, last, size_bytes = (int(number) for number in found.groups())
     span = Span(first, last + 1)
-    if span != Span(ask.span.start, min(ask.span.end, size_bytes)) or span.size == 0:
+    if not span.start <= ask.span.start < span.end <= size_bytes:
         raise _nonsense(
             ask,
             206,

@@ -16,6 +16,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from dataclasses import replace
 
 from yarl import URL
 
@@ -26,7 +27,7 @@ from streamedge.origin import (
     OriginResponse,
     Version,
 )
-from streamedge.origin.answers import Ask, Opening, request_fields
+from streamedge.origin.answers import Ask, Opening, may_ask_plainly, request_fields
 from streamedge.origin.client import Client, Interim, Response, Trailers
 from streamedge.origin.objects import open_answer
 from streamedge.origin.redirects import redirect_url
@@ -104,6 +105,7 @@ class Exchange:
         self._own = dict(headers)
         self._keeps_host = keeps_host
         self._redirects_max = redirects_max
+        self._refuses_if_match = False  # whether it says 412 to conditions that hold
         self._sign = sign
 
     async def head(
@@ -132,14 +134,22 @@ class Exchange:
             span=span,
             if_match=if_match,
             if_none_match=if_none_match,
+            sends_if_match=not self._refuses_if_match,
         )
         response = await self._send(ask, query, fields)
+        is_refused = may_ask_plainly(ask, response.status)
+        if is_refused:
+            response.close()
+            ask = replace(ask, sends_if_match=False)
+            response = await self._send(ask, query, fields)
         try:
             error_code = await response.error_code() if response.status >= 400 else ""
         except BaseException:
             response.close()
             raise
         opening = open_answer(ask, response, error_code)
+        if is_refused and opening is not None:
+            self._refuses_if_match = True  # the version is the one that was asked for
         return None if opening is None else _HttpRead(opening, response)
 
     async def send(self, request: OriginRequest, url: str = "") -> OriginResponse:

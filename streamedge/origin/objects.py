@@ -26,6 +26,7 @@ from streamedge.origin.answers import (
     Ask,
     Opening,
     fold_fields,
+    may_ask_plainly,
     read_answer,
     request_fields,
 )
@@ -84,6 +85,10 @@ class RequestedObject:
             self._subject(name), name, span=span, if_match=if_match, if_none_match=if_none_match
         )
         response = await self._send(ask)
+        if may_ask_plainly(ask, response.status):
+            response.close()
+            ask = replace(ask, sends_if_match=False)
+            response = await self._send(ask)
         opening = open_answer(ask, response)
         return None if opening is None else ResponseRead(opening.head, opening.span, response)
 
@@ -137,13 +142,15 @@ class ObjectUpstream:
 
     async def send(self, request: OriginRequest) -> OriginResponse:
         fields = fold_fields(request.fields)
-        span = _single_span(fields.get("range", ""))
         origin = self._origin
         if self._requesting is not None:
             extra = tuple(field for field in request.fields if field[0].lower() not in _OF_CACHE)
             if request.query or extra:
                 origin = self._requesting(request.query, extra)
+        span = None
         try:
+            if request.method == "GET":
+                span = await _wanted_span(origin, request.name, fields.get("range", ""))
             if request.method == "HEAD":
                 return _answer(fields, await origin.head(request.name), None)
             if request.method != "GET":
@@ -155,19 +162,23 @@ class ObjectUpstream:
                 raise
             return _error(status)
         assert read is not None, "only if_none_match is answered with None"
-        answer = _answer(fields, read.head, read)
+        answer = _answer(fields, read.head, read, is_part=span is not None)
         if answer.status == 304:
             await read.close()
         return answer
 
 
 def _answer(
-    fields: Mapping[str, str], head: OriginHead, read: OriginRead | None
+    fields: Mapping[str, str],
+    head: OriginHead,
+    read: OriginRead | None,
+    *,
+    is_part: bool = False,
 ) -> _ObjectResponse:
     known = fields.get("if-none-match", "")
     if known and known.removeprefix("W/") == head.version.etag.removeprefix("W/"):
         return _ObjectResponse(304, head, None)
-    return _ObjectResponse(206 if read is not None and "range" in fields else 200, head, read)
+    return _ObjectResponse(206 if is_part else 200, head, read)
 
 
 class _ObjectResponse:
@@ -220,7 +231,12 @@ def _fields(head: OriginHead) -> Fields:
     return fields
 
 
-def _single_span(value: str) -> Span | None:
-    """The span of a range that the edge itself has asked for."""
+async def _wanted_span(origin: Origin, name: str, value: str) -> Span | None:
+    """The span of a range that the edge itself has asked for; None: all of the object."""
     first, _, last = value.removeprefix("bytes=").partition("-")
-    return Span(int(first), int(last) + 1) if value else None
+    if not value:
+        return None
+    if first:
+        return Span(int(first), int(last) + 1)
+    size_bytes = (await origin.head(name)).version.size_bytes
+    return Span(max(0, size_bytes - int(last)), size_bytes) if size_bytes else None

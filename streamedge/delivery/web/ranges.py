@@ -17,9 +17,9 @@ from streamedge.spans import Span
 RANGES_MAX = 8  # with more of them the header is ignored: nobody but an attacker needs that many
 PART_BYTES = 80  # about what a part of a multipart answer costs beside its bytes
 _POSITION_MAX = 1 << 62  # stands for "to the end" where that is not known
-_DIGITS_MAX = 19  # more cannot be a position in any file
+_DIGITS_MAX = 18  # a position of more digits lies past the end of any file
 _UNIT = re.compile(r"bytes[ \t]*=", re.ASCII | re.IGNORECASE)
-_RANGE = re.compile(rf"(\d{{0,{_DIGITS_MAX}}})[ \t]*-[ \t]*(\d{{0,{_DIGITS_MAX}}})", re.ASCII)
+_RANGE = re.compile(r"(\d*)[ \t]*-[ \t]*(\d*)", re.ASCII)
 
 
 class RangeAnswer(Enum):
@@ -58,6 +58,14 @@ def first_wanted(value: str) -> Span | None:
     return next(iter(_coalesce(spans)), None)
 
 
+def suffix_wanted(value: str) -> int:
+    """How many of the last bytes the answer to a Range header begins with, where the header counts
+    from the end; else 0.
+    """
+    asked = _parse(value)
+    return asked[0].last or 0 if asked and asked[0].first is None else 0
+
+
 def parse_ranges(
     value: str, size_bytes: int, ranges_max: int = RANGES_MAX
 ) -> tuple[Span, ...] | RangeAnswer:
@@ -70,6 +78,8 @@ def parse_ranges(
     asked = _parse(value, ranges_max)
     if asked is None:
         return RangeAnswer.IGNORED
+    if not size_bytes and any(one.first is None and one.last for one in asked):
+        return RangeAnswer.IGNORED  # the last bytes of nothing are all of it (§14.1.2)
     return _coalesce([one.select(size_bytes) for one in asked]) or RangeAnswer.UNSATISFIABLE
 
 
@@ -86,12 +96,17 @@ def _parse(value: str, ranges_max: int = RANGES_MAX) -> list[_Range] | None:
         match = _RANGE.fullmatch(spelled)
         if match is None or not (match[1] or match[2]) or len(asked) == ranges_max:
             return None
-        first = int(match[1]) if match[1] else None
-        last = int(match[2]) if match[2] else None
+        first = _position(match[1]) if match[1] else None
+        last = _position(match[2]) if match[2] else None
         if first is not None and last is not None and last < first:
             return None
         asked.append(_Range(first, last))
     return asked or None
+
+
+def _position(digits: str) -> int:
+    significant = digits.lstrip("0")
+    return int(significant or "0") if len(significant) <= _DIGITS_MAX else _POSITION_MAX
 
 
 def _coalesce(spans: Iterable[Span]) -> tuple[Span, ...]:

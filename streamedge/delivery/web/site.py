@@ -40,7 +40,7 @@ from streamedge.delivery.web.encodings import (
 )
 from streamedge.delivery.web.gate import Gate
 from streamedge.delivery.web.lane import Answered, Lane, lane_lines
-from streamedge.delivery.web.ranges import RANGES_MAX, first_wanted
+from streamedge.delivery.web.ranges import RANGES_MAX, first_wanted, suffix_wanted
 from streamedge.delivery.web.replies import Form, Opened, Replies, passed_fields
 from streamedge.delivery.web.requests import WebRequest
 from streamedge.delivery.web.response_policy import Field
@@ -59,7 +59,7 @@ from streamedge.delivery.web.writes import Writes
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
-from streamedge.origin import Fields, OriginResponse
+from streamedge.origin import UNKNOWN_BYTES, Fields, OriginResponse
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.writing import Write, WriteRefusedError
 from streamedge.spans import Span
@@ -179,8 +179,8 @@ class Site:
         self, found: Route, request: WebRequest, interim: Callable[[int, Fields], None] | None
     ) -> Opened:
         encoding = _encoding(found, request)
-        want = WHOLE if encoding is not None else _wanted(request)
-        asked = ask(found, request, want, self.edge_name, interim)
+        asked = ask(found, request, _wanted(request), self.edge_name, interim)
+        asked = replace(asked, suffix_bytes=_suffix_wanted(request))
         position = self._cache.sent_now().position
         try:
             outcome = await self.responses.respond(asked)
@@ -406,7 +406,16 @@ def _wanted(request: WebRequest) -> Span:
     if request.method == "HEAD" or PRECONDITIONS & request.headers.keys():
         return VERSION_ONLY
     value = request.headers.get("range")
-    return WHOLE if value is None else first_wanted(value) or VERSION_ONLY
+    if value is None or _suffix_wanted(request) >= UNKNOWN_BYTES:
+        return WHOLE
+    return first_wanted(value) or VERSION_ONLY
+
+
+def _suffix_wanted(request: WebRequest) -> int:
+    """How many of the last bytes are wanted of an object whose size may not be known."""
+    if request.method == "HEAD" or PRECONDITIONS & request.headers.keys():
+        return 0
+    return suffix_wanted(request.headers.get("range", ""))
 
 
 def _encoding(found: Route, request: WebRequest) -> Encoding | None:

@@ -14,6 +14,7 @@ from streamedge.delivery.web.ranges import (
     RangeAnswer,
     first_wanted,
     parse_ranges,
+    suffix_wanted,
 )
 from streamedge.spans import Span
 
@@ -55,7 +56,12 @@ SIZE = 10_000  # as in the examples of RFC 9110 §14.1.2
         ("items=0-1", RangeAnswer.IGNORED),
         ("bytes=٣-٤", RangeAnswer.IGNORED),  # digits, but not of ASCII
         ("bytes=1-2\n", RangeAnswer.IGNORED),
-        ("bytes=" + "9" * 20 + "-", RangeAnswer.IGNORED),
+        ("bytes=" + "9" * 20 + "-", RangeAnswer.UNSATISFIABLE),
+        ("bytes=" + "9" * 5000 + "-" + "9" * 5000, RangeAnswer.UNSATISFIABLE),
+        ("bytes=0-18446744073709551615", Span(0, 10_000)),
+        ("bytes=0-" + "9" * 5000, Span(0, 10_000)),
+        ("bytes=-" + "9" * 5000, Span(0, 10_000)),
+        ("bytes=" + "0" * 5000 + "1-" + "0" * 30 + "2", Span(1, 3)),
     ],
 )
 def test_what_a_range_header_selects(value: str, selected: Span | RangeAnswer) -> None:
@@ -106,9 +112,24 @@ def test_several_ranges_that_select_nothing(value: str, answer: RangeAnswer) -> 
     assert parse_ranges(value, SIZE) is answer
 
 
-@pytest.mark.parametrize("value", ["bytes=0-", "bytes=0-0", "bytes=-1", "bytes=-0"])
+@pytest.mark.parametrize("value", ["bytes=0-", "bytes=0-0", "bytes=-0"])
 def test_an_empty_object_has_no_range(value: str) -> None:
     assert parse_ranges(value, 0) is RangeAnswer.UNSATISFIABLE
+
+
+@pytest.mark.parametrize(
+    "value", ["bytes=-1", "bytes=-5", "bytes=0-,-5", "bytes=-18446744073709551616"]
+)
+def test_last_bytes_of_an_empty_object_are_all_of_it(value: str) -> None:
+    assert parse_ranges(value, 0) is RangeAnswer.IGNORED
+
+
+@pytest.mark.parametrize(
+    ("value", "suffix_bytes"),
+    [("bytes=-5", 5), ("bytes=-5,0-1", 5), ("bytes=0-1,-5", 0), ("bytes=-", 0), ("", 0)],
+)
+def test_suffix_that_an_answer_begins_with(value: str, suffix_bytes: int) -> None:
+    assert suffix_wanted(value) == suffix_bytes
 
 
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.integers(0, 1 << 40))
@@ -142,7 +163,11 @@ def test_every_byte_asked_for_is_answered_and_nothing_else(asked: list[str], siz
     selected = parse_ranges("bytes=" + ",".join(asked), size)
     wanted = set().union(*(asked_bytes(one, size) for one in asked))
     if not wanted:
-        assert selected is RangeAnswer.UNSATISFIABLE
+        has_suffix = any(one.startswith("-") and int(one[1:]) for one in asked)
+        expected = RangeAnswer.UNSATISFIABLE
+        if not size and has_suffix:
+            expected = RangeAnswer.IGNORED
+        assert selected is expected
         return
     assert isinstance(selected, tuple)
     answered = [position for span in selected for position in range(*span)]
