@@ -67,6 +67,7 @@ class MediaFault(Enum):
 
     STRUCTURE_INVALID = "structure_invalid"  # truncated, lying or over a limit
     NO_SUPPORTED_TRACK = "no_supported_track"  # well-formed, but nothing we can carry
+    CODED = "coded"  # stored compressed (Content-Encoding), which no player unpacks
 
 
 class MediaError(StreamEdgeError):

@@ -15,7 +15,7 @@ from functools import partial
 from streamedge.cache.asset import Asset
 from streamedge.cache.cache import VERSION_ONLY, Cache
 from streamedge.cache.reader import Reader
-from streamedge.errors import CacheFullError, MediaError, OriginError
+from streamedge.errors import CacheFullError, MediaError, MediaFault, OriginError
 from streamedge.media import flv_head, mp3_head
 from streamedge.media.asking import answer_asks
 from streamedge.media.codecs import CodecConfiguration
@@ -33,6 +33,10 @@ from streamedge.origin import OriginHead, Version
 from streamedge.spans import Span
 
 FIRST_READ = Span(0, 64 * 1024)
+# RFC 9110 §8.4.1 and its registry; other words ("utf-8") are a mistake, and the bytes plain.
+_CODINGS = frozenset(
+    {"br", "compress", "dcb", "dcz", "deflate", "gzip", "x-compress", "x-gzip", "zstd"}
+)
 TITLE_SHARE = 4  # a single index may take this part of the memory for all
 SMALL_SAMPLES_MAX = 100_000  # an index of more is made while no other such one is
 _MP3_HEAD_BYTES = 4096
@@ -85,6 +89,7 @@ class Titles:
         """The medium that an asset is. Raises OriginError, CacheFullError, MediaError."""
         reader = await self._cache.open(asset, FIRST_READ)
         try:
+            _require_plain(reader.head)
             index = await self._index(asset, reader)
             if isinstance(index, Mp3Head):
                 own = self._cache.reopen(asset, reader.head)
@@ -186,6 +191,17 @@ def _layout_head(layout: FlvLayout) -> MediumHead:
 
 def _codecs(layout: FlvLayout) -> list[CodecConfiguration]:
     return [codec for codec in (layout.title.video, layout.title.audio) if codec is not None]
+
+
+def _require_plain(head: OriginHead) -> None:
+    """Raises MediaError for an object that is stored in a content coding (RFC 9110 §8.4)."""
+    said = head.headers.get("content-encoding", "")
+    codings = {coding.strip().lower() for coding in said.split(",")}
+    if not codings.isdisjoint(_CODINGS):
+        raise MediaError(
+            MediaFault.CODED,
+            f"The object is stored with Content-Encoding {said[:40]}; store it plain to play it.",
+        )
 
 
 def _memory_size_bytes(index: _Index) -> int:

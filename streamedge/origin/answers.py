@@ -46,6 +46,7 @@ _NOT_KEPT = frozenset(
     }
 )
 
+_NO_CODINGS = frozenset({"", "aws-chunked", "identity"})
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII | re.IGNORECASE)
 _ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
@@ -130,9 +131,6 @@ def read_answer(
         return None
     if status not in (200, 206):
         raise _refusal(ask, status, fields, error_code)
-    encoding = fields.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise _nonsense(ask, status, f"the body comes as Content-Encoding {_seen(encoding)}")
     if status == 206:
         span, size_bytes = _partial_span(ask, fields)
     else:
@@ -241,13 +239,27 @@ def _whole_size(ask: Ask, fields: Mapping[str, str]) -> int:
     return int(length)
 
 
+def content_codings(value: str) -> str:
+    """A Content-Encoding without what is none: S3 keeps "aws-chunked", which was an upload's
+    framing, and "identity" means no coding (RFC 9110 §8.4.1, §12.5.3)."""
+    codings = [coding.strip() for coding in value.split(",")]
+    return ", ".join(coding for coding in codings if coding.lower() not in _NO_CODINGS)
+
+
+def without_no_codings(name: str, value: str) -> str | None:
+    """A field's value as viewers get it; None: the field means nothing."""
+    return (content_codings(value) or None) if name == "content-encoding" else value
+
+
 def kept_fields(fields: Mapping[str, str]) -> dict[str, str]:
     """The fields that ``OriginHead.headers`` holds."""
     nominated = {token.strip().lower() for token in fields.get("connection", "").split(",")}
     return {
-        name: value
+        name: kept
         for name, value in fields.items()
-        if name not in _NOT_KEPT and name not in nominated
+        if name not in _NOT_KEPT
+        and name not in nominated
+        and (kept := without_no_codings(name, value)) is not None
     }
 
 

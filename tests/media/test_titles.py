@@ -94,6 +94,28 @@ async def test_what_is_no_medium(
         assert all(version.idle for version in cache._versions.values())
 
 
+@pytest.mark.parametrize("coding", ["gzip", "BR", "aws-chunked, gzip"])
+async def test_object_in_a_content_coding_is_refused_by_its_name(
+    cache_root: Path, coding: str
+) -> None:
+    async with edge_of(cache_root) as (server, cache, origin):
+        fields = (("Content-Encoding", coding),)
+        server.put("film.mp4", avc_mp4([keyframe()] * 10, 40), headers=fields)
+        with pytest.raises(MediaError, match=r"(?i)Content-Encoding (gzip|br)") as refused:
+            await titles_of(cache).open(asset(origin, "film.mp4"))
+        assert refused.value.fault is MediaFault.CODED
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "aws-chunked", "identity"])
+async def test_object_with_a_word_that_is_no_coding_is_played(
+    cache_root: Path, coding: str
+) -> None:
+    async with edge_of(cache_root) as (server, cache, origin):
+        fields = (("Content-Encoding", coding),)
+        server.put("film.mp4", avc_mp4([keyframe()] * 10, 40), headers=fields)
+        (await titles_of(cache).open(asset(origin, "film.mp4"))).close()
+
+
 async def test_an_index_over_the_limit_is_not_read(cache_root: Path) -> None:
     data = avc_mp4([keyframe()] * 1000, 40)
     async with edge_of(cache_root) as (server, cache, origin):

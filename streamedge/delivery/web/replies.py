@@ -36,6 +36,7 @@ from streamedge.delivery.web.trailers import passed_trailers, takes_trailers
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin import OriginHead, OriginResponse
+from streamedge.origin.answers import without_no_codings
 from streamedge.origin.s3_protocol import is_s3_request
 from streamedge.origin.writing import WriteAnswer
 from streamedge.spans import Span
@@ -292,7 +293,10 @@ class Replies:
 def passed_fields(fields: Sequence[Field]) -> Iterator[Field]:
     """An origin's fields but for those of its connection and its framing."""
     refused = HOP_BY_HOP | {"content-length"} | connection_options(fields)
-    return ((name, value) for name, value in fields if name.lower() not in refused)
+    for name, value in fields:
+        kept = without_no_codings(name.lower(), value)
+        if name.lower() not in refused and kept is not None:
+            yield name, kept
 
 
 def _viewer_reason(failure: OriginError | CacheFullError | JournalError) -> str:

@@ -50,12 +50,12 @@ async def test_prefix_stands_before_the_path(cache_root: Path) -> None:
 
 
 async def test_root_object_is_asked_for(cache_root: Path) -> None:
-    rules = {"default_root_object": "my page.html"}
+    rules = {"default_root_object": "my+page@1.html"}
     async with serve_web(cache_root, rules=rules) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.put("my page.html", b"root", headers=FRESH)
+        edge.origin.put("my+page@1.html", b"root", headers=FRESH)
         assert (await viewer.get("/")).body == b"root"
-        assert (await viewer.get("/my%20page.html")).cache == "Hit"
-        assert [seen.path for seen in edge.origin.requests] == ["/my%20page.html"]
+        assert (await viewer.get("/my+page@1.html")).cache == "Hit"
+        assert [seen.path for seen in edge.origin.requests] == ["/my+page@1.html"]
 
 
 @pytest.mark.parametrize("item", ["/@babel%2Fcore", "/@babel/core", "/@babel*", "/%40babel/core"])
