@@ -1,16 +1,20 @@
 """Keeping the cache within its size: which files go, and how they go.
 
-Files go by when they were last used (their access time, which workers set). An extent is marked
-in its header before it is unlinked: whoever has it open finishes with it and stores no more in it
-for others. One process evicts; it learns from ``Usage`` when to look, and looks at the folder
-itself only then.
+Files go by when they were last used (their access time, which workers set). An extent is unlinked
+and then marked in its header: whoever has it open finishes with it and stores no more in it for
+others. Until all workers have closed it, it still takes disk space, so what workers say that they
+hold open counts as used. One process evicts; it learns from ``Usage`` when to look, and looks at
+the folder itself only then.
+
+A file that cannot be removed is passed over, and the next one goes in its place.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterable, Iterator
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +24,8 @@ from streamedge.cache.folder import Usage
 HIGH_WATER = 0.96  # of the size allowed: begin to evict
 LOW_WATER = 0.90  # … and stop
 FREE_BYTES_MIN = 64 * 1024 * 1024  # on the cache's disk, before other programs suffer
+CLOSED_WITHIN_S = 3.0  # workers close what was evicted, so that its disk space is free
+FRUITLESS_PAUSES_S = (0.25, 1.0, 5.0, 30.0)  # where nothing more can be removed
 _BLOCK_BYTES = 512  # what st_blocks counts
 
 
@@ -32,32 +38,66 @@ class CachedFile(NamedTuple):
     kind: str
 
 
-def choose(files: Iterable[CachedFile], excess_bytes: int) -> list[CachedFile]:
-    """The longest unused files that together free ``excess_bytes``, longest unused first."""
-    chosen: list[CachedFile] = []
+def evict_oldest(
+    files: Iterable[CachedFile], excess_bytes: int, remove: Callable[[CachedFile], bool]
+) -> tuple[list[CachedFile], dict[str, str]]:
+    """Removes the longest unused files until ``excess_bytes`` are free.
+
+    ``remove`` says whether a file was there, and raises OSError where it cannot be removed.
+    Returns what was removed, longest unused first, and why others were not, by path.
+    """
+    removed: list[CachedFile] = []
+    failures: dict[str, str] = {}
     for file in sorted(files):
         if excess_bytes <= 0:
             break
-        chosen.append(file)
-        excess_bytes -= file.size_bytes
-    return chosen
+        try:
+            if remove(file):
+                removed.append(file)
+                excess_bytes -= file.size_bytes
+        except OSError as exc:
+            failures[file.path] = exc.strerror or str(exc)
+    return removed, failures
 
 
-def scan(root: Path) -> Iterator[CachedFile]:
-    """All files that may be evicted. Files and folders that vanish meanwhile are passed over."""
+def scan(root: Path, failures: dict[str, str] | None = None) -> Iterator[CachedFile]:
+    """All files that may be evicted. Files and folders that vanish meanwhile are passed over.
+
+    What cannot be looked at, or is no file, is noted in ``failures`` by path.
+    """
+    failures = {} if failures is None else failures
     for kind in ("extents", "assets"):
-        with contextlib.suppress(FileNotFoundError), os.scandir(root / kind) as folders:
-            for folder in folders:
-                with contextlib.suppress(FileNotFoundError), os.scandir(folder) as files:
-                    for file in files:
-                        with contextlib.suppress(FileNotFoundError):
-                            status = file.stat(follow_symlinks=False)
-                            size = status.st_blocks * _BLOCK_BYTES
-                            yield CachedFile(status.st_atime_ns, size, file.path, kind)
+        for folder in _entries(f"{root}/{kind}", failures):
+            for file in _entries(folder.path, failures):
+                try:
+                    status = file.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                except OSError as exc:
+                    failures[file.path] = exc.strerror or str(exc)
+                    continue
+                if not stat.S_ISREG(status.st_mode):
+                    failures[file.path] = "is not a file of the cache"
+                    continue
+                size = status.st_blocks * _BLOCK_BYTES
+                yield CachedFile(status.st_atime_ns, size, file.path, kind)
+
+
+def _entries(folder: str, failures: dict[str, str]) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        failures[folder] = exc.strerror or str(exc)
 
 
 class Evictor:
-    """Holds ``root`` within ``limit_bytes``. Its methods block on the disk."""
+    """Holds ``root`` within ``limit_bytes``. Its methods block on the disk.
+
+    ``failures``: what the last look could not remove or read, and why, by path.
+    """
 
     def __init__(self, root: Path, limit_bytes: int) -> None:
         self._root = root
@@ -65,13 +105,18 @@ class Evictor:
         self._usage = Usage(root)
         self._scanned_bytes: int | None = None
         self._stored_at_scan = 0
+        self._freed_bytes, self._freed_until_s = 0, 0.0  # removed, and perhaps not yet closed
+        self._fruitless = 0  # passes in a row that have not freed enough
+        self._rests_until_s = 0.0
+        self.failures: dict[str, str] = {}
 
     @property
     def used_bytes(self) -> int:
-        """Disk space taken: as last scanned, and what has been stored since."""
+        """Disk space taken: as last scanned, what has been stored since, and what is held open."""
         if self._scanned_bytes is None:
             return 0
-        return self._scanned_bytes + self._usage.total() - self._stored_at_scan
+        stored = (self._usage.total() - self._stored_at_scan) % (1 << 64)
+        return self._scanned_bytes + stored + self._usage.held_bytes()
 
     def excess_bytes(self) -> int:
         """How much should go now; 0 while there is room."""
@@ -81,18 +126,23 @@ class Evictor:
             excess = 0
         disk = os.statvfs(self._root)
         free = disk.f_bavail * disk.f_frsize
+        if time.monotonic() < self._freed_until_s:
+            free += self._freed_bytes
         if free < FREE_BYTES_MIN:
             excess = max(excess, FREE_BYTES_MIN - free)
         return excess
 
     def is_due(self) -> bool:
         """Whether ``evict`` has something to do: quickly told, as long as there is room."""
-        return self._scanned_bytes is None or self.excess_bytes() > 0
+        if self._scanned_bytes is None:
+            return True
+        return time.monotonic() >= self._rests_until_s and self.excess_bytes() > 0
 
     def scan(self) -> list[CachedFile]:
         """Looks at the folder, and takes what it sees as the truth."""
         self._stored_at_scan = self._usage.total()
-        files = list(scan(self._root))
+        self.failures = {}
+        files = list(scan(self._root, self.failures))
         self._scanned_bytes = sum(file.size_bytes for file in files)
         return files
 
@@ -101,21 +151,34 @@ class Evictor:
         if not self.is_due():
             return []
         files = self.scan()
-        removed = [file for file in choose(files, self.excess_bytes()) if _remove(file)]
+        excess = self.excess_bytes()
+        removed, failures = evict_oldest(files, excess, _remove)
+        self.failures |= failures
+        freed = sum(file.size_bytes for file in removed)
         assert self._scanned_bytes is not None
-        self._scanned_bytes -= sum(file.size_bytes for file in removed)
+        self._scanned_bytes -= freed
+        self._freed_bytes, self._freed_until_s = freed, time.monotonic() + CLOSED_WITHIN_S
+        self._fruitless = self._fruitless + 1 if freed < excess else 0
+        if self._fruitless:
+            pauses = min(self._fruitless, len(FRUITLESS_PAUSES_S)) - 1
+            self._rests_until_s = time.monotonic() + FRUITLESS_PAUSES_S[pauses]
         return removed
 
 
 def _remove(file: CachedFile) -> bool:
+    """Whether the file was there. Raises OSError where it cannot be removed."""
     try:
-        if file.kind == "extents":
-            fd = os.open(file.path, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                mark_evicted(fd)
-            finally:
-                os.close(fd)
-        os.unlink(file.path)
+        if file.kind != "extents":
+            os.unlink(file.path)
+            return True
+        fd = os.open(file.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    try:
+        os.unlink(file.path)
+        mark_evicted(fd)
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(fd)
     return True

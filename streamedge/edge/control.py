@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import Iterator, Sequence
 
 import uvicorn
@@ -39,9 +40,11 @@ from streamedge.edge.writes_admin import ERRORS, writes_routes
 from streamedge.ops.background import Services, report_unhandled
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
+from streamedge.ops.sparing import SparingLine
 from streamedge.writing.journal import Journal
 
 EVICTION_INTERVAL_S = 0.25  # while the cache grows
+FAILURES_INTERVAL_S = 60.0  # between lines about the same trouble
 METRICS_INTERVAL_S = 1.0
 REST_INTERVAL_S = 0.5  # while it does not
 LOOK_AGAIN_S = 1.0  # at a control database that could not be read
@@ -236,6 +239,8 @@ async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:
     """Holds the cache within its size, for as long as the process lives."""
     evictor: Evictor | None = None
     limit_bytes = 0
+    line = SparingLine(log, "cache_files_not_removed", interval_s=FAILURES_INTERVAL_S)
+    failed = SparingLine(log, "eviction_failed", interval_s=FAILURES_INTERVAL_S)
     while True:
         try:
             edge = effective.config.edge
@@ -244,14 +249,18 @@ async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:
                 evictor = Evictor(edge.cache, limit_bytes)
             removed = await asyncio.to_thread(evictor.evict) if evictor.is_due() else []
         except (OSError, ValueError) as exc:
-            if evictor is not None:
-                log.event("eviction_failed", error=str(exc))
+            failed.say(time.monotonic(), error=str(exc))
             evictor = None
             await asyncio.sleep(5.0)
             continue
         for file in removed:
             counts.add(Counter.EVICTIONS, file.kind)
             counts.add(Counter.EVICTED_BYTES, file.kind, file.size_bytes)
+        failures = evictor.failures
+        counts.gauges[Gauge.UNREMOVABLE_FILES] = len(failures)
+        if failures:
+            path, reason = next(iter(failures.items()))
+            line.say(time.monotonic(), files=len(failures), path=path, reason=reason)
         if removed:
             log.event("evicted", files=len(removed), bytes=sum(file.size_bytes for file in removed))
         used_bytes = evictor.used_bytes

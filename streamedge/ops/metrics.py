@@ -82,6 +82,10 @@ class Gauge(Enum):
     WAITING_WRITES = ("streamedge_waiting_writes", "Queued writes that their origin lacks")
     KEPT_WRITES = ("streamedge_kept_writes", "Queued writes that their origin refused")
     HELD_WRITE_BYTES = ("streamedge_held_write_bytes", "Bytes of queued writes that lie here")
+    UNREMOVABLE_FILES = (
+        "streamedge_unremovable_files",
+        "Cache files that could not be removed or read at the last look",
+    )
     CACHE_BYTES = ("streamedge_cache_bytes", "Disk space that the cache takes")
     CACHE_LIMIT_BYTES = ("streamedge_cache_limit_bytes", "Disk space that the cache may take")
 

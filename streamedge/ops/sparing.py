@@ -13,17 +13,18 @@ LINE_INTERVAL_S = 1.0
 class SparingLine:
     """The lines of one event."""
 
-    __slots__ = ("_event", "_log", "_said_s", "_unsaid")
+    __slots__ = ("_event", "_interval_s", "_log", "_said_s", "_unsaid")
 
-    def __init__(self, log: Log, event: str) -> None:
+    def __init__(self, log: Log, event: str, interval_s: float = LINE_INTERVAL_S) -> None:
+        self._interval_s = interval_s
         self._log = log
         self._event = event
         self._said_s = float("-inf")
         self._unsaid = 0
 
     def say(self, now_s: float, **fields: object) -> None:
-        """Adds a line, unless one was added less than a second ago; ``now_s`` is monotonic."""
-        if now_s - self._said_s < LINE_INTERVAL_S:
+        """Adds a line, unless one was added a moment ago; ``now_s`` is monotonic."""
+        if now_s - self._said_s < self._interval_s:
             self._unsaid += 1
             return
         self._log.event(self._event, **fields, unsaid=self._unsaid or None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,14 @@ from hypothesis import strategies as st
 from streamedge.cache import eviction
 from streamedge.cache.asset import Record, asset_digest, version_digest
 from streamedge.cache.eviction import (
+    CLOSED_WITHIN_S,
     FREE_BYTES_MIN,
+    FRUITLESS_PAUSES_S,
     HIGH_WATER,
     LOW_WATER,
     CachedFile,
     Evictor,
-    choose,
+    evict_oldest,
     scan,
 )
 from streamedge.cache.extent import CHUNK_BYTES, Extent
@@ -61,7 +64,8 @@ def make_whole_extent(store: Store, number: int, used_s: int) -> Extent:
 def test_chosen_are_the_longest_unused_that_free_enough_and_no_more(
     files: list[CachedFile], excess_bytes: int
 ) -> None:
-    chosen = choose(files, excess_bytes)
+    chosen, failures = evict_oldest(files, excess_bytes, lambda _file: True)
+    assert failures == {}
     freed = sum(file.size_bytes for file in chosen)
     assert freed >= min(excess_bytes, sum(file.size_bytes for file in files))
     if chosen:
@@ -69,6 +73,29 @@ def test_chosen_are_the_longest_unused_that_free_enough_and_no_more(
     assert chosen == sorted(files)[: len(chosen)]
     kept = sorted(files)[len(chosen) :]
     assert all(went.used_ns <= stays.used_ns for went in chosen for stays in kept)
+
+
+@settings(deadline=None)
+@given(FILES, st.integers(-10, 40_000), st.sets(st.integers(0, 29)), st.sets(st.integers(0, 29)))
+def test_files_that_cannot_be_removed_are_passed_over_for_the_next_ones(
+    files: list[CachedFile], excess_bytes: int, stuck: set[int], gone: set[int]
+) -> None:
+    numbered = [file._replace(path=f"{number}{file.path}") for number, file in enumerate(files)]
+    cannot = {numbered[number].path for number in stuck if number < len(files)}
+    were_gone = {numbered[number].path for number in gone if number < len(files)} - cannot
+
+    def remove(file: CachedFile) -> bool:
+        if file.path in cannot:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return file.path not in were_gone
+
+    removed, failures = evict_oldest(numbered, excess_bytes, remove)
+    freed = sum(file.size_bytes for file in removed)
+    left = [file for file in numbered if file.path not in cannot | were_gone]
+    assert freed >= min(excess_bytes, sum(file.size_bytes for file in left))
+    assert not cannot & {file.path for file in removed}
+    assert failures.keys() <= cannot
+    assert set(failures.values()) <= {"Operation not permitted"}
 
 
 def test_scan_sees_extents_and_records_alone(cache_root: Path, store: Store) -> None:
@@ -128,9 +155,9 @@ def test_usage_tells_when_to_look_again(
     assert evictor.evict() == []
     looks: list[Path] = []
 
-    def look(root: Path) -> Iterator[CachedFile]:
+    def look(root: Path, failures: dict[str, str]) -> Iterator[CachedFile]:
         looks.append(root)
-        return scan(root)
+        return scan(root, failures)
 
     monkeypatch.setattr(eviction, "scan", look)
     second = make_whole_extent(store, 2, 2000)
@@ -172,7 +199,7 @@ def test_a_file_that_is_gone_already_is_not_counted(
 ) -> None:
     extents = [make_whole_extent(store, number, 1000 + number) for number in range(3)]
 
-    def vanish(root: Path) -> list[CachedFile]:
+    def vanish(root: Path, _failures: dict[str, str]) -> list[CachedFile]:
         files = list(scan(root))
         os.unlink(extents[0].path)
         return files
@@ -201,3 +228,98 @@ def test_records_go_as_files_do(cache_root: Path, store: Store) -> None:
     (removed,) = Evictor(cache_root, 1).evict()
     assert removed.kind == "assets"
     assert store.load_record("film") is None
+
+
+def test_stray_folder_among_the_files_stops_nothing(cache_root: Path, store: Store) -> None:
+    extents = [make_whole_extent(store, number, 1000 + number) for number in range(4)]
+    size_bytes = os.fstat(extents[0].fd).st_blocks * 512
+    stray = cache_root / "extents" / "aa" / "stray"
+    stray.mkdir(parents=True)
+    os.utime(stray, (0, 0))  # the longest unused of all
+    (cache_root / "extents" / "loose").touch()
+    evictor = Evictor(cache_root, 2 * size_bytes)
+    assert [file.path for file in evictor.evict()] == [extent.path for extent in extents[:3]]
+    assert evictor.failures.keys() == {str(stray), str(cache_root / "extents" / "loose")}
+    for extent in extents:
+        extent.close()
+
+
+def test_extent_that_cannot_be_removed_stays_usable(
+    cache_root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extents = [make_whole_extent(store, number, 1000 + number) for number in range(3)]
+    real = os.unlink
+
+    def unlink(path: str) -> None:
+        if path == extents[0].path:
+            raise OSError(errno.EIO, "Input/output error")
+        real(path)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    evictor = Evictor(cache_root, 1)
+    assert [file.path for file in evictor.evict()] == [extents[1].path, extents[2].path]
+    assert evictor.failures == {extents[0].path: "Input/output error"}
+    assert not extents[0].evicted
+    assert [extent.evicted for extent in extents[1:]] == [True, True]
+    for extent in extents:
+        extent.close()
+
+
+def test_eviction_that_frees_nothing_rests_ever_longer(
+    cache_root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(eviction, "time", SimpleNamespace(monotonic=lambda: now_s))
+    extent = make_whole_extent(store, 1, 1000)
+
+    def refuse(_path: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    evictor = Evictor(cache_root, 1)
+    for pause_s in (*FRUITLESS_PAUSES_S, FRUITLESS_PAUSES_S[-1]):
+        assert evictor.is_due()
+        assert evictor.evict() == []
+        assert not evictor.is_due()
+        now_s += pause_s
+    extent.close()
+
+
+def test_what_workers_hold_open_of_evicted_files_counts(cache_root: Path, store: Store) -> None:
+    extents = [make_whole_extent(store, number, 1000 + number) for number in range(4)]
+    size_bytes = os.fstat(extents[0].fd).st_blocks * 512
+    evictor = Evictor(cache_root, 5 * size_bytes)
+    assert evictor.evict() == []
+    store.note_held(3 * size_bytes)
+    assert evictor.used_bytes == 7 * size_bytes
+    assert [file.path for file in evictor.evict()] == [extent.path for extent in extents[:3]]
+    store.note_held(0)
+    assert evictor.used_bytes == size_bytes
+    for extent in extents:
+        extent.close()
+
+
+def test_what_a_dead_worker_held_is_forgotten_by_its_successor(
+    cache_root: Path, store: Store
+) -> None:
+    store.note_held(1 << 40)
+    assert Usage(cache_root).held_bytes() == 1 << 40
+    Store(cache_root, 0, open_log(os.devnull, "worker-0"))
+    assert Usage(cache_root).held_bytes() == 0
+
+
+def test_full_disk_is_not_answered_by_removing_all_while_files_are_still_open(
+    cache_root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(eviction, "time", SimpleNamespace(monotonic=lambda: now_s))
+    extents = [make_whole_extent(store, number, 1000 + number) for number in range(4)]
+    free = SimpleNamespace(f_bavail=FREE_BYTES_MIN // 512 - 1, f_frsize=512)
+    monkeypatch.setattr(os, "statvfs", lambda _root: free)
+    evictor = Evictor(cache_root, 1 << 40)
+    assert [file.path for file in evictor.evict()] == [extents[0].path]
+    assert evictor.evict() == []  # its space is not free yet: a worker has it open
+    now_s += CLOSED_WITHIN_S
+    assert [file.path for file in evictor.evict()] == [extents[1].path]
+    for extent in extents:
+        extent.close()
