@@ -6,6 +6,7 @@ Anything else that surfaces is a defect. Nothing here logs or decides what to do
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 
 
@@ -45,16 +46,30 @@ class OriginError(StreamEdgeError):
     """An origin failed; ``failure`` says how, the message says what was seen.
 
     ``retried``: whoever raised it has asked again already, as often as was allowed. ``status`` is
-    what the origin answered, 0 where it was no answer's status that failed.
+    what the origin answered, 0 where it was no answer's status that failed; ``fields`` are that
+    answer's header fields by lower-case name.
     """
 
     def __init__(
-        self, failure: OriginFailure, message: str, *, retried: bool = False, status: int = 0
+        self,
+        failure: OriginFailure,
+        message: str,
+        *,
+        retried: bool = False,
+        status: int = 0,
+        fields: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.failure = failure
         self.status = status
         self.retried = retried
+        self.fields = fields or {}
+
+    def again(self) -> OriginError:
+        """The same failure to raise in one more task: a shared one would gather tracebacks."""
+        return OriginError(
+            self.failure, str(self), retried=self.retried, status=self.status, fields=self.fields
+        )
 
     @property
     def retryable(self) -> bool:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from streamedge.cache.asset import Asset, Record, SentAt, stored_fields
-from streamedge.cache.cache import first_read
-from streamedge.cache.extent import CHUNK_BYTES
-from streamedge.cache.freshness import initial_age_s
+from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES
+from streamedge.cache.freshness import IMMUTABLE, initial_age_s
 from streamedge.cache.storing import storable_fields
 from streamedge.cache.validation import (
     conditional_fields,
@@ -23,6 +22,7 @@ from streamedge.cache.validation import (
     is_selected,
     updated_fields,
 )
+from streamedge.cache.vary import parse_vary, varies_by_everything
 from streamedge.http_date import parse_http_date_s
 from streamedge.origin import (
     UNKNOWN_BYTES,
@@ -33,7 +33,7 @@ from streamedge.origin import (
     Version,
 )
 from streamedge.origin.answers import fold_fields, kept_fields, partial_span
-from streamedge.origin.objects import ResponseRead
+from streamedge.origin.objects import ObjectUpstream, ResponseRead
 from streamedge.spans import Span
 
 WHOLE = Span(0, UNKNOWN_BYTES)
@@ -58,6 +58,9 @@ class Ask:
     objects alone, so that HEAD tells what GET would bring. ``want`` is what will be read first
     (empty: nothing, WHOLE: all); ``suffix_bytes``: how many of the last bytes will be, where only
     the size tells which those are. ``heeds_viewer``: whether Cache-Control of the request counts.
+    ``selected_by``: the fields that the origin is sent, by which Vary selects (§4.1).
+    ``needs_version``: the answer is read by positions, so it becomes a version even where it may
+    not be stored; then it is for this request alone.
     """
 
     asset: Asset
@@ -67,6 +70,8 @@ class Ask:
     want: Span
     heeds_viewer: bool = False
     is_object: bool = False
+    selected_by: Mapping[str, str] = field(default_factory=dict)
+    needs_version: bool = False
     suffix_bytes: int = 0
 
     def wanted_of(self, size_bytes: int) -> Span:
@@ -76,11 +81,27 @@ class Ask:
         return self.want
 
 
+def object_ask(asset: Asset, want: Span) -> Ask:
+    """What is asked for an object that is read by positions, such as media over RTMP."""
+    request = OriginRequest("GET", asset.name)
+    return Ask(
+        asset, ObjectUpstream(asset.origin), request, {}, want, is_object=True, needs_version=True
+    )
+
+
+def first_read(want: Span) -> Span:
+    """What a cold open asks for: whole chunks, within the extent where ``want`` begins."""
+    aligned = want.align(CHUNK_BYTES)
+    return Span(aligned.start, min(aligned.end, (want.start // EXTENT_BYTES + 1) * EXTENT_BYTES))
+
+
 def request_for(ask: Ask, record: Record | None, *, is_passed: bool = False) -> OriginRequest:
     """What to ask: for a validation what §4.3.1 says, for a range its whole chunks.
 
     Of an object always a range, so that a slow reader of a long one fetches it piece by piece.
-    ``is_passed``: just what the viewer asks, for the answer is for nobody else.
+    The viewer's own conditions are left out: the answer is to be stored, and each viewer who waits
+    for it has conditions of its own. ``is_passed``: just what the viewer asks, for the answer is
+    for nobody else.
     """
     fields = list(ask.request.fields)
     method = ask.request.method
@@ -93,8 +114,6 @@ def request_for(ask: Ask, record: Record | None, *, is_passed: bool = False) -> 
         return replace(ask.request, fields=tuple(fields))
     if record is not None:
         fields += conditional_fields(stored_fields(record.head)).items()
-    elif not ask.is_object:  # the viewer's 304 is cheaper than a body that nobody wants
-        fields += [(name, ask.fields[name]) for name in _ASKED_FOR_ONE if name in ask.fields]
     if record is None and ask.suffix_bytes and method == "GET":
         # A chunk is stored from its start on, so ask for one more: the size is not known.
         fields.append(("range", f"bytes=-{ask.suffix_bytes + CHUNK_BYTES - 1}"))
@@ -146,7 +165,14 @@ def _is_part_of(wanted: str, answered: Mapping[str, str]) -> bool:
 def is_confirmed(
     record: Record, request: OriginRequest, status: int, fields: Mapping[str, str]
 ) -> bool:
-    """Whether an answer says that the stored one still holds (§4.3.4, §4.3.5)."""
+    """Whether an answer says that the stored one still holds (§4.3.4, §4.3.5).
+
+    Not one that varies by other fields than the stored one: for which requests that holds, is open.
+    """
+    if "vary" in fields and (
+        varies_by_everything(fields) or parse_vary(fields) != parse_vary(stored_fields(record.head))
+    ):
+        return False
     if status == 200 and request.method == "HEAD":
         return record.head.status == 200 and head_freshens(_stored_get(record), fields)
     return status == 304 and is_selected(stored_fields(record.head), fields)
@@ -168,10 +194,15 @@ def _stored_get(record: Record) -> dict[str, str]:
 
 def confirmed(record: Record, fields: Mapping[str, str], sent: SentAt, now_s: float) -> Record:
     """A record after its answer was confirmed (§3.2, §4.3.4) by an answer to what was ``sent``."""
-    headers = kept_fields(updated_fields(stored_fields(record.head), fields))
+    before = stored_fields(record.head)
+    now = updated_fields(before, fields)
+    headers = kept_fields(now)
+    if now.get("last-modified") != before.get("last-modified"):
+        # Apart from the version, which says which bytes are stored.
+        headers["last-modified"] = now["last-modified"]
     return replace(
         record,
-        head=replace(record.head, headers=headers),
+        head=replace(record.head, headers=headers, content_type=now.get("content-type", "")),
         validated_s=sent.time_s,
         initial_age_s=age_when_sent_s(fields, sent, now_s),
         asked_change=sent.change,
@@ -204,7 +235,7 @@ def opening(
         if part is None or not is_asked_for or size_bytes != part[0].size:
             return None
         span, whole_bytes = part
-    version = _version(fields, whole_bytes, now_s)
+    version = _version(fields, whole_bytes, now_s, is_named=asset.rules is IMMUTABLE)
     if status == 206 and version.id:
         return None
     head = OriginHead(
@@ -227,17 +258,18 @@ def opening(
     return record, ResponseRead(head, span, response)
 
 
-def _version(fields: Mapping[str, str], size_bytes: int, now_s: float) -> Version:
-    """What tells this answer's bytes from others'."""
+def _version(
+    fields: Mapping[str, str], size_bytes: int, now_s: float, *, is_named: bool
+) -> Version:
+    """What tells this answer's bytes from others'; ``is_named``: the asset's key does already."""
     etag = fields.get("etag", "").strip()
     modified_s = parse_http_date_s(fields.get("last-modified", ""), now_s)
     said_s = parse_http_date_s(fields.get("date", ""), now_s)
     is_solid = etag.startswith('"') or (
-        not etag
-        and modified_s is not None
+        modified_s is not None
         and modified_s + SOLID_AFTER_S <= (now_s if said_s is None else said_s)
     )
-    if size_bytes < UNKNOWN_BYTES and is_solid:
+    if size_bytes < UNKNOWN_BYTES and (is_solid or is_named):
         return Version(etag, size_bytes, modified_s)
     return Version(
         etag, size_bytes, modified_s, f"{random.getrandbits(128):032x}", size_bytes < UNKNOWN_BYTES

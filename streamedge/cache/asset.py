@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from streamedge.cache.freshness import TtlRules
 from streamedge.control.in_force import Revocation
 from streamedge.control.invalidations import tags_of
 from streamedge.control.position import UNKNOWN
+from streamedge.http_date import parse_http_date_s
 from streamedge.keys import join_key, key_bytes
 from streamedge.origin import Origin, OriginHead, Version
 
@@ -100,6 +101,13 @@ class Record:
     def is_marker(self) -> bool:
         return self.head.status == 0
 
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes in memory, roughly: its texts, and as much again for what holds them."""
+        pairs = [*self.head.headers.items(), *self.trailers]
+        texts = sum(len(name) + len(value) + 150 for name, value in pairs)
+        return 2000 + 3 * len(self.key) + texts
+
     def age_s(self, now_s: float) -> float:
         """Its age at ``now_s``, in seconds."""
         return self.initial_age_s + now_s - self.validated_s
@@ -127,9 +135,21 @@ def stored_fields(head: OriginHead) -> dict[str, str]:
         fields["content-type"] = head.content_type
     if head.version.etag:
         fields["etag"] = head.version.etag
-    if head.version.last_modified_s is not None:
+    if head.version.last_modified_s is not None and "last-modified" not in fields:
         fields["last-modified"] = formatdate(head.version.last_modified_s, usegmt=True)
     return fields
+
+
+def served_head(head: OriginHead) -> OriginHead:
+    """The head as viewers get it: with the Last-Modified that a validation has changed.
+
+    The stored version keeps its own, because it says which bytes are stored.
+    """
+    if "last-modified" not in head.headers:
+        return head
+    headers = dict(head.headers)
+    modified_s = parse_http_date_s(headers.pop("last-modified"))
+    return replace(head, headers=headers, version=replace(head.version, last_modified_s=modified_s))
 
 
 def marker(key: str, varies_by: tuple[str, ...]) -> Record:

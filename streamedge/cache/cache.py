@@ -1,68 +1,47 @@
-"""The one door to the cache: ``Cache.open(asset)`` gives a reader, ``Cache.peek`` a fresh hit.
+"""A worker's cache: ``Cache.open(asset)`` gives a reader of an object, ``Cache.peek`` a fresh hit.
 
-Owns which versions a worker has open, and how an asset's present version is found out: from
-memory, from the record another worker left, or from the origin, asked by one worker at a time.
-The origin's first answer is kept reading, so that a cold open costs one request.
+Owns which versions a worker has open and what they take of its memory. How an asset's present
+version is looked up, and what is stored for how long, is decided in ``responses``, for ``open`` as
+for requests over HTTP.
 
-A reader's cancellation cancels neither the finding out nor any fill: both run as the cache's own.
+A reader's cancellation cancels neither a lookup nor any fill: both run as the cache's own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import NamedTuple
+from http import HTTPStatus
 
+from streamedge.cache.asking import object_ask
 from streamedge.cache.asset import NOBODYS, Asset, Record, SentAt, Subject, marker
-from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES
+from streamedge.cache.bounded import BoundedMap
 from streamedge.cache.freshness import TtlRules
+from streamedge.cache.in_flight import InFlight
 from streamedge.cache.open_version import Failure, OpenVersion
-from streamedge.cache.plan import QUICK_ABORT_BYTES, backoff_s
+from streamedge.cache.plan import QUICK_ABORT_BYTES
 from streamedge.cache.reader import CacheResult, Reader
+from streamedge.cache.responses import HitForMiss, Passed, ResponseCache, Stored
 from streamedge.cache.rulings import Rulings
 from streamedge.cache.store import Store
 from streamedge.cache.throughput import Paces
 from streamedge.cache.vary import vary_slot_key
 from streamedge.control.in_force import InForce, Ruling, Verdict
-from streamedge.errors import OriginError, OriginFailure
+from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts, Gauge
-from streamedge.origin import UNKNOWN_BYTES, OriginHead, OriginRead, Version
+from streamedge.origin import OriginHead
+from streamedge.origin.answers import failure_of_status, fold_fields
 from streamedge.spans import Span
 
 TICK_S = 0.005
 PATIENT_TICKS = 8  # everybody who waits is looked after each 40 ms
 ASK_AGAIN_TICKS = 10  # chunks that another worker fills are tried for each 50 ms
 TOUCH_INTERVAL_S = 60.0
-OBJECT_STATUS = 200
+VERSIONS_BYTES = 32 * 1024 * 1024  # of records that a worker has open
+VARYING_BYTES = 4 * 1024 * 1024  # of keys whose answers vary, and by what
 VERSION_ONLY = Span(0, 0)  # wanted of an open: what the object is, none of its bytes
-
-
-class _Found(NamedTuple):
-    opened: OpenVersion
-    asked: bool  # the origin was asked
-    unchanged: bool  # … and said what was known before
-
-
-@dataclass(slots=True, eq=False)
-class _Finding:
-    """An asset's version being found out, and how many wait to open it.
-
-    It takes a reader's place in the version, so that nothing is closed before they come.
-    """
-
-    position: int
-    want_end: int = UNKNOWN_BYTES
-    openers: int = 0
-    opened: OpenVersion | None = None
-
-    def settle(self) -> None:
-        """Gives the place up when nobody is left to come."""
-        if self.openers == 0 and self.opened is not None:
-            self.opened.leave(self)
 
 
 class Cache:
@@ -88,8 +67,13 @@ class Cache:
         self.rulings = Rulings(store, in_force)
         self._open_extents = open_extents
         self._versions: OrderedDict[str, OpenVersion] = OrderedDict()
-        self._finding: dict[str, tuple[_Finding, asyncio.Task[_Found]]] = {}
+        self._sizes: dict[str, int] = {}  # of the open versions' records, by key
+        self._versions_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self.in_flight = InFlight(self.keep)
+        self.hit_for_miss = HitForMiss()
+        self.varying: BoundedMap[tuple[str, ...]] = BoundedMap(VARYING_BYTES)
+        self._responses = ResponseCache(self)
         self._waited_for: set[OpenVersion] = set()
         self._ticks = 0
         counts.gauges[Gauge.OPEN_EXTENTS] = 0
@@ -124,25 +108,35 @@ class Cache:
         ``want`` is what will be read first: a cold open asks the origin for just that (its end may
         lie beyond the object's). Raises OriginError, CacheFullError.
         """
-        while True:
-            opened = self.peek(asset.key, asset.rules, time.time(), asset.subject)
-            if opened is not None and not opened.evicted:
-                return self.reader(opened, want, CacheResult.HIT, asset.subject)
-            first = asset.key not in self._finding
-            if first:
-                self._begin_finding(asset, want)
-            finding, task = self._finding[asset.key]
-            finding.openers += 1
-            try:
-                found = await asyncio.shield(task)
-                # Who has joined may have come after a change, and the asking begun before it.
-                if first or self.ruling(found.opened, asset.subject).verdict is Verdict.FRESH:
-                    return self.reader(found.opened, want, _result(found, first), asset.subject)
-            except OriginError as exc:
-                raise OriginError(exc.failure, str(exc)) from exc
-            finally:
-                finding.openers -= 1
-                finding.settle()
+        opened = self.peek(asset.key, asset.rules, time.time(), asset.subject)
+        if opened is not None and opened.head.status == HTTPStatus.OK and not opened.evicted:
+            return self.reader(opened, want, CacheResult.HIT, asset.subject)
+        outcome = await self._responses.respond(object_ask(asset, want))
+        subject = f"{asset.origin_name} {asset.name!a}"
+        if isinstance(outcome, Stored):
+            reader = outcome.reader
+            status, fields = reader.head.status, reader.head.headers
+            coding = fields.get("content-encoding", "identity").strip().lower()
+            if status == HTTPStatus.OK and coding in ("", "identity"):
+                return reader
+            reader.close()
+            if status == HTTPStatus.OK:
+                raise OriginError(
+                    OriginFailure.UNAVAILABLE,
+                    f"{subject}: is stored as Content-Encoding {coding!a}, which is not read here",
+                )
+        else:
+            assert isinstance(outcome, Passed), "an object is never asked for only-if-cached"
+            status, fields = outcome.response.status, fold_fields(outcome.response.fields)
+            outcome.response.close()
+            if status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+                raise CacheFullError(f"{subject}: there is no room for any of it")
+        raise OriginError(
+            failure_of_status(status),
+            f"{subject}: answered {status}",
+            status=status,
+            fields=fields,
+        )
 
     def present(self, key: str, subject: Subject = NOBODYS) -> OpenVersion | None:
         """The version that is open here, fresh or not, unless it must not be served again."""
@@ -190,7 +184,7 @@ class Cache:
 
     async def close(self) -> None:
         """Ends all fills and closes all files."""
-        while running := [*self._tasks, *(task for _finding, task in self._finding.values())]:
+        while running := list(self._tasks):
             await asyncio.sleep(0)  # cancelled before it has begun, a task would let go of nothing
             for task in running:
                 task.cancel()
@@ -235,97 +229,7 @@ class Cache:
             self._forget(version)
         self._close_unused()
 
-    # How the present version is found out
-
-    def _begin_finding(self, asset: Asset, want: Span) -> None:
-        finding = _Finding(want.start)
-        task = asyncio.get_running_loop().create_task(
-            self._find_out(asset, want, finding), name="open"
-        )
-        task.add_done_callback(lambda done: self._found_out(asset.key, finding, done))
-        self._finding[asset.key] = finding, task
-
-    async def _find_out(self, asset: Asset, want: Span, finding: _Finding) -> _Found:
-        found = await self._find_version(asset, want)
-        finding.opened = found.opened
-        found.opened.enter(finding)
-        return found
-
-    async def _find_version(self, asset: Asset, want: Span) -> _Found:
-        while True:
-            record = self.store.load_record(asset.key)
-            found = self._from_record(asset, record)
-            if found is not None:
-                return found
-            if self.store.lock_asset(asset.key):
-                break
-            await asyncio.sleep(TICK_S)  # another worker asks: its record will tell
-        try:
-            record = self.store.load_record(asset.key)
-            return self._from_record(asset, record) or await self._ask(asset, record, want)
-        finally:
-            self.store.unlock_asset(asset.key)
-
-    def _found_out(self, key: str, finding: _Finding, task: asyncio.Task[_Found]) -> None:
-        del self._finding[key]
-        finding.settle()
-        if not task.cancelled():
-            task.exception()  # seen, even if every reader has left
-
-    def _from_record(self, asset: Asset, record: Record | None) -> _Found | None:
-        if record is None or record.is_marker or record.head.status != OBJECT_STATUS:
-            return None
-        if self.rulings.of_record(asset, record).verdict is not Verdict.FRESH:
-            return None
-        opened = self.admit(asset, record, only_fresh=True)
-        return None if opened is None else _Found(opened, asked=False, unchanged=True)
-
-    async def _ask(self, asset: Asset, record: Record | None, want: Span) -> _Found:
-        """Asks the origin, several times if it fails in a way that may pass."""
-        for attempt in range(self.retries + 1):
-            try:
-                return await self._ask_once(asset, record, want)
-            except OriginError as exc:
-                if not exc.retryable or attempt == self.retries:
-                    raise
-                await asyncio.sleep(backoff_s(attempt, random.random()))
-        raise AssertionError("the last attempt returns or raises")
-
-    async def _ask_once(self, asset: Asset, record: Record | None, want: Span) -> _Found:
-        sent = self.sent_now()
-        if record is not None and (
-            record.is_marker
-            or record.head.status != OBJECT_STATUS
-            or self.rulings.of_record(asset, record).verdict is Verdict.REFUSED
-        ):
-            record = None
-        known: Version | None = record.head.version if record is not None else None
-        read: OriginRead | None = None
-        head: OriginHead
-        if want.size:
-            try:
-                read = await asset.origin.read(asset.name, first_read(want), if_none_match=known)
-            except OriginError as exc:
-                if exc.failure is not OriginFailure.RANGE_OUTSIDE:
-                    raise
-                head = await asset.origin.head(asset.name)
-            else:
-                if read is None:
-                    assert record is not None
-                    head = record.head
-                else:
-                    head = read.head
-        else:
-            head = await asset.origin.head(asset.name)
-        fresh = Record(
-            asset.key, head, sent.time_s, asked_change=sent.change, position=sent.position
-        )
-        opened = self.admit(asset, fresh, only_fresh=False)
-        assert opened is not None
-        if read is not None:
-            opened.adopt(read)
-        self.remember(asset, fresh)  # only now: other workers must find what is filled locked
-        return _Found(opened, asked=True, unchanged=head.version == known)
+    # What lookups need of their cache
 
     def sent_now(self) -> SentAt:
         """The moment for a request that is sent next."""
@@ -354,7 +258,7 @@ class Cache:
         self.store.save_record(marker(key, varies_by))
         self.store.changes.announce(vary_slot_key(key))
 
-    def admit(self, asset: Asset, record: Record, *, only_fresh: bool) -> OpenVersion | None:
+    def admit(self, asset: Asset, record: Record) -> OpenVersion:
         """The open version that a record speaks of, in place of any other of the asset."""
         before = self._versions.get(asset.key)
         if before is not None and before.version == record.head.version and not before.evicted:
@@ -362,12 +266,17 @@ class Cache:
             opened.record = record
         else:
             opened = OpenVersion(self, asset, record)
-        if only_fresh and not opened.is_fresh(asset.rules, time.time()):
-            return None
-        if before is not None and before is not opened:
-            self._supersede(before)
+            if before is not None:
+                self._supersede(before)
         self._versions[asset.key] = opened
+        size = record.memory_bytes
+        self._versions_bytes += size - self._sizes.get(asset.key, 0)
+        self._sizes[asset.key] = size
         return opened
+
+    def unlisted(self, asset: Asset, record: Record) -> OpenVersion:
+        """A version for one request alone: nobody else finds it."""
+        return OpenVersion(self, asset, record)
 
     def reader(
         self,
@@ -398,15 +307,19 @@ class Cache:
 
     def _supersede(self, opened: OpenVersion) -> None:
         opened.superseded = True
-        if self._versions.get(opened.asset.key) is opened:
-            del self._versions[opened.asset.key]
+        self._take_out(opened)
         if opened.idle:
             opened.close()
 
     def _forget(self, opened: OpenVersion) -> None:
-        if self._versions.get(opened.asset.key) is opened:
-            del self._versions[opened.asset.key]
+        self._take_out(opened)
         opened.close()
+
+    def _take_out(self, opened: OpenVersion) -> None:
+        key = opened.asset.key
+        if self._versions.get(key) is opened:
+            del self._versions[key]
+            self._versions_bytes -= self._sizes.pop(key)
 
     def _close_unused(self) -> None:
         if not self._has_too_many:
@@ -421,19 +334,7 @@ class Cache:
     def _has_too_many(self) -> bool:
         """Whether a limit is passed; it is for versions too, as one may have no extent open."""
         open_extents = self.counts.gauges[Gauge.OPEN_EXTENTS]
-        return max(open_extents, len(self._versions)) > self._open_extents
-
-
-def _result(found: _Found, first: bool) -> CacheResult:
-    """How an open went; ``first``: the asking was for its sake."""
-    if not found.asked:
-        return CacheResult.HIT
-    if found.unchanged:
-        return CacheResult.REFRESH_HIT
-    return CacheResult.MISS if first else CacheResult.HIT
-
-
-def first_read(want: Span) -> Span:
-    """What a cold open asks for: whole chunks, within the extent where ``want`` begins."""
-    aligned = want.align(CHUNK_BYTES)
-    return Span(aligned.start, min(aligned.end, (want.start // EXTENT_BYTES + 1) * EXTENT_BYTES))
+        return (
+            max(open_extents, len(self._versions)) > self._open_extents
+            or self._versions_bytes > VERSIONS_BYTES
+        )

@@ -6,6 +6,9 @@ for each hash of a key; the slot holds the counter's value as of the last write 
 answer carries the counter's value as of the moment its request was sent, and is refused when a
 slot of its keys holds a higher one. Two keys in one slot cost a miss, never a stale answer.
 
+Beside them lie counters of lookups that have ended, by hash of the key: a worker that waits for
+another worker's lookup sees by them how many it has waited for.
+
 Nothing here depends on a clock, on free disk space (the file is allocated beforehand), on a
 record's file or on the order in which processes write their records.
 """
@@ -24,7 +27,9 @@ from streamedge.cache.asset import asset_digest
 
 WRITE_SLOTS = 1 << 18
 _FIRST_SLOT = 512  # in words of 8 bytes: the slots begin on a page of their own
-_FILE_BYTES = (_FIRST_SLOT + WRITE_SLOTS) * 8
+_LOOKUP_SLOTS = 1 << 13
+_FIRST_LOOKUP = _FIRST_SLOT + WRITE_SLOTS
+_FILE_BYTES = (_FIRST_LOOKUP + _LOOKUP_SLOTS) * 8
 _ERA_SHIFT = 32  # the counter's upper half is the era in which it was last raised at a start
 _NUMBER_END = 1 << 63
 _NUMBER, _FLOOR = 0, 1
@@ -71,6 +76,14 @@ class Changes:
             self.announce()  # a process was killed between the slot and the number
         # A number that has not come yet is from another folder's or a damaged record.
         return raised > asked_change or asked_change > self.word[_NUMBER]
+
+    def lookup_ended(self, key: str) -> None:
+        """Counts a lookup; one that is lost to another process at the same moment is no matter."""
+        self.word[_lookup_slot(key)] += 1
+
+    def lookups_ended(self, key: str) -> int:
+        """How many lookups of a key, or of others in its slot, have ended in all workers."""
+        return self.word[_lookup_slot(key)]
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -130,9 +143,13 @@ def prepare_changes(root: Path, era: int, *, is_unsure: bool) -> list[str]:
 def _is_sound(words: memoryview) -> bool:
     """Whether the numbers can have come about: the counter has moved for each slot."""
     number = words[_NUMBER]
-    highest = max(array("Q", words[_FIRST_SLOT:].tobytes()))
+    highest = max(array("Q", words[_FIRST_SLOT:_FIRST_LOOKUP].tobytes()))
     # One more where a process was killed between the slot and the number.
     return number < _NUMBER_END and words[_FLOOR] <= number and highest <= number + 1
+
+
+def _lookup_slot(key: str) -> int:
+    return _FIRST_LOOKUP + int(asset_digest(key)[:8], 16) % _LOOKUP_SLOTS
 
 
 def _slot(key: str) -> int:

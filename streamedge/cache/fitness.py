@@ -9,22 +9,34 @@ from __future__ import annotations
 
 import time
 from math import inf
+from typing import Protocol
 
 from streamedge.cache.asking import Ask
-from streamedge.cache.asset import Asset, Record, stored_fields
-from streamedge.cache.cache import Cache
+from streamedge.cache.asset import Asset, Record, Subject, stored_fields
+from streamedge.cache.open_version import OpenVersion
 from streamedge.cache.reuse import Reuse, decide_absent, decide_reuse, may_serve_on_error
-from streamedge.control.in_force import Verdict
+from streamedge.cache.rulings import Rulings
+from streamedge.control.in_force import Ruling, Verdict
 
 
-def is_refused(cache: Cache, asset: Asset, record: Record) -> bool:
+class Versions(Protocol):
+    """What is needed of the cache."""
+
+    rulings: Rulings
+
+    def present(self, key: str, subject: Subject = ...) -> OpenVersion | None: ...
+
+    def ruling(self, opened: OpenVersion, subject: Subject) -> Ruling: ...
+
+
+def is_refused(cache: Versions, asset: Asset, record: Record) -> bool:
     """Whether a write or an invalidation since has made an answer unfit for any use."""
     if record.is_marker:
         return False
     return cache.rulings.of_record(asset, record).verdict is Verdict.REFUSED
 
 
-def decide(cache: Cache, ask: Ask, asset: Asset, record: Record | None, now_s: float) -> Reuse:
+def decide(cache: Versions, ask: Ask, asset: Asset, record: Record | None, now_s: float) -> Reuse:
     """What to do with an answer that is not refused, or with none."""
     heeded = directives(ask)
     if record is None:
@@ -40,7 +52,7 @@ def decide(cache: Cache, ask: Ask, asset: Asset, record: Record | None, now_s: f
     )
 
 
-def may_serve_stale(cache: Cache, ask: Ask, asset: Asset, record: Record) -> bool:
+def may_serve_stale(cache: Versions, ask: Ask, asset: Asset, record: Record) -> bool:
     """Whether an answer may be sent because the origin failed; looked at when it has failed."""
     now_s = time.time()
     return not is_refused(cache, asset, record) and may_serve_on_error(
@@ -61,7 +73,7 @@ def directives(ask: Ask) -> dict[str, str]:
     return {name: ask.fields[name] for name in ("cache-control", "pragma") if name in ask.fields}
 
 
-def _expired_s(cache: Cache, asset: Asset, record: Record, now_s: float) -> float:
+def _expired_s(cache: Versions, asset: Asset, record: Record, now_s: float) -> float:
     """For how long an invalidation has held it stale; below 0: none does."""
     opened = cache.present(asset.key, asset.subject)
     if opened is not None and opened.record is record:

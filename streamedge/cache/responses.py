@@ -1,12 +1,13 @@
-"""The door to the cache for HTTP: a request goes in, a stored answer or one in passing comes out.
+"""The course of a request through RFC 9111, for both entry points to the cache.
 
-Owns the course of RFC 9111: selecting what is stored (§4.1), reusing it (§4.2), validating it
-(§4.3), asking the origin, storing what it says (§3). What is decided at each step is decided by
-the pure rooms beside it; bytes, versions and fills are the same as behind ``Cache.open``.
+A request goes in; a stored answer or one that is passed on comes out. Selecting what is stored
+(§4.1), reusing it (§4.2), validating it (§4.3), asking the origin and storing what it answers (§3)
+are the same for HTTP (``ResponseCache.respond``) and for objects (``Cache.open``, which sends its
+requests through here). What is decided at each step is decided by the pure modules beside this one.
 
 One request at a time asks the origin for a key; the others wait for its head and read along. What
-turns out to be nobody else's is passed on to the one who asked, and for a while the others of that
-key ask for themselves at once. A viewer's cancellation cancels no asking.
+turns out to be for one request alone is passed on to it, and for a while the requests for that key
+ask for themselves at once (hit-for-miss). No request waits for more than ``ROUNDS_MAX`` others.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 from streamedge.cache.asking import (
     Ask,
@@ -29,51 +30,47 @@ from streamedge.cache.asking import (
     without_range,
 )
 from streamedge.cache.asset import Asset, Record, SentAt, Subject, stored_fields
-from streamedge.cache.cache import TICK_S, Cache
+from streamedge.cache.bounded import BoundedMap
 from streamedge.cache.extent import EXTENT_BYTES
 from streamedge.cache.fitness import decide, directives, is_refused, may_serve_stale
+from streamedge.cache.in_flight import ROUNDS_MAX, Handling, InFlight, Lookup
 from streamedge.cache.open_version import OpenVersion
 from streamedge.cache.plan import backoff_s
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.reuse import Reuse
-from streamedge.cache.storing import is_storable
+from streamedge.cache.rulings import Rulings
+from streamedge.cache.store import Store
+from streamedge.cache.storing import is_storable, withheld_fields
 from streamedge.cache.vary import parse_vary, variant_key
-from streamedge.control.in_force import Verdict
+from streamedge.control.in_force import Ruling, Verdict
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
-from streamedge.origin import UNKNOWN_BYTES, OriginRequest, OriginResponse, Upstream
+from streamedge.origin import OriginRequest, OriginResponse, Upstream
 from streamedge.origin.answers import fold_fields
-from streamedge.origin.objects import ResponseRead
+from streamedge.origin.objects import ResponseRead, object_error
+from streamedge.spans import Span
 
 PASSING_S = 60.0  # for how long the requests of a key that could not be stored are not gathered
 PASSING_KEYS_MAX = 8192
-VARYING_KEYS_MAX = 65_536
-
-
-@dataclass(slots=True)
-class Handling:
-    """How a request was handled, in the words of Cache-Status (RFC 9211 §2)."""
-
-    hit: bool = False
-    forwarded: str = ""  # why: uri-miss, vary-miss, stale, request, bypass, method
-    status: int = 0  # the origin's
-    stored: bool = False
-    collapsed: bool = False
-    detail: str = ""
-
+LOCK_TICK_S = 0.005
+LOCK_WAIT_S = 5.0  # for another worker's lookup; then a worker asks for itself
 
 _USABLE = frozenset({Reuse.FRESH, Reuse.STALE, Reuse.STALE_WHILE_REVALIDATE})
 
 
 class Stored(NamedTuple):
-    """An answer out of the cache; the reader is the caller's to close."""
+    """An answer out of the cache; the reader is the caller's to close.
+
+    ``withheld``: fields for this very request beside those that are stored.
+    """
 
     reader: Reader
     result: CacheResult
     handling: Handling
+    withheld: Mapping[str, str] = {}
 
 
 class Passed(NamedTuple):
-    """An answer that goes through; the caller's to read or close."""
+    """An answer that is passed on; the caller's to read or close."""
 
     response: OriginResponse
     handling: Handling
@@ -86,92 +83,119 @@ class Unavailable(NamedTuple):
 Outcome = Stored | Passed | Unavailable
 
 
-NOT_SENT = SentAt(0.0, -1)
+class HitForMiss:
+    """Which keys had an answer that could not be stored, by the hash of the key."""
+
+    def __init__(self) -> None:
+        self._until_s: dict[int, float] = {}
+
+    def holds(self, key: str, now_s: float) -> bool:
+        return self._until_s.get(hash(key), 0.0) > now_s
+
+    def begin(self, key: str, now_s: float) -> None:
+        self.end(key)
+        if len(self._until_s) >= PASSING_KEYS_MAX:
+            del self._until_s[next(iter(self._until_s))]
+        self._until_s[hash(key)] = now_s + PASSING_S
+
+    def end(self, key: str) -> None:
+        self._until_s.pop(hash(key), None)
 
 
-@dataclass(slots=True, eq=False)
-class _Asking:
-    """The origin being asked for a key, and how many wait to hear what it said."""
+class Versions(Protocol):
+    """What is needed of the cache: its store, its open versions, and what is in flight."""
 
-    handling: Handling = field(default_factory=Handling)
-    waiting: int = 0
-    is_cold: bool = False  # nothing was known when it began
-    opened: OpenVersion | None = None
-    unchanged: bool = False
-    response: OriginResponse | None = None  # for the first who takes it
-    sent: SentAt = NOT_SENT  # the last request for it
-    position: int = 0  # stands for a reader, so that nothing is closed before they come
-    want_end: int = UNKNOWN_BYTES
+    store: Store
+    rulings: Rulings
+    retries: int
+    in_flight: InFlight
+    hit_for_miss: HitForMiss
+    varying: BoundedMap[tuple[str, ...]]
 
-    def settle(self) -> None:
-        """Lets go of what nobody has taken, when nobody is left to."""
-        if self.waiting:
-            return
-        if self.opened is not None:
-            self.opened.leave(self)
-        if self.response is not None:
-            self.response.close()
-            self.response = None
+    def present(self, key: str, subject: Subject = ...) -> OpenVersion | None: ...
+
+    def ruling(self, opened: OpenVersion, subject: Subject) -> Ruling: ...
+
+    def admit(self, asset: Asset, record: Record) -> OpenVersion: ...
+
+    def unlisted(self, asset: Asset, record: Record) -> OpenVersion: ...
+
+    def drop(self, opened: OpenVersion) -> None: ...
+
+    def remember(self, asset: Asset, record: Record) -> bool: ...
+
+    def refuse_older(self, *keys: str) -> None: ...
+
+    def begin_to_vary(self, key: str, varies_by: tuple[str, ...]) -> None: ...
+
+    def sent_now(self) -> SentAt: ...
+
+    def reader(
+        self, opened: OpenVersion, want: Span, result: CacheResult, subject: Subject = ...
+    ) -> Reader: ...
 
 
 class ResponseCache:
-    """The web door of a worker's cache."""
+    """The entry point for requests. It has no state of its own: all that share a cache are one."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Versions) -> None:
         self._cache = cache
-        self._asking: dict[str, tuple[_Asking, asyncio.Task[None]]] = {}
-        self._passing: dict[str, float] = {}  # until when, by key
-        self._varying: dict[str, tuple[str, ...]] = {}  # what the answers of a key vary by
+        self._in_flight = cache.in_flight
 
     async def respond(self, ask: Ask) -> Outcome:
         """The answer to a request. Raises OriginError, CacheFullError."""
-        collapsed = False
+        rounds = 0
         while True:
             now_s = time.time()
-            running = self._asking.get(ask.asset.key)
-            if running is not None and running[0].is_cold and not collapsed:
+            running = self._in_flight.find(ask.asset.key)
+            if running is not None and running[0].is_cold and not rounds:
                 # Nothing is known yet, as the one who asks has seen: no need to look again.
                 asset, record, why = ask.asset, None, "uri-miss"
             else:
                 asset, record, why = self._select(ask)
+                running = self._in_flight.find(asset.key)
             reuse = decide(self._cache, ask, asset, record, now_s)
             if record is not None and reuse in _USABLE:
-                opened = self._open(asset, record)
-                if reuse is Reuse.STALE_WHILE_REVALIDATE:
-                    self._ask_later(ask, asset, record)
-                return self._hit(opened, ask, collapsed)
+                opened = self._cache.admit(asset, record)
+                if reuse is Reuse.STALE_WHILE_REVALIDATE and running is None:
+                    self._begin(ask, asset, record, "stale")
+                return self._hit(opened, ask, collapsed=rounds > 0)
             if reuse is Reuse.GATEWAY_TIMEOUT:
                 return Unavailable()
-            if self._passing.get(asset.key, 0.0) > now_s:
+            if rounds == ROUNDS_MAX or self._asks_alone(ask, asset, now_s, running is not None):
                 return await self._ask_alone(ask, asset, record, why)
-            running = self._asking.get(asset.key)
-            asking, task = running or self._begin(ask, asset, record, why)
-            asking.waiting += 1
+            rounds += 1
+            is_own = running is None
+            lookup, task = running or self._begin(ask, asset, record, why)
+            # The task has not ended, or it would not be in the table: this suspends.
+            lookup.waiting += 1
             try:
                 await asyncio.shield(task)
-                taken = self._take(asking, ask) if running is None else self._join(asking, ask)
+                taken = self._take(lookup, ask) if is_own else self._join(lookup, ask)
             except OriginError as exc:
-                raise OriginError(exc.failure, str(exc)) from exc
+                raise exc.again() from exc
             finally:
-                asking.waiting -= 1
-                asking.settle()
+                lookup.waiting -= 1
+                lookup.settle()
             if taken is not None:
                 return taken
-            collapsed = True
 
     def asking(self, key: str) -> asyncio.Task[None] | None:
         """The task that asks the origin for a key of which nothing is known yet."""
-        running = self._asking.get(key)
+        running = self._in_flight.find(key)
         return running[1] if running is not None and running[0].is_cold else None
 
     def refuse_older(self, *primary_keys: str) -> None:
         """After a write: nothing that was asked for before is used again, in any worker."""
         self._cache.refuse_older(*primary_keys)
 
-    def variant(self, key: str, fields: Mapping[str, str]) -> str:
-        """The key of the variant that request fields select, as far as it is known here."""
-        varies_by = self._varying.get(key)
-        return key if varies_by is None else variant_key(key, varies_by, fields)
+    def variant(self, key: str, sent: Callable[[], Mapping[str, str]]) -> str:
+        """The key of the variant that a request selects, as far as it is known here.
+
+        ``sent`` gives the fields that its origin would be sent.
+        """
+        varies_by = self._cache.varying.get(key)
+        return key if varies_by is None else variant_key(key, varies_by, sent())
 
     # What is stored
 
@@ -181,7 +205,7 @@ class ResponseCache:
         record = self._known(asset)
         if record is not None and record.varies_by:
             self._vary(asset.key, record.varies_by)
-            asset = _variant(asset, record.varies_by, ask.fields)
+            asset = _variant(asset, record.varies_by, ask.selected_by)
             record = self._known(asset)
             if record is None:
                 return asset, None, "vary-miss"
@@ -197,12 +221,7 @@ class ResponseCache:
         record = self._cache.store.load_record(asset.key)
         return None if record is not None and is_refused(self._cache, asset, record) else record
 
-    def _open(self, asset: Asset, record: Record) -> OpenVersion:
-        opened = self._cache.admit(asset, record, only_fresh=False)
-        assert opened is not None
-        return opened
-
-    def _hit(self, opened: OpenVersion, ask: Ask, collapsed: bool) -> Stored:
+    def _hit(self, opened: OpenVersion, ask: Ask, *, collapsed: bool) -> Stored:
         reader = self._reader(opened, ask, CacheResult.HIT, ask.asset.subject)
         return Stored(reader, reader.result, Handling(hit=True, collapsed=collapsed))
 
@@ -214,84 +233,88 @@ class ResponseCache:
 
     # Asking the origin
 
+    def _asks_alone(self, ask: Ask, asset: Asset, now_s: float, is_running: bool) -> bool:
+        """Whether a request neither waits for others nor makes them wait.
+
+        A HEAD of a site brings nothing that a GET could use: others would wait in vain. It may
+        wait for a GET that is under way.
+        """
+        if self._cache.hit_for_miss.holds(asset.key, now_s):
+            return True
+        return ask.request.method == "HEAD" and not ask.is_object and not is_running
+
     def _begin(
         self, ask: Ask, asset: Asset, record: Record | None, why: str
-    ) -> tuple[_Asking, asyncio.Task[None]]:
-        asking = _Asking(Handling(forwarded=why), position=ask.want.start, is_cold=record is None)
-        task = asyncio.get_running_loop().create_task(
-            self._ask_in_turn(asking, ask, asset, record), name="ask"
+    ) -> tuple[Lookup, asyncio.Task[None]]:
+        lookup = Lookup(Handling(forwarded=why), position=ask.want.start, is_cold=record is None)
+        task = self._in_flight.begin(
+            asset.key, lookup, lambda: self._look_up(lookup, ask, asset, record)
         )
-        self._asking[asset.key] = asking, task
-        self._cache.keep(task)
-        task.add_done_callback(lambda done: self._ended(asset.key, asking, done))
-        return asking, task
+        return lookup, task
 
-    def _ended(self, key: str, asking: _Asking, task: asyncio.Task[None]) -> None:
-        del self._asking[key]
-        asking.settle()
-        if not task.cancelled():
-            task.exception()  # seen, even if every viewer has left
-
-    def _take(self, asking: _Asking, ask: Ask) -> Stored | Passed | None:
-        """What was asked for on behalf of this very request."""
-        if asking.opened is not None:
-            result = CacheResult.REFRESH_HIT if asking.unchanged else CacheResult.MISS
-            if asking.handling.hit:
+    def _take(self, lookup: Lookup, ask: Ask) -> Stored | Passed | None:
+        """What was looked up on behalf of this very request."""
+        if lookup.opened is not None:
+            result = CacheResult.REFRESH_HIT if lookup.unchanged else CacheResult.MISS
+            if lookup.handling.hit:
                 result = CacheResult.HIT
-            reader = self._reader(asking.opened, ask, result, ask.asset.subject)
-            return Stored(reader, reader.result, asking.handling)
-        response, asking.response = asking.response, None
-        return None if response is None else Passed(response, asking.handling)
+            reader = self._reader(lookup.opened, ask, result, ask.asset.subject)
+            return Stored(reader, reader.result, lookup.handling, lookup.withheld)
+        if lookup.refusal is not None:
+            return Passed(object_error(*lookup.refusal), lookup.handling)
+        response, lookup.response = lookup.response, None
+        return None if response is None else Passed(response, lookup.handling)
 
-    def _join(self, asking: _Asking, ask: Ask) -> Stored | None:
+    def _join(self, lookup: Lookup, ask: Ask) -> Stored | Passed | None:
         """The same for another request, if what has come is for that one too."""
-        if asking.opened is None:
+        if lookup.refusal is not None and ask.is_object:
+            if lookup.sent.change != self._cache.store.changes.number:
+                return None
+            handling = replace(lookup.handling, collapsed=True)
+            return Passed(object_error(*lookup.refusal), handling)
+        if lookup.opened is None or not lookup.is_shared:
             return None
         asset = self._select(ask)[0]
-        if asset.key != asking.opened.asset.key or self._is_outdated(asking, asset):
+        if asset.key != lookup.opened.asset.key or self._is_outdated(lookup, asset):
             return None
-        reader = self._reader(asking.opened, ask, CacheResult.HIT, asset.subject)
-        return Stored(reader, reader.result, replace(asking.handling, collapsed=True))
+        reader = self._reader(lookup.opened, ask, CacheResult.HIT, asset.subject)
+        return Stored(reader, reader.result, replace(lookup.handling, collapsed=True))
 
-    def _is_outdated(self, asking: _Asking, asset: Asset) -> bool:
+    def _is_outdated(self, lookup: Lookup, asset: Asset) -> bool:
         """Whether something has changed since the origin was asked, for who has come since."""
-        if asking.opened is None or asking.sent.change == self._cache.store.changes.number:
+        if lookup.opened is None or lookup.sent.change == self._cache.store.changes.number:
             return False
-        record = asking.opened.record
+        record = lookup.opened.record
         asked = replace(
             record,
-            validated_s=max(record.validated_s, asking.sent.time_s),
-            asked_change=max(record.asked_change, asking.sent.change),
-            position=max(record.position, asking.sent.position),
+            validated_s=max(record.validated_s, lookup.sent.time_s),
+            asked_change=max(record.asked_change, lookup.sent.change),
+            position=max(record.position, lookup.sent.position),
         )
         return self._cache.rulings.of_record(asset, asked).verdict is not Verdict.FRESH
 
     async def _ask_alone(self, ask: Ask, asset: Asset, record: Record | None, why: str) -> Outcome:
         """Asks without waiting for others, nor making them wait."""
-        asking = _Asking(Handling(forwarded=why), waiting=1)
+        lookup = Lookup(Handling(forwarded=why), waiting=1)
         try:
-            await self._ask(asking, ask, asset, record, is_passed=True)
-            taken = self._take(asking, ask)
+            await self._ask(lookup, ask, asset, record, is_passed=not ask.needs_version)
+            taken = self._take(lookup, ask)
         finally:
-            asking.waiting = 0
-            asking.settle()
+            lookup.waiting = 0
+            lookup.settle()
         assert taken is not None
         return taken
 
-    def _ask_later(self, ask: Ask, asset: Asset, record: Record) -> None:
-        """Validates in the background (RFC 5861 §3)."""
-        if asset.key not in self._asking:
-            self._begin(ask, asset, record, "stale")
+    async def _look_up(self, lookup: Lookup, ask: Ask, asset: Asset, record: Record | None) -> None:
+        """Asks unless another worker is at it; then waits for what that one learns.
 
-    async def _ask_in_turn(
-        self, asking: _Asking, ask: Ask, asset: Asset, record: Record | None
-    ) -> None:
-        """Asks unless another worker is at it; then waits for what that one finds out."""
+        After ``ROUNDS_MAX`` lookups of other workers that held nothing for this one it asks all the
+        same: in a queue the last worker would wait for all others.
+        """
         store = self._cache.store
-        while not store.lock_asset(asset.key):  # noqa: ASYNC110  # locks of other processes
-            await asyncio.sleep(TICK_S)
+        has_lock = await self._turn(asset.key)
         try:
-            asking.sent = self._cache.sent_now()
+            lookup.sent = self._cache.sent_now()
             present = store.load_record(asset.key)
             if (
                 present is not None
@@ -301,18 +324,32 @@ class ResponseCache:
             ):
                 record = present
                 if decide(self._cache, ask, asset, present, time.time()) is Reuse.FRESH:
-                    asking.handling = Handling(hit=True)  # another worker has asked meanwhile
-                    self._bring(asking, self._open(asset, present))
+                    lookup.handling = Handling(hit=True)  # another worker has asked meanwhile
+                    self._bring(lookup, self._cache.admit(asset, present))
                     return
             elif record is not None and is_refused(self._cache, asset, record):
                 record = None  # while it waited for its turn
-            await self._ask(asking, ask, asset, record)
+            await self._ask(lookup, ask, asset, record)
         finally:
-            store.unlock_asset(asset.key)
+            if has_lock:
+                store.changes.lookup_ended(asset.key)
+                store.unlock_asset(asset.key)
+
+    async def _turn(self, key: str) -> bool:
+        """Waits for the lock of a key; False when others have had it often or long enough."""
+        store = self._cache.store
+        ended = store.changes.lookups_ended(key)
+        for _tick in range(int(LOCK_WAIT_S / LOCK_TICK_S)):
+            if store.lock_asset(key):
+                return True
+            if store.changes.lookups_ended(key) - ended >= ROUNDS_MAX:
+                break
+            await asyncio.sleep(LOCK_TICK_S)
+        return False
 
     async def _ask(
         self,
-        asking: _Asking,
+        lookup: Lookup,
         ask: Ask,
         asset: Asset,
         record: Record | None,
@@ -320,7 +357,7 @@ class ResponseCache:
         is_passed: bool = False,
     ) -> None:
         request = request_for(ask, record, is_passed=is_passed)
-        asking.sent = sent = self._cache.sent_now()
+        lookup.sent = sent = self._cache.sent_now()
         try:
             response = await self._send(ask.upstream, request)
             if response.status == 416 and (ask.is_object or ask.suffix_bytes):
@@ -331,15 +368,15 @@ class ResponseCache:
         except OriginError as exc:
             if record is None or not may_serve_stale(self._cache, ask, asset, record):
                 raise
-            asking.handling.detail = exc.failure.value
-            self._bring(asking, self._open(asset, record), unchanged=True)
+            lookup.handling.detail = exc.failure.value
+            self._bring(lookup, self._cache.admit(asset, record), unchanged=True)
             return
         try:
-            is_heeded = self._heed(asking, ask, asset, record, request, response, sent)
+            is_answer = self._use(lookup, ask, asset, record, request, response, sent)
         except BaseException:
             response.close()
             raise
-        if is_heeded:
+        if is_answer:
             return
         response.close()
         if is_passed and record is None:
@@ -347,7 +384,7 @@ class ResponseCache:
                 OriginFailure.UNAVAILABLE,
                 f"{asset.origin_name} {asset.name!a}: answered {response.status} unasked",
             )
-        await self._ask(asking, ask, asset, None, is_passed=True)
+        await self._ask(lookup, ask, asset, None, is_passed=True)
 
     async def _send(self, upstream: Upstream, request: OriginRequest) -> OriginResponse:
         """Sends a request that may be sent again, several times if it fails in passing."""
@@ -361,9 +398,9 @@ class ResponseCache:
                 await asyncio.sleep(backoff_s(attempt, random.random()))
         raise AssertionError("the last attempt returns or raises")
 
-    def _heed(
+    def _use(
         self,
-        asking: _Asking,
+        lookup: Lookup,
         ask: Ask,
         asset: Asset,
         record: Record | None,
@@ -371,18 +408,19 @@ class ResponseCache:
         response: OriginResponse,
         sent: SentAt,
     ) -> bool:
-        """Brings what an answer means: an update, a new version, an old one after all, itself.
+        """Makes of an answer what it means: an update, a new version, an old one, or itself.
 
         False when it means nothing to the viewer: what was asked was another question.
         """
         status, fields = response.status, fold_fields(response.fields)
-        asking.handling.status = status
+        lookup.handling.status = status
         now_s = time.time()
         if record is not None and is_confirmed(record, request, status, fields):
             response.close()
-            opened = self._open(asset, confirmed(record, fields, sent, now_s))
+            opened = self._cache.admit(asset, confirmed(record, fields, sent, now_s))
             self._cache.remember(asset, opened.record)
-            self._bring(asking, opened, unchanged=True)
+            lookup.withheld = withheld_fields(stored_fields(opened.record.head) | fields)
+            self._bring(lookup, opened, unchanged=True)
             return True
         if (
             status >= 500
@@ -390,7 +428,7 @@ class ResponseCache:
             and may_serve_stale(self._cache, ask, asset, record)
         ):
             response.close()
-            self._bring(asking, self._open(asset, record), unchanged=True)
+            self._bring(lookup, self._cache.admit(asset, record), unchanged=True)
             return True
         storable = (request.method == "GET" or ask.is_object) and is_storable(
             "GET",
@@ -400,69 +438,78 @@ class ResponseCache:
             asset.rules,
             heeds_viewer=ask.heeds_viewer,
         )
-        if storable:
+        if storable or (ask.needs_version and status in (200, 206)):
             opened_read = opening(asset, request, response, fields, sent, now_s)
             if opened_read is not None:
-                kept = self._store(ask, *opened_read)
+                kept = self._store(ask, *opened_read, is_shared=storable)
                 if kept is not None:
-                    self._bring(asking, kept)
-                    asking.handling.stored = True
+                    lookup.withheld = withheld_fields(fields)
+                    lookup.handling.stored = lookup.is_shared = storable
+                    if not storable:
+                        self._cache.hit_for_miss.begin(asset.key, now_s)
+                    self._bring(lookup, kept)
                     return True
         if record is not None and is_contradicted(record, request, status, fields):
             self._cache.refuse_older(asset.key)
-        if request.method == "GET" and status != 304:
-            self._pass_for_a_while(asset.key, now_s)
         if not may_pass(ask, request, status, fields):
             return False
-        asking.response = response
+        if ask.is_object and status >= 400 and response.size_bytes == 0:
+            response.close()
+            lookup.refusal = status, response.fields
+            return True
+        if request.method == "GET" and status != 304:
+            self._cache.hit_for_miss.begin(asset.key, now_s)
+        lookup.response = response
         return True
 
-    def _store(self, ask: Ask, record: Record, read: ResponseRead | None) -> OpenVersion | None:
-        """Begins to keep an answer, under the key of its variant.
+    def _store(
+        self, ask: Ask, record: Record, read: ResponseRead | None, *, is_shared: bool
+    ) -> OpenVersion | None:
+        """Begins to keep an answer, under the key of its variant; for this request alone, where it
+        is not ``is_shared``.
 
         None: there is no room to begin with, on disk nor in memory, so it is to be passed on.
         """
         base, varies_by = ask.asset, parse_vary(stored_fields(record.head))
-        self._heed_vary(base.key, varies_by)
-        asset = _variant(base, varies_by, ask.fields) if varies_by else base
+        if is_shared:
+            self._note_vary(base.key, varies_by)
+        asset = _variant(base, varies_by, ask.selected_by) if varies_by else base
         record = replace(record, key=asset.key)
-        opened = self._open(asset, record)
+        opened = (self._cache.admit if is_shared else self._cache.unlisted)(asset, record)
         if read is not None:
             try:
                 opened.extent_to_fill(read.span.start // EXTENT_BYTES)
             except CacheFullError:
                 self._cache.drop(opened)
                 return None
-            opened.adopt(read, read.trailers)
-        if record.head.version.has_ended:
-            self._cache.remember(asset, record)
-        self._passing.pop(ask.asset.key, None)
+            if opened.ready_end(read.span.start, read.span.end) == read.span.end:
+                read.close_now()  # all of it is here, of the same version
+            else:
+                opened.adopt(read, read.trailers)
+        if is_shared:
+            self._cache.hit_for_miss.end(base.key)
+            if record.head.version.has_ended:
+                self._cache.remember(asset, record)
         return opened
 
-    def _heed_vary(self, key: str, varies_by: tuple[str, ...]) -> None:
+    def _note_vary(self, key: str, varies_by: tuple[str, ...]) -> None:
         """Notes what the answers of a key differ by, where that is new (§4.1)."""
         if not varies_by:
-            self._varying.pop(key, None)
+            self._cache.varying.pop(key)
             return
         self._vary(key, varies_by)
         known = self._cache.store.load_record(key)
         if known is None or known.varies_by != varies_by:
             self._cache.begin_to_vary(key, varies_by)
 
-    def _bring(self, asking: _Asking, opened: OpenVersion, *, unchanged: bool = False) -> None:
-        asking.opened = opened
-        asking.unchanged = unchanged
-        opened.enter(asking)
+    def _bring(self, lookup: Lookup, opened: OpenVersion, *, unchanged: bool = False) -> None:
+        lookup.opened = opened
+        lookup.unchanged = unchanged
+        opened.enter(lookup)
 
     def _vary(self, key: str, varies_by: tuple[str, ...]) -> None:
-        if len(self._varying) >= VARYING_KEYS_MAX:
-            self._varying.clear()
-        self._varying[key] = varies_by
-
-    def _pass_for_a_while(self, key: str, now_s: float) -> None:
-        if len(self._passing) >= PASSING_KEYS_MAX:
-            self._passing.clear()
-        self._passing[key] = now_s + PASSING_S
+        if self._cache.varying.get(key) != varies_by:
+            self._cache.varying.put(key, varies_by, sum(map(len, varies_by)))
 
 
 def _variant(asset: Asset, varies_by: tuple[str, ...], fields: Mapping[str, str]) -> Asset:

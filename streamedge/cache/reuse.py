@@ -75,8 +75,8 @@ def may_serve_on_error(
     """
     asked = request_directives(request_fields)
     said = response_directives(fields)
-    if age_s < 0 or asked.no_cache or _forbids_stale(said, rules):
-        return False
+    if status >= 500 or age_s < 0 or asked.no_cache or _forbids_stale(said, rules):
+        return False  # an old failure is no better than a new one
     if forbids_reuse(status, said) and not rules.overrules_origin:
         return False
     limit_s = said.stale_if_error_s

@@ -22,6 +22,10 @@ from streamedge.cache.vary import varies_by_everything
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII | re.IGNORECASE)
 _PRECONDITIONS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
+# What says which bytes are stored: without it they cannot be used again.
+_OF_THE_VERSION = frozenset(
+    {"content-encoding", "content-length", "content-range", "content-type", "etag", "last-modified"}
+)
 # RFC 9110 §7.6.1, RFC 9111 §3.1
 _NEVER_STORED = frozenset(
     {
@@ -69,6 +73,7 @@ def is_storable(
         and not varies_by_everything(response_fields)
         and (stated or is_kept_unstated(status, directives, rules))
         and (stated or not rules.strict or "set-cookie" not in response_fields)
+        and _OF_THE_VERSION.isdisjoint(directives.no_cache_fields | directives.private_fields)
     )
 
 
@@ -86,6 +91,17 @@ def storable_fields(fields: Mapping[str, str]) -> dict[str, str]:
         for name, value in fields.items()
         if name not in _NEVER_STORED and name not in withheld
     }
+
+
+def withheld_fields(fields: Mapping[str, str]) -> dict[str, str]:
+    """The fields of a response that a qualified private or no-cache lists.
+
+    They are for the request that the origin answered, and for no other (§5.2.2.4, §5.2.2.7).
+    """
+    directives = response_directives(fields)
+    listed = directives.no_cache_fields | directives.private_fields
+    left_out = _NEVER_STORED | _nominated(fields)
+    return {name: fields[name] for name in listed - left_out if name in fields}
 
 
 def _nominated(fields: Mapping[str, str]) -> frozenset[str]:

@@ -53,8 +53,9 @@ class OriginHead:
     """What an origin said of an object: its version and its representation headers.
 
     ``headers`` has lower-case names, one entry each (repeated fields joined with ", ", Set-Cookie
-    with a line feed); hop-by-hop fields, Content-Length, Content-Range, Content-Type, ETag and
-    Last-Modified are not among them. ``status`` is 200 for an object.
+    with a line feed); hop-by-hop fields, Content-Length, Content-Range, Content-Type and ETag are
+    not among them, Last-Modified only where it is newer than the version's. ``status`` is 200 for
+    an object.
     """
 
     version: Version

@@ -163,6 +163,11 @@ def may_ask_plainly(ask: Ask, status: int) -> bool:
     return status == 412 and ask.if_match is not None and ask.sends_if_match
 
 
+def failure_of_status(status: int) -> OriginFailure:
+    """What a status other than 200 and 206 says of an object."""
+    return _FAILURES.get(status, OriginFailure.UNAVAILABLE)
+
+
 def is_same_version(known: Version, seen: Version) -> bool:
     """Whether two versions name the same bytes, by ETag (weak comparison, RFC 9110 §8.8.3.2) or,
     when one of them has none, by date; sizes must always agree.
@@ -279,14 +284,14 @@ def _refusal(ask: Ask, status: int, fields: Mapping[str, str], error_code: str) 
             f"{answered} for byte {start}, Content-Range {seen}",
             status=status,
         )
-    failure = _FAILURES.get(status, OriginFailure.UNAVAILABLE)
+    failure = failure_of_status(status)
     if 300 <= status < 400 and status != 304:
         host = _location_host(fields.get("location", ""))
         answered = f"{answered}, a redirect to {host}, which is not followed"
     region = fields.get("x-amz-bucket-region", "")
     if region and failure is OriginFailure.UNAVAILABLE:
         answered = f"{answered} (the bucket is in region {_seen(region)})"
-    return OriginError(failure, answered, status=status)
+    return OriginError(failure, answered, status=status, fields=fields)
 
 
 def _location_host(location: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from email.utils import formatdate
 
 from streamedge.errors import OriginError, OriginFailure
+from streamedge.http_date import parse_http_date_s
 from streamedge.ops.background import run_detached
 from streamedge.origin import (
     Duplex,
@@ -26,12 +27,14 @@ from streamedge.origin.answers import (
     Ask,
     Opening,
     fold_fields,
+    kept_fields,
     may_ask_plainly,
     read_answer,
     request_fields,
 )
 from streamedge.spans import Span
 
+_OF_ERRORS = frozenset({"age", "cache-control", "cdn-cache-control", "date", "expires"})
 _STATUSES = {
     OriginFailure.NOT_FOUND: 404,
     OriginFailure.FORBIDDEN: 403,
@@ -124,6 +127,10 @@ class ResponseRead:
     async def close(self) -> None:
         self._response.close()
 
+    def close_now(self) -> None:
+        """The same, for who cannot wait."""
+        self._response.close()
+
 
 class ObjectUpstream:
     """An origin of objects that answers GET and HEAD as an HTTP server would.
@@ -154,14 +161,15 @@ class ObjectUpstream:
             if request.method == "HEAD":
                 return _answer(fields, await origin.head(request.name), None)
             if request.method != "GET":
-                return _error(405)
-            read = await origin.read(request.name, span)
+                return object_error(405)
+            read = await origin.read(request.name, span, if_none_match=_known(fields))
         except OriginError as exc:
             status = _STATUSES.get(exc.failure)
             if status is None:
                 raise
-            return _error(status)
-        assert read is not None, "only if_none_match is answered with None"
+            return object_error(exc.status or status, _error_fields(exc.fields))
+        if read is None:
+            return _ObjectResponse(304, None, None)
         answer = _answer(fields, read.head, read, is_part=span is not None)
         if answer.status == 304:
             await read.close()
@@ -178,6 +186,8 @@ def _answer(
     known = fields.get("if-none-match", "")
     if known and known.removeprefix("W/") == head.version.etag.removeprefix("W/"):
         return _ObjectResponse(304, head, None)
+    if read is not None and read.span == Span(0, head.version.size_bytes):
+        is_part = False
     return _ObjectResponse(206 if is_part else 200, head, read)
 
 
@@ -217,8 +227,25 @@ class _ObjectResponse:
             run_detached(read.close(), "close read")
 
 
-def _error(status: int) -> _ObjectResponse:
-    return _ObjectResponse(status, None, None)
+def object_error(status: int, fields: Fields | None = None) -> OriginResponse:
+    """An error in place of an object, without a body."""
+    response = _ObjectResponse(status, None, None)
+    response.fields += fields or []
+    return response
+
+
+def _error_fields(fields: Mapping[str, str]) -> Fields:
+    """What may be said of an error whose body is not there."""
+    return [(name, value) for name, value in kept_fields(fields).items() if name in _OF_ERRORS]
+
+
+def _known(fields: Mapping[str, str]) -> Version | None:
+    """The version that a condition names, as far as it tells: its size it does not."""
+    etag = fields.get("if-none-match", "")
+    modified_s = parse_http_date_s(fields.get("if-modified-since", ""))
+    if not etag and modified_s is None:
+        return None
+    return Version(etag, -1, modified_s)
 
 
 def _fields(head: OriginHead) -> Fields:

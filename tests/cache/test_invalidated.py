@@ -53,7 +53,9 @@ def ask_of(
 ) -> Ask:
     origin = RequestedObject("main", location.origin, OriginRequest("GET", "film"))
     asset = Asset("site\nfilm", "film", origin, "main", TtlRules(), (), scope, target, tag_field)
-    return Ask(asset, location.origin, OriginRequest("GET", "film"), fields or {}, WHOLE)
+    sent = fields or {}
+    request = OriginRequest("GET", "film")
+    return Ask(asset, location.origin, request, sent, WHOLE, selected_by=sent)
 
 
 async def body_of(outcome: Outcome) -> bytes:

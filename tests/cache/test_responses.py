@@ -57,7 +57,9 @@ def ask_of(
     origin = RequestedObject("main", location.origin, OriginRequest("GET", "film"))
     asset = Asset("site\nfilm", "film", origin, "main", TtlRules())
     sent = {} if fields is None else fields
-    return Ask(asset, location.origin, request, sent, want, heeds_viewer=heeds_viewer)
+    return Ask(
+        asset, location.origin, request, sent, want, heeds_viewer=heeds_viewer, selected_by=sent
+    )
 
 
 async def body_of(outcome: Outcome) -> bytes:
@@ -126,7 +128,7 @@ async def test_leaving_in_the_moment_of_the_answer(location: Location) -> None:
     location.server.hold_answers()
     viewer = asyncio.create_task(responses.respond(ask_of(location)))
     await location.server.seen(1)
-    ((_asking, task),) = responses._asking.values()
+    (task,) = worker.in_flight.tasks()
     task.add_done_callback(lambda _done: viewer.cancel())
     location.server.release_answers()
     await asyncio.gather(viewer, return_exceptions=True)
@@ -472,7 +474,7 @@ async def test_vary_explosion_is_bounded(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each request another variant: what is kept in memory does not grow with them."""
-    monkeypatch.setattr("streamedge.cache.responses.VARYING_KEYS_MAX", 4)
+    monkeypatch.setattr("streamedge.cache.cache.VARYING_BYTES", 300)
     worker = location.worker(open_extents=8)
     door = ResponseCache(worker)
     location.server.put("film", b"x", headers=(*FRESH, ("Vary", "User-Agent")), etag='"1"')
@@ -483,8 +485,8 @@ async def test_vary_explosion_is_bounded(
         outcome.reader.close()
     await fills_ended(worker)
     assert len(worker._versions) <= 8
-    assert len(door._varying) <= 4
-    assert door._asking == {}
+    assert worker.varying.size_bytes <= 300
+    assert len(worker.in_flight) == 0
     assert len(location.server.requests) == 40
 
 
@@ -542,3 +544,23 @@ async def test_what_cannot_be_asked_for_again_fails_when_nobody_fills_it(
     with pytest.raises(OriginError) as caught:
         await reading
     assert caught.value.failure is OriginFailure.CHANGED
+
+
+async def test_workers_do_not_queue_behind_each_other_for_what_is_not_stored(
+    location: Location,
+) -> None:
+    """The last of six workers waits for two lookups of others at most, and then asks with them."""
+    put(location, PRIVATE)
+    first, second, rest = (asyncio.Event() for _ in range(3))
+    for after in (first, second, *[rest] * 4):
+        location.server.script(Turn(after=after))
+    doors = [ResponseCache(location.worker()) for _ in range(6)]
+    viewers = [asyncio.create_task(door.respond(ask_of(location))) for door in doors]
+    for asked, after in ((1, first), (2, second)):
+        await location.server.seen(asked)
+        assert len(location.server.requests) == asked
+        after.set()
+    await location.server.seen(6)  # all at once: none of them is answered yet
+    rest.set()
+    for viewer in viewers:
+        assert await body_of(await viewer) == BYTES

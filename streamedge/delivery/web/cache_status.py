@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamedge.cache.responses import Handling
+from streamedge.cache.in_flight import Handling
 
 
 def cache_status(edge_name: str, handling: Handling, ttl_s: float | None = None) -> str:

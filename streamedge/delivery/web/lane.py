@@ -16,13 +16,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from streamedge.access.admission import OPEN_TO_ALL
-from streamedge.cache.asset import Provenance
+from streamedge.cache.asset import Provenance, served_head
 from streamedge.cache.cache import Cache
 from streamedge.cache.extent import Ready
 from streamedge.cache.freshness import IMMUTABLE
+from streamedge.cache.in_flight import Handling
 from streamedge.cache.open_version import OpenVersion
 from streamedge.cache.reader import CacheResult
-from streamedge.cache.responses import Handling, ResponseCache
+from streamedge.cache.responses import ResponseCache
 from streamedge.config.field_names import CONDITIONS
 from streamedge.delivery.web.access_log import quoted, target_fields
 from streamedge.delivery.web.answer import Delivery, object_lines
@@ -34,9 +35,9 @@ from streamedge.delivery.web.gate import Pass
 from streamedge.delivery.web.requests import WebRequest, without_field
 from streamedge.delivery.web.routes import (
     Route,
-    as_selected_by,
     asset_key,
     invalidation_subject,
+    selecting_fields,
 )
 from streamedge.delivery.web.server_timing import is_sampled, server_timing
 from streamedge.delivery.web.spellings import Spellings, Wanted, plain_range
@@ -241,7 +242,9 @@ class Lane:
                 target.origin_field,
                 timing=self._timing(target),
             )
-            target.closing = object_lines(head, age_s, delivery).encode("latin-1", "replace")
+            target.closing = object_lines(served_head(head), age_s, delivery).encode(
+                "latin-1", "replace"
+            )
         return sent
 
     def _timing(self, target: Target) -> str:
@@ -268,7 +271,10 @@ class Lane:
     def _target(self, found: Route, request: WebRequest) -> Target:
         named, coding = request.headers, None
         policy = found.rule.behavior.cache
-        key = self._responses.variant(asset_key(found, policy, request), as_selected_by(named))
+        key = self._responses.variant(
+            asset_key(found, policy, request),
+            lambda: selecting_fields(found, request, self._edge_name),
+        )
         if found.rule.behavior.compress:
             coding = named.get("accept-encoding")
         known = key, found.distribution.id, named.get("origin"), coding, request.secure

@@ -11,7 +11,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import NamedTuple
 
-from streamedge.cache.asset import Provenance
+from streamedge.cache.asset import Provenance, served_head
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.responses import Stored
 from streamedge.config.field_names import HOP_BY_HOP
@@ -109,6 +109,9 @@ class Replies:
         if form is not None:
             reader.close()
             head, reader = form
+        head = served_head(head)
+        if stored.withheld:
+            head = replace(head, headers={**head.headers, **stored.withheld})
         if status is not None:
             head = replace(head, status=status)
             result = CacheResult.ERROR

@@ -34,6 +34,7 @@ from streamedge.delivery.web.requests import WebRequest, connection_options
 from streamedge.delivery.web.trailers import passed_trailers
 from streamedge.keys import join_key
 from streamedge.origin import Fields, OriginRequest
+from streamedge.origin.answers import fold_fields
 from streamedge.origin.names import site_path
 from streamedge.origin.objects import RequestedObject
 from streamedge.origin.s3_protocol import (
@@ -279,21 +280,24 @@ def ask(
         key, found.name, origin, binding.name, rule.rules, above, *invalidation_subject(found)
     )
     heeds = policy.viewer_directives or policy.strict
-    # What the origin sees is what a variant is selected by; the rest only the edge reads.
     return Ask(
         asset,
         binding.upstream,
         replace(asked, interim=interim),
-        as_selected_by(request.headers),
+        request.headers,
         want,
         heeds_viewer=heeds,
         is_object=not binding.is_site,
+        selected_by=fold_fields(asked.fields),
     )
 
 
-def as_selected_by(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """A request's fields as the origin may choose an answer by them: it is asked for identity."""
-    return {**headers, "accept-encoding": "identity"} if "accept-encoding" in headers else headers
+def selecting_fields(found: Route, request: WebRequest, edge_name: str) -> Mapping[str, str]:
+    """The fields by which Vary selects: those that the origin is sent, and no others.
+
+    What Connection lists or no policy forwards cannot have changed its answer (RFC 9111 §4.1).
+    """
+    return fold_fields(origin_request(found, request, edge_name).fields)
 
 
 def asset_key(found: Route, policy: CachePolicy, request: WebRequest) -> str:

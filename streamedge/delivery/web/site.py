@@ -20,9 +20,10 @@ from streamedge.access.signing import SIGNATURE_LIMIT_BYTES
 from streamedge.cache.asking import WHOLE
 from streamedge.cache.asset import Provenance
 from streamedge.cache.cache import VERSION_ONLY, Cache
+from streamedge.cache.in_flight import Handling
 from streamedge.cache.invalidation import invalidated_targets
 from streamedge.cache.reader import CacheResult
-from streamedge.cache.responses import Handling, Passed, ResponseCache, Stored
+from streamedge.cache.responses import Passed, ResponseCache, Stored
 from streamedge.delivery.distributions import HostTable
 from streamedge.delivery.web.access_log import response_line
 from streamedge.delivery.web.behaviors import SAFE_METHODS, ErrorPage

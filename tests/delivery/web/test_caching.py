@@ -113,7 +113,7 @@ async def test_age_goes_on_from_the_origins(cache_root: Path) -> None:
 
 
 async def test_two_variants_of_one_url(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
         varying = (("Vary", "Accept-Language"), ("Cache-Control", "max-age=60"))
         for body in (b"english", b"deutsch"):
             edge.origin.script(Turn(status=200, headers=varying, body=body))
@@ -129,7 +129,7 @@ async def test_two_variants_of_one_url(cache_root: Path) -> None:
 
 async def test_vary_that_changes(cache_root: Path) -> None:
     """What an answer varies by is what the last one said; the older ones are found no more."""
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
         fresh = ("Cache-Control", "max-age=60")
         edge.origin.script(Turn(status=200, headers=(("Vary", "X-A"), fresh), body=b"by a"))
         edge.origin.script(Turn(status=200, headers=(("Vary", "X-B"), fresh), body=b"by b"))
@@ -143,6 +143,33 @@ async def test_vary_that_changes(cache_root: Path) -> None:
         assert (await viewer.get("/a", x_b="3")).body == b"for all"
         assert (await viewer.get("/a", x_b="1")).body == b"for all"
         assert len(edge.origin.requests) == 4
+
+
+async def test_vary_selects_by_what_the_origin_was_sent(cache_root: Path) -> None:
+    """A field that Connection lists stays here, so it cannot have changed the answer."""
+    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Vary", "Accept-Language"), ("Cache-Control", "max-age=60"))
+        await viewer.get("/a", accept_language="de", connection="accept-language")
+        assert (await viewer.get("/a")).cache == "Hit"
+        put(edge, "a", ("Vary", "Accept-Language"), ("Cache-Control", "max-age=60"), body=b"de")
+        for cache in ("Miss", "Hit", "Hit"):
+            german = await viewer.get("/a", accept_language="de")
+            assert (german.body, german.cache) == (b"de", cache)
+        assert (await viewer.get("/a")).body == b"one"
+        assert len(edge.origin.requests) == 2
+
+
+@pytest.mark.parametrize("name", ["cookie", "user_agent", "accept_language", "x_device"])
+async def test_vary_by_what_the_origin_was_never_sent_selects_nothing(
+    cache_root: Path, name: str
+) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        vary = name.replace("_", "-")
+        put(edge, "a", ("Vary", vary), ("Cache-Control", "max-age=60"))
+        for number in range(5):
+            for _general_and_fast in range(2):
+                assert (await viewer.get("/a", **{name: f"value={number}"})).body == b"one"
+        assert len(edge.origin.requests) == 1
 
 
 async def test_vary_by_everything_is_not_stored(cache_root: Path) -> None:
@@ -221,6 +248,93 @@ async def test_listed_fields_are_not_used_again(cache_root: Path, directive: str
         assert said(hit) == {"hit": True}
         assert "x-mine" not in hit.fields
         assert hit.cookies == ()
+
+
+@pytest.mark.parametrize("directive", ["no-cache", "private"])
+async def test_listed_fields_reach_the_viewer_whose_request_was_answered(
+    cache_root: Path, directive: str
+) -> None:
+    """§5.2.2.4, §5.2.2.7: withheld from subsequent requests, not from this one; so with a 304."""
+    async with (
+        serve_web(cache_root, policy=HEEDS) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        control = f'max-age=60, {directive}="x-mine, set-cookie"'
+        fields = (("Cache-Control", control), ("X-Mine", "1"), ("Set-Cookie", "a=1"))
+        put(edge, "a", *fields, ("Set-Cookie", "b=2"), etag='"1"')
+        first = await viewer.get("/a")
+        assert (first.fields["x-mine"], first.cookies) == ("1", ("a=1", "b=2"))
+        hit = await viewer.get("/a")
+        assert ("x-mine" in hit.fields, hit.cookies) == (False, ())
+        put(edge, "a", *fields, etag='"1"')
+        confirmed = await viewer.get("/a", cache_control="no-cache")
+        assert confirmed.cache == "RefreshHit"
+        assert (confirmed.fields["x-mine"], confirmed.cookies) == ("1", ("a=1",))
+        hit = await viewer.get("/a")
+        assert ("x-mine" in hit.fields, hit.cookies) == (False, ())
+
+
+@pytest.mark.parametrize("name", ["etag", "Last-Modified", "content-type"])
+async def test_answer_whose_own_version_is_withheld_is_not_stored(
+    cache_root: Path, name: str
+) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", f'max-age=60, private="{name}"'), etag='"1"')
+        for _each_time in range(2):
+            response = await viewer.get("/a")
+            assert (response.cache, response.fields["etag"]) == ("Miss", '"1"')
+
+
+async def test_a_304_updates_what_the_bytes_are_said_to_be(cache_root: Path) -> None:
+    """§3.2: every field but those that say which bytes are stored."""
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", *OLD, etag='"1"', modified_s=1_600_000_000)
+        await viewer.get("/a")
+        edge.origin.put(
+            "a",
+            b"one",
+            last_modified_s=1_700_000_000,
+            content_type="image/png",
+            headers=(("Cache-Control", "max-age=60"),),
+        )
+        modified = formatdate(1_700_000_000, usegmt=True)
+        for cache in ("RefreshHit", "Hit", "Hit"):
+            response = await viewer.get("/a")
+            assert (response.cache, response.body) == (cache, b"one")
+            assert response.fields["content-type"] == "image/png"
+            assert response.fields["last-modified"] == modified
+        assert (await viewer.get("/a", if_modified_since=modified)).status == 304
+        before = formatdate(1_699_999_999, usegmt=True)
+        assert (await viewer.get("/a", if_modified_since=before)).status == 200
+        assert len(edge.origin.requests) == 2
+        assert (await fetch(edge.port, "/a")).body == b"one"
+
+
+async def test_a_304_that_begins_to_vary_confirms_nothing(cache_root: Path) -> None:
+    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", *OLD, etag='"1"')
+        await viewer.get("/a", accept_language="de")
+        put(edge, "a", ("Cache-Control", "max-age=60"), ("Vary", "Accept-Language"), etag='"1"')
+        await viewer.get("/a", accept_language="de")
+        put(edge, "a", ("Cache-Control", "max-age=60"), ("Vary", "Accept-Language"), body=b"two")
+        assert (await viewer.get("/a", accept_language="en")).body == b"two"
+        assert (await viewer.get("/a", accept_language="de")).body == b"one"
+
+
+async def test_stored_failure_never_stands_for_a_newer_one(cache_root: Path) -> None:
+    """§4.2.4 is about answers; and the time that errors are kept for begins anew."""
+    async with (
+        serve_web(cache_root, policy={"error_ttl": "0s"}) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        kept = ("Cache-Control", "max-age=60, stale-if-error=600")
+        edge.origin.script(Turn(status=503, headers=(kept, ("Age", "61")), body=b"first"))
+        edge.origin.script(Turn(status=503, headers=(kept,), body=b"second"))
+        assert (await viewer.get("/a")).body == b"first"
+        assert (await viewer.get("/a")).body == b"second"
+        again = await viewer.get("/a")
+        assert (again.body, said(again)) == (b"second", {"hit": True})
+        assert len(edge.origin.requests) == 2
 
 
 # --- requests' own directives (§5.2.1) -------------------------------------------------------

@@ -305,7 +305,12 @@ async def test_those_who_waited_for_what_is_nobody_elses_ask_for_themselves(
 
 
 async def test_those_who_wait_get_their_own_variant(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge:
+    policy = {"all": {"headers": "all"}}
+    async with serve_web(
+        cache_root,
+        tables={"origin_request_policies": policy},
+        rules={"origin_request_policy": "all"},
+    ) as edge:
         after = asyncio.Event()
         fields = (("Vary", "Accept-Language"), FRESH)
         edge.origin.script(Turn(status=200, headers=fields, body=b"english", after=after))

@@ -1,0 +1,115 @@
+"""The lookups that are in flight: at most one for each key, whichever entry point began it.
+
+Owns who waits for whom. A lookup leaves the table before it ends, so nobody can join one that has
+ended: whoever joins waits for something that is still to come, and suspends. How often a request
+may join before it asks the origin for itself is ``ROUNDS_MAX``. A lookup runs as a task of its own,
+so a viewer who leaves cancels nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+
+from streamedge.cache.asset import SentAt
+from streamedge.cache.open_version import OpenVersion
+from streamedge.origin import UNKNOWN_BYTES, Fields, OriginResponse
+
+ROUNDS_MAX = 2  # lookups that a request waits for before it asks for itself
+NOT_SENT = SentAt(0.0, -1)
+
+
+@dataclass(slots=True)
+class Handling:
+    """How a request was handled, in the words of Cache-Status (RFC 9211 §2)."""
+
+    hit: bool = False
+    forwarded: str = ""  # why: uri-miss, vary-miss, stale, request, bypass, method
+    status: int = 0  # the origin's
+    stored: bool = False
+    collapsed: bool = False
+    detail: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Lookup:
+    """A key's answer being looked up at the origin, and how many requests wait for it.
+
+    Of its outcome one is set: ``opened``, a version to read; ``response``, for the first who takes
+    it; ``refusal``, status and fields of an object origin's error, the same for everybody.
+    ``withheld``: fields that the origin's answer has for its own request alone. ``is_shared``:
+    whether the version may be read by those who joined.
+    """
+
+    handling: Handling = field(default_factory=Handling)
+    waiting: int = 0
+    is_cold: bool = False  # nothing was known when it began
+    opened: OpenVersion | None = None
+    is_shared: bool = True
+    unchanged: bool = False
+    withheld: dict[str, str] = field(default_factory=dict)
+    response: OriginResponse | None = None
+    refusal: tuple[int, Fields] | None = None
+    sent: SentAt = NOT_SENT  # the last request for it
+    position: int = 0  # stands for a reader, so that nothing is closed before they come
+    want_end: int = UNKNOWN_BYTES
+
+    def settle(self) -> None:
+        """Closes what nobody has taken, when nobody is left to."""
+        if self.waiting:
+            return
+        if self.opened is not None:
+            self.opened.leave(self)
+        if self.response is not None:
+            self.response.close()
+            self.response = None
+
+
+class InFlight:
+    """The table of a worker. ``keep`` is told of each task, to end it with the cache."""
+
+    def __init__(self, keep: Callable[[asyncio.Task[None]], None]) -> None:
+        self._keep = keep
+        self._running: dict[str, tuple[Lookup, asyncio.Task[None]]] = {}
+
+    def find(self, key: str) -> tuple[Lookup, asyncio.Task[None]] | None:
+        """The lookup of a key that has not ended, and its task."""
+        found = self._running.get(key)
+        return None if found is None or found[1].done() else found
+
+    def begin(
+        self, key: str, lookup: Lookup, work: Callable[[], Coroutine[None, None, None]]
+    ) -> asyncio.Task[None]:
+        """Runs ``work`` as the lookup of a key that has none."""
+        task = asyncio.get_running_loop().create_task(self._run(key, lookup, work), name="lookup")
+        self._running[key] = lookup, task
+        self._keep(task)
+        task.add_done_callback(lambda done: self._ended(key, lookup, done))
+        return task
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """The lookups' tasks."""
+        return [task for _lookup, task in self._running.values()]
+
+    async def _run(
+        self, key: str, lookup: Lookup, work: Callable[[], Coroutine[None, None, None]]
+    ) -> None:
+        try:
+            await work()
+        finally:
+            self._remove(key, lookup)  # before anybody who waits is woken
+
+    def _ended(self, key: str, lookup: Lookup, task: asyncio.Task[None]) -> None:
+        self._remove(key, lookup)  # cancelled before it began, it has not done so itself
+        lookup.settle()
+        if not task.cancelled():
+            task.exception()  # retrieved, even if every viewer has left
+
+    def _remove(self, key: str, lookup: Lookup) -> None:
+        found = self._running.get(key)
+        if found is not None and found[0] is lookup:
+            del self._running[key]

@@ -1,0 +1,328 @@
+"""streamedge/cache/in_flight.py: nobody joins a lookup that has ended, and nobody waits for ever.
+
+The property drives both entry points with requests of every kind that come, are answered and leave
+in any order, and gives the event loop a fixed number of turns to end them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamedge.cache.asking import WHOLE, Ask, object_ask
+from streamedge.cache.asset import Asset
+from streamedge.cache.cache import Cache
+from streamedge.cache.freshness import TtlRules
+from streamedge.cache.in_flight import ROUNDS_MAX, InFlight, Lookup
+from streamedge.cache.reader import Reader
+from streamedge.cache.responses import Passed, ResponseCache, Stored
+from streamedge.cache.store import Store, prepare_folder
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.ops.log import open_log
+from streamedge.ops.metrics import Counts
+from streamedge.origin import Duplex, Fields, OriginRequest, OriginResponse
+from streamedge.origin.objects import RequestedObject
+from streamedge.spans import Span
+
+TURNS_MAX = 400  # of the event loop, for everything to end in once the origin answers at once
+HANG_S = 20
+
+ANSWERS = {
+    "stored": (200, [("cache-control", "max-age=60"), ("etag", '"1"')]),
+    "stale": (200, [("cache-control", "max-age=0"), ("etag", '"1"')]),
+    "private": (200, [("cache-control", "private")]),
+    "varies": (200, [("cache-control", "max-age=60"), ("vary", "accept"), ("etag", '"1"')]),
+    "missing": (404, []),
+    "forbidden": (403, []),
+    "failing": (503, [("cache-control", "no-store")]),
+}
+
+
+class Response:
+    """An answer with a small body."""
+
+    def __init__(self, status: int, fields: Fields, body: bytes) -> None:
+        self.status = status
+        self.fields = fields
+        self.size_bytes: int | None = len(body)
+        self.trailers: Fields = []
+        self._body = body
+
+    async def body(self) -> AsyncIterator[bytes]:
+        if self._body:
+            yield self._body
+
+    def upgrade(self) -> tuple[bytes, Duplex]:
+        raise AssertionError
+
+    def close(self) -> None:
+        pass
+
+
+class HeldOrigin:
+    """An upstream whose requests wait until they are answered, or its answers are released."""
+
+    def __init__(self) -> None:
+        self.waiting: list[asyncio.Future[str]] = []
+        self.always = ""
+        self.requests: list[OriginRequest] = []
+
+    async def send(self, request: OriginRequest) -> OriginResponse:
+        self.requests.append(request)
+        kind = self.always
+        if not kind:
+            future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            self.waiting.append(future)
+            kind = await future
+        if kind == "broken":
+            raise OriginError(OriginFailure.REFUSED, "no connection", retried=True)
+        status, fields = ANSWERS[kind]
+        if status == 200 and ("if-none-match", '"1"') in request.fields:
+            return Response(304, fields, b"")
+        if request.method == "HEAD":
+            return Response(status, [*fields, ("content-length", "4")], b"")
+        return Response(status, list(fields), b"body" if status == 200 else b"")
+
+    def answer(self, which: int, kind: str) -> None:
+        waiting = [future for future in self.waiting if not future.done()]
+        if waiting:
+            waiting[which % len(waiting)].set_result(kind)
+
+    def release(self, kind: str) -> None:
+        self.always = kind
+        for future in self.waiting:
+            if not future.done():
+                future.set_result(kind)
+
+
+@contextmanager
+def no_hang() -> Iterator[None]:
+    """Ends a loop that never gives the event loop a turn: no timeout within it would come."""
+
+    def hung(_signal: int, _frame: object) -> None:
+        raise AssertionError(f"the event loop got no turn for {HANG_S} s")
+
+    before = signal.signal(signal.SIGALRM, hung)
+    signal.alarm(HANG_S)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    folder = tmp_path_factory.mktemp("lookups")
+    prepare_folder(folder)
+    return Store(folder, 0, open_log(os.devnull, "worker-0"))
+
+
+def ask_of(origin: HeldOrigin, kind: str, key: str) -> Ask:
+    request = OriginRequest("HEAD" if kind == "head" else "GET", "film")
+    fields = {"if-none-match": '"1"'} if kind == "conditional" else {}
+    source = RequestedObject("main", origin, OriginRequest("GET", "film"))
+    asset = Asset(key, "film", source, "main", TtlRules())
+    if kind == "open":
+        return replace(object_ask(asset, Span(0, 10)), upstream=origin)
+    want = WHOLE if kind == "get" else Span(0, 0)
+    heeds = kind == "reload"
+    if heeds:
+        fields = {"cache-control": "no-cache"}
+    return Ask(asset, origin, request, fields, want, heeds_viewer=heeds)
+
+
+async def view(responses: ResponseCache, ask: Ask) -> None:
+    try:
+        outcome = await responses.respond(ask)
+    except OriginError:
+        return
+    if isinstance(outcome, Stored):
+        outcome.reader.close()
+    elif isinstance(outcome, Passed):
+        outcome.response.close()
+
+
+KINDS = st.sampled_from(["get", "head", "conditional", "reload", "open"])
+ACTIONS = st.one_of(
+    st.tuples(st.just("come"), KINDS),
+    st.tuples(st.just("leave"), st.integers(0, 20)),
+    st.tuples(st.just("answer"), st.integers(0, 20), st.sampled_from([*ANSWERS, "broken"])),
+    st.tuples(st.just("write")),
+    st.tuples(st.just("turn"), st.integers(1, 3)),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(actions=st.lists(ACTIONS, max_size=40), end=st.sampled_from([*ANSWERS, "broken"]))
+def test_every_request_ends_within_a_number_of_turns(
+    store: Store, actions: list[tuple[object, ...]], end: str
+) -> None:
+    async def scenario() -> None:
+        cache = Cache(store, open_log(os.devnull, "w"), Counts(), open_extents=64, retries=1)
+        responses, origin = ResponseCache(cache), HeldOrigin()
+        key = f"site\nfilm {next(NUMBERS)}"
+        viewers: list[asyncio.Task[None]] = []
+        for action in actions:
+            match action:
+                case ("come", str(kind)):
+                    viewers.append(asyncio.create_task(view(responses, ask_of(origin, kind, key))))
+                case ("leave", int(which)):
+                    if viewers:
+                        viewers[which % len(viewers)].cancel()
+                case ("answer", int(which), str(kind)):
+                    origin.answer(which, kind)
+                case ("write",):
+                    cache.refuse_older(key)
+                case ("turn", int(turns)):
+                    for _turn in range(turns):
+                        await asyncio.sleep(0)
+        origin.release(end)
+        for _turn in range(TURNS_MAX):
+            if all(viewer.done() for viewer in viewers):
+                break
+            await asyncio.sleep(0)
+        assert all(viewer.done() for viewer in viewers)
+        assert [each for each in viewers if not each.cancelled() and each.exception()] == []
+        # Each asks for itself once it has waited for ROUNDS_MAX others; HEAD or a 304 that holds
+        # nothing may need a second request.
+        assert len(origin.requests) <= 2 * len(viewers) + ROUNDS_MAX
+        await cache.close()
+        assert len(cache.in_flight) == 0
+
+    with no_hang():
+        asyncio.run(scenario(), debug=True)
+
+
+NUMBERS = count()
+
+
+async def test_lookup_that_has_ended_is_not_found_by_those_it_wakes() -> None:
+    tasks: set[asyncio.Task[None]] = set()
+    in_flight = InFlight(tasks.add)
+    go_on = asyncio.Event()
+
+    async def work() -> None:
+        await go_on.wait()
+
+    task = in_flight.begin("key", Lookup(), work)
+    seen: list[object] = []
+    task.add_done_callback(lambda _done: seen.append(in_flight.find("key")))
+
+    async def wait() -> None:
+        await asyncio.shield(task)
+        seen.append(in_flight.find("key"))
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    assert in_flight.find("key") is not None
+    go_on.set()
+    await waiting
+    assert seen == [None, None]
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_lookup_that_is_cancelled_leaves_the_table(turns: int) -> None:
+    in_flight = InFlight(lambda _task: None)
+
+    async def work() -> None:
+        await asyncio.Event().wait()
+
+    task = in_flight.begin("key", Lookup(), work)
+    for _turn in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert in_flight.find("key") is None
+    await asyncio.sleep(0)
+    assert len(in_flight) == 0
+
+
+@pytest.fixture
+async def worker(cache_root: Path) -> AsyncIterator[Cache]:
+    log = open_log(os.devnull, "worker-0")
+    cache = Cache(Store(cache_root, 0, log), log, Counts(), open_extents=64, retries=1)
+    yield cache
+    await cache.close()
+
+
+@pytest.mark.parametrize("kind", ["head", "conditional", "get"])
+async def test_those_who_wait_for_an_answer_for_one_alone_ask_all_at_once(
+    worker: Cache, kind: str
+) -> None:
+    responses, origin = ResponseCache(worker), HeldOrigin()
+    viewers = [
+        asyncio.create_task(view(responses, ask_of(origin, kind, "site\nfilm"))) for _ in range(20)
+    ]
+    for _turn in range(5):
+        await asyncio.sleep(0)
+    for _wave in range(ROUNDS_MAX + 1):
+        waiting = len(origin.waiting)
+        for _each in range(waiting):
+            origin.answer(0, "private")
+        for _turn in range(10):
+            await asyncio.sleep(0)
+    assert all(viewer.done() for viewer in viewers)
+    assert len(origin.requests) == 20
+
+
+async def test_conditional_requests_of_a_cold_key_are_one_plain_request(worker: Cache) -> None:
+    responses, origin = ResponseCache(worker), HeldOrigin()
+    kinds = ["conditional"] * 10 + ["get"] * 10
+    viewers = [
+        asyncio.create_task(responses.respond(ask_of(origin, kind, "site\nfilm"))) for kind in kinds
+    ]
+    for _turn in range(5):
+        await asyncio.sleep(0)
+    origin.release("stored")
+    outcomes = await asyncio.gather(*viewers)
+    assert [dict(request.fields) for request in origin.requests] == [{}]
+    for outcome in outcomes:
+        assert isinstance(outcome, Stored)
+        outcome.reader.close()
+
+
+async def test_head_neither_queues_a_get_nor_is_queued(worker: Cache) -> None:
+    responses, origin = ResponseCache(worker), HeldOrigin()
+    heads = [
+        asyncio.create_task(view(responses, ask_of(origin, "head", "site\nfilm"))) for _ in range(3)
+    ]
+    for _turn in range(5):
+        await asyncio.sleep(0)
+    getting = asyncio.create_task(responses.respond(ask_of(origin, "get", "site\nfilm")))
+    for _turn in range(5):
+        await asyncio.sleep(0)
+    assert [request.method for request in origin.requests] == ["HEAD"] * 3 + ["GET"]
+    origin.waiting[3].set_result("stored")
+    outcome = await getting
+    assert isinstance(outcome, Stored)
+    outcome.reader.close()
+    origin.release("stored")
+    await asyncio.gather(*heads)
+
+
+async def test_viewer_and_player_of_one_object_are_one_request(worker: Cache) -> None:
+    for first, second in (("get", "open"), ("open", "get")):
+        responses, origin = ResponseCache(worker), HeldOrigin()
+        key = f"site\n{first}"
+        asks = [ask_of(origin, kind, key) for kind in (first, second)]
+        viewers = [asyncio.create_task(responses.respond(ask)) for ask in asks]
+        for _turn in range(5):
+            await asyncio.sleep(0)
+        origin.release("stored")
+        for outcome in await asyncio.gather(*viewers):
+            assert isinstance(outcome, Stored)
+            reader: Reader = outcome.reader
+            assert await reader.read(Span(0, 4)) == b"body"
+            reader.close()
+        assert len(origin.requests) == 1
