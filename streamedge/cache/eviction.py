@@ -2,9 +2,8 @@
 
 Files go by when they were last used (their access time, which workers set). An extent is unlinked
 and then marked in its header: whoever has it open finishes with it and stores no more in it for
-others. Until all workers have closed it, it still takes disk space, so what workers say that they
-hold open counts as used. One process evicts; it learns from ``Usage`` when to look, and looks at
-the folder itself only then.
+others. One process evicts; it learns from ``Usage`` when to look, and looks at the folder itself
+only then.
 
 A file that cannot be removed is passed over, and the next one goes in its place.
 """
@@ -24,7 +23,6 @@ from streamedge.cache.folder import Usage
 HIGH_WATER = 0.96  # of the size allowed: begin to evict
 LOW_WATER = 0.90  # … and stop
 FREE_BYTES_MIN = 64 * 1024 * 1024  # on the cache's disk, before other programs suffer
-CLOSED_WITHIN_S = 3.0  # workers close what was evicted, so that its disk space is free
 FRUITLESS_PAUSES_S = (0.25, 1.0, 5.0, 30.0)  # where nothing more can be removed
 _BLOCK_BYTES = 512  # what st_blocks counts
 
@@ -105,18 +103,17 @@ class Evictor:
         self._usage = Usage(root)
         self._scanned_bytes: int | None = None
         self._stored_at_scan = 0
-        self._freed_bytes, self._freed_until_s = 0, 0.0  # removed, and perhaps not yet closed
         self._fruitless = 0  # passes in a row that have not freed enough
         self._rests_until_s = 0.0
         self.failures: dict[str, str] = {}
 
     @property
     def used_bytes(self) -> int:
-        """Disk space taken: as last scanned, what has been stored since, and what is held open."""
+        """Disk space taken: as last scanned, and what has been stored since."""
         if self._scanned_bytes is None:
             return 0
         stored = (self._usage.total() - self._stored_at_scan) % (1 << 64)
-        return self._scanned_bytes + stored + self._usage.held_bytes()
+        return self._scanned_bytes + stored
 
     def excess_bytes(self) -> int:
         """How much should go now; 0 while there is room."""
@@ -126,8 +123,6 @@ class Evictor:
             excess = 0
         disk = os.statvfs(self._root)
         free = disk.f_bavail * disk.f_frsize
-        if time.monotonic() < self._freed_until_s:
-            free += self._freed_bytes
         if free < FREE_BYTES_MIN:
             excess = max(excess, FREE_BYTES_MIN - free)
         return excess
@@ -157,7 +152,6 @@ class Evictor:
         freed = sum(file.size_bytes for file in removed)
         assert self._scanned_bytes is not None
         self._scanned_bytes -= freed
-        self._freed_bytes, self._freed_until_s = freed, time.monotonic() + CLOSED_WITHIN_S
         self._fruitless = self._fruitless + 1 if freed < excess else 0
         if self._fruitless:
             pauses = min(self._fruitless, len(FRUITLESS_PAUSES_S)) - 1

@@ -114,19 +114,14 @@ def unused_era() -> int:
 
 
 class Usage:
-    """Two words for each worker, which it alone writes, so that sums need no lock.
+    """Bytes stored so far by each worker; only ever grows, so that sums need no lock."""
 
-    One is the bytes that it has stored so far, and only ever grows. The other is the disk space of
-    files that it holds open though they have been evicted.
-    """
-
-    __slots__ = ("_held", "_slots")
+    __slots__ = ("_slots",)
 
     def __init__(self, root: Path) -> None:
         with open(root / "usage", "r+b") as file:
             words = memoryview(mmap.mmap(file.fileno(), _USAGE_BYTES)).cast("Q")
         self._slots = words[:: _USAGE_SLOT_BYTES // words.itemsize]
-        self._held = words[1 :: _USAGE_SLOT_BYTES // words.itemsize]
 
     def add(self, slot: int, size: int) -> None:
         """Counts bytes stored; a count that is damaged must not fail a request."""
@@ -136,14 +131,6 @@ class Usage:
         """What all have stored, modulo 2^64: only differences mean something."""
         return sum(self._slots) % _WORD_END
 
-    def hold(self, slot: int, size: int) -> None:
-        """Notes the disk space of all evicted files that a worker holds open now."""
-        self._held[slot] = size
-
-    def held_bytes(self) -> int:
-        """What workers hold open of evicted files. A file that two of them hold counts twice."""
-        return sum(size for size in self._held if size < _USAGE_END)
-
     def has_impossible_counts(self) -> bool:
         """Whether a count is higher than any disk can have brought it to."""
         return any(count >= _USAGE_END for count in self._slots)
@@ -151,7 +138,7 @@ class Usage:
     def clear(self) -> None:
         """Begins to count anew."""
         for slot in range(WORKERS_MAX):
-            self._slots[slot] = self._held[slot] = 0
+            self._slots[slot] = 0
 
 
 def prepare_usage(root: Path) -> str | None:
@@ -162,8 +149,6 @@ def prepare_usage(root: Path) -> str | None:
     finally:
         os.close(fd)
     usage = Usage(root)
-    for slot in range(WORKERS_MAX):
-        usage.hold(slot, 0)
     if usage.has_impossible_counts():
         usage.clear()
         return "usage held impossible counts"

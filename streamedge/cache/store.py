@@ -121,7 +121,6 @@ class Store:
             number = unused_era() if era is None else era.number
             self.era = number + 1  # a new file's era words are 0: never this
             self._usage = Usage(root)
-            self._usage.hold(slot, 0)  # a predecessor's files were closed when it ended
             self._locks = os.open(root / "locks", os.O_RDWR | os.O_CLOEXEC)
         except (OSError, ValueError) as exc:
             self._refused("open cache folder", exc)
@@ -205,11 +204,6 @@ class Store:
         if self._disk_refuses:
             self._disk_refuses = False
             self._log.event("disk_accepts")
-
-    def note_held(self, size: int) -> None:
-        """Notes the disk space of all evicted files that this worker still holds open."""
-        if self._usage is not None:
-            self._usage.hold(self._slot, size)
 
     def disk_refused(self, exc: OSError) -> None:
         """Notes that a write to an extent failed."""

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from streamedge.cache import eviction
 from streamedge.cache.asset import Record, asset_digest, version_digest
 from streamedge.cache.eviction import (
-    CLOSED_WITHIN_S,
     FREE_BYTES_MIN,
     FRUITLESS_PAUSES_S,
     HIGH_WATER,
@@ -283,43 +282,3 @@ def test_eviction_that_frees_nothing_rests_ever_longer(
         assert not evictor.is_due()
         now_s += pause_s
     extent.close()
-
-
-def test_what_workers_hold_open_of_evicted_files_counts(cache_root: Path, store: Store) -> None:
-    extents = [make_whole_extent(store, number, 1000 + number) for number in range(4)]
-    size_bytes = os.fstat(extents[0].fd).st_blocks * 512
-    evictor = Evictor(cache_root, 5 * size_bytes)
-    assert evictor.evict() == []
-    store.note_held(3 * size_bytes)
-    assert evictor.used_bytes == 7 * size_bytes
-    assert [file.path for file in evictor.evict()] == [extent.path for extent in extents[:3]]
-    store.note_held(0)
-    assert evictor.used_bytes == size_bytes
-    for extent in extents:
-        extent.close()
-
-
-def test_what_a_dead_worker_held_is_forgotten_by_its_successor(
-    cache_root: Path, store: Store
-) -> None:
-    store.note_held(1 << 40)
-    assert Usage(cache_root).held_bytes() == 1 << 40
-    Store(cache_root, 0, open_log(os.devnull, "worker-0"))
-    assert Usage(cache_root).held_bytes() == 0
-
-
-def test_full_disk_is_not_answered_by_removing_all_while_files_are_still_open(
-    cache_root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now_s = 1000.0
-    monkeypatch.setattr(eviction, "time", SimpleNamespace(monotonic=lambda: now_s))
-    extents = [make_whole_extent(store, number, 1000 + number) for number in range(4)]
-    free = SimpleNamespace(f_bavail=FREE_BYTES_MIN // 512 - 1, f_frsize=512)
-    monkeypatch.setattr(os, "statvfs", lambda _root: free)
-    evictor = Evictor(cache_root, 1 << 40)
-    assert [file.path for file in evictor.evict()] == [extents[0].path]
-    assert evictor.evict() == []  # its space is not free yet: a worker has it open
-    now_s += CLOSED_WITHIN_S
-    assert [file.path for file in evictor.evict()] == [extents[1].path]
-    for extent in extents:
-        extent.close()
