@@ -162,7 +162,7 @@ async def stand(
         distribution = RtmpDistribution(
             "E", ("*",), binding, TtlRules(), ("cfx/st",), False, access, tuple(pages)
         )
-        titles = Titles(cache, memory_bytes=64 << 20, moov_bytes=1 << 20)
+        titles = Titles(cache, memory_bytes=64 << 20, index_bytes=64 << 20, moov_bytes=1 << 20)
         listener = socket.create_server(("127.0.0.1", 0))
         found = Stand(origin, cache, listener.getsockname()[1], root.parent / "log", distribution)
         found.catalogue = Catalogue(

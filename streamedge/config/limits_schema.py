@@ -126,9 +126,15 @@ class LimitsConfig(Section):
     )
     titles: SizeBytes = Field(
         default=256 << 20,
-        description="Memory for media indexes, each worker; a single one may take a quarter of it.",
+        description="Memory for media indexes, each worker.",
         ge=1 << 20,
         le=1 << 40,
+    )
+    media_index: SizeBytes = Field(
+        default=64 << 20,
+        description="Memory for the index of a single medium; one that needs more is refused.",
+        ge=1 << 20,
+        le=1 << 34,
     )
     open_extents: int = Field(
         default=2048, description="Cache files kept open, each worker.", ge=64, le=1 << 20

@@ -37,7 +37,13 @@ def rtmp_server(
     def report(name: str, faults: tuple[str, ...]) -> None:
         log.event("media_damaged", name=name, faults=list(faults))
 
-    titles = Titles(cache, memory_bytes=limits.titles, moov_bytes=limits.moov, report=report)
+    titles = Titles(
+        cache,
+        memory_bytes=limits.titles,
+        index_bytes=min(limits.titles, limits.media_index),
+        moov_bytes=limits.moov,
+        report=report,
+    )
     catalogue = Catalogue(
         rtmp_distributions(config, bindings), titles, countries, signature_bytes=limits.signature
     )

@@ -22,6 +22,7 @@ _AT_START: Mapping[str, frozenset[str]] = {
             "http_connections",
             "invalidations",
             "log_buffer",
+            "media_index",
             "moov",
             "open_extents",
             "origin_retries",

@@ -166,7 +166,7 @@ def _allowed(count: int, samples_max: int) -> int:
         raise TooManySamplesError(
             MediaFault.STRUCTURE_INVALID,
             f"the MP4 has {count} samples, over the limit of {samples_max} that is left for it:"
-            " its index would take too much memory (limits.titles)",
+            " its index would take too much memory (limits.media_index)",
         )
     return count
 

@@ -37,7 +37,6 @@ FIRST_READ = Span(0, 64 * 1024)
 _CODINGS = frozenset(
     {"br", "compress", "dcb", "dcz", "deflate", "gzip", "x-compress", "x-gzip", "zstd"}
 )
-TITLE_SHARE = 4  # a single index may take this part of the memory for all
 SMALL_SAMPLES_MAX = 100_000  # an index of more is made while no other such one is
 _MP3_HEAD_BYTES = 4096
 
@@ -58,7 +57,7 @@ _Key = tuple[str, Version]
 class Titles:
     """A worker's media.
 
-    ``memory_bytes`` bounds what indexes take, and a TITLE_SHARE-th of it a single one;
+    ``memory_bytes`` bounds what indexes take, ``index_bytes`` what a single one does;
     ``moov_bytes`` is how much of a file is read for one. ``report`` is told the name of an object
     and what of it is left out, once for each index that is made.
     """
@@ -68,6 +67,7 @@ class Titles:
         cache: Cache,
         *,
         memory_bytes: int,
+        index_bytes: int,
         moov_bytes: int,
         report: Callable[[str, tuple[str, ...]], None] | None = None,
     ) -> None:
@@ -75,6 +75,7 @@ class Titles:
         self._report = report
         self._large_parsing = asyncio.Semaphore(1)
         self._memory_bytes = memory_bytes
+        self._index_bytes = index_bytes
         self._moov_bytes = moov_bytes
         self._indexes: OrderedDict[_Key, _Index] = OrderedDict()
         self._used_bytes = 0
@@ -163,8 +164,7 @@ class Titles:
 
     async def _layout(self, moov: bytes, file_size_bytes: int) -> FlvLayout:
         """Made beside the event loop: few bytes can stand for many samples."""
-        memory_bytes = self._memory_bytes // TITLE_SHARE
-        make = partial(make_layout, moov, file_size_bytes, memory_bytes)
+        make = partial(make_layout, moov, file_size_bytes, self._index_bytes)
         if declared_movie_samples(moov) <= SMALL_SAMPLES_MAX:
             return await asyncio.to_thread(make)
         async with self._large_parsing:

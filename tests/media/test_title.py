@@ -207,7 +207,7 @@ def test_memory_of_an_index_is_limited_before_it_is_made() -> None:
     movie = parse_moov(moov(recipe))
     tracemalloc.start()
     try:
-        with pytest.raises(MediaError, match=r"limits\.titles"):
+        with pytest.raises(MediaError, match=r"limits\.media_index"):
             build_title(movie, 10_000_000, 64 << 20)
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:

@@ -58,7 +58,7 @@ class House:
                 ("EBELOW", "*.example", "below", False),
             )
         ]
-        titles = Titles(cache, memory_bytes=64 << 20, moov_bytes=1 << 20)
+        titles = Titles(cache, memory_bytes=64 << 20, index_bytes=64 << 20, moov_bytes=1 << 20)
         self.catalogue = Catalogue(HostTable(self.distributions), titles, Countries(None))
 
     async def open(self, name: str, *announced: str, strict: bool = False) -> str:
