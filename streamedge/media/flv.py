@@ -31,6 +31,8 @@ _SIGNATURE = b"FLV\x01"
 _AUDIO_PRESENT, _VIDEO_PRESENT = 0x04, 0x01
 _ENHANCED_VIDEO = 0x80
 _ENHANCED_AUDIO = 9  # SoundFormat ExHeader
+# AVC, and what writers in China number alike: HEVC 12, AV1 13, VVC 14.
+_CODEC_IDS_WITH_PACKET_TYPE = frozenset({CODEC_ID_AVC, 12, 13, 14})
 _FRAME_KEY, _FRAME_INTER, _FRAME_COMMAND = 1, 2, 5
 _SOUND_RATES = {5512: 0, 8000: 0, 11025: 1, 12000: 1, 16000: 2, 22050: 2, 24000: 2}
 _SOUND_RATE_44100 = 3
@@ -75,7 +77,7 @@ class FileHeader(NamedTuple):
 
 
 class TagHeader(NamedTuple):
-    """``size_bytes`` is of the body alone."""
+    """``size_bytes`` is of the body alone; ``timestamp_ms`` is signed (§E.4.1)."""
 
     type: int
     size_bytes: int
@@ -97,15 +99,17 @@ def file_header(*, has_audio: bool, has_video: bool) -> bytes:
     return _SIGNATURE + struct.pack(">BII", flags, FILE_HEADER_SIZE_BYTES, 0)
 
 
-def parse_file_header(data: bytes | memoryview) -> FileHeader:
+def parse_file_header(data: bytes | bytearray | memoryview) -> FileHeader:
     """Reads the first 9 bytes of a file. Raises MediaError STRUCTURE_INVALID."""
     if len(data) < FILE_HEADER_SIZE_BYTES or bytes(data[:3]) != _SIGNATURE[:3]:
         raise invalid("not an FLV file")
     flags = data[4]
     size_bytes = int.from_bytes(data[5:9], "big")
-    if size_bytes < FILE_HEADER_SIZE_BYTES:
-        raise invalid(f"the FLV's header claims to have {size_bytes} bytes")
-    return FileHeader(bool(flags & _AUDIO_PRESENT), bool(flags & _VIDEO_PRESENT), size_bytes)
+    return FileHeader(
+        bool(flags & _AUDIO_PRESENT),
+        bool(flags & _VIDEO_PRESENT),
+        max(size_bytes, FILE_HEADER_SIZE_BYTES),
+    )
 
 
 def tag_header(tag_type: int, body_size_bytes: int, timestamp_ms: int) -> bytes:
@@ -126,10 +130,11 @@ def tag_header(tag_type: int, body_size_bytes: int, timestamp_ms: int) -> bytes:
 def parse_tag_header(data: bytes | memoryview) -> TagHeader:
     """Reads the 11 bytes before a body; checks nothing."""
     first, time, stream_high, stream_low = struct.unpack_from(">IIHB", data)
+    time_ms = time >> 8 | (time & 0xFF) << 24
     return TagHeader(
         first >> 24,
         first & 0xFFFFFF,
-        time >> 8 | (time & 0xFF) << 24,
+        time_ms if time_ms <= TIMESTAMP_MAX_MS else time_ms - (1 << 32),
         stream_high << 8 | stream_low,
     )
 
@@ -267,7 +272,7 @@ def _classify_video(first: int, body: bytes | memoryview) -> TagClass:
     else:
         frame_type, codec = first >> 4, first & 15
         packet_type = None
-        if codec == CODEC_ID_AVC:
+        if codec in _CODEC_IDS_WITH_PACKET_TYPE:
             packet_type = body[1] if len(body) > 1 else PacketType.SEQUENCE_END
     if frame_type == _FRAME_COMMAND:
         return TagClass(flags, codec, packet_type)

@@ -17,11 +17,17 @@ from streamedge.errors import MediaError, MediaFault
 from streamedge.media import flv
 from streamedge.media.faults import invalid
 from streamedge.media.flv import TagFlag, TagType
+from streamedge.media.flv_scan import Stop, resynchronise, scan_tags
+from streamedge.media.flv_timeline import LATE_START_MS, start_shift_ms
+from streamedge.media.id3 import ID3_HEADER_SIZE_BYTES, id3v2_size_bytes
 from streamedge.media.script_data import ScriptObject, decode_script
 from streamedge.spans import Span
 
 FIRST_ASK_BYTES = 64 << 10
 HEAD_LIMIT_BYTES = 1 << 20  # how far the codec headers are looked for
+TAIL_LIMIT_BYTES = 4 << 20  # how far before the end the last tag is looked for
+
+_TAG_TYPES = frozenset(int(tag_type) for tag_type in TagType)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,9 +45,9 @@ class FlvHead:
     ``metadata`` is onMetaData's array, empty without one; ``metadata_body`` its tag's body as it
     is. ``video_codec`` and ``audio_codec`` are CodecID, SoundFormat or FourCC; None: no such
     track was seen. The sequence headers are tag bodies, None where the codec has none.
-    ``first_media`` is the position of the first tag that holds a sample. ``duration_ms`` is None
-    when neither metadata nor the last tag tells. ``keyframes`` is None unless the list is there
-    and makes sense.
+    ``first_media`` is the position of the first tag that holds a sample, ``start_ms`` its time in
+    the file. ``duration_ms`` is None when neither metadata nor the last tag tells. ``keyframes``
+    is None unless the list is there and makes sense; whether it is true shows at the places.
     """
 
     has_audio: bool
@@ -53,6 +59,7 @@ class FlvHead:
     video_sequence_header: bytes | None
     audio_sequence_header: bytes | None
     first_media: int
+    start_ms: int
     duration_ms: int | None
     keyframes: KeyframeIndex | None
 
@@ -70,6 +77,8 @@ class _Search:
     sequence_headers: dict[TagFlag, bytes] = field(default_factory=dict)
     media_seen: set[TagFlag] = field(default_factory=set)
     first_media: int | None = None
+    start_ms: int = 0
+    is_lost: bool = False  # tags are looked for, since none stands where it should
 
     def is_complete(self) -> bool:
         """Whether the media has begun, and each expected track's codec and header are known."""
@@ -94,6 +103,9 @@ class _Search:
                 self._take_script(body)
                 self._pass(header)
             return is_whole
+        if header.type not in _TAG_TYPES:
+            self._pass(header)
+            return True
         tag = flv.classify(header.type, body[: flv.CLASSIFIED_BYTES])
         kind = TagFlag.AUDIO if header.type == TagType.AUDIO else TagFlag.VIDEO
         if not is_whole and (
@@ -108,6 +120,7 @@ class _Search:
             self.media_seen.add(kind)
             if self.first_media is None:
                 self.first_media = self.position
+                self.start_ms = header.timestamp_ms
         self._pass(header)
         return True
 
@@ -118,7 +131,10 @@ class _Search:
     def _take_script(self, body: memoryview) -> None:
         if self.metadata_body is not None:
             return
-        name, values = decode_script(body)
+        try:
+            name, values = decode_script(body)
+        except MediaError:
+            return  # damaged, or written in AMF3: the media does without
         if name != "onMetaData" or not values or not isinstance(values[0], dict):
             return
         self.metadata, self.metadata_body = values[0], bytes(body)
@@ -134,33 +150,36 @@ def read_head(
     """Reads the head: yields spans it must be sent, returns the FlvHead.
 
     Asks for the first 64 KiB, twice as much each time while something is missing, at most
-    ``limit_bytes``; then, when the metadata has no duration, for the end of the file. Raises
-    MediaError: STRUCTURE_INVALID when it is no FLV or its first tags are damaged,
-    NO_SUPPORTED_TRACK when no sample was found.
+    ``limit_bytes``, behind an ID3v2 tag if there is one; then, when the metadata has no duration,
+    for the end of the file. Damaged tags are passed over. Raises MediaError: STRUCTURE_INVALID
+    when it is no FLV, NO_SUPPORTED_TRACK when no sample was found.
     """
-    limit_bytes = min(limit_bytes, file_size_bytes)
-    data = bytearray()
-    search: _Search | None = None
-    while search is None or (not search.is_complete() and len(data) < limit_bytes):
-        ask = Span(len(data), min(limit_bytes, max(FIRST_ASK_BYTES, 2 * len(data))))
-        received = (yield ask) if ask.size else b""
-        if len(received) != ask.size:
-            raise invalid("the FLV is cut off: the file is shorter than its stated size")
-        data += received
-        if search is None:
-            header = flv.parse_file_header(received)
-            position = header.size_bytes + flv.PREVIOUS_TAG_SIZE_BYTES
-            search = _Search(position, header.has_audio, header.has_video)
-        # The view must go before the buffer can grow.
+    start, data = yield from _file_start(file_size_bytes)
+    limit_bytes = min(limit_bytes, file_size_bytes - start)
+    header = flv.parse_file_header(data)
+    search = _Search(
+        header.size_bytes + flv.PREVIOUS_TAG_SIZE_BYTES, header.has_audio, header.has_video
+    )
+    # The view must go before the buffer can grow.
+    with memoryview(data) as view:
+        _walk(search, view, is_all=len(data) >= limit_bytes)
+    while not search.is_complete() and len(data) < limit_bytes:
+        end = min(limit_bytes, 2 * len(data))
+        data += yield from _whole(Span(start + len(data), start + end))
         with memoryview(data) as view:
-            _walk(search, view)
+            _walk(search, view, is_all=len(data) >= limit_bytes)
     if search.first_media is None:
         raise MediaError(
             MediaFault.NO_SUPPORTED_TRACK, f"the FLV has no media in its first {len(data)} bytes"
         )
+    shift_ms = start_shift_ms(search.start_ms)
     duration_ms = _duration_ms(search.metadata)
     if duration_ms is None:
-        duration_ms = yield from _last_timestamp_ms(file_size_bytes)
+        last_ms = yield from _last_timestamp_ms(file_size_bytes)
+        if last_ms is not None:
+            duration_ms = last_ms + shift_ms if last_ms + shift_ms >= 0 else None
+    elif search.start_ms >= LATE_START_MS and duration_ms > search.start_ms:
+        duration_ms += shift_ms  # counted from 0, as the tags' times are
     return FlvHead(
         has_audio=TagFlag.AUDIO in search.codecs,
         has_video=TagFlag.VIDEO in search.codecs,
@@ -170,23 +189,61 @@ def read_head(
         audio_codec=search.codecs.get(TagFlag.AUDIO),
         video_sequence_header=search.sequence_headers.get(TagFlag.VIDEO),
         audio_sequence_header=search.sequence_headers.get(TagFlag.AUDIO),
-        first_media=search.first_media,
+        first_media=start + search.first_media,
+        start_ms=search.start_ms,
         duration_ms=duration_ms,
-        keyframes=_keyframe_index(search.metadata, search.first_media, file_size_bytes),
+        keyframes=_keyframe_index(search.metadata, start + search.first_media, file_size_bytes),
     )
 
 
-def _walk(search: _Search, data: memoryview) -> None:
-    """Takes tags from the search's position on, as far as they are there and needed."""
+def _file_start(file_size_bytes: int) -> Generator[Span, bytes, tuple[int, bytearray]]:
+    """Where the FLV begins, behind an ID3v2 tag, and its first bytes."""
+    start = 0
+    data = yield from _whole(Span(0, min(FIRST_ASK_BYTES, file_size_bytes)))
+    id3_size_bytes = id3v2_size_bytes(data[:ID3_HEADER_SIZE_BYTES])
+    if id3_size_bytes:
+        start = min(id3_size_bytes, file_size_bytes)
+        data = yield from _whole(Span(start, min(start + FIRST_ASK_BYTES, file_size_bytes)))
+    return start, bytearray(data)
+
+
+def _whole(span: Span) -> Generator[Span, bytes, bytes]:
+    """The bytes of a span, all of them."""
+    data = (yield span) if span.size else b""
+    if len(data) != span.size:
+        raise invalid("the FLV is cut off: the file is shorter than its stated size")
+    return data
+
+
+def _walk(search: _Search, data: memoryview, *, is_all: bool) -> None:
+    """Takes tags from the search's position on, as far as they are there and needed.
+
+    ``is_all``: no more bytes will be there, so what is no tag now never becomes one.
+    """
     while not search.is_complete():
         body = search.position + flv.TAG_HEADER_SIZE_BYTES
         if body > len(data):
+            if not is_all or search.first_media is not None or search.is_lost:
+                return
+            # The file header's size, or a tag's, leads nowhere.
+            search.is_lost = True
+            search.position = flv.FILE_HEADER_SIZE_BYTES
+        elif _is_tag(data, search.position):
+            header = flv.parse_tag_header(data[search.position : body])
+            if search.take(header, data[body : body + header.size_bytes]):
+                continue
+            if not is_all or search.is_lost:
+                return
+        behind = resynchronise(data[search.position + 1 :], is_file_end=is_all)
+        if behind is None:
             return
-        header = flv.parse_tag_header(data[search.position : body])
-        if header.type not in tuple(TagType) or header.stream_id != 0:
-            raise invalid("the FLV is damaged: no tag where one should begin")
-        if not search.take(header, data[body : body + header.size_bytes]):
-            return
+        search.position += 1 + behind
+
+
+def _is_tag(data: memoryview, position: int) -> bool:
+    """Whether a tag stands at a position, as far as the bytes at hand tell."""
+    tags = scan_tags(data, position, count_max=1)
+    return tags.stop is not Stop.DAMAGE or tags.end > position
 
 
 def _duration_ms(metadata: ScriptObject) -> int | None:
@@ -199,20 +256,42 @@ def _duration_ms(metadata: ScriptObject) -> int | None:
 
 
 def _last_timestamp_ms(file_size_bytes: int) -> Generator[Span, bytes, int | None]:
-    """The last tag's time, found by the PreviousTagSize that ends the file; None if damaged."""
+    """The last tag's time: by the PreviousTagSize that ends the file, else by looking for tags
+    before whatever stands there. None when there are none in the last TAIL_LIMIT_BYTES.
+    """
     last_field = file_size_bytes - flv.PREVIOUS_TAG_SIZE_BYTES
     size_bytes = int.from_bytes((yield Span(last_field, file_size_bytes)), "big")
     position = last_field - size_bytes
-    if size_bytes < flv.TAG_HEADER_SIZE_BYTES or position < 0:
-        return None
-    header_bytes = yield Span(position, position + flv.TAG_HEADER_SIZE_BYTES)
-    if len(header_bytes) != flv.TAG_HEADER_SIZE_BYTES:
-        return None
-    header = flv.parse_tag_header(header_bytes)
-    is_tag = header.type in tuple(TagType) and header.stream_id == 0
-    if not is_tag or header.size_bytes != size_bytes - flv.TAG_HEADER_SIZE_BYTES:
-        return None
-    return header.timestamp_ms if header.timestamp_ms <= flv.TIMESTAMP_MAX_MS else None
+    if size_bytes >= flv.TAG_HEADER_SIZE_BYTES and position >= 0:
+        header_bytes = yield Span(position, position + flv.TAG_HEADER_SIZE_BYTES)
+        if len(header_bytes) == flv.TAG_HEADER_SIZE_BYTES:
+            header = flv.parse_tag_header(header_bytes)
+            fits = header.size_bytes == size_bytes - flv.TAG_HEADER_SIZE_BYTES
+            if header.type in _TAG_TYPES and fits:
+                return header.timestamp_ms
+    tail_bytes = FIRST_ASK_BYTES
+    while True:
+        tail = Span(max(0, file_size_bytes - tail_bytes), file_size_bytes)
+        found = _last_time_in((yield tail))
+        if found is not None or tail.start == 0 or tail_bytes >= TAIL_LIMIT_BYTES:
+            return found
+        tail_bytes *= 4
+
+
+def _last_time_in(data: bytes) -> int | None:
+    """The time of the last tag in the end of a file."""
+    last_ms: int | None = None
+    first = resynchronise(data, is_file_end=True)
+    position = first
+    while position is not None:
+        tags = scan_tags(data, position, file_end=len(data))
+        if tags.count:
+            last_ms = int(tags.timestamp_ms[-1])
+        if tags.stop is not Stop.DAMAGE:
+            break
+        behind = resynchronise(memoryview(data)[tags.end + 1 :], is_file_end=True)
+        position = None if behind is None else tags.end + 1 + behind
+    return last_ms
 
 
 def _keyframe_index(

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from streamedge.cache.open_version import Failure
 from streamedge.cache.reader import Reader
 from streamedge.media.flv_head import FlvHead
-from streamedge.media.flv_index import AHEAD_BYTES, TagIndex
-from streamedge.media.medium import End, Lacking, Mark, MediumHead, Run
+from streamedge.media.flv_index import AHEAD_BYTES, Stretch, TagIndex
+from streamedge.media.flv_scan import rewrite_tags
+from streamedge.media.medium import End, Lacking, Mark, MediumHead, Run, Skip
 from streamedge.media.script_data import ScriptObject
 from streamedge.spans import Span
 
@@ -44,17 +45,23 @@ class FlvMedium:
     def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]:
         return self._index.sequence_headers(mark)
 
-    def next_run(self, mark: Mark, length_ms: int, until_ms: int | None) -> Run | Lacking | End:
+    def next_run(
+        self, mark: Mark, length_ms: int, until_ms: int | None
+    ) -> Run | Skip | Lacking | End:
         found = self._index.stretch(self._reader, mark, length_ms, until_ms)
-        if isinstance(found, Lacking | End):
+        if not isinstance(found, Stretch):
             return found
         ahead = Span(found.end, min(found.end + AHEAD_BYTES, self._reader.size_bytes))
         if not self._reader.is_complete(ahead.start):
             self._reader.prefetch(ahead, AHEAD_LEAD_BYTES)
+        span = Span(mark.position, found.end)
+        body = None
+        if found.times_ms is not None:
+            body = rewrite_tags(self._reader.copy(span), found.times_ms)
         return Run(
             self._reader,
-            Span(mark.position, found.end),
-            None,
+            span,
+            body,
             found.tag_type,
             found.has_video,
             found.time_ms,

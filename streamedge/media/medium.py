@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 from streamedge.cache.asset import Provenance
 from streamedge.cache.open_version import Failure
 from streamedge.cache.reader import CacheResult, Reader
+from streamedge.media.flv_timeline import Timeline
 from streamedge.media.script_data import ScriptObject
 from streamedge.spans import Span
 
@@ -24,11 +25,15 @@ RUN_BYTES_MAX = 1024 * 1024
 
 
 class Mark(NamedTuple):
-    """A tag's place: where it begins in the FLV (or MP3), its time, and its row where rows are."""
+    """A tag's place: where it begins in the FLV (or MP3), its time, and its row where rows are.
+
+    ``timeline`` is how the times of an FLV file's tags go on from there.
+    """
 
     position: int
     time_ms: int
     row: int = 0
+    timeline: Timeline = Timeline()
 
 
 class Run(NamedTuple):
@@ -45,6 +50,12 @@ class Run(NamedTuple):
     tag_type: int | None
     has_video: bool
     time_ms: int
+    following: Mark
+
+
+class Skip(NamedTuple):
+    """There is nothing to send at a mark; go on from another one."""
+
     following: Mark
 
 
@@ -111,7 +122,9 @@ class Medium(Protocol):
         """Tag types and bodies of the codec headers in force at a mark that was located."""
         ...
 
-    def next_run(self, mark: Mark, length_ms: int, until_ms: int | None) -> Run | Lacking | End:
+    def next_run(
+        self, mark: Mark, length_ms: int, until_ms: int | None
+    ) -> Run | Skip | Lacking | End:
         """The tags from ``mark`` on: about ``length_ms`` of them, or one tag for 0.
 
         None is later than ``until_ms``. Raises MediaError where the file is damaged.

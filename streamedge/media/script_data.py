@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from streamedge.media.faults import invalid
 
 DEPTH_MAX = 16
-VALUES_MAX = 1 << 20  # in one tag
+VALUES_MAX = 1 << 16  # in one tag; an array of numbers is one
 
 # What a script tag can hold. Strict arrays of numbers are numpy arrays, other arrays tuples; null,
 # undefined and unsupported are None; dates are numbers (ms since 1970).

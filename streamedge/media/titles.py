@@ -19,9 +19,10 @@ from streamedge.errors import CacheFullError, MediaError, MediaFault, OriginErro
 from streamedge.media import flv_head, mp3_head
 from streamedge.media.asking import answer_asks
 from streamedge.media.codecs import CodecConfiguration
-from streamedge.media.flv_index import LayoutIndex, ScanIndex, TagIndex
+from streamedge.media.flv_index import LayoutIndex, TagIndex
 from streamedge.media.flv_layout import FlvLayout
 from streamedge.media.flv_medium import FlvMedium, medium_head
+from streamedge.media.flv_scan_index import ScanIndex
 from streamedge.media.medium import Medium, MediumHead
 from streamedge.media.moov import declared_movie_samples, locate_moov, parse_moov
 from streamedge.media.mp3_head import Mp3Head

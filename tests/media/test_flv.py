@@ -35,10 +35,14 @@ def test_file_header(has_audio: bool, has_video: bool) -> None:
     assert flv.parse_file_header(header) == (has_audio, has_video, 9)
 
 
-@pytest.mark.parametrize("data", [b"", b"FLV\x01\x05\0\0\0", b"FLV\x01\x05\0\0\0\x08", bytes(9)])
+@pytest.mark.parametrize("data", [b"", b"FLV\x01\x05\0\0\0", bytes(9)])
 def test_no_file_header(data: bytes) -> None:
     with pytest.raises(MediaError):
         flv.parse_file_header(data)
+
+
+def test_header_that_claims_to_be_shorter_than_it_is() -> None:
+    assert flv.parse_file_header(b"FLV\x01\x05\0\0\0\x08").size_bytes == 9
 
 
 def test_tag_layout() -> None:

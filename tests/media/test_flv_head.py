@@ -67,7 +67,11 @@ def test_duration_from_the_last_tag() -> None:
     head, asked = read(data)
     assert head.duration_ms == 60
     assert [span.size for span in asked] == [len(data), 4, 11]
-    assert read(data[:-1])[0].duration_ms is None
+    # Without its last byte the file still ends with that tag, without more of them it does not.
+    assert read(data[:-1])[0].duration_ms == 60
+    assert read(data[:-5])[0].duration_ms == 40
+    for tail in (bytes(100_000), b"junk" * 5000):
+        assert read(data + tail)[0].duration_ms == 60
 
 
 @pytest.mark.parametrize("duration", [0.0, -1.0, float("nan"), float("inf"), 1e9, True, "5"])
@@ -140,14 +144,51 @@ def test_keyframe_lists_that_make_no_sense(times: list[float], positions: list[f
     assert read(data)[0].keyframes is None
 
 
+FILM = AVC_HEADER + AAC_HEADER + KEYFRAME + SOUND + KEYFRAME + SOUND
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"ID3\3\0\0\0\0\0\x64" + bytes(100) + BOTH + FILM,
+        BOTH + flv.tag(TagType.SCRIPT, b"\2\0\x0aonMetaData\x08\0\0\0\5\0\4dura", 0) + FILM,
+        BOTH + flv.tag(15, b"unknown", 0) + FILM,
+        BOTH[:8] + b"\0" + BOTH[9:] + FILM,
+        BOTH[:8] + b"\xff" + BOTH[9:] + FILM,
+        BOTH + b"junk between" + FILM,
+    ],
+    ids=["ID3", "metadata", "unknown type", "header size 0", "header size 255", "junk"],
+)
+def test_odd_tags_are_passed_over(data: bytes) -> None:
+    head, _ = read(data)
+    assert data[head.first_media :].startswith(KEYFRAME)
+    assert (head.video_codec, head.audio_codec) == (7, 10)
+    assert head.video_sequence_header is not None
+    assert head.audio_sequence_header is not None
+
+
+@pytest.mark.parametrize("start_ms", [-33, 0, 900, 3_132_000])
+def test_duration_counts_from_where_the_media_begins(start_ms: int) -> None:
+    def at(time_ms: int) -> bytes:
+        tag = bytearray(flv.tag(TagType.VIDEO, b"\x17\x01\0\0\0picture", 0))
+        raw = (start_ms + time_ms) & 0xFFFFFFFF
+        tag[4:8] = (raw & 0xFFFFFF).to_bytes(3, "big") + bytes([raw >> 24])
+        return bytes(tag)
+
+    tags = AVC_HEADER + b"".join(at(time_ms) for time_ms in range(0, 20_001, 1000))
+    head, _ = read(flv.file_header(has_audio=False, has_video=True) + tags)
+    assert head.start_ms == start_ms
+    assert head.duration_ms == 20_000 + (900 if start_ms == 900 else 0)
+
+
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
         (b"", MediaFault.STRUCTURE_INVALID),
         (b"FLV", MediaFault.STRUCTURE_INVALID),
         (bytes(1000), MediaFault.STRUCTURE_INVALID),
-        (BOTH + bytes(100), MediaFault.STRUCTURE_INVALID),
-        (BOTH + flv.tag(TagType.SCRIPT, b"\x11", 0), MediaFault.STRUCTURE_INVALID),
+        (BOTH + bytes(100), MediaFault.NO_SUPPORTED_TRACK),
+        (BOTH + flv.tag(TagType.SCRIPT, b"\x11", 0), MediaFault.NO_SUPPORTED_TRACK),
         (BOTH, MediaFault.NO_SUPPORTED_TRACK),
         (BOTH + AVC_HEADER + AAC_HEADER, MediaFault.NO_SUPPORTED_TRACK),
         (BOTH + KEYFRAME[:12], MediaFault.NO_SUPPORTED_TRACK),

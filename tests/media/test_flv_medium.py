@@ -13,8 +13,8 @@ from streamedge.cache.open_version import Failure
 from streamedge.cache.reader import CacheResult
 from streamedge.media import flv_head
 from streamedge.media.flv import TagType
-from streamedge.media.flv_index import ScanIndex
 from streamedge.media.flv_medium import AHEAD_LEAD_BYTES, FlvMedium, medium_head
+from streamedge.media.flv_scan_index import ScanIndex
 from streamedge.media.medium import RUN_MS, End, Lacking, Mark, Run
 from streamedge.spans import Span
 

@@ -29,9 +29,7 @@ MOOV_BYTES = 1 << 20
 def titles_of(
     cache: Cache, *, memory_bytes: int = 64 << 20, moov_bytes: int = MOOV_BYTES
 ) -> Titles:
-    return Titles(
-        cache, memory_bytes=memory_bytes, index_bytes=memory_bytes, moov_bytes=moov_bytes
-    )
+    return Titles(cache, memory_bytes=memory_bytes, index_bytes=memory_bytes, moov_bytes=moov_bytes)
 
 
 def asset(origin: HttpOrigin, name: str, ttl_s: float = 3600) -> Asset:

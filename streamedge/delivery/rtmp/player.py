@@ -35,7 +35,7 @@ from streamedge.delivery.rtmp.pacing import Pace
 from streamedge.delivery.rtmp.stage import Stage
 from streamedge.errors import CacheFullError, MediaError, OriginError
 from streamedge.media.flv import PREVIOUS_TAG_SIZE_BYTES, TAG_HEADER_SIZE_BYTES
-from streamedge.media.medium import LONG_RUN_MS, RUN_MS, End, Lacking, Mark, Medium, Run
+from streamedge.media.medium import LONG_RUN_MS, RUN_MS, End, Lacking, Mark, Medium, Run, Skip
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
 
@@ -225,6 +225,9 @@ class Player:
             if self._plain_tags > 0 or self._mark.time_ms == 0 or self._play.duration_ms == 0:
                 length_ms = 0
             run = medium.next_run(self._mark, length_ms, self._until_ms)
+            if isinstance(run, Skip):
+                self._mark = run.following
+                continue
             if not isinstance(run, Run):
                 self._hinder(run)
                 return
@@ -317,6 +320,10 @@ class Player:
         """What a seek shows while paused: the keyframe alone."""
         while not self._has_wish and self.state is PlayState.PAUSED:
             run = medium.next_run(self._mark, 0, None)
+            if isinstance(run, Skip):
+                self._mark = run.following
+                await asyncio.sleep(0)
+                continue
             if isinstance(run, Lacking):
                 await self._wait(run, medium)
                 continue

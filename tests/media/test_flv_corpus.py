@@ -1,0 +1,101 @@
+"""What FFmpeg plays from an FLV, the edge plays: the same samples at the same times."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from ffmpeg_packets import Packet, Played, add_tag, differences, ffmpeg_packets
+from flv_corpus import Variant, damaged, edited, mixed
+from memory_reader import MemoryReader
+from oracle import feed
+
+from streamedge.errors import MediaError
+from streamedge.media import flv, flv_head
+from streamedge.media.flv_medium import FlvMedium, medium_head
+from streamedge.media.flv_scan_index import ScanIndex
+from streamedge.media.medium import RUN_MS, End, Run, Skip
+
+SEED = (
+    "-c:v libx264 -preset veryfast -g 12 -bf 2 -c:a aac -b:a 32k"
+    " -flvflags no_duration_filesize"
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def seed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("seed") / "film.flv"
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=160x96:r=25:d=3",
+         "-f", "lavfi", "-i", "sine=440:d=3:r=44100", *SEED.split(), str(path)],
+        check=True,
+    )  # fmt: skip
+    return path.read_bytes()
+
+
+async def played(data: bytes, length_ms: int) -> Played:
+    """What a viewer is sent: the runs of a medium, tag by tag."""
+    try:
+        head, _ = feed(flv_head.read_head(len(data)), data)
+    except MediaError as exc:
+        return Played([], [], str(exc))
+    reader = MemoryReader(data)
+    index = ScanIndex(head, len(data))
+    medium = FlvMedium("film", medium_head(head), index, reader.as_reader, reader.as_reader)
+    packets: dict[bool, list[Packet]] = {True: [], False: []}
+    mark = await medium.locate(0)
+    while True:
+        run = medium.next_run(mark, length_ms, None)
+        if isinstance(run, End):
+            return Played(packets[True], packets[False], "")
+        if isinstance(run, Skip):
+            assert run.following.position > mark.position
+            mark = run.following
+            continue
+        assert isinstance(run, Run)
+        body = data[run.span.start : run.span.end] if run.body is None else run.body
+        # Sub-tags of an aggregate count from the message's time.
+        position, first_ms = 0, None
+        while position < len(body):
+            header = flv.parse_tag_header(body[position : position + 11])
+            first_ms = header.timestamp_ms if first_ms is None else first_ms
+            assert header.type in (8, 9, 18)
+            payload = body[position + 11 : position + 11 + header.size_bytes]
+            time_ms = run.time_ms + header.timestamp_ms - first_ms
+            add_tag(packets, header.type, time_ms, payload)
+            position += 15 + header.size_bytes
+            if run.tag_type is None:
+                assert (
+                    int.from_bytes(body[position - 4 : position], "big") == header.size_bytes + 11
+                )
+        mark = run.following
+
+
+async def check(variants: Iterable[Variant], folder: Path) -> None:
+    wrong: list[str] = []
+    for name, data in variants:
+        path = folder / "film.flv"
+        path.write_bytes(data)
+        wanted = ffmpeg_packets(path)
+        for length_ms in (0, RUN_MS):
+            got = await played(data, length_ms)
+            wrong += [f"{name}: {found} ({got.error})" for found in differences(wanted, got)]
+    assert not wrong, "\n".join(wrong)
+
+
+async def test_one_edit_of_a_file(seed: bytes, tmp_path: Path) -> None:
+    await check(edited(seed), tmp_path)
+
+
+async def test_several_edits_of_a_file(seed: bytes, tmp_path: Path, corpus_size: int) -> None:
+    await check(mixed(seed, corpus_size, random_seed=corpus_size), tmp_path)
+
+
+async def test_damage_costs_no_more_than_what_it_touches(seed: bytes) -> None:
+    whole = await played(seed, RUN_MS)
+    for name, data in damaged(seed):
+        got = await played(data, RUN_MS)
+        lost = len(whole.video) + len(whole.audio) - len(got.video) - len(got.audio)
+        assert lost <= (1 if name == "zeros for a tag" else 0), name
