@@ -14,7 +14,6 @@ from streamedge.errors import MediaError
 from streamedge.media import boxes
 from streamedge.media.edit_list import Edit, parse_elst
 from streamedge.media.faults import invalid
-from streamedge.media.sample_table import declared_samples
 from streamedge.spans import Span
 
 FIRST_ASK_BYTES = 64 << 10
@@ -123,14 +122,6 @@ def parse_moov(moov: bytes | memoryview) -> Movie:
                 tracks.append(track)
     is_fragmented = boxes.find(content, "mvex") is not None
     return Movie(timescale, duration, tuple(tracks), is_fragmented, tuple(faults))
-
-
-def declared_movie_samples(moov: bytes) -> int:
-    """How many samples all tracks of a ``moov`` box claim to have; unread, so cheap to ask."""
-    content = memoryview(moov)[boxes.HEADER_SIZE_BYTES :]
-    traks = [box.content for box in boxes.walk(content) if box.type == "trak"]
-    tables = [boxes.find(trak, "mdia", "minf", "stbl") for trak in traks[:TRACKS_MAX]]
-    return sum(declared_samples(table) for table in tables if table is not None)
 
 
 def _track(trak: memoryview, movie_timescale: int) -> Track | None:

@@ -82,14 +82,6 @@ class SampleTable:
         )
 
 
-def declared_samples(stbl: memoryview) -> int:
-    """How many samples the content of an ``stbl`` box claims to describe; 0 if it does not say."""
-    content = boxes.find(stbl, "stsz")
-    if content is None:
-        content = boxes.find(stbl, "stz2")
-    return 0 if content is None or len(content) < 12 else int.from_bytes(content[8:12], "big")
-
-
 def read_sample_table(
     stbl: memoryview, *, always_sync: bool, samples_max: int = SAMPLES_MAX
 ) -> SampleTable:

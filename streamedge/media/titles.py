@@ -10,7 +10,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from streamedge.cache.asset import Asset
 from streamedge.cache.cache import VERSION_ONLY, Cache
@@ -24,7 +23,7 @@ from streamedge.media.flv_layout import FlvLayout
 from streamedge.media.flv_medium import FlvMedium, medium_head
 from streamedge.media.flv_scan_index import ScanIndex
 from streamedge.media.medium import Medium, MediumHead
-from streamedge.media.moov import declared_movie_samples, locate_moov, parse_moov
+from streamedge.media.moov import locate_moov, parse_moov
 from streamedge.media.mp3_head import Mp3Head
 from streamedge.media.mp3_medium import Mp3Medium
 from streamedge.media.packager import packaged_asset
@@ -38,7 +37,7 @@ FIRST_READ = Span(0, 64 * 1024)
 _CODINGS = frozenset(
     {"br", "compress", "dcb", "dcz", "deflate", "gzip", "x-compress", "x-gzip", "zstd"}
 )
-SMALL_SAMPLES_MAX = 100_000  # an index of more is made while no other such one is
+PARSED_AT_ONCE = 2  # MP4 indexes; making one takes several times the memory that it keeps
 _MP3_HEAD_BYTES = 4096
 
 
@@ -74,7 +73,7 @@ class Titles:
     ) -> None:
         self._cache = cache
         self._report = report
-        self._large_parsing = asyncio.Semaphore(1)
+        self._parsing = asyncio.Semaphore(PARSED_AT_ONCE)
         self._memory_bytes = memory_bytes
         self._index_bytes = index_bytes
         self._moov_bytes = moov_bytes
@@ -143,33 +142,26 @@ class Titles:
 
     async def _make(self, asset: Asset, head: OriginHead) -> _Index:
         reader = self._cache.reopen(asset, head)
+        size_bytes = reader.size_bytes
         try:
-            kind = await answer_asks(sniff(reader.size_bytes), reader)
+            kind = await answer_asks(sniff(size_bytes), reader)
             if kind is FileKind.FLV:
-                flv = await answer_asks(flv_head.read_head(reader.size_bytes), reader)
-                return _Flv(asset, medium_head(flv), ScanIndex(flv, reader.size_bytes))
+                flv = await answer_asks(flv_head.read_head(size_bytes), reader)
+                return _Flv(asset, medium_head(flv), ScanIndex(flv, size_bytes))
             if kind is FileKind.MP3:
-                return await answer_asks(mp3_head.read_head(reader.size_bytes), reader)
-            return await self._package(asset, reader)
+                return await answer_asks(mp3_head.read_head(size_bytes), reader)
+            moov = await reader.read(
+                await answer_asks(locate_moov(size_bytes, self._moov_bytes), reader)
+            )
         finally:
             reader.close()
-
-    async def _package(self, asset: Asset, reader: Reader) -> _Flv:
-        span = await answer_asks(locate_moov(reader.size_bytes, self._moov_bytes), reader)
-        moov = await reader.read(span)
-        layout = await self._layout(moov, reader.size_bytes)
+        async with self._parsing:
+            # Beside the event loop: few bytes can stand for many samples.
+            layout = await asyncio.to_thread(make_layout, moov, size_bytes, self._index_bytes)
         if layout.title.faults and self._report is not None:
             self._report(asset.name, layout.title.faults)
-        packaged = packaged_asset(self._cache, asset, reader.head, layout)
+        packaged = packaged_asset(self._cache, asset, head, layout)
         return _Flv(packaged, _layout_head(layout), LayoutIndex(layout))
-
-    async def _layout(self, moov: bytes, file_size_bytes: int) -> FlvLayout:
-        """Made beside the event loop: few bytes can stand for many samples."""
-        make = partial(make_layout, moov, file_size_bytes, self._index_bytes)
-        if declared_movie_samples(moov) <= SMALL_SAMPLES_MAX:
-            return await asyncio.to_thread(make)
-        async with self._large_parsing:
-            return await asyncio.to_thread(make)
 
 
 def make_layout(moov: bytes, file_size_bytes: int, memory_bytes: int) -> FlvLayout:
