@@ -12,6 +12,7 @@ once a second: anybody can cause it.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -48,12 +49,15 @@ class ArrivalRules:
     """Whose PROXY headers are believed, and how many connections there may be.
 
     ``waiting_max``: connections whose header has not come yet. ``per_address_max``: open ones of
-    one address, unless it is a proxy's; 0 is no limit.
+    one address, unless it is a proxy's; 0 is no limit. ``descriptors_end``: a connection whose
+    descriptor has this number or a higher one is refused, so that files can still be opened; 0 is
+    no limit.
     """
 
     proxies: Sequence[IpNetwork] = ()
     waiting_max: int = 1024
     per_address_max: int = 0
+    descriptors_end: int = 0
 
 
 class Arrivals:
@@ -68,6 +72,8 @@ class Arrivals:
         self._crowd_kind = f"{name}_connections_per_address"
         self._refused_header = SparingLine(log, "proxy_header_refused")
         self._refused_crowd = SparingLine(log, "connections_per_address_refused")
+        self._full_kind = f"{name}_descriptors"
+        self._refused_full = SparingLine(log, "connections_refused")
         self._name = name
 
     def door(
@@ -105,6 +111,30 @@ class Arrivals:
             return None
         self._open[address] = count + 1
         return partial(self._leave, address)
+
+    def has_descriptors(self, transport: asyncio.BaseTransport) -> bool:
+        """Whether a connection leaves enough descriptors, and can have a second one itself."""
+        end = self.rules.descriptors_end
+        if not end:
+            return True
+        descriptor = transport.get_extra_info("socket").fileno()
+        if descriptor >= end:
+            return False
+        try:
+            os.close(os.dup(descriptor))  # a crowd that was accepted in one turn may have the rest
+        except OSError:
+            return False
+        return True
+
+    def refuse_full(self, peer: Peer, now_s: float) -> None:
+        """Counts a connection for which there are no descriptors."""
+        self._counts.add(Counter.ERRORS, self._full_kind)
+        self._refused_full.say(
+            now_s,
+            protocol=self._name,
+            client=str(peer),
+            reason="too few descriptors are left: raise RLIMIT_NOFILE",
+        )
 
     def refused(self, peer: Peer, reason: str, now_s: float) -> None:
         """Counts a connection that was closed for its PROXY header."""
@@ -148,7 +178,10 @@ class Arrival(asyncio.Protocol):
             return
         self._peer = Peer(canonical(said[0]), said[1])
         rules, waiting = self._arrivals.rules, self._arrivals.waiting
-        if not self._is_proxied:
+        if not self._arrivals.has_descriptors(transport):
+            self._arrivals.refuse_full(self._peer, self._loop.time())
+            self._refuse_politely()
+        elif not self._is_proxied:
             self._hand_over(self._peer)
         elif not is_trusted(self._peer.address, rules.proxies):
             self.refuse("it comes from no proxy of listen.proxies")
@@ -187,13 +220,16 @@ class Arrival(asyncio.Protocol):
         self._arrivals.refused(self._peer, reason, self._loop.time())
         self._transport.abort()
 
+    def _refuse_politely(self) -> None:
+        if self._refusal:
+            self._transport.write(self._refusal)
+        self._transport.close()
+
     def _hand_over(self, peer: Peer) -> asyncio.Protocol | None:
         """Lets the connection's own protocol begin, if there is room for its address."""
         left = self._arrivals.enter(peer, self._loop.time())
         if left is None:
-            if self._refusal:
-                self._transport.write(self._refusal)
-            self._transport.close()
+            self._refuse_politely()
             return None
         protocol = self._connect(peer, left)
         self._transport.set_protocol(protocol)

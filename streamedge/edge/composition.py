@@ -110,6 +110,7 @@ def web_server(
     counts: Counts,
     journal: Journal | None = None,
     countries: Countries | None = None,
+    descriptors_end: int = 0,
 ) -> WebServer:
     """What serves the config's web distributions."""
     limits = config.limits
@@ -136,6 +137,7 @@ def web_server(
         idle_s=limits.http_idle,
         stall_s=limits.http_stall,
         per_address_max=limits.http_connections_per_address,
+        descriptors_end=descriptors_end,
     )
 
 

@@ -30,6 +30,7 @@ def rtmp_server(
     log: Log,
     counts: Counts,
     countries: Countries,
+    descriptors_end: int = 0,
 ) -> RtmpServer:
     """What serves the config's rtmp distributions. Raises KeyFileError."""
     limits = config.limits
@@ -54,6 +55,7 @@ def rtmp_server(
         counts,
         proxies=config.listen.proxies,
         per_address_max=limits.rtmp_connections_per_address,
+        descriptors_end=descriptors_end,
     )
 
 

@@ -32,6 +32,11 @@ from streamedge.config.schema import Config
 from streamedge.edge.bells import Bells
 from streamedge.edge.child import Child
 from streamedge.edge.composition import writes_back
+from streamedge.edge.descriptors import (
+    descriptor_limit,
+    open_descriptors,
+    share_descriptors,
+)
 from streamedge.edge.generations import Generations
 from streamedge.edge.heartbeats import Heartbeats
 from streamedge.edge.listeners import (
@@ -117,6 +122,16 @@ def serve(config: Config, file: Path) -> int:
         log_target,
         writes_back(config),
     )
+    budget = share_descriptors(config, descriptor_limit(), open_descriptors())
+    if budget.is_short:
+        log.event(
+            "descriptors_limited",
+            limit=budget.limit,
+            wanted=budget.wanted,
+            connections=budget.connections,
+            open_extents=budget.open_extents,
+            advice="raise RLIMIT_NOFILE: ulimit -n, or LimitNOFILE= of a systemd unit",
+        )
     processes = _Processes(shared, listeners, admin, certificates, countries, folder_lock)
     bound = with_bound_addresses(config, listeners[0], admin)
     addresses = {

@@ -28,6 +28,11 @@ from streamedge.control.in_force import InForce
 from streamedge.control.log import ControlLog
 from streamedge.edge.announcing import apply_invalidations
 from streamedge.edge.composition import bind_origins, web_server
+from streamedge.edge.descriptors import (
+    descriptor_limit,
+    open_descriptors,
+    share_descriptors,
+)
 from streamedge.edge.effective import EffectiveConfig
 from streamedge.edge.listeners import WorkerListeners, proxied_listeners
 from streamedge.edge.shared import Shared
@@ -104,10 +109,12 @@ async def _serve_viewers(
 ) -> None:
     shared, config = post.shared, effective.config
     services = Services(log, counts)
-    cache = _cache(config, post.number, database, log, counts)
+    budget = share_descriptors(config, descriptor_limit(), open_descriptors())
+    end = budget.connections_end if budget.is_short else 0
+    cache = _cache(config, post.number, database, log, counts, budget.open_extents)
     journal = _journal(config, post.number) if shared.has_journal else None
     bindings = bind_origins(config, log, counts, journal)
-    web = web_server(config, bindings, cache, log, counts, journal, post.countries)
+    web = web_server(config, bindings, cache, log, counts, journal, post.countries, end)
     proxied = proxied_listeners(config.listen, post.listeners)
     certificates, front = post.certificates, None
     if certificates is not None:
@@ -118,7 +125,7 @@ async def _serve_viewers(
     from streamedge.edge.live import LiveConfig, Serving, follow  # noqa: PLC0415
     from streamedge.edge.rtmp_composition import rtmp_server  # noqa: PLC0415
 
-    rtmp = rtmp_server(config, bindings, cache, log, counts, post.countries)
+    rtmp = rtmp_server(config, bindings, cache, log, counts, post.countries, end)
     await rtmp.start(post.listeners.rtmp, proxied)
     serving = Serving(web, rtmp, cache, journal, certificates, post.countries, log, counts)
     live = LiveConfig(config, bindings, serving)
@@ -155,13 +162,18 @@ def _counts(post: Post) -> Counts:
 
 
 def _cache(
-    config: Config, number: int, database: ControlDatabase, log: Log, counts: Counts
+    config: Config,
+    number: int,
+    database: ControlDatabase,
+    log: Log,
+    counts: Counts,
+    open_extents: int,
 ) -> Cache:
     cache = Cache(
         Store(config.edge.cache, number, log),
         log,
         counts,
-        open_extents=config.limits.open_extents,
+        open_extents=open_extents,
         retries=config.limits.origin_retries,
         quick_abort_bytes=config.limits.quick_abort,
         in_force=InForce(ControlLog(database), log, items_kept=config.limits.invalidations),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import json
+import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -342,3 +344,34 @@ class Fake(asyncio.Transport):
 
     def abort(self) -> None:
         self.aborted = True
+
+
+@pytest.mark.parametrize("is_proxied", [False, True])
+async def test_connection_that_would_take_the_files_descriptors_is_refused(
+    tmp_path: Path, is_proxied: bool
+) -> None:
+    free = os.dup(0)  # the number that the next descriptor gets
+    os.close(free)
+    rules = ArrivalRules(HERE, descriptors_end=free + 20)
+    async with listening(tmp_path, rules, is_proxied=is_proxied) as door, AsyncExitStack() as stack:
+        callers = [await stack.enter_async_context(calling(door)) for _ in range(20)]
+        assert await callers[-1].ended() == REFUSAL
+        refused = door.counts.gathered(Counter.ERRORS, "test_descriptors")
+        assert refused > 0
+        (line,) = [line for line in door.lines() if line["event"] == "connections_refused"]
+        assert "RLIMIT_NOFILE" in line["reason"]
+
+
+async def test_connection_that_cannot_have_a_second_descriptor_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_descriptor: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    rules = ArrivalRules(HERE, descriptors_end=1 << 30)
+    async with listening(tmp_path, rules, is_proxied=False) as door:
+        async with calling(door) as caller:
+            assert await caller.line() == caller.name
+        monkeypatch.setattr(os, "dup", refuse)
+        async with calling(door) as caller:
+            assert await caller.ended() == REFUSAL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ import socket
 import subprocess
 import sys
 import urllib.error
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -356,3 +359,27 @@ def test_port_of_the_kernels_choice_is_told(tmp_path: Path) -> None:
         (address,) = line["http"]
         for _worker in range(8):
             assert asyncio.run(fetch(int(address.rpartition(":")[2]), "/a.txt")).status == 200
+
+
+def test_idle_connections_leave_descriptors_for_files(tmp_path: Path) -> None:
+    make_media(tmp_path)
+    for number in range(40):
+        (tmp_path / "media" / f"{number}.txt").write_text("content")
+    shrink = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))"
+    with run_edge(tmp_path, DIRECTORY, prelude=shrink) as edge, ExitStack() as stack:
+        (line,) = edge.log("descriptors_limited")
+        assert line["limit"] == 256
+        assert line["wanted"] > 40_000
+        idle = []
+        for _viewer in range(300):
+            idle.append(socket.create_connection(("127.0.0.1", edge.http_port)))
+            stack.callback(idle[-1].close)
+        statuses = Counter[bytes]()
+        for number in range(40):
+            with contextlib.suppress(OSError):
+                idle[number].sendall(b"GET /%d.txt HTTP/1.1\r\nHost: edge.test\r\n\r\n" % number)
+                statuses[idle[number].recv(100)[9:12]] += 1
+        assert statuses == {b"200": 40}
+        edge.await_log("connections_refused")
+        while b'streamedge_errors_total{kind="http_descriptors"}' not in edge.admin("/metrics"):
+            pause()

@@ -33,11 +33,12 @@ class RtmpServer:
         *,
         proxies: Sequence[IpNetwork] = (),
         per_address_max: int = 0,
+        descriptors_end: int = 0,
     ) -> None:
         self.catalogue = catalogue
         self._sessions: set[RtmpSession] = set()
         self._around = SessionSurroundings(catalogue, limits, log, counts, self._sessions)
-        rules = ArrivalRules(proxies, limits.connections_max, per_address_max)
+        rules = ArrivalRules(proxies, limits.connections_max, per_address_max, descriptors_end)
         self._arrivals = Arrivals("rtmp", rules, log, counts)
         self._counts = counts
         self._listeners: list[socket.socket] = []

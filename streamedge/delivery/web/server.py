@@ -50,12 +50,13 @@ class WebServer:
         idle_s: float,
         stall_s: float,
         per_address_max: int = 0,
+        descriptors_end: int = 0,
     ) -> None:
         self.site = site
         self._counts = counts
         self._handshakes: set[TlsConnection] = set()
         self._failed_handshake = SparingLine(log, "tls_handshake_failed")
-        rules = ArrivalRules(site.proxies, connections_max, per_address_max)
+        rules = ArrivalRules(site.proxies, connections_max, per_address_max, descriptors_end)
         self._arrivals = Arrivals("http", rules, log, counts)
         self._connections_max = connections_max
         self.limit(handshake_s, idle_s, stall_s, per_address_max)
