@@ -116,15 +116,9 @@ class Cache:
         if isinstance(outcome, Stored):
             reader = outcome.reader
             status, fields = reader.head.status, reader.head.headers
-            coding = fields.get("content-encoding", "identity").strip().lower()
-            if status == HTTPStatus.OK and coding in ("", "identity"):
+            if status == HTTPStatus.OK:
                 return reader
             reader.close()
-            if status == HTTPStatus.OK:
-                raise OriginError(
-                    OriginFailure.UNAVAILABLE,
-                    f"{subject}: is stored as Content-Encoding {coding!a}, which is not read here",
-                )
         else:
             assert isinstance(outcome, Passed), "an object is never asked for only-if-cached"
             status, fields = outcome.response.status, fold_fields(outcome.response.fields)
