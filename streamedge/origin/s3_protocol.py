@@ -34,7 +34,9 @@ _SIGNATURE_V4 = frozenset(
     }
 )
 _SIGNATURE_V2 = frozenset({"awsaccesskeyid", "signature", "expires"})
-_IGNORED = frozenset({"x-id"})  # SDKs name the operation in it
+# SDKs name the operation in the first, and Signature Version 2 repeats signed fields.
+_IGNORED = frozenset({"x-id", "content-type", "content-md5"})
+_SIGNED_HEADERS = re.compile(r"SignedHeaders=([^, ]*)", re.ASCII)
 
 SUB_RESOURCES = frozenset(
     {
@@ -201,6 +203,22 @@ def is_s3_request(headers: Mapping[str, str], query: str) -> bool:
         return False
     names = {unquote_plus(pair.partition("=")[0]).lower() for pair in query.split("&")}
     return not names.isdisjoint({"x-amz-signature", "x-amz-algorithm"}) or names >= _SIGNATURE_V2
+
+
+def require_signed_fields(headers: Mapping[str, str], query: str) -> None:
+    """Raises WriteRefusedError where a field is signed that the request does not have.
+
+    Whoever signed it meant another request: a presigned CopyObject without its source would
+    store an empty object.
+    """
+    signed = {name.lower(): value for name, value in _parameters(query)}.get("x-amz-signedheaders")
+    if signed is None:
+        found = _SIGNED_HEADERS.search(headers.get("authorization", ""))
+        signed = found[1] if found else ""
+    missing = set(filter(None, signed.lower().split(";"))) - headers.keys()
+    if missing:
+        text = f"the signed field {min(missing)[:100]} is missing"
+        raise refuse(403, "SignatureDoesNotMatch", text)
 
 
 def without_s3_signature(query: str) -> str:

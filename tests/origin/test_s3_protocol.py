@@ -17,6 +17,7 @@ from streamedge.origin.s3_protocol import (
     read_parameters,
     require_known_fields,
     require_known_parameters,
+    require_signed_fields,
     without_s3_signature,
 )
 from streamedge.origin.writing import WriteRefusedError
@@ -233,3 +234,17 @@ def test_fields_that_are_kept_or_mean_nothing_pass() -> None:
         ("x-amz-request-payer", "requester"),
     ]
     require_known_fields("PUT", fields)
+
+
+def test_request_without_a_field_that_is_signed_is_another_one() -> None:
+    signed = "AWS4-HMAC-SHA256 Credential=a, SignedHeaders=host;x-amz-copy-source, Signature=0"
+    require_signed_fields({"host": "a", "authorization": signed, "x-amz-copy-source": "b"}, "")
+    require_signed_fields({"host": "a"}, "X-Amz-SignedHeaders=host&X-Amz-Signature=0")
+    require_signed_fields({"host": "a", "authorization": "AWS key:signature"}, "")
+    for headers, query in (
+        ({"host": "a", "authorization": signed}, ""),
+        ({"host": "a"}, "X-Amz-SignedHeaders=host%3Bx-amz-copy-source&X-Amz-Signature=0"),
+    ):
+        with pytest.raises(WriteRefusedError) as caught:
+            require_signed_fields(headers, query)
+        assert caught.value.answer.status == 403

@@ -28,6 +28,7 @@ from streamedge.origin.s3_protocol import (
     read_parameters,
     require_known_fields,
     require_known_parameters,
+    require_signed_fields,
 )
 from streamedge.origin.writing import WriteAnswer, WriteRefusedError, refuse
 from streamedge.writing.journal import Journal
@@ -43,6 +44,7 @@ def named_request(found: Route, request: WebRequest) -> WebRequest:
 def require_known_call(found: Route, request: WebRequest, gate: Gate) -> None:
     """Raises WriteRefusedError for a request of an S3 client that the edge does not do exactly."""
     fields = (*request.fields, *hoisted_fields(request.query))
+    require_signed_fields(request.headers, request.query)
     require_known_fields(request.method, fields)
     if found.is_bucket:
         call = read_bucket_call(request.method, request.query)
