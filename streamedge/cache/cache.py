@@ -31,7 +31,7 @@ from streamedge.control.in_force import InForce, Ruling, Verdict
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts, Gauge
-from streamedge.origin import OriginHead
+from streamedge.origin import OriginHead, Version
 from streamedge.origin.answers import failure_of_status, fold_fields
 from streamedge.spans import Span
 
@@ -67,6 +67,7 @@ class Cache:
         self.rulings = Rulings(store, in_force)
         self._open_extents = open_extents
         self._versions: OrderedDict[str, OpenVersion] = OrderedDict()
+        self._unlisted: dict[tuple[str, Version], OpenVersion] = {}
         self._sizes: dict[str, int] = {}  # of the open versions' records, by key
         self._versions_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -165,6 +166,8 @@ class Cache:
         """
         opened = self._versions.get(asset.key)
         if opened is None or opened.version != head.version:
+            opened = self._unlisted.get((asset.key, head.version))
+        if opened is None:
             sent = self.sent_now()
             record = Record(
                 asset.key,
@@ -269,8 +272,10 @@ class Cache:
         return opened
 
     def unlisted(self, asset: Asset, record: Record) -> OpenVersion:
-        """A version for one request alone: nobody else finds it."""
-        return OpenVersion(self, asset, record)
+        """A version for one request alone: only ``reopen`` finds it, by the version itself."""
+        opened = OpenVersion(self, asset, record)
+        self._unlisted[asset.key, record.head.version] = opened
+        return opened
 
     def reader(
         self,
@@ -314,6 +319,9 @@ class Cache:
         if self._versions.get(key) is opened:
             del self._versions[key]
             self._versions_bytes -= self._sizes.pop(key)
+        # By identity: its version may have got its size since.
+        for named in [named for named, one in self._unlisted.items() if one is opened]:
+            del self._unlisted[named]
 
     def _close_unused(self) -> None:
         if not self._has_too_many:

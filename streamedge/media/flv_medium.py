@@ -23,6 +23,8 @@ class FlvMedium:
     """``reader`` is of the FLV, and closed with the medium.
 
     ``source`` is the object's: what is packaged hangs on its version, and knows of no changes.
+    Where the rest of that version could not be asked for again, a reader of it is kept open, so
+    that the answer which brings it goes on for as long as the medium plays.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class FlvMedium:
         self.provenance = source.provenance
         self._index = index
         self._reader = reader
+        self._source = source.again() if source.head.version.id else None
 
     async def locate(self, time_ms: int) -> Mark:
         return await self._index.locate(self._reader, time_ms)
@@ -73,6 +76,8 @@ class FlvMedium:
 
     def close(self) -> None:
         self._reader.close()
+        if self._source is not None:
+            self._source.close()
 
 
 def medium_head(head: FlvHead) -> MediumHead:

@@ -93,8 +93,7 @@ class Titles:
             _require_plain(reader.head)
             index = await self._index(asset, reader)
             if isinstance(index, Mp3Head):
-                own = self._cache.reopen(asset, reader.head)
-                return Mp3Medium(asset.name, index, own, reader)
+                return Mp3Medium(asset.name, index, reader.again(), reader)
             packaged = await self._cache.open(index.asset, VERSION_ONLY)
             return FlvMedium(asset.name, index.head, index.index, packaged, reader)
         finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fakes import Turn
+from rtmp_client import PATIENCE_S
 from rtmp_media import avc_mp4, keyframe
 from test_packager import edge_of
 
@@ -17,7 +18,7 @@ from streamedge.cache.freshness import TtlRules
 from streamedge.cache.reader import CacheResult
 from streamedge.errors import MediaError, MediaFault, OriginError, OriginFailure
 from streamedge.media.flv_medium import FlvMedium
-from streamedge.media.medium import Medium
+from streamedge.media.medium import End, Lacking, Medium, Run
 from streamedge.media.mp3_medium import Mp3Medium
 from streamedge.media.titles import Titles
 from streamedge.origin.http import HttpOrigin
@@ -92,6 +93,47 @@ async def test_what_is_no_medium(
                 await titles.open(asset(origin, "file"))
             assert refused.value.fault is fault
         assert all(version.idle for version in cache._versions.values())
+
+
+async def played_bytes(medium: Medium) -> int:
+    """Goes through all of a medium, and counts the bytes of its runs."""
+    mark, count = await medium.locate(0), 0
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            found = medium.next_run(mark, 1000, None)
+            if isinstance(found, End):
+                return count
+            if isinstance(found, Lacking):
+                came: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+                medium.when_ready(found.want, came.set_result)
+                assert await came is None
+                continue
+            if isinstance(found, Run):
+                count += found.span.size
+            mark = found.following
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film-moov-last.mp4", "song.mp3"])
+@pytest.mark.parametrize("control", ["no-store", "private", "max-age=0", "max-age=60"])
+@pytest.mark.parametrize("etag", ['"1"', 'W/"1"', ""])
+async def test_what_must_not_be_stored_or_has_no_validators_plays_to_its_end(
+    media: Media, cache_root: Path, name: str, control: str, etag: str
+) -> None:
+    """Each play gets one version, whole: whatever the origin can be asked for again."""
+    async with edge_of(cache_root) as (server, cache, origin):
+        cache.quick_abort_bytes = 0  # a fill ends when nobody reads it
+        fields = (("Cache-Control", control),)
+        server.put("film", media(name), etag=etag, last_modified_s=None, headers=fields)
+        titles = titles_of(cache)
+        played = []
+        for _play in range(2):
+            before = len(server.requests)
+            medium = await titles.open(asset(origin, "film"))
+            played.append(await played_bytes(medium))
+            medium.close()
+            assert (len(server.requests) == before) == (control == "max-age=60" and _play == 1)
+        assert played[0] == played[1] > len(media(name)) * 0.9
+        await titles.close()
 
 
 @pytest.mark.parametrize("coding", ["gzip", "BR", "aws-chunked, gzip"])
