@@ -23,12 +23,18 @@ class FlvMedium:
     """``reader`` is of the FLV, and closed with the medium.
 
     ``source`` is the object's: what is packaged hangs on its version, and knows of no changes.
-    Where the rest of that version could not be asked for again, a reader of it is kept open, so
-    that the answer which brings it goes on for as long as the medium plays.
+    ``held`` is closed with the medium as well: a reader of a source whose rest could not be asked
+    for again, so that the answer which brings it goes on for as long as the medium plays.
     """
 
     def __init__(
-        self, name: str, head: MediumHead, index: TagIndex, reader: Reader, source: Reader
+        self,
+        name: str,
+        head: MediumHead,
+        index: TagIndex,
+        reader: Reader,
+        source: Reader,
+        held: Reader | None = None,
     ) -> None:
         self.name = name
         self.head = head
@@ -37,7 +43,7 @@ class FlvMedium:
         self.provenance = source.provenance
         self._index = index
         self._reader = reader
-        self._source = source.again() if source.head.version.id else None
+        self._held = held
 
     async def locate(self, time_ms: int) -> Mark:
         return await self._index.locate(self._reader, time_ms)
@@ -76,8 +82,8 @@ class FlvMedium:
 
     def close(self) -> None:
         self._reader.close()
-        if self._source is not None:
-            self._source.close()
+        if self._held is not None:
+            self._held.close()
 
 
 def medium_head(head: FlvHead) -> MediumHead:

@@ -95,7 +95,8 @@ class Titles:
             if isinstance(index, Mp3Head):
                 return Mp3Medium(asset.name, index, reader.again(), reader)
             packaged = await self._cache.open(index.asset, VERSION_ONLY)
-            return FlvMedium(asset.name, index.head, index.index, packaged, reader)
+            held = reader.again() if reader.head.version.id else None
+            return FlvMedium(asset.name, index.head, index.index, packaged, reader, held)
         finally:
             reader.close()
 
