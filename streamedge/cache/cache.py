@@ -19,7 +19,7 @@ from streamedge.cache.asset import NOBODYS, Asset, Record, SentAt, Subject, mark
 from streamedge.cache.bounded import BoundedMap
 from streamedge.cache.freshness import TtlRules
 from streamedge.cache.in_flight import InFlight
-from streamedge.cache.open_version import Failure, OpenVersion
+from streamedge.cache.open_version import CLOSE_DELAY_S, Failure, OpenVersion
 from streamedge.cache.plan import QUICK_ABORT_BYTES
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.responses import HitForMiss, Passed, ResponseCache, Stored
@@ -41,6 +41,7 @@ ASK_AGAIN_TICKS = 10  # chunks that another worker fills are tried for each 50 m
 TOUCH_INTERVAL_S = 60.0
 VERSIONS_BYTES = 32 * 1024 * 1024  # of records that a worker has open
 VARYING_BYTES = 4 * 1024 * 1024  # of keys whose answers vary, and by what
+EVICTED_LOOK_S = 1.0
 VERSION_ONLY = Span(0, 0)  # wanted of an open: what the object is, none of its bytes
 
 
@@ -76,6 +77,9 @@ class Cache:
         self.varying: BoundedMap[tuple[str, ...]] = BoundedMap(VARYING_BYTES)
         self._responses = ResponseCache(self)
         self._waited_for: set[OpenVersion] = set()
+        self._holders: set[OpenVersion] = set()  # of open files; those without go now and then
+        self._is_closing = False
+        self._evicted_timer: asyncio.TimerHandle | None = None
         self._ticks = 0
         counts.gauges[Gauge.OPEN_EXTENTS] = 0
         counts.gauges[Gauge.RUNNING_FILLS] = 0
@@ -189,6 +193,8 @@ class Cache:
         for opened in list(self._versions.values()):
             if opened.idle:
                 self._forget(opened)
+        if self._evicted_timer is not None:
+            self._evicted_timer.cancel()
 
     # What open versions need of their cache
 
@@ -197,8 +203,15 @@ class Cache:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def extent_opened(self) -> None:
-        """An open version has one more file open."""
+    def extent_opened(self, version: OpenVersion) -> None:
+        """Looks, a little later, whether too many files are open; and now and then whether any
+        has been evicted, as long as there are some.
+        """
+        self._holders.add(version)
+        self._look_for_too_many()
+        if self._evicted_timer is None:
+            loop = asyncio.get_running_loop()
+            self._evicted_timer = loop.call_later(EVICTED_LOOK_S, self._close_evicted)
 
     def waiting_began(self, version: OpenVersion) -> None:
         """Ticks for a version as long as somebody waits for it."""
@@ -224,7 +237,7 @@ class Cache:
         """Closes a version that nobody will find again, and the longest unused beyond the limit."""
         if self._versions.get(version.asset.key) is not version or version.in_memory:
             self._forget(version)
-        self._close_unused()
+        self._look_for_too_many()
 
     # What lookups need of their cache
 
@@ -322,6 +335,38 @@ class Cache:
         # By identity: its version may have got its size since.
         for named in [named for named, one in self._unlisted.items() if one is opened]:
             del self._unlisted[named]
+
+    def _look_for_too_many(self) -> None:
+        """Has files closed when too many are open: later, for what was found ready in one of them
+        may be about to be sent.
+        """
+        if self._has_too_many and not self._is_closing:
+            self._is_closing = True
+            asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._close_too_many)
+
+    def _close_too_many(self) -> None:
+        """Closes the longest unused versions, then files that nobody stands in of the others."""
+        self._is_closing = False
+        self._close_unused()
+        for opened in list(self._holders):
+            excess = self.counts.gauges[Gauge.OPEN_EXTENTS] - self._open_extents
+            if excess <= 0:
+                return
+            opened.close_extents(int(excess))
+
+    def _close_evicted(self) -> None:
+        """Closes what has been evicted, so that its room on the disk is free."""
+        self._evicted_timer = None
+        for opened in list(self._versions.values()):
+            if opened.idle and opened.evicted:
+                self._forget(opened)
+        for opened in list(self._holders):
+            opened.close_extents(opened.open_extents, only_evicted=True)
+            if not opened.open_extents:
+                self._holders.discard(opened)
+        if self.counts.gauges[Gauge.OPEN_EXTENTS]:
+            loop = asyncio.get_running_loop()
+            self._evicted_timer = loop.call_later(EVICTED_LOOK_S, self._close_evicted)
 
     def _close_unused(self) -> None:
         if not self._has_too_many:

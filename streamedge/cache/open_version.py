@@ -35,6 +35,7 @@ from streamedge.origin import UNKNOWN_BYTES, Fields, OriginHead, OriginRead, Ver
 from streamedge.spans import Span
 
 Failure = OriginError | CacheFullError
+CLOSE_DELAY_S = 0.01  # for what was found ready in a file to be sent first
 FILLS_MAX = 64  # running reads of one version, each worker
 
 
@@ -65,7 +66,7 @@ class Surroundings(Protocol):
     paces: Paces
     quick_abort_bytes: int
 
-    def extent_opened(self) -> None: ...
+    def extent_opened(self, version: OpenVersion) -> None: ...
 
     def waiting_began(self, version: OpenVersion) -> None: ...
 
@@ -219,19 +220,62 @@ class OpenVersion:
         return extent is not None and extent.complete
 
     def copy(self, span: Span) -> bytes:
-        """Bytes that the caller knows to be there."""
+        """Bytes that the caller knows to be there; fewer where a cache file has been cut short,
+        which is noticed here.
+        """
         parts = []
         position = span.start
         while position < span.end:
             ready = self.ready(position, span.end)
-            assert ready is not None
+            if ready is None:
+                break
             index, within = divmod(position, EXTENT_BYTES)
             extent = self._extents.get(index)
             if extent is None or extent.fd != ready.fd:
                 extent = self._memory[index]
-            parts.append(extent.read(within, ready.size_bytes))
-            position += ready.size_bytes
+            part = extent.read(within, ready.size_bytes)
+            parts.append(part)
+            position += len(part)
+            if len(part) < ready.size_bytes:
+                self.lose(position)
+                break
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def lose(self, position: int) -> None:
+        """Drops the extent of a byte that should be in its file, and is not."""
+        index = position // EXTENT_BYTES
+        extent = self._extents.get(index)
+        if extent is None:
+            return
+        for fill in list(self._fills):
+            if fill.writes_to(extent):
+                fill.stop()
+        self._around.store.drop_extent(extent)
+        del self._extents[index]
+        self._around.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
+        # What was found ready in it may be on its way to be sent.
+        loop = asyncio.get_running_loop()
+        loop.call_later(CLOSE_DELAY_S, self._around.store.close_extent, extent)
+
+    def close_extents(self, count: int, *, only_evicted: bool = False) -> int:
+        """Closes up to ``count`` extents that no reader stands in and no fill writes to, those
+        first that were opened first; how many it closed. Not within a turn in which ``ready`` was
+        asked: what it said may be sent at the end of that turn.
+        """
+        in_use = {one.position // EXTENT_BYTES for one in self._readers}
+        closed = 0
+        for index, extent in list(self._extents.items()):
+            if closed == count:
+                break
+            if only_evicted and not extent.evicted:
+                continue
+            if index in in_use or any(fill.writes_to(extent) for fill in self._fills):
+                continue
+            del self._extents[index]
+            self._around.store.close_extent(extent)
+            closed += 1
+        self._around.counts.gauges[Gauge.OPEN_EXTENTS] -= closed
+        return closed
 
     def demand(self, want: Span, lead_bytes: int = LEAD_BYTES, *, is_urgent: bool = True) -> None:
         """Sees to it that ``want`` is on its way, where this worker can: with one more fill at
@@ -541,7 +585,7 @@ class OpenVersion:
     def _keep(self, index: int, extent: Extent) -> None:
         (self._extents if extent.path else self._memory)[index] = extent
         self._around.counts.gauges[Gauge.OPEN_EXTENTS] += 1
-        self._around.extent_opened()
+        self._around.extent_opened(self)
 
     def _drop_passed_memory(self) -> None:
         """Frees memory that no reader stands in and no fill writes to."""

@@ -16,7 +16,7 @@ from streamedge.cache.freshness import TtlRules
 from streamedge.cache.open_version import Failure, OpenVersion, Waiter
 from streamedge.cache.plan import LEAD_BYTES
 from streamedge.control.in_force import Verdict
-from streamedge.errors import CacheFullError, OriginError
+from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import UNKNOWN_BYTES, Fields, OriginHead
 from streamedge.spans import Span
 
@@ -106,8 +106,18 @@ class Reader:
         return self._opened.is_complete(position)
 
     def copy(self, span: Span) -> bytes:
-        """Bytes that ``ready_end`` said are there."""
-        return self._opened.copy(span)
+        """Bytes that ``ready_end`` said are there.
+
+        Raises OriginError BROKEN when a cache file turns out to be cut short; it is fetched anew.
+        """
+        data = self._opened.copy(span)
+        if len(data) < span.size:
+            raise OriginError(OriginFailure.BROKEN, "a cache file is shorter than it should be")
+        return data
+
+    def lost(self, position: int) -> None:
+        """A byte that was ready is not in its file: the file is dropped, its bytes fetched anew."""
+        self._opened.lose(position)
 
     def prefetch(self, want: Span, lead_bytes: int = LEAD_BYTES) -> None:
         """Asks for bytes without waiting for them; a full cache shows when they are waited for."""
@@ -169,8 +179,9 @@ class Reader:
                 await self.wait(Span(at, limit), eager=True)
             else:
                 # Now, because memory that stands for the disk may go once the reader has passed.
-                parts.append(self.copy(Span(at, end)))
-                at = end
+                part = self._opened.copy(Span(at, end))
+                parts.append(part)
+                at += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ from streamedge.cache.extent import (
     HEADER_BYTES,
     Extent,
     check_header,
+    mark_evicted,
     new_header,
     written_header_bytes,
 )
@@ -145,7 +146,12 @@ class Store:
                 header, body_bytes, digest
             )
             if sound:
-                return Extent(fd, path, body_bytes, self.era)
+                extent = Extent(fd, path, body_bytes, self.era)
+                if not extent.is_cut():
+                    return extent
+                self.drop_extent(extent)
+                extent.close()
+                return None
         except OSError as exc:
             self._refused("read extent", exc)
             sound = True  # the disk's fault, not the file's
@@ -159,6 +165,18 @@ class Store:
             except OSError as exc:
                 self._refused("remove damaged extent", exc)
         return None
+
+    def drop_extent(self, extent: Extent) -> None:
+        """Removes an extent whose file ends before bytes that it should have, for every worker:
+        what it held is fetched anew. The file stays the caller's to close.
+        """
+        self._log.event(
+            "extent_dropped", path=extent.path, reason="the file is shorter than its header says"
+        )
+        with contextlib.suppress(OSError):
+            mark_evicted(extent.fd)
+            if os.stat(extent.path).st_ino == os.fstat(extent.fd).st_ino:  # not a successor
+                os.unlink(extent.path)
 
     def make_extent(self, digest: bytes, body_bytes: int) -> Extent:
         """Opens an extent, made if need be; in memory when the disk refuses.

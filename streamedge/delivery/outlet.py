@@ -32,17 +32,20 @@ class Source(Protocol):
         self, want: Span, woken: Callable[[Failure | None], None], *, eager: bool = False
     ) -> Callable[[], None]: ...
 
+    def lost(self, position: int) -> None: ...
+
 
 class _Piece:
     """The rest of a span that is to be sent from a source."""
 
-    __slots__ = ("begun", "end", "position", "source")
+    __slots__ = ("begun", "end", "lost_at", "position", "source")
 
     def __init__(self, source: Source, span: Span) -> None:
         self.source = source
         self.position = span.start
         self.end = span.end
         self.begun = False
+        self.lost_at = -1
 
 
 class Outlet:
@@ -196,8 +199,12 @@ class Outlet:
         piece.begun = True
         count = min(ready.size_bytes, self._wire.piece_bytes)
         sent = self._wire.send_file(ready.fd, ready.offset, count)
-        if sent == 0:
-            raise OSError("a cache file is shorter than its header says")
+        if sent == 0:  # the file ends before bytes that were ready: they are fetched anew, once
+            if piece.lost_at == piece.position:
+                raise OSError("a cache file is shorter than its header says")
+            piece.lost_at = piece.position
+            piece.source.lost(piece.position)
+            return 0
         self._taken_bytes += sent
         piece.position += sent
         if piece.position == piece.end:

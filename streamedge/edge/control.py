@@ -246,10 +246,14 @@ async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:
             edge = effective.config.edge
             if evictor is None or edge.cache_size != limit_bytes:
                 limit_bytes = counts.gauges[Gauge.CACHE_LIMIT_BYTES] = edge.cache_size
+                if evictor is not None:
+                    evictor.close()
                 evictor = Evictor(edge.cache, limit_bytes)
             removed = await asyncio.to_thread(evictor.evict) if evictor.is_due() else []
         except (OSError, ValueError) as exc:
             failed.say(time.monotonic(), error=str(exc))
+            if evictor is not None:
+                evictor.close()
             evictor = None
             await asyncio.sleep(5.0)
             continue

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,13 @@ async def fills_ended(worker: Cache) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while worker._tasks:
             await asyncio.gather(*worker._tasks)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets the loop turn until ``condition`` holds."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.001)
 
 
 def words_of(extent: Extent, chunk: int) -> tuple[int, int, int]:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from fakes import Pattern, Turn
-from location import Location, fetch, fills_ended, run_location
+from location import Location, fetch, fills_ended, run_location, until
 
 from streamedge.cache import responses as responses_module
 from streamedge.cache.asset import Record
 from streamedge.cache.cache import TOUCH_INTERVAL_S, VERSION_ONLY, Cache
 from streamedge.cache.eviction import Evictor
-from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES
+from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, HEADER_BYTES, mark_evicted
 from streamedge.cache.freshness import TtlRules
 from streamedge.cache.open_version import FILLS_MAX
 from streamedge.cache.reader import CacheResult
@@ -503,7 +503,7 @@ async def test_the_longest_unused_files_are_closed_beyond_the_limit(location: Lo
     await staying.read(Span(0, 1000))
     for name in "bcbdbe":
         await fetch(worker, location.asset(name), Span(0, 1000))
-        assert worker.counts.gauges[Gauge.OPEN_EXTENTS] <= 3
+        await until(lambda: worker.counts.gauges[Gauge.OPEN_EXTENTS] <= 3)
     assert [opened.asset.name for opened in worker._versions.values()] == ["a", "b", "e"]
     assert await fetch(worker, location.asset("c"), Span(0, 1000)) == films["c"].read(Span(0, 1000))
     assert await staying.read(Span(0, 1000)) == films["a"].read(Span(0, 1000))
@@ -516,6 +516,7 @@ async def test_versions_without_a_file_are_bounded_too(location: Location) -> No
     for number in range(10):
         location.server.put(f"{number}", FILM)
         (await worker.open(location.asset(f"{number}"))).close()
+    await until(lambda: len(worker._versions) <= 3)
     assert [opened.asset.name for opened in worker._versions.values()] == ["7", "8", "9"]
 
 
@@ -531,7 +532,64 @@ async def test_in_use_is_never_closed_and_goes_when_it_is_left(location: Locatio
     assert worker.counts.gauges[Gauge.OPEN_EXTENTS] == 5
     for reader in readers:
         reader.close()
-    assert worker.counts.gauges[Gauge.OPEN_EXTENTS] == 2
+    await until(lambda: worker.counts.gauges[Gauge.OPEN_EXTENTS] == 2)
+
+
+async def test_open_files_of_one_object_are_bounded_while_it_is_read(location: Location) -> None:
+    film = Pattern(5 * EXTENT_BYTES, seed=8)
+    location.server.put("film", film)
+    worker = location.worker(open_extents=2)
+    staying = await worker.open(location.asset(), ALL)
+    await staying.read(Span(0, 10))
+    for index in range(5):
+        span = Span(index * EXTENT_BYTES, index * EXTENT_BYTES + 10)
+        assert await fetch(worker, location.asset(), span) == film.read(span)
+        await fills_ended(worker)
+        await until(lambda: worker.counts.gauges[Gauge.OPEN_EXTENTS] <= 2)
+    asked = len(location.server.requests)
+    for index in range(5):
+        span = Span(index * EXTENT_BYTES, index * EXTENT_BYTES + 10)
+        assert await fetch(worker, location.asset(), span) == film.read(span)
+    assert len(location.server.requests) == asked
+    staying.close()
+
+
+async def test_evicted_files_are_closed_soon_but_for_those_being_read(location: Location) -> None:
+    film = Pattern(2 * EXTENT_BYTES, seed=8)
+    location.server.put("film", film)
+    worker = location.worker()
+    reader = await worker.open(location.asset(), Span(0, 10))
+    for start in (EXTENT_BYTES, 0):
+        await reader.read(Span(start, start + 10))
+    await fills_ended(worker)
+    for index in range(2):
+        path = location.extent_path(film.size_bytes, index=index)
+        with path.open("r+b") as file:
+            mark_evicted(file.fileno())
+        path.unlink()
+    await until(lambda: worker.counts.gauges[Gauge.OPEN_EXTENTS] == 1)
+    assert await reader.read(Span(0, 10)) == film.read(Span(0, 10))
+    reader.close()
+    await until(lambda: worker.counts.gauges[Gauge.OPEN_EXTENTS] == 0)
+    assert await fetch(worker, location.asset(), Span(0, 10)) == film.read(Span(0, 10))
+
+
+@pytest.mark.parametrize("cut_bytes", [HEADER_BYTES, HEADER_BYTES + 10, HEADER_BYTES + 70_000])
+@pytest.mark.parametrize("while_open", [True, False])
+async def test_a_file_that_was_cut_short_is_fetched_anew(
+    location: Location, cut_bytes: int, while_open: bool
+) -> None:
+    film = Pattern(5 * CHUNK_BYTES, seed=9)
+    whole = Span(0, film.size_bytes)
+    location.server.put("film", film)
+    worker, other = location.worker(), location.worker()
+    for one in (worker, other):
+        assert await fetch(one, location.asset(), whole) == film.read(whole)
+    os.truncate(location.extent_path(film.size_bytes), cut_bytes)
+    for one in (worker, other) if while_open else (location.worker(),):
+        assert await fetch(one, location.asset(), whole) == film.read(whole)
+    assert len(location.events("extent_dropped")) >= 1
+    assert location.server.body_bytes_sent <= 3 * film.size_bytes
 
 
 async def test_a_version_forgotten_before_its_reader_came_is_closed_by_it(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from streamedge.cache import eviction
 from streamedge.cache.asset import Record, asset_digest, version_digest
 from streamedge.cache.eviction import (
+    CLOSING_S,
     FREE_BYTES_MIN,
     FRUITLESS_PAUSES_S,
     HIGH_WATER,
@@ -124,7 +125,8 @@ def test_it_evicts_to_below_the_limit_by_least_recent_use(cache_root: Path, stor
     evictor = Evictor(cache_root, limit_bytes)
     removed = evictor.evict()
     assert [file.path for file in removed] == [extent.path for extent in extents[:6:-1]]
-    assert evictor.used_bytes == 7 * size_bytes <= limit_bytes * LOW_WATER
+    assert evictor.used_bytes == 10 * size_bytes  # all are open still
+    assert evictor.excess_bytes() == 0  # … and about to be closed
     assert {file.path for file in scan(cache_root)} == {extent.path for extent in extents[:7]}
     assert evictor.evict() == []
     for number, extent in enumerate(extents):
@@ -132,6 +134,26 @@ def test_it_evicts_to_below_the_limit_by_least_recent_use(cache_root: Path, stor
         # Who has it open finishes undisturbed.
         assert extent.read(0, SIZE_BYTES) == bytes([number]) * SIZE_BYTES
         extent.close()
+    assert evictor.used_bytes == 7 * size_bytes <= limit_bytes * LOW_WATER
+    evictor.close()
+
+
+def test_what_stays_open_without_a_name_counts(cache_root: Path, store: Store) -> None:
+    extents = [make_whole_extent(store, number, 1000 + number) for number in range(10)]
+    size_bytes = os.fstat(extents[0].fd).st_blocks * 512
+    now_s = [0.0]
+    evictor = Evictor(cache_root, 8 * size_bytes, lambda: now_s[0])
+    assert len(evictor.evict()) == 3
+    assert evictor.evict() == []
+    extents.pop(0).close()
+    now_s[0] = CLOSING_S + 1  # two of them are still being read: others make room for them
+    assert evictor.used_bytes == 9 * size_bytes
+    assert len(evictor.evict()) == 2
+    for extent in extents:
+        extent.close()
+    assert evictor.used_bytes == 5 * size_bytes
+    assert evictor.evict() == []
+    evictor.close()
 
 
 def test_nothing_goes_while_there_is_room(cache_root: Path, store: Store) -> None:
@@ -170,8 +192,9 @@ def test_usage_tells_when_to_look_again(
     assert evictor.used_bytes == 2 * size_bytes
     third, fourth = make_whole_extent(store, 3, 3000), make_whole_extent(store, 4, 4000)
     assert [file.path for file in evictor.evict()] == [first.path]
+    first.close()
     assert evictor.used_bytes == 3 * size_bytes
-    for extent in (first, second, third, fourth):
+    for extent in (second, third, fourth):
         extent.close()
 
 

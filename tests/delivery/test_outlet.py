@@ -31,9 +31,11 @@ class Filling:
     def __init__(self, folder: Path, data: bytes, there_bytes: int | None = None) -> None:
         path = folder / f"object-{random.getrandbits(64):x}"
         path.write_bytes(data)
-        self.fd = os.open(path, os.O_RDONLY)
+        self.fd = os.open(path, os.O_RDWR)
         path.unlink()
         self.there_bytes = len(data) if there_bytes is None else there_bytes
+        self.kept_bytes = self.there_bytes  # of them, once one has been found to lack
+        self.lost_at: list[int] = []
         self.asked: list[tuple[Span, bool]] = []
         self.waiting = asyncio.Event()
         self.woken: Callable[[Failure | None], None] | None = None
@@ -41,6 +43,10 @@ class Filling:
     def ready(self, position: int, end: int) -> Ready | None:
         size = min(end, self.there_bytes) - position
         return Ready(self.fd, position, size) if size > 0 else None
+
+    def lost(self, position: int) -> None:
+        self.lost_at.append(position)
+        self.there_bytes = min(self.there_bytes, self.kept_bytes)
 
     def when_ready(
         self, want: Span, woken: Callable[[Failure | None], None], *, eager: bool = False
@@ -262,6 +268,22 @@ async def test_a_file_shorter_than_promised_is_a_failure_not_a_loop(tmp_path: Pa
     async with connect() as peer:
         peer.outlet.push((source, Span(0, 20)))
         assert await peer.failed is None
+    os.close(source.fd)
+
+
+async def test_bytes_that_a_file_lacks_are_waited_for(tmp_path: Path) -> None:
+    data = content(20)
+    source = Filling(tmp_path, data[:10], there_bytes=20)
+    source.kept_bytes = 10
+    async with connect() as peer:
+        peer.outlet.push((source, Span(0, 20)))
+        async with asyncio.timeout(PATIENCE_S):
+            await source.waiting.wait()
+        assert source.lost_at == [10]
+        assert source.asked == [(Span(10, 20), False)]
+        os.pwrite(source.fd, data[10:], 10)
+        source.arrive(20)
+        assert await peer.read(20) == data
     os.close(source.fd)
 
 

@@ -52,12 +52,18 @@ class Filling:
         self.fd = os.open(path, os.O_RDONLY)
         path.unlink()
         self.there_bytes = len(data) if there_bytes is None else there_bytes
+        self.kept_bytes = self.there_bytes  # of them, once one has been found to lack
+        self.lost_at: list[int] = []
         self.waiting = asyncio.Event()
         self.woken: Callable[[Failure | None], None] | None = None
 
     def ready(self, position: int, end: int) -> Ready | None:
         size = min(end, self.there_bytes) - position
         return Ready(self.fd, position, size) if size > 0 else None
+
+    def lost(self, position: int) -> None:
+        self.lost_at.append(position)
+        self.there_bytes = min(self.there_bytes, self.kept_bytes)
 
     def when_ready(
         self, want: Span, woken: Callable[[Failure | None], None], *, eager: bool = False
