@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from streamedge.media import flv
 from streamedge.media.flv import TagFlag, TagType
 
+CANDIDATES_MAX = 20_000  # looked at in one search, so that no bytes keep the event loop
 RESYNCHRONISED_TAGS = 4  # in a row, before a boundary is believed
 TIME_STEP_MAX_MS = 60_000  # between neighbouring tags, for a boundary to be believed
 
@@ -218,7 +219,7 @@ def resynchronise(
     # Stream ids are 0, or small.
     for stream_id_byte in (8, 9):
         looks_like_tag &= octets[stream_id_byte : stream_id_byte + candidates] == 0
-    places = np.flatnonzero(looks_like_tag).tolist()
+    places = np.flatnonzero(looks_like_tag)[:CANDIDATES_MAX].tolist()
     for fits, needed in ((True, tags_needed), (False, 2 * tags_needed)):
         for position in places:
             if _is_boundary(data, position, is_file_end, needed, fits=fits):

@@ -20,7 +20,10 @@ FRAME_HEADER_SIZE_BYTES = 4
 FRAME_SIZE_MAX_BYTES = 2881  # 160 kb/s at 8 kHz, padded
 RESYNCHRONISED_FRAMES = 3  # in a row, before a boundary is believed
 
+CANDIDATES_MAX = 20_000  # looked at in one search, so that no bytes keep the event loop
+
 _SEARCH_BLOCK_BYTES = 4096
+_FREE_FORMAT_FRAME_MAX_BYTES = 8192
 _MPEG_1, _MPEG_2, _MPEG_2_5 = 3, 2, 0
 _LAYER_3 = 1
 _MONO = 3
@@ -91,16 +94,22 @@ def resynchronise(
     """Position of the first frame at or after ``position``; None if none is sure.
 
     A frame is believed when RESYNCHRONISED_FRAMES of one stream follow each other; with
-    ``is_file_end`` also when fewer do and the last ends exactly with the buffer.
+    ``is_file_end`` also when fewer do and the last ends exactly with the buffer. A search ends at
+    CANDIDATES_MAX places that might be one.
     """
     data = memoryview(buffer)
     octets = np.frombuffer(data, np.uint8)
+    left = CANDIDATES_MAX
     # In blocks, so that a buffer full of short runs of frames is not searched to its end for each.
     for start in range(position, len(octets) - 1, _SEARCH_BLOCK_BYTES):
         block = octets[start : start + _SEARCH_BLOCK_BYTES + 1]
         # Sync word, any version, layer III.
         candidates = (block[:-1] == 0xFF) & (block[1:] & 0xE6 == 0xE0 | _LAYER_3 << 1)
-        for candidate in (np.flatnonzero(candidates) + start).tolist():
+        places = (np.flatnonzero(candidates) + start).tolist()
+        left -= len(places)
+        if left < 0:
+            return None
+        for candidate in places:
             if _is_boundary(data, candidate, is_file_end):
                 return int(candidate)
     return None
@@ -117,6 +126,24 @@ def _is_boundary(data: memoryview, position: int, is_file_end: bool) -> bool:
         first = first or header
         position += header.size_bytes
     return position <= len(data)
+
+
+def unsupported_format(data: bytes | memoryview) -> str | None:
+    """What MPEG audio bytes begin with that cannot be sent; None if they are none such."""
+    if len(data) < FRAME_HEADER_SIZE_BYTES or data[0] != 0xFF or data[1] & 0xE0 != 0xE0:
+        return None
+    version, layer, bit_rate_index = data[1] >> 3 & 3, data[1] >> 1 & 3, data[2] >> 4
+    if version not in _SAMPLE_RATES or data[2] >> 2 & 3 == 3 or bit_rate_index == 15:
+        return None
+    # The same header again: two bytes may be anything.
+    again = bytes(data[:_FREE_FORMAT_FRAME_MAX_BYTES]).find(bytes(data[:2]), 24)
+    if again < 0:
+        return None
+    if layer == _LAYER_3 and bit_rate_index == 0:
+        return "MP3 frames of free format, which have no bit rate"
+    if layer in (2, 3):
+        return f"MPEG audio of layer {'I' if layer == 3 else 'II'}"
+    return None
 
 
 def frames(

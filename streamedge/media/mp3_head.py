@@ -11,6 +11,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from streamedge.errors import MediaError, MediaFault
 from streamedge.media import mp3
 from streamedge.media.faults import invalid
 from streamedge.media.id3 import ID3_HEADER_SIZE_BYTES, id3v2_size_bytes
@@ -18,7 +19,7 @@ from streamedge.media.mp3 import FRAME_HEADER_SIZE_BYTES, FrameHeader
 from streamedge.spans import Span
 
 FIRST_ASK_BYTES = 64 << 10
-SEARCH_LIMIT_BYTES = 256 << 10  # behind ID3 tags, until the first frame
+SEARCH_LIMIT_BYTES = 1 << 20  # behind ID3 tags, until the first frame
 ID3_TAGS_MAX = 16  # at the start, one after the other
 TOC_ENTRIES = 100
 
@@ -83,7 +84,8 @@ def read_head(file_size_bytes: int) -> Generator[Span, bytes, Mp3Head]:
     """Reads the head: yields spans it must be sent, returns the Mp3Head.
 
     Asks for the first 64 KiB, for what lies behind ID3 tags, and for the last bytes. Raises
-    MediaError STRUCTURE_INVALID when no MP3 frames are found within SEARCH_LIMIT_BYTES.
+    MediaError: STRUCTURE_INVALID when no MP3 frames are found within SEARCH_LIMIT_BYTES,
+    NO_SUPPORTED_TRACK for MPEG audio that FLV cannot carry.
     """
     start = 0
     window = Span(0, min(FIRST_ASK_BYTES, file_size_bytes))
@@ -102,11 +104,15 @@ def read_head(file_size_bytes: int) -> Generator[Span, bytes, Mp3Head]:
         is_all = last >= min(end, start + SEARCH_LIMIT_BYTES)
         searched = memoryview(data)[start - window.start : max(0, last - window.start)]
         first = mp3.resynchronise(searched, is_file_end=last == end)
+        unsupported = mp3.unsupported_format(searched)
+        if unsupported is not None:
+            raise MediaError(MediaFault.NO_SUPPORTED_TRACK, f"the file has {unsupported}")
         if first is not None:
             break
         if is_all:
             raise invalid("not an MP3: no audio frames where the file's audio should begin")
-        more = Span(window.end, min(end, start + SEARCH_LIMIT_BYTES))
+        more_end = min(end, start + SEARCH_LIMIT_BYTES, window.end + 2 * window.size)
+        more = Span(window.end, more_end)
         data += yield from _ask(more)
         window = Span(window.start, more.end)
     return _head(searched, first, Span(start + first, end))

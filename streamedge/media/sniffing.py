@@ -50,6 +50,8 @@ def sniff(file_size_bytes: int) -> Generator[Span, bytes, FileKind]:
         return FileKind.MP4
     if mp3.resynchronise(data[: 4 * mp3.FRAME_SIZE_MAX_BYTES]) == 0:
         return FileKind.MP3
+    if mp3.unsupported_format(data) is not None:
+        return FileKind.MP3  # whose head says why it is refused
     if (yield from _leads_to_mp4_box(data, file_size_bytes)):
         return FileKind.MP4
     limit_bytes = min(SEARCH_LIMIT_BYTES, file_size_bytes)

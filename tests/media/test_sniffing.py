@@ -1,0 +1,69 @@
+"""streamedge/media/sniffing.py: what kind of file an object is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mp4_writer import box, words
+from oracle import feed
+
+from streamedge.errors import MediaError
+from streamedge.media.sniffing import FileKind, sniff
+
+Media = Callable[[str], bytes]
+FTYP = box("ftyp", b"isom")
+
+
+def kind_of(data: bytes) -> FileKind:
+    return feed(sniff(len(data)), data)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("film.mp4", FileKind.MP4), ("film.flv", FileKind.FLV), ("song.mp3", FileKind.MP3)],
+)
+def test_real_files(media: Media, name: str, kind: FileKind) -> None:
+    assert kind_of(media(name)) is kind
+    assert kind_of(media(name)[:2000]) is kind
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        box("uuid", bytes(30)),
+        box("PICT", bytes(30)),
+        box("junk", bytes(30)),
+        box("junk", bytes(300_000)),
+        box("meta") + box("©abc".replace("©", "\xa9"), bytes(3)),
+        words(1) + b"none" + words(0, 40) + bytes(24),
+    ],
+    ids=["uuid", "PICT", "junk", "large", "two", "64-bit size"],
+)
+def test_boxes_of_any_type_in_front_of_an_mp4(before: bytes) -> None:
+    assert kind_of(before + FTYP + bytes(200)) is FileKind.MP4
+
+
+def test_tag_in_front(media: Media) -> None:
+    for size in (10, 100_000):
+        digits = bytes([0, size >> 14, size >> 7 & 127, size & 127])
+        tag = b"ID3\3\0\0" + digits + bytes(size)
+        assert kind_of(tag + media("film.flv")) is FileKind.FLV
+        assert kind_of(tag + media("song.mp3")) is FileKind.MP3
+
+
+@pytest.mark.parametrize("data", [b"", b"plain text", bytes(5000), b"<html>" * 900, box("junk")])
+def test_what_is_none_of_them(data: bytes) -> None:
+    with pytest.raises(MediaError, match="empty" if not data else "none of MP4, FLV and MP3"):
+        kind_of(data)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_of_a_kind_or_refused(data: bytes) -> None:
+    for candidate in (data, box("junk") + data, b"\xff\xfb\x90\x00" * 30 + data):
+        try:
+            assert kind_of(candidate) in FileKind
+        except MediaError:
+            continue
