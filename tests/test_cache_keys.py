@@ -55,13 +55,8 @@ def _request_key(identity: str, name: str, query: str, fields: tuple[tuple[str, 
 
 def _packaged_key(key: str, version: Version) -> str:
     source = Asset(key, "film", cast(Any, None), "o", TtlRules())
-    return packaged_asset(
-        cast(Any, None), source, OriginHead(version, ""), cast(Any, _Layout())
-    ).key
-
-
-class _Layout:
-    size_bytes = 1
+    nothing = cast(Any, None)
+    return packaged_asset(nothing, source, OriginHead(version, ""), 1, nothing).key
 
 
 _objects = st.builds(lambda i, n: (("object", i, n), _object_key(i, n)), _TEXT, _TEXT)

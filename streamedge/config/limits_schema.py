@@ -126,7 +126,7 @@ class LimitsConfig(Section):
     )
     titles: SizeBytes = Field(
         default=256 << 20,
-        description="Memory for media indexes, each worker.",
+        description="Memory for media indexes, those in use included, each worker.",
         ge=1 << 20,
         le=1 << 40,
     )

@@ -86,7 +86,8 @@ class LayoutIndex:
 
     @property
     def memory_size_bytes(self) -> int:
-        return self._layout.memory_size_bytes + known_bytes(self._layout.title.duration_ms)
+        layout = self._layout
+        return layout.memory_size_bytes + known_bytes(layout.title.duration_ms, layout.size_bytes)
 
     def stretch(
         self, reader: Reader, mark: Mark, length_ms: int, until_ms: int | None
@@ -152,9 +153,10 @@ def boundary_ms(time_ms: int, length_ms: int, until_ms: int | None) -> int:
     return boundary_ms if until_ms is None else min(boundary_ms, until_ms + 1)
 
 
-def known_bytes(duration_ms: int) -> int:
+def known_bytes(duration_ms: int, size_bytes: int) -> int:
     """Memory that all stretches of a medium will take, counted before it is taken."""
-    return KNOWN_STRETCH_BYTES * min(STRETCHES_MAX, duration_ms // RUN_MS + 1)
+    stretches = duration_ms // RUN_MS + size_bytes // RUN_BYTES_MAX + 1
+    return KNOWN_STRETCH_BYTES * min(STRETCHES_MAX, stretches)
 
 
 def ahead(start: int, needed_end: int, size_bytes: int) -> Span:

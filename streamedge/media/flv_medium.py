@@ -6,12 +6,14 @@ Owns one viewer's reader of it. Which tags there are is the index's business.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from streamedge.cache.open_version import Failure
 from streamedge.cache.reader import Reader
 from streamedge.media.flv_head import FlvHead
 from streamedge.media.flv_index import AHEAD_BYTES, Stretch, TagIndex
 from streamedge.media.flv_scan import rewrite_tags
+from streamedge.media.index_memory import Lease
 from streamedge.media.medium import End, Lacking, Mark, MediumHead, Run, Skip
 from streamedge.media.script_data import ScriptObject
 from streamedge.spans import Span
@@ -23,8 +25,9 @@ class FlvMedium:
     """``reader`` is of the FLV, and closed with the medium.
 
     ``source`` is the object's: what is packaged hangs on its version, and knows of no changes.
-    ``held`` is closed with the medium as well: a reader of a source whose rest could not be asked
-    for again, so that the answer which brings it goes on for as long as the medium plays.
+    ``held`` is closed with the medium as well: the use of its index, and a reader of a source
+    whose rest could not be asked for again, so that the answer which brings it goes on for as long
+    as the medium plays.
     """
 
     def __init__(
@@ -34,7 +37,7 @@ class FlvMedium:
         index: TagIndex,
         reader: Reader,
         source: Reader,
-        held: Reader | None = None,
+        *held: Reader | Lease[Any],
     ) -> None:
         self.name = name
         self.head = head
@@ -82,8 +85,8 @@ class FlvMedium:
 
     def close(self) -> None:
         self._reader.close()
-        if self._held is not None:
-            self._held.close()
+        for each in self._held:
+            each.close()
 
 
 def medium_head(head: FlvHead) -> MediumHead:

@@ -18,7 +18,6 @@ from streamedge.media.flv import TagFlag
 from streamedge.media.flv_codec_headers import CodecHeaders
 from streamedge.media.flv_head import FlvHead
 from streamedge.media.flv_index import (
-    STRETCHES_MAX,
     KnownStretches,
     Stretch,
     ahead,
@@ -32,6 +31,8 @@ from streamedge.spans import Span
 
 WINDOW_BYTES = 128 * 1024  # read at each step of a search, more where tags are larger
 WINDOW_BYTES_MAX = 2 * (flv.BODY_SIZE_MAX_BYTES + 1)
+ANCHORS_MAX = 2000  # places found by searching that are remembered of one file
+ANCHOR_BYTES = 160
 SEARCH_STEPS_MAX = 40
 SEARCH_NEAR_MS = 4000  # a search ends this close before its target
 LISTED_TIME_ERROR_MS = 1000  # of a keyframe list that is believed
@@ -58,7 +59,8 @@ class ScanIndex:
     def memory_size_bytes(self) -> int:
         keyframes = self._head.keyframes
         listed = 0 if keyframes is None else keyframes.position.nbytes * 2
-        return 64 * 1024 + listed + known_bytes(self._head.duration_ms or 0)
+        searched = 64 * 1024 + ANCHORS_MAX * ANCHOR_BYTES
+        return searched + listed + known_bytes(self._head.duration_ms or 0, self._size_bytes)
 
     def stretch(
         self, reader: Reader, mark: Mark, length_ms: int, until_ms: int | None
@@ -242,7 +244,7 @@ class ScanIndex:
             else:
                 low = found
                 bisect.insort(self._anchors, (found.time_ms, found.position))
-        del self._anchors[STRETCHES_MAX:]
+        del self._anchors[ANCHORS_MAX:]
         return low
 
     async def _tag_near(self, reader: Reader, guess: int, high: int) -> Mark | None:

@@ -3,19 +3,23 @@
 Owns the way from a span of the FLV to the source's samples, read through the same cache. What it
 makes is cached as any object is, under a key that holds the source's version, so it is never
 stale. It never looks at media: ``flv_layout`` has planned all of it.
+
+The layout is held only while bytes are made: a cache keeps its assets' origins for long, and the
+memory of layouts is bounded by whoever gives them out.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from streamedge.cache.asset import Asset, version_parts
 from streamedge.cache.cache import Cache
 from streamedge.cache.freshness import IMMUTABLE
 from streamedge.cache.reader import Reader
-from streamedge.errors import OriginError, OriginFailure
+from streamedge.errors import MediaError, OriginError, OriginFailure
 from streamedge.keys import join_key
 from streamedge.media.flv_layout import FlvLayout
+from streamedge.media.index_memory import Lease
 from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.spans import Span
 
@@ -24,13 +28,19 @@ SMALL_PIECE_BYTES = 64 * 1024  # … and where that is still arriving, since vie
 LAYOUT_EDITION = 2  # part of every packaged version: raise it when a layout's bytes change
 
 
-def packaged_asset(cache: Cache, source: Asset, head: OriginHead, layout: FlvLayout) -> Asset:
-    """The asset that is ``source``, in the version of ``head``, as FLV."""
+LayoutSource = Callable[[], Awaitable[Lease[FlvLayout]]]
+"""Gives out the layout of a title, made anew if need be. Raises OriginError, MediaError."""
+
+
+def packaged_asset(
+    cache: Cache, source: Asset, head: OriginHead, size_bytes: int, layouts: LayoutSource
+) -> Asset:
+    """The asset that is ``source``, in the version of ``head``, as FLV of that size."""
     edition = str(LAYOUT_EDITION)  # what an edge of another edition has cached is another thing
     return Asset(
         key=join_key("flv", source.key, edition, *version_parts(head.version)),
         name=source.name,
-        origin=Packager(cache, source, head, layout),
+        origin=Packager(cache, source, head, size_bytes, layouts),
         origin_name="packager",
         rules=IMMUTABLE,
     )
@@ -39,16 +49,21 @@ def packaged_asset(cache: Cache, source: Asset, head: OriginHead, layout: FlvLay
 class Packager:
     """The origin of one title's FLV."""
 
-    def __init__(self, cache: Cache, source: Asset, head: OriginHead, layout: FlvLayout) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        source: Asset,
+        head: OriginHead,
+        size_bytes: int,
+        layouts: LayoutSource,
+    ) -> None:
         self._cache = cache
         self._source = source
         self._source_head = head
-        self._layout = layout
+        self._layouts = layouts
         version = head.version
         etag = f'"{version.etag.strip(chr(34))}-flv{LAYOUT_EDITION}"'
-        self._head = OriginHead(
-            Version(etag, layout.size_bytes, version.last_modified_s), "video/x-flv"
-        )
+        self._head = OriginHead(Version(etag, size_bytes, version.last_modified_s), "video/x-flv")
 
     async def head(self, name: str) -> OriginHead:
         return self._head
@@ -65,12 +80,23 @@ class Packager:
             return None
         if if_match is not None and if_match != self._head.version:
             raise OriginError(OriginFailure.CHANGED, f"{name}: packaged anew")
-        whole = Span(0, self._layout.size_bytes)
+        whole = Span(0, self._head.version.size_bytes)
         wanted = whole if span is None else whole.intersect(span)
         if not wanted.size:
             raise OriginError(OriginFailure.RANGE_OUTSIDE, f"{name}: ends before {span}")
+        layout = await self._layout(name)
         source = self._cache.reopen(self._source, self._source_head)
-        return _PackagedRead(self._head, wanted, source, self._layout)
+        return _PackagedRead(self._head, wanted, source, layout)
+
+    async def _layout(self, name: str) -> Lease[FlvLayout]:
+        try:
+            layout = await self._layouts()
+        except MediaError as exc:  # though it could be read before
+            raise OriginError(OriginFailure.CHANGED, f"{name}: {exc}") from exc
+        if layout.value.size_bytes != self._head.version.size_bytes:
+            layout.close()
+            raise OriginError(OriginFailure.CHANGED, f"{name}: packaged in another size")
+        return layout
 
     async def close(self) -> None:
         """Nothing is held between reads."""
@@ -79,11 +105,14 @@ class Packager:
 class _PackagedRead:
     """A running packaging of one span."""
 
-    def __init__(self, head: OriginHead, span: Span, source: Reader, layout: FlvLayout) -> None:
+    def __init__(
+        self, head: OriginHead, span: Span, source: Reader, layout: Lease[FlvLayout]
+    ) -> None:
         self._head = head
         self._span = span
         self._source = source
-        self._layout = layout
+        self._lease = layout
+        self._layout = layout.value
 
     @property
     def head(self) -> OriginHead:
@@ -104,6 +133,7 @@ class _PackagedRead:
 
     async def close(self) -> None:
         self._source.close()
+        self._lease.close()
 
     def _next_piece(self, position: int) -> Span:
         piece = Span(position, min(position + PIECE_BYTES, self._span.end))

@@ -1,20 +1,25 @@
 """From an asset to a medium: what kind of file it is, and its index, made once for all viewers.
 
-Owns the indexes that a worker keeps in memory, by version, the longest unused given up first.
-What a file is, its first bytes say, not its name.
+Owns the indexes that a worker has in memory, by version (``index_memory`` bounds them, those in use
+by players and by packaging included). What a file is, its first bytes say, not its name.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from streamedge.cache.asset import Asset
 from streamedge.cache.cache import VERSION_ONLY, Cache
-from streamedge.cache.reader import Reader
-from streamedge.errors import CacheFullError, MediaError, MediaFault, OriginError
+from streamedge.errors import (
+    CacheFullError,
+    MediaError,
+    MediaFault,
+    OriginError,
+    OriginFailure,
+)
 from streamedge.media import flv_head, mp3_head
 from streamedge.media.asking import answer_asks
 from streamedge.media.codecs import CodecConfiguration
@@ -22,6 +27,7 @@ from streamedge.media.flv_index import LayoutIndex, TagIndex
 from streamedge.media.flv_layout import FlvLayout
 from streamedge.media.flv_medium import FlvMedium, medium_head
 from streamedge.media.flv_scan_index import ScanIndex
+from streamedge.media.index_memory import IndexMemory, Lease
 from streamedge.media.medium import Medium, MediumHead
 from streamedge.media.moov import locate_moov, parse_moov
 from streamedge.media.mp3_head import Mp3Head
@@ -43,23 +49,40 @@ _MP3_HEAD_BYTES = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Flv:
-    """What is kept of an FLV: the asset it is read from, its head and its tags."""
+    """What is kept of an FLV: the asset it is read from, its head, its tags, and its layout if it
+    is packaged."""
 
     asset: Asset
     head: MediumHead
     index: TagIndex
+    layout: FlvLayout | None = None
 
 
 _Index = _Flv | Mp3Head
 _Key = tuple[str, Version]
 
 
+@dataclass(slots=True, eq=False)
+class _Making:
+    """An index that is being made, and how many wait for it."""
+
+    task: asyncio.Task[Lease[_Index]]
+    waiting: int = 0
+
+    def settle(self) -> None:
+        """Ends the task's own use of the index when those who waited have theirs."""
+        if self.waiting or not self.task.done() or self.task.cancelled():
+            return
+        if self.task.exception() is None:  # seen, even if everybody who waited has left
+            self.task.result().close()
+
+
 class Titles:
     """A worker's media.
 
-    ``memory_bytes`` bounds what indexes take, ``index_bytes`` what a single one does;
-    ``moov_bytes`` is how much of a file is read for one. ``report`` is told the name of an object
-    and what of it is left out, once for each index that is made.
+    ``memory_bytes`` bounds what indexes take, those in use included, ``index_bytes`` what a single
+    one does; ``moov_bytes`` is how much of a file is read for one. ``report`` is told the name of
+    an object and what of it is left out, once for each index that is made.
     """
 
     def __init__(
@@ -74,73 +97,89 @@ class Titles:
         self._cache = cache
         self._report = report
         self._parsing = asyncio.Semaphore(PARSED_AT_ONCE)
-        self._memory_bytes = memory_bytes
         self._index_bytes = index_bytes
         self._moov_bytes = moov_bytes
-        self._indexes: OrderedDict[_Key, _Index] = OrderedDict()
-        self._used_bytes = 0
-        self._making: dict[_Key, asyncio.Task[_Index]] = {}
+        self._indexes = IndexMemory[_Key, _Index](memory_bytes)
+        self._making: dict[_Key, _Making] = {}
 
     def forget(self) -> None:
         """Makes every index anew when it is next asked for; what plays has its own."""
-        self._indexes.clear()
-        self._used_bytes = 0
+        self._indexes.forget()
+
+    @property
+    def memory_bytes(self) -> int:
+        """What all indexes take that are kept or in use."""
+        return self._indexes.used_bytes
 
     async def open(self, asset: Asset) -> Medium:
         """The medium that an asset is. Raises OriginError, CacheFullError, MediaError."""
         reader = await self._cache.open(asset, FIRST_READ)
         try:
             _require_plain(reader.head)
-            index = await self._index(asset, reader)
-            if isinstance(index, Mp3Head):
-                return Mp3Medium(asset.name, index, reader.again(), reader)
-            packaged = await self._cache.open(index.asset, VERSION_ONLY)
-            held = reader.again() if reader.head.version.id else None
-            return FlvMedium(asset.name, index.head, index.index, packaged, reader, held)
+            lease = await self._index(asset, reader.head)
+            try:
+                index = lease.value
+                if isinstance(index, Mp3Head):
+                    lease.close()
+                    return Mp3Medium(asset.name, index, reader.again(), reader)
+                packaged = await self._cache.open(index.asset, VERSION_ONLY)
+            except BaseException:
+                lease.close()
+                raise
+            held = (reader.again(),) if reader.head.version.id else ()
+            return FlvMedium(asset.name, index.head, index.index, packaged, reader, lease, *held)
         finally:
             reader.close()
 
     async def close(self) -> None:
         """Ends what is being made."""
-        making = list(self._making.values())
-        for task in making:
+        tasks = [making.task for making in self._making.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*making, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _index(self, asset: Asset, reader: Reader) -> _Index:
-        """The index of the version that ``reader`` reads; made once, whoever leaves meanwhile."""
-        key = (asset.key, reader.head.version)
-        index = self._indexes.get(key)
-        if index is not None:
-            self._indexes.move_to_end(key)
-            return index
-        task = self._making.get(key)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(
-                self._make(asset, reader.head), name="index"
-            )
-            self._making[key] = task
-            task.add_done_callback(lambda done: self._made(key, done))
+    async def _index(self, asset: Asset, head: OriginHead) -> Lease[_Index]:
+        """The index of the version with ``head``; made once, whoever leaves meanwhile."""
+        key = (asset.key, head.version)
+        lease = self._indexes.lease(key)
+        if lease is not None:
+            return lease
+        making = self._making.get(key)
+        if making is None:
+            task = asyncio.get_running_loop().create_task(self._make(asset, head), name="index")
+            making = self._making[key] = _Making(task)
+            task.add_done_callback(lambda _done: self._made(key))
+        making.waiting += 1
         try:
-            return await asyncio.shield(task)
+            return (await asyncio.shield(making.task)).again()
         except MediaError as exc:
             raise MediaError(exc.fault, str(exc)) from exc
         except OriginError as exc:
             raise OriginError(exc.failure, str(exc)) from exc
         except CacheFullError as exc:
             raise CacheFullError(str(exc)) from exc
+        finally:
+            making.waiting -= 1
+            making.settle()
 
-    def _made(self, key: _Key, task: asyncio.Task[_Index]) -> None:
-        del self._making[key]
-        if task.cancelled() or task.exception() is not None:
-            return
-        self._indexes[key] = task.result()
-        self._used_bytes += _memory_size_bytes(task.result())
-        while self._used_bytes > self._memory_bytes and len(self._indexes) > 1:
-            _key, oldest = self._indexes.popitem(last=False)
-            self._used_bytes -= _memory_size_bytes(oldest)
+    async def _layout_of(self, asset: Asset, head: OriginHead) -> Lease[FlvLayout]:
+        """The layout of a packaged title. Raises OriginError, CacheFullError, MediaError."""
+        lease = await self._index(asset, head)
+        try:
+            if isinstance(lease.value, Mp3Head) or lease.value.layout is None:
+                raise OriginError(OriginFailure.CHANGED, f"{asset.name}: it is no MP4 any more")
+            return lease.of(lease.value.layout)
+        finally:
+            lease.close()
 
-    async def _make(self, asset: Asset, head: OriginHead) -> _Index:
+    def _made(self, key: _Key) -> None:
+        self._making.pop(key).settle()
+
+    async def _make(self, asset: Asset, head: OriginHead) -> Lease[_Index]:
+        index = await self._read_index(asset, head)
+        return self._indexes.keep((asset.key, head.version), index, _memory_size_bytes(index))
+
+    async def _read_index(self, asset: Asset, head: OriginHead) -> _Index:
         reader = self._cache.reopen(asset, head)
         size_bytes = reader.size_bytes
         try:
@@ -160,8 +199,9 @@ class Titles:
             layout = await asyncio.to_thread(make_layout, moov, size_bytes, self._index_bytes)
         if layout.title.faults and self._report is not None:
             self._report(asset.name, layout.title.faults)
-        packaged = packaged_asset(self._cache, asset, head, layout)
-        return _Flv(packaged, _layout_head(layout), LayoutIndex(layout))
+        layouts = partial(self._layout_of, asset, head)
+        packaged = packaged_asset(self._cache, asset, head, layout.size_bytes, layouts)
+        return _Flv(packaged, _layout_head(layout), LayoutIndex(layout), layout)
 
 
 def make_layout(moov: bytes, file_size_bytes: int, memory_bytes: int) -> FlvLayout:

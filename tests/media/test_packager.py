@@ -18,6 +18,7 @@ from streamedge.cache.freshness import TtlRules
 from streamedge.cache.store import Store
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.media.flv_layout import FlvLayout
+from streamedge.media.index_memory import IndexMemory, Lease
 from streamedge.media.packager import PIECE_BYTES, SMALL_PIECE_BYTES, packaged_asset
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
@@ -48,7 +49,12 @@ def asset(origin: HttpOrigin) -> Asset:
 async def packaged(cache: Cache, source: Asset, data: bytes) -> tuple[Asset, FlvLayout]:
     reader = await cache.open(source, Span(0, 1))
     layout = FlvLayout(title_of(data))
-    made = packaged_asset(cache, source, reader.head, layout)
+    memory = IndexMemory[str, FlvLayout](1 << 30)
+
+    async def layouts() -> Lease[FlvLayout]:
+        return memory.lease("film") or memory.keep("film", layout, layout.memory_size_bytes)
+
+    made = packaged_asset(cache, source, reader.head, layout.size_bytes, layouts)
     reader.close()
     return made, layout
 

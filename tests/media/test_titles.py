@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from streamedge.cache.asset import Asset
 from streamedge.cache.cache import Cache
 from streamedge.cache.freshness import TtlRules
 from streamedge.cache.reader import CacheResult
-from streamedge.errors import MediaError, MediaFault, OriginError, OriginFailure
+from streamedge.errors import CacheFullError, MediaError, MediaFault, OriginError, OriginFailure
+from streamedge.media.flv_layout import FlvLayout
 from streamedge.media.flv_medium import FlvMedium
 from streamedge.media.medium import End, Lacking, Medium, Run
 from streamedge.media.mp3_medium import Mp3Medium
@@ -205,10 +207,83 @@ async def test_memory_is_bounded_and_the_longest_unused_goes(
             server.put(f"film{number}", media("film.mp4"))
             (await titles.open(asset(origin, f"film{number}"))).close()
             (await titles.open(asset(origin, "film0"))).close()
-        assert titles._used_bytes <= 300_000
-        kept = [key for key, _ in titles._indexes]
-        assert "site\nfilm0" in kept
-        assert "site\nfilm1" not in kept
+            assert titles.memory_bytes <= 300_000
+        asked = len(server.requests)
+        (await titles.open(asset(origin, "film0"))).close()
+        assert len(server.requests) == asked
+        # What is kept of a packaged version in the cache is no index.
+        gc.collect()
+        layouts = [each for each in gc.get_objects() if isinstance(each, FlvLayout)]
+        assert sum(layout.memory_size_bytes for layout in layouts) <= 300_000
+
+
+async def test_what_plays_counts_and_leaves_room_when_it_ends(
+    media: Media, cache_root: Path
+) -> None:
+    async with edge_of(cache_root) as (server, cache, origin):
+        for number in range(20):
+            server.put(f"film{number}", media("film.mp4"))
+        titles = titles_of(cache, memory_bytes=300_000)
+        playing: list[Medium] = []
+        try:
+            for number in range(20):
+                playing.append(await titles.open(asset(origin, f"film{number}")))  # noqa: PERF401
+        except CacheFullError as exc:
+            assert "limits.titles" in str(exc)  # noqa: PT017
+        assert 2 <= len(playing) < 20
+        assert titles.memory_bytes <= 300_000
+        titles.forget()  # what plays goes on, and counts
+        assert titles.memory_bytes > 100_000
+        with pytest.raises(CacheFullError):
+            await titles.open(asset(origin, "film19"))
+        for medium in playing:
+            medium.close()
+            medium.close()
+        assert titles.memory_bytes == 0
+        (await titles.open(asset(origin, "film19"))).close()
+
+
+async def test_a_layout_that_was_given_up_is_made_anew_for_packaging(
+    media: Media, cache_root: Path
+) -> None:
+    data = media("film.mp4")
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film.mp4", data)
+        titles = titles_of(cache)
+        medium = await titles.open(asset(origin, "film.mp4"))
+        titles.forget()
+        mark, sent = await medium.locate(0), 0
+        while not isinstance(run := medium.next_run(mark, 1000, None), End):
+            if isinstance(run, Run):
+                mark, sent = run.following, sent + run.span.size
+                continue
+            assert isinstance(run, Lacking)
+            landed = asyncio.get_running_loop().create_future()
+            take_back = medium.when_ready(run.want, landed.set_result)
+            assert await asyncio.wait_for(landed, 10) is None
+            take_back()
+        assert sent > len(data) * 0.9
+        medium.close()
+        await titles.close()
+
+
+async def test_whoever_leaves_while_an_index_is_made_leaves_no_use_of_it(
+    media: Media, cache_root: Path
+) -> None:
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film.mp4", media("film.mp4"))
+        server.hold("film.mp4", at=1000)
+        titles = titles_of(cache)
+        opening = [asyncio.ensure_future(titles.open(asset(origin, "film.mp4"))) for _ in range(3)]
+        await server.until(lambda: server.body_bytes_sent == 1000)
+        for each in opening:
+            each.cancel()
+        server.release("film.mp4")
+        await asyncio.gather(*opening, return_exceptions=True)
+        (await titles.open(asset(origin, "film.mp4"))).close()
+        assert titles.memory_bytes > 0
+        titles.forget()
+        assert titles.memory_bytes == 0
 
 
 @pytest.mark.parametrize(
