@@ -14,20 +14,26 @@ from typing import Any
 
 from streamedge.access.keys import KeyFileError, load_public_key
 from streamedge.api import policy_sections
-from streamedge.api.documents import Document, required, section
+from streamedge.api.documents import Document, invalid, required, section
 from streamedge.api.errors import ApiError
 from streamedge.api.estate import MADE, Estate, estate_of
 from streamedge.api.origin_sections import bucket_section, declared_bucket, is_identity
 from streamedge.api.trust import trusted_groups
-from streamedge.api.web_sections import aliases, web_sections
+from streamedge.api.web_sections import WebSections, aliases, web_sections
+from streamedge.config.bucket_policies import not_for_buckets
+from streamedge.config.managed import CACHE_POLICIES, ORIGIN_REQUEST_POLICIES
 from streamedge.config.schema import (
     AnyDistributionConfig,
+    CachePolicyConfig,
     Config,
     KeyGroupConfig,
+    OriginRequestPolicyConfig,
     PublicKeyConfig,
     RtmpDistributionConfig,
+    S3OriginConfig,
     Section,
 )
+from streamedge.config.selection import Kept, Selection
 from streamedge.control.registry import Kind, Resource
 
 APPLICATION = "cfx/st"  # CloudFront's, of all streaming distributions
@@ -139,11 +145,39 @@ class _Making:
 
     def _add_web(self, resource: Resource) -> None:
         made = web_sections(self._estate, resource.id, resource.document)
+        self._require_told(made)
         self._add_distribution(made.distribution)
         self._tables["origins"].update(made.origins)
         self._tables["origin_groups"].update(made.groups)
         self._tables["cache_policies"].update(made.cache_policies)
         self._tables["origin_request_policies"].update(made.origin_request_policies)
+
+    def _require_told(self, made: WebSections) -> None:
+        """Raises ApiError where a policy names what no bucket is told."""
+        origins = {**self._tables["origins"], **made.origins}
+        groups = {**self._tables["origin_groups"], **made.groups}
+        caches = {**CACHE_POLICIES, **self._tables["cache_policies"], **made.cache_policies}
+        requests = {
+            **ORIGIN_REQUEST_POLICIES,
+            **self._tables["origin_request_policies"],
+            **made.origin_request_policies,
+        }
+        for rules in (made.distribution, *made.distribution.behaviors):
+            members = getattr(groups.get(rules.origin), "origins", (rules.origin,))
+            if not any(isinstance(origins.get(one), S3OriginConfig) for one in members):
+                continue
+            queries: list[str] = []
+            headers: list[str] = []
+            for policy in (
+                caches.get(rules.cache_policy),
+                requests.get(rules.origin_request_policy),
+            ):
+                if isinstance(policy, CachePolicyConfig | OriginRequestPolicyConfig):
+                    queries += _only(policy.query_strings)
+                    headers += _only(policy.headers)
+            refused = not_for_buckets(queries, headers)
+            if refused:
+                raise invalid(f"a policy names {refused}, which no bucket is told")
 
     def _add_all_keys(self) -> None:
         """The key group of all keys, where it is trusted. Without a key it lets in nobody."""
@@ -171,6 +205,13 @@ class _Making:
         )
         self._taken_ids.add(distribution.id)
         self._distributions.append(distribution.model_copy(update={"aliases": free}))
+
+
+def _only(names: Selection | Iterable[str]) -> tuple[str, ...]:
+    """The names that a policy lists as those it means."""
+    if isinstance(names, Selection):
+        return tuple(names.names) if names.kept is Kept.ONLY else ()
+    return tuple(names)
 
 
 def claims(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from streamedge.config.bucket_policies import not_for_buckets
 from streamedge.config.field_names import CONDITIONS, EDGE_OWNED, FRAMING, dashed_name
 from streamedge.config.lines import Key
 from streamedge.config.managed import MANAGED, POLICY_TABLES, managed_names
@@ -190,6 +191,33 @@ def _rules(
         yield Mistake((*key, "viewer_protocol"), "nothing listens for it: listen.https is none")
     if rules.keys() & {"methods", "origin"}:
         yield from _methods_not_taken(document, key, rules, inherited)
+    yield from _not_for_buckets(document, key, rules, inherited)
+
+
+def _not_for_buckets(
+    document: dict[str, object], key: Key, rules: dict[str, object], inherited: dict[str, object]
+) -> Iterator[Mistake]:
+    """Policies that name what no bucket is told."""
+    whole = inherited | rules
+    origins, groups = table(document.get("origins")), table(document.get("origin_groups"))
+    name = string(whole, "origin") or ""
+    members = strings(table(groups[name]), "origins", OriginGroupConfig) if name in groups else ()
+    kinds = {string(table(origins.get(member)), "type") for member in (*members, name)}
+    if "s3" not in kinds:
+        return
+    for place, policies in POLICY_TABLES.items():
+        policy = table(table(document.get(policies)).get(string(whole, place) or ""))
+        if place == "response_headers_policy" or (place not in rules and "origin" not in rules):
+            continue
+        query, headers = table(policy.get("query_strings")).get("only"), policy.get("headers")
+        refused = not_for_buckets(_texts(query), _texts(headers))
+        if refused:
+            text = f"the policy names {short(refused)}, which no bucket is told: leave it out"
+            yield Mistake((*key, place if place in rules else "origin"), text)
+
+
+def _texts(value: object) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
 def _methods_not_taken(

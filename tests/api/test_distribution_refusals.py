@@ -241,6 +241,15 @@ LAMBDA = {"LambdaFunctionARN": "arn:aws:lambda:f:1", "EventType": "viewer-reques
             "CloudFront-Viewer-Country",
         ),
         (
+            {
+                "DefaultCacheBehavior": behavior(
+                    ForwardedValues=forwarded(Headers=listing("x-amz-acl"))
+                )
+            },
+            "InvalidArgument",
+            "x-amz-acl",
+        ),
+        (
             {"DefaultCacheBehavior": behavior(ForwardedValues=forwarded(Headers=listing("Range")))},
             "InvalidArgument",
             "Range",

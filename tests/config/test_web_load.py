@@ -192,6 +192,7 @@ def test_the_summary_shows_behaviors_and_policies_without_secrets(folder: Path) 
 
 FOLDER = '[origins.folder]\ntype = "directory"\npath = "media"\n'
 SITE = '[origins.site]\ntype = "http"\nurl = "https://a.example"\n'
+BUCKET = '[origins.s]\ntype = "s3"\nbucket = "b"\n'
 WEB = FOLDER + '[[distributions]]\nid = "E"\ntype = "web"\norigin = "folder"\n'  # lines 1 to 7
 BEHAVIOR = WEB + "[[distributions.behaviors]]\n"  # line 8
 CERTIFICATE = '[[certificates]]\ncertificate = "certs/{}"\nkey = "certs/{}"\n'
@@ -287,6 +288,20 @@ CERTIFICATE = '[[certificates]]\ncertificate = "certs/{}"\nkey = "certs/{}"\n'
             + '[origin_groups.g]\norigins = ["folder", "site"]\n[[distributions]]\nid = "E"\n'
             'type = "web"\norigin = "g"\nmethods = ["POST"]',
             '13: distributions[0].methods: the origin "folder" has the type "directory", which',
+        ),
+        # What no bucket is told.
+        (
+            BUCKET
+            + '[cache_policies.p]\nquery_strings = { only = ["v", "acl"] }\n[[distributions]]\n'
+            'id = "E"\ntype = "web"\norigin = "s"\ncache_policy = "p"',
+            '10: distributions[0].cache_policy: the policy names "acl", which no bucket is told',
+        ),
+        (
+            BUCKET + FOLDER + '[origin_groups.g]\norigins = ["folder", "s"]\n'
+            '[origin_request_policies.p]\nheaders = ["Origin", "X-Amz-Acl"]\n[[distributions]]\n'
+            'id = "E"\ntype = "web"\norigin = "folder"\norigin_request_policy = "p"\n'
+            '[[distributions.behaviors]]\npath = "a"\norigin = "g"',
+            '18: distributions[0].behaviors[0].origin: the policy names "X-Amz-Acl", which no',
         ),
         # HTTPS.
         (

@@ -126,6 +126,18 @@ def test_newer_writes_wait_while_an_unanswered_one_may_arrive(rows: Rows) -> Non
     assert [one.serial for one in rows.take_due(25.0, 10)] == [second.serial]
 
 
+def test_waiting_writes_are_found_by_origin_and_name(rows: Rows) -> None:
+    rows.insert(replace(row("4:main5:dir/a"), name="dir/a"), LIMIT_BYTES)
+    assert rows.is_waiting_below("4:main", "dir/")
+    assert rows.is_waiting_below("4:main", "")
+    assert not rows.is_waiting_below("4:main", "dir/a%")
+    assert not rows.is_waiting_below("4:side", "")
+    (taken,) = rows.take_due(10.0, 1)
+    assert rows.is_waiting_below("4:main", "dir/a")
+    rows.settle(taken, State.FAILED)
+    assert not rows.is_waiting_below("4:main", "")
+
+
 def test_every_row_takes_room(rows: Rows) -> None:
     deletes = (row(f"{number} {'x' * 500}", method="DELETE", size_bytes=0) for number in count())
     fitting = 0

@@ -1,0 +1,29 @@
+"""What policies may not name where the origin is a bucket.
+
+A bucket is asked with the edge's own rights. So a viewer's query never chooses another resource of
+an object than its content, and a viewer's credentials and x-amz-* fields are not passed on. A
+policy that names one of these could not mean what it says. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+# Sub-resources that GetObject's relatives read (Amazon S3 API Reference).
+_SUB_RESOURCES = frozenset(
+    {
+        *("acl", "annotation", "attributes", "legal-hold", "retention", "tagging", "torrent"),
+        *("uploadId", "uploads"),
+    }
+)
+
+
+def not_for_buckets(query_strings: Iterable[str], headers: Iterable[str]) -> str:
+    """The first of the named parameters and fields that no bucket is told, or ""."""
+    for name in query_strings:
+        if name in _SUB_RESOURCES:
+            return name
+    for name in headers:
+        if name.lower() == "authorization" or name.lower().startswith("x-amz-"):
+            return name
+    return ""
