@@ -17,6 +17,7 @@ from streamedge.access.signing import Signed
 from streamedge.access.wildcards import ResourcePattern
 
 REMEMBERED_LIMIT = 8192
+REMEMBERED_BYTES = 16 << 20  # of their texts: a signature may be signed over a long URL
 
 
 class Known(NamedTuple):
@@ -34,6 +35,7 @@ class Remembered:
     def __init__(self, limit: int = REMEMBERED_LIMIT) -> None:
         self._limit = limit
         self._known: OrderedDict[tuple[str, str, Signed], Known] = OrderedDict()
+        self._used_bytes = 0
 
     def __len__(self) -> int:
         return len(self._known)
@@ -48,6 +50,14 @@ class Remembered:
 
     def keep(self, key: PublicKey, signed: Signed, resource: str, known: Known) -> None:
         """Remembers a signature that ``key`` has verified."""
-        self._known[key.fingerprint, resource, signed] = known
-        if len(self._known) > self._limit:
-            self._known.popitem(last=False)
+        name = (key.fingerprint, resource, signed)
+        if name not in self._known:
+            self._used_bytes += _size_bytes(resource, signed)
+        self._known[name] = known
+        while len(self._known) > self._limit or self._used_bytes > REMEMBERED_BYTES:
+            (_key, old_resource, old_signed), _known = self._known.popitem(last=False)
+            self._used_bytes -= _size_bytes(old_resource, old_signed)
+
+
+def _size_bytes(resource: str, signed: Signed) -> int:
+    return len(resource) + len(signed.signature_text) + 2 * len(signed.policy_text)

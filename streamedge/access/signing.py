@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 from streamedge.access.keys import HashName
 
 READ_KEPT = 1024  # queries as they were read lately: a player asks with one again and again
+READ_CHARACTERS_KEPT = 4096  # longer ones are read each time: 8 MiB bound all that is kept
 SIGNATURE_LIMIT_BYTES = 8 << 10
 
 COOKIE_PREFIX = "CloudFront-"
@@ -81,7 +82,8 @@ def from_query(
     None, and the query as it is, where nothing is signed. ``limit_bytes`` bounds policy and
     signature together, as they are spelled.
     """
-    return _read_query(query, limit_bytes)
+    read = _read_query if len(query) <= READ_CHARACTERS_KEPT else _read_query.__wrapped__
+    return read(query, limit_bytes)
 
 
 @lru_cache(maxsize=READ_KEPT)

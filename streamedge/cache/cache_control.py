@@ -11,13 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from math import inf
 
 from streamedge.cache.structured_fields import UnreadableFieldError, parse_dictionary
+from streamedge.memo import remember_short
 
 DELTA_SECONDS_MAX = 2**31  # what a larger number counts as: 68 years (RFC 9111 §1.2.2)
 REMEMBERED_VALUES = 256  # a site sends few different ones, over and over
+REMEMBERED_CHARACTERS = 512  # of a value; longer ones are read anew each time
 
 _TARGETED_FIELD = "cdn-cache-control"  # RFC 9213 §3.1
 _SECONDS = frozenset(
@@ -109,7 +110,7 @@ def request_directives(fields: Mapping[str, str]) -> Directives:
     return parse_cache_control(value)
 
 
-@lru_cache(REMEMBERED_VALUES)
+@remember_short(REMEMBERED_VALUES, REMEMBERED_CHARACTERS)
 def parse_cache_control(value: str) -> Directives:
     """Reads a Cache-Control value; what is no directive is passed over.
 
@@ -119,7 +120,7 @@ def parse_cache_control(value: str) -> Directives:
     return _directives(_arguments(value), targeted=False)
 
 
-@lru_cache(REMEMBERED_VALUES)
+@remember_short(REMEMBERED_VALUES, REMEMBERED_CHARACTERS)
 def parse_targeted(value: str) -> Directives | None:
     """Reads a targeted field; None: it is to be ignored (RFC 9213 §2.1).
 

@@ -45,6 +45,13 @@ class LimitsConfig(Section):
         ge=1,
         le=256,
     )
+    request_memory: SizeBytes = Field(
+        default=32 << 20,
+        description="What requests leave in the memory of each worker so that the next ones are"
+        " answered quickly; over it the oldest goes.",
+        ge=1 << 20,
+        le=64 << 30,
+    )
     request_body: SizeBytes = Field(
         default=50 << 30,
         description="Largest body of a request; over it is 413.",

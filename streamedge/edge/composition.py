@@ -127,6 +127,7 @@ def web_server(
         proxies=config.listen.proxies,
         countries=countries,
         signature_bytes=limits.signature,
+        memory_bytes=limits.request_memory,
     )
     return WebServer(
         site,
@@ -151,6 +152,7 @@ def replace_web(
         request_body_bytes=limits.request_body,
         url_bytes=limits.url,
         ranges_max=limits.ranges,
+        memory_bytes=limits.request_memory,
     )
     server.limit(
         limits.tls_handshake,

@@ -7,7 +7,9 @@ directly; what viewers sent is quoted as JSON, and what they send again and agai
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+
+from streamedge.memo import remember_short
+from streamedge.ops.log import FIELD_CHARACTERS_MAX
 
 _LINE = (
     '{"time":%.3f,"event":"response","process":"%s","client":"%s","method":"%s",%s,'
@@ -15,10 +17,22 @@ _LINE = (
 )
 
 
-@lru_cache(maxsize=4096)
 def quoted(value: bytes | str) -> str:
     """A value as JSON; bytes are taken as Latin-1, as HTTP/1.1 does."""
-    return json.dumps(value.decode("latin-1") if isinstance(value, bytes) else value)
+    return _quoted(value.decode("latin-1") if isinstance(value, bytes) else value)
+
+
+def shortened(value: bytes | str) -> str:
+    """A field of the viewer's as JSON, cut where it is longer than the log takes."""
+    if len(value) > FIELD_CHARACTERS_MAX:
+        text = value.decode("latin-1") if isinstance(value, bytes) else value
+        return json.dumps(text[:FIELD_CHARACTERS_MAX] + "…")
+    return quoted(value)
+
+
+@remember_short(4096, 512)  # JSON may write a character with six
+def _quoted(value: str) -> str:
+    return json.dumps(value)
 
 
 def target_fields(host: bytes | str, path: bytes, distribution: str | None) -> str:
@@ -61,9 +75,9 @@ def response_line(
         duration_s,
     )
     if wanted is not None:
-        line += ',"range":' + quoted(wanted)
+        line += ',"range":' + shortened(wanted)
     if agent is not None:
-        line += ',"agent":' + quoted(agent)
+        line += ',"agent":' + shortened(agent)
     if viewer is not None:
         line += ',"viewer":' + quoted(viewer)
     if reason is not None:

@@ -94,7 +94,11 @@ class Burst:
             due[0].loop.call_soon(self._take_up_again)
         loop_s, answered = due[0].loop.time(), []
         for asking, (asked, wanted, answer) in hits:
-            sent = asking.send_hit(asked, wanted, answer, loop_s)
+            try:
+                sent = asking.send_hit(asked, wanted, answer, loop_s)
+            except Exception as cause:  # noqa: BLE001 - nor when it is sent
+                asking.broke(cause)
+                continue
             if sent is not None:
                 answered.append(sent)
         if answered:

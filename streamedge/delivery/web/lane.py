@@ -25,7 +25,7 @@ from streamedge.cache.open_version import OpenVersion
 from streamedge.cache.reader import CacheResult
 from streamedge.cache.responses import ResponseCache
 from streamedge.config.field_names import CONDITIONS
-from streamedge.delivery.web.access_log import quoted, target_fields
+from streamedge.delivery.web.access_log import quoted, shortened, target_fields
 from streamedge.delivery.web.answer import Delivery, object_lines
 from streamedge.delivery.web.cache_status import cache_status
 from streamedge.delivery.web.compressor import encoded_key
@@ -41,10 +41,11 @@ from streamedge.delivery.web.routes import (
 )
 from streamedge.delivery.web.server_timing import is_sampled, server_timing
 from streamedge.delivery.web.spellings import Spellings, Wanted, plain_range
+from streamedge.memo import Memo, MemoryBudget
 from streamedge.origin import OriginHead
 from streamedge.spans import Span
 
-TARGETS_MAX = 8192  # remembered
+TARGET_BYTES = 2048  # of a target, beside the texts that it is known by: about
 
 # With any of these the answer is not plain.
 _ELSEWHERE = CONDITIONS | {"content-length", "transfer-encoding", "expect", "te", "upgrade"}
@@ -133,15 +134,20 @@ class Lane:
     """
 
     def __init__(
-        self, cache: Cache, responses: ResponseCache, edge_name: str, dispatcher: Dispatcher
+        self,
+        cache: Cache,
+        responses: ResponseCache,
+        edge_name: str,
+        dispatcher: Dispatcher,
+        budget: MemoryBudget,
     ) -> None:
         self._cache = cache
         self._responses = responses
         self._edge_name = edge_name
         self._dispatcher = dispatcher
         self._changes = cache.store.changes.word
-        self._targets: dict[tuple[str, str, str | None, str | None, bool], Target] = {}
-        self.spellings: Spellings[Asked] = Spellings()
+        self._targets: Memo[tuple[str, str, str | None, str | None, bool], Target] = budget.memo()
+        self.spellings: Spellings[Asked] = Spellings(budget)
 
     def replace(self, dispatcher: Dispatcher) -> None:
         """Decides by this one from now on, and forgets all that another has decided."""
@@ -168,12 +174,18 @@ class Lane:
         rules = found.rule.behavior.access
         admitted = None if rules == OPEN_TO_ALL else Pass(rules, outcome.grant)
         agent = headers.get("user-agent")
-        logged = "" if agent is None else f',"agent":{quoted(agent.encode("latin-1"))}'
+        logged = "" if agent is None else f',"agent":{shortened(agent)}'
         if request.told_address:
             logged += f',"viewer":"{request.told_address}"'
         said = target_fields(request.host, request.path, found.distribution.id)
         target = self._target(found, request)
         return Asked(target, said, logged, request.told_address, admitted, request.host), wanted
+
+    def remember(self, data: bytes, asked: Asked, wanted: Wanted | None) -> None:
+        """Keeps what ``data`` asked for: one request, all of it."""
+        # Its target's texts are of these bytes too, and stay as long as it does.
+        size_bytes = TARGET_BYTES + 3 * len(data) + len(asked.named) + len(asked.logged)
+        self.spellings.remember(data, asked, wanted, size_bytes)
 
     def awaited(self, target: Target) -> asyncio.Task[None] | None:
         """What will find out about an object that nothing is known of, if its origin is asked."""
@@ -280,9 +292,10 @@ class Lane:
         known = key, found.distribution.id, named.get("origin"), coding, request.secure
         target = self._targets.get(known)
         if target is None:
-            if len(self._targets) >= TARGETS_MAX:
-                self._targets.clear()
-            target = self._targets[known] = Target(found, key, request)
+            target = Target(found, key, request)
+            # Python keeps a text that is not ASCII in up to four bytes a character.
+            size_bytes = 2 * len(key) + len(known[2] or "") + len(coding or "")
+            self._targets.put(known, target, TARGET_BYTES + size_bytes)
         return target
 
     def _is_plain(self, found: Route, request: WebRequest) -> bool:

@@ -116,6 +116,8 @@ class EdgeProtocol(AnsweringConnection):
         """
         data, self._held = self._held, b""
         was_put_off, self._put_off = self._put_off, False
+        if self._is_lost:
+            return None
         if self.flow.read_paused:
             self.flow.resume_reading()
         recalled = self._lane.spellings.recall(data)
@@ -257,7 +259,7 @@ class EdgeProtocol(AnsweringConnection):
                 raise cause from exc
             self._refuse(HTTPStatus.BAD_REQUEST)
         if self._asked is not None and whole and self._between and self._begun == 1:
-            self._lane.spellings.remember(data, *self._asked)
+            self._lane.remember(data, *self._asked)
         if self._header_bytes > HEADER_BYTES_MAX:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 

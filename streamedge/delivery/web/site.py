@@ -58,6 +58,7 @@ from streamedge.delivery.web.routes import (
 from streamedge.delivery.web.s3_calls import call_bucket, require_known_call
 from streamedge.delivery.web.writes import Writes
 from streamedge.errors import CacheFullError, OriginError
+from streamedge.memo import MemoryBudget
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin import UNKNOWN_BYTES, Fields, OriginResponse
@@ -69,6 +70,7 @@ from streamedge.writing.rows import JournalError
 
 REQUEST_BODY_BYTES = 50 << 30
 URL_BYTES = 8192
+REQUEST_MEMORY_BYTES = 32 << 20
 
 
 class Upgraded(NamedTuple):
@@ -96,7 +98,9 @@ class Site:
         proxies: Sequence[IpNetwork] = (),
         countries: Countries | None = None,
         signature_bytes: int = SIGNATURE_LIMIT_BYTES,
+        memory_bytes: int = REQUEST_MEMORY_BYTES,
     ) -> None:
+        self._memory = MemoryBudget(memory_bytes)
         self.gate = Gate(countries, signature_bytes)
         self.edge_name = edge_name
         self._dispatcher = Dispatcher(edge_name, distributions, self.gate, url_bytes)
@@ -115,6 +119,7 @@ class Site:
                 self.responses,
                 edge_name,
                 self._dispatcher,
+                self._memory,
             )
             for secure in (False, True)
             for forwarded in (False, True)
@@ -133,11 +138,13 @@ class Site:
         request_body_bytes: int,
         url_bytes: int,
         ranges_max: int,
+        memory_bytes: int,
     ) -> None:
         """Serves by these from the next request on; those that have a route go on by theirs."""
         self._dispatcher = Dispatcher(self.edge_name, distributions, self.gate, url_bytes)
         self._writes = Writes(self.responses, self._journal, request_body_bytes)
         self._replies = Replies(self.edge_name, self._counts, ranges_max)
+        self._memory.limit(memory_bytes)
         for lane in self.lanes.values():
             lane.replace(self._dispatcher)
 

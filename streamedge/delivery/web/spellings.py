@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-SPELLINGS_MAX = 4096  # remembered, with a range and without each
+from streamedge.memo import Memo, MemoryBudget
+
 SPELLING_BYTES_MAX = 4096  # a signed URL with a policy fits
 RANGE_BYTES_MAX = 37  # two positions of 18 digits
 
@@ -27,33 +28,36 @@ class Spellings(Generic[Meaning]):
 
     __slots__ = ("_ranged", "_whole")
 
-    def __init__(self) -> None:
-        self._whole: dict[bytes, Meaning] = {}  # without a range
-        self._ranged: dict[bytes, Meaning] = {}  # and with one
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._whole: Memo[bytes, Meaning] = budget.memo()  # without a range
+        self._ranged: Memo[bytes, Meaning] = budget.memo()  # and with one
 
     def forget(self) -> None:
         """Forgets all of them."""
         self._whole.clear()
         self._ranged.clear()
 
-    def remember(self, data: bytes, meaning: Meaning, wanted: Wanted | None) -> None:
-        """Keeps what the parser made of ``data``: one request, all of it, nothing else."""
+    def remember(
+        self, data: bytes, meaning: Meaning, wanted: Wanted | None, size_bytes: int
+    ) -> None:
+        """Keeps what the parser made of ``data``: one request, all of it, nothing else.
+
+        ``size_bytes``: what the meaning takes.
+        """
         if len(data) > SPELLING_BYTES_MAX or not data.endswith(b"\r\n\r\n"):
             return
         spelling, numbers = _spelling(data)
         if numbers != wanted:
             return  # a range in a spelling that would not be seen when it is recalled
         spellings = self._whole if wanted is None else self._ranged
-        if len(spellings) >= SPELLINGS_MAX:
-            spellings.clear()
-        spellings[spelling] = meaning
+        spellings.put(spelling, meaning, size_bytes + len(spelling))
 
     def recall(self, data: bytes) -> tuple[Meaning, Wanted | None] | None:
         """What ``data`` asks for, if but for its range's numbers it was parsed before."""
         if len(data) > SPELLING_BYTES_MAX:
             return None
         spelling, wanted = _spelling(data)
-        meaning = (self._whole if wanted is None else self._ranged).get(spelling)
+        meaning = (self._whole if wanted is None else self._ranged).entries.get(spelling)
         return None if meaning is None else (meaning, wanted)
 
 
