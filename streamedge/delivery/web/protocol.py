@@ -76,6 +76,7 @@ class EdgeProtocol(AnsweringConnection):
         self._trailer_bytes = 0
         self._unparsed = bytearray()  # what came, beyond what one turn of the loop parses
         self._is_parse_due = False
+        self._is_lost = False  # the connection, and the parser with it
         self._upgrade = Upgrade.NONE  # what the present request's Upgrade field means
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -83,8 +84,13 @@ class EdgeProtocol(AnsweringConnection):
         self.flow = self._intake = Intake(transport)
         self._lane = self._site.lanes[self.secure, bool(self.proxies)]
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
+        self._unparsed.clear()
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
-        if self._refused is not None:
+        if self._refused is not None or self._is_lost:
             return
         if self.tunnel is not None:
             self.tunnel.received(data)
@@ -163,7 +169,7 @@ class EdgeProtocol(AnsweringConnection):
         recalled = self._lane.spellings.recall(data)
         is_last = self.cycle is not None and not self.cycle.keep_alive
         self.cycle = ANSWERED
-        if self.transport.is_closing():
+        if self._is_lost or self.transport.is_closing():
             hit = (
                 self._lane.decide(recalled[0].target, recalled[1], time.time())
                 if recalled

@@ -30,6 +30,7 @@ class Scripted:
     hit: bool = True
     at_once: bool = True
     fault: Exception | None = None
+    send_fault: Exception | None = None
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
     def take_up(self, _now_s: float, _gone: set[str]) -> Any:
@@ -41,6 +42,8 @@ class Scripted:
     def send_hit(self, asked: Any, _wanted: Any, answer: Any, _loop_s: float) -> Any:
         assert asked == answer == self.name
         self.said.append(f"send {self.name}")
+        if self.send_fault is not None:
+            raise self.send_fault
         return self.name if self.at_once else None
 
     def broke(self, cause: Exception) -> None:
@@ -64,6 +67,36 @@ class Stage:
 async def turn() -> None:
     """Lets all that is due in the loop run."""
     await asyncio.sleep(0)
+
+
+async def test_hit_that_fails_to_be_sent_leaves_the_others_their_answers() -> None:
+    stage = Stage()
+    stage.add("a")
+    stage.add("b", send_fault=RuntimeError("of ours"))
+    stage.add("c")
+    await turn()
+    assert stage.said[3:] == ["send a", "send b", "b broke: of ours", "send c", "finished a c"]
+
+
+async def test_connection_lost_before_it_is_taken_up_is_no_fault(cache_root: Path) -> None:
+    faults: list[dict[str, Any]] = []
+    async with serve_web(cache_root) as edge:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: faults.append(context))
+        edge.origin.put("stale.txt", NOTE, headers=(("Cache-Control", "max-age=0"),))
+        async with viewer_of(edge.port) as viewer:
+            assert (await viewer.get("/stale.txt")).body == NOTE
+            (connection,) = connections(edge)
+            connection.data_received(request("/stale.txt"))
+            loop.call_soon(connection.connection_lost, None)
+            for _turn in range(20):
+                await turn()
+            connection.data_received(request("/stale.txt"))
+            for _turn in range(20):
+                await turn()
+            connection.transport.abort()
+        loop.set_exception_handler(None)
+    assert faults == []
 
 
 async def test_all_are_decided_on_then_all_are_sent_then_all_are_logged() -> None:
