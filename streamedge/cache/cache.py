@@ -39,7 +39,7 @@ TICK_S = 0.005
 PATIENT_TICKS = 8  # everybody who waits is looked after each 40 ms
 ASK_AGAIN_TICKS = 10  # chunks that another worker fills are tried for each 50 ms
 TOUCH_INTERVAL_S = 60.0
-VERSIONS_BYTES = 32 * 1024 * 1024  # of records that a worker has open
+RECORDS_BYTES = 32 * 1024 * 1024  # of keys and header fields of what a worker has open
 VARYING_BYTES = 4 * 1024 * 1024  # of keys whose answers vary, and by what
 EVICTED_LOOK_S = 1.0
 VERSION_ONLY = Span(0, 0)  # wanted of an open: what the object is, none of its bytes
@@ -57,6 +57,7 @@ class Cache:
         open_extents: int,
         retries: int,
         quick_abort_bytes: int = QUICK_ABORT_BYTES,
+        records_bytes: int = RECORDS_BYTES,
         in_force: InForce | None = None,
     ) -> None:
         self.quick_abort_bytes = quick_abort_bytes
@@ -71,6 +72,7 @@ class Cache:
         self._unlisted: dict[tuple[str, Version], OpenVersion] = {}
         self._sizes: dict[str, int] = {}  # of the open versions' records, by key
         self._versions_bytes = 0
+        self._records_bytes = records_bytes
         self._tasks: set[asyncio.Task[None]] = set()
         self.in_flight = InFlight(self.keep)
         self.hit_for_miss = HitForMiss()
@@ -383,5 +385,5 @@ class Cache:
         open_extents = self.counts.gauges[Gauge.OPEN_EXTENTS]
         return (
             max(open_extents, len(self._versions)) > self._open_extents
-            or self._versions_bytes > VERSIONS_BYTES
+            or self._versions_bytes > self._records_bytes
         )

@@ -158,7 +158,7 @@ class ResponseCache:
             if record is not None and reuse in _USABLE:
                 opened = self._cache.admit(asset, record)
                 if reuse is Reuse.STALE_WHILE_REVALIDATE and running is None:
-                    self._begin(ask, asset, record, "stale")
+                    self._begin(_in_background(ask), asset, record, "stale")
                 return self._hit(opened, ask, collapsed=rounds > 0)
             if reuse is Reuse.GATEWAY_TIMEOUT:
                 return Unavailable()
@@ -510,6 +510,12 @@ class ResponseCache:
     def _vary(self, key: str, varies_by: tuple[str, ...]) -> None:
         if self._cache.varying.get(key) != varies_by:
             self._cache.varying.put(key, varies_by, sum(map(len, varies_by)))
+
+
+def _in_background(ask: Ask) -> Ask:
+    """The request that validates while the viewer has its answer (RFC 5861 §3): for everybody, so
+    a GET, and no interim answer of it is the viewer's."""
+    return replace(ask, request=replace(ask.request, method="GET", interim=None))
 
 
 def _variant(asset: Asset, varies_by: tuple[str, ...], fields: Mapping[str, str]) -> Asset:

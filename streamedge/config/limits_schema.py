@@ -146,6 +146,13 @@ class LimitsConfig(Section):
     open_extents: int = Field(
         default=2048, description="Cache files kept open, each worker.", ge=64, le=1 << 20
     )
+    records: SizeBytes = Field(
+        default=32 << 20,
+        description="Memory for keys and header fields of what is open in the cache, each worker;"
+        " the longest unused is closed first.",
+        ge=1 << 20,
+        le=1 << 34,
+    )
     log_buffer: SizeBytes = Field(
         default=8 << 20,
         description="Memory for log lines that cannot be written yet, each process; lines beyond it"

@@ -27,6 +27,7 @@ _AT_START: Mapping[str, frozenset[str]] = {
             "open_extents",
             "origin_retries",
             "quick_abort",
+            "records",
             "rtmp_connections",
             "signature",
             "titles",

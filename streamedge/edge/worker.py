@@ -176,6 +176,7 @@ def _cache(
         open_extents=open_extents,
         retries=config.limits.origin_retries,
         quick_abort_bytes=config.limits.quick_abort,
+        records_bytes=config.limits.records,
         in_force=InForce(ControlLog(database), log, items_kept=config.limits.invalidations),
     )
     cache.rulings.catch_up()

@@ -58,14 +58,22 @@ class Location:
             f"origin/{name}", name, self.origin, "main", TtlRules(default_ttl_s=default_ttl_s)
         )
 
-    def worker(self, *, retries: int = 2, open_extents: int = 2048) -> Cache:
+    def worker(
+        self, *, retries: int = 2, open_extents: int = 2048, records_bytes: int = 1 << 25
+    ) -> Cache:
         """One more worker."""
         slot = len(self.workers)
         log = open_log(str(self._log_path), f"worker-{slot}")
         store = Store(self.root, slot, log)
         in_force = InForce(ControlLog(self.control()), log)
         cache = Cache(
-            store, log, Counts(), open_extents=open_extents, retries=retries, in_force=in_force
+            store,
+            log,
+            Counts(),
+            open_extents=open_extents,
+            retries=retries,
+            records_bytes=records_bytes,
+            in_force=in_force,
         )
         self.workers.append(cache)
         return cache

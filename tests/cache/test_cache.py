@@ -520,6 +520,21 @@ async def test_versions_without_a_file_are_bounded_too(location: Location) -> No
     assert [opened.asset.name for opened in worker._versions.values()] == ["7", "8", "9"]
 
 
+async def test_versions_are_bounded_by_what_their_records_take(location: Location) -> None:
+    """A few with long header fields are as much as many with short ones."""
+    worker = location.worker(records_bytes=100_000)
+    for number in range(30):
+        location.server.put(f"{number}", FILM, headers=(("X-Long", "x" * 20_000),))
+        (await worker.open(location.asset(f"{number}"))).close()
+    assert [opened.asset.name for opened in worker._versions.values()] == ["26", "27", "28", "29"]
+    for opened in list(worker._versions.values()):
+        worker.drop(opened)
+    for number in range(30):
+        location.server.put(f"short {number}", FILM)
+        (await worker.open(location.asset(f"short {number}"))).close()
+    assert len(worker._versions) == 30
+
+
 async def test_in_use_is_never_closed_and_goes_when_it_is_left(location: Location) -> None:
     worker = location.worker(open_extents=2)
     readers = []

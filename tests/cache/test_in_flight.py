@@ -35,7 +35,7 @@ from streamedge.origin.objects import RequestedObject
 from streamedge.spans import Span
 
 TURNS_MAX = 400  # of the event loop, for everything to end in once the origin answers at once
-HANG_S = 20
+HANG_S = 5
 
 ANSWERS = {
     "stored": (200, [("cache-control", "max-age=60"), ("etag", '"1"')]),
