@@ -6,6 +6,7 @@ no-override both mean that, since a viewer's Authorization is the viewer's busin
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from streamedge.api.documents import Document, not_offered, required, with_defaults
@@ -54,7 +55,7 @@ FAMILY = Family(
     exists="OriginAccessControlAlreadyExists",
     in_use="OriginAccessControlInUse",
     too_many="TooManyOriginAccessControls",
-    make_id=lambda: new_id("E"),
+    make_id=partial(new_id, "E"),
     name_of=lambda document: str(required(document, "Name")),
     complete=_complete,
     shown=_shown,

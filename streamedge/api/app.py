@@ -57,7 +57,8 @@ def api_routes(
     made at the first. ``terms`` are asked for at each request, since a reload may change them.
     """
     front = _Front(handlers, terms, log, body_timeout_s)
-    return [Route(f"/{VERSION}/{{rest:path}}", front)]
+    # A client whose endpoint ends with a slash may send two.
+    return [Route(f"{slashes}{VERSION}/{{rest:path}}", front) for slashes in ("/", "//")]
 
 
 class _Front:

@@ -73,9 +73,12 @@ def read_input(
 
 
 def _read_payload(shape: StructureShape, body: bytes, value: dict[str, Any]) -> None:
-    """The one member that is the body, as it is with every operation that is offered."""
+    """The one member that is the body, or all that have no other place."""
     payload = shape.serialization.get("payload")
     if payload is None:
+        members = shape.members.values()
+        if body and any("location" not in member.serialization for member in members):
+            value.update(parse(shape, shape.serialization.get("name", shape.name), body))
         return
     member = shape.members[payload]
     if not body:

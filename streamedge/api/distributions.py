@@ -7,6 +7,7 @@ are taken. It is Deployed as soon as the call has returned, because it is then i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from streamedge.api import declared
@@ -15,6 +16,7 @@ from streamedge.api.documents import Document, entries_of, listing, required
 from streamedge.api.errors import ApiError
 from streamedge.api.estate import Estate, references
 from streamedge.api.holdings import Holdings
+from streamedge.api.identities import check_identities
 from streamedge.api.resource_calls import Family, ResourceCalls, moment, new_id, page
 from streamedge.api.service import Call, Handler, Output
 from streamedge.api.tags import checked_tags
@@ -45,7 +47,7 @@ def distribution_handlers(holdings: Holdings) -> dict[str, Handler]:
         estate = holdings.estate()
         chosen = page(call, DISTRIBUTIONS.all(estate))
         return {
-            "DistributionList": chosen.listing([_summary(estate, one) for one in chosen.entries])
+            "DistributionList": chosen.listing([summary(estate, one) for one in chosen.entries])
         }
 
     return {
@@ -75,6 +77,12 @@ def trusted_signers(estate: Estate, document: Document) -> dict[str, Any]:
     keys = (*estate.declared.public_keys, *estate.made[Kind.PUBLIC_KEY])
     signer = {"AwsAccountNumber": SELF, "KeyPairIds": listing(keys)}
     return {"Enabled": is_trusted, **listing([signer] if is_trusted else [])}
+
+
+def check_beside_others(estate: Estate, resource: Resource) -> None:
+    """Raises ApiError where a distribution of either kind cannot be beside what else there is."""
+    check_aliases(estate, resource)
+    check_identities(estate, resource)
 
 
 def check_aliases(estate: Estate, resource: Resource) -> None:
@@ -116,7 +124,8 @@ def _shown(estate: Estate, resource: Resource) -> dict[str, Any]:
     }
 
 
-def _summary(estate: Estate, resource: Resource) -> dict[str, Any]:
+def summary(estate: Estate, resource: Resource) -> dict[str, Any]:
+    """A distribution as lists show it."""
     document = resource.document
     said = {member: document[member] for member in _SUMMARY}
     return {**place(estate, resource), "ETag": resource.etag, **said}
@@ -157,13 +166,12 @@ DISTRIBUTIONS = Family(
     exists="DistributionAlreadyExists",
     in_use="ResourceInUse",
     too_many="TooManyDistributions",
-    make_id=lambda: new_id("E"),
+    make_id=partial(new_id, "E"),
     name_of=lambda document: str(required(document, "CallerReference")),
     complete=complete_distribution,
     shown=_shown,
-    is_repeatable=True,
     declared=declared.distributions,
-    check=check_aliases,
+    check=check_beside_others,
     check_update=check_distribution_update,
     check_delete=_check_delete,
 )

@@ -21,6 +21,7 @@ _CODES_BY_STATUS: Mapping[int, tuple[str, ...]] = {
     404: (
         "EntityNotFound",
         "NoSuchCachePolicy",
+        "NoSuchCloudFrontOriginAccessIdentity",
         "NoSuchDistribution",
         "NoSuchInvalidation",
         "NoSuchOrigin",
@@ -38,6 +39,8 @@ _CODES_BY_STATUS: Mapping[int, tuple[str, ...]] = {
         "CachePolicyInUse",
         "CannotDeleteEntityWhileInUse",
         "CannotUpdateEntityWhileInUse",
+        "CloudFrontOriginAccessIdentityAlreadyExists",
+        "CloudFrontOriginAccessIdentityInUse",
         "DistributionAlreadyExists",
         "DistributionNotDisabled",
         "EntityAlreadyExists",

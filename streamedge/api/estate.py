@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from streamedge.api.documents import Document
+from streamedge.api.documents import Document, not_offered
 from streamedge.api.errors import ApiError
-from streamedge.config.managed import IDS, MANAGED
+from streamedge.config.managed import IDS, MANAGED, NOT_OFFERED
 from streamedge.config.schema import Config
 from streamedge.control.registry import Kind, Resource
 
@@ -49,6 +49,9 @@ class Estate:
         name = IDS.get(identifier, identifier)
         if name in getattr(self.declared, table) or name in MANAGED[table]:
             return name
+        if identifier in NOT_OFFERED:
+            why = "the edge does not compute CloudFront-* headers; make a policy without them"
+            raise not_offered(f"the managed policy {NOT_OFFERED[identifier]}", why)
         raise ApiError(code, f"there is no policy with the id {identifier}")
 
     def policy_document(self, kind: Kind, identifier: str) -> Document | None:

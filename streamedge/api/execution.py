@@ -14,7 +14,7 @@ from streamedge.api.binding import read_input, read_path, read_query, write_outp
 from streamedge.api.errors import ApiError
 from streamedge.api.model import cloudfront
 from streamedge.api.service import VERSION, Call, Handlers
-from streamedge.api.sigv4 import Claim
+from streamedge.api.sigv4 import Claim, normalized_path
 
 
 def carry_out(
@@ -35,7 +35,7 @@ def carry_out(
     request = claim.request
     table = handlers()
     query = read_query(request.query)
-    found = cloudfront().find(request.method, read_path(request.path), query)
+    found = cloudfront().find(request.method, read_path(normalized_path(request.path)), query)
     if found is None:
         raise _not_offered(f"CloudFront {VERSION} has no such operation", table)
     name = found.operation.name

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from streamedge.api.access_controls import access_control_handlers
+from streamedge.api.distribution_searches import distribution_search_handlers
 from streamedge.api.distributions import distribution_handlers
 from streamedge.api.holdings import Holdings
+from streamedge.api.identities import identity_handlers
 from streamedge.api.invalidations import invalidation_handlers
 from streamedge.api.keys import key_handlers
 from streamedge.api.policies import policy_handlers
@@ -35,6 +37,8 @@ def api_handlers(
         **streaming_handlers(holdings),
         **policy_handlers(holdings),
         **access_control_handlers(holdings),
+        **identity_handlers(holdings),
+        **distribution_search_handlers(holdings),
         **key_handlers(holdings),
         **invalidation_handlers(holdings, log, announce),
         **tagging_handlers(holdings),

@@ -6,6 +6,7 @@ that what was verified with one is never remembered for another.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from streamedge.api import declared
@@ -97,7 +98,7 @@ PUBLIC_KEYS = Family(
     exists="PublicKeyAlreadyExists",
     in_use="PublicKeyInUse",
     too_many="TooManyPublicKeys",
-    make_id=lambda: new_id("K"),
+    make_id=partial(new_id, "K"),
     name_of=lambda document: str(required(document, "Name")),
     complete=_complete_key,
     shown=_shown_key,

@@ -323,7 +323,8 @@ def _refuse_unknown(document: Document, where: str) -> None:
         why = "declare the origin in config.toml, with client_certificate"
         raise not_offered(f"{where}: OriginMtlsConfig", why)
     protocols = entries_of(server, "OriginSslProtocols")
-    if protocols and "TLSv1.2" not in protocols:
+    uses_tls = server.get("OriginProtocolPolicy") != "http-only"
+    if uses_tls and protocols and "TLSv1.2" not in protocols:
         text = f"{where}: OriginSslProtocols: the edge speaks TLS 1.2 and later"
         raise ApiError("InvalidProtocolSettings", text)
     if document.get("S3OriginConfig") is not None and document.get("ResponseCompletionTimeout"):

@@ -29,6 +29,7 @@ from streamedge.api.resource_calls import (
 from streamedge.api.service import Call, Handler, Output
 from streamedge.config.managed import (
     CACHE_POLICIES,
+    EDGE_HEADERS,
     IDS,
     ORIGIN_REQUEST_POLICIES,
     RESPONSE_HEADERS_POLICIES,
@@ -37,7 +38,8 @@ from streamedge.config.schema import Config
 from streamedge.control.registry import Kind, Resource
 
 _MANAGED_IDS = {name: identifier for identifier, name in IDS.items()}
-_COMPRESSED = "CachingOptimized"  # of the managed cache policies, alone
+_NOT_COMPRESSED = frozenset({"CachingDisabled", "CachingOptimizedForUncompressedObjects"})
+_GZIP_ALONE = frozenset({"Elemental-MediaPackage"})
 
 
 def policy_handlers(holdings: Holdings) -> dict[str, Handler]:
@@ -55,16 +57,23 @@ def _lister(family: Family, holdings: Holdings) -> Handler:
         if wanted not in {"", "managed", "custom"}:
             raise invalid("Type is managed or custom")
         estate = holdings.estate()
-        entries = {}
-        for identifier, resource in family.all(estate).items():
-            kind = "managed" if family.is_managed(resource) else "custom"
-            if wanted in {"", kind}:
-                shown = family.shown(estate, resource)
-                entries[identifier] = {"Type": kind, family.member: shown}
-        chosen = page(call, entries)
-        return {f"{family.member}List": chosen.listing(list(chosen.entries), has_marker=False)}
+        found = {
+            identifier: resource
+            for identifier, resource in family.all(estate).items()
+            if wanted in {"", _type(family, resource)}
+        }
+        chosen = page(call, found)
+        entries = [
+            {"Type": _type(family, resource), family.member: family.shown(estate, resource)}
+            for resource in chosen.entries
+        ]
+        return {f"{family.member}List": chosen.listing(entries, has_marker=False)}
 
     return listed
+
+
+def _type(family: Family, resource: Resource) -> str:
+    return "managed" if family.is_managed(resource) else "custom"
 
 
 def _shown(member: str) -> Callable[[Estate, Resource], dict[str, Any]]:
@@ -126,7 +135,12 @@ FAMILIES: tuple[tuple[Family, str], ...] = (
             Kind.CACHE_POLICY,
             "CachePolicy",
             {
-                name: cache_policy_document(name, policy, compresses=name == _COMPRESSED)
+                name: cache_policy_document(
+                    name,
+                    policy,
+                    gzip=name not in _NOT_COMPRESSED,
+                    brotli=name not in _NOT_COMPRESSED | _GZIP_ALONE,
+                )
                 for name, policy in CACHE_POLICIES.items()
             },
             declared.cache_policies,
@@ -138,7 +152,9 @@ FAMILIES: tuple[tuple[Family, str], ...] = (
             Kind.ORIGIN_REQUEST_POLICY,
             "OriginRequestPolicy",
             {
-                name: origin_request_policy_document(name, policy)
+                name: origin_request_policy_document(
+                    name, policy, edge_headers=EDGE_HEADERS.get(name, ())
+                )
                 for name, policy in ORIGIN_REQUEST_POLICIES.items()
             },
             declared.origin_request_policies,

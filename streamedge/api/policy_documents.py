@@ -25,9 +25,9 @@ _XSS_PROTECTION = re.compile(r"([01])(; mode=block)?(?:; report=(.+))?")
 
 
 def cache_policy_document(
-    name: str, policy: CachePolicyConfig, *, compresses: bool = True
+    name: str, policy: CachePolicyConfig, *, gzip: bool = True, brotli: bool = True
 ) -> dict[str, Any]:
-    """A CachePolicyConfig; ``compresses``: a behavior's Compress counts with it."""
+    """A CachePolicyConfig; ``gzip``, ``brotli``: a behavior's Compress counts with it."""
     headers: dict[str, Any] = {"HeaderBehavior": "none"}
     if policy.headers:
         headers = {"HeaderBehavior": "whitelist", "Headers": listing(policy.headers)}
@@ -38,8 +38,8 @@ def cache_policy_document(
         "DefaultTTL": _seconds(policy.default_ttl),
         "MaxTTL": _seconds(policy.max_ttl),
         "ParametersInCacheKeyAndForwardedToOrigin": {
-            "EnableAcceptEncodingGzip": compresses,
-            "EnableAcceptEncodingBrotli": compresses,
+            "EnableAcceptEncodingGzip": gzip,
+            "EnableAcceptEncodingBrotli": brotli,
             "HeadersConfig": headers,
             "CookiesConfig": _selection(policy.cookies, "Cookie", "Cookies"),
             "QueryStringsConfig": _selection(policy.query_strings, "QueryString", "QueryStrings"),
@@ -47,9 +47,14 @@ def cache_policy_document(
     }
 
 
-def origin_request_policy_document(name: str, policy: OriginRequestPolicyConfig) -> dict[str, Any]:
-    """An OriginRequestPolicyConfig."""
+def origin_request_policy_document(
+    name: str, policy: OriginRequestPolicyConfig, *, edge_headers: Sequence[str] = ()
+) -> dict[str, Any]:
+    """An OriginRequestPolicyConfig; ``edge_headers`` are named beside those of the policy."""
     headers = _selection(policy.headers, "Header", "Headers")
+    if edge_headers:
+        names = (*policy.headers.names, *edge_headers)
+        headers = {"HeaderBehavior": "whitelist", "Headers": listing(names)}
     if policy.headers.kept is Kept.ALL:
         headers["HeaderBehavior"] = "allViewer"
     return {

@@ -29,18 +29,31 @@ RESOURCES_MAX = 1000  # of one kind
 PAGE_MAX = 1000
 PAGE_STANDARD = 100
 VERSION_PATH = f"/{VERSION}"
-_ID_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+_ID_LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # as they sort
 _ID_CHARACTERS = 13
+_TIME_CHARACTERS = 7  # of an id: the seconds since 1970, until the year 4453
 
 
-def new_id(letter: str) -> str:
-    """An id or ETag as CloudFront makes them, such as ``E2QWRUHAPOMQZL``."""
-    return letter + "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_CHARACTERS))
+def new_etag() -> str:
+    """An ETag as CloudFront makes them, such as ``E2QWRUHAPOMQZL``."""
+    return "E" + "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_CHARACTERS))
 
 
-def new_uuid() -> str:
-    """An id of a policy or key group."""
-    return str(uuid.uuid4())
+def new_id(letter: str, now_s: float) -> str:
+    """An id as CloudFront makes them, such as ``E2QWRUHAPOMQZL``; later ones sort behind it."""
+    left, text = int(now_s), ""
+    for _ in range(_TIME_CHARACTERS):
+        left, digit = divmod(left, len(_ID_LETTERS))
+        text = _ID_LETTERS[digit] + text
+    chance = range(_ID_CHARACTERS - _TIME_CHARACTERS)
+    return letter + text + "".join(secrets.choice(_ID_LETTERS) for _ in chance)
+
+
+def new_uuid(now_s: float) -> str:
+    """An id of a policy or key group: UUID version 7 (RFC 9562 §5.7); later ones sort behind it."""
+    time_ms, chance = int(now_s * 1000) & (1 << 48) - 1, secrets.randbits(74)
+    number = time_ms << 80 | 7 << 76 | chance >> 62 << 64 | 2 << 62 | chance & (1 << 62) - 1
+    return str(uuid.UUID(int=number))
 
 
 def moment(time_s: float) -> datetime:
@@ -72,12 +85,12 @@ class Family:
     """What is one kind's own.
 
     ``member`` is it in outputs, ``config_member`` its document in inputs; ``path`` is its place in
-    a Location. ``name_of`` is what no other of the kind may have; ``is_repeatable``: a creation
-    that is repeated word for word finds what the first one made, as by a CallerReference.
+    a Location. ``name_of`` is what no other of the kind may have, beside its CallerReference;
+    ``is_repeatable``: a creation that is repeated word for word finds what the first one made.
     ``complete`` fills in CloudFront's defaults, ``shown`` makes the output's member. ``declared``
     and ``managed`` are read-only ones. ``check`` raises ApiError for what may not be beside the
     rest, ``check_update`` for what may not become of a document. ``used_by`` names the kinds whose
-    documents have its id at ``reference``.
+    documents have its id, as ``reference_of`` writes it, at ``reference``.
     """
 
     kind: Kind
@@ -88,7 +101,7 @@ class Family:
     exists: str
     in_use: str
     too_many: str
-    make_id: Callable[[], str]
+    make_id: Callable[[float], str]
     name_of: Callable[[Document], str]
     complete: Callable[[Document], dict[str, Any]]
     shown: Callable[[Estate, Resource], dict[str, Any]]
@@ -100,12 +113,17 @@ class Family:
     check_delete: Callable[[Document], None] = lambda _document: None
     used_by: tuple[Kind, ...] = ()
     reference: str = ""
+    reference_of: Callable[[str], str] = str
 
     def all(self, estate: Estate) -> dict[str, Resource]:
-        """All of the kind by id; what is declared wins."""
-        declared = {resource.id: resource for resource in self.declared(estate.declared)}
-        managed = {resource.id: resource for resource in self.managed}
-        return managed | dict(estate.made[self.kind]) | declared
+        """All of the kind by id: declared ones, managed ones, then the made ones by their age.
+
+        What is declared wins.
+        """
+        found = {resource.id: resource for resource in self.declared(estate.declared)}
+        for resource in (*self.managed, *estate.made[self.kind].values()):
+            found.setdefault(resource.id, resource)
+        return found
 
     def find(self, estate: Estate, identifier: str) -> Resource:
         """The one of this id. Raises ApiError."""
@@ -148,19 +166,19 @@ class ResourceCalls:
         with self._holdings.change() as draft:
             known = family.all(draft.before)
             for other in known.values():
-                if family.name_of(other.document) == name:
+                if _is_taken_by(family, other, document, name):
                     if family.is_repeatable and other.document == document:
                         return self._created(draft.before, other)
                     text = f"{other.id} has this name or CallerReference already: {name}"
                     raise ApiError(family.exists, text)
             if len(draft.before.made[family.kind]) >= RESOURCES_MAX:
                 raise ApiError(family.too_many, f"there are {RESOURCES_MAX} of them already")
-            identifier = family.make_id()
-            while identifier in known:
-                identifier = family.make_id()
             now_s = call.now_s
+            identifier = family.make_id(now_s)
+            while identifier in known:
+                identifier = family.make_id(now_s)
             made = Resource(
-                family.kind, identifier, new_id("E"), name, document, now_s, now_s, dict(tags)
+                family.kind, identifier, new_etag(), name, document, now_s, now_s, dict(tags)
             )
             self._put(draft, made)
         return self._created(draft.after, made)
@@ -183,9 +201,7 @@ class ResourceCalls:
             for other in family.all(draft.before).values():
                 if other.id != old.id and family.name_of(other.document) == name:
                     raise ApiError(family.exists, f"{other.id} has this name already: {name}")
-            new = replace(
-                old, etag=new_id("E"), name=name, document=document, modified_s=call.now_s
-            )
+            new = replace(old, etag=new_etag(), name=name, document=document, modified_s=call.now_s)
             self._put(draft, new)
         return self._output(draft.after, new)
 
@@ -196,7 +212,7 @@ class ResourceCalls:
             family.check_delete(old.document)
             for kind in family.used_by:
                 for user in draft.before.made[kind].values():
-                    if old.id in references(user.document, family.reference):
+                    if family.reference_of(old.id) in references(user.document, family.reference):
                         raise ApiError(family.in_use, f"the {kind.value} {user.id} uses it")
             draft.remove(old)
         return {}
@@ -228,6 +244,14 @@ class ResourceCalls:
         return {self.family.member: self.family.shown(estate, resource), "ETag": resource.etag}
 
 
+def _is_taken_by(family: Family, other: Resource, document: Document, name: str) -> bool:
+    """Whether another resource has the name or the CallerReference of a document."""
+    reference = document.get("CallerReference")
+    return family.name_of(other.document) == name or (
+        reference is not None and other.document.get("CallerReference") == reference
+    )
+
+
 def declared_only(resource: Resource) -> ApiError:
     """A refusal to change what the config file says."""
     text = f"config.toml declares {resource.id}: it is changed there, and the edge reloaded"
@@ -238,7 +262,7 @@ def declared_only(resource: Resource) -> ApiError:
 class Page:
     """A part of a list; ``next_marker`` is "" on the last one."""
 
-    entries: tuple[Any, ...]
+    entries: tuple[Resource, ...]
     marker: str
     most: int
     next_marker: str
@@ -255,14 +279,20 @@ class Page:
         return said
 
 
-def page(call: Call, entries: Mapping[str, Any]) -> Page:
-    """The page of ``entries``, by id, that a call asks for: those after its Marker.
+def page(call: Call, entries: Mapping[str, Resource]) -> Page:
+    """The page of ``entries``, by id and in order, that a call asks for: those after its Marker.
 
-    A marker is the last id of the page before, and need not exist any more.
+    A marker is the last id of the page before, and need not exist any more: made ids sort by age.
     """
     marker = call.input.get("Marker") or ""
     most = most_items(call)
-    after = sorted(identifier for identifier in entries if identifier > marker)
+    order = list(entries)
+    if not marker:
+        after = order
+    elif marker in entries:
+        after = order[order.index(marker) + 1 :]
+    else:
+        after = [one for one in order if one > marker and entries[one].created_s]
     chosen = after[:most]
     is_truncated = len(after) > len(chosen)
     return Page(

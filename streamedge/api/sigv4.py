@@ -80,13 +80,15 @@ class Claim:
         for said in self.request.values("x-amz-content-sha256"):
             if said != body_digest:
                 return _mismatch("The provided 'x-amz-content-sha256' header is not the body's.")
-        expected = self._signature(body_digest)
-        if not hmac.compare_digest(expected, self.signature):
-            return _mismatch(_WRONG_SIGNATURE)
-        return None
+        path = self.request.path
+        # Some of AWS's signers sign a path with the empty segments and dots in it, others without.
+        for signed_path in dict.fromkeys((path, normalized_path(path))):
+            if hmac.compare_digest(self._signature(signed_path, body_digest), self.signature):
+                return None
+        return _mismatch(_WRONG_SIGNATURE)
 
-    def _signature(self, body_digest: str) -> str:
-        canonical = hashlib.sha256(self._canonical_request(body_digest).encode()).hexdigest()
+    def _signature(self, path: str, body_digest: str) -> str:
+        canonical = hashlib.sha256(self._canonical_request(path, body_digest).encode()).hexdigest()
         date = self.timestamp[:8]
         scope = f"{date}/{self.region}/{SERVICE}/aws4_request"
         key = f"AWS4{self.secret}".encode()
@@ -95,7 +97,7 @@ class Claim:
         to_sign = "\n".join((ALGORITHM, self.timestamp, scope, canonical))
         return hmac.digest(key, to_sign.encode(), "sha256").hex()
 
-    def _canonical_request(self, body_digest: str) -> str:
+    def _canonical_request(self, path: str, body_digest: str) -> str:
         request = self.request
         fields = [
             f"{name}:{','.join(' '.join(value.split()) for value in request.values(name))}\n"
@@ -105,7 +107,7 @@ class Claim:
             (
                 request.method,
                 # Encoded once more than it was sent, as for every service but S3.
-                quote(request.path, safe="/" + UNRESERVED),
+                quote(path, safe="/" + UNRESERVED),
                 _canonical_query(request.query),
                 "".join(fields),
                 ";".join(self.signed_names),
@@ -138,6 +140,18 @@ def read_claim(request: SignedRequest, keys: Mapping[str, str], now_s: float) ->
     if _SIGNATURE_FORM.fullmatch(signature) is None:
         raise _mismatch(_WRONG_SIGNATURE)
     return Claim(request, key_id, secret, timestamp, region, signed_names, signature)
+
+
+def normalized_path(path: str) -> str:
+    """A path without empty segments and dot segments, as AWS's signers write it."""
+    kept: list[str] = []
+    for segment in path.split("/"):
+        if segment == "..":
+            kept = kept[:-1]
+        elif segment not in {"", "."}:
+            kept.append(segment)
+    end = "/" if kept and path.endswith("/") else ""
+    return "/" + "/".join(kept) + end
 
 
 def _authorization(request: SignedRequest) -> str:

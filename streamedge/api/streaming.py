@@ -7,12 +7,13 @@ are accounts, not key groups: "self" is all keys of this edge.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from streamedge.api import declared
 from streamedge.api.completion import complete_streaming_distribution
 from streamedge.api.distributions import (
-    check_aliases,
+    check_beside_others,
     check_distribution_update,
     place,
     trusted_signers,
@@ -80,13 +81,12 @@ STREAMING_DISTRIBUTIONS = Family(
     exists="StreamingDistributionAlreadyExists",
     in_use="ResourceInUse",
     too_many="TooManyStreamingDistributions",
-    make_id=lambda: new_id("E"),
+    make_id=partial(new_id, "E"),
     name_of=lambda document: str(required(document, "CallerReference")),
     complete=complete_streaming_distribution,
     shown=_shown,
-    is_repeatable=True,
     declared=declared.streaming_distributions,
-    check=check_aliases,
+    check=check_beside_others,
     check_update=check_distribution_update,
     check_delete=_check_delete,
 )

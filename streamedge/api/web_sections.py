@@ -2,9 +2,9 @@
 
 What CloudFront does and this edge does not (functions, firewalls, logs in buckets, certificates of
 ACM and IAM …) is refused by name. Passed over is only what has nothing to act on here: PriceClass,
-HttpVersion, IsIPV6Enabled, OriginShield, the caching of OPTIONS, ConnectionAttempts, keep-alive
-times, Logging that is off and a ViewerCertificate that is the default. Methods that an origin's
-kind never takes (PATCH of a bucket) are not served. Pure.
+HttpVersion, IsIPV6Enabled, OriginShield, SmoothStreaming, the caching of OPTIONS,
+ConnectionAttempts, keep-alive times, Logging that is off and a ViewerCertificate that is the
+default. Methods that an origin's kind never takes (PATCH of a bucket) are not served. Pure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from streamedge.api.errors import ApiError
 from streamedge.api.estate import MADE, Estate
 from streamedge.api.origin_sections import OriginSections
 from streamedge.api.trust import trusted_groups
-from streamedge.config.managed import CACHE_POLICIES
+from streamedge.config.managed import FORWARD_HOST
 from streamedge.config.schema import (
     AnyOriginConfig,
     BehaviorConfig,
@@ -53,7 +53,6 @@ _NOT_OFFERED: Mapping[str, tuple[object, ...]] = {
     "ConnectionFunctionAssociation": ({},),
 }
 _BEHAVIOR_NOT_OFFERED: Mapping[str, tuple[object, ...]] = {
-    "SmoothStreaming": (False,),
     "FieldLevelEncryptionId": ("",),
     "RealtimeLogConfigArn": ("",),
 }
@@ -197,7 +196,7 @@ def _policies(making: _Making, document: Document, number: int, where: str) -> _
     cache = estate.policy_name(Kind.CACHE_POLICY, identifier)
     cache_document = estate.policy_document(Kind.CACHE_POLICY, identifier)
     compresses = _managed_compresses(cache)
-    sends_host = False
+    sends_host = _is_managed_with_host(estate.declared.cache_policies, cache)
     if cache_document is not None:
         compresses = policy_sections.compresses(cache_document)
         sends_host = policy_sections.forwards_host(cache_document)
@@ -206,15 +205,21 @@ def _policies(making: _Making, document: Document, number: int, where: str) -> _
         origin_request = estate.policy_name(Kind.ORIGIN_REQUEST_POLICY, request_identifier)
         made = estate.policy_document(Kind.ORIGIN_REQUEST_POLICY, request_identifier)
         if made is None:
-            sends_host = sends_host or origin_request == "AllViewer"
+            own = estate.declared.origin_request_policies
+            sends_host = sends_host or _is_managed_with_host(own, origin_request)
         else:
             sends_host = sends_host or policy_sections.forwards_host(made)
     return _Policies(cache, origin_request, response_headers, compresses, sends_host)
 
 
+def _is_managed_with_host(own: Mapping[str, object], name: str) -> bool:
+    """Whether a name is that of a managed policy that sends Host, and not of the file's ``own``."""
+    return name in FORWARD_HOST and name not in own
+
+
 def _managed_compresses(name: str) -> bool:
     """CloudFront's managed policies differ in this; a declared policy says nothing of it."""
-    return name == "CachingOptimized" or name not in CACHE_POLICIES
+    return name not in {"CachingDisabled", "CachingOptimizedForUncompressedObjects"}
 
 
 def _legacy(

@@ -20,7 +20,7 @@ from streamedge.control.database import FILE_NAME, ControlDatabase, ControlError
 from streamedge.control.log import ControlLog, RowKind
 
 _COLUMNS = "kind, id, etag, name, document, created_s, modified_s, tags"
-_ALL_QUERY = f"SELECT {_COLUMNS} FROM resources ORDER BY created_s, id"  # noqa: S608
+_ALL_QUERY = f"SELECT {_COLUMNS} FROM resources ORDER BY created_s, rowid"  # noqa: S608
 _TABLE_QUERY = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'resources'"
 
 
@@ -30,6 +30,7 @@ class Kind(StrEnum):
     DISTRIBUTION = "distribution"
     STREAMING_DISTRIBUTION = "streaming-distribution"
     ORIGIN_ACCESS_CONTROL = "origin-access-control"
+    ORIGIN_ACCESS_IDENTITY = "origin-access-identity"
     CACHE_POLICY = "cache-policy"
     ORIGIN_REQUEST_POLICY = "origin-request-policy"
     RESPONSE_HEADERS_POLICY = "response-headers-policy"

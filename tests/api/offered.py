@@ -19,7 +19,8 @@ OFFERED = (
     *(
         f"{verb}{kind}"
         for kind in (
-            *("OriginAccessControl", "CachePolicy", "OriginRequestPolicy"),
+            *("OriginAccessControl", "CloudFrontOriginAccessIdentity"),
+            *("CachePolicy", "OriginRequestPolicy"),
             *("ResponseHeadersPolicy", "PublicKey", "KeyGroup"),
         )
         for verb in ("Create", "Get", "Update", "Delete")
@@ -28,6 +29,15 @@ OFFERED = (
     *("GetResponseHeadersPolicyConfig", "GetPublicKeyConfig", "GetKeyGroupConfig"),
     *("ListOriginAccessControls", "ListCachePolicies", "ListOriginRequestPolicies"),
     *("ListResponseHeadersPolicies", "ListPublicKeys", "ListKeyGroups"),
+    *("GetCloudFrontOriginAccessIdentityConfig", "ListCloudFrontOriginAccessIdentities"),
+    *(
+        f"ListDistributionsBy{what}"
+        for what in (
+            *("CachePolicyId", "OriginRequestPolicyId", "ResponseHeadersPolicyId", "KeyGroup"),
+            *("WebACLId", "RealtimeLogConfig", "VpcOriginId", "ConnectionMode"),
+            "AnycastIpListId",
+        )
+    ),
     *("CreateInvalidation", "GetInvalidation", "ListInvalidations"),
 )
 

@@ -10,7 +10,9 @@ import pytest
 from api_estate import (
     NOW_S,
     Api,
+    behavior,
     listing,
+    server,
     streaming,
     web,
 )
@@ -94,12 +96,11 @@ def test_what_is_read_is_taken_again_as_it_is(api: Api, member: str) -> None:
 
 
 @both_kinds
-def test_the_same_call_twice_makes_one(api: Api, member: str) -> None:
-    first, second = create(api, member), create(api, member)
-    assert second[member]["Id"] == first[member]["Id"]
-    assert second["ETag"] == first["ETag"]
-    other = {f"{member}Config": document(member, Comment="other")}
-    assert api.refusal(f"Create{member}", **other).code == f"{member}AlreadyExists"
+def test_a_caller_reference_is_used_once(api: Api, member: str) -> None:
+    first = create(api, member)
+    for comment in ("", "other"):
+        again = {f"{member}Config": document(member, Comment=comment)}
+        assert api.refusal(f"Create{member}", **again).code == f"{member}AlreadyExists"
     assert create(api, member, "two")[member]["Id"] != first[member]["Id"]
 
 
@@ -239,7 +240,9 @@ def test_a_page_ends_with_the_marker_of_the_next(api: Api) -> None:
         create(api, "Distribution", str(number))
     everything = [one["Id"] for one in api("ListDistributions")["DistributionList"]["Items"]]
     assert len(everything) == 5
-    assert everything == sorted(everything)
+    assert everything[0] == "EWEB"  # config.toml's first, then by age
+    references = [api("GetDistribution", Id=one)["Distribution"] for one in everything[1:]]
+    assert [one["DistributionConfig"]["CallerReference"] for one in references] == list("0123")
     seen: list[str] = []
     marker = ""
     for expected in (2, 2, 1):
@@ -315,3 +318,41 @@ def test_tags_are_of_something(api: Api, operation: str) -> None:
     else:
         refused = api.refusal(operation, Resource=f"{prefix}distribution/EWEB", **more)
         assert refused.code == "AccessDenied"
+
+
+def test_a_list_goes_on_behind_a_distribution_that_is_gone(api: Api) -> None:
+    made = []
+    for number in range(4):
+        api.now_s += 1
+        made.append(create(api, "Distribution", str(number), Enabled=False))
+    listed = api("ListDistributions", MaxItems="2")["DistributionList"]
+    marker = listed["NextMarker"]
+    assert marker == made[0]["Distribution"]["Id"]
+    api("DeleteDistribution", Id=marker, IfMatch=made[0]["ETag"])
+    rest = api("ListDistributions", Marker=marker)["DistributionList"]["Items"]
+    assert [one["Id"] for one in rest] == [one["Distribution"]["Id"] for one in made[1:]]
+
+
+def test_smooth_streaming_changes_nothing_and_is_kept(api: Api) -> None:
+    made = api(
+        "CreateDistribution",
+        DistributionConfig=web(DefaultCacheBehavior=behavior(SmoothStreaming=True)),
+    )
+    config = made["Distribution"]["DistributionConfig"]
+    assert config["DefaultCacheBehavior"]["SmoothStreaming"] is True
+
+
+@pytest.mark.parametrize("protocols", [("SSLv3", "TLSv1"), ("TLSv1",), ("TLSv1", "TLSv1.1")])
+def test_old_tls_is_taken_where_it_is_never_spoken(api: Api, protocols: tuple[str, ...]) -> None:
+    def origins(policy: str) -> dict[str, Any]:
+        custom = {"OriginProtocolPolicy": policy, "OriginSslProtocols": listing(*protocols)}
+        return {
+            "Origins": listing(server(custom=custom)),
+            "DefaultCacheBehavior": behavior("server"),
+        }
+
+    refused = api.refusal("CreateDistribution", DistributionConfig=web(**origins("https-only")))
+    assert refused.code == "InvalidProtocolSettings"
+    made = api("CreateDistribution", DistributionConfig=web(**origins("http-only")))
+    (origin,) = made["Distribution"]["DistributionConfig"]["Origins"]["Items"]
+    assert origin["CustomOriginConfig"]["OriginSslProtocols"] == listing(*protocols)

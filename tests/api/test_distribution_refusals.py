@@ -69,7 +69,6 @@ LAMBDA = {"LambdaFunctionARN": "arn:aws:lambda:f:1", "EventType": "viewer-reques
             "InvalidArgument",
             "cache behavior a: RealtimeLogConfigArn",
         ),
-        ({"DefaultCacheBehavior": behavior(SmoothStreaming=True)}, "InvalidArgument", "Smooth"),
         (
             {"DefaultCacheBehavior": behavior(GrpcConfig={"Enabled": True})},
             "InvalidArgument",

@@ -148,7 +148,13 @@ def test_an_access_control_says_whether_a_made_bucket_is_signed_for(
 
 
 def test_an_access_identity_means_signed(api: Api) -> None:
-    origin = bucket(S3OriginConfig={"OriginAccessIdentity": "origin-access-identity/cloudfront/E1"})
+    identity = api(
+        "CreateCloudFrontOriginAccessIdentity",
+        CloudFrontOriginAccessIdentityConfig={"CallerReference": "one", "Comment": ""},
+    )
+    identifier = identity["CloudFrontOriginAccessIdentity"]["Id"]
+    named = f"origin-access-identity/cloudfront/{identifier}"
+    origin = bucket(S3OriginConfig={"OriginAccessIdentity": named})
     config, made = made_web(api, Origins=listing(origin))
     found = config.origins[made.origin]
     assert isinstance(found, S3OriginConfig)
