@@ -29,6 +29,7 @@ from streamedge.access.countries import Countries, CountriesError
 from streamedge.cache.folder import WORKERS_MAX, FolderInUseError, lock_folder
 from streamedge.cache.store import close_folder, prepare_folder
 from streamedge.config.schema import Config
+from streamedge.control.recovery import prepare_control_database
 from streamedge.edge.bells import Bells
 from streamedge.edge.child import Child
 from streamedge.edge.composition import writes_back
@@ -412,6 +413,7 @@ def _prepare(config: Config, log: Log) -> int | None:
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for repair in prepare_folder(folder):
             log.event("cache_folder_repaired", folder=str(folder), repair=repair)
+        prepare_control_database(folder, log)
         if writes_back(config):
             prepare_journal(folder)
     except (OSError, JournalError) as exc:

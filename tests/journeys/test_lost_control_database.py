@@ -142,7 +142,7 @@ async def test_what_was_cached_before_the_database_was_lost_is_asked_for_anew(
         lose(edge.cache)
         with run_edge(tmp_path, site(origin)) as edge:
             assert (await get(edge))[0] == b"new"
-            (line,) = edge.log("control_log_replaced")
+            (line,) = await asyncio.to_thread(edge.await_log, "control_log_replaced")
             assert "backup" in line["do"]
             assert await get(edge) == (b"new", "Hit")
         damaged = [*edge.cache.glob("control.db.damaged-*")]
