@@ -240,7 +240,7 @@ async def test_what_is_not_there(edge: EdgeProcess, name: str) -> None:
         assert (await whole(client, "film.mp4"))[0].time_ms == 0
 
 
-@pytest.mark.parametrize("app", ["", "cfx", "cfx/stx", "live", "../cfx/st", "VOD"])
+@pytest.mark.parametrize("app", ["", "cf", "cfx/stx", "live", "../cfx/st", "VOD"])
 async def test_unknown_applications(edge: EdgeProcess, app: str) -> None:
     with pytest.raises(KeyError) as refused:
         async with connected(edge.rtmp_port, app):

@@ -28,6 +28,7 @@ from rtmp_media import avc_mp4, keyframe, made, moov_first, tags_flv
 
 from streamedge.delivery.rtmp import amf0
 from streamedge.delivery.rtmp.chunks import Message, encode_message
+from streamedge.delivery.rtmp.session import CHUNKS_PER_S_MAX
 
 START = "NetStream.Play.Start"
 STOP = "NetStream.Play.Stop"
@@ -165,8 +166,9 @@ def _nested() -> bytes:
         (_after_handshake(_chunk_size(0)), "protocol error"),
         (_after_handshake(_chunk_size(1 << 31)), "protocol error"),
         (_after_handshake(b"\x03\0\0\0\x01\0\0\x14\0\0\0\0"), "protocol error"),
-        (_after_handshake(_nested()), "protocol error"),
-        (_after_handshake(_connect() + _no_command()), "protocol error"),
+        # Of what cannot be read nothing counts, and the connection goes on.
+        (_after_handshake(_nested()), "InvalidInstance"),
+        (_after_handshake(_connect() + _no_command()), "idle"),
         (_after_handshake(_connect(app="nowhere")), "InvalidInstance"),
     ],
     ids=[
@@ -230,6 +232,7 @@ async def test_a_client_that_asks_and_does_not_listen_is_dropped(edge: EdgeProce
         assert line["reason"] in (
             "the client asks and does not listen",
             "the client has stopped reading",
+            f"protocol error: more than {CHUNKS_PER_S_MAX} chunks in a second",
         )
 
 

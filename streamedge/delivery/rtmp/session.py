@@ -36,7 +36,7 @@ from streamedge.ops.sparing import LineBudget
 from streamedge.spans import Span
 
 HANDSHAKE_RANDOM_BYTES = 1528
-CHUNKS_PER_S_MAX = 10_000  # of a client; the fastest downloads send half as many acknowledgements
+CHUNKS_PER_S_MAX = 25_000  # of a client; the fastest downloads send 5,000 acknowledgements
 QUEUED_BYTES_MAX = 512 * 1024  # answers that a client does not take, before it is dropped
 PLAYS_MAX = 64  # on one stream: the one at play and those appended to it
 LENGTH_ASKS_MAX = 4  # getStreamLength calls that run at one time
