@@ -28,6 +28,7 @@ TIME_STEP_MAX_MS = 60_000  # between neighbouring tags, for a boundary to be bel
 _FLAGGED_BYTES = 2  # of a body: all that flags depend on
 _OVERHEAD_BYTES = flv.TAG_HEADER_SIZE_BYTES + flv.PREVIOUS_TAG_SIZE_BYTES
 _TAG_TYPES = frozenset(int(tag_type) for tag_type in flv.TagType)
+_MISCOUNTED_BYTES = (0, 10)  # of a header, in PreviousTagSizes of some writers
 _TYPE_BITS = 0x1F  # of a tag's first byte; above them stand flags
 
 
@@ -141,10 +142,11 @@ def _judge(
     if end > len(data):
         return _Verdict.LACKS, None, end
     field = int.from_bytes(data[end - flv.PREVIOUS_TAG_SIZE_BYTES : end], "big")
-    if field == flv.TAG_HEADER_SIZE_BYTES + header.size_bytes:
+    fits = field == flv.TAG_HEADER_SIZE_BYTES + header.size_bytes
+    if fits or (field and field - header.size_bytes in _MISCOUNTED_BYTES):
         if not is_known:
             return _Verdict.UNKNOWN, header, end
-        is_plain = header.type in _TAG_TYPES
+        is_plain = fits and header.type in _TAG_TYPES
         return (_Verdict.PLAIN if is_plain else _Verdict.ODD), header, end
     if not is_known or header.type > _TYPE_BITS:
         return _Verdict.DAMAGE, None, end

@@ -73,7 +73,7 @@ async def played(data: bytes, length_ms: int) -> Played:
         mark = run.following
 
 
-async def check(variants: Iterable[Variant], folder: Path) -> None:
+async def check(variants: Iterable[Variant], folder: Path, *, may_have_more: bool = False) -> None:
     wrong: list[str] = []
     for name, data in variants:
         path = folder / "film.flv"
@@ -81,7 +81,8 @@ async def check(variants: Iterable[Variant], folder: Path) -> None:
         wanted = ffmpeg_packets(path)
         for length_ms in (0, RUN_MS):
             got = await played(data, length_ms)
-            wrong += [f"{name}: {found} ({got.error})" for found in differences(wanted, got)]
+            found = differences(wanted, got, may_have_more=may_have_more)
+            wrong += [f"{name}: {difference} ({got.error})" for difference in found]
     assert not wrong, "\n".join(wrong)
 
 
@@ -90,7 +91,9 @@ async def test_one_edit_of_a_file(seed: bytes, tmp_path: Path) -> None:
 
 
 async def test_several_edits_of_a_file(seed: bytes, tmp_path: Path, corpus_size: int) -> None:
-    await check(mixed(seed, corpus_size, random_seed=corpus_size), tmp_path)
+    # Some of them are too much for FFmpeg, which ends where the edge goes on.
+    files = mixed(seed, corpus_size, random_seed=corpus_size)
+    await check(files, tmp_path, may_have_more=True)
 
 
 async def test_damage_costs_no_more_than_what_it_touches(seed: bytes) -> None:
