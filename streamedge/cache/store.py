@@ -128,8 +128,13 @@ class Store:
 
     @property
     def is_usable(self) -> bool:
-        """Whether the folder could be opened; without it nothing is cached."""
-        return self._locks >= 0
+        """Whether what is stored is found again: the folder is there, and its disk takes it."""
+        if self._locks < 0 or self._disk_refuses:
+            return False
+        try:
+            return os.path.samestat(os.stat(self.root / "locks"), os.fstat(self._locks))
+        except OSError:
+            return False
 
     def find_extent(self, digest: bytes, body_bytes: int) -> Extent | None:
         """Opens an extent that some worker has made; None when there is none, or a damaged one."""

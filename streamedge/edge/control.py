@@ -37,7 +37,7 @@ from streamedge.edge.reload_admin import reload_routes
 from streamedge.edge.same_site import SameSite
 from streamedge.edge.shared import Shared
 from streamedge.edge.writes_admin import ERRORS, writes_routes
-from streamedge.ops.background import Services, report_unhandled
+from streamedge.ops.background import Services, report_libraries, report_unhandled
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.ops.sparing import SparingLine
@@ -65,6 +65,7 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
     shared.heartbeats.start_beating(shared.bells.control, loop)
     counts = Counts()
     report_unhandled(loop, log, counts)
+    report_libraries(loop, log)
     counts.publish_in(shared.metrics.part(shared.bells.control))
     counts.add(Counter.WORKER_STARTS, "control")
     folder = shared.generations.config.edge.cache

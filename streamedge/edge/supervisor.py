@@ -69,6 +69,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}  # of file systems wi
 LOOK_INTERVAL_S = 1.0
 START_LOOK_S = 0.02  # until all are up
 CONTROL_ENDS_S = 10.0
+GIVE_UP_S = 5.0  # after SIGKILL
 HURRY_S = 3.0  # for children to end once they were told a second time
 SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 
@@ -334,7 +335,13 @@ class Supervisor:
             self._reap(restart=False)
             if not any(child.pid for child in children):
                 return
-            if time.monotonic() > deadline_s:
+            late_s = time.monotonic() - deadline_s
+            if late_s > GIVE_UP_S:
+                for child in children:
+                    if child.pid:  # the kernel holds it, as where a disk does not answer
+                        self._log.event("process_not_ended", child=child.name, pid=child.pid)
+                return
+            if late_s > 0:
                 for child in children:
                     child.signal(signal.SIGKILL)
             self.look(is_draining=True)

@@ -36,7 +36,7 @@ from streamedge.edge.descriptors import (
 from streamedge.edge.effective import EffectiveConfig
 from streamedge.edge.listeners import WorkerListeners, proxied_listeners
 from streamedge.edge.shared import Shared
-from streamedge.ops.background import Services, report_unhandled
+from streamedge.ops.background import Services, report_libraries, report_unhandled
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.writing.journal import Journal
@@ -84,6 +84,7 @@ async def _serve(post: Post, log: Log) -> None:
     post.shared.heartbeats.start_beating(post.number, loop)
     counts = _counts(post)
     report_unhandled(loop, log, counts)
+    report_libraries(loop, log)
     stopping, hurrying = _on_signals(loop, post.lifeline)
     folder = post.shared.generations.config.edge.cache
     # The event loop waits for no lock; what does runs in threads.
@@ -133,10 +134,10 @@ async def _serve_viewers(
     services.start("config", lambda: follow(live, effective, shared, post.number, catch_up))
     services.start("replicator", live.replicate)
     services.start("abandoned_writes", live.end_abandoned_writes)
-    shared.heartbeats.note_folder(post.number, is_usable=cache.store.is_usable)
+    note_folder(post, cache.store)
     shared.roster.up(post.number)
     log.event("worker_up", pid=os.getpid())
-    _start_housekeeping(services, log, counts, certificates, post.countries)
+    _start_housekeeping(services, post, cache.store, log, counts)
     await stopping.wait()
     await services.stop("config")
     shared.roster.down(post.number)
@@ -247,18 +248,21 @@ def _import_the_rest() -> None:
     import_module("streamedge.edge.live")
 
 
+def note_folder(post: Post, store: Store) -> None:
+    """Tells ``/healthz`` whether this worker can use the cache folder."""
+    post.shared.heartbeats.note_folder(post.number, is_usable=store.is_usable)
+
+
 def _start_housekeeping(
-    services: Services,
-    log: Log,
-    counts: Counts,
-    certificates: Certificates | None,
-    countries: Countries,
+    services: Services, post: Post, store: Store, log: Log, counts: Counts
 ) -> None:
     """Hands numbers over, and looks for new certificates and countries, each on its own."""
+    certificates, countries = post.certificates, post.countries
 
     async def hand_over() -> None:
         counts.add(Counter.LOG_LINES_DROPPED, "worker", log.take_dropped())
         counts.flush()
+        note_folder(post, store)
 
     async def look_for_countries() -> None:
         if countries.database is None:

@@ -11,8 +11,11 @@ stderr.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from streamedge.ops.log import Log
@@ -112,6 +115,33 @@ def report_unhandled(loop: asyncio.AbstractEventLoop, log: Log, counts: Counts) 
         )
 
     loop.set_exception_handler(report)
+
+
+def report_libraries(loop: asyncio.AbstractEventLoop, log: Log) -> None:
+    """Has the warnings and errors that libraries log go into ``log`` and not to stderr."""
+    logging.lastResort = _LibraryHandler(loop, log)
+
+
+class _LibraryHandler(logging.Handler):
+    """What ``logging`` falls back to where no library has a handler; any thread may call it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._loop = loop
+        self._line = SparingLine(log, "library_warning")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        exc = record.exc_info[1] if record.exc_info else None
+        say = partial(
+            self._line.say,
+            self._loop.time(),
+            library=record.name,
+            message=record.getMessage(),
+            error=None if exc is None else repr(exc),
+            stack=None if exc is None else stack_of(exc),
+        )
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+            self._loop.call_soon_threadsafe(say)
 
 
 def stack_of(exc: BaseException) -> list[str]:

@@ -133,8 +133,15 @@ class _Sink(NamedTuple):
 
 
 def _open(target: str) -> _Sink:
-    if target in STANDARD_STREAMS:
-        return _open_stream(STANDARD_STREAMS[target])
+    try:
+        if target in STANDARD_STREAMS:
+            return _open_stream(STANDARD_STREAMS[target])
+        return _open_file(target)
+    except OSError as exc:
+        raise OSError(exc.errno, f"cannot open the log {target}: {exc.strerror}") from exc
+
+
+def _open_file(target: str) -> _Sink:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     try:
         fd = os.open(target, flags | os.O_CREAT | os.O_EXCL, FILE_MODE)

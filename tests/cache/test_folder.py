@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -240,3 +241,27 @@ def test_stray_folder_among_half_made_files_stops_nothing(tmp_path: Path) -> Non
 def test_usage_has_its_blocks_from_the_start(tmp_path: Path) -> None:
     prepare_usage(tmp_path)
     assert (tmp_path / "usage").stat().st_blocks * 512 >= (tmp_path / "usage").stat().st_size
+
+
+@pytest.mark.parametrize("fate", ["removed", "renamed", "replaced"])
+def test_store_knows_that_its_folder_is_lost(tmp_path: Path, fate: str) -> None:
+    root = tmp_path / "cache"
+    prepare_folder(root)
+    store = make_store(root)
+    assert store.is_usable
+    if fate == "removed":
+        shutil.rmtree(root)
+    else:
+        root.rename(tmp_path / "elsewhere")
+    if fate == "replaced":
+        prepare_folder(root)
+    assert not store.is_usable
+
+
+def test_store_whose_disk_refuses_is_not_usable_until_it_accepts(tmp_path: Path) -> None:
+    prepare_folder(tmp_path)
+    store = make_store(tmp_path)
+    store.disk_refused(OSError("full"))
+    assert not store.is_usable
+    store.stored(1)
+    assert store.is_usable

@@ -268,3 +268,26 @@ def test_stack_of_what_ended_a_process_is_in_the_log(
     assert told in "\n".join(line["stack"])
     child.close()
     log.close()
+
+
+def test_process_that_the_kernel_does_not_end_holds_up_nobody(
+    supervisor: Supervisor,
+    clock: Clock,
+    worker: Child,
+    shared: Shared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def wait(_signals: object, seconds: float) -> None:
+        clock.now_s += seconds
+        shared.heartbeats.beat(0)
+
+    monkeypatch.setattr(signal, "sigtimedwait", wait)
+    live(clock, worker, 1.0)
+    began_s = clock.now_s
+    supervisor.stop()
+    assert clock.now_s - began_s < 70
+    assert clock.sent[0] is signal.SIGTERM
+    assert set(clock.sent) == {signal.SIGTERM, signal.SIGKILL}
+    told = lines(tmp_path, "process_not_ended")
+    assert {line["child"] for line in told} == {"worker-0"}

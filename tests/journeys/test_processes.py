@@ -298,6 +298,10 @@ def test_edge_whose_folder_is_removed_ends_well(tmp_path: Path) -> None:
         assert get(edge) == 200
         edge.cache.rename(tmp_path / "gone")
         assert get(edge) == 200
+        while "problems" not in health(edge):
+            pause()
+        assert "cannot use the cache folder" in health(edge)["problems"][0]
+        assert health(edge)["status"] == 200
         assert edge.stop() == 0
         assert edge.log("cache_folder_not_closed")
         assert edge.log()[-1]["event"] == "edge_down"

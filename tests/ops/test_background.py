@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,12 @@ from typing import Any
 import pytest
 
 from streamedge.ops import background
-from streamedge.ops.background import Services, report_unhandled, run_detached
+from streamedge.ops.background import (
+    Services,
+    report_libraries,
+    report_unhandled,
+    run_detached,
+)
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counter, Counts
 
@@ -137,3 +143,21 @@ async def test_detached_task_that_fails_is_told_of_at_once(
     await asyncio.sleep(0)
     (line,) = lines(log, tmp_path)
     assert (line["task"], line["error"]) == ("close read", "RuntimeError('of ours')")
+
+
+async def test_error_that_a_library_logs_is_in_the_log(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "lastResort", None)
+    loop = asyncio.get_running_loop()
+    report_libraries(loop, log)
+    assert isinstance(logging.lastResort, logging.Handler)
+    record = logging.LogRecord(
+        "uvicorn.error", logging.ERROR, "", 1, "in %s", ("ASGI",), (OSError, OSError("x"), None)
+    )
+    await asyncio.to_thread(logging.lastResort.handle, record)
+    await asyncio.sleep(0)
+    (line,) = lines(log, tmp_path)
+    assert (line["event"], line["library"]) == ("library_warning", "uvicorn.error")
+    assert (line["message"], line["error"]) == ("in ASGI", "OSError('x')")
+    assert line["stack"] == ["OSError: x"]
