@@ -127,9 +127,8 @@ def prepare_changes(root: Path, era: int, *, is_unsure: bool) -> list[str]:
         words = memoryview(mmap.mmap(fd, _FILE_BYTES)).cast("Q")
         repairs = [] if _is_sound(words) else ["changes held impossible numbers"]
         if repairs:
-            words[_NUMBER] = 0
-            for slot in range(_FIRST_SLOT, _FIRST_SLOT + WRITE_SLOTS):
-                words[slot] = 0
+            for word in range(len(words)):
+                words[word] = 0
         if is_unsure or repairs:
             words[_NUMBER] = max(words[_NUMBER], era << _ERA_SHIFT)
             words[_FLOOR] = words[_NUMBER]
@@ -144,8 +143,10 @@ def _is_sound(words: memoryview) -> bool:
     """Whether the numbers can have come about: the counter has moved for each slot."""
     number = words[_NUMBER]
     highest = max(array("Q", words[_FIRST_SLOT:_FIRST_LOOKUP].tobytes()))
+    lookups = max(array("Q", words[_FIRST_LOOKUP:].tobytes()))
     # One more where a process was killed between the slot and the number.
-    return number < _NUMBER_END and words[_FLOOR] <= number and highest <= number + 1
+    are_slots_sound = words[_FLOOR] <= number and highest <= number + 1
+    return number < _NUMBER_END and lookups < _NUMBER_END and are_slots_sound
 
 
 def _lookup_slot(key: str) -> int:

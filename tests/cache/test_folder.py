@@ -170,7 +170,7 @@ def test_usage_that_is_damaged_while_the_edge_runs_fails_no_request(tmp_path: Pa
     assert (Usage(tmp_path).total() - before) % 2**64 == SIZE_BYTES
 
 
-@pytest.mark.parametrize("first_byte", [0, 8, 4096, 4096 + 8 * 1000])
+@pytest.mark.parametrize("first_byte", [0, 8, 4096, 4096 + 8 * 1000, 4096 + 8 * (1 << 18)])
 def test_impossible_numbers_in_changes_are_repaired(tmp_path: Path, first_byte: int) -> None:
     prepare_folder(tmp_path)
     use(tmp_path)
