@@ -32,6 +32,7 @@ _FIRST_LOOKUP = _FIRST_SLOT + WRITE_SLOTS
 _FILE_BYTES = (_FIRST_LOOKUP + _LOOKUP_SLOTS) * 8
 _ERA_SHIFT = 32  # the counter's upper half is the era in which it was last raised at a start
 _NUMBER_END = 1 << 63
+_WORD_END = 1 << 64
 _NUMBER, _FLOOR = 0, 1
 
 
@@ -79,7 +80,8 @@ class Changes:
 
     def lookup_ended(self, key: str) -> None:
         """Counts a lookup; one that is lost to another process at the same moment is no matter."""
-        self.word[_lookup_slot(key)] += 1
+        slot = _lookup_slot(key)
+        self.word[slot] = (self.word[slot] + 1) % _WORD_END
 
     def lookups_ended(self, key: str) -> int:
         """How many lookups of a key, or of others in its slot, have ended in all workers."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 BEAT_INTERVAL_S = 1.0
-LATE_S = 3.0  # without a beat /healthz says so
+LATE_S = 5.0  # without a beat /healthz says so
 HUNG_S = 10.0  # without a beat a process is replaced
 HUNG_DRAINING_S = 5.0  # … and sooner when the edge is to end
 STARTING_S = 60.0  # for the first beat

@@ -224,7 +224,7 @@ class Log:
 
 
 def _encoded(lines: Sequence[str]) -> bytes:
-    return "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
+    return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace") if lines else b""
 
 
 def open_log(target: str | LogTarget, process: str, buffer_bytes: int = BUFFER_BYTES) -> Log:
