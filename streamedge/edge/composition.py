@@ -44,11 +44,12 @@ from streamedge.origin.groups import Member, OriginGroup
 from streamedge.origin.http import HttpOrigin
 from streamedge.origin.objects import ObjectUpstream
 from streamedge.origin.s3 import S3Origin
+from streamedge.origin.s3_protocol import overridden_fields
 from streamedge.origin.site_writing import SiteWriter
 from streamedge.origin.tls import TlsRules, system_tls
 from streamedge.origin.upload_records import UploadRecords
 from streamedge.origin.writing import HeaderFields
-from streamedge.writing.ahead import UpstreamAhead, WrittenAhead
+from streamedge.writing.ahead import NO_OVERRIDES, UpstreamAhead, WrittenAhead
 from streamedge.writing.journal import Journal
 
 NOTHING_KEPT: Mapping[str, OriginBinding] = MappingProxyType({})
@@ -301,14 +302,20 @@ def _requesting(
     asked = origin.requesting(query, fields)
     if journal is None or "versionId=" in query:
         return asked
-    return _written_ahead(asked, identity, journal, is_site=False)
+    overrides = overridden_fields(query)
+    return _written_ahead(asked, identity, journal, is_site=False, overrides=overrides)
 
 
 def _written_ahead(
-    origin: Origin, identity: str, journal: Journal, *, is_site: bool
+    origin: Origin,
+    identity: str,
+    journal: Journal,
+    *,
+    is_site: bool,
+    overrides: Mapping[str, str] = NO_OVERRIDES,
 ) -> WrittenAhead:
     bodies = DirectoryOrigin(journal.bodies)
-    return WrittenAhead(origin, identity, journal, bodies, is_site=is_site)
+    return WrittenAhead(origin, identity, journal, bodies, is_site=is_site, overrides=overrides)
 
 
 def _origin(declared: AnyOriginConfig, cache_root: Path) -> Origin:

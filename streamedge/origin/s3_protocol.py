@@ -244,6 +244,15 @@ def read_parameters(query: str) -> dict[str, str]:
     return {name: value for name, value in _parameters(query) if name in READ_PARAMETERS}
 
 
+def overridden_fields(query: str) -> dict[str, str]:
+    """The header fields that a GET's response-* parameters say in place of the object's own."""
+    return {
+        name.removeprefix("response-"): value
+        for name, value in read_parameters(query).items()
+        if name.startswith("response-")
+    }
+
+
 def encoded_query(parameters: Mapping[str, str]) -> str:
     """Parameters as they are signed: percent-encoded, by name (AWS Signature Version 4)."""
     return "&".join(

@@ -7,7 +7,8 @@ read what was written.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
 
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.keys import join_key
@@ -28,6 +29,7 @@ from streamedge.spans import Span
 from streamedge.writing.journal import Journal, Pending
 from streamedge.writing.rows import JournalError
 
+NO_OVERRIDES: Mapping[str, str] = MappingProxyType({})
 _KEPT = frozenset(
     {"cache-control", "content-disposition", "content-encoding", "content-language", "expires"}
 )
@@ -37,6 +39,7 @@ class WrittenAhead:
     """``origin``, whose assets' keys begin with ``identity``, behind ``journal``.
 
     ``bodies`` has the journal's files as objects. ``is_site``: its keys have paths, not names.
+    ``overrides`` are fields that an object is read with in place of its own, in lower case.
     """
 
     def __init__(
@@ -47,9 +50,11 @@ class WrittenAhead:
         bodies: Origin,
         *,
         is_site: bool = False,
+        overrides: Mapping[str, str] = NO_OVERRIDES,
     ) -> None:
         self.origin = origin
         self._is_site = is_site
+        self._overrides = overrides
         self._identity = identity
         self._journal = journal
         self._bodies = bodies
@@ -109,6 +114,7 @@ class WrittenAhead:
         if pending.path is None:
             raise OriginError(OriginFailure.NOT_FOUND, f"{name!a}: deleted, the origin will hear")
         said = {field.lower(): value for field, value in pending.fields}
+        said.update(self._overrides)
         return OriginHead(
             Version(pending.etag, pending.size_bytes, int(pending.queued_s)),
             said.get("content-type", "") or guess_media_type(name),

@@ -65,6 +65,17 @@ async def test_what_waits_is_read_in_place_of_what_the_origin_has(ahead: Written
     assert await ahead.read("film", if_none_match=head.version) is None
 
 
+async def test_fields_that_are_asked_for_replace_a_waiting_object_s_own(
+    ahead: WrittenAhead, origin: DirectoryOrigin, journal: Journal
+) -> None:
+    overrides = {"content-type": "a/b", "content-disposition": "attachment"}
+    asked = WrittenAhead(
+        origin, "files", journal, DirectoryOrigin(journal.bodies), overrides=overrides
+    )
+    head = await asked.head("film")
+    assert (head.content_type, head.headers) == ("a/b", {"content-disposition": "attachment"})
+
+
 async def test_what_is_deleted_is_not_found(ahead: WrittenAhead) -> None:
     with pytest.raises(OriginError) as told:
         await ahead.head("gone")

@@ -179,8 +179,9 @@ def _route_to_bucket(
         return Unroutable(404, text, distribution.id, "NoSuchBucket")
     plain = without_s3_signature(query)
     if not key:
-        rules = [rule for rule in distribution.rules if rule.binding.bucket == bucket]
-        return Route(distribution, rules[-1], "", plain, is_s3=True)
+        rule = [rule for rule in distribution.rules if rule.binding.bucket == bucket][-1]
+        plain = without_signature(rule.behavior.access, plain)
+        return Route(distribution, rule, "", plain, is_s3=True)
     found = route_to(distribution, key, plain)._replace(is_s3=True)
     if found.rule.binding.bucket != bucket:
         text = "another origin than the bucket serves this path"

@@ -47,15 +47,15 @@ def require_known_call(found: Route, request: WebRequest, gate: Gate) -> None:
     require_signed_fields(request.headers, request.query)
     require_known_fields(request.method, fields)
     if found.is_bucket:
-        call = read_bucket_call(request.method, request.query)
+        call = read_bucket_call(request.method, found.query)
         if call.operation.is_listing:
             _require_listing(found, call, request, gate)
         return
-    if read_call(request.method, found.name, request.query, fields, 0) is not None:
+    if read_call(request.method, found.name, found.query, fields, 0) is not None:
         return
-    require_known_parameters(request.method, request.query)
+    require_known_parameters(request.method, found.query)
     if request.method in ("GET", "HEAD"):
-        refused = read_parameters(request.query).keys() - forwarded_read_parameters(found).keys()
+        refused = read_parameters(found.query).keys() - forwarded_read_parameters(found).keys()
         if refused:
             text = f"no cache policy or origin request policy here names {min(refused)}"
             raise refuse(501, "NotImplemented", text)
@@ -65,7 +65,7 @@ async def call_bucket(found: Route, request: WebRequest, journal: Journal | None
     """Makes a call on a bucket. Raises OriginError, JournalError."""
     binding = found.rule.binding
     try:
-        call = read_bucket_call(request.method, request.query)
+        call = read_bucket_call(request.method, found.query)
         if binding.relay is None:
             raise refuse(501, "NotImplemented", "the origin has no bucket")
         # A listing without them would have a client delete or send again what it has written.

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from fake_bucket import BUCKET, FakeBucket
 from fakes import Pattern
 from http_viewer import fetch, viewer_of
 from mmdb_file import country, mmdb
@@ -241,3 +242,36 @@ async def test_slashes_in_a_row_step_round_no_rule(cache_root: Path) -> None:
                 assert (await fetch(edge.port, path)).status in {400, 403}
         assert (await fetch(edge.port, "/open//film.mp4")).status == 200
         assert [seen.path for seen in edge.origin.requests] == ["/open//film.mp4"]
+
+
+async def test_client_of_s3_gets_what_is_signed_and_nothing_else(cache_root: Path) -> None:
+    """A signature is judged for the object that is meant, whatever bucket stands before it."""
+    aws = "AWS4-HMAC-SHA256 Credential=x/s3/aws4_request, SignedHeaders=host, Signature=00"
+    async with FakeBucket() as bucket:
+        bucket.objects = {f"{BUCKET}/a": b"inside", "secret": b"outside", "open/a": b"open"}
+        tables = {
+            **TABLES,
+            "origins": {
+                "main": {
+                    **{"type": "s3", "bucket": BUCKET, "endpoint": bucket.url},
+                    "anonymous": True,
+                }
+            },
+        }
+        rules = {**SIGNED, "behaviors": [{"path": "open/*", "trusted_key_groups": []}]}
+        async with serve_web(cache_root, rules=rules, tables=tables) as edge:
+            folder = url(f"/{BUCKET}/*")
+            for _cold_then_warm in range(2):
+                async with viewer_of(edge.port) as viewer:
+                    seen = await viewer.get(custom(folder, f"/{BUCKET}/a"))
+                    assert seen.body == b"inside"
+                    moved = await viewer.get(custom(folder, f"/{BUCKET}/secret"), authorization=aws)
+                    assert moved.status == 403
+                    assert b"<Code>AccessDenied</Code>" in moved.body
+                    own = custom(url("/secret"), f"/{BUCKET}/secret")
+                    assert (await viewer.get(own, authorization=aws)).body == b"outside"
+                    path = f"/{BUCKET}/open/a"
+                    assert (await viewer.get(path, authorization=aws)).body == b"open"
+                    assert (await viewer.get(path)).status == 403
+                    listing = await viewer.get(f"/{BUCKET}?list-type=2", authorization=aws)
+                    assert listing.status == 403
