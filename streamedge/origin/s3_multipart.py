@@ -74,7 +74,8 @@ async def abort_abandoned(requests: S3Requests, records: UploadRecords) -> int:
     what is left is left to a later call.
     """
     aborted = 0
-    for record in await in_thread(lambda: list(records.abandoned())):
+    abandoned = records.abandoned()
+    while (record := await in_thread(partial(next, abandoned, None))) is not None:
         try:
             query = f"uploadId={quote(record.upload_id, safe='~')}"
             answer = await requests.ask("DELETE", record.name, query)

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import secrets
 import time
 from collections.abc import Iterator
@@ -91,11 +92,15 @@ class UploadRecords:
         return UploadRecord(path, descriptor, name, upload_id)
 
     def abandoned(self) -> Iterator[UploadRecord]:
-        """The uploads that nobody runs any more, each locked for the caller. Raises OSError."""
+        """The uploads that nobody runs any more, each locked for the caller. Raises OSError.
+
+        In no order: one that cannot be ended must not stand before the others each time.
+        """
         try:
-            paths = sorted(self._folder.iterdir())
+            paths = list(self._folder.iterdir())
         except FileNotFoundError:
             return
+        random.shuffle(paths)
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
                 if not path.name.startswith("."):

@@ -25,10 +25,12 @@ from streamedge.origin import s3_multipart, s3_writing
 from streamedge.origin.client import Client, Response
 from streamedge.origin.names import object_path
 from streamedge.origin.s3 import bucket_url
+from streamedge.origin.s3_multipart import abort_abandoned
 from streamedge.origin.s3_protocol import read_call
 from streamedge.origin.s3_requests import S3Requests
 from streamedge.origin.s3_signing import GivenCredentials, Signer
 from streamedge.origin.s3_writing import S3Writer
+from streamedge.origin.upload_records import UploadRecords
 from streamedge.origin.writing import Write
 
 BUCKET = "videos"
@@ -67,18 +69,51 @@ async def client() -> AsyncIterator[FaultyClient]:
     await client.close()
 
 
-@pytest.fixture
-def writer(s3: S3Server, client: FaultyClient) -> S3Writer:
+@pytest.fixture(name="requests")
+def _requests(s3: S3Server, client: FaultyClient) -> S3Requests:
     base = bucket_url(BUCKET, s3.region, s3.endpoint)
     keys = GivenCredentials(s3.access_key_id, s3.secret_access_key)
-    return S3Writer(
-        S3Requests(
-            f"s3://{BUCKET}",
-            lambda name: f"{base}/{object_path('', name)}",
-            client,
-            Signer(s3.region, keys).sign_write,
-        )
+    return S3Requests(
+        f"s3://{BUCKET}",
+        lambda name: f"{base}/{object_path('', name)}",
+        client,
+        Signer(s3.region, keys).sign_write,
     )
+
+
+@pytest.fixture
+def writer(requests: S3Requests) -> S3Writer:
+    return S3Writer(requests)
+
+
+async def test_abandoned_uploads_are_aborted_when_the_bucket_can_be_reached(
+    s3: S3Server, requests: S3Requests, client: FaultyClient, tmp_path: Path
+) -> None:
+    records = UploadRecords(tmp_path / "uploads", "s3")
+    for number in range(3):
+        upload = s3.client.create_multipart_upload(Bucket=BUCKET, Key=f"w/abandoned {number}")
+        records.begin(upload["Key"], upload["UploadId"]).release()
+    client.fault = lambda _method, _url: OriginFailure.REFUSED
+    with pytest.raises(OriginError):
+        await abort_abandoned(requests, records)
+    client.fault = lambda _method, _url: None
+    assert await abort_abandoned(requests, records) == 3
+    assert sum(uploads(s3, f"w/abandoned {number}") for number in range(3)) == 0
+    await abort_abandoned(requests, records)  # once more, for parts that were under way
+    assert list((tmp_path / "uploads").iterdir()) == []
+
+
+async def test_upload_that_ends_leaves_no_record(
+    s3: S3Server, requests: S3Requests, client: FaultyClient, tmp_path: Path
+) -> None:
+    records = UploadRecords(tmp_path / "uploads", "s3")
+    recorded = S3Writer(requests, uploads=records)
+    assert (await recorded.write(Write("PUT", "w/recorded", (), None), come(FILM))).succeeded
+    client.fault = lambda _method, url: OriginFailure.REFUSED if "partNumber=2" in url else None
+    with pytest.raises(OriginError):
+        await recorded.write(Write("PUT", "w/broken off", (), None), come(FILM))
+    assert list((tmp_path / "uploads").iterdir()) == []
+    assert uploads(s3, "w/broken off") == 0
 
 
 @pytest.fixture
