@@ -12,6 +12,7 @@ import pytest
 from botocore.auth import SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from botocore.utils import normalize_url_path
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ from streamedge.api.sigv4 import (
     AUTHORIZATION_MAX_CHARACTERS,
     SKEW_MAX_S,
     SignedRequest,
+    normalized_path,
     read_claim,
 )
 
@@ -297,3 +299,21 @@ def test_a_date_that_is_missing_or_doubled() -> None:
 def test_a_claim_does_not_show_its_secret() -> None:
     request, now_s = signed()
     assert KEYS["AKIAEDGE"] not in repr(read_claim(request, KEYS, now_s))
+
+
+@pytest.mark.parametrize("path", ["//2020-05-31//distribution", "/2020-05-31/./distribution/x/.."])
+def test_a_path_with_empty_or_dot_segments_is_verified_as_sent_and_as_normalized(path: str) -> None:
+    request, now_s = signed(path=path)  # botocore signs it without them
+    assert verified(request, now_s) == "AKIAEDGE"
+    plain, now_s = signed(path="/2020-05-31/distribution")
+    as_sent = dataclasses.replace(plain, path=path)
+    assert verified(as_sent, now_s) == "AKIAEDGE"
+    other = dataclasses.replace(plain, path="/2020-05-31/distribution/E1")
+    with pytest.raises(ApiError, match="SignatureDoesNotMatch"):
+        verified(other, now_s)
+
+
+@given(st.lists(st.sampled_from(["a", "", ".", "..", "%2E", "b"]), max_size=6))
+def test_paths_are_normalized_as_botocore_does(segments: list[str]) -> None:
+    path = "/" + "/".join(segments)
+    assert normalized_path(path) == normalize_url_path(path)
