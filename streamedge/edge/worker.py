@@ -91,7 +91,7 @@ async def _serve(post: Post, log: Log) -> None:
     database = ControlDatabase(folder, busy_timeout_s=CONTROL_BUSY_TIMEOUT_S)
     loop_database = ControlDatabase(folder, busy_timeout_s=0.0)
     effective = EffectiveConfig(post.shared.generations, database, log)
-    await _read_config(effective, AnnouncedHead(folder), stopping)
+    await read_config(effective, AnnouncedHead(folder), stopping)
     if not stopping.is_set():
         await _serve_viewers(post, log, counts, effective, loop_database, stopping, hurrying)
     loop.remove_reader(post.lifeline)
@@ -184,7 +184,7 @@ def _cache(
     return cache
 
 
-async def _read_config(
+async def read_config(
     effective: EffectiveConfig, head: AnnouncedHead, stopping: asyncio.Event
 ) -> None:
     """Reads the config before the worker serves, as long as the control database can be waited for.
