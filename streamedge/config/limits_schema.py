@@ -30,6 +30,13 @@ class LimitsConfig(Section):
         description="A viewer that takes no byte of a response for this long is dropped.",
         gt=0,
     )
+    http_body_rate: SizeBytes = Field(
+        default=500,
+        description="Bytes a second that a request's body comes with at the least, on average over"
+        " http_stall; a slower viewer is dropped. 0 is no limit.",
+        ge=0,
+        le=SIZE_LIMIT_BYTES,
+    )
     tls_handshake: DurationS = Field(
         default=10.0, description="Time for a viewer to finish the TLS handshake.", gt=0
     )

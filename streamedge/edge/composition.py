@@ -138,6 +138,7 @@ def web_server(
         handshake_s=limits.tls_handshake,
         idle_s=limits.http_idle,
         stall_s=limits.http_stall,
+        body_rate=limits.http_body_rate,
         per_address_max=limits.http_connections_per_address,
         descriptors_end=descriptors_end,
     )
@@ -159,6 +160,7 @@ def replace_web(
         limits.tls_handshake,
         limits.http_idle,
         limits.http_stall,
+        limits.http_body_rate,
         limits.http_connections_per_address,
     )
 

@@ -118,7 +118,10 @@ class Client:
         while True:
             try:
                 connection, is_reused = await self._pool.lease(
-                    place, patience.bounded_s(self._connect_timeout_s), only_new=only_new
+                    place,
+                    patience.bounded_s(self._connect_timeout_s),
+                    only_new=only_new,
+                    streams_body=body is not None and not isinstance(body, bytes),
                 )
                 try:
                     head = await _exchange(connection, request, body, trailers, interim, patience)

@@ -16,6 +16,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 
 from streamedge.origin.connection import Connection
 
+KEPT_WITHOUT_BODY = 4  # one connection of so many is for requests without a streamed body
 IDLE_CONNECTION_S = 15.0  # below the usual 60 s of servers, so that few die under a new request
 NEXT_ADDRESS_S = 0.25  # before another address is tried beside (RFC 8305 §5)
 
@@ -50,6 +51,10 @@ class Pool:
 
     def __init__(self, connections_max: int, tls: Callable[[], ssl.SSLContext]) -> None:
         self._slots = asyncio.Semaphore(connections_max)
+        # A body comes as fast as a stranger sends it: those may not take all connections.
+        kept = max(1, connections_max // KEPT_WITHOUT_BODY)
+        self._body_slots = asyncio.Semaphore(max(1, connections_max - kept))
+        self._with_body: set[Connection] = set()
         self._make_tls = tls
         self._tls: ssl.SSLContext | None = None
         self._making_tls = asyncio.Lock()
@@ -60,16 +65,16 @@ class Pool:
         self._is_closed = False
 
     async def lease(
-        self, place: Place, until_s: float, *, only_new: bool = False
+        self, place: Place, until_s: float, *, only_new: bool = False, streams_body: bool = False
     ) -> tuple[Connection, bool]:
         """A connection to ``place``, by the loop's time ``until_s``, and whether it was used
         before: the one that was used last, which is the likeliest to live, unless ``only_new``.
 
-        Raises NoConnectionError.
+        ``streams_body``: the request's body comes piece by piece. Raises NoConnectionError.
         """
         try:
             async with asyncio.timeout_at(until_s):
-                await self._slots.acquire()
+                await self._acquire(streams_body)
                 try:
                     if self._is_closed:
                         raise NoConnectionError(_CLOSED)
@@ -78,13 +83,15 @@ class Pool:
                     if connection is None:
                         connection = await self._connect(place)
                 except BaseException:
-                    self._slots.release()
+                    self._release(streams_body)
                     raise
         except TimeoutError as exc:
             raise NoConnectionError("no connection within the time for it") from exc
         except (OSError, UnicodeError) as exc:  # UnicodeError: no host name at all
             raise NoConnectionError(f"no connection: {exc}") from exc
         self._leased[connection] = place
+        if streams_body:
+            self._with_body.add(connection)
         if self._is_closed:
             self.give_back(connection)
             raise NoConnectionError(_CLOSED)
@@ -95,7 +102,8 @@ class Pool:
         place = self._leased.pop(connection, None)
         if place is None:
             return
-        self._slots.release()
+        self._release(connection in self._with_body)
+        self._with_body.discard(connection)
         if self._is_closed or self._is_retired or not connection.recycle():
             connection.abort()
             return
@@ -103,6 +111,22 @@ class Pool:
         self._idle.setdefault(place, []).append(_Idle(connection, loop.time()))
         if self._sweep_timer is None:
             self._sweep_timer = loop.call_later(IDLE_CONNECTION_S, self._sweep)
+
+    async def _acquire(self, streams_body: bool) -> None:
+        if not streams_body:
+            await self._slots.acquire()
+            return
+        await self._body_slots.acquire()
+        try:
+            await self._slots.acquire()
+        except BaseException:
+            self._body_slots.release()
+            raise
+
+    def _release(self, streams_body: bool) -> None:
+        self._slots.release()
+        if streams_body:
+            self._body_slots.release()
 
     def retire(self) -> None:
         """Keeps no connection any more that nobody uses: nothing new is to come."""

@@ -56,6 +56,8 @@ class AnsweringConnection(HttpToolsProtocol):
         self._refused: HTTPStatus | None = None
         self._receiving: RequestResponseCycle | None = None  # whose request has not ended yet
         self._heard_s = 0.0  # when something of it came last
+        self._rate_since_s = 0.0  # from when on its body's rate is measured,
+        self._rate_bytes = 0  # and what has come since
         self._client = str(peer)
         self.secure = False  # whether the connection is one over TLS
         self.proxies: Sequence[IpNetwork] = ()  # behind a trusted proxy: all that are trusted
@@ -102,8 +104,12 @@ class AnsweringConnection(HttpToolsProtocol):
             # Not before: a peer that asks faster than it reads would be queued without end.
             self.flow.resume_reading()
 
-    def sweep(self, now_s: float, idle_s: float, stall_s: float) -> None:
-        """Drops the connection when it has been quiet, or its peer has taken nothing, too long."""
+    def sweep(self, now_s: float, idle_s: float, stall_s: float, body_rate: int = 0) -> None:
+        """Drops the connection when it has been quiet, or its peer has taken nothing, too long.
+
+        Also when its request's body has come with less than ``body_rate`` bytes a second for
+        ``stall_s``: a byte now and then would hold an origin's connection for ever.
+        """
         if self.transport.is_closing():
             return
         blocked_since_s = self.outlet.blocked_since_s
@@ -114,10 +120,16 @@ class AnsweringConnection(HttpToolsProtocol):
         elif self._is_over:
             if now_s - self.quiet_since_s > idle_s:
                 self.transport.close()
-        elif self._owes_body and now_s - self._heard_s > stall_s:
-            self.transport.abort()
+        elif self._owes_body:
+            if now_s - self._heard_s > stall_s:
+                self.transport.abort()
+            elif now_s - self._rate_since_s > stall_s:
+                if self._rate_bytes < body_rate * (now_s - self._rate_since_s):
+                    self.transport.abort()
+                self._rate_since_s, self._rate_bytes = now_s, 0
         elif self.flow.read_paused:
-            self._heard_s = now_s
+            self._heard_s = self._rate_since_s = now_s
+            self._rate_bytes = 0
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Cuts the answer under way if it is one of what has been revoked.

@@ -189,6 +189,7 @@ class EdgeProtocol(AnsweringConnection):
         """Has the parser read what came: at once, or no more of it than is its turn's share."""
         if self._receiving is not None:
             self._heard_s = self.loop.time()
+            self._rate_bytes += len(data)
         if self._unparsed or len(data) > PARSED_AT_ONCE_BYTES:
             self._unparsed += data
             if not self._is_parse_due:
@@ -445,6 +446,7 @@ class EdgeProtocol(AnsweringConnection):
         self.scope["extensions"] = {REQUEST: {"request": request, "trailers": trailers}}
         super().on_headers_complete()
         self._receiving, self._heard_s = self.cycle, self.loop.time()
+        self._rate_since_s, self._rate_bytes = self._heard_s, 0
 
     def on_body(self, body: bytes) -> None:
         self._header_bytes = 0

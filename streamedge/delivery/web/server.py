@@ -49,6 +49,7 @@ class WebServer:
         handshake_s: float,
         idle_s: float,
         stall_s: float,
+        body_rate: int = 0,
         per_address_max: int = 0,
         descriptors_end: int = 0,
     ) -> None:
@@ -59,7 +60,7 @@ class WebServer:
         rules = ArrivalRules(site.proxies, connections_max, per_address_max, descriptors_end)
         self._arrivals = Arrivals("http", rules, log, counts)
         self._connections_max = connections_max
-        self.limit(handshake_s, idle_s, stall_s, per_address_max)
+        self.limit(handshake_s, idle_s, stall_s, body_rate, per_address_max)
         self._state = ServerState()
         self._left = asyncio.Event()
         self._listeners: list[socket.socket] = []
@@ -106,12 +107,18 @@ class WebServer:
         self._sweep_again()
 
     def limit(
-        self, handshake_s: float, idle_s: float, stall_s: float, per_address_max: int
+        self,
+        handshake_s: float,
+        idle_s: float,
+        stall_s: float,
+        body_rate: int,
+        per_address_max: int,
     ) -> None:
         """What connections may take from now on, those that are open among them."""
         self._handshake_s = handshake_s
         self._idle_s = idle_s
         self._stall_s = stall_s
+        self._body_rate = body_rate  # bytes a second
         self._arrivals.rules = replace(self._arrivals.rules, per_address_max=per_address_max)
 
     async def _listen(
@@ -174,7 +181,7 @@ class WebServer:
         now_s = loop.time()
         for connection in list(self._state.connections):
             if isinstance(connection, EdgeProtocol):
-                connection.sweep(now_s, self._idle_s, self._stall_s)
+                connection.sweep(now_s, self._idle_s, self._stall_s, self._body_rate)
         for handshake in list(self._handshakes):
             if now_s - handshake.began_s > self._handshake_s:
                 handshake.fail_handshake("it took too long")

@@ -27,6 +27,7 @@ from streamedge.cache.responses import Passed, ResponseCache, Stored
 from streamedge.delivery.distributions import HostTable
 from streamedge.delivery.web.access_log import response_line
 from streamedge.delivery.web.behaviors import SAFE_METHODS, ErrorPage
+from streamedge.delivery.web.body_gathering import Gathering
 from streamedge.delivery.web.burst import Burst
 from streamedge.delivery.web.cache_status import cache_status
 from streamedge.delivery.web.compressor import Compressor
@@ -110,6 +111,7 @@ class Site:
         self._compressor = Compressor(cache)
         self._journal = journal
         self._writes = Writes(self.responses, journal, request_body_bytes)
+        self._gathering = Gathering()
         self._replies = Replies(edge_name, counts, ranges_max)
         self._log = log
         self._counts = counts
@@ -288,6 +290,8 @@ class Site:
             return self._replies.preflight(found, request)
         asked = origin_request(found, request, self.edge_name)
         try:
+            if body is not None and "expect" not in request.headers:
+                body = await self._gathering.gather(body)
             body = self._writes.bounded(request, body)
             response = await found.rule.binding.upstream.send(
                 replace(
