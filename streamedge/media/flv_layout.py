@@ -27,6 +27,7 @@ from streamedge.media.title import Title
 from streamedge.spans import Span
 
 COALESCED_GAP_BYTES = 64 << 10  # source bytes read and thrown away rather than asked for twice
+INLINE_BYTES_MAX = 16 << 20  # of sequence headers between samples, together
 KEYFRAMES_MAX = 20_000  # in onMetaData; more are thinned out evenly
 
 Source: TypeAlias = bytes | bytearray | memoryview
@@ -95,7 +96,8 @@ class FlvLayout:
     between samples. ``tag_position``: position of each row's tag, and the file's end as one more
     entry.
 
-    Raises MediaError STRUCTURE_INVALID when a sample is too large for an FLV tag.
+    Raises MediaError STRUCTURE_INVALID when a sample is too large for an FLV tag, or the codec
+    changes so often that its headers exceed INLINE_BYTES_MAX.
     """
 
     def __init__(self, title: Title) -> None:
@@ -362,6 +364,8 @@ def _with_sequence_headers(title: Title) -> tuple[Title, bytes, list[tuple[int, 
         rows.append(change.row)
     if not rows:
         return title, b"", []
+    if sum(len(body) for _, _, body in header_rows) > INLINE_BYTES_MAX:
+        raise invalid(f"the MP4's codec changes have over {INLINE_BYTES_MAX} bytes together")
     offsets = [_INLINE_START + places[body] for _, _, body in header_rows]
     sizes = [len(body) for _, _, body in header_rows]
     expanded = replace(

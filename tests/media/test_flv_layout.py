@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mp4_writer import AVC_CONFIGURATION, TrackRecipe, avc1, box, moov, table, visual_entry
 from oracle import demux, feed, flv_of, sources_of, title_of
 
 from streamedge.errors import MediaError, MediaFault
@@ -20,7 +21,8 @@ from streamedge.media.flv import TagFlag
 from streamedge.media.flv_head import read_head
 from streamedge.media.flv_layout import COALESCED_GAP_BYTES, KEYFRAMES_MAX, FlvLayout
 from streamedge.media.flv_scan import scan_tags
-from streamedge.media.title import Title
+from streamedge.media.moov import parse_moov
+from streamedge.media.title import Title, build_title
 from streamedge.spans import Span
 
 Media = Callable[[str], bytes]
@@ -242,3 +244,44 @@ def test_composition_time_is_signed(composition_ms: int, expected: str) -> None:
     layout = FlvLayout(title)
     body = flv_of(layout, b"abcd")[len(layout.head) + flv.TAG_HEADER_SIZE_BYTES :]
     assert body[:5].hex() == "1701" + expected
+
+
+def changing() -> tuple[FlvLayout, bytes]:
+    """Pictures whose configuration changes at the second sample and back at the third."""
+    record = AVC_CONFIGURATION[:1] + b"\x42" + AVC_CONFIGURATION[2:]
+    recipe = TrackRecipe(
+        offset=0,
+        entry=avc1() + visual_entry("avc1", box("avcC", record)),
+        stsc=table("stsc", (1, 1, 1), (2, 1, 2), (3, 1, 1)),
+        stco=table("stco", (0,), (10,), (20,)),
+    )
+    source = bytes(range(30))
+    layout = FlvLayout(build_title(parse_moov(moov(recipe)), len(source)))
+    return layout, source
+
+
+def test_codec_headers_stand_where_the_configuration_changes() -> None:
+    layout, source = changing()
+    whole = flv_of(layout, source)
+    tags = scan_tags(whole, 13)
+    flags = tags.flags[1:].tolist()  # behind the metadata
+    is_header = [bool(flag & flv.TagFlag.SEQUENCE_HEADER) for flag in flags]
+    assert is_header == [True, False, True, False, True, False]
+    assert tags.timestamp_ms[2:].tolist() == [0, 40, 40, 80, 80]
+    assert tags.end == len(whole) == layout.size_bytes
+    for cut in range(len(whole) + 1):
+        parts = (Span(0, cut), Span(cut, len(whole)))
+        pieces = [layout.assemble(part, sources_of(layout, part, source)) for part in parts]
+        assert b"".join(pieces) == whole
+
+
+def test_codec_headers_in_force_at_a_row() -> None:
+    layout, _ = changing()
+    profiles = [dict(layout.sequence_headers(row))[9][6] for row in range(6)]
+    assert profiles == [0x64, 0x64, 0x42, 0x42, 0x64, 0x64]
+
+
+def test_codec_headers_are_limited_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamedge.media.flv_layout.INLINE_BYTES_MAX", 60)
+    with pytest.raises(MediaError, match="codec changes"):
+        changing()

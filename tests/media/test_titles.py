@@ -168,6 +168,25 @@ async def test_an_index_over_the_limit_is_not_read(cache_root: Path) -> None:
             await titles_of(cache, moov_bytes=2000).open(asset(origin, "film.mp4"))
 
 
+async def test_what_is_left_out_is_reported_once(media: Media, cache_root: Path) -> None:
+    data = media("film.mp4")  # its index stands in front
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film.mp4", data[: len(data) * 9 // 10])
+        reported: list[tuple[str, tuple[str, ...]]] = []
+        titles = Titles(
+            cache, memory_bytes=64 << 20, index_bytes=64 << 20, moov_bytes=MOOV_BYTES,
+            report=lambda name, faults: reported.append((name, faults)),
+        )  # fmt: skip
+        for _ in range(2):
+            medium = await titles.open(asset(origin, "film.mp4"))
+            assert medium.head.has_video
+            medium.close()
+        ((name, faults),) = reported
+        assert name == "film.mp4"
+        assert all("lie past the file's end" in fault for fault in faults)
+        await titles.close()
+
+
 async def test_one_index_for_whoever_comes_at_one_time(media: Media, cache_root: Path) -> None:
     async with edge_of(cache_root) as (server, cache, origin):
         server.put("film.mp4", media("film.mp4"))
