@@ -55,7 +55,7 @@ quick_ready = partial(tuple.__new__, Ready)
 class Extent:
     """An open cache file. Positions are bytes of the body; ``era`` is the cache folder's."""
 
-    __slots__ = ("_held", "_map", "_words", "body_bytes", "complete", "era", "fd", "path")
+    __slots__ = ("_held", "_map", "_words", "body_bytes", "checks", "complete", "era", "fd", "path")
 
     def __init__(self, fd: int, path: str, body_bytes: int, era: int) -> None:
         self.fd = fd
@@ -63,6 +63,7 @@ class Extent:
         self.body_bytes = body_bytes
         self.era = era
         self.complete = False
+        self.checks = 0  # chunks of an earlier era that were read and checked
         self._map = mmap.mmap(fd, HEADER_BYTES)
         self._words = memoryview(self._map).cast("I")
         self._held: set[int] = set()  # chunks that this worker holds: its locks never conflict
@@ -246,6 +247,7 @@ class Extent:
 
     def _check_once(self, chunk: int) -> int:
         """First use of a chunk from an earlier era: valid bytes, 0 when they fail the check."""
+        self.checks += 1
         if self._matches(chunk):
             return self._accept(chunk, keep=True)
         if chunk in self._held:

@@ -435,7 +435,6 @@ class Fill:
         from there, so that end waits for what follows; not long, for somebody may want it.
         Raises CacheFullError.
         """
-        self._cancel_flush()
         if self._full is not None:
             raise self._full
         start, data = self._tail_start, self._tail + piece if self._tail else piece
@@ -449,7 +448,9 @@ class Fill:
         kept = max(0, end - max(start, whole_end))
         view = memoryview(data)
         self._tail_start, self._tail = end - kept, bytes(view[len(data) - kept :])
-        if kept:
+        if not kept:
+            self._cancel_flush()
+        elif self._flush_timer is None:  # else what came first has waited for a part of the time
             loop = asyncio.get_running_loop()
             self._flush_timer = loop.call_later(TAIL_WAIT_S, self._flush_late)
         if len(data) > kept:

@@ -206,12 +206,18 @@ class OpenVersion:
         return memory.ready(within, within + end - position) if memory is not None else None
 
     def ready_end(self, position: int, end: int) -> int:
-        """Up to where bytes from ``position`` on are there, at most ``end``, in every extent."""
+        """Up to where bytes from ``position`` on are known to be there, at most ``end``, in every
+        extent. What has to be checked first is checked a few chunks at a time: there may be more.
+        """
         while position < end:
+            extent = self._extents.get(position // EXTENT_BYTES)
+            checks = 0 if extent is None else extent.checks
             ready = self.ready(position, end)
             if ready is None:
                 break
             position += ready.size_bytes
+            if extent is not None and extent.checks != checks:
+                break
         return position
 
     def is_complete(self, position: int) -> bool:

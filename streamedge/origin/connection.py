@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import cast
@@ -19,6 +20,7 @@ import h11
 HEAD_MAX_BYTES = 64 << 10  # a header section or a trailer section, as h11 counts it
 INTERIM_MAX = 64  # interim responses before one final: more are no way to answer
 UNREAD_MAX_BYTES = 512 << 10  # reading from the socket stops here
+EVENTS_MAX = 256  # chunks of a body, or heads, that one turn of the loop parses
 JOINED_MAX_BYTES = 64 << 10  # smaller pieces are handed out together
 CLOSE_S = 5.0  # how long what was written to an upgraded connection may take to leave
 
@@ -49,6 +51,7 @@ class Connection(asyncio.Protocol):
         self._unread: deque[bytes | bytearray] = deque()
         self._unread_bytes = 0
         self._is_paused = False
+        self._parses_later = False  # whether what has been received has not all been parsed yet
         self._is_switched = False
         self._is_complete = False
         self._is_leaving = False
@@ -114,10 +117,7 @@ class Connection(asyncio.Protocol):
             piece = b"".join(self._unread)
             self._unread.clear()
         self._unread_bytes -= len(piece)
-        if self._is_paused and self._unread_bytes < UNREAD_MAX_BYTES:
-            self._is_paused = False
-            if self._failure is None and self._transport is not None:
-                self._transport.resume_reading()
+        self._resume_reading()
         return piece
 
     @property
@@ -190,10 +190,12 @@ class Connection(asyncio.Protocol):
             self._receive_body(data)
         else:
             self._http.receive_data(data)
-            self._parse()
+            if not self._parses_later:
+                self._parse()
         self._arrived.set()
 
     def eof_received(self) -> None:
+        self._parse_rest()
         if self._is_switched:
             self._is_complete = True
         elif self.size_bytes is None and not self._is_complete and self._failure is None:
@@ -206,6 +208,7 @@ class Connection(asyncio.Protocol):
         self._fail(ConnectionLostError("closed by the peer"))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._parse_rest()
         self._lose(exc)
 
     def pause_writing(self) -> None:
@@ -237,10 +240,19 @@ class Connection(asyncio.Protocol):
         self._arrived.clear()
         await self._arrived.wait()
 
-    def _parse(self) -> None:
-        """Takes out of what has been received all that is not a body of known length."""
+    def _parse(self, events_max: int = EVENTS_MAX) -> None:
+        """Takes out of what has been received all that is not a body of known length.
+
+        After ``events_max`` others have their turn: a body may come in chunks of one byte.
+        """
+        self._parses_later = False
+        parsed = 0
         try:
             while not (self._is_complete or self._missing_bytes or self._is_switched):
+                if parsed == events_max:
+                    self._parse_later()
+                    return
+                parsed += 1
                 event = self._http.next_event()
                 if isinstance(event, h11.Data):
                     self._hold(event.data)
@@ -254,6 +266,34 @@ class Connection(asyncio.Protocol):
         except h11.RemoteProtocolError as exc:
             self._fail(exc)
             self.abort()
+
+    def _parse_later(self) -> None:
+        self._parses_later = True
+        self._pause_reading()
+        asyncio.get_running_loop().call_soon(self._parse_on)
+
+    def _parse_on(self) -> None:
+        if self._parses_later and self._failure is None:
+            self._parse()
+            self._arrived.set()
+            self._resume_reading()
+
+    def _parse_rest(self) -> None:
+        """Parses what has come before the connection's end, which is no more than one read."""
+        if self._parses_later and self._failure is None:
+            self._parse(sys.maxsize)
+
+    def _pause_reading(self) -> None:
+        transport = self._transport
+        if not self._is_paused and transport is not None and not transport.is_closing():
+            self._is_paused = True
+            transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._is_paused and not self._parses_later and self._unread_bytes < UNREAD_MAX_BYTES:
+            self._is_paused = False
+            if self._failure is None and self._transport is not None:
+                self._transport.resume_reading()
 
     def _receive_head(self, head: h11.Response | h11.InformationalResponse) -> None:
         # h11 bounds only a head that comes in several reads.
@@ -292,9 +332,8 @@ class Connection(asyncio.Protocol):
             return
         self._unread.append(piece)
         self._unread_bytes += len(piece)
-        if self._unread_bytes >= UNREAD_MAX_BYTES and not self._is_paused:
-            self._is_paused = True
-            self._open_transport().pause_reading()
+        if self._unread_bytes >= UNREAD_MAX_BYTES:
+            self._pause_reading()
 
     def _lose(self, exc: Exception | None) -> None:
         lost = ConnectionLostError("lost")

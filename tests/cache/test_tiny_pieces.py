@@ -1,0 +1,90 @@
+"""Origins that send a body in tiny pieces: nobody else waits for it, and it costs few writes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from fakes import ScriptedOrigin, Turn
+from location import run_location
+
+from streamedge.cache.asset import Asset
+from streamedge.cache.extent import Extent
+from streamedge.cache.freshness import TtlRules
+from streamedge.origin import OriginHead, OriginRequest, Version
+from streamedge.origin.connection import EVENTS_MAX, Connection
+from streamedge.origin.http import HttpOrigin
+from streamedge.spans import Span
+
+COUNT = 60_000
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+ONE_BYTE_CHUNKS = b"1\r\nx\r\n" * COUNT + b"0\r\n\r\n"
+
+
+async def test_one_byte_chunks_are_parsed_a_bounded_number_in_a_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns: list[int] = []
+    parse = Connection._parse
+
+    def counted(connection: Connection, events_max: int = EVENTS_MAX) -> None:
+        before = connection._unread_bytes
+        parse(connection, events_max)
+        turns.append(connection._unread_bytes - before)
+
+    monkeypatch.setattr(Connection, "_parse", counted)
+    async with ScriptedOrigin() as server:
+        server.script(Turn(raw=HEAD + ONE_BYTE_CHUNKS))
+        origin = HttpOrigin(server.url)
+        response = await origin.send(OriginRequest("GET", "a"))
+        body = b"".join([piece async for piece in response.body()])
+        await origin.close()
+    assert body == b"x" * COUNT
+    assert max(turns) <= EVENTS_MAX
+
+
+class TrickledRead:
+    """An answer whose pieces are one byte each, without a pause."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.head = OriginHead(Version('"1"', size_bytes), "text/plain")
+        self.span = Span(0, size_bytes)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        for _each in range(self.span.size):
+            await asyncio.sleep(0)
+            yield b"x"
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_a_fill_writes_no_byte_by_itself_and_keeps_none_back(
+    cache_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size_bytes = 30_000
+    writes: list[int] = []
+    write = Extent.write
+
+    def counted(extent: Extent, position: int, data: bytes | memoryview) -> None:
+        writes.append(len(data))
+        write(extent, position, data)
+
+    monkeypatch.setattr(Extent, "write", counted)
+    async with run_location(cache_root) as location:
+        worker = location.worker()
+        read = TrickledRead(size_bytes)
+        asset = Asset("k", "a", location.origin, "main", TtlRules())
+        reader = worker.reopen(asset, read.head)
+        begun_s = time.monotonic()
+        reader._opened.adopt(read)
+        await reader.wait(Span(500, size_bytes), eager=True)
+        assert 0 < reader.ready_end(0, size_bytes) < size_bytes  # it comes while it trickles
+        assert await reader.read(Span(0, size_bytes)) == b"x" * size_bytes
+        took_s = time.monotonic() - begun_s
+        reader.close()
+    assert sum(writes) == size_bytes
+    assert len(writes) <= 3 + took_s / 0.002
