@@ -80,6 +80,11 @@ BENCHMARKS = {
         "1 MiB at 90 % of a cold 300 MB object; origin: first byte after 30 ms, then 10 MB/s."
         f" Median of {cold_http.SEEKS} cold objects (proxy_cache without slices: one).",
     ),
+    "cold-seek-beside": Benchmark(
+        cold_http.seek_beside,
+        "100 KB at 90 % of an object of 60 MB that another reader has been downloading for a"
+        " second; origin: first byte after 30 ms, then 10 MB/s. Two workers, no core pinning.",
+    ),
     "cold-readers": Benchmark(
         cold_http.readers,
         "200 readers ask at once for a cold object of 60 MB; origin: first byte after 30 ms, then"

@@ -1,12 +1,14 @@
-"""HTTP from a cold cache through a slow origin: a seek, and a crowd.
+"""HTTP from a cold cache through a slow origin: a seek, one beside a download, and a crowd.
 
-Owns these two measurements. What a server adds is told apart from what the origin takes by asking
+Owns these measurements. What a server adds is told apart from what the origin takes by asking
 the origin the same thing with the same reader, just before.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -26,6 +28,8 @@ BYTES_PER_S = 10_000_000
 SEEK_BYTES = 1 << 20
 SEEK_TO = 0.9
 SEEKS = 5
+BESIDE_BYTES = 100_000
+BESIDE_AFTER_S = 1.0  # the download has been running for so long
 CROWD_READERS = 200
 CROWD_BYTES = 60_000_000
 CROWD_OBJECT = f"synthetic-{CROWD_BYTES}.mp4"
@@ -73,6 +77,40 @@ def seek(options: Options) -> list[Figure]:
             Target(15),
         ),
         Figure("fetched from the origin for 1 MiB", "MB", fetched_mb, Target(limit_mb)),
+    ]
+
+
+def seek_beside(options: Options) -> list[Figure]:
+    """100 KB at 90 % of an object while another reader downloads all of it; two workers."""
+    first = int(CROWD_BYTES * SEEK_TO)
+    path = f"/beside/{CROWD_OBJECT}"
+    with origin(titles().folder, first_byte_s=FIRST_BYTE_S, bytes_per_s=BYTES_PER_S) as source:
+
+        def measure(server: Server) -> _Seen:
+            source.reset()
+            whole = CrowdPlan(server.http_port, path, 1)
+            part = CrowdPlan(server.http_port, path, 1, first, first + BESIDE_BYTES - 1)
+            with ThreadPoolExecutor(1) as beside:
+                download = beside.submit(crowd, whole, core=None)
+                time.sleep(BESIDE_AFTER_S)
+                result = crowd(part, core=None)
+                download.result()
+            return _Seen(result, source.stats().body_bytes)
+
+        results = measure_each(_starts(source, workers=2, core=None), measure)
+    return [
+        Figure(
+            "last byte of the range, after it was asked for",
+            "ms",
+            pick(results, lambda seen: 1000 * seen.result.whole_s[0]),
+            Target(250),
+        ),
+        Figure(
+            "origin bytes over the object's",
+            "",
+            pick(results, lambda seen: seen.origin_bytes / CROWD_BYTES),
+            Target(1.02),
+        ),
     ]
 
 

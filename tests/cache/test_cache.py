@@ -526,6 +526,7 @@ async def test_versions_are_bounded_by_what_their_records_take(location: Locatio
     for number in range(30):
         location.server.put(f"{number}", FILM, headers=(("X-Long", "x" * 20_000),))
         (await worker.open(location.asset(f"{number}"))).close()
+    await until(lambda: len(worker._versions) <= 4)
     assert [opened.asset.name for opened in worker._versions.values()] == ["26", "27", "28", "29"]
     for opened in list(worker._versions.values()):
         worker.drop(opened)
