@@ -351,3 +351,23 @@ async def test_one_peer_does_not_hold_up_the_loop(
         assert turns == 16
         assert peer.drains == 1
     os.close(source.fd)
+
+
+async def test_a_defect_while_sending_fails_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Filling(tmp_path, content(300_000))
+    seen: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: seen.append(context.get("exception")))
+    async with connect() as peer:
+        peer.outlet.push((source, Span(0, 300_000)))
+        assert not peer.outlet.idle
+        monkeypatch.setattr(source, "ready", lambda position, end: 1 / 0)
+        await peer.read(8192)  # so that it goes on, called by the loop
+        async with asyncio.timeout(PATIENCE_S):
+            assert await peer.failed is None
+        assert peer.outlet.queued_bytes == 0
+        assert peer.outlet.blocked_since_s is None
+    assert [type(each) for each in seen] == [ZeroDivisionError]
+    os.close(source.fd)

@@ -230,7 +230,8 @@ def test_extensions_and_their_prefixes(path: str, extension: str, prefix: str) -
     [
         "", "mp4:", "?a", "../film.mp4", "a/../film.mp4", "a/./b", "%2e%2e/film", "a%00b.mp4",
         "a\0b", "a\\b.mp4", "a%5cb.mp4", "x" * 1025, "é" * 600, "%ff.mp4", "mp4:../film.mp4",
-        "a/mp4:../b.mp4", "mp4:.", "_definst_/../film.mp4",
+        "a/mp4:../b.mp4", "mp4:.", "a\x01b.mp4", "a%0ab.mp4", "mp4:a%0d", "a\x7f.flv",
+        "_definst_/../film.mp4",
     ],
 )  # fmt: skip
 def test_what_is_no_name(name: str) -> None:
