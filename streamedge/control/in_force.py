@@ -214,7 +214,8 @@ class InForce:
         False: the log could not be read. Until it can be, everything that was asked for before
         ``head`` is refused, and looks try again, but not more often than each RETRY_S.
         """
-        if head == self._head and not self._is_behind and not again:
+        if not self._is_behind and not again and head in (self._head, self.position):
+            self._head = head
             return True
         self._head = head
         if self._is_behind and not again and self._monotonic() < self._retry_s:

@@ -16,7 +16,7 @@ from streamedge.cache.store import Store, prepare_folder
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.in_force import InForce, Verdict
-from streamedge.control.log import ControlLog
+from streamedge.control.log import ControlLog, LogRead
 from streamedge.control.position import position_at
 from streamedge.edge import announcing
 from streamedge.edge.announcing import Announcer, Revoke, apply_invalidations
@@ -128,3 +128,37 @@ def test_a_worker_without_a_database_uses_nothing_cached(tmp_path: Path) -> None
     record = Record("k", OriginHead(Version('"1"', 1), ""), 1.0)
     asset = Asset("k", "k", None, "main", TtlRules(), scope="E", target="/k")  # type: ignore[arg-type]
     assert rulings.invalidated(asset, record).verdict is Verdict.REFUSED
+
+
+def test_a_write_has_nobody_read_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare_folder(tmp_path)
+    database = ControlDatabase(tmp_path)
+    log, store = ControlLog(database), Store(tmp_path, 0, SILENT)
+    rulings = Rulings(store, InForce(log, SILENT))
+    apply_invalidations(rulings, ())
+    reads: list[int] = []
+    read = log.read_after
+
+    def counted(position: int) -> LogRead:
+        reads.append(position)
+        return read(position)
+
+    monkeypatch.setattr(log, "read_after", counted)
+    asset = Asset("k", "k", None, "main", TtlRules(), scope="E", target="/k")  # type: ignore[arg-type]
+
+    def asked_now() -> Record:
+        head = OriginHead(Version('"1"', 1), "")
+        number, position = store.changes.number, rulings.position
+        return Record("k", head, 1.0, asked_change=number, position=position)
+
+    record = asked_now()
+    store.changes.announce("another key")
+    assert rulings.of_record(asset, record).verdict is Verdict.FRESH
+    assert reads == []
+    log.invalidate("E", ["/k"])
+    AnnouncedHead(tmp_path).publish(log.position())
+    store.changes.announce()
+    assert rulings.of_record(asset, record).verdict is Verdict.REFUSED
+    assert rulings.of_record(asset, asked_now()).verdict is Verdict.FRESH
+    assert len(reads) == 1
+    database.close()
