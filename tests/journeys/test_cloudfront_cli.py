@@ -1,0 +1,84 @@
+"""Amazon's own ``aws cloudfront`` against a running edge: what it makes is served."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from aws_cli import ACCESS_KEY_ID, SECRET_ACCESS_KEY, AwsCli
+from edge_process import run_edge
+from http_viewer import fetch
+
+CONFIG = """
+[origins.main]
+type = "directory"
+path = "{media}"
+
+[api]
+keys = {{ "{key}" = "{secret}" }}
+"""
+
+
+async def test_a_distribution_with_an_identity_is_made_found_and_served(
+    tmp_path: Path, aws: AwsCli
+) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    (media / "a").write_bytes(b"content")
+    config = CONFIG.format(media=media, key=ACCESS_KEY_ID, secret=SECRET_ACCESS_KEY)
+    with run_edge(tmp_path / "edge", config, workers=2) as edge:
+        endpoint = f"http://127.0.0.1:{edge.admin_port}"
+
+        def make() -> str:
+            identity = aws.json(
+                *("cloudfront", "create-cloud-front-origin-access-identity"),
+                *("--cloud-front-origin-access-identity-config", "CallerReference=one,Comment=of"),
+                endpoint=endpoint,
+            )["CloudFrontOriginAccessIdentity"]["Id"]
+            named = f"origin-access-identity/cloudfront/{identity}"
+            cached = "83da9c7e-98b4-4e11-a168-04f0df8e2c65"
+            origin = {
+                "Id": "main",
+                "DomainName": "films.s3.amazonaws.com",
+                "S3OriginConfig": {"OriginAccessIdentity": named},
+            }
+            document = {
+                "CallerReference": "one",
+                "Comment": "",
+                "Enabled": True,
+                "Aliases": {"Quantity": 1, "Items": ["made.example.org"]},
+                "Origins": {"Quantity": 1, "Items": [origin]},
+                "DefaultCacheBehavior": {
+                    "TargetOriginId": "main",
+                    "ViewerProtocolPolicy": "allow-all",
+                    "CachePolicyId": cached,
+                },
+            }
+            made = aws.json(
+                *("cloudfront", "create-distribution"),
+                *("--distribution-config", json.dumps(document)),
+                endpoint=endpoint,
+            )["Distribution"]["Id"]
+            found = aws.json(
+                *("cloudfront", "list-distributions-by-cache-policy-id"),
+                *("--cache-policy-id", cached),
+                endpoint=endpoint,
+            )["DistributionIdList"]["Items"]
+            assert found == [made]
+            again = aws.run(
+                *("cloudfront", "create-distribution"),
+                *("--distribution-config", json.dumps(document)),
+                endpoint=endpoint,
+                check=False,
+            )
+            assert "DistributionAlreadyExists" in again.stderr
+            return str(made)
+
+        identifier = await asyncio.to_thread(make)
+        response = await fetch(edge.http_port, "/a", host="made.example.org")
+        assert (response.status, response.body) == (200, b"content")
+        listed = await asyncio.to_thread(
+            aws.json, "cloudfront", "list-distributions", endpoint=endpoint
+        )
+        assert [one["Id"] for one in listed["DistributionList"]["Items"]] == ["EWEB", identifier]
