@@ -364,6 +364,7 @@ class OpenVersion:
             fill is not None
             and self.can_seek
             and span.start > fill.position
+            and self.ready(span.start, span.start + 1) is None
             and own_read_start(span.start, fill.rest, fill.pace) is not None
         ):
             return False

@@ -14,7 +14,7 @@ from streamedge.cache import plan
 from streamedge.cache.cache import Cache
 from streamedge.cache.extent import CHUNK_BYTES
 from streamedge.cache.plan import QUICK_ABORT_BYTES
-from streamedge.cache.reader import Reader
+from streamedge.cache.reader import CacheResult, Reader
 from streamedge.spans import Span
 
 FILM = Pattern(60 * CHUNK_BYTES + 777, seed=21)
@@ -195,3 +195,16 @@ async def test_answer_of_an_object_that_is_here_is_let_go(location: Location) ->
     await fills_ended(worker)
     await location.server.until(lambda: location.server.connections_open == 0)
     reader.close()
+
+
+async def test_range_that_is_here_is_a_hit_whatever_runs_towards_it(location: Location) -> None:
+    worker = location.worker()
+    await fetch(worker, location.asset(), TAIL)
+    download = await held_download(location, worker)
+    warm = await worker.open(location.asset(), TAIL)
+    assert warm.result is CacheResult.HIT
+    far = await worker.open(location.asset(), Span(TAIL.start - 5 * CHUNK_BYTES, TAIL.start))
+    assert far.result is CacheResult.MISS
+    location.server.release("film")
+    for reader in (download, warm, far):
+        reader.close()
