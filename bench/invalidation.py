@@ -26,9 +26,9 @@ from bench.edge import STREAMEDGE, streamedge
 from bench.options import Options
 from bench.report import Figure, Target
 from bench.server import LOOPBACK, BenchError, Server, scratch_folder
-from streamedge.cache.asset import Record, decode_record
-from streamedge.cache.folder import WORKERS_MAX
-from streamedge.cache.store import Store
+from streamedge.cache.storage.folder import WORKERS_MAX
+from streamedge.cache.storage.records import Record, decode_record
+from streamedge.cache.storage.store import Store
 from streamedge.ops.log import open_log
 from streamedge.origin import OriginHead, Version
 

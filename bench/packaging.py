@@ -26,10 +26,10 @@ from bench.options import Options
 from bench.report import Figure, Target
 from bench.server import BenchError, Failure, pick
 from bench.titles import titles
-from streamedge.media.flv_layout import FlvLayout
-from streamedge.media.moov import locate_moov, parse_moov
+from streamedge.media.flv.layout import FlvLayout
+from streamedge.media.mp4.moov import locate_moov, parse_moov
+from streamedge.media.mp4.title import build_title
 from streamedge.media.packager import PIECE_BYTES
-from streamedge.media.title import build_title
 from streamedge.spans import Span
 
 PYAV = "PyAV remux"

@@ -29,10 +29,10 @@ from bench.report import Figure, Target
 from bench.server import LOOPBACK, Failure, Server
 from bench.titles import titles
 from streamedge.access.admission import AccessRules, CountryRule, Denied
-from streamedge.access.countries import Countries
+from streamedge.access.geo import Countries
 from streamedge.access.keys import load_public_key
-from streamedge.delivery.web.gate import Gate, Pass
-from streamedge.delivery.web.requests import WebRequest
+from streamedge.delivery.http.request.authorization import Gate, Pass
+from streamedge.delivery.http.request.request import WebRequest
 
 OPEN = f"{STREAMEDGE}, open"
 KEY_ID = "KBENCH"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamedge.cli import main
+from streamedge.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,8 +1,4 @@
-"""What tests of every room share: a real S3 server, and a folder for a cache.
-
-pytest puts this folder on the import path, so that tests find ``fakes``, ``s3_server`` and
-``edge_process`` by name.
-"""
+"""What all tests share: a real S3 server, a cache folder, event loops and options."""
 
 from __future__ import annotations
 
@@ -12,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from s3_server import S3Server, run_s3_server
 
-from streamedge.cache.store import prepare_folder
+from streamedge.cache.storage.store import prepare_folder
+from tests.support.s3_server import S3Server, run_s3_server
 
-pytest_plugins = ["aws_cli", "media_samples"]
+pytest_plugins = ["tests.support.aws_cli", "tests.support.media_samples"]
 
 # How long an example takes says nothing on a machine that runs other tests beside.
 settings.register_profile("untimed", deadline=None)

@@ -9,18 +9,18 @@ from typing import Any, cast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamedge.cache.asset import Asset, asset_digest, version_digest
-from streamedge.cache.freshness import TtlRules
-from streamedge.cache.vary import variant_key
-from streamedge.config.schema import Config
-from streamedge.config.selection import ALL
-from streamedge.delivery.distributions import Distribution, OriginBinding
-from streamedge.delivery.web.behaviors import Behavior, CachePolicy
-from streamedge.delivery.web.compressor import encoded_key
-from streamedge.delivery.web.encodings import Encoding
-from streamedge.delivery.web.requests import WebRequest
-from streamedge.delivery.web.routes import Route, Rule, WebDistribution, asset_key
-from streamedge.edge.composition import origin_identity
+from streamedge.build.origins_and_web import origin_identity
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.rfc9111.vary import variant_key
+from streamedge.cache.storage.records import Asset, asset_digest, version_digest
+from streamedge.config.schema.config import Config
+from streamedge.config.schema.selection import ALL
+from streamedge.delivery.hosts import Distribution, OriginBinding
+from streamedge.delivery.http.compression.compressor import encoded_key
+from streamedge.delivery.http.compression.negotiation import Encoding
+from streamedge.delivery.http.policy.behaviors import Behavior, CachePolicy
+from streamedge.delivery.http.request.request import WebRequest
+from streamedge.delivery.http.request.routing import Route, Rule, WebDistribution, asset_key
 from streamedge.keys import join_key, key_bytes, split_key
 from streamedge.media.packager import packaged_asset
 from streamedge.origin import OriginHead, Version

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 from typer.testing import CliRunner
 
-from streamedge.cli import SMALLEST_CONFIG, app
+from streamedge.cli.main import SMALLEST_CONFIG, app
 from streamedge.config.load import load
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +129,7 @@ def test_version() -> None:
 
 def test_the_package_runs_as_a_module_and_help_loads_no_server() -> None:
     code = (
-        "import sys, streamedge.__main__, streamedge.cli;"
+        "import sys, streamedge.__main__, streamedge.cli.main;"
         "print(sorted({'uvicorn', 'boto3', 'h11', 'numpy'} & set(sys.modules)))"
     )
     ran = subprocess.run(

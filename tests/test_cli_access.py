@@ -8,11 +8,11 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from signers import custom_policy, ecdsa_signer, rsa_signer
 from typer.testing import CliRunner
 
 from streamedge.access.admission import Denied, Grant, Remembered, verify
-from streamedge.cli import app
+from streamedge.cli.main import app
+from tests.support.signers import custom_policy, ecdsa_signer, rsa_signer
 
 URL = "https://cdn.example.com/videos/film.mp4"
 UNTIL, UNTIL_S = "2100-01-01", 4_102_444_800

@@ -13,18 +13,18 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from certificate_authority import CertificateAuthority
-from mmdb_file import country, mmdb
-from signers import rsa_signer
 
-from streamedge.cache.freshness import TtlRules, initial_age_s, lifetime_s
-from streamedge.cache.reuse import Reuse, decide_absent, decide_reuse, may_serve_on_error
-from streamedge.cache.storing import is_storable
+from streamedge.build.origins_and_web import ttl_rules
+from streamedge.build.web_rules import error_pages, web_behaviors
+from streamedge.cache.rfc9111.freshness import TtlRules, initial_age_s, lifetime_s
+from streamedge.cache.rfc9111.reuse import Reuse, decide_absent, decide_reuse, may_serve_on_error
+from streamedge.cache.rfc9111.storing import is_storable
 from streamedge.config.load import load
-from streamedge.config.schema import WebDistributionConfig
-from streamedge.delivery.web.behaviors import choose_behavior
-from streamedge.edge.composition import ttl_rules
-from streamedge.edge.web_composition import error_pages, web_behaviors
+from streamedge.config.schema.config import WebDistributionConfig
+from streamedge.delivery.http.policy.behaviors import choose_behavior
+from tests.support.certificate_authority import CertificateAuthority
+from tests.support.mmdb_file import country, mmdb
+from tests.support.signers import rsa_signer
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

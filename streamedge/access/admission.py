@@ -16,8 +16,8 @@ from typing import NamedTuple
 from streamedge.access.grants import EXPIRED, OPEN, Denied, Grant, IpAddress
 from streamedge.access.keys import PublicKey
 from streamedge.access.policy import PolicyError, canned_messages, parse_policy
-from streamedge.access.remembered import Known, Remembered
-from streamedge.access.signing import (
+from streamedge.access.signature_cache import Known, Remembered
+from streamedge.access.signed_request import (
     SIGNATURE_LIMIT_BYTES,
     SignatureError,
     Signed,

@@ -23,9 +23,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from streamedge.api.answers import Answer, refusal
 from streamedge.api.errors import ApiError
-from streamedge.api.service import VERSION, Handlers
+from streamedge.api.protocol.answers import Answer, refusal
+from streamedge.api.protocol.service import VERSION, Handlers
 from streamedge.api.sigv4 import Claim, SignedRequest, read_claim
 from streamedge.ops.log import Log
 
@@ -146,7 +146,7 @@ class _Front:
         self, claim: Claim, body: bytes, address: str, now_s: float, line: _Line
     ) -> Answer:
         # botocore takes 0.2 s to import, which no start of an edge shall wait for.
-        from streamedge.api.execution import carry_out  # noqa: PLC0415
+        from streamedge.api.protocol.execution import carry_out  # noqa: PLC0415
 
         return carry_out(self._handlers, claim, body, address, now_s, line.found_out)
 

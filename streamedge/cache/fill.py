@@ -21,9 +21,7 @@ import random
 from enum import Enum
 from typing import Protocol
 
-from streamedge.cache.asset import Asset
-from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, HEADER_BYTES, Extent
-from streamedge.cache.plan import (
+from streamedge.cache.fill_plan import (
     SKIP_MAX_BYTES,
     WINDOW_MIN_BYTES,
     Pace,
@@ -31,7 +29,9 @@ from streamedge.cache.plan import (
     is_worth_skipping,
     window_bytes,
 )
-from streamedge.cache.throughput import Paces, Throughput
+from streamedge.cache.origin_pace import Paces, Throughput
+from streamedge.cache.storage.extent import CHUNK_BYTES, EXTENT_BYTES, HEADER_BYTES, Extent
+from streamedge.cache.storage.records import Asset
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import UNKNOWN_BYTES, OriginRead, Version
 from streamedge.spans import Span

@@ -12,8 +12,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
-from streamedge.cache.asset import SentAt
-from streamedge.cache.open_version import OpenVersion
+from streamedge.cache.open_object import OpenVersion
+from streamedge.cache.storage.records import SentAt
 from streamedge.origin import UNKNOWN_BYTES, Fields, OriginResponse
 
 ROUNDS_MAX = 2  # lookups that a request waits for before it asks for itself

@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Callable
 from enum import Enum
 
-from streamedge.cache.asset import NOBODYS, Asset, Provenance, Subject
-from streamedge.cache.extent import Ready
-from streamedge.cache.freshness import TtlRules
-from streamedge.cache.open_version import Failure, OpenVersion, Waiter
-from streamedge.cache.plan import LEAD_BYTES
-from streamedge.control.in_force import Verdict
+from streamedge.cache.fill_plan import LEAD_BYTES
+from streamedge.cache.open_object import Failure, OpenVersion, Waiter
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.storage.extent import Ready
+from streamedge.cache.storage.records import NOBODYS, Asset, Provenance, Subject
+from streamedge.control.invalidation_index import Verdict
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import UNKNOWN_BYTES, Fields, OriginHead
 from streamedge.spans import Span

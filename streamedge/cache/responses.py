@@ -19,7 +19,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
-from streamedge.cache.asking import (
+from streamedge.cache.bounded_map import BoundedMap
+from streamedge.cache.fill_plan import backoff_s
+from streamedge.cache.in_flight import ROUNDS_MAX, Handling, InFlight, Lookup
+from streamedge.cache.invalidated import Rulings
+from streamedge.cache.open_object import OpenVersion
+from streamedge.cache.origin_requests import (
     Ask,
     confirmed,
     is_confirmed,
@@ -29,20 +34,15 @@ from streamedge.cache.asking import (
     request_for,
     without_range,
 )
-from streamedge.cache.asset import Asset, Record, SentAt, Subject, stored_fields
-from streamedge.cache.bounded import BoundedMap
-from streamedge.cache.extent import EXTENT_BYTES
-from streamedge.cache.fitness import decide, directives, is_refused, may_serve_stale
-from streamedge.cache.in_flight import ROUNDS_MAX, Handling, InFlight, Lookup
-from streamedge.cache.open_version import OpenVersion
-from streamedge.cache.plan import backoff_s
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.cache.reuse import Reuse
-from streamedge.cache.rulings import Rulings
-from streamedge.cache.store import Store
-from streamedge.cache.storing import is_storable, withheld_fields
-from streamedge.cache.vary import parse_vary, variant_key
-from streamedge.control.in_force import Ruling, Verdict
+from streamedge.cache.reuse_decision import decide, directives, is_refused, may_serve_stale
+from streamedge.cache.rfc9111.reuse import Reuse
+from streamedge.cache.rfc9111.storing import is_storable, withheld_fields
+from streamedge.cache.rfc9111.vary import parse_vary, variant_key
+from streamedge.cache.storage.extent import EXTENT_BYTES
+from streamedge.cache.storage.records import Asset, Record, SentAt, Subject, stored_fields
+from streamedge.cache.storage.store import Store
+from streamedge.control.invalidation_index import Ruling, Verdict
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import OriginRequest, OriginResponse, Upstream
 from streamedge.origin.answers import fold_fields

@@ -17,14 +17,20 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from streamedge.config.checks import cross_mistakes
-from streamedge.config.files import path_mistakes, with_absolute_paths
-from streamedge.config.lines import Key, key_lines, line_of
-from streamedge.config.mistakes import Mistake, nearest
-from streamedge.config.places import Place, held_section, is_section, place, value_at
-from streamedge.config.schema import Config, Section
-from streamedge.config.units import QUOTE_LIMIT_CHARACTERS, found, kind_of
-from streamedge.config.wording import expected, field_notation
+from streamedge.config.checks.files import path_mistakes, with_absolute_paths
+from streamedge.config.checks.references import cross_mistakes
+from streamedge.config.describe import expected, field_notation
+from streamedge.config.errors.mistakes import Mistake, nearest
+from streamedge.config.errors.schema_location import (
+    Place,
+    held_section,
+    is_section,
+    place,
+    value_at,
+)
+from streamedge.config.errors.toml_lines import Key, key_lines, line_of
+from streamedge.config.schema.config import Config, Section
+from streamedge.config.schema.units import QUOTE_LIMIT_CHARACTERS, found, kind_of
 from streamedge.errors import ConfigError
 
 CONFIG_LIMIT_BYTES = 1 << 20

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from streamedge.config.schema import (
+from streamedge.config.schema.config import (
     CachePolicyConfig,
     CorsConfig,
     OriginRequestPolicyConfig,
     ResponseHeadersPolicyConfig,
     Section,
 )
-from streamedge.config.selection import ALL, NONE, Kept, Selection
+from streamedge.config.schema.selection import ALL, NONE, Kept, Selection
 
 IDS: dict[str, str] = {
     "658327ea-f89d-4fab-a63d-7e88639e58f6": "CachingOptimized",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 
-from streamedge.config.schema import Section
-from streamedge.config.wording import default, field_notation, is_inherited, limits, sections
+from streamedge.config.describe import default, field_notation, is_inherited, limits, sections
+from streamedge.config.schema.config import Section
 
 BEGIN = "<!-- config reference: begin -->"
 END = "<!-- config reference: end -->"

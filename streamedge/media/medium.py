@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from streamedge.cache.asset import Provenance
-from streamedge.cache.open_version import Failure
+from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.media.flv_timeline import Timeline
+from streamedge.cache.storage.records import Provenance
+from streamedge.media.flv.timeline import Timeline
 from streamedge.media.script_data import ScriptObject
 from streamedge.spans import Span
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from streamedge.cache.asset import Asset, version_parts
-from streamedge.cache.cache import Cache
-from streamedge.cache.freshness import IMMUTABLE
+from streamedge.cache.objects import Cache
 from streamedge.cache.reader import Reader
+from streamedge.cache.rfc9111.freshness import IMMUTABLE
+from streamedge.cache.storage.records import Asset, version_parts
 from streamedge.errors import MediaError, OriginError, OriginFailure
 from streamedge.keys import join_key
-from streamedge.media.flv_layout import FlvLayout
+from streamedge.media.flv.layout import FlvLayout
 from streamedge.media.index_memory import Lease
 from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.spans import Span

@@ -11,10 +11,11 @@ import string
 from collections.abc import Generator
 from enum import Enum
 
-from streamedge.media import boxes, mp3
 from streamedge.media.faults import invalid
 from streamedge.media.id3 import ID3_HEADER_SIZE_BYTES, id3v2_size_bytes
-from streamedge.media.mp3_head import SEARCH_LIMIT_BYTES
+from streamedge.media.mp3 import frames as mp3
+from streamedge.media.mp3.head import SEARCH_LIMIT_BYTES
+from streamedge.media.mp4 import boxes
 from streamedge.spans import Span
 
 FIRST_ASK_BYTES = 64 << 10

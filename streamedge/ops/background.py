@@ -20,7 +20,7 @@ from typing import Any
 
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
-from streamedge.ops.sparing import SparingLine
+from streamedge.ops.rate_limited import SparingLine
 
 RESTART_PAUSES_S = (0.1, 1.0, 5.0, 30.0)  # by how often in a row it has failed soon
 SOON_S = 60.0

@@ -10,7 +10,6 @@ from math import inf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from signers import Signer, custom_policy, ecdsa_signer, rsa_signer, url_safe
 
 from streamedge.access.admission import (
     OPEN,
@@ -25,6 +24,7 @@ from streamedge.access.admission import (
     verify,
 )
 from streamedge.access.keys import HashName, PublicKey
+from tests.support.signers import Signer, custom_policy, ecdsa_signer, rsa_signer, url_safe
 
 URL = "https://d111111abcdef8.cloudfront.net/videos/film.mp4"
 NOW_S = 1_700_000_000

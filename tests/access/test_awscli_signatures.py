@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from signers import rsa_signer
 
 from streamedge.access.admission import Denied, Grant, Remembered, verify
+from tests.support.signers import rsa_signer
 
 SIGNER = rsa_signer("K1")
 NOW_S = 1_700_000_000

@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
-from signers import Signer, ecdsa_signer, rsa_signer
 
 from streamedge.access.keys import (
     PEM_LIMIT_BYTES,
@@ -19,6 +18,7 @@ from streamedge.access.keys import (
     PublicKey,
     load_public_key,
 )
+from tests.support.signers import Signer, ecdsa_signer, rsa_signer
 
 MESSAGE = b"message"
 

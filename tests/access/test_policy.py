@@ -10,7 +10,6 @@ import pytest
 from botocore.signers import CloudFrontSigner
 from hypothesis import given
 from hypothesis import strategies as st
-from signers import custom_policy
 
 from streamedge.access.policy import (
     NETWORKS_LIMIT,
@@ -21,6 +20,7 @@ from streamedge.access.policy import (
     canned_policy,
     parse_policy,
 )
+from tests.support.signers import custom_policy
 
 URL = "https://d111111abcdef8.cloudfront.net/film.mp4"
 UNTIL_S = 1_357_034_400

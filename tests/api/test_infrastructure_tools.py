@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from api_estate import Api, listing
-from api_server import ApiServer, run_api
+
+from tests.support.api_estate import Api, listing
+from tests.support.api_server import ApiServer, run_api
 
 FIRST_POLL = {"MaxAttempts": 1}
 
@@ -263,7 +264,8 @@ def test_terraform_makes_changes_and_removes_a_distribution(client: Any) -> None
 
 def test_an_endpoint_with_a_slash_at_its_end_works(running: ApiServer) -> None:
     import boto3
-    from api_server import KEYS
+
+    from tests.support.api_server import KEYS
 
     key, secret = next(iter(KEYS.items()))
     client = boto3.client(

@@ -9,8 +9,21 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from fakes import Pattern, Turn
-from location import (
+
+from streamedge.cache import fill as fill_module
+from streamedge.cache.fill import Fill
+from streamedge.cache.objects import Cache
+from streamedge.cache.reader import Reader
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.storage.extent import CHUNK_BYTES, EXTENT_BYTES, Extent
+from streamedge.cache.storage.records import Asset
+from streamedge.cache.storage.store import MEMORY_EXTENTS_MAX
+from streamedge.errors import CacheFullError, OriginError, OriginFailure
+from streamedge.ops.metrics import Counter, Gauge
+from streamedge.origin import OriginHead, OriginRead, Version
+from streamedge.spans import Span
+from tests.support.fakes import Pattern, Turn
+from tests.support.location import (
     LAST_MODIFIED_S,
     Location,
     fetch,
@@ -19,19 +32,6 @@ from location import (
     set_word,
     words_of,
 )
-
-from streamedge.cache import fill as fill_module
-from streamedge.cache.asset import Asset
-from streamedge.cache.cache import Cache
-from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, Extent
-from streamedge.cache.fill import Fill
-from streamedge.cache.freshness import TtlRules
-from streamedge.cache.reader import Reader
-from streamedge.cache.store import MEMORY_EXTENTS_MAX
-from streamedge.errors import CacheFullError, OriginError, OriginFailure
-from streamedge.ops.metrics import Counter, Gauge
-from streamedge.origin import OriginHead, OriginRead, Version
-from streamedge.spans import Span
 
 FILM = Pattern(10 * CHUNK_BYTES + 777, seed=2)
 ALL = Span(0, FILM.size_bytes)

@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fakes import Pattern, Turn
-from location import Location, fetch, fills_ended, run_location
 
-from streamedge.cache import plan
-from streamedge.cache.cache import Cache
-from streamedge.cache.extent import CHUNK_BYTES
-from streamedge.cache.plan import QUICK_ABORT_BYTES
+from streamedge.cache import fill_plan as plan
+from streamedge.cache.fill_plan import QUICK_ABORT_BYTES
+from streamedge.cache.objects import Cache
 from streamedge.cache.reader import CacheResult, Reader
+from streamedge.cache.storage.extent import CHUNK_BYTES
 from streamedge.spans import Span
+from tests.support.fakes import Pattern, Turn
+from tests.support.location import Location, fetch, fills_ended, run_location
 
 FILM = Pattern(60 * CHUNK_BYTES + 777, seed=21)
 ALL = Span(0, FILM.size_bytes)

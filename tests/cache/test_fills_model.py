@@ -13,21 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from fakes import Pattern
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from location import PATIENCE_S, Location, fills_ended, run_location
 
-from streamedge.cache import locks, plan
-from streamedge.cache.asset import Asset
-from streamedge.cache.extent import CHUNK_BYTES
-from streamedge.cache.freshness import TtlRules
+from streamedge.cache import fill_plan as plan
 from streamedge.cache.reader import Reader
-from streamedge.cache.store import prepare_folder
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.storage import locks
+from streamedge.cache.storage.extent import CHUNK_BYTES
+from streamedge.cache.storage.records import Asset
+from streamedge.cache.storage.store import prepare_folder
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.ops.metrics import Gauge
 from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.spans import Span
+from tests.support.fakes import Pattern
+from tests.support.location import PATIENCE_S, Location, fills_ended, run_location
 
 CHUNKS = 24
 FILM = Pattern(CHUNKS * CHUNK_BYTES - 1234, seed=31)

@@ -19,14 +19,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamedge.cache.asking import WHOLE, Ask, object_ask
-from streamedge.cache.asset import Asset
-from streamedge.cache.cache import Cache
-from streamedge.cache.freshness import TtlRules
 from streamedge.cache.in_flight import ROUNDS_MAX, InFlight, Lookup
+from streamedge.cache.objects import Cache
+from streamedge.cache.origin_requests import WHOLE, Ask, object_ask
 from streamedge.cache.reader import Reader
 from streamedge.cache.responses import Passed, ResponseCache, Stored
-from streamedge.cache.store import Store, prepare_folder
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.storage.records import Asset
+from streamedge.cache.storage.store import Store, prepare_folder
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts

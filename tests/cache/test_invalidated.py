@@ -8,19 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes import Pattern, Turn
-from location import PATIENCE_S, Location, fetch, fills_ended, run_location
 
-from streamedge.cache.asking import WHOLE, Ask
-from streamedge.cache.asset import Asset, Subject
-from streamedge.cache.cache import Cache
-from streamedge.cache.freshness import TtlRules
+from streamedge.cache.objects import Cache
+from streamedge.cache.origin_requests import WHOLE, Ask
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.responses import Outcome, ResponseCache, Stored
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.storage.records import Asset, Subject
 from streamedge.errors import OriginError
 from streamedge.origin import OriginRequest
 from streamedge.origin.objects import RequestedObject
 from streamedge.spans import Span
+from tests.support.fakes import Pattern, Turn
+from tests.support.location import PATIENCE_S, Location, fetch, fills_ended, run_location
 
 OLD, NEW = Pattern(300_000, seed=3), Pattern(200_000, seed=4)
 WHOLE_OLD = Span(0, OLD.size_bytes)

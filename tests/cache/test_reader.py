@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Pattern, Turn
-from location import PATIENCE_S, Location, fetch, fills_ended, run_location
 
-from streamedge.cache.extent import CHUNK_BYTES, EXTENT_BYTES, Extent
-from streamedge.cache.open_version import Failure
-from streamedge.cache.plan import Pace
+from streamedge.cache.fill_plan import Pace
+from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import Reader
+from streamedge.cache.storage.extent import CHUNK_BYTES, EXTENT_BYTES, Extent
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.spans import Span
+from tests.support.fakes import Pattern, Turn
+from tests.support.location import PATIENCE_S, Location, fetch, fills_ended, run_location
 
 FILM = Pattern(6 * CHUNK_BYTES + 777, seed=9)
 ALL = Span(0, FILM.size_bytes)

@@ -11,22 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes import Pattern, Turn
-from location import PATIENCE_S, Location, fills_ended, run_location, until
 
-from streamedge.cache.asking import WHOLE, Ask
-from streamedge.cache.asset import Asset
-from streamedge.cache.cache import Cache
-from streamedge.cache.extent import Extent
-from streamedge.cache.freshness import TtlRules
+from streamedge.cache.objects import Cache
+from streamedge.cache.origin_requests import WHOLE, Ask
 from streamedge.cache.responses import Outcome, Passed, ResponseCache, Stored, Unavailable
-from streamedge.cache.store import prepare_folder
-from streamedge.cache.vary import variant_key
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.rfc9111.vary import variant_key
+from streamedge.cache.storage.extent import Extent
+from streamedge.cache.storage.records import Asset
+from streamedge.cache.storage.store import prepare_folder
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.ops.metrics import Gauge
 from streamedge.origin import OriginRequest
 from streamedge.origin.objects import ObjectUpstream, RequestedObject
 from streamedge.spans import Span
+from tests.support.fakes import Pattern, Turn
+from tests.support.location import PATIENCE_S, Location, fills_ended, run_location, until
 
 FILM = Pattern(300_000, seed=3)
 BYTES = FILM.read(Span(0, FILM.size_bytes))
@@ -474,7 +474,7 @@ async def test_vary_explosion_is_bounded(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each request another variant: what is kept in memory does not grow with them."""
-    monkeypatch.setattr("streamedge.cache.cache.VARYING_BYTES", 300)
+    monkeypatch.setattr("streamedge.cache.objects.VARYING_BYTES", 300)
     worker = location.worker(open_extents=8)
     door = ResponseCache(worker)
     location.server.put("film", b"x", headers=(*FRESH, ("Vary", "User-Agent")), etag='"1"')

@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fakes import ScriptedOrigin, Turn
-from location import run_location
 
-from streamedge.cache.asset import Asset
-from streamedge.cache.extent import Extent
-from streamedge.cache.freshness import TtlRules
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.storage.extent import Extent
+from streamedge.cache.storage.records import Asset
 from streamedge.origin import OriginHead, OriginRequest, Version
-from streamedge.origin.connection import EVENTS_MAX, Connection
-from streamedge.origin.http import HttpOrigin
+from streamedge.origin.http.origin import HttpOrigin
+from streamedge.origin.http_client.connection import EVENTS_MAX, Connection
 from streamedge.spans import Span
+from tests.support.fakes import ScriptedOrigin, Turn
+from tests.support.location import run_location
 
 COUNT = 60_000
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Pattern
-from location import PATIENCE_S, Location, fetch, run_location
 
-from streamedge.cache.extent import CHUNK_BYTES, HEADER_BYTES
+from streamedge.cache.storage.extent import CHUNK_BYTES, HEADER_BYTES
 from streamedge.spans import Span
+from tests.support.fakes import Pattern
+from tests.support.location import PATIENCE_S, Location, fetch, run_location
 
 FILM = Pattern(9 * CHUNK_BYTES + 777, seed=14)
 ALL = Span(0, FILM.size_bytes)
@@ -31,7 +31,7 @@ def digest_to(end: int) -> str:
 
 
 WHOLE = {"size_bytes": FILM.size_bytes, "digest": digest_to(FILM.size_bytes)}
-PROGRAM = Path(__file__).with_name("worker_process.py")
+PROGRAM = Path(__file__).parents[1] / "support" / "worker_process.py"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamedge.config.load import CONFIG_LIMIT_BYTES, load
-from streamedge.config.schema import (
+from streamedge.config.schema.config import (
     Config,
     DirectoryOriginConfig,
     RtmpDistributionConfig,

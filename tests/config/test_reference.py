@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from streamedge.config.describe import default, sections
 from streamedge.config.reference import BEGIN, END, keys, render
-from streamedge.config.schema import Section
-from streamedge.config.wording import default, sections
+from streamedge.config.schema.config import Section
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamedge.delivery.names import NAME_BYTES_MAX, object_name
+from streamedge.delivery.object_names import NAME_BYTES_MAX, object_name
 
 NEVER = "".join(map(chr, range(32))) + "\x7f\\"
 

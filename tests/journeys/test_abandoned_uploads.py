@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from edge_process import EdgeProcess, run_edge
-from http_viewer import request, viewer_of
-from s3_server import S3Server
+
+from tests.support.edge_process import EdgeProcess, run_edge
+from tests.support.http_viewer import request, viewer_of
+from tests.support.s3_server import S3Server
 
 BUCKET = "abandoned"
 MIB = 1 << 20

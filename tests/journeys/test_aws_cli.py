@@ -9,11 +9,12 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from aws_cli import AwsCli
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from edge_process import EdgeProcess, run_edge
-from s3_server import S3Server
+
+from tests.support.aws_cli import AwsCli
+from tests.support.edge_process import EdgeProcess, run_edge
+from tests.support.s3_server import S3Server
 
 BUCKET = "copied"
 PIECE_BYTES = 1 << 20

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from edge_process import EdgeProcess, pause, run_edge
-from fakes import Pattern, ScriptedOrigin, Turn
-from http_viewer import viewer_of
 
-from streamedge.origin.breaker import FAILURES_MAX
+from streamedge.origin.group.breaker import FAILURES_MAX
 from streamedge.spans import Span
+from tests.support.edge_process import EdgeProcess, pause, run_edge
+from tests.support.fakes import Pattern, ScriptedOrigin, Turn
+from tests.support.http_viewer import viewer_of
 
 FILM_BYTES = 3_000_001
 FILM = Pattern(FILM_BYTES, seed=21)

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from edge_process import EdgeProcess, run_edge
-from fakes import Pattern, ScriptedOrigin
-from http_viewer import CutError, fetch, request, viewer_of
-from s3_server import S3Server
 
 from streamedge.spans import Span
+from tests.support.edge_process import EdgeProcess, run_edge
+from tests.support.fakes import Pattern, ScriptedOrigin
+from tests.support.http_viewer import CutError, fetch, request, viewer_of
+from tests.support.s3_server import S3Server
 
 FILM_BYTES = 3_000_001
 FILM = Pattern(FILM_BYTES, seed=5)

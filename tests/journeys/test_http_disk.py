@@ -8,12 +8,11 @@ import os
 import resource
 from pathlib import Path
 
-from edge_process import run_edge
-from fakes import Pattern, ScriptedOrigin
-from http_viewer import fetch, viewer_of
-
-from streamedge.cache.extent import CHUNK_BYTES, HEADER_BYTES
+from streamedge.cache.storage.extent import CHUNK_BYTES, HEADER_BYTES
 from streamedge.spans import Span
+from tests.support.edge_process import run_edge
+from tests.support.fakes import Pattern, ScriptedOrigin
+from tests.support.http_viewer import fetch, viewer_of
 
 FILM_BYTES = 3_000_001
 FILM = Pattern(FILM_BYTES, seed=5)

@@ -15,11 +15,11 @@ from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
-from edge_process import EdgeProcess, free_ports, pause, run_edge
-from fakes import Pattern, ScriptedOrigin
-from http_viewer import CutError, Viewer, fetch, viewer_of
 
 from streamedge.spans import Span
+from tests.support.edge_process import EdgeProcess, free_ports, pause, run_edge
+from tests.support.fakes import Pattern, ScriptedOrigin
+from tests.support.http_viewer import CutError, Viewer, fetch, viewer_of
 
 FILM_BYTES = 3_000_001
 FILM = Pattern(FILM_BYTES, seed=5)

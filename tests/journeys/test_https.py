@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from certificate_authority import CertificateAuthority, Pair
-from edge_process import EdgeProcess, free_ports, run_edge
-from fakes import Pattern, ScriptedOrigin
-from http_viewer import CutError, Viewer, request
 
 from streamedge.spans import Span
+from tests.support.certificate_authority import CertificateAuthority, Pair
+from tests.support.edge_process import EdgeProcess, free_ports, run_edge
+from tests.support.fakes import Pattern, ScriptedOrigin
+from tests.support.http_viewer import CutError, Viewer, request
 
 FILM_BYTES = 9_000_001
 FILM = Pattern(FILM_BYTES, seed=11)

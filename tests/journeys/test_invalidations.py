@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edge_process import EdgeProcess, run_edge
-from fakes import Pattern, ScriptedOrigin
-from http_viewer import CutError, Viewer, viewer_of
-from rtmp_client import VIDEO, RtmpClient, connected, samples
-from rtmp_media import tags_flv
 
-from streamedge.delivery.rtmp.chunks import Message
+from streamedge.delivery.rtmp.protocol.chunks import Message
+from tests.support.edge_process import EdgeProcess, run_edge
+from tests.support.fakes import Pattern, ScriptedOrigin
+from tests.support.http_viewer import CutError, Viewer, viewer_of
+from tests.support.rtmp_client import VIDEO, RtmpClient, connected, samples
+from tests.support.rtmp_media import tags_flv
 
 WORKERS = 2
 CONNECTIONS = 12  # so many that surely each worker has some

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from edge_process import EdgeProcess, run_edge
-from media_samples import SAMPLES
-from rtmp_players import duration_s
-from s3_server import S3Server
+
+from tests.support.edge_process import EdgeProcess, run_edge
+from tests.support.media_samples import SAMPLES
+from tests.support.rtmp_players import duration_s
+from tests.support.s3_server import S3Server
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "moving-from-cloudfront.md").read_text()
 FILM = SAMPLES / "film.mp4"

@@ -12,9 +12,10 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from edge_process import run_edge
-from s3_server import IDENTITIES, S3Server
-from signers import rsa_signer
+
+from tests.support.edge_process import run_edge
+from tests.support.s3_server import IDENTITIES, S3Server
+from tests.support.signers import rsa_signer
 
 THREAT_MODEL = (Path(__file__).parents[2] / "docs" / "threat-model.md").read_text()
 ACCOUNT = "000000000000"  # whose users the test server's identities are

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edge_process import EdgeProcess, free_ports, pause, run_edge
-from http_viewer import fetch, viewer_of
+
+from tests.support.edge_process import EdgeProcess, free_ports, pause, run_edge
+from tests.support.http_viewer import fetch, viewer_of
 
 DIRECTORY = '[origins.main]\ntype = "directory"\npath = "media"\n'
 

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from edge_process import EdgeProcess, free_ports, run_edge
-from http_viewer import fetch
-from mmdb_file import country, mmdb
-from proxy_headers import proxy_v1, proxy_v2, relay
-from rtmp_client import connected, samples
-from rtmp_media import made
+
+from tests.support.edge_process import EdgeProcess, free_ports, run_edge
+from tests.support.http_viewer import fetch
+from tests.support.mmdb_file import country, mmdb
+from tests.support.proxy_headers import proxy_v1, proxy_v2, relay
+from tests.support.rtmp_client import connected, samples
+from tests.support.rtmp_media import made
 
 GERMAN, FRENCH = "192.0.2.1", "198.51.100.7"
 FILM = made("film.mp4")

@@ -14,13 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edge_process import EdgeProcess, pause, run_edge
-from fakes import Pattern, ScriptedOrigin
-from http_viewer import Viewer, fetch, viewer_of
-from rtmp_client import connected, frames
-from rtmp_media import tags_flv
-
 from streamedge.spans import Span
+from tests.support.edge_process import EdgeProcess, pause, run_edge
+from tests.support.fakes import Pattern, ScriptedOrigin
+from tests.support.http_viewer import Viewer, fetch, viewer_of
+from tests.support.rtmp_client import connected, frames
+from tests.support.rtmp_media import tags_flv
 
 FOLDER = '[origins.main]\ntype = "directory"\npath = "media"\n'
 EWEB = '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\naliases = ["a.example"]\n'

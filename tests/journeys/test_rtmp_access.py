@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from edge_process import EdgeProcess, pause, run_edge
-from rtmp_client import PATIENCE_S, await_line, connected, information, shaken
-from rtmp_media import expected, made
-from rtmp_players import FFMPEG_5, FFMPEG_9, ffmpeg, flv_packets, packets, rtmpdump, wanted
-from rtmp_signer import StreamSigner, changed, ecdsa_signer, rsa_signer
 
-sys.path.append(str(Path(__file__).parent.parent / "access"))
-
-from mmdb_file import country, mmdb
+from tests.support.edge_process import EdgeProcess, pause, run_edge
+from tests.support.mmdb_file import country, mmdb
+from tests.support.rtmp_client import PATIENCE_S, await_line, connected, information, shaken
+from tests.support.rtmp_media import expected, made
+from tests.support.rtmp_players import (
+    FFMPEG_5,
+    FFMPEG_9,
+    ffmpeg,
+    flv_packets,
+    packets,
+    rtmpdump,
+    wanted,
+)
+from tests.support.rtmp_signer import StreamSigner, changed, ecdsa_signer, rsa_signer
 
 RSA, ECDSA = rsa_signer(), ecdsa_signer()
 FILM = "dir/film.mp4"

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from edge_process import EdgeProcess, run_edge
-from fakes import ScriptedOrigin, Turn
-from rtmp_client import (
+
+from streamedge.delivery.rtmp.protocol.chunks import Message
+from streamedge.spans import Span
+from tests.support.edge_process import EdgeProcess, run_edge
+from tests.support.fakes import ScriptedOrigin, Turn
+from tests.support.rtmp_client import (
     MEDIA,
     RtmpClient,
     await_line,
@@ -24,10 +27,7 @@ from rtmp_client import (
     samples,
     word,
 )
-from rtmp_media import avc_mp4, keyframe, made, tags_flv
-
-from streamedge.delivery.rtmp.chunks import Message
-from streamedge.spans import Span
+from tests.support.rtmp_media import avc_mp4, keyframe, made, tags_flv
 
 FAILED = "NetStream.Play.Failed"
 START = "NetStream.Play.Start"

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from edge_process import EdgeProcess, run_edge
-from rtmp_client import (
+
+from streamedge.delivery.rtmp.protocol.chunks import Message
+from tests.support.edge_process import EdgeProcess, run_edge
+from tests.support.rtmp_client import (
     AGGREGATE,
     AUDIO,
     COMMAND,
@@ -22,9 +24,7 @@ from rtmp_client import (
     samples,
     word,
 )
-from rtmp_media import expected, made, tags_flv
-
-from streamedge.delivery.rtmp.chunks import Message
+from tests.support.rtmp_media import expected, made, tags_flv
 
 FILMS = ["film.mp4", "film-moov-last.mp4", "film.flv", "film-keyframes.flv"]
 STOP = "NetStream.Play.Stop"

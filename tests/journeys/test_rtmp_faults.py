@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from edge_process import EdgeProcess, run_edge
-from rtmp_client import (
+
+from streamedge.delivery.rtmp.protocol import amf0
+from streamedge.delivery.rtmp.protocol.chunks import Message, encode_message
+from streamedge.delivery.rtmp.session import CHUNKS_PER_S_MAX
+from tests.support.edge_process import EdgeProcess, run_edge
+from tests.support.rtmp_client import (
     AGGREGATE,
     COMMAND,
     HANDSHAKE_BYTES,
@@ -24,11 +28,7 @@ from rtmp_client import (
     shaken,
     word,
 )
-from rtmp_media import avc_mp4, keyframe, made, moov_first, tags_flv
-
-from streamedge.delivery.rtmp import amf0
-from streamedge.delivery.rtmp.chunks import Message, encode_message
-from streamedge.delivery.rtmp.session import CHUNKS_PER_S_MAX
+from tests.support.rtmp_media import avc_mp4, keyframe, made, moov_first, tags_flv
 
 START = "NetStream.Play.Start"
 STOP = "NetStream.Play.Stop"

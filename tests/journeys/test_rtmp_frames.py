@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from edge_process import EdgeProcess, run_edge
-from rtmp_client import connected, samples
-from rtmp_media import avc_mp4, demux, expected, keyframe, made, tags_flv, tiny_frame
-from rtmp_players import (
+
+from tests.support.edge_process import EdgeProcess, run_edge
+from tests.support.rtmp_client import connected, samples
+from tests.support.rtmp_media import avc_mp4, demux, expected, keyframe, made, tags_flv, tiny_frame
+from tests.support.rtmp_players import (
     FFMPEG_5,
     FFMPEG_9,
     Got,

@@ -10,13 +10,12 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import flv_corpus
-import mp3_corpus
-import mp4_corpus
 import pytest
-from edge_process import EdgeProcess, run_edge
-from ffmpeg_packets import Packet, Played, add_tag, differences, ffmpeg_packets
-from rtmp_client import connected, frames, word
+
+from tests.support import flv_corpus, mp3_corpus, mp4_corpus
+from tests.support.edge_process import EdgeProcess, run_edge
+from tests.support.ffmpeg_packets import Packet, Played, add_tag, differences, ffmpeg_packets
+from tests.support.rtmp_client import connected, frames, word
 
 EDITS_A_FILE = 3  # every third edit of an MP4: the others are compared without an edge
 PICTURES = "-c:v libx264 -preset veryfast -g 12 -bf 2 -c:a aac -b:a 32k"

@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from edge_process import EdgeProcess, free_ports, run_edge
-from rtmp_media import avc_mp4, expected, keyframe, made
-from rtmp_players import (
+
+from tests.support.edge_process import EdgeProcess, free_ports, run_edge
+from tests.support.rtmp_media import avc_mp4, expected, keyframe, made
+from tests.support.rtmp_players import (
     FFMPEG_5,
     FFMPEG_9,
     Got,
@@ -25,7 +26,7 @@ from rtmp_players import (
     run,
     wanted,
 )
-from rtmp_signer import ecdsa_signer
+from tests.support.rtmp_signer import ecdsa_signer
 
 SIGNER = ecdsa_signer()
 NAMES = {

@@ -19,11 +19,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 import boto3
 import pytest
-from aws_cli import AwsCli
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from edge_process import EdgeProcess, run_edge
-from s3_server import S3Server
+
+from tests.support.aws_cli import AwsCli
+from tests.support.edge_process import EdgeProcess, run_edge
+from tests.support.s3_server import S3Server
 
 BUCKET = "clients"
 PREFIX = "site/a+b"

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from edge_process import free_ports
+
+from tests.support.edge_process import free_ports
 
 PATIENCE_S = 60.0
 

@@ -19,11 +19,12 @@ import boto3
 import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from edge_process import EdgeProcess, pause, run_edge
-from http_viewer import Response, Viewer, request, viewer_of
-from rtmp_client import VIDEO, connected, samples
-from rtmp_media import tags_flv
-from s3_server import S3Server
+
+from tests.support.edge_process import EdgeProcess, pause, run_edge
+from tests.support.http_viewer import Response, Viewer, request, viewer_of
+from tests.support.rtmp_client import VIDEO, connected, samples
+from tests.support.rtmp_media import tags_flv
+from tests.support.s3_server import S3Server
 
 BUCKET = "written"
 PART_BYTES = 5 << 20

@@ -17,12 +17,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from edge_process import EdgeProcess, pause, run_edge
-from fakes import ScriptedOrigin, Turn
-from http_viewer import Response, request, viewer_of
-from rtmp_client import VIDEO, connected, metric, samples
-from rtmp_media import tags_flv
-from s3_server import S3Server
+
+from tests.support.edge_process import EdgeProcess, pause, run_edge
+from tests.support.fakes import ScriptedOrigin, Turn
+from tests.support.http_viewer import Response, request, viewer_of
+from tests.support.rtmp_client import VIDEO, connected, metric, samples
+from tests.support.rtmp_media import tags_flv
+from tests.support.s3_server import S3Server
 
 BUCKET = "queued"
 FRAME_HEADER_BYTES = 13  # of a picture of tags_flv, before its filler

@@ -14,8 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from edge_process import EdgeProcess, run_edge
-from http_viewer import CutError, fetch, request, viewer_of
+
+from tests.support.edge_process import EdgeProcess, run_edge
+from tests.support.http_viewer import CutError, fetch, request, viewer_of
 
 NAMES = ("a", "b")
 ROUNDS = 40

@@ -7,16 +7,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from ffmpeg_packets import Packet, Played, add_tag, differences, ffmpeg_packets
-from flv_corpus import Variant, damaged, edited, mixed
-from memory_reader import MemoryReader
-from oracle import feed
 
 from streamedge.errors import MediaError
-from streamedge.media import flv, flv_head
-from streamedge.media.flv_medium import FlvMedium, medium_head
-from streamedge.media.flv_scan_index import ScanIndex
+from streamedge.media.flv import head as flv_head
+from streamedge.media.flv import tags as flv
+from streamedge.media.flv.medium import FlvMedium, medium_head
+from streamedge.media.flv.scan_index import ScanIndex
 from streamedge.media.medium import RUN_MS, End, Run, Skip
+from tests.support.ffmpeg_packets import Packet, Played, add_tag, differences, ffmpeg_packets
+from tests.support.flv_corpus import Variant, damaged, edited, mixed
+from tests.support.memory_reader import MemoryReader
+from tests.support.oracle import feed
 
 SEED = (
     "-c:v libx264 -preset veryfast -g 12 -bf 2 -c:a aac -b:a 32k"

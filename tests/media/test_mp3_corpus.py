@@ -7,16 +7,18 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ffmpeg_packets import Packet, add_tag, ffmpeg_packets
-from memory_reader import MemoryReader
-from mp3_corpus import variants
-from oracle import feed
 
 from streamedge.errors import MediaError, MediaFault
-from streamedge.media import flv, mp3, mp3_head
+from streamedge.media.flv import tags as flv
 from streamedge.media.medium import RUN_MS, End, Run
-from streamedge.media.mp3_medium import Mp3Medium
+from streamedge.media.mp3 import frames as mp3
+from streamedge.media.mp3 import head as mp3_head
+from streamedge.media.mp3.medium import Mp3Medium
 from streamedge.media.sniffing import FileKind, sniff
+from tests.support.ffmpeg_packets import Packet, add_tag, ffmpeg_packets
+from tests.support.memory_reader import MemoryReader
+from tests.support.mp3_corpus import variants
+from tests.support.oracle import feed
 
 SEEDS = {
     "constant rate": "-b:a 128k",

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from ffmpeg_packets import Played, differences, ffmpeg_packets, flv_packets
-from mp4_corpus import Variant, edited, mixed
-from oracle import flv_of, title_of
 
 from streamedge.errors import MediaError
-from streamedge.media.flv_layout import FlvLayout
+from streamedge.media.flv.layout import FlvLayout
+from tests.support.ffmpeg_packets import Played, differences, ffmpeg_packets, flv_packets
+from tests.support.mp4_corpus import Variant, edited, mixed
+from tests.support.oracle import flv_of, title_of
 
 SEEDS = {
     "in order": "-c:v libx264 -preset ultrafast -g 12 -bf 0 -c:a aac -b:a 32k",

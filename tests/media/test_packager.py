@@ -8,22 +8,22 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from fakes import ScriptedOrigin, Turn, read_all
-from oracle import flv_of, title_of
-from rtmp_media import avc_mp4, keyframe
 
-from streamedge.cache.asset import Asset
-from streamedge.cache.cache import Cache
-from streamedge.cache.freshness import TtlRules
-from streamedge.cache.store import Store
+from streamedge.cache.objects import Cache
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.storage.records import Asset
+from streamedge.cache.storage.store import Store
 from streamedge.errors import OriginError, OriginFailure
-from streamedge.media.flv_layout import FlvLayout
+from streamedge.media.flv.layout import FlvLayout
 from streamedge.media.index_memory import IndexMemory, Lease
 from streamedge.media.packager import PIECE_BYTES, SMALL_PIECE_BYTES, packaged_asset
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
-from streamedge.origin.http import HttpOrigin
+from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
+from tests.support.fakes import ScriptedOrigin, Turn, read_all
+from tests.support.oracle import flv_of, title_of
+from tests.support.rtmp_media import avc_mp4, keyframe
 
 Media = Callable[[str], bytes]
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mp4_writer import box, words
-from oracle import feed
 
 from streamedge.errors import MediaError
 from streamedge.media.sniffing import FileKind, sniff
+from tests.support.mp4_writer import box, words
+from tests.support.oracle import feed
 
 Media = Callable[[str], bytes]
 FTYP = box("ftyp", b"isom")

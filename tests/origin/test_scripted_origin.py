@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from fakes import Pattern, ScriptedOrigin, Turn, read_all
 
-from streamedge.origin.http import HttpOrigin
+from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
+from tests.support.fakes import Pattern, ScriptedOrigin, Turn, read_all
 
 FILM = Pattern(1_000_000, seed=7)
 

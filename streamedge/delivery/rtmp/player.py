@@ -19,24 +19,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
+from typing import Protocol
 
-from streamedge.cache.asset import Provenance
-from streamedge.cache.open_version import Failure
-from streamedge.cache.reader import Reader
-from streamedge.delivery.rtmp import messages
-from streamedge.delivery.rtmp.amf0 import EcmaArray
-from streamedge.delivery.rtmp.catalogue import RefusalError, refusal_of
-from streamedge.delivery.rtmp.chunks import MessageType
-from streamedge.delivery.rtmp.connection import OUT_CHUNK_SIZE_BYTES
-from streamedge.delivery.rtmp.events import Pause, Play, Seek, Start
-from streamedge.delivery.rtmp.messages import StatusLevel
-from streamedge.delivery.rtmp.metronome import Appointment
+from streamedge.cache.open_object import Failure
+from streamedge.cache.reader import CacheResult, Reader
+from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.rtmp.pacing import Pace
-from streamedge.delivery.rtmp.stage import Stage
+from streamedge.delivery.rtmp.protocol import messages
+from streamedge.delivery.rtmp.protocol.amf0 import EcmaArray
+from streamedge.delivery.rtmp.protocol.chunks import MessageType
+from streamedge.delivery.rtmp.protocol.connection import OUT_CHUNK_SIZE_BYTES, ServerConnection
+from streamedge.delivery.rtmp.protocol.events import Pause, Play, Seek, Start
+from streamedge.delivery.rtmp.protocol.messages import StatusLevel
+from streamedge.delivery.rtmp.streams import RefusalError, refusal_of
+from streamedge.delivery.rtmp.timers import Appointment, Metronome
 from streamedge.errors import CacheFullError, MediaError, OriginError
-from streamedge.media.flv import PREVIOUS_TAG_SIZE_BYTES, TAG_HEADER_SIZE_BYTES
+from streamedge.media.flv.tags import PREVIOUS_TAG_SIZE_BYTES, TAG_HEADER_SIZE_BYTES
 from streamedge.media.medium import LONG_RUN_MS, RUN_MS, End, Lacking, Mark, Medium, Run, Skip
-from streamedge.ops.metrics import Counter
+from streamedge.ops.metrics import Counter, Counts
 from streamedge.spans import Span
 
 PLAIN_TAGS_MAX = 8  # sent one by one at a start, until there is a picture
@@ -459,3 +459,48 @@ class Player:
 
     def _bytes(self) -> int:
         return self._stage.sent_bytes - self._begun_bytes
+
+
+class Stage(Protocol):
+    """The connection as a player sees it."""
+
+    engine: ServerConnection
+    counts: Counts
+    metronome: Metronome
+    sends_data_start: bool
+
+    async def open_medium(self, name: str) -> Medium:
+        """What a name means, if the viewer may have it. Raises RefusalError."""
+        ...
+
+    def check(self, name: str, medium: Medium) -> None:
+        """Raises RefusalError when the viewer may have no longer what it plays."""
+        ...
+
+    def cache_result(self, medium: Medium) -> CacheResult:
+        """How the first open of a medium went for this viewer."""
+        ...
+
+    def push(self, *parts: bytes | tuple[Reader, Span]) -> None:
+        """Sends the engine's answers so far, then ``parts``."""
+        ...
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was pushed has been handed to the kernel."""
+        ...
+
+    def push_run(self, header: bytes, reader: Reader, span: Span) -> None:
+        """The same as ``push`` of both, quicker where the kernel takes all at once."""
+        ...
+
+    async def drained(self) -> None:
+        """Returns once all that was pushed has been handed to the kernel."""
+        ...
+
+    def tell(self, event: str, player: Player, **fields: object) -> None:
+        """Leaves a log line."""
+        ...
+
+    @property
+    def sent_bytes(self) -> int: ...

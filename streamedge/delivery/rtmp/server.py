@@ -8,12 +8,12 @@ import socket
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from streamedge.access.proxies import IpNetwork
-from streamedge.cache.asset import Provenance
-from streamedge.delivery.arrivals import ArrivalRules, Arrivals, Left, Peer
-from streamedge.delivery.rtmp.catalogue import Catalogue
+from streamedge.access.client_address import IpNetwork
+from streamedge.cache.storage.records import Provenance
+from streamedge.delivery.net.accept import ArrivalRules, Arrivals, Left, Peer
+from streamedge.delivery.rtmp.context import SessionSurroundings
 from streamedge.delivery.rtmp.session import RtmpLimits, RtmpSession
-from streamedge.delivery.rtmp.surroundings import SessionSurroundings
+from streamedge.delivery.rtmp.streams import Catalogue
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts, Gauge
 

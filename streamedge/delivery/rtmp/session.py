@@ -14,25 +14,24 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from itertools import count
 
-from streamedge.cache.asset import Provenance
-from streamedge.cache.open_version import Failure
+from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.delivery.arrivals import Left, Peer
-from streamedge.delivery.outlet import Outlet
-from streamedge.delivery.rtmp import events
-from streamedge.delivery.rtmp.admission import Rejection, Visitor, spoken_name
-from streamedge.delivery.rtmp.catalogue import Admission, RefusalError
-from streamedge.delivery.rtmp.connection import ServerConnection
-from streamedge.delivery.rtmp.errors import ProtocolError
-from streamedge.delivery.rtmp.guesses import Guesses
-from streamedge.delivery.rtmp.messages import StatusLevel
+from streamedge.cache.storage.records import Provenance
+from streamedge.delivery.net.accept import Left, Peer
+from streamedge.delivery.net.sender import Outlet
+from streamedge.delivery.rtmp.context import SessionSurroundings
 from streamedge.delivery.rtmp.pacing import BUFFER_DEFAULT_MS, Pace
 from streamedge.delivery.rtmp.player import INTERNAL_ERROR, Player, PlayState
-from streamedge.delivery.rtmp.surroundings import SessionSurroundings
-from streamedge.delivery.rtmp.turns import PIECE_CHUNKS
+from streamedge.delivery.rtmp.protocol import events
+from streamedge.delivery.rtmp.protocol.connection import ServerConnection
+from streamedge.delivery.rtmp.protocol.errors import ProtocolError
+from streamedge.delivery.rtmp.protocol.messages import StatusLevel
+from streamedge.delivery.rtmp.read_scheduler import PIECE_CHUNKS
+from streamedge.delivery.rtmp.stream_access import Rejection, Visitor, spoken_name
+from streamedge.delivery.rtmp.streams import Admission, Guesses, RefusalError
 from streamedge.media.medium import Medium
 from streamedge.ops.metrics import Counter, Gauge
-from streamedge.ops.sparing import LineBudget
+from streamedge.ops.rate_limited import LineBudget
 from streamedge.spans import Span
 
 HANDSHAKE_RANDOM_BYTES = 1528

@@ -8,19 +8,19 @@ from typing import Any, cast
 
 import pytest
 
-from streamedge.cache.asset import Provenance, Subject
-from streamedge.cache.open_version import Failure
+from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.delivery.rtmp import amf0, messages
-from streamedge.delivery.rtmp.catalogue import RefusalError
-from streamedge.delivery.rtmp.chunks import ChunkReader, encode_message
-from streamedge.delivery.rtmp.connection import ServerConnection
-from streamedge.delivery.rtmp.events import Pause, Play, Seek, Start
-from streamedge.delivery.rtmp.metronome import Metronome
+from streamedge.cache.storage.records import Provenance, Subject
 from streamedge.delivery.rtmp.pacing import Pace
 from streamedge.delivery.rtmp.player import Player, PlayState
+from streamedge.delivery.rtmp.protocol import amf0, messages
+from streamedge.delivery.rtmp.protocol.chunks import ChunkReader, encode_message
+from streamedge.delivery.rtmp.protocol.connection import ServerConnection
+from streamedge.delivery.rtmp.protocol.events import Pause, Play, Seek, Start
+from streamedge.delivery.rtmp.streams import RefusalError
+from streamedge.delivery.rtmp.timers import Metronome
 from streamedge.errors import MediaError, MediaFault, OriginError, OriginFailure
-from streamedge.media import flv
+from streamedge.media.flv import tags as flv
 from streamedge.media.medium import End, Lacking, Mark, Medium, MediumHead, Run
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.spans import Span

@@ -7,7 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rtmp_client import (
+
+from streamedge.delivery.rtmp import server as rtmp_server
+from streamedge.delivery.rtmp.protocol import amf0, messages
+from streamedge.delivery.rtmp.protocol.chunks import MessageType, encode_message
+from streamedge.delivery.rtmp.protocol.connection import ServerConnection
+from streamedge.delivery.rtmp.read_scheduler import PIECE_CHUNKS
+from streamedge.delivery.rtmp.session import (
+    CHUNKS_PER_S_MAX,
+    LINES_BURST,
+    LOGGED_CHARACTERS_MAX,
+    PLAYS_MAX,
+    RtmpSession,
+)
+from streamedge.ops.metrics import Counter, Gauge
+from tests.support.rtmp_client import (
     AGGREGATE,
     COMMAND,
     VIDEO,
@@ -18,22 +32,8 @@ from rtmp_client import (
     shaken,
     word,
 )
-from rtmp_media import avc_mp4, keyframe, made
-from rtmp_stand import stand, until
-
-from streamedge.delivery.rtmp import amf0, messages
-from streamedge.delivery.rtmp import server as rtmp_server
-from streamedge.delivery.rtmp.chunks import MessageType, encode_message
-from streamedge.delivery.rtmp.connection import ServerConnection
-from streamedge.delivery.rtmp.session import (
-    CHUNKS_PER_S_MAX,
-    LINES_BURST,
-    LOGGED_CHARACTERS_MAX,
-    PLAYS_MAX,
-    RtmpSession,
-)
-from streamedge.delivery.rtmp.turns import PIECE_CHUNKS
-from streamedge.ops.metrics import Counter, Gauge
+from tests.support.rtmp_media import avc_mp4, keyframe, made
+from tests.support.rtmp_stand import stand, until
 
 START = "NetStream.Play.Start"
 STOP = "NetStream.Play.Stop"

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rtmp_client import (
+
+from streamedge.access.admission import AccessRules, CountryRule
+from streamedge.access.geo import Countries
+from streamedge.access.wildcards import compile_pattern
+from streamedge.delivery.hosts import HostTable
+from streamedge.delivery.rtmp.stream_access import NOT_ALLOWED
+from streamedge.delivery.rtmp.streams import WRONG_SIGNATURES_MAX
+from tests.support.rtmp_client import (
     RtmpClient,
     connected,
     frames,
@@ -15,16 +22,9 @@ from rtmp_client import (
     shaken,
     word,
 )
-from rtmp_media import avc_mp4, keyframe, made
-from rtmp_signer import changed, rsa_signer
-from rtmp_stand import Stand, stand
-
-from streamedge.access.admission import AccessRules, CountryRule
-from streamedge.access.countries import Countries
-from streamedge.access.wildcards import compile_pattern
-from streamedge.delivery.distributions import HostTable
-from streamedge.delivery.rtmp.admission import NOT_ALLOWED
-from streamedge.delivery.rtmp.guesses import WRONG_SIGNATURES_MAX
+from tests.support.rtmp_media import avc_mp4, keyframe, made
+from tests.support.rtmp_signer import changed, rsa_signer
+from tests.support.rtmp_stand import Stand, stand
 
 START, STOP = "NetStream.Play.Start", "NetStream.Play.Stop"
 FAILED, NOTIFY = "NetStream.Play.Failed", "NetStream.Seek.Notify"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamedge.delivery.rtmp.names import (
+from streamedge.delivery.rtmp.stream_names import (
     ApplicationMatch,
     StreamName,
     candidates,

@@ -1,0 +1,232 @@
+"""Which country an address is in, by a database file that may be replaced at any time.
+
+Owns the file and what its records mean: MaxMind's schema (GeoLite2, GeoIP2, DB-IP) and flat ones
+(https://maxmind.github.io/MaxMind-DB/ is the format of both). An edition is read whole into
+memory, and checked before it is used, so that nothing that happens to the file afterwards
+(written over in place, cut, removed) can reach a lookup: a file that is mapped would kill the
+process when it is cut. ``look_again`` reads what has changed; a file that cannot be used changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamedge.access.client_address import parse_address
+from streamedge.errors import StreamEdgeError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from maxminddb import Reader
+    from maxminddb.reader import Metadata
+
+FILE_BYTES_MAX = 1 << 30
+ANSWERS_MAX = 65_536  # remembered of one edition
+CHECKED_RECORDS_MAX = 1024  # a file of countries has some hundreds
+
+_SEPARATOR_BYTES = 16  # between the search tree and the data section
+# What reading bytes that are no database, or a damaged one, comes to.
+_FAULTS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,  # the reader's own
+    TypeError,
+    ValueError,
+)
+
+_Stamp = tuple[int, int, int]
+"""Inode, time of change in ns and size of a file."""
+
+
+class CountriesError(StreamEdgeError):
+    """A file cannot be used as a database of countries; the message names it and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a look has found: a new edition, made at ``built``, or, with a reason, none."""
+
+    database: Path
+    built: datetime | None = None
+    refused: str | None = None
+
+
+class Countries:
+    """Countries by address; without a database all are unknown. Raises CountriesError."""
+
+    def __init__(self, database: Path | None) -> None:
+        self.database = database
+        self._country: Callable[[str], str] = _nowhere
+        self._seen = None if database is None else _stamp(database)
+        self._judged = self._seen  # of what is in use, or was refused
+        if database is not None:
+            self._country = _remembering(_read(database))
+
+    def country(self, address: str) -> str:
+        """The ISO 3166-1 code of an address's country, in upper case; "" when it is unknown."""
+        return self._country(address)
+
+    def use(self, other: Countries) -> None:
+        """Tells what ``other`` tells, from now on."""
+        self.database, self._country = other.database, other._country
+        self._seen, self._judged = other._seen, other._judged
+
+    def look_again(self) -> Change | None:
+        """Reads the file if it has changed and is as it was at the last look; None: as before.
+
+        So it is not read while it is being written. It may take a tenth of a second, and may run in
+        a thread of its own.
+        """
+        database = self.database
+        if database is None:
+            return None
+        stamp, before = _stamp(database), self._seen
+        self._seen = stamp
+        if stamp == self._judged or stamp != before:
+            return None
+        self._judged = stamp
+        try:
+            edition = _read(database)
+        except CountriesError as exc:
+            return Change(database, refused=str(exc))
+        if self.database != database:
+            return None  # another came into use meanwhile
+        self._country = _remembering(edition)
+        return Change(database, edition.built)
+
+
+@dataclass(frozen=True, slots=True)
+class _Edition:
+    """A database as it was read."""
+
+    reader: Reader
+    built: datetime
+
+    def country(self, address: str) -> str:
+        parsed = parse_address(address)
+        if parsed is None:
+            return ""
+        try:
+            return _country_of(self.reader.get(parsed))
+        except _FAULTS:
+            return ""  # an IPv6 address in a file of IPv4 ones; or a part that the check left out
+
+
+def _nowhere(_address: str) -> str:
+    return ""
+
+
+def _remembering(edition: _Edition) -> Callable[[str], str]:
+    return lru_cache(ANSWERS_MAX)(edition.country)
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    """What tells one state of a file from another; None when there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _read(path: Path) -> _Edition:
+    """The edition in a file. Raises CountriesError."""
+    from maxminddb import MODE_FD, Reader  # noqa: PLC0415  # edges without one need not wait
+
+    try:
+        with path.open("rb") as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            if size_bytes > FILE_BYTES_MAX:
+                raise CountriesError(f"{path}: larger than {FILE_BYTES_MAX >> 20} MiB")
+            data = file.read(size_bytes)
+    except OSError as exc:
+        raise CountriesError(f"{path}: {exc.strerror or exc}") from exc
+    try:
+        reader = Reader(io.BytesIO(data), MODE_FD)
+        metadata = reader.metadata()
+        _check(data, metadata)
+        return _Edition(reader, datetime.fromtimestamp(metadata.build_epoch, UTC))
+    except _FAULTS as exc:
+        raise CountriesError(f"{path}: {exc}") from exc
+
+
+def _check(data: bytes, metadata: Metadata) -> None:
+    """Looks at all of the tree, and at records of it, before viewers do.
+
+    Raises any of ``_FAULTS``.
+    """
+    from maxminddb.decoder import Decoder  # noqa: PLC0415
+
+    if metadata.ip_version not in {4, 6}:
+        raise ValueError(f"a database of IP version {metadata.ip_version}")
+    nodes, tree_bytes = metadata.node_count, metadata.search_tree_size
+    values = _tree_values(data[:tree_bytes], metadata.record_size)
+    pointers = values[values > nodes]  # lower ones are nodes; the number itself is "nothing here"
+    if not len(pointers):
+        raise ValueError("it has no networks")
+    first, last = int(pointers.min()), int(pointers.max())
+    if first < nodes + _SEPARATOR_BYTES or last - nodes + tree_bytes >= len(data):
+        raise ValueError("its search tree points outside the data")
+    decoder = Decoder(data, tree_bytes + _SEPARATOR_BYTES)
+    known = 0
+    for pointer in _sample(pointers):
+        record, _end = decoder.decode(pointer - nodes + tree_bytes)
+        known += bool(_country_of(record))
+    if not known:
+        raise ValueError("its records tell no countries")
+
+
+def _tree_values(tree: bytes, record_bits: int) -> np.ndarray:
+    """The values of all records of a search tree, 24, 28 or 32 bits each."""
+    import numpy as np  # noqa: PLC0415
+
+    if record_bits == 32:
+        return np.frombuffer(tree, ">u4")
+    octets = np.frombuffer(tree, np.uint8).astype(np.uint32)
+    if record_bits == 24:
+        octets = octets.reshape(-1, 3)
+        return octets[:, 0] << 16 | octets[:, 1] << 8 | octets[:, 2]
+    # Two records of 28 bits share the octet between them: its high half is the left one's top.
+    octets = octets.reshape(-1, 7)
+    left = (octets[:, 3] & 0xF0) << 20 | octets[:, 0] << 16 | octets[:, 1] << 8 | octets[:, 2]
+    right = (octets[:, 3] & 0x0F) << 24 | octets[:, 4] << 16 | octets[:, 5] << 8 | octets[:, 6]
+    return np.concatenate((left, right))
+
+
+def _sample(pointers: np.ndarray) -> list[int]:
+    """Up to ``CHECKED_RECORDS_MAX`` different ones, from all over the file."""
+    import numpy as np  # noqa: PLC0415
+
+    different = np.unique(pointers)
+    step = -(-len(different) // CHECKED_RECORDS_MAX)
+    return [int(pointer) for pointer in different[::step]]
+
+
+def _country_of(record: object) -> str:
+    """The country that a record tells; "" for none.
+
+    MaxMind's ``country`` is where the address is used, ``registered_country`` where its network is
+    registered; some networks have the latter alone.
+    """
+    if isinstance(record, dict):
+        for name in ("country_code", "country", "registered_country"):
+            told = record.get(name)
+            code = _code(told.get("iso_code") if isinstance(told, dict) else told)
+            if code:
+                return code
+        return ""
+    return _code(record)
+
+
+def _code(told: object) -> str:
+    is_code = isinstance(told, str) and len(told) == 2 and told.isascii() and told.isalpha()
+    return str(told).upper() if is_code else ""

@@ -1,0 +1,50 @@
+"""CloudFront's API on the admin address: which config it is, and that it costs nobody a start.
+
+Owns the putting together alone. The handlers, and what they bring with them, are loaded at the
+first call that a key of the config has signed, in a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+from starlette.routing import Route
+
+from streamedge.api.app import Terms, api_routes
+from streamedge.api.protocol.service import Handlers
+from streamedge.config.schema.config import Config
+from streamedge.control.database import ControlDatabase
+from streamedge.control.log import ControlLog
+from streamedge.control.position import epoch_of
+from streamedge.coordination.invalidation_feed import Announcer
+from streamedge.ops.log import Log
+
+
+def cloudfront_routes(
+    database: ControlDatabase, declared: Callable[[], Config], announcer: Announcer, log: Log
+) -> list[Route]:
+    """Everything under ``/2020-05-31/``; ``declared`` gives the config file's content in force.
+
+    A change is answered when every worker that is up has applied it, or has not in time.
+    """
+    rows = ControlLog(database)
+
+    def announce() -> None:
+        position = rows.position()
+        announcer.announce(position)
+        if not announcer.wait(position):
+            log.event("config_apply_timeout", epoch=epoch_of(position))
+
+    @cache
+    def handlers() -> Handlers:
+        from streamedge.api.operations.handlers import api_handlers  # noqa: PLC0415  # most edges have no key
+
+        return api_handlers(database, declared, announce)
+
+    return api_routes(handlers, lambda: _terms(declared()), log)
+
+
+def _terms(config: Config) -> Terms:
+    keys = {key_id: secret.get_secret_value() for key_id, secret in config.api.keys.items()}
+    return Terms(keys, config.limits.api_body)

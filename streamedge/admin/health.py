@@ -1,0 +1,37 @@
+"""Whether the edge serves: what ``/healthz`` answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streamedge.coordination.heartbeats import LATE_S, Heartbeats
+from streamedge.coordination.shared_state import Roster
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """``is_ready``: every worker has all its listeners open and its event loop runs.
+
+    ``workers`` is how many do. ``problems`` are sentences; one about the cache folder does not make
+    the edge unready, because it serves without a cache.
+    """
+
+    is_ready: bool
+    workers: int
+    problems: list[str]
+
+
+def look_at_health(roster: Roster, heartbeats: Heartbeats) -> Health:
+    """How the workers are now."""
+    not_serving, problems = 0, []
+    for worker in roster.workers:
+        name, silent_s = heartbeats.names[worker], heartbeats.silent_s(worker)
+        if not roster.is_up(worker):
+            problems.append(f"{name} is not up")
+            not_serving += 1
+        elif silent_s > LATE_S:
+            problems.append(f"{name} has not run its event loop for {silent_s:.0f} s")
+            not_serving += 1
+        if heartbeats.lacks_folder(worker):
+            problems.append(f"{name} cannot use the cache folder: the log says why")
+    return Health(not_serving == 0, len(roster.workers) - not_serving, problems)

@@ -1,0 +1,61 @@
+"""The config file read anew, by a call on the admin address.
+
+    POST /reload    200 with what has changed and what needs a restart; 422 with the mistakes
+
+Owns this call and the JSON that it speaks. The supervisor reads the file, as on SIGHUP; the answer
+waits until the workers serve by it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import asdict
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from streamedge.coordination.shared_state import Shared
+from streamedge.coordination.wakeups import Rings
+
+OUTCOME_TIMEOUT_S = 20.0
+APPLIED_TIMEOUT_S = 5.0
+
+
+def reload_routes(shared: Shared, rings: Rings) -> list[Route]:
+    """The route; ``rings`` are those of the control process, a child of the supervisor."""
+    supervisor = os.getppid()
+    generations = shared.generations
+
+    async def reload(_request: Request) -> Response:
+        asked = generations.ask()
+        if os.getppid() != supervisor:
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "the edge is stopping")
+        os.kill(supervisor, signal.SIGHUP)
+
+        def is_answered() -> bool:
+            return generations.outcome(asked) is not None
+
+        await rings.until(is_answered, OUTCOME_TIMEOUT_S)
+        outcome = generations.outcome(asked)
+        if outcome is None:
+            raise HTTPException(HTTPStatus.GATEWAY_TIMEOUT, "the file was not read in time")
+        if outcome.problems:
+            said = {"error": "the file has mistakes; nothing has changed", **asdict(outcome)}
+            return JSONResponse(said, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+        def pending() -> list[int]:
+            return [
+                worker
+                for worker in shared.roster.workers
+                if shared.roster.is_up(worker)
+                and generations.applied_by(worker) < outcome.generation
+            ]
+
+        await rings.until(lambda: not pending(), APPLIED_TIMEOUT_S)
+        return JSONResponse({**asdict(outcome), "workers_pending": pending()})
+
+    return [Route("/reload", reload, methods=["POST"])]

@@ -1,0 +1,110 @@
+"""The queue of writes on the admin address: what waits, what is kept, what is to become of it.
+
+    GET    /writes                  by state, totals, rows: kept ones first, the oldest first
+    POST   /writes/{serial}/retry   tries a kept write again; ?unconditional=1 without conditions
+    DELETE /writes/{serial}         gives a kept write up for good
+
+Owns these three calls and the JSON that they speak. What may become of a write is the journal's.
+"""
+
+from __future__ import annotations
+
+import time
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from streamedge.write_back.queue import LISTED_ROWS_MAX, Journal, JournalStatus
+from streamedge.write_back.rows import JournalError, Row, Totals
+from streamedge.write_back.states import KEPT, WAITING, State
+
+_SERIAL_DIGITS_MAX = 18  # SQLite's integers have 63 bits
+_NOTHING = JournalStatus({}, Totals(0, 0, 0, 0), ())
+
+
+def writes_routes(journal: Journal | None) -> list[Route]:
+    """The routes; ``journal`` is None where no behavior writes back: then nothing ever waits."""
+
+    async def listed(request: Request) -> Response:
+        count = _number(request.query_params.get("limit", str(LISTED_ROWS_MAX)), "limit", 400)
+        if journal is None:
+            return JSONResponse(_status(_NOTHING))
+        return JSONResponse(_status(await journal.status(min(count, LISTED_ROWS_MAX))))
+
+    async def retry(request: Request) -> Response:
+        serial = _number(request.path_params["serial"], "the serial", 404)
+        asked = request.query_params.get("unconditional", "0")
+        if asked not in {"0", "1"}:
+            raise HTTPException(400, f"unconditional is 0 or 1, not {asked!a}")
+        if journal is None or not await journal.requeue(serial, unconditional=asked == "1"):
+            raise _not_kept(serial)
+        return JSONResponse({"serial": serial, "outcome": "queued"})
+
+    async def discard(request: Request) -> Response:
+        serial = _number(request.path_params["serial"], "the serial", 404)
+        if journal is None or not await journal.discard(serial):
+            raise _not_kept(serial)
+        return JSONResponse({"serial": serial, "outcome": "discarded"})
+
+    return [
+        Route("/writes", listed),
+        Route("/writes/{serial}/retry", retry, methods=["POST"]),
+        Route("/writes/{serial}", discard, methods=["DELETE"]),
+    ]
+
+
+def _told_as_json(_request: Request, exc: Exception) -> Response:
+    if isinstance(exc, HTTPException):
+        return JSONResponse({"error": exc.detail}, exc.status_code, exc.headers)
+    return JSONResponse({"error": str(exc)}, 503)
+
+
+ERRORS = {HTTPException: _told_as_json, JournalError: _told_as_json}
+"""The application's handlers: a reason in place of a bare status."""
+
+
+def _status(status: JournalStatus) -> dict[str, object]:
+    now_s = time.time()
+    listed = len(status.rows)
+    return {
+        "by_state": {
+            state.value: status.by_state.get(state, 0) for state in State if state in WAITING | KEPT
+        },
+        "held_bytes": status.totals.held_bytes,
+        "row_bytes": status.totals.row_bytes,
+        "accepted": status.totals.accepted,
+        "done": status.totals.done,
+        "rows": [_row(row, now_s) for row in status.rows],
+        "rows_left_off": max(0, sum(status.by_state.values()) - listed),
+    }
+
+
+def _row(row: Row, now_s: float) -> dict[str, object]:
+    """One write for the operator; its conditions and metadata are the viewer's header fields."""
+    return {
+        "serial": row.serial,
+        "state": row.state.value,
+        "method": row.method,
+        "origin": row.origin_name,
+        "object": row.name,
+        "size_bytes": row.size_bytes,
+        "etag": row.etag or None,
+        "fields": row.fields,
+        "attempts": row.attempts,
+        "age_s": round(max(0.0, now_s - row.queued_s), 3),
+        "due_in_s": round(max(0.0, row.due_s - now_s), 3) if row.state is State.QUEUED else None,
+        "problem": row.problem or None,
+    }
+
+
+def _number(text: str, what: str, status: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= _SERIAL_DIGITS_MAX):
+        raise HTTPException(status, f"{what} is a number, not {text!a}")
+    return int(text)
+
+
+def _not_kept(serial: int) -> HTTPException:
+    reason = f"no write {serial} is kept: it waits and is tried by itself, or is done, or never was"
+    return HTTPException(404, reason)

@@ -1,0 +1,1 @@
+"""CloudFront's documents: their shapes, defaults and inventory."""

@@ -1,0 +1,94 @@
+"""CloudFront's documents as values: how they are read, checked and made whole.
+
+Owns what holds for every document: lists say how many they are, a member that was left out has
+CloudFront's default, and what a config section will not take is said of the document's member.
+A document is a dict as boto3 has it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from pydantic import ValidationError
+
+from streamedge.api.errors import ApiError
+from streamedge.config.describe import expected
+from streamedge.config.schema.config import Section
+
+Document: TypeAlias = Mapping[str, Any]
+SectionKind = TypeVar("SectionKind", bound=Section)
+
+
+def listing(entries: Sequence[object]) -> dict[str, Any]:
+    """``entries`` as CloudFront writes a list: without any, there is no Items."""
+    return {"Quantity": len(entries)} | ({"Items": list(entries)} if entries else {})
+
+
+def entries_of(document: Document, member: str) -> list[Any]:
+    """The entries of the list at ``member``; none where it was left out."""
+    return list((document.get(member) or {}).get("Items") or ())
+
+
+def required(document: Document, member: str) -> Any:
+    """The value at ``member``. Raises ApiError where there is none."""
+    if document.get(member) is None:
+        raise invalid(f"{member} is missing")
+    return document[member]
+
+
+def whole(value: Any, path: str = "") -> Any:
+    """``value`` in one spelling, and with every Quantity checked: an empty Items is left out.
+
+    Raises ApiError InconsistentQuantities, which names the list.
+    """
+    if isinstance(value, Mapping):
+        made = {
+            name: whole(held, f"{path}.{name}" if path else name) for name, held in value.items()
+        }
+        if "Quantity" in made:
+            count = len(made.get("Items") or ())
+            if made["Quantity"] != count:
+                text = f"{path or 'the list'}: Quantity is {made['Quantity']}, Items has {count}"
+                raise ApiError("InconsistentQuantities", text)
+            if not count:
+                made.pop("Items", None)
+        return {name: held for name, held in made.items() if held is not None}
+    if isinstance(value, list | tuple):
+        return [whole(held, f"{path}[{index}]") for index, held in enumerate(value)]
+    return value
+
+
+def with_defaults(document: Document, defaults: Document) -> dict[str, Any]:
+    """``document`` with what it leaves out from ``defaults``."""
+    return {**defaults, **document}
+
+
+def section(kind: type[SectionKind], values: Mapping[str, Any], where: str) -> SectionKind:
+    """The config section of ``values``. Raises ApiError InvalidArgument, said of ``where``.
+
+    The message never repeats a value, which may be a secret.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as exc:
+        error = exc.errors(include_url=False, include_input=False)[0]
+        key = str(error["loc"][0]) if error["loc"] else ""
+        field = kind.model_fields.get(key)
+        if error["type"] == "value_error":
+            text = str(error["ctx"]["error"])
+        elif field is not None and error["type"] not in {"missing", "too_long"}:
+            text = expected(field)
+        else:
+            text = error["msg"]
+        raise invalid(f"{where}: {key}: {text}") from exc
+
+
+def invalid(text: str) -> ApiError:
+    """A refusal of what a document says."""
+    return ApiError("InvalidArgument", text)
+
+
+def not_offered(member: str, why: str = "") -> ApiError:
+    """A refusal of what CloudFront does and an edge of one's own does not."""
+    return invalid(f"{member} is not offered by this edge" + (f": {why}" if why else ""))

@@ -1,0 +1,111 @@
+"""What there is at one moment: what config.toml declares, and what was made through the API.
+
+Owns looking things up by CloudFront's ids, and the names that made things have in an effective
+config: no declared thing can have the same one. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from streamedge.api.documents.documents import Document, not_offered
+from streamedge.api.errors import ApiError
+from streamedge.config.managed import IDS, MANAGED, NOT_OFFERED
+from streamedge.config.schema.config import Config
+from streamedge.control.resources import Kind, Resource
+
+POLICY_KINDS: Mapping[Kind, tuple[str, str]] = {
+    Kind.CACHE_POLICY: ("cache_policies", "NoSuchCachePolicy"),
+    Kind.ORIGIN_REQUEST_POLICY: ("origin_request_policies", "NoSuchOriginRequestPolicy"),
+    Kind.RESPONSE_HEADERS_POLICY: ("response_headers_policies", "NoSuchResponseHeadersPolicy"),
+}
+"""The table of the config that holds a kind of policy, and the code where there is none."""
+
+# A colon is in no name that a config file may declare.
+MADE = "made:"
+# Names of key groups are checked as the file's are, which have no colon.
+_MADE_KEY_GROUP = "made-"
+_ALL_KEYS = "made-self"
+
+
+@dataclass(frozen=True, slots=True)
+class Estate:
+    """``made`` has the API's resources by kind and id, the oldest first."""
+
+    declared: Config
+    made: Mapping[Kind, dict[str, Resource]]
+
+    @property
+    def edge_name(self) -> str:
+        return self.declared.edge.name
+
+    def policy_name(self, kind: Kind, identifier: str) -> str:
+        """What a config calls the policy of this id: a made one's, or a declared or managed one's
+        name. Raises ApiError where there is none."""
+        table, code = POLICY_KINDS[kind]
+        if identifier in self.made[kind]:
+            return f"{MADE}{identifier}"
+        name = IDS.get(identifier, identifier)
+        if name in getattr(self.declared, table) or name in MANAGED[table]:
+            return name
+        if identifier in NOT_OFFERED:
+            why = "the edge does not compute CloudFront-* headers; make a policy without them"
+            raise not_offered(f"the managed policy {NOT_OFFERED[identifier]}", why)
+        raise ApiError(code, f"there is no policy with the id {identifier}")
+
+    def policy_document(self, kind: Kind, identifier: str) -> Document | None:
+        """The document of a made policy; None for a declared or managed one."""
+        found = self.made[kind].get(identifier)
+        return None if found is None else found.document
+
+    def key_group_name(self, identifier: str) -> str:
+        """What a config calls this key group. Raises ApiError where there is none."""
+        if identifier in self.made[Kind.KEY_GROUP]:
+            return self._free(f"{_MADE_KEY_GROUP}{identifier}")
+        if identifier in self.declared.key_groups:
+            return identifier
+        text = f"there is no key group with the id {identifier}"
+        raise ApiError("TrustedKeyGroupDoesNotExist", text)
+
+    @property
+    def all_keys_name(self) -> str:
+        """What a config calls the group of all keys of this edge, trusted signer "self"."""
+        return self._free(_ALL_KEYS)
+
+    def domain_name(self, identifier: str) -> str:
+        """The host name that a made distribution always has: ``ID.EDGE.streamedge``."""
+        return f"{identifier}.{self.edge_name}.streamedge".lower()
+
+    def _free(self, name: str) -> str:
+        while name in self.declared.key_groups:
+            name += "-"
+        return name
+
+
+def estate_of(declared: Config, resources: Iterable[Resource]) -> Estate:
+    """The estate of a config and the registry's resources."""
+    made: dict[Kind, dict[str, Resource]] = {kind: {} for kind in Kind}
+    for resource in resources:
+        made[resource.kind][resource.id] = resource
+    return Estate(declared, made)
+
+
+def references(document: object, member: str) -> set[str]:
+    """All texts that stand at ``member``, however deep in ``document``; of a list its entries."""
+    found: set[str] = set()
+    pending = [document]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Mapping):
+            said = value.get(member)
+            if isinstance(said, str):
+                found.add(said)
+            elif isinstance(said, list):
+                found.update(entry for entry in said if isinstance(entry, str))
+            elif isinstance(said, Mapping):
+                found.update(said.get("Items") or ())
+            pending += value.values()
+        elif isinstance(value, list | tuple):
+            pending += value
+    return found

@@ -1,0 +1,36 @@
+"""Whose signatures a document trusts: key groups, and the trusted signer "self".
+
+CloudFront's trusted signers are AWS accounts, each with its keys. Here "self" is this edge: all its
+public keys, those of config.toml and those of the API. Other accounts have no keys here and are
+refused. Pure.
+"""
+
+from __future__ import annotations
+
+from streamedge.api.documents.documents import Document, entries_of, invalid
+from streamedge.api.documents.inventory import Estate
+from streamedge.api.errors import ApiError
+
+SELF = "self"
+
+
+def trusted_groups(estate: Estate, document: Document, where: str) -> list[str]:
+    """The names of the trusted key groups; none where anybody may have it. Raises ApiError."""
+    names = [
+        estate.key_group_name(entry) for entry in _enabled(document, "TrustedKeyGroups", where)
+    ]
+    for signer in _enabled(document, "TrustedSigners", where):
+        if signer != SELF:
+            text = f"{where}: the account {signer} has no keys here; self means all of this edge"
+            raise ApiError("TrustedSignerDoesNotExist", text)
+        names.append(estate.all_keys_name)
+    return list(dict.fromkeys(names))
+
+
+def _enabled(document: Document, member: str, where: str) -> list[str]:
+    """The entries of an enabled list. One that is on and empty would let in nobody or everybody."""
+    said = document.get(member) or {}
+    entries = entries_of(document, member)
+    if bool(said.get("Enabled")) != bool(entries):
+        raise invalid(f"{where}: {member}: Enabled says whether there are Items")
+    return entries

@@ -1,0 +1,1 @@
+"""CloudFront's operations, one file for each kind of resource."""

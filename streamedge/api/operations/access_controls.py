@@ -1,0 +1,64 @@
+"""The calls on origin access controls: whether requests to a bucket are signed.
+
+The edge signs with SigV4, by the AWS credential chain or the keys of a declared origin. always and
+no-override both mean that, since a viewer's Authorization is the viewer's business with the edge.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from streamedge.api.documents.documents import Document, not_offered, required, with_defaults
+from streamedge.api.documents.inventory import Estate
+from streamedge.api.operations.resource_calls import Family, ResourceCalls, new_id, page
+from streamedge.api.protocol.service import Call, Handler, Output
+from streamedge.api.transactions import Holdings
+from streamedge.control.resources import Kind, Resource
+
+_OFFERED = {
+    "SigningProtocol": {"sigv4"},
+    "SigningBehavior": {"always", "no-override", "never"},
+    "OriginAccessControlOriginType": {"s3"},
+}
+
+
+def access_control_handlers(holdings: Holdings) -> dict[str, Handler]:
+    """By the names of CloudFront's operations."""
+
+    def listed(call: Call) -> Output:
+        chosen = page(call, FAMILY.all(holdings.estate()))
+        entries = [{"Id": resource.id, **resource.document} for resource in chosen.entries]
+        return {"OriginAccessControlList": chosen.listing(entries)}
+
+    handlers = ResourceCalls(FAMILY, holdings).handlers()
+    return {**handlers, "ListOriginAccessControls": listed}
+
+
+def _complete(document: Document) -> dict[str, Any]:
+    for member, offered in _OFFERED.items():
+        if required(document, member) not in offered:
+            raise not_offered(f"{member} {document[member]}")
+    return with_defaults(document, {"Description": ""})
+
+
+def _shown(_estate: Estate, resource: Resource) -> dict[str, Any]:
+    return {"Id": resource.id, "OriginAccessControlConfig": dict(resource.document)}
+
+
+FAMILY = Family(
+    kind=Kind.ORIGIN_ACCESS_CONTROL,
+    member="OriginAccessControl",
+    config_member="OriginAccessControlConfig",
+    path="origin-access-control",
+    missing="NoSuchOriginAccessControl",
+    exists="OriginAccessControlAlreadyExists",
+    in_use="OriginAccessControlInUse",
+    too_many="TooManyOriginAccessControls",
+    make_id=partial(new_id, "E"),
+    name_of=lambda document: str(required(document, "Name")),
+    complete=_complete,
+    shown=_shown,
+    used_by=(Kind.DISTRIBUTION,),
+    reference="OriginAccessControlId",
+)

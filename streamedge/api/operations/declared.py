@@ -1,0 +1,227 @@
+"""What config.toml declares, as CloudFront's documents: to be read, listed and named in others.
+
+A declared thing's id is its name in the file, so a made distribution may name a declared origin,
+policy or key group as it names a made one. Headers that an origin is sent are secrets and are in no
+document. What CloudFront has no word for is left out. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from streamedge.api.documents.completion import (
+    complete_distribution,
+    complete_streaming_distribution,
+)
+from streamedge.api.documents.documents import listing
+from streamedge.api.operations import policy_documents
+from streamedge.api.operations.resource_calls import fixed_resource
+from streamedge.config.managed import IDS, POLICY_TABLES
+from streamedge.config.schema.config import (
+    AnyOriginConfig,
+    BehaviorConfig,
+    BehaviorRules,
+    Config,
+    DirectoryOriginConfig,
+    HttpOriginConfig,
+    OriginGroupConfig,
+    RtmpDistributionConfig,
+    S3OriginConfig,
+    WebDistributionConfig,
+)
+from streamedge.control.resources import Kind, Resource
+
+_MANAGED_IDS = {name: identifier for identifier, name in IDS.items()}
+_POLICY_MEMBERS = {
+    "cache_policy": "CachePolicyId",
+    "origin_request_policy": "OriginRequestPolicyId",
+    "response_headers_policy": "ResponseHeadersPolicyId",
+}
+assert _POLICY_MEMBERS.keys() == POLICY_TABLES.keys()
+
+
+def distributions(config: Config) -> Iterator[Resource]:
+    """The declared web distributions."""
+    for declared in config.distributions:
+        if isinstance(declared, WebDistributionConfig):
+            document = distribution_document(config, declared)
+            yield fixed_resource(Kind.DISTRIBUTION, declared.id, document)
+
+
+def streaming_distributions(config: Config) -> Iterator[Resource]:
+    """The declared rtmp distributions."""
+    for declared in config.distributions:
+        if isinstance(declared, RtmpDistributionConfig):
+            document = streaming_document(config, declared)
+            yield fixed_resource(Kind.STREAMING_DISTRIBUTION, declared.id, document)
+
+
+def cache_policies(config: Config) -> Iterator[Resource]:
+    """The declared cache policies."""
+    for name, policy in config.cache_policies.items():
+        document = policy_documents.cache_policy_document(name, policy)
+        yield fixed_resource(Kind.CACHE_POLICY, name, document)
+
+
+def origin_request_policies(config: Config) -> Iterator[Resource]:
+    """The declared origin request policies."""
+    for name, policy in config.origin_request_policies.items():
+        document = policy_documents.origin_request_policy_document(name, policy)
+        yield fixed_resource(Kind.ORIGIN_REQUEST_POLICY, name, document)
+
+
+def response_headers_policies(config: Config) -> Iterator[Resource]:
+    """The declared response headers policies."""
+    for name, policy in config.response_headers_policies.items():
+        document = policy_documents.response_headers_policy_document(name, policy)
+        yield fixed_resource(Kind.RESPONSE_HEADERS_POLICY, name, document)
+
+
+def public_keys(config: Config) -> Iterator[Resource]:
+    """The declared public keys; one that lies in a file is named, not shown."""
+    for name, key in config.public_keys.items():
+        document = {
+            "CallerReference": name,
+            "Name": name,
+            "EncodedKey": key.pem,
+            "Comment": "" if key.file is None else f"in the file {key.file.name}",
+        }
+        yield fixed_resource(Kind.PUBLIC_KEY, name, document)
+
+
+def key_groups(config: Config) -> Iterator[Resource]:
+    """The declared key groups."""
+    for name, group in config.key_groups.items():
+        document = {"Name": name, "Items": list(group.keys), "Comment": ""}
+        yield fixed_resource(Kind.KEY_GROUP, name, document)
+
+
+def distribution_document(config: Config, declared: WebDistributionConfig) -> dict[str, Any]:
+    """The DistributionConfig of a declared web distribution."""
+    holders = (declared.rules_for(), *map(declared.rules_for, declared.behaviors))
+    names = dict.fromkeys(rules.origin for rules in holders)
+    groups = {name: config.origin_groups[name] for name in names if name in config.origin_groups}
+    origins = dict.fromkeys(
+        member for name in names for member in (groups[name].origins if name in groups else (name,))
+    )
+    document: dict[str, Any] = {
+        "CallerReference": declared.id,
+        "Aliases": listing(declared.aliases),
+        "DefaultRootObject": declared.default_root_object,
+        "Origins": listing([origin_document(name, config.origins[name]) for name in origins]),
+        "OriginGroups": listing([_group(name, group) for name, group in groups.items()]),
+        "DefaultCacheBehavior": _behavior(declared.rules_for()),
+        "CacheBehaviors": listing(
+            [
+                {"PathPattern": behavior.path, **_behavior(declared.rules_for(behavior))}
+                for behavior in declared.behaviors
+            ]
+        ),
+        "CustomErrorResponses": listing(
+            [
+                {
+                    "ErrorCode": page.status,
+                    "ResponsePagePath": page.path,
+                    "ResponseCode": str(page.response_status or page.status) if page.path else "",
+                    "ErrorCachingMinTTL": round(page.ttl),
+                }
+                for page in declared.error_pages
+            ]
+        ),
+        "Comment": "declared in config.toml",
+        "Enabled": declared.enabled,
+        "Restrictions": {"GeoRestriction": _countries(declared)},
+    }
+    if declared.cache_tag_header:
+        document["CacheTagConfig"] = {"HeaderName": declared.cache_tag_header}
+    return complete_distribution(document)
+
+
+def streaming_document(config: Config, declared: RtmpDistributionConfig) -> dict[str, Any]:
+    """The StreamingDistributionConfig of a declared rtmp distribution."""
+    name = declared.origin
+    if name in config.origin_groups:
+        name = config.origin_groups[name].origins[0]
+    return complete_streaming_distribution(
+        {
+            "CallerReference": declared.id,
+            "S3Origin": {
+                "DomainName": _domain_name(name, config.origins[name]),
+                "OriginAccessIdentity": "",
+            },
+            "Aliases": listing(declared.aliases),
+            "Comment": "declared in config.toml",
+            "Enabled": declared.enabled,
+        }
+    )
+
+
+def origin_document(name: str, origin: AnyOriginConfig) -> dict[str, Any]:
+    """An entry of Origins, whose Id is the declared origin's name and so says all of it.
+
+    An OriginPath would be added to what is declared when the document is sent again.
+    """
+    document: dict[str, Any] = {"Id": name, "DomainName": _domain_name(name, origin)}
+    if isinstance(origin, HttpOriginConfig):
+        parts = urlsplit(origin.url)
+        is_https = parts.scheme == "https"
+        document["CustomOriginConfig"] = {
+            "HTTPPort": 80 if is_https else parts.port or 80,
+            "HTTPSPort": parts.port or 443 if is_https else 443,
+            "OriginProtocolPolicy": "https-only" if is_https else "http-only",
+        }
+    else:
+        document["S3OriginConfig"] = {"OriginAccessIdentity": ""}
+    return document
+
+
+def _domain_name(name: str, origin: AnyOriginConfig) -> str:
+    if isinstance(origin, S3OriginConfig):
+        return f"{origin.bucket}.s3.{origin.region}.amazonaws.com"
+    if isinstance(origin, DirectoryOriginConfig):
+        return name
+    return urlsplit(origin.url).hostname or name
+
+
+def _group(name: str, group: OriginGroupConfig) -> dict[str, Any]:
+    statuses = [status for status in group.failover if isinstance(status, int)]
+    return {
+        "Id": name,
+        "FailoverCriteria": {"StatusCodes": listing(statuses)},
+        "Members": listing([{"OriginId": origin} for origin in group.origins]),
+    }
+
+
+def _behavior(rules: BehaviorRules) -> dict[str, Any]:
+    methods = {"Quantity": len(rules.methods), "Items": list(rules.methods)}
+    document: dict[str, Any] = {
+        "TargetOriginId": rules.origin,
+        "TrustedKeyGroups": {
+            "Enabled": bool(rules.trusted_key_groups),
+            **listing(rules.trusted_key_groups),
+        },
+        "ViewerProtocolPolicy": rules.viewer_protocol,
+        "AllowedMethods": methods | {"CachedMethods": listing(("GET", "HEAD"))},
+        "Compress": rules.compress,
+    }
+    for key, member in _POLICY_MEMBERS.items():
+        if name := getattr(rules, key):
+            document[member] = _MANAGED_IDS.get(name, name)
+    if not rules.cache_policy:
+        document |= {
+            "ForwardedValues": {"QueryString": False, "Cookies": {"Forward": "none"}},
+            "MinTTL": 0,
+            "DefaultTTL": round(rules.default_ttl),
+            "MaxTTL": max(31_536_000, round(rules.default_ttl)),
+        }
+    return document
+
+
+def _countries(declared: WebDistributionConfig | BehaviorConfig) -> dict[str, Any]:
+    said = declared.countries
+    if said.is_open or not said.codes:
+        return {"RestrictionType": "none", "Quantity": 0}
+    kind = "whitelist" if said.is_allow_list else "blacklist"
+    return {"RestrictionType": kind, **listing(said.codes)}

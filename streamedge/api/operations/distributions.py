@@ -1,0 +1,181 @@
+"""The calls on distributions, and what they have in common with those on streaming distributions.
+
+Owns how a distribution is shown: its ARN, its host name, who may sign for it; and which aliases
+are taken. It is Deployed as soon as the call has returned, because it is then in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from streamedge.api.documents.completion import complete_distribution
+from streamedge.api.documents.documents import Document, entries_of, listing, required
+from streamedge.api.documents.inventory import Estate, references
+from streamedge.api.documents.tags import checked_tags
+from streamedge.api.documents.trust import SELF
+from streamedge.api.errors import ApiError
+from streamedge.api.operations import declared
+from streamedge.api.operations.identities import check_identities
+from streamedge.api.operations.resource_calls import Family, ResourceCalls, moment, new_id, page
+from streamedge.api.protocol.service import Call, Handler, Output
+from streamedge.api.to_config.translation import claims
+from streamedge.api.transactions import Holdings
+from streamedge.config.schema.config import RtmpDistributionConfig, WebDistributionConfig
+from streamedge.control.resources import Kind, Resource
+
+ACCOUNT = "000000000000"  # of ARNs; the edge has no accounts
+DEPLOYED = "Deployed"
+_SUMMARY = (
+    *("Aliases", "Origins", "OriginGroups", "DefaultCacheBehavior", "CacheBehaviors"),
+    *("CustomErrorResponses", "Comment", "PriceClass", "Enabled", "ViewerCertificate"),
+    *("Restrictions", "WebACLId", "HttpVersion", "IsIPV6Enabled", "Staging"),
+)
+
+
+def distribution_handlers(holdings: Holdings) -> dict[str, Handler]:
+    """By the names of CloudFront's operations."""
+    calls = ResourceCalls(DISTRIBUTIONS, holdings)
+
+    def create_with_tags(call: Call) -> Output:
+        said = required(call.input, "DistributionConfigWithTags")
+        tags = checked_tags(required(said, "Tags"))
+        return calls.create(call, tags, required(said, "DistributionConfig"))
+
+    def listed(call: Call) -> Output:
+        estate = holdings.estate()
+        chosen = page(call, DISTRIBUTIONS.all(estate))
+        return {
+            "DistributionList": chosen.listing([summary(estate, one) for one in chosen.entries])
+        }
+
+    return {
+        **calls.handlers(),
+        "CreateDistributionWithTags": create_with_tags,
+        "ListDistributions": listed,
+    }
+
+
+def arn(resource: Resource) -> str:
+    """The ARN of a distribution of either kind."""
+    return f"arn:aws:cloudfront::{ACCOUNT}:{resource.kind.value}/{resource.id}"
+
+
+def host_name(estate: Estate, resource: Resource) -> str:
+    """The host name that a distribution is served by: of a declared one, its first plain alias."""
+    if any(resource.id == distribution.id for distribution in estate.declared.distributions):
+        for alias in entries_of(resource.document, "Aliases"):
+            if "*" not in alias:
+                return str(alias)
+    return estate.domain_name(resource.id)
+
+
+def trusted_signers(estate: Estate, document: Document) -> dict[str, Any]:
+    """ActiveTrustedSigners: self with all keys of the edge, where it is trusted."""
+    is_trusted = SELF in references(document, "TrustedSigners")
+    keys = (*estate.declared.public_keys, *estate.made[Kind.PUBLIC_KEY])
+    signer = {"AwsAccountNumber": SELF, "KeyPairIds": listing(keys)}
+    return {"Enabled": is_trusted, **listing([signer] if is_trusted else [])}
+
+
+def check_beside_others(estate: Estate, resource: Resource) -> None:
+    """Raises ApiError where a distribution of either kind cannot be beside what else there is."""
+    check_aliases(estate, resource)
+    check_identities(estate, resource)
+
+
+def check_aliases(estate: Estate, resource: Resource) -> None:
+    """Raises ApiError CNAMEAlreadyExists where another distribution of the kind has an alias."""
+    kind = _SECTIONS[resource.kind]
+    taken = {
+        host
+        for distribution in estate.declared.distributions
+        if isinstance(distribution, kind)
+        for _type, host, _application in claims(distribution)
+    }
+    for other in estate.made[resource.kind].values():
+        if other.id != resource.id:
+            taken.update(_lower(entries_of(other.document, "Aliases")))
+            taken.add(estate.domain_name(other.id))
+    for alias in _lower(entries_of(resource.document, "Aliases")):
+        if alias in taken:
+            text = f"another distribution has the alias {alias} already"
+            raise ApiError("CNAMEAlreadyExists", text)
+
+
+def check_distribution_update(old: Document, new: Document) -> None:
+    """Raises ApiError where a CallerReference would change."""
+    if old["CallerReference"] != new["CallerReference"]:
+        raise ApiError("IllegalUpdate", "CallerReference cannot change")
+
+
+def _lower(names: Iterable[str]) -> list[str]:
+    return [name.lower() for name in names]
+
+
+def _shown(estate: Estate, resource: Resource) -> dict[str, Any]:
+    return {
+        **place(estate, resource),
+        "InProgressInvalidationBatches": 0,
+        "ActiveTrustedSigners": trusted_signers(estate, resource.document),
+        "ActiveTrustedKeyGroups": _trusted_key_groups(estate, resource.document),
+        "DistributionConfig": dict(resource.document),
+    }
+
+
+def summary(estate: Estate, resource: Resource) -> dict[str, Any]:
+    """A distribution as lists show it."""
+    document = resource.document
+    said = {member: document[member] for member in _SUMMARY}
+    return {**place(estate, resource), "ETag": resource.etag, **said}
+
+
+def place(estate: Estate, resource: Resource) -> dict[str, Any]:
+    """What every output has of a distribution of either kind."""
+    return {
+        "Id": resource.id,
+        "ARN": arn(resource),
+        "Status": DEPLOYED,
+        "LastModifiedTime": moment(resource.modified_s),
+        "DomainName": host_name(estate, resource),
+    }
+
+
+def _trusted_key_groups(estate: Estate, document: Document) -> dict[str, Any]:
+    groups = []
+    for identifier in sorted(references(document, "TrustedKeyGroups")):
+        made = estate.made[Kind.KEY_GROUP].get(identifier)
+        group = estate.declared.key_groups.get(identifier)
+        keys = made.document["Items"] if made else group.keys if group else ()
+        groups.append({"KeyGroupId": identifier, "KeyPairIds": listing(list(keys))})
+    return {"Enabled": bool(groups), **listing(groups)}
+
+
+def _check_delete(document: Document) -> None:
+    if document["Enabled"]:
+        raise ApiError("DistributionNotDisabled", "only a disabled distribution is deleted")
+
+
+DISTRIBUTIONS = Family(
+    kind=Kind.DISTRIBUTION,
+    member="Distribution",
+    config_member="DistributionConfig",
+    path="distribution",
+    missing="NoSuchDistribution",
+    exists="DistributionAlreadyExists",
+    in_use="ResourceInUse",
+    too_many="TooManyDistributions",
+    make_id=partial(new_id, "E"),
+    name_of=lambda document: str(required(document, "CallerReference")),
+    complete=complete_distribution,
+    shown=_shown,
+    declared=declared.distributions,
+    check=check_beside_others,
+    check_update=check_distribution_update,
+    check_delete=_check_delete,
+)
+_SECTIONS = {
+    Kind.DISTRIBUTION: WebDistributionConfig,
+    Kind.STREAMING_DISTRIBUTION: RtmpDistributionConfig,
+}

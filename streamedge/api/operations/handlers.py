@@ -1,0 +1,45 @@
+"""All calls that this edge offers, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from streamedge.api.operations.access_controls import access_control_handlers
+from streamedge.api.operations.distribution_searches import distribution_search_handlers
+from streamedge.api.operations.distributions import distribution_handlers
+from streamedge.api.operations.identities import identity_handlers
+from streamedge.api.operations.invalidations import invalidation_handlers
+from streamedge.api.operations.keys import key_handlers
+from streamedge.api.operations.policies import policy_handlers
+from streamedge.api.operations.streaming import streaming_handlers
+from streamedge.api.operations.tagging import tagging_handlers
+from streamedge.api.protocol.service import Handlers
+from streamedge.api.transactions import Holdings
+from streamedge.config.schema.config import Config
+from streamedge.control.database import ControlDatabase
+from streamedge.control.log import ControlLog
+from streamedge.control.resources import Registry
+
+
+def api_handlers(
+    database: ControlDatabase, declared: Callable[[], Config], announce: Callable[[], None]
+) -> Handlers:
+    """By the names of CloudFront's operations.
+
+    ``declared`` gives the config file's content as it is in force. ``announce`` is called in the
+    caller's thread after each change and invalidation, once it is on disk; the call is answered
+    when it returns.
+    """
+    holdings = Holdings(Registry(database), declared, announce)
+    log = ControlLog(database, items_kept=declared().limits.invalidations)
+    return {
+        **distribution_handlers(holdings),
+        **streaming_handlers(holdings),
+        **policy_handlers(holdings),
+        **access_control_handlers(holdings),
+        **identity_handlers(holdings),
+        **distribution_search_handlers(holdings),
+        **key_handlers(holdings),
+        **invalidation_handlers(holdings, log, announce),
+        **tagging_handlers(holdings),
+    }

@@ -1,0 +1,102 @@
+"""The calls on invalidations: they are in force when the call returns, so they are Completed.
+
+Owns what CloudFront checks of a batch; what an item means is ``control.invalidations``' business.
+Beyond CloudFront, a streaming distribution has invalidations too, and a star may stand anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from streamedge.api.documents.documents import entries_of, invalid, listing, required, whole
+from streamedge.api.errors import ApiError
+from streamedge.api.operations.resource_calls import VERSION_PATH, Page, moment, most_items
+from streamedge.api.protocol.service import Call, Handler, Output
+from streamedge.api.transactions import Holdings
+from streamedge.control.invalidations import ItemError, with_root_object
+from streamedge.control.log import (
+    ITEMS_MAX,
+    REFERENCE_CHARACTERS_MAX,
+    CallerReferenceError,
+    ControlLog,
+    Row,
+)
+
+COMPLETED = "Completed"
+
+
+def invalidation_handlers(
+    holdings: Holdings, log: ControlLog, announce: Callable[[], None]
+) -> dict[str, Handler]:
+    """By the names of CloudFront's operations.
+
+    ``announce`` is called after each new row, in the caller's thread, and returns when it holds.
+    """
+
+    def create(call: Call) -> Output:
+        scope = _distribution(holdings, call)
+        batch = whole(required(call.input, "InvalidationBatch"))
+        reference = required(batch, "CallerReference")
+        if not 1 <= len(reference) <= REFERENCE_CHARACTERS_MAX:
+            text = f"CallerReference has 1 to {REFERENCE_CHARACTERS_MAX} characters"
+            raise invalid(text)
+        items = entries_of(batch, "Paths")
+        if not items:
+            raise invalid("Paths names nothing")
+        if len(items) > ITEMS_MAX:
+            raise ApiError("BatchTooLarge", f"Paths has more than {ITEMS_MAX} items")
+        try:
+            if "/" in items:
+                items = list(with_root_object(items, holdings.root_object(scope)))
+            row = log.invalidate(scope, items, caller_reference=reference)
+        except ItemError as exc:
+            raise invalid(f"Paths: {exc}") from exc
+        except CallerReferenceError as exc:
+            raise ApiError("InvalidationBatchAlreadyExists", str(exc)) from exc
+        announce()
+        place = f"{VERSION_PATH}/distribution/{scope}/invalidation/{row.id}"
+        return {"Invalidation": _shown(row), "Location": place}
+
+    def get(call: Call) -> Output:
+        scope = _distribution(holdings, call)
+        identifier = required(call.input, "Id")
+        row = log.invalidation(scope, identifier)
+        if row is None:
+            text = f"{scope} has no invalidation with the id {identifier}"
+            raise ApiError("NoSuchInvalidation", text)
+        return {"Invalidation": _shown(row)}
+
+    def listed(call: Call) -> Output:
+        scope = _distribution(holdings, call)
+        marker, most = call.input.get("Marker") or "", most_items(call)
+        before = None
+        if marker:
+            last = log.invalidation(scope, marker)
+            if last is None:
+                raise invalid(f"Marker: {scope} has no invalidation with the id {marker}")
+            before = last.epoch
+        rows = log.invalidations(scope, before_epoch=before, count=most + 1)
+        next_marker = rows[most - 1].id if len(rows) > most else ""
+        entries = [_summary(row) for row in rows[:most]]
+        return {"InvalidationList": Page((), marker, most, next_marker).listing(entries)}
+
+    return {"CreateInvalidation": create, "GetInvalidation": get, "ListInvalidations": listed}
+
+
+def _distribution(holdings: Holdings, call: Call) -> str:
+    """The id of the distribution of a call. Raises ApiError NoSuchDistribution."""
+    identifier: str = required(call.input, "DistributionId")
+    if not holdings.has_distribution(identifier):
+        raise ApiError("NoSuchDistribution", f"there is no distribution with the id {identifier}")
+    return identifier
+
+
+def _summary(row: Row) -> dict[str, Any]:
+    return {"Id": row.id, "CreateTime": moment(row.made_s), "Status": COMPLETED}
+
+
+def _shown(row: Row) -> dict[str, Any]:
+    paths = listing(row.invalidation.items)
+    batch = {"Paths": paths, "CallerReference": row.caller_reference}
+    return {**_summary(row), "InvalidationBatch": batch}

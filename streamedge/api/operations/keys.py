@@ -1,0 +1,134 @@
+"""The calls on public keys and key groups: whose signatures distributions may trust.
+
+A key's id is the Key-Pair-Id of what is signed with it. A key cannot be exchanged under its id, so
+that what was verified with one is never remembered for another.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from streamedge.api.documents.documents import Document, invalid, required, with_defaults
+from streamedge.api.documents.inventory import Estate
+from streamedge.api.errors import ApiError
+from streamedge.api.operations import declared
+from streamedge.api.operations.resource_calls import (
+    Family,
+    ResourceCalls,
+    moment,
+    new_id,
+    new_uuid,
+    page,
+)
+from streamedge.api.protocol.service import Call, Handler, Output
+from streamedge.api.transactions import Holdings
+from streamedge.control.resources import Kind, Resource
+
+KEYS_OF_A_GROUP_MAX = 100
+
+
+def key_handlers(holdings: Holdings) -> dict[str, Handler]:
+    """By the names of CloudFront's operations."""
+
+    def list_keys(call: Call) -> Output:
+        chosen = page(call, PUBLIC_KEYS.all(holdings.estate()))
+        entries = [
+            {
+                "Id": key.id,
+                "Name": key.document["Name"],
+                "CreatedTime": moment(key.created_s),
+                "EncodedKey": key.document["EncodedKey"],
+                "Comment": key.document["Comment"],
+            }
+            for key in chosen.entries
+        ]
+        return {"PublicKeyList": chosen.listing(entries, has_marker=False)}
+
+    def list_groups(call: Call) -> Output:
+        estate = holdings.estate()
+        chosen = page(call, KEY_GROUPS.all(estate))
+        entries = [{"KeyGroup": _shown_group(estate, group)} for group in chosen.entries]
+        return {"KeyGroupList": chosen.listing(entries, has_marker=False)}
+
+    return {
+        **ResourceCalls(PUBLIC_KEYS, holdings).handlers(),
+        **ResourceCalls(KEY_GROUPS, holdings).handlers(),
+        "ListPublicKeys": list_keys,
+        "ListKeyGroups": list_groups,
+    }
+
+
+def _complete_key(document: Document) -> dict[str, Any]:
+    required(document, "CallerReference")
+    return with_defaults(document, {"Comment": ""})
+
+
+def _shown_key(_estate: Estate, key: Resource) -> dict[str, Any]:
+    return {
+        "Id": key.id,
+        "CreatedTime": moment(key.created_s),
+        "PublicKeyConfig": dict(key.document),
+    }
+
+
+def _check_key_update(old: Document, new: Document) -> None:
+    for member in ("CallerReference", "EncodedKey"):
+        if old[member] != required(new, member):
+            raise ApiError("CannotChangeImmutablePublicKeyFields", f"{member} cannot change")
+
+
+def _complete_group(document: Document) -> dict[str, Any]:
+    keys = list(required(document, "Items"))
+    if not keys or len(set(keys)) != len(keys):
+        raise invalid("Items are the ids of public keys, each once")
+    if len(keys) > KEYS_OF_A_GROUP_MAX:
+        text = f"a key group has at most {KEYS_OF_A_GROUP_MAX} keys"
+        raise ApiError("TooManyPublicKeysInKeyGroup", text)
+    return with_defaults(document, {"Comment": ""})
+
+
+def _shown_group(_estate: Estate, group: Resource) -> dict[str, Any]:
+    return {
+        "Id": group.id,
+        "LastModifiedTime": moment(group.modified_s),
+        "KeyGroupConfig": dict(group.document),
+    }
+
+
+PUBLIC_KEYS = Family(
+    kind=Kind.PUBLIC_KEY,
+    member="PublicKey",
+    config_member="PublicKeyConfig",
+    path="public-key",
+    missing="NoSuchPublicKey",
+    exists="PublicKeyAlreadyExists",
+    in_use="PublicKeyInUse",
+    too_many="TooManyPublicKeys",
+    make_id=partial(new_id, "K"),
+    name_of=lambda document: str(required(document, "Name")),
+    complete=_complete_key,
+    shown=_shown_key,
+    is_repeatable=True,
+    declared=declared.public_keys,
+    check_update=_check_key_update,
+    used_by=(Kind.KEY_GROUP,),
+    reference="Items",
+)
+KEY_GROUPS = Family(
+    kind=Kind.KEY_GROUP,
+    member="KeyGroup",
+    config_member="KeyGroupConfig",
+    path="key-group",
+    missing="NoSuchResource",
+    exists="KeyGroupAlreadyExists",
+    in_use="ResourceInUse",
+    too_many="TooManyKeyGroups",
+    make_id=new_uuid,
+    name_of=lambda document: str(required(document, "Name")),
+    complete=_complete_group,
+    shown=_shown_group,
+    declared=declared.key_groups,
+    used_by=(Kind.DISTRIBUTION,),
+    reference="TrustedKeyGroups",
+)

@@ -1,0 +1,1 @@
+"""CloudFront's REST-XML: its model, binding and execution."""

@@ -1,0 +1,121 @@
+"""What travels where: a request's members into a call's input, an output into an answer.
+
+Owns the four places of a member: the path, the query, a header field, the body. Which is whose is
+said by the service model ("location"). Pure: values in, values or ``ApiError`` out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from botocore.model import OperationModel, StructureShape
+
+from streamedge.api.errors import ApiError
+from streamedge.api.protocol.answers import Answer
+from streamedge.api.protocol.model import Found
+from streamedge.api.protocol.rest_xml import parse, quoted, read_scalar, serialize
+from streamedge.api.protocol.service import Output
+
+
+def read_path(path: str) -> tuple[str, ...]:
+    """A path as it was sent, as decoded segments. Raises ApiError InvalidArgument."""
+    return tuple(_decoded(segment, "path") for segment in path.removeprefix("/").split("/"))
+
+
+def read_query(query: str) -> dict[str, str]:
+    """A query as it was sent, decoded; ``WithTags`` has an empty value.
+
+    Raises ApiError InvalidArgument where a name is given twice or is not UTF-8.
+    """
+    values: dict[str, str] = {}
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if not part:
+            continue
+        name = _decoded(name, "query")
+        if name in values:
+            raise ApiError("InvalidArgument", f"The query has {quoted(name)} twice.")
+        values[name] = _decoded(value, "query")
+    return values
+
+
+def read_input(
+    found: Found, query: Mapping[str, str], fields: Mapping[str, str], body: bytes
+) -> dict[str, Any]:
+    """The members of an operation's input; ``fields`` by their names in lower case.
+
+    Raises ApiError, also where a member that is required is in none of the places.
+    """
+    shape = found.operation.input_shape
+    if shape is None:
+        return {}
+    value: dict[str, Any] = {}
+    for member_name, member in shape.members.items():
+        name = member.serialization.get("name", member_name)
+        match member.serialization.get("location"):
+            case "uri":
+                text = found.path_parameters.get(name)
+            case "querystring":
+                text = query.get(name)
+            case "header":
+                text = fields.get(name.lower())
+            case _:
+                continue
+        if text is not None:
+            value[member_name] = read_scalar(member, text, member_name)
+    _read_payload(shape, body, value)
+    for required in shape.required_members:
+        if required not in value:
+            raise ApiError("InvalidArgument", f"The parameter {required} is required.")
+    return value
+
+
+def _read_payload(shape: StructureShape, body: bytes, value: dict[str, Any]) -> None:
+    """The one member that is the body, or all that have no other place."""
+    payload = shape.serialization.get("payload")
+    if payload is None:
+        members = shape.members.values()
+        if body and any("location" not in member.serialization for member in members):
+            value.update(parse(shape, shape.serialization.get("name", shape.name), body))
+        return
+    member = shape.members[payload]
+    if not body:
+        if payload in shape.required_members:
+            raise ApiError("MissingBody", f"This operation requires a body: {payload}.")
+        return
+    assert isinstance(member, StructureShape), payload
+    value[payload] = parse(member, member.serialization.get("name", payload), body)
+
+
+def write_output(operation: OperationModel, output: Output, address: str) -> Answer:
+    """The answer of an operation that went well; ``address`` begins a ``Location``.
+
+    ``output`` is the edge's own: a member that the shape does not have is a KeyError.
+    """
+    status = operation.http["responseCode"]
+    shape = operation.output_shape
+    if shape is None:
+        if output:
+            raise KeyError(f"{operation.name} has no output, not {sorted(output)}")
+        return Answer(status, {}, b"")
+    fields, body = {}, b""
+    for member_name, value in output.items():
+        member = shape.members[member_name]
+        name = member.serialization.get("name", member_name)
+        if member.serialization.get("location") == "header":
+            fields[name] = address + value if name == "Location" else str(value)
+        elif member_name == shape.serialization.get("payload"):
+            assert isinstance(member, StructureShape), member_name
+            body = serialize(member, name, value)
+        else:
+            raise KeyError(f"{operation.name}: {member_name} has no place in an answer")
+    return Answer(status, fields, body)
+
+
+def _decoded(text: str, what: str) -> str:
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError as exc:
+        raise ApiError("InvalidArgument", f"The {what} is not UTF-8.") from exc

@@ -1,0 +1,112 @@
+"""CloudFront's operations, and which of them a request means.
+
+Owns the way from a method, a path and a query to an operation. The operations and their shapes are
+botocore's own service model of 2020-05-31, the one that boto3 and awscli speak by; it is read from
+the installed package at the first request and kept, so a process that never sees one pays nothing.
+
+A request URI of the model is a path with names in braces and, for some operations, a query that
+marks them: ``/2020-05-31/distribution?WithTags``, ``/2020-05-31/tagging?Operation=Tag``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from urllib.parse import parse_qsl
+
+from botocore.loaders import Loader
+from botocore.model import OperationModel, ServiceModel
+
+from streamedge.api.protocol.service import VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An operation, and what the path says of its members, by the names in braces."""
+
+    operation: OperationModel
+    path_parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """One operation's request URI: ``{Name}`` segments take any text, markers must be there."""
+
+    segments: tuple[str, ...]
+    markers: frozenset[tuple[str, str]]
+    operation_name: str
+
+    def parameters(self, segments: tuple[str, ...]) -> dict[str, str] | None:
+        """The values of the names in braces; None where the path is another's."""
+        values = {}
+        for wanted, segment in zip(self.segments, segments, strict=True):
+            if wanted.startswith("{"):
+                if not segment:
+                    return None
+                values[wanted[1:-1]] = segment
+            elif wanted != segment:
+                return None
+        return values
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """The more a template says, the sooner it is asked."""
+        literal = sum(not segment.startswith("{") for segment in self.segments)
+        return -len(self.markers), -literal
+
+
+class Model:
+    """The operations of one service model."""
+
+    def __init__(self, service: ServiceModel) -> None:
+        self._service = service
+
+    def operation(self, name: str) -> OperationModel:
+        """Raises botocore's OperationNotFoundError."""
+        return self._service.operation_model(name)
+
+    def find(
+        self, method: str, segments: tuple[str, ...], query: Mapping[str, str]
+    ) -> Found | None:
+        """The operation that a request means; None where CloudFront has none of the kind.
+
+        ``segments`` are the path's between its slashes, decoded; ``query`` is decoded too.
+        """
+        given = frozenset(query.items())
+        for template in self._templates.get((method, len(segments)), ()):
+            if template.markers <= given:
+                parameters = template.parameters(segments)
+                if parameters is not None:
+                    return Found(self.operation(template.operation_name), parameters)
+        return None
+
+    @cached_property
+    def _templates(self) -> dict[tuple[str, int], list[_Template]]:
+        templates: dict[tuple[str, int], list[_Template]] = {}
+        for name in self._service.operation_names:
+            http = self._service.operation_model(name).http
+            path, _, markers = http["requestUri"].partition("?")
+            segments = tuple(path.strip("/").split("/"))
+            marked = frozenset(parse_qsl(markers, keep_blank_values=True))
+            template = _Template(segments, marked, name)
+            templates.setdefault((http["method"], len(segments)), []).append(template)
+        for candidates in templates.values():
+            candidates.sort(key=lambda template: template.rank)
+        return templates
+
+
+_loading = threading.Lock()
+_loaded: list[Model] = []
+
+
+def cloudfront() -> Model:
+    """The model, read from the disk (about 50 ms) the first time; of any thread."""
+    with _loading:
+        if not _loaded:
+            # Not what a user keeps under ~/.aws/models: the edge knows the installed one only.
+            loader = Loader([Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
+            described = loader.load_service_model("cloudfront", "service-2", VERSION)
+            _loaded.append(Model(ServiceModel(described, "cloudfront")))
+        return _loaded[0]

@@ -1,0 +1,1 @@
+"""From CloudFront's documents to sections of the configuration."""

@@ -1,0 +1,275 @@
+"""The config in force: what config.toml declares, and what was made through the API.
+
+What is declared stays as it is and wins: a made distribution whose id is declared too is left out,
+and an alias that is declared too is not a made one's. A made distribution that cannot be applied
+(config.toml has changed below it, and its origin is gone) is left out and told of: it is not served
+by rules that nobody wrote. The API's calls are refused when they would leave such a thing. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from streamedge.access.keys import KeyFileError, load_public_key
+from streamedge.api.documents.documents import Document, invalid, required, section
+from streamedge.api.documents.inventory import MADE, Estate, estate_of
+from streamedge.api.documents.trust import trusted_groups
+from streamedge.api.errors import ApiError
+from streamedge.api.to_config import policy_sections
+from streamedge.api.to_config.origin_sections import bucket_section, declared_bucket, is_identity
+from streamedge.api.to_config.web_sections import WebSections, aliases, web_sections
+from streamedge.config.checks.bucket_policies import not_for_buckets
+from streamedge.config.managed import CACHE_POLICIES, ORIGIN_REQUEST_POLICIES
+from streamedge.config.schema.config import (
+    AnyDistributionConfig,
+    CachePolicyConfig,
+    Config,
+    KeyGroupConfig,
+    OriginRequestPolicyConfig,
+    PublicKeyConfig,
+    RtmpDistributionConfig,
+    S3OriginConfig,
+    Section,
+)
+from streamedge.config.schema.selection import Kept, Selection
+from streamedge.control.resources import Kind, Resource
+
+APPLICATION = "cfx/st"  # CloudFront's, of all streaming distributions
+_POLICIES: Mapping[Kind, tuple[str, Callable[[Document], Section]]] = {
+    Kind.CACHE_POLICY: ("cache_policies", policy_sections.cache_policy),
+    Kind.ORIGIN_REQUEST_POLICY: ("origin_request_policies", policy_sections.origin_request_policy),
+    Kind.RESPONSE_HEADERS_POLICY: (
+        "response_headers_policies",
+        policy_sections.response_headers_policy,
+    ),
+}
+# What is named comes before what names it.
+_ORDER = (
+    Kind.PUBLIC_KEY,
+    Kind.KEY_GROUP,
+    Kind.CACHE_POLICY,
+    Kind.ORIGIN_REQUEST_POLICY,
+    Kind.RESPONSE_HEADERS_POLICY,
+    Kind.DISTRIBUTION,
+    Kind.STREAMING_DISTRIBUTION,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A made resource that is not in force, and why."""
+
+    kind: Kind
+    id: str
+    error: ApiError
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """The config in force, and what is not part of it though it was made."""
+
+    config: Config
+    problems: tuple[Problem, ...]
+
+
+def combine(declared: Config, resources: Iterable[Resource]) -> Effective:
+    """The config in force. Never raises: what cannot be applied is left out."""
+    estate = estate_of(declared, resources)
+    making = _Making(estate)
+    for kind in _ORDER:
+        for resource in tuple(estate.made[kind].values()):
+            making.add(resource)
+    return Effective(making.config(), tuple(making.problems))
+
+
+class _Making:
+    """The tables of an effective config while they are gathered."""
+
+    def __init__(self, estate: Estate) -> None:
+        self._estate = estate
+        declared = estate.declared
+        self.problems: list[Problem] = []
+        self._distributions: list[AnyDistributionConfig] = []
+        self._taken_ids = {distribution.id for distribution in declared.distributions}
+        self._claims = {
+            claim for distribution in declared.distributions for claim in claims(distribution)
+        }
+        self._tables: dict[str, dict[str, Section]] = {
+            name: dict(getattr(declared, name))
+            for name in (
+                "origins",
+                "origin_groups",
+                "cache_policies",
+                "origin_request_policies",
+                "response_headers_policies",
+                "public_keys",
+                "key_groups",
+            )
+        }
+
+    def add(self, resource: Resource) -> None:
+        """Adds what ``resource`` comes to, or a problem."""
+        try:
+            match resource.kind:
+                case Kind.DISTRIBUTION:
+                    self._add_web(resource)
+                case Kind.STREAMING_DISTRIBUTION:
+                    self._add_distribution(streaming_section(self._estate, resource, self._origin))
+                case Kind.PUBLIC_KEY:
+                    self._tables["public_keys"].setdefault(
+                        resource.id, public_key_section(resource)
+                    )
+                case Kind.KEY_GROUP:
+                    name = self._estate.key_group_name(resource.id)
+                    self._tables["key_groups"][name] = key_group_section(self._estate, resource)
+                case _:
+                    table, translate = _POLICIES[resource.kind]
+                    name = f"{MADE}{resource.id}"
+                    self._tables[table][name] = translate(resource.document)
+        except ApiError as exc:
+            self.problems.append(Problem(resource.kind, resource.id, exc))
+            del self._estate.made[resource.kind][resource.id]  # and so is what names it
+
+    def config(self) -> Config:
+        """All of it."""
+        declared = self._estate.declared
+        self._add_all_keys()
+        return declared.model_copy(
+            update={
+                **self._tables,
+                "distributions": (*declared.distributions, *self._distributions),
+            }
+        )
+
+    def _add_web(self, resource: Resource) -> None:
+        made = web_sections(self._estate, resource.id, resource.document)
+        self._require_told(made)
+        self._add_distribution(made.distribution)
+        self._tables["origins"].update(made.origins)
+        self._tables["origin_groups"].update(made.groups)
+        self._tables["cache_policies"].update(made.cache_policies)
+        self._tables["origin_request_policies"].update(made.origin_request_policies)
+
+    def _require_told(self, made: WebSections) -> None:
+        """Raises ApiError where a policy names what no bucket is told."""
+        origins = {**self._tables["origins"], **made.origins}
+        groups = {**self._tables["origin_groups"], **made.groups}
+        caches = {**CACHE_POLICIES, **self._tables["cache_policies"], **made.cache_policies}
+        requests = {
+            **ORIGIN_REQUEST_POLICIES,
+            **self._tables["origin_request_policies"],
+            **made.origin_request_policies,
+        }
+        for rules in (made.distribution, *made.distribution.behaviors):
+            members = getattr(groups.get(rules.origin), "origins", (rules.origin,))
+            if not any(isinstance(origins.get(one), S3OriginConfig) for one in members):
+                continue
+            queries: list[str] = []
+            headers: list[str] = []
+            for policy in (
+                caches.get(rules.cache_policy),
+                requests.get(rules.origin_request_policy),
+            ):
+                if isinstance(policy, CachePolicyConfig | OriginRequestPolicyConfig):
+                    queries += _only(policy.query_strings)
+                    headers += _only(policy.headers)
+            refused = not_for_buckets(queries, headers)
+            if refused:
+                raise invalid(f"a policy names {refused}, which no bucket is told")
+
+    def _add_all_keys(self) -> None:
+        """The key group of all keys, where it is trusted. Without a key it lets in nobody."""
+        name = self._estate.all_keys_name
+        rules = [
+            holder
+            for distribution in self._distributions
+            for holder in (distribution, *getattr(distribution, "behaviors", ()))
+        ]
+        if any(name in holder.trusted_key_groups for holder in rules):
+            keys = tuple(self._tables["public_keys"])
+            self._tables["key_groups"][name] = KeyGroupConfig.model_construct(keys=keys)
+
+    def _origin(self, name: str, origin: Section) -> None:
+        self._tables["origins"][name] = origin
+
+    def _add_distribution(self, distribution: AnyDistributionConfig) -> None:
+        if distribution.id in self._taken_ids:
+            text = f"config.toml declares a distribution {distribution.id} too"
+            raise ApiError("DistributionAlreadyExists", text)
+        free = tuple(
+            alias
+            for alias in distribution.aliases
+            if self._claims.isdisjoint(claims(distribution, (alias,)))
+        )
+        self._taken_ids.add(distribution.id)
+        self._distributions.append(distribution.model_copy(update={"aliases": free}))
+
+
+def _only(names: Selection | Iterable[str]) -> tuple[str, ...]:
+    """The names that a policy lists as those it means."""
+    if isinstance(names, Selection):
+        return tuple(names.names) if names.kept is Kept.ONLY else ()
+    return tuple(names)
+
+
+def claims(
+    distribution: AnyDistributionConfig, hosts: Iterable[str] | None = None
+) -> set[tuple[str, str, str]]:
+    """What a distribution alone may have: kind, host pattern and application."""
+    applications: tuple[str, ...] = ("",)
+    if isinstance(distribution, RtmpDistributionConfig):
+        applications = distribution.application
+    return {
+        (distribution.type, host.lower(), application)
+        for host in (distribution.aliases if hosts is None else hosts)
+        for application in applications
+    }
+
+
+def streaming_section(
+    estate: Estate, resource: Resource, add_origin: Callable[[str, Section], None]
+) -> RtmpDistributionConfig:
+    """The section of a StreamingDistributionConfig. Raises ApiError."""
+    document = resource.document
+    s3 = required(document, "S3Origin")
+    domain = required(s3, "DomainName")
+    where = "S3Origin"
+    declared = estate.declared.origins.keys() | estate.declared.origin_groups.keys()
+    name = domain if domain in declared else declared_bucket(estate, domain)
+    is_signed = is_identity(s3.get("OriginAccessIdentity"))
+    if name is None:
+        name = f"{MADE}{resource.id}"
+        add_origin(name, bucket_section(domain, is_signed=is_signed, values={}, where=where))
+    if (document.get("Logging") or {}).get("Enabled"):
+        raise ApiError("InvalidArgument", "Logging to a bucket is not offered by this edge")
+    values: dict[str, Any] = {
+        "id": resource.id,
+        "type": "rtmp",
+        "enabled": bool(document.get("Enabled")),
+        "aliases": aliases(estate, resource.id, document),
+        "origin": name,
+        "application": [APPLICATION],
+        "trusted_key_groups": trusted_groups(estate, document, "StreamingDistributionConfig"),
+    }
+    return section(RtmpDistributionConfig, values, "StreamingDistributionConfig")
+
+
+def public_key_section(resource: Resource) -> PublicKeyConfig:
+    """The section of a PublicKeyConfig. Raises ApiError for a PEM that has no key that will do."""
+    pem = required(resource.document, "EncodedKey")
+    try:
+        load_public_key(resource.id, pem.encode())
+    except KeyFileError as exc:
+        raise ApiError("InvalidArgument", f"EncodedKey: {exc}") from exc
+    return section(PublicKeyConfig, {"pem": pem}, "PublicKeyConfig")
+
+
+def key_group_section(estate: Estate, resource: Resource) -> KeyGroupConfig:
+    """The section of a KeyGroupConfig. Raises ApiError for a key that there is not."""
+    keys = list(resource.document.get("Items") or ())
+    for key in keys:
+        if key not in estate.made[Kind.PUBLIC_KEY] and key not in estate.declared.public_keys:
+            raise ApiError("InvalidArgument", f"Items: there is no public key with the id {key}")
+    return section(KeyGroupConfig, {"keys": keys}, "KeyGroupConfig")

@@ -1,0 +1,363 @@
+"""From a DistributionConfig to a web distribution of the config, with all that it names.
+
+What CloudFront does and this edge does not (functions, firewalls, logs in buckets, certificates of
+ACM and IAM …) is refused by name. Passed over is only what has nothing to act on here: PriceClass,
+HttpVersion, IsIPV6Enabled, OriginShield, SmoothStreaming, the caching of OPTIONS,
+ConnectionAttempts, keep-alive times, Logging that is off and a ViewerCertificate that is the
+default. Methods that an origin's kind never takes (PATCH of a bucket) are not served. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamedge.api.documents.documents import (
+    Document,
+    entries_of,
+    invalid,
+    not_offered,
+    required,
+    section,
+)
+from streamedge.api.documents.inventory import MADE, Estate
+from streamedge.api.documents.trust import trusted_groups
+from streamedge.api.errors import ApiError
+from streamedge.api.to_config import policy_sections
+from streamedge.api.to_config.origin_sections import OriginSections
+from streamedge.config.checks.web import METHODS_NOT_TAKEN
+from streamedge.config.managed import FORWARD_HOST
+from streamedge.config.schema.config import (
+    AnyOriginConfig,
+    BehaviorConfig,
+    CachePolicyConfig,
+    ErrorPageConfig,
+    OriginGroupConfig,
+    OriginRequestPolicyConfig,
+    WebDistributionConfig,
+)
+from streamedge.control.resources import Kind
+
+STANDARD_ERROR_TTL_S = 10
+BEHAVIORS_MAX = 500
+ALIASES_MAX = 500
+_METHOD_SETS = (
+    frozenset({"GET", "HEAD"}),
+    frozenset({"GET", "HEAD", "OPTIONS"}),
+    frozenset(policy_sections.ALL_METHODS),
+)
+_NO_CACHING = {"min_ttl": 0, "default_ttl": 0, "max_ttl": 0, "error_ttl": 0}
+# What the edge has nothing for, and the values that ask for nothing.
+_NOT_OFFERED: Mapping[str, tuple[object, ...]] = {
+    "WebACLId": ("",),
+    "ContinuousDeploymentPolicyId": ("",),
+    "Staging": (False,),
+    "AnycastIpListId": ("",),
+    "TenantConfig": ({},),
+    "ConnectionMode": ("direct",),
+    "ViewerMtlsConfig": ({},),
+    "ConnectionFunctionAssociation": ({},),
+}
+_BEHAVIOR_NOT_OFFERED: Mapping[str, tuple[object, ...]] = {
+    "FieldLevelEncryptionId": ("",),
+    "RealtimeLogConfigArn": ("",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WebSections:
+    """A distribution, and what it needs in the config beside it."""
+
+    distribution: WebDistributionConfig
+    origins: Mapping[str, AnyOriginConfig]
+    groups: Mapping[str, OriginGroupConfig]
+    cache_policies: Mapping[str, CachePolicyConfig]
+    origin_request_policies: Mapping[str, OriginRequestPolicyConfig]
+
+
+@dataclass(slots=True)
+class _Making:
+    """What is gathered while the behaviors of one document are read."""
+
+    estate: Estate
+    distribution_id: str
+    origins: OriginSections
+    cache_policies: dict[str, CachePolicyConfig] = field(default_factory=dict)
+    origin_request_policies: dict[str, OriginRequestPolicyConfig] = field(default_factory=dict)
+
+
+def web_sections(estate: Estate, identifier: str, document: Document) -> WebSections:
+    """The sections of a whole document. Raises ApiError."""
+    _refuse_not_offered(document, _NOT_OFFERED, "")
+    _refuse_outside_services(document)
+    making = _Making(estate, identifier, OriginSections(estate, identifier, document))
+    values = _behavior(making, required(document, "DefaultCacheBehavior"), 0)
+    values |= {
+        "id": identifier,
+        "type": "web",
+        "enabled": bool(document.get("Enabled")),
+        "aliases": aliases(estate, identifier, document),
+        "countries": _countries(estate, document),
+        "default_root_object": _root_object(document),
+        "behaviors": _behaviors(making, document),
+        "error_pages": _error_pages(document),
+        "cache_tag_header": (document.get("CacheTagConfig") or {}).get("HeaderName", ""),
+    }
+    return WebSections(
+        section(WebDistributionConfig, values, "DistributionConfig"),
+        making.origins.origins,
+        making.origins.groups,
+        making.cache_policies,
+        making.origin_request_policies,
+    )
+
+
+def aliases(estate: Estate, identifier: str, document: Document) -> list[str]:
+    """The host names of a made distribution: its own, then its Aliases. Raises ApiError."""
+    said = [alias.lower() for alias in entries_of(document, "Aliases")]
+    if len(said) > ALIASES_MAX:
+        text = f"a distribution has at most {ALIASES_MAX} aliases"
+        raise ApiError("TooManyDistributionCNAMEs", text)
+    if len(set(said)) != len(said):
+        raise invalid("Aliases: one stands there twice")
+    return list(dict.fromkeys((estate.domain_name(identifier), *said)))
+
+
+def _behaviors(making: _Making, document: Document) -> list[BehaviorConfig]:
+    said = entries_of(document, "CacheBehaviors")
+    if len(said) > BEHAVIORS_MAX:
+        raise ApiError("TooManyCacheBehaviors", f"a distribution has at most {BEHAVIORS_MAX}")
+    patterns = [required(behavior, "PathPattern") for behavior in said]
+    if len({pattern.removeprefix("/") for pattern in patterns}) != len(patterns):
+        raise invalid("CacheBehaviors: two have the same PathPattern")
+    return [
+        section(
+            BehaviorConfig,
+            {"path": pattern, **_behavior(making, behavior, number)},
+            f"CacheBehaviors: {pattern}",
+        )
+        for number, (pattern, behavior) in enumerate(zip(patterns, said, strict=True), 1)
+    ]
+
+
+def _behavior(making: _Making, document: Document, number: int) -> dict[str, Any]:
+    """The values of BehaviorRules, all but countries, which are the distribution's."""
+    where = f"the cache behavior {document.get('PathPattern', '*')}"
+    _refuse_not_offered(document, _BEHAVIOR_NOT_OFFERED, where)
+    for member in ("LambdaFunctionAssociations", "FunctionAssociations"):
+        if entries_of(document, member):
+            raise not_offered(f"{where}: {member}")
+    if (document.get("GrpcConfig") or {}).get("Enabled"):
+        raise not_offered(f"{where}: GrpcConfig")
+    viewer_protocol = required(document, "ViewerProtocolPolicy")
+    needs_https = viewer_protocol != "allow-all"
+    listen = making.estate.declared.listen
+    if needs_https and not listen.https and not listen.proxies:
+        text = "no address of this edge listens for HTTPS, and no proxy stands before it"
+        raise invalid(f"{where}: ViewerProtocolPolicy: {text}")
+    policies = _policies(making, document, number, where)
+    origin = making.origins.name_of(
+        required(document, "TargetOriginId"),
+        sends_viewer_host=policies.sends_viewer_host,
+        needs_https=needs_https,
+    )
+    refused = METHODS_NOT_TAKEN.get(making.origins.kind_of(origin), ())
+    return {
+        "origin": origin,
+        "trusted_key_groups": trusted_groups(making.estate, document, where),
+        "viewer_protocol": viewer_protocol,
+        "methods": [method for method in _methods(document, where) if method not in refused],
+        "compress": bool(document.get("Compress")) and policies.compresses,
+        "cache_policy": policies.cache,
+        "origin_request_policy": policies.origin_request,
+        "response_headers_policy": policies.response_headers,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Policies:
+    cache: str
+    origin_request: str
+    response_headers: str
+    compresses: bool = True
+    sends_viewer_host: bool = False
+
+
+def _policies(making: _Making, document: Document, number: int, where: str) -> _Policies:
+    estate = making.estate
+    response_headers = document.get("ResponseHeadersPolicyId") or ""
+    if response_headers:
+        response_headers = estate.policy_name(Kind.RESPONSE_HEADERS_POLICY, response_headers)
+    forwarded = document.get("ForwardedValues")
+    identifier = document.get("CachePolicyId")
+    if bool(identifier) == (forwarded is not None):
+        raise invalid(f"{where}: either CachePolicyId or ForwardedValues says what is cached")
+    request_identifier = document.get("OriginRequestPolicyId") or ""
+    if forwarded is not None:
+        if request_identifier:
+            raise invalid(f"{where}: OriginRequestPolicyId goes with CachePolicyId only")
+        name = f"{MADE}{making.distribution_id}:{number}"
+        return _legacy(making, document, name, response_headers, where)
+    assert identifier is not None
+    cache = estate.policy_name(Kind.CACHE_POLICY, identifier)
+    cache_document = estate.policy_document(Kind.CACHE_POLICY, identifier)
+    compresses = _managed_compresses(cache)
+    sends_host = _is_managed_with_host(estate.declared.cache_policies, cache)
+    if cache_document is not None:
+        compresses = policy_sections.compresses(cache_document)
+        sends_host = policy_sections.forwards_host(cache_document)
+    origin_request = ""
+    if request_identifier:
+        origin_request = estate.policy_name(Kind.ORIGIN_REQUEST_POLICY, request_identifier)
+        made = estate.policy_document(Kind.ORIGIN_REQUEST_POLICY, request_identifier)
+        if made is None:
+            own = estate.declared.origin_request_policies
+            sends_host = sends_host or _is_managed_with_host(own, origin_request)
+        else:
+            sends_host = sends_host or policy_sections.forwards_host(made)
+    return _Policies(cache, origin_request, response_headers, compresses, sends_host)
+
+
+def _is_managed_with_host(own: Mapping[str, object], name: str) -> bool:
+    """Whether a name is that of a managed policy that sends Host, and not of the file's ``own``."""
+    return name in FORWARD_HOST and name not in own
+
+
+def _managed_compresses(name: str) -> bool:
+    """CloudFront's managed policies differ in this; a declared policy says nothing of it."""
+    return name not in {"CachingDisabled", "CachingOptimizedForUncompressedObjects"}
+
+
+def _legacy(
+    making: _Making, document: Document, name: str, response_headers: str, where: str
+) -> _Policies:
+    """ForwardedValues and the three times of a behavior, which came before policies."""
+    forwarded = document["ForwardedValues"]
+    cookies = forwarded.get("Cookies") or {}
+    headers = entries_of(forwarded, "Headers")
+    cookie_selection: object = cookies.get("Forward", "none")
+    if cookie_selection == "whitelist":
+        names = entries_of(cookies, "WhitelistedNames")
+        if not names:
+            raise ApiError("InvalidForwardCookies", f"{where}: no cookie is named")
+        cookie_selection = policy_sections.selected(names, "cookie")
+    keyed = entries_of(forwarded, "QueryStringCacheKeys")
+    if keyed and not forwarded.get("QueryString"):
+        text = f"{where}: QueryStringCacheKeys goes with QueryString true only"
+        raise ApiError("InvalidQueryStringParameters", text)
+    query: object = "all" if forwarded.get("QueryString") else "none"
+    times = policy_sections.times(
+        {"MinTTL": 0, "ForwardedValues": forwarded}
+        | {name: document[name] for name in ("MinTTL", "DefaultTTL", "MaxTTL") if name in document}
+    )
+    values: dict[str, Any] = {**times, "cookies": cookie_selection, "query_strings": query}
+    request_values: dict[str, Any] = {}
+    if keyed and "*" not in keyed:
+        values["query_strings"] = policy_sections.selected(keyed, "query parameter")
+        request_values["query_strings"] = "all"
+    if "*" in headers:  # each request goes to the origin, with all that the viewer sent
+        if times["min_ttl"]:
+            raise invalid(f'{where}: MinTTL is 0 where the header "*" is forwarded')
+        values |= _NO_CACHING
+        request_values["headers"] = "all"
+    else:
+        values["headers"] = policy_sections.keyed_headers(headers)
+    making.cache_policies[name] = section(CachePolicyConfig, values, where)
+    if request_values:
+        made = section(OriginRequestPolicyConfig, request_values, where)
+        making.origin_request_policies[name] = made
+    sends_host = any(header.lower() in {"host", "*"} for header in headers)
+    return _Policies(
+        name,
+        name if request_values else "",
+        response_headers,
+        sends_viewer_host=sends_host,
+    )
+
+
+def _methods(document: Document, where: str) -> tuple[str, ...]:
+    allowed = document.get("AllowedMethods")
+    if allowed is None:
+        return ("GET", "HEAD")
+    said = frozenset(allowed.get("Items") or ())
+    if said not in _METHOD_SETS:
+        text = "GET and HEAD, these and OPTIONS, or all seven"
+        raise invalid(f"{where}: AllowedMethods are {text}")
+    cached = frozenset((allowed.get("CachedMethods") or {}).get("Items") or ("GET", "HEAD"))
+    if cached not in _METHOD_SETS[:2] or not cached <= said:
+        raise invalid(f"{where}: CachedMethods are GET and HEAD, or these and OPTIONS if allowed")
+    return tuple(method for method in policy_sections.ALL_METHODS if method in said)
+
+
+def _countries(estate: Estate, document: Document) -> dict[str, Any]:
+    said = (document.get("Restrictions") or {}).get("GeoRestriction") or {}
+    kind = said.get("RestrictionType", "none")
+    codes = list(said.get("Items") or ())
+    if kind == "none":
+        if codes:
+            text = "GeoRestriction of the type none has no Items"
+            raise ApiError("InvalidGeoRestrictionParameter", text)
+        return {}
+    if not codes:
+        text = f"GeoRestriction of the type {kind} names countries"
+        raise ApiError("InvalidGeoRestrictionParameter", text)
+    if estate.declared.countries.database is None:
+        why = "nothing tells where viewers are; config.toml lacks countries.database"
+        raise not_offered("GeoRestriction", why)
+    return {"allow" if kind == "whitelist" else "deny": codes}
+
+
+def _root_object(document: Document) -> str:
+    name: str = document.get("DefaultRootObject") or ""
+    if name.startswith("/"):
+        text = 'DefaultRootObject has no "/" in front'
+        raise ApiError("InvalidDefaultRootObject", text)
+    return name
+
+
+def _error_pages(document: Document) -> list[ErrorPageConfig]:
+    pages = []
+    seen: set[int] = set()
+    for said in entries_of(document, "CustomErrorResponses"):
+        status = required(said, "ErrorCode")
+        if status in seen or not 400 <= status <= 599:
+            text = f"CustomErrorResponses: {status} stands there twice or is no error"
+            raise ApiError("InvalidErrorCode", text)
+        seen.add(status)
+        path, response = said.get("ResponsePagePath") or "", said.get("ResponseCode") or "0"
+        if bool(path) != (response != "0"):
+            text = f"CustomErrorResponses: {status}: ResponsePagePath and ResponseCode go together"
+            raise invalid(text)
+        if not (response.isascii() and response.isdigit()) or (
+            path and not 200 <= int(response) <= 599
+        ):
+            text = f"CustomErrorResponses: {status}: ResponseCode is a status from 200 to 599"
+            raise ApiError("InvalidResponseCode", text)
+        ttl_s = said.get("ErrorCachingMinTTL")
+        values = {
+            "status": status,
+            "path": path,
+            "response_status": int(response),
+            "ttl": STANDARD_ERROR_TTL_S if ttl_s is None else ttl_s,
+        }
+        pages.append(section(ErrorPageConfig, values, f"CustomErrorResponses: {status}"))
+    return pages
+
+
+def _refuse_not_offered(
+    document: Document, members: Mapping[str, tuple[object, ...]], where: str
+) -> None:
+    for member, nothing in members.items():
+        if document.get(member) is not None and document[member] not in nothing:
+            raise not_offered(f"{where}: {member}" if where else member)
+
+
+def _refuse_outside_services(document: Document) -> None:
+    if (document.get("Logging") or {}).get("Enabled"):
+        raise not_offered("Logging to a bucket", "the edge writes its access log by itself")
+    certificate = document.get("ViewerCertificate") or {}
+    for member in ("ACMCertificateArn", "IAMCertificateId", "Certificate"):
+        if certificate.get(member):
+            why = "config.toml declares certificates, under [[certificates]]"
+            raise not_offered(f"ViewerCertificate: {member}", why)

@@ -1,0 +1,102 @@
+"""What the API's handlers work on: the estate as it is now, and changes of it.
+
+Owns that a change is all or nothing: it is made in one transaction of the registry, translated
+before it is committed, refused where anything made could not be applied any more, and announced
+when it is on disk. So a worker never meets a document that it cannot apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from streamedge.api.documents.inventory import Estate, estate_of
+from streamedge.api.to_config.translation import combine
+from streamedge.config.schema.config import Config, WebDistributionConfig
+from streamedge.control.resources import Change, Kind, Registry, Resource
+
+
+class Draft:
+    """A change under way. ``before`` is what there was when it began."""
+
+    def __init__(self, declared: Config, change: Change) -> None:
+        self._declared = declared
+        self._change = change
+        self._resources = {(one.kind, one.id): one for one in change.resources()}
+        self.before = estate_of(declared, self._resources.values())
+        self._changed: set[tuple[Kind, str]] = set()
+
+    @property
+    def after(self) -> Estate:
+        """What there is with what was changed up to now."""
+        return estate_of(self._declared, self._resources.values())
+
+    def put(self, resource: Resource) -> None:
+        """Makes or replaces ``resource``."""
+        self._change.put(resource)
+        self._resources[resource.kind, resource.id] = resource
+        self._changed.add((resource.kind, resource.id))
+
+    def remove(self, resource: Resource) -> None:
+        """Removes ``resource``."""
+        self._change.remove(resource)
+        del self._resources[resource.kind, resource.id]
+        self._changed.add((resource.kind, resource.id))
+
+    def check(self) -> None:
+        """Raises ApiError where what was changed, or what else was in force, could not be."""
+        problems = combine(self._declared, self._resources.values()).problems
+        if not problems:
+            return
+        resources = (one for held in self.before.made.values() for one in held.values())
+        known = {(one.kind, one.id) for one in combine(self._declared, resources).problems}
+        for problem in problems:
+            if (problem.kind, problem.id) in self._changed or (
+                (problem.kind, problem.id) not in known
+            ):
+                raise problem.error
+
+
+class Holdings:
+    """``declared`` gives the config file's content as it is in force; ``announce`` is called after
+    each change, in the caller's thread, and returns when it has taken effect."""
+
+    def __init__(
+        self, registry: Registry, declared: Callable[[], Config], announce: Callable[[], None]
+    ) -> None:
+        self._registry = registry
+        self._declared = declared
+        self._announce = announce
+
+    def estate(self) -> Estate:
+        """What there is. Raises ControlError."""
+        return estate_of(self._declared(), self._registry.resources())
+
+    def has_distribution(self, identifier: str) -> bool:
+        """Whether there is a distribution of either kind, at a cost that does not grow."""
+        return any(one.id == identifier for one in self._declared().distributions) or any(
+            self._registry.has(kind, identifier)
+            for kind in (Kind.DISTRIBUTION, Kind.STREAMING_DISTRIBUTION)
+        )
+
+    def root_object(self, identifier: str) -> str:
+        """The object that "/" means in a distribution; "" where it means none."""
+        config = combine(self._declared(), self._registry.resources()).config
+        found = (one for one in config.distributions if one.id == identifier)
+        return next(
+            (one.default_root_object for one in found if isinstance(one, WebDistributionConfig)), ""
+        )
+
+    @contextmanager
+    def change(self) -> Iterator[Draft]:
+        """One change, in force when the block has ended; none where it raises.
+
+        Raises ApiError for what could not be applied, ControlError.
+        """
+        with self._registry.change() as change:
+            draft = Draft(self._declared(), change)
+            yield draft
+            if not change.changed:
+                return
+            draft.check()
+        self._announce()

@@ -1,0 +1,54 @@
+"""From a config to the rules of who may have what, for both protocols.
+
+Owns construction alone: which keys a list of key groups comes to, and which viewers a list of
+countries lets in. What the rules decide is ``access.admission``'s business.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+
+from streamedge.access.admission import AccessRules, CountryRule
+from streamedge.access.keys import KeyFileError, PublicKey, load_public_key
+from streamedge.config.schema.config import Config, PublicKeyConfig
+from streamedge.config.schema.countries import CountryList
+
+KEYS_KEPT_MAX = 1024  # parsed keys that stay in memory between configs
+
+
+def access_rules(
+    config: Config, trusted_key_groups: Iterable[str], countries: CountryList
+) -> AccessRules:
+    """The rules of a distribution or behavior that says these two things.
+
+    Without key groups no signature is needed; groups that have no key let nobody in. A key that
+    two configs have in common is the same object in both. Raises KeyFileError.
+    """
+    groups = tuple(trusted_key_groups)
+    names = dict.fromkeys(key for group in groups for key in config.key_groups[group].keys)
+    keys = {name: public_key(name, config.public_keys[name]) for name in names}
+    return AccessRules(keys if groups else None, _country_rule(config, countries))
+
+
+def _country_rule(config: Config, countries: CountryList) -> CountryRule | None:
+    if countries.is_open:
+        return None
+    unknown = countries.unknown or config.countries.unknown
+    return CountryRule(frozenset(countries.codes), countries.is_allow_list, unknown == "allow")
+
+
+def public_key(name: str, declared: PublicKeyConfig) -> PublicKey:
+    """The key that a table of [public_keys] declares. Raises KeyFileError, which names it."""
+    try:
+        pem = declared.pem.encode()
+        if not pem and declared.file is not None:
+            pem = declared.file.read_bytes()
+        return _parsed(name, pem)
+    except (OSError, KeyFileError) as exc:
+        raise KeyFileError(f"public key {name}: {exc}") from exc
+
+
+@functools.lru_cache(maxsize=KEYS_KEPT_MAX)
+def _parsed(name: str, pem: bytes) -> PublicKey:
+    return load_public_key(name, pem)

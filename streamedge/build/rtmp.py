@@ -1,0 +1,105 @@
+"""From a config to what serves RTMP.
+
+Owns construction alone. Apart from ``composition``, because what the media need takes long to
+import, and a worker serves HTTP meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from streamedge.access.geo import Countries
+from streamedge.access.wildcards import compile_pattern
+from streamedge.build.access_rules import access_rules
+from streamedge.cache.objects import Cache
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.config.schema.config import Config, RtmpDistributionConfig
+from streamedge.delivery.hosts import HostTable, OriginBinding
+from streamedge.delivery.rtmp.server import RtmpServer
+from streamedge.delivery.rtmp.session import RtmpLimits
+from streamedge.delivery.rtmp.streams import Catalogue, RtmpDistribution
+from streamedge.media.library import Titles
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counts
+
+
+def rtmp_server(
+    config: Config,
+    bindings: dict[str, OriginBinding],
+    cache: Cache,
+    log: Log,
+    counts: Counts,
+    countries: Countries,
+    descriptors_end: int = 0,
+) -> RtmpServer:
+    """What serves the config's rtmp distributions. Raises KeyFileError."""
+    limits = config.limits
+
+    def report(name: str, faults: tuple[str, ...]) -> None:
+        log.event("media_damaged", name=name, faults=list(faults))
+
+    titles = Titles(
+        cache,
+        memory_bytes=limits.titles,
+        index_bytes=min(limits.titles, limits.media_index),
+        moov_bytes=limits.moov,
+        report=report,
+    )
+    catalogue = Catalogue(
+        rtmp_distributions(config, bindings), titles, countries, signature_bytes=limits.signature
+    )
+    return RtmpServer(
+        catalogue,
+        _client_limits(config),
+        log,
+        counts,
+        proxies=config.listen.proxies,
+        per_address_max=limits.rtmp_connections_per_address,
+        descriptors_end=descriptors_end,
+    )
+
+
+def replace_rtmp(
+    server: RtmpServer, config: Config, distributions: HostTable[RtmpDistribution]
+) -> None:
+    """Has a server go on by another config, and by what was made of it."""
+    server.catalogue.replace(distributions)
+    server.limit(_client_limits(config), config.limits.rtmp_connections_per_address)
+
+
+def _client_limits(config: Config) -> RtmpLimits:
+    limits = config.limits
+    return RtmpLimits(
+        connections_max=limits.rtmp_connections,
+        handshake_s=limits.rtmp_handshake,
+        idle_s=limits.rtmp_idle,
+        stall_s=limits.rtmp_stall,
+        message_bytes=limits.rtmp_message,
+        streams_max=limits.rtmp_streams,
+        ahead_s=limits.rtmp_ahead,
+        rate_bytes=limits.rtmp_rate,
+    )
+
+
+def rtmp_distributions(
+    config: Config, bindings: dict[str, OriginBinding]
+) -> HostTable[RtmpDistribution]:
+    """The rtmp distributions that are enabled, by host name. Raises KeyFileError."""
+    return HostTable(_distributions(config, bindings))
+
+
+def _distributions(
+    config: Config, bindings: dict[str, OriginBinding]
+) -> Iterator[RtmpDistribution]:
+    for declared in config.distributions:
+        if isinstance(declared, RtmpDistributionConfig) and declared.enabled:
+            yield RtmpDistribution(
+                declared.id,
+                declared.aliases,
+                bindings[declared.origin],
+                TtlRules(default_ttl_s=declared.default_ttl),
+                declared.application,
+                declared.enhanced == "strict",
+                access_rules(config, declared.trusted_key_groups, declared.countries),
+                tuple(compile_pattern(page) for page in declared.pages),
+            )

@@ -1,0 +1,146 @@
+"""From a config to the rules of its web distributions.
+
+Owns what is left out and where it comes from: a behavior's from its distribution, a policy's from
+CloudFront's managed ones or from ``strict``. Only values are made here. Pure.
+"""
+
+from __future__ import annotations
+
+from streamedge.build.access_rules import access_rules
+from streamedge.config import managed
+from streamedge.config.schema.config import (
+    BehaviorRules,
+    Config,
+    CorsConfig,
+    HttpOriginConfig,
+    OriginRequestPolicyConfig,
+    ResponseHeadersPolicyConfig,
+    WebDistributionConfig,
+)
+from streamedge.config.schema.selection import Selection
+from streamedge.delivery.http.policy.behaviors import (
+    Behavior,
+    CachePolicy,
+    ErrorPage,
+    OriginRequestPolicy,
+    ViewerProtocol,
+    WriteMode,
+)
+from streamedge.delivery.http.policy.response_headers import (
+    UNCHANGED,
+    CorsPolicy,
+    ResponseHeadersPolicy,
+)
+
+ALWAYS_SERVED = frozenset({"GET", "HEAD"})
+
+
+def web_behaviors(config: Config, distribution: WebDistributionConfig) -> tuple[Behavior, ...]:
+    """The distribution's behaviors in their order; the last is its default, with pattern "*"."""
+    declared = [
+        _behavior(config, behavior.path, distribution.rules_for(behavior))
+        for behavior in distribution.behaviors
+    ]
+    return (*declared, _behavior(config, "*", distribution.rules_for()))
+
+
+def error_pages(distribution: WebDistributionConfig) -> dict[int, ErrorPage]:
+    """The distribution's error pages by the status that they replace."""
+    return {
+        page.status: ErrorPage(
+            page.status, page.path, page.response_status or page.status, page.ttl
+        )
+        for page in distribution.error_pages
+    }
+
+
+def origin_names(config: Config, name: str) -> tuple[str, ...]:
+    """The origins that ``name`` means: a group's in their order, or the one."""
+    group = config.origin_groups.get(name)
+    return group.origins if group else (name,)
+
+
+def _behavior(config: Config, pattern: str, rules: BehaviorRules) -> Behavior:
+    return Behavior(
+        pattern=pattern,
+        origin=rules.origin,
+        methods=ALWAYS_SERVED.union(rules.methods),
+        viewer_protocol=ViewerProtocol(rules.viewer_protocol),
+        cache=_cache_policy(config, rules),
+        origin_request=_origin_request_policy(config, rules.origin_request_policy),
+        response_headers=_response_headers_policy(config, rules.response_headers_policy),
+        compress=rules.compress,
+        write=WriteMode(rules.write),
+        lists_objects="PUT" in rules.methods if rules.s3_listing is None else rules.s3_listing,
+        access=access_rules(config, rules.trusted_key_groups, rules.countries),
+    )
+
+
+def _cache_policy(config: Config, rules: BehaviorRules) -> CachePolicy:
+    name = rules.cache_policy
+    # An origin that is sent the viewer's Host may answer each host differently.
+    host = ("host",) if _sends_viewers_host(config, rules.origin) else ()
+    if not name:
+        return CachePolicy(default_ttl_s=rules.default_ttl, headers=host)
+    policy = managed.find(name, config.cache_policies, managed.CACHE_POLICIES)
+    strict, said = policy.strict, policy.model_fields_set
+    headers = tuple(dict.fromkeys((*host, *map(str.lower, policy.headers))))
+    return CachePolicy(
+        name=managed.spoken_name(name),
+        strict=strict,
+        viewer_directives=policy.viewer_directives if "viewer_directives" in said else strict,
+        min_ttl_s=policy.min_ttl,
+        default_ttl_s=0.0 if strict and "default_ttl" not in said else policy.default_ttl,
+        max_ttl_s=policy.max_ttl,
+        error_ttl_s=policy.error_ttl,
+        query_strings=policy.query_strings,
+        headers=headers,
+        cookies=policy.cookies,
+    )
+
+
+def _sends_viewers_host(config: Config, name: str) -> bool:
+    origins = [config.origins[member] for member in origin_names(config, name)]
+    return any(isinstance(o, HttpOriginConfig) and o.host == "viewer" for o in origins)
+
+
+def _origin_request_policy(config: Config, name: str) -> OriginRequestPolicy:
+    if not name:
+        return OriginRequestPolicy()
+    own = config.origin_request_policies
+    policy: OriginRequestPolicyConfig = managed.find(name, own, managed.ORIGIN_REQUEST_POLICIES)
+    headers = policy.headers
+    return OriginRequestPolicy(
+        name=managed.spoken_name(name),
+        query_strings=policy.query_strings,
+        headers=Selection(headers.kept, tuple(map(str.lower, headers.names))),
+        cookies=policy.cookies,
+    )
+
+
+def _response_headers_policy(config: Config, name: str) -> ResponseHeadersPolicy:
+    if not name:
+        return UNCHANGED
+    own = config.response_headers_policies
+    policy: ResponseHeadersPolicyConfig = managed.find(name, own, managed.RESPONSE_HEADERS_POLICIES)
+    return ResponseHeadersPolicy(
+        name=managed.spoken_name(name),
+        removed=frozenset(map(str.lower, policy.remove)),
+        replaced=tuple(policy.set.items()),
+        added=tuple(policy.add.items()),
+        hsts=policy.hsts,
+        cors=_cors(policy.cors) if policy.cors.origins else None,
+        server_timing_percent=policy.server_timing,
+    )
+
+
+def _cors(declared: CorsConfig) -> CorsPolicy:
+    return CorsPolicy(
+        origins=declared.origins,
+        methods=declared.methods,
+        headers=declared.headers,
+        exposed=declared.expose,
+        max_age_s=int(declared.max_age),
+        credentials=declared.credentials,
+        overrides=declared.override,
+    )

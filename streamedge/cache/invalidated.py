@@ -1,0 +1,133 @@
+"""Whether what is known of an asset may still be used: what has come since it was asked for.
+
+Owns the comparison of answers with writes (in the write table, by key) and with invalidations (in
+the control log, by distribution). It costs nothing until the change number moves; then each open
+version is looked at once, and once more for each distribution that serves it. Both count from when
+an answer was asked for: what was on its way when the change came is as old as what had arrived.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import NamedTuple
+
+from streamedge.cache.open_object import OpenVersion
+from streamedge.cache.rfc9111.vary import vary_slot_key
+from streamedge.cache.storage.records import Asset, Record, Subject
+from streamedge.cache.storage.store import Store
+from streamedge.control.announced_head import AnnouncedHead
+from streamedge.control.invalidation_index import FRESH, InForce, Revocation, Ruling, Verdict
+from streamedge.control.invalidations import tags_of
+from streamedge.control.position import UNKNOWN
+
+REFUSED = Ruling(Verdict.REFUSED)
+UNCONFIRMED = Ruling(Verdict.STALE, -inf)
+"""Of what may have been written to before the power failed: never served without validation."""
+
+
+class CaughtUp(NamedTuple):
+    """Up to which position a worker has read the control log, and what it is to end of what runs.
+
+    ``is_current``: False where the log could not be read just now.
+    """
+
+    position: int
+    revocations: list[Revocation]
+    is_current: bool
+
+
+class Rulings:
+    """A worker's. ``in_force`` is None where nothing can be invalidated."""
+
+    def __init__(self, store: Store, in_force: InForce | None) -> None:
+        self._store = store
+        self._in_force = in_force
+        self._head = AnnouncedHead(store.root)
+
+    @property
+    def position(self) -> int:
+        """Where the control log stands: what is asked for now is newer than all rows up to here."""
+        position = self._head.position
+        if position == UNKNOWN and self._in_force is not None:
+            self._look(self._in_force)  # nobody has announced it yet
+            position = self._head.position
+        return position
+
+    def catch_up(self) -> CaughtUp:
+        """Reads the control log, whether or not anything was announced."""
+        in_force = self._in_force
+        if in_force is None:
+            return CaughtUp(UNKNOWN, [], is_current=True)
+        self._head.refresh()
+        before = in_force.position
+        is_current = self._look(in_force, again=True)
+        if in_force.position != before:
+            self._store.changes.announce()  # to this worker at least: it looks at what is open
+        return CaughtUp(in_force.position, in_force.take_revocations(), is_current=is_current)
+
+    def of_record(self, asset: Asset, record: Record) -> Ruling:
+        """Of what is remembered, for whoever asks for ``asset``."""
+        if self._written_since(asset, record):
+            return REFUSED
+        return self.invalidated(asset, record)
+
+    def invalidated(self, asset: Asset, record: Record) -> Ruling:
+        """The same, but for writes that are known of."""
+        if record.asked_change < self._store.changes.floor:
+            return self._unconfirmed(asset.subject, record)
+        if self._in_force is None or not asset.scope:
+            return FRESH
+        self._look(self._in_force)
+        return self._rule(self._in_force, asset.subject, record)
+
+    def of_open(self, opened: OpenVersion, subject: Subject) -> Ruling:
+        """Of an open version; remembered until something changes."""
+        number = self._store.changes.number
+        if opened.changes_seen != number:
+            if self._written_since(opened.asset, opened.record):
+                return REFUSED
+            opened.changes_seen = number
+        if opened.record.asked_change < self._store.changes.floor:
+            return self._unconfirmed(subject, opened.record)
+        in_force = self._in_force
+        if in_force is None or not subject.scope:
+            return FRESH
+        known = opened.rulings.get(subject.scope)
+        if known is not None and known[0] == number:
+            return known[2]
+        if not self._look(in_force):
+            return self._rule(in_force, subject, opened.record)
+        newest = in_force.scope_position(subject.scope)
+        if known is not None and known[1] == newest:
+            ruling = known[2]
+        else:
+            ruling = self._rule(in_force, subject, opened.record)
+        opened.rulings[subject.scope] = number, newest, ruling
+        return ruling
+
+    def _look(self, in_force: InForce, *, again: bool = False) -> bool:
+        """Reads what is new in the log; False where it could not be read."""
+        head = self._head.position
+        is_current = in_force.look(head, again=again)
+        if is_current and in_force.position != head and self._head.publish(in_force.position):
+            self._store.changes.announce()
+        return is_current
+
+    def _rule(self, in_force: InForce, subject: Subject, record: Record) -> Ruling:
+        def tags() -> frozenset[str]:
+            return tags_of((record.head.headers.get(subject.tag_field, ""),))
+
+        return in_force.rule(subject.scope, subject.target, tags, record.position)
+
+    def _unconfirmed(self, subject: Subject, record: Record) -> Ruling:
+        in_force = self._in_force
+        if in_force is None or not subject.scope:
+            return UNCONFIRMED
+        self._look(in_force)
+        ruling = self._rule(in_force, subject, record)
+        return ruling if ruling.verdict is Verdict.REFUSED else UNCONFIRMED
+
+    def _written_since(self, asset: Asset, record: Record) -> bool:
+        return self._store.changes.is_written_since(
+            record.asked_change, asset.key, vary_slot_key(asset.key), *asset.above
+        )

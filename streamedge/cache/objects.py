@@ -1,0 +1,389 @@
+"""A worker's cache: ``Cache.open(asset)`` gives a reader of an object, ``Cache.peek`` a fresh hit.
+
+Owns which versions a worker has open and what they take of its memory. How an asset's present
+version is looked up, and what is stored for how long, is decided in ``responses``, for ``open`` as
+for requests over HTTP.
+
+A reader's cancellation cancels neither a lookup nor any fill: both run as the cache's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from http import HTTPStatus
+
+from streamedge.cache.bounded_map import BoundedMap
+from streamedge.cache.fill_plan import QUICK_ABORT_BYTES
+from streamedge.cache.in_flight import InFlight
+from streamedge.cache.invalidated import Rulings
+from streamedge.cache.open_object import CLOSE_DELAY_S, Failure, OpenVersion
+from streamedge.cache.origin_pace import Paces
+from streamedge.cache.origin_requests import object_ask
+from streamedge.cache.reader import CacheResult, Reader
+from streamedge.cache.responses import HitForMiss, Passed, ResponseCache, Stored
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.rfc9111.vary import vary_slot_key
+from streamedge.cache.storage.records import NOBODYS, Asset, Record, SentAt, Subject, marker
+from streamedge.cache.storage.store import Store
+from streamedge.control.invalidation_index import InForce, Ruling, Verdict
+from streamedge.errors import CacheFullError, OriginError, OriginFailure
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counts, Gauge
+from streamedge.origin import OriginHead, Version
+from streamedge.origin.answers import failure_of_status, fold_fields
+from streamedge.spans import Span
+
+TICK_S = 0.005
+PATIENT_TICKS = 8  # everybody who waits is looked after each 40 ms
+ASK_AGAIN_TICKS = 10  # chunks that another worker fills are tried for each 50 ms
+TOUCH_INTERVAL_S = 60.0
+RECORDS_BYTES = 32 * 1024 * 1024  # of keys and header fields of what a worker has open
+VARYING_BYTES = 4 * 1024 * 1024  # of keys whose answers vary, and by what
+EVICTED_LOOK_S = 1.0
+VERSION_ONLY = Span(0, 0)  # wanted of an open: what the object is, none of its bytes
+
+
+class Cache:
+    """A worker's cache. Everything runs on the event loop that calls it."""
+
+    def __init__(
+        self,
+        store: Store,
+        log: Log,
+        counts: Counts,
+        *,
+        open_extents: int,
+        retries: int,
+        quick_abort_bytes: int = QUICK_ABORT_BYTES,
+        records_bytes: int = RECORDS_BYTES,
+        in_force: InForce | None = None,
+    ) -> None:
+        self.quick_abort_bytes = quick_abort_bytes
+        self.paces = Paces()
+        self.store = store
+        self.log = log
+        self.counts = counts
+        self.retries = retries
+        self.rulings = Rulings(store, in_force)
+        self._open_extents = open_extents
+        self._versions: OrderedDict[str, OpenVersion] = OrderedDict()
+        self._unlisted: dict[tuple[str, Version], OpenVersion] = {}
+        self._sizes: dict[str, int] = {}  # of the open versions' records, by key
+        self._versions_bytes = 0
+        self._records_bytes = records_bytes
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.in_flight = InFlight(self.keep)
+        self.hit_for_miss = HitForMiss()
+        self.varying: BoundedMap[tuple[str, ...]] = BoundedMap(VARYING_BYTES)
+        self._responses = ResponseCache(self)
+        self._waited_for: set[OpenVersion] = set()
+        self._holders: set[OpenVersion] = set()  # of open files; those without go now and then
+        self._is_closing = False
+        self._evicted_timer: asyncio.TimerHandle | None = None
+        self._ticks = 0
+        counts.gauges[Gauge.OPEN_EXTENTS] = 0
+        counts.gauges[Gauge.RUNNING_FILLS] = 0
+
+    def peek(
+        self, key: str, rules: TtlRules, now_s: float, subject: Subject = NOBODYS
+    ) -> OpenVersion | None:
+        """The asset's version when it is open here and fresh; no I/O, but after a change.
+
+        Whether its files have been evicted is looked at now and then only: until then it is
+        served from the open files, which is right, and keeps their disk space a little longer.
+        """
+        opened = self._versions.get(key)
+        if (
+            opened is None
+            or not opened.is_fresh(rules, now_s)
+            or self.ruling(opened, subject).verdict is not Verdict.FRESH
+        ):
+            return None
+        if now_s - opened.touched_s > TOUCH_INTERVAL_S:
+            if opened.evicted:
+                return None
+            opened.touched_s = now_s
+            opened.touch()
+        self._versions.move_to_end(key)
+        return opened
+
+    async def open(self, asset: Asset, want: Span = VERSION_ONLY) -> Reader:
+        """A reader of the asset's present version.
+
+        ``want`` is what will be read first: a cold open asks the origin for just that (its end may
+        lie beyond the object's). Raises OriginError, CacheFullError.
+        """
+        opened = self.peek(asset.key, asset.rules, time.time(), asset.subject)
+        if opened is not None and opened.head.status == HTTPStatus.OK and not opened.evicted:
+            return self.reader(opened, want, CacheResult.HIT, asset.subject)
+        outcome = await self._responses.respond(object_ask(asset, want))
+        subject = f"{asset.origin_name} {asset.name!a}"
+        if isinstance(outcome, Stored):
+            reader = outcome.reader
+            status, fields = reader.head.status, reader.head.headers
+            if status == HTTPStatus.OK:
+                return reader
+            reader.close()
+        else:
+            assert isinstance(outcome, Passed), "an object is never asked for only-if-cached"
+            status, fields = outcome.response.status, fold_fields(outcome.response.fields)
+            outcome.response.close()
+            if status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+                raise CacheFullError(f"{subject}: there is no room for any of it")
+        raise OriginError(
+            failure_of_status(status),
+            f"{subject}: answered {status}",
+            status=status,
+            fields=fields,
+        )
+
+    def present(self, key: str, subject: Subject = NOBODYS) -> OpenVersion | None:
+        """The version that is open here, fresh or not, unless it must not be served again."""
+        opened = self._versions.get(key)
+        if opened is None or self.ruling(opened, subject).verdict is Verdict.REFUSED:
+            return None
+        return opened
+
+    def ruling(self, opened: OpenVersion, subject: Subject) -> Ruling:
+        """What writes and invalidations say of an open version; looked up after a change only."""
+        ruling = self.rulings.of_open(opened, subject)
+        if ruling.verdict is Verdict.REFUSED:
+            self._supersede(opened)
+        return ruling
+
+    def drop(self, opened: OpenVersion) -> None:
+        """Has the next request for a version's asset find another; those who read it read on."""
+        self._supersede(opened)
+
+    def let_go(self) -> None:
+        """Opens every version anew when it is next asked for; those who read one read on.
+
+        For origins that are reached in another way than before, under the same names.
+        """
+        for opened in list(self._versions.values()):
+            self._supersede(opened)
+
+    def reopen(self, asset: Asset, head: OriginHead) -> Reader:
+        """A reader of a version that is known already, whether or not it is still the present one.
+
+        Asks nobody: bytes that are not cached are asked for under this version alone.
+        """
+        opened = self._versions.get(asset.key)
+        if opened is None or opened.version != head.version:
+            opened = self._unlisted.get((asset.key, head.version))
+        if opened is None:
+            sent = self.sent_now()
+            record = Record(
+                asset.key,
+                head,
+                sent.time_s,
+                asked_change=sent.change,
+                position=sent.position,
+            )
+            opened = OpenVersion(self, asset, record)
+        return Reader(opened, CacheResult.HIT, asset.subject)
+
+    async def close(self) -> None:
+        """Ends all fills and closes all files."""
+        while running := list(self._tasks):
+            await asyncio.sleep(0)  # cancelled before it has begun, a task would let go of nothing
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        for opened in list(self._versions.values()):
+            if opened.idle:
+                self._forget(opened)
+        if self._evicted_timer is not None:
+            self._evicted_timer.cancel()
+
+    # What open versions need of their cache
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Holds a fill's task, which no reader holds."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def extent_opened(self, version: OpenVersion) -> None:
+        """Looks, a little later, whether too many files are open; and now and then whether any
+        has been evicted, as long as there are some.
+        """
+        self._holders.add(version)
+        self._look_for_too_many()
+        if self._evicted_timer is None:
+            loop = asyncio.get_running_loop()
+            self._evicted_timer = loop.call_later(EVICTED_LOOK_S, self._close_evicted)
+
+    def waiting_began(self, version: OpenVersion) -> None:
+        """Ticks for a version as long as somebody waits for it."""
+        if not self._waited_for:
+            asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        self._waited_for.add(version)
+
+    def version_failed(self, version: OpenVersion, cause: Failure) -> None:
+        """Lets the next open ask the origin, when a fill shows that the object has changed."""
+        gone = {OriginFailure.CHANGED, OriginFailure.NOT_FOUND, OriginFailure.RANGE_OUTSIDE}
+        is_gone = isinstance(cause, OriginError) and cause.failure in gone
+        if is_gone or version.version.id:
+            if self._versions.get(version.asset.key) is version:
+                self.store.forget_record(version.asset.key)
+            self._supersede(version)
+
+    def version_measured(self, version: OpenVersion) -> None:
+        """Remembers what had no length until now, unless something has taken its place."""
+        if self._versions.get(version.asset.key) is version:
+            self.remember(version.asset, version.record)
+
+    def version_left(self, version: OpenVersion) -> None:
+        """Closes a version that nobody will find again, and the longest unused beyond the limit."""
+        if self._versions.get(version.asset.key) is not version or version.in_memory:
+            self._forget(version)
+        self._look_for_too_many()
+
+    # What lookups need of their cache
+
+    def sent_now(self) -> SentAt:
+        """The moment for a request that is sent next."""
+        return SentAt(time.time(), self.store.changes.number, self.rulings.position)
+
+    def remember(self, asset: Asset, record: Record) -> bool:
+        """Saves what the origin said, unless a write has come since it was asked.
+
+        One that comes while it is saved is no matter: the record is refused when it is read.
+        """
+        if self.rulings.of_record(asset, record).verdict is Verdict.REFUSED:
+            return False
+        self.store.save_record(record)
+        return True
+
+    def refuse_older(self, *keys: str) -> None:
+        """Sees to it that nothing asked for before under these keys, or under keys that were made
+        from them, is used again in any worker. Needs no disk space."""
+        self.store.changes.announce(*keys)
+
+    def begin_to_vary(self, key: str, varies_by: tuple[str, ...]) -> None:
+        """Notes that the answers of a key differ by request fields, for every worker (§4.1).
+
+        What was stored under the key itself before is not used again.
+        """
+        self.store.save_record(marker(key, varies_by))
+        self.store.changes.announce(vary_slot_key(key))
+
+    def admit(self, asset: Asset, record: Record) -> OpenVersion:
+        """The open version that a record speaks of, in place of any other of the asset."""
+        before = self._versions.get(asset.key)
+        if before is not None and before.version == record.head.version and not before.evicted:
+            opened = before
+            opened.record = record
+        else:
+            opened = OpenVersion(self, asset, record)
+            if before is not None:
+                self._supersede(before)
+        self._versions[asset.key] = opened
+        size = record.memory_bytes
+        self._versions_bytes += size - self._sizes.get(asset.key, 0)
+        self._sizes[asset.key] = size
+        return opened
+
+    def unlisted(self, asset: Asset, record: Record) -> OpenVersion:
+        """A version for one request alone: only ``reopen`` finds it, by the version itself."""
+        opened = OpenVersion(self, asset, record)
+        self._unlisted[asset.key, record.head.version] = opened
+        return opened
+
+    def reader(
+        self,
+        opened: OpenVersion,
+        want: Span,
+        result: CacheResult,
+        subject: Subject = NOBODYS,
+    ) -> Reader:
+        """A reader that tells a hit from a version whose first bytes are still to come."""
+        first = Span(want.start, min(want.start + 1, opened.version.size_bytes))
+        if result is CacheResult.HIT and want.size and not opened.is_covered(first):
+            result = CacheResult.MISS
+        return Reader(opened, result, subject)
+
+    # Keeping house
+
+    def _tick(self) -> None:
+        self._ticks += 1
+        patient = self._ticks % PATIENT_TICKS == 0
+        ask_again = self._ticks % ASK_AGAIN_TICKS == 0
+        try:
+            for version in list(self._waited_for):
+                if not version.tick(patient=patient, ask_again=ask_again):
+                    self._waited_for.discard(version)
+        finally:  # one waiter's defect must not stop the others
+            if self._waited_for:
+                asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def _supersede(self, opened: OpenVersion) -> None:
+        opened.superseded = True
+        self._take_out(opened)
+        if opened.idle:
+            opened.close()
+
+    def _forget(self, opened: OpenVersion) -> None:
+        self._take_out(opened)
+        opened.close()
+
+    def _take_out(self, opened: OpenVersion) -> None:
+        key = opened.asset.key
+        if self._versions.get(key) is opened:
+            del self._versions[key]
+            self._versions_bytes -= self._sizes.pop(key)
+        # By identity: its version may have got its size since.
+        for named in [named for named, one in self._unlisted.items() if one is opened]:
+            del self._unlisted[named]
+
+    def _look_for_too_many(self) -> None:
+        """Has files closed when too many are open: later, for what was found ready in one of them
+        may be about to be sent.
+        """
+        if self._has_too_many and not self._is_closing:
+            self._is_closing = True
+            asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._close_too_many)
+
+    def _close_too_many(self) -> None:
+        """Closes the longest unused versions, then files that nobody stands in of the others."""
+        self._is_closing = False
+        self._close_unused()
+        for opened in list(self._holders):
+            excess = self.counts.gauges[Gauge.OPEN_EXTENTS] - self._open_extents
+            if excess <= 0:
+                return
+            opened.close_extents(int(excess))
+
+    def _close_evicted(self) -> None:
+        """Closes what has been evicted, so that its room on the disk is free."""
+        self._evicted_timer = None
+        for opened in list(self._versions.values()):
+            if opened.idle and opened.evicted:
+                self._forget(opened)
+        for opened in list(self._holders):
+            opened.close_extents(opened.open_extents, only_evicted=True)
+            if not opened.open_extents:
+                self._holders.discard(opened)
+        if self.counts.gauges[Gauge.OPEN_EXTENTS]:
+            loop = asyncio.get_running_loop()
+            self._evicted_timer = loop.call_later(EVICTED_LOOK_S, self._close_evicted)
+
+    def _close_unused(self) -> None:
+        if not self._has_too_many:
+            return
+        for opened in list(self._versions.values()):
+            if opened.idle:
+                self._forget(opened)
+                if not self._has_too_many:
+                    break
+
+    @property
+    def _has_too_many(self) -> bool:
+        """Whether a limit is passed; it is for versions too, as one may have no extent open."""
+        open_extents = self.counts.gauges[Gauge.OPEN_EXTENTS]
+        return (
+            max(open_extents, len(self._versions)) > self._open_extents
+            or self._versions_bytes > self._records_bytes
+        )

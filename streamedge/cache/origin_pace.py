@@ -1,0 +1,86 @@
+"""How quick origins are, as their answers show: round trips by origin, rates by connection.
+
+Pure: sizes and times of a caller's clock in, a ``Pace`` out.
+"""
+
+from __future__ import annotations
+
+from streamedge.cache.fill_plan import Pace
+
+WINDOW_S = 0.1  # a rate is taken over this long
+SILENCE_S = 0.3  # a connection that is quiet for longer becomes slower with each moment
+_NEW_SAMPLE = 0.5  # a new sample's share in a moving average
+ORIGINS_MAX = 4096
+
+
+class Throughput:
+    """The rate of one connection. ``rate_bytes_s`` is what to assume until it is measured."""
+
+    __slots__ = ("_is_measured", "_rate_bytes_s", "_window_bytes", "_window_start_s")
+
+    def __init__(self, rate_bytes_s: float) -> None:
+        self._rate_bytes_s = rate_bytes_s
+        self._is_measured = False
+        self._window_start_s: float | None = None
+        self._window_bytes = 0
+
+    def begin(self, now_s: float) -> None:
+        """The first bytes of an answer have come; they say nothing about the rate."""
+        self._window_start_s = now_s
+        self._window_bytes = 0
+
+    def arrived(self, size_bytes: int, now_s: float) -> bool:
+        """Counts bytes; whether the rate has been measured anew."""
+        if self._window_start_s is None:
+            self.begin(now_s)
+            return False
+        self._window_bytes += size_bytes
+        elapsed_s = now_s - self._window_start_s
+        if elapsed_s < WINDOW_S:
+            return False
+        sample = self._window_bytes / elapsed_s
+        self._rate_bytes_s = _average(self._rate_bytes_s, sample) if self._is_measured else sample
+        self._is_measured = True
+        self.begin(now_s)
+        return True
+
+    def rate_bytes_s(self, now_s: float) -> float:
+        """The present rate; of a connection that has fallen silent it sinks towards 0."""
+        start_s = self._window_start_s
+        if start_s is not None and now_s - start_s > SILENCE_S:
+            return min(self._rate_bytes_s, self._window_bytes / (now_s - start_s))
+        return self._rate_bytes_s
+
+
+class Paces:
+    """What is known of each origin, by its name."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Pace] = {}
+
+    def of(self, origin_name: str) -> Pace:
+        """An origin's pace; the default of one that was never measured."""
+        return self._known.get(origin_name, Pace())
+
+    def note_round_trip(self, origin_name: str, round_trip_s: float) -> None:
+        """A request's first byte has come after so long."""
+        known = self._known.get(origin_name)
+        if known is None:
+            self._keep(origin_name, Pace(round_trip_s))
+        else:
+            average_s = _average(known.round_trip_s, round_trip_s)
+            self._keep(origin_name, Pace(average_s, known.rate_bytes_s))
+
+    def note_rate(self, origin_name: str, rate_bytes_s: float) -> None:
+        """A connection has brought so much each second."""
+        known = self.of(origin_name)
+        self._keep(origin_name, Pace(known.round_trip_s, rate_bytes_s))
+
+    def _keep(self, origin_name: str, pace: Pace) -> None:
+        if len(self._known) >= ORIGINS_MAX and origin_name not in self._known:
+            self._known.clear()
+        self._known[origin_name] = pace
+
+
+def _average(known: float, sample: float) -> float:
+    return known + (sample - known) * _NEW_SAMPLE

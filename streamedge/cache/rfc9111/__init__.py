@@ -1,0 +1,1 @@
+"""The rules of HTTP caching (RFC 9111), as pure functions."""

@@ -1,0 +1,1 @@
+"""The cache folder: extents, records, locks, eviction."""

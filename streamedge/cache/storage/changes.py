@@ -1,0 +1,159 @@
+"""The change counter and the write table: what tells every worker that something cached is void.
+
+Both lie in one preallocated file of the cache folder, ``changes``, which all processes map. The
+counter moves when a write was made or an invalidation was asked for. The write table has a slot
+for each hash of a key; the slot holds the counter's value as of the last write to such a key. An
+answer carries the counter's value as of the moment its request was sent, and is refused when a
+slot of its keys holds a higher one. Two keys in one slot cost a miss, never a stale answer.
+
+Beside them lie counters of lookups that have ended, by hash of the key: a worker that waits for
+another worker's lookup sees by them how many it has waited for.
+
+Nothing here depends on a clock, on free disk space (the file is allocated beforehand), on a
+record's file or on the order in which processes write their records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+from streamedge.cache.storage.records import asset_digest
+
+WRITE_SLOTS = 1 << 18
+_FIRST_SLOT = 512  # in words of 8 bytes: the slots begin on a page of their own
+_LOOKUP_SLOTS = 1 << 13
+_FIRST_LOOKUP = _FIRST_SLOT + WRITE_SLOTS
+_FILE_BYTES = (_FIRST_LOOKUP + _LOOKUP_SLOTS) * 8
+_ERA_SHIFT = 32  # the counter's upper half is the era in which it was last raised at a start
+_NUMBER_END = 1 << 63
+_WORD_END = 1 << 64
+_NUMBER, _FLOOR = 0, 1
+
+
+class Changes:
+    """The counter and the table, mapped. ``fd`` below 0: memory of this process alone.
+
+    ``word[0]`` is the counter, to be read where that happens very often.
+    """
+
+    __slots__ = ("_fd", "word")
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.word = memoryview(mmap.mmap(fd, _FILE_BYTES)).cast("Q")
+
+    @property
+    def number(self) -> int:
+        """The change number; it only grows."""
+        return self.word[_NUMBER]
+
+    @property
+    def floor(self) -> int:
+        """Answers asked for below this number may have been written to unnoticed: power failed."""
+        return self.word[_FLOOR]
+
+    def announce(self, *written: str) -> None:
+        """Moves the number, and refuses what was asked for before under the keys ``written``.
+
+        The slots are raised before the number: whoever sees the new number finds them raised.
+        """
+        slots = [_slot(key) for key in written]
+        with self._locked():
+            number = self.word[_NUMBER] + 1
+            for slot in slots:
+                self.word[slot] = number
+            self.word[_NUMBER] = number
+
+    def is_written_since(self, asked_change: int, *keys: str) -> bool:
+        """Whether one of ``keys`` was written to after the number was ``asked_change``."""
+        raised = max(self.word[_slot(key)] for key in keys)
+        if raised > self.word[_NUMBER]:
+            self.announce()  # a process was killed between the slot and the number
+        # A number that has not come yet is from another folder's or a damaged record.
+        return raised > asked_change or asked_change > self.word[_NUMBER]
+
+    def lookup_ended(self, key: str) -> None:
+        """Counts a lookup; one that is lost to another process at the same moment is no matter."""
+        slot = _lookup_slot(key)
+        self.word[slot] = (self.word[slot] + 1) % _WORD_END
+
+    def lookups_ended(self, key: str) -> int:
+        """How many lookups of a key, or of others in its slot, have ended in all workers."""
+        return self.word[_lookup_slot(key)]
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        if self._fd < 0:
+            yield
+            return
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+
+def open_changes(root: Path) -> Changes:
+    """The change counter of a cache folder; one of this process's own where it has none."""
+    try:
+        return Changes(os.open(root / "changes", os.O_RDWR | os.O_CLOEXEC))
+    except (OSError, ValueError):
+        return Changes(-1)
+
+
+def is_changes_file_whole(root: Path) -> bool:
+    """Whether the folder has the file in the size that it is used in."""
+    try:
+        return (root / "changes").stat().st_size == _FILE_BYTES
+    except OSError:
+        return False
+
+
+def prepare_changes(root: Path, era: int, *, is_unsure: bool) -> list[str]:
+    """Allocates the file; says what was repaired. Raises OSError when the disk has no room for it.
+
+    ``is_unsure``: power failed or the file was lost, so the counter may stand behind numbers that
+    records carry, and raised slots may be missing. Then the counter goes on from the ``era``,
+    above all that it ever was, and records from before are to be validated.
+    """
+    fd = os.open(root / "changes", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, _FILE_BYTES)
+        os.ftruncate(fd, _FILE_BYTES)
+        words = memoryview(mmap.mmap(fd, _FILE_BYTES)).cast("Q")
+        repairs = [] if _is_sound(words) else ["changes held impossible numbers"]
+        if repairs:
+            for word in range(len(words)):
+                words[word] = 0
+        if is_unsure or repairs:
+            words[_NUMBER] = max(words[_NUMBER], era << _ERA_SHIFT)
+            words[_FLOOR] = words[_NUMBER]
+        words.release()
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return repairs
+
+
+def _is_sound(words: memoryview) -> bool:
+    """Whether the numbers can have come about: the counter has moved for each slot."""
+    number = words[_NUMBER]
+    highest = max(array("Q", words[_FIRST_SLOT:_FIRST_LOOKUP].tobytes()))
+    lookups = max(array("Q", words[_FIRST_LOOKUP:].tobytes()))
+    # One more where a process was killed between the slot and the number.
+    are_slots_sound = words[_FLOOR] <= number and highest <= number + 1
+    return number < _NUMBER_END and lookups < _NUMBER_END and are_slots_sound
+
+
+def _lookup_slot(key: str) -> int:
+    return _FIRST_LOOKUP + int(asset_digest(key)[:8], 16) % _LOOKUP_SLOTS
+
+
+def _slot(key: str) -> int:
+    return _FIRST_SLOT + int(asset_digest(key)[:8], 16) % WRITE_SLOTS

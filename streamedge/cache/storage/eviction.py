@@ -1,0 +1,226 @@
+"""Keeping the cache within its size: which files go, and how they go.
+
+Files go by when they were last used (their access time, which workers set). An extent is unlinked
+and then marked in its header: whoever has it open closes it, at once or when its reader has passed.
+Until then it takes room without a name, so the evictor keeps it open too and asks the kernel
+whether anybody else does. One process evicts; it learns from ``Usage`` when to look, and looks at
+the folder itself only then.
+
+A file that cannot be removed is passed over, and the next one goes in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from streamedge.cache.storage.extent import is_open_elsewhere, mark_evicted
+from streamedge.cache.storage.folder import Usage
+
+HIGH_WATER = 0.96  # of the size allowed: begin to evict
+LOW_WATER = 0.90  # … and stop
+CLOSING_S = 5.0  # within this, workers close what was evicted unless somebody reads it
+REMOVED_MAX = 512  # removed files that are looked after, one descriptor each
+FREE_BYTES_MIN = 64 * 1024 * 1024  # on the cache's disk, before other programs suffer
+FRUITLESS_PAUSES_S = (0.25, 1.0, 5.0, 30.0)  # where nothing more can be removed
+_BLOCK_BYTES = 512  # what st_blocks counts
+
+
+class CachedFile(NamedTuple):
+    """A file of the cache folder: when it was last used, and the disk space it takes."""
+
+    used_ns: int
+    size_bytes: int
+    path: str
+    kind: str
+
+
+class _Removed(NamedTuple):
+    """An extent without a name, kept open to see its size and who else has it open."""
+
+    fd: int
+    since_s: float
+
+
+def evict_oldest(
+    files: Iterable[CachedFile], excess_bytes: int, remove: Callable[[CachedFile], bool]
+) -> tuple[list[CachedFile], dict[str, str]]:
+    """Removes the longest unused files until ``excess_bytes`` are free.
+
+    ``remove`` says whether a file was there, and raises OSError where it cannot be removed.
+    Returns what was removed, longest unused first, and why others were not, by path.
+    """
+    removed: list[CachedFile] = []
+    failures: dict[str, str] = {}
+    for file in sorted(files):
+        if excess_bytes <= 0:
+            break
+        try:
+            if remove(file):
+                removed.append(file)
+                excess_bytes -= file.size_bytes
+        except OSError as exc:
+            failures[file.path] = exc.strerror or str(exc)
+    return removed, failures
+
+
+def scan(root: Path, failures: dict[str, str] | None = None) -> Iterator[CachedFile]:
+    """All files that may be evicted. Files and folders that vanish meanwhile are passed over.
+
+    What cannot be looked at, or is no file, is noted in ``failures`` by path.
+    """
+    failures = {} if failures is None else failures
+    for kind in ("extents", "assets"):
+        for folder in _entries(f"{root}/{kind}", failures):
+            for file in _entries(folder.path, failures):
+                try:
+                    status = file.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                except OSError as exc:
+                    failures[file.path] = exc.strerror or str(exc)
+                    continue
+                if not stat.S_ISREG(status.st_mode):
+                    failures[file.path] = "is not a file of the cache"
+                    continue
+                size = status.st_blocks * _BLOCK_BYTES
+                yield CachedFile(status.st_atime_ns, size, file.path, kind)
+
+
+def _entries(folder: str, failures: dict[str, str]) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        failures[folder] = exc.strerror or str(exc)
+
+
+class Evictor:
+    """Holds ``root`` within ``limit_bytes``. Its methods block on the disk.
+
+    ``failures``: what the last look could not remove or read, and why, by path.
+    """
+
+    def __init__(
+        self, root: Path, limit_bytes: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._root = root
+        self._limit_bytes = limit_bytes
+        self._clock = clock
+        self._usage = Usage(root)
+        self._scanned_bytes: int | None = None
+        self._stored_at_scan = 0
+        self._fruitless = 0  # passes in a row that have not freed enough
+        self._rests_until_s = 0.0
+        self.failures: dict[str, str] = {}
+        self._removed: deque[_Removed] = deque()
+
+    @property
+    def used_bytes(self) -> int:
+        """Disk space taken: as last scanned, what has been stored since, and what was removed but
+        is still open somewhere.
+        """
+        if self._scanned_bytes is None:
+            return 0
+        stored = (self._usage.total() - self._stored_at_scan) % (1 << 64)
+        return self._scanned_bytes + stored + sum(self._open_bytes())
+
+    def excess_bytes(self) -> int:
+        """How much should go now; 0 while there is room, or will be as soon as workers have closed
+        what was removed lately.
+        """
+        closing_bytes, _read_bytes = self._open_bytes()
+        used = self.used_bytes - closing_bytes
+        excess = used - int(self._limit_bytes * LOW_WATER)
+        if used <= self._limit_bytes * HIGH_WATER:
+            excess = 0
+        disk = os.statvfs(self._root)
+        free = disk.f_bavail * disk.f_frsize + closing_bytes
+        if free < FREE_BYTES_MIN:
+            excess = max(excess, FREE_BYTES_MIN - free)
+        return excess
+
+    def is_due(self) -> bool:
+        """Whether ``evict`` has something to do: quickly told, as long as there is room."""
+        if self._scanned_bytes is None:
+            return True
+        return time.monotonic() >= self._rests_until_s and self.excess_bytes() > 0
+
+    def close(self) -> None:
+        """Lets go of the removed files."""
+        while self._removed:
+            os.close(self._removed.popleft().fd)
+
+    def _open_bytes(self) -> tuple[int, int]:
+        """The room that removed files take: those that are about to be closed, and those that
+        somebody reads. Lets go of files that nobody has open any more.
+        """
+        now_s = self._clock()
+        closing_bytes = read_bytes = 0
+        for _each in range(len(self._removed)):
+            removed = self._removed.popleft()
+            if not is_open_elsewhere(removed.fd):
+                os.close(removed.fd)
+                continue
+            self._removed.append(removed)
+            size_bytes = os.fstat(removed.fd).st_blocks * _BLOCK_BYTES
+            if now_s - removed.since_s < CLOSING_S:
+                closing_bytes += size_bytes
+            else:
+                read_bytes += size_bytes
+        return closing_bytes, read_bytes
+
+    def scan(self) -> list[CachedFile]:
+        """Looks at the folder, and takes what it sees as the truth."""
+        self._stored_at_scan = self._usage.total()
+        self.failures = {}
+        files = list(scan(self._root, self.failures))
+        self._scanned_bytes = sum(file.size_bytes for file in files)
+        return files
+
+    def evict(self) -> list[CachedFile]:
+        """Removes what is in excess; returns what it removed."""
+        if not self.is_due():
+            return []
+        files = self.scan()
+        excess = self.excess_bytes()
+        removed, failures = evict_oldest(files, excess, self._remove)
+        self.failures |= failures
+        freed = sum(file.size_bytes for file in removed)
+        assert self._scanned_bytes is not None
+        self._scanned_bytes -= freed
+        self._fruitless = self._fruitless + 1 if freed < excess else 0
+        if self._fruitless:
+            pauses = min(self._fruitless, len(FRUITLESS_PAUSES_S)) - 1
+            self._rests_until_s = time.monotonic() + FRUITLESS_PAUSES_S[pauses]
+        return removed
+
+    def _remove(self, file: CachedFile) -> bool:
+        """Whether the file was there. Raises OSError where it cannot be removed."""
+        try:
+            if file.kind != "extents":
+                os.unlink(file.path)
+                return True
+            fd = os.open(file.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            os.unlink(file.path)
+            mark_evicted(fd)
+        except FileNotFoundError:
+            os.close(fd)
+            return False
+        except BaseException:
+            os.close(fd)
+            raise
+        self._removed.append(_Removed(fd, self._clock()))
+        if len(self._removed) > REMOVED_MAX:
+            os.close(self._removed.popleft().fd)
+        return True

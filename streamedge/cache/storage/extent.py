@@ -1,0 +1,291 @@
+"""One cache file: which of its bytes are there, who is filling which, and the bytes themselves.
+
+An extent is a header of 64 KiB and up to 64 MiB of body, a part of one version of one asset. The
+header is mapped by every worker that has the file open and holds, for each 64 KiB chunk, how many
+bytes from the chunk's start are valid, their CRC, and the era in which they were written. Data is
+written before it is published, so a reader may send whatever ``ready`` says without asking.
+
+Whoever writes a chunk holds a lock on it: an open-file-description lock, taken on the chunk's
+*number*, so that the kernel frees the chunks of a killed worker at once. Two opens of a file by
+one worker would not share its locks; the store therefore opens an extent once.
+
+This module never talks to an origin and never decides what to fill.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import zlib
+from functools import partial
+from typing import NamedTuple
+
+from streamedge.cache.storage import locks
+from streamedge.spans import Span
+
+CHUNK_BYTES = 64 * 1024
+EXTENT_BYTES = 64 * 1024 * 1024
+# More than the table needs, and mostly a hole: so chunks begin where the page cache can keep each
+# in one piece of memory.
+HEADER_BYTES = 64 * 1024
+
+_MAGIC = 0x32455453  # "STE2"
+_FIXED = struct.Struct("<IIQ32s")  # magic, evicted, body bytes, digest of what it is part of
+_WORD_BYTES = 4
+_EVICTED_WORD = 1
+_TABLE_WORD = 256  # the chunk table begins 1 KiB into the header
+_WORDS_PER_CHUNK = 3  # valid bytes, their CRC-32, era
+CHECKS_MAX = 4  # chunks of an earlier era that one call reads and checks: 256 KiB
+_OPEN_MARK = Span(1 << 40, (1 << 40) + 1)  # shared by everybody who has the file open
+
+
+class Ready(NamedTuple):
+    """Bytes that can be sent now: ``size_bytes`` of file ``fd`` from ``offset`` on."""
+
+    fd: int
+    offset: int
+    size_bytes: int
+
+
+# Made for every hit: a third of what calling the class takes.
+quick_ready = partial(tuple.__new__, Ready)
+
+
+class Extent:
+    """An open cache file. Positions are bytes of the body; ``era`` is the cache folder's."""
+
+    __slots__ = ("_held", "_map", "_words", "body_bytes", "checks", "complete", "era", "fd", "path")
+
+    def __init__(self, fd: int, path: str, body_bytes: int, era: int) -> None:
+        self.fd = fd
+        self.path = path
+        self.body_bytes = body_bytes
+        self.era = era
+        self.complete = False
+        self.checks = 0  # chunks of an earlier era that were read and checked
+        self._map = mmap.mmap(fd, HEADER_BYTES)
+        self._words = memoryview(self._map).cast("I")
+        self._held: set[int] = set()  # chunks that this worker holds: its locks never conflict
+        if path:
+            locks.share(fd, _OPEN_MARK)
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks in the body."""
+        return -(-self.body_bytes // CHUNK_BYTES)
+
+    @property
+    def evicted(self) -> bool:
+        """Whether the file has been unlinked: finish reading, but store nothing more."""
+        return self._words[_EVICTED_WORD] != 0
+
+    def chunk_bytes(self, chunk: int) -> int:
+        """Size of a chunk: all are CHUNK_BYTES but the last."""
+        return min(CHUNK_BYTES, self.body_bytes - chunk * CHUNK_BYTES)
+
+    def valid_bytes(self, chunk: int) -> int:
+        """How many bytes from the chunk's start are there; checks them if an era has passed."""
+        word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
+        valid = self._words[word]
+        if valid and self._words[word + 2] != self.era:
+            return self._check_once(chunk)
+        return valid
+
+    def ready_bytes(self, position: int, end: int) -> int:
+        """How many bytes in a row from ``position`` on, before ``end``, can be read now."""
+        end = min(end, self.body_bytes)
+        if self.complete:
+            return max(0, end - position)
+        at, checked = position, 0
+        while at < end:
+            chunk, within = divmod(at, CHUNK_BYTES)
+            if not self._is_settled(chunk):
+                if checked == CHECKS_MAX:
+                    break  # the caller has enough to go on with, and others wait for their turn
+                checked += 1
+            valid = self.valid_bytes(chunk)
+            if valid <= within:
+                break
+            at += valid - within
+            if valid < CHUNK_BYTES:
+                break
+        if checked:
+            self.settle()
+        return max(0, min(at, end) - position)
+
+    def ready(self, position: int, end: int) -> Ready | None:
+        """What can be sent from ``position`` on, or None."""
+        size = self.ready_bytes(position, end)
+        return Ready(self.fd, HEADER_BYTES + position, size) if size else None
+
+    def settle(self) -> bool:
+        """Notes whether every chunk is there, so that ``ready`` needs no look at the table.
+
+        Reads no chunk: those of an earlier era count once each has been used and checked.
+        """
+        if not self.complete:
+            chunks = self.chunks
+            if not chunks:
+                return False
+            table = self._words[_TABLE_WORD : _TABLE_WORD + chunks * _WORDS_PER_CHUNK]
+            whole = [CHUNK_BYTES] * (chunks - 1) + [self.chunk_bytes(chunks - 1)]
+            self.complete = (
+                table[::_WORDS_PER_CHUNK].tolist() == whole
+                and table[2::_WORDS_PER_CHUNK].tolist() == [self.era] * chunks
+            )
+        return self.complete
+
+    def is_cut(self) -> bool:
+        """Whether the file ends before bytes that its header calls valid."""
+        table = self._words[_TABLE_WORD : _TABLE_WORD + self.chunks * _WORDS_PER_CHUNK]
+        valid = table[::_WORDS_PER_CHUNK].tolist()
+        last = next((chunk for chunk in range(self.chunks - 1, -1, -1) if valid[chunk]), None)
+        needed = 0 if last is None else HEADER_BYTES + last * CHUNK_BYTES + valid[last]
+        return os.fstat(self.fd).st_size < needed
+
+    def whole_bytes(self, chunk: int, limit_bytes: int) -> int:
+        """How many bytes lie in a row of whole chunks from ``chunk`` on; counts no further than
+        ``limit_bytes``.
+        """
+        size = 0
+        while size < limit_bytes and chunk < self.chunks:
+            if self.valid_bytes(chunk) < self.chunk_bytes(chunk):
+                break
+            size += self.chunk_bytes(chunk)
+            chunk += 1
+        return size
+
+    def read(self, position: int, size: int) -> bytes:
+        """Copies bytes out; the caller knows from ``ready`` that they are there."""
+        return os.pread(self.fd, size, HEADER_BYTES + position)
+
+    def resume(self, chunk: int) -> int:
+        """Prepares a locked chunk to be written on: its valid bytes, after a check of their CRC.
+
+        A worker killed between the two stores of a publication leaves a CRC that does not match.
+        A chunk that this era has seen whole is past that, and not read again.
+        """
+        word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
+        whole = self._words[word] == self.chunk_bytes(chunk) and self._words[word + 2] == self.era
+        return self._accept(chunk, keep=whole or self._matches(chunk))
+
+    def write(self, position: int, data: bytes | memoryview) -> None:
+        """Stores ``data`` and publishes it. ``position`` must be where its chunk's valid bytes end.
+
+        The caller holds the lock of the chunks it touches. Raises OSError (disk full).
+        """
+        view = memoryview(data)
+        offset = HEADER_BYTES + position
+        written = 0
+        while written < len(view):
+            written += os.pwrite(self.fd, view[written:], offset + written)
+        words = self._words
+        for piece in Span(position, position + len(view)).split(CHUNK_BYTES):
+            chunk, within = divmod(piece.start, CHUNK_BYTES)
+            word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
+            assert within == 0 or words[word] == within
+            so_far = words[word + 1] if within else 0
+            words[word + 1] = zlib.crc32(
+                view[piece.start - position : piece.end - position], so_far
+            )
+            words[word + 2] = self.era
+            words[word] = piece.end - chunk * CHUNK_BYTES
+
+    def lock(self, chunks: Span) -> Span:
+        """Takes the first run of ``chunks`` that nobody holds, from their start; may be empty.
+
+        What this worker holds is taken too: each lock has one owner, who gives it back.
+        """
+        if not self._held.isdisjoint(range(chunks.start, chunks.end)):
+            first = min(self._held.intersection(range(chunks.start, chunks.end)))
+            chunks = Span(chunks.start, first)
+        while chunks.size and not locks.try_lock(self.fd, chunks):
+            other = locks.holder(self.fd, chunks)
+            if other is not None:  # None: it has been given back meanwhile
+                chunks = Span(chunks.start, max(chunks.start, other.start))
+        self._held.update(range(chunks.start, chunks.end))
+        return chunks
+
+    def is_held_elsewhere(self, chunk: int) -> bool:
+        """Whether another worker holds a chunk's lock. Takes none, and gives none back."""
+        return locks.holder(self.fd, Span(chunk, chunk + 1)) is not None
+
+    def unlock(self, chunks: Span) -> None:
+        """Gives chunks back, whether filled or not."""
+        if chunks.size:
+            locks.unlock(self.fd, chunks)
+            self._held.difference_update(range(chunks.start, chunks.end))
+
+    def close(self) -> None:
+        """Closes the file, which drops this worker's locks on it."""
+        self._words.release()
+        self._map.close()
+        os.close(self.fd)
+
+    def _is_settled(self, chunk: int) -> bool:
+        """Whether what the table says of a chunk needs no check of its bytes."""
+        word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
+        return not self._words[word] or self._words[word + 2] == self.era
+
+    def _matches(self, chunk: int) -> bool:
+        """Whether a chunk's valid bytes have the CRC that was stored for them."""
+        word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
+        valid, crc = self._words[word], self._words[word + 1]
+        if valid > self.chunk_bytes(chunk):
+            return False
+        data = self.read(chunk * CHUNK_BYTES, valid)
+        return len(data) == valid and zlib.crc32(data) == crc
+
+    def _accept(self, chunk: int, *, keep: bool) -> int:
+        """Stamps a checked chunk with this era, emptied unless ``keep``; its valid bytes."""
+        word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
+        if not keep:
+            self._words[word] = 0
+        self._words[word + 2] = self.era
+        return self._words[word]
+
+    def _check_once(self, chunk: int) -> int:
+        """First use of a chunk from an earlier era: valid bytes, 0 when they fail the check."""
+        self.checks += 1
+        if self._matches(chunk):
+            return self._accept(chunk, keep=True)
+        if chunk in self._held:
+            return self._accept(chunk, keep=False)
+        held = self.lock(Span(chunk, chunk + 1))
+        if held.size == 0:
+            return 0  # its filler has dropped it already, and is writing it anew
+        try:
+            return self._accept(chunk, keep=self._matches(chunk))
+        finally:
+            self.unlock(held)
+
+
+def new_header(body_bytes: int, digest: bytes) -> bytes:
+    """The first bytes of a new extent's file; the rest of the header is zero."""
+    return _FIXED.pack(_MAGIC, 0, body_bytes, digest)
+
+
+def written_header_bytes(body_bytes: int) -> int:
+    """How much of the header, in whole pages, will be written through the map; behind is a hole.
+
+    These pages must have their blocks from the start: a full disk found later, at a page fault,
+    would kill the worker.
+    """
+    table_words = -(-body_bytes // CHUNK_BYTES) * _WORDS_PER_CHUNK
+    return -(-(_TABLE_WORD + table_words) * _WORD_BYTES // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def check_header(header: bytes, body_bytes: int, digest: bytes) -> bool:
+    """Whether a file's first bytes say that it is the extent that its name promises."""
+    return header[: _FIXED.size] == new_header(body_bytes, digest)
+
+
+def is_open_elsewhere(fd: int) -> bool:
+    """Whether a worker has the extent of the file ``fd`` open."""
+    return locks.holder(fd, _OPEN_MARK) is not None
+
+
+def mark_evicted(fd: int) -> None:
+    """Tells every worker that has the file mapped that it is about to be unlinked."""
+    os.pwrite(fd, struct.pack("<I", 1), _EVICTED_WORD * _WORD_BYTES)

@@ -1,0 +1,324 @@
+"""The cache folder: where files lie, how they come to be, and what happens when they cannot.
+
+    era               number of the folder's era, and the boot that it belongs to
+    locks             one byte to lock for each asset being asked for at its origin
+    changes           the change counter and the write table (``changes``)
+    usage             bytes stored so far, a counter for each worker
+    assets/ab/<hex>   an asset's record
+    extents/ab/<hex>  an extent of one version of an asset
+    new/              files being made
+
+A name is the hash of what it holds, so nothing is loaded at start and any worker finds anything.
+When the disk takes nothing more, extents are made in memory instead, up to MEMORY_EXTENTS_MAX at
+a time, seen by this worker alone and dropped when their readers leave.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+from pathlib import Path
+
+from streamedge.cache.storage.changes import is_changes_file_whole, open_changes, prepare_changes
+from streamedge.cache.storage.extent import (
+    EXTENT_BYTES,
+    HEADER_BYTES,
+    Extent,
+    check_header,
+    mark_evicted,
+    new_header,
+    written_header_bytes,
+)
+from streamedge.cache.storage.folder import (
+    Era,
+    Usage,
+    open_private,
+    prepare_usage,
+    read_era,
+    unused_era,
+    write_era,
+)
+from streamedge.cache.storage.locks import try_lock, unlock
+from streamedge.cache.storage.records import Record, asset_digest, decode_record, encode_record
+from streamedge.errors import CacheFullError
+from streamedge.ops.log import Log
+from streamedge.spans import Span
+
+MEMORY_EXTENTS_MAX = 8
+_PAGE_BYTES = 4096
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+
+
+def prepare_folder(root: Path) -> list[str]:
+    """Makes the folder ready for workers: its parts, its era, no half-made files.
+
+    Returns what had to be repaired, in words. Called once, before any worker starts. Raises OSError
+    when the folder cannot be written.
+    """
+    repairs = []
+    for part in (root, *(root / name for name in ("assets", "extents", "new"))):
+        part.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        (root / "metrics").rmdir()  # of an earlier version; nothing was ever in it
+    mode = root.stat().st_mode
+    if mode & 0o007:  # as an earlier version made it: what is cached is nobody else's to read
+        root.chmod(mode & 0o770)
+    for left in (root / "new").iterdir():
+        with contextlib.suppress(IsADirectoryError, FileNotFoundError):
+            left.unlink()
+    boot_id = BOOT_ID_FILE.read_text().strip()
+    try:
+        last = read_era(root)
+    except FileNotFoundError:
+        last = Era(0, is_clean=False, boot_id="")
+    if last is None:
+        repairs.append("era was damaged: each chunk is checked before it is used")
+        last = Era(unused_era(), is_clean=False, boot_id="")
+    is_unsure = last.boot_id != boot_id and not last.is_clean
+    number = last.number
+    if is_unsure or not is_changes_file_whole(root):
+        # What the page cache held when power failed may be lost: have each chunk checked.
+        number, is_unsure = number + 1, True
+    repairs += prepare_changes(root, number, is_unsure=is_unsure)
+    write_era(root, Era(number, is_clean=False, boot_id=boot_id))
+    repaired = prepare_usage(root)
+    if repaired is not None:
+        repairs.append(repaired)
+    (root / "locks").touch(mode=0o600)
+    return repairs
+
+
+def close_folder(root: Path) -> None:
+    """Notes that all is on disk: called once, after the last worker has ended.
+
+    Raises OSError when the folder is gone or cannot be written; the next start then checks what is
+    cached, as after a power failure.
+    """
+    era = read_era(root)
+    if era is None:
+        raise OSError(errno.EINVAL, "the era file is damaged", str(root / "era"))
+    os.sync()
+    write_era(root, era._replace(is_clean=True))
+
+
+class Store:
+    """One worker's hand on the cache folder. ``slot`` is the worker's number."""
+
+    def __init__(self, root: Path, slot: int, log: Log) -> None:
+        self.root = root
+        self._slot = slot
+        self._log = log
+        self._serial = itertools.count()
+        self._memory_extents = 0
+        self._disk_refuses = False
+        self._usage: Usage | None = None
+        self._locks = -1
+        self.changes = open_changes(root)
+        self.era = 1
+        try:
+            era = read_era(root)
+            number = unused_era() if era is None else era.number
+            self.era = number + 1  # a new file's era words are 0: never this
+            self._usage = Usage(root)
+            self._locks = os.open(root / "locks", os.O_RDWR | os.O_CLOEXEC)
+        except (OSError, ValueError) as exc:
+            self._refused("open cache folder", exc)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether what is stored is found again: the folder is there, and its disk takes it."""
+        if self._locks < 0 or self._disk_refuses:
+            return False
+        try:
+            return os.path.samestat(os.stat(self.root / "locks"), os.fstat(self._locks))
+        except OSError:
+            return False
+
+    def find_extent(self, digest: bytes, body_bytes: int) -> Extent | None:
+        """Opens an extent that some worker has made; None when there is none, or a damaged one."""
+        path = self._path("extents", digest.hex())
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as exc:
+            if exc.errno != errno.ENOENT:
+                self._refused("open extent", exc)
+            return None
+        try:
+            header = os.pread(fd, 64, 0)
+            sound = os.fstat(fd).st_size >= HEADER_BYTES and check_header(
+                header, body_bytes, digest
+            )
+            if sound:
+                extent = Extent(fd, path, body_bytes, self.era)
+                if not extent.is_cut():
+                    return extent
+                self.drop_extent(extent)
+                extent.close()
+                return None
+        except OSError as exc:
+            self._refused("read extent", exc)
+            sound = True  # the disk's fault, not the file's
+        os.close(fd)
+        if not sound:
+            self._log.event("extent_dropped", path=path, reason="damaged header")
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+            except OSError as exc:
+                self._refused("remove damaged extent", exc)
+        return None
+
+    def drop_extent(self, extent: Extent) -> None:
+        """Removes an extent whose file ends before bytes that it should have, for every worker:
+        what it held is fetched anew. The file stays the caller's to close.
+        """
+        self._log.event(
+            "extent_dropped", path=extent.path, reason="the file is shorter than its header says"
+        )
+        with contextlib.suppress(OSError):
+            mark_evicted(extent.fd)
+            if os.stat(extent.path).st_ino == os.fstat(extent.fd).st_ino:  # not a successor
+                os.unlink(extent.path)
+
+    def make_extent(self, digest: bytes, body_bytes: int) -> Extent:
+        """Opens an extent, made if need be; in memory when the disk refuses.
+
+        Raises CacheFullError.
+        """
+        for _attempt in range(3):
+            found = self.find_extent(digest, body_bytes)
+            if found is not None:
+                return found
+            try:
+                self._create(digest, body_bytes)
+            except OSError as exc:
+                self._refused("create extent", exc)
+                break
+        return self.make_memory_extent(digest, body_bytes)
+
+    def make_memory_extent(self, digest: bytes, body_bytes: int) -> Extent:
+        """An extent that no disk is needed for. Raises CacheFullError."""
+        if self._memory_extents >= MEMORY_EXTENTS_MAX:
+            raise CacheFullError(
+                "the cache's disk is full or fails, and so is the memory beside it"
+            )
+        fd = os.memfd_create("streamedge-extent", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(fd, HEADER_BYTES)
+        except OSError as exc:
+            os.close(fd)
+            raise CacheFullError(f"neither disk nor memory takes anything: {exc}") from exc
+        self._memory_extents += 1
+        return Extent(fd, "", min(body_bytes, EXTENT_BYTES), self.era)
+
+    def close_extent(self, extent: Extent) -> None:
+        """Closes a file, or frees the memory that stood for it."""
+        if not extent.path:
+            self._memory_extents -= 1
+        extent.close()
+
+    def stored(self, size: int) -> None:
+        """Counts bytes that have gone to disk."""
+        if self._usage is not None:
+            self._usage.add(self._slot, size)
+        if self._disk_refuses:
+            self._disk_refuses = False
+            self._log.event("disk_accepts")
+
+    def disk_refused(self, exc: OSError) -> None:
+        """Notes that a write to an extent failed."""
+        self._refused("write extent", exc)
+
+    def load_record(self, key: str) -> Record | None:
+        """What is remembered of an asset, or None."""
+        try:
+            with open(self._path("assets", asset_digest(key)), "rb") as file:
+                return decode_record(file.read(), key)
+        except OSError as exc:
+            if exc.errno != errno.ENOENT:
+                self._refused("read record", exc)
+            return None
+
+    def save_record(self, record: Record) -> None:
+        """Remembers an asset; a disk that refuses is logged, and the asset soon asked for anew."""
+        path = self._path("assets", asset_digest(record.key))
+        new = self._new_path()
+        try:
+            with open(new, "wb", opener=open_private) as file:
+                file.write(encode_record(record))
+            try:
+                os.replace(new, path)
+            except FileNotFoundError:
+                os.mkdir(os.path.dirname(path))
+                os.replace(new, path)
+        except OSError as exc:
+            self._refused("write record", exc)
+            with contextlib.suppress(OSError):
+                os.unlink(new)
+            return
+        self.stored(_PAGE_BYTES)
+
+    def forget_record(self, key: str) -> None:
+        """Makes every worker ask the origin about an asset when next it opens it."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path("assets", asset_digest(key)))
+
+    def touch_record(self, key: str) -> None:
+        """Marks an asset's record as used now, so that it does not go before its extents."""
+        self.touch(self._path("assets", asset_digest(key)))
+
+    def touch(self, path: str) -> None:
+        """Marks a file as used now, for eviction; works on mounts that keep no access times."""
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+    def lock_asset(self, key: str) -> bool:
+        """Tries to become the one worker that asks the origin about an asset."""
+        if self._locks < 0:
+            return True
+        return try_lock(self._locks, _lock_number(key))
+
+    def unlock_asset(self, key: str) -> None:
+        """Lets another worker ask."""
+        if self._locks >= 0:
+            unlock(self._locks, _lock_number(key))
+
+    def _path(self, part: str, digest: str) -> str:
+        return f"{self.root}/{part}/{digest[:2]}/{digest}"
+
+    def _new_path(self) -> str:
+        return f"{self.root}/new/{self._slot}-{os.getpid()}-{next(self._serial)}"
+
+    def _create(self, digest: bytes, body_bytes: int) -> None:
+        """Makes an extent's file under another name and links it: all of it, or nothing."""
+        path, new = self._path("extents", digest.hex()), self._new_path()
+        header = new_header(body_bytes, digest).ljust(written_header_bytes(body_bytes), b"\0")
+        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            if os.pwrite(fd, header, 0) < len(header):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.ftruncate(fd, HEADER_BYTES)
+            with contextlib.suppress(FileExistsError):
+                try:
+                    os.link(new, path)
+                except FileNotFoundError:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(os.path.dirname(path))
+                    os.link(new, path)
+        finally:
+            os.close(fd)
+            os.unlink(new)
+        self.stored(len(header))
+
+    def _refused(self, action: str, exc: OSError | ValueError) -> None:
+        if not self._disk_refuses:
+            self._disk_refuses = True
+            self._log.event("disk_refuses", action=action, error=str(exc))
+
+
+def _lock_number(key: str) -> Span:
+    number = int(asset_digest(key)[:15], 16)
+    return Span(number, number + 1)

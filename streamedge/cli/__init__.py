@@ -1,0 +1,1 @@
+"""The command line. Nothing here runs in an edge."""

@@ -1,0 +1,180 @@
+"""What a config serves, in tables for the operator who checks it.
+
+Owns their content; a password is in none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from rich.table import Table
+
+from streamedge.config.describe import field_notation
+from streamedge.config.managed import MANAGED, POLICY_TABLES, find, spoken_name
+from streamedge.config.schema.config import (
+    AccessConfig,
+    AnyDistributionConfig,
+    AnyOriginConfig,
+    BehaviorRules,
+    Config,
+    DirectoryOriginConfig,
+    HttpOriginConfig,
+    LimitsConfig,
+    RtmpDistributionConfig,
+    Section,
+    WebDistributionConfig,
+)
+from streamedge.config.schema.countries import format_country_list
+from streamedge.config.schema.units import format_address, format_size_bytes
+
+
+def summary(config: Config) -> Iterator[Table]:
+    """The tables, in the order of the config file; what nothing is declared of has none."""
+    yield _listeners(config)
+
+    distributions = _table(
+        "Distributions", "Id", "Type", "Hosts", "Applications", "Origin", "Viewers"
+    )
+    for distribution in config.distributions:
+        distributions.add_row(*_distribution_row(distribution))
+    yield distributions
+    yield from (table for table in _web(config) if table.row_count)
+
+    origins = _table("Origins", "Name", "Type", "Place", "Signed")
+    for name, origin in config.origins.items():
+        origins.add_row(name, origin.type, *_place(origin))
+    yield origins
+
+    edge = config.edge
+    cache = _table("Cache", "Folder", "Size")
+    cache.add_row(str(edge.cache), format_size_bytes(edge.cache_size))
+    yield cache
+
+    changed = _table("Limits that are not the default", "Key", "Value", "Default")
+    for key, field in LimitsConfig.model_fields.items():
+        value = getattr(config.limits, key)
+        if value != field.default:
+            show = field_notation(field).show
+            changed.add_row(f"limits.{key}", show(value), show(field.default))
+    if changed.row_count:
+        yield changed
+
+
+def _listeners(config: Config) -> Table:
+    listeners = _table("Listeners", "Serves", "Address")
+    for scheme, kind in (("http", "web"), ("https", "web"), ("rtmp", "rtmp")):
+        for address in getattr(config.listen, scheme):
+            place = f"{scheme}://{format_address(address)}"
+            listeners.add_row(f"{kind} distributions", place)
+    listeners.add_row("admin", f"http://{format_address(config.listen.admin)}")
+    return listeners
+
+
+def _web(config: Config) -> Iterator[Table]:
+    """What web distributions alone have; a table may be empty."""
+    behaviors = _table(
+        "Behaviors", "Distribution", "Path", "Origin", "Serves", "Policies", "Viewers"
+    )
+    for distribution in config.distributions:
+        if isinstance(distribution, WebDistributionConfig):
+            for behavior in (*distribution.behaviors, None):
+                path = behavior.path if behavior else "*"
+                cells = _rules_cells(distribution.rules_for(behavior))
+                behaviors.add_row(distribution.id, path, *cells)
+    yield behaviors
+
+    policies = _table("Policies in use", "Kind", "Name", "Says")
+    for kind, name, policy in _policies_in_use(config):
+        policies.add_row(kind, name, _what_it_says(policy))
+    yield policies
+
+    groups = _table("Origin groups", "Name", "Origins", "Failover on")
+    for name, group in config.origin_groups.items():
+        groups.add_row(name, ", ".join(group.origins), ", ".join(map(str, group.failover)))
+    yield groups
+
+
+def _distribution_row(distribution: AnyDistributionConfig) -> tuple[str, ...]:
+    applications = ""
+    if isinstance(distribution, RtmpDistributionConfig):
+        applications = ", ".join(distribution.application)
+    hosts = ", ".join(distribution.aliases)
+    viewers = _viewers(distribution) if distribution.enabled else "none: not enabled"
+    return distribution.id, distribution.type, hosts, applications, distribution.origin, viewers
+
+
+def _viewers(access: AccessConfig) -> str:
+    """Who is let in, where not everybody is."""
+    said = []
+    if access.trusted_key_groups:
+        said.append(f"signed by {', '.join(access.trusted_key_groups)}")
+    if not access.countries.is_open:
+        said.append(f"countries {format_country_list(access.countries)}")
+    return ", ".join(said) or "all"
+
+
+def _rules_cells(rules: BehaviorRules) -> tuple[str, str, str, str]:
+    """Origin, what is served and how, the names of the policies, and who is let in."""
+    served = [" ".join(rules.methods)]
+    if rules.viewer_protocol != "allow-all":
+        served.append(rules.viewer_protocol)
+    if rules.compress:
+        served.append("compressed")
+    if rules.write != "through":
+        served.append(f"write {rules.write}")
+    if rules.s3_listing is not None:
+        served.append("S3 listings" if rules.s3_listing else "no S3 listings")
+    names = [spoken_name(name) for key in POLICY_TABLES if (name := getattr(rules, key))]
+    return rules.origin, ", ".join(served), ", ".join(names), _viewers(rules)
+
+
+def _policies_in_use(config: Config) -> Iterator[tuple[str, str, Section]]:
+    """Kind, name and contents of each policy that a behavior names, once."""
+    told: set[tuple[str, str]] = set()
+    for distribution in config.distributions:
+        if not isinstance(distribution, WebDistributionConfig):
+            continue
+        for behavior in (*distribution.behaviors, None):
+            rules = distribution.rules_for(behavior)
+            for key, policies in POLICY_TABLES.items():
+                name = spoken_name(getattr(rules, key))
+                if name and (key, name) not in told:
+                    told.add((key, name))
+                    own: dict[str, Section] = getattr(config, policies)
+                    yield key.replace("_", " "), name, find(name, own, MANAGED[policies])
+
+
+def _what_it_says(policy: Section) -> str:
+    """The keys of ``policy`` that are not the default, as the file has them."""
+    said = []
+    for key, field in type(policy).model_fields.items():
+        value = getattr(policy, key)
+        if value != field.default:
+            if isinstance(value, Section):
+                said.append(f"{key} ({_what_it_says(value)})")
+            else:
+                said.append(f"{key} = {field_notation(field).toml(value)}")
+    return ", ".join(said)
+
+
+def _place(origin: AnyOriginConfig) -> tuple[str, str]:
+    """Where objects lie and how requests are signed, without a password in either."""
+    if isinstance(origin, DirectoryOriginConfig):
+        return str(origin.path / origin.prefix), ""
+    if isinstance(origin, HttpOriginConfig):
+        parts = urlsplit(origin.url)
+        host = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{host}{parts.path}/{origin.prefix}".rstrip("/"), ""
+    server = origin.endpoint or f"AWS {origin.region}"
+    signed = "no" if origin.anonymous else "AWS credential chain"
+    if origin.access_key_id:
+        signed = "key in the config"
+    return f"{origin.bucket}/{origin.prefix} at {server}", signed
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -1,0 +1,234 @@
+"""All distributions of an edge for its operator: what config.toml declares, what the API has made.
+
+Owns their listing. It reads the file and the control database beside the cache and changes nothing,
+so it says the same whether or not the edge runs; a running edge serves a change of the file after
+``streamedge reload``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.table import Table
+
+from streamedge.access.keys import KeyFileError
+from streamedge.api.documents.inventory import Estate, estate_of
+from streamedge.api.operations.distributions import host_name
+from streamedge.api.to_config.translation import combine
+from streamedge.build.access_rules import public_key
+from streamedge.config.managed import spoken_name
+from streamedge.config.schema.config import (
+    AccessConfig,
+    AnyDistributionConfig,
+    BehaviorRules,
+    Config,
+    RtmpDistributionConfig,
+    WebDistributionConfig,
+)
+from streamedge.control.resources import Kind, Resource, read_resources
+from streamedge.errors import StreamEdgeError
+
+DECLARED = "config.toml"
+MADE = "API"
+_KINDS = {"web": Kind.DISTRIBUTION, "rtmp": Kind.STREAMING_DISTRIBUTION}
+
+
+class NoDistributionError(StreamEdgeError):
+    """There is none of the id that was asked for."""
+
+
+def list_distributions(config: Config, identifier: str = "") -> list[dict[str, Any]]:
+    """What there is, as JSON has it: declared ones first, in the file's order.
+
+    ``identifier``: that one alone. Raises NoDistributionError, ControlError.
+    """
+    listed = list(_distributions(config, read_resources(config.edge.cache)))
+    if not identifier:
+        return listed
+    found = [one for one in listed if one["id"] == identifier]
+    if not found:
+        known = ", ".join(one["id"] for one in listed) or "none"
+        raise NoDistributionError(f"no distribution has the id {identifier}; known: {known}")
+    return found
+
+
+def distribution_tables(listed: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    """``list_distributions`` for reading; one alone is told in full."""
+    table = Table(title="Distributions", title_justify="left", title_style="bold")
+    for column in ("Id", "Type", "Made in", "State", "Hosts", "Origins", "Comment"):
+        table.add_column(column, overflow="fold")
+    for one in listed:
+        table.add_row(
+            one["id"],
+            one["type"],
+            one["made_in"],
+            _state(one),
+            ", ".join(one["hosts"]),
+            ", ".join(one["origins"]),
+            one["comment"],
+        )
+    yield table
+    if len(listed) == 1 and listed[0]["behaviors"]:
+        behaviors = Table(title="Behaviors", title_justify="left", title_style="bold")
+        for column in ("Path", "Origin", "Methods", "Viewers", "Signed by", "Policies"):
+            behaviors.add_column(column, overflow="fold")
+        for rules in listed[0]["behaviors"]:
+            behaviors.add_row(
+                rules["path"],
+                rules["origin"],
+                " ".join(rules["methods"]),
+                rules["viewer_protocol"],
+                ", ".join(rules["trusted_key_groups"]),
+                ", ".join(rules["policies"]),
+            )
+        yield behaviors
+
+
+def _distributions(config: Config, resources: Iterable[Resource]) -> Iterator[dict[str, Any]]:
+    resources = tuple(resources)
+    estate, effective = estate_of(config, resources), combine(config, resources)
+    problems = {problem.id: str(problem.error) for problem in effective.problems}
+    for distribution in effective.config.distributions:
+        made = estate.made[_KINDS[distribution.type]].get(distribution.id)
+        yield _told(estate, distribution, None if distribution in config.distributions else made)
+    for kind in _KINDS.values():
+        for resource in estate.made[kind].values():
+            if resource.id in problems:
+                yield {**_broken(estate, resource), "problem": problems[resource.id]}
+
+
+def _told(
+    estate: Estate, distribution: AnyDistributionConfig, made: Resource | None
+) -> dict[str, Any]:
+    hosts = list(distribution.aliases)
+    rules: list[tuple[str, BehaviorRules]] = []
+    origins = [distribution.origin]
+    if isinstance(distribution, WebDistributionConfig):
+        rules = [
+            *(
+                (behavior.path, distribution.rules_for(behavior))
+                for behavior in distribution.behaviors
+            ),
+            ("*", distribution.rules_for()),
+        ]
+        origins = [one.origin for _path, one in rules]
+    return {
+        "id": distribution.id,
+        "type": distribution.type,
+        "made_in": DECLARED if made is None else MADE,
+        "enabled": distribution.enabled,
+        "problem": None,
+        "hosts": hosts,
+        "applications": list(distribution.application)
+        if isinstance(distribution, RtmpDistributionConfig)
+        else [],
+        "origins": list(dict.fromkeys(origins)),
+        "trusted_key_groups": list(distribution.trusted_key_groups),
+        "comment": "" if made is None else made.document.get("Comment", ""),
+        "modified": None if made is None else _time(made),
+        "behaviors": [_rules(path, one) for path, one in rules],
+    }
+
+
+def _broken(estate: Estate, resource: Resource) -> dict[str, Any]:
+    """What is kept but not in force."""
+    return {
+        "id": resource.id,
+        "type": "web" if resource.kind is Kind.DISTRIBUTION else "rtmp",
+        "made_in": MADE,
+        "enabled": bool(resource.document.get("Enabled")),
+        "hosts": [host_name(estate, resource)],
+        "applications": [],
+        "origins": [],
+        "trusted_key_groups": [],
+        "comment": resource.document.get("Comment", ""),
+        "modified": _time(resource),
+        "behaviors": [],
+    }
+
+
+def _rules(path: str, rules: BehaviorRules) -> dict[str, Any]:
+    policies = (rules.cache_policy, rules.origin_request_policy, rules.response_headers_policy)
+    return {
+        "path": path,
+        "origin": rules.origin,
+        "methods": list(rules.methods),
+        "viewer_protocol": rules.viewer_protocol,
+        "trusted_key_groups": list(rules.trusted_key_groups),
+        "policies": [spoken_name(policy) for policy in policies if policy],
+    }
+
+
+def _state(one: Mapping[str, Any]) -> str:
+    if one["problem"]:
+        return f"not in force: {one['problem']}"
+    return "served" if one["enabled"] else "disabled"
+
+
+def _time(resource: Resource) -> str:
+    return datetime.fromtimestamp(resource.modified_s, UTC).isoformat(timespec="seconds")
+
+
+def list_keys(config: Config) -> list[dict[str, Any]]:
+    """The keys that ``config`` declares and that were made through the API. Raises ControlError."""
+    effective = combine(config, read_resources(config.edge.cache)).config
+    made_in = dict.fromkeys(effective.public_keys, MADE) | dict.fromkeys(
+        config.public_keys, DECLARED
+    )
+    return [{**row, "made_in": made_in[row["id"]]} for row in key_table(effective)]
+
+
+def key_table(config: Config) -> Iterator[dict[str, Any]]:
+    """Each key of ``config``, its groups, and the distributions and behaviors that trust it."""
+    trust = list(_trust(config))
+    for name, declared in config.public_keys.items():
+        groups = [group for group, members in config.key_groups.items() if name in members.keys]
+        row: dict[str, Any] = {
+            "id": name,
+            "algorithm": "",
+            "fingerprint": "",
+            "groups": groups,
+            "trusted_by": [place for place, trusted in trust if not trusted.isdisjoint(groups)],
+            "problem": None,
+        }
+        try:
+            key = public_key(name, declared)
+        except KeyFileError as exc:
+            row["problem"] = str(exc)
+        else:
+            row.update(algorithm=key.algorithm, fingerprint=key.fingerprint)
+        yield row
+
+
+def key_tables(listed: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    """``list_keys`` for reading; none when there are none."""
+    if not listed:
+        return
+    table = Table(title="Public keys", title_justify="left", title_style="bold")
+    for column in ("Id", "Made in", "Kind", "Groups", "Trusted by", "SHA-256 fingerprint"):
+        table.add_column(column, overflow="fold")
+    for row in listed:
+        table.add_row(
+            row["id"],
+            row["made_in"],
+            row["algorithm"],
+            ", ".join(row["groups"]) or "none",
+            ", ".join(row["trusted_by"]) or "nobody",
+            row["problem"] or row["fingerprint"],
+        )
+    yield table
+
+
+def _trust(config: Config) -> Iterator[tuple[str, frozenset[str]]]:
+    """Who asks for signatures, and the key groups that count: "ID", or "ID PATH" of a behavior."""
+    for distribution in config.distributions:
+        rules: list[tuple[str, AccessConfig]] = [(distribution.id, distribution)]
+        if isinstance(distribution, WebDistributionConfig):
+            rules += [
+                (f"{distribution.id} {behavior.path}", distribution.rules_for(behavior))
+                for behavior in distribution.behaviors
+            ]
+        for place, said in rules:
+            yield place, frozenset(said.trusted_key_groups)

@@ -1,0 +1,1 @@
+"""Checks of a configuration that one section alone cannot make."""

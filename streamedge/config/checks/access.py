@@ -1,0 +1,119 @@
+"""Mistakes in who may have what that no single key shows: keys, groups, countries, proxies.
+
+As ``checks``, of which this is a part, it judges the document as it was read. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from streamedge.config.errors.mistakes import (
+    Mistake,
+    entries,
+    listed,
+    named,
+    nearest,
+    short,
+    string,
+    strings,
+    table,
+)
+from streamedge.config.errors.toml_lines import Key
+from streamedge.config.schema.config import AccessConfig, KeyGroupConfig, ListenConfig
+from streamedge.config.schema.countries import parse_country_list
+from streamedge.config.schema.units import format_address, parse_address
+
+Address = tuple[str, int]
+
+
+def access_mistakes(document: dict[str, object]) -> Iterator[Mistake]:
+    """Every mistake between keys of ``document`` that concerns access alone."""
+    yield from _keys_incomplete(document)
+    yield from _names_unknown(document)
+    yield from _countries_untold(document)
+    yield from _proxies(document)
+
+
+def _keys_incomplete(document: dict[str, object]) -> Iterator[Mistake]:
+    for key, declared in named(document, "public_keys"):
+        if declared.get("file") and declared.get("pem"):
+            yield Mistake((*key, "pem"), "file says the key already; choose one")
+        elif not declared.get("file") and not declared.get("pem"):
+            yield Mistake((*key, "file"), "missing; a key needs file or pem")
+
+
+def _names_unknown(document: dict[str, object]) -> Iterator[Mistake]:
+    keys, groups = (tuple(table(document.get(name))) for name in ("public_keys", "key_groups"))
+    for key, group in named(document, "key_groups"):
+        names = strings(group, "keys", KeyGroupConfig)
+        yield from _unknown((*key, "keys"), names, keys, "public_keys", "public key")
+    for key, holder in _holders(document):
+        names = strings(holder, "trusted_key_groups", AccessConfig)
+        yield from _unknown((*key, "trusted_key_groups"), names, groups, "key_groups", "key group")
+
+
+def _unknown(
+    key: Key, names: tuple[str, ...], known: tuple[str, ...], table_name: str, what: str
+) -> Iterator[Mistake]:
+    """The first of ``names`` that none of ``known`` is, or that stands there twice."""
+    for index, name in enumerate(names):
+        if name not in known:
+            advice = nearest(name, known, f"known under [{table_name}]: {listed(known)}")
+            yield Mistake(key, f"no {what} has the name {short(name)}; {advice}")
+            return
+        if name in names[:index]:
+            yield Mistake(key, f"the {what} {short(name)} stands here twice")
+            return
+
+
+def _countries_untold(document: dict[str, object]) -> Iterator[Mistake]:
+    if string(table(document.get("countries")), "database"):
+        return
+    for key, holder in _holders(document):
+        try:
+            is_open = parse_country_list(holder.get("countries", {})).is_open
+        except ValueError:
+            continue  # the schema reports it, with its line
+        if not is_open:
+            text = "nothing tells where viewers are: countries.database is missing"
+            yield Mistake((*key, "countries"), text)
+
+
+def _proxies(document: dict[str, object]) -> Iterator[Mistake]:
+    listen = table(document.get("listen"))
+    said = listen.get("proxy_protocol")
+    if not said or not isinstance(said, list):
+        return
+    listeners = [
+        address
+        for name in ("http", "https", "rtmp")
+        for address in _addresses(listen.get(name, ListenConfig.model_fields[name].default))
+    ]
+    for index, entry in enumerate(said):
+        for address in _addresses([entry]):
+            if address not in listeners:
+                known = listed(tuple(map(format_address, listeners)))
+                text = f"nothing listens on {format_address(address)}; known: {known}"
+                yield Mistake(("listen", "proxy_protocol", index), text)
+    if not listen.get("proxies"):
+        text = "no PROXY header would be believed: listen.proxies names no proxy"
+        yield Mistake(("listen", "proxy_protocol"), text)
+
+
+def _addresses(said: object) -> list[Address]:
+    """Those of a list that are addresses; the schema reports the others."""
+    found = []
+    for entry in said if isinstance(said, list | tuple) else ():
+        try:
+            found.append(parse_address(entry))
+        except ValueError:
+            continue
+    return found
+
+
+def _holders(document: dict[str, object]) -> Iterator[tuple[Key, dict[str, object]]]:
+    """Every distribution and behavior: what says who may have it."""
+    for key, declared in entries(document, ("distributions",)):
+        yield key, declared
+        if declared.get("type") == "web":
+            yield from entries(declared, (*key, "behaviors"))

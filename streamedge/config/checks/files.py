@@ -1,0 +1,213 @@
+"""What the config names on disk: folders and PEM files that have to be there, and absolute paths.
+
+Owns all that reading a config does beside the file itself; it changes nothing. No message says
+more of a key file than its path.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeGuard, TypeVar
+
+from streamedge.config.errors.mistakes import Mistake, entries, named, string
+from streamedge.config.errors.schema_location import value_at
+from streamedge.config.errors.toml_lines import Key
+from streamedge.config.schema.access import PEM_LIMIT_CHARACTERS
+from streamedge.config.schema.config import (
+    Config,
+    DirectoryOriginConfig,
+    HttpOriginConfig,
+    PublicKeyConfig,
+    Section,
+)
+
+_PATHS: dict[type[Section], tuple[str, ...]] = {
+    DirectoryOriginConfig: ("path",),
+    HttpOriginConfig: ("ca", "client_certificate", "client_key"),
+}
+_NO_PUBLIC_KEY = "expected the PEM of a public key, RSA or ECDSA on P-256"
+Kind = TypeVar("Kind", bound=Section)
+
+
+def path_mistakes(document: dict[str, object], folder: Path) -> Iterator[Mistake]:
+    """Folders and files that have to be there and are not, or are not what they have to be."""
+    cache = value_at(document, ("edge", "cache"))
+    is_taken = isinstance(cache, str) and "\0" not in cache and os.path.lexists(folder / cache)
+    if is_taken and not os.path.isdir(folder / str(cache)):
+        yield Mistake(("edge", "cache"), "expected a folder, found a file of that name")
+    for key, certificate in entries(document, ("certificates",)):
+        yield from _pair_mistakes(key, certificate, "certificate", "key", folder)
+    for key, declared in named(document, "public_keys"):
+        yield from _public_key_mistakes(key, declared, folder)
+    yield from _database_mistakes(value_at(document, ("countries", "database")), folder)
+    for key, origin in named(document, "origins"):
+        if origin.get("type") == "directory":
+            yield from _folder_mistakes((*key, "path"), string(origin, "path"), folder)
+        elif origin.get("type") == "http":
+            yield from _authority_mistakes((*key, "ca"), string(origin, "ca"), folder)
+            yield from _pair_mistakes(key, origin, "client_certificate", "client_key", folder)
+
+
+def with_absolute_paths(config: Config, folder: Path) -> Config:
+    """``config`` with every relative path begun at ``folder``."""
+    return config.model_copy(
+        update={
+            "edge": _absolute(config.edge, folder, "cache", "log"),
+            "certificates": tuple(
+                _absolute(certificate, folder, "certificate", "key")
+                for certificate in config.certificates
+            ),
+            "countries": _absolute(config.countries, folder, "database"),
+            "public_keys": {
+                name: _with_text(_absolute(key, folder, "file"))
+                for name, key in config.public_keys.items()
+            },
+            "origins": {
+                name: _absolute(origin, folder, *_PATHS.get(type(origin), ()))
+                for name, origin in config.origins.items()
+            },
+        }
+    )
+
+
+def _absolute(section: Kind, folder: Path, *keys: str) -> Kind:
+    paths = {key: path for key in keys if isinstance(path := getattr(section, key), Path)}
+    return section.model_copy(update={key: folder / path for key, path in paths.items()})
+
+
+def _with_text(key: PublicKeyConfig) -> PublicKeyConfig:
+    """The key with its file's text, so that what was checked is what is used, also later."""
+    if key.file is None:
+        return key
+    try:
+        return key.model_copy(update={"pem": key.file.read_text()})
+    except (OSError, UnicodeDecodeError):  # gone since it was checked
+        return key
+
+
+def _folder_mistakes(key: Key, path: str | None, folder: Path) -> Iterator[Mistake]:
+    if _is_path(path) and not os.path.isdir(folder / path):
+        what = "a file" if os.path.exists(folder / path) else "nothing"
+        yield Mistake(key, f"expected a folder, found {what} at {folder / path}")
+
+
+def _file_mistake(key: Key, path: Path) -> Mistake | None:
+    if path.is_file():
+        return None
+    what = "a folder" if path.exists() else "nothing"
+    return Mistake(key, f"expected a PEM file, found {what} at {path}")
+
+
+def _pair_mistakes(
+    key: Key, holder: dict[str, object], certificate: str, private: str, folder: Path
+) -> Iterator[Mistake]:
+    """Mistakes of a certificate and its key, together where both are there."""
+    chain, secret = string(holder, certificate), string(holder, private)
+    missing = False
+    for name, path in ((certificate, chain), (private, secret)):
+        mistake = _file_mistake((*key, name), folder / path) if _is_path(path) else None
+        if mistake:
+            missing = True
+            yield mistake
+    if missing or not _is_path(chain) or not _is_path(secret):
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_verify_locations(folder / chain)
+    except (OSError, ValueError) as exc:
+        text = f"no certificate can be read in {folder / chain}: {_reason(exc)}"
+        yield Mistake((*key, certificate), text)
+        return
+    try:
+        context.load_cert_chain(folder / chain, folder / secret, password=_no_password)
+    except (OSError, ValueError) as exc:
+        if isinstance(exc, ssl.SSLError) and exc.reason == "KEY_VALUES_MISMATCH":
+            text = f"the key in {folder / secret} is not the certificate's"
+        else:
+            text = f"no unencrypted key can be read in {folder / secret}: {_reason(exc)}"
+        yield Mistake((*key, private), text)
+
+
+def _authority_mistakes(key: Key, path: str | None, folder: Path) -> Iterator[Mistake]:
+    if not _is_path(path):
+        return
+    mistake = _file_mistake(key, folder / path)
+    if mistake:
+        yield mistake
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(folder / path)
+    except (OSError, ValueError) as exc:
+        yield Mistake(key, f"no certificate can be read in {folder / path}: {_reason(exc)}")
+
+
+def _public_key_mistakes(key: Key, declared: dict[str, object], folder: Path) -> Iterator[Mistake]:
+    path, pem = string(declared, "file"), string(declared, "pem")
+    if _is_path(path):
+        mistake = _file_mistake((*key, "file"), folder / path)
+        if mistake:
+            yield mistake
+            return
+        try:
+            content = (folder / path).read_bytes()[: PEM_LIMIT_CHARACTERS + 1]
+        except OSError as exc:
+            text = f"{folder / path} cannot be read: {_reason(exc)}"
+            yield Mistake((*key, "file"), text)
+            return
+        if not _is_public_key(content):
+            yield Mistake(
+                (*key, "file"), f"{_NO_PUBLIC_KEY}, found something else in {folder / path}"
+            )
+    elif pem and not _is_public_key(pem.encode()):
+        yield Mistake((*key, "pem"), f"{_NO_PUBLIC_KEY}, found something else")
+
+
+def _is_public_key(pem: bytes) -> bool:
+    """Whether ``pem`` is a key that signatures can be verified with."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  # slow, seldom needed
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
+
+    try:
+        public_key = load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    if isinstance(public_key, ec.EllipticCurvePublicKey):
+        return isinstance(public_key.curve, ec.SECP256R1)
+    return isinstance(public_key, rsa.RSAPublicKey)
+
+
+def _database_mistakes(path: object, folder: Path) -> Iterator[Mistake]:
+    key = ("countries", "database")
+    if not isinstance(path, str) or not _is_path(path):
+        return
+    if not (folder / path).is_file():
+        what = "a folder" if (folder / path).exists() else "nothing"
+        yield Mistake(key, f"expected an MMDB file, found {what} at {folder / path}")
+        return
+    import maxminddb  # noqa: PLC0415  # seldom needed
+
+    try:
+        maxminddb.open_database(folder / path).close()
+    except (OSError, ValueError, maxminddb.InvalidDatabaseError) as exc:
+        reason = getattr(exc, "strerror", None) or "its end has no metadata of one"
+        yield Mistake(key, f"expected an MMDB file, found another at {folder / path}: {reason}")
+
+
+def _is_path(path: str | None) -> TypeGuard[str]:
+    """Whether there is a path to look at; the schema reports those that are none."""
+    return bool(path) and "\0" not in str(path)
+
+
+def _no_password() -> str:
+    """An edge starts alone: OpenSSL must not ask the terminal."""
+    return ""
+
+
+def _reason(exc: OSError | ValueError) -> str:
+    if isinstance(exc, ssl.SSLError):
+        return (exc.reason or "not PEM").lower().replace("_", " ")
+    return getattr(exc, "strerror", None) or "not PEM"

@@ -1,0 +1,153 @@
+"""Mistakes that no single key shows: names that lead nowhere, and two things that claim one place.
+
+Judges the document as it was read, not the validated config, so that these mistakes are told along
+with all others. Whatever has the wrong shape is passed over here: the schema reports it. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from streamedge.config.checks.access import access_mistakes
+from streamedge.config.checks.web import web_mistakes
+from streamedge.config.errors.mistakes import (
+    Mistake,
+    entries,
+    listed,
+    named,
+    nearest,
+    short,
+    string,
+    strings,
+    table,
+)
+from streamedge.config.errors.toml_lines import Key
+from streamedge.config.schema.config import DistributionConfig, ListenConfig, RtmpDistributionConfig
+from streamedge.config.schema.units import format_address, parse_address
+
+# What may stand before an S3 server's name (Amazon S3 User Guide, "Bucket naming rules").
+_HOST_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+def cross_mistakes(document: dict[str, object]) -> Iterator[Mistake]:
+    """Every mistake between keys of ``document``, a TOML file as ``tomllib`` gives it."""
+    yield from _origins_missing(document)
+    yield from _ids_repeated(document)
+    yield from _aliases_claimed_twice(document)
+    yield from _addresses_listened_twice(document)
+    yield from _buckets_unreachable(document)
+    yield from web_mistakes(document)
+    yield from access_mistakes(document)
+
+
+def _origins_missing(document: dict[str, object]) -> Iterator[Mistake]:
+    origins, groups = (tuple(table(document.get(name))) for name in ("origins", "origin_groups"))
+    known = origins + groups
+    where = "[origins] and [origin_groups]" if groups else "[origins]"
+    for key, declared in entries(document, ("distributions",)):
+        is_web = declared.get("type") == "web"
+        behaviors = entries(declared, (*key, "behaviors")) if is_web else ()
+        for place, holder in ((key, declared), *behaviors):
+            origin = string(holder, "origin")
+            if origin is not None and origin not in known:
+                advice = nearest(origin, known, f"known under {where}: {listed(known)}")
+                text = f"no origin has the name {short(origin)}; {advice}"
+                yield Mistake((*place, "origin"), text)
+
+
+def _ids_repeated(document: dict[str, object]) -> Iterator[Mistake]:
+    seen: set[str] = set()
+    for key, declared in entries(document, ("distributions",)):
+        identifier = declared.get("id")
+        if not isinstance(identifier, str):
+            continue
+        if identifier in seen:
+            text = f"another distribution has the id {short(identifier)}; each needs its own"
+            yield Mistake((*key, "id"), text)
+        seen.add(identifier)
+
+
+def _aliases_claimed_twice(document: dict[str, object]) -> Iterator[Mistake]:
+    """A request must lead to one distribution: by host name (web), or by that and application."""
+    owners: dict[tuple[str, str, str], str] = {}
+    for key, declared in entries(document, ("distributions",)):
+        kind = declared.get("type")
+        if not isinstance(kind, str):
+            continue
+        applications: tuple[str, ...] = ("",)
+        if kind == "rtmp":
+            applications = strings(declared, "application", RtmpDistributionConfig)
+        owner = short(declared.get("id", f"number {key[-1]}"))
+        for alias in strings(declared, "aliases", DistributionConfig):
+            for application in applications:
+                claim = (kind, alias.lower(), application)
+                if claim in owners:
+                    what = f"alias {short(alias)}"
+                    if application:
+                        what += f" with application {short(application)}"
+                    text = f"{what} is claimed by distribution {owners[claim]} already"
+                    yield Mistake((*key, "aliases"), text)
+                    break  # one clash of an alias says enough
+                owners.setdefault(claim, owner)
+
+
+def _addresses_listened_twice(document: dict[str, object]) -> Iterator[Mistake]:
+    listen = table(document.get("listen"))
+    taken: list[tuple[Key, tuple[str, int]]] = []
+    for key, address in _addresses(listen):
+        for other, occupied in taken:
+            if _overlap(address, occupied):
+                name = ".".join(str(part) for part in other if isinstance(part, str))
+                text = f"{format_address(address)} is listened on already, by {name}"
+                yield Mistake(key, f"{text} as {format_address(occupied)}")
+                break
+        taken.append((key, address))
+
+
+def _buckets_unreachable(document: dict[str, object]) -> Iterator[Mistake]:
+    for key, origin in named(document, "origins"):
+        if origin.get("type") != "s3":
+            continue
+        identifier, secret = origin.get("access_key_id"), origin.get("secret_access_key")
+        for given, absent in ((identifier, "secret_access_key"), (secret, "access_key_id")):
+            if given and not origin.get(absent):
+                text = "missing; both keys or neither: without them, the AWS credential chain signs"
+                yield Mistake((*key, absent), text)
+        bucket = string(origin, "bucket")
+        if origin.get("path_style") is False and bucket and not _HOST_NAME.fullmatch(bucket):
+            text = "false puts the bucket into the host name, and its name is none"
+            yield Mistake((*key, "path_style"), text)
+        if origin.get("anonymous") is True and (identifier or secret):
+            text = "true means unsigned requests, yet a key to sign with is given; choose one"
+            yield Mistake((*key, "anonymous"), text)
+
+
+def _addresses(listen: dict[str, object]) -> Iterator[tuple[Key, tuple[str, int]]]:
+    """Every address that is listened on, the defaults of what is left out among them."""
+    places: list[tuple[Key, object]] = []
+    for name in ("http", "https", "rtmp"):
+        value = listen.get(name, ListenConfig.model_fields[name].default)
+        if isinstance(value, list | tuple):
+            places += [(("listen", name, index), entry) for index, entry in enumerate(value)]
+    admin = listen.get("admin", ListenConfig.model_fields["admin"].default)
+    for key, entry in (*places, (("listen", "admin"), admin)):
+        try:
+            yield key, parse_address(entry)
+        except ValueError:
+            continue  # the schema reports it, with its line
+
+
+def _overlap(one: tuple[str, int], other: tuple[str, int]) -> bool:
+    """Whether two listeners would share a port of the same address; port 0 is never shared."""
+    hosts = {one[0], other[0]}
+    if one[1] != other[1] or one[1] == 0:
+        return False
+    if len(hosts) == 1:
+        return True
+    try:
+        addresses = [ip_address(host) for host in hosts]
+    except ValueError:
+        return False  # host names: the system says at bind what they lead to
+    return len({a.version for a in addresses}) == 1 and any(a.is_unspecified for a in addresses)

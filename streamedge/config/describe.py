@@ -1,0 +1,267 @@
+"""What the schema expects, in words: for messages about mistakes and for the config reference.
+
+Owns the phrasing of types, limits, examples and defaults, read from the schema so that there is
+one truth. It neither judges values nor knows of files and lines. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+from pydantic import BeforeValidator, SecretStr
+from pydantic.fields import FieldInfo
+
+from streamedge.config.errors.schema_location import held_section, is_section, variants
+from streamedge.config.schema.config import (
+    AnyDistributionConfig,
+    AnyOriginConfig,
+    BehaviorConfig,
+    BehaviorRules,
+    Config,
+    Section,
+    Shape,
+)
+from streamedge.config.schema.countries import format_country_list, parse_country_list
+from streamedge.config.schema.selection import (
+    format_header_selection,
+    format_selection,
+    parse_access_keys,
+    parse_failover,
+    parse_header_selection,
+    parse_headers,
+    parse_secret_headers,
+    parse_selection,
+)
+from streamedge.config.schema.units import (
+    format_address,
+    format_duration_s,
+    format_size_bytes,
+    parse_address,
+    parse_duration_s,
+    parse_network,
+    parse_path,
+    parse_size_bytes,
+)
+
+_Table = tuple[str, str, type[Section]]
+
+
+@dataclass(frozen=True, slots=True)
+class Notation:
+    """How values of one type are named and written.
+
+    ``one`` has its article, ``many`` is plural, ``show`` gives a value as prose has it; in the file
+    it has quotes round it when ``is_string``. ``bounds`` says what limits a value, "" for nothing;
+    ``entry`` is the notation of a list's entries.
+    """
+
+    one: str
+    many: str
+    show: Callable[[Any], str] = str
+    example: str = ""
+    is_string: bool = True
+    bounds: str = ""
+    entry: Notation | None = None
+
+    @property
+    def noun(self) -> str:
+        """``one`` without its article."""
+        return self.one.removeprefix("a ").removeprefix("an ")
+
+    def toml(self, value: object) -> str:
+        """``value`` as it is written in the file."""
+        return _quoted(self.show(value)) if self.is_string else self.show(value)
+
+
+def _quoted(value: object) -> str:
+    return json.dumps(str(value))
+
+
+def _inline(table: dict[str, object]) -> str:
+    """A table on one line, as TOML writes it."""
+    entries = ", ".join(f"{_quoted(name)} = {_quoted(value)}" for name, value in table.items())
+    return f"{{ {entries} }}" if entries else "{}"
+
+
+_BY_PARSER: dict[object, Notation] = {
+    parse_size_bytes: Notation("a size", "sizes", format_size_bytes, '"20GiB"'),
+    parse_duration_s: Notation("a duration", "durations", format_duration_s, '"90s"'),
+    parse_address: Notation("an address", "addresses", format_address, '"127.0.0.1:8080"'),
+    parse_network: Notation("a network", "networks", str, '"10.0.0.0/8"'),
+    parse_path: Notation("a path", "paths", str, '"var/cache"'),
+    parse_failover: Notation(
+        'a status (400 to 599) or "connect" or "timeout"',
+        'statuses (400 to 599), "connect" or "timeout"',
+        json.dumps,
+        is_string=False,
+    ),
+    parse_selection: Notation(
+        '"none", "all", { only = […] } or { except = […] }',
+        "selections",
+        format_selection,
+        is_string=False,
+    ),
+    parse_header_selection: Notation(
+        '"none", "all", a list or { except = […] }',
+        "selections",
+        format_header_selection,
+        is_string=False,
+    ),
+    parse_headers: Notation("a table of headers", "tables", _inline, is_string=False),
+    parse_country_list: Notation(
+        "{ allow = […] } or { deny = […] }", "tables", format_country_list, is_string=False
+    ),
+    # Nothing but the default is ever shown of what may be secret, and that is empty.
+    parse_access_keys: Notation("a table of keys", "tables", _inline, is_string=False),
+    parse_secret_headers: Notation("a table of headers", "tables", _inline, is_string=False),
+}
+_BY_TYPE: dict[object, Notation] = {
+    bool: Notation("true or false", "booleans", lambda value: str(value).lower(), is_string=False),
+    int: Notation("a whole number", "whole numbers", is_string=False),
+    float: Notation("a number", "numbers", "{:g}".format, is_string=False),
+    str: Notation("a string", "strings"),
+    # Nothing but the default is ever shown of a secret, and that is empty.
+    SecretStr: Notation("a string", "strings", lambda value: str(value.get_secret_value())),
+}
+
+
+ORIGINS = variants(AnyOriginConfig)
+DISTRIBUTIONS = variants(AnyDistributionConfig)
+
+
+def sections() -> Iterator[tuple[str, str, type[Section]]]:
+    """Every kind of table a file may hold: its header, its dotted name and its section."""
+    yield from _tables_in(Config, "", "")
+
+
+def _tables_in(section: type[Section], header: str, name: str) -> Iterator[_Table]:
+    """The kinds of table inside a table of ``section``, each before those inside it."""
+    for key, field in section.model_fields.items():
+        below, dotted = (f"{header}.{key}", f"{name}.{key}") if header else (key, key)
+        held = held_section(field.annotation)
+        table: object = held or field.annotation
+        frame = "[{}]"
+        if held and get_origin(field.annotation) is dict:
+            below, dotted = f"{below}.NAME", f"{dotted}.NAME"
+        elif held:
+            frame, dotted = "[[{}]]", f"{dotted}[]"
+        if is_section(table):
+            assert isinstance(table, type)
+            yield frame.format(below), dotted, table
+            yield from _tables_in(table, below, dotted)
+        elif held:
+            for kind, member in variants(held).items():
+                yield f'{frame.format(below)} with type = "{kind}"', dotted, member
+                yield from _tables_in(member, below, dotted)
+
+
+def is_inherited(section: type[Section], key: str) -> bool:
+    """Whether ``key``, left out of a table of ``section``, is what the table round it says."""
+    return issubclass(section, BehaviorConfig) and key in BehaviorRules.model_fields
+
+
+# Tables have references of their own; as a value only an empty one is ever shown.
+_TABLE = Notation("a table", "tables", lambda _: "{}", is_string=False)
+
+
+def notation(annotation: object, metadata: tuple[object, ...] = ()) -> Notation:
+    """The notation of a type of the schema. Raises KeyError for a type that has no words yet."""
+    words = _words(annotation, metadata)
+    return replace(words, bounds=_bounds(words, metadata))
+
+
+def field_notation(field: FieldInfo) -> Notation:
+    """The notation of a key's value."""
+    return notation(field.annotation, tuple(field.metadata))
+
+
+def limits(field: FieldInfo) -> str:
+    """What bounds a value of ``field``, such as ``"0 to 256"``; "" where nothing does."""
+    words = field_notation(field)
+    if words.entry and words.entry.bounds:
+        return f"{words.bounds}, each {words.entry.bounds}"
+    return words.bounds
+
+
+def default(field: FieldInfo) -> str:
+    """The default as TOML, "" when the key is required or what it is left out for has no name."""
+    if field.is_required() or field.default is None:
+        return ""
+    return field_notation(field).toml(field.default)
+
+
+def expected(field: FieldInfo, *, is_entry: bool = False) -> str:
+    """``"expected a size (1KiB to 16MiB), such as "20GiB""``: what a value of ``field`` must be.
+
+    ``is_entry``: what an entry of it must be, where ``field`` is a list.
+    """
+    words = field_notation(field)
+    if is_entry and words.entry:
+        words = words.entry
+    text = f"expected {words.one}"
+    if words.bounds:
+        text += f" ({words.bounds})"
+    shown = ", ".join(map(_quoted, field.examples or ())) or words.example
+    return f"{text}, such as {shown}" if shown else text
+
+
+def _words(annotation: object, metadata: tuple[object, ...]) -> Notation:
+    for item in metadata:
+        if isinstance(item, BeforeValidator) and item.func in _BY_PARSER:
+            return _BY_PARSER[item.func]
+    arguments = get_args(annotation)
+    match get_origin(annotation):
+        case origin if origin is Annotated:
+            return notation(arguments[0], arguments[1:])
+        case origin if origin is Literal:
+            choices = " or ".join(map(_quoted, arguments))
+            return Notation(choices, choices)
+        case origin if origin in {Union, UnionType}:
+            members = [notation(argument) for argument in arguments if argument is not NoneType]
+            if len(members) == 1:
+                return members[0]
+            choices = " or ".join(member.one for member in members)
+            return Notation(choices, choices)
+        case origin if origin is tuple:
+            return _list_words(notation(arguments[0]))
+        case _ if is_section(annotation):
+            return _TABLE
+        case _:
+            return _BY_TYPE[annotation]
+
+
+def _list_words(entry: Notation) -> Notation:
+    def show(values: tuple[object, ...]) -> str:
+        return f"[{', '.join(map(entry.toml, values))}]"
+
+    many = f"a list of {entry.many}"
+    return Notation(many, "lists", show, entry.example, is_string=False, entry=entry)
+
+
+def _bounds(words: Notation, metadata: tuple[object, ...]) -> str:
+    low = high = unit = ""
+    for item in metadata:
+        match item:
+            case Shape(words=shape):
+                return shape
+            case Gt(gt=bound):
+                return f"above {words.show(bound)}"
+            case Ge(ge=bound):
+                low = words.show(bound)
+            case Le(le=bound):
+                high = words.show(bound)
+            case MinLen(min_length=bound):
+                low = str(bound)
+            case MaxLen(max_length=bound):
+                high = str(bound)
+                unit = " entries" if words.entry else " characters"
+    if low and high:
+        return f"{low} to {high}{unit}"
+    if high:
+        return f"at most {high}{unit}"
+    return f"at least {low}{unit}" if low else words.bounds

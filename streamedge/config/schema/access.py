@@ -1,0 +1,76 @@
+"""The config file's shape, the part of it that says who may have what: see ``schema``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from streamedge.config.schema.countries import ALL_COUNTRIES
+from streamedge.config.schema.values import AccessKeys, Countries, LocalPath, Names, Section
+
+PEM_LIMIT_CHARACTERS = 16_384
+
+
+class PublicKeyConfig(Section):
+    """A key that signatures of URLs and cookies are verified with; its name is the Key-Pair-Id."""
+
+    file: LocalPath | None = Field(
+        default=None,
+        description="PEM file of the public key: RSA, or ECDSA on the curve P-256.",
+        examples=["keys/site-2026.pub.pem"],
+    )
+    pem: str = Field(
+        default="",
+        description="The same key as text, in place of file.",
+        max_length=PEM_LIMIT_CHARACTERS,
+    )
+
+
+class KeyGroupConfig(Section):
+    """Public keys that are trusted together: add the new one, sign with it, remove the old."""
+
+    keys: Names = Field(
+        description="Names of tables under [public_keys].", examples=["K2JCJMDEHXQW5F"]
+    )
+
+
+class CountriesConfig(Section):
+    """How a viewer's country is found."""
+
+    database: LocalPath | None = Field(
+        default=None,
+        description="MMDB file of countries by address, in MaxMind's schema or flat; a new one in"
+        " its place is used without a restart.",
+        examples=["GeoLite2-Country.mmdb"],
+    )
+    unknown: Literal["allow", "deny"] = Field(
+        default="allow",
+        description="What happens to viewers whose country nobody knows, where countries count.",
+    )
+
+
+class ApiConfig(Section):
+    """CloudFront's API on the admin address."""
+
+    keys: AccessKeys = Field(
+        default={},
+        description="Access key ids and secrets of those who may call it, such as"
+        ' { AKIAEDGE = "…" }; without any it is closed.',
+    )
+
+
+class AccessConfig(Section):
+    """Who may have what: the part that distributions and behaviors share."""
+
+    trusted_key_groups: Names = Field(
+        default=(),
+        description="Tables under [key_groups]: viewers need a URL or cookie signed with one of"
+        " their keys; none: no signature is needed.",
+        examples=["site"],
+    )
+    countries: Countries = Field(
+        default=ALL_COUNTRIES,
+        description="Countries that viewers may be in, { allow = […] }, or may not, { deny = […] },"
+        ' by their two letters; unknown = "allow" or "deny" overrides [countries].',
+    )

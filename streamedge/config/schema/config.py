@@ -1,0 +1,356 @@
+"""The config file's shape: every key, its unit, its limits and its default.
+
+Owns names, types and defaults. Reading the file, finding lines and wording mistakes is ``load``'s
+business; nothing here does I/O. Each field's ``description`` is the config reference's text, and
+its ``examples`` say what is expected when a value will not do. Defaults are in the field's own
+unit: bytes, seconds, (host, port). Parts of it stand in ``access_schema``, ``limits_schema``,
+``origin_schema`` and ``policy_schema`` and are taken from here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, Strict
+
+from streamedge.config.schema.access import (
+    AccessConfig,
+    ApiConfig,
+    CountriesConfig,
+    KeyGroupConfig,
+    PublicKeyConfig,
+)
+from streamedge.config.schema.limits import LimitsConfig
+from streamedge.config.schema.origins import (
+    AnyOriginConfig,
+    DirectoryOriginConfig,
+    HttpOriginConfig,
+    OriginConfig,
+    OriginGroupConfig,
+    RemoteOriginConfig,
+    S3OriginConfig,
+)
+from streamedge.config.schema.policies import (
+    CachePolicyConfig,
+    CorsConfig,
+    OriginRequestPolicyConfig,
+    ResponseHeadersPolicyConfig,
+)
+from streamedge.config.schema.units import SIZE_LIMIT_BYTES
+from streamedge.config.schema.values import (
+    Address,
+    Addresses,
+    Applications,
+    DurationS,
+    FieldName,
+    HostPatterns,
+    LocalPath,
+    Methods,
+    Name,
+    Networks,
+    PagePath,
+    PagePatterns,
+    PathPattern,
+    RootObject,
+    Section,
+    Shape,
+    SizeBytes,
+    ViewerProtocol,
+    WriteMode,
+)
+
+__all__ = [
+    "AccessConfig",
+    "AnyDistributionConfig",
+    "AnyOriginConfig",
+    "ApiConfig",
+    "BehaviorConfig",
+    "BehaviorRules",
+    "CachePolicyConfig",
+    "CertificateConfig",
+    "Config",
+    "CorsConfig",
+    "CountriesConfig",
+    "DirectoryOriginConfig",
+    "DistributionConfig",
+    "EdgeConfig",
+    "ErrorPageConfig",
+    "HttpOriginConfig",
+    "KeyGroupConfig",
+    "LimitsConfig",
+    "ListenConfig",
+    "OriginConfig",
+    "OriginGroupConfig",
+    "OriginRequestPolicyConfig",
+    "PublicKeyConfig",
+    "RemoteOriginConfig",
+    "ResponseHeadersPolicyConfig",
+    "RtmpDistributionConfig",
+    "S3OriginConfig",
+    "Section",
+    "Shape",
+    "WebDistributionConfig",
+]
+
+
+class EdgeConfig(Section):
+    """This edge as a whole."""
+
+    name: Name = Field(
+        default="local", description="Name of this edge, in Via and in logs.", examples=["fra-1"]
+    )
+    cache: LocalPath = Field(default=Path("var/cache"), description="Folder of the cache.")
+    cache_size: SizeBytes = Field(
+        default=20 << 30,
+        description="Disk space that cached bytes may take.",
+        ge=64 << 20,
+        le=SIZE_LIMIT_BYTES,
+    )
+    workers: int = Field(
+        default=0, description="Worker processes; 0 is one for each CPU.", ge=0, le=256
+    )
+    log: Literal["stdout", "stderr"] | LocalPath = Field(
+        default="stdout",
+        union_mode="left_to_right",
+        description="Where log lines go: stdout, stderr or a file's path.",
+    )
+
+
+class ListenConfig(Section):
+    """Where connections are accepted; port 0 lets the system choose."""
+
+    http: Addresses = Field(
+        default=(("127.0.0.1", 8080),), description="Addresses that serve web distributions."
+    )
+    https: Addresses = Field(
+        default=(), description="Addresses that serve web distributions over TLS 1.2 and 1.3."
+    )
+    rtmp: Addresses = Field(
+        default=(("127.0.0.1", 1935),), description="Addresses that serve rtmp distributions."
+    )
+    proxies: Networks = Field(
+        default=(),
+        description="Networks of the proxies in front of this edge: from them alone"
+        " X-Forwarded-For, X-Forwarded-Proto and PROXY headers are believed.",
+        examples=["10.0.0.0/8"],
+    )
+    proxy_protocol: Addresses = Field(
+        default=(),
+        description="Those of http, https and rtmp on which each connection begins with a PROXY"
+        " header, version 1 or 2.",
+    )
+    admin: Address = Field(
+        default=("127.0.0.1", 9090),
+        description="Address of /healthz, /metrics and control; keep it private.",
+    )
+
+
+class CertificateConfig(Section):
+    """A certificate of the HTTPS listeners."""
+
+    certificate: LocalPath = Field(
+        description="PEM file with the certificate and its chain; its names say which hosts it is"
+        " for. The first of several is the default.",
+        examples=["certs/site.pem"],
+    )
+    key: LocalPath = Field(
+        description="PEM file with its private key, unencrypted.", examples=["certs/site.key"]
+    )
+
+
+class BehaviorRules(AccessConfig):
+    """What a web distribution says of all paths, and a behavior of its own."""
+
+    origin: str = Field(
+        description="Name of a table under [origins] or [origin_groups].", examples=["samples"]
+    )
+    default_ttl: DurationS = Field(
+        default=86_400.0,
+        description="How long a response that does not say is fresh; a cache_policy has its own.",
+        ge=0,
+    )
+    cache_policy: str = Field(
+        default="",
+        description="Name of a table under [cache_policies], or a managed policy's name or id;"
+        " left out: no query, header or cookie in the key, and default_ttl.",
+        examples=["CachingOptimized"],
+    )
+    origin_request_policy: str = Field(
+        default="",
+        description="Name of a table under [origin_request_policies], or a managed policy's name"
+        " or id; left out: nothing beyond the cache key is forwarded.",
+        examples=["AllViewer"],
+    )
+    response_headers_policy: str = Field(
+        default="",
+        description="Name of a table under [response_headers_policies], or a managed policy's"
+        " name or id; left out: the origin's headers are sent as they are.",
+        examples=["SecurityHeadersPolicy"],
+    )
+    methods: Methods = Field(
+        default=("GET", "HEAD"), description="Methods that are served; GET and HEAD always are."
+    )
+    viewer_protocol: ViewerProtocol = Field(
+        default="allow-all", description="What happens to requests over plain HTTP."
+    )
+    compress: bool = Field(
+        default=False, description="Whether text is compressed for viewers who take it."
+    )
+    write: WriteMode = Field(
+        default="through",
+        description="When PUT and DELETE are answered: through, when the origin has them; back,"
+        " when this edge has them on disk.",
+    )
+    s3_listing: bool | None = Field(
+        default=None,
+        description="Whether S3 clients may list the objects of a bucket; left out: where PUT is"
+        " among methods.",
+    )
+
+
+class BehaviorConfig(BehaviorRules):
+    """What holds for the paths of one pattern; what it leaves out is its distribution's."""
+
+    path: PathPattern = Field(
+        description="Pattern of paths, case-sensitive, without query; the first that matches"
+        ' wins. A "/" in front may be left out.',
+        examples=["images/*.jpg"],
+    )
+    origin: str = Field(
+        default="",
+        description="Name of a table under [origins] or [origin_groups].",
+        examples=["samples"],
+    )
+
+
+class ErrorPageConfig(Section):
+    """What viewers get instead of an origin's error."""
+
+    status: int = Field(description="Status that is replaced.", examples=[404], ge=400, le=599)
+    path: PagePath = Field(
+        default="",
+        description="Path of the page, in this distribution; left out: only ttl counts.",
+        examples=["/404.html"],
+    )
+    response_status: int = Field(
+        default=0, description="Status that viewers get; 0 is the origin's.", ge=0, le=599
+    )
+    ttl: DurationS = Field(
+        default=10.0, description="Least time that an error of this status is kept.", ge=0
+    )
+
+
+class DistributionConfig(Section):
+    """What all distributions have."""
+
+    id: Name = Field(description="Name in logs and metrics.", examples=["EWEB"])
+    aliases: HostPatterns = Field(
+        default=("*",),
+        description='Host names served; "*" is any, "*.example.com" any below it.',
+        examples=["cdn.example.com", "*"],
+    )
+    enabled: bool = Field(
+        default=True, description="Whether it is served; if not, it is as if it were not there."
+    )
+
+
+class WebDistributionConfig(DistributionConfig, BehaviorRules):
+    """Objects over HTTP, chosen by host name."""
+
+    type: Literal["web"] = Field(description="Served over HTTP.")
+    default_root_object: RootObject = Field(
+        default="", description='Object that "/" means; left out: none.', examples=["index.html"]
+    )
+    behaviors: Annotated[tuple[BehaviorConfig, ...], Strict(False)] = Field(
+        default=(), description="What holds for some paths instead.", max_length=1024
+    )
+    cache_tag_header: FieldName = Field(
+        default="",
+        description="Response header of the origin with an object's cache tags, separated by"
+        " commas, for invalidations by tag; left out: none.",
+        examples=["Cache-Tag"],
+    )
+    error_pages: Annotated[tuple[ErrorPageConfig, ...], Strict(False)] = Field(
+        default=(), description="What viewers get instead of errors.", max_length=200
+    )
+
+    def rules_for(self, behavior: BehaviorConfig | None = None) -> BehaviorRules:
+        """What ``behavior`` says, and for what it leaves out, or without one, what this says."""
+        said = behavior.model_fields_set if behavior else frozenset[str]()
+        return BehaviorRules.model_construct(
+            **{
+                key: getattr(behavior if key in said else self, key)
+                for key in BehaviorRules.model_fields
+            }
+        )
+
+
+class RtmpDistributionConfig(DistributionConfig, AccessConfig):
+    """Media over RTMP, chosen by host name and application."""
+
+    type: Literal["rtmp"] = Field(description="Served over RTMP.")
+    origin: str = Field(
+        description="Name of a table under [origins] or [origin_groups].", examples=["samples"]
+    )
+    default_ttl: DurationS = Field(
+        default=86_400.0, description="How long an object without Cache-Control is fresh.", ge=0
+    )
+    application: Applications = Field(
+        default=("cfx/st",),
+        description="Applications that a client may connect to.",
+        examples=["cfx/st"],
+    )
+    pages: PagePatterns = Field(
+        default=(),
+        description='Pages whose players may connect, by the pageUrl that they tell; "*" is any'
+        " text; left out: any page, and players outside of one.",
+        examples=["https://www.example.com/*"],
+    )
+    enhanced: Literal["auto", "strict"] = Field(
+        default="auto",
+        description="Enhanced RTMP codecs (HEVC, AV1, VP9, Opus, AC-3, FLAC): auto sends them to"
+        " everybody, strict only to clients that announce them.",
+    )
+
+
+AnyDistributionConfig = Annotated[
+    WebDistributionConfig | RtmpDistributionConfig, Field(discriminator="type")
+]
+
+
+class Config(Section):
+    """A whole config file; once ``load`` has read it, every path in it is absolute."""
+
+    edge: EdgeConfig = EdgeConfig()
+    listen: ListenConfig = ListenConfig()
+    limits: LimitsConfig = LimitsConfig()
+    certificates: Annotated[tuple[CertificateConfig, ...], Strict(False)] = Field(
+        default=(), description="What HTTPS listeners show, chosen by name.", max_length=1024
+    )
+    public_keys: dict[Name, PublicKeyConfig] = Field(
+        default={}, description="Keys that signatures are verified with.", max_length=1024
+    )
+    key_groups: dict[Name, KeyGroupConfig] = Field(
+        default={}, description="Public keys that are trusted together.", max_length=1024
+    )
+    countries: CountriesConfig = CountriesConfig()
+    api: ApiConfig = ApiConfig()
+    origins: dict[Name, AnyOriginConfig] = Field(
+        default={}, description="Where objects come from, each a table.", max_length=1024
+    )
+    origin_groups: dict[Name, OriginGroupConfig] = Field(
+        default={}, description="Origins that stand in for each other.", max_length=1024
+    )
+    cache_policies: dict[Name, CachePolicyConfig] = Field(
+        default={}, description="Cache keys and times.", max_length=1024
+    )
+    origin_request_policies: dict[Name, OriginRequestPolicyConfig] = Field(
+        default={}, description="What is forwarded beyond the key.", max_length=1024
+    )
+    response_headers_policies: dict[Name, ResponseHeadersPolicyConfig] = Field(
+        default={}, description="What is changed in response headers.", max_length=1024
+    )
+    distributions: Annotated[tuple[AnyDistributionConfig, ...], Strict(False)] = Field(
+        default=(), description="What is served, and how.", max_length=1024
+    )

@@ -1,0 +1,179 @@
+"""The config file's shape, the part of it that says what is too much: see ``schema``."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from streamedge.config.schema.units import SIZE_LIMIT_BYTES
+from streamedge.config.schema.values import DurationS, Section, SizeBytes
+
+
+class LimitsConfig(Section):
+    """What bounds connections, times, memory and files; over a limit is a clear error."""
+
+    http_connections: int = Field(
+        default=10_000, description="Open HTTP connections, each worker.", ge=1, le=1_000_000
+    )
+    http_connections_per_address: int = Field(
+        default=0,
+        description="Open HTTP connections of one viewer's address, each worker; 0 is no limit.",
+        ge=0,
+        le=1_000_000,
+    )
+    http_idle: DurationS = Field(
+        default=30.0,
+        description="An HTTP connection with no request is closed after this long.",
+        gt=0,
+    )
+    http_stall: DurationS = Field(
+        default=60.0,
+        description="A viewer that takes no byte of a response for this long is dropped.",
+        gt=0,
+    )
+    http_body_rate: SizeBytes = Field(
+        default=500,
+        description="Bytes a second that a request's body comes with at the least, on average over"
+        " http_stall; a slower viewer is dropped. 0 is no limit.",
+        ge=0,
+        le=SIZE_LIMIT_BYTES,
+    )
+    tls_handshake: DurationS = Field(
+        default=10.0, description="Time for a viewer to finish the TLS handshake.", gt=0
+    )
+    url: SizeBytes = Field(
+        default=8192,
+        description="Longest path and query of a request; over it is 414.",
+        ge=256,
+        le=16 << 10,
+    )
+    ranges: int = Field(
+        default=8,
+        description="Ranges in one request; with more, Range is passed over.",
+        ge=1,
+        le=256,
+    )
+    request_memory: SizeBytes = Field(
+        default=32 << 20,
+        description="What requests leave in the memory of each worker so that the next ones are"
+        " answered quickly; over it the oldest goes.",
+        ge=1 << 20,
+        le=64 << 30,
+    )
+    request_body: SizeBytes = Field(
+        default=50 << 30,
+        description="Largest body of a request; over it is 413.",
+        ge=0,
+        le=SIZE_LIMIT_BYTES,
+    )
+    signature: SizeBytes = Field(
+        default=8 << 10,
+        description="Largest policy and signature of a signed URL or cookie; over it is 403.",
+        ge=1024,
+        le=64 << 10,
+    )
+    api_body: SizeBytes = Field(
+        default=1 << 20,
+        description="Largest body of a request to CloudFront's API; over it is 413.",
+        ge=1024,
+        le=64 << 20,
+    )
+    invalidations: int = Field(
+        default=10_000,
+        description="Invalidations kept one by one; beyond it the oldest become one for everything"
+        " of their distribution.",
+        ge=1,
+        le=1_000_000,
+    )
+    write_queue: SizeBytes = Field(
+        default=10 << 30,
+        description='Disk space for writes that wait for their origin (write = "back"); over it'
+        " is 503.",
+        ge=1 << 20,
+        le=SIZE_LIMIT_BYTES,
+    )
+    rtmp_connections: int = Field(
+        default=10_000, description="Open RTMP connections, each worker.", ge=1, le=1_000_000
+    )
+    rtmp_connections_per_address: int = Field(
+        default=0,
+        description="Open RTMP connections of one viewer's address, each worker; 0 is no limit.",
+        ge=0,
+        le=1_000_000,
+    )
+    rtmp_handshake: DurationS = Field(
+        default=10.0, description="Time for an RTMP client to finish handshake and connect.", gt=0
+    )
+    rtmp_idle: DurationS = Field(
+        default=120.0,
+        description="An RTMP client that neither plays nor sends anything is dropped after this.",
+        gt=0,
+    )
+    rtmp_stall: DurationS = Field(
+        default=60.0,
+        description="An RTMP viewer that takes no byte for this long is dropped.",
+        gt=0,
+    )
+    rtmp_message: SizeBytes = Field(
+        default=64 << 10,
+        description="Largest message an RTMP client may send.",
+        ge=1024,
+        le=16 << 20,
+    )
+    rtmp_streams: int = Field(
+        default=16, description="Streams on one RTMP connection.", ge=1, le=1024
+    )
+    rtmp_ahead: DurationS = Field(
+        default=3_600.0,
+        description="Most media sent ahead of real time, however large the client's buffer.",
+        gt=0,
+    )
+    rtmp_rate: SizeBytes = Field(
+        default=0,
+        description="Most bytes per second to one RTMP viewer who fills a buffer; 0 is line rate.",
+        ge=0,
+    )
+    moov: SizeBytes = Field(
+        default=64 << 20,
+        description="Largest index (moov) of an MP4 that is read.",
+        ge=1024,
+        le=1 << 30,
+    )
+    titles: SizeBytes = Field(
+        default=256 << 20,
+        description="Memory for media indexes, those in use included, each worker.",
+        ge=1 << 20,
+        le=1 << 40,
+    )
+    media_index: SizeBytes = Field(
+        default=64 << 20,
+        description="Memory for the index of a single medium; one that needs more is refused.",
+        ge=1 << 20,
+        le=1 << 34,
+    )
+    open_extents: int = Field(
+        default=2048, description="Cache files kept open, each worker.", ge=64, le=1 << 20
+    )
+    records: SizeBytes = Field(
+        default=32 << 20,
+        description="Memory for keys and header fields of what is open in the cache, each worker;"
+        " the longest unused is closed first.",
+        ge=1 << 20,
+        le=1 << 34,
+    )
+    log_buffer: SizeBytes = Field(
+        default=8 << 20,
+        description="Memory for log lines that cannot be written yet, each process; lines beyond it"
+        " are dropped and counted.",
+        ge=64 << 10,
+        le=1 << 30,
+    )
+    quick_abort: SizeBytes = Field(
+        default=1 << 20,
+        description="When the last viewer of an object leaves, what is being fetched of it comes"
+        " to its end if no more than this is missing, and else stops.",
+        ge=0,
+        le=SIZE_LIMIT_BYTES,
+    )
+    origin_retries: int = Field(
+        default=4, description="Attempts after the first before a fill fails.", ge=0, le=20
+    )

@@ -1,0 +1,148 @@
+"""The config file's shape, the part of it that says where objects come from: see ``schema``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, Strict
+
+from streamedge.config.schema.values import (
+    DurationS,
+    Failover,
+    HostPolicy,
+    LocalPath,
+    SecretHeaders,
+    Section,
+    Url,
+)
+
+
+class OriginConfig(Section):
+    """What all origins have."""
+
+    prefix: str = Field(default="", description="Put before every object name.", max_length=1024)
+
+
+class RemoteOriginConfig(OriginConfig):
+    """What origins on other machines have."""
+
+    connect_timeout: DurationS = Field(
+        default=5.0, description="Time to connect to the origin.", gt=0
+    )
+    read_timeout: DurationS = Field(
+        default=15.0, description="Longest silence of the origin, before or within a body.", gt=0
+    )
+    connections: int = Field(
+        default=256, description="Open connections to the origin, each worker.", ge=1, le=65536
+    )
+
+
+class DirectoryOriginConfig(OriginConfig):
+    """A folder of this machine; it has to exist."""
+
+    type: Literal["directory"] = Field(description="A folder of this machine.")
+    path: LocalPath = Field(description="The folder.")
+
+
+class HttpOriginConfig(RemoteOriginConfig):
+    """Any HTTP server."""
+
+    type: Literal["http"] = Field(description="Any HTTP server.")
+    url: Url = Field(
+        description="Base URL, http:// or https://; a path in it comes before every request's.",
+        examples=["https://media.example.org/films"],
+    )
+    host: HostPolicy = Field(
+        default="origin",
+        description='Host that is sent: "origin" (the URL\'s), "viewer" (the one asked for, which'
+        " is then in the cache key) or a name.",
+        examples=["origin", "viewer", "www.example.org"],
+    )
+    headers: SecretHeaders = Field(
+        default={},
+        description="Headers sent with every request, such as a shared secret; they replace the"
+        " viewer's.",
+    )
+    verify: bool = Field(
+        default=True, description="Whether the server's certificate is verified (https://)."
+    )
+    ca: LocalPath | None = Field(
+        default=None, description="PEM file of the CAs to trust; left out: the system's."
+    )
+    client_certificate: LocalPath | None = Field(
+        default=None, description="PEM file of the certificate shown to the server (mutual TLS)."
+    )
+    client_key: LocalPath | None = Field(
+        default=None, description="PEM file of client_certificate's key, unencrypted."
+    )
+    follow_redirects: int = Field(
+        default=0,
+        description="Redirects followed for one request, on the origin's own host only.",
+        ge=0,
+        le=10,
+    )
+    total_timeout: DurationS = Field(
+        default=0.0, description="Time for a whole exchange with the origin; 0 is no limit.", ge=0
+    )
+
+
+class S3OriginConfig(RemoteOriginConfig):
+    """A bucket of AWS or of any server that speaks S3."""
+
+    type: Literal["s3"] = Field(description="An S3 bucket.")
+    bucket: str = Field(
+        description="Name of the bucket.", examples=["videos"], min_length=1, max_length=255
+    )
+    region: str = Field(
+        default="us-east-1",
+        description="Region that requests are signed for.",
+        examples=["eu-central-1"],
+        min_length=1,
+        max_length=64,
+    )
+    endpoint: Url = Field(
+        default="",
+        description="URL of another S3 server; left out: AWS.",
+        examples=["http://127.0.0.1:9000"],
+    )
+    access_key_id: str = Field(
+        default="",
+        description="Key to sign with; left out: the AWS credential chain (boto3).",
+        max_length=256,
+    )
+    secret_access_key: SecretStr = Field(
+        default=SecretStr(""), description="Secret of access_key_id.", max_length=1024
+    )
+    anonymous: bool = Field(default=False, description="Do not sign: a public bucket.")
+    path_style: bool | None = Field(
+        default=None,
+        description="Whether the bucket stands in the path (true) or in the host name (false);"
+        " left out: true with an endpoint, false at AWS.",
+    )
+    headers: SecretHeaders = Field(
+        default={},
+        description="Headers sent, and signed, with every request; they replace the viewer's.",
+    )
+
+
+AnyOriginConfig = Annotated[
+    DirectoryOriginConfig | HttpOriginConfig | S3OriginConfig, Field(discriminator="type")
+]
+
+
+class OriginGroupConfig(Section):
+    """Origins that stand in for each other; a distribution names it as it names an origin."""
+
+    origins: Annotated[tuple[str, ...], Strict(False)] = Field(
+        description="Names of tables under [origins], in the order they are tried.",
+        examples=["site", "backup"],
+        min_length=2,
+        max_length=8,
+    )
+    failover: Annotated[tuple[Failover, ...], Strict(False)] = Field(
+        default=(500, 502, 503, 504, "connect", "timeout"),
+        description="What makes the next origin answer a GET, HEAD or OPTIONS: status codes,"
+        ' "connect" (no connection, or one lost before an answer) and "timeout" (no answer in'
+        " time).",
+        max_length=64,
+    )

@@ -1,0 +1,1 @@
+"""A viewer's HTTP connection: reading requests, sending responses."""

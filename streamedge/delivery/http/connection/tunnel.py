@@ -1,0 +1,41 @@
+"""A viewer and an origin that speak another protocol to each other: RFC 9110 §7.8, WebSocket.
+
+Owns the bytes of both directions, each with its own back-pressure, until either side ends. It
+never looks at them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from streamedge.delivery.http.connection.response_sender import Bridge
+from streamedge.delivery.http.handler import Upgraded
+from streamedge.origin import Duplex
+
+
+async def tunnel(bridge: Bridge, upgraded: Upgraded) -> None:
+    """Passes bytes both ways; returns when one side has ended."""
+    early, origin = upgraded.response.upgrade()
+    viewer = bridge.open_tunnel(upgraded.fields)
+    up = asyncio.create_task(_to_origin(viewer, origin), name="tunnel up")
+    down = asyncio.create_task(_to_viewer(viewer, origin, early), name="tunnel down")
+    try:
+        await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        up.cancel()
+        down.cancel()
+        await asyncio.gather(up, down, return_exceptions=True)
+        origin.close()
+        viewer.close()
+
+
+async def _to_origin(viewer: Duplex, origin: Duplex) -> None:
+    while data := await viewer.read():
+        await origin.write(data)
+
+
+async def _to_viewer(viewer: Duplex, origin: Duplex, early: bytes) -> None:
+    data = early or await origin.read()
+    while data:
+        await viewer.write(data)
+        data = await origin.read()

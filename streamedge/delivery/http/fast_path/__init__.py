@@ -1,0 +1,1 @@
+"""Hits answered from memory of earlier requests."""

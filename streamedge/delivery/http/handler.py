@@ -1,0 +1,437 @@
+"""What a worker serves over HTTP: from a request to an answer, and the line that it leaves.
+
+Owns the order of the steps: route, method and protocol, the cache or the origin, the answer. Each
+step's rules are elsewhere; what is sent is sent by the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from http import HTTPStatus
+from typing import NamedTuple
+
+from streamedge.access.client_address import IpNetwork
+from streamedge.access.geo import Countries
+from streamedge.access.signed_request import SIGNATURE_LIMIT_BYTES
+from streamedge.cache.in_flight import Handling
+from streamedge.cache.objects import VERSION_ONLY, Cache
+from streamedge.cache.origin_requests import WHOLE
+from streamedge.cache.reader import CacheResult
+from streamedge.cache.responses import Passed, ResponseCache, Stored
+from streamedge.cache.rfc9111.unsafe_methods import invalidated_targets
+from streamedge.cache.storage.records import Provenance
+from streamedge.delivery.hosts import HostTable
+from streamedge.delivery.http.compression.compressor import Compressor
+from streamedge.delivery.http.compression.negotiation import (
+    Encoding,
+    encoded_head,
+    is_compressible,
+    negotiate,
+    with_vary,
+)
+from streamedge.delivery.http.fast_path.batch import Burst
+from streamedge.delivery.http.fast_path.fast_path import Answered, Lane, lane_lines
+from streamedge.delivery.http.policy.behaviors import SAFE_METHODS, ErrorPage
+from streamedge.delivery.http.policy.response_headers import Field
+from streamedge.delivery.http.request.authorization import Gate
+from streamedge.delivery.http.request.body_buffer import Gathering
+from streamedge.delivery.http.request.dispatch import Dispatcher, Refused
+from streamedge.delivery.http.request.request import WebRequest
+from streamedge.delivery.http.request.routing import (
+    Route,
+    WebDistribution,
+    ask,
+    forwarded_trailers,
+    origin_request,
+    route_in,
+    target_parts,
+    wants_upgrade,
+)
+from streamedge.delivery.http.response.access_log import response_line
+from streamedge.delivery.http.response.build import Form, Opened, Replies, passed_fields
+from streamedge.delivery.http.response.cache_status import cache_status
+from streamedge.delivery.http.response.conditions import PRECONDITIONS
+from streamedge.delivery.http.response.ranges import RANGES_MAX, first_wanted, suffix_wanted
+from streamedge.delivery.http.s3_calls import call_bucket, require_known_call
+from streamedge.delivery.http.writes import Writes
+from streamedge.errors import CacheFullError, OriginError
+from streamedge.memo import MemoryBudget
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counter, Counts
+from streamedge.origin import UNKNOWN_BYTES, Fields, OriginResponse
+from streamedge.origin.answers import fold_fields
+from streamedge.origin.writing import Write, WriteRefusedError
+from streamedge.spans import Span
+from streamedge.write_back.queue import Journal
+from streamedge.write_back.rows import JournalError
+
+REQUEST_BODY_BYTES = 50 << 30
+URL_BYTES = 8192
+REQUEST_MEMORY_BYTES = 32 << 20
+
+
+class Upgraded(NamedTuple):
+    """The origin speaks another protocol from here on; ``fields`` go with the 101."""
+
+    fields: list[Field]
+    response: OriginResponse
+
+
+class Site:
+    """The web distributions of a worker."""
+
+    def __init__(
+        self,
+        edge_name: str,
+        distributions: HostTable[WebDistribution],
+        cache: Cache,
+        log: Log,
+        counts: Counts,
+        *,
+        journal: Journal | None = None,
+        request_body_bytes: int = REQUEST_BODY_BYTES,
+        url_bytes: int = URL_BYTES,
+        ranges_max: int = RANGES_MAX,
+        proxies: Sequence[IpNetwork] = (),
+        countries: Countries | None = None,
+        signature_bytes: int = SIGNATURE_LIMIT_BYTES,
+        memory_bytes: int = REQUEST_MEMORY_BYTES,
+    ) -> None:
+        self._memory = MemoryBudget(memory_bytes)
+        self.gate = Gate(countries, signature_bytes)
+        self.edge_name = edge_name
+        self._dispatcher = Dispatcher(edge_name, distributions, self.gate, url_bytes)
+        self.proxies = proxies  # whose word for where a viewer is counts
+        self.responses = ResponseCache(cache)
+        self._cache = cache
+        self._compressor = Compressor(cache)
+        self._journal = journal
+        self._writes = Writes(self.responses, journal, request_body_bytes)
+        self._gathering = Gathering()
+        self._replies = Replies(edge_name, counts, ranges_max)
+        self._log = log
+        self._counts = counts
+        self.lanes = {
+            (secure, forwarded): Lane(
+                cache,
+                self.responses,
+                edge_name,
+                self._dispatcher,
+                self._memory,
+            )
+            for secure in (False, True)
+            for forwarded in (False, True)
+        }
+        self.burst = Burst(self.lane_finished)
+        self._lane_sent = counts.tally(Counter.SENT_BYTES, "http")
+        self._lane_hits = counts.tally(Counter.RESPONSES, CacheResult.HIT.value)
+        self._lane_statuses = {
+            status: counts.tally(Counter.STATUSES, str(status)) for status in (200, 206)
+        }
+
+    def replace(
+        self,
+        distributions: HostTable[WebDistribution],
+        *,
+        request_body_bytes: int,
+        url_bytes: int,
+        ranges_max: int,
+        memory_bytes: int,
+    ) -> None:
+        """Serves by these from the next request on; those that have a route go on by theirs."""
+        self._dispatcher = Dispatcher(self.edge_name, distributions, self.gate, url_bytes)
+        self._writes = Writes(self.responses, self._journal, request_body_bytes)
+        self._replies = Replies(self.edge_name, self._counts, ranges_max)
+        self._memory.limit(memory_bytes)
+        for lane in self.lanes.values():
+            lane.replace(self._dispatcher)
+
+    def find(self, request: WebRequest) -> Route | Opened:
+        """The route of a request, or the answer to one that may not go on."""
+        outcome = self._dispatcher.dispatch(request)
+        if isinstance(outcome, Refused):
+            return self._replies.turned_down(request, outcome)
+        found = outcome.route
+        if found.is_s3:  # of which the fast path takes none
+            try:
+                require_known_call(found, request, self.gate)
+            except WriteRefusedError as exc:
+                return self._replies.written(found, request, exc.answer)
+        return found
+
+    def is_for_cache(self, found: Route, request: WebRequest) -> bool:
+        """Whether the cache may answer, and not the origin alone."""
+        return (
+            request.method in {"GET", "HEAD"}
+            and not found.is_bucket
+            and not wants_upgrade(found, request)
+            and not self._writes.needs(found, request)
+        )
+
+    async def serve(
+        self, found: Route, request: WebRequest, interim: Callable[[int, Fields], None]
+    ) -> Opened:
+        """The answer to a GET or HEAD; failures are answers too.
+
+        ``interim`` is told of 1xx answers if this request is the one that asks the origin.
+        """
+        opened = await self._respond(found, request, interim)
+        page = found.distribution.error_pages.get(opened.answer.status)
+        if page is None or not page.path or found.is_s3:
+            return opened
+        return await self._error_page(found, request, page, opened)
+
+    async def _respond(
+        self, found: Route, request: WebRequest, interim: Callable[[int, Fields], None] | None
+    ) -> Opened:
+        encoding = _encoding(found, request)
+        asked = ask(found, request, _wanted(request), self.edge_name, interim)
+        asked = replace(asked, suffix_bytes=_suffix_wanted(request))
+        position = self._cache.sent_now().position
+        try:
+            outcome = await self.responses.respond(asked)
+            if isinstance(outcome, Stored):
+                form = await self._form(found, outcome, encoding)
+                opened = self._replies.stored(found, request, outcome, form)
+                return opened._replace(provenance=outcome.reader.provenance)
+        except (OriginError, CacheFullError) as exc:
+            return self._replies.failed(found, request, exc)
+        if isinstance(outcome, Passed):
+            status = cache_status(self.edge_name, outcome.handling)
+            provenance = Provenance(
+                asked.asset.subject, position, fold_fields(outcome.response.fields)
+            )
+            opened = self._replies.passed(found, request, outcome.response, status)
+            return opened._replace(provenance=lambda: provenance)
+        return self._replies.refused(
+            request,
+            504,
+            "only-if-cached was asked, and it is not",
+            found.distribution.id,
+            (),
+            found,
+        )
+
+    async def _form(self, found: Route, stored: Stored, encoding: Encoding | None) -> Form | None:
+        """The compressed form, where there is one for this viewer; None: the stored one."""
+        reader = stored.reader
+        head = reader.head
+        if not found.rule.behavior.compress or not is_compressible(head):
+            return None
+        if encoding is not None:
+            try:
+                asset = self._compressor.encoded_asset(reader.asset, head, encoding)
+                encoded = await self._cache.open(asset, WHOLE)
+                return Form(encoded_head(head, encoding, encoded.size_bytes), encoded)
+            except (OriginError, CacheFullError):
+                self._counts.add(Counter.ERRORS, "compression")
+            except BaseException:
+                reader.close()
+                raise
+        return Form(replace(head, headers=with_vary(head.headers)), reader.again())
+
+    async def _error_page(
+        self, found: Route, request: WebRequest, page: ErrorPage, opened: Opened
+    ) -> Opened:
+        """The distribution's own page instead of an error; the error itself where there is none."""
+        asked = replace(request, path=page.path.encode("latin-1"), query="", headers={}, fields=())
+        place = route_in(found.distribution, asked.path, "")
+        if not isinstance(place, Route):
+            return opened
+        outcome = await self._page(place, asked)
+        if outcome is None:
+            return opened
+        if opened.reader is not None:
+            opened.reader.close()
+        if opened.parts is not None:
+            await opened.parts.aclose()
+        shown = self._replies.stored(place, asked, outcome, status=page.response_status)
+        return shown._replace(reason=opened.reason, provenance=outcome.reader.provenance)
+
+    async def _page(self, place: Route, asked: WebRequest) -> Stored | None:
+        try:
+            outcome = await self.responses.respond(ask(place, asked, WHOLE, self.edge_name, None))
+        except (OriginError, CacheFullError):
+            return None
+        if isinstance(outcome, Stored):
+            if outcome.reader.head.status == HTTPStatus.OK:
+                return outcome
+            outcome.reader.close()
+        elif isinstance(outcome, Passed):
+            outcome.response.close()
+        return None
+
+    async def forward(
+        self,
+        found: Route,
+        request: WebRequest,
+        body: AsyncIterator[bytes] | None,
+        interim: Callable[[int, Fields], None],
+        trailers: Callable[[], Fields] = list,
+    ) -> Opened | Upgraded:
+        """The origin's own answer to a request that the cache has no part in.
+
+        ``trailers`` are asked for when the body has ended.
+        """
+        try:
+            if found.is_bucket:
+                answer = await call_bucket(found, request, self._journal)
+                return self._replies.written(found, request, answer)
+            if self._writes.needs(found, request):
+                answer = await self._writes.write(found, request, body)
+                return self._replies.written(found, request, answer)
+        except (OriginError, JournalError) as exc:
+            return self._replies.failed(found, request, exc)
+        if not found.rule.binding.is_site:
+            return self._replies.preflight(found, request)
+        asked = origin_request(found, request, self.edge_name)
+        try:
+            if body is not None and "expect" not in request.headers:
+                body = await self._gathering.gather(body)
+            body = self._writes.bounded(request, body)
+            response = await found.rule.binding.upstream.send(
+                replace(
+                    asked,
+                    body=body,
+                    interim=interim,
+                    trailers=lambda: forwarded_trailers(found, request, trailers()),
+                )
+            )
+        except WriteRefusedError as exc:
+            return self._replies.written(found, request, exc.answer)
+        except OriginError as exc:
+            self._heed_unknown_outcome(found, request)
+            return self._replies.failed(found, request, exc)
+        except BaseException:
+            self._heed_unknown_outcome(found, request)
+            raise
+        self._heed_write(found, request, response.status, fold_fields(response.fields))
+        status = cache_status(self.edge_name, Handling(forwarded="method", status=response.status))
+        if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
+            fields = list(passed_fields(response.fields))
+            fields += [("connection", "upgrade"), ("upgrade", request.headers["upgrade"])]
+            return Upgraded(fields, response)
+        return self._replies.passed(found, request, response, status)
+
+    def left(self, request: WebRequest, found: Route, exc: ConnectionResetError) -> Opened:
+        """What is logged of a viewer who left before its request was all sent."""
+        return self._replies.refused(request, 400, str(exc), found.distribution.id)
+
+    def _heed_unknown_outcome(self, found: Route, request: WebRequest) -> None:
+        """After an unsafe method that perhaps did something, or is still about to."""
+        if request.method in SAFE_METHODS:
+            return
+        heed = partial(self._heed_write, found, request, HTTPStatus.OK, {})
+        heed()
+        writer = found.rule.binding.writer
+        if writer is not None:
+            lingers_s = writer.lingers_s(Write(request.method, found.name))
+            asyncio.get_running_loop().call_later(lingers_s, heed)
+
+    def _heed_write(
+        self, found: Route, request: WebRequest, status: int, fields: Mapping[str, str]
+    ) -> None:
+        """After an unsafe method has done something, what was stored before is not used again."""
+        target = request.path.decode("latin-1") + (f"?{found.query}" if found.query else "")
+        for changed in invalidated_targets(request.method, status, request.host, target, fields):
+            keys = found.rule.binding.keys_written(*target_parts(found, changed))
+            self.responses.refuse_older(*keys)
+
+    # What responses leave
+
+    def finished(
+        self,
+        request: WebRequest,
+        opened: Opened,
+        sent_bytes: int,
+        duration_s: float,
+        cut: str | None,
+    ) -> None:
+        """Leaves a response's line and numbers; ``cut`` says why it did not reach its end."""
+        self._count(opened.answer.status, opened.result, sent_bytes)
+        if cut is not None:
+            self._counts.add(Counter.ERRORS, "response_cut")
+        headers = request.headers
+        self._log.line(
+            response_line(
+                now_s=time.time(),
+                process=self._log.process,
+                client=request.client,
+                method=request.method,
+                host=request.host,
+                path=request.path,
+                wanted=headers.get("range"),
+                status=opened.answer.status,
+                sent_bytes=sent_bytes,
+                result=opened.result.value,
+                distribution=opened.distribution,
+                duration_s=duration_s,
+                agent=headers.get("user-agent"),
+                viewer=request.viewer,
+                reason=cut or opened.reason,
+            )
+        )
+
+    def lane_finished(
+        self, answered: Sequence[Answered], duration_s: float = 0.0, cut: str | None = None
+    ) -> None:
+        """The same for answers of the short lane."""
+        statuses, sent_bytes = self._lane_statuses, 0
+        for _asked, _wanted, status, _client, sent in answered:
+            statuses[status].amount += 1
+            sent_bytes += sent
+        self._lane_sent.amount += sent_bytes
+        self._lane_hits.amount += len(answered)
+        if cut is not None:
+            self._counts.add(Counter.ERRORS, "response_cut")
+        log = self._log
+        log.lines(
+            len(answered),
+            partial(lane_lines, log.process, answered, time.time(), duration_s, cut),
+        )
+
+    def refused_connection(self, client: str, status: HTTPStatus) -> None:
+        """Leaves the line and the numbers of what was not even a request."""
+        self._count(status.value, CacheResult.ERROR, 0)
+        self._log.event(
+            "response",
+            client=client,
+            status=status.value,
+            bytes=0,
+            cache=CacheResult.ERROR.value,
+            reason=status.phrase,
+        )
+
+    def _count(self, status: int, result: CacheResult, sent_bytes: int) -> None:
+        self._counts.add(Counter.SENT_BYTES, "http", sent_bytes)
+        self._counts.add(Counter.RESPONSES, result.value)
+        self._counts.add(Counter.STATUSES, str(status))
+
+
+def _wanted(request: WebRequest) -> Span:
+    """What a cold open should ask the origin for."""
+    # A precondition may make the body unwanted: find out what the object is first.
+    if request.method == "HEAD" or PRECONDITIONS & request.headers.keys():
+        return VERSION_ONLY
+    value = request.headers.get("range")
+    if value is None or _suffix_wanted(request) >= UNKNOWN_BYTES:
+        return WHOLE
+    return first_wanted(value) or VERSION_ONLY
+
+
+def _suffix_wanted(request: WebRequest) -> int:
+    """How many of the last bytes are wanted of an object whose size may not be known."""
+    if request.method == "HEAD" or PRECONDITIONS & request.headers.keys():
+        return 0
+    return suffix_wanted(request.headers.get("range", ""))
+
+
+def _encoding(found: Route, request: WebRequest) -> Encoding | None:
+    """The coding that this viewer would get, if what comes may be compressed."""
+    if not found.rule.behavior.compress:
+        return None
+    return negotiate(request.headers.get("accept-encoding"))

@@ -1,0 +1,1 @@
+"""Behaviors and response headers policies."""

@@ -1,0 +1,78 @@
+"""Whether a viewer may have what a route names: signed for, and from a country that is served.
+
+Owns what of a request a signer may have signed, and the worker's memory of what it has verified.
+The decision is ``access.admission``'s; the status that a refusal gets is ``site``'s.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from streamedge.access.admission import OPEN, AccessRules, Denied, Grant, verify
+from streamedge.access.geo import Countries
+from streamedge.access.signature_cache import Remembered
+from streamedge.access.signed_request import SIGNATURE_LIMIT_BYTES, from_query
+from streamedge.delivery.http.request.request import WebRequest
+
+_parsed = lru_cache(maxsize=8192)(ip_address)  # thousands of requests a second come from one viewer
+
+
+class Pass(NamedTuple):
+    """Why a viewer was let in: looked at again for every hit."""
+
+    rules: AccessRules
+    grant: Grant
+
+
+class Gate:
+    """One for a worker."""
+
+    def __init__(
+        self, countries: Countries | None, signature_bytes: int = SIGNATURE_LIMIT_BYTES
+    ) -> None:
+        self._countries = countries
+        self._signature_bytes = signature_bytes
+        self._remembered = Remembered()
+
+    def admit(self, rules: AccessRules, request: WebRequest, now_s: float) -> Grant | Denied:
+        """What a request is granted, or why it is refused."""
+        if not self._serves_country(rules, request.address):
+            return Denied("country")
+        if rules.keys is None:
+            return OPEN
+        return verify(
+            rules.keys,
+            request.query,
+            request.headers.get("cookie", ""),
+            (_signed_url(request),),
+            _parsed(request.address),
+            now_s,
+            self._remembered,
+            self._signature_bytes,
+        )
+
+    def still_admits(self, granted: Pass, address: str, now_s: float) -> bool:
+        """Whether what was granted to these very bytes holds for this viewer, now."""
+        rules, grant = granted
+        return grant.holds(_parsed(address), now_s) and self._serves_country(rules, address)
+
+    def _serves_country(self, rules: AccessRules, address: str) -> bool:
+        if rules.countries is None:
+            return True
+        country = self._countries.country(address) if self._countries is not None else ""
+        return rules.countries.allows(country)
+
+
+def without_signature(rules: AccessRules, query: str) -> str:
+    """The query as key and origin see it: a signature's parameters are between viewer and edge."""
+    return query if rules.keys is None or not query else from_query(query)[1]
+
+
+def _signed_url(request: WebRequest) -> str:
+    """The URL that was asked for, as a signer has spelled it."""
+    scheme = "https" if request.secure else "http"
+    query = from_query(request.query)[1]
+    target = request.path.decode("latin-1") + (f"?{query}" if query else "")
+    return f"{scheme}://{request.host}{target}"

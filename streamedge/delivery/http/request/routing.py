@@ -1,0 +1,405 @@
+"""From a request to the rules that hold for it: distribution, behavior, origin, name and key.
+
+Pure. Owns what a URL means here and what the cache and the origin are asked; nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from streamedge.cache.origin_requests import Ask
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.storage.records import Asset, Subject
+from streamedge.config.schema.selection import NONE
+from streamedge.control.invalidations import target_of
+from streamedge.delivery.hosts import HostTable, OriginBinding, host_name
+from streamedge.delivery.http.policy.behaviors import (
+    SAFE_METHODS,
+    Behavior,
+    CachePolicy,
+    ErrorPage,
+    choose_behavior,
+    forwarded_fields,
+    forwarded_for,
+    forwarded_query,
+    key_parts,
+    keyed_query,
+)
+from streamedge.delivery.http.request.authorization import without_signature
+from streamedge.delivery.http.request.request import WebRequest, connection_options
+from streamedge.delivery.http.request.trailers import passed_trailers
+from streamedge.delivery.object_names import is_object_name, object_name, path_name
+from streamedge.keys import join_key
+from streamedge.origin import Fields, OriginRequest
+from streamedge.origin.answers import fold_fields
+from streamedge.origin.names import site_path
+from streamedge.origin.objects import RequestedObject
+from streamedge.origin.s3.protocol import (
+    encoded_query,
+    is_s3_request,
+    read_parameters,
+    without_s3_signature,
+)
+from streamedge.spans import Span
+
+# What a bucket answers by, beside the name (Amazon S3 User Guide, "Using CORS").
+_TOLD_BUCKETS = frozenset(
+    {"origin", "access-control-request-headers", "access-control-request-method"}
+)
+NO_HEADERS: Mapping[str, str] = {}
+_SLASHES = re.compile("/+")
+_ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
+_PARAMETERS = re.compile(";[^/]*")  # of a segment, as Java servers read them
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A behavior, bound to its origin. ``rules`` are its cache policy's times."""
+
+    behavior: Behavior
+    binding: OriginBinding
+    rules: TtlRules
+
+
+@dataclass(frozen=True, slots=True)
+class WebDistribution:
+    """A web distribution. The last of ``rules`` is its default, with the pattern "*"."""
+
+    id: str
+    aliases: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    root_object: str = ""
+    error_pages: Mapping[int, ErrorPage] = field(default_factory=dict)
+    cache_tag_header: str = ""  # in lower case
+
+    def rule(self, path: str) -> Rule:
+        """What holds for a path, decoded once and without query."""
+        if len(self.rules) == 1:
+            return self.rules[0]
+        behaviors = [rule.behavior for rule in self.rules]
+        return self.rules[behaviors.index(choose_behavior(behaviors, path))]
+
+
+class Route(NamedTuple):
+    """What a host, path and query mean; ``query`` is without a signature that counts here.
+
+    ``name`` is decoded, for the rules and for origins of objects. ``path`` is what a site is asked
+    for, as it was sent, without a leading slash.
+    ``is_s3``: a client of the S3 protocol means an object of the rule's bucket, or the bucket.
+    """
+
+    distribution: WebDistribution
+    rule: Rule
+    name: str
+    query: str
+    is_s3: bool = False
+    path: str = ""
+
+    @property
+    def place(self) -> str:
+        """What tells it from all others of its origin: at a site the path, octet for octet."""
+        return self.path if self.rule.binding.is_site else self.name
+
+    @property
+    def is_bucket(self) -> bool:
+        """Whether the bucket itself is meant, and no object."""
+        return self.is_s3 and not self.name
+
+
+class Unroutable(NamedTuple):
+    """Why a request means nothing here. ``code``: the error's code for clients of S3, "": the
+    status says it.
+    """
+
+    status: int
+    reason: str
+    distribution: str | None = None
+    code: str = ""
+
+
+def route(
+    distributions: HostTable[WebDistribution],
+    host: str,
+    path: bytes,
+    query: str,
+    headers: Mapping[str, str] = NO_HEADERS,
+) -> Route | Unroutable:
+    """What a request's host, path and query mean; ``headers`` tell whether it is of S3's protocol.
+
+    The name is decided here once, for the access rules, the cache and the origin alike.
+    """
+    if not host:
+        return Unroutable(400, "one Host header, please")
+    found = distributions.find(host)
+    if not found:
+        return Unroutable(421, "no distribution has this host name")
+    if is_s3_request(headers, query):
+        of_bucket = _route_to_bucket(distributions, found[0], host, path, query)
+        if of_bucket is not None:
+            return of_bucket
+    return route_in(found[0], path, query)
+
+
+def _route_to_bucket(
+    distributions: HostTable[WebDistribution],
+    distribution: WebDistribution,
+    host: str,
+    path: bytes,
+    query: str,
+) -> Route | Unroutable | None:
+    """What a request of an S3 client means; None where it concerns no bucket.
+
+    The bucket stands before the key, or in the host name (Amazon S3 User Guide, "Virtual hosting
+    of general purpose buckets").
+    """
+    buckets = {rule.binding.bucket for rule in distribution.rules if rule.binding.bucket}
+    if not buckets:
+        return None
+    name = object_name(path)
+    if name is None:
+        if path.strip(b"/"):
+            return Unroutable(400, "the path is not an object's name", distribution.id)
+        name = ""
+    bucket, _, key = name.partition("/")
+    hosted = _hosted_bucket(
+        distributions, distribution, buckets, host, is_in_path=bucket in buckets
+    )
+    if hosted:
+        bucket, key = hosted, name
+    elif bucket not in buckets:
+        if not distribution.rule(name).binding.bucket:
+            return None
+        if not name:
+            text = "calls on all buckets do not go through the edge"
+            return Unroutable(501, text, distribution.id)
+        text = "this distribution has no bucket of this name"
+        return Unroutable(404, text, distribution.id, "NoSuchBucket")
+    plain = without_s3_signature(query)
+    if not key:
+        rule = [rule for rule in distribution.rules if rule.binding.bucket == bucket][-1]
+        plain = without_signature(rule.behavior.access, plain)
+        return Route(distribution, rule, "", plain, is_s3=True)
+    found = route_to(distribution, key, plain)._replace(is_s3=True)
+    if found.rule.binding.bucket != bucket:
+        text = "another origin than the bucket serves this path"
+        return Unroutable(403, text, distribution.id)
+    return _checked_segments(found)
+
+
+def _hosted_bucket(
+    distributions: HostTable[WebDistribution],
+    distribution: WebDistribution,
+    buckets: set[str],
+    host: str,
+    *,
+    is_in_path: bool,
+) -> str:
+    """The bucket that a host name begins with, or ""."""
+    named = host_name(host)
+    for bucket in buckets:
+        if named == bucket.lower():
+            return "" if is_in_path else bucket
+        if named.startswith(f"{bucket.lower()}."):
+            # The distribution may itself be called bucket.example.com, and the client put the
+            # bucket into the path: then example.com is not the edge.
+            endpoint = named.removeprefix(f"{bucket.lower()}.")
+            is_edge = distribution in distributions.find(endpoint)[:1]
+            return bucket if is_edge or not is_in_path else ""
+    return ""
+
+
+def listing_rules(distribution: WebDistribution, prefix: str) -> list[Rule]:
+    """The rules that objects may have whose names begin with ``prefix``."""
+    return [rule for rule in distribution.rules if rule.behavior.may_match_below(prefix)]
+
+
+def route_in(distribution: WebDistribution, path: bytes, query: str) -> Route | Unroutable:
+    """What a path and query mean in a distribution."""
+    name = distribution.root_object if path == b"/" else path_name(path)
+    if name is None:
+        return Unroutable(400, "the path has a dot segment, a control character or a backslash")
+    sent = path.removeprefix(b"/").decode("ascii", "replace")
+    found = route_to(distribution, name, query, sent)
+    if name and not found.rule.binding.is_site and not is_object_name(name):
+        return Unroutable(400, "the path is not an object's name", distribution.id)
+    return _checked_segments(found)
+
+
+def _checked_segments(found: Route) -> Route | Unroutable:
+    """The route, unless an origin that reads the path in another way would serve what other rules
+    are about."""
+    distribution = found.distribution
+    plain = _SLASHES.sub("/", found.name).removeprefix("/")
+    if plain != found.name and distribution.rule(plain) is not found.rule:
+        return Unroutable(400, "the path has empty segments", distribution.id)
+    if not found.rule.binding.is_site:
+        return found
+    if "%2f" in found.path.lower():
+        kept = path_name(_ENCODED_SLASH.sub("%252F", found.path))
+        if kept is None or distribution.rule(kept) is not found.rule:
+            return Unroutable(400, "two behaviors have the path's encoded slash", distribution.id)
+    if ";" in found.name:
+        without = distribution.rule(_PARAMETERS.sub("", found.name)).behavior
+        if without.access != found.rule.behavior.access:
+            return Unroutable(400, "the path's parameters step round a rule", distribution.id)
+    return found
+
+
+def route_to(distribution: WebDistribution, name: str, query: str, path: str = "") -> Route:
+    """The route to an object of a distribution; ``path`` as it was sent, or as it is usual."""
+    rule = distribution.rule(name)
+    query = without_signature(rule.behavior.access, query)
+    return Route(distribution, rule, name, query, path=path or site_path(name))
+
+
+def ask(
+    found: Route,
+    request: WebRequest,
+    want: Span,
+    edge_name: str,
+    interim: Callable[[int, Fields], None] | None,
+) -> Ask:
+    """What the cache is asked for a GET or HEAD."""
+    rule = found.rule
+    policy = rule.behavior.cache
+    asked = origin_request(found, request, edge_name)
+    key = asset_key(found, policy, request)
+    primary = key
+    if policy.headers or policy.cookies != NONE:
+        primary = asset_key(found, replace(policy, headers=(), cookies=NONE), request)
+    binding = rule.binding
+    if not binding.is_site:
+        primary = join_key(binding.identity, found.name)  # one object, whatever the query says
+    origin = binding.origin
+    if binding.is_site or asked.query or asked.fields:
+        origin = RequestedObject(binding.name, binding.upstream, replace(asked, method="GET"))
+    above = () if primary == key else (primary,)
+    asset = Asset(
+        key, found.name, origin, binding.name, rule.rules, above, *invalidation_subject(found)
+    )
+    heeds = policy.viewer_directives or policy.strict
+    return Ask(
+        asset,
+        binding.upstream,
+        replace(asked, interim=interim),
+        request.headers,
+        want,
+        heeds_viewer=heeds,
+        is_object=not binding.is_site,
+        selected_by=fold_fields(asked.fields),
+    )
+
+
+def selecting_fields(found: Route, request: WebRequest, edge_name: str) -> Mapping[str, str]:
+    """The fields by which Vary selects: those that the origin is sent, and no others.
+
+    What Connection lists or no policy forwards cannot have changed its answer (RFC 9111 §4.1).
+    """
+    return fold_fields(origin_request(found, request, edge_name).fields)
+
+
+def asset_key(found: Route, policy: CachePolicy, request: WebRequest) -> str:
+    """What tells the response to a request apart from all others of the edge."""
+    parts = key_parts(policy, found.place, found.query, request.fields)
+    return join_key(found.rule.binding.identity, *parts)
+
+
+def invalidation_subject(found: Route) -> Subject:
+    """What invalidations are matched against."""
+    distribution = found.distribution
+    target = target_of(found.name, keyed_query(found.rule.behavior.cache, found.query))
+    return Subject(distribution.id, target, distribution.cache_tag_header)
+
+
+def target_parts(found: Route, target: str) -> tuple[str, ...]:
+    """What follows the identity in the key by URL of another target (path and query) of the same
+    host, for invalidation."""
+    path, _, query = target.partition("?")
+    policy = replace(found.rule.behavior.cache, headers=(), cookies=NONE)
+    name = path_name(path) or (found.distribution.root_object if path == "/" else "")
+    place = name
+    if found.rule.binding.is_site:
+        place = path.removeprefix("/") or site_path(name)
+    return key_parts(policy, place, query, ())
+
+
+def origin_request(found: Route, request: WebRequest, edge_name: str) -> OriginRequest:
+    """What the origin is asked: the request without what is not its business."""
+    behavior, binding = found.rule.behavior, found.rule.binding
+    if not binding.is_site and not binding.bucket:
+        return OriginRequest(request.method, found.name)
+    fields = forwarded_fields(
+        behavior.cache, behavior.origin_request, request.method, request.fields
+    )
+    if not binding.is_site:
+        query = encoded_query(forwarded_read_parameters(found))
+        told = tuple(field for field in fields if field[0].lower() in _TOLD_BUCKETS)
+        return OriginRequest(request.method, found.name, query, told)
+    if request.method not in SAFE_METHODS and "content-length" in request.headers:
+        fields.append(("content-length", request.headers["content-length"]))
+    if wants_upgrade(found, request):
+        fields += (("connection", "upgrade"), ("upgrade", "websocket"))
+        spoken = {name.lower() for name, _value in fields}
+        fields += [
+            (name, value)
+            for name, value in request.fields
+            if name.startswith("sec-websocket-") and name not in spoken
+        ]
+    if binding.sends_viewer_host:
+        fields.append(("host", request.host))
+    loop = request.headers.get("cdn-loop", "")
+    via = request.headers.get("via", "")
+    fields += (
+        ("x-forwarded-for", forwarded_for(request.fields, request.address)),
+        ("via", f"{via}, {_hop(edge_name)}" if via else _hop(edge_name)),
+        ("cdn-loop", f"{loop}, {loop_id(edge_name)}" if loop else loop_id(edge_name)),
+    )
+    query = forwarded_query(behavior.cache, behavior.origin_request, found.query)
+    return OriginRequest(request.method, found.name, query, tuple(fields), path=found.path)
+
+
+def forwarded_read_parameters(found: Route) -> dict[str, str]:
+    """What of the query a bucket is asked: the parameters of GetObject that the policies name."""
+    behavior = found.rule.behavior
+    query = forwarded_query(behavior.cache, behavior.origin_request, found.query)
+    return read_parameters(query) if query else {}
+
+
+def forwarded_trailers(found: Route, request: WebRequest, trailers: Fields) -> Fields:
+    """What the origin gets behind the body: as with header fields, what the policies name."""
+    behavior = found.rule.behavior
+    return forwarded_fields(
+        behavior.cache,
+        behavior.origin_request,
+        request.method,
+        passed_trailers(trailers, request.fields),
+    )
+
+
+def wants_upgrade(found: Route, request: WebRequest) -> bool:
+    """Whether the viewer asks for WebSocket, and the origin may be asked (RFC 6455 §4.1)."""
+    return (
+        found.rule.binding.is_site
+        and request.method == "GET"
+        and request.headers.get("upgrade", "").lower() == "websocket"
+        and "upgrade" in connection_options(request.fields)
+    )
+
+
+def is_looping(request: WebRequest, edge_name: str) -> bool:
+    """Whether the request has been through this edge before (RFC 8586 §2)."""
+    own = loop_id(edge_name)
+    hops = request.headers.get("cdn-loop", "").split(",")
+    return any(hop.split(";")[0].strip() == own for hop in hops)
+
+
+def loop_id(edge_name: str) -> str:
+    """This edge in CDN-Loop."""
+    return f"streamedge-{edge_name}"
+
+
+def _hop(edge_name: str) -> str:
+    return f"1.1 {edge_name} (StreamEdge)"

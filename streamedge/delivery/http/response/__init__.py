@@ -1,0 +1,1 @@
+"""From what the cache has to a response."""

@@ -1,0 +1,310 @@
+"""What a request comes to, as an answer: of the cache, of an origin, of the edge itself.
+
+Owns the way from an outcome to a head and where its body comes from. Nothing is asked for here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import replace
+from http import HTTPStatus
+from typing import NamedTuple
+
+from streamedge.cache.reader import CacheResult, Reader
+from streamedge.cache.responses import Stored
+from streamedge.cache.storage.records import Provenance, served_head
+from streamedge.config.schema.field_names import HOP_BY_HOP
+from streamedge.delivery.http.policy.response_headers import UNCHANGED, Field, cors_kind
+from streamedge.delivery.http.request.dispatch import Refused
+from streamedge.delivery.http.request.request import WebRequest, connection_options
+from streamedge.delivery.http.request.routing import Route
+from streamedge.delivery.http.request.trailers import passed_trailers, takes_trailers
+from streamedge.delivery.http.response.cache_status import cache_status, is_sampled, server_timing
+from streamedge.delivery.http.response.framing import Parts, framed, framing_of, of_body, of_reader
+from streamedge.delivery.http.response.response import (
+    Answer,
+    Delivery,
+    answer_object,
+    answer_whole,
+    failure_status,
+    refusal,
+    stored_answer_fields,
+    streamed_head,
+)
+from streamedge.errors import CacheFullError, OriginError
+from streamedge.ops.metrics import Counter, Counts
+from streamedge.origin import OriginHead, OriginResponse
+from streamedge.origin.answers import without_no_codings
+from streamedge.origin.s3.protocol import is_s3_request
+from streamedge.origin.writing import WriteAnswer
+from streamedge.spans import Span
+from streamedge.write_back.rows import JournalError
+
+_KINDS: dict[type[Exception], str] = {CacheFullError: "cache_full", JournalError: "journal"}
+_NO_BODY = frozenset({204, 304})
+
+
+class Opened(NamedTuple):
+    """What a request comes to; ``reader`` is the caller's to close, None when nothing is open.
+
+    ``parts``: the answer's body comes part by part, after ``answer.head``. ``provenance``: what of,
+    for invalidations that end running responses; None where none is about it.
+    """
+
+    answer: Answer
+    reader: Reader | None
+    result: CacheResult
+    distribution: str | None
+    reason: str | None = None
+    parts: AsyncGenerator[Parts, None] | None = None
+    provenance: Callable[[], Provenance] | None = None
+
+
+class Form(NamedTuple):
+    """In which form a stored answer is sent, when not as it is stored."""
+
+    head: OriginHead
+    reader: Reader
+
+
+class Replies:
+    """Makes answers. ``counts`` is told of errors."""
+
+    def __init__(self, edge_name: str, counts: Counts, ranges_max: int) -> None:
+        self._ranges_max = ranges_max
+        self._edge_name = edge_name
+        self._counts = counts
+
+    def preflight(self, found: Route, request: WebRequest) -> Opened:
+        """OPTIONS where the origin has objects alone: what the distribution's owner allows."""
+        allowed = ", ".join(sorted(found.rule.behavior.methods))
+        delivery = self._delivery(request, time.time(), CacheResult.MISS, found, "")
+        head = streamed_head(204, [("allow", allowed)], "", None, delivery)
+        return Opened(Answer(204, head), None, CacheResult.MISS, found.distribution.id)
+
+    def stored(
+        self,
+        found: Route,
+        request: WebRequest,
+        stored: Stored,
+        form: Form | None = None,
+        status: int | None = None,
+    ) -> Opened:
+        """The answer that a stored response is; in another ``form``, under another ``status``.
+
+        The readers are taken over.
+        """
+        reader = stored.reader
+        head = reader.head
+        result = stored.result if head.status < 400 else CacheResult.ERROR
+        now_s = time.time()
+        age_s = reader.age_s(now_s)
+        ttl_s = reader.lifetime_s(found.rule.rules) - age_s
+        delivery = self._delivery(
+            request, now_s, result, found, cache_status(self._edge_name, stored.handling, ttl_s)
+        )
+        distribution = found.distribution.id
+        if form is not None:
+            reader.close()
+            head, reader = form
+        head = served_head(head)
+        if stored.withheld:
+            head = replace(head, headers={**head.headers, **stored.withheld})
+        if status is not None:
+            head = replace(head, status=status)
+            result = CacheResult.ERROR
+        if head.status >= 400 and not head.version.size_bytes and not found.rule.binding.is_site:
+            reader.close()
+            phrase = f"origin: {HTTPStatus(head.status).phrase}"
+            return self.refused(request, head.status, phrase, distribution, (), found)
+        framing = framing_of(None, request.http_version)
+        if not head.version.has_ended:
+            if not framing:
+                delivery = self._delivery(request, now_s, result, found, "", keep_alive=False)
+            return self._read_along(request, distribution, head, reader, framing, age_s, delivery)
+        if head.status == HTTPStatus.OK:
+            answer = answer_object(request.method, request.headers, head, age_s, delivery)
+        else:
+            answer = answer_whole(request.method, head, age_s, delivery)
+        reason = self._reason(head.status)
+        is_whole = answer.status == head.status and answer.span == Span(0, reader.size_bytes)
+        if framing and is_whole and reader.trailers and takes_trailers(request.headers):
+            # Behind a body of stated length there is no place for them (RFC 9112 §7.1.2).
+            return self._read_along(request, distribution, head, reader, framing, age_s, delivery)
+        if not answer.has_object_bytes:
+            reader.close()
+            return Opened(answer, None, result, distribution, reason)
+        return Opened(answer, reader, result, distribution, reason)
+
+    def _read_along(
+        self,
+        request: WebRequest,
+        distribution: str,
+        head: OriginHead,
+        reader: Reader,
+        framing: str,
+        age_s: float,
+        delivery: Delivery,
+    ) -> Opened:
+        """The answer for a stored response whose end tells its length."""
+        fields = stored_answer_fields(head)
+        answer = Answer(head.status, streamed_head(head.status, fields, framing, age_s, delivery))
+        opened = Opened(answer, None, delivery.result, distribution)
+        if request.method == "HEAD":
+            reader.close()
+            return opened
+        parts = framed(of_reader(reader), framing, lambda: passed_trailers(reader.trailers, ()))
+        return opened._replace(reader=reader, reason=self._reason(head.status), parts=parts)
+
+    def passed(
+        self, found: Route, request: WebRequest, response: OriginResponse, status: str
+    ) -> Opened:
+        """The answer that an origin's own answer is, passed through as it comes."""
+        result = CacheResult.MISS if response.status < 400 else CacheResult.ERROR
+        has_body = request.method != "HEAD" and response.status not in _NO_BODY
+        framing = framing_of(response.size_bytes, request.http_version)
+        fields = list(passed_fields(response.fields))
+        if not has_body:
+            # What it would be is for the origin to say (RFC 9110 §8.6).
+            framing = "".join(
+                f"{name}: {value}\r\n"
+                for name, value in response.fields
+                if name.lower() == "content-length" and response.status != 204
+            )
+        keep_alive = request.keep_alive and bool(framing or not has_body)
+        delivery = self._delivery(
+            request, time.time(), result, found, status, keep_alive=keep_alive
+        )
+        head = streamed_head(response.status, fields, framing, None, delivery)
+        answer = Answer(response.status, head)
+        distribution = found.distribution.id
+        if not has_body:
+            response.close()
+            return Opened(answer, None, result, distribution)
+        parts = framed(
+            of_body(response),
+            framing,
+            lambda: passed_trailers(response.trailers, response.fields),
+        )
+        return Opened(answer, None, result, distribution, self._reason(response.status), parts)
+
+    def written(self, found: Route, request: WebRequest, answer: WriteAnswer) -> Opened:
+        """The answer to a write."""
+        result = CacheResult.MISS if answer.succeeded else CacheResult.ERROR
+        delivery = self._delivery(request, time.time(), result, found, "")
+        body = b"" if answer.status in _NO_BODY else answer.body
+        framing = "" if answer.status in _NO_BODY else f"content-length: {len(body)}\r\n"
+        head = streamed_head(answer.status, answer.fields, framing, None, delivery)
+        return Opened(
+            Answer(answer.status, head, body=b"" if request.method == "HEAD" else body),
+            None,
+            result,
+            found.distribution.id,
+            self._reason(answer.status),
+        )
+
+    def failed(
+        self, found: Route, request: WebRequest, exc: OriginError | CacheFullError | JournalError
+    ) -> Opened:
+        """The answer where the origin, the cache or the journal gave none."""
+        kind = exc.failure.value if isinstance(exc, OriginError) else _KINDS[type(exc)]
+        self._counts.add(Counter.ERRORS, kind)
+        opened = self.refused(
+            request, failure_status(exc), _viewer_reason(exc), found.distribution.id, (), found
+        )
+        return opened._replace(reason=str(exc))
+
+    def turned_down(self, request: WebRequest, refused: Refused) -> Opened:
+        """The answer to a request that is not served."""
+        opened = self.refused(
+            request,
+            refused.status,
+            refused.reason,
+            refused.distribution,
+            refused.fields,
+            refused.route,
+            refused.code,
+        )
+        return opened._replace(reason=refused.logged or refused.reason)
+
+    def refused(
+        self,
+        request: WebRequest,
+        status: int,
+        reason: str,
+        distribution: str | None,
+        fields: tuple[Field, ...] = (),
+        found: Route | None = None,
+        code: str = "",
+    ) -> Opened:
+        """An answer of the edge's own, with its reason; ``code`` as ``refusal`` takes it.
+
+        Where a behavior is known, its policy says which pages may read it: a script could not tell
+        a refusal from a broken network otherwise.
+        """
+        delivery = self._delivery(request, time.time(), CacheResult.ERROR, None, "")
+        if is_s3_request(request.headers, request.query):
+            delivery = replace(delivery, is_s3=True)
+        if found is not None:
+            policy = found.rule.behavior.response_headers
+            delivery = replace(delivery, policy=policy.of_errors())
+        answer = refusal(status, reason, delivery, request.method, fields, code)
+        return Opened(answer, None, CacheResult.ERROR, distribution, reason)
+
+    def _reason(self, status: int) -> str | None:
+        """Counts an origin's error, and says it for the log line."""
+        if status < 400:
+            return None
+        self._counts.add(Counter.ERRORS, f"origin_{status}")
+        return f"the origin answered {status}"
+
+    def _delivery(
+        self,
+        request: WebRequest,
+        now_s: float,
+        result: CacheResult,
+        found: Route | None,
+        status: str,
+        *,
+        keep_alive: bool = True,
+    ) -> Delivery:
+        return Delivery(
+            self._edge_name,
+            now_s,
+            request.keep_alive and keep_alive,
+            result,
+            status,
+            UNCHANGED if found is None else found.rule.behavior.response_headers,
+            request.secure,
+            request.headers.get("origin"),
+            cors_kind(request.method, request.fields),
+            self._ranges_max,
+            "" if found is None else self._timing(found, request, now_s, result),
+            found is not None and found.is_s3,
+        )
+
+    def _timing(self, found: Route, request: WebRequest, now_s: float, result: CacheResult) -> str:
+        percent = found.rule.behavior.response_headers.server_timing_percent
+        asked = percent > 0 and "server-timing" in request.headers.get("pragma", "")
+        if not asked and not is_sampled(percent):
+            return ""
+        return server_timing(self._edge_name, result, now_s - request.came_s)
+
+
+def passed_fields(fields: Sequence[Field]) -> Iterator[Field]:
+    """An origin's fields but for those of its connection and its framing."""
+    refused = HOP_BY_HOP | {"content-length"} | connection_options(fields)
+    for name, value in fields:
+        kept = without_no_codings(name.lower(), value)
+        if name.lower() not in refused and kept is not None:
+            yield name, kept
+
+
+def _viewer_reason(failure: OriginError | CacheFullError | JournalError) -> str:
+    """What a viewer is told: which kind of failure, nothing of the origin's whereabouts."""
+    if isinstance(failure, CacheFullError):
+        return "the edge has no room to fetch the object"
+    if isinstance(failure, JournalError):
+        return "the edge cannot keep the write"
+    return f"origin: {failure.failure.value.replace('_', ' ')}"

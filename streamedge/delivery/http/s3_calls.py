@@ -1,0 +1,100 @@
+"""Requests of S3 clients: which of them are served here, and the calls on a bucket.
+
+A listing shows the names of objects, so it is answered only where each behavior that one of them
+may have allows it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from urllib.parse import quote
+
+from streamedge.access.admission import Denied
+from streamedge.delivery.http.policy.behaviors import ViewerProtocol
+from streamedge.delivery.http.request.authorization import Gate
+from streamedge.delivery.http.request.request import WebRequest
+from streamedge.delivery.http.request.routing import (
+    Route,
+    Rule,
+    forwarded_read_parameters,
+    listing_rules,
+)
+from streamedge.origin.s3.protocol import (
+    BucketCall,
+    hoisted_fields,
+    read_bucket_call,
+    read_call,
+    read_parameters,
+    require_known_fields,
+    require_known_parameters,
+    require_signed_fields,
+)
+from streamedge.origin.writing import WriteAnswer, WriteRefusedError, refuse
+from streamedge.write_back.queue import Journal
+
+
+def named_request(found: Route, request: WebRequest) -> WebRequest:
+    """The request with the path of the object that is meant: what access is decided for."""
+    if not found.is_s3:
+        return request
+    return replace(request, path=b"/" + quote(found.name, safe="/~").encode("ascii"))
+
+
+def require_known_call(found: Route, request: WebRequest, gate: Gate) -> None:
+    """Raises WriteRefusedError for a request of an S3 client that the edge does not do exactly."""
+    fields = (*request.fields, *hoisted_fields(request.query))
+    require_signed_fields(request.headers, request.query)
+    require_known_fields(request.method, fields)
+    if found.is_bucket:
+        call = read_bucket_call(request.method, found.query)
+        if call.operation.is_listing:
+            _require_listing(found, call, request, gate)
+        return
+    if read_call(request.method, found.name, found.query, fields, 0) is not None:
+        return
+    require_known_parameters(request.method, found.query)
+    if request.method in ("GET", "HEAD"):
+        refused = read_parameters(found.query).keys() - forwarded_read_parameters(found).keys()
+        if refused:
+            text = f"no cache policy or origin request policy here names {min(refused)}"
+            raise refuse(501, "NotImplemented", text)
+
+
+async def call_bucket(found: Route, request: WebRequest, journal: Journal | None) -> WriteAnswer:
+    """Makes a call on a bucket. Raises OriginError, JournalError."""
+    binding = found.rule.binding
+    try:
+        call = read_bucket_call(request.method, found.query)
+        if binding.relay is None:
+            raise refuse(501, "NotImplemented", "the origin has no bucket")
+        # A listing without them would have a client delete or send again what it has written.
+        if (
+            call.operation.is_listing
+            and journal is not None
+            and await journal.is_waiting_below(binding.written.identity, call.prefix)
+        ):
+            raise refuse(503, "SlowDown", "writes of listed objects wait for the bucket")
+        return await binding.relay.call_bucket(call)
+    except WriteRefusedError as exc:
+        return exc.answer
+
+
+def _require_listing(found: Route, call: BucketCall, request: WebRequest, gate: Gate) -> None:
+    for rule in listing_rules(found.distribution, call.prefix):
+        if rule.binding.identity != found.rule.binding.identity:
+            text = "another origin serves some of these objects"
+        elif not _admits(rule, request, gate):
+            text = "these objects are not listed for everybody"
+        else:
+            continue
+        raise refuse(403, "AccessDenied", text)
+
+
+def _admits(rule: Rule, request: WebRequest, gate: Gate) -> bool:
+    behavior = rule.behavior
+    if not behavior.lists_objects or behavior.access.keys is not None:
+        return False
+    if not request.secure and behavior.viewer_protocol is not ViewerProtocol.ALLOW_ALL:
+        return False
+    return not isinstance(gate.admit(behavior.access, request, time.time()), Denied)

@@ -1,0 +1,196 @@
+"""The HTTP listeners of a worker: connections from sockets that the supervisor has bound.
+
+Owns accepting, with TLS and without, the sweep of quiet and stalled connections, and draining.
+uvicorn gives protocol and ASGI, not its server: sockets, signals and processes are the
+supervisor's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from http import HTTPStatus
+
+from uvicorn.config import Config as UvicornConfig
+from uvicorn.server import ServerState
+
+from streamedge.cache.storage.records import Provenance
+from streamedge.delivery.http.connection.application import Application
+from streamedge.delivery.http.connection.request_side import EdgeProtocol
+from streamedge.delivery.http.handler import Site
+from streamedge.delivery.http.response.response import bare_head
+from streamedge.delivery.net.accept import ArrivalRules, Arrivals, Connect, Left, Peer
+from streamedge.delivery.net.tls import TlsConnection, TlsDoor
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counter, Counts, Gauge
+from streamedge.ops.rate_limited import SparingLine
+
+SWEEP_INTERVAL_S = 1.0
+TOO_MANY = bare_head(
+    HTTPStatus.TOO_MANY_REQUESTS, [("content-length", "0"), ("connection", "close")]
+)
+
+
+class WebServer:
+    """Serves a site on listening sockets, from ``start`` to ``drain``."""
+
+    def __init__(
+        self,
+        site: Site,
+        log: Log,
+        counts: Counts,
+        *,
+        connections_max: int,
+        handshake_s: float,
+        idle_s: float,
+        stall_s: float,
+        body_rate: int = 0,
+        per_address_max: int = 0,
+        descriptors_end: int = 0,
+    ) -> None:
+        self.site = site
+        self._counts = counts
+        self._handshakes: set[TlsConnection] = set()
+        self._failed_handshake = SparingLine(log, "tls_handshake_failed")
+        rules = ArrivalRules(site.proxies, connections_max, per_address_max, descriptors_end)
+        self._arrivals = Arrivals("http", rules, log, counts)
+        self._connections_max = connections_max
+        self.limit(handshake_s, idle_s, stall_s, body_rate, per_address_max)
+        self._state = ServerState()
+        self._left = asyncio.Event()
+        self._listeners: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
+        self._sweep: asyncio.TimerHandle | None = None
+        self._config = UvicornConfig(
+            Application(site),
+            interface="asgi3",
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=True,
+        )
+        self._config.load()
+        counts.gauges[Gauge.HTTP_CONNECTIONS] = 0
+
+    async def start(
+        self,
+        listeners: Sequence[socket.socket],
+        secure: Sequence[socket.socket] = (),
+        context: ssl.SSLContext | None = None,
+        proxied: Collection[socket.socket] = (),
+    ) -> None:
+        """Begins to accept; on the ``secure`` ones with TLS, by ``context``.
+
+        On those that are ``proxied`` too, each connection begins with a PROXY header.
+        """
+        for listener in listeners:
+            await self._listen(listener, self._connect, TOO_MANY, is_proxied=listener in proxied)
+        if context is not None:
+            door = TlsDoor(
+                context,
+                lambda peer: self._serve(peer, self._left.set),
+                self._handshakes,
+                self._connections_max,
+                self._handshake_failed,
+            )
+            connect = partial(TlsConnection, door, asyncio.get_running_loop())
+            for listener in secure:
+                await self._listen(listener, connect, b"", is_proxied=listener in proxied)
+        self._sweep_again()
+
+    def limit(
+        self,
+        handshake_s: float,
+        idle_s: float,
+        stall_s: float,
+        body_rate: int,
+        per_address_max: int,
+    ) -> None:
+        """What connections may take from now on, those that are open among them."""
+        self._handshake_s = handshake_s
+        self._idle_s = idle_s
+        self._stall_s = stall_s
+        self._body_rate = body_rate  # bytes a second
+        self._arrivals.rules = replace(self._arrivals.rules, per_address_max=per_address_max)
+
+    async def _listen(
+        self, listener: socket.socket, connect: Connect, refusal: bytes, *, is_proxied: bool
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        door = self._arrivals.door(connect, is_proxied=is_proxied, refusal=refusal)
+        self._listeners.append(listener)
+        self._servers.append(await loop.create_server(door, sock=listener, backlog=4096))
+
+    def _connect(self, peer: Peer, left: Left) -> EdgeProtocol:
+        def gone() -> None:
+            left()
+            self._left.set()
+
+        return self._serve(peer, gone)
+
+    def _serve(self, peer: Peer, left: Left) -> EdgeProtocol:
+        loop = asyncio.get_running_loop()
+        return EdgeProtocol(
+            self._config, self._state, loop, self.site, self._connections_max, left, peer
+        )
+
+    def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
+        """Cuts running responses of what has been revoked."""
+        for connection in list(self._state.connections):
+            if isinstance(connection, EdgeProtocol):
+                connection.revoke(is_revoked)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stops accepting, lets responses end for ``timeout_s``, then cuts what is left."""
+        while self._listeners:
+            # Other processes have the socket too: this refuses newcomers in all of them.
+            self._listeners.pop().shutdown(socket.SHUT_RDWR)
+        for server in self._servers:
+            server.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._arrivals.stop()
+        for handshake in list(self._handshakes):
+            handshake.fail_handshake("the edge is stopping")
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._state.connections:
+                    self._left.clear()
+                    await self._left.wait()
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        while self._state.connections:
+            self._left.clear()
+            await self._left.wait()
+        for task in self._state.tasks:
+            task.cancel()
+        await asyncio.gather(*self._state.tasks, return_exceptions=True)
+
+    def _sweep_again(self) -> None:
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        for connection in list(self._state.connections):
+            if isinstance(connection, EdgeProtocol):
+                connection.sweep(now_s, self._idle_s, self._stall_s, self._body_rate)
+        for handshake in list(self._handshakes):
+            if now_s - handshake.began_s > self._handshake_s:
+                handshake.fail_handshake("it took too long")
+        self._arrivals.sweep(now_s)
+        self._counts.gauges[Gauge.HTTP_CONNECTIONS] = len(self._state.connections)
+        self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_again)
+
+    def _handshake_failed(self, client: str, reason: str) -> None:
+        """Counts, and says so now and then: anybody can make handshakes fail."""
+        self._counts.add(Counter.ERRORS, "tls_handshake")
+        now_s = asyncio.get_running_loop().time()
+        self._failed_handshake.say(now_s, client=client, reason=reason)

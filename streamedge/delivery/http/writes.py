@@ -1,0 +1,146 @@
+"""PUT, DELETE and S3's multipart calls where the origin has objects: to the origin, or the queue.
+
+Owns when a write is answered, and that nothing older is served once it is. How an object is
+written is the origin's business (``origin/writing``), how it waits the journal's (``writing``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+
+from streamedge.cache.responses import ResponseCache
+from streamedge.delivery.hosts import OriginBinding
+from streamedge.delivery.http.policy.behaviors import WriteMode
+from streamedge.delivery.http.request.request import WebRequest
+from streamedge.delivery.http.request.routing import Route
+from streamedge.origin.names import site_path
+from streamedge.origin.s3.protocol import S3Call, hoisted_fields, read_call
+from streamedge.origin.writing import Write, WriteAnswer, WriteRefusedError, kept_fields, refuse
+from streamedge.write_back.queue import Journal
+
+_OF_OBJECTS = frozenset({"PUT", "DELETE"})
+
+
+class Writes:
+    """The writes of a worker. ``journal`` is None where no behavior writes back."""
+
+    def __init__(
+        self, responses: ResponseCache, journal: Journal | None, body_bytes_max: int
+    ) -> None:
+        self._responses = responses
+        self._journal = journal
+        self._body_bytes_max = body_bytes_max
+
+    def needs(self, found: Route, request: WebRequest) -> bool:
+        """Whether a request is one of these, and not for the cache or the site to answer."""
+        binding = found.rule.binding
+        if binding.is_site:
+            is_back = found.rule.behavior.write is WriteMode.BACK
+            # What is queued is known by its name: only a path that is spelled as usual has one.
+            is_usual = found.path == site_path(found.name)
+            is_object = request.method in _OF_OBJECTS and not request.query
+            return is_back and is_object and is_usual
+        return request.method not in {"GET", "HEAD", "OPTIONS"} or (
+            bool(binding.bucket) and "uploadId=" in request.query
+        )
+
+    def bounded(
+        self, request: WebRequest, body: AsyncIterator[bytes] | None
+    ) -> AsyncIterator[bytes] | None:
+        """A request's body; raises WriteRefusedError 413 when it is longer than allowed."""
+        size_bytes = _size_bytes(request)
+        if (size_bytes or 0) > self._body_bytes_max:
+            raise refuse(413, "EntityTooLarge", "the body is larger than limits.request_body")
+        if body is None or size_bytes is not None:
+            return body
+        return _bounded(body, self._body_bytes_max)
+
+    async def write(
+        self, found: Route, request: WebRequest, body: AsyncIterator[bytes] | None
+    ) -> WriteAnswer:
+        """Does what a request asks for. Raises OriginError, JournalError, what ``body`` raises."""
+        try:
+            return await self._write(found, request, body)
+        except WriteRefusedError as exc:
+            return exc.answer
+
+    async def _write(
+        self, found: Route, request: WebRequest, body: AsyncIterator[bytes] | None
+    ) -> WriteAnswer:
+        binding = found.rule.binding
+        if "x-amz-copy-source" in request.headers:  # else its empty body would be the object
+            raise refuse(501, "NotImplemented", "objects are not copied through the edge")
+        size_bytes = _size_bytes(request)
+        body = self.bounded(request, body)
+        keys = binding.keys_written(found.place)
+        fields = request.fields
+        if found.is_s3:
+            fields += hoisted_fields(request.query)
+        if binding.relay is not None:
+            call = read_call(request.method, found.name, request.query, fields, size_bytes)
+            if call is not None:
+                return await self._relay(binding, call, keys, body)
+        if request.method not in _OF_OBJECTS or binding.writer is None:
+            raise refuse(405, "MethodNotAllowed", "objects are written with PUT and DELETE")
+        write = Write(request.method, found.name, kept_fields(fields), size_bytes)
+        if found.rule.behavior.write is WriteMode.BACK and self._journal is not None:
+            queued = self._journal.accept(keys[0], binding.written.name, write, body)
+            return await self._known_to_cache(keys, 0.0, queued)
+        lingers_s = binding.writer.lingers_s(write)
+        return await self._known_to_cache(keys, lingers_s, binding.writer.write(write, body))
+
+    async def _relay(
+        self,
+        binding: OriginBinding,
+        call: S3Call,
+        keys: tuple[str, ...],
+        body: AsyncIterator[bytes] | None,
+    ) -> WriteAnswer:
+        if binding.relay is None or binding.writer is None:
+            raise refuse(501, "NotImplemented", "the origin takes no uploads")
+        relayed = binding.relay.relay(call, body)
+        if not call.changes_object:
+            return await relayed
+        lingers_s = binding.writer.lingers_s(Write("PUT", call.name))
+        return await self._known_to_cache(keys, lingers_s, relayed)
+
+    async def _known_to_cache(
+        self, keys: tuple[str, ...], lingers_s: float, writing: Awaitable[WriteAnswer]
+    ) -> WriteAnswer:
+        """The answer to a write. What is stored now is not used again, unless it is certain that
+        the write changed nothing.
+
+        Where nobody knows, because the origin failed or the caller left, what readers are given
+        while the origin may still be at it (``lingers_s``) is not used afterwards either.
+        """
+        answer: WriteAnswer | None = None
+        try:
+            answer = await writing
+        finally:
+            if answer is None or not answer.is_certain:
+                self._refuse_older(keys)
+                if lingers_s > 0:
+                    asyncio.get_running_loop().call_later(lingers_s, self._refuse_older, keys)
+            elif answer.succeeded:
+                self._refuse_older(keys)
+        return answer
+
+    def _refuse_older(self, keys: tuple[str, ...]) -> None:
+        self._responses.refuse_older(*keys)
+
+
+def _size_bytes(request: WebRequest) -> int | None:
+    length = request.headers.get("content-length")
+    if length is not None:
+        return int(length)  # the parser let no other through
+    return None if request.has_body else 0
+
+
+async def _bounded(body: AsyncIterator[bytes], bytes_max: int) -> AsyncIterator[bytes]:
+    came_bytes = 0
+    async for piece in body:
+        came_bytes += len(piece)
+        if came_bytes > bytes_max:
+            raise refuse(413, "EntityTooLarge", "the body is larger than limits.request_body")
+        yield piece

@@ -1,0 +1,1 @@
+"""Sockets: accepting, TLS, and sending bytes."""

@@ -1,0 +1,193 @@
+"""How an outlet's bytes get to a viewer: straight into the socket, or sealed by TLS first.
+
+Both ways take what they can at once and raise BlockingIOError when the peer has to be waited for;
+neither queues, waits or decides anything. Files go to a socket by ``os.sendfile``; for TLS they
+are read into one buffer that all connections of a process share, because each piece is sealed
+before the call ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from streamedge.cache.storage.extent import Ready
+from streamedge.delivery.net.tls import TlsConnection
+
+# Sent to one peer before others get their turn: a millisecond where nothing is slower than memory.
+TURN_BYTES = 8 * 1024 * 1024
+SEALED_BYTES = 256 << 10  # at a time: read, sealed and sent while it is in the processor's cache
+
+
+class Wire(Protocol):
+    """One connection's way to its peer."""
+
+    piece_bytes: int
+    """The most that one call takes."""
+
+    def send(self, data: bytes | memoryview, *, more: bool) -> int:
+        """Sends bytes, how many it says; ``more``: what follows comes at once. Raises OSError."""
+        ...
+
+    def send_file(self, file: int, offset: int, count: int) -> int:
+        """Sends up to ``count`` bytes of a file; 0 at its end. Raises OSError."""
+        ...
+
+    def send_together(self, head: bytes, ready: Ready) -> int:
+        """Sends ``head``, then bytes of a file, as far as it goes; never raises OSError."""
+        ...
+
+    def unsent_bytes(self) -> int:
+        """Of what was taken, how much may not have reached the kernel yet."""
+        ...
+
+    def watch(self, writable: Callable[[], None]) -> None:
+        """Calls ``writable``, later, when the peer can be sent to again."""
+        ...
+
+    def unwatch(self) -> None: ...
+
+    def close(self) -> None:
+        """Lets go; harmless when done twice."""
+        ...
+
+
+class SocketWire:
+    """A duplicate of a transport's descriptor.
+
+    Loops do not let others watch a descriptor that a transport owns.
+    """
+
+    __slots__ = ("_descriptor", "_loop", "_socket", "_watching", "piece_bytes")
+
+    def __init__(self, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop) -> None:
+        self._descriptor = os.dup(transport.get_extra_info("socket").fileno())
+        self._socket = socket.socket(fileno=self._descriptor)
+        self._loop = loop
+        self._watching = False
+        self.piece_bytes = TURN_BYTES
+
+    def send(self, data: bytes | memoryview, *, more: bool) -> int:
+        return self._socket.send(data, socket.MSG_MORE if more else 0)
+
+    def send_file(self, file: int, offset: int, count: int) -> int:
+        return os.sendfile(self._descriptor, file, offset, count)
+
+    def send_together(self, head: bytes, ready: Ready) -> int:
+        file, offset, size = ready
+        sent = 0
+        try:
+            sent = self._socket.send(head, socket.MSG_MORE)
+            if sent == len(head):
+                count = size if size < TURN_BYTES else TURN_BYTES
+                sent += os.sendfile(self._descriptor, file, offset, count)
+        except OSError:
+            return sent  # the socket is full or the peer gone: the next call finds out which
+        return sent
+
+    def unsent_bytes(self) -> int:
+        return 0
+
+    def watch(self, writable: Callable[[], None]) -> None:
+        if not self._watching:
+            self._watching = True
+            self._loop.add_writer(self._descriptor, writable)
+
+    def unwatch(self) -> None:
+        if self._watching:
+            self._watching = False
+            self._loop.remove_writer(self._descriptor)
+
+    def close(self) -> None:
+        self.unwatch()
+        self._socket.close()
+
+
+class TlsWire:
+    """A TLS connection; it takes nothing while sealed bytes wait for the kernel."""
+
+    __slots__ = ("_connection", "_taken_last", "piece_bytes")
+
+    def __init__(self, connection: TlsConnection) -> None:
+        self._connection = connection
+        self._taken_last = 0
+        self.piece_bytes = SEALED_BYTES
+
+    def send(self, data: bytes | memoryview, *, more: bool) -> int:
+        self._raise_if_blocked()
+        taken = data if len(data) <= SEALED_BYTES else memoryview(data)[:SEALED_BYTES]
+        self._write(taken, more=more)
+        return len(taken)
+
+    def send_file(self, file: int, offset: int, count: int) -> int:
+        self._raise_if_blocked()
+        piece = _read(file, offset, count)
+        if piece:
+            self._write(piece)
+        return len(piece)
+
+    def send_together(self, head: bytes, ready: Ready) -> int:
+        if len(head) >= SEALED_BYTES:
+            return 0
+        file, offset, size = ready
+        left = min(size, TURN_BYTES)
+        taken = 0
+        try:
+            self._raise_if_blocked()
+            together = _read(file, offset, left, head)  # a short answer is one record
+            self._write(together)
+            taken, sent = len(head), len(together) - len(head)
+            while sent:
+                taken, offset, left = taken + sent, offset + sent, left - sent
+                sent = self.send_file(file, offset, left) if left else 0
+        except OSError:
+            return taken  # the peer is slow or gone: the next call finds out which
+        return taken
+
+    def unsent_bytes(self) -> int:
+        return self._taken_last if self._connection.get_write_buffer_size() else 0
+
+    def watch(self, writable: Callable[[], None]) -> None:
+        self._connection.when_writable(writable)
+
+    def unwatch(self) -> None:
+        self._connection.when_writable(None)
+
+    def close(self) -> None:
+        self.unwatch()
+
+    def _write(self, part: bytes | memoryview, *, more: bool = False) -> None:
+        if self._connection.is_closing():
+            raise ConnectionResetError
+        self._taken_last = len(part)
+        self._connection.write(part, more=more)
+
+    def _raise_if_blocked(self) -> None:
+        if self._connection.get_write_buffer_size():
+            raise BlockingIOError
+
+
+def wire_to(transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop) -> Wire:
+    """The way through a transport."""
+    if isinstance(transport, TlsConnection):
+        return TlsWire(transport)
+    return SocketWire(transport, loop)
+
+
+_buffer = memoryview(bytearray())
+
+
+def _read(file: int, offset: int, count: int, head: bytes = b"") -> memoryview:
+    """``head``, then bytes of a file: up to ``SEALED_BYTES`` in all, valid until the next call.
+
+    Raises OSError.
+    """
+    global _buffer  # noqa: PLW0603 - made when the first piece is read: plain HTTP needs none
+    if not _buffer:
+        _buffer = memoryview(bytearray(SEALED_BYTES))
+    _buffer[: len(head)] = head
+    read = os.preadv(file, [_buffer[len(head) : len(head) + count]], offset)
+    return _buffer[: len(head) + read]

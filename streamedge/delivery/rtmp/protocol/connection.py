@@ -1,0 +1,443 @@
+"""One RTMP client's connection as a pure machine: bytes in, events out, answers as bytes.
+
+Owns the order of things: handshake, connect, streams, and every answer that needs no knowledge of
+media. Never does I/O, reads a clock or looks a name up: whoever holds the socket feeds it, acts on
+its events, calls its methods, and sends ``data_to_send``. Answers pile up until they are fetched,
+so the holder should stop reading while it cannot write.
+
+What may happen when stands in ``states``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from streamedge.delivery.rtmp.protocol import events, messages
+from streamedge.delivery.rtmp.protocol.amf0 import AmfValue, EcmaArray
+from streamedge.delivery.rtmp.protocol.chunks import (
+    DEFAULT_CHUNK_SIZE_BYTES,
+    ChunkReader,
+    Message,
+    MessageType,
+    encode_message,
+)
+from streamedge.delivery.rtmp.protocol.errors import ProtocolError
+from streamedge.delivery.rtmp.protocol.events import Event
+from streamedge.delivery.rtmp.protocol.handshake import ServerHandshake
+from streamedge.delivery.rtmp.protocol.messages import (
+    BandwidthLimit,
+    Command,
+    Received,
+    StatusLevel,
+    UserControlEvent,
+)
+from streamedge.delivery.rtmp.protocol.states import TRANSITIONS, Cause, State
+
+# A run of media fits, so that its body can go out as it lies in a file. nginx-rtmp refuses more
+# than 10 MiB, and sets as much memory aside for each chunk stream.
+OUT_CHUNK_SIZE_BYTES: Final = 1 << 20
+STREAMS_LIMIT: Final = 16
+HELD_MESSAGES_LIMIT: Final = 16  # sent ahead, before connect is answered
+
+_WINDOW_SIZE_BYTES: Final = 2_500_000  # Flash Media Server's, which clients' cadences expect
+_SERVER_VERSION: Final = "FMS/3,5,7,7009"
+_CAPABILITIES: Final = 31.0
+_CAN_FORWARD: Final = 4.0  # E-RTMP v2, FourCcInfoMask
+
+# Publishers' and subscribers' courtesies, and answers to onBWDone: a plain result contents all.
+_COURTESIES: Final = frozenset(
+    {
+        "releaseStream",
+        "FCPublish",
+        "FCUnpublish",
+        "FCSubscribe",
+        "FCUnsubscribe",
+        "_checkbw",
+        "checkBandwidth",
+    }
+)
+# How a refused stream command is told to the client; all others get an _error.
+_STREAM_FAILURES: Final = {
+    "play": "NetStream.Play.Failed",
+    "seek": "NetStream.Seek.Failed",
+    "pause": "NetStream.Failed",
+    "pauseRaw": "NetStream.Failed",
+    "publish": "NetStream.Publish.BadName",
+}
+_ANSWERS: Final = frozenset({"_result", "_error", "onStatus"})
+
+
+@dataclass(slots=True)
+class _Stream:
+    paused: bool = False
+
+
+class ServerConnection:
+    """The server's side of one client.
+
+    ``random``: 1528 unpredictable bytes. ``message_limit_bytes``: the largest message taken.
+    ``streams_limit``: streams open at one time.
+    """
+
+    def __init__(
+        self, *, random: bytes, message_limit_bytes: int, streams_limit: int = STREAMS_LIMIT
+    ) -> None:
+        self._handshake = ServerHandshake(random)
+        self._reader = ChunkReader(message_limit_bytes=message_limit_bytes)
+        self._streams_limit = streams_limit
+        self._state = State.HANDSHAKE
+        self._streams: dict[int, _Stream] = {}
+        self._enhanced = False
+        self._held: list[Received] = []
+        self._out = bytearray()
+        self._out_chunk_size_bytes = DEFAULT_CHUNK_SIZE_BYTES
+        self._received_bytes = 0  # after the handshake, as clients count
+        self._acknowledged_bytes = 0
+        self._window_bytes = 0  # 0 until the client asks for Acknowledgements
+        self.is_behind = False
+
+    @property
+    def state(self) -> State:
+        """Where the connection stands."""
+        return self._state
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks the client has sent, as far as they were read: what it costs to read."""
+        return self._reader.chunks
+
+    @property
+    def has_data_to_send(self) -> bool:
+        return bool(self._out)
+
+    def receive_data(self, data: bytes, chunks_max: int = 0) -> list[Event]:
+        """Takes what the client sent, in pieces of any size, and returns what it asks for.
+
+        With ``chunks_max`` no more chunks are read than that, and nothing behind the first that
+        asks for something; ``is_behind`` tells that ``receive_data(b"", …)`` may find more.
+        Raises ProtocolError when the client breaks the protocol or runs over a limit; the
+        connection can then only be closed, though ``data_to_send`` may still hold earlier answers.
+        """
+        if self._state is State.FAILED:
+            raise ProtocolError("the connection has failed before")
+        try:
+            return self._receive(data, chunks_max)
+        except ProtocolError:
+            self._move(Cause.PROTOCOL_BROKEN)
+            raise
+
+    def data_to_send(self) -> bytes:
+        """All answers since the last call, to be sent in order and before anything else."""
+        data = bytes(self._out)
+        self._out.clear()
+        return data
+
+    # Answers to events
+
+    def accept_connect(
+        self, transaction: float, *, description: str = "Connection succeeded."
+    ) -> list[Event]:
+        """Lets the client in, in the order that Flash Media Server does it.
+
+        Returns what the client has asked for since its connect, without waiting for the answer;
+        most clients wait, so mostly nothing.
+        """
+        self._move(Cause.CONNECT_ACCEPTED)
+        self._send(messages.window_acknowledgement_size(_WINDOW_SIZE_BYTES))
+        self._send(messages.set_peer_bandwidth(_WINDOW_SIZE_BYTES, BandwidthLimit.DYNAMIC))
+        self._send(messages.set_chunk_size(OUT_CHUNK_SIZE_BYTES))
+        self._out_chunk_size_bytes = OUT_CHUNK_SIZE_BYTES
+        self.stream_begin(0)
+        information = messages.status_information(
+            StatusLevel.STATUS, "NetConnection.Connect.Success", description, objectEncoding=0.0
+        )
+        self._send(messages.command(0, "_result", transaction, self._properties(), information))
+        self._send(messages.command(0, "onBWDone", 0.0, None))
+        held, self._held = self._held, []
+        return self._handle_all(held)
+
+    def reject_connect(
+        self,
+        transaction: float,
+        code: str,
+        description: str,
+        *,
+        application: AmfValue = None,
+    ) -> None:
+        """Turns the client away; the caller closes the connection once this is sent.
+
+        ``code``: NetConnection.Connect.Rejected, .InvalidApp or .Failed. ``application``: what
+        Flash shows as ``info.application``, a text or an object such as a redirect.
+        """
+        self._move(Cause.CONNECT_REJECTED)
+        self._held.clear()
+        extra = {} if application is None else {"application": application}
+        information = messages.status_information(StatusLevel.ERROR, code, description, **extra)
+        self._send(messages.command(0, "_error", transaction, self._properties(), information))
+
+    def call_result(self, transaction: float, value: AmfValue) -> None:
+        """Answers a call with ``value``; nothing is sent for transaction 0, which wants none."""
+        if transaction != 0:
+            self._send(messages.command(0, "_result", transaction, None, value))
+
+    def call_error(
+        self, transaction: float, description: str, *, code: str = "NetConnection.Call.Failed"
+    ) -> None:
+        """Answers a call with an error; nothing is sent for transaction 0, which wants none."""
+        if transaction != 0:
+            information = messages.status_information(StatusLevel.ERROR, code, description)
+            self._send(messages.command(0, "_error", transaction, None, information))
+
+    # What a stream is told while it plays
+
+    def stream_status(
+        self, stream_id: int, level: StatusLevel, code: str, description: str, **extra: AmfValue
+    ) -> None:
+        """onStatus; ``extra`` are further properties such as ``details`` (the stream's name)."""
+        self._send(messages.on_status(stream_id, level, code, description, **extra))
+
+    def stream_begin(self, stream_id: int) -> None:
+        """The stream is functional (§7.1.7)."""
+        self._send(messages.user_control(UserControlEvent.STREAM_BEGIN, stream_id))
+
+    def stream_eof(self, stream_id: int) -> None:
+        """No more data follows until the next play or seek."""
+        self._send(messages.user_control(UserControlEvent.STREAM_EOF, stream_id))
+
+    def stream_is_recorded(self, stream_id: int) -> None:
+        """The stream is no live one, and can be sought in."""
+        self._send(messages.user_control(UserControlEvent.STREAM_IS_RECORDED, stream_id))
+
+    def sample_access(self, stream_id: int) -> None:
+        """Scripts in the player may not read the samples of audio and video."""
+        self.data_message(stream_id, 0, "|RtmpSampleAccess", False, False)
+
+    def data_start(self, stream_id: int) -> None:
+        """NetStream.Data.Start, a data message in spite of its looks."""
+        self.data_message(stream_id, 0, "onStatus", {"code": "NetStream.Data.Start"})
+
+    def metadata(self, stream_id: int, timestamp_ms: int, metadata: EcmaArray) -> None:
+        """onMetaData, which players take only as an ECMA array."""
+        self.data_message(stream_id, timestamp_ms, "onMetaData", metadata)
+
+    def play_complete(
+        self, stream_id: int, timestamp_ms: int, *, duration_s: float, size_bytes: int
+    ) -> None:
+        """NetStream.Play.Complete: all media of this play are sent."""
+        information = messages.status_information(
+            StatusLevel.STATUS,
+            "NetStream.Play.Complete",
+            "Everything asked for was sent.",
+            duration=duration_s,
+            bytes=size_bytes,
+        )
+        self.data_message(stream_id, timestamp_ms, "onPlayStatus", information)
+
+    def data_message(self, stream_id: int, timestamp_ms: int, *values: AmfValue) -> None:
+        """Any data message."""
+        self._send(messages.data(stream_id, timestamp_ms, *values))
+
+    def media_message(
+        self, stream_id: int, type_id: MessageType, timestamp_ms: int, payload: bytes
+    ) -> None:
+        """A small audio, video or aggregate message; large ones go out in ``messages.media_chunks``
+        without passing through here."""
+        self._send(messages.media(stream_id, type_id, timestamp_ms, payload))
+
+    # What the client says
+
+    def _receive(self, data: bytes, chunks_max: int) -> list[Event]:
+        if self._state is State.HANDSHAKE:
+            self._out += self._handshake.receive_data(data)
+            if not self._handshake.done:
+                return []
+            self._move(Cause.HANDSHAKE_DONE)
+            data = self._handshake.remainder
+        self._received_bytes += len(data)
+        self._reader.feed(data)
+        occurred = self._read_messages(chunks_max)
+        self._acknowledge()
+        return occurred
+
+    def _read_messages(self, chunks_max: int) -> list[Event]:
+        reader, occurred, left = self._reader, list[Event](), chunks_max
+        chunks_end = reader.chunks + chunks_max
+        while (message := reader.next_message(left)) is not None:
+            occurred += self._handle_all([messages.parse(message)])
+            left = chunks_end - reader.chunks
+            if chunks_max and (occurred or left <= 0):
+                break
+        was_stopped = chunks_max > 0 and (bool(occurred) or reader.chunks == chunks_end)
+        self.is_behind = was_stopped and reader.unread_bytes > 0
+        return occurred
+
+    def _handle_all(self, received: list[Received]) -> list[Event]:
+        occurred = []
+        for message in received:
+            if self._state is State.CONNECTING:
+                self._hold(message)
+                continue
+            event = self._handle(message)
+            if event is not None:
+                occurred.append(event)
+        return occurred
+
+    def _hold(self, message: Received) -> None:
+        if len(self._held) >= HELD_MESSAGES_LIMIT:
+            raise ProtocolError(
+                f"more than {HELD_MESSAGES_LIMIT} messages before connect was answered"
+            )
+        self._held.append(message)
+
+    def _acknowledge(self) -> None:
+        unacknowledged_bytes = self._received_bytes - self._acknowledged_bytes
+        if self._window_bytes and unacknowledged_bytes >= self._window_bytes:
+            self._acknowledged_bytes = self._received_bytes
+            self._send(messages.acknowledgement(self._received_bytes))
+
+    def _handle(self, message: Received) -> Event | None:
+        match message:
+            case Command() as command:
+                return self._command(command)
+            case messages.SetBufferLength(stream_id, buffer_ms):
+                return events.BufferLength(stream_id, buffer_ms)
+            case messages.Acknowledgement(sequence_bytes):
+                return events.Acknowledged(sequence_bytes)
+            case messages.WindowAcknowledgementSize(size_bytes):
+                self._window_bytes = size_bytes
+            case messages.PingRequest(time_ms):
+                self._send(messages.user_control(UserControlEvent.PING_RESPONSE, time_ms))
+            case messages.Unused():
+                pass
+        return None
+
+    def _command(self, command: Command) -> Event | None:
+        if command.name in _ANSWERS:
+            return None
+        if command.name == "connect":
+            return self._connect(command)
+        if self._state is not State.CONNECTED:
+            return self._refuse(command, "Connect to an application first.")
+        match command.name:
+            case "createStream":
+                return self._create_stream(command)
+            case "deleteStream":
+                return self._delete_stream(command)
+            case "getStreamLength":
+                return self._get_stream_length(command)
+            case "play" | "seek" | "pause" | "pauseRaw" | "closeStream" | "publish":
+                return self._stream_command(command)
+            case name if name in _COURTESIES:
+                return self._return_courtesy(command)
+            case _:
+                return self._refuse(command, "This server has no such command.")
+
+    def _connect(self, command: Command) -> Event:
+        if (self._state, Cause.CONNECT_RECEIVED) not in TRANSITIONS:
+            return self._refuse(command, "A connection takes one connect.")
+        self._move(Cause.CONNECT_RECEIVED)
+        event = events.read_connect(command)
+        self._enhanced = event.is_enhanced
+        return event
+
+    def _create_stream(self, command: Command) -> Event:
+        if len(self._streams) >= self._streams_limit:
+            return self._refuse(
+                command, f"No more than {self._streams_limit} streams on one connection."
+            )
+        # The lowest free id: GStreamer sees the end only of stream 1.
+        stream_id = next(
+            candidate
+            for candidate in range(1, self._streams_limit + 1)
+            if candidate not in self._streams
+        )
+        self._streams[stream_id] = _Stream()
+        self.call_result(command.transaction, float(stream_id))
+        return events.CreateStream(stream_id)
+
+    def _delete_stream(self, command: Command) -> Event:
+        stream_id = events.read_whole(command.argument(0))
+        if self._streams.pop(stream_id, None) is None:
+            return events.Ignored(command.name)
+        return events.DeleteStream(stream_id)
+
+    def _get_stream_length(self, command: Command) -> Event:
+        name = command.argument(0)
+        if not isinstance(name, str):
+            return self._refuse(command, "The length of which stream?")
+        return events.GetStreamLength(command.transaction, name)
+
+    def _stream_command(self, command: Command) -> Event:
+        stream_id = command.stream_id
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return self._refuse(command, f"Stream {stream_id} was not created.")
+        match command.name:
+            case "play":
+                return self._play(command, stream)
+            case "seek":
+                return events.Seek(stream_id, events.read_whole(command.argument(0)))
+            case "pause" | "pauseRaw":
+                flag = events.read_flag(command.argument(0))
+                stream.paused = not stream.paused if flag is None else flag
+                time_ms = events.read_whole(command.argument(1))
+                return events.Pause(stream_id, stream.paused, time_ms)
+            case "closeStream":
+                stream.paused = False
+                return events.CloseStream(stream_id)
+            case _:
+                return self._refuse(command, "Publishing is not offered here.")
+
+    def _play(self, command: Command, stream: _Stream) -> Event:
+        stream.paused = False
+        match command.argument(0):
+            case str() as name:
+                return events.read_play(command, name)
+            case False:  # NetStream.play(false): Flash's older way to say close
+                return events.CloseStream(command.stream_id)
+            case _:
+                return self._refuse(command, "Play which stream?")
+
+    def _return_courtesy(self, command: Command) -> Event:
+        if command.name == "FCSubscribe":
+            # Some Flash players repeat FCSubscribe until this comes, and play only then.
+            information = messages.status_information(
+                StatusLevel.STATUS,
+                "NetStream.Play.Start",
+                "Subscribed.",
+            )
+            self._send(messages.command(0, "onFCSubscribe", 0.0, None, information))
+        self.call_result(command.transaction, None)
+        return events.Ignored(command.name)
+
+    def _refuse(self, command: Command, description: str) -> Event:
+        """Tells the client why not, in the form that it waits for."""
+        code = _STREAM_FAILURES.get(command.name)
+        if code is None:
+            self.call_error(command.transaction, description)
+        else:
+            self.stream_status(command.stream_id, StatusLevel.ERROR, code, description)
+        return events.Ignored(command.name)
+
+    def _properties(self) -> dict[str, AmfValue]:
+        properties: dict[str, AmfValue] = {
+            "fmsVer": _SERVER_VERSION,
+            "capabilities": _CAPABILITIES,
+        }
+        if self._enhanced:
+            # E-RTMP v2 "Enhancing NetConnection connect Command": files go out as they are,
+            # whatever their codec; nothing is decoded or encoded.
+            properties |= {
+                "fourCcList": ["*"],
+                "videoFourCcInfoMap": {"*": _CAN_FORWARD},
+                "audioFourCcInfoMap": {"*": _CAN_FORWARD},
+                "capsEx": 0.0,
+            }
+        return properties
+
+    def _send(self, message: Message) -> None:
+        self._out += encode_message(message, self._out_chunk_size_bytes)
+
+    def _move(self, cause: Cause) -> None:
+        self._state = TRANSITIONS[self._state, cause]

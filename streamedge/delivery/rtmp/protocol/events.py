@@ -1,0 +1,232 @@
+"""What a playing client asks for, as values: the events of ``ServerConnection``.
+
+Owns the reading of command arguments, in all the dialects that players speak, into units and
+ranges the player can rely on. Has no state and answers nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, TypeAlias
+
+from streamedge.delivery.rtmp.protocol.amf0 import AmfValue
+from streamedge.delivery.rtmp.protocol.messages import Command
+
+TIME_LIMIT_MS: Final = 0xFFFFFFFF  # an RTMP timestamp's range; later asks mean "the end"
+
+# §7.2.2.1 speaks of seconds, the wire of milliseconds, and GStreamer sends the bare numbers.
+_LIVE_STARTS: Final = (-1.0, -1000.0)
+
+
+class Start(Enum):
+    """What a play asks for when it names no time."""
+
+    ANY = "any"  # a live stream if there is one, else the recording from its beginning
+    LIVE = "live"  # a live stream or nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """The client wants into application ``app``; to be accepted or rejected.
+
+    The E-RTMP fields are empty when the client said nothing of the kind: ``four_cc_list`` are the
+    codecs it can receive, the maps give flags by codec (1 decode, 2 encode, 4 forward), and
+    ``capabilities_ex`` is capsEx. ``object`` is the command object as it came.
+    """
+
+    transaction: float
+    app: str
+    tc_url: str
+    flash_version: str
+    page_url: str
+    swf_url: str
+    four_cc_list: tuple[str, ...]
+    video_four_cc_info: dict[str, int]
+    audio_four_cc_info: dict[str, int]
+    capabilities_ex: int
+    object: dict[str, AmfValue]
+
+    @property
+    def is_enhanced(self) -> bool:
+        """Whether the client spoke of E-RTMP at all."""
+        return any(
+            name in self.object
+            for name in ("fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap", "capsEx")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CreateStream:
+    """A stream was created and the client told its id."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """``start`` is in milliseconds unless it is a Start; ``duration_ms`` None: to the end, 0: one
+    frame. ``reset`` False wants the name appended to what is playing."""
+
+    stream_id: int
+    name: str
+    start: int | Start
+    duration_ms: int | None
+    reset: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Seek:
+    stream_id: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """``time_ms`` is where the client stopped, and where it wants to go on."""
+
+    stream_id: int
+    paused: bool
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseStream:
+    """Playing should stop; the stream stays usable."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteStream:
+    """The stream is gone, and its id free."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class GetStreamLength:
+    """To be answered with ``call_result(transaction, seconds)`` or ``call_error``."""
+
+    transaction: float
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class BufferLength:
+    """Sent for stream 0 too, and often only after play."""
+
+    stream_id: int
+    buffer_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The client has this many bytes, modulo 2^32. Its cadence is its own: wait for none."""
+
+    sequence_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A command that was refused or means nothing here; already answered if it wanted that."""
+
+    command: str
+
+
+Event: TypeAlias = (
+    Connect
+    | CreateStream
+    | Play
+    | Seek
+    | Pause
+    | CloseStream
+    | DeleteStream
+    | GetStreamLength
+    | BufferLength
+    | Acknowledged
+    | Ignored
+)
+
+
+def read_connect(command: Command) -> Connect:
+    """§7.2.1.1 and E-RTMP v2 "Enhancing NetConnection connect Command".
+
+    A field that is missing or of another type reads as empty.
+    """
+    properties = command.object
+    four_cc_list = properties.get("fourCcList")
+    return Connect(
+        transaction=command.transaction,
+        app=_text(properties.get("app")),
+        tc_url=_text(properties.get("tcUrl")),
+        flash_version=_text(properties.get("flashVer")),
+        page_url=_text(properties.get("pageUrl")),
+        swf_url=_text(properties.get("swfUrl")),
+        four_cc_list=tuple(item for item in four_cc_list if isinstance(item, str))
+        if isinstance(four_cc_list, list)
+        else (),
+        video_four_cc_info=_flags_by_codec(properties.get("videoFourCcInfoMap")),
+        audio_four_cc_info=_flags_by_codec(properties.get("audioFourCcInfoMap")),
+        capabilities_ex=read_whole(properties.get("capsEx")),
+        object=properties,
+    )
+
+
+def read_play(command: Command, name: str) -> Play:
+    """§7.2.2.1: play(name, start, duration, reset), of which only the name must be there."""
+    reset = command.argument(3)
+    return Play(
+        stream_id=command.stream_id,
+        name=name,
+        start=_read_start(command.argument(1)),
+        duration_ms=_read_duration_ms(command.argument(2)),
+        # Flash Media Server's numbers: 0 appends, 1 replaces, 2 and 3 are 0 and 1 that send no
+        # pauses between messages; left out means 1.
+        reset=reset in (1, 3) if isinstance(reset, float | bool) else True,
+    )
+
+
+def read_whole(value: AmfValue) -> int:
+    """The number in whole units, within 0 and TIME_LIMIT_MS; 0 for what is no number."""
+    number = _number(value)
+    return 0 if number is None else int(min(max(number, 0.0), TIME_LIMIT_MS))
+
+
+def _read_start(value: AmfValue) -> int | Start:
+    number = _number(value)
+    if number in _LIVE_STARTS:
+        return Start.LIVE
+    if number is None or number < 0:
+        return Start.ANY
+    return read_whole(number)
+
+
+def _read_duration_ms(value: AmfValue) -> int | None:
+    number = _number(value)
+    if number is None or number < 0:
+        return None
+    # Rounded up: a fraction of a millisecond must not turn into 0, a single frame.
+    return math.ceil(min(number, TIME_LIMIT_MS))
+
+
+def _number(value: AmfValue) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, float) or math.isnan(value):
+        return None
+    return value
+
+
+def _text(value: AmfValue) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _flags_by_codec(value: AmfValue) -> dict[str, int]:
+    if not isinstance(value, dict):
+        return {}
+    return {codec: read_whole(flags) for codec, flags in value.items()}
+
+
+def read_flag(value: AmfValue) -> bool | None:
+    """A boolean that clients also write as a number; None when it is neither."""
+    return bool(value) if isinstance(value, float | bool) else None

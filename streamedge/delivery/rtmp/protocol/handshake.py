@@ -1,0 +1,144 @@
+"""The server's half of the RTMP handshake, from C0 to C2.
+
+Owns the simple form (RTMP 1.0 §5.2) and the digest form that Flash Player and FFmpeg use. Never
+reads a clock or a random source: the caller brings the random bytes. The digest form is not in
+the specification; librtmp's handshake.h and FFmpeg's rtmpproto.c describe the same rules as these.
+
+    C0    S0    1 byte       the version, 3
+    C1    S1    1536 bytes   time (4), version or zero (4), random (1528)
+    C2    S2    1536 bytes   the peer's S1 or C1 echoed, or random (1504) and a signature (32)
+
+In the digest form 32 of the random bytes of C1 and S1 are an HMAC-SHA256 over the other 1504 of
+that packet. Its place follows from four bytes of the packet, and the scheme tells which four.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from enum import IntEnum
+
+from streamedge.delivery.rtmp.protocol.errors import ProtocolError
+
+VERSION = 3
+PACKET_SIZE_BYTES = 1536
+RANDOM_SIZE_BYTES = 1528
+
+_DIGEST_SIZE_BYTES = 32
+_DIGEST_PLACES = 728  # a 764-byte block, less its 4 offset bytes and the digest itself
+_ENCRYPTED_VERSIONS = frozenset({6, 8, 9})  # RTMPE in its three forms
+_TLS_HANDSHAKE = 0x16  # how a ClientHello begins (RFC 8446 §5.1)
+_FIRST_TEXT_VERSION = 32  # §5.2.2: kept free so that text protocols can be told from RTMP
+_FIRST_STEP_SIZE_BYTES = 1 + PACKET_SIZE_BYTES
+
+# FFmpeg verifies a server's digest as soon as the first version byte is 3 or more, so a server
+# that signs nothing must call itself version 0.
+_UNSIGNED_SERVER_VERSION = bytes(4)
+_SIGNED_SERVER_VERSION = bytes((3, 5, 7, 1))
+
+# Each digest is keyed with the name alone, the signature with name and the shared tail.
+_PLAYER_NAME = b"Genuine Adobe Flash Player 001"
+_SERVER_NAME = b"Genuine Adobe Flash Media Server 001"
+_KEY_TAIL = bytes.fromhex("f0eec24a8068bee82e00d0d1029e7e576eec5d2d29806fab93b8e636cfeb31ae")
+
+
+class DigestScheme(IntEnum):
+    """Which block of C1 and S1 holds the digest; the value is where that block begins."""
+
+    FIRST_BLOCK = 8
+    SECOND_BLOCK = 772
+
+
+class ServerHandshake:
+    """Answers one client's handshake.
+
+    ``random`` is 1528 unpredictable bytes. After each ``receive_data``, ``done`` says whether the
+    handshake is over; from then on ``remainder`` holds the bytes that came after C2.
+    """
+
+    def __init__(self, random: bytes) -> None:
+        if len(random) != RANDOM_SIZE_BYTES:
+            raise ValueError(f"the handshake takes {RANDOM_SIZE_BYTES} random bytes")
+        self._random = random
+        self._received = bytearray()
+        self._answered = False
+        self.done = False
+        self.remainder = b""
+
+    def receive_data(self, data: bytes) -> bytes:
+        """Takes what the client sent and returns what to send back, often nothing.
+
+        Raises ProtocolError for a first byte that is no plain RTMP version. What C2 holds is not
+        looked at: clients fill it with the echo, with a signature or with zeros.
+        """
+        answer = b""
+        self._received += data
+        if not self._answered and self._received:
+            check_version(self._received[0])
+        if not self._answered and len(self._received) >= _FIRST_STEP_SIZE_BYTES:
+            answer = self._answer(bytes(self._received[1:_FIRST_STEP_SIZE_BYTES]))
+            self._answered = True
+            del self._received[:_FIRST_STEP_SIZE_BYTES]
+        if self._answered and len(self._received) >= PACKET_SIZE_BYTES:
+            self.remainder = bytes(self._received[PACKET_SIZE_BYTES:])
+            self._received.clear()
+            self.done = True
+        return answer
+
+    def _answer(self, c1: bytes) -> bytes:
+        found = find_digest(c1)
+        if found is None:
+            s1 = bytes(4) + _UNSIGNED_SERVER_VERSION + self._random
+            return bytes((VERSION,)) + s1 + c1
+        scheme, client_digest = found
+        s1 = sign_packet(bytes(4) + _SIGNED_SERVER_VERSION + self._random, scheme, _SERVER_NAME)
+        # The unsigned part of S2 may be anything; the echo is what a client of the simple form
+        # would look for.
+        echo = c1[:-_DIGEST_SIZE_BYTES]
+        key = _hmac(_SERVER_NAME + _KEY_TAIL, client_digest)
+        return bytes((VERSION,)) + s1 + echo + _hmac(key, echo)
+
+
+def check_version(version: int) -> None:
+    """Raises ProtocolError for a C0 that cannot be answered with version 3.
+
+    §5.2.2: a server answers 3 to versions it does not know, and the client decides. Encrypted
+    versions are refused, since their clients go on encrypted whatever they are told, and so are
+    TLS and text, which are other protocols on the wrong port.
+    """
+    if version in _ENCRYPTED_VERSIONS:
+        raise ProtocolError(f"encrypted RTMP (RTMPE, version {version}) is not offered")
+    if version == _TLS_HANDSHAKE:
+        raise ProtocolError("TLS (RTMPS) on a port that takes plain RTMP")
+    if version >= _FIRST_TEXT_VERSION:
+        raise ProtocolError(f"not RTMP: the first byte is 0x{version:02x}")
+
+
+def digest_position(packet: bytes, scheme: DigestScheme) -> int:
+    """Where in a 1536-byte C1 or S1 the digest of this scheme lies."""
+    return scheme + 4 + sum(packet[scheme : scheme + 4]) % _DIGEST_PLACES
+
+
+def find_digest(c1: bytes) -> tuple[DigestScheme, bytes] | None:
+    """The scheme and digest that a Flash Player's C1 carries, or None when it is not signed."""
+    for scheme in DigestScheme:
+        position = digest_position(c1, scheme)
+        digest = c1[position : position + _DIGEST_SIZE_BYTES]
+        if hmac.compare_digest(digest, _packet_digest(c1, position, _PLAYER_NAME)):
+            return scheme, digest
+    return None
+
+
+def sign_packet(packet: bytes, scheme: DigestScheme, key: bytes) -> bytes:
+    """The 1536-byte C1 or S1 with its digest put in."""
+    position = digest_position(packet, scheme)
+    digest = _packet_digest(packet, position, key)
+    return packet[:position] + digest + packet[position + _DIGEST_SIZE_BYTES :]
+
+
+def _packet_digest(packet: bytes, position: int, key: bytes) -> bytes:
+    return _hmac(key, packet[:position] + packet[position + _DIGEST_SIZE_BYTES :])
+
+
+def _hmac(key: bytes, data: bytes) -> bytes:
+    return hmac.digest(key, data, hashlib.sha256)

@@ -1,0 +1,1 @@
+"""FLV files: tags, index, layout."""

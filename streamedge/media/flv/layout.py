@@ -1,0 +1,397 @@
+"""How a title looks as an FLV file, byte for byte, before any of its media has been read.
+
+Owns the map between the bytes of the FLV and the bytes of the source file: ``plan`` says which
+source bytes a span of the FLV is made of, ``assemble`` makes the span from them. Pure, and the
+same in every process. Never reads anything.
+
+The file is: header, onMetaData, sequence headers, then one tag for each sample in the title's
+order, and a sequence header where a codec's configuration changes. All of it follows from the
+sample table, so any span can be made alone.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamedge.media.faults import invalid
+from streamedge.media.flv import tags as flv
+from streamedge.media.mp4.codecs import CodecConfiguration
+from streamedge.media.mp4.title import Title
+from streamedge.media.script_data import ScriptObject, encode_on_metadata
+from streamedge.spans import Span
+
+COALESCED_GAP_BYTES = 64 << 10  # source bytes read and thrown away rather than asked for twice
+INLINE_BYTES_MAX = 16 << 20  # of sequence headers between samples, together
+KEYFRAMES_MAX = 20_000  # in onMetaData; more are thinned out evenly
+
+Source: TypeAlias = bytes | bytearray | memoryview
+
+# The source of bytes that stand in no file: sequence headers between samples. No file is so large.
+_INLINE_START = 1 << 62
+_INLINE_VARIANT = 5  # of body headers: none
+
+_BODY_HEADER_MAX_BYTES = 8  # ExVideoTagHeader, FourCC and composition time
+# What stands between two samples' data: the end of the last tag and the start of this one.
+_GLUE = np.dtype(
+    [
+        ("previous_tag_size", ">u4"),
+        ("type_and_size", ">u4"),
+        ("timestamp", ">u4"),
+        ("stream_id", "u1", 3),
+        ("body_header", "u1", _BODY_HEADER_MAX_BYTES),
+    ]
+)
+_TAG_OVERHEAD_BYTES = flv.TAG_HEADER_SIZE_BYTES + flv.PREVIOUS_TAG_SIZE_BYTES
+
+
+class SeekPoint(NamedTuple):
+    """Where playing can begin: a tag's position in the FLV, its time, its row in the title."""
+
+    position: int
+    time_ms: int
+    sample: int
+
+
+class _Pieces(NamedTuple):
+    """The samples that a span of the FLV touches; arrays have one entry for each.
+
+    ``glue_start`` is where the glue before the sample stands in the FLV, ``glue_size`` its bytes,
+    ``data`` the first and last+1 byte of its data in the FLV inside the span, ``source`` the same
+    bytes' first position in the source file.
+    """
+
+    first: int
+    last: int
+    glue_start: NDArray[np.int64]
+    glue_size: NDArray[np.int64]
+    data_start: NDArray[np.int64]
+    data_end: NDArray[np.int64]
+    source_start: NDArray[np.int64]
+
+
+class _BodyHeaders(NamedTuple):
+    """What stands before a sample in its tag's body; a row for each variant (``_variants``).
+
+    ``size`` includes the composition time, which stands at ``composition_column`` in the variants
+    that have one.
+    """
+
+    template: NDArray[np.uint8]
+    size: NDArray[np.int64]
+    has_composition: NDArray[np.bool_]
+    composition_column: int
+
+
+class FlvLayout:
+    """The FLV file of one title.
+
+    ``size_bytes``: its length. ``head``: all bytes before the first sample's tag. ``metadata``:
+    what onMetaData says. ``title``: as it was given, with a row more for each sequence header
+    between samples. ``tag_position``: position of each row's tag, and the file's end as one more
+    entry.
+
+    Raises MediaError STRUCTURE_INVALID when a sample is too large for an FLV tag, or the codec
+    changes so often that its headers exceed INLINE_BYTES_MAX.
+    """
+
+    def __init__(self, title: Title) -> None:
+        title, self._inline, self._header_rows = _with_sequence_headers(title)
+        self.title = title
+        self._headers = _body_headers(title)
+        self._seekable = _seekable(title)
+        body_size = title.size + self._headers.size[_variants(title, slice(None))]
+        if int(body_size.max()) > flv.BODY_SIZE_MAX_BYTES:
+            raise invalid(f"a frame has {int(body_size.max())} bytes, too large for an FLV tag")
+        tag_end = np.cumsum(body_size + _TAG_OVERHEAD_BYTES)
+        keyframes = _listed_keyframes(title, self._seekable)
+        # All numbers of AMF0 have the same size, so a head without positions is as long.
+        head_size = len(_head(title, _metadata(title, keyframes, np.zeros(title.count), 0)))
+        self.tag_position: NDArray[np.int64] = np.concatenate(([0], tag_end)) + head_size
+        self.size_bytes = int(self.tag_position[-1])
+        self.metadata = _metadata(title, keyframes, self.tag_position, self.size_bytes)
+        self.head = _head(title, self.metadata)
+
+    @property
+    def memory_size_bytes(self) -> int:
+        """What the layout and its title take, for a cache that counts bytes."""
+        tables = self.tag_position.nbytes + self._seekable.nbytes
+        return self.title.memory_size_bytes + tables + 2 * len(self.head)
+
+    def sequence_headers(self, row: int) -> tuple[tuple[int, bytes], ...]:
+        """Tag types and bodies of the sequence headers in force before a row."""
+        passed = self._header_rows[: bisect.bisect_left(self._header_rows, (row,))]
+        in_force = dict(_first_sequence_headers(self.title))
+        in_force |= {kind: body for _row, kind, body in passed}
+        return tuple(in_force.items())
+
+    def seek(self, time_ms: int) -> SeekPoint:
+        """The last keyframe at or before a time (without video: the last sample); else the first.
+
+        With video, audio of the same time may stand in tags before the point: the time line goes
+        on from the keyframe.
+        """
+        dts_ms = self.title.dts_ms
+        # The key has the array's own type, or numpy would convert the whole array first.
+        end = np.searchsorted(dts_ms, np.uint32(max(0, time_ms)), side="right")
+        before = int(np.searchsorted(self._seekable, end, side="left"))
+        sample = int(self._seekable[max(0, before - 1)])
+        return SeekPoint(int(self.tag_position[sample]), int(dts_ms[sample]), sample)
+
+    def plan(self, span: Span) -> list[Span]:
+        """Spans of the source file that ``assemble`` needs for a span of the FLV.
+
+        In the source's order, without overlaps, gaps up to COALESCED_GAP_BYTES filled.
+        """
+        return _coalesce(self._pieces(span))
+
+    def assemble(self, span: Span, sources: Sequence[Source]) -> bytes:
+        """The FLV's bytes in ``span`` (clipped to the file).
+
+        ``sources``: the bytes of each span of ``plan(span)``, in order. Raises ValueError when
+        they are not exactly as long as planned.
+        """
+        span = span.intersect(Span(0, self.size_bytes))
+        pieces = self._pieces(span)
+        planned = _coalesce(pieces)
+        if [len(source) for source in sources] != [wanted.size for wanted in planned]:
+            raise ValueError("sources are not as long as planned")
+        media_start = len(self.head) - flv.PREVIOUS_TAG_SIZE_BYTES
+        parts: list[Source] = [self.head[span.start : min(span.end, media_start)]]
+        glue = memoryview(self._glue(pieces.first, pieces.last))
+        row = np.arange(len(pieces.glue_start)) * _GLUE.itemsize
+        glue_start = row + np.clip(span.start - pieces.glue_start, 0, pieces.glue_size)
+        glue_end = row + np.clip(span.end - pieces.glue_start, 0, pieces.glue_size)
+        # A sample whose data lies outside the span has none here: its slice is empty, from
+        # whichever source.
+        views = [memoryview(source) for source in sources] or [memoryview(b"")]
+        starts = np.array([wanted.start for wanted in planned] or [0], np.int64)
+        if self._inline:
+            views.append(memoryview(self._inline))
+            starts = np.append(starts, _INLINE_START)
+        which = np.searchsorted(starts, pieces.source_start, side="right") - 1
+        data_start = pieces.source_start - starts[which]
+        data_end = data_start + (pieces.data_end - pieces.data_start)
+        for from_glue, to_glue, source, from_data, to_data in zip(
+            glue_start.tolist(),
+            glue_end.tolist(),
+            which.tolist(),
+            data_start.tolist(),
+            data_end.tolist(),
+            strict=True,
+        ):
+            parts.append(glue[from_glue:to_glue])
+            parts.append(views[source][from_data:to_data])
+        parts.append(self._last_previous_tag_size(span))
+        return b"".join(parts)
+
+    def _last_previous_tag_size(self, span: Span) -> bytes:
+        """The part of the file's last four bytes that lies in the span."""
+        start = self.size_bytes - flv.PREVIOUS_TAG_SIZE_BYTES
+        size = int(self.tag_position[-1] - self.tag_position[-2]) - flv.PREVIOUS_TAG_SIZE_BYTES
+        field = size.to_bytes(flv.PREVIOUS_TAG_SIZE_BYTES, "big")
+        return field[max(0, span.start - start) : max(0, span.end - start)]
+
+    def _pieces(self, span: Span) -> _Pieces:
+        # A sample's glue begins with the PreviousTagSize before its tag.
+        tag = span.shift(flv.PREVIOUS_TAG_SIZE_BYTES)
+        first = max(0, int(np.searchsorted(self.tag_position, tag.start, side="right")) - 1)
+        last = min(self.title.count, int(np.searchsorted(self.tag_position, tag.end)))
+        last = max(first, last)
+        glue_position = self.tag_position[first : last + 1] - flv.PREVIOUS_TAG_SIZE_BYTES
+        glue_start = glue_position[:-1]
+        header_size = self._headers.size[_variants(self.title, slice(first, last))]
+        glue_size = flv.PREVIOUS_TAG_SIZE_BYTES + flv.TAG_HEADER_SIZE_BYTES + header_size
+        data_position = glue_start + glue_size
+        data_start = np.maximum(data_position, span.start)
+        data_end = np.maximum(data_start, np.minimum(glue_position[1:], span.end))
+        return _Pieces(
+            first,
+            last,
+            glue_start,
+            glue_size,
+            data_start,
+            data_end,
+            self.title.offset[first:last] + (data_start - data_position),
+        )
+
+    def _glue(self, first: int, last: int) -> bytes:
+        """One row of _GLUE for each sample in first..last-1."""
+        title = self.title
+        rows = np.zeros(last - first, _GLUE)
+        span = slice(first, last)
+        variant = _variants(title, span)
+        sizes = np.diff(self.tag_position[max(0, first - 1) : last + 1])
+        sizes -= flv.PREVIOUS_TAG_SIZE_BYTES
+        if first == 0:
+            # Before the first sample stands the last tag of the head.
+            last_field = self.head[-flv.PREVIOUS_TAG_SIZE_BYTES :]
+            sizes = np.concatenate(([int.from_bytes(last_field, "big")], sizes))
+        tag_type = np.where(title.is_video[span], flv.TagType.VIDEO, flv.TagType.AUDIO)
+        rows["previous_tag_size"] = sizes[:-1]
+        rows["type_and_size"] = tag_type << 24 | (sizes[1:] - flv.TAG_HEADER_SIZE_BYTES)
+        time_ms = title.dts_ms[span]
+        rows["timestamp"] = (time_ms & 0xFFFFFF) << 8 | time_ms >> 24
+        rows["body_header"] = self._headers.template[variant]
+        column = self._headers.composition_column
+        has_field = self._headers.has_composition[variant]
+        composition = title.composition_ms[span].astype(">i4").view(np.uint8).reshape(-1, 4)
+        rows["body_header"][has_field, column : column + 3] = composition[has_field, 1:]
+        return rows.tobytes()
+
+
+def _variants(title: Title, span: slice) -> NDArray[np.integer[Any]]:
+    """Which body header each row has: audio, or video by keyframe and composition time."""
+    is_video = title.is_video[span].astype(np.intp)
+    has_composition = title.composition_ms[span] != 0
+    variants: NDArray[np.integer[Any]] = is_video * (1 + title.is_key[span] * 2 + has_composition)
+    if title.changes:
+        variants[title.offset[span] >= _INLINE_START] = _INLINE_VARIANT
+    return variants
+
+
+def _body_headers(title: Title) -> _BodyHeaders:
+    codecs: list[tuple[CodecConfiguration | None, bool, bool]] = [(title.audio, True, False)]
+    codecs += [(title.video, bool(key), bool(cts)) for key in (0, 1) for cts in (0, 1)]
+    codecs.append((None, False, False))  # _INLINE_VARIANT
+    template = np.zeros((len(codecs), _BODY_HEADER_MAX_BYTES), np.uint8)
+    size = np.zeros(len(codecs), np.int64)
+    field = np.zeros(len(codecs), np.int64)
+    column = 0
+    for variant, (codec, is_key, has_composition) in enumerate(codecs):
+        if codec is None:
+            continue
+        header = flv.sample_header(codec, is_key=is_key, has_composition=has_composition)
+        template[variant, : len(header)] = np.frombuffer(header, np.uint8)
+        field[variant] = flv.composition_size_bytes(codec, has_composition=has_composition)
+        size[variant] = len(header) + field[variant]
+        if field[variant]:
+            column = len(header)
+    return _BodyHeaders(template, size, field > 0, column)
+
+
+def _seekable(title: Title) -> NDArray[np.integer[Any]]:
+    """Rows where playing can begin: video keyframes, without video any sample; never none."""
+    if title.video:
+        rows = np.flatnonzero(title.is_video & title.is_key)
+    else:
+        rows = np.flatnonzero(title.offset < _INLINE_START)
+    return rows.astype(np.int32) if len(rows) else np.zeros(1, np.int32)
+
+
+def _listed_keyframes(title: Title, seekable: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    """The keyframes onMetaData lists: all of the video's, or KEYFRAMES_MAX spread evenly."""
+    if title.video is None:
+        return seekable[:0]
+    if len(seekable) > KEYFRAMES_MAX:
+        chosen = np.linspace(0, len(seekable) - 1, KEYFRAMES_MAX).astype(np.intp)
+        return seekable[chosen]
+    return seekable
+
+
+def _metadata(
+    title: Title,
+    keyframes: NDArray[np.integer[Any]],
+    tag_position: NDArray[np.int64] | NDArray[np.float64],
+    size_bytes: int,
+) -> ScriptObject:
+    values: ScriptObject = {"duration": title.duration_ms / 1000}
+    if title.video is not None:
+        values |= {
+            "width": title.video.width,
+            "height": title.video.height,
+            "framerate": title.frame_rate,
+            "videocodecid": flv.codec_id(title.video),
+        }
+    if title.audio is not None:
+        values |= {
+            "audiocodecid": flv.codec_id(title.audio),
+            "audiosamplerate": title.audio.sample_rate,
+            "audiosamplesize": 16,
+            "stereo": title.audio.channels == 2,
+        }
+    values |= {
+        "hasVideo": title.video is not None,
+        "hasAudio": title.audio is not None,
+        "filesize": size_bytes,
+        "hasKeyframes": len(keyframes) > 0,
+    }
+    if len(keyframes):
+        values["keyframes"] = {
+            "filepositions": tag_position[keyframes].astype(np.float64),
+            "times": title.dts_ms[keyframes] / 1000,
+        }
+    return values
+
+
+def _head(title: Title, metadata: ScriptObject) -> bytes:
+    """File header, onMetaData tag and sequence header tags."""
+    pieces = [
+        flv.file_header(has_audio=title.audio is not None, has_video=title.video is not None),
+        flv.tag(flv.TagType.SCRIPT, encode_on_metadata(metadata), 0),
+    ]
+    pieces += [flv.tag(kind, body, 0) for kind, body in _first_sequence_headers(title)]
+    return b"".join(pieces)
+
+
+def _first_sequence_headers(title: Title) -> list[tuple[int, bytes]]:
+    codecs = [codec for codec in (title.video, title.audio) if codec is not None]
+    bodies = [(int(codec.kind), flv.sequence_header_body(codec)) for codec in codecs]
+    return [(kind, body) for kind, body in bodies if body is not None]
+
+
+def _with_sequence_headers(title: Title) -> tuple[Title, bytes, list[tuple[int, int, bytes]]]:
+    """The title with a row before each change of a codec, whose bytes are in what is returned
+    second; and (row, tag type, body) of each.
+    """
+    inline = bytearray()
+    places: dict[bytes, int] = {}
+    rows: list[int] = []
+    header_rows: list[tuple[int, int, bytes]] = []
+    for change in title.changes:
+        body = flv.sequence_header_body(change.codec)
+        if body is None:
+            continue
+        if body not in places:
+            places[body] = len(inline)
+            inline += body
+        header_rows.append((change.row + len(rows), int(change.codec.kind), body))
+        rows.append(change.row)
+    if not rows:
+        return title, b"", []
+    if sum(len(body) for _, _, body in header_rows) > INLINE_BYTES_MAX:
+        raise invalid(f"the MP4's codec changes have over {INLINE_BYTES_MAX} bytes together")
+    offsets = [_INLINE_START + places[body] for _, _, body in header_rows]
+    sizes = [len(body) for _, _, body in header_rows]
+    expanded = replace(
+        title,
+        offset=np.insert(title.offset.astype(np.int64), rows, offsets),
+        size=np.insert(title.size.astype(np.int64), rows, sizes),
+        dts_ms=np.insert(title.dts_ms, rows, title.dts_ms[rows]),
+        composition_ms=np.insert(title.composition_ms, rows, 0),
+        is_key=np.insert(title.is_key, rows, False),
+        is_video=np.insert(title.is_video, rows, title.is_video[rows]),
+    )
+    return expanded, bytes(inline), header_rows
+
+
+def _coalesce(pieces: _Pieces) -> list[Span]:
+    """The source spans of the pieces' data, sorted and joined over small gaps."""
+    size = pieces.data_end - pieces.data_start
+    is_in_file = (size > 0) & (pieces.source_start < _INLINE_START)
+    start = pieces.source_start[is_in_file]
+    if len(start) == 0:
+        return []
+    order = np.argsort(start, kind="stable")
+    start = start[order]
+    # Samples may overlap in odd files; an end is the furthest one so far.
+    end = np.maximum.accumulate(start + size[is_in_file][order])
+    breaks = np.flatnonzero(start[1:] - end[:-1] > COALESCED_GAP_BYTES)
+    starts = start[np.concatenate(([0], breaks + 1))].tolist()
+    ends = end[np.concatenate((breaks, [len(end) - 1]))].tolist()
+    return [Span(*bounds) for bounds in zip(starts, ends, strict=True)]

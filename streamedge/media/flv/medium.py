@@ -1,0 +1,113 @@
+"""An FLV in the cache as a medium, be it a file or a packaged title.
+
+Owns one viewer's reader of it. Which tags there are is the index's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from streamedge.cache.open_object import Failure
+from streamedge.cache.reader import Reader
+from streamedge.media.flv.head import FlvHead
+from streamedge.media.flv.index import AHEAD_BYTES, Stretch, TagIndex
+from streamedge.media.flv.scan import rewrite_tags
+from streamedge.media.index_memory import Lease
+from streamedge.media.medium import End, Lacking, Mark, MediumHead, Run, Skip
+from streamedge.media.script_data import ScriptObject
+from streamedge.spans import Span
+
+AHEAD_LEAD_BYTES = AHEAD_BYTES // 2  # ask for more when less than this is on its way
+
+
+class FlvMedium:
+    """``reader`` is of the FLV, and closed with the medium.
+
+    ``source`` is the object's: what is packaged hangs on its version, and knows of no changes.
+    ``held`` is closed with the medium as well: the use of its index, and a reader of a source
+    whose rest could not be asked for again, so that the answer which brings it goes on for as long
+    as the medium plays.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        head: MediumHead,
+        index: TagIndex,
+        reader: Reader,
+        source: Reader,
+        *held: Reader | Lease[Any],
+    ) -> None:
+        self.name = name
+        self.head = head
+        self.result = source.result
+        self.still_holds = source.still_holds
+        self.provenance = source.provenance
+        self._index = index
+        self._reader = reader
+        self._held = held
+
+    async def locate(self, time_ms: int) -> Mark:
+        return await self._index.locate(self._reader, time_ms)
+
+    async def locate_after(self, time_ms: int) -> Mark:
+        return await self._index.locate_after(self._reader, time_ms)
+
+    def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]:
+        return self._index.sequence_headers(mark)
+
+    def next_run(
+        self, mark: Mark, length_ms: int, until_ms: int | None
+    ) -> Run | Skip | Lacking | End:
+        found = self._index.stretch(self._reader, mark, length_ms, until_ms)
+        if not isinstance(found, Stretch):
+            return found
+        ahead = Span(found.end, min(found.end + AHEAD_BYTES, self._reader.size_bytes))
+        if not self._reader.is_complete(ahead.start):
+            self._reader.prefetch(ahead, AHEAD_LEAD_BYTES)
+        span = Span(mark.position, found.end)
+        body = None
+        if found.times_ms is not None:
+            body = rewrite_tags(self._reader.copy(span), found.times_ms)
+        return Run(
+            self._reader,
+            span,
+            body,
+            found.tag_type,
+            found.has_video,
+            found.time_ms,
+            found.following,
+        )
+
+    def when_ready(self, want: Span, woken: Callable[[Failure | None], None]) -> Callable[[], None]:
+        return self._reader.when_ready(want, woken, eager=True, lead_bytes=AHEAD_LEAD_BYTES)
+
+    def close(self) -> None:
+        self._reader.close()
+        for each in self._held:
+            each.close()
+
+
+def medium_head(head: FlvHead) -> MediumHead:
+    """What a player is told of an FLV."""
+    metadata: ScriptObject = {
+        name: value
+        for name, value in head.metadata.items()
+        if isinstance(value, bool | int | float | str)
+    }
+    duration_ms = head.duration_ms or 0
+    metadata["duration"] = duration_ms / 1000
+    for name, codec in (("videocodecid", head.video_codec), ("audiocodecid", head.audio_codec)):
+        if codec is not None:
+            metadata[name] = (
+                int.from_bytes(codec.encode("latin-1")) if isinstance(codec, str) else codec
+            )
+    return MediumHead(
+        duration_ms=duration_ms,
+        metadata=metadata,
+        enhanced=frozenset(
+            codec for codec in (head.video_codec, head.audio_codec) if isinstance(codec, str)
+        ),
+        has_video=head.has_video,
+    )

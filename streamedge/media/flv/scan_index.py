@@ -1,0 +1,324 @@
+"""Where the tags of an FLV file begin, as far as it has been looked at.
+
+Of a file only the head is known: its stretches are scanned when first needed and remembered for all
+viewers. A seek follows the file's own keyframe list where that proves right at the place; without
+one it halves its way through the file, reading a window at a time. Damage is passed over: play goes
+on with the next tag.
+"""
+
+from __future__ import annotations
+
+import bisect
+
+import numpy as np
+
+from streamedge.cache.reader import Reader
+from streamedge.media.flv import tags as flv
+from streamedge.media.flv.codec_headers import CodecHeaders
+from streamedge.media.flv.head import FlvHead
+from streamedge.media.flv.index import KnownStretches, Stretch, ahead, boundary_ms, known_bytes
+from streamedge.media.flv.scan import Stop, Tags, resynchronise, scan_tags, tag_type_of
+from streamedge.media.flv.tags import TagFlag
+from streamedge.media.flv.timeline import Timeline, place_tags, start_shift_ms
+from streamedge.media.medium import RUN_BYTES_MAX, End, Lacking, Mark, Skip
+from streamedge.spans import Span
+
+WINDOW_BYTES = 128 * 1024  # read at each step of a search, more where tags are larger
+WINDOW_BYTES_MAX = 2 * (flv.BODY_SIZE_MAX_BYTES + 1)
+ANCHORS_MAX = 2000  # places found by searching that are remembered of one file
+ANCHOR_BYTES = 160
+SEARCH_STEPS_MAX = 40
+SEARCH_NEAR_MS = 4000  # a search ends this close before its target
+LISTED_TIME_ERROR_MS = 1000  # of a keyframe list that is believed
+LISTED_GAP_MS = 4000  # between a listed keyframe and a time, before the next one is checked too
+SKIP_TAGS = 2  # in a row, behind damage
+
+_OVERLAP_BYTES = 256 * 1024  # kept of a window in which no tag was found
+
+
+class ScanIndex:
+    """The index of an FLV file."""
+
+    def __init__(self, head: FlvHead, size_bytes: int) -> None:
+        self._head = head
+        self._size_bytes = size_bytes
+        shift_ms = start_shift_ms(head.start_ms)
+        self._start = Timeline(shift_ms, shift_ms)
+        self._known = KnownStretches()
+        self._anchors: list[tuple[int, int]] = []  # (time, position) of tags found by searching
+        self._headers = CodecHeaders(head)
+        self._believes_list = head.keyframes is not None
+
+    @property
+    def memory_size_bytes(self) -> int:
+        keyframes = self._head.keyframes
+        listed = 0 if keyframes is None else keyframes.position.nbytes * 2
+        searched = 64 * 1024 + ANCHORS_MAX * ANCHOR_BYTES
+        return searched + listed + known_bytes(self._head.duration_ms or 0, self._size_bytes)
+
+    def stretch(
+        self, reader: Reader, mark: Mark, length_ms: int, until_ms: int | None
+    ) -> Stretch | Skip | Lacking | End:
+        is_plain = length_ms > 0 and until_ms is None
+        known = self._known.find(reader, mark, length_ms) if is_plain else None
+        if known is not None:
+            return known
+        file_end = self._size_bytes - mark.position
+        wanted_bytes = RUN_BYTES_MAX if length_ms else flv.TAG_HEADER_SIZE_BYTES
+        count_max = None if length_ms else 1
+        while True:
+            limit = min(mark.position + wanted_bytes, self._size_bytes)
+            ready_end = reader.ready_end(mark.position, limit)
+            data = reader.copy(Span(mark.position, ready_end))
+            tags = scan_tags(data, file_end=file_end, count_max=count_max)
+            if tags.count or tags.end:
+                break
+            if tags.stop is Stop.BUFFER_END:
+                wanted_bytes = tags.needed_end  # a tag, and what shows that it is one
+            elif tags.stop is Stop.DAMAGE and wanted_bytes < RUN_BYTES_MAX:
+                wanted_bytes = RUN_BYTES_MAX  # to find what is behind it
+            else:
+                break
+            needed_end = mark.position + wanted_bytes
+            if ready_end < limit and tags.stop is Stop.BUFFER_END:
+                # Waiting for the first byte that lacks: the rest of a tag comes in order.
+                return Lacking(ahead(ready_end, needed_end, self._size_bytes))
+            if needed_end > self._size_bytes and tags.stop is Stop.BUFFER_END:
+                return End()
+        if tags.count == 0:
+            return self._pass_over(mark, tags, data, ready_end, limit)
+        placed, _ = place_tags(mark.timeline, tags.timestamp_ms, tags.flags)
+        time_ms = int(placed[0])
+        if until_ms is not None and time_ms > until_ms:
+            return End()
+        beyond = np.flatnonzero(placed >= boundary_ms(time_ms, length_ms, until_ms))
+        count = int(beyond[0]) if len(beyond) else tags.count
+        if length_ms == 0:
+            count = 1
+        found = _stretch_of(mark, tags, max(1, count))
+        if is_plain and (len(beyond) or ready_end == limit):
+            self._known.keep(mark, length_ms, found)
+        return found
+
+    def _pass_over(
+        self, mark: Mark, tags: Tags, data: bytes, ready_end: int, limit: int
+    ) -> Skip | Lacking | End:
+        """What to do where no tag begins: go on behind the damage, or look for its end."""
+        if tags.end:  # behind tags that are not played
+            return Skip(mark._replace(position=mark.position + tags.end))
+        if tags.stop is Stop.FILE_END:
+            return End()
+        is_file_end = ready_end == self._size_bytes
+        found = resynchronise(memoryview(data)[1:], is_file_end=is_file_end, tags_needed=SKIP_TAGS)
+        if found is not None:
+            return Skip(mark._replace(position=mark.position + 1 + found))
+        if is_file_end:
+            return End()
+        if ready_end < limit:
+            return Lacking(ahead(ready_end, limit, self._size_bytes))
+        return Skip(mark._replace(position=max(mark.position + 1, ready_end - _OVERLAP_BYTES)))
+
+    async def locate(self, reader: Reader, time_ms: int) -> Mark:
+        if time_ms <= 0:
+            return self._mark(self._head.first_media, 0)  # sound may begin before a picture
+        mark = await self._place(reader, time_ms)
+        await self._headers.look_before(reader, mark.position)
+        return mark
+
+    async def locate_after(self, reader: Reader, time_ms: int) -> Mark:
+        mark = await self._first_after(reader, time_ms)
+        await self._headers.look_before(reader, mark.position)
+        return mark
+
+    def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]:
+        return self._headers.in_force(mark.position)
+
+    def _mark(self, position: int, time_ms: int) -> Mark:
+        return Mark(position, max(0, time_ms), timeline=self._start)
+
+    def _medium_ms(self, tag_ms: int) -> int:
+        """A tag's time as the viewer sees it, if no times jump before it."""
+        return tag_ms + self._start.video_shift_ms
+
+    async def _place(self, reader: Reader, time_ms: int) -> Mark:
+        listed = await self._listed(reader, time_ms)
+        if listed is not None:
+            return listed
+        first = self._mark(self._head.first_media, 0)
+        before_ms = time_ms
+        while True:
+            near = await self._search(reader, before_ms)
+            found = await self._last_keyframe(reader, near, time_ms)
+            if found is not None:
+                return found
+            if near.position <= first.position:
+                return first
+            before_ms = max(0, near.time_ms - 2 * SEARCH_NEAR_MS)
+
+    async def _listed(self, reader: Reader, time_ms: int) -> Mark | None:
+        """The keyframe that onMetaData lists before a time; None if the list does not help."""
+        keyframes = self._head.keyframes
+        if keyframes is None or not self._believes_list:
+            return None
+        row = int(keyframes.time_ms.searchsorted(time_ms, side="right")) - 1
+        if row < 0:
+            return self._mark(self._head.first_media, 0)
+        mark = await self._checked(reader, row)
+        if mark is None or time_ms - mark.time_ms <= LISTED_GAP_MS:
+            return mark
+        # So far before the time the list may lie, or have left keyframes out.
+        has_next = row + 1 < len(keyframes.time_ms)
+        return mark if has_next and await self._checked(reader, row + 1) is not None else None
+
+    async def _checked(self, reader: Reader, row: int) -> Mark | None:
+        """The keyframe that the list names, if it is there; if not, the list is not asked again."""
+        keyframes = self._head.keyframes
+        if keyframes is None:
+            return None
+        position = int(keyframes.position[row])
+        data = await reader.read(
+            Span(position, position + flv.TAG_HEADER_SIZE_BYTES + flv.CLASSIFIED_BYTES)
+        )
+        tag_ms = self._keyframe_ms(data)
+        if tag_ms is None or abs(tag_ms - int(keyframes.time_ms[row])) > LISTED_TIME_ERROR_MS:
+            self._believes_list = False
+            return None
+        return self._mark(position, tag_ms)
+
+    def _keyframe_ms(self, data: bytes) -> int | None:
+        """The time of the keyframe (or its sequence header) that bytes begin with."""
+        if len(data) <= flv.TAG_HEADER_SIZE_BYTES:
+            return None
+        header = flv.parse_tag_header(data[: flv.TAG_HEADER_SIZE_BYTES])
+        if header.type != flv.TagType.VIDEO:
+            return None
+        tag = flv.classify(header.type, data[flv.TAG_HEADER_SIZE_BYTES :])
+        if not tag.flags & (TagFlag.KEYFRAME | TagFlag.SEQUENCE_HEADER):
+            return None
+        return self._medium_ms(header.timestamp_ms)
+
+    async def _first_after(self, reader: Reader, time_ms: int) -> Mark:
+        position = (await self._search(reader, time_ms)).position
+        while position < self._size_bytes:
+            tags, base = await self._tags_at(reader, position)
+            later = np.flatnonzero(self._medium_times(tags) > time_ms)
+            if len(later):
+                row = int(later[0])
+                at_ms = int(self._medium_times(tags)[row])
+                return self._mark(base + int(tags.position[row]), at_ms)
+            if tags.count == 0:
+                break
+            position = base + tags.end
+        return self._mark(self._size_bytes, time_ms)
+
+    def _medium_times(self, tags: Tags) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return tags.timestamp_ms + self._start.video_shift_ms
+
+    async def _search(self, reader: Reader, time_ms: int) -> Mark:
+        """A tag at or before a time, not far before it; the first one if there is none."""
+        low = self._mark(self._head.first_media, 0)
+        high, high_ms = self._size_bytes, self._head.duration_ms or 0
+        at = bisect.bisect_right(self._anchors, (time_ms, self._size_bytes))
+        if at:
+            low = self._mark(self._anchors[at - 1][1], self._anchors[at - 1][0])
+        if at < len(self._anchors):
+            high_ms, high = self._anchors[at]
+        for step in range(SEARCH_STEPS_MAX):
+            if time_ms - low.time_ms <= SEARCH_NEAR_MS or high - low.position <= WINDOW_BYTES:
+                break
+            share = 0.5
+            if step % 3 < 2 and high_ms > low.time_ms:  # guesses by rate, and now and then halves
+                share = (time_ms - SEARCH_NEAR_MS / 2 - low.time_ms) / (high_ms - low.time_ms)
+            guess = low.position + int((high - low.position) * min(0.98, max(0.02, share)))
+            found = await self._tag_near(reader, guess, high)
+            if found is None or found.position >= high:
+                high, high_ms = guess, min(high_ms, time_ms)
+            elif found.time_ms > time_ms:
+                high, high_ms = guess, found.time_ms
+            else:
+                low = found
+                bisect.insort(self._anchors, (found.time_ms, found.position))
+        del self._anchors[ANCHORS_MAX:]
+        return low
+
+    async def _tag_near(self, reader: Reader, guess: int, high: int) -> Mark | None:
+        """The first tag that begins at or after a position, before ``high``."""
+        size = WINDOW_BYTES
+        while True:
+            window = Span(guess, min(guess + size, self._size_bytes))
+            data = await reader.read(window)
+            found = resynchronise(data, is_file_end=window.end == self._size_bytes)
+            if found is not None:
+                header = flv.parse_tag_header(data[found : found + flv.TAG_HEADER_SIZE_BYTES])
+                return self._mark(guess + found, self._medium_ms(header.timestamp_ms))
+            if window.end >= min(high + WINDOW_BYTES, self._size_bytes) or size >= WINDOW_BYTES_MAX:
+                return None
+            size *= 2
+
+    async def _last_keyframe(self, reader: Reader, start: Mark, time_ms: int) -> Mark | None:
+        """The last place to begin from ``start`` up to a time."""
+        wanted = TagFlag.KEYFRAME if self._head.has_video else TagFlag.MEDIA
+        position = start.position
+        found: Mark | None = None
+        while position < self._size_bytes:
+            tags, base = await self._tags_at(reader, position)
+            if tags.count == 0:
+                break
+            times = self._medium_times(tags)
+            in_time = times <= time_ms
+            rows = np.flatnonzero((tags.flags & wanted != 0) & in_time)
+            if len(rows):
+                row = int(rows[-1])
+                found = self._mark(base + int(tags.position[row]), int(times[row]))
+            if not in_time.all():
+                break
+            position = base + tags.end
+        return found
+
+    async def _tags_at(self, reader: Reader, position: int) -> tuple[Tags, int]:
+        """Whole tags from a position on, and what their positions count from.
+
+        At least one, behind damage where there is some, unless the file ends before.
+        """
+        size = WINDOW_BYTES
+        while True:
+            window = Span(position, min(position + size, self._size_bytes))
+            is_file_end = window.end == self._size_bytes
+            data = await reader.read(window)
+            tags = scan_tags(data, file_end=self._size_bytes - position)
+            if tags.count:
+                return tags, position
+            if tags.stop is Stop.DAMAGE:
+                found = resynchronise(
+                    memoryview(data)[tags.end + 1 :], is_file_end=is_file_end, tags_needed=SKIP_TAGS
+                )
+                if found is not None:
+                    position += tags.end + 1 + found
+                    continue
+            if is_file_end or size > WINDOW_BYTES_MAX:
+                return tags, position
+            size *= 2
+
+
+def _stretch_of(mark: Mark, tags: Tags, count: int) -> Stretch:
+    """The first ``count`` of tags that were scanned from a mark on."""
+    flags, times = tags.flags[:count], tags.timestamp_ms[:count]
+    is_all = count == tags.count
+    end = tags.end if is_all else int(tags.position[count])
+    placed, timeline = place_tags(mark.timeline, times, flags)
+    following_ms = int(placed[-1])
+    if not is_all:
+        beyond, _ = place_tags(
+            timeline, tags.timestamp_ms[count : count + 1], tags.flags[count : count + 1]
+        )
+        following_ms = int(beyond[0])
+    is_moved_as_one = bool(np.all(placed - times == placed[0] - times[0]))
+    lies_plain = tags.is_plain and int(tags.position[0]) == 0 and is_moved_as_one
+    return Stretch(
+        mark.position + end,
+        int(tag_type_of(int(flags[0]))) if count == 1 else None,
+        bool((flags & TagFlag.VIDEO).any()),
+        int(placed[0]),
+        Mark(mark.position + end, following_ms, timeline=timeline),
+        None if lies_plain else placed,
+    )

@@ -1,0 +1,278 @@
+"""FLV's file header, tags, and the headers that stand in a tag's body.
+
+Owns the tag format in both directions and the classification of a tag by its first bytes. An RTMP
+audio, video or data message has the same body, so this is RTMP's media format too. Never walks
+files: ``flv_scan`` and ``flv_head`` do.
+Sources: Adobe FLV 10.1 §E; Enhanced RTMP v2, "Enhanced Audio" and "Enhanced Video".
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum, IntFlag
+from typing import NamedTuple
+
+from streamedge.media.faults import invalid
+from streamedge.media.mp4.codecs import CODEC_ID_AAC, CODEC_ID_AVC, CodecConfiguration, TrackKind
+
+FILE_HEADER_SIZE_BYTES = 9
+TAG_HEADER_SIZE_BYTES = 11
+PREVIOUS_TAG_SIZE_BYTES = 4
+BODY_SIZE_MAX_BYTES = (1 << 24) - 1
+TIMESTAMP_MAX_MS = (1 << 31) - 1
+CLASSIFIED_BYTES = 6  # of a body: all that ``classify`` looks at
+
+_SIGNATURE = b"FLV\x01"
+_AUDIO_PRESENT, _VIDEO_PRESENT = 0x04, 0x01
+_ENHANCED_VIDEO = 0x80
+_ENHANCED_AUDIO = 9  # SoundFormat ExHeader
+# AVC, and what writers in China number alike: HEVC 12, AV1 13, VVC 14.
+_CODEC_IDS_WITH_PACKET_TYPE = frozenset({CODEC_ID_AVC, 12, 13, 14})
+_FRAME_KEY, _FRAME_INTER, _FRAME_COMMAND = 1, 2, 5
+_SOUND_RATES = {5512: 0, 8000: 0, 11025: 1, 12000: 1, 16000: 2, 22050: 2, 24000: 2}
+_SOUND_RATE_44100 = 3
+_SOUND_16_BIT, _SOUND_STEREO = 0x02, 0x01
+
+
+class TagType(IntEnum):
+    AUDIO = 8
+    VIDEO = 9
+    SCRIPT = 18
+
+
+class PacketType(IntEnum):
+    """AudioPacketType and VideoPacketType of Enhanced RTMP; classic AVC and AAC use 0 to 2."""
+
+    SEQUENCE_START = 0
+    CODED_FRAMES = 1
+    SEQUENCE_END = 2
+    CODED_FRAMES_X = 3  # video: composition time 0, left out
+    METADATA = 4  # video; in audio the channel configuration
+    MPEG2TS_SEQUENCE_START = 5
+    MULTITRACK = 6  # video; in audio 5
+    MOD_EX = 7
+
+
+class TagFlag(IntFlag):
+    """What ``scan_tags`` and ``classify`` say of a tag."""
+
+    AUDIO = 1
+    VIDEO = 2
+    SCRIPT = 4
+    KEYFRAME = 8  # a picture that can be decoded alone; not its sequence header
+    SEQUENCE_HEADER = 16
+    MEDIA = 32  # has samples: not a header, end of sequence, command or metadata
+    ENHANCED = 64
+
+
+class FileHeader(NamedTuple):
+    has_audio: bool
+    has_video: bool
+    size_bytes: int  # where PreviousTagSize0 stands
+
+
+class TagHeader(NamedTuple):
+    """``size_bytes`` is of the body alone; ``timestamp_ms`` is signed (§E.4.1)."""
+
+    type: int
+    size_bytes: int
+    timestamp_ms: int
+    stream_id: int
+
+
+class TagClass(NamedTuple):
+    """``codec`` is a CodecID, SoundFormat or FourCC; ``packet_type`` None where there is none."""
+
+    flags: TagFlag
+    codec: int | str | None
+    packet_type: int | None
+
+
+def file_header(*, has_audio: bool, has_video: bool) -> bytes:
+    """The file header and PreviousTagSize0: 13 bytes."""
+    flags = _AUDIO_PRESENT * has_audio | _VIDEO_PRESENT * has_video
+    return _SIGNATURE + struct.pack(">BII", flags, FILE_HEADER_SIZE_BYTES, 0)
+
+
+def parse_file_header(data: bytes | bytearray | memoryview) -> FileHeader:
+    """Reads the first 9 bytes of a file. Raises MediaError STRUCTURE_INVALID."""
+    if len(data) < FILE_HEADER_SIZE_BYTES or bytes(data[:3]) != _SIGNATURE[:3]:
+        raise invalid("not an FLV file")
+    flags = data[4]
+    size_bytes = int.from_bytes(data[5:9], "big")
+    return FileHeader(
+        bool(flags & _AUDIO_PRESENT),
+        bool(flags & _VIDEO_PRESENT),
+        max(size_bytes, FILE_HEADER_SIZE_BYTES),
+    )
+
+
+def tag_header(tag_type: int, body_size_bytes: int, timestamp_ms: int) -> bytes:
+    """The 11 bytes before a body. Raises MediaError when size or time do not fit."""
+    if body_size_bytes > BODY_SIZE_MAX_BYTES:
+        raise invalid(f"a frame has {body_size_bytes} bytes, too large for an FLV tag")
+    if not 0 <= timestamp_ms <= TIMESTAMP_MAX_MS:
+        raise invalid(f"a frame has time {timestamp_ms} ms, beyond what an FLV tag can say")
+    return struct.pack(
+        ">IIHB",
+        tag_type << 24 | body_size_bytes,
+        (timestamp_ms & 0xFFFFFF) << 8 | timestamp_ms >> 24,
+        0,
+        0,
+    )
+
+
+def parse_tag_header(data: bytes | memoryview) -> TagHeader:
+    """Reads the 11 bytes before a body; checks nothing."""
+    first, time, stream_high, stream_low = struct.unpack_from(">IIHB", data)
+    time_ms = time >> 8 | (time & 0xFF) << 24
+    return TagHeader(
+        first >> 24,
+        first & 0xFFFFFF,
+        time_ms if time_ms <= TIMESTAMP_MAX_MS else time_ms - (1 << 32),
+        stream_high << 8 | stream_low,
+    )
+
+
+def tag(tag_type: int, body: bytes, timestamp_ms: int) -> bytes:
+    """A whole tag: header, body and PreviousTagSize. Raises MediaError as ``tag_header``."""
+    previous_tag_size = struct.pack(">I", TAG_HEADER_SIZE_BYTES + len(body))
+    return tag_header(tag_type, len(body), timestamp_ms) + body + previous_tag_size
+
+
+def audio_byte(sound_format: int, sample_rate: int, channels: int) -> int:
+    """The AudioTagHeader of the classic sound formats.
+
+    AAC always says 44 kHz stereo (§E.4.2.1); rates that FLV cannot say become the next best, as
+    players take the real one from the bit stream.
+    """
+    if sound_format == CODEC_ID_AAC:
+        rate, is_stereo = _SOUND_RATE_44100, True
+    else:
+        rate, is_stereo = _SOUND_RATES.get(sample_rate, _SOUND_RATE_44100), channels > 1
+    return sound_format << 4 | rate << 2 | _SOUND_16_BIT | _SOUND_STEREO * is_stereo
+
+
+def sample_header(
+    codec: CodecConfiguration, *, is_key: bool = True, has_composition: bool = False
+) -> bytes:
+    """What stands before a sample in its tag's body, without the composition time.
+
+    ``composition_size_bytes`` says whether three bytes of composition time come after it.
+    """
+    if codec.kind is TrackKind.AUDIO:
+        if codec.classic_id is None:
+            return _enhanced_audio(codec, PacketType.CODED_FRAMES)
+        first = bytes([audio_byte(codec.classic_id, codec.sample_rate, codec.channels)])
+        return first + bytes([PacketType.CODED_FRAMES]) * (codec.classic_id == CODEC_ID_AAC)
+    frame_type = _FRAME_KEY if is_key else _FRAME_INTER
+    if codec.classic_id is not None:
+        return bytes([frame_type << 4 | codec.classic_id, PacketType.CODED_FRAMES])
+    packet_type = PacketType.CODED_FRAMES
+    if codec.four_cc in _COMPOSITION_FOUR_CCS and not has_composition:
+        packet_type = PacketType.CODED_FRAMES_X
+    return _enhanced_video(codec, frame_type, packet_type)
+
+
+# Enhanced RTMP gives these alone a composition time; the others have no reordered pictures.
+_COMPOSITION_FOUR_CCS = frozenset({"hvc1", "avc1"})
+
+
+def composition_size_bytes(codec: CodecConfiguration, *, has_composition: bool) -> int:
+    """3 where a composition time follows ``sample_header``, else 0."""
+    if codec.kind is TrackKind.AUDIO:
+        return 0
+    if codec.classic_id == CODEC_ID_AVC:
+        return 3
+    return 3 if codec.four_cc in _COMPOSITION_FOUR_CCS and has_composition else 0
+
+
+def sequence_header_body(codec: CodecConfiguration) -> bytes | None:
+    """The body of the tag that configures a decoder; None for codecs that need none."""
+    if codec.sequence_header is None:
+        return None
+    if codec.kind is TrackKind.AUDIO:
+        if codec.classic_id is None:
+            return _enhanced_audio(codec, PacketType.SEQUENCE_START) + codec.sequence_header
+        first = audio_byte(codec.classic_id, codec.sample_rate, codec.channels)
+        return bytes([first, PacketType.SEQUENCE_START]) + codec.sequence_header
+    if codec.classic_id is None:
+        header = _enhanced_video(codec, _FRAME_KEY, PacketType.SEQUENCE_START)
+        return header + codec.sequence_header
+    header = bytes([_FRAME_KEY << 4 | codec.classic_id, PacketType.SEQUENCE_START, 0, 0, 0])
+    return header + codec.sequence_header
+
+
+def codec_id(codec: CodecConfiguration) -> int:
+    """The number for onMetaData's videocodecid and audiocodecid: a CodecID, or the FourCC's."""
+    if codec.classic_id is not None:
+        return codec.classic_id
+    return int.from_bytes(codec.four_cc.encode("latin-1"), "big")
+
+
+def _enhanced_audio(codec: CodecConfiguration, packet_type: int) -> bytes:
+    return bytes([_ENHANCED_AUDIO << 4 | packet_type]) + codec.four_cc.encode("latin-1")
+
+
+def _enhanced_video(codec: CodecConfiguration, frame_type: int, packet_type: int) -> bytes:
+    first = _ENHANCED_VIDEO | frame_type << 4 | packet_type
+    return bytes([first]) + codec.four_cc.encode("latin-1")
+
+
+def classify(tag_type: int, body: bytes | memoryview) -> TagClass:
+    """What a tag is, from its type and the first ``CLASSIFIED_BYTES`` of its body.
+
+    Bodies too short for their header are classified as far as they go. Multitrack and ModEx
+    packets count as media; their codec is not looked for.
+    """
+    if tag_type == TagType.SCRIPT:
+        return TagClass(TagFlag.SCRIPT, None, None)
+    kind = TagFlag.AUDIO if tag_type == TagType.AUDIO else TagFlag.VIDEO
+    if len(body) == 0:
+        return TagClass(kind, None, None)
+    first = body[0]
+    if kind is TagFlag.AUDIO:
+        return _classify_audio(first, body)
+    return _classify_video(first, body)
+
+
+def _classify_audio(first: int, body: bytes | memoryview) -> TagClass:
+    sound_format = first >> 4
+    if sound_format == _ENHANCED_AUDIO:
+        flags = TagFlag.AUDIO | TagFlag.ENHANCED
+        packet_type = first & 15
+        codec = (
+            str(body[1:5], "latin-1") if packet_type < PacketType.MPEG2TS_SEQUENCE_START else None
+        )
+        if packet_type == PacketType.SEQUENCE_START:
+            flags |= TagFlag.SEQUENCE_HEADER
+        elif packet_type not in (PacketType.SEQUENCE_END, PacketType.METADATA):
+            flags |= TagFlag.MEDIA
+        return TagClass(flags, codec, packet_type)
+    if sound_format == CODEC_ID_AAC:
+        is_header = len(body) > 1 and body[1] == PacketType.SEQUENCE_START
+        flag = TagFlag.SEQUENCE_HEADER if is_header else TagFlag.MEDIA
+        return TagClass(TagFlag.AUDIO | flag, sound_format, int(not is_header))
+    return TagClass(TagFlag.AUDIO | TagFlag.MEDIA, sound_format, None)
+
+
+def _classify_video(first: int, body: bytes | memoryview) -> TagClass:
+    flags = TagFlag.VIDEO
+    codec: int | str | None
+    packet_type: int | None
+    if first & _ENHANCED_VIDEO:
+        flags |= TagFlag.ENHANCED
+        frame_type, packet_type = first >> 4 & 7, first & 15
+        codec = str(body[1:5], "latin-1") if packet_type < PacketType.MULTITRACK else None
+    else:
+        frame_type, codec = first >> 4, first & 15
+        packet_type = None
+        if codec in _CODEC_IDS_WITH_PACKET_TYPE:
+            packet_type = body[1] if len(body) > 1 else PacketType.SEQUENCE_END
+    if frame_type == _FRAME_COMMAND:
+        return TagClass(flags, codec, packet_type)
+    if packet_type in (PacketType.SEQUENCE_START, PacketType.MPEG2TS_SEQUENCE_START):
+        flags |= TagFlag.SEQUENCE_HEADER
+    elif packet_type not in (PacketType.SEQUENCE_END, PacketType.METADATA):
+        flags |= TagFlag.MEDIA | TagFlag.KEYFRAME * (frame_type == _FRAME_KEY)
+    return TagClass(flags, codec, packet_type)

@@ -1,0 +1,171 @@
+"""The MP4's index: finding the ``moov`` box, and the movie and tracks it describes.
+
+Owns the road to ``moov`` (a parser that asks for bytes instead of reading them) and the boxes
+around the sample tables. Sample tables and codecs are only pointed at; nothing here does I/O.
+Source: ISO/IEC 14496-12 §8; Apple's QuickTime File Format where MOV differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from streamedge.errors import MediaError
+from streamedge.media.faults import invalid
+from streamedge.media.mp4 import boxes
+from streamedge.media.mp4.edit_list import Edit, parse_elst
+from streamedge.spans import Span
+
+FIRST_ASK_BYTES = 64 << 10
+TOP_LEVEL_BOXES_MAX = 256  # each may cost one read at the origin
+TRACKS_MAX = 64
+TIMESCALE_MAX = (1 << 31) - 1
+
+_TRACK_ENABLED = 0x000001
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Track:
+    """One track. ``handler`` is "vide", "soun" or another type that is not played.
+
+    ``edits`` say which part of the media is played when; ``duration`` counts in ``timescale``.
+    ``stsd`` and ``stbl`` are the contents of those boxes, views of the moov's bytes.
+    """
+
+    track_id: int
+    handler: str
+    is_enabled: bool
+    timescale: int
+    duration: int
+    edits: tuple[Edit, ...]
+    stsd: memoryview
+    stbl: memoryview
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Movie:
+    """``duration`` counts in ``timescale``. ``is_fragmented``: samples are announced in moof boxes
+    along the file, not (only) here. ``faults`` say why a track was left out.
+    """
+
+    timescale: int
+    duration: int
+    tracks: tuple[Track, ...]
+    is_fragmented: bool
+    faults: tuple[str, ...] = ()
+
+
+def locate_moov(file_size_bytes: int, limit_bytes: int) -> Generator[Span, bytes, Span]:
+    """Finds the ``moov`` box: yields spans it must be sent, returns the box's own span.
+
+    The first ask is the file's first 64 KiB, each further one the 16 bytes of a box header that
+    lies behind a skipped box. Boxes of any type may stand before it. Raises MediaError
+    STRUCTURE_INVALID when the file is no MP4, is cut off, has no moov, or one larger than
+    ``limit_bytes``.
+    """
+    window = Span(0, min(FIRST_ASK_BYTES, file_size_bytes))
+    data = memoryview((yield window)) if window.size else memoryview(b"")
+    position = 0
+    for _ in range(TOP_LEVEL_BOXES_MAX):
+        remaining_bytes = file_size_bytes - position
+        if remaining_bytes < boxes.HEADER_SIZE_BYTES:
+            if position == 0:
+                raise invalid("not an MP4: the file is empty or a few bytes long")
+            raise invalid("the MP4 has no index (moov); its recording or upload was not finished")
+        header_span = Span(position, position + min(boxes.LARGE_HEADER_SIZE_BYTES, remaining_bytes))
+        if not window.contains(header_span):
+            window = header_span
+            data = memoryview((yield window))
+        if len(data) != window.size:
+            raise invalid("the MP4 is cut off: the file is shorter than its stated size")
+        at = position - window.start
+        header = boxes.parse_header(data[at:], remaining_bytes, may_be_cut=True)
+        size_bytes = min(header.size_bytes, remaining_bytes)
+        if header.type == "moov":
+            if size_bytes > limit_bytes:
+                raise invalid(
+                    f"the MP4's index has {size_bytes} bytes, over the limit of {limit_bytes}"
+                )
+            return Span(position, position + size_bytes)
+        position += header.size_bytes
+    raise invalid(f"the MP4 has no index (moov) in its first {TOP_LEVEL_BOXES_MAX} boxes")
+
+
+def parse_moov(moov: bytes | memoryview) -> Movie:
+    """Reads a whole ``moov`` box, header included. A damaged track does not cost the others.
+
+    Raises MediaError STRUCTURE_INVALID.
+    """
+    data = memoryview(moov)
+    header = boxes.parse_header(data, len(data), may_be_cut=True)
+    if header.type != "moov":
+        raise invalid("not an MP4 index (moov)")
+    content = data[header.header_size_bytes : header.size_bytes]
+    if boxes.find(content, "cmov") is not None:
+        raise invalid("the MOV's index is compressed (cmov), which is not supported")
+    mvhd = boxes.find(content, "mvhd")
+    timescale, duration = (0, 0) if mvhd is None else _timescale_and_duration(mvhd, "mvhd")
+    if mvhd is not None and timescale == 0:
+        timescale = 1
+    track_boxes = [box.content for box in boxes.walk(content) if box.type == "trak"]
+    if len(track_boxes) > TRACKS_MAX:
+        raise invalid(f"the MP4 has {len(track_boxes)} tracks, over the limit of {TRACKS_MAX}")
+    tracks: list[Track] = []
+    faults: list[str] = []
+    for box in track_boxes:
+        try:
+            track = _track(box, timescale)
+        except MediaError as exc:
+            faults.append(str(exc))
+        else:
+            if track is not None:
+                tracks.append(track)
+    is_fragmented = boxes.find(content, "mvex") is not None
+    return Movie(timescale, duration, tuple(tracks), is_fragmented, tuple(faults))
+
+
+def _track(trak: memoryview, movie_timescale: int) -> Track | None:
+    """One track; None for a kind of media that is not played.
+
+    Without a timescale of its own a track counts in the movie's.
+    """
+    hdlr = boxes.require(trak, "mdia", "hdlr")
+    if len(hdlr) < 12:
+        raise invalid("the MP4's hdlr box is cut off")
+    handler = str(hdlr[8:12], "latin-1")
+    if handler not in ("vide", "soun"):
+        return None
+    tkhd = boxes.require(trak, "tkhd")
+    id_position = 20 if len(tkhd) and tkhd[0] == 1 else 12
+    if len(tkhd) < id_position + 4:
+        raise invalid("the MP4's tkhd box is cut off")
+    mdhd = boxes.find(trak, "mdia", "mdhd")
+    timescale, duration = movie_timescale, 0
+    if mdhd is not None:
+        timescale, duration = _timescale_and_duration(mdhd, "mdhd")
+    elst = boxes.find(trak, "edts", "elst")
+    stbl = boxes.require(trak, "mdia", "minf", "stbl")
+    return Track(
+        track_id=int.from_bytes(tkhd[id_position : id_position + 4], "big"),
+        handler=handler,
+        is_enabled=bool(int.from_bytes(tkhd[1:4], "big") & _TRACK_ENABLED),
+        timescale=timescale or 1,
+        duration=duration,
+        edits=() if elst is None or movie_timescale == 0 else parse_elst(elst),
+        stsd=boxes.require(stbl, "stsd"),
+        stbl=stbl,
+    )
+
+
+def _timescale_and_duration(content: memoryview, name: str) -> tuple[int, int]:
+    """Units per second and duration from ``mvhd`` or ``mdhd``, version 0 or 1.
+
+    The timescale is 0 where the box has one that makes no sense.
+    """
+    is_long = len(content) > 0 and content[0] == 1
+    position, duration_size = (20, 8) if is_long else (12, 4)
+    if len(content) < position + 4 + duration_size:
+        raise invalid(f"the MP4's {name} box is cut off")
+    timescale = int.from_bytes(content[position : position + 4], "big")
+    duration = int.from_bytes(content[position + 4 : position + 4 + duration_size], "big")
+    return timescale if timescale <= TIMESCALE_MAX else 0, duration

@@ -1,0 +1,363 @@
+"""A title: a media asset's index, ready to be played or packaged.
+
+Owns the choice of tracks, the time line in milliseconds and the one sample table in decoding
+order. Never reads samples, and knows nothing of how they will be wrapped.
+
+Milliseconds are rounded as FFmpeg's muxers round: decoding and presentation times each to the
+nearest, halves away from zero, and only then moved so that the smallest decoding time is 0.
+
+What is there is played: a track that cannot be read does not cost the others, and samples past the
+file's end do not cost those before it. ``Title.faults`` says what was left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamedge.errors import MediaError, MediaFault
+from streamedge.media.faults import invalid
+from streamedge.media.mp4.codecs import (
+    CodecConfiguration,
+    SampleDescription,
+    TrackKind,
+    UnsupportedCodec,
+    parse_stsd,
+)
+from streamedge.media.mp4.edit_list import apply_edits
+from streamedge.media.mp4.moov import Movie, Track
+from streamedge.media.mp4.sample_table import (
+    SAMPLES_MAX,
+    BoolArray,
+    Int64Array,
+    SampleTable,
+    TooManySamplesError,
+    UInt32Array,
+    read_sample_table,
+)
+
+TIME_MAX_MS = (1 << 31) - 1  # 24 days; FLV's extended timestamp is signed
+COMPOSITION_MAX_MS = (1 << 23) - 1  # FLV's composition time is a signed 24-bit number
+CODEC_CHANGES_MAX = 1 << 16  # on the way, of one track
+SAMPLE_MEMORY_BYTES = 32  # what one sample takes at the most, in a title and its layout
+
+_HANDLER_KINDS = {"vide": TrackKind.VIDEO, "soun": TrackKind.AUDIO}
+
+
+class CodecChange(NamedTuple):
+    """From a row on, samples of the codec's kind need this configuration."""
+
+    row: int
+    codec: CodecConfiguration
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Title:
+    """Codecs, and one row for each sample in decoding order (video before audio at equal times).
+
+    Arrays are of the smallest types that hold their values. ``offset`` and ``size`` are bytes in
+    the source file. ``dts_ms`` begins at 0 and never falls,
+    ``composition_ms`` is presentation minus decoding time. ``is_key`` is True for all audio.
+    At least one of ``video`` and ``audio`` is there: what the first sample of the kind needs;
+    ``changes`` follow, in the order of rows. ``frame_rate`` is 0 without video.
+    """
+
+    video: CodecConfiguration | None
+    audio: CodecConfiguration | None
+    duration_ms: int
+    frame_rate: float
+    offset: NDArray[np.integer[Any]]
+    size: NDArray[np.integer[Any]]
+    dts_ms: NDArray[np.uint32]
+    composition_ms: NDArray[np.integer[Any]]
+    is_key: BoolArray
+    is_video: BoolArray
+    changes: tuple[CodecChange, ...] = ()
+    faults: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        return len(self.offset)
+
+    @property
+    def memory_size_bytes(self) -> int:
+        """What the tables take, for a cache that counts bytes."""
+        tables = (
+            self.offset, self.size, self.dts_ms, self.composition_ms, self.is_key, self.is_video
+        )  # fmt: skip
+        return sum(table.nbytes for table in tables) + 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _PlayedTrack:
+    """A track's samples as they are sent, with times in ms, not yet moved to begin at 0."""
+
+    kind: TrackKind
+    offset: Int64Array
+    size: UInt32Array
+    is_sync: BoolArray
+    dts_ms: Int64Array
+    composition_ms: Int64Array
+    codec: CodecConfiguration
+    changes: tuple[CodecChange, ...]  # rows are the track's own
+    end_ms: int
+    rate: float  # samples per second
+    faults: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.offset)
+
+
+def build_title(movie: Movie, file_size_bytes: int, memory_bytes: int | None = None) -> Title:
+    """Chooses the first enabled playable track of each kind and merges their samples.
+
+    ``memory_bytes`` bounds what the index takes, None for SAMPLES_MAX alone. Raises MediaError:
+    NO_SUPPORTED_TRACK when nothing can be carried (the message names what was found),
+    STRUCTURE_INVALID when no sample table can be read, the index is too large, or times exceed
+    what FLV can say.
+    """
+    samples_max = SAMPLES_MAX
+    if memory_bytes is not None:
+        samples_max = min(SAMPLES_MAX, memory_bytes // SAMPLE_MEMORY_BYTES)
+    unsupported: list[str] = []
+    faults = list(movie.faults)
+    played: list[_PlayedTrack] = []
+    is_empty = False
+    for kind in TrackKind.VIDEO, TrackKind.AUDIO:
+        of_kind = [track for track in movie.tracks if _HANDLER_KINDS[track.handler] is kind]
+        # sorted() keeps the file's order among enabled ones; disabled tracks are a last resort.
+        for track in sorted(of_kind, key=lambda track: not track.is_enabled):
+            try:
+                descriptions = _playable(track, kind, unsupported)
+                if descriptions is None:
+                    continue
+                samples_left = samples_max - sum(other.count for other in played)
+                found = _played(track, kind, descriptions, movie, file_size_bytes, samples_left)
+            except TooManySamplesError:
+                raise
+            except MediaError as exc:
+                faults.append(f"{kind.name.lower()} track {track.track_id}: {exc}")
+                continue
+            if found is not None:
+                played.append(found)
+                break
+            is_empty = True
+    if not played:
+        raise _nothing_to_play(movie, unsupported, faults, is_empty)
+    if sum(int(track.size.sum(dtype=np.int64)) for track in played) > _repeatable(
+        file_size_bytes, movie
+    ):
+        raise invalid("the MP4's samples are larger than the file: its index is damaged")
+    left_out = tuple(f"a track that cannot be played: {name}" for name in unsupported)
+    return _merge(played, tuple(faults) + left_out)
+
+
+def _repeatable(file_size_bytes: int, movie: Movie) -> int:
+    """Bytes that samples may have together: the file's, times what edits can repeat."""
+    return file_size_bytes * max([1, *(len(track.edits) for track in movie.tracks)])
+
+
+def _nothing_to_play(
+    movie: Movie, unsupported: list[str], faults: list[str], is_empty: bool
+) -> MediaError:
+    if is_empty and movie.is_fragmented:
+        return MediaError(
+            MediaFault.NO_SUPPORTED_TRACK, "a fragmented MP4, which cannot be played yet"
+        )
+    if faults:
+        return invalid("; ".join(faults))
+    if is_empty:
+        return MediaError(MediaFault.NO_SUPPORTED_TRACK, "the file's tracks are empty")
+    found = ", ".join(unsupported) or "no audio or video at all"
+    return MediaError(
+        MediaFault.NO_SUPPORTED_TRACK, f"the file has no track that can be played: {found}"
+    )
+
+
+def _playable(
+    track: Track, kind: TrackKind, unsupported: list[str]
+) -> tuple[SampleDescription, ...] | None:
+    """The track's sample descriptions, if one at least can be carried."""
+    descriptions = parse_stsd(track.stsd, kind)
+    names = [each.codec.name for each in descriptions if isinstance(each.codec, UnsupportedCodec)]
+    unsupported += names
+    return descriptions if len(names) < len(descriptions) else None
+
+
+def _played(
+    track: Track,
+    kind: TrackKind,
+    descriptions: tuple[SampleDescription, ...],
+    movie: Movie,
+    file_size_bytes: int,
+    samples_max: int,
+) -> _PlayedTrack | None:
+    """Reads a track's tables, follows its edit list, drops what cannot be sent.
+
+    None when the track is empty.
+    """
+    table = read_sample_table(
+        track.stbl, always_sync=kind is TrackKind.AUDIO, samples_max=samples_max
+    )
+    if table.count == 0:
+        return None
+    faults: list[str] = []
+    table = _of_one_codec(table, descriptions)
+    if table.count == 0:
+        raise invalid("none of its samples has a description that can be played")
+    _check_times(table, track)
+    edited = apply_edits(
+        table,
+        # Tables that contradict each other are played whole, as FFmpeg does.
+        () if table.is_overfull else track.edits,
+        timescale=track.timescale,
+        movie_timescale=movie.timescale,
+        is_audio=kind is TrackKind.AUDIO,
+        rows_max=samples_max,
+    )
+    rows, dts, pts = edited
+    inside = table.offset[rows] + table.size_bytes[rows] <= file_size_bytes
+    has_data = table.size_bytes[rows] > 0
+    lost = int(np.count_nonzero(~inside & has_data))
+    if lost:
+        faults.append(f"{lost} of {len(rows)} {kind.name.lower()} samples lie past the file's end")
+    keep = np.flatnonzero(inside & has_data)
+    if len(keep) == 0:
+        raise invalid(
+            "the MP4 is cut off: all of its samples lie past the file's end"
+            if lost
+            else "an MP4 track has only empty samples"
+        )
+    if len(keep) < len(rows):
+        rows, dts, pts = rows[keep], dts[keep], pts[keep]
+    limit = TIME_MAX_MS * track.timescale // 1000
+    if int(np.abs(dts).max()) > limit:
+        raise invalid(f"an MP4 track is longer than {TIME_MAX_MS // 1000} s or starts too late")
+    # Presentation times stay. Decoding times never fall, even where edits overlap.
+    pts_ms = _milliseconds(pts, track.timescale)
+    dts_ms = np.maximum.accumulate(_milliseconds(dts, track.timescale))
+    composition_ms = pts_ms - dts_ms
+    is_sane = np.abs(composition_ms) <= COMPOSITION_MAX_MS
+    composition_ms = np.clip(composition_ms, -COMPOSITION_MAX_MS, COMPOSITION_MAX_MS)
+    codec, *changes = _codec_changes(table.description[rows], descriptions)
+    last_duration = table.end - int(table.dts[-1])
+    last_ms = int(pts_ms.max(where=is_sane, initial=int(dts_ms[-1])))
+    presented = int(dts[-1]) - int(dts[0]) + last_duration
+    return _PlayedTrack(
+        kind,
+        table.offset[rows],
+        table.size_bytes[rows],
+        table.is_sync[rows],
+        dts_ms,
+        composition_ms,
+        codec.codec,
+        tuple(changes),
+        last_ms + int(_milliseconds(np.array([last_duration]), track.timescale)[0]),
+        rate=len(rows) * track.timescale / presented if presented > 0 else 0.0,
+        faults=tuple(faults),
+    )
+
+
+def _check_times(table: SampleTable, track: Track) -> None:
+    limit = TIME_MAX_MS * track.timescale // 1000
+    if table.end > limit:
+        raise invalid(f"an MP4 track is longer than {TIME_MAX_MS // 1000} s or starts too late")
+
+
+def _of_one_codec(table: SampleTable, descriptions: tuple[SampleDescription, ...]) -> SampleTable:
+    """The samples of the first playable description, and of others of its type.
+
+    The number of the only description is not believed if no sample has it.
+    """
+    entry_type = next(
+        each.type for each in descriptions if isinstance(each.codec, CodecConfiguration)
+    )
+    is_played = np.array(
+        [each.type == entry_type for each in descriptions] + [len(descriptions) > 1]
+    )
+    keep = is_played[np.minimum(table.description, len(descriptions))]
+    if keep.all() or (len(descriptions) == 1 and not keep.any()):
+        return table
+    return table.only(keep)
+
+
+def _codec_changes(
+    description: UInt32Array, descriptions: tuple[SampleDescription, ...]
+) -> Iterator[CodecChange]:
+    """The codec of the first sample, and where it changes."""
+    starts = np.concatenate(([0], np.flatnonzero(np.diff(description)) + 1))
+    if len(starts) > CODEC_CHANGES_MAX:
+        raise invalid(f"an MP4 track changes its codec description over {CODEC_CHANGES_MAX} times")
+    codecs = [each.codec for each in descriptions if isinstance(each.codec, CodecConfiguration)]
+    current: CodecConfiguration | None = None
+    for row in starts.tolist():
+        number = int(description[row])
+        codec = descriptions[number].codec if number < len(descriptions) else codecs[0]
+        if isinstance(codec, UnsupportedCodec):
+            codec = current or codecs[0]  # of the same type, but damaged
+        if codec != current:
+            current = codec
+            yield CodecChange(row, codec)
+
+
+def _milliseconds(times: Int64Array, timescale: int) -> Int64Array:
+    """Rounds to the nearest millisecond, halves away from zero."""
+    magnitude = (np.abs(times) * 1000 + timescale // 2) // timescale
+    milliseconds: Int64Array = np.sign(times) * magnitude
+    return milliseconds
+
+
+def _merge(tracks: list[_PlayedTrack], faults: tuple[str, ...]) -> Title:
+    by_kind = {track.kind: track for track in tracks}
+    pictures, sound = by_kind.get(TrackKind.VIDEO), by_kind.get(TrackKind.AUDIO)
+    start_ms = min(int(track.dts_ms[0]) for track in tracks)
+    dts_ms = np.concatenate([track.dts_ms for track in tracks]) - start_ms
+    if int(dts_ms.max()) > TIME_MAX_MS:
+        raise invalid(f"the MP4 is longer than {TIME_MAX_MS // 1000} s")
+    # Two runs, each in order already: a stable sort only merges them.
+    order = np.argsort(dts_ms, kind="stable")
+    return Title(
+        video=pictures.codec if pictures else None,
+        audio=sound.codec if sound else None,
+        # What runs before the movie's own beginning (frames decoded ahead, an encoder's delay) is
+        # no part of its length.
+        duration_ms=max(track.end_ms for track in tracks) - max(0, start_ms),
+        frame_rate=round(pictures.rate, 3) if pictures else 0.0,
+        offset=_narrow(np.concatenate([track.offset for track in tracks]))[order],
+        size=_narrow(np.concatenate([track.size for track in tracks]))[order],
+        dts_ms=dts_ms[order].astype(np.uint32),
+        composition_ms=_narrow(np.concatenate([track.composition_ms for track in tracks]))[order],
+        is_key=np.concatenate([track.is_sync for track in tracks])[order],
+        is_video=np.concatenate(
+            [np.full(track.count, track.kind is TrackKind.VIDEO, np.bool_) for track in tracks]
+        )[order],
+        changes=_merged_changes(tracks, order),
+        faults=faults + tuple(fault for track in tracks for fault in track.faults),
+    )
+
+
+def _narrow(values: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    """The same values in the smallest type that holds them."""
+    low, high = int(values.min()), int(values.max())
+    return values.astype(np.result_type(np.min_scalar_type(low), np.min_scalar_type(high)))
+
+
+def _merged_changes(tracks: list[_PlayedTrack], order: NDArray[np.intp]) -> tuple[CodecChange, ...]:
+    if not any(track.changes for track in tracks):
+        return ()
+    merged_row = np.empty(len(order), np.intp)
+    merged_row[order] = np.arange(len(order))
+    base = 0
+    changes: list[CodecChange] = []
+    for track in tracks:
+        changes += [
+            CodecChange(int(merged_row[base + change.row]), change.codec)
+            for change in track.changes
+        ]
+        base += track.count
+    return tuple(sorted(changes, key=lambda change: change.row))

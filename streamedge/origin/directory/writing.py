@@ -1,0 +1,235 @@
+"""Writes to an origin that is a folder of this machine.
+
+Owns the rule that a file is replaced by a whole one or not at all: the body goes to a file beside
+it, is held to its checksums, reaches the disk, and takes the name by rename. What a file system
+cannot keep (media type, metadata) is dropped. It never writes outside the folder, whatever links
+lie in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.origin.checksums import Verifier
+from streamedge.origin.directory.origin import version_of
+from streamedge.origin.names import object_key
+from streamedge.origin.spooling import gather, in_thread, write_all
+from streamedge.origin.upload import Upload
+from streamedge.origin.writing import (
+    HeaderFields,
+    Write,
+    WriteAnswer,
+    WriteRefusedError,
+    refuse,
+    require_condition,
+)
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_PREFIX = ".streamedge-new-"
+
+_ERRNO_REFUSALS = {
+    errno.EACCES: (403, "AccessDenied"),
+    errno.EPERM: (403, "AccessDenied"),
+    errno.EROFS: (403, "AccessDenied"),
+    errno.EISDIR: (409, "NameIsFolder"),
+    errno.ENOTDIR: (409, "FolderIsFile"),
+    errno.ELOOP: (409, "FolderIsLink"),
+    errno.ENAMETOOLONG: (400, "KeyTooLongError"),
+    errno.ENOSPC: (507, "InsufficientStorage"),
+    errno.EDQUOT: (507, "InsufficientStorage"),
+    errno.EFBIG: (413, "EntityTooLarge"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an object's file lies: an open folder and a name in it."""
+
+    folder: int
+    name: str
+
+    def status(self) -> os.stat_result | None:
+        """The regular file there, links not followed, or None. Raises OSError."""
+        try:
+            status = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        return status if stat.S_ISREG(status.st_mode) else None
+
+    def etag(self) -> str | None:
+        """As the directory origin tells it."""
+        status = self.status()
+        return None if status is None else version_of(status).etag
+
+
+class DirectoryWriter:
+    """A ``WritableOrigin`` over the files ``path``/``prefix``/name."""
+
+    def __init__(self, path: Path, prefix: str = "") -> None:
+        self._root = path
+        self._prefix = prefix
+
+    def lingers_s(self, write: Write) -> float:
+        """As ``WritableOrigin.lingers_s``: threads end with their process, and are waited for."""
+        return 0.0
+
+    async def end_abandoned(self) -> int:
+        """As ``WritableOrigin.end_abandoned``: what was not renamed is no object."""
+        return 0
+
+    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+        """As ``WritableOrigin.write``. A new object is answered 201, a replaced one 200."""
+        subject = f"{self._root} {write.name!a}"
+        try:
+            key = object_key(self._prefix, write.name)
+            if "" in key.split("/"):
+                raise refuse(400, "InvalidObjectName", "not the name of a file")
+            if write.method == "DELETE":
+                return await in_thread(lambda: _delete(self._root, key, write.fields))
+            return await self._put(key, write, body)
+        except WriteRefusedError as exc:
+            return exc.answer
+        except OSError as exc:
+            if isinstance(exc, ConnectionError | TimeoutError):  # the viewer's, by way of the body
+                raise
+            refusal = _ERRNO_REFUSALS.get(exc.errno or 0)
+            if refusal is None:
+                raise OriginError(OriginFailure.UNAVAILABLE, f"{subject}: {exc.strerror}") from exc
+            return refuse(*refusal, str(exc.strerror)).answer
+
+    async def _put(self, key: str, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+        upload = Upload(write, body)
+        verifier = upload.verifier()
+        new = await in_thread(lambda: _NewFile(self._root, key, write.fields))
+        try:
+            async for piece in gather(upload.pieces()):
+                await in_thread(partial(new.append, piece, verifier))
+            verifier.verify(upload.trailers)
+            return await in_thread(lambda: new.put_in_place(write.fields))
+        finally:
+            await in_thread(new.close)
+
+
+class _NewFile:
+    """A file beside the one that it will replace. Its methods block and raise OSError."""
+
+    def __init__(self, root: Path, key: str, fields: HeaderFields) -> None:
+        self._place = _Place(_open_folder(root, key, make=True), key.rpartition("/")[2])
+        self._name = f"{_NEW_PREFIX}{secrets.token_hex(16)}"
+        self._descriptor = -1
+        try:
+            require_condition(fields, self._place.etag())
+            self._descriptor = os.open(self._name, _NEW_FILE, dir_fd=self._place.folder)
+            os.fchmod(self._descriptor, 0o644)  # the edge's umask is for its own files
+        except BaseException:
+            os.close(self._place.folder)
+            raise
+
+    def append(self, piece: bytes, verifier: Verifier) -> None:
+        verifier.update(piece)
+        write_all(self._descriptor, piece)
+
+    def put_in_place(self, fields: HeaderFields) -> WriteAnswer:
+        """Makes it the object, unless a condition no longer holds (WriteRefusedError)."""
+        os.fsync(self._descriptor)
+        version = version_of(os.fstat(self._descriptor))
+        with _locked(self._place.folder):
+            replaced = self._place.etag()
+            require_condition(fields, replaced)
+            os.rename(
+                self._name,
+                self._place.name,
+                src_dir_fd=self._place.folder,
+                dst_dir_fd=self._place.folder,
+            )
+            self._name = ""
+            os.fsync(self._place.folder)
+        return WriteAnswer(201 if replaced is None else 200, (("ETag", version.etag),))
+
+    def close(self) -> None:
+        """Removes what did not become the object."""
+        if self._name:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._name, dir_fd=self._place.folder)
+        os.close(self._descriptor)
+        os.close(self._place.folder)
+
+
+def _delete(root: Path, key: str, fields: HeaderFields) -> WriteAnswer:
+    try:
+        folder = _open_folder(root, key, make=False)
+    except FileNotFoundError:
+        require_condition(fields, None)
+        return WriteAnswer(204)
+    try:
+        place = _Place(folder, key.rpartition("/")[2])
+        with _locked(folder):
+            require_condition(fields, place.etag())
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(place.name, dir_fd=folder)
+            os.fsync(folder)
+    finally:
+        os.close(folder)
+    return WriteAnswer(204)
+
+
+def _open_folder(root: Path, key: str, *, make: bool) -> int:
+    """Opens the folder of ``root``/``key``, made if need be. Raises OSError, WriteRefusedError.
+
+    Links may lead about inside the root. The way is resolved first, and then gone segment by
+    segment without following any: a link that is put there meanwhile leads nowhere.
+    """
+    real_root = os.path.realpath(root, strict=True)
+    wanted = os.path.realpath(os.path.join(real_root, os.path.dirname(key)))
+    if os.path.commonpath((real_root, wanted)) != real_root:
+        raise refuse(403, "AccessDenied", "a link leads out of the folder")
+    folder = os.open(real_root, _FOLDER)
+    for segment in os.path.relpath(wanted, real_root).split(os.sep):
+        if segment == ".":
+            continue
+        try:
+            inner = _open_segment(folder, segment, make=make)
+        finally:
+            os.close(folder)
+        folder = inner
+    return folder
+
+
+def _open_segment(folder: int, segment: str, *, make: bool) -> int:
+    try:
+        return os.open(segment, _FOLDER, dir_fd=folder)
+    except FileNotFoundError:
+        if not make:
+            raise
+    made = False
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(segment, dir_fd=folder)
+        os.fsync(folder)
+        made = True
+    inner = os.open(segment, _FOLDER, dir_fd=folder)
+    if made:
+        os.fchmod(inner, 0o755)
+    return inner
+
+
+@contextlib.contextmanager
+def _locked(folder: int) -> Iterator[None]:
+    """Keeps other writes out of a folder, other workers' too, while a condition is looked at."""
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(folder, fcntl.LOCK_UN)

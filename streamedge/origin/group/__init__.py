@@ -1,0 +1,1 @@
+"""Origin groups: failover and circuit breakers."""

@@ -1,0 +1,68 @@
+"""A request as HTTP/1.1 puts it: where a URL leads, and the head with its framing.
+
+Pure. Nothing that a caller gave is rewritten: a target goes out with the percent-encoding it has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+import h11
+
+from streamedge.origin.http_client.pool import Place
+
+Fields = Mapping[str, str] | Sequence[tuple[str, str]]
+Body = AsyncIterator[bytes] | bytes | None
+
+# Scheme, host (with brackets around an IPv6 address), port, target.
+_URL = re.compile(
+    r"((?i:https?))://(\[[^]/?#@]+\]|[^]\[/?#@:]+)(?::(\d{1,5}))?((?:[/?][^#]*)?)(?:#.*)?"
+)
+_ENCLOSING = frozenset({"PATCH", "POST", "PUT"})
+
+
+def split_url(url: str) -> tuple[Place, str, str]:
+    """Where ``url`` leads, what Host is then (RFC 9110 §7.2: no default port), and the target.
+
+    Raises ValueError.
+    """
+    found = _URL.fullmatch(url)
+    if found is None:
+        raise ValueError("a request needs a URL of http or https with a host")
+    scheme, host, port_text, target = found.groups()
+    is_tls = scheme.lower() == "https"
+    default_port = 443 if is_tls else 80
+    port = int(port_text or default_port)
+    if not 0 < port < 1 << 16:
+        raise ValueError("the port of a URL lies between 1 and 65535")
+    place = Place(is_tls, host.strip("[]").lower(), port)
+    authority = host if port == default_port else f"{host}:{port}"
+    return place, authority, target if target.startswith("/") else f"/{target}"
+
+
+def encode_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Fields as they are sent. Raises ValueError."""
+    return [(name.encode("ascii"), value.strip(" \t").encode("latin-1")) for name, value in fields]
+
+
+def make_request(
+    method: str, authority: str, target: str, headers: Fields, body: Body
+) -> h11.Request:
+    """The request's head, its framing included (RFC 9112 §6). Raises ValueError."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    fields = encode_fields(pairs)
+    names = {name.lower() for name, _ in fields}
+    if b"host" not in names:
+        fields.append((b"Host", authority.encode("ascii")))
+    if names.isdisjoint((b"content-length", b"transfer-encoding")):
+        if isinstance(body, bytes):
+            fields.append((b"Content-Length", b"%d" % len(body)))
+        elif body is not None:
+            fields.append((b"Transfer-Encoding", b"chunked"))
+        elif method in _ENCLOSING:
+            fields.append((b"Content-Length", b"0"))
+    try:
+        return h11.Request(method=method, target=target, headers=fields)
+    except h11.LocalProtocolError as exc:
+        raise ValueError(f"no HTTP request: {exc}") from exc

@@ -1,0 +1,297 @@
+"""One object sent to a bucket as a multipart upload, while its bytes still come.
+
+Owns the life of the upload: begun, its parts sent a few at a time, completed, or aborted on
+whatever goes wrong, so that nothing is left that is paid for. Parts are held in memory until the
+bucket has them, PARTS_IN_FLIGHT with the one that gathers; those above BUFFERED_PART_MAX_BYTES,
+of objects above 625 GiB, are passed on as they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from functools import partial
+from urllib.parse import quote
+
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.origin.answers import find_error_code
+from streamedge.origin.s3.parts import (
+    BUFFERED_PART_MAX_BYTES,
+    PARTS_MAX,
+    completion,
+    find_etag,
+    find_upload_id,
+    part_size_bytes,
+)
+from streamedge.origin.s3.requests import S3Requests, may_be_retried
+from streamedge.origin.spooling import gather, in_thread
+from streamedge.origin.upload import Upload
+from streamedge.origin.upload_records import UploadRecord, UploadRecords
+from streamedge.origin.writing import (
+    HeaderFields,
+    WriteAnswer,
+    WriteRefusedError,
+    refuse,
+)
+
+PARTS_IN_FLIGHT = 3
+ATTEMPTS = 4
+RETRY_S = 0.2  # doubled for each further attempt, with jitter
+
+_CUSTOMER_KEY = "x-amz-server-side-encryption-customer-"
+_CONDITIONS = frozenset({"if-match", "if-none-match"})
+# Checksums of the whole are held to here: a part's request may not name them.
+_OF_THE_WHOLE = ("content-md5", "x-amz-checksum-", "x-amz-sdk-", "x-amz-content-sha256")
+
+
+async def put_in_parts(
+    requests: S3Requests, name: str, upload: Upload, records: UploadRecords | None = None
+) -> WriteAnswer:
+    """Puts ``upload`` as the object ``name``. Raises as ``WritableOrigin.write``, but for refusals
+    by WriteRefusedError.
+
+    With ``records`` its id is on disk before the first part is sent, so that another process can
+    abort it if this one dies.
+    """
+    multipart = _Multipart(requests, name, upload, records)
+    await multipart.begin()
+    try:
+        etags = await multipart.send_parts()
+        return await multipart.complete(etags)
+    except BaseException:
+        # Shielded: who cancels this does not want the parts to stay.
+        await asyncio.shield(multipart.abort())
+        raise
+
+
+async def abort_abandoned(requests: S3Requests, records: UploadRecords) -> int:
+    """Aborts the uploads of processes that have died; how many were aborted.
+
+    Each is aborted again by a later call, because parts that were under way may land after the
+    first time (Amazon S3 API Reference, AbortMultipartUpload). Raises OriginError and OSError:
+    what is left is left to a later call.
+    """
+    aborted = 0
+    abandoned = records.abandoned()
+    while (record := await in_thread(partial(next, abandoned, None))) is not None:
+        try:
+            query = f"uploadId={quote(record.upload_id, safe='~')}"
+            answer = await requests.ask("DELETE", record.name, query)
+        except BaseException:
+            await in_thread(record.release)
+            raise
+        if answer.status == 404 or (answer.succeeded and record.was_aborted):
+            await in_thread(record.remove)
+        else:
+            await in_thread(partial(record.release, aborted=answer.succeeded))
+            aborted += answer.succeeded
+    return aborted
+
+
+class _Multipart:
+    def __init__(
+        self, requests: S3Requests, name: str, upload: Upload, records: UploadRecords | None
+    ) -> None:
+        self._requests = requests
+        self._records = records
+        self._record: UploadRecord | None = None
+        self._name = name
+        self._upload = upload
+        self._verifier = upload.verifier()
+        self._upload_id = ""
+        self._part_fields = tuple(
+            field for field in upload.fields if field[0].lower().startswith(_CUSTOMER_KEY)
+        )
+
+    async def begin(self) -> None:
+        beginning = asyncio.create_task(self._begin())
+        try:
+            await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            # The bucket may have made an upload whose id is still on its way.
+            await asyncio.gather(beginning, return_exceptions=True)
+            if self._upload_id:
+                await self.abort()
+            raise
+
+    async def _begin(self) -> None:
+        fields = tuple(
+            field
+            for field in self._upload.fields
+            if field[0].lower() not in _CONDITIONS
+            and not field[0].lower().startswith(_OF_THE_WHOLE)
+        )
+        answer = await self._persist("POST", "uploads=", fields)
+        self._upload_id = find_upload_id(answer.body)
+        if not self._upload_id:
+            raise OriginError(
+                OriginFailure.UNAVAILABLE, f"{self._name!a}: began an upload without an id"
+            )
+        if self._records is not None:
+            # Without room for the record the upload goes on: only its abort after a crash is lost.
+            with suppress(OSError):
+                begin = partial(self._records.begin, self._name, self._upload_id)
+                self._record = await in_thread(begin)
+
+    async def send_parts(self) -> list[str]:
+        """Sends all of the body; the parts' ETags. Raises as ``put_in_parts``."""
+        pieces = _Gatherer(gather(self._upload.pieces()))
+        etags: dict[int, str] = {}
+        room = asyncio.Semaphore(PARTS_IN_FLIGHT)
+
+        async def send(number: int, data: bytes) -> None:
+            try:
+                etags[number] = await self._send_part(number, data)
+            finally:
+                room.release()
+
+        try:
+            # A part that fails ends the wait for a viewer who is slow to send more.
+            async with asyncio.TaskGroup() as sending:
+                number = 0
+                while True:
+                    size_bytes = part_size_bytes(number + 1, self._upload.size_bytes)
+                    if size_bytes > BUFFERED_PART_MAX_BYTES:
+                        number += 1
+                        etags[number] = await self._pass_part(number, pieces, size_bytes)
+                        if await pieces.is_at_end():
+                            break
+                        continue
+                    await room.acquire()
+                    data = await pieces.take(size_bytes)
+                    if not data and number:
+                        break
+                    number += 1
+                    if number > PARTS_MAX:
+                        raise refuse(413, "EntityTooLarge", "too long for one upload")
+                    await in_thread(partial(self._verifier.update, data))
+                    sending.create_task(send(number, data))
+                    if len(data) < size_bytes:
+                        break
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+        self._verifier.verify(self._upload.trailers)
+        return [etags[number] for number in sorted(etags)]
+
+    async def complete(self, etags: list[str]) -> WriteAnswer:
+        fields = self._part_fields + tuple(
+            field for field in self._upload.fields if field[0].lower() in _CONDITIONS
+        )
+        answer = await self._persist("POST", self._id_query(), fields, completion(etags))
+        await self._forget()
+        passed = tuple(
+            (name, value) for name, value in answer.fields if name.lower().startswith("x-amz-")
+        )
+        return WriteAnswer(200, (("ETag", find_etag(answer.body)), *passed))
+
+    async def abort(self) -> None:
+        """Frees what the bucket holds; its failure must not hide what led here."""
+        try:
+            await self._persist("DELETE", self._id_query())
+        except (OriginError, WriteRefusedError) as exc:
+            if not isinstance(exc, WriteRefusedError) or exc.answer.status != 404:
+                # The bucket keeps the parts until a later sweep of the records can abort it.
+                await self._forget(is_ended=False)
+                return
+        await self._forget()
+
+    async def _forget(self, *, is_ended: bool = True) -> None:
+        record, self._record = self._record, None
+        if record is not None:
+            with suppress(OSError):  # a record that stays is aborted in vain
+                await in_thread(record.remove if is_ended else record.release)
+
+    async def _send_part(self, number: int, data: bytes) -> str:
+        query = f"partNumber={number}&{self._id_query()}"
+        answer = await self._persist("PUT", query, self._part_fields, data)
+        return answer.field("etag")
+
+    async def _pass_part(self, number: int, pieces: _Gatherer, size_bytes: int) -> str:
+        assert self._upload.size_bytes is not None
+        left_bytes = self._upload.size_bytes - pieces.taken_bytes
+
+        async def verified() -> AsyncIterator[bytes]:
+            async for piece in pieces.pass_on(size_bytes):
+                await in_thread(partial(self._verifier.update, piece))
+                yield piece
+
+        answer = await self._requests.ask(
+            "PUT",
+            self._name,
+            f"partNumber={number}&{self._id_query()}",
+            self._part_fields,
+            body=verified(),
+            size_bytes=min(size_bytes, left_bytes),
+        )
+        return _require_success(answer).field("etag")
+
+    def _id_query(self) -> str:
+        return f"uploadId={quote(self._upload_id, safe='~')}"
+
+    async def _persist(
+        self, method: str, query: str, fields: HeaderFields = (), body: bytes | None = None
+    ) -> WriteAnswer:
+        """Asks until there is an answer that will not change; ATTEMPTS times at most.
+
+        Raises OriginError, or WriteRefusedError with an answer that is no success.
+        """
+        failure: OriginError | None = None
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                answer = await self._requests.ask(method, self._name, query, fields, body=body)
+            except OriginError as exc:
+                if attempt == ATTEMPTS or not exc.retryable:
+                    raise
+                failure = exc
+            else:
+                if attempt == ATTEMPTS or not may_be_retried(answer):
+                    if failure is not None and answer.status == 404:
+                        # What is asked for has ended meanwhile: perhaps well, nobody can tell.
+                        raise failure
+                    return _require_success(answer)
+            await asyncio.sleep(RETRY_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+        raise AssertionError("the last attempt returns or raises")
+
+
+class _Gatherer:
+    """Takes a body apart into parts, whatever pieces it comes in."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = b""
+        self.taken_bytes = 0
+
+    async def take(self, size_bytes: int) -> bytes:
+        """``size_bytes``, or less at the end."""
+        return b"".join([piece async for piece in self.pass_on(size_bytes)])
+
+    async def pass_on(self, size_bytes: int) -> AsyncIterator[bytes]:
+        """``size_bytes`` piece by piece, or less at the end."""
+        while size_bytes and not await self.is_at_end():
+            piece, self._rest = self._rest[:size_bytes], self._rest[size_bytes:]
+            size_bytes -= len(piece)
+            self.taken_bytes += len(piece)
+            yield piece
+
+    async def is_at_end(self) -> bool:
+        """Whether nothing is left; waits for the next piece if need be."""
+        if not self._rest:
+            self._rest = await anext(self._pieces, b"")
+        return not self._rest
+
+
+def _require_success(answer: WriteAnswer) -> WriteAnswer:
+    """The answer, or WriteRefusedError with it: completion fails with status 200, too."""
+    code = find_error_code(answer.body)
+    if answer.succeeded and code:
+        answer = WriteAnswer(503 if may_be_retried(answer) else 500, answer.fields, answer.body)
+    if not answer.succeeded:
+        raise WriteRefusedError(answer, f"answered {answer.status} {code}")
+    return answer
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

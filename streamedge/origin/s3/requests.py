@@ -1,0 +1,161 @@
+"""One signed request to a bucket that brings bytes there, and its short answer as a whole.
+
+Owns the header of such a request: what is signed, how the body is framed, what of the answer is
+for the viewer. It asks once; what is asked, and whether again, is ``s3_writing``'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.origin.answers import find_error_code
+from streamedge.origin.writing import ANSWER_BODY_MAX_BYTES, HeaderFields, WriteAnswer
+
+if TYPE_CHECKING:
+    from streamedge.origin.http_client.client import Client, Response
+
+UNSIGNED = "UNSIGNED-PAYLOAD"
+EXPECT_CONTINUE_BYTES = 1 << 20  # smaller bodies are not worth a round trip before them
+
+SignWrite = Callable[[str, str, Mapping[str, str], str], Awaitable[dict[str, str]]]
+"""``Signer.sign_write``."""
+
+_RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+_RETRYABLE_CODES = frozenset({"RequestTimeout", "RequestTimeTooSkewed", "SlowDown"})
+
+# RFC 9110 §7.6.1; then what the edge says itself.
+_NOT_PASSED = frozenset(
+    {
+        "connection",
+        "content-length",
+        "date",
+        "keep-alive",
+        "proxy-connection",
+        "server",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+class S3Requests:
+    """Signed requests to one bucket.
+
+    ``address`` gives an object's URL, percent-encoded, or raises OriginError; ``bucket_url`` is the
+    bucket's, with a final slash. ``sign`` is None for a bucket that takes requests from anybody.
+    ``headers`` go with every request, in place of a write's own.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        address: Callable[[str], str],
+        client: Client,
+        sign: SignWrite | None,
+        headers: Sequence[tuple[str, str]] = (),
+        *,
+        bucket_url: str = "",
+    ) -> None:
+        self._label = label
+        self._address = address
+        self._bucket_url = bucket_url
+        self._client = client
+        self._sign = sign
+        self._headers = {"user-agent": "StreamEdge", **_joined(headers)}
+
+    async def ask(
+        self,
+        method: str,
+        name: str,
+        query: str = "",
+        fields: HeaderFields = (),
+        *,
+        body: AsyncIterator[bytes] | bytes | None = None,
+        size_bytes: int | None = None,
+        payload: str = UNSIGNED,
+    ) -> WriteAnswer:
+        """Sends ``body``, of ``size_bytes`` if that is known, and reads the answer.
+
+        ``query`` is percent-encoded, ``payload`` what stands for the body's hash in the signature.
+        Raises OriginError, and what ``body`` raises.
+        """
+        url = self._address(name) + (f"?{query}" if query else "")
+        return await self._ask(
+            f"{self._label} {name!a}", method, url, fields, body, size_bytes, payload
+        )
+
+    async def ask_bucket(self, method: str, query: str, answer_bytes_max: int) -> WriteAnswer:
+        """Makes a call on the bucket itself. Raises OriginError, for a longer answer too."""
+        url = self._bucket_url + (f"?{query}" if query else "")
+        answer = await self._ask(
+            self._label, method, url, (), None, None, UNSIGNED, answer_bytes_max + 1
+        )
+        if len(answer.body) > answer_bytes_max:
+            text = f"{self._label}: answered with more than {answer_bytes_max} bytes"
+            raise OriginError(OriginFailure.UNAVAILABLE, text)
+        return answer
+
+    async def _ask(
+        self,
+        subject: str,
+        method: str,
+        url: str,
+        fields: HeaderFields,
+        body: AsyncIterator[bytes] | bytes | None,
+        size_bytes: int | None,
+        payload: str,
+        answer_bytes_max: int = ANSWER_BODY_MAX_BYTES,
+    ) -> WriteAnswer:
+        sent = _joined(fields) | self._headers
+        amazons = {known: value for known, value in sent.items() if known.startswith("x-amz-")}
+        amazons.pop("x-amz-content-sha256", None)
+        headers = dict(sent)
+        if self._sign is None:
+            headers["x-amz-content-sha256"] = payload
+        else:
+            for known in amazons:
+                del headers[known]
+            headers.pop("x-amz-content-sha256", None)
+            headers |= await self._sign(method, url, amazons, payload)
+        if isinstance(body, bytes):
+            size_bytes = len(body)
+        if body is not None and size_bytes is not None:
+            headers["Content-Length"] = str(size_bytes)
+        is_stream = body is not None and not isinstance(body, bytes)
+        if is_stream and (size_bytes is None or size_bytes >= EXPECT_CONTINUE_BYTES):
+            headers["Expect"] = "100-continue"
+        response = await self._client.send(subject, method, url, headers, body=body)
+        try:
+            return await _collect(response, answer_bytes_max)
+        finally:
+            response.close()
+
+
+def may_be_retried(answer: WriteAnswer) -> bool:
+    """Whether asking the same again may help."""
+    return answer.status in _RETRYABLE_STATUSES or find_error_code(answer.body) in _RETRYABLE_CODES
+
+
+async def _collect(response: Response, bytes_max: int) -> WriteAnswer:
+    body = bytearray()
+    async for piece in response.body():
+        body += piece
+        if len(body) > bytes_max:
+            del body[bytes_max:]
+            break
+    fields = tuple(
+        (name, value) for name, value in response.fields if name.lower() not in _NOT_PASSED
+    )
+    return WriteAnswer(response.status, fields, bytes(body))
+
+
+def _joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
+    joined: dict[str, str] = {}
+    for name, value in fields:
+        lower = name.lower()
+        joined[lower] = f"{joined[lower]},{value}" if lower in joined else value
+    return joined

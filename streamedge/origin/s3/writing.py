@@ -1,0 +1,206 @@
+"""Writes to a bucket: PutObject, DeleteObject, and the calls of a client's own multipart upload.
+
+Owns the choice between one request and many, and the passing on of a client's calls under the
+edge's signature. Bodies pass while they come; the bucket's answers, refusals too, are the viewer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+
+from streamedge.origin.s3.listing import LISTING_MAX_BYTES, listing_query, translated_listing
+from streamedge.origin.s3.multipart import abort_abandoned, put_in_parts
+from streamedge.origin.s3.parts import OBJECT_MAX_BYTES
+from streamedge.origin.s3.protocol import BucketCall, Operation, S3Call, encoded_query
+from streamedge.origin.s3.requests import UNSIGNED, S3Requests
+from streamedge.origin.spooling import Spool, gather, in_thread
+from streamedge.origin.upload import Upload
+from streamedge.origin.upload_records import UploadRecords
+from streamedge.origin.writing import (
+    ANSWER_BODY_MAX_BYTES,
+    HeaderFields,
+    Write,
+    WriteAnswer,
+    WriteRefusedError,
+    refuse,
+)
+
+SINGLE_PUT_BYTES = 64 << 20
+"""Objects up to this size go in one request."""
+
+_CONDITIONS = frozenset({"if-match", "if-none-match"})
+
+
+class S3Writer:
+    """A ``WritableOrigin`` and an ``S3Relay`` over the part of ``bucket`` below ``prefix``."""
+
+    def __init__(
+        self,
+        requests: S3Requests,
+        bucket: str = "",
+        prefix: str = "",
+        *,
+        read_timeout_s: float = 0.0,
+        uploads: UploadRecords | None = None,
+    ) -> None:
+        self._requests = requests
+        self._uploads = uploads
+        self._read_timeout_s = read_timeout_s
+        self._bucket = bucket
+        folder = prefix.strip("/")
+        self._prefix = f"{folder}/" if folder else ""
+
+    def lingers_s(self, write: Write) -> float:
+        """As ``WritableOrigin.lingers_s``: as long as an answer would have been waited for.
+
+        An upload in parts is aborted, and so over at once (``end_abandoned``).
+        """
+        return 0.0 if (write.size_bytes or 0) > SINGLE_PUT_BYTES else self._read_timeout_s
+
+    async def end_abandoned(self) -> int:
+        """As ``WritableOrigin.end_abandoned``: aborts their multipart uploads."""
+        return 0 if self._uploads is None else await abort_abandoned(self._requests, self._uploads)
+
+    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+        """As ``WritableOrigin.write``."""
+        if write.method == "DELETE":
+            conditions = tuple(field for field in write.fields if field[0].lower() in _CONDITIONS)
+            return await self._requests.ask("DELETE", write.name, fields=conditions)
+        try:
+            upload = Upload(write, body)
+            if upload.size_bytes is None or upload.size_bytes > SINGLE_PUT_BYTES:
+                if (upload.size_bytes or 0) > OBJECT_MAX_BYTES:
+                    raise refuse(413, "EntityTooLarge", "larger than S3's largest object")
+                return await put_in_parts(self._requests, write.name, upload, self._uploads)
+            return await self._send(upload, "PUT", write.name)
+        except WriteRefusedError as exc:
+            return exc.answer
+
+    async def relay(self, call: S3Call, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+        """Makes a client's call; raises as ``write``. An answer to COMPLETE may be an error in
+        spite of its status 200, as S3's own.
+        """
+        operation = call.operation
+        write = Write(operation.method, call.name, call.fields, call.size_bytes)
+        try:
+            match operation:
+                case Operation.UPLOAD_PART:
+                    upload = Upload(write, body)
+                    return await self._send(upload, "PUT", call.name, call.query)
+                case Operation.COMPLETE:
+                    upload = Upload(write, body)
+                    return await self._send(upload, "POST", call.name, call.query)
+                case Operation.CREATE | Operation.ABORT | Operation.LIST_PARTS:
+                    return await self._requests.ask(
+                        operation.method, call.name, call.query, call.fields
+                    )
+        except WriteRefusedError as exc:
+            return exc.answer
+
+    async def call_bucket(self, call: BucketCall) -> WriteAnswer:
+        """As ``S3Relay.call_bucket``."""
+        method = call.operation.method
+        if not call.operation.is_listing:
+            query = encoded_query(call.parameters)
+            return await self._requests.ask_bucket(method, query, ANSWER_BODY_MAX_BYTES)
+        query = listing_query(call, self._prefix)
+        answer = await self._requests.ask_bucket(method, query, LISTING_MAX_BYTES)
+        if not answer.succeeded:
+            return answer
+        translate = partial(translated_listing, answer.body, call, self._bucket, self._prefix)
+        # A thousand names take tens of milliseconds.
+        body = await in_thread(translate)
+        return WriteAnswer(200, (("Content-Type", "application/xml"),), body)
+
+    async def _send(self, upload: Upload, method: str, name: str, query: str = "") -> WriteAnswer:
+        """One request with the body in it, which ends only if its checksums hold: not every
+        server of the protocol looks at all of them.
+
+        It always states its length, and checksums stand in its header: older servers take neither
+        chunked transfer nor trailers. So a body whose length or checksum comes at its end is kept
+        until then.
+        """
+        if upload.trailer_names or upload.size_bytes is None:
+            return await self._send_spooled(upload, method, name, query)
+        pieces = _verified(upload)
+        # A request is not begun for a viewer who then sends nothing: SeaweedFS takes one that ends
+        # there for an empty object.
+        first = await anext(pieces, b"")
+        try:
+            return await self._requests.ask(
+                method,
+                name,
+                query,
+                upload.fields,
+                body=_chain(first, pieces),
+                size_bytes=upload.size_bytes,
+                payload=_payload(upload.fields),
+            )
+        except Exception as exc:
+            # The client may have named the lost connection, not what the viewer did.
+            if upload.failure is not None and exc is not upload.failure:
+                raise upload.failure from exc
+            raise
+
+    async def _send_spooled(
+        self, upload: Upload, method: str, name: str, query: str
+    ) -> WriteAnswer:
+        verifier = upload.verifier()
+        spool = Spool()
+        try:
+            try:
+                await spool.fill(upload.pieces(), verifier.update)
+            except OSError as exc:
+                if upload.failure is exc:
+                    raise
+                raise refuse(507, "InsufficientStorage", "no room to keep the body") from exc
+            verifier.verify(upload.trailers)
+            fields = upload.settled_fields
+            return await self._requests.ask(
+                method,
+                name,
+                query,
+                fields,
+                body=spool.pieces(),
+                size_bytes=spool.size_bytes,
+                payload=_payload(fields),
+            )
+        finally:
+            await spool.close()
+
+
+def _payload(fields: HeaderFields) -> str:
+    """The viewer's own hash of the body, which the bucket checks, or none."""
+    return next(
+        (value for name, value in fields if name.lower() == "x-amz-content-sha256"), UNSIGNED
+    )
+
+
+async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    async for piece in rest:
+        yield piece
+
+
+async def _verified(upload: Upload) -> AsyncIterator[bytes]:
+    """The object's bytes, the last of them held back until all checksums were seen to hold."""
+    verifier = upload.verifier()
+    if not verifier.is_needed:
+        async for piece in upload.pieces():
+            yield piece
+        return
+    held = b""
+    async for piece in gather(upload.pieces()):
+        await in_thread(partial(verifier.update, piece))
+        if held:
+            yield held
+        held = piece
+    try:
+        verifier.verify(upload.trailers)
+    except WriteRefusedError as exc:
+        upload.failure = exc
+        raise
+    if held:
+        yield held

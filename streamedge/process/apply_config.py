@@ -1,0 +1,235 @@
+"""A worker takes another config while it serves, without dropping a connection.
+
+Owns the order of it: whatever may fail or wait is made first, then all is swapped at once, between
+two requests. What is under way goes on by what it was begun with; a request sees one config or the
+other. An origin whose section is unchanged keeps its connections; one that is gone or has changed
+keeps none between requests, and is let go when the last who reads from it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from streamedge.access.geo import Countries
+from streamedge.build.origins_and_web import (
+    bind_origins,
+    replace_web,
+    unchanged_origins,
+    web_distributions,
+)
+from streamedge.build.rtmp import replace_rtmp, rtmp_distributions
+from streamedge.cache.invalidated import CaughtUp
+from streamedge.cache.objects import Cache
+from streamedge.config.schema.config import Config
+from streamedge.coordination.effective_config import EffectiveConfig
+from streamedge.coordination.shared_state import Shared
+from streamedge.delivery.hosts import HostTable, OriginBinding
+from streamedge.delivery.http.request.routing import WebDistribution
+from streamedge.delivery.http.server import WebServer
+from streamedge.delivery.rtmp.server import RtmpServer
+from streamedge.delivery.rtmp.streams import RtmpDistribution
+from streamedge.keys import split_key
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counts
+from streamedge.origin import Origin
+from streamedge.origin.http.origin import HttpOrigin
+from streamedge.origin.s3.origin import S3Origin
+from streamedge.origin.writing import WritableOrigin
+from streamedge.write_back.overlay import WrittenAhead
+from streamedge.write_back.queue import Journal
+from streamedge.write_back.replicator import Replicator
+
+if TYPE_CHECKING:
+    from streamedge.process.certificates import Certificates
+
+
+RETRY_S = 1.0  # until what could not be read is tried again
+APPLY_RETRY_S = 10.0  # … and a config that could not be applied
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What a worker serves with. All of it stays; what it holds is replaced."""
+
+    web: WebServer
+    rtmp: RtmpServer
+    cache: Cache
+    journal: Journal | None
+    certificates: Certificates | None
+    countries: Countries
+    log: Log
+    counts: Counts
+
+
+_Made = tuple[dict[str, OriginBinding], HostTable[WebDistribution], HostTable[RtmpDistribution]]
+"""What serves by a config."""
+
+
+ABANDONED_WRITES_INTERVAL_S = 60.0
+
+
+class LiveConfig:
+    """The config that a worker serves by, and the origins that it names."""
+
+    def __init__(
+        self, config: Config, bindings: Mapping[str, OriginBinding], serving: Serving
+    ) -> None:
+        self.config = config
+        self.bindings = bindings
+        self._serving = serving
+        self.failure = ""  # why the config that is to be in force could not be applied
+        self._replicator: Replicator | None = None
+        if serving.journal is not None:
+            where = _writers_and_readers(bindings)
+            self._replicator = Replicator(
+                serving.journal, *where, self._replicated, serving.log, serving.counts
+            )
+
+    async def apply(self, config: Config) -> None:
+        """Serves by ``config`` from now on. Raises what making it raises: nothing has changed.
+
+        One call at a time.
+        """
+        serving, before = self._serving, self.bindings
+        countries, certificates = serving.countries, serving.certificates
+        database = config.countries.database
+        edition = countries
+        if database != countries.database:
+            edition = await asyncio.to_thread(Countries, database)
+        if certificates is not None:
+            from streamedge.process.certificates import declared_files, load_pairs  # noqa: PLC0415  # only where there are some
+
+            pairs = await asyncio.to_thread(load_pairs, declared_files(config))
+        kept = unchanged_origins(self.config, config, before)
+        # Beside the event loop: thousands of behaviors take a while, and viewers want their bytes.
+        bindings, web, rtmp = await asyncio.to_thread(self._make, config, kept)
+
+        # From here on nothing fails and nothing waits.
+        self.config, self.bindings = config, bindings
+        countries.use(edition)
+        if certificates is not None:
+            certificates.use(pairs)
+        replace_web(serving.web, config, web)
+        replace_rtmp(serving.rtmp, config, rtmp)
+        gone = [one for name, one in before.items() if name not in kept]
+        for binding in gone:
+            _retire(binding)
+        if {one.identity for one in gone} & {one.identity for one in bindings.values()}:
+            # Reached in another way by now: what is open would go on asking as before.
+            serving.cache.let_go()
+            serving.rtmp.catalogue.forget_media()
+        if self._replicator is not None:
+            self._replicator.replace(*_writers_and_readers(bindings))
+
+    def _make(self, config: Config, kept: Mapping[str, OriginBinding]) -> _Made:
+        serving = self._serving
+        bindings = bind_origins(config, serving.log, serving.counts, serving.journal, kept)
+        return bindings, web_distributions(config, bindings), rtmp_distributions(config, bindings)
+
+    async def replicate(self) -> None:
+        """Sends queued writes, if there are any and it is this worker's turn; until cancelled."""
+        if self._replicator is not None:
+            await self._replicator.run()
+
+    async def end_abandoned_writes(self) -> None:
+        """Has origins end what dead processes left under way, now and then, until cancelled."""
+        while True:
+            for writer in {id(one.writer): one.writer for one in self.bindings.values()}.values():
+                if writer is None:
+                    continue
+                try:
+                    ended = await writer.end_abandoned()
+                except Exception as exc:  # noqa: BLE001 - an origin that fails must not stop others
+                    self._serving.log.event("abandoned_writes_not_ended", error=repr(exc))
+                else:
+                    if ended:
+                        self._serving.log.event("abandoned_writes_ended", uploads=ended)
+            await asyncio.sleep(ABANDONED_WRITES_INTERVAL_S)
+
+    async def _replicated(self, key: str) -> None:
+        try:
+            identity, *parts = split_key(key)
+        except ValueError:
+            return  # queued by an earlier edition, whose keys name nothing that is cached now
+        found = (one for one in self.bindings.values() if one.identity == identity)
+        binding = next(found, None)
+        changed = (key,) if binding is None else binding.keys_written(*parts)
+        self._serving.cache.refuse_older(*changed)
+
+    def tell_failure(self, exc: Exception) -> None:
+        """Leaves a line for each new failure: what was in use is in use."""
+        if repr(exc) != self.failure:
+            self.failure = repr(exc)
+            self._serving.log.event("config_not_applied", error=self.failure)
+
+
+async def follow(
+    live: LiveConfig,
+    effective: EffectiveConfig,
+    shared: Shared,
+    number: int,
+    catch_up: Callable[[], CaughtUp],
+) -> None:
+    """Applies each config and each invalidation that comes, as worker ``number``, until cancelled.
+
+    ``catch_up`` reads the control log. It is called first, and at once when the worker is woken: a
+    new invalidation does not wait for a config. Its position is noted in the roster once the config
+    is applied, too. A fault in one turn ends nothing: what could not be read or applied is tried
+    again after a while, until it is.
+    """
+    woken = asyncio.Event()
+    woken.set()  # something may have come while the process began
+
+    def wake() -> None:
+        woken.set()
+        catch_up()
+
+    shared.bells.answer(number, wake)
+    try:
+        while True:
+            woken.clear()
+            retry_s: float | None = RETRY_S
+            position = None
+            try:
+                caught_up = catch_up()
+                await asyncio.to_thread(effective.look)
+                if caught_up.is_current and effective.fault is None:
+                    retry_s, position = None, caught_up.position
+                if effective.config is not live.config:
+                    await live.apply(effective.config)
+                live.failure = ""
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the worker serves on
+                live.tell_failure(exc)
+                retry_s = retry_s or APPLY_RETRY_S
+            if position is not None:
+                shared.roster.apply(number, position)
+            shared.generations.applied(number, effective.generation)
+            shared.bells.ring_at(shared.bells.control)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(retry_s):
+                    await woken.wait()
+    finally:
+        shared.bells.hush(number)
+
+
+def _writers_and_readers(
+    bindings: Mapping[str, OriginBinding],
+) -> tuple[dict[str, WritableOrigin], dict[str, Origin]]:
+    """Where queued writes go, and where what became of them is looked at; by name."""
+    writers = {name: one.writer for name, one in bindings.items() if one.writer is not None}
+    return writers, {name: _bare(one.origin) for name, one in bindings.items()}
+
+
+def _retire(binding: OriginBinding) -> None:
+    origin = _bare(binding.origin)
+    if isinstance(origin, HttpOrigin | S3Origin):
+        origin.retire()
+
+
+def _bare(origin: Origin) -> Origin:
+    """The origin itself, without the writes that wait for it."""
+    return origin.origin if isinstance(origin, WrittenAhead) else origin

@@ -1,0 +1,81 @@
+"""What the operator sees when the edge is up: where it listens, and what to type to play."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import quote
+
+from rich.console import Console
+
+from streamedge.config.schema.config import (
+    AnyDistributionConfig,
+    Config,
+    DirectoryOriginConfig,
+    RtmpDistributionConfig,
+)
+from streamedge.process.listeners import spelled
+
+EXAMPLES_MAX = 8
+_STREAM_PREFIXES = {".mp4": "mp4:", ".m4a": "mp4:", ".mov": "mp4:", ".mp3": "mp3:", ".flv": ""}
+
+
+def welcome(config: Config) -> None:
+    """Prints to stderr, beside the log and not in it."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for line in _lines(config):
+        console.print(line)
+
+
+def _lines(config: Config) -> Iterator[str]:
+    yield f"[bold green]StreamEdge[/] {config.edge.name} is up"
+    yield f"  health   curl http://{spelled(config.listen.admin)}/healthz"
+    yield f"  metrics  curl http://{spelled(config.listen.admin)}/metrics"
+    for distribution in config.distributions:
+        if not distribution.enabled:
+            continue
+        scheme, listeners = "rtmp", config.listen.rtmp
+        if not isinstance(distribution, RtmpDistributionConfig):
+            secure = bool(config.listen.https)
+            scheme = "https" if secure else "http"
+            listeners = config.listen.https if secure else config.listen.http
+        if not listeners:
+            continue
+        host = _host(distribution, listeners[0])
+        yield f"[bold]{distribution.id}[/] ({distribution.type}, origin {distribution.origin})"
+        for name in _examples(config, distribution):
+            if isinstance(distribution, RtmpDistributionConfig):
+                application = distribution.application[0]
+                stream = quote(stream_name(name), safe="/:")
+                yield f'  ffplay "{scheme}://{host}/{application}/{stream}"'
+            else:
+                yield f"  curl -O {scheme}://{host}/{quote(name)}"
+
+
+def stream_name(name: str) -> str:
+    """An object's name as players spell it over RTMP."""
+    for extension, prefix in _STREAM_PREFIXES.items():
+        if name.endswith(extension):
+            return prefix + (name.removesuffix(extension) if extension == ".flv" else name)
+    return name
+
+
+def _examples(config: Config, distribution: AnyDistributionConfig) -> Iterator[str]:
+    """Some objects to try: what lies in a folder, or a name to replace."""
+    origin = config.origins.get(distribution.origin)  # None: a group's name
+    found = 0
+    if isinstance(origin, DirectoryOriginConfig):
+        folder = origin.path / origin.prefix
+        for file in sorted(folder.glob("*")):
+            if file.suffix in _STREAM_PREFIXES and file.is_file() and found < EXAMPLES_MAX:
+                found += 1
+                yield file.name
+    if not found:
+        yield "dir/film.mp4"
+
+
+def _host(distribution: AnyDistributionConfig, address: tuple[str, int]) -> str:
+    named = [alias for alias in distribution.aliases if "*" not in alias]
+    host, port = address
+    if named:
+        return f"{named[0]}:{port}"
+    return spelled(("127.0.0.1" if host in {"0.0.0.0", "::", ""} else host, port))  # noqa: S104

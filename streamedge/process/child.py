@@ -1,0 +1,133 @@
+"""One process of the edge as its supervisor sees it: started, watched, ended, started again.
+
+A process leaves the stack of what ended it in a file in memory that its supervisor reads: Python's
+traceback of an exception, or what ``faulthandler`` writes on a fatal signal. SIGABRT is such a
+signal, so it ends a process that hangs and shows where it hung, though its event loop is stuck.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from streamedge.coordination.heartbeats import (
+    LATE_S,
+    End,
+    Heartbeats,
+    Watch,
+    is_traced,
+    waited_for_processor_s,
+)
+from streamedge.ops.log import Log
+
+RESTART_BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)  # by how often it has died young, or not begun
+YOUNG_S = 5.0
+ABORT_TAKES_S = 2.0  # to write the stack; a stopped process does not hear of it
+STACK_BYTES = 64 << 10
+
+
+@dataclass(slots=True)
+class Child:
+    """A process that is to run: what it does, and how it has fared."""
+
+    name: str
+    place: int  # in Heartbeats
+    main: Callable[[], None]
+    is_worker: bool
+    pid: int = 0  # 0 while it does not run
+    started_s: float = 0.0
+    failures: int = 0  # in a row
+    due_s: float | None = 0.0  # when to start it (again); None while it runs
+    aborted_s: float | None = None  # since when it is being ended because it hung
+    watch: Watch = field(default_factory=Watch)
+    _stack: int = field(default_factory=lambda: os.memfd_create("streamedge-stack"))
+    _waited_s: float | None = None
+
+    def fork(self, heartbeats: Heartbeats) -> bool:
+        """Forks; whether this is the child. Raises OSError, and then it is due again later."""
+        os.ftruncate(self._stack, 0)
+        os.lseek(self._stack, 0, os.SEEK_SET)
+        heartbeats.begin(self.place)
+        self.watch, self.aborted_s, self._waited_s = Watch(), None, None
+        self.started_s = time.monotonic()
+        try:
+            pid = os.fork()
+        except OSError:
+            self._fail()
+            raise
+        if pid == 0:
+            return True
+        self.pid, self.due_s = pid, None
+        return False
+
+    def become(self) -> None:
+        """The forked child's whole life; does not return."""
+        code = 1
+        try:
+            faulthandler.enable(self._stack)
+            self.main()
+            code = 0
+        except BaseException:  # noqa: BLE001 - whatever it was, the copy of the supervisor ends here
+            os.write(self._stack, traceback.format_exc().encode(errors="backslashreplace"))
+        finally:
+            os._exit(code)
+
+    def look(
+        self, heartbeats: Heartbeats, elapsed_s: float, log: Log, *, is_draining: bool = False
+    ) -> None:
+        """Ends the process if it hangs: by SIGABRT, and by SIGKILL if that does not help."""
+        now_s = time.monotonic()
+        if self.aborted_s is not None:
+            if now_s - self.aborted_s >= ABORT_TAKES_S:
+                self.signal(signal.SIGKILL)
+            return
+        waited_s = 0.0
+        if self.watch.silent_s >= LATE_S:
+            before, self._waited_s = self._waited_s, waited_for_processor_s(self.pid)
+            waited_s = 0.0 if before is None else self._waited_s - before
+        else:
+            self._waited_s = None
+        self.watch.look(heartbeats.last_beat(self.place), elapsed_s, waited_s)
+        if self.watch.is_hung(is_draining=is_draining) and not is_traced(self.pid):
+            self.aborted_s = now_s
+            log.event(
+                "process_hung", child=self.name, pid=self.pid, silent_s=round(self.watch.silent_s)
+            )
+            self.signal(signal.SIGABRT)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal, if the process still runs."""
+        if self.pid:
+            os.kill(self.pid, number)
+
+    def ended(self, status: int, *, restart: bool) -> End:
+        """Takes note of the end; says how it was. ``status`` is what waitpid gave."""
+        end = End.KILLED if os.WIFSIGNALED(status) else End.EXITED
+        if self.aborted_s is not None:
+            end = End.HUNG
+        self.pid = 0
+        if restart:
+            if time.monotonic() - self.started_s < YOUNG_S:
+                self._fail()
+            else:
+                self.failures = 0
+                self.due_s = time.monotonic()
+        return end
+
+    def stack(self) -> list[str] | None:
+        """What the ended process left; None where it left nothing."""
+        text = os.pread(self._stack, STACK_BYTES, 0).decode(errors="replace")
+        return text.splitlines() or None
+
+    def close(self) -> None:
+        os.close(self._stack)
+
+    def _fail(self) -> None:
+        self.failures += 1
+        backoff = min(self.failures, len(RESTART_BACKOFF_S) - 1)
+        self.due_s = time.monotonic() + RESTART_BACKOFF_S[backoff]

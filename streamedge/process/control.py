@@ -1,0 +1,274 @@
+"""The control process: the admin address, and the cache's size.
+
+Owns /healthz and /metrics, and evicts; /writes and /reload are ``writes_admin``'s and
+``reload_admin``'s, CloudFront's API is ``cloudfront_admin``'s. It serves no viewer, so that
+scanning a large cache folder delays nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from streamedge.admin.cloudfront import cloudfront_routes
+from streamedge.admin.csrf import SameSite
+from streamedge.admin.health import look_at_health
+from streamedge.admin.invalidations import CONTROL_ERRORS, invalidation_routes
+from streamedge.admin.reload import reload_routes
+from streamedge.admin.writes import ERRORS, writes_routes
+from streamedge.cache.storage.eviction import Evictor
+from streamedge.cache.storage.folder import WORKERS_MAX
+from streamedge.config.schema.config import WebDistributionConfig
+from streamedge.control.announced_head import AnnouncedHead
+from streamedge.control.database import ControlDatabase
+from streamedge.control.log import ControlLog
+from streamedge.coordination.effective_config import EffectiveConfig
+from streamedge.coordination.invalidation_feed import Announcer
+from streamedge.coordination.shared_state import Shared
+from streamedge.coordination.wakeups import Rings
+from streamedge.ops.background import Services, report_libraries, report_unhandled
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counter, Counts, Gauge
+from streamedge.ops.rate_limited import SparingLine
+from streamedge.write_back.queue import Journal
+
+EVICTION_INTERVAL_S = 0.25  # while the cache grows
+FAILURES_INTERVAL_S = 60.0  # between lines about the same trouble
+METRICS_INTERVAL_S = 1.0
+REST_INTERVAL_S = 0.5  # while it does not
+LOOK_AGAIN_S = 1.0  # at a control database that could not be read
+
+
+def run_control(shared: Shared, listener: socket.socket, lifeline: int) -> None:
+    """Serves the admin address until told to stop."""
+    log = shared.open_log("control")
+    try:
+        asyncio.run(_serve(shared, listener, lifeline, log))
+    finally:
+        log.finish()
+
+
+async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Log) -> None:
+    loop = asyncio.get_running_loop()
+    log.write_on(loop)
+    shared.heartbeats.start_beating(shared.bells.control, loop)
+    counts = Counts()
+    report_unhandled(loop, log, counts)
+    report_libraries(loop, log)
+    counts.publish_in(shared.metrics.part(shared.bells.control))
+    counts.add(Counter.WORKER_STARTS, "control")
+    folder = shared.generations.config.edge.cache
+    # The event loop waits for no lock; the calls that do run in threads.
+    database, loop_database = ControlDatabase(folder), ControlDatabase(folder, busy_timeout_s=0.0)
+    effective = EffectiveConfig(shared.generations, loop_database, log)
+    watch = ConfigWatch(effective, AnnouncedHead(folder), log)
+    rings = Rings()
+
+    def rung() -> None:
+        watch.look()
+        rings.rung()
+
+    watch.look()
+    config = effective.config
+
+    shared.bells.answer(shared.bells.control, rung)
+    services = Services(log, counts)
+    services.start("eviction", lambda: _evict(effective, log, counts))
+
+    async def hand_over() -> None:
+        counts.add(Counter.LOG_LINES_DROPPED, "control", log.take_dropped())
+        counts.flush()
+
+    services.start_periodic("metrics", METRICS_INTERVAL_S, hand_over)
+    journal = None
+    if shared.has_journal:
+        journal = Journal(config.edge.cache, WORKERS_MAX, config.limits.write_queue)
+    announcer = Announcer(config.edge.cache, shared.bells, shared.roster)
+    control_log = ControlLog(database, items_kept=config.limits.invalidations)
+
+    def root_objects() -> dict[str, str]:
+        """Of all distributions that there are now, by id."""
+        return {
+            declared.id: declared.default_root_object
+            if isinstance(declared, WebDistributionConfig)
+            else ""
+            for declared in effective.config.distributions
+        }
+
+    api = cloudfront_routes(database, lambda: effective.declared, announcer, log)
+    server = _AdminServer(
+        uvicorn.Config(
+            create_admin_app(
+                config.edge.name,
+                shared,
+                journal,
+                [
+                    *reload_routes(shared, rings),
+                    *invalidation_routes(control_log, announcer, rings, root_objects),
+                    *api,
+                ],
+                shared.generations.config.listen.admin[0],
+            ),
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            date_header=False,
+            timeout_graceful_shutdown=5,
+        )
+    )
+
+    def stop() -> None:
+        loop.remove_reader(lifeline)
+        server.stopping.set()
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    loop.add_reader(lifeline, stop)
+    await server.serve(sockets=[listener])
+    shared.bells.hush(shared.bells.control)
+    watch.close()
+    await services.stop()
+    if journal is not None:
+        journal.close()
+    database.close()
+    loop_database.close()
+
+
+class _AdminServer(uvicorn.Server):
+    """uvicorn's server, but for two habits: it would raise signals anew once it has ended well,
+    and would wake ten times a second to see whether to stop."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stopping = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.stopping.wait()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def create_admin_app(
+    edge_name: str,
+    shared: Shared,
+    journal: Journal | None = None,
+    routes: Sequence[Route] = (),
+    admin_host: str = "localhost",
+) -> Starlette:
+    """The admin address's application; ``journal`` is None where no behavior writes back.
+
+    ``routes`` are those that others own; ``admin_host`` is the host of ``listen.admin``.
+    """
+
+    def healthz(_request: Request) -> Response:
+        health = look_at_health(shared.roster, shared.heartbeats)
+        body = {"edge": edge_name, "ready": health.is_ready, "workers": health.workers}
+        if health.problems:
+            body["problems"] = health.problems
+        return JSONResponse(body, 200 if health.is_ready else 503)
+
+    def metrics(_request: Request) -> Response:
+        text = shared.metrics.exposition(shared.heartbeats.metrics())
+        return Response(text, media_type="text/plain; version=0.0.4")
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/metrics", metrics),
+            *writes_routes(journal),
+            *routes,
+        ],
+        middleware=[Middleware(SameSite, host=admin_host)],
+        exception_handlers={**ERRORS, **CONTROL_ERRORS},
+    )
+
+
+class ConfigWatch:
+    """Keeps the effective config of the control process up to date.
+
+    It says for the whole edge what of it is not in force. What could not be read is tried again
+    until it can be.
+    """
+
+    def __init__(self, effective: EffectiveConfig, head: AnnouncedHead, log: Log) -> None:
+        self._effective = effective
+        self._head = head
+        self._log = log
+        self._again: asyncio.TimerHandle | None = None
+
+    def look(self) -> None:
+        """Reads what has changed."""
+        self.close()
+        try:
+            self._look()
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it must be looked at again
+            self._log.event("config_not_read", error=repr(exc))
+        else:
+            if self._effective.fault is None:
+                return
+        self._again = asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self.look)
+
+    def close(self) -> None:
+        """Does not look again by itself."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+
+    def _look(self) -> None:
+        if self._effective.look():
+            for problem in self._effective.left_out:
+                kind, reason = problem.kind.value, str(problem.error)
+                self._log.event("resource_left_out", kind=kind, id=problem.id, reason=reason)
+        if self._effective.fault is None:
+            self._head.note_resources(there_are=bool(self._effective.resources))
+
+
+async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:
+    """Holds the cache within its size, for as long as the process lives."""
+    evictor: Evictor | None = None
+    limit_bytes = 0
+    line = SparingLine(log, "cache_files_not_removed", interval_s=FAILURES_INTERVAL_S)
+    failed = SparingLine(log, "eviction_failed", interval_s=FAILURES_INTERVAL_S)
+    while True:
+        try:
+            edge = effective.config.edge
+            if evictor is None or edge.cache_size != limit_bytes:
+                limit_bytes = counts.gauges[Gauge.CACHE_LIMIT_BYTES] = edge.cache_size
+                if evictor is not None:
+                    evictor.close()
+                evictor = Evictor(edge.cache, limit_bytes)
+            removed = await asyncio.to_thread(evictor.evict) if evictor.is_due() else []
+        except (OSError, ValueError) as exc:
+            failed.say(time.monotonic(), error=str(exc))
+            if evictor is not None:
+                evictor.close()
+            evictor = None
+            await asyncio.sleep(5.0)
+            continue
+        for file in removed:
+            counts.add(Counter.EVICTIONS, file.kind)
+            counts.add(Counter.EVICTED_BYTES, file.kind, file.size_bytes)
+        failures = evictor.failures
+        counts.gauges[Gauge.UNREMOVABLE_FILES] = len(failures)
+        if failures:
+            path, reason = next(iter(failures.items()))
+            line.say(time.monotonic(), files=len(failures), path=path, reason=reason)
+        if removed:
+            log.event("evicted", files=len(removed), bytes=sum(file.size_bytes for file in removed))
+        used_bytes = evictor.used_bytes
+        rests = not removed and counts.gauges.get(Gauge.CACHE_BYTES) == used_bytes
+        counts.gauges[Gauge.CACHE_BYTES] = used_bytes
+        await asyncio.sleep(REST_INTERVAL_S if rests else EVICTION_INTERVAL_S)

@@ -1,0 +1,118 @@
+"""The sockets viewers come to: bound once by the supervisor, one for each worker and address.
+
+Each worker accepts from its own socket and the kernel spreads connections over them
+(SO_REUSEPORT). The supervisor keeps them open, so that what waits in a killed worker's queue is
+served by the next one.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from streamedge.config.schema.config import Config, ListenConfig
+
+BACKLOG = 4096
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerListeners:
+    """A worker's own sockets."""
+
+    http: tuple[socket.socket, ...]
+    rtmp: tuple[socket.socket, ...]
+    https: tuple[socket.socket, ...] = ()
+
+
+def bind_listeners(
+    http: Sequence[Address],
+    rtmp: Sequence[Address],
+    workers: int,
+    https: Sequence[Address] = (),
+) -> list[WorkerListeners]:
+    """Binds every address once for each worker. Raises OSError, with the address in its text."""
+    for address in (*http, *https, *rtmp):
+        # With SO_REUSEPORT a second edge would quietly share the address: see that it is free.
+        _bind(address, shared=False).close()
+    first = WorkerListeners(
+        *(tuple(_listen(address) for address in each) for each in (http, rtmp, https))
+    )
+    others = [
+        WorkerListeners(
+            *(
+                tuple(_listen(address_of(bound)) for bound in each)
+                for each in (first.http, first.rtmp, first.https)
+            )
+        )
+        for _worker in range(1, workers)
+    ]
+    return [first, *others]
+
+
+def address_of(listener: socket.socket) -> Address:
+    """Where a socket listens; the port is the kernel's choice where the config has port 0."""
+    host, port = listener.getsockname()[:2]
+    return host, port
+
+
+def spelled(address: Address) -> str:
+    """As the config and URLs have it, such as ``[::1]:8080``."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def with_bound_addresses(config: Config, own: WorkerListeners, admin: socket.socket) -> Config:
+    """The config with the ports that the kernel chose in place of port 0."""
+    listen = config.listen.model_copy(
+        update={
+            "http": tuple(map(address_of, own.http)),
+            "https": tuple(map(address_of, own.https)),
+            "rtmp": tuple(map(address_of, own.rtmp)),
+            "admin": address_of(admin),
+        }
+    )
+    return config.model_copy(update={"listen": listen})
+
+
+def proxied_listeners(listen: ListenConfig, own: WorkerListeners) -> frozenset[socket.socket]:
+    """Those of a worker's sockets on which each connection begins with a PROXY header."""
+    bound = zip(
+        (*listen.http, *listen.https, *listen.rtmp),
+        (*own.http, *own.https, *own.rtmp),
+        strict=True,
+    )
+    return frozenset(listener for address, listener in bound if address in listen.proxy_protocol)
+
+
+def bind_admin(address: Address) -> socket.socket:
+    """Binds the admin address. Raises OSError."""
+    listener = _bind(address, shared=False)
+    listener.listen(128)
+    return listener
+
+
+def _listen(address: Address) -> socket.socket:
+    listener = _bind(address, shared=True)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _bind(address: Address, *, shared: bool) -> socket.socket:
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+        listener.setblocking(False)
+    except OSError as exc:
+        listener.close()
+        raise OSError(exc.errno, f"cannot listen on {host}:{port}: {exc.strerror}") from exc
+    return listener

@@ -1,0 +1,301 @@
+"""A worker process: listeners, cache and servers on one event loop, from fork to drain.
+
+Owns the process's life. It ends when it is told to (SIGTERM) or when its supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import time
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from streamedge.access.geo import Change, Countries
+from streamedge.build.origins_and_web import bind_origins, web_server
+from streamedge.cache.objects import Cache
+from streamedge.cache.storage.store import Store
+from streamedge.config.schema.config import Config
+from streamedge.control.announced_head import AnnouncedHead
+from streamedge.control.database import ControlDamagedError, ControlDatabase
+from streamedge.control.invalidation_index import InForce
+from streamedge.control.log import ControlLog
+from streamedge.coordination.effective_config import EffectiveConfig
+from streamedge.coordination.invalidation_feed import apply_invalidations
+from streamedge.coordination.shared_state import Shared
+from streamedge.ops.background import Services, report_libraries, report_unhandled
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counter, Counts
+from streamedge.process.descriptors import descriptor_limit, open_descriptors, share_descriptors
+from streamedge.process.listeners import WorkerListeners, proxied_listeners
+from streamedge.write_back.queue import Journal
+
+if TYPE_CHECKING:
+    from streamedge.delivery.http.server import WebServer
+    from streamedge.delivery.rtmp.server import RtmpServer
+    from streamedge.process.certificates import Certificates
+
+HOUSEKEEPING_INTERVAL_S = 1.0
+DRAIN_S = 30.0
+CONTROL_BUSY_TIMEOUT_S = 1.0
+CONTROL_PATIENCE_S = 1.0  # with a start, where nothing was made through the API
+CONTROL_POLL_S = 0.25
+# Thousands of viewers are long-lived objects: looking through all of them must stay rare.
+GARBAGE_THRESHOLDS = (20_000, 50, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What the supervisor gives a worker: its number, its sockets and what all share."""
+
+    number: int
+    listeners: WorkerListeners
+    certificates: Certificates | None  # None where nothing is served over TLS
+    countries: Countries
+    shared: Shared
+    lifeline: int  # readable once the supervisor is gone
+
+
+def run_worker(post: Post) -> None:
+    """Serves until told to stop."""
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
+    log = post.shared.open_log(f"worker-{post.number}")
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(post, log))
+    finally:
+        log.finish()
+
+
+async def _serve(post: Post, log: Log) -> None:
+    loop = asyncio.get_running_loop()
+    log.write_on(loop)
+    post.shared.heartbeats.start_beating(post.number, loop)
+    counts = _counts(post)
+    report_unhandled(loop, log, counts)
+    report_libraries(loop, log)
+    stopping, hurrying = _on_signals(loop, post.lifeline)
+    folder = post.shared.generations.config.edge.cache
+    # The event loop waits for no lock; what does runs in threads.
+    database = ControlDatabase(folder, busy_timeout_s=CONTROL_BUSY_TIMEOUT_S)
+    loop_database = ControlDatabase(folder, busy_timeout_s=0.0)
+    effective = EffectiveConfig(post.shared.generations, database, log)
+    await read_config(effective, AnnouncedHead(folder), stopping)
+    if not stopping.is_set():
+        await _serve_viewers(post, log, counts, effective, loop_database, stopping, hurrying)
+    loop.remove_reader(post.lifeline)
+    database.close()
+    loop_database.close()
+
+
+async def _serve_viewers(
+    post: Post,
+    log: Log,
+    counts: Counts,
+    effective: EffectiveConfig,
+    database: ControlDatabase,
+    stopping: asyncio.Event,
+    hurrying: asyncio.Event,
+) -> None:
+    shared, config = post.shared, effective.config
+    services = Services(log, counts)
+    budget = share_descriptors(config, descriptor_limit(), open_descriptors())
+    end = budget.connections_end if budget.is_short else 0
+    cache = _cache(config, post.number, database, log, counts, budget.open_extents)
+    journal = _journal(config, post.number) if shared.has_journal else None
+    bindings = bind_origins(config, log, counts, journal)
+    web = web_server(config, bindings, cache, log, counts, journal, post.countries, end)
+    proxied = proxied_listeners(config.listen, post.listeners)
+    certificates, front = post.certificates, None
+    if certificates is not None:
+        look_for_certificates(certificates, log)  # the supervisor read them, perhaps long ago
+        front = certificates.front
+    await web.start(post.listeners.http, post.listeners.https, front, proxied)
+    await asyncio.to_thread(_import_the_rest)
+    from streamedge.build.rtmp import rtmp_server  # noqa: PLC0415
+    from streamedge.process.apply_config import LiveConfig, Serving, follow  # noqa: PLC0415
+
+    rtmp = rtmp_server(config, bindings, cache, log, counts, post.countries, end)
+    await rtmp.start(post.listeners.rtmp, proxied)
+    serving = Serving(web, rtmp, cache, journal, certificates, post.countries, log, counts)
+    live = LiveConfig(config, bindings, serving)
+    catch_up = partial(apply_invalidations, cache.rulings, (web.revoke, rtmp.revoke))
+    services.start("config", lambda: follow(live, effective, shared, post.number, catch_up))
+    services.start("replicator", live.replicate)
+    services.start("abandoned_writes", live.end_abandoned_writes)
+    note_folder(post, cache.store)
+    shared.roster.up(post.number)
+    log.event("worker_up", pid=os.getpid())
+    _start_housekeeping(services, post, cache.store, log, counts)
+    await stopping.wait()
+    await services.stop("config")
+    shared.roster.down(post.number)
+    shared.bells.answer(post.number, catch_up)
+    log.event("worker_draining")
+    await _drain(web, rtmp, hurrying)
+    shared.bells.hush(post.number)
+    await services.stop()
+    await cache.close()
+    for binding in live.bindings.values():
+        await binding.origin.close()
+    if journal is not None:
+        journal.close()
+    counts.flush()
+    log.event("worker_down")
+
+
+def _counts(post: Post) -> Counts:
+    counts = Counts()
+    counts.publish_in(post.shared.metrics.part(post.number))
+    counts.add(Counter.WORKER_STARTS, "worker")
+    return counts
+
+
+def _cache(
+    config: Config,
+    number: int,
+    database: ControlDatabase,
+    log: Log,
+    counts: Counts,
+    open_extents: int,
+) -> Cache:
+    cache = Cache(
+        Store(config.edge.cache, number, log),
+        log,
+        counts,
+        open_extents=open_extents,
+        retries=config.limits.origin_retries,
+        quick_abort_bytes=config.limits.quick_abort,
+        records_bytes=config.limits.records,
+        in_force=InForce(ControlLog(database), log, items_kept=config.limits.invalidations),
+    )
+    cache.rulings.catch_up()
+    return cache
+
+
+async def read_config(
+    effective: EffectiveConfig, head: AnnouncedHead, stopping: asyncio.Event
+) -> None:
+    """Reads the config before the worker serves, as long as the control database can be waited for.
+
+    Where something was made through the API, there is no serving without it: a host of its would
+    be answered by another distribution. Else the worker goes on after a while; until the database
+    is there, it uses nothing cached. Nobody waits for a damaged database.
+    """
+    until_s = time.monotonic() + CONTROL_PATIENCE_S
+    while not stopping.is_set():
+        await asyncio.to_thread(effective.look)
+        if effective.fault is None or isinstance(effective.fault, ControlDamagedError):
+            return
+        if time.monotonic() >= until_s and not head.has_resources:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CONTROL_POLL_S):
+                await stopping.wait()
+
+
+def _journal(config: Config, number: int) -> Journal:
+    return Journal(config.edge.cache, number, config.limits.write_queue)
+
+
+def _on_signals(
+    loop: asyncio.AbstractEventLoop, lifeline: int
+) -> tuple[asyncio.Event, asyncio.Event]:
+    """Set once the worker is told to stop or its supervisor is gone; and once it is told again."""
+    stopping, hurrying = asyncio.Event(), asyncio.Event()
+
+    def terminate() -> None:
+        if stopping.is_set():
+            hurrying.set()
+        stopping.set()
+
+    def be_orphaned() -> None:
+        loop.remove_reader(lifeline)  # it stays readable from now on
+        stopping.set()
+
+    loop.add_signal_handler(signal.SIGTERM, terminate)
+    loop.add_reader(lifeline, be_orphaned)
+    return stopping, hurrying
+
+
+async def _drain(web: WebServer, rtmp: RtmpServer, hurrying: asyncio.Event) -> None:
+    """Lets viewers finish for DRAIN_S, or until the worker is told to hurry."""
+    hurry = asyncio.create_task(hurrying.wait())
+    drain = asyncio.ensure_future(asyncio.gather(web.drain(DRAIN_S), rtmp.drain(DRAIN_S)))
+    await asyncio.wait((drain, hurry), return_when=asyncio.FIRST_COMPLETED)
+    hurry.cancel()
+    if not drain.done():
+        drain.cancel()
+        await asyncio.gather(drain, return_exceptions=True)
+        await asyncio.gather(web.drain(0.0), rtmp.drain(0.0))
+    else:
+        await drain
+
+
+def _import_the_rest() -> None:
+    """Imports what hits over HTTP can do without, while they are served: a quarter of a second."""
+    import_module("streamedge.process.apply_config")
+
+
+def note_folder(post: Post, store: Store) -> None:
+    """Tells ``/healthz`` whether this worker can use the cache folder."""
+    post.shared.heartbeats.note_folder(post.number, is_usable=store.is_usable)
+
+
+def _start_housekeeping(
+    services: Services, post: Post, store: Store, log: Log, counts: Counts
+) -> None:
+    """Hands numbers over, and looks for new certificates and countries, each on its own."""
+    certificates, countries = post.certificates, post.countries
+
+    async def hand_over() -> None:
+        counts.add(Counter.LOG_LINES_DROPPED, "worker", log.take_dropped())
+        counts.flush()
+        note_folder(post, store)
+
+    async def look_for_countries() -> None:
+        if countries.database is None:
+            return
+        # Reading a database takes a tenth of a second, in which viewers want their bytes.
+        change = await asyncio.to_thread(countries.look_again)
+        if change is not None:
+            tell_of_countries(change, log)
+
+    services.start_periodic("metrics", HOUSEKEEPING_INTERVAL_S, hand_over)
+    if certificates is not None:
+        shown = certificates
+
+        async def look_at_certificates() -> None:
+            look_for_certificates(shown, log)
+
+        services.start_periodic("certificates", HOUSEKEEPING_INTERVAL_S, look_at_certificates)
+    services.start_periodic("countries", HOUSEKEEPING_INTERVAL_S, look_for_countries)
+
+
+def tell_of_countries(change: Change, log: Log) -> None:
+    """A line for a new edition of the database, or for one that cannot be used."""
+    if change.refused is not None:
+        log.event("countries_refused", reason=change.refused)
+    else:
+        log.event("countries_loaded", database=change.database, built=change.built)
+
+
+def look_for_certificates(certificates: Certificates, log: Log) -> None:
+    """Takes new certificates into use; a line for each, and for each that cannot be used."""
+    for change in certificates.look_again():
+        if change.refused is not None:
+            log.event("certificate_refused", reason=change.refused)
+        else:
+            log.event(
+                "certificate_loaded",
+                certificate=change.certificate,
+                names=change.names,
+                expires=change.expires,
+            )

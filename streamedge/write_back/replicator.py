@@ -1,0 +1,376 @@
+"""Empties the queue of writes into the origins, one process for the whole edge.
+
+Owns when a write is sent and what its answer comes to; the pure part of both is ``states``. Of each
+object the oldest write goes first, and the next one when that has ended. It never drops a write:
+one that the origin will not take is kept, and said in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from functools import partial
+from io import FileIO
+from pathlib import Path
+
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counter, Counts, Gauge
+from streamedge.origin import Origin, Version
+from streamedge.origin.answers import find_error_code
+from streamedge.origin.spooling import GATHERED_BYTES, in_thread
+from streamedge.origin.writing import WritableOrigin, Write, WriteAnswer
+from streamedge.write_back.bodies import remove_body, sweep
+from streamedge.write_back.leader_lock import Turn
+from streamedge.write_back.queue import Journal
+from streamedge.write_back.rows import JournalError, Row
+from streamedge.write_back.states import (
+    KEPT,
+    WAITING,
+    State,
+    back_off_s,
+    state_after,
+    state_without_answer,
+)
+
+SENDS_MAX = 4
+RESTART_S = 5.0  # after the journal could not be written, or a write was left without a state
+LOOK_S = 0.5  # between looks at an object that a dead process may still be writing
+
+# Failures after which an origin's recovery helps every write that waits for it.
+_UNREACHABLE = frozenset({OriginFailure.REFUSED, OriginFailure.TIMEOUT})
+# Failures and statuses after which the origin may still do what it was sent.
+_UNANSWERED = frozenset({OriginFailure.BROKEN, OriginFailure.TIMEOUT})
+_GATEWAY_STATUSES = frozenset({502, 504})
+
+Replicated = Callable[[str], Awaitable[None]]
+"""Told an asset's key when what readers got of a write is not to be used again: before they are
+sent to an origin that has it, and after they were to one that would not take it.
+"""
+
+
+class Replicator:
+    """Sends what waits in ``journal``.
+
+    ``writers`` and ``readers`` are the origins by the names that rows hold; a write whose origin
+    has no name any more waits until it has one again.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        writers: Mapping[str, WritableOrigin],
+        readers: Mapping[str, Origin],
+        replicated: Replicated,
+        log: Log,
+        counts: Counts,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._journal = journal
+        self._writers = writers
+        self._readers = readers
+        self._replicated = replicated
+        self._log = log
+        self._counts = counts
+        self._clock = clock
+        self._unreachable: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sending = 0
+        self._wake = asyncio.Event()
+        self._crash: BaseException | None = None
+
+    def replace(self, writers: Mapping[str, WritableOrigin], readers: Mapping[str, Origin]) -> None:
+        """Sends by these from now on; a write that is being sent goes on as it was begun."""
+        self._writers = writers
+        self._readers = readers
+
+    async def run(self) -> None:
+        """Waits for this process's turn, then sends, until it is cancelled.
+
+        Whatever fails is said in the log, and begun anew RESTART_S later.
+        """
+        while True:
+            try:
+                await self._run_as_leader()
+            except Exception as exc:  # noqa: BLE001 - a queue that nobody empties is no state to stay in
+                self._log.event("replicator_failed", error=repr(exc))
+            await asyncio.sleep(RESTART_S)
+
+    async def _run_as_leader(self) -> None:
+        """Raises what keeps it from going on."""
+        turn = Turn(self._journal.folder / "replicator")
+        loop = asyncio.get_running_loop()
+        bell = self._journal.signal.bell
+        try:
+            await turn.wait()
+            self._log.event("replicator_started")
+            loop.add_reader(bell, self._rung)
+            await self._replicate()
+        finally:
+            loop.remove_reader(bell)
+            await self._stop_tasks()
+            turn.end()
+
+    def _rung(self) -> None:
+        self._journal.signal.hush()
+        self._wake.set()
+
+    async def _replicate(self) -> None:
+        """Sends until something fails, and raises that."""
+        rows = self._journal.rows
+        self._crash = None
+        await self._end_abandoned()
+        interrupted = await in_thread(partial(rows.recover, self._clock(), self._lingers_s))
+        for row in interrupted:
+            self._start(self._await_arrival(row), f"await-{row.serial}")
+        swept = await in_thread(partial(sweep, self._journal.bodies, rows.has_token))
+        if swept:
+            self._log.event("bodies_swept", files=swept)
+        for asset_key in await in_thread(rows.untold):
+            await self._tell(asset_key)  # whoever was to has died before
+        while self._crash is None:
+            self._wake.clear()
+            room = SENDS_MAX - self._sending
+            due_s: float | None = None
+            if room:
+                due = await in_thread(partial(rows.take_due, self._clock(), room))
+                for row in due:
+                    self._begin(row)
+                if len(due) < room:
+                    due_s = await in_thread(rows.next_due_s)
+            await self._measure()
+            await self._sleep_until(due_s)
+        raise self._crash
+
+    async def _end_abandoned(self) -> None:
+        """Has origins end what a dead sender left there, before anything newer is sent."""
+        for writer in {id(writer): writer for writer in self._writers.values()}.values():
+            try:
+                await writer.end_abandoned()
+            except (OriginError, OSError) as exc:
+                self._log.event("abandoned_writes_not_ended", error=repr(exc))
+
+    def _lingers_s(self, row: Row) -> float:
+        writer = self._writers.get(row.origin_name)
+        return 0.0 if writer is None else writer.lingers_s(_write_of(row))
+
+    async def _await_arrival(self, row: Row) -> None:
+        """Looks whether a write whose sender died arrives, and ends its object's hold then.
+
+        What is there already at the first look tells nothing: it may have been there before. Where
+        the origin does not let itself be looked at, the hold lasts as long as it lasts.
+        """
+        reader = self._readers.get(row.origin_name)
+        until_s = self._clock() + self._lingers_s(row)
+        if reader is None:
+            return
+        try:
+            before = await _version(reader, row.name)
+            while self._clock() < until_s:
+                await asyncio.sleep(LOOK_S)
+                now = await _version(reader, row.name)
+                wanted_bytes = None if row.method == "DELETE" else row.size_bytes
+                seen_bytes = None if now is None else now.size_bytes
+                if now != before and seen_bytes == wanted_bytes:
+                    break
+                before = now
+        except OriginError:
+            return
+        await in_thread(partial(self._journal.rows.release, row.asset_key))
+        self._wake.set()
+
+    async def _measure(self) -> None:
+        rows = self._journal.rows
+        by_state = await in_thread(rows.by_state)
+        totals = await in_thread(rows.totals)
+        gauges = self._counts.gauges
+        gauges[Gauge.WAITING_WRITES] = sum(by_state.get(state, 0) for state in WAITING)
+        gauges[Gauge.KEPT_WRITES] = sum(by_state.get(state, 0) for state in KEPT)
+        gauges[Gauge.HELD_WRITE_BYTES] = totals.held_bytes
+
+    async def _sleep_until(self, due_s: float | None) -> None:
+        """Returns when the bell rings, a send ends, or it is ``due_s``."""
+        wait_s = None if due_s is None else max(0.0, due_s - self._clock())
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _begin(self, row: Row) -> None:
+        self._sending += 1
+        self._start(self._send(row), f"replicate-{row.serial}").add_done_callback(self._sent)
+
+    def _sent(self, _send: asyncio.Task[None]) -> None:
+        self._sending -= 1
+
+    def _start(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        """Runs ``work`` beside the others; what it raises ends all of them, for a new beginning."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crash = error
+
+    async def _stop_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _send(self, row: Row) -> None:
+        """One attempt, from SENDING to another state; cancelled, it stays SENDING for whoever
+        comes next.
+        """
+        etag, lingers_s = "", 0.0
+        try:
+            answer = await self._write(row)
+            state = state_after(row.method, answer)
+            problem = "" if state is State.DONE else _describe(answer)
+            etag = answer.field("etag")
+            if answer.status in _GATEWAY_STATUSES:
+                lingers_s = self._lingers_s(row)
+            if state is State.CONFLICT and row.attempts > 1 and await self._is_there(row):
+                # An attempt that was thought lost has done it: its own condition now fails.
+                state, problem = State.DONE, ""
+        except OriginError as exc:
+            state, problem = state_without_answer(exc), str(exc)
+            if exc.failure in _UNREACHABLE:
+                self._unreachable.add(row.origin_name)
+            if exc.failure in _UNANSWERED:
+                lingers_s = self._lingers_s(row)
+        except FileNotFoundError as exc:
+            state, problem = State.FAILED, f"its body is gone: {exc}"
+        except ValueError as exc:
+            state, problem = State.FAILED, f"cannot be sent: {exc}"
+        except OSError as exc:
+            state, problem = State.QUEUED, f"its body cannot be read: {exc}"
+        except Exception as exc:  # noqa: BLE001 - one write must not stop the others
+            state, problem = State.QUEUED, f"unexpected: {exc!r}"
+        try:
+            await self._settle(row, state, problem, etag, lingers_s)
+        except JournalError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - the cache was not told: it is not done
+            problem = f"cannot be settled: {exc!r}"
+            await self._settle(row, State.QUEUED, problem, "", lingers_s)
+
+    async def _settle(
+        self, row: Row, state: State, problem: str, etag: str, lingers_s: float
+    ) -> None:
+        rows = self._journal.rows
+        now_s = self._clock()
+        if state is State.DONE:
+            await self._replicated(row.asset_key)
+        due_s = now_s + back_off_s(row.attempts, random.random())
+        settle = partial(
+            rows.settle,
+            row,
+            state,
+            problem=problem,
+            due_s=due_s,
+            etag=etag,
+            held_until_s=now_s + lingers_s if lingers_s else 0.0,
+        )
+        await in_thread(settle)
+        self._journal.signal.notify()
+        if state in KEPT:
+            await self._tell(row.asset_key)  # only now is it no longer read from here
+        if state is State.DONE:
+            if row.token:
+                await in_thread(partial(remove_body, self._journal.bodies, row.token))
+            if row.origin_name in self._unreachable:
+                self._unreachable.discard(row.origin_name)
+                await in_thread(partial(rows.hasten, row.origin_name, now_s))
+        self._counts.add(Counter.REPLICATIONS, "retry" if state is State.QUEUED else state.value)
+        self._log.event(
+            "write_replicated" if state is State.DONE else "write_not_replicated",
+            serial=row.serial,
+            origin=row.origin_name,
+            object=row.name,
+            method=row.method,
+            state=state.value,
+            attempts=row.attempts,
+            waited_s=round(now_s - row.queued_s, 3),
+            problem=problem or None,
+        )
+
+    async def _tell(self, asset_key: str) -> None:
+        await self._replicated(asset_key)
+        await in_thread(partial(self._journal.rows.tell, asset_key))
+
+    async def _write(self, row: Row) -> WriteAnswer:
+        writer = self._writers.get(row.origin_name)
+        if writer is None:
+            raise OriginError(
+                OriginFailure.UNAVAILABLE, f"no origin is named {row.origin_name} that takes writes"
+            )
+        write = _write_of(row)
+        if not row.token:
+            return await writer.write(write, None)
+        pieces = _read_file(self._journal.bodies / row.token)
+        try:
+            return await writer.write(write, pieces)
+        finally:
+            await pieces.aclose()
+
+    async def _is_there(self, row: Row) -> bool:
+        """Whether the object at the origin is what ``row`` wants it to be. Raises OriginError."""
+        reader = self._readers.get(row.origin_name)
+        if reader is None:
+            return False
+        try:
+            read = await reader.read(row.name)
+        except OriginError as exc:
+            if exc.failure is not OriginFailure.NOT_FOUND:
+                raise
+            return row.method == "DELETE"
+        assert read is not None, "no version was excluded"
+        try:
+            if row.method == "DELETE" or read.head.version.size_bytes != row.size_bytes:
+                return False
+            digest = hashlib.md5(usedforsecurity=False)
+            async for piece in read.pieces():
+                digest.update(piece)
+        finally:
+            await read.close()
+        return f'"{digest.hexdigest()}"' == row.etag
+
+
+def _write_of(row: Row) -> Write:
+    return Write(row.method, row.name, row.fields, row.size_bytes)
+
+
+async def _version(reader: Origin, name: str) -> Version | None:
+    """What an object is now, None where there is none. Raises OriginError."""
+    try:
+        return (await reader.head(name)).version
+    except OriginError as exc:
+        if exc.failure is not OriginFailure.NOT_FOUND:
+            raise
+        return None
+
+
+def _describe(answer: WriteAnswer) -> str:
+    return f"answered {answer.status} {find_error_code(answer.body)}".rstrip()
+
+
+async def _read_file(path: Path) -> AsyncGenerator[bytes, None]:
+    """A body's bytes. Raises OSError."""
+    file = await in_thread(partial(FileIO, path))
+    try:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        while piece := await in_thread(partial(file.read, GATHERED_BYTES)):
+            yield piece
+    finally:
+        file.close()

@@ -1,0 +1,415 @@
+"""boto3 against the API: every operation there and back, refusals as botocore's exceptions."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore import xform_name
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
+from botocore.httpsession import URLLib3Session
+
+from streamedge.api.app import UNPROVEN_BODIES_MAX
+from streamedge.api.errors import ApiError
+from streamedge.api.protocol.model import cloudfront
+from streamedge.api.protocol.service import Call, Handlers, Output
+from tests.support.api_server import BODY_MAX_BYTES, ApiServer, run_api
+from tests.support.offered import OFFERED, example
+
+NAMESPACE = "http://cloudfront.amazonaws.com/doc/2020-05-31/"
+
+
+class Stubs:
+    """Handlers that say what they were called with, and answer what a test sets."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.answer: Callable[[Call], Output] = self.whole
+
+    def handle(self, call: Call) -> Output:
+        self.calls.append(call)
+        return self.answer(call)
+
+    @staticmethod
+    def whole(call: Call) -> Output:
+        """The operation's output with every member."""
+        output: Output = example(cloudfront().operation(call.operation).output_shape)
+        if "Location" in output:
+            output["Location"] = "/2020-05-31/a/place"
+        return output
+
+    def refuse(self, code: str, message: str = "It is so.") -> None:
+        def raise_it(_call: Call) -> Output:
+            raise ApiError(code, message)
+
+        self.answer = raise_it
+
+    @property
+    def handlers(self) -> Handlers:
+        return dict.fromkeys(OFFERED, self.handle)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ApiServer, Stubs]]:
+    stubs = Stubs()
+    with run_api(tmp_path_factory.mktemp("api"), stubs.handlers) as server:
+        yield server, stubs
+
+
+@pytest.fixture
+def stubs(running: tuple[ApiServer, Stubs]) -> Stubs:
+    _, stubs = running
+    stubs.calls.clear()
+    stubs.answer = stubs.whole
+    return stubs
+
+
+@pytest.fixture
+def server(running: tuple[ApiServer, Stubs]) -> ApiServer:
+    return running[0]
+
+
+def test_no_start_of_an_edge_waits_for_botocore() -> None:
+    """It comes with the first call, in a thread."""
+    lines = "import sys, streamedge.api.app; sys.exit('botocore' in sys.modules)"
+    subprocess.run([sys.executable, "-c", lines], check=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def client(running: tuple[ApiServer, Stubs]) -> Iterator[Any]:
+    with running[0].client() as client:
+        yield client
+
+
+@pytest.mark.parametrize("operation", OFFERED)
+def test_every_operation_goes_there_and_back(
+    server: ApiServer, stubs: Stubs, client: Any, operation: str
+) -> None:
+    model = cloudfront().operation(operation)
+    given = example(model.input_shape)
+    response = getattr(client, xform_name(operation))(**given)
+
+    [call] = stubs.calls
+    assert (call.operation, call.caller, call.input) == (operation, "AKIAEDGE", given)
+    metadata = response.pop("ResponseMetadata")
+    expected = stubs.whole(call)
+    if "Location" in expected:
+        expected["Location"] = server.address + expected["Location"]
+    assert response == expected
+    assert metadata["HTTPStatusCode"] == model.http["responseCode"]
+    line = server.lines()[-1]
+    assert (line["event"], line["caller"], line["operation"], line["status"]) == (
+        *("api_call", "AKIAEDGE", operation),
+        model.http["responseCode"],
+    )
+    assert line["request_id"] == metadata["RequestId"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "code", "status"),
+    [
+        ("GetDistribution", "NoSuchDistribution", 404),
+        ("UpdateDistribution", "PreconditionFailed", 412),
+        ("UpdateDistribution", "InvalidIfMatchVersion", 400),
+        ("DeleteDistribution", "DistributionNotDisabled", 409),
+        ("CreateDistribution", "DistributionAlreadyExists", 409),
+        ("CreateDistribution", "CNAMEAlreadyExists", 409),
+        ("GetStreamingDistribution", "NoSuchStreamingDistribution", 404),
+        ("DeleteStreamingDistribution", "StreamingDistributionNotDisabled", 409),
+        ("GetInvalidation", "NoSuchInvalidation", 404),
+        ("CreateInvalidation", "BatchTooLarge", 413),
+        ("DeleteCachePolicy", "CachePolicyInUse", 409),
+        ("GetPublicKey", "NoSuchPublicKey", 404),
+        ("TagResource", "NoSuchResource", 404),
+        ("ListDistributions", "InvalidArgument", 400),
+        ("CreateKeyGroup", "KeyGroupAlreadyExists", 409),
+    ],
+)
+def test_a_refusal_is_botocores_exception(
+    stubs: Stubs, client: Any, operation: str, code: str, status: int
+) -> None:
+    stubs.refuse(code, "Not <this> & not 'that'.")
+    given = example(cloudfront().operation(operation).input_shape)
+    with pytest.raises(getattr(client.exceptions, code)) as refused:
+        getattr(client, xform_name(operation))(**given)
+    response = refused.value.response
+    expected = {"Type": "Sender", "Code": code, "Message": "Not <this> & not 'that'."}
+    assert dict(response["Error"]) == expected
+    assert response["ResponseMetadata"]["HTTPStatusCode"] == status
+    headers = response["ResponseMetadata"]["HTTPHeaders"]
+    assert response["ResponseMetadata"]["RequestId"] == headers["x-amzn-requestid"]
+
+
+def test_every_poll_of_a_waiter_reaches_its_handler(stubs: Stubs, client: Any) -> None:
+    def deployed(call: Call) -> Output:
+        output = stubs.whole(call)
+        output["Distribution"]["Status"] = "Deployed"
+        return output
+
+    stubs.answer = deployed
+    client.get_waiter("distribution_deployed").wait(Id="E1", WaiterConfig={"MaxAttempts": 1})
+    assert [call.operation for call in stubs.calls] == ["GetDistribution"]
+
+
+def test_an_operation_that_is_not_offered_is_501_and_told_what_is(
+    stubs: Stubs, client: Any
+) -> None:
+    with pytest.raises(ClientError) as refused:
+        client.get_function(Name="rewrite")
+    error = dict(refused.value.response["Error"])
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
+    assert (error["Code"], error["Type"]) == ("NotImplemented", "Receiver")
+    message = str(error["Message"])
+    assert message.startswith("GetFunction is not offered; this edge offers Create")
+    assert "CreateInvalidation, " in message
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/2020-05-31/nonsense"),
+        ("DELETE", "/2020-05-31/distribution"),
+        ("PATCH", "/2020-05-31/distribution/E1"),
+        ("GET", "/2020-05-31/distribution/"),
+        ("POST", "/2020-05-31/tagging?Operation=Twist"),
+    ],
+)
+def test_what_cloudfront_has_no_operation_for_is_501(
+    server: ApiServer, stubs: Stubs, method: str, path: str
+) -> None:
+    status, body = send(server, method, path)
+    assert status == 501
+    assert "CloudFront 2020-05-31 has no such operation" in body
+    assert not stubs.calls
+
+
+def test_a_handlers_failure_is_500_whose_cause_only_the_log_knows(
+    server: ApiServer, stubs: Stubs, client: Any
+) -> None:
+    def fail(_call: Call) -> Output:
+        raise RuntimeError("the disk of host-7 is full")
+
+    stubs.answer = fail
+    with pytest.raises(ClientError) as refused:
+        client.get_distribution(Id="E1")
+    response = refused.value.response
+    assert response["Error"] == {
+        "Type": "Receiver",
+        "Code": "InternalError",
+        "Message": "We encountered an internal error.",
+    }
+    line = server.lines()[-1]
+    assert line["request_id"] == response["ResponseMetadata"]["RequestId"]
+    assert line["status"] == 500
+    assert "RuntimeError: the disk of host-7 is full" in line["problem"]
+
+
+@pytest.mark.parametrize(
+    "output", [{"Distribution": {"Nonsense": 1}}, {"Nonsense": 1}, {"ETag": "E", "Id": "E1"}]
+)
+def test_an_output_that_is_not_the_operations_is_500(
+    stubs: Stubs, client: Any, output: Output
+) -> None:
+    stubs.answer = lambda _call: output
+    with pytest.raises(ClientError, match="InternalError"):
+        client.get_distribution(Id="E1")
+
+
+@pytest.mark.parametrize(
+    ("key_id", "secret", "code"),
+    [
+        ("AKIAEDGE", "wrong", "SignatureDoesNotMatch"),
+        ("AKIAEDGE", "another", "SignatureDoesNotMatch"),
+        ("AKIANOBODY", "wrong", "InvalidClientTokenId"),
+    ],
+)
+def test_who_has_no_key_changes_nothing(
+    server: ApiServer, stubs: Stubs, key_id: str, secret: str, code: str
+) -> None:
+    with server.client(key_id, secret) as stranger, pytest.raises(ClientError) as refused:
+        stranger.delete_distribution(Id="E1", IfMatch="E2")
+    assert refused.value.response["Error"]["Code"] == code
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+    assert not stubs.calls
+    assert server.lines()[-1]["status"] == 403
+
+
+def test_an_edge_without_keys_is_closed_and_opens_with_the_first(
+    server: ApiServer, stubs: Stubs, client: Any
+) -> None:
+    keys = dict(server.keys)
+    server.keys.clear()
+    try:
+        with pytest.raises(client.exceptions.AccessDenied):
+            client.get_distribution(Id="E1")
+    finally:
+        server.keys.update(keys)
+    assert not stubs.calls
+    client.get_distribution(Id="E1")
+
+
+def test_an_unsigned_request_is_refused_before_its_body_is_read(server: ApiServer) -> None:
+    head = f"POST /2020-05-31/distribution HTTP/1.1\r\nHost: {server.address}\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(f"{head}Content-Length: 1000\r\n\r\n<Distr".encode())
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"<Code>MissingAuthenticationToken</Code>" in answer
+
+
+def test_an_oversize_body_is_413(server: ApiServer, stubs: Stubs) -> None:
+    status, body = send(server, "POST", "/2020-05-31/distribution", b" " * (BODY_MAX_BYTES + 1))
+    assert status == 413
+    assert "<Code>EntitySizeLimitExceeded</Code>" in body
+    assert not stubs.calls
+
+
+def test_a_declared_digest_is_proven_before_the_body_is_read(
+    server: ApiServer, stubs: Stubs
+) -> None:
+    path, body = "/2020-05-31/distribution", b"<Distr"
+    proven = signed(server, "POST", path, body, declares_digest=True)
+    answer, connection = ask_and_wait(server, proven, "distribution/forged", len(body))
+    connection.close()
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"<Code>SignatureDoesNotMatch</Code>" in answer
+
+    answer, connection = ask_and_wait(server, proven, "distribution", len(body))
+    with connection:
+        assert answer.startswith(b"HTTP/1.1 100 ")
+        connection.sendall(b"<other")
+        refusal = connection.recv(65536)
+    assert refusal.startswith(b"HTTP/1.1 403 ")
+    assert b"header is not the body" in refusal
+    assert not stubs.calls
+
+
+def test_few_bodies_are_read_before_their_senders_are_proven(tmp_path: Path, stubs: Stubs) -> None:
+    path = "/2020-05-31/distribution"
+    with run_api(tmp_path, stubs.handlers) as server, contextlib.ExitStack() as open_ones:
+        claimed = signed(server, "POST", path, b"<Distr")
+        waiting = []
+        for _ in range(UNPROVEN_BODIES_MAX):
+            answer, connection = ask_and_wait(server, claimed, "distribution", 1000)
+            waiting.append(open_ones.enter_context(connection))
+            assert answer.startswith(b"HTTP/1.1 100 ")
+        status, document = send(server, "POST", path, b"<Distr")
+        assert status == 503
+        assert "<Code>ServiceUnavailable</Code>" in document
+        # What needs no such place goes on …
+        assert send(server, "GET", f"{path}/E1")[0] == 200
+        proven = signed(server, "POST", path, b"<Distr", declares_digest=True)
+        answer, connection = ask_and_wait(server, proven, "distribution", 6)
+        connection.close()
+        assert answer.startswith(b"HTTP/1.1 100 ")
+        # … and a place is free again once its body has ended, whatever becomes of it.
+        waiting[0].sendall(b"x" * 1000)
+        assert waiting[0].recv(65536).startswith(b"HTTP/1.1 403 ")
+        assert send(server, "POST", path, b"<Distr")[0] == 400
+
+
+def test_a_body_that_stops_coming_is_408(tmp_path: Path) -> None:
+    with run_api(tmp_path, {}, body_timeout_s=0.01) as server:
+        path = "/2020-05-31/distribution"
+        fields = signed(server, "POST", path, b"<").headers.items()
+        head = f"POST {path} HTTP/1.1\r\n" + "".join(
+            f"{name}: {value}\r\n" for name, value in fields
+        )
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+            connection.sendall(f"{head}Content-Length: 1000\r\n\r\n<".encode())
+            assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
+        assert server.lines()[-1]["status"] == 408
+
+
+def test_a_caller_that_goes_away_leaves_a_line_and_no_failure(tmp_path: Path) -> None:
+    with run_api(tmp_path, {}) as server:
+        fields = signed(server, "POST", "/2020-05-31/distribution", b"<").headers.items()
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+            start = f"POST /2020-05-31/distribution HTTP/1.1\r\n{head}Content-Length: 9\r\n"
+            connection.sendall(f"{start}Expect: 100-continue\r\n\r\n".encode())
+            assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
+        assert server.log.said.wait(30)
+        assert server.lines()[-1]["problem"] == "the caller went away"
+
+
+def test_calls_run_beside_each_other(stubs: Stubs, server: ApiServer) -> None:
+    both = threading.Barrier(2)
+
+    def meet(call: Call) -> Output:
+        both.wait(30)
+        return stubs.whole(call)
+
+    stubs.answer = meet
+    statuses: list[int] = []
+
+    def ask() -> None:
+        statuses.append(send(server, "GET", "/2020-05-31/distribution/E1")[0])
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert statuses == [200, 200]
+
+
+def test_bad_xml_over_the_wire_is_400_and_reaches_nobody(server: ApiServer, stubs: Stubs) -> None:
+    bomb = b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><x>&b;</x>'
+    status, body = send(server, "POST", "/2020-05-31/distribution", bomb)
+    assert (status, "<Code>MalformedXML</Code>" in body) == (400, True)
+    assert f'<ErrorResponse xmlns="{NAMESPACE}">' in body
+    assert not stubs.calls
+
+
+def test_a_body_that_is_missing_is_named(server: ApiServer, stubs: Stubs) -> None:
+    status, body = send(server, "POST", "/2020-05-31/distribution/E1/invalidation")
+    assert status == 400
+    assert "<Code>MissingBody</Code>" in body
+    assert "InvalidationBatch" in body
+    assert not stubs.calls
+
+
+def ask_and_wait(
+    server: ApiServer, request: AWSRequest, rest: str, body_bytes: int
+) -> tuple[bytes, socket.socket]:
+    """Sends a head whose body waits for 100 (RFC 9110 §10.1.1): what comes, and the connection."""
+    fields = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    head = f"POST /2020-05-31/{rest} HTTP/1.1\r\n{fields}Content-Length: {body_bytes}\r\n"
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+    return connection.recv(65536), connection
+
+
+def signed(
+    server: ApiServer, method: str, path: str, body: bytes = b"", *, declares_digest: bool = False
+) -> AWSRequest:
+    """A request of the client's own making, signed by botocore."""
+    request = AWSRequest(method, server.address + path, data=body)
+    if declares_digest:
+        request.headers["X-Amz-Content-SHA256"] = hashlib.sha256(body).hexdigest()
+    credentials = Credentials("AKIAEDGE", server.keys["AKIAEDGE"])
+    SigV4Auth(credentials, "cloudfront", "us-east-1").add_auth(request)
+    request.headers["Host"] = f"127.0.0.1:{server.port}"
+    return request
+
+
+def send(server: ApiServer, method: str, path: str, body: bytes = b"") -> tuple[int, str]:
+    """Status and document of a signed request."""
+    session = URLLib3Session()
+    try:
+        response = session.send(signed(server, method, path, body).prepare())
+        return response.status_code, response.text
+    finally:
+        session.close()

@@ -1,0 +1,295 @@
+"""Unmodified boto3 drives the handlers through the front: every call, pages, waiters, refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.api_estate import (
+    Api,
+    behavior,
+    bucket,
+    forwarded,
+    listing,
+    rsa_pem,
+    server,
+    streaming,
+    web,
+)
+from tests.support.api_server import ApiServer, run_api
+from tests.support.offered import OFFERED
+
+FIRST_POLL = {"MaxAttempts": 1}
+
+
+@pytest.fixture(name="api", scope="module")
+def _api(tmp_path_factory: pytest.TempPathFactory) -> Api:
+    return Api(tmp_path_factory.mktemp("control"))
+
+
+@pytest.fixture(name="running", scope="module")
+def _running(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with run_api(tmp_path_factory.mktemp("api"), api.handlers) as running:
+        yield running
+
+
+@pytest.fixture(name="client", scope="module")
+def _client(running: ApiServer) -> Iterator[Any]:
+    with running.client() as client:
+        yield client
+
+
+def plain(value: Any) -> Any:
+    """A value as it was sent: botocore gives lists that may be empty as none."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def test_all_that_is_offered_is_here_and_nothing_else(api: Api) -> None:
+    assert set(api.handlers) == set(OFFERED)
+
+
+@pytest.mark.parametrize("kind", ["distribution", "streaming_distribution"])
+def test_a_distribution_from_first_to_last(client: Any, running: ApiServer, kind: str) -> None:
+    member = "Distribution" if kind == "distribution" else "StreamingDistribution"
+    make = web if kind == "distribution" else streaming
+
+    def call(operation: str, /, **members: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = getattr(client, operation.format(kind))(**members)
+        return answer
+
+    document = make(f"boto3 {kind}", Aliases=listing(f"{member}.boto3.example.org"))
+    made = call("create_{}", **{f"{member}Config": document})
+    identifier = made[member]["Id"]
+    path = kind.replace("_", "-")
+    assert made["ResponseMetadata"]["HTTPStatusCode"] == 201
+    assert made["Location"] == f"{running.address}/2020-05-31/{path}/{identifier}"
+    client.get_waiter(f"{kind}_deployed").wait(Id=identifier, WaiterConfig=FIRST_POLL)
+
+    exists = getattr(client.exceptions, f"{member}AlreadyExists")
+    with pytest.raises(exists):  # also where it says the same: CloudFront's own rule
+        call("create_{}", **{f"{member}Config": document})
+    with pytest.raises(exists):
+        call("create_{}", **{f"{member}Config": {**document, "Comment": "other"}})
+    with pytest.raises(client.exceptions.CNAMEAlreadyExists):
+        call("create_{}", **{f"{member}Config": {**document, "CallerReference": "other"}})
+
+    got = call("get_{}_config", Id=identifier)
+    assert plain(got[f"{member}Config"]) == plain(made[member][f"{member}Config"])
+    shown = call("get_{}", Id=identifier)
+    assert shown["ETag"] == got["ETag"] == made["ETag"]
+    assert shown[member]["Status"] == "Deployed"
+    with pytest.raises(getattr(client.exceptions, f"{member}NotDisabled")):
+        call("delete_{}", Id=identifier, IfMatch=got["ETag"])
+    changed = {**got[f"{member}Config"], "Enabled": False, "Comment": "äé <&>"}
+    with pytest.raises(client.exceptions.InvalidIfMatchVersion):
+        call("update_{}", Id=identifier, **{f"{member}Config": changed})
+    updated = call("update_{}", Id=identifier, IfMatch=got["ETag"], **{f"{member}Config": changed})
+    assert plain(updated[member][f"{member}Config"]) == plain(changed)
+    with pytest.raises(client.exceptions.PreconditionFailed):
+        call("update_{}", Id=identifier, IfMatch=got["ETag"], **{f"{member}Config": changed})
+
+    pages = client.get_paginator(f"list_{kind}s").paginate(PaginationConfig={"PageSize": 1})
+    listed = {
+        item["Id"]: item for answer in pages for item in answer[f"{member}List"].get("Items", ())
+    }
+    assert listed[identifier]["Comment"] == "äé <&>"
+    declared = "EWEB" if kind == "distribution" else "ESTREAM"
+    assert declared in listed
+    theirs = call("get_{}_config", Id=declared)
+    with pytest.raises(client.exceptions.AccessDenied, match=r"config\.toml declares"):
+        call(
+            "update_{}",
+            Id=declared,
+            IfMatch=theirs["ETag"],
+            **{f"{member}Config": theirs[f"{member}Config"]},
+        )
+
+    arn = made[member]["ARN"]
+    client.tag_resource(Resource=arn, Tags={"Items": [{"Key": "a", "Value": "b"}, {"Key": "c"}]})
+    client.untag_resource(Resource=arn, TagKeys={"Items": ["c"]})
+    tags = client.list_tags_for_resource(Resource=arn)["Tags"]["Items"]
+    assert tags == [{"Key": "a", "Value": "b"}]
+
+    call("delete_{}", Id=identifier, IfMatch=updated["ETag"])
+    with pytest.raises(getattr(client.exceptions, f"NoSuch{member}")):
+        call("get_{}", Id=identifier)
+
+
+@pytest.mark.parametrize("kind", ["distribution", "streaming_distribution"])
+def test_a_distribution_may_come_with_tags(client: Any, kind: str) -> None:
+    member = "Distribution" if kind == "distribution" else "StreamingDistribution"
+    make = web if kind == "distribution" else streaming
+    tags = [{"Key": "team", "Value": "media"}]
+    said = {f"{member}Config": make(f"tagged {kind}"), "Tags": {"Items": tags}}
+    create = getattr(client, f"create_{kind}_with_tags")
+    made = create(**{f"{member}ConfigWithTags": said})
+    listed = client.list_tags_for_resource(Resource=made[member]["ARN"])
+    assert listed["Tags"]["Items"] == tags
+
+
+def test_a_distribution_with_everything(client: Any) -> None:
+    """What a site that moves here has: each thing made through the API, and named by its id."""
+    control = client.create_origin_access_control(
+        OriginAccessControlConfig={
+            "Name": "films",
+            "Description": "",
+            "SigningProtocol": "sigv4",
+            "SigningBehavior": "always",
+            "OriginAccessControlOriginType": "s3",
+        }
+    )
+    key = client.create_public_key(
+        PublicKeyConfig={"CallerReference": "all", "Name": "all", "EncodedKey": rsa_pem()}
+    )
+    group = client.create_key_group(
+        KeyGroupConfig={"Name": "all", "Items": [key["PublicKey"]["Id"]]}
+    )
+    cache = client.create_cache_policy(
+        CachePolicyConfig={
+            "Name": "all",
+            "MinTTL": 0,
+            "ParametersInCacheKeyAndForwardedToOrigin": {
+                "EnableAcceptEncodingGzip": True,
+                "EnableAcceptEncodingBrotli": True,
+                "HeadersConfig": {"HeaderBehavior": "whitelist", "Headers": listing("Accept")},
+                "CookiesConfig": {"CookieBehavior": "none"},
+                "QueryStringsConfig": {
+                    "QueryStringBehavior": "allExcept",
+                    "QueryStrings": listing("utm"),
+                },
+            },
+        }
+    )
+    request = client.create_origin_request_policy(
+        OriginRequestPolicyConfig={
+            "Name": "all",
+            "HeadersConfig": {"HeaderBehavior": "allViewer"},
+            "CookiesConfig": {"CookieBehavior": "all"},
+            "QueryStringsConfig": {"QueryStringBehavior": "all"},
+        }
+    )
+    response = client.create_response_headers_policy(
+        ResponseHeadersPolicyConfig={
+            "Name": "all",
+            "CustomHeadersConfig": listing({"Header": "X-A", "Value": "b", "Override": True}),
+        }
+    )
+    document = web(
+        "everything",
+        Aliases=listing("everything.example.org"),
+        DefaultRootObject="index.html",
+        Origins=listing(
+            bucket(OriginAccessControlId=control["OriginAccessControl"]["Id"], OriginPath="/v1"),
+            server(
+                CustomHeaders=listing({"HeaderName": "X-Secret", "HeaderValue": "sesame"}),
+                custom={"OriginSslProtocols": listing("TLSv1.2")},
+            ),
+        ),
+        OriginGroups=listing(
+            {
+                "Id": "group",
+                "FailoverCriteria": {"StatusCodes": listing(403, 500)},
+                "Members": listing({"OriginId": "films"}, {"OriginId": "server"}),
+            }
+        ),
+        DefaultCacheBehavior=behavior(
+            "group",
+            Compress=True,
+            ViewerProtocolPolicy="redirect-to-https",
+            CachePolicyId=cache["CachePolicy"]["Id"],
+            OriginRequestPolicyId=request["OriginRequestPolicy"]["Id"],
+            ResponseHeadersPolicyId=response["ResponseHeadersPolicy"]["Id"],
+            TrustedKeyGroups={"Enabled": True, **listing(group["KeyGroup"]["Id"])},
+        ),
+        CacheBehaviors=listing(
+            behavior(
+                PathPattern="old/*",
+                ForwardedValues=forwarded(QueryString=True, Headers=listing("Accept-Language")),
+                MinTTL=0,
+            )
+        ),
+        CustomErrorResponses=listing(
+            {"ErrorCode": 404, "ResponsePagePath": "/404.html", "ResponseCode": "404"}
+        ),
+        Restrictions={"GeoRestriction": {"RestrictionType": "whitelist", **listing("DE")}},
+        CacheTagConfig={"HeaderName": "Cache-Tag"},
+    )
+    made = client.create_distribution(DistributionConfig=document)
+    (active,) = made["Distribution"]["ActiveTrustedKeyGroups"]["Items"]
+    assert active["KeyPairIds"]["Items"] == [key["PublicKey"]["Id"]]
+    got = client.get_distribution_config(Id=made["Distribution"]["Id"])["DistributionConfig"]
+    for name, said in document.items():
+        if name not in {"Origins", "DefaultCacheBehavior", "CacheBehaviors"}:
+            assert got[name] == said, name
+    assert got["DefaultCacheBehavior"].items() >= document["DefaultCacheBehavior"].items()
+
+    for name, member, found in (
+        ("cache_policy", "CachePolicy", cache),
+        ("origin_request_policy", "OriginRequestPolicy", request),
+        ("response_headers_policy", "ResponseHeadersPolicy", response),
+        ("origin_access_control", "OriginAccessControl", control),
+        ("key_group", "KeyGroup", group),
+        ("public_key", "PublicKey", key),
+    ):
+        identifier, etag = found[member]["Id"], found["ETag"]
+        config = getattr(client, f"get_{name}_config")(Id=identifier)
+        assert config["ETag"] == getattr(client, f"get_{name}")(Id=identifier)["ETag"] == etag
+        in_use = {"key_group": "ResourceInUse"}.get(name, f"{member}InUse")
+        with pytest.raises(getattr(client.exceptions, in_use)):
+            getattr(client, f"delete_{name}")(Id=identifier, IfMatch=etag)
+        updated = getattr(client, f"update_{name}")(
+            Id=identifier, IfMatch=etag, **{f"{member}Config": config[f"{member}Config"]}
+        )
+        assert updated["ETag"] != etag
+
+
+@pytest.mark.parametrize(
+    ("name", "member"),
+    [
+        ("cache_policies", "CachePolicy"),
+        ("origin_request_policies", "OriginRequestPolicy"),
+        ("response_headers_policies", "ResponseHeadersPolicy"),
+    ],
+)
+def test_policies_are_listed_by_type(client: Any, name: str, member: str) -> None:
+    managed = getattr(client, f"list_{name}")(Type="managed")[f"{member}List"]
+    names = [item[member][f"{member}Config"]["Name"] for item in managed["Items"]]
+    assert managed["Quantity"] == len(names) > 0
+    assert all(said.startswith("Managed-") for said in names)
+
+
+def test_keys_groups_and_controls_are_listed(client: Any) -> None:
+    keys = client.list_public_keys()["PublicKeyList"]["Items"]
+    assert "KDECLARED" in [key["Id"] for key in keys]
+    groups = client.list_key_groups()["KeyGroupList"]["Items"]
+    assert "trusted" in [group["KeyGroup"]["Id"] for group in groups]
+    controls = client.list_origin_access_controls()["OriginAccessControlList"]
+    assert controls["Quantity"] == len(controls.get("Items", ()))
+
+
+def test_an_invalidation_is_completed_at_the_first_poll(client: Any) -> None:
+    batch = {"CallerReference": "boto3", "Paths": listing("/films/*", "#news")}
+    said = {"DistributionId": "EWEB", "InvalidationBatch": batch}
+    made = client.create_invalidation(**said)
+    identifier = made["Invalidation"]["Id"]
+    place = {"DistributionId": "EWEB", "Id": identifier}
+    client.get_waiter("invalidation_completed").wait(**place, WaiterConfig=FIRST_POLL)
+    assert client.create_invalidation(**said)["Invalidation"]["Id"] == identifier
+    assert client.get_invalidation(**place)["Invalidation"]["InvalidationBatch"] == batch
+    pages = client.get_paginator("list_invalidations").paginate(DistributionId="EWEB")
+    listed = [item for answer in pages for item in answer["InvalidationList"]["Items"]]
+    assert [(item["Id"], item["Status"]) for item in listed] == [(identifier, "Completed")]
+    with pytest.raises(client.exceptions.NoSuchInvalidation):
+        client.get_invalidation(DistributionId="EWEB", Id="INONE")
+    with pytest.raises(client.exceptions.NoSuchDistribution):
+        client.list_invalidations(DistributionId="ENONE")
+    batch = {"CallerReference": "2", "Paths": {"Quantity": 2, "Items": ["/a"]}}
+    with pytest.raises(client.exceptions.InconsistentQuantities):
+        client.create_invalidation(DistributionId="EWEB", InvalidationBatch=batch)
+    with pytest.raises(client.exceptions.InvalidArgument):
+        client.create_invalidation(
+            DistributionId="EWEB", InvalidationBatch={**batch, "Paths": listing("no-slash")}
+        )

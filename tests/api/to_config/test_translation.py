@@ -1,0 +1,563 @@
+"""What documents come to: the config in force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import SecretStr
+
+from streamedge.api.to_config.translation import combine
+from streamedge.build.web_rules import error_pages, web_behaviors
+from streamedge.config.managed import MANAGED, find
+from streamedge.config.schema.config import (
+    CachePolicyConfig,
+    Config,
+    DirectoryOriginConfig,
+    HttpOriginConfig,
+    RtmpDistributionConfig,
+    S3OriginConfig,
+    WebDistributionConfig,
+)
+from streamedge.config.schema.selection import ALL, NONE, Kept, Selection
+from streamedge.control.resources import Kind, Resource
+from tests.support.api_estate import (
+    DECLARED,
+    DISABLED,
+    NOW_S,
+    OPTIMIZED,
+    Api,
+    behavior,
+    bucket,
+    countries,
+    ec_pem,
+    forwarded,
+    listing,
+    rsa_pem,
+    server,
+    streaming,
+    web,
+)
+
+
+@pytest.fixture(name="api")
+def _api(tmp_path: Path) -> Api:
+    return Api(tmp_path)
+
+
+def in_force(api: Api) -> Config:
+    config = combine(api.declared, api.registry.resources()).config
+    for distribution in config.distributions:  # a worker can apply all of it
+        if isinstance(distribution, WebDistributionConfig):
+            assert web_behaviors(config, distribution)
+            error_pages(distribution)
+        names = {distribution.origin, *(b.origin for b in getattr(distribution, "behaviors", ()))}
+        assert names - {""} <= config.origins.keys() | config.origin_groups.keys()
+        for holder in (distribution, *getattr(distribution, "behaviors", ())):
+            for group in holder.trusted_key_groups:
+                assert config.public_keys.keys() >= set(config.key_groups[group].keys)
+    for group in config.origin_groups.values():
+        assert config.origins.keys() >= set(group.origins)
+    return config
+
+
+def made_web(api: Api, **document: Any) -> tuple[Config, WebDistributionConfig]:
+    """A distribution of ``document``, and the config that it is then part of."""
+    identifier = api("CreateDistribution", DistributionConfig=web(**document))["Distribution"]["Id"]
+    config = in_force(api)
+    (found,) = (one for one in config.distributions if one.id == identifier)
+    assert isinstance(found, WebDistributionConfig)
+    return config, found
+
+
+def test_without_resources_the_declared_config_is_in_force(api: Api) -> None:
+    assert combine(api.declared, ()).config == api.declared
+
+
+def test_what_is_declared_stays_as_it_is(api: Api) -> None:
+    config, made = made_web(api, Aliases=listing("CDN.example.com", "*.example.net"))
+    assert config.distributions[:2] == api.declared.distributions
+    assert config.model_copy(update={"origins": api.declared.origins, "distributions": ()}) == (
+        api.declared.model_copy(update={"distributions": ()})
+    )
+    assert made.enabled
+    assert made.aliases == (
+        f"{made.id.lower()}.fra-1.streamedge",
+        "cdn.example.com",
+        "*.example.net",
+    )
+
+
+# --- origins ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("origin", "name"),
+    [
+        (bucket("bucket", "whatever.example.org"), "bucket"),
+        (bucket("media", "x.example.org"), "media"),
+        (server("both", "x.example.org"), "both"),
+        (bucket("other", "videos.s3.amazonaws.com"), "bucket"),
+        (bucket("other", "videos.s3.eu-central-1.amazonaws.com"), "bucket"),
+        (bucket("other", "videos.s3-eu-west-1.amazonaws.com"), "bucket"),
+    ],
+)
+def test_a_declared_origin_is_meant_by_its_name_or_bucket(api: Api, origin: Any, name: str) -> None:
+    config, made = made_web(
+        api, Origins=listing(origin), DefaultCacheBehavior=behavior(origin["Id"])
+    )
+    assert made.origin == name
+    assert config.origins == api.declared.origins
+    assert config.origin_groups == api.declared.origin_groups
+
+
+def test_a_bucket_is_made_where_none_is_declared(api: Api) -> None:
+    origin = bucket(domain="my.films.s3.eu-west-1.amazonaws.com", ConnectionTimeout=3)
+    config, made = made_web(api, Origins=listing(origin))
+    assert made.origin == f"made:{made.id}:films"
+    assert config.origins[made.origin] == S3OriginConfig(
+        type="s3",
+        bucket="my.films",
+        region="eu-west-1",
+        anonymous=True,
+        connect_timeout=3.0,
+        read_timeout=30.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("behavior_said", "is_anonymous"), [("always", False), ("no-override", False), ("never", True)]
+)
+def test_an_access_control_says_whether_a_made_bucket_is_signed_for(
+    api: Api, behavior_said: str, is_anonymous: bool
+) -> None:
+    control = {
+        "Name": "films",
+        "SigningProtocol": "sigv4",
+        "SigningBehavior": behavior_said,
+        "OriginAccessControlOriginType": "s3",
+    }
+    made = api("CreateOriginAccessControl", OriginAccessControlConfig=control)
+    identifier = made["OriginAccessControl"]["Id"]
+    config, distribution = made_web(api, Origins=listing(bucket(OriginAccessControlId=identifier)))
+    origin = config.origins[distribution.origin]
+    assert isinstance(origin, S3OriginConfig)
+    assert origin.anonymous is is_anonymous
+
+
+def test_an_access_identity_means_signed(api: Api) -> None:
+    identity = api(
+        "CreateCloudFrontOriginAccessIdentity",
+        CloudFrontOriginAccessIdentityConfig={"CallerReference": "one", "Comment": ""},
+    )
+    identifier = identity["CloudFrontOriginAccessIdentity"]["Id"]
+    named = f"origin-access-identity/cloudfront/{identifier}"
+    origin = bucket(S3OriginConfig={"OriginAccessIdentity": named})
+    config, made = made_web(api, Origins=listing(origin))
+    found = config.origins[made.origin]
+    assert isinstance(found, S3OriginConfig)
+    assert not found.anonymous
+
+
+@pytest.mark.parametrize(
+    ("custom", "url"),
+    [
+        ({"OriginProtocolPolicy": "https-only"}, "https://origin.example.org"),
+        (
+            {"OriginProtocolPolicy": "https-only", "HTTPSPort": 8443},
+            "https://origin.example.org:8443",
+        ),
+        ({"OriginProtocolPolicy": "http-only"}, "http://origin.example.org"),
+        ({"OriginProtocolPolicy": "http-only", "HTTPPort": 8080}, "http://origin.example.org:8080"),
+        # The edge listens for HTTPS: nothing that came sealed is sent on open.
+        ({"OriginProtocolPolicy": "match-viewer"}, "https://origin.example.org"),
+    ],
+)
+def test_a_server_is_made_with_scheme_and_port(api: Api, custom: Any, url: str) -> None:
+    headers = listing({"HeaderName": "X-Secret", "HeaderValue": SECRET_VALUE})
+    origin = server(custom=custom, OriginPath="/a/b", CustomHeaders=headers)
+    config, made = made_web(api, Origins=listing(origin), DefaultCacheBehavior=behavior("server"))
+    found = config.origins[made.origin]
+    assert isinstance(found, HttpOriginConfig)
+    assert (found.url, found.prefix, found.host) == (url, "a/b/", "origin")
+    assert found.headers == {"X-Secret": SecretStr(SECRET_VALUE)}
+
+
+SECRET_VALUE = "open sesame"
+
+
+def test_match_viewer_is_plain_where_the_edge_listens_for_plain_http_alone(tmp_path: Path) -> None:
+    api = Api(tmp_path, {**DECLARED, "listen": {}, "certificates": []})
+    origin = server(custom={"OriginProtocolPolicy": "match-viewer"})
+    config, made = made_web(api, Origins=listing(origin), DefaultCacheBehavior=behavior("server"))
+    found = config.origins[made.origin]
+    assert isinstance(found, HttpOriginConfig)
+    assert found.url == "http://origin.example.org"
+
+
+def test_what_a_document_adds_to_a_declared_origin_makes_a_copy(api: Api) -> None:
+    headers = listing({"HeaderName": "X-New", "HeaderValue": "1"})
+    origins = listing(
+        server("site", OriginPath="/more", CustomHeaders=headers),
+        bucket("media", OriginPath="/more"),
+    )
+    config, made = made_web(
+        api,
+        Origins=origins,
+        DefaultCacheBehavior=behavior("site"),
+        CacheBehaviors=listing(behavior("media", PathPattern="m/*")),
+    )
+    site, media = config.origins[made.origin], config.origins[made.behaviors[0].origin]
+    assert isinstance(site, HttpOriginConfig)
+    assert (site.url, site.prefix) == ("https://www.example.org/base", "more/")
+    assert site.headers.keys() == {"X-Key", "X-New"}
+    assert isinstance(media, DirectoryOriginConfig)
+    assert media.prefix == "films/more/"
+    assert config.origins.keys() - api.declared.origins.keys() == {
+        made.origin,
+        made.behaviors[0].origin,
+    }
+
+
+def test_the_viewers_host_makes_a_variant_of_an_origin(api: Api) -> None:
+    config, made = made_web(
+        api,
+        Origins=listing(server()),
+        DefaultCacheBehavior=behavior("server"),
+        CacheBehaviors=listing(
+            behavior(
+                "server",
+                PathPattern="host/*",
+                OriginRequestPolicyId="216adef6-5c7f-47e4-b989-5492eafa07d3",
+            ),
+            behavior(
+                "server",
+                PathPattern="old/*",
+                ForwardedValues=forwarded(Headers=listing("Host", "Accept")),
+            ),
+            behavior(
+                "server",
+                PathPattern="except/*",
+                OriginRequestPolicyId="b689b0a8-53d0-40ab-baf2-68738e2966ac",
+            ),
+        ),
+    )
+    hosts = [
+        getattr(config.origins[rules.origin], "host")  # noqa: B009
+        for rules in (made, *made.behaviors)
+    ]
+    assert hosts == ["origin", "viewer", "viewer", "origin"]
+
+
+def test_an_origin_group_fails_over(api: Api) -> None:
+    group = {
+        "Id": "group",
+        "FailoverCriteria": {"StatusCodes": listing(500, 404)},
+        "Members": listing({"OriginId": "server"}, {"OriginId": "bucket"}),
+    }
+    config, made = made_web(
+        api,
+        Origins=listing(server(), bucket("bucket")),
+        OriginGroups=listing(group),
+        DefaultCacheBehavior=behavior("group"),
+    )
+    found = config.origin_groups[made.origin]
+    assert found.origins == (f"made:{made.id}:server", "bucket")
+    assert found.failover == (500, 404, "connect", "timeout")
+
+
+def test_ids_that_look_like_variants_are_their_own_origins(api: Api) -> None:
+    ids = ("a", "viewer-host+a", "a:viewer-host", "https+a", "made:a", "a:")
+    origins = [server(one, f"o{number}.example.org") for number, one in enumerate(ids)]
+    origins[0] = server("a", "o0.example.org", custom={"OriginProtocolPolicy": "match-viewer"})
+    all_viewer = "216adef6-5c7f-47e4-b989-5492eafa07d3"
+    behaviors = [
+        behavior(
+            one,
+            PathPattern=f"{host}/{number}",
+            **({"OriginRequestPolicyId": all_viewer} if host else {}),
+        )
+        for number, one in enumerate(ids)
+        for host in ("", "host")
+    ]
+    config, made = made_web(
+        api,
+        Origins=listing(*origins),
+        DefaultCacheBehavior=behavior("a"),
+        CacheBehaviors=listing(*behaviors),
+    )
+    for number, (plain, hosted) in enumerate(
+        zip(made.behaviors[::2], made.behaviors[1::2], strict=True)
+    ):
+        for rules, host in ((plain, "origin"), (hosted, "viewer")):
+            found = config.origins[rules.origin]
+            assert isinstance(found, HttpOriginConfig)
+            assert (found.url, found.host) == (f"https://o{number}.example.org", host)
+
+
+# --- behaviors ----------------------------------------------------------------------------
+
+
+def test_behaviors_keep_their_order_and_inherit_nothing(api: Api) -> None:
+    config, made = made_web(
+        api,
+        Origins=listing(server(), bucket()),
+        DefaultCacheBehavior=behavior(
+            "server",
+            Compress=True,
+            AllowedMethods=listing("GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"),
+            TrustedKeyGroups={"Enabled": True, **listing("trusted")},
+            ViewerProtocolPolicy="redirect-to-https",
+            ResponseHeadersPolicyId="67f7725c-6f97-4210-82d7-5512b31e9d03",
+        ),
+        CacheBehaviors=listing(
+            behavior(PathPattern="/b/*", CachePolicyId=DISABLED, Compress=True),
+            behavior(
+                PathPattern="a/*",
+                AllowedMethods=listing("GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"),
+            ),
+        ),
+    )
+    all_methods = ("GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE")
+    assert made.methods == all_methods
+    assert made.compress
+    assert made.trusted_key_groups == ("trusted",)
+    assert made.viewer_protocol == "redirect-to-https"
+    assert made.response_headers_policy == "SecurityHeadersPolicy"
+    first, second = made.behaviors
+    assert [first.path, second.path] == ["/b/*", "a/*"]
+    assert made.rules_for(first).trusted_key_groups == ()
+    assert made.rules_for(first).viewer_protocol == "allow-all"
+    assert made.rules_for(first).response_headers_policy == ""
+    assert not made.rules_for(first).compress  # CachingDisabled has no Accept-Encoding
+    # An object has no parts to change.
+    assert made.rules_for(second).methods == tuple(m for m in all_methods if m != "PATCH")
+    assert config.cache_policies == api.declared.cache_policies
+
+
+def legacy(api: Api, **more: Any) -> tuple[CachePolicyConfig, Any, WebDistributionConfig]:
+    """The policies of a behavior that was written the old way."""
+    config, made = made_web(api, DefaultCacheBehavior=behavior(**more))
+    request = config.origin_request_policies.get(made.origin_request_policy)
+    return config.cache_policies[made.cache_policy], request, made
+
+
+def test_forwarded_values_are_a_policy_of_their_own(api: Api) -> None:
+    policy, request, made = legacy(
+        api,
+        MinTTL=5,
+        DefaultTTL=10,
+        MaxTTL=20,
+        Compress=True,
+        ForwardedValues={
+            "QueryString": True,
+            "Cookies": {"Forward": "whitelist", "WhitelistedNames": listing("session")},
+            "Headers": listing("Accept-Language"),
+        },
+    )
+    assert policy == CachePolicyConfig(
+        min_ttl=5.0,
+        default_ttl=10.0,
+        max_ttl=20.0,
+        query_strings=ALL,
+        cookies=Selection(Kept.ONLY, ("session",)),
+        headers=("Accept-Language",),
+    )
+    assert request is None
+    assert made.compress
+
+
+def test_query_string_keys_are_few_of_those_forwarded(api: Api) -> None:
+    policy, request, _made = legacy(
+        api, ForwardedValues=forwarded(QueryString=True, QueryStringCacheKeys=listing("page"))
+    )
+    assert policy.query_strings == Selection(Kept.ONLY, ("page",))
+    assert request.query_strings == ALL
+
+
+def test_all_headers_forwarded_means_that_nothing_is_kept(api: Api) -> None:
+    policy, request, _made = legacy(api, ForwardedValues=forwarded(Headers=listing("*")))
+    assert (policy.min_ttl, policy.default_ttl, policy.max_ttl) == (0.0, 0.0, 0.0)
+    assert policy.query_strings == NONE
+    assert request.headers == ALL
+
+
+def test_countries_are_a_distributions_own(api: Api) -> None:
+    _config, allowed = made_web(api, Restrictions=countries("whitelist", "DE", "FR"))
+    assert (allowed.countries.codes, allowed.countries.is_allow_list) == (("DE", "FR"), True)
+    _config, denied = made_web(
+        api, CallerReference="two", Restrictions=countries("blacklist", "US")
+    )
+    assert (denied.countries.codes, denied.countries.is_allow_list) == (("US",), False)
+    _config, opened = made_web(api, CallerReference="three", Restrictions=countries("none"))
+    assert opened.countries.is_open
+
+
+def test_error_pages_root_object_tags_and_enabled(api: Api) -> None:
+    pages = listing(
+        {"ErrorCode": 404, "ResponsePagePath": "/404.html", "ResponseCode": "200"},
+        {"ErrorCode": 500, "ErrorCachingMinTTL": 0},
+    )
+    _config, made = made_web(
+        api,
+        Enabled=False,
+        DefaultRootObject="index.html",
+        CustomErrorResponses=pages,
+        CacheTagConfig={"HeaderName": "Cache-Tag"},
+    )
+    assert not made.enabled
+    assert made.default_root_object == "index.html"
+    assert made.cache_tag_header == "Cache-Tag"
+    told = [(page.status, page.path, page.response_status, page.ttl) for page in made.error_pages]
+    assert told == [(404, "/404.html", 200, 10.0), (500, "", 0, 0.0)]
+
+
+# --- trust --------------------------------------------------------------------------------
+
+
+def make_key(api: Api, name: str, pem: str) -> str:
+    config = {"CallerReference": name, "Name": name, "EncodedKey": pem}
+    return str(api("CreatePublicKey", PublicKeyConfig=config)["PublicKey"]["Id"])
+
+
+def test_made_keys_and_groups_are_trusted_by_their_ids(api: Api) -> None:
+    keys = [make_key(api, "rsa", rsa_pem()), make_key(api, "ec", ec_pem(ec.SECP256R1()))]
+    group = api("CreateKeyGroup", KeyGroupConfig={"Name": "g", "Items": [*keys, "KDECLARED"]})
+    identifier = group["KeyGroup"]["Id"]
+    trusted = {"Enabled": True, **listing(identifier)}
+    config, made = made_web(api, DefaultCacheBehavior=behavior(TrustedKeyGroups=trusted))
+    (name,) = made.trusted_key_groups
+    assert name == f"made-{identifier}"
+    assert config.key_groups[name].keys == (*keys, "KDECLARED")
+    assert config.public_keys.keys() == {*keys, "KDECLARED"}
+
+
+def test_trusted_signer_self_is_all_keys_of_the_edge(api: Api) -> None:
+    key = make_key(api, "rsa", rsa_pem())
+    signers = {"Enabled": True, **listing("self")}
+    api(
+        "CreateStreamingDistribution", StreamingDistributionConfig=streaming(TrustedSigners=signers)
+    )
+    config = in_force(api)
+    made = config.distributions[-1]
+    assert isinstance(made, RtmpDistributionConfig)
+    (name,) = made.trusted_key_groups
+    assert config.key_groups[name].keys == ("KDECLARED", key)
+
+
+def test_self_without_any_key_lets_in_nobody(tmp_path: Path) -> None:
+    declared = {**DECLARED, "public_keys": {}, "key_groups": {}}
+    declared["distributions"] = declared["distributions"][1:]
+    api = Api(tmp_path, declared)
+    signers = {"Enabled": True, **listing("self")}
+    config, made = made_web(api, DefaultCacheBehavior=behavior(TrustedSigners=signers))
+    (name,) = made.trusted_key_groups
+    assert config.key_groups[name].keys == ()
+
+
+def test_no_declared_key_group_is_taken_for_a_made_one(tmp_path: Path) -> None:
+    groups = {"made-self": {"keys": []}, "made-self-": {"keys": []}, **DECLARED["key_groups"]}
+    api = Api(tmp_path, {**DECLARED, "key_groups": groups})
+    signers = {"Enabled": True, **listing("self")}
+    config, made = made_web(api, DefaultCacheBehavior=behavior(TrustedSigners=signers))
+    assert made.trusted_key_groups == ("made-self--",)
+    assert config.key_groups["made-self"] == api.declared.key_groups["made-self"]
+
+
+# --- streaming ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("domain", "name"),
+    [
+        ("videos.s3.amazonaws.com", "bucket"),
+        ("media", "media"),
+        ("both", "both"),
+        ("films.s3.amazonaws.com", None),
+    ],
+)
+def test_a_streaming_distribution_serves_a_bucket(api: Api, domain: str, name: str | None) -> None:
+    document = streaming(
+        S3Origin={"DomainName": domain, "OriginAccessIdentity": ""},
+        Aliases=listing("rtmp.example.com"),
+    )
+    made = api("CreateStreamingDistribution", StreamingDistributionConfig=document)
+    identifier = made["StreamingDistribution"]["Id"]
+    config = in_force(api)
+    found = config.distributions[-1]
+    assert found == RtmpDistributionConfig(
+        id=identifier,
+        type="rtmp",
+        aliases=(f"{identifier.lower()}.fra-1.streamedge", "rtmp.example.com"),
+        origin=name or f"made:{identifier}",
+        application=("cfx/st",),
+    )
+
+
+# --- what changes below -------------------------------------------------------------------
+
+
+def resource(identifier: str, document: dict[str, Any], kind: Kind = Kind.DISTRIBUTION) -> Resource:
+    return Resource(kind, identifier, "E1", identifier, document, NOW_S, NOW_S)
+
+
+def test_declared_wins_on_an_id_and_on_an_alias(api: Api) -> None:
+    resources = (
+        resource("EWEB", web()),
+        resource("EMADE", web(Aliases=listing("www.example.com", "free.example.com"))),
+    )
+    found = combine(api.declared, resources)
+    assert [problem.id for problem in found.problems] == ["EWEB"]
+    assert found.config.distributions[:2] == api.declared.distributions
+    (made,) = found.config.distributions[2:]
+    assert made.aliases == ("emade.fra-1.streamedge", "free.example.com")
+
+
+def test_what_cannot_be_applied_is_left_out_with_what_names_it(api: Api) -> None:
+    bad_key = {"CallerReference": "k", "Name": "k", "EncodedKey": "no key"}
+    trusted = {"Enabled": True, **listing("group")}
+    resources = (
+        resource("K1", bad_key, Kind.PUBLIC_KEY),
+        resource("group", {"Name": "group", "Items": ["K1"]}, Kind.KEY_GROUP),
+        resource("ESIGNED", web(DefaultCacheBehavior=behavior(TrustedKeyGroups=trusted))),
+        resource("EGONE", web(Origins=listing(bucket("gone", "gone.example.org")))),
+        resource("EGOOD", web()),
+    )
+    found = combine(api.declared, resources)
+    assert {problem.id for problem in found.problems} == {"K1", "group", "ESIGNED", "EGONE"}
+    assert [one.id for one in found.config.distributions] == ["EWEB", "ESTREAM", "EGOOD"]
+    assert found.config.key_groups == api.declared.key_groups
+
+
+def test_a_policy_of_the_api_is_found_by_its_id(api: Api) -> None:
+    document = {
+        "Name": "keyed",
+        "MinTTL": 1,
+        "ParametersInCacheKeyAndForwardedToOrigin": {
+            "EnableAcceptEncodingGzip": False,
+            "EnableAcceptEncodingBrotli": True,
+            "HeadersConfig": {"HeaderBehavior": "whitelist", "Headers": listing("Accept", "Host")},
+            "CookiesConfig": {"CookieBehavior": "allExcept", "Cookies": listing("a")},
+            "QueryStringsConfig": {"QueryStringBehavior": "all"},
+        },
+    }
+    identifier = api("CreateCachePolicy", CachePolicyConfig=document)["CachePolicy"]["Id"]
+    config, made = made_web(
+        api,
+        Origins=listing(server()),
+        DefaultCacheBehavior=behavior("server", CachePolicyId=identifier, Compress=True),
+    )
+    policy = find(made.cache_policy, config.cache_policies, MANAGED["cache_policies"])
+    assert policy == CachePolicyConfig(
+        min_ttl=1.0,
+        headers=("Accept", "Host"),
+        cookies=Selection(Kept.EXCEPT, ("a",)),
+        query_strings=ALL,
+    )
+    assert made.compress
+    origin = config.origins[made.origin]
+    assert isinstance(origin, HttpOriginConfig)
+    assert origin.host == "viewer"
+    assert OPTIMIZED not in made.cache_policy

@@ -1,0 +1,206 @@
+"""From a config to the things it names."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamedge.build.origins_and_web import bind_origins
+from streamedge.config.schema.config import Config
+from streamedge.delivery.hosts import OriginBinding
+from streamedge.errors import OriginError
+from streamedge.keys import join_key
+from streamedge.ops.log import open_log
+from streamedge.ops.metrics import Counts
+from streamedge.origin.directory.origin import DirectoryOrigin
+from streamedge.origin.group.origin import OriginGroup
+from streamedge.origin.http.origin import HttpOrigin
+from streamedge.origin.s3.origin import S3Origin
+from tests.support.certificate_authority import CertificateAuthority
+from tests.support.fakes import ScriptedOrigin, Turn, read_all
+
+DIRECTORY = {"type": "directory", "path": "/media"}
+HTTP = {"type": "http", "url": "https://media.example.org"}
+S3 = {"type": "s3", "bucket": "videos", "access_key_id": "key", "secret_access_key": "secret"}
+
+
+async def bind(**origins: dict[str, Any]) -> dict[str, OriginBinding]:
+    config = Config.model_validate({"origins": origins})
+    return bind_origins(config, open_log("stderr", "test"), Counts())
+
+
+async def test_each_type_has_its_origin() -> None:
+    bindings = await bind(a=DIRECTORY, b=HTTP, c=S3)
+    kinds = {name: type(binding.origin) for name, binding in bindings.items()}
+    assert kinds == {"a": DirectoryOrigin, "b": HttpOrigin, "c": S3Origin}
+    assert [binding.name for binding in bindings.values()] == ["a", "b", "c"]
+    for binding in bindings.values():
+        await binding.origin.close()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (DIRECTORY, {**DIRECTORY, "path": "/other"}),
+        (DIRECTORY, {**DIRECTORY, "prefix": "films/"}),
+        (HTTP, {**HTTP, "url": "http://media.example.org"}),
+        (HTTP, {**HTTP, "prefix": "films/"}),
+        (HTTP, {**HTTP, "host": "viewer"}),
+        (HTTP, {**HTTP, "host": "www.example.org"}),
+        (S3, {**S3, "bucket": "other"}),
+        (S3, {**S3, "region": "eu-central-1"}),
+        (S3, {**S3, "endpoint": "http://127.0.0.1:9000"}),
+        (S3, {**S3, "prefix": "films/"}),
+        (
+            {**S3, "endpoint": "http://s3.test"},
+            {**S3, "endpoint": "http://s3.test", "path_style": False},
+        ),
+        (DIRECTORY, HTTP),
+        (HTTP, {**HTTP, "headers": {"X-Secret": "s"}}),
+        ({**HTTP, "headers": {"X-Secret": "t"}}, {**HTTP, "headers": {"X-Secret": "s"}}),
+        (HTTP, {**HTTP, "client_certificate": "edge.pem", "client_key": "edge.key"}),
+        (S3, {**S3, "headers": {"X-Secret": "s"}}),
+        (
+            S3,
+            {key: value for key, value in S3.items() if "access" not in key} | {"anonymous": True},
+        ),
+    ],
+)
+async def test_origins_that_differ_share_nothing(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    bindings = await bind(one=one, other=other)
+    assert bindings["one"].identity != bindings["other"].identity
+    for binding in bindings.values():
+        await binding.origin.close()
+
+
+@pytest.mark.parametrize(
+    ("origin", "change"),
+    [
+        (HTTP, {"connections": 4, "read_timeout": "1s"}),
+        (S3, {"access_key_id": "new", "secret_access_key": "other"}),
+        (S3, {"connect_timeout": "1s"}),
+        (S3, {"path_style": True}),
+        (HTTP, {"follow_redirects": 3, "verify": False}),
+        ({**HTTP, "headers": {"X-A": "1", "X-B": "2"}}, {"headers": {"X-B": "2", "x-a": "1"}}),
+    ],
+)
+async def test_what_is_cached_is_found_again_after_a_change_of_name_key_or_limit(
+    origin: dict[str, Any], change: dict[str, Any]
+) -> None:
+    bindings = await bind(before=origin, after={**origin, **change})
+    assert bindings["before"].identity == bindings["after"].identity
+    for binding in bindings.values():
+        await binding.origin.close()
+
+
+async def test_no_secret_is_part_of_an_identity() -> None:
+    bindings = await bind(bucket={**S3, "headers": {"X-Key": "a-secret"}})
+    assert "secret" not in bindings["bucket"].identity
+    await bindings["bucket"].origin.close()
+
+
+# --- groups -----------------------------------------------------------------------------------
+
+
+async def bind_group(*members: dict[str, Any]) -> dict[str, OriginBinding]:
+    origins = {f"o{number}": member for number, member in enumerate(members)}
+    groups = {"both": {"origins": list(origins)}}
+    config = Config.model_validate({"origins": origins, "origin_groups": groups})
+    return bind_origins(config, open_log("stderr", "test"), Counts())
+
+
+OTHER = {**HTTP, "url": "https://backup.example.org"}
+
+
+@pytest.mark.parametrize(
+    ("members", "is_site"),
+    [((HTTP, OTHER), True), ((HTTP, S3), False), ((S3, DIRECTORY), False)],
+)
+async def test_group_is_a_site_when_all_its_origins_are(
+    members: tuple[dict[str, Any], ...], is_site: bool
+) -> None:
+    bindings = await bind_group(*members)
+    group = bindings["both"]
+    assert isinstance(group.origin, OriginGroup)
+    assert group.upstream is group.origin
+    assert group.is_site is is_site
+    for binding in bindings.values():
+        await binding.origin.close()
+
+
+async def test_group_is_its_members_in_their_order() -> None:
+    identities = []
+    for members in ((HTTP, OTHER), (OTHER, HTTP), (HTTP, S3)):
+        bindings = await bind_group(*members)
+        identities += [binding.identity for binding in bindings.values()]
+        for binding in bindings.values():
+            await binding.origin.close()
+    assert len(set(identities)) == 3 + 3  # three origins, three groups
+
+
+async def test_group_is_written_to_at_its_first_origin() -> None:
+    bindings = await bind_group(S3, DIRECTORY)
+    first, second, group = (bindings[name] for name in ("o0", "o1", "both"))
+    assert group.written is first
+    assert first.written is first
+    both = (join_key(first.identity, "film"), join_key(group.identity, "film"))
+    assert group.keys_written("film") == first.keys_written("film") == both
+    assert second.keys_written("film") == (join_key(second.identity, "film"), both[1])
+    for binding in bindings.values():
+        await binding.origin.close()
+
+
+async def test_group_is_sent_the_viewers_host_when_a_member_wants_it() -> None:
+    bindings = await bind_group(HTTP, {**OTHER, "host": "viewer"})
+    sends = {name: binding.sends_viewer_host for name, binding in bindings.items()}
+    assert sends == {"o0": False, "o1": True, "both": True}
+    for binding in bindings.values():
+        await binding.origin.close()
+
+
+async def test_what_the_config_says_of_requests_is_done(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as server:
+        server.put("videos/film.mp4", b"film")
+        said = {"headers": {"X-Secret": "s"}}
+        site = {"type": "http", "url": server.url, "host": "www.test", "follow_redirects": 1}
+        bucket = {"type": "s3", "bucket": "videos", "endpoint": server.url, "anonymous": True}
+        bindings = await bind(site={**site, **said}, bucket={**bucket, **said})
+        server.script(Turn(status=302, headers=(("Location", "/videos/film.mp4"),)))
+        assert await read_all(await bindings["site"].origin.read("old")) == b"film"
+        assert await read_all(await bindings["bucket"].origin.read("film.mp4")) == b"film"
+        assert [seen.headers["host"] for seen in server.requests[:2]] == ["www.test"] * 2
+        assert {seen.headers["x-secret"] for seen in server.requests} == {"s"}
+        for binding in bindings.values():
+            await binding.origin.close()
+
+
+async def test_what_the_config_says_of_tls_is_done(tmp_path: Path) -> None:
+    authority = CertificateAuthority(tmp_path)
+    server_pair, client_pair = authority.issue("localhost"), authority.issue("edge")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server_pair.certificate, server_pair.key)
+    context.load_verify_locations(authority.root)
+    context.verify_mode = ssl.CERT_REQUIRED
+    async with ScriptedOrigin(tls=context) as server:
+        server.put("film.mp4", b"film")
+        site = {"type": "http", "url": server.url}
+        shown = {
+            "client_certificate": str(client_pair.certificate),
+            "client_key": str(client_pair.key),
+        }
+        bindings = await bind(
+            good={**site, **shown, "ca": str(authority.root)},
+            lax={**site, **shown, "verify": False},
+            plain=site,
+        )
+        for name in ("good", "lax"):
+            assert await read_all(await bindings[name].origin.read("film.mp4")) == b"film"
+        with pytest.raises(OriginError, match="CERTIFICATE_VERIFY_FAILED"):
+            await bindings["plain"].origin.read("film.mp4")
+        for binding in bindings.values():
+            await binding.origin.close()

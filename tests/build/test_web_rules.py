@@ -1,0 +1,182 @@
+"""The rules of web distributions are what the config says, with all that it leaves out."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamedge.build.web_rules import error_pages, origin_names, web_behaviors
+from streamedge.config.managed import CACHE_POLICIES
+from streamedge.config.schema.config import Config, WebDistributionConfig
+from streamedge.config.schema.selection import ALL, NONE, Kept, Selection
+from streamedge.delivery.http.policy.behaviors import (
+    Behavior,
+    CachePolicy,
+    ErrorPage,
+    OriginRequestPolicy,
+    ViewerProtocol,
+    WriteMode,
+    choose_behavior,
+)
+from streamedge.delivery.http.policy.response_headers import (
+    UNCHANGED,
+    CorsPolicy,
+    ResponseHeadersPolicy,
+)
+
+
+def composed(distribution: dict[str, object], **sections: object) -> tuple[Behavior, ...]:
+    config = declared(distribution, **sections)
+    (web,) = config.distributions
+    assert isinstance(web, WebDistributionConfig)
+    return web_behaviors(config, web)
+
+
+def declared(distribution: dict[str, object], **sections: object) -> Config:
+    origins = {
+        "site": {"type": "http", "url": "https://a.example"},
+        "hosts": {"type": "http", "url": "https://b.example", "host": "viewer"},
+    }
+    web = {"id": "E", "type": "web", "origin": "site", **distribution}
+    return Config.model_validate({"origins": origins, "distributions": [web], **sections})
+
+
+def test_a_plain_distribution_has_one_behavior_with_the_built_in_rules() -> None:
+    (behavior,) = composed({"default_ttl": "1h"})
+    assert behavior == Behavior("*", "site", cache=CachePolicy(default_ttl_s=3600.0))
+    assert behavior.methods == {"GET", "HEAD"}
+    assert behavior.cache.query_strings == NONE
+    assert behavior.response_headers is UNCHANGED
+
+
+def test_behaviors_come_first_and_inherit() -> None:
+    behaviors = composed(
+        {
+            "methods": ["GET", "PUT"],
+            "viewer_protocol": "https-only",
+            "write": "back",
+            "behaviors": [{"path": "a/*", "compress": True}, {"path": "b", "methods": ["POST"]}],
+        }
+    )
+    assert [behavior.pattern for behavior in behaviors] == ["a/*", "b", "*"]
+    first = choose_behavior(behaviors, "/a/x")
+    assert first.compress
+    assert first.methods == {"GET", "HEAD", "PUT"}
+    assert first.viewer_protocol is ViewerProtocol.HTTPS_ONLY
+    assert first.write is WriteMode.BACK
+    assert choose_behavior(behaviors, "b").methods == {"GET", "HEAD", "POST"}
+    assert not choose_behavior(behaviors, "c").compress
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ({}, CachePolicy("mine", query_strings=ALL)),
+        ({"strict": True}, CachePolicy("mine", True, True, default_ttl_s=0.0, query_strings=ALL)),
+        (
+            {"strict": True, "viewer_directives": False, "default_ttl": "1h"},
+            CachePolicy("mine", True, False, default_ttl_s=3600.0, query_strings=ALL),
+        ),
+        (
+            {
+                "min_ttl": "1s",
+                "max_ttl": "1m",
+                "error_ttl": "2s",
+                "headers": ["Accept-Language", "ACCEPT-language"],
+                "cookies": {"only": ["sid"]},
+                "query_strings": "none",
+            },
+            CachePolicy(
+                "mine",
+                min_ttl_s=1.0,
+                max_ttl_s=60.0,
+                error_ttl_s=2.0,
+                headers=("accept-language",),
+                cookies=Selection(Kept.ONLY, ("sid",)),
+            ),
+        ),
+    ],
+)
+def test_cache_policies_fill_what_is_left_out(
+    policy: dict[str, object], expected: CachePolicy
+) -> None:
+    (behavior,) = composed({"cache_policy": "mine"}, cache_policies={"mine": policy})
+    assert behavior.cache == expected
+
+
+def test_managed_policies_are_found_by_name_and_by_id() -> None:
+    by_id, by_name = (
+        composed({"cache_policy": name, "origin_request_policy": "CORS-S3Origin"})[0]
+        for name in ("658327ea-f89d-4fab-a63d-7e88639e58f6", "CachingOptimized")
+    )
+    assert by_id == by_name
+    assert by_id.cache == CachePolicy("CachingOptimized", min_ttl_s=1.0)
+    assert by_id.origin_request == OriginRequestPolicy(
+        "CORS-S3Origin",
+        headers=Selection(
+            Kept.ONLY, ("origin", "access-control-request-headers", "access-control-request-method")
+        ),
+    )
+    (disabled,) = composed({"cache_policy": "CachingDisabled"})
+    assert disabled.cache.max_ttl_s == disabled.cache.default_ttl_s == 0
+    assert CACHE_POLICIES["CachingDisabled"].query_strings == NONE
+
+
+def test_the_viewers_host_is_keyed_where_an_origin_is_sent_it() -> None:
+    """Else one host's pages would be another's hits."""
+    groups = {"main": {"origins": ["site", "hosts"]}}
+    assert composed({"origin": "hosts"})[0].cache.headers == ("host",)
+    (grouped,) = composed(
+        {"origin": "main", "cache_policy": "CachingOptimized"}, origin_groups=groups
+    )
+    assert grouped.cache.headers == ("host",)
+    assert composed({"origin": "site"})[0].cache.headers == ()
+
+
+def test_groups_name_their_origins_in_order() -> None:
+    config = declared({}, origin_groups={"main": {"origins": ["hosts", "site"]}})
+    assert origin_names(config, "main") == ("hosts", "site")
+    assert origin_names(config, "site") == ("site",)
+
+
+def test_response_headers_policies_are_whole() -> None:
+    policy = {
+        "remove": ["X-Powered-By"],
+        "set": {"X-A": "1"},
+        "add": {"X-B": "2"},
+        "hsts": "max-age=1",
+        "server_timing": 50,
+        "cors": {"origins": ["*"], "headers": ["X-C"], "max_age": "1m", "override": False},
+    }
+    (behavior,) = composed(
+        {"response_headers_policy": "mine"}, response_headers_policies={"mine": policy}
+    )
+    assert behavior.response_headers == ResponseHeadersPolicy(
+        "mine",
+        removed=frozenset({"x-powered-by"}),
+        replaced=(("X-A", "1"),),
+        added=(("X-B", "2"),),
+        hsts="max-age=1",
+        cors=CorsPolicy(("*",), headers=("X-C",), max_age_s=60, overrides=False),
+        server_timing_percent=50,
+    )
+    (secure,) = composed({"response_headers_policy": "67f7725c-6f97-4210-82d7-5512b31e9d03"})
+    assert secure.response_headers.name == "SecurityHeadersPolicy"
+    assert secure.response_headers.cors is None
+    assert secure.response_headers.hsts == "max-age=31536000"
+
+
+def test_error_pages_keep_the_status_unless_told() -> None:
+    config = declared(
+        {
+            "error_pages": [
+                {"status": 404, "path": "/a.html", "response_status": 200, "ttl": "1m"},
+                {"status": 503},
+            ]
+        }
+    )
+    (web,) = config.distributions
+    assert isinstance(web, WebDistributionConfig)
+    assert error_pages(web) == {
+        404: ErrorPage(404, "/a.html", 200, 60.0),
+        503: ErrorPage(503, "", 503, 10.0),
+    }

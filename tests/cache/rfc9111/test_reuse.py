@@ -1,0 +1,161 @@
+"""streamedge/cache/reuse.py: RFC 9111 §4 and §5.2.1, RFC 5861, RFC 8246."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.rfc9111.reuse import Reuse, decide_absent, decide_reuse, may_serve_on_error
+
+NOW_S = 1767225600.0
+STRICT = TtlRules(strict=True)
+CLOUDFRONT = TtlRules()
+MINIMUM = TtlRules(min_ttl_s=60)
+
+
+def decide(
+    said: str, age_s: float, asked: str = "", rules: TtlRules = STRICT, status: int = 200
+) -> Reuse:
+    return decide_reuse(
+        status,
+        {"cache-control": said},
+        rules,
+        response_s=NOW_S,
+        age_s=age_s,
+        request_fields={"cache-control": asked} if asked else {},
+    )
+
+
+def may(said: str, age_s: float = 100, asked: str = "", rules: TtlRules = STRICT) -> bool:
+    return may_serve_on_error(
+        200,
+        {"cache-control": said},
+        rules,
+        response_s=NOW_S,
+        age_s=age_s,
+        request_fields={"cache-control": asked} if asked else {},
+    )
+
+
+@pytest.mark.parametrize("rules", [STRICT, CLOUDFRONT])
+@pytest.mark.parametrize(
+    ("said", "age_s", "reuse"),
+    [
+        ("max-age=60", 0, Reuse.FRESH),
+        ("max-age=60", 59.9, Reuse.FRESH),
+        ("max-age=60", 60, Reuse.VALIDATE),  # §4.2: fresh while lifetime > age
+        ("max-age=60", -1, Reuse.VALIDATE),  # the clock went backwards
+        ("max-age=0", 0, Reuse.VALIDATE),
+        ("max-age=60, no-cache", 0, Reuse.VALIDATE),
+        ('max-age=60, no-cache="a"', 0, Reuse.FRESH),
+        ("max-age=60, must-revalidate", 59, Reuse.FRESH),
+        ("max-age=60, stale-while-revalidate=30", 59, Reuse.FRESH),
+        ("max-age=60, stale-while-revalidate=30", 60, Reuse.STALE_WHILE_REVALIDATE),
+        ("max-age=60, stale-while-revalidate=30", 89, Reuse.STALE_WHILE_REVALIDATE),
+        ("max-age=60, stale-while-revalidate=30", 90, Reuse.VALIDATE),
+        ("max-age=60, stale-while-revalidate=30, must-revalidate", 61, Reuse.VALIDATE),
+        ("max-age=60, stale-while-revalidate=30, proxy-revalidate", 61, Reuse.VALIDATE),
+        ("max-age=60, stale-while-revalidate=30, no-cache", 61, Reuse.VALIDATE),
+    ],
+)
+def test_what_the_response_allows(said: str, age_s: float, reuse: Reuse, rules: TtlRules) -> None:
+    assert decide(said, age_s, rules=rules) is reuse
+
+
+def test_s_maxage_forbids_stale_answers_to_the_letter_only() -> None:
+    said = "s-maxage=60, stale-while-revalidate=30, stale-if-error=30"
+    assert decide(said, 61, rules=STRICT) is Reuse.VALIDATE
+    assert decide(said, 61, rules=CLOUDFRONT) is Reuse.STALE_WHILE_REVALIDATE
+    assert not may(said, 61, rules=STRICT)
+    assert may(said, 61, rules=CLOUDFRONT)
+
+
+@pytest.mark.parametrize(
+    ("said", "age_s", "asked", "reuse"),
+    [
+        ("max-age=60", 5, "no-cache", Reuse.VALIDATE),
+        ("max-age=60, immutable", 5, "no-cache", Reuse.VALIDATE),
+        ("max-age=60", 5, "max-age=0", Reuse.VALIDATE),
+        ("max-age=60", 0, "max-age=0", Reuse.VALIDATE),
+        ("max-age=60", 5, "max-age=5", Reuse.VALIDATE),
+        ("max-age=60", 5, "max-age=6", Reuse.FRESH),
+        ("max-age=60, immutable", 5, "max-age=0", Reuse.FRESH),  # RFC 8246 §2
+        ("max-age=60, immutable", 61, "max-age=0", Reuse.VALIDATE),
+        ("max-age=60", 5, "no-store", Reuse.FRESH),  # §5.2.1.5: does not apply to what is stored
+        ("max-age=60", 5, "min-fresh=55", Reuse.FRESH),
+        ("max-age=60", 5, "min-fresh=56", Reuse.VALIDATE),
+        ("max-age=60", 70, "max-stale", Reuse.STALE),
+        ("max-age=60", 70, "max-stale=10", Reuse.STALE),
+        ("max-age=60", 70, "max-stale=9", Reuse.VALIDATE),
+        ("max-age=60", 70, "max-stale=20, max-age=65", Reuse.VALIDATE),
+        ("max-age=60, must-revalidate", 70, "max-stale", Reuse.VALIDATE),
+        ("max-age=60, s-maxage=60", 70, "max-stale", Reuse.VALIDATE),
+        ("max-age=60, no-cache", 5, "max-stale", Reuse.VALIDATE),
+        ("max-age=60, stale-while-revalidate=30", 70, "max-age=80", Reuse.VALIDATE),
+        ("max-age=60, stale-while-revalidate=30", 70, "min-fresh=0", Reuse.VALIDATE),
+        ("max-age=60", 5, "only-if-cached", Reuse.FRESH),
+        ("max-age=60", 70, "only-if-cached", Reuse.GATEWAY_TIMEOUT),
+        ("max-age=60", 5, "only-if-cached, no-cache", Reuse.GATEWAY_TIMEOUT),
+        ("max-age=60", 70, "only-if-cached, max-stale", Reuse.STALE),
+    ],
+)
+def test_what_the_viewer_asks(said: str, age_s: float, asked: str, reuse: Reuse) -> None:
+    assert decide(said, age_s, asked) is reuse
+
+
+def test_pragma_asks_for_validation() -> None:
+    reuse = decide_reuse(
+        200,
+        {"cache-control": "max-age=60"},
+        STRICT,
+        response_s=NOW_S,
+        age_s=1,
+        request_fields={"pragma": "no-cache"},
+    )
+    assert reuse is Reuse.VALIDATE
+
+
+def test_where_nothing_is_stored() -> None:
+    assert decide_absent({}) is Reuse.VALIDATE
+    assert decide_absent({"cache-control": "only-if-cached"}) is Reuse.GATEWAY_TIMEOUT
+
+
+@pytest.mark.parametrize("directive", ["no-store", "no-cache", "private"])
+def test_a_minimum_ttl_keeps_what_the_origin_would_not(directive: str) -> None:
+    assert decide(directive, 59, rules=MINIMUM) is Reuse.FRESH
+    assert decide(directive, 60, rules=MINIMUM) is Reuse.VALIDATE
+    assert decide(directive, 0, rules=CLOUDFRONT) is Reuse.VALIDATE
+    assert decide(directive, 0, rules=TtlRules(min_ttl_s=60, strict=True)) is Reuse.VALIDATE
+    assert may(directive, 61, rules=MINIMUM)
+    assert not may(directive, 61, rules=CLOUDFRONT)
+
+
+@pytest.mark.parametrize("rules", [STRICT, CLOUDFRONT])
+@pytest.mark.parametrize(
+    ("said", "asked", "allowed"),
+    [
+        ("max-age=60", "", True),
+        ("max-age=60, stale-if-error=41", "", True),
+        ("max-age=60, stale-if-error=40", "", False),
+        ("max-age=60, stale-if-error=0", "", False),
+        ("max-age=60, must-revalidate", "", False),
+        ("max-age=60, proxy-revalidate, stale-if-error=99", "", False),
+        ("max-age=60, no-cache", "", False),
+        ("max-age=60", "stale-if-error=41", True),
+        ("max-age=60", "stale-if-error=40", False),
+        ("max-age=60, stale-if-error=0", "stale-if-error=99", False),
+        ("max-age=60", "no-cache", False),
+        ("max-age=60", "max-age=0", True),
+    ],
+)
+def test_when_the_origin_fails(said: str, asked: str, allowed: bool, rules: TtlRules) -> None:
+    assert may(said, 100, asked, rules) is allowed
+
+
+def test_s_maxage_alone_forbids_it_to_the_letter_only() -> None:
+    assert not may("s-maxage=60", rules=STRICT)
+    assert may("s-maxage=60", rules=CLOUDFRONT)
+
+
+def test_no_age_can_be_told_by_a_clock_that_went_backwards() -> None:
+    assert not may("max-age=60", -1)

@@ -1,0 +1,90 @@
+"""streamedge/cache/vary.py: RFC 9111 §4.1, RFC 9110 §12.5."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamedge.cache.rfc9111.vary import parse_vary, variant_key, varies_by_everything
+
+
+@pytest.mark.parametrize(
+    ("vary", "names"),
+    [
+        (None, ()),
+        ("", ()),
+        ("Foo", ("foo",)),
+        ("foo, Bar,,FOO", ("bar", "foo")),
+        ("foo, *", ("foo",)),
+    ],
+)
+def test_parse_vary(vary: str | None, names: tuple[str, ...]) -> None:
+    assert parse_vary({} if vary is None else {"vary": vary}) == names
+
+
+@pytest.mark.parametrize("vary", ["*", "*, *", ", *", "*, Foo", "Foo, *", " * "])
+def test_a_star_anywhere_matches_nothing(vary: str) -> None:
+    assert varies_by_everything({"vary": vary})
+
+
+def test_no_star() -> None:
+    assert not varies_by_everything({})
+    assert not varies_by_everything({"vary": "foo, x-*"})
+
+
+def key(**fields: str) -> str:
+    named = {name.replace("_", "-"): value for name, value in fields.items()}
+    return variant_key("k", ("accept-language", "foo"), named)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"foo": "1"}, {"foo": "1", "other": "2"}),
+        ({"foo": "1, 2"}, {"foo": "1,2"}),
+        ({"foo": "1, 2"}, {"foo": " 1 ,\t2 "}),
+        ({"accept_language": "en, de"}, {"accept_language": "eN,De"}),
+        ({"accept_language": "en, de;q=0.5"}, {"accept_language": "de;q=0.50 , en;q=1"}),
+        ({}, {"other": "1"}),
+    ],
+)
+def test_requests_that_match(one: dict[str, str], other: dict[str, str]) -> None:
+    assert key(**one) == key(**other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"foo": "1"}, {"foo": "2"}),
+        ({"foo": "1"}, {}),
+        ({"foo": ""}, {}),
+        ({"foo": "1, 2"}, {"foo": "2, 1"}),
+        ({"foo": "a"}, {"foo": "A"}),
+        ({"foo": '"a, b"'}, {"foo": '"a,b"'}),
+        ({"accept_language": "en, de"}, {"accept_language": "de, en"}),
+        ({"accept_language": "en;q=0.5, de"}, {"accept_language": "en, de;q=0.5"}),
+        ({"foo": "en"}, {"accept_language": "en"}),
+    ],
+)
+def test_requests_that_do_not_match(one: dict[str, str], other: dict[str, str]) -> None:
+    assert key(**one) != key(**other)
+
+
+def test_nothing_varies() -> None:
+    assert variant_key("k", (), {"foo": "1"}) == "k"
+
+
+_values = st.none() | st.text(st.characters(exclude_characters="\0"), max_size=10)
+
+
+@given(_values, _values, _values, _values)
+def test_values_never_run_into_each_other(
+    a: str | None, b: str | None, c: str | None, d: str | None
+) -> None:
+    def of(first: str | None, second: str | None) -> str:
+        pair = {"x": first, "y": second}
+        return variant_key("k", ("x", "y"), {k: v for k, v in pair.items() if v is not None})
+
+    same = [variant_key("k", ("x",), {"x": v}) if v is not None else "" for v in (a, b, c, d)]
+    assert (of(a, b) == of(c, d)) == (same[:2] == same[2:])

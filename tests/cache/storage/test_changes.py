@@ -1,0 +1,300 @@
+"""streamedge/cache/changes.py: after a write nobody uses what was asked for before, whatever
+processes do at the same time, and whatever the disk does."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamedge.cache.storage.changes import (
+    WRITE_SLOTS,
+    Changes,
+    is_changes_file_whole,
+    open_changes,
+    prepare_changes,
+)
+from streamedge.cache.storage.store import BOOT_ID_FILE, close_folder, prepare_folder
+
+KEYS = ("a", "b")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    prepare_changes(tmp_path, 1, is_unsure=True)
+    return tmp_path
+
+
+def test_write_refuses_answers_asked_for_before_it_in_every_process(root: Path) -> None:
+    one, other = open_changes(root), open_changes(root)
+    before = one.number
+    assert not other.is_written_since(before, "a")
+    one.announce("a", "b")
+    assert other.number == before + 1
+    assert other.is_written_since(before, "a")
+    assert other.is_written_since(before, "none", "b")
+    assert not other.is_written_since(other.number, "a")
+
+
+def test_announcement_without_keys_refuses_nothing(root: Path) -> None:
+    changes = open_changes(root)
+    before = changes.number
+    changes.announce()
+    assert changes.number == before + 1
+    assert not changes.is_written_since(before, "a")
+
+
+def test_number_of_another_folder_is_refused(root: Path) -> None:
+    changes = open_changes(root)
+    assert changes.is_written_since(changes.number + 1, "a")
+
+
+def test_process_without_a_folder_counts_for_itself(tmp_path: Path) -> None:
+    changes = open_changes(tmp_path / "none")
+    changes.announce("a")
+    assert changes.is_written_since(0, "a")
+    assert not changes.is_written_since(1, "a")
+
+
+def test_full_disk_does_not_stop_a_write(root: Path) -> None:
+    """Every page is allocated beforehand: not even a limit of 0 bytes for files is met."""
+    changes = open_changes(root)
+    assert (root / "changes").stat().st_blocks * 512 >= WRITE_SLOTS * 8
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        before = changes.number
+        for number in range(1000):
+            changes.announce(f"key {number}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert all(changes.is_written_since(before, f"key {number}") for number in range(1000))
+
+
+def test_power_failure_leaves_no_number_that_was_used_before(tmp_path: Path) -> None:
+    prepare_folder(tmp_path)
+    first = open_changes(tmp_path)
+    for _ in range(5):
+        first.announce("a")
+    last = first.number
+    assert first.floor <= last
+    (tmp_path / "era").write_text('{"era": 1, "clean": false, "boot_id": "another boot"}')
+    first.word[0] = 0  # as it may be found after a power failure
+    prepare_folder(tmp_path)
+    again = open_changes(tmp_path)
+    assert again.number > last
+    assert again.floor > last
+
+
+def test_restart_keeps_numbers_and_slots(tmp_path: Path) -> None:
+    prepare_folder(tmp_path)
+    first = open_changes(tmp_path)
+    before = first.number
+    first.announce("a")
+    close_folder(tmp_path)
+    prepare_folder(tmp_path)
+    again = open_changes(tmp_path)
+    assert (again.number, again.floor) == (before + 1, before)
+    assert again.is_written_since(before, "a")
+
+
+@pytest.mark.parametrize("size_bytes", [None, 0, 64])
+def test_lost_or_short_file_counts_as_a_power_failure(
+    tmp_path: Path, size_bytes: int | None
+) -> None:
+    prepare_folder(tmp_path)
+    last = open_changes(tmp_path)
+    last.announce("a")
+    boot_id = BOOT_ID_FILE.read_text().strip()
+    (tmp_path / "era").write_text(f'{{"era": 1, "clean": true, "boot_id": "{boot_id}"}}')
+    if size_bytes is None:
+        (tmp_path / "changes").unlink()
+    else:
+        os.truncate(tmp_path / "changes", size_bytes)
+    assert not is_changes_file_whole(tmp_path)
+    number = last.word[0] if size_bytes is None else 0
+    prepare_folder(tmp_path)
+    again = open_changes(tmp_path)
+    assert again.number > number
+    assert again.floor == again.number
+
+
+# --- two workers at every step of each other -------------------------------------------------
+
+
+class Stepwise:
+    """The mapped words; runs ``between`` before each of them is written."""
+
+    def __init__(self, word: memoryview, between: Callable[[], None]) -> None:
+        self._word = word
+        self._between = between
+
+    def __getitem__(self, at: int) -> int:
+        value: int = self._word[at]
+        return value
+
+    def __setitem__(self, at: int, value: int) -> None:
+        self._between()
+        self._word[at] = value
+
+
+class Model:
+    """An origin's objects, the answers that were asked for, and which writes were acknowledged.
+
+    The record of a key is a file that the last process to write it has replaced.
+    """
+
+    def __init__(self, workers: list[Changes]) -> None:
+        self.workers = workers
+        self.at_origin = dict.fromkeys(KEYS, 0)
+        self.acknowledged = dict.fromkeys(KEYS, 0)
+        self.under_way: list[tuple[str, int, int]] = []  # key, version, number when asked
+        self.records: dict[str, tuple[int, int]] = {}
+        self.seen: list[dict[str, int]] = [{}, {}]  # the number at which a hit was last judged
+        self.steps: list[tuple[int, str]] = []
+
+    def ask(self, worker: int, key: str) -> None:
+        self.under_way.append((key, self.at_origin[key], self.workers[worker].number))
+
+    def answer(self, which: int) -> None:
+        if self.under_way:
+            key, version, asked = self.under_way.pop(which % len(self.under_way))
+            self.records[key] = version, asked
+            for seen in self.seen:
+                seen.pop(key, None)
+
+    def hit(self, worker: int, key: str) -> None:
+        """As ``Rulings.of_open``: looked up only when the number has moved."""
+        if key not in self.records:
+            return
+        changes, seen = self.workers[worker], self.seen[worker]
+        version, asked = self.records[key]
+        must_be = self.acknowledged[key]
+        number = changes.number
+        if seen.get(key) != number:
+            if changes.is_written_since(asked, key):
+                seen.pop(key, None)
+                return
+            seen[key] = number
+        assert version >= must_be, "an answer from before an acknowledged write was used"
+
+    def write(self, worker: int, key: str, between: Iterator[tuple[str, int, str]]) -> None:
+        self.at_origin[key] += 1
+        version = self.at_origin[key]
+        changes = Changes.__new__(Changes)
+        changes._fd = -1
+        changes.word = Stepwise(  # type: ignore[assignment]
+            self.workers[worker].word, lambda: self.step(next(between, None))
+        )
+        changes.announce(key)
+        self.acknowledged[key] = max(self.acknowledged[key], version)
+
+    def step(self, step: tuple[str, int, str] | None) -> None:
+        if step is None:
+            return
+        kind, number, key = step
+        if kind == "ask":
+            self.ask(number % 2, key)
+        elif kind == "answer":
+            self.answer(number)
+        else:
+            self.hit(number % 2, key)
+
+
+STEPS = st.tuples(
+    st.sampled_from(["ask", "answer", "hit"]), st.integers(0, 3), st.sampled_from(KEYS)
+)
+ACTIONS = STEPS | st.tuples(
+    st.just("write"), st.integers(0, 1), st.sampled_from(KEYS), st.lists(STEPS, max_size=2)
+)
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> list[Changes]:
+    folder = tmp_path_factory.mktemp("two-workers")
+    prepare_changes(folder, 1, is_unsure=True)
+    return [open_changes(folder), open_changes(folder)]
+
+
+@settings(deadline=None, max_examples=200)
+@given(actions=st.lists(ACTIONS, max_size=40))
+def test_no_interleaving_of_two_workers_uses_what_was_before_a_write(
+    two_workers: list[Changes], actions: list[tuple[str, int, str, object]]
+) -> None:
+    model = Model(two_workers)
+    for action in actions:
+        if action[0] == "write":
+            assert isinstance(action[3], list)
+            model.write(action[1], action[2], iter(action[3]))
+        else:
+            model.step(action[:3])
+    for worker in (0, 1):
+        for key in KEYS:
+            model.hit(worker, key)
+
+
+def test_process_killed_between_slot_and_number_leaves_no_key_refused_for_ever(root: Path) -> None:
+    changes, other = open_changes(root), open_changes(root)
+    before = changes.number
+
+    class KilledError(Exception):
+        pass
+
+    written: list[int] = []
+
+    def killed() -> None:
+        if written:
+            raise KilledError
+        written.append(1)
+
+    half = Changes.__new__(Changes)
+    half._fd, half.word = -1, Stepwise(changes.word, killed)  # type: ignore[assignment]
+    with pytest.raises(KilledError):
+        half.announce("a")
+    assert changes.number == before
+    assert other.is_written_since(before, "a")
+    assert not other.is_written_since(other.number, "a")
+
+
+WRITER = """
+import os, sys
+from pathlib import Path
+from streamedge.cache.changes import open_changes
+changes = open_changes(Path(sys.argv[1]))
+while True:
+    for number in range(50):
+        changes.announce(f"key {number}")
+        os.write(1, number.to_bytes(1, "big"))
+"""
+
+
+def test_processes_killed_in_the_middle_of_writing_lose_no_write(root: Path) -> None:
+    changes = open_changes(root)
+    for _round in range(6):
+        before = changes.number
+        writers = [
+            subprocess.Popen([sys.executable, "-c", WRITER, str(root)], stdout=subprocess.PIPE)
+            for _ in range(2)
+        ]
+        acknowledged: list[int] = []
+        for writer in writers:
+            assert writer.stdout is not None
+            acknowledged += writer.stdout.read(20)
+        for writer in writers:
+            writer.send_signal(signal.SIGKILL)
+        for writer in writers:
+            acknowledged += writer.communicate()[0]
+        assert changes.number >= before + len(acknowledged)
+        for number in set(acknowledged):
+            assert changes.is_written_since(before, f"key {number}")
+        for number in range(50):
+            changes.is_written_since(before, f"key {number}")
+            assert not changes.is_written_since(changes.number, f"key {number}")

@@ -1,0 +1,123 @@
+"""streamedge/cache/asset.py: names that never meet, and records that are whole or nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamedge.cache.storage.records import (
+    Record,
+    asset_digest,
+    decode_record,
+    encode_record,
+    version_digest,
+)
+from streamedge.origin import OriginHead, Version
+
+# Header values hold no NUL (RFC 9110 §5.5); names may hold anything.
+KEYS = st.text(st.characters(codec="utf-8"), max_size=20)
+ETAGS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=20)
+VERSIONS = st.builds(
+    Version, ETAGS, st.integers(0, 2**50), st.none() | st.integers(-(2**40), 2**40)
+)
+HEADS = st.builds(OriginHead, VERSIONS, ETAGS, st.dictionaries(ETAGS, ETAGS, max_size=4))
+TRAILERS = st.lists(st.tuples(ETAGS, ETAGS), max_size=3).map(tuple)
+RECORDS = st.builds(Record, KEYS, HEADS, st.floats(0, 1e12), trailers=TRAILERS)
+IDENTITIES = st.tuples(KEYS, VERSIONS, st.integers(0, 2**20))
+RECORD = Record("k", OriginHead(Version('"1"', 10, 5), "video/mp4", {"age": "3"}), 1000.5)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None)
+@given(RECORDS)
+def test_a_record_comes_back_as_it_was(record: Record) -> None:
+    assert decode_record(encode_record(record), record.key) == record
+
+
+def test_a_key_that_is_not_utf_8_comes_back_too() -> None:
+    record = replace(RECORD, key=b"film-\xff.mp4".decode("utf-8", "surrogateescape"))
+    assert decode_record(encode_record(record), record.key) == record
+    assert asset_digest(record.key) != asset_digest("film-.mp4")
+
+
+def test_a_record_of_another_asset_is_none() -> None:
+    assert decode_record(encode_record(RECORD), "other") is None
+
+
+def test_every_truncation_is_none() -> None:
+    data = encode_record(RECORD)
+    assert decode_record(data, "k") == RECORD
+    assert {decode_record(data[:end], "k") for end in range(len(data))} == {None}
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_record_or_none(data: bytes) -> None:
+    found = decode_record(data, "k")
+    assert found is None or isinstance(found, Record)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(json.loads(encode_record(RECORD)))), JSON)
+def test_any_value_in_any_place_is_a_record_or_none(name: str, value: object) -> None:
+    said = json.loads(encode_record(RECORD))
+    said[name] = value
+    found = decode_record(json.dumps(said).encode(), "k")
+    assert found is None or isinstance(found, Record)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        bytes(4096),
+        b"[]",
+        b"[" * 100_000,
+        encode_record(RECORD).replace(b'"size_bytes": 10', b'"size_bytes": 1e999'),
+        encode_record(RECORD).replace(b"1000.5", b"1" * 5000),
+        encode_record(RECORD).replace(b'"etag"', b'"tag"'),
+    ],
+    ids=["empty", "zeros", "list", "deep", "infinite", "long number", "field missing"],
+)
+def test_damage_is_none(data: bytes) -> None:
+    assert decode_record(data, "k") is None
+
+
+@settings(deadline=None)
+@given(IDENTITIES, IDENTITIES)
+def test_two_extents_have_two_names(
+    one: tuple[str, Version, int], other: tuple[str, Version, int]
+) -> None:
+    assert (version_digest(*one) == version_digest(*other)) == (one == other)
+
+
+@settings(deadline=None)
+@given(KEYS, VERSIONS, st.integers(0, 2**20))
+def test_each_part_of_an_identity_tells(key: str, version: Version, extent: int) -> None:
+    """Neighbours, whose parts might run into each other."""
+    names = {
+        version_digest(key, version, extent),
+        version_digest(key, version, extent + 1),
+        version_digest(key + "0", version, extent),
+        version_digest(key + "\0", version, extent),
+        version_digest(key, replace(version, etag=version.etag + "0"), extent),
+        version_digest(key, replace(version, size_bytes=version.size_bytes * 10 + 1), extent),
+        version_digest(
+            key, replace(version, last_modified_s=(version.last_modified_s or 0) + 1), extent
+        ),
+    }
+    assert len(names) == 7
+
+
+@settings(deadline=None)
+@given(KEYS, KEYS)
+def test_two_assets_have_two_names(one: str, other: str) -> None:
+    assert (asset_digest(one) == asset_digest(other)) == (one == other)

@@ -1,0 +1,278 @@
+"""Signing at the command line: what is made is what botocore makes, and the edge takes it."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from streamedge.access.admission import Denied, Grant, Remembered, verify
+from streamedge.access.keys import HashName
+from streamedge.access.policy import parse_policy
+from streamedge.cli.sign import (
+    Signature,
+    Signer,
+    SigningError,
+    Terms,
+    cookie_field,
+    described,
+    load_signer,
+    parse_when,
+    read_policy,
+    sign_policy,
+    sign_terms,
+    signed_name,
+)
+from tests.support.signers import Signer as Publisher
+from tests.support.signers import custom_policy, ecdsa_signer, rsa_signer
+
+NOW_S = 1_700_000_000
+UNTIL_S = NOW_S + 3_600
+URL = "https://cdn.example.com/videos/film.mp4"
+NAMES = [URL, f"{URL}?size=large", "dir/film", "dir/film.mp4?color=red"]
+PUBLISHER = rsa_signer("K1")
+
+
+@pytest.fixture(name="signer")
+def _signer(tmp_path: Path) -> Signer:
+    return signer_of(PUBLISHER, tmp_path)
+
+
+def signer_of(publisher: Publisher, folder: Path) -> Signer:
+    path = folder / "key.pem"
+    path.write_bytes(publisher.private_pem)
+    return load_signer(path, publisher.key_id, publisher.hash_name)
+
+
+def decided(
+    signature: Signature, resource: str, *, as_cookies: bool, address: str = "192.0.2.7"
+) -> Grant | Denied:
+    """What an edge that trusts the publisher says."""
+    query, cookies = ("", cookie_field(signature)) if as_cookies else (signature.query, "")
+    where = ip_address(address)
+    return verify(PUBLISHER.keys, query, cookies, [resource], where, NOW_S, Remembered())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_canned_is_what_botocore_makes(signer: Signer, name: str) -> None:
+    made = sign_terms(signer, name, Terms(UNTIL_S), NOW_S)
+    assert signed_name(name, made) == PUBLISHER.url(name, expires_s=UNTIL_S)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_policy_of_one_s_own_is_what_botocore_makes(signer: Signer, name: str) -> None:
+    policy = custom_policy(name, UNTIL_S, from_s=5, networks="192.0.2.0/24")
+    made = sign_policy(signer, name, policy.encode(), NOW_S)
+    assert signed_name(name, made) == PUBLISHER.url(name, policy=policy)
+
+
+@pytest.mark.parametrize("hash_name", ["SHA1", "SHA256"])
+def test_keys_and_hashes(tmp_path: Path, hash_name: HashName) -> None:
+    for publisher in (rsa_signer("K1", hash_name), ecdsa_signer("K1", hash_name)):
+        made = sign_terms(signer_of(publisher, tmp_path), URL, Terms(UNTIL_S), NOW_S)
+        assert ("Hash-Algorithm" in made.parameters) is (hash_name == "SHA256")
+        where = ip_address("::1")
+        grant = verify(publisher.keys, made.query, "", [URL], where, NOW_S, Remembered())
+        assert grant == Grant(UNTIL_S, 0, (), "K1")
+
+
+@pytest.mark.parametrize("as_cookies", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_edge_takes_it(signer: Signer, name: str, as_cookies: bool) -> None:
+    for terms in (Terms(UNTIL_S), Terms(UNTIL_S, NOW_S, ("192.0.2.7", "2001:db8::/32"))):
+        made = sign_terms(signer, name, terms, NOW_S)
+        assert isinstance(decided(made, name, as_cookies=as_cookies), Grant)
+        assert isinstance(decided(made, f"{name}x", as_cookies=as_cookies), Denied)
+        elsewhere = decided(made, name, as_cookies=as_cookies, address="192.0.2.8")
+        assert isinstance(elsewhere, Denied) is bool(terms.networks)
+
+
+def test_the_question_mark_of_a_query_stands_for_itself(signer: Signer) -> None:
+    made = sign_terms(signer, f"{URL}?a=b", Terms(UNTIL_S, NOW_S), NOW_S)
+    assert parse_policy(made.policy).resource == rf"{URL}\?a=b"
+    assert isinstance(decided(made, f"{URL}_a=b", as_cookies=False), Denied)
+
+
+@pytest.mark.parametrize(
+    ("networks", "said"),
+    [
+        (("192.0.2.7",), "192.0.2.7/32"),
+        (("192.0.2.7/24",), "192.0.2.0/24"),
+        (("192.0.2.0/24", "::1"), ["192.0.2.0/24", "::1/128"]),
+    ],
+)
+def test_one_network_is_a_text_as_cloudfront_wants_it(
+    signer: Signer, networks: tuple[str, ...], said: object
+) -> None:
+    made = sign_terms(signer, URL, Terms(UNTIL_S, None, networks), NOW_S)
+    condition = json.loads(made.policy)["Statement"][0]["Condition"]
+    assert condition["IpAddress"] == {"AWS:SourceIp": said}
+
+
+@pytest.mark.parametrize(
+    ("name", "resource"),
+    [
+        ("mp4:dir/film.mp4", "dir/film.mp4"),
+        ("mp3:song?a=b", "song?a=b"),
+        ("/dir/film", "dir/film"),
+        ("dir/film?ref=http://x/", "dir/film?ref=http://x/"),
+    ],
+)
+def test_a_stream_is_signed_without_its_prefix(signer: Signer, name: str, resource: str) -> None:
+    made = sign_terms(signer, name, Terms(UNTIL_S), NOW_S)
+    assert signed_name(name, made).startswith(name)
+    assert isinstance(decided(made, resource, as_cookies=False), Grant)
+
+
+@pytest.mark.parametrize("pattern", ["https://cdn.example.com/*", "http*://*/videos/*"])
+def test_cookies_for_a_pattern(signer: Signer, pattern: str) -> None:
+    made = sign_terms(signer, pattern, Terms(UNTIL_S), NOW_S)
+    assert isinstance(decided(made, URL, as_cookies=True), Grant)
+    assert isinstance(decided(made, f"{URL}?a=b", as_cookies=True), Grant)
+    assert list(made.cookies) == [
+        "CloudFront-Policy",
+        "CloudFront-Signature",
+        "CloudFront-Key-Pair-Id",
+    ]
+    with pytest.raises(SigningError, match="--cookies"):
+        signed_name(pattern, made)
+
+
+def test_what_is_said_of_it(signer: Signer) -> None:
+    made = sign_terms(signer, URL, Terms(UNTIL_S), NOW_S)
+    told = {
+        "policy": made.policy.decode(),
+        "key_id": "K1",
+        "fingerprint": PUBLISHER.public.fingerprint,
+        "hash": "SHA1",
+    }
+    signed = signed_name(URL, made)
+    assert described(signer, made, signed) == {"signed": signed, "cookies": None, **told}
+    assert described(signer, made, None) == {"signed": None, "cookies": made.cookies, **told}
+
+
+@pytest.mark.parametrize(
+    ("text", "when_s"),
+    [
+        ("0", 0),
+        ("1700003600", 1_700_003_600),
+        ("2h", NOW_S + 7_200),
+        ("90m", NOW_S + 5_400),
+        ("1.5 d", NOW_S + 129_600),
+        ("2030-01-31", 1_896_048_000),
+        ("2030-01-31T18:00", 1_896_112_800),
+        ("2030-01-31T18:00:00Z", 1_896_112_800),
+        ("2030-01-31T18:00:00+02:00", 1_896_105_600),
+    ],
+)
+def test_when(text: str, when_s: int) -> None:
+    assert parse_when(text, NOW_S) == when_s
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "soon",
+        "2x",
+        "2 hours",
+        "-1",
+        "1e9",
+        "2030-13-01",
+        "1960-01-01",
+        "9" * 20,
+        "٣",
+        "200000d",
+    ],
+)
+def test_no_date(text: str) -> None:
+    with pytest.raises(SigningError, match="expected seconds of the epoch, a date such as"):
+        parse_when(text, NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("name", "terms", "reason"),
+    [
+        ("rtmp://h/cfx/st/film", Terms(UNTIL_S), "the stream's name alone is signed"),
+        ("ftp://h/film", Terms(UNTIL_S), "expected a URL as players ask for it"),
+        ("https://h", Terms(UNTIL_S), "expected a URL as players ask for it"),
+        ("https://h/a b", Terms(UNTIL_S), "expected a URL as players ask for it"),
+        ("https://h/é", Terms(UNTIL_S), "expected a URL as players ask for it"),
+        ("https://h/a#b", Terms(UNTIL_S), "expected a URL as players ask for it"),
+        ("", Terms(UNTIL_S), "expected a URL or a stream's name"),
+        ("mp4:", Terms(UNTIL_S), "expected a URL or a stream's name"),
+        ("film%3Fa%3Db", Terms(UNTIL_S), 'spell the stream\'s "\\?"'),
+        (f"{URL}?Signature=x", Terms(UNTIL_S), "it is signed already"),
+        ("film?Key-Pair-Id=x", Terms(UNTIL_S), "it is signed already"),
+        (URL, Terms(NOW_S), "it would have expired already"),
+        (URL, Terms(UNTIL_S, UNTIL_S), "it would expire before it begins"),
+        (URL, Terms(UNTIL_S, None, ("everywhere",)), "expected an address or a network"),
+    ],
+)
+def test_what_cannot_be_signed(signer: Signer, name: str, terms: Terms, reason: str) -> None:
+    with pytest.raises(SigningError, match=reason):
+        sign_terms(signer, name, terms, NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        ("{", "policy is not JSON"),
+        (custom_policy(f"{URL}x", UNTIL_S), "which does not cover"),
+        (custom_policy(URL, NOW_S), "it would have expired already"),
+    ],
+)
+def test_a_policy_that_the_edge_would_refuse(signer: Signer, policy: str, reason: str) -> None:
+    with pytest.raises(SigningError, match=reason):
+        sign_policy(signer, URL, policy.encode(), NOW_S)
+
+
+def test_a_policy_s_file(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    path.write_text(custom_policy(URL, UNTIL_S) + "\n")
+    assert read_policy(path) == custom_policy(URL, UNTIL_S).encode()
+    path.write_text("{}")
+    with pytest.raises(SigningError, match="policy has no Statement"):
+        read_policy(path)
+    with pytest.raises(SigningError, match="No such file"):
+        read_policy(tmp_path / "none.json")
+
+
+def _pem(
+    key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey, password: bytes = b""
+) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(password)
+        if password
+        else serialization.NoEncryption(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("pem", "reason"),
+    [
+        (b"", "is no private key in PEM"),
+        (PUBLISHER.public_pem, "is no private key in PEM; the public one cannot sign"),
+        (_pem(ec.generate_private_key(ec.SECP256R1()), b"secret"), "needs a password"),
+        (_pem(ec.generate_private_key(ec.SECP384R1())), "or an ECDSA key on P-256"),
+        (_pem(ed25519.Ed25519PrivateKey.generate()), "or an ECDSA key on P-256"),
+    ],
+    ids=["empty", "public", "password", "P-384", "Ed25519"],
+)
+def test_a_key_that_will_not_do(tmp_path: Path, pem: bytes, reason: str) -> None:
+    (tmp_path / "key.pem").write_bytes(pem)
+    with pytest.raises(SigningError, match=reason):
+        load_signer(tmp_path / "key.pem", "K1", "SHA1")
+
+
+def test_a_key_that_is_not_there_and_an_id_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(SigningError, match="No such file"):
+        load_signer(tmp_path / "key.pem", "K1", "SHA1")
+    with pytest.raises(SigningError, match="a key's id is"):
+        load_signer(tmp_path / "key.pem", "K1&x=y", "SHA1")

@@ -1,0 +1,138 @@
+"""Where keys stand: every way TOML has to write one, and texts made at random."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamedge.config.errors.toml_lines import Key, key_lines, line_of
+
+TEXT = '''# a comment = 1
+[edge]  # [not.a.table]
+name = "a # b"
+
+listen.http = [
+  "127.0.0.1:80", # ] = "
+  """x]
+  """,
+]
+note = """
+cache = 1
+[fake]
+"""""
+literal = \'\'\'
+'fake' = 2 \'\'\'
+inline = { a = 1, b = { c = "}" } }
+"quoted key".'second.part' = 1
+date = 2026-01-01T00:00:00Z
+[origins . "b\\u0041d"]
+type="s3"
+
+[[distributions]]
+id = 1
+[[distributions.rules]]
+path = 1
+[[distributions.rules]]
+path = 2
+[distributions.sub]
+x = 1
+[[distributions]]
+id = 2
+'''
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ((), 1),
+        (("edge",), 2),
+        (("edge", "name"), 3),
+        (("edge", "listen"), 5),
+        (("edge", "listen", "http"), 5),
+        (("edge", "listen", "http", 1), 5),
+        (("edge", "note"), 10),
+        (("edge", "literal"), 14),
+        (("edge", "inline"), 16),
+        (("edge", "inline", "b", "c"), 16),
+        (("edge", "quoted key", "second.part"), 17),
+        (("edge", "date"), 18),
+        (("origins",), 19),
+        (("origins", "bAd"), 19),
+        (("origins", "bAd", "type"), 20),
+        (("origins", "bAd", "region"), 19),
+        (("distributions",), 22),
+        (("distributions", 0), 22),
+        (("distributions", 0, "id"), 23),
+        (("distributions", 0, "rules", 0), 24),
+        (("distributions", 0, "rules", 1), 26),
+        (("distributions", 0, "rules", 1, "path"), 27),
+        (("distributions", 0, "sub", "x"), 29),
+        (("distributions", 1), 30),
+        (("distributions", 1, "id"), 31),
+        (("distributions", 1, "origin"), 30),
+        (("fake",), 1),
+    ],
+)
+def test_each_way_to_write_a_key(key: Key, line: int) -> None:
+    tomllib.loads(TEXT)  # the locator promises nothing for other text
+    assert line_of(key_lines(TEXT), key) == line
+
+
+def test_windows_line_ends_change_nothing() -> None:
+    assert key_lines(TEXT.replace("\n", "\r\n")) == key_lines(TEXT)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# only a comment", "a = 1", "[a]", "[[a]]"])
+def test_texts_that_end_without_a_newline(text: str) -> None:
+    assert set(key_lines(text).values()) <= {1}
+
+
+names = st.sampled_from(["a", "b", '"a.b"', "'#'", '"="', "c1"])
+values = st.sampled_from(
+    [
+        "1",
+        '"x = 1"',
+        '"""\n[a]\nb = 1\n"""',
+        "'''\n]'''",
+        "[\n1, # ]\n2]",
+        "{ a = '}' }",
+        "[[1], [2]]",
+    ]
+)
+keys = st.lists(names, min_size=1, max_size=3).map(".".join)
+statements = st.one_of(
+    st.tuples(keys, values).map(" = ".join),
+    keys.map(lambda key: f"[{key}]"),
+    keys.map(lambda key: f"[[ {key} ]] # note"),
+    st.sampled_from(["", "# [a]", "  "]),
+)
+
+
+def _leaves(value: object, key: Key) -> set[Key]:
+    found = {key}
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            found |= _leaves(inner, (*key, name))
+    if isinstance(value, list):
+        for index, inner in enumerate(value):
+            found |= _leaves(inner, (*key, index))
+    return found
+
+
+@given(st.lists(statements, max_size=8))
+def test_every_key_that_has_a_line_is_in_the_document(parts: list[str]) -> None:
+    text = "\n".join(parts)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return
+    lines = key_lines(text)
+    assert set(lines) <= _leaves(document, ())
+    assert set(document) <= {key[0] for key in lines}
+    starts = [1]
+    for part in parts:
+        starts.append(starts[-1] + part.count("\n") + 1)
+    assert set(lines.values()) <= set(starts)

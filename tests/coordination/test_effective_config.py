@@ -1,0 +1,176 @@
+"""What a process serves by follows both the file and the API."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streamedge.config.schema.config import Config
+from streamedge.control.announced_head import AnnouncedHead
+from streamedge.control.database import FILE_NAME, ControlDatabase
+from streamedge.control.resources import Kind, Registry, Resource
+from streamedge.coordination.config_versions import Generations
+from streamedge.coordination.effective_config import EffectiveConfig
+from streamedge.ops.log import Log
+from streamedge.ops.log_output import LogTarget
+from streamedge.process import control
+from streamedge.process.control import ConfigWatch
+
+POLICY = Resource(
+    Kind.CACHE_POLICY,
+    "P1",
+    "E1",
+    "pages",
+    {"Name": "pages", "MinTTL": 7},
+    created_s=1.0,
+    modified_s=1.0,
+)
+GROUP = Resource(
+    Kind.KEY_GROUP,
+    "G1",
+    "E1",
+    "group",
+    {"Name": "group", "Items": ["KNOWHERE"]},
+    created_s=1.0,
+    modified_s=1.0,
+)
+
+
+@pytest.fixture
+def generations() -> Iterator[Generations]:
+    made = Generations(Config(), 1)
+    yield made
+    made.close()
+
+
+class HeardLog(Log):
+    """A log whose events a test reads."""
+
+    def __init__(self) -> None:
+        super().__init__(LogTarget(os.devnull).open(), "test")
+        self.events: list[str] = []
+
+    def event(self, event: str, **fields: object) -> None:
+        self.events.append(event)
+
+
+def test_a_look_finds_each_change_once(tmp_path: Path, generations: Generations) -> None:
+    database = ControlDatabase(tmp_path)
+    effective = EffectiveConfig(generations, database, HeardLog())
+    assert effective.look()
+    assert not effective.look()
+    generations.accept(Config.model_validate({"limits": {"url": 4096}}))
+    assert effective.look()
+    assert (effective.generation, effective.config.limits.url) == (1, 4096)
+    with Registry(database).change() as change:
+        change.put(POLICY)
+    assert effective.look()
+    (name,) = effective.config.cache_policies
+    assert "P1" in name
+    assert effective.declared == generations.config
+    assert not effective.look()
+    with Registry(database).change() as change:
+        change.remove(POLICY)
+    assert effective.look()
+    assert effective.config == generations.config
+    database.close()
+
+
+async def test_what_names_what_there_is_not_is_left_out(
+    tmp_path: Path, generations: Generations
+) -> None:
+    database, log = ControlDatabase(tmp_path), HeardLog()
+    effective = EffectiveConfig(generations, database, log)
+    head = AnnouncedHead(tmp_path)
+    watch = ConfigWatch(effective, head, log)
+    with Registry(database).change() as change:
+        change.put(POLICY)
+        change.put(GROUP)
+    watch.look()
+    assert [problem.id for problem in effective.left_out] == ["G1"]
+    assert len(effective.config.cache_policies) == 1
+    assert log.events == ["resource_left_out"]
+    watch.look()
+    assert log.events == ["resource_left_out"]
+    with Registry(database).change() as change:
+        change.remove(GROUP)
+    watch.look()
+    assert effective.left_out == ()
+    assert log.events == ["resource_left_out"]
+    assert head.has_resources
+    with Registry(database).change() as change:
+        change.remove(POLICY)
+    watch.look()
+    assert not head.has_resources
+    database.close()
+
+
+def look(effective: EffectiveConfig, looked: asyncio.Event) -> bool:
+    """Looks, and says that it has."""
+    changed = EffectiveConfig.look(effective)
+    looked.set()
+    return changed
+
+
+async def test_a_database_that_cannot_be_read_is_looked_at_again_by_itself(
+    tmp_path: Path, generations: Generations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "LOOK_AGAIN_S", 0.01)
+    log = HeardLog()
+    (tmp_path / FILE_NAME).mkdir()
+    database = ControlDatabase(tmp_path)
+    effective = EffectiveConfig(generations, database, log)
+    watch = ConfigWatch(effective, AnnouncedHead(tmp_path), log)
+    watch.look()
+    assert effective.config == Config()
+    assert effective.fault is not None
+    (tmp_path / FILE_NAME).rmdir()
+    with Registry(database).change() as change:
+        change.put(POLICY)
+    looked = asyncio.Event()
+    monkeypatch.setattr(effective, "look", lambda: look(effective, looked))
+    async with asyncio.timeout(20):
+        await looked.wait()
+    assert len(effective.config.cache_policies) == 1
+    assert log.events == ["config_not_read"]  # once, however often it was tried
+    watch.close()
+    database.close()
+
+
+def test_a_database_that_fails_keeps_nobody_from_a_new_file(
+    tmp_path: Path, generations: Generations
+) -> None:
+    log, database = HeardLog(), ControlDatabase(tmp_path)
+    with Registry(database).change() as change:
+        change.put(POLICY)
+    effective = EffectiveConfig(generations, database, log)
+    effective.look()
+    database.close()
+    data = (tmp_path / FILE_NAME).read_bytes()
+    (tmp_path / FILE_NAME).write_bytes(b"no database".ljust(len(data)))
+    generations.accept(Config.model_validate({"limits": {"url": 4096}}))
+    assert effective.look()
+    assert log.events == ["config_not_read"]
+    assert effective.config.limits.url == 4096
+    assert len(effective.config.cache_policies) == 1  # as it was read last
+    assert not effective.look()
+
+
+def test_a_resource_that_cannot_be_read_hides_no_other(
+    tmp_path: Path, generations: Generations
+) -> None:
+    log, database = HeardLog(), ControlDatabase(tmp_path)
+    with Registry(database).change() as change:
+        change.put(GROUP)
+        change.put(POLICY)
+    with database.transaction() as connection:
+        connection.execute("UPDATE resources SET document = '{' WHERE id = 'G1'")
+    effective = EffectiveConfig(generations, database, log)
+    assert effective.look()
+    assert len(effective.config.cache_policies) == 1
+    assert log.events == ["resource_unreadable"]
+    database.close()

@@ -1,0 +1,309 @@
+"""Compressed forms through a real cache: made once, of one version, whole and by range."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import brotli
+import pytest
+import zstandard
+
+from streamedge.cache.objects import VERSION_ONLY, Cache
+from streamedge.cache.reader import CacheResult, Reader
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.storage.records import Asset
+from streamedge.cache.storage.store import Store
+from streamedge.delivery.http.compression import compressor as compressor_module
+from streamedge.delivery.http.compression.compressor import (
+    COMPRESSIONS_MAX,
+    Compressor,
+    encoded_key,
+)
+from streamedge.delivery.http.compression.encoders import Encoder, start_encoder
+from streamedge.delivery.http.compression.negotiation import Encoding
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.keys import split_key
+from streamedge.ops.log import open_log
+from streamedge.ops.metrics import Counts
+from streamedge.origin import Version
+from streamedge.origin.http.origin import HttpOrigin
+from streamedge.spans import Span
+from tests.support.fakes import PATIENCE_S, ScriptedOrigin, Turn, read_all
+
+WHOLE = Span(0, 1 << 62)
+PAGE = "".join(f"<p>line {number * number}</p>\n" for number in range(40_000)).encode()
+CHANGED = PAGE.replace(b"line", b"LINE")
+DECODERS = {
+    Encoding.BROTLI: brotli.decompress,
+    Encoding.ZSTANDARD: lambda data: zstandard.ZstdDecompressor().decompress(data),
+    Encoding.GZIP: lambda data: zlib.decompress(data, 31),
+}
+
+
+class Site:
+    """A page at a scripted origin, workers that share a cache of it, and their compressors."""
+
+    def __init__(self, root: Path, server: ScriptedOrigin) -> None:
+        self.server = server
+        self.origin = HttpOrigin(server.url)
+        self.workers: list[Cache] = []
+        self._root = root
+        server.put("page", PAGE, etag='"v1"', content_type="text/html")
+
+    def worker(self, *, retries: int = 1) -> tuple[Cache, Compressor]:
+        """One more worker."""
+        log = open_log(str(self._root.parent / "log"), "test")
+        store = Store(self._root, len(self.workers), log)
+        cache = Cache(store, log, Counts(), open_extents=64, retries=retries)
+        self.workers.append(cache)
+        return cache, Compressor(cache)
+
+    def page(self, ttl_s: float = 3600) -> Asset:
+        return Asset("site\npage", "page", self.origin, "site", TtlRules(default_ttl_s=ttl_s))
+
+
+@pytest.fixture
+async def site(cache_root: Path) -> AsyncIterator[Site]:
+    async with ScriptedOrigin() as server:
+        site = Site(cache_root, server)
+        try:
+            yield site
+        finally:
+            for cache in site.workers:
+                await cache.close()
+            await site.origin.close()
+
+
+async def open_encoded(
+    cache: Cache, compressor: Compressor, page: Asset, encoding: Encoding, want: Span = WHOLE
+) -> Reader:
+    """What an answer does: the identity form's present version, then its compressed form."""
+    identity = await cache.open(page, WHOLE)
+    try:
+        return await cache.open(compressor.encoded_asset(page, identity.head, encoding), want)
+    finally:
+        identity.close()
+
+
+async def fetch(
+    cache: Cache, compressor: Compressor, page: Asset, encoding: Encoding, span: Span = WHOLE
+) -> bytes:
+    reader = await open_encoded(cache, compressor, page, encoding, span)
+    try:
+        return await reader.read(span)
+    finally:
+        reader.close()
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Encoding]:
+    """The compressions begun so far."""
+    begun: list[Encoding] = []
+
+    def start(encoding: Encoding, size_bytes: int) -> Encoder:
+        begun.append(encoding)
+        return start_encoder(encoding, size_bytes)
+
+    monkeypatch.setattr(compressor_module, "start_encoder", start)
+    return begun
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+async def test_it_is_made_once_of_one_read(
+    site: Site, started: list[Encoding], encoding: Encoding
+) -> None:
+    cache, compressor = site.worker()
+    for result in (CacheResult.MISS, CacheResult.HIT):
+        reader = await open_encoded(cache, compressor, site.page(), encoding)
+        assert reader.result is result
+        made = await reader.read(WHOLE)
+        assert len(made) == reader.size_bytes < len(PAGE) / 2
+        assert DECODERS[encoding](made) == PAGE
+        version = reader.head.version
+        assert version.etag == f'W/"v1-{encoding.value}"'
+        assert reader.head.content_type == "text/html"
+        reader.close()
+    assert started == [encoding]
+    assert site.server.body_bytes_sent == len(PAGE)
+
+
+async def test_many_who_ask_at_once_share_one_compression(
+    site: Site, started: list[Encoding]
+) -> None:
+    cache, compressor = site.worker()
+    made = await asyncio.gather(
+        *(fetch(cache, compressor, site.page(), Encoding.GZIP) for _viewer in range(20))
+    )
+    assert set(made) == {made[0]}
+    assert started == [Encoding.GZIP]
+    assert site.server.body_bytes_sent == len(PAGE)
+
+
+async def test_another_worker_finds_it(site: Site, started: list[Encoding]) -> None:
+    first = await fetch(*site.worker(), site.page(), Encoding.BROTLI)
+    assert await fetch(*site.worker(), site.page(), Encoding.BROTLI) == first
+    assert started == [Encoding.BROTLI]
+    assert site.server.body_bytes_sent == len(PAGE)
+
+
+async def test_the_forms_lie_beside_each_other(site: Site, started: list[Encoding]) -> None:
+    cache, compressor = site.worker()
+    made = [await fetch(cache, compressor, site.page(), encoding) for encoding in Encoding]
+    assert started == list(Encoding)
+    for encoding, data in zip(Encoding, made, strict=True):
+        assert await fetch(cache, compressor, site.page(), encoding) == data
+    identity = await cache.open(site.page())
+    assert await identity.read(WHOLE) == PAGE
+    identity.close()
+    assert started == list(Encoding)
+    assert site.server.body_bytes_sent == len(PAGE)
+
+
+@pytest.mark.parametrize("cold", [False, True])
+async def test_ranges_are_of_the_compressed_form(
+    site: Site, started: list[Encoding], cold: bool
+) -> None:
+    cache, compressor = site.worker()
+    size = len(await fetch(*site.worker(), site.page(), Encoding.GZIP))
+    page = site.page()
+    if cold:
+        site.server.put("page", CHANGED, etag='"v2"', content_type="text/html")
+        page = site.page(ttl_s=0)
+    content = CHANGED if cold else PAGE
+    pieces = [
+        await fetch(cache, compressor, page, Encoding.GZIP, Span(start, end))
+        for start, end in ((0, 10), (10, 70_000), (70_000, size), (size, size + 10**6))
+    ]
+    assert [len(piece) for piece in pieces[:2]] == [10, 69_990]
+    assert zlib.decompress(b"".join(pieces), 31) == content
+    assert len(started) == (2 if cold else 1)
+
+
+async def test_a_changed_version_has_a_form_of_its_own(site: Site, started: list[Encoding]) -> None:
+    cache, compressor = site.worker()
+    page = site.page(ttl_s=0)  # asked for anew each time
+    for _unchanged in range(2):
+        assert brotli.decompress(await fetch(cache, compressor, page, Encoding.BROTLI)) == PAGE
+    old = await open_encoded(cache, compressor, page, Encoding.BROTLI)
+    site.server.put("page", CHANGED, etag='"v2"', content_type="text/html")
+    assert brotli.decompress(await fetch(cache, compressor, page, Encoding.BROTLI)) == CHANGED
+    assert brotli.decompress(await old.read(WHOLE)) == PAGE  # whoever reads it goes on
+    old.close()
+    assert len(started) == 2
+
+
+def test_a_key_tells_forms_and_versions_apart() -> None:
+    versions = [
+        Version('"v1"', 5000, 1),
+        Version('"v2"', 5000, 1),
+        Version('"v1"', 5001, 1),
+        Version('"v1"', 5000, None),
+        Version('"v1"', 5000, 1, "one answer"),
+    ]
+    keys = [encoded_key("site\npage", version, form) for version in versions for form in Encoding]
+    assert len(set(keys)) == len(keys)
+    assert all(split_key(key)[1] == "site\npage" for key in keys)
+
+
+async def test_the_origins_failure_is_passed_on_and_not_multiplied(site: Site) -> None:
+    cache, compressor = site.worker(retries=1)
+    identity = await cache.open(site.page(), VERSION_ONLY)
+    encoded = compressor.encoded_asset(site.page(), identity.head, Encoding.GZIP)
+    site.server.script(Turn(status=503), times=2)
+    with pytest.raises(OriginError) as failed:
+        await cache.open(encoded, WHOLE)
+    assert failed.value.failure is OriginFailure.UNAVAILABLE
+    assert len(site.server.requests) == 3  # the HEAD, the fill and its one retry
+    reader = await cache.open(encoded, WHOLE)  # a failure is not kept
+    assert zlib.decompress(await reader.read(WHOLE), 31) == PAGE
+    reader.close()
+    identity.close()
+
+
+async def test_a_version_that_is_gone_is_not_mixed_with_the_new(site: Site) -> None:
+    cache, compressor = site.worker()
+    identity = await cache.open(site.page(), VERSION_ONLY)
+    site.server.put("page", CHANGED, etag='"v2"', content_type="text/html")
+    with pytest.raises(OriginError) as failed:
+        await cache.open(compressor.encoded_asset(site.page(), identity.head, Encoding.GZIP), WHOLE)
+    assert failed.value.failure is OriginFailure.CHANGED
+    identity.close()
+    assert (
+        zlib.decompress(await fetch(cache, compressor, site.page(), Encoding.GZIP), 31) == CHANGED
+    )
+
+
+async def test_nobody_has_a_turn_while_the_object_is_on_its_way(
+    site: Site, started: list[Encoding]
+) -> None:
+    """More slow objects than turns do not keep one that is here from being compressed."""
+    cache, compressor = site.worker()
+    slow = []
+    for number in range(COMPRESSIONS_MAX + 1):
+        name = f"slow-{number}"
+        site.server.put(name, PAGE, content_type="text/html")
+        site.server.hold(name, at=70_000)
+        asset = Asset(f"site\n{name}", name, site.origin, "site", TtlRules())
+        slow.append(asyncio.create_task(fetch(cache, compressor, asset, Encoding.GZIP)))
+    await site.server.until(lambda: site.server.body_bytes_sent == 70_000 * len(slow))
+    async with asyncio.timeout(PATIENCE_S):
+        made = await fetch(cache, compressor, site.page(), Encoding.GZIP)
+    assert zlib.decompress(made, 31) == PAGE
+    assert started == [Encoding.GZIP]
+    for number in range(len(slow)):
+        site.server.release(f"slow-{number}")
+    assert {zlib.decompress(made, 31) for made in await asyncio.gather(*slow)} == {PAGE}
+
+
+async def test_only_so_many_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    running: list[int] = [0, 0]  # now, and at most
+
+    class Counting:
+        def __init__(self, encoding: Encoding, size_bytes: int) -> None:
+            self._encoder = start_encoder(encoding, size_bytes)
+            running[0] += 1
+            running[1] = max(running)
+
+        def compress(self, data: bytes, /) -> bytes:
+            return self._encoder.compress(data)
+
+        def flush(self) -> bytes:
+            running[0] -= 1
+            return self._encoder.flush()
+
+    monkeypatch.setattr(compressor_module, "start_encoder", Counting)
+    cache, compressor = site.worker()
+    fetches = []
+    for number in range(8):
+        site.server.put(f"page-{number}", PAGE, content_type="text/html")
+        asset = Asset(f"site\n{number}", f"page-{number}", site.origin, "site", TtlRules())
+        fetches.append(fetch(cache, compressor, asset, Encoding.GZIP))
+    made = await asyncio.gather(*fetches)
+    assert {zlib.decompress(one, 31) for one in made} == {PAGE}
+    assert running == [0, COMPRESSIONS_MAX]
+
+
+async def test_it_is_an_origin_like_any_other(site: Site) -> None:
+    cache, compressor = site.worker()
+    identity = await cache.open(site.page(), WHOLE)
+    encoded = compressor.encoded_asset(site.page(), identity.head, Encoding.ZSTANDARD)
+    identity.close()
+    head = await encoded.origin.head(encoded.name)
+    size = head.version.size_bytes
+    assert head.version.last_modified_s == identity.head.version.last_modified_s
+    made = await read_all(await encoded.origin.read(encoded.name))
+    assert (len(made), DECODERS[Encoding.ZSTANDARD](made)) == (size, PAGE)
+    read = await encoded.origin.read(encoded.name, Span(5, 6), if_match=head.version)
+    assert read is not None
+    assert (read.head, read.span) == (head, Span(0, size))
+    await read.close()
+    assert await encoded.origin.read(encoded.name, if_none_match=head.version) is None
+    with pytest.raises(OriginError) as changed:
+        await encoded.origin.read(encoded.name, if_match=Version('"other"', size))
+    assert changed.value.failure is OriginFailure.CHANGED
+    with pytest.raises(OriginError) as outside:
+        await encoded.origin.read(encoded.name, Span(size, size + 1))
+    assert outside.value.failure is OriginFailure.RANGE_OUTSIDE

@@ -1,0 +1,209 @@
+"""Requests of one turn of the loop: taken up together, none lost, none another's victim."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from streamedge.delivery.http.connection.request_side import EdgeProtocol
+from streamedge.delivery.http.fast_path.batch import BURST_MAX, Burst
+from streamedge.delivery.http.fast_path.fast_path import Answered
+from tests.support.http_viewer import Viewer, request, viewer_of
+from tests.support.web_edge import WebEdge, connections, serve_web
+
+NOTE = b"remember the milk"
+ASKED = request("/note.txt")
+
+
+@dataclass(eq=False)
+class Scripted:
+    """A connection that tells what it is asked for; ``hit`` None: what came is no hit."""
+
+    name: str
+    said: list[str]
+    hit: bool = True
+    at_once: bool = True
+    fault: Exception | None = None
+    send_fault: Exception | None = None
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    def take_up(self, _now_s: float, _gone: set[str]) -> Any:
+        self.said.append(f"take up {self.name}")
+        if self.fault is not None:
+            raise self.fault
+        return (self.name, None, self.name) if self.hit else None
+
+    def send_hit(self, asked: Any, _wanted: Any, answer: Any, _loop_s: float) -> Any:
+        assert asked == answer == self.name
+        self.said.append(f"send {self.name}")
+        if self.send_fault is not None:
+            raise self.send_fault
+        return self.name if self.at_once else None
+
+    def broke(self, cause: Exception) -> None:
+        self.said.append(f"{self.name} broke: {cause}")
+
+
+class Stage:
+    """A burst and what has happened on it."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.burst = Burst(self._finished)
+
+    def add(self, name: str, **more: Any) -> None:
+        self.burst.add(Scripted(name, self.said, **more))
+
+    def _finished(self, answered: Sequence[Answered]) -> None:
+        self.said.append(f"finished {' '.join(map(str, answered))}")
+
+
+async def turn() -> None:
+    """Lets all that is due in the loop run."""
+    await asyncio.sleep(0)
+
+
+async def test_hit_that_fails_to_be_sent_leaves_the_others_their_answers() -> None:
+    stage = Stage()
+    stage.add("a")
+    stage.add("b", send_fault=RuntimeError("of ours"))
+    stage.add("c")
+    await turn()
+    assert stage.said[3:] == ["send a", "send b", "b broke: of ours", "send c", "finished a c"]
+
+
+async def test_connection_lost_before_it_is_taken_up_is_no_fault(cache_root: Path) -> None:
+    faults: list[dict[str, Any]] = []
+    async with serve_web(cache_root) as edge:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: faults.append(context))
+        edge.origin.put("stale.txt", NOTE, headers=(("Cache-Control", "max-age=0"),))
+        async with viewer_of(edge.port) as viewer:
+            assert (await viewer.get("/stale.txt")).body == NOTE
+            (connection,) = connections(edge)
+            connection.data_received(request("/stale.txt"))
+            loop.call_soon(connection.connection_lost, None)
+            for _turn in range(20):
+                await turn()
+            connection.data_received(request("/stale.txt"))
+            for _turn in range(20):
+                await turn()
+            connection.transport.abort()
+        loop.set_exception_handler(None)
+    assert faults == []
+
+
+async def test_all_are_decided_on_then_all_are_sent_then_all_are_logged() -> None:
+    stage = Stage()
+    stage.add("a")
+    stage.add("b")
+    assert stage.said == []
+    await turn()
+    assert stage.said == ["take up a", "take up b", "send a", "send b", "finished a b"]
+    stage.add("c")
+    await turn()
+    assert stage.said[5:] == ["take up c", "send c", "finished c"]
+
+
+async def test_what_is_no_hit_or_not_out_at_once_finishes_by_itself() -> None:
+    stage = Stage()
+    stage.add("elsewhere", hit=False)
+    stage.add("slow", at_once=False)
+    await turn()
+    assert stage.said == ["take up elsewhere", "take up slow", "send slow"]
+
+
+async def test_one_s_fault_is_not_the_others() -> None:
+    stage = Stage()
+    stage.add("a")
+    stage.add("b", fault=RuntimeError("of ours"))
+    stage.add("c")
+    await turn()
+    assert stage.said == [
+        *("take up a", "take up b", "b broke: of ours", "take up c"),
+        *("send a", "send c", "finished a c"),
+    ]
+
+
+async def test_a_large_burst_does_not_wait_for_all_that_have_come() -> None:
+    stage = Stage()
+    for number in range(BURST_MAX + 1):
+        stage.add(str(number))
+    assert len(stage.said) == 2 * BURST_MAX + 1
+    await turn()
+    assert stage.said[-2:] == [f"send {BURST_MAX}", f"finished {BURST_MAX}"]
+
+
+async def warm(edge: WebEdge, *viewers: Viewer) -> list[EdgeProtocol]:
+    """Has each of the viewers ask once; their connections, in their order."""
+    edge.origin.put("note.txt", NOTE)
+    for viewer in viewers:
+        assert (await viewer.get("/note.txt")).body == NOTE
+    by_name = {str(connection.peer): connection for connection in connections(edge)}
+    return [by_name[viewer.name] for viewer in viewers]
+
+
+async def test_what_comes_behind_a_request_in_its_turn_is_answered_behind_it(
+    cache_root: Path,
+) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        (connection,) = await warm(edge, viewer)
+        connection.data_received(ASKED)
+        connection.data_received(request("/note.txt", range="bytes=0-7"))
+        assert connection.flow.read_paused
+        assert (await viewer.receive()).body == NOTE
+        assert (await viewer.receive()).body == NOTE[:8]
+        assert (await viewer.get("/note.txt")).cache == "Hit"
+
+
+# A connection over TLS says its last word when it is closed: no answer could follow later.
+
+
+async def test_who_says_no_more_is_still_answered(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        (connection,) = await warm(edge, viewer)
+        connection.data_received(ASKED)
+        connection.eof_received()
+        assert [line["cache"] for line in edge.lines()] == ["Miss", "Hit"]
+        assert (await viewer.receive()).body == NOTE
+
+
+async def test_what_has_come_is_answered_before_the_edge_stops(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        (connection,) = await warm(edge, viewer)
+        connection.data_received(ASKED)
+        connection.shutdown()
+        assert [line["cache"] for line in edge.lines()] == ["Miss", "Hit"]
+        assert (await viewer.receive()).body == NOTE
+        assert await viewer.receive_rest() == b""
+
+
+async def test_a_fault_of_ours_ends_its_connection_and_is_told(
+    cache_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    async with (
+        serve_web(cache_root) as edge,
+        viewer_of(edge.port) as one,
+        viewer_of(edge.port) as other,
+    ):
+        broken, whole = await warm(edge, one, other)
+        fault = RuntimeError("of ours")
+
+        def recall(_data: bytes) -> None:
+            raise fault
+
+        faulty = SimpleNamespace(spellings=SimpleNamespace(recall=recall))
+        monkeypatch.setattr(broken, "_lane", faulty)
+        broken.data_received(ASKED)
+        whole.data_received(ASKED)
+        assert (await other.receive()).body == NOTE
+        assert await one.receive_rest() == b""
+        assert [context["exception"] for context in told] == [fault]

@@ -1,0 +1,290 @@
+"""Which behavior a path has, what its key holds, and that origins see no more than they should."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamedge.config.schema.field_names import CONDITIONS, EDGE_OWNED, OVERRIDES
+from streamedge.config.schema.selection import ALL, NONE, Kept, Selection
+from streamedge.delivery.http.policy.behaviors import (
+    Behavior,
+    CachePolicy,
+    OriginRequestPolicy,
+    choose_behavior,
+    forwarded_fields,
+    forwarded_for,
+    forwarded_query,
+    key_parts,
+)
+
+NOTHING = OriginRequestPolicy()
+ALL_VIEWER = OriginRequestPolicy(query_strings=ALL, headers=ALL, cookies=ALL)
+
+
+def only(*names: str) -> Selection:
+    return Selection(Kept.ONLY, names)
+
+
+def but(*names: str) -> Selection:
+    return Selection(Kept.EXCEPT, names)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        ("*", "/", True),
+        ("images/*.jpg", "/images/a/b.jpg", True),
+        ("/images/*.jpg", "images/a.jpg", True),
+        ("images/*.jpg", "/images/a.JPG", False),
+        ("images/*.jpg", "/other/images/a.jpg", False),
+        ("a??.html", "/abc.html", True),
+        ("a??.html", "/ab.html", False),
+        ("a*b*c", "/abbc", True),
+        ("a*b*c", "/acb", False),
+        ("ab*ba", "/aba", False),
+        ("a.b", "/axb", False),
+        ("[a]", "/a", False),
+        ("a*", "/a\nb", True),
+        ("a", "/a\n", False),
+    ],
+)
+def test_patterns_mean_what_cloudfront_says(pattern: str, path: str, matches: bool) -> None:
+    assert Behavior(pattern, "site").matches(path) is matches
+
+
+@given(st.text("ab/*?", max_size=12), st.text("ab/", max_size=16))
+def test_patterns_match_as_the_shells_do(pattern: str, path: str) -> None:
+    shell = re.compile(fnmatch.translate(pattern.removeprefix("/")))
+    expected = shell.match(path.removeprefix("/")) is not None
+    assert Behavior(pattern, "site").matches(path) is expected
+
+
+def test_a_hostile_path_is_matched_in_bounded_time() -> None:
+    """Were the pieces looked for again and again, this would outlast the universe."""
+    assert not Behavior("*a" * 120 + "b", "site").matches("/" + "a" * 8000)
+
+
+def test_the_first_that_matches_wins() -> None:
+    first, second, default = (Behavior(p, p) for p in ("a/*", "a/b*", "*"))
+    assert choose_behavior((first, second, default), "/a/b.txt") is first
+    assert choose_behavior((second, first, default), "/a/b.txt") is second
+    assert choose_behavior((first, second, default), "/c") is default
+    with pytest.raises(LookupError):
+        choose_behavior((first,), "/c")
+
+
+@pytest.mark.parametrize(
+    ("selection", "query", "kept"),
+    [
+        (NONE, "a=1", ""),
+        (ALL, "b=2&a=1&&a=3", "b=2&a=1&&a=3"),
+        (only("a"), "b=2&a=1&c&a=3", "a=1&a=3"),
+        (only("a"), "A=1", ""),
+        (only("a"), "a", "a"),
+        (but("utm"), "utm=1&b=2&&utm", "b=2&"),
+        # What some origin could take for a keyed parameter is in the key whole.
+        (only("a"), "utm=1;a=2", "utm=1;a=2"),
+        (only("a"), "%61=2", "%61=2"),
+        (only("a"), "+a=2", "+a=2"),
+        (but("utm"), "utm=1;a=2", "utm=1;a=2"),
+        (but("utm"), "%75tm=1", "%75tm=1"),
+        # Bytes stay as they came.
+        (only("a"), "a=%7e%7E~+%20", "a=%7e%7E~+%20"),
+    ],
+)
+def test_queries_are_cut_at_ampersands_and_kept_as_they_came(
+    selection: Selection, query: str, kept: str
+) -> None:
+    policy = CachePolicy(query_strings=selection)
+    assert forwarded_query(policy, NOTHING, query) == kept
+    assert key_parts(policy, "p", query, ()) == (("p", f"?{kept}") if kept else ("p",))
+
+
+def test_what_is_forwarded_beyond_the_key_keeps_its_place() -> None:
+    policy = CachePolicy(query_strings=only("a"))
+    request = OriginRequestPolicy(query_strings=only("c"))
+    assert forwarded_query(policy, request, "c=1&b=2&a=3") == "c=1&a=3"
+
+
+def test_the_default_key_is_the_path_alone() -> None:
+    fields = (("Cookie", "a=1"), ("Accept-Language", "de"))
+    assert key_parts(CachePolicy(), "film.mp4", "x=1", fields) == ("film.mp4",)
+
+
+def test_headers_and_cookies_are_keyed_by_name() -> None:
+    policy = CachePolicy(headers=("accept-language",), cookies=only("sid"))
+    fields = (
+        ("ACCEPT-language", "de"),
+        ("Cookie", "a=1; sid=7"),
+        ("cookie", "sid=8;b=2"),
+        ("X-Other", "1"),
+    )
+    assert key_parts(policy, "p", "", fields) == (
+        "p",
+        "accept-language: de",
+        "cookie: sid=7; sid=8",
+    )
+    assert forwarded_fields(policy, NOTHING, "GET", fields) == [
+        ("ACCEPT-language", "de"),
+        ("Cookie", "sid=7; sid=8"),
+    ]
+
+
+def test_a_header_that_connection_lists_is_neither_keyed_nor_forwarded() -> None:
+    """Keyed but not forwarded, it would file one language's page under another's key."""
+    policy = CachePolicy(headers=("accept-language",), cookies=ALL)
+    fields = (
+        ("Accept-Language", "de"),
+        ("Cookie", "a=1"),
+        ("Connection", "close, Accept-language"),
+        ("connection", "COOKIE"),
+    )
+    assert key_parts(policy, "p", "", fields) == ("p",)
+    assert forwarded_fields(policy, ALL_VIEWER, "GET", fields) == []
+
+
+@pytest.mark.parametrize("name", sorted(EDGE_OWNED | CONDITIONS | OVERRIDES))
+def test_all_viewer_forwards_none_of_the_edges_own(name: str) -> None:
+    fields = ((name.title(), "x"), ("X-Other", "1"))
+    sent = forwarded_fields(CachePolicy(), ALL_VIEWER, "GET", fields)
+    expected = [("X-Other", "1"), ("Cookie", "x")] if name == "cookie" else [("X-Other", "1")]
+    assert sent == expected
+
+
+@pytest.mark.parametrize("name", sorted(EDGE_OWNED | CONDITIONS | OVERRIDES))
+@pytest.mark.parametrize("mark", ["_", ".", "!", "|"])
+def test_all_viewer_forwards_no_name_that_others_read_as_one_of_the_edges_own(
+    name: str, mark: str
+) -> None:
+    """CGI, WSGI and Rack make one name of "X_Forwarded_Host" and "X-Forwarded-Host"."""
+    fields = ((name.replace("-", mark) + mark * (name == name.replace("-", mark)), "x"),)
+    for selection in (ALL, but("x-other")):
+        policy = OriginRequestPolicy(headers=selection)
+        assert forwarded_fields(CachePolicy(), policy, "POST", fields) == []
+
+
+def test_a_name_with_an_underscore_passes_where_a_policy_names_it() -> None:
+    fields = (("X_Device", "tv"), ("Content_Length", "5"))
+    named = OriginRequestPolicy(headers=only("x_device", "content_length"))
+    assert forwarded_fields(CachePolicy(), named, "GET", fields) == [("X_Device", "tv")]
+
+
+@pytest.mark.parametrize("name", ["x-forwarded-host", "x-original-url"])
+def test_a_header_that_overrides_passes_by_name_alone(name: str) -> None:
+    fields = ((name, "evil.example"),)
+    keyed = CachePolicy(headers=(name,))
+    named = OriginRequestPolicy(headers=only(name))
+    assert (
+        forwarded_fields(CachePolicy(), OriginRequestPolicy(headers=but("a")), "GET", fields) == []
+    )
+    assert forwarded_fields(CachePolicy(), named, "GET", fields) == list(fields)
+    assert forwarded_fields(keyed, NOTHING, "GET", fields) == list(fields)
+    assert f"{name}: evil.example" in key_parts(keyed, "p", "", fields)
+
+
+def test_the_viewers_host_can_be_keyed_and_is_never_forwarded() -> None:
+    policy = CachePolicy(headers=("host",))
+    assert key_parts(policy, "p", "", (("Host", "a.example"),)) == ("p", "host: a.example")
+    assert forwarded_fields(policy, ALL_VIEWER, "GET", (("Host", "a.example"),)) == []
+
+
+def test_except_leaves_out_what_it_names() -> None:
+    request = OriginRequestPolicy(headers=but("x-a"), cookies=but("a"))
+    fields = (("X-A", "1"), ("X-B", "2"), ("Cookie", "a=1; b=2"))
+    sent = forwarded_fields(CachePolicy(), request, "GET", fields)
+    assert sent == [("X-B", "2"), ("Cookie", "b=2")]
+
+
+@pytest.mark.parametrize(("method", "is_sent"), [("PUT", True), ("GET", False), ("OPTIONS", False)])
+def test_writes_take_their_conditions_and_what_their_body_means_with_them(
+    method: str, is_sent: bool
+) -> None:
+    fields = (
+        ("If-Match", '"1"'),
+        ("Content-Type", "text/plain"),
+        ("Content-MD5", "x"),
+        ("Authorization", "y"),
+        ("Content-Length", "4"),
+        ("X-Other", "1"),
+    )
+    sent = forwarded_fields(CachePolicy(), NOTHING, method, fields)
+    assert sent == (list(fields[:4]) if is_sent else [])
+
+
+def test_the_chain_of_clients_grows_by_one() -> None:
+    assert forwarded_for((), "192.0.2.1") == "192.0.2.1"
+    fields = (("X-Forwarded-For", "10.0.0.1"), ("x-forwarded-for", "10.0.0.2"))
+    assert forwarded_for(fields, "192.0.2.1") == "10.0.0.1, 10.0.0.2, 192.0.2.1"
+
+
+names = st.sampled_from(["a", "b", "utm"])
+selections = st.one_of(
+    st.sampled_from([NONE, ALL]),
+    st.builds(
+        Selection,
+        st.sampled_from([Kept.ONLY, Kept.EXCEPT]),
+        st.lists(names, min_size=1, max_size=2).map(tuple),
+    ),
+)
+policies = st.builds(
+    CachePolicy,
+    query_strings=selections,
+    cookies=selections,
+    headers=st.lists(st.sampled_from(["x-a", "x-b"]), unique=True).map(tuple),
+)
+queries = st.text("ab=&;%6162+utm", max_size=12)
+requests = st.tuples(
+    st.text("p/?", max_size=3),
+    queries,
+    st.lists(
+        st.tuples(
+            st.sampled_from(["X-A", "x-b", "Cookie", "Connection", "Host", "Range"]),
+            st.text("ab=;, x-", max_size=8),
+        ),
+        max_size=4,
+    ),
+)
+
+
+@given(policies, requests, requests)
+def test_one_key_means_one_request_to_the_origin(
+    policy: CachePolicy,
+    one: tuple[str, str, list[tuple[str, str]]],
+    other: tuple[str, str, list[tuple[str, str]]],
+) -> None:
+    """Whatever is forwarded is a function of the key: nothing unkeyed can poison it."""
+
+    def seen(request: tuple[str, str, list[tuple[str, str]]]) -> object:
+        path, query, fields = request
+        sent = forwarded_fields(policy, NOTHING, "GET", fields)
+        lines = [(name.lower(), value) for name, value in sent]
+        by_name = sorted(lines, key=lambda line: line[0])
+        return path, forwarded_query(policy, NOTHING, query), by_name
+
+    if key_parts(policy, *one) == key_parts(policy, *other):
+        assert seen(one) == seen(other)
+
+
+@given(queries, queries)
+def test_what_reads_as_a_keyed_parameter_is_in_the_key(query: str, tail: str) -> None:
+    """Cloaking: forwarded beside the key, yet taken for the keyed "a" by a lenient origin."""
+    keyed = CachePolicy(query_strings=only("a"))
+    for cloaked in ("utm=1;a=evil", "%61=evil", "utm;%61=evil"):
+        whole = f"{query}&{cloaked}&{tail}"
+        assert cloaked in forwarded_query(keyed, ALL_VIEWER, whole)
+        assert any(cloaked in part for part in key_parts(keyed, "p", whole, ()))
+
+
+@given(st.text(max_size=200), st.lists(st.tuples(st.text(max_size=20), st.text(max_size=60))))
+def test_any_text_is_judged(query: str, fields: list[tuple[str, str]]) -> None:
+    policy = CachePolicy(query_strings=but("a"), headers=("x",), cookies=only("a"))
+    assert key_parts(policy, "p", query, fields)[0] == "p"
+    assert all(
+        sent in fields or sent[0] == "Cookie"
+        for sent in forwarded_fields(policy, ALL_VIEWER, "GET", fields)
+    )

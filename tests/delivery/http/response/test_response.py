@@ -1,0 +1,236 @@
+"""The answer to a request for an object: status, headers and which bytes follow."""
+
+from __future__ import annotations
+
+from email.parser import BytesParser
+
+import pytest
+
+from streamedge.cache.reader import CacheResult
+from streamedge.delivery.http.response.response import (
+    Answer,
+    Delivery,
+    answer_object,
+    failure_status,
+    refusal,
+)
+from streamedge.errors import CacheFullError, OriginError, OriginFailure
+from streamedge.origin import OriginHead, Version
+from streamedge.spans import Span
+
+MODIFIED_S = 784_111_777
+MODIFIED = "Sun, 06 Nov 1994 08:49:37 GMT"
+HEAD = OriginHead(
+    Version('"v1"', 1000, MODIFIED_S), "video/mp4", {"cache-control": "max-age=60", "x-own": "1"}
+)
+DELIVERY = Delivery("fra-1", 1_000_000_000.0, True, CacheResult.HIT)
+
+
+def answer(headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
+    return answer_object(method, headers or {}, HEAD, 12.9, DELIVERY)
+
+
+def fields(answered: Answer) -> dict[str, str]:
+    """The header fields; fails when the head is not one status line, fields, and an empty line."""
+    status_line, _, rest = answered.head.partition(b"\r\n")
+    assert status_line.startswith(b"HTTP/1.1 %d " % answered.status)
+    assert rest.endswith(b"\r\n\r\n")
+    assert rest.count(b"\r\n\r\n") == 1
+    parsed = BytesParser().parsebytes(rest)
+    assert len({name.lower() for name in parsed}) == len(parsed.keys())
+    return {name.lower(): value for name, value in parsed.items()}
+
+
+def test_a_whole_object() -> None:
+    answered = answer()
+    assert answered.status == 200
+    assert answered.span == Span(0, 1000)
+    assert fields(answered) == {
+        "content-type": "video/mp4",
+        "content-length": "1000",
+        "accept-ranges": "bytes",
+        "etag": '"v1"',
+        "last-modified": MODIFIED,
+        "cache-control": "max-age=60",
+        "x-own": "1",
+        "age": "12",
+        "date": "Sun, 09 Sep 2001 01:46:40 GMT",
+        "via": "1.1 fra-1 (StreamEdge)",
+        "x-cache": "Hit from streamedge",
+    }
+
+
+def test_head_says_what_get_would_and_sends_nothing() -> None:
+    asked = answer(method="HEAD")
+    assert asked.head == answer().head
+    assert asked.span is None
+    assert asked.body == b""
+
+
+def test_a_part() -> None:
+    answered = answer({"range": "bytes=100-199"})
+    assert answered.status == 206
+    assert answered.span == Span(100, 200)
+    assert fields(answered)["content-range"] == "bytes 100-199/1000"
+    assert fields(answered)["content-length"] == "100"
+    assert fields(answered)["etag"] == '"v1"'
+
+
+def test_several_parts() -> None:
+    answered = answer({"range": "bytes=600-699,100-199"})
+    assert answered.status == 206
+    assert answered.span is None
+    assert [part for part in answered.parts if isinstance(part, Span)] == [
+        Span(600, 700),
+        Span(100, 200),
+    ]
+    said = fields(answered)
+    kind, _, boundary = said["content-type"].partition("; boundary=")
+    assert kind == "multipart/byteranges"
+    assert "content-range" not in said  # §15.3.7.2
+    assert said["content-length"] == str(
+        sum(part.size if isinstance(part, Span) else len(part) for part in answered.parts)
+    )
+    assert said["etag"] == '"v1"'
+    first = answered.parts[0]
+    assert isinstance(first, bytes)
+    assert b"--" + boundary.encode() in first
+    assert b"content-type: video/mp4\r\n" in first
+
+
+def test_nobody_can_foresee_a_boundary() -> None:
+    wanted = {"range": "bytes=600-699,100-199"}
+    assert answer(wanted).parts[0] != answer(wanted).parts[0]
+
+
+@pytest.mark.parametrize(
+    "wanted", ["bytes=100-149,150-199", "bytes=100-199,1000-", "bytes=100-199,"]
+)
+def test_several_ranges_of_which_one_is_left(wanted: str) -> None:
+    answered = answer({"range": wanted})
+    assert (answered.status, answered.span, answered.parts) == (206, Span(100, 200), ())
+    assert fields(answered)["content-range"] == "bytes 100-199/1000"
+
+
+def test_several_parts_that_are_longer_than_the_object() -> None:
+    answered = answer({"range": "bytes=0-450,550-"})
+    assert (answered.status, answered.span, answered.parts) == (200, Span(0, 1000), ())
+
+
+def test_an_outdated_if_range_makes_several_ranges_the_whole() -> None:
+    assert answer({"range": "bytes=0-1,500-501", "if-range": '"v0"'}).status == 200
+    assert answer({"range": "bytes=0-1,500-501", "if-range": '"v1"'}).status == 206
+
+
+def test_a_range_of_a_head_is_ignored() -> None:
+    answered = answer({"range": "bytes=100-199"}, "HEAD")
+    assert answered.status == 200
+    assert fields(answered)["content-length"] == "1000"
+
+
+def test_a_part_outside() -> None:
+    answered = answer({"range": "bytes=1000-"})
+    assert answered.status == 416
+    assert answered.span is None
+    assert fields(answered)["content-range"] == "bytes */1000"
+    assert fields(answered)["content-length"] == str(len(answered.body))
+
+
+@pytest.mark.parametrize(
+    ("if_range", "status"),
+    [('"v1"', 206), (MODIFIED, 206), ('"v0"', 200), ('W/"v1"', 200), ("junk", 200)],
+)
+def test_a_part_only_of_the_version_that_is_meant(if_range: str, status: int) -> None:
+    assert answer({"range": "bytes=1-2", "if-range": if_range}).status == status
+
+
+def test_an_outdated_if_range_makes_an_unsatisfiable_range_harmless() -> None:
+    assert answer({"range": "bytes=1000-", "if-range": '"v0"'}).status == 200
+
+
+def test_not_modified_says_what_keeps_a_cache_fresh() -> None:
+    answered = answer({"if-none-match": '"v1"', "range": "bytes=0-1"})
+    assert answered.status == 304
+    assert answered.span is None
+    assert answered.body == b""
+    said = fields(answered)
+    assert said["etag"] == '"v1"'
+    assert said["cache-control"] == "max-age=60"
+    assert said["age"] == "12"
+    assert "content-length" not in said
+
+
+def test_a_failed_precondition() -> None:
+    answered = answer({"if-match": '"v0"', "range": "bytes=1000-"})
+    assert answered.status == 412
+    assert answered.span is None
+
+
+def test_an_empty_object_is_whole_without_bytes() -> None:
+    head = OriginHead(Version('"e"', 0), "text/plain")
+    answered = answer_object("GET", {}, head, 0.0, DELIVERY)
+    assert answered.status == 200
+    assert fields(answered)["content-length"] == "0"
+    assert "last-modified" not in fields(answered)
+
+
+def test_what_the_origin_says_of_itself_is_not_repeated() -> None:
+    hidden = dict.fromkeys(
+        ("age", "alt-svc", "cache-status", "x-amz-request-id", "x-cache"), "origin's"
+    )
+    head = OriginHead(Version("", 10), "text/plain", {**hidden, "cache-control": "no-cache"})
+    answered = answer_object("GET", {}, head, 0.0, DELIVERY)
+    assert "origin's" not in fields(answered).values()
+    assert fields(answered)["cache-control"] == "no-cache"
+    assert "etag" not in fields(answered)
+
+
+def test_a_clock_that_went_backwards_makes_no_negative_age() -> None:
+    assert fields(answer_object("GET", {}, HEAD, -5.0, DELIVERY))["age"] == "0"
+
+
+@pytest.mark.parametrize("result", CacheResult)
+def test_x_cache_says_how_it_went(result: CacheResult) -> None:
+    answered = answer_object("GET", {}, HEAD, 0.0, Delivery("e", 0.0, True, result))
+    assert fields(answered)["x-cache"] == f"{result.value} from streamedge"
+
+
+def test_a_connection_that_ends_says_so() -> None:
+    closing = Delivery("e", 0.0, False, CacheResult.HIT)
+    assert fields(answer_object("GET", {}, HEAD, 0.0, closing))["connection"] == "close"
+    assert "connection" not in fields(answer())
+
+
+def test_a_refusal_gives_its_reason() -> None:
+    answered = refusal(404, "origin: not found", DELIVERY)
+    assert answered.body == b"404 Not Found: origin: not found\n"
+    assert fields(answered)["content-length"] == str(len(answered.body))
+    assert fields(answered)["cache-control"] == "no-store"
+    assert "age" not in fields(answered)
+
+
+def test_a_refused_head_has_no_body() -> None:
+    answered = refusal(404, "no", DELIVERY, "HEAD")
+    assert answered.body == b""
+    assert fields(answered)["content-length"] != "0"
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (OriginFailure.NOT_FOUND, 404),
+        (OriginFailure.FORBIDDEN, 403),
+        (OriginFailure.RANGE_OUTSIDE, 416),
+        (OriginFailure.TIMEOUT, 504),
+        (OriginFailure.UNAVAILABLE, 502),
+        (OriginFailure.REFUSED, 502),
+        (OriginFailure.BROKEN, 502),
+        (OriginFailure.CHANGED, 502),
+    ],
+)
+def test_a_failure_has_its_status(failure: OriginFailure, status: int) -> None:
+    assert failure_status(OriginError(failure, "")) == status
+
+
+def test_a_full_cache_is_the_edges_own_fault() -> None:
+    assert failure_status(CacheFullError("")) == 503

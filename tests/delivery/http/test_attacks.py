@@ -1,0 +1,676 @@
+"""What ill-meaning viewers send: it is refused or harmless, and never anybody else's answer.
+
+Each test says what the attack hopes for: a second request in the origin's eyes, or an answer in the
+cache that others are given.
+"""
+
+from __future__ import annotations
+
+import gzip
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import brotli
+import pytest
+import zstandard
+
+from streamedge.cache.storage.extent import CHUNK_BYTES
+from streamedge.delivery.http.connection.request_side import HEADER_BYTES_MAX
+from streamedge.ops.metrics import Counter
+from streamedge.spans import Span
+from tests.support.fakes import Pattern, Turn
+from tests.support.http_viewer import fetch, request, viewer_of
+from tests.support.web_edge import connections, serve_web, until
+
+FRESH = (("Cache-Control", "max-age=60"),)
+WRITES: dict[str, Any] = {
+    "rules": {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]},
+    "limits": {"origin_retries": 0},
+}
+FORWARDS: dict[str, Any] = {
+    "tables": {"origin_request_policies": {"all": {"headers": "all", "cookies": "all"}}},
+    "rules": {"origin_request_policy": "all"},
+}
+INNER = b"GET /smuggled HTTP/1.1\r\nHost: edge\r\n\r\n"
+HELLO = b"5\r\nhello\r\n0\r\n\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+
+def post(fields: bytes, body: bytes, version: bytes = b"1.1") -> bytes:
+    return b"POST /a HTTP/%b\r\nHost: edge\r\n%b\r\n%b" % (version, fields, body)
+
+
+# --- smuggling (RFC 9112 §6.3, §11.2) --------------------------------------------------------
+
+SMUGGLING = {
+    "CL.TE": post(b"Content-Length: 5\r\n" + CHUNKED, b"0\r\n\r\n"),
+    "TE.CL": post(CHUNKED + b"Content-Length: 5\r\n", HELLO),
+    "CL.TE in GET": b"GET /a HTTP/1.1\r\nHost: edge\r\nContent-Length: 5\r\n"
+    + CHUNKED
+    + b"\r\n0\r\n\r\n",
+    "TE on HTTP/1.0": post(CHUNKED, HELLO, b"1.0"),
+    "TE twice": post(CHUNKED + CHUNKED, HELLO),
+    "TE identity": post(b"Transfer-Encoding: identity\r\n", b""),
+    "TE of another name": post(b"Transfer-Encoding: xchunked\r\n", HELLO),
+    "TE not last": post(b"Transfer-Encoding: chunked, identity\r\n", HELLO),
+    "TE with a space": post(b"Transfer-Encoding : chunked\r\n", HELLO),
+    "TE with a vertical tab": post(b"Transfer-Encoding: \x0bchunked\r\n", HELLO),
+    "TE after a line feed": post(b"X: y\nTransfer-Encoding: chunked\r\n", HELLO),
+    "fields of a trailer that end it elsewhere": post(
+        CHUNKED, b"5\r\nhello\r\n0\r\nContent-Length: 99\r\n\r\n"
+    ),
+    "CL twice": post(b"Content-Length: 5\r\nContent-Length: 5\r\n", b"hello"),
+    "CL and another": post(b"Content-Length: 5\r\nContent-Length: 0\r\n", b"hello"),
+    "CL list": post(b"Content-Length: 5, 5\r\n", b"hello"),
+    "CL plus": post(b"Content-Length: +5\r\n", b"hello"),
+    "CL minus": post(b"Content-Length: -1\r\n", b""),
+    "CL hex": post(b"Content-Length: 0x5\r\n", b"hello"),
+    "CL of two words": post(b"Content-Length: 5 5\r\n", b"hello"),
+    "CL empty": post(b"Content-Length:\r\n", b""),
+    "CL beyond 64 bits": post(b"Content-Length: 18446744073709551621\r\n", b"hello"),
+    "bare LF": b"POST /a HTTP/1.1\nHost: edge\nContent-Length: 5\n\nhello",
+    "bare LF at the end": b"POST /a HTTP/1.1\r\nHost: edge\r\nContent-Length: 5\r\n\nhello",
+    "bare CR": post(b"X: a\rContent-Length: 5\r\n", b"hello"),
+    "obs-fold": post(b"X: a\r\n Content-Length: 5\r\n", b"hello"),
+    "fold in front": b"POST /a HTTP/1.1\r\n Host: edge\r\nHost: edge\r\n\r\n",
+    "NUL in a value": post(b"X: a\0b\r\n", b""),
+    "NUL in a name": post(b"X\0: a\r\n", b""),
+    "space in a name": post(b"Content Length: 5\r\n", b"hello"),
+    "no colon": post(b"Content-Length\r\n", b"hello"),
+    "chunk size signed": post(CHUNKED, b"+5\r\nhello\r\n0\r\n\r\n"),
+    "chunk size prefixed": post(CHUNKED, b"0x5\r\nhello\r\n0\r\n\r\n"),
+    "chunk size beyond 64 bits": post(CHUNKED, b"10000000000000005\r\nhello\r\n0\r\n\r\n"),
+    "chunk size empty": post(CHUNKED, b"\r\nhello\r\n0\r\n\r\n"),
+    "chunk longer than it says": post(CHUNKED, b"3\r\nhello\r\n0\r\n\r\n"),
+    "chunk size ends in LF": post(CHUNKED, b"5\nhello\r\n0\r\n\r\n"),
+    "chunk ends in LF": post(CHUNKED, b"5\r\nhello\n0\r\n\r\n"),
+    "LF in a chunk extension": post(CHUNKED, b"5;a=\nhello\r\n0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", SMUGGLING)
+async def test_smuggling(cache_root: Path, name: str) -> None:
+    """Whoever disagrees on where a request ends takes what follows for another one."""
+    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("a", b"one", headers=FRESH)
+        edge.origin.script(Turn(status=200))
+        await viewer.send(SMUGGLING[name] + INNER)
+        response = await viewer.receive()
+        assert 400 <= response.status < 600, response
+        assert response.status != 404
+        await viewer.receive_rest()  # the connection ends
+        assert all(seen.path == "/a" for seen in edge.origin.requests)
+        assert len(edge.origin.requests) <= 1
+        assert not any(seen.has_ended for seen in edge.origin.requests)
+        assert all(line["status"] != 404 for line in edge.lines())
+
+
+async def test_chunk_extensions_and_trailers_end_here(cache_root: Path) -> None:
+    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.script(Turn(status=200))
+        body = b"5;name=value\r\nhello\r\n0\r\nX-Admin: yes\r\n\r\n"
+        await viewer.send(post(CHUNKED, body))
+        assert (await viewer.receive()).status == 200
+        (seen,) = edge.origin.requests
+        assert bytes(seen.body) == b"hello"
+        assert not seen.headers.keys() & {"content-length", "x-admin"}
+
+
+async def test_no_request_hides_in_a_body(cache_root: Path) -> None:
+    """CL.0 and 0.CL: whatever the origin does with a body, the next request is the viewer's."""
+    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("b", b"two")
+        edge.origin.script(Turn(status=200, early=True))
+        await viewer.send(post(b"Content-Length: %d\r\n" % len(INNER), INNER))
+        assert (await viewer.receive()).status == 200
+        assert (await fetch(edge.port, "/b")).body == b"two"
+        assert [seen.path for seen in edge.origin.requests] == ["/a", "/b"]
+
+
+@pytest.mark.parametrize("value", ["one\r\nX-Admin: yes", "one\nX-Admin: yes", "a\0b"])
+async def test_no_field_hides_in_a_value(cache_root: Path, value: str) -> None:
+    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("a", b"one")
+        await viewer.send(
+            request("/a?x=%0d%0aX-Admin:%20yes", x_own=value.replace("\r\n", "%0d%0a"))
+        )
+        await viewer.receive()
+        for seen in edge.origin.requests:
+            assert "x-admin" not in seen.headers
+
+
+# --- whose host, which path ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET /a HTTP/1.1\r\nHost: edge\r\nHost: evil\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: edge\r\nhost: edge\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: edge, evil\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: edge evil\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: edge/evil\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: user@edge\r\n\r\n",
+        b"GET http://evil/a HTTP/1.1\r\nHost: edge\r\n\r\n",
+        b"GET //evil/a HTTP/1.1\r\nHost: \r\n\r\n",
+        b"GET /a HTTP/1.1\r\n\r\n",
+    ],
+)
+async def test_a_host_in_doubt_is_nobodys(cache_root: Path, raw: bytes) -> None:
+    """The edge and the origin reading different hosts poison one with the other's pages."""
+    keys = {"host": "viewer"}
+    async with (
+        serve_web(cache_root, aliases=("edge",), origin_keys=keys) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        edge.origin.put("a", b"one", headers=FRESH)
+        await viewer.send(raw)
+        assert (await viewer.receive()).status in {400, 421}
+        assert edge.origin.requests == []
+
+
+async def test_hosts_do_not_share_answers_where_the_origin_sees_them(cache_root: Path) -> None:
+    async with (
+        serve_web(cache_root, origin_keys={"host": "viewer"}) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        edge.origin.put("a", b"one", headers=FRESH)
+        for host in ("one.example", "two.example"):
+            assert (await viewer.get("/a", host=host)).status == 200
+        assert [seen.headers["host"] for seen in edge.origin.requests] == [
+            "one.example",
+            "two.example",
+        ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/a/%2e%2e/b",
+        "/a/..%2fb",
+        "/%2e%2e%2fb",
+        "/a%00.css",
+        "/a%5cb",
+        "/a\\b",
+        "/a/../b",
+        "/a/..;x/b",
+        "/%c0%af..%c0%af",
+    ],
+)
+async def test_paths_that_mean_two_things_reach_no_origin(cache_root: Path, path: str) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        assert (await viewer.get(path)).status == 400
+        assert edge.origin.requests == []
+
+
+async def test_a_path_is_decoded_once(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        await viewer.get("/%252e%252e/%2562")
+        (seen,) = edge.origin.requests
+        assert seen.path == "/%252e%252e/%2562"
+
+
+async def test_an_encoded_path_steps_round_no_behavior(cache_root: Path) -> None:
+    rules = {"behaviors": [{"path": "admin*", "viewer_protocol": "https-only"}]}
+    async with serve_web(cache_root, rules=rules) as edge, viewer_of(edge.port) as viewer:
+        for path in ("/admin", "/%61dmin", "/adm%69n/x"):
+            assert (await viewer.get(path)).status == 403
+        assert edge.origin.requests == []
+
+
+async def test_long_headers_and_urls(cache_root: Path) -> None:
+    """CPDoS by HHO: what the edge takes and the origin does not would be everybody's error."""
+    async with serve_web(cache_root) as edge:
+        edge.origin.put("a", b"one", headers=FRESH)
+        for raw, status in (
+            (request("/a", x_large="a" * HEADER_BYTES_MAX), 431),
+            (request("/a", **{f"x_{n}": "a" for n in range(3000)}), 431),
+            (request("/a?" + "b" * 8192), 414),
+            (b"GET /" + b"a" * (64 << 10), 431),
+        ):
+            async with viewer_of(edge.port) as viewer:
+                await viewer.send(raw)
+                assert (await viewer.receive()).status == status
+        assert edge.origin.requests == []
+
+
+# --- what is not in the key must not count ---------------------------------------------------
+
+UNKEYED = [
+    {"x_forwarded_host": "evil"},
+    {"x_forwarded_scheme": "nohttps"},
+    {"x_forwarded_proto": "nohttps"},
+    {"x_forwarded_port": "1"},
+    {"x_forwarded_prefix": "/evil"},
+    {"forwarded": "host=evil"},
+    {"x_host": "evil"},
+    {"x_original_url": "/evil"},
+    {"x_rewrite_url": "/evil"},
+    {"x_http_method_override": "DELETE"},
+    {"x_method_override": "DELETE"},
+    {"x_original_host": "evil"},
+    {"proxy": "http://evil"},
+]
+
+
+@pytest.mark.parametrize("fields", UNKEYED)
+@pytest.mark.parametrize("more", [{}, FORWARDS])
+async def test_fields_that_change_what_a_request_means_stay_here(
+    cache_root: Path, fields: dict[str, str], more: dict[str, Any]
+) -> None:
+    async with serve_web(cache_root, **more) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("a", b"one", headers=FRESH)
+        await viewer.get("/a", **fields)
+        (seen,) = edge.origin.requests
+        assert not seen.headers.keys() & {name.replace("_", "-") for name in fields}
+
+
+async def test_cookies_and_credentials_stay_here_by_default(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("a", b"one", headers=FRESH)
+        await viewer.get("/a", cookie="session=1", authorization="Bearer x", x_own="1")
+        (seen,) = edge.origin.requests
+        assert not seen.headers.keys() & {"cookie", "authorization", "x-own"}
+
+
+async def test_what_a_viewer_claims_of_its_way_is_not_taken_for_the_edges_word(
+    cache_root: Path,
+) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("a", b"one")
+        await viewer.get("/a", x_forwarded_for="10.0.0.1")
+        (seen,) = edge.origin.requests
+        assert seen.headers["x-forwarded-for"] == "10.0.0.1, 127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("query", "forwarded"),
+    [
+        ("utm=1;id=evil&id=1", "utm=1;id=evil&id=1"),
+        ("id=1&utm=x;id=evil", "id=1&utm=x;id=evil"),
+        ("i%64=evil&id=1", "i%64=evil&id=1"),
+        ("utm=1", ""),
+        ("id=1&utm=1", "id=1"),
+    ],
+)
+async def test_parameter_cloaking(cache_root: Path, query: str, forwarded: str) -> None:
+    """What an origin could read as the keyed parameter is in the key."""
+    async with (
+        serve_web(cache_root, policy={"query_strings": {"only": ["id"]}}) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        edge.origin.put("a", b"one", headers=FRESH)
+        await viewer.get("/a?id=1")
+        await viewer.get(f"/a?{query}")
+        paths = [seen.path for seen in edge.origin.requests]
+        assert paths == ["/a?id=1"] + (
+            [] if forwarded == "id=1" else [f"/a?{forwarded}" if forwarded else "/a"]
+        )
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 8\r\n", CHUNKED])
+async def test_a_fat_get_is_refused(cache_root: Path, framing: bytes) -> None:
+    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("a", b"one", headers=FRESH)
+        body = b"8\r\nid=evil1\r\n0\r\n\r\n" if framing is CHUNKED else b"id=evil1"
+        await viewer.send(b"GET /a HTTP/1.1\r\nHost: edge\r\n" + framing + b"\r\n" + body)
+        assert (await viewer.receive()).status == 403
+        assert edge.origin.requests == []
+        assert (await fetch(edge.port, "/a")).body == b"one"
+
+
+@pytest.mark.parametrize("control", ["no-store", "private", "private, max-age=60"])
+@pytest.mark.parametrize(
+    "path", ["/account/x.css", "/account;x.css", "/account%3bx.css", "/account%23x.css"]
+)
+async def test_cache_deception(cache_root: Path, control: str, path: str) -> None:
+    """A path that looks like a style sheet's makes nobody's own page everybody's."""
+    fields = (("Cache-Control", control), ("Content-Type", "text/css"), ("Set-Cookie", "s=1"))
+    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
+        for body in (b"hers", b"his"):
+            edge.origin.script(Turn(status=200, headers=fields, body=body))
+        assert (await viewer.get(path, cookie="session=hers")).body == b"hers"
+        assert (await viewer.get(path)).body == b"his"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"x_oversize": "a" * 15_000},  # HHO
+        {"x_meta": "\x01\x02"},  # HMC
+        {"x_http_method_override": "POST"},  # HMO
+        {"x_forwarded_proto": "nohttps"},
+    ],
+)
+@pytest.mark.parametrize("status", [400, 403, 405, 413, 431, 501])
+async def test_an_error_that_one_viewer_provokes_is_not_the_others(
+    cache_root: Path, fields: dict[str, str], status: int
+) -> None:
+    """CPDoS. 501 is kept by CloudFront's rules; so here nothing may provoke it."""
+    async with serve_web(cache_root) as edge:
+        edge.origin.put("a", b"one", headers=FRESH)
+        if status != 501:
+            edge.origin.script(Turn(status=status, body=b"what?"))
+        async with viewer_of(edge.port) as viewer:
+            await viewer.send(request("/a", **fields))
+            response = await viewer.receive()
+        assert response.status in {200, 400, status}
+        assert all(
+            not any(name.startswith("x-") and name != "x-forwarded-for" for name in seen.headers)
+            for seen in edge.origin.requests
+        )
+        edge.origin._script.clear()
+        assert (await fetch(edge.port, "/a")).body == b"one"
+
+
+# --- ranges ----------------------------------------------------------------------------------
+
+
+async def test_one_byte_of_ten_gigabytes_costs_a_chunk(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        large = Pattern(10 << 30, seed=2)
+        edge.origin.put("large", large, headers=FRESH)
+        for position in (0, 5 << 30, (10 << 30) - 1):
+            response = await viewer.get("/large", range=f"bytes={position}-{position}")
+            assert response.body == large.read(Span(position, position + 1))
+        assert edge.origin.body_bytes_sent <= 3 * CHUNK_BYTES
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "bytes=" + ",".join(["0-"] * 1000),
+        "bytes=" + ",".join(["0-99"] * 1000),
+        "bytes=0-,0-,0-",
+        "bytes=0-9,5-19,10-29",
+    ],
+)
+async def test_overlapping_ranges_are_no_more_than_the_object(
+    cache_root: Path, wanted: str
+) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        film = Pattern(1 << 20, seed=2)
+        edge.origin.put("film", film, headers=FRESH)
+        for _cold_then_warm in range(2):
+            response = await viewer.get("/film", range=wanted)
+            assert response.status in {200, 206}
+            assert len(response.body) <= film.size_bytes
+        assert edge.origin.body_bytes_sent <= film.size_bytes
+
+
+@pytest.mark.parametrize("number", [2**31, 2**63 - 1, 2**63, 2**64, 10**30])
+async def test_ranges_beyond_all_bounds(cache_root: Path, number: int) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("a", b"one", headers=FRESH)
+        for _cold_then_warm in range(2):
+            for wanted in (f"bytes={number}-", f"bytes=0-{number}", f"bytes=-{number}"):
+                response = await viewer.get("/a", range=wanted)
+                assert response.status in {200, 206, 416}
+                if response.status != 416:
+                    assert response.body == b"one"
+        assert (await viewer.get("/a")).body == b"one"
+
+
+# --- bombs -----------------------------------------------------------------------------------
+
+ZEROS_BYTES = 32 << 20
+BOMBS = {
+    "gzip": gzip.compress(bytes(ZEROS_BYTES)),
+    "br": brotli.compress(bytes(ZEROS_BYTES), quality=5),
+    "zstd": zstandard.compress(bytes(ZEROS_BYTES)),
+}
+
+
+@pytest.mark.parametrize("coding", BOMBS)
+@pytest.mark.parametrize("control", ["max-age=60", "no-store"])
+async def test_what_an_origin_has_compressed_is_never_unpacked(
+    cache_root: Path, coding: str, control: str
+) -> None:
+    """Nor packed again, nor fitted to a viewer who would have it otherwise."""
+    bomb = BOMBS[coding]
+    async with serve_web(cache_root, rules={"compress": True}) as edge:
+        headers = (("Cache-Control", control), ("Content-Encoding", coding))
+        edge.origin.put("a", bomb, headers=headers, content_type="text/html")
+        for accepted in ("identity", "gzip, br, zstd", coding):
+            response = await fetch(edge.port, "/a", accept_encoding=accepted)
+            assert response.body == bomb
+            assert response.fields["content-encoding"] == coding
+            part = await fetch(edge.port, "/a", accept_encoding=accepted, range="bytes=10-19")
+            assert (part.status, part.body) == (206, bomb[10:20])
+        files = [path for path in cache_root.rglob("*") if path.is_file()]
+        assert sum(path.stat().st_blocks * 512 for path in files) < ZEROS_BYTES / 8
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_text_of_any_length_is_not_all_compressed(cache_root: Path, chunked: bool) -> None:
+    """What is compressed is made whole before it is sent, so that has a limit."""
+    async with serve_web(cache_root, rules={"compress": True}) as edge:
+        text = bytes(ZEROS_BYTES)
+        edge.origin.put("a", text, etag="", headers=FRESH, content_type="text/html")
+        edge.origin.script(Turn(chunked=chunked))
+        for _cold_then_warm in range(2):
+            response = await fetch(edge.port, "/a", accept_encoding="gzip, br, zstd")
+            assert response.body == text
+            assert "content-encoding" not in response.fields
+        assert len(edge.origin.requests) == 1
+
+
+@pytest.mark.parametrize("coding", BOMBS)
+async def test_a_viewers_compressed_body_goes_on_as_it_is(cache_root: Path, coding: str) -> None:
+    rules = {**WRITES, "limits": {"request_body": "64KB"}}
+    async with serve_web(cache_root, **rules) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.script(Turn(status=200), times=2)
+        bomb = BOMBS[coding][: 60 << 10]
+        fields = b"Content-Encoding: %b\r\n" % coding.encode()
+        await viewer.send(post(fields + b"Content-Length: %d\r\n" % len(bomb), bomb))
+        assert (await viewer.receive()).status == 200
+        await viewer.send(post(fields + CHUNKED, b"%x\r\n%b\r\n0\r\n\r\n" % (len(bomb), bomb)))
+        assert (await viewer.receive()).status == 200
+        for seen in edge.origin.requests:
+            assert (bytes(seen.body), seen.headers["content-encoding"]) == (bomb, coding)
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 70000\r\n", CHUNKED])
+async def test_a_body_beyond_the_limit_is_refused(cache_root: Path, framing: bytes) -> None:
+    rules = {**WRITES, "limits": {"request_body": "64KB"}}
+    async with serve_web(cache_root, **rules) as edge, viewer_of(edge.port) as viewer:
+        body = bytes(70_000)
+        if framing is CHUNKED:
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        await viewer.send(post(b"Content-Encoding: gzip\r\n" + framing, body))
+        assert (await viewer.receive()).status == 413
+        assert not any(seen.has_ended for seen in edge.origin.requests)
+
+
+# --- slowness and masses ---------------------------------------------------------------------
+
+
+async def test_a_slow_request_is_swept(cache_root: Path) -> None:
+    """Slowloris: bytes that never make a request keep no connection."""
+    async with serve_web(cache_root, limits={"http_idle": "50ms"}) as edge:
+        async with viewer_of(edge.port) as viewer:
+            await viewer.send(b"GET /a HTTP/1.1\r\nHost: edge\r\nX-")
+            assert await viewer.receive_rest() == b""
+        assert edge.origin.requests == []
+
+
+async def test_a_slow_request_that_trickles_is_swept(cache_root: Path) -> None:
+    """What comes of it now and then makes it no younger."""
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        await until(lambda: bool(connections(edge)))
+        (connection,) = connections(edge)
+        begun_s, came_bytes = connection.quiet_since_s, 0
+        for second in range(10):
+            line = b"X: 1\r\n" if second else b"GET /a HTTP/1.1\r\nHost: edge\r\n"
+            came_bytes += len(line)
+            await viewer.send(line)
+            await until(partial(lambda count: connection._header_bytes == count, came_bytes))
+            connection.sweep(begun_s + second, idle_s=9.5, stall_s=60)
+            assert not connection.transport.is_closing()
+        connection.sweep(begun_s + 10, idle_s=9.5, stall_s=60)
+        assert await viewer.receive_rest() == b""
+        assert edge.origin.requests == []
+
+
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 9\r\n\r\nabc", CHUNKED + b"\r\n3\r\nabc\r\n"]
+)
+async def test_a_body_that_never_ends_is_dropped(cache_root: Path, framing: bytes) -> None:
+    """And the origin's connection with it."""
+    rules = {**WRITES, "limits": {"http_stall": "50ms", "origin_retries": 0}}
+    async with serve_web(cache_root, **rules) as edge, viewer_of(edge.port) as viewer:
+        await viewer.send(b"POST /a HTTP/1.1\r\nHost: edge\r\n" + framing)
+        assert await viewer.receive_rest() == b""
+        await edge.origin.until(lambda: edge.origin.connections_open == 0)
+        assert not any(seen.has_ended for seen in edge.origin.requests)
+
+
+async def test_a_slow_reader_is_dropped(cache_root: Path) -> None:
+    async with (
+        serve_web(cache_root, limits={"http_stall": "50ms"}) as edge,
+        viewer_of(edge.port, receive_buffer_bytes=4096) as viewer,
+    ):
+        edge.origin.put("film", Pattern(20 << 20), headers=FRESH)
+        await viewer.ask("/film")
+        await until(lambda: bool(connections(edge)))
+        await until(lambda: not connections(edge))
+        assert edge.lines()[-1]["reason"] == "viewer stalled"
+
+
+async def test_too_many_connections_are_refused(cache_root: Path) -> None:
+    async with (
+        serve_web(cache_root, limits={"http_connections": 2}) as edge,
+        viewer_of(edge.port),
+        viewer_of(edge.port) as second,
+    ):
+        await until(lambda: len(connections(edge)) == 2)
+        async with viewer_of(edge.port) as third:
+            assert await third.receive_rest() == b""
+        edge.origin.put("a", b"one")
+        assert (await second.get("/a")).body == b"one"
+
+
+# --- origins that lie ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (("Content-Range", "bytes 9-0/99"),),
+        (("Content-Range", "bytes 10-19/300000"),),
+        (("Content-Range", "bytes 0-65535/10"),),
+        (("Content-Range", "bytes 0-65535/*"),),
+        (("Content-Range", "lines 0-65535/300000"),),
+        (("Content-Range", None),),
+        (("Content-Range", "bytes 0-99999999999999999999/300000"),),
+    ],
+)
+async def test_a_wrong_content_range_is_never_stored(
+    cache_root: Path, headers: tuple[tuple[str, str | None], ...]
+) -> None:
+    async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
+        film = Pattern(300_000, seed=1)
+        edge.origin.put("film", film, headers=FRESH)
+        edge.origin.script(Turn(headers=headers), times=2)
+        response = await fetch(edge.port, "/film", range="bytes=0-9")
+        assert response.status == 502
+        assert (await fetch(edge.port, "/film")).body == film.read(Span(0, 300_000))
+
+
+@pytest.mark.parametrize("turn", [Turn(cut_at=1000), Turn(reset_at=1000)])
+async def test_a_short_body_is_no_whole_one(cache_root: Path, turn: Turn) -> None:
+    async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
+        film = Pattern(300_000, seed=1)
+        edge.origin.put("film", film, headers=FRESH, etag="", last_modified_s=None)
+        edge.origin.script(turn)
+        async with viewer_of(edge.port) as viewer:
+            await viewer.ask("/film")
+            await viewer.receive_rest()
+        assert edge.counts.gathered(Counter.ERRORS, "response_cut") == 1
+        assert (await fetch(edge.port, "/film")).body == film.read(Span(0, 300_000))
+
+
+@pytest.mark.parametrize("control", ["max-age=60", "no-store"])
+async def test_a_body_that_runs_over_ends_where_it_should(cache_root: Path, control: str) -> None:
+    """What comes after it is nobody's answer."""
+    extra = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nCache-Control: max-age=60\r\n\r\nevil"
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("a", b"one", headers=(("Cache-Control", control),))
+        edge.origin.put("b", b"two")
+        edge.origin.script(Turn(extra=extra))
+        assert (await viewer.get("/a")).body == b"one"
+        assert (await viewer.get("/b")).body == b"two"
+
+
+async def test_an_object_that_changes_while_it_is_fetched_is_never_mixed(
+    cache_root: Path,
+) -> None:
+    async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
+        old, new = Pattern(300_000, seed=1), Pattern(300_000, seed=2)
+        edge.origin.put("film", old, etag='"1"', headers=FRESH)
+        part = await fetch(edge.port, "/film", range="bytes=0-9")
+        assert part.body == old.read(Span(0, 10))
+        edge.origin.put("film", new, etag='"2"', headers=FRESH)
+        async with viewer_of(edge.port) as viewer:
+            await viewer.ask("/film")
+            head = await viewer.receive_head()
+            body = await viewer.receive_rest()
+        expected = old if head.fields["etag"] == '"1"' else new
+        assert expected.read(Span(0, 300_000)).startswith(body)
+        response = await fetch(edge.port, "/film")
+        assert response.fields["etag"] == '"2"'
+        assert response.body == new.read(Span(0, 300_000))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nevil",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nevil",
+        b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 4\r\n\r\nevil",
+        b"HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 4\r\n\r\nevil",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nevil",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\nevil",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * (80 << 10) + b"\r\n\r\nevil",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 100,
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: evil\r\nConnection: upgrade\r\n\r\n",
+    ],
+)
+async def test_an_origin_that_speaks_no_http_poisons_nothing(cache_root: Path, raw: bytes) -> None:
+    async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
+        edge.origin.put("a", b"one", headers=FRESH)
+        edge.origin.script(Turn(raw=raw))
+        async with viewer_of(edge.port) as viewer:
+            await viewer.ask("/a")
+            head = await viewer.receive_head()
+            while head.status == 100:
+                head = await viewer.receive_head()
+            assert head.status in {200, 502}
+            if head.status == 200:  # it broke off after its head: the viewer can tell
+                assert "transfer-encoding" in head.fields
+                assert not (await viewer.receive_rest()).endswith(b"0\r\n\r\n")
+        assert (await fetch(edge.port, "/a")).body == b"one"
+
+
+# --- loops and strangers' hosts --------------------------------------------------------------
+
+
+async def test_a_loop_ends_at_its_second_turn(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge:
+        loop = ", ".join(["other"] * 50 + ["streamedge-test"])
+        for method in ("GET", "HEAD"):
+            assert (await fetch(edge.port, "/a", method, cdn_loop=loop)).status == 508
+        assert edge.origin.requests == []
+
+
+@pytest.mark.parametrize(
+    "location", ["http://169.254.169.254/latest/meta-data", "//evil/x", "file:///etc/passwd"]
+)
+async def test_a_redirect_is_the_viewers_to_follow(cache_root: Path, location: str) -> None:
+    """SSRF: no request leaves for a host that the config does not name."""
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.script(Turn(status=302, headers=(("Location", location),)))
+        response = await viewer.get("/a")
+        assert (response.status, response.fields["location"]) == (302, location)
+        assert len(edge.origin.requests) == 1

@@ -1,0 +1,748 @@
+"""RFC 9111 as viewers see it: what is stored, what is used again, what is asked for anew.
+
+No test waits for anything to grow old: an origin that says Age makes its answer as old as need be.
+"""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.fakes import Turn
+from tests.support.http_viewer import Response, fetch, viewer_of
+from tests.support.web_edge import WebEdge, serve_web
+
+Lines = tuple[tuple[str, str], ...]
+
+STRICT = {"strict": True}
+HEEDS = {"viewer_directives": True}
+WRITES = {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]}
+FORWARDS: dict[str, Any] = {
+    "tables": {"origin_request_policies": {"all": {"headers": "all", "cookies": "all"}}},
+    "rules": {"origin_request_policy": "all"},
+}
+OLD = (("Cache-Control", "max-age=60"), ("Age", "61"))
+
+
+def put(
+    edge: WebEdge,
+    name: str = "a",
+    *fields: tuple[str, str],
+    body: bytes = b"one",
+    etag: str = "",
+    modified_s: int | None = None,
+) -> None:
+    edge.origin.put(name, body, etag=etag, last_modified_s=modified_s, headers=fields)
+
+
+def said(response: Response) -> dict[str, str | bool]:
+    """The members of Cache-Status, without the cache's name and the time to live."""
+    name, *members = response.fields["cache-status"].split("; ")
+    assert name == "StreamEdge/test"
+    pairs = [member.partition("=") for member in members]
+    return {name: value or True for name, _, value in pairs if name != "ttl"}
+
+
+def later(seconds: float) -> str:
+    return formatdate(time.time() + seconds, usegmt=True)
+
+
+# --- freshness (RFC 9111 §4.2, RFC 9213) -----------------------------------------------------
+
+# A number is a date that many seconds from the test on.
+FRESHNESS: list[tuple[dict[str, Any], tuple[tuple[str, str | int], ...], bool]] = [
+    ({}, (("Cache-Control", "max-age=60"),), True),
+    ({}, OLD, False),
+    ({}, (("Cache-Control", "max-age=0, s-maxage=60"),), True),
+    ({}, (("Cache-Control", "max-age=60, s-maxage=0"),), False),
+    ({}, (("Expires", 3600),), True),
+    ({}, (("Expires", -3600),), False),
+    ({}, (("Expires", "0"),), False),
+    ({}, (("Expires", "0"), ("Cache-Control", "max-age=60")), True),
+    ({}, (("Date", -120), ("Cache-Control", "max-age=60")), False),
+    ({}, (("Date", -120), ("Cache-Control", "max-age=180")), True),
+    ({}, (("CDN-Cache-Control", "max-age=60"), ("Cache-Control", "no-store")), True),
+    ({}, (("CDN-Cache-Control", "no-store"), ("Cache-Control", "max-age=60")), False),
+    ({}, (("Cache-Control", "no-cache"),), False),
+    ({}, (("Cache-Control", "no-store"),), False),
+    ({}, (("Cache-Control", "private, max-age=60"),), False),
+    ({}, (("Cache-Control", "must-understand, no-store, max-age=60"),), True),
+    ({"default_ttl": "1h"}, (), True),
+    ({"default_ttl": "0s"}, (), False),
+    ({"min_ttl": "1m"}, (("Cache-Control", "max-age=0"),), True),
+    ({"min_ttl": "1m"}, (("Cache-Control", "no-store"),), True),
+    ({"max_ttl": "0s", "default_ttl": "0s"}, (("Cache-Control", "max-age=60"),), False),
+    (STRICT, (), False),
+    (STRICT, (("Last-Modified", -86_400),), True),
+    (STRICT | {"min_ttl": "1m"}, (("Cache-Control", "no-store"),), False),
+]
+
+
+@pytest.mark.parametrize(("policy", "fields", "is_fresh"), FRESHNESS)
+async def test_freshness(
+    cache_root: Path,
+    policy: dict[str, Any],
+    fields: tuple[tuple[str, str | int], ...],
+    is_fresh: bool,
+) -> None:
+    lines = [(name, later(value) if isinstance(value, int) else value) for name, value in fields]
+    async with serve_web(cache_root, policy=policy) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", *lines)
+        assert said(await viewer.get("/a"))["fwd"] == "uri-miss"
+        again = await viewer.get("/a")
+        assert (again.status, again.body) == (200, b"one")
+        assert ("hit" in said(again)) == is_fresh
+        assert len(edge.origin.requests) == (1 if is_fresh else 2)
+
+
+async def test_age_goes_on_from_the_origins(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", "max-age=600"), ("Age", "100"))
+        await viewer.get("/a")
+        again = await viewer.get("/a")
+        assert 100 <= int(again.fields["age"]) < 200
+        assert "hit; ttl=" in again.fields["cache-status"]
+        ttl_s = int(again.fields["cache-status"].rpartition("ttl=")[2])
+        assert 400 < ttl_s <= 500
+
+
+# --- Vary (§4.1) -----------------------------------------------------------------------------
+
+
+async def test_two_variants_of_one_url(cache_root: Path) -> None:
+    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
+        varying = (("Vary", "Accept-Language"), ("Cache-Control", "max-age=60"))
+        for body in (b"english", b"deutsch"):
+            edge.origin.script(Turn(status=200, headers=varying, body=body))
+        english = await viewer.get("/a", accept_language="en")
+        german = await viewer.get("/a", accept_language="de")
+        assert (english.body, german.body) == (b"english", b"deutsch")
+        assert said(german)["fwd"] == "vary-miss"
+        for _again in range(2):
+            assert (await viewer.get("/a", accept_language="en")).body == b"english"
+            assert (await viewer.get("/a", accept_language="de")).body == b"deutsch"
+        assert len(edge.origin.requests) == 2
+
+
+async def test_vary_that_changes(cache_root: Path) -> None:
+    """What an answer varies by is what the last one said; the older ones are found no more."""
+    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
+        fresh = ("Cache-Control", "max-age=60")
+        edge.origin.script(Turn(status=200, headers=(("Vary", "X-A"), fresh), body=b"by a"))
+        edge.origin.script(Turn(status=200, headers=(("Vary", "X-B"), fresh), body=b"by b"))
+        edge.origin.script(Turn(status=200, headers=(("Vary", "X-B"), fresh), body=b"other b"))
+        assert (await viewer.get("/a", x_a="1")).body == b"by a"
+        assert (await viewer.get("/a", x_a="2", x_b="1")).body == b"by b"
+        assert (await viewer.get("/a", x_a="1", x_b="1")).body == b"by b"
+        assert (await viewer.get("/a", x_b="2")).body == b"other b"
+        assert len(edge.origin.requests) == 3
+        edge.origin.script(Turn(status=200, headers=(fresh,), body=b"for all"))
+        assert (await viewer.get("/a", x_b="3")).body == b"for all"
+        assert (await viewer.get("/a", x_b="1")).body == b"for all"
+        assert len(edge.origin.requests) == 4
+
+
+async def test_vary_selects_by_what_the_origin_was_sent(cache_root: Path) -> None:
+    """A field that Connection lists stays here, so it cannot have changed the answer."""
+    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Vary", "Accept-Language"), ("Cache-Control", "max-age=60"))
+        await viewer.get("/a", accept_language="de", connection="accept-language")
+        assert (await viewer.get("/a")).cache == "Hit"
+        put(edge, "a", ("Vary", "Accept-Language"), ("Cache-Control", "max-age=60"), body=b"de")
+        for cache in ("Miss", "Hit", "Hit"):
+            german = await viewer.get("/a", accept_language="de")
+            assert (german.body, german.cache) == (b"de", cache)
+        assert (await viewer.get("/a")).body == b"one"
+        assert len(edge.origin.requests) == 2
+
+
+@pytest.mark.parametrize("name", ["cookie", "user_agent", "accept_language", "x_device"])
+async def test_vary_by_what_the_origin_was_never_sent_selects_nothing(
+    cache_root: Path, name: str
+) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        vary = name.replace("_", "-")
+        put(edge, "a", ("Vary", vary), ("Cache-Control", "max-age=60"))
+        for number in range(5):
+            for _general_and_fast in range(2):
+                assert (await viewer.get("/a", **{name: f"value={number}"})).body == b"one"
+        assert len(edge.origin.requests) == 1
+
+
+async def test_vary_by_everything_is_not_stored(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Vary", "*"), ("Cache-Control", "max-age=60"))
+        for _again in range(2):
+            response = await viewer.get("/a")
+            assert response.body == b"one"
+            assert "stored" not in said(response)
+        assert len(edge.origin.requests) == 2
+
+
+# --- validation (§4.3) -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fields", [{"etag": '"1"'}, {"modified_s": 1_700_000_000}])
+async def test_a_304_updates_the_stored_fields(cache_root: Path, fields: dict[str, Any]) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", *OLD, ("X-Old", "1"), **fields)
+        await viewer.get("/a")
+        put(edge, "a", ("Cache-Control", "max-age=99"), ("X-New", "2"), **fields)
+        confirmed = await viewer.get("/a")
+        hit = await viewer.get("/a")
+        first, second = edge.origin.requests
+        assert "if-none-match" not in first.headers
+        assert second.headers.keys() & {"if-none-match", "if-modified-since"}
+        assert second.body_bytes_sent == 0
+        assert said(confirmed) == {"fwd": "stale", "fwd-status": "304"}
+        assert said(hit) == {"hit": True}
+        for response in (confirmed, hit):
+            assert response.body == b"one"
+            assert response.fields["cache-control"] == "max-age=99"
+            assert (response.fields["x-old"], response.fields["x-new"]) == ("1", "2")
+            assert int(response.fields["age"]) < 60
+
+
+async def test_a_viewers_condition_is_answered_by_the_edge(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", "max-age=60"), etag='"1"')
+        await viewer.get("/a")
+        assert (await viewer.get("/a", if_none_match='"1"')).status == 304
+        assert (await viewer.get("/a", if_none_match='"2"')).status == 200
+        assert len(edge.origin.requests) == 1
+
+
+async def test_a_304_to_a_viewers_own_condition_is_passed_on(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", "no-store"), etag='"1"')
+        await viewer.get("/a")
+        response = await viewer.get("/a", if_none_match='"1"')
+        assert (response.status, response.fields["etag"]) == (304, '"1"')
+        assert (await viewer.get("/a", if_none_match='"2"')).body == b"one"
+
+
+@pytest.mark.parametrize("directive", ["must-revalidate", "proxy-revalidate"])
+async def test_what_must_be_validated_is_never_served_stale(
+    cache_root: Path, directive: str
+) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", f"max-age=60, {directive}"), ("Age", "61"), etag='"1"')
+        put(edge, "b", ("Cache-Control", "max-age=60"), ("Age", "61"), etag='"1"')
+        for path in ("/a", "/b"):
+            assert (await viewer.get(path)).status == 200
+        edge.origin.script(Turn(status=503), times=2)
+        assert (await viewer.get("/a")).status == 503
+        assert (await viewer.get("/b")).status == 200
+
+
+@pytest.mark.parametrize("directive", ["no-cache", "private"])
+async def test_listed_fields_are_not_used_again(cache_root: Path, directive: str) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        control = f'max-age=60, {directive}="x-mine, set-cookie"'
+        put(edge, "a", ("Cache-Control", control), ("X-Mine", "1"), ("Set-Cookie", "a=1"))
+        await viewer.get("/a")
+        hit = await viewer.get("/a")
+        assert said(hit) == {"hit": True}
+        assert "x-mine" not in hit.fields
+        assert hit.cookies == ()
+
+
+@pytest.mark.parametrize("directive", ["no-cache", "private"])
+async def test_listed_fields_reach_the_viewer_whose_request_was_answered(
+    cache_root: Path, directive: str
+) -> None:
+    """§5.2.2.4, §5.2.2.7: withheld from subsequent requests, not from this one; so with a 304."""
+    async with (
+        serve_web(cache_root, policy=HEEDS) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        control = f'max-age=60, {directive}="x-mine, set-cookie"'
+        fields = (("Cache-Control", control), ("X-Mine", "1"), ("Set-Cookie", "a=1"))
+        put(edge, "a", *fields, ("Set-Cookie", "b=2"), etag='"1"')
+        first = await viewer.get("/a")
+        assert (first.fields["x-mine"], first.cookies) == ("1", ("a=1", "b=2"))
+        hit = await viewer.get("/a")
+        assert ("x-mine" in hit.fields, hit.cookies) == (False, ())
+        put(edge, "a", *fields, etag='"1"')
+        confirmed = await viewer.get("/a", cache_control="no-cache")
+        assert confirmed.cache == "RefreshHit"
+        assert (confirmed.fields["x-mine"], confirmed.cookies) == ("1", ("a=1",))
+        hit = await viewer.get("/a")
+        assert ("x-mine" in hit.fields, hit.cookies) == (False, ())
+
+
+@pytest.mark.parametrize("name", ["etag", "Last-Modified", "content-type"])
+async def test_answer_whose_own_version_is_withheld_is_not_stored(
+    cache_root: Path, name: str
+) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", f'max-age=60, private="{name}"'), etag='"1"')
+        for _each_time in range(2):
+            response = await viewer.get("/a")
+            assert (response.cache, response.fields["etag"]) == ("Miss", '"1"')
+
+
+async def test_a_304_updates_what_the_bytes_are_said_to_be(cache_root: Path) -> None:
+    """§3.2: every field but those that say which bytes are stored."""
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", *OLD, etag='"1"', modified_s=1_600_000_000)
+        await viewer.get("/a")
+        edge.origin.put(
+            "a",
+            b"one",
+            last_modified_s=1_700_000_000,
+            content_type="image/png",
+            headers=(("Cache-Control", "max-age=60"),),
+        )
+        modified = formatdate(1_700_000_000, usegmt=True)
+        for cache in ("RefreshHit", "Hit", "Hit"):
+            response = await viewer.get("/a")
+            assert (response.cache, response.body) == (cache, b"one")
+            assert response.fields["content-type"] == "image/png"
+            assert response.fields["last-modified"] == modified
+        assert (await viewer.get("/a", if_modified_since=modified)).status == 304
+        before = formatdate(1_699_999_999, usegmt=True)
+        assert (await viewer.get("/a", if_modified_since=before)).status == 200
+        assert len(edge.origin.requests) == 2
+        assert (await fetch(edge.port, "/a")).body == b"one"
+
+
+async def test_a_304_that_begins_to_vary_confirms_nothing(cache_root: Path) -> None:
+    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", *OLD, etag='"1"')
+        await viewer.get("/a", accept_language="de")
+        put(edge, "a", ("Cache-Control", "max-age=60"), ("Vary", "Accept-Language"), etag='"1"')
+        await viewer.get("/a", accept_language="de")
+        put(edge, "a", ("Cache-Control", "max-age=60"), ("Vary", "Accept-Language"), body=b"two")
+        assert (await viewer.get("/a", accept_language="en")).body == b"two"
+        assert (await viewer.get("/a", accept_language="de")).body == b"one"
+
+
+async def test_stored_failure_never_stands_for_a_newer_one(cache_root: Path) -> None:
+    """§4.2.4 is about answers; and the time that errors are kept for begins anew."""
+    async with (
+        serve_web(cache_root, policy={"error_ttl": "0s"}) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        kept = ("Cache-Control", "max-age=60, stale-if-error=600")
+        edge.origin.script(Turn(status=503, headers=(kept, ("Age", "61")), body=b"first"))
+        edge.origin.script(Turn(status=503, headers=(kept,), body=b"second"))
+        assert (await viewer.get("/a")).body == b"first"
+        assert (await viewer.get("/a")).body == b"second"
+        again = await viewer.get("/a")
+        assert (again.body, said(again)) == (b"second", {"hit": True})
+        assert len(edge.origin.requests) == 2
+
+
+# --- requests' own directives (§5.2.1) -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "heeded", "asked"),
+    [
+        ({"cache_control": "no-cache"}, HEEDS, 2),
+        ({"cache_control": "no-cache"}, {}, 1),
+        ({"cache_control": "no-cache"}, STRICT, 2),
+        ({"pragma": "no-cache"}, HEEDS, 2),
+        ({"pragma": "no-cache"}, {}, 1),
+        ({"cache_control": "max-age=5"}, HEEDS, 2),
+        ({"cache_control": "max-age=5"}, {}, 1),
+        ({"cache_control": "max-age=59"}, HEEDS, 1),
+        ({"cache_control": "min-fresh=600"}, HEEDS, 2),
+        ({"cache_control": "min-fresh=600"}, {}, 1),
+        ({"cache_control": "only-if-cached"}, HEEDS, 1),
+    ],
+)
+async def test_directives_of_requests(
+    cache_root: Path, fields: dict[str, str], heeded: dict[str, Any], asked: int
+) -> None:
+    async with serve_web(cache_root, policy=heeded) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", "max-age=60"), ("Age", "10"))
+        await viewer.get("/a")
+        assert (await viewer.get("/a", **fields)).body == b"one"
+        assert len(edge.origin.requests) == asked
+
+
+@pytest.mark.parametrize(("heeded", "asked"), [(HEEDS, 1), ({}, 2)])
+async def test_max_stale(cache_root: Path, heeded: dict[str, Any], asked: int) -> None:
+    async with serve_web(cache_root, policy=heeded) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", *OLD)
+        await viewer.get("/a")
+        assert (await viewer.get("/a", cache_control="max-stale=500")).body == b"one"
+        assert len(edge.origin.requests) == asked
+
+
+async def test_immutable_is_not_reloaded(cache_root: Path) -> None:
+    async with serve_web(cache_root, policy=HEEDS) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", "max-age=60, immutable"), ("Age", "10"))
+        await viewer.get("/a")
+        await viewer.get("/a", cache_control="max-age=0")
+        assert len(edge.origin.requests) == 1
+
+
+@pytest.mark.parametrize(("heeded", "status", "asked"), [(HEEDS, 504, 0), ({}, 200, 1)])
+async def test_only_if_cached(
+    cache_root: Path, heeded: dict[str, Any], status: int, asked: int
+) -> None:
+    async with serve_web(cache_root, policy=heeded) as edge, viewer_of(edge.port) as viewer:
+        put(edge)
+        assert (await viewer.get("/a", cache_control="only-if-cached")).status == status
+        assert len(edge.origin.requests) == asked
+
+
+@pytest.mark.parametrize(("heeded", "stored"), [(HEEDS, False), ({}, True)])
+async def test_no_store_of_a_request(
+    cache_root: Path, heeded: dict[str, Any], stored: bool
+) -> None:
+    async with serve_web(cache_root, policy=heeded) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", "max-age=60"))
+        assert ("stored" in said(await viewer.get("/a", cache_control="no-store"))) == stored
+        await viewer.get("/a")
+        assert len(edge.origin.requests) == (1 if stored else 2)
+
+
+# --- staleness allowed (RFC 5861) ------------------------------------------------------------
+
+
+async def test_stale_while_revalidate_serves_at_once_and_asks_once(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        control = ("Cache-Control", "max-age=60, stale-while-revalidate=999")
+        put(edge, "a", control, ("Age", "61"), etag='"1"')
+        await viewer.get("/a")
+        edge.origin.hold_answers()
+        put(edge, "a", control, body=b"two", etag='"2"')
+        for _again in range(3):
+            stale = await viewer.get("/a")
+            assert (stale.status, stale.body) == (200, b"one")
+            assert said(stale) == {"hit": True}
+            assert "ttl=-" in stale.fields["cache-status"]
+        await edge.origin.seen(2)
+        edge.origin.release_answers()
+        # Whoever comes until the answer is there gets the old one; then the new one is fresh.
+        while (response := await viewer.get("/a")).body == b"one":
+            pass
+        assert (response.body, said(response)) == (b"two", {"hit": True})
+        assert len(edge.origin.requests) == 2
+
+
+@pytest.mark.parametrize("kind", ["refused", "500", "timeout"])
+async def test_stale_if_error(cache_root: Path, kind: str) -> None:
+    async with (
+        serve_web(
+            cache_root, limits={"origin_retries": 0}, origin_keys={"read_timeout": "100ms"}
+        ) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        put(edge, "a", ("Cache-Control", "max-age=60, stale-if-error=999"), ("Age", "61"))
+        put(edge, "b", ("Cache-Control", "max-age=60, stale-if-error=0"), ("Age", "61"))
+        for path in ("/a", "/b"):
+            assert (await viewer.get(path)).status == 200
+        if kind == "refused":
+            await edge.origin.refuse()
+        elif kind == "500":
+            edge.origin.script(Turn(status=500), times=2)
+        else:
+            edge.origin.script(Turn(silent=True), times=2)
+        stale = await viewer.get("/a")
+        assert (stale.status, stale.body) == (200, b"one")
+        assert said(stale)["fwd"] == "stale"
+        assert (await viewer.get("/b")).status == {"refused": 502, "500": 500, "timeout": 504}[kind]
+
+
+async def test_a_404_is_an_answer_and_no_failure(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", "max-age=60, stale-if-error=999"), ("Age", "61"))
+        await viewer.get("/a")
+        edge.origin.script(Turn(status=404))
+        assert (await viewer.get("/a")).status == 404
+
+
+# --- whose answer it is (§3.5, §5.2.2.7) -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("control", "stored"),
+    [
+        ("max-age=60", False),
+        ("max-age=60, public", True),
+        ("s-maxage=60", True),
+        ("max-age=60, must-revalidate", True),
+    ],
+)
+async def test_authorization(cache_root: Path, control: str, stored: bool) -> None:
+    forwards = {"own": {"headers": ["Authorization"]}}
+    async with (
+        serve_web(
+            cache_root,
+            rules={"origin_request_policy": "own"},
+            tables={"origin_request_policies": forwards},
+        ) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        put(edge, "a", ("Cache-Control", control))
+        assert ("stored" in said(await viewer.get("/a", authorization="Basic eA=="))) == stored
+        await viewer.get("/a")
+        assert len(edge.origin.requests) == (1 if stored else 2)
+        assert edge.origin.requests[0].headers["authorization"] == "Basic eA=="
+
+
+async def test_authorization_that_the_origin_does_not_get_is_nothing(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", "max-age=60"))
+        assert "stored" in said(await viewer.get("/a", authorization="Basic eA=="))
+        assert "authorization" not in edge.origin.requests[0].headers
+
+
+# --- errors (negative caching) ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("policy", "status", "fields", "kept"),
+    [
+        ({}, 404, (), True),
+        ({}, 500, (), True),
+        ({}, 503, (), True),
+        ({"error_ttl": "0s"}, 404, (), False),
+        ({}, 404, (("Cache-Control", "no-store"),), False),
+        ({}, 400, (), False),
+        ({}, 403, (), False),
+        ({}, 403, (("Cache-Control", "max-age=60"),), True),
+        ({}, 301, (("Location", "/b"),), True),
+        ({}, 302, (("Location", "/b"), ("Cache-Control", "no-cache")), False),
+        (STRICT, 404, (), False),
+        (STRICT, 404, (("Cache-Control", "max-age=60"),), True),
+    ],
+)
+async def test_errors_and_redirects_are_kept(
+    cache_root: Path, policy: dict[str, Any], status: int, fields: Lines, kept: bool
+) -> None:
+    async with serve_web(cache_root, policy=policy) as edge, viewer_of(edge.port) as viewer:
+        put(edge, body=b"an object")
+        edge.origin.script(Turn(status=status, headers=fields, body=b"sorry"))
+        assert (await viewer.get("/a")).body == b"sorry"
+        again = await viewer.get("/a")
+        assert (again.status, again.body) == ((status, b"sorry") if kept else (200, b"an object"))
+        if kept and "location" in dict(fields):
+            assert again.fields["location"] == "/b"
+
+
+# --- writes (§4.4) ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize(
+    ("status", "fields", "changed"),
+    [
+        (200, (), {"/a"}),
+        (204, (), {"/a"}),
+        (303, (("Location", "/b"),), {"/a", "/b"}),
+        (201, (("Location", "http://edge/b"),), {"/a", "/b"}),
+        (200, (("Content-Location", "b"),), {"/a", "/b"}),
+        (200, (("Location", "http://other/b"),), {"/a"}),
+        (404, (), set()),
+        (500, (("Location", "/b"),), set()),
+    ],
+)
+async def test_a_write_makes_invalid_what_was_stored(
+    cache_root: Path, method: str, status: int, fields: Lines, changed: set[str]
+) -> None:
+    async with (
+        serve_web(cache_root, rules=WRITES) as edge,
+        serve_web(cache_root, rules=WRITES, beside=edge) as other,
+        viewer_of(edge.port) as viewer,
+        viewer_of(other.port) as elsewhere,
+    ):
+        for name in ("a", "b"):
+            put(edge, name, ("Cache-Control", "max-age=60"))
+            for worker in (viewer, elsewhere):
+                await worker.get(f"/{name}")
+        assert len(edge.origin.requests) == 2
+        edge.origin.script(Turn(status=status, headers=fields))
+        assert (await viewer.get("/a", method, content_length="0")).status == status
+        for name in ("a", "b"):
+            put(edge, name, ("Cache-Control", "max-age=60"), body=b"two")
+        for worker in (elsewhere, viewer):
+            for path in ("/a", "/b"):
+                expected = b"two" if path in changed else b"one"
+                assert (await worker.get(path)).body == expected, path
+        assert len(edge.origin.requests) == 3 + len(changed)
+
+
+async def test_a_write_makes_every_variant_invalid(cache_root: Path) -> None:
+    policy = {"headers": ["X-Key"], "cookies": "all"}
+    async with (
+        serve_web(cache_root, policy=policy, rules=WRITES) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        put(edge, "a", ("Cache-Control", "max-age=60"), ("Vary", "X-Key, Cookie"))
+        asks = [{}, {"x_key": "1"}, {"cookie": "c=1"}, {"x_key": "1", "cookie": "c=1"}]
+        for fields in asks:
+            await viewer.get("/a", **fields)
+        edge.origin.script(Turn(status=204))
+        await viewer.get("/a", "DELETE", x_key="2")
+        put(edge, "a", ("Cache-Control", "max-age=60"), ("Vary", "X-Key, Cookie"), body=b"two")
+        for fields in asks:
+            assert (await viewer.get("/a", **fields)).body == b"two"
+
+
+async def test_a_redirect_of_a_safe_method_makes_nothing_invalid(cache_root: Path) -> None:
+    async with serve_web(cache_root, rules=WRITES) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", "max-age=60"))
+        await viewer.get("/a")
+        edge.origin.script(Turn(status=200))
+        assert (await viewer.get("/a", "OPTIONS")).status == 200
+        assert said(await viewer.get("/a")) == {"hit": True}
+
+
+# --- HEAD ------------------------------------------------------------------------------------
+
+
+async def test_head_is_answered_from_a_stored_get(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", "max-age=60"), etag='"1"')
+        whole = await viewer.get("/a")
+        head = await viewer.get("/a", "HEAD")
+        assert (head.status, said(head)) == (200, {"hit": True})
+        assert head.fields["content-length"] == whole.fields["content-length"] == "3"
+        assert head.fields["etag"] == '"1"'
+        assert len(edge.origin.requests) == 1
+
+
+async def test_a_cold_head_is_a_head_and_stores_nothing(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", "max-age=60"))
+        assert (await viewer.get("/a", "HEAD")).fields["content-length"] == "3"
+        assert (await viewer.get("/a")).body == b"one"
+        assert [seen.method for seen in edge.origin.requests] == ["HEAD", "GET"]
+
+
+async def test_a_head_that_confirms_a_stored_get_freshens_it(cache_root: Path) -> None:
+    """§4.3.5, of an origin that answers a condition on HEAD with 200."""
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", *OLD, etag='"1"')
+        await viewer.get("/a")
+        put(edge, "a", ("Cache-Control", "max-age=60"), ("X-New", "1"), etag='"1"')
+        edge.origin.script(Turn(ignore_conditions=True))
+        head = await viewer.get("/a", "HEAD")
+        assert (head.status, said(head)["fwd-status"]) == (200, "200")
+        assert head.fields["x-new"] == "1"
+        whole = await viewer.get("/a")
+        assert (whole.body, whole.fields["x-new"], said(whole)) == (b"one", "1", {"hit": True})
+        assert [seen.method for seen in edge.origin.requests] == ["GET", "HEAD"]
+
+
+@pytest.mark.parametrize(("etag", "body"), [('"2"', b"one"), ('"1"', b"longer"), ('"2"', b"two")])
+async def test_a_head_that_finds_another_object_ends_a_stored_get(
+    cache_root: Path, etag: str, body: bytes
+) -> None:
+    """Fresh as it is, which a viewer's no-cache looks behind."""
+    async with (
+        serve_web(cache_root, policy=HEEDS) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        put(edge, "a", ("Cache-Control", "max-age=60"), etag='"1"')
+        await viewer.get("/a")
+        put(edge, "a", ("Cache-Control", "max-age=60"), etag=etag, body=body)
+        edge.origin.script(Turn(ignore_conditions=True))
+        head = await viewer.get("/a", "HEAD", cache_control="no-cache")
+        assert (head.status, head.fields["etag"]) == (200, etag)
+        assert head.fields["content-length"] == str(len(body))
+        assert (await viewer.get("/a")).body == body
+        assert [seen.method for seen in edge.origin.requests] == ["GET", "HEAD", "GET"]
+
+
+async def test_a_head_without_a_validator_says_nothing_of_a_stored_get(cache_root: Path) -> None:
+    async with (
+        serve_web(cache_root, policy=HEEDS) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        put(edge, "a", ("Cache-Control", "max-age=60"))
+        await viewer.get("/a")
+        await viewer.get("/a", "HEAD", cache_control="no-cache")
+        assert said(await viewer.get("/a")) == {"hit": True}
+        assert [seen.method for seen in edge.origin.requests] == ["GET", "HEAD"]
+
+
+# --- fields (§3.1, RFC 9110 §7.6, RFC 9211, RFC 8586) ----------------------------------------
+
+
+async def test_fields_of_one_connection_are_neither_passed_nor_stored(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        hop = (("Connection", "X-Mine, keep-alive"), ("X-Mine", "1"), ("Keep-Alive", "timeout=5"))
+        put(edge, "a", ("Cache-Control", "max-age=60"), *hop, ("X-Own", "1"))
+        put(edge, "b", ("Cache-Control", "no-store"), *hop, ("X-Own", "1"))
+        for path in ("/a", "/a", "/b"):
+            response = await viewer.get(path)
+            assert response.fields["x-own"] == "1"
+            assert not response.fields.keys() & {"connection", "x-mine", "keep-alive"}
+
+
+async def test_fields_that_a_viewer_lists_in_connection_stay_here(cache_root: Path) -> None:
+    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
+        put(edge)
+        await viewer.get(
+            "/a", connection="X-Mine, keep-alive", x_mine="1", x_own="1", te="trailers"
+        )
+        (seen,) = edge.origin.requests
+        assert seen.headers["x-own"] == "1"
+        assert not seen.headers.keys() & {"x-mine", "te", "keep-alive"}
+
+
+@pytest.mark.parametrize("control", ["max-age=60", "no-store"])
+async def test_set_cookie_stays_line_by_line(cache_root: Path, control: str) -> None:
+    cookies = ("a=1; Expires=Wed, 21 Oct 2099 07:28:00 GMT", "b=2")
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", control), *(("Set-Cookie", one) for one in cookies))
+        for _again in range(2):
+            assert (await viewer.get("/a")).cookies == cookies
+
+
+async def test_strict_rules_store_no_cookies_unasked(cache_root: Path) -> None:
+    async with serve_web(cache_root, policy=STRICT) as edge, viewer_of(edge.port) as viewer:
+        modified = ("Last-Modified", later(-86_400))
+        put(edge, "a", modified, ("Set-Cookie", "a=1"))
+        assert "stored" not in said(await viewer.get("/a"))
+        put(edge, "b", modified, ("Set-Cookie", "a=1"), ("Cache-Control", "max-age=60"))
+        assert "stored" in said(await viewer.get("/b"))
+
+
+async def test_cache_status_says_how_it_went(cache_root: Path) -> None:
+    async with serve_web(cache_root, rules=WRITES) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", "max-age=60"), ("Age", "20"), etag='"1"')
+        miss, hit = await viewer.get("/a"), await viewer.get("/a")
+        assert said(miss) == {"fwd": "uri-miss", "fwd-status": "200", "stored": True}
+        assert said(hit) == {"hit": True}
+        put(edge, "b", *OLD)
+        await viewer.get("/b")
+        stale = await viewer.get("/b")
+        assert said(stale) == {"fwd": "stale", "fwd-status": "200", "stored": True}
+        put(edge, "c", ("Cache-Control", "no-store"))
+        assert said(await viewer.get("/c")) == {"fwd": "uri-miss", "fwd-status": "200"}
+        edge.origin.script(Turn(status=200))
+        posted = await viewer.get("/a", "POST", content_length="0")
+        assert said(posted) == {"fwd": "method", "fwd-status": "200"}
+
+
+async def test_via_and_cdn_loop(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", "max-age=60"), ("Via", "1.1 inner"))
+        for _again in range(2):
+            response = await viewer.get("/a", via="1.1 proxy", cdn_loop="other; hits=1")
+            assert response.fields["via"] == "1.1 inner, 1.1 test (StreamEdge)"
+        (seen,) = edge.origin.requests
+        assert seen.headers["via"] == "1.1 proxy, 1.1 test (StreamEdge)"
+        assert seen.headers["cdn-loop"] == "other; hits=1, streamedge-test"
+
+
+@pytest.mark.parametrize("loop", ["streamedge-test", "a, streamedge-test; n=1"])
+async def test_a_request_that_was_here_before_is_refused(cache_root: Path, loop: str) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", ("Cache-Control", "max-age=60"))
+        for _cold_then_warm in range(2):
+            assert (await viewer.get("/a", cdn_loop=loop)).status == 508
+            assert (await fetch(edge.port, "/a")).status == 200
+        assert len(edge.origin.requests) == 1

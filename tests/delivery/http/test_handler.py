@@ -1,0 +1,256 @@
+"""From request to answer: hosts, names, origins' failures, cold and conditional requests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from streamedge.ops.metrics import Counter
+from streamedge.spans import Span
+from tests.support.fakes import Pattern, Turn
+from tests.support.http_viewer import fetch, viewer_of
+from tests.support.web_edge import serve_web
+
+FILM = Pattern(300_000, seed=1)
+WHOLE = FILM.read(Span(0, FILM.size_bytes))
+MODIFIED_S = 784_111_777
+MODIFIED = "Sun, 06 Nov 1994 08:49:37 GMT"
+BEFORE = "Sun, 06 Nov 1994 08:49:36 GMT"
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("cdn.example.com", 200),
+        ("CDN.Example.COM:8080", 200),
+        ("a.video.example.org", 200),
+        ("video.example.org", 421),
+        ("other.example.com", 421),
+    ],
+)
+async def test_hosts(cache_root: Path, host: str, status: int) -> None:
+    aliases = ("cdn.example.com", "*.video.example.org")
+    async with serve_web(cache_root, aliases=aliases) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("film.mp4", FILM)
+        for _cold_then_warm in range(2):
+            assert (await viewer.get("/film.mp4", host=host)).status == status
+        line = edge.lines()[-1]
+        assert line.get("distribution") == ("EWEB" if status == 200 else None)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../film.mp4",
+        "/a/../film.mp4",
+        "/%2e%2e/film.mp4",
+        "/a%2f..%2ffilm.mp4",
+        "/film%00.mp4",
+        "/a\\film.mp4",
+        "/%5c",
+        "/%c0%ae%c0%ae/film.mp4",
+        "/a/..;/film.mp4",
+        "/a/%2e%2e;x=1/film.mp4",
+        "/film.mp4%0A",
+        "/film%7f.mp4",
+    ],
+)
+async def test_what_is_no_name_never_reaches_the_origin(cache_root: Path, path: str) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        for method in ("GET", "HEAD"):
+            assert (await viewer.get(path, method)).status == 400
+        assert edge.origin.requests == []
+
+
+@pytest.mark.parametrize(
+    ("turn", "status", "kind"),
+    [
+        (Turn(status=404), 404, "origin_404"),
+        (Turn(status=410), 410, "origin_410"),
+        (Turn(status=403), 403, "origin_403"),
+        (Turn(status=401), 401, "origin_401"),
+        (Turn(status=500), 500, "origin_500"),
+        (Turn(status=503), 503, "origin_503"),
+        (Turn(raw=b"nonsense\r\n\r\n"), 502, "unavailable"),
+    ],
+)
+async def test_an_origins_failure_is_told(
+    cache_root: Path, turn: Turn, status: int, kind: str
+) -> None:
+    async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
+        edge.origin.put("film.mp4", FILM)
+        edge.origin.script(turn)
+        response = await fetch(edge.port, "/film.mp4")
+        assert response.status == status
+        assert response.cache == "Error"
+        assert edge.origin.url.encode() not in response.body
+        assert edge.counts.gathered(Counter.ERRORS, kind) == 1
+        assert "reason" in edge.lines()[-1]
+
+
+async def test_an_origin_that_is_not_there(cache_root: Path) -> None:
+    async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
+        edge.origin.put("film.mp4", FILM)
+        await edge.origin.refuse()
+        assert (await fetch(edge.port, "/film.mp4")).status == 502
+        await edge.origin.accept()
+        assert (await fetch(edge.port, "/film.mp4")).status == 200
+
+
+async def test_a_failure_that_passes_is_not_seen(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge:
+        edge.origin.put("film.mp4", FILM)
+        edge.origin.script(Turn(reset_at=0))
+        edge.origin.script(Turn(reset_at=70_000))
+        response = await fetch(edge.port, "/film.mp4")
+        assert (response.status, response.body) == (200, WHOLE)
+
+
+async def test_the_edges_own_headers(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("film.mp4", FILM, etag='"v1"', headers=(("Cache-Control", "max-age=60"),))
+        cold, warm = await viewer.get("/film.mp4"), await viewer.get("/film.mp4")
+        assert (cold.cache, warm.cache) == ("Miss", "Hit")
+        for response in (cold, warm):
+            assert response.fields["via"] == "1.1 test (StreamEdge)"
+            assert re.fullmatch(r"\d+", response.fields["age"])
+            assert response.fields["etag"] == '"v1"'
+            assert response.fields["cache-control"] == "max-age=60"
+            assert response.fields["accept-ranges"] == "bytes"
+
+
+async def test_the_general_way_and_the_short_one_say_the_same(cache_root: Path) -> None:
+    """A hit looks the same, whichever part of the edge answers it."""
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("film.mp4", FILM, etag='"v1"', headers=(("X-Own", "1"),))
+        await viewer.get("/film.mp4")
+        for wanted in ("bytes=0-9", "bytes=5-", "bytes=-7"):
+            short = await viewer.get("/film.mp4", range=wanted)
+            general = await viewer.get("/film.mp4", range=wanted, if_range='"v1"')
+            assert short.body == general.body
+            skip = {"date", "age"}
+            assert {k: v for k, v in short.fields.items() if k not in skip} == {
+                k: v for k, v in general.fields.items() if k not in skip
+            }
+
+
+async def test_a_stale_object_is_asked_for_anew(cache_root: Path) -> None:
+    async with serve_web(cache_root, default_ttl="0s") as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("film.mp4", FILM, etag='"v1"')
+        assert (await viewer.get("/film.mp4")).cache == "Miss"
+        unchanged = await viewer.get("/film.mp4")
+        assert (unchanged.cache, unchanged.body) == ("RefreshHit", WHOLE)
+        changed = Pattern(200_000, seed=9)
+        edge.origin.put("film.mp4", changed, etag='"v2"')
+        response = await viewer.get("/film.mp4")
+        assert (response.cache, response.fields["etag"]) == ("Miss", '"v2"')
+        assert response.body == changed.read(Span(0, 200_000))
+        assert edge.origin.body_bytes_sent == 500_000
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"if_none_match": '"v1"'}, 304),
+        ({"if_none_match": 'W/"v1"'}, 304),
+        ({"if_none_match": '"v0"'}, 200),
+        ({"if_modified_since": MODIFIED}, 304),
+        ({"if_modified_since": BEFORE}, 200),
+        ({"if_match": '"v1"'}, 200),
+        ({"if_match": '"v0"'}, 412),
+        ({"if_unmodified_since": MODIFIED}, 200),
+        ({"if_unmodified_since": BEFORE}, 412),
+        ({"range": "bytes=1-2", "if_range": '"v1"'}, 206),
+        ({"range": "bytes=1-2", "if_range": MODIFIED}, 206),
+        ({"range": "bytes=1-2", "if_range": '"v0"'}, 200),
+        ({"range": "bytes=1-2", "if_range": 'W/"v1"'}, 200),
+        ({"range": "bytes=1-2", "if_none_match": '"v1"'}, 304),
+        ({"range": "bytes=300000-"}, 416),
+        ({"range": "bytes=300000-", "if_range": '"v0"'}, 200),
+        ({"range": "bytes=-0"}, 416),
+        ({"range": "bytes=2-1"}, 200),
+        ({"range": "bytes=" + "0-1," * 9}, 200),
+        ({"range": "lines=1-2"}, 200),
+    ],
+)
+async def test_conditional_requests(
+    cache_root: Path, warm: bool, fields: dict[str, str], status: int
+) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("film.mp4", FILM, etag='"v1"', last_modified_s=MODIFIED_S)
+        if warm:
+            await viewer.get("/film.mp4")
+        response = await viewer.get("/film.mp4", **fields)
+        assert response.status == status
+        assert response.cache == ("Hit" if warm else "Miss")
+        if status == 200:
+            assert response.body == WHOLE
+        if status == 206:
+            assert response.body == WHOLE[1:3]
+        if status == 416:
+            assert response.fields["content-range"] == "bytes */300000"
+        if status == 304:
+            assert len(edge.origin.requests) == 1
+            assert "if-none-match" not in edge.origin.requests[0].headers  # its answer is for all
+        asked = await viewer.get("/film.mp4", "HEAD", **fields)
+        assert asked.status == (200 if status in {206, 416} else status)
+        assert (await viewer.get("/film.mp4")).body == WHOLE
+
+
+async def test_a_cold_range_asks_for_little_more_than_itself(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        large = Pattern(1 << 30, seed=3)
+        edge.origin.put("film.mp4", large)
+        for first in (0, 700 << 20, (1 << 30) - 10):
+            response = await viewer.get("/film.mp4", range=f"bytes={first}-{first + 9}")
+            assert response.body == large.read(Span(first, first + 10))
+        assert edge.origin.body_bytes_sent < 1 << 20
+
+
+async def test_an_empty_object(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("empty", b"")
+        for _cold_then_warm in range(2):
+            response = await viewer.get("/empty")
+            assert (response.status, response.body) == (200, b"")
+            assert (await viewer.get("/empty", range="bytes=0-")).status == 416
+
+
+async def test_answer_is_passed_on_where_there_is_no_room(
+    cache_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamedge.cache.storage.store.MEMORY_EXTENTS_MAX", 0)
+    async with serve_web(cache_root) as edge:
+        edge.origin.put("film.mp4", FILM)
+        (cache_root / "extents").rmdir()
+        (cache_root / "extents").touch()
+        async with viewer_of(edge.port) as viewer:
+            part = await viewer.get("/film.mp4", range="bytes=1-2")
+            assert (part.status, part.body) == (206, WHOLE[1:3])
+            assert (await viewer.get("/film.mp4")).body == WHOLE
+
+
+async def test_what_is_not_in_a_folder_is_not_found(cache_root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "empty").touch()
+    (folder / "film").write_bytes(WHOLE)
+    tables = {"origins": {"folder": {"type": "directory", "path": str(folder)}}}
+    async with (
+        serve_web(cache_root, tables=tables, rules={"origin": "folder"}) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        for method in ("HEAD", "GET", "HEAD"):
+            assert (await viewer.get("/none", method)).status == 404
+            assert (await viewer.get("/", method)).status == 404
+            assert (await viewer.get("/empty", method)).fields["content-length"] == "0"
+            film = await viewer.get("/film", method)
+            assert film.fields["content-length"] == str(len(WHOLE))
+        conditional = await viewer.get("/none2", if_none_match='"v1"')
+        assert conditional.status == 404
+        assert (await viewer.get("/none3", range="bytes=5-9")).status == 404
+        assert (await viewer.get("/film", range="bytes=900000-")).status == 416
+        assert (await viewer.get("/empty", range="bytes=0-0")).status == 416

@@ -1,0 +1,300 @@
+"""Invalidations as viewers over HTTP see them: what comes next, and what becomes of what runs."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamedge.spans import Span
+from tests.support.fakes import Pattern, Turn
+from tests.support.http_viewer import CutError, Response, Viewer, viewer_of
+from tests.support.web_edge import WebEdge, serve_web, until
+
+FILM = Pattern(3_000_000, seed=4)
+HELD_AT = 1_000_000
+COMPRESSED_BYTES = 9_000_000  # more than the sender's socket takes
+CACHED = (("Cache-Control", "max-age=3600"),)
+TEXT = {"content_type": "text/css"}
+
+
+def put(edge: WebEdge, name: str, body: bytes, *fields: tuple[str, str], **more: Any) -> None:
+    edge.origin.put(name, body, etag=f'"{len(body)}"', headers=CACHED + fields, **more)
+
+
+async def told(viewer: Viewer, path: str, **fields: str) -> tuple[bytes, str]:
+    response = await viewer.get(path, **fields)
+    return response.body, response.cache
+
+
+async def test_the_next_request_of_every_worker_and_connection_gets_what_is_new(
+    cache_root: Path,
+) -> None:
+    async with (
+        serve_web(cache_root) as edge,
+        serve_web(cache_root, beside=edge) as other,
+        viewer_of(edge.port) as one,
+        viewer_of(other.port) as two,
+    ):
+        put(edge, "a", b"old")
+        for viewer in (one, one, two, two):
+            assert (await told(viewer, "/a"))[0] == b"old"
+        put(edge, "a", b"newer")
+        edge.invalidate("/a")
+        assert await told(one, "/a") == (b"newer", "Miss")
+        assert await told(two, "/a") == (b"newer", "Hit")
+        assert await told(one, "/a", range="bytes=0-2") == (b"new", "Hit")
+        assert len(edge.origin.requests) == 2
+
+
+async def test_soft_is_asked_about_and_served_on(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", b"old")
+        await told(viewer, "/a")
+        edge.invalidate("/*", soft=True)
+        assert await told(viewer, "/a") == (b"old", "RefreshHit")
+        assert await told(viewer, "/a") == (b"old", "Hit")
+        assert edge.origin.requests[1].headers["if-none-match"] == '"3"'
+
+
+@pytest.mark.parametrize(
+    ("item", "new"),
+    [
+        ("/a", {"/a"}),
+        ("/a?v=1", {"/a?v=1"}),
+        ("/a?v=%31", {"/a?v=1"}),
+        ("/a?*", {"/a?v=1", "/a?v=2"}),
+        ("/a*", {"/a", "/a?v=1", "/a?v=2"}),
+        ("/*2", {"/a?v=2"}),
+        ("/caf%C3%A9", {"/caf%C3%A9"}),
+        ("/café", {"/caf%C3%A9"}),
+    ],
+)
+async def test_forms_with_and_without_query(cache_root: Path, item: str, new: set[str]) -> None:
+    targets = ("/a", "/a?v=1", "/a?v=2", "/caf%C3%A9")
+    async with (
+        serve_web(cache_root, policy={"query_strings": "all"}) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        for name in ("a", "café"):
+            put(edge, name, b"old")
+        for target in targets:
+            await told(viewer, target)
+        for name in ("a", "café"):
+            put(edge, name, b"newer")
+        edge.invalidate(item)
+        found = {target for target in targets if (await told(viewer, target))[0] == b"newer"}
+        assert found == new
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "other"),
+    [
+        ("50%20off.txt", "/50%2520off.txt", "/50%20off.txt"),
+        ("what?v=1", "/what%3Fv=1", "/what?v=1"),
+    ],
+)
+async def test_a_name_is_invalidated_by_what_it_is_asked_by(
+    cache_root: Path, name: str, path: str, other: str
+) -> None:
+    async with (
+        serve_web(cache_root, policy={"query_strings": "all"}) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        put(edge, name, b"old")
+        for _ in range(2):
+            assert (await told(viewer, path))[0] == b"old"
+        put(edge, name, b"newer")
+        edge.invalidate(other)
+        assert await told(viewer, path) == (b"old", "Hit")
+        edge.invalidate(path)
+        assert await told(viewer, path) == (b"newer", "Miss")
+
+
+async def test_a_query_that_is_not_part_of_the_key_is_none(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge, "a", b"old")
+        assert await told(viewer, "/a?v=1") == (b"old", "Miss")
+        put(edge, "a", b"newer")
+        edge.invalidate("/a?v=1")
+        assert await told(viewer, "/a?v=1") == (b"old", "Hit")
+        edge.invalidate("/a")
+        assert await told(viewer, "/a?v=1") == (b"newer", "Miss")
+
+
+async def test_tags_are_those_of_the_field_that_is_declared(cache_root: Path) -> None:
+    rules = {"cache_tag_header": "X-Tags"}
+    async with serve_web(cache_root, rules=rules) as edge, viewer_of(edge.port) as viewer:
+        for name, tags in (("a", "News,front"), ("b", "sport")):
+            put(edge, name, b"old", ("X-Tags", tags))
+            for _ in range(2):
+                await told(viewer, f"/{name}")
+            put(edge, name, b"newer")
+        edge.invalidate("#news")
+        assert await told(viewer, "/a") == (b"newer", "Miss")
+        assert await told(viewer, "/b") == (b"old", "Hit")
+
+
+async def test_compressed_forms_go_with_what_they_are_made_of(cache_root: Path) -> None:
+    async with (
+        serve_web(cache_root, rules={"compress": True}) as edge,
+        viewer_of(edge.port) as viewer,
+    ):
+        for body in (b"old " * 1000, b"newer " * 1000):
+            put(edge, "a.css", body, **TEXT)
+            edge.invalidate("/*.css")
+            for _ in range(3):
+                response = await viewer.get("/a.css", accept_encoding="gzip")
+                assert response.fields["content-encoding"] == "gzip"
+                assert gzip.decompress(response.body) == body
+
+
+# What runs
+
+
+async def begun(edge: WebEdge, viewer: Viewer, path: str, **fields: str) -> Response:
+    """A response whose head has come, and whose body waits for the origin."""
+    await viewer.ask(path, **fields)
+    return await viewer.receive_head()
+
+
+def kinds_of_running() -> dict[str, tuple[dict[str, Any], dict[str, str]]]:
+    return {
+        "cold": ({}, {}),
+        "range": ({}, {"range": "bytes=10-2999999"}),
+        "several ranges": ({}, {"range": "bytes=0-9,900000-2999999"}),
+    }
+
+
+@pytest.mark.parametrize("kind", kinds_of_running())
+async def test_revoking_cuts_what_runs_before_its_end(cache_root: Path, kind: str) -> None:
+    rules, fields = kinds_of_running()[kind]
+    async with serve_web(cache_root, rules=rules) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("film", FILM, headers=CACHED)
+        edge.origin.hold("film", at=HELD_AT)
+        head = await begun(edge, viewer, "/film", **fields)
+        length = int(head.fields["content-length"])
+        edge.invalidate("/film", revoke=True)
+        with pytest.raises(CutError):
+            await viewer.receive_body(length)
+        await until(lambda: bool(edge.lines()))
+        (line,) = edge.lines()
+        assert line["reason"] == "revoked"
+        assert line["bytes"] < length
+
+
+async def test_revoking_cuts_answers_of_the_short_lane(cache_root: Path) -> None:
+    async with (
+        serve_web(cache_root) as edge,
+        viewer_of(edge.port) as first,
+        viewer_of(edge.port) as second,
+    ):
+        edge.origin.put("film", FILM, headers=CACHED)
+        edge.origin.hold("film", at=HELD_AT)
+        await begun(edge, first, "/film")
+        head = await begun(edge, second, "/film")
+        assert head.cache == "Hit"
+        edge.invalidate("/other", "/film*", revoke=True)
+        for viewer in (first, second):
+            with pytest.raises(CutError):
+                await viewer.receive_body(FILM.size_bytes)
+        await until(lambda: len(edge.lines()) == 2)
+        assert {line["reason"] for line in edge.lines()} == {"revoked"}
+
+
+async def test_revoking_cuts_what_is_passed_through(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("film", FILM, headers=(("Cache-Control", "no-store"),))
+        edge.origin.hold("film", at=HELD_AT)
+        head = await begun(edge, viewer, "/film")
+        edge.invalidate("/film", revoke=True)
+        with pytest.raises(CutError):
+            await viewer.receive_body(int(head.fields["content-length"]))
+        await until(lambda: bool(edge.lines()))
+        assert edge.lines()[0]["reason"] == "revoked"
+
+
+async def test_revoking_cuts_what_has_no_stated_length(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("film", FILM, headers=CACHED)
+        edge.origin.script(Turn(chunked=True))
+        edge.origin.hold("film", at=HELD_AT)
+        head = await begun(edge, viewer, "/film")
+        assert "content-length" not in head.fields
+        edge.invalidate("/film", revoke=True)
+
+        async def to_the_end() -> None:
+            while await viewer.receive_chunk():
+                pass
+
+        with pytest.raises(CutError):
+            await to_the_end()
+
+
+async def test_revoking_cuts_compressed_forms(cache_root: Path) -> None:
+    """Whoever takes nothing more of it is being sent it, too."""
+    async with (
+        serve_web(cache_root, rules={"compress": True}) as edge,
+        viewer_of(edge.port, receive_buffer_bytes=4096) as viewer,
+    ):
+        put(edge, "a.css", random.Random(1).randbytes(COMPRESSED_BYTES), **TEXT)
+        head = await begun(edge, viewer, "/a.css", accept_encoding="gzip")
+        assert head.fields["content-encoding"] == "gzip"
+        edge.invalidate("/a.css", revoke=True)
+        with pytest.raises(CutError):
+            await viewer.receive_body(int(head.fields["content-length"]))
+
+
+@pytest.mark.parametrize(
+    ("items", "revoke"), [(("/film",), False), (("/films", "/film?x=1", "#film"), True)]
+)
+async def test_what_is_not_revoked_ends_well_and_is_one_version(
+    cache_root: Path, items: tuple[str, ...], revoke: bool
+) -> None:
+    async with (
+        serve_web(cache_root) as edge,
+        viewer_of(edge.port) as viewer,
+        viewer_of(edge.port) as later,
+    ):
+        edge.origin.put("film", FILM, headers=CACHED)
+        edge.origin.hold("film", at=HELD_AT)
+        await begun(edge, viewer, "/film")
+        edge.invalidate(*items, revoke=revoke)
+        put(edge, "film", b"newer")
+        edge.origin.release("film")
+        if not revoke:
+            assert await told(later, "/film") == (b"newer", "Miss")
+        assert await viewer.receive_body(FILM.size_bytes) == FILM.read(Span(0, FILM.size_bytes))
+
+
+async def test_what_was_validated_since_is_not_revoked(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("film", FILM, headers=CACHED)
+        edge.invalidate("/film", revoke=True)
+        edge.origin.hold("film", at=HELD_AT)
+        await begun(edge, viewer, "/film")
+        edge.server.revoke(lambda what: what.position <= 0)
+        edge.origin.release("film")
+        assert len(await viewer.receive_body(FILM.size_bytes)) == FILM.size_bytes
+
+
+async def test_a_crowd_that_waits_at_the_lane_gets_one_version_each(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as warm:
+        put(edge, "a", b"old")
+        await told(warm, "/a")
+        await told(warm, "/a")
+        edge.invalidate("/a")
+        edge.origin.hold_answers()
+        first = asyncio.create_task(told(warm, "/a"))
+        await edge.origin.seen(2)
+        put(edge, "a", b"newer")
+        edge.invalidate("/a")
+        async with viewer_of(edge.port) as late:
+            after = asyncio.create_task(told(late, "/a"))
+            edge.origin.release_answers()
+            assert (await first)[0] == b"old"
+            assert (await after)[0] == b"newer"

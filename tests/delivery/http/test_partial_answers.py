@@ -1,0 +1,98 @@
+"""Origins that answer a range in their own way: what came is used, and the rest is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streamedge.cache.storage.extent import CHUNK_BYTES
+from streamedge.spans import Span
+from tests.support.fakes import Pattern, Turn
+from tests.support.http_viewer import CutError, fetch, viewer_of
+from tests.support.web_edge import serve_web
+
+FRESH = (("Cache-Control", "max-age=60"),)
+SIZE = 20 * CHUNK_BYTES + 777
+FILM = Pattern(SIZE, seed=5)
+WHOLE = FILM.read(Span(0, SIZE))
+AMPLIFIED_MAX = 3 * CHUNK_BYTES
+
+WAYS = {
+    "shorter than asked": Turn(range_max=1000),
+    "a chunk at a time": Turn(range_max=CHUNK_BYTES),
+    "in small blocks": Turn(range_block=4096),
+    "in large blocks": Turn(range_block=3 * CHUNK_BYTES + 1),
+    "in blocks of the whole": Turn(range_block=1 << 30),
+    "412 to every If-Match": Turn(refuse_if_match=True),
+    "as if no range had been asked for": Turn(ignore_range=True),
+}
+RANGES = {
+    "the beginning": ("bytes=0-9", Span(0, 10)),
+    "within": (f"bytes=70000-{5 * CHUNK_BYTES}", Span(70_000, 5 * CHUNK_BYTES + 1)),
+    "to the end": (f"bytes={SIZE - 9}-", Span(SIZE - 9, SIZE)),
+    "the last bytes": ("bytes=-100000", Span(SIZE - 100_000, SIZE)),
+    "more last bytes than there are": (f"bytes=-{SIZE + 5}", Span(0, SIZE)),
+}
+
+
+@pytest.mark.parametrize("turn", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(("asked", "span"), RANGES.values(), ids=RANGES)
+async def test_range_is_answered_whichever_way_the_origin_does(
+    cache_root: Path, turn: Turn, asked: str, span: Span
+) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("film", FILM, headers=FRESH)
+        edge.origin.script(turn, times=4000)
+        for _cold_then_warm in range(2):
+            response = await viewer.get("/film", range=asked)
+            assert response.status == 206
+            assert response.body == FILM.read(span)
+        assert (await viewer.get("/film")).body == WHOLE
+
+
+async def test_416_to_a_suffix_range_is_asked_again_without_it(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge:
+        edge.origin.put("film", FILM, headers=FRESH)
+        edge.origin.script(Turn(status=416))
+        response = await fetch(edge.port, "/film", range="bytes=-5")
+        assert (response.status, response.body) == (206, WHOLE[-5:])
+
+
+async def test_changed_object_is_not_mixed_with_the_old_one(cache_root: Path) -> None:
+    other = Pattern(SIZE, seed=6)
+    async with serve_web(cache_root) as edge:
+        edge.origin.put("film", FILM, etag='"1"', headers=FRESH)
+        assert (await fetch(edge.port, "/film", range="bytes=0-9")).body == WHOLE[:10]
+        edge.origin.put("film", other, etag='"2"', headers=FRESH)
+        async with viewer_of(edge.port) as viewer:
+            await viewer.ask("/film")
+            with pytest.raises(CutError) as cut:
+                await viewer.receive()
+        assert WHOLE.startswith(cut.value.received)
+        assert (await fetch(edge.port, "/film")).body == other.read(Span(0, SIZE))
+
+
+@pytest.mark.parametrize("asked", ["bytes=-1", "bytes=0-0"])
+@pytest.mark.parametrize("compress", [False, True])
+async def test_one_byte_of_a_cold_object_costs_little_more(
+    cache_root: Path, asked: str, compress: bool
+) -> None:
+    large = Pattern(1 << 30, seed=3)
+    rules = {"compress": compress}
+    async with serve_web(cache_root, rules=rules) as edge:
+        edge.origin.put("film", large, headers=FRESH, content_type="text/html")
+        response = await fetch(edge.port, "/film", range=asked, accept_encoding="gzip")
+        assert (response.status, len(response.body)) == (206, 1)
+        assert edge.origin.body_bytes_sent <= AMPLIFIED_MAX
+
+
+@pytest.mark.parametrize("cold", [False, True])
+async def test_last_bytes_of_an_empty_object_are_all_of_it(cache_root: Path, cold: bool) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("empty", b"", headers=FRESH)
+        if not cold:
+            assert (await viewer.get("/empty")).status == 200
+        for _twice in range(2):
+            response = await viewer.get("/empty", range="bytes=-5")
+            assert (response.status, response.body) == (200, b"")

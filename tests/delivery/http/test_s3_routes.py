@@ -1,0 +1,108 @@
+"""Which bucket and key an S3 client's request means: decided once, for access and answer alike."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.delivery.hosts import HostTable, OriginBinding
+from streamedge.delivery.http.policy.behaviors import Behavior
+from streamedge.delivery.http.request.routing import Route, Rule, Unroutable, WebDistribution, route
+from streamedge.origin import Origin, Upstream
+
+SIGNED = {"authorization": "AWS4-HMAC-SHA256 Credential=a, SignedHeaders=host, Signature=0"}
+V2_QUERY = "AWSAccessKeyId=a&Signature=b%3D&Expires=1"
+
+
+def binding(name: str, bucket: str = "", *, is_site: bool = False) -> OriginBinding:
+    return OriginBinding(
+        name,
+        name,
+        cast(Origin, None),
+        cast(Upstream, None),
+        is_site=is_site,
+        bucket=bucket,
+    )
+
+
+FILMS, SITE = binding("films", "films"), binding("site", is_site=True)
+MIXED = (
+    Rule(Behavior("api/*", "site"), SITE, TtlRules()),
+    Rule(Behavior("*", "films"), FILMS, TtlRules()),
+)
+
+
+def table(*aliases: str, rules: tuple[Rule, ...] = MIXED) -> HostTable[WebDistribution]:
+    return HostTable([WebDistribution("E", aliases or ("*",), rules, "index.html")])
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "name"),
+    [
+        ("cdn.example", "/films/dir/film.mp4", "dir/film.mp4"),
+        ("cdn.example", "/films/films/a", "films/a"),
+        ("cdn.example", "/films//a", "/a"),
+        ("cdn.example", "/films", ""),
+        ("cdn.example", "/films/", ""),
+        ("films.cdn.example:8080", "/dir/film.mp4", "dir/film.mp4"),
+        ("films.cdn.example", "/films/a", "films/a"),
+        ("films.cdn.example", "/", ""),
+        ("films", "/a", "a"),
+        ("films", "/films/a", "a"),
+    ],
+)
+@pytest.mark.parametrize("query", ["", V2_QUERY])
+def test_bucket_stands_in_path_or_host(host: str, path: str, name: str, query: str) -> None:
+    headers = {} if query else SIGNED
+    found = route(table(), host, path.encode(), query, headers)
+    assert isinstance(found, Route)
+    assert (found.name, found.query, found.is_s3) == (name, "", True)
+    assert found.is_bucket is (name == "")
+    assert found.rule.binding is FILMS
+
+
+def test_host_that_only_looks_like_the_bucket_s_leaves_it_in_the_path() -> None:
+    """films.example.com is the distribution's own name, and example.com is not the edge."""
+    hosts = table("films.example.com")
+    found = route(hosts, "films.example.com", b"/films/a", "", SIGNED)
+    assert isinstance(found, Route)
+    assert found.name == "a"
+    found = route(hosts, "films.example.com", b"/a", "", SIGNED)
+    assert isinstance(found, Route)
+    assert found.name == "a"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/other/film.mp4", 404, "NoSuchBucket"),
+        ("/films2/a", 404, "NoSuchBucket"),
+        ("/", 501, ""),
+        ("/films/api/a", 403, ""),
+        ("/films/a/../b", 400, ""),
+    ],
+)
+def test_what_is_of_no_bucket_here_reaches_no_object(path: str, status: int, code: str) -> None:
+    found = route(table(), "cdn.example", path.encode(), "", SIGNED)
+    assert isinstance(found, Unroutable)
+    assert (found.status, found.code) == (status, code)
+
+
+@pytest.mark.parametrize("path", ["/api/films", "/films/a", "/other/a", "/"])
+def test_request_without_their_signature_is_none_of_theirs(path: str) -> None:
+    found = route(table(), "films.cdn.example", path.encode(), "Signature=a&Expires=1", {})
+    assert isinstance(found, Route)
+    assert not found.is_s3
+    assert found.query == "Signature=a&Expires=1"
+
+
+def test_signature_for_a_site_is_the_site_s() -> None:
+    found = route(table(), "cdn.example", b"/api/films/a", "", SIGNED)
+    assert isinstance(found, Route)
+    assert (found.name, found.is_s3, found.rule.binding) == ("api/films/a", False, SITE)
+    sites = table(rules=(Rule(Behavior("*", "site"), SITE, TtlRules()),))
+    found = route(sites, "films.cdn.example", b"/films/a", "", SIGNED)
+    assert isinstance(found, Route)
+    assert (found.name, found.is_s3) == ("films/a", False)

@@ -1,0 +1,86 @@
+"""Viewers who send their bodies slowly keep no connection to an origin from others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from streamedge.delivery.http.request.body_buffer import GATHERED_BYTES_MAX, Gathering
+from tests.support.fakes import Turn
+from tests.support.http_viewer import fetch, viewer_of
+from tests.support.web_edge import connections, serve_web, until
+
+WRITES: dict[str, Any] = {
+    "rules": {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]},
+    "origin_keys": {"connections": 4},
+}
+LONG = b"POST /p HTTP/1.1\r\nHost: edge\r\nContent-Length: 100000\r\n\r\nx"
+SMALL = b"POST /p HTTP/1.1\r\nHost: edge\r\nContent-Length: 5\r\n\r\nhell"
+
+
+async def test_requests_without_a_body_have_connections_of_their_own(cache_root: Path) -> None:
+    async with serve_web(cache_root, **WRITES) as edge, AsyncExitStack() as stack:
+        edge.origin.put("a", b"one", headers=(("Cache-Control", "no-store"),))
+        for _each in range(8):
+            viewer = await stack.enter_async_context(viewer_of(edge.port))
+            await viewer.send(LONG)
+        await edge.origin.seen(3)  # the others wait for the connections that bodies may have
+        for _each in range(3):
+            assert (await fetch(edge.port, "/a")).body == b"one"
+        assert edge.origin.connections_open <= 4
+
+
+async def test_small_body_is_gathered_before_the_origin_is_asked(cache_root: Path) -> None:
+    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("a", b"one", headers=(("Cache-Control", "no-store"),))
+        edge.origin.script(Turn(status=200))
+        await viewer.send(SMALL)
+        (connection,) = connections(edge)
+        await until(lambda: connection.cycle is not None)
+        for _turn in range(50):
+            await asyncio.sleep(0)
+        assert edge.origin.requests == []
+        await viewer.send(b"o")
+        assert (await viewer.receive()).status == 200
+        assert bytes(edge.origin.requests[0].body) == b"hello"
+
+
+async def test_body_that_comes_too_slowly_ends_its_connection(cache_root: Path) -> None:
+    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+        await viewer.send(SMALL)
+        (connection,) = connections(edge)
+        await until(lambda: connection._receiving is not None)
+        now_s = asyncio.get_running_loop().time()
+        connection.sweep(now_s + 59, 30, 60, 500)
+        connection._heard_s = now_s + 60  # a byte has come just now
+        connection.sweep(now_s + 61, 30, 60, 0)
+        assert not connection.transport.is_closing()
+        connection._heard_s = now_s + 121
+        connection.sweep(now_s + 122, 30, 60, 500)
+        assert connection.transport.is_closing()
+
+
+async def pieces_of(*pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+async def test_gathered_body_is_the_body() -> None:
+    body = await Gathering().gather(pieces_of(b"one", b"two", b"3"))
+    assert [piece async for piece in body] == [b"one", b"two", b"3"]
+
+
+async def test_no_more_of_a_body_is_gathered_than_the_limit() -> None:
+    taken: list[int] = []
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for number in range(4):
+            taken.append(number)
+            yield bytes(GATHERED_BYTES_MAX // 2)
+
+    body = await Gathering().gather(pieces())
+    assert taken == [0, 1]
+    assert len([piece async for piece in body]) == 4

@@ -1,0 +1,198 @@
+"""The listeners of a worker: limits, the sweep of quiet and stalled connections, draining."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from streamedge.ops.metrics import Gauge
+from streamedge.spans import Span
+from tests.support.fakes import Pattern
+from tests.support.http_viewer import CutError, fetch, request, viewer_of
+from tests.support.web_edge import WebEdge, connections, descriptors, serve_web, until
+
+SMALL = Pattern(1000, seed=1)
+LARGE = Pattern(16 << 20, seed=2)  # more than the buffers of a connection hold
+IDLE_S = 30.0
+STALL_S = 60.0
+
+
+def put(edge: WebEdge) -> None:
+    edge.origin.put("small", SMALL)
+    edge.origin.put("large", LARGE)
+
+
+def sweep(edge: WebEdge, after_s: float) -> None:
+    """What the server's own sweep would do ``after_s`` from now."""
+    now_s = asyncio.get_running_loop().time() + after_s
+    for connection in connections(edge):
+        connection.sweep(now_s, IDLE_S, STALL_S)
+
+
+async def until_blocked(edge: WebEdge) -> None:
+    """Waits until a connection's peer takes no more."""
+    await until(lambda: any(one.outlet.blocked_since_s is not None for one in connections(edge)))
+
+
+async def test_a_quiet_connection_is_closed(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge)
+        await viewer.get("/small")
+        sweep(edge, IDLE_S - 1)
+        assert (await viewer.get("/small")).status == 200
+        sweep(edge, IDLE_S + 1)
+        assert await viewer.receive_rest() == b""
+
+
+async def test_a_connection_that_never_asks_is_closed(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        await until(lambda: bool(connections(edge)))
+        sweep(edge, IDLE_S + 1)
+        assert await viewer.receive_rest() == b""
+
+
+async def test_a_request_that_comes_drop_by_drop_is_no_activity(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge)
+        await viewer.get("/small")
+        await viewer.send(request("/small")[:-2] + b"x-slow: ")
+        await until(lambda: connections(edge)[0]._header_bytes > 0)
+        sweep(edge, IDLE_S + 1)
+        assert await viewer.receive_rest() == b""
+
+
+async def test_a_refused_connection_does_not_linger_for_ever(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        await viewer.send(b"nonsense\r\n\r\n")
+        assert (await viewer.receive()).status == 400
+        assert await viewer.receive_rest() == b""  # the edge's half is closed at once
+        sweep(edge, IDLE_S + 1)
+        await until(lambda: not connections(edge))
+
+
+async def test_waiting_for_the_origin_is_not_being_quiet(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge)
+        edge.origin.hold_answers()
+        await viewer.ask("/small")
+        await edge.origin.seen(1)
+        sweep(edge, 1000)
+        edge.origin.hold("small", at=10)
+        edge.origin.release_answers()
+        head = await viewer.receive_head()
+        assert head.status == 200
+        body = await viewer.receive_body(10)
+        sweep(edge, 1000)
+        edge.origin.release("small")
+        assert body + await viewer.receive_body(990) == SMALL.read(Span(0, 1000))
+
+
+async def test_a_viewer_that_takes_nothing_is_dropped_alone(cache_root: Path) -> None:
+    async with (
+        serve_web(cache_root) as edge,
+        viewer_of(edge.port, receive_buffer_bytes=4096) as stalled,
+    ):
+        put(edge)
+        await stalled.ask("/large")
+        await until_blocked(edge)
+        async with viewer_of(edge.port) as other:
+            await other.get("/small")
+            sweep(edge, STALL_S - 1)
+            assert await other.receive_rest() == b""  # it was quiet; the stalled one has time
+            assert len(connections(edge)) == 1
+        sweep(edge, STALL_S + 1)
+        with pytest.raises(CutError):
+            await stalled.receive()
+        assert (await fetch(edge.port, "/large")).body == LARGE.read(Span(0, LARGE.size_bytes))
+        (line,) = [line for line in edge.lines() if line.get("reason")]
+        assert line["reason"] == "viewer stalled"
+        assert line["bytes"] < LARGE.size_bytes
+
+
+async def test_the_sweep_runs_by_itself(cache_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamedge.delivery.http.server.SWEEP_INTERVAL_S", 0.01)
+    async with (
+        serve_web(cache_root, limits={"http_idle": "100ms", "http_stall": "100ms"}) as edge,
+        viewer_of(edge.port) as quiet,
+        viewer_of(edge.port, receive_buffer_bytes=4096) as stalled,
+    ):
+        put(edge)
+        await stalled.ask("/large")
+        assert await quiet.receive_rest() == b""
+        await until_dropped(edge)
+        assert len(await stalled.receive_rest()) < LARGE.size_bytes
+        assert edge.counts.gauges[Gauge.HTTP_CONNECTIONS] == 0
+
+
+async def until_dropped(edge: WebEdge) -> None:
+    """Waits until nobody is connected, and the sweep has counted it."""
+    await until(lambda: not (connections(edge) or edge.counts.gauges[Gauge.HTTP_CONNECTIONS]))
+
+
+async def test_connections_beyond_the_limit_are_dropped(cache_root: Path) -> None:
+    async with serve_web(cache_root, limits={"http_connections": 2}) as edge:
+        put(edge)
+        async with viewer_of(edge.port) as one, viewer_of(edge.port) as two:
+            for viewer in (one, two):
+                assert (await viewer.get("/small")).status == 200
+            async with viewer_of(edge.port) as three:
+                assert await three.receive_rest() == b""
+            for viewer in (one, two):
+                assert (await viewer.get("/small")).status == 200
+        await until(lambda: not connections(edge))
+        assert (await fetch(edge.port, "/small")).status == 200
+
+
+async def test_draining_lets_a_response_end_and_nobody_in(cache_root: Path) -> None:
+    async with (
+        serve_web(cache_root) as edge,
+        viewer_of(edge.port) as busy,
+        viewer_of(edge.port) as quiet,
+    ):
+        put(edge)
+        await quiet.get("/small")
+        edge.origin.hold("large", at=1000)
+        await busy.ask("/large")
+        head = await busy.receive_head()
+        draining = asyncio.ensure_future(edge.server.drain(20))
+        assert await quiet.receive_rest() == b""
+        with pytest.raises(ConnectionRefusedError):
+            await fetch(edge.port, "/small")
+        assert not draining.done()
+        edge.origin.release("large")
+        body = await busy.receive_body(int(head.fields["content-length"]))
+        assert body == LARGE.read(Span(0, LARGE.size_bytes))
+        assert await busy.receive_rest() == b""
+        async with asyncio.timeout(5):
+            await draining
+
+
+async def test_draining_cuts_what_does_not_end(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+        put(edge)
+        edge.origin.hold("small", at=10)
+        edge.origin.hold_answers()
+        await viewer.ask("/small")
+        await edge.origin.seen(1)
+        async with asyncio.timeout(5):
+            await edge.server.drain(0.01)
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await viewer.receive()
+
+
+async def test_viewers_that_come_and_go_leave_no_descriptor(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge:
+        put(edge)
+        await fetch(edge.port, "/large")
+        await fetch(edge.port, "/small")
+        await until(lambda: not connections(edge))
+        before = descriptors()
+        for _round in range(30):
+            async with viewer_of(edge.port, receive_buffer_bytes=4096) as viewer:
+                await viewer.send(request("/large") * 3)
+                await viewer.receive_head()
+            assert (await fetch(edge.port, "/small")).status == 200
+        await until(lambda: not connections(edge))
+        assert descriptors() <= before

@@ -1,0 +1,125 @@
+"""What the cache is told of a write, whatever becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from streamedge.cache.responses import ResponseCache
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.delivery.hosts import OriginBinding
+from streamedge.delivery.http.policy.behaviors import Behavior
+from streamedge.delivery.http.request.request import WebRequest
+from streamedge.delivery.http.request.routing import Route, Rule, WebDistribution
+from streamedge.delivery.http.writes import Writes
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.origin import Origin, Upstream
+from streamedge.origin.writing import Write, WriteAnswer
+from tests.support.fakes import Turn
+from tests.support.http_viewer import viewer_of
+from tests.support.web_edge import serve_web
+
+LINGERS_S = 0.001
+
+
+class Refusals:
+    """A cache that counts how often what it has was refused."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._changed = asyncio.Event()
+
+    def refuse_older(self, *_keys: str) -> None:
+        self.count += 1
+        self._changed.set()
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while self.count < count:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+class Writer:
+    """Ends as it is told, or is still at it."""
+
+    def __init__(self, outcome: WriteAnswer | Exception | None) -> None:
+        self._outcome = outcome
+        self.begun = asyncio.Event()
+
+    def lingers_s(self, write: Write) -> float:
+        return LINGERS_S
+
+    async def end_abandoned(self) -> int:
+        return 0
+
+    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+        self.begun.set()
+        if self._outcome is None:
+            await asyncio.Event().wait()
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        assert self._outcome is not None
+        return self._outcome
+
+
+def route_to(writer: Writer) -> Route:
+    binding = OriginBinding("main", "s3 x", cast(Origin, None), cast(Upstream, None), writer=writer)
+    rule = Rule(Behavior("*", "main"), binding, TtlRules())
+    return Route(WebDistribution("EWEB", ("*",), (rule,)), rule, "film", "")
+
+
+DELETE = WebRequest("DELETE", "edge", b"/film", {}, "127.0.0.1:1", True, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "refusals"),
+    [
+        (WriteAnswer(200), 1),
+        (WriteAnswer(412), 0),
+        (WriteAnswer(404), 0),
+        (WriteAnswer(500), 2),
+        (WriteAnswer(504), 2),
+        (OriginError(OriginFailure.TIMEOUT, "silent"), 2),
+        (OriginError(OriginFailure.BROKEN, "connection lost"), 2),
+        (ConnectionResetError("the viewer left"), 2),
+    ],
+)
+async def test_what_is_stored_is_used_only_if_nothing_changed(
+    outcome: WriteAnswer | Exception, refusals: int
+) -> None:
+    cache = Refusals()
+    writes = Writes(cast(ResponseCache, cache), None, 1 << 20)
+    with contextlib.suppress(OriginError, ConnectionResetError):
+        await writes.write(route_to(Writer(outcome)), DELETE, None)
+    assert cache.count == min(refusals, 1)
+    await cache.until(refusals)  # what readers were given meanwhile, too
+
+
+async def test_write_that_is_cancelled_may_have_been_done() -> None:
+    cache, writer = Refusals(), Writer(None)
+    writes = Writes(cast(ResponseCache, cache), None, 1 << 20)
+    writing = asyncio.create_task(writes.write(route_to(writer), DELETE, None))
+    await writer.begun.wait()
+    writing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await writing
+    assert cache.count == 1
+    await cache.until(2)
+
+
+async def test_write_to_a_site_that_gave_no_answer_may_have_been_done(cache_root: Path) -> None:
+    rules = {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]}
+    async with serve_web(cache_root, rules=rules) as edge, viewer_of(edge.port) as viewer:
+        edge.origin.put("page", b"old", etag='"1"')
+        assert (await viewer.get("/page")).body == b"old"
+        edge.origin.put("page", b"new", etag='"2"')
+        assert (await viewer.get("/page")).body == b"old"
+        edge.origin.script(Turn(raw=b"HTTP/1.1"))
+        assert (await viewer.get("/page", "DELETE")).status == 502
+        assert (await viewer.get("/page")).body == b"new"

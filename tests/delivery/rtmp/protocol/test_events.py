@@ -1,0 +1,120 @@
+"""Events: command arguments in every dialect, and in none."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from streamedge.delivery.rtmp.protocol.amf0 import UNDEFINED, AmfValue
+from streamedge.delivery.rtmp.protocol.events import (
+    Connect,
+    Play,
+    Start,
+    read_connect,
+    read_flag,
+    read_play,
+    read_whole,
+)
+from streamedge.delivery.rtmp.protocol.messages import Command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "start", "duration_ms", "reset"),
+    [
+        ((), Start.ANY, None, True),
+        ((-2.0,), Start.ANY, None, True),  # GStreamer
+        ((-2000.0,), Start.ANY, None, True),  # FFmpeg
+        ((-1.0,), Start.LIVE, None, True),
+        ((-1000.0, -1000.0), Start.LIVE, None, True),
+        ((-5.0, -7.0), Start.ANY, None, True),
+        ((0.0, 0.0), 0, 0, True),
+        ((1500.9, 0.2, False), 1500, 1, False),
+        ((None, None, 0.0), Start.ANY, None, False),
+        ((UNDEFINED, UNDEFINED, 1.0), Start.ANY, None, True),
+        ((math.nan, math.nan, 2.0), Start.ANY, None, False),
+        ((math.inf, math.inf, 3.0), 0xFFFFFFFF, 0xFFFFFFFF, True),
+        ((-math.inf, -math.inf, True), Start.ANY, None, True),
+        (("12", True, "no"), Start.ANY, None, True),
+    ],
+)
+def test_play_arguments(
+    arguments: tuple[AmfValue, ...], start: int | Start, duration_ms: int | None, reset: bool
+) -> None:
+    command = Command(1, "play", 0.0, {}, ("film", *arguments))
+    assert read_play(command, "film") == Play(1, "film", start, duration_ms, reset)
+
+
+@pytest.mark.parametrize(
+    ("value", "whole"),
+    [
+        (1000.7, 1000),
+        (-5.0, 0),
+        (math.nan, 0),
+        (math.inf, 0xFFFFFFFF),
+        (-math.inf, 0),
+        (None, 0),
+        (UNDEFINED, 0),
+        ("9", 0),
+        (True, 0),
+    ],
+)
+def test_read_whole(value: AmfValue, whole: int) -> None:
+    assert read_whole(value) == whole
+
+
+@pytest.mark.parametrize(
+    ("value", "flag"),
+    [(True, True), (False, False), (1.0, True), (0.0, False), (None, None), (UNDEFINED, None)],
+)
+def test_read_flag(value: AmfValue, flag: bool | None) -> None:
+    assert read_flag(value) is flag
+
+
+def connect(properties: dict[str, AmfValue]) -> Connect:
+    return read_connect(Command(0, "connect", 1.0, properties, ()))
+
+
+def test_a_connect_that_says_everything() -> None:
+    properties: dict[str, AmfValue] = {
+        "app": "cfx/st",
+        "tcUrl": "rtmp://edge.example/cfx/st",
+        "flashVer": "LNX 9,0,124,2",
+        "pageUrl": "http://page.example/",
+        "swfUrl": "http://page.example/player.swf",
+        "fourCcList": ["hvc1", 3.0, "av01"],
+        "videoFourCcInfoMap": {"*": 4.0, "hvc1": 1.0, "odd": "x"},
+        "audioFourCcInfoMap": {"Opus": math.nan},
+        "capsEx": 5.0,
+    }
+    event = connect(properties)
+    assert event == Connect(
+        transaction=1.0,
+        app="cfx/st",
+        tc_url="rtmp://edge.example/cfx/st",
+        flash_version="LNX 9,0,124,2",
+        page_url="http://page.example/",
+        swf_url="http://page.example/player.swf",
+        four_cc_list=("hvc1", "av01"),
+        video_four_cc_info={"*": 4, "hvc1": 1, "odd": 0},
+        audio_four_cc_info={"Opus": 0},
+        capabilities_ex=5,
+        object=properties,
+    )
+    assert event.is_enhanced
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [{}, {"app": 7.0, "tcUrl": None, "flashVer": ["LNX"], "pageUrl": UNDEFINED}],
+)
+def test_a_connect_that_says_little(properties: dict[str, AmfValue]) -> None:
+    event = connect(properties)
+    assert (event.app, event.tc_url, event.flash_version, event.page_url) == ("", "", "", "")
+    assert (event.four_cc_list, event.video_four_cc_info, event.capabilities_ex) == ((), {}, 0)
+    assert not event.is_enhanced
+
+
+def test_e_rtmp_fields_of_another_type_read_as_empty() -> None:
+    event = connect({"fourCcList": "hvc1", "videoFourCcInfoMap": ["hvc1"], "capsEx": "1"})
+    assert (event.four_cc_list, event.video_four_cc_info, event.capabilities_ex) == ((), {}, 0)

@@ -1,0 +1,486 @@
+"""streamedge/delivery/rtmp/admission.py: pages, countries, and what botocore signs for players."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamedge.access.admission import (
+    NO_MATCH,
+    RESOURCES_LIMIT,
+    AccessRules,
+    CountryRule,
+    Denied,
+)
+from streamedge.access.keys import HashName, PublicKey
+from streamedge.access.signature_cache import Remembered
+from streamedge.access.wildcards import compile_pattern
+from streamedge.delivery.rtmp.protocol.events import Connect
+from streamedge.delivery.rtmp.stream_access import (
+    KEY_ID_LOGGED_MAX,
+    NOT_ALLOWED,
+    SpokenName,
+    Visitor,
+    country_rejection,
+    page_rejection,
+    permitted,
+    spoken_name,
+)
+from streamedge.delivery.rtmp.stream_names import (
+    ApplicationMatch,
+    StreamName,
+    candidates,
+    choose_application,
+    stream_names,
+)
+from tests.support.rtmp_signer import StreamSigner, changed, ecdsa_signer, rsa_signer
+
+NOW_S = 1_800_000_000.0
+LATER_S = NOW_S + 60
+RSA, ECDSA = rsa_signer(), ecdsa_signer()
+APPLICATIONS = ("cfx/st", "vod")
+
+
+class Ask(NamedTuple):
+    """How a client connects, and from where."""
+
+    app: str = "cfx/st"
+    tc_url: str = "rtmp://film.example/cfx/st"
+    address: str = "192.0.2.7"
+
+    @property
+    def connect(self) -> Connect:
+        return connect(self.app, self.tc_url)
+
+
+PLAIN = Ask()
+
+
+def connect(app: str = "cfx/st", tc_url: str = "", page_url: str = "") -> Connect:
+    return Connect(1.0, app, tc_url, "", page_url, "", (), {}, {}, 0, {})
+
+
+def allowed(
+    name: str, ask: Ask = PLAIN, *, signer: StreamSigner = RSA, now_s: float = NOW_S
+) -> tuple[str, ...] | Denied:
+    """The objects that a name gets in a distribution that trusts a signer."""
+    chosen = choose_application(ask.app, ask.tc_url, [APPLICATIONS])
+    assert chosen is not None
+    _, match = chosen
+    rules = AccessRules({signer.key_id: signer.public_key})
+    visitor = Visitor(ask.connect, ask.address)
+    streams = stream_names(match, name)
+    return permitted(rules, visitor, match.application, streams, now_s, Remembered())
+
+
+def readings(name: str, folder: str = "") -> tuple[StreamName, ...]:
+    """What a name means in the application cfx/st."""
+    return stream_names(ApplicationMatch("cfx/st", folder), name)
+
+
+def objects_of(name: str) -> list[str]:
+    return candidates(*readings(name))
+
+
+def asked(signed: str, name: str) -> str:
+    """``name`` with the signature that is behind ``signed``."""
+    return f"{name}?{signed.rpartition('?')[2]}"
+
+
+# What players ask for, and what was signed
+
+
+@pytest.mark.parametrize("signer", [RSA, ECDSA], ids=["rsa", "ecdsa"])
+@pytest.mark.parametrize(
+    "name", ["dir/film.mp4", "mp4:dir/film.mp4", "mp4:dir/film", "/dir/film.mp4"]
+)
+@pytest.mark.parametrize(
+    "resource",
+    [
+        "dir/film.mp4",
+        "dir/film",
+        "mp4:dir/film.mp4",
+        "/dir/film.mp4",
+        "rtmp://film.example/cfx/st/dir/film.mp4",
+        "rtmp://film.example/cfx/st/mp4:dir/film.mp4",
+        "rtmp://film.example:1935/cfx/st/dir/film",
+    ],
+)
+def test_spellings_of_one_object(signer: StreamSigner, resource: str, name: str) -> None:
+    signed = asked(signer.canned(resource, LATER_S), name)
+    found = allowed(signed, signer=signer)
+    assert "dir/film.mp4" in found
+    # A custom policy that names the same resource is worth the same.
+    signed = asked(signer.custom(resource, LATER_S, covering=resource), name)
+    assert allowed(signed, signer=signer) == found
+
+
+@pytest.mark.parametrize(
+    ("resource", "name", "ask"),
+    [
+        # ffmpeg's and librtmp's tcUrl has the port; Flash's is as it was written.
+        ("rtmp://film.example/cfx/st/film.flv", "film.flv",
+         Ask(tc_url="rtmp://film.example:1935/cfx/st")),
+        ("rtmp://film.example:1935/cfx/st/film.flv", "film.flv", Ask()),
+        ("rtmp://film.example:8080/cfx/st/film.flv", "film.flv",
+         Ask(tc_url="rtmp://film.example:8080/cfx/st")),
+        ("rtmps://film.example/cfx/st/film.flv", "film.flv",
+         Ask(tc_url="rtmps://film.example/cfx/st")),
+        ("rtmp://[2001:db8::1]/cfx/st/film.flv", "film.flv",
+         Ask(tc_url="rtmp://[2001:db8::1]/cfx/st")),
+        # A player that took the folder for a part of the application.
+        ("dir/film.flv", "film.flv", Ask("vod/dir", "rtmp://film.example/vod/dir")),
+        ("mp4:dir/film.mp4", "mp4:film.mp4", Ask("vod/dir", "rtmp://film.example/vod/dir")),
+        ("rtmp://film.example/vod/dir/film.flv", "film.flv",
+         Ask("vod/dir", "rtmp://film.example/vod/dir")),
+        ("rtmp://film.example/vod/_definst_/film.flv", "film.flv",
+         Ask("vod/_definst_", "rtmp://film.example/vod/_definst_")),
+        ("mp3:song.mp3", "song.mp3", Ask()),
+        ("flv:film.flv", "film.flv", Ask()),
+        ("mp4:film.m4a", "film.m4a", Ask()),
+        ("film one.mp4", "film%20one.mp4", Ask()),
+        ("film%20one.mp4", "film%20one.mp4", Ask()),
+        ("film%20one", "mp4:film%20one", Ask()),
+        ("rtmp://film.example/cfx/st/film%20one.mp4", "film%20one.mp4", Ask()),
+        ("été.flv", "%C3%A9t%C3%A9.flv", Ask()),
+        ("été.flv", "été.flv", Ask()),
+    ],
+)  # fmt: skip
+def test_spellings_of_players(resource: str, name: str, ask: Ask) -> None:
+    assert not isinstance(allowed(asked(RSA.canned(resource, LATER_S), name), ask), Denied)
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda name: name.replace("?", "%3F").replace("=", "%3D").replace("&", "%26"),
+        lambda name: name.replace("?", "%3f").replace("=", "%3d").replace("&", "%26"),
+        lambda name: name.replace("=", "%3D").replace("&", "%26"),
+        lambda name: name.replace("?", "%3F"),
+        lambda name: quote(name, safe=""),
+    ],
+    ids=["all", "lower case", "behind the mark", "the mark", "everything"],
+)
+def test_encoded_as_pages_do(encode: object) -> None:
+    assert callable(encode)
+    for signed in (
+        RSA.canned("mp4:dir/film.mp4", LATER_S),
+        RSA.custom("mp4:dir/film.mp4", LATER_S, covering="dir/*"),
+    ):
+        assert allowed(encode(signed)) == ("dir/film.mp4",)
+        assert isinstance(allowed(encode(changed(signed, len(signed) - 1))), Denied)
+
+
+def test_the_rest_of_a_query_is_signed_too() -> None:
+    signed = RSA.canned("film.flv?color=red&size=1", LATER_S)
+    assert allowed(signed) == ("film.flv",)
+    assert isinstance(allowed(signed.replace("color=red", "color=blue")), Denied)
+    assert isinstance(allowed(signed.replace("?color=red&size=1&", "?")), Denied)
+    assert isinstance(allowed(RSA.canned("film.flv", LATER_S) + "&color=red"), Denied)
+    assert allowed(RSA.custom("film.flv?color=red", LATER_S, covering="film*")) == ("film.flv",)
+
+
+# What a signature does not cover
+
+
+def test_an_extension_that_was_signed_is_the_only_one() -> None:
+    everything = ("film.flv", "film", "film.mp4", "film.mp3")
+    assert allowed(asked(RSA.canned("film.mp4", LATER_S), "film")) == ("film.mp4",)
+    assert allowed(asked(RSA.canned("film.mp3", LATER_S), "film")) == ("film.mp3",)
+    assert allowed(asked(RSA.canned("film", LATER_S), "film")) == everything
+    assert allowed(asked(RSA.custom("x", LATER_S, covering="*.mp?"), "film")) == everything[2:]
+    assert isinstance(allowed(asked(RSA.canned("film.mp4", LATER_S), "film.flv")), Denied)
+    assert isinstance(allowed(asked(RSA.canned("film.avi", LATER_S), "film")), Denied)
+
+
+@pytest.mark.parametrize(
+    ("covering", "name", "ask"),
+    [
+        # The folder is in tcUrl, but not in the application, where it would count.
+        ("rtmp://film.example/cfx/st/free/*", "film.flv",
+         Ask(tc_url="rtmp://film.example/cfx/st/free")),
+        ("rtmp://film.example/cfx/st/free/film.flv", "film.flv",
+         Ask(tc_url="rtmp://film.example/cfx/st/free")),
+        # A name that is allowed, of another folder.
+        ("film.flv", "film.flv", Ask("cfx/st/paid", "rtmp://film.example/cfx/st/paid")),
+        ("rtmp://film.example/cfx/st/film.flv", "film.flv",
+         Ask("cfx/st/paid", "rtmp://film.example/cfx/st")),
+        ("rtmp://film.example/cfx/st/film.flv", "film.flv",
+         Ask(tc_url="rtmp://other.example/cfx/st")),
+        ("rtmp://film.example/cfx/st/film.flv", "film.flv",
+         Ask(tc_url="rtmp://film.example:8080/cfx/st")),
+        ("rtmp://film.example/cfx/st/film.flv", "film.flv",
+         Ask(tc_url="rtmps://film.example/cfx/st")),
+        ("rtmp://film.example/cfx/st/film.flv", "film.flv", Ask(tc_url="film.example/cfx/st")),
+        ("rtmp://a/*", "film.flv", Ask(tc_url="rtmp://a/x@film.example/cfx/st", app="cfx/st/y")),
+        ("free/*", "paid/film.flv", Ask()),
+        ("free", "free/film.flv", Ask()),
+        ("dir/film.mp", "dir/film.mp%34", Ask()),
+    ],
+)  # fmt: skip
+def test_what_was_not_signed(covering: str, name: str, ask: Ask) -> None:
+    if covering == "rtmp://a/*":  # this place is the client's own, and only its host counts
+        assert not isinstance(allowed(asked(RSA.canned("y/film.flv", LATER_S), name), ask), Denied)
+        covering = "rtmp://x@film.example/*"
+    signed = RSA.custom("x", LATER_S, covering=covering)
+    assert allowed(asked(signed, name), ask) == Denied("policy is for another resource")
+
+
+@pytest.mark.parametrize("signer", [RSA, ECDSA], ids=["rsa", "ecdsa"])
+@pytest.mark.parametrize("kind", ["canned", "custom"])
+def test_any_one_character_changed_is_refused(signer: StreamSigner, kind: str) -> None:
+    name = "mp4:dir/film.mp4"
+    if kind == "canned":
+        signed = signer.canned(name, LATER_S)
+    else:
+        signed = signer.custom(name, LATER_S, covering=name)
+    assert allowed(signed, signer=signer) == ("dir/film.mp4",)
+    for at in range(len(signed)):
+        other = changed(signed, at)
+        if not objects_of(other):
+            continue
+        assert isinstance(allowed(other, signer=signer), Denied), other
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("film.flv", "not signed"),
+        ("film", "not signed"),
+        ("film.flv?Expires=1", "not signed"),
+        (RSA.canned("film.flv", NOW_S - 1), "expired"),
+        (RSA.canned("film.flv", NOW_S), "expired"),
+        (RSA.custom("film.flv", NOW_S - 1, covering="film*"), "expired"),
+        (RSA.custom("film.flv", LATER_S, covering="*", from_s=NOW_S + 1), "not yet valid"),
+        (RSA.custom("film.flv", LATER_S, covering="*", network="192.0.2.8"),
+         "address is not allowed"),
+        (RSA.canned("film.flv", LATER_S).replace(RSA.key_id, "KOTHER"), "key is not trusted"),
+        (RSA.canned("other.flv", LATER_S).replace("other", "film"), "signature does not match"),
+        (asked(RSA.custom("x", NOW_S - 1, covering="film.mp4"), "film"),
+         "expired"),
+    ],
+)  # fmt: skip
+def test_why_not(name: str, reason: str) -> None:
+    assert allowed(name) == Denied(reason)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "film.flv?Signature=x",
+        RSA.canned("film.flv", LATER_S) + "&Expires=1800000060",
+        RSA.canned("film.flv", LATER_S).replace("?", "??"),
+        RSA.canned("film.flv", LATER_S).replace("Expires", "expires"),
+        RSA.canned("film.flv", LATER_S).replace(f"&Key-Pair-Id={RSA.key_id}", ""),
+    ],
+)
+def test_what_is_no_signature(name: str) -> None:
+    assert isinstance(allowed(name), Denied)
+
+
+def test_an_address_is_needed_where_a_signature_is() -> None:
+    signed = RSA.custom("film.flv", LATER_S, covering="*", network="192.0.2.0/24")
+    assert allowed(signed) == ("film.flv",)
+    assert allowed(signed, Ask(address="::ffff:192.0.2.9")) == ("film.flv",)
+    assert isinstance(allowed(signed, Ask(address="2001:db8::1")), Denied)
+    assert allowed(signed, Ask(address="")) == Denied("the viewer's address is unknown")
+
+
+def test_a_signature_has_a_limit_of_bytes() -> None:
+    signed = RSA.canned("film.flv", LATER_S)
+    visitor = Visitor(connect(), "192.0.2.7")
+    rules = AccessRules({RSA.key_id: RSA.public_key})
+
+    def with_limit(limit_bytes: int) -> object:
+        streams = readings(signed)
+        return permitted(rules, visitor, "cfx/st", streams, NOW_S, Remembered(), limit_bytes)
+
+    assert with_limit(344) == ("film.flv",)  # base64 of 256 bytes
+    assert with_limit(343) == Denied("signature is too long")
+
+
+def test_an_open_distribution_asks_nobody() -> None:
+    visitor = Visitor(connect(), "")
+    for name in ("film.flv", "film.flv?Signature=x", "film"):
+        found = permitted(AccessRules(), visitor, "cfx/st", readings(name), NOW_S, Remembered())
+        assert found == tuple(objects_of(name))
+
+
+def test_no_keys_let_nobody_in() -> None:
+    streams = readings(RSA.canned("film.flv", LATER_S))
+    visitor = Visitor(connect(), "192.0.2.7")
+    found = permitted(AccessRules({}), visitor, "cfx/st", streams, NOW_S, Remembered())
+    assert found == Denied("key is not trusted")
+
+
+def test_a_seek_does_not_verify_anew() -> None:
+    signed = RSA.canned("dir/film.mp4", LATER_S)
+    remembered = Remembered()
+    rules = AccessRules({RSA.key_id: RSA.public_key})
+    visitor = Visitor(Ask().connect, "192.0.2.7")
+    for _ in range(3):
+        found = permitted(rules, visitor, "cfx/st", readings(signed), NOW_S, remembered)
+        assert found == ("dir/film.mp4",)
+        assert len(remembered) == 1
+
+
+# In general
+
+
+@given(
+    path=st.text(st.sampled_from("abé /%2.:?"), max_size=12),
+    extension=st.sampled_from(["", ".mp4", ".flv", ".mp3", ".%6dp4"]),
+    prefix=st.sampled_from(["", "mp4:", "mp3:", "flv:"]),
+    folder=st.sampled_from(["", "dir", "d%20r"]),
+    query=st.sampled_from(["", "Expires=1&Signature=a&Key-Pair-Id=" + RSA.key_id, "a=b"]),
+)
+def test_a_name_is_allowed_or_not_and_nothing_else(
+    path: str, extension: str, prefix: str, folder: str, query: str
+) -> None:
+    name = f"{prefix}{path}{extension}?{query}"
+    streams = readings(name, folder)
+    visitor = Visitor(connect(f"vod/{folder}", "rtmp://film.example:1935/vod"), "192.0.2.7")
+    rules = AccessRules({RSA.key_id: RSA.public_key})
+    found = permitted(rules, visitor, "vod", streams, NOW_S, Remembered())
+    assert isinstance(found, Denied if any(map(candidates, streams)) else tuple)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["film", "film.mp4", "mp4:film", "mp4:film%20one", "mp4:été", "mp4:%C3%A9t%C3%A9", "été.mp4"],
+)
+def test_a_wrong_signature_costs_no_more_than_one_budget(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    tried = verifications(monkeypatch)
+    ask = Ask("vod/dir", "rtmp://film.example:1935/vod/dir")
+    assert allowed(asked(RSA.canned("other", LATER_S), path), ask) == Denied(NO_MATCH)
+    assert 0 < len(tried) == len(set(tried)) <= RESOURCES_LIMIT
+    tried.clear()
+    signed = asked(RSA.custom("other", LATER_S, covering="*"), path)
+    assert allowed(changed(signed, signed.index("Signature=") + 50), ask) == Denied(NO_MATCH)
+    assert len(tried) == 1
+
+
+@pytest.mark.parametrize("path", ["film", "mp4:film", "mp4:film%20one", "mp4:été"])
+def test_each_object_that_a_name_may_mean_is_tried_within_the_budget(path: str) -> None:
+    for each in objects_of(path):
+        assert each in allowed(asked(RSA.canned(each, LATER_S), path))
+
+
+def test_the_likeliest_spelling_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = verifications(monkeypatch)
+    for resource in ("film.mp4", "mp4:film.mp4", "film", "mp4:film"):
+        tried.clear()
+        assert allowed(asked(RSA.canned(resource, LATER_S), "mp4:film"))
+        assert len(tried) <= 4
+
+
+def verifications(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What keys are asked for from now on."""
+    tried: list[bytes] = []
+    verifies = PublicKey.verifies
+
+    def counted(key: PublicKey, signature: bytes, message: bytes, hash_name: HashName) -> bool:
+        tried.append(message)
+        return verifies(key, signature, message, hash_name)
+
+    monkeypatch.setattr(PublicKey, "verifies", counted)
+    return tried
+
+
+# Pages and countries
+
+
+@pytest.mark.parametrize(
+    ("page", "is_let_in"),
+    [
+        ("https://www.example.com/", True),
+        ("https://www.example.com/films?id=1", True),
+        ("https://www.example.com/films#top", True),
+        ("http://film.example/player/1.html", True),
+        ("http://film.example/player/12.html", False),
+        ("http://www.example.com/", False),
+        ("https://www.example.com.evil.example/", False),
+        ("https://evil.example/https://www.example.com/", False),
+        ("", False),
+        ("#https://www.example.com/", False),
+    ],
+)
+def test_pages(page: str, is_let_in: bool) -> None:
+    pages = [
+        compile_pattern(pattern)
+        for pattern in ("https://www.example.com/*", "http://film.example/player/?.html")
+    ]
+    rejection = page_rejection(pages, connect(page_url=page))
+    assert (rejection is None) is is_let_in
+    if rejection is not None:
+        assert rejection.code == "NetConnection.Connect.Rejected"
+        assert rejection.description == NOT_ALLOWED
+        assert "page" in rejection.reason
+
+
+def test_any_page_where_none_is_named() -> None:
+    assert page_rejection([], connect(page_url="https://anywhere.example/")) is None
+    assert page_rejection([], connect()) is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "country", "reason"),
+    [
+        (None, "DE", None),
+        (None, "", None),
+        (CountryRule(frozenset({"DE"}), True, False), "DE", None),
+        (CountryRule(frozenset({"DE"}), True, False), "FR", "country FR is not allowed"),
+        (CountryRule(frozenset({"DE"}), False, True), "DE", "country DE is not allowed"),
+        (CountryRule(frozenset({"DE"}), False, False), "", "country unknown is not allowed"),
+        (CountryRule(frozenset({"DE"}), True, True), "", None),
+    ],
+)
+def test_countries(rule: CountryRule | None, country: str, reason: str | None) -> None:
+    rejection = country_rejection(AccessRules(None, rule), country)
+    assert (rejection.reason if rejection else None) == reason
+    assert rejection is None or rejection.description == NOT_ALLOWED
+
+
+# What may be logged
+
+
+@pytest.mark.parametrize(
+    ("name", "spoken"),
+    [
+        ("mp4:film.mp4", ("mp4:film.mp4", "")),
+        ("film?color=red", ("film?color=red", "")),
+        ("film%3Fcolor", ("film%3Fcolor", "")),
+        ("film?Expires=5", ("film?Expires=5", "")),
+        ("mp4:film?Expires=5&Signature=SECRET&Key-Pair-Id=K1", ("mp4:film", "K1")),
+        ("mp4:film?a=b&Policy=SECRET&Signature=SECRET&Key-Pair-Id=K1&c", ("mp4:film?a=b&c", "K1")),
+        ("film%3FExpires%3D5%26Signature%3DSECRET%26Key-Pair-Id%3DK1", ("film", "K1")),
+        ("film?Signature=SECRET", ("film", "")),
+        ("film?a=b?Expires=5&Signature=SECRET", ("film?a=b?Expires=5", "")),
+        ("film?a=b?Signature=SECRET&c=d", ("film?a=b?Signature=…&c=d", "")),
+        ("film/Signature%3DSECRET%26a", ("film/Signature%3D…%26a", "")),
+        ("film?Signature=SECRET&Signature=SECRET&Key-Pair-Id=K1", ("film", "")),
+        (
+            "rtmp://h/cfx/st?Policy=SECRET&Signature=SECRET&Key-Pair-Id=K1",
+            ("rtmp://h/cfx/st", "K1"),
+        ),
+        ("", ("", "")),
+    ],
+)
+def test_what_is_said_of_a_name(name: str, spoken: tuple[str, str]) -> None:
+    assert spoken_name(name) == SpokenName(*spoken)
+
+
+@given(st.text(), st.text(max_size=300))
+def test_no_signature_is_said(name: str, key_id: str) -> None:
+    spoken = spoken_name(
+        f"{name.replace('&', '')}?Signature=SECRET&Policy=SECRET&Key-Pair-Id={key_id}"
+    )
+    assert re.search("SECRET", spoken.text) is None
+    assert len(spoken.key_id) <= KEY_ID_LOGGED_MAX

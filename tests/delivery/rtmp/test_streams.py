@@ -1,0 +1,249 @@
+"""streamedge/delivery/rtmp/catalogue.py: distributions, names and refusals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from streamedge.access.admission import AccessRules
+from streamedge.access.geo import Countries
+from streamedge.cache.objects import Cache
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.storage.store import Store
+from streamedge.delivery.hosts import HostTable, OriginBinding
+from streamedge.delivery.rtmp.protocol.events import Connect
+from streamedge.delivery.rtmp.stream_access import Rejection, Visitor
+from streamedge.delivery.rtmp.stream_names import ApplicationMatch
+from streamedge.delivery.rtmp.streams import (
+    Admission,
+    Catalogue,
+    RefusalError,
+    RtmpDistribution,
+    refusal_of,
+    tc_url_host,
+)
+from streamedge.errors import (
+    CacheFullError,
+    MediaError,
+    MediaFault,
+    OriginError,
+    OriginFailure,
+)
+from streamedge.keys import join_key
+from streamedge.media.library import Titles
+from streamedge.ops.log import open_log
+from streamedge.ops.metrics import Counts
+from streamedge.origin.http.origin import HttpOrigin
+from tests.support.fakes import ScriptedOrigin, Turn
+from tests.support.rtmp_media import made
+
+OPEN = AccessRules()
+
+
+class House:
+    """A catalogue of distributions over one scripted origin."""
+
+    def __init__(self, server: ScriptedOrigin, cache: Cache, origin: HttpOrigin) -> None:
+        self.server = server
+        self.cache = cache
+        binding = OriginBinding("site", "http site", origin, origin)
+        self.distributions = [
+            RtmpDistribution(id, (alias,), binding, TtlRules(), (application,), strict, OPEN)
+            for id, alias, application, strict in (
+                ("EFILM", "film.example", "cfx/st", False),
+                ("ESTRICT", "film.example", "strict", True),
+                ("EBELOW", "*.example", "below", False),
+            )
+        ]
+        titles = Titles(cache, memory_bytes=64 << 20, index_bytes=64 << 20, moov_bytes=1 << 20)
+        self.catalogue = Catalogue(HostTable(self.distributions), titles, Countries(None))
+
+    async def open(self, name: str, *announced: str, strict: bool = False) -> str:
+        """The object that a name means."""
+        distribution = self.distributions[strict]
+        visitor = Visitor(connect("rtmp://film.example/cfx/st", "cfx/st"), "127.0.0.1")
+        admission = Admission(distribution, ApplicationMatch("cfx/st"), visitor)
+        medium = await self.catalogue.open(admission, name, frozenset(announced))
+        medium.close()
+        return medium.name
+
+    def is_idle(self) -> bool:
+        """Whether nobody reads anything."""
+        return all(not version._readers for version in self.cache._versions.values())
+
+
+@pytest.fixture
+async def house(cache_root: Path) -> AsyncIterator[House]:
+    async with ScriptedOrigin() as server:
+        origin = HttpOrigin(server.url)
+        log = open_log(str(cache_root.parent / "log"), "test")
+        cache = Cache(Store(cache_root, 0, log), log, Counts(), open_extents=64, retries=0)
+        yield House(server, cache, origin)
+        await cache.close()
+        await origin.close()
+
+
+def connect(tc_url: str, app: str) -> Connect:
+    return Connect(1.0, app, tc_url, "", "", "", (), {}, {}, 0, {})
+
+
+@pytest.mark.parametrize(
+    ("tc_url", "app", "found"),
+    [
+        ("rtmp://film.example/cfx/st", "cfx/st", ("EFILM", "")),
+        ("rtmp://film.example:1935/cfx/st/dir", "cfx/st/dir", ("EFILM", "dir")),
+        ("rtmp://FILM.example./strict", "strict", ("ESTRICT", "")),
+        ("rtmp://film.example/below", "below", ("EBELOW", "")),
+        ("rtmp://other.example/below", "below", ("EBELOW", "")),
+    ],
+)
+async def test_who_belongs_where(
+    house: House, tc_url: str, app: str, found: tuple[str, str]
+) -> None:
+    admission = house.catalogue.admit(Visitor(connect(tc_url, app), "127.0.0.1"))
+    assert isinstance(admission, Admission)
+    assert (admission.distribution.id, admission.match.folder) == found
+
+
+@pytest.mark.parametrize(
+    ("tc_url", "app", "word"),
+    [
+        ("rtmp://film.example/live", "live", "InvalidInstance"),
+        ("rtmp://other.example/cfx/st", "cfx/st", "InvalidInstance"),
+        ("rtmp://elsewhere/cfx/st", "cfx/st", "DistributionNotFound"),
+        ("", "cfx/st", "DistributionNotFound"),
+        ("nonsense", "cfx/st", "DistributionNotFound"),
+    ],
+)
+async def test_who_belongs_nowhere(house: House, tc_url: str, app: str, word: str) -> None:
+    rejection = house.catalogue.admit(Visitor(connect(tc_url, app), "127.0.0.1"))
+    assert isinstance(rejection, Rejection)
+    assert (rejection.code, rejection.word) == ("NetConnection.Connect.InvalidApp", word)
+    assert rejection.reason == f"{word}: application {app!r} of {tc_url!r}"
+
+
+@pytest.mark.parametrize(
+    ("tc_url", "host"),
+    [
+        ("rtmp://a.example:1935/vod", "a.example:1935"),
+        ("rtmp://[::1]:1935/vod", "[::1]:1935"),
+        ("rtmp://a.example", "a.example"),
+        ("a.example/vod", ""),
+        ("", ""),
+    ],
+)
+def test_hosts_of_urls(tc_url: str, host: str) -> None:
+    assert tc_url_host(tc_url) == host
+
+
+async def test_the_likeliest_object_that_exists(house: House) -> None:
+    house.server.put("film.mp4", made("film.mp4"))
+    house.server.put("film.flv", made("film.flv"))
+    house.server.put("song.mp3", made("song.mp3"))
+    house.server.put("bare", made("film.mp4"))
+    assert await house.open("film") == "film.flv"
+    assert await house.open("mp4:film") == "film.mp4"
+    assert await house.open("mp3:song") == "song.mp3"
+    assert await house.open("song") == "song.mp3"
+    assert await house.open("bare") == "bare"
+    assert await house.open("mp4:bare") == "bare"
+    assert house.is_idle()
+
+
+async def test_what_a_name_meant_is_remembered(house: House) -> None:
+    house.server.put("song.mp3", made("song.mp3"))
+    assert await house.open("song") == "song.mp3"
+    asked = len(house.server.requests)
+    assert await house.open("song") == "song.mp3"
+    assert len(house.server.requests) == asked  # nothing is asked of the origin twice
+    # One that has gone meanwhile is looked for again.
+    house.server.remove("song.mp3")
+    house.server.put("song.flv", made("film.flv"))
+    for name in ("song.mp3", "song.flv"):  # the one that is gone, and the one that was missing
+        house.cache.store.forget_record(join_key("http site", name))
+    house.cache._versions.clear()
+    assert await house.open("song") == "song.flv"
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("", "NetStream.Play.StreamNotFound"),
+        ("../film.mp4", "NetStream.Play.StreamNotFound"),
+        ("nothing", "NetStream.Play.StreamNotFound"),
+        ("nothing.mp4", "NetStream.Play.StreamNotFound"),
+        ("text.mp4", "NetStream.Play.FileStructureInvalid"),
+        ("mjpeg.mov", "NetStream.Play.NoSupportedTrackFound"),
+    ],
+)
+async def test_what_cannot_be_had(house: House, name: str, code: str) -> None:
+    house.server.put("text.mp4", b"text" * 100)
+    house.server.put("mjpeg.mov", made("unsupported"))
+    with pytest.raises(RefusalError) as refused:
+        await house.open(name)
+    assert refused.value.code == code
+    assert house.is_idle()
+
+
+async def test_a_failing_origin_outranks_a_missing_object(house: House) -> None:
+    # Of four candidates one cannot be asked about: the stream may well be there.
+    house.server.script(Turn(status=503), times=1)
+    with pytest.raises(RefusalError) as refused:
+        await house.open("film")
+    assert refused.value.code == "NetStream.Play.Failed"
+    with pytest.raises(RefusalError) as refused:
+        await house.open("film")
+    assert refused.value.code == "NetStream.Play.StreamNotFound"
+
+
+async def test_strict_wants_every_codec_announced(house: House) -> None:
+    house.server.put("film.mp4", made("av1-opus"))
+    assert await house.open("film.mp4") == "film.mp4"
+    for announced in ((), ("av01",), ("hvc1", "Opus")):
+        with pytest.raises(RefusalError) as refused:
+            await house.open("film.mp4", *announced, strict=True)
+        assert refused.value.code == "NetStream.Play.Failed"
+        assert refused.value.kind == "codec_not_announced"
+        assert house.is_idle()
+    assert "Opus" in str(refused.value) or "av01" in str(refused.value)
+    assert await house.open("film.mp4", "av01", "Opus", strict=True) == "film.mp4"
+    assert await house.open("film.mp4", "*", strict=True) == "film.mp4"
+
+
+async def test_cancelled_while_it_looks_it_keeps_nothing_open(house: House) -> None:
+    house.server.put("film.flv", made("film.flv"))
+    house.server.hold_answers()
+    opening = asyncio.ensure_future(house.open("film"))
+    await house.server.seen(4)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    house.server.release_answers()
+    assert await house.open("film") == "film.flv"
+    assert house.is_idle()
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "kind"),
+    [
+        (MediaError(MediaFault.STRUCTURE_INVALID, "x"), "NetStream.Play.FileStructureInvalid",
+         "structure_invalid"),
+        (MediaError(MediaFault.NO_SUPPORTED_TRACK, "x"), "NetStream.Play.NoSupportedTrackFound",
+         "no_supported_track"),
+        (CacheFullError("x"), "NetStream.Play.Failed", "cache_full"),
+        (OriginError(OriginFailure.FORBIDDEN, "x"), "NetStream.Play.StreamNotFound", "forbidden"),
+        (OriginError(OriginFailure.TIMEOUT, "x"), "NetStream.Play.Failed", "timeout"),
+    ],
+)  # fmt: skip
+def test_failures_in_netstreams_words(failure: Exception, code: str, kind: str) -> None:
+    refusal = refusal_of(failure)
+    assert (refusal.code, refusal.kind) == (code, kind)
+    assert refusal_of(refusal) is refusal
+
+
+def test_other_failures_are_defects() -> None:
+    with pytest.raises(ZeroDivisionError):
+        refusal_of(ZeroDivisionError())

@@ -1,0 +1,62 @@
+"""Who a viewer is over RTMP: PROXY headers, and how many connections an address may have."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from streamedge.ops.metrics import Counter
+from tests.support.proxy_headers import proxy_v1, proxy_v2, relay
+from tests.support.rtmp_client import ClosedError, connected, samples, shaken
+from tests.support.rtmp_media import made
+from tests.support.rtmp_stand import stand, until
+
+HERE = (ip_network("127.0.0.0/8"),)
+VIEWER, OTHER = "192.0.2.1", "192.0.2.2"
+
+
+@pytest.mark.parametrize("header", [proxy_v1(VIEWER, 4711), proxy_v2(VIEWER, 4711)])
+async def test_the_viewers_address_is_the_proxys_word(cache_root: Path, header: bytes) -> None:
+    async with stand(cache_root, proxies=HERE) as edge, relay(edge.port, header) as port:
+        edge.origin.put("film.mp4", made("film.mp4"))
+        async with connected(port) as client:
+            client.play("film.mp4")
+            assert samples(await client.until_word("NetStream.Play.Stop"))
+            (session,) = edge.sessions
+            assert session.address == VIEWER
+        await edge.until_gone()
+        events = {line["event"] for line in edge.lines() if line.get("client") == f"{VIEWER}:4711"}
+        assert {"rtmp_connect", "rtmp_play", "rtmp_disconnect"} <= events
+
+
+async def test_without_a_header_nobody_shakes_hands(cache_root: Path) -> None:
+    async with stand(cache_root, proxies=HERE) as edge:
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            async with shaken(edge.port):
+                raise AssertionError("it is served")
+        assert not edge.sessions
+        (line,) = edge.lines("proxy_header_refused")
+        assert line["protocol"] == "rtmp"
+        assert edge.counts.gathered(Counter.ERRORS, "rtmp_proxy_header") == 1
+
+
+async def test_connections_of_an_address_are_bounded(cache_root: Path) -> None:
+    async with (
+        stand(cache_root, proxies=HERE, per_address_max=2) as edge,
+        relay(edge.port, proxy_v1(VIEWER, 4711)) as port,
+        relay(edge.port, proxy_v2(OTHER, 4712)) as other_port,
+    ):
+        async with connected(port), connected(port):
+            with pytest.raises((ClosedError, ConnectionError, asyncio.IncompleteReadError)):
+                async with connected(port):
+                    raise AssertionError("a third connection is served")
+            async with connected(other_port):
+                assert len(edge.sessions) == 3
+        await until(lambda: not edge.sessions)
+        async with connected(port):
+            (line,) = edge.lines("connections_per_address_refused")
+            assert line["client"] == f"{VIEWER}:4711"
+            assert edge.counts.gathered(Counter.ERRORS, "rtmp_connections_per_address") == 1

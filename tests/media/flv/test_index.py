@@ -1,0 +1,252 @@
+"""streamedge/media/flv_index.py: which tags make a run, and where a time is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.media.flv import head as flv_head
+from streamedge.media.flv import tags as flv
+from streamedge.media.flv.head import KeyframeIndex
+from streamedge.media.flv.index import LayoutIndex, Stretch, TagIndex
+from streamedge.media.flv.layout import FlvLayout
+from streamedge.media.flv.scan import scan_tags
+from streamedge.media.flv.scan_index import ScanIndex
+from streamedge.media.medium import RUN_BYTES_MAX, RUN_MS, End, Lacking, Mark, Skip
+from tests.support.memory_reader import MemoryReader
+from tests.support.oracle import feed, flv_of, title_of
+from tests.support.rtmp_media import avc_mp4, keyframe, tags_flv
+
+Media = Callable[[str], bytes]
+
+
+def scanned(data: bytes) -> ScanIndex:
+    head, _ = feed(flv_head.read_head(len(data)), data)
+    return ScanIndex(head, len(data))
+
+
+def laid_out(data: bytes) -> tuple[LayoutIndex, bytes]:
+    layout = FlvLayout(title_of(data))
+    return LayoutIndex(layout), flv_of(layout, data)
+
+
+def both(media: Media, name: str) -> tuple[TagIndex, bytes]:
+    data = media(name)
+    return (scanned(data), data) if name.endswith(".flv") else laid_out(data)
+
+
+async def walk(
+    index: TagIndex, reader: MemoryReader, length_ms: int, until_ms: int | None = None
+) -> list[tuple[int, Stretch]]:
+    """All stretches from the beginning on, with where they begin."""
+    mark = await index.locate(reader.as_reader, 0)
+    found: list[tuple[int, Stretch]] = []
+    while True:
+        stretch = index.stretch(reader.as_reader, mark, length_ms, until_ms)
+        if isinstance(stretch, End):
+            return found
+        if isinstance(stretch, Skip):
+            assert stretch.following.position > mark.position
+            mark = stretch.following
+            continue
+        assert isinstance(stretch, Stretch)
+        assert stretch.end > mark.position
+        found.append((mark.position, stretch))
+        mark = stretch.following
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.flv", "film-keyframes.flv", "video-only"])
+@pytest.mark.parametrize("length_ms", [0, RUN_MS, 2 * RUN_MS])
+async def test_stretches_are_whole_tags_without_gaps(
+    media: Media, name: str, length_ms: int
+) -> None:
+    index, data = both(media, name)
+    for _ in range(2):  # the second time they are known
+        found = await walk(index, MemoryReader(data), length_ms)
+        for (_, stretch), (start, _) in pairwise(found):
+            assert stretch.end == start
+        assert found[-1][1].end == len(data)
+        for start, stretch in found:
+            tags = scan_tags(data[start : stretch.end])
+            assert tags.end == stretch.end - start
+            assert stretch.time_ms == int(tags.timestamp_ms[0])
+            assert int(tags.timestamp_ms[-1]) - stretch.time_ms < max(1, 2 * length_ms)
+            assert (stretch.tag_type is None) == (tags.count > 1)
+            if stretch.tag_type is not None:
+                assert stretch.tag_type == data[start]
+        if length_ms:
+            assert len(found) < 60
+
+
+async def test_a_script_tag_by_itself_is_no_audio() -> None:
+    data = tags_flv(2)
+    data += flv.tag(18, b"\x02\0\x0aonCuePoint", 2000) + flv.tag(8, b"\x2fx", 2000)
+    found = await walk(scanned(data), MemoryReader(data), 0)
+    assert [stretch.tag_type for _, stretch in found[-2:]] == [18, 8]
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
+async def test_nothing_is_later_than_until(media: Media, name: str) -> None:
+    index, data = both(media, name)
+    found = await walk(index, MemoryReader(data), RUN_MS, until_ms=4321)
+    whole = scan_tags(data[found[0][0] :])
+    assert found[-1][1].end - found[0][0] == int(
+        whole.position[int((whole.timestamp_ms <= 4321).sum())]
+    )
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
+async def test_what_lacks_begins_with_the_first_byte_that_is_not_there(
+    media: Media, name: str
+) -> None:
+    index, data = both(media, name)
+    reader = MemoryReader(data)
+    mark = await index.locate(reader.as_reader, 10_000)
+    for there in (0, 1, 5, 11, 40):
+        reader = MemoryReader(data, mark.position + there)
+        lacking = index.stretch(reader.as_reader, mark, RUN_MS, None)
+        # A reader is woken for the byte at ``want.start``: one that is there already would wake
+        # it again and again, and hide that the rest cannot come.
+        assert isinstance(lacking, Lacking)
+        assert lacking.want.start == mark.position + there
+    reader = MemoryReader(data, mark.position + 60_000)
+    stretch = index.stretch(reader.as_reader, mark, RUN_MS, None)
+    assert isinstance(stretch, Stretch)
+    assert stretch.end <= reader.there
+
+
+async def test_a_tag_larger_than_a_run_is_a_run() -> None:
+    frames = [keyframe()] * 4
+    frames[2] = keyframe(RUN_BYTES_MAX + 1_000_000)
+    index, data = laid_out(avc_mp4(frames, 40))
+    for tags in (index, scanned(data)):
+        found = await walk(tags, MemoryReader(data), RUN_MS)
+        sizes = [stretch.end - start for start, stretch in found]
+        assert max(sizes) > RUN_BYTES_MAX
+        assert found[-1][1].end == len(data)
+        # Half of it is there: what is asked for is the rest.
+        large = sizes.index(max(sizes))
+        mark = Mark(found[large][0], found[large][1].time_ms, 2)
+        reader = MemoryReader(data, mark.position + 500_000)
+        lacking = tags.stretch(reader.as_reader, mark, RUN_MS, None)
+        assert isinstance(lacking, Lacking)
+        assert lacking.want.start == reader.there
+        assert lacking.want.end >= found[large][1].end
+
+
+async def test_sound_before_the_first_picture_is_played(media: Media) -> None:
+    for name in ("mp3-in-mp4", "av1-opus"):
+        index, data = laid_out(media(name))
+        mark = await index.locate(MemoryReader(data).as_reader, 0)
+        assert (mark.time_ms, mark.row, data[mark.position]) == (0, 0, 8)
+    data = tags_flv(4, listed=True)
+    head = data.index(b"\x17\x01") - 11
+    sound = flv.tag(8, b"\x2fearly", 0)
+    longer = data[:head] + sound + data[head:]
+    assert (await scanned(longer).locate(MemoryReader(longer).as_reader, 0)).position == head
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.flv", "film-keyframes.flv"])
+async def test_places_are_keyframes(media: Media, name: str) -> None:
+    index, data = both(media, name)
+    start = (await index.locate(MemoryReader(data).as_reader, 0)).position
+    tags = scan_tags(data[start:])
+    for time_ms in (1, 1999, 2100, 7777, 19_999, 10**9):
+        mark = await index.locate(MemoryReader(data).as_reader, time_ms)
+        is_key = (tags.flags & flv.TagFlag.KEYFRAME != 0) & (tags.timestamp_ms <= time_ms)
+        row = int(is_key.nonzero()[0][-1]) if is_key.any() else None
+        if row is None:
+            assert mark.time_ms <= 100
+            continue
+        assert mark.position == start + int(tags.position[row])
+        assert abs(mark.time_ms - int(tags.timestamp_ms[row])) <= 1
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.flv", "film-keyframes.flv"])
+async def test_the_first_tag_after_a_time(media: Media, name: str) -> None:
+    index, data = both(media, name)
+    start = (await index.locate(MemoryReader(data).as_reader, 0)).position
+    tags = scan_tags(data[start:])
+    for time_ms in (0, 1000, 9_990, 19_000):
+        mark = await index.locate_after(MemoryReader(data).as_reader, time_ms)
+        row = int((tags.timestamp_ms > time_ms).nonzero()[0][0])
+        assert mark.position == start + int(tags.position[row])
+    mark = await index.locate_after(MemoryReader(data).as_reader, 10**6)
+    reader = MemoryReader(data)
+    assert isinstance(index.stretch(reader.as_reader, mark, RUN_MS, None), End)
+
+
+async def test_a_search_reads_few_windows_of_a_large_file() -> None:
+    data = tags_flv(400, frame_bytes=4000)
+    index = scanned(data)
+    for target_ms in (360_000, 12_345, 399_999, 200_000):
+        reader = MemoryReader(data, 0)
+        mark = await index.locate(reader.as_reader, target_ms)
+        assert mark.time_ms == target_ms // 2000 * 2000
+        assert data[mark.position] == 9
+        assert data[mark.position + 11] == 0x17
+        assert reader.read_bytes < 3_000_000
+    # What one viewer's search has found shortens the next one's.
+    reader = MemoryReader(data, 0)
+    await index.locate(reader.as_reader, 360_500)
+    assert reader.read_bytes < 1_200_000
+
+
+@pytest.mark.parametrize("lie", ["seconds are milliseconds", "other places", "stale", "sparse"])
+async def test_keyframe_list_is_checked_before_it_is_believed(lie: str) -> None:
+    data = tags_flv(60, listed=True)
+    head, _ = feed(flv_head.read_head(len(data)), data)
+    assert head.keyframes is not None
+    times, positions = head.keyframes.time_ms, head.keyframes.position
+    if lie == "seconds are milliseconds":
+        times = times * 1000
+    elif lie == "other places":
+        positions = positions + 7
+    elif lie == "stale":
+        positions = np.minimum(positions // 2, len(data) - 100)
+    else:
+        times, positions = times[:2], positions[:2]
+    lying = replace(head, keyframes=KeyframeIndex(times, positions))
+    index = ScanIndex(lying, len(data))
+    for target_ms in (15_000, 30_500, 44_000, 59_999):
+        mark = await index.locate(MemoryReader(data).as_reader, target_ms)
+        assert mark.time_ms == target_ms // 2000 * 2000
+        assert data[mark.position + 11] == 0x17
+
+
+async def test_a_search_ends_when_the_origin_fails() -> None:
+    data = tags_flv(60)
+    reader = MemoryReader(data)
+    reader.failure = OriginError(OriginFailure.TIMEOUT, "silent")
+    with pytest.raises(OriginError):
+        await scanned(data).locate(reader.as_reader, 30_000)
+
+
+async def test_a_file_that_was_cut_off_ends_before_its_last_tag() -> None:
+    data = tags_flv(10)
+    whole = scanned(data)
+    for cut in (3, 500, 1_500):
+        index = ScanIndex(whole._head, len(data) - cut)
+        found = await walk(index, MemoryReader(data[:-cut]), RUN_MS)
+        assert len(data) - cut - 2_100 < found[-1][1].end <= len(data) - cut
+
+
+@settings(max_examples=40, deadline=None)
+@given(at=st.integers(300, 39_000), junk=st.binary(min_size=1, max_size=64))
+async def test_damage_is_walked_over(at: int, junk: bytes) -> None:
+    data = tags_flv(8, frame_bytes=100)
+    whole = scan_tags(data, 13)
+    damaged = data[:at] + junk + data[at + len(junk) :]
+    index = scanned(damaged)
+    found = await walk(index, MemoryReader(damaged), 0)
+    # What the damage touches is lost, and at the most what its last tag claims to be.
+    touched = (whole.position < at + len(junk)) & (whole.position + whole.size_bytes > at)
+    assert len(found) >= whole.count - int(touched.sum()) - 30
+    await index.locate(MemoryReader(damaged).as_reader, 5_000)

@@ -1,0 +1,191 @@
+"""streamedge/media/moov.py: finding the index, and what it says of tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamedge.errors import MediaError, MediaFault
+from streamedge.media.mp4.moov import FIRST_ASK_BYTES, locate_moov, parse_moov
+from streamedge.spans import Span
+from tests.support.mp4_writer import TrackRecipe, box, moov, table, words
+from tests.support.oracle import MOOV_LIMIT_BYTES, feed, title_of
+
+Media = Callable[[str], bytes]
+FTYP = box("ftyp", b"isom", bytes(4))
+SMALL_MOOV = moov(TrackRecipe())
+
+
+def locate(data: bytes, limit_bytes: int = MOOV_LIMIT_BYTES) -> tuple[Span, list[Span]]:
+    return feed(locate_moov(len(data), limit_bytes), data)
+
+
+def test_moov_first_takes_one_ask(media: Media) -> None:
+    data = media("film.mp4")
+    span, asked = locate(data)
+    assert asked == [Span(0, FIRST_ASK_BYTES)]
+    assert data[span.start + 4 : span.start + 8] == b"moov"
+
+
+def test_moov_last_is_found_by_jumping_over_the_media(media: Media) -> None:
+    data = media("film-moov-last.mp4")
+    span, asked = locate(data)
+    assert asked == [Span(0, FIRST_ASK_BYTES), Span(span.start, span.start + 16)]
+    assert span.end == len(data)
+
+
+@pytest.mark.parametrize("media_size", [0, 10, FIRST_ASK_BYTES - 40, FIRST_ASK_BYTES, 200_000])
+def test_boxes_between_and_a_large_size(media_size: int) -> None:
+    mdat = words(1) + b"mdat" + words(0, 16 + media_size) + bytes(media_size)
+    before = FTYP + box("wide") + mdat + box("free", bytes(30)) + box("uuid", bytes(20))
+    for data in (before + SMALL_MOOV, before + SMALL_MOOV + box("free", bytes(70_000))):
+        span, asked = locate(data)
+        assert span == Span(len(before), len(before) + len(SMALL_MOOV))
+        assert all(each.size <= 16 for each in asked[1:])
+
+
+def test_header_across_the_first_ask() -> None:
+    for missing in range(1, 17):
+        before = FTYP + box("mdat", bytes(FIRST_ASK_BYTES - len(FTYP) - 8 - missing))
+        span, _ = locate(before + SMALL_MOOV)
+        assert span.start == len(before)
+
+
+def test_last_box_may_reach_to_the_end() -> None:
+    data = FTYP + words(0) + SMALL_MOOV[4:]
+    assert locate(data)[0] == Span(len(FTYP), len(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"abc", "empty"),
+        (b"FLV\x01\x05" + bytes(100), "no index"),
+        (b"<html><body>404</body></html>", "no index"),
+        (bytes(1000) + b"x", "first 256 boxes|no index"),
+        (FTYP, "no index"),
+        (FTYP + box("mdat", bytes(50)), "no index"),
+        (FTYP + words(0) + b"mdat" + bytes(50), "no index"),
+        (FTYP + box("mdat", bytes(50))[:-1], "no index"),
+        (FTYP + words(3) + b"mdat", "cut off or damaged"),
+        (FTYP + box("free") * 300 + SMALL_MOOV, "first 256 boxes"),
+    ],
+)
+def test_files_without_a_usable_index(data: bytes, message: str) -> None:
+    with pytest.raises(MediaError, match=message) as caught:
+        locate(data)
+    assert caught.value.fault is MediaFault.STRUCTURE_INVALID
+
+
+def test_index_over_the_limit() -> None:
+    data = FTYP + SMALL_MOOV
+    assert locate(data, len(SMALL_MOOV))[0].size == len(SMALL_MOOV)
+    with pytest.raises(MediaError, match="over the limit of"):
+        locate(data, len(SMALL_MOOV) - 1)
+
+
+def test_file_shorter_than_stated() -> None:
+    parser = locate_moov(10_000, MOOV_LIMIT_BYTES)
+    next(parser)
+    with pytest.raises(MediaError, match="shorter than its stated size"):
+        parser.send(FTYP)
+
+
+def test_tracks_of_a_real_file(media: Media) -> None:
+    data = media("film.mp4")
+    span, _ = locate(data)
+    movie = parse_moov(data[span.start : span.end])
+    video, audio = movie.tracks
+    assert (video.handler, audio.handler) == ("vide", "soun")
+    assert video.is_enabled
+    assert audio.timescale == 44100
+    assert not movie.is_fragmented
+    # AAC's priming and the B-frames' delay are cut by edit lists.
+    assert [edit.media_time for edit in audio.edits] == [1024]
+    assert [edit.media_time > 0 for edit in video.edits] == [True]
+
+
+def test_edit_list() -> None:
+    edits = table("elst", (250, -1, 0x10000), (120, 30, 0x10000), (9, 9, 0))
+    (track,) = parse_moov(moov(TrackRecipe(edits=edits, timescale=90_000))).tracks
+    assert track.edits == ((250, -1), (120, 30), (9, 9))
+
+
+def test_edit_list_of_64_bits() -> None:
+    edits = box("elst", words(1 << 24, 2, 0, 500, -1, -1, 0x10000, 0, 120, 0, 30, 0x10000))
+    (track,) = parse_moov(moov(TrackRecipe(edits=edits))).tracks
+    assert track.edits == ((500, -1), (120, 30))
+
+
+def test_edit_list_has_as_many_entries_as_there_is_room_for() -> None:
+    edits = box("elst", words(0, 1000, 120, 30, 0x10000), bytes(7))
+    (track,) = parse_moov(moov(TrackRecipe(edits=edits))).tracks
+    assert track.edits == ((120, 30),)
+
+
+def test_timescales_of_0_count_in_seconds() -> None:
+    movie = parse_moov(moov(TrackRecipe(timescale=0), timescale=0))
+    assert (movie.timescale, movie.tracks[0].timescale) == (1, 1)
+
+
+def test_damaged_track_does_not_cost_the_others() -> None:
+    movie = parse_moov(moov(TrackRecipe(), extra=box("trak", bytes(20))))
+    assert len(movie.tracks) == 1
+    assert movie.faults == ("the MP4 has no mdia/hdlr box",)
+
+
+def test_garbage_behind_the_boxes_is_passed_over() -> None:
+    garbage = b"\xff\xff\xff\xf0junkjunkjunk"
+    assert len(parse_moov(moov(TrackRecipe(), extra=garbage)).tracks) == 1
+    assert len(parse_moov(moov(TrackRecipe(), extra=bytes(11))).tracks) == 1
+
+
+def test_other_kinds_of_tracks_are_passed_over() -> None:
+    movie = parse_moov(moov(TrackRecipe(handler="text", entry=b""), TrackRecipe()))
+    assert [track.handler for track in movie.tracks] == ["vide"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (box("free"), "not an MP4 index"),
+        (moov(*[TrackRecipe()] * 65), "65 tracks"),
+        (moov(extra=box("cmov")), "compressed"),
+    ],
+)
+def test_impossible_indexes(data: bytes, message: str) -> None:
+    with pytest.raises(MediaError, match=message):
+        parse_moov(data)
+
+
+@pytest.mark.parametrize("name", ["h264", "flac", "aac-in-mov", "av1-opus", "fragmented"])
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_damaged_files_are_read_or_refused(media: Media, name: str, data: st.DataObject) -> None:
+    original = media(name)
+    span, _ = locate(original)
+    # Damage the index, where everything is decided, and the boxes before it.
+    damaged = bytearray(original)
+    spots = st.one_of(st.integers(0, 60), st.integers(span.start, span.end - 1))
+    for spot in data.draw(st.lists(spots, min_size=1, max_size=8)):
+        damaged[spot] = data.draw(st.sampled_from((0, 1, 2, 0x7F, 0x80, 0xFE, 0xFF)))
+    length = data.draw(st.sampled_from((len(damaged), len(damaged) - 1, len(damaged) // 2)))
+    try:
+        title = title_of(bytes(damaged[:length]))
+    except MediaError:
+        return
+    assert title.count > 0
+    assert int((title.offset + title.size).max()) <= length
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_refused_or_located(data: bytes) -> None:
+    for candidate in (data, FTYP + data, FTYP + box("moov", data)):
+        try:
+            title_of(candidate)
+        except MediaError:
+            continue

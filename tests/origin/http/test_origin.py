@@ -1,0 +1,393 @@
+"""HttpOrigin against a scripted server: good answers, versions and connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.origin import Origin, Version
+from streamedge.origin.http.exchange import parse_base_url
+from streamedge.origin.http.origin import HttpOrigin
+from streamedge.spans import Span
+from tests.support.fakes import Pattern, ScriptedOrigin, Turn, read_all
+
+FILM = Pattern(1_000_000, seed=7)
+FILM_VERSION = Version('"v1"', FILM.size_bytes, 1_700_000_000)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedOrigin]:
+    async with ScriptedOrigin() as server:
+        server.put("film.mp4", FILM, etag='"v1"', content_type="video/mp4")
+        yield server
+
+
+@pytest.fixture
+async def origin(server: ScriptedOrigin) -> AsyncIterator[HttpOrigin]:
+    origin = HttpOrigin(server.url)
+    yield origin
+    await origin.close()
+
+
+async def failure_of(
+    origin: Origin, span: Span | None = None, *, if_match: Version | None = None
+) -> OriginError:
+    """The error that reading film.mp4 to its end comes to."""
+    with pytest.raises(OriginError) as caught:
+        await read_all(await origin.read("film.mp4", span, if_match=if_match))
+    return caught.value
+
+
+# --- good answers ---------------------------------------------------------------------------
+
+
+async def test_head_tells_version_type_and_headers(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
+    server.put(
+        "film.mp4",
+        FILM,
+        etag='"v1"',
+        content_type="video/mp4",
+        headers=(
+            ("Cache-Control", "max-age=60"),
+            ("Cache-Control", "public"),
+            ("Set-Cookie", "a=b"),
+            ("Connection", "X-Private"),
+            ("X-Private", "1"),
+        ),
+    )
+    head = await origin.head("film.mp4")
+    assert head.version == FILM_VERSION
+    assert head.content_type == "video/mp4"
+    assert head.headers == {
+        "accept-ranges": "bytes",
+        "cache-control": "max-age=60, public",
+        "set-cookie": "a=b",
+    }
+    assert server.requests[0].method == "HEAD"
+    assert server.body_bytes_sent == 0
+
+
+async def test_whole_object(server: ScriptedOrigin, origin: HttpOrigin) -> None:
+    read = await origin.read("film.mp4")
+    assert read is not None
+    assert read.span == Span(0, 1_000_000)
+    assert read.head.version == FILM_VERSION
+    assert await read_all(read) == FILM.read(Span(0, 1_000_000))
+    seen = server.requests[0]
+    assert seen.span is None
+    assert seen.headers["accept-encoding"] == "identity"
+    assert not {"cookie", "authorization", "if-match"} & seen.headers.keys()
+
+
+@pytest.mark.parametrize(
+    ("asked", "brought"),
+    [
+        (Span(0, 1), Span(0, 1)),
+        (Span(262_144, 524_288), Span(262_144, 524_288)),
+        (Span(999_999, 1_000_000), Span(999_999, 1_000_000)),
+        (Span(900_000, 2_000_000), Span(900_000, 1_000_000)),
+    ],
+)
+async def test_range_is_clipped_to_the_end(
+    server: ScriptedOrigin, origin: HttpOrigin, asked: Span, brought: Span
+) -> None:
+    read = await origin.read("film.mp4", asked)
+    assert read is not None
+    assert read.span == brought
+    assert read.head.version.size_bytes == FILM.size_bytes
+    assert await read_all(read) == FILM.read(brought)
+    assert server.requests[0].headers["range"] == f"bytes={asked.start}-{asked.end - 1}"
+
+
+async def test_range_far_into_a_huge_object(server: ScriptedOrigin, origin: HttpOrigin) -> None:
+    huge = Pattern(1 << 40)
+    server.put("huge.mp4", huge)
+    span = Span((1 << 40) - 1000, 1 << 40)
+    assert await read_all(await origin.read("huge.mp4", span)) == huge.read(span)
+
+
+async def test_origin_that_ignores_ranges_sends_all_from_0(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
+    server.script(Turn(ignore_range=True))
+    read = await origin.read("film.mp4", Span(500_000, 600_000))
+    assert read is not None
+    assert read.span == Span(0, 1_000_000)
+    assert await read_all(read) == FILM.read(read.span)
+
+
+async def test_empty_object(server: ScriptedOrigin, origin: HttpOrigin) -> None:
+    server.put("empty.mp4", b"")
+    read = await origin.read("empty.mp4")
+    assert read is not None
+    assert read.span == Span(0, 0)
+    assert await read_all(read) == b""
+    for turn in (Turn(), Turn(ignore_range=True)):
+        server.script(turn)
+        with pytest.raises(OriginError) as caught:
+            await origin.read("empty.mp4", Span(0, 10))
+        assert caught.value.failure is OriginFailure.RANGE_OUTSIDE
+
+
+async def test_chunked_range_has_its_length_from_content_range(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
+    server.script(Turn(chunked=True))
+    span = Span(10, 300_000)
+    assert await read_all(await origin.read("film.mp4", span)) == FILM.read(span)
+
+
+async def test_type_is_guessed_only_when_the_origin_names_none(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
+    server.put("film.flv", b"FLV", content_type="")
+    server.put("film.mp4", b"FLV", content_type="binary/octet-stream")
+    assert (await origin.head("film.flv")).content_type == "video/x-flv"
+    assert (await origin.head("film.mp4")).content_type == "binary/octet-stream"
+
+
+async def test_names_reach_the_server_unchanged(server: ScriptedOrigin, origin: HttpOrigin) -> None:
+    for name in ("a b+c%2Fd?e#f&g=h;i.mp4", "dossier/été ☃/~x'(1)*!.mp4", "a//b.mp4", "/a", "a/"):
+        server.put(name, name.encode())
+        assert await read_all(await origin.read(name)) == name.encode()
+        assert server.requests[-1].name == name
+
+
+async def test_base_path_prefix_and_own_headers(server: ScriptedOrigin) -> None:
+    server.put("base/media/x.mp4", b"x")
+    origin = HttpOrigin(f"{server.url}/base/", "/media/", headers=(("X-Origin-Secret", "s"),))
+    assert await read_all(await origin.read("x.mp4")) == b"x"
+    assert server.requests[0].headers["x-origin-secret"] == "s"
+    await origin.close()
+
+
+async def test_name_outside_the_prefix_never_leaves(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
+    with pytest.raises(OriginError) as caught:
+        await origin.read("../film.mp4")
+    assert caught.value.failure is OriginFailure.NOT_FOUND
+    assert server.connections_made == 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://host/",
+        "host/path",
+        "http://",
+        "http://user@host/",
+        "http://user:secret@host/",
+        "http://host/?query",
+        "http://host/#fragment",
+        f"http://{'x' * 64}.example/",
+    ],
+)
+def test_url_that_cannot_be_a_base(url: str) -> None:
+    with pytest.raises(ValueError, match="origin") as caught:
+        HttpOrigin(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_base_url_is_normalised() -> None:
+    assert parse_base_url("https://bücher.example:8443/a b/") == (
+        "https://xn--bcher-kva.example:8443/a%20b"
+    )
+
+
+@pytest.mark.parametrize("span", [Span(5, 5), Span(5, 4), Span(-1, 4)])
+async def test_span_that_cannot_be_asked_for(origin: HttpOrigin, span: Span) -> None:
+    with pytest.raises(ValueError, match="range"):
+        await origin.read("film.mp4", span)
+
+
+# --- versions -------------------------------------------------------------------------------
+
+
+async def test_if_match_is_asked_for_and_answered(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
+    span = Span(100, 200)
+    read = await origin.read("film.mp4", span, if_match=FILM_VERSION)
+    assert await read_all(read) == FILM.read(span)
+    assert server.requests[0].headers["if-match"] == '"v1"'
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+async def test_changed_object(server: ScriptedOrigin, origin: HttpOrigin, ignored: bool) -> None:
+    server.put("film.mp4", Pattern(FILM.size_bytes, seed=8), etag='"v2"')
+    server.script(Turn(ignore_conditions=ignored))
+    error = await failure_of(origin, Span(100, 200), if_match=FILM_VERSION)
+    assert error.failure is OriginFailure.CHANGED
+    assert server.body_bytes_sent in (0, 100)
+
+
+@pytest.mark.parametrize("etag", ['W/"v1"', ""])
+async def test_weak_or_missing_etag_is_matched_by_date(
+    server: ScriptedOrigin, origin: HttpOrigin, etag: str
+) -> None:
+    server.put("film.mp4", FILM, etag=etag)
+    version = (await origin.head("film.mp4")).version
+    assert version == Version(etag, FILM.size_bytes, 1_700_000_000)
+    await read_all(await origin.read("film.mp4", Span(0, 10), if_match=version))
+    asked = server.requests[-1].headers
+    assert "if-match" not in asked
+    assert asked["if-unmodified-since"] == "Tue, 14 Nov 2023 22:13:20 GMT"
+    server.put("film.mp4", FILM, etag=etag and 'W/"v2"', last_modified_s=1_700_000_001)
+    server.script(Turn())
+    server.script(Turn(ignore_conditions=True))
+    for _ in range(2):
+        error = await failure_of(origin, Span(0, 10), if_match=version)
+        assert error.failure is OriginFailure.CHANGED
+
+
+async def test_same_etag_with_another_size_is_another_version(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
+    server.put("film.mp4", Pattern(999_999), etag='"v1"')
+    error = await failure_of(origin, Span(0, 10), if_match=FILM_VERSION)
+    assert error.failure is OriginFailure.CHANGED
+
+
+async def test_object_shrunk_below_the_span_has_changed(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
+    server.put("film.mp4", Pattern(1000), etag='"v2"')
+    server.script(Turn(ignore_conditions=True))
+    error = await failure_of(origin, Span(2000, 3000), if_match=FILM_VERSION)
+    assert error.failure is OriginFailure.CHANGED
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("etag", ['"v1"', 'W/"v1"', ""])
+async def test_unchanged_object_is_none(
+    server: ScriptedOrigin, origin: HttpOrigin, ignored: bool, etag: str
+) -> None:
+    server.put("film.mp4", FILM, etag=etag)
+    version = (await origin.head("film.mp4")).version
+    server.script(Turn(ignore_conditions=ignored))
+    assert await origin.read("film.mp4", if_none_match=version) is None
+    server.put("film.mp4", b"new", etag=etag and '"v2"', last_modified_s=1_800_000_000)
+    assert await read_all(await origin.read("film.mp4", if_none_match=version)) == b"new"
+
+
+async def test_etag_beyond_ascii_is_compared_not_sent(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
+    server.put("film.mp4", FILM, etag='"é"')
+    version = (await origin.head("film.mp4")).version
+    span = Span(0, 10)
+    assert await read_all(await origin.read("film.mp4", span, if_match=version)) == FILM.read(span)
+    assert await origin.read("film.mp4", if_none_match=version) is None
+    assert not {"if-match", "if-none-match"} & server.requests[1].headers.keys()
+    server.put("film.mp4", FILM, etag='"è"', last_modified_s=None)
+    error = await failure_of(origin, span, if_match=version)
+    assert error.failure is OriginFailure.CHANGED
+    str(error).encode()
+
+
+async def test_running_read_keeps_its_version(server: ScriptedOrigin, origin: HttpOrigin) -> None:
+    server.hold("film.mp4", at=1000)
+    read = await origin.read("film.mp4")
+    await server.until(lambda: server.body_bytes_sent == 1000)
+    server.put("film.mp4", Pattern(FILM.size_bytes, seed=9), etag='"v2"')
+    server.release("film.mp4")
+    assert await read_all(read) == FILM.read(Span(0, FILM.size_bytes))
+
+
+# --- connections ----------------------------------------------------------------------------
+
+
+async def test_connection_is_kept_for_the_next_request(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
+    server.script(Turn())
+    server.script(Turn(status=404, body=b"x" * 3000))
+    await origin.head("film.mp4")
+    await failure_of(origin)
+    version = (await origin.head("film.mp4")).version
+    assert await origin.read("film.mp4", if_none_match=version) is None
+    for _ in range(3):
+        await read_all(await origin.read("film.mp4", Span(0, 500_000)))
+    assert server.connections_made == 1
+
+
+async def test_cookies_are_not_kept(server: ScriptedOrigin) -> None:
+    server.put("film.mp4", FILM, headers=(("Set-Cookie", "viewer=1; Path=/"),))
+    origin = HttpOrigin(server.url.replace("127.0.0.1", "localhost"))  # no jar keeps an address's
+    for _ in range(2):
+        await origin.head("film.mp4")
+    assert "cookie" not in server.requests[1].headers
+    await origin.close()
+
+
+async def test_long_error_body_is_not_waited_for(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
+    server.script(Turn(status=503, body=b"x" * 100_000, stall_at=50_000))
+    assert (await failure_of(origin)).failure is OriginFailure.UNAVAILABLE
+    await server.until(lambda: server.connections_open == 0)
+
+
+async def test_close_in_the_middle_drops_the_connection(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
+    server.hold("film.mp4", at=10)
+    read = await origin.read("film.mp4")
+    assert read is not None
+    pieces = read.pieces()
+    assert await anext(pieces) == FILM.read(Span(0, 10))
+    await read.close()
+    await read.close()
+    await server.until(lambda: server.connections_open == 0)
+
+
+async def test_close_after_the_end_is_idempotent(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
+    read = await origin.read("film.mp4")
+    await read_all(read)
+    assert read is not None
+    await read.close()
+    assert server.connections_open == 1
+
+
+@pytest.mark.parametrize("turn", [Turn(silent=True), Turn(stall_at=10)])
+async def test_cancelled_read_gives_the_connection_up(
+    server: ScriptedOrigin, origin: HttpOrigin, turn: Turn
+) -> None:
+    server.script(turn)
+
+    async def fetch() -> None:
+        await read_all(await origin.read("film.mp4"))
+
+    fetching = asyncio.create_task(fetch())
+    await server.seen(1)
+    await server.until(lambda: turn.silent or server.body_bytes_sent == 10)
+    fetching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    await server.until(lambda: server.connections_open == 0)
+
+
+async def test_closed_origin_breaks_running_reads_and_closes_twice(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
+    server.hold("film.mp4", at=10)
+    read = await origin.read("film.mp4")
+    await origin.close()
+    await origin.close()
+    with pytest.raises(OriginError) as caught:
+        await read_all(read)
+    assert caught.value.failure is OriginFailure.BROKEN
+    await server.until(lambda: server.connections_open == 0)
+
+
+async def test_origins_keep_the_contract(server: ScriptedOrigin) -> None:
+    origin: Origin = HttpOrigin(server.url)
+    await origin.close()

@@ -1,0 +1,65 @@
+"""A body that ends with its TLS connection: whole only if the end was meant (RFC 8446 §6.1).
+
+On the loop that the edge runs on; asyncio's own TLS takes any end for one that was meant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.origin.http_client.client import Client
+from streamedge.origin.http_client.tls import TlsRules
+from tests.support.certificate_authority import CertificateAuthority
+
+LOOP_FACTORIES = {"uvloop": uvloop.new_event_loop}
+PATIENCE_S = 20.0
+
+
+@pytest.mark.parametrize("is_meant", [True, False])
+async def test_an_end_that_is_not_meant_is_no_end_of_a_body(tmp_path: Path, is_meant: bool) -> None:
+    authority = CertificateAuthority(tmp_path)
+    pair = authority.issue("localhost")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pair.certificate, pair.key)
+
+    def serve(listener: socket.socket) -> None:
+        with tls.wrap_socket(listener.accept()[0], server_side=True) as connection:
+            connection.settimeout(PATIENCE_S)
+            asked = b""
+            while not asked.endswith(b"\r\n\r\n"):
+                asked += connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
+            if is_meant:
+                connection.unwrap()
+            else:
+                socket.socket.shutdown(connection, socket.SHUT_WR)
+                while connection.recv(1 << 16):
+                    pass
+
+    client = Client(
+        connect_timeout_s=PATIENCE_S,
+        read_timeout_s=PATIENCE_S,
+        connections_max=1,
+        tls=TlsRules(ca=authority.root).context,
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = asyncio.create_task(asyncio.to_thread(serve, listener))
+        try:
+            url = f"https://localhost:{listener.getsockname()[1]}/"
+            body = (await client.send("it", "GET", url, {})).body()
+            if is_meant:
+                assert b"".join([piece async for piece in body]) == b"half of it"
+            else:
+                with pytest.raises(OriginError) as caught:
+                    assert [piece async for piece in body]
+                assert caught.value.failure is OriginFailure.BROKEN
+        finally:
+            await client.close()
+            await server

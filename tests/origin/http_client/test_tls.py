@@ -1,0 +1,163 @@
+"""Origins over TLS: real handshakes with servers whose certificates a throwaway authority signs."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.origin import OriginRequest
+from streamedge.origin.http.origin import HttpOrigin
+from streamedge.origin.http_client.tls import TlsRules, system_tls
+from tests.support.certificate_authority import CertificateAuthority, Pair
+from tests.support.fakes import ScriptedOrigin, read_all
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> CertificateAuthority:
+    return make_authority(tmp_path, "one")
+
+
+def make_authority(folder: Path, name: str) -> CertificateAuthority:
+    (folder / name).mkdir()
+    return CertificateAuthority(folder / name)
+
+
+@asynccontextmanager
+async def serving(
+    pair: Pair, clients: CertificateAuthority | None = None, version: str = "TLSv1_3"
+) -> AsyncIterator[ScriptedOrigin]:
+    """A server that shows ``pair``, and takes certificates of ``clients`` alone."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    context.maximum_version = ssl.TLSVersion[version]
+    if clients is not None:
+        context.load_verify_locations(clients.root)
+        context.verify_mode = ssl.CERT_REQUIRED
+    async with ScriptedOrigin(tls=context) as server:
+        server.put("film.mp4", b"film")
+        yield server
+
+
+async def read_film(url: str, rules: TlsRules) -> bytes:
+    origin = HttpOrigin(url, tls=rules.context)
+    try:
+        return await read_all(await origin.read("film.mp4"))
+    finally:
+        await origin.close()
+
+
+async def failure_of(server: ScriptedOrigin, rules: TlsRules) -> OriginFailure:
+    """How reading fails when no byte of a request may reach the server."""
+    with pytest.raises(OriginError) as caught:
+        await read_film(server.url, rules)
+    assert not server.requests
+    return caught.value.failure
+
+
+async def test_own_authority(authority: CertificateAuthority) -> None:
+    async with serving(authority.issue("localhost")) as server:
+        assert await read_film(server.url, TlsRules(ca=authority.root)) == b"film"
+
+
+async def test_another_authority_is_no_connection(
+    authority: CertificateAuthority, tmp_path: Path
+) -> None:
+    other = make_authority(tmp_path, "two")
+    async with serving(authority.issue("localhost")) as server:
+        assert await failure_of(server, TlsRules(ca=other.root)) is OriginFailure.REFUSED
+        assert await failure_of(server, TlsRules()) is OriginFailure.REFUSED  # the system's
+
+
+async def test_another_name_is_no_connection(authority: CertificateAuthority) -> None:
+    async with serving(authority.issue("www.example.org")) as server:
+        rules = TlsRules(ca=authority.root)
+        assert await failure_of(server, rules) is OriginFailure.REFUSED
+        # The name that is verified is the URL's, whatever Host is sent.
+        origin = HttpOrigin(server.url, tls=rules.context, host="www.example.org")
+        with pytest.raises(OriginError, match="CERTIFICATE_VERIFY_FAILED"):
+            await origin.send(OriginRequest("GET", "film.mp4"))
+        await origin.close()
+
+
+async def test_nothing_is_verified_only_when_told(authority: CertificateAuthority) -> None:
+    async with serving(authority.issue("www.example.org")) as server:
+        assert await read_film(server.url, TlsRules(verify=False)) == b"film"
+
+
+@pytest.mark.parametrize(
+    ("version", "failure"),
+    [
+        ("TLSv1_2", OriginFailure.REFUSED),
+        ("TLSv1_3", OriginFailure.BROKEN),  # the server judges when the client has finished
+    ],
+)
+async def test_mutual_tls(
+    authority: CertificateAuthority, tmp_path: Path, version: str, failure: OriginFailure
+) -> None:
+    clients = make_authority(tmp_path, "two")
+    pair, foreign = clients.issue("edge"), authority.issue("edge")
+    async with serving(authority.issue("localhost"), clients, version) as server:
+        alone = TlsRules(ca=authority.root)
+        assert await failure_of(server, alone) is failure
+        shown = TlsRules(True, authority.root, foreign.certificate, foreign.key)
+        assert await failure_of(server, shown) is failure
+        shown = TlsRules(True, authority.root, pair.certificate, pair.key)
+        assert await read_film(server.url, shown) == b"film"
+
+
+async def test_context_is_made_once_and_at_need(authority: CertificateAuthority) -> None:
+    made = []
+
+    def make() -> ssl.SSLContext:
+        made.append(TlsRules(ca=authority.root).context())
+        return made[-1]
+
+    async with serving(authority.issue("localhost")) as server:
+        origin = HttpOrigin(server.url, tls=make)
+        assert not made
+        server.hold("film.mp4")
+        reads = await asyncio.gather(*(origin.read("film.mp4") for _at_once in range(3)))
+        assert len(made) == 1
+        assert server.connections_made == 3
+        server.release("film.mp4")
+        assert [await read_all(read) for read in reads] == [b"film"] * 3
+        await origin.close()
+
+
+async def test_files_that_cannot_be_used_are_no_connection(
+    authority: CertificateAuthority, tmp_path: Path
+) -> None:
+    pair = authority.issue("edge")
+    async with serving(authority.issue("localhost")) as server:
+        for rules in (
+            TlsRules(ca=tmp_path / "missing.pem"),
+            TlsRules(ca=pair.key),
+            TlsRules(True, authority.root, pair.certificate, tmp_path / "missing.key"),
+            TlsRules(True, authority.root, pair.certificate, authority.root),
+        ):
+            assert await failure_of(server, rules) is OriginFailure.REFUSED
+
+
+async def test_context_is_made_again_after_a_failure(
+    authority: CertificateAuthority, tmp_path: Path
+) -> None:
+    late = tmp_path / "late.pem"
+    async with serving(authority.issue("localhost")) as server:
+        origin = HttpOrigin(server.url, tls=TlsRules(ca=late).context)
+        with pytest.raises(OriginError, match="No such file"):
+            await origin.read("film.mp4")
+        late.write_bytes(authority.root.read_bytes())
+        assert await read_all(await origin.read("film.mp4")) == b"film"
+        await origin.close()
+
+
+def test_system_has_one_context() -> None:
+    assert system_tls() is system_tls()
+    assert system_tls().verify_mode is ssl.CERT_REQUIRED
+    assert system_tls().check_hostname

@@ -1,0 +1,395 @@
+"""A worker goes on by another config without dropping anything, whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamedge.access.geo import Countries, CountriesError
+from streamedge.access.keys import KeyFileError
+from streamedge.build.origins_and_web import bind_origins, web_server
+from streamedge.build.rtmp import rtmp_server
+from streamedge.cache.invalidated import CaughtUp
+from streamedge.cache.objects import Cache
+from streamedge.cache.storage.store import Store
+from streamedge.config.schema.config import Config
+from streamedge.control.database import ControlDatabase
+from streamedge.coordination.config_versions import Generations
+from streamedge.coordination.effective_config import EffectiveConfig
+from streamedge.coordination.shared_state import Roster
+from streamedge.coordination.wakeups import Bells
+from streamedge.delivery.http.server import WebServer
+from streamedge.ops.log import open_log
+from streamedge.ops.metrics import Counts
+from streamedge.process.apply_config import LiveConfig, Serving, follow
+from streamedge.process.certificates import CertificateFiles, Certificates
+from streamedge.spans import Span
+from tests.support.certificate_authority import CertificateAuthority
+from tests.support.fakes import Pattern, ScriptedOrigin, Turn
+from tests.support.http_viewer import Viewer, viewer_of
+from tests.support.mmdb_file import country, mmdb
+from tests.support.rtmp_client import connected, frames
+from tests.support.rtmp_media import tags_flv
+from tests.support.shared_memory import make_shared
+
+LARGE_BYTES = 8 << 20  # more than sockets hold
+
+
+@dataclass(slots=True)
+class LiveEdge:
+    """A worker's servers, in the test's own process. ``tables`` are of its first config."""
+
+    origin: ScriptedOrigin
+    live: LiveConfig
+    cache: Cache
+    web: WebServer
+    http_port: int
+    rtmp_port: int
+    tables: dict[str, Any]
+    log_file: Path
+
+    def config(self, **tables: Any) -> Config:
+        return Config.model_validate({**self.tables, **tables})
+
+    async def apply(self, **tables: Any) -> None:
+        await self.live.apply(self.config(**tables))
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        self.cache.log.flush()
+        said = [json.loads(line) for line in self.log_file.read_text().splitlines()]
+        return [line for line in said if line["event"] == event]
+
+
+def web(identifier: str = "EWEB", **more: Any) -> dict[str, Any]:
+    return {"id": identifier, "type": "web", "origin": "main", **more}
+
+
+def rtmp(identifier: str = "ESTREAM", **more: Any) -> dict[str, Any]:
+    return {"id": identifier, "type": "rtmp", "origin": "main", **more}
+
+
+@asynccontextmanager
+async def live_edge(root: Path, **tables: Any) -> AsyncIterator[LiveEdge]:
+    """Serves EWEB and ESTREAM from a scripted origin, "main"."""
+    async with AsyncExitStack() as stack:
+        origin = await stack.enter_async_context(ScriptedOrigin())
+        whole: dict[str, Any] = {
+            "limits": {"origin_retries": 0},
+            "origins": {"main": {"type": "http", "url": origin.url}},
+            "distributions": [web(), rtmp()],
+            **tables,
+        }
+        config = Config.model_validate(whole)
+        log_file = root.parent / "log"
+        log, counts, countries = open_log(str(log_file), "test"), Counts(), Countries(None)
+        cache = Cache(Store(root, 0, log), log, counts, open_extents=64, retries=0)
+        bindings = bind_origins(config, log, counts)
+        servers = (
+            web_server(config, bindings, cache, log, counts, None, countries),
+            rtmp_server(config, bindings, cache, log, counts, countries),
+        )
+        serving = Serving(*servers, cache, None, None, countries, log, counts)
+        listeners = [socket.create_server(("127.0.0.1", 0)) for _server in servers]
+        ports = [listener.getsockname()[1] for listener in listeners]
+        for listener in listeners:
+            listener.setblocking(False)
+        await servers[0].start(listeners[:1])
+        await servers[1].start(listeners[1:])
+        live = LiveConfig(config, bindings, serving)
+        try:
+            yield LiveEdge(origin, live, cache, servers[0], ports[0], ports[1], whole, log_file)
+        finally:
+            await asyncio.gather(*(server.drain(0) for server in servers))
+            await cache.close()
+            for binding in live.bindings.values():
+                await binding.origin.close()
+            log.close()
+
+
+async def status(viewer: Viewer, path: str, host: str = "edge") -> int:
+    return (await viewer.get(path, host=host)).status
+
+
+# Over HTTP
+
+
+async def test_a_distribution_comes_changes_and_goes_on_an_open_connection(
+    cache_root: Path,
+) -> None:
+    first = web(aliases=["a.example"])
+    async with live_edge(cache_root, distributions=[first]) as edge:
+        edge.origin.put("film.mp4", b"abc")
+        async with viewer_of(edge.http_port) as viewer:
+            assert await status(viewer, "/film.mp4", "a.example") == 200
+            assert await status(viewer, "/film.mp4", "b.example") == 421
+            await edge.apply(distributions=[first, web("E2", aliases=["b.example"])])
+            assert await status(viewer, "/film.mp4", "b.example") == 200
+            await edge.apply(distributions=[web("E2", aliases=["b.example"])])
+            assert await status(viewer, "/film.mp4", "a.example") == 421
+            assert await status(viewer, "/film.mp4", "b.example") == 200
+
+
+async def test_a_distribution_that_is_not_enabled_is_as_if_it_were_not_there(
+    cache_root: Path,
+) -> None:
+    async with live_edge(cache_root) as edge:
+        edge.origin.put("film.mp4", b"abc")
+        async with viewer_of(edge.http_port) as viewer:
+            assert await status(viewer, "/film.mp4") == 200
+            await edge.apply(distributions=[web(enabled=False), rtmp(enabled=False)])
+            assert await status(viewer, "/film.mp4") == 421
+            with pytest.raises(KeyError) as caught:
+                async with connected(edge.rtmp_port):
+                    pass
+            assert caught.value.args[1]["message"] == "DistributionNotFound"
+            await edge.apply()
+            assert await status(viewer, "/film.mp4") == 200
+
+
+async def test_the_short_lane_answers_by_no_rule_of_before(cache_root: Path) -> None:
+    policies = {
+        "response_headers_policies": {
+            "one": {"set": {"X-Rules": "one"}},
+            "two": {"set": {"X-Rules": "two"}},
+        }
+    }
+    distributions = [web(response_headers_policy="one")]
+    async with live_edge(cache_root, distributions=distributions, **policies) as edge:
+        edge.origin.put("film.mp4", b"abc")
+        async with viewer_of(edge.http_port) as viewer:
+            for _time in range(4):  # cold, then by the parser, then by its very bytes
+                assert (await viewer.get("/film.mp4")).fields["x-rules"] == "one"
+            await edge.apply(distributions=[web(response_headers_policy="two")])
+            for _time in range(4):
+                response = await viewer.get("/film.mp4")
+                assert response.fields["x-rules"] == "two"
+            assert response.cache == "Hit"
+            await edge.apply(distributions=[web(methods=["GET", "HEAD"], aliases=["a.example"])])
+            assert await status(viewer, "/film.mp4") == 421
+    assert len(edge.origin.requests) == 1
+
+
+async def test_a_running_response_goes_on_while_its_distribution_and_origin_go(
+    cache_root: Path,
+) -> None:
+    async with live_edge(cache_root) as edge:
+        pattern = Pattern(LARGE_BYTES)
+        edge.origin.put("film.mp4", pattern)
+        edge.origin.hold("film.mp4", at=LARGE_BYTES // 2)
+        async with viewer_of(edge.http_port) as viewer:
+            await viewer.ask("/film.mp4")
+            assert (await viewer.receive_head()).status == 200
+            await edge.apply(distributions=[], origins={})
+            edge.origin.release("film.mp4")
+            body = await viewer.receive_body(LARGE_BYTES)
+            assert body == pattern.read(Span(0, LARGE_BYTES))
+            assert await status(viewer, "/film.mp4") == 421
+        await edge.origin.until(lambda: edge.origin.connections_open == 0)  # it was let go
+
+
+async def test_a_request_under_way_has_its_error_page_by_its_own_rules(cache_root: Path) -> None:
+    page = {"status": 503, "path": "/sorry.html", "response_status": 200}
+    async with live_edge(cache_root, distributions=[web(error_pages=[page])]) as edge:
+        edge.origin.put("sorry.html", b"sorry")
+        edge.origin.script(Turn(status=503))
+        edge.origin.hold_answers()
+        async with viewer_of(edge.http_port) as viewer:
+            await viewer.ask("/film.mp4")
+            await edge.origin.seen(1)
+            await edge.apply(distributions=[])
+            edge.origin.release_answers()
+            response = await viewer.receive()
+            assert (response.status, response.body) == (200, b"sorry")
+
+
+async def test_limits_hold_from_the_next_request_on(cache_root: Path) -> None:
+    async with live_edge(cache_root) as edge, viewer_of(edge.http_port) as viewer:
+        assert await status(viewer, "/" + "a" * 300) == 404
+        await edge.apply(limits={"origin_retries": 0, "url": 256})
+        assert await status(viewer, "/" + "a" * 300) == 414
+
+
+# Origins
+
+
+async def test_an_unchanged_origin_keeps_its_connections(cache_root: Path) -> None:
+    async with live_edge(cache_root) as edge:
+        for name in "abc":
+            edge.origin.put(name, b"abc")
+        async with viewer_of(edge.http_port) as viewer:
+            assert await status(viewer, "/a") == 200
+            before = edge.live.bindings["main"].origin
+            await edge.apply(distributions=[web(default_ttl="1h")])
+            assert edge.live.bindings["main"].origin is before
+            assert await status(viewer, "/b") == 200
+            assert edge.origin.connections_made == 1
+
+
+async def test_an_origin_that_is_reached_in_another_way_is_at_once_also_for_what_is_open(
+    cache_root: Path,
+) -> None:
+    def patient(timeout: str) -> dict[str, Any]:
+        return {"main": {"type": "http", "url": edge.origin.url, "read_timeout": timeout}}
+
+    async with live_edge(cache_root) as edge:
+        edge.origin.put("film.mp4", Pattern(LARGE_BYTES))
+        await edge.apply(origins=patient("20s"))
+        async with viewer_of(edge.http_port) as viewer:
+            assert (await viewer.get("/film.mp4", range="bytes=0-9")).status == 206
+            made = edge.origin.connections_made
+            await edge.apply(origins=patient("30s"))
+            await edge.origin.until(lambda: edge.origin.connections_open == 0)
+            last = f"bytes={LARGE_BYTES - 10}-{LARGE_BYTES - 1}"
+            assert (await viewer.get("/film.mp4", range=last)).status == 206
+            assert (await viewer.get("/film.mp4", range="bytes=0-9")).cache == "Hit"
+            assert edge.origin.connections_made == made + 1
+
+
+async def test_an_origin_that_is_shown_another_secret_shares_nothing(cache_root: Path) -> None:
+    def keyed(secret: str) -> dict[str, Any]:
+        return {"main": {"type": "http", "url": edge.origin.url, "headers": {"X-Key": secret}}}
+
+    async with live_edge(cache_root) as edge:
+        edge.origin.put("film.mp4", b"film")
+        async with viewer_of(edge.http_port) as viewer:
+            for secret in ("one", "two"):
+                await edge.apply(origins=keyed(secret))
+                assert (await viewer.get("/film.mp4")).cache == "Miss"
+    assert [seen.headers["x-key"] for seen in edge.origin.requests] == ["one", "two"]
+
+
+async def test_a_group_keeps_its_breakers_unless_a_member_changes(cache_root: Path) -> None:
+    async with live_edge(cache_root) as edge:
+        main = {"type": "http", "url": edge.origin.url}
+        origins = {"main": main, "spare": {**main, "prefix": "spare"}}
+        groups = {"both": {"origins": ["main", "spare"]}}
+        distributions = [web(origin="both")]
+        both: dict[str, Any] = {"origins": origins, "origin_groups": groups}
+        await edge.apply(**both, distributions=distributions)
+        first = edge.live.bindings["both"]
+        await edge.apply(**both, distributions=[*distributions, rtmp()])
+        assert edge.live.bindings["both"].origin is first.origin
+        assert edge.live.bindings["both"].first is edge.live.bindings["main"]
+        origins["spare"] = {**main, "prefix": "other"}
+        await edge.apply(**both, distributions=distributions)
+        assert edge.live.bindings["both"].origin is not first.origin
+
+
+async def test_a_config_that_cannot_be_made_changes_nothing(cache_root: Path) -> None:
+    async with live_edge(cache_root) as edge:
+        edge.origin.put("film.mp4", b"abc")
+        before = edge.live.config
+        with pytest.raises(KeyFileError):
+            await edge.apply(
+                public_keys={"K": {"file": "/nowhere"}},
+                key_groups={"g": {"keys": ["K"]}},
+                origins={"main": {"type": "http", "url": "http://127.0.0.1:9"}},
+                distributions=[web(trusted_key_groups=["g"])],
+            )
+        assert edge.live.config is before
+        async with viewer_of(edge.http_port) as viewer:
+            assert await status(viewer, "/film.mp4") == 200
+
+
+# Over RTMP
+
+
+async def test_a_running_play_goes_on_and_the_next_one_is_by_the_new_config(
+    cache_root: Path,
+) -> None:
+    async with live_edge(cache_root) as edge:
+        edge.origin.put("film.flv", tags_flv(6))
+        async with connected(edge.rtmp_port, buffer_ms=1000) as client:
+            client.play("film")
+            await client.until_word("video", "aggregate")
+            await edge.apply(distributions=[web()])
+            client.buffer(60_000)
+            await client.until_word("NetStream.Play.Stop")
+            assert frames(client.messages)[-1].time_ms == 6 * 1000 - 40
+            client.play("film")
+            await client.until_word("NetStream.Play.Failed")
+
+
+# Files
+
+
+async def test_countries_and_certificates_are_those_of_the_new_config(
+    cache_root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "de.mmdb").write_bytes(mmdb({"127.0.0.0/8": country("DE")}))
+    (tmp_path / "us.mmdb").write_bytes(mmdb({"127.0.0.0/8": country("US")}))
+    authority = CertificateAuthority(tmp_path)
+    pairs = [authority.issue(name) for name in ("a.example", "b.example")]
+    declared = [{"certificate": str(p.certificate), "key": str(p.key)} for p in pairs]
+    shown = Certificates([CertificateFiles(pairs[0].certificate, pairs[0].key)])
+    first = shown.context_for("b.example")
+    only_us = [web(countries={"allow": ["US"]})]
+    async with live_edge(cache_root) as edge, viewer_of(edge.http_port) as viewer:
+        edge.live._serving = replace(edge.live._serving, certificates=shown)
+        edge.origin.put("film.mp4", b"abc")
+
+        async def come_from(database: str) -> int:
+            countries = {"database": str(tmp_path / database)}
+            await edge.apply(countries=countries, certificates=declared, distributions=only_us)
+            return await status(viewer, "/film.mp4")
+
+        assert await come_from("us.mmdb") == 200
+        assert await come_from("de.mmdb") == 403
+        assert await come_from("us.mmdb") == 200
+        assert shown.context_for("b.example") is not first
+        with pytest.raises(CountriesError):
+            await come_from("none.mmdb")
+        assert await status(viewer, "/film.mp4") == 200
+
+
+# Following
+
+
+async def test_it_follows_the_generations_and_survives_one_that_cannot_be_applied(
+    cache_root: Path,
+) -> None:
+    async with live_edge(cache_root) as edge:
+        generations, bells, roster = Generations(edge.live.config, 1), Bells(1), Roster(1)
+        shared = make_shared(1, generations=generations, bells=bells, roster=roster)
+        effective = EffectiveConfig(generations, ControlDatabase(cache_root), edge.cache.log)
+        effective.look()
+        applied = asyncio.Queue[int]()
+        bells.answer(bells.control, lambda: applied.put_nowait(generations.applied_by(0)))
+        edge.live.config = effective.config
+        following = asyncio.create_task(
+            follow(edge.live, effective, shared, 0, lambda: CaughtUp(7, [], is_current=True))
+        )
+        assert await applied.get() == 0
+        assert roster.have_applied(7)
+
+        generations.accept(edge.config(distributions=[web(aliases=["a.example"])]))
+        bells.ring_at(0)
+        assert await applied.get() == 1
+        async with viewer_of(edge.http_port) as viewer:
+            assert await status(viewer, "/film.mp4", "b.example") == 421
+            keys = {
+                "public_keys": {"K": {"file": "/nowhere"}},
+                "key_groups": {"g": {"keys": ["K"]}},
+            }
+            generations.accept(edge.config(**keys, distributions=[web(trusted_key_groups=["g"])]))
+            bells.ring_at(0)
+            assert await applied.get() == 2
+            assert "KeyFileError" in edge.lines("config_not_applied")[0]["error"]
+            assert await status(viewer, "/film.mp4", "b.example") == 421
+            generations.accept(edge.config())
+            bells.ring_at(0)
+            assert await applied.get() == 3
+            assert await status(viewer, "/film.mp4", "b.example") == 404
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        bells.hush(bells.control)
+        bells.close()
+        generations.close()

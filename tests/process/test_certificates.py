@@ -1,0 +1,319 @@
+"""Which certificate a viewer is shown, and new ones without a restart."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from streamedge.delivery.net.tls import NamedTls
+from streamedge.process.certificates import CertificateError, CertificateFiles, Certificates, Change
+from tests.support.certificate_authority import CertificateAuthority, Pair, replace
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path_factory.mktemp("authority"))
+
+
+def hold(*pairs: Pair) -> Certificates:
+    return Certificates([CertificateFiles(pair.certificate, pair.key) for pair in pairs])
+
+
+def shake(
+    certificates: Certificates,
+    client: ssl.SSLContext,
+    name: str | None = None,
+    session: ssl.SSLSession | None = None,
+    servers: list[ssl.SSLObject] | None = None,
+) -> ssl.SSLObject:
+    """The client's end after a handshake in memory; ``servers`` gets the other. Raises SSLError."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = certificates.front.wrap_bio(to_server, to_client, server_side=True)
+    if servers is not None:
+        servers.append(server)
+    ours = client.wrap_bio(to_client, to_server, server_hostname=name, session=session)
+    ends = [ours, server]
+    while ends:
+        for end in list(ends):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            ends.remove(end)
+    server.write(b"!")
+    assert ours.read(10) == b"!"  # and with it the tickets
+    return ours
+
+
+def anyone() -> ssl.SSLContext:
+    """A client that does not look at names."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_mode = ssl.CERT_NONE
+    return client
+
+
+def shown(certificates: Certificates, name: str | None) -> bytes:
+    """The certificate that a client is shown, as DER."""
+    certificate = shake(certificates, anyone(), name).getpeercert(binary_form=True)
+    assert certificate is not None
+    return certificate
+
+
+def der(pair: Pair) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(pair.certificate.read_text())
+
+
+def looks(certificates: Certificates) -> list[Change]:
+    """What two looks find: the first sees that files have changed, the second that they stay."""
+    assert list(certificates.look_again()) == []
+    return list(certificates.look_again())
+
+
+def test_each_name_has_its_certificate_and_others_have_the_first(
+    authority: CertificateAuthority,
+) -> None:
+    first = authority.issue("one.example")
+    second = authority.issue("two.example", "*.Two.example")
+    exact = authority.issue("exact.two.example", "one.example")
+    certificates = hold(first, second, exact)
+    expected = {
+        "one.example": first,  # of two that have it, the one declared first
+        "two.example": second,
+        "TWO.example": second,
+        "a.two.example": second,
+        "exact.two.example": exact,  # a name comes before a wildcard, wherever it stands
+        "a.b.two.example": first,  # a wildcard is one label
+        "example": first,
+        "else.example": first,
+        None: first,
+    }
+    for name, pair in expected.items():
+        assert shown(certificates, name) == der(pair), name
+
+
+def test_a_careful_client_is_content(authority: CertificateAuthority) -> None:
+    certificates = hold(authority.issue("one.example"), authority.issue("*.two.example"))
+    shake(certificates, authority.client(), "one.example")
+    shake(certificates, authority.client(), "a.two.example")
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        shake(certificates, authority.client(), "three.example")
+
+
+def test_a_certificate_without_names_is_for_those_who_ask_for_no_other(
+    authority: CertificateAuthority,
+) -> None:
+    nameless, named = authority.issue(), authority.issue("two.example")
+    certificates = hold(nameless, named)
+    assert shown(certificates, "two.example") == der(named)
+    assert shown(certificates, "one.example") == der(nameless)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_both_versions_resume_and_speak_http_1_1(
+    authority: CertificateAuthority, version: ssl.TLSVersion
+) -> None:
+    certificates = hold(authority.issue("one.example"))
+    client = authority.client()
+    client.minimum_version = client.maximum_version = version
+    client.set_alpn_protocols(["h2", "http/1.1"])
+    first = shake(certificates, client, "one.example")
+    assert first.version() == version.name.replace("_", ".")
+    assert first.selected_alpn_protocol() == "http/1.1"
+    assert not first.session_reused
+    assert shake(certificates, client, "one.example", first.session).session_reused
+
+
+def test_a_viewer_resumes_after_a_reload(authority: CertificateAuthority) -> None:
+    pair = authority.issue("one.example")
+    certificates = hold(pair)
+    client = authority.client()
+    session = shake(certificates, client, "one.example").session
+    authority.issue("one.example", into=pair)
+    assert len(looks(certificates)) == 1
+    assert shake(certificates, client, "one.example", session).session_reused
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the version is old: that is the point
+def test_tls_1_1_is_refused(authority: CertificateAuthority) -> None:
+    certificates = hold(authority.issue("one.example"))
+    client = anyone()
+    client.set_ciphers("ALL:@SECLEVEL=0")
+    client.minimum_version = client.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(ssl.SSLError, match="UNSUPPORTED_PROTOCOL"):
+        shake(certificates, client, "one.example")
+
+
+@pytest.mark.parametrize("ciphers", ["AES128-GCM-SHA256", "ECDHE+AES128+SHA256:!AESGCM"])
+def test_ciphers_without_forward_secrecy_or_authentication_are_refused(
+    authority: CertificateAuthority, ciphers: str
+) -> None:
+    certificates = hold(authority.issue("one.example"))
+    client = anyone()
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_ciphers(ciphers)
+    with pytest.raises(ssl.SSLError, match="NO_SHARED_CIPHER"):
+        shake(certificates, client, "one.example")
+
+
+def served_by(certificates: Certificates, name: str | None) -> Callable[[str], bool] | None:
+    """What a connection made with that name (SNI) says of hosts."""
+    servers: list[ssl.SSLObject] = []
+    shake(certificates, anyone(), name, servers=servers)
+    (server,) = servers
+    assert isinstance(server, NamedTls)
+    return server.serves
+
+
+def test_a_connection_serves_the_hosts_of_its_certificate(authority: CertificateAuthority) -> None:
+    """RFC 9110 §7.4. What no certificate has is the first one's, by any name."""
+    first, second = authority.issue("one.example"), authority.issue("two.example", "*.two.example")
+    both = authority.issue("three.example", "one.example")
+    certificates = hold(first, second, both)
+    hosts = {"one.example", "two.example:443", "A.two.example", "three.example", "10.0.0.1", "x"}
+    expected = {
+        "one.example": {"one.example", "10.0.0.1", "x"},
+        "nobodys.example": {"one.example", "10.0.0.1", "x"},
+        "two.example": {"two.example:443", "A.two.example"},
+        "b.two.example": {"two.example:443", "A.two.example"},
+        "three.example": {"three.example", "one.example"},
+    }
+    for name, served in expected.items():
+        serves = served_by(certificates, name)
+        assert serves is not None
+        assert {host for host in hosts if serves(host)} == served, name
+
+
+def test_a_connection_without_a_name_serves_every_host(authority: CertificateAuthority) -> None:
+    certificates = hold(authority.issue("one.example"), authority.issue("two.example"))
+    assert served_by(certificates, None) is None
+
+
+def test_a_connection_outlives_its_certificate(authority: CertificateAuthority) -> None:
+    first, second = authority.issue("one.example"), authority.issue("two.example")
+    certificates = hold(first, second)
+    serves = served_by(certificates, "two.example")
+    assert serves is not None
+    authority.issue("new.example", into=second)
+    assert len(looks(certificates)) == 1
+    assert [serves(host) for host in ("two.example", "new.example", "one.example")] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_new_files_are_taken_into_use(authority: CertificateAuthority) -> None:
+    first, second = authority.issue("one.example"), authority.issue("two.example")
+    certificates = hold(first, second)
+    assert looks(certificates) == []
+    authority.issue("two.example", "new.example", into=second)
+    (change,) = looks(certificates)
+    assert change.certificate == second.certificate
+    assert change.names == ("two.example", "new.example")
+    assert change.expires is not None
+    assert change.refused is None
+    assert shown(certificates, "new.example") == der(second)
+    assert shown(certificates, "two.example") == der(second)
+    assert shown(certificates, None) == der(first)
+    authority.issue("other.example", into=first)
+    assert len(looks(certificates)) == 1
+    assert shown(certificates, "one.example") == der(first)
+    assert looks(certificates) == []
+
+
+def test_files_that_are_still_changing_are_left_alone(authority: CertificateAuthority) -> None:
+    pair = authority.issue("one.example")
+    certificates = hold(pair)
+    old = der(pair)
+    for _round in range(3):
+        authority.issue("one.example", into=pair)
+        assert list(certificates.look_again()) == []
+        assert shown(certificates, "one.example") == old
+    assert len(list(certificates.look_again())) == 1
+    assert shown(certificates, "one.example") == der(pair)
+
+
+def spoil_with_nonsense(pair: Pair) -> None:
+    replace(pair.certificate, b"no certificate")
+
+
+def spoil_with_anothers_key(pair: Pair) -> None:
+    replace(pair.key, pair.key.with_name("other.key").read_bytes())
+
+
+def spoil_by_removal(pair: Pair) -> None:
+    pair.key.unlink()
+
+
+@pytest.mark.parametrize("spoil", [spoil_with_nonsense, spoil_with_anothers_key, spoil_by_removal])
+def test_files_that_cannot_be_used_change_nothing_and_are_told_of_once(
+    tmp_path: Path, spoil: object
+) -> None:
+    authority = CertificateAuthority(tmp_path)
+    authority.issue("x", into=Pair(tmp_path / "other.pem", tmp_path / "other.key"))
+    pair = authority.issue("one.example")
+    certificates = hold(pair)
+    old = der(pair)
+    assert callable(spoil)
+    spoil(pair)
+    (change,) = looks(certificates)
+    assert change.refused is not None
+    assert str(pair.certificate) in change.refused
+    assert shown(certificates, "one.example") == old
+    assert looks(certificates) == []
+    authority.issue("one.example", into=pair)
+    (change,) = looks(certificates)
+    assert change.refused is None
+    assert shown(certificates, "one.example") == der(pair)
+
+
+@pytest.mark.parametrize("spoil", [spoil_with_nonsense, spoil_with_anothers_key, spoil_by_removal])
+def test_files_that_cannot_be_used_at_the_start_are_named(tmp_path: Path, spoil: object) -> None:
+    authority = CertificateAuthority(tmp_path)
+    authority.issue("x", into=Pair(tmp_path / "other.pem", tmp_path / "other.key"))
+    pair = authority.issue("one.example")
+    assert callable(spoil)
+    spoil(pair)
+    with pytest.raises(CertificateError, match=str(pair.certificate)):
+        hold(pair)
+
+
+def test_a_key_with_a_password_is_refused_not_asked_for(
+    authority: CertificateAuthority, tmp_path: Path
+) -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    pair = authority.issue("one.example")
+    key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
+    locked = tmp_path / "locked.key"
+    locked.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    with pytest.raises(CertificateError, match=str(locked)):
+        hold(Pair(pair.certificate, locked))
+
+
+def test_certificate_that_no_parser_knows_is_refused_and_the_next_is_taken(
+    authority: CertificateAuthority,
+) -> None:
+    pair = authority.issue("one.example")
+    certificates = hold(pair)
+    # [2] "odd.test", [5] an ediPartyName "x" (RFC 5280 §4.2.1.6)
+    names = bytes.fromhex("301182086f64642e74657374a505a1030c0178")
+    san = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, names)
+    authority.issue(into=pair, extension=san)
+    (change,) = looks(certificates)
+    assert change.refused is not None
+    authority.issue("two.example", into=pair)
+    (change,) = looks(certificates)
+    assert (change.refused, change.names) == (None, ("two.example",))
+    assert shown(certificates, None) == der(pair)

@@ -1,0 +1,126 @@
+"""A worker reads its config before it serves, as long as there is hope to read it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streamedge.config.schema.config import Config
+from streamedge.control.announced_head import AnnouncedHead
+from streamedge.control.database import FILE_NAME, ControlDatabase
+from streamedge.control.resources import Kind, Registry, Resource
+from streamedge.coordination.config_versions import Generations
+from streamedge.coordination.effective_config import EffectiveConfig
+from streamedge.ops.log import Log, open_log
+from streamedge.process import worker
+from streamedge.process.worker import read_config
+
+SILENT = open_log(os.devnull, "test")
+POLICY = Resource(
+    Kind.CACHE_POLICY,
+    "P1",
+    "E1",
+    "pages",
+    {"Name": "pages", "MinTTL": 7},
+    created_s=1.0,
+    modified_s=1.0,
+)
+
+
+class CountingConfig(EffectiveConfig):
+    """Says how often it has looked."""
+
+    def __init__(self, folder: Path, generations: Generations, log: Log) -> None:
+        super().__init__(generations, ControlDatabase(folder, busy_timeout_s=0.0), log)
+        self.looks = asyncio.Semaphore(0)
+        self._loop = asyncio.get_running_loop()
+
+    def look(self) -> bool:
+        changed = super().look()
+        self._loop.call_soon_threadsafe(self.looks.release)
+        return changed
+
+
+@pytest.fixture(name="generations")
+def _generations() -> Iterator[Generations]:
+    made = Generations(Config(), 1)
+    yield made
+    made.close()
+
+
+@pytest.fixture(name="folder")
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder whose database has a policy that the API made."""
+    monkeypatch.setattr(worker, "CONTROL_PATIENCE_S", 0.0)
+    monkeypatch.setattr(worker, "CONTROL_POLL_S", 0.01)
+    database = ControlDatabase(tmp_path)
+    with Registry(database).change() as change:
+        change.put(POLICY)
+    database.close()
+    return tmp_path
+
+
+def lock(folder: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(folder / FILE_NAME, isolation_level=None)
+    connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+    connection.execute("BEGIN EXCLUSIVE")
+    return connection
+
+
+async def test_what_was_made_by_the_api_is_waited_for(
+    folder: Path, generations: Generations
+) -> None:
+    head = AnnouncedHead(folder)
+    head.note_resources(there_are=True)
+    locking = lock(folder)
+    effective = CountingConfig(folder, generations, SILENT)
+    reading = asyncio.create_task(read_config(effective, head, asyncio.Event()))
+    async with asyncio.timeout(20):
+        for _ in range(3):
+            await effective.looks.acquire()
+        assert not reading.done()
+        locking.close()
+        await reading
+    assert len(effective.config.cache_policies) == 1
+
+
+async def test_without_it_a_worker_serves_by_what_is_declared(
+    folder: Path, generations: Generations
+) -> None:
+    locking = lock(folder)
+    effective = CountingConfig(folder, generations, SILENT)
+    async with asyncio.timeout(20):
+        await read_config(effective, AnnouncedHead(folder), asyncio.Event())
+    assert effective.config == Config()
+    assert effective.fault is not None
+    locking.close()
+
+
+async def test_nobody_waits_for_a_damaged_database(folder: Path, generations: Generations) -> None:
+    head = AnnouncedHead(folder)
+    head.note_resources(there_are=True)
+    (folder / FILE_NAME).write_bytes(b"no database" * 1000)
+    effective = CountingConfig(folder, generations, SILENT)
+    async with asyncio.timeout(20):
+        await read_config(effective, head, asyncio.Event())
+    assert effective.config == Config()
+
+
+async def test_a_worker_that_is_told_to_stop_waits_no_more(
+    folder: Path, generations: Generations
+) -> None:
+    head, stopping = AnnouncedHead(folder), asyncio.Event()
+    head.note_resources(there_are=True)
+    locking = lock(folder)
+    effective = CountingConfig(folder, generations, SILENT)
+    reading = asyncio.create_task(read_config(effective, head, stopping))
+    async with asyncio.timeout(20):
+        await effective.looks.acquire()
+        stopping.set()
+        await reading
+    locking.close()

@@ -1,0 +1,169 @@
+"""The admin address: health, numbers, and an end without noise."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from streamedge.cache.storage.store import prepare_folder
+from streamedge.config.schema.config import Config
+from streamedge.coordination import heartbeats
+from streamedge.coordination.heartbeats import LATE_S, End
+from streamedge.coordination.shared_state import Shared
+from streamedge.process.control import create_admin_app, run_control
+from tests.support.asgi_call import call
+from tests.support.shared_memory import close_shared, make_shared
+
+
+@pytest.fixture
+def shared() -> Iterator[Shared]:
+    made = make_shared(2)
+    yield made
+    close_shared(made)
+
+
+async def ask(shared: Shared, path: str) -> tuple[int, bytes]:
+    """Status and body of a GET."""
+    return await call(create_admin_app("fra-1", shared), "GET", path)
+
+
+async def test_healthz_is_503_until_all_are_up(shared: Shared) -> None:
+    roster = shared.roster
+    for up, status in ((0, 503), (1, 503), (2, 200)):
+        answered, body = await ask(shared, "/healthz")
+        assert answered == status
+        expected: dict[str, object] = {"edge": "fra-1", "ready": status == 200, "workers": up}
+        if up < 2:
+            expected["problems"] = [f"worker-{number} is not up" for number in range(up, 2)]
+        assert json.loads(body) == expected
+        if up < 2:
+            roster.up(up)
+    roster.down(0)
+    assert (await ask(shared, "/healthz"))[0] == 503
+
+
+async def test_healthz_is_503_while_a_worker_does_not_beat(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for worker in range(2):
+        shared.roster.up(worker)
+        shared.heartbeats.beat(worker)
+    assert (await ask(shared, "/healthz"))[0] == 200
+    later_s = time.monotonic() + LATE_S + 1
+    monkeypatch.setattr(heartbeats, "time", SimpleNamespace(monotonic=lambda: later_s))
+    shared.heartbeats.beat(0)
+    status, body = await ask(shared, "/healthz")
+    assert status == 503
+    assert json.loads(body)["workers"] == 1
+    assert json.loads(body)["problems"] == ["worker-1 has not run its event loop for 6 s"]
+    shared.heartbeats.beat(1)
+    assert (await ask(shared, "/healthz"))[0] == 200
+
+
+async def test_healthz_names_a_worker_without_the_cache_folder(shared: Shared) -> None:
+    for worker in range(2):
+        shared.roster.up(worker)
+        shared.heartbeats.note_folder(worker, is_usable=worker == 0)
+    status, body = await ask(shared, "/healthz")
+    assert status == 200  # it serves, though without a cache
+    assert json.loads(body)["problems"] == [
+        "worker-1 cannot use the cache folder: the log says why"
+    ]
+
+
+async def test_metrics_tell_how_processes_ended_and_whether_they_run(shared: Shared) -> None:
+    shared.heartbeats.count_end(1, End.HUNG)
+    shared.heartbeats.note_folder(0, is_usable=False)
+    _status, body = await ask(shared, "/metrics")
+    lines = body.decode().splitlines()
+    assert 'streamedge_process_ends_total{process="worker-1",reason="hung"} 1.0' in lines
+    assert 'streamedge_process_ends_total{process="control",reason="killed"} 0.0' in lines
+    assert 'streamedge_cache_folder_usable{process="worker-0"} 0.0' in lines
+    assert 'streamedge_process_silent_seconds{process="worker-0"} 0.0' in lines
+
+
+async def test_nothing_else_is_there(shared: Shared) -> None:
+    assert (await ask(shared, "/"))[0] == 404
+
+
+@contextmanager
+def control_process(folder: Path) -> Iterator[tuple[int, int, int]]:
+    """A control process: its pid, its port, and the end that keeps it alive."""
+    root = folder / "cache"
+    prepare_folder(root)
+    config = Config.model_validate({"edge": {"cache": str(root), "log": str(folder / "log")}})
+    shared = make_shared(0, config=config, log=folder / "log")
+    lifeline, life = os.pipe()
+    listener = socket.create_server(("127.0.0.1", 0))
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.close(life)
+            os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT), 2)
+            run_control(shared, listener, lifeline)
+            code = 0
+        finally:
+            os._exit(code)
+    try:
+        yield pid, listener.getsockname()[1], life
+    finally:
+        for descriptor in (lifeline, life):
+            try:
+                os.close(descriptor)
+            except OSError:
+                continue  # a test has closed it
+        listener.close()
+        close_shared(shared)
+
+
+def get(port: int, path: str) -> bytes:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as response:
+        body: bytes = response.read()
+        return body
+
+
+@pytest.mark.parametrize("by_signal", [True, False])
+def test_it_ends_well_when_told_or_when_left_alone(tmp_path: Path, by_signal: bool) -> None:
+    with control_process(tmp_path) as (pid, port, life):
+        assert json.loads(get(port, "/healthz"))["ready"]
+        if by_signal:
+            os.kill(pid, signal.SIGTERM)
+        else:
+            os.close(life)
+        _pid, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert "Traceback" not in (tmp_path / "stderr").read_text()
+
+
+def test_it_answers_to_its_own_names_alone(tmp_path: Path) -> None:
+    with control_process(tmp_path) as (pid, port, _life):
+        rebound = urllib.request.Request(f"http://127.0.0.1:{port}/healthz")
+        rebound.add_header("Host", f"attacker.example:{port}")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(rebound, timeout=20)
+        with refused.value:
+            assert refused.value.code == 421
+            assert "attacker.example" in json.load(refused.value)["error"]
+        os.kill(pid, signal.SIGTERM)
+        os.waitpid(pid, 0)
+
+
+def test_it_counts_itself(tmp_path: Path) -> None:
+    with control_process(tmp_path) as (pid, port, _life):
+        expected = b'streamedge_worker_starts_total{process="control"} 1.0'
+        while expected not in get(port, "/metrics"):
+            pass  # it hands its numbers over a few times a second
+        os.kill(pid, signal.SIGTERM)
+        os.waitpid(pid, 0)

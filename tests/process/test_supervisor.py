@@ -1,0 +1,293 @@
+"""What the supervisor does about a process that ends, hangs or cannot be started."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from streamedge.config.schema.config import Config
+from streamedge.coordination import heartbeats as heartbeats_module
+from streamedge.coordination.heartbeats import HUNG_S, End
+from streamedge.coordination.shared_state import Shared
+from streamedge.ops.log import open_log
+from streamedge.ops.metrics import Counts, Gauge
+from streamedge.process import child as child_module
+from streamedge.process import supervisor as supervisor_module
+from streamedge.process.child import ABORT_TAKES_S, RESTART_BACKOFF_S, YOUNG_S, Child
+from streamedge.process.supervisor import LOOK_INTERVAL_S, START_LOOK_S, Supervisor
+from tests.support.shared_memory import close_shared, make_shared
+
+KILLED = signal.SIGKILL  # a wait status: ended by this signal
+PID = 4242
+
+
+class Clock:
+    """A clock that stands until it is set, and a kill that only notes."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.sent: list[signal.Signals] = []
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def kill(self, pid: int, number: signal.Signals) -> None:
+        assert pid == PID
+        self.sent.append(number)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (supervisor_module, child_module, heartbeats_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(os, "kill", clock.kill)
+    return clock
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Shared]:
+    made = make_shared(1, log=tmp_path / "log")
+    yield made
+    close_shared(made)
+
+
+@pytest.fixture
+def worker() -> Iterator[Child]:
+    made = Child("worker-0", 0, lambda: None, is_worker=True)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def supervisor(clock: Clock, shared: Shared, worker: Child) -> Iterator[Supervisor]:
+    """A supervisor of one worker that starts nobody."""
+    log = open_log(shared.log_target, "supervisor")
+    yield Supervisor(log, shared, [worker], lambda: None, Config())
+    log.close()
+
+
+def live(clock: Clock, child: Child, seconds: float) -> None:
+    """The child starts now and lives for so long."""
+    child.pid, child.started_s, child.due_s = PID, clock.now_s, None
+    clock.now_s += seconds
+
+
+def lines(tmp_path: Path, event: str | None = None) -> list[dict[str, Any]]:
+    said = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    return [line for line in said if event is None or line["event"] == event]
+
+
+def test_child_that_keeps_dying_young_is_restarted_ever_later(
+    supervisor: Supervisor, clock: Clock, worker: Child
+) -> None:
+    pauses = []
+    for _death in range(7):
+        live(clock, worker, YOUNG_S / 2)
+        supervisor.ended(worker, KILLED, restart=True)
+        assert worker.due_s is not None
+        pauses.append(worker.due_s - clock.now_s)
+    assert pauses == pytest.approx([*RESTART_BACKOFF_S[1:], *[RESTART_BACKOFF_S[-1]] * 3])
+
+
+def test_child_that_lived_is_restarted_at_once(
+    supervisor: Supervisor, clock: Clock, worker: Child
+) -> None:
+    live(clock, worker, YOUNG_S / 2)
+    supervisor.ended(worker, KILLED, restart=True)
+    live(clock, worker, YOUNG_S * 2)
+    supervisor.ended(worker, KILLED, restart=True)
+    assert worker.due_s == clock.now_s
+    assert worker.failures == 0
+
+
+def test_dead_worker_is_not_up_and_is_counted(
+    supervisor: Supervisor, clock: Clock, worker: Child, shared: Shared, tmp_path: Path
+) -> None:
+    shared.roster.up(0)
+    live(clock, worker, 1.0)
+    supervisor.ended(worker, KILLED, restart=True)
+    assert shared.roster.workers_up == 0
+    assert worker.pid == 0
+    (line,) = lines(tmp_path)
+    assert (line["event"], line["child"], line["pid"]) == ("process_ended", "worker-0", PID)
+    assert (line["code"], line["reason"]) == (-signal.SIGKILL, "killed")
+    assert [shared.heartbeats.ends(0, end) for end in End] == [0, 1, 0]
+
+
+def test_child_that_ends_well_at_the_end_is_no_news(
+    supervisor: Supervisor, clock: Clock, worker: Child, tmp_path: Path
+) -> None:
+    live(clock, worker, 1.0)
+    supervisor.ended(worker, 0, restart=False)
+    assert worker.due_s is None
+    assert lines(tmp_path) == []
+
+
+def test_supervisor_sleeps_until_the_next_look_or_until_a_child_is_due(
+    supervisor: Supervisor, clock: Clock, worker: Child
+) -> None:
+    worker.due_s = None
+    assert supervisor.pause_s() == START_LOOK_S
+    worker.due_s = clock.now_s - 1
+    assert supervisor.pause_s() == 0.0
+
+
+def test_gauges_of_the_dead_are_forgotten_and_their_counters_are_not(
+    supervisor: Supervisor, clock: Clock, worker: Child, shared: Shared
+) -> None:
+    counts = Counts()
+    counts.publish_in(shared.metrics.part(0))
+    counts.gauges[Gauge.VIEWERS] = 5
+    counts.flush()
+    assert b"streamedge_viewers 5.0" in shared.metrics.exposition()
+    live(clock, worker, 1.0)
+    supervisor.ended(worker, KILLED, restart=True)
+    assert b"streamedge_viewers" not in shared.metrics.exposition()
+
+
+def look_for(supervisor: Supervisor, clock: Clock, seconds: float) -> None:
+    """So many seconds pass, with a look in each."""
+    for _look in range(round(seconds / LOOK_INTERVAL_S)):
+        clock.now_s += LOOK_INTERVAL_S
+        supervisor.look()
+
+
+def test_worker_that_stops_beating_is_ended_and_its_stack_asked_for(
+    supervisor: Supervisor, clock: Clock, worker: Child, shared: Shared, tmp_path: Path
+) -> None:
+    live(clock, worker, 1.0)
+    shared.heartbeats.beat(0)
+    look_for(supervisor, clock, HUNG_S)
+    assert clock.sent == []
+    look_for(supervisor, clock, 1)
+    assert clock.sent == [signal.SIGABRT]
+    look_for(supervisor, clock, ABORT_TAKES_S)
+    assert clock.sent == [signal.SIGABRT, signal.SIGKILL]
+    supervisor.ended(worker, KILLED, restart=True)
+    hung, ended = lines(tmp_path)
+    assert (hung["event"], hung["child"], hung["silent_s"]) == ("process_hung", "worker-0", HUNG_S)
+    assert ended["reason"] == "hung"
+    assert shared.heartbeats.ends(0, End.HUNG) == 1
+    assert worker.due_s == clock.now_s
+
+
+def test_supervisor_that_was_stopped_itself_kills_nobody(
+    supervisor: Supervisor, clock: Clock, worker: Child, shared: Shared
+) -> None:
+    live(clock, worker, 1.0)
+    for _suspended in range(4):
+        shared.heartbeats.beat(0)
+        look_for(supervisor, clock, 3)
+        clock.now_s += 3600
+        supervisor.look()
+    assert clock.sent == []
+
+
+def test_time_in_which_a_worker_got_no_processor_is_not_held_against_it(
+    supervisor: Supervisor,
+    clock: Clock,
+    worker: Child,
+    shared: Shared,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(child_module, "waited_for_processor_s", lambda _pid: clock.now_s)
+    live(clock, worker, 1.0)
+    shared.heartbeats.beat(0)
+    look_for(supervisor, clock, 100)
+    assert clock.sent == []
+
+
+def test_worker_under_a_debugger_is_left_alone(
+    supervisor: Supervisor,
+    clock: Clock,
+    worker: Child,
+    shared: Shared,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(child_module, "is_traced", lambda _pid: True)
+    live(clock, worker, 1.0)
+    shared.heartbeats.beat(0)
+    look_for(supervisor, clock, 100)
+    assert clock.sent == []
+
+
+def test_fork_that_fails_is_tried_again_later(
+    supervisor: Supervisor,
+    clock: Clock,
+    worker: Child,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    pauses = []
+    for _attempt in range(6):
+        supervisor.start(worker)
+        assert worker.pid == 0
+        assert worker.due_s is not None
+        pauses.append(worker.due_s - clock.now_s)
+    assert pauses == pytest.approx([*RESTART_BACKOFF_S[1:], *[RESTART_BACKOFF_S[-1]] * 2])
+    assert [line["child"] for line in lines(tmp_path, "process_not_started")] == ["worker-0"] * 6
+    monkeypatch.setattr(os, "fork", lambda: PID)
+    supervisor.start(worker)
+    assert (worker.pid, worker.due_s) == (PID, None)
+
+
+def _fail() -> None:
+    raise RuntimeError("of ours")
+
+
+def _crash() -> None:
+    os.abort()
+
+
+@pytest.mark.parametrize(
+    ("main", "told"), [(_fail, "RuntimeError: of ours"), (_crash, "in _crash")]
+)
+def test_stack_of_what_ended_a_process_is_in_the_log(
+    shared: Shared, tmp_path: Path, main: Callable[[], None], told: str
+) -> None:
+    child = Child("worker-0", 0, main, is_worker=True)
+    log = open_log(shared.log_target, "supervisor")
+    supervisor = Supervisor(log, shared, [child], lambda: None, Config())
+    supervisor.start(child)
+    _pid, status = os.waitpid(child.pid, 0)
+    supervisor.ended(child, status, restart=True)
+    (line,) = lines(tmp_path, "process_ended")
+    assert told in "\n".join(line["stack"])
+    child.close()
+    log.close()
+
+
+def test_process_that_the_kernel_does_not_end_holds_up_nobody(
+    supervisor: Supervisor,
+    clock: Clock,
+    worker: Child,
+    shared: Shared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def wait(_signals: object, seconds: float) -> None:
+        clock.now_s += seconds
+        shared.heartbeats.beat(0)
+
+    monkeypatch.setattr(signal, "sigtimedwait", wait)
+    live(clock, worker, 1.0)
+    began_s = clock.now_s
+    supervisor.stop()
+    assert clock.now_s - began_s < 70
+    assert clock.sent[0] is signal.SIGTERM
+    assert set(clock.sent) == {signal.SIGTERM, signal.SIGKILL}
+    told = lines(tmp_path, "process_not_ended")
+    assert {line["child"] for line in told} == {"worker-0"}

@@ -1,0 +1,170 @@
+"""A real edge for journeys: ``streamedge serve`` as a process, on ports of its own.
+
+It is ready when /healthz says so; it is stopped by SIGTERM to its own pid, and by SIGKILL to its
+process group when that takes too long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 45.0
+PAUSE_S = 0.02  # between looks at a process that cannot tell by itself
+
+
+@dataclass(slots=True)
+class EdgeProcess:
+    """A running edge. ``folder`` holds its config, cache and log."""
+
+    folder: Path
+    http_port: int
+    rtmp_port: int
+    admin_port: int
+    process: subprocess.Popen[bytes] = field(repr=False)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / "cache"
+
+    def http(self, path: str) -> str:
+        """URL of an object over HTTP."""
+        return f"http://127.0.0.1:{self.http_port}/{path.lstrip('/')}"
+
+    def rtmp(self, stream: str, application: str = "cfx/st") -> str:
+        """URL of a stream over RTMP."""
+        return f"rtmp://127.0.0.1:{self.rtmp_port}/{application}/{stream}"
+
+    def admin(self, path: str) -> bytes:
+        """Body of a GET on the admin address."""
+        url = f"http://127.0.0.1:{self.admin_port}{path}"
+        with urllib.request.urlopen(url, timeout=10) as response:
+            body: bytes = response.read()
+            return body
+
+    def log(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The log lines so far, of one event or of all."""
+        # The last line may still be on its way.
+        lines = (self.folder / "edge.log").read_text().rpartition("\n")[0].splitlines()
+        said = [json.loads(line) for line in lines]
+        return [line for line in said if event is None or line["event"] == event]
+
+    def await_log(
+        self, event: str, count: int = 1, timeout_s: float = 20.0
+    ) -> list[dict[str, Any]]:
+        """The lines of an event once there are ``count``; the log is written each 100 ms."""
+        deadline_s = time.monotonic() + timeout_s
+        while len(found := self.log(event)) < count:
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"{len(found)} of {count} lines {event!r}")
+            pause()
+        return found
+
+    def worker_pids(self) -> list[int]:
+        """Processes of workers, by number, as the log last named them."""
+        pids = {line["process"]: line["pid"] for line in self.log("worker_up")}
+        return [pids[name] for name in sorted(pids)]
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            return self.process.wait(10)
+
+
+def pause() -> None:
+    """A moment for another process; for waiting loops alone."""
+    time.sleep(PAUSE_S)  # polling a process from outside has no event to wait for
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [taken.getsockname()[1] for taken in sockets]
+    for taken in sockets:
+        taken.close()
+    return ports
+
+
+@contextlib.contextmanager
+def run_edge(
+    folder: Path,
+    origins: str,
+    *,
+    workers: int = 1,
+    edge: str = "",
+    listen: str = "",
+    limits: str = "",
+    distributions: str | None = None,
+    ports: tuple[int, int] | None = None,
+    prelude: str = "",
+) -> Iterator[EdgeProcess]:
+    """Runs an edge whose config has the TOML given.
+
+    ``origins`` must declare ``[origins.main]``; unless ``distributions`` says otherwise, it is
+    served as web distribution EWEB and rtmp distribution ESTREAM (applications cfx/st and vod).
+    ``edge``, ``listen`` and ``limits`` are lines for those tables. ``ports``: for HTTP and RTMP,
+    free ones. ``prelude``: Python that each process of the edge runs first, to force a fault.
+    """
+    admin_port, *free = free_ports(3)
+    http_port, rtmp_port = ports or free
+    declared = distributions or (
+        '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\n'
+        '[[distributions]]\nid = "ESTREAM"\ntype = "rtmp"\norigin = "main"\n'
+        'application = ["cfx/st", "vod"]\n'
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "config.toml"
+    config.write_text(
+        f'[edge]\ncache = "cache"\nlog = "edge.log"\nworkers = {workers}\n{edge}\n'
+        f'[listen]\nhttp = ["127.0.0.1:{http_port}"]\nrtmp = ["127.0.0.1:{rtmp_port}"]\n'
+        f'admin = "127.0.0.1:{admin_port}"\n{listen}\n[limits]\n{limits}\n{origins}\n{declared}'
+    )
+    command = [sys.executable, "-m", "streamedge", "serve", "--config", str(config)]
+    if prelude:
+        run = f"import sys\n{prelude}\nsys.argv[:1] = ['streamedge']\n"
+        run += "from streamedge.cli.main import main\nmain()\n"
+        command[1:3] = ["-c", run]
+    with open(folder / "stderr", "ab") as stderr:
+        process = subprocess.Popen(command, stderr=stderr, start_new_session=True)
+    running = EdgeProcess(folder, http_port, rtmp_port, admin_port, process)
+    try:
+        _await_health(running)
+        yield running
+    finally:
+        running.stop()
+
+
+def _await_health(running: EdgeProcess) -> None:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            running.admin("/healthz")
+        except (OSError, urllib.error.URLError):
+            said = (running.folder / "stderr").read_text()
+            if running.process.poll() is not None or time.monotonic() > deadline_s:
+                raise RuntimeError(f"the edge did not come up: {said}") from None
+            pause()
+        else:
+            return

@@ -1,0 +1,425 @@
+"""A scripted HTTP origin: serves objects as a good server does, until told otherwise.
+
+Owns a listener on 127.0.0.1, the objects put into it, and a script of faults. It keeps a record of
+every request and lets a test wait for what happens instead of sleeping.
+
+    async with ScriptedOrigin() as origin:
+        origin.put("film.mp4", Pattern(10 << 30), etag='"v1"')
+        origin.hold("film.mp4", at=1000)           # no byte from position 1000 on leaves
+        ...                                        # the code under test reads origin.url
+        await origin.seen(1)                       # one request has come
+        await origin.until(lambda: origin.body_bytes_sent == 1000)
+        origin.release("film.mp4", 500)            # 500 bytes more; without a count: all
+        origin.script(Turn(status=503), times=2)   # how the next two requests are answered
+
+Everything runs in the test's own event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from streamedge.origin import OriginRead
+from streamedge.spans import Span
+from tests.support.fake_answers import (
+    Answer,
+    Content,
+    Pattern,
+    PlacedObject,
+    RequestSeen,
+    Stored,
+    Turn,
+    decide,
+    encode_chunk,
+    encode_head,
+    encode_last_chunk,
+    encode_status,
+    parse_request,
+)
+
+__all__ = ["Content", "Pattern", "RequestSeen", "ScriptedOrigin", "Turn", "read_all"]
+
+PATIENCE_S = 20.0  # a wait that lasts this long has failed
+SEND_PIECE_BYTES = 64 << 10
+REQUEST_MAX_BYTES = 64 << 10
+DOSES_PER_S = 20  # how finely a limited rate is dosed
+
+
+async def read_all(read: OriginRead | None) -> bytes:
+    """Reads an origin's answer to its end, as a patient reader does, and closes it."""
+    assert read is not None
+    try:
+        return b"".join([piece async for piece in read.pieces()])
+    finally:
+        await read.close()
+
+
+@dataclass(slots=True)
+class _Pace:
+    """One queue of sends, each taking its time."""
+
+    free_at_s: float = 0.0
+
+    async def wait(self, time_s: float) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self.free_at_s = max(self.free_at_s, now_s) + time_s
+        await asyncio.sleep(self.free_at_s - now_s)
+
+
+class ScriptedOrigin:
+    """An HTTP/1.1 server with keep-alive; see the module's text. What it puts are objects for GET
+    and HEAD; how other methods are answered is for the script to say.
+
+    ``first_byte_delay_s`` and ``rate_bytes_per_s`` make it a slow one; the rate is each
+    request's own, or with ``rate_shared`` the whole server's. All three may be set at any time.
+    With ``tls`` it is https://localhost.
+    """
+
+    def __init__(
+        self,
+        *,
+        first_byte_delay_s: float = 0.0,
+        rate_bytes_per_s: float | None = None,
+        rate_shared: bool = False,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.first_byte_delay_s = first_byte_delay_s
+        self.rate_bytes_per_s = rate_bytes_per_s
+        self.rate_shared = rate_shared
+        self._tls = tls
+        self.requests: list[RequestSeen] = []
+        self.connections_made = 0
+        self.connections_open = 0
+        self.port = 0
+        self._objects: dict[str, PlacedObject] = {}
+        self._holds: dict[str, int] = {}
+        self._answers_held = False
+        self._bodies_paused = False
+        self._script: deque[Turn] = deque()
+        self._shared_pace = _Pace()
+        self._changed = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self._talks: set[asyncio.Task[None]] = set()
+
+    # --- life -----------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.accept()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.refuse()
+
+    @property
+    def url(self) -> str:
+        """Base URL, without a final slash."""
+        if self._tls is not None:
+            return f"https://localhost:{self.port}"
+        return f"http://127.0.0.1:{self.port}"
+
+    async def accept(self) -> None:
+        """Listens, on the same port as before if there was one."""
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: _Connection(self._talk), "127.0.0.1", self.port, ssl=self._tls
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """Stops listening and resets every open connection: the next one is refused."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        talks = list(self._talks)
+        for talk in talks:
+            talk.cancel()
+        await asyncio.gather(*talks, return_exceptions=True)
+
+    # --- what it serves -------------------------------------------------------------------
+
+    def put(
+        self,
+        name: str,
+        content: bytes | Content,
+        *,
+        etag: str = '"1"',
+        last_modified_s: int | None = 1_700_000_000,
+        content_type: str = "application/octet-stream",
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """Puts or replaces an object, from the next request on; running answers keep the old.
+
+        ``etag`` with its quotes, and ``content_type``, are not sent when "".
+        """
+        stored = Stored(content) if isinstance(content, bytes) else content
+        self._objects[name] = PlacedObject(stored, etag, last_modified_s, content_type, headers)
+
+    def remove(self, name: str) -> None:
+        del self._objects[name]
+
+    def script(self, turn: Turn, times: int = 1) -> None:
+        """How the next ``times`` requests are answered, after those scripted before."""
+        self._script.extend([turn] * times)
+
+    def hold(self, name: str, at: int = 0) -> None:
+        """Holds back every byte of the object from position ``at`` on; headers still go."""
+        self._holds[name] = at
+
+    def release(self, name: str, size_bytes: int | None = None) -> None:
+        """Lets ``size_bytes`` more go, or everything."""
+        if size_bytes is None:
+            del self._holds[name]
+        else:
+            self._holds[name] += size_bytes
+        self._notify()
+
+    def hold_answers(self) -> None:
+        """Holds back whole answers, headers too; requests are still seen."""
+        self._answers_held = True
+
+    def release_answers(self) -> None:
+        self._answers_held = False
+        self._notify()
+
+    def pause_bodies(self) -> None:
+        """Takes no byte of a request's body; heads are still seen."""
+        self._bodies_paused = True
+
+    def resume_bodies(self) -> None:
+        self._bodies_paused = False
+        self._notify()
+
+    # --- what it saw ----------------------------------------------------------------------
+
+    @property
+    def body_bytes_sent(self) -> int:
+        """Bytes of objects handed to the network, over all requests."""
+        return sum(request.body_bytes_sent for request in self.requests)
+
+    async def seen(self, count: int) -> list[RequestSeen]:
+        """Waits until ``count`` requests have come; all of them."""
+        await self.until(lambda: len(self.requests) >= count)
+        return self.requests
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Waits until ``condition`` holds; looked at whenever this origin does or sees anything.
+
+        Raises TimeoutError after PATIENCE_S.
+        """
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                await self._changed.wait()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # --- one connection -------------------------------------------------------------------
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talk = asyncio.current_task()
+        assert talk is not None
+        self._talks.add(talk)
+        self.connections_made += 1
+        self.connections_open += 1
+        connection = self.connections_made
+        # So that drain() means "the kernel has it"; with 0, asyncio's TLS pauses for ever.
+        writer.transport.set_write_buffer_limits(0 if self._tls is None else 1)
+        try:
+            while await self._serve_one(reader, writer, connection):
+                pass
+            writer.close()
+            await writer.wait_closed()
+        except (OSError, asyncio.IncompleteReadError):
+            # The client went away, which is for the test to judge.
+            writer.transport.abort()
+        except (_ResetScriptedError, asyncio.CancelledError):
+            _reset(writer)
+        finally:
+            self._talks.discard(talk)
+            self.connections_open -= 1
+            self._notify()
+
+    async def _serve_one(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int
+    ) -> bool:
+        """Answers one request; whether the connection can carry another."""
+        request = parse_request(await reader.readuntil(b"\r\n\r\n"), connection)
+        turn = self._script.popleft() if self._script else Turn()
+        # What is served is settled before the test hears of the request, and may then change it.
+        answer = decide(request, turn, self._objects.get(request.name))
+        self.requests.append(request)
+        self._notify()
+        protocol = writer.transport.get_protocol()
+        assert isinstance(protocol, _Connection)
+        if turn.echoes:
+            return await self._echo(reader, writer, turn)
+        receiving = asyncio.ensure_future(self._receive_body(reader, request))
+        answering = asyncio.ensure_future(self._respond(writer, request, turn, answer))
+        leaving = asyncio.ensure_future(protocol.client_left.wait())
+        try:
+            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+            kept = answering.done() and answering.result()
+            return kept and request.has_ended and request.headers.get("connection") != "close"
+        finally:
+            answering.cancel()
+            receiving.cancel()
+            leaving.cancel()
+            await asyncio.gather(answering, receiving, leaving, return_exceptions=True)
+
+    async def _receive_body(self, reader: asyncio.StreamReader, request: RequestSeen) -> None:
+        """Notes a request's body as it comes."""
+        left = int(request.headers.get("content-length", "0"))
+        if "transfer-encoding" in request.headers:
+            while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+                await self._receive_bytes(reader, request, size)
+                assert await reader.readexactly(2) == b"\r\n"
+            while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
+                request.trailers.append(line.decode("latin-1").strip())
+        else:
+            await self._receive_bytes(reader, request, left)
+        request.has_ended = True
+        self._notify()
+
+    async def _receive_bytes(
+        self, reader: asyncio.StreamReader, request: RequestSeen, count: int
+    ) -> None:
+        while count:
+            while self._bodies_paused:
+                await self._changed.wait()
+            piece = await reader.read(count)
+            if not piece:
+                raise asyncio.IncompleteReadError(b"", count)
+            request.body += piece
+            count -= len(piece)
+            self._notify()
+
+    async def _echo(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, turn: Turn
+    ) -> bool:
+        fields = (("Connection", "upgrade"), ("Upgrade", "websocket"))
+        said = tuple((name, value) for name, value in turn.headers if value is not None)
+        writer.write(encode_status(101, (*fields, *said)))
+        while data := await reader.read(SEND_PIECE_BYTES):
+            writer.write(data)
+            await writer.drain()
+        return False
+
+    async def _respond(
+        self, writer: asyncio.StreamWriter, request: RequestSeen, turn: Turn, answer: Answer
+    ) -> bool:
+        if turn.silent:
+            await _forever()
+        for status, fields in turn.interim:
+            writer.write(encode_status(status, fields))
+        while not (request.has_ended or turn.early):
+            await self._changed.wait()
+        while self._answers_held:
+            await self._changed.wait()
+        if turn.after is not None:
+            await turn.after.wait()
+        if self.first_byte_delay_s:
+            await asyncio.sleep(self.first_byte_delay_s)
+        if turn.raw is not None:
+            writer.write(turn.raw)
+            await writer.drain()
+            return False
+        writer.write(encode_head(answer))
+        await writer.drain()
+        names = {name.lower() for name, _ in answer.headers}
+        if request.method == "HEAD" or answer.status == 304:
+            return True
+        await self._send_body(writer, request, turn, answer, "transfer-encoding" in names)
+        return turn.cut_at is None and bool(names & {"content-length", "transfer-encoding"})
+
+    async def _send_body(
+        self,
+        writer: asyncio.StreamWriter,
+        request: RequestSeen,
+        turn: Turn,
+        answer: Answer,
+        chunked: bool,
+    ) -> None:
+        span = answer.span
+        stops = [at for at in (turn.cut_at, turn.reset_at, turn.stall_at) if at is not None]
+        end = min([span.end, *(span.start + at for at in stops)])
+        async for piece in self._dose(request.name, answer.content, Span(span.start, end)):
+            writer.write(encode_chunk(piece) if chunked else piece)
+            request.body_bytes_sent += len(piece)
+            await writer.drain()
+            self._notify()
+        if turn.stall_at is not None:
+            await _forever()
+        if turn.reset_at is not None:
+            raise _ResetScriptedError
+        if turn.cut_at is not None:
+            return
+        if turn.extra:
+            writer.write(encode_chunk(turn.extra) if chunked else turn.extra)
+        if chunked:
+            writer.write(encode_last_chunk(turn.trailers))
+        await writer.drain()
+
+    async def _dose(self, name: str, content: Content, span: Span) -> AsyncIterator[bytes]:
+        """The content in pieces, as holds and rate allow."""
+        own_pace = _Pace()
+        position = span.start
+        while position < span.end:
+            held_at = self._holds.get(name, span.end)
+            if position >= held_at:
+                await self._changed.wait()
+                continue
+            size_bytes = min(SEND_PIECE_BYTES, span.end - position, held_at - position)
+            if self.rate_bytes_per_s is not None:
+                size_bytes = min(size_bytes, max(1, int(self.rate_bytes_per_s / DOSES_PER_S)))
+                pace = self._shared_pace if self.rate_shared else own_pace
+                await pace.wait(size_bytes / self.rate_bytes_per_s)
+            yield content.read(Span(position, position + size_bytes))
+            position += size_bytes
+
+
+class _ResetScriptedError(Exception):
+    """The script says that the connection is to be reset here."""
+
+
+class _Connection(asyncio.StreamReaderProtocol):
+    """Streams, and the moment the client left, which a server busy writing would not read."""
+
+    def __init__(
+        self, talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+    ) -> None:
+        super().__init__(asyncio.StreamReader(limit=REQUEST_MAX_BYTES), talk)
+        self.client_left = asyncio.Event()
+
+    def eof_received(self) -> bool | None:
+        self.client_left.set()
+        return super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.client_left.set()
+        super().connection_lost(exc)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Closes with RST in place of FIN."""
+    connected = writer.get_extra_info("socket")
+    if connected is not None and connected.fileno() >= 0:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def _forever() -> None:
+    """Until the client leaves, which cancels this."""
+    await asyncio.Event().wait()

@@ -1,0 +1,112 @@
+"""A worker with a journal as a process of its own: a program for ``test_journal_processes.py``.
+
+    journal_process.py accept ROOT POINT     accepts a PUT of "film" and stays at POINT for ever:
+                                             "body" is on disk, "row" is committed, "answer" given
+    journal_process.py replicate ROOT SLOT   sends what waits to the folder ROOT/origin
+    journal_process.py stick ROOT SLOT       the same, but no attempt ever ends
+    journal_process.py hush ROOT SLOT        the same, but the cache is never told of anything
+
+Each says as a line of JSON what happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from streamedge.ops.log import Log
+from streamedge.ops.log_output import LogTarget
+from streamedge.ops.metrics import Counts
+from streamedge.origin.directory.origin import DirectoryOrigin
+from streamedge.origin.directory.writing import DirectoryWriter
+from streamedge.origin.writing import Write, WriteAnswer
+from streamedge.write_back.bodies import NewBody
+from streamedge.write_back.queue import Journal
+from streamedge.write_back.replicator import Replicator
+from streamedge.write_back.rows import Row, Rows
+from tests.support.writers import come, put
+
+LIMIT_BYTES = 1 << 24
+
+
+class SpokenLog(Log):
+    """Says each event at once."""
+
+    def event(self, event: str, **fields: Any) -> None:
+        say({"event": event, "pid": os.getpid(), **fields})
+
+
+class StickingWriter(DirectoryWriter):
+    """Does the write, and never comes back with the answer."""
+
+    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+        await super().write(write, body)
+        say({"event": "stuck"})
+        return await asyncio.Future()
+
+
+def say(what: object) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+def stay(point: str) -> None:
+    """Says where it is, and stays there."""
+    say({"event": point})
+    threading.Event().wait()
+
+
+async def accept(root: Path, point: str) -> None:
+    sync, insert = NewBody.sync, Rows.insert
+
+    def sync_and_stay(body: NewBody) -> None:
+        sync(body)
+        stay("body")
+
+    def insert_and_stay(rows: Rows, row: Row, limit_bytes: int) -> Row:
+        insert(rows, row, limit_bytes)
+        stay("row")
+        return row
+
+    if point == "body":
+        patch.object(NewBody, "sync", sync_and_stay).start()
+    if point == "row":
+        patch.object(Rows, "insert", insert_and_stay).start()
+    journal = Journal(root, 0, LIMIT_BYTES)
+    answer = await journal.accept("key", "main", put("film"), come(b"hello"))
+    assert answer.status == 200
+    stay("answer")
+
+
+async def replicate(
+    root: Path, slot: int, kind: type[DirectoryWriter], *, hushed: bool = False
+) -> None:
+    async def told(key: str) -> None:
+        if hushed:
+            stay("hushed")
+        say({"event": "told", "key": key})
+
+    await Replicator(
+        Journal(root, slot, LIMIT_BYTES),
+        {"main": kind(root / "origin")},
+        {"main": DirectoryOrigin(root / "origin")},
+        told,
+        SpokenLog(LogTarget(os.devnull).open(), str(slot)),
+        Counts(),
+    ).run()
+
+
+if __name__ == "__main__":
+    task, folder, argument = sys.argv[1:]
+    if task == "accept":
+        asyncio.run(accept(Path(folder), argument))
+    else:
+        writer = StickingWriter if task == "stick" else DirectoryWriter
+        asyncio.run(replicate(Path(folder), int(argument), writer, hushed=task == "hush"))

@@ -1,0 +1,114 @@
+"""Real RTMP players as processes, and the packets they got.
+
+Owns the command lines of FFmpeg (the distribution's and the current one), ffprobe and rtmpdump,
+and reading their reports. Every player takes media as fast as the edge sends them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import imageio_ffmpeg
+
+from tests.support.rtmp_media import Demuxed, demux
+
+BUFFER_MS = 36_000_000
+TIMEOUT_S = 60.0
+FFMPEG_5, FFMPEG_9 = "ffmpeg", imageio_ffmpeg.get_ffmpeg_exe()
+
+
+class Got(NamedTuple):
+    """A packet: when, and its hash. Times in ms as the player saw them."""
+
+    dts_ms: int
+    pts_ms: int
+    digest: str
+
+
+class Finished(NamedTuple):
+    """A process that has ended."""
+
+    code: int
+    output: bytes
+    said: str
+
+
+async def run(*command: str) -> Finished:
+    """Runs a player to its end. Raises TimeoutError after TIMEOUT_S, and ends it."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            output, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return Finished(process.returncode, output, said.decode(errors="replace"))
+
+
+async def ffmpeg(
+    url: str, *, exe: str = FFMPEG_5, options: Sequence[str] = (), buffer_ms: int = BUFFER_MS
+) -> Finished:
+    """FFmpeg copying every packet's hash to its output."""
+    return await run(
+        exe, "-hide_banner", "-loglevel", "warning", "-copyts",
+        "-rtmp_buffer", str(buffer_ms), *options, "-i", url,
+        "-map", "0:v?", "-map", "0:a?", "-c", "copy", "-f", "framehash", "-hash", "sha256", "-",
+    )  # fmt: skip
+
+
+def packets(report: bytes) -> dict[str, list[Got]]:
+    """What a framehash report says, by kind of stream; its times must be milliseconds."""
+    kinds: dict[int, str] = {}
+    found: dict[str, list[Got]] = {}
+    for line in report.decode().splitlines():
+        fields = [field.strip() for field in line.split(",")]
+        if line.startswith("#media_type"):
+            kind = fields[0].partition(" ")[2]
+            number, _, name = kind.partition(": ")
+            kinds[int(number)] = name
+            found[name] = []
+        elif line.startswith("#tb"):
+            assert line.partition(": ")[2] == "1/1000", line
+        elif line and not line.startswith("#"):
+            found[kinds[int(fields[0])]].append(Got(int(fields[1]), int(fields[2]), fields[5]))
+    return found
+
+
+def wanted(media: Demuxed) -> dict[str, list[Got]]:
+    """What a player must get of a file, in the same form."""
+    return {
+        kind: [Got(packet.dts_ms, packet.pts_ms, packet.digest) for packet in found]
+        for kind, found in media.packets.items()
+    }
+
+
+async def rtmpdump(url: str, target: Path, *options: str) -> Finished:
+    """rtmpdump writing an FLV."""
+    return await run("rtmpdump", "-r", url, "-o", str(target), "-b", str(BUFFER_MS), *options)
+
+
+def flv_packets(path: Path) -> dict[str, list[Got]]:
+    """The packets of an FLV file that was written."""
+    return wanted(demux(path.read_bytes()))
+
+
+async def duration_s(url: str) -> float:
+    """What ffprobe says of a stream's length."""
+    done = await run(
+        "ffprobe", "-hide_banner", "-loglevel", "error", "-show_entries", "format=duration",
+        "-of", "json", url,
+    )  # fmt: skip
+    assert done.code == 0, done.said
+    return float(json.loads(done.output)["format"]["duration"])

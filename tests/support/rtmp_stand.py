@@ -1,0 +1,188 @@
+"""An RTMP server, its cache and its scripted origin on the test's own event loop.
+
+Owns their construction and end. What they serve is told when they begin, and may be replaced; the
+time by which signatures are judged is the test's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from streamedge.access.admission import AccessRules
+from streamedge.access.client_address import IpNetwork
+from streamedge.access.geo import Countries
+from streamedge.access.wildcards import ResourcePattern
+from streamedge.cache.objects import Cache
+from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.storage.store import Store
+from streamedge.control.announced_head import AnnouncedHead
+from streamedge.control.database import ControlDatabase
+from streamedge.control.invalidation_index import InForce
+from streamedge.control.log import ControlLog
+from streamedge.delivery.hosts import HostTable, OriginBinding
+from streamedge.delivery.rtmp.server import RtmpServer
+from streamedge.delivery.rtmp.session import RtmpLimits, RtmpSession
+from streamedge.delivery.rtmp.streams import Catalogue, RtmpDistribution
+from streamedge.media.library import Titles
+from streamedge.ops.log import open_log
+from streamedge.ops.metrics import Counts, Gauge
+from streamedge.origin.http.origin import HttpOrigin
+from tests.support.fakes import ScriptedOrigin
+from tests.support.rtmp_client import PATIENCE_S
+
+OPEN = AccessRules()
+NOWHERE = Countries(None)
+LIMITS = RtmpLimits(
+    connections_max=10,
+    handshake_s=1e9,
+    idle_s=1e9,
+    stall_s=1e9,
+    message_bytes=65536,
+    streams_max=4,
+    ahead_s=1e9,
+    rate_bytes=0,
+)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Turns the event loop until a condition holds that nothing tells of."""
+    async with asyncio.timeout(PATIENCE_S):
+        for _ in itertools.count():
+            if condition():
+                return
+            await asyncio.sleep(0)
+
+
+class Stand:
+    """A server, its cache and its scripted origin. ``now_s`` is its time for signatures."""
+
+    catalogue: Catalogue
+    control: ControlLog
+
+    def __init__(
+        self,
+        origin: ScriptedOrigin,
+        cache: Cache,
+        port: int,
+        log: Path,
+        distribution: RtmpDistribution,
+    ) -> None:
+        self.origin = origin
+        self.cache = cache
+        self.counts = cache.counts
+        self.port = port
+        self.sessions: set[RtmpSession] = set()
+        self.distribution = distribution
+        self.now_s = time.time()
+        self._log = log
+
+    @property
+    def log_text(self) -> str:
+        self.cache.log.flush()
+        return self._log.read_text()
+
+    def invalidate(self, *items: str, soft: bool = False) -> None:
+        """Refuses what was cached until now, or takes it for expired."""
+        self.control.invalidate(self.distribution.id, items, soft=soft)
+        AnnouncedHead(self.cache.store.root).publish(self.control.position())
+        self.cache.store.changes.announce()
+
+    def rule(self, **rules: Any) -> None:
+        """Takes into force the distribution with other rules."""
+        self.distribution = replace(self.distribution, **rules)
+        self.catalogue.replace(HostTable([self.distribution]))
+
+    def lines(self, event: str | None = None) -> list[dict[str, Any]]:
+        said = [json.loads(line) for line in self.log_text.splitlines()]
+        return [line for line in said if event is None or line["event"] == event]
+
+    @property
+    def readers(self) -> int:
+        """Who reads anything in the cache, packagers' sources included."""
+        return sum(len(version._readers) for version in self.cache._versions.values())
+
+    async def until_gone(self) -> None:
+        """Until no session is left, and nothing that it had begun."""
+        await until(
+            lambda: (
+                not self.sessions
+                and not self.counts.gauges[Gauge.RUNNING_FILLS]
+                and not _player_tasks()
+            )
+        )
+
+
+def _player_tasks() -> list[asyncio.Task[Any]]:
+    return [
+        task
+        for task in asyncio.all_tasks()
+        if "RtmpSession" in getattr(task.get_coro(), "__qualname__", "")
+    ]
+
+
+@asynccontextmanager
+async def stand(
+    root: Path,
+    *,
+    access: AccessRules = OPEN,
+    pages: Sequence[ResourcePattern] = (),
+    countries: Countries = NOWHERE,
+    proxies: Sequence[IpNetwork] = (),
+    per_address_max: int = 0,
+    **limits: Any,
+) -> AsyncIterator[Stand]:
+    """Serves distribution "E", application cfx/st of any host, with these limits.
+
+    With ``proxies`` each connection begins with a PROXY header.
+    """
+    async with ScriptedOrigin() as origin:
+        site = HttpOrigin(origin.url)
+        log = open_log(str(root.parent / "log"), "test")
+        database = ControlDatabase(root)
+        control = ControlLog(database)
+        cache = Cache(
+            Store(root, 0, log),
+            log,
+            Counts(),
+            open_extents=64,
+            retries=0,
+            in_force=InForce(control, log),
+        )
+        binding = OriginBinding("site", "http site", site, site)
+        distribution = RtmpDistribution(
+            "E", ("*",), binding, TtlRules(), ("cfx/st",), False, access, tuple(pages)
+        )
+        titles = Titles(cache, memory_bytes=64 << 20, index_bytes=64 << 20, moov_bytes=1 << 20)
+        listener = socket.create_server(("127.0.0.1", 0))
+        found = Stand(origin, cache, listener.getsockname()[1], root.parent / "log", distribution)
+        found.catalogue = Catalogue(
+            HostTable([distribution]), titles, countries, clock=lambda: found.now_s
+        )
+        server = RtmpServer(
+            found.catalogue,
+            replace(LIMITS, **limits),
+            log,
+            cache.counts,
+            proxies=proxies,
+            per_address_max=per_address_max,
+        )
+        await server.start([listener], [listener] if proxies else [])
+        found.sessions = server._sessions
+        found.control = control
+        try:
+            yield found
+        finally:
+            await server.drain(0)
+            await titles.close()
+            await cache.close()
+            await site.close()
+            database.close()

@@ -1,0 +1,166 @@
+"""A web server in the test's own process and loop, over a scripted origin."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamedge.access.geo import Countries
+from streamedge.build.origins_and_web import bind_origins, web_server
+from streamedge.cache.objects import Cache
+from streamedge.cache.storage.store import Store
+from streamedge.config.schema.config import Config
+from streamedge.control.announced_head import AnnouncedHead
+from streamedge.control.database import ControlDatabase
+from streamedge.control.invalidation_index import InForce
+from streamedge.control.log import ControlLog
+from streamedge.coordination.invalidation_feed import apply_invalidations
+from streamedge.delivery.http.connection.request_side import EdgeProtocol
+from streamedge.delivery.http.server import WebServer
+from streamedge.ops.log import Log, open_log
+from streamedge.ops.metrics import Counts
+from tests.support.fakes import ScriptedOrigin
+
+PATIENCE_S = 20.0
+
+
+@dataclass(slots=True)
+class WebEdge:
+    """A running web server and what it leaves."""
+
+    port: int
+    origin: ScriptedOrigin
+    server: WebServer
+    cache: Cache
+    counts: Counts
+    log: Log
+    log_file: Path
+    control_log: ControlLog
+
+    def invalidate(self, *items: str, soft: bool = False, revoke: bool = False) -> None:
+        """As the control process does it, and as a worker does that was woken."""
+        self.control_log.invalidate("EWEB", items, soft=soft, revoke=revoke)
+        AnnouncedHead(self.cache.store.root).publish(self.control_log.position())
+        self.cache.store.changes.announce()
+        apply_invalidations(self.cache.rulings, (self.server.revoke,))
+
+    def lines(self, event: str = "response") -> list[dict[str, Any]]:
+        """The log lines of an event so far."""
+        self.log.flush()
+        said = [json.loads(line) for line in self.log_file.read_text().splitlines()]
+        return [line for line in said if line["event"] == event]
+
+
+@asynccontextmanager
+async def serve_web(
+    root: Path,
+    *,
+    limits: dict[str, Any] | None = None,
+    aliases: tuple[str, ...] = ("*",),
+    default_ttl: str = "24h",
+    policy: dict[str, Any] | None = None,
+    rules: dict[str, Any] | None = None,
+    origin_keys: dict[str, Any] | None = None,
+    tables: dict[str, Any] | None = None,
+    beside: WebEdge | None = None,
+    context: ssl.SSLContext | None = None,
+    proxied: bool = False,
+) -> AsyncIterator[WebEdge]:
+    """Serves the distribution EWEB from ``root``, a prepared cache folder.
+
+    ``policy`` is its cache policy, without one the built-in one; ``rules`` are more of its keys,
+    ``origin_keys`` of its origin's, ``tables`` more of the config. ``beside``: as another worker
+    of that edge, on the same folder. ``context``: over TLS. ``proxied``: each connection begins
+    with a PROXY header.
+    """
+    async with AsyncExitStack() as stack:
+        if beside is None:
+            origin = await stack.enter_async_context(ScriptedOrigin())
+        else:
+            origin = beside.origin
+        distribution = {
+            "id": "EWEB",
+            "type": "web",
+            "origin": "main",
+            "aliases": aliases,
+            "default_ttl": default_ttl,
+            **({} if policy is None else {"cache_policy": "own"}),
+            **(rules or {}),
+        }
+        config = Config.model_validate(
+            {
+                "edge": {"name": "test"},
+                "limits": {"origin_retries": 1, **(limits or {})},
+                "origins": {"main": {"type": "http", "url": origin.url, **(origin_keys or {})}},
+                "cache_policies": {} if policy is None else {"own": policy},
+                "distributions": [distribution],
+                **(tables or {}),
+            }
+        )
+        slot = 0 if beside is None else 1
+        log_file = root / f"test{slot}.log"
+        log_file.touch()
+        log, counts = open_log(str(log_file), "test"), Counts()
+        database = ControlDatabase(root)
+        stack.callback(database.close)
+        store, in_force = Store(root, slot, log), InForce(ControlLog(database), log)
+        in_force.look(store.changes.number)
+        cache = Cache(
+            store,
+            log,
+            counts,
+            open_extents=config.limits.open_extents,
+            retries=config.limits.origin_retries,
+            in_force=in_force,
+        )
+        bindings = bind_origins(config, log, counts)
+        countries = Countries(config.countries.database)
+        server = web_server(config, bindings, cache, log, counts, countries=countries)
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        port = listener.getsockname()[1]
+        plain, secure = ([listener], []) if context is None else ([], [listener])
+        await server.start(plain, secure, context, [listener] if proxied else [])
+        try:
+            yield WebEdge(port, origin, server, cache, counts, log, log_file, ControlLog(database))
+        finally:
+            await server.drain(0)
+            await cache.close()
+            for binding in bindings.values():
+                await binding.origin.close()
+            log.flush()
+            log.close()
+
+
+def connections(edge: WebEdge) -> list[EdgeProtocol]:
+    """The open connections, from within."""
+    return [one for one in edge.server._state.connections if isinstance(one, EdgeProtocol)]
+
+
+def held(edge: WebEdge) -> int:
+    """How many requests wait at the lane for the answer to another."""
+    return sum(1 for one in connections(edge) if one._held and not one._is_idle)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets the loop turn until ``condition`` holds; what is awaited runs in it, and is near."""
+    deadline_s = asyncio.get_running_loop().time() + PATIENCE_S
+    for _turn in itertools.count():
+        if condition():
+            return
+        assert asyncio.get_running_loop().time() < deadline_s, "it does not come about"
+        await asyncio.sleep(0)
+
+
+def descriptors() -> int:
+    """How many descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd"))

@@ -1,0 +1,39 @@
+"""Changes are seen by every process and ring for whoever sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+from pathlib import Path
+
+from streamedge.write_back.change_signal import SLOTS, ChangeSignal, prepare_signal
+
+
+async def test_changes(tmp_path: Path) -> None:
+    prepare_signal(tmp_path)
+    one, other = ChangeSignal(tmp_path, 0), ChangeSignal(tmp_path, SLOTS - 1)
+    before = one.mark()
+    assert other.mark() == before
+    rung = asyncio.Event()
+    asyncio.get_running_loop().add_reader(one.bell, rung.set)
+    other.notify()
+    await asyncio.wait_for(rung.wait(), 20)
+    asyncio.get_running_loop().remove_reader(one.bell)
+    assert one.mark() == other.mark() != before
+    one.hush()
+    poll = select.poll()  # select() itself cannot see descriptors from 1024 on
+    poll.register(one.bell, select.POLLIN)
+    assert not poll.poll(0)
+    one.close()
+    other.close()
+
+
+def test_bell_that_nobody_hears_holds_nobody_up(tmp_path: Path) -> None:
+    prepare_signal(tmp_path)
+    signal = ChangeSignal(tmp_path, 0)
+    os.write(signal.bell, bytes(1 << 20))  # as much as the pipe takes
+    before = signal.mark()
+    signal.notify()
+    assert signal.mark() != before
+    signal.close()

@@ -1,0 +1,28 @@
+"""One holder at a time, and who no longer wants the turn does not keep it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from streamedge.write_back.leader_lock import Turn
+
+
+async def test_turns(tmp_path: Path) -> None:
+    path = tmp_path / "replicator"
+    path.touch()
+    holder, impatient, patient = Turn(path), Turn(path), Turn(path)
+    await holder.wait()
+    giving_up = asyncio.create_task(impatient.wait())
+    waiting = asyncio.create_task(patient.wait())
+    await asyncio.sleep(0)
+    giving_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await giving_up
+    impatient.end()
+    assert not waiting.done()
+    holder.end()
+    await asyncio.wait_for(waiting, 20)
+    patient.end()

@@ -1,0 +1,149 @@
+"""Reading what waits: the journal before the origin, and the origin for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.keys import join_key
+from streamedge.origin import OriginRequest, OriginResponse, Version
+from streamedge.origin.directory.origin import DirectoryOrigin
+from streamedge.origin.objects import ObjectUpstream
+from streamedge.origin.writing import Write
+from streamedge.spans import Span
+from streamedge.write_back.overlay import UpstreamAhead, WrittenAhead
+from streamedge.write_back.queue import Journal, prepare_journal
+from tests.support.writers import come, put
+
+TYPED = ("Content-Type", "text/plain")
+
+
+@pytest.fixture(name="journal")
+def _journal(tmp_path: Path) -> Iterator[Journal]:
+    prepare_journal(tmp_path)
+    journal = Journal(tmp_path, 0, 1 << 20)
+    yield journal
+    journal.close()
+
+
+@pytest.fixture(name="origin")
+def _origin(tmp_path: Path) -> DirectoryOrigin:
+    folder = tmp_path / "origin"
+    folder.mkdir()
+    for name in ("film", "gone", "other"):
+        (folder / name).write_bytes(b"at the origin")
+    return DirectoryOrigin(folder)
+
+
+@pytest.fixture(name="ahead")
+async def _ahead(origin: DirectoryOrigin, journal: Journal) -> WrittenAhead:
+    """``film`` is written and ``gone`` deleted, both wait."""
+    await journal.accept(join_key("files", "film"), "main", put("film", TYPED), come(b"waits here"))
+    await journal.accept(join_key("files", "gone"), "main", Write("DELETE", "gone"), None)
+    return WrittenAhead(origin, "files", journal, DirectoryOrigin(journal.bodies))
+
+
+async def body(ahead: WrittenAhead, name: str, span: Span | None = None) -> bytes:
+    read = await ahead.read(name, span)
+    assert read is not None
+    try:
+        return b"".join([piece async for piece in read.pieces()])
+    finally:
+        await read.close()
+
+
+async def test_what_waits_is_read_in_place_of_what_the_origin_has(ahead: WrittenAhead) -> None:
+    head = await ahead.head("film")
+    assert (head.version.size_bytes, head.content_type) == (10, "text/plain")
+    assert await body(ahead, "film") == b"waits here"
+    assert await body(ahead, "film", Span(6, 10)) == b"here"
+    assert await body(ahead, "other") == b"at the origin"
+    assert await ahead.read("film", if_none_match=head.version) is None
+
+
+async def test_fields_that_are_asked_for_replace_a_waiting_object_s_own(
+    ahead: WrittenAhead, origin: DirectoryOrigin, journal: Journal
+) -> None:
+    overrides = {"content-type": "a/b", "content-disposition": "attachment"}
+    asked = WrittenAhead(
+        origin, "files", journal, DirectoryOrigin(journal.bodies), overrides=overrides
+    )
+    head = await asked.head("film")
+    assert (head.content_type, head.headers) == ("a/b", {"content-disposition": "attachment"})
+
+
+async def test_what_is_deleted_is_not_found(ahead: WrittenAhead) -> None:
+    with pytest.raises(OriginError) as told:
+        await ahead.head("gone")
+    assert told.value.failure is OriginFailure.NOT_FOUND
+
+
+async def test_another_version_than_the_one_asked_for_has_changed(ahead: WrittenAhead) -> None:
+    with pytest.raises(OriginError) as told:
+        await ahead.read("film", if_match=Version('"old"', 10, 0))
+    assert told.value.failure is OriginFailure.CHANGED
+
+
+async def test_a_body_that_has_just_been_sent_is_the_origins(
+    ahead: WrittenAhead, journal: Journal
+) -> None:
+    for file in journal.bodies.iterdir():
+        file.unlink()
+    assert await body(ahead, "film") == b"at the origin"
+
+
+async def test_where_the_journal_cannot_be_read_nothing_old_is(
+    ahead: WrittenAhead, journal: Journal
+) -> None:
+    journal.rows._connection.execute("DROP TABLE writes")
+    journal.signal.notify()
+    with pytest.raises(OriginError) as told:
+        await ahead.read("film")
+    assert told.value.failure is OriginFailure.UNAVAILABLE
+
+
+@dataclass(slots=True)
+class Asked:
+    """An upstream that remembers what it was asked."""
+
+    upstream: ObjectUpstream
+    requests: list[OriginRequest] = field(default_factory=list)
+
+    async def send(self, request: OriginRequest) -> OriginResponse:
+        self.requests.append(request)
+        return await self.upstream.send(request)
+
+
+async def told(response: OriginResponse) -> bytes:
+    pieces: AsyncIterator[bytes] = response.body()
+    return b"".join([piece async for piece in pieces])
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "answer", "is_asked"),
+    [
+        (OriginRequest("GET", "film"), 200, b"waits here", False),
+        (OriginRequest("GET", "film", fields=(("range", "bytes=0-4"),)), 206, b"waits", False),
+        (OriginRequest("HEAD", "film"), 200, b"", False),
+        (OriginRequest("GET", "gone"), 404, b"", False),
+        (OriginRequest("GET", "other"), 200, b"at the origin", True),
+        (OriginRequest("GET", "film", "v=1"), 200, b"at the origin", True),
+        (OriginRequest("POST", "film"), 405, b"", True),
+    ],
+)
+async def test_requests_for_what_waits_do_not_reach_the_origin(
+    ahead: WrittenAhead,
+    origin: DirectoryOrigin,
+    request_: OriginRequest,
+    status: int,
+    answer: bytes,
+    is_asked: bool,
+) -> None:
+    asked = Asked(ObjectUpstream(origin))
+    response = await UpstreamAhead(asked, ahead).send(request_)
+    assert (response.status, await told(response)) == (status, answer)
+    assert bool(asked.requests) is is_asked

@@ -1,0 +1,254 @@
+"""Accepting writes: durable first, refused with reason, and seen by every reader at once."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from streamedge.origin.writing import Write
+from streamedge.write_back import bodies, rows
+from streamedge.write_back import pending_index as waiting
+from streamedge.write_back.bodies import ORPHAN_AGE_S, NewBody, sweep
+from streamedge.write_back.queue import Journal, prepare_journal
+from streamedge.write_back.rows import ROW_BYTES, Row
+from streamedge.write_back.states import State
+from tests.support.writers import come, put
+
+LIMIT_BYTES = 1 << 20
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    prepare_journal(tmp_path)
+    prepare_journal(tmp_path)  # harmless when it is there
+    return tmp_path
+
+
+@pytest.fixture
+def journal(root: Path) -> Iterator[Journal]:
+    journal = Journal(root, 0, LIMIT_BYTES)
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def neighbour(root: Path) -> Iterator[Journal]:
+    """Another worker's hand on the same queue."""
+    journal = Journal(root, 1, LIMIT_BYTES)
+    yield journal
+    journal.close()
+
+
+async def test_put_is_seen_at_once_in_every_worker(journal: Journal, neighbour: Journal) -> None:
+    assert neighbour.pending("key") is None
+    write = put("film", ("Content-Type", "video/mp4"), size_bytes=10)
+    answer = await journal.accept("key", "main", write, come(b"hello", b"world"))
+    etag = f'"{hashlib.md5(b"helloworld").hexdigest()}"'
+    assert (answer.status, answer.field("etag")) == (200, etag)
+    for worker in (journal, neighbour):
+        pending = worker.pending("key")
+        assert pending is not None
+        assert pending.path is not None
+        assert pending.path.read_bytes() == b"helloworld"
+        assert (pending.size_bytes, pending.etag) == (10, etag)
+        assert pending.fields == (("Content-Type", "video/mp4"),)
+        assert worker.pending("other") is None
+
+
+async def test_newest_wins_and_a_delete_is_one(journal: Journal, neighbour: Journal) -> None:
+    for body in (b"first", b"later"):
+        await journal.accept("key", "main", put(), come(body))
+    pending = neighbour.pending("key")
+    assert pending is not None
+    assert pending.path is not None
+    assert pending.path.read_bytes() == b"later"
+    answer = await journal.accept("key", "main", Write("DELETE", "film"), None)
+    assert answer.status == 204
+    pending = neighbour.pending("key")
+    assert pending is not None
+    assert pending.path is None
+
+
+async def test_order_of_what_reaches_the_disk(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, insert, notify = os.fsync, journal.rows.insert, journal.signal.notify
+
+    def record(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        done.append("folder" if path == journal.bodies else "body")
+        fsync(descriptor)
+
+    def record_row(row: Row, limit_bytes: int) -> Row:
+        done.append("row")
+        return insert(row, limit_bytes)
+
+    def record_notice() -> None:
+        done.append("told")
+        notify()
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr(journal.rows, "insert", record_row)
+    monkeypatch.setattr(journal.signal, "notify", record_notice)
+    await journal.accept("key", "main", put(), come(b"hello"))
+    assert done == ["body", "folder", "row", "told"]
+
+
+async def test_refused_bodies_leave_nothing(journal: Journal) -> None:
+    wrong = ("Content-MD5", base64.b64encode(bytes(16)).decode())
+    for write in (put("film", wrong), put("film", size_bytes=6), put("film", size_bytes=4)):
+        assert (await journal.accept("key", "main", write, come(b"hello"))).status == 400
+    assert journal.pending("key") is None
+    assert list(journal.bodies.iterdir()) == []
+
+
+async def test_coded_bodies_are_queued_plain(journal: Journal) -> None:
+    write = put(
+        "film",
+        ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+        ("x-amz-trailer", "x-amz-checksum-crc32"),
+    )
+    body = b"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:NhCmhg==\r\n\r\n"
+    assert (await journal.accept("key", "main", write, come(body))).status == 200
+    pending = journal.pending("key")
+    assert pending is not None
+    assert pending.path is not None
+    assert pending.path.read_bytes() == b"hello"
+    assert pending.fields == (("x-amz-checksum-crc32", "NhCmhg=="),)
+
+
+async def test_condition_against_what_waits(journal: Journal) -> None:
+    new = ("If-None-Match", "*")
+    first = await journal.accept("key", "main", put("film", new), come(b"first"))
+    untouched = come(b"never read")
+    again = await journal.accept("key", "main", put("film", new), untouched)
+    assert (first.status, again.status) == (200, 412)
+    assert await anext(untouched) == b"never read"
+    right = ("If-Match", first.field("etag"))
+    assert (await journal.accept("key", "main", put("film", right), come(b"next"))).status == 200
+    delete = Write("DELETE", "film", (right,))
+    assert (await journal.accept("key", "main", delete, None)).status == 412
+
+
+async def test_limit(journal: Journal) -> None:
+    large = bytes(LIMIT_BYTES - 3 * ROW_BYTES)  # less than three rows are left
+    assert (await journal.accept("a", "main", put(), come(large))).status == 200
+    size_bytes = 2 * ROW_BYTES
+    for write in (put("film", size_bytes=size_bytes), put()):
+        answer = await journal.accept("b", "main", write, come(bytes(size_bytes)))
+        assert answer.status == 503
+    too_large = come(bytes(LIMIT_BYTES), b"!")
+    assert (await journal.accept("b", "main", put(), too_large)).status == 413
+    assert len(list(journal.bodies.iterdir())) == 1
+
+
+async def test_full_disk(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int, _data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(bodies, "write_all", full)
+    assert (await journal.accept("key", "main", put(), come(b"hello"))).status == 507
+    assert list(journal.bodies.iterdir()) == []
+
+
+async def test_cancelled_after_the_row_is_seen_all_the_same(
+    journal: Journal, neighbour: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = journal.rows.insert
+    loop = asyncio.get_running_loop()
+
+    def insert_and_cancel(row: Row, limit_bytes: int) -> Row:
+        inserted = insert(row, limit_bytes)
+        loop.call_soon_threadsafe(accepting.cancel)
+        return inserted
+
+    monkeypatch.setattr(journal.rows, "insert", insert_and_cancel)
+    assert neighbour.pending("key") is None
+    accepting = asyncio.create_task(journal.accept("key", "main", put(), come(b"hello")))
+    with pytest.raises(asyncio.CancelledError):
+        await accepting
+    pending = neighbour.pending("key")
+    assert pending is not None
+    assert pending.path is not None
+    assert pending.path.read_bytes() == b"hello"
+
+
+async def test_readers_do_not_wait_for_writers(journal: Journal, neighbour: Journal) -> None:
+    await journal.accept("key", "main", put(), come(b"hello"))
+    with journal.rows._transaction() as connection:
+        connection.execute("UPDATE writes SET problem = 'open'")
+        assert neighbour.pending("key") is not None
+
+
+async def test_nothing_is_asked_while_nothing_changes(
+    journal: Journal, neighbour: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await journal.accept("key", "main", put(), come(b"hello"))
+    assert neighbour.pending("key") is not None
+    assert neighbour.pending("other") is None
+
+    def fail(*_args: object) -> None:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(neighbour._waiting, "refresh", fail)
+    monkeypatch.setattr(waiting, "newest_waiting", fail)
+    assert neighbour.pending("key") is not None
+    assert neighbour.pending("other") is None
+    await journal.accept("other", "main", put(), come(b"hello"))
+    with pytest.raises(AssertionError, match="asked"):
+        neighbour.pending("other")
+
+
+async def test_reader_who_missed_too_much_looks_at_everything(
+    journal: Journal, neighbour: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "CHANGES_KEPT", 2)
+    assert neighbour.pending("a") is None
+    for key in "abcd":
+        await journal.accept(key, "main", put(key), come(b"hello"))
+    (first, *_) = journal.rows.take_due(1e12, 1)
+    journal.rows.settle(first, State.DONE)
+    journal.signal.notify()
+    assert [neighbour.pending(key) is not None for key in "abcd"] == [False, True, True, True]
+
+
+async def test_status_requeue_and_discard(journal: Journal) -> None:
+    for key in ("a", "b"):
+        await journal.accept(key, "main", put(key), come(b"hello"))
+    first, _ = journal.rows.take_due(1e12, 2)
+    journal.rows.settle(first, State.FAILED, problem="answered 403")
+    status = await journal.status()
+    assert status.by_state == {State.FAILED: 1, State.SENDING: 1}
+    assert [row.name for row in status.rows] == ["a", "b"]
+    assert (status.totals.accepted, status.totals.held_bytes) == (2, 10)
+    assert journal.pending("a") is None
+    assert await journal.requeue(first.serial)
+    assert journal.pending("a") is not None
+    assert not await journal.discard(first.serial)
+    (again,) = journal.rows.take_due(1e12, 2)
+    journal.rows.settle(again, State.FAILED)
+    assert await journal.discard(again.serial)
+    assert len(list(journal.bodies.iterdir())) == 1
+
+
+def test_only_files_that_nobody_writes_are_swept(journal: Journal) -> None:
+    dead, writing, known, young = (NewBody(journal.bodies) for _ in range(4))
+    for body in (dead, writing, known):
+        os.utime(journal.bodies / body.token, (0, 0))
+    for body in (dead, known, young):
+        body.keep()
+        body.close()
+    assert ORPHAN_AGE_S > 0
+    assert sweep(journal.bodies, partial(str.__eq__, known.token)) == 1
+    left = {file.name for file in journal.bodies.iterdir()}
+    assert left == {writing.token, known.token, young.token}
+    writing.close()

@@ -1,0 +1,154 @@
+"""The queue under SIGKILL, and two processes that would both empty it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamedge.write_back.bodies import sweep
+from streamedge.write_back.queue import Journal, prepare_journal
+from streamedge.write_back.states import State
+from tests.support.writers import PATIENCE_S, come, put
+
+PROGRAM = "tests.support.journal_process"
+
+
+class Worker:
+    """A running ``journal_process.py``."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    async def says(self, event: str) -> dict[str, Any]:
+        """Waits until it says ``event``."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            while line := await self._process.stdout.readline():
+                said: dict[str, Any] = json.loads(line)
+                if said["event"] == event:
+                    return said
+        raise AssertionError(f"ended without saying {event}")
+
+    async def kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+
+Start = Callable[[str, str], Awaitable[Worker]]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    prepare_journal(tmp_path)
+    (tmp_path / "origin").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+async def start(root: Path) -> AsyncIterator[Start]:
+    workers: list[Worker] = []
+
+    async def start(task: str, argument: str) -> Worker:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", PROGRAM, task, str(root), argument, stdout=asyncio.subprocess.PIPE
+        )
+        workers.append(Worker(process))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        await worker.kill()
+
+
+async def test_killed_before_the_row_nothing_was_promised(root: Path, start: Start) -> None:
+    worker = await start("accept", "body")
+    await worker.says("body")
+    journal = Journal(root, 1, 1 << 20)
+    (body,) = journal.bodies.iterdir()
+    os.utime(body, (0, 0))
+    assert sweep(journal.bodies, journal.rows.has_token) == 0  # it may still come to its row
+    await worker.kill()
+    assert journal.pending("key") is None
+    assert journal.rows.by_state() == {}
+    assert sweep(journal.bodies, journal.rows.has_token) == 1
+    journal.close()
+
+
+@pytest.mark.parametrize("point", ["row", "answer"])
+async def test_killed_after_the_row_it_is_sent(root: Path, start: Start, point: str) -> None:
+    worker = await start("accept", point)
+    await worker.says(point)
+    await worker.kill()
+    journal = Journal(root, 1, 1 << 20)
+    pending = journal.pending("key")
+    assert pending is not None
+    assert pending.path is not None
+    assert pending.path.read_bytes() == b"hello"
+    successor = await start("replicate", "0")
+    await successor.says("write_replicated")
+    assert (root / "origin/film").read_bytes() == b"hello"
+    assert journal.pending("key") is None
+    journal.close()
+
+
+async def test_one_sends_and_the_other_takes_over(root: Path, start: Start) -> None:
+    journal = Journal(root, 2, 1 << 20)
+    first = await start("replicate", "0")
+    await first.says("replicator_started")
+    second = await start("replicate", "1")
+    for body in (b"one", b"two"):
+        await journal.accept("key", "main", put("film"), come(body))
+        assert (await first.says("write_replicated"))["pid"] == first.pid
+    await first.kill()
+    await second.says("replicator_started")
+    await journal.accept("key", "main", put("film"), come(b"three"))
+    assert (await second.says("write_replicated"))["pid"] == second.pid
+    assert (root / "origin/film").read_bytes() == b"three"
+    journal.close()
+
+
+async def test_killed_after_the_origin_had_it_is_no_conflict(root: Path, start: Start) -> None:
+    journal = Journal(root, 2, 1 << 20)
+    await journal.accept("key", "main", put("film", ("If-None-Match", "*")), come(b"hello"))
+    await journal.accept("key", "main", put("film"), come(b"later"))
+    first = await start("stick", "0")
+    await first.says("stuck")
+    await first.kill()
+    assert journal.rows.by_state() == {State.SENDING: 1, State.QUEUED: 1}
+    second = await start("replicate", "1")
+    said = [await second.says("write_replicated") for _ in range(2)]
+    assert [event["attempts"] for event in said] == [2, 1]
+    assert (root / "origin/film").read_bytes() == b"later"
+    assert journal.rows.by_state() == {}
+    journal.close()
+
+
+async def test_killed_before_the_cache_heard_of_a_conflict_the_next_one_tells_it(
+    root: Path, start: Start
+) -> None:
+    """Else readers would go on getting what the origin has refused."""
+    (root / "origin/film").write_bytes(b"the origin's own")
+    journal = Journal(root, 2, 1 << 20)
+    await journal.accept("key", "main", put("film", ("If-None-Match", "*")), come(b"hello"))
+    first = await start("hush", "0")
+    await first.says("hushed")
+    await first.kill()
+    assert journal.rows.by_state() == {State.CONFLICT: 1}
+    for heard in (["key"], []):
+        assert journal.rows.untold() == heard
+        second = await start("replicate", "1")
+        if heard:
+            assert (await second.says("told"))["key"] == "key"
+        await journal.accept("other", "main", put("other"), come(b"hello"))
+        await second.says("write_replicated")
+        await second.kill()
+    journal.close()

@@ -1,0 +1,422 @@
+"""Emptying the queue: in order, again and again, and never losing what was refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from streamedge.errors import OriginError, OriginFailure
+from streamedge.ops.metrics import Counter, Counts, Gauge
+from streamedge.origin.directory.origin import DirectoryOrigin
+from streamedge.origin.writing import Write, WriteAnswer
+from streamedge.write_back import replicator as replicator_module
+from streamedge.write_back.leader_lock import Turn
+from streamedge.write_back.queue import Journal, prepare_journal
+from streamedge.write_back.replicator import SENDS_MAX, Replicator
+from streamedge.write_back.rows import JournalError
+from streamedge.write_back.states import BACK_OFF_MAX_S, State
+from tests.support.writers import HeardGauges, HeardLog, ScriptedWriter, come, put
+
+DOWN = OriginError(OriginFailure.REFUSED, "connection refused")
+
+
+class Bench:
+    """A journal, a scripted origin, a clock that tests turn, and a replicator that runs."""
+
+    def __init__(self, root: Path) -> None:
+        prepare_journal(root)
+        self.journal = Journal(root, 0, 1 << 24)
+        self.writer = ScriptedWriter()
+        self.folder = root / "origin"
+        self.folder.mkdir()
+        self.log = HeardLog()
+        self.counts = Counts()
+        self.late_s = 0.0
+        self.told: list[tuple[str, bool]] = []
+        self.fault: Exception | None = None
+
+    async def accept(self, key: str, body: bytes | None, *fields: tuple[str, str]) -> WriteAnswer:
+        if body is None:
+            return await self.journal.accept(key, "main", Write("DELETE", key, fields), None)
+        return await self.journal.accept(key, "main", put(key, *fields), come(body))
+
+    def pass_time(self, time_s: float) -> None:
+        self.late_s += time_s
+        self.journal.signal.notify()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async def told(key: str) -> None:
+            if self.fault is not None:
+                raise self.fault
+            self.told.append((key, self.journal.pending(key) is not None))
+
+        replicator = Replicator(
+            self.journal,
+            {"main": self.writer},
+            {"main": DirectoryOrigin(self.folder)},
+            told,
+            self.log,
+            self.counts,
+            clock=lambda: time.time() + self.late_s,
+        )
+        self.replicator = replicator
+        task = asyncio.create_task(replicator.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.journal.close()
+
+
+async def test_what_waits_is_sent_and_forgotten(bench: Bench) -> None:
+    await bench.accept("film", b"hello", ("Content-Type", "video/mp4"))
+    await bench.accept("gone", None, ("If-Match", '"1"'))
+    async with bench.running():
+        await bench.log.heard("write_replicated", 2)
+        await bench.accept("later", b"while it runs")
+        await bench.log.heard("write_replicated", 3)
+    sent = {write.name: (write, body) for write, body in bench.writer.sent}
+    assert sent == {
+        "film": (Write("PUT", "film", (("Content-Type", "video/mp4"),), 5), b"hello"),
+        "gone": (Write("DELETE", "gone", (("If-Match", '"1"'),), 0), b""),
+        "later": (Write("PUT", "later", (), 13), b"while it runs"),
+    }
+    assert bench.journal.pending("film") is None
+    assert list(bench.journal.bodies.iterdir()) == []
+    assert bench.journal.rows.totals().held_bytes == 0
+    assert bench.journal.rows.totals().done == 3
+    assert bench.counts.gathered(Counter.REPLICATIONS, "done") == 3
+
+
+async def test_the_cache_is_told_before_readers_are_sent_to_it(bench: Bench) -> None:
+    await bench.accept("film", b"hello")
+    async with bench.running():
+        await bench.log.heard("write_replicated")
+    assert bench.told == [("film", True)]
+
+
+async def test_each_object_s_writes_go_one_after_the_other(bench: Bench) -> None:
+    bench.writer.gate = asyncio.Event()
+    for body in (b"1", b"2", b"3"):
+        await bench.accept("film", body)
+    async with bench.running():
+        await bench.accept("other", b"x")
+        await bench.writer.attempted(2)
+        assert sorted(bench.writer.bodies) == [b"1", b"x"]
+        bench.writer.gate.set()
+        await bench.log.heard("write_replicated", 4)
+    assert [body for body in bench.writer.bodies if body != b"x"] == [b"1", b"2", b"3"]
+
+
+async def test_few_at_a_time(bench: Bench) -> None:
+    bench.writer.gate = asyncio.Event()
+    for number in range(3 * SENDS_MAX):
+        await bench.accept(f"film-{number}", b"x")
+    async with bench.running():
+        await bench.writer.attempted(SENDS_MAX)
+        bench.writer.gate.set()
+        await bench.log.heard("write_replicated", 3 * SENDS_MAX)
+    assert bench.writer.most_running == SENDS_MAX
+
+
+async def test_origin_down_for_hours_then_up(bench: Bench) -> None:
+    bench.writer.outcomes = [DOWN] * 12
+    await bench.accept("film", b"hello")
+    async with bench.running():
+        for attempt in range(1, 13):
+            refused = await bench.log.heard("write_not_replicated", attempt)
+            assert refused[-1]["state"] == "queued"
+            assert bench.journal.pending("film") is not None
+            bench.pass_time(2 * BACK_OFF_MAX_S)
+        said = await bench.log.heard("write_replicated")
+    assert said[0]["attempts"] == 13
+    assert bench.writer.bodies == [b"hello"] * 13
+
+
+async def test_recovery_is_good_news_for_all(bench: Bench) -> None:
+    """What waits hours for its turn goes at once when another write has got through."""
+    bench.writer.outcomes = [DOWN]
+    await bench.accept("film", b"hello")
+    async with bench.running():
+        await bench.log.heard("write_not_replicated")
+        (waiting,) = bench.journal.rows.list((State.QUEUED,), 10)
+        bench.journal.rows._connection.execute("UPDATE writes SET due_s = due_s + 7200")
+        await bench.accept("other", b"x")
+        said = await bench.log.heard("write_replicated", 2)
+    assert [event["object"] for event in said] == ["other", "film"]
+    assert waiting.problem == "connection refused"
+
+
+@pytest.mark.parametrize(
+    ("status", "state"), [(412, "conflict"), (409, "conflict"), (403, "failed")]
+)
+async def test_refusals_are_kept_and_said(bench: Bench, status: int, state: str) -> None:
+    bench.writer.outcomes = [WriteAnswer(status)]
+    await bench.accept("film", b"hello", ("If-Match", '"1"'))
+    async with bench.running():
+        (said,) = await bench.log.heard("write_not_replicated")
+        assert (said["state"], said["problem"]) == (state, f"answered {status}")
+        assert bench.journal.pending("film") is None
+        (kept,) = (await bench.journal.status()).rows
+        assert kept.state.value == state
+        assert (bench.journal.bodies / kept.token).read_bytes() == b"hello"
+        assert bench.told == [("film", False)]  # only when it is not read from here any more
+        assert bench.journal.rows.untold() == []
+        assert await bench.journal.requeue(kept.serial, unconditional=True)
+        await bench.log.heard("write_replicated")
+    assert bench.writer.sent[-1] == (Write("PUT", "film", (), 5), b"hello")
+
+
+async def test_chain_of_conditions_reaches_the_origin(bench: Bench) -> None:
+    first = await bench.accept("film", b"1", ("If-None-Match", "*"))
+    await bench.accept("film", b"2", ("If-Match", first.field("etag")))
+    async with bench.running():
+        await bench.log.heard("write_replicated", 2)
+    assert [write.fields for write, _ in bench.writer.sent] == [
+        (("If-None-Match", "*"),),
+        (("If-Match", '"origin-1"'),),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("there", "state"),
+    [(b"hello", "done"), (b"other", "conflict"), (b"longer", "conflict"), (None, "conflict")],
+)
+async def test_attempt_whose_answer_was_lost(bench: Bench, there: bytes | None, state: str) -> None:
+    """Its own condition fails when it is sent again; the origin's bytes tell who wrote them."""
+    if there is not None:
+        (bench.folder / "film").write_bytes(there)
+    lost = OriginError(OriginFailure.BROKEN, "connection lost before an answer")
+    bench.writer.outcomes = [lost, WriteAnswer(412)]
+    await bench.accept("film", b"hello", ("If-None-Match", "*"))
+    async with bench.running():
+        await bench.log.heard("write_not_replicated")
+        bench.pass_time(BACK_OFF_MAX_S)
+        await bench.log.until(lambda: len(bench.log.events) == 3)
+    assert bench.log.events[-1][1]["state"] == state
+
+
+@pytest.mark.parametrize(("is_there", "state"), [(False, "done"), (True, "conflict")])
+async def test_delete_whose_answer_was_lost(bench: Bench, is_there: bool, state: str) -> None:
+    if is_there:
+        (bench.folder / "film").write_bytes(b"new")
+    lost = OriginError(OriginFailure.BROKEN, "connection lost before an answer")
+    bench.writer.outcomes = [lost, WriteAnswer(412)]
+    await bench.accept("film", None, ("If-Match", '"1"'))
+    async with bench.running():
+        await bench.log.heard("write_not_replicated")
+        bench.pass_time(BACK_OFF_MAX_S)
+        await bench.log.until(lambda: len(bench.log.events) == 3)
+    assert bench.log.events[-1][1]["state"] == state
+
+
+async def test_first_attempt_s_conflict_is_one(bench: Bench) -> None:
+    (bench.folder / "film").write_bytes(b"hello")
+    bench.writer.outcomes = [WriteAnswer(412)]
+    await bench.accept("film", b"hello", ("If-None-Match", "*"))
+    async with bench.running():
+        (said,) = await bench.log.heard("write_not_replicated")
+    assert said["state"] == "conflict"
+    assert bench.told == [("film", False)]  # readers have been sent to the origin before
+
+
+async def test_origin_without_a_name_is_waited_for(bench: Bench) -> None:
+    await bench.journal.accept("film", "renamed", put("film"), come(b"hello"))
+    async with bench.running():
+        (said,) = await bench.log.heard("write_not_replicated")
+    assert said["state"] == "queued"
+    assert "renamed" in said["problem"]
+
+
+async def test_other_origins_are_used_from_the_next_write_on(bench: Bench) -> None:
+    await bench.journal.accept("film", "renamed", put("film"), come(b"hello"))
+    async with bench.running():
+        await bench.log.heard("write_not_replicated")
+        origin = DirectoryOrigin(bench.folder)
+        bench.replicator.replace({"renamed": bench.writer}, {"renamed": origin})
+        bench.pass_time(BACK_OFF_MAX_S)
+        (said,) = await bench.log.heard("write_replicated")
+    assert (said["origin"], said["object"]) == ("renamed", "film")
+
+
+async def test_body_that_is_gone_is_a_failure(bench: Bench) -> None:
+    await bench.accept("film", b"hello")
+    for body in bench.journal.bodies.iterdir():
+        body.unlink()
+    async with bench.running():
+        (said,) = await bench.log.heard("write_not_replicated")
+    assert said["state"] == "failed"
+
+
+async def test_stopped_in_the_middle_goes_on_later(bench: Bench) -> None:
+    bench.writer.gate = asyncio.Event()
+    await bench.accept("film", b"hello")
+    async with bench.running():
+        await bench.writer.attempted(1)
+    assert bench.journal.rows.by_state() == {State.SENDING: 1}
+    assert bench.journal.pending("film") is not None
+    bench.writer.gate = None
+    async with bench.running():
+        (said,) = await bench.log.heard("write_replicated")
+    assert said["attempts"] == 2
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+async def test_write_of_a_dead_sender_lands_before_its_successor_s(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """The successor leaves the object alone until it sees the write arrive."""
+    monkeypatch.setattr(replicator_module, "LOOK_S", 0.0)
+    bench.writer.lingering_s = 3600.0
+    bench.writer.gate = asyncio.Event()
+    (bench.folder / "film").write_bytes(b"before")
+    await bench.accept("film", b"first" if method == "PUT" else None)
+    async with bench.running():
+        await bench.writer.attempted(1)
+    bench.writer.gate = None
+    await bench.accept("film", b"second")
+    await bench.accept("other", b"x")
+    async with bench.running():
+        await bench.log.heard("write_replicated")
+        assert bench.writer.bodies[1:] == [b"x"]
+        if method == "PUT":
+            (bench.folder / "film").write_bytes(b"first")
+        else:
+            (bench.folder / "film").unlink()
+        await bench.log.heard("write_replicated", 3)
+    assert bench.writer.bodies[-1] == b"second"
+
+
+async def test_write_of_a_dead_sender_that_never_lands_is_waited_for_in_vain(
+    bench: Bench,
+) -> None:
+    bench.writer.lingering_s = 3600.0
+    bench.writer.gate = asyncio.Event()
+    await bench.accept("film", b"first")
+    async with bench.running():
+        await bench.writer.attempted(1)
+    bench.writer.gate = None
+    async with bench.running():
+        await bench.accept("other", b"x")
+        await bench.log.heard("write_replicated")
+        bench.pass_time(3601.0)
+        await bench.log.heard("write_replicated", 2)
+    assert bench.writer.bodies == [b"first", b"x", b"first"]
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        OriginError(OriginFailure.TIMEOUT, "silent"),
+        OriginError(OriginFailure.BROKEN, "connection lost"),
+        WriteAnswer(504),
+    ],
+)
+async def test_newer_write_waits_while_an_unanswered_one_may_land(
+    bench: Bench, outcome: OriginError | WriteAnswer
+) -> None:
+    bench.writer.lingering_s = 3600.0
+    bench.writer.outcomes = [outcome]
+    await bench.accept("film", b"first")
+    await bench.accept("film", b"second")
+    async with bench.running():
+        await bench.log.heard("write_not_replicated")
+        bench.pass_time(60.0)
+        await bench.log.heard("write_replicated")
+        await bench.accept("other", b"x")
+        await bench.log.heard("write_replicated", 2)
+        assert bench.writer.bodies == [b"first", b"first", b"x"]
+        bench.pass_time(3600.0)
+        await bench.log.heard("write_replicated", 3)
+    assert bench.writer.bodies[-1] == b"second"
+
+
+async def test_write_that_raises_does_not_stop_the_others(bench: Bench) -> None:
+    bench.writer.outcomes = [KeyError("a fault of ours")]
+    await bench.accept("film", b"hello")
+    async with bench.running():
+        (failed,) = await bench.log.heard("write_not_replicated")
+        assert "a fault of ours" in failed["problem"]
+        await bench.accept("other", b"x")
+        await bench.log.heard("write_replicated")
+        bench.pass_time(BACK_OFF_MAX_S)
+        await bench.log.heard("write_replicated", 2)
+    assert "replicator_failed" not in {event for event, _fields in bench.log.events}
+
+
+async def test_write_that_the_cache_is_not_told_of_is_not_done(bench: Bench) -> None:
+    bench.fault = OSError("the cache cannot be told")
+    await bench.accept("film", b"hello")
+    async with bench.running():
+        (failed,) = await bench.log.heard("write_not_replicated")
+        assert "cannot be told" in failed["problem"]
+        assert bench.journal.pending("film") is not None
+        bench.fault = None
+        bench.pass_time(BACK_OFF_MAX_S)
+        await bench.log.heard("write_replicated")
+    assert bench.journal.pending("film") is None
+
+
+async def test_replicator_that_fails_in_any_way_begins_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicator_module, "RESTART_S", 0.0)
+    wait, faults = Turn.wait, iter([RuntimeError("can't start new thread")])
+
+    async def fail_once(turn: Turn) -> None:
+        for fault in faults:
+            raise fault
+        await wait(turn)
+
+    monkeypatch.setattr(Turn, "wait", fail_once)
+    await bench.accept("film", b"hello")
+    async with bench.running():
+        (failed,) = await bench.log.heard("replicator_failed")
+        await bench.log.heard("write_replicated")
+    assert "new thread" in failed["error"]
+
+
+async def test_journal_that_fails_for_a_while(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicator_module, "RESTART_S", 0.0)
+    settle = bench.journal.rows.settle
+    faults = iter([JournalError("disk full")])
+
+    def fail_once(*args: object, **more: object) -> None:
+        for fault in faults:
+            raise fault
+        settle(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench.journal.rows, "settle", fail_once)
+    await bench.accept("film", b"hello")
+    async with bench.running():
+        (failed,) = await bench.log.heard("replicator_failed")
+        await bench.log.heard("write_replicated")
+    assert "disk full" in failed["error"]
+    assert bench.writer.bodies == [b"hello"] * 2
+
+
+async def test_gauges(bench: Bench) -> None:
+    bench.counts.gauges = HeardGauges(bench.log)
+    bench.writer.outcomes = [WriteAnswer(403), DOWN]
+    await bench.accept("film", b"hello")
+    wanted = {Gauge.WAITING_WRITES: 1, Gauge.KEPT_WRITES: 1, Gauge.HELD_WRITE_BYTES: 7}
+    async with bench.running():
+        await bench.log.heard("write_not_replicated", 1)
+        await bench.accept("other", b"hi")
+        await bench.log.until(lambda: bench.counts.gauges == wanted)

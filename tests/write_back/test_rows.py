@@ -1,0 +1,291 @@
+"""The journal's rows: order, conditions against what waits, and room."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from streamedge.origin.writing import WriteRefusedError
+from streamedge.write_back.rows import ROW_BYTES, JournalError, Row, Rows, prepare_rows
+from streamedge.write_back.states import State
+
+LIMIT_BYTES = 1 << 20
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "journal.sqlite"
+    prepare_rows(path)
+    return path
+
+
+@pytest.fixture
+def rows(path: Path) -> Iterator[Rows]:
+    rows = Rows(path)
+    yield rows
+    rows.close()
+
+
+def row(asset: str = "a", *, etag: str = '"1"', method: str = "PUT", size_bytes: int = 1) -> Row:
+    return Row(
+        serial=0,
+        asset_key=asset,
+        origin_name="main",
+        name=asset,
+        method=method,
+        fields=(("Content-Type", "a/b"),),
+        size_bytes=size_bytes,
+        token="" if method == "DELETE" else f"token-{asset}",
+        etag=etag,
+        state=State.QUEUED,
+        attempts=0,
+        due_s=10.0,
+        queued_s=10.0,
+    )
+
+
+def when(given_row: Row, *conditions: tuple[str, str]) -> Row:
+    return replace(given_row, fields=(*given_row.fields, *conditions))
+
+
+def test_a_row_comes_back_as_it_was(rows: Rows, path: Path) -> None:
+    queued = rows.insert(row(), LIMIT_BYTES)
+    rows.close()
+    again = Rows(path)
+    assert again.newest("a") == queued
+    assert again.has_token("token-a")
+    again.close()
+
+
+def test_of_each_object_the_oldest_goes_first(rows: Rows) -> None:
+    first, other, second = (rows.insert(row(asset), LIMIT_BYTES) for asset in "aba")
+    taken = rows.take_due(10.0, 10)
+    assert [one.serial for one in taken] == [first.serial, other.serial]
+    assert all(one.state is State.SENDING and one.attempts == 1 for one in taken)
+    assert rows.take_due(10.0, 10) == []
+    rows.settle(taken[0], State.QUEUED, due_s=50.0, problem="down")
+    assert rows.take_due(20.0, 10) == []
+    assert rows.next_due_s() == 50.0
+    (again,) = rows.take_due(50.0, 10)
+    assert (again.serial, again.attempts, again.problem) == (first.serial, 2, "down")
+    rows.settle(again, State.DONE)
+    assert [one.serial for one in rows.take_due(50.0, 10)] == [second.serial]
+
+
+def test_refused_write_does_not_hold_up_the_next(rows: Rows) -> None:
+    for _ in range(2):
+        rows.insert(row(), LIMIT_BYTES)
+    (first,) = rows.take_due(10.0, 10)
+    rows.settle(first, State.FAILED, problem="answered 403")
+    assert len(rows.take_due(10.0, 10)) == 1
+    assert [kept.problem for kept in rows.list((State.FAILED,), 10)] == ["answered 403"]
+
+
+def test_takeover(rows: Rows) -> None:
+    rows.insert(row("a"), LIMIT_BYTES)
+    rows.insert(row("b"), LIMIT_BYTES)
+    taken = rows.take_due(10.0, 2)
+    rows.settle(taken[0], State.QUEUED, due_s=5000.0)
+    assert rows.recover(20.0, lambda _row: 0.0) == []
+    assert [one.asset_key for one in rows.take_due(20.0, 10)] == ["b", "a"]
+
+
+def test_object_is_left_alone_while_a_dead_sender_s_write_may_arrive(rows: Rows) -> None:
+    first = rows.insert(row("a"), LIMIT_BYTES)
+    rows.take_due(10.0, 1)
+    rows.insert(row("a"), LIMIT_BYTES)
+    other = rows.insert(row("b"), LIMIT_BYTES)
+    (interrupted,) = rows.recover(20.0, lambda _row: 15.0)
+    assert interrupted.serial == first.serial
+    assert [one.serial for one in rows.take_due(20.0, 10)] == [other.serial]
+    assert rows.next_due_s() == 35.0
+    assert rows.take_due(34.9, 10) == []
+    assert [one.serial for one in rows.take_due(35.0, 10)] == [first.serial]
+    rows.recover(36.0, lambda _row: 15.0)
+    rows.release("a")
+    assert [one.serial for one in rows.take_due(36.0, 10)] == [first.serial]
+
+
+def test_newer_writes_wait_while_an_unanswered_one_may_arrive(rows: Rows) -> None:
+    first, second = (rows.insert(row("a"), LIMIT_BYTES) for _ in range(2))
+    (taken,) = rows.take_due(10.0, 10)
+    rows.settle(taken, State.QUEUED, due_s=11.0, held_until_s=25.0)
+    (again,) = rows.take_due(11.0, 10)  # the same bytes may be sent again
+    assert again.serial == first.serial
+    rows.settle(again, State.DONE)
+    assert rows.next_due_s() == 25.0
+    assert rows.take_due(24.9, 10) == []
+    assert [one.serial for one in rows.take_due(25.0, 10)] == [second.serial]
+
+
+def test_waiting_writes_are_found_by_origin_and_name(rows: Rows) -> None:
+    rows.insert(replace(row("4:main5:dir/a"), name="dir/a"), LIMIT_BYTES)
+    assert rows.is_waiting_below("4:main", "dir/")
+    assert rows.is_waiting_below("4:main", "")
+    assert not rows.is_waiting_below("4:main", "dir/a%")
+    assert not rows.is_waiting_below("4:side", "")
+    (taken,) = rows.take_due(10.0, 1)
+    assert rows.is_waiting_below("4:main", "dir/a")
+    rows.settle(taken, State.FAILED)
+    assert not rows.is_waiting_below("4:main", "")
+
+
+def test_every_row_takes_room(rows: Rows) -> None:
+    deletes = (row(f"{number} {'x' * 500}", method="DELETE", size_bytes=0) for number in count())
+    fitting = 0
+    with pytest.raises(WriteRefusedError, match="503 SlowDown"):  # noqa: PT012
+        for delete in deletes:
+            rows.insert(delete, LIMIT_BYTES)
+            fitting += 1
+    assert 100 < fitting < LIMIT_BYTES // ROW_BYTES
+    assert rows.totals().row_bytes <= LIMIT_BYTES
+    with pytest.raises(WriteRefusedError, match="503 SlowDown"):
+        rows.check("b", (), LIMIT_BYTES - rows.totals().row_bytes, LIMIT_BYTES)
+    for ends in range(2):
+        for taken in rows.take_due(10.0, fitting):
+            rows.settle(taken, State.DONE if ends or taken.serial % 2 else State.FAILED)
+    for kept in rows.list((State.FAILED,), fitting):
+        assert rows.requeue(kept.serial, 10.0, unconditional=True)
+    for taken in rows.take_due(10.0, fitting):
+        rows.settle(taken, State.DONE)
+    assert (rows.totals().row_bytes, rows.totals().held_bytes) == (0, 0)
+
+
+def test_journal_of_an_earlier_version_is_taken_on(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE writes DROP COLUMN row_bytes")
+        connection.execute("DROP TABLE holds")
+        connection.execute("DELETE FROM totals WHERE name = 'row_bytes'")
+        columns = "asset_key, origin_name, name, method, fields, size_bytes, token, etag, state"
+        connection.execute(
+            f"INSERT INTO writes ({columns}, attempts, due_s, queued_s, problem)"
+            " VALUES ('a', 'main', 'a', 'DELETE', '[]', 0, '', '', 'queued', 0, 1, 1, '')"
+        )
+        connection.commit()
+    prepare_rows(path)
+    with closing(Rows(path)) as rows:
+        (taken,) = rows.take_due(10.0, 10)
+        rows.settle(taken, State.DONE)
+        assert rows.totals().row_bytes == 0
+
+
+def test_room(rows: Rows) -> None:
+    limit_bytes = 100 + 4 * ROW_BYTES
+    rows.insert(row("a", size_bytes=60), limit_bytes)
+    for refused in (
+        lambda: rows.insert(row("b", size_bytes=41 + 2 * ROW_BYTES), limit_bytes),
+        lambda: rows.check("b", (), 41 + 2 * ROW_BYTES, limit_bytes),
+    ):
+        with pytest.raises(WriteRefusedError, match="503 SlowDown"):
+            refused()
+    rows.check("b", (), 40, limit_bytes)
+    rows.insert(row("b", size_bytes=40), limit_bytes)
+    (first, _) = rows.take_due(10.0, 2)
+    rows.settle(first, State.FAILED)
+    assert rows.totals().held_bytes == 100  # what is kept takes room, too
+    assert rows.discard(first.serial) == "token-a"
+    assert rows.totals().held_bytes == 40
+    assert rows.discard(first.serial) is None
+
+
+def test_conditions_hold_against_what_waits(rows: Rows) -> None:
+    rows.insert(when(row("a"), ("If-None-Match", "*")), LIMIT_BYTES)
+    newest = rows.newest("a")
+    assert newest is not None
+    assert newest.fields == (("Content-Type", "a/b"), ("If-None-Match", "*"))
+    for condition in (("If-None-Match", "*"), ("If-Match", '"0"')):
+        with pytest.raises(WriteRefusedError, match="412"):
+            rows.insert(when(row("a"), condition), LIMIT_BYTES)
+        with pytest.raises(WriteRefusedError, match="412"):
+            rows.check("a", (condition,), 0, LIMIT_BYTES)
+    follower = rows.insert(when(row("a", etag='"2"'), ("If-Match", '"1"')), LIMIT_BYTES)
+    assert follower.fields == (("Content-Type", "a/b"),)
+    (first,) = rows.take_due(10.0, 10)
+    rows.settle(first, State.DONE, etag='"origin-1"')
+    (second,) = rows.take_due(10.0, 10)
+    assert second.fields == (("Content-Type", "a/b"), ("If-Match", '"origin-1"'))
+
+
+def test_an_object_that_will_be_deleted_is_not_there(rows: Rows) -> None:
+    rows.insert(row("a", method="DELETE", etag=""), LIMIT_BYTES)
+    with pytest.raises(WriteRefusedError, match="412"):
+        rows.insert(when(row("a"), ("If-Match", "*")), LIMIT_BYTES)
+    rows.insert(when(row("a"), ("If-None-Match", "*")), LIMIT_BYTES)
+    (first,) = rows.take_due(10.0, 10)
+    rows.settle(first, State.DONE)
+    (second,) = rows.take_due(10.0, 10)
+    assert second.fields[-1] == ("If-None-Match", "*")
+
+
+def test_what_follows_a_conflict_is_one(rows: Rows) -> None:
+    rows.insert(row("a"), LIMIT_BYTES)
+    rows.insert(when(row("a", etag='"2"'), ("If-Match", '"1"')), LIMIT_BYTES)
+    rows.insert(when(row("a", etag='"3"'), ("If-Match", '"2"')), LIMIT_BYTES)
+    rows.insert(row("a", etag='"4"'), LIMIT_BYTES)  # asks for nothing
+    (first,) = rows.take_due(10.0, 10)
+    rows.settle(first, State.CONFLICT)
+    assert rows.by_state() == {State.CONFLICT: 3, State.QUEUED: 1}
+    assert [one.etag for one in rows.take_due(10.0, 10)] == ['"4"']
+
+
+def test_operator_queues_again_behind_the_others(rows: Rows) -> None:
+    rows.insert(when(row("a"), ("If-Match", '"0"')), LIMIT_BYTES)
+    (first,) = rows.take_due(10.0, 10)
+    assert not rows.requeue(first.serial, 20.0, unconditional=True)  # it is not kept
+    rows.settle(first, State.CONFLICT)
+    later = rows.insert(row("a"), LIMIT_BYTES)
+    assert rows.requeue(first.serial, 20.0, unconditional=True)
+    (taken,) = rows.take_due(20.0, 10)
+    assert taken.serial == later.serial
+    rows.settle(taken, State.DONE)
+    (again,) = rows.take_due(20.0, 10)
+    assert (again.fields, again.attempts) == ((("Content-Type", "a/b"),), 1)
+    assert rows.totals().held_bytes == 1
+
+
+def test_hasten_is_one_origin_s(rows: Rows) -> None:
+    rows.insert(replace(row("a"), due_s=100.0), LIMIT_BYTES)
+    rows.insert(replace(row("b"), due_s=100.0, origin_name="other"), LIMIT_BYTES)
+    rows.hasten("main", 20.0)
+    assert [one.asset_key for one in rows.take_due(20.0, 10)] == ["a"]
+
+
+def test_states_change_by_the_table_alone(rows: Rows) -> None:
+    queued = rows.insert(row(), LIMIT_BYTES)
+    with pytest.raises(AssertionError):
+        rows.settle(queued, State.DONE)
+
+
+def test_damaged_file_is_a_named_error(tmp_path: Path) -> None:
+    damaged = tmp_path / "journal.sqlite"
+    damaged.write_bytes(b"not a database" * 1000)
+    with pytest.raises(JournalError):
+        prepare_rows(damaged)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("qdfc")), max_size=12))
+def test_order_holds_whatever_comes(tmp_path: Path, steps: list[tuple[str, str]]) -> None:
+    path = tmp_path / "any.sqlite"
+    path.unlink(missing_ok=True)
+    prepare_rows(path)
+    rows = Rows(path)
+    ends = {"d": State.DONE, "f": State.FAILED, "c": State.QUEUED}
+    sent: dict[str, int] = {}
+    for asset, step in steps:
+        if step == "q":
+            rows.insert(row(asset), LIMIT_BYTES)
+            continue
+        for taken in rows.take_due(10.0, 10):
+            assert taken.serial >= sent.get(taken.asset_key, 0)
+            sent[taken.asset_key] = taken.serial
+            rows.settle(taken, ends[step], due_s=10.0)
+    rows.close()
