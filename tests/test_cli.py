@@ -106,7 +106,7 @@ def test_the_config_it_advises_is_a_good_one(config: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "taught"),
     [
-        (["--help"], ["serve", "check", "--version", "README.md"]),
+        (["--help"], ["serve", "check", "--version", "config.md"]),
         (["serve", "--help"], ["--config", "Example:", "SIGTERM", "/healthz"]),
         (["check", "--help"], ["--config", "Example:", "Next:"]),
         (["writes", "--help"], ["--config", "--json", "retry", "discard", "Example:", "/writes"]),

@@ -27,8 +27,8 @@ from tests.support.mmdb_file import country, mmdb
 from tests.support.signers import rsa_signer
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-TTL = (ROOT / "docs" / "ttl.md").read_text()
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+TTL = (ROOT / "docs" / "reference" / "http-caching.md").read_text()
 
 NOW_S = 1_700_000_000.0
 STATED_S = 600
@@ -86,7 +86,7 @@ def _bounded(seconds: float, rules: TtlRules) -> float:
 def _table(name: str) -> list[list[str]]:
     """The rows of a checked table, its head left out."""
     _, found, rest = TTL.partition(f"<!-- checked: {name} -->\n\n")
-    assert found, f"docs/ttl.md has no table {name}"
+    assert found, f"docs/reference/http-caching.md has no table {name}"
     lines = rest.partition("\n\n")[0].splitlines()
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
@@ -126,7 +126,7 @@ def _fresh_s(status: int, fields: Fields, rules: TtlRules) -> float | None:
     return max(0.0, lifetime_s(status, fields, rules, NOW_S) - initial_age_s(fields, NOW_S, NOW_S))
 
 
-# docs/ttl.md
+# docs/reference/http-caching.md
 
 
 @_rows("lifetimes")
@@ -264,7 +264,7 @@ def _configs() -> Iterator[tuple[str, str]]:
         )
         for number, block in enumerate(blocks, 1):
             whole = block if _is_whole(block) else f"{block}\n{smallest}"
-            yield f"{document.name}-{number}", whole
+            yield f"{document.relative_to(ROOT)}-{number}", whole
 
 
 @pytest.mark.parametrize(
@@ -286,13 +286,13 @@ def test_configs_load(config: str, tmp_path: Path) -> None:
     load(tmp_path / "config.toml")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.name))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?://)([^)#]+)", document.read_text()):
         assert (document.parent / target).exists(), target
 
 
-RUNNING = (ROOT / "docs" / "running.md").read_text()
+RUNNING = (ROOT / "docs" / "operations" / "running.md").read_text()
 
 
 def test_events_that_running_names_are_logged() -> None:

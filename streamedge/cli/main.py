@@ -50,7 +50,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     epilog="Begin with [bold]streamedge check[/bold], then [bold]streamedge serve[/bold]."
-    " Every key of the config file is explained in README.md, under Config reference.",
+    " Every key of the config file is explained in docs/reference/config.md.",
 )
 
 ConfigOption = Annotated[

@@ -1,6 +1,6 @@
-"""The config reference of README.md: one table for each kind of section, made from the schema.
+"""The tables of docs/reference/config.md: one table for each kind of section, made from the schema.
 
-``python -m streamedge.config.reference`` prints what stands between README.md's two markers. Owns
+``python -m streamedge.config.reference`` prints what stands between the page's two markers. Owns
 the layout alone; the words are ``wording``'s and the descriptions the schema's.
 """
 

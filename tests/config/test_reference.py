@@ -1,4 +1,4 @@
-"""The config reference says everything the schema says, and README.md has it as it is."""
+"""The config reference says everything the schema says, and docs/reference/config.md has it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from streamedge.config.describe import default, sections
 from streamedge.config.reference import BEGIN, END, keys, render
 from streamedge.config.schema.config import Section
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "reference" / "config.md"
 
 
-def test_readme_has_the_reference_as_the_schema_gives_it() -> None:
-    text = README.read_text()
+def test_config_page_has_the_reference_that_the_schema_gives() -> None:
+    text = PAGE.read_text()
     between = text.partition(BEGIN)[2].partition(END)[0]
     assert between.strip() == render().strip(), (
-        "put what `python -m streamedge.config.reference` prints between README.md's markers"
+        "put what `python -m streamedge.config.reference` prints between the markers of config.md"
     )
 
 
 @pytest.mark.parametrize("key", keys())
-def test_readme_explains_every_key(key: str) -> None:
-    assert f"| `{key}` |" in README.read_text()
+def test_config_page_explains_every_key(key: str) -> None:
+    assert f"| `{key}` |" in PAGE.read_text()
 
 
 def test_every_section_of_the_schema_is_in_the_reference() -> None:
@@ -64,6 +65,6 @@ def test_every_key_is_described_and_its_default_is_toml_that_means_it(
 def test_the_module_prints_the_reference() -> None:
     command = [sys.executable, "-m", "streamedge.config.reference"]
     printed = subprocess.run(
-        command, cwd=README.parent, capture_output=True, text=True, check=True, timeout=60
+        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
     assert printed.stdout == render()

@@ -17,7 +17,7 @@ from tests.support.media_samples import SAMPLES
 from tests.support.rtmp_players import duration_s
 from tests.support.s3_server import S3Server
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "moving-from-cloudfront.md").read_text()
+GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "moving-from-cloudfront.md").read_text()
 FILM = SAMPLES / "film.mp4"
 PATIENCE_S = 240.0
 
