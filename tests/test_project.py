@@ -1,34 +1,118 @@
-"""Rules for the whole tree: the direction of imports, make targets, scripts, the changelog."""
+"""Rules for the whole tree: imports, words, make targets, scripts, tasks, the changelog."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[1]
+MODULES_MAX = 18  # in one folder
 
 
 def test_imports_go_one_way() -> None:
-    """The contracts of pyproject.toml: layers, rtmp and web apart, origins named by edge alone."""
+    """The contracts of pyproject.toml: layers, RTMP apart from HTTP, origins named by build."""
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
-    ran = subprocess.run(
+    completed = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
     )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+
+
+def import_circle(imports: dict[str, set[str]]) -> list[str]:
+    """One circle of modules that import each other; empty if there is none."""
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as exc:
+        circle: list[str] = exc.args[1]
+        return circle
+    return []
+
+
+def test_modules_have_no_import_circle() -> None:
+    graph = grimp.build_graph("streamedge", exclude_type_checking_imports=True, cache_dir=None)
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    assert len(imports) > 200
+    assert import_circle(imports) == []
+
+
+def test_import_circle_is_recognized() -> None:
+    assert import_circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert set(import_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}})) == {"b", "c"}
+
+
+def test_folders_hold_few_modules() -> None:
+    modules = Counter(file.parent for file in (ROOT / "streamedge").rglob("*.py"))
+    assert {folder for folder, count in modules.items() if count > MODULES_MAX} == set()
+
+
+# Words that a reader would have to look up, or that say nothing: the plain word is in brackets.
+# A phrase matches whole words, in any case, also inside of identifiers such as ``is_hushed``.
+BANNED_WORDS = (
+    "thereby",  # by this
+    "comes about",  # happens
+)
+
+
+def files_with_words() -> Iterator[Path]:
+    """Code, tests and documents; this file names the words itself."""
+    yield from ROOT.glob("*.md")
+    for folder in ("streamedge", "tests", "bench", "tools", "docs"):
+        for file in sorted((ROOT / folder).rglob("*")):
+            if file.suffix in {".py", ".md", ".sh", ".toml"} and file != Path(__file__):
+                yield file
+
+
+def banned_words(text: str) -> list[str]:
+    """The words and phrases of BANNED_WORDS in ``text``."""
+    plain = re.sub(r"[\W_]+", " ", text).lower()
+    return [word for word in BANNED_WORDS if f" {word} " in f" {plain} "]
+
+
+def test_no_file_has_a_banned_word() -> None:
+    checked, faults = 0, []
+    for file in files_with_words():
+        checked += 1
+        faults += [f"{file.relative_to(ROOT)}: {word}" for word in banned_words(file.read_text())]
+    assert faults == []
+    assert checked > 500
+
+
+def test_banned_word_is_recognized_in_prose_and_identifiers() -> None:
+    phrase = next(word for word in BANNED_WORDS if " " in word)
+    assert banned_words("an ordinary sentence") == []
+    assert banned_words(phrase.capitalize() + ".") == [phrase]
+    assert banned_words(phrase.replace(" ", "\n    # ")) == [phrase]
+    assert banned_words("is_" + phrase.replace(" ", "_")) == [phrase]
 
 
 def test_every_make_target_is_explained() -> None:
     text = (ROOT / "Makefile").read_text()
-    declared = set(re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)[0].split())
-    explained = set(re.findall(r"^([a-z]+):.*  ## ", text, re.MULTILINE))
-    assert declared - explained == {"programs"}
-    assert {"install", "run", "test", "bench", "lint", "clean", "help"} <= explained
+    targets = set(re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)[0].split())
+    explained = set(re.findall(r"^([a-z-]+):.*  ## ", text, re.MULTILINE))
+    assert targets - explained == {"programs"}
+    expected = {"install", "run", "test", "test-fast", "bench", "lint", "clean", "help"}
+    assert expected <= explained
+    listed = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10
+    ).stdout
+    assert explained == set(re.findall(r"^  make ([a-z-]+)", listed, re.MULTILINE))
+
+
+def test_fast_tests_exist() -> None:
+    text = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    paths = re.findall(r"^FAST_TESTS := (.*)$", text, re.MULTILINE)[0].split()
+    assert len(paths) > 5
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert [path for path in paths if "journeys" in path] == []
 
 
 @pytest.mark.parametrize("script", [".ci/run", "tools/make_venv.sh", "tools/install_programs.sh"])
@@ -40,33 +124,33 @@ def test_scripts_are_bash_that_stops_at_a_failure(script: str) -> None:
     subprocess.run(["bash", "-n", str(path)], check=True, timeout=10)
 
 
-def test_the_changelog_has_a_place_for_what_comes() -> None:
+def test_changelog_has_an_unreleased_section() -> None:
     assert "\n## [Unreleased]\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
-TASK_MAKERS = {"create_task", "ensure_future"}
-# What looks at how a task ended, or waits for it.
-TASK_TAKERS = {"add_done_callback", "await", "gather", "wait", "shield", "wait_for", "result"}
+TASK_CALLS = {"create_task", "ensure_future"}
+# Calls that wait for a task or read its result.
+TASK_USES = {"add_done_callback", "await", "gather", "wait", "shield", "wait_for", "result"}
 
 
-def calls_that_make_tasks(tree: ast.AST) -> Iterator[tuple[ast.AST, ast.Call]]:
-    """Each such call, with the function or class around it in which its task is looked after."""
+def task_creations(tree: ast.AST) -> Iterator[tuple[ast.AST, ast.Call]]:
+    """Each call that creates a task, with the function around it."""
     for owner in ast.walk(tree):
         if isinstance(owner, ast.FunctionDef | ast.AsyncFunctionDef):
             for node in ast.walk(owner):
                 if (
                     isinstance(node, ast.Call)
                     and isinstance(node.func, ast.Attribute | ast.Name)
-                    and ast.unparse(node.func).rpartition(".")[2] in TASK_MAKERS
+                    and ast.unparse(node.func).rpartition(".")[2] in TASK_CALLS
                 ):
                     yield owner, node
 
 
-def is_looked_after(module: ast.Module, function: ast.AST, call: ast.Call) -> bool:
-    """Whether the task is handed on, awaited, or has a callback that looks at its end."""
+def is_handled(module: ast.Module, function: ast.AST, call: ast.Call) -> bool:
+    """Whether the task is passed on, awaited, or has a callback that reads its result."""
     for node in ast.walk(function):
         if isinstance(node, ast.Call) and any(call in ast.walk(each) for each in node.args):
-            return True  # handed to an owner
+            return True  # passed to an owner
         if isinstance(node, ast.Await | ast.Return) and node.value is call:
             return True
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
@@ -75,9 +159,9 @@ def is_looked_after(module: ast.Module, function: ast.AST, call: ast.Call) -> bo
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             (target,) = targets
             name = ast.unparse(target)
-            where = module if "." in name else function
-            return any(takes(each, name.partition("[")[0]) for each in ast.walk(where))
-    # ``TaskGroup.create_task``: the group waits for it and raises what it raised.
+            scope = module if "." in name else function
+            return any(uses_task(each, name.partition("[")[0]) for each in ast.walk(scope))
+    # ``TaskGroup.create_task``: the group waits for the task and raises its exception.
     return isinstance(call.func, ast.Attribute) and any(
         isinstance(item.optional_vars, ast.Name)
         and item.optional_vars.id == ast.unparse(call.func.value)
@@ -87,36 +171,36 @@ def is_looked_after(module: ast.Module, function: ast.AST, call: ast.Call) -> bo
     )
 
 
-def takes(node: ast.AST, name: str) -> bool:
-    """Whether ``node`` waits for the task called ``name``, hands it on, or is told of its end."""
+def uses_task(node: ast.AST, name: str) -> bool:
+    """Whether ``node`` waits for the task in ``name``, returns it, or reads its result."""
     if isinstance(node, ast.Return) and node.value is not None:
         return ast.unparse(node.value) == name
     if isinstance(node, ast.Await):
         return name in ast.unparse(node)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        if node.func.attr in TASK_TAKERS and ast.unparse(node.func.value).startswith(name):
+        if node.func.attr in TASK_USES and ast.unparse(node.func.value).startswith(name):
             return True
-        return node.func.attr in TASK_TAKERS and any(name in ast.unparse(arg) for arg in node.args)
+        return node.func.attr in TASK_USES and any(name in ast.unparse(arg) for arg in node.args)
     return False
 
 
-def test_no_task_ends_unseen() -> None:
-    """Whoever makes a task awaits it, hands it on, or is told how it ended."""
-    found, dropped = 0, []
+def test_result_of_every_task_is_read() -> None:
+    """Code that creates a task awaits it, passes it on, or has a callback for its end."""
+    count, dropped = 0, []
     for file in sorted((ROOT / "streamedge").rglob("*.py")):
         module = ast.parse(file.read_text())
         if file.name == "background.py":
             continue  # the mechanism itself: tests/ops/test_background.py
-        for function, call in calls_that_make_tasks(module):
-            found += 1
-            if not is_looked_after(module, function, call):
+        for function, call in task_creations(module):
+            count += 1
+            if not is_handled(module, function, call):
                 dropped.append(f"{file.relative_to(ROOT)}:{call.lineno}: {ast.unparse(call)}")
     assert dropped == []
-    assert found > 15
+    assert count > 15
 
 
 @pytest.mark.parametrize(
-    ("body", "is_right"),
+    ("body", "expected"),
     [
         ("create_task(work())", False),
         ("task = asyncio.create_task(work())", False),
@@ -130,7 +214,7 @@ def test_no_task_ends_unseen() -> None:
         ("async with asyncio.TaskGroup() as group:\n        group.create_task(work())", True),
     ],
 )
-def test_rule_for_tasks_tells_right_from_wrong(body: str, is_right: bool) -> None:
+def test_rule_for_tasks_recognizes_dropped_tasks(body: str, expected: bool) -> None:
     module = ast.parse(f"async def run(self):\n    {body}\n")
-    ((function, call),) = calls_that_make_tasks(module)
-    assert is_looked_after(module, function, call) is is_right
+    ((function, call),) = task_creations(module)
+    assert is_handled(module, function, call) is expected

@@ -94,7 +94,7 @@ def test_log_into_a_pipe_that_nobody_reads_stops_nothing(tmp_path: Path) -> None
 
 # Called in a worker when "hang" is asked for: a loop without an await, as a defect would have it.
 HANG = """
-import streamedge.origin.directory as directory
+import streamedge.origin.directory.origin as directory
 plain = directory.DirectoryOrigin.read
 async def read(self, name, *args, **more):
     while name == "hang.txt":

@@ -1,7 +1,7 @@
-"""A real edge for journeys: ``streamedge serve`` as a process, on ports of its own.
+"""A real edge for journeys: ``streamedge serve`` as a process, on free ports.
 
-It is ready when /healthz says so; it is stopped by SIGTERM to its own pid, and by SIGKILL to its
-process group when that takes too long.
+The edge is ready when /healthz answers 200. SIGTERM to its pid stops it; SIGKILL to its process
+group follows if that takes too long.
 """
 
 from __future__ import annotations
@@ -23,18 +23,22 @@ from typing import Any
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 45.0
-PAUSE_S = 0.02  # between looks at a process that cannot tell by itself
+PAUSE_S = 0.02  # between polls of another process
 
 
 @dataclass(slots=True)
 class EdgeProcess:
-    """A running edge. ``folder`` holds its config, cache and log."""
+    """A running edge. ``folder`` holds its config, cache and log.
+
+    ``workers``: how many workers its config asks for.
+    """
 
     folder: Path
     http_port: int
     rtmp_port: int
     admin_port: int
     process: subprocess.Popen[bytes] = field(repr=False)
+    workers: int = 1
 
     @property
     def pid(self) -> int:
@@ -61,29 +65,39 @@ class EdgeProcess:
 
     def log(self, event: str | None = None) -> list[dict[str, Any]]:
         """The log lines so far, of one event or of all."""
-        # The last line may still be on its way.
-        lines = (self.folder / "edge.log").read_text().rpartition("\n")[0].splitlines()
-        said = [json.loads(line) for line in lines]
-        return [line for line in said if event is None or line["event"] == event]
+        # The last line may be incomplete.
+        text = (self.folder / "edge.log").read_text().rpartition("\n")[0]
+        lines = [json.loads(line) for line in text.splitlines()]
+        return [line for line in lines if event is None or line["event"] == event]
 
     def await_log(
         self, event: str, count: int = 1, timeout_s: float = 20.0
     ) -> list[dict[str, Any]]:
-        """The lines of an event once there are ``count``; the log is written each 100 ms."""
+        """The lines of an event once there are ``count``. The log is flushed every 100 ms."""
         deadline_s = time.monotonic() + timeout_s
-        while len(found := self.log(event)) < count:
+        while len(lines := self.log(event)) < count:
             if time.monotonic() > deadline_s:
-                raise TimeoutError(f"{len(found)} of {count} lines {event!r}")
+                raise TimeoutError(f"{len(lines)} of {count} lines {event!r}")
             pause()
-        return found
+        return lines
 
-    def worker_pids(self) -> list[int]:
-        """Processes of workers, by number, as the log last named them."""
-        pids = {line["process"]: line["pid"] for line in self.log("worker_up")}
-        return [pids[name] for name in sorted(pids)]
+    def worker_pids(self, timeout_s: float = 20.0) -> list[int]:
+        """The pids of all workers, by number, from each worker's newest ``worker_up`` line.
+
+        Waits until the log has such a line of every worker: /healthz may answer 200 before the
+        lines are flushed.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            pids = {line["process"]: line["pid"] for line in self.log("worker_up")}
+            if len(pids) >= self.workers:
+                return [pids[name] for name in sorted(pids)]
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"the log has the workers {sorted(pids)}, not {self.workers}")
+            pause()
 
     def stop(self) -> int:
-        """SIGTERM, and the exit code."""
+        """Sends SIGTERM and returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -94,16 +108,16 @@ class EdgeProcess:
 
 
 def pause() -> None:
-    """A moment for another process; for waiting loops alone."""
-    time.sleep(PAUSE_S)  # polling a process from outside has no event to wait for
+    """Sleeps for a moment; only for loops that poll another process."""
+    time.sleep(PAUSE_S)  # a process polled from outside has no event to wait for
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
+    """Ports that are not in use now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [taken.getsockname()[1] for taken in sockets]
-    for taken in sockets:
-        taken.close()
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
     return ports
 
 
@@ -120,12 +134,13 @@ def run_edge(
     ports: tuple[int, int] | None = None,
     prelude: str = "",
 ) -> Iterator[EdgeProcess]:
-    """Runs an edge whose config has the TOML given.
+    """Runs an edge with a config made from TOML.
 
-    ``origins`` must declare ``[origins.main]``; unless ``distributions`` says otherwise, it is
-    served as web distribution EWEB and rtmp distribution ESTREAM (applications cfx/st and vod).
-    ``edge``, ``listen`` and ``limits`` are lines for those tables. ``ports``: for HTTP and RTMP,
-    free ones. ``prelude``: Python that each process of the edge runs first, to force a fault.
+    ``origins`` must declare ``[origins.main]``. By default it is served as web distribution EWEB
+    and rtmp distribution ESTREAM (applications cfx/st and vod); ``distributions`` replaces these.
+    ``edge``, ``listen`` and ``limits`` are lines for those tables. ``ports`` are for HTTP and RTMP;
+    free ones by default. ``prelude`` is Python that every process of the edge runs first, to force
+    a fault.
     """
     admin_port, *free = free_ports(3)
     http_port, rtmp_port = ports or free
@@ -148,7 +163,7 @@ def run_edge(
         command[1:3] = ["-c", run]
     with open(folder / "stderr", "ab") as stderr:
         process = subprocess.Popen(command, stderr=stderr, start_new_session=True)
-    running = EdgeProcess(folder, http_port, rtmp_port, admin_port, process)
+    running = EdgeProcess(folder, http_port, rtmp_port, admin_port, process, workers)
     try:
         _await_health(running)
         yield running
@@ -162,9 +177,9 @@ def _await_health(running: EdgeProcess) -> None:
         try:
             running.admin("/healthz")
         except (OSError, urllib.error.URLError):
-            said = (running.folder / "stderr").read_text()
+            stderr = (running.folder / "stderr").read_text()
             if running.process.poll() is not None or time.monotonic() > deadline_s:
-                raise RuntimeError(f"the edge did not come up: {said}") from None
+                raise RuntimeError(f"the edge did not start: {stderr}") from None
             pause()
         else:
             return
