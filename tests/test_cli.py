@@ -281,7 +281,7 @@ def test_the_operator_decides(
     ("status", "said", "reason"),
     [
         (404, {"error": "no write 7 is kept"}, "no write 7 is kept"),
-        (503, {"error": "the journal of writes: disk I/O error"}, "disk I/O error"),
+        (503, {"error": "the write queue: disk I/O error"}, "disk I/O error"),
         (404, b"<html>", "the admin address answered 404 Not Found"),
         (500, [], "the admin address answered 500"),
         (200, b"<html>", "is not the edge's admin address"),

@@ -16,35 +16,35 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from streamedge.write_back.queue import LISTED_ROWS_MAX, Journal, JournalStatus
-from streamedge.write_back.rows import JournalError, Row, Totals
-from streamedge.write_back.states import KEPT, WAITING, State
+from streamedge.write_back.queue import LISTED_ROWS_MAX, QueueStatus, WriteQueue
+from streamedge.write_back.rows import Row, Totals, WriteQueueError
+from streamedge.write_back.states import DEAD_LETTERS, WAITING, State
 
 _SERIAL_DIGITS_MAX = 18  # SQLite's integers have 63 bits
-_NOTHING = JournalStatus({}, Totals(0, 0, 0, 0), ())
+_NOTHING = QueueStatus({}, Totals(0, 0, 0, 0), ())
 
 
-def writes_routes(journal: Journal | None) -> list[Route]:
-    """The routes; ``journal`` is None where no behavior writes back: then nothing ever waits."""
+def writes_routes(write_queue: WriteQueue | None) -> list[Route]:
+    """The routes; ``write_queue`` is None where no behavior writes back."""
 
     async def listed(request: Request) -> Response:
         count = _number(request.query_params.get("limit", str(LISTED_ROWS_MAX)), "limit", 400)
-        if journal is None:
+        if write_queue is None:
             return JSONResponse(_status(_NOTHING))
-        return JSONResponse(_status(await journal.status(min(count, LISTED_ROWS_MAX))))
+        return JSONResponse(_status(await write_queue.status(min(count, LISTED_ROWS_MAX))))
 
     async def retry(request: Request) -> Response:
         serial = _number(request.path_params["serial"], "the serial", 404)
         asked = request.query_params.get("unconditional", "0")
         if asked not in {"0", "1"}:
             raise HTTPException(400, f"unconditional is 0 or 1, not {asked!a}")
-        if journal is None or not await journal.requeue(serial, unconditional=asked == "1"):
+        if write_queue is None or not await write_queue.requeue(serial, unconditional=asked == "1"):
             raise _not_kept(serial)
         return JSONResponse({"serial": serial, "outcome": "queued"})
 
     async def discard(request: Request) -> Response:
         serial = _number(request.path_params["serial"], "the serial", 404)
-        if journal is None or not await journal.discard(serial):
+        if write_queue is None or not await write_queue.discard(serial):
             raise _not_kept(serial)
         return JSONResponse({"serial": serial, "outcome": "discarded"})
 
@@ -61,16 +61,18 @@ def _told_as_json(_request: Request, exc: Exception) -> Response:
     return JSONResponse({"error": str(exc)}, 503)
 
 
-ERRORS = {HTTPException: _told_as_json, JournalError: _told_as_json}
+ERRORS = {HTTPException: _told_as_json, WriteQueueError: _told_as_json}
 """The application's handlers: a reason in place of a bare status."""
 
 
-def _status(status: JournalStatus) -> dict[str, object]:
+def _status(status: QueueStatus) -> dict[str, object]:
     now_s = time.time()
     listed = len(status.rows)
     return {
         "by_state": {
-            state.value: status.by_state.get(state, 0) for state in State if state in WAITING | KEPT
+            state.value: status.by_state.get(state, 0)
+            for state in State
+            if state in WAITING | DEAD_LETTERS
         },
         "held_bytes": status.totals.held_bytes,
         "row_bytes": status.totals.row_bytes,

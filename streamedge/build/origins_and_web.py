@@ -49,8 +49,8 @@ from streamedge.origin.s3.origin import S3Origin
 from streamedge.origin.s3.protocol import overridden_fields
 from streamedge.origin.upload_records import UploadRecords
 from streamedge.origin.writing import HeaderFields
-from streamedge.write_back.overlay import NO_OVERRIDES, UpstreamAhead, WrittenAhead
-from streamedge.write_back.queue import Journal
+from streamedge.write_back.overlay import NO_OVERRIDES, PendingWritesOrigin, PendingWritesUpstream
+from streamedge.write_back.queue import WriteQueue
 
 NOTHING_KEPT: Mapping[str, OriginBinding] = MappingProxyType({})
 
@@ -69,21 +69,21 @@ def bind_origins(
     config: Config,
     log: Log,
     counts: Counts,
-    journal: Journal | None = None,
+    write_queue: WriteQueue | None = None,
     kept: Mapping[str, OriginBinding] = NOTHING_KEPT,
 ) -> dict[str, OriginBinding]:
     """All origins and origin groups of the config, by name.
 
-    What waits in ``journal`` is read in place of what its origin has. Those that are ``kept`` stay
-    the objects that they are, with their connections and breakers.
+    A write that waits in ``write_queue`` is read in place of the object at its origin. Origins in
+    ``kept`` are reused, with their connections and breakers.
     """
     bindings = {}
     for name, origin in config.origins.items():
         groups = _group_identities(config, name)
-        own = kept.get(name) or _bind(name, origin, config.edge.cache, journal, groups)
+        own = kept.get(name) or _bind(name, origin, config.edge.cache, write_queue, groups)
         bindings[name] = replace(own, groups=groups)
     for name, group in config.origin_groups.items():
-        whole = kept.get(name) or _bind_group(name, group, bindings, log, counts, journal)
+        whole = kept.get(name) or _bind_group(name, group, bindings, log, counts, write_queue)
         bindings[name] = replace(whole, first=bindings[group.origins[0]])
     return bindings
 
@@ -109,7 +109,7 @@ def web_server(
     cache: Cache,
     log: Log,
     counts: Counts,
-    journal: Journal | None = None,
+    write_queue: WriteQueue | None = None,
     countries: Countries | None = None,
     descriptors_end: int = 0,
 ) -> WebServer:
@@ -121,7 +121,7 @@ def web_server(
         cache,
         log,
         counts,
-        journal=journal,
+        write_queue=write_queue,
         request_body_bytes=limits.request_body,
         url_bytes=limits.url,
         ranges_max=limits.ranges,
@@ -210,22 +210,26 @@ def _bind(
     name: str,
     declared: AnyOriginConfig,
     cache_root: Path,
-    journal: Journal | None,
+    write_queue: WriteQueue | None,
     groups: tuple[str, ...],
 ) -> OriginBinding:
     origin = _origin(declared, cache_root)
     identity = origin_identity(declared)
     is_site = isinstance(origin, HttpOrigin)
-    ahead = (
-        origin if journal is None else _written_ahead(origin, identity, journal, is_site=is_site)
+    overlay = (
+        origin
+        if write_queue is None
+        else _written_ahead(origin, identity, write_queue, is_site=is_site)
     )
     if isinstance(origin, HttpOrigin):
         assert isinstance(declared, HttpOriginConfig)
         return OriginBinding(
             name,
             identity,
-            ahead,
-            UpstreamAhead(origin, ahead) if isinstance(ahead, WrittenAhead) else origin,
+            overlay,
+            PendingWritesUpstream(origin, overlay)
+            if isinstance(overlay, PendingWritesOrigin)
+            else origin,
             is_site=True,
             sends_viewer_host=declared.host == "viewer",
             writer=SiteWriter(origin, declared.read_timeout),
@@ -235,8 +239,8 @@ def _bind(
         return OriginBinding(
             name,
             identity,
-            ahead,
-            ObjectUpstream(ahead, partial(_requesting, origin, identity, journal)),
+            overlay,
+            ObjectUpstream(overlay, partial(_requesting, origin, identity, write_queue)),
             writer=origin.writer,
             relay=origin.writer,
             bucket=origin.bucket,
@@ -244,7 +248,9 @@ def _bind(
         )
     assert isinstance(declared, DirectoryOriginConfig)
     writer = DirectoryWriter(declared.path, declared.prefix)
-    return OriginBinding(name, identity, ahead, ObjectUpstream(ahead), writer=writer, groups=groups)
+    return OriginBinding(
+        name, identity, overlay, ObjectUpstream(overlay), writer=writer, groups=groups
+    )
 
 
 def _bind_group(
@@ -253,7 +259,7 @@ def _bind_group(
     bindings: dict[str, OriginBinding],
     log: Log,
     counts: Counts,
-    journal: Journal | None,
+    write_queue: WriteQueue | None,
 ) -> OriginBinding:
     members = [bindings[member] for member in declared.origins]
     group = OriginGroup(
@@ -265,16 +271,16 @@ def _bind_group(
     )
     first = members[0]
     # Around the group too: while its first origin is out of order, the others are asked.
-    ahead = (
+    overlay = (
         None
-        if journal is None
-        else _written_ahead(group, first.identity, journal, is_site=first.is_site)
+        if write_queue is None
+        else _written_ahead(group, first.identity, write_queue, is_site=first.is_site)
     )
     return OriginBinding(
         name,
         _group_identity(member.identity for member in members),
-        ahead or group,
-        UpstreamAhead(group, ahead) if ahead else group,
+        overlay or group,
+        PendingWritesUpstream(group, overlay) if overlay else group,
         is_site=all(member.is_site for member in members),
         sends_viewer_host=any(member.sends_viewer_host for member in members),
         writer=first.writer,
@@ -298,26 +304,32 @@ def _group_identity(members: Iterable[str]) -> str:
 
 
 def _requesting(
-    origin: S3Origin, identity: str, journal: Journal | None, query: str, fields: HeaderFields
+    origin: S3Origin,
+    identity: str,
+    write_queue: WriteQueue | None,
+    query: str,
+    fields: HeaderFields,
 ) -> Origin:
     """A bucket that is asked with a query and fields, behind the writes that wait for it."""
     asked = origin.requesting(query, fields)
-    if journal is None or "versionId=" in query:
+    if write_queue is None or "versionId=" in query:
         return asked
     overrides = overridden_fields(query)
-    return _written_ahead(asked, identity, journal, is_site=False, overrides=overrides)
+    return _written_ahead(asked, identity, write_queue, is_site=False, overrides=overrides)
 
 
 def _written_ahead(
     origin: Origin,
     identity: str,
-    journal: Journal,
+    write_queue: WriteQueue,
     *,
     is_site: bool,
     overrides: Mapping[str, str] = NO_OVERRIDES,
-) -> WrittenAhead:
-    bodies = DirectoryOrigin(journal.bodies)
-    return WrittenAhead(origin, identity, journal, bodies, is_site=is_site, overrides=overrides)
+) -> PendingWritesOrigin:
+    bodies = DirectoryOrigin(write_queue.bodies)
+    return PendingWritesOrigin(
+        origin, identity, write_queue, bodies, is_site=is_site, overrides=overrides
+    )
 
 
 def _origin(declared: AnyOriginConfig, cache_root: Path) -> Origin:

@@ -78,7 +78,7 @@ class Shared:
     heartbeats: Heartbeats
     metrics: SharedMetrics
     log_target: LogTarget
-    has_journal: bool = False  # of writes that wait: whether a behavior wrote back at the start
+    has_write_queue: bool = False  # of writes that wait: whether a behavior wrote back at the start
 
     def open_log(self, process: str) -> Log:
         """This process's own way to the log that all share. Raises OSError."""

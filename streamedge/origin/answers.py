@@ -54,7 +54,7 @@ _SEEN_MAX_CHARS = 120  # of an origin's own words in a message
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ObjectRequest:
     """One GET or HEAD. ``subject`` names origin and object in messages.
 
     ``sends_if_match``: whether the origin is told of ``if_match``, and not the answer alone
@@ -82,7 +82,7 @@ class Opening:
     span: Span
 
 
-def request_fields(ask: Ask) -> dict[str, str]:
+def request_fields(ask: ObjectRequest) -> dict[str, str]:
     """The header fields that say ``ask``.
 
     If-Match works with strong validators alone (RFC 9110 §13.1.1); for a weak or missing ETag,
@@ -119,7 +119,7 @@ def fold_fields(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def read_answer(
-    ask: Ask, status: int, fields: Mapping[str, str], error_code: str = ""
+    ask: ObjectRequest, status: int, fields: Mapping[str, str], error_code: str = ""
 ) -> Opening | None:
     """What an answer to ``ask`` brings; None when the object still is ``ask.if_none_match``.
 
@@ -156,7 +156,7 @@ def read_answer(
     return Opening(head, span)
 
 
-def may_ask_plainly(ask: Ask, status: int) -> bool:
+def may_ask_plainly(ask: ObjectRequest, status: int) -> bool:
     """Whether a refused condition is worth a request without it: some servers refuse every
     If-Match, and what comes is compared with the version in any case.
     """
@@ -205,7 +205,7 @@ def partial_span(fields: Mapping[str, str]) -> tuple[Span, int] | None:
     return (Span(first, last + 1), size_bytes) if first <= last < size_bytes else None
 
 
-def _partial_span(ask: Ask, fields: Mapping[str, str]) -> tuple[Span, int]:
+def _partial_span(ask: ObjectRequest, fields: Mapping[str, str]) -> tuple[Span, int]:
     """The span and the object's size that a 206 tells: at least the first byte asked for.
 
     A server may send less, or whole blocks and so more (RFC 9110 §15.3.7).
@@ -233,7 +233,7 @@ def _partial_span(ask: Ask, fields: Mapping[str, str]) -> tuple[Span, int]:
     return span, size_bytes
 
 
-def _whole_size(ask: Ask, fields: Mapping[str, str]) -> int:
+def _whole_size(ask: ObjectRequest, fields: Mapping[str, str]) -> int:
     length = fields.get("content-length", "").strip()
     if not length:
         raise _nonsense(
@@ -268,7 +268,9 @@ def kept_fields(fields: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _refusal(ask: Ask, status: int, fields: Mapping[str, str], error_code: str) -> OriginError:
+def _refusal(
+    ask: ObjectRequest, status: int, fields: Mapping[str, str], error_code: str
+) -> OriginError:
     answered = f"{ask.subject}: answered {status}{' ' + error_code if error_code else ''}"
     if status == 416:
         start = 0 if ask.span is None else ask.span.start
@@ -303,7 +305,7 @@ def _location_host(location: str) -> str:
     return _seen(host) if host else "no host"
 
 
-def _nonsense(ask: Ask, status: int, what: str) -> OriginError:
+def _nonsense(ask: ObjectRequest, status: int, what: str) -> OriginError:
     return OriginError(OriginFailure.UNAVAILABLE, f"{ask.subject}: answered {status}, but {what}")
 
 

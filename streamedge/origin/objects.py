@@ -24,7 +24,7 @@ from streamedge.origin import (
     Version,
 )
 from streamedge.origin.answers import (
-    Ask,
+    ObjectRequest,
     Opening,
     fold_fields,
     kept_fields,
@@ -50,7 +50,9 @@ _OF_CACHE = frozenset(
 )
 
 
-def open_answer(ask: Ask, response: OriginResponse, error_code: str = "") -> Opening | None:
+def open_answer(
+    ask: ObjectRequest, response: OriginResponse, error_code: str = ""
+) -> Opening | None:
     """As ``read_answer``; the response is closed unless its body is there to be read."""
     try:
         opening = read_answer(ask, response.status, fold_fields(response.fields), error_code)
@@ -71,7 +73,7 @@ class RequestedObject:
         self._request = request
 
     async def head(self, name: str) -> OriginHead:
-        ask = Ask(self._subject(name), name, method="HEAD")
+        ask = ObjectRequest(self._subject(name), name, method="HEAD")
         opening = open_answer(ask, await self._send(ask))
         assert opening is not None, "only If-None-Match is answered with None"
         return opening.head
@@ -84,7 +86,7 @@ class RequestedObject:
         if_match: Version | None = None,
         if_none_match: Version | None = None,
     ) -> OriginRead | None:
-        ask = Ask(
+        ask = ObjectRequest(
             self._subject(name), name, span=span, if_match=if_match, if_none_match=if_none_match
         )
         response = await self._send(ask)
@@ -98,7 +100,7 @@ class RequestedObject:
     async def close(self) -> None:
         """The connections are the upstream's."""
 
-    async def _send(self, ask: Ask) -> OriginResponse:
+    async def _send(self, ask: ObjectRequest) -> OriginResponse:
         own = request_fields(ask)
         spoken = {name.lower() for name in own}
         kept = [field for field in self._request.fields if field[0].lower() not in spoken]

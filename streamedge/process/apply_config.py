@@ -39,8 +39,8 @@ from streamedge.origin import Origin
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.s3.origin import S3Origin
 from streamedge.origin.writing import WritableOrigin
-from streamedge.write_back.overlay import WrittenAhead
-from streamedge.write_back.queue import Journal
+from streamedge.write_back.overlay import PendingWritesOrigin
+from streamedge.write_back.queue import WriteQueue
 from streamedge.write_back.replicator import Replicator
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Serving:
     web: WebServer
     rtmp: RtmpServer
     cache: Cache
-    journal: Journal | None
+    write_queue: WriteQueue | None
     certificates: Certificates | None
     countries: Countries
     log: Log
@@ -83,10 +83,10 @@ class LiveConfig:
         self._serving = serving
         self.failure = ""  # why the config that is to be in force could not be applied
         self._replicator: Replicator | None = None
-        if serving.journal is not None:
+        if serving.write_queue is not None:
             where = _writers_and_readers(bindings)
             self._replicator = Replicator(
-                serving.journal, *where, self._replicated, serving.log, serving.counts
+                serving.write_queue, *where, self._replicated, serving.log, serving.counts
             )
 
     async def apply(self, config: Config) -> None:
@@ -127,7 +127,7 @@ class LiveConfig:
 
     def _make(self, config: Config, kept: Mapping[str, OriginBinding]) -> _Made:
         serving = self._serving
-        bindings = bind_origins(config, serving.log, serving.counts, serving.journal, kept)
+        bindings = bind_origins(config, serving.log, serving.counts, serving.write_queue, kept)
         return bindings, web_distributions(config, bindings), rtmp_distributions(config, bindings)
 
     async def replicate(self) -> None:
@@ -232,4 +232,4 @@ def _retire(binding: OriginBinding) -> None:
 
 def _bare(origin: Origin) -> Origin:
     """The origin itself, without the writes that wait for it."""
-    return origin.origin if isinstance(origin, WrittenAhead) else origin
+    return origin.origin if isinstance(origin, PendingWritesOrigin) else origin

@@ -41,7 +41,7 @@ from streamedge.ops.background import Services, report_libraries, report_unhandl
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.ops.rate_limited import SparingLine
-from streamedge.write_back.queue import Journal
+from streamedge.write_back.queue import WriteQueue
 
 EVICTION_INTERVAL_S = 0.25  # while the cache grows
 FAILURES_INTERVAL_S = 60.0  # between lines about the same trouble
@@ -91,9 +91,9 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
         counts.flush()
 
     services.start_periodic("metrics", METRICS_INTERVAL_S, hand_over)
-    journal = None
-    if shared.has_journal:
-        journal = Journal(config.edge.cache, WORKERS_MAX, config.limits.write_queue)
+    write_queue = None
+    if shared.has_write_queue:
+        write_queue = WriteQueue(config.edge.cache, WORKERS_MAX, config.limits.write_queue)
     announcer = Announcer(config.edge.cache, shared.bells, shared.roster)
     control_log = ControlLog(database, items_kept=config.limits.invalidations)
 
@@ -112,7 +112,7 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
             create_admin_app(
                 config.edge.name,
                 shared,
-                journal,
+                write_queue,
                 [
                     *reload_routes(shared, rings),
                     *invalidation_routes(control_log, announcer, rings, root_objects),
@@ -139,8 +139,8 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
     shared.bells.hush(shared.bells.control)
     watch.close()
     await services.stop()
-    if journal is not None:
-        journal.close()
+    if write_queue is not None:
+        write_queue.close()
     database.close()
     loop_database.close()
 
@@ -164,11 +164,11 @@ class _AdminServer(uvicorn.Server):
 def create_admin_app(
     edge_name: str,
     shared: Shared,
-    journal: Journal | None = None,
+    write_queue: WriteQueue | None = None,
     routes: Sequence[Route] = (),
     admin_host: str = "localhost",
 ) -> Starlette:
-    """The admin address's application; ``journal`` is None where no behavior writes back.
+    """The admin address's application; ``write_queue`` is None where no behavior writes back.
 
     ``routes`` are those that others own; ``admin_host`` is the host of ``listen.admin``.
     """
@@ -188,7 +188,7 @@ def create_admin_app(
         routes=[
             Route("/healthz", healthz),
             Route("/metrics", metrics),
-            *writes_routes(journal),
+            *writes_routes(write_queue),
             *routes,
         ],
         middleware=[Middleware(SameSite, host=admin_host)],

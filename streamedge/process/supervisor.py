@@ -51,8 +51,8 @@ from streamedge.process.listeners import (
 )
 from streamedge.process.reload import Reloading
 from streamedge.process.worker import DRAIN_S, Post, run_worker
-from streamedge.write_back.queue import prepare_journal
-from streamedge.write_back.rows import JournalError
+from streamedge.write_back.queue import prepare_write_queue
+from streamedge.write_back.rows import WriteQueueError
 
 if TYPE_CHECKING:
     from streamedge.process.certificates import Certificates
@@ -100,7 +100,7 @@ def serve(config: Config, file: Path) -> int:
     except FolderInUseError as exc:
         print(f"streamedge: {exc}", file=sys.stderr)  # noqa: T201
         return 1
-    except (OSError, JournalError) as exc:
+    except (OSError, WriteQueueError) as exc:
         log.flush()
         print(f"streamedge: cannot keep writes: {exc}", file=sys.stderr)  # noqa: T201
         return 1
@@ -398,7 +398,7 @@ def _prepare(config: Config, log: Log) -> int | None:
     """Takes the cache folder and makes it ready: a descriptor that holds it, or None without one.
 
     Without it objects are fetched for each viewer, but nobody's write could be kept: where there
-    are any to keep, raises OSError, JournalError. Raises FolderInUseError.
+    are any to keep, raises OSError, WriteQueueError. Raises FolderInUseError.
     """
     folder = config.edge.cache
     lock = None
@@ -414,8 +414,8 @@ def _prepare(config: Config, log: Log) -> int | None:
             log.event("cache_folder_repaired", folder=str(folder), repair=repair)
         prepare_control_database(folder, log)
         if writes_back(config):
-            prepare_journal(folder)
-    except (OSError, JournalError) as exc:
+            prepare_write_queue(folder)
+    except (OSError, WriteQueueError) as exc:
         log.event("cache_folder_refused", folder=str(folder), error=str(exc))
         if lock is not None:
             os.close(lock)

@@ -35,7 +35,7 @@ from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.process.descriptors import descriptor_limit, open_descriptors, share_descriptors
 from streamedge.process.listeners import WorkerListeners, proxied_listeners
-from streamedge.write_back.queue import Journal
+from streamedge.write_back.queue import WriteQueue
 
 if TYPE_CHECKING:
     from streamedge.delivery.http.server import WebServer
@@ -109,9 +109,9 @@ async def _serve_viewers(
     budget = share_descriptors(config, descriptor_limit(), open_descriptors())
     end = budget.connections_end if budget.is_short else 0
     cache = _cache(config, post.number, database, log, counts, budget.open_extents)
-    journal = _journal(config, post.number) if shared.has_journal else None
-    bindings = bind_origins(config, log, counts, journal)
-    web = web_server(config, bindings, cache, log, counts, journal, post.countries, end)
+    write_queue = _open_write_queue(config, post.number) if shared.has_write_queue else None
+    bindings = bind_origins(config, log, counts, write_queue)
+    web = web_server(config, bindings, cache, log, counts, write_queue, post.countries, end)
     proxied = proxied_listeners(config.listen, post.listeners)
     certificates, front = post.certificates, None
     if certificates is not None:
@@ -124,7 +124,7 @@ async def _serve_viewers(
 
     rtmp = rtmp_server(config, bindings, cache, log, counts, post.countries, end)
     await rtmp.start(post.listeners.rtmp, proxied)
-    serving = Serving(web, rtmp, cache, journal, certificates, post.countries, log, counts)
+    serving = Serving(web, rtmp, cache, write_queue, certificates, post.countries, log, counts)
     live = LiveConfig(config, bindings, serving)
     catch_up = partial(apply_invalidations, cache.rulings, (web.revoke, rtmp.revoke))
     services.start("config", lambda: follow(live, effective, shared, post.number, catch_up))
@@ -145,8 +145,8 @@ async def _serve_viewers(
     await cache.close()
     for binding in live.bindings.values():
         await binding.origin.close()
-    if journal is not None:
-        journal.close()
+    if write_queue is not None:
+        write_queue.close()
     counts.flush()
     log.event("worker_down")
 
@@ -201,8 +201,8 @@ async def read_config(
                 await stopping.wait()
 
 
-def _journal(config: Config, number: int) -> Journal:
-    return Journal(config.edge.cache, number, config.limits.write_queue)
+def _open_write_queue(config: Config, number: int) -> WriteQueue:
+    return WriteQueue(config.edge.cache, number, config.limits.write_queue)
 
 
 def _on_signals(

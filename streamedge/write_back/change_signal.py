@@ -36,9 +36,9 @@ class ChangeSignal:
             self._map = mmap.mmap(changes.fileno(), SLOTS * _SLOT_BYTES)
         self._words = memoryview(self._map).cast("Q")
         # Open for both, so that neither end waits for the other, nor sees it go.
-        self.bell = os.open(folder / "bell", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.wakeup_fd = os.open(folder / "bell", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def mark(self) -> bytes:
+    def snapshot(self) -> bytes:
         """Another value after each change. As cheap as a look into a dictionary."""
         return self._map[:]
 
@@ -47,15 +47,15 @@ class ChangeSignal:
         with self._lock:
             self._words[self._slot] += 1
         with contextlib.suppress(BlockingIOError):  # full: it rings already
-            os.write(self.bell, b"!")
+            os.write(self.wakeup_fd, b"!")
 
-    def hush(self) -> None:
+    def drain(self) -> None:
         """Takes what has rung, so that only a later change rings again."""
         with contextlib.suppress(BlockingIOError):
-            while os.read(self.bell, 4096):
+            while os.read(self.wakeup_fd, 4096):
                 pass
 
     def close(self) -> None:
         self._words.release()
         self._map.close()
-        os.close(self.bell)
+        os.close(self.wakeup_fd)

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock, Thread
 
 
-class Turn:
+class LeaderLock:
     """``wait`` for it once, and ``end`` it, whether it came or not."""
 
     def __init__(self, path: Path) -> None:

@@ -26,8 +26,8 @@ from streamedge.origin.media_types import guess_media_type
 from streamedge.origin.names import site_path
 from streamedge.origin.objects import ObjectUpstream
 from streamedge.spans import Span
-from streamedge.write_back.queue import Journal, Pending
-from streamedge.write_back.rows import JournalError
+from streamedge.write_back.queue import Pending, WriteQueue
+from streamedge.write_back.rows import WriteQueueError
 
 NO_OVERRIDES: Mapping[str, str] = MappingProxyType({})
 _KEPT = frozenset(
@@ -35,8 +35,8 @@ _KEPT = frozenset(
 )
 
 
-class WrittenAhead:
-    """``origin``, whose assets' keys begin with ``identity``, behind ``journal``.
+class PendingWritesOrigin:
+    """``origin``, whose assets' keys begin with ``identity``, behind ``write_queue``.
 
     ``bodies`` has the journal's files as objects. ``is_site``: its keys have paths, not names.
     ``overrides`` are fields that an object is read with in place of its own, in lower case.
@@ -46,7 +46,7 @@ class WrittenAhead:
         self,
         origin: Origin,
         identity: str,
-        journal: Journal,
+        write_queue: WriteQueue,
         bodies: Origin,
         *,
         is_site: bool = False,
@@ -56,7 +56,7 @@ class WrittenAhead:
         self._is_site = is_site
         self._overrides = overrides
         self._identity = identity
-        self._journal = journal
+        self._write_queue = write_queue
         self._bodies = bodies
 
     def has(self, name: str) -> bool:
@@ -105,8 +105,8 @@ class WrittenAhead:
     def _pending(self, name: str) -> Pending | None:
         place = site_path(name) if self._is_site else name
         try:
-            return self._journal.pending(join_key(self._identity, place))
-        except JournalError as exc:
+            return self._write_queue.pending(join_key(self._identity, place))
+        except WriteQueueError as exc:
             # Nobody knows what the object is: what the origin has may be older than an answer.
             raise OriginError(OriginFailure.UNAVAILABLE, str(exc)) from exc
 
@@ -126,10 +126,10 @@ class WrittenAhead:
         )
 
 
-class UpstreamAhead:
+class PendingWritesUpstream:
     """``upstream``, but for requests that bring an object which waits in ``ahead``."""
 
-    def __init__(self, upstream: Upstream, ahead: WrittenAhead) -> None:
+    def __init__(self, upstream: Upstream, ahead: PendingWritesOrigin) -> None:
         self._upstream = upstream
         self._ahead = ahead
         self._objects = ObjectUpstream(ahead)

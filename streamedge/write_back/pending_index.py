@@ -13,8 +13,8 @@ from streamedge.write_back.rows import Row, connect, named_errors, newest_waitin
 _KNOWN_ROWS_MAX = 4096
 
 
-class Waiting:
-    """The picture. For one thread alone; it never waits for a writer. Raises JournalError."""
+class PendingIndex:
+    """The picture. For one thread alone; it never waits for a writer. Raises WriteQueueError."""
 
     def __init__(self, path: Path) -> None:
         with named_errors():

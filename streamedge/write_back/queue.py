@@ -32,9 +32,9 @@ from streamedge.origin.writing import (
 )
 from streamedge.write_back.bodies import NewBody, remove_body, sync_folder
 from streamedge.write_back.change_signal import ChangeSignal, prepare_signal
-from streamedge.write_back.pending_index import Waiting
+from streamedge.write_back.pending_index import PendingIndex
 from streamedge.write_back.rows import CONDITIONS, Row, Rows, Totals, prepare_rows
-from streamedge.write_back.states import KEPT, State
+from streamedge.write_back.states import DEAD_LETTERS, State
 
 LISTED_ROWS_MAX = 1000
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -56,7 +56,7 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
-class JournalStatus:
+class QueueStatus:
     """The journal for an operator. ``rows`` has the oldest, kept ones first."""
 
     by_state: dict[State, int]
@@ -64,8 +64,8 @@ class JournalStatus:
     rows: tuple[Row, ...]
 
 
-def prepare_journal(cache_root: Path) -> None:
-    """Makes the folder ready: before any worker starts. Raises OSError, JournalError."""
+def prepare_write_queue(cache_root: Path) -> None:
+    """Makes the folder ready: before any worker starts. Raises OSError, WriteQueueError."""
     folder = cache_root / "writes"
     (folder / "bodies").mkdir(parents=True, exist_ok=True)
     (folder / "replicator").touch()
@@ -75,7 +75,7 @@ def prepare_journal(cache_root: Path) -> None:
     sync_folder(cache_root)
 
 
-class Journal:
+class WriteQueue:
     """One process's hand on the queue; ``slot`` is its number (below ``signal.SLOTS``).
 
     ``limit_bytes`` holds for the bodies of all writes, of those kept for the operator too.
@@ -87,7 +87,7 @@ class Journal:
         self.signal = ChangeSignal(self.folder, slot)
         self.rows = Rows(self.folder / "journal.sqlite")
         # Readers ask on the event loop, and must not wait for a transaction of a thread.
-        self._waiting = Waiting(self.folder / "journal.sqlite")
+        self._waiting = PendingIndex(self.folder / "journal.sqlite")
         self._limit_bytes = limit_bytes
         self._mark = b""
         self.signal.notify()  # whoever had this number before may have died before it said so
@@ -104,8 +104,8 @@ class Journal:
         """Queues a PUT or DELETE; success says that it is on disk here.
 
         Refusals are answers: 412 against what waits for the same object, 503 over the limit, 507
-        for a full disk, 400 for a body that does not match its checksums. Raises JournalError,
-        OSError, and what ``body`` raises: then nothing was queued, but for a JournalError of the
+        for a full disk, 400 for a body that does not match its checksums. Raises WriteQueueError,
+        OSError, and what ``body`` raises: then nothing was queued, but for a WriteQueueError of the
         commit itself, after which nobody can tell.
         """
         try:
@@ -123,11 +123,11 @@ class Journal:
             raise
 
     def pending(self, asset_key: str) -> Pending | None:
-        """What is newer here than at the origin. Raises JournalError.
+        """What is newer here than at the origin. Raises WriteQueueError.
 
         For each request: compares 2 KiB while nothing changes.
         """
-        mark = self.signal.mark()
+        mark = self.signal.snapshot()
         if mark != self._mark:
             self._waiting.refresh()
             self._mark = mark
@@ -136,12 +136,12 @@ class Journal:
 
     async def is_waiting_below(self, identity: str, prefix: str) -> bool:
         """Whether a write waits for an object of the origin ``identity`` whose name begins with
-        ``prefix``. Raises JournalError.
+        ``prefix``. Raises WriteQueueError.
         """
         return await asyncio.to_thread(self.rows.is_waiting_below, join_key(identity), prefix)
 
-    async def status(self, rows_max: int = LISTED_ROWS_MAX) -> JournalStatus:
-        """For the admin address. Raises JournalError."""
+    async def status(self, rows_max: int = LISTED_ROWS_MAX) -> QueueStatus:
+        """For the admin address. Raises WriteQueueError."""
         return await asyncio.to_thread(self._status, rows_max)
 
     async def requeue(self, serial: int, *, unconditional: bool = False) -> bool:
@@ -196,10 +196,10 @@ class Journal:
         path = self.bodies / row.token if row.token else None
         return Pending(path, row.size_bytes, row.etag, row.fields, row.queued_s)
 
-    def _status(self, rows_max: int) -> JournalStatus:
-        kept = self.rows.list(tuple(KEPT), rows_max)
+    def _status(self, rows_max: int) -> QueueStatus:
+        kept = self.rows.list(tuple(DEAD_LETTERS), rows_max)
         waiting = self.rows.list((State.SENDING, State.QUEUED), rows_max - len(kept))
-        return JournalStatus(self.rows.by_state(), self.rows.totals(), (*kept, *waiting))
+        return QueueStatus(self.rows.by_state(), self.rows.totals(), (*kept, *waiting))
 
 
 def _new_row(

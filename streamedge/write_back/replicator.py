@@ -25,11 +25,11 @@ from streamedge.origin.answers import find_error_code
 from streamedge.origin.spooling import GATHERED_BYTES, in_thread
 from streamedge.origin.writing import WritableOrigin, Write, WriteAnswer
 from streamedge.write_back.bodies import remove_body, sweep
-from streamedge.write_back.leader_lock import Turn
-from streamedge.write_back.queue import Journal
-from streamedge.write_back.rows import JournalError, Row
+from streamedge.write_back.leader_lock import LeaderLock
+from streamedge.write_back.queue import WriteQueue
+from streamedge.write_back.rows import Row, WriteQueueError
 from streamedge.write_back.states import (
-    KEPT,
+    DEAD_LETTERS,
     WAITING,
     State,
     back_off_s,
@@ -47,14 +47,14 @@ _UNREACHABLE = frozenset({OriginFailure.REFUSED, OriginFailure.TIMEOUT})
 _UNANSWERED = frozenset({OriginFailure.BROKEN, OriginFailure.TIMEOUT})
 _GATEWAY_STATUSES = frozenset({502, 504})
 
-Replicated = Callable[[str], Awaitable[None]]
+DropCached = Callable[[str], Awaitable[None]]
 """Told an asset's key when what readers got of a write is not to be used again: before they are
 sent to an origin that has it, and after they were to one that would not take it.
 """
 
 
 class Replicator:
-    """Sends what waits in ``journal``.
+    """Sends what waits in ``write_queue``.
 
     ``writers`` and ``readers`` are the origins by the names that rows hold; a write whose origin
     has no name any more waits until it has one again.
@@ -62,16 +62,16 @@ class Replicator:
 
     def __init__(
         self,
-        journal: Journal,
+        write_queue: WriteQueue,
         writers: Mapping[str, WritableOrigin],
         readers: Mapping[str, Origin],
-        replicated: Replicated,
+        replicated: DropCached,
         log: Log,
         counts: Counts,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._journal = journal
+        self._write_queue = write_queue
         self._writers = writers
         self._readers = readers
         self._replicated = replicated
@@ -103,9 +103,9 @@ class Replicator:
 
     async def _run_as_leader(self) -> None:
         """Raises what keeps it from going on."""
-        turn = Turn(self._journal.folder / "replicator")
+        turn = LeaderLock(self._write_queue.folder / "replicator")
         loop = asyncio.get_running_loop()
-        bell = self._journal.signal.bell
+        bell = self._write_queue.signal.wakeup_fd
         try:
             await turn.wait()
             self._log.event("replicator_started")
@@ -117,21 +117,21 @@ class Replicator:
             turn.end()
 
     def _rung(self) -> None:
-        self._journal.signal.hush()
+        self._write_queue.signal.drain()
         self._wake.set()
 
     async def _replicate(self) -> None:
         """Sends until something fails, and raises that."""
-        rows = self._journal.rows
+        rows = self._write_queue.rows
         self._crash = None
         await self._end_abandoned()
         interrupted = await in_thread(partial(rows.recover, self._clock(), self._lingers_s))
         for row in interrupted:
             self._start(self._await_arrival(row), f"await-{row.serial}")
-        swept = await in_thread(partial(sweep, self._journal.bodies, rows.has_token))
+        swept = await in_thread(partial(sweep, self._write_queue.bodies, rows.has_token))
         if swept:
             self._log.event("bodies_swept", files=swept)
-        for asset_key in await in_thread(rows.untold):
+        for asset_key in await in_thread(rows.unnotified):
             await self._tell(asset_key)  # whoever was to has died before
         while self._crash is None:
             self._wake.clear()
@@ -181,16 +181,16 @@ class Replicator:
                 before = now
         except OriginError:
             return
-        await in_thread(partial(self._journal.rows.release, row.asset_key))
+        await in_thread(partial(self._write_queue.rows.release, row.asset_key))
         self._wake.set()
 
     async def _measure(self) -> None:
-        rows = self._journal.rows
+        rows = self._write_queue.rows
         by_state = await in_thread(rows.by_state)
         totals = await in_thread(rows.totals)
         gauges = self._counts.gauges
         gauges[Gauge.WAITING_WRITES] = sum(by_state.get(state, 0) for state in WAITING)
-        gauges[Gauge.KEPT_WRITES] = sum(by_state.get(state, 0) for state in KEPT)
+        gauges[Gauge.KEPT_WRITES] = sum(by_state.get(state, 0) for state in DEAD_LETTERS)
         gauges[Gauge.HELD_WRITE_BYTES] = totals.held_bytes
 
     async def _sleep_until(self, due_s: float | None) -> None:
@@ -259,7 +259,7 @@ class Replicator:
             state, problem = State.QUEUED, f"unexpected: {exc!r}"
         try:
             await self._settle(row, state, problem, etag, lingers_s)
-        except JournalError:
+        except WriteQueueError:
             raise
         except Exception as exc:  # noqa: BLE001 - the cache was not told: it is not done
             problem = f"cannot be settled: {exc!r}"
@@ -268,7 +268,7 @@ class Replicator:
     async def _settle(
         self, row: Row, state: State, problem: str, etag: str, lingers_s: float
     ) -> None:
-        rows = self._journal.rows
+        rows = self._write_queue.rows
         now_s = self._clock()
         if state is State.DONE:
             await self._replicated(row.asset_key)
@@ -283,15 +283,15 @@ class Replicator:
             held_until_s=now_s + lingers_s if lingers_s else 0.0,
         )
         await in_thread(settle)
-        self._journal.signal.notify()
-        if state in KEPT:
+        self._write_queue.signal.notify()
+        if state in DEAD_LETTERS:
             await self._tell(row.asset_key)  # only now is it no longer read from here
         if state is State.DONE:
             if row.token:
-                await in_thread(partial(remove_body, self._journal.bodies, row.token))
+                await in_thread(partial(remove_body, self._write_queue.bodies, row.token))
             if row.origin_name in self._unreachable:
                 self._unreachable.discard(row.origin_name)
-                await in_thread(partial(rows.hasten, row.origin_name, now_s))
+                await in_thread(partial(rows.make_due_now, row.origin_name, now_s))
         self._counts.add(Counter.REPLICATIONS, "retry" if state is State.QUEUED else state.value)
         self._log.event(
             "write_replicated" if state is State.DONE else "write_not_replicated",
@@ -307,7 +307,7 @@ class Replicator:
 
     async def _tell(self, asset_key: str) -> None:
         await self._replicated(asset_key)
-        await in_thread(partial(self._journal.rows.tell, asset_key))
+        await in_thread(partial(self._write_queue.rows.mark_notified, asset_key))
 
     async def _write(self, row: Row) -> WriteAnswer:
         writer = self._writers.get(row.origin_name)
@@ -318,7 +318,7 @@ class Replicator:
         write = _write_of(row)
         if not row.token:
             return await writer.write(write, None)
-        pieces = _read_file(self._journal.bodies / row.token)
+        pieces = _read_file(self._write_queue.bodies / row.token)
         try:
             return await writer.write(write, pieces)
         finally:

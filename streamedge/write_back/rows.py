@@ -17,7 +17,7 @@ from threading import Lock
 
 from streamedge.errors import StreamEdgeError
 from streamedge.origin.writing import HeaderFields, refuse, require_condition
-from streamedge.write_back.states import KEPT, WAITING, State, may_follow
+from streamedge.write_back.states import DEAD_LETTERS, WAITING, State, may_follow
 
 BUSY_TIMEOUT_S = 20.0  # other workers' transactions take a few milliseconds each
 CHANGES_KEPT = 10_000  # a reader who missed more than these looks at everything
@@ -78,10 +78,10 @@ _HELD_UNTIL = (
 _DUE = f"MAX(due_s, IFNULL({_HELD_UNTIL}, 0))"
 # The queries below name the states of WAITING and KEPT.
 assert {state.value for state in WAITING} == {"queued", "sending"}
-assert {state.value for state in KEPT} == {"conflict", "failed"}
+assert {state.value for state in DEAD_LETTERS} == {"conflict", "failed"}
 
 
-class JournalError(StreamEdgeError):
+class WriteQueueError(StreamEdgeError):
     """The journal cannot be read or written; nothing is known of what waits."""
 
 
@@ -124,7 +124,7 @@ class Totals:
 
 
 def prepare_rows(path: Path) -> None:
-    """Makes the file; harmless when it is there. Raises JournalError."""
+    """Makes the file; harmless when it is there. Raises WriteQueueError."""
     with named_errors():
         connection = connect(path)
         try:
@@ -140,7 +140,7 @@ def prepare_rows(path: Path) -> None:
 
 
 class Rows:
-    """One connection to the journal. Raises JournalError."""
+    """One connection to the journal. Raises WriteQueueError."""
 
     def __init__(self, path: Path) -> None:
         self._lock = Lock()
@@ -249,7 +249,7 @@ class Rows:
         """Ends an attempt; one that may still arrive holds the object's newer writes up until
         ``held_until_s``. DONE removes the row, and lets the one that follows it go on from
         ``etag``, the origin's; a write that follows one that was not done is a conflict. One that
-        is kept leaves its object among the ``untold``.
+        is kept leaves its object among the ``unnotified``.
         """
         assert may_follow(row.state, state), (row.state, state)
         with self._transaction() as connection:
@@ -266,21 +266,21 @@ class Rows:
                 "UPDATE writes SET state = ?, problem = ?, due_s = ? WHERE serial = ?",
                 (state.value, problem, due_s, row.serial),
             )
-            if state in KEPT:
+            if state in DEAD_LETTERS:
                 _conflict_followers(connection, row.serial)
                 connection.execute("INSERT OR IGNORE INTO untold VALUES (?)", (row.asset_key,))
 
-    def untold(self) -> list[str]:
+    def unnotified(self) -> list[str]:
         """Objects that readers may still have from a write which is not to be read any more."""
         with self._transaction(_READ) as connection:
             return [str(key) for (key,) in connection.execute("SELECT asset_key FROM untold")]
 
-    def tell(self, asset_key: str) -> None:
+    def mark_notified(self, asset_key: str) -> None:
         """Notes that the cache has been told of an object."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM untold WHERE asset_key = ?", (asset_key,))
 
-    def hasten(self, origin_name: str, now_s: float) -> None:
+    def make_due_now(self, origin_name: str, now_s: float) -> None:
         """Makes all that waits for an origin due now."""
         with self._transaction() as connection:
             connection.execute(
@@ -378,11 +378,11 @@ class Rows:
 
 @contextmanager
 def named_errors() -> Iterator[None]:
-    """Raises JournalError for what SQLite raises."""
+    """Raises WriteQueueError for what SQLite raises."""
     try:
         yield
     except sqlite3.Error as exc:
-        raise JournalError(f"the journal of writes: {exc}") from exc
+        raise WriteQueueError(f"the write queue: {exc}") from exc
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -29,7 +29,7 @@ class State(Enum):
 WAITING = frozenset({State.QUEUED, State.SENDING})
 """States in which readers of this edge see the write already."""
 
-KEPT = frozenset({State.CONFLICT, State.FAILED})
+DEAD_LETTERS = frozenset({State.CONFLICT, State.FAILED})
 """States that only the operator ends."""
 
 _NEXT = {

@@ -88,15 +88,15 @@ async def test_dead_origin_is_left_alone_and_comes_back(tmp_path: Path) -> None:
         site.first.script(Turn(status=503, body=b"no"), times=FAILURES_MAX)
         for number in range(10):
             assert (await viewer.get(f"/small{number}")).body == b"small"
-        (out,) = await asyncio.to_thread(site.edge.await_log, "origin_out")
+        (out,) = await asyncio.to_thread(site.edge.await_log, "origin_down")
         assert (out["origin"], out["group"]) == ("main", "both")
         assert FAILURES_MAX <= len(site.first.requests) < 10
         for _round in range(ROUNDS_MAX):  # it is tried again after a second
-            if site.edge.log("origin_back"):
+            if site.edge.log("origin_up"):
                 break
             await viewer.get("/never", "HEAD", cache_control="no-store")
             await asyncio.to_thread(pause)
-        assert site.edge.await_log("origin_back")[0]["origin"] == "main"
+        assert site.edge.await_log("origin_up")[0]["origin"] == "main"
         asked = len(site.second.requests)
         assert (await viewer.get("/small11")).body == b"small"
         assert len(site.second.requests) == asked

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from streamedge.errors import OriginError
 from streamedge.origin import Version
 from streamedge.origin.answers import (
-    Ask,
+    ObjectRequest,
     Opening,
     find_error_code,
     fold_fields,
@@ -31,18 +31,24 @@ def test_fields_are_folded_by_lower_case_name() -> None:
 @pytest.mark.parametrize(
     ("ask", "fields"),
     [
-        (Ask("s", "n"), {}),
-        (Ask("s", "n", span=Span(0, 1)), {"Range": "bytes=0-0"}),
-        (Ask("s", "n", if_match=Version('"a"', 1, DATE_S)), {"If-Match": '"a"'}),
-        (Ask("s", "n", if_match=Version('W/"a"', 1, DATE_S)), {"If-Unmodified-Since": DATE}),
-        (Ask("s", "n", if_match=Version("", 1, DATE_S)), {"If-Unmodified-Since": DATE}),
-        (Ask("s", "n", if_match=Version("", 1)), {}),
-        (Ask("s", "n", if_none_match=Version('W/"a"', 1)), {"If-None-Match": 'W/"a"'}),
-        (Ask("s", "n", if_none_match=Version("", 1, DATE_S)), {"If-Modified-Since": DATE}),
-        (Ask("s", "n", if_none_match=Version("", 1)), {}),
+        (ObjectRequest("s", "n"), {}),
+        (ObjectRequest("s", "n", span=Span(0, 1)), {"Range": "bytes=0-0"}),
+        (ObjectRequest("s", "n", if_match=Version('"a"', 1, DATE_S)), {"If-Match": '"a"'}),
+        (
+            ObjectRequest("s", "n", if_match=Version('W/"a"', 1, DATE_S)),
+            {"If-Unmodified-Since": DATE},
+        ),
+        (ObjectRequest("s", "n", if_match=Version("", 1, DATE_S)), {"If-Unmodified-Since": DATE}),
+        (ObjectRequest("s", "n", if_match=Version("", 1)), {}),
+        (ObjectRequest("s", "n", if_none_match=Version('W/"a"', 1)), {"If-None-Match": 'W/"a"'}),
+        (
+            ObjectRequest("s", "n", if_none_match=Version("", 1, DATE_S)),
+            {"If-Modified-Since": DATE},
+        ),
+        (ObjectRequest("s", "n", if_none_match=Version("", 1)), {}),
     ],
 )
-def test_request_fields(ask: Ask, fields: dict[str, str]) -> None:
+def test_request_fields(ask: ObjectRequest, fields: dict[str, str]) -> None:
     assert request_fields(ask) == {"Accept-Encoding": "identity", **fields}
 
 
@@ -79,7 +85,7 @@ def test_error_code_of_an_s3_document() -> None:
 
 
 def test_message_names_error_code_and_region() -> None:
-    ask = Ask("s3://videos 'a.mp4'", "a.mp4")
+    ask = ObjectRequest("s3://videos 'a.mp4'", "a.mp4")
     fields = {"x-amz-bucket-region": "eu-west-1"}
     with pytest.raises(OriginError) as caught:
         read_answer(ask, 301, fields, "PermanentRedirect")
@@ -110,7 +116,9 @@ VERSIONS = st.none() | st.builds(
 )
 
 
-def opening_or_error(ask: Ask, status: int, fields: dict[str, str]) -> Opening | OriginError | None:
+def opening_or_error(
+    ask: ObjectRequest, status: int, fields: dict[str, str]
+) -> Opening | OriginError | None:
     try:
         return read_answer(ask, status, fields)
     except OriginError as error:
@@ -131,7 +139,7 @@ def test_any_answer_opens_or_fails_by_name(
     if_match: Version | None,
     if_none_match: Version | None,
 ) -> None:
-    ask = Ask("s", "n", span=span, if_match=if_match, if_none_match=if_none_match)
+    ask = ObjectRequest("s", "n", span=span, if_match=if_match, if_none_match=if_none_match)
     opening = opening_or_error(ask, status, fields)
     if isinstance(opening, OriginError):
         assert str(opening).isprintable()

@@ -13,17 +13,17 @@ from streamedge.write_back.change_signal import SLOTS, ChangeSignal, prepare_sig
 async def test_changes(tmp_path: Path) -> None:
     prepare_signal(tmp_path)
     one, other = ChangeSignal(tmp_path, 0), ChangeSignal(tmp_path, SLOTS - 1)
-    before = one.mark()
-    assert other.mark() == before
+    before = one.snapshot()
+    assert other.snapshot() == before
     rung = asyncio.Event()
-    asyncio.get_running_loop().add_reader(one.bell, rung.set)
+    asyncio.get_running_loop().add_reader(one.wakeup_fd, rung.set)
     other.notify()
     await asyncio.wait_for(rung.wait(), 20)
-    asyncio.get_running_loop().remove_reader(one.bell)
-    assert one.mark() == other.mark() != before
-    one.hush()
+    asyncio.get_running_loop().remove_reader(one.wakeup_fd)
+    assert one.snapshot() == other.snapshot() != before
+    one.drain()
     poll = select.poll()  # select() itself cannot see descriptors from 1024 on
-    poll.register(one.bell, select.POLLIN)
+    poll.register(one.wakeup_fd, select.POLLIN)
     assert not poll.poll(0)
     one.close()
     other.close()
@@ -32,8 +32,8 @@ async def test_changes(tmp_path: Path) -> None:
 def test_bell_that_nobody_hears_holds_nobody_up(tmp_path: Path) -> None:
     prepare_signal(tmp_path)
     signal = ChangeSignal(tmp_path, 0)
-    os.write(signal.bell, bytes(1 << 20))  # as much as the pipe takes
-    before = signal.mark()
+    os.write(signal.wakeup_fd, bytes(1 << 20))  # as much as the pipe takes
+    before = signal.snapshot()
     signal.notify()
-    assert signal.mark() != before
+    assert signal.snapshot() != before
     signal.close()

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from streamedge.write_back.leader_lock import Turn
+from streamedge.write_back.leader_lock import LeaderLock
 
 
 async def test_turns(tmp_path: Path) -> None:
     path = tmp_path / "replicator"
     path.touch()
-    holder, impatient, patient = Turn(path), Turn(path), Turn(path)
+    holder, impatient, patient = LeaderLock(path), LeaderLock(path), LeaderLock(path)
     await holder.wait()
     giving_up = asyncio.create_task(impatient.wait())
     waiting = asyncio.create_task(patient.wait())

@@ -15,19 +15,19 @@ from streamedge.origin.directory.origin import DirectoryOrigin
 from streamedge.origin.objects import ObjectUpstream
 from streamedge.origin.writing import Write
 from streamedge.spans import Span
-from streamedge.write_back.overlay import UpstreamAhead, WrittenAhead
-from streamedge.write_back.queue import Journal, prepare_journal
+from streamedge.write_back.overlay import PendingWritesOrigin, PendingWritesUpstream
+from streamedge.write_back.queue import WriteQueue, prepare_write_queue
 from tests.support.writers import come, put
 
 TYPED = ("Content-Type", "text/plain")
 
 
-@pytest.fixture(name="journal")
-def _journal(tmp_path: Path) -> Iterator[Journal]:
-    prepare_journal(tmp_path)
-    journal = Journal(tmp_path, 0, 1 << 20)
-    yield journal
-    journal.close()
+@pytest.fixture(name="write_queue")
+def _write_queue(tmp_path: Path) -> Iterator[WriteQueue]:
+    prepare_write_queue(tmp_path)
+    write_queue = WriteQueue(tmp_path, 0, 1 << 20)
+    yield write_queue
+    write_queue.close()
 
 
 @pytest.fixture(name="origin")
@@ -39,16 +39,18 @@ def _origin(tmp_path: Path) -> DirectoryOrigin:
     return DirectoryOrigin(folder)
 
 
-@pytest.fixture(name="ahead")
-async def _ahead(origin: DirectoryOrigin, journal: Journal) -> WrittenAhead:
+@pytest.fixture(name="overlay")
+async def _ahead(origin: DirectoryOrigin, write_queue: WriteQueue) -> PendingWritesOrigin:
     """``film`` is written and ``gone`` deleted, both wait."""
-    await journal.accept(join_key("files", "film"), "main", put("film", TYPED), come(b"waits here"))
-    await journal.accept(join_key("files", "gone"), "main", Write("DELETE", "gone"), None)
-    return WrittenAhead(origin, "files", journal, DirectoryOrigin(journal.bodies))
+    await write_queue.accept(
+        join_key("files", "film"), "main", put("film", TYPED), come(b"waits here")
+    )
+    await write_queue.accept(join_key("files", "gone"), "main", Write("DELETE", "gone"), None)
+    return PendingWritesOrigin(origin, "files", write_queue, DirectoryOrigin(write_queue.bodies))
 
 
-async def body(ahead: WrittenAhead, name: str, span: Span | None = None) -> bytes:
-    read = await ahead.read(name, span)
+async def body(overlay: PendingWritesOrigin, name: str, span: Span | None = None) -> bytes:
+    read = await overlay.read(name, span)
     assert read is not None
     try:
         return b"".join([piece async for piece in read.pieces()])
@@ -56,53 +58,57 @@ async def body(ahead: WrittenAhead, name: str, span: Span | None = None) -> byte
         await read.close()
 
 
-async def test_what_waits_is_read_in_place_of_what_the_origin_has(ahead: WrittenAhead) -> None:
-    head = await ahead.head("film")
+async def test_what_waits_is_read_in_place_of_what_the_origin_has(
+    overlay: PendingWritesOrigin,
+) -> None:
+    head = await overlay.head("film")
     assert (head.version.size_bytes, head.content_type) == (10, "text/plain")
-    assert await body(ahead, "film") == b"waits here"
-    assert await body(ahead, "film", Span(6, 10)) == b"here"
-    assert await body(ahead, "other") == b"at the origin"
-    assert await ahead.read("film", if_none_match=head.version) is None
+    assert await body(overlay, "film") == b"waits here"
+    assert await body(overlay, "film", Span(6, 10)) == b"here"
+    assert await body(overlay, "other") == b"at the origin"
+    assert await overlay.read("film", if_none_match=head.version) is None
 
 
 async def test_fields_that_are_asked_for_replace_a_waiting_object_s_own(
-    ahead: WrittenAhead, origin: DirectoryOrigin, journal: Journal
+    overlay: PendingWritesOrigin, origin: DirectoryOrigin, write_queue: WriteQueue
 ) -> None:
     overrides = {"content-type": "a/b", "content-disposition": "attachment"}
-    asked = WrittenAhead(
-        origin, "files", journal, DirectoryOrigin(journal.bodies), overrides=overrides
+    asked = PendingWritesOrigin(
+        origin, "files", write_queue, DirectoryOrigin(write_queue.bodies), overrides=overrides
     )
     head = await asked.head("film")
     assert (head.content_type, head.headers) == ("a/b", {"content-disposition": "attachment"})
 
 
-async def test_what_is_deleted_is_not_found(ahead: WrittenAhead) -> None:
+async def test_what_is_deleted_is_not_found(overlay: PendingWritesOrigin) -> None:
     with pytest.raises(OriginError) as told:
-        await ahead.head("gone")
+        await overlay.head("gone")
     assert told.value.failure is OriginFailure.NOT_FOUND
 
 
-async def test_another_version_than_the_one_asked_for_has_changed(ahead: WrittenAhead) -> None:
+async def test_another_version_than_the_one_asked_for_has_changed(
+    overlay: PendingWritesOrigin,
+) -> None:
     with pytest.raises(OriginError) as told:
-        await ahead.read("film", if_match=Version('"old"', 10, 0))
+        await overlay.read("film", if_match=Version('"old"', 10, 0))
     assert told.value.failure is OriginFailure.CHANGED
 
 
 async def test_a_body_that_has_just_been_sent_is_the_origins(
-    ahead: WrittenAhead, journal: Journal
+    overlay: PendingWritesOrigin, write_queue: WriteQueue
 ) -> None:
-    for file in journal.bodies.iterdir():
+    for file in write_queue.bodies.iterdir():
         file.unlink()
-    assert await body(ahead, "film") == b"at the origin"
+    assert await body(overlay, "film") == b"at the origin"
 
 
 async def test_where_the_journal_cannot_be_read_nothing_old_is(
-    ahead: WrittenAhead, journal: Journal
+    overlay: PendingWritesOrigin, write_queue: WriteQueue
 ) -> None:
-    journal.rows._connection.execute("DROP TABLE writes")
-    journal.signal.notify()
+    write_queue.rows._connection.execute("DROP TABLE writes")
+    write_queue.signal.notify()
     with pytest.raises(OriginError) as told:
-        await ahead.read("film")
+        await overlay.read("film")
     assert told.value.failure is OriginFailure.UNAVAILABLE
 
 
@@ -136,7 +142,7 @@ async def told(response: OriginResponse) -> bytes:
     ],
 )
 async def test_requests_for_what_waits_do_not_reach_the_origin(
-    ahead: WrittenAhead,
+    overlay: PendingWritesOrigin,
     origin: DirectoryOrigin,
     request_: OriginRequest,
     status: int,
@@ -144,6 +150,6 @@ async def test_requests_for_what_waits_do_not_reach_the_origin(
     is_asked: bool,
 ) -> None:
     asked = Asked(ObjectUpstream(origin))
-    response = await UpstreamAhead(asked, ahead).send(request_)
+    response = await PendingWritesUpstream(asked, overlay).send(request_)
     assert (response.status, await told(response)) == (status, answer)
     assert bool(asked.requests) is is_asked

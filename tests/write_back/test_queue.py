@@ -17,7 +17,7 @@ from streamedge.origin.writing import Write
 from streamedge.write_back import bodies, rows
 from streamedge.write_back import pending_index as waiting
 from streamedge.write_back.bodies import ORPHAN_AGE_S, NewBody, sweep
-from streamedge.write_back.queue import Journal, prepare_journal
+from streamedge.write_back.queue import WriteQueue, prepare_write_queue
 from streamedge.write_back.rows import ROW_BYTES, Row
 from streamedge.write_back.states import State
 from tests.support.writers import come, put
@@ -27,33 +27,35 @@ LIMIT_BYTES = 1 << 20
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    prepare_journal(tmp_path)
-    prepare_journal(tmp_path)  # harmless when it is there
+    prepare_write_queue(tmp_path)
+    prepare_write_queue(tmp_path)  # harmless when it is there
     return tmp_path
 
 
 @pytest.fixture
-def journal(root: Path) -> Iterator[Journal]:
-    journal = Journal(root, 0, LIMIT_BYTES)
-    yield journal
-    journal.close()
+def write_queue(root: Path) -> Iterator[WriteQueue]:
+    write_queue = WriteQueue(root, 0, LIMIT_BYTES)
+    yield write_queue
+    write_queue.close()
 
 
 @pytest.fixture
-def neighbour(root: Path) -> Iterator[Journal]:
+def neighbour(root: Path) -> Iterator[WriteQueue]:
     """Another worker's hand on the same queue."""
-    journal = Journal(root, 1, LIMIT_BYTES)
-    yield journal
-    journal.close()
+    write_queue = WriteQueue(root, 1, LIMIT_BYTES)
+    yield write_queue
+    write_queue.close()
 
 
-async def test_put_is_seen_at_once_in_every_worker(journal: Journal, neighbour: Journal) -> None:
+async def test_put_is_seen_at_once_in_every_worker(
+    write_queue: WriteQueue, neighbour: WriteQueue
+) -> None:
     assert neighbour.pending("key") is None
     write = put("film", ("Content-Type", "video/mp4"), size_bytes=10)
-    answer = await journal.accept("key", "main", write, come(b"hello", b"world"))
+    answer = await write_queue.accept("key", "main", write, come(b"hello", b"world"))
     etag = f'"{hashlib.md5(b"helloworld").hexdigest()}"'
     assert (answer.status, answer.field("etag")) == (200, etag)
-    for worker in (journal, neighbour):
+    for worker in (write_queue, neighbour):
         pending = worker.pending("key")
         assert pending is not None
         assert pending.path is not None
@@ -63,14 +65,16 @@ async def test_put_is_seen_at_once_in_every_worker(journal: Journal, neighbour: 
         assert worker.pending("other") is None
 
 
-async def test_newest_wins_and_a_delete_is_one(journal: Journal, neighbour: Journal) -> None:
+async def test_newest_wins_and_a_delete_is_one(
+    write_queue: WriteQueue, neighbour: WriteQueue
+) -> None:
     for body in (b"first", b"later"):
-        await journal.accept("key", "main", put(), come(body))
+        await write_queue.accept("key", "main", put(), come(body))
     pending = neighbour.pending("key")
     assert pending is not None
     assert pending.path is not None
     assert pending.path.read_bytes() == b"later"
-    answer = await journal.accept("key", "main", Write("DELETE", "film"), None)
+    answer = await write_queue.accept("key", "main", Write("DELETE", "film"), None)
     assert answer.status == 204
     pending = neighbour.pending("key")
     assert pending is not None
@@ -78,14 +82,14 @@ async def test_newest_wins_and_a_delete_is_one(journal: Journal, neighbour: Jour
 
 
 async def test_order_of_what_reaches_the_disk(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
+    write_queue: WriteQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    fsync, insert, notify = os.fsync, journal.rows.insert, journal.signal.notify
+    fsync, insert, notify = os.fsync, write_queue.rows.insert, write_queue.signal.notify
 
     def record(descriptor: int) -> None:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-        done.append("folder" if path == journal.bodies else "body")
+        done.append("folder" if path == write_queue.bodies else "body")
         fsync(descriptor)
 
     def record_row(row: Row, limit_bytes: int) -> Row:
@@ -97,73 +101,75 @@ async def test_order_of_what_reaches_the_disk(
         notify()
 
     monkeypatch.setattr(os, "fsync", record)
-    monkeypatch.setattr(journal.rows, "insert", record_row)
-    monkeypatch.setattr(journal.signal, "notify", record_notice)
-    await journal.accept("key", "main", put(), come(b"hello"))
+    monkeypatch.setattr(write_queue.rows, "insert", record_row)
+    monkeypatch.setattr(write_queue.signal, "notify", record_notice)
+    await write_queue.accept("key", "main", put(), come(b"hello"))
     assert done == ["body", "folder", "row", "told"]
 
 
-async def test_refused_bodies_leave_nothing(journal: Journal) -> None:
+async def test_refused_bodies_leave_nothing(write_queue: WriteQueue) -> None:
     wrong = ("Content-MD5", base64.b64encode(bytes(16)).decode())
     for write in (put("film", wrong), put("film", size_bytes=6), put("film", size_bytes=4)):
-        assert (await journal.accept("key", "main", write, come(b"hello"))).status == 400
-    assert journal.pending("key") is None
-    assert list(journal.bodies.iterdir()) == []
+        assert (await write_queue.accept("key", "main", write, come(b"hello"))).status == 400
+    assert write_queue.pending("key") is None
+    assert list(write_queue.bodies.iterdir()) == []
 
 
-async def test_coded_bodies_are_queued_plain(journal: Journal) -> None:
+async def test_coded_bodies_are_queued_plain(write_queue: WriteQueue) -> None:
     write = put(
         "film",
         ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
         ("x-amz-trailer", "x-amz-checksum-crc32"),
     )
     body = b"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:NhCmhg==\r\n\r\n"
-    assert (await journal.accept("key", "main", write, come(body))).status == 200
-    pending = journal.pending("key")
+    assert (await write_queue.accept("key", "main", write, come(body))).status == 200
+    pending = write_queue.pending("key")
     assert pending is not None
     assert pending.path is not None
     assert pending.path.read_bytes() == b"hello"
     assert pending.fields == (("x-amz-checksum-crc32", "NhCmhg=="),)
 
 
-async def test_condition_against_what_waits(journal: Journal) -> None:
+async def test_condition_against_what_waits(write_queue: WriteQueue) -> None:
     new = ("If-None-Match", "*")
-    first = await journal.accept("key", "main", put("film", new), come(b"first"))
+    first = await write_queue.accept("key", "main", put("film", new), come(b"first"))
     untouched = come(b"never read")
-    again = await journal.accept("key", "main", put("film", new), untouched)
+    again = await write_queue.accept("key", "main", put("film", new), untouched)
     assert (first.status, again.status) == (200, 412)
     assert await anext(untouched) == b"never read"
     right = ("If-Match", first.field("etag"))
-    assert (await journal.accept("key", "main", put("film", right), come(b"next"))).status == 200
+    assert (
+        await write_queue.accept("key", "main", put("film", right), come(b"next"))
+    ).status == 200
     delete = Write("DELETE", "film", (right,))
-    assert (await journal.accept("key", "main", delete, None)).status == 412
+    assert (await write_queue.accept("key", "main", delete, None)).status == 412
 
 
-async def test_limit(journal: Journal) -> None:
+async def test_limit(write_queue: WriteQueue) -> None:
     large = bytes(LIMIT_BYTES - 3 * ROW_BYTES)  # less than three rows are left
-    assert (await journal.accept("a", "main", put(), come(large))).status == 200
+    assert (await write_queue.accept("a", "main", put(), come(large))).status == 200
     size_bytes = 2 * ROW_BYTES
     for write in (put("film", size_bytes=size_bytes), put()):
-        answer = await journal.accept("b", "main", write, come(bytes(size_bytes)))
+        answer = await write_queue.accept("b", "main", write, come(bytes(size_bytes)))
         assert answer.status == 503
     too_large = come(bytes(LIMIT_BYTES), b"!")
-    assert (await journal.accept("b", "main", put(), too_large)).status == 413
-    assert len(list(journal.bodies.iterdir())) == 1
+    assert (await write_queue.accept("b", "main", put(), too_large)).status == 413
+    assert len(list(write_queue.bodies.iterdir())) == 1
 
 
-async def test_full_disk(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_full_disk(write_queue: WriteQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_descriptor: int, _data: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(bodies, "write_all", full)
-    assert (await journal.accept("key", "main", put(), come(b"hello"))).status == 507
-    assert list(journal.bodies.iterdir()) == []
+    assert (await write_queue.accept("key", "main", put(), come(b"hello"))).status == 507
+    assert list(write_queue.bodies.iterdir()) == []
 
 
 async def test_cancelled_after_the_row_is_seen_all_the_same(
-    journal: Journal, neighbour: Journal, monkeypatch: pytest.MonkeyPatch
+    write_queue: WriteQueue, neighbour: WriteQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    insert = journal.rows.insert
+    insert = write_queue.rows.insert
     loop = asyncio.get_running_loop()
 
     def insert_and_cancel(row: Row, limit_bytes: int) -> Row:
@@ -171,9 +177,9 @@ async def test_cancelled_after_the_row_is_seen_all_the_same(
         loop.call_soon_threadsafe(accepting.cancel)
         return inserted
 
-    monkeypatch.setattr(journal.rows, "insert", insert_and_cancel)
+    monkeypatch.setattr(write_queue.rows, "insert", insert_and_cancel)
     assert neighbour.pending("key") is None
-    accepting = asyncio.create_task(journal.accept("key", "main", put(), come(b"hello")))
+    accepting = asyncio.create_task(write_queue.accept("key", "main", put(), come(b"hello")))
     with pytest.raises(asyncio.CancelledError):
         await accepting
     pending = neighbour.pending("key")
@@ -182,17 +188,19 @@ async def test_cancelled_after_the_row_is_seen_all_the_same(
     assert pending.path.read_bytes() == b"hello"
 
 
-async def test_readers_do_not_wait_for_writers(journal: Journal, neighbour: Journal) -> None:
-    await journal.accept("key", "main", put(), come(b"hello"))
-    with journal.rows._transaction() as connection:
+async def test_readers_do_not_wait_for_writers(
+    write_queue: WriteQueue, neighbour: WriteQueue
+) -> None:
+    await write_queue.accept("key", "main", put(), come(b"hello"))
+    with write_queue.rows._transaction() as connection:
         connection.execute("UPDATE writes SET problem = 'open'")
         assert neighbour.pending("key") is not None
 
 
 async def test_nothing_is_asked_while_nothing_changes(
-    journal: Journal, neighbour: Journal, monkeypatch: pytest.MonkeyPatch
+    write_queue: WriteQueue, neighbour: WriteQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await journal.accept("key", "main", put(), come(b"hello"))
+    await write_queue.accept("key", "main", put(), come(b"hello"))
     assert neighbour.pending("key") is not None
     assert neighbour.pending("other") is None
 
@@ -203,52 +211,52 @@ async def test_nothing_is_asked_while_nothing_changes(
     monkeypatch.setattr(waiting, "newest_waiting", fail)
     assert neighbour.pending("key") is not None
     assert neighbour.pending("other") is None
-    await journal.accept("other", "main", put(), come(b"hello"))
+    await write_queue.accept("other", "main", put(), come(b"hello"))
     with pytest.raises(AssertionError, match="asked"):
         neighbour.pending("other")
 
 
 async def test_reader_who_missed_too_much_looks_at_everything(
-    journal: Journal, neighbour: Journal, monkeypatch: pytest.MonkeyPatch
+    write_queue: WriteQueue, neighbour: WriteQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rows, "CHANGES_KEPT", 2)
     assert neighbour.pending("a") is None
     for key in "abcd":
-        await journal.accept(key, "main", put(key), come(b"hello"))
-    (first, *_) = journal.rows.take_due(1e12, 1)
-    journal.rows.settle(first, State.DONE)
-    journal.signal.notify()
+        await write_queue.accept(key, "main", put(key), come(b"hello"))
+    (first, *_) = write_queue.rows.take_due(1e12, 1)
+    write_queue.rows.settle(first, State.DONE)
+    write_queue.signal.notify()
     assert [neighbour.pending(key) is not None for key in "abcd"] == [False, True, True, True]
 
 
-async def test_status_requeue_and_discard(journal: Journal) -> None:
+async def test_status_requeue_and_discard(write_queue: WriteQueue) -> None:
     for key in ("a", "b"):
-        await journal.accept(key, "main", put(key), come(b"hello"))
-    first, _ = journal.rows.take_due(1e12, 2)
-    journal.rows.settle(first, State.FAILED, problem="answered 403")
-    status = await journal.status()
+        await write_queue.accept(key, "main", put(key), come(b"hello"))
+    first, _ = write_queue.rows.take_due(1e12, 2)
+    write_queue.rows.settle(first, State.FAILED, problem="answered 403")
+    status = await write_queue.status()
     assert status.by_state == {State.FAILED: 1, State.SENDING: 1}
     assert [row.name for row in status.rows] == ["a", "b"]
     assert (status.totals.accepted, status.totals.held_bytes) == (2, 10)
-    assert journal.pending("a") is None
-    assert await journal.requeue(first.serial)
-    assert journal.pending("a") is not None
-    assert not await journal.discard(first.serial)
-    (again,) = journal.rows.take_due(1e12, 2)
-    journal.rows.settle(again, State.FAILED)
-    assert await journal.discard(again.serial)
-    assert len(list(journal.bodies.iterdir())) == 1
+    assert write_queue.pending("a") is None
+    assert await write_queue.requeue(first.serial)
+    assert write_queue.pending("a") is not None
+    assert not await write_queue.discard(first.serial)
+    (again,) = write_queue.rows.take_due(1e12, 2)
+    write_queue.rows.settle(again, State.FAILED)
+    assert await write_queue.discard(again.serial)
+    assert len(list(write_queue.bodies.iterdir())) == 1
 
 
-def test_only_files_that_nobody_writes_are_swept(journal: Journal) -> None:
-    dead, writing, known, young = (NewBody(journal.bodies) for _ in range(4))
+def test_only_files_that_nobody_writes_are_swept(write_queue: WriteQueue) -> None:
+    dead, writing, known, young = (NewBody(write_queue.bodies) for _ in range(4))
     for body in (dead, writing, known):
-        os.utime(journal.bodies / body.token, (0, 0))
+        os.utime(write_queue.bodies / body.token, (0, 0))
     for body in (dead, known, young):
         body.keep()
         body.close()
     assert ORPHAN_AGE_S > 0
-    assert sweep(journal.bodies, partial(str.__eq__, known.token)) == 1
-    left = {file.name for file in journal.bodies.iterdir()}
+    assert sweep(write_queue.bodies, partial(str.__eq__, known.token)) == 1
+    left = {file.name for file in write_queue.bodies.iterdir()}
     assert left == {writing.token, known.token, young.token}
     writing.close()

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from streamedge.write_back.bodies import sweep
-from streamedge.write_back.queue import Journal, prepare_journal
+from streamedge.write_back.queue import WriteQueue, prepare_write_queue
 from streamedge.write_back.states import State
 from tests.support.writers import PATIENCE_S, come, put
 
-PROGRAM = "tests.support.journal_process"
+PROGRAM = "tests.support.queue_process"
 
 
 class Worker:
-    """A running ``journal_process.py``."""
+    """A running ``queue_process.py``."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -48,7 +48,7 @@ Start = Callable[[str, str], Awaitable[Worker]]
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    prepare_journal(tmp_path)
+    prepare_write_queue(tmp_path)
     (tmp_path / "origin").mkdir()
     return tmp_path
 
@@ -72,15 +72,17 @@ async def start(root: Path) -> AsyncIterator[Start]:
 async def test_killed_before_the_row_nothing_was_promised(root: Path, start: Start) -> None:
     worker = await start("accept", "body")
     await worker.says("body")
-    journal = Journal(root, 1, 1 << 20)
-    (body,) = journal.bodies.iterdir()
+    write_queue = WriteQueue(root, 1, 1 << 20)
+    (body,) = write_queue.bodies.iterdir()
     os.utime(body, (0, 0))
-    assert sweep(journal.bodies, journal.rows.has_token) == 0  # it may still come to its row
+    assert (
+        sweep(write_queue.bodies, write_queue.rows.has_token) == 0
+    )  # it may still come to its row
     await worker.kill()
-    assert journal.pending("key") is None
-    assert journal.rows.by_state() == {}
-    assert sweep(journal.bodies, journal.rows.has_token) == 1
-    journal.close()
+    assert write_queue.pending("key") is None
+    assert write_queue.rows.by_state() == {}
+    assert sweep(write_queue.bodies, write_queue.rows.has_token) == 1
+    write_queue.close()
 
 
 @pytest.mark.parametrize("point", ["row", "answer"])
@@ -88,48 +90,48 @@ async def test_killed_after_the_row_it_is_sent(root: Path, start: Start, point: 
     worker = await start("accept", point)
     await worker.says(point)
     await worker.kill()
-    journal = Journal(root, 1, 1 << 20)
-    pending = journal.pending("key")
+    write_queue = WriteQueue(root, 1, 1 << 20)
+    pending = write_queue.pending("key")
     assert pending is not None
     assert pending.path is not None
     assert pending.path.read_bytes() == b"hello"
     successor = await start("replicate", "0")
     await successor.says("write_replicated")
     assert (root / "origin/film").read_bytes() == b"hello"
-    assert journal.pending("key") is None
-    journal.close()
+    assert write_queue.pending("key") is None
+    write_queue.close()
 
 
 async def test_one_sends_and_the_other_takes_over(root: Path, start: Start) -> None:
-    journal = Journal(root, 2, 1 << 20)
+    write_queue = WriteQueue(root, 2, 1 << 20)
     first = await start("replicate", "0")
     await first.says("replicator_started")
     second = await start("replicate", "1")
     for body in (b"one", b"two"):
-        await journal.accept("key", "main", put("film"), come(body))
+        await write_queue.accept("key", "main", put("film"), come(body))
         assert (await first.says("write_replicated"))["pid"] == first.pid
     await first.kill()
     await second.says("replicator_started")
-    await journal.accept("key", "main", put("film"), come(b"three"))
+    await write_queue.accept("key", "main", put("film"), come(b"three"))
     assert (await second.says("write_replicated"))["pid"] == second.pid
     assert (root / "origin/film").read_bytes() == b"three"
-    journal.close()
+    write_queue.close()
 
 
 async def test_killed_after_the_origin_had_it_is_no_conflict(root: Path, start: Start) -> None:
-    journal = Journal(root, 2, 1 << 20)
-    await journal.accept("key", "main", put("film", ("If-None-Match", "*")), come(b"hello"))
-    await journal.accept("key", "main", put("film"), come(b"later"))
+    write_queue = WriteQueue(root, 2, 1 << 20)
+    await write_queue.accept("key", "main", put("film", ("If-None-Match", "*")), come(b"hello"))
+    await write_queue.accept("key", "main", put("film"), come(b"later"))
     first = await start("stick", "0")
     await first.says("stuck")
     await first.kill()
-    assert journal.rows.by_state() == {State.SENDING: 1, State.QUEUED: 1}
+    assert write_queue.rows.by_state() == {State.SENDING: 1, State.QUEUED: 1}
     second = await start("replicate", "1")
     said = [await second.says("write_replicated") for _ in range(2)]
     assert [event["attempts"] for event in said] == [2, 1]
     assert (root / "origin/film").read_bytes() == b"later"
-    assert journal.rows.by_state() == {}
-    journal.close()
+    assert write_queue.rows.by_state() == {}
+    write_queue.close()
 
 
 async def test_killed_before_the_cache_heard_of_a_conflict_the_next_one_tells_it(
@@ -137,18 +139,18 @@ async def test_killed_before_the_cache_heard_of_a_conflict_the_next_one_tells_it
 ) -> None:
     """Else readers would go on getting what the origin has refused."""
     (root / "origin/film").write_bytes(b"the origin's own")
-    journal = Journal(root, 2, 1 << 20)
-    await journal.accept("key", "main", put("film", ("If-None-Match", "*")), come(b"hello"))
+    write_queue = WriteQueue(root, 2, 1 << 20)
+    await write_queue.accept("key", "main", put("film", ("If-None-Match", "*")), come(b"hello"))
     first = await start("hush", "0")
     await first.says("hushed")
     await first.kill()
-    assert journal.rows.by_state() == {State.CONFLICT: 1}
+    assert write_queue.rows.by_state() == {State.CONFLICT: 1}
     for heard in (["key"], []):
-        assert journal.rows.untold() == heard
+        assert write_queue.rows.unnotified() == heard
         second = await start("replicate", "1")
         if heard:
             assert (await second.says("told"))["key"] == "key"
-        await journal.accept("other", "main", put("other"), come(b"hello"))
+        await write_queue.accept("other", "main", put("other"), come(b"hello"))
         await second.says("write_replicated")
         await second.kill()
-    journal.close()
+    write_queue.close()

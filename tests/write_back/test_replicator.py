@@ -15,10 +15,10 @@ from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.origin.directory.origin import DirectoryOrigin
 from streamedge.origin.writing import Write, WriteAnswer
 from streamedge.write_back import replicator as replicator_module
-from streamedge.write_back.leader_lock import Turn
-from streamedge.write_back.queue import Journal, prepare_journal
+from streamedge.write_back.leader_lock import LeaderLock
+from streamedge.write_back.queue import WriteQueue, prepare_write_queue
 from streamedge.write_back.replicator import SENDS_MAX, Replicator
-from streamedge.write_back.rows import JournalError
+from streamedge.write_back.rows import WriteQueueError
 from streamedge.write_back.states import BACK_OFF_MAX_S, State
 from tests.support.writers import HeardGauges, HeardLog, ScriptedWriter, come, put
 
@@ -29,8 +29,8 @@ class Bench:
     """A journal, a scripted origin, a clock that tests turn, and a replicator that runs."""
 
     def __init__(self, root: Path) -> None:
-        prepare_journal(root)
-        self.journal = Journal(root, 0, 1 << 24)
+        prepare_write_queue(root)
+        self.write_queue = WriteQueue(root, 0, 1 << 24)
         self.writer = ScriptedWriter()
         self.folder = root / "origin"
         self.folder.mkdir()
@@ -42,22 +42,22 @@ class Bench:
 
     async def accept(self, key: str, body: bytes | None, *fields: tuple[str, str]) -> WriteAnswer:
         if body is None:
-            return await self.journal.accept(key, "main", Write("DELETE", key, fields), None)
-        return await self.journal.accept(key, "main", put(key, *fields), come(body))
+            return await self.write_queue.accept(key, "main", Write("DELETE", key, fields), None)
+        return await self.write_queue.accept(key, "main", put(key, *fields), come(body))
 
     def pass_time(self, time_s: float) -> None:
         self.late_s += time_s
-        self.journal.signal.notify()
+        self.write_queue.signal.notify()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async def told(key: str) -> None:
             if self.fault is not None:
                 raise self.fault
-            self.told.append((key, self.journal.pending(key) is not None))
+            self.told.append((key, self.write_queue.pending(key) is not None))
 
         replicator = Replicator(
-            self.journal,
+            self.write_queue,
             {"main": self.writer},
             {"main": DirectoryOrigin(self.folder)},
             told,
@@ -79,7 +79,7 @@ class Bench:
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
-    bench.journal.close()
+    bench.write_queue.close()
 
 
 async def test_what_waits_is_sent_and_forgotten(bench: Bench) -> None:
@@ -95,10 +95,10 @@ async def test_what_waits_is_sent_and_forgotten(bench: Bench) -> None:
         "gone": (Write("DELETE", "gone", (("If-Match", '"1"'),), 0), b""),
         "later": (Write("PUT", "later", (), 13), b"while it runs"),
     }
-    assert bench.journal.pending("film") is None
-    assert list(bench.journal.bodies.iterdir()) == []
-    assert bench.journal.rows.totals().held_bytes == 0
-    assert bench.journal.rows.totals().done == 3
+    assert bench.write_queue.pending("film") is None
+    assert list(bench.write_queue.bodies.iterdir()) == []
+    assert bench.write_queue.rows.totals().held_bytes == 0
+    assert bench.write_queue.rows.totals().done == 3
     assert bench.counts.gathered(Counter.REPLICATIONS, "done") == 3
 
 
@@ -140,7 +140,7 @@ async def test_origin_down_for_hours_then_up(bench: Bench) -> None:
         for attempt in range(1, 13):
             refused = await bench.log.heard("write_not_replicated", attempt)
             assert refused[-1]["state"] == "queued"
-            assert bench.journal.pending("film") is not None
+            assert bench.write_queue.pending("film") is not None
             bench.pass_time(2 * BACK_OFF_MAX_S)
         said = await bench.log.heard("write_replicated")
     assert said[0]["attempts"] == 13
@@ -153,8 +153,8 @@ async def test_recovery_is_good_news_for_all(bench: Bench) -> None:
     await bench.accept("film", b"hello")
     async with bench.running():
         await bench.log.heard("write_not_replicated")
-        (waiting,) = bench.journal.rows.list((State.QUEUED,), 10)
-        bench.journal.rows._connection.execute("UPDATE writes SET due_s = due_s + 7200")
+        (waiting,) = bench.write_queue.rows.list((State.QUEUED,), 10)
+        bench.write_queue.rows._connection.execute("UPDATE writes SET due_s = due_s + 7200")
         await bench.accept("other", b"x")
         said = await bench.log.heard("write_replicated", 2)
     assert [event["object"] for event in said] == ["other", "film"]
@@ -170,13 +170,13 @@ async def test_refusals_are_kept_and_said(bench: Bench, status: int, state: str)
     async with bench.running():
         (said,) = await bench.log.heard("write_not_replicated")
         assert (said["state"], said["problem"]) == (state, f"answered {status}")
-        assert bench.journal.pending("film") is None
-        (kept,) = (await bench.journal.status()).rows
+        assert bench.write_queue.pending("film") is None
+        (kept,) = (await bench.write_queue.status()).rows
         assert kept.state.value == state
-        assert (bench.journal.bodies / kept.token).read_bytes() == b"hello"
+        assert (bench.write_queue.bodies / kept.token).read_bytes() == b"hello"
         assert bench.told == [("film", False)]  # only when it is not read from here any more
-        assert bench.journal.rows.untold() == []
-        assert await bench.journal.requeue(kept.serial, unconditional=True)
+        assert bench.write_queue.rows.unnotified() == []
+        assert await bench.write_queue.requeue(kept.serial, unconditional=True)
         await bench.log.heard("write_replicated")
     assert bench.writer.sent[-1] == (Write("PUT", "film", (), 5), b"hello")
 
@@ -235,7 +235,7 @@ async def test_first_attempt_s_conflict_is_one(bench: Bench) -> None:
 
 
 async def test_origin_without_a_name_is_waited_for(bench: Bench) -> None:
-    await bench.journal.accept("film", "renamed", put("film"), come(b"hello"))
+    await bench.write_queue.accept("film", "renamed", put("film"), come(b"hello"))
     async with bench.running():
         (said,) = await bench.log.heard("write_not_replicated")
     assert said["state"] == "queued"
@@ -243,7 +243,7 @@ async def test_origin_without_a_name_is_waited_for(bench: Bench) -> None:
 
 
 async def test_other_origins_are_used_from_the_next_write_on(bench: Bench) -> None:
-    await bench.journal.accept("film", "renamed", put("film"), come(b"hello"))
+    await bench.write_queue.accept("film", "renamed", put("film"), come(b"hello"))
     async with bench.running():
         await bench.log.heard("write_not_replicated")
         origin = DirectoryOrigin(bench.folder)
@@ -255,7 +255,7 @@ async def test_other_origins_are_used_from_the_next_write_on(bench: Bench) -> No
 
 async def test_body_that_is_gone_is_a_failure(bench: Bench) -> None:
     await bench.accept("film", b"hello")
-    for body in bench.journal.bodies.iterdir():
+    for body in bench.write_queue.bodies.iterdir():
         body.unlink()
     async with bench.running():
         (said,) = await bench.log.heard("write_not_replicated")
@@ -267,8 +267,8 @@ async def test_stopped_in_the_middle_goes_on_later(bench: Bench) -> None:
     await bench.accept("film", b"hello")
     async with bench.running():
         await bench.writer.attempted(1)
-    assert bench.journal.rows.by_state() == {State.SENDING: 1}
-    assert bench.journal.pending("film") is not None
+    assert bench.write_queue.rows.by_state() == {State.SENDING: 1}
+    assert bench.write_queue.pending("film") is not None
     bench.writer.gate = None
     async with bench.running():
         (said,) = await bench.log.heard("write_replicated")
@@ -364,25 +364,25 @@ async def test_write_that_the_cache_is_not_told_of_is_not_done(bench: Bench) -> 
     async with bench.running():
         (failed,) = await bench.log.heard("write_not_replicated")
         assert "cannot be told" in failed["problem"]
-        assert bench.journal.pending("film") is not None
+        assert bench.write_queue.pending("film") is not None
         bench.fault = None
         bench.pass_time(BACK_OFF_MAX_S)
         await bench.log.heard("write_replicated")
-    assert bench.journal.pending("film") is None
+    assert bench.write_queue.pending("film") is None
 
 
 async def test_replicator_that_fails_in_any_way_begins_anew(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replicator_module, "RESTART_S", 0.0)
-    wait, faults = Turn.wait, iter([RuntimeError("can't start new thread")])
+    wait, faults = LeaderLock.wait, iter([RuntimeError("can't start new thread")])
 
-    async def fail_once(turn: Turn) -> None:
+    async def fail_once(turn: LeaderLock) -> None:
         for fault in faults:
             raise fault
         await wait(turn)
 
-    monkeypatch.setattr(Turn, "wait", fail_once)
+    monkeypatch.setattr(LeaderLock, "wait", fail_once)
     await bench.accept("film", b"hello")
     async with bench.running():
         (failed,) = await bench.log.heard("replicator_failed")
@@ -394,15 +394,15 @@ async def test_journal_that_fails_for_a_while(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replicator_module, "RESTART_S", 0.0)
-    settle = bench.journal.rows.settle
-    faults = iter([JournalError("disk full")])
+    settle = bench.write_queue.rows.settle
+    faults = iter([WriteQueueError("disk full")])
 
     def fail_once(*args: object, **more: object) -> None:
         for fault in faults:
             raise fault
         settle(*args, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(bench.journal.rows, "settle", fail_once)
+    monkeypatch.setattr(bench.write_queue.rows, "settle", fail_once)
     await bench.accept("film", b"hello")
     async with bench.running():
         (failed,) = await bench.log.heard("replicator_failed")

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamedge.origin.writing import WriteRefusedError
-from streamedge.write_back.rows import ROW_BYTES, JournalError, Row, Rows, prepare_rows
+from streamedge.write_back.rows import ROW_BYTES, Row, Rows, WriteQueueError, prepare_rows
 from streamedge.write_back.states import State
 
 LIMIT_BYTES = 1 << 20
@@ -254,7 +254,7 @@ def test_operator_queues_again_behind_the_others(rows: Rows) -> None:
 def test_hasten_is_one_origin_s(rows: Rows) -> None:
     rows.insert(replace(row("a"), due_s=100.0), LIMIT_BYTES)
     rows.insert(replace(row("b"), due_s=100.0, origin_name="other"), LIMIT_BYTES)
-    rows.hasten("main", 20.0)
+    rows.make_due_now("main", 20.0)
     assert [one.asset_key for one in rows.take_due(20.0, 10)] == ["a"]
 
 
@@ -267,7 +267,7 @@ def test_states_change_by_the_table_alone(rows: Rows) -> None:
 def test_damaged_file_is_a_named_error(tmp_path: Path) -> None:
     damaged = tmp_path / "journal.sqlite"
     damaged.write_bytes(b"not a database" * 1000)
-    with pytest.raises(JournalError):
+    with pytest.raises(WriteQueueError):
         prepare_rows(damaged)
 
 

@@ -66,8 +66,8 @@ from streamedge.origin import UNKNOWN_BYTES, Fields, OriginResponse
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.writing import Write, WriteRefusedError
 from streamedge.spans import Span
-from streamedge.write_back.queue import Journal
-from streamedge.write_back.rows import JournalError
+from streamedge.write_back.queue import WriteQueue
+from streamedge.write_back.rows import WriteQueueError
 
 REQUEST_BODY_BYTES = 50 << 30
 URL_BYTES = 8192
@@ -92,7 +92,7 @@ class Site:
         log: Log,
         counts: Counts,
         *,
-        journal: Journal | None = None,
+        write_queue: WriteQueue | None = None,
         request_body_bytes: int = REQUEST_BODY_BYTES,
         url_bytes: int = URL_BYTES,
         ranges_max: int = RANGES_MAX,
@@ -109,8 +109,8 @@ class Site:
         self.responses = ResponseCache(cache)
         self._cache = cache
         self._compressor = Compressor(cache)
-        self._journal = journal
-        self._writes = Writes(self.responses, journal, request_body_bytes)
+        self._write_queue = write_queue
+        self._writes = Writes(self.responses, write_queue, request_body_bytes)
         self._gathering = Gathering()
         self._replies = Replies(edge_name, counts, ranges_max)
         self._log = log
@@ -144,7 +144,7 @@ class Site:
     ) -> None:
         """Serves by these from the next request on; those that have a route go on by theirs."""
         self._dispatcher = Dispatcher(self.edge_name, distributions, self.gate, url_bytes)
-        self._writes = Writes(self.responses, self._journal, request_body_bytes)
+        self._writes = Writes(self.responses, self._write_queue, request_body_bytes)
         self._replies = Replies(self.edge_name, self._counts, ranges_max)
         self._memory.limit(memory_bytes)
         for lane in self.lanes.values():
@@ -279,12 +279,12 @@ class Site:
         """
         try:
             if found.is_bucket:
-                answer = await call_bucket(found, request, self._journal)
+                answer = await call_bucket(found, request, self._write_queue)
                 return self._replies.written(found, request, answer)
             if self._writes.needs(found, request):
                 answer = await self._writes.write(found, request, body)
                 return self._replies.written(found, request, answer)
-        except (OriginError, JournalError) as exc:
+        except (OriginError, WriteQueueError) as exc:
             return self._replies.failed(found, request, exc)
         if not found.rule.binding.is_site:
             return self._replies.preflight(found, request)

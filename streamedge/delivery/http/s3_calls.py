@@ -31,7 +31,7 @@ from streamedge.origin.s3.protocol import (
     require_signed_fields,
 )
 from streamedge.origin.writing import WriteAnswer, WriteRefusedError, refuse
-from streamedge.write_back.queue import Journal
+from streamedge.write_back.queue import WriteQueue
 
 
 def named_request(found: Route, request: WebRequest) -> WebRequest:
@@ -61,8 +61,10 @@ def require_known_call(found: Route, request: WebRequest, gate: Gate) -> None:
             raise refuse(501, "NotImplemented", text)
 
 
-async def call_bucket(found: Route, request: WebRequest, journal: Journal | None) -> WriteAnswer:
-    """Makes a call on a bucket. Raises OriginError, JournalError."""
+async def call_bucket(
+    found: Route, request: WebRequest, write_queue: WriteQueue | None
+) -> WriteAnswer:
+    """Makes a call on a bucket. Raises OriginError, WriteQueueError."""
     binding = found.rule.binding
     try:
         call = read_bucket_call(request.method, found.query)
@@ -71,8 +73,8 @@ async def call_bucket(found: Route, request: WebRequest, journal: Journal | None
         # A listing without them would have a client delete or send again what it has written.
         if (
             call.operation.is_listing
-            and journal is not None
-            and await journal.is_waiting_below(binding.written.identity, call.prefix)
+            and write_queue is not None
+            and await write_queue.is_waiting_below(binding.written.identity, call.prefix)
         ):
             raise refuse(503, "SlowDown", "writes of listed objects wait for the bucket")
         return await binding.relay.call_bucket(call)

@@ -17,19 +17,19 @@ from streamedge.delivery.http.request.routing import Route
 from streamedge.origin.names import site_path
 from streamedge.origin.s3.protocol import S3Call, hoisted_fields, read_call
 from streamedge.origin.writing import Write, WriteAnswer, WriteRefusedError, kept_fields, refuse
-from streamedge.write_back.queue import Journal
+from streamedge.write_back.queue import WriteQueue
 
 _OF_OBJECTS = frozenset({"PUT", "DELETE"})
 
 
 class Writes:
-    """The writes of a worker. ``journal`` is None where no behavior writes back."""
+    """The writes of a worker. ``write_queue`` is None where no behavior writes back."""
 
     def __init__(
-        self, responses: ResponseCache, journal: Journal | None, body_bytes_max: int
+        self, responses: ResponseCache, write_queue: WriteQueue | None, body_bytes_max: int
     ) -> None:
         self._responses = responses
-        self._journal = journal
+        self._write_queue = write_queue
         self._body_bytes_max = body_bytes_max
 
     def needs(self, found: Route, request: WebRequest) -> bool:
@@ -59,7 +59,7 @@ class Writes:
     async def write(
         self, found: Route, request: WebRequest, body: AsyncIterator[bytes] | None
     ) -> WriteAnswer:
-        """Does what a request asks for. Raises OriginError, JournalError, what ``body`` raises."""
+        """Carries out a write. Raises OriginError, WriteQueueError, and what ``body`` raises."""
         try:
             return await self._write(found, request, body)
         except WriteRefusedError as exc:
@@ -84,8 +84,8 @@ class Writes:
         if request.method not in _OF_OBJECTS or binding.writer is None:
             raise refuse(405, "MethodNotAllowed", "objects are written with PUT and DELETE")
         write = Write(request.method, found.name, kept_fields(fields), size_bytes)
-        if found.rule.behavior.write is WriteMode.BACK and self._journal is not None:
-            queued = self._journal.accept(keys[0], binding.written.name, write, body)
+        if found.rule.behavior.write is WriteMode.BACK and self._write_queue is not None:
+            queued = self._write_queue.accept(keys[0], binding.written.name, write, body)
             return await self._known_to_cache(keys, 0.0, queued)
         lingers_s = binding.writer.lingers_s(write)
         return await self._known_to_cache(keys, lingers_s, binding.writer.write(write, body))

@@ -224,9 +224,9 @@ class OriginGroup:
         names = {"origin": member.name, "group": self._name}
         if before is BreakerState.CLOSED and after is BreakerState.OPEN:
             self._counts.add(Counter.OUTAGES, member.name)
-            self._log.event("origin_out", **names)
+            self._log.event("origin_down", **names)
         elif before is not BreakerState.CLOSED and after is BreakerState.CLOSED:
-            self._log.event("origin_back", **names)
+            self._log.event("origin_up", **names)
 
 
 class _WatchedBody:

@@ -27,10 +27,10 @@ from streamedge.origin import (
     OriginResponse,
     Version,
 )
-from streamedge.origin.answers import Ask, Opening, may_ask_plainly, request_fields
+from streamedge.origin.answers import ObjectRequest, Opening, may_ask_plainly, request_fields
 from streamedge.origin.http_client.client import Client, Interim, Response, Trailers
 from streamedge.origin.http_client.redirects import redirect_url
-from streamedge.origin.http_client.request import Body, Fields
+from streamedge.origin.http_client.request import Body, RequestFields
 from streamedge.origin.http_client.tls import system_tls
 from streamedge.origin.objects import open_answer
 from streamedge.spans import Span
@@ -112,7 +112,7 @@ class Exchange:
         self, name: str, *, query: str = "", fields: Sequence[tuple[str, str]] = ()
     ) -> OriginHead:
         """As ``Origin.head``; with ``query``, percent-encoded, and ``fields`` in the request."""
-        ask = Ask(self._subject(name), name, method="HEAD")
+        ask = ObjectRequest(self._subject(name), name, method="HEAD")
         opening = open_answer(ask, await self._send(ask, query, fields))
         assert opening is not None, "only If-None-Match is answered with None"
         return opening.head
@@ -128,7 +128,7 @@ class Exchange:
         fields: Sequence[tuple[str, str]] = (),
     ) -> OriginRead | None:
         """As ``Origin.read``; with ``query``, percent-encoded, and ``fields`` in the request."""
-        ask = Ask(
+        ask = ObjectRequest(
             self._subject(name),
             name,
             span=span,
@@ -191,7 +191,9 @@ class Exchange:
     def _subject(self, name: str) -> str:
         return f"{self._label} {name!a}"
 
-    async def _send(self, ask: Ask, query: str, extra: Sequence[tuple[str, str]]) -> Response:
+    async def _send(
+        self, ask: ObjectRequest, query: str, extra: Sequence[tuple[str, str]]
+    ) -> Response:
         url = self._address(ask.name) + (f"?{query}" if query else "")
         own = self._own
         if self._sign is not None:
@@ -206,7 +208,7 @@ class Exchange:
         subject: str,
         method: str,
         url: str,
-        fields: Fields,
+        fields: RequestFields,
         *,
         body: Body = None,
         interim: Interim | None = None,

@@ -26,7 +26,7 @@ from streamedge.origin.http_client.connection import (
 from streamedge.origin.http_client.pool import NoConnectionError, Pool
 from streamedge.origin.http_client.request import (
     Body,
-    Fields,
+    RequestFields,
     encode_fields,
     make_request,
     split_url,
@@ -96,7 +96,7 @@ class Client:
         subject: str,
         method: str,
         url: str,
-        headers: Fields,
+        headers: RequestFields,
         *,
         body: Body = None,
         interim: Interim | None = None,
@@ -214,7 +214,7 @@ class Response:
             return ""
         return find_error_code(bytes(body))
 
-    def upgrade(self) -> tuple[bytes, Duplex]:
+    def upgrade(self) -> tuple[bytes, UpgradedConnection]:
         """After status 101: the bytes that came behind the head, and the way for the rest.
 
         From here on the duplex is what must be closed; no time limit holds for it.
@@ -223,7 +223,7 @@ class Response:
             raise ValueError(f"{self._subject}: the answer is no upgrade")
         connection, self._connection = self._connection, None
         self._is_closed = True
-        return connection.take_unread(), Duplex(self._subject, connection, self._pool)
+        return connection.take_unread(), UpgradedConnection(self._subject, connection, self._pool)
 
     def close(self) -> None:
         """Drops the connection, unless the body has come to its end."""
@@ -266,7 +266,7 @@ class Response:
         return OriginError(OriginFailure.BROKEN, f"{self._subject}: {what}")
 
 
-class Duplex:
+class UpgradedConnection:
     """Bytes both ways, after an upgrade. One task may read while another writes."""
 
     def __init__(self, subject: str, connection: Connection, pool: Pool) -> None:

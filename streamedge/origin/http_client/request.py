@@ -12,7 +12,7 @@ import h11
 
 from streamedge.origin.http_client.pool import Place
 
-Fields = Mapping[str, str] | Sequence[tuple[str, str]]
+RequestFields = Mapping[str, str] | Sequence[tuple[str, str]]
 Body = AsyncIterator[bytes] | bytes | None
 
 # Scheme, host (with brackets around an IPv6 address), port, target.
@@ -47,7 +47,7 @@ def encode_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]
 
 
 def make_request(
-    method: str, authority: str, target: str, headers: Fields, body: Body
+    method: str, authority: str, target: str, headers: RequestFields, body: Body
 ) -> h11.Request:
     """The request's head, its framing included (RFC 9112 §6). Raises ValueError."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers

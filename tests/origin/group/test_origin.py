@@ -244,7 +244,7 @@ async def test_a_dead_one_is_not_asked_each_time(site: Site, clock: Clock) -> No
     assert site.asked == (FAILURES_MAX, FAILURES_MAX + 5)
     assert site.counted(Counter.FAILOVERS) == [FAILURES_MAX + 5, 0]
     assert site.counted(Counter.OUTAGES) == [1, 0]
-    assert site.events() == [("origin_out", "both", "first")]
+    assert site.events() == [("origin_down", "both", "first")]
 
 
 async def test_it_is_tried_again_and_comes_back(site: Site, clock: Clock) -> None:
@@ -262,7 +262,7 @@ async def test_it_is_tried_again_and_comes_back(site: Site, clock: Clock) -> Non
     assert await send(site.group) == (200, WHOLE)
     assert len(site.second.requests) == second
     assert site.members[0].breaker.state is BreakerState.CLOSED
-    assert site.events() == [("origin_out", "both", "first"), ("origin_back", "both", "first")]
+    assert site.events() == [("origin_down", "both", "first"), ("origin_up", "both", "first")]
     assert site.counted(Counter.OUTAGES) == [1, 0]
 
 

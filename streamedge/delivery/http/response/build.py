@@ -39,9 +39,9 @@ from streamedge.origin.answers import without_no_codings
 from streamedge.origin.s3.protocol import is_s3_request
 from streamedge.origin.writing import WriteAnswer
 from streamedge.spans import Span
-from streamedge.write_back.rows import JournalError
+from streamedge.write_back.rows import WriteQueueError
 
-_KINDS: dict[type[Exception], str] = {CacheFullError: "cache_full", JournalError: "journal"}
+_KINDS: dict[type[Exception], str] = {CacheFullError: "cache_full", WriteQueueError: "journal"}
 _NO_BODY = frozenset({204, 304})
 
 
@@ -205,7 +205,7 @@ class Replies:
         )
 
     def failed(
-        self, found: Route, request: WebRequest, exc: OriginError | CacheFullError | JournalError
+        self, found: Route, request: WebRequest, exc: OriginError | CacheFullError | WriteQueueError
     ) -> Opened:
         """The answer where the origin, the cache or the journal gave none."""
         kind = exc.failure.value if isinstance(exc, OriginError) else _KINDS[type(exc)]
@@ -301,10 +301,10 @@ def passed_fields(fields: Sequence[Field]) -> Iterator[Field]:
             yield name, kept
 
 
-def _viewer_reason(failure: OriginError | CacheFullError | JournalError) -> str:
+def _viewer_reason(failure: OriginError | CacheFullError | WriteQueueError) -> str:
     """What a viewer is told: which kind of failure, nothing of the origin's whereabouts."""
     if isinstance(failure, CacheFullError):
         return "the edge has no room to fetch the object"
-    if isinstance(failure, JournalError):
+    if isinstance(failure, WriteQueueError):
         return "the edge cannot keep the write"
     return f"origin: {failure.failure.value.replace('_', ' ')}"

@@ -35,7 +35,7 @@ from streamedge.origin import OriginHead
 from streamedge.origin.s3.protocol import error_code
 from streamedge.origin.writing import error_document
 from streamedge.spans import Span
-from streamedge.write_back.rows import JournalError
+from streamedge.write_back.rows import WriteQueueError
 
 PRODUCT = "StreamEdge"
 
@@ -162,7 +162,7 @@ def refusal(
     return Answer(status, head, body=b"" if method == "HEAD" else body)
 
 
-def failure_status(failure: OriginError | CacheFullError | JournalError) -> int:
+def failure_status(failure: OriginError | CacheFullError | WriteQueueError) -> int:
     """The status that tells a viewer of an origin's failure."""
     if not isinstance(failure, OriginError):
         return 503

@@ -1,10 +1,10 @@
-"""A worker with a journal as a process of its own: a program for ``test_journal_processes.py``.
+"""A worker with a write queue, as a process: a program for ``test_queue_processes.py``.
 
-    journal_process.py accept ROOT POINT     accepts a PUT of "film" and stays at POINT for ever:
+    queue_process.py accept ROOT POINT     accepts a PUT of "film" and stays at POINT for ever:
                                              "body" is on disk, "row" is committed, "answer" given
-    journal_process.py replicate ROOT SLOT   sends what waits to the folder ROOT/origin
-    journal_process.py stick ROOT SLOT       the same, but no attempt ever ends
-    journal_process.py hush ROOT SLOT        the same, but the cache is never told of anything
+    queue_process.py replicate ROOT SLOT   sends what waits to the folder ROOT/origin
+    queue_process.py stick ROOT SLOT       the same, but no attempt ever ends
+    queue_process.py hush ROOT SLOT        the same, but the cache is never told of anything
 
 Each says as a line of JSON what happens.
 """
@@ -28,7 +28,7 @@ from streamedge.origin.directory.origin import DirectoryOrigin
 from streamedge.origin.directory.writing import DirectoryWriter
 from streamedge.origin.writing import Write, WriteAnswer
 from streamedge.write_back.bodies import NewBody
-from streamedge.write_back.queue import Journal
+from streamedge.write_back.queue import WriteQueue
 from streamedge.write_back.replicator import Replicator
 from streamedge.write_back.rows import Row, Rows
 from tests.support.writers import come, put
@@ -79,8 +79,8 @@ async def accept(root: Path, point: str) -> None:
         patch.object(NewBody, "sync", sync_and_stay).start()
     if point == "row":
         patch.object(Rows, "insert", insert_and_stay).start()
-    journal = Journal(root, 0, LIMIT_BYTES)
-    answer = await journal.accept("key", "main", put("film"), come(b"hello"))
+    write_queue = WriteQueue(root, 0, LIMIT_BYTES)
+    answer = await write_queue.accept("key", "main", put("film"), come(b"hello"))
     assert answer.status == 200
     stay("answer")
 
@@ -94,7 +94,7 @@ async def replicate(
         say({"event": "told", "key": key})
 
     await Replicator(
-        Journal(root, slot, LIMIT_BYTES),
+        WriteQueue(root, slot, LIMIT_BYTES),
         {"main": kind(root / "origin")},
         {"main": DirectoryOrigin(root / "origin")},
         told,
