@@ -190,7 +190,7 @@ async def test_what_a_failing_origin_means(
                 client.play("film.mp4", -2000.0)
                 said = await client.until_word(code, START)
                 assert [word(message) for message in said] == [code]
-                # Whatever it was has passed; but a 404 is remembered for a while, as over HTTP.
+                # The origin has recovered. A 404 is remembered for limits.error_ttl, as over HTTP.
                 await _until_origin_is_plain(origin)
                 client.play("film.mp4")
                 again = code if kind == "not_found" else START
@@ -199,7 +199,8 @@ async def test_what_a_failing_origin_means(
             assert code in reason
             if kind:
                 counter = f'streamedge_errors_total{{kind="{kind}"}}'
-                await asyncio.to_thread(await_metrics, edge, {counter: 1.0})
+                errors = 2.0 if kind == "not_found" else 1.0  # one for each refused play
+                await asyncio.to_thread(await_metrics, edge, {counter: errors})
 
 
 async def _until_origin_is_plain(origin: ScriptedOrigin) -> None:

@@ -42,10 +42,6 @@ HELLO = b"\x03" + bytes(8) + (bytes(range(256)) * 6)[: HANDSHAKE_BYTES - 8]
 CONNECT = {"app": "vod", "tcUrl": "rtmp://127.0.0.1/vod"}
 
 
-def _truncated_mp4() -> bytes:
-    return made("film.mp4")[:600_000]
-
-
 def _lying_tables() -> bytes:
     data = bytearray(avc_mp4([keyframe()] * 4, 40))
     at = data.index(b"stco") + 12
@@ -57,7 +53,6 @@ MEDIA: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty.mp4": (lambda: b"", REFUSED[1]),
     "text.mp4": (lambda: b"This is no film at all.\n" * 100, REFUSED[1]),
     "no-moov.mp4": (lambda: moov_first(lambda _: b"", bytes(100_000)), REFUSED[1]),
-    "cut.mp4": (_truncated_mp4, REFUSED[1]),
     "cut-moov.mp4": (lambda: made("film.mp4")[:5_000], REFUSED[1]),
     "lying.mp4": (_lying_tables, REFUSED[1]),
     "large-moov.mp4": (lambda: avc_mp4([b"\0\0\0\x01e"] * 80_000, 40), REFUSED[1]),
@@ -65,7 +60,7 @@ MEDIA: dict[str, tuple[Callable[[], bytes], str]] = {
     "fragmented.mp4": (lambda: made("fragmented"), REFUSED[2]),
     "head-only.flv": (lambda: made("film.flv")[:13], REFUSED[2]),
     "no-frames.mp3": (lambda: b"ID3\4\0\0\0\0\0\0" + b"\xff\xfb" + bytes(300_000), REFUSED[1]),
-    "text.flv": (lambda: b"FLV\x01\x05\0\0\0\x09\0\0\0\0" + b"x" * 1000, REFUSED[1]),
+    "text.flv": (lambda: b"FLV\x01\x05\0\0\0\x09\0\0\0\0" + b"x" * 1000, REFUSED[2]),
 }
 
 
@@ -78,7 +73,8 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
         (films / name).write_bytes(make())
     for name in ("film.mp4", "film.flv"):
         (films / name).write_bytes(made(name))
-    (films / "cut.flv").write_bytes(made("film.flv")[:600_000])
+    for name in ("cut.flv", "cut.mp4"):
+        (films / name).write_bytes(made(f"film{name[3:]}")[:600_000])
     damaged = bytearray(tags_flv(20))
     damaged[len(damaged) // 2 : len(damaged) // 2 + 10_000] = bytes(10_000)
     (films / "damaged.flv").write_bytes(damaged)
@@ -116,13 +112,26 @@ async def test_an_flv_that_was_cut_off_plays_as_far_as_it_goes(edge: EdgeProcess
         assert got[-1].time_ms > 100
 
 
-async def test_an_flv_that_is_damaged_ends_where_it_is(edge: EdgeProcess) -> None:
+async def test_cut_off_mp4_plays_the_samples_that_it_holds(edge: EdgeProcess) -> None:
+    # As ffmpeg plays it: about half of the samples lie past the end of the file.
     async with connected(edge.rtmp_port) as client:
-        client.play("damaged.flv", 8_000.0)
-        said = await client.until_word(STOP, *REFUSED)
-        assert word(said[-1]) == "NetStream.Play.FileStructureInvalid"
-        assert "damaged" in information(said[-1])["description"]
-        assert samples(said)[-1].time_ms > 500
+        client.play("cut.mp4", 8_000.0)
+        got = samples(await client.until_word(STOP, *REFUSED))
+        assert word(client.messages[-1]) == STOP
+        assert 9_000 < got[-1].time_ms - got[0].time_ms + 8_000 < 11_000  # of 20 s
+    (line,) = await asyncio.to_thread(edge.await_log, "media_damaged", 1)
+    assert line["name"] == "cut.mp4"
+    assert all("past the file's end" in fault for fault in line["faults"])
+
+
+async def test_damaged_flv_plays_on_behind_the_damage(edge: EdgeProcess) -> None:
+    # As ffmpeg plays it: 10 kB of zeros, at 10 s, hide the tags that they cover alone.
+    async with connected(edge.rtmp_port) as client:
+        client.play("damaged.flv", 8_000.0, 4_000.0)
+        got = samples(await client.until_word(STOP, *REFUSED))
+        assert word(client.messages[-1]) == STOP
+        assert got[-1].time_ms - got[0].time_ms == 3_960
+        assert 180 < len(got) < 200  # 25 of video and of audio each second
 
 
 # Clients
