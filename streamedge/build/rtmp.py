@@ -17,8 +17,8 @@ from streamedge.config.schema.config import Config, RtmpDistributionConfig
 from streamedge.delivery.hosts import HostTable, OriginBinding
 from streamedge.delivery.rtmp.server import RtmpServer
 from streamedge.delivery.rtmp.session import RtmpLimits
-from streamedge.delivery.rtmp.streams import Catalogue, RtmpDistribution
-from streamedge.media.library import Titles
+from streamedge.delivery.rtmp.streams import RtmpDistribution, StreamResolver
+from streamedge.media.library import MediaLibrary
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 
@@ -38,18 +38,18 @@ def rtmp_server(
     def report(name: str, faults: tuple[str, ...]) -> None:
         log.event("media_damaged", name=name, faults=list(faults))
 
-    titles = Titles(
+    titles = MediaLibrary(
         cache,
         memory_bytes=limits.titles,
         index_bytes=min(limits.titles, limits.media_index),
         moov_bytes=limits.moov,
         report=report,
     )
-    catalogue = Catalogue(
+    streams = StreamResolver(
         rtmp_distributions(config, bindings), titles, countries, signature_bytes=limits.signature
     )
     return RtmpServer(
-        catalogue,
+        streams,
         _client_limits(config),
         log,
         counts,
@@ -63,7 +63,7 @@ def replace_rtmp(
     server: RtmpServer, config: Config, distributions: HostTable[RtmpDistribution]
 ) -> None:
     """Has a server go on by another config, and by what was made of it."""
-    server.catalogue.replace(distributions)
+    server.streams.replace(distributions)
     server.limit(_client_limits(config), config.limits.rtmp_connections_per_address)
 
 

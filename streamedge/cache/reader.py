@@ -60,7 +60,7 @@ class Reader:
         record = self._opened.record
         return Provenance(self.subject, record.position, record.head.headers)
 
-    def still_holds(self) -> bool:
+    def is_current(self) -> bool:
         """Whether somebody who comes now would get this version, as far as it was not written to
         or invalidated (hard or soft) since its origin was asked; its TTL has no part in that.
 

@@ -79,7 +79,7 @@ class _Making:
             self.task.result().close()
 
 
-class Titles:
+class MediaLibrary:
     """A worker's media.
 
     ``memory_bytes`` bounds what indexes take, those in use included, ``index_bytes`` what a single
@@ -185,20 +185,20 @@ class Titles:
         reader = self._cache.reopen(asset, head)
         size_bytes = reader.size_bytes
         try:
-            kind = await answer_asks(sniff(size_bytes), reader)
+            kind = await run_parser(sniff(size_bytes), reader)
             if kind is FileKind.FLV:
-                flv = await answer_asks(flv_head.read_head(size_bytes), reader)
+                flv = await run_parser(flv_head.read_head(size_bytes), reader)
                 return _Flv(asset, medium_head(flv), ScanIndex(flv, size_bytes))
             if kind is FileKind.MP3:
-                return await answer_asks(mp3_head.read_head(size_bytes), reader)
+                return await run_parser(mp3_head.read_head(size_bytes), reader)
             moov = await reader.read(
-                await answer_asks(locate_moov(size_bytes, self._moov_bytes), reader)
+                await run_parser(locate_moov(size_bytes, self._moov_bytes), reader)
             )
         finally:
             reader.close()
         async with self._parsing:
             # Beside the event loop: few bytes can stand for many samples.
-            layout = await asyncio.to_thread(make_layout, moov, size_bytes, self._index_bytes)
+            layout = await asyncio.to_thread(build_layout, moov, size_bytes, self._index_bytes)
         if layout.title.faults and self._report is not None:
             self._report(asset.name, layout.title.faults)
         layouts = partial(self._layout_of, asset, head)
@@ -206,7 +206,7 @@ class Titles:
         return _Flv(packaged, _layout_head(layout), LayoutIndex(layout), layout)
 
 
-def make_layout(moov: bytes, file_size_bytes: int, memory_bytes: int) -> FlvLayout:
+def build_layout(moov: bytes, file_size_bytes: int, memory_bytes: int) -> FlvLayout:
     """The FLV form of the MP4 with this index. Raises MediaError."""
     return FlvLayout(build_title(parse_moov(moov), file_size_bytes, memory_bytes))
 
@@ -248,7 +248,7 @@ def _memory_size_bytes(index: _Index) -> int:
 Answer = TypeVar("Answer")
 
 
-async def answer_asks(parser: Generator[Span, bytes, Answer], reader: Reader) -> Answer:
+async def run_parser(parser: Generator[Span, bytes, Answer], reader: Reader) -> Answer:
     """Runs a parser to its end. Raises what it raises, and the reader's failures."""
     try:
         span = next(parser)

@@ -24,7 +24,7 @@ LONG_RUN_MS = 2000  # … and when it has all that: fewer, larger messages cost 
 RUN_BYTES_MAX = 1024 * 1024
 
 
-class Mark(NamedTuple):
+class Position(NamedTuple):
     """A tag's place: where it begins in the FLV (or MP3), its time, and its row where rows are.
 
     ``timeline`` is how the times of an FLV file's tags go on from there.
@@ -50,16 +50,16 @@ class Run(NamedTuple):
     tag_type: int | None
     has_video: bool
     time_ms: int
-    following: Mark
+    following: Position
 
 
 class Skip(NamedTuple):
     """There is nothing to send at a mark; go on from another one."""
 
-    following: Mark
+    following: Position
 
 
-class Lacking(NamedTuple):
+class NeedData(NamedTuple):
     """Bytes that must come before there is another run."""
 
     want: Span
@@ -96,7 +96,7 @@ class Medium(Protocol):
         """The object's name."""
         ...
 
-    def still_holds(self) -> bool:
+    def is_current(self) -> bool:
         """Whether the object was neither written to nor invalidated since this was opened.
 
         At a seek after that it is to be opened anew.
@@ -107,24 +107,24 @@ class Medium(Protocol):
         """What invalidations that end running plays are matched against."""
         ...
 
-    async def locate(self, time_ms: int) -> Mark:
+    async def locate(self, time_ms: int) -> Position:
         """Where to begin so that ``time_ms`` can be shown: a keyframe, if there is video.
 
         Times beyond the end mean the last keyframe. Raises OriginError, MediaError.
         """
         ...
 
-    async def locate_after(self, time_ms: int) -> Mark:
+    async def locate_after(self, time_ms: int) -> Position:
         """The first tag later than ``time_ms``, keyframe or not. Raises as ``locate``."""
         ...
 
-    def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]:
+    def sequence_headers(self, mark: Position) -> tuple[tuple[int, bytes], ...]:
         """Tag types and bodies of the codec headers in force at a mark that was located."""
         ...
 
     def next_run(
-        self, mark: Mark, length_ms: int, until_ms: int | None
-    ) -> Run | Skip | Lacking | End:
+        self, mark: Position, length_ms: int, until_ms: int | None
+    ) -> Run | Skip | NeedData | End:
         """The tags from ``mark`` on: about ``length_ms`` of them, or one tag for 0.
 
         None is later than ``until_ms``. Raises MediaError where the file is damaged.

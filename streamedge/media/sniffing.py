@@ -18,7 +18,7 @@ from streamedge.media.mp3.head import SEARCH_LIMIT_BYTES
 from streamedge.media.mp4 import boxes
 from streamedge.spans import Span
 
-FIRST_ASK_BYTES = 64 << 10
+FIRST_READ_BYTES = 64 << 10
 BOXES_MAX = 16  # of unknown types, until one that is known
 
 _MP4_BOXES = frozenset(
@@ -37,7 +37,7 @@ def sniff(file_size_bytes: int) -> Generator[Span, bytes, FileKind]:
     """Yields spans it must be sent, returns the kind. Raises MediaError STRUCTURE_INVALID."""
     if file_size_bytes == 0:
         raise invalid("the file is empty")
-    window = Span(0, min(FIRST_ASK_BYTES, file_size_bytes))
+    window = Span(0, min(FIRST_READ_BYTES, file_size_bytes))
     data = yield window
     if data[:3] == b"FLV":
         return FileKind.FLV

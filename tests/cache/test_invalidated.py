@@ -416,13 +416,13 @@ async def test_a_reader_can_tell_whether_it_still_holds(location: Location) -> N
     closed.close()
     location.invalidate("/other")
     readers = (mine, closed, others, nobodys)
-    assert [reader.still_holds() for reader in readers] == [True, True, True, True]
+    assert [reader.is_current() for reader in readers] == [True, True, True, True]
     assert mine.again().subject == Subject("E", "/film", "")
     location.invalidate("/film", soft=True)
-    assert [reader.still_holds() for reader in readers] == [False, False, True, True]
+    assert [reader.is_current() for reader in readers] == [False, False, True, True]
     again = await opened(worker, asset_of(location))
-    assert again.still_holds()
+    assert again.is_current()
     worker.refuse_older(location.asset().key)
-    assert [reader.still_holds() for reader in (*readers, again)] == [False] * 5
+    assert [reader.is_current() for reader in (*readers, again)] == [False] * 5
     for reader in (*readers, again):
         reader.close()

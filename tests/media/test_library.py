@@ -16,8 +16,8 @@ from streamedge.cache.storage.records import Asset
 from streamedge.errors import CacheFullError, MediaError, MediaFault, OriginError, OriginFailure
 from streamedge.media.flv.layout import FlvLayout
 from streamedge.media.flv.medium import FlvMedium
-from streamedge.media.library import Titles
-from streamedge.media.medium import End, Lacking, Medium, Run
+from streamedge.media.library import MediaLibrary
+from streamedge.media.medium import End, Medium, NeedData, Run
 from streamedge.media.mp3.medium import Mp3Medium
 from streamedge.origin.http.origin import HttpOrigin
 from tests.media.test_packager import edge_of
@@ -31,8 +31,10 @@ MOOV_BYTES = 1 << 20
 
 def titles_of(
     cache: Cache, *, memory_bytes: int = 64 << 20, moov_bytes: int = MOOV_BYTES
-) -> Titles:
-    return Titles(cache, memory_bytes=memory_bytes, index_bytes=memory_bytes, moov_bytes=moov_bytes)
+) -> MediaLibrary:
+    return MediaLibrary(
+        cache, memory_bytes=memory_bytes, index_bytes=memory_bytes, moov_bytes=moov_bytes
+    )
 
 
 def asset(origin: HttpOrigin, name: str, ttl_s: float = 3600) -> Asset:
@@ -105,7 +107,7 @@ async def played_bytes(medium: Medium) -> int:
             found = medium.next_run(mark, 1000, None)
             if isinstance(found, End):
                 return count
-            if isinstance(found, Lacking):
+            if isinstance(found, NeedData):
                 came: asyncio.Future[object] = asyncio.get_running_loop().create_future()
                 medium.when_ready(found.want, came.set_result)
                 assert await came is None
@@ -173,7 +175,7 @@ async def test_what_is_left_out_is_reported_once(media: Media, cache_root: Path)
     async with edge_of(cache_root) as (server, cache, origin):
         server.put("film.mp4", data[: len(data) * 9 // 10])
         reported: list[tuple[str, tuple[str, ...]]] = []
-        titles = Titles(
+        titles = MediaLibrary(
             cache, memory_bytes=64 << 20, index_bytes=64 << 20, moov_bytes=MOOV_BYTES,
             report=lambda name, faults: reported.append((name, faults)),
         )  # fmt: skip
@@ -276,7 +278,7 @@ async def test_a_layout_that_was_given_up_is_made_anew_for_packaging(
             if isinstance(run, Run):
                 mark, sent = run.following, sent + run.span.size
                 continue
-            assert isinstance(run, Lacking)
+            assert isinstance(run, NeedData)
             landed = asyncio.get_running_loop().create_future()
             take_back = medium.when_ready(run.want, landed.set_result)
             assert await asyncio.wait_for(landed, 10) is None

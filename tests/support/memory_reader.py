@@ -25,7 +25,7 @@ class MemoryReader:
         self.result = CacheResult.HIT
         self._woken: list[tuple[Span, Callable[[Failure | None], None]]] = []
 
-    def still_holds(self) -> bool:
+    def is_current(self) -> bool:
         return True
 
     def provenance(self) -> Provenance:

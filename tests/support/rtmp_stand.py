@@ -31,8 +31,8 @@ from streamedge.control.log import ControlLog
 from streamedge.delivery.hosts import HostTable, OriginBinding
 from streamedge.delivery.rtmp.server import RtmpServer
 from streamedge.delivery.rtmp.session import RtmpLimits, RtmpSession
-from streamedge.delivery.rtmp.streams import Catalogue, RtmpDistribution
-from streamedge.media.library import Titles
+from streamedge.delivery.rtmp.streams import RtmpDistribution, StreamResolver
+from streamedge.media.library import MediaLibrary
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts, Gauge
 from streamedge.origin.http.origin import HttpOrigin
@@ -65,7 +65,7 @@ async def until(condition: Callable[[], bool]) -> None:
 class Stand:
     """A server, its cache and its scripted origin. ``now_s`` is its time for signatures."""
 
-    catalogue: Catalogue
+    streams: StreamResolver
     control: ControlLog
 
     def __init__(
@@ -99,7 +99,7 @@ class Stand:
     def rule(self, **rules: Any) -> None:
         """Takes into force the distribution with other rules."""
         self.distribution = replace(self.distribution, **rules)
-        self.catalogue.replace(HostTable([self.distribution]))
+        self.streams.replace(HostTable([self.distribution]))
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
         said = [json.loads(line) for line in self.log_text.splitlines()]
@@ -161,14 +161,16 @@ async def stand(
         distribution = RtmpDistribution(
             "E", ("*",), binding, TtlRules(), ("cfx/st",), False, access, tuple(pages)
         )
-        titles = Titles(cache, memory_bytes=64 << 20, index_bytes=64 << 20, moov_bytes=1 << 20)
+        titles = MediaLibrary(
+            cache, memory_bytes=64 << 20, index_bytes=64 << 20, moov_bytes=1 << 20
+        )
         listener = socket.create_server(("127.0.0.1", 0))
         found = Stand(origin, cache, listener.getsockname()[1], root.parent / "log", distribution)
-        found.catalogue = Catalogue(
+        found.streams = StreamResolver(
             HostTable([distribution]), titles, countries, clock=lambda: found.now_s
         )
         server = RtmpServer(
-            found.catalogue,
+            found.streams,
             replace(LIMITS, **limits),
             log,
             cache.counts,

@@ -9,9 +9,9 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from streamedge.delivery.rtmp.read_scheduler import Turns
-from streamedge.delivery.rtmp.streams import Catalogue
-from streamedge.delivery.rtmp.timers import Metronome
+from streamedge.delivery.rtmp.read_scheduler import ReadScheduler
+from streamedge.delivery.rtmp.streams import StreamResolver
+from streamedge.delivery.rtmp.timers import CoalescedTimers
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionSurroundings:
+class ServerContext:
     """Where an RtmpSession lives."""
 
-    catalogue: Catalogue
+    streams: StreamResolver
     limits: RtmpLimits
     log: Log
     counts: Counts
     sessions: set[RtmpSession]
-    metronome: Metronome = field(default_factory=lambda: Metronome(asyncio.get_running_loop()))
-    turns: Turns = field(default_factory=lambda: Turns(asyncio.get_running_loop()))
+    timers: CoalescedTimers = field(
+        default_factory=lambda: CoalescedTimers(asyncio.get_running_loop())
+    )
+    turns: ReadScheduler = field(default_factory=lambda: ReadScheduler(asyncio.get_running_loop()))
     ended: asyncio.Event = field(default_factory=asyncio.Event)  # set when a play or session ends

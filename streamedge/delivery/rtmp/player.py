@@ -5,13 +5,13 @@
         last frame ▼  │ seek
                   ENDED          any ──close──▸ CLOSED
 
-Owns what is sent in which order, and when. A message once begun is always finished: only runs
-whose bytes are there are sent, and wishes (seek, pause, close) are heeded between messages. It
-never touches the socket (``Stage`` does) and never parses a protocol byte (the engine does).
+The player decides what is sent, in which order, and when. A message that has begun is always
+finished: only runs whose bytes are in the cache are sent, and requests (seek, pause, close) are
+handled between messages. ``PlayerContext`` writes to the socket; the engine encodes the protocol.
 
-The first frames go as plain messages, so that a picture shows before a second of media has come,
-and because FFmpeg loses a step of time after a sub-tag that is stamped 0; then whole runs go as
-aggregate messages (type 22), whose bodies are the FLV's bytes as they lie in the cache.
+The first frames go as plain messages: a picture shows before a second of media has arrived, and
+FFmpeg loses a step of time after a sub-tag that is stamped 0. After that whole runs go as
+aggregate messages (type 22). Their bodies are the bytes of the FLV as they are in the cache.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from streamedge.delivery.rtmp.protocol.connection import OUT_CHUNK_SIZE_BYTES, S
 from streamedge.delivery.rtmp.protocol.events import Pause, Play, Seek, Start
 from streamedge.delivery.rtmp.protocol.messages import StatusLevel
 from streamedge.delivery.rtmp.streams import RefusalError, refusal_of
-from streamedge.delivery.rtmp.timers import Appointment, Metronome
+from streamedge.delivery.rtmp.timers import CoalescedTimers, TimerHandle
 from streamedge.errors import CacheFullError, MediaError, OriginError
 from streamedge.media.flv.tags import PREVIOUS_TAG_SIZE_BYTES, TAG_HEADER_SIZE_BYTES
-from streamedge.media.medium import LONG_RUN_MS, RUN_MS, End, Lacking, Mark, Medium, Run, Skip
+from streamedge.media.medium import LONG_RUN_MS, RUN_MS, End, Medium, NeedData, Position, Run, Skip
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.spans import Span
 
@@ -54,7 +54,7 @@ class PlayState(Enum):
     CLOSED = "closed"
 
 
-class _Hindrance(Enum):
+class StopReason(Enum):
     """Why the pump stopped, beside what a medium says."""
 
     FULL = "full"  # the socket takes no more
@@ -64,7 +64,7 @@ class _Hindrance(Enum):
 class Player:
     """Plays until closed; ``run`` is its task's whole work."""
 
-    def __init__(self, stage: Stage, play: Play, pace: Pace) -> None:
+    def __init__(self, stage: PlayerContext, play: Play, pace: Pace) -> None:
         self.stream_id = play.stream_id
         self.name = play.name
         self.state = PlayState.OPENING
@@ -80,9 +80,9 @@ class Player:
         self._pause: Pause | None = None
         self._is_revoked = False
         self._waker: asyncio.Future[None] | None = None
-        self._timer: Appointment | None = None
-        self._hindrance: Lacking | End | Exception | _Hindrance | None = None
-        self._mark = Mark(0, 0)
+        self._timer: TimerHandle | None = None
+        self._hindrance: NeedData | End | Exception | StopReason | None = None
+        self._mark = Position(0, 0)
         self._origin_ms = 0  # media time that the viewer sees as 0
         self._until_ms: int | None = None
         self._plain_tags = 0
@@ -169,9 +169,9 @@ class Player:
                     "NetStream.Play.Failed", "The stream was withdrawn.", "revoked", "revoked"
                 )
             if self._seek is not None:
-                medium = await self._go_elsewhere(medium)
+                medium = await self._handle_seek(medium)
             elif self._pause is not None:
-                medium = await self._heed_pause(medium)
+                medium = await self._handle_pause(medium)
             elif self.state is PlayState.PLAYING:
                 await self._stream(medium)
             else:
@@ -189,13 +189,13 @@ class Player:
         hindrance, self._hindrance = self._hindrance, None
         if isinstance(hindrance, Exception):
             raise hindrance
-        if isinstance(hindrance, Lacking):
+        if isinstance(hindrance, NeedData):
             await self._wait(hindrance, medium)
         elif isinstance(hindrance, End):
             self._announce_end(medium)
-        elif hindrance is _Hindrance.FULL:
+        elif hindrance is StopReason.FULL:
             await self._stage.drained()
-        elif hindrance is _Hindrance.TURN:
+        elif hindrance is StopReason.TURN:
             await asyncio.sleep(0)
 
     def _pump(self, medium: Medium, length_ms: int = RUN_MS) -> None:
@@ -215,12 +215,12 @@ class Player:
                 now_s = self._loop.time()
                 wait_s = self._pace.wait_s(now_s, self._mark.time_ms)
                 if wait_s > 0:
-                    self._timer = self._stage.metronome.call_at(
+                    self._timer = self._stage.timers.call_at(
                         now_s + wait_s, lambda: self._pump(medium, LONG_RUN_MS)
                     )
                     return
             if not self._stage.is_idle:
-                self._hinder(_Hindrance.FULL)
+                self._hinder(StopReason.FULL)
                 return
             if self._plain_tags > 0 or self._mark.time_ms == 0 or self._play.duration_ms == 0:
                 length_ms = 0
@@ -236,9 +236,9 @@ class Player:
             if self._play.duration_ms == 0 and (run.has_video or not medium.head.has_video):
                 self._until_ms = -1  # a single frame was asked for
         # A viewer with a deep buffer and a fast line must let others have their turn.
-        self._hinder(_Hindrance.TURN)
+        self._hinder(StopReason.TURN)
 
-    def _hinder(self, hindrance: Lacking | End | Exception | _Hindrance) -> None:
+    def _hinder(self, hindrance: NeedData | End | Exception | StopReason) -> None:
         self._hindrance = hindrance
         self._wake()
 
@@ -287,11 +287,11 @@ class Player:
             parts += (header, (reader, part))
         self._stage.push(*parts)
 
-    async def _go_elsewhere(self, medium: Medium) -> Medium:
+    async def _handle_seek(self, medium: Medium) -> Medium:
         """Seeks, which is asked for as a play is; returns the medium from now on."""
         wish, self._seek = self._seek, None
         assert wish is not None
-        medium = await self._asked_anew(medium)
+        medium = await self._reauthorize(medium)
         self._mark = await medium.locate(wish.time_ms)
         self._origin_ms = 0
         self._clock_runs = False
@@ -304,13 +304,13 @@ class Player:
             await self._show_one_frame(medium)
         return medium
 
-    async def _asked_anew(self, medium: Medium) -> Medium:
+    async def _reauthorize(self, medium: Medium) -> Medium:
         """The medium to send from another place of, by what the viewer may have now.
 
         Raises RefusalError. The one that is given is closed if another has taken its place.
         """
         self._stage.check(self.name, medium)
-        if medium.still_holds():
+        if medium.is_current():
             return medium
         self.medium = await self._stage.open_medium(self.name)
         medium.close()
@@ -324,7 +324,7 @@ class Player:
                 self._mark = run.following
                 await asyncio.sleep(0)
                 continue
-            if isinstance(run, Lacking):
+            if isinstance(run, NeedData):
                 await self._wait(run, medium)
                 continue
             if isinstance(run, Run):
@@ -334,7 +334,7 @@ class Player:
                     continue
             return
 
-    async def _heed_pause(self, medium: Medium) -> Medium:
+    async def _handle_pause(self, medium: Medium) -> Medium:
         """Pauses or goes on; returns the medium from now on."""
         wish, self._pause = self._pause, None
         assert wish is not None
@@ -348,7 +348,7 @@ class Player:
             if self._mark.time_ms - has_ms > RESUME_NEAR_MS and wish.time_ms:
                 # §7.2.2.8: only what is later than the time at which the client stopped. That
                 # sends anew what was sent, so it is asked for as a seek is.
-                medium = await self._asked_anew(medium)
+                medium = await self._reauthorize(medium)
                 self._mark = await medium.locate_after(has_ms)
             self._clock_runs = False
             self._status("NetStream.Unpause.Notify", f"Unpaused {self.name}.")
@@ -427,7 +427,7 @@ class Player:
             or self.state is PlayState.CLOSED
         )
 
-    async def _wait(self, lacking: Lacking | None = None, medium: Medium | None = None) -> None:
+    async def _wait(self, lacking: NeedData | None = None, medium: Medium | None = None) -> None:
         """Until a wish comes, or the pump stops, or what was lacking is there.
 
         Raises what keeps it from coming. A wish may have come in the turn of the loop in which the
@@ -461,12 +461,12 @@ class Player:
         return self._stage.sent_bytes - self._begun_bytes
 
 
-class Stage(Protocol):
+class PlayerContext(Protocol):
     """The connection as a player sees it."""
 
     engine: ServerConnection
     counts: Counts
-    metronome: Metronome
+    timers: CoalescedTimers
     sends_data_start: bool
 
     async def open_medium(self, name: str) -> Medium:

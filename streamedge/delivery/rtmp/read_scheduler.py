@@ -12,11 +12,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-TURN_S = 0.005
+READ_QUANTUM_S = 0.005
 PIECE_CHUNKS = 16  # read at one time, and never more than one command: half a millisecond at most
 
 
-class Turns:
+class ReadScheduler:
     """The connections of a worker that wait to be read on."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -30,7 +30,7 @@ class Turns:
             self._loop.call_soon(self._take_turn)
 
     def _take_turn(self) -> None:
-        waiting, ends_s = self._waiting, self._loop.time() + TURN_S
+        waiting, ends_s = self._waiting, self._loop.time() + READ_QUANTUM_S
         try:
             while waiting:
                 read_piece = waiting[0]

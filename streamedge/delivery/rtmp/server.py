@@ -11,9 +11,9 @@ from dataclasses import replace
 from streamedge.access.client_address import IpNetwork
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.net.accept import ArrivalRules, Arrivals, Left, Peer
-from streamedge.delivery.rtmp.context import SessionSurroundings
+from streamedge.delivery.rtmp.context import ServerContext
 from streamedge.delivery.rtmp.session import RtmpLimits, RtmpSession
-from streamedge.delivery.rtmp.streams import Catalogue
+from streamedge.delivery.rtmp.streams import StreamResolver
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts, Gauge
 
@@ -26,7 +26,7 @@ class RtmpServer:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        streams: StreamResolver,
         limits: RtmpLimits,
         log: Log,
         counts: Counts,
@@ -35,9 +35,9 @@ class RtmpServer:
         per_address_max: int = 0,
         descriptors_end: int = 0,
     ) -> None:
-        self.catalogue = catalogue
+        self.streams = streams
         self._sessions: set[RtmpSession] = set()
-        self._around = SessionSurroundings(catalogue, limits, log, counts, self._sessions)
+        self._around = ServerContext(streams, limits, log, counts, self._sessions)
         rules = ArrivalRules(proxies, limits.connections_max, per_address_max, descriptors_end)
         self._arrivals = Arrivals("rtmp", rules, log, counts)
         self._counts = counts

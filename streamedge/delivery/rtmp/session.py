@@ -19,7 +19,7 @@ from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.net.accept import Left, Peer
 from streamedge.delivery.net.sender import Outlet
-from streamedge.delivery.rtmp.context import SessionSurroundings
+from streamedge.delivery.rtmp.context import ServerContext
 from streamedge.delivery.rtmp.pacing import BUFFER_DEFAULT_MS, Pace
 from streamedge.delivery.rtmp.player import INTERNAL_ERROR, Player, PlayState
 from streamedge.delivery.rtmp.protocol import events
@@ -27,8 +27,8 @@ from streamedge.delivery.rtmp.protocol.connection import ServerConnection
 from streamedge.delivery.rtmp.protocol.errors import ProtocolError
 from streamedge.delivery.rtmp.protocol.messages import StatusLevel
 from streamedge.delivery.rtmp.read_scheduler import PIECE_CHUNKS
-from streamedge.delivery.rtmp.stream_access import Rejection, Visitor, spoken_name
-from streamedge.delivery.rtmp.streams import Admission, Guesses, RefusalError
+from streamedge.delivery.rtmp.stream_access import Client, Rejection, redact_name
+from streamedge.delivery.rtmp.streams import Admission, RefusalError, SignatureFailureLimit
 from streamedge.media.medium import Medium
 from streamedge.ops.metrics import Counter, Gauge
 from streamedge.ops.rate_limited import LineBudget
@@ -68,7 +68,7 @@ class RtmpSession(asyncio.Protocol):
 
     def __init__(
         self,
-        around: SessionSurroundings,
+        around: ServerContext,
         loop: asyncio.AbstractEventLoop,
         peer: Peer,
         left: Left,
@@ -80,7 +80,7 @@ class RtmpSession(asyncio.Protocol):
             streams_limit=limits.streams_max,
         )
         self.counts = around.counts
-        self.metronome = around.metronome
+        self.timers = around.timers
         self.sends_data_start = True
         self._around = around
         self._limits = limits
@@ -104,7 +104,7 @@ class RtmpSession(asyncio.Protocol):
         self._players: dict[int, list[Player]] = {}  # by stream: the one at play, then appended
         self._tasks: set[asyncio.Task[None]] = set()
         self._length_asks = 0
-        self._guesses = Guesses()
+        self._guesses = SignatureFailureLimit()
         self._emptied: asyncio.Future[None] | None = None
         self._last_words: str | None = None
 
@@ -183,12 +183,12 @@ class RtmpSession(asyncio.Protocol):
 
     async def open_medium(self, name: str) -> Medium:
         with self._guesses.counted():
-            admission = self._readmitted()
-            return await self._around.catalogue.open(admission, name, self._announced)
+            admission = self._recheck()
+            return await self._around.streams.open(admission, name, self._announced)
 
     def check(self, name: str, medium: Medium) -> None:
         with self._guesses.counted():
-            self._around.catalogue.check(self._readmitted(), name, medium)
+            self._around.streams.check(self._recheck(), name, medium)
 
     def push(self, *parts: bytes | tuple[Reader, Span]) -> None:
         assert self._outlet is not None
@@ -229,7 +229,7 @@ class RtmpSession(asyncio.Protocol):
         if not self._lines.allows(self._loop.time()):
             return
         medium = player.medium
-        spoken = spoken_name(player.name)
+        spoken = redact_name(player.name)
         self._log_line(
             event,
             stream=spoken.text[:LOGGED_CHARACTERS_MAX],
@@ -323,7 +323,7 @@ class RtmpSession(asyncio.Protocol):
                 pass
 
     def _connect(self, event: events.Connect) -> None:
-        found = self._around.catalogue.admit(Visitor(event, self.address))
+        found = self._around.streams.admit(Client(event, self.address))
         if isinstance(found, Rejection):
             word = found.word
             self.engine.reject_connect(
@@ -344,16 +344,16 @@ class RtmpSession(asyncio.Protocol):
             "connect",
             application=found.match.application,
             agent=event.flash_version,
-            tc_url=spoken_name(event.tc_url).text,
-            page=spoken_name(event.page_url).text or None,
+            tc_url=redact_name(event.tc_url).text,
+            page=redact_name(event.page_url).text or None,
         )
         for held in self.engine.accept_connect(event.transaction):
             self._handle(held)
 
-    def _readmitted(self) -> Admission:
+    def _recheck(self) -> Admission:
         """Where the client belongs by now. Raises RefusalError."""
         assert self._admission is not None
-        self._admission = self._around.catalogue.readmit(self._admission)
+        self._admission = self._around.streams.recheck(self._admission)
         return self._admission
 
     def _play(self, event: events.Play) -> None:

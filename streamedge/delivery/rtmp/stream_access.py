@@ -51,7 +51,7 @@ _PLACE = re.compile(
 _STRAY = re.compile(r"((?:Signature|Policy)(?:=|%3D))[^&?%]+", re.IGNORECASE)
 
 
-class Visitor(NamedTuple):
+class Client(NamedTuple):
     """Who asks: what its connect said, and the address that it comes from, without port."""
 
     connect: Connect
@@ -70,14 +70,14 @@ class Rejection(NamedTuple):
     reason: str
 
 
-class SpokenName(NamedTuple):
+class RedactedName(NamedTuple):
     """A stream name or URL as it may be logged, and the key that it says it is signed with."""
 
     text: str
     key_id: str
 
 
-def spoken_name(name: str) -> SpokenName:
+def redact_name(name: str) -> RedactedName:
     """``name`` as it is, but for the signature, which is left out."""
     text, key_id = name, ""
     path, query = split_query(name)
@@ -85,7 +85,7 @@ def spoken_name(name: str) -> SpokenName:
     if signed is not None:
         text = f"{path}{_as_query(rest)}"
         key_id = "" if isinstance(signed, SignatureError) else signed.key_id
-    return SpokenName(_STRAY.sub(r"\1…", text), key_id[:KEY_ID_LOGGED_MAX])
+    return RedactedName(_STRAY.sub(r"\1…", text), key_id[:KEY_ID_LOGGED_MAX])
 
 
 def page_rejection(pages: Sequence[ResourcePattern], connect: Connect) -> Rejection | None:
@@ -96,7 +96,7 @@ def page_rejection(pages: Sequence[ResourcePattern], connect: Connect) -> Reject
     page = connect.page_url.partition("#")[0]
     if not pages or (page and any(pattern.match(page) for pattern in pages)):
         return None
-    said = f"page {spoken_name(page).text!r} is none of pages" if page else "no pageUrl was told"
+    said = f"page {redact_name(page).text!r} is none of pages" if page else "no pageUrl was told"
     return _rejected(said)
 
 
@@ -111,9 +111,9 @@ def _rejected(reason: str) -> Rejection:
     return Rejection("NetConnection.Connect.Rejected", NOT_ALLOWED, "", reason)
 
 
-def permitted(
+def permitted_objects(
     rules: AccessRules,
-    visitor: Visitor,
+    visitor: Client,
     application: str,
     streams: Sequence[StreamName],
     now_s: float,
@@ -156,7 +156,7 @@ class _Spelling(NamedTuple):
     objects: tuple[str, ...]
 
 
-def _spellings(visitor: Visitor, application: str, stream: StreamName) -> list[_Spelling]:
+def _spellings(visitor: Client, application: str, stream: StreamName) -> list[_Spelling]:
     """What signers call the objects of a stream.
 
     Only RESOURCES_LIMIT verifications are made over all of them, so the order decides: the rarest

@@ -22,12 +22,12 @@ from streamedge.access.wildcards import ResourcePattern
 from streamedge.delivery.hosts import Distribution, HostTable
 from streamedge.delivery.rtmp.stream_access import (
     NOT_ALLOWED,
+    Client,
     Rejection,
-    Visitor,
     country_rejection,
     page_rejection,
-    permitted,
-    spoken_name,
+    permitted_objects,
+    redact_name,
 )
 from streamedge.delivery.rtmp.stream_names import ApplicationMatch, choose_application, stream_names
 from streamedge.errors import (
@@ -38,7 +38,7 @@ from streamedge.errors import (
     OriginFailure,
     StreamEdgeError,
 )
-from streamedge.media.library import Titles
+from streamedge.media.library import MediaLibrary
 from streamedge.media.medium import Medium
 
 RESOLVED_TTL_S = 60.0  # how long a name means the object that it was found to mean
@@ -62,7 +62,7 @@ class Admission(NamedTuple):
 
     distribution: RtmpDistribution
     match: ApplicationMatch
-    visitor: Visitor
+    visitor: Client
 
 
 class RefusalError(StreamEdgeError):
@@ -82,13 +82,13 @@ class WrongSignatureError(RefusalError):
     """The name has a signature that its key did not make for it: to find that out costs most."""
 
 
-class Catalogue:
+class StreamResolver:
     """The rtmp distributions of a worker, and their media."""
 
     def __init__(
         self,
         distributions: HostTable[RtmpDistribution],
-        titles: Titles,
+        titles: MediaLibrary,
         countries: Countries,
         *,
         signature_bytes: int = SIGNATURE_LIMIT_BYTES,
@@ -111,7 +111,7 @@ class Catalogue:
         """Reads every index anew when it is next asked for."""
         self._titles.forget()
 
-    def admit(self, visitor: Visitor) -> Admission | Rejection:
+    def admit(self, visitor: Client) -> Admission | Rejection:
         """Where a client that connects belongs; or why nowhere."""
         connect = visitor.connect
         found = self._distributions.find(tc_url_host(connect.tc_url))
@@ -125,7 +125,7 @@ class Catalogue:
                 rejection = country_rejection(distribution.access, country)
             return rejection or Admission(distribution, match, visitor)
         word = "InvalidInstance" if found else "DistributionNotFound"
-        app, tc_url = spoken_name(connect.app).text, spoken_name(connect.tc_url).text
+        app, tc_url = redact_name(connect.app).text, redact_name(connect.tc_url).text
         return Rejection(
             "NetConnection.Connect.InvalidApp",
             f"No application {connect.app!r} here.",
@@ -133,7 +133,7 @@ class Catalogue:
             f"{word}: application {app!r} of {tc_url!r}",
         )
 
-    def readmit(self, admission: Admission) -> Admission:
+    def recheck(self, admission: Admission) -> Admission:
         """Where a connected client belongs by now. Raises RefusalError when nowhere."""
         found = self.admit(admission.visitor)
         if isinstance(found, Rejection):
@@ -165,7 +165,7 @@ class Catalogue:
 
     def _permitted(self, admission: Admission, name: str) -> tuple[str, ...]:
         """The objects that a name may mean and the viewer may have now, the likeliest first."""
-        allowed = permitted(
+        allowed = permitted_objects(
             admission.distribution.access,
             admission.visitor,
             admission.match.application,
@@ -263,7 +263,7 @@ def tc_url_host(tc_url: str) -> str:
 WRONG_SIGNATURES_MAX = 8  # of one client; each costs up to access.admission.RESOURCES_LIMIT
 
 
-class Guesses:
+class SignatureFailureLimit:
     """Of one client; right signatures in between make up for none."""
 
     def __init__(self) -> None:

@@ -10,10 +10,10 @@ import asyncio
 import math
 from collections.abc import Callable
 
-BEAT_S = 0.1
+TICK_S = 0.1
 
 
-class Appointment:
+class TimerHandle:
     """A call to come; ``cancel`` makes it not come."""
 
     __slots__ = ("_callback",)
@@ -31,21 +31,21 @@ class Appointment:
             callback()
 
 
-class Metronome:
+class CoalescedTimers:
     """One for a worker: beats are a grid on the event loop's clock."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._beats: dict[int, list[Appointment]] = {}
+        self._beats: dict[int, list[TimerHandle]] = {}
 
-    def call_at(self, when_s: float, callback: Callable[[], None]) -> Appointment:
+    def call_at(self, when_s: float, callback: Callable[[], None]) -> TimerHandle:
         """Calls at the first beat not before ``when_s`` (the event loop's time)."""
-        beat = math.ceil(when_s / BEAT_S)
-        appointment = Appointment(callback)
+        beat = math.ceil(when_s / TICK_S)
+        appointment = TimerHandle(callback)
         due = self._beats.get(beat)
         if due is None:
             due = self._beats[beat] = []
-            self._loop.call_at(beat * BEAT_S, self._sound, beat)
+            self._loop.call_at(beat * TICK_S, self._sound, beat)
         due.append(appointment)
         return appointment
 

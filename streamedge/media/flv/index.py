@@ -16,7 +16,7 @@ from streamedge.cache.reader import Reader
 from streamedge.media.flv.layout import FlvLayout
 from streamedge.media.flv.tags import TagType
 from streamedge.media.flv.timeline import Timeline
-from streamedge.media.medium import RUN_BYTES_MAX, RUN_MS, End, Lacking, Mark, Skip
+from streamedge.media.medium import RUN_BYTES_MAX, RUN_MS, End, NeedData, Position, Skip
 from streamedge.spans import Span
 
 AHEAD_BYTES = 4 * 1024 * 1024  # asked of the origin in one go
@@ -35,7 +35,7 @@ class Stretch(NamedTuple):
     tag_type: int | None
     has_video: bool
     time_ms: int
-    following: Mark
+    following: Position
     times_ms: NDArray[np.int64] | None = None
 
 
@@ -46,14 +46,14 @@ class TagIndex(Protocol):
     def memory_size_bytes(self) -> int: ...
 
     def stretch(
-        self, reader: Reader, mark: Mark, length_ms: int, until_ms: int | None
-    ) -> Stretch | Skip | Lacking | End: ...
+        self, reader: Reader, mark: Position, length_ms: int, until_ms: int | None
+    ) -> Stretch | Skip | NeedData | End: ...
 
-    async def locate(self, reader: Reader, time_ms: int) -> Mark: ...
+    async def locate(self, reader: Reader, time_ms: int) -> Position: ...
 
-    async def locate_after(self, reader: Reader, time_ms: int) -> Mark: ...
+    async def locate_after(self, reader: Reader, time_ms: int) -> Position: ...
 
-    def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]: ...
+    def sequence_headers(self, mark: Position) -> tuple[tuple[int, bytes], ...]: ...
 
 
 class KnownStretches:
@@ -62,14 +62,14 @@ class KnownStretches:
     def __init__(self) -> None:
         self._by_start: dict[tuple[int, int, Timeline], Stretch] = {}
 
-    def find(self, reader: Reader, mark: Mark, length_ms: int) -> Stretch | None:
+    def find(self, reader: Reader, mark: Position, length_ms: int) -> Stretch | None:
         """The stretch from a mark on, if it is known and all of it is there."""
         known = self._by_start.get((mark.position, length_ms, mark.timeline))
         if known is None or reader.ready_end(mark.position, known.end) != known.end:
             return None
         return known
 
-    def keep(self, mark: Mark, length_ms: int, found: Stretch) -> None:
+    def keep(self, mark: Position, length_ms: int, found: Stretch) -> None:
         if len(self._by_start) >= STRETCHES_MAX:
             self._by_start.clear()
         self._by_start[mark.position, length_ms, mark.timeline] = found
@@ -90,8 +90,8 @@ class LayoutIndex:
         return layout.memory_size_bytes + known_bytes(layout.title.duration_ms, layout.size_bytes)
 
     def stretch(
-        self, reader: Reader, mark: Mark, length_ms: int, until_ms: int | None
-    ) -> Stretch | Lacking | End:
+        self, reader: Reader, mark: Position, length_ms: int, until_ms: int | None
+    ) -> Stretch | NeedData | End:
         is_plain = length_ms > 0 and until_ms is None
         known = self._known.find(reader, mark, length_ms) if is_plain else None
         if known is not None:
@@ -109,7 +109,7 @@ class LayoutIndex:
         ready = int(self._positions.searchsorted(np.int64(ready_end), side="right")) - 1
         if ready <= first:
             # Waiting for the first byte that lacks: the rest of a tag comes in order.
-            return Lacking(ahead(ready_end, first_end, self._layout.size_bytes))
+            return NeedData(ahead(ready_end, first_end, self._layout.size_bytes))
         end_ms = boundary_ms(time_ms, length_ms, until_ms)
         wanted = max(first + 1, int(self._times.searchsorted(np.uint32(end_ms))))
         last = first + 1 if length_ms == 0 else min(ready, wanted)
@@ -125,22 +125,22 @@ class LayoutIndex:
             self._known.keep(mark, length_ms, found)
         return found
 
-    async def locate(self, reader: Reader, time_ms: int) -> Mark:
+    async def locate(self, reader: Reader, time_ms: int) -> Position:
         if time_ms <= 0:
             return self._mark(0)  # sound may begin before the first picture
         point = self._layout.seek(min(time_ms, int(self._times[-1])))
-        return Mark(point.position, point.time_ms, point.sample)
+        return Position(point.position, point.time_ms, point.sample)
 
-    async def locate_after(self, reader: Reader, time_ms: int) -> Mark:
+    async def locate_after(self, reader: Reader, time_ms: int) -> Position:
         limit = np.uint32(min(max(0, time_ms), int(self._times[-1])))
         return self._mark(int(self._times.searchsorted(limit, side="right")))
 
-    def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]:
+    def sequence_headers(self, mark: Position) -> tuple[tuple[int, bytes], ...]:
         return self._layout.sequence_headers(mark.row)
 
-    def _mark(self, row: int) -> Mark:
+    def _mark(self, row: int) -> Position:
         time_ms = int(self._times[min(row, len(self._times) - 1)])
-        return Mark(int(self._positions[row]), time_ms, row)
+        return Position(int(self._positions[row]), time_ms, row)
 
 
 def boundary_ms(time_ms: int, length_ms: int, until_ms: int | None) -> int:

@@ -14,7 +14,7 @@ from streamedge.media.flv.head import FlvHead
 from streamedge.media.flv.index import AHEAD_BYTES, Stretch, TagIndex
 from streamedge.media.flv.scan import rewrite_tags
 from streamedge.media.index_memory import Lease
-from streamedge.media.medium import End, Lacking, Mark, MediumHead, Run, Skip
+from streamedge.media.medium import End, MediumHead, NeedData, Position, Run, Skip
 from streamedge.media.script_data import ScriptObject
 from streamedge.spans import Span
 
@@ -42,24 +42,24 @@ class FlvMedium:
         self.name = name
         self.head = head
         self.result = source.result
-        self.still_holds = source.still_holds
+        self.is_current = source.is_current
         self.provenance = source.provenance
         self._index = index
         self._reader = reader
         self._held = held
 
-    async def locate(self, time_ms: int) -> Mark:
+    async def locate(self, time_ms: int) -> Position:
         return await self._index.locate(self._reader, time_ms)
 
-    async def locate_after(self, time_ms: int) -> Mark:
+    async def locate_after(self, time_ms: int) -> Position:
         return await self._index.locate_after(self._reader, time_ms)
 
-    def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]:
+    def sequence_headers(self, mark: Position) -> tuple[tuple[int, bytes], ...]:
         return self._index.sequence_headers(mark)
 
     def next_run(
-        self, mark: Mark, length_ms: int, until_ms: int | None
-    ) -> Run | Skip | Lacking | End:
+        self, mark: Position, length_ms: int, until_ms: int | None
+    ) -> Run | Skip | NeedData | End:
         found = self._index.stretch(self._reader, mark, length_ms, until_ms)
         if not isinstance(found, Stretch):
             return found

@@ -20,7 +20,7 @@ from streamedge.media.flv.index import KnownStretches, Stretch, ahead, boundary_
 from streamedge.media.flv.scan import Stop, Tags, resynchronise, scan_tags, tag_type_of
 from streamedge.media.flv.tags import TagFlag
 from streamedge.media.flv.timeline import Timeline, place_tags, start_shift_ms
-from streamedge.media.medium import RUN_BYTES_MAX, End, Lacking, Mark, Skip
+from streamedge.media.medium import RUN_BYTES_MAX, End, NeedData, Position, Skip
 from streamedge.spans import Span
 
 WINDOW_BYTES = 128 * 1024  # read at each step of a search, more where tags are larger
@@ -57,8 +57,8 @@ class ScanIndex:
         return searched + listed + known_bytes(self._head.duration_ms or 0, self._size_bytes)
 
     def stretch(
-        self, reader: Reader, mark: Mark, length_ms: int, until_ms: int | None
-    ) -> Stretch | Skip | Lacking | End:
+        self, reader: Reader, mark: Position, length_ms: int, until_ms: int | None
+    ) -> Stretch | Skip | NeedData | End:
         is_plain = length_ms > 0 and until_ms is None
         known = self._known.find(reader, mark, length_ms) if is_plain else None
         if known is not None:
@@ -82,7 +82,7 @@ class ScanIndex:
             needed_end = mark.position + wanted_bytes
             if ready_end < limit and tags.stop is Stop.BUFFER_END:
                 # Waiting for the first byte that lacks: the rest of a tag comes in order.
-                return Lacking(ahead(ready_end, needed_end, self._size_bytes))
+                return NeedData(ahead(ready_end, needed_end, self._size_bytes))
             if needed_end > self._size_bytes and tags.stop is Stop.BUFFER_END:
                 return End()
         if tags.count == 0:
@@ -101,8 +101,8 @@ class ScanIndex:
         return found
 
     def _pass_over(
-        self, mark: Mark, tags: Tags, data: bytes, ready_end: int, limit: int
-    ) -> Skip | Lacking | End:
+        self, mark: Position, tags: Tags, data: bytes, ready_end: int, limit: int
+    ) -> Skip | NeedData | End:
         """What to do where no tag begins: go on behind the damage, or look for its end."""
         if tags.end:  # behind tags that are not played
             return Skip(mark._replace(position=mark.position + tags.end))
@@ -115,32 +115,32 @@ class ScanIndex:
         if is_file_end:
             return End()
         if ready_end < limit:
-            return Lacking(ahead(ready_end, limit, self._size_bytes))
+            return NeedData(ahead(ready_end, limit, self._size_bytes))
         return Skip(mark._replace(position=max(mark.position + 1, ready_end - _OVERLAP_BYTES)))
 
-    async def locate(self, reader: Reader, time_ms: int) -> Mark:
+    async def locate(self, reader: Reader, time_ms: int) -> Position:
         if time_ms <= 0:
             return self._mark(self._head.first_media, 0)  # sound may begin before a picture
         mark = await self._place(reader, time_ms)
         await self._headers.look_before(reader, mark.position)
         return mark
 
-    async def locate_after(self, reader: Reader, time_ms: int) -> Mark:
+    async def locate_after(self, reader: Reader, time_ms: int) -> Position:
         mark = await self._first_after(reader, time_ms)
         await self._headers.look_before(reader, mark.position)
         return mark
 
-    def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]:
+    def sequence_headers(self, mark: Position) -> tuple[tuple[int, bytes], ...]:
         return self._headers.in_force(mark.position)
 
-    def _mark(self, position: int, time_ms: int) -> Mark:
-        return Mark(position, max(0, time_ms), timeline=self._start)
+    def _mark(self, position: int, time_ms: int) -> Position:
+        return Position(position, max(0, time_ms), timeline=self._start)
 
     def _medium_ms(self, tag_ms: int) -> int:
         """A tag's time as the viewer sees it, if no times jump before it."""
         return tag_ms + self._start.video_shift_ms
 
-    async def _place(self, reader: Reader, time_ms: int) -> Mark:
+    async def _place(self, reader: Reader, time_ms: int) -> Position:
         listed = await self._listed(reader, time_ms)
         if listed is not None:
             return listed
@@ -155,7 +155,7 @@ class ScanIndex:
                 return first
             before_ms = max(0, near.time_ms - 2 * SEARCH_NEAR_MS)
 
-    async def _listed(self, reader: Reader, time_ms: int) -> Mark | None:
+    async def _listed(self, reader: Reader, time_ms: int) -> Position | None:
         """The keyframe that onMetaData lists before a time; None if the list does not help."""
         keyframes = self._head.keyframes
         if keyframes is None or not self._believes_list:
@@ -170,7 +170,7 @@ class ScanIndex:
         has_next = row + 1 < len(keyframes.time_ms)
         return mark if has_next and await self._checked(reader, row + 1) is not None else None
 
-    async def _checked(self, reader: Reader, row: int) -> Mark | None:
+    async def _checked(self, reader: Reader, row: int) -> Position | None:
         """The keyframe that the list names, if it is there; if not, the list is not asked again."""
         keyframes = self._head.keyframes
         if keyframes is None:
@@ -197,7 +197,7 @@ class ScanIndex:
             return None
         return self._medium_ms(header.timestamp_ms)
 
-    async def _first_after(self, reader: Reader, time_ms: int) -> Mark:
+    async def _first_after(self, reader: Reader, time_ms: int) -> Position:
         position = (await self._search(reader, time_ms)).position
         while position < self._size_bytes:
             tags, base = await self._tags_at(reader, position)
@@ -214,7 +214,7 @@ class ScanIndex:
     def _medium_times(self, tags: Tags) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         return tags.timestamp_ms + self._start.video_shift_ms
 
-    async def _search(self, reader: Reader, time_ms: int) -> Mark:
+    async def _search(self, reader: Reader, time_ms: int) -> Position:
         """A tag at or before a time, not far before it; the first one if there is none."""
         low = self._mark(self._head.first_media, 0)
         high, high_ms = self._size_bytes, self._head.duration_ms or 0
@@ -241,7 +241,7 @@ class ScanIndex:
         del self._anchors[ANCHORS_MAX:]
         return low
 
-    async def _tag_near(self, reader: Reader, guess: int, high: int) -> Mark | None:
+    async def _tag_near(self, reader: Reader, guess: int, high: int) -> Position | None:
         """The first tag that begins at or after a position, before ``high``."""
         size = WINDOW_BYTES
         while True:
@@ -255,11 +255,13 @@ class ScanIndex:
                 return None
             size *= 2
 
-    async def _last_keyframe(self, reader: Reader, start: Mark, time_ms: int) -> Mark | None:
+    async def _last_keyframe(
+        self, reader: Reader, start: Position, time_ms: int
+    ) -> Position | None:
         """The last place to begin from ``start`` up to a time."""
         wanted = TagFlag.KEYFRAME if self._head.has_video else TagFlag.MEDIA
         position = start.position
-        found: Mark | None = None
+        found: Position | None = None
         while position < self._size_bytes:
             tags, base = await self._tags_at(reader, position)
             if tags.count == 0:
@@ -300,7 +302,7 @@ class ScanIndex:
             size *= 2
 
 
-def _stretch_of(mark: Mark, tags: Tags, count: int) -> Stretch:
+def _stretch_of(mark: Position, tags: Tags, count: int) -> Stretch:
     """The first ``count`` of tags that were scanned from a mark on."""
     flags, times = tags.flags[:count], tags.timestamp_ms[:count]
     is_all = count == tags.count
@@ -319,6 +321,6 @@ def _stretch_of(mark: Mark, tags: Tags, count: int) -> Stretch:
         int(tag_type_of(int(flags[0]))) if count == 1 else None,
         bool((flags & TagFlag.VIDEO).any()),
         int(placed[0]),
-        Mark(mark.position + end, following_ms, timeline=timeline),
+        Position(mark.position + end, following_ms, timeline=timeline),
         None if lies_plain else placed,
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import Reader
 from streamedge.media.flv.tags import TagType
-from streamedge.media.medium import RUN_MS, End, Lacking, Mark, MediumHead, Run
+from streamedge.media.medium import RUN_MS, End, MediumHead, NeedData, Position, Run
 from streamedge.media.mp3 import frames as mp3
 from streamedge.media.mp3.head import Mp3Head
 from streamedge.media.mp4.codecs import CODEC_ID_MP3
@@ -32,7 +32,7 @@ class Mp3Medium:
     def __init__(self, name: str, head: Mp3Head, reader: Reader, source: Reader) -> None:
         self.name = name
         self.result = source.result
-        self.still_holds = source.still_holds
+        self.is_current = source.is_current
         self.provenance = source.provenance
         self.head = MediumHead(
             duration_ms=head.duration_ms,
@@ -51,12 +51,12 @@ class Mp3Medium:
         self._mp3 = head
         self._reader = reader
 
-    async def locate(self, time_ms: int) -> Mark:
+    async def locate(self, time_ms: int) -> Position:
         time_ms = min(time_ms, max(0, self.head.duration_ms - RUN_MS))
         sample = self._mp3.sample_at(time_ms)
         audio = self._mp3.audio
         if sample == 0:
-            return Mark(audio.start, 0, 0)
+            return Position(audio.start, 0, 0)
         guess = self._mp3.estimate_position(time_ms)
         size = SEEK_WINDOW_BYTES
         while True:
@@ -64,18 +64,20 @@ class Mp3Medium:
             data = await self._reader.read(window)
             found = mp3.resynchronise(data, is_file_end=window.end == audio.end)
             if found is not None:
-                return Mark(guess + found, self._time_ms(sample), sample)
+                return Position(guess + found, self._time_ms(sample), sample)
             if window.end == audio.end:
-                return Mark(audio.end, self.head.duration_ms, sample)
+                return Position(audio.end, self.head.duration_ms, sample)
             size *= 2
 
-    async def locate_after(self, time_ms: int) -> Mark:
+    async def locate_after(self, time_ms: int) -> Position:
         return await self.locate(time_ms)
 
-    def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]:
+    def sequence_headers(self, mark: Position) -> tuple[tuple[int, bytes], ...]:
         return ()
 
-    def next_run(self, mark: Mark, length_ms: int, until_ms: int | None) -> Run | Lacking | End:
+    def next_run(
+        self, mark: Position, length_ms: int, until_ms: int | None
+    ) -> Run | NeedData | End:
         audio = self._mp3.audio
         if mark.position >= audio.end or (until_ms is not None and mark.time_ms > until_ms):
             return End()
@@ -90,7 +92,7 @@ class Mp3Medium:
             if ready_end == audio.end:
                 return End()
             if ready_end < wanted:
-                return Lacking(Span(ready_end, min(ready_end + AHEAD_BYTES, audio.end)))
+                return NeedData(Span(ready_end, min(ready_end + AHEAD_BYTES, audio.end)))
             # A window of bytes that are no frames: look behind it.
             mark = mark._replace(position=mark.position + max(1, frames.end))
         frame_ms = 1000 * self._mp3.samples_per_frame / self._mp3.sample_rate
@@ -109,7 +111,7 @@ class Mp3Medium:
             TagType.AUDIO if len(spans) == 1 else None,
             False,
             mark.time_ms,
-            Mark(mark.position + end, self._time_ms(sample), sample),
+            Position(mark.position + end, self._time_ms(sample), sample),
         )
 
     def when_ready(self, want: Span, woken: Callable[[Failure | None], None]) -> Callable[[], None]:

@@ -18,10 +18,10 @@ from streamedge.delivery.rtmp.protocol.chunks import ChunkReader, encode_message
 from streamedge.delivery.rtmp.protocol.connection import ServerConnection
 from streamedge.delivery.rtmp.protocol.events import Pause, Play, Seek, Start
 from streamedge.delivery.rtmp.streams import RefusalError
-from streamedge.delivery.rtmp.timers import Metronome
+from streamedge.delivery.rtmp.timers import CoalescedTimers
 from streamedge.errors import MediaError, MediaFault, OriginError, OriginFailure
 from streamedge.media.flv import tags as flv
-from streamedge.media.medium import End, Lacking, Mark, Medium, MediumHead, Run
+from streamedge.media.medium import End, Medium, MediumHead, NeedData, Position, Run
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.spans import Span
 
@@ -48,31 +48,33 @@ class Film:
         self.waiting: Callable[[Failure | None], None] | None = None
         self.wanted = asyncio.Event()
 
-    def still_holds(self) -> bool:
+    def is_current(self) -> bool:
         return self.holds
 
     def provenance(self) -> Provenance:
         return Provenance(Subject("ESTREAM", "/film.flv"), 0, {})
 
-    async def locate(self, time_ms: int) -> Mark:
+    async def locate(self, time_ms: int) -> Position:
         row = min(time_ms // STEP_MS, COUNT - 1) // KEY_EVERY * KEY_EVERY
-        return Mark(row, row * STEP_MS)
+        return Position(row, row * STEP_MS)
 
-    def sequence_headers(self, mark: Mark) -> tuple[tuple[int, bytes], ...]:
+    def sequence_headers(self, mark: Position) -> tuple[tuple[int, bytes], ...]:
         return ((9, self.codec_header),)
 
-    async def locate_after(self, time_ms: int) -> Mark:
+    async def locate_after(self, time_ms: int) -> Position:
         row = time_ms // STEP_MS + 1
-        return Mark(row, row * STEP_MS)
+        return Position(row, row * STEP_MS)
 
-    def next_run(self, mark: Mark, length_ms: int, until_ms: int | None) -> Run | Lacking | End:
+    def next_run(
+        self, mark: Position, length_ms: int, until_ms: int | None
+    ) -> Run | NeedData | End:
         first = mark.position
         if first >= COUNT or (until_ms is not None and mark.time_ms > until_ms):
             return End()
         if first >= self.there:
             if self.fault is not None:
                 raise self.fault
-            return Lacking(Span(first, first + 1))
+            return NeedData(Span(first, first + 1))
         last = min(first + max(1, length_ms // STEP_MS), self.there)
         if until_ms is not None:
             last = max(first + 1, min(last, until_ms // STEP_MS + 1))
@@ -80,7 +82,7 @@ class Film:
                         for row in range(first, last))  # fmt: skip
         kind = 9 if last - first == 1 else None
         reader = cast(Reader, None)
-        following = Mark(last, last * STEP_MS)
+        following = Position(last, last * STEP_MS)
         return Run(reader, Span(first, last), body, kind, True, mark.time_ms, following)
 
     def when_ready(self, want: Span, woken: Callable[[Failure | None], None]) -> Callable[[], None]:
@@ -111,7 +113,7 @@ class FakeStage:
         self._chunks = ChunkReader(message_limit_bytes=1 << 24)
         self._connect()
         self.counts = Counts()
-        self.metronome = Metronome(asyncio.get_running_loop())
+        self.timers = CoalescedTimers(asyncio.get_running_loop())
         self.sends_data_start = True
         self.said: list[tuple[int, str]] = []
         self.media: list[tuple[int, int]] = []  # type and time
@@ -526,9 +528,9 @@ async def test_a_wish_in_the_turn_in_which_bytes_are_found_lacking_is_heard(wish
     show = Show(there=45, buffer_ms=100)  # the clock, not the task, calls the pump
     pump = show.film.next_run
 
-    def next_run(mark: Mark, length_ms: int, until_ms: int | None) -> Run | Lacking | End:
+    def next_run(mark: Position, length_ms: int, until_ms: int | None) -> Run | NeedData | End:
         found = pump(mark, length_ms, until_ms)
-        if isinstance(found, Lacking):
+        if isinstance(found, NeedData):
             # The client's bytes are read in the same turn, before the task that is woken.
             loop = asyncio.get_running_loop()
             if wish == "close":
@@ -573,7 +575,7 @@ async def test_a_defect_in_the_pump_ends_the_play_with_a_status(buffer_ms: int) 
     show = Show(buffer_ms=buffer_ms)
     plain = show.film.next_run
 
-    def next_run(mark: Mark, length_ms: int, until_ms: int | None) -> Run | Lacking | End:
+    def next_run(mark: Position, length_ms: int, until_ms: int | None) -> Run | NeedData | End:
         if mark.time_ms > 1200:
             raise ZeroDivisionError("a defect")
         return plain(mark, length_ms, until_ms)

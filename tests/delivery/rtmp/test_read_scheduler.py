@@ -9,7 +9,7 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamedge.delivery.rtmp.read_scheduler import TURN_S, Turns
+from streamedge.delivery.rtmp.read_scheduler import READ_QUANTUM_S, ReadScheduler
 
 
 class FakeLoop:
@@ -36,7 +36,7 @@ class FakeLoop:
 @given(st.lists(st.tuples(st.integers(1, 40), st.floats(0.0001, 0.004)), max_size=12))
 def test_readers_share_turns_and_are_all_read_to_the_end(readers: list[tuple[int, float]]) -> None:
     loop = FakeLoop()
-    turns = Turns(cast(asyncio.AbstractEventLoop, loop))
+    turns = ReadScheduler(cast(asyncio.AbstractEventLoop, loop))
     read: list[int] = []
 
     def reader(number: int, pieces: int, takes_s: float) -> Callable[[], bool]:
@@ -52,7 +52,7 @@ def test_readers_share_turns_and_are_all_read_to_the_end(readers: list[tuple[int
     slowest_s = max((takes_s for _, takes_s in readers), default=0.0)
     while loop.called:
         assert len(loop.called) == 1
-        assert loop.turn() <= TURN_S + slowest_s
+        assert loop.turn() <= READ_QUANTUM_S + slowest_s
     for number, (pieces, _) in enumerate(readers):
         assert read.count(number) == pieces
     # One after the other: nobody is read twice while another waits.

@@ -394,7 +394,7 @@ async def test_a_running_play_outlives_its_distribution(cache_root: Path) -> Non
         async with connected(edge.port) as client:
             client.play("film.mp4")
             await client.until_word(START)
-            edge.catalogue.replace(HostTable([]))
+            edge.streams.replace(HostTable([]))
             edge.origin.release("film.mp4")
             assert len(samples(await client.until_word(STOP))) == 50
             client.seek(0)

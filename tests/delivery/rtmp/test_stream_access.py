@@ -24,12 +24,12 @@ from streamedge.delivery.rtmp.protocol.events import Connect
 from streamedge.delivery.rtmp.stream_access import (
     KEY_ID_LOGGED_MAX,
     NOT_ALLOWED,
-    SpokenName,
-    Visitor,
+    Client,
+    RedactedName,
     country_rejection,
     page_rejection,
-    permitted,
-    spoken_name,
+    permitted_objects,
+    redact_name,
 )
 from streamedge.delivery.rtmp.stream_names import (
     ApplicationMatch,
@@ -73,9 +73,9 @@ def allowed(
     assert chosen is not None
     _, match = chosen
     rules = AccessRules({signer.key_id: signer.public_key})
-    visitor = Visitor(ask.connect, ask.address)
+    visitor = Client(ask.connect, ask.address)
     streams = stream_names(match, name)
-    return permitted(rules, visitor, match.application, streams, now_s, Remembered())
+    return permitted_objects(rules, visitor, match.application, streams, now_s, Remembered())
 
 
 def readings(name: str, folder: str = "") -> tuple[StreamName, ...]:
@@ -293,28 +293,32 @@ def test_an_address_is_needed_where_a_signature_is() -> None:
 
 def test_a_signature_has_a_limit_of_bytes() -> None:
     signed = RSA.canned("film.flv", LATER_S)
-    visitor = Visitor(connect(), "192.0.2.7")
+    visitor = Client(connect(), "192.0.2.7")
     rules = AccessRules({RSA.key_id: RSA.public_key})
 
     def with_limit(limit_bytes: int) -> object:
         streams = readings(signed)
-        return permitted(rules, visitor, "cfx/st", streams, NOW_S, Remembered(), limit_bytes)
+        return permitted_objects(
+            rules, visitor, "cfx/st", streams, NOW_S, Remembered(), limit_bytes
+        )
 
     assert with_limit(344) == ("film.flv",)  # base64 of 256 bytes
     assert with_limit(343) == Denied("signature is too long")
 
 
 def test_an_open_distribution_asks_nobody() -> None:
-    visitor = Visitor(connect(), "")
+    visitor = Client(connect(), "")
     for name in ("film.flv", "film.flv?Signature=x", "film"):
-        found = permitted(AccessRules(), visitor, "cfx/st", readings(name), NOW_S, Remembered())
+        found = permitted_objects(
+            AccessRules(), visitor, "cfx/st", readings(name), NOW_S, Remembered()
+        )
         assert found == tuple(objects_of(name))
 
 
 def test_no_keys_let_nobody_in() -> None:
     streams = readings(RSA.canned("film.flv", LATER_S))
-    visitor = Visitor(connect(), "192.0.2.7")
-    found = permitted(AccessRules({}), visitor, "cfx/st", streams, NOW_S, Remembered())
+    visitor = Client(connect(), "192.0.2.7")
+    found = permitted_objects(AccessRules({}), visitor, "cfx/st", streams, NOW_S, Remembered())
     assert found == Denied("key is not trusted")
 
 
@@ -322,9 +326,9 @@ def test_a_seek_does_not_verify_anew() -> None:
     signed = RSA.canned("dir/film.mp4", LATER_S)
     remembered = Remembered()
     rules = AccessRules({RSA.key_id: RSA.public_key})
-    visitor = Visitor(Ask().connect, "192.0.2.7")
+    visitor = Client(Ask().connect, "192.0.2.7")
     for _ in range(3):
-        found = permitted(rules, visitor, "cfx/st", readings(signed), NOW_S, remembered)
+        found = permitted_objects(rules, visitor, "cfx/st", readings(signed), NOW_S, remembered)
         assert found == ("dir/film.mp4",)
         assert len(remembered) == 1
 
@@ -344,9 +348,9 @@ def test_a_name_is_allowed_or_not_and_nothing_else(
 ) -> None:
     name = f"{prefix}{path}{extension}?{query}"
     streams = readings(name, folder)
-    visitor = Visitor(connect(f"vod/{folder}", "rtmp://film.example:1935/vod"), "192.0.2.7")
+    visitor = Client(connect(f"vod/{folder}", "rtmp://film.example:1935/vod"), "192.0.2.7")
     rules = AccessRules({RSA.key_id: RSA.public_key})
-    found = permitted(rules, visitor, "vod", streams, NOW_S, Remembered())
+    found = permitted_objects(rules, visitor, "vod", streams, NOW_S, Remembered())
     assert isinstance(found, Denied if any(map(candidates, streams)) else tuple)
 
 
@@ -474,12 +478,12 @@ def test_countries(rule: CountryRule | None, country: str, reason: str | None) -
     ],
 )
 def test_what_is_said_of_a_name(name: str, spoken: tuple[str, str]) -> None:
-    assert spoken_name(name) == SpokenName(*spoken)
+    assert redact_name(name) == RedactedName(*spoken)
 
 
 @given(st.text(), st.text(max_size=300))
 def test_no_signature_is_said(name: str, key_id: str) -> None:
-    spoken = spoken_name(
+    spoken = redact_name(
         f"{name.replace('&', '')}?Signature=SECRET&Policy=SECRET&Key-Pair-Id={key_id}"
     )
     assert re.search("SECRET", spoken.text) is None

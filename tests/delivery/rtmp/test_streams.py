@@ -15,13 +15,13 @@ from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.store import Store
 from streamedge.delivery.hosts import HostTable, OriginBinding
 from streamedge.delivery.rtmp.protocol.events import Connect
-from streamedge.delivery.rtmp.stream_access import Rejection, Visitor
+from streamedge.delivery.rtmp.stream_access import Client, Rejection
 from streamedge.delivery.rtmp.stream_names import ApplicationMatch
 from streamedge.delivery.rtmp.streams import (
     Admission,
-    Catalogue,
     RefusalError,
     RtmpDistribution,
+    StreamResolver,
     refusal_of,
     tc_url_host,
 )
@@ -33,7 +33,7 @@ from streamedge.errors import (
     OriginFailure,
 )
 from streamedge.keys import join_key
-from streamedge.media.library import Titles
+from streamedge.media.library import MediaLibrary
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
 from streamedge.origin.http.origin import HttpOrigin
@@ -58,15 +58,17 @@ class House:
                 ("EBELOW", "*.example", "below", False),
             )
         ]
-        titles = Titles(cache, memory_bytes=64 << 20, index_bytes=64 << 20, moov_bytes=1 << 20)
-        self.catalogue = Catalogue(HostTable(self.distributions), titles, Countries(None))
+        titles = MediaLibrary(
+            cache, memory_bytes=64 << 20, index_bytes=64 << 20, moov_bytes=1 << 20
+        )
+        self.streams = StreamResolver(HostTable(self.distributions), titles, Countries(None))
 
     async def open(self, name: str, *announced: str, strict: bool = False) -> str:
         """The object that a name means."""
         distribution = self.distributions[strict]
-        visitor = Visitor(connect("rtmp://film.example/cfx/st", "cfx/st"), "127.0.0.1")
+        visitor = Client(connect("rtmp://film.example/cfx/st", "cfx/st"), "127.0.0.1")
         admission = Admission(distribution, ApplicationMatch("cfx/st"), visitor)
-        medium = await self.catalogue.open(admission, name, frozenset(announced))
+        medium = await self.streams.open(admission, name, frozenset(announced))
         medium.close()
         return medium.name
 
@@ -103,7 +105,7 @@ def connect(tc_url: str, app: str) -> Connect:
 async def test_who_belongs_where(
     house: House, tc_url: str, app: str, found: tuple[str, str]
 ) -> None:
-    admission = house.catalogue.admit(Visitor(connect(tc_url, app), "127.0.0.1"))
+    admission = house.streams.admit(Client(connect(tc_url, app), "127.0.0.1"))
     assert isinstance(admission, Admission)
     assert (admission.distribution.id, admission.match.folder) == found
 
@@ -119,7 +121,7 @@ async def test_who_belongs_where(
     ],
 )
 async def test_who_belongs_nowhere(house: House, tc_url: str, app: str, word: str) -> None:
-    rejection = house.catalogue.admit(Visitor(connect(tc_url, app), "127.0.0.1"))
+    rejection = house.streams.admit(Client(connect(tc_url, app), "127.0.0.1"))
     assert isinstance(rejection, Rejection)
     assert (rejection.code, rejection.word) == ("NetConnection.Connect.InvalidApp", word)
     assert rejection.reason == f"{word}: application {app!r} of {tc_url!r}"

@@ -5,38 +5,38 @@ from __future__ import annotations
 import asyncio
 import math
 
-from streamedge.delivery.rtmp.timers import BEAT_S, Metronome
+from streamedge.delivery.rtmp.timers import TICK_S, CoalescedTimers
 
 
 async def test_calls_of_one_beat_come_together_and_not_too_early() -> None:
     loop = asyncio.get_running_loop()
-    metronome = Metronome(loop)
+    timers = CoalescedTimers(loop)
     came: list[str] = []
     all_here = asyncio.Event()
     now_s = loop.time()
-    first = math.floor(now_s / BEAT_S + 2) * BEAT_S
-    metronome.call_at(first - BEAT_S / 3, lambda: came.append("late in the beat"))
-    metronome.call_at(first - BEAT_S / 2, lambda: came.append("early in the beat"))
-    metronome.call_at(first + BEAT_S / 2, all_here.set)
+    first = math.floor(now_s / TICK_S + 2) * TICK_S
+    timers.call_at(first - TICK_S / 3, lambda: came.append("late in the beat"))
+    timers.call_at(first - TICK_S / 2, lambda: came.append("early in the beat"))
+    timers.call_at(first + TICK_S / 2, all_here.set)
     await all_here.wait()
     assert came == ["late in the beat", "early in the beat"]
-    assert loop.time() >= first + BEAT_S / 2
+    assert loop.time() >= first + TICK_S / 2
 
 
 async def test_a_cancelled_call_does_not_come() -> None:
     loop = asyncio.get_running_loop()
-    metronome = Metronome(loop)
+    timers = CoalescedTimers(loop)
     came: list[str] = []
     over = asyncio.Event()
-    metronome.call_at(loop.time(), lambda: came.append("cancelled")).cancel()
-    metronome.call_at(loop.time() + 2 * BEAT_S, over.set)
+    timers.call_at(loop.time(), lambda: came.append("cancelled")).cancel()
+    timers.call_at(loop.time() + 2 * TICK_S, over.set)
     await over.wait()
     assert came == []
 
 
 async def test_a_calls_failure_is_not_the_others() -> None:
     loop = asyncio.get_running_loop()
-    metronome = Metronome(loop)
+    timers = CoalescedTimers(loop)
     failures: list[str] = []
     loop.set_exception_handler(lambda _loop, context: failures.append(str(context["exception"])))
     over = asyncio.Event()
@@ -45,7 +45,7 @@ async def test_a_calls_failure_is_not_the_others() -> None:
         raise RuntimeError("one viewer's")
 
     when_s = loop.time()
-    metronome.call_at(when_s, fail)
-    metronome.call_at(when_s, over.set)
+    timers.call_at(when_s, fail)
+    timers.call_at(when_s, over.set)
     await over.wait()
     assert failures == ["one viewer's"]

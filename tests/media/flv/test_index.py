@@ -19,7 +19,7 @@ from streamedge.media.flv.index import LayoutIndex, Stretch, TagIndex
 from streamedge.media.flv.layout import FlvLayout
 from streamedge.media.flv.scan import scan_tags
 from streamedge.media.flv.scan_index import ScanIndex
-from streamedge.media.medium import RUN_BYTES_MAX, RUN_MS, End, Lacking, Mark, Skip
+from streamedge.media.medium import RUN_BYTES_MAX, RUN_MS, End, NeedData, Position, Skip
 from tests.support.memory_reader import MemoryReader
 from tests.support.oracle import feed, flv_of, title_of
 from tests.support.rtmp_media import avc_mp4, keyframe, tags_flv
@@ -114,7 +114,7 @@ async def test_what_lacks_begins_with_the_first_byte_that_is_not_there(
         lacking = index.stretch(reader.as_reader, mark, RUN_MS, None)
         # A reader is woken for the byte at ``want.start``: one that is there already would wake
         # it again and again, and hide that the rest cannot come.
-        assert isinstance(lacking, Lacking)
+        assert isinstance(lacking, NeedData)
         assert lacking.want.start == mark.position + there
     reader = MemoryReader(data, mark.position + 60_000)
     stretch = index.stretch(reader.as_reader, mark, RUN_MS, None)
@@ -133,10 +133,10 @@ async def test_a_tag_larger_than_a_run_is_a_run() -> None:
         assert found[-1][1].end == len(data)
         # Half of it is there: what is asked for is the rest.
         large = sizes.index(max(sizes))
-        mark = Mark(found[large][0], found[large][1].time_ms, 2)
+        mark = Position(found[large][0], found[large][1].time_ms, 2)
         reader = MemoryReader(data, mark.position + 500_000)
         lacking = tags.stretch(reader.as_reader, mark, RUN_MS, None)
-        assert isinstance(lacking, Lacking)
+        assert isinstance(lacking, NeedData)
         assert lacking.want.start == reader.there
         assert lacking.want.end >= found[large][1].end
 

@@ -12,7 +12,7 @@ from streamedge.media.flv import head as flv_head
 from streamedge.media.flv.medium import AHEAD_LEAD_BYTES, FlvMedium, medium_head
 from streamedge.media.flv.scan_index import ScanIndex
 from streamedge.media.flv.tags import TagType
-from streamedge.media.medium import RUN_MS, End, Lacking, Mark, Run
+from streamedge.media.medium import RUN_MS, End, NeedData, Position, Run
 from streamedge.spans import Span
 from tests.support.memory_reader import MemoryReader
 from tests.support.oracle import feed
@@ -36,7 +36,7 @@ def test_the_head_says_what_players_need(media: Media, name: str) -> None:
     assert head.metadata["duration"] == head.duration_ms / 1000
     assert 20_000 <= head.duration_ms <= 20_100
     assert (head.metadata["videocodecid"], head.metadata["audiocodecid"]) == (7, 10)
-    headers = medium.sequence_headers(Mark(0, 0))
+    headers = medium.sequence_headers(Position(0, 0))
     assert [kind for kind, _ in headers] == [TagType.VIDEO, TagType.AUDIO]
     assert "keyframes" not in head.metadata  # positions in a file that the player never sees
     assert head.enhanced == frozenset()
@@ -69,7 +69,7 @@ async def test_what_comes_next_is_asked_for_ahead() -> None:
     assert reader.prefetched[0].size >= AHEAD_LEAD_BYTES
     while isinstance(run := medium.next_run(mark, RUN_MS, None), Run):
         mark = run.following
-    assert isinstance(run, Lacking)
+    assert isinstance(run, NeedData)
     woken: list[Failure | None] = []
     medium.when_ready(run.want, woken.append)
     reader.release(len(data))

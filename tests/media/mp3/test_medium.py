@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from streamedge.media.flv.scan import scan_tags
-from streamedge.media.medium import RUN_MS, End, Lacking, Mark, Run
+from streamedge.media.medium import RUN_MS, End, NeedData, Position, Run
 from streamedge.media.mp3 import head as mp3_head
 from streamedge.media.mp3.medium import Mp3Medium
 from tests.support.memory_reader import MemoryReader
@@ -22,7 +22,9 @@ def opened(data: bytes, there: int | None = None) -> tuple[Mp3Medium, MemoryRead
     return Mp3Medium("song.mp3", head, reader.as_reader, reader.as_reader), reader
 
 
-def walk(medium: Mp3Medium, mark: Mark, length_ms: int, until_ms: int | None = None) -> list[Run]:
+def walk(
+    medium: Mp3Medium, mark: Position, length_ms: int, until_ms: int | None = None
+) -> list[Run]:
     runs: list[Run] = []
     while True:
         run = medium.next_run(mark, length_ms, until_ms)
@@ -63,7 +65,7 @@ async def test_the_head_says_what_players_need(media: Media) -> None:
     assert medium.head.metadata["audiocodecid"] == 2
     assert medium.head.metadata["duration"] == 30.0
     assert not medium.head.has_video
-    assert medium.sequence_headers(Mark(0, 0)) == ()
+    assert medium.sequence_headers(Position(0, 0)) == ()
 
 
 async def test_places_begin_with_a_frame_and_stay_inside(media: Media) -> None:
@@ -94,7 +96,7 @@ async def test_what_lacks_begins_with_the_first_byte_that_is_not_there(media: Me
     for there in (0, 3, 100):
         medium, reader = opened(data, mark.position + there)
         lacking = medium.next_run(mark, RUN_MS, None)
-        assert isinstance(lacking, Lacking)
+        assert isinstance(lacking, NeedData)
         assert lacking.want.start == reader.there
     medium, _ = opened(data, mark.position + 2_000)
     run = medium.next_run(mark, RUN_MS, None)
