@@ -30,7 +30,7 @@ from streamedge.config.schema.config import (
     WebDistributionConfig,
 )
 from streamedge.delivery.hosts import HostTable, OriginBinding
-from streamedge.delivery.http.handler import Site
+from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.policy.behaviors import CachePolicy, ErrorPage
 from streamedge.delivery.http.request.routing import Rule, WebDistribution
 from streamedge.delivery.http.server import WebServer
@@ -115,7 +115,7 @@ def web_server(
 ) -> WebServer:
     """What serves the config's web distributions."""
     limits = config.limits
-    site = Site(
+    site = HttpHandler(
         config.edge.name,
         web_distributions(config, bindings),
         cache,

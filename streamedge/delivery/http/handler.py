@@ -33,11 +33,11 @@ from streamedge.delivery.http.compression.negotiation import (
     negotiate,
     with_vary,
 )
-from streamedge.delivery.http.fast_path.batch import Burst
-from streamedge.delivery.http.fast_path.fast_path import Answered, Lane, lane_lines
+from streamedge.delivery.http.fast_path.batch import HitBatch
+from streamedge.delivery.http.fast_path.fast_path import Answered, FastPath, hit_log_lines
 from streamedge.delivery.http.policy.behaviors import SAFE_METHODS, ErrorPage
 from streamedge.delivery.http.policy.response_headers import Field
-from streamedge.delivery.http.request.authorization import Gate
+from streamedge.delivery.http.request.authorization import Authorizer
 from streamedge.delivery.http.request.body_buffer import Gathering
 from streamedge.delivery.http.request.dispatch import Dispatcher, Refused
 from streamedge.delivery.http.request.request import WebRequest
@@ -52,7 +52,12 @@ from streamedge.delivery.http.request.routing import (
     wants_upgrade,
 )
 from streamedge.delivery.http.response.access_log import response_line
-from streamedge.delivery.http.response.build import Form, Opened, Replies, passed_fields
+from streamedge.delivery.http.response.build import (
+    Representation,
+    Response,
+    ResponseBuilder,
+    passed_fields,
+)
 from streamedge.delivery.http.response.cache_status import cache_status
 from streamedge.delivery.http.response.conditions import PRECONDITIONS
 from streamedge.delivery.http.response.ranges import RANGES_MAX, first_wanted, suffix_wanted
@@ -81,7 +86,7 @@ class Upgraded(NamedTuple):
     response: OriginResponse
 
 
-class Site:
+class HttpHandler:
     """The web distributions of a worker."""
 
     def __init__(
@@ -102,7 +107,7 @@ class Site:
         memory_bytes: int = REQUEST_MEMORY_BYTES,
     ) -> None:
         self._memory = MemoryBudget(memory_bytes)
-        self.gate = Gate(countries, signature_bytes)
+        self.gate = Authorizer(countries, signature_bytes)
         self.edge_name = edge_name
         self._dispatcher = Dispatcher(edge_name, distributions, self.gate, url_bytes)
         self.proxies = proxies  # whose word for where a viewer is counts
@@ -112,11 +117,11 @@ class Site:
         self._write_queue = write_queue
         self._writes = Writes(self.responses, write_queue, request_body_bytes)
         self._gathering = Gathering()
-        self._replies = Replies(edge_name, counts, ranges_max)
+        self._replies = ResponseBuilder(edge_name, counts, ranges_max)
         self._log = log
         self._counts = counts
         self.lanes = {
-            (secure, forwarded): Lane(
+            (secure, forwarded): FastPath(
                 cache,
                 self.responses,
                 edge_name,
@@ -126,7 +131,7 @@ class Site:
             for secure in (False, True)
             for forwarded in (False, True)
         }
-        self.burst = Burst(self.lane_finished)
+        self.burst = HitBatch(self.lane_finished)
         self._lane_sent = counts.tally(Counter.SENT_BYTES, "http")
         self._lane_hits = counts.tally(Counter.RESPONSES, CacheResult.HIT.value)
         self._lane_statuses = {
@@ -145,12 +150,12 @@ class Site:
         """Serves by these from the next request on; those that have a route go on by theirs."""
         self._dispatcher = Dispatcher(self.edge_name, distributions, self.gate, url_bytes)
         self._writes = Writes(self.responses, self._write_queue, request_body_bytes)
-        self._replies = Replies(self.edge_name, self._counts, ranges_max)
+        self._replies = ResponseBuilder(self.edge_name, self._counts, ranges_max)
         self._memory.limit(memory_bytes)
         for lane in self.lanes.values():
             lane.replace(self._dispatcher)
 
-    def find(self, request: WebRequest) -> Route | Opened:
+    def find(self, request: WebRequest) -> Route | Response:
         """The route of a request, or the answer to one that may not go on."""
         outcome = self._dispatcher.dispatch(request)
         if isinstance(outcome, Refused):
@@ -174,7 +179,7 @@ class Site:
 
     async def serve(
         self, found: Route, request: WebRequest, interim: Callable[[int, Fields], None]
-    ) -> Opened:
+    ) -> Response:
         """The answer to a GET or HEAD; failures are answers too.
 
         ``interim`` is told of 1xx answers if this request is the one that asks the origin.
@@ -187,7 +192,7 @@ class Site:
 
     async def _respond(
         self, found: Route, request: WebRequest, interim: Callable[[int, Fields], None] | None
-    ) -> Opened:
+    ) -> Response:
         encoding = _encoding(found, request)
         asked = ask(found, request, _wanted(request), self.edge_name, interim)
         asked = replace(asked, suffix_bytes=_suffix_wanted(request))
@@ -216,7 +221,9 @@ class Site:
             found,
         )
 
-    async def _form(self, found: Route, stored: Stored, encoding: Encoding | None) -> Form | None:
+    async def _form(
+        self, found: Route, stored: Stored, encoding: Encoding | None
+    ) -> Representation | None:
         """The compressed form, where there is one for this viewer; None: the stored one."""
         reader = stored.reader
         head = reader.head
@@ -226,17 +233,17 @@ class Site:
             try:
                 asset = self._compressor.encoded_asset(reader.asset, head, encoding)
                 encoded = await self._cache.open(asset, WHOLE)
-                return Form(encoded_head(head, encoding, encoded.size_bytes), encoded)
+                return Representation(encoded_head(head, encoding, encoded.size_bytes), encoded)
             except (OriginError, CacheFullError):
                 self._counts.add(Counter.ERRORS, "compression")
             except BaseException:
                 reader.close()
                 raise
-        return Form(replace(head, headers=with_vary(head.headers)), reader.again())
+        return Representation(replace(head, headers=with_vary(head.headers)), reader.again())
 
     async def _error_page(
-        self, found: Route, request: WebRequest, page: ErrorPage, opened: Opened
-    ) -> Opened:
+        self, found: Route, request: WebRequest, page: ErrorPage, opened: Response
+    ) -> Response:
         """The distribution's own page instead of an error; the error itself where there is none."""
         asked = replace(request, path=page.path.encode("latin-1"), query="", headers={}, fields=())
         place = route_in(found.distribution, asked.path, "")
@@ -272,7 +279,7 @@ class Site:
         body: AsyncIterator[bytes] | None,
         interim: Callable[[int, Fields], None],
         trailers: Callable[[], Fields] = list,
-    ) -> Opened | Upgraded:
+    ) -> Response | Upgraded:
         """The origin's own answer to a request that the cache has no part in.
 
         ``trailers`` are asked for when the body has ended.
@@ -317,7 +324,7 @@ class Site:
             return Upgraded(fields, response)
         return self._replies.passed(found, request, response, status)
 
-    def left(self, request: WebRequest, found: Route, exc: ConnectionResetError) -> Opened:
+    def left(self, request: WebRequest, found: Route, exc: ConnectionResetError) -> Response:
         """What is logged of a viewer who left before its request was all sent."""
         return self._replies.refused(request, 400, str(exc), found.distribution.id)
 
@@ -346,7 +353,7 @@ class Site:
     def finished(
         self,
         request: WebRequest,
-        opened: Opened,
+        opened: Response,
         sent_bytes: int,
         duration_s: float,
         cut: str | None,
@@ -391,7 +398,7 @@ class Site:
         log = self._log
         log.lines(
             len(answered),
-            partial(lane_lines, log.process, answered, time.time(), duration_s, cut),
+            partial(hit_log_lines, log.process, answered, time.time(), duration_s, cut),
         )
 
     def refused_connection(self, client: str, status: HTTPStatus) -> None:

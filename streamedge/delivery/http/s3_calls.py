@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from streamedge.access.admission import Denied
 from streamedge.delivery.http.policy.behaviors import ViewerProtocol
-from streamedge.delivery.http.request.authorization import Gate
+from streamedge.delivery.http.request.authorization import Authorizer
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import (
     Route,
@@ -41,7 +41,7 @@ def named_request(found: Route, request: WebRequest) -> WebRequest:
     return replace(request, path=b"/" + quote(found.name, safe="/~").encode("ascii"))
 
 
-def require_known_call(found: Route, request: WebRequest, gate: Gate) -> None:
+def require_known_call(found: Route, request: WebRequest, gate: Authorizer) -> None:
     """Raises WriteRefusedError for a request of an S3 client that the edge does not do exactly."""
     fields = (*request.fields, *hoisted_fields(request.query))
     require_signed_fields(request.headers, request.query)
@@ -82,7 +82,7 @@ async def call_bucket(
         return exc.answer
 
 
-def _require_listing(found: Route, call: BucketCall, request: WebRequest, gate: Gate) -> None:
+def _require_listing(found: Route, call: BucketCall, request: WebRequest, gate: Authorizer) -> None:
     for rule in listing_rules(found.distribution, call.prefix):
         if rule.binding.identity != found.rule.binding.identity:
             text = "another origin serves some of these objects"
@@ -93,7 +93,7 @@ def _require_listing(found: Route, call: BucketCall, request: WebRequest, gate: 
         raise refuse(403, "AccessDenied", text)
 
 
-def _admits(rule: Rule, request: WebRequest, gate: Gate) -> bool:
+def _admits(rule: Rule, request: WebRequest, gate: Authorizer) -> bool:
     behavior = rule.behavior
     if not behavior.lists_objects or behavior.access.keys is not None:
         return False

@@ -22,10 +22,10 @@ from uvicorn.server import ServerState
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.http.connection.application import Application
 from streamedge.delivery.http.connection.request_side import EdgeProtocol
-from streamedge.delivery.http.handler import Site
+from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.response.response import bare_head
-from streamedge.delivery.net.accept import ArrivalRules, Arrivals, Connect, Left, Peer
-from streamedge.delivery.net.tls import TlsConnection, TlsDoor
+from streamedge.delivery.net.accept import Acceptor, AcceptRules, Connect, Left, Peer
+from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.ops.rate_limited import SparingLine
@@ -41,7 +41,7 @@ class WebServer:
 
     def __init__(
         self,
-        site: Site,
+        site: HttpHandler,
         log: Log,
         counts: Counts,
         *,
@@ -57,8 +57,8 @@ class WebServer:
         self._counts = counts
         self._handshakes: set[TlsConnection] = set()
         self._failed_handshake = SparingLine(log, "tls_handshake_failed")
-        rules = ArrivalRules(site.proxies, connections_max, per_address_max, descriptors_end)
-        self._arrivals = Arrivals("http", rules, log, counts)
+        rules = AcceptRules(site.proxies, connections_max, per_address_max, descriptors_end)
+        self._arrivals = Acceptor("http", rules, log, counts)
         self._connections_max = connections_max
         self.limit(handshake_s, idle_s, stall_s, body_rate, per_address_max)
         self._state = ServerState()
@@ -94,7 +94,7 @@ class WebServer:
         for listener in listeners:
             await self._listen(listener, self._connect, TOO_MANY, is_proxied=listener in proxied)
         if context is not None:
-            door = TlsDoor(
+            door = TlsAcceptor(
                 context,
                 lambda peer: self._serve(peer, self._left.set),
                 self._handshakes,

@@ -45,7 +45,7 @@ Connect = Callable[[Peer, Left], asyncio.Protocol]
 
 
 @dataclass(frozen=True, slots=True)
-class ArrivalRules:
+class AcceptRules:
     """Whose PROXY headers are believed, and how many connections there may be.
 
     ``waiting_max``: connections whose header has not come yet. ``per_address_max``: open ones of
@@ -60,12 +60,12 @@ class ArrivalRules:
     descriptors_end: int = 0
 
 
-class Arrivals:
+class Acceptor:
     """What all listeners of a server share; ``name`` is the server's, in log lines and metrics."""
 
-    def __init__(self, name: str, rules: ArrivalRules, log: Log, counts: Counts) -> None:
+    def __init__(self, name: str, rules: AcceptRules, log: Log, counts: Counts) -> None:
         self.rules = rules
-        self.waiting: set[Arrival] = set()
+        self.waiting: set[PendingConnection] = set()
         self._open: dict[str, int] = {}  # connections by address
         self._counts = counts
         self._proxy_kind = f"{name}_proxy_header"
@@ -82,10 +82,10 @@ class Arrivals:
         *,
         is_proxied: bool,
         refusal: bytes = b"",
-    ) -> Callable[[], Arrival]:
+    ) -> Callable[[], PendingConnection]:
         """The protocol factory of a listener. ``refusal`` is said to who finds no room."""
         loop = asyncio.get_running_loop()
-        return partial(Arrival, self, loop, connect, refusal, is_proxied=is_proxied)
+        return partial(PendingConnection, self, loop, connect, refusal, is_proxied=is_proxied)
 
     def sweep(self, now_s: float) -> None:
         """Closes those whose header takes too long."""
@@ -148,12 +148,12 @@ class Arrivals:
             del self._open[address]
 
 
-class Arrival(asyncio.Protocol):
+class PendingConnection(asyncio.Protocol):
     """One connection, until the protocol that serves it takes over."""
 
     def __init__(
         self,
-        arrivals: Arrivals,
+        arrivals: Acceptor,
         loop: asyncio.AbstractEventLoop,
         connect: Connect,
         refusal: bytes,

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from streamedge.cache.open_object import Failure
 from streamedge.cache.storage.extent import Ready
-from streamedge.delivery.net.writers import TURN_BYTES, wire_to
+from streamedge.delivery.net.writers import SEND_QUANTUM_BYTES, writer_to
 from streamedge.spans import Span
 
 
@@ -48,7 +48,7 @@ class _Piece:
         self.lost_at = -1
 
 
-class Outlet:
+class Sender:
     """One connection's way out. ``drained`` and ``failed`` are the owner's callbacks.
 
     ``drained()``: all that was pushed has been handed to the kernel; called from within ``push``
@@ -76,7 +76,7 @@ class Outlet:
         drained: Callable[[], None],
         failed: Callable[[Failure | None], None],
     ) -> None:
-        self._wire = wire_to(transport, loop)
+        self._wire = writer_to(transport, loop)
         self._loop = loop
         self._drained = drained
         self._failed = failed
@@ -150,7 +150,7 @@ class Outlet:
                 if sent < 0:
                     return
                 turn += sent
-                if turn >= TURN_BYTES and self._parts:
+                if turn >= SEND_QUANTUM_BYTES and self._parts:
                     self._end_turn()
                     return
             if self._wire.unsent_bytes():

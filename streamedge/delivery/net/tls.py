@@ -51,7 +51,7 @@ class _Phase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class TlsDoor:
+class TlsAcceptor:
     """What all TLS connections of a server share.
 
     ``connect`` makes a viewer's protocol. ``handshakes`` are those under way, at most
@@ -69,7 +69,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
     """One TLS connection, from accept to end."""
 
     def __init__(
-        self, door: TlsDoor, loop: asyncio.AbstractEventLoop, peer: Peer, left: Left
+        self, door: TlsAcceptor, loop: asyncio.AbstractEventLoop, peer: Peer, left: Left
     ) -> None:
         super().__init__()
         self._door = door

@@ -18,11 +18,11 @@ from streamedge.cache.storage.extent import Ready
 from streamedge.delivery.net.tls import TlsConnection
 
 # Sent to one peer before others get their turn: a millisecond where nothing is slower than memory.
-TURN_BYTES = 8 * 1024 * 1024
+SEND_QUANTUM_BYTES = 8 * 1024 * 1024
 SEALED_BYTES = 256 << 10  # at a time: read, sealed and sent while it is in the processor's cache
 
 
-class Wire(Protocol):
+class Writer(Protocol):
     """One connection's way to its peer."""
 
     piece_bytes: int
@@ -55,7 +55,7 @@ class Wire(Protocol):
         ...
 
 
-class SocketWire:
+class SocketWriter:
     """A duplicate of a transport's descriptor.
 
     Loops do not let others watch a descriptor that a transport owns.
@@ -68,7 +68,7 @@ class SocketWire:
         self._socket = socket.socket(fileno=self._descriptor)
         self._loop = loop
         self._watching = False
-        self.piece_bytes = TURN_BYTES
+        self.piece_bytes = SEND_QUANTUM_BYTES
 
     def send(self, data: bytes | memoryview, *, more: bool) -> int:
         return self._socket.send(data, socket.MSG_MORE if more else 0)
@@ -82,7 +82,7 @@ class SocketWire:
         try:
             sent = self._socket.send(head, socket.MSG_MORE)
             if sent == len(head):
-                count = size if size < TURN_BYTES else TURN_BYTES
+                count = size if size < SEND_QUANTUM_BYTES else SEND_QUANTUM_BYTES
                 sent += os.sendfile(self._descriptor, file, offset, count)
         except OSError:
             return sent  # the socket is full or the peer gone: the next call finds out which
@@ -106,7 +106,7 @@ class SocketWire:
         self._socket.close()
 
 
-class TlsWire:
+class TlsWriter:
     """A TLS connection; it takes nothing while sealed bytes wait for the kernel."""
 
     __slots__ = ("_connection", "_taken_last", "piece_bytes")
@@ -133,7 +133,7 @@ class TlsWire:
         if len(head) >= SEALED_BYTES:
             return 0
         file, offset, size = ready
-        left = min(size, TURN_BYTES)
+        left = min(size, SEND_QUANTUM_BYTES)
         taken = 0
         try:
             self._raise_if_blocked()
@@ -170,11 +170,11 @@ class TlsWire:
             raise BlockingIOError
 
 
-def wire_to(transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop) -> Wire:
+def writer_to(transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop) -> Writer:
     """The way through a transport."""
     if isinstance(transport, TlsConnection):
-        return TlsWire(transport)
-    return SocketWire(transport, loop)
+        return TlsWriter(transport)
+    return SocketWriter(transport, loop)
 
 
 _buffer = memoryview(bytearray())

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from streamedge.access.client_address import IpNetwork
 from streamedge.cache.storage.records import Provenance
-from streamedge.delivery.net.accept import ArrivalRules, Arrivals, Left, Peer
+from streamedge.delivery.net.accept import Acceptor, AcceptRules, Left, Peer
 from streamedge.delivery.rtmp.context import ServerContext
 from streamedge.delivery.rtmp.session import RtmpLimits, RtmpSession
 from streamedge.delivery.rtmp.streams import StreamResolver
@@ -38,8 +38,8 @@ class RtmpServer:
         self.streams = streams
         self._sessions: set[RtmpSession] = set()
         self._around = ServerContext(streams, limits, log, counts, self._sessions)
-        rules = ArrivalRules(proxies, limits.connections_max, per_address_max, descriptors_end)
-        self._arrivals = Arrivals("rtmp", rules, log, counts)
+        rules = AcceptRules(proxies, limits.connections_max, per_address_max, descriptors_end)
+        self._arrivals = Acceptor("rtmp", rules, log, counts)
         self._counts = counts
         self._listeners: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []

@@ -1,7 +1,7 @@
 """One RTMP client: its socket, its engine and its players.
 
 Owns the connection's life and the order of its bytes: everything that is sent, answers and media
-alike, goes through one outlet. The engine parses and answers, players decide what is played; this
+alike, goes through one sender. The engine parses and answers, players decide what is played; this
 file carries events to them and leaves a log line for each thing that happened.
 """
 
@@ -18,7 +18,7 @@ from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.net.accept import Left, Peer
-from streamedge.delivery.net.sender import Outlet
+from streamedge.delivery.net.sender import Sender
 from streamedge.delivery.rtmp.context import ServerContext
 from streamedge.delivery.rtmp.pacing import BUFFER_DEFAULT_MS, Pace
 from streamedge.delivery.rtmp.player import INTERNAL_ERROR, Player, PlayState
@@ -87,7 +87,7 @@ class RtmpSession(asyncio.Protocol):
         self._loop = loop
         self._id = f"{os.getpid():x}-{next(_serial):x}"
         self._transport: asyncio.Transport | None = None
-        self._outlet: Outlet | None = None
+        self._outlet: Sender | None = None
         self.address = peer.address  # the viewer's
         self._client = str(peer)
         self._left = left
@@ -112,7 +112,7 @@ class RtmpSession(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
-        self._outlet = Outlet(transport, self._loop, self._drained, self._failed)
+        self._outlet = Sender(transport, self._loop, self._drained, self._failed)
         self._around.sessions.add(self)
         if len(self._around.sessions) > self._limits.connections_max:
             self._end("too many connections")

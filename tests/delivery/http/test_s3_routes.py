@@ -9,7 +9,7 @@ import pytest
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.delivery.hosts import HostTable, OriginBinding
 from streamedge.delivery.http.policy.behaviors import Behavior
-from streamedge.delivery.http.request.routing import Route, Rule, Unroutable, WebDistribution, route
+from streamedge.delivery.http.request.routing import Route, RouteError, Rule, WebDistribution, route
 from streamedge.origin import Origin, Upstream
 
 SIGNED = {"authorization": "AWS4-HMAC-SHA256 Credential=a, SignedHeaders=host, Signature=0"}
@@ -86,7 +86,7 @@ def test_host_that_only_looks_like_the_bucket_s_leaves_it_in_the_path() -> None:
 )
 def test_what_is_of_no_bucket_here_reaches_no_object(path: str, status: int, code: str) -> None:
     found = route(table(), "cdn.example", path.encode(), "", SIGNED)
-    assert isinstance(found, Unroutable)
+    assert isinstance(found, RouteError)
     assert (found.status, found.code) == (status, code)
 
 

@@ -33,7 +33,7 @@ def sweep(edge: WebEdge, after_s: float) -> None:
 
 async def until_blocked(edge: WebEdge) -> None:
     """Waits until a connection's peer takes no more."""
-    await until(lambda: any(one.outlet.blocked_since_s is not None for one in connections(edge)))
+    await until(lambda: any(one.sender.blocked_since_s is not None for one in connections(edge)))
 
 
 async def test_a_quiet_connection_is_closed(cache_root: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from streamedge.delivery.net.accept import PROXY_HEADER_S, ArrivalRules, Arrivals, Left, Peer
+from streamedge.delivery.net.accept import PROXY_HEADER_S, Acceptor, AcceptRules, Left, Peer
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counter, Counts
 from tests.support.proxy_headers import V2_SIGNATURE, proxy_v1, proxy_v2
@@ -52,9 +52,9 @@ class Echo(asyncio.Protocol):
 
 
 class Door:
-    """A listener behind ``Arrivals``, and what came through."""
+    """A listener behind ``Acceptor``, and what came through."""
 
-    def __init__(self, arrivals: Arrivals, counts: Counts, log_file: Path) -> None:
+    def __init__(self, arrivals: Acceptor, counts: Counts, log_file: Path) -> None:
         self.arrivals = arrivals
         self.counts = counts
         self.served: list[Echo] = []
@@ -74,12 +74,12 @@ class Door:
 
 @asynccontextmanager
 async def listening(
-    folder: Path, rules: ArrivalRules, *, is_proxied: bool = True
+    folder: Path, rules: AcceptRules, *, is_proxied: bool = True
 ) -> AsyncIterator[Door]:
     log_file = folder / "log"
     log_file.touch()
     log, counts = open_log(str(log_file), "test"), Counts()
-    door = Door(Arrivals("test", rules, log, counts), counts, log_file)
+    door = Door(Acceptor("test", rules, log, counts), counts, log_file)
     factory = door.arrivals.door(
         lambda peer, left: Echo(door, peer, left), is_proxied=is_proxied, refusal=REFUSAL
     )
@@ -130,13 +130,13 @@ async def calling(door: Door, said: bytes = b"") -> AsyncIterator[Caller]:
 
 @pytest.fixture
 async def proxied(tmp_path: Path) -> AsyncIterator[Door]:
-    async with listening(tmp_path, ArrivalRules(HERE, waiting_max=2)) as door:
+    async with listening(tmp_path, AcceptRules(HERE, waiting_max=2)) as door:
         yield door
 
 
 async def test_without_headers_the_connection_tells_who_it_is(tmp_path: Path) -> None:
     async with (
-        listening(tmp_path, ArrivalRules(HERE), is_proxied=False) as door,
+        listening(tmp_path, AcceptRules(HERE), is_proxied=False) as door,
         calling(door, b"PROXY UNKNOWN\r\n") as caller,
     ):
         assert await caller.line() == caller.name
@@ -204,7 +204,7 @@ async def test_lines_are_few_and_the_count_is_whole(proxied: Door) -> None:
 
 
 async def test_nobody_but_a_proxy_is_believed(tmp_path: Path) -> None:
-    rules = ArrivalRules((ip_network("10.0.0.0/8"),))
+    rules = AcceptRules((ip_network("10.0.0.0/8"),))
     async with (
         listening(tmp_path, rules) as door,
         calling(door, proxy_v1("10.0.0.1", 4711)) as caller,
@@ -260,7 +260,7 @@ async def test_nothing_is_handed_to_a_protocol_that_has_closed(proxied: Door) ->
 
 
 async def test_connections_of_an_address_are_bounded(tmp_path: Path) -> None:
-    rules = ArrivalRules(HERE, per_address_max=2)
+    rules = AcceptRules(HERE, per_address_max=2)
     async with listening(tmp_path, rules) as door:
         one, other = proxy_v1("192.0.2.1", 1), proxy_v1("192.0.2.2", 1)
         async with calling(door, one) as first, calling(door, proxy_v2("192.0.2.1", 9)) as second:
@@ -287,7 +287,7 @@ async def test_connections_of_an_address_are_bounded(tmp_path: Path) -> None:
 
 
 async def test_a_proxys_own_connections_are_not_bounded(tmp_path: Path) -> None:
-    async with listening(tmp_path, ArrivalRules(HERE, per_address_max=1)) as door:
+    async with listening(tmp_path, AcceptRules(HERE, per_address_max=1)) as door:
         for header in (proxy_v1("127.0.0.9", 1), b"PROXY UNKNOWN\r\n"):
             async with calling(door, header) as first, calling(door, header) as second:
                 assert await first.line()
@@ -352,7 +352,7 @@ async def test_connection_that_would_take_the_files_descriptors_is_refused(
 ) -> None:
     free = os.dup(0)  # the number that the next descriptor gets
     os.close(free)
-    rules = ArrivalRules(HERE, descriptors_end=free + 20)
+    rules = AcceptRules(HERE, descriptors_end=free + 20)
     async with listening(tmp_path, rules, is_proxied=is_proxied) as door, AsyncExitStack() as stack:
         callers = [await stack.enter_async_context(calling(door)) for _ in range(20)]
         assert await callers[-1].ended() == REFUSAL
@@ -368,7 +368,7 @@ async def test_connection_that_cannot_have_a_second_descriptor_is_refused(
     def refuse(_descriptor: int) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    rules = ArrivalRules(HERE, descriptors_end=1 << 30)
+    rules = AcceptRules(HERE, descriptors_end=1 << 30)
     async with listening(tmp_path, rules, is_proxied=False) as door:
         async with calling(door) as caller:
             assert await caller.line() == caller.name

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from streamedge.cache.open_object import Failure
 from streamedge.cache.storage.extent import Ready
 from streamedge.delivery.net import accept as arrivals
-from streamedge.delivery.net.sender import Outlet
-from streamedge.delivery.net.tls import TlsConnection, TlsDoor
-from streamedge.delivery.net.writers import SEALED_BYTES, TURN_BYTES
+from streamedge.delivery.net.sender import Sender
+from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
+from streamedge.delivery.net.writers import SEALED_BYTES, SEND_QUANTUM_BYTES
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.process.certificates import CertificateFiles, Certificates
 from streamedge.spans import Span
@@ -104,7 +104,7 @@ class Heard(asyncio.Protocol):
         assert isinstance(transport, TlsConnection)
         self.transport = transport
         loop = asyncio.get_running_loop()
-        self.outlet = Outlet(transport, loop, self._drained, self.failed.set_result)
+        self.sender = Sender(transport, loop, self._drained, self.failed.set_result)
         self.made.set()
 
     def data_received(self, data: bytes) -> None:
@@ -115,7 +115,7 @@ class Heard(asyncio.Protocol):
         self.ended.set()
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        self.outlet.close()
+        self.sender.close()
         self.lost.set()
 
     def _drained(self) -> None:
@@ -126,7 +126,7 @@ class Heard(asyncio.Protocol):
 class Peer:
     """A viewer's end: it reads the socket only when it is told to."""
 
-    def __init__(self, door: TlsDoor, near: Heard, far: socket.socket) -> None:
+    def __init__(self, door: TlsAcceptor, near: Heard, far: socket.socket) -> None:
         self.door = door
         self.near = near
         self.far = far
@@ -134,8 +134,8 @@ class Peer:
         self.connection: TlsConnection
 
     @property
-    def outlet(self) -> Outlet:
-        return self.near.outlet
+    def sender(self) -> Sender:
+        return self.near.sender
 
     async def shake(self, client: ssl.SSLContext) -> None:
         self.ssl = client.wrap_bio(self.incoming, self.outgoing, server_hostname=NAME)
@@ -190,8 +190,8 @@ async def within(awaitable: Awaitable[Any]) -> Any:
 
 def door_to(
     context: ssl.SSLContext, heard: Heard, failures: list[str], handshakes_max: int = 10
-) -> TlsDoor:
-    return TlsDoor(
+) -> TlsAcceptor:
+    return TlsAcceptor(
         context,
         lambda _peer: heard,
         set(),
@@ -269,15 +269,15 @@ async def test_bytes_and_pieces_leave_in_the_order_they_were_pushed(
     source = Filling(tmp_path, data)
     end = 2 * SEALED_BYTES + 10
     async with connect(context, authority) as peer:
-        peer.outlet.push(b"head", (source, Span(10, end)), b"middle")
-        peer.outlet.push((source, Span(0, 5)), b"", b"tail")
+        peer.sender.push(b"head", (source, Span(10, end)), b"middle")
+        peer.sender.push((source, Span(0, 5)), b"", b"tail")
         expected = b"head" + data[10:end] + b"middle" + data[:5] + b"tail"
         assert await peer.read(len(expected)) == expected
         await within(peer.near.drained.wait())
-        assert peer.outlet.idle
+        assert peer.sender.idle
         assert peer.near.drains == 1
-        assert peer.outlet.sent_bytes == len(expected)
-        assert peer.outlet.blocked_since_s is None
+        assert peer.sender.sent_bytes == len(expected)
+        assert peer.sender.blocked_since_s is None
     os.close(source.fd)
 
 
@@ -296,10 +296,10 @@ async def test_any_parts_arrive_whole_and_in_order(
         for part in parts:
             if isinstance(part, bytes):
                 expected += part
-                peer.outlet.push(part)
+                peer.sender.push(part)
             else:
                 expected += data[part[0] : part[1]]
-                peer.outlet.push((source, Span(*part)))
+                peer.sender.push((source, Span(*part)))
         assert await peer.read(len(expected)) == expected
     os.close(source.fd)
 
@@ -309,29 +309,29 @@ async def test_a_peer_that_does_not_read_is_seen_and_its_bytes_are_not_counted(
 ) -> None:
     data = content(SEALED_BYTES + 1)
     async with connect(context, authority) as peer:
-        peer.outlet.push(data)
+        peer.sender.push(data)
         assert peer.near.drains == 0
-        assert not peer.outlet.idle
-        assert peer.outlet.blocked_since_s is not None
-        assert peer.outlet.sent_bytes == 0
-        assert peer.outlet.queued_bytes == 1  # the rest is sealed, and waits in the transport
+        assert not peer.sender.idle
+        assert peer.sender.blocked_since_s is not None
+        assert peer.sender.sent_bytes == 0
+        assert peer.sender.queued_bytes == 1  # the rest is sealed, and waits in the transport
         assert await peer.read(len(data)) == data
         await within(peer.near.drained.wait())
-        assert peer.outlet.sent_bytes == len(data)
-        assert peer.outlet.blocked_since_s is None
+        assert peer.sender.sent_bytes == len(data)
+        assert peer.sender.blocked_since_s is None
 
 
 async def test_the_last_bytes_must_have_left_before_it_is_idle(
     context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
     async with connect(context, authority) as peer:
-        peer.outlet.push(content(100_000))  # sealed in one piece, more than the socket takes
-        assert peer.outlet.queued_bytes == 0
-        assert not peer.outlet.idle
+        peer.sender.push(content(100_000))  # sealed in one piece, more than the socket takes
+        assert peer.sender.queued_bytes == 0
+        assert not peer.sender.idle
         assert peer.near.drains == 0
         await peer.read(100_000)
         await within(peer.near.drained.wait())
-        assert peer.outlet.idle
+        assert peer.sender.idle
 
 
 async def test_what_is_on_its_way_is_sent_as_it_comes(
@@ -340,9 +340,9 @@ async def test_what_is_on_its_way_is_sent_as_it_comes(
     data = content(50_000)
     source = Filling(tmp_path, data, there_bytes=1000)
     async with connect(context, authority) as peer:
-        peer.outlet.push(b"head", (source, Span(0, 50_000)), b"tail")
+        peer.sender.push(b"head", (source, Span(0, 50_000)), b"tail")
         assert await peer.read(1004) == b"head" + data[:1000]
-        assert peer.outlet.blocked_since_s is None  # it is not the peer's fault
+        assert peer.sender.blocked_since_s is None  # it is not the peer's fault
         source.tell(None, there_bytes=1001)
         assert await peer.read(1) == data[1000:1001]
         await within(source.waiting.wait())
@@ -357,7 +357,7 @@ async def test_a_failing_fill_drops_the_rest_and_the_cut_can_be_told(
     data = content(10)
     source = Filling(tmp_path, data, there_bytes=4)
     async with connect(context, authority) as peer:
-        peer.outlet.push((source, Span(0, 10)), b"never")
+        peer.sender.push((source, Span(0, 10)), b"never")
         cause = OriginError(OriginFailure.BROKEN, "cut")
         source.tell(cause, there_bytes=4)
         assert await peer.near.failed is cause
@@ -377,10 +377,10 @@ async def test_a_small_answer_is_one_record(
         writes = count_writes(peer)
         ready = source.ready(0, 1000)
         assert ready is not None
-        assert peer.outlet.send_at_once(b"head", ready) == 1004
-        assert peer.outlet.idle
+        assert peer.sender.send_at_once(b"head", ready) == 1004
+        assert peer.sender.idle
         assert writes == [5 + 1004 + 17]  # header, content, its type and the tag (RFC 8446 §5.2)
-        peer.outlet.push(b"head", (source, Span(0, 1000)))  # the general way as well
+        peer.sender.push(b"head", (source, Span(0, 1000)))  # the general way as well
         assert len(writes) == 2
         assert await peer.read(2008) == 2 * (b"head" + data)
     os.close(source.fd)
@@ -395,14 +395,14 @@ async def test_an_answer_too_large_to_leave_at_once_goes_on_by_itself(
         for size in (100_000, len(data)):
             ready = source.ready(0, size)
             assert ready is not None
-            taken = peer.outlet.send_at_once(b"head", ready)
-            assert not peer.outlet.idle
+            taken = peer.sender.send_at_once(b"head", ready)
+            assert not peer.sender.idle
             sent_body = taken - len(b"head")
-            peer.outlet.push(b"head"[taken:], (source, Span(sent_body, size)))
+            peer.sender.push(b"head"[taken:], (source, Span(sent_body, size)))
             assert await peer.read(4 + size) == b"head" + data[:size]
             await within(peer.near.drained.wait())
             peer.near.drained.clear()
-            assert peer.outlet.idle
+            assert peer.sender.idle
     os.close(source.fd)
 
 
@@ -413,8 +413,8 @@ async def test_a_file_shorter_than_promised_is_a_failure_not_a_loop(
     async with connect(context, authority) as peer:
         ready = source.ready(0, 20)
         assert ready is not None
-        assert peer.outlet.send_at_once(b"head", ready) == 14
-        peer.outlet.push((source, Span(10, 20)))
+        assert peer.sender.send_at_once(b"head", ready) == 14
+        peer.sender.push((source, Span(10, 20)))
         assert await peer.near.failed is None
     os.close(source.fd)
 
@@ -425,7 +425,7 @@ async def test_a_peer_that_is_gone_is_a_failure_without_a_cause(
     async with connect(context, authority) as peer:
         peer.far.close()
         await within(peer.near.lost.wait())
-        peer.outlet.push(b"more")
+        peer.sender.push(b"more")
         assert await peer.near.failed is None
 
 
@@ -436,14 +436,14 @@ async def test_one_peer_does_not_hold_up_the_loop(
     authority: CertificateAuthority,
 ) -> None:
     """A peer that takes everything at once still gives others their turn."""
-    source = Filling(tmp_path, bytes(SEALED_BYTES), there_bytes=3 * TURN_BYTES)
+    source = Filling(tmp_path, bytes(SEALED_BYTES), there_bytes=3 * SEND_QUANTUM_BYTES)
     monkeypatch.setattr(os, "preadv", lambda _fd, views, _offset: len(views[0]))
     async with connect(context, authority) as peer:
         monkeypatch.setattr(TlsConnection, "write", lambda _self, _data, more=False: None)
-        peer.outlet.push((source, Span(0, 3 * TURN_BYTES)))
-        assert peer.outlet.sent_bytes == TURN_BYTES
+        peer.sender.push((source, Span(0, 3 * SEND_QUANTUM_BYTES)))
+        assert peer.sender.sent_bytes == SEND_QUANTUM_BYTES
         await within(peer.near.drained.wait())
-        assert peer.outlet.sent_bytes == 3 * TURN_BYTES
+        assert peer.sender.sent_bytes == 3 * SEND_QUANTUM_BYTES
     os.close(source.fd)
 
 
@@ -454,11 +454,11 @@ async def test_a_turn_that_ends_after_waiting_goes_on(
     authority: CertificateAuthority,
 ) -> None:
     """The wish to write again is made when nothing waits in the transport."""
-    monkeypatch.setattr("streamedge.delivery.net.sender.TURN_BYTES", 1000)
+    monkeypatch.setattr("streamedge.delivery.net.sender.SEND_QUANTUM_BYTES", 1000)
     data = content(100_000)
     source = Filling(tmp_path, data)
     async with connect(context, authority) as peer:
-        peer.outlet.push(data, *[(source, Span(at, at + 500)) for at in range(0, 100_000, 500)])
+        peer.sender.push(data, *[(source, Span(at, at + 500)) for at in range(0, 100_000, 500)])
         assert await peer.read(200_000) == 2 * data
         await within(peer.near.drained.wait())
     os.close(source.fd)
@@ -470,7 +470,7 @@ async def test_what_the_application_writes_keeps_its_place(
     source = Filling(tmp_path, content(10))
     async with connect(context, authority) as peer:
         peer.near.transport.write(content(50_000))
-        peer.outlet.push((source, Span(0, 10)))
+        peer.sender.push((source, Span(0, 10)))
         peer.near.transport.writelines([b"a", b"b"])
         assert await peer.read(50_000) == content(50_000)
         assert sorted(await peer.read(12)) == sorted(content(10) + b"ab")
@@ -481,7 +481,7 @@ async def test_a_meant_end_is_told_to_the_peer(
     context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
     async with connect(context, authority) as peer:
-        peer.outlet.push(b"all")
+        peer.sender.push(b"all")
         peer.near.transport.close()
         assert peer.near.transport.is_closing()
         assert await peer.read(100) == b"all"

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from streamedge.cache.open_object import Failure
 from streamedge.cache.storage.extent import Ready
-from streamedge.delivery.net.sender import Outlet
-from streamedge.delivery.net.writers import TURN_BYTES
+from streamedge.delivery.net.sender import Sender
+from streamedge.delivery.net.writers import SEND_QUANTUM_BYTES
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.spans import Span
 
@@ -84,7 +84,7 @@ class Peer:
         self.drains = 0
         self.drained = asyncio.Event()
         self.failed: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
-        self.outlet = Outlet(
+        self.sender = Sender(
             transport, asyncio.get_running_loop(), self._drained, self.failed.set_result
         )
 
@@ -122,7 +122,7 @@ async def connect() -> AsyncIterator[Peer]:
     try:
         yield peer
     finally:
-        peer.outlet.close()
+        peer.sender.close()
         transport.abort()
         far.close()
 
@@ -139,14 +139,14 @@ async def test_bytes_and_pieces_leave_in_the_order_they_were_pushed(tmp_path: Pa
     data = content(300_000)
     source = Filling(tmp_path, data)
     async with connect() as peer:
-        peer.outlet.push(b"head", (source, Span(10, 200_010)), b"middle")
-        peer.outlet.push((source, Span(0, 5)), b"", b"tail")
+        peer.sender.push(b"head", (source, Span(10, 200_010)), b"middle")
+        peer.sender.push((source, Span(0, 5)), b"", b"tail")
         expected = b"head" + data[10:200_010] + b"middle" + data[:5] + b"tail"
         assert await peer.read(len(expected)) == expected
         await peer.until_drained()
-        assert peer.outlet.idle
-        assert peer.outlet.sent_bytes == len(expected)
-        assert peer.outlet.blocked_since_s is None
+        assert peer.sender.idle
+        assert peer.sender.sent_bytes == len(expected)
+        assert peer.sender.blocked_since_s is None
     os.close(source.fd)
 
 
@@ -162,57 +162,57 @@ async def test_any_parts_arrive_whole_and_in_order(
         for part in parts:
             if isinstance(part, bytes):
                 expected += part
-                peer.outlet.push(part)
+                peer.sender.push(part)
             else:
                 expected += data[part[0] : part[1]]
-                peer.outlet.push((source, Span(*part)))
+                peer.sender.push((source, Span(*part)))
         assert await peer.read(len(expected)) == expected
     os.close(source.fd)
 
 
 async def test_what_fits_leaves_within_push() -> None:
     async with connect() as peer:
-        peer.outlet.push(b"short")
+        peer.sender.push(b"short")
         assert peer.drains == 1
-        assert peer.outlet.idle
+        assert peer.sender.idle
 
 
 async def test_a_peer_that_does_not_read_is_seen_and_blocks_nothing() -> None:
     data = content(100_000)
     async with connect() as peer:
-        peer.outlet.push(data)
+        peer.sender.push(data)
         assert peer.drains == 0
-        assert peer.outlet.blocked_since_s is not None
-        assert peer.outlet.queued_bytes == len(data) - peer.outlet.sent_bytes
+        assert peer.sender.blocked_since_s is not None
+        assert peer.sender.queued_bytes == len(data) - peer.sender.sent_bytes
         assert await peer.read(len(data)) == data
         await peer.until_drained()
         assert peer.drains == 1
-        assert peer.outlet.queued_bytes == 0
-        assert peer.outlet.blocked_since_s is None
+        assert peer.sender.queued_bytes == 0
+        assert peer.sender.blocked_since_s is None
 
 
 async def test_what_is_on_its_way_is_sent_as_it_comes(tmp_path: Path) -> None:
     data = content(50_000)
     source = Filling(tmp_path, data, there_bytes=1000)
     async with connect() as peer:
-        peer.outlet.push(b"head", (source, Span(0, 50_000)), b"tail")
+        peer.sender.push(b"head", (source, Span(0, 50_000)), b"tail")
         assert await peer.read(1004) == b"head" + data[:1000]
         assert source.asked == [(Span(1000, 50_000), False)]
-        assert peer.outlet.blocked_since_s is None  # it is not the peer's fault
+        assert peer.sender.blocked_since_s is None  # it is not the peer's fault
         source.arrive(1001)
         assert await peer.read(1) == data[1000:1001]
         async with asyncio.timeout(PATIENCE_S):
             await source.waiting.wait()
         source.arrive(50_000)
         assert await peer.read(48_999 + 4) == data[1001:] + b"tail"
-        assert peer.outlet.idle
+        assert peer.sender.idle
     os.close(source.fd)
 
 
 async def test_a_piece_that_has_not_begun_waits_eagerly(tmp_path: Path) -> None:
     source = Filling(tmp_path, content(10), there_bytes=0)
     async with connect() as peer:
-        peer.outlet.push(b"head", (source, Span(0, 10)))
+        peer.sender.push(b"head", (source, Span(0, 10)))
         assert await peer.read(4) == b"head"  # not held back for bytes that are not there
         assert source.asked == [(Span(0, 10), True)]
         source.arrive(5)
@@ -224,8 +224,8 @@ async def test_pushing_more_while_waiting_keeps_the_order(tmp_path: Path) -> Non
     data = content(10)
     source = Filling(tmp_path, data, there_bytes=0)
     async with connect() as peer:
-        peer.outlet.push((source, Span(0, 10)))
-        peer.outlet.push(b"after")
+        peer.sender.push((source, Span(0, 10)))
+        peer.sender.push(b"after")
         assert len(source.asked) == 1
         source.arrive(10)
         assert await peer.read(15) == data + b"after"
@@ -236,13 +236,13 @@ async def test_a_failure_drops_the_rest_and_tells_why(tmp_path: Path) -> None:
     data = content(10)
     source = Filling(tmp_path, data, there_bytes=4)
     async with connect() as peer:
-        peer.outlet.push((source, Span(0, 10)), b"never")
+        peer.sender.push((source, Span(0, 10)), b"never")
         cause = OriginError(OriginFailure.BROKEN, "cut")
         source.fail(cause)
         assert await peer.failed is cause
-        assert peer.outlet.idle
+        assert peer.sender.idle
         assert peer.drains == 0
-        peer.outlet.close()
+        peer.sender.close()
         peer.far.setblocking(True)
         assert peer.far.recv(100) == data[:4]
     os.close(source.fd)
@@ -251,13 +251,13 @@ async def test_a_failure_drops_the_rest_and_tells_why(tmp_path: Path) -> None:
 async def test_a_peer_that_is_gone_is_a_failure_without_a_cause() -> None:
     async with connect() as peer:
         peer.far.close()
-        peer.outlet.push(content(100_000))
+        peer.sender.push(content(100_000))
         assert await peer.failed is None
 
 
 async def test_a_peer_that_leaves_while_it_is_watched_is_a_failure() -> None:
     async with connect() as peer:
-        peer.outlet.push(content(100_000))
+        peer.sender.push(content(100_000))
         peer.far.close()
         async with asyncio.timeout(PATIENCE_S):
             assert await peer.failed is None
@@ -266,7 +266,7 @@ async def test_a_peer_that_leaves_while_it_is_watched_is_a_failure() -> None:
 async def test_a_file_shorter_than_promised_is_a_failure_not_a_loop(tmp_path: Path) -> None:
     source = Filling(tmp_path, content(10), there_bytes=20)
     async with connect() as peer:
-        peer.outlet.push((source, Span(0, 20)))
+        peer.sender.push((source, Span(0, 20)))
         assert await peer.failed is None
     os.close(source.fd)
 
@@ -276,7 +276,7 @@ async def test_bytes_that_a_file_lacks_are_waited_for(tmp_path: Path) -> None:
     source = Filling(tmp_path, data[:10], there_bytes=20)
     source.kept_bytes = 10
     async with connect() as peer:
-        peer.outlet.push((source, Span(0, 20)))
+        peer.sender.push((source, Span(0, 20)))
         async with asyncio.timeout(PATIENCE_S):
             await source.waiting.wait()
         assert source.lost_at == [10]
@@ -290,11 +290,11 @@ async def test_bytes_that_a_file_lacks_are_waited_for(tmp_path: Path) -> None:
 async def test_closing_takes_the_wish_for_bytes_back(tmp_path: Path) -> None:
     source = Filling(tmp_path, content(10), there_bytes=0)
     async with connect() as peer:
-        peer.outlet.push((source, Span(0, 10)))
+        peer.sender.push((source, Span(0, 10)))
         assert source.woken is not None
-        peer.outlet.close()
+        peer.sender.close()
         assert source.woken is None
-        peer.outlet.close()
+        peer.sender.close()
     assert peer.drains == 0
     os.close(source.fd)
 
@@ -303,10 +303,10 @@ async def test_closing_while_the_socket_is_watched_leaves_nothing_behind() -> No
     before = descriptors()
     for _round in range(20):
         async with connect() as peer:
-            peer.outlet.push(content(100_000))
-            assert peer.outlet.blocked_since_s is not None
-            peer.outlet.close()
-            assert peer.outlet.queued_bytes == 0
+            peer.sender.push(content(100_000))
+            assert peer.sender.blocked_since_s is not None
+            peer.sender.close()
+            assert peer.sender.queued_bytes == 0
         await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
     assert descriptors() == before
 
@@ -323,13 +323,13 @@ async def test_a_peer_that_stops_where_its_turn_ends_is_seen_to_be_blocked(
         return count
 
     monkeypatch.setattr(os, "sendfile", take_one_turn)
-    source = Filling(tmp_path, b"", there_bytes=2 * TURN_BYTES)
+    source = Filling(tmp_path, b"", there_bytes=2 * SEND_QUANTUM_BYTES)
     async with connect() as peer:
-        peer.outlet.push((source, Span(0, 2 * TURN_BYTES)))
-        assert taken == [TURN_BYTES]
+        peer.sender.push((source, Span(0, 2 * SEND_QUANTUM_BYTES)))
+        assert taken == [SEND_QUANTUM_BYTES]
         await asyncio.sleep(0)  # the next turn
         await asyncio.sleep(0)
-        assert peer.outlet.blocked_since_s is not None
+        assert peer.sender.blocked_since_s is not None
     os.close(source.fd)
 
 
@@ -338,16 +338,16 @@ async def test_one_peer_does_not_hold_up_the_loop(
 ) -> None:
     """A peer that takes everything at once still gives others their turn."""
     monkeypatch.setattr(os, "sendfile", lambda _to, _fd, _offset, count: count)
-    source = Filling(tmp_path, b"", there_bytes=16 * TURN_BYTES)
+    source = Filling(tmp_path, b"", there_bytes=16 * SEND_QUANTUM_BYTES)
     async with connect() as peer:
-        peer.outlet.push((source, Span(0, 16 * TURN_BYTES)))
-        assert peer.outlet.sent_bytes == TURN_BYTES
+        peer.sender.push((source, Span(0, 16 * SEND_QUANTUM_BYTES)))
+        assert peer.sender.sent_bytes == SEND_QUANTUM_BYTES
         turns = 1
-        while not peer.outlet.idle:
-            sent_bytes = peer.outlet.sent_bytes
+        while not peer.sender.idle:
+            sent_bytes = peer.sender.sent_bytes
             await asyncio.sleep(0)
-            assert peer.outlet.sent_bytes - sent_bytes in {0, TURN_BYTES}
-            turns += peer.outlet.sent_bytes != sent_bytes
+            assert peer.sender.sent_bytes - sent_bytes in {0, SEND_QUANTUM_BYTES}
+            turns += peer.sender.sent_bytes != sent_bytes
         assert turns == 16
         assert peer.drains == 1
     os.close(source.fd)
@@ -361,13 +361,13 @@ async def test_a_defect_while_sending_fails_the_connection(
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _loop, context: seen.append(context.get("exception")))
     async with connect() as peer:
-        peer.outlet.push((source, Span(0, 300_000)))
-        assert not peer.outlet.idle
+        peer.sender.push((source, Span(0, 300_000)))
+        assert not peer.sender.idle
         monkeypatch.setattr(source, "ready", lambda position, end: 1 / 0)
         await peer.read(8192)  # so that it goes on, called by the loop
         async with asyncio.timeout(PATIENCE_S):
             assert await peer.failed is None
-        assert peer.outlet.queued_bytes == 0
-        assert peer.outlet.blocked_since_s is None
+        assert peer.sender.queued_bytes == 0
+        assert peer.sender.blocked_since_s is None
     assert [type(each) for each in seen] == [ZeroDivisionError]
     os.close(source.fd)

@@ -174,13 +174,13 @@ async def test_a_client_that_stops_reading_is_dropped(cache_root: Path) -> None:
         async with connected(edge.port) as client:
             client.play("film.mp4")
             (session,) = edge.sessions
-            outlet = session._outlet
-            assert outlet is not None
-            await until(lambda: outlet.blocked_since_s is not None)
-            assert outlet.blocked_since_s is not None
-            session.sweep(outlet.blocked_since_s + 4)
+            sender = session._outlet
+            assert sender is not None
+            await until(lambda: sender.blocked_since_s is not None)
+            assert sender.blocked_since_s is not None
+            session.sweep(sender.blocked_since_s + 4)
             assert session in edge.sessions
-            session.sweep(outlet.blocked_since_s + 6)
+            session.sweep(sender.blocked_since_s + 6)
             await edge.until_gone()
         assert edge.lines("rtmp_disconnect")[0]["reason"] == "the client has stopped reading"
         assert edge.readers == 0

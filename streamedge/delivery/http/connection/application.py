@@ -12,21 +12,21 @@ from collections.abc import AsyncIterator
 from starlette.types import Receive, Scope, Send
 
 from streamedge.delivery.http.connection.request_side import EXTENSION
-from streamedge.delivery.http.connection.response_sender import Bridge
+from streamedge.delivery.http.connection.response_sender import ResponseSender
 from streamedge.delivery.http.connection.tunnel import tunnel
-from streamedge.delivery.http.handler import Site, Upgraded
+from streamedge.delivery.http.handler import HttpHandler, Upgraded
 from streamedge.delivery.http.request.routing import Route
-from streamedge.delivery.http.response.build import Opened
+from streamedge.delivery.http.response.build import Response
 
 
 class Application:
     """The ASGI application of the viewers' listeners: one for every path and distribution."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: HttpHandler) -> None:
         self._site = site
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        bridge: Bridge = scope["extensions"][EXTENSION]
+        bridge: ResponseSender = scope["extensions"][EXTENSION]
         try:
             opened = await self._open(bridge, receive)
         except asyncio.CancelledError:
@@ -36,7 +36,7 @@ class Application:
         else:
             await bridge.answer(opened)
 
-    async def _open(self, bridge: Bridge, receive: Receive) -> Opened | Upgraded:
+    async def _open(self, bridge: ResponseSender, receive: Receive) -> Response | Upgraded:
         request = bridge.request
         found = self._site.find(request)
         if not isinstance(found, Route):

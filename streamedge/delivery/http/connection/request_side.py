@@ -26,17 +26,17 @@ from uvicorn.server import ServerState
 
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.delivery.http.connection.read_control import PARSED_AT_ONCE_BYTES, TURN_S, Intake
-from streamedge.delivery.http.connection.response_sender import Bridge
+from streamedge.delivery.http.connection.response_sender import ResponseSender
 from streamedge.delivery.http.connection.response_side import (
     ANSWERED,
     AnsweringConnection,
-    LaneCycle,
-    Sending,
+    FastPathCycle,
+    ResponseInFlight,
 )
 from streamedge.delivery.http.connection.upgrades import Upgrade, body_parser, upgrade_of
-from streamedge.delivery.http.fast_path.fast_path import Answered, Asked, LaneAnswer
+from streamedge.delivery.http.fast_path.fast_path import Answered, LaneAnswer, PlainGet
 from streamedge.delivery.http.fast_path.request_memo import Wanted
-from streamedge.delivery.http.handler import Site
+from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.request.request import (
     WebRequest,
     has_clear_end,
@@ -61,7 +61,7 @@ class EdgeProtocol(AnsweringConnection):
         config: UvicornConfig,
         server_state: ServerState,
         loop: asyncio.AbstractEventLoop,
-        site: Site,
+        site: HttpHandler,
         connections_max: int,
         left: Callable[[], None],
         peer: Peer,
@@ -71,7 +71,7 @@ class EdgeProtocol(AnsweringConnection):
         self._between = True  # the parser is between two requests
         self._begun = 0  # requests that the present packet holds the beginning of
         # By the present packet's request, if it is plain.
-        self._asked: tuple[Asked, Wanted | None] | None = None
+        self._asked: tuple[PlainGet, Wanted | None] | None = None
         self._held = b""  # what came, while it waits for its burst or for another's answer
         self._put_off = False  # to the next burst
         self._header_bytes = 0
@@ -119,7 +119,7 @@ class EdgeProtocol(AnsweringConnection):
 
     def take_up(
         self, now_s: float, gone: set[str]
-    ) -> tuple[Asked, Wanted | None, LaneAnswer] | None:
+    ) -> tuple[PlainGet, Wanted | None, LaneAnswer] | None:
         """The hit that answers what came; None when that has gone another way.
 
         ``gone``: the keys that others have gone to the application for in this turn of the loop.
@@ -163,7 +163,7 @@ class EdgeProtocol(AnsweringConnection):
         Of a crowd that comes for a new object each is then answered as a hit is.
         """
         self._held = data
-        self.cycle = LaneCycle(self.on_response_complete)  # type: ignore[assignment]
+        self.cycle = FastPathCycle(self.on_response_complete)  # type: ignore[assignment]
         begun_s = self.loop.time()
         asking.add_done_callback(lambda _done: self._release(begun_s))
 
@@ -385,7 +385,7 @@ class EdgeProtocol(AnsweringConnection):
             return False
         return not self.transport.get_write_buffer_size()
 
-    def _answer_plain(self, asked: Asked, wanted: Wanted | None) -> bool:
+    def _answer_plain(self, asked: PlainGet, wanted: Wanted | None) -> bool:
         """Answers a plain GET, unless its object is not here and fresh."""
         answer = self._decide(asked, wanted, time.time())
         if answer is None:
@@ -395,7 +395,7 @@ class EdgeProtocol(AnsweringConnection):
             self._site.lane_finished([answered])
         return True
 
-    def _decide(self, asked: Asked, wanted: Wanted | None, now_s: float) -> LaneAnswer | None:
+    def _decide(self, asked: PlainGet, wanted: Wanted | None, now_s: float) -> LaneAnswer | None:
         if self._serves is not None and not self._serves(asked.host):
             return None
         if asked.admitted is not None and not self._site.gate.still_admits(
@@ -405,33 +405,33 @@ class EdgeProtocol(AnsweringConnection):
         return self._lane.decide(asked.target, wanted, now_s)
 
     def send_hit(
-        self, asked: Asked, wanted: Wanted | None, answer: LaneAnswer, loop_s: float
+        self, asked: PlainGet, wanted: Wanted | None, answer: LaneAnswer, loop_s: float
     ) -> Answered | None:
         """Sends a hit. None when that is not done at once: then it leaves its own line, later."""
         status, head, ready, start, end, opened = answer
-        sent = 0 if ready is None else self.outlet.send_at_once(head, ready)
-        if sent == len(head) + end - start and self.outlet.idle:
+        sent = 0 if ready is None else self.sender.send_at_once(head, ready)
+        if sent == len(head) + end - start and self.sender.idle:
             self.cycle = ANSWERED
             self.quiet_since_s = loop_s
             return asked, wanted, status, self._client, sent
         # What the kernel did not take at once, or is still to come.
         reader = Reader(opened, CacheResult.HIT)
-        self.cycle = LaneCycle(self.on_response_complete)  # type: ignore[assignment]
-        self.sending = Sending(
+        self.cycle = FastPathCycle(self.on_response_complete)  # type: ignore[assignment]
+        self.sending = ResponseInFlight(
             self.cycle,
             reader,
             partial(self._hit_ended, asked, wanted, status),
             begun_s=loop_s,
-            begun_bytes=self.outlet.sent_bytes - sent,
+            begun_bytes=self.sender.sent_bytes - sent,
             provenance=asked.target.provenance(),
         )
         past_head = max(0, sent - len(head))
-        self.outlet.push(head[sent:], (reader, Span(start + past_head, end)))
+        self.sender.push(head[sent:], (reader, Span(start + past_head, end)))
         return None
 
     def _hit_ended(
         self,
-        asked: Asked,
+        asked: PlainGet,
         wanted: Wanted | None,
         status: int,
         sent_bytes: int,
@@ -470,7 +470,7 @@ class EdgeProtocol(AnsweringConnection):
         read: dict[Any, Any] = scope["extensions"][REQUEST]
         # It may have waited for its turn.
         request = replace(read["request"], begun_s=self.loop.time(), came_s=time.time())
-        bridge = Bridge(self, cycle, request, read["trailers"])
+        bridge = ResponseSender(self, cycle, request, read["trailers"])
         scope["extensions"] = {EXTENSION: bridge}  # type: ignore[dict-item]
         super()._start_asgi_task(cycle, app)
 

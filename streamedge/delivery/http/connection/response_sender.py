@@ -14,55 +14,55 @@ from typing import Protocol
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from streamedge.delivery.http.connection.response_side import Sending
+from streamedge.delivery.http.connection.response_side import ResponseInFlight
 from streamedge.delivery.http.connection.viewer_stream import ViewerDuplex
 from streamedge.delivery.http.request.request import WebRequest
-from streamedge.delivery.http.response.build import Opened
+from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.framing import Parts
 from streamedge.delivery.http.response.response import bare_head, closing
-from streamedge.delivery.net.sender import Outlet
+from streamedge.delivery.net.sender import Sender
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.origin import Fields
 
 
-class Line(Protocol):
+class ResponseConnection(Protocol):
     """The connection, as far as a bridge needs it."""
 
     transport: asyncio.Transport
     flow: FlowControl
-    outlet: Outlet
-    sending: Sending | None
+    sender: Sender
+    sending: ResponseInFlight | None
     tunnel: ViewerDuplex | None
 
     async def comes_to_answer(
-        self, cycle: RequestResponseCycle, request: WebRequest, opened: Opened
+        self, cycle: RequestResponseCycle, request: WebRequest, opened: Response
     ) -> bool: ...
 
     async def send_answer(
-        self, cycle: RequestResponseCycle, request: WebRequest, opened: Opened
+        self, cycle: RequestResponseCycle, request: WebRequest, opened: Response
     ) -> None: ...
 
     def begin_sending(
         self,
         cycle: RequestResponseCycle,
         request: WebRequest,
-        opened: Opened,
+        opened: Response,
         done: asyncio.Future[None] | None,
         *,
         is_stream: bool = False,
-    ) -> Sending: ...
+    ) -> ResponseInFlight: ...
 
     def finish(self, cut: str | None, *, complete: bool) -> None: ...
 
     def take_unparsed(self) -> bytes: ...
 
 
-class Bridge:
+class ResponseSender:
     """Between the application and the connection that its request came over."""
 
     def __init__(
         self,
-        line: Line,
+        line: ResponseConnection,
         cycle: RequestResponseCycle,
         request: WebRequest,
         trailers: Sequence[tuple[bytes, bytes]],
@@ -82,7 +82,7 @@ class Bridge:
         self._closes = True
         self._cycle.keep_alive = False
 
-    async def answer(self, opened: Opened) -> None:
+    async def answer(self, opened: Response) -> None:
         """Sends an answer; returns when it is out or the viewer has gone."""
         line, cycle = self._line, self._cycle
         if self._closes:
@@ -117,7 +117,7 @@ class Bridge:
         line.flow.resume_reading()
         return line.tunnel
 
-    async def _stream(self, opened: Opened, parts: AsyncGenerator[Parts, None]) -> None:
+    async def _stream(self, opened: Response, parts: AsyncGenerator[Parts, None]) -> None:
         """Sends parts, each once the one before is out.
 
         What they raise cuts the connection, so that the viewer learns of it; a viewer who leaves
@@ -140,16 +140,16 @@ class Bridge:
             raise failure
 
     async def _push(
-        self, sending: Sending, head: bytes, parts: AsyncGenerator[Parts, None]
+        self, sending: ResponseInFlight, head: bytes, parts: AsyncGenerator[Parts, None]
     ) -> None:
-        outlet = self._line.outlet
-        outlet.push(head)
+        sender = self._line.sender
+        sender.push(head)
         async for part in parts:
-            outlet.push(*part)
+            sender.push(*part)
             await self._until_out(sending)
         await self._until_out(sending)
 
-    async def _until_out(self, sending: Sending) -> None:
-        while not self._line.outlet.idle:
+    async def _until_out(self, sending: ResponseInFlight) -> None:
+        while not self._line.sender.idle:
             sending.done = asyncio.get_running_loop().create_future()
             await sending.done

@@ -23,12 +23,12 @@ from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import Reader
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.http.connection.viewer_stream import ViewerDuplex
-from streamedge.delivery.http.handler import Site
+from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.request.request import WebRequest
-from streamedge.delivery.http.response.build import Opened
+from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.response import bare_head
 from streamedge.delivery.net.accept import Peer
-from streamedge.delivery.net.sender import Outlet
+from streamedge.delivery.net.sender import Sender
 from streamedge.delivery.net.tls import TlsConnection
 from streamedge.spans import Span
 
@@ -41,7 +41,7 @@ class AnsweringConnection(HttpToolsProtocol):
         config: UvicornConfig,
         server_state: ServerState,
         loop: asyncio.AbstractEventLoop,
-        site: Site,
+        site: HttpHandler,
         connections_max: int,
         left: Callable[[], None],
         peer: Peer,
@@ -51,8 +51,8 @@ class AnsweringConnection(HttpToolsProtocol):
         self._site = site
         self._connections_max = connections_max
         self._left = left
-        self.outlet: Outlet = None  # type: ignore[assignment]  # from connection_made on
-        self.sending: Sending | None = None
+        self.sender: Sender = None  # type: ignore[assignment]  # from connection_made on
+        self.sending: ResponseInFlight | None = None
         self.tunnel: ViewerDuplex | None = None
         self._refused: HTTPStatus | None = None
         self._receiving: RequestResponseCycle | None = None  # whose request has not ended yet
@@ -69,7 +69,7 @@ class AnsweringConnection(HttpToolsProtocol):
         super().connection_made(transport)
         # The outlet may only write when the transport has nothing left to.
         transport.set_write_buffer_limits(high=0)
-        self.outlet = Outlet(transport, self.loop, self._drained, self._failed)
+        self.sender = Sender(transport, self.loop, self._drained, self._failed)
         self.secure = isinstance(transport, TlsConnection)
         self.client = self.peer  # uvicorn has looked at the socket, and so at the nearest proxy
         if is_trusted(self.peer.address, self._site.proxies):
@@ -84,7 +84,7 @@ class AnsweringConnection(HttpToolsProtocol):
         self.finish("viewer left", complete=False)
         if self.tunnel is not None:
             self.tunnel.received(b"")
-        self.outlet.close()
+        self.sender.close()
         super().connection_lost(exc)
         self._left()
 
@@ -113,7 +113,7 @@ class AnsweringConnection(HttpToolsProtocol):
         """
         if self.transport.is_closing():
             return
-        blocked_since_s = self.outlet.blocked_since_s
+        blocked_since_s = self.sender.blocked_since_s
         if blocked_since_s is not None:
             if now_s - blocked_since_s > stall_s:
                 self.finish("viewer stalled", complete=False)
@@ -161,23 +161,23 @@ class AnsweringConnection(HttpToolsProtocol):
         )
 
     async def send_answer(
-        self, cycle: RequestResponseCycle, request: WebRequest, opened: Opened
+        self, cycle: RequestResponseCycle, request: WebRequest, opened: Response
     ) -> None:
         """Sends an answer of known length; returns when it is out or the viewer has gone."""
         done: asyncio.Future[None] = self.loop.create_future()
         self.begin_sending(cycle, request, opened, done)
         answer, reader = opened.answer, opened.reader
         if reader is None:
-            self.outlet.push(answer.head, answer.body)
+            self.sender.push(answer.head, answer.body)
         elif answer.span is not None:
-            self.outlet.push(answer.head, (reader, answer.span))
+            self.sender.push(answer.head, (reader, answer.span))
         else:
             parts = [(reader, part) if isinstance(part, Span) else part for part in answer.parts]
-            self.outlet.push(answer.head, *parts)
+            self.sender.push(answer.head, *parts)
         await done
 
     async def comes_to_answer(
-        self, cycle: RequestResponseCycle, request: WebRequest, opened: Opened
+        self, cycle: RequestResponseCycle, request: WebRequest, opened: Response
     ) -> bool:
         """Waits until nothing else is being written; False when the viewer has left by then."""
         while self.transport.get_write_buffer_size() and not cycle.disconnected:
@@ -196,18 +196,18 @@ class AnsweringConnection(HttpToolsProtocol):
         self,
         cycle: RequestResponseCycle,
         request: WebRequest,
-        opened: Opened,
+        opened: Response,
         done: asyncio.Future[None] | None,
         *,
         is_stream: bool = False,
-    ) -> Sending:
+    ) -> ResponseInFlight:
         """Notes an answer that is about to be pushed; ``finish`` ends it."""
-        self.sending = Sending(
+        self.sending = ResponseInFlight(
             cycle,
             opened.reader,
             partial(self._site.finished, request, opened),
             begun_s=request.begun_s,
-            begun_bytes=self.outlet.sent_bytes,
+            begun_bytes=self.sender.sent_bytes,
             done=done,
             is_stream=is_stream,
             provenance=opened.provenance,
@@ -232,7 +232,7 @@ class AnsweringConnection(HttpToolsProtocol):
             return
         if sending.reader is not None:
             sending.reader.close()
-        sent_bytes = self.outlet.sent_bytes - sending.begun_bytes
+        sent_bytes = self.sender.sent_bytes - sending.begun_bytes
         sending.finished(sent_bytes, self.loop.time() - sending.begun_s, cut)
         cycle = sending.cycle
         if complete:
@@ -286,7 +286,7 @@ Finished = Callable[[int, float, str | None], None]
 """Leaves a response's line and numbers: bytes sent, seconds taken, and what cut it off."""
 
 
-class LaneCycle:
+class FastPathCycle:
     """What the parser's callbacks need of a request that never reaches the application."""
 
     __slots__ = ("disconnected", "keep_alive", "more_body", "on_response", "response_complete")
@@ -299,14 +299,14 @@ class LaneCycle:
         self.more_body = True
 
     @property
-    def message_event(self) -> LaneCycle:
+    def message_event(self) -> FastPathCycle:
         return self
 
     def set(self) -> None:
         """Nobody waits for the rest of a request without a body."""
 
 
-class Sending:
+class ResponseInFlight:
     """An answer on its way out: begun at ``begun_s`` of the loop's clock, ``begun_bytes`` into the
     connection's."""
 
@@ -324,7 +324,7 @@ class Sending:
 
     def __init__(
         self,
-        cycle: LaneCycle | RequestResponseCycle,
+        cycle: FastPathCycle | RequestResponseCycle,
         reader: Reader | None,
         finished: Finished,
         *,
@@ -346,4 +346,4 @@ class Sending:
 
 
 # Stands for every request that the lane has answered from within its own callback.
-ANSWERED: Any = LaneCycle(lambda: None, response_complete=True)
+ANSWERED: Any = FastPathCycle(lambda: None, response_complete=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 
-from streamedge.delivery.http.connection.response_sender import Bridge
+from streamedge.delivery.http.connection.response_sender import ResponseSender
 from streamedge.delivery.http.handler import Upgraded
 from streamedge.origin import Duplex
 
 
-async def tunnel(bridge: Bridge, upgraded: Upgraded) -> None:
+async def tunnel(bridge: ResponseSender, upgraded: Upgraded) -> None:
     """Passes bytes both ways; returns when one side has ended."""
     early, origin = upgraded.response.upgrade()
     viewer = bridge.open_tunnel(upgraded.fields)

@@ -17,41 +17,41 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from streamedge.delivery.http.fast_path.fast_path import Answered, Asked, LaneAnswer
+from streamedge.delivery.http.fast_path.fast_path import Answered, LaneAnswer, PlainGet
 from streamedge.delivery.http.fast_path.request_memo import Wanted
 
 BURST_MAX = 64
 """Requests in a burst: the first of them waits while the others are decided on, 5 us each."""
 
 
-class Asking(Protocol):
+class BatchConnection(Protocol):
     """A connection on which something has come."""
 
     loop: asyncio.AbstractEventLoop
 
     def take_up(
         self, now_s: float, gone: set[str]
-    ) -> tuple[Asked, Wanted | None, LaneAnswer] | None: ...
+    ) -> tuple[PlainGet, Wanted | None, LaneAnswer] | None: ...
 
     def send_hit(
-        self, asked: Asked, wanted: Wanted | None, answer: LaneAnswer, loop_s: float
+        self, asked: PlainGet, wanted: Wanted | None, answer: LaneAnswer, loop_s: float
     ) -> Answered | None: ...
 
     def broke(self, cause: Exception) -> None: ...
 
 
-class Burst:
+class HitBatch:
     """A worker's. ``finished`` is told of all that went out at once and whole."""
 
     __slots__ = ("_due", "_finished", "_gone", "_put_off")
 
     def __init__(self, finished: Callable[[Sequence[Answered]], None]) -> None:
-        self._due: list[Asking] = []
-        self._put_off: list[Asking] = []
+        self._due: list[BatchConnection] = []
+        self._put_off: list[BatchConnection] = []
         self._gone: set[str] = set()
         self._finished = finished
 
-    def add(self, asking: Asking) -> None:
+    def add(self, asking: BatchConnection) -> None:
         """Has ``asking`` taken up before the loop waits again."""
         due = self._due
         due.append(asking)
@@ -60,7 +60,7 @@ class Burst:
         elif len(due) == BURST_MAX:
             self.run()
 
-    def put_off(self, asking: Asking) -> None:
+    def put_off(self, asking: BatchConnection) -> None:
         """Has ``asking`` taken up again when the tasks of those who have gone have begun."""
         self._put_off.append(asking)
 

@@ -32,8 +32,8 @@ from streamedge.delivery.http.compression.negotiation import (
     negotiate,
     with_vary,
 )
-from streamedge.delivery.http.fast_path.request_memo import Spellings, Wanted, plain_range
-from streamedge.delivery.http.request.authorization import Pass
+from streamedge.delivery.http.fast_path.request_memo import RequestMemo, Wanted, plain_range
+from streamedge.delivery.http.request.authorization import CachedGrant
 from streamedge.delivery.http.request.dispatch import Dispatcher, Refused
 from streamedge.delivery.http.request.request import WebRequest, without_field
 from streamedge.delivery.http.request.routing import (
@@ -56,7 +56,7 @@ _ELSEWHERE = CONDITIONS | {"content-length", "transfer-encoding", "expect", "te"
 _DIRECTIVES = frozenset({"cache-control", "pragma"})
 
 
-class Target:
+class PreparedResponse:
     """What is kept ready for a host and URL."""
 
     __slots__ = (
@@ -105,7 +105,7 @@ class Target:
         return lambda: Provenance(self.subject, stored.record.position, stored.record.head.headers)
 
 
-class Asked(NamedTuple):
+class PlainGet(NamedTuple):
     """A plain GET: what it asks for. Of its log line, ``named``: the fields that say what was
     asked for; ``logged``: the last ones.
 
@@ -113,11 +113,11 @@ class Asked(NamedTuple):
     it was let in, where not everybody is. ``host``: as it was sent.
     """
 
-    target: Target
+    target: PreparedResponse
     named: str
     logged: str
     address: str
-    admitted: Pass | None
+    admitted: CachedGrant | None
     host: str
 
 
@@ -127,11 +127,11 @@ LaneAnswer = tuple[int, bytes, Ready | None, int, int, OpenVersion]
 Nothing is ready when the first byte is still on its way from the origin.
 """
 
-Answered = tuple[Asked, Wanted | None, int, str, int]
+Answered = tuple[PlainGet, Wanted | None, int, str, int]
 """What was asked, the status of what has been sent at once and whole, to whom, and its bytes."""
 
 
-class Lane:
+class FastPath:
     """The short lane of a worker, for one kind of connection.
 
     What it recalls holds for connections alike: over TLS or not, from a trusted proxy or not.
@@ -150,8 +150,10 @@ class Lane:
         self._edge_name = edge_name
         self._dispatcher = dispatcher
         self._changes = cache.store.changes.word
-        self._targets: Memo[tuple[str, str, str | None, str | None, bool], Target] = budget.memo()
-        self.spellings: Spellings[Asked] = Spellings(budget)
+        self._targets: Memo[tuple[str, str, str | None, str | None, bool], PreparedResponse] = (
+            budget.memo()
+        )
+        self.spellings: RequestMemo[PlainGet] = RequestMemo(budget)
 
     def replace(self, dispatcher: Dispatcher) -> None:
         """Decides by this one from now on, and forgets all that another has decided."""
@@ -159,7 +161,7 @@ class Lane:
         self._targets.clear()
         self.spellings.forget()
 
-    def ask(self, request: WebRequest) -> tuple[Asked, Wanted | None] | None:
+    def ask(self, request: WebRequest) -> tuple[PlainGet, Wanted | None] | None:
         """What a GET asks for; None when it is not plain, or refused."""
         headers = request.headers
         if not _ELSEWHERE.isdisjoint(headers) or len(headers) != len(request.fields):
@@ -176,26 +178,28 @@ class Lane:
             return None
         found = outcome.route
         rules = found.rule.behavior.access
-        admitted = None if rules == OPEN_TO_ALL else Pass(rules, outcome.grant)
+        admitted = None if rules == OPEN_TO_ALL else CachedGrant(rules, outcome.grant)
         agent = headers.get("user-agent")
         logged = "" if agent is None else f',"agent":{shortened(agent)}'
         if request.told_address:
             logged += f',"viewer":"{request.told_address}"'
         said = target_fields(request.host, request.path, found.distribution.id)
         target = self._target(found, request)
-        return Asked(target, said, logged, request.told_address, admitted, request.host), wanted
+        return PlainGet(target, said, logged, request.told_address, admitted, request.host), wanted
 
-    def remember(self, data: bytes, asked: Asked, wanted: Wanted | None) -> None:
+    def remember(self, data: bytes, asked: PlainGet, wanted: Wanted | None) -> None:
         """Keeps what ``data`` asked for: one request, all of it."""
         # Its target's texts are of these bytes too, and stay as long as it does.
         size_bytes = TARGET_BYTES + 3 * len(data) + len(asked.named) + len(asked.logged)
         self.spellings.remember(data, asked, wanted, size_bytes)
 
-    def awaited(self, target: Target) -> asyncio.Task[None] | None:
+    def awaited(self, target: PreparedResponse) -> asyncio.Task[None] | None:
         """What will find out about an object that nothing is known of, if its origin is asked."""
         return self._responses.asking(target.key)
 
-    def decide(self, target: Target, wanted: Wanted | None, now_s: float) -> LaneAnswer | None:
+    def decide(
+        self, target: PreparedResponse, wanted: Wanted | None, now_s: float
+    ) -> LaneAnswer | None:
         """The answer to a plain GET, or None."""
         opened = target.opened
         if (
@@ -230,7 +234,7 @@ class Lane:
             return None
         return status, head, ready, start, end, opened
 
-    def _refresh(self, target: Target, now_s: float) -> OpenVersion | None:
+    def _refresh(self, target: PreparedResponse, now_s: float) -> OpenVersion | None:
         """Looks whether the object is open and fresh, and makes this second's header lines."""
         changes = self._changes[0]
         opened = self._cache.peek(target.key, target.rules, now_s, target.subject)
@@ -263,14 +267,14 @@ class Lane:
             )
         return sent
 
-    def _timing(self, target: Target) -> str:
+    def _timing(self, target: PreparedResponse) -> str:
         """Server-Timing for this second's answers: sampled by second, not by answer."""
         if not is_sampled(target.policy.server_timing_percent):
             return ""
         return server_timing(self._edge_name, CacheResult.HIT, 0.0)
 
     def _form(
-        self, target: Target, opened: OpenVersion, now_s: float
+        self, target: PreparedResponse, opened: OpenVersion, now_s: float
     ) -> tuple[OriginHead, OpenVersion | None]:
         """The form in which this viewer gets it: the head, and the version if it is open here."""
         head = opened.head
@@ -284,7 +288,7 @@ class Lane:
             return head, None
         return encoded_head(head, target.encoding, encoded.version.size_bytes), encoded
 
-    def _target(self, found: Route, request: WebRequest) -> Target:
+    def _target(self, found: Route, request: WebRequest) -> PreparedResponse:
         named, coding = request.headers, None
         policy = found.rule.behavior.cache
         key = self._responses.variant(
@@ -296,7 +300,7 @@ class Lane:
         known = key, found.distribution.id, named.get("origin"), coding, request.secure
         target = self._targets.get(known)
         if target is None:
-            target = Target(found, key, request)
+            target = PreparedResponse(found, key, request)
             # Python keeps a text that is not ASCII in up to four bytes a character.
             size_bytes = 2 * len(key) + len(known[2] or "") + len(coding or "")
             self._targets.put(known, target, TARGET_BYTES + size_bytes)
@@ -317,7 +321,7 @@ class Lane:
 _HIT = Handling(hit=True)
 
 
-def lane_lines(
+def hit_log_lines(
     process: str, answered: Sequence[Answered], now_s: float, duration_s: float, cut: str | None
 ) -> list[str]:
     """The log lines of such answers, as ``access_log`` would write them."""

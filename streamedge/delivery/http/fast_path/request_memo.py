@@ -23,7 +23,7 @@ Wanted = tuple[bytes, bytes]
 Meaning = TypeVar("Meaning")
 
 
-class Spellings(Generic[Meaning]):
+class RequestMemo(Generic[Meaning]):
     """Meanings by the bytes that were parsed to them."""
 
     __slots__ = ("_ranged", "_whole")

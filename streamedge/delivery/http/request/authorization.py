@@ -19,14 +19,14 @@ from streamedge.delivery.http.request.request import WebRequest
 _parsed = lru_cache(maxsize=8192)(ip_address)  # thousands of requests a second come from one viewer
 
 
-class Pass(NamedTuple):
+class CachedGrant(NamedTuple):
     """Why a viewer was let in: looked at again for every hit."""
 
     rules: AccessRules
     grant: Grant
 
 
-class Gate:
+class Authorizer:
     """One for a worker."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Gate:
             self._signature_bytes,
         )
 
-    def still_admits(self, granted: Pass, address: str, now_s: float) -> bool:
+    def still_admits(self, granted: CachedGrant, address: str, now_s: float) -> bool:
         """Whether what was granted to these very bytes holds for this viewer, now."""
         rules, grant = granted
         return grant.holds(_parsed(address), now_s) and self._serves_country(rules, address)

@@ -16,11 +16,11 @@ from streamedge.access.admission import Denied, Grant
 from streamedge.delivery.hosts import HostTable
 from streamedge.delivery.http.policy.behaviors import ViewerProtocol
 from streamedge.delivery.http.policy.response_headers import Cors, Field, cors_kind
-from streamedge.delivery.http.request.authorization import Gate
+from streamedge.delivery.http.request.authorization import Authorizer
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import (
     Route,
-    Unroutable,
+    RouteError,
     WebDistribution,
     is_looping,
     route,
@@ -56,7 +56,7 @@ class Dispatcher:
         self,
         edge_name: str,
         distributions: HostTable[WebDistribution],
-        gate: Gate,
+        gate: Authorizer,
         url_bytes_max: int,
     ) -> None:
         self._edge_name = edge_name
@@ -71,7 +71,7 @@ class Dispatcher:
         found = route(
             self._distributions, request.host, request.path, request.query, request.headers
         )
-        if isinstance(found, Unroutable):
+        if isinstance(found, RouteError):
             return Refused(found.status, found.reason, found.distribution, code=found.code)
         distribution, behavior = found.distribution.id, found.rule.behavior
 

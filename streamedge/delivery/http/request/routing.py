@@ -109,7 +109,7 @@ class Route(NamedTuple):
         return self.is_s3 and not self.name
 
 
-class Unroutable(NamedTuple):
+class RouteError(NamedTuple):
     """Why a request means nothing here. ``code``: the error's code for clients of S3, "": the
     status says it.
     """
@@ -126,16 +126,16 @@ def route(
     path: bytes,
     query: str,
     headers: Mapping[str, str] = NO_HEADERS,
-) -> Route | Unroutable:
+) -> Route | RouteError:
     """What a request's host, path and query mean; ``headers`` tell whether it is of S3's protocol.
 
     The name is decided here once, for the access rules, the cache and the origin alike.
     """
     if not host:
-        return Unroutable(400, "one Host header, please")
+        return RouteError(400, "one Host header, please")
     found = distributions.find(host)
     if not found:
-        return Unroutable(421, "no distribution has this host name")
+        return RouteError(421, "no distribution has this host name")
     if is_s3_request(headers, query):
         of_bucket = _route_to_bucket(distributions, found[0], host, path, query)
         if of_bucket is not None:
@@ -149,7 +149,7 @@ def _route_to_bucket(
     host: str,
     path: bytes,
     query: str,
-) -> Route | Unroutable | None:
+) -> Route | RouteError | None:
     """What a request of an S3 client means; None where it concerns no bucket.
 
     The bucket stands before the key, or in the host name (Amazon S3 User Guide, "Virtual hosting
@@ -161,7 +161,7 @@ def _route_to_bucket(
     name = object_name(path)
     if name is None:
         if path.strip(b"/"):
-            return Unroutable(400, "the path is not an object's name", distribution.id)
+            return RouteError(400, "the path is not an object's name", distribution.id)
         name = ""
     bucket, _, key = name.partition("/")
     hosted = _hosted_bucket(
@@ -174,9 +174,9 @@ def _route_to_bucket(
             return None
         if not name:
             text = "calls on all buckets do not go through the edge"
-            return Unroutable(501, text, distribution.id)
+            return RouteError(501, text, distribution.id)
         text = "this distribution has no bucket of this name"
-        return Unroutable(404, text, distribution.id, "NoSuchBucket")
+        return RouteError(404, text, distribution.id, "NoSuchBucket")
     plain = without_s3_signature(query)
     if not key:
         rule = [rule for rule in distribution.rules if rule.binding.bucket == bucket][-1]
@@ -185,7 +185,7 @@ def _route_to_bucket(
     found = route_to(distribution, key, plain)._replace(is_s3=True)
     if found.rule.binding.bucket != bucket:
         text = "another origin than the bucket serves this path"
-        return Unroutable(403, text, distribution.id)
+        return RouteError(403, text, distribution.id)
     return _checked_segments(found)
 
 
@@ -216,35 +216,35 @@ def listing_rules(distribution: WebDistribution, prefix: str) -> list[Rule]:
     return [rule for rule in distribution.rules if rule.behavior.may_match_below(prefix)]
 
 
-def route_in(distribution: WebDistribution, path: bytes, query: str) -> Route | Unroutable:
+def route_in(distribution: WebDistribution, path: bytes, query: str) -> Route | RouteError:
     """What a path and query mean in a distribution."""
     name = distribution.root_object if path == b"/" else path_name(path)
     if name is None:
-        return Unroutable(400, "the path has a dot segment, a control character or a backslash")
+        return RouteError(400, "the path has a dot segment, a control character or a backslash")
     sent = path.removeprefix(b"/").decode("ascii", "replace")
     found = route_to(distribution, name, query, sent)
     if name and not found.rule.binding.is_site and not is_object_name(name):
-        return Unroutable(400, "the path is not an object's name", distribution.id)
+        return RouteError(400, "the path is not an object's name", distribution.id)
     return _checked_segments(found)
 
 
-def _checked_segments(found: Route) -> Route | Unroutable:
+def _checked_segments(found: Route) -> Route | RouteError:
     """The route, unless an origin that reads the path in another way would serve what other rules
     are about."""
     distribution = found.distribution
     plain = _SLASHES.sub("/", found.name).removeprefix("/")
     if plain != found.name and distribution.rule(plain) is not found.rule:
-        return Unroutable(400, "the path has empty segments", distribution.id)
+        return RouteError(400, "the path has empty segments", distribution.id)
     if not found.rule.binding.is_site:
         return found
     if "%2f" in found.path.lower():
         kept = path_name(_ENCODED_SLASH.sub("%252F", found.path))
         if kept is None or distribution.rule(kept) is not found.rule:
-            return Unroutable(400, "two behaviors have the path's encoded slash", distribution.id)
+            return RouteError(400, "two behaviors have the path's encoded slash", distribution.id)
     if ";" in found.name:
         without = distribution.rule(_PARAMETERS.sub("", found.name)).behavior
         if without.access != found.rule.behavior.access:
-            return Unroutable(400, "the path's parameters step round a rule", distribution.id)
+            return RouteError(400, "the path's parameters step round a rule", distribution.id)
     return found
 
 

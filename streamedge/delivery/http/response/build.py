@@ -45,7 +45,7 @@ _KINDS: dict[type[Exception], str] = {CacheFullError: "cache_full", WriteQueueEr
 _NO_BODY = frozenset({204, 304})
 
 
-class Opened(NamedTuple):
+class Response(NamedTuple):
     """What a request comes to; ``reader`` is the caller's to close, None when nothing is open.
 
     ``parts``: the answer's body comes part by part, after ``answer.head``. ``provenance``: what of,
@@ -61,14 +61,14 @@ class Opened(NamedTuple):
     provenance: Callable[[], Provenance] | None = None
 
 
-class Form(NamedTuple):
+class Representation(NamedTuple):
     """In which form a stored answer is sent, when not as it is stored."""
 
     head: OriginHead
     reader: Reader
 
 
-class Replies:
+class ResponseBuilder:
     """Makes answers. ``counts`` is told of errors."""
 
     def __init__(self, edge_name: str, counts: Counts, ranges_max: int) -> None:
@@ -76,21 +76,21 @@ class Replies:
         self._edge_name = edge_name
         self._counts = counts
 
-    def preflight(self, found: Route, request: WebRequest) -> Opened:
+    def preflight(self, found: Route, request: WebRequest) -> Response:
         """OPTIONS where the origin has objects alone: what the distribution's owner allows."""
         allowed = ", ".join(sorted(found.rule.behavior.methods))
         delivery = self._delivery(request, time.time(), CacheResult.MISS, found, "")
         head = streamed_head(204, [("allow", allowed)], "", None, delivery)
-        return Opened(Answer(204, head), None, CacheResult.MISS, found.distribution.id)
+        return Response(Answer(204, head), None, CacheResult.MISS, found.distribution.id)
 
     def stored(
         self,
         found: Route,
         request: WebRequest,
         stored: Stored,
-        form: Form | None = None,
+        form: Representation | None = None,
         status: int | None = None,
-    ) -> Opened:
+    ) -> Response:
         """The answer that a stored response is; in another ``form``, under another ``status``.
 
         The readers are taken over.
@@ -134,8 +134,8 @@ class Replies:
             return self._read_along(request, distribution, head, reader, framing, age_s, delivery)
         if not answer.has_object_bytes:
             reader.close()
-            return Opened(answer, None, result, distribution, reason)
-        return Opened(answer, reader, result, distribution, reason)
+            return Response(answer, None, result, distribution, reason)
+        return Response(answer, reader, result, distribution, reason)
 
     def _read_along(
         self,
@@ -146,11 +146,11 @@ class Replies:
         framing: str,
         age_s: float,
         delivery: Delivery,
-    ) -> Opened:
+    ) -> Response:
         """The answer for a stored response whose end tells its length."""
         fields = stored_answer_fields(head)
         answer = Answer(head.status, streamed_head(head.status, fields, framing, age_s, delivery))
-        opened = Opened(answer, None, delivery.result, distribution)
+        opened = Response(answer, None, delivery.result, distribution)
         if request.method == "HEAD":
             reader.close()
             return opened
@@ -159,7 +159,7 @@ class Replies:
 
     def passed(
         self, found: Route, request: WebRequest, response: OriginResponse, status: str
-    ) -> Opened:
+    ) -> Response:
         """The answer that an origin's own answer is, passed through as it comes."""
         result = CacheResult.MISS if response.status < 400 else CacheResult.ERROR
         has_body = request.method != "HEAD" and response.status not in _NO_BODY
@@ -181,22 +181,22 @@ class Replies:
         distribution = found.distribution.id
         if not has_body:
             response.close()
-            return Opened(answer, None, result, distribution)
+            return Response(answer, None, result, distribution)
         parts = framed(
             of_body(response),
             framing,
             lambda: passed_trailers(response.trailers, response.fields),
         )
-        return Opened(answer, None, result, distribution, self._reason(response.status), parts)
+        return Response(answer, None, result, distribution, self._reason(response.status), parts)
 
-    def written(self, found: Route, request: WebRequest, answer: WriteAnswer) -> Opened:
+    def written(self, found: Route, request: WebRequest, answer: WriteAnswer) -> Response:
         """The answer to a write."""
         result = CacheResult.MISS if answer.succeeded else CacheResult.ERROR
         delivery = self._delivery(request, time.time(), result, found, "")
         body = b"" if answer.status in _NO_BODY else answer.body
         framing = "" if answer.status in _NO_BODY else f"content-length: {len(body)}\r\n"
         head = streamed_head(answer.status, answer.fields, framing, None, delivery)
-        return Opened(
+        return Response(
             Answer(answer.status, head, body=b"" if request.method == "HEAD" else body),
             None,
             result,
@@ -206,7 +206,7 @@ class Replies:
 
     def failed(
         self, found: Route, request: WebRequest, exc: OriginError | CacheFullError | WriteQueueError
-    ) -> Opened:
+    ) -> Response:
         """The answer where the origin, the cache or the journal gave none."""
         kind = exc.failure.value if isinstance(exc, OriginError) else _KINDS[type(exc)]
         self._counts.add(Counter.ERRORS, kind)
@@ -215,7 +215,7 @@ class Replies:
         )
         return opened._replace(reason=str(exc))
 
-    def turned_down(self, request: WebRequest, refused: Refused) -> Opened:
+    def turned_down(self, request: WebRequest, refused: Refused) -> Response:
         """The answer to a request that is not served."""
         opened = self.refused(
             request,
@@ -237,7 +237,7 @@ class Replies:
         fields: tuple[Field, ...] = (),
         found: Route | None = None,
         code: str = "",
-    ) -> Opened:
+    ) -> Response:
         """An answer of the edge's own, with its reason; ``code`` as ``refusal`` takes it.
 
         Where a behavior is known, its policy says which pages may read it: a script could not tell
@@ -250,7 +250,7 @@ class Replies:
             policy = found.rule.behavior.response_headers
             delivery = replace(delivery, policy=policy.of_errors())
         answer = refusal(status, reason, delivery, request.method, fields, code)
-        return Opened(answer, None, CacheResult.ERROR, distribution, reason)
+        return Response(answer, None, CacheResult.ERROR, distribution, reason)
 
     def _reason(self, status: int) -> str | None:
         """Counts an origin's error, and says it for the log line."""

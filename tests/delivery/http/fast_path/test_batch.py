@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from streamedge.delivery.http.connection.request_side import EdgeProtocol
-from streamedge.delivery.http.fast_path.batch import BURST_MAX, Burst
+from streamedge.delivery.http.fast_path.batch import BURST_MAX, HitBatch
 from streamedge.delivery.http.fast_path.fast_path import Answered
 from tests.support.http_viewer import Viewer, request, viewer_of
 from tests.support.web_edge import WebEdge, connections, serve_web
@@ -55,7 +55,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.said: list[str] = []
-        self.burst = Burst(self._finished)
+        self.burst = HitBatch(self._finished)
 
     def add(self, name: str, **more: Any) -> None:
         self.burst.add(Scripted(name, self.said, **more))

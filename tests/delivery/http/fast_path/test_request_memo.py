@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from streamedge.delivery.http.fast_path.request_memo import (
     SPELLING_BYTES_MAX,
-    Spellings,
+    RequestMemo,
     plain_range,
 )
 from streamedge.memo import MemoryBudget
@@ -49,7 +49,7 @@ def test_what_is_a_plain_range(value: bytes, wanted: tuple[bytes, bytes] | None)
 
 @pytest.mark.parametrize("name", [b"Range", b"range"])
 def test_one_range_parsed_is_all_of_them_known(name: bytes) -> None:
-    spellings: Spellings[str] = Spellings(MemoryBudget(1 << 20))
+    spellings: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
     spellings.remember(asking(b"0-9", name), "film", (b"0", b"9"), 100)
     assert spellings.recall(asking(b"0-9", name)) == ("film", (b"0", b"9"))
     assert spellings.recall(asking(b"1000-", name)) == ("film", (b"1000", b""))
@@ -58,7 +58,7 @@ def test_one_range_parsed_is_all_of_them_known(name: bytes) -> None:
 
 
 def test_without_a_range_it_is_another_request() -> None:
-    spellings: Spellings[str] = Spellings(MemoryBudget(1 << 20))
+    spellings: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
     spellings.remember(BEGIN + b"\r\n", "whole", None, 100)
     assert spellings.recall(BEGIN + b"\r\n") == ("whole", None)
     assert spellings.recall(asking(b"0-9")) is None
@@ -71,7 +71,7 @@ def test_without_a_range_it_is_another_request() -> None:
 )
 def test_numbers_elsewhere_are_bytes_like_others(name: bytes) -> None:
     """Each of them was parsed to what "Range: bytes=0-9" means, by its bytes as they are."""
-    spellings: Spellings[str] = Spellings(MemoryBudget(1 << 20))
+    spellings: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
     spellings.remember(asking(b"0-9", name), "film", (b"0", b"9"), 100)
     assert spellings.recall(asking(b"5-6", name)) is None
 
@@ -79,13 +79,13 @@ def test_numbers_elsewhere_are_bytes_like_others(name: bytes) -> None:
 def test_the_range_in_force_is_the_one_that_was_parsed() -> None:
     """Two lines with a range: no numbers but the first's may be left out of a spelling."""
     first = BEGIN + b"X-Range: bytes=0-9\r\nRange: bytes=0-9" + END
-    spellings: Spellings[str] = Spellings(MemoryBudget(1 << 20))
+    spellings: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
     spellings.remember(first, "film", (b"0", b"9"), 100)
     assert spellings.recall(first.replace(b"X-Range: bytes=0-9", b"X-Range: bytes=5-6")) is None
 
 
 def test_only_a_request_to_its_end_is_kept() -> None:
-    spellings: Spellings[str] = Spellings(MemoryBudget(1 << 20))
+    spellings: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
     for data in (BEGIN, asking(b"0-9") + b"G", BEGIN + b"X: " + b"x" * SPELLING_BYTES_MAX + END):
         spellings.remember(data, "film", None, 100)
         spellings.remember(data, "film", (b"0", b"9"), 100)
@@ -94,7 +94,7 @@ def test_only_a_request_to_its_end_is_kept() -> None:
 
 def test_spellings_are_bounded_in_bytes() -> None:
     budget = MemoryBudget(100_000)
-    spellings: Spellings[int] = Spellings(budget)
+    spellings: RequestMemo[int] = RequestMemo(budget)
     for number in range(1000):
         spellings.remember(b"GET /%d HTTP/1.1\r\n\r\n" % number, number, None, 2000)
         assert budget.used_bytes <= 100_000
@@ -112,7 +112,7 @@ LINES = st.lists(
 
 @given(LINES, LINES)
 def test_what_is_recalled_was_parsed_but_for_its_numbers(parsed: bytes, data: bytes) -> None:
-    spellings: Spellings[str] = Spellings(MemoryBudget(1 << 20))
+    spellings: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
     spellings.remember(parsed + b"\r\n\r\n", "film", (b"1", b"2"), 100)
     recalled = spellings.recall(data)
     if recalled is not None:
