@@ -1,1 +1,1 @@
-"""Writes that are answered before the origin has them: a durable queue, and who empties it."""
+"""Write-back: a durable queue of writes, and the replicator that sends them to their origins."""

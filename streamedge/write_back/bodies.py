@@ -1,10 +1,9 @@
-"""Bodies of queued writes: one file each, on disk before anybody is told.
+"""Bodies of queued writes: one file each, on disk before the write is answered.
 
-    bodies/<token>    an object's plain bytes
+    bodies/<token>    the plain bytes of one object
 
-Owns these files from their first byte to their removal. A file without a row in the journal is a
-write that was never answered; it is removed once the process that wrote it is gone, which its
-lock tells. Everything here blocks.
+A file without a row in the queue belongs to a write that was never answered. ``sweep`` removes it
+once the process that wrote it has ended, which the file's lock shows. All functions here block.
 """
 
 from __future__ import annotations
@@ -20,26 +19,26 @@ from pathlib import Path
 
 from streamedge.origin.spooling import write_all
 
-ORPHAN_AGE_S = 600.0  # far longer than it takes to lock a file that has been made
+ORPHAN_AGE_S = 600.0  # far longer than it takes to lock a new file
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class NewBody:
-    """A body that is still coming. Raises OSError."""
+    """The body of a write while it is received. Its methods raise OSError."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.token = secrets.token_hex(16)
         self.size_bytes = 0
         self._md5 = hashlib.md5(usedforsecurity=False)
-        self._is_kept = False
+        self._has_row = False
         self._descriptor = os.open(folder / self.token, _NEW_FILE, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
 
     @property
     def etag(self) -> str:
-        """MD5 in hex, quoted: what most buckets will call the object, too."""
+        """The MD5 of the bytes in hex, quoted: the ETag that most buckets will give the object."""
         return f'"{self._md5.hexdigest()}"'
 
     def append(self, piece: bytes) -> None:
@@ -48,24 +47,24 @@ class NewBody:
         self.size_bytes += len(piece)
 
     def sync(self) -> None:
-        """Returns once the body and its name are on disk."""
+        """Returns when the bytes and the name of the file are on disk."""
         os.fsync(self._descriptor)
         sync_folder(self._folder)
 
     def keep(self) -> None:
-        """Says that the journal has a row for it."""
-        self._is_kept = True
+        """Keeps the file when it is closed: the queue has a row for it."""
+        self._has_row = True
 
     def close(self) -> None:
-        """Removes the file unless it is kept."""
-        if not self._is_kept:
+        """Closes the file, and removes it unless ``keep`` was called."""
+        if not self._has_row:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._folder / self.token)
         os.close(self._descriptor)
 
 
 def sync_folder(folder: Path) -> None:
-    """Returns once the folder's names are on disk. Raises OSError."""
+    """Returns when the names in the folder are on disk. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -74,16 +73,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_body(folder: Path, token: str) -> None:
-    """Removes a body whose row is gone; whoever has it open reads on."""
+    """Removes the body of a deleted row. Processes that have it open can read on."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(folder / token)
 
 
-def sweep(folder: Path, is_known: Callable[[str], bool]) -> int:
-    """Removes what no row names and no process writes any more; the number of files removed.
+def sweep(folder: Path, has_row: Callable[[str], bool]) -> int:
+    """Removes files that no row names and no process is writing. Returns how many.
 
-    ``is_known`` tells whether a row names a token; it is asked after the file's lock was free,
-    because whoever writes a body holds that until the row is there.
+    ``has_row`` says whether a row names a token. It is called after the file's lock was acquired,
+    because the writer of a body holds that lock until its row is committed.
     """
     removed = 0
     oldest_s = time.time() - ORPHAN_AGE_S
@@ -94,7 +93,7 @@ def sweep(folder: Path, is_known: Callable[[str], bool]) -> int:
                 if os.fstat(descriptor).st_mtime > oldest_s:
                     continue
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not is_known(file.name):
+                if not has_row(file.name):
                     os.unlink(file)
                     removed += 1
             finally:

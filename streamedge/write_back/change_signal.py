@@ -1,9 +1,9 @@
-"""How processes learn that the journal has changed, without looking at it.
+"""Tells processes that the write queue has changed, without a query.
 
-    changes   a counter for each worker, mapped by all: one moves with every change
-    bell      a named pipe: whoever empties the queue sleeps on it
+    changes   one counter for each process, mapped by all of them; a process increments its own
+    bell      a named pipe that wakes the replicator
 
-Owns these two files. Both only say "look again"; what is true stands in the journal.
+Both only mean "read the queue again"; the rows hold the facts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SLOT_BYTES = 8
 
 
 def prepare_signal(folder: Path) -> None:
-    """Makes the files; harmless when they are there. Raises OSError."""
+    """Creates the files if they are missing. Raises OSError."""
     with open(folder / "changes", "ab") as changes:
         changes.truncate(SLOTS * _SLOT_BYTES)
     with contextlib.suppress(FileExistsError):
@@ -27,7 +27,7 @@ def prepare_signal(folder: Path) -> None:
 
 
 class ChangeSignal:
-    """One process's hand on the signal. ``slot`` is its own: no two living processes share one."""
+    """The signal as one process uses it. No two live processes share a ``slot``."""
 
     def __init__(self, folder: Path, slot: int) -> None:
         self._slot = slot
@@ -35,22 +35,23 @@ class ChangeSignal:
         with open(folder / "changes", "r+b") as changes:
             self._map = mmap.mmap(changes.fileno(), SLOTS * _SLOT_BYTES)
         self._words = memoryview(self._map).cast("Q")
-        # Open for both, so that neither end waits for the other, nor sees it go.
+        # Opened for reading and writing: then no end blocks until the other opens the pipe, and
+        # none sees the end of the file when the other closes it.
         self.wakeup_fd = os.open(folder / "bell", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def snapshot(self) -> bytes:
-        """Another value after each change. As cheap as a look into a dictionary."""
+        """The counters of all processes: other bytes after each change. As cheap as a dict lookup."""
         return self._map[:]
 
     def notify(self) -> None:
-        """Says that there was a change: after it is committed. Any thread may."""
+        """Announces a committed change. May be called from any thread."""
         with self._lock:
             self._words[self._slot] += 1
-        with contextlib.suppress(BlockingIOError):  # full: it rings already
+        with contextlib.suppress(BlockingIOError):  # the pipe is full, so the replicator will wake
             os.write(self.wakeup_fd, b"!")
 
     def drain(self) -> None:
-        """Takes what has rung, so that only a later change rings again."""
+        """Empties the pipe, so that only a later change makes it readable again."""
         with contextlib.suppress(BlockingIOError):
             while os.read(self.wakeup_fd, 4096):
                 pass

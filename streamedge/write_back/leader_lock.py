@@ -1,7 +1,7 @@
-"""The turn to send: held by one process at a time, and free the moment that one ends.
+"""A leader lock on a file: one process at a time holds it.
 
-Owns a lock on a file, which the kernel drops with its holder. Whoever waits sleeps in a thread of
-its own, so that nobody looks again and again.
+The kernel releases the lock when its holder ends. A process that waits does so in a thread of its
+own, without polling.
 """
 
 from __future__ import annotations
@@ -14,52 +14,52 @@ from threading import Lock, Thread
 
 
 class LeaderLock:
-    """``wait`` for it once, and ``end`` it, whether it came or not."""
+    """Call ``acquire`` once, then ``release``, whether the lock was acquired or not."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._guard = Lock()
         self._descriptor = -1
-        self._is_over = False
+        self._is_released = False
 
-    async def wait(self) -> None:
-        """Returns when the turn is this process's. Raises OSError."""
+    async def acquire(self) -> None:
+        """Returns when this process holds the lock. Raises OSError."""
         loop = asyncio.get_running_loop()
-        came: asyncio.Future[None] = loop.create_future()
+        acquired: asyncio.Future[None] = loop.create_future()
         descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
 
-        def take() -> None:
+        def block() -> None:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             except OSError as exc:
                 os.close(descriptor)
-                loop.call_soon_threadsafe(_fail, came, exc)
+                loop.call_soon_threadsafe(_fail, acquired, exc)
                 return
             with self._guard:
-                if self._is_over:
+                if self._is_released:
                     os.close(descriptor)
                     return
                 self._descriptor = descriptor
-                loop.call_soon_threadsafe(_set, came)
+                loop.call_soon_threadsafe(_set, acquired)
 
-        # Not one of asyncio's threads: those are waited for when the process ends.
-        Thread(target=take, name="replicator-turn", daemon=True).start()
-        await came
+        # Not a thread of asyncio's pool: the process waits for those when it ends.
+        Thread(target=block, name="leader-lock", daemon=True).start()
+        await acquired
 
-    def end(self) -> None:
-        """Lets another process have it."""
+    def release(self) -> None:
+        """Releases the lock for another process."""
         with self._guard:
-            self._is_over = True
+            self._is_released = True
             if self._descriptor >= 0:
                 os.close(self._descriptor)
                 self._descriptor = -1
 
 
-def _set(came: asyncio.Future[None]) -> None:
-    if not came.done():
-        came.set_result(None)
+def _set(acquired: asyncio.Future[None]) -> None:
+    if not acquired.done():
+        acquired.set_result(None)
 
 
-def _fail(came: asyncio.Future[None], failure: OSError) -> None:
-    if not came.done():
-        came.set_exception(failure)
+def _fail(acquired: asyncio.Future[None], error: OSError) -> None:
+    if not acquired.done():
+        acquired.set_exception(error)

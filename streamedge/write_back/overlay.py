@@ -1,8 +1,7 @@
-"""An origin as this edge's readers see it: with the writes that it does not have yet.
+"""Read-your-writes: an overlay of the pending writes over an origin.
 
-Owns the rule that what waits in the journal is read from there, until the origin has it. These are
-an ``Origin`` and an ``Upstream`` like any other, so that both doors of the cache, HTTP and RTMP,
-read what was written.
+An object with a write in the queue is read from the queue until the origin has it. The overlay is
+an ``Origin`` and an ``Upstream`` like any other, so that HTTP and RTMP both read what was written.
 """
 
 from __future__ import annotations
@@ -30,16 +29,17 @@ from streamedge.write_back.queue import Pending, WriteQueue
 from streamedge.write_back.rows import WriteQueueError
 
 NO_OVERRIDES: Mapping[str, str] = MappingProxyType({})
-_KEPT = frozenset(
+_STORED_FIELDS = frozenset(
     {"cache-control", "content-disposition", "content-encoding", "content-language", "expires"}
 )
 
 
 class PendingWritesOrigin:
-    """``origin``, whose assets' keys begin with ``identity``, behind ``write_queue``.
+    """``origin`` with the pending writes of ``write_queue`` applied.
 
-    ``bodies`` has the journal's files as objects. ``is_site``: its keys have paths, not names.
-    ``overrides`` are fields that an object is read with in place of its own, in lower case.
+    ``identity`` is the start of the origin's asset keys. ``bodies`` serves the files of queued
+    bodies as objects. ``is_site``: the keys hold URL paths, not decoded names. ``overrides`` are
+    header fields (names in lower case) that replace the object's own.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class PendingWritesOrigin:
         self._write_queue = write_queue
         self._bodies = bodies
 
-    def has(self, name: str) -> bool:
-        """Whether the object is newer here. Raises OriginError."""
+    def is_pending(self, name: str) -> bool:
+        """Whether a write of the object waits. Raises OriginError."""
         return self._pending(name) is not None
 
     async def head(self, name: str) -> OriginHead:
@@ -92,60 +92,62 @@ class PendingWritesOrigin:
         except OriginError as exc:
             if exc.failure is not OriginFailure.NOT_FOUND:
                 raise
-            # Its origin has it by now.
+            # The write is done and its file removed: the origin has the object now.
             return await self.origin.read(
                 name, span, if_match=if_match, if_none_match=if_none_match
             )
         assert read is not None, "only if_none_match is answered with None"
-        return _AheadRead(head, read)
+        return _PendingRead(head, read)
 
     async def close(self) -> None:
         await self.origin.close()
 
     def _pending(self, name: str) -> Pending | None:
-        place = site_path(name) if self._is_site else name
+        path = site_path(name) if self._is_site else name
         try:
-            return self._write_queue.pending(join_key(self._identity, place))
+            return self._write_queue.pending(join_key(self._identity, path))
         except WriteQueueError as exc:
-            # Nobody knows what the object is: what the origin has may be older than an answer.
+            # A write may wait that was already answered: the origin may have an older object.
             raise OriginError(OriginFailure.UNAVAILABLE, str(exc)) from exc
 
     def _head(self, name: str, pending: Pending) -> OriginHead:
         if pending.path is None:
-            raise OriginError(OriginFailure.NOT_FOUND, f"{name!a}: deleted, the origin will hear")
-        said = {field.lower(): value for field, value in pending.fields}
-        said.update(self._overrides)
+            raise OriginError(
+                OriginFailure.NOT_FOUND, f"{name!a}: deleted, and the origin does not know it yet"
+            )
+        values = {field.lower(): value for field, value in pending.fields}
+        values.update(self._overrides)
         return OriginHead(
             Version(pending.etag, pending.size_bytes, int(pending.queued_s)),
-            said.get("content-type", "") or guess_media_type(name),
+            values.get("content-type", "") or guess_media_type(name),
             {
                 field: value
-                for field, value in said.items()
-                if field in _KEPT or field.startswith("x-amz-meta-")
+                for field, value in values.items()
+                if field in _STORED_FIELDS or field.startswith("x-amz-meta-")
             },
         )
 
 
 class PendingWritesUpstream:
-    """``upstream``, but for requests that bring an object which waits in ``ahead``."""
+    """``upstream``, except for requests of objects with a pending write in ``overlay``."""
 
-    def __init__(self, upstream: Upstream, ahead: PendingWritesOrigin) -> None:
+    def __init__(self, upstream: Upstream, overlay: PendingWritesOrigin) -> None:
         self._upstream = upstream
-        self._ahead = ahead
-        self._objects = ObjectUpstream(ahead)
+        self._overlay = overlay
+        self._objects = ObjectUpstream(overlay)
 
     async def send(self, request: OriginRequest) -> OriginResponse:
         """As ``Upstream.send``."""
-        # What a query brings is the origin's to say: no write that waits has one.
+        # Queued writes have no query, so a request with a query goes to the origin.
         is_read = request.method in {"GET", "HEAD"} and not request.query
         is_read = is_read and request.path in {"", site_path(request.name)}
-        if is_read and self._ahead.has(request.name):
+        if is_read and self._overlay.is_pending(request.name):
             return await self._objects.send(request)
         return await self._upstream.send(request)
 
 
-class _AheadRead:
-    """A queued body's bytes under the version that its viewer was told."""
+class _PendingRead:
+    """The bytes of a queued body, with the version that its writer's response had."""
 
     def __init__(self, head: OriginHead, read: OriginRead) -> None:
         self.head = head

@@ -1,13 +1,13 @@
-"""The durable queue of writes: what is accepted here will reach the origin, or be reported.
+"""The durable write queue: an accepted write reaches its origin, or becomes a dead letter.
 
     writes/journal.sqlite   the rows; see ``rows``
     writes/bodies/          one file for each body; see ``bodies``
-    writes/changes, bell    see ``signal``
-    writes/replicator       locked by whoever sends; see ``turn``
+    writes/changes, bell    see ``change_signal``
+    writes/replicator       locked by the process that sends; see ``leader_lock``
 
-Owns the order in which a write becomes durable: body and name on disk, then the row, then the
-answer. So a crash before the row forgets a write that nobody was told of, and a crash after it
-none. And it tells readers, from memory as long as nothing changes, what is newer here than there.
+A write becomes durable in this order: the body and its file name, then the row, then the response.
+A crash before the row loses only a write that was not answered; a crash after it loses nothing.
+Readers look pending writes up in memory (``pending_index``).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What readers of this edge get of an object until its origin has it.
+    """The state of an object after its newest pending write.
 
-    ``path`` is the file of its bytes, None when the object is deleted. It may be removed at any
-    time, because the origin has it by then: whoever cannot open it asks again.
+    ``path`` is the file with its bytes, None when the object is deleted. The file is removed as
+    soon as the origin has the object: a reader that cannot open it reads from the origin.
     """
 
     path: Path | None
@@ -57,7 +57,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """The journal for an operator. ``rows`` has the oldest, kept ones first."""
+    """The queue for an operator. ``rows``: dead letters, then pending writes, oldest first."""
 
     by_state: dict[State, int]
     totals: Totals
@@ -65,7 +65,7 @@ class QueueStatus:
 
 
 def prepare_write_queue(cache_root: Path) -> None:
-    """Makes the folder ready: before any worker starts. Raises OSError, WriteQueueError."""
+    """Creates the folder and its files, before any worker starts. Raises OSError, WriteQueueError."""
     folder = cache_root / "writes"
     (folder / "bodies").mkdir(parents=True, exist_ok=True)
     (folder / "replicator").touch()
@@ -76,9 +76,9 @@ def prepare_write_queue(cache_root: Path) -> None:
 
 
 class WriteQueue:
-    """One process's hand on the queue; ``slot`` is its number (below ``signal.SLOTS``).
+    """The queue as one process uses it; ``slot`` is its number, below ``change_signal.SLOTS``.
 
-    ``limit_bytes`` holds for the bodies of all writes, of those kept for the operator too.
+    ``limit_bytes`` limits the bytes of all bodies and rows, dead letters included.
     """
 
     def __init__(self, cache_root: Path, slot: int, limit_bytes: int) -> None:
@@ -86,27 +86,29 @@ class WriteQueue:
         self.bodies = self.folder / "bodies"
         self.signal = ChangeSignal(self.folder, slot)
         self.rows = Rows(self.folder / "journal.sqlite")
-        # Readers ask on the event loop, and must not wait for a transaction of a thread.
-        self._waiting = PendingIndex(self.folder / "journal.sqlite")
+        # A connection of its own: readers are on the event loop and must not wait for a
+        # transaction that a thread runs.
+        self._index = PendingIndex(self.folder / "journal.sqlite")
         self._limit_bytes = limit_bytes
-        self._mark = b""
-        self.signal.notify()  # whoever had this number before may have died before it said so
+        self._snapshot = b""
+        self.signal.notify()  # the last process with this slot may have died before it did
 
     def close(self) -> None:
-        """Closes the files; what waits stays."""
-        self._waiting.close()
+        """Closes the files; the queue stays on disk."""
+        self._index.close()
         self.rows.close()
         self.signal.close()
 
     async def accept(
         self, asset_key: str, origin_name: str, write: Write, body: AsyncIterator[bytes] | None
     ) -> WriteAnswer:
-        """Queues a PUT or DELETE; success says that it is on disk here.
+        """Queues a PUT or DELETE. Success means that it is on disk here.
 
-        Refusals are answers: 412 against what waits for the same object, 503 over the limit, 507
-        for a full disk, 400 for a body that does not match its checksums. Raises WriteQueueError,
-        OSError, and what ``body`` raises: then nothing was queued, but for a WriteQueueError of the
-        commit itself, after which nobody can tell.
+        Refusals are answers too: 412 for a condition that a pending write of the object does not
+        meet, 413 for a body and 503 for a queue over the limit, 507 for a full disk, 400 for a
+        body that does not match its checksums. Raises WriteQueueError, OSError, and what ``body``
+        raises. Then nothing was queued, except after a WriteQueueError of the commit itself: the
+        write may or may not be queued.
         """
         try:
             if write.method == "DELETE":
@@ -123,15 +125,15 @@ class WriteQueue:
             raise
 
     def pending(self, asset_key: str) -> Pending | None:
-        """What is newer here than at the origin. Raises WriteQueueError.
+        """The newest pending write of an object, or None. Raises WriteQueueError.
 
-        For each request: compares 2 KiB while nothing changes.
+        Called for each request: compares 2 KiB when nothing has changed.
         """
-        mark = self.signal.snapshot()
-        if mark != self._mark:
-            self._waiting.refresh()
-            self._mark = mark
-        row = self._waiting.newest(asset_key)
+        snapshot = self.signal.snapshot()
+        if snapshot != self._snapshot:
+            self._index.refresh()
+            self._snapshot = snapshot
+        row = self._index.newest(asset_key)
         return None if row is None else self._pending(row)
 
     async def is_waiting_below(self, identity: str, prefix: str) -> bool:
@@ -141,21 +143,21 @@ class WriteQueue:
         return await asyncio.to_thread(self.rows.is_waiting_below, join_key(identity), prefix)
 
     async def status(self, rows_max: int = LISTED_ROWS_MAX) -> QueueStatus:
-        """For the admin address. Raises WriteQueueError."""
+        """Counts and the first ``rows_max`` writes, for the admin address. Raises WriteQueueError."""
         return await asyncio.to_thread(self._status, rows_max)
 
     async def requeue(self, serial: int, *, unconditional: bool = False) -> bool:
-        """Tries a kept write again, as the newest of its object; whether there was one.
+        """Queues a dead letter again, as the newest write of its object. False: no such letter.
 
         ``unconditional`` drops its conditions, which would fail again.
         """
-        again = partial(self.rows.requeue, serial, time.time(), unconditional=unconditional)
-        done = await in_thread(again)
+        requeue = partial(self.rows.requeue, serial, time.time(), unconditional=unconditional)
+        is_done = await in_thread(requeue)
         self.signal.notify()
-        return done
+        return is_done
 
     async def discard(self, serial: int) -> bool:
-        """Gives a kept write up for good; whether there was one."""
+        """Deletes a dead letter and its body. False: there is no such letter."""
         token = await in_thread(partial(self.rows.discard, serial))
         if token:
             await in_thread(partial(remove_body, self.bodies, token))
@@ -167,14 +169,18 @@ class WriteQueue:
     ) -> WriteAnswer:
         upload = Upload(write, body)
         verifier = upload.verifier()
-        known_bytes = upload.size_bytes or 0
-        check = partial(self.rows.check, asset_key, upload.fields, known_bytes, self._limit_bytes)
+        announced_bytes = upload.size_bytes or 0
+        check = partial(
+            self.rows.check, asset_key, upload.fields, announced_bytes, self._limit_bytes
+        )
         await in_thread(check)
         new = await in_thread(partial(NewBody, self.bodies))
         try:
             async for piece in gather(upload.pieces()):
                 if new.size_bytes + len(piece) > self._limit_bytes:
-                    raise refuse(413, "EntityTooLarge", "more than may wait for the origin")
+                    raise refuse(
+                        413, "EntityTooLarge", "larger than the whole write queue of this edge"
+                    )
                 await in_thread(partial(new.append, piece))
                 await in_thread(partial(verifier.update, piece))
             verifier.verify(upload.trailers)
@@ -197,9 +203,9 @@ class WriteQueue:
         return Pending(path, row.size_bytes, row.etag, row.fields, row.queued_s)
 
     def _status(self, rows_max: int) -> QueueStatus:
-        kept = self.rows.list(tuple(DEAD_LETTERS), rows_max)
-        waiting = self.rows.list((State.SENDING, State.QUEUED), rows_max - len(kept))
-        return QueueStatus(self.rows.by_state(), self.rows.totals(), (*kept, *waiting))
+        letters = self.rows.list(tuple(DEAD_LETTERS), rows_max)
+        waiting = self.rows.list((State.SENDING, State.QUEUED), rows_max - len(letters))
+        return QueueStatus(self.rows.by_state(), self.rows.totals(), (*letters, *waiting))
 
 
 def _new_row(

@@ -1,8 +1,8 @@
-"""Empties the queue of writes into the origins, one process for the whole edge.
+"""Sends queued writes to their origins. One process of the edge does it at a time.
 
-Owns when a write is sent and what its answer comes to; the pure part of both is ``states``. Of each
-object the oldest write goes first, and the next one when that has ended. It never drops a write:
-one that the origin will not take is kept, and said in the log.
+Writes of one object are sent one after another, oldest first. A write is never dropped: one that
+the origin rejects becomes a dead letter, and the log says so. The state transitions and the retry
+delays are in ``states``.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ from streamedge.write_back.states import (
 )
 
 SENDS_MAX = 4
-RESTART_S = 5.0  # after the journal could not be written, or a write was left without a state
-LOOK_S = 0.5  # between looks at an object that a dead process may still be writing
+RESTART_S = 5.0  # after a failure of the queue, or of a task
+POLL_S = 0.5  # between two checks for an interrupted write's arrival at the origin
 
-# Failures after which an origin's recovery helps every write that waits for it.
+# After these failures, one success makes all waiting writes of the origin due at once.
 _UNREACHABLE = frozenset({OriginFailure.REFUSED, OriginFailure.TIMEOUT})
-# Failures and statuses after which the origin may still do what it was sent.
+# After these failures and statuses the origin may still carry out the write.
 _UNANSWERED = frozenset({OriginFailure.BROKEN, OriginFailure.TIMEOUT})
 _GATEWAY_STATUSES = frozenset({502, 504})
 
 DropCached = Callable[[str], Awaitable[None]]
-"""Told an asset's key when what readers got of a write is not to be used again: before they are
-sent to an origin that has it, and after they were to one that would not take it.
+"""Called with an asset key when cached copies must be dropped: before readers fall back to the
+origin (success), or after they did (rejected).
 """
 
 
 class Replicator:
     """Sends what waits in ``write_queue``.
 
-    ``writers`` and ``readers`` are the origins by the names that rows hold; a write whose origin
-    has no name any more waits until it has one again.
+    ``writers`` and ``readers`` map the origin names in the rows to origins. A write waits while
+    the configuration has no origin of its name.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Replicator:
         write_queue: WriteQueue,
         writers: Mapping[str, WritableOrigin],
         readers: Mapping[str, Origin],
-        replicated: DropCached,
+        drop_cached: DropCached,
         log: Log,
         counts: Counts,
         *,
@@ -74,7 +74,7 @@ class Replicator:
         self._write_queue = write_queue
         self._writers = writers
         self._readers = readers
-        self._replicated = replicated
+        self._drop_cached = drop_cached
         self._log = log
         self._counts = counts
         self._clock = clock
@@ -82,48 +82,48 @@ class Replicator:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sending = 0
         self._wake = asyncio.Event()
-        self._crash: BaseException | None = None
+        self._failure: BaseException | None = None
 
     def replace(self, writers: Mapping[str, WritableOrigin], readers: Mapping[str, Origin]) -> None:
-        """Sends by these from now on; a write that is being sent goes on as it was begun."""
+        """Uses other origins for the next attempts; running attempts go on with the old ones."""
         self._writers = writers
         self._readers = readers
 
     async def run(self) -> None:
-        """Waits for this process's turn, then sends, until it is cancelled.
+        """Acquires the leader lock, then sends until it is cancelled.
 
-        Whatever fails is said in the log, and begun anew RESTART_S later.
+        A failure is logged, and everything starts again RESTART_S later.
         """
         while True:
             try:
                 await self._run_as_leader()
-            except Exception as exc:  # noqa: BLE001 - a queue that nobody empties is no state to stay in
+            except Exception as exc:  # noqa: BLE001 - the queue must be emptied again
                 self._log.event("replicator_failed", error=repr(exc))
             await asyncio.sleep(RESTART_S)
 
     async def _run_as_leader(self) -> None:
-        """Raises what keeps it from going on."""
-        turn = LeaderLock(self._write_queue.folder / "replicator")
+        """Returns by an exception only: the failure, or the cancellation."""
+        lock = LeaderLock(self._write_queue.folder / "replicator")
         loop = asyncio.get_running_loop()
-        bell = self._write_queue.signal.wakeup_fd
+        wakeup_fd = self._write_queue.signal.wakeup_fd
         try:
-            await turn.wait()
+            await lock.acquire()
             self._log.event("replicator_started")
-            loop.add_reader(bell, self._rung)
+            loop.add_reader(wakeup_fd, self._on_wakeup)
             await self._replicate()
         finally:
-            loop.remove_reader(bell)
+            loop.remove_reader(wakeup_fd)
             await self._stop_tasks()
-            turn.end()
+            lock.release()
 
-    def _rung(self) -> None:
+    def _on_wakeup(self) -> None:
         self._write_queue.signal.drain()
         self._wake.set()
 
     async def _replicate(self) -> None:
-        """Sends until something fails, and raises that."""
+        """Sends until a task or the queue fails, and raises that failure."""
         rows = self._write_queue.rows
-        self._crash = None
+        self._failure = None
         await self._end_abandoned()
         interrupted = await in_thread(partial(rows.recover, self._clock(), self._lingers_s))
         for row in interrupted:
@@ -132,23 +132,23 @@ class Replicator:
         if swept:
             self._log.event("bodies_swept", files=swept)
         for asset_key in await in_thread(rows.unnotified):
-            await self._tell(asset_key)  # whoever was to has died before
-        while self._crash is None:
+            await self._notify_cache(asset_key)  # left over from a process that died
+        while self._failure is None:
             self._wake.clear()
-            room = SENDS_MAX - self._sending
+            free = SENDS_MAX - self._sending
             due_s: float | None = None
-            if room:
-                due = await in_thread(partial(rows.take_due, self._clock(), room))
+            if free:
+                due = await in_thread(partial(rows.take_due, self._clock(), free))
                 for row in due:
                     self._begin(row)
-                if len(due) < room:
+                if len(due) < free:
                     due_s = await in_thread(rows.next_due_s)
             await self._measure()
             await self._sleep_until(due_s)
-        raise self._crash
+        raise self._failure
 
     async def _end_abandoned(self) -> None:
-        """Has origins end what a dead sender left there, before anything newer is sent."""
+        """Makes origins end the unfinished uploads of a process that died, before newer writes."""
         for writer in {id(writer): writer for writer in self._writers.values()}.values():
             try:
                 await writer.end_abandoned()
@@ -160,10 +160,11 @@ class Replicator:
         return 0.0 if writer is None else writer.lingers_s(_write_of(row))
 
     async def _await_arrival(self, row: Row) -> None:
-        """Looks whether a write whose sender died arrives, and ends its object's hold then.
+        """Polls the origin for a write whose sender died, and releases the object's hold when it
+        has arrived.
 
-        What is there already at the first look tells nothing: it may have been there before. Where
-        the origin does not let itself be looked at, the hold lasts as long as it lasts.
+        The state at the first check shows nothing: the object may have been there before. If the
+        origin cannot be read, the hold lasts its full time.
         """
         reader = self._readers.get(row.origin_name)
         until_s = self._clock() + self._lingers_s(row)
@@ -172,11 +173,11 @@ class Replicator:
         try:
             before = await _version(reader, row.name)
             while self._clock() < until_s:
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(POLL_S)
                 now = await _version(reader, row.name)
-                wanted_bytes = None if row.method == "DELETE" else row.size_bytes
-                seen_bytes = None if now is None else now.size_bytes
-                if now != before and seen_bytes == wanted_bytes:
+                expected_bytes = None if row.method == "DELETE" else row.size_bytes
+                present_bytes = None if now is None else now.size_bytes
+                if now != before and present_bytes == expected_bytes:
                     break
                 before = now
         except OriginError:
@@ -194,7 +195,7 @@ class Replicator:
         gauges[Gauge.HELD_WRITE_BYTES] = totals.held_bytes
 
     async def _sleep_until(self, due_s: float | None) -> None:
-        """Returns when the bell rings, a send ends, or it is ``due_s``."""
+        """Returns at ``due_s``, or earlier when the queue changes or a task ends."""
         wait_s = None if due_s is None else max(0.0, due_s - self._clock())
         try:
             async with asyncio.timeout(wait_s):
@@ -210,7 +211,7 @@ class Replicator:
         self._sending -= 1
 
     def _start(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
-        """Runs ``work`` beside the others; what it raises ends all of them, for a new beginning."""
+        """Runs ``work`` as a task. If it fails, all tasks end and the replicator starts again."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -220,7 +221,7 @@ class Replicator:
         self._tasks.discard(task)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._crash = error
+            self._failure = error
 
     async def _stop_tasks(self) -> None:
         tasks = list(self._tasks)
@@ -229,8 +230,8 @@ class Replicator:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _send(self, row: Row) -> None:
-        """One attempt, from SENDING to another state; cancelled, it stays SENDING for whoever
-        comes next.
+        """One attempt: from SENDING to the next state. Cancelled, the row stays SENDING, and the
+        next leader recovers it.
         """
         etag, lingers_s = "", 0.0
         try:
@@ -240,8 +241,8 @@ class Replicator:
             etag = answer.field("etag")
             if answer.status in _GATEWAY_STATUSES:
                 lingers_s = self._lingers_s(row)
-            if state is State.CONFLICT and row.attempts > 1 and await self._is_there(row):
-                # An attempt that was thought lost has done it: its own condition now fails.
+            if state is State.CONFLICT and row.attempts > 1 and await self._has_arrived(row):
+                # An earlier attempt without an answer has succeeded, so its condition fails now.
                 state, problem = State.DONE, ""
         except OriginError as exc:
             state, problem = state_without_answer(exc), str(exc)
@@ -250,7 +251,7 @@ class Replicator:
             if exc.failure in _UNANSWERED:
                 lingers_s = self._lingers_s(row)
         except FileNotFoundError as exc:
-            state, problem = State.FAILED, f"its body is gone: {exc}"
+            state, problem = State.FAILED, f"its body is missing: {exc}"
         except ValueError as exc:
             state, problem = State.FAILED, f"cannot be sent: {exc}"
         except OSError as exc:
@@ -258,23 +259,23 @@ class Replicator:
         except Exception as exc:  # noqa: BLE001 - one write must not stop the others
             state, problem = State.QUEUED, f"unexpected: {exc!r}"
         try:
-            await self._settle(row, state, problem, etag, lingers_s)
+            await self._record_result(row, state, problem, etag, lingers_s)
         except WriteQueueError:
             raise
-        except Exception as exc:  # noqa: BLE001 - the cache was not told: it is not done
-            problem = f"cannot be settled: {exc!r}"
-            await self._settle(row, State.QUEUED, problem, "", lingers_s)
+        except Exception as exc:  # noqa: BLE001 - the cache was not notified: try again
+            problem = f"its result cannot be recorded: {exc!r}"
+            await self._record_result(row, State.QUEUED, problem, "", lingers_s)
 
-    async def _settle(
+    async def _record_result(
         self, row: Row, state: State, problem: str, etag: str, lingers_s: float
     ) -> None:
         rows = self._write_queue.rows
         now_s = self._clock()
         if state is State.DONE:
-            await self._replicated(row.asset_key)
+            await self._drop_cached(row.asset_key)
         due_s = now_s + back_off_s(row.attempts, random.random())
-        settle = partial(
-            rows.settle,
+        record = partial(
+            rows.finish_attempt,
             row,
             state,
             problem=problem,
@@ -282,10 +283,10 @@ class Replicator:
             etag=etag,
             held_until_s=now_s + lingers_s if lingers_s else 0.0,
         )
-        await in_thread(settle)
+        await in_thread(record)
         self._write_queue.signal.notify()
         if state in DEAD_LETTERS:
-            await self._tell(row.asset_key)  # only now is it no longer read from here
+            await self._notify_cache(row.asset_key)  # only now are readers back at the origin
         if state is State.DONE:
             if row.token:
                 await in_thread(partial(remove_body, self._write_queue.bodies, row.token))
@@ -305,15 +306,15 @@ class Replicator:
             problem=problem or None,
         )
 
-    async def _tell(self, asset_key: str) -> None:
-        await self._replicated(asset_key)
+    async def _notify_cache(self, asset_key: str) -> None:
+        await self._drop_cached(asset_key)
         await in_thread(partial(self._write_queue.rows.mark_notified, asset_key))
 
     async def _write(self, row: Row) -> WriteAnswer:
         writer = self._writers.get(row.origin_name)
         if writer is None:
             raise OriginError(
-                OriginFailure.UNAVAILABLE, f"no origin is named {row.origin_name} that takes writes"
+                OriginFailure.UNAVAILABLE, f"no origin named {row.origin_name} takes writes"
             )
         write = _write_of(row)
         if not row.token:
@@ -324,8 +325,8 @@ class Replicator:
         finally:
             await pieces.aclose()
 
-    async def _is_there(self, row: Row) -> bool:
-        """Whether the object at the origin is what ``row`` wants it to be. Raises OriginError."""
+    async def _has_arrived(self, row: Row) -> bool:
+        """Whether the object at the origin is as ``row`` writes it. Raises OriginError."""
         reader = self._readers.get(row.origin_name)
         if reader is None:
             return False
@@ -352,7 +353,7 @@ def _write_of(row: Row) -> Write:
 
 
 async def _version(reader: Origin, name: str) -> Version | None:
-    """What an object is now, None where there is none. Raises OriginError."""
+    """The version of an object, None when there is no object. Raises OriginError."""
     try:
         return (await reader.head(name)).version
     except OriginError as exc:
@@ -366,7 +367,7 @@ def _describe(answer: WriteAnswer) -> str:
 
 
 async def _read_file(path: Path) -> AsyncGenerator[bytes, None]:
-    """A body's bytes. Raises OSError."""
+    """The bytes of a body. Raises OSError."""
     file = await in_thread(partial(FileIO, path))
     try:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)

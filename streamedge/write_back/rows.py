@@ -1,8 +1,7 @@
-"""The journal's rows: which writes wait, in which order, and what became of them.
+"""The rows of the write queue in SQLite: writes, their order and their state.
 
-Owns the SQLite file. Each method is one transaction and is on disk when it returns
-(synchronous=FULL); all of them block, and may be called from any thread. ``states`` says which
-changes there are; this sees to it that none is made but those.
+Each method is one transaction and is on disk when it returns (synchronous=FULL). All methods block
+and may be called from any thread. Only the state transitions of ``states`` are allowed.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from streamedge.origin.writing import HeaderFields, refuse, require_condition
 from streamedge.write_back.states import DEAD_LETTERS, WAITING, State, may_follow
 
 BUSY_TIMEOUT_S = 20.0  # other workers' transactions take a few milliseconds each
-CHANGES_KEPT = 10_000  # a reader who missed more than these looks at everything
+CHANGES_MAX = 10_000  # a reader that missed more reloads its whole index
 CONDITIONS = frozenset({"if-match", "if-none-match"})
 
 _SCHEMA = """
@@ -50,7 +49,7 @@ CREATE TABLE IF NOT EXISTS changes (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     asset_key TEXT NOT NULL
 );
-CREATE TABLE IF NOT EXISTS untold (asset_key TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS unnotified (asset_key TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS holds (
     asset_key TEXT PRIMARY KEY,
     serial INTEGER NOT NULL,
@@ -60,8 +59,8 @@ CREATE TABLE IF NOT EXISTS totals (name TEXT PRIMARY KEY, amount INTEGER NOT NUL
 INSERT OR IGNORE INTO totals VALUES
     ('held_bytes', 0), ('row_bytes', 0), ('accepted', 0), ('done', 0);
 """
-ROW_BYTES = 1024  # of a row with its entries in the indexes, beside its texts
-_READ = "BEGIN"  # waits for nobody: readers see what was committed last
+ROW_BYTES = 1024  # a row and its index entries, without its texts
+_READ = "BEGIN"  # waits for no writer: readers see the last commit
 _COLUMNS = (
     "serial, asset_key, origin_name, name, method, fields, size_bytes, token, etag, state,"
     " attempts, due_s, queued_s, follows, problem"
@@ -82,16 +81,16 @@ assert {state.value for state in DEAD_LETTERS} == {"conflict", "failed"}
 
 
 class WriteQueueError(StreamEdgeError):
-    """The journal cannot be read or written; nothing is known of what waits."""
+    """The queue cannot be read or written, so the pending writes are not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One write. ``serial`` gives the order; times are in seconds since 1970.
 
-    ``token`` names the body ("" for DELETE), ``etag`` is what readers of this edge are told;
-    ``follows`` is the waiting write that its condition was held against; ``problem`` is what was
-    seen last.
+    ``token`` names the body ("" for DELETE). ``etag`` is the ETag for readers of this edge.
+    ``follows`` is the serial of the pending write that its condition was checked against.
+    ``problem`` describes the last failure.
     """
 
     serial: int
@@ -113,8 +112,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What has come and gone since the journal was made; ``held_bytes`` of bodies and ``row_bytes``
-    of rows lie here now.
+    """``accepted`` and ``done`` count writes since the queue was created; ``held_bytes`` of bodies
+    and ``row_bytes`` of rows are stored now.
     """
 
     held_bytes: int
@@ -124,14 +123,18 @@ class Totals:
 
 
 def prepare_rows(path: Path) -> None:
-    """Makes the file; harmless when it is there. Raises WriteQueueError."""
+    """Creates or upgrades the file. Raises WriteQueueError."""
     with named_errors():
         connection = connect(path)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.executescript(_SCHEMA)
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            if ("untold",) in tables.fetchall():  # created by an earlier version
+                connection.execute("INSERT OR IGNORE INTO unnotified SELECT asset_key FROM untold")
+                connection.execute("DROP TABLE untold")
             columns = connection.execute("SELECT name FROM pragma_table_info('writes')")
-            if ("row_bytes",) not in columns.fetchall():  # made by an earlier version
+            if ("row_bytes",) not in columns.fetchall():  # created by an earlier version
                 connection.execute(
                     "ALTER TABLE writes ADD COLUMN row_bytes INTEGER NOT NULL DEFAULT 0"
                 )
@@ -140,7 +143,7 @@ def prepare_rows(path: Path) -> None:
 
 
 class Rows:
-    """One connection to the journal. Raises WriteQueueError."""
+    """One connection to the queue. Its methods raise WriteQueueError."""
 
     def __init__(self, path: Path) -> None:
         self._lock = Lock()
@@ -150,27 +153,27 @@ class Rows:
     def close(self) -> None:
         self._connection.close()
 
-    # --- writes come ----------------------------------------------------------------------
+    # --- accepting writes -----------------------------------------------------------------
 
     def check(self, asset_key: str, fields: HeaderFields, size_bytes: int, limit: int) -> None:
-        """Raises WriteRefusedError where ``insert`` would: before a body is taken."""
+        """Raises WriteRefusedError where ``insert`` would, before the body is received."""
         with self._transaction() as connection:
-            _require_room(connection, size_bytes + ROW_BYTES, limit)
-            newest = newest_waiting(connection, asset_key)
+            _require_space(connection, size_bytes + ROW_BYTES, limit)
+            newest = newest_pending(connection, asset_key)
         if newest is not None:
             require_condition(fields, _etag_after(newest))
 
     def insert(self, row: Row, limit_bytes: int) -> Row:
-        """Queues ``row``; as it now stands. Its serial is given here.
+        """Queues ``row`` and returns it with its new serial.
 
-        Conditions are held against the write that waits for the same object, if any: then the
-        origin is asked for what that one left, not for what the viewer saw here. Raises
-        WriteRefusedError 412, 503 when more than ``limit_bytes`` would be held.
+        Conditions are checked against the newest pending write of the object, if any. The row then
+        follows that write: its condition at the origin is made from that write's result. Raises
+        WriteRefusedError 412, or 503 when more than ``limit_bytes`` would be stored.
         """
         with self._transaction() as connection:
             row_bytes = _row_bytes(row)
-            _require_room(connection, row.size_bytes + row_bytes, limit_bytes)
-            newest = newest_waiting(connection, row.asset_key)
+            _require_space(connection, row.size_bytes + row_bytes, limit_bytes)
+            newest = newest_pending(connection, row.asset_key)
             conditions = [field for field in row.fields if field[0].lower() in CONDITIONS]
             if newest is not None and conditions:
                 require_condition(row.fields, _etag_after(newest))
@@ -183,20 +186,20 @@ class Rows:
             _note_change(connection, row.asset_key)
         return replace(row, serial=serial)
 
-    # --- writes go ------------------------------------------------------------------------
+    # --- sending writes -------------------------------------------------------------------
 
     def recover(self, now_s: float, lingers_s: Callable[[Row], float]) -> list[Row]:
-        """Takes over from a replicator that is gone: what it sent may arrive, now or later.
+        """Queues again what a replicator that died was sending. Returns the interrupted writes.
 
-        ``lingers_s`` says for how long. Until then nothing is sent of these objects, which would
-        be undone by what arrives after it; these writes are returned.
+        An interrupted write may still reach the origin, for ``lingers_s`` seconds. Until then no
+        write of its object is sent, because the late arrival would undo it.
         """
         with self._transaction() as connection:
             interrupted = []
             for row in select_rows(connection, "WHERE state = 'sending'", ()):
-                lasts_s = lingers_s(row)
-                if lasts_s > 0:
-                    _hold(connection, row.asset_key, row.serial - 1, now_s + lasts_s)
+                hold_s = lingers_s(row)
+                if hold_s > 0:
+                    _hold(connection, row.asset_key, row.serial - 1, now_s + hold_s)
                     interrupted.append(row)
             connection.execute("UPDATE writes SET state = 'queued' WHERE state = 'sending'")
             connection.execute(
@@ -205,12 +208,12 @@ class Rows:
         return interrupted
 
     def release(self, asset_key: str) -> None:
-        """Ends an object's hold before its time: what was under way has arrived."""
+        """Ends an object's hold early: the interrupted write has arrived."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM holds WHERE asset_key = ?", (asset_key,))
 
     def take_due(self, now_s: float, count: int) -> list[Row]:
-        """Makes up to ``count`` writes SENDING: of each object the oldest, if it is due."""
+        """Sets up to ``count`` due writes to SENDING, the oldest of each object; returns them."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM holds WHERE until_s <= ?", (now_s,))
             rows = select_rows(
@@ -219,24 +222,24 @@ class Rows:
                 f" AND IFNULL({_HELD_UNTIL}, 0) <= ? ORDER BY due_s, serial LIMIT ?",
                 (now_s, now_s, count),
             )
-            taken = [replace(row, state=State.SENDING, attempts=row.attempts + 1) for row in rows]
-            for row in taken:
+            due = [replace(row, state=State.SENDING, attempts=row.attempts + 1) for row in rows]
+            for row in due:
                 connection.execute(
                     "UPDATE writes SET state = 'sending', attempts = ? WHERE serial = ?",
                     (row.attempts, row.serial),
                 )
-        return taken
+        return due
 
     def next_due_s(self) -> float | None:
-        """When the next write will be due, of those that no older one holds up."""
+        """When the next write will be due that is not behind an older one; None: no such write."""
         with self._transaction(_READ) as connection:
-            found = connection.execute(
+            row = connection.execute(
                 f"SELECT {_DUE} AS due FROM writes WHERE state = 'queued' AND {_IS_NEXT}"  # noqa: S608
                 " ORDER BY due LIMIT 1"
             ).fetchone()
-        return None if found is None else float(found[0])
+        return None if row is None else float(row[0])
 
-    def settle(
+    def finish_attempt(
         self,
         row: Row,
         state: State,
@@ -246,10 +249,12 @@ class Rows:
         etag: str = "",
         held_until_s: float = 0.0,
     ) -> None:
-        """Ends an attempt; one that may still arrive holds the object's newer writes up until
-        ``held_until_s``. DONE removes the row, and lets the one that follows it go on from
-        ``etag``, the origin's; a write that follows one that was not done is a conflict. One that
-        is kept leaves its object among the ``unnotified``.
+        """Records the result of an attempt.
+
+        ``held_until_s`` holds newer writes of the object back, because the attempt may still
+        reach the origin. DONE deletes the row, and gives the write that follows it a condition
+        with ``etag``, the origin's. A dead letter makes the writes that follow it conflicts, and
+        its object ``unnotified``.
         """
         assert may_follow(row.state, state), (row.state, state)
         with self._transaction() as connection:
@@ -258,7 +263,7 @@ class Rows:
             if state is not State.QUEUED:
                 _note_change(connection, row.asset_key)
             if state is State.DONE:
-                _pass_on(connection, row, etag)
+                _set_follower_condition(connection, row, etag)
                 _remove(connection, row)
                 _count(connection, "done", 1)
                 return
@@ -268,20 +273,20 @@ class Rows:
             )
             if state in DEAD_LETTERS:
                 _conflict_followers(connection, row.serial)
-                connection.execute("INSERT OR IGNORE INTO untold VALUES (?)", (row.asset_key,))
+                connection.execute("INSERT OR IGNORE INTO unnotified VALUES (?)", (row.asset_key,))
 
     def unnotified(self) -> list[str]:
-        """Objects that readers may still have from a write which is not to be read any more."""
+        """Objects whose cached copy of a rejected write still has to be dropped."""
         with self._transaction(_READ) as connection:
-            return [str(key) for (key,) in connection.execute("SELECT asset_key FROM untold")]
+            return [str(key) for (key,) in connection.execute("SELECT asset_key FROM unnotified")]
 
     def mark_notified(self, asset_key: str) -> None:
-        """Notes that the cache has been told of an object."""
+        """Records that the cached copies of an object were dropped."""
         with self._transaction() as connection:
-            connection.execute("DELETE FROM untold WHERE asset_key = ?", (asset_key,))
+            connection.execute("DELETE FROM unnotified WHERE asset_key = ?", (asset_key,))
 
     def make_due_now(self, origin_name: str, now_s: float) -> None:
-        """Makes all that waits for an origin due now."""
+        """Makes all waiting writes of an origin due now."""
         with self._transaction() as connection:
             connection.execute(
                 "UPDATE writes SET due_s = ? WHERE state = 'queued' AND origin_name = ?"
@@ -289,12 +294,12 @@ class Rows:
                 (now_s, origin_name, now_s),
             )
 
-    # --- the operator decides -------------------------------------------------------------
+    # --- dead letters ---------------------------------------------------------------------
 
     def requeue(self, serial: int, now_s: float, *, unconditional: bool) -> bool:
-        """Queues a kept write anew, behind all others; whether there was one."""
+        """Queues a dead letter again, behind all other writes. False: there is no such letter."""
         with self._transaction() as connection:
-            row = _kept(connection, serial)
+            row = _dead_letter(connection, serial)
             if row is None:
                 return False
             row_bytes = _stored_row_bytes(connection, serial)
@@ -304,50 +309,50 @@ class Rows:
                 for field in row.fields
                 if not unconditional or field[0].lower() not in CONDITIONS
             )
-            again = replace(
+            requeued = replace(
                 row, fields=fields, state=State.QUEUED, attempts=0, due_s=now_s, follows=None
             )
-            _insert(connection, again, row_bytes)
+            _insert(connection, requeued, row_bytes)
             _note_change(connection, row.asset_key)
         return True
 
     def discard(self, serial: int) -> str | None:
-        """Gives a kept write up; the token of its body, None when there was no such write."""
+        """Deletes a dead letter. Returns the token of its body, None: there is no such letter."""
         with self._transaction() as connection:
-            row = _kept(connection, serial)
+            row = _dead_letter(connection, serial)
             if row is None:
                 return None
             _remove(connection, row)
         return row.token
 
-    # --- questions ------------------------------------------------------------------------
+    # --- queries --------------------------------------------------------------------------
 
     def newest(self, asset_key: str) -> Row | None:
-        """The newest waiting write of an object."""
+        """The newest pending write of an object."""
         with self._transaction(_READ) as connection:
-            return newest_waiting(connection, asset_key)
+            return newest_pending(connection, asset_key)
 
-    def is_waiting_below(self, asset_key_begin: str, prefix: str) -> bool:
-        """Whether a write waits of an asset whose key and whose object's name begin so."""
+    def is_waiting_below(self, key_prefix: str, prefix: str) -> bool:
+        """Whether a write is pending whose asset key and object name have these prefixes."""
         with self._transaction(_READ) as connection:
-            found = connection.execute(
+            cursor = connection.execute(
                 "SELECT 1 FROM writes WHERE state IN ('queued', 'sending')"
                 " AND substr(asset_key, 1, ?) = ? AND substr(name, 1, ?) = ? LIMIT 1",
-                (len(asset_key_begin), asset_key_begin, len(prefix), prefix),
+                (len(key_prefix), key_prefix, len(prefix), prefix),
             )
-            return found.fetchone() is not None
+            return cursor.fetchone() is not None
 
     def has_token(self, token: str) -> bool:
         """Whether a row names this body."""
         with self._transaction(_READ) as connection:
-            found = connection.execute("SELECT 1 FROM writes WHERE token = ?", (token,))
-            return found.fetchone() is not None
+            cursor = connection.execute("SELECT 1 FROM writes WHERE token = ?", (token,))
+            return cursor.fetchone() is not None
 
     def by_state(self) -> dict[State, int]:
-        """How many writes are in each state but DONE."""
+        """The number of writes in each state but DONE."""
         with self._transaction(_READ) as connection:
-            found = connection.execute("SELECT state, COUNT(*) FROM writes GROUP BY state")
-            return {State(state): count for state, count in found}
+            cursor = connection.execute("SELECT state, COUNT(*) FROM writes GROUP BY state")
+            return {State(state): count for state, count in cursor}
 
     def list(self, states: Sequence[State], count: int) -> list[Row]:
         """The oldest writes in any of ``states``."""
@@ -378,7 +383,7 @@ class Rows:
 
 @contextmanager
 def named_errors() -> Iterator[None]:
-    """Raises WriteQueueError for what SQLite raises."""
+    """Turns errors of SQLite into WriteQueueError."""
     try:
         yield
     except sqlite3.Error as exc:
@@ -386,7 +391,7 @@ def named_errors() -> Iterator[None]:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection that any thread may use, one at a time."""
+    """A connection for any thread, one thread at a time."""
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
@@ -395,9 +400,9 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def select_rows(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Row]:
-    """Rows by the end of a query."""
-    found = connection.execute(f"SELECT {_COLUMNS} FROM writes {where}", values)  # noqa: S608
-    return [_row(columns) for columns in found]
+    """The rows that a WHERE clause (and ORDER BY, LIMIT) selects."""
+    cursor = connection.execute(f"SELECT {_COLUMNS} FROM writes {where}", values)  # noqa: S608
+    return [_row(columns) for columns in cursor]
 
 
 def _row(columns: Sequence[object]) -> Row:
@@ -407,7 +412,7 @@ def _row(columns: Sequence[object]) -> Row:
 
 
 def _row_bytes(row: Row) -> int:
-    """What a row takes of the journal's file, roughly: its texts, and the key in two indexes."""
+    """The approximate size of a row in the file: its texts, and its key in two indexes."""
     texts = (row.asset_key * 3, row.origin_name, row.name, json.dumps(row.fields), row.etag)
     return ROW_BYTES + sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
 
@@ -418,14 +423,14 @@ def _stored_row_bytes(connection: sqlite3.Connection, serial: int) -> int:
 
 
 def _remove(connection: sqlite3.Connection, row: Row) -> None:
-    """Forgets a write that has ended, and what it counted for."""
+    """Deletes a row and subtracts its bytes from the totals."""
     _count(connection, "row_bytes", -_stored_row_bytes(connection, row.serial))
     _count(connection, "held_bytes", -row.size_bytes)
     connection.execute("DELETE FROM writes WHERE serial = ?", (row.serial,))
 
 
 def _hold(connection: sqlite3.Connection, asset_key: str, serial: int, until_s: float) -> None:
-    """Has writes of an object that are newer than ``serial`` wait; what holds already, goes on."""
+    """Holds writes of an object newer than ``serial`` back; an earlier hold stays valid."""
     connection.execute(
         "INSERT INTO holds VALUES (?, ?, ?) ON CONFLICT (asset_key) DO UPDATE SET"
         " serial = MIN(serial, excluded.serial), until_s = MAX(until_s, excluded.until_s)",
@@ -459,32 +464,32 @@ def _insert(connection: sqlite3.Connection, row: Row, row_bytes: int) -> int:
     return cursor.lastrowid
 
 
-def newest_waiting(connection: sqlite3.Connection, asset_key: str) -> Row | None:
-    """What readers of this edge see of an object, None: what the origin has."""
-    found = select_rows(
+def newest_pending(connection: sqlite3.Connection, asset_key: str) -> Row | None:
+    """The newest pending write of an object; None: readers get what the origin has."""
+    rows = select_rows(
         connection,
         "WHERE asset_key = ? AND state IN ('queued', 'sending') ORDER BY serial DESC LIMIT 1",
         (asset_key,),
     )
-    return found[0] if found else None
+    return rows[0] if rows else None
 
 
-def _kept(connection: sqlite3.Connection, serial: int) -> Row | None:
-    found = select_rows(
+def _dead_letter(connection: sqlite3.Connection, serial: int) -> Row | None:
+    rows = select_rows(
         connection, "WHERE serial = ? AND state IN ('conflict', 'failed')", (serial,)
     )
-    return found[0] if found else None
+    return rows[0] if rows else None
 
 
 def _etag_after(row: Row) -> str | None:
-    """The object's ETag once ``row`` is done, None when there is no object then."""
+    """The object's ETag after ``row``, None when ``row`` deletes it."""
     return None if row.method == "DELETE" else row.etag
 
 
-def _require_room(connection: sqlite3.Connection, size_bytes: int, limit_bytes: int) -> None:
+def _require_space(connection: sqlite3.Connection, size_bytes: int, limit_bytes: int) -> None:
     query = "SELECT SUM(amount) FROM totals WHERE name IN ('held_bytes', 'row_bytes')"
     if int(connection.execute(query).fetchone()[0]) + size_bytes > limit_bytes:
-        raise refuse(503, "SlowDown", "too much waits to be written to the origin")
+        raise refuse(503, "SlowDown", "the write queue of this edge is full; try again later")
 
 
 def _count(connection: sqlite3.Connection, name: str, amount: int) -> None:
@@ -492,15 +497,15 @@ def _count(connection: sqlite3.Connection, name: str, amount: int) -> None:
 
 
 def _note_change(connection: sqlite3.Connection, asset_key: str) -> None:
-    """Tells readers, from this transaction's end on, to look at an object again."""
-    noted = connection.execute("INSERT INTO changes (asset_key) VALUES (?)", (asset_key,))
-    assert noted.lastrowid is not None
-    forgotten = noted.lastrowid - CHANGES_KEPT
-    connection.execute("DELETE FROM changes WHERE number <= ?", (forgotten,))
+    """Records a change of an object, so that the readers' indexes update it."""
+    cursor = connection.execute("INSERT INTO changes (asset_key) VALUES (?)", (asset_key,))
+    assert cursor.lastrowid is not None
+    expired = cursor.lastrowid - CHANGES_MAX
+    connection.execute("DELETE FROM changes WHERE number <= ?", (expired,))
 
 
-def _pass_on(connection: sqlite3.Connection, done: Row, etag: str) -> None:
-    """Gives the write that follows ``done`` the condition that the origin can hold."""
+def _set_follower_condition(connection: sqlite3.Connection, done: Row, etag: str) -> None:
+    """Gives the write that follows ``done`` a condition that the origin can check."""
     if done.method == "DELETE":
         condition = ("If-None-Match", "*")
     elif etag:
@@ -521,6 +526,6 @@ def _conflict_followers(connection: sqlite3.Connection, serial: int) -> None:
         for row in select_rows(connection, "WHERE follows = ? AND state = 'queued'", (leader,)):
             connection.execute(
                 "UPDATE writes SET state = 'conflict', problem = ? WHERE serial = ?",
-                ("the write that it follows was not done", row.serial),
+                ("the earlier write that its condition depends on was not done", row.serial),
             )
             leaders.append(row.serial)

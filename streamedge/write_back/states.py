@@ -1,6 +1,6 @@
-"""What can become of a queued write, and when it is tried again.
+"""The states of a queued write, their transitions, and the retry delay. Pure.
 
-Owns the states, the one table of their changes, and the meaning of an origin's answer. Pure.
+The state after an attempt depends on the origin's answer or failure.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ _DOUBLINGS_MAX = 30
 
 
 class State(Enum):
-    """Where a write stands."""
+    """The state of a queued write."""
 
     QUEUED = "queued"  # durable here, not at the origin
-    SENDING = "sending"  # at the origin, or not: nobody knows until it answers
-    DONE = "done"  # at the origin; forgotten here
-    CONFLICT = "conflict"  # its condition did not hold at the origin; kept for the operator
-    FAILED = "failed"  # the origin will never take it; kept for the operator
+    SENDING = "sending"  # an attempt runs: the origin may or may not have it
+    DONE = "done"  # at the origin; its row is deleted
+    CONFLICT = "conflict"  # its condition did not hold at the origin; a dead letter
+    FAILED = "failed"  # the origin rejects it for good; a dead letter
 
 
 WAITING = frozenset({State.QUEUED, State.SENDING})
-"""States in which readers of this edge see the write already."""
+"""States of pending writes: readers of this edge see the write already."""
 
 DEAD_LETTERS = frozenset({State.CONFLICT, State.FAILED})
-"""States that only the operator ends."""
+"""States that only an operator ends, by requeue or discard."""
 
 _NEXT = {
     State.QUEUED: frozenset({State.SENDING, State.CONFLICT}),
@@ -45,12 +45,12 @@ _RETRYABLE_CODES = frozenset({"ExpiredToken", "RequestTimeTooSkewed", "RequestTi
 
 
 def may_follow(state: State, following: State) -> bool:
-    """Whether a write in ``state`` can come into ``following`` (not: stay)."""
+    """Whether ``state`` may change to ``following``."""
     return following in _NEXT[state]
 
 
 def state_after(method: str, answer: WriteAnswer) -> State:
-    """Where a write stands that was SENDING and has been answered."""
+    """The state of a SENDING write after the origin's answer."""
     if answer.succeeded or (method == "DELETE" and answer.status in (404, 410)):
         return State.DONE
     if answer.status in (409, 412):
@@ -63,17 +63,17 @@ def state_after(method: str, answer: WriteAnswer) -> State:
 
 
 def state_without_answer(error: OriginError) -> State:
-    """Where a write stands that was SENDING when the origin failed."""
-    # Credentials come back; a name that no object can have stays one.
-    waits = error.failure.retryable or error.failure is OriginFailure.FORBIDDEN
-    return State.QUEUED if waits else State.FAILED
+    """The state of a SENDING write after an attempt without an answer."""
+    # Credentials can be corrected; a name that no object can have cannot.
+    is_retried = error.failure.retryable or error.failure is OriginFailure.FORBIDDEN
+    return State.QUEUED if is_retried else State.FAILED
 
 
 def back_off_s(attempts: int, chance: float) -> float:
-    """How long to wait after ``attempts`` (from 1) failed ones; ``chance`` is from 0 to 1.
+    """The delay after ``attempts`` failed attempts (from 1); ``chance`` is random, from 0 to 1.
 
-    Doubled each time up to BACK_OFF_MAX_S, and spread over the upper half of that, so that many
-    writes do not come back together.
+    Exponential with jitter: doubled each time up to BACK_OFF_MAX_S, and spread over the upper
+    half of that, so that many writes are not retried at the same moment.
     """
     longest_s = BACK_OFF_FIRST_S * 2.0 ** min(attempts - 1, _DOUBLINGS_MAX)
     return min(longest_s, BACK_OFF_MAX_S) * (0.5 + chance / 2)

@@ -54,7 +54,7 @@ async def keep(write_queue: WriteQueue, name: str, body: bytes, state: State, pr
     await put(write_queue, name, body, STALE)
     (row,) = write_queue.rows.take_due(2e9, 1)
     assert row.name == name
-    write_queue.rows.settle(row, state, problem=problem)
+    write_queue.rows.finish_attempt(row, state, problem=problem)
 
 
 async def test_it_lists_what_is_kept_before_what_waits(write_queue: WriteQueue) -> None:

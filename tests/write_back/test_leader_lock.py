@@ -14,15 +14,15 @@ async def test_turns(tmp_path: Path) -> None:
     path = tmp_path / "replicator"
     path.touch()
     holder, impatient, patient = LeaderLock(path), LeaderLock(path), LeaderLock(path)
-    await holder.wait()
-    giving_up = asyncio.create_task(impatient.wait())
-    waiting = asyncio.create_task(patient.wait())
+    await holder.acquire()
+    giving_up = asyncio.create_task(impatient.acquire())
+    waiting = asyncio.create_task(patient.acquire())
     await asyncio.sleep(0)
     giving_up.cancel()
     with pytest.raises(asyncio.CancelledError):
         await giving_up
-    impatient.end()
+    impatient.release()
     assert not waiting.done()
-    holder.end()
+    holder.release()
     await asyncio.wait_for(waiting, 20)
-    patient.end()
+    patient.release()

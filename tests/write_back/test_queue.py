@@ -207,8 +207,8 @@ async def test_nothing_is_asked_while_nothing_changes(
     def fail(*_args: object) -> None:
         raise AssertionError("asked")
 
-    monkeypatch.setattr(neighbour._waiting, "refresh", fail)
-    monkeypatch.setattr(waiting, "newest_waiting", fail)
+    monkeypatch.setattr(neighbour._index, "refresh", fail)
+    monkeypatch.setattr(waiting, "newest_pending", fail)
     assert neighbour.pending("key") is not None
     assert neighbour.pending("other") is None
     await write_queue.accept("other", "main", put(), come(b"hello"))
@@ -219,12 +219,12 @@ async def test_nothing_is_asked_while_nothing_changes(
 async def test_reader_who_missed_too_much_looks_at_everything(
     write_queue: WriteQueue, neighbour: WriteQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "CHANGES_KEPT", 2)
+    monkeypatch.setattr(rows, "CHANGES_MAX", 2)
     assert neighbour.pending("a") is None
     for key in "abcd":
         await write_queue.accept(key, "main", put(key), come(b"hello"))
     (first, *_) = write_queue.rows.take_due(1e12, 1)
-    write_queue.rows.settle(first, State.DONE)
+    write_queue.rows.finish_attempt(first, State.DONE)
     write_queue.signal.notify()
     assert [neighbour.pending(key) is not None for key in "abcd"] == [False, True, True, True]
 
@@ -233,7 +233,7 @@ async def test_status_requeue_and_discard(write_queue: WriteQueue) -> None:
     for key in ("a", "b"):
         await write_queue.accept(key, "main", put(key), come(b"hello"))
     first, _ = write_queue.rows.take_due(1e12, 2)
-    write_queue.rows.settle(first, State.FAILED, problem="answered 403")
+    write_queue.rows.finish_attempt(first, State.FAILED, problem="answered 403")
     status = await write_queue.status()
     assert status.by_state == {State.FAILED: 1, State.SENDING: 1}
     assert [row.name for row in status.rows] == ["a", "b"]
@@ -243,7 +243,7 @@ async def test_status_requeue_and_discard(write_queue: WriteQueue) -> None:
     assert write_queue.pending("a") is not None
     assert not await write_queue.discard(first.serial)
     (again,) = write_queue.rows.take_due(1e12, 2)
-    write_queue.rows.settle(again, State.FAILED)
+    write_queue.rows.finish_attempt(again, State.FAILED)
     assert await write_queue.discard(again.serial)
     assert len(list(write_queue.bodies.iterdir())) == 1
 

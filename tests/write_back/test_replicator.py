@@ -280,7 +280,7 @@ async def test_write_of_a_dead_sender_lands_before_its_successor_s(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """The successor leaves the object alone until it sees the write arrive."""
-    monkeypatch.setattr(replicator_module, "LOOK_S", 0.0)
+    monkeypatch.setattr(replicator_module, "POLL_S", 0.0)
     bench.writer.lingering_s = 3600.0
     bench.writer.gate = asyncio.Event()
     (bench.folder / "film").write_bytes(b"before")
@@ -375,14 +375,14 @@ async def test_replicator_that_fails_in_any_way_begins_anew(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replicator_module, "RESTART_S", 0.0)
-    wait, faults = LeaderLock.wait, iter([RuntimeError("can't start new thread")])
+    acquire, faults = LeaderLock.acquire, iter([RuntimeError("can't start new thread")])
 
-    async def fail_once(turn: LeaderLock) -> None:
+    async def fail_once(lock: LeaderLock) -> None:
         for fault in faults:
             raise fault
-        await wait(turn)
+        await acquire(lock)
 
-    monkeypatch.setattr(LeaderLock, "wait", fail_once)
+    monkeypatch.setattr(LeaderLock, "acquire", fail_once)
     await bench.accept("film", b"hello")
     async with bench.running():
         (failed,) = await bench.log.heard("replicator_failed")
@@ -394,15 +394,15 @@ async def test_journal_that_fails_for_a_while(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replicator_module, "RESTART_S", 0.0)
-    settle = bench.write_queue.rows.settle
+    finish_attempt = bench.write_queue.rows.finish_attempt
     faults = iter([WriteQueueError("disk full")])
 
     def fail_once(*args: object, **more: object) -> None:
         for fault in faults:
             raise fault
-        settle(*args, **more)  # type: ignore[arg-type]
+        finish_attempt(*args, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(bench.write_queue.rows, "settle", fail_once)
+    monkeypatch.setattr(bench.write_queue.rows, "finish_attempt", fail_once)
     await bench.accept("film", b"hello")
     async with bench.running():
         (failed,) = await bench.log.heard("replicator_failed")

@@ -71,12 +71,12 @@ def test_of_each_object_the_oldest_goes_first(rows: Rows) -> None:
     assert [one.serial for one in taken] == [first.serial, other.serial]
     assert all(one.state is State.SENDING and one.attempts == 1 for one in taken)
     assert rows.take_due(10.0, 10) == []
-    rows.settle(taken[0], State.QUEUED, due_s=50.0, problem="down")
+    rows.finish_attempt(taken[0], State.QUEUED, due_s=50.0, problem="down")
     assert rows.take_due(20.0, 10) == []
     assert rows.next_due_s() == 50.0
     (again,) = rows.take_due(50.0, 10)
     assert (again.serial, again.attempts, again.problem) == (first.serial, 2, "down")
-    rows.settle(again, State.DONE)
+    rows.finish_attempt(again, State.DONE)
     assert [one.serial for one in rows.take_due(50.0, 10)] == [second.serial]
 
 
@@ -84,7 +84,7 @@ def test_refused_write_does_not_hold_up_the_next(rows: Rows) -> None:
     for _ in range(2):
         rows.insert(row(), LIMIT_BYTES)
     (first,) = rows.take_due(10.0, 10)
-    rows.settle(first, State.FAILED, problem="answered 403")
+    rows.finish_attempt(first, State.FAILED, problem="answered 403")
     assert len(rows.take_due(10.0, 10)) == 1
     assert [kept.problem for kept in rows.list((State.FAILED,), 10)] == ["answered 403"]
 
@@ -93,7 +93,7 @@ def test_takeover(rows: Rows) -> None:
     rows.insert(row("a"), LIMIT_BYTES)
     rows.insert(row("b"), LIMIT_BYTES)
     taken = rows.take_due(10.0, 2)
-    rows.settle(taken[0], State.QUEUED, due_s=5000.0)
+    rows.finish_attempt(taken[0], State.QUEUED, due_s=5000.0)
     assert rows.recover(20.0, lambda _row: 0.0) == []
     assert [one.asset_key for one in rows.take_due(20.0, 10)] == ["b", "a"]
 
@@ -117,10 +117,10 @@ def test_object_is_left_alone_while_a_dead_sender_s_write_may_arrive(rows: Rows)
 def test_newer_writes_wait_while_an_unanswered_one_may_arrive(rows: Rows) -> None:
     first, second = (rows.insert(row("a"), LIMIT_BYTES) for _ in range(2))
     (taken,) = rows.take_due(10.0, 10)
-    rows.settle(taken, State.QUEUED, due_s=11.0, held_until_s=25.0)
+    rows.finish_attempt(taken, State.QUEUED, due_s=11.0, held_until_s=25.0)
     (again,) = rows.take_due(11.0, 10)  # the same bytes may be sent again
     assert again.serial == first.serial
-    rows.settle(again, State.DONE)
+    rows.finish_attempt(again, State.DONE)
     assert rows.next_due_s() == 25.0
     assert rows.take_due(24.9, 10) == []
     assert [one.serial for one in rows.take_due(25.0, 10)] == [second.serial]
@@ -134,7 +134,7 @@ def test_waiting_writes_are_found_by_origin_and_name(rows: Rows) -> None:
     assert not rows.is_waiting_below("4:side", "")
     (taken,) = rows.take_due(10.0, 1)
     assert rows.is_waiting_below("4:main", "dir/a")
-    rows.settle(taken, State.FAILED)
+    rows.finish_attempt(taken, State.FAILED)
     assert not rows.is_waiting_below("4:main", "")
 
 
@@ -151,11 +151,11 @@ def test_every_row_takes_room(rows: Rows) -> None:
         rows.check("b", (), LIMIT_BYTES - rows.totals().row_bytes, LIMIT_BYTES)
     for ends in range(2):
         for taken in rows.take_due(10.0, fitting):
-            rows.settle(taken, State.DONE if ends or taken.serial % 2 else State.FAILED)
+            rows.finish_attempt(taken, State.DONE if ends or taken.serial % 2 else State.FAILED)
     for kept in rows.list((State.FAILED,), fitting):
         assert rows.requeue(kept.serial, 10.0, unconditional=True)
     for taken in rows.take_due(10.0, fitting):
-        rows.settle(taken, State.DONE)
+        rows.finish_attempt(taken, State.DONE)
     assert (rows.totals().row_bytes, rows.totals().held_bytes) == (0, 0)
 
 
@@ -169,11 +169,14 @@ def test_journal_of_an_earlier_version_is_taken_on(path: Path) -> None:
             f"INSERT INTO writes ({columns}, attempts, due_s, queued_s, problem)"
             " VALUES ('a', 'main', 'a', 'DELETE', '[]', 0, '', '', 'queued', 0, 1, 1, '')"
         )
+        connection.execute("CREATE TABLE untold (asset_key TEXT PRIMARY KEY)")
+        connection.execute("INSERT INTO untold VALUES ('b')")
         connection.commit()
     prepare_rows(path)
     with closing(Rows(path)) as rows:
+        assert rows.unnotified() == ["b"]
         (taken,) = rows.take_due(10.0, 10)
-        rows.settle(taken, State.DONE)
+        rows.finish_attempt(taken, State.DONE)
         assert rows.totals().row_bytes == 0
 
 
@@ -189,7 +192,7 @@ def test_room(rows: Rows) -> None:
     rows.check("b", (), 40, limit_bytes)
     rows.insert(row("b", size_bytes=40), limit_bytes)
     (first, _) = rows.take_due(10.0, 2)
-    rows.settle(first, State.FAILED)
+    rows.finish_attempt(first, State.FAILED)
     assert rows.totals().held_bytes == 100  # what is kept takes room, too
     assert rows.discard(first.serial) == "token-a"
     assert rows.totals().held_bytes == 40
@@ -209,7 +212,7 @@ def test_conditions_hold_against_what_waits(rows: Rows) -> None:
     follower = rows.insert(when(row("a", etag='"2"'), ("If-Match", '"1"')), LIMIT_BYTES)
     assert follower.fields == (("Content-Type", "a/b"),)
     (first,) = rows.take_due(10.0, 10)
-    rows.settle(first, State.DONE, etag='"origin-1"')
+    rows.finish_attempt(first, State.DONE, etag='"origin-1"')
     (second,) = rows.take_due(10.0, 10)
     assert second.fields == (("Content-Type", "a/b"), ("If-Match", '"origin-1"'))
 
@@ -220,7 +223,7 @@ def test_an_object_that_will_be_deleted_is_not_there(rows: Rows) -> None:
         rows.insert(when(row("a"), ("If-Match", "*")), LIMIT_BYTES)
     rows.insert(when(row("a"), ("If-None-Match", "*")), LIMIT_BYTES)
     (first,) = rows.take_due(10.0, 10)
-    rows.settle(first, State.DONE)
+    rows.finish_attempt(first, State.DONE)
     (second,) = rows.take_due(10.0, 10)
     assert second.fields[-1] == ("If-None-Match", "*")
 
@@ -231,7 +234,7 @@ def test_what_follows_a_conflict_is_one(rows: Rows) -> None:
     rows.insert(when(row("a", etag='"3"'), ("If-Match", '"2"')), LIMIT_BYTES)
     rows.insert(row("a", etag='"4"'), LIMIT_BYTES)  # asks for nothing
     (first,) = rows.take_due(10.0, 10)
-    rows.settle(first, State.CONFLICT)
+    rows.finish_attempt(first, State.CONFLICT)
     assert rows.by_state() == {State.CONFLICT: 3, State.QUEUED: 1}
     assert [one.etag for one in rows.take_due(10.0, 10)] == ['"4"']
 
@@ -240,12 +243,12 @@ def test_operator_queues_again_behind_the_others(rows: Rows) -> None:
     rows.insert(when(row("a"), ("If-Match", '"0"')), LIMIT_BYTES)
     (first,) = rows.take_due(10.0, 10)
     assert not rows.requeue(first.serial, 20.0, unconditional=True)  # it is not kept
-    rows.settle(first, State.CONFLICT)
+    rows.finish_attempt(first, State.CONFLICT)
     later = rows.insert(row("a"), LIMIT_BYTES)
     assert rows.requeue(first.serial, 20.0, unconditional=True)
     (taken,) = rows.take_due(20.0, 10)
     assert taken.serial == later.serial
-    rows.settle(taken, State.DONE)
+    rows.finish_attempt(taken, State.DONE)
     (again,) = rows.take_due(20.0, 10)
     assert (again.fields, again.attempts) == ((("Content-Type", "a/b"),), 1)
     assert rows.totals().held_bytes == 1
@@ -261,7 +264,7 @@ def test_hasten_is_one_origin_s(rows: Rows) -> None:
 def test_states_change_by_the_table_alone(rows: Rows) -> None:
     queued = rows.insert(row(), LIMIT_BYTES)
     with pytest.raises(AssertionError):
-        rows.settle(queued, State.DONE)
+        rows.finish_attempt(queued, State.DONE)
 
 
 def test_damaged_file_is_a_named_error(tmp_path: Path) -> None:
@@ -287,5 +290,5 @@ def test_order_holds_whatever_comes(tmp_path: Path, steps: list[tuple[str, str]]
         for taken in rows.take_due(10.0, 10):
             assert taken.serial >= sent.get(taken.asset_key, 0)
             sent[taken.asset_key] = taken.serial
-            rows.settle(taken, ends[step], due_s=10.0)
+            rows.finish_attempt(taken, ends[step], due_s=10.0)
     rows.close()
