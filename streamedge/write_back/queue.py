@@ -65,7 +65,7 @@ class QueueStatus:
 
 
 def prepare_write_queue(cache_root: Path) -> None:
-    """Creates the folder and its files, before any worker starts. Raises OSError, WriteQueueError."""
+    """The queue for an operator. ``rows``: dead letters, then pending writes; oldest first."""
     folder = cache_root / "writes"
     (folder / "bodies").mkdir(parents=True, exist_ok=True)
     (folder / "replicator").touch()
@@ -143,7 +143,7 @@ class WriteQueue:
         return await asyncio.to_thread(self.rows.is_waiting_below, join_key(identity), prefix)
 
     async def status(self, rows_max: int = LISTED_ROWS_MAX) -> QueueStatus:
-        """Counts and the first ``rows_max`` writes, for the admin address. Raises WriteQueueError."""
+        """Counts, and up to ``rows_max`` writes, for the admin address. Raises WriteQueueError."""
         return await asyncio.to_thread(self._status, rows_max)
 
     async def requeue(self, serial: int, *, unconditional: bool = False) -> bool:
