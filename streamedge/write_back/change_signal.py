@@ -40,8 +40,8 @@ class ChangeSignal:
         self.wakeup_fd = os.open(folder / "bell", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def snapshot(self) -> bytes:
-        # Opened for both, so that no end blocks until the other opens the pipe, and none
-        # reads the end of the file when the other closes it.
+        """The counters of all processes: other bytes after each change. As cheap as a lookup."""
+        return self._map[:]
 
     def notify(self) -> None:
         """Announces a committed change. May be called from any thread."""
