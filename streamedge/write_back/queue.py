@@ -65,7 +65,7 @@ class QueueStatus:
 
 
 def prepare_write_queue(cache_root: Path) -> None:
-    """Creates the folder and its files before any worker starts. Raises OSError, WriteQueueError."""
+    """Creates the folder and its files before workers start. Raises OSError, WriteQueueError."""
     folder = cache_root / "writes"
     (folder / "bodies").mkdir(parents=True, exist_ok=True)
     (folder / "replicator").touch()
