@@ -17,12 +17,15 @@ from streamedge.config.schema.config import Config
 from streamedge.control.database import ControlDatabase
 from streamedge.control.log import ControlLog
 from streamedge.control.position import epoch_of
-from streamedge.coordination.invalidation_feed import Announcer
+from streamedge.coordination.invalidation_feed import InvalidationFeed
 from streamedge.ops.log import Log
 
 
 def cloudfront_routes(
-    database: ControlDatabase, declared: Callable[[], Config], announcer: Announcer, log: Log
+    database: ControlDatabase,
+    declared: Callable[[], Config],
+    invalidation_feed: InvalidationFeed,
+    log: Log,
 ) -> list[Route]:
     """Everything under ``/2020-05-31/``; ``declared`` gives the config file's content in force.
 
@@ -32,8 +35,8 @@ def cloudfront_routes(
 
     def announce() -> None:
         position = rows.position()
-        announcer.announce(position)
-        if not announcer.wait(position):
+        invalidation_feed.publish(position)
+        if not invalidation_feed.wait_applied(position):
             log.event("config_apply_timeout", epoch=epoch_of(position))
 
     @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from streamedge.coordination.heartbeats import LATE_S, Heartbeats
-from streamedge.coordination.shared_state import Roster
+from streamedge.coordination.shared_state import WorkerStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,12 @@ class Health:
     problems: list[str]
 
 
-def look_at_health(roster: Roster, heartbeats: Heartbeats) -> Health:
+def look_at_health(worker_status: WorkerStatus, heartbeats: Heartbeats) -> Health:
     """How the workers are now."""
     not_serving, problems = 0, []
-    for worker in roster.workers:
+    for worker in worker_status.workers:
         name, silent_s = heartbeats.names[worker], heartbeats.silent_s(worker)
-        if not roster.is_up(worker):
+        if not worker_status.is_up(worker):
             problems.append(f"{name} is not up")
             not_serving += 1
         elif silent_s > LATE_S:
@@ -34,4 +34,4 @@ def look_at_health(roster: Roster, heartbeats: Heartbeats) -> Health:
             not_serving += 1
         if heartbeats.lacks_folder(worker):
             problems.append(f"{name} cannot use the cache folder: the log says why")
-    return Health(not_serving == 0, len(roster.workers) - not_serving, problems)
+    return Health(not_serving == 0, len(worker_status.workers) - not_serving, problems)

@@ -30,8 +30,8 @@ from streamedge.control.log import (
     ControlLog,
     Row,
 )
-from streamedge.coordination.invalidation_feed import APPLIED_TIMEOUT_S, Announcer
-from streamedge.coordination.wakeups import Rings
+from streamedge.coordination.invalidation_feed import APPLIED_TIMEOUT_S, InvalidationFeed
+from streamedge.coordination.wakeups import ChangeEvent
 
 BODY_BYTES_MAX = 16 << 20  # ITEMS_MAX items of the longest kind, escaped
 _MEMBERS = frozenset(
@@ -51,12 +51,12 @@ class _Wish:
 
 def invalidation_routes(
     log: ControlLog,
-    announcer: Announcer,
-    rings: Rings,
+    invalidation_feed: InvalidationFeed,
+    change_event: ChangeEvent,
     root_objects: Callable[[], Mapping[str, str]],
 ) -> list[Route]:
     """The routes. ``root_objects`` by id, of all distributions that there are now ("": none);
-    ``rings`` are those of this process, which workers ring when they have looked.
+    ``change_event`` are those of this process, which workers ring when they have looked.
     """
 
     def known(distribution: str) -> str:
@@ -75,7 +75,7 @@ def invalidation_routes(
             caller_reference=wish.caller_reference,
         )
         position = log.position()
-        announcer.announce(position)
+        invalidation_feed.publish(position)
         return row, position
 
     async def invalidate(request: Request) -> Response:
@@ -89,8 +89,10 @@ def invalidation_routes(
             raise HTTPException(409, str(exc)) from exc
         said = _shown(row)
         if wish.wait:
-            await rings.until(lambda: announcer.have_applied(position), APPLIED_TIMEOUT_S)
-            said["applied"] = announcer.have_applied(position)
+            await change_event.wait_for(
+                lambda: invalidation_feed.have_applied(position), APPLIED_TIMEOUT_S
+            )
+            said["applied"] = invalidation_feed.have_applied(position)
         return JSONResponse(said, 201)
 
     async def listed(request: Request) -> Response:

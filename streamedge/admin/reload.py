@@ -18,29 +18,29 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from streamedge.coordination.shared_state import Shared
-from streamedge.coordination.wakeups import Rings
+from streamedge.coordination.shared_state import SharedState
+from streamedge.coordination.wakeups import ChangeEvent
 
 OUTCOME_TIMEOUT_S = 20.0
 APPLIED_TIMEOUT_S = 5.0
 
 
-def reload_routes(shared: Shared, rings: Rings) -> list[Route]:
-    """The route; ``rings`` are those of the control process, a child of the supervisor."""
+def reload_routes(shared: SharedState, change_event: ChangeEvent) -> list[Route]:
+    """The route; ``change_event`` are those of the control process, a child of the supervisor."""
     supervisor = os.getppid()
-    generations = shared.generations
+    config_versions = shared.config_versions
 
     async def reload(_request: Request) -> Response:
-        asked = generations.ask()
+        asked = config_versions.request_reload()
         if os.getppid() != supervisor:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "the edge is stopping")
         os.kill(supervisor, signal.SIGHUP)
 
         def is_answered() -> bool:
-            return generations.outcome(asked) is not None
+            return config_versions.reload_result(asked) is not None
 
-        await rings.until(is_answered, OUTCOME_TIMEOUT_S)
-        outcome = generations.outcome(asked)
+        await change_event.wait_for(is_answered, OUTCOME_TIMEOUT_S)
+        outcome = config_versions.reload_result(asked)
         if outcome is None:
             raise HTTPException(HTTPStatus.GATEWAY_TIMEOUT, "the file was not read in time")
         if outcome.problems:
@@ -50,12 +50,12 @@ def reload_routes(shared: Shared, rings: Rings) -> list[Route]:
         def pending() -> list[int]:
             return [
                 worker
-                for worker in shared.roster.workers
-                if shared.roster.is_up(worker)
-                and generations.applied_by(worker) < outcome.generation
+                for worker in shared.worker_status.workers
+                if shared.worker_status.is_up(worker)
+                and config_versions.applied_generation(worker) < outcome.generation
             ]
 
-        await rings.until(lambda: not pending(), APPLIED_TIMEOUT_S)
+        await change_event.wait_for(lambda: not pending(), APPLIED_TIMEOUT_S)
         return JSONResponse({**asdict(outcome), "workers_pending": pending()})
 
     return [Route("/reload", reload, methods=["POST"])]

@@ -1,1 +1,1 @@
-"""What the processes of an edge share, and how they tell each other of changes."""
+"""What the processes of an edge share, and how they notify each other of changes."""

@@ -1,10 +1,10 @@
-"""The declared config in force, from the supervisor that has read it to the processes it started.
+"""Published versions of the declared config, and the results of reload requests.
 
-Each config that is accepted is a generation with a number of its own. The supervisor keeps the
-newest in its memory, where children find it that are forked later, and writes it on a board for
-those that run. The numbers lie in memory that all share, so that looking costs nothing. What has
-become of a wish to read the file anew goes back the same way. Nobody is called here: waking is the
-business of ``bells``.
+The supervisor reads the config file; the processes that it forked read the published config here.
+Each accepted config has a generation number. The supervisor keeps the newest in its memory, where
+children forked later find it, and writes it to shared memory for running processes. The numbers
+are in shared memory too, so checking them costs no system call. Results of reload requests go back
+the same way. This module wakes no process: see ``wakeups``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from streamedge.config.schema.config import Config
 from streamedge.ops.shared_buffer import SharedBuffer
 
 _WORD_BYTES = 8
-_NUMBER, _ASKED, _ANSWERED, _APPLIED = range(4)  # words; one for each worker from the last on
+# Words in shared memory. From _APPLIED on there is one for each worker.
+_GENERATION, _REQUESTS, _COMPLETED, _APPLIED = range(4)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What has become of reading the file anew: ``problems``, one line each, or what changed.
+class ReloadResult:
+    """The result of reading the file again: ``problems``, one line each, or what changed.
 
-    ``generation`` is the one in force afterwards. Keys are named as ``takeover`` does.
+    ``generation`` is the one in use afterwards. ``changed`` and ``needs_restart`` name keys as
+    ``process.reload`` does.
     """
 
     generation: int
@@ -34,80 +36,83 @@ class Outcome:
     needs_restart: tuple[str, ...] = ()
 
 
-class Generations:
-    """Made by the supervisor before it forks."""
+class ConfigVersions:
+    """The published configs. The supervisor creates this before it forks."""
 
     def __init__(self, config: Config, workers: int) -> None:
         self._words = memoryview(mmap.mmap(-1, (_APPLIED + workers) * _WORD_BYTES)).cast("Q")
-        self._configs = SharedBuffer("streamedge-config")
-        self._outcomes = SharedBuffer("streamedge-outcome")
-        self._held = 0, config  # in children: as it was when they were forked
+        self._published = SharedBuffer("streamedge-config")
+        self._result = SharedBuffer("streamedge-reload-result")
+        # Generation and config. In a child they stay as they were when it was forked.
+        self._in_memory = 0, config
 
-    # The supervisor's part
+    # For the supervisor.
 
-    def accept(self, config: Config) -> int:
-        """Puts a config in force; its number. Raises OSError, and then nothing has changed."""
-        number = self.number + 1
-        self._configs.write(pickle.dumps((number, config)))
-        self._held = number, config
-        self._words[_NUMBER] = number
-        return number
+    def publish(self, config: Config) -> int:
+        """Makes ``config`` the newest generation and returns its number.
+
+        Raises OSError; then the previous config stays in use.
+        """
+        generation = self.generation + 1
+        self._published.write(pickle.dumps((generation, config)))
+        self._in_memory = generation, config
+        self._words[_GENERATION] = generation
+        return generation
 
     @property
-    def asked(self) -> int:
-        """How often it was wished that the file be read anew."""
-        return self._words[_ASKED]
+    def reload_requests(self) -> int:
+        """How many reloads have been requested."""
+        return self._words[_REQUESTS]
 
-    def answer(self, asked: int, outcome: Outcome) -> None:
-        """Tells those whose wish was among the first ``asked``. Raises OSError."""
-        self._outcomes.write(json.dumps(asdict(outcome)).encode())
-        self._words[_ANSWERED] = asked
+    def publish_result(self, requests: int, result: ReloadResult) -> None:
+        """Publishes the result of the first ``requests`` reload requests. Raises OSError."""
+        self._result.write(json.dumps(asdict(result)).encode())
+        self._words[_COMPLETED] = requests
 
     def close(self) -> None:
-        self._configs.close()
-        self._outcomes.close()
+        self._published.close()
+        self._result.close()
 
-    # Everybody's
+    # For every process.
 
     @property
-    def number(self) -> int:
-        """The generation in force; 0 is the config that the edge was started with."""
-        return self._words[_NUMBER]
+    def generation(self) -> int:
+        """The newest generation; 0 is the config that the edge was started with."""
+        return self._words[_GENERATION]
 
     @property
     def config(self) -> Config:
-        """What this process was forked with; in the supervisor, what is in force."""
-        return self._held[1]
+        """The config that this process was forked with; in the supervisor, the newest one."""
+        return self._in_memory[1]
 
     def read(self) -> tuple[int, Config]:
-        """The generation in force, its number first. Raises OSError."""
-        if self.number == self._held[0]:
-            return self._held
-        number, config = pickle.loads(self._configs.read())  # noqa: S301  # the supervisor's own
-        assert isinstance(config, Config)
-        return number, config
+        """The newest generation and its config. Raises OSError."""
+        if self.generation == self._in_memory[0]:
+            return self._in_memory
+        published: tuple[int, Config] = pickle.loads(self._published.read())  # noqa: S301  # the supervisor's own
+        return published
 
-    def ask(self) -> int:
-        """Wishes that the file be read anew; ``outcome`` has the answer under this number."""
-        self._words[_ASKED] += 1
-        return self._words[_ASKED]
+    def request_reload(self) -> int:
+        """Requests that the file is read again; returns the request's number."""
+        self._words[_REQUESTS] += 1
+        return self._words[_REQUESTS]
 
-    def outcome(self, asked: int) -> Outcome | None:
-        """What has become of a wish; None as long as nobody has looked. Raises OSError."""
-        if self._words[_ANSWERED] < asked:
+    def reload_result(self, request: int) -> ReloadResult | None:
+        """The result of a reload request, or None while it is pending. Raises OSError."""
+        if self._words[_COMPLETED] < request:
             return None
-        said = json.loads(self._outcomes.read())
-        return Outcome(
-            said["generation"],
-            tuple(said["problems"]),
-            tuple(said["changed"]),
-            tuple(said["needs_restart"]),
+        document = json.loads(self._result.read())
+        return ReloadResult(
+            document["generation"],
+            tuple(document["problems"]),
+            tuple(document["changed"]),
+            tuple(document["needs_restart"]),
         )
 
-    def applied(self, worker: int, number: int) -> None:
-        """A worker serves by a generation now, or has found that it cannot."""
-        self._words[_APPLIED + worker] = number
+    def note_applied(self, worker: int, generation: int) -> None:
+        """Notes that a worker has applied a generation, or has failed to."""
+        self._words[_APPLIED + worker] = generation
 
-    def applied_by(self, worker: int) -> int:
-        """The generation that a worker has come to."""
+    def applied_generation(self, worker: int) -> int:
+        """The newest generation that a worker has tried to apply."""
         return self._words[_APPLIED + worker]

@@ -1,7 +1,8 @@
-"""What a process serves by: the declared config in force, with what was made through the API.
+"""The effective config of a process: the declared config plus the resources made through the API.
 
-It notices that either has changed, and reads both. Applying it is ``live``'s business in a worker
-and ``control``'s in the control process. It blocks on the control database.
+``EffectiveConfig`` notices changes of both and reads them. It does not apply them: in a worker
+``process.apply_config`` does, in the control process ``process.control``. Reading the control
+database blocks.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from streamedge.config.schema.config import Config
 from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.log import ControlLog, RowKind
 from streamedge.control.resources import Registry, Resource
-from streamedge.coordination.config_versions import Generations
+from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.ops.log import Log
 
 if TYPE_CHECKING:
@@ -21,32 +22,34 @@ if TYPE_CHECKING:
 
 
 class EffectiveConfig:
-    """As it was at the last look; at first, as it was declared when the process was forked."""
+    """The config as of the last ``refresh``; before that, the config of the forked process."""
 
-    def __init__(self, generations: Generations, database: ControlDatabase, log: Log) -> None:
-        self._generations = generations
+    def __init__(
+        self, config_versions: ConfigVersions, database: ControlDatabase, log: Log
+    ) -> None:
+        self._config_versions = config_versions
         self._log = log
         self._control_log = ControlLog(database)
         self._registry = Registry(database)
-        self.resources: Sequence[Resource] = ()  # what was made through the API
+        self.resources: Sequence[Resource] = ()  # made through the API
         self.generation = -1
-        self.position = -1  # in the control log, of the newest change made through the API
-        self.fault: Exception | None = None  # why the last look could not read all
-        self.declared = self.config = generations.config
-        self.left_out: Sequence[Problem] = ()  # made through the API, but not in force
+        self.position = -1  # in the control log: of the newest change made through the API
+        self.fault: Exception | None = None  # why the last refresh was incomplete
+        self.declared = self.config = config_versions.config
+        self.not_applied: Sequence[Problem] = ()  # resources that cannot be part of ``config``
 
-    def look(self) -> bool:
-        """Reads what has changed since the last look; False when nothing has.
+    def refresh(self) -> bool:
+        """Reads what has changed since the last refresh; returns whether anything has.
 
-        What cannot be read stays as it was and is the ``fault``, with a line in the log when it
-        begins: look again after a while. What was made does not wait for the file, nor the file
-        for it.
+        A source that cannot be read keeps its last value, sets ``fault``, and leaves one log line
+        when the fault begins; the caller refreshes again later. The file and the database do not
+        wait for each other.
         """
         before = self.generation, self.position
         faults: list[Exception] = []
         try:
-            if self._generations.number != self.generation:
-                self.generation, self.declared = self._generations.read()
+            if self._config_versions.generation != self.generation:
+                self.generation, self.declared = self._config_versions.read()
         except OSError as exc:
             faults.append(exc)
         try:
@@ -62,15 +65,18 @@ class EffectiveConfig:
         self.fault = faults[0] if faults else None
         if (self.generation, self.position) == before:
             return False
-        self.config, self.left_out = combined(self.declared, self.resources)
+        self.config, self.not_applied = combined(self.declared, self.resources)
         return True
 
 
 def combined(declared: Config, resources: Sequence[Resource]) -> tuple[Config, Sequence[Problem]]:
-    """The config of both, and what is left out; nothing is loaded where nothing was made."""
+    """The config of both, and the resources that cannot be applied.
+
+    Without resources the translation is not even imported.
+    """
     if not resources:
         return declared, ()
-    from streamedge.api.to_config.translation import combine  # noqa: PLC0415  # most edges go without
+    from streamedge.api.to_config.translation import combine  # noqa: PLC0415  # most edges have no resources
 
     effective = combine(declared, resources)
     return effective.config, effective.problems

@@ -1,9 +1,9 @@
-"""How a new row of the control log takes effect in every process.
+"""Publishing rows of the control log, and applying them in the workers.
 
-The process that has appended a row announces the log's head in memory that all workers look at
-with each request, so that the row is in force from the next one on; then it wakes all workers, so
-that those without a request read it, too. A worker that was woken reads the log, ends what was
-revoked of what runs, and notes in the roster how far it has come.
+A process that has appended a row publishes the log's head in shared memory, which every request
+checks; so the row is in effect from the next request on. Then it wakes all workers, so that idle
+ones apply the row too. A worker that was woken reads the log, ends revoked responses and plays, and
+notes its position in the worker status.
 """
 
 from __future__ import annotations
@@ -18,50 +18,50 @@ from streamedge.cache.storage.records import Provenance
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlError
 from streamedge.control.invalidation_index import Revocation
-from streamedge.coordination.shared_state import Roster
-from streamedge.coordination.wakeups import Bells
+from streamedge.coordination.shared_state import WorkerStatus
+from streamedge.coordination.wakeups import Wakeups
 
-APPLIED_TIMEOUT_S = 5.0  # a worker that has not looked by then is stuck or gone
+APPLIED_TIMEOUT_S = 5.0  # a worker that has not read the log by then hangs or has ended
 APPLIED_POLL_S = 0.0005
 
 Revoke = Callable[[Callable[[Provenance], bool]], None]
 """Ends all running responses and plays that a predicate matches."""
 
 
-class Announcer:
-    """For processes that append to the log in a cache folder. Any thread may call."""
+class InvalidationFeed:
+    """For processes that append to the control log of a cache folder. Any thread may call it."""
 
-    def __init__(self, folder: Path, bells: Bells, roster: Roster) -> None:
+    def __init__(self, folder: Path, wakeups: Wakeups, worker_status: WorkerStatus) -> None:
         self._folder = folder
         self._changes = open_changes(folder)
         self._head = AnnouncedHead(folder)
-        self._bells = bells
-        self._roster = roster
+        self._wakeups = wakeups
+        self._worker_status = worker_status
 
-    def announce(self, position: int) -> None:
-        """Puts in force what was appended up to ``position``; returns at once where it can.
+    def publish(self, position: int) -> None:
+        """Puts all rows up to ``position`` into effect; normally returns at once.
 
-        Where the cache folder cannot be used, waits until the workers that are up have read the
-        log, and raises ControlError if they do not.
+        If the cache folder cannot be used, it waits until every worker that is up has read the
+        log, and raises ControlError if one does not.
         """
         self._head.refresh()
         is_shared = self._head.publish(position)
         self._changes.announce()
-        self._bells.ring()
-        if not is_shared and not self.wait(position):
+        self._wakeups.notify()
+        if not is_shared and not self.wait_applied(position):
             raise ControlError(
-                f"the change is stored, but not all workers were told: {self._folder} cannot be"
-                " used; they take it up as soon as it can"
+                f"the change is stored, but not all workers have applied it: {self._folder} cannot"
+                " be used; they apply it as soon as it can"
             )
 
     def have_applied(self, position: int) -> bool:
         """Whether every worker that is up has read all rows up to ``position``."""
-        return self._roster.have_applied(position)
+        return self._worker_status.have_applied(position)
 
-    def wait(self, position: int, timeout_s: float = APPLIED_TIMEOUT_S) -> bool:
-        """Blocks until they have; False when the time was over before."""
+    def wait_applied(self, position: int, timeout_s: float = APPLIED_TIMEOUT_S) -> bool:
+        """Blocks until every worker that is up has read up to ``position``; False on a timeout."""
         deadline_s = time.monotonic() + timeout_s
-        while not self._roster.have_applied(position):
+        while not self._worker_status.have_applied(position):
             if time.monotonic() > deadline_s:
                 return False
             time.sleep(APPLIED_POLL_S)
@@ -69,12 +69,12 @@ class Announcer:
 
 
 def apply_invalidations(rulings: Rulings, revokers: Iterable[Revoke]) -> CaughtUp:
-    """In a worker: reads the log and ends what was revoked."""
+    """In a worker: reads the log and ends responses and plays that were revoked."""
     caught_up = rulings.catch_up()
     for revocation in caught_up.revocations:
 
-        def is_revoked(what: Provenance, revocation: Revocation = revocation) -> bool:
-            return what.is_covered_by(revocation)
+        def is_revoked(provenance: Provenance, revocation: Revocation = revocation) -> bool:
+            return provenance.is_covered_by(revocation)
 
         for revoke in revokers:
             revoke(is_revoked)

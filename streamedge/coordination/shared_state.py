@@ -1,7 +1,7 @@
-"""Who of the edge's processes is up, and how far each has read the control log.
+"""Which workers are up, and how far each has read the control log: in shared memory.
 
-In memory that all of them share: a word each for both, written by its own worker alone, but that
-the supervisor notes who has ended.
+Each worker writes its own two words; the supervisor also clears the word of a worker that has
+ended. ``SharedState`` groups everything that the processes of an edge share.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import mmap
 from dataclasses import dataclass
 
 from streamedge.control.position import log_of
-from streamedge.coordination.config_versions import Generations
+from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.heartbeats import Heartbeats
-from streamedge.coordination.wakeups import Bells
+from streamedge.coordination.wakeups import Wakeups
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.log_output import LogTarget
 from streamedge.ops.metrics import SharedMetrics
@@ -20,30 +20,30 @@ from streamedge.ops.metrics import SharedMetrics
 _WORD_BYTES = 8
 
 
-class Roster:
-    """Made before the processes are; what is noted is seen by all at once."""
+class WorkerStatus:
+    """The status table of the workers. Created before they are forked; all see changes at once."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
         words = memoryview(mmap.mmap(-1, max(1, 2 * workers) * _WORD_BYTES)).cast("Q")
         self._up, self._positions = words[:workers], words[workers:]
 
-    def up(self, worker: int) -> None:
-        """All listeners of a worker accept."""
+    def mark_up(self, worker: int) -> None:
+        """Notes that all listeners of a worker accept connections."""
         self._up[worker] = 1
 
-    def down(self, worker: int) -> None:
-        """A worker has ended, or is about to."""
+    def mark_down(self, worker: int) -> None:
+        """Notes that a worker has ended or is about to."""
         self._up[worker] = 0
 
-    def apply(self, worker: int, position: int) -> None:
-        """A worker has read the control log up to ``position``."""
+    def note_position(self, worker: int, position: int) -> None:
+        """Notes that a worker has read the control log up to ``position``."""
         self._positions[worker] = position
 
     def have_applied(self, position: int) -> bool:
-        """Whether all workers that are up have read up to ``position``.
+        """Whether all workers that are up have read the control log up to ``position``.
 
-        A worker that comes up later uses nothing cached before it has read the log.
+        A worker that comes up later uses no cached data before it has read the log.
         """
         return all(
             not self._up[worker] or (log_of(has_read) == log_of(position) and has_read >= position)
@@ -52,11 +52,11 @@ class Roster:
 
     @property
     def workers(self) -> range:
-        """Their numbers."""
+        """The numbers of all workers."""
         return range(self._workers)
 
     def is_up(self, worker: int) -> bool:
-        """Whether all listeners of a worker accept."""
+        """Whether all listeners of a worker accept connections."""
         return bool(self._up[worker])
 
     @property
@@ -69,17 +69,17 @@ class Roster:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """The config in force, what wakes processes, who is up, and where numbers and lines go."""
+class SharedState:
+    """What all processes of an edge share. ``has_write_queue``: a behavior wrote back at start."""
 
-    generations: Generations
-    bells: Bells
-    roster: Roster
+    config_versions: ConfigVersions
+    wakeups: Wakeups
+    worker_status: WorkerStatus
     heartbeats: Heartbeats
     metrics: SharedMetrics
     log_target: LogTarget
-    has_write_queue: bool = False  # of writes that wait: whether a behavior wrote back at the start
+    has_write_queue: bool = False
 
     def open_log(self, process: str) -> Log:
-        """This process's own way to the log that all share. Raises OSError."""
-        return open_log(self.log_target, process, self.generations.config.limits.log_buffer)
+        """Opens the shared log for one process. Raises OSError."""
+        return open_log(self.log_target, process, self.config_versions.config.limits.log_buffer)

@@ -20,7 +20,7 @@ from typing import Any
 
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
-from streamedge.ops.rate_limited import SparingLine
+from streamedge.ops.rate_limited import RateLimitedEvent
 
 RESTART_PAUSES_S = (0.1, 1.0, 5.0, 30.0)  # by how often in a row it has failed soon
 SOON_S = 60.0
@@ -100,13 +100,13 @@ def _detached_ended(task: asyncio.Task[None]) -> None:
 
 def report_unhandled(loop: asyncio.AbstractEventLoop, log: Log, counts: Counts) -> None:
     """Has ``loop`` tell what nobody has handled: in a callback, or in a task that was dropped."""
-    line = SparingLine(log, "unhandled_exception")
+    line = RateLimitedEvent(log, "unhandled_exception")
 
     def report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         exc = context.get("exception")
         task = context.get("task") or context.get("future")
         counts.add(Counter.ERRORS, "unhandled_exception")
-        line.say(
+        line.emit(
             loop.time(),
             message=str(context.get("message")),
             error=None if exc is None else repr(exc),
@@ -128,12 +128,12 @@ class _LibraryHandler(logging.Handler):
     def __init__(self, loop: asyncio.AbstractEventLoop, log: Log) -> None:
         super().__init__(logging.WARNING)
         self._loop = loop
-        self._line = SparingLine(log, "library_warning")
+        self._line = RateLimitedEvent(log, "library_warning")
 
     def emit(self, record: logging.LogRecord) -> None:
         exc = record.exc_info[1] if record.exc_info else None
         say = partial(
-            self._line.say,
+            self._line.emit,
             self._loop.time(),
             library=record.name,
             message=record.getMessage(),

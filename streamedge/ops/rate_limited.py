@@ -10,7 +10,7 @@ from streamedge.ops.log import Log
 LINE_INTERVAL_S = 1.0
 
 
-class SparingLine:
+class RateLimitedEvent:
     """The lines of one event."""
 
     __slots__ = ("_event", "_interval_s", "_log", "_said_s", "_unsaid")
@@ -22,7 +22,7 @@ class SparingLine:
         self._said_s = float("-inf")
         self._unsaid = 0
 
-    def say(self, now_s: float, **fields: object) -> None:
+    def emit(self, now_s: float, **fields: object) -> None:
         """Adds a line, unless one was added a moment ago; ``now_s`` is monotonic."""
         if now_s - self._said_s < self._interval_s:
             self._unsaid += 1
@@ -34,21 +34,21 @@ class SparingLine:
 class LineBudget:
     """How many lines one stranger may cause: ``burst`` of them, and ``per_s`` more each second."""
 
-    __slots__ = ("_burst", "_left", "_per_s", "_seen_s", "left_out")
+    __slots__ = ("_burst", "_left", "_per_s", "_seen_s", "suppressed")
 
     def __init__(self, burst: int, per_s: float, now_s: float) -> None:
         self._burst = burst
         self._per_s = per_s
         self._left = float(burst)
         self._seen_s = now_s
-        self.left_out = 0  # lines that were not allowed
+        self.suppressed = 0  # lines that were not allowed
 
     def allows(self, now_s: float) -> bool:
         """Whether one more line may be written; ``now_s`` is monotonic."""
         self._left = min(self._burst, self._left + (now_s - self._seen_s) * self._per_s)
         self._seen_s = now_s
         if self._left < 1:
-            self.left_out += 1
+            self.suppressed += 1
             return False
         self._left -= 1
         return True

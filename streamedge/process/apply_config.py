@@ -26,7 +26,7 @@ from streamedge.cache.invalidated import CaughtUp
 from streamedge.cache.objects import Cache
 from streamedge.config.schema.config import Config
 from streamedge.coordination.effective_config import EffectiveConfig
-from streamedge.coordination.shared_state import Shared
+from streamedge.coordination.shared_state import SharedState
 from streamedge.delivery.hosts import HostTable, OriginBinding
 from streamedge.delivery.http.request.routing import WebDistribution
 from streamedge.delivery.http.server import WebServer
@@ -52,7 +52,7 @@ APPLY_RETRY_S = 10.0  # … and a config that could not be applied
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class WorkerComponents:
     """What a worker serves with. All of it stays; what it holds is replaced."""
 
     web: WebServer
@@ -72,11 +72,11 @@ _Made = tuple[dict[str, OriginBinding], HostTable[WebDistribution], HostTable[Rt
 ABANDONED_WRITES_INTERVAL_S = 60.0
 
 
-class LiveConfig:
+class ConfigApplier:
     """The config that a worker serves by, and the origins that it names."""
 
     def __init__(
-        self, config: Config, bindings: Mapping[str, OriginBinding], serving: Serving
+        self, config: Config, bindings: Mapping[str, OriginBinding], serving: WorkerComponents
     ) -> None:
         self.config = config
         self.bindings = bindings
@@ -167,10 +167,10 @@ class LiveConfig:
             self._serving.log.event("config_not_applied", error=self.failure)
 
 
-async def follow(
-    live: LiveConfig,
+async def watch_config(
+    live: ConfigApplier,
     effective: EffectiveConfig,
-    shared: Shared,
+    shared: SharedState,
     number: int,
     catch_up: Callable[[], CaughtUp],
 ) -> None:
@@ -188,7 +188,7 @@ async def follow(
         woken.set()
         catch_up()
 
-    shared.bells.answer(number, wake)
+    shared.wakeups.subscribe(number, wake)
     try:
         while True:
             woken.clear()
@@ -196,7 +196,7 @@ async def follow(
             position = None
             try:
                 caught_up = catch_up()
-                await asyncio.to_thread(effective.look)
+                await asyncio.to_thread(effective.refresh)
                 if caught_up.is_current and effective.fault is None:
                     retry_s, position = None, caught_up.position
                 if effective.config is not live.config:
@@ -206,14 +206,14 @@ async def follow(
                 live.tell_failure(exc)
                 retry_s = retry_s or APPLY_RETRY_S
             if position is not None:
-                shared.roster.apply(number, position)
-            shared.generations.applied(number, effective.generation)
-            shared.bells.ring_at(shared.bells.control)
+                shared.worker_status.note_position(number, position)
+            shared.config_versions.note_applied(number, effective.generation)
+            shared.wakeups.notify_at(shared.wakeups.control)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(retry_s):
                     await woken.wait()
     finally:
-        shared.bells.hush(number)
+        shared.wakeups.unsubscribe(number)
 
 
 def _writers_and_readers(

@@ -19,7 +19,7 @@ EXAMPLES_MAX = 8
 _STREAM_PREFIXES = {".mp4": "mp4:", ".m4a": "mp4:", ".mov": "mp4:", ".mp3": "mp3:", ".flv": ""}
 
 
-def welcome(config: Config) -> None:
+def print_banner(config: Config) -> None:
     """Prints to stderr, beside the log and not in it."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for line in _lines(config):

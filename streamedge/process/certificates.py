@@ -7,7 +7,7 @@ where its certificate is theirs too (RFC 9110 §4.3.3, §7.4). The front context
 workers are forked, and never replaced: its ticket keys are the same in all of them, so a viewer can
 resume with any.
 
-``look_again`` reads files that have changed since they were read; it opens no connection and
+``reload_changed`` reads files that have changed since they were read; it opens no connection and
 starts nothing. A pair that cannot be used changes nothing.
 """
 
@@ -46,7 +46,7 @@ class CertificateFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class CertificateChange:
     """What a look has found: files read anew, or, with a reason, left alone."""
 
     certificate: Path
@@ -99,7 +99,7 @@ class Certificates:
         self._by_name: dict[str, int] = {}
         self._index()
 
-    def look_again(self) -> Iterator[Change]:
+    def reload_changed(self) -> Iterator[CertificateChange]:
         """Reads files that have changed and are as they were at the last look.
 
         So a file is not read while it is being written, nor a certificate before its key has come.
@@ -113,11 +113,11 @@ class Certificates:
             try:
                 loaded = _load(files)
             except CertificateError as exc:
-                yield Change(files.certificate, refused=str(exc))
+                yield CertificateChange(files.certificate, refused=str(exc))
                 continue
             self._loaded[number] = loaded
             self._index()
-            yield Change(files.certificate, loaded.names, loaded.expires)
+            yield CertificateChange(files.certificate, loaded.names, loaded.expires)
 
     def context_for(self, name: str | None) -> ssl.SSLContext:
         """The context for a host name: its certificate's, or the first one's."""

@@ -34,13 +34,13 @@ from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase
 from streamedge.control.log import ControlLog
 from streamedge.coordination.effective_config import EffectiveConfig
-from streamedge.coordination.invalidation_feed import Announcer
-from streamedge.coordination.shared_state import Shared
-from streamedge.coordination.wakeups import Rings
+from streamedge.coordination.invalidation_feed import InvalidationFeed
+from streamedge.coordination.shared_state import SharedState
+from streamedge.coordination.wakeups import ChangeEvent
 from streamedge.ops.background import Services, report_libraries, report_unhandled
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
-from streamedge.ops.rate_limited import SparingLine
+from streamedge.ops.rate_limited import RateLimitedEvent
 from streamedge.write_back.queue import WriteQueue
 
 EVICTION_INTERVAL_S = 0.25  # while the cache grows
@@ -50,7 +50,7 @@ REST_INTERVAL_S = 0.5  # while it does not
 LOOK_AGAIN_S = 1.0  # at a control database that could not be read
 
 
-def run_control(shared: Shared, listener: socket.socket, lifeline: int) -> None:
+def run_control(shared: SharedState, listener: socket.socket, lifeline: int) -> None:
     """Serves the admin address until told to stop."""
     log = shared.open_log("control")
     try:
@@ -59,30 +59,30 @@ def run_control(shared: Shared, listener: socket.socket, lifeline: int) -> None:
         log.finish()
 
 
-async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Log) -> None:
+async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, log: Log) -> None:
     loop = asyncio.get_running_loop()
     log.write_on(loop)
-    shared.heartbeats.start_beating(shared.bells.control, loop)
+    shared.heartbeats.start_beating(shared.wakeups.control, loop)
     counts = Counts()
     report_unhandled(loop, log, counts)
     report_libraries(loop, log)
-    counts.publish_in(shared.metrics.part(shared.bells.control))
+    counts.publish_in(shared.metrics.part(shared.wakeups.control))
     counts.add(Counter.WORKER_STARTS, "control")
-    folder = shared.generations.config.edge.cache
+    folder = shared.config_versions.config.edge.cache
     # The event loop waits for no lock; the calls that do run in threads.
     database, loop_database = ControlDatabase(folder), ControlDatabase(folder, busy_timeout_s=0.0)
-    effective = EffectiveConfig(shared.generations, loop_database, log)
+    effective = EffectiveConfig(shared.config_versions, loop_database, log)
     watch = ConfigWatch(effective, AnnouncedHead(folder), log)
-    rings = Rings()
+    change_event = ChangeEvent()
 
     def rung() -> None:
         watch.look()
-        rings.rung()
+        change_event.notify()
 
     watch.look()
     config = effective.config
 
-    shared.bells.answer(shared.bells.control, rung)
+    shared.wakeups.subscribe(shared.wakeups.control, rung)
     services = Services(log, counts)
     services.start("eviction", lambda: _evict(effective, log, counts))
 
@@ -94,7 +94,7 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
     write_queue = None
     if shared.has_write_queue:
         write_queue = WriteQueue(config.edge.cache, WORKERS_MAX, config.limits.write_queue)
-    announcer = Announcer(config.edge.cache, shared.bells, shared.roster)
+    invalidation_feed = InvalidationFeed(config.edge.cache, shared.wakeups, shared.worker_status)
     control_log = ControlLog(database, items_kept=config.limits.invalidations)
 
     def root_objects() -> dict[str, str]:
@@ -106,7 +106,7 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
             for declared in effective.config.distributions
         }
 
-    api = cloudfront_routes(database, lambda: effective.declared, announcer, log)
+    api = cloudfront_routes(database, lambda: effective.declared, invalidation_feed, log)
     server = _AdminServer(
         uvicorn.Config(
             create_admin_app(
@@ -114,11 +114,13 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
                 shared,
                 write_queue,
                 [
-                    *reload_routes(shared, rings),
-                    *invalidation_routes(control_log, announcer, rings, root_objects),
+                    *reload_routes(shared, change_event),
+                    *invalidation_routes(
+                        control_log, invalidation_feed, change_event, root_objects
+                    ),
                     *api,
                 ],
-                shared.generations.config.listen.admin[0],
+                shared.config_versions.config.listen.admin[0],
             ),
             lifespan="off",
             ws="none",
@@ -136,7 +138,7 @@ async def _serve(shared: Shared, listener: socket.socket, lifeline: int, log: Lo
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_reader(lifeline, stop)
     await server.serve(sockets=[listener])
-    shared.bells.hush(shared.bells.control)
+    shared.wakeups.unsubscribe(shared.wakeups.control)
     watch.close()
     await services.stop()
     if write_queue is not None:
@@ -163,7 +165,7 @@ class _AdminServer(uvicorn.Server):
 
 def create_admin_app(
     edge_name: str,
-    shared: Shared,
+    shared: SharedState,
     write_queue: WriteQueue | None = None,
     routes: Sequence[Route] = (),
     admin_host: str = "localhost",
@@ -174,7 +176,7 @@ def create_admin_app(
     """
 
     def healthz(_request: Request) -> Response:
-        health = look_at_health(shared.roster, shared.heartbeats)
+        health = look_at_health(shared.worker_status, shared.heartbeats)
         body = {"edge": edge_name, "ready": health.is_ready, "workers": health.workers}
         if health.problems:
             body["problems"] = health.problems
@@ -228,8 +230,8 @@ class ConfigWatch:
             self._again = None
 
     def _look(self) -> None:
-        if self._effective.look():
-            for problem in self._effective.left_out:
+        if self._effective.refresh():
+            for problem in self._effective.not_applied:
                 kind, reason = problem.kind.value, str(problem.error)
                 self._log.event("resource_left_out", kind=kind, id=problem.id, reason=reason)
         if self._effective.fault is None:
@@ -240,8 +242,8 @@ async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:
     """Holds the cache within its size, for as long as the process lives."""
     evictor: Evictor | None = None
     limit_bytes = 0
-    line = SparingLine(log, "cache_files_not_removed", interval_s=FAILURES_INTERVAL_S)
-    failed = SparingLine(log, "eviction_failed", interval_s=FAILURES_INTERVAL_S)
+    line = RateLimitedEvent(log, "cache_files_not_removed", interval_s=FAILURES_INTERVAL_S)
+    failed = RateLimitedEvent(log, "eviction_failed", interval_s=FAILURES_INTERVAL_S)
     while True:
         try:
             edge = effective.config.edge
@@ -252,7 +254,7 @@ async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:
                 evictor = Evictor(edge.cache, limit_bytes)
             removed = await asyncio.to_thread(evictor.evict) if evictor.is_due() else []
         except (OSError, ValueError) as exc:
-            failed.say(time.monotonic(), error=str(exc))
+            failed.emit(time.monotonic(), error=str(exc))
             if evictor is not None:
                 evictor.close()
             evictor = None
@@ -265,7 +267,7 @@ async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:
         counts.gauges[Gauge.UNREMOVABLE_FILES] = len(failures)
         if failures:
             path, reason = next(iter(failures.items()))
-            line.say(time.monotonic(), files=len(failures), path=path, reason=reason)
+            line.emit(time.monotonic(), files=len(failures), path=path, reason=reason)
         if removed:
             log.event("evicted", files=len(removed), bytes=sum(file.size_bytes for file in removed))
         used_bytes = evictor.used_bytes

@@ -15,8 +15,8 @@ from streamedge.access.geo import Countries
 from streamedge.build.origins_and_web import writes_back
 from streamedge.config.load import load
 from streamedge.config.schema.config import Config, Section
-from streamedge.coordination.config_versions import Generations, Outcome
-from streamedge.coordination.wakeups import Bells
+from streamedge.coordination.config_versions import ConfigVersions, ReloadResult
+from streamedge.coordination.wakeups import Wakeups
 from streamedge.errors import ConfigError, StreamEdgeError
 from streamedge.ops.log import Log
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from streamedge.process.certificates import Certificates, LoadedPair
 
 
-class Reloading:
+class ConfigReloader:
     """``file`` is what the edge was started with; ``certificates`` and ``countries`` are what
     workers get that are forked later.
     """
@@ -32,23 +32,23 @@ class Reloading:
     def __init__(
         self,
         file: Path,
-        generations: Generations,
+        config_versions: ConfigVersions,
         certificates: Certificates | None,
         countries: Countries,
-        bells: Bells,
+        wakeups: Wakeups,
         log: Log,
     ) -> None:
         self._file = file.absolute()
-        self._started = generations.config
-        self._generations = generations
+        self._started = config_versions.config
+        self._config_versions = config_versions
         self._certificates = certificates
         self._countries = countries
-        self._bells = bells
+        self._wakeups = wakeups
         self._log = log
 
     def reload(self) -> None:
         """Reads the file, puts it in force if it will do, and tells everybody."""
-        asked = self._generations.asked
+        asked = self._config_versions.reload_requests
         outcome = self._outcome()
         if outcome.problems:
             self._log.event("config_refused", file=str(self._file), mistakes=list(outcome.problems))
@@ -59,24 +59,24 @@ class Reloading:
             if outcome.needs_restart:
                 self._log.event("config_needs_restart", keys=list(outcome.needs_restart))
         try:
-            self._generations.answer(asked, outcome)
+            self._config_versions.publish_result(asked, outcome)
         except OSError as exc:
             self._log.event("config_outcome_lost", error=str(exc))
-        self._bells.ring()
+        self._wakeups.notify()
         self._log.flush()
 
-    def _outcome(self) -> Outcome:
-        generations = self._generations
+    def _outcome(self) -> ReloadResult:
+        config_versions = self._config_versions
         try:
-            taken = take_over(self._started, generations.config, load(self._file))
+            taken = plan_reload(self._started, config_versions.config, load(self._file))
             number = self._accept(taken)
         except ConfigError as exc:
-            return Outcome(generations.number, problems=exc.problems)
+            return ReloadResult(config_versions.generation, problems=exc.problems)
         except (StreamEdgeError, OSError) as exc:
-            return Outcome(generations.number, problems=(str(exc),))
-        return Outcome(number, (), taken.changed, taken.needs_restart)
+            return ReloadResult(config_versions.generation, problems=(str(exc),))
+        return ReloadResult(number, (), taken.changed, taken.needs_restart)
 
-    def _accept(self, taken: Takeover) -> int:
+    def _accept(self, taken: ReloadPlan) -> int:
         """Raises CertificateError, CountriesError, OSError; then nothing has changed."""
         pairs: Sequence[LoadedPair] = ()
         if self._certificates is not None:
@@ -84,7 +84,7 @@ class Reloading:
 
             pairs = load_pairs(declared_files(taken.config))
         countries = Countries(taken.config.countries.database)
-        number = self._generations.accept(taken.config)
+        number = self._config_versions.publish(taken.config)
         self._countries.use(countries)
         if self._certificates is not None:
             self._certificates.use(pairs)
@@ -118,7 +118,7 @@ _TABLES = ("edge", "listen", "limits", "countries", "api")
 
 
 @dataclass(frozen=True, slots=True)
-class Takeover:
+class ReloadPlan:
     """``config`` is what is in force from now on: the one wanted, but for ``needs_restart``.
 
     ``changed`` and ``needs_restart`` name keys, such as "limits.url", "origins.main" or
@@ -130,7 +130,7 @@ class Takeover:
     needs_restart: tuple[str, ...]
 
 
-def take_over(started: Config, running: Config, wanted: Config) -> Takeover:
+def plan_reload(started: Config, running: Config, wanted: Config) -> ReloadPlan:
     """What becomes of ``wanted``, in an edge that ``started`` with one config and has another."""
     needs_restart: list[str] = []
     tables: dict[str, Section] = {}
@@ -147,7 +147,7 @@ def take_over(started: Config, running: Config, wanted: Config) -> Takeover:
             if writes_back(wanted.model_copy(update={"distributions": (declared,)}))
         ]
     config = wanted.model_copy(update=tables)
-    return Takeover(config, tuple(changes(running, config)), tuple(needs_restart))
+    return ReloadPlan(config, tuple(changes(running, config)), tuple(needs_restart))
 
 
 def changes(before: Config, after: Config) -> Iterator[str]:

@@ -31,10 +31,10 @@ from streamedge.cache.storage.folder import WORKERS_MAX, FolderInUseError, lock_
 from streamedge.cache.storage.store import close_folder, prepare_folder
 from streamedge.config.schema.config import Config
 from streamedge.control.recovery import prepare_control_database
-from streamedge.coordination.config_versions import Generations
+from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.heartbeats import Heartbeats
-from streamedge.coordination.shared_state import Roster, Shared
-from streamedge.coordination.wakeups import Bells
+from streamedge.coordination.shared_state import SharedState, WorkerStatus
+from streamedge.coordination.wakeups import Wakeups
 from streamedge.errors import StreamEdgeError
 from streamedge.ops.background import stack_of
 from streamedge.ops.log import Log, open_log
@@ -49,8 +49,8 @@ from streamedge.process.listeners import (
     spelled,
     with_bound_addresses,
 )
-from streamedge.process.reload import Reloading
-from streamedge.process.worker import DRAIN_S, Post, run_worker
+from streamedge.process.reload import ConfigReloader
+from streamedge.process.worker import DRAIN_S, WorkerContext, run_worker
 from streamedge.write_back.queue import prepare_write_queue
 from streamedge.write_back.rows import WriteQueueError
 
@@ -108,12 +108,12 @@ def serve(config: Config, file: Path) -> int:
     # What has been imported stays: children need not look at it for garbage, nor copy it.
     gc.freeze()
     gc.enable()  # the command turned it off while all this was imported
-    generations, bells = Generations(config, workers), Bells(workers)
-    reloading = Reloading(file, generations, certificates, countries, bells, log)
-    shared = Shared(
-        generations,
-        bells,
-        Roster(workers),
+    config_versions, wakeups = ConfigVersions(config, workers), Wakeups(workers)
+    reloading = ConfigReloader(file, config_versions, certificates, countries, wakeups, log)
+    shared = SharedState(
+        config_versions,
+        wakeups,
+        WorkerStatus(workers),
         Heartbeats([*(f"worker-{number}" for number in range(workers)), "control"]),
         SharedMetrics(workers + 1),
         log_target,
@@ -151,7 +151,7 @@ class _Processes:
 
     def __init__(
         self,
-        shared: Shared,
+        shared: SharedState,
         listeners: Sequence[WorkerListeners],
         admin: socket.socket,
         certificates: Certificates | None,
@@ -182,7 +182,7 @@ class _Processes:
         self._leave_supervisor()
         listeners = self._listeners[number]
         run_worker(
-            Post(
+            WorkerContext(
                 number,
                 listeners,
                 self._certificates,
@@ -196,7 +196,7 @@ class _Processes:
         """Viewers come first: what the admin address needs is imported once they are served."""
         self._leave_supervisor()
         until_s = time.monotonic() + CONTROL_WAIT_S
-        while not self._shared.roster.all_up and time.monotonic() < until_s:
+        while not self._shared.worker_status.all_up and time.monotonic() < until_s:
             time.sleep(CONTROL_LOOK_S)
         from streamedge.process.control import run_control  # noqa: PLC0415
 
@@ -214,7 +214,7 @@ class Supervisor:
     def __init__(
         self,
         log: Log,
-        shared: Shared,
+        shared: SharedState,
         children: Sequence[Child],
         reload: Callable[[], None],
         bound: Config,
@@ -223,7 +223,7 @@ class Supervisor:
         self._log = log
         self._bound = bound
         self._shared = shared
-        self._roster = shared.roster
+        self._worker_status = shared.worker_status
         self._children = children
         self._reload = reload
         self._welcomed = False
@@ -235,7 +235,7 @@ class Supervisor:
             for child in self._children:
                 if child.due_s is not None and child.due_s <= time.monotonic():
                     self.start(child)
-            if not self._welcomed and self._roster.all_up:
+            if not self._welcomed and self._worker_status.all_up:
                 self._welcomed = True
                 self._welcome()
             arrived = signal.sigtimedwait(SIGNALS, self.pause_s())
@@ -300,7 +300,7 @@ class Supervisor:
         except OSError as exc:
             self._log.event("metrics_not_written", error=str(exc))
         if child.is_worker:
-            self._roster.down(child.place)
+            self._worker_status.mark_down(child.place)
         if restart:
             self._shared.heartbeats.count_end(child.place, end)
         if restart or code:
@@ -370,9 +370,9 @@ class Supervisor:
         self._log.flush()
 
     def _welcome(self) -> None:
-        from streamedge.process.banner import welcome  # noqa: PLC0415  # viewers come first
+        from streamedge.process.banner import print_banner  # noqa: PLC0415  # viewers come first
 
-        self._guard("welcome", lambda: welcome(self._bound))
+        self._guard("welcome", lambda: print_banner(self._bound))
 
     def _guard(self, what: str, work: Callable[[], None]) -> None:
         """Does what may fail without ending the edge; a failure leaves a line."""

@@ -29,7 +29,7 @@ from streamedge.control.invalidation_index import InForce
 from streamedge.control.log import ControlLog
 from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.coordination.invalidation_feed import apply_invalidations
-from streamedge.coordination.shared_state import Shared
+from streamedge.coordination.shared_state import SharedState
 from streamedge.ops.background import Services, report_libraries, report_unhandled
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
@@ -52,51 +52,51 @@ GARBAGE_THRESHOLDS = (20_000, 50, 100)
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class WorkerContext:
     """What the supervisor gives a worker: its number, its sockets and what all share."""
 
     number: int
     listeners: WorkerListeners
     certificates: Certificates | None  # None where nothing is served over TLS
     countries: Countries
-    shared: Shared
+    shared: SharedState
     lifeline: int  # readable once the supervisor is gone
 
 
-def run_worker(post: Post) -> None:
+def run_worker(context: WorkerContext) -> None:
     """Serves until told to stop."""
     gc.set_threshold(*GARBAGE_THRESHOLDS)
-    log = post.shared.open_log(f"worker-{post.number}")
+    log = context.shared.open_log(f"worker-{context.number}")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(post, log))
+            runner.run(_serve(context, log))
     finally:
         log.finish()
 
 
-async def _serve(post: Post, log: Log) -> None:
+async def _serve(context: WorkerContext, log: Log) -> None:
     loop = asyncio.get_running_loop()
     log.write_on(loop)
-    post.shared.heartbeats.start_beating(post.number, loop)
-    counts = _counts(post)
+    context.shared.heartbeats.start_beating(context.number, loop)
+    counts = _counts(context)
     report_unhandled(loop, log, counts)
     report_libraries(loop, log)
-    stopping, hurrying = _on_signals(loop, post.lifeline)
-    folder = post.shared.generations.config.edge.cache
+    stopping, hurrying = _on_signals(loop, context.lifeline)
+    folder = context.shared.config_versions.config.edge.cache
     # The event loop waits for no lock; what does runs in threads.
     database = ControlDatabase(folder, busy_timeout_s=CONTROL_BUSY_TIMEOUT_S)
     loop_database = ControlDatabase(folder, busy_timeout_s=0.0)
-    effective = EffectiveConfig(post.shared.generations, database, log)
+    effective = EffectiveConfig(context.shared.config_versions, database, log)
     await read_config(effective, AnnouncedHead(folder), stopping)
     if not stopping.is_set():
-        await _serve_viewers(post, log, counts, effective, loop_database, stopping, hurrying)
-    loop.remove_reader(post.lifeline)
+        await _serve_viewers(context, log, counts, effective, loop_database, stopping, hurrying)
+    loop.remove_reader(context.lifeline)
     database.close()
     loop_database.close()
 
 
 async def _serve_viewers(
-    post: Post,
+    context: WorkerContext,
     log: Log,
     counts: Counts,
     effective: EffectiveConfig,
@@ -104,43 +104,47 @@ async def _serve_viewers(
     stopping: asyncio.Event,
     hurrying: asyncio.Event,
 ) -> None:
-    shared, config = post.shared, effective.config
+    shared, config = context.shared, effective.config
     services = Services(log, counts)
     budget = share_descriptors(config, descriptor_limit(), open_descriptors())
     end = budget.connections_end if budget.is_short else 0
-    cache = _cache(config, post.number, database, log, counts, budget.open_extents)
-    write_queue = _open_write_queue(config, post.number) if shared.has_write_queue else None
+    cache = _cache(config, context.number, database, log, counts, budget.open_extents)
+    write_queue = _open_write_queue(config, context.number) if shared.has_write_queue else None
     bindings = bind_origins(config, log, counts, write_queue)
-    web = web_server(config, bindings, cache, log, counts, write_queue, post.countries, end)
-    proxied = proxied_listeners(config.listen, post.listeners)
-    certificates, front = post.certificates, None
+    web = web_server(config, bindings, cache, log, counts, write_queue, context.countries, end)
+    proxied = proxied_listeners(config.listen, context.listeners)
+    certificates, front = context.certificates, None
     if certificates is not None:
-        look_for_certificates(certificates, log)  # the supervisor read them, perhaps long ago
+        reload_changed_certificates(certificates, log)  # the supervisor read them, perhaps long ago
         front = certificates.front
-    await web.start(post.listeners.http, post.listeners.https, front, proxied)
+    await web.start(context.listeners.http, context.listeners.https, front, proxied)
     await asyncio.to_thread(_import_the_rest)
     from streamedge.build.rtmp import rtmp_server  # noqa: PLC0415
-    from streamedge.process.apply_config import LiveConfig, Serving, follow  # noqa: PLC0415
+    from streamedge.process.apply_config import ConfigApplier, WorkerComponents, watch_config  # noqa: PLC0415
 
-    rtmp = rtmp_server(config, bindings, cache, log, counts, post.countries, end)
-    await rtmp.start(post.listeners.rtmp, proxied)
-    serving = Serving(web, rtmp, cache, write_queue, certificates, post.countries, log, counts)
-    live = LiveConfig(config, bindings, serving)
+    rtmp = rtmp_server(config, bindings, cache, log, counts, context.countries, end)
+    await rtmp.start(context.listeners.rtmp, proxied)
+    serving = WorkerComponents(
+        web, rtmp, cache, write_queue, certificates, context.countries, log, counts
+    )
+    live = ConfigApplier(config, bindings, serving)
     catch_up = partial(apply_invalidations, cache.rulings, (web.revoke, rtmp.revoke))
-    services.start("config", lambda: follow(live, effective, shared, post.number, catch_up))
+    services.start(
+        "config", lambda: watch_config(live, effective, shared, context.number, catch_up)
+    )
     services.start("replicator", live.replicate)
     services.start("abandoned_writes", live.end_abandoned_writes)
-    note_folder(post, cache.store)
-    shared.roster.up(post.number)
+    note_folder(context, cache.store)
+    shared.worker_status.mark_up(context.number)
     log.event("worker_up", pid=os.getpid())
-    _start_housekeeping(services, post, cache.store, log, counts)
+    _start_housekeeping(services, context, cache.store, log, counts)
     await stopping.wait()
     await services.stop("config")
-    shared.roster.down(post.number)
-    shared.bells.answer(post.number, catch_up)
+    shared.worker_status.mark_down(context.number)
+    shared.wakeups.subscribe(context.number, catch_up)
     log.event("worker_draining")
     await _drain(web, rtmp, hurrying)
-    shared.bells.hush(post.number)
+    shared.wakeups.unsubscribe(context.number)
     await services.stop()
     await cache.close()
     for binding in live.bindings.values():
@@ -151,9 +155,9 @@ async def _serve_viewers(
     log.event("worker_down")
 
 
-def _counts(post: Post) -> Counts:
+def _counts(context: WorkerContext) -> Counts:
     counts = Counts()
-    counts.publish_in(post.shared.metrics.part(post.number))
+    counts.publish_in(context.shared.metrics.part(context.number))
     counts.add(Counter.WORKER_STARTS, "worker")
     return counts
 
@@ -191,7 +195,7 @@ async def read_config(
     """
     until_s = time.monotonic() + CONTROL_PATIENCE_S
     while not stopping.is_set():
-        await asyncio.to_thread(effective.look)
+        await asyncio.to_thread(effective.refresh)
         if effective.fault is None or isinstance(effective.fault, ControlDamagedError):
             return
         if time.monotonic() >= until_s and not head.has_resources:
@@ -244,21 +248,21 @@ def _import_the_rest() -> None:
     import_module("streamedge.process.apply_config")
 
 
-def note_folder(post: Post, store: Store) -> None:
+def note_folder(context: WorkerContext, store: Store) -> None:
     """Tells ``/healthz`` whether this worker can use the cache folder."""
-    post.shared.heartbeats.note_folder(post.number, is_usable=store.is_usable)
+    context.shared.heartbeats.note_folder(context.number, is_usable=store.is_usable)
 
 
 def _start_housekeeping(
-    services: Services, post: Post, store: Store, log: Log, counts: Counts
+    services: Services, context: WorkerContext, store: Store, log: Log, counts: Counts
 ) -> None:
     """Hands numbers over, and looks for new certificates and countries, each on its own."""
-    certificates, countries = post.certificates, post.countries
+    certificates, countries = context.certificates, context.countries
 
     async def hand_over() -> None:
         counts.add(Counter.LOG_LINES_DROPPED, "worker", log.take_dropped())
         counts.flush()
-        note_folder(post, store)
+        note_folder(context, store)
 
     async def look_for_countries() -> None:
         if countries.database is None:
@@ -266,20 +270,20 @@ def _start_housekeeping(
         # Reading a database takes a tenth of a second, in which viewers want their bytes.
         change = await asyncio.to_thread(countries.look_again)
         if change is not None:
-            tell_of_countries(change, log)
+            log_countries_change(change, log)
 
     services.start_periodic("metrics", HOUSEKEEPING_INTERVAL_S, hand_over)
     if certificates is not None:
         shown = certificates
 
         async def look_at_certificates() -> None:
-            look_for_certificates(shown, log)
+            reload_changed_certificates(shown, log)
 
         services.start_periodic("certificates", HOUSEKEEPING_INTERVAL_S, look_at_certificates)
     services.start_periodic("countries", HOUSEKEEPING_INTERVAL_S, look_for_countries)
 
 
-def tell_of_countries(change: Change, log: Log) -> None:
+def log_countries_change(change: Change, log: Log) -> None:
     """A line for a new edition of the database, or for one that cannot be used."""
     if change.refused is not None:
         log.event("countries_refused", reason=change.refused)
@@ -287,9 +291,9 @@ def tell_of_countries(change: Change, log: Log) -> None:
         log.event("countries_loaded", database=change.database, built=change.built)
 
 
-def look_for_certificates(certificates: Certificates, log: Log) -> None:
+def reload_changed_certificates(certificates: Certificates, log: Log) -> None:
     """Takes new certificates into use; a line for each, and for each that cannot be used."""
-    for change in certificates.look_again():
+    for change in certificates.reload_changed():
         if change.refused is not None:
             log.event("certificate_refused", reason=change.refused)
         else:

@@ -16,9 +16,9 @@ from streamedge.cache.storage.changes import open_changes
 from streamedge.cache.storage.store import prepare_folder
 from streamedge.control.database import ControlDatabase
 from streamedge.control.log import ITEMS_MAX, ControlLog
-from streamedge.coordination.invalidation_feed import Announcer
-from streamedge.coordination.shared_state import Roster
-from streamedge.coordination.wakeups import Bells, Rings
+from streamedge.coordination.invalidation_feed import InvalidationFeed
+from streamedge.coordination.shared_state import WorkerStatus
+from streamedge.coordination.wakeups import ChangeEvent, Wakeups
 from streamedge.process.control import create_admin_app
 from tests.support.asgi_call import call
 from tests.support.shared_memory import make_shared
@@ -30,16 +30,16 @@ class Desk:
 
     folder: Path
     log: ControlLog
-    bells: Bells
-    roster: Roster
-    rings: Rings
+    wakeups: Wakeups
+    worker_status: WorkerStatus
+    change_event: ChangeEvent
 
     async def ask(self, method: str, target: str, body: bytes = b"") -> tuple[int, dict[str, Any]]:
         """Status and JSON of an answer."""
-        announcer = Announcer(self.folder, self.bells, self.roster)
+        invalidation_feed = InvalidationFeed(self.folder, self.wakeups, self.worker_status)
         roots = {"EWEB": "index.html", "ESTREAM": ""}
-        routes = invalidation_routes(self.log, announcer, self.rings, lambda: roots)
-        shared = make_shared(2, bells=self.bells, roster=self.roster)
+        routes = invalidation_routes(self.log, invalidation_feed, self.change_event, lambda: roots)
+        shared = make_shared(2, wakeups=self.wakeups, worker_status=self.worker_status)
         app = create_admin_app("fra-1", shared, None, routes)
         status, said = await call(app, method, target, body=body)
         return status, json.loads(said)
@@ -51,10 +51,10 @@ class Desk:
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
     prepare_folder(tmp_path)
-    database, bells, roster = ControlDatabase(tmp_path), Bells(2), Roster(2)
-    yield Desk(tmp_path, ControlLog(database), bells, roster, Rings())
+    database, wakeups, worker_status = ControlDatabase(tmp_path), Wakeups(2), WorkerStatus(2)
+    yield Desk(tmp_path, ControlLog(database), wakeups, worker_status, ChangeEvent())
     database.close()
-    bells.close()
+    wakeups.close()
 
 
 async def test_a_row_is_appended_and_every_worker_told(desk: Desk) -> None:
@@ -163,15 +163,15 @@ async def test_without_a_database_nothing_can_be_invalidated(desk: Desk) -> None
 
 
 async def test_waiting_ends_when_all_workers_that_are_up_have_looked(desk: Desk) -> None:
-    desk.roster.up(1)
+    desk.worker_status.mark_up(1)
 
     def look() -> None:
-        desk.roster.apply(1, desk.log.position())
-        desk.rings.rung()
+        desk.worker_status.note_position(1, desk.log.position())
+        desk.change_event.notify()
 
-    desk.bells.answer(1, look)
+    desk.wakeups.subscribe(1, look)
     status, said = await desk.invalidate(distribution="EWEB", items=["/*"], wait=True)
-    desk.bells.hush(1)
+    desk.wakeups.unsubscribe(1)
     assert (status, said["applied"]) == (201, True)
 
 
@@ -179,6 +179,6 @@ async def test_waiting_ends_when_a_worker_does_not_look(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invalidations_admin, "APPLIED_TIMEOUT_S", 0.01)
-    desk.roster.up(0)
+    desk.worker_status.mark_up(0)
     status, said = await desk.invalidate(distribution="EWEB", items=["/*"], wait=True)
     assert (status, said["applied"]) == (201, False)

@@ -13,7 +13,7 @@ from streamedge.config.schema.config import Config
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import FILE_NAME, ControlDatabase
 from streamedge.control.resources import Kind, Registry, Resource
-from streamedge.coordination.config_versions import Generations
+from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.ops.log import Log
 from streamedge.ops.log_output import LogTarget
@@ -41,8 +41,8 @@ GROUP = Resource(
 
 
 @pytest.fixture
-def generations() -> Iterator[Generations]:
-    made = Generations(Config(), 1)
+def config_versions() -> Iterator[ConfigVersions]:
+    made = ConfigVersions(Config(), 1)
     yield made
     made.close()
 
@@ -58,40 +58,40 @@ class HeardLog(Log):
         self.events.append(event)
 
 
-def test_a_look_finds_each_change_once(tmp_path: Path, generations: Generations) -> None:
+def test_a_look_finds_each_change_once(tmp_path: Path, config_versions: ConfigVersions) -> None:
     database = ControlDatabase(tmp_path)
-    effective = EffectiveConfig(generations, database, HeardLog())
-    assert effective.look()
-    assert not effective.look()
-    generations.accept(Config.model_validate({"limits": {"url": 4096}}))
-    assert effective.look()
+    effective = EffectiveConfig(config_versions, database, HeardLog())
+    assert effective.refresh()
+    assert not effective.refresh()
+    config_versions.publish(Config.model_validate({"limits": {"url": 4096}}))
+    assert effective.refresh()
     assert (effective.generation, effective.config.limits.url) == (1, 4096)
     with Registry(database).change() as change:
         change.put(POLICY)
-    assert effective.look()
+    assert effective.refresh()
     (name,) = effective.config.cache_policies
     assert "P1" in name
-    assert effective.declared == generations.config
-    assert not effective.look()
+    assert effective.declared == config_versions.config
+    assert not effective.refresh()
     with Registry(database).change() as change:
         change.remove(POLICY)
-    assert effective.look()
-    assert effective.config == generations.config
+    assert effective.refresh()
+    assert effective.config == config_versions.config
     database.close()
 
 
 async def test_what_names_what_there_is_not_is_left_out(
-    tmp_path: Path, generations: Generations
+    tmp_path: Path, config_versions: ConfigVersions
 ) -> None:
     database, log = ControlDatabase(tmp_path), HeardLog()
-    effective = EffectiveConfig(generations, database, log)
+    effective = EffectiveConfig(config_versions, database, log)
     head = AnnouncedHead(tmp_path)
     watch = ConfigWatch(effective, head, log)
     with Registry(database).change() as change:
         change.put(POLICY)
         change.put(GROUP)
     watch.look()
-    assert [problem.id for problem in effective.left_out] == ["G1"]
+    assert [problem.id for problem in effective.not_applied] == ["G1"]
     assert len(effective.config.cache_policies) == 1
     assert log.events == ["resource_left_out"]
     watch.look()
@@ -99,7 +99,7 @@ async def test_what_names_what_there_is_not_is_left_out(
     with Registry(database).change() as change:
         change.remove(GROUP)
     watch.look()
-    assert effective.left_out == ()
+    assert effective.not_applied == ()
     assert log.events == ["resource_left_out"]
     assert head.has_resources
     with Registry(database).change() as change:
@@ -111,19 +111,19 @@ async def test_what_names_what_there_is_not_is_left_out(
 
 def look(effective: EffectiveConfig, looked: asyncio.Event) -> bool:
     """Looks, and says that it has."""
-    changed = EffectiveConfig.look(effective)
+    changed = EffectiveConfig.refresh(effective)
     looked.set()
     return changed
 
 
 async def test_a_database_that_cannot_be_read_is_looked_at_again_by_itself(
-    tmp_path: Path, generations: Generations, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, config_versions: ConfigVersions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "LOOK_AGAIN_S", 0.01)
     log = HeardLog()
     (tmp_path / FILE_NAME).mkdir()
     database = ControlDatabase(tmp_path)
-    effective = EffectiveConfig(generations, database, log)
+    effective = EffectiveConfig(config_versions, database, log)
     watch = ConfigWatch(effective, AnnouncedHead(tmp_path), log)
     watch.look()
     assert effective.config == Config()
@@ -132,7 +132,7 @@ async def test_a_database_that_cannot_be_read_is_looked_at_again_by_itself(
     with Registry(database).change() as change:
         change.put(POLICY)
     looked = asyncio.Event()
-    monkeypatch.setattr(effective, "look", lambda: look(effective, looked))
+    monkeypatch.setattr(effective, "refresh", lambda: look(effective, looked))
     async with asyncio.timeout(20):
         await looked.wait()
     assert len(effective.config.cache_policies) == 1
@@ -142,26 +142,26 @@ async def test_a_database_that_cannot_be_read_is_looked_at_again_by_itself(
 
 
 def test_a_database_that_fails_keeps_nobody_from_a_new_file(
-    tmp_path: Path, generations: Generations
+    tmp_path: Path, config_versions: ConfigVersions
 ) -> None:
     log, database = HeardLog(), ControlDatabase(tmp_path)
     with Registry(database).change() as change:
         change.put(POLICY)
-    effective = EffectiveConfig(generations, database, log)
-    effective.look()
+    effective = EffectiveConfig(config_versions, database, log)
+    effective.refresh()
     database.close()
     data = (tmp_path / FILE_NAME).read_bytes()
     (tmp_path / FILE_NAME).write_bytes(b"no database".ljust(len(data)))
-    generations.accept(Config.model_validate({"limits": {"url": 4096}}))
-    assert effective.look()
+    config_versions.publish(Config.model_validate({"limits": {"url": 4096}}))
+    assert effective.refresh()
     assert log.events == ["config_not_read"]
     assert effective.config.limits.url == 4096
     assert len(effective.config.cache_policies) == 1  # as it was read last
-    assert not effective.look()
+    assert not effective.refresh()
 
 
 def test_a_resource_that_cannot_be_read_hides_no_other(
-    tmp_path: Path, generations: Generations
+    tmp_path: Path, config_versions: ConfigVersions
 ) -> None:
     log, database = HeardLog(), ControlDatabase(tmp_path)
     with Registry(database).change() as change:
@@ -169,8 +169,8 @@ def test_a_resource_that_cannot_be_read_hides_no_other(
         change.put(POLICY)
     with database.transaction() as connection:
         connection.execute("UPDATE resources SET document = '{' WHERE id = 'G1'")
-    effective = EffectiveConfig(generations, database, log)
-    assert effective.look()
+    effective = EffectiveConfig(config_versions, database, log)
+    assert effective.refresh()
     assert len(effective.config.cache_policies) == 1
     assert log.events == ["resource_unreadable"]
     database.close()

@@ -1,4 +1,4 @@
-"""streamedge/edge/announcing.py: rows that all are told of, and what a worker does then."""
+"""Published rows of the control log reach all workers, which end revoked responses."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.invalidation_index import InForce, Verdict
 from streamedge.control.log import ControlLog, LogRead
 from streamedge.control.position import position_at
-from streamedge.coordination import invalidation_feed as announcing
-from streamedge.coordination.invalidation_feed import Announcer, Revoke, apply_invalidations
-from streamedge.coordination.shared_state import Roster
-from streamedge.coordination.wakeups import Bells
+from streamedge.coordination import invalidation_feed as feed_module
+from streamedge.coordination.invalidation_feed import InvalidationFeed, Revoke, apply_invalidations
+from streamedge.coordination.shared_state import WorkerStatus
+from streamedge.coordination.wakeups import Wakeups
 from streamedge.ops.log import open_log
 from streamedge.origin import OriginHead, Version
 
 SILENT = open_log(os.devnull, "test")
 
 
-async def test_an_announcement_moves_the_number_and_rings_all(tmp_path: Path) -> None:
+async def test_publish_moves_the_counter_and_wakes_all_processes(tmp_path: Path) -> None:
     prepare_folder(tmp_path)
-    bells, changes = Bells(2), open_changes(tmp_path)
-    rung = [asyncio.Event() for _ in range(3)]
-    for number, event in enumerate(rung):
-        bells.answer(number, event.set)
+    wakeups, changes = Wakeups(2), open_changes(tmp_path)
+    woken = [asyncio.Event() for _ in range(3)]
+    for number, event in enumerate(woken):
+        wakeups.subscribe(number, event.set)
     before = changes.number
-    Announcer(tmp_path, bells, Roster(2)).announce(position_at(7, 3))
-    assert changes.number == before + 1  # at once: requests look at it, not at bells
+    InvalidationFeed(tmp_path, wakeups, WorkerStatus(2)).publish(position_at(7, 3))
+    assert changes.number == before + 1  # at once: requests check the counter
     assert AnnouncedHead(tmp_path).position == position_at(7, 3)
     async with asyncio.timeout(10):
-        await asyncio.gather(*(event.wait() for event in rung))
+        await asyncio.gather(*(event.wait() for event in woken))
     for number in range(3):
-        bells.hush(number)
-    bells.close()
+        wakeups.unsubscribe(number)
+    wakeups.close()
 
 
-async def test_waiting_is_for_workers_that_are_up(tmp_path: Path) -> None:
+async def test_wait_applied_waits_for_workers_that_are_up(tmp_path: Path) -> None:
     prepare_folder(tmp_path)
-    bells, roster = Bells(1), Roster(1)
-    announcer = Announcer(tmp_path, bells, roster)
-    assert announcer.wait(5)
-    roster.up(0)
-    assert not announcer.wait(5, timeout_s=0.0)
-    waiting = asyncio.create_task(asyncio.to_thread(announcer.wait, 5))
-    roster.apply(0, 5)
+    wakeups, worker_status = Wakeups(1), WorkerStatus(1)
+    invalidation_feed = InvalidationFeed(tmp_path, wakeups, worker_status)
+    assert invalidation_feed.wait_applied(5)
+    worker_status.mark_up(0)
+    assert not invalidation_feed.wait_applied(5, timeout_s=0.0)
+    waiting = asyncio.create_task(asyncio.to_thread(invalidation_feed.wait_applied, 5))
+    worker_status.note_position(0, 5)
     assert await waiting
-    bells.close()
+    wakeups.close()
 
 
-def test_a_worker_ends_what_was_revoked_once(tmp_path: Path) -> None:
+def test_revoked_responses_are_ended_once(tmp_path: Path) -> None:
     prepare_folder(tmp_path)
     database = ControlDatabase(tmp_path)
     log = ControlLog(database)
@@ -74,7 +74,7 @@ def test_a_worker_ends_what_was_revoked_once(tmp_path: Path) -> None:
     ended: list[tuple[str, Provenance]] = []
 
     def revoker(name: str) -> Revoke:
-        return lambda is_revoked: ended.extend((name, what) for what in running if is_revoked(what))
+        return lambda is_revoked: ended.extend((name, each) for each in running if is_revoked(each))
 
     revokers = (revoker("web"), revoker("rtmp"))
     assert apply_invalidations(rulings, revokers).position == before  # at the start nothing runs
@@ -82,14 +82,14 @@ def test_a_worker_ends_what_was_revoked_once(tmp_path: Path) -> None:
     log.invalidate("E", ["#news", "/oth*"], revoke=True)
     log.invalidate("E", ["/*"])
     assert apply_invalidations(rulings, revokers).position == before + 2
-    assert ended == [(name, what) for name in ("web", "rtmp") for what in running[:2]]
+    assert ended == [(name, each) for name in ("web", "rtmp") for each in running[:2]]
     assert apply_invalidations(rulings, revokers).is_current
     assert len(ended) == 4
     database.close()
 
 
-def test_what_a_worker_has_read_is_announced_to_the_others(tmp_path: Path) -> None:
-    """The process that appended the row was killed before it announced it."""
+def test_rows_that_a_worker_reads_are_published_to_the_others(tmp_path: Path) -> None:
+    """The process that appended the row was killed before it published it."""
     prepare_folder(tmp_path)
     database = ControlDatabase(tmp_path)
     log = ControlLog(database)
@@ -104,22 +104,22 @@ def test_what_a_worker_has_read_is_announced_to_the_others(tmp_path: Path) -> No
     database.close()
 
 
-def test_a_change_that_cannot_be_announced_is_refused_unless_all_workers_read_it(
+def test_unpublished_change_is_refused_unless_all_workers_read_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(announcing, "APPLIED_TIMEOUT_S", 0.05)
-    bells, roster = Bells(1), Roster(1)
-    announcer = Announcer(tmp_path / "nowhere", bells, roster)
-    announcer.announce(position_at(7, 3))  # nobody is up
-    roster.up(0)
+    monkeypatch.setattr(feed_module, "APPLIED_TIMEOUT_S", 0.05)
+    wakeups, worker_status = Wakeups(1), WorkerStatus(1)
+    invalidation_feed = InvalidationFeed(tmp_path / "nowhere", wakeups, worker_status)
+    invalidation_feed.publish(position_at(7, 3))  # no worker is up
+    worker_status.mark_up(0)
     with pytest.raises(ControlError, match="not all workers"):
-        announcer.announce(position_at(7, 3))
-    roster.apply(0, position_at(7, 3))
-    announcer.announce(position_at(7, 3))
-    bells.close()
+        invalidation_feed.publish(position_at(7, 3))
+    worker_status.note_position(0, position_at(7, 3))
+    invalidation_feed.publish(position_at(7, 3))
+    wakeups.close()
 
 
-def test_a_worker_without_a_database_uses_nothing_cached(tmp_path: Path) -> None:
+def test_worker_without_a_database_uses_no_cached_data(tmp_path: Path) -> None:
     folder = tmp_path / "nowhere"
     rulings = Rulings(
         Store(folder, 0, SILENT), InForce(ControlLog(ControlDatabase(folder)), SILENT)
@@ -130,7 +130,9 @@ def test_a_worker_without_a_database_uses_nothing_cached(tmp_path: Path) -> None
     assert rulings.invalidated(asset, record).verdict is Verdict.REFUSED
 
 
-def test_a_write_has_nobody_read_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_does_not_make_workers_read_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepare_folder(tmp_path)
     database = ControlDatabase(tmp_path)
     log, store = ControlLog(database), Store(tmp_path, 0, SILENT)
@@ -146,12 +148,12 @@ def test_a_write_has_nobody_read_the_log(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(log, "read_after", counted)
     asset = Asset("k", "k", None, "main", TtlRules(), scope="E", target="/k")  # type: ignore[arg-type]
 
-    def asked_now() -> Record:
+    def new_record() -> Record:
         head = OriginHead(Version('"1"', 1), "")
         number, position = store.changes.number, rulings.position
         return Record("k", head, 1.0, asked_change=number, position=position)
 
-    record = asked_now()
+    record = new_record()
     store.changes.announce("another key")
     assert rulings.of_record(asset, record).verdict is Verdict.FRESH
     assert reads == []
@@ -159,6 +161,6 @@ def test_a_write_has_nobody_read_the_log(tmp_path: Path, monkeypatch: pytest.Mon
     AnnouncedHead(tmp_path).publish(log.position())
     store.changes.announce()
     assert rulings.of_record(asset, record).verdict is Verdict.REFUSED
-    assert rulings.of_record(asset, asked_now()).verdict is Verdict.FRESH
+    assert rulings.of_record(asset, new_record()).verdict is Verdict.FRESH
     assert len(reads) == 1
     database.close()

@@ -1,55 +1,55 @@
-"""Bells wake whom they are for, in other processes too, once for several rings."""
+"""Wake-ups reach their subscribers, in other processes too; several at once are one."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 
-from streamedge.coordination.wakeups import Bells, Rings
+from streamedge.coordination.wakeups import ChangeEvent, Wakeups
 
 
-async def test_a_ring_wakes_its_own_alone_and_ring_wakes_all() -> None:
-    bells, heard = Bells(2), asyncio.Queue[int]()
-    for number in (0, 1, bells.control):
-        bells.answer(number, lambda number=number: heard.put_nowait(number))  # type: ignore[misc]
-    bells.ring_at(1)
-    assert await heard.get() == 1
-    bells.ring()
-    assert {await heard.get() for _bell in range(3)} == {0, 1, 2}
-    assert heard.empty()
+async def test_notify_at_wakes_one_subscriber_and_notify_wakes_all() -> None:
+    wakeups, received = Wakeups(2), asyncio.Queue[int]()
+    for number in (0, 1, wakeups.control):
+        wakeups.subscribe(number, lambda number=number: received.put_nowait(number))  # type: ignore[misc]
+    wakeups.notify_at(1)
+    assert await received.get() == 1
+    wakeups.notify()
+    assert {await received.get() for _number in range(3)} == {0, 1, 2}
+    assert received.empty()
     for number in range(3):
-        bells.hush(number)
-    bells.close()
+        wakeups.unsubscribe(number)
+    wakeups.close()
 
 
-async def test_rings_before_a_look_are_one_and_come_from_any_process() -> None:
-    bells, heard = Bells(1), asyncio.Queue[int]()
+async def test_wakeups_from_another_process_are_received_as_one() -> None:
+    wakeups, received = Wakeups(1), asyncio.Queue[int]()
     pid = os.fork()
     if pid == 0:
-        for _ring in range(5):
-            bells.ring_at(0)
+        for _wakeup in range(5):
+            wakeups.notify_at(0)
         os._exit(0)
     await asyncio.to_thread(os.waitpid, pid, 0)
-    bells.answer(0, lambda: heard.put_nowait(0))
-    assert await heard.get() == 0
-    bells.ring_at(0)
-    assert await heard.get() == 0
-    assert heard.empty()
-    bells.hush(0)
-    bells.close()
+    wakeups.subscribe(0, lambda: received.put_nowait(0))
+    assert await received.get() == 0
+    wakeups.notify_at(0)
+    assert await received.get() == 0
+    assert received.empty()
+    wakeups.unsubscribe(0)
+    wakeups.close()
 
 
-async def test_who_waits_for_rings_looks_after_each() -> None:
-    rings, looks = Rings(), [0]
+async def test_condition_is_checked_after_each_notification() -> None:
+    change_event, checks = ChangeEvent(), [0]
 
     def is_third() -> bool:
-        looks[0] += 1
-        return looks[0] == 3
+        checks[0] += 1
+        return checks[0] == 3
 
-    waiting = asyncio.create_task(rings.until(is_third, 20.0))
-    while looks[0] < 2:
+    waiting = asyncio.create_task(change_event.wait_for(is_third, 20.0))
+    while checks[0] < 2:
         await asyncio.sleep(0)
-        rings.rung()
-    rings.rung()
+        change_event.notify()
+    change_event.notify()
     assert await waiting
-    assert not await rings.until(lambda: False, 0.0)
+    assert not await change_event.wait_for(lambda: False, 0.0)

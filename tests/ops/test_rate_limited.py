@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 
 from streamedge.ops.log import open_log
-from streamedge.ops.rate_limited import LINE_INTERVAL_S, LineBudget, SparingLine
+from streamedge.ops.rate_limited import LINE_INTERVAL_S, LineBudget, RateLimitedEvent
 
 
 def test_a_line_a_second_tells_of_those_between(tmp_path: Path) -> None:
     file = tmp_path / "log"
     log = open_log(str(file), "test")
-    line = SparingLine(log, "refused")
+    line = RateLimitedEvent(log, "refused")
     for now_s in (5.0, 5.1, 5.9, 5.0 + LINE_INTERVAL_S, 6.5, 60.0, 70.0):
-        line.say(now_s, at=now_s)
+        line.emit(now_s, at=now_s)
     log.flush()
     log.close()
 
@@ -31,5 +31,5 @@ def test_a_budget_allows_a_burst_and_then_a_rate() -> None:
     budget = LineBudget(3, 2.0, 100.0)
     assert [budget.allows(100.0) for _ in range(5)] == [True, True, True, False, False]
     assert [budget.allows(101.0) for _ in range(3)] == [True, True, False]
-    assert budget.left_out == 3
+    assert budget.suppressed == 3
     assert [budget.allows(200.0) for _ in range(4)] == [True, True, True, False]

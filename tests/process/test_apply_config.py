@@ -22,14 +22,14 @@ from streamedge.cache.objects import Cache
 from streamedge.cache.storage.store import Store
 from streamedge.config.schema.config import Config
 from streamedge.control.database import ControlDatabase
-from streamedge.coordination.config_versions import Generations
+from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.effective_config import EffectiveConfig
-from streamedge.coordination.shared_state import Roster
-from streamedge.coordination.wakeups import Bells
+from streamedge.coordination.shared_state import WorkerStatus
+from streamedge.coordination.wakeups import Wakeups
 from streamedge.delivery.http.server import WebServer
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
-from streamedge.process.apply_config import LiveConfig, Serving, follow
+from streamedge.process.apply_config import ConfigApplier, WorkerComponents, watch_config
 from streamedge.process.certificates import CertificateFiles, Certificates
 from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority
@@ -48,7 +48,7 @@ class LiveEdge:
     """A worker's servers, in the test's own process. ``tables`` are of its first config."""
 
     origin: ScriptedOrigin
-    live: LiveConfig
+    live: ConfigApplier
     cache: Cache
     web: WebServer
     http_port: int
@@ -96,14 +96,14 @@ async def live_edge(root: Path, **tables: Any) -> AsyncIterator[LiveEdge]:
             web_server(config, bindings, cache, log, counts, None, countries),
             rtmp_server(config, bindings, cache, log, counts, countries),
         )
-        serving = Serving(*servers, cache, None, None, countries, log, counts)
+        serving = WorkerComponents(*servers, cache, None, None, countries, log, counts)
         listeners = [socket.create_server(("127.0.0.1", 0)) for _server in servers]
         ports = [listener.getsockname()[1] for listener in listeners]
         for listener in listeners:
             listener.setblocking(False)
         await servers[0].start(listeners[:1])
         await servers[1].start(listeners[1:])
-        live = LiveConfig(config, bindings, serving)
+        live = ConfigApplier(config, bindings, serving)
         try:
             yield LiveEdge(origin, live, cache, servers[0], ports[0], ports[1], whole, log_file)
         finally:
@@ -357,21 +357,29 @@ async def test_it_follows_the_generations_and_survives_one_that_cannot_be_applie
     cache_root: Path,
 ) -> None:
     async with live_edge(cache_root) as edge:
-        generations, bells, roster = Generations(edge.live.config, 1), Bells(1), Roster(1)
-        shared = make_shared(1, generations=generations, bells=bells, roster=roster)
-        effective = EffectiveConfig(generations, ControlDatabase(cache_root), edge.cache.log)
-        effective.look()
+        config_versions, wakeups, worker_status = (
+            ConfigVersions(edge.live.config, 1),
+            Wakeups(1),
+            WorkerStatus(1),
+        )
+        shared = make_shared(
+            1, config_versions=config_versions, wakeups=wakeups, worker_status=worker_status
+        )
+        effective = EffectiveConfig(config_versions, ControlDatabase(cache_root), edge.cache.log)
+        effective.refresh()
         applied = asyncio.Queue[int]()
-        bells.answer(bells.control, lambda: applied.put_nowait(generations.applied_by(0)))
+        wakeups.subscribe(
+            wakeups.control, lambda: applied.put_nowait(config_versions.applied_generation(0))
+        )
         edge.live.config = effective.config
         following = asyncio.create_task(
-            follow(edge.live, effective, shared, 0, lambda: CaughtUp(7, [], is_current=True))
+            watch_config(edge.live, effective, shared, 0, lambda: CaughtUp(7, [], is_current=True))
         )
         assert await applied.get() == 0
-        assert roster.have_applied(7)
+        assert worker_status.have_applied(7)
 
-        generations.accept(edge.config(distributions=[web(aliases=["a.example"])]))
-        bells.ring_at(0)
+        config_versions.publish(edge.config(distributions=[web(aliases=["a.example"])]))
+        wakeups.notify_at(0)
         assert await applied.get() == 1
         async with viewer_of(edge.http_port) as viewer:
             assert await status(viewer, "/film.mp4", "b.example") == 421
@@ -379,17 +387,19 @@ async def test_it_follows_the_generations_and_survives_one_that_cannot_be_applie
                 "public_keys": {"K": {"file": "/nowhere"}},
                 "key_groups": {"g": {"keys": ["K"]}},
             }
-            generations.accept(edge.config(**keys, distributions=[web(trusted_key_groups=["g"])]))
-            bells.ring_at(0)
+            config_versions.publish(
+                edge.config(**keys, distributions=[web(trusted_key_groups=["g"])])
+            )
+            wakeups.notify_at(0)
             assert await applied.get() == 2
             assert "KeyFileError" in edge.lines("config_not_applied")[0]["error"]
             assert await status(viewer, "/film.mp4", "b.example") == 421
-            generations.accept(edge.config())
-            bells.ring_at(0)
+            config_versions.publish(edge.config())
+            wakeups.notify_at(0)
             assert await applied.get() == 3
             assert await status(viewer, "/film.mp4", "b.example") == 404
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
-        bells.hush(bells.control)
-        bells.close()
-        generations.close()
+        wakeups.unsubscribe(wakeups.control)
+        wakeups.close()
+        config_versions.close()

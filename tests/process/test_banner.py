@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from streamedge.config.schema.config import Config
-from streamedge.process.banner import EXAMPLES_MAX, stream_name, welcome
+from streamedge.process.banner import EXAMPLES_MAX, print_banner, stream_name
 
 
 def said(capsys: pytest.CaptureFixture[str], **tables: Any) -> list[str]:
     """The lines on stderr for a config; nothing may go to stdout, where the log may be."""
-    welcome(Config.model_validate(tables))
+    print_banner(Config.model_validate(tables))
     captured = capsys.readouterr()
     assert captured.out == ""
     return captured.err.splitlines()

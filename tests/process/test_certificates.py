@@ -10,7 +10,12 @@ import pytest
 from cryptography import x509
 
 from streamedge.delivery.net.tls import NamedTls
-from streamedge.process.certificates import CertificateError, CertificateFiles, Certificates, Change
+from streamedge.process.certificates import (
+    CertificateChange,
+    CertificateError,
+    CertificateFiles,
+    Certificates,
+)
 from tests.support.certificate_authority import CertificateAuthority, Pair, replace
 
 
@@ -68,10 +73,10 @@ def der(pair: Pair) -> bytes:
     return ssl.PEM_cert_to_DER_cert(pair.certificate.read_text())
 
 
-def looks(certificates: Certificates) -> list[Change]:
+def looks(certificates: Certificates) -> list[CertificateChange]:
     """What two looks find: the first sees that files have changed, the second that they stay."""
-    assert list(certificates.look_again()) == []
-    return list(certificates.look_again())
+    assert list(certificates.reload_changed()) == []
+    return list(certificates.reload_changed())
 
 
 def test_each_name_has_its_certificate_and_others_have_the_first(
@@ -232,9 +237,9 @@ def test_files_that_are_still_changing_are_left_alone(authority: CertificateAuth
     old = der(pair)
     for _round in range(3):
         authority.issue("one.example", into=pair)
-        assert list(certificates.look_again()) == []
+        assert list(certificates.reload_changed()) == []
         assert shown(certificates, "one.example") == old
-    assert len(list(certificates.look_again())) == 1
+    assert len(list(certificates.reload_changed())) == 1
     assert shown(certificates, "one.example") == der(pair)
 
 

@@ -14,7 +14,7 @@ from streamedge.config.schema.config import Config
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import FILE_NAME, ControlDatabase
 from streamedge.control.resources import Kind, Registry, Resource
-from streamedge.coordination.config_versions import Generations
+from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.ops.log import Log, open_log
 from streamedge.process import worker
@@ -35,20 +35,20 @@ POLICY = Resource(
 class CountingConfig(EffectiveConfig):
     """Says how often it has looked."""
 
-    def __init__(self, folder: Path, generations: Generations, log: Log) -> None:
-        super().__init__(generations, ControlDatabase(folder, busy_timeout_s=0.0), log)
+    def __init__(self, folder: Path, config_versions: ConfigVersions, log: Log) -> None:
+        super().__init__(config_versions, ControlDatabase(folder, busy_timeout_s=0.0), log)
         self.looks = asyncio.Semaphore(0)
         self._loop = asyncio.get_running_loop()
 
-    def look(self) -> bool:
-        changed = super().look()
+    def refresh(self) -> bool:
+        changed = super().refresh()
         self._loop.call_soon_threadsafe(self.looks.release)
         return changed
 
 
-@pytest.fixture(name="generations")
-def _generations() -> Iterator[Generations]:
-    made = Generations(Config(), 1)
+@pytest.fixture(name="config_versions")
+def _config_versions() -> Iterator[ConfigVersions]:
+    made = ConfigVersions(Config(), 1)
     yield made
     made.close()
 
@@ -73,12 +73,12 @@ def lock(folder: Path) -> sqlite3.Connection:
 
 
 async def test_what_was_made_by_the_api_is_waited_for(
-    folder: Path, generations: Generations
+    folder: Path, config_versions: ConfigVersions
 ) -> None:
     head = AnnouncedHead(folder)
     head.note_resources(there_are=True)
     locking = lock(folder)
-    effective = CountingConfig(folder, generations, SILENT)
+    effective = CountingConfig(folder, config_versions, SILENT)
     reading = asyncio.create_task(read_config(effective, head, asyncio.Event()))
     async with asyncio.timeout(20):
         for _ in range(3):
@@ -90,10 +90,10 @@ async def test_what_was_made_by_the_api_is_waited_for(
 
 
 async def test_without_it_a_worker_serves_by_what_is_declared(
-    folder: Path, generations: Generations
+    folder: Path, config_versions: ConfigVersions
 ) -> None:
     locking = lock(folder)
-    effective = CountingConfig(folder, generations, SILENT)
+    effective = CountingConfig(folder, config_versions, SILENT)
     async with asyncio.timeout(20):
         await read_config(effective, AnnouncedHead(folder), asyncio.Event())
     assert effective.config == Config()
@@ -101,23 +101,25 @@ async def test_without_it_a_worker_serves_by_what_is_declared(
     locking.close()
 
 
-async def test_nobody_waits_for_a_damaged_database(folder: Path, generations: Generations) -> None:
+async def test_nobody_waits_for_a_damaged_database(
+    folder: Path, config_versions: ConfigVersions
+) -> None:
     head = AnnouncedHead(folder)
     head.note_resources(there_are=True)
     (folder / FILE_NAME).write_bytes(b"no database" * 1000)
-    effective = CountingConfig(folder, generations, SILENT)
+    effective = CountingConfig(folder, config_versions, SILENT)
     async with asyncio.timeout(20):
         await read_config(effective, head, asyncio.Event())
     assert effective.config == Config()
 
 
 async def test_a_worker_that_is_told_to_stop_waits_no_more(
-    folder: Path, generations: Generations
+    folder: Path, config_versions: ConfigVersions
 ) -> None:
     head, stopping = AnnouncedHead(folder), asyncio.Event()
     head.note_resources(there_are=True)
     locking = lock(folder)
-    effective = CountingConfig(folder, generations, SILENT)
+    effective = CountingConfig(folder, config_versions, SILENT)
     reading = asyncio.create_task(read_config(effective, head, stopping))
     async with asyncio.timeout(20):
         await effective.looks.acquire()

@@ -20,26 +20,26 @@ from streamedge.cache.storage.store import prepare_folder
 from streamedge.config.schema.config import Config
 from streamedge.coordination import heartbeats
 from streamedge.coordination.heartbeats import LATE_S, End
-from streamedge.coordination.shared_state import Shared
+from streamedge.coordination.shared_state import SharedState
 from streamedge.process.control import create_admin_app, run_control
 from tests.support.asgi_call import call
 from tests.support.shared_memory import close_shared, make_shared
 
 
 @pytest.fixture
-def shared() -> Iterator[Shared]:
+def shared() -> Iterator[SharedState]:
     made = make_shared(2)
     yield made
     close_shared(made)
 
 
-async def ask(shared: Shared, path: str) -> tuple[int, bytes]:
+async def ask(shared: SharedState, path: str) -> tuple[int, bytes]:
     """Status and body of a GET."""
     return await call(create_admin_app("fra-1", shared), "GET", path)
 
 
-async def test_healthz_is_503_until_all_are_up(shared: Shared) -> None:
-    roster = shared.roster
+async def test_healthz_is_503_until_all_are_up(shared: SharedState) -> None:
+    worker_status = shared.worker_status
     for up, status in ((0, 503), (1, 503), (2, 200)):
         answered, body = await ask(shared, "/healthz")
         assert answered == status
@@ -48,16 +48,16 @@ async def test_healthz_is_503_until_all_are_up(shared: Shared) -> None:
             expected["problems"] = [f"worker-{number} is not up" for number in range(up, 2)]
         assert json.loads(body) == expected
         if up < 2:
-            roster.up(up)
-    roster.down(0)
+            worker_status.mark_up(up)
+    worker_status.mark_down(0)
     assert (await ask(shared, "/healthz"))[0] == 503
 
 
 async def test_healthz_is_503_while_a_worker_does_not_beat(
-    shared: Shared, monkeypatch: pytest.MonkeyPatch
+    shared: SharedState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for worker in range(2):
-        shared.roster.up(worker)
+        shared.worker_status.mark_up(worker)
         shared.heartbeats.beat(worker)
     assert (await ask(shared, "/healthz"))[0] == 200
     later_s = time.monotonic() + LATE_S + 1
@@ -71,9 +71,9 @@ async def test_healthz_is_503_while_a_worker_does_not_beat(
     assert (await ask(shared, "/healthz"))[0] == 200
 
 
-async def test_healthz_names_a_worker_without_the_cache_folder(shared: Shared) -> None:
+async def test_healthz_names_a_worker_without_the_cache_folder(shared: SharedState) -> None:
     for worker in range(2):
-        shared.roster.up(worker)
+        shared.worker_status.mark_up(worker)
         shared.heartbeats.note_folder(worker, is_usable=worker == 0)
     status, body = await ask(shared, "/healthz")
     assert status == 200  # it serves, though without a cache
@@ -82,7 +82,7 @@ async def test_healthz_names_a_worker_without_the_cache_folder(shared: Shared) -
     ]
 
 
-async def test_metrics_tell_how_processes_ended_and_whether_they_run(shared: Shared) -> None:
+async def test_metrics_tell_how_processes_ended_and_whether_they_run(shared: SharedState) -> None:
     shared.heartbeats.count_end(1, End.HUNG)
     shared.heartbeats.note_folder(0, is_usable=False)
     _status, body = await ask(shared, "/metrics")
@@ -93,7 +93,7 @@ async def test_metrics_tell_how_processes_ended_and_whether_they_run(shared: Sha
     assert 'streamedge_process_silent_seconds{process="worker-0"} 0.0' in lines
 
 
-async def test_nothing_else_is_there(shared: Shared) -> None:
+async def test_nothing_else_is_there(shared: SharedState) -> None:
     assert (await ask(shared, "/"))[0] == 404
 
 

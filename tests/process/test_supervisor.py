@@ -16,7 +16,7 @@ import pytest
 from streamedge.config.schema.config import Config
 from streamedge.coordination import heartbeats as heartbeats_module
 from streamedge.coordination.heartbeats import HUNG_S, End
-from streamedge.coordination.shared_state import Shared
+from streamedge.coordination.shared_state import SharedState
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts, Gauge
 from streamedge.process import child as child_module
@@ -54,7 +54,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Iterator[Shared]:
+def shared(tmp_path: Path) -> Iterator[SharedState]:
     made = make_shared(1, log=tmp_path / "log")
     yield made
     close_shared(made)
@@ -68,7 +68,7 @@ def worker() -> Iterator[Child]:
 
 
 @pytest.fixture
-def supervisor(clock: Clock, shared: Shared, worker: Child) -> Iterator[Supervisor]:
+def supervisor(clock: Clock, shared: SharedState, worker: Child) -> Iterator[Supervisor]:
     """A supervisor of one worker that starts nobody."""
     log = open_log(shared.log_target, "supervisor")
     yield Supervisor(log, shared, [worker], lambda: None, Config())
@@ -110,12 +110,12 @@ def test_child_that_lived_is_restarted_at_once(
 
 
 def test_dead_worker_is_not_up_and_is_counted(
-    supervisor: Supervisor, clock: Clock, worker: Child, shared: Shared, tmp_path: Path
+    supervisor: Supervisor, clock: Clock, worker: Child, shared: SharedState, tmp_path: Path
 ) -> None:
-    shared.roster.up(0)
+    shared.worker_status.mark_up(0)
     live(clock, worker, 1.0)
     supervisor.ended(worker, KILLED, restart=True)
-    assert shared.roster.workers_up == 0
+    assert shared.worker_status.workers_up == 0
     assert worker.pid == 0
     (line,) = lines(tmp_path)
     assert (line["event"], line["child"], line["pid"]) == ("process_ended", "worker-0", PID)
@@ -142,7 +142,7 @@ def test_supervisor_sleeps_until_the_next_look_or_until_a_child_is_due(
 
 
 def test_gauges_of_the_dead_are_forgotten_and_their_counters_are_not(
-    supervisor: Supervisor, clock: Clock, worker: Child, shared: Shared
+    supervisor: Supervisor, clock: Clock, worker: Child, shared: SharedState
 ) -> None:
     counts = Counts()
     counts.publish_in(shared.metrics.part(0))
@@ -162,7 +162,7 @@ def look_for(supervisor: Supervisor, clock: Clock, seconds: float) -> None:
 
 
 def test_worker_that_stops_beating_is_ended_and_its_stack_asked_for(
-    supervisor: Supervisor, clock: Clock, worker: Child, shared: Shared, tmp_path: Path
+    supervisor: Supervisor, clock: Clock, worker: Child, shared: SharedState, tmp_path: Path
 ) -> None:
     live(clock, worker, 1.0)
     shared.heartbeats.beat(0)
@@ -181,7 +181,7 @@ def test_worker_that_stops_beating_is_ended_and_its_stack_asked_for(
 
 
 def test_supervisor_that_was_stopped_itself_kills_nobody(
-    supervisor: Supervisor, clock: Clock, worker: Child, shared: Shared
+    supervisor: Supervisor, clock: Clock, worker: Child, shared: SharedState
 ) -> None:
     live(clock, worker, 1.0)
     for _suspended in range(4):
@@ -196,7 +196,7 @@ def test_time_in_which_a_worker_got_no_processor_is_not_held_against_it(
     supervisor: Supervisor,
     clock: Clock,
     worker: Child,
-    shared: Shared,
+    shared: SharedState,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(child_module, "waited_for_processor_s", lambda _pid: clock.now_s)
@@ -210,7 +210,7 @@ def test_worker_under_a_debugger_is_left_alone(
     supervisor: Supervisor,
     clock: Clock,
     worker: Child,
-    shared: Shared,
+    shared: SharedState,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(child_module, "is_traced", lambda _pid: True)
@@ -256,7 +256,7 @@ def _crash() -> None:
     ("main", "told"), [(_fail, "RuntimeError: of ours"), (_crash, "in _crash")]
 )
 def test_stack_of_what_ended_a_process_is_in_the_log(
-    shared: Shared, tmp_path: Path, main: Callable[[], None], told: str
+    shared: SharedState, tmp_path: Path, main: Callable[[], None], told: str
 ) -> None:
     child = Child("worker-0", 0, main, is_worker=True)
     log = open_log(shared.log_target, "supervisor")
@@ -274,7 +274,7 @@ def test_process_that_the_kernel_does_not_end_holds_up_nobody(
     supervisor: Supervisor,
     clock: Clock,
     worker: Child,
-    shared: Shared,
+    shared: SharedState,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,4 +1,4 @@
-"""What the processes of an edge share, made for a test."""
+"""The shared state of an edge's processes, for tests."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from streamedge.config.schema.config import Config
-from streamedge.coordination.config_versions import Generations
+from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.heartbeats import Heartbeats
-from streamedge.coordination.shared_state import Roster, Shared
-from streamedge.coordination.wakeups import Bells
+from streamedge.coordination.shared_state import SharedState, WorkerStatus
+from streamedge.coordination.wakeups import Wakeups
 from streamedge.ops.log_output import LogTarget
 from streamedge.ops.metrics import SharedMetrics
 
@@ -18,25 +18,25 @@ def make_shared(
     workers: int,
     *,
     config: Config | None = None,
-    generations: Generations | None = None,
-    bells: Bells | None = None,
-    roster: Roster | None = None,
+    config_versions: ConfigVersions | None = None,
+    wakeups: Wakeups | None = None,
+    worker_status: WorkerStatus | None = None,
     log: Path | str = os.devnull,
-) -> Shared:
-    """For so many workers, with the parts given and new ones."""
-    return Shared(
-        generations or Generations(config or Config(), workers),
-        bells or Bells(workers),
-        roster or Roster(workers),
+) -> SharedState:
+    """A shared state for ``workers`` workers; parts that are not given are new."""
+    return SharedState(
+        config_versions or ConfigVersions(config or Config(), workers),
+        wakeups or Wakeups(workers),
+        worker_status or WorkerStatus(workers),
         Heartbeats([*(f"worker-{number}" for number in range(workers)), "control"]),
         SharedMetrics(workers + 1),
         LogTarget(str(log)),
     )
 
 
-def close_shared(shared: Shared) -> None:
-    """Closes all descriptors of it."""
-    shared.generations.close()
-    shared.bells.close()
+def close_shared(shared: SharedState) -> None:
+    """Closes its descriptors."""
+    shared.config_versions.close()
+    shared.wakeups.close()
     shared.metrics.close()
     shared.log_target.close()

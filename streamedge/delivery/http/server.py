@@ -28,7 +28,7 @@ from streamedge.delivery.net.accept import Acceptor, AcceptRules, Connect, Left,
 from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
-from streamedge.ops.rate_limited import SparingLine
+from streamedge.ops.rate_limited import RateLimitedEvent
 
 SWEEP_INTERVAL_S = 1.0
 TOO_MANY = bare_head(
@@ -56,7 +56,7 @@ class WebServer:
         self.site = site
         self._counts = counts
         self._handshakes: set[TlsConnection] = set()
-        self._failed_handshake = SparingLine(log, "tls_handshake_failed")
+        self._failed_handshake = RateLimitedEvent(log, "tls_handshake_failed")
         rules = AcceptRules(site.proxies, connections_max, per_address_max, descriptors_end)
         self._arrivals = Acceptor("http", rules, log, counts)
         self._connections_max = connections_max
@@ -193,4 +193,4 @@ class WebServer:
         """Counts, and says so now and then: anybody can make handshakes fail."""
         self._counts.add(Counter.ERRORS, "tls_handshake")
         now_s = asyncio.get_running_loop().time()
-        self._failed_handshake.say(now_s, client=client, reason=reason)
+        self._failed_handshake.emit(now_s, client=client, reason=reason)

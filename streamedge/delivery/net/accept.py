@@ -22,7 +22,7 @@ from streamedge.access.client_address import IpNetwork, canonical, is_trusted
 from streamedge.delivery.net.proxy_protocol import ProxyHeaderError, parse_proxy_header
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
-from streamedge.ops.rate_limited import SparingLine
+from streamedge.ops.rate_limited import RateLimitedEvent
 
 PROXY_HEADER_S = 5.0  # for a header to come; a proxy sends it at once
 
@@ -70,10 +70,10 @@ class Acceptor:
         self._counts = counts
         self._proxy_kind = f"{name}_proxy_header"
         self._crowd_kind = f"{name}_connections_per_address"
-        self._refused_header = SparingLine(log, "proxy_header_refused")
-        self._refused_crowd = SparingLine(log, "connections_per_address_refused")
+        self._refused_header = RateLimitedEvent(log, "proxy_header_refused")
+        self._refused_crowd = RateLimitedEvent(log, "connections_per_address_refused")
         self._full_kind = f"{name}_descriptors"
-        self._refused_full = SparingLine(log, "connections_refused")
+        self._refused_full = RateLimitedEvent(log, "connections_refused")
         self._name = name
 
     def door(
@@ -107,7 +107,7 @@ class Acceptor:
         count = self._open.get(address, 0)
         if count >= most:
             self._counts.add(Counter.ERRORS, self._crowd_kind)
-            self._refused_crowd.say(now_s, protocol=self._name, client=str(peer), limit=most)
+            self._refused_crowd.emit(now_s, protocol=self._name, client=str(peer), limit=most)
             return None
         self._open[address] = count + 1
         return partial(self._leave, address)
@@ -129,7 +129,7 @@ class Acceptor:
     def refuse_full(self, peer: Peer, now_s: float) -> None:
         """Counts a connection for which there are no descriptors."""
         self._counts.add(Counter.ERRORS, self._full_kind)
-        self._refused_full.say(
+        self._refused_full.emit(
             now_s,
             protocol=self._name,
             client=str(peer),
@@ -139,7 +139,7 @@ class Acceptor:
     def refused(self, peer: Peer, reason: str, now_s: float) -> None:
         """Counts a connection that was closed for its PROXY header."""
         self._counts.add(Counter.ERRORS, self._proxy_kind)
-        self._refused_header.say(now_s, protocol=self._name, client=str(peer), reason=reason)
+        self._refused_header.emit(now_s, protocol=self._name, client=str(peer), reason=reason)
 
     def _leave(self, address: str) -> None:
         if self._open[address] > 1:

@@ -170,7 +170,7 @@ class RtmpSession(asyncio.Protocol):
             "disconnect",
             bytes=self._outlet.sent_bytes,
             seconds=round(self._loop.time() - self._begun_s, 3),
-            lines_left_out=self._lines.left_out or None,
+            lines_left_out=self._lines.suppressed or None,
             reason=reason,
         )
         self._transport = None

@@ -1,4 +1,4 @@
-"""What of a new config a running edge takes over, and what it names as needing a restart."""
+"""Which keys of a new config a running edge applies, and which need a restart."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from streamedge.config.schema.config import Config
-from streamedge.process.reload import changes, take_over
+from streamedge.process.reload import changes, plan_reload
 
 FOLDER = {"type": "directory", "path": "media"}
 WEB = {"id": "EWEB", "type": "web", "origin": "main"}
 
 
 def config(**tables: Any) -> Config:
-    whole = {"origins": {"main": FOLDER}, "distributions": [WEB], **tables}
-    return Config.model_validate(whole)
+    document = {"origins": {"main": FOLDER}, "distributions": [WEB], **tables}
+    return Config.model_validate(document)
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,12 @@ def config(**tables: Any) -> Config:
         ({"certificates": [{"certificate": "a", "key": "b"}]}, ("certificates",)),
     ],
 )
-def test_what_is_live_is_taken_over_and_named(
-    tables: dict[str, Any], changed: tuple[str, ...]
-) -> None:
-    wanted = config(**tables)
-    taken = take_over(config(), config(), wanted)
-    assert taken.config == wanted
-    assert taken.changed == changed
-    assert taken.needs_restart == ()
+def test_live_keys_are_applied_and_named(tables: dict[str, Any], changed: tuple[str, ...]) -> None:
+    new = config(**tables)
+    plan = plan_reload(config(), config(), new)
+    assert plan.config == new
+    assert plan.changed == changed
+    assert plan.needs_restart == ()
 
 
 @pytest.mark.parametrize(
@@ -59,37 +57,37 @@ def test_what_is_live_is_taken_over_and_named(
         ({"limits": {"titles": "1GiB", "moov": "1MiB"}}, ("limits.moov", "limits.titles")),
     ],
 )
-def test_what_is_read_at_the_start_alone_keeps_its_value(
+def test_start_keys_keep_their_values_and_are_named(
     tables: dict[str, Any], keys: tuple[str, ...]
 ) -> None:
-    taken = take_over(config(), config(), config(**tables))
-    assert taken.needs_restart == keys
-    assert taken.config == config()
-    assert taken.changed == ()
+    plan = plan_reload(config(), config(), config(**tables))
+    assert plan.needs_restart == keys
+    assert plan.config == config()
+    assert plan.changed == ()
 
 
-def test_a_restart_is_needed_until_it_comes_or_the_file_is_as_it_was() -> None:
-    started, wanted = config(), config(edge={"workers": 3})
-    running = take_over(started, started, wanted).config
-    assert take_over(started, running, wanted).needs_restart == ("edge.workers",)
-    assert take_over(started, running, config()).needs_restart == ()
+def test_restart_is_needed_until_the_file_has_the_old_value_again() -> None:
+    started, new = config(), config(edge={"workers": 3})
+    running = plan_reload(started, started, new).config
+    assert plan_reload(started, running, new).needs_restart == ("edge.workers",)
+    assert plan_reload(started, running, config()).needs_restart == ()
 
 
-def test_the_rest_of_such_a_file_is_taken_over() -> None:
-    taken = take_over(config(), config(), config(edge={"workers": 3}, distributions=[]))
-    assert taken.config == config(distributions=[])
-    assert taken.changed == ("distributions.EWEB",)
+def test_live_keys_beside_start_keys_are_applied() -> None:
+    plan = plan_reload(config(), config(), config(edge={"workers": 3}, distributions=[]))
+    assert plan.config == config(distributions=[])
+    assert plan.changed == ("distributions.EWEB",)
 
 
-def test_the_first_who_writes_back_needs_a_restart() -> None:
+def test_first_write_back_behavior_needs_a_restart() -> None:
     back = {**WEB, "behaviors": [{"path": "in/*", "write": "back"}]}
-    wanted = config(distributions=[back, {**WEB, "id": "E2"}])
-    assert take_over(config(), config(), wanted).needs_restart == ("distributions.EWEB.write",)
-    assert take_over(wanted, config(), wanted).needs_restart == ()
-    assert take_over(wanted, wanted, config()).needs_restart == ()
+    new = config(distributions=[back, {**WEB, "id": "E2"}])
+    assert plan_reload(config(), config(), new).needs_restart == ("distributions.EWEB.write",)
+    assert plan_reload(new, config(), new).needs_restart == ()
+    assert plan_reload(new, new, config()).needs_restart == ()
 
 
-def test_another_order_of_distributions_is_a_change() -> None:
+def test_new_order_of_distributions_is_a_change() -> None:
     two = [WEB, {**WEB, "id": "E2"}]
     assert list(changes(config(distributions=two), config(distributions=two[::-1]))) == [
         "distributions"
