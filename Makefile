@@ -5,7 +5,7 @@ CONFIG ?= config.toml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test test-fast bench lint clean programs
+.PHONY: help install run test test-fast bench lint reference clean programs
 
 # Tests of pure code and of the cache: no S3 server, no ffmpeg, no process of an edge.
 FAST_TESTS := tests/access tests/cache tests/config tests/coordination tests/ops tests/media/flv \
@@ -37,6 +37,9 @@ lint: .venv/installed-dev  ## Check style, types and import contracts
 bench: .venv/installed-dev programs  ## Compare the edge with nginx
 	@$(PYTHON) -m compileall -q streamedge
 	$(PYTHON) -m bench
+
+reference: .venv/installed  ## Write the generated parts of docs/reference/
+	$(PYTHON) tools/write_reference.py
 
 clean:  ## Remove everything that make created; the cache in var/ stays
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \

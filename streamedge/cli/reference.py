@@ -1,0 +1,115 @@
+"""The command reference, docs/reference/cli.md: one section for each command.
+
+``python -m streamedge.cli.reference`` prints what stands between the page's two markers. It is made
+from the typer application, so it says what ``--help`` says.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+from typer.main import get_command
+
+from streamedge.cli.main import app
+
+BEGIN = "<!-- command reference: begin -->"
+END = "<!-- command reference: end -->"
+
+_MARKUP = re.compile(r"\[bold\](.*?)\[/bold\]")
+
+
+def render() -> str:
+    """All commands as Markdown: usage, meaning, arguments and options of each."""
+    return "\n".join(_section(words, command) for words, command in commands())
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Each command line that the program has, such as ``"streamedge writes retry"``, with its
+    click command; groups stand before their commands.
+    """
+    yield from _commands("streamedge", get_command(app))
+
+
+def _commands(words: str, command: Any) -> Iterator[tuple[str, Any]]:
+    yield words, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from _commands(f"{words} {name}", below)
+
+
+def option_names(command: Any) -> set[str]:
+    """Every spelling of a command's options, such as ``--config`` and ``-c``."""
+    spellings = {"--help"}
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            spellings.update(parameter.opts)
+    return spellings
+
+
+def _section(words: str, command: Any) -> str:
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    options = [each for each in command.params if each.param_type_name == "option"]
+    usage = [words, *map(_argument_usage, arguments), *map(_option_usage, options)]
+    if getattr(command, "commands", None):
+        usage.append("[COMMAND]" if command.invoke_without_command else "COMMAND")
+    lines = [f"## `{words}`", "", f"    {' '.join(usage)}", "", _plain(command.help or ""), ""]
+    if arguments or options:
+        lines += ["| Argument or option | Meaning |", "|---|---|"]
+        lines += [f"| `{_name(each)}` | {_cell(each)} |" for each in (*arguments, *options)]
+        lines.append("")
+    if command.epilog:
+        lines += [_code(command.epilog), ""]
+    return "\n".join(lines)
+
+
+def _argument_usage(argument: Any) -> str:
+    name = _metavar(argument)
+    return name if argument.required or name.startswith("[") else f"[{name}]"
+
+
+def _option_usage(option: Any) -> str:
+    name = max(option.opts, key=len)
+    usage = name if option.is_flag else f"{name} {_metavar(option)}"
+    return usage if option.required else f"[{usage}]"
+
+
+def _name(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return _metavar(parameter).strip("[]").replace("|", "\\|")
+    spellings = ", ".join(sorted(parameter.opts, key=len, reverse=True))
+    value = _metavar(parameter).replace("|", "\\|")
+    return spellings if parameter.is_flag else f"{spellings} {value}"
+
+
+def _metavar(parameter: Any) -> str:
+    if parameter.metavar:
+        return str(parameter.metavar)
+    annotation = parameter.type_descriptor.annotation
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, get_args(annotation)))
+    return str(parameter.name).upper()
+
+
+def _cell(parameter: Any) -> str:
+    meaning = _plain(parameter.help or "").replace("|", "\\|")
+    default = parameter.default
+    if parameter.required:
+        return f"{meaning} Required."
+    if default is None or isinstance(default, bool) or not str(default) or callable(default):
+        return meaning
+    return f"{meaning} Default: `{default}`."
+
+
+def _plain(text: str) -> str:
+    return _MARKUP.sub(r"\1", text).strip()
+
+
+def _code(text: str) -> str:
+    """Help text as Markdown: what is bold on the terminal is code here."""
+    return _MARKUP.sub(r"`\1`", text).strip()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

@@ -1,0 +1,309 @@
+"""The reference pages list what the code has: events, metrics, operations, statuses, limits."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from streamedge.access.signature_cache import REMEMBERED_LIMIT
+from streamedge.cache.open_object import FILLS_MAX
+from streamedge.cache.storage.extent import CHUNK_BYTES, EXTENT_BYTES
+from streamedge.cache.storage.store import MEMORY_EXTENTS_MAX
+from streamedge.cli import reference
+from streamedge.delivery.http.compression.compressor import COMPRESSIONS_MAX
+from streamedge.delivery.http.compression.negotiation import COMPRESSED_BYTES_MAX
+from streamedge.delivery.http.connection.request_side import HEADER_BYTES_MAX
+from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
+from streamedge.delivery.object_names import NAME_BYTES_MAX
+from streamedge.delivery.rtmp.session import CHUNKS_PER_S_MAX, PLAYS_MAX
+from streamedge.delivery.rtmp.streams import WRONG_SIGNATURES_MAX
+from streamedge.media.mp4.moov import TRACKS_MAX
+from streamedge.media.mp4.sample_table import SAMPLES_MAX
+from streamedge.ops.log import FIELD_CHARACTERS_MAX, FIELD_ITEMS_MAX
+from streamedge.ops.metrics import LABELS_MAX, Counter, Gauge
+from tests.support.offered import OFFERED
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs" / "reference"
+MODULES = {path: ast.parse(path.read_text()) for path in (ROOT / "streamedge").rglob("*.py")}
+COMMON_FIELDS = {"time", "event", "process"}
+
+
+def _rows(page: str) -> list[list[str]]:
+    """The cells of all tables of a page."""
+    lines = (PAGES / page).read_text().splitlines()
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in lines
+        if line.startswith("| ")
+    ]
+
+
+def _quoted(text: str) -> list[str]:
+    return re.findall(r"`([^`]*)`", text)
+
+
+# Commands
+
+
+def test_command_page_has_what_help_says() -> None:
+    text = (PAGES / "cli.md").read_text()
+    between = text.partition(reference.BEGIN)[2].partition(reference.END)[0]
+    assert between.strip() == reference.render().strip(), "run `make reference`"
+
+
+def test_module_prints_the_command_reference() -> None:
+    command = [sys.executable, "-m", "streamedge.cli.reference"]
+    printed = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert printed.stdout == reference.render()
+
+
+# Log events
+
+
+@dataclass
+class Event:
+    """``fields`` that calls name; ``is_open``: a call adds others by ``**``."""
+
+    fields: set[str] = field(default_factory=set)
+    is_open: bool = False
+
+
+@dataclass(frozen=True)
+class Emitter:
+    """A function that logs the event that its caller names, behind ``prefix``."""
+
+    prefix: str
+    fields: frozenset[str]
+
+
+def _function_name(call: ast.Call) -> str:
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+def _keywords(call: ast.Call) -> set[str]:
+    return {keyword.arg for keyword in call.keywords if keyword.arg is not None}
+
+
+def _calls(tree: ast.AST) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args)
+
+
+def _functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def _names(node: ast.expr) -> list[str]:
+    """The event names that an argument may be."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return [node.value] if re.fullmatch("[a-z_]+", node.value) else []
+    if isinstance(node, ast.IfExp):
+        return _names(node.body) + _names(node.orelse)
+    return []
+
+
+def _forwarded(node: ast.expr, parameters: set[str]) -> str | None:
+    """What a function puts before an event's name that is its own parameter; None: it is not."""
+    if isinstance(node, ast.Name) and node.id in parameters:
+        return ""
+    match node:
+        case ast.JoinedStr(values=[ast.Constant(value=str(prefix)), ast.FormattedValue() as rest]):
+            return prefix if _forwarded(rest.value, parameters) == "" else None
+    return None
+
+
+def _emitters(trees: list[ast.Module]) -> dict[str, Emitter]:
+    """By name: ``Log.event``, and the functions that pass an event's name on to it."""
+    emitters = {"event": Emitter("", frozenset())}
+    while True:
+        known = len(emitters)
+        for function in (function for tree in trees for function in _functions(tree)):
+            parameters = {argument.arg for argument in function.args.args}
+            for call in _calls(function):
+                inner = emitters.get(_function_name(call))
+                if inner is None or function.name in emitters:
+                    continue
+                prefix = _forwarded(call.args[0], parameters)
+                if prefix is not None:
+                    emitters[function.name] = Emitter(
+                        inner.prefix + prefix, inner.fields | _keywords(call)
+                    )
+        if len(emitters) == known:
+            return emitters
+
+
+def _logged() -> dict[str, Event]:
+    """All events that the code logs, with the fields of each."""
+    events: dict[str, Event] = defaultdict(Event)
+    packages: dict[str, list[Path]] = defaultdict(list)
+    for path in MODULES:
+        packages[str(path.parent)].append(path)
+    for paths in packages.values():
+        emitters = _emitters([MODULES[path] for path in paths])
+        for call in (call for path in paths for call in _calls(MODULES[path])):
+            emitter = emitters.get(_function_name(call))
+            for name in _names(call.args[0]) if emitter is not None else []:
+                event = events[emitter.prefix + name]  # type: ignore[union-attr]
+                event.fields |= _keywords(call) | emitter.fields  # type: ignore[union-attr]
+                event.is_open |= any(keyword.arg is None for keyword in call.keywords)
+    for name, fields in _rate_limited():
+        events[name].fields |= fields
+    template = "".join(
+        value
+        for node in ast.walk(MODULES[ROOT / "streamedge/delivery/http/response/access_log.py"])
+        if isinstance(node, ast.Constant) and isinstance(value := node.value, str)
+    )
+    events["response"].fields |= set(re.findall(r'"(\w+)":', template)) - COMMON_FIELDS
+    return dict(events)
+
+
+def _rate_limited() -> Iterator[tuple[str, set[str]]]:
+    """Events of ``RateLimitedLine`` and its like: a class whose method logs ``self.ATTRIBUTE``."""
+    for node in (node for tree in MODULES.values() for node in ast.walk(tree)):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for method in _functions(node):
+            for call in _calls(method):
+                if _function_name(call) == "event" and isinstance(call.args[0], ast.Attribute):
+                    yield from _of_class(node.name, method.name, _keywords(call))
+
+
+def _of_class(name: str, method: str, fields: set[str]) -> Iterator[tuple[str, set[str]]]:
+    for tree in MODULES.values():
+        made = {
+            ast.unparse(node.targets[0]): event
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and _function_name(node.value) == name
+            for argument in node.value.args
+            for event in _names(argument)
+        }
+        for call in _calls(tree):
+            called = call.args[0] if _function_name(call) == "partial" else call.func
+            if isinstance(called, ast.Attribute) and called.attr == method:
+                event = made.get(ast.unparse(called.value))
+                if event is not None:
+                    yield event, fields | _keywords(call)
+
+
+LOGGED = _logged()
+DOCUMENTED = {
+    name: set(_quoted(row[1]))
+    for row in _rows("log-events.md")
+    if len(row) == 3
+    for name in _quoted(row[0])
+}
+
+
+def test_page_lists_the_events_that_the_code_logs() -> None:
+    assert len(LOGGED) > 60
+    assert set(DOCUMENTED) == set(LOGGED)
+
+
+@pytest.mark.parametrize("name", sorted(LOGGED))
+def test_page_lists_the_fields_of_the_event(name: str) -> None:
+    event, documented = LOGGED[name], DOCUMENTED.get(name, set())
+    assert event.fields <= documented
+    assert event.is_open or documented <= event.fields
+
+
+# Metrics
+
+
+def test_page_lists_the_metrics_that_the_code_exposes() -> None:
+    code = "".join(path.read_text() for path in MODULES)
+    exposed = set(re.findall(r'"(streamedge_[a-z_]+)"', code))
+    documented = {name for row in _rows("metrics.md") for name in _quoted(row[0])}
+    assert {counter.metric for counter in Counter} <= exposed
+    assert {f"{counter.metric}_total" for counter in Counter} <= documented
+    assert {gauge.metric for gauge in Gauge} <= documented
+    assert {name.removesuffix("_total") for name in documented if "streamedge_" in name} == exposed
+
+
+@pytest.mark.parametrize("counter", Counter)
+def test_page_names_the_label_of_the_counter(counter: Counter) -> None:
+    labels = {row[0]: row[1] for row in _rows("metrics.md")}
+    assert _quoted(labels[f"`{counter.metric}_total`"]) == [counter.label]
+
+
+# CloudFront's API
+
+
+def test_page_lists_the_operations_that_the_api_offers() -> None:
+    cells = [cell for row in _rows("cloudfront-api.md") for cell in row]
+    names = [name for cell in cells for name in _quoted(cell) if re.fullmatch(r"[A-Z]\w+", name)]
+    assert sorted(names) == sorted(OFFERED)
+
+
+# Errors
+
+
+def test_page_lists_the_status_codes_of_rtmp() -> None:
+    folder = ROOT / "streamedge" / "delivery" / "rtmp"
+    code = "".join(path.read_text() for path in folder.rglob("*.py"))
+    sent = set(re.findall(r'"(Net(?:Stream|Connection)\.[A-Za-z.]+)"', code))
+    text = (PAGES / "errors.md").read_text()
+    assert len(sent) > 15
+    assert set(re.findall(r"`(Net(?:Stream|Connection)\.[A-Za-z.]+)`", text)) == sent
+
+
+def test_page_lists_the_statuses_that_the_edge_answers_itself() -> None:
+    folder = ROOT / "streamedge" / "delivery" / "http"
+    answered = {
+        argument.value
+        for path in MODULES
+        if path.is_relative_to(folder)
+        for call in _calls(MODULES[path])
+        for argument in call.args[:-1]  # the reason stands behind it
+        if isinstance(argument, ast.Constant)
+        and type(argument.value) is int
+        and 400 <= argument.value < 600
+    }
+    documented = {
+        int(status) for row in _rows("errors.md") for status in re.findall(r"^\d{3}", row[0])
+    }
+    assert len(answered) > 10
+    assert answered <= documented
+
+
+# Limits
+
+LIMITS = {
+    "Name of an object": f"{NAME_BYTES_MAX:,} bytes",
+    "Head of a request": f"{HEADER_BYTES_MAX:,} bytes",
+    "Trailers of a request": f"{TRAILER_BYTES_MAX >> 10} KiB",
+    "Object that is compressed": f"{COMPRESSED_BYTES_MAX / 1e6:g} MB",
+    "Compressions at once": f"{COMPRESSIONS_MAX}",
+    "Chunk of the cache": f"{CHUNK_BYTES >> 10} KiB",
+    "Extent of the cache": f"{EXTENT_BYTES >> 20} MiB",
+    "Running reads of one object": f"{FILLS_MAX}",
+    "Extents in memory while the disk refuses writes": f"{MEMORY_EXTENTS_MAX} of",
+    "Chunks of one RTMP client": f"{CHUNKS_PER_S_MAX:,} a second",
+    "Plays on one RTMP stream": f"{PLAYS_MAX}",
+    "Wrong signatures of one RTMP client": f"{WRONG_SIGNATURES_MAX}",
+    "Samples of an MP4": f"{SAMPLES_MAX / 1e6:g} million",
+    "Tracks of an MP4": f"{TRACKS_MAX}",
+    "Signatures that a worker remembers": f"{REMEMBERED_LIMIT:,}",
+    "Text in a log line": f"{FIELD_CHARACTERS_MAX:,} characters",
+    "List in a log line": f"{FIELD_ITEMS_MAX} items",
+    "Labels of one metric": f"{LABELS_MAX}",
+}
+
+
+@pytest.mark.parametrize("what", LIMITS)
+def test_page_has_the_limit_of_the_code(what: str) -> None:
+    rows = {row[0]: row[1] for row in _rows("limits.md")}
+    assert rows[what].startswith(LIMITS[what])
