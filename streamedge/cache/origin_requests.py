@@ -32,7 +32,7 @@ from streamedge.origin import (
     Upstream,
     Version,
 )
-from streamedge.origin.answers import fold_fields, kept_fields, partial_span
+from streamedge.origin.answers import fold_fields, partial_span, representation_fields
 from streamedge.origin.objects import ObjectUpstream, ResponseRead
 from streamedge.spans import Span
 
@@ -196,7 +196,7 @@ def confirmed(record: Record, fields: Mapping[str, str], sent: SentAt, now_s: fl
     """A record after its answer was confirmed (§3.2, §4.3.4) by an answer to what was ``sent``."""
     before = stored_fields(record.head)
     now = updated_fields(before, fields)
-    headers = kept_fields(now)
+    headers = representation_fields(now)
     if now.get("last-modified") != before.get("last-modified"):
         # Apart from the version, which says which bytes are stored.
         headers["last-modified"] = now["last-modified"]
@@ -241,7 +241,7 @@ def opening(
     head = OriginHead(
         version,
         fields.get("content-type", "").strip(),
-        kept_fields(storable_fields(fields)),
+        representation_fields(storable_fields(fields)),
         200 if status == 206 else status,
     )
     record = Record(

@@ -1,9 +1,9 @@
-"""What every origin promises, and nothing about how it keeps it.
+"""The interface between the cache and origins.
 
-Owns the words the cache speaks to an origin: ``Origin`` with ``Version``, ``OriginHead`` and
-``OriginRead`` for objects that are read piece by piece, ``Upstream`` with ``OriginRequest`` and
-``OriginResponse`` for whatever else HTTP can say. A concrete origin makes one attempt per call and
-classifies its failure; retries, resuming and storing are the cache's business (``cache/fill.py``).
+``Origin``, with ``Version``, ``OriginHead`` and ``OriginRead``, reads objects in pieces.
+``Upstream``, with ``OriginRequest`` and ``OriginResponse``, sends any other HTTP request. An
+implementation makes one attempt per call and classifies its failure; retries, resuming and storing
+belong to the cache (``cache/fill.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol
 from streamedge.spans import Span
 
 UNKNOWN_BYTES = 1 << 62
-"""The size of what comes without a length, until its end has come."""
+"""The size of a body without Content-Length until its end was received."""
 
 Fields = list[tuple[str, str]]
 """Header fields in the order in which they were sent; names in any case."""
@@ -23,12 +23,12 @@ Fields = list[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What an object is at one moment: two equal versions have equal bytes.
+    """One state of an object: two equal versions have equal bytes.
 
-    ``etag`` is as the origin sends it, quotes and ``W/`` included, or "" where it sends none;
-    ``last_modified_s`` is in seconds since 1970, or None. ``id`` tells one answer from all others
-    where its validators do not; what is left of it cannot be asked for. ``is_measured``: whether
-    its length was known before its end.
+    ``etag`` is as the origin sends it, with quotes and ``W/``, or "" if it sends none.
+    ``last_modified_s`` is in seconds since 1970, or None. ``id`` identifies a single response
+    without usable validators; the rest of such a version cannot be requested. ``is_measured``:
+    whether its length was known before its end.
     """
 
     etag: str
@@ -50,11 +50,11 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class OriginHead:
-    """What an origin said of an object: its version and its representation headers.
+    """The version of an object and its representation headers.
 
     ``headers`` has lower-case names, one entry each (repeated fields joined with ", ", Set-Cookie
     with a line feed); hop-by-hop fields, Content-Length, Content-Range, Content-Type and ETag are
-    not among them, Last-Modified only where it is newer than the version's. ``status`` is 200 for
+    left out, and so is Last-Modified unless it is newer than the version's. ``status`` is 200 for
     an object.
     """
 
@@ -65,17 +65,17 @@ class OriginHead:
 
 
 class OriginRead(Protocol):
-    """One running answer. Iterate ``pieces`` at most once, and always ``close``."""
+    """A response being read. Iterate ``pieces`` at most once, and always ``close``."""
 
     @property
     def head(self) -> OriginHead: ...
 
     @property
     def span(self) -> Span:
-        """The bytes of the object that the body brings: known before the first piece.
+        """The bytes of the object in the body; known before the first piece.
 
-        It begins at or before the asked start (an origin that ignores ranges sends all from 0)
-        and ends behind it, before or behind the asked end.
+        It begins at or before the requested start (an origin that ignores ranges sends all bytes
+        from 0) and ends after that start, before or after the requested end.
         """
         ...
 
@@ -87,7 +87,8 @@ class OriginRead(Protocol):
         ...
 
     async def close(self) -> None:
-        """Gives the connection back (body read to its end) or drops it. Never raises."""
+        """Returns the connection to the pool if the body was read to its end, else drops it. Never
+        raises."""
         ...
 
 
@@ -95,7 +96,7 @@ class Origin(Protocol):
     """Where objects come from. ``name`` is the object's decoded path without a leading slash."""
 
     async def head(self, name: str) -> OriginHead:
-        """Asks for the version alone. Raises OriginError."""
+        """Requests the version only. Raises OriginError."""
         ...
 
     async def read(
@@ -106,11 +107,11 @@ class Origin(Protocol):
         if_match: Version | None = None,
         if_none_match: Version | None = None,
     ) -> OriginRead | None:
-        """Begins to read ``span`` (clipped to the object's end; None: all of it).
+        """Starts to read ``span`` (clipped to the object's end; None: all of it).
 
-        ``if_match``: answer only for this version, else OriginError CHANGED; the answer's own
+        ``if_match``: read only this version, else raise OriginError CHANGED. The response's
         validators are compared too, because not every server honours If-Match.
-        ``if_none_match``: None is returned when the object still is this version.
+        ``if_none_match``: return None if the object still is this version.
         Raises OriginError; RANGE_OUTSIDE when the object ends at or before ``span.start``.
         """
         ...
@@ -122,13 +123,13 @@ class Origin(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OriginRequest:
-    """Any request. ``name`` is the decoded path without a leading slash, ``query`` is as it was
-    sent, without "?". ``path``, percent-encoded and without a leading slash, goes to a site as it
-    is; "": made of the name. ``fields`` go out as they are, beside those that the origin adds
-    itself.
+    """Any HTTP request. ``name`` is the decoded path without a leading slash; ``query`` is as the
+    viewer sent it, without "?". ``path``, percent-encoded and without a leading slash, is sent to
+    an HTTP origin unchanged; "": the path is made from the name. ``fields`` are sent unchanged,
+    with those that the origin adds.
 
-    ``trailers`` are asked for when ``body`` has ended, and sent if that went out in chunks.
-    ``interim`` is told of each 1xx answer.
+    ``trailers`` is called when ``body`` has ended; its fields are sent if the body was chunked.
+    ``interim`` is called with each 1xx response.
     """
 
     method: str
@@ -145,18 +146,18 @@ class Duplex(Protocol):
     """A connection that no longer speaks HTTP (RFC 9110 §7.8)."""
 
     async def read(self) -> bytes:
-        """What has come, at least one byte; b"" when the peer has ended."""
+        """At least one byte; b"" when the peer has closed its side."""
         ...
 
     async def write(self, data: bytes) -> None:
-        """Hands bytes over; returns when there is room for more."""
+        """Sends bytes; returns when more can be written."""
         ...
 
     def close(self) -> None: ...
 
 
 class OriginResponse(Protocol):
-    """An answer whose head has come. Read its body once to its end, or ``close`` it."""
+    """A response whose head was received. Read its body once to its end, or ``close`` it."""
 
     @property
     def status(self) -> int: ...
@@ -166,28 +167,28 @@ class OriginResponse(Protocol):
 
     @property
     def size_bytes(self) -> int | None:
-        """The body's length; None when only its end will tell."""
+        """The body's length; None if it ends with the connection or the last chunk."""
         ...
 
     @property
     def trailers(self) -> Fields:
-        """What came after a chunked body; known at its end."""
+        """The trailer fields after a chunked body; known at its end."""
         ...
 
     def body(self) -> AsyncIterator[bytes]:
-        """The body. Raises OriginError BROKEN when it is cut, TIMEOUT when it stalls."""
+        """The body. Raises OriginError BROKEN when it is truncated, TIMEOUT when it stalls."""
         ...
 
     def upgrade(self) -> tuple[bytes, Duplex]:
-        """After 101: what has come already, and the connection."""
+        """After 101: the bytes received so far, and the connection."""
         ...
 
     def close(self) -> None: ...
 
 
 class Upstream(Protocol):
-    """An origin that answers any request."""
+    """An origin that accepts any request."""
 
     async def send(self, request: OriginRequest) -> OriginResponse:
-        """Returns when the answer's head has come, whatever its status. Raises OriginError."""
+        """Returns when the head of the response was received, of any status. Raises OriginError."""
         ...

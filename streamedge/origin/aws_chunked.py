@@ -1,9 +1,8 @@
-"""The aws-chunked content coding: pieces of an object between lines that tell their sizes.
+"""An incremental decoder of the aws-chunked content coding.
 
-The incremental decoder (Amazon S3 API Reference, "Signature calculations for
-the Authorization header: transferring payload in multiple chunks"). Pure: bytes in, bytes out.
-Signatures of chunks are read over: whoever may write is decided elsewhere, and the origin is told
-with the edge's own keys.
+Amazon S3 API Reference, "Signature calculations for the Authorization header: transferring payload
+in multiple chunks". Pure: bytes in, bytes out. Signatures of chunks are skipped: write access is
+checked elsewhere, and the edge signs requests to the origin with its own keys.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _SIGNATURE = "x-amz-trailer-signature"
 
 
 class AwsChunkedError(StreamEdgeError):
-    """The body is not what its coding says."""
+    """The body is not valid aws-chunked."""
 
 
 class _Part(Enum):
@@ -35,7 +34,7 @@ class _Part(Enum):
 
 
 class AwsChunkedDecoder:
-    """From the coded body, in pieces of any size, to the object's bytes and the trailers.
+    """Decodes a body, in pieces of any size, to the object's bytes and the trailers.
 
     ``trailers`` has lower-case names, and is complete once ``finish`` has returned.
     """
@@ -50,7 +49,7 @@ class AwsChunkedDecoder:
         self._trailer_bytes = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The object's bytes in ``data``; to be iterated to its end. Raises AwsChunkedError."""
+        """The object's bytes in ``data``; iterate it to its end. Raises AwsChunkedError."""
         position = 0
         while position < len(data):
             if self._part is _Part.DATA:
@@ -70,30 +69,30 @@ class AwsChunkedDecoder:
                 raise AwsChunkedError(f"a line is longer than {CHUNK_LINE_MAX_BYTES} bytes")
             if end:
                 line, self._line = bytes(self._line), bytearray()
-                self._take_line(line)
+                self._parse_line(line)
 
     def finish(self) -> None:
-        """Says that the coded body has ended. Raises AwsChunkedError when it is not whole."""
+        """Call at the end of the coded body. Raises AwsChunkedError if it is incomplete."""
         if self._part is not _Part.END:
             raise AwsChunkedError("the body ends before its last chunk")
 
-    def _take_line(self, line: bytes) -> None:
+    def _parse_line(self, line: bytes) -> None:
         content = line.removesuffix(b"\n").removesuffix(b"\r")
         match self._part:
             case _Part.CHUNK_LINE:
-                found = _CHUNK_LINE.fullmatch(content)
-                if found is None or not line.endswith(b"\r\n"):
-                    raise AwsChunkedError("a chunk begins without its size")
-                self._chunk_bytes = int(found[1], 16)
+                match = _CHUNK_LINE.fullmatch(content)
+                if match is None or not line.endswith(b"\r\n"):
+                    raise AwsChunkedError("a chunk does not begin with its size")
+                self._chunk_bytes = int(match[1], 16)
                 self._part = _Part.DATA if self._chunk_bytes else _Part.TRAILERS
             case _Part.DATA_END:
                 if line != b"\r\n":
-                    raise AwsChunkedError("a chunk runs over its size")
+                    raise AwsChunkedError("a chunk is longer than its size")
                 self._part = _Part.CHUNK_LINE
             case _:
-                self._take_trailer(content, len(line))
+                self._parse_trailer(content, len(line))
 
-    def _take_trailer(self, content: bytes, size_bytes: int) -> None:
+    def _parse_trailer(self, content: bytes, size_bytes: int) -> None:
         # Amazon's own example ends trailers with a bare LF; so do some clients.
         if not content:
             self._part = _Part.END
@@ -101,11 +100,11 @@ class AwsChunkedDecoder:
         self._trailer_bytes += size_bytes
         if self._trailer_bytes > TRAILERS_MAX_BYTES:
             raise AwsChunkedError(f"the trailers are longer than {TRAILERS_MAX_BYTES} bytes")
-        found = _TRAILER.fullmatch(content)
-        if found is None:
-            raise AwsChunkedError("a trailer is not a field")
-        name = found[1].decode("ascii").lower()
+        match = _TRAILER.fullmatch(content)
+        if match is None:
+            raise AwsChunkedError("a trailer is not a header field")
+        name = match[1].decode("ascii").lower()
         if name in self.trailers:
             raise AwsChunkedError(f"the trailer {name} comes twice")
         if name != _SIGNATURE:
-            self.trailers[name] = found[2].decode("ascii")
+            self.trailers[name] = match[2].decode("ascii")

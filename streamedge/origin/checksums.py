@@ -1,7 +1,7 @@
-"""Checksums that a viewer sends with an object, and whether they hold.
+"""Verification of the checksums that a viewer sends with an object.
 
-Owns the reading of Content-MD5, x-amz-checksum-* and x-amz-content-sha256 (Amazon S3 User Guide,
-"Checking object integrity"). Pure.
+Content-MD5, x-amz-checksum-* and x-amz-content-sha256 (Amazon S3 User Guide, "Checking object
+integrity"). Pure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SHA256_HEX_CHARS = 64
 
 
 class Checksum(Protocol):
-    """A running checksum; hashlib's objects are some."""
+    """A running checksum, such as hashlib's objects."""
 
     def update(self, data: bytes, /) -> None: ...
 
@@ -28,15 +28,15 @@ class Checksum(Protocol):
 
 
 class Crc:
-    """A running CRC of ``size_bytes``; ``go_on`` takes more bytes and the value so far."""
+    """A running CRC of ``size_bytes`` bytes; ``extend`` takes more data and the value so far."""
 
-    def __init__(self, size_bytes: int, go_on: Callable[[bytes, int], int]) -> None:
+    def __init__(self, size_bytes: int, extend: Callable[[bytes, int], int]) -> None:
         self._size_bytes = size_bytes
-        self._go_on = go_on
+        self._extend = extend
         self._value = 0
 
     def update(self, data: bytes) -> None:
-        self._value = self._go_on(data, self._value)
+        self._value = self._extend(data, self._value)
 
     def digest(self) -> bytes:
         return self._value.to_bytes(self._size_bytes, "big")
@@ -49,7 +49,7 @@ def crc32() -> Crc:
 
 def crc32c() -> Crc:
     """CRC-32C (Castagnoli; RFC 3720 §12.1)."""
-    # A tenth of a second to import, for a checksum that few send.
+    # Takes 0.1 s to import, for a checksum that few clients send.
     from awscrt import checksums  # noqa: PLC0415
 
     return Crc(4, checksums.crc32c)
@@ -79,14 +79,14 @@ _ALGORITHMS: dict[str, Callable[[], Checksum]] = {
     "x-amz-checksum-sha256": hashlib.sha256,
 }
 CHECKSUM_FIELDS = frozenset(_ALGORITHMS)
-"""HeaderFields whose checksum the edge can tell."""
+"""Header fields whose checksum the edge can verify."""
 
 
 class Verifier:
-    """The checksums announced for one object, being told while its bytes pass.
+    """Computes the checksums announced for one object, and verifies them at its end.
 
-    ``trailers`` names fields that follow the body. Raises WriteRefusedError 400 InvalidDigest for
-    a checksum that is none.
+    ``trailers`` are the names of fields after the body. Raises WriteRefusedError 400
+    InvalidDigest for a malformed checksum.
     """
 
     def __init__(self, fields: HeaderFields, trailers: Iterable[str] = ()) -> None:
@@ -100,16 +100,16 @@ class Verifier:
 
     @property
     def is_needed(self) -> bool:
-        """Whether anything was announced."""
+        """Whether a checksum was announced."""
         return bool(self._running)
 
     def update(self, data: bytes) -> None:
-        """Takes the next bytes."""
+        """Adds the next bytes of the object."""
         for checksum in self._running.values():
             checksum.update(data)
 
     def verify(self, trailers: Mapping[str, str]) -> None:
-        """Says that the object is whole. Raises WriteRefusedError 400 BadDigest."""
+        """Call at the end of the object. Raises WriteRefusedError 400 BadDigest."""
         for name, value in trailers.items():
             if name in self._running:
                 self._expected[name] = _decode(name, value, self._running[name])

@@ -1,7 +1,7 @@
-"""Media types of objects whose origin names none.
+"""Media types for objects whose origin sends none, guessed from the file name.
 
-Owns the guess from a file name. A type that an origin does send is never second-guessed, not even
-S3's ``binary/octet-stream``: whoever put the object there chose it.
+A type that an origin sends is never replaced, not even S3's ``binary/octet-stream``: the uploader
+chose it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from posixpath import splitext
 
 UNKNOWN = "application/octet-stream"
 
-# Where the standard library's table is silent, old, or would follow the machine's own files.
+# Types that the standard library lacks, has outdated, or reads from files of the machine.
 _MEDIA = {
     ".aac": "audio/aac",
     ".flac": "audio/flac",
@@ -35,5 +35,5 @@ _TYPES = MimeTypes().types_map[True] | _MEDIA
 
 
 def guess_media_type(name: str) -> str:
-    """The media type that ``name``'s extension stands for, in any case; UNKNOWN without one."""
+    """The media type of ``name``'s extension (upper or lower case); UNKNOWN for others."""
     return _TYPES.get(splitext(name)[1].lower(), UNKNOWN)

@@ -1,7 +1,7 @@
-"""From an object's name to where it lies at an origin.
+"""From the name of an object to its key or path at an origin.
 
-Owns the rule that no name leads outside an origin's prefix, whatever a viewer typed. Pure: names
-in, keys and paths out, or ``OriginError`` NOT_FOUND for a name that no object can have.
+No name leads outside the origin's prefix. Pure: names in, keys and paths out, or ``OriginError``
+NOT_FOUND for a name that no object can have.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from streamedge.errors import OriginError, OriginFailure
 KEY_MAX_BYTES = 1024  # S3's own limit (Amazon S3 User Guide, "Naming Amazon S3 objects")
 
 _DOT_SEGMENTS = frozenset({".", ".."})
-_NEVER = re.compile(r"[\0-\x1f\x7f\\]")
+_FORBIDDEN_CHARS = re.compile(r"[\0-\x1f\x7f\\]")
 _PATH = re.compile(r"[!\"$->@-~]*")  # printable, neither "#" nor "?"
 _SEGMENTS = "/~!$&'()*+,;=:@"
 _UNRESERVED = "/~"  # quote() itself leaves letters, digits, "_", "." and "-" alone
@@ -32,7 +32,7 @@ def object_key(prefix: str, name: str) -> str:
     key = f"{folder}/{name}" if folder else name
     if not _DOT_SEGMENTS.isdisjoint(key.split("/")):
         raise _refusal(name, "has a dot segment")
-    if _NEVER.search(key):
+    if _FORBIDDEN_CHARS.search(key):
         raise _refusal(name, "has a control character or a backslash")
     try:
         size_bytes = len(key.encode())
@@ -52,18 +52,18 @@ def object_path(prefix: str, name: str) -> str:
 
 
 def site_path(name: str) -> str:
-    """A name as the path of a URL, without a leading slash, as browsers spell it: what RFC 3986
-    §3.3 allows in a segment stands for itself."""
+    """A name as the path of a URL, without a leading slash, encoded as browsers do: characters
+    that RFC 3986 §3.3 allows in a segment are not encoded."""
     return quote(name, safe=_SEGMENTS, errors="surrogateescape")
 
 
 def site_target(prefix: str, path: str) -> str:
-    """``path``, percent-encoded, below a folder: octet for octet, as RFC 9110 §7.7 wants it.
+    """``path``, percent-encoded, below a folder: unchanged octet for octet (RFC 9110 §7.7).
 
-    Raises OriginError NOT_FOUND for what is no path, or leads elsewhere.
+    Raises OriginError NOT_FOUND for an invalid path or one with a dot segment.
     """
     if not _PATH.fullmatch(path):
-        raise _refusal(path, "is no path")
+        raise _refusal(path, "is not a path")
     if not _DOT_SEGMENTS.isdisjoint(unquote(path).split("/")):
         raise _refusal(path, "has a dot segment")
     folder = site_path(prefix.strip("/"))
@@ -71,5 +71,5 @@ def site_target(prefix: str, path: str) -> str:
 
 
 def _refusal(name: str, reason: str) -> OriginError:
-    shown = ascii(name if len(name) <= 100 else name[:100] + "…")
-    return OriginError(OriginFailure.NOT_FOUND, f"no object can be named {shown}: it {reason}")
+    quoted = ascii(name if len(name) <= 100 else name[:100] + "…")
+    return OriginError(OriginFailure.NOT_FOUND, f"no object can be named {quoted}: it {reason}")

@@ -1,6 +1,6 @@
-"""Objects as requests, and requests as objects: two adapters between an origin's two faces.
+"""Two adapters: an ``Origin`` over an ``Upstream``, and an ``Upstream`` over an ``Origin``.
 
-Owns the translation alone. What an answer means is ``answers``'s business.
+The meaning of responses is in ``answers``.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from streamedge.origin.answers import (
     ObjectRequest,
     Opening,
     fold_fields,
-    kept_fields,
-    may_ask_plainly,
+    may_retry_unconditionally,
     read_answer,
+    representation_fields,
     request_fields,
 )
 from streamedge.spans import Span
 
-_OF_ERRORS = frozenset({"age", "cache-control", "cdn-cache-control", "date", "expires"})
+_ERROR_FIELDS = frozenset({"age", "cache-control", "cdn-cache-control", "date", "expires"})
 _STATUSES = {
     OriginFailure.NOT_FOUND: 404,
     OriginFailure.FORBIDDEN: 403,
     OriginFailure.RANGE_OUTSIDE: 416,
 }
 
-# What the cache says of its own in a request for an object.
-_OF_CACHE = frozenset(
+# Fields of a request for an object that the cache sets itself.
+_CACHE_FIELDS = frozenset(
     {
         *("accept-encoding", "if-match", "if-modified-since", "if-none-match", "if-range"),
         *("if-unmodified-since", "range"),
@@ -51,21 +51,23 @@ _OF_CACHE = frozenset(
 
 
 def open_answer(
-    ask: ObjectRequest, response: OriginResponse, error_code: str = ""
+    object_request: ObjectRequest, response: OriginResponse, error_code: str = ""
 ) -> Opening | None:
-    """As ``read_answer``; the response is closed unless its body is there to be read."""
+    """As ``read_answer``. Closes the response unless its body is to be read."""
     try:
-        opening = read_answer(ask, response.status, fold_fields(response.fields), error_code)
+        opening = read_answer(
+            object_request, response.status, fold_fields(response.fields), error_code
+        )
     except BaseException:
         response.close()
         raise
-    if opening is None or ask.method == "HEAD":
+    if opening is None or object_request.method == "HEAD":
         response.close()
     return opening
 
 
 class RequestedObject:
-    """The object that one request brings, as an ``Origin``; its name is the request's."""
+    """The object that one request gets, as an ``Origin``. The name is the request's."""
 
     def __init__(self, label: str, upstream: Upstream, request: OriginRequest) -> None:
         self._label = label
@@ -73,8 +75,8 @@ class RequestedObject:
         self._request = request
 
     async def head(self, name: str) -> OriginHead:
-        ask = ObjectRequest(self._subject(name), name, method="HEAD")
-        opening = open_answer(ask, await self._send(ask))
+        object_request = ObjectRequest(self._subject(name), name, method="HEAD")
+        opening = open_answer(object_request, await self._send(object_request))
         assert opening is not None, "only If-None-Match is answered with None"
         return opening.head
 
@@ -86,25 +88,27 @@ class RequestedObject:
         if_match: Version | None = None,
         if_none_match: Version | None = None,
     ) -> OriginRead | None:
-        ask = ObjectRequest(
+        object_request = ObjectRequest(
             self._subject(name), name, span=span, if_match=if_match, if_none_match=if_none_match
         )
-        response = await self._send(ask)
-        if may_ask_plainly(ask, response.status):
+        response = await self._send(object_request)
+        if may_retry_unconditionally(object_request, response.status):
             response.close()
-            ask = replace(ask, sends_if_match=False)
-            response = await self._send(ask)
-        opening = open_answer(ask, response)
+            object_request = replace(object_request, sends_if_match=False)
+            response = await self._send(object_request)
+        opening = open_answer(object_request, response)
         return None if opening is None else ResponseRead(opening.head, opening.span, response)
 
     async def close(self) -> None:
-        """The connections are the upstream's."""
+        """Does nothing: the connections belong to the upstream."""
 
-    async def _send(self, ask: ObjectRequest) -> OriginResponse:
-        own = request_fields(ask)
-        spoken = {name.lower() for name in own}
-        kept = [field for field in self._request.fields if field[0].lower() not in spoken]
-        request = replace(self._request, method=ask.method, fields=(*kept, *own.items()))
+    async def _send(self, object_request: ObjectRequest) -> OriginResponse:
+        own = request_fields(object_request)
+        own_names = {name.lower() for name in own}
+        forwarded = [field for field in self._request.fields if field[0].lower() not in own_names]
+        request = replace(
+            self._request, method=object_request.method, fields=(*forwarded, *own.items())
+        )
         return await self._upstream.send(request)
 
     def _subject(self, name: str) -> str:
@@ -112,7 +116,7 @@ class RequestedObject:
 
 
 class ResponseRead:
-    """An OriginRead over the answer to a request."""
+    """An ``OriginRead`` over a response."""
 
     def __init__(self, head: OriginHead, span: Span, response: OriginResponse) -> None:
         self.head = head
@@ -123,22 +127,22 @@ class ResponseRead:
         return self._response.body()
 
     def trailers(self) -> Fields:
-        """What came behind the body; known at its end."""
+        """The trailer fields; known at the end of the body."""
         return self._response.trailers
 
     async def close(self) -> None:
         self._response.close()
 
     def close_now(self) -> None:
-        """The same, for who cannot wait."""
+        """As ``close``, without awaiting."""
         self._response.close()
 
 
 class ObjectUpstream:
     """An origin of objects that answers GET and HEAD as an HTTP server would.
 
-    ``requesting`` gives the origin that is asked with a query and fields of its own, where there is
-    any that looks at them.
+    ``requesting`` returns the origin to read from for a query and further fields, if the origin
+    supports them.
     """
 
     def __init__(
@@ -153,18 +157,20 @@ class ObjectUpstream:
         fields = fold_fields(request.fields)
         origin = self._origin
         if self._requesting is not None:
-            extra = tuple(field for field in request.fields if field[0].lower() not in _OF_CACHE)
+            extra = tuple(
+                field for field in request.fields if field[0].lower() not in _CACHE_FIELDS
+            )
             if request.query or extra:
                 origin = self._requesting(request.query, extra)
         span = None
         try:
             if request.method == "GET":
-                span = await _wanted_span(origin, request.name, fields.get("range", ""))
+                span = await _requested_span(origin, request.name, fields.get("range", ""))
             if request.method == "HEAD":
                 return _answer(fields, await origin.head(request.name), None)
             if request.method != "GET":
                 return object_error(405)
-            read = await origin.read(request.name, span, if_none_match=_known(fields))
+            read = await origin.read(request.name, span, if_none_match=_condition(fields))
         except OriginError as exc:
             status = _STATUSES.get(exc.failure)
             if status is None:
@@ -185,8 +191,8 @@ def _answer(
     *,
     is_part: bool = False,
 ) -> _ObjectResponse:
-    known = fields.get("if-none-match", "")
-    if known and known.removeprefix("W/") == head.version.etag.removeprefix("W/"):
+    condition = fields.get("if-none-match", "")
+    if condition and condition.removeprefix("W/") == head.version.etag.removeprefix("W/"):
         return _ObjectResponse(304, head, None)
     if read is not None and read.span == Span(0, head.version.size_bytes):
         is_part = False
@@ -194,7 +200,7 @@ def _answer(
 
 
 class _ObjectResponse:
-    """An OriginResponse made of an object's head and read."""
+    """An ``OriginResponse`` made from an object's head and read."""
 
     def __init__(self, status: int, head: OriginHead | None, read: OriginRead | None) -> None:
         self.status = status
@@ -223,7 +229,7 @@ class _ObjectResponse:
         raise AssertionError("an object is never answered with 101")
 
     def close(self) -> None:
-        """Lets go of what was never read; what was closes with the body's iterator."""
+        """Closes a read whose body was not iterated; an iterated body closes it itself."""
         read, self._read = self._read, None
         if read is not None:
             run_detached(read.close(), "close read")
@@ -237,12 +243,16 @@ def object_error(status: int, fields: Fields | None = None) -> OriginResponse:
 
 
 def _error_fields(fields: Mapping[str, str]) -> Fields:
-    """What may be said of an error whose body is not there."""
-    return [(name, value) for name, value in kept_fields(fields).items() if name in _OF_ERRORS]
+    """The fields of an error response that stay true without its body."""
+    return [
+        (name, value)
+        for name, value in representation_fields(fields).items()
+        if name in _ERROR_FIELDS
+    ]
 
 
-def _known(fields: Mapping[str, str]) -> Version | None:
-    """The version that a condition names, as far as it tells: its size it does not."""
+def _condition(fields: Mapping[str, str]) -> Version | None:
+    """The version in a condition. Its size is not known: -1."""
     etag = fields.get("if-none-match", "")
     modified_s = parse_http_date_s(fields.get("if-modified-since", ""))
     if not etag and modified_s is None:
@@ -260,8 +270,8 @@ def _fields(head: OriginHead) -> Fields:
     return fields
 
 
-async def _wanted_span(origin: Origin, name: str, value: str) -> Span | None:
-    """The span of a range that the edge itself has asked for; None: all of the object."""
+async def _requested_span(origin: Origin, name: str, value: str) -> Span | None:
+    """The span of a Range that the edge itself has made; None: all of the object."""
     first, _, last = value.removeprefix("bytes=").partition("-")
     if not value:
         return None

@@ -1,7 +1,7 @@
-"""Bytes on their way from a viewer to a file: gathered, spooled, and written by threads.
+"""Blocking file work in threads: gathering, spooling and writing request bodies.
 
-A thread that uses a descriptor cannot be stopped: its caller waits for its end, and closes nothing
-under it.
+A thread that uses a descriptor cannot be stopped, so its caller waits for its end before it closes
+the descriptor.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from functools import partial
 from tempfile import SpooledTemporaryFile
 from typing import TypeVar
 
-GATHERED_BYTES = 256 << 10  # enough to be worth a thread's while
+GATHERED_BYTES = 256 << 10  # large enough to be worth the cost of a thread call
 SPOOL_MEMORY_BYTES = 1 << 20
 """A spooled body up to this size stays in memory; a longer one is a file without a name."""
 _T = TypeVar("_T")
 
 
 async def in_thread(work: Callable[[], _T]) -> _T:
-    """Does blocking ``work``, to its end even when the caller is cancelled meanwhile."""
-    working = asyncio.ensure_future(asyncio.to_thread(work))
+    """Runs blocking ``work`` in a thread, to its end even if the caller is cancelled."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
     try:
-        return await asyncio.shield(working)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([working])
+        await asyncio.wait([task])
         raise
 
 
 async def gather(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in pieces of at least GATHERED_BYTES, but for the last one."""
+    """The same bytes in pieces of at least GATHERED_BYTES, except for the last one."""
     gathered: list[bytes] = []
     gathered_bytes = 0
     async for piece in pieces:
@@ -52,7 +52,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 class Spool:
-    """A body that is kept until all of it has come: in memory, or in the system's folder for
+    """Stores a body until all of it was received: in memory, or in the system's folder for
     temporary files (TMPDIR).
     """
 
@@ -60,12 +60,12 @@ class Spool:
         self.size_bytes = 0
         self._file = SpooledTemporaryFile[bytes](max_size=SPOOL_MEMORY_BYTES)
 
-    async def fill(self, pieces: AsyncIterator[bytes], look: Callable[[bytes], None]) -> None:
-        """Takes all of a body; ``look`` sees each piece, in a thread. Raises OSError for a full
-        disk, and what ``pieces`` raises.
+    async def fill(self, pieces: AsyncIterator[bytes], observe: Callable[[bytes], None]) -> None:
+        """Stores a whole body; ``observe`` is called with each piece, in a thread. Raises OSError
+        for a full disk, and what ``pieces`` raises.
         """
         async for piece in gather(pieces):
-            await in_thread(partial(self._append, piece, look))
+            await in_thread(partial(self._append, piece, observe))
         await in_thread(partial(self._file.seek, 0))
 
     async def pieces(self) -> AsyncIterator[bytes]:
@@ -74,10 +74,10 @@ class Spool:
             yield piece
 
     async def close(self) -> None:
-        """Gives its memory or file back."""
+        """Frees the memory or the file."""
         await in_thread(self._file.close)
 
-    def _append(self, piece: bytes, look: Callable[[bytes], None]) -> None:
-        look(piece)
+    def _append(self, piece: bytes, observe: Callable[[bytes], None]) -> None:
+        observe(piece)
         self._file.write(piece)
         self.size_bytes += len(piece)

@@ -1,7 +1,6 @@
-"""The plain body of a PUT: aws-chunked undone, length and announced checksums held to.
+"""The object in the body of a PUT: decodes aws-chunked, and checks length and checksums.
 
-Owns what stands between the bytes that a viewer sends and the object that he means, the same for
-every kind of origin and for the journal. It keeps nothing but the piece in hand.
+All kinds of origins and the write queue use it. It holds one piece of the body at a time.
 """
 
 from __future__ import annotations
@@ -19,25 +18,27 @@ _FRAMING_FIELDS = frozenset({"x-amz-trailer", "x-amz-decoded-content-length"})
 class Upload:
     """One PUT's body.
 
-    ``size_bytes`` is the object's size, None while nobody knows; ``fields`` are the write's
-    without those that spoke of the coding; ``trailer_names`` are in lower case. ``failure`` is
-    what ended ``pieces`` early, whoever has wrapped it since.
-    Raises WriteRefusedError for a coding or checksum that cannot be.
+    ``size_bytes`` is the object's size, None if it is not announced. ``fields`` are those of the
+    write without the ones that describe the coding. ``trailer_names`` are in lower case.
+    ``failure`` is the exception that ended ``pieces`` early, also if a caller has wrapped it.
+    Raises WriteRefusedError for an invalid coding or checksum.
     """
 
     def __init__(self, write: Write, body: AsyncIterator[bytes] | None) -> None:
         self._body = body
-        said = {name.lower(): value.strip() for name, value in write.fields}
-        codings = [coding.strip() for coding in said.get("content-encoding", "").split(",")]
-        payload = said.get("x-amz-content-sha256", "")
+        values = {name.lower(): value.strip() for name, value in write.fields}
+        codings = [coding.strip() for coding in values.get("content-encoding", "").split(",")]
+        payload = values.get("x-amz-content-sha256", "")
         is_coded = _CODING in codings or payload.startswith("STREAMING-")
         self.size_bytes = (
-            _size(said.get("x-amz-decoded-content-length")) if is_coded else write.size_bytes
+            _size(values.get("x-amz-decoded-content-length")) if is_coded else write.size_bytes
         )
-        names = said.get("x-amz-trailer", "").lower().split(",") if is_coded else []
+        names = values.get("x-amz-trailer", "").lower().split(",") if is_coded else []
         self.trailer_names = tuple(name.strip() for name in names if name.strip())
         if not CHECKSUM_FIELDS.issuperset(self.trailer_names):
-            raise refuse(400, "InvalidRequest", "x-amz-trailer names a field that is no checksum")
+            raise refuse(
+                400, "InvalidRequest", "x-amz-trailer names a field that is not a checksum"
+            )
         self.fields = tuple(_plain_fields(write.fields))
         self.failure: Exception | None = None
         self._decoder = AwsChunkedDecoder() if is_coded else None
@@ -45,8 +46,8 @@ class Upload:
     @property
     def trailers(self) -> dict[str, str]:
         """The announced trailers, once ``pieces`` has ended."""
-        came = {} if self._decoder is None else self._decoder.trailers
-        return {name: came[name] for name in self.trailer_names if name in came}
+        received = {} if self._decoder is None else self._decoder.trailers
+        return {name: received[name] for name in self.trailer_names if name in received}
 
     @property
     def settled_fields(self) -> HeaderFields:
@@ -54,8 +55,8 @@ class Upload:
         return self.fields + tuple(self.trailers.items())
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The object's bytes. Raises WriteRefusedError for a body that is not what its header
-        says, and whatever the viewer's connection raises.
+        """The object's bytes. Raises WriteRefusedError for a body that does not match its
+        header, and whatever the viewer's connection raises.
         """
         try:
             async for piece in self._plain_pieces():
@@ -65,7 +66,7 @@ class Upload:
             raise
 
     def verifier(self) -> Verifier:
-        """A verifier of what was announced; to be fed with the pieces. Raises WriteRefusedError."""
+        """A verifier of the announced checksums. Raises WriteRefusedError."""
         return Verifier(self.fields, self.trailer_names)
 
     async def _plain_pieces(self) -> AsyncIterator[bytes]:
@@ -74,12 +75,12 @@ class Upload:
             for plain in (piece,) if self._decoder is None else self._decode(piece):
                 received_bytes += len(plain)
                 if self.size_bytes is not None and received_bytes > self.size_bytes:
-                    raise refuse(400, "IncompleteBody", "more came than the header says")
+                    raise refuse(400, "IncompleteBody", "the body is longer than the header says")
                 if plain:
                     yield plain
         self._finish()
         if self.size_bytes is not None and received_bytes < self.size_bytes:
-            raise refuse(400, "IncompleteBody", "less came than the header says")
+            raise refuse(400, "IncompleteBody", "the body is shorter than the header says")
 
     def _decode(self, piece: bytes) -> list[bytes]:
         assert self._decoder is not None
@@ -96,7 +97,7 @@ class Upload:
         except AwsChunkedError as exc:
             raise refuse(400, "IncompleteBody", str(exc)) from exc
         if len(self.trailers) < len(self.trailer_names):
-            raise refuse(400, "InvalidRequest", "a trailer that was announced did not come")
+            raise refuse(400, "InvalidRequest", "an announced trailer is missing")
 
 
 async def _pieces(body: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
@@ -127,5 +128,5 @@ def _size(text: str | None) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 15):
-        raise refuse(400, "InvalidRequest", "x-amz-decoded-content-length is no length")
+        raise refuse(400, "InvalidRequest", "x-amz-decoded-content-length is not a length")
     return int(text)

@@ -1,11 +1,11 @@
-"""Multipart uploads that this edge has begun and not ended, on disk for a successor to abort.
+"""Records on disk of this edge's running multipart uploads, for cleanup after a crash.
 
     <folder>/<token>           an upload: its origin's identity, object and id, as JSON
-    <folder>/<token>.aborted   one that was aborted once: parts under way may have landed since
-    <folder>/.<token>          one that is being written down
+    <folder>/<token>.aborted   an upload that was aborted once: late parts may have arrived since
+    <folder>/.<token>          a record that is being written
 
-A process locks the file of an upload that it runs, and the kernel drops the lock with the process.
-So a file whose lock is free belongs to nobody. Everything here blocks.
+A process locks the files of its uploads, and the kernel releases the locks when the process ends.
+So a file that is not locked is an abandoned upload. All functions here block.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from streamedge.origin.spooling import write_all
 
-TORN_AGE_S = 3600.0  # far longer than it takes to write a record down
+TORN_AGE_S = 3600.0  # far longer than it takes to write a record
 
 _ABORTED = ".aborted"
 _DOCUMENT_MAX_BYTES = 64 << 10
@@ -40,11 +40,11 @@ class UploadRecord:
 
     @property
     def was_aborted(self) -> bool:
-        """Whether an abort has succeeded before."""
+        """Whether an earlier abort has succeeded."""
         return self._path.name.endswith(_ABORTED)
 
     def remove(self) -> None:
-        """Forgets an upload that has ended. Raises OSError."""
+        """Deletes the record of an upload that has ended. Raises OSError."""
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
@@ -52,7 +52,7 @@ class UploadRecord:
             os.close(self._descriptor)
 
     def release(self, *, aborted: bool = False) -> None:
-        """Leaves it to the next sweep, of this process or another. Raises OSError."""
+        """Unlocks the record for the next cleanup, by any process. Raises OSError."""
         try:
             if aborted:
                 os.rename(self._path, self._path.with_name(f"{self._path.name}{_ABORTED}"))
@@ -63,7 +63,7 @@ class UploadRecord:
 class UploadRecords:
     """The records of one origin, in a folder that all origins share.
 
-    ``identity`` tells the bucket from others, whatever the config calls it.
+    ``identity`` identifies the bucket, independent of its name in the config.
     """
 
     def __init__(self, folder: Path, identity: str) -> None:
@@ -71,7 +71,7 @@ class UploadRecords:
         self._identity = identity
 
     def begin(self, name: str, upload_id: str) -> UploadRecord:
-        """Returns once the record of a new upload is on disk. Raises OSError."""
+        """Returns when the record of a new upload is on disk. Raises OSError."""
         self._folder.mkdir(parents=True, exist_ok=True)
         token = secrets.token_hex(16)
         path, new = self._folder / token, self._folder / f".{token}"
@@ -81,20 +81,20 @@ class UploadRecords:
             document = {"origin": self._identity, "name": name, "upload_id": upload_id}
             write_all(descriptor, json.dumps(document).encode())
             os.fsync(descriptor)
-            os.rename(new, path)  # whole, and locked
+            os.rename(new, path)  # complete and locked
             _sync_folder(self._folder)
         except BaseException:
-            for one in (new, path):
+            for file in (new, path):
                 with contextlib.suppress(OSError):
-                    os.unlink(one)
+                    os.unlink(file)
             os.close(descriptor)
             raise
         return UploadRecord(path, descriptor, name, upload_id)
 
     def abandoned(self) -> Iterator[UploadRecord]:
-        """The uploads that nobody runs any more, each locked for the caller. Raises OSError.
+        """The abandoned uploads, each locked for the caller. Raises OSError.
 
-        In no order: one that cannot be ended must not stand before the others each time.
+        In random order, so that an upload that cannot be aborted does not block the others.
         """
         try:
             paths = list(self._folder.iterdir())
@@ -104,23 +104,23 @@ class UploadRecords:
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
                 if not path.name.startswith("."):
-                    record = self._claimed(path)
+                    record = self._claim(path)
                     if record is not None:
                         yield record
                 elif path.stat().st_mtime < time.time() - TORN_AGE_S:
                     path.unlink()
 
-    def _claimed(self, path: Path) -> UploadRecord | None:
-        """The record in a file, locked; None for one that is run, removed or of another origin."""
+    def _claim(self, path: Path) -> UploadRecord | None:
+        """The record in a file, locked; None if it is in use, removed or of another origin."""
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         is_claimed = False
         try:
             document = json.loads(os.pread(descriptor, _DOCUMENT_MAX_BYTES, 0))
-            # Looked at before it is locked: the sweep for another origin must find it free.
+            # Read before it is locked: the cleanup of its own origin must find it unlocked.
             if document["origin"] != self._identity:
                 return None
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not path.exists():  # ended meanwhile
+            if not path.exists():  # it has ended meanwhile
                 return None
             is_claimed = True
             return UploadRecord(path, descriptor, str(document["name"]), str(document["upload_id"]))

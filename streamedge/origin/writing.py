@@ -1,8 +1,7 @@
-"""What every origin that can be written to promises, and nothing about how it keeps it.
+"""The interface of origins that accept writes: ``Write``, ``WriteAnswer``, ``WritableOrigin``.
 
-Owns the words of a write: ``Write``, ``WriteAnswer``, ``WritableOrigin``, which header fields of a
-viewer belong to the object, and when a condition holds. Pure. An implementation makes one write
-per call, wholly or not at all; telling the cache is its caller's business.
+Also: which header fields of a viewer belong to the object, and when a condition holds. Pure. An
+implementation carries out one write per call, atomically. The caller notifies the cache.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ ANSWER_BODY_MAX_BYTES = 64 << 10
 HeaderFields = tuple[tuple[str, str], ...]
 """Header fields in order; names in any case."""
 
-# What Amazon S3 keeps of an object or checks it by (API Reference, PutObject). Not here: access
-# lists, object locks and copy sources, which would lend the edge's own rights to a viewer.
-_KEPT = frozenset(
+# Fields that Amazon S3 stores or checks (API Reference, PutObject). Access lists, object locks and
+# copy sources are left out: they would give a viewer the rights of the edge.
+_OBJECT_FIELDS = frozenset(
     {
         "cache-control",
         "content-disposition",
@@ -41,15 +40,15 @@ _KEPT = frozenset(
         "x-amz-trailer",
     }
 )
-_KEPT_PREFIXES = ("x-amz-checksum-", "x-amz-meta-", "x-amz-server-side-encryption")
+_OBJECT_PREFIXES = ("x-amz-checksum-", "x-amz-meta-", "x-amz-server-side-encryption")
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
     """One PUT or DELETE of the object ``name`` (decoded, without a leading slash).
 
-    ``fields`` as ``kept_fields`` leaves them; ``size_bytes`` is the length of the body as it
-    comes, framing of aws-chunked included, None while nobody knows.
+    ``fields`` are from ``object_fields``. ``size_bytes`` is the length of the body as it is sent,
+    with the framing of aws-chunked; None if it is not announced.
     """
 
     method: str
@@ -60,8 +59,8 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class WriteAnswer:
-    """What the viewer is told. ``body`` has at most ANSWER_BODY_MAX_BYTES; Content-Length and
-    hop-by-hop fields are not among ``fields``.
+    """The response to a write. ``body`` has at most ANSWER_BODY_MAX_BYTES; ``fields`` are without
+    Content-Length and hop-by-hop fields.
     """
 
     status: int
@@ -70,23 +69,23 @@ class WriteAnswer:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the object is now as the write wants it."""
+        """Whether the write was carried out."""
         return 200 <= self.status < 300
 
     @property
     def is_certain(self) -> bool:
-        """Whether it tells what became of the write: a server error does not, least of all one
-        of a gateway before the origin.
+        """Whether the result of the write is known. After a server error it is not: a gateway may
+        have sent it, and the origin may still carry out the write.
         """
         return self.status < 500
 
     def field(self, name: str) -> str:
-        """The value of one field, "" when it is not there."""
-        return next((value for known, value in self.fields if known.lower() == name), "")
+        """The value of one field (``name`` in lower case), "" if there is none."""
+        return next((value for field, value in self.fields if field.lower() == name), "")
 
 
 class WriteRefusedError(StreamEdgeError):
-    """A write cannot be done as it was asked for; ``answer`` tells the viewer why."""
+    """A write is refused; ``answer`` is the response to the viewer."""
 
     def __init__(self, answer: WriteAnswer, message: str) -> None:
         super().__init__(message)
@@ -94,47 +93,47 @@ class WriteRefusedError(StreamEdgeError):
 
 
 class WritableOrigin(Protocol):
-    """Where objects can be put and deleted."""
+    """An origin where objects can be put and deleted."""
 
     def lingers_s(self, write: Write) -> float:
-        """How long ``write`` may still be done after its sender has left it, in seconds."""
+        """How long, in seconds, the origin may still carry out ``write`` after its sender died."""
         ...
 
     async def end_abandoned(self) -> int:
-        """Ends what processes that have died left under way at the origin; how much that was.
+        """Ends the unfinished uploads of processes that have died. Returns how many it ended.
 
-        Raises OriginError, OSError: then a later call goes on.
+        Raises OriginError, OSError: a later call continues.
         """
         ...
 
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
-        """Does ``write``; a PUT's ``body`` is read while it comes, once, to its end or not.
+        """Carries out ``write``. The ``body`` of a PUT is streamed, once, not always to its end.
 
-        Refusals are answers too (412, 400 BadDigest, 403, …). Raises OriginError when the origin
-        gave no answer, in which case nobody knows whether the write was done, and whatever
-        ``body`` raises, in which case it was not.
+        Refusals are returned too (412, 400 BadDigest, 403, …). Raises OriginError if the origin
+        did not answer: the write may or may not have been carried out. Raises what ``body``
+        raises: then it was not.
         """
         ...
 
 
-def kept_fields(fields: Iterable[tuple[str, str]]) -> HeaderFields:
-    """What of a viewer's header concerns the object; his credentials and signature do not."""
+def object_fields(fields: Iterable[tuple[str, str]]) -> HeaderFields:
+    """The fields of a viewer's request that belong to the object: no credentials, no signature."""
     return tuple(
         (name, value)
         for name, value in fields
-        if name.lower() in _KEPT or name.lower().startswith(_KEPT_PREFIXES)
+        if name.lower() in _OBJECT_FIELDS or name.lower().startswith(_OBJECT_PREFIXES)
     )
 
 
 def refuse(status: int, code: str, message: str) -> WriteRefusedError:
-    """A refusal in S3's words (Amazon S3 API Reference, "Error responses")."""
+    """An error in S3's format (Amazon S3 API Reference, "Error responses")."""
     document = error_document(code, message)
     answer = WriteAnswer(status, (("Content-Type", "application/xml"),), document)
     return WriteRefusedError(answer, f"{status} {code}: {message}")
 
 
 def error_document(code: str, message: str) -> bytes:
-    """An error as S3 puts it (Amazon S3 API Reference, "Error responses")."""
+    """An error document in S3's format (Amazon S3 API Reference, "Error responses")."""
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f"<Error><Code>{escape(code)}</Code><Message>{escape(message)}</Message></Error>"
@@ -144,7 +143,7 @@ def error_document(code: str, message: str) -> bytes:
 def require_condition(fields: HeaderFields, etag: str | None) -> None:
     """Raises WriteRefusedError 412 unless If-Match and If-None-Match allow a write.
 
-    ``etag`` is the object's present one, None when there is no object (RFC 9110 §13.1.1,
+    ``etag`` is the object's current one, None if there is no object (RFC 9110 §13.1.1,
     §13.1.2). If-Match compares strongly, If-None-Match weakly.
     """
     for name, value in fields:
@@ -166,6 +165,6 @@ def require_condition(fields: HeaderFields, etag: str | None) -> None:
 
 
 def _tags(value: str) -> set[str]:
-    """The entity tags listed; S3's clients also send them without quotes."""
+    """The listed entity tags. Clients of S3 also send them without quotes."""
     tags = {tag.strip() for tag in value.split(",")}
     return tags | {f'"{tag}"' for tag in tags if tag and not tag.endswith('"')}

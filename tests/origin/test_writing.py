@@ -7,7 +7,7 @@ import pytest
 from streamedge.origin.writing import (
     WriteAnswer,
     WriteRefusedError,
-    kept_fields,
+    object_fields,
     refuse,
     require_condition,
 )
@@ -32,7 +32,7 @@ def test_credentials_and_rights_are_not_kept() -> None:
         ("Content-Length", "3"),
         ("Transfer-Encoding", "chunked"),
     )
-    assert kept_fields(kept + dropped) == kept
+    assert object_fields(kept + dropped) == kept
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import h11
 
 from streamedge.origin.s3.protocol import read_call
 from streamedge.origin.s3.writing import S3Writer
-from streamedge.origin.writing import Write, WriteAnswer, WriteRefusedError, kept_fields, refuse
+from streamedge.origin.writing import Write, WriteAnswer, WriteRefusedError, object_fields, refuse
 
 
 class S3Bridge:
@@ -90,5 +90,5 @@ class S3Bridge:
             return await self._writer.relay(call, body)
         if method not in ("PUT", "DELETE"):
             return refuse(405, "MethodNotAllowed", method).answer
-        write = Write(method, name, kept_fields(fields), size_bytes)
+        write = Write(method, name, object_fields(fields), size_bytes)
         return await self._writer.write(write, body)

@@ -16,7 +16,7 @@ from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import Route
 from streamedge.origin.names import site_path
 from streamedge.origin.s3.protocol import S3Call, hoisted_fields, read_call
-from streamedge.origin.writing import Write, WriteAnswer, WriteRefusedError, kept_fields, refuse
+from streamedge.origin.writing import Write, WriteAnswer, WriteRefusedError, object_fields, refuse
 from streamedge.write_back.queue import WriteQueue
 
 _OF_OBJECTS = frozenset({"PUT", "DELETE"})
@@ -83,7 +83,7 @@ class Writes:
                 return await self._relay(binding, call, keys, body)
         if request.method not in _OF_OBJECTS or binding.writer is None:
             raise refuse(405, "MethodNotAllowed", "objects are written with PUT and DELETE")
-        write = Write(request.method, found.name, kept_fields(fields), size_bytes)
+        write = Write(request.method, found.name, object_fields(fields), size_bytes)
         if found.rule.behavior.write is WriteMode.BACK and self._write_queue is not None:
             queued = self._write_queue.accept(keys[0], binding.written.name, write, body)
             return await self._known_to_cache(keys, 0.0, queued)

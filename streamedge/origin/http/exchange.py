@@ -27,7 +27,12 @@ from streamedge.origin import (
     OriginResponse,
     Version,
 )
-from streamedge.origin.answers import ObjectRequest, Opening, may_ask_plainly, request_fields
+from streamedge.origin.answers import (
+    ObjectRequest,
+    Opening,
+    may_retry_unconditionally,
+    request_fields,
+)
 from streamedge.origin.http_client.client import Client, Interim, Response, Trailers
 from streamedge.origin.http_client.redirects import redirect_url
 from streamedge.origin.http_client.request import Body, RequestFields
@@ -112,8 +117,8 @@ class Exchange:
         self, name: str, *, query: str = "", fields: Sequence[tuple[str, str]] = ()
     ) -> OriginHead:
         """As ``Origin.head``; with ``query``, percent-encoded, and ``fields`` in the request."""
-        ask = ObjectRequest(self._subject(name), name, method="HEAD")
-        opening = open_answer(ask, await self._send(ask, query, fields))
+        request = ObjectRequest(self._subject(name), name, method="HEAD")
+        opening = open_answer(request, await self._send(request, query, fields))
         assert opening is not None, "only If-None-Match is answered with None"
         return opening.head
 
@@ -128,7 +133,7 @@ class Exchange:
         fields: Sequence[tuple[str, str]] = (),
     ) -> OriginRead | None:
         """As ``Origin.read``; with ``query``, percent-encoded, and ``fields`` in the request."""
-        ask = ObjectRequest(
+        request = ObjectRequest(
             self._subject(name),
             name,
             span=span,
@@ -136,18 +141,18 @@ class Exchange:
             if_none_match=if_none_match,
             sends_if_match=not self._refuses_if_match,
         )
-        response = await self._send(ask, query, fields)
-        is_refused = may_ask_plainly(ask, response.status)
+        response = await self._send(request, query, fields)
+        is_refused = may_retry_unconditionally(request, response.status)
         if is_refused:
             response.close()
-            ask = replace(ask, sends_if_match=False)
-            response = await self._send(ask, query, fields)
+            request = replace(request, sends_if_match=False)
+            response = await self._send(request, query, fields)
         try:
             error_code = await response.error_code() if response.status >= 400 else ""
         except BaseException:
             response.close()
             raise
-        opening = open_answer(ask, response, error_code)
+        opening = open_answer(request, response, error_code)
         if is_refused and opening is not None:
             self._refuses_if_match = True  # the version is the one that was asked for
         return None if opening is None else _HttpRead(opening, response)
@@ -192,16 +197,16 @@ class Exchange:
         return f"{self._label} {name!a}"
 
     async def _send(
-        self, ask: ObjectRequest, query: str, extra: Sequence[tuple[str, str]]
+        self, request: ObjectRequest, query: str, extra: Sequence[tuple[str, str]]
     ) -> Response:
-        url = self._address(ask.name) + (f"?{query}" if query else "")
+        url = self._address(request.name) + (f"?{query}" if query else "")
         own = self._own
         if self._sign is not None:
-            own = await self._sign(ask.method, url, own)
+            own = await self._sign(request.method, url, own)
         spoken = {name.lower() for name in own}
-        said = {"User-Agent": "StreamEdge", **dict(extra), **request_fields(ask)}
+        said = {"User-Agent": "StreamEdge", **dict(extra), **request_fields(request)}
         fields = {name: value for name, value in said.items() if name.lower() not in spoken}
-        return await self._follow(ask.subject, ask.method, url, fields | own)
+        return await self._follow(request.subject, request.method, url, fields | own)
 
     async def _follow(
         self,

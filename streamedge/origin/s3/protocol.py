@@ -15,7 +15,7 @@ from typing import Protocol
 from urllib.parse import parse_qsl, quote, unquote_plus
 
 from streamedge.origin.s3.parts import PARTS_MAX
-from streamedge.origin.writing import HeaderFields, WriteAnswer, kept_fields, refuse
+from streamedge.origin.writing import HeaderFields, WriteAnswer, object_fields, refuse
 
 LISTED_PARTS_MAX = 128  # so that a list fits into a WriteAnswer
 LISTED_KEYS_MAX = 1000  # Amazon S3 API Reference, ListObjectsV2: max-keys
@@ -271,7 +271,9 @@ def require_known_fields(method: str, fields: Iterable[tuple[str, str]]) -> None
             raise refuse(
                 400, "AccessControlListNotSupported", "objects get no access lists of their own"
             )
-        if lower == "x-amz-acl" or (method not in ("GET", "HEAD") and kept_fields([(name, value)])):
+        if lower == "x-amz-acl" or (
+            method not in ("GET", "HEAD") and object_fields([(name, value)])
+        ):
             continue
         raise refuse(501, "NotImplemented", f"the field {lower} does not go through the edge")
 
@@ -314,7 +316,7 @@ def read_call(
     for operation in Operation:
         optional = _OPTIONAL.get(operation, frozenset())
         if operation.method == method and operation.parameters == named - optional:
-            kept = kept_fields(fields)
+            kept = object_fields(fields)
             return S3Call(operation, name, _query(operation, parameters), kept, size_bytes)
     if method in ("GET", "HEAD") and named <= READ_PARAMETERS:
         return None
