@@ -62,7 +62,7 @@ class Skip(NamedTuple):
 class NeedData(NamedTuple):
     """Bytes that must come before there is another run."""
 
-    want: Span
+    span: Span
 
 
 class End(NamedTuple):
@@ -131,8 +131,10 @@ class Medium(Protocol):
         """
         ...
 
-    def when_ready(self, want: Span, woken: Callable[[Failure | None], None]) -> Callable[[], None]:
-        """Calls ``woken`` once what was lacking is there or cannot come; returns what cancels."""
+    def when_ready(
+        self, span: Span, callback: Callable[[Failure | None], None]
+    ) -> Callable[[], None]:
+        """Calls ``callback`` once the bytes are there, or with a failure; returns a canceller."""
         ...
 
     def close(self) -> None: ...

@@ -109,7 +109,7 @@ async def played_bytes(medium: Medium) -> int:
                 return count
             if isinstance(found, NeedData):
                 came: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-                medium.when_ready(found.want, came.set_result)
+                medium.when_ready(found.span, came.set_result)
                 assert await came is None
                 continue
             if isinstance(found, Run):
@@ -280,7 +280,7 @@ async def test_a_layout_that_was_given_up_is_made_anew_for_packaging(
                 continue
             assert isinstance(run, NeedData)
             landed = asyncio.get_running_loop().create_future()
-            take_back = medium.when_ready(run.want, landed.set_result)
+            take_back = medium.when_ready(run.span, landed.set_result)
             assert await asyncio.wait_for(landed, 10) is None
             take_back()
         assert sent > len(data) * 0.9

@@ -1,6 +1,6 @@
-"""What all sessions of a worker share: their media, limits, log and counts, and one another.
+"""What all RTMP sessions of a worker share: streams, limits, log, counters, timers, sessions.
 
-Owns no life of its own: the server makes it, and sessions enter and leave.
+The server makes it; sessions add and remove themselves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """Where an RtmpSession lives."""
+    """The context of each RtmpSession of a worker."""
 
     streams: StreamResolver
     limits: RtmpLimits
@@ -31,5 +31,7 @@ class ServerContext:
     timers: CoalescedTimers = field(
         default_factory=lambda: CoalescedTimers(asyncio.get_running_loop())
     )
-    turns: ReadScheduler = field(default_factory=lambda: ReadScheduler(asyncio.get_running_loop()))
+    read_scheduler: ReadScheduler = field(
+        default_factory=lambda: ReadScheduler(asyncio.get_running_loop())
+    )
     ended: asyncio.Event = field(default_factory=asyncio.Event)  # set when a play or session ends

@@ -1,4 +1,4 @@
-"""When the next run of media is due: the client's buffer, the clock, nothing else.
+"""Pacing: when the next run of media is due, from the client's buffer and the clock.
 
 Pure: times in, times out. The client is kept as far ahead of real time as the buffer it announced,
 never less than BUFFER_MIN_MS, never more than the operator allows.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BUFFER_MIN_MS = 1000  # a client that announces less would starve at the first hiccup
-BUFFER_DEFAULT_MS = 3000  # until the client says something
+BUFFER_MIN_MS = 1000  # a client that announces less would run dry at the first delay
+BUFFER_DEFAULT_MS = 3000  # until the client announces one
 
 
 @dataclass(slots=True)
@@ -33,11 +33,11 @@ class Pace:
         self._sent_bytes = 0
 
     def sent(self, size_bytes: int) -> None:
-        """Counts what has been sent since the start."""
+        """Counts bytes sent since the start."""
         self._sent_bytes += size_bytes
 
     def wait_s(self, now_s: float, media_ms: int) -> float:
-        """How long until media at ``media_ms`` may be sent; 0: now."""
+        """Seconds until media at ``media_ms`` may be sent; 0: now."""
         ahead_ms = min(max(self.buffer_ms, BUFFER_MIN_MS), self.ahead_max_ms)
         due_s = self._started_s + (media_ms - self._started_ms - ahead_ms) / 1000
         if self.rate_bytes:
@@ -45,6 +45,6 @@ class Pace:
         return max(0.0, due_s - now_s)
 
     def late_s(self, now_s: float, media_ms: int) -> float:
-        """By how much a viewer who has all before ``media_ms`` has run dry; 0: not at all."""
+        """Seconds since a viewer that has all media before ``media_ms`` ran dry; 0: it has not."""
         shown_s = self._started_s + (media_ms - self._started_ms) / 1000
         return max(0.0, now_s - shown_s)

@@ -1,9 +1,9 @@
-"""Sharing a worker's event loop among RTMP connections that have sent much at one time.
+"""Shares a worker's event loop among RTMP connections that have received much data at one time.
 
-A connection reads a small piece at once, which is all that a player ever sends. One that has more
-waits here, and its socket is not read; all that wait together get TURN_S of each turn of the loop,
-a piece each, one after the other. So nobody else waits longer for strangers' bytes, however many
-send them.
+A connection parses one small piece at once; a player never sends more. A connection with more data
+waits here, and its socket is not read. All waiting connections together get READ_QUANTUM_S of each
+loop iteration, one piece each, round robin. So other connections are not delayed longer, however
+many clients send much.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from collections import deque
 from collections.abc import Callable
 
 READ_QUANTUM_S = 0.005
-PIECE_CHUNKS = 16  # read at one time, and never more than one command: half a millisecond at most
+PIECE_CHUNKS = 16  # parsed at one time, with at most one command: half a millisecond at most
 
 
 class ReadScheduler:
-    """The connections of a worker that wait to be read on."""
+    """The queue of a worker's connections with data left to parse."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: deque[Callable[[], bool]] = deque()
 
     def wait(self, read_piece: Callable[[], bool]) -> None:
-        """Calls ``read_piece`` in later turns until it returns False; it must not raise."""
+        """Calls ``read_piece`` in later iterations until it returns False; must not raise."""
         self._waiting.append(read_piece)
         if len(self._waiting) == 1:
-            self._loop.call_soon(self._take_turn)
+            self._loop.call_soon(self._run_quantum)
 
-    def _take_turn(self) -> None:
+    def _run_quantum(self) -> None:
         waiting, ends_s = self._waiting, self._loop.time() + READ_QUANTUM_S
         try:
             while waiting:
@@ -42,4 +42,4 @@ class ReadScheduler:
                     break
         finally:
             if waiting:
-                self._loop.call_soon(self._take_turn)
+                self._loop.call_soon(self._run_quantum)

@@ -1,4 +1,4 @@
-"""The RTMP listeners of a worker: accepting clients, sweeping those that stall, draining."""
+"""The RTMP listeners of a worker: accepts clients, drops stalled ones, drains."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts, Gauge
 
 SWEEP_INTERVAL_S = 1.0
-LAST_WORDS_S = 1.0  # for what a client is told at the end
+CLOSE_TIMEOUT_S = 1.0  # to send clients a last status
 
 
 class RtmpServer:
-    """Serves a catalogue on listening sockets, from ``start`` to ``drain``."""
+    """Serves streams on listening sockets, from ``start`` to ``drain``."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class RtmpServer:
     ) -> None:
         self.streams = streams
         self._sessions: set[RtmpSession] = set()
-        self._around = ServerContext(streams, limits, log, counts, self._sessions)
+        self._context = ServerContext(streams, limits, log, counts, self._sessions)
         rules = AcceptRules(proxies, limits.connections_max, per_address_max, descriptors_end)
         self._arrivals = Acceptor("rtmp", rules, log, counts)
         self._counts = counts
@@ -50,31 +50,31 @@ class RtmpServer:
     async def start(
         self, listeners: Sequence[socket.socket], proxied: Collection[socket.socket] = ()
     ) -> None:
-        """Begins to accept; on the ``proxied`` ones each connection begins with a PROXY header."""
+        """Starts to accept. Connections of ``proxied`` listeners begin with a PROXY header."""
         loop = asyncio.get_running_loop()
         self._listeners += listeners
         for listener in listeners:
-            door = self._arrivals.door(self._connect, is_proxied=listener in proxied)
-            self._servers.append(await loop.create_server(door, sock=listener, backlog=4096))
-        self._sweep_again()
+            factory = self._arrivals.door(self._connect, is_proxied=listener in proxied)
+            self._servers.append(await loop.create_server(factory, sock=listener, backlog=4096))
+        self._sweep_sessions()
 
     def limit(self, limits: RtmpLimits, per_address_max: int) -> None:
-        """What clients may have that come from now on."""
-        self._around = replace(self._around, limits=limits)
+        """Sets the limits of clients that connect from now on."""
+        self._context = replace(self._context, limits=limits)
         self._arrivals.rules = replace(self._arrivals.rules, per_address_max=per_address_max)
 
     def _connect(self, peer: Peer, left: Left) -> RtmpSession:
-        return RtmpSession(self._around, asyncio.get_running_loop(), peer, left)
+        return RtmpSession(self._context, asyncio.get_running_loop(), peer, left)
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
-        """Ends running plays of what has been revoked."""
+        """Ends the running plays that the predicate matches."""
         for session in list(self._sessions):
             session.guard(session.revoke, is_revoked)
 
     async def drain(self, timeout_s: float) -> None:
-        """Stops accepting, lets plays end for ``timeout_s``, then closes what is left."""
+        """Stops accepting, waits ``timeout_s`` for plays to end, then closes the rest."""
         while self._listeners:
-            # Other processes have the socket too: this refuses newcomers in all of them.
+            # Other processes share the socket: this refuses new clients in all of them.
             self._listeners.pop().shutdown(socket.SHUT_RDWR)
         for server in self._servers:
             server.close()
@@ -84,22 +84,22 @@ class RtmpServer:
             session.guard(session.shut_down)
         if self._sweep is not None:
             self._sweep.cancel()
-        await self._wait_while(lambda: bool(self._sessions), LAST_WORDS_S)
+        await self._wait_while(lambda: bool(self._sessions), CLOSE_TIMEOUT_S)
         for session in list(self._sessions):
             session.abort()
 
     async def _wait_while(self, condition: Callable[[], bool], timeout_s: float) -> None:
-        """Until plays or sessions that end make ``condition`` false, or the time is over."""
+        """Waits until ended plays or sessions make ``condition`` false, or for ``timeout_s``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while condition():
-                    self._around.ended.clear()
-                    await self._around.ended.wait()
+                    self._context.ended.clear()
+                    await self._context.ended.wait()
 
-    def _sweep_again(self) -> None:
+    def _sweep_sessions(self) -> None:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_again)
+        self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_sessions)
         for session in list(self._sessions):
             session.guard(session.sweep, now_s)
         self._counts.gauges[Gauge.RTMP_CONNECTIONS] = len(self._sessions)

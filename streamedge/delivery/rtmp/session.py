@@ -1,8 +1,8 @@
 """One RTMP client: its socket, its engine and its players.
 
-Owns the connection's life and the order of its bytes: everything that is sent, answers and media
-alike, goes through one sender. The engine parses and answers, players decide what is played; this
-file carries events to them and leaves a log line for each thing that happened.
+A session owns its connection: all output, responses and media alike, goes through one sender, in
+order. The engine parses and responds, players decide what is sent. The session passes events to
+them and writes the log lines.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from streamedge.spans import Span
 
 HANDSHAKE_RANDOM_BYTES = 1528
 CHUNKS_PER_S_MAX = 25_000  # of a client; the fastest downloads send 5,000 acknowledgements
-QUEUED_BYTES_MAX = 512 * 1024  # answers that a client does not take, before it is dropped
-PLAYS_MAX = 64  # on one stream: the one at play and those appended to it
-LENGTH_ASKS_MAX = 4  # getStreamLength calls that run at one time
-LINES_BURST, LINES_PER_S = 200, 10  # of a client in the log, beside connect and disconnect
-LOGGED_CHARACTERS_MAX = 1024  # of a name that a client has made up
-# FFmpeg takes Data.Start for a data stream of its own, and says so all the time.
+QUEUED_BYTES_MAX = 512 * 1024  # responses that a client does not read, before it is dropped
+PLAYS_MAX = 64  # on one stream: the current play and those appended to it
+LENGTH_CALLS_MAX = 4  # concurrent getStreamLength calls
+LINES_BURST, LINES_PER_S = 200, 10  # log lines of a client, besides connect and disconnect
+LOGGED_CHARACTERS_MAX = 1024  # of a name that the client chose
+# FFmpeg takes Data.Start for a separate data stream, and logs a warning each time.
 FFMPEG_FLASH_VERSION = "LNX 9,0,124,2"
 
-TRACE_LINES_MAX = 8  # the innermost ones, in the log line of a defect
+TRACE_LINES_MAX = 8  # the innermost lines, in the log line of an internal error
 
 _serial = count(1)
 
 
 @dataclass(frozen=True, slots=True)
 class RtmpLimits:
-    """What one client may have; the config's [limits]."""
+    """Limits of one client, from ``[limits]``."""
 
     connections_max: int
     handshake_s: float
@@ -68,74 +68,74 @@ class RtmpSession(asyncio.Protocol):
 
     def __init__(
         self,
-        around: ServerContext,
+        context: ServerContext,
         loop: asyncio.AbstractEventLoop,
         peer: Peer,
         left: Left,
     ) -> None:
-        limits = around.limits
+        limits = context.limits
         self.engine = ServerConnection(
             random=os.urandom(HANDSHAKE_RANDOM_BYTES),
             message_limit_bytes=limits.message_bytes,
             streams_limit=limits.streams_max,
         )
-        self.counts = around.counts
-        self.timers = around.timers
+        self.counts = context.counts
+        self.timers = context.timers
         self.sends_data_start = True
-        self._around = around
+        self._context = context
         self._limits = limits
         self._loop = loop
         self._id = f"{os.getpid():x}-{next(_serial):x}"
         self._transport: asyncio.Transport | None = None
-        self._outlet: Sender | None = None
-        self.address = peer.address  # the viewer's
+        self._sender: Sender | None = None
+        self.address = peer.address  # the viewer's, behind trusted proxies
         self._client = str(peer)
-        self._left = left
-        self._begun_s = loop.time()
-        self._heard_s = loop.time()
-        self._waits_for_turn = False  # to have read what has come already
+        self._on_close = left
+        self._started_s = loop.time()
+        self._last_data_s = loop.time()
+        self._is_waiting_to_read = False  # has received more than one piece
         self._chunks_before = 0  # at the last sweep
         self._bytes_counted = 0
         self._lines = LineBudget(LINES_BURST, LINES_PER_S, loop.time())
-        self._first_results: dict[str, CacheResult] = {}  # of objects whose length was asked for
+        self._first_results: dict[str, CacheResult] = {}  # by object, of getStreamLength calls
         self._admission: Admission | None = None
-        self._announced: frozenset[str] = frozenset()
+        self._client_codecs: frozenset[str] = frozenset()
         self._buffers_ms: dict[int, int] = {}
-        self._players: dict[int, list[Player]] = {}  # by stream: the one at play, then appended
+        self._players: dict[int, list[Player]] = {}  # by stream; the first one plays
         self._tasks: set[asyncio.Task[None]] = set()
-        self._length_asks = 0
-        self._guesses = SignatureFailureLimit()
-        self._emptied: asyncio.Future[None] | None = None
-        self._last_words: str | None = None
+        self._length_calls = 0
+        self._signature_failures = SignatureFailureLimit()
+        self._drain_waiter: asyncio.Future[None] | None = None
+        self._end_reason: str | None = None
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
-        self._outlet = Sender(transport, self._loop, self._drained, self._failed)
-        self._around.sessions.add(self)
-        if len(self._around.sessions) > self._limits.connections_max:
+        self._sender = Sender(transport, self._loop, self._drained, self._failed)
+        self._context.sessions.add(self)
+        if len(self._context.sessions) > self._limits.connections_max:
             self._end("too many connections")
 
     def data_received(self, data: bytes) -> None:
-        self._heard_s = self._loop.time()
-        if self._read_piece(data) and not self._waits_for_turn and self._transport is not None:
-            self._waits_for_turn = True
+        self._last_data_s = self._loop.time()
+        if self._read_piece(data) and not self._is_waiting_to_read and self._transport is not None:
+            self._is_waiting_to_read = True
             self._transport.pause_reading()
-            self._around.turns.wait(self._read_on)
+            self._context.read_scheduler.wait(self._read_on)
 
     def _read_on(self) -> bool:
-        """Reads a piece of what came before; whether there is more."""
+        """Parses a piece of the data received earlier; returns whether there is more."""
         has_more = self._read_piece(b"")
         if not has_more:
-            self._waits_for_turn = False
+            self._is_waiting_to_read = False
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
         return has_more
 
     def _read_piece(self, data: bytes) -> bool:
-        """Reads no more than one piece of what the client sent; whether there is more to read."""
-        if self._last_words is not None:
+        """Parses at most one piece of the client's data; returns whether there is more."""
+        if self._end_reason is not None:
             return False
         try:
             for event in self.engine.receive_data(data, PIECE_CHUNKS):
@@ -148,84 +148,84 @@ class RtmpSession(asyncio.Protocol):
             self.counts.add(Counter.ERRORS, "rtmp_protocol")
             self.push()
             self._end(f"protocol error: {exc}")
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it is this client's end alone
+        except Exception as exc:  # noqa: BLE001 - it must end only this connection
             self.fail(exc)
-        return self.engine.is_behind and self._last_words is None
+        return self.engine.is_behind and self._end_reason is None
 
     def eof_received(self) -> bool:
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        assert self._outlet is not None
-        self._left()
-        self._around.sessions.discard(self)
-        self._around.ended.set()
-        reason = self._last_words or (f"connection lost: {exc}" if exc else "client left")
-        self._last_words = reason
-        self._outlet.close()
+        assert self._sender is not None
+        self._on_close()
+        self._context.sessions.discard(self)
+        self._context.ended.set()
+        reason = self._end_reason or (f"connection lost: {exc}" if exc else "client left")
+        self._end_reason = reason
+        self._sender.close()
         for task in self._tasks:
             task.cancel()
         self._count_bytes()
         self._log_line(
             "disconnect",
-            bytes=self._outlet.sent_bytes,
-            seconds=round(self._loop.time() - self._begun_s, 3),
+            bytes=self._sender.sent_bytes,
+            seconds=round(self._loop.time() - self._started_s, 3),
             lines_left_out=self._lines.suppressed or None,
             reason=reason,
         )
         self._transport = None
 
-    # What players need (``player.Stage``)
+    # ``player.PlayerContext``
 
     @property
     def sent_bytes(self) -> int:
-        return self._outlet.sent_bytes if self._outlet is not None else 0
+        return self._sender.sent_bytes if self._sender is not None else 0
 
     async def open_medium(self, name: str) -> Medium:
-        with self._guesses.counted():
+        with self._signature_failures.counted():
             admission = self._recheck()
-            return await self._around.streams.open(admission, name, self._announced)
+            return await self._context.streams.open(admission, name, self._client_codecs)
 
     def check(self, name: str, medium: Medium) -> None:
-        with self._guesses.counted():
-            self._around.streams.check(self._recheck(), name, medium)
+        with self._signature_failures.counted():
+            self._context.streams.check(self._recheck(), name, medium)
 
     def push(self, *parts: bytes | tuple[Reader, Span]) -> None:
-        assert self._outlet is not None
+        assert self._sender is not None
         if self._transport is None:
             return
-        self._outlet.push(self.engine.data_to_send(), *parts)
-        if not self._outlet.idle and self._outlet.queued_bytes > QUEUED_BYTES_MAX:
-            self._end("the client asks and does not listen")
+        self._sender.push(self.engine.data_to_send(), *parts)
+        if not self._sender.idle and self._sender.queued_bytes > QUEUED_BYTES_MAX:
+            self._end("the client does not read its responses")
 
     @property
     def is_idle(self) -> bool:
-        return self._outlet is None or self._outlet.idle
+        return self._sender is None or self._sender.idle
 
     def push_run(self, header: bytes, reader: Reader, span: Span) -> None:
-        assert self._outlet is not None
+        assert self._sender is not None
         ready = reader.ready(span.start, span.end)
-        if self._transport is None or not self._outlet.idle or ready is None:
+        if self._transport is None or not self._sender.idle or ready is None:
             self.push(header, (reader, span))
             return
         head = self.engine.data_to_send() + header
-        sent = self._outlet.send_at_once(head, ready)
+        sent = self._sender.send_at_once(head, ready)
         if sent < len(head) + span.size:
             past_head = max(0, sent - len(head))
-            self._outlet.push(head[sent:], (reader, Span(span.start + past_head, span.end)))
+            self._sender.push(head[sent:], (reader, Span(span.start + past_head, span.end)))
 
     async def drained(self) -> None:
-        assert self._outlet is not None
-        if not self._outlet.idle:
-            if self._emptied is None:  # the players of all streams wait for the same moment
-                self._emptied = self._loop.create_future()
-            await self._emptied
+        assert self._sender is not None
+        if not self._sender.idle:
+            if self._drain_waiter is None:  # shared by the players of all streams
+                self._drain_waiter = self._loop.create_future()
+            await self._drain_waiter
 
     def cache_result(self, medium: Medium) -> CacheResult:
-        """How the viewer's first open of it went: a length that was asked for may have been it."""
+        """The cache result of the viewer's first open, which getStreamLength may have made."""
         return self._first_results.pop(medium.name, medium.result)
 
-    def tell(self, event: str, player: Player, **fields: object) -> None:
+    def log_event(self, event: str, player: Player, **fields: object) -> None:
         if not self._lines.allows(self._loop.time()):
             return
         medium = player.medium
@@ -238,25 +238,25 @@ class RtmpSession(asyncio.Protocol):
             **fields,
         )
 
-    # The server's part
+    # Called by the server
 
     def sweep(self, now_s: float) -> None:
-        """Drops a client that takes too long: to connect, to take bytes, or to want anything.
+        """Drops a client that takes too long to connect or to read, or that is idle.
 
-        Called once a second; counts what was sent meanwhile.
+        Called once a second; also counts the bytes sent since the last call.
         """
-        if self._transport is None or self._outlet is None:
+        if self._transport is None or self._sender is None:
             return
         self._chunks_before = self.engine.chunks
         self._count_bytes()
-        blocked_since_s = self._outlet.blocked_since_s
+        blocked_since_s = self._sender.blocked_since_s
         if blocked_since_s is not None and now_s - blocked_since_s > self._limits.stall_s:
-            self._last_words = "the client has stopped reading"
+            self._end_reason = "the client has stopped reading"
             self._transport.abort()
         elif self._admission is None:
-            if now_s - self._begun_s > self._limits.handshake_s:
+            if now_s - self._started_s > self._limits.handshake_s:
                 self._end("handshake and connect took too long")
-        elif not self.plays and now_s - self._heard_s > self._limits.idle_s:
+        elif not self.plays and now_s - self._last_data_s > self._limits.idle_s:
             self._end("idle")
 
     def _count_bytes(self) -> None:
@@ -265,14 +265,14 @@ class RtmpSession(asyncio.Protocol):
         self._bytes_counted = sent_bytes
 
     def guard(self, work: Callable[..., None], *arguments: object) -> None:
-        """Does some of the server's work on this connection; a defect in it ends this one alone."""
+        """Calls ``work``; an exception in it ends only this connection."""
         try:
             work(*arguments)
         except Exception as exc:  # noqa: BLE001
             self.fail(exc)
 
     def fail(self, exc: BaseException) -> None:
-        """Ends the connection for a defect: with a line in the log, and a status to the viewer."""
+        """Ends the connection after an internal error: logs it and sends the viewer a status."""
         self.counts.add(Counter.ERRORS, "rtmp_internal")
         where = traceback.format_exception(exc)[-TRACE_LINES_MAX:]
         self._log_line("fault", error=repr(exc), trace="".join(where))
@@ -283,17 +283,17 @@ class RtmpSession(asyncio.Protocol):
         self._end(f"internal error: {exc!r}")
 
     def shut_down(self) -> None:
-        """The edge stops."""
+        """Ends the connection because the edge is stopping."""
         self._end("the edge is stopping")
 
     def abort(self) -> None:
-        """Ends without waiting for anything."""
+        """Closes the connection without flushing."""
         if self._transport is not None:
             self._transport.abort()
 
     @property
     def plays(self) -> int:
-        """How many of its streams are playing or paused."""
+        """The number of plays that are opening, playing or paused."""
         return sum(
             player.state in {PlayState.OPENING, PlayState.PLAYING, PlayState.PAUSED}
             for players in self._players.values()
@@ -309,13 +309,13 @@ class RtmpSession(asyncio.Protocol):
             case events.Play():
                 self._play(event)
             case events.Seek() | events.Pause():
-                self._wish(event)
+                self._control(event)
             case events.CloseStream(stream_id) | events.DeleteStream(stream_id):
                 self._close_stream(stream_id)
             case events.BufferLength(stream_id, buffer_ms):
                 self._buffer(stream_id, buffer_ms)
             case events.GetStreamLength():
-                self._tell_length(event)
+                self._get_length(event)
             case events.Ignored(name):
                 if self._lines.allows(self._loop.time()):
                     self._log_line("ignored", command=name[:LOGGED_CHARACTERS_MAX])
@@ -323,37 +323,37 @@ class RtmpSession(asyncio.Protocol):
                 pass
 
     def _connect(self, event: events.Connect) -> None:
-        found = self._around.streams.admit(Client(event, self.address))
-        if isinstance(found, Rejection):
-            word = found.word
+        admission = self._context.streams.admit(Client(event, self.address))
+        if isinstance(admission, Rejection):
+            word = admission.word
             self.engine.reject_connect(
                 event.transaction,
-                found.code,
-                found.description,
+                admission.code,
+                admission.description,
                 application={"message": word, "description": word} if word else None,
             )
             self.push()
-            self._end(found.reason)
+            self._end(admission.reason)
             return
-        self._admission = found
-        self._announced = frozenset(
+        self._admission = admission
+        self._client_codecs = frozenset(
             {*event.four_cc_list, *event.video_four_cc_info, *event.audio_four_cc_info}
         )
         self.sends_data_start = event.flash_version != FFMPEG_FLASH_VERSION
         self._log_line(
             "connect",
-            application=found.match.application,
+            application=admission.match.application,
             agent=event.flash_version,
             tc_url=redact_name(event.tc_url).text,
             page=redact_name(event.page_url).text or None,
         )
-        for held in self.engine.accept_connect(event.transaction):
-            self._handle(held)
+        for deferred in self.engine.accept_connect(event.transaction):
+            self._handle(deferred)
 
     def _recheck(self) -> Admission:
-        """Where the client belongs by now. Raises RefusalError."""
+        """The client's admission under the current configuration. Raises RefusalError."""
         assert self._admission is not None
-        self._admission = self._around.streams.recheck(self._admission)
+        self._admission = self._context.streams.recheck(self._admission)
         return self._admission
 
     def _play(self, event: events.Play) -> None:
@@ -381,7 +381,7 @@ class RtmpSession(asyncio.Protocol):
         self._spawn(self._perform(player, before))
 
     async def _perform(self, player: Player, before: Player | None) -> None:
-        """Runs a player when its stream is free: at once, or after what plays there now."""
+        """Runs a player once its stream is free: at once, or after the play before it."""
         if before is not None:
             await before.ended.wait()
             before.close()
@@ -395,10 +395,10 @@ class RtmpSession(asyncio.Protocol):
             players.remove(player)
             if not players:
                 del self._players[player.stream_id]
-            self._around.ended.set()
-        self._end_if_guessing()
+            self._context.ended.set()
+        self._end_after_signature_failures()
 
-    def _wish(self, event: events.Seek | events.Pause) -> None:
+    def _control(self, event: events.Seek | events.Pause) -> None:
         player = next(
             (
                 player
@@ -424,19 +424,22 @@ class RtmpSession(asyncio.Protocol):
 
     def _buffer(self, stream_id: int, buffer_ms: int) -> None:
         if not 0 < stream_id <= self._limits.streams_max:
-            return  # librtmp and GStreamer announce 300 ms for stream 0, which means nothing
+            return  # librtmp and GStreamer announce 300 ms for stream 0, which is no stream
         self._buffers_ms[stream_id] = buffer_ms
         for player in self._players.get(stream_id, ()):
             player.buffer(buffer_ms)
 
-    def _tell_length(self, event: events.GetStreamLength) -> None:
-        if self._length_asks >= LENGTH_ASKS_MAX:
-            self.engine.call_error(event.transaction, "Too many questions at one time.")
+    def _get_length(self, event: events.GetStreamLength) -> None:
+        if self._length_calls >= LENGTH_CALLS_MAX:
+            self.engine.call_error(
+                event.transaction,
+                f"More than {LENGTH_CALLS_MAX} calls at one time.",
+            )
             return
-        self._length_asks += 1
-        self._spawn(self._find_length(event))
+        self._length_calls += 1
+        self._spawn(self._answer_length(event))
 
-    async def _find_length(self, event: events.GetStreamLength) -> None:
+    async def _answer_length(self, event: events.GetStreamLength) -> None:
         try:
             medium = await self.open_medium(event.name)
         except RefusalError as exc:
@@ -447,12 +450,12 @@ class RtmpSession(asyncio.Protocol):
                 self._first_results[medium.name] = medium.result
             medium.close()
         finally:
-            self._length_asks -= 1
+            self._length_calls -= 1
         self.push()
-        self._end_if_guessing()
+        self._end_after_signature_failures()
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
-        """Ends plays of what has been revoked."""
+        """Ends the plays that the predicate matches."""
         for players in self._players.values():
             for player in players:
                 player.revoke(is_revoked)
@@ -462,48 +465,48 @@ class RtmpSession(asyncio.Protocol):
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_task_done)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         exc = None if task.cancelled() else task.exception()
         if exc is not None:
             self.fail(exc)
 
     def _end(self, reason: str) -> None:
-        """Closes the connection once what has been pushed is out."""
-        if self._last_words is None:
-            self._last_words = reason
+        """Closes the connection once all output is sent."""
+        if self._end_reason is None:
+            self._end_reason = reason
         for players in self._players.values():
             for player in players:
                 player.close()
-        assert self._outlet is not None
-        if self._transport is not None and self._outlet.idle:
+        assert self._sender is not None
+        if self._transport is not None and self._sender.idle:
             self._transport.close()
 
-    def _end_if_guessing(self) -> None:
-        """To be asked once the client has been told of its refusal."""
-        if self._guesses.are_too_many:
+    def _end_after_signature_failures(self) -> None:
+        """Ends the connection at the limit; called after the refusal was sent."""
+        if self._signature_failures.are_too_many:
             self._end("too many wrong signatures")
 
     def _drained(self) -> None:
-        if self._emptied is not None:
-            if not self._emptied.done():
-                self._emptied.set_result(None)
-            self._emptied = None
-        if self._last_words is not None and self._transport is not None:
+        if self._drain_waiter is not None:
+            if not self._drain_waiter.done():
+                self._drain_waiter.set_result(None)
+            self._drain_waiter = None
+        if self._end_reason is not None and self._transport is not None:
             self._transport.close()
 
     def _failed(self, cause: Failure | None) -> None:
-        """A run that was ready can no longer be sent: only the connection's end says so."""
-        if self._last_words is None:
-            self._last_words = "client left" if cause is None else str(cause)
+        """Aborts: the bytes of a run that has begun cannot be read, so the message cannot end."""
+        if self._end_reason is None:
+            self._end_reason = "client left" if cause is None else str(cause)
         if self._transport is not None:
             self._transport.abort()
 
     def _log_line(self, event: str, **fields: object) -> None:
         distribution = self._admission.distribution.id if self._admission is not None else None
-        self._around.log.event(
+        self._context.log.event(
             f"rtmp_{event}",
             client=self._client,
             session=self._id,

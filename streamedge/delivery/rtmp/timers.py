@@ -1,7 +1,7 @@
-"""When many viewers' next runs are due: on common beats, not each at its own moment.
+"""Coalesced timers: the next runs of many viewers are sent at common ticks.
 
-Owns waking players. A worker that woke for each viewer apart would spend more on waking than on
-sending; the media that waits is seconds ahead of what is shown, so a beat's delay costs nobody.
+A worker that woke for each viewer separately would spend more on waking than on sending. Viewers
+are sent media seconds ahead of what is shown, so a delay of one tick does no harm.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ TICK_S = 0.1
 
 
 class TimerHandle:
-    """A call to come; ``cancel`` makes it not come."""
+    """A scheduled call, until ``cancel``."""
 
     __slots__ = ("_callback",)
 
@@ -24,7 +24,7 @@ class TimerHandle:
     def cancel(self) -> None:
         self._callback = None
 
-    def keep(self) -> None:
+    def fire(self) -> None:
         """Makes the call, unless it was cancelled."""
         callback, self._callback = self._callback, None
         if callback is not None:
@@ -32,23 +32,23 @@ class TimerHandle:
 
 
 class CoalescedTimers:
-    """One for a worker: beats are a grid on the event loop's clock."""
+    """The timers of a worker. Ticks are a grid of TICK_S on the event loop's clock."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._beats: dict[int, list[TimerHandle]] = {}
+        self._ticks: dict[int, list[TimerHandle]] = {}
 
     def call_at(self, when_s: float, callback: Callable[[], None]) -> TimerHandle:
-        """Calls at the first beat not before ``when_s`` (the event loop's time)."""
-        beat = math.ceil(when_s / TICK_S)
-        appointment = TimerHandle(callback)
-        due = self._beats.get(beat)
-        if due is None:
-            due = self._beats[beat] = []
-            self._loop.call_at(beat * TICK_S, self._sound, beat)
-        due.append(appointment)
-        return appointment
+        """Calls at the first tick at or after ``when_s`` (the event loop's time)."""
+        tick = math.ceil(when_s / TICK_S)
+        handle = TimerHandle(callback)
+        handles = self._ticks.get(tick)
+        if handles is None:
+            handles = self._ticks[tick] = []
+            self._loop.call_at(tick * TICK_S, self._fire, tick)
+        handles.append(handle)
+        return handle
 
-    def _sound(self, beat: int) -> None:
-        for appointment in self._beats.pop(beat):
-            self._loop.call_soon(appointment.keep)  # each apart: one's failure is not another's
+    def _fire(self, tick: int) -> None:
+        for handle in self._ticks.pop(tick):
+            self._loop.call_soon(handle.fire)  # one may raise

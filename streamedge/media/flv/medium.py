@@ -80,8 +80,10 @@ class FlvMedium:
             found.following,
         )
 
-    def when_ready(self, want: Span, woken: Callable[[Failure | None], None]) -> Callable[[], None]:
-        return self._reader.when_ready(want, woken, eager=True, lead_bytes=AHEAD_LEAD_BYTES)
+    def when_ready(
+        self, span: Span, callback: Callable[[Failure | None], None]
+    ) -> Callable[[], None]:
+        return self._reader.when_ready(span, callback, eager=True, lead_bytes=AHEAD_LEAD_BYTES)
 
     def close(self) -> None:
         self._reader.close()

@@ -114,8 +114,10 @@ class Mp3Medium:
             Position(mark.position + end, self._time_ms(sample), sample),
         )
 
-    def when_ready(self, want: Span, woken: Callable[[Failure | None], None]) -> Callable[[], None]:
-        return self._reader.when_ready(want, woken, eager=True, lead_bytes=AHEAD_BYTES // 2)
+    def when_ready(
+        self, span: Span, callback: Callable[[Failure | None], None]
+    ) -> Callable[[], None]:
+        return self._reader.when_ready(span, callback, eager=True, lead_bytes=AHEAD_BYTES // 2)
 
     def close(self) -> None:
         self._reader.close()

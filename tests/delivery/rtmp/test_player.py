@@ -85,8 +85,10 @@ class Film:
         following = Position(last, last * STEP_MS)
         return Run(reader, Span(first, last), body, kind, True, mark.time_ms, following)
 
-    def when_ready(self, want: Span, woken: Callable[[Failure | None], None]) -> Callable[[], None]:
-        self.waiting = woken
+    def when_ready(
+        self, span: Span, callback: Callable[[Failure | None], None]
+    ) -> Callable[[], None]:
+        self.waiting = callback
         self.wanted.set()
 
         def take_back() -> None:
@@ -168,7 +170,7 @@ class FakeStage:
     async def drained(self) -> None:
         await self.taking.wait()
 
-    def tell(self, event: str, player: Player, **fields: object) -> None:
+    def log_event(self, event: str, player: Player, **fields: object) -> None:
         self.lines.append((event, fields))
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -531,7 +533,7 @@ async def test_a_wish_in_the_turn_in_which_bytes_are_found_lacking_is_heard(wish
     def next_run(mark: Position, length_ms: int, until_ms: int | None) -> Run | NeedData | End:
         found = pump(mark, length_ms, until_ms)
         if isinstance(found, NeedData):
-            # The client's bytes are read in the same turn, before the task that is woken.
+            # The client's bytes are read in the same turn, before the task that is callback.
             loop = asyncio.get_running_loop()
             if wish == "close":
                 loop.call_soon(show.player.close)

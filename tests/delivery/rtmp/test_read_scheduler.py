@@ -1,4 +1,4 @@
-"""streamedge/delivery/rtmp/turns.py: the loop's time is shared, on a clock of the test's own."""
+"""streamedge/delivery/rtmp/read_scheduler.py: sharing the event loop, with a clock of the test."""
 
 from __future__ import annotations
 

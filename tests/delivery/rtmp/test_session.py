@@ -55,7 +55,7 @@ async def test_two_slow_streams_both_go_on(cache_root: Path) -> None:
             # Nothing is read until both wait for the socket.
             await until(
                 lambda: any(
-                    session._outlet is not None and session._outlet.blocked_since_s is not None
+                    session._sender is not None and session._sender.blocked_since_s is not None
                     for session in edge.sessions
                 )
             )
@@ -174,7 +174,7 @@ async def test_a_client_that_stops_reading_is_dropped(cache_root: Path) -> None:
         async with connected(edge.port) as client:
             client.play("film.mp4")
             (session,) = edge.sessions
-            sender = session._outlet
+            sender = session._sender
             assert sender is not None
             await until(lambda: sender.blocked_since_s is not None)
             assert sender.blocked_since_s is not None
@@ -232,7 +232,7 @@ async def test_a_stopping_edge_lets_plays_end(cache_root: Path) -> None:
 # Defects
 
 
-@pytest.mark.parametrize("where", ["open_medium", "_wish", "sweep", "revoke"])
+@pytest.mark.parametrize("where", ["open_medium", "_control", "sweep", "revoke"])
 async def test_a_defect_costs_one_client_and_no_other(
     cache_root: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -253,8 +253,8 @@ async def test_a_defect_costs_one_client_and_no_other(
                 if where != "open_medium":
                     await client.until_word(START)
                     (session,) = (each for each in edge.sessions if each.plays)
-                    if where == "_wish":
-                        patch.setattr(session, "_wish", fails.__get__(session))
+                    if where == "_control":
+                        patch.setattr(session, "_control", fails.__get__(session))
                         client.seek(1000)
                     else:
                         session.guard(fails.__get__(session))
@@ -355,8 +355,8 @@ async def test_lines_of_one_client_are_bounded(cache_root: Path) -> None:
         ignored = edge.lines("rtmp_ignored")
         assert LINES_BURST <= len(ignored) < LINES_BURST + 100
         assert {len(line["command"]) for line in ignored} == {LOGGED_CHARACTERS_MAX}
-        left_out = edge.lines("rtmp_disconnect")[0]["lines_left_out"]
-        assert left_out == LINES_BURST + 100 - len(ignored)
+        suppressed = edge.lines("rtmp_disconnect")[0]["lines_left_out"]
+        assert suppressed == LINES_BURST + 100 - len(ignored)
 
 
 # What is counted

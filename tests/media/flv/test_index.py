@@ -115,7 +115,7 @@ async def test_what_lacks_begins_with_the_first_byte_that_is_not_there(
         # A reader is woken for the byte at ``want.start``: one that is there already would wake
         # it again and again, and hide that the rest cannot come.
         assert isinstance(lacking, NeedData)
-        assert lacking.want.start == mark.position + there
+        assert lacking.span.start == mark.position + there
     reader = MemoryReader(data, mark.position + 60_000)
     stretch = index.stretch(reader.as_reader, mark, RUN_MS, None)
     assert isinstance(stretch, Stretch)
@@ -137,8 +137,8 @@ async def test_a_tag_larger_than_a_run_is_a_run() -> None:
         reader = MemoryReader(data, mark.position + 500_000)
         lacking = tags.stretch(reader.as_reader, mark, RUN_MS, None)
         assert isinstance(lacking, NeedData)
-        assert lacking.want.start == reader.there
-        assert lacking.want.end >= found[large][1].end
+        assert lacking.span.start == reader.there
+        assert lacking.span.end >= found[large][1].end
 
 
 async def test_sound_before_the_first_picture_is_played(media: Media) -> None:

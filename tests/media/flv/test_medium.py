@@ -71,7 +71,7 @@ async def test_what_comes_next_is_asked_for_ahead() -> None:
         mark = run.following
     assert isinstance(run, NeedData)
     woken: list[Failure | None] = []
-    medium.when_ready(run.want, woken.append)
+    medium.when_ready(run.span, woken.append)
     reader.release(len(data))
     assert woken == [None]
     assert isinstance(medium.next_run(mark, RUN_MS, None), Run)

@@ -97,7 +97,7 @@ async def test_what_lacks_begins_with_the_first_byte_that_is_not_there(media: Me
         medium, reader = opened(data, mark.position + there)
         lacking = medium.next_run(mark, RUN_MS, None)
         assert isinstance(lacking, NeedData)
-        assert lacking.want.start == reader.there
+        assert lacking.span.start == reader.there
     medium, _ = opened(data, mark.position + 2_000)
     run = medium.next_run(mark, RUN_MS, None)
     assert isinstance(run, Run)
