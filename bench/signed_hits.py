@@ -29,7 +29,7 @@ from bench.report import Figure, Target
 from bench.server import LOOPBACK, Failure, Server
 from bench.titles import titles
 from streamedge.access.admission import AccessRules, CountryRule, Denied
-from streamedge.access.geo import Countries
+from streamedge.access.geo import CountryDatabase
 from streamedge.access.keys import load_public_key
 from streamedge.delivery.http.request.authorization import Authorizer, CachedGrant
 from streamedge.delivery.http.request.request import WebRequest
@@ -120,14 +120,14 @@ def _decide() -> Decided:
     private = rsa.generate_private_key(65537, 2048)
     key = load_public_key(KEY_ID, _public_pem(private).encode())
     rules = AccessRules({KEY_ID: key}, CountryRule(frozenset({"DE"}), False, True))
-    gate = Authorizer(Countries(None))
+    gate = Authorizer(CountryDatabase(None))
     path, _, query = _signed(private).partition("?")
     request = WebRequest("GET", LOOPBACK, path.encode(), {}, "", True, 0.0, query, address=LOOPBACK)
     grant = gate.admit(rules, request, time.time())
     assert not isinstance(grant, Denied)
     granted = CachedGrant(rules, grant)
     return Decided(
-        recalled_us=_time_us(lambda: gate.still_admits(granted, LOOPBACK, 1_000.0)),
+        recalled_us=_time_us(lambda: gate.still_allows(granted, LOOPBACK, 1_000.0)),
         parsed_us=_time_us(lambda: gate.admit(rules, request, 1_000.0)),
     )
 

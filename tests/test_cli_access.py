@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from streamedge.access.admission import Denied, Grant, Remembered, verify
+from streamedge.access.admission import Denied, Grant, SignatureCache, verify
 from streamedge.cli.main import app
 from tests.support.signers import custom_policy, ecdsa_signer, rsa_signer
 
@@ -33,7 +33,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def decided(query: str, cookies: str, resource: str) -> Grant | Denied:
     """What an edge that trusts the key says now."""
     where = ip_address("192.0.2.7")
-    return verify(SIGNER.keys, query, cookies, [resource], where, time.time(), Remembered())
+    return verify(SIGNER.keys, query, cookies, [resource], where, time.time(), SignatureCache())
 
 
 def test_a_url_is_what_botocore_makes() -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from streamedge.access.grants import EXPIRED, OPEN, Denied, Grant, IpAddress
 from streamedge.access.keys import PublicKey
 from streamedge.access.policy import PolicyError, canned_messages, parse_policy
-from streamedge.access.signature_cache import Known, Remembered
+from streamedge.access.signature_cache import SignatureCache, VerifiedSignature
 from streamedge.access.signed_request import (
     SIGNATURE_LIMIT_BYTES,
     SignatureError,
@@ -32,13 +32,13 @@ __all__ = [
     "OPEN",
     "OPEN_TO_ALL",
     "AccessRules",
+    "Authorized",
     "CountryRule",
-    "Covered",
     "Denied",
     "Grant",
     "IpAddress",
-    "Remembered",
-    "covered",
+    "SignatureCache",
+    "authorize",
     "verify",
 ]
 
@@ -75,7 +75,7 @@ class AccessRules:
 OPEN_TO_ALL = AccessRules()
 
 
-class Covered(NamedTuple):
+class Authorized(NamedTuple):
     """What a signature allows, and of which of the ``resources`` that were asked for."""
 
     grant: Grant
@@ -89,29 +89,29 @@ def verify(
     resources: Sequence[str],
     address: IpAddress,
     now_s: float,
-    remembered: Remembered,
+    remembered: SignatureCache,
     limit_bytes: int = SIGNATURE_LIMIT_BYTES,
 ) -> Grant | Denied:
     """Whether query or cookies of a request hold a signature by one of ``keys`` that allows it.
 
-    The arguments are those of ``covered``; any of ``resources`` will do.
+    The arguments are those of ``authorize``; any of ``resources`` will do.
     """
     if keys is None:
         return OPEN
-    found = covered(keys, query, cookies, resources, address, now_s, remembered, limit_bytes)
-    return found.grant if isinstance(found, Covered) else found
+    found = authorize(keys, query, cookies, resources, address, now_s, remembered, limit_bytes)
+    return found.grant if isinstance(found, Authorized) else found
 
 
-def covered(
+def authorize(
     keys: Mapping[str, PublicKey],
     query: str,
     cookies: str,
     resources: Sequence[str],
     address: IpAddress,
     now_s: float,
-    remembered: Remembered,
+    remembered: SignatureCache,
     limit_bytes: int = SIGNATURE_LIMIT_BYTES,
-) -> Covered | Denied:
+) -> Authorized | Denied:
     """Which of ``resources`` a signature by one of ``keys`` allows now; Denied when none.
 
     ``query`` is the request's own, signature included. ``resources``: the spellings of what is
@@ -139,12 +139,16 @@ def covered(
 
 
 def _canned(
-    key: PublicKey, signed: Signed, resources: Sequence[str], now_s: float, remembered: Remembered
-) -> Covered | Denied:
+    key: PublicKey,
+    signed: Signed,
+    resources: Sequence[str],
+    now_s: float,
+    remembered: SignatureCache,
+) -> Authorized | Denied:
     for resource in resources:
         known = remembered.find(key, signed, resource)
         if known is not None:
-            return Covered(known.grant, (resource,))
+            return Authorized(known.grant, (resource,))
     if now_s >= signed.expires_s:  # cheaper than to find out whether it was right once
         return Denied(EXPIRED)
     signature = decode(signed.signature_text)
@@ -158,14 +162,14 @@ def _canned(
     for resource, message in islice(messages, RESOURCES_LIMIT):
         if key.verifies(signature, message, signed.hash_name):
             grant = Grant(signed.expires_s, 0, (), key.key_id)
-            remembered.keep(key, signed, resource, Known(grant, None))
-            return Covered(grant, (resource,))
+            remembered.keep(key, signed, resource, VerifiedSignature(grant, None))
+            return Authorized(grant, (resource,))
     return Denied(NO_MATCH)
 
 
 def _custom(
-    key: PublicKey, signed: Signed, resources: Sequence[str], remembered: Remembered
-) -> Covered | Denied:
+    key: PublicKey, signed: Signed, resources: Sequence[str], remembered: SignatureCache
+) -> Authorized | Denied:
     known = remembered.find(key, signed, "")
     if known is None:
         verified = _verified(key, signed)
@@ -175,10 +179,12 @@ def _custom(
         remembered.keep(key, signed, "", known)
     assert known.pattern is not None
     matching = tuple(filter(known.pattern.match, resources))
-    return Covered(known.grant, matching) if matching else Denied("policy is for another resource")
+    return (
+        Authorized(known.grant, matching) if matching else Denied("policy is for another resource")
+    )
 
 
-def _verified(key: PublicKey, signed: Signed) -> Known | Denied:
+def _verified(key: PublicKey, signed: Signed) -> VerifiedSignature | Denied:
     content, signature = decode(signed.policy_text), decode(signed.signature_text)
     if content is None or signature is None:
         return Denied(_MALFORMED)
@@ -189,7 +195,7 @@ def _verified(key: PublicKey, signed: Signed) -> Known | Denied:
     except PolicyError as exc:
         return Denied(str(exc))
     grant = Grant(policy.until_s, policy.from_s, policy.networks, key.key_id)
-    return Known(grant, compile_pattern(policy.resource))
+    return VerifiedSignature(grant, compile_pattern(policy.resource))
 
 
 _MALFORMED = "signature is malformed"

@@ -47,7 +47,7 @@ _Stamp = tuple[int, int, int]
 """Inode, time of change in ns and size of a file."""
 
 
-class CountriesError(StreamEdgeError):
+class CountryDatabaseError(StreamEdgeError):
     """A file cannot be used as a database of countries; the message names it and says why."""
 
 
@@ -60,7 +60,7 @@ class Change:
     refused: str | None = None
 
 
-class Countries:
+class CountryDatabase:
     """Countries by address; without a database all are unknown. Raises CountriesError."""
 
     def __init__(self, database: Path | None) -> None:
@@ -75,7 +75,7 @@ class Countries:
         """The ISO 3166-1 code of an address's country, in upper case; "" when it is unknown."""
         return self._country(address)
 
-    def use(self, other: Countries) -> None:
+    def use(self, other: CountryDatabase) -> None:
         """Tells what ``other`` tells, from now on."""
         self.database, self._country = other.database, other._country
         self._seen, self._judged = other._seen, other._judged
@@ -96,7 +96,7 @@ class Countries:
         self._judged = stamp
         try:
             edition = _read(database)
-        except CountriesError as exc:
+        except CountryDatabaseError as exc:
             return Change(database, refused=str(exc))
         if self.database != database:
             return None  # another came into use meanwhile
@@ -146,17 +146,17 @@ def _read(path: Path) -> _Edition:
         with path.open("rb") as file:
             size_bytes = os.fstat(file.fileno()).st_size
             if size_bytes > FILE_BYTES_MAX:
-                raise CountriesError(f"{path}: larger than {FILE_BYTES_MAX >> 20} MiB")
+                raise CountryDatabaseError(f"{path}: larger than {FILE_BYTES_MAX >> 20} MiB")
             data = file.read(size_bytes)
     except OSError as exc:
-        raise CountriesError(f"{path}: {exc.strerror or exc}") from exc
+        raise CountryDatabaseError(f"{path}: {exc.strerror or exc}") from exc
     try:
         reader = Reader(io.BytesIO(data), MODE_FD)
         metadata = reader.metadata()
         _check(data, metadata)
         return _Edition(reader, datetime.fromtimestamp(metadata.build_epoch, UTC))
     except _FAULTS as exc:
-        raise CountriesError(f"{path}: {exc}") from exc
+        raise CountryDatabaseError(f"{path}: {exc}") from exc
 
 
 def _check(data: bytes, metadata: Metadata) -> None:

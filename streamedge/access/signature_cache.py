@@ -20,7 +20,7 @@ REMEMBERED_LIMIT = 8192
 REMEMBERED_BYTES = 16 << 20  # of their texts: a signature may be signed over a long URL
 
 
-class Known(NamedTuple):
+class VerifiedSignature(NamedTuple):
     """What a right signature allows; ``pattern``: what for, None where it is the resource by which
     it is remembered.
     """
@@ -29,18 +29,18 @@ class Known(NamedTuple):
     pattern: ResourcePattern | None
 
 
-class Remembered:
+class SignatureCache:
     """The signatures that proved right lately, at most ``limit`` of them."""
 
     def __init__(self, limit: int = REMEMBERED_LIMIT) -> None:
         self._limit = limit
-        self._known: OrderedDict[tuple[str, str, Signed], Known] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str, Signed], VerifiedSignature] = OrderedDict()
         self._used_bytes = 0
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def find(self, key: PublicKey, signed: Signed, resource: str) -> Known | None:
+    def find(self, key: PublicKey, signed: Signed, resource: str) -> VerifiedSignature | None:
         """What ``keep`` was told of them; ``resource`` is "" for custom policies."""
         name = (key.fingerprint, resource, signed)
         known = self._known.get(name)
@@ -48,7 +48,7 @@ class Remembered:
             self._known.move_to_end(name)
         return known
 
-    def keep(self, key: PublicKey, signed: Signed, resource: str, known: Known) -> None:
+    def keep(self, key: PublicKey, signed: Signed, resource: str, known: VerifiedSignature) -> None:
         """Remembers a signature that ``key`` has verified."""
         name = (key.fingerprint, resource, signed)
         if name not in self._known:

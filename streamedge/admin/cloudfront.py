@@ -11,7 +11,7 @@ from functools import cache
 
 from starlette.routing import Route
 
-from streamedge.api.app import Terms, api_routes
+from streamedge.api.app import ApiSettings, api_routes
 from streamedge.api.protocol.service import Handlers
 from streamedge.config.schema.config import Config
 from streamedge.control.database import ControlDatabase
@@ -48,6 +48,6 @@ def cloudfront_routes(
     return api_routes(handlers, lambda: _terms(declared()), log)
 
 
-def _terms(config: Config) -> Terms:
+def _terms(config: Config) -> ApiSettings:
     keys = {key_id: secret.get_secret_value() for key_id, secret in config.api.keys.items()}
-    return Terms(keys, config.limits.api_body)
+    return ApiSettings(keys, config.limits.api_body)

@@ -25,7 +25,7 @@ _READING = frozenset({"GET", "HEAD"})
 _OWN_SITES = frozenset({"none", "same-origin"})
 
 
-class SameSite:
+class CsrfGuard:
     """ASGI middleware. ``host``: the one that ``listen.admin`` names, a name or an address."""
 
     def __init__(self, app: ASGIApp, host: str) -> None:

@@ -35,7 +35,7 @@ MEDIA_TYPE = "text/xml"
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ApiSettings:
     """Whose calls are taken, and how large they may be.
 
     ``keys`` has the secret of each access key id; while there are none, the API is closed.
@@ -47,7 +47,7 @@ class Terms:
 
 def api_routes(
     handlers: Callable[[], Handlers],
-    terms: Callable[[], Terms],
+    terms: Callable[[], ApiSettings],
     log: Log,
     body_timeout_s: float = BODY_TIMEOUT_S,
 ) -> list[Route]:
@@ -67,7 +67,7 @@ class _Front:
     def __init__(
         self,
         handlers: Callable[[], Handlers],
-        terms: Callable[[], Terms],
+        terms: Callable[[], ApiSettings],
         log: Log,
         body_timeout_s: float,
     ) -> None:

@@ -10,26 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from streamedge.api.documents.inventory import Estate, estate_of
+from streamedge.api.documents.inventory import Inventory, inventory_of
 from streamedge.api.to_config.translation import combine
 from streamedge.config.schema.config import Config, WebDistributionConfig
-from streamedge.control.resources import Change, Kind, Registry, Resource
+from streamedge.control.resources import Kind, Resource, ResourceStore, ResourceTransaction
 
 
-class Draft:
+class Transaction:
     """A change under way. ``before`` is what there was when it began."""
 
-    def __init__(self, declared: Config, change: Change) -> None:
+    def __init__(self, declared: Config, change: ResourceTransaction) -> None:
         self._declared = declared
         self._change = change
         self._resources = {(one.kind, one.id): one for one in change.resources()}
-        self.before = estate_of(declared, self._resources.values())
+        self.before = inventory_of(declared, self._resources.values())
         self._changed: set[tuple[Kind, str]] = set()
 
     @property
-    def after(self) -> Estate:
+    def after(self) -> Inventory:
         """What there is with what was changed up to now."""
-        return estate_of(self._declared, self._resources.values())
+        return inventory_of(self._declared, self._resources.values())
 
     def put(self, resource: Resource) -> None:
         """Makes or replaces ``resource``."""
@@ -48,7 +48,7 @@ class Draft:
         problems = combine(self._declared, self._resources.values()).problems
         if not problems:
             return
-        resources = (one for held in self.before.made.values() for one in held.values())
+        resources = (one for held in self.before.from_api.values() for one in held.values())
         known = {(one.kind, one.id) for one in combine(self._declared, resources).problems}
         for problem in problems:
             if (problem.kind, problem.id) in self._changed or (
@@ -57,20 +57,20 @@ class Draft:
                 raise problem.error
 
 
-class Holdings:
+class Resources:
     """``declared`` gives the config file's content as it is in force; ``announce`` is called after
     each change, in the caller's thread, and returns when it has taken effect."""
 
     def __init__(
-        self, registry: Registry, declared: Callable[[], Config], announce: Callable[[], None]
+        self, registry: ResourceStore, declared: Callable[[], Config], announce: Callable[[], None]
     ) -> None:
         self._registry = registry
         self._declared = declared
         self._announce = announce
 
-    def estate(self) -> Estate:
+    def inventory(self) -> Inventory:
         """What there is. Raises ControlError."""
-        return estate_of(self._declared(), self._registry.resources())
+        return inventory_of(self._declared(), self._registry.resources())
 
     def has_distribution(self, identifier: str) -> bool:
         """Whether there is a distribution of either kind, at a cost that does not grow."""
@@ -88,15 +88,15 @@ class Holdings:
         )
 
     @contextmanager
-    def change(self) -> Iterator[Draft]:
+    def change(self) -> Iterator[Transaction]:
         """One change, in force when the block has ended; none where it raises.
 
         Raises ApiError for what could not be applied, ControlError.
         """
         with self._registry.change() as change:
-            draft = Draft(self._declared(), change)
-            yield draft
+            transaction = Transaction(self._declared(), change)
+            yield transaction
             if not change.changed:
                 return
-            draft.check()
+            transaction.check()
         self._announce()

@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from pydantic import SecretStr
 
-from streamedge.access.geo import Countries
+from streamedge.access.geo import CountryDatabase
 from streamedge.build.web_rules import error_pages, web_behaviors
 from streamedge.cache.objects import Cache
 from streamedge.cache.rfc9111.freshness import TtlRules
@@ -110,7 +110,7 @@ def web_server(
     log: Log,
     counts: Counts,
     write_queue: WriteQueue | None = None,
-    countries: Countries | None = None,
+    countries: CountryDatabase | None = None,
     descriptors_end: int = 0,
 ) -> WebServer:
     """What serves the config's web distributions."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from streamedge.access.geo import Countries
+from streamedge.access.geo import CountryDatabase
 from streamedge.access.wildcards import compile_pattern
 from streamedge.build.access_rules import access_rules
 from streamedge.cache.objects import Cache
@@ -29,7 +29,7 @@ def rtmp_server(
     cache: Cache,
     log: Log,
     counts: Counts,
-    countries: Countries,
+    countries: CountryDatabase,
     descriptors_end: int = 0,
 ) -> RtmpServer:
     """What serves the config's rtmp distributions. Raises KeyFileError."""

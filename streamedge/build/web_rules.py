@@ -86,7 +86,7 @@ def _cache_policy(config: Config, rules: BehaviorRules) -> CachePolicy:
     strict, said = policy.strict, policy.model_fields_set
     headers = tuple(dict.fromkeys((*host, *map(str.lower, policy.headers))))
     return CachePolicy(
-        name=managed.spoken_name(name),
+        name=managed.display_name(name),
         strict=strict,
         viewer_directives=policy.viewer_directives if "viewer_directives" in said else strict,
         min_ttl_s=policy.min_ttl,
@@ -111,7 +111,7 @@ def _origin_request_policy(config: Config, name: str) -> OriginRequestPolicy:
     policy: OriginRequestPolicyConfig = managed.find(name, own, managed.ORIGIN_REQUEST_POLICIES)
     headers = policy.headers
     return OriginRequestPolicy(
-        name=managed.spoken_name(name),
+        name=managed.display_name(name),
         query_strings=policy.query_strings,
         headers=Selection(headers.kept, tuple(map(str.lower, headers.names))),
         cookies=policy.cookies,
@@ -124,7 +124,7 @@ def _response_headers_policy(config: Config, name: str) -> ResponseHeadersPolicy
     own = config.response_headers_policies
     policy: ResponseHeadersPolicyConfig = managed.find(name, own, managed.RESPONSE_HEADERS_POLICIES)
     return ResponseHeadersPolicy(
-        name=managed.spoken_name(name),
+        name=managed.display_name(name),
         removed=frozenset(map(str.lower, policy.remove)),
         replaced=tuple(policy.set.items()),
         added=tuple(policy.add.items()),

@@ -16,16 +16,22 @@ from streamedge.cache.rfc9111.vary import vary_slot_key
 from streamedge.cache.storage.records import Asset, Record, Subject
 from streamedge.cache.storage.store import Store
 from streamedge.control.announced_head import AnnouncedHead
-from streamedge.control.invalidation_index import FRESH, InForce, Revocation, Ruling, Verdict
+from streamedge.control.invalidation_index import (
+    FRESH,
+    InvalidationIndex,
+    Revocation,
+    Validity,
+    Verdict,
+)
 from streamedge.control.invalidations import tags_of
 from streamedge.control.position import UNKNOWN
 
-REFUSED = Ruling(Verdict.REFUSED)
-UNCONFIRMED = Ruling(Verdict.STALE, -inf)
+REFUSED = Validity(Verdict.REFUSED)
+UNCONFIRMED = Validity(Verdict.STALE, -inf)
 """Of what may have been written to before the power failed: never served without validation."""
 
 
-class CaughtUp(NamedTuple):
+class AppliedInvalidations(NamedTuple):
     """Up to which position a worker has read the control log, and what it is to end of what runs.
 
     ``is_current``: False where the log could not be read just now.
@@ -39,7 +45,7 @@ class CaughtUp(NamedTuple):
 class Rulings:
     """A worker's. ``in_force`` is None where nothing can be invalidated."""
 
-    def __init__(self, store: Store, in_force: InForce | None) -> None:
+    def __init__(self, store: Store, in_force: InvalidationIndex | None) -> None:
         self._store = store
         self._in_force = in_force
         self._head = AnnouncedHead(store.root)
@@ -53,25 +59,27 @@ class Rulings:
             position = self._head.position
         return position
 
-    def catch_up(self) -> CaughtUp:
+    def apply_new(self) -> AppliedInvalidations:
         """Reads the control log, whether or not anything was announced."""
         in_force = self._in_force
         if in_force is None:
-            return CaughtUp(UNKNOWN, [], is_current=True)
+            return AppliedInvalidations(UNKNOWN, [], is_current=True)
         self._head.refresh()
         before = in_force.position
         is_current = self._look(in_force, again=True)
         if in_force.position != before:
             self._store.changes.announce()  # to this worker at least: it looks at what is open
-        return CaughtUp(in_force.position, in_force.take_revocations(), is_current=is_current)
+        return AppliedInvalidations(
+            in_force.position, in_force.take_revocations(), is_current=is_current
+        )
 
-    def of_record(self, asset: Asset, record: Record) -> Ruling:
+    def of_record(self, asset: Asset, record: Record) -> Validity:
         """Of what is remembered, for whoever asks for ``asset``."""
         if self._written_since(asset, record):
             return REFUSED
         return self.invalidated(asset, record)
 
-    def invalidated(self, asset: Asset, record: Record) -> Ruling:
+    def invalidated(self, asset: Asset, record: Record) -> Validity:
         """The same, but for writes that are known of."""
         if record.asked_change < self._store.changes.floor:
             return self._unconfirmed(asset.subject, record)
@@ -80,7 +88,7 @@ class Rulings:
         self._look(self._in_force)
         return self._rule(self._in_force, asset.subject, record)
 
-    def of_open(self, opened: OpenVersion, subject: Subject) -> Ruling:
+    def of_open(self, opened: OpenVersion, subject: Subject) -> Validity:
         """Of an open version; remembered until something changes."""
         number = self._store.changes.number
         if opened.changes_seen != number:
@@ -105,21 +113,21 @@ class Rulings:
         opened.rulings[subject.scope] = number, newest, ruling
         return ruling
 
-    def _look(self, in_force: InForce, *, again: bool = False) -> bool:
+    def _look(self, in_force: InvalidationIndex, *, again: bool = False) -> bool:
         """Reads what is new in the log; False where it could not be read."""
         head = self._head.position
-        is_current = in_force.look(head, again=again)
+        is_current = in_force.refresh(head, again=again)
         if is_current and in_force.position != head and self._head.publish(in_force.position):
             self._store.changes.announce()
         return is_current
 
-    def _rule(self, in_force: InForce, subject: Subject, record: Record) -> Ruling:
+    def _rule(self, in_force: InvalidationIndex, subject: Subject, record: Record) -> Validity:
         def tags() -> frozenset[str]:
             return tags_of((record.head.headers.get(subject.tag_field, ""),))
 
-        return in_force.rule(subject.scope, subject.target, tags, record.position)
+        return in_force.validity(subject.scope, subject.target, tags, record.position)
 
-    def _unconfirmed(self, subject: Subject, record: Record) -> Ruling:
+    def _unconfirmed(self, subject: Subject, record: Record) -> Validity:
         in_force = self._in_force
         if in_force is None or not subject.scope:
             return UNCONFIRMED

@@ -27,7 +27,7 @@ from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.rfc9111.vary import vary_slot_key
 from streamedge.cache.storage.records import NOBODYS, Asset, Record, SentAt, Subject, marker
 from streamedge.cache.storage.store import Store
-from streamedge.control.invalidation_index import InForce, Ruling, Verdict
+from streamedge.control.invalidation_index import InvalidationIndex, Validity, Verdict
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts, Gauge
@@ -58,7 +58,7 @@ class Cache:
         retries: int,
         quick_abort_bytes: int = QUICK_ABORT_BYTES,
         records_bytes: int = RECORDS_BYTES,
-        in_force: InForce | None = None,
+        in_force: InvalidationIndex | None = None,
     ) -> None:
         self.quick_abort_bytes = quick_abort_bytes
         self.paces = Paces()
@@ -146,7 +146,7 @@ class Cache:
             return None
         return opened
 
-    def ruling(self, opened: OpenVersion, subject: Subject) -> Ruling:
+    def ruling(self, opened: OpenVersion, subject: Subject) -> Validity:
         """What writes and invalidations say of an open version; looked up after a change only."""
         ruling = self.rulings.of_open(opened, subject)
         if ruling.verdict is Verdict.REFUSED:

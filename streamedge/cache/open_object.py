@@ -27,7 +27,7 @@ from streamedge.cache.storage.extent import (
 )
 from streamedge.cache.storage.records import Asset, Record, Subject, stored_fields, version_digest
 from streamedge.cache.storage.store import Store
-from streamedge.control.invalidation_index import Ruling
+from streamedge.control.invalidation_index import Validity
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
@@ -78,7 +78,7 @@ class Surroundings(Protocol):
 
     def keep(self, task: asyncio.Task[None]) -> None: ...
 
-    def ruling(self, opened: OpenVersion, subject: Subject) -> Ruling: ...
+    def ruling(self, opened: OpenVersion, subject: Subject) -> Validity: ...
 
 
 class OpenVersion:
@@ -127,7 +127,7 @@ class OpenVersion:
     @record.setter
     def record(self, record: Record) -> None:
         self._record = record
-        self.rulings: dict[str, tuple[int, int, Ruling]] = {}  # by distribution: ``Rulings``' own
+        self.rulings: dict[str, tuple[int, int, Validity]] = {}  # by distribution: ``Rulings``' own
         self._lifetime: tuple[TtlRules | None, float] = None, 0.0  # of the rules last asked for
 
     @property
@@ -517,7 +517,7 @@ class OpenVersion:
                 self._wake(waiter, None)  # there is no such byte: the end has been found
         self._left()
 
-    def ruling(self, subject: Subject) -> Ruling:
+    def ruling(self, subject: Subject) -> Validity:
         """What writes and invalidations say of it, for one of the distributions that serve it."""
         return self._around.ruling(self, subject)
 

@@ -42,7 +42,7 @@ from streamedge.cache.rfc9111.vary import parse_vary, variant_key
 from streamedge.cache.storage.extent import EXTENT_BYTES
 from streamedge.cache.storage.records import Asset, Record, SentAt, Subject, stored_fields
 from streamedge.cache.storage.store import Store
-from streamedge.control.invalidation_index import Ruling, Verdict
+from streamedge.control.invalidation_index import Validity, Verdict
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import OriginRequest, OriginResponse, Upstream
 from streamedge.origin.answers import fold_fields
@@ -114,7 +114,7 @@ class Versions(Protocol):
 
     def present(self, key: str, subject: Subject = ...) -> OpenVersion | None: ...
 
-    def ruling(self, opened: OpenVersion, subject: Subject) -> Ruling: ...
+    def ruling(self, opened: OpenVersion, subject: Subject) -> Validity: ...
 
     def admit(self, asset: Asset, record: Record) -> OpenVersion: ...
 

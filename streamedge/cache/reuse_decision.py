@@ -16,7 +16,7 @@ from streamedge.cache.open_object import OpenVersion
 from streamedge.cache.origin_requests import Ask
 from streamedge.cache.rfc9111.reuse import Reuse, decide_absent, decide_reuse, may_serve_on_error
 from streamedge.cache.storage.records import Asset, Record, Subject, stored_fields
-from streamedge.control.invalidation_index import Ruling, Verdict
+from streamedge.control.invalidation_index import Validity, Verdict
 
 
 class Versions(Protocol):
@@ -26,7 +26,7 @@ class Versions(Protocol):
 
     def present(self, key: str, subject: Subject = ...) -> OpenVersion | None: ...
 
-    def ruling(self, opened: OpenVersion, subject: Subject) -> Ruling: ...
+    def ruling(self, opened: OpenVersion, subject: Subject) -> Validity: ...
 
 
 def is_refused(cache: Versions, asset: Asset, record: Record) -> bool:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from rich.table import Table
 
 from streamedge.config.describe import field_notation
-from streamedge.config.managed import MANAGED, POLICY_TABLES, find, spoken_name
+from streamedge.config.managed import MANAGED, POLICY_TABLES, display_name, find
 from streamedge.config.schema.config import (
     AccessConfig,
     AnyDistributionConfig,
@@ -125,7 +125,7 @@ def _rules_cells(rules: BehaviorRules) -> tuple[str, str, str, str]:
         served.append(f"write {rules.write}")
     if rules.s3_listing is not None:
         served.append("S3 listings" if rules.s3_listing else "no S3 listings")
-    names = [spoken_name(name) for key in POLICY_TABLES if (name := getattr(rules, key))]
+    names = [display_name(name) for key in POLICY_TABLES if (name := getattr(rules, key))]
     return rules.origin, ", ".join(served), ", ".join(names), _viewers(rules)
 
 
@@ -138,7 +138,7 @@ def _policies_in_use(config: Config) -> Iterator[tuple[str, str, Section]]:
         for behavior in (*distribution.behaviors, None):
             rules = distribution.rules_for(behavior)
             for key, policies in POLICY_TABLES.items():
-                name = spoken_name(getattr(rules, key))
+                name = display_name(getattr(rules, key))
                 if name and (key, name) not in told:
                     told.add((key, name))
                     own: dict[str, Section] = getattr(config, policies)

@@ -14,11 +14,11 @@ from typing import Any
 from rich.table import Table
 
 from streamedge.access.keys import KeyFileError
-from streamedge.api.documents.inventory import Estate, estate_of
+from streamedge.api.documents.inventory import Inventory, inventory_of
 from streamedge.api.operations.distributions import host_name
 from streamedge.api.to_config.translation import combine
 from streamedge.build.access_rules import public_key
-from streamedge.config.managed import spoken_name
+from streamedge.config.managed import display_name
 from streamedge.config.schema.config import (
     AccessConfig,
     AnyDistributionConfig,
@@ -88,19 +88,19 @@ def distribution_tables(listed: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
 
 def _distributions(config: Config, resources: Iterable[Resource]) -> Iterator[dict[str, Any]]:
     resources = tuple(resources)
-    estate, effective = estate_of(config, resources), combine(config, resources)
+    inventory, effective = inventory_of(config, resources), combine(config, resources)
     problems = {problem.id: str(problem.error) for problem in effective.problems}
     for distribution in effective.config.distributions:
-        made = estate.made[_KINDS[distribution.type]].get(distribution.id)
-        yield _told(estate, distribution, None if distribution in config.distributions else made)
+        made = inventory.from_api[_KINDS[distribution.type]].get(distribution.id)
+        yield _told(inventory, distribution, None if distribution in config.distributions else made)
     for kind in _KINDS.values():
-        for resource in estate.made[kind].values():
+        for resource in inventory.from_api[kind].values():
             if resource.id in problems:
-                yield {**_broken(estate, resource), "problem": problems[resource.id]}
+                yield {**_broken(inventory, resource), "problem": problems[resource.id]}
 
 
 def _told(
-    estate: Estate, distribution: AnyDistributionConfig, made: Resource | None
+    inventory: Inventory, distribution: AnyDistributionConfig, made: Resource | None
 ) -> dict[str, Any]:
     hosts = list(distribution.aliases)
     rules: list[tuple[str, BehaviorRules]] = []
@@ -132,14 +132,14 @@ def _told(
     }
 
 
-def _broken(estate: Estate, resource: Resource) -> dict[str, Any]:
+def _broken(inventory: Inventory, resource: Resource) -> dict[str, Any]:
     """What is kept but not in force."""
     return {
         "id": resource.id,
         "type": "web" if resource.kind is Kind.DISTRIBUTION else "rtmp",
         "made_in": MADE,
         "enabled": bool(resource.document.get("Enabled")),
-        "hosts": [host_name(estate, resource)],
+        "hosts": [host_name(inventory, resource)],
         "applications": [],
         "origins": [],
         "trusted_key_groups": [],
@@ -157,7 +157,7 @@ def _rules(path: str, rules: BehaviorRules) -> dict[str, Any]:
         "methods": list(rules.methods),
         "viewer_protocol": rules.viewer_protocol,
         "trusted_key_groups": list(rules.trusted_key_groups),
-        "policies": [spoken_name(policy) for policy in policies if policy],
+        "policies": [display_name(policy) for policy in policies if policy],
     }
 
 

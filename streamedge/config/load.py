@@ -30,7 +30,7 @@ from streamedge.config.errors.schema_location import (
 )
 from streamedge.config.errors.toml_lines import Key, key_lines, line_of
 from streamedge.config.schema.config import Config, Section
-from streamedge.config.schema.units import QUOTE_LIMIT_CHARACTERS, found, kind_of
+from streamedge.config.schema.units import QUOTE_LIMIT_CHARACTERS, kind_of, name_type
 from streamedge.errors import ConfigError
 
 CONFIG_LIMIT_BYTES = 1 << 20
@@ -155,7 +155,7 @@ def _found(field: FieldInfo, value: object, is_entry: bool) -> str:
     if isinstance(value, str):
         # Any text could be a password in the wrong place, so it is never shown.
         return "" if is_entry or field_notation(field).is_string else ", found a string"
-    return f", found {kind_of(value) if field.annotation is SecretStr else found(value)}"
+    return f", found {kind_of(value) if field.annotation is SecretStr else name_type(value)}"
 
 
 def _type_mistake(variants: dict[str, type[Section]], table: object) -> str:

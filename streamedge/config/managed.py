@@ -147,7 +147,7 @@ def find(name: str, own: Mapping[str, Policy], managed: Mapping[str, Policy]) ->
     return own[name] if name in own else managed[IDS.get(name, name)]
 
 
-def spoken_name(name: str) -> str:
+def display_name(name: str) -> str:
     """``name``, or for a managed policy's id its name."""
     return IDS.get(name, name)
 

@@ -52,14 +52,14 @@ class Verdict(Enum):
     REFUSED = "refused"  # it must not be served again
 
 
-class Ruling(NamedTuple):
+class Validity(NamedTuple):
     """A verdict; of STALE since when, in seconds since 1970."""
 
     verdict: Verdict
     since_s: float = 0.0
 
 
-FRESH = Ruling(Verdict.FRESH)
+FRESH = Validity(Verdict.FRESH)
 
 
 class Rows(Protocol):
@@ -70,7 +70,7 @@ class Rows(Protocol):
     def renew_if_older(self, seen: int) -> int: ...
 
 
-class _Cuts:
+class _Cutoffs:
     """The newest epochs whose rows refuse, and make stale, what was asked for before them.
 
     ``soft_since_s``: the time of the newest row that makes stale.
@@ -84,7 +84,7 @@ class _Cuts:
         self.soft_since_s = 0.0
         self.pieces = pieces
 
-    def add(self, other: _Cuts) -> None:
+    def add(self, other: _Cutoffs) -> None:
         self.hard = max(self.hard, other.hard)
         if other.soft > self.soft:
             self.soft, self.soft_since_s = other.soft, other.soft_since_s
@@ -97,29 +97,29 @@ class _Scope:
 
     def __init__(self) -> None:
         self.epoch = 0  # of the newest row about it
-        self.everything = _Cuts()
-        self.exact: dict[str, _Cuts] = {}
-        self.tags: dict[str, _Cuts] = {}
+        self.everything = _Cutoffs()
+        self.exact: dict[str, _Cutoffs] = {}
+        self.tags: dict[str, _Cutoffs] = {}
         # Wildcards, by their first piece and by all of them.
-        self._beginnings: dict[str, dict[tuple[str, ...], _Cuts]] = {}
+        self._beginnings: dict[str, dict[tuple[str, ...], _Cutoffs]] = {}
         self._lengths: list[int] = []  # of those, each once, in order
 
-    def cuts(self, item: Item) -> _Cuts:
+    def cuts(self, item: Item) -> _Cutoffs:
         """Those of an item, made if need be."""
         if item.kind is ItemKind.EVERYTHING:
             return self.everything
         if item.kind is ItemKind.EXACT:
-            return self.exact.setdefault(item.text, _Cuts())
+            return self.exact.setdefault(item.text, _Cutoffs())
         if item.kind is ItemKind.TAG:
-            return self.tags.setdefault(item.text, _Cuts())
+            return self.tags.setdefault(item.text, _Cutoffs())
         first = item.pieces[0]
         if first not in self._beginnings:
             self._beginnings[first] = {}
             if len(first) not in self._lengths:
                 insort(self._lengths, len(first))
-        return self._beginnings[first].setdefault(item.pieces, _Cuts(item.pieces))
+        return self._beginnings[first].setdefault(item.pieces, _Cutoffs(item.pieces))
 
-    def fold(self, item: Item) -> None:
+    def compact(self, item: Item) -> None:
         """Lets an item go, and everything stand for it."""
         self.everything.add(self.cuts(item))
         if item.kind is ItemKind.EXACT:
@@ -132,10 +132,10 @@ class _Scope:
             if not beginning:
                 del self._beginnings[item.pieces[0]]
 
-    def matching(self, target: str, tags: Callable[[], frozenset[str]]) -> _Cuts:
+    def matching(self, target: str, tags: Callable[[], frozenset[str]]) -> _Cutoffs:
         """What all items say together of what a target (as ``target_of`` spells it) and tags
         name."""
-        cuts = _Cuts()
+        cuts = _Cutoffs()
         cuts.add(self.everything)
         target = comparable(target)
         if target in self.exact:
@@ -159,7 +159,7 @@ class Revocation:
         self._scope = scope
         self._items = _Scope()
         self._position = position
-        cut = _Cuts()
+        cut = _Cutoffs()
         cut.hard = epoch_of(position)
         for item in items:
             self._items.cuts(item).add(cut)
@@ -175,8 +175,8 @@ class Revocation:
         return self._items.matching(target, tags).hard != NEVER
 
 
-class InForce:
-    """A worker's index. Until the first ``look`` that succeeds, everything is refused."""
+class InvalidationIndex:
+    """A worker's index. Until the first ``refresh`` that succeeds, everything is refused."""
 
     def __init__(
         self,
@@ -204,10 +204,10 @@ class InForce:
         self.position = UNKNOWN
         """Up to where the log has been read."""
         self._scopes: dict[str, _Scope] = {}
-        self._everywhere = _Cuts()  # of all distributions
+        self._everywhere = _Cutoffs()  # of all distributions
         self._kept: OrderedDict[tuple[str, Item], None] = OrderedDict()  # asked longest ago first
 
-    def look(self, head: int, *, again: bool = False) -> bool:
+    def refresh(self, head: int, *, again: bool = False) -> bool:
         """Reads what the log has got, if ``head`` says that there is something new.
 
         ``head``: the position that is announced to all processes. ``again``: reads in any case.
@@ -261,29 +261,29 @@ class InForce:
         epoch = max(self._everywhere.hard, 0 if known is None else known.epoch)
         return position_at(log_of(self.position), epoch)
 
-    def rule(
+    def validity(
         self,
         scope: str,
         target: str,
         tags: Callable[[], frozenset[str]],
         position: int,
-    ) -> Ruling:
+    ) -> Validity:
         """What is in force for something that was asked for at ``position``.
 
         ``tags`` is asked for its cache tags only where some tag was invalidated.
         """
         if not self._is_known(position):
-            return Ruling(Verdict.REFUSED)
+            return Validity(Verdict.REFUSED)
         epoch = epoch_of(position)
         known = self._scopes.get(scope)
         if self._everywhere.hard > epoch:
-            return Ruling(Verdict.REFUSED)
+            return Validity(Verdict.REFUSED)
         if known is None or known.epoch <= epoch:
             return FRESH
         cuts = known.matching(target, tags)
         if cuts.hard > epoch:
-            return Ruling(Verdict.REFUSED)
-        return Ruling(Verdict.STALE, cuts.soft_since_s) if cuts.soft > epoch else FRESH
+            return Validity(Verdict.REFUSED)
+        return Validity(Verdict.STALE, cuts.soft_since_s) if cuts.soft > epoch else FRESH
 
     def _is_known(self, position: int) -> bool:
         """Whether all rows that came after a position have been read."""
@@ -314,7 +314,7 @@ class InForce:
             self._revoking.append(Revocation(row.scope, items, at))
         scope = self._scopes.setdefault(row.scope, _Scope())
         scope.epoch = max(scope.epoch, row.epoch)
-        cut = _Cuts()
+        cut = _Cutoffs()
         if asked.soft:
             cut.soft, cut.soft_since_s = row.epoch, min(asked.at_s, self._clock())
         else:
@@ -326,4 +326,4 @@ class InForce:
                 self._kept.move_to_end((row.scope, item))
         while len(self._kept) > self._items_kept:
             (name, item), _none = self._kept.popitem(last=False)
-            self._scopes[name].fold(item)
+            self._scopes[name].compact(item)

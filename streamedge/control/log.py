@@ -161,12 +161,12 @@ class ControlLog:
         with self._database.read() as connection:
             head = _head(connection)
             epoch = epoch_of(position) if log_of(position) == log_of(head) else 0
-            folded = connection.execute(
+            compacted = connection.execute(
                 "SELECT epoch, scope, soft, made_s FROM folded WHERE epoch > ? ORDER BY epoch",
                 (epoch,),
             ).fetchall()
             rows = _rows(connection, "epoch > ? ORDER BY epoch", (epoch,))
-        return LogRead(head, [_folded(*columns) for columns in folded] + rows)
+        return LogRead(head, [_compacted(*columns) for columns in compacted] + rows)
 
     def position(self, kind: RowKind | None = None) -> int:
         """The position of the newest row (of a kind)."""
@@ -231,7 +231,7 @@ class ControlLog:
         )
         assert added.lastrowid is not None
         if row.kind is RowKind.INVALIDATION:
-            _fold(connection, items_to_here - self._items_kept)
+            _compact(connection, items_to_here - self._items_kept)
         else:
             connection.execute(
                 "DELETE FROM log WHERE kind = ? AND epoch <= ?",
@@ -246,7 +246,7 @@ def _head(connection: sqlite3.Connection) -> int:
     return position_at(int(log_id), int(found[0]))
 
 
-def _fold(connection: sqlite3.Connection, items_to_here: int) -> None:
+def _compact(connection: sqlite3.Connection, items_to_here: int) -> None:
     """Makes all rows up to a number of items one for each distribution and strength."""
     old = _rows(connection, "items_to_here <= ?", (items_to_here,))
     for row in old:
@@ -261,7 +261,7 @@ def _fold(connection: sqlite3.Connection, items_to_here: int) -> None:
         connection.execute("DELETE FROM log WHERE items_to_here <= ?", (items_to_here,))
 
 
-def _folded(epoch: Any, scope: Any, soft: Any, made_s: Any) -> Row:
+def _compacted(epoch: Any, scope: Any, soft: Any, made_s: Any) -> Row:
     """A folded row from its columns, which may hold anything; hard, unless it says it is soft."""
     scope = scope if isinstance(scope, str) else ""
     made_s = made_s if isinstance(made_s, float) else 0.0

@@ -56,7 +56,7 @@ class Resource:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-class Change:
+class ResourceTransaction:
     """A transaction under way: sees its own writes, and nobody else's meanwhile."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -93,7 +93,7 @@ class Change:
         self.changed.append(resource.id)
 
 
-class Registry:
+class ResourceStore:
     """One process's hand on the resources. Raises ControlError."""
 
     def __init__(self, database: ControlDatabase) -> None:
@@ -118,13 +118,13 @@ class Registry:
             return connection.execute(query, (kind.value, identifier)).fetchone() is not None
 
     @contextmanager
-    def change(self) -> Iterator[Change]:
+    def change(self) -> Iterator[ResourceTransaction]:
         """One transaction: on disk once the block has ended, undone where it raises.
 
         Where anything was changed, a row of the log goes with it, of kind CONFIGURATION.
         """
         with self._database.transaction() as connection:
-            change = Change(connection)
+            change = ResourceTransaction(connection)
             yield change
             for identifier in change.changed:
                 self._log.append_within(connection, RowKind.CONFIGURATION, identifier, {})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from streamedge.config.schema.config import Config
 from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.log import ControlLog, RowKind
-from streamedge.control.resources import Registry, Resource
+from streamedge.control.resources import Resource, ResourceStore
 from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.ops.log import Log
 
@@ -30,12 +30,12 @@ class EffectiveConfig:
         self._config_versions = config_versions
         self._log = log
         self._control_log = ControlLog(database)
-        self._registry = Registry(database)
+        self._registry = ResourceStore(database)
         self.resources: Sequence[Resource] = ()  # made through the API
         self.generation = -1
         self.position = -1  # in the control log: of the newest change made through the API
         self.fault: Exception | None = None  # why the last refresh was incomplete
-        self.declared = self.config = config_versions.config
+        self.from_file = self.config = config_versions.config
         self.not_applied: Sequence[Problem] = ()  # resources that cannot be part of ``config``
 
     def refresh(self) -> bool:
@@ -49,7 +49,7 @@ class EffectiveConfig:
         faults: list[Exception] = []
         try:
             if self._config_versions.generation != self.generation:
-                self.generation, self.declared = self._config_versions.read()
+                self.generation, self.from_file = self._config_versions.read()
         except OSError as exc:
             faults.append(exc)
         try:
@@ -65,18 +65,18 @@ class EffectiveConfig:
         self.fault = faults[0] if faults else None
         if (self.generation, self.position) == before:
             return False
-        self.config, self.not_applied = combined(self.declared, self.resources)
+        self.config, self.not_applied = combined(self.from_file, self.resources)
         return True
 
 
-def combined(declared: Config, resources: Sequence[Resource]) -> tuple[Config, Sequence[Problem]]:
+def combined(from_file: Config, resources: Sequence[Resource]) -> tuple[Config, Sequence[Problem]]:
     """The config of both, and the resources that cannot be applied.
 
     Without resources the translation is not even imported.
     """
     if not resources:
-        return declared, ()
+        return from_file, ()
     from streamedge.api.to_config.translation import combine  # noqa: PLC0415  # most edges have no resources
 
-    effective = combine(declared, resources)
+    effective = combine(from_file, resources)
     return effective.config, effective.problems

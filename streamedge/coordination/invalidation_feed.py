@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from streamedge.cache.invalidated import CaughtUp, Rulings
+from streamedge.cache.invalidated import AppliedInvalidations, Rulings
 from streamedge.cache.storage.changes import open_changes
 from streamedge.cache.storage.records import Provenance
 from streamedge.control.announced_head import AnnouncedHead
@@ -68,14 +68,14 @@ class InvalidationFeed:
         return True
 
 
-def apply_invalidations(rulings: Rulings, revokers: Iterable[Revoke]) -> CaughtUp:
+def apply_invalidations(rulings: Rulings, revokers: Iterable[Revoke]) -> AppliedInvalidations:
     """In a worker: reads the log and ends responses and plays that were revoked."""
-    caught_up = rulings.catch_up()
-    for revocation in caught_up.revocations:
+    applied = rulings.apply_new()
+    for revocation in applied.revocations:
 
         def is_revoked(provenance: Provenance, revocation: Revocation = revocation) -> bool:
             return provenance.is_covered_by(revocation)
 
         for revoke in revokers:
             revoke(is_revoked)
-    return caught_up
+    return applied

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from streamedge.access.geo import Countries
+from streamedge.access.geo import CountryDatabase
 from streamedge.build.origins_and_web import (
     bind_origins,
     replace_web,
@@ -22,7 +22,7 @@ from streamedge.build.origins_and_web import (
     web_distributions,
 )
 from streamedge.build.rtmp import replace_rtmp, rtmp_distributions
-from streamedge.cache.invalidated import CaughtUp
+from streamedge.cache.invalidated import AppliedInvalidations
 from streamedge.cache.objects import Cache
 from streamedge.config.schema.config import Config
 from streamedge.coordination.effective_config import EffectiveConfig
@@ -60,7 +60,7 @@ class WorkerComponents:
     cache: Cache
     write_queue: WriteQueue | None
     certificates: Certificates | None
-    countries: Countries
+    countries: CountryDatabase
     log: Log
     counts: Counts
 
@@ -99,7 +99,7 @@ class ConfigApplier:
         database = config.countries.database
         edition = countries
         if database != countries.database:
-            edition = await asyncio.to_thread(Countries, database)
+            edition = await asyncio.to_thread(CountryDatabase, database)
         if certificates is not None:
             from streamedge.process.certificates import declared_files, load_pairs  # noqa: PLC0415  # only where there are some
 
@@ -172,11 +172,11 @@ async def watch_config(
     effective: EffectiveConfig,
     shared: SharedState,
     number: int,
-    catch_up: Callable[[], CaughtUp],
+    apply_new: Callable[[], AppliedInvalidations],
 ) -> None:
     """Applies each config and each invalidation that comes, as worker ``number``, until cancelled.
 
-    ``catch_up`` reads the control log. It is called first, and at once when the worker is woken: a
+    ``apply_new`` reads the control log. It is called first, and at once when the worker is woken: a
     new invalidation does not wait for a config. Its position is noted in the roster once the config
     is applied, too. A fault in one turn ends nothing: what could not be read or applied is tried
     again after a while, until it is.
@@ -186,7 +186,7 @@ async def watch_config(
 
     def wake() -> None:
         woken.set()
-        catch_up()
+        apply_new()
 
     shared.wakeups.subscribe(number, wake)
     try:
@@ -195,10 +195,10 @@ async def watch_config(
             retry_s: float | None = RETRY_S
             position = None
             try:
-                caught_up = catch_up()
+                applied = apply_new()
                 await asyncio.to_thread(effective.refresh)
-                if caught_up.is_current and effective.fault is None:
-                    retry_s, position = None, caught_up.position
+                if applied.is_current and effective.fault is None:
+                    retry_s, position = None, applied.position
                 if effective.config is not live.config:
                     await live.apply(effective.config)
                 live.failure = ""

@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from streamedge.admin.cloudfront import cloudfront_routes
-from streamedge.admin.csrf import SameSite
+from streamedge.admin.csrf import CsrfGuard
 from streamedge.admin.health import look_at_health
 from streamedge.admin.invalidations import CONTROL_ERRORS, invalidation_routes
 from streamedge.admin.reload import reload_routes
@@ -106,7 +106,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
             for declared in effective.config.distributions
         }
 
-    api = cloudfront_routes(database, lambda: effective.declared, invalidation_feed, log)
+    api = cloudfront_routes(database, lambda: effective.from_file, invalidation_feed, log)
     server = _AdminServer(
         uvicorn.Config(
             create_admin_app(
@@ -193,7 +193,7 @@ def create_admin_app(
             *writes_routes(write_queue),
             *routes,
         ],
-        middleware=[Middleware(SameSite, host=admin_host)],
+        middleware=[Middleware(CsrfGuard, host=admin_host)],
         exception_handlers={**ERRORS, **CONTROL_ERRORS},
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamedge.access.geo import Countries
+from streamedge.access.geo import CountryDatabase
 from streamedge.build.origins_and_web import writes_back
 from streamedge.config.load import load
 from streamedge.config.schema.config import Config, Section
@@ -34,7 +34,7 @@ class ConfigReloader:
         file: Path,
         config_versions: ConfigVersions,
         certificates: Certificates | None,
-        countries: Countries,
+        countries: CountryDatabase,
         wakeups: Wakeups,
         log: Log,
     ) -> None:
@@ -83,7 +83,7 @@ class ConfigReloader:
             from streamedge.process.certificates import declared_files, load_pairs  # noqa: PLC0415  # loaded where there are some
 
             pairs = load_pairs(declared_files(taken.config))
-        countries = Countries(taken.config.countries.database)
+        countries = CountryDatabase(taken.config.countries.database)
         number = self._config_versions.publish(taken.config)
         self._countries.use(countries)
         if self._certificates is not None:

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamedge.access.geo import Countries, CountriesError
+from streamedge.access.geo import CountryDatabase, CountryDatabaseError
 from streamedge.build.origins_and_web import writes_back
 from streamedge.cache.storage.folder import WORKERS_MAX, FolderInUseError, lock_folder
 from streamedge.cache.storage.store import close_folder, prepare_folder
@@ -83,8 +83,8 @@ def serve(config: Config, file: Path) -> int:
         )
         admin = bind_admin(config.listen.admin)
         certificates = _certificates(config)
-        countries = Countries(config.countries.database)
-    except CountriesError as exc:
+        countries = CountryDatabase(config.countries.database)
+    except CountryDatabaseError as exc:
         print(f"streamedge: cannot tell countries: {exc}", file=sys.stderr)  # noqa: T201
         return 1
     except StreamEdgeError as exc:
@@ -155,7 +155,7 @@ class _Processes:
         listeners: Sequence[WorkerListeners],
         admin: socket.socket,
         certificates: Certificates | None,
-        countries: Countries,
+        countries: CountryDatabase,
         folder_lock: int | None,
     ) -> None:
         self._shared = shared

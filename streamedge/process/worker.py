@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from streamedge.access.geo import Change, Countries
+from streamedge.access.geo import Change, CountryDatabase
 from streamedge.build.origins_and_web import bind_origins, web_server
 from streamedge.cache.objects import Cache
 from streamedge.cache.storage.store import Store
 from streamedge.config.schema.config import Config
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDamagedError, ControlDatabase
-from streamedge.control.invalidation_index import InForce
+from streamedge.control.invalidation_index import InvalidationIndex
 from streamedge.control.log import ControlLog
 from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.coordination.invalidation_feed import apply_invalidations
@@ -58,7 +58,7 @@ class WorkerContext:
     number: int
     listeners: WorkerListeners
     certificates: Certificates | None  # None where nothing is served over TLS
-    countries: Countries
+    countries: CountryDatabase
     shared: SharedState
     lifeline: int  # readable once the supervisor is gone
 
@@ -128,9 +128,9 @@ async def _serve_viewers(
         web, rtmp, cache, write_queue, certificates, context.countries, log, counts
     )
     live = ConfigApplier(config, bindings, serving)
-    catch_up = partial(apply_invalidations, cache.rulings, (web.revoke, rtmp.revoke))
+    apply_new = partial(apply_invalidations, cache.rulings, (web.revoke, rtmp.revoke))
     services.start(
-        "config", lambda: watch_config(live, effective, shared, context.number, catch_up)
+        "config", lambda: watch_config(live, effective, shared, context.number, apply_new)
     )
     services.start("replicator", live.replicate)
     services.start("abandoned_writes", live.end_abandoned_writes)
@@ -141,7 +141,7 @@ async def _serve_viewers(
     await stopping.wait()
     await services.stop("config")
     shared.worker_status.mark_down(context.number)
-    shared.wakeups.subscribe(context.number, catch_up)
+    shared.wakeups.subscribe(context.number, apply_new)
     log.event("worker_draining")
     await _drain(web, rtmp, hurrying)
     shared.wakeups.unsubscribe(context.number)
@@ -178,9 +178,11 @@ def _cache(
         retries=config.limits.origin_retries,
         quick_abort_bytes=config.limits.quick_abort,
         records_bytes=config.limits.records,
-        in_force=InForce(ControlLog(database), log, items_kept=config.limits.invalidations),
+        in_force=InvalidationIndex(
+            ControlLog(database), log, items_kept=config.limits.invalidations
+        ),
     )
-    cache.rulings.catch_up()
+    cache.rulings.apply_new()
     return cache
 
 

@@ -15,12 +15,12 @@ from streamedge.access.admission import (
     OPEN,
     RESOURCES_LIMIT,
     AccessRules,
+    Authorized,
     CountryRule,
-    Covered,
     Denied,
     Grant,
-    Remembered,
-    covered,
+    SignatureCache,
+    authorize,
     verify,
 )
 from streamedge.access.keys import HashName, PublicKey
@@ -51,7 +51,7 @@ def ask(
     resources: Sequence[str] | None = None,
     address: str = HERE,
     now_s: float = NOW_S,
-    remembered: Remembered | None = None,
+    remembered: SignatureCache | None = None,
 ) -> Grant | Denied:
     """What is decided of a signed URL, or of a stream's name, or of cookies at a plain one."""
     name, _, query = signed.partition("?")
@@ -62,7 +62,7 @@ def ask(
         [name] if resources is None else resources,
         ip_address(address),
         now_s,
-        Remembered() if remembered is None else remembered,
+        SignatureCache() if remembered is None else remembered,
     )
 
 
@@ -132,10 +132,10 @@ def test_covered_says_which_of_the_resources() -> None:
         (SIGNER.url("x", policy=custom_policy("*.mp4", UNTIL_S)), ("a.mp4", "b.mp4")),
     ):
         query = signed.partition("?")[2]
-        remembered = Remembered()
+        remembered = SignatureCache()
         for _ in range(2):  # the second time it is remembered
-            found = covered(SIGNER.keys, query, "", names, address, UNTIL_S - 1, remembered)
-            assert isinstance(found, Covered)
+            found = authorize(SIGNER.keys, query, "", names, address, UNTIL_S - 1, remembered)
+            assert isinstance(found, Authorized)
             assert found.resources == expected
             assert found.grant.until_s == UNTIL_S
 
@@ -182,7 +182,7 @@ def test_no_keys_are_nobody() -> None:
 )
 def test_its_time(now_s: float, reason: str) -> None:
     custom = SIGNER.url(URL, policy=custom_policy(URL, UNTIL_S, from_s=NOW_S))
-    remembered = Remembered()
+    remembered = SignatureCache()
     for _ in range(2):
         decided = ask(custom, now_s=now_s, remembered=remembered)
         assert decided == (Denied(reason) if reason else granted(UNTIL_S, NOW_S))
@@ -191,7 +191,7 @@ def test_its_time(now_s: float, reason: str) -> None:
 
 
 def test_what_is_remembered_ends_all_the_same() -> None:
-    signed, remembered = SIGNER.url(URL, expires_s=UNTIL_S), Remembered()
+    signed, remembered = SIGNER.url(URL, expires_s=UNTIL_S), SignatureCache()
     assert ask(signed, remembered=remembered) == granted()
     assert ask(signed, remembered=remembered, now_s=UNTIL_S) == Denied("expired")
 
@@ -346,7 +346,7 @@ def test_with_any_one_byte_changed_it_is_refused(signed: str, at: int, by: int) 
     index = at % len(signed)
     changed = signed[:index] + chr(ord(signed[index]) ^ by) + signed[index + 1 :]
     signer = rsa_signer("K1") if "SHA256" in signed else ecdsa_signer("K1")
-    remembered = Remembered()
+    remembered = SignatureCache()
     for text, expected in ((signed, Grant), (changed, Denied), (signed, Grant)):
         resources = [_without_signature(text)]
         decided = ask(text, keys=signer.keys, resources=resources, remembered=remembered)

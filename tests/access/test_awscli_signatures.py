@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from streamedge.access.admission import Denied, Grant, Remembered, verify
+from streamedge.access.admission import Denied, Grant, SignatureCache, verify
 from tests.support.signers import rsa_signer
 
 SIGNER = rsa_signer("K1")
@@ -40,7 +40,7 @@ def test_aws_cloudfront_sign(tmp_path: Path, name: str, conditions: tuple[str, .
     ).stdout
     assert signed.startswith(name)
     query = signed.removeprefix(name)[1:]
-    where, remembered = ip_address("192.0.2.7"), Remembered()
+    where, remembered = ip_address("192.0.2.7"), SignatureCache()
     grant = verify(SIGNER.keys, query, "", [name], where, NOW_S, remembered)
     assert isinstance(grant, Grant)
     assert grant.until_s == 4_102_444_800

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamedge.access.geo import Change, Countries, CountriesError
+from streamedge.access.geo import Change, CountryDatabase, CountryDatabaseError
 from tests.support.mmdb_file import MARKER, country, mmdb
 
 # Networks for documentation: RFC 5737, RFC 3849.
@@ -24,12 +24,12 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "countries.mmdb"
 
 
-def of(file: Path, data: bytes) -> Countries:
+def of(file: Path, data: bytes) -> CountryDatabase:
     file.write_bytes(data)
-    return Countries(file)
+    return CountryDatabase(file)
 
 
-def settle(countries: Countries) -> Change | None:
+def settle(countries: CountryDatabase) -> Change | None:
     """What is found once the file has been seen twice in the same state."""
     assert countries.look_again() is None
     return countries.look_again()
@@ -93,7 +93,7 @@ def test_what_is_no_address_is_nowhere(file: Path, address: str) -> None:
 
 
 def test_without_a_database_nothing_is_known() -> None:
-    countries = Countries(None)
+    countries = CountryDatabase(None)
 
     assert countries.country("192.0.2.1") == ""
     assert countries.look_again() is None
@@ -126,7 +126,7 @@ def test_another_database_takes_over(file: Path, tmp_path: Path) -> None:
     other.write_bytes(mmdb({GERMAN: "CH"}))
     assert settle(countries) is not None
     assert countries.country("192.0.2.1") == "CH"
-    countries.use(Countries(None))
+    countries.use(CountryDatabase(None))
     assert countries.country("192.0.2.1") == ""
 
 
@@ -193,8 +193,8 @@ def test_a_file_that_is_gone_changes_nothing_until_it_is_back(file: Path) -> Non
 def test_a_damaged_file_is_refused(file: Path, data: bytes, reason: str) -> None:
     file.write_bytes(data)
 
-    with pytest.raises(CountriesError, match=str(file)) as caught:
-        Countries(file)
+    with pytest.raises(CountryDatabaseError, match=str(file)) as caught:
+        CountryDatabase(file)
 
     assert reason in str(caught.value)
 
@@ -207,13 +207,13 @@ def test_a_record_outside_the_file_is_refused(file: Path) -> None:
     data[at : at + 4] = (nodes + len(data)).to_bytes(4)
     file.write_bytes(data)
 
-    with pytest.raises(CountriesError, match="outside the data"):
-        Countries(file)
+    with pytest.raises(CountryDatabaseError, match="outside the data"):
+        CountryDatabase(file)
 
 
 def test_no_file_is_refused(file: Path) -> None:
-    with pytest.raises(CountriesError, match="No such file"):
-        Countries(file)
+    with pytest.raises(CountryDatabaseError, match="No such file"):
+        CountryDatabase(file)
 
 
 WHOLE = mmdb(MAXMIND)
@@ -232,8 +232,8 @@ def test_any_damage_is_refused_or_harmless(
         data[at] = value
     file.write_bytes(data[:cut])
     try:
-        countries = Countries(file)
-    except CountriesError:
+        countries = CountryDatabase(file)
+    except CountryDatabaseError:
         return
     for address in ("192.0.2.1", "198.51.100.1", "2001:db8:1::1", "255.255.255.255", "::"):
         code = countries.country(address)

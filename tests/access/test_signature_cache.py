@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import cast
 
-from streamedge.access.admission import Denied, Grant, Remembered, verify
+from streamedge.access.admission import Denied, Grant, SignatureCache, verify
 from streamedge.access.keys import HashName, PublicKey
 from tests.support.signers import Signer, custom_policy, rsa_signer
 
@@ -35,14 +35,14 @@ class CountingKey:
         return self.key.verifies(signature, message, hash_name)
 
 
-def _ask(key: object, signed: str, remembered: Remembered, cookies: str = "") -> Grant | Denied:
+def _ask(key: object, signed: str, remembered: SignatureCache, cookies: str = "") -> Grant | Denied:
     name, _, query = signed.partition("?")
     keys = {"K1": cast("PublicKey", key)}
     return verify(keys, query, cookies, [name], ip_address("::1"), NOW_S, remembered)
 
 
 def test_a_canned_policy_is_verified_once() -> None:
-    key, remembered = CountingKey(SIGNER.public), Remembered()
+    key, remembered = CountingKey(SIGNER.public), SignatureCache()
     signed = SIGNER.url("dir/film", expires_s=UNTIL_S)
     grants = [_ask(key, signed, remembered) for _ in range(3)]
     assert grants[0] is grants[1] is grants[2]
@@ -51,7 +51,7 @@ def test_a_canned_policy_is_verified_once() -> None:
 
 
 def test_a_custom_policy_is_verified_once_for_all_that_it_covers() -> None:
-    key, remembered = CountingKey(SIGNER.public), Remembered()
+    key, remembered = CountingKey(SIGNER.public), SignatureCache()
     policy = custom_policy("dir/*", UNTIL_S)
     cookies = SIGNER.cookies(policy=policy)
     for number in range(3):
@@ -64,7 +64,7 @@ def test_a_custom_policy_is_verified_once_for_all_that_it_covers() -> None:
 
 
 def test_what_was_refused_is_not_remembered() -> None:
-    key, remembered = CountingKey(SIGNER.public), Remembered()
+    key, remembered = CountingKey(SIGNER.public), SignatureCache()
     for signed in (
         SIGNER.url("dir/film", expires_s=UNTIL_S).replace("dir/film", "dir/film2"),
         SIGNER.url("dir/film", policy="{"),
@@ -76,7 +76,7 @@ def test_what_was_refused_is_not_remembered() -> None:
 
 
 def test_one_resource_s_signature_is_not_another_s() -> None:
-    remembered = Remembered()
+    remembered = SignatureCache()
     signed = SIGNER.url("dir/film", expires_s=UNTIL_S)
     assert isinstance(_ask(SIGNER.public, signed, remembered), Grant)
     assert _ask(SIGNER.public, signed.replace("dir/", "other/"), remembered) == Denied(
@@ -85,7 +85,7 @@ def test_one_resource_s_signature_is_not_another_s() -> None:
 
 
 def test_a_key_that_was_removed_is_not_found_again() -> None:
-    remembered = Remembered()
+    remembered = SignatureCache()
     signed = SIGNER.url("dir/film", expires_s=UNTIL_S)
     assert isinstance(_ask(SIGNER.public, signed, remembered), Grant)
     query = signed.partition("?")[2]
@@ -94,7 +94,7 @@ def test_a_key_that_was_removed_is_not_found_again() -> None:
 
 
 def test_another_key_under_the_same_id_is_another() -> None:
-    remembered = Remembered()
+    remembered = SignatureCache()
     replaced = Signer("K1", rsa_signer("K2").private)
     for signed in (
         SIGNER.url("dir/film", expires_s=UNTIL_S),
@@ -106,7 +106,7 @@ def test_another_key_under_the_same_id_is_another() -> None:
 
 
 def test_a_key_that_was_read_again_keeps_what_is_remembered() -> None:
-    key, remembered = CountingKey(SIGNER.public), Remembered()
+    key, remembered = CountingKey(SIGNER.public), SignatureCache()
     signed = SIGNER.url("dir/film", expires_s=UNTIL_S)
     assert isinstance(_ask(SIGNER.public, signed, remembered), Grant)
     assert isinstance(_ask(key, signed, remembered), Grant)
@@ -114,7 +114,7 @@ def test_a_key_that_was_read_again_keeps_what_is_remembered() -> None:
 
 
 def test_those_unused_for_longest_go_first() -> None:
-    key, remembered = CountingKey(SIGNER.public), Remembered(limit=2)
+    key, remembered = CountingKey(SIGNER.public), SignatureCache(limit=2)
     one, two, three = (SIGNER.url(f"dir/{n}", expires_s=UNTIL_S) for n in range(3))
     for signed in (one, two, one, three):
         _ask(key, signed, remembered)

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from streamedge.access.admission import Denied, Grant, Remembered, verify
+from streamedge.access.admission import Denied, Grant, SignatureCache, verify
 from streamedge.access.keys import HashName
 from streamedge.access.policy import parse_policy
 from streamedge.cli.sign import (
@@ -54,7 +54,7 @@ def decided(
     """What an edge that trusts the publisher says."""
     query, cookies = ("", cookie_field(signature)) if as_cookies else (signature.query, "")
     where = ip_address(address)
-    return verify(PUBLISHER.keys, query, cookies, [resource], where, NOW_S, Remembered())
+    return verify(PUBLISHER.keys, query, cookies, [resource], where, NOW_S, SignatureCache())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,7 +76,7 @@ def test_keys_and_hashes(tmp_path: Path, hash_name: HashName) -> None:
         made = sign_terms(signer_of(publisher, tmp_path), URL, Terms(UNTIL_S), NOW_S)
         assert ("Hash-Algorithm" in made.parameters) is (hash_name == "SHA256")
         where = ip_address("::1")
-        grant = verify(publisher.keys, made.query, "", [URL], where, NOW_S, Remembered())
+        grant = verify(publisher.keys, made.query, "", [URL], where, NOW_S, SignatureCache())
         assert grant == Grant(UNTIL_S, 0, (), "K1")
 
 

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamedge.control.database import ControlDatabase, ControlError
-from streamedge.control.invalidation_index import RETRY_S, InForce, Ruling, Verdict
+from streamedge.control.invalidation_index import RETRY_S, InvalidationIndex, Validity, Verdict
 from streamedge.control.log import ControlLog, LogRead, Row, RowKind
 from streamedge.control.position import UNKNOWN, epoch_of, log_of, position_at
 from streamedge.ops.log import open_log
 
-FRESH = Ruling(Verdict.FRESH)
-REFUSED = Ruling(Verdict.REFUSED)
+FRESH = Validity(Verdict.FRESH)
+REFUSED = Validity(Verdict.REFUSED)
 SILENT = open_log(os.devnull, "test")
 
 
@@ -63,16 +63,18 @@ class Rows:
         return self.rows[-1]
 
 
-def indexed(rows: Rows, *, items_kept: int = 10_000) -> InForce:
-    in_force = InForce(rows, SILENT, items_kept=items_kept)
-    assert in_force.look(rows.head)
+def indexed(rows: Rows, *, items_kept: int = 10_000) -> InvalidationIndex:
+    in_force = InvalidationIndex(rows, SILENT, items_kept=items_kept)
+    assert in_force.refresh(rows.head)
     return in_force
 
 
-def ruling(in_force: InForce, target: str, asked_at: float, *tags: str, scope: str = "E") -> Ruling:
+def ruling(
+    in_force: InvalidationIndex, target: str, asked_at: float, *tags: str, scope: str = "E"
+) -> Validity:
     """Of what was asked for after the row ``asked_at`` and before the next."""
     position = position_at(LOG_ID, int(asked_at))
-    return in_force.rule(scope, target, lambda: frozenset(tags), position)
+    return in_force.validity(scope, target, lambda: frozenset(tags), position)
 
 
 def test_what_was_asked_for_before_is_refused_and_after_is_not() -> None:
@@ -91,7 +93,7 @@ def test_soft_is_stale_from_then_on_and_hard_outranks_it() -> None:
     rows.add("/*", soft=True)  # at 2
     rows.add("/b")  # at 3
     in_force = indexed(rows)
-    assert ruling(in_force, "/a", 0.5) == Ruling(Verdict.STALE, 2.0)
+    assert ruling(in_force, "/a", 0.5) == Validity(Verdict.STALE, 2.0)
     assert ruling(in_force, "/a", 2.5) == FRESH
     assert ruling(in_force, "/b", 1.5) == REFUSED
 
@@ -102,25 +104,25 @@ def test_a_record_of_a_position_that_the_log_has_not_reached_is_refused() -> Non
     in_force = indexed(rows)
     assert ruling(in_force, "/b", 1) == FRESH
     assert ruling(in_force, "/b", 2) == REFUSED
-    in_force.look(position_at(LOG_ID, 1))
+    in_force.refresh(position_at(LOG_ID, 1))
     assert ruling(in_force, "/b", 2) == REFUSED
 
 
 def test_a_record_of_another_log_or_of_none_is_refused() -> None:
     in_force = indexed(Rows())
     for position in (UNKNOWN, 5, position_at(LOG_ID + 1, 0), position_at(LOG_ID - 1, 9)):
-        assert in_force.rule("E", "/a", frozenset, position) == REFUSED
-    assert in_force.rule("E", "/a", frozenset, position_at(LOG_ID, 0)) == FRESH
+        assert in_force.validity("E", "/a", frozenset, position) == REFUSED
+    assert in_force.validity("E", "/a", frozenset, position_at(LOG_ID, 0)) == FRESH
 
 
 def test_everything_is_refused_before_the_log_was_read() -> None:
     rows = Rows()
     rows.fails = True
-    in_force = InForce(rows, SILENT)
-    assert not in_force.look(rows.head)
+    in_force = InvalidationIndex(rows, SILENT)
+    assert not in_force.refresh(rows.head)
     assert ruling(in_force, "/a", 0) == REFUSED
     rows.fails = False
-    assert in_force.look(rows.head, again=True)
+    assert in_force.refresh(rows.head, again=True)
     assert ruling(in_force, "/a", 0) == FRESH
 
 
@@ -131,24 +133,24 @@ def test_a_log_that_lost_rows_gets_another_id_and_refuses_what_was_asked_for_bef
     in_force = indexed(rows)
     lost = rows.head
     del rows.rows[1:]
-    assert in_force.look(lost, again=True)
+    assert in_force.refresh(lost, again=True)
     assert log_of(in_force.position) == rows.log_id != LOG_ID
     rows.add("/x")
     rows.add("/y")
     rows.add("/z")
-    in_force.look(rows.head)
+    in_force.refresh(rows.head)
     for epoch in range(5):
         assert ruling(in_force, "/b", epoch) == REFUSED
-        assert in_force.rule("E", "/b", frozenset, position_at(rows.log_id, epoch)) == FRESH
+        assert in_force.validity("E", "/b", frozenset, position_at(rows.log_id, epoch)) == FRESH
 
 
 def test_staleness_is_counted_from_no_later_than_when_the_row_was_read() -> None:
     rows = Rows()
     rows.now_s = 5e9  # the clock was ahead
     rows.add("/a", soft=True)
-    in_force = InForce(rows, SILENT, clock=lambda: 100.0)
-    in_force.look(rows.head)
-    assert ruling(in_force, "/a", 0) == Ruling(Verdict.STALE, 100.0)
+    in_force = InvalidationIndex(rows, SILENT, clock=lambda: 100.0)
+    in_force.refresh(rows.head)
+    assert ruling(in_force, "/a", 0) == Validity(Verdict.STALE, 100.0)
 
 
 def test_a_star_of_a_name_is_no_wildcard_beside_one() -> None:
@@ -167,7 +169,7 @@ def test_tags_are_asked_for_only_where_some_were_invalidated() -> None:
     def never() -> frozenset[str]:
         raise AssertionError("nobody asked for tags")
 
-    assert indexed(rows).rule("E", "/b", never, position_at(LOG_ID, 0)) == FRESH
+    assert indexed(rows).validity("E", "/b", never, position_at(LOG_ID, 0)) == FRESH
     rows.add("#News")
     in_force = indexed(rows)
     assert ruling(in_force, "/b", 1.5, "news", "sport") == REFUSED
@@ -177,15 +179,15 @@ def test_tags_are_asked_for_only_where_some_were_invalidated() -> None:
 def test_an_index_reads_only_when_the_number_has_moved_and_only_what_is_new() -> None:
     rows = Rows()
     rows.add("/a")
-    in_force = InForce(rows, SILENT)
-    in_force.look(rows.head)
-    in_force.look(rows.head)
+    in_force = InvalidationIndex(rows, SILENT)
+    in_force.refresh(rows.head)
+    in_force.refresh(rows.head)
     assert (rows.reads, epoch_of(in_force.position)) == (1, 1)
     before = rows.head
     rows.add("/b")
-    in_force.look(before)
+    in_force.refresh(before)
     assert ruling(in_force, "/b", 0.0) == FRESH
-    in_force.look(rows.head)
+    in_force.refresh(rows.head)
     assert (rows.reads, epoch_of(in_force.position)) == (2, 2)
     assert ruling(in_force, "/b", 0.0) == REFUSED
 
@@ -197,10 +199,10 @@ def test_rulings_hold_until_their_distribution_is_told_something() -> None:
     before = in_force.scope_position("E")
     rows.add("/a", scope="F")
     rows.rows.append(Row(3, RowKind.CONFIGURATION, "E", 3.0))
-    in_force.look(rows.head)
+    in_force.refresh(rows.head)
     assert (in_force.scope_position("E"), epoch_of(in_force.position)) == (before, 3)
     rows.add("/b")
-    in_force.look(rows.head)
+    in_force.refresh(rows.head)
     assert epoch_of(in_force.scope_position("E")) == 4
     assert epoch_of(in_force.scope_position("G")) == 0
 
@@ -211,20 +213,20 @@ def test_what_is_older_than_rows_that_cannot_be_read_is_refused(tmp_path: Path) 
     path = tmp_path / "log"
     log = open_log(str(path), "test")
     now_s = 0.0
-    in_force = InForce(rows, log, monotonic=lambda: now_s)
-    in_force.look(rows.head)
+    in_force = InvalidationIndex(rows, log, monotonic=lambda: now_s)
+    in_force.refresh(rows.head)
     rows.add("/a", soft=True)
     rows.fails = True
-    assert not in_force.look(rows.head)
-    assert not in_force.look(rows.head)
+    assert not in_force.refresh(rows.head)
+    assert not in_force.refresh(rows.head)
     assert rows.reads == 2  # not at each hit
     now_s = RETRY_S
-    assert not in_force.look(rows.head)
+    assert not in_force.refresh(rows.head)
     assert rows.reads == 3
     assert ruling(in_force, "/other", 1) == REFUSED  # nobody knows what the new row is about
     assert ruling(in_force, "/other", 2) == FRESH  # asked for after it
     rows.fails = False
-    assert in_force.look(rows.head, again=True)
+    assert in_force.refresh(rows.head, again=True)
     assert ruling(in_force, "/other", 1) == FRESH
     assert ruling(in_force, "/a", 1).verdict is Verdict.STALE
     log.flush()
@@ -267,7 +269,7 @@ def test_what_is_revoked_is_told_once_and_not_of_before_the_start() -> None:
     assert in_force.take_revocations() == []
     rows.add("/b")
     rows.add("/film*", "#news", revoke=True, soft=True)  # at 3
-    in_force.look(rows.head)
+    in_force.refresh(rows.head)
     (revocation,) = in_force.take_revocations()
     assert in_force.take_revocations() == []
 
@@ -292,12 +294,12 @@ def test_beyond_what_is_kept_the_oldest_stand_for_everything() -> None:
     rows.add("#3")
     rows.add("/1")  # asked for anew: the youngest by now
     in_force = indexed(rows, items_kept=2)
-    assert ruling(in_force, "/other", 1) == Ruling(Verdict.STALE, 2.0)
+    assert ruling(in_force, "/other", 1) == Validity(Verdict.STALE, 2.0)
     assert ruling(in_force, "/other", 2.5) == FRESH
     assert ruling(in_force, "/1", 3.5) == REFUSED
     assert ruling(in_force, "/other", 2.5, "3") == REFUSED
     rows.add("/5")
-    in_force.look(rows.head)
+    in_force.refresh(rows.head)
     assert ruling(in_force, "/other", 2.9) == REFUSED  # the tag's, at 3
 
 
@@ -323,7 +325,7 @@ ASKED = st.lists(
 )
 
 
-def expected(rows: Rows, target: str, validated_s: float, tags: set[str], scope: str) -> Ruling:
+def expected(rows: Rows, target: str, validated_s: float, tags: set[str], scope: str) -> Validity:
     soft_s = None
     for row in rows.rows:
         asked = row.invalidation
@@ -334,7 +336,7 @@ def expected(rows: Rows, target: str, validated_s: float, tags: set[str], scope:
         if not asked.soft:
             return REFUSED
         soft_s = asked.at_s
-    return FRESH if soft_s is None else Ruling(Verdict.STALE, soft_s)
+    return FRESH if soft_s is None else Validity(Verdict.STALE, soft_s)
 
 
 def is_about(item: str, target: str, tags: set[str]) -> bool:
@@ -369,12 +371,12 @@ def test_folding_never_makes_less_of_what_was_asked(
     data: st.DataObject,
 ) -> None:
     rows = Rows()
-    in_force = InForce(rows, SILENT, items_kept=kept)
+    in_force = InvalidationIndex(rows, SILENT, items_kept=kept)
     for items, soft, scope in asked:
         rows.add(*items, soft=soft, scope=scope)
         if data.draw(st.booleans()):
-            in_force.look(rows.head)
-    in_force.look(rows.head)
+            in_force.refresh(rows.head)
+    in_force.refresh(rows.head)
     asked_at = min(validated, len(asked))
     told = ruling(in_force, target, asked_at, "x")
     least = expected(rows, target, asked_at, {"x"}, "E")
@@ -396,7 +398,7 @@ def test_thousands_of_rows_are_told_apart_and_those_beyond_are_folded(
 ) -> None:
     kept, total = 4000, 6000
     log = ControlLog(database, items_kept=kept, clock=count(1.0).__next__)
-    watching = InForce(log, SILENT, items_kept=kept)
+    watching = InvalidationIndex(log, SILENT, items_kept=kept)
     chance = random.Random(7)
     for batch in range(total // 100):
         with database.transaction() as connection:
@@ -405,14 +407,14 @@ def test_thousands_of_rows_are_told_apart_and_those_beyond_are_folded(
                 body = {"items": [kind.format(number)], "soft": False, "revoke": False}
                 log.append_within(connection, RowKind.INVALIDATION, "E", body)
         if chance.random() < 0.5:
-            watching.look(log.position())
-    watching.look(log.position())
-    begun_now = InForce(log, SILENT, items_kept=kept)
-    begun_now.look(log.position())
+            watching.refresh(log.position())
+    watching.refresh(log.position())
+    begun_now = InvalidationIndex(log, SILENT, items_kept=kept)
+    begun_now.refresh(log.position())
 
-    def ruling(in_force: InForce, target: str, epoch: int, *tags: str) -> Ruling:
+    def ruling(in_force: InvalidationIndex, target: str, epoch: int, *tags: str) -> Validity:
         position = position_at(log_of(log.position()), epoch)
-        return in_force.rule("E", target, lambda: frozenset(tags), position)
+        return in_force.validity("E", target, lambda: frozenset(tags), position)
 
     for in_force in (watching, begun_now):
         assert epoch_of(in_force.position) == total
@@ -438,23 +440,23 @@ def test_no_clock_decides_what_came_first(steps: list[tuple[str, float]]) -> Non
     """Whatever the clock says at each step, each record is judged by the order of the steps."""
     now_s = 2e9
     rows = Rows()
-    in_force = InForce(rows, SILENT, clock=lambda: now_s)
+    in_force = InvalidationIndex(rows, SILENT, clock=lambda: now_s)
     asked: list[int] = []
     for step, jump_s in steps:
         now_s += jump_s
         if step == "ask":
             asked.append(rows.head)
         elif step == "look":
-            in_force.look(rows.head)
+            in_force.refresh(rows.head)
         else:
             rows.now_s = now_s
             rows.add("/a", soft=step == "soft")
-    in_force.look(rows.head)
+    in_force.refresh(rows.head)
     for position in asked:
         after = rows.rows[epoch_of(position) :]
-        verdict = in_force.rule("E", "/a", frozenset, position).verdict
+        verdict = in_force.validity("E", "/a", frozenset, position).verdict
         if any(not row.invalidation.soft for row in after):
             assert verdict is Verdict.REFUSED
         else:
             assert verdict is (Verdict.STALE if after else Verdict.FRESH)
-        assert in_force.rule("E", "/b", frozenset, position).verdict is Verdict.FRESH
+        assert in_force.validity("E", "/b", frozenset, position).verdict is Verdict.FRESH

@@ -12,7 +12,7 @@ import pytest
 from streamedge.control.database import FILE_NAME, ControlDatabase, ControlError
 from streamedge.control.log import ControlLog, RowKind
 from streamedge.control.position import epoch_of
-from streamedge.control.resources import Kind, Registry, Resource, read_resources
+from streamedge.control.resources import Kind, Resource, ResourceStore, read_resources
 from tests.support import registry_process
 
 POLICY = Resource(
@@ -22,7 +22,7 @@ POLICY = Resource(
 
 def test_what_is_put_is_found_again(tmp_path: Path) -> None:
     database = ControlDatabase(tmp_path)
-    registry = Registry(database)
+    registry = ResourceStore(database)
     later = Resource(Kind.KEY_GROUP, "one", "E2", "name", {}, 0.5, 0.5)
     with registry.change() as change:
         change.put(POLICY)
@@ -31,18 +31,18 @@ def test_what_is_put_is_found_again(tmp_path: Path) -> None:
     assert registry.resources() == (later, POLICY)
     database.close()
     again = ControlDatabase(tmp_path)
-    assert Registry(again).resources() == (later, POLICY)
+    assert ResourceStore(again).resources() == (later, POLICY)
     rows = ControlLog(again).read_after(0).rows
     assert [(row.kind, row.scope) for row in rows] == [(RowKind.CONFIGURATION, "one")] * 2
-    with Registry(again).change() as change:
+    with ResourceStore(again).change() as change:
         change.remove(later)
-    assert Registry(again).resources() == (POLICY,)
+    assert ResourceStore(again).resources() == (POLICY,)
     again.close()
 
 
 def test_what_raises_was_never_there(tmp_path: Path) -> None:
     database = ControlDatabase(tmp_path)
-    registry = Registry(database)
+    registry = ResourceStore(database)
 
     def break_off() -> None:
         with registry.change() as change:
@@ -61,7 +61,7 @@ def test_what_raises_was_never_there(tmp_path: Path) -> None:
 
 def test_a_name_is_had_by_one_of_a_kind(tmp_path: Path) -> None:
     database = ControlDatabase(tmp_path)
-    registry = Registry(database)
+    registry = ResourceStore(database)
     with registry.change() as change:
         change.put(POLICY)
     other = Resource(Kind.CACHE_POLICY, "two", "E1", "name", {}, 1.0, 1.0)
@@ -75,7 +75,7 @@ def test_reading_changes_nothing(tmp_path: Path) -> None:
     assert read_resources(tmp_path) == ()
     assert list(tmp_path.iterdir()) == []
     database = ControlDatabase(tmp_path)
-    with Registry(database).change() as change:
+    with ResourceStore(database).change() as change:
         change.put(POLICY)
     assert read_resources(tmp_path) == (POLICY,)
     database.close()
@@ -100,7 +100,7 @@ def test_every_acknowledged_change_survives_kill(tmp_path: Path, changes_before_
     process.wait(30)
 
     database = ControlDatabase(tmp_path)
-    resources = {one.id: one for one in Registry(database).resources()}
+    resources = {one.id: one for one in ResourceStore(database).resources()}
     newest = {said["id"]: said["number"] for said in acknowledged}
     assert resources.keys() >= newest.keys()
     last = acknowledged[-1]["number"]

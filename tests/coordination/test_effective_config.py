@@ -12,7 +12,7 @@ import pytest
 from streamedge.config.schema.config import Config
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import FILE_NAME, ControlDatabase
-from streamedge.control.resources import Kind, Registry, Resource
+from streamedge.control.resources import Kind, Resource, ResourceStore
 from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.ops.log import Log
@@ -66,14 +66,14 @@ def test_a_look_finds_each_change_once(tmp_path: Path, config_versions: ConfigVe
     config_versions.publish(Config.model_validate({"limits": {"url": 4096}}))
     assert effective.refresh()
     assert (effective.generation, effective.config.limits.url) == (1, 4096)
-    with Registry(database).change() as change:
+    with ResourceStore(database).change() as change:
         change.put(POLICY)
     assert effective.refresh()
     (name,) = effective.config.cache_policies
     assert "P1" in name
-    assert effective.declared == config_versions.config
+    assert effective.from_file == config_versions.config
     assert not effective.refresh()
-    with Registry(database).change() as change:
+    with ResourceStore(database).change() as change:
         change.remove(POLICY)
     assert effective.refresh()
     assert effective.config == config_versions.config
@@ -87,7 +87,7 @@ async def test_what_names_what_there_is_not_is_left_out(
     effective = EffectiveConfig(config_versions, database, log)
     head = AnnouncedHead(tmp_path)
     watch = ConfigWatch(effective, head, log)
-    with Registry(database).change() as change:
+    with ResourceStore(database).change() as change:
         change.put(POLICY)
         change.put(GROUP)
     watch.look()
@@ -96,13 +96,13 @@ async def test_what_names_what_there_is_not_is_left_out(
     assert log.events == ["resource_left_out"]
     watch.look()
     assert log.events == ["resource_left_out"]
-    with Registry(database).change() as change:
+    with ResourceStore(database).change() as change:
         change.remove(GROUP)
     watch.look()
     assert effective.not_applied == ()
     assert log.events == ["resource_left_out"]
     assert head.has_resources
-    with Registry(database).change() as change:
+    with ResourceStore(database).change() as change:
         change.remove(POLICY)
     watch.look()
     assert not head.has_resources
@@ -129,7 +129,7 @@ async def test_a_database_that_cannot_be_read_is_looked_at_again_by_itself(
     assert effective.config == Config()
     assert effective.fault is not None
     (tmp_path / FILE_NAME).rmdir()
-    with Registry(database).change() as change:
+    with ResourceStore(database).change() as change:
         change.put(POLICY)
     looked = asyncio.Event()
     monkeypatch.setattr(effective, "refresh", lambda: look(effective, looked))
@@ -145,7 +145,7 @@ def test_a_database_that_fails_keeps_nobody_from_a_new_file(
     tmp_path: Path, config_versions: ConfigVersions
 ) -> None:
     log, database = HeardLog(), ControlDatabase(tmp_path)
-    with Registry(database).change() as change:
+    with ResourceStore(database).change() as change:
         change.put(POLICY)
     effective = EffectiveConfig(config_versions, database, log)
     effective.refresh()
@@ -164,7 +164,7 @@ def test_a_resource_that_cannot_be_read_hides_no_other(
     tmp_path: Path, config_versions: ConfigVersions
 ) -> None:
     log, database = HeardLog(), ControlDatabase(tmp_path)
-    with Registry(database).change() as change:
+    with ResourceStore(database).change() as change:
         change.put(GROUP)
         change.put(POLICY)
     with database.transaction() as connection:

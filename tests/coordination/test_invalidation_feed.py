@@ -15,7 +15,7 @@ from streamedge.cache.storage.records import Asset, Provenance, Record, Subject
 from streamedge.cache.storage.store import Store, prepare_folder
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase, ControlError
-from streamedge.control.invalidation_index import InForce, Verdict
+from streamedge.control.invalidation_index import InvalidationIndex, Verdict
 from streamedge.control.log import ControlLog, LogRead
 from streamedge.control.position import position_at
 from streamedge.coordination import invalidation_feed as feed_module
@@ -63,7 +63,7 @@ def test_revoked_responses_are_ended_once(tmp_path: Path) -> None:
     database = ControlDatabase(tmp_path)
     log = ControlLog(database)
     log.invalidate("E", ["/before"], revoke=True)
-    rulings = Rulings(Store(tmp_path, 0, SILENT), InForce(log, SILENT))
+    rulings = Rulings(Store(tmp_path, 0, SILENT), InvalidationIndex(log, SILENT))
     before, later = log.position(), log.position() + 9
     running = [
         Provenance(Subject("E", "/film", "tags"), before, {"tags": "News"}),
@@ -94,7 +94,7 @@ def test_rows_that_a_worker_reads_are_published_to_the_others(tmp_path: Path) ->
     database = ControlDatabase(tmp_path)
     log = ControlLog(database)
     store = Store(tmp_path, 0, SILENT)
-    rulings = Rulings(store, InForce(log, SILENT))
+    rulings = Rulings(store, InvalidationIndex(log, SILENT))
     apply_invalidations(rulings, ())
     log.invalidate("E", ["/a"])
     before = store.changes.number
@@ -122,7 +122,7 @@ def test_unpublished_change_is_refused_unless_all_workers_read_it(
 def test_worker_without_a_database_uses_no_cached_data(tmp_path: Path) -> None:
     folder = tmp_path / "nowhere"
     rulings = Rulings(
-        Store(folder, 0, SILENT), InForce(ControlLog(ControlDatabase(folder)), SILENT)
+        Store(folder, 0, SILENT), InvalidationIndex(ControlLog(ControlDatabase(folder)), SILENT)
     )
     assert not apply_invalidations(rulings, ()).is_current
     record = Record("k", OriginHead(Version('"1"', 1), ""), 1.0)
@@ -136,7 +136,7 @@ def test_write_does_not_make_workers_read_the_log(
     prepare_folder(tmp_path)
     database = ControlDatabase(tmp_path)
     log, store = ControlLog(database), Store(tmp_path, 0, SILENT)
-    rulings = Rulings(store, InForce(log, SILENT))
+    rulings = Rulings(store, InvalidationIndex(log, SILENT))
     apply_invalidations(rulings, ())
     reads: list[int] = []
     read = log.read_after

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from streamedge.access.geo import Countries, CountriesError
+from streamedge.access.geo import CountryDatabase, CountryDatabaseError
 from streamedge.access.keys import KeyFileError
 from streamedge.build.origins_and_web import bind_origins, web_server
 from streamedge.build.rtmp import rtmp_server
-from streamedge.cache.invalidated import CaughtUp
+from streamedge.cache.invalidated import AppliedInvalidations
 from streamedge.cache.objects import Cache
 from streamedge.cache.storage.store import Store
 from streamedge.config.schema.config import Config
@@ -89,7 +89,7 @@ async def live_edge(root: Path, **tables: Any) -> AsyncIterator[LiveEdge]:
         }
         config = Config.model_validate(whole)
         log_file = root.parent / "log"
-        log, counts, countries = open_log(str(log_file), "test"), Counts(), Countries(None)
+        log, counts, countries = open_log(str(log_file), "test"), Counts(), CountryDatabase(None)
         cache = Cache(Store(root, 0, log), log, counts, open_extents=64, retries=0)
         bindings = bind_origins(config, log, counts)
         servers = (
@@ -345,7 +345,7 @@ async def test_countries_and_certificates_are_those_of_the_new_config(
         assert await come_from("de.mmdb") == 403
         assert await come_from("us.mmdb") == 200
         assert shown.context_for("b.example") is not first
-        with pytest.raises(CountriesError):
+        with pytest.raises(CountryDatabaseError):
             await come_from("none.mmdb")
         assert await status(viewer, "/film.mp4") == 200
 
@@ -373,7 +373,13 @@ async def test_it_follows_the_generations_and_survives_one_that_cannot_be_applie
         )
         edge.live.config = effective.config
         following = asyncio.create_task(
-            watch_config(edge.live, effective, shared, 0, lambda: CaughtUp(7, [], is_current=True))
+            watch_config(
+                edge.live,
+                effective,
+                shared,
+                0,
+                lambda: AppliedInvalidations(7, [], is_current=True),
+            )
         )
         assert await applied.get() == 0
         assert worker_status.have_applied(7)

@@ -13,7 +13,7 @@ import pytest
 from streamedge.config.schema.config import Config
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import FILE_NAME, ControlDatabase
-from streamedge.control.resources import Kind, Registry, Resource
+from streamedge.control.resources import Kind, Resource, ResourceStore
 from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.ops.log import Log, open_log
@@ -59,7 +59,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(worker, "CONTROL_PATIENCE_S", 0.0)
     monkeypatch.setattr(worker, "CONTROL_POLL_S", 0.01)
     database = ControlDatabase(tmp_path)
-    with Registry(database).change() as change:
+    with ResourceStore(database).change() as change:
         change.put(POLICY)
     database.close()
     return tmp_path

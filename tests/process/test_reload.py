@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from streamedge.access.geo import Countries
+from streamedge.access.geo import CountryDatabase
 from streamedge.config.load import load
 from streamedge.coordination.config_versions import ConfigVersions, ReloadResult
 from streamedge.coordination.wakeups import Wakeups
@@ -33,7 +33,7 @@ class Edge:
     reloader: ConfigReloader
     log: Path
     wakeups: Wakeups
-    countries: Countries
+    countries: CountryDatabase
 
     def reload(self, text: str) -> ReloadResult:
         self.file.write_text(text)
@@ -59,7 +59,7 @@ def running(folder: Path, text: str, certificates: Certificates | None) -> Itera
     file.write_text(text)
     log = open_log(str(folder / "log"), "supervisor")
     config_versions, wakeups = ConfigVersions(load(file), 1), Wakeups(1)
-    countries = Countries(None)
+    countries = CountryDatabase(None)
     reloader = ConfigReloader(file, config_versions, certificates, countries, wakeups, log)
     yield Edge(file, config_versions, reloader, folder / "log", wakeups, countries)
     config_versions.close()

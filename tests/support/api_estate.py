@@ -16,7 +16,7 @@ from streamedge.api.operations.handlers import api_handlers
 from streamedge.api.protocol.service import Call, Output
 from streamedge.config.schema.config import Config
 from streamedge.control.database import ControlDatabase
-from streamedge.control.resources import Registry
+from streamedge.control.resources import ResourceStore
 
 NOW_S = 1_790_000_000.0
 OPTIMIZED = "658327ea-f89d-4fab-a63d-7e88639e58f6"
@@ -91,7 +91,7 @@ class Api:
         folder.mkdir(exist_ok=True)
         self.declared = Config.model_validate(copy.deepcopy(dict(declared)))
         self.database = ControlDatabase(folder)
-        self.registry = Registry(self.database)
+        self.registry = ResourceStore(self.database)
         self.announced = 0
         self.now_s = NOW_S
         self.handlers = api_handlers(self.database, lambda: self.declared, self._announce)

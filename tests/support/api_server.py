@@ -16,7 +16,7 @@ import uvicorn
 from botocore.config import Config
 from starlette.applications import Starlette
 
-from streamedge.api.app import BODY_TIMEOUT_S, Terms, api_routes
+from streamedge.api.app import BODY_TIMEOUT_S, ApiSettings, api_routes
 from streamedge.api.protocol.service import Handlers
 from streamedge.ops.log import Log
 from streamedge.ops.log_output import LogTarget
@@ -80,7 +80,7 @@ def run_api(
     """The API with these handlers, until the block ends."""
     log_path = folder / "api.log"
     log, keys = HeardLog(str(log_path), "api"), dict(KEYS)
-    terms = Terms(keys, BODY_MAX_BYTES)
+    terms = ApiSettings(keys, BODY_MAX_BYTES)
     routes = api_routes(lambda: handlers, lambda: terms, log, body_timeout_s)
     app = Starlette(routes=routes)
     config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False)

@@ -26,7 +26,7 @@ from streamedge.cache.storage.records import Asset, asset_digest, version_digest
 from streamedge.cache.storage.store import Store
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase
-from streamedge.control.invalidation_index import InForce
+from streamedge.control.invalidation_index import InvalidationIndex
 from streamedge.control.log import ControlLog
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counter, Counts
@@ -64,7 +64,7 @@ class Location:
         slot = len(self.workers)
         log = open_log(str(self._log_path), f"worker-{slot}")
         store = Store(self.root, slot, log)
-        in_force = InForce(ControlLog(self.control()), log)
+        in_force = InvalidationIndex(ControlLog(self.control()), log)
         cache = Cache(
             store,
             log,

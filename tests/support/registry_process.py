@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 
 from streamedge.control.database import ControlDatabase
-from streamedge.control.resources import Kind, Registry, Resource
+from streamedge.control.resources import Kind, Resource, ResourceStore
 
 RESOURCES = 5
 
 
 def change_for_ever(folder: Path) -> None:
-    registry = Registry(ControlDatabase(folder))
+    registry = ResourceStore(ControlDatabase(folder))
     for number in itertools.count():
         made = resource(number)
         with registry.change() as change:

@@ -19,14 +19,14 @@ from typing import Any
 
 from streamedge.access.admission import AccessRules
 from streamedge.access.client_address import IpNetwork
-from streamedge.access.geo import Countries
+from streamedge.access.geo import CountryDatabase
 from streamedge.access.wildcards import ResourcePattern
 from streamedge.cache.objects import Cache
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.store import Store
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase
-from streamedge.control.invalidation_index import InForce
+from streamedge.control.invalidation_index import InvalidationIndex
 from streamedge.control.log import ControlLog
 from streamedge.delivery.hosts import HostTable, OriginBinding
 from streamedge.delivery.rtmp.server import RtmpServer
@@ -40,7 +40,7 @@ from tests.support.fakes import ScriptedOrigin
 from tests.support.rtmp_client import PATIENCE_S
 
 OPEN = AccessRules()
-NOWHERE = Countries(None)
+NOWHERE = CountryDatabase(None)
 LIMITS = RtmpLimits(
     connections_max=10,
     handshake_s=1e9,
@@ -135,7 +135,7 @@ async def stand(
     *,
     access: AccessRules = OPEN,
     pages: Sequence[ResourcePattern] = (),
-    countries: Countries = NOWHERE,
+    countries: CountryDatabase = NOWHERE,
     proxies: Sequence[IpNetwork] = (),
     per_address_max: int = 0,
     **limits: Any,
@@ -155,7 +155,7 @@ async def stand(
             Counts(),
             open_extents=64,
             retries=0,
-            in_force=InForce(control, log),
+            in_force=InvalidationIndex(control, log),
         )
         binding = OriginBinding("site", "http site", site, site)
         distribution = RtmpDistribution(

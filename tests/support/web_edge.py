@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streamedge.access.geo import Countries
+from streamedge.access.geo import CountryDatabase
 from streamedge.build.origins_and_web import bind_origins, web_server
 from streamedge.cache.objects import Cache
 from streamedge.cache.storage.store import Store
 from streamedge.config.schema.config import Config
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase
-from streamedge.control.invalidation_index import InForce
+from streamedge.control.invalidation_index import InvalidationIndex
 from streamedge.control.log import ControlLog
 from streamedge.coordination.invalidation_feed import apply_invalidations
 from streamedge.delivery.http.connection.request_side import EdgeProtocol
@@ -112,8 +112,8 @@ async def serve_web(
         log, counts = open_log(str(log_file), "test"), Counts()
         database = ControlDatabase(root)
         stack.callback(database.close)
-        store, in_force = Store(root, slot, log), InForce(ControlLog(database), log)
-        in_force.look(store.changes.number)
+        store, in_force = Store(root, slot, log), InvalidationIndex(ControlLog(database), log)
+        in_force.refresh(store.changes.number)
         cache = Cache(
             store,
             log,
@@ -123,7 +123,7 @@ async def serve_web(
             in_force=in_force,
         )
         bindings = bind_origins(config, log, counts)
-        countries = Countries(config.countries.database)
+        countries = CountryDatabase(config.countries.database)
         server = web_server(config, bindings, cache, log, counts, countries=countries)
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)

@@ -23,31 +23,31 @@ POLICY_KINDS: Mapping[Kind, tuple[str, str]] = {
 """The table of the config that holds a kind of policy, and the code where there is none."""
 
 # A colon is in no name that a config file may declare.
-MADE = "made:"
+API_PREFIX = "made:"
 # Names of key groups are checked as the file's are, which have no colon.
-_MADE_KEY_GROUP = "made-"
+_API_KEY_GROUP_PREFIX = "made-"
 _ALL_KEYS = "made-self"
 
 
 @dataclass(frozen=True, slots=True)
-class Estate:
-    """``made`` has the API's resources by kind and id, the oldest first."""
+class Inventory:
+    """``from_api`` has the API's resources by kind and id, the oldest first."""
 
-    declared: Config
-    made: Mapping[Kind, dict[str, Resource]]
+    from_file: Config
+    from_api: Mapping[Kind, dict[str, Resource]]
 
     @property
     def edge_name(self) -> str:
-        return self.declared.edge.name
+        return self.from_file.edge.name
 
     def policy_name(self, kind: Kind, identifier: str) -> str:
         """What a config calls the policy of this id: a made one's, or a declared or managed one's
         name. Raises ApiError where there is none."""
         table, code = POLICY_KINDS[kind]
-        if identifier in self.made[kind]:
-            return f"{MADE}{identifier}"
+        if identifier in self.from_api[kind]:
+            return f"{API_PREFIX}{identifier}"
         name = IDS.get(identifier, identifier)
-        if name in getattr(self.declared, table) or name in MANAGED[table]:
+        if name in getattr(self.from_file, table) or name in MANAGED[table]:
             return name
         if identifier in NOT_OFFERED:
             why = "the edge does not compute CloudFront-* headers; make a policy without them"
@@ -56,14 +56,14 @@ class Estate:
 
     def policy_document(self, kind: Kind, identifier: str) -> Document | None:
         """The document of a made policy; None for a declared or managed one."""
-        found = self.made[kind].get(identifier)
+        found = self.from_api[kind].get(identifier)
         return None if found is None else found.document
 
     def key_group_name(self, identifier: str) -> str:
         """What a config calls this key group. Raises ApiError where there is none."""
-        if identifier in self.made[Kind.KEY_GROUP]:
-            return self._free(f"{_MADE_KEY_GROUP}{identifier}")
-        if identifier in self.declared.key_groups:
+        if identifier in self.from_api[Kind.KEY_GROUP]:
+            return self._free(f"{_API_KEY_GROUP_PREFIX}{identifier}")
+        if identifier in self.from_file.key_groups:
             return identifier
         text = f"there is no key group with the id {identifier}"
         raise ApiError("TrustedKeyGroupDoesNotExist", text)
@@ -78,17 +78,17 @@ class Estate:
         return f"{identifier}.{self.edge_name}.streamedge".lower()
 
     def _free(self, name: str) -> str:
-        while name in self.declared.key_groups:
+        while name in self.from_file.key_groups:
             name += "-"
         return name
 
 
-def estate_of(declared: Config, resources: Iterable[Resource]) -> Estate:
+def inventory_of(from_file: Config, resources: Iterable[Resource]) -> Inventory:
     """The estate of a config and the registry's resources."""
-    made: dict[Kind, dict[str, Resource]] = {kind: {} for kind in Kind}
+    from_api: dict[Kind, dict[str, Resource]] = {kind: {} for kind in Kind}
     for resource in resources:
-        made[resource.kind][resource.id] = resource
-    return Estate(declared, made)
+        from_api[resource.kind][resource.id] = resource
+    return Inventory(from_file, from_api)
 
 
 def references(document: object, member: str) -> set[str]:

@@ -8,22 +8,22 @@ refused. Pure.
 from __future__ import annotations
 
 from streamedge.api.documents.documents import Document, entries_of, invalid
-from streamedge.api.documents.inventory import Estate
+from streamedge.api.documents.inventory import Inventory
 from streamedge.api.errors import ApiError
 
 SELF = "self"
 
 
-def trusted_groups(estate: Estate, document: Document, where: str) -> list[str]:
+def trusted_groups(inventory: Inventory, document: Document, where: str) -> list[str]:
     """The names of the trusted key groups; none where anybody may have it. Raises ApiError."""
     names = [
-        estate.key_group_name(entry) for entry in _enabled(document, "TrustedKeyGroups", where)
+        inventory.key_group_name(entry) for entry in _enabled(document, "TrustedKeyGroups", where)
     ]
     for signer in _enabled(document, "TrustedSigners", where):
         if signer != SELF:
             text = f"{where}: the account {signer} has no keys here; self means all of this edge"
             raise ApiError("TrustedSignerDoesNotExist", text)
-        names.append(estate.all_keys_name)
+        names.append(inventory.all_keys_name)
     return list(dict.fromkeys(names))
 
 

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any
 
 from streamedge.api.documents.documents import Document, not_offered, required, with_defaults
-from streamedge.api.documents.inventory import Estate
+from streamedge.api.documents.inventory import Inventory
 from streamedge.api.operations.resource_calls import Family, ResourceCalls, new_id, page
 from streamedge.api.protocol.service import Call, Handler, Output
-from streamedge.api.transactions import Holdings
+from streamedge.api.transactions import Resources
 from streamedge.control.resources import Kind, Resource
 
 _OFFERED = {
@@ -23,11 +23,11 @@ _OFFERED = {
 }
 
 
-def access_control_handlers(holdings: Holdings) -> dict[str, Handler]:
+def access_control_handlers(holdings: Resources) -> dict[str, Handler]:
     """By the names of CloudFront's operations."""
 
     def listed(call: Call) -> Output:
-        chosen = page(call, FAMILY.all(holdings.estate()))
+        chosen = page(call, FAMILY.all(holdings.inventory()))
         entries = [{"Id": resource.id, **resource.document} for resource in chosen.entries]
         return {"OriginAccessControlList": chosen.listing(entries)}
 
@@ -42,7 +42,7 @@ def _complete(document: Document) -> dict[str, Any]:
     return with_defaults(document, {"Description": ""})
 
 
-def _shown(_estate: Estate, resource: Resource) -> dict[str, Any]:
+def _shown(_inventory: Inventory, resource: Resource) -> dict[str, Any]:
     return {"Id": resource.id, "OriginAccessControlConfig": dict(resource.document)}
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from streamedge.api.documents.documents import Document, invalid, required
-from streamedge.api.documents.inventory import Estate, references
+from streamedge.api.documents.inventory import Inventory, references
 from streamedge.api.operations.distributions import DISTRIBUTIONS, summary
 from streamedge.api.operations.keys import KEY_GROUPS
 from streamedge.api.operations.policies import FAMILIES
 from streamedge.api.operations.resource_calls import Family, page
 from streamedge.api.protocol.service import Call, Handler, Output
-from streamedge.api.transactions import Holdings
+from streamedge.api.transactions import Resources
 from streamedge.control.resources import Resource
 
 _NO_FIREWALL = "null"  # asks for the distributions that have none
@@ -23,7 +23,7 @@ _CONNECTION_MODE = "direct"  # of every distribution: there are no tenants
 Uses = Callable[[Document], bool]
 
 
-def distribution_search_handlers(holdings: Holdings) -> dict[str, Handler]:
+def distribution_search_handlers(holdings: Resources) -> dict[str, Handler]:
     """By the names of CloudFront's operations."""
     handlers = {
         f"ListDistributionsBy{family.member}Id": _by_resource(
@@ -34,9 +34,9 @@ def distribution_search_handlers(holdings: Holdings) -> dict[str, Handler]:
 
     def whole(uses: Callable[[Call], Uses]) -> Handler:
         def listed(call: Call) -> Output:
-            estate = holdings.estate()
-            chosen = page(call, _users(estate, uses(call)))
-            entries = [summary(estate, one) for one in chosen.entries]
+            inventory = holdings.inventory()
+            chosen = page(call, _users(inventory, uses(call)))
+            entries = [summary(inventory, one) for one in chosen.entries]
             return {"DistributionList": chosen.listing(entries)}
 
         return listed
@@ -58,26 +58,26 @@ def distribution_search_handlers(holdings: Holdings) -> dict[str, Handler]:
     }
 
 
-def _by_resource(holdings: Holdings, family: Family, member: str, reference: str) -> Handler:
+def _by_resource(holdings: Resources, family: Family, member: str, reference: str) -> Handler:
     """The ids of the distributions whose documents name a resource at ``reference``."""
 
     def listed(call: Call) -> Output:
-        estate = holdings.estate()
-        found = family.find(estate, required(call.input, member))
+        inventory = holdings.inventory()
+        found = family.find(inventory, required(call.input, member))
 
         def uses(document: Document) -> bool:
             return found.id in references(document, reference)
 
-        chosen = page(call, _users(estate, uses))
+        chosen = page(call, _users(inventory, uses))
         return {"DistributionIdList": chosen.listing([one.id for one in chosen.entries])}
 
     return listed
 
 
-def _users(estate: Estate, uses: Uses) -> dict[str, Resource]:
+def _users(inventory: Inventory, uses: Uses) -> dict[str, Resource]:
     return {
         identifier: resource
-        for identifier, resource in DISTRIBUTIONS.all(estate).items()
+        for identifier, resource in DISTRIBUTIONS.all(inventory).items()
         if uses(resource.document)
     }
 

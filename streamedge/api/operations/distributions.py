@@ -12,7 +12,7 @@ from typing import Any
 
 from streamedge.api.documents.completion import complete_distribution
 from streamedge.api.documents.documents import Document, entries_of, listing, required
-from streamedge.api.documents.inventory import Estate, references
+from streamedge.api.documents.inventory import Inventory, references
 from streamedge.api.documents.tags import checked_tags
 from streamedge.api.documents.trust import SELF
 from streamedge.api.errors import ApiError
@@ -21,7 +21,7 @@ from streamedge.api.operations.identities import check_identities
 from streamedge.api.operations.resource_calls import Family, ResourceCalls, moment, new_id, page
 from streamedge.api.protocol.service import Call, Handler, Output
 from streamedge.api.to_config.translation import claims
-from streamedge.api.transactions import Holdings
+from streamedge.api.transactions import Resources
 from streamedge.config.schema.config import RtmpDistributionConfig, WebDistributionConfig
 from streamedge.control.resources import Kind, Resource
 
@@ -34,7 +34,7 @@ _SUMMARY = (
 )
 
 
-def distribution_handlers(holdings: Holdings) -> dict[str, Handler]:
+def distribution_handlers(holdings: Resources) -> dict[str, Handler]:
     """By the names of CloudFront's operations."""
     calls = ResourceCalls(DISTRIBUTIONS, holdings)
 
@@ -44,10 +44,10 @@ def distribution_handlers(holdings: Holdings) -> dict[str, Handler]:
         return calls.create(call, tags, required(said, "DistributionConfig"))
 
     def listed(call: Call) -> Output:
-        estate = holdings.estate()
-        chosen = page(call, DISTRIBUTIONS.all(estate))
+        inventory = holdings.inventory()
+        chosen = page(call, DISTRIBUTIONS.all(inventory))
         return {
-            "DistributionList": chosen.listing([summary(estate, one) for one in chosen.entries])
+            "DistributionList": chosen.listing([summary(inventory, one) for one in chosen.entries])
         }
 
     return {
@@ -62,42 +62,42 @@ def arn(resource: Resource) -> str:
     return f"arn:aws:cloudfront::{ACCOUNT}:{resource.kind.value}/{resource.id}"
 
 
-def host_name(estate: Estate, resource: Resource) -> str:
+def host_name(inventory: Inventory, resource: Resource) -> str:
     """The host name that a distribution is served by: of a declared one, its first plain alias."""
-    if any(resource.id == distribution.id for distribution in estate.declared.distributions):
+    if any(resource.id == distribution.id for distribution in inventory.from_file.distributions):
         for alias in entries_of(resource.document, "Aliases"):
             if "*" not in alias:
                 return str(alias)
-    return estate.domain_name(resource.id)
+    return inventory.domain_name(resource.id)
 
 
-def trusted_signers(estate: Estate, document: Document) -> dict[str, Any]:
+def trusted_signers(inventory: Inventory, document: Document) -> dict[str, Any]:
     """ActiveTrustedSigners: self with all keys of the edge, where it is trusted."""
     is_trusted = SELF in references(document, "TrustedSigners")
-    keys = (*estate.declared.public_keys, *estate.made[Kind.PUBLIC_KEY])
+    keys = (*inventory.from_file.public_keys, *inventory.from_api[Kind.PUBLIC_KEY])
     signer = {"AwsAccountNumber": SELF, "KeyPairIds": listing(keys)}
     return {"Enabled": is_trusted, **listing([signer] if is_trusted else [])}
 
 
-def check_beside_others(estate: Estate, resource: Resource) -> None:
+def check_beside_others(inventory: Inventory, resource: Resource) -> None:
     """Raises ApiError where a distribution of either kind cannot be beside what else there is."""
-    check_aliases(estate, resource)
-    check_identities(estate, resource)
+    check_aliases(inventory, resource)
+    check_identities(inventory, resource)
 
 
-def check_aliases(estate: Estate, resource: Resource) -> None:
+def check_aliases(inventory: Inventory, resource: Resource) -> None:
     """Raises ApiError CNAMEAlreadyExists where another distribution of the kind has an alias."""
     kind = _SECTIONS[resource.kind]
     taken = {
         host
-        for distribution in estate.declared.distributions
+        for distribution in inventory.from_file.distributions
         if isinstance(distribution, kind)
         for _type, host, _application in claims(distribution)
     }
-    for other in estate.made[resource.kind].values():
+    for other in inventory.from_api[resource.kind].values():
         if other.id != resource.id:
             taken.update(_lower(entries_of(other.document, "Aliases")))
-            taken.add(estate.domain_name(other.id))
+            taken.add(inventory.domain_name(other.id))
     for alias in _lower(entries_of(resource.document, "Aliases")):
         if alias in taken:
             text = f"another distribution has the alias {alias} already"
@@ -114,39 +114,39 @@ def _lower(names: Iterable[str]) -> list[str]:
     return [name.lower() for name in names]
 
 
-def _shown(estate: Estate, resource: Resource) -> dict[str, Any]:
+def _shown(inventory: Inventory, resource: Resource) -> dict[str, Any]:
     return {
-        **place(estate, resource),
+        **place(inventory, resource),
         "InProgressInvalidationBatches": 0,
-        "ActiveTrustedSigners": trusted_signers(estate, resource.document),
-        "ActiveTrustedKeyGroups": _trusted_key_groups(estate, resource.document),
+        "ActiveTrustedSigners": trusted_signers(inventory, resource.document),
+        "ActiveTrustedKeyGroups": _trusted_key_groups(inventory, resource.document),
         "DistributionConfig": dict(resource.document),
     }
 
 
-def summary(estate: Estate, resource: Resource) -> dict[str, Any]:
+def summary(inventory: Inventory, resource: Resource) -> dict[str, Any]:
     """A distribution as lists show it."""
     document = resource.document
     said = {member: document[member] for member in _SUMMARY}
-    return {**place(estate, resource), "ETag": resource.etag, **said}
+    return {**place(inventory, resource), "ETag": resource.etag, **said}
 
 
-def place(estate: Estate, resource: Resource) -> dict[str, Any]:
+def place(inventory: Inventory, resource: Resource) -> dict[str, Any]:
     """What every output has of a distribution of either kind."""
     return {
         "Id": resource.id,
         "ARN": arn(resource),
         "Status": DEPLOYED,
         "LastModifiedTime": moment(resource.modified_s),
-        "DomainName": host_name(estate, resource),
+        "DomainName": host_name(inventory, resource),
     }
 
 
-def _trusted_key_groups(estate: Estate, document: Document) -> dict[str, Any]:
+def _trusted_key_groups(inventory: Inventory, document: Document) -> dict[str, Any]:
     groups = []
     for identifier in sorted(references(document, "TrustedKeyGroups")):
-        made = estate.made[Kind.KEY_GROUP].get(identifier)
-        group = estate.declared.key_groups.get(identifier)
+        made = inventory.from_api[Kind.KEY_GROUP].get(identifier)
+        group = inventory.from_file.key_groups.get(identifier)
         keys = made.document["Items"] if made else group.keys if group else ()
         groups.append({"KeyGroupId": identifier, "KeyPairIds": listing(list(keys))})
     return {"Enabled": bool(groups), **listing(groups)}

@@ -14,11 +14,11 @@ from streamedge.api.operations.policies import policy_handlers
 from streamedge.api.operations.streaming import streaming_handlers
 from streamedge.api.operations.tagging import tagging_handlers
 from streamedge.api.protocol.service import Handlers
-from streamedge.api.transactions import Holdings
+from streamedge.api.transactions import Resources
 from streamedge.config.schema.config import Config
 from streamedge.control.database import ControlDatabase
 from streamedge.control.log import ControlLog
-from streamedge.control.resources import Registry
+from streamedge.control.resources import ResourceStore
 
 
 def api_handlers(
@@ -30,7 +30,7 @@ def api_handlers(
     caller's thread after each change and invalidation, once it is on disk; the call is answered
     when it returns.
     """
-    holdings = Holdings(Registry(database), declared, announce)
+    holdings = Resources(ResourceStore(database), declared, announce)
     log = ControlLog(database, items_kept=declared().limits.invalidations)
     return {
         **distribution_handlers(holdings),

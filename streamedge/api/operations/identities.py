@@ -12,22 +12,22 @@ from functools import partial
 from typing import Any
 
 from streamedge.api.documents.documents import Document, entries_of, required, with_defaults
-from streamedge.api.documents.inventory import Estate
+from streamedge.api.documents.inventory import Inventory
 from streamedge.api.errors import ApiError
 from streamedge.api.operations.resource_calls import Family, ResourceCalls, new_id, page
 from streamedge.api.protocol.service import Call, Handler, Output
-from streamedge.api.transactions import Holdings
+from streamedge.api.transactions import Resources
 from streamedge.control.resources import Kind, Resource
 
 REFERENCE = "origin-access-identity/cloudfront/"
 """What stands before the id where an origin names an identity."""
 
 
-def identity_handlers(holdings: Holdings) -> dict[str, Handler]:
+def identity_handlers(holdings: Resources) -> dict[str, Handler]:
     """By the names of CloudFront's operations."""
 
     def listed(call: Call) -> Output:
-        chosen = page(call, FAMILY.all(holdings.estate()))
+        chosen = page(call, FAMILY.all(holdings.inventory()))
         entries = [
             {**_place(resource), "Comment": resource.document["Comment"]}
             for resource in chosen.entries
@@ -38,16 +38,16 @@ def identity_handlers(holdings: Holdings) -> dict[str, Handler]:
     return {**handlers, "ListCloudFrontOriginAccessIdentities": listed}
 
 
-def check_identities(estate: Estate, resource: Resource) -> None:
+def check_identities(inventory: Inventory, resource: Resource) -> None:
     """Raises ApiError InvalidOriginAccessIdentity where a distribution names one that there is not.
 
     What its document has named before is left alone.
     """
-    before = estate.made[resource.kind].get(resource.id)
+    before = inventory.from_api[resource.kind].get(resource.id)
     known = set() if before is None else _named(before.document)
     for reference in _named(resource.document) - known:
         identifier = reference.removeprefix(REFERENCE)
-        if identifier == reference or identifier not in estate.made[FAMILY.kind]:
+        if identifier == reference or identifier not in inventory.from_api[FAMILY.kind]:
             text = f"OriginAccessIdentity: there is no {reference!a}"
             raise ApiError("InvalidOriginAccessIdentity", text)
 
@@ -72,7 +72,7 @@ def _complete(document: Document) -> dict[str, Any]:
     return with_defaults(document, {"Comment": ""})
 
 
-def _shown(_estate: Estate, resource: Resource) -> dict[str, Any]:
+def _shown(_inventory: Inventory, resource: Resource) -> dict[str, Any]:
     return {
         **_place(resource),
         "CloudFrontOriginAccessIdentityConfig": dict(resource.document),

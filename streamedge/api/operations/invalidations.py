@@ -13,7 +13,7 @@ from streamedge.api.documents.documents import entries_of, invalid, listing, req
 from streamedge.api.errors import ApiError
 from streamedge.api.operations.resource_calls import VERSION_PATH, Page, moment, most_items
 from streamedge.api.protocol.service import Call, Handler, Output
-from streamedge.api.transactions import Holdings
+from streamedge.api.transactions import Resources
 from streamedge.control.invalidations import ItemError, with_root_object
 from streamedge.control.log import (
     ITEMS_MAX,
@@ -27,7 +27,7 @@ COMPLETED = "Completed"
 
 
 def invalidation_handlers(
-    holdings: Holdings, log: ControlLog, announce: Callable[[], None]
+    holdings: Resources, log: ControlLog, announce: Callable[[], None]
 ) -> dict[str, Handler]:
     """By the names of CloudFront's operations.
 
@@ -84,7 +84,7 @@ def invalidation_handlers(
     return {"CreateInvalidation": create, "GetInvalidation": get, "ListInvalidations": listed}
 
 
-def _distribution(holdings: Holdings, call: Call) -> str:
+def _distribution(holdings: Resources, call: Call) -> str:
     """The id of the distribution of a call. Raises ApiError NoSuchDistribution."""
     identifier: str = required(call.input, "DistributionId")
     if not holdings.has_distribution(identifier):

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from streamedge.api.documents.documents import Document, invalid, required, with_defaults
-from streamedge.api.documents.inventory import Estate
+from streamedge.api.documents.inventory import Inventory
 from streamedge.api.errors import ApiError
 from streamedge.api.operations import declared
 from streamedge.api.operations.resource_calls import (
@@ -22,17 +22,17 @@ from streamedge.api.operations.resource_calls import (
     page,
 )
 from streamedge.api.protocol.service import Call, Handler, Output
-from streamedge.api.transactions import Holdings
+from streamedge.api.transactions import Resources
 from streamedge.control.resources import Kind, Resource
 
 KEYS_OF_A_GROUP_MAX = 100
 
 
-def key_handlers(holdings: Holdings) -> dict[str, Handler]:
+def key_handlers(holdings: Resources) -> dict[str, Handler]:
     """By the names of CloudFront's operations."""
 
     def list_keys(call: Call) -> Output:
-        chosen = page(call, PUBLIC_KEYS.all(holdings.estate()))
+        chosen = page(call, PUBLIC_KEYS.all(holdings.inventory()))
         entries = [
             {
                 "Id": key.id,
@@ -46,9 +46,9 @@ def key_handlers(holdings: Holdings) -> dict[str, Handler]:
         return {"PublicKeyList": chosen.listing(entries, has_marker=False)}
 
     def list_groups(call: Call) -> Output:
-        estate = holdings.estate()
-        chosen = page(call, KEY_GROUPS.all(estate))
-        entries = [{"KeyGroup": _shown_group(estate, group)} for group in chosen.entries]
+        inventory = holdings.inventory()
+        chosen = page(call, KEY_GROUPS.all(inventory))
+        entries = [{"KeyGroup": _shown_group(inventory, group)} for group in chosen.entries]
         return {"KeyGroupList": chosen.listing(entries, has_marker=False)}
 
     return {
@@ -64,7 +64,7 @@ def _complete_key(document: Document) -> dict[str, Any]:
     return with_defaults(document, {"Comment": ""})
 
 
-def _shown_key(_estate: Estate, key: Resource) -> dict[str, Any]:
+def _shown_key(_inventory: Inventory, key: Resource) -> dict[str, Any]:
     return {
         "Id": key.id,
         "CreatedTime": moment(key.created_s),
@@ -88,7 +88,7 @@ def _complete_group(document: Document) -> dict[str, Any]:
     return with_defaults(document, {"Comment": ""})
 
 
-def _shown_group(_estate: Estate, group: Resource) -> dict[str, Any]:
+def _shown_group(_inventory: Inventory, group: Resource) -> dict[str, Any]:
     return {
         "Id": group.id,
         "LastModifiedTime": moment(group.modified_s),

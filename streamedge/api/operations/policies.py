@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from streamedge.api.documents.documents import Document, invalid, required, with_defaults
-from streamedge.api.documents.inventory import Estate
+from streamedge.api.documents.inventory import Inventory
 from streamedge.api.operations import declared
 from streamedge.api.operations.policy_documents import (
     cache_policy_document,
@@ -26,7 +26,7 @@ from streamedge.api.operations.resource_calls import (
     page,
 )
 from streamedge.api.protocol.service import Call, Handler, Output
-from streamedge.api.transactions import Holdings
+from streamedge.api.transactions import Resources
 from streamedge.config.managed import (
     CACHE_POLICIES,
     EDGE_HEADERS,
@@ -42,7 +42,7 @@ _NOT_COMPRESSED = frozenset({"CachingDisabled", "CachingOptimizedForUncompressed
 _GZIP_ALONE = frozenset({"Elemental-MediaPackage"})
 
 
-def policy_handlers(holdings: Holdings) -> dict[str, Handler]:
+def policy_handlers(holdings: Resources) -> dict[str, Handler]:
     """All calls on policies, by the names of CloudFront's operations."""
     handlers: dict[str, Handler] = {}
     for family, plural in FAMILIES:
@@ -51,20 +51,20 @@ def policy_handlers(holdings: Holdings) -> dict[str, Handler]:
     return handlers
 
 
-def _lister(family: Family, holdings: Holdings) -> Handler:
+def _lister(family: Family, holdings: Resources) -> Handler:
     def listed(call: Call) -> Output:
         wanted = call.input.get("Type") or ""
         if wanted not in {"", "managed", "custom"}:
             raise invalid("Type is managed or custom")
-        estate = holdings.estate()
+        inventory = holdings.inventory()
         found = {
             identifier: resource
-            for identifier, resource in family.all(estate).items()
+            for identifier, resource in family.all(inventory).items()
             if wanted in {"", _type(family, resource)}
         }
         chosen = page(call, found)
         entries = [
-            {"Type": _type(family, resource), family.member: family.shown(estate, resource)}
+            {"Type": _type(family, resource), family.member: family.shown(inventory, resource)}
             for resource in chosen.entries
         ]
         return {f"{family.member}List": chosen.listing(entries, has_marker=False)}
@@ -76,8 +76,8 @@ def _type(family: Family, resource: Resource) -> str:
     return "managed" if family.is_managed(resource) else "custom"
 
 
-def _shown(member: str) -> Callable[[Estate, Resource], dict[str, Any]]:
-    def shown(_estate: Estate, resource: Resource) -> dict[str, Any]:
+def _shown(member: str) -> Callable[[Inventory, Resource], dict[str, Any]]:
+    def shown(_inventory: Inventory, resource: Resource) -> dict[str, Any]:
         return {
             "Id": resource.id,
             "LastModifiedTime": moment(resource.modified_s),

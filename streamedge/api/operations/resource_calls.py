@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from streamedge.api.documents.documents import Document, invalid, required, whole
-from streamedge.api.documents.inventory import Estate, references
+from streamedge.api.documents.inventory import Inventory, references
 from streamedge.api.errors import ApiError
 from streamedge.api.protocol.service import VERSION, Call, Handler, Output
-from streamedge.api.transactions import Draft, Holdings
+from streamedge.api.transactions import Resources, Transaction
 from streamedge.config.schema.config import Config
 from streamedge.control.resources import Kind, Resource
 
@@ -72,7 +72,7 @@ def _nothing(_config: Config) -> Iterable[Resource]:
     return ()
 
 
-def _any(_estate: Estate, _resource: Resource) -> None:
+def _any(_inventory: Inventory, _resource: Resource) -> None:
     return None
 
 
@@ -104,30 +104,30 @@ class Family:
     make_id: Callable[[float], str]
     name_of: Callable[[Document], str]
     complete: Callable[[Document], dict[str, Any]]
-    shown: Callable[[Estate, Resource], dict[str, Any]]
+    shown: Callable[[Inventory, Resource], dict[str, Any]]
     is_repeatable: bool = False
     declared: Callable[[Config], Iterable[Resource]] = _nothing
     managed: tuple[Resource, ...] = ()
-    check: Callable[[Estate, Resource], None] = _any
+    check: Callable[[Inventory, Resource], None] = _any
     check_update: Callable[[Document, Document], None] = _no_change
     check_delete: Callable[[Document], None] = lambda _document: None
     used_by: tuple[Kind, ...] = ()
     reference: str = ""
     reference_of: Callable[[str], str] = str
 
-    def all(self, estate: Estate) -> dict[str, Resource]:
+    def all(self, inventory: Inventory) -> dict[str, Resource]:
         """All of the kind by id: declared ones, managed ones, then the made ones by their age.
 
         What is declared wins.
         """
-        found = {resource.id: resource for resource in self.declared(estate.declared)}
-        for resource in (*self.managed, *estate.made[self.kind].values()):
+        found = {resource.id: resource for resource in self.declared(inventory.from_file)}
+        for resource in (*self.managed, *inventory.from_api[self.kind].values()):
             found.setdefault(resource.id, resource)
         return found
 
-    def find(self, estate: Estate, identifier: str) -> Resource:
+    def find(self, inventory: Inventory, identifier: str) -> Resource:
         """The one of this id. Raises ApiError."""
-        found = self.all(estate).get(identifier)
+        found = self.all(inventory).get(identifier)
         if found is None:
             raise ApiError(self.missing, f"there is no {self.kind.value} with the id {identifier}")
         return found
@@ -139,7 +139,7 @@ class Family:
 class ResourceCalls:
     """The calls on one kind."""
 
-    def __init__(self, family: Family, holdings: Holdings) -> None:
+    def __init__(self, family: Family, holdings: Resources) -> None:
         self.family = family
         self._holdings = holdings
 
@@ -163,15 +163,15 @@ class ResourceCalls:
             document = required(call.input, family.config_member)
         document = family.complete(whole(document))
         name = family.name_of(document)
-        with self._holdings.change() as draft:
-            known = family.all(draft.before)
+        with self._holdings.change() as transaction:
+            known = family.all(transaction.before)
             for other in known.values():
                 if _is_taken_by(family, other, document, name):
                     if family.is_repeatable and other.document == document:
-                        return self._created(draft.before, other)
+                        return self._created(transaction.before, other)
                     text = f"{other.id} has this name or CallerReference already: {name}"
                     raise ApiError(family.exists, text)
-            if len(draft.before.made[family.kind]) >= RESOURCES_MAX:
+            if len(transaction.before.from_api[family.kind]) >= RESOURCES_MAX:
                 raise ApiError(family.too_many, f"there are {RESOURCES_MAX} of them already")
             now_s = call.now_s
             identifier = family.make_id(now_s)
@@ -180,53 +180,53 @@ class ResourceCalls:
             made = Resource(
                 family.kind, identifier, new_etag(), name, document, now_s, now_s, dict(tags)
             )
-            self._put(draft, made)
-        return self._created(draft.after, made)
+            self._put(transaction, made)
+        return self._created(transaction.after, made)
 
     def _get(self, call: Call) -> Output:
-        estate = self._holdings.estate()
-        return self._output(estate, self.family.find(estate, call.input["Id"]))
+        inventory = self._holdings.inventory()
+        return self._output(inventory, self.family.find(inventory, call.input["Id"]))
 
     def _get_config(self, call: Call) -> Output:
-        found = self.family.find(self._holdings.estate(), call.input["Id"])
+        found = self.family.find(self._holdings.inventory(), call.input["Id"])
         return {self.family.config_member: dict(found.document), "ETag": found.etag}
 
     def _update(self, call: Call) -> Output:
         family = self.family
         document = family.complete(whole(required(call.input, family.config_member)))
-        with self._holdings.change() as draft:
-            old = self._changeable(draft.before, call, "Update")
+        with self._holdings.change() as transaction:
+            old = self._changeable(transaction.before, call, "Update")
             family.check_update(old.document, document)
             name = family.name_of(document)
-            for other in family.all(draft.before).values():
+            for other in family.all(transaction.before).values():
                 if other.id != old.id and family.name_of(other.document) == name:
                     raise ApiError(family.exists, f"{other.id} has this name already: {name}")
             new = replace(old, etag=new_etag(), name=name, document=document, modified_s=call.now_s)
-            self._put(draft, new)
-        return self._output(draft.after, new)
+            self._put(transaction, new)
+        return self._output(transaction.after, new)
 
     def _delete(self, call: Call) -> Output:
         family = self.family
-        with self._holdings.change() as draft:
-            old = self._changeable(draft.before, call, "Delete")
+        with self._holdings.change() as transaction:
+            old = self._changeable(transaction.before, call, "Delete")
             family.check_delete(old.document)
             for kind in family.used_by:
-                for user in draft.before.made[kind].values():
+                for user in transaction.before.from_api[kind].values():
                     if family.reference_of(old.id) in references(user.document, family.reference):
                         raise ApiError(family.in_use, f"the {kind.value} {user.id} uses it")
-            draft.remove(old)
+            transaction.remove(old)
         return {}
 
-    def _put(self, draft: Draft, resource: Resource) -> None:
-        self.family.check(draft.before, resource)
-        draft.put(resource)
+    def _put(self, transaction: Transaction, resource: Resource) -> None:
+        self.family.check(transaction.before, resource)
+        transaction.put(resource)
 
-    def _changeable(self, estate: Estate, call: Call, verb: str) -> Resource:
+    def _changeable(self, inventory: Inventory, call: Call, verb: str) -> Resource:
         """The resource that a call may change. Raises ApiError."""
-        found = self.family.find(estate, call.input["Id"])
+        found = self.family.find(inventory, call.input["Id"])
         if self.family.is_managed(found):
             raise ApiError(f"Illegal{verb}", f"{found.id} is a managed policy")
-        if estate.made[self.family.kind].get(found.id) is not found:
+        if inventory.from_api[self.family.kind].get(found.id) is not found:
             raise declared_only(found)
         etag = call.input.get("IfMatch")
         if not etag:
@@ -236,12 +236,12 @@ class ResourceCalls:
             raise ApiError("PreconditionFailed", f"{found.id} has changed since {etag}")
         return found
 
-    def _created(self, estate: Estate, resource: Resource) -> Output:
+    def _created(self, inventory: Inventory, resource: Resource) -> Output:
         location = f"{VERSION_PATH}/{self.family.path}/{resource.id}"
-        return {**self._output(estate, resource), "Location": location}
+        return {**self._output(inventory, resource), "Location": location}
 
-    def _output(self, estate: Estate, resource: Resource) -> Output:
-        return {self.family.member: self.family.shown(estate, resource), "ETag": resource.etag}
+    def _output(self, inventory: Inventory, resource: Resource) -> Output:
+        return {self.family.member: self.family.shown(inventory, resource), "ETag": resource.etag}
 
 
 def _is_taken_by(family: Family, other: Resource, document: Document, name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from streamedge.api.documents.completion import complete_streaming_distribution
 from streamedge.api.documents.documents import Document, required
-from streamedge.api.documents.inventory import Estate
+from streamedge.api.documents.inventory import Inventory
 from streamedge.api.documents.tags import checked_tags
 from streamedge.api.errors import ApiError
 from streamedge.api.operations import declared
@@ -24,13 +24,13 @@ from streamedge.api.operations.distributions import (
 )
 from streamedge.api.operations.resource_calls import Family, ResourceCalls, new_id, page
 from streamedge.api.protocol.service import Call, Handler, Output
-from streamedge.api.transactions import Holdings
+from streamedge.api.transactions import Resources
 from streamedge.control.resources import Kind, Resource
 
 _SUMMARY = ("S3Origin", "Aliases", "TrustedSigners", "Comment", "PriceClass", "Enabled")
 
 
-def streaming_handlers(holdings: Holdings) -> dict[str, Handler]:
+def streaming_handlers(holdings: Resources) -> dict[str, Handler]:
     """By the names of CloudFront's operations."""
     calls = ResourceCalls(STREAMING_DISTRIBUTIONS, holdings)
 
@@ -40,11 +40,11 @@ def streaming_handlers(holdings: Holdings) -> dict[str, Handler]:
         return calls.create(call, tags, required(said, "StreamingDistributionConfig"))
 
     def listed(call: Call) -> Output:
-        estate = holdings.estate()
-        chosen = page(call, STREAMING_DISTRIBUTIONS.all(estate))
+        inventory = holdings.inventory()
+        chosen = page(call, STREAMING_DISTRIBUTIONS.all(inventory))
         entries = [
             {
-                **place(estate, resource),
+                **place(inventory, resource),
                 **{member: resource.document[member] for member in _SUMMARY},
             }
             for resource in chosen.entries
@@ -58,10 +58,10 @@ def streaming_handlers(holdings: Holdings) -> dict[str, Handler]:
     }
 
 
-def _shown(estate: Estate, resource: Resource) -> dict[str, Any]:
+def _shown(inventory: Inventory, resource: Resource) -> dict[str, Any]:
     return {
-        **place(estate, resource),
-        "ActiveTrustedSigners": trusted_signers(estate, resource.document),
+        **place(inventory, resource),
+        "ActiveTrustedSigners": trusted_signers(inventory, resource.document),
         "StreamingDistributionConfig": dict(resource.document),
     }
 

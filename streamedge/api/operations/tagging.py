@@ -10,21 +10,21 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from streamedge.api.documents.documents import invalid, required
-from streamedge.api.documents.inventory import Estate
+from streamedge.api.documents.inventory import Inventory
 from streamedge.api.documents.tags import bounded, checked_tags, tags_document, without
 from streamedge.api.errors import ApiError
 from streamedge.api.operations.distributions import DISTRIBUTIONS
 from streamedge.api.operations.resource_calls import declared_only
 from streamedge.api.operations.streaming import STREAMING_DISTRIBUTIONS
 from streamedge.api.protocol.service import Call, Handler, Output
-from streamedge.api.transactions import Holdings
+from streamedge.api.transactions import Resources
 from streamedge.control.resources import Resource
 
 _ARN = re.compile(r"arn:aws(?:-cn)?:cloudfront::[0-9]+:([a-z-]+)/([A-Za-z0-9_-]+)")
 _FAMILIES = {family.path: family for family in (DISTRIBUTIONS, STREAMING_DISTRIBUTIONS)}
 
 
-def tagging_handlers(holdings: Holdings) -> dict[str, Handler]:
+def tagging_handlers(holdings: Resources) -> dict[str, Handler]:
     """By the names of CloudFront's operations."""
 
     def tag(call: Call) -> Output:
@@ -36,27 +36,27 @@ def tagging_handlers(holdings: Holdings) -> dict[str, Handler]:
         return change(call, lambda tags: without(tags, keys))
 
     def listed(call: Call) -> Output:
-        return {"Tags": tags_document(_tagged(holdings.estate(), call).tags)}
+        return {"Tags": tags_document(_tagged(holdings.inventory(), call).tags)}
 
     def change(call: Call, changed: Callable[[dict[str, str]], dict[str, str]]) -> Output:
-        with holdings.change() as draft:
-            found = _tagged(draft.before, call)
-            if draft.before.made[found.kind].get(found.id) is not found:
+        with holdings.change() as transaction:
+            found = _tagged(transaction.before, call)
+            if transaction.before.from_api[found.kind].get(found.id) is not found:
                 raise declared_only(found)
-            draft.put(replace(found, tags=changed(dict(found.tags))))
+            transaction.put(replace(found, tags=changed(dict(found.tags))))
         return {}
 
     return {"TagResource": tag, "UntagResource": untag, "ListTagsForResource": listed}
 
 
-def _tagged(estate: Estate, call: Call) -> Resource:
+def _tagged(inventory: Inventory, call: Call) -> Resource:
     """What a call's ARN means. Raises ApiError."""
     arn = required(call.input, "Resource")
     match = _ARN.fullmatch(arn)
     if match is None:
         raise invalid("Resource is no ARN of CloudFront")
     family = _FAMILIES.get(match[1])
-    found = family.all(estate).get(match[2]) if family else None
+    found = family.all(inventory).get(match[2]) if family else None
     if found is None:
         raise ApiError("NoSuchResource", f"there is no {arn}")
     return found

@@ -26,7 +26,7 @@ from streamedge.api.documents.documents import (
     required,
     section,
 )
-from streamedge.api.documents.inventory import MADE, Estate
+from streamedge.api.documents.inventory import API_PREFIX, Inventory
 from streamedge.api.errors import ApiError
 from streamedge.config.schema.config import (
     AnyOriginConfig,
@@ -57,8 +57,8 @@ class OriginSections:
     ApiError, already when it is made, for an origin that will not do, used or not.
     """
 
-    def __init__(self, estate: Estate, distribution_id: str, document: Document) -> None:
-        self._estate = estate
+    def __init__(self, inventory: Inventory, distribution_id: str, document: Document) -> None:
+        self._inventory = inventory
         self._distribution_id = distribution_id
         self._origins = _by_id(entries_of(document, "Origins"), "Origins")
         self._groups = _by_id(entries_of(document, "OriginGroups"), "OriginGroups")
@@ -86,13 +86,13 @@ class OriginSections:
 
     def kind_of(self, name: str) -> str:
         """The type of the origin that writes to ``name``, a name that this gave, go to."""
-        declared = self._estate.declared
+        declared = self._inventory.from_file
         group = self.groups.get(name) or declared.origin_groups.get(name)
         first = group.origins[0] if group else name
         return (self.origins.get(first) or declared.origins[first]).type
 
     def _group(self, identifier: str, sends_viewer_host: bool, needs_https: bool) -> str:
-        if identifier in self._estate.declared.origin_groups:
+        if identifier in self._inventory.from_file.origin_groups:
             return identifier
         group = self._groups[identifier]
         where = f"OriginGroups: {identifier}"
@@ -109,7 +109,7 @@ class OriginSections:
         for member in members:
             if member not in self._origins:
                 raise ApiError("NoSuchOrigin", f"{where}: no origin has the Id {member}")
-            if member in self._estate.declared.origin_groups:
+            if member in self._inventory.from_file.origin_groups:
                 raise invalid(f"{where}: {member} is a group itself")
             names.append(self._origin(member, sends_viewer_host, needs_https))
         values = {"origins": names, "failover": [*statuses, "connect", "timeout"]}
@@ -128,11 +128,11 @@ class OriginSections:
         if known is not None:
             if not added:
                 return known
-            if known not in self._estate.declared.origins:
+            if known not in self._inventory.from_file.origins:
                 raise invalid(
                     f"{where}: {known} is declared as a group: it takes no path or header"
                 )
-            declared = self._estate.declared.origins[known]
+            declared = self._inventory.from_file.origins[known]
             name = self._name(identifier)
             self.origins[name] = _with_additions(declared, added, where)
             return name
@@ -147,13 +147,13 @@ class OriginSections:
     def _name(self, identifier: str, *variants: str) -> str:
         """A name in the config: no two Ids or variants have the same, for no id has a colon."""
         before = "".join(f"{variant}+" for variant in variants)
-        return f"{before}{MADE}{self._distribution_id}:{identifier}"
+        return f"{before}{API_PREFIX}{self._distribution_id}:{identifier}"
 
     def _declared_name(self, identifier: str, document: Document) -> str | None:
-        declared = self._estate.declared
+        declared = self._inventory.from_file
         if identifier in declared.origins or identifier in declared.origin_groups:
             return identifier
-        return declared_bucket(self._estate, document["DomainName"])
+        return declared_bucket(self._inventory, document["DomainName"])
 
     def _bucket(self, document: Document, added: dict[str, Any], where: str) -> AnyOriginConfig:
         domain = document["DomainName"]
@@ -173,7 +173,7 @@ class OriginSections:
         )
 
     def _signs(self, control: str, where: str) -> bool:
-        found = self._estate.made[Kind.ORIGIN_ACCESS_CONTROL].get(control)
+        found = self._inventory.from_api[Kind.ORIGIN_ACCESS_CONTROL].get(control)
         if found is None:
             text = f"{where}: there is no origin access control with the id {control}"
             raise ApiError("InvalidOriginAccessControl", text)
@@ -203,7 +203,7 @@ class OriginSections:
         is_https = policy == "https-only"
         variants = []
         if policy == "match-viewer":
-            is_https = needs_https or bool(self._estate.declared.listen.https)
+            is_https = needs_https or bool(self._inventory.from_file.listen.https)
             variants.append("https" if is_https else "http")
         scheme, port, standard = (
             ("https", server.get("HTTPSPort", 443), 443)
@@ -244,12 +244,12 @@ def bucket_section(
     return section(S3OriginConfig, said, where)
 
 
-def declared_bucket(estate: Estate, domain: str) -> str | None:
+def declared_bucket(inventory: Inventory, domain: str) -> str | None:
     """The first declared origin that has the bucket of a DomainName at AWS; None without."""
     match = _S3_DOMAIN.fullmatch(domain)
     if match is None:
         return None
-    for name, origin in estate.declared.origins.items():
+    for name, origin in inventory.from_file.origins.items():
         if isinstance(origin, S3OriginConfig) and origin.bucket == match["bucket"]:
             return name
     return None

@@ -14,7 +14,7 @@ from typing import Any
 
 from streamedge.access.keys import KeyFileError, load_public_key
 from streamedge.api.documents.documents import Document, invalid, required, section
-from streamedge.api.documents.inventory import MADE, Estate, estate_of
+from streamedge.api.documents.inventory import API_PREFIX, Inventory, inventory_of
 from streamedge.api.documents.trust import trusted_groups
 from streamedge.api.errors import ApiError
 from streamedge.api.to_config import policy_sections
@@ -76,10 +76,10 @@ class Effective:
 
 def combine(declared: Config, resources: Iterable[Resource]) -> Effective:
     """The config in force. Never raises: what cannot be applied is left out."""
-    estate = estate_of(declared, resources)
-    making = _Making(estate)
+    inventory = inventory_of(declared, resources)
+    making = _Making(inventory)
     for kind in _ORDER:
-        for resource in tuple(estate.made[kind].values()):
+        for resource in tuple(inventory.from_api[kind].values()):
             making.add(resource)
     return Effective(making.config(), tuple(making.problems))
 
@@ -87,9 +87,9 @@ def combine(declared: Config, resources: Iterable[Resource]) -> Effective:
 class _Making:
     """The tables of an effective config while they are gathered."""
 
-    def __init__(self, estate: Estate) -> None:
-        self._estate = estate
-        declared = estate.declared
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+        declared = inventory.from_file
         self.problems: list[Problem] = []
         self._distributions: list[AnyDistributionConfig] = []
         self._taken_ids = {distribution.id for distribution in declared.distributions}
@@ -116,25 +116,27 @@ class _Making:
                 case Kind.DISTRIBUTION:
                     self._add_web(resource)
                 case Kind.STREAMING_DISTRIBUTION:
-                    self._add_distribution(streaming_section(self._estate, resource, self._origin))
+                    self._add_distribution(
+                        streaming_section(self._inventory, resource, self._origin)
+                    )
                 case Kind.PUBLIC_KEY:
                     self._tables["public_keys"].setdefault(
                         resource.id, public_key_section(resource)
                     )
                 case Kind.KEY_GROUP:
-                    name = self._estate.key_group_name(resource.id)
-                    self._tables["key_groups"][name] = key_group_section(self._estate, resource)
+                    name = self._inventory.key_group_name(resource.id)
+                    self._tables["key_groups"][name] = key_group_section(self._inventory, resource)
                 case _:
                     table, translate = _POLICIES[resource.kind]
-                    name = f"{MADE}{resource.id}"
+                    name = f"{API_PREFIX}{resource.id}"
                     self._tables[table][name] = translate(resource.document)
         except ApiError as exc:
             self.problems.append(Problem(resource.kind, resource.id, exc))
-            del self._estate.made[resource.kind][resource.id]  # and so is what names it
+            del self._inventory.from_api[resource.kind][resource.id]  # and so is what names it
 
     def config(self) -> Config:
         """All of it."""
-        declared = self._estate.declared
+        declared = self._inventory.from_file
         self._add_all_keys()
         return declared.model_copy(
             update={
@@ -144,7 +146,7 @@ class _Making:
         )
 
     def _add_web(self, resource: Resource) -> None:
-        made = web_sections(self._estate, resource.id, resource.document)
+        made = web_sections(self._inventory, resource.id, resource.document)
         self._require_told(made)
         self._add_distribution(made.distribution)
         self._tables["origins"].update(made.origins)
@@ -181,7 +183,7 @@ class _Making:
 
     def _add_all_keys(self) -> None:
         """The key group of all keys, where it is trusted. Without a key it lets in nobody."""
-        name = self._estate.all_keys_name
+        name = self._inventory.all_keys_name
         rules = [
             holder
             for distribution in self._distributions
@@ -229,18 +231,18 @@ def claims(
 
 
 def streaming_section(
-    estate: Estate, resource: Resource, add_origin: Callable[[str, Section], None]
+    inventory: Inventory, resource: Resource, add_origin: Callable[[str, Section], None]
 ) -> RtmpDistributionConfig:
     """The section of a StreamingDistributionConfig. Raises ApiError."""
     document = resource.document
     s3 = required(document, "S3Origin")
     domain = required(s3, "DomainName")
     where = "S3Origin"
-    declared = estate.declared.origins.keys() | estate.declared.origin_groups.keys()
-    name = domain if domain in declared else declared_bucket(estate, domain)
+    declared = inventory.from_file.origins.keys() | inventory.from_file.origin_groups.keys()
+    name = domain if domain in declared else declared_bucket(inventory, domain)
     is_signed = is_identity(s3.get("OriginAccessIdentity"))
     if name is None:
-        name = f"{MADE}{resource.id}"
+        name = f"{API_PREFIX}{resource.id}"
         add_origin(name, bucket_section(domain, is_signed=is_signed, values={}, where=where))
     if (document.get("Logging") or {}).get("Enabled"):
         raise ApiError("InvalidArgument", "Logging to a bucket is not offered by this edge")
@@ -248,10 +250,10 @@ def streaming_section(
         "id": resource.id,
         "type": "rtmp",
         "enabled": bool(document.get("Enabled")),
-        "aliases": aliases(estate, resource.id, document),
+        "aliases": aliases(inventory, resource.id, document),
         "origin": name,
         "application": [APPLICATION],
-        "trusted_key_groups": trusted_groups(estate, document, "StreamingDistributionConfig"),
+        "trusted_key_groups": trusted_groups(inventory, document, "StreamingDistributionConfig"),
     }
     return section(RtmpDistributionConfig, values, "StreamingDistributionConfig")
 
@@ -266,10 +268,13 @@ def public_key_section(resource: Resource) -> PublicKeyConfig:
     return section(PublicKeyConfig, {"pem": pem}, "PublicKeyConfig")
 
 
-def key_group_section(estate: Estate, resource: Resource) -> KeyGroupConfig:
+def key_group_section(inventory: Inventory, resource: Resource) -> KeyGroupConfig:
     """The section of a KeyGroupConfig. Raises ApiError for a key that there is not."""
     keys = list(resource.document.get("Items") or ())
     for key in keys:
-        if key not in estate.made[Kind.PUBLIC_KEY] and key not in estate.declared.public_keys:
+        if (
+            key not in inventory.from_api[Kind.PUBLIC_KEY]
+            and key not in inventory.from_file.public_keys
+        ):
             raise ApiError("InvalidArgument", f"Items: there is no public key with the id {key}")
     return section(KeyGroupConfig, {"keys": keys}, "KeyGroupConfig")

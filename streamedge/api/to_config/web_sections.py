@@ -21,7 +21,7 @@ from streamedge.api.documents.documents import (
     required,
     section,
 )
-from streamedge.api.documents.inventory import MADE, Estate
+from streamedge.api.documents.inventory import API_PREFIX, Inventory
 from streamedge.api.documents.trust import trusted_groups
 from streamedge.api.errors import ApiError
 from streamedge.api.to_config import policy_sections
@@ -80,25 +80,25 @@ class WebSections:
 class _Making:
     """What is gathered while the behaviors of one document are read."""
 
-    estate: Estate
+    inventory: Inventory
     distribution_id: str
     origins: OriginSections
     cache_policies: dict[str, CachePolicyConfig] = field(default_factory=dict)
     origin_request_policies: dict[str, OriginRequestPolicyConfig] = field(default_factory=dict)
 
 
-def web_sections(estate: Estate, identifier: str, document: Document) -> WebSections:
+def web_sections(inventory: Inventory, identifier: str, document: Document) -> WebSections:
     """The sections of a whole document. Raises ApiError."""
     _refuse_not_offered(document, _NOT_OFFERED, "")
     _refuse_outside_services(document)
-    making = _Making(estate, identifier, OriginSections(estate, identifier, document))
+    making = _Making(inventory, identifier, OriginSections(inventory, identifier, document))
     values = _behavior(making, required(document, "DefaultCacheBehavior"), 0)
     values |= {
         "id": identifier,
         "type": "web",
         "enabled": bool(document.get("Enabled")),
-        "aliases": aliases(estate, identifier, document),
-        "countries": _countries(estate, document),
+        "aliases": aliases(inventory, identifier, document),
+        "countries": _countries(inventory, document),
         "default_root_object": _root_object(document),
         "behaviors": _behaviors(making, document),
         "error_pages": _error_pages(document),
@@ -113,7 +113,7 @@ def web_sections(estate: Estate, identifier: str, document: Document) -> WebSect
     )
 
 
-def aliases(estate: Estate, identifier: str, document: Document) -> list[str]:
+def aliases(inventory: Inventory, identifier: str, document: Document) -> list[str]:
     """The host names of a made distribution: its own, then its Aliases. Raises ApiError."""
     said = [alias.lower() for alias in entries_of(document, "Aliases")]
     if len(said) > ALIASES_MAX:
@@ -121,7 +121,7 @@ def aliases(estate: Estate, identifier: str, document: Document) -> list[str]:
         raise ApiError("TooManyDistributionCNAMEs", text)
     if len(set(said)) != len(said):
         raise invalid("Aliases: one stands there twice")
-    return list(dict.fromkeys((estate.domain_name(identifier), *said)))
+    return list(dict.fromkeys((inventory.domain_name(identifier), *said)))
 
 
 def _behaviors(making: _Making, document: Document) -> list[BehaviorConfig]:
@@ -152,7 +152,7 @@ def _behavior(making: _Making, document: Document, number: int) -> dict[str, Any
         raise not_offered(f"{where}: GrpcConfig")
     viewer_protocol = required(document, "ViewerProtocolPolicy")
     needs_https = viewer_protocol != "allow-all"
-    listen = making.estate.declared.listen
+    listen = making.inventory.from_file.listen
     if needs_https and not listen.https and not listen.proxies:
         text = "no address of this edge listens for HTTPS, and no proxy stands before it"
         raise invalid(f"{where}: ViewerProtocolPolicy: {text}")
@@ -165,7 +165,7 @@ def _behavior(making: _Making, document: Document, number: int) -> dict[str, Any
     refused = METHODS_NOT_TAKEN.get(making.origins.kind_of(origin), ())
     return {
         "origin": origin,
-        "trusted_key_groups": trusted_groups(making.estate, document, where),
+        "trusted_key_groups": trusted_groups(making.inventory, document, where),
         "viewer_protocol": viewer_protocol,
         "methods": [method for method in _methods(document, where) if method not in refused],
         "compress": bool(document.get("Compress")) and policies.compresses,
@@ -185,10 +185,10 @@ class _Policies:
 
 
 def _policies(making: _Making, document: Document, number: int, where: str) -> _Policies:
-    estate = making.estate
+    inventory = making.inventory
     response_headers = document.get("ResponseHeadersPolicyId") or ""
     if response_headers:
-        response_headers = estate.policy_name(Kind.RESPONSE_HEADERS_POLICY, response_headers)
+        response_headers = inventory.policy_name(Kind.RESPONSE_HEADERS_POLICY, response_headers)
     forwarded = document.get("ForwardedValues")
     identifier = document.get("CachePolicyId")
     if bool(identifier) == (forwarded is not None):
@@ -197,22 +197,22 @@ def _policies(making: _Making, document: Document, number: int, where: str) -> _
     if forwarded is not None:
         if request_identifier:
             raise invalid(f"{where}: OriginRequestPolicyId goes with CachePolicyId only")
-        name = f"{MADE}{making.distribution_id}:{number}"
+        name = f"{API_PREFIX}{making.distribution_id}:{number}"
         return _legacy(making, document, name, response_headers, where)
     assert identifier is not None
-    cache = estate.policy_name(Kind.CACHE_POLICY, identifier)
-    cache_document = estate.policy_document(Kind.CACHE_POLICY, identifier)
+    cache = inventory.policy_name(Kind.CACHE_POLICY, identifier)
+    cache_document = inventory.policy_document(Kind.CACHE_POLICY, identifier)
     compresses = _managed_compresses(cache)
-    sends_host = _is_managed_with_host(estate.declared.cache_policies, cache)
+    sends_host = _is_managed_with_host(inventory.from_file.cache_policies, cache)
     if cache_document is not None:
         compresses = policy_sections.compresses(cache_document)
         sends_host = policy_sections.forwards_host(cache_document)
     origin_request = ""
     if request_identifier:
-        origin_request = estate.policy_name(Kind.ORIGIN_REQUEST_POLICY, request_identifier)
-        made = estate.policy_document(Kind.ORIGIN_REQUEST_POLICY, request_identifier)
+        origin_request = inventory.policy_name(Kind.ORIGIN_REQUEST_POLICY, request_identifier)
+        made = inventory.policy_document(Kind.ORIGIN_REQUEST_POLICY, request_identifier)
         if made is None:
-            own = estate.declared.origin_request_policies
+            own = inventory.from_file.origin_request_policies
             sends_host = sends_host or _is_managed_with_host(own, origin_request)
         else:
             sends_host = sends_host or policy_sections.forwards_host(made)
@@ -290,7 +290,7 @@ def _methods(document: Document, where: str) -> tuple[str, ...]:
     return tuple(method for method in policy_sections.ALL_METHODS if method in said)
 
 
-def _countries(estate: Estate, document: Document) -> dict[str, Any]:
+def _countries(inventory: Inventory, document: Document) -> dict[str, Any]:
     said = (document.get("Restrictions") or {}).get("GeoRestriction") or {}
     kind = said.get("RestrictionType", "none")
     codes = list(said.get("Items") or ())
@@ -302,7 +302,7 @@ def _countries(estate: Estate, document: Document) -> dict[str, Any]:
     if not codes:
         text = f"GeoRestriction of the type {kind} names countries"
         raise ApiError("InvalidGeoRestrictionParameter", text)
-    if estate.declared.countries.database is None:
+    if inventory.from_file.countries.database is None:
         why = "nothing tells where viewers are; config.toml lacks countries.database"
         raise not_offered("GeoRestriction", why)
     return {"allow" if kind == "whitelist" else "deny": codes}

@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from streamedge.config.schema.units import found, kind_of
+from streamedge.config.schema.units import kind_of, name_type
 
 COUNTRIES_MAX = 1000
 
@@ -49,12 +49,12 @@ def parse_country_list(value: object) -> CountryList:
         raise ValueError(f"{_EXPECTED}, found {kind_of(value)}")  # noqa: TRY004  # pydantic's
     for key in value:
         if key not in {"allow", "deny", "unknown"}:
-            raise ValueError(f"{_EXPECTED}, with unknown or without; found {found(key)}")
+            raise ValueError(f"{_EXPECTED}, with unknown or without; found {name_type(key)}")
     if "allow" in value and "deny" in value:
         raise ValueError(f"{_EXPECTED}, found both allow and deny")
     unknown = value.get("unknown", "")
     if "unknown" in value and unknown not in ("allow", "deny"):
-        raise ValueError(f"{_UNKNOWN_EXPECTED}, found {found(unknown)}")
+        raise ValueError(f"{_UNKNOWN_EXPECTED}, found {name_type(unknown)}")
     codes = _codes(value.get("allow", value.get("deny", [])))
     if "allow" in value and not codes:
         text = "found an allow that is empty: nobody would be let in; { deny = [] } lets in all"
@@ -81,5 +81,5 @@ def _codes(value: object) -> tuple[str, ...]:
     for code in value:
         if not isinstance(code, str) or not _CODE.fullmatch(code):
             text = 'expected countries by their two letters, such as "DE"'
-            raise ValueError(f"{text}, found {found(code)}")
+            raise ValueError(f"{text}, found {name_type(code)}")
     return tuple(dict.fromkeys(code.upper() for code in value))

@@ -15,7 +15,7 @@ from enum import Enum
 from pydantic import SecretStr
 
 from streamedge.config.schema.field_names import FRAMING
-from streamedge.config.schema.units import found, kind_of
+from streamedge.config.schema.units import kind_of, name_type
 
 NAMES_MAX = 256
 HEADERS_MAX = 64
@@ -134,7 +134,7 @@ def parse_failover(value: object) -> int | str:
         return value
     if isinstance(value, str) and value in {"connect", "timeout"}:
         return value
-    raise ValueError(f"{_FAILOVER_EXPECTED}, found {found(value)}")
+    raise ValueError(f"{_FAILOVER_EXPECTED}, found {name_type(value)}")
 
 
 def format_selection(selection: Selection) -> str:
@@ -156,7 +156,7 @@ def _word(value: object, expected: str) -> Selection:
         return NONE
     if value == "all":
         return ALL
-    raise ValueError(f"{expected}, found {found(value)}")
+    raise ValueError(f"{expected}, found {name_type(value)}")
 
 
 def _names(value: object, expected: str) -> tuple[str, ...]:
@@ -167,7 +167,7 @@ def _names(value: object, expected: str) -> tuple[str, ...]:
     for name in value:
         if not isinstance(name, str) or not 1 <= len(name) <= NAME_LIMIT_CHARACTERS:
             text = f"expected names of 1 to {NAME_LIMIT_CHARACTERS} characters"
-            raise ValueError(f"{text}, found {found(name)}")
+            raise ValueError(f"{text}, found {name_type(name)}")
     return tuple(value)
 
 
@@ -175,13 +175,13 @@ def _header_names(value: object) -> tuple[str, ...]:
     names = _names(value, _HEADER_SELECTION_EXPECTED)
     for name in names:
         if not _HEADER_NAME.fullmatch(name):
-            raise ValueError(f"expected names of headers, found {found(name)}")
+            raise ValueError(f"expected names of headers, found {name_type(name)}")
     return names
 
 
 def _check_header(name: object, text: object) -> None:
     if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-        raise ValueError(f"{_HEADERS_EXPECTED}, found {found(name)}, which is no header's name")
+        raise ValueError(f"{_HEADERS_EXPECTED}, found {name_type(name)}, which is no header's name")
     if name.lower() in FRAMING:
         raise ValueError(f"the header {json.dumps(name)} is the edge's own, it cannot be set")
     if not isinstance(text, str):

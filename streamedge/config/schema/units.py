@@ -67,10 +67,11 @@ def parse_size_bytes(value: object) -> int:
         unit = _SIZE_UNITS.get(match[2])
         size_bytes = None if unit is None else int(match[1]) * unit
     if size_bytes is None:
-        raise ValueError(f"{_SIZE_EXPECTED}, found {found(value)}")
+        raise ValueError(f"{_SIZE_EXPECTED}, found {name_type(value)}")
     if not 0 <= size_bytes <= SIZE_LIMIT_BYTES:
         raise ValueError(
-            f"expected a size from 0 to {format_size_bytes(SIZE_LIMIT_BYTES)}, found {found(value)}"
+            f"expected a size from 0 to {format_size_bytes(SIZE_LIMIT_BYTES)},"
+            f" found {name_type(value)}"
         )
     return size_bytes
 
@@ -85,11 +86,11 @@ def parse_duration_s(value: object) -> float:
         unit = _DURATION_UNITS.get(match[2])
         duration_s = None if unit is None else float(Decimal(match[1]) * unit)
     if duration_s is None:
-        raise ValueError(f"{_DURATION_EXPECTED}, found {found(value)}")
+        raise ValueError(f"{_DURATION_EXPECTED}, found {name_type(value)}")
     if not 0 <= duration_s <= DURATION_LIMIT_S:
         raise ValueError(
             f"expected a duration from 0 to {format_duration_s(DURATION_LIMIT_S)},"
-            f" found {found(value)}"
+            f" found {name_type(value)}"
         )
     return duration_s
 
@@ -106,14 +107,14 @@ def parse_address(value: object) -> tuple[str, int]:
             return parse_address(format_address((host, port)))
     match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f"{_ADDRESS_EXPECTED}, found {found(value)}")
+        raise ValueError(f"{_ADDRESS_EXPECTED}, found {name_type(value)}")
     port = int(match[2])
     if port > PORT_LIMIT:
         raise ValueError(f"expected a port from 0 to {PORT_LIMIT}, found {port}")
     try:
         return _canonical_host(match[1]), port
     except ValueError as exc:
-        raise ValueError(f"{_ADDRESS_EXPECTED}, found {found(value)}") from exc
+        raise ValueError(f"{_ADDRESS_EXPECTED}, found {name_type(value)}") from exc
 
 
 def parse_network(value: object) -> IpNetwork:
@@ -125,7 +126,7 @@ def parse_network(value: object) -> IpNetwork:
             raise ValueError("not text")  # noqa: TRY004  # it is told as any other
         return ip_network(value)
     except ValueError as exc:
-        text = f"{_NETWORK_EXPECTED}, found {found(value)}"
+        text = f"{_NETWORK_EXPECTED}, found {name_type(value)}"
         if "host bits" in str(exc):
             text += ", which has bits set beyond its prefix"
         raise ValueError(text) from exc
@@ -136,7 +137,7 @@ def parse_path(value: object) -> Path:
     if isinstance(value, Path):
         return value
     if not isinstance(value, str):
-        raise ValueError(f"{_PATH_EXPECTED}, found {found(value)}")  # noqa: TRY004  # pydantic's
+        raise ValueError(f"{_PATH_EXPECTED}, found {name_type(value)}")  # noqa: TRY004  # pydantic's
     if not value or "\0" in value:
         raise ValueError(f"{_PATH_EXPECTED}, found one that is empty or has a NUL in it")
     return Path(value)
@@ -170,7 +171,7 @@ def format_address(address: tuple[str, int]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def found(value: object) -> str:
+def name_type(value: object) -> str:
     """``value`` as it is shown in a message: short ones quoted as TOML, others by their kind."""
     match value:
         case bool():

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from streamedge.access.client_address import IpNetwork
-from streamedge.access.geo import Countries
+from streamedge.access.geo import CountryDatabase
 from streamedge.access.signed_request import SIGNATURE_LIMIT_BYTES
 from streamedge.cache.in_flight import Handling
 from streamedge.cache.objects import VERSION_ONLY, Cache
@@ -102,7 +102,7 @@ class HttpHandler:
         url_bytes: int = URL_BYTES,
         ranges_max: int = RANGES_MAX,
         proxies: Sequence[IpNetwork] = (),
-        countries: Countries | None = None,
+        countries: CountryDatabase | None = None,
         signature_bytes: int = SIGNATURE_LIMIT_BYTES,
         memory_bytes: int = REQUEST_MEMORY_BYTES,
     ) -> None:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from streamedge.access.admission import AccessRules, Denied, covered
+from streamedge.access.admission import AccessRules, Denied, authorize
 from streamedge.access.client_address import parse_address
-from streamedge.access.signature_cache import Remembered
+from streamedge.access.signature_cache import SignatureCache
 from streamedge.access.signed_request import SIGNATURE_LIMIT_BYTES, SignatureError, from_query
 from streamedge.access.wildcards import ResourcePattern
 from streamedge.delivery.object_names import object_name
@@ -117,7 +117,7 @@ def permitted_objects(
     application: str,
     streams: Sequence[StreamName],
     now_s: float,
-    remembered: Remembered,
+    remembered: SignatureCache,
     limit_bytes: int = SIGNATURE_LIMIT_BYTES,
 ) -> tuple[str, ...] | Denied:
     """The objects that the visitor may have now of those that ``streams`` may mean.
@@ -141,7 +141,7 @@ def permitted_objects(
     for spelling in ranked:
         spelled.setdefault(spelling.text, spelling.objects)
     query = streams[0].query
-    found = covered(keys, query, "", list(spelled), address, now_s, remembered, limit_bytes)
+    found = authorize(keys, query, "", list(spelled), address, now_s, remembered, limit_bytes)
     if isinstance(found, Denied):
         return found
     granted = {each for text in found.resources for each in spelled[text]}

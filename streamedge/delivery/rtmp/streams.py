@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from streamedge.access.admission import NO_MATCH, AccessRules, Denied
-from streamedge.access.geo import Countries
-from streamedge.access.signature_cache import Remembered
+from streamedge.access.geo import CountryDatabase
+from streamedge.access.signature_cache import SignatureCache
 from streamedge.access.signed_request import SIGNATURE_LIMIT_BYTES
 from streamedge.access.wildcards import ResourcePattern
 from streamedge.delivery.hosts import Distribution, HostTable
@@ -89,7 +89,7 @@ class StreamResolver:
         self,
         distributions: HostTable[RtmpDistribution],
         titles: MediaLibrary,
-        countries: Countries,
+        countries: CountryDatabase,
         *,
         signature_bytes: int = SIGNATURE_LIMIT_BYTES,
         clock: Callable[[], float] = time.time,
@@ -99,7 +99,7 @@ class StreamResolver:
         self._countries = countries
         self._signature_bytes = signature_bytes
         self._clock = clock
-        self._remembered = Remembered()
+        self._remembered = SignatureCache()
         self._resolved: dict[tuple[str, str], tuple[float, str]] = {}
 
     def replace(self, distributions: HostTable[RtmpDistribution]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from streamedge.access.admission import AccessRules, CountryRule
-from streamedge.access.geo import Countries
+from streamedge.access.geo import CountryDatabase
 from streamedge.access.wildcards import compile_pattern
 from streamedge.delivery.hosts import HostTable
 from streamedge.delivery.rtmp.stream_access import NOT_ALLOWED
@@ -311,7 +311,7 @@ async def test_pages(cache_root: Path, page: str | None, reason: str | None) -> 
         await connects(edge, reason, **more)
 
 
-class Atlas(Countries):
+class Atlas(CountryDatabase):
     """All addresses are in one country, which may change."""
 
     def __init__(self, code: str) -> None:

@@ -18,7 +18,7 @@ from streamedge.access.admission import (
     Denied,
 )
 from streamedge.access.keys import HashName, PublicKey
-from streamedge.access.signature_cache import Remembered
+from streamedge.access.signature_cache import SignatureCache
 from streamedge.access.wildcards import compile_pattern
 from streamedge.delivery.rtmp.protocol.events import Connect
 from streamedge.delivery.rtmp.stream_access import (
@@ -75,7 +75,7 @@ def allowed(
     rules = AccessRules({signer.key_id: signer.public_key})
     visitor = Client(ask.connect, ask.address)
     streams = stream_names(match, name)
-    return permitted_objects(rules, visitor, match.application, streams, now_s, Remembered())
+    return permitted_objects(rules, visitor, match.application, streams, now_s, SignatureCache())
 
 
 def readings(name: str, folder: str = "") -> tuple[StreamName, ...]:
@@ -299,7 +299,7 @@ def test_a_signature_has_a_limit_of_bytes() -> None:
     def with_limit(limit_bytes: int) -> object:
         streams = readings(signed)
         return permitted_objects(
-            rules, visitor, "cfx/st", streams, NOW_S, Remembered(), limit_bytes
+            rules, visitor, "cfx/st", streams, NOW_S, SignatureCache(), limit_bytes
         )
 
     assert with_limit(344) == ("film.flv",)  # base64 of 256 bytes
@@ -310,7 +310,7 @@ def test_an_open_distribution_asks_nobody() -> None:
     visitor = Client(connect(), "")
     for name in ("film.flv", "film.flv?Signature=x", "film"):
         found = permitted_objects(
-            AccessRules(), visitor, "cfx/st", readings(name), NOW_S, Remembered()
+            AccessRules(), visitor, "cfx/st", readings(name), NOW_S, SignatureCache()
         )
         assert found == tuple(objects_of(name))
 
@@ -318,13 +318,13 @@ def test_an_open_distribution_asks_nobody() -> None:
 def test_no_keys_let_nobody_in() -> None:
     streams = readings(RSA.canned("film.flv", LATER_S))
     visitor = Client(connect(), "192.0.2.7")
-    found = permitted_objects(AccessRules({}), visitor, "cfx/st", streams, NOW_S, Remembered())
+    found = permitted_objects(AccessRules({}), visitor, "cfx/st", streams, NOW_S, SignatureCache())
     assert found == Denied("key is not trusted")
 
 
 def test_a_seek_does_not_verify_anew() -> None:
     signed = RSA.canned("dir/film.mp4", LATER_S)
-    remembered = Remembered()
+    remembered = SignatureCache()
     rules = AccessRules({RSA.key_id: RSA.public_key})
     visitor = Client(Ask().connect, "192.0.2.7")
     for _ in range(3):
@@ -350,7 +350,7 @@ def test_a_name_is_allowed_or_not_and_nothing_else(
     streams = readings(name, folder)
     visitor = Client(connect(f"vod/{folder}", "rtmp://film.example:1935/vod"), "192.0.2.7")
     rules = AccessRules({RSA.key_id: RSA.public_key})
-    found = permitted_objects(rules, visitor, "vod", streams, NOW_S, Remembered())
+    found = permitted_objects(rules, visitor, "vod", streams, NOW_S, SignatureCache())
     assert isinstance(found, Denied if any(map(candidates, streams)) else tuple)
 
 

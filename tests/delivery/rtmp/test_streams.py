@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from streamedge.access.admission import AccessRules
-from streamedge.access.geo import Countries
+from streamedge.access.geo import CountryDatabase
 from streamedge.cache.objects import Cache
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.store import Store
@@ -61,7 +61,7 @@ class House:
         titles = MediaLibrary(
             cache, memory_bytes=64 << 20, index_bytes=64 << 20, moov_bytes=1 << 20
         )
-        self.streams = StreamResolver(HostTable(self.distributions), titles, Countries(None))
+        self.streams = StreamResolver(HostTable(self.distributions), titles, CountryDatabase(None))
 
     async def open(self, name: str, *announced: str, strict: bool = False) -> str:
         """The object that a name means."""

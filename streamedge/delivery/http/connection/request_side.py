@@ -398,7 +398,7 @@ class EdgeProtocol(AnsweringConnection):
     def _decide(self, asked: PlainGet, wanted: Wanted | None, now_s: float) -> LaneAnswer | None:
         if self._serves is not None and not self._serves(asked.host):
             return None
-        if asked.admitted is not None and not self._site.gate.still_admits(
+        if asked.admitted is not None and not self._site.gate.still_allows(
             asked.admitted, asked.address or self.peer.address, now_s
         ):
             return None

@@ -11,8 +11,8 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from streamedge.access.admission import OPEN, AccessRules, Denied, Grant, verify
-from streamedge.access.geo import Countries
-from streamedge.access.signature_cache import Remembered
+from streamedge.access.geo import CountryDatabase
+from streamedge.access.signature_cache import SignatureCache
 from streamedge.access.signed_request import SIGNATURE_LIMIT_BYTES, from_query
 from streamedge.delivery.http.request.request import WebRequest
 
@@ -30,11 +30,11 @@ class Authorizer:
     """One for a worker."""
 
     def __init__(
-        self, countries: Countries | None, signature_bytes: int = SIGNATURE_LIMIT_BYTES
+        self, countries: CountryDatabase | None, signature_bytes: int = SIGNATURE_LIMIT_BYTES
     ) -> None:
         self._countries = countries
         self._signature_bytes = signature_bytes
-        self._remembered = Remembered()
+        self._remembered = SignatureCache()
 
     def admit(self, rules: AccessRules, request: WebRequest, now_s: float) -> Grant | Denied:
         """What a request is granted, or why it is refused."""
@@ -53,7 +53,7 @@ class Authorizer:
             self._signature_bytes,
         )
 
-    def still_admits(self, granted: CachedGrant, address: str, now_s: float) -> bool:
+    def still_allows(self, granted: CachedGrant, address: str, now_s: float) -> bool:
         """Whether what was granted to these very bytes holds for this viewer, now."""
         rules, grant = granted
         return grant.holds(_parsed(address), now_s) and self._serves_country(rules, address)
