@@ -25,6 +25,7 @@ from streamedge.delivery.http.connection.request_side import EdgeProtocol
 from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.response.response import bare_head
 from streamedge.delivery.net.accept import Acceptor, AcceptRules, Connect, Left, Peer
+from streamedge.delivery.net.read_scheduler import ReadScheduler
 from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
@@ -91,6 +92,7 @@ class WebServer:
 
         On those that are ``proxied`` too, each connection begins with a PROXY header.
         """
+        self._read_scheduler = ReadScheduler(asyncio.get_running_loop())
         for listener in listeners:
             await self._listen(listener, self._connect, TOO_MANY, is_proxied=listener in proxied)
         if context is not None:
@@ -137,9 +139,15 @@ class WebServer:
         return self._serve(peer, gone)
 
     def _serve(self, peer: Peer, left: Left) -> EdgeProtocol:
-        loop = asyncio.get_running_loop()
         return EdgeProtocol(
-            self._config, self._state, loop, self.site, self._connections_max, left, peer
+            self._config,
+            self._state,
+            asyncio.get_running_loop(),
+            self.site,
+            self._connections_max,
+            left,
+            peer,
+            self._read_scheduler,
         )
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:

@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from streamedge.delivery.rtmp.read_scheduler import ReadScheduler
+from streamedge.delivery.net.read_scheduler import ReadScheduler
 from streamedge.delivery.rtmp.streams import StreamResolver
 from streamedge.delivery.rtmp.timers import CoalescedTimers
 from streamedge.ops.log import Log

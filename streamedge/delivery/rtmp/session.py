@@ -26,7 +26,6 @@ from streamedge.delivery.rtmp.protocol import events
 from streamedge.delivery.rtmp.protocol.connection import ServerConnection
 from streamedge.delivery.rtmp.protocol.errors import ProtocolError
 from streamedge.delivery.rtmp.protocol.messages import StatusLevel
-from streamedge.delivery.rtmp.read_scheduler import PIECE_CHUNKS
 from streamedge.delivery.rtmp.stream_access import Client, Rejection, redact_name
 from streamedge.delivery.rtmp.streams import Admission, RefusalError, SignatureFailureLimit
 from streamedge.media.medium import Medium
@@ -34,6 +33,7 @@ from streamedge.ops.metrics import Counter, Gauge
 from streamedge.ops.rate_limited import LineBudget
 from streamedge.spans import Span
 
+PIECE_CHUNKS = 16  # read at one time, and never more than one command: half a millisecond at most
 HANDSHAKE_RANDOM_BYTES = 1528
 CHUNKS_PER_S_MAX = 25_000  # of a client; the fastest downloads send 5,000 acknowledgements
 QUEUED_BYTES_MAX = 512 * 1024  # responses that a client does not read, before it is dropped

@@ -12,11 +12,11 @@ from streamedge.delivery.rtmp import server as rtmp_server
 from streamedge.delivery.rtmp.protocol import amf0, messages
 from streamedge.delivery.rtmp.protocol.chunks import MessageType, encode_message
 from streamedge.delivery.rtmp.protocol.connection import ServerConnection
-from streamedge.delivery.rtmp.read_scheduler import PIECE_CHUNKS
 from streamedge.delivery.rtmp.session import (
     CHUNKS_PER_S_MAX,
     LINES_BURST,
     LOGGED_CHARACTERS_MAX,
+    PIECE_CHUNKS,
     PLAYS_MAX,
     RtmpSession,
 )

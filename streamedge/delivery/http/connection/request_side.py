@@ -25,7 +25,11 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.delivery.http.connection.read_control import PARSED_AT_ONCE_BYTES, TURN_S, Intake
+from streamedge.delivery.http.connection.read_control import (
+    PIECE_BYTES,
+    ReadControl,
+    is_parsed_at_once,
+)
 from streamedge.delivery.http.connection.response_sender import ResponseSender
 from streamedge.delivery.http.connection.response_side import (
     ANSWERED,
@@ -46,6 +50,7 @@ from streamedge.delivery.http.request.request import (
 )
 from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
 from streamedge.delivery.net.accept import Peer
+from streamedge.delivery.net.read_scheduler import ReadScheduler
 from streamedge.spans import Span
 
 HEADER_BYTES_MAX = 20_480  # CloudFront's limit on a request without its body
@@ -65,8 +70,10 @@ class EdgeProtocol(AnsweringConnection):
         connections_max: int,
         left: Callable[[], None],
         peer: Peer,
+        read_scheduler: ReadScheduler,
     ) -> None:
         super().__init__(config, server_state, loop, site, connections_max, left, peer)
+        self._read_scheduler = read_scheduler
         self._burst = site.burst
         self._between = True  # the parser is between two requests
         self._begun = 0  # requests that the present packet holds the beginning of
@@ -78,14 +85,14 @@ class EdgeProtocol(AnsweringConnection):
         # Behind the present request's body; None before its header section has ended.
         self._trailers: list[tuple[bytes, bytes]] | None = None
         self._trailer_bytes = 0
-        self._unparsed = bytearray()  # what came, beyond what one turn of the loop parses
+        self._unparsed = bytearray()  # received bytes that wait for their share of the loop's time
         self._is_parse_due = False
         self._is_lost = False  # the connection, and the parser with it
         self._upgrade = Upgrade.NONE  # what the present request's Upgrade field means
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.flow = self._intake = Intake(transport)
+        self.flow = self._read_control = ReadControl(transport)
         self._lane = self._site.lanes[self.secure, bool(self.proxies)]
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -190,44 +197,50 @@ class EdgeProtocol(AnsweringConnection):
             self.shutdown()
 
     def _feed(self, data: bytes) -> None:
-        """Has the parser read what came: at once, or no more of it than is its turn's share."""
+        """Parses received bytes: few at once, more within its share of the loop's time."""
         if self._receiving is not None:
             self._heard_s = self.loop.time()
             self._rate_bytes += len(data)
-        if self._unparsed or len(data) > PARSED_AT_ONCE_BYTES:
+        if self._unparsed or not is_parsed_at_once(data):
             self._unparsed += data
             if not self._is_parse_due:
-                self._parse_share()
+                self._is_parse_due = True
+                if self._read_scheduler.start(self._parse_piece):
+                    self._read_control.hold()
         else:
             self._parse(data)
 
-    def _parse_share(self) -> None:
-        """Parses what waits until this turn's share of the loop's time is used up.
+    def _parse_piece(self) -> bool:
+        """Parses one piece of the received bytes; returns whether another can follow.
 
-        Others come in between: a stranger's thousands of small requests must not stop them. What
-        is behind a request that waits for its turn is not parsed before that has come, so a peer
-        that asks faster than it is answered fills no queue.
+        Bytes behind a request that waits for an earlier response are not parsed before that
+        response is complete. So a peer that sends requests faster than it gets responses fills no
+        queue.
         """
+        if self._is_lost:
+            return False
+        try:
+            if self._unparsed and self._may_parse():
+                data = bytes(self._unparsed[:PIECE_BYTES])
+                del self._unparsed[:PIECE_BYTES]
+                self._parse(data)
+        except Exception as cause:  # noqa: BLE001 - the scheduler serves other connections too
+            self.broke(cause)
+            return False
+        may_parse = self._may_parse()
+        if may_parse and self._unparsed:
+            return True
         self._is_parse_due = False
-        unparsed, ends_s = self._unparsed, self.loop.time() + TURN_S
-        while unparsed and self._may_parse():
-            data = bytes(unparsed[:PARSED_AT_ONCE_BYTES])
-            del unparsed[:PARSED_AT_ONCE_BYTES]
-            self._parse(data)
-            if self.loop.time() > ends_s:
-                break
-        if not self._may_parse():
-            self._intake.hold()
-        elif unparsed:
-            self._intake.hold()
-            self._parse_soon()
+        if may_parse:
+            self._read_control.release()
         else:
-            self._intake.release()
+            self._read_control.hold()
+        return False
 
     def _parse_soon(self) -> None:
         if not self._is_parse_due:
             self._is_parse_due = True
-            self.loop.call_soon(self._parse_share)
+            self._read_scheduler.wait(self._parse_piece)
 
     def _may_parse(self) -> bool:
         """Whether the next bytes are a request's, and its turn is near."""
@@ -243,13 +256,13 @@ class EdgeProtocol(AnsweringConnection):
         if self._unparsed:
             self._parse_soon()
         elif self._may_parse():
-            self._intake.release()
+            self._read_control.release()
 
     def take_unparsed(self) -> bytes:
         """What came behind a request whose protocol the connection changes to."""
         early = bytes(self._unparsed)
         self._unparsed.clear()
-        self._intake.release()
+        self._read_control.release()
         return early
 
     def _parse(self, data: bytes) -> None:
@@ -290,7 +303,7 @@ class EdgeProtocol(AnsweringConnection):
                 return
             case Upgrade.WEBSOCKET:
                 self._unparsed[:0] = rest
-                self._intake.hold()
+                self._read_control.hold()
                 return
             case Upgrade.WITH_BODY:
                 self._upgrade = Upgrade.NONE
@@ -298,7 +311,7 @@ class EdgeProtocol(AnsweringConnection):
         self._unparsed[:0] = rest
         if self._unparsed:
             self._parse_soon()
-            self._intake.hold()
+            self._read_control.hold()
 
     # The parser's callbacks. What only the application needs is made only for the application.
 

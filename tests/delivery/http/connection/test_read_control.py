@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -38,6 +39,27 @@ async def test_thousands_of_pipelined_hits_leave_turns_to_others(cache_root: Pat
             assert (await viewer.receive()).body == b"one"
         turns = pairwise(answered_at_turn)
         assert max(after - before for before, after in turns) < FEW
+
+
+async def test_many_connections_share_the_time_of_one_turn(cache_root: Path) -> None:
+    """64 connections with much to parse: one turn parses no more than for one of them."""
+    async with (
+        serve_web(cache_root) as edge,
+        AsyncExitStack() as stack,
+    ):
+        edge.origin.put("a", b"one", headers=FRESH)
+        viewers = [await stack.enter_async_context(viewer_of(edge.port)) for _each in range(64)]
+        for viewer in viewers:
+            assert (await viewer.get("/a")).status == 200
+        count = 400
+        hits = edge.counts.tally(Counter.RESPONSES, CacheResult.HIT.value)
+        amount = hits.amount
+        for connection in connections(edge):
+            connection.data_received(request("/a") * count)
+        assert hits.amount - amount < FEW
+        for viewer in viewers:
+            for _each in range(count):
+                assert (await viewer.receive()).body == b"one"
 
 
 async def test_requests_behind_one_that_waits_are_not_parsed(cache_root: Path) -> None:
