@@ -1,1 +1,1 @@
-"""The command line. Nothing here runs in an edge."""
+"""The command line. None of its modules run inside an edge."""

@@ -1,7 +1,7 @@
-"""A running edge, asked over its admin address: one call, one answer in JSON.
+"""Calls to the admin address of a running edge, and their results for the operator.
 
-Owns how the address is reached and what is said when it cannot be, or the edge says no. What is
-asked is the business of the clients beside it.
+Every call has a JSON response. An edge that does not answer or refuses a call is an ``AdminError``
+with a message for the operator.
 """
 
 from __future__ import annotations
@@ -20,69 +20,69 @@ from streamedge.config.schema.values import Address
 from streamedge.errors import StreamEdgeError
 
 TIMEOUT_S = 30.0
-ANSWER_MAX_BYTES = 16 << 20
-_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # to listen on, not to ask
+RESPONSE_MAX_BYTES = 16 << 20
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # to listen on, not to connect to
 
 
 class AdminError(StreamEdgeError):
-    """The edge cannot be asked, or says no; the message is fit for the operator.
+    """The edge does not answer or refuses the call; the message is for the operator.
 
-    ``answer`` is what it said beside its reason, empty when it said nothing.
+    ``body`` is the JSON object of the response; empty if there is none.
     """
 
-    def __init__(self, message: str, answer: dict[str, Any] | None = None) -> None:
+    def __init__(self, message: str, body: dict[str, Any] | None = None) -> None:
         super().__init__(message)
-        self.answer = answer or {}
+        self.body = body or {}
 
 
-def ask(admin: Address, method: str, path: str, body: object = None) -> dict[str, Any]:
-    """The edge's answer; ``body`` is sent as JSON. Raises AdminError."""
+def call(admin: Address, method: str, path: str, body: object = None) -> dict[str, Any]:
+    """Sends ``body`` as JSON and returns the JSON response. Raises AdminError."""
     host, port = admin
-    place = format_address((_EVERY_ADDRESS.get(host, host), port))
-    # The edge is this machine's or a neighbour's: no proxy stands before it.
+    address = format_address((_EVERY_ADDRESS.get(host, host), port))
+    # The edge is on this machine or near it: http_proxy is not used.
     opener = build_opener(ProxyHandler({}))
     data = None if body is None else json.dumps(body).encode()
     headers = {} if data is None else {"Content-Type": "application/json"}
     try:
-        asked = Request(f"http://{place}{path}", data, headers, method=method)
-        with opener.open(asked, timeout=TIMEOUT_S) as response:
-            said: dict[str, Any] = json.loads(response.read(ANSWER_MAX_BYTES))
-            return said
+        request = Request(f"http://{address}{path}", data, headers, method=method)
+        with opener.open(request, timeout=TIMEOUT_S) as response:
+            document: dict[str, Any] = json.loads(response.read(RESPONSE_MAX_BYTES))
+            return document
     except HTTPError as exc:
         with exc:
-            raise _refusal(exc) from exc
+            raise _error_of(exc) from exc
     except ValueError as exc:
-        raise AdminError(f"what answers on {place} is not the edge's admin address") from exc
+        raise AdminError(f"the server on {address} is not the edge's admin address") from exc
     except OSError as exc:
         cause = exc.reason if isinstance(exc, URLError) else exc
         raise AdminError(
-            f"no edge answers on its admin address {place} ({cause});"
-            " it must be running: streamedge serve"
+            f"no edge answers on its admin address {address} ({cause});"
+            " start it with: streamedge serve"
         ) from exc
 
 
-def _refusal(exc: HTTPError) -> AdminError:
+def _error_of(exc: HTTPError) -> AdminError:
     try:
-        said = json.loads(exc.read(ANSWER_MAX_BYTES))
-        return AdminError(str(said["error"]), said)
+        document = json.loads(exc.read(RESPONSE_MAX_BYTES))
+        return AdminError(str(document["error"]), document)
     except (KeyError, TypeError, ValueError):
         return AdminError(f"the admin address answered {exc.code} {exc.reason}")
 
 
 def reload(admin: Address) -> dict[str, Any]:
-    """What has changed. Raises AdminError, with the file's mistakes under ``problems``."""
-    return ask(admin, "POST", "/reload")
+    """Reloads the config file; what changed. Raises AdminError: ``problems`` has the mistakes."""
+    return call(admin, "POST", "/reload")
 
 
-def reload_summary(said: Mapping[str, Any]) -> Iterator[str]:
-    """What ``reload`` says, in lines."""
-    changed, needs_restart = said["changed"], said["needs_restart"]
+def reload_summary(result: Mapping[str, Any]) -> Iterator[str]:
+    """The result of ``reload`` in lines."""
+    changed, needs_restart = result["changed"], result["needs_restart"]
     yield f"Changed: {', '.join(changed)}." if changed else "Nothing has changed."
     if needs_restart:
         yield f"Needs a restart, and is as before until then: {', '.join(needs_restart)}."
-    if said["workers_pending"]:
-        numbers = ", ".join(map(str, said["workers_pending"]))
-        yield f"Not told yet whether it is in use: worker {numbers}; its log lines say more."
+    if result["workers_pending"]:
+        numbers = ", ".join(map(str, result["workers_pending"]))
+        yield f"Not applied yet by worker {numbers}: see its lines in the log."
 
 
 def invalidate(
@@ -95,8 +95,8 @@ def invalidate(
     revoke: bool,
     wait: bool,
 ) -> dict[str, Any]:
-    """What ``POST /invalidations`` says. Raises AdminError."""
-    wish = {
+    """Invalidates items and tags; the response to ``POST /invalidations``. Raises AdminError."""
+    request = {
         "distribution": distribution,
         "items": list(items),
         "tags": list(tags),
@@ -104,36 +104,36 @@ def invalidate(
         "revoke": revoke,
         "wait": wait,
     }
-    return ask(admin, "POST", "/invalidations", wish)
+    return call(admin, "POST", "/invalidations", request)
 
 
-def invalidation_summary(said: Mapping[str, Any]) -> str:
-    """It in one line."""
-    count = len(said["items"])
-    what = f"{said['id']}: {count} item{'s' if count > 1 else ''} of {said['distribution']}"
-    done = "stale from now on" if said["soft"] else "not served again from now on"
-    if said.get("applied") is False:
-        return f"{what} {done}, but not every worker has looked yet: see the log."
-    return f"{what} {done}{', in every worker' if said.get('applied') else ''}."
+def invalidation_summary(result: Mapping[str, Any]) -> str:
+    """The result of ``invalidate`` in one line."""
+    count = len(result["items"])
+    items = f"{result['id']}: {count} item{'s' if count > 1 else ''} of {result['distribution']}"
+    state = "stale from now on" if result["soft"] else "not served again from now on"
+    if result.get("applied") is False:
+        return f"{items} {state}, but not every worker has applied it yet: see the log."
+    return f"{items} {state}{', in every worker' if result.get('applied') else ''}."
 
 
 def list_writes(admin: Address) -> dict[str, Any]:
-    """What waits and what is kept, as ``GET /writes`` tells it. Raises AdminError."""
-    return ask(admin, "GET", "/writes")
+    """Queued writes and dead letters: the response to ``GET /writes``. Raises AdminError."""
+    return call(admin, "GET", "/writes")
 
 
 def retry_write(admin: Address, serial: int, *, unconditional: bool) -> None:
-    """Has a kept write tried again. Raises AdminError."""
-    ask(admin, "POST", f"/writes/{serial}/retry?unconditional={int(unconditional)}")
+    """Retries a dead letter. Raises AdminError."""
+    call(admin, "POST", f"/writes/{serial}/retry?unconditional={int(unconditional)}")
 
 
 def discard_write(admin: Address, serial: int) -> None:
-    """Has a kept write given up for good. Raises AdminError."""
-    ask(admin, "DELETE", f"/writes/{serial}")
+    """Deletes a dead letter. Raises AdminError."""
+    call(admin, "DELETE", f"/writes/{serial}")
 
 
 def writes_summary(listed: Mapping[str, Any]) -> str:
-    """The numbers of ``list_writes`` in one line."""
+    """The counts of ``list_writes`` in one line."""
     by_state = listed["by_state"]
     waiting = by_state["queued"] + by_state["sending"]
     kept = by_state["conflict"] + by_state["failed"]
@@ -145,7 +145,7 @@ def writes_summary(listed: Mapping[str, Any]) -> str:
 
 
 def writes_tables(listed: Mapping[str, Any]) -> Iterator[Table]:
-    """The rows of ``list_writes``; none when there are none."""
+    """The rows of ``list_writes`` as a table; no table if there are none."""
     if not listed["rows"]:
         return
     table = Table(title_justify="left", title="Writes")

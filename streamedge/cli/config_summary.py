@@ -1,7 +1,4 @@
-"""What a config serves, in tables for the operator who checks it.
-
-Owns their content; a password is in none of them.
-"""
+"""Tables of what a config serves, for ``streamedge check``. They contain no passwords."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ from streamedge.config.schema.units import format_address, format_size_bytes
 
 
 def summary(config: Config) -> Iterator[Table]:
-    """The tables, in the order of the config file; what nothing is declared of has none."""
+    """The tables, in the order of the config file; empty ones are omitted."""
     yield _listeners(config)
 
     distributions = _table(
@@ -72,7 +69,7 @@ def _listeners(config: Config) -> Table:
 
 
 def _web(config: Config) -> Iterator[Table]:
-    """What web distributions alone have; a table may be empty."""
+    """Behaviors, policies and origin groups of web distributions; a table may be empty."""
     behaviors = _table(
         "Behaviors", "Distribution", "Path", "Origin", "Serves", "Policies", "Viewers"
     )
@@ -84,9 +81,9 @@ def _web(config: Config) -> Iterator[Table]:
                 behaviors.add_row(distribution.id, path, *cells)
     yield behaviors
 
-    policies = _table("Policies in use", "Kind", "Name", "Says")
+    policies = _table("Policies in use", "Kind", "Name", "Settings")
     for kind, name, policy in _policies_in_use(config):
-        policies.add_row(kind, name, _what_it_says(policy))
+        policies.add_row(kind, name, _settings(policy))
     yield policies
 
     groups = _table("Origin groups", "Name", "Origins", "Failover on")
@@ -105,17 +102,17 @@ def _distribution_row(distribution: AnyDistributionConfig) -> tuple[str, ...]:
 
 
 def _viewers(access: AccessConfig) -> str:
-    """Who is let in, where not everybody is."""
-    said = []
+    """The viewers that have access: signatures and countries, or "all"."""
+    rules = []
     if access.trusted_key_groups:
-        said.append(f"signed by {', '.join(access.trusted_key_groups)}")
+        rules.append(f"signed by {', '.join(access.trusted_key_groups)}")
     if not access.countries.is_open:
-        said.append(f"countries {format_country_list(access.countries)}")
-    return ", ".join(said) or "all"
+        rules.append(f"countries {format_country_list(access.countries)}")
+    return ", ".join(rules) or "all"
 
 
 def _rules_cells(rules: BehaviorRules) -> tuple[str, str, str, str]:
-    """Origin, what is served and how, the names of the policies, and who is let in."""
+    """Origin, methods and options, names of policies, and viewers with access."""
     served = [" ".join(rules.methods)]
     if rules.viewer_protocol != "allow-all":
         served.append(rules.viewer_protocol)
@@ -131,7 +128,7 @@ def _rules_cells(rules: BehaviorRules) -> tuple[str, str, str, str]:
 
 def _policies_in_use(config: Config) -> Iterator[tuple[str, str, Section]]:
     """Kind, name and contents of each policy that a behavior names, once."""
-    told: set[tuple[str, str]] = set()
+    listed: set[tuple[str, str]] = set()
     for distribution in config.distributions:
         if not isinstance(distribution, WebDistributionConfig):
             continue
@@ -139,27 +136,27 @@ def _policies_in_use(config: Config) -> Iterator[tuple[str, str, Section]]:
             rules = distribution.rules_for(behavior)
             for key, policies in POLICY_TABLES.items():
                 name = display_name(getattr(rules, key))
-                if name and (key, name) not in told:
-                    told.add((key, name))
+                if name and (key, name) not in listed:
+                    listed.add((key, name))
                     own: dict[str, Section] = getattr(config, policies)
                     yield key.replace("_", " "), name, find(name, own, MANAGED[policies])
 
 
-def _what_it_says(policy: Section) -> str:
-    """The keys of ``policy`` that are not the default, as the file has them."""
-    said = []
+def _settings(policy: Section) -> str:
+    """The keys of ``policy`` that differ from the default, in the file's notation."""
+    settings = []
     for key, field in type(policy).model_fields.items():
         value = getattr(policy, key)
         if value != field.default:
             if isinstance(value, Section):
-                said.append(f"{key} ({_what_it_says(value)})")
+                settings.append(f"{key} ({_settings(value)})")
             else:
-                said.append(f"{key} = {field_notation(field).toml(value)}")
-    return ", ".join(said)
+                settings.append(f"{key} = {field_notation(field).toml(value)}")
+    return ", ".join(settings)
 
 
 def _place(origin: AnyOriginConfig) -> tuple[str, str]:
-    """Where objects lie and how requests are signed, without a password in either."""
+    """The origin's location and how its requests are signed, without passwords."""
     if isinstance(origin, DirectoryOriginConfig):
         return str(origin.path / origin.prefix), ""
     if isinstance(origin, HttpOriginConfig):

@@ -1,8 +1,7 @@
-"""All distributions of an edge for its operator: what config.toml declares, what the API has made.
+"""Lists of an edge's distributions and public keys, from the config file and from the API.
 
-Owns their listing. It reads the file and the control database beside the cache and changes nothing,
-so it says the same whether or not the edge runs; a running edge serves a change of the file after
-``streamedge reload``.
+They come from the file and the control database beside the cache, which are only read; so the edge
+need not run. A running edge serves a change of the file after ``streamedge reload``.
 """
 
 from __future__ import annotations
@@ -30,32 +29,32 @@ from streamedge.config.schema.config import (
 from streamedge.control.resources import Kind, Resource, read_resources
 from streamedge.errors import StreamEdgeError
 
-DECLARED = "config.toml"
-MADE = "API"
+FROM_FILE = "config.toml"
+FROM_API = "API"
 _KINDS = {"web": Kind.DISTRIBUTION, "rtmp": Kind.STREAMING_DISTRIBUTION}
 
 
 class NoDistributionError(StreamEdgeError):
-    """There is none of the id that was asked for."""
+    """No distribution has the given id."""
 
 
 def list_distributions(config: Config, identifier: str = "") -> list[dict[str, Any]]:
-    """What there is, as JSON has it: declared ones first, in the file's order.
+    """All distributions as JSON objects: those of the file first, in its order.
 
-    ``identifier``: that one alone. Raises NoDistributionError, ControlError.
+    ``identifier`` selects one. Raises NoDistributionError, ControlError.
     """
     listed = list(_distributions(config, read_resources(config.edge.cache)))
     if not identifier:
         return listed
-    found = [one for one in listed if one["id"] == identifier]
-    if not found:
-        known = ", ".join(one["id"] for one in listed) or "none"
-        raise NoDistributionError(f"no distribution has the id {identifier}; known: {known}")
-    return found
+    matches = [one for one in listed if one["id"] == identifier]
+    if not matches:
+        ids = ", ".join(one["id"] for one in listed) or "none"
+        raise NoDistributionError(f"no distribution has the id {identifier}; known: {ids}")
+    return matches
 
 
 def distribution_tables(listed: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
-    """``list_distributions`` for reading; one alone is told in full."""
+    """``list_distributions`` as tables; a single distribution with its behaviors."""
     table = Table(title="Distributions", title_justify="left", title_style="bold")
     for column in ("Id", "Type", "Made in", "State", "Hosts", "Origins", "Comment"):
         table.add_column(column, overflow="fold")
@@ -92,14 +91,16 @@ def _distributions(config: Config, resources: Iterable[Resource]) -> Iterator[di
     problems = {problem.id: str(problem.error) for problem in effective.problems}
     for distribution in effective.config.distributions:
         made = inventory.from_api[_KINDS[distribution.type]].get(distribution.id)
-        yield _told(inventory, distribution, None if distribution in config.distributions else made)
+        yield _described(
+            inventory, distribution, None if distribution in config.distributions else made
+        )
     for kind in _KINDS.values():
         for resource in inventory.from_api[kind].values():
             if resource.id in problems:
                 yield {**_broken(inventory, resource), "problem": problems[resource.id]}
 
 
-def _told(
+def _described(
     inventory: Inventory, distribution: AnyDistributionConfig, made: Resource | None
 ) -> dict[str, Any]:
     hosts = list(distribution.aliases)
@@ -117,7 +118,7 @@ def _told(
     return {
         "id": distribution.id,
         "type": distribution.type,
-        "made_in": DECLARED if made is None else MADE,
+        "made_in": FROM_FILE if made is None else FROM_API,
         "enabled": distribution.enabled,
         "problem": None,
         "hosts": hosts,
@@ -133,11 +134,11 @@ def _told(
 
 
 def _broken(inventory: Inventory, resource: Resource) -> dict[str, Any]:
-    """What is kept but not in force."""
+    """A distribution of the API that cannot be served."""
     return {
         "id": resource.id,
         "type": "web" if resource.kind is Kind.DISTRIBUTION else "rtmp",
-        "made_in": MADE,
+        "made_in": FROM_API,
         "enabled": bool(resource.document.get("Enabled")),
         "hosts": [host_name(inventory, resource)],
         "applications": [],
@@ -172,10 +173,10 @@ def _time(resource: Resource) -> str:
 
 
 def list_keys(config: Config) -> list[dict[str, Any]]:
-    """The keys that ``config`` declares and that were made through the API. Raises ControlError."""
+    """The public keys of ``config`` and of the API, as JSON objects. Raises ControlError."""
     effective = combine(config, read_resources(config.edge.cache)).config
-    made_in = dict.fromkeys(effective.public_keys, MADE) | dict.fromkeys(
-        config.public_keys, DECLARED
+    made_in = dict.fromkeys(effective.public_keys, FROM_API) | dict.fromkeys(
+        config.public_keys, FROM_FILE
     )
     return [{**row, "made_in": made_in[row["id"]]} for row in key_table(effective)]
 
@@ -203,7 +204,7 @@ def key_table(config: Config) -> Iterator[dict[str, Any]]:
 
 
 def key_tables(listed: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
-    """``list_keys`` for reading; none when there are none."""
+    """``list_keys`` as a table; no table if there are no keys."""
     if not listed:
         return
     table = Table(title="Public keys", title_justify="left", title_style="bold")
@@ -222,7 +223,7 @@ def key_tables(listed: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
 
 
 def _trust(config: Config) -> Iterator[tuple[str, frozenset[str]]]:
-    """Who asks for signatures, and the key groups that count: "ID", or "ID PATH" of a behavior."""
+    """Distributions ("ID") and behaviors ("ID PATH") with their trusted key groups."""
     for distribution in config.distributions:
         rules: list[tuple[str, AccessConfig]] = [(distribution.id, distribution)]
         if isinstance(distribution, WebDistributionConfig):
@@ -230,5 +231,5 @@ def _trust(config: Config) -> Iterator[tuple[str, frozenset[str]]]:
                 (f"{distribution.id} {behavior.path}", distribution.rules_for(behavior))
                 for behavior in distribution.behaviors
             ]
-        for place, said in rules:
-            yield place, frozenset(said.trusted_key_groups)
+        for place, access in rules:
+            yield place, frozenset(access.trusted_key_groups)

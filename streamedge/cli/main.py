@@ -1,9 +1,8 @@
-"""The ``streamedge`` command: words for the operator, and nothing else.
+"""The ``streamedge`` command: options, help, output and exit codes.
 
-Owns options, help, what is printed and the exit codes: 0 is well, 1 is an edge that cannot be
-started or asked, or that says no, 2 is a config, or something to sign, that will not do. What a
-config means is ``config``'s business, and running the edge is ``edge``'s. What one command needs
-alone is imported there, so that the others start sooner.
+Exit codes: 0 is success; 1 means that the edge cannot start, does not answer or refuses the call; 2
+means that the config, or the text to sign, is invalid. Modules that only one command needs are
+imported in that command, so that the others start sooner.
 """
 
 from __future__ import annotations
@@ -62,8 +61,8 @@ ConfigOption = Annotated[
 DEFAULT_CONFIG = Path("config.toml")
 
 
-def _show_version(is_asked: bool) -> None:
-    if not is_asked:
+def _show_version(is_requested: bool) -> None:
+    if not is_requested:
         return
     from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
 
@@ -80,23 +79,24 @@ def streamedge(
     _version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Show the version and leave."
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,
 ) -> None:
-    """One edge of a content delivery network: media from S3, HTTP or a folder, over RTMP and HTTP.
+    """Run one edge of a content delivery network: S3, HTTP or a folder to RTMP and HTTP viewers.
 
-    What is asked for is fetched from its origin, kept, and sent on while the download still runs.
+    The edge fetches objects from their origins, caches them, and sends them on while the download
+    is still running.
     """
 
 
 @app.command(
     epilog="Example: [bold]streamedge serve --config /etc/streamedge/config.toml[/bold]."
-    " SIGTERM lets running viewers finish; /healthz on the admin address says when it is up."
+    " SIGTERM lets viewers finish first; /healthz on the admin address answers 200 when it is up."
 )
 def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Run the edge until it is stopped."""
-    gc.disable()  # nothing that is imported is garbage; the supervisor turns it on again
+    """Start the edge and run it until it is stopped."""
+    gc.disable()  # imported modules are no garbage; the supervisor enables it again
     loaded = _load_or_exit(config)
     from streamedge.process.supervisor import serve as run  # noqa: PLC0415  # keeps check and help quick
 
@@ -105,11 +105,11 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 @app.command(
     epilog="Example: [bold]streamedge check --config config.toml[/bold]."
-    " Exit code 2 and one line on stderr for each mistake; 0 and a summary when there is none."
+    " Exit code 2 and one line on stderr for each mistake; else exit code 0 and a summary."
     " Next: [bold]streamedge serve[/bold]."
 )
 def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Validate a config file: every mistake at once, or a summary of what it serves."""
+    """Check a config file: report every mistake, or show a summary of what it serves."""
     from rich.console import Console  # noqa: PLC0415
 
     from streamedge.cli.config_summary import summary  # noqa: PLC0415
@@ -119,7 +119,7 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
     if problem := problem_with(loaded.edge.cache):
         typer.echo(f"streamedge: {problem}", err=True)
         raise typer.Exit(EXIT_CONFIG_INVALID)
-    # Values are the operator's own text, in which brackets are no markup.
+    # The values are the operator's text; brackets in them are no markup.
     console = Console(markup=False, highlight=False)
     for table in summary(loaded):
         console.print(table)
@@ -129,105 +129,106 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
 @app.command(
     epilog="Example: [bold]streamedge distributions[/bold], or with an id for its behaviors:"
     " [bold]streamedge distributions EWEB[/bold]. The config file and the control database beside"
-    " the cache are read, so the edge need not run. What the API has made is changed through the"
-    " API; what the file declares, there, and then [bold]streamedge reload[/bold]."
+    " the cache are read, so the edge need not run. Change distributions of the API through the"
+    " API, and those of the file in the file, followed by [bold]streamedge reload[/bold]."
 )
 def distributions(
     identifier: Annotated[
-        str, typer.Argument(metavar="[ID]", help="The distribution to show; left out: all.")
+        str, typer.Argument(metavar="[ID]", help="The distribution to show; default: all.")
     ] = "",
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of JSON objects.")] = False,
 ) -> None:
-    """Show the distributions that the config declares and that were made through the API."""
+    """List the distributions of the config file and of the API."""
     loaded = _load_or_exit(config)
     from streamedge.cli.listings import NoDistributionError, distribution_tables, list_distributions  # noqa: PLC0415
     from streamedge.control.database import ControlError  # noqa: PLC0415
 
-    with _told(ControlError, NoDistributionError):
+    with _exit_on(ControlError, NoDistributionError):
         listed = list_distributions(loaded, identifier)
     _show(listed, distribution_tables(listed), as_json=as_json)
 
 
 @app.command(
     epilog="Example: edit config.toml, then [bold]streamedge reload[/bold]. The running edge reads"
-    " the file that it was started with, as it does on SIGHUP; no connection is dropped. A file"
-    " with mistakes changes nothing: exit code 2 and one line on stderr for each. What needs a"
-    " restart (listen, workers, the cache's folder) is named and stays as it is."
+    " the file that it was started with, as on SIGHUP, and drops no connection. A file with"
+    " mistakes changes nothing: exit code 2 and one line on stderr for each mistake. Keys that"
+    " need a restart (listen, workers, the cache folder) are listed and keep their values."
 )
 def reload(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print what POST /reload on the admin address says.")
+        bool, typer.Option("--json", help="Print the response to POST /reload as JSON.")
     ] = False,
 ) -> None:
-    """Have the running edge read its config file anew."""
+    """Reload the config file of the running edge."""
     loaded = _load_or_exit(config, "nothing has changed")
     from streamedge.cli.admin_client import (  # noqa: PLC0415
         AdminError,
         reload_summary,
     )
-    from streamedge.cli.admin_client import reload as ask_reload  # noqa: PLC0415
+    from streamedge.cli.admin_client import reload as request_reload  # noqa: PLC0415
 
-    with _answered():
+    with _exit_on_admin_error():
         try:
-            said = ask_reload(loaded.listen.admin)
+            result = request_reload(loaded.listen.admin)
         except AdminError as exc:
-            if "problems" not in exc.answer:
+            if "problems" not in exc.body:
                 raise
-            _show_mistakes(exc.answer["problems"], "nothing has changed")
+            _show_mistakes(exc.body["problems"], "nothing has changed")
             raise typer.Exit(EXIT_CONFIG_INVALID) from exc
     if as_json:
-        typer.echo(json.dumps(said, indent=2))
+        typer.echo(json.dumps(result, indent=2))
         return
-    for line in reload_summary(said):
+    for line in reload_summary(result):
         typer.echo(line)
 
 
 @app.command(
-    epilog='Example: [bold]streamedge invalidate EWEB "/news/*" /index.html[/bold], or of all'
-    ' responses with a tag: [bold]--tag news[/bold]. A star may stand anywhere; "/*" is everything;'
-    " /page means the form without query, /page?v=2 the one with it. It is in force from the next"
-    " request on, in every worker, over HTTP and RTMP."
+    epilog='Examples: [bold]streamedge invalidate EWEB "/news/*" /index.html[/bold]; all responses'
+    ' with a tag: [bold]streamedge invalidate EWEB --tag news[/bold]. "*" matches anything,'
+    ' anywhere in a path; "/*" is everything. /page is the URL without a query, /page?v=2 the one'
+    " with it."
+    " The invalidation holds from the next request on, in every worker, for HTTP and RTMP."
 )
 def invalidate(
     distribution: Annotated[str, typer.Argument(metavar="DIST", help="The distribution's id.")],
     paths: Annotated[
-        list[str] | None, typer.Argument(metavar="PATH…", help="What is to go, as in a URL.")
+        list[str] | None, typer.Argument(metavar="PATH…", help="A path to invalidate, as in a URL.")
     ] = None,
     tags: Annotated[
-        list[str] | None, typer.Option("--tag", metavar="T", help="A cache tag that is to go.")
+        list[str] | None, typer.Option("--tag", metavar="T", help="A cache tag to invalidate.")
     ] = None,
     soft: Annotated[
-        bool, typer.Option("--soft", help="Let it be stale, as at the end of its TTL.")
+        bool, typer.Option("--soft", help="Make it stale, as at the end of its TTL.")
     ] = False,
     revoke: Annotated[
-        bool, typer.Option("--revoke", help="End responses and plays of it that run.")
+        bool, typer.Option("--revoke", help="Also end running responses and plays.")
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Answer once every worker has looked.")
+        bool, typer.Option("--wait", help="Return once every worker has applied it.")
     ] = False,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print what POST /invalidations says.")
+        bool, typer.Option("--json", help="Print the response to POST /invalidations as JSON.")
     ] = False,
 ) -> None:
-    """Have what is cached asked for anew before its time."""
+    """Invalidate cached objects."""
     loaded = _load_or_exit(config, "nothing has changed")
     from streamedge.cli import admin_client as client  # noqa: PLC0415
 
-    admin, wishes = loaded.listen.admin, {"soft": soft, "revoke": revoke, "wait": wait}
-    with _answered():
-        said = client.invalidate(admin, distribution, paths or (), tags or (), **wishes)
-    typer.echo(json.dumps(said, indent=2) if as_json else client.invalidation_summary(said))
-    if said.get("applied") is False:
+    admin, options = loaded.listen.admin, {"soft": soft, "revoke": revoke, "wait": wait}
+    with _exit_on_admin_error():
+        result = client.invalidate(admin, distribution, paths or (), tags or (), **options)
+    typer.echo(json.dumps(result, indent=2) if as_json else client.invalidation_summary(result))
+    if result.get("applied") is False:
         raise typer.Exit(EXIT_EDGE_REFUSED)
 
 
 @app.command(
     epilog="Example: [bold]streamedge sign mp4:dir/film.mp4 --key site.pem --key-id K2JCJMDEHXQW5F"
-    " --expires 2h[/bold]. Times are seconds of the epoch, dates such as 2030-01-31T18:00:00Z, or"
-    " from now on: 90m, 2h, 7d. A URL is signed as players will ask for it, with its query. For"
+    " --expires 2h[/bold]. A time is seconds of the epoch, a date such as 2030-01-31T18:00:00Z, or"
+    " a duration from now: 90m, 2h, 7d. Give a URL as players request it, with its query. For"
     ' many objects: [bold]streamedge sign "https://cdn.example.com/videos/*" … --cookies[/bold],'
     ' which curl takes as --cookie "$(streamedge sign …)". The edge need not run;'
     " [bold]streamedge keys[/bold] shows which keys it trusts."
@@ -235,34 +236,46 @@ def invalidate(
 def sign(
     name: Annotated[
         str,
-        typer.Argument(metavar="URL|STREAM", help="What to sign: a URL, or a stream's name."),
+        typer.Argument(metavar="URL|STREAM", help="The URL or stream name to sign."),
     ],
     key: Annotated[
         Path, typer.Option(metavar="PEM", help="The private key: RSA, or ECDSA on P-256.")
     ],
-    key_id: Annotated[str, typer.Option(metavar="ID", help="The public key's name at the edge.")],
+    key_id: Annotated[
+        str, typer.Option(metavar="ID", help="The id of the public key at the edge.")
+    ],
     policy: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A policy of your own, as JSON.")
+        Path | None, typer.Option(metavar="FILE", help="Your own policy, as JSON.")
     ] = None,
-    expires: Annotated[str, typer.Option(metavar="WHEN", help="Until when it may be begun.")] = "",
+    expires: Annotated[
+        str, typer.Option(metavar="WHEN", help="The time at which access ends.")
+    ] = "",
     begins: Annotated[
-        str, typer.Option("--from", metavar="WHEN", help="From when on; left out: at once.")
+        str,
+        typer.Option(
+            "--from", metavar="WHEN", help="The time at which access begins; default: now."
+        ),
     ] = "",
     ip: Annotated[
         list[str] | None,
-        typer.Option(metavar="NET", help="From which address or network; may be repeated."),
+        typer.Option(metavar="NET", help="An address or network that is allowed; may be repeated."),
     ] = None,
     hash_name: Annotated[
-        Literal["sha1", "sha256"], typer.Option("--hash", help="As CloudFront, sha1 if not said.")
+        Literal["sha1", "sha256"],
+        typer.Option("--hash", help="The hash algorithm; default: sha1, as in CloudFront."),
     ] = "sha1",
-    cookies: Annotated[bool, typer.Option("--cookies", help="Print a Cookie field.")] = False,
+    cookies: Annotated[
+        bool, typer.Option("--cookies", help="Print a Cookie header value.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
-    """Sign a URL, a stream's name or cookies, as publishers do for CloudFront."""
+    """Sign a URL, a stream name or cookies, as for CloudFront."""
     from streamedge.cli import sign as signing  # noqa: PLC0415
 
     if bool(policy) == bool(expires) or (policy and (begins or ip)):
-        raise typer.BadParameter("say --expires, and --from and --ip if you want; or --policy")
+        raise typer.BadParameter(
+            "give --expires, optionally with --from and --ip; or give --policy"
+        )
     now_s = time.time()
     try:
         signer = signing.load_signer(key, key_id, "SHA256" if hash_name == "sha256" else "SHA1")
@@ -284,21 +297,21 @@ def sign(
 
 
 @app.command(
-    epilog="Example: [bold]streamedge keys[/bold]. A signature is taken if its Key-Pair-Id names a"
-    " key in a group that the distribution, or the behavior of the path, has among its"
-    " trusted_key_groups. To change keys, add the new one to the group, sign with it, then remove"
-    " the old, each with [bold]streamedge reload[/bold]. The edge need not run."
+    epilog="Example: [bold]streamedge keys[/bold]. A signature is valid if its Key-Pair-Id names a"
+    " key of a group in trusted_key_groups of the distribution, or of the behavior for the path."
+    " To rotate keys, add the new key to the group, sign with it, then remove the old one; run"
+    " [bold]streamedge reload[/bold] after each change. The edge need not run."
 )
 def keys(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of JSON objects.")] = False,
 ) -> None:
-    """Show the public keys that signatures are verified with, and who trusts them."""
+    """List the public keys that verify signatures, and the distributions that trust them."""
     loaded = _load_or_exit(config)
     from streamedge.cli.listings import key_tables, list_keys  # noqa: PLC0415
     from streamedge.control.database import ControlError  # noqa: PLC0415
 
-    with _told(ControlError):
+    with _exit_on(ControlError):
         listed = list_keys(loaded)
     none = "No public keys. Declare them in tables [public_keys.ID] of the config file."
     _show(listed, key_tables(listed), as_json=as_json, ending="" if listed else none)
@@ -306,13 +319,13 @@ def keys(
 
 writes_app = typer.Typer(
     rich_markup_mode="rich",
-    epilog='Writes wait where a behavior has write = "back". Those that are queued or being sent'
-    " need nobody: they are tried until the origin takes them. A conflict (its condition did not"
-    " hold at the origin) and a failure (the origin will never take it) are kept until you say"
-    " what becomes of them. The edge must be running: its admin address is asked, where"
-    " GET /writes says the same. Example: [bold]streamedge writes[/bold], then"
-    " [bold]streamedge writes retry 7 --unconditional[/bold] to write number 7 over whatever the"
-    " origin has, or [bold]streamedge writes discard 7[/bold] to give it up.",
+    epilog='The edge queues writes of behaviors with write = "back". Queued writes are sent until'
+    " the origin accepts them. A conflict (its condition failed at the origin) and a failure (the"
+    " origin refused it for good) are dead letters: they are kept until you retry or discard them."
+    " The edge must be running; GET /writes on its admin address has the same list."
+    " Example: [bold]streamedge writes[/bold], then"
+    " [bold]streamedge writes retry 7 --unconditional[/bold] to overwrite the origin's object with"
+    " write 7, or [bold]streamedge writes discard 7[/bold] to delete it.",
 )
 app.add_typer(writes_app, name="writes")
 
@@ -330,17 +343,17 @@ def writes(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print what GET /writes on the admin address says.")
+        bool, typer.Option("--json", help="Print the response to GET /writes as JSON.")
     ] = False,
 ) -> None:
-    """Show the writes that an origin does not have yet, and decide about those it refused."""
+    """List queued writes; retry or discard those that the origin refused."""
     if context.invoked_subcommand is not None:
         context.obj = config
         return
     from streamedge.cli.admin_client import list_writes, writes_summary, writes_tables  # noqa: PLC0415
 
     loaded = _load_or_exit(config)
-    with _answered():
+    with _exit_on_admin_error():
         listed = list_writes(loaded.listen.admin)
     _show(listed, writes_tables(listed), as_json=as_json, ending=writes_summary(listed))
 
@@ -353,17 +366,17 @@ def retry(
         bool,
         typer.Option(
             "--unconditional",
-            help="Drop its If-Match and If-None-Match, which would fail again in a conflict: it"
-            " overwrites whatever the origin has by now.",
+            help="Send it without If-Match and If-None-Match, and so overwrite the origin's"
+            " object.",
         ),
     ] = False,
     config: SameConfigOption = None,
 ) -> None:
-    """Try a kept write again, as the newest of its object."""
+    """Retry a failed write, as the newest write of its object."""
     loaded = _load_or_exit(config or context.obj)
     from streamedge.cli.admin_client import retry_write  # noqa: PLC0415
 
-    with _answered():
+    with _exit_on_admin_error():
         retry_write(loaded.listen.admin, serial, unconditional=unconditional)
     typer.echo(f"Write {serial} is queued again, under a new number. Next: streamedge writes")
 
@@ -372,13 +385,13 @@ def retry(
 def discard(
     context: typer.Context, serial: SerialArgument, config: SameConfigOption = None
 ) -> None:
-    """Give a kept write up: its bytes are removed, and cannot be had again."""
+    """Delete a failed write and its bytes."""
     loaded = _load_or_exit(config or context.obj)
     from streamedge.cli.admin_client import discard_write  # noqa: PLC0415
 
-    with _answered():
+    with _exit_on_admin_error():
         discard_write(loaded.listen.admin, serial)
-    typer.echo(f"Write {serial} is gone.")
+    typer.echo(f"Write {serial} is deleted.")
 
 
 def main() -> None:
@@ -387,7 +400,7 @@ def main() -> None:
 
 
 def _load_or_exit(path: Path, outcome: str = "nothing was started") -> Config:
-    """The config, or its mistakes on stderr and exit code 2."""
+    """Loads the config, or prints its mistakes to stderr and exits with code 2."""
     if not path.exists():
         typer.echo(_advice_when_missing(path), err=True)
         raise typer.Exit(EXIT_CONFIG_INVALID)
@@ -406,17 +419,17 @@ def _show_mistakes(problems: Sequence[str], outcome: str) -> None:
 
 
 @contextmanager
-def _answered() -> Iterator[None]:
-    """Exit code 1 and the reason on stderr where the running edge gives no answer, or says no."""
+def _exit_on_admin_error() -> Iterator[None]:
+    """Exits with code 1 and the reason on stderr if the edge does not answer or refuses."""
     from streamedge.cli.admin_client import AdminError  # noqa: PLC0415
 
-    with _told(AdminError):
+    with _exit_on(AdminError):
         yield
 
 
 @contextmanager
-def _told(*expected: type[StreamEdgeError]) -> Iterator[None]:
-    """Exit code 1 and the reason on stderr for what is expected to go wrong."""
+def _exit_on(*expected: type[StreamEdgeError]) -> Iterator[None]:
+    """Exits with code 1 and the reason on stderr on one of the expected errors."""
     try:
         yield
     except expected as exc:
@@ -425,13 +438,13 @@ def _told(*expected: type[StreamEdgeError]) -> Iterator[None]:
 
 
 def _show(listed: object, tables: Iterable[Table], *, as_json: bool, ending: str = "") -> None:
-    """Prints a list as JSON, or as tables with a line behind them."""
+    """Prints a list as JSON, or as tables followed by the line ``ending``."""
     if as_json:
         typer.echo(json.dumps(listed, indent=2))
         return
     from rich.console import Console  # noqa: PLC0415
 
-    # Values are the operator's own text, in which brackets are no markup.
+    # The values are the operator's text; brackets in them are no markup.
     console = Console(markup=False, highlight=False)
     for table in tables:
         console.print(table)
@@ -441,7 +454,7 @@ def _show(listed: object, tables: Iterable[Table], *, as_json: bool, ending: str
 
 def _advice_when_missing(path: Path) -> str:
     return (
-        f"No config file: looked for {path.absolute()}.\n"
-        "Say where it is with --config FILE, or write one there. This is enough to serve a folder"
-        f" named media over HTTP and RTMP:\n\n{SMALLEST_CONFIG}"
+        f"No config file at {path.absolute()}.\n"
+        "Name yours with --config FILE, or create one there. This one serves the folder media over"
+        f" HTTP and RTMP:\n\n{SMALLEST_CONFIG}"
     )

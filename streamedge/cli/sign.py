@@ -1,8 +1,7 @@
-"""Signing a URL or a stream's name at the command line, as a publisher's own code would.
+"""Signing URLs and stream names at the command line, as a publisher's own code would.
 
-Owns which policy fits what is asked for, and the words about what will not do. It holds to
-CloudFront's forms, so what it makes works there too (but for IPv6 and several networks); whatever
-the edge would refuse for its form is refused here first. No edge is asked.
+The signatures have CloudFront's forms, so they are valid there too (except for IPv6 and several
+networks). Input that the edge would refuse for its form is refused here. No edge is contacted.
 """
 
 from __future__ import annotations
@@ -52,11 +51,11 @@ _WHEN_EXPECTED = 'expected seconds of the epoch, a date such as "2030-01-31T18:0
 
 
 class SigningError(StreamEdgeError):
-    """What was given cannot be signed, or not with; the message is fit for who gave it."""
+    """The input cannot be signed, or the key cannot sign; the message is for the user."""
 
 
 class Terms(NamedTuple):
-    """What is allowed: until when and from when on, seconds of the epoch, and whence."""
+    """The access that is granted: its end and start in seconds of the epoch, and networks."""
 
     expires_s: int
     from_s: int | None = None
@@ -65,33 +64,33 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """A private key with the id that the edge knows its public half by."""
+    """A private key, and the public key with its id at the edge."""
 
     public: PublicKey
     hash_name: HashName
     _key: RSAPrivateKey | EllipticCurvePrivateKey
 
     def sign(self, message: bytes) -> bytes:
-        """The signature of ``message``, as CloudFront takes it."""
+        """The signature of ``message`` in CloudFront's form."""
         if isinstance(self._key, RSAPrivateKey):
             return self._key.sign(message, PKCS1v15(), HASHES[self.hash_name])
         return self._key.sign(message, ECDSA(HASHES[self.hash_name]))
 
 
 class Signature(NamedTuple):
-    """A signed policy; ``parameters`` are those of a query, in CloudFront's order."""
+    """A signed policy; ``parameters`` are for the query, in CloudFront's order."""
 
     policy: bytes
     parameters: Mapping[str, str]
 
     @property
     def query(self) -> str:
-        """The parameters as a URL or a stream's name has them."""
+        """The parameters as a query string."""
         return "&".join(f"{name}={value}" for name, value in self.parameters.items())
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The same as cookies, by name."""
+        """The parameters as cookies, by name."""
         return {COOKIE_PREFIX + name: value for name, value in self.parameters.items()}
 
 
@@ -107,20 +106,20 @@ def load_signer(path: Path, key_id: str, hash_name: HashName) -> Signer:
     except TypeError as exc:
         raise SigningError(f"{path} needs a password: openssl pkey writes one without") from exc
     except (ValueError, UnsupportedAlgorithm) as exc:
-        raise SigningError(f"{path} is no private key in PEM; the public one cannot sign") from exc
+        raise SigningError(f"{path} is not a private key in PEM; a public key cannot sign") from exc
     if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey):
         raise SigningError(f"{path}: expected an RSA key, or an ECDSA key on P-256")
-    spelled = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    public_pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     try:
-        return Signer(load_public_key(key_id, spelled), hash_name, key)
+        return Signer(load_public_key(key_id, public_pem), hash_name, key)
     except KeyFileError as exc:
         raise SigningError(f"{path}: {exc}") from exc
 
 
 def parse_when(text: str, now_s: float) -> int:
-    """Seconds of the epoch: given as such, as an ISO date (UTC if it does not say), or from now on.
+    """Parses seconds of the epoch, an ISO date (UTC by default) or a duration from now.
 
-    Raises SigningError.
+    Returns seconds of the epoch. Raises SigningError.
     """
     try:
         if text.isascii() and text.isdigit():
@@ -133,12 +132,12 @@ def parse_when(text: str, now_s: float) -> int:
     except ValueError as exc:
         raise SigningError(f"{_WHEN_EXPECTED}, found {text!r}") from exc
     if not 0 <= when_s <= EPOCH_MAX_S:
-        raise SigningError(f"{_WHEN_EXPECTED}, found {text!r}, which no date is")
+        raise SigningError(f"{_WHEN_EXPECTED}, found {text!r}, which is out of range")
     return when_s
 
 
 def read_policy(path: Path) -> bytes:
-    """A policy's file. Raises SigningError."""
+    """The content of a policy file. Raises SigningError."""
     try:
         with path.open("rb") as file:
             content = file.read(POLICY_LIMIT_BYTES + 1).strip()
@@ -151,7 +150,7 @@ def read_policy(path: Path) -> bytes:
 
 
 def sign_terms(signer: Signer, name: str, terms: Terms, now_s: float) -> Signature:
-    """Signs ``name``, a URL or a stream's name, with a canned policy where one says it all.
+    """Signs ``name``, a URL or a stream name, with a canned policy if one is sufficient.
 
     A URL with ``*`` is a pattern, for cookies. Raises SigningError.
     """
@@ -179,19 +178,21 @@ def sign_policy(signer: Signer, name: str, policy: bytes, now_s: float) -> Signa
 
 
 def signed_name(name: str, signature: Signature) -> str:
-    """The URL or stream's name with its signature. Raises SigningError."""
+    """The URL or stream name with its signature. Raises SigningError."""
     if "*" in name:
-        raise SigningError('a name with "*" is many: sign it with --cookies, or one with --policy')
+        raise SigningError(
+            'a name with "*" is a pattern: use --cookies, or sign one name with --policy'
+        )
     return f"{name}{'&' if '?' in name else '?'}{signature.query}"
 
 
 def cookie_field(signature: Signature) -> str:
-    """The Cookie field's value, as ``curl --cookie`` takes it."""
+    """The value of the Cookie header, for ``curl --cookie``."""
     return "; ".join(f"{name}={value}" for name, value in signature.cookies.items())
 
 
 def described(signer: Signer, signature: Signature, signed: str | None) -> dict[str, Any]:
-    """All there is to say of it, as JSON has it; ``signed`` is None where cookies are wanted."""
+    """The result as a JSON object; ``signed`` is None if cookies were requested."""
     return {
         "signed": signed,
         "cookies": signature.cookies if signed is None else None,
@@ -203,44 +204,41 @@ def described(signer: Signer, signature: Signature, signed: str | None) -> dict[
 
 
 def _resource(name: str) -> str:
-    """What a signer calls ``name``: URLs as they are, streams without prefix and leading slash."""
+    """The resource of a policy for ``name``: a URL unchanged; a stream without prefix and slash."""
     scheme, is_url, _ = name.partition("://")
     if is_url and "?" not in scheme:
         if scheme.lower().startswith("rtmp"):
             raise SigningError(
-                "of an rtmp URL, the stream's name alone is signed, what follows the application:"
-                " mp4:dir/film.mp4"
+                "for an rtmp URL, sign only the stream name after the application: mp4:dir/film.mp4"
             )
         if not _URL.fullmatch(name) or "#" in name:
-            raise SigningError(
-                f"expected a URL as players ask for it, with a path, encoded, found {name!r}"
-            )
+            raise SigningError(f"expected a percent-encoded URL with a path, found {name!r}")
         resource, query = name, name.partition("?")[2]
     else:
         parsed = split_stream_name(name)
         query, path = parsed.query, parsed.path.lstrip("/")
         if not path:
-            raise SigningError("expected a URL or a stream's name such as mp4:dir/film.mp4")
+            raise SigningError("expected a URL or a stream name such as mp4:dir/film.mp4")
         if "?" not in name and query:
-            raise SigningError('spell the stream\'s "?", "=" and "&" as they are')
+            raise SigningError('write "?", "=" and "&" of the stream name unencoded')
         resource = f"{path}?{query}" if query else path
     if from_query(query)[0] is not None:
-        raise SigningError("it is signed already")
+        raise SigningError("the name is signed already")
     return resource
 
 
 def _check_time(expires_s: float, from_s: float, now_s: float) -> None:
     if expires_s <= now_s:
-        raise SigningError("it would have expired already")
+        raise SigningError("the expiry time is in the past")
     if from_s >= expires_s:
-        raise SigningError("it would expire before it begins")
+        raise SigningError("the expiry time is before the start time")
 
 
 def _custom_policy(pattern: str, terms: Terms) -> bytes:
     condition: dict[str, Any] = {"DateLessThan": {"AWS:EpochTime": terms.expires_s}}
     if terms.networks:
         networks = _networks(terms.networks)
-        # CloudFront takes one, as a text.
+        # CloudFront accepts one network, as a string.
         condition["IpAddress"] = {"AWS:SourceIp": networks[0] if len(networks) == 1 else networks}
     if terms.from_s is not None:
         condition["DateGreaterThan"] = {"AWS:EpochTime": terms.from_s}
@@ -248,9 +246,9 @@ def _custom_policy(pattern: str, terms: Terms) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _networks(spelled: Sequence[str]) -> list[str]:
+def _networks(texts: Sequence[str]) -> list[str]:
     try:
-        return [str(ip_network(each, strict=False)) for each in spelled]
+        return [str(ip_network(each, strict=False)) for each in texts]
     except ValueError as exc:
         raise SigningError(
             f'expected an address or a network such as "192.0.2.0/24": {exc}'
@@ -267,6 +265,6 @@ def _signature(signer: Signer, policy: bytes, first: dict[str, str]) -> Signatur
         "Signature": encode(signer.sign(policy)),
         "Key-Pair-Id": signer.public.key_id,
     }
-    if signer.hash_name != "SHA1":  # which is what is meant where nothing is said
+    if signer.hash_name != "SHA1":  # the default of a signature without this parameter
         parameters["Hash-Algorithm"] = signer.hash_name
     return Signature(policy, parameters)

@@ -197,19 +197,19 @@ def test_no_date(text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "terms", "reason"),
     [
-        ("rtmp://h/cfx/st/film", Terms(UNTIL_S), "the stream's name alone is signed"),
-        ("ftp://h/film", Terms(UNTIL_S), "expected a URL as players ask for it"),
-        ("https://h", Terms(UNTIL_S), "expected a URL as players ask for it"),
-        ("https://h/a b", Terms(UNTIL_S), "expected a URL as players ask for it"),
-        ("https://h/é", Terms(UNTIL_S), "expected a URL as players ask for it"),
-        ("https://h/a#b", Terms(UNTIL_S), "expected a URL as players ask for it"),
-        ("", Terms(UNTIL_S), "expected a URL or a stream's name"),
-        ("mp4:", Terms(UNTIL_S), "expected a URL or a stream's name"),
-        ("film%3Fa%3Db", Terms(UNTIL_S), 'spell the stream\'s "\\?"'),
-        (f"{URL}?Signature=x", Terms(UNTIL_S), "it is signed already"),
-        ("film?Key-Pair-Id=x", Terms(UNTIL_S), "it is signed already"),
-        (URL, Terms(NOW_S), "it would have expired already"),
-        (URL, Terms(UNTIL_S, UNTIL_S), "it would expire before it begins"),
+        ("rtmp://h/cfx/st/film", Terms(UNTIL_S), "sign only the stream name"),
+        ("ftp://h/film", Terms(UNTIL_S), "expected a percent-encoded URL"),
+        ("https://h", Terms(UNTIL_S), "expected a percent-encoded URL"),
+        ("https://h/a b", Terms(UNTIL_S), "expected a percent-encoded URL"),
+        ("https://h/é", Terms(UNTIL_S), "expected a percent-encoded URL"),
+        ("https://h/a#b", Terms(UNTIL_S), "expected a percent-encoded URL"),
+        ("", Terms(UNTIL_S), "expected a URL or a stream name"),
+        ("mp4:", Terms(UNTIL_S), "expected a URL or a stream name"),
+        ("film%3Fa%3Db", Terms(UNTIL_S), 'write "\\?"'),
+        (f"{URL}?Signature=x", Terms(UNTIL_S), "the name is signed already"),
+        ("film?Key-Pair-Id=x", Terms(UNTIL_S), "the name is signed already"),
+        (URL, Terms(NOW_S), "the expiry time is in the past"),
+        (URL, Terms(UNTIL_S, UNTIL_S), "the expiry time is before the start time"),
         (URL, Terms(UNTIL_S, None, ("everywhere",)), "expected an address or a network"),
     ],
 )
@@ -223,7 +223,7 @@ def test_what_cannot_be_signed(signer: Signer, name: str, terms: Terms, reason: 
     [
         ("{", "policy is not JSON"),
         (custom_policy(f"{URL}x", UNTIL_S), "which does not cover"),
-        (custom_policy(URL, NOW_S), "it would have expired already"),
+        (custom_policy(URL, NOW_S), "the expiry time is in the past"),
     ],
 )
 def test_a_policy_that_the_edge_would_refuse(signer: Signer, policy: str, reason: str) -> None:
@@ -257,8 +257,8 @@ def _pem(
 @pytest.mark.parametrize(
     ("pem", "reason"),
     [
-        (b"", "is no private key in PEM"),
-        (PUBLISHER.public_pem, "is no private key in PEM; the public one cannot sign"),
+        (b"", "is not a private key in PEM"),
+        (PUBLISHER.public_pem, "is not a private key in PEM; a public key cannot sign"),
         (_pem(ec.generate_private_key(ec.SECP256R1()), b"secret"), "needs a password"),
         (_pem(ec.generate_private_key(ec.SECP384R1())), "or an ECDSA key on P-256"),
         (_pem(ed25519.Ed25519PrivateKey.generate()), "or an ECDSA key on P-256"),
