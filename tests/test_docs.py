@@ -19,6 +19,7 @@ from streamedge.build.web_rules import error_pages, web_behaviors
 from streamedge.cache.rfc9111.freshness import TtlRules, initial_age_s, lifetime_s
 from streamedge.cache.rfc9111.reuse import Reuse, decide_absent, decide_reuse, may_serve_on_error
 from streamedge.cache.rfc9111.storing import is_storable
+from streamedge.cli import reference as command_reference
 from streamedge.config.load import load
 from streamedge.config.schema.config import WebDistributionConfig
 from streamedge.delivery.http.policy.behaviors import choose_behavior
@@ -287,7 +288,81 @@ def test_configs_load(config: str, tmp_path: Path) -> None:
     load(tmp_path / "config.toml")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_between_documents_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)", document.read_text()):
-        assert (document.parent / target).exists(), target
+DOCUMENT_IDS = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+COMMANDS = dict(command_reference.commands())
+PACKAGE_FILES = re.compile(r"`((?:streamedge|tests|bench|tools|media)?[\w/]*/\w+\.py|[\w/]+/)`")
+
+
+def _without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```|^    [^\n]*$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def _anchors(document: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a document."""
+    headings = re.findall(r"^#+ (.*)$", _without_code(document.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _command_lines(text: str) -> Iterator[str]:
+    """Lines of code blocks and spans that call ``streamedge`` or ``make``."""
+    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = "\n".join(blocks).splitlines() + re.findall(r"^    (.*)$", text, re.MULTILINE)
+    for line in lines + re.findall(r"`([^`\n]*)`", text):
+        for command in re.split(r"\$\(", line.partition(" #")[0]):
+            if re.match(r"(\S*/)?streamedge |make [a-z]", command.strip()):
+                yield command.strip().rstrip(')"')
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=DOCUMENT_IDS)
+def test_links_between_documents_lead_to_a_file_and_a_heading(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", document.read_text())
+    for target, anchor in links:
+        file = document.parent / target if target else document
+        assert file.exists(), target
+        assert not anchor or anchor in _anchors(file), f"{target}#{anchor}"
+
+
+def test_every_page_is_linked_from_another() -> None:
+    linked = {
+        (document.parent / target).resolve()
+        for document in DOCUMENTS
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", document.read_text())
+    }
+    pages = {path for path in DOCUMENTS if path != ROOT / "README.md"}
+    assert pages - linked == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=DOCUMENT_IDS)
+def test_commands_in_documents_exist(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for line in _command_lines(document.read_text()):
+        words = line.split()
+        if words[0] == "make":
+            assert words[1] in targets, line
+            continue
+        name = "streamedge"
+        for word in words[1:]:
+            if f"{name} {word}" not in COMMANDS:
+                break
+            name = f"{name} {word}"
+        options = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert name != "streamedge" or words[1].startswith(("-", "[")), line
+        assert options <= command_reference.option_names(COMMANDS[name]), line
+
+
+def test_readme_is_short_and_names_the_first_commands() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    assert {"make run", "make test"} <= {
+        line.strip().partition("  ")[0] for line in text.splitlines()
+    }
+
+
+@pytest.mark.parametrize(
+    "document",
+    [ROOT / "ARCHITECTURE.md", *(ROOT / "docs" / "development").glob("*.md")],
+    ids=lambda path: str(path.name),
+)
+def test_files_of_the_code_that_pages_name_exist(document: Path) -> None:
+    for name in PACKAGE_FILES.findall(document.read_text()):
+        assert (ROOT / name).exists() or (ROOT / "streamedge" / name).exists(), name
