@@ -47,6 +47,7 @@ from streamedge.config.schema.units import (
     parse_path,
     parse_size_bytes,
 )
+from streamedge.config.schema.values import RESTART
 
 _Table = tuple[str, str, type[Section]]
 
@@ -163,6 +164,12 @@ def _tables_in(section: type[Section], header: str, name: str) -> Iterator[_Tabl
 def is_inherited(section: type[Section], key: str) -> bool:
     """Whether ``key``, left out of a table of ``section``, is what the table round it says."""
     return issubclass(section, BehaviorConfig) and key in BehaviorRules.model_fields
+
+
+def restart_keys(section: type[Section]) -> list[str]:
+    """The keys of ``section`` that take effect only at a restart, in alphabetical order."""
+    fields = section.model_fields.items()
+    return sorted(key for key, field in fields if RESTART in field.metadata)
 
 
 # Tables have references of their own; as a value only an empty one is ever shown.

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import sys
 
-from streamedge.config.describe import default, field_notation, is_inherited, limits, sections
+from streamedge.config.describe import (
+    default,
+    field_notation,
+    is_inherited,
+    limits,
+    restart_keys,
+    sections,
+)
 from streamedge.config.schema.config import Section
 
 BEGIN = "<!-- config reference: begin -->"
@@ -30,17 +37,20 @@ def _table(header: str, name: str, section: type[Section]) -> str:
     rows = [
         f"#### `{header}`",
         "",
-        "| Key | Type | Default | Limits | Meaning |",
-        "|---|---|---|---|---|",
+        "| Key | Type | Default | Limits | Reload | Meaning |",
+        "|---|---|---|---|---|---|",
     ]
     fields = section.model_fields.items()
+    restart = restart_keys(section)
     for key, field in sorted(
         fields, key=lambda item: (item[0] != "type", not item[1].is_required())
     ):
         shown = ", ".join(f"`{example}`" for example in field.examples or ())
         meaning = f"{field.description} Such as {shown}." if shown else field.description
         standard = _standard(section, key)
-        cells = (f"`{name}.{key}`", field_notation(field).noun, standard, limits(field), meaning)
+        applies = "restart" if key in restart else "live"
+        noun = field_notation(field).noun
+        cells = (f"`{name}.{key}`", noun, standard, limits(field), applies, meaning)
         rows.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 

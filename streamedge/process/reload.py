@@ -6,13 +6,14 @@ nothing here waits for anybody.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamedge.access.geo import CountryDatabase
 from streamedge.build.origins_and_web import writes_back
+from streamedge.config.describe import restart_keys
 from streamedge.config.load import load
 from streamedge.config.schema.config import Config, Section
 from streamedge.coordination.config_versions import ConfigVersions, ReloadResult
@@ -91,29 +92,6 @@ class ConfigReloader:
         return number
 
 
-# Keys of these tables that are read at the start alone; all other keys of a config are live.
-_AT_START: Mapping[str, frozenset[str]] = {
-    "edge": frozenset({"name", "cache", "workers", "log"}),
-    "listen": frozenset({"http", "https", "rtmp", "admin", "proxies", "proxy_protocol"}),
-    "limits": frozenset(
-        {
-            "api_body",
-            "http_connections",
-            "invalidations",
-            "log_buffer",
-            "media_index",
-            "moov",
-            "open_extents",
-            "origin_retries",
-            "quick_abort",
-            "records",
-            "rtmp_connections",
-            "signature",
-            "titles",
-            "write_queue",
-        }
-    ),
-}
 _TABLES = ("edge", "listen", "limits", "countries", "api")
 
 
@@ -134,13 +112,17 @@ def plan_reload(started: Config, running: Config, wanted: Config) -> ReloadPlan:
     """What becomes of ``wanted``, in an edge that ``started`` with one config and has another."""
     needs_restart: list[str] = []
     tables: dict[str, Section] = {}
-    for name, keys in _AT_START.items():
-        said, begun = getattr(wanted, name), getattr(started, name)
-        kept = {key: getattr(begun, key) for key in sorted(keys)}
-        needs_restart += [f"{name}.{key}" for key in kept if getattr(said, key) != kept[key]]
-        tables[name] = said.model_copy(update=kept)
+    for name in _TABLES:
+        wanted_table, started_table = getattr(wanted, name), getattr(started, name)
+        unchanged = {key: getattr(started_table, key) for key in restart_keys(type(wanted_table))}
+        needs_restart += [
+            f"{name}.{key}"
+            for key, value in unchanged.items()
+            if getattr(wanted_table, key) != value
+        ]
+        tables[name] = wanted_table.model_copy(update=unchanged)
     if writes_back(wanted) and not writes_back(started):
-        # Who writes back has a journal from the start; until then such writes go through.
+        # The write queue is opened at the start; until a restart such writes go through.
         needs_restart += [
             f"distributions.{declared.id}.write"
             for declared in wanted.distributions

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from streamedge.config.describe import default, sections
+from streamedge.config.describe import default, restart_keys, sections
 from streamedge.config.reference import BEGIN, END, keys, render
 from streamedge.config.schema.config import Section
 
@@ -60,6 +60,24 @@ def test_every_key_is_described_and_its_default_is_toml_that_means_it(
         return  # left out: not the same as an empty string, which some keys refuse
     read = section.__pydantic_validator__.validate_assignment(section.model_construct(), key, value)
     assert getattr(read, key) == field.default
+
+
+@pytest.mark.parametrize(
+    ("header", "section"), [(header, section) for header, _, section in sections()]
+)
+def test_reference_says_of_every_key_whether_a_reload_applies_it(
+    header: str, section: type[Section]
+) -> None:
+    table = render().partition(f"#### `{header}`\n")[2].partition("####")[0]
+    rows = [line.replace("\\|", "").split(" | ") for line in table.splitlines() if "`" in line]
+    restart = {row[0].rpartition(".")[2].rstrip("`") for row in rows if row[4] == "restart"}
+    assert restart == set(restart_keys(section))
+    assert {row[4] for row in rows} <= {"live", "restart"}
+
+
+def test_keys_of_named_tables_are_live_for_a_reload() -> None:
+    marked = {f"{name}.{key}" for _, name, section in sections() for key in restart_keys(section)}
+    assert {name.partition(".")[0] for name in marked} == {"edge", "listen", "limits"}
 
 
 def test_the_module_prints_the_reference() -> None:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from streamedge.access.geo import CountryDatabase
+from streamedge.config.describe import restart_keys
 from streamedge.config.load import load
+from streamedge.config.schema.config import Config, Section
 from streamedge.coordination.config_versions import ConfigVersions, ReloadResult
 from streamedge.coordination.wakeups import Wakeups
 from streamedge.ops.log import open_log
 from streamedge.process.certificates import CertificateFiles, Certificates
-from streamedge.process.reload import ConfigReloader
+from streamedge.process.reload import ConfigReloader, plan_reload
 from tests.support.certificate_authority import CertificateAuthority, Pair
 
 ORIGIN = '[origins.main]\ntype = "directory"\npath = "media"\n'
@@ -160,3 +162,26 @@ def test_certificates_of_a_valid_file_are_used_and_of_an_invalid_one_are_not(
         assert certificates.context_for("b.example") is not certificates.context_for("a.example")
         assert edge.reload(tables(one)).changed == ("certificates",)
         assert certificates.context_for("b.example") is certificates.context_for("a.example")
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        (table, key)
+        for table in ("edge", "listen", "limits", "countries", "api")
+        for key in getattr(Config(), table).__class__.model_fields
+    ],
+)
+def test_a_key_that_the_schema_marks_keeps_its_value_until_a_restart(table: str, key: str) -> None:
+    started = Config()
+    section: Section = getattr(started, table)
+    new_value = object()
+    wanted = started.model_copy(update={table: section.model_copy(update={key: new_value})})
+    plan = plan_reload(started, started, wanted)
+    value = getattr(getattr(plan.config, table), key)
+    if key in restart_keys(type(section)):
+        assert (plan.changed, plan.needs_restart) == ((), (f"{table}.{key}",))
+        assert value == getattr(section, key)
+    else:
+        assert (plan.changed, plan.needs_restart) == ((f"{table}.{key}",), ())
+        assert value is new_value

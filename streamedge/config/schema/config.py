@@ -39,6 +39,7 @@ from streamedge.config.schema.policies import (
 )
 from streamedge.config.schema.units import SIZE_LIMIT_BYTES
 from streamedge.config.schema.values import (
+    RESTART,
     Address,
     Addresses,
     Applications,
@@ -97,20 +98,22 @@ __all__ = [
 class EdgeConfig(Section):
     """This edge as a whole."""
 
-    name: Name = Field(
+    name: Annotated[Name, RESTART] = Field(
         default="local", description="Name of this edge, in Via and in logs.", examples=["fra-1"]
     )
-    cache: LocalPath = Field(default=Path("var/cache"), description="Folder of the cache.")
+    cache: Annotated[LocalPath, RESTART] = Field(
+        default=Path("var/cache"), description="Folder of the cache."
+    )
     cache_size: SizeBytes = Field(
         default=20 << 30,
         description="Disk space that cached bytes may take.",
         ge=64 << 20,
         le=SIZE_LIMIT_BYTES,
     )
-    workers: int = Field(
+    workers: Annotated[int, RESTART] = Field(
         default=0, description="Worker processes; 0 is one for each CPU.", ge=0, le=256
     )
-    log: Literal["stdout", "stderr"] | LocalPath = Field(
+    log: Annotated[Literal["stdout", "stderr"] | LocalPath, RESTART] = Field(
         default="stdout",
         union_mode="left_to_right",
         description="Where log lines go: stdout, stderr or a file's path.",
@@ -120,27 +123,27 @@ class EdgeConfig(Section):
 class ListenConfig(Section):
     """Where connections are accepted; port 0 lets the system choose."""
 
-    http: Addresses = Field(
+    http: Annotated[Addresses, RESTART] = Field(
         default=(("127.0.0.1", 8080),), description="Addresses that serve web distributions."
     )
-    https: Addresses = Field(
+    https: Annotated[Addresses, RESTART] = Field(
         default=(), description="Addresses that serve web distributions over TLS 1.2 and 1.3."
     )
-    rtmp: Addresses = Field(
+    rtmp: Annotated[Addresses, RESTART] = Field(
         default=(("127.0.0.1", 1935),), description="Addresses that serve rtmp distributions."
     )
-    proxies: Networks = Field(
+    proxies: Annotated[Networks, RESTART] = Field(
         default=(),
         description="Networks of the proxies in front of this edge: from them alone"
         " X-Forwarded-For, X-Forwarded-Proto and PROXY headers are believed.",
         examples=["10.0.0.0/8"],
     )
-    proxy_protocol: Addresses = Field(
+    proxy_protocol: Annotated[Addresses, RESTART] = Field(
         default=(),
         description="Those of http, https and rtmp on which each connection begins with a PROXY"
         " header, version 1 or 2.",
     )
-    admin: Address = Field(
+    admin: Annotated[Address, RESTART] = Field(
         default=("127.0.0.1", 9090),
         description="Address of /healthz, /metrics and control; keep it private.",
     )
@@ -200,7 +203,7 @@ class BehaviorRules(AccessConfig):
     write: WriteMode = Field(
         default="through",
         description="When PUT and DELETE are answered: through, when the origin has them; back,"
-        " when this edge has them on disk.",
+        " when this edge has them on disk. The first back in a file needs a restart.",
     )
     s3_listing: bool | None = Field(
         default=None,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from streamedge.config.schema.units import SIZE_LIMIT_BYTES
-from streamedge.config.schema.values import DurationS, Section, SizeBytes
+from streamedge.config.schema.values import RESTART, DurationS, Section, SizeBytes
 
 
 class LimitsConfig(Section):
     """What bounds connections, times, memory and files; over a limit is a clear error."""
 
-    http_connections: int = Field(
+    http_connections: Annotated[int, RESTART] = Field(
         default=10_000, description="Open HTTP connections, each worker.", ge=1, le=1_000_000
     )
     http_connections_per_address: int = Field(
@@ -65,7 +67,7 @@ class LimitsConfig(Section):
         ge=0,
         le=SIZE_LIMIT_BYTES,
     )
-    signature: SizeBytes = Field(
+    signature: Annotated[SizeBytes, RESTART] = Field(
         default=8 << 10,
         description="Largest policy and signature of a signed URL or cookie; over it is 403.",
         ge=1024,
@@ -77,21 +79,21 @@ class LimitsConfig(Section):
         ge=1024,
         le=64 << 20,
     )
-    invalidations: int = Field(
+    invalidations: Annotated[int, RESTART] = Field(
         default=10_000,
         description="Invalidations kept one by one; beyond it the oldest become one for everything"
         " of their distribution.",
         ge=1,
         le=1_000_000,
     )
-    write_queue: SizeBytes = Field(
+    write_queue: Annotated[SizeBytes, RESTART] = Field(
         default=10 << 30,
         description='Disk space for writes that wait for their origin (write = "back"); over it'
         " is 503.",
         ge=1 << 20,
         le=SIZE_LIMIT_BYTES,
     )
-    rtmp_connections: int = Field(
+    rtmp_connections: Annotated[int, RESTART] = Field(
         default=10_000, description="Open RTMP connections, each worker.", ge=1, le=1_000_000
     )
     rtmp_connections_per_address: int = Field(
@@ -132,48 +134,48 @@ class LimitsConfig(Section):
         description="Most bytes per second to one RTMP viewer who fills a buffer; 0 is line rate.",
         ge=0,
     )
-    moov: SizeBytes = Field(
+    moov: Annotated[SizeBytes, RESTART] = Field(
         default=64 << 20,
         description="Largest index (moov) of an MP4 that is read.",
         ge=1024,
         le=1 << 30,
     )
-    titles: SizeBytes = Field(
+    titles: Annotated[SizeBytes, RESTART] = Field(
         default=256 << 20,
         description="Memory for media indexes, those in use included, each worker.",
         ge=1 << 20,
         le=1 << 40,
     )
-    media_index: SizeBytes = Field(
+    media_index: Annotated[SizeBytes, RESTART] = Field(
         default=64 << 20,
         description="Memory for the index of a single medium; one that needs more is refused.",
         ge=1 << 20,
         le=1 << 34,
     )
-    open_extents: int = Field(
+    open_extents: Annotated[int, RESTART] = Field(
         default=2048, description="Cache files kept open, each worker.", ge=64, le=1 << 20
     )
-    records: SizeBytes = Field(
+    records: Annotated[SizeBytes, RESTART] = Field(
         default=32 << 20,
         description="Memory for keys and header fields of what is open in the cache, each worker;"
         " the longest unused is closed first.",
         ge=1 << 20,
         le=1 << 34,
     )
-    log_buffer: SizeBytes = Field(
+    log_buffer: Annotated[SizeBytes, RESTART] = Field(
         default=8 << 20,
         description="Memory for log lines that cannot be written yet, each process; lines beyond it"
         " are dropped and counted.",
         ge=64 << 10,
         le=1 << 30,
     )
-    quick_abort: SizeBytes = Field(
+    quick_abort: Annotated[SizeBytes, RESTART] = Field(
         default=1 << 20,
         description="When the last viewer of an object leaves, what is being fetched of it comes"
         " to its end if no more than this is missing, and else stops.",
         ge=0,
         le=SIZE_LIMIT_BYTES,
     )
-    origin_retries: int = Field(
+    origin_retries: Annotated[int, RESTART] = Field(
         default=4, description="Attempts after the first before a fill fails.", ge=0, le=20
     )

@@ -1,6 +1,6 @@
-"""The kinds of values that keys of the config may have, and what all its tables have in common.
+"""Types of values in the config, the base class of its tables, and the restart marker.
 
-Owns the limits of a value by itself; which key takes which kind is ``schema``'s business. Pure.
+A type checks a value on its own; ``config`` says which key has which type. Pure.
 """
 
 from __future__ import annotations
@@ -50,9 +50,17 @@ WriteMode = Literal["through", "back"]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """In words, what a pattern asks for: pydantic passes it over, messages and reference say it."""
+    """A pattern in words, for messages and the reference. Pydantic ignores it."""
 
     words: str
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsRestart:
+    """Marks a key that processes read only when they start. Keys without it are live."""
+
+
+RESTART = NeedsRestart()
 
 
 Name = Annotated[
