@@ -242,7 +242,7 @@ def _whole_size(request: ObjectRequest, fields: Mapping[str, str]) -> int:
     length = fields.get("content-length", "").strip()
     if not length:
         raise _contradiction(
-            request, 200, "the origin sends no Content-Length, which the edge needs"
+            request, 200, "the origin sends no length (Content-Length), which the edge needs"
         )
     if _LENGTH.fullmatch(length) is None:
         raise _contradiction(request, 200, f"Content-Length is {_quoted(length)}")

@@ -1,7 +1,7 @@
 """An origin that is a folder of this machine.
 
-Owns the rule that only regular files inside the folder are objects, however links point, and the
-reading of them off the event loop's thread. It never writes, lists or watches the folder.
+Only regular files inside the folder are objects; links that lead out are refused. Files are read in
+threads. The origin never writes, lists or watches the folder.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _ERRNO_FAILURES = {
 
 
 class DirectoryOrigin:
-    """Objects are the files ``path``/``prefix``/name. One name, one file: empty path segments,
-    which the system would skip, are refused.
+    """Objects are the files ``path``/``prefix``/name. Empty path segments, which the system would
+    skip, are refused, so that each file has one name.
     """
 
     def __init__(self, path: Path, prefix: str = "") -> None:
@@ -58,7 +58,7 @@ class DirectoryOrigin:
         if_none_match: Version | None = None,
     ) -> OriginRead | None:
         if span is not None and (span.start < 0 or span.size == 0):
-            raise ValueError(f"{span} is not a range of bytes that can be asked for")
+            raise ValueError(f"{span} is not a valid byte range")
         file = await self._open(name)
         try:
             require_version(file.subject, if_match, file.version)
@@ -79,7 +79,7 @@ class DirectoryOrigin:
         )
 
     async def close(self) -> None:
-        """Nothing is kept open between reads."""
+        """Does nothing: no file stays open between reads."""
 
     async def _open(self, name: str) -> _File:
         key = object_key(self._prefix, name)
@@ -88,14 +88,14 @@ class DirectoryOrigin:
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # The thread cannot be stopped: what it still opens is closed when it comes.
+            # The thread cannot be stopped: a file that it still opens is closed afterwards.
             opening.add_done_callback(_close_opened)
             raise
 
 
 class _File:
-    """An open file and the version it had. A lock keeps ``close`` behind a running ``pread``,
-    whose thread cannot be cancelled, so that no read meets a descriptor used anew.
+    """An open file and its version when opened. A lock makes ``close`` wait for a running
+    ``pread``, whose thread cannot be cancelled, so that no read uses a reused descriptor.
     """
 
     def __init__(self, subject: str, descriptor: int) -> None:
@@ -132,12 +132,12 @@ class _File:
 
     async def close(self) -> None:
         if self._descriptor is not None:
-            # Shielded: a cancelled caller must not take the job out of the threads' queue.
+            # Shielded: cancelling the caller must not remove the job from the threads' queue.
             await asyncio.shield(asyncio.to_thread(self.close_now))
 
 
 class _FileRead:
-    """An OriginRead over one open file."""
+    """An ``OriginRead`` over one open file."""
 
     def __init__(self, head: OriginHead, span: Span, file: _File) -> None:
         self._head = head
@@ -175,7 +175,7 @@ def _open_inside(root: Path, key: str, subject: str) -> _File:
             raise OriginError(OriginFailure.NOT_FOUND, f"{subject}: a link leads out of the folder")
         if not stat.S_ISREG(os.stat(real_path, follow_symlinks=False).st_mode):
             raise OriginError(OriginFailure.NOT_FOUND, f"{subject}: not a regular file")
-        # Should a pipe take the file's place just now, the open does not wait for its writer.
+        # O_NONBLOCK: if a pipe has just replaced the file, the open does not wait for a writer.
         descriptor = os.open(real_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as exc:
         failure = _ERRNO_FAILURES.get(exc.errno or 0, OriginFailure.UNAVAILABLE)
@@ -189,7 +189,7 @@ def _close_opened(opening: asyncio.Future[_File]) -> None:
 
 
 def version_of(status: os.stat_result) -> Version:
-    """The version that a file with ``status`` is."""
+    """The version of a file with ``status``."""
     return Version(
         etag=f'"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"',
         size_bytes=status.st_size,

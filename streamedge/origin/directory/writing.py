@@ -1,9 +1,8 @@
 """Writes to an origin that is a folder of this machine.
 
-Owns the rule that a file is replaced by a whole one or not at all: the body goes to a file beside
-it, is held to its checksums, reaches the disk, and takes the name by rename. What a file system
-cannot keep (media type, metadata) is dropped. It never writes outside the folder, whatever links
-lie in it.
+A file is replaced atomically: the body is written to a new file beside it, verified, synced to
+disk, and renamed. What a file system cannot store (media type, metadata) is dropped. Links never
+lead a write out of the folder.
 """
 
 from __future__ import annotations
@@ -53,14 +52,14 @@ _ERRNO_REFUSALS = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where an object's file lies: an open folder and a name in it."""
+class _Entry:
+    """The directory entry of an object: an open folder and a name in it."""
 
     folder: int
     name: str
 
     def status(self) -> os.stat_result | None:
-        """The regular file there, links not followed, or None. Raises OSError."""
+        """The status of a regular file, or None; links are not followed. Raises OSError."""
         try:
             status = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
         except FileNotFoundError:
@@ -70,7 +69,7 @@ class _Place:
         return status if stat.S_ISREG(status.st_mode) else None
 
     def etag(self) -> str | None:
-        """As the directory origin tells it."""
+        """The ETag of ``DirectoryOrigin``."""
         status = self.status()
         return None if status is None else version_of(status).etag
 
@@ -83,11 +82,11 @@ class DirectoryWriter:
         self._prefix = prefix
 
     def lingers_s(self, write: Write) -> float:
-        """As ``WritableOrigin.lingers_s``: threads end with their process, and are waited for."""
+        """As ``WritableOrigin.lingers_s``: none, because threads end with their process."""
         return 0.0
 
     async def end_abandoned(self) -> int:
-        """As ``WritableOrigin.end_abandoned``: what was not renamed is no object."""
+        """As ``WritableOrigin.end_abandoned``: a file that was not renamed is not an object."""
         return 0
 
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
@@ -103,7 +102,7 @@ class DirectoryWriter:
         except WriteRefusedError as exc:
             return exc.answer
         except OSError as exc:
-            if isinstance(exc, ConnectionError | TimeoutError):  # the viewer's, by way of the body
+            if isinstance(exc, ConnectionError | TimeoutError):  # raised by the viewer's body
                 raise
             refusal = _ERRNO_REFUSALS.get(exc.errno or 0)
             if refusal is None:
@@ -124,18 +123,19 @@ class DirectoryWriter:
 
 
 class _NewFile:
-    """A file beside the one that it will replace. Its methods block and raise OSError."""
+    """A new file in the folder of the file that it will replace. Its methods block and raise
+    OSError."""
 
     def __init__(self, root: Path, key: str, fields: HeaderFields) -> None:
-        self._place = _Place(_open_folder(root, key, make=True), key.rpartition("/")[2])
+        self._entry = _Entry(_open_folder(root, key, make=True), key.rpartition("/")[2])
         self._name = f"{_NEW_PREFIX}{secrets.token_hex(16)}"
         self._descriptor = -1
         try:
-            require_condition(fields, self._place.etag())
-            self._descriptor = os.open(self._name, _NEW_FILE, dir_fd=self._place.folder)
-            os.fchmod(self._descriptor, 0o644)  # the edge's umask is for its own files
+            require_condition(fields, self._entry.etag())
+            self._descriptor = os.open(self._name, _NEW_FILE, dir_fd=self._entry.folder)
+            os.fchmod(self._descriptor, 0o644)  # not the edge's umask, which is for its own files
         except BaseException:
-            os.close(self._place.folder)
+            os.close(self._entry.folder)
             raise
 
     def append(self, piece: bytes, verifier: Verifier) -> None:
@@ -143,29 +143,29 @@ class _NewFile:
         write_all(self._descriptor, piece)
 
     def put_in_place(self, fields: HeaderFields) -> WriteAnswer:
-        """Makes it the object, unless a condition no longer holds (WriteRefusedError)."""
+        """Renames it to the object. Raises WriteRefusedError if a condition no longer holds."""
         os.fsync(self._descriptor)
         version = version_of(os.fstat(self._descriptor))
-        with _locked(self._place.folder):
-            replaced = self._place.etag()
+        with _locked(self._entry.folder):
+            replaced = self._entry.etag()
             require_condition(fields, replaced)
             os.rename(
                 self._name,
-                self._place.name,
-                src_dir_fd=self._place.folder,
-                dst_dir_fd=self._place.folder,
+                self._entry.name,
+                src_dir_fd=self._entry.folder,
+                dst_dir_fd=self._entry.folder,
             )
             self._name = ""
-            os.fsync(self._place.folder)
+            os.fsync(self._entry.folder)
         return WriteAnswer(201 if replaced is None else 200, (("ETag", version.etag),))
 
     def close(self) -> None:
-        """Removes what did not become the object."""
+        """Closes it, and removes it if it was not renamed."""
         if self._name:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._name, dir_fd=self._place.folder)
+                os.unlink(self._name, dir_fd=self._entry.folder)
         os.close(self._descriptor)
-        os.close(self._place.folder)
+        os.close(self._entry.folder)
 
 
 def _delete(root: Path, key: str, fields: HeaderFields) -> WriteAnswer:
@@ -175,11 +175,11 @@ def _delete(root: Path, key: str, fields: HeaderFields) -> WriteAnswer:
         require_condition(fields, None)
         return WriteAnswer(204)
     try:
-        place = _Place(folder, key.rpartition("/")[2])
+        entry = _Entry(folder, key.rpartition("/")[2])
         with _locked(folder):
-            require_condition(fields, place.etag())
+            require_condition(fields, entry.etag())
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(place.name, dir_fd=folder)
+                os.unlink(entry.name, dir_fd=folder)
             os.fsync(folder)
     finally:
         os.close(folder)
@@ -187,17 +187,17 @@ def _delete(root: Path, key: str, fields: HeaderFields) -> WriteAnswer:
 
 
 def _open_folder(root: Path, key: str, *, make: bool) -> int:
-    """Opens the folder of ``root``/``key``, made if need be. Raises OSError, WriteRefusedError.
+    """Opens the folder of ``root``/``key``, created if ``make``. Raises OSError, WriteRefusedError.
 
-    Links may lead about inside the root. The way is resolved first, and then gone segment by
-    segment without following any: a link that is put there meanwhile leads nowhere.
+    Links inside the root are allowed. The path is resolved first, then opened segment by segment
+    without following links, so that a link created in between is not followed.
     """
     real_root = os.path.realpath(root, strict=True)
-    wanted = os.path.realpath(os.path.join(real_root, os.path.dirname(key)))
-    if os.path.commonpath((real_root, wanted)) != real_root:
+    resolved = os.path.realpath(os.path.join(real_root, os.path.dirname(key)))
+    if os.path.commonpath((real_root, resolved)) != real_root:
         raise refuse(403, "AccessDenied", "a link leads out of the folder")
     folder = os.open(real_root, _FOLDER)
-    for segment in os.path.relpath(wanted, real_root).split(os.sep):
+    for segment in os.path.relpath(resolved, real_root).split(os.sep):
         if segment == ".":
             continue
         try:
@@ -214,20 +214,20 @@ def _open_segment(folder: int, segment: str, *, make: bool) -> int:
     except FileNotFoundError:
         if not make:
             raise
-    made = False
+    is_created = False
     with contextlib.suppress(FileExistsError):
         os.mkdir(segment, dir_fd=folder)
         os.fsync(folder)
-        made = True
+        is_created = True
     inner = os.open(segment, _FOLDER, dir_fd=folder)
-    if made:
+    if is_created:
         os.fchmod(inner, 0o755)
     return inner
 
 
 @contextlib.contextmanager
 def _locked(folder: int) -> Iterator[None]:
-    """Keeps other writes out of a folder, other workers' too, while a condition is looked at."""
+    """Locks a folder against writes, also of other workers, while a condition is checked."""
     fcntl.flock(folder, fcntl.LOCK_EX)
     try:
         yield

@@ -1,14 +1,14 @@
-"""A circuit breaker: whether an origin that has failed is asked at all.
+"""A circuit breaker: whether requests go to an origin that has failed.
 
 Pure: a state and an event in, a state out.
 
-    state      ANSWERED   FAILED                        ASKED               ABANDONED
+    state      ANSWERED   FAILED                        SENT                ABANDONED
     CLOSED     CLOSED     OPEN at the third in a row    CLOSED              CLOSED
     OPEN       CLOSED     OPEN                          HALF_OPEN when due  OPEN
     HALF_OPEN  CLOSED     OPEN for twice as long        HALF_OPEN           OPEN, due at once
 
-While it is OPEN nothing is asked until ``until_s``; the first request after that is a trial, and
-as long as it runs (HALF_OPEN) no other is let through.
+While it is OPEN, no request is sent until ``until_s``. The first request after that is a trial;
+while it runs (HALF_OPEN), no other request is sent.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 FAILURES_MAX = 3  # in a row
-WINDOW_S = 30.0  # failures in a row that are spread wider than this say nothing
+WINDOW_S = 30.0  # failures in a row that are further apart do not count
 BACK_OFF_MIN_S = 1.0
 BACK_OFF_MAX_S = 60.0
 
 
 class BreakerState(Enum):
-    """Whether requests go through; see the module's table."""
+    """Whether requests are sent; see the module's table."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -31,18 +31,18 @@ class BreakerState(Enum):
 
 
 class BreakerEvent(Enum):
-    """What has happened to a request."""
+    """What happened to a request."""
 
-    ASKED = "asked"
+    SENT = "sent"
     ANSWERED = "answered"
     FAILED = "failed"
-    ABANDONED = "abandoned"  # nobody waits for its answer any more
+    ABANDONED = "abandoned"  # cancelled before its answer
 
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """``failures`` in a row, the first of them at ``since_s``; ``until_s`` and ``back_off_s`` say
-    when an open one is due for a trial. Times are of any clock that only goes on.
+    """``failures`` in a row, the first of them at ``since_s``. An open breaker is due for a trial
+    at ``until_s``, ``back_off_s`` after it opened. Times are of a monotonic clock.
     """
 
     state: BreakerState = BreakerState.CLOSED
@@ -52,7 +52,7 @@ class Breaker:
     back_off_s: float = 0.0
 
     def admits(self, now_s: float) -> bool:
-        """Whether a request may go through."""
+        """Whether a request may be sent."""
         is_due = self.state is BreakerState.OPEN and now_s >= self.until_s
         return is_due or self.state is BreakerState.CLOSED
 
@@ -62,8 +62,8 @@ class Breaker:
             case _, BreakerEvent.ANSWERED:
                 return Breaker()
             case BreakerState.CLOSED, BreakerEvent.FAILED:
-                return self._weaker(now_s)
-            case BreakerState.OPEN, BreakerEvent.ASKED if self.admits(now_s):
+                return self._after_failure(now_s)
+            case BreakerState.OPEN, BreakerEvent.SENT if self.admits(now_s):
                 return replace(self, state=BreakerState.HALF_OPEN)
             case BreakerState.HALF_OPEN, BreakerEvent.FAILED:
                 return self._opened(now_s, min(2 * self.back_off_s, BACK_OFF_MAX_S))
@@ -71,11 +71,13 @@ class Breaker:
                 return replace(self, state=BreakerState.OPEN)
         return self
 
-    def _weaker(self, now_s: float) -> Breaker:
+    def _after_failure(self, now_s: float) -> Breaker:
         if not self.failures or now_s - self.since_s > WINDOW_S:
             return replace(self, failures=1, since_s=now_s)
-        weaker = replace(self, failures=self.failures + 1)
-        return weaker if weaker.failures < FAILURES_MAX else weaker._opened(now_s, BACK_OFF_MIN_S)
+        breaker = replace(self, failures=self.failures + 1)
+        return (
+            breaker if breaker.failures < FAILURES_MAX else breaker._opened(now_s, BACK_OFF_MIN_S)
+        )
 
     def _opened(self, now_s: float, back_off_s: float) -> Breaker:
         return replace(

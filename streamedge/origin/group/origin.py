@@ -1,9 +1,9 @@
-"""Several origins that stand in for each other, as one origin.
+"""An origin group: several origins with failover, as one origin.
 
-Owns which of them is asked, and whether what came of it is passed on or the next one asked. Each
-has a circuit breaker (``breaker``), so that one that is out of order is not asked each time. Only
-GET, HEAD and OPTIONS without a body are ever asked again; everything else is the first one's.
-Never tries the same origin twice: that is the cache's business, as with any origin.
+A request goes to the first member; if it fails, to the next one. Each member has a circuit breaker
+(``breaker``), so that a failed one is skipped. Only GET, HEAD and OPTIONS without a body fail over;
+other requests go to the first member only. The group never tries the same member twice: as with any
+origin, retries belong to the cache.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from streamedge.spans import Span
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 _TOO_MANY_REQUESTS = 429
 
-# How a config calls failures: by a word, or by the status that viewers get of them.
+# The names of failures in a config: a word, or the status of the response to the viewer.
 _CAUSES: dict[OriginFailure, int | str] = {
     OriginFailure.NOT_FOUND: 404,
     OriginFailure.FORBIDDEN: 403,
@@ -46,23 +46,23 @@ _CAUSES: dict[OriginFailure, int | str] = {
     OriginFailure.RANGE_OUTSIDE: 416,
     OriginFailure.UNAVAILABLE: 502,
     OriginFailure.REFUSED: "connect",
-    OriginFailure.BROKEN: "connect",  # lost before it brought an answer
+    OriginFailure.BROKEN: "connect",  # lost before a response
     OriginFailure.TIMEOUT: "timeout",
 }
 Answer = TypeVar("Answer")
 
 
-class Verdict(Enum):
-    """What came of asking one origin."""
+class AttemptResult(Enum):
+    """The result of one attempt at one member."""
 
-    PASSED = "passed"  # it is the answer
-    ELSEWHERE = "elsewhere"  # the origin is in order, but another may have what it has not
-    FAILED = "failed"  # the origin is out of order
+    PASSED = "passed"  # it is the response of the group
+    ELSEWHERE = "elsewhere"  # the member works, but another one may have the object
+    FAILED = "failed"  # the member has failed
 
 
 @dataclass(slots=True)
 class Member:
-    """An origin of a group, by both of its faces. Its breaker counts for that group alone."""
+    """An origin of a group, as ``Origin`` and as ``Upstream``. Its breaker belongs to the group."""
 
     name: str
     origin: Origin
@@ -71,11 +71,11 @@ class Member:
 
 
 class OriginGroup:
-    """``members`` in the order in which they are asked, as an ``Origin`` and an ``Upstream``.
+    """``members`` in the order of failover, as an ``Origin`` and an ``Upstream``.
 
-    ``failover`` has the statuses and, as "connect" and "timeout", the failures that make the next
-    one be asked. A read of one version is asked of the next one whatever the failure. What the
-    last of them says is the answer.
+    ``failover`` has the statuses, and the failures "connect" and "timeout", after which the next
+    member is tried. A read of one version tries the next member after any failure. The result of
+    the last member is the result of the group.
     """
 
     def __init__(
@@ -99,11 +99,11 @@ class OriginGroup:
 
         async def send_to(member: Member) -> OriginResponse:
             response = await member.upstream.send(request)
-            return _WatchedResponse(response, partial(self._broke_off, member))
+            return _WatchedResponse(response, partial(self._on_cut_off, member))
 
         fields = fold_fields(request.fields)
         of_version = not fields.keys().isdisjoint(("if-match", "if-unmodified-since"))
-        return await self._ask(
+        return await self._try_members(
             send_to,
             lambda response: self._judge(fields, of_version, response),
             lambda response: response.close(),
@@ -112,7 +112,7 @@ class OriginGroup:
 
     async def head(self, name: str) -> OriginHead:
         """As ``Origin.head``."""
-        return await self._ask(lambda member: member.origin.head(name))
+        return await self._try_members(lambda member: member.origin.head(name))
 
     async def read(
         self,
@@ -128,27 +128,27 @@ class OriginGroup:
             read = await member.origin.read(
                 name, span, if_match=if_match, if_none_match=if_none_match
             )
-            return None if read is None else _WatchedRead(read, partial(self._broke_off, member))
+            return None if read is None else _WatchedRead(read, partial(self._on_cut_off, member))
 
-        return await self._ask(read_from, of_version=if_match is not None)
+        return await self._try_members(read_from, of_version=if_match is not None)
 
     async def close(self) -> None:
-        """The connections are the members', which are origins of their own."""
+        """Does nothing: the connections belong to the members."""
 
-    async def _ask(
+    async def _try_members(
         self,
-        ask: Callable[[Member], Awaitable[Answer]],
-        judge: Callable[[Answer], Verdict] = lambda _: Verdict.PASSED,
+        attempt: Callable[[Member], Awaitable[Answer]],
+        judge: Callable[[Answer], AttemptResult] = lambda _: AttemptResult.PASSED,
         drop: Callable[[Answer], None] = lambda _: None,
         *,
         of_version: bool = False,
     ) -> Answer:
-        """Asks one after the other until an answer passes; that of the last one always does."""
+        """Tries one member after another until a result passes; the last one always passes."""
         candidates = self._candidates(of_version)
         for member in candidates:
-            attempt = self._attempt(member, ask, judge, of_version)
-            verdict, outcome = await attempt
-            if verdict is Verdict.PASSED or member is candidates[-1]:
+            coroutine = self._attempt(member, attempt, judge, of_version)
+            result, outcome = await coroutine
+            if result is AttemptResult.PASSED or member is candidates[-1]:
                 break
             if not isinstance(outcome, OriginError):
                 drop(outcome)
@@ -160,30 +160,30 @@ class OriginGroup:
     async def _attempt(
         self,
         member: Member,
-        ask: Callable[[Member], Awaitable[Answer]],
-        judge: Callable[[Answer], Verdict],
+        attempt: Callable[[Member], Awaitable[Answer]],
+        judge: Callable[[Answer], AttemptResult],
         of_version: bool,
-    ) -> tuple[Verdict, Answer | OriginError]:
-        self._happened(member, BreakerEvent.ASKED)
+    ) -> tuple[AttemptResult, Answer | OriginError]:
+        self._record(member, BreakerEvent.SENT)
         event = BreakerEvent.ABANDONED
         outcome: Answer | OriginError
         try:
             try:
-                answer = await ask(member)
-                outcome, verdict = answer, judge(answer)
+                answer = await attempt(member)
+                outcome, result = answer, judge(answer)
             except OriginError as exc:
-                outcome, verdict = exc, self._judge_error(exc, of_version)
-            failed = verdict is Verdict.FAILED
+                outcome, result = exc, self._judge_error(exc, of_version)
+            failed = result is AttemptResult.FAILED
             event = BreakerEvent.FAILED if failed else BreakerEvent.ANSWERED
         finally:
-            self._happened(member, event)
-        return verdict, outcome
+            self._record(member, event)
+        return result, outcome
 
     def _candidates(self, of_version: bool) -> list[Member]:
-        """Who is asked, in order: all of them when none is in order.
+        """The members to try, in order: those whose breaker admits a request, or all if none does.
 
-        A version is asked last of those that failed last: what one has broken off, another goes
-        on with.
+        For a read of one version, members that failed last are tried last: another one continues
+        a read that was cut off.
         """
         now_s = _now_s()
         candidates = [member for member in self._members if member.breaker.admits(now_s)]
@@ -195,29 +195,29 @@ class OriginGroup:
             candidates.sort(key=lambda member: member.breaker.failures > 0)
         return candidates
 
-    # What an attempt means
+    # The meaning of a result
 
     def _judge(
-        self, asked: Mapping[str, str], of_version: bool, response: OriginResponse
-    ) -> Verdict:
+        self, request_fields: Mapping[str, str], of_version: bool, response: OriginResponse
+    ) -> AttemptResult:
         if response.status in self._failover:
-            return _verdict(response.status)
-        if of_version and not _is_of_version(asked, response):
-            return Verdict.ELSEWHERE
-        return Verdict.PASSED
+            return _result_of_cause(response.status)
+        if of_version and not _is_of_version(request_fields, response):
+            return AttemptResult.ELSEWHERE
+        return AttemptResult.PASSED
 
-    def _judge_error(self, error: OriginError, of_version: bool) -> Verdict:
+    def _judge_error(self, error: OriginError, of_version: bool) -> AttemptResult:
         cause = error.status or _CAUSES[error.failure]
         if cause in self._failover:
-            return _verdict(cause)
-        return Verdict.ELSEWHERE if of_version else Verdict.PASSED
+            return _result_of_cause(cause)
+        return AttemptResult.ELSEWHERE if of_version else AttemptResult.PASSED
 
     # Breakers
 
-    def _broke_off(self, member: Member) -> None:
-        self._happened(member, BreakerEvent.FAILED)
+    def _on_cut_off(self, member: Member) -> None:
+        self._record(member, BreakerEvent.FAILED)
 
-    def _happened(self, member: Member, event: BreakerEvent) -> None:
+    def _record(self, member: Member, event: BreakerEvent) -> None:
         before = member.breaker.state
         member.breaker = member.breaker.after(event, _now_s())
         after = member.breaker.state
@@ -230,11 +230,11 @@ class OriginGroup:
 
 
 class _WatchedBody:
-    """The pieces of a body; ``broke_off`` is told when its origin ends it early."""
+    """The pieces of a body; ``on_cut_off`` is called when the origin ends it early."""
 
-    def __init__(self, pieces: AsyncIterator[bytes], broke_off: Callable[[], None]) -> None:
+    def __init__(self, pieces: AsyncIterator[bytes], on_cut_off: Callable[[], None]) -> None:
         self._pieces = pieces
-        self._broke_off = broke_off
+        self._on_cut_off = on_cut_off
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -243,42 +243,42 @@ class _WatchedBody:
         try:
             return await anext(self._pieces)
         except OriginError:
-            self._broke_off()
+            self._on_cut_off()
             raise
 
 
 class _WatchedRead:
-    """An OriginRead with a watched body."""
+    """An ``OriginRead`` with a watched body."""
 
-    def __init__(self, read: OriginRead, broke_off: Callable[[], None]) -> None:
+    def __init__(self, read: OriginRead, on_cut_off: Callable[[], None]) -> None:
         self.head = read.head
         self.span = read.span
         self._read = read
-        self._broke_off = broke_off
+        self._on_cut_off = on_cut_off
 
     def pieces(self) -> AsyncIterator[bytes]:
-        return _WatchedBody(self._read.pieces(), self._broke_off)
+        return _WatchedBody(self._read.pieces(), self._on_cut_off)
 
     async def close(self) -> None:
         await self._read.close()
 
 
 class _WatchedResponse:
-    """An OriginResponse with a watched body."""
+    """An ``OriginResponse`` with a watched body."""
 
-    def __init__(self, response: OriginResponse, broke_off: Callable[[], None]) -> None:
+    def __init__(self, response: OriginResponse, on_cut_off: Callable[[], None]) -> None:
         self.status = response.status
         self.fields = response.fields
         self.size_bytes = response.size_bytes
         self._response = response
-        self._broke_off = broke_off
+        self._on_cut_off = on_cut_off
 
     @property
     def trailers(self) -> Fields:
         return self._response.trailers
 
     def body(self) -> AsyncIterator[bytes]:
-        return _WatchedBody(self._response.body(), self._broke_off)
+        return _WatchedBody(self._response.body(), self._on_cut_off)
 
     def upgrade(self) -> tuple[bytes, Duplex]:
         return self._response.upgrade()
@@ -287,25 +287,26 @@ class _WatchedResponse:
         self._response.close()
 
 
-def _verdict(cause: int | str) -> Verdict:
-    """Of a listed cause: most statuses below 500 tell of the request, not of the origin."""
-    tells_of_request = isinstance(cause, int) and cause < 500 and cause != _TOO_MANY_REQUESTS
-    return Verdict.ELSEWHERE if tells_of_request else Verdict.FAILED
+def _result_of_cause(cause: int | str) -> AttemptResult:
+    """The result for a failover cause: most statuses below 500 concern the request, not the
+    member."""
+    concerns_request = isinstance(cause, int) and cause < 500 and cause != _TOO_MANY_REQUESTS
+    return AttemptResult.ELSEWHERE if concerns_request else AttemptResult.FAILED
 
 
-def _is_of_version(asked: Mapping[str, str], response: OriginResponse) -> bool:
-    """Whether an answer brings the version that was asked for, by header fields alone.
+def _is_of_version(request_fields: Mapping[str, str], response: OriginResponse) -> bool:
+    """Whether a response is for the requested version, judged by header fields only.
 
     Not every server honours the conditions (see ``answers.read_answer``, which is exact).
     """
     if response.status not in (200, 206):
         return False
     fields = fold_fields(response.fields)
-    if "if-match" in asked:
-        etag = asked["if-match"]
+    if "if-match" in request_fields:
+        etag = request_fields["if-match"]
         return fields.get("etag", etag).removeprefix("W/") == etag.removeprefix("W/")
     modified_s = parse_http_date_s(fields.get("last-modified", ""))
-    return modified_s in (None, parse_http_date_s(asked["if-unmodified-since"]))
+    return modified_s in (None, parse_http_date_s(request_fields["if-unmodified-since"]))
 
 
 def _now_s() -> float:

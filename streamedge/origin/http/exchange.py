@@ -1,7 +1,7 @@
-"""Objects over HTTP: one request to an origin and what its answer means, wherever the bucket lies.
+"""GET and HEAD of objects over HTTP, for HTTP and S3 origins.
 
-Owns the way from a question about an object to a request, and what an answer's opening says. What
-goes over the wire is ``client``'s business. Never tries again: one call, one attempt.
+Makes a request from an ``ObjectRequest`` and interprets the response. The ``http_client`` sends it.
+One call makes one attempt.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ READ_TIMEOUT_S = 15.0
 CONNECTIONS_MAX = 256
 
 Sign = Callable[[str, str, Mapping[str, str]], Awaitable[dict[str, str]]]
-"""From method, URL and header fields to these and those that authorise the request. Raises
+"""Method, URL and header fields in; the fields with those that authorise the request out. Raises
 OriginError."""
 
 
@@ -53,7 +53,7 @@ def parse_base_url(text: str) -> str:
     """``text`` as scheme, host and path without a final slash.
 
     Raises ValueError for another scheme, no host, a query, a fragment, or credentials, which
-    would end in logs.
+    would be logged.
     """
     url = URL(text)
     if url.scheme not in ("http", "https") or not url.raw_host:
@@ -65,22 +65,21 @@ def parse_base_url(text: str) -> str:
     try:
         url.raw_host.encode("idna")
     except UnicodeError as exc:
-        raise ValueError("the host of an origin is no host name") from exc
+        raise ValueError("the host of an origin is not a host name") from exc
     return str(url).rstrip("/")
 
 
-_FOLLOWING = frozenset({"GET", "HEAD"})
-_UNLESS_SAID = (("user-agent", "StreamEdge"), ("accept-encoding", "identity"))
+_REDIRECTED_METHODS = frozenset({"GET", "HEAD"})
+_DEFAULT_FIELDS = (("user-agent", "StreamEdge"), ("accept-encoding", "identity"))
 
 
 class Exchange:
     """GET and HEAD of objects at one origin.
 
-    ``label`` names the origin in messages, ``address`` gives an object's URL, percent-encoded,
-    or raises OriginError. ``headers`` are sent with every request, ``sign`` adds to them.
-    ``keeps_host``: a request's own Host is sent, if it has one. GET and HEAD follow
-    ``redirects_max`` redirects, none of which leads to another host. ``tls`` and the limits are
-    ``Client``'s.
+    ``label`` names the origin in messages. ``address`` returns an object's URL, percent-encoded,
+    or raises OriginError. ``headers`` are sent with every request; ``sign`` adds to them.
+    ``keeps_host``: the request's own Host is sent, if it has one. GET and HEAD follow up to
+    ``redirects_max`` redirects on the same host. For ``tls`` and the limits see ``Client``.
     """
 
     def __init__(
@@ -110,7 +109,7 @@ class Exchange:
         self._own = dict(headers)
         self._keeps_host = keeps_host
         self._redirects_max = redirects_max
-        self._refuses_if_match = False  # whether it says 412 to conditions that hold
+        self._refuses_if_match = False  # whether it answers 412 to conditions that hold
         self._sign = sign
 
     async def head(
@@ -154,13 +153,13 @@ class Exchange:
             raise
         opening = open_answer(request, response, error_code)
         if is_refused and opening is not None:
-            self._refuses_if_match = True  # the version is the one that was asked for
+            self._refuses_if_match = True  # the version is the requested one
         return None if opening is None else _HttpRead(opening, response)
 
     async def send(self, request: OriginRequest, url: str = "") -> OriginResponse:
-        """As ``Upstream.send``; to ``url``, percent-encoded and without query, where one is given.
+        """As ``Upstream.send``; to ``url``, percent-encoded and without query, if given.
 
-        What is sent with every request replaces the viewer's.
+        The fields that are sent with every request replace the viewer's.
         """
         url = url or self._address(request.name)
         if request.query:
@@ -168,13 +167,13 @@ class Exchange:
         own = dict(self._own)
         if self._sign is not None:
             own = await self._sign(request.method, url, own)
-        refused = {name.lower() for name in own}
+        replaced = {name.lower() for name in own}
         if not self._keeps_host:
-            refused.add("host")
-        fields = _without(refused, request.fields)
-        said = {name.lower() for name, _value in fields}
+            replaced.add("host")
+        fields = _without(replaced, request.fields)
+        sent = {name.lower() for name, _value in fields}
         fields += own.items()
-        fields += [field for field in _UNLESS_SAID if field[0] not in said | refused]
+        fields += [field for field in _DEFAULT_FIELDS if field[0] not in sent | replaced]
         return await self._follow(
             self._subject(request.name),
             request.method,
@@ -182,7 +181,7 @@ class Exchange:
             fields,
             body=request.body,
             interim=request.interim,
-            trailers=lambda: _without(refused, request.trailers()),
+            trailers=lambda: _without(replaced, request.trailers()),
         )
 
     def retire(self) -> None:
@@ -190,7 +189,7 @@ class Exchange:
         self.client.retire()
 
     async def close(self) -> None:
-        """Drops all connections; bodies still being read end BROKEN."""
+        """Drops all connections; bodies that are being read end BROKEN."""
         await self.client.close()
 
     def _subject(self, name: str) -> str:
@@ -203,9 +202,9 @@ class Exchange:
         own = self._own
         if self._sign is not None:
             own = await self._sign(request.method, url, own)
-        spoken = {name.lower() for name in own}
-        said = {"User-Agent": "StreamEdge", **dict(extra), **request_fields(request)}
-        fields = {name: value for name, value in said.items() if name.lower() not in spoken}
+        own_names = {name.lower() for name in own}
+        values = {"User-Agent": "StreamEdge", **dict(extra), **request_fields(request)}
+        fields = {name: value for name, value in values.items() if name.lower() not in own_names}
         return await self._follow(request.subject, request.method, url, fields | own)
 
     async def _follow(
@@ -219,8 +218,8 @@ class Exchange:
         interim: Interim | None = None,
         trailers: Trailers = list,
     ) -> Response:
-        """As ``Client.send``, after the redirects that are followed; one too many is the answer."""
-        left = self._redirects_max if method in _FOLLOWING and body is None else 0
+        """As ``Client.send``, following redirects; returns a redirect beyond the limit."""
+        left = self._redirects_max if method in _REDIRECTED_METHODS and body is None else 0
         while True:
             response = await self.client.send(
                 subject, method, url, fields, body=body, interim=interim, trailers=trailers
@@ -232,12 +231,12 @@ class Exchange:
             url, left = target, left - 1
 
 
-def _without(refused: Collection[str], fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [field for field in fields if field[0].lower() not in refused]
+def _without(names: Collection[str], fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [field for field in fields if field[0].lower() not in names]
 
 
 class _HttpRead:
-    """An OriginRead over one response."""
+    """An ``OriginRead`` over one response."""
 
     def __init__(self, opening: Opening, response: Response) -> None:
         self.head = opening.head
@@ -248,5 +247,5 @@ class _HttpRead:
         return self._response.pieces(self.span.size)
 
     async def close(self) -> None:
-        # A body read to its end has given its connection back; this drops any other.
+        # After a whole body the connection is in the pool again; otherwise this drops it.
         self._response.close()

@@ -1,6 +1,6 @@
-"""An origin that is any HTTP server: objects lie below a base URL.
+"""An origin that is any HTTP server, with objects below a base URL.
 
-Owns the way from a name to a URL of that server; the rest is ``exchange``'s.
+Maps names to URLs; ``exchange`` does the rest.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from streamedge.spans import Span
 class HttpOrigin:
     """Objects at ``url``/``prefix``/name. Raises ValueError for a URL that cannot be a base.
 
-    ``host`` is the Host that is sent: "origin" (the URL's), "viewer" (the request's, if it says
-    one) or a name. The rest is ``Exchange``'s.
+    ``host`` is the Host to send: "origin" (the URL's), "viewer" (the request's, if it has one) or
+    a name. For the other parameters see ``Exchange``.
     """
 
     def __init__(

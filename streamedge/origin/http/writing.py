@@ -1,7 +1,4 @@
-"""Writing to an origin that is any HTTP server: PUT and DELETE as RFC 9110 §9.3.4 and §9.3.5 mean.
-
-Owns the way from a queued write to a request. What the server makes of it is its own business.
-"""
+"""Writes to an origin that is any HTTP server, by PUT and DELETE (RFC 9110 §9.3.4, §9.3.5)."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from collections.abc import AsyncIterator
 from streamedge.origin import OriginRequest, Upstream
 from streamedge.origin.writing import ANSWER_BODY_MAX_BYTES, Write, WriteAnswer
 
-_NOT_PASSED = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
+_DROPPED_FIELDS = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 
 
 class SiteWriter:
@@ -21,28 +18,32 @@ class SiteWriter:
         self._read_timeout_s = read_timeout_s
 
     def lingers_s(self, write: Write) -> float:
-        """As ``WritableOrigin.lingers_s``: as long as an answer would have been waited for."""
+        """As ``WritableOrigin.lingers_s``: the time that a response is waited for."""
         return self._read_timeout_s
 
     async def end_abandoned(self) -> int:
-        """As ``WritableOrigin.end_abandoned``: a server keeps nothing of a request that was cut."""
+        """As ``WritableOrigin.end_abandoned``: a server keeps nothing of a truncated request."""
         return 0
 
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
-        """As ``WritableOrigin.write``; of a long answer the beginning."""
+        """As ``WritableOrigin.write``; a long response body is truncated."""
         fields = list(write.fields)
         if write.size_bytes is not None and write.method != "DELETE":
             fields.append(("content-length", str(write.size_bytes)))
         response = await self._upstream.send(
             OriginRequest(write.method, write.name, fields=tuple(fields), body=body)
         )
-        said = bytearray()
+        answer_body = bytearray()
         try:
             async for piece in response.body():
-                said += piece
-                if len(said) >= ANSWER_BODY_MAX_BYTES:
+                answer_body += piece
+                if len(answer_body) >= ANSWER_BODY_MAX_BYTES:
                     break
         finally:
             response.close()
-        kept = tuple(field for field in response.fields if field[0].lower() not in _NOT_PASSED)
-        return WriteAnswer(response.status, kept, bytes(said[:ANSWER_BODY_MAX_BYTES]))
+        fields_passed = tuple(
+            field for field in response.fields if field[0].lower() not in _DROPPED_FIELDS
+        )
+        return WriteAnswer(
+            response.status, fields_passed, bytes(answer_body[:ANSWER_BODY_MAX_BYTES])
+        )

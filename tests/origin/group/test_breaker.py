@@ -16,7 +16,7 @@ from streamedge.origin.group.breaker import (
     BreakerState,
 )
 
-ASKED, ANSWERED = BreakerEvent.ASKED, BreakerEvent.ANSWERED
+ASKED, ANSWERED = BreakerEvent.SENT, BreakerEvent.ANSWERED
 FAILED, ABANDONED = BreakerEvent.FAILED, BreakerEvent.ABANDONED
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 
