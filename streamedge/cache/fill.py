@@ -64,7 +64,7 @@ class FillOwner(Protocol):
 
     def extent_to_fill(self, index: int) -> Extent: ...
 
-    def extent_refused(self, index: int, refused: Extent, exc: OSError) -> Extent: ...
+    def extent_write_failed(self, index: int, refused: Extent, exc: OSError) -> Extent: ...
 
     def ranges_ignored(self, fill: Fill) -> bool: ...
 
@@ -74,7 +74,7 @@ class FillOwner(Protocol):
 
     def filled(self, fill: Fill) -> None: ...
 
-    def found_end(self, size_bytes: int) -> None: ...
+    def end_reached(self, size_bytes: int) -> None: ...
 
     def fill_ended(self, fill: Fill) -> None: ...
 
@@ -377,7 +377,7 @@ class Fill:
                 await read.close()
         if self.span.end == UNKNOWN_BYTES:
             self.span = Span(self.span.start, self.position)
-            self._owner.found_end(self.position)
+            self._owner.end_reached(self.position)
 
     async def _ask(self) -> OriginRead:
         """Asks for the rest. Raises OriginError."""
@@ -508,7 +508,7 @@ class Fill:
         """
         disk, chunks = self._claims.pop(index)
         disk.unlock(chunks)
-        memory = self._owner.extent_refused(index, disk, exc)
+        memory = self._owner.extent_write_failed(index, disk, exc)
         begun = within % CHUNK_BYTES
         try:
             if begun:  # a chunk is valid from its start on

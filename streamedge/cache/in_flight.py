@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
-from streamedge.cache.open_object import OpenVersion
+from streamedge.cache.open_object import OpenObject
 from streamedge.cache.storage.records import SentAt
 from streamedge.origin import UNKNOWN_BYTES, Fields, OriginResponse
 
@@ -21,7 +21,7 @@ NOT_SENT = SentAt(0.0, -1)
 
 
 @dataclass(slots=True)
-class Handling:
+class CacheStatus:
     """How a request was handled, in the words of Cache-Status (RFC 9211 §2)."""
 
     hit: bool = False
@@ -42,10 +42,10 @@ class Lookup:
     whether the version may be read by those who joined.
     """
 
-    handling: Handling = field(default_factory=Handling)
+    cache_status: CacheStatus = field(default_factory=CacheStatus)
     waiting: int = 0
     is_cold: bool = False  # nothing was known when it began
-    opened: OpenVersion | None = None
+    opened: OpenObject | None = None
     is_shared: bool = True
     unchanged: bool = False
     withheld: dict[str, str] = field(default_factory=dict)

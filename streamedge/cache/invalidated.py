@@ -11,9 +11,9 @@ from __future__ import annotations
 from math import inf
 from typing import NamedTuple
 
-from streamedge.cache.open_object import OpenVersion
+from streamedge.cache.open_object import OpenObject
 from streamedge.cache.rfc9111.vary import vary_slot_key
-from streamedge.cache.storage.records import Asset, Record, Subject
+from streamedge.cache.storage.records import Asset, InvalidationTarget, Record
 from streamedge.cache.storage.store import Store
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.invalidation_index import (
@@ -42,7 +42,7 @@ class AppliedInvalidations(NamedTuple):
     is_current: bool
 
 
-class Rulings:
+class InvalidationChecker:
     """A worker's. ``in_force`` is None where nothing can be invalidated."""
 
     def __init__(self, store: Store, in_force: InvalidationIndex | None) -> None:
@@ -81,37 +81,37 @@ class Rulings:
 
     def invalidated(self, asset: Asset, record: Record) -> Validity:
         """The same, but for writes that are known of."""
-        if record.asked_change < self._store.changes.floor:
+        if record.sent_change < self._store.changes.floor:
             return self._unconfirmed(asset.subject, record)
         if self._in_force is None or not asset.scope:
             return FRESH
         self._look(self._in_force)
         return self._rule(self._in_force, asset.subject, record)
 
-    def of_open(self, opened: OpenVersion, subject: Subject) -> Validity:
+    def of_open(self, opened: OpenObject, subject: InvalidationTarget) -> Validity:
         """Of an open version; remembered until something changes."""
         number = self._store.changes.number
-        if opened.changes_seen != number:
+        if opened.last_seen_change != number:
             if self._written_since(opened.asset, opened.record):
                 return REFUSED
-            opened.changes_seen = number
-        if opened.record.asked_change < self._store.changes.floor:
+            opened.last_seen_change = number
+        if opened.record.sent_change < self._store.changes.floor:
             return self._unconfirmed(subject, opened.record)
         in_force = self._in_force
         if in_force is None or not subject.scope:
             return FRESH
-        known = opened.rulings.get(subject.scope)
+        known = opened.validity_by_scope.get(subject.scope)
         if known is not None and known[0] == number:
             return known[2]
         if not self._look(in_force):
             return self._rule(in_force, subject, opened.record)
         newest = in_force.scope_position(subject.scope)
         if known is not None and known[1] == newest:
-            ruling = known[2]
+            validity = known[2]
         else:
-            ruling = self._rule(in_force, subject, opened.record)
-        opened.rulings[subject.scope] = number, newest, ruling
-        return ruling
+            validity = self._rule(in_force, subject, opened.record)
+        opened.validity_by_scope[subject.scope] = number, newest, validity
+        return validity
 
     def _look(self, in_force: InvalidationIndex, *, again: bool = False) -> bool:
         """Reads what is new in the log; False where it could not be read."""
@@ -121,21 +121,23 @@ class Rulings:
             self._store.changes.announce()
         return is_current
 
-    def _rule(self, in_force: InvalidationIndex, subject: Subject, record: Record) -> Validity:
+    def _rule(
+        self, in_force: InvalidationIndex, subject: InvalidationTarget, record: Record
+    ) -> Validity:
         def tags() -> frozenset[str]:
             return tags_of((record.head.headers.get(subject.tag_field, ""),))
 
         return in_force.validity(subject.scope, subject.target, tags, record.position)
 
-    def _unconfirmed(self, subject: Subject, record: Record) -> Validity:
+    def _unconfirmed(self, subject: InvalidationTarget, record: Record) -> Validity:
         in_force = self._in_force
         if in_force is None or not subject.scope:
             return UNCONFIRMED
         self._look(in_force)
-        ruling = self._rule(in_force, subject, record)
-        return ruling if ruling.verdict is Verdict.REFUSED else UNCONFIRMED
+        validity = self._rule(in_force, subject, record)
+        return validity if validity.verdict is Verdict.REFUSED else UNCONFIRMED
 
     def _written_since(self, asset: Asset, record: Record) -> bool:
         return self._store.changes.is_written_since(
-            record.asked_change, asset.key, vary_slot_key(asset.key), *asset.above
+            record.sent_change, asset.key, vary_slot_key(asset.key), *asset.parent_keys
         )

@@ -17,15 +17,22 @@ from http import HTTPStatus
 from streamedge.cache.bounded_map import BoundedMap
 from streamedge.cache.fill_plan import QUICK_ABORT_BYTES
 from streamedge.cache.in_flight import InFlight
-from streamedge.cache.invalidated import Rulings
-from streamedge.cache.open_object import CLOSE_DELAY_S, Failure, OpenVersion
+from streamedge.cache.invalidated import InvalidationChecker
+from streamedge.cache.open_object import CLOSE_DELAY_S, Failure, OpenObject
 from streamedge.cache.origin_pace import Paces
-from streamedge.cache.origin_requests import object_ask
+from streamedge.cache.origin_requests import object_request
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.responses import HitForMiss, Passed, ResponseCache, Stored
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.rfc9111.vary import vary_slot_key
-from streamedge.cache.storage.records import NOBODYS, Asset, Record, SentAt, Subject, marker
+from streamedge.cache.storage.records import (
+    NO_TARGET,
+    Asset,
+    InvalidationTarget,
+    Record,
+    SentAt,
+    marker,
+)
 from streamedge.cache.storage.store import Store
 from streamedge.control.invalidation_index import InvalidationIndex, Validity, Verdict
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
@@ -66,20 +73,20 @@ class Cache:
         self.log = log
         self.counts = counts
         self.retries = retries
-        self.rulings = Rulings(store, in_force)
+        self.invalidation_checker = InvalidationChecker(store, in_force)
         self._open_extents = open_extents
-        self._versions: OrderedDict[str, OpenVersion] = OrderedDict()
-        self._unlisted: dict[tuple[str, Version], OpenVersion] = {}
+        self._versions: OrderedDict[str, OpenObject] = OrderedDict()
+        self._unlisted: dict[tuple[str, Version], OpenObject] = {}
         self._sizes: dict[str, int] = {}  # of the open versions' records, by key
         self._versions_bytes = 0
         self._records_bytes = records_bytes
         self._tasks: set[asyncio.Task[None]] = set()
-        self.in_flight = InFlight(self.keep)
+        self.in_flight = InFlight(self.track_task)
         self.hit_for_miss = HitForMiss()
         self.varying: BoundedMap[tuple[str, ...]] = BoundedMap(VARYING_BYTES)
         self._responses = ResponseCache(self)
-        self._waited_for: set[OpenVersion] = set()
-        self._holders: set[OpenVersion] = set()  # of open files; those without go now and then
+        self._waited_for: set[OpenObject] = set()
+        self._holders: set[OpenObject] = set()  # of open files; those without go now and then
         self._is_closing = False
         self._evicted_timer: asyncio.TimerHandle | None = None
         self._ticks = 0
@@ -87,8 +94,8 @@ class Cache:
         counts.gauges[Gauge.RUNNING_FILLS] = 0
 
     def peek(
-        self, key: str, rules: TtlRules, now_s: float, subject: Subject = NOBODYS
-    ) -> OpenVersion | None:
+        self, key: str, rules: TtlRules, now_s: float, subject: InvalidationTarget = NO_TARGET
+    ) -> OpenObject | None:
         """The asset's version when it is open here and fresh; no I/O, but after a change.
 
         Whether its files have been evicted is looked at now and then only: until then it is
@@ -98,7 +105,7 @@ class Cache:
         if (
             opened is None
             or not opened.is_fresh(rules, now_s)
-            or self.ruling(opened, subject).verdict is not Verdict.FRESH
+            or self.validity(opened, subject).verdict is not Verdict.FRESH
         ):
             return None
         if now_s - opened.touched_s > TOUCH_INTERVAL_S:
@@ -118,7 +125,7 @@ class Cache:
         opened = self.peek(asset.key, asset.rules, time.time(), asset.subject)
         if opened is not None and opened.head.status == HTTPStatus.OK and not opened.evicted:
             return self.reader(opened, want, CacheResult.HIT, asset.subject)
-        outcome = await self._responses.respond(object_ask(asset, want))
+        outcome = await self._responses.respond(object_request(asset, want))
         subject = f"{asset.origin_name} {asset.name!a}"
         if isinstance(outcome, Stored):
             reader = outcome.reader
@@ -139,25 +146,25 @@ class Cache:
             fields=fields,
         )
 
-    def present(self, key: str, subject: Subject = NOBODYS) -> OpenVersion | None:
+    def find_open(self, key: str, subject: InvalidationTarget = NO_TARGET) -> OpenObject | None:
         """The version that is open here, fresh or not, unless it must not be served again."""
         opened = self._versions.get(key)
-        if opened is None or self.ruling(opened, subject).verdict is Verdict.REFUSED:
+        if opened is None or self.validity(opened, subject).verdict is Verdict.REFUSED:
             return None
         return opened
 
-    def ruling(self, opened: OpenVersion, subject: Subject) -> Validity:
+    def validity(self, opened: OpenObject, subject: InvalidationTarget) -> Validity:
         """What writes and invalidations say of an open version; looked up after a change only."""
-        ruling = self.rulings.of_open(opened, subject)
-        if ruling.verdict is Verdict.REFUSED:
+        validity = self.invalidation_checker.of_open(opened, subject)
+        if validity.verdict is Verdict.REFUSED:
             self._supersede(opened)
-        return ruling
+        return validity
 
-    def drop(self, opened: OpenVersion) -> None:
+    def drop(self, opened: OpenObject) -> None:
         """Has the next request for a version's asset find another; those who read it read on."""
         self._supersede(opened)
 
-    def let_go(self) -> None:
+    def drop_all(self) -> None:
         """Opens every version anew when it is next asked for; those who read one read on.
 
         For origins that are reached in another way than before, under the same names.
@@ -179,10 +186,10 @@ class Cache:
                 asset.key,
                 head,
                 sent.time_s,
-                asked_change=sent.change,
+                sent_change=sent.change,
                 position=sent.position,
             )
-            opened = OpenVersion(self, asset, record)
+            opened = OpenObject(self, asset, record)
         return Reader(opened, CacheResult.HIT, asset.subject)
 
     async def close(self) -> None:
@@ -200,12 +207,12 @@ class Cache:
 
     # What open versions need of their cache
 
-    def keep(self, task: asyncio.Task[None]) -> None:
+    def track_task(self, task: asyncio.Task[None]) -> None:
         """Holds a fill's task, which no reader holds."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def extent_opened(self, version: OpenVersion) -> None:
+    def extent_opened(self, version: OpenObject) -> None:
         """Looks, a little later, whether too many files are open; and now and then whether any
         has been evicted, as long as there are some.
         """
@@ -215,13 +222,13 @@ class Cache:
             loop = asyncio.get_running_loop()
             self._evicted_timer = loop.call_later(EVICTED_LOOK_S, self._close_evicted)
 
-    def waiting_began(self, version: OpenVersion) -> None:
+    def waiting_began(self, version: OpenObject) -> None:
         """Ticks for a version as long as somebody waits for it."""
         if not self._waited_for:
             asyncio.get_running_loop().call_later(TICK_S, self._tick)
         self._waited_for.add(version)
 
-    def version_failed(self, version: OpenVersion, cause: Failure) -> None:
+    def version_failed(self, version: OpenObject, cause: Failure) -> None:
         """Lets the next open ask the origin, when a fill shows that the object has changed."""
         gone = {OriginFailure.CHANGED, OriginFailure.NOT_FOUND, OriginFailure.RANGE_OUTSIDE}
         is_gone = isinstance(cause, OriginError) and cause.failure in gone
@@ -230,12 +237,12 @@ class Cache:
                 self.store.forget_record(version.asset.key)
             self._supersede(version)
 
-    def version_measured(self, version: OpenVersion) -> None:
+    def version_measured(self, version: OpenObject) -> None:
         """Remembers what had no length until now, unless something has taken its place."""
         if self._versions.get(version.asset.key) is version:
             self.remember(version.asset, version.record)
 
-    def version_left(self, version: OpenVersion) -> None:
+    def version_left(self, version: OpenObject) -> None:
         """Closes a version that nobody will find again, and the longest unused beyond the limit."""
         if self._versions.get(version.asset.key) is not version or version.in_memory:
             self._forget(version)
@@ -245,14 +252,14 @@ class Cache:
 
     def sent_now(self) -> SentAt:
         """The moment for a request that is sent next."""
-        return SentAt(time.time(), self.store.changes.number, self.rulings.position)
+        return SentAt(time.time(), self.store.changes.number, self.invalidation_checker.position)
 
     def remember(self, asset: Asset, record: Record) -> bool:
         """Saves what the origin said, unless a write has come since it was asked.
 
         One that comes while it is saved is no matter: the record is refused when it is read.
         """
-        if self.rulings.of_record(asset, record).verdict is Verdict.REFUSED:
+        if self.invalidation_checker.of_record(asset, record).verdict is Verdict.REFUSED:
             return False
         self.store.save_record(record)
         return True
@@ -270,14 +277,14 @@ class Cache:
         self.store.save_record(marker(key, varies_by))
         self.store.changes.announce(vary_slot_key(key))
 
-    def admit(self, asset: Asset, record: Record) -> OpenVersion:
+    def activate(self, asset: Asset, record: Record) -> OpenObject:
         """The open version that a record speaks of, in place of any other of the asset."""
         before = self._versions.get(asset.key)
         if before is not None and before.version == record.head.version and not before.evicted:
             opened = before
             opened.record = record
         else:
-            opened = OpenVersion(self, asset, record)
+            opened = OpenObject(self, asset, record)
             if before is not None:
                 self._supersede(before)
         self._versions[asset.key] = opened
@@ -286,18 +293,18 @@ class Cache:
         self._sizes[asset.key] = size
         return opened
 
-    def unlisted(self, asset: Asset, record: Record) -> OpenVersion:
+    def open_unlisted(self, asset: Asset, record: Record) -> OpenObject:
         """A version for one request alone: only ``reopen`` finds it, by the version itself."""
-        opened = OpenVersion(self, asset, record)
+        opened = OpenObject(self, asset, record)
         self._unlisted[asset.key, record.head.version] = opened
         return opened
 
     def reader(
         self,
-        opened: OpenVersion,
+        opened: OpenObject,
         want: Span,
         result: CacheResult,
-        subject: Subject = NOBODYS,
+        subject: InvalidationTarget = NO_TARGET,
     ) -> Reader:
         """A reader that tells a hit from a version whose first bytes are still to come."""
         first = Span(want.start, min(want.start + 1, opened.version.size_bytes))
@@ -319,17 +326,17 @@ class Cache:
             if self._waited_for:
                 asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
-    def _supersede(self, opened: OpenVersion) -> None:
+    def _supersede(self, opened: OpenObject) -> None:
         opened.superseded = True
         self._take_out(opened)
         if opened.idle:
             opened.close()
 
-    def _forget(self, opened: OpenVersion) -> None:
+    def _forget(self, opened: OpenObject) -> None:
         self._take_out(opened)
         opened.close()
 
-    def _take_out(self, opened: OpenVersion) -> None:
+    def _take_out(self, opened: OpenObject) -> None:
         key = opened.asset.key
         if self._versions.get(key) is opened:
             del self._versions[key]

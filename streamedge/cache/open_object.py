@@ -25,7 +25,13 @@ from streamedge.cache.storage.extent import (
     Ready,
     quick_ready,
 )
-from streamedge.cache.storage.records import Asset, Record, Subject, stored_fields, version_digest
+from streamedge.cache.storage.records import (
+    Asset,
+    InvalidationTarget,
+    Record,
+    stored_fields,
+    version_digest,
+)
 from streamedge.cache.storage.store import Store
 from streamedge.control.invalidation_index import Validity
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
@@ -56,7 +62,7 @@ class ReaderPlace(Protocol):
     want_end: int
 
 
-class Surroundings(Protocol):
+class ObjectContext(Protocol):
     """What an open version needs of the cache it lives in."""
 
     store: Store
@@ -66,22 +72,22 @@ class Surroundings(Protocol):
     paces: Paces
     quick_abort_bytes: int
 
-    def extent_opened(self, version: OpenVersion) -> None: ...
+    def extent_opened(self, version: OpenObject) -> None: ...
 
-    def waiting_began(self, version: OpenVersion) -> None: ...
+    def waiting_began(self, version: OpenObject) -> None: ...
 
-    def version_failed(self, version: OpenVersion, cause: Failure) -> None: ...
+    def version_failed(self, version: OpenObject, cause: Failure) -> None: ...
 
-    def version_left(self, version: OpenVersion) -> None: ...
+    def version_left(self, version: OpenObject) -> None: ...
 
-    def version_measured(self, version: OpenVersion) -> None: ...
+    def version_measured(self, version: OpenObject) -> None: ...
 
-    def keep(self, task: asyncio.Task[None]) -> None: ...
+    def track_task(self, task: asyncio.Task[None]) -> None: ...
 
-    def ruling(self, opened: OpenVersion, subject: Subject) -> Validity: ...
+    def validity(self, opened: OpenObject, subject: InvalidationTarget) -> Validity: ...
 
 
-class OpenVersion:
+class OpenObject:
     """A version of ``asset``; ``record`` is what the origin said of it."""
 
     __slots__ = (
@@ -97,13 +103,13 @@ class OpenVersion:
         "_trailers",
         "_waiters",
         "asset",
-        "changes_seen",
-        "rulings",
+        "last_seen_change",
         "superseded",
         "touched_s",
+        "validity_by_scope",
     )
 
-    def __init__(self, around: Surroundings, asset: Asset, record: Record) -> None:
+    def __init__(self, around: ObjectContext, asset: Asset, record: Record) -> None:
         self._around = around
         self._extents: dict[int, Extent] = {}
         self._memory: dict[int, Extent] = {}
@@ -115,7 +121,7 @@ class OpenVersion:
         self._trailers: Callable[[], Fields] = list  # of the answer that brings its end
         self.asset = asset
         self.record = record
-        self.changes_seen = -1  # none: what is opened now may have been asked for before a write
+        self.last_seen_change = -1  # none: its request may have been sent before a write
         self.superseded = False
         self.touched_s = 0.0
 
@@ -127,8 +133,9 @@ class OpenVersion:
     @record.setter
     def record(self, record: Record) -> None:
         self._record = record
-        self.rulings: dict[str, tuple[int, int, Validity]] = {}  # by distribution: ``Rulings``' own
-        self._lifetime: tuple[TtlRules | None, float] = None, 0.0  # of the rules last asked for
+        # Kept by ``InvalidationChecker``, by distribution.
+        self.validity_by_scope: dict[str, tuple[int, int, Validity]] = {}
+        self._lifetime: tuple[TtlRules | None, float] = None, 0.0  # for the rules used last
 
     @property
     def head(self) -> OriginHead:
@@ -420,7 +427,7 @@ class OpenVersion:
 
     def touch(self) -> None:
         """Marks its files as used now."""
-        for key in (self.asset.key, *self.asset.above):
+        for key in (self.asset.key, *self.asset.parent_keys):
             self._around.store.touch_record(key)
         for extent in self._extents.values():
             if extent.path:
@@ -448,13 +455,13 @@ class OpenVersion:
             self._keep(index, extent)
         return extent
 
-    def extent_refused(self, index: int, refused: Extent, exc: OSError) -> Extent:
+    def extent_write_failed(self, index: int, refused: Extent, exc: OSError) -> Extent:
         """Memory in place of an extent whose disk refused. Raises CacheFullError."""
         if not refused.path:
             raise CacheFullError(f"cannot store: {exc}") from exc
         if index in self._memory:
             return self._memory[index]
-        self._around.store.disk_refused(exc)
+        self._around.store.note_disk_failure(exc)
         self._drop_passed_memory()
         memory = self._around.store.make_memory_extent(*self._identity(index))
         self._keep(index, memory)
@@ -479,7 +486,7 @@ class OpenVersion:
                 if self.ready(start, start + 1) is not None:
                     self._wake(waiter, None)
 
-    def found_end(self, size_bytes: int) -> None:
+    def end_reached(self, size_bytes: int) -> None:
         """Notes the size of what came without a length."""
         record = self._record
         version = replace(record.head.version, size_bytes=size_bytes)
@@ -517,9 +524,9 @@ class OpenVersion:
                 self._wake(waiter, None)  # there is no such byte: the end has been found
         self._left()
 
-    def ruling(self, subject: Subject) -> Validity:
+    def validity(self, subject: InvalidationTarget) -> Validity:
         """What writes and invalidations say of it, for one of the distributions that serve it."""
-        return self._around.ruling(self, subject)
+        return self._around.validity(self, subject)
 
     def enter(self, reader: ReaderPlace) -> None:
         """A reader has come."""
@@ -558,7 +565,7 @@ class OpenVersion:
     def _start(self, fill: Fill) -> None:
         self._fills.append(fill)
         self._around.counts.gauges[Gauge.RUNNING_FILLS] += 1
-        self._around.keep(fill.start())
+        self._around.track_task(fill.start())
 
     def _wake(self, waiter: Waiter, failure: Failure | None) -> None:
         if waiter in self._waiters:  # whoever was woken before it may have taken it back

@@ -50,14 +50,15 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASC
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class CacheRequest:
     """A viewer's GET or HEAD as the cache sees it.
 
     ``asset`` is keyed by the cache policy. ``request`` is what the origin is asked when nothing
     is known, ``fields`` are the viewer's own, names in lower case. ``is_object``: the origin has
     objects alone, so that HEAD tells what GET would bring. ``want`` is what will be read first
     (empty: nothing, WHOLE: all); ``suffix_bytes``: how many of the last bytes will be, where only
-    the size tells which those are. ``heeds_viewer``: whether Cache-Control of the request counts.
+    the size tells which those are. ``applies_request_directives``: whether Cache-Control of the
+    request counts.
     ``selected_by``: the fields that the origin is sent, by which Vary selects (§4.1).
     ``needs_version``: the answer is read by positions, so it becomes a version even where it may
     not be stored; then it is for this request alone.
@@ -68,7 +69,7 @@ class Ask:
     request: OriginRequest
     fields: Mapping[str, str]
     want: Span
-    heeds_viewer: bool = False
+    applies_request_directives: bool = False
     is_object: bool = False
     selected_by: Mapping[str, str] = field(default_factory=dict)
     needs_version: bool = False
@@ -81,10 +82,10 @@ class Ask:
         return self.want
 
 
-def object_ask(asset: Asset, want: Span) -> Ask:
+def object_request(asset: Asset, want: Span) -> CacheRequest:
     """What is asked for an object that is read by positions, such as media over RTMP."""
     request = OriginRequest("GET", asset.name)
-    return Ask(
+    return CacheRequest(
         asset, ObjectUpstream(asset.origin), request, {}, want, is_object=True, needs_version=True
     )
 
@@ -95,7 +96,9 @@ def first_read(want: Span) -> Span:
     return Span(aligned.start, min(aligned.end, (want.start // EXTENT_BYTES + 1) * EXTENT_BYTES))
 
 
-def request_for(ask: Ask, record: Record | None, *, is_passed: bool = False) -> OriginRequest:
+def request_for(
+    ask: CacheRequest, record: Record | None, *, is_passed: bool = False
+) -> OriginRequest:
     """What to ask: for a validation what §4.3.1 says, for a range its whole chunks.
 
     Of an object always a range, so that a slow reader of a long one fetches it piece by piece.
@@ -131,7 +134,9 @@ def without_range(fields: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], .
     return tuple(field for field in fields if field[0] not in _RANGE)
 
 
-def may_pass(ask: Ask, request: OriginRequest, status: int, answered: Mapping[str, str]) -> bool:
+def may_pass(
+    ask: CacheRequest, request: OriginRequest, status: int, answered: Mapping[str, str]
+) -> bool:
     """Whether an answer to ``request`` with fields ``answered`` is one to what the viewer asked."""
     sent = fold_fields(request.fields)
     question = _QUESTIONS.get(status, ())
@@ -205,7 +210,7 @@ def confirmed(record: Record, fields: Mapping[str, str], sent: SentAt, now_s: fl
         head=replace(record.head, headers=headers, content_type=now.get("content-type", "")),
         validated_s=sent.time_s,
         initial_age_s=age_when_sent_s(fields, sent, now_s),
-        asked_change=sent.change,
+        sent_change=sent.change,
         position=sent.position,
     )
 
@@ -249,7 +254,7 @@ def opening(
         head,
         sent.time_s,
         age_when_sent_s(fields, sent, now_s),
-        asked_change=sent.change,
+        sent_change=sent.change,
         position=sent.position,
     )
     if not span.size:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from enum import Enum
 
 from streamedge.cache.fill_plan import LEAD_BYTES
-from streamedge.cache.open_object import Failure, OpenVersion, Waiter
+from streamedge.cache.open_object import Failure, OpenObject, Waiter
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.extent import Ready
-from streamedge.cache.storage.records import NOBODYS, Asset, Provenance, Subject
+from streamedge.cache.storage.records import NO_TARGET, Asset, InvalidationTarget, Provenance
 from streamedge.control.invalidation_index import Verdict
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import UNKNOWN_BYTES, Fields, OriginHead
@@ -36,7 +36,7 @@ class Reader:
     __slots__ = ("_opened", "position", "result", "subject", "want_end")
 
     def __init__(
-        self, opened: OpenVersion, result: CacheResult, subject: Subject = NOBODYS
+        self, opened: OpenObject, result: CacheResult, subject: InvalidationTarget = NO_TARGET
     ) -> None:
         self._opened = opened
         self.subject = subject  # what invalidations are matched against, of who reads
@@ -67,7 +67,7 @@ class Reader:
         For a play that goes on: a seek after an invalidation opens the medium anew when this is
         False, and goes on with what it has when that fails. Harmless after ``close``.
         """
-        return self._opened.ruling(self.subject).verdict is Verdict.FRESH
+        return self._opened.validity(self.subject).verdict is Verdict.FRESH
 
     def again(self) -> Reader:
         """Another reader of the same version."""

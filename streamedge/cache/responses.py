@@ -21,11 +21,11 @@ from typing import NamedTuple, Protocol
 
 from streamedge.cache.bounded_map import BoundedMap
 from streamedge.cache.fill_plan import backoff_s
-from streamedge.cache.in_flight import ROUNDS_MAX, Handling, InFlight, Lookup
-from streamedge.cache.invalidated import Rulings
-from streamedge.cache.open_object import OpenVersion
+from streamedge.cache.in_flight import ROUNDS_MAX, CacheStatus, InFlight, Lookup
+from streamedge.cache.invalidated import InvalidationChecker
+from streamedge.cache.open_object import OpenObject
 from streamedge.cache.origin_requests import (
-    Ask,
+    CacheRequest,
     confirmed,
     is_confirmed,
     is_contradicted,
@@ -40,7 +40,13 @@ from streamedge.cache.rfc9111.reuse import Reuse
 from streamedge.cache.rfc9111.storing import is_storable, withheld_fields
 from streamedge.cache.rfc9111.vary import parse_vary, variant_key
 from streamedge.cache.storage.extent import EXTENT_BYTES
-from streamedge.cache.storage.records import Asset, Record, SentAt, Subject, stored_fields
+from streamedge.cache.storage.records import (
+    Asset,
+    InvalidationTarget,
+    Record,
+    SentAt,
+    stored_fields,
+)
 from streamedge.cache.storage.store import Store
 from streamedge.control.invalidation_index import Validity, Verdict
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
@@ -65,7 +71,7 @@ class Stored(NamedTuple):
 
     reader: Reader
     result: CacheResult
-    handling: Handling
+    cache_status: CacheStatus
     withheld: Mapping[str, str] = {}
 
 
@@ -73,7 +79,7 @@ class Passed(NamedTuple):
     """An answer that is passed on; the caller's to read or close."""
 
     response: OriginResponse
-    handling: Handling
+    cache_status: CacheStatus
 
 
 class Unavailable(NamedTuple):
@@ -106,21 +112,21 @@ class Versions(Protocol):
     """What is needed of the cache: its store, its open versions, and what is in flight."""
 
     store: Store
-    rulings: Rulings
+    invalidation_checker: InvalidationChecker
     retries: int
     in_flight: InFlight
     hit_for_miss: HitForMiss
     varying: BoundedMap[tuple[str, ...]]
 
-    def present(self, key: str, subject: Subject = ...) -> OpenVersion | None: ...
+    def find_open(self, key: str, subject: InvalidationTarget = ...) -> OpenObject | None: ...
 
-    def ruling(self, opened: OpenVersion, subject: Subject) -> Validity: ...
+    def validity(self, opened: OpenObject, subject: InvalidationTarget) -> Validity: ...
 
-    def admit(self, asset: Asset, record: Record) -> OpenVersion: ...
+    def activate(self, asset: Asset, record: Record) -> OpenObject: ...
 
-    def unlisted(self, asset: Asset, record: Record) -> OpenVersion: ...
+    def open_unlisted(self, asset: Asset, record: Record) -> OpenObject: ...
 
-    def drop(self, opened: OpenVersion) -> None: ...
+    def drop(self, opened: OpenObject) -> None: ...
 
     def remember(self, asset: Asset, record: Record) -> bool: ...
 
@@ -131,7 +137,7 @@ class Versions(Protocol):
     def sent_now(self) -> SentAt: ...
 
     def reader(
-        self, opened: OpenVersion, want: Span, result: CacheResult, subject: Subject = ...
+        self, opened: OpenObject, want: Span, result: CacheResult, subject: InvalidationTarget = ...
     ) -> Reader: ...
 
 
@@ -142,7 +148,7 @@ class ResponseCache:
         self._cache = cache
         self._in_flight = cache.in_flight
 
-    async def respond(self, ask: Ask) -> Outcome:
+    async def respond(self, ask: CacheRequest) -> Outcome:
         """The answer to a request. Raises OriginError, CacheFullError."""
         rounds = 0
         while True:
@@ -156,7 +162,7 @@ class ResponseCache:
                 running = self._in_flight.find(asset.key)
             reuse = decide(self._cache, ask, asset, record, now_s)
             if record is not None and reuse in _USABLE:
-                opened = self._cache.admit(asset, record)
+                opened = self._cache.activate(asset, record)
                 if reuse is Reuse.STALE_WHILE_REVALIDATE and running is None:
                     self._begin(_in_background(ask), asset, record, "stale")
                 return self._hit(opened, ask, collapsed=rounds > 0)
@@ -180,7 +186,7 @@ class ResponseCache:
             if taken is not None:
                 return taken
 
-    def asking(self, key: str) -> asyncio.Task[None] | None:
+    def in_flight_fetch(self, key: str) -> asyncio.Task[None] | None:
         """The task that asks the origin for a key of which nothing is known yet."""
         running = self._in_flight.find(key)
         return running[1] if running is not None and running[0].is_cold else None
@@ -199,7 +205,7 @@ class ResponseCache:
 
     # What is stored
 
-    def _select(self, ask: Ask) -> tuple[Asset, Record | None, str]:
+    def _select(self, ask: CacheRequest) -> tuple[Asset, Record | None, str]:
         """The asset of the variant that the request selects, its record, else why there is none."""
         asset = ask.asset
         record = self._known(asset)
@@ -215,25 +221,29 @@ class ResponseCache:
 
     def _known(self, asset: Asset) -> Record | None:
         """What is remembered under the asset's key, if it may still be used."""
-        opened = self._cache.present(asset.key, asset.subject)
+        opened = self._cache.find_open(asset.key, asset.subject)
         if opened is not None:
             return opened.record
         record = self._cache.store.load_record(asset.key)
         return None if record is not None and is_refused(self._cache, asset, record) else record
 
-    def _hit(self, opened: OpenVersion, ask: Ask, *, collapsed: bool) -> Stored:
+    def _hit(self, opened: OpenObject, ask: CacheRequest, *, collapsed: bool) -> Stored:
         reader = self._reader(opened, ask, CacheResult.HIT, ask.asset.subject)
-        return Stored(reader, reader.result, Handling(hit=True, collapsed=collapsed))
+        return Stored(reader, reader.result, CacheStatus(hit=True, collapsed=collapsed))
 
     def _reader(
-        self, opened: OpenVersion, ask: Ask, result: CacheResult, subject: Subject
+        self,
+        opened: OpenObject,
+        ask: CacheRequest,
+        result: CacheResult,
+        subject: InvalidationTarget,
     ) -> Reader:
         wanted = ask.wanted_of(opened.version.size_bytes)
         return self._cache.reader(opened, wanted, result, subject)
 
     # Asking the origin
 
-    def _asks_alone(self, ask: Ask, asset: Asset, now_s: float, is_running: bool) -> bool:
+    def _asks_alone(self, ask: CacheRequest, asset: Asset, now_s: float, is_running: bool) -> bool:
         """Whether a request neither waits for others nor makes them wait.
 
         A HEAD of a site brings nothing that a GET could use: others would wait in vain. It may
@@ -244,41 +254,41 @@ class ResponseCache:
         return ask.request.method == "HEAD" and not ask.is_object and not is_running
 
     def _begin(
-        self, ask: Ask, asset: Asset, record: Record | None, why: str
+        self, ask: CacheRequest, asset: Asset, record: Record | None, why: str
     ) -> tuple[Lookup, asyncio.Task[None]]:
-        lookup = Lookup(Handling(forwarded=why), position=ask.want.start, is_cold=record is None)
+        lookup = Lookup(CacheStatus(forwarded=why), position=ask.want.start, is_cold=record is None)
         task = self._in_flight.begin(
             asset.key, lookup, lambda: self._look_up(lookup, ask, asset, record)
         )
         return lookup, task
 
-    def _take(self, lookup: Lookup, ask: Ask) -> Stored | Passed | None:
+    def _take(self, lookup: Lookup, ask: CacheRequest) -> Stored | Passed | None:
         """What was looked up on behalf of this very request."""
         if lookup.opened is not None:
             result = CacheResult.REFRESH_HIT if lookup.unchanged else CacheResult.MISS
-            if lookup.handling.hit:
+            if lookup.cache_status.hit:
                 result = CacheResult.HIT
             reader = self._reader(lookup.opened, ask, result, ask.asset.subject)
-            return Stored(reader, reader.result, lookup.handling, lookup.withheld)
+            return Stored(reader, reader.result, lookup.cache_status, lookup.withheld)
         if lookup.refusal is not None:
-            return Passed(object_error(*lookup.refusal), lookup.handling)
+            return Passed(object_error(*lookup.refusal), lookup.cache_status)
         response, lookup.response = lookup.response, None
-        return None if response is None else Passed(response, lookup.handling)
+        return None if response is None else Passed(response, lookup.cache_status)
 
-    def _join(self, lookup: Lookup, ask: Ask) -> Stored | Passed | None:
+    def _join(self, lookup: Lookup, ask: CacheRequest) -> Stored | Passed | None:
         """The same for another request, if what has come is for that one too."""
         if lookup.refusal is not None and ask.is_object:
             if lookup.sent.change != self._cache.store.changes.number:
                 return None
-            handling = replace(lookup.handling, collapsed=True)
-            return Passed(object_error(*lookup.refusal), handling)
+            cache_status = replace(lookup.cache_status, collapsed=True)
+            return Passed(object_error(*lookup.refusal), cache_status)
         if lookup.opened is None or not lookup.is_shared:
             return None
         asset = self._select(ask)[0]
         if asset.key != lookup.opened.asset.key or self._is_outdated(lookup, asset):
             return None
         reader = self._reader(lookup.opened, ask, CacheResult.HIT, asset.subject)
-        return Stored(reader, reader.result, replace(lookup.handling, collapsed=True))
+        return Stored(reader, reader.result, replace(lookup.cache_status, collapsed=True))
 
     def _is_outdated(self, lookup: Lookup, asset: Asset) -> bool:
         """Whether something has changed since the origin was asked, for who has come since."""
@@ -288,14 +298,16 @@ class ResponseCache:
         asked = replace(
             record,
             validated_s=max(record.validated_s, lookup.sent.time_s),
-            asked_change=max(record.asked_change, lookup.sent.change),
+            sent_change=max(record.sent_change, lookup.sent.change),
             position=max(record.position, lookup.sent.position),
         )
-        return self._cache.rulings.of_record(asset, asked).verdict is not Verdict.FRESH
+        return self._cache.invalidation_checker.of_record(asset, asked).verdict is not Verdict.FRESH
 
-    async def _ask_alone(self, ask: Ask, asset: Asset, record: Record | None, why: str) -> Outcome:
+    async def _ask_alone(
+        self, ask: CacheRequest, asset: Asset, record: Record | None, why: str
+    ) -> Outcome:
         """Asks without waiting for others, nor making them wait."""
-        lookup = Lookup(Handling(forwarded=why), waiting=1)
+        lookup = Lookup(CacheStatus(forwarded=why), waiting=1)
         try:
             await self._ask(lookup, ask, asset, record, is_passed=not ask.needs_version)
             taken = self._take(lookup, ask)
@@ -305,7 +317,9 @@ class ResponseCache:
         assert taken is not None
         return taken
 
-    async def _look_up(self, lookup: Lookup, ask: Ask, asset: Asset, record: Record | None) -> None:
+    async def _look_up(
+        self, lookup: Lookup, ask: CacheRequest, asset: Asset, record: Record | None
+    ) -> None:
         """Asks unless another worker is at it; then waits for what that one learns.
 
         After ``ROUNDS_MAX`` lookups of other workers that held nothing for this one it asks all the
@@ -324,8 +338,9 @@ class ResponseCache:
             ):
                 record = present
                 if decide(self._cache, ask, asset, present, time.time()) is Reuse.FRESH:
-                    lookup.handling = Handling(hit=True)  # another worker has asked meanwhile
-                    self._bring(lookup, self._cache.admit(asset, present))
+                    # Another worker has fetched it in the meantime.
+                    lookup.cache_status = CacheStatus(hit=True)
+                    self._bring(lookup, self._cache.activate(asset, present))
                     return
             elif record is not None and is_refused(self._cache, asset, record):
                 record = None  # while it waited for its turn
@@ -350,7 +365,7 @@ class ResponseCache:
     async def _ask(
         self,
         lookup: Lookup,
-        ask: Ask,
+        ask: CacheRequest,
         asset: Asset,
         record: Record | None,
         *,
@@ -368,8 +383,8 @@ class ResponseCache:
         except OriginError as exc:
             if record is None or not may_serve_stale(self._cache, ask, asset, record):
                 raise
-            lookup.handling.detail = exc.failure.value
-            self._bring(lookup, self._cache.admit(asset, record), unchanged=True)
+            lookup.cache_status.detail = exc.failure.value
+            self._bring(lookup, self._cache.activate(asset, record), unchanged=True)
             return
         try:
             is_answer = self._use(lookup, ask, asset, record, request, response, sent)
@@ -401,7 +416,7 @@ class ResponseCache:
     def _use(
         self,
         lookup: Lookup,
-        ask: Ask,
+        ask: CacheRequest,
         asset: Asset,
         record: Record | None,
         request: OriginRequest,
@@ -413,11 +428,11 @@ class ResponseCache:
         False when it means nothing to the viewer: what was asked was another question.
         """
         status, fields = response.status, fold_fields(response.fields)
-        lookup.handling.status = status
+        lookup.cache_status.status = status
         now_s = time.time()
         if record is not None and is_confirmed(record, request, status, fields):
             response.close()
-            opened = self._cache.admit(asset, confirmed(record, fields, sent, now_s))
+            opened = self._cache.activate(asset, confirmed(record, fields, sent, now_s))
             self._cache.remember(asset, opened.record)
             lookup.withheld = withheld_fields(stored_fields(opened.record.head) | fields)
             self._bring(lookup, opened, unchanged=True)
@@ -428,7 +443,7 @@ class ResponseCache:
             and may_serve_stale(self._cache, ask, asset, record)
         ):
             response.close()
-            self._bring(lookup, self._cache.admit(asset, record), unchanged=True)
+            self._bring(lookup, self._cache.activate(asset, record), unchanged=True)
             return True
         storable = (request.method == "GET" or ask.is_object) and is_storable(
             "GET",
@@ -436,7 +451,7 @@ class ResponseCache:
             status,
             fields,
             asset.rules,
-            heeds_viewer=ask.heeds_viewer,
+            applies_request_directives=ask.applies_request_directives,
         )
         if storable or (ask.needs_version and status in (200, 206)):
             opened_read = opening(asset, request, response, fields, sent, now_s)
@@ -444,7 +459,7 @@ class ResponseCache:
                 kept = self._store(ask, *opened_read, is_shared=storable)
                 if kept is not None:
                     lookup.withheld = withheld_fields(fields)
-                    lookup.handling.stored = lookup.is_shared = storable
+                    lookup.cache_status.stored = lookup.is_shared = storable
                     if not storable:
                         self._cache.hit_for_miss.begin(asset.key, now_s)
                     self._bring(lookup, kept)
@@ -463,8 +478,8 @@ class ResponseCache:
         return True
 
     def _store(
-        self, ask: Ask, record: Record, read: ResponseRead | None, *, is_shared: bool
-    ) -> OpenVersion | None:
+        self, ask: CacheRequest, record: Record, read: ResponseRead | None, *, is_shared: bool
+    ) -> OpenObject | None:
         """Begins to keep an answer, under the key of its variant; for this request alone, where it
         is not ``is_shared``.
 
@@ -475,7 +490,8 @@ class ResponseCache:
             self._note_vary(base.key, varies_by)
         asset = _variant(base, varies_by, ask.selected_by) if varies_by else base
         record = replace(record, key=asset.key)
-        opened = (self._cache.admit if is_shared else self._cache.unlisted)(asset, record)
+        open_version = self._cache.activate if is_shared else self._cache.open_unlisted
+        opened = open_version(asset, record)
         if read is not None:
             try:
                 opened.extent_to_fill(read.span.start // EXTENT_BYTES)
@@ -502,7 +518,7 @@ class ResponseCache:
         if known is None or known.varies_by != varies_by:
             self._cache.begin_to_vary(key, varies_by)
 
-    def _bring(self, lookup: Lookup, opened: OpenVersion, *, unchanged: bool = False) -> None:
+    def _bring(self, lookup: Lookup, opened: OpenObject, *, unchanged: bool = False) -> None:
         lookup.opened = opened
         lookup.unchanged = unchanged
         opened.enter(lookup)
@@ -512,7 +528,7 @@ class ResponseCache:
             self._cache.varying.put(key, varies_by, sum(map(len, varies_by)))
 
 
-def _in_background(ask: Ask) -> Ask:
+def _in_background(ask: CacheRequest) -> CacheRequest:
     """The request that validates while the viewer has its answer (RFC 5861 §3): for everybody, so
     a GET, and no interim answer of it is the viewer's."""
     return replace(ask, request=replace(ask.request, method="GET", interim=None))
@@ -521,4 +537,4 @@ def _in_background(ask: Ask) -> Ask:
 def _variant(asset: Asset, varies_by: tuple[str, ...], fields: Mapping[str, str]) -> Asset:
     """The asset of the variant that request fields select."""
     key = variant_key(asset.key, varies_by, fields)
-    return replace(asset, key=key, above=(asset.key, *asset.above))
+    return replace(asset, key=key, parent_keys=(asset.key, *asset.parent_keys))

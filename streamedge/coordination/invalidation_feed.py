@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from streamedge.cache.invalidated import AppliedInvalidations, Rulings
+from streamedge.cache.invalidated import AppliedInvalidations, InvalidationChecker
 from streamedge.cache.storage.changes import open_changes
 from streamedge.cache.storage.records import Provenance
 from streamedge.control.announced_head import AnnouncedHead
@@ -68,9 +68,11 @@ class InvalidationFeed:
         return True
 
 
-def apply_invalidations(rulings: Rulings, revokers: Iterable[Revoke]) -> AppliedInvalidations:
+def apply_invalidations(
+    invalidation_checker: InvalidationChecker, revokers: Iterable[Revoke]
+) -> AppliedInvalidations:
     """In a worker: reads the log and ends responses and plays that were revoked."""
-    applied = rulings.apply_new()
+    applied = invalidation_checker.apply_new()
     for revocation in applied.revocations:
 
         def is_revoked(provenance: Provenance, revocation: Revocation = revocation) -> bool:

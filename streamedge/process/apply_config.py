@@ -120,7 +120,7 @@ class ConfigApplier:
             _retire(binding)
         if {one.identity for one in gone} & {one.identity for one in bindings.values()}:
             # Reached in another way by now: what is open would go on asking as before.
-            serving.cache.let_go()
+            serving.cache.drop_all()
             serving.rtmp.streams.forget_media()
         if self._replicator is not None:
             self._replicator.replace(*_writers_and_readers(bindings))

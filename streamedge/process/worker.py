@@ -128,7 +128,7 @@ async def _serve_viewers(
         web, rtmp, cache, write_queue, certificates, context.countries, log, counts
     )
     live = ConfigApplier(config, bindings, serving)
-    apply_new = partial(apply_invalidations, cache.rulings, (web.revoke, rtmp.revoke))
+    apply_new = partial(apply_invalidations, cache.invalidation_checker, (web.revoke, rtmp.revoke))
     services.start(
         "config", lambda: watch_config(live, effective, shared, context.number, apply_new)
     )
@@ -182,7 +182,7 @@ def _cache(
             ControlLog(database), log, items_kept=config.limits.invalidations
         ),
     )
-    cache.rulings.apply_new()
+    cache.invalidation_checker.apply_new()
     return cache
 
 

@@ -450,15 +450,15 @@ async def test_a_disk_that_fills_up_is_made_up_for_in_memory(
     assert worker.store._memory_extents == 1
     reader.close()
     assert worker.store._memory_extents == 0
-    assert len(location.events("disk_refuses")) == 1
-    assert location.events("disk_accepts") == []
+    assert len(location.events("disk_write_failed")) == 1
+    assert location.events("disk_recovered") == []
     # Once there is room, what is missing is fetched and kept.
     full_disk[0] = 1 << 30
     before = location.bytes_asked()
     assert await fetch(worker, location.asset(), ALL) == FILM.read(ALL)
     await fills_ended(worker)
     assert location.bytes_asked() - before <= FILM.size_bytes - sum(kept)
-    assert len(location.events("disk_accepts")) == 1
+    assert len(location.events("disk_recovered")) == 1
 
 
 async def test_memory_is_bounded_and_says_so(location: Location, full_disk: list[int]) -> None:
@@ -516,8 +516,8 @@ async def test_a_folder_that_takes_nothing_still_serves(tmp_path: Path, size_byt
                 Span(0, size_bytes)
             )
             await fills_ended(worker)
-        assert len(location.events("disk_refuses")) == 1
-        assert location.events("disk_accepts") == []
+        assert len(location.events("disk_write_failed")) == 1
+        assert location.events("disk_recovered") == []
         assert location.server.body_bytes_sent == 2 * size_bytes
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from streamedge.cache.in_flight import ROUNDS_MAX, InFlight, Lookup
 from streamedge.cache.objects import Cache
-from streamedge.cache.origin_requests import WHOLE, Ask, object_ask
+from streamedge.cache.origin_requests import WHOLE, CacheRequest, object_request
 from streamedge.cache.reader import Reader
 from streamedge.cache.responses import Passed, ResponseCache, Stored
 from streamedge.cache.rfc9111.freshness import TtlRules
@@ -128,21 +128,21 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(folder, 0, open_log(os.devnull, "worker-0"))
 
 
-def ask_of(origin: HeldOrigin, kind: str, key: str) -> Ask:
+def ask_of(origin: HeldOrigin, kind: str, key: str) -> CacheRequest:
     request = OriginRequest("HEAD" if kind == "head" else "GET", "film")
     fields = {"if-none-match": '"1"'} if kind == "conditional" else {}
     source = RequestedObject("main", origin, OriginRequest("GET", "film"))
     asset = Asset(key, "film", source, "main", TtlRules())
     if kind == "open":
-        return replace(object_ask(asset, Span(0, 10)), upstream=origin)
+        return replace(object_request(asset, Span(0, 10)), upstream=origin)
     want = WHOLE if kind == "get" else Span(0, 0)
     heeds = kind == "reload"
     if heeds:
         fields = {"cache-control": "no-cache"}
-    return Ask(asset, origin, request, fields, want, heeds_viewer=heeds)
+    return CacheRequest(asset, origin, request, fields, want, applies_request_directives=heeds)
 
 
-async def view(responses: ResponseCache, ask: Ask) -> None:
+async def view(responses: ResponseCache, ask: CacheRequest) -> None:
     try:
         outcome = await responses.respond(ask)
     except OriginError:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from streamedge.cache.objects import Cache
-from streamedge.cache.origin_requests import WHOLE, Ask
+from streamedge.cache.origin_requests import WHOLE, CacheRequest
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.responses import Outcome, ResponseCache, Stored
 from streamedge.cache.rfc9111.freshness import TtlRules
-from streamedge.cache.storage.records import Asset, Subject
+from streamedge.cache.storage.records import Asset, InvalidationTarget
 from streamedge.errors import OriginError
 from streamedge.origin import OriginRequest
 from streamedge.origin.objects import RequestedObject
@@ -50,12 +50,12 @@ def ask_of(
     target: str = "/film",
     tag_field: str = "",
     fields: dict[str, str] | None = None,
-) -> Ask:
+) -> CacheRequest:
     origin = RequestedObject("main", location.origin, OriginRequest("GET", "film"))
     asset = Asset("site\nfilm", "film", origin, "main", TtlRules(), (), scope, target, tag_field)
     sent = fields or {}
     request = OriginRequest("GET", "film")
-    return Ask(asset, location.origin, request, sent, WHOLE, selected_by=sent)
+    return CacheRequest(asset, location.origin, request, sent, WHOLE, selected_by=sent)
 
 
 async def body_of(outcome: Outcome) -> bytes:
@@ -67,7 +67,7 @@ async def body_of(outcome: Outcome) -> bytes:
         outcome.reader.close()
 
 
-async def served(door: ResponseCache, ask: Ask) -> tuple[bytes, CacheResult]:
+async def served(door: ResponseCache, ask: CacheRequest) -> tuple[bytes, CacheResult]:
     outcome = await door.respond(ask)
     assert isinstance(outcome, Stored)
     return await body_of(outcome), outcome.result
@@ -338,7 +338,7 @@ async def test_a_tag_goes_by_the_field_that_the_distribution_names(location: Loc
     put_old(location, (*FRESH, ("Cache-Tag", "film, News")))
     door = ResponseCache(location.worker())
 
-    def tagged() -> Ask:
+    def tagged() -> CacheRequest:
         return ask_of(location, tag_field="cache-tag")
 
     await served(door, tagged())
@@ -417,7 +417,7 @@ async def test_a_reader_can_tell_whether_it_still_holds(location: Location) -> N
     location.invalidate("/other")
     readers = (mine, closed, others, nobodys)
     assert [reader.is_current() for reader in readers] == [True, True, True, True]
-    assert mine.again().subject == Subject("E", "/film", "")
+    assert mine.again().subject == InvalidationTarget("E", "/film", "")
     location.invalidate("/film", soft=True)
     assert [reader.is_current() for reader in readers] == [False, False, True, True]
     again = await opened(worker, asset_of(location))

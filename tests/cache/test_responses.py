@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from streamedge.cache.objects import Cache
-from streamedge.cache.origin_requests import WHOLE, Ask
+from streamedge.cache.origin_requests import WHOLE, CacheRequest
 from streamedge.cache.responses import Outcome, Passed, ResponseCache, Stored, Unavailable
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.rfc9111.vary import variant_key
@@ -51,14 +51,20 @@ def ask_of(
     want: Span = WHOLE,
     fields: dict[str, str] | None = None,
     *,
-    heeds_viewer: bool = False,
-) -> Ask:
+    applies_request_directives: bool = False,
+) -> CacheRequest:
     request = OriginRequest(method, "film")
     origin = RequestedObject("main", location.origin, OriginRequest("GET", "film"))
     asset = Asset("site\nfilm", "film", origin, "main", TtlRules())
     sent = {} if fields is None else fields
-    return Ask(
-        asset, location.origin, request, sent, want, heeds_viewer=heeds_viewer, selected_by=sent
+    return CacheRequest(
+        asset,
+        location.origin,
+        request,
+        sent,
+        want,
+        applies_request_directives=applies_request_directives,
+        selected_by=sent,
     )
 
 
@@ -91,11 +97,11 @@ async def test_a_cold_answer_then_a_hit(location: Location) -> None:
     responses = ResponseCache(worker)
     miss = await responses.respond(ask_of(location))
     assert isinstance(miss, Stored)
-    assert (miss.handling.forwarded, miss.handling.stored) == ("uri-miss", True)
+    assert (miss.cache_status.forwarded, miss.cache_status.stored) == ("uri-miss", True)
     assert await body_of(miss) == BYTES
     hit = await responses.respond(ask_of(location))
     assert isinstance(hit, Stored)
-    assert hit.handling.hit
+    assert hit.cache_status.hit
     assert await body_of(hit) == BYTES
     await settled(location, worker)
     assert len(location.server.requests) == 1
@@ -261,7 +267,7 @@ async def test_only_if_cached(location: Location) -> None:
     put(location)
     worker = location.worker()
     wish = {"cache-control": "only-if-cached"}
-    asked = ask_of(location, fields=wish, heeds_viewer=True)
+    asked = ask_of(location, fields=wish, applies_request_directives=True)
     assert await ResponseCache(worker).respond(asked) == Unavailable()
     assert location.server.requests == []
 

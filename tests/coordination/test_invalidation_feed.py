@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from streamedge.cache.invalidated import Rulings
+from streamedge.cache.invalidated import InvalidationChecker
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.changes import open_changes
-from streamedge.cache.storage.records import Asset, Provenance, Record, Subject
+from streamedge.cache.storage.records import Asset, InvalidationTarget, Provenance, Record
 from streamedge.cache.storage.store import Store, prepare_folder
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase, ControlError
@@ -63,13 +63,15 @@ def test_revoked_responses_are_ended_once(tmp_path: Path) -> None:
     database = ControlDatabase(tmp_path)
     log = ControlLog(database)
     log.invalidate("E", ["/before"], revoke=True)
-    rulings = Rulings(Store(tmp_path, 0, SILENT), InvalidationIndex(log, SILENT))
+    invalidation_checker = InvalidationChecker(
+        Store(tmp_path, 0, SILENT), InvalidationIndex(log, SILENT)
+    )
     before, later = log.position(), log.position() + 9
     running = [
-        Provenance(Subject("E", "/film", "tags"), before, {"tags": "News"}),
-        Provenance(Subject("E", "/other"), before, {}),
-        Provenance(Subject("F", "/film"), before, {}),
-        Provenance(Subject("E", "/film"), later, {}),
+        Provenance(InvalidationTarget("E", "/film", "tags"), before, {"tags": "News"}),
+        Provenance(InvalidationTarget("E", "/other"), before, {}),
+        Provenance(InvalidationTarget("F", "/film"), before, {}),
+        Provenance(InvalidationTarget("E", "/film"), later, {}),
     ]
     ended: list[tuple[str, Provenance]] = []
 
@@ -77,13 +79,15 @@ def test_revoked_responses_are_ended_once(tmp_path: Path) -> None:
         return lambda is_revoked: ended.extend((name, each) for each in running if is_revoked(each))
 
     revokers = (revoker("web"), revoker("rtmp"))
-    assert apply_invalidations(rulings, revokers).position == before  # at the start nothing runs
+    assert (
+        apply_invalidations(invalidation_checker, revokers).position == before
+    )  # at the start nothing runs
     assert ended == []
     log.invalidate("E", ["#news", "/oth*"], revoke=True)
     log.invalidate("E", ["/*"])
-    assert apply_invalidations(rulings, revokers).position == before + 2
+    assert apply_invalidations(invalidation_checker, revokers).position == before + 2
     assert ended == [(name, each) for name in ("web", "rtmp") for each in running[:2]]
-    assert apply_invalidations(rulings, revokers).is_current
+    assert apply_invalidations(invalidation_checker, revokers).is_current
     assert len(ended) == 4
     database.close()
 
@@ -94,11 +98,11 @@ def test_rows_that_a_worker_reads_are_published_to_the_others(tmp_path: Path) ->
     database = ControlDatabase(tmp_path)
     log = ControlLog(database)
     store = Store(tmp_path, 0, SILENT)
-    rulings = Rulings(store, InvalidationIndex(log, SILENT))
-    apply_invalidations(rulings, ())
+    invalidation_checker = InvalidationChecker(store, InvalidationIndex(log, SILENT))
+    apply_invalidations(invalidation_checker, ())
     log.invalidate("E", ["/a"])
     before = store.changes.number
-    apply_invalidations(rulings, ())
+    apply_invalidations(invalidation_checker, ())
     assert AnnouncedHead(tmp_path).position == log.position()
     assert store.changes.number > before
     database.close()
@@ -121,13 +125,13 @@ def test_unpublished_change_is_refused_unless_all_workers_read_it(
 
 def test_worker_without_a_database_uses_no_cached_data(tmp_path: Path) -> None:
     folder = tmp_path / "nowhere"
-    rulings = Rulings(
+    invalidation_checker = InvalidationChecker(
         Store(folder, 0, SILENT), InvalidationIndex(ControlLog(ControlDatabase(folder)), SILENT)
     )
-    assert not apply_invalidations(rulings, ()).is_current
+    assert not apply_invalidations(invalidation_checker, ()).is_current
     record = Record("k", OriginHead(Version('"1"', 1), ""), 1.0)
     asset = Asset("k", "k", None, "main", TtlRules(), scope="E", target="/k")  # type: ignore[arg-type]
-    assert rulings.invalidated(asset, record).verdict is Verdict.REFUSED
+    assert invalidation_checker.invalidated(asset, record).verdict is Verdict.REFUSED
 
 
 def test_write_does_not_make_workers_read_the_log(
@@ -136,8 +140,8 @@ def test_write_does_not_make_workers_read_the_log(
     prepare_folder(tmp_path)
     database = ControlDatabase(tmp_path)
     log, store = ControlLog(database), Store(tmp_path, 0, SILENT)
-    rulings = Rulings(store, InvalidationIndex(log, SILENT))
-    apply_invalidations(rulings, ())
+    invalidation_checker = InvalidationChecker(store, InvalidationIndex(log, SILENT))
+    apply_invalidations(invalidation_checker, ())
     reads: list[int] = []
     read = log.read_after
 
@@ -150,17 +154,17 @@ def test_write_does_not_make_workers_read_the_log(
 
     def new_record() -> Record:
         head = OriginHead(Version('"1"', 1), "")
-        number, position = store.changes.number, rulings.position
-        return Record("k", head, 1.0, asked_change=number, position=position)
+        number, position = store.changes.number, invalidation_checker.position
+        return Record("k", head, 1.0, sent_change=number, position=position)
 
     record = new_record()
     store.changes.announce("another key")
-    assert rulings.of_record(asset, record).verdict is Verdict.FRESH
+    assert invalidation_checker.of_record(asset, record).verdict is Verdict.FRESH
     assert reads == []
     log.invalidate("E", ["/k"])
     AnnouncedHead(tmp_path).publish(log.position())
     store.changes.announce()
-    assert rulings.of_record(asset, record).verdict is Verdict.REFUSED
-    assert rulings.of_record(asset, new_record()).verdict is Verdict.FRESH
+    assert invalidation_checker.of_record(asset, record).verdict is Verdict.REFUSED
+    assert invalidation_checker.of_record(asset, new_record()).verdict is Verdict.FRESH
     assert len(reads) == 1
     database.close()

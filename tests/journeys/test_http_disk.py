@@ -50,7 +50,7 @@ async def test_no_room_anywhere_cuts_one_response_and_nothing_else(tmp_path: Pat
             assert (await fetch(edge.http_port, "/small")).body == b"small"
             part = await fetch(edge.http_port, "/film.mp4", range="bytes=5-99")
             assert part.body == WHOLE[5:100]
-            assert await asyncio.to_thread(edge.await_log, "disk_refuses")
+            assert await asyncio.to_thread(edge.await_log, "disk_write_failed")
             limit_files(worker, resource.RLIM_INFINITY)
             assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
             assert (await fetch(edge.http_port, "/other.mp4")).body == WHOLE

@@ -362,4 +362,4 @@ async def test_a_cache_folder_that_vanishes(tmp_path: Path) -> None:
             assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
             assert (await fetch(edge.http_port, "/small")).body == b"small"
             assert edge.log("process_ended") == [], (edge.folder / "stderr").read_text()
-            assert await asyncio.to_thread(edge.await_log, "disk_refuses")
+            assert await asyncio.to_thread(edge.await_log, "disk_write_failed")

@@ -324,7 +324,7 @@ def test_damaged_file_of_the_folder_is_repaired_at_the_start(
         assert health(edge) == {"status": 200, "edge": "local", "ready": True, "workers": 1}
         repaired = edge.log("cache_folder_repaired")
         assert bool(repaired) is (name == "era" or bool(content))
-        assert edge.log("disk_refuses") == []
+        assert edge.log("disk_write_failed") == []
 
 
 def test_files_of_the_edge_are_its_own_to_read_whatever_the_umask(tmp_path: Path) -> None:

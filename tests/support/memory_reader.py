@@ -7,7 +7,7 @@ from typing import cast
 
 from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.cache.storage.records import NOBODYS, Provenance
+from streamedge.cache.storage.records import NO_TARGET, Provenance
 from streamedge.errors import OriginError
 from streamedge.spans import Span
 
@@ -29,7 +29,7 @@ class MemoryReader:
         return True
 
     def provenance(self) -> Provenance:
-        return Provenance(NOBODYS, 0, {})
+        return Provenance(NO_TARGET, 0, {})
 
     @property
     def as_reader(self) -> Reader:

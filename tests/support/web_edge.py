@@ -51,7 +51,7 @@ class WebEdge:
         self.control_log.invalidate("EWEB", items, soft=soft, revoke=revoke)
         AnnouncedHead(self.cache.store.root).publish(self.control_log.position())
         self.cache.store.changes.announce()
-        apply_invalidations(self.cache.rulings, (self.server.revoke,))
+        apply_invalidations(self.cache.invalidation_checker, (self.server.revoke,))
 
     def lines(self, event: str = "response") -> list[dict[str, Any]]:
         """The log lines of an event so far."""

@@ -54,15 +54,15 @@ def is_storable(
     response_fields: Mapping[str, str],
     rules: TtlRules,
     *,
-    heeds_viewer: bool = False,
+    applies_request_directives: bool = False,
     target: str = "",
 ) -> bool:
     """Whether a response may be stored to answer later GETs of its target.
 
     ``request_fields`` are what the origin was asked with, less an Authorization that is part of
-    the cache key. ``heeds_viewer``: the request's no-store counts. ``target`` (path and query) is
-    needed for POST, whose response may be stored when it says that it is its target's (RFC 9110
-    §9.3.3).
+    the cache key. ``applies_request_directives``: the request's no-store counts. ``target`` (path
+    and query) is needed for POST, whose response may be stored when it says that it is its target's
+    (RFC 9110 §9.3.3).
     """
     directives = response_directives(response_fields)
     stated = (
@@ -72,7 +72,7 @@ def is_storable(
         _fits_method(method, target, request_fields, response_fields, stated=stated)
         and _fits_status(status, directives, request_fields, response_fields)
         and (rules.overrules_origin or not forbids_storing(status, directives))
-        and not (heeds_viewer and request_directives(request_fields).no_store)
+        and not (applies_request_directives and request_directives(request_fields).no_store)
         and _fits_authorization(directives, request_fields)
         and not varies_by_everything(response_fields)
         and (stated or is_kept_unstated(status, directives, rules))

@@ -36,7 +36,7 @@ _WORD_END = 1 << 64
 _NUMBER, _FLOOR = 0, 1
 
 
-class Changes:
+class ChangeCounter:
     """The counter and the table, mapped. ``fd`` below 0: memory of this process alone.
 
     ``word[0]`` is the counter, to be read where that happens very often.
@@ -70,13 +70,13 @@ class Changes:
                 self.word[slot] = number
             self.word[_NUMBER] = number
 
-    def is_written_since(self, asked_change: int, *keys: str) -> bool:
-        """Whether one of ``keys`` was written to after the number was ``asked_change``."""
+    def is_written_since(self, sent_change: int, *keys: str) -> bool:
+        """Whether one of ``keys`` was written to after the number was ``sent_change``."""
         raised = max(self.word[_slot(key)] for key in keys)
         if raised > self.word[_NUMBER]:
             self.announce()  # a process was killed between the slot and the number
         # A number that has not come yet is from another folder's or a damaged record.
-        return raised > asked_change or asked_change > self.word[_NUMBER]
+        return raised > sent_change or sent_change > self.word[_NUMBER]
 
     def lookup_ended(self, key: str) -> None:
         """Counts a lookup; one that is lost to another process at the same moment is no matter."""
@@ -99,12 +99,12 @@ class Changes:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
 
-def open_changes(root: Path) -> Changes:
+def open_changes(root: Path) -> ChangeCounter:
     """The change counter of a cache folder; one of this process's own where it has none."""
     try:
-        return Changes(os.open(root / "changes", os.O_RDWR | os.O_CLOEXEC))
+        return ChangeCounter(os.open(root / "changes", os.O_RDWR | os.O_CLOEXEC))
     except (OSError, ValueError):
-        return Changes(-1)
+        return ChangeCounter(-1)
 
 
 def is_changes_file_whole(root: Path) -> bool:

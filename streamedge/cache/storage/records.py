@@ -22,7 +22,7 @@ from streamedge.keys import join_key, key_bytes
 from streamedge.origin import Origin, OriginHead, Version
 
 
-class Subject(NamedTuple):
+class InvalidationTarget(NamedTuple):
     """What invalidations are matched against.
 
     ``scope``: the id of the distribution ("": nothing can be invalidated); ``target``: the
@@ -35,7 +35,7 @@ class Subject(NamedTuple):
     tag_field: str = ""
 
 
-NOBODYS = Subject()
+NO_TARGET = InvalidationTarget()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,10 @@ class Asset:
     """What one cache key names, and where it comes from.
 
     ``key`` begins with the origin's identity, so that no two origins' objects can meet;
-    ``origin_name`` is the operator's word for it, for metrics. ``above``: the keys that this one
-    was made from; what is refused under one of them is refused under this one too.
-    ``scope``, ``target`` and ``tag_field`` are a ``Subject``; what is made of a version has none,
-    because it is reached through that version alone.
+    ``origin_name`` is the operator's word for it, for metrics. ``parent_keys``: the
+    keys that this one was made from; an object that is refused under one of them is refused under
+    this one too. ``scope``, ``target`` and ``tag_field`` make an ``InvalidationTarget``; an object
+    made from a version has none, because it is reached through that version alone.
     """
 
     key: str
@@ -54,14 +54,14 @@ class Asset:
     origin: Origin
     origin_name: str
     rules: TtlRules
-    above: tuple[str, ...] = ()
+    parent_keys: tuple[str, ...] = ()
     scope: str = ""
     target: str = ""
     tag_field: str = ""
 
     @property
-    def subject(self) -> Subject:
-        return Subject(self.scope, self.target, self.tag_field)
+    def subject(self) -> InvalidationTarget:
+        return InvalidationTarget(self.scope, self.target, self.tag_field)
 
 
 class SentAt(NamedTuple):
@@ -82,7 +82,7 @@ class Record:
 
     ``initial_age_s`` is how old it was by then (RFC 9111 §4.2.3). A record whose ``head`` has
     status 0 is a marker, not an answer. ``varies_by``: the request fields that the answers of
-    this key differ by; each has a record of its own. ``asked_change`` and ``position``: where the
+    this key differ by; each has a record of its own. ``sent_change`` and ``position``: where the
     change number and the control log stood when the request was sent that this answers; a write
     (``changes``) or an invalidation since then refuses it. ``trailers`` came behind the body, and
     stay apart from ``head`` (§3.1).
@@ -93,7 +93,7 @@ class Record:
     validated_s: float
     initial_age_s: float = 0.0
     varies_by: tuple[str, ...] = ()
-    asked_change: int = 0
+    sent_change: int = 0
     trailers: tuple[tuple[str, str], ...] = ()
     position: int = UNKNOWN
 
@@ -117,7 +117,7 @@ class Provenance(NamedTuple):
     """What a running response is of: what may invalidate it, where the control log stood when it
     was asked for, and the response's fields by lower-case name."""
 
-    subject: Subject
+    subject: InvalidationTarget
     position: int
     fields: Mapping[str, str]
 
@@ -196,7 +196,7 @@ def encode_record(record: Record) -> bytes:
             "status": record.head.status,
             "initial_age_s": record.initial_age_s,
             "varies_by": record.varies_by,
-            "asked_change": record.asked_change,
+            "asked_change": record.sent_change,
             "trailers": record.trailers,
             "position": record.position,
         }

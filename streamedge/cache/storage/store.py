@@ -112,7 +112,7 @@ class Store:
         self._log = log
         self._serial = itertools.count()
         self._memory_extents = 0
-        self._disk_refuses = False
+        self._is_disk_failing = False
         self._usage: Usage | None = None
         self._locks = -1
         self.changes = open_changes(root)
@@ -129,7 +129,7 @@ class Store:
     @property
     def is_usable(self) -> bool:
         """Whether what is stored is found again: the folder is there, and its disk takes it."""
-        if self._locks < 0 or self._disk_refuses:
+        if self._locks < 0 or self._is_disk_failing:
             return False
         try:
             return os.path.samestat(os.stat(self.root / "locks"), os.fstat(self._locks))
@@ -224,11 +224,11 @@ class Store:
         """Counts bytes that have gone to disk."""
         if self._usage is not None:
             self._usage.add(self._slot, size)
-        if self._disk_refuses:
-            self._disk_refuses = False
-            self._log.event("disk_accepts")
+        if self._is_disk_failing:
+            self._is_disk_failing = False
+            self._log.event("disk_recovered")
 
-    def disk_refused(self, exc: OSError) -> None:
+    def note_disk_failure(self, exc: OSError) -> None:
         """Notes that a write to an extent failed."""
         self._refused("write extent", exc)
 
@@ -314,9 +314,9 @@ class Store:
         self.stored(len(header))
 
     def _refused(self, action: str, exc: OSError | ValueError) -> None:
-        if not self._disk_refuses:
-            self._disk_refuses = True
-            self._log.event("disk_refuses", action=action, error=str(exc))
+        if not self._is_disk_failing:
+            self._is_disk_failing = True
+            self._log.event("disk_write_failed", action=action, error=str(exc))
 
 
 def _lock_number(key: str) -> Span:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from streamedge.access.client_address import IpNetwork
 from streamedge.access.geo import CountryDatabase
 from streamedge.access.signed_request import SIGNATURE_LIMIT_BYTES
-from streamedge.cache.in_flight import Handling
+from streamedge.cache.in_flight import CacheStatus
 from streamedge.cache.objects import VERSION_ONLY, Cache
 from streamedge.cache.origin_requests import WHOLE
 from streamedge.cache.reader import CacheResult
@@ -206,7 +206,7 @@ class HttpHandler:
         except (OriginError, CacheFullError) as exc:
             return self._replies.failed(found, request, exc)
         if isinstance(outcome, Passed):
-            status = cache_status(self.edge_name, outcome.handling)
+            status = cache_status(self.edge_name, outcome.cache_status)
             provenance = Provenance(
                 asked.asset.subject, position, fold_fields(outcome.response.fields)
             )
@@ -317,7 +317,9 @@ class HttpHandler:
             self._heed_unknown_outcome(found, request)
             raise
         self._heed_write(found, request, response.status, fold_fields(response.fields))
-        status = cache_status(self.edge_name, Handling(forwarded="method", status=response.status))
+        status = cache_status(
+            self.edge_name, CacheStatus(forwarded="method", status=response.status)
+        )
         if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
             fields = list(passed_fields(response.fields))
             fields += [("connection", "upgrade"), ("upgrade", request.headers["upgrade"])]

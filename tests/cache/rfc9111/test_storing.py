@@ -21,7 +21,7 @@ def stores(
     status: int = 200,
     request: dict[str, str] | None = None,
     method: str = "GET",
-    heeds_viewer: bool = False,
+    applies_request_directives: bool = False,
     target: str = "/a",
 ) -> bool:
     return is_storable(
@@ -30,7 +30,7 @@ def stores(
         status,
         response,
         rules,
-        heeds_viewer=heeds_viewer,
+        applies_request_directives=applies_request_directives,
         target=target,
     )
 
@@ -123,7 +123,7 @@ def test_what_was_asked_with_authorization(
 def test_the_requests_no_store_counts_where_viewers_are_heeded() -> None:
     request = {"cache-control": "no-store"}
     assert stores(FRESH, request=request)
-    assert not stores(FRESH, request=request, heeds_viewer=True)
+    assert not stores(FRESH, request=request, applies_request_directives=True)
 
 
 @pytest.mark.parametrize(

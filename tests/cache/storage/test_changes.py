@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from streamedge.cache.storage.changes import (
     WRITE_SLOTS,
-    Changes,
+    ChangeCounter,
     is_changes_file_whole,
     open_changes,
     prepare_changes,
@@ -152,7 +152,7 @@ class Model:
     The record of a key is a file that the last process to write it has replaced.
     """
 
-    def __init__(self, workers: list[Changes]) -> None:
+    def __init__(self, workers: list[ChangeCounter]) -> None:
         self.workers = workers
         self.at_origin = dict.fromkeys(KEYS, 0)
         self.acknowledged = dict.fromkeys(KEYS, 0)
@@ -189,7 +189,7 @@ class Model:
     def write(self, worker: int, key: str, between: Iterator[tuple[str, int, str]]) -> None:
         self.at_origin[key] += 1
         version = self.at_origin[key]
-        changes = Changes.__new__(Changes)
+        changes = ChangeCounter.__new__(ChangeCounter)
         changes._fd = -1
         changes.word = Stepwise(  # type: ignore[assignment]
             self.workers[worker].word, lambda: self.step(next(between, None))
@@ -218,7 +218,7 @@ ACTIONS = STEPS | st.tuples(
 
 
 @pytest.fixture(scope="module")
-def two_workers(tmp_path_factory: pytest.TempPathFactory) -> list[Changes]:
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> list[ChangeCounter]:
     folder = tmp_path_factory.mktemp("two-workers")
     prepare_changes(folder, 1, is_unsure=True)
     return [open_changes(folder), open_changes(folder)]
@@ -227,7 +227,7 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> list[Changes]:
 @settings(deadline=None, max_examples=200)
 @given(actions=st.lists(ACTIONS, max_size=40))
 def test_no_interleaving_of_two_workers_uses_what_was_before_a_write(
-    two_workers: list[Changes], actions: list[tuple[str, int, str, object]]
+    two_workers: list[ChangeCounter], actions: list[tuple[str, int, str, object]]
 ) -> None:
     model = Model(two_workers)
     for action in actions:
@@ -255,7 +255,7 @@ def test_process_killed_between_slot_and_number_leaves_no_key_refused_for_ever(r
             raise KilledError
         written.append(1)
 
-    half = Changes.__new__(Changes)
+    half = ChangeCounter.__new__(ChangeCounter)
     half._fd, half.word = -1, Stepwise(changes.word, killed)  # type: ignore[assignment]
     with pytest.raises(KilledError):
         half.announce("a")

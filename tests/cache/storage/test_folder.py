@@ -261,7 +261,7 @@ def test_store_knows_that_its_folder_is_lost(tmp_path: Path, fate: str) -> None:
 def test_store_whose_disk_refuses_is_not_usable_until_it_accepts(tmp_path: Path) -> None:
     prepare_folder(tmp_path)
     store = make_store(tmp_path)
-    store.disk_refused(OSError("full"))
+    store.note_disk_failure(OSError("full"))
     assert not store.is_usable
     store.stored(1)
     assert store.is_usable

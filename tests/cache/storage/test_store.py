@@ -291,11 +291,11 @@ def test_one_worker_at_a_time_asks_about_an_asset(make_store: MakeStore) -> None
 def test_a_refusal_is_said_once_and_so_is_its_end(make_store: MakeStore, log_path: Path) -> None:
     store = make_store()
     for _ in range(3):
-        store.disk_refused(OSError(errno.ENOSPC, "no space"))
+        store.note_disk_failure(OSError(errno.ENOSPC, "no space"))
     for _ in range(3):
         store.stored(10)
     said = events(store, log_path)
-    assert [line["event"] for line in said] == ["disk_refuses", "disk_accepts"]
+    assert [line["event"] for line in said] == ["disk_write_failed", "disk_recovered"]
     assert said[0]["action"] == "write extent"
     assert "no space" in said[0]["error"]
 
@@ -317,7 +317,7 @@ def test_without_a_folder_everything_is_in_memory(
     extent.write(0, b"abc")
     assert extent.read(0, 3) == b"abc"
     store.close_extent(extent)
-    assert [line["event"] for line in events(store, log_path)] == ["disk_refuses"]
+    assert [line["event"] for line in events(store, log_path)] == ["disk_write_failed"]
 
 
 def test_a_record_that_cannot_be_written_leaves_nothing_behind(

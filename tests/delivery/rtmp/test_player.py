@@ -10,7 +10,7 @@ import pytest
 
 from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.cache.storage.records import Provenance, Subject
+from streamedge.cache.storage.records import InvalidationTarget, Provenance
 from streamedge.delivery.rtmp.pacing import Pace
 from streamedge.delivery.rtmp.player import Player, PlayState
 from streamedge.delivery.rtmp.protocol import amf0, messages
@@ -52,7 +52,7 @@ class Film:
         return self.holds
 
     def provenance(self) -> Provenance:
-        return Provenance(Subject("ESTREAM", "/film.flv"), 0, {})
+        return Provenance(InvalidationTarget("ESTREAM", "/film.flv"), 0, {})
 
     async def locate(self, time_ms: int) -> Position:
         row = min(time_ms // STEP_MS, COUNT - 1) // KEY_EVERY * KEY_EVERY

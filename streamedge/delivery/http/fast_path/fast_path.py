@@ -16,9 +16,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from streamedge.access.admission import OPEN_TO_ALL
-from streamedge.cache.in_flight import Handling
+from streamedge.cache.in_flight import CacheStatus
 from streamedge.cache.objects import Cache
-from streamedge.cache.open_object import OpenVersion
+from streamedge.cache.open_object import OpenObject
 from streamedge.cache.reader import CacheResult
 from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.freshness import IMMUTABLE
@@ -88,12 +88,12 @@ class PreparedResponse:
         self.encoding = negotiate(request.headers.get("accept-encoding")) if self.compress else None
         self.key = key
         self.subject = invalidation_subject(found)
-        self.stored: OpenVersion | None = None  # what ``opened`` is, or is a form of
+        self.stored: OpenObject | None = None  # what ``opened`` is, or is a form of
         self.changes = -1
         # What follows holds from ``since_s`` until, at the latest, a second later.
         self.since_s = 0.0
         self.until_s = 0.0
-        self.opened: OpenVersion | None = None
+        self.opened: OpenObject | None = None
         self.size_bytes = 0
         self.closing = b""
 
@@ -121,7 +121,7 @@ class PlainGet(NamedTuple):
     host: str
 
 
-LaneAnswer = tuple[int, bytes, Ready | None, int, int, OpenVersion]
+LaneAnswer = tuple[int, bytes, Ready | None, int, int, OpenObject]
 """Status and head to send now, then what is ready; start and end of the span, and its object.
 
 Nothing is ready when the first byte is still on its way from the origin.
@@ -195,7 +195,7 @@ class FastPath:
 
     def awaited(self, target: PreparedResponse) -> asyncio.Task[None] | None:
         """What will find out about an object that nothing is known of, if its origin is asked."""
-        return self._responses.asking(target.key)
+        return self._responses.in_flight_fetch(target.key)
 
     def decide(
         self, target: PreparedResponse, wanted: Wanted | None, now_s: float
@@ -234,7 +234,7 @@ class FastPath:
             return None
         return status, head, ready, start, end, opened
 
-    def _refresh(self, target: PreparedResponse, now_s: float) -> OpenVersion | None:
+    def _refresh(self, target: PreparedResponse, now_s: float) -> OpenObject | None:
         """Looks whether the object is open and fresh, and makes this second's header lines."""
         changes = self._changes[0]
         opened = self._cache.peek(target.key, target.rules, now_s, target.subject)
@@ -274,8 +274,8 @@ class FastPath:
         return server_timing(self._edge_name, CacheResult.HIT, 0.0)
 
     def _form(
-        self, target: PreparedResponse, opened: OpenVersion, now_s: float
-    ) -> tuple[OriginHead, OpenVersion | None]:
+        self, target: PreparedResponse, opened: OpenObject, now_s: float
+    ) -> tuple[OriginHead, OpenObject | None]:
         """The form in which this viewer gets it: the head, and the version if it is open here."""
         head = opened.head
         if not target.compress or not is_compressible(head):
@@ -318,7 +318,7 @@ class FastPath:
         return not (timed and "pragma" in request.headers)
 
 
-_HIT = Handling(hit=True)
+_HIT = CacheStatus(hit=True)
 
 
 def hit_log_lines(

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from streamedge.cache.origin_requests import Ask
+from streamedge.cache.origin_requests import CacheRequest
 from streamedge.cache.rfc9111.freshness import TtlRules
-from streamedge.cache.storage.records import Asset, Subject
+from streamedge.cache.storage.records import Asset, InvalidationTarget
 from streamedge.config.schema.selection import NONE
 from streamedge.control.invalidations import target_of
 from streamedge.delivery.hosts import HostTable, OriginBinding, host_name
@@ -261,7 +261,7 @@ def ask(
     want: Span,
     edge_name: str,
     interim: Callable[[int, Fields], None] | None,
-) -> Ask:
+) -> CacheRequest:
     """What the cache is asked for a GET or HEAD."""
     rule = found.rule
     policy = rule.behavior.cache
@@ -281,13 +281,13 @@ def ask(
         key, found.name, origin, binding.name, rule.rules, above, *invalidation_subject(found)
     )
     heeds = policy.viewer_directives or policy.strict
-    return Ask(
+    return CacheRequest(
         asset,
         binding.upstream,
         replace(asked, interim=interim),
         request.headers,
         want,
-        heeds_viewer=heeds,
+        applies_request_directives=heeds,
         is_object=not binding.is_site,
         selected_by=fold_fields(asked.fields),
     )
@@ -307,11 +307,11 @@ def asset_key(found: Route, policy: CachePolicy, request: WebRequest) -> str:
     return join_key(found.rule.binding.identity, *parts)
 
 
-def invalidation_subject(found: Route) -> Subject:
+def invalidation_subject(found: Route) -> InvalidationTarget:
     """What invalidations are matched against."""
     distribution = found.distribution
     target = target_of(found.name, keyed_query(found.rule.behavior.cache, found.query))
-    return Subject(distribution.id, target, distribution.cache_tag_header)
+    return InvalidationTarget(distribution.id, target, distribution.cache_tag_header)
 
 
 def target_parts(found: Route, target: str) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ class ResponseBuilder:
         age_s = reader.age_s(now_s)
         ttl_s = reader.lifetime_s(found.rule.rules) - age_s
         delivery = self._delivery(
-            request, now_s, result, found, cache_status(self._edge_name, stored.handling, ttl_s)
+            request, now_s, result, found, cache_status(self._edge_name, stored.cache_status, ttl_s)
         )
         distribution = found.distribution.id
         if form is not None:

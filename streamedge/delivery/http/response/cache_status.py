@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 
-from streamedge.cache.in_flight import Handling
+from streamedge.cache.in_flight import CacheStatus
 from streamedge.cache.reader import CacheResult
 
 
-def cache_status(edge_name: str, handling: Handling, ttl_s: float | None = None) -> str:
+def cache_status(edge_name: str, handling: CacheStatus, ttl_s: float | None = None) -> str:
     """The field's value. ``ttl_s``: for how long what was served is fresh; below 0: it is stale."""
     said = [f"StreamEdge/{edge_name}"]
     if handling.hit:
