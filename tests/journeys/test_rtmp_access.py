@@ -155,7 +155,7 @@ async def test_refusals(edge: EdgeProcess, name: str, reason: str) -> None:
     [
         ("pages", "https://www.example.com/films.html", ""),
         ("pages", "https://www.example.org/", "page 'https://www.example.org/' is none of pages"),
-        ("pages", "", "no pageUrl was told"),
+        ("pages", "", "the client sent no pageUrl"),
         ("here", "", "country FR is not allowed"),
     ],
 )

@@ -182,12 +182,12 @@ class RtmpSession(asyncio.Protocol):
         return self._sender.sent_bytes if self._sender is not None else 0
 
     async def open_medium(self, name: str) -> Medium:
-        with self._signature_failures.counted():
+        with self._signature_failures.count():
             admission = self._recheck()
             return await self._context.streams.open(admission, name, self._client_codecs)
 
     def check(self, name: str, medium: Medium) -> None:
-        with self._signature_failures.counted():
+        with self._signature_failures.count():
             self._context.streams.check(self._recheck(), name, medium)
 
     def push(self, *parts: bytes | tuple[Reader, Span]) -> None:
@@ -486,7 +486,7 @@ class RtmpSession(asyncio.Protocol):
 
     def _end_after_signature_failures(self) -> None:
         """Ends the connection at the limit; called after the refusal was sent."""
-        if self._signature_failures.are_too_many:
+        if self._signature_failures.is_exceeded:
             self._end("too many wrong signatures")
 
     def _drained(self) -> None:

@@ -1,9 +1,8 @@
-"""What of a client is let in, and which of the objects that its stream name may mean it may have.
+"""RTMP access rules: may this client connect, and which candidate objects may it play?
 
-Pure: rules, keys and time are given. A signature must cover the very object that would be played,
-in one of the spellings that signers use for it. A signature is compared with the names that the
-object is made from (``names``), and of tcUrl only scheme, host and port count: the rest a client
-could make up. Reasons are for the log alone; a viewer is told NOT_ALLOWED.
+Pure: rules, keys and time are arguments. A signature must cover the object that would be played,
+under one of the names that signers use for it. Only scheme, host and port of tcUrl count: a client
+can invent the rest. Reasons are for the log only; the viewer gets NOT_ALLOWED.
 """
 
 from __future__ import annotations
@@ -31,35 +30,35 @@ from streamedge.delivery.rtmp.stream_names import (
 
 NOT_ALLOWED = "Not allowed."
 RTMP_PORT = "1935"
-KEY_ID_LOGGED_MAX = 128  # characters of a Key-Pair-Id, which anybody may make up
+KEY_ID_LOGGED_MAX = 128  # characters of a Key-Pair-Id, which a client can invent
 
-# When which kind of spelling is tried: the name, with its prefix, as a URL, below "/", as a URL
-# with its prefix where the client had it and where it did not, and encoded, as a name and as a URL.
-# The two objects that a name means most often, with the usual extension and as it stands, come
-# first.
+# The order in which the kinds of signed names are tried: name, name with prefix, URL, name below
+# "/", URL with the prefix where the client had it, URL with the prefix elsewhere, encoded name,
+# encoded URL. The two most frequent objects of a name come first: the one with the usual extension
+# and the one without an extension.
 _LIKELY_OBJECTS = 2
 _RANKS = (0, 0, 1, 5, 6, 7, 3, 6)
 _RANKS_UNLIKELY = (2, 4, 7, 7, 7, 8, 8, 8)
 _UNENCODED = "/:@!$&'()*+,;=~"  # RFC 3986 §3.3: what may stand in a path
 
-# "rtmp", "rtmps", "rtmpt", "rtmpe", "rtmpte", "rtmpts"; what else stands here is no place.
-_PLACE = re.compile(
+# "rtmp", "rtmps", "rtmpt", "rtmpe", "rtmpte", "rtmpts"; anything else is not an RTMP URL.
+_RTMP_URL = re.compile(
     r"(rtmp[a-z]{0,2}://(?:[\w.-]+|\[[0-9a-f:.]+\]))(?::(\d{1,5}))?(?:/|$)",
     re.ASCII | re.IGNORECASE,
 )
-# A signature where none is looked for, put there by a player that appends to what has a query.
+# A signature in an unexpected place, from a player that appends to a URL that has a query.
 _STRAY = re.compile(r"((?:Signature|Policy)(?:=|%3D))[^&?%]+", re.IGNORECASE)
 
 
 class Client(NamedTuple):
-    """Who asks: what its connect said, and the address that it comes from, without port."""
+    """A client: its connect, and its address without port."""
 
     connect: Connect
     address: str
 
 
 class Rejection(NamedTuple):
-    """Why a client is turned away: NetConnection's code, words for the viewer and for the log.
+    """Why a client is rejected: NetConnection's code, texts for the viewer and for the log.
 
     ``word`` is CloudFront's, for ``info.application``; empty where CloudFront has none.
     """
@@ -71,14 +70,14 @@ class Rejection(NamedTuple):
 
 
 class RedactedName(NamedTuple):
-    """A stream name or URL as it may be logged, and the key that it says it is signed with."""
+    """A stream name or URL without its signature, for the log, and the Key-Pair-Id in it."""
 
     text: str
     key_id: str
 
 
 def redact_name(name: str) -> RedactedName:
-    """``name`` as it is, but for the signature, which is left out."""
+    """Removes the signature from ``name``."""
     text, key_id = name, ""
     path, query = split_query(name)
     signed, rest = from_query(query)
@@ -89,19 +88,23 @@ def redact_name(name: str) -> RedactedName:
 
 
 def page_rejection(pages: Sequence[ResourcePattern], connect: Connect) -> Rejection | None:
-    """Why the page that a player says it is in may not have it; None when it may.
+    """The rejection of a player whose page is not in ``pages``; None if it is allowed.
 
-    Without any ``pages`` all may, and players outside of a page.
+    Empty ``pages`` allow all players, also those that are in no page.
     """
     page = connect.page_url.partition("#")[0]
     if not pages or (page and any(pattern.match(page) for pattern in pages)):
         return None
-    said = f"page {redact_name(page).text!r} is none of pages" if page else "no pageUrl was told"
-    return _rejected(said)
+    reason = (
+        f"page {redact_name(page).text!r} is none of pages"
+        if page
+        else "the client sent no pageUrl"
+    )
+    return _rejected(reason)
 
 
 def country_rejection(rules: AccessRules, country: str) -> Rejection | None:
-    """Why a viewer of ``country`` ("" is unknown) is turned away; None when it is not."""
+    """The rejection of a viewer of ``country`` ("" is unknown); None if it is allowed."""
     if rules.countries is None or rules.countries.allows(country):
         return None
     return _rejected(f"country {country or 'unknown'} is not allowed")
@@ -113,61 +116,65 @@ def _rejected(reason: str) -> Rejection:
 
 def permitted_objects(
     rules: AccessRules,
-    visitor: Client,
+    client: Client,
     application: str,
     streams: Sequence[StreamName],
     now_s: float,
     remembered: SignatureCache,
     limit_bytes: int = SIGNATURE_LIMIT_BYTES,
 ) -> tuple[str, ...] | Denied:
-    """The objects that the visitor may have now of those that ``streams`` may mean.
+    """The candidate objects of ``streams`` that the client may play now.
 
     ``streams`` are the readings of one name below ``application``, which share their query. The
-    likeliest object comes first. Denied when the visitor may have none; empty when there is none.
+    likeliest object comes first. Denied when the client may play none; empty when there is none.
     ``limit_bytes`` bounds policy and signature.
     """
     objects = {each: None for stream in streams for each in candidates(stream)}
     keys = rules.keys
     if keys is None or not objects:
         return tuple(objects)
-    address = parse_address(visitor.address)
+    address = parse_address(client.address)
     if address is None:
         return Denied("the viewer's address is unknown")
     ranked = [
-        spelling for stream in streams for spelling in _spellings(visitor, application, stream)
+        signed_name
+        for stream in streams
+        for signed_name in _signed_names(client, application, stream)
     ]
-    ranked.sort(key=lambda spelling: spelling.rank)
-    spelled: dict[str, tuple[str, ...]] = {}
-    for spelling in ranked:
-        spelled.setdefault(spelling.text, spelling.objects)
+    ranked.sort(key=lambda signed_name: signed_name.rank)
+    covered_objects: dict[str, tuple[str, ...]] = {}
+    for signed_name in ranked:
+        covered_objects.setdefault(signed_name.text, signed_name.objects)
     query = streams[0].query
-    found = authorize(keys, query, "", list(spelled), address, now_s, remembered, limit_bytes)
-    if isinstance(found, Denied):
-        return found
-    granted = {each for text in found.resources for each in spelled[text]}
+    grant = authorize(
+        keys, query, "", list(covered_objects), address, now_s, remembered, limit_bytes
+    )
+    if isinstance(grant, Denied):
+        return grant
+    granted = {each for text in grant.resources for each in covered_objects[text]}
     return tuple(each for each in objects if each in granted)
 
 
-class _Spelling(NamedTuple):
-    """What a signer may have signed, and for which objects that counts."""
+class _SignedName(NamedTuple):
+    """A name that a signer may have signed, and the objects that it covers."""
 
     rank: int
     text: str
     objects: tuple[str, ...]
 
 
-def _spellings(visitor: Client, application: str, stream: StreamName) -> list[_Spelling]:
-    """What signers call the objects of a stream.
+def _signed_names(client: Client, application: str, stream: StreamName) -> list[_SignedName]:
+    """The names that signers use for the objects of a stream.
 
-    Only RESOURCES_LIMIT verifications are made over all of them, so the order decides: the rarest
-    are left out, more of them where a name is encoded or beyond ASCII.
+    At most RESOURCES_LIMIT of them are verified, so the order matters: the rarest are left out,
+    more of them where a name is encoded or not ASCII.
     """
     objects = candidates(stream)
-    # A name that is signed without an extension is signed for all that it may mean.
+    # A signed name without an extension covers all objects that it may mean.
     whole = objects[0] if len(objects) == 1 else object_name(stream.path) or ""
     rest = _as_query(from_query(stream.query)[1])
     path = stream.path.lstrip("/")
-    spelled: list[_Spelling] = []
+    signed_names: list[_SignedName] = []
     for number, each in enumerate(objects):
         tail = each[len(whole) :]
         sent, decoded = [path + tail], [unquote(path) + tail]
@@ -176,33 +183,35 @@ def _spellings(visitor: Client, application: str, stream: StreamName) -> list[_S
             decoded.append(_without_extension(*decoded))
         prefix = stream.prefix or usual_prefix(known_extension(each))
         ranks = _RANKS if number < _LIKELY_OBJECTS else _RANKS_UNLIKELY
-        kinds = _forms(_places(visitor.connect, application, stream), sent, decoded, prefix, stream)
+        kinds = _forms(
+            _application_urls(client.connect, application, stream), sent, decoded, prefix, stream
+        )
         meant = tuple(objects) if each == whole else (each,)
         for rank, forms in zip(ranks, kinds, strict=True):
-            spelled += [_Spelling(rank, f"{form}{rest}", meant) for form in forms]
-    return spelled
+            signed_names += [_SignedName(rank, f"{form}{rest}", meant) for form in forms]
+    return signed_names
 
 
 def _forms(
-    places: Sequence[str],
+    urls_of_application: Sequence[str],
     sent: Sequence[str],
     decoded: Sequence[str],
     prefix: str,
     stream: StreamName,
 ) -> tuple[list[str], ...]:
-    """What signers call an object whose name came as ``sent``, by kind, as _RANKS has them.
+    """The signed names of an object whose name was ``sent``, by kind, in the order of _RANKS.
 
-    A URL is encoded as it was sent. rtmpdump decodes names, so what was sent may have been signed
+    URLs keep the encoding of the client. rtmpdump decodes names, so the signed name may have been
     encoded.
     """
     names = list(dict.fromkeys((*sent, *decoded)))
     encoded = [quote(name, safe=_UNENCODED) for name in decoded]
     encoded = [name for name in dict.fromkeys(encoded) if name not in names]
-    urls = [f"{place}/{name}" for place in places for name in sent]
-    with_prefix = [f"{place}/{prefix}:{name}" for place in places for name in sent]
+    urls = [f"{url}/{name}" for url in urls_of_application for name in sent]
+    with_prefix = [f"{url}/{prefix}:{name}" for url in urls_of_application for name in sent]
     with_inner_prefix = [
-        f"{place}/{folder}/{prefix}:{name}"
-        for place in places
+        f"{url}/{folder}/{prefix}:{name}"
+        for url in urls_of_application
         for folder, slash, name in (each.rpartition("/") for each in sent)
         if slash
     ]
@@ -216,23 +225,23 @@ def _forms(
         with_prefix if prefix else [],
         with_inner_prefix if prefix else [],
         encoded + [f"{prefix}:{name}" for name in encoded if prefix],
-        [f"{place}/{name}" for place in places for name in encoded],
+        [f"{url}/{name}" for url in urls_of_application for name in encoded],
     )
 
 
-def _places(connect: Connect, application: str, stream: StreamName) -> list[str]:
-    """The URLs of the application that the client is in, with RTMP's port and without it.
+def _application_urls(connect: Connect, application: str, stream: StreamName) -> list[str]:
+    """The URLs of the client's application, with RTMP's port and without it.
 
-    Players add the port to tcUrl or leave it out as they please.
+    Some players add the default port to tcUrl, some leave it out.
     """
-    place = _PLACE.match(connect.tc_url)
-    if place is None:
+    url = _RTMP_URL.match(connect.tc_url)
+    if url is None:
         return []
     if stream.has_instance:
         application = f"{application}/{DEFAULT_INSTANCE}"
-    port = place[2] or RTMP_PORT
-    ports = ["", f":{port}"] if port == RTMP_PORT else [f":{port}"]
-    return [f"{place[1]}{spelled}/{application}" for spelled in ports]
+    port = url[2] or RTMP_PORT
+    port_suffixes = ["", f":{port}"] if port == RTMP_PORT else [f":{port}"]
+    return [f"{url[1]}{port_suffix}/{application}" for port_suffix in port_suffixes]
 
 
 def _without_extension(path: str) -> str:

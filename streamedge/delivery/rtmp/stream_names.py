@@ -1,4 +1,4 @@
-"""From what a player sends to what it means: the application, and the objects of a stream name.
+"""Parses applications and stream names, and lists the objects that a name may mean.
 
 Pure. A player has one URL, such as ``rtmp://HOST/cfx/st/mp4:dir/film.mp4``, and cuts it into an
 application for connect (with tcUrl, the URL up to there) and a name for play. No two kinds of
@@ -12,9 +12,9 @@ player cut at the same place:
     nginx-rtmp's pull          cfx                      st/mp4:dir/film.mp4
     rtmpdump -r URL -y NAME    cfx                      NAME
 
-So application and name are put together again, and what the configured application does not
-account for belongs to the name. A client that names only the beginning of an application is in
-that application when there is but one.
+So application and name are joined again; what follows the configured application belongs to the
+name. A client that sends only the beginning of an application gets that application if there is
+only one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from streamedge.delivery.object_names import object_name
 _KNOWN_EXTENSIONS = frozenset(
     {"mp4", "m4v", "m4a", "mov", "f4v", "f4a", "flv", "mp3", "3gp", "3g2", "qt"}
 )
-# What a prefix, or none, may leave out; the name as it stands is tried too.
+# The extensions that a name with this prefix may lack; the name without one is tried too.
 _EXTENSIONS = {
     "mp4": ("mp4", "m4a", "mov", "m4v", "f4v"),
     "flv": ("flv",),
@@ -41,7 +41,7 @@ _PREFIXES = re.compile(r"(?:(mp4|flv|mp3)(?::|%3A))+", re.IGNORECASE)
 
 
 class ApplicationMatch(NamedTuple):
-    """The configured application that a client connects to, and what else its connect says.
+    """The configured application that a client connects to, and the rest of its connect.
 
     ``folder``: the beginning of the stream's path, as it was sent. ``query``: the beginning of
     the stream's query, where the player has cut the URL behind that. ``missing``: the end of the
@@ -57,10 +57,10 @@ class ApplicationMatch(NamedTuple):
 
 
 class StreamName(NamedTuple):
-    """A stream's name below its application, taken apart; nothing in it is decoded.
+    """A parsed stream name below its application, not decoded.
 
     ``path`` has neither prefixes nor the instance. ``prefix`` is the last one that was sent, in
-    lower case, and ``has_inner_prefix`` tells that it stood before a later segment than the first.
+    lower case; ``has_inner_prefix``: it stood before a later segment than the first.
     ``query`` is what follows the first "?".
     """
 
@@ -74,11 +74,11 @@ class StreamName(NamedTuple):
 def choose_application(
     app: str, tc_url: str, offers: Sequence[Sequence[str]]
 ) -> tuple[int, ApplicationMatch] | None:
-    """Which of the ``offers`` (the applications of a distribution each) a client connects to.
+    """Chooses the application, of ``offers`` (one list for each distribution).
 
     ``app`` decides when it names an application in full. Otherwise tcUrl does, if it goes on
     where ``app`` ends. Otherwise both may name the beginning of one application alone.
-    The first offer wins among equals. None: no such application, or no telling which.
+    The first offer wins among equals. None: no such application, or more than one.
     """
     path, _, query = app.partition("?")
     sent = _segments(path)
@@ -106,10 +106,10 @@ def choose_application(
 
 
 def stream_names(match: ApplicationMatch, name: str) -> tuple[StreamName, ...]:
-    """What a client means that plays ``name``: one reading, or the likelier of two first.
+    """The readings of a play's ``name``: one, or two with the likelier first.
 
-    There are two when the client named its application by the beginning alone: then the name may
-    begin with the rest of it, or with a folder that is called so.
+    There are two when the client sent only the beginning of its application: then the name may
+    begin with the rest of it, or with a folder of that name.
     """
     path, query = split_query(name)
     if match.query:  # the name is the end of the query
@@ -124,10 +124,10 @@ def stream_names(match: ApplicationMatch, name: str) -> tuple[StreamName, ...]:
 
 
 def candidates(stream: StreamName) -> list[str]:
-    """The objects that a stream name may mean, the likeliest first; empty: it is no name.
+    """The objects that a stream name may mean, the likeliest first; empty if it is not valid.
 
-    A name with an extension means one object; without, its prefix says which extensions it may
-    have lost.
+    A name with an extension means one object. Otherwise the prefix decides which extensions are
+    tried.
     """
     decoded = object_name(stream.path)
     if decoded is None:
@@ -139,13 +139,13 @@ def candidates(stream: StreamName) -> list[str]:
 
 
 def split_stream_name(name: str) -> StreamName:
-    """Takes prefixes and query off a stream name, encoded or not."""
+    """Splits prefixes and query from a stream name, encoded or not."""
     path, query = split_query(name)
     return _stream_name(path, query, ApplicationMatch(""))
 
 
 def known_extension(path: str) -> str:
-    """The extension of a name in lower case, without dot; empty if it is none of media's."""
+    """The extension of a name in lower case, without dot; empty if it is no media extension."""
     _, dot, extension = path.rpartition("/")[2].rpartition(".")
     extension = extension.lower()
     return extension if dot and extension in _KNOWN_EXTENSIONS else ""
@@ -153,7 +153,9 @@ def known_extension(path: str) -> str:
 
 def usual_prefix(extension: str) -> str:
     """The prefix that players put before names with an extension; empty if none does."""
-    return next((prefix for prefix, known in _EXTENSIONS.items() if extension in known), "")
+    return next(
+        (prefix for prefix, extensions in _EXTENSIONS.items() if extension in extensions), ""
+    )
 
 
 def _segments(path: str) -> list[str]:
@@ -161,7 +163,7 @@ def _segments(path: str) -> list[str]:
 
 
 def _end_of(application: str, sent: Sequence[str]) -> str:
-    """What of an application is missing where only its beginning was sent."""
+    """The end of an application of which only the beginning was sent."""
     return "/".join(_segments(application)[len(sent) :])
 
 
@@ -184,7 +186,7 @@ def _named_in_full(sent: Sequence[str], applications: Sequence[str]) -> Applicat
 
 
 def _names_media(folder: str) -> bool:
-    """Whether the end of an application is a stream's name rather than a folder's."""
+    """Whether the end of an application is a stream name and not a folder."""
     return bool(known_extension(folder)) or any(map(_PREFIXES.match, folder.split("/")))
 
 
@@ -195,7 +197,7 @@ def split_query(name: str) -> tuple[str, str]:
         name = f"{name[:at]}?{unquote(name[at + 3 :])}"
     path, _, query = name.partition("?")
     if "=" not in query and "%3d" in query.lower():
-        query = unquote(query)  # only what follows the "?" was encoded
+        query = unquote(query)  # only the query was encoded
     return path, query
 
 
@@ -207,8 +209,8 @@ def _stream_name(path: str, query: str, match: ApplicationMatch) -> StreamName:
     prefix, has_inner_prefix = "", False
     segments = []
     for number, segment in enumerate(path.rstrip("/").split("/")):
-        found = _PREFIXES.match(segment)
-        if found is not None:
-            prefix, has_inner_prefix = found[1].lower(), number > 0
-        segments.append(segment if found is None else segment[found.end() :])
+        prefixes = _PREFIXES.match(segment)
+        if prefixes is not None:
+            prefix, has_inner_prefix = prefixes[1].lower(), number > 0
+        segments.append(segment if prefixes is None else segment[prefixes.end() :])
     return StreamName(prefix, "/".join(segments), query, has_inner_prefix, has_instance)

@@ -1,8 +1,8 @@
-"""Which rtmp distribution a client is in, and which medium a stream name means there.
+"""Resolves a client to its RTMP distribution, and a stream name to the medium that it plays.
 
-Owns the way from tcUrl and application to a distribution, and from a name to the first object
-that exists and that the viewer may have. Who may have what is asked anew each time, of the
-distributions in force; what cannot be had comes out as a ``RefusalError``, in NetStream's codes.
+The distribution follows from tcUrl and application. A name means the first candidate object that
+exists and that the viewer may play. Access is checked each time, against the current
+distributions. A ``RefusalError`` has the NetStream code of what cannot be played.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from streamedge.errors import (
 from streamedge.media.library import MediaLibrary
 from streamedge.media.medium import Medium
 
-RESOLVED_TTL_S = 60.0  # how long a name means the object that it was found to mean
+RESOLVED_TTL_S = 60.0  # how long the object that a name resolved to is remembered
 RESOLVED_MAX = 4096
-# S3 says 403 of a missing object to whoever may not list the bucket.
+# S3 answers 403 for a missing object when the caller may not list the bucket.
 _MISSING = frozenset({OriginFailure.NOT_FOUND, OriginFailure.FORBIDDEN})
 
 
 @dataclass(frozen=True, slots=True)
 class RtmpDistribution(Distribution):
-    """A distribution that is played over RTMP. ``pages``: whose players may have it; none: all."""
+    """A distribution for RTMP. Only players on a page of ``pages`` may connect; empty: all may."""
 
     applications: tuple[str, ...]
     is_strict: bool
@@ -58,17 +58,17 @@ class RtmpDistribution(Distribution):
 
 
 class Admission(NamedTuple):
-    """A visitor's distribution, and how its connect names the application there."""
+    """A client's distribution, and how its connect names the application."""
 
     distribution: RtmpDistribution
     match: ApplicationMatch
-    visitor: Client
+    client: Client
 
 
 class RefusalError(StreamEdgeError):
-    """Why a stream is not played: a NetStream code, and a description fit for the viewer.
+    """Why a stream is not played: a NetStream code, and a description for the viewer.
 
-    ``reason`` is for the log, where it says more than the description or the cause.
+    ``reason`` is for the log; empty when description and cause say enough.
     """
 
     def __init__(self, code: str, description: str, kind: str, reason: str = "") -> None:
@@ -79,11 +79,11 @@ class RefusalError(StreamEdgeError):
 
 
 class WrongSignatureError(RefusalError):
-    """The name has a signature that its key did not make for it: to find that out costs most."""
+    """The signature does not match the name. This is the most expensive check."""
 
 
 class StreamResolver:
-    """The rtmp distributions of a worker, and their media."""
+    """The RTMP distributions of a worker and their media."""
 
     def __init__(
         self,
@@ -103,28 +103,28 @@ class StreamResolver:
         self._resolved: dict[tuple[str, str], tuple[float, str]] = {}
 
     def replace(self, distributions: HostTable[RtmpDistribution]) -> None:
-        """Takes other distributions into force; what plays goes on by its medium."""
+        """Replaces the distributions. Running plays go on."""
         self._distributions = distributions
         self._resolved.clear()
 
     def forget_media(self) -> None:
-        """Reads every index anew when it is next asked for."""
+        """Drops all media indexes; they are read again when needed."""
         self._titles.forget()
 
-    def admit(self, visitor: Client) -> Admission | Rejection:
-        """Where a client that connects belongs; or why nowhere."""
-        connect = visitor.connect
-        found = self._distributions.find(tc_url_host(connect.tc_url))
-        offers = [distribution.applications for distribution in found]
+    def admit(self, client: Client) -> Admission | Rejection:
+        """Chooses the distribution and application of a connecting client, or rejects it."""
+        connect = client.connect
+        distributions = self._distributions.find(tc_url_host(connect.tc_url))
+        offers = [distribution.applications for distribution in distributions]
         chosen = choose_application(connect.app, connect.tc_url, offers)
         if chosen is not None:
-            distribution, match = found[chosen[0]], chosen[1]
+            distribution, match = distributions[chosen[0]], chosen[1]
             rejection = page_rejection(distribution.pages, connect)
             if rejection is None and distribution.access.countries is not None:
-                country = self._countries.country(visitor.address)
+                country = self._countries.country(client.address)
                 rejection = country_rejection(distribution.access, country)
-            return rejection or Admission(distribution, match, visitor)
-        word = "InvalidInstance" if found else "DistributionNotFound"
+            return rejection or Admission(distribution, match, client)
+        word = "InvalidInstance" if distributions else "DistributionNotFound"
         app, tc_url = redact_name(connect.app).text, redact_name(connect.tc_url).text
         return Rejection(
             "NetConnection.Connect.InvalidApp",
@@ -134,28 +134,32 @@ class StreamResolver:
         )
 
     def recheck(self, admission: Admission) -> Admission:
-        """Where a connected client belongs by now. Raises RefusalError when nowhere."""
-        found = self.admit(admission.visitor)
-        if isinstance(found, Rejection):
-            raise _not_allowed(found.reason)
-        return found
+        """Admits a connected client under the current distributions. Raises RefusalError."""
+        result = self.admit(admission.client)
+        if isinstance(result, Rejection):
+            raise _not_allowed(result.reason)
+        return result
 
     def check(self, admission: Admission, name: str, medium: Medium) -> None:
-        """Whether a viewer may still have what it plays as ``name``. Raises RefusalError."""
-        if medium.name not in self._permitted(admission, name):
-            raise _not_allowed("the name means another object by now")
+        """Raises RefusalError if the viewer may no longer play ``medium`` as ``name``."""
+        if medium.name not in self._permitted_objects(admission, name):
+            raise _not_allowed("the name means another object now")
 
-    async def open(self, admission: Admission, name: str, announced: frozenset[str]) -> Medium:
-        """The medium that a stream name means.
+    async def open(self, admission: Admission, name: str, client_codecs: frozenset[str]) -> Medium:
+        """Opens the medium of a stream name.
 
-        ``announced`` are the Enhanced RTMP codecs the client said it takes. Raises RefusalError.
+        ``client_codecs``: the Enhanced RTMP codecs that the client announced. Raises RefusalError.
         """
-        names = self._permitted(admission, name)
+        names = self._permitted_objects(admission, name)
         medium = await self._resolve(admission.distribution, names)
         enhanced = medium.head.enhanced
-        if admission.distribution.is_strict and "*" not in announced and enhanced - announced:
+        if (
+            admission.distribution.is_strict
+            and "*" not in client_codecs
+            and enhanced - client_codecs
+        ):
             medium.close()
-            codecs = ", ".join(sorted(enhanced - announced))
+            codecs = ", ".join(sorted(enhanced - client_codecs))
             raise RefusalError(
                 "NetStream.Play.Failed",
                 f"The stream needs Enhanced RTMP codecs that the client did not announce: {codecs}",
@@ -163,11 +167,11 @@ class StreamResolver:
             )
         return medium
 
-    def _permitted(self, admission: Admission, name: str) -> tuple[str, ...]:
-        """The objects that a name may mean and the viewer may have now, the likeliest first."""
+    def _permitted_objects(self, admission: Admission, name: str) -> tuple[str, ...]:
+        """The candidate objects of a name that the viewer may play now, the likeliest first."""
         allowed = permitted_objects(
             admission.distribution.access,
-            admission.visitor,
+            admission.client,
             admission.match.application,
             stream_names(admission.match, name),
             self._clock(),
@@ -175,20 +179,22 @@ class StreamResolver:
             self._signature_bytes,
         )
         if not allowed:
-            raise RefusalError("NetStream.Play.StreamNotFound", "This is no stream name.", "name")
+            raise RefusalError(
+                "NetStream.Play.StreamNotFound", "The stream name is not valid.", "name"
+            )
         if isinstance(allowed, Denied):
             kind = WrongSignatureError if allowed.reason == NO_MATCH else RefusalError
             raise _not_allowed(allowed.reason, kind)
         return allowed
 
     async def _resolve(self, distribution: RtmpDistribution, names: tuple[str, ...]) -> Medium:
-        """The medium of the object that ``names`` mean, remembered for RESOLVED_TTL_S."""
+        """Opens the object that ``names`` mean; the choice is remembered for RESOLVED_TTL_S."""
         key = (distribution.id, names[0])
-        until_s, known = self._resolved.get(key, (0.0, ""))
+        until_s, name = self._resolved.get(key, (0.0, ""))
         now_s = time.monotonic()
-        if len(names) > 1 and until_s > now_s and known in names:
+        if len(names) > 1 and until_s > now_s and name in names:
             try:
-                return await self._first(distribution, (known,))
+                return await self._first(distribution, (name,))
             except RefusalError:
                 del self._resolved[key]
         medium = await self._first(distribution, names)
@@ -199,7 +205,7 @@ class StreamResolver:
         return medium
 
     async def _first(self, distribution: RtmpDistribution, names: tuple[str, ...]) -> Medium:
-        """The likeliest object that exists; all are asked for at once, in one round trip."""
+        """Opens the likeliest object that exists; all are requested at once, in one round trip."""
         opening = [
             asyncio.ensure_future(self._titles.open(distribution.asset(name))) for name in names
         ]
@@ -218,14 +224,14 @@ class StreamResolver:
             for task in opening:
                 if not task.cancelled() and not task.exception() and task.result() is not chosen:
                     task.result().close()
-        # An origin that fails outranks one that says no: the stream may well be there.
-        worst = next((failure for failure in failures if not _says_missing(failure)), failures[0])
+        # A failed origin outranks a 404: the stream may exist.
+        worst = next((failure for failure in failures if not _is_missing(failure)), failures[0])
         assert worst is not None
         raise refusal_of(worst) from worst
 
 
 def refusal_of(failure: BaseException) -> RefusalError:
-    """What a viewer is told of a failure of the media or of the origin. Raises any other."""
+    """The refusal for a failure of the media or of the origin. Raises any other failure."""
     if isinstance(failure, RefusalError):
         return failure
     if isinstance(failure, MediaError):
@@ -235,7 +241,7 @@ def refusal_of(failure: BaseException) -> RefusalError:
             code = "NetStream.Play.FileStructureInvalid"
         return RefusalError(code, str(failure), failure.fault.value)
     if isinstance(failure, CacheFullError):
-        return RefusalError("NetStream.Play.Failed", "The edge has no room.", "cache_full")
+        return RefusalError("NetStream.Play.Failed", "The edge cache is full.", "cache_full")
     if isinstance(failure, OriginError):
         kind = failure.failure.value
         if failure.failure in _MISSING:
@@ -250,7 +256,7 @@ def _not_allowed(reason: str, kind: type[RefusalError] = RefusalError) -> Refusa
     return kind("NetStream.Play.Failed", NOT_ALLOWED, "not_allowed", reason)
 
 
-def _says_missing(failure: BaseException | None) -> bool:
+def _is_missing(failure: BaseException | None) -> bool:
     return isinstance(failure, OriginError) and failure.failure in _MISSING
 
 
@@ -260,18 +266,18 @@ def tc_url_host(tc_url: str) -> str:
     return rest.partition("/")[0] if separator else ""
 
 
-WRONG_SIGNATURES_MAX = 8  # of one client; each costs up to access.admission.RESOURCES_LIMIT
+WRONG_SIGNATURES_MAX = 8  # of one client; each costs up to access.admission.RESOURCES_LIMIT checks
 
 
 class SignatureFailureLimit:
-    """Of one client; right signatures in between make up for none."""
+    """Counts wrong signatures of one client; a right signature does not reset the count."""
 
     def __init__(self) -> None:
         self._wrong = 0
 
     @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Counts the WrongSignatureError that comes by."""
+    def count(self) -> Iterator[None]:
+        """Counts a WrongSignatureError that leaves the block."""
         try:
             yield
         except WrongSignatureError:
@@ -279,5 +285,5 @@ class SignatureFailureLimit:
             raise
 
     @property
-    def are_too_many(self) -> bool:
+    def is_exceeded(self) -> bool:
         return self._wrong >= WRONG_SIGNATURES_MAX

@@ -301,7 +301,7 @@ async def test_a_seek_after_an_invalidation_of_what_is_gone(cache_root: Path, pa
     [
         ("https://www.example.com/films.html", None),
         ("https://evil.example/films.html", "page 'https://evil.example/films.html' is none of"),
-        (None, "no pageUrl was told"),
+        (None, "the client sent no pageUrl"),
     ],
 )
 async def test_pages(cache_root: Path, page: str | None, reason: str | None) -> None:

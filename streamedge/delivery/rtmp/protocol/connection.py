@@ -1,11 +1,9 @@
-"""One RTMP client's connection as a pure machine: bytes in, events out, answers as bytes.
+"""One RTMP client's connection as a pure machine: bytes in, events and bytes out.
 
-Owns the order of things: handshake, connect, streams, and every answer that needs no knowledge of
-media. Never does I/O, reads a clock or looks a name up: whoever holds the socket feeds it, acts on
-its events, calls its methods, and sends ``data_to_send``. Answers pile up until they are fetched,
-so the holder should stop reading while it cannot write.
-
-What may happen when stands in ``states``.
+Handles the handshake, connect, streams, and all responses that do not depend on media. Does no I/O
+and reads no clock: the caller feeds it, acts on its events, calls its methods and sends
+``data_to_send``. Output is queued until it is fetched, so the caller should stop reading while it
+cannot write. The transitions are in ``states``.
 """
 
 from __future__ import annotations
@@ -34,19 +32,19 @@ from streamedge.delivery.rtmp.protocol.messages import (
 )
 from streamedge.delivery.rtmp.protocol.states import TRANSITIONS, Cause, State
 
-# A run of media fits, so that its body can go out as it lies in a file. nginx-rtmp refuses more
-# than 10 MiB, and sets as much memory aside for each chunk stream.
+# A run of media fits, so its body can be sent as it is in the file. nginx-rtmp refuses more than
+# 10 MiB, and allocates as much for each chunk stream.
 OUT_CHUNK_SIZE_BYTES: Final = 1 << 20
 STREAMS_LIMIT: Final = 16
-HELD_MESSAGES_LIMIT: Final = 16  # sent ahead, before connect is answered
+DEFERRED_MESSAGES_LIMIT: Final = 16  # received before connect is answered
 
-_WINDOW_SIZE_BYTES: Final = 2_500_000  # Flash Media Server's, which clients' cadences expect
+_WINDOW_SIZE_BYTES: Final = 2_500_000  # Flash Media Server's value, which clients expect
 _SERVER_VERSION: Final = "FMS/3,5,7,7009"
 _CAPABILITIES: Final = 31.0
 _CAN_FORWARD: Final = 4.0  # E-RTMP v2, FourCcInfoMask
 
-# Publishers' and subscribers' courtesies, and answers to onBWDone: a plain result contents all.
-_COURTESIES: Final = frozenset(
+# Optional calls of publishers and subscribers, and replies to onBWDone: an empty result is enough.
+_OPTIONAL_CALLS: Final = frozenset(
     {
         "releaseStream",
         "FCPublish",
@@ -57,7 +55,7 @@ _COURTESIES: Final = frozenset(
         "checkBandwidth",
     }
 )
-# How a refused stream command is told to the client; all others get an _error.
+# The status code of a refused stream command; all other commands get an _error.
 _STREAM_FAILURES: Final = {
     "play": "NetStream.Play.Failed",
     "seek": "NetStream.Seek.Failed",
@@ -65,7 +63,7 @@ _STREAM_FAILURES: Final = {
     "pauseRaw": "NetStream.Failed",
     "publish": "NetStream.Publish.BadName",
 }
-_ANSWERS: Final = frozenset({"_result", "_error", "onStatus"})
+_RESPONSES: Final = frozenset({"_result", "_error", "onStatus"})
 
 
 @dataclass(slots=True)
@@ -89,7 +87,7 @@ class ServerConnection:
         self._state = State.HANDSHAKE
         self._streams: dict[int, _Stream] = {}
         self._enhanced = False
-        self._held: list[Received] = []
+        self._deferred: list[Received] = []
         self._out = bytearray()
         self._out_chunk_size_bytes = DEFAULT_CHUNK_SIZE_BYTES
         self._received_bytes = 0  # after the handshake, as clients count
@@ -99,12 +97,12 @@ class ServerConnection:
 
     @property
     def state(self) -> State:
-        """Where the connection stands."""
+        """The state of the connection."""
         return self._state
 
     @property
     def chunks(self) -> int:
-        """How many chunks the client has sent, as far as they were read: what it costs to read."""
+        """Chunks parsed so far: a measure of the cost of this client."""
         return self._reader.chunks
 
     @property
@@ -112,12 +110,12 @@ class ServerConnection:
         return bool(self._out)
 
     def receive_data(self, data: bytes, chunks_max: int = 0) -> list[Event]:
-        """Takes what the client sent, in pieces of any size, and returns what it asks for.
+        """Parses data of the client, in pieces of any size, and returns its requests.
 
-        With ``chunks_max`` no more chunks are read than that, and nothing behind the first that
-        asks for something; ``is_behind`` tells that ``receive_data(b"", …)`` may find more.
+        With ``chunks_max`` it parses at most that many chunks, and stops after the first event;
+        ``is_behind`` is then True if ``receive_data(b"", …)`` may return more.
         Raises ProtocolError when the client breaks the protocol or runs over a limit; the
-        connection can then only be closed, though ``data_to_send`` may still hold earlier answers.
+        connection can then only be closed; ``data_to_send`` may still return earlier responses.
         """
         if self._state is State.FAILED:
             raise ProtocolError("the connection has failed before")
@@ -128,7 +126,7 @@ class ServerConnection:
             raise
 
     def data_to_send(self) -> bytes:
-        """All answers since the last call, to be sent in order and before anything else."""
+        """The output since the last call, to send in order and before anything else."""
         data = bytes(self._out)
         self._out.clear()
         return data
@@ -138,10 +136,10 @@ class ServerConnection:
     def accept_connect(
         self, transaction: float, *, description: str = "Connection succeeded."
     ) -> list[Event]:
-        """Lets the client in, in the order that Flash Media Server does it.
+        """Accepts the client, with the messages of Flash Media Server in its order.
 
-        Returns what the client has asked for since its connect, without waiting for the answer;
-        most clients wait, so mostly nothing.
+        Returns the events of messages that the client sent without waiting for this response. Most
+        clients wait, so mostly none.
         """
         self._move(Cause.CONNECT_ACCEPTED)
         self._send(messages.window_acknowledgement_size(_WINDOW_SIZE_BYTES))
@@ -154,8 +152,8 @@ class ServerConnection:
         )
         self._send(messages.command(0, "_result", transaction, self._properties(), information))
         self._send(messages.command(0, "onBWDone", 0.0, None))
-        held, self._held = self._held, []
-        return self._handle_all(held)
+        deferred, self._deferred = self._deferred, []
+        return self._handle_all(deferred)
 
     def reject_connect(
         self,
@@ -165,13 +163,13 @@ class ServerConnection:
         *,
         application: AmfValue = None,
     ) -> None:
-        """Turns the client away; the caller closes the connection once this is sent.
+        """Rejects the client; the caller closes the connection once this is sent.
 
         ``code``: NetConnection.Connect.Rejected, .InvalidApp or .Failed. ``application``: what
         Flash shows as ``info.application``, a text or an object such as a redirect.
         """
         self._move(Cause.CONNECT_REJECTED)
-        self._held.clear()
+        self._deferred.clear()
         extra = {} if application is None else {"application": application}
         information = messages.status_information(StatusLevel.ERROR, code, description, **extra)
         self._send(messages.command(0, "_error", transaction, self._properties(), information))
@@ -256,39 +254,39 @@ class ServerConnection:
             data = self._handshake.remainder
         self._received_bytes += len(data)
         self._reader.feed(data)
-        occurred = self._read_messages(chunks_max)
+        client_events = self._read_messages(chunks_max)
         self._acknowledge()
-        return occurred
+        return client_events
 
     def _read_messages(self, chunks_max: int) -> list[Event]:
-        reader, occurred, left = self._reader, list[Event](), chunks_max
+        reader, client_events, left = self._reader, list[Event](), chunks_max
         chunks_end = reader.chunks + chunks_max
         while (message := reader.next_message(left)) is not None:
-            occurred += self._handle_all([messages.parse(message)])
+            client_events += self._handle_all([messages.parse(message)])
             left = chunks_end - reader.chunks
-            if chunks_max and (occurred or left <= 0):
+            if chunks_max and (client_events or left <= 0):
                 break
-        was_stopped = chunks_max > 0 and (bool(occurred) or reader.chunks == chunks_end)
+        was_stopped = chunks_max > 0 and (bool(client_events) or reader.chunks == chunks_end)
         self.is_behind = was_stopped and reader.unread_bytes > 0
-        return occurred
+        return client_events
 
     def _handle_all(self, received: list[Received]) -> list[Event]:
-        occurred = []
+        client_events = []
         for message in received:
             if self._state is State.CONNECTING:
-                self._hold(message)
+                self._defer(message)
                 continue
             event = self._handle(message)
             if event is not None:
-                occurred.append(event)
-        return occurred
+                client_events.append(event)
+        return client_events
 
-    def _hold(self, message: Received) -> None:
-        if len(self._held) >= HELD_MESSAGES_LIMIT:
+    def _defer(self, message: Received) -> None:
+        if len(self._deferred) >= DEFERRED_MESSAGES_LIMIT:
             raise ProtocolError(
-                f"more than {HELD_MESSAGES_LIMIT} messages before connect was answered"
+                f"more than {DEFERRED_MESSAGES_LIMIT} messages before connect was answered"
             )
-        self._held.append(message)
+        self._deferred.append(message)
 
     def _acknowledge(self) -> None:
         unacknowledged_bytes = self._received_bytes - self._acknowledged_bytes
@@ -313,7 +311,7 @@ class ServerConnection:
         return None
 
     def _command(self, command: Command) -> Event | None:
-        if command.name in _ANSWERS:
+        if command.name in _RESPONSES:
             return None
         if command.name == "connect":
             return self._connect(command)
@@ -328,8 +326,8 @@ class ServerConnection:
                 return self._get_stream_length(command)
             case "play" | "seek" | "pause" | "pauseRaw" | "closeStream" | "publish":
                 return self._stream_command(command)
-            case name if name in _COURTESIES:
-                return self._return_courtesy(command)
+            case name if name in _OPTIONAL_CALLS:
+                return self._answer_optional_call(command)
             case _:
                 return self._refuse(command, "This server has no such command.")
 
@@ -346,7 +344,7 @@ class ServerConnection:
             return self._refuse(
                 command, f"No more than {self._streams_limit} streams on one connection."
             )
-        # The lowest free id: GStreamer sees the end only of stream 1.
+        # The lowest free id: GStreamer detects the end only of stream 1.
         stream_id = next(
             candidate
             for candidate in range(1, self._streams_limit + 1)
@@ -365,7 +363,7 @@ class ServerConnection:
     def _get_stream_length(self, command: Command) -> Event:
         name = command.argument(0)
         if not isinstance(name, str):
-            return self._refuse(command, "The length of which stream?")
+            return self._refuse(command, "getStreamLength needs a stream name.")
         return events.GetStreamLength(command.transaction, name)
 
     def _stream_command(self, command: Command) -> Event:
@@ -387,7 +385,7 @@ class ServerConnection:
                 stream.paused = False
                 return events.CloseStream(stream_id)
             case _:
-                return self._refuse(command, "Publishing is not offered here.")
+                return self._refuse(command, "This server does not accept publishing.")
 
     def _play(self, command: Command, stream: _Stream) -> Event:
         stream.paused = False
@@ -397,11 +395,11 @@ class ServerConnection:
             case False:  # NetStream.play(false): Flash's older way to say close
                 return events.CloseStream(command.stream_id)
             case _:
-                return self._refuse(command, "Play which stream?")
+                return self._refuse(command, "play needs a stream name.")
 
-    def _return_courtesy(self, command: Command) -> Event:
+    def _answer_optional_call(self, command: Command) -> Event:
         if command.name == "FCSubscribe":
-            # Some Flash players repeat FCSubscribe until this comes, and play only then.
+            # Some Flash players repeat FCSubscribe until they get this, and only then play.
             information = messages.status_information(
                 StatusLevel.STATUS,
                 "NetStream.Play.Start",
@@ -412,7 +410,7 @@ class ServerConnection:
         return events.Ignored(command.name)
 
     def _refuse(self, command: Command, description: str) -> Event:
-        """Tells the client why not, in the form that it waits for."""
+        """Sends the error in the form that the client expects for this command."""
         code = _STREAM_FAILURES.get(command.name)
         if code is None:
             self.call_error(command.transaction, description)

@@ -1,7 +1,6 @@
-"""The one failure of RTMP's pure layers.
+"""The only error of the RTMP protocol layers.
 
-A client that breaks the protocol, lies about lengths or runs over a limit ends in ProtocolError,
-whichever layer saw it. Nothing here knows what the connection does about it.
+All layers raise it for a client that breaks the protocol, sends wrong lengths or exceeds a limit.
 """
 
 from __future__ import annotations
@@ -10,4 +9,4 @@ from streamedge.errors import StreamEdgeError
 
 
 class ProtocolError(StreamEdgeError):
-    """The client's bytes are not RTMP that this server takes; the message fits one log line."""
+    """The client's bytes are not RTMP that this server accepts; the message fits one log line."""

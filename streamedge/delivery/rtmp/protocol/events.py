@@ -1,7 +1,6 @@
-"""What a playing client asks for, as values: the events of ``ServerConnection``.
+"""The events of ``ServerConnection``: a client's requests as values.
 
-Owns the reading of command arguments, in all the dialects that players speak, into units and
-ranges the player can rely on. Has no state and answers nothing.
+Reads command arguments, as the different players send them, into fixed units and ranges. Pure.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _LIVE_STARTS: Final = (-1.0, -1000.0)
 
 
 class Start(Enum):
-    """What a play asks for when it names no time."""
+    """The start of a play that gives no time."""
 
     ANY = "any"  # a live stream if there is one, else the recording from its beginning
     LIVE = "live"  # a live stream or nothing
@@ -29,11 +28,11 @@ class Start(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """The client wants into application ``app``; to be accepted or rejected.
+    """The client connects to application ``app``; the server accepts or rejects it.
 
-    The E-RTMP fields are empty when the client said nothing of the kind: ``four_cc_list`` are the
+    The E-RTMP fields are empty when the client did not send them: ``four_cc_list`` are the
     codecs it can receive, the maps give flags by codec (1 decode, 2 encode, 4 forward), and
-    ``capabilities_ex`` is capsEx. ``object`` is the command object as it came.
+    ``capabilities_ex`` is capsEx. ``object`` is the command object as received.
     """
 
     transaction: float
@@ -50,7 +49,7 @@ class Connect:
 
     @property
     def is_enhanced(self) -> bool:
-        """Whether the client spoke of E-RTMP at all."""
+        """Whether the client sent any E-RTMP field."""
         return any(
             name in self.object
             for name in ("fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap", "capsEx")
@@ -59,7 +58,7 @@ class Connect:
 
 @dataclass(frozen=True, slots=True)
 class CreateStream:
-    """A stream was created and the client told its id."""
+    """A stream was created and its id sent to the client."""
 
     stream_id: int
 
@@ -67,7 +66,7 @@ class CreateStream:
 @dataclass(frozen=True, slots=True)
 class Play:
     """``start`` is in milliseconds unless it is a Start; ``duration_ms`` None: to the end, 0: one
-    frame. ``reset`` False wants the name appended to what is playing."""
+    frame. ``reset`` False: append the name to the current play."""
 
     stream_id: int
     name: str
@@ -84,7 +83,7 @@ class Seek:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """``time_ms`` is where the client stopped, and where it wants to go on."""
+    """``time_ms``: where the client paused, or where it resumes."""
 
     stream_id: int
     paused: bool
@@ -93,21 +92,21 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class CloseStream:
-    """Playing should stop; the stream stays usable."""
+    """Stop playing; the stream stays usable."""
 
     stream_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteStream:
-    """The stream is gone, and its id free."""
+    """The stream is deleted and its id is free."""
 
     stream_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class GetStreamLength:
-    """To be answered with ``call_result(transaction, seconds)`` or ``call_error``."""
+    """Answer with ``call_result(transaction, seconds)`` or ``call_error``."""
 
     transaction: float
     name: str
@@ -115,7 +114,7 @@ class GetStreamLength:
 
 @dataclass(frozen=True, slots=True)
 class BufferLength:
-    """Sent for stream 0 too, and often only after play."""
+    """Clients send it for stream 0 too, and often only after play."""
 
     stream_id: int
     buffer_ms: int
@@ -123,14 +122,14 @@ class BufferLength:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """The client has this many bytes, modulo 2^32. Its cadence is its own: wait for none."""
+    """The client has received this many bytes, modulo 2^32. Not all clients send it."""
 
     sequence_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A command that was refused or means nothing here; already answered if it wanted that."""
+    """A command that was refused or has no effect; already answered if it needs an answer."""
 
     command: str
 

@@ -1,7 +1,7 @@
 """The server's half of the RTMP handshake, from C0 to C2.
 
-Owns the simple form (RTMP 1.0 §5.2) and the digest form that Flash Player and FFmpeg use. Never
-reads a clock or a random source: the caller brings the random bytes. The digest form is not in
+Handles the simple form (RTMP 1.0 §5.2) and the digest form that Flash Player and FFmpeg use. Pure:
+the caller passes the random bytes. The digest form is not in
 the specification; librtmp's handshake.h and FFmpeg's rtmpproto.c describe the same rules as these.
 
     C0    S0    1 byte       the version, 3
@@ -9,7 +9,7 @@ the specification; librtmp's handshake.h and FFmpeg's rtmpproto.c describe the s
     C2    S2    1536 bytes   the peer's S1 or C1 echoed, or random (1504) and a signature (32)
 
 In the digest form 32 of the random bytes of C1 and S1 are an HMAC-SHA256 over the other 1504 of
-that packet. Its place follows from four bytes of the packet, and the scheme tells which four.
+that packet. Its position follows from four bytes of the packet; the scheme defines which four.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DIGEST_SIZE_BYTES = 32
 _DIGEST_PLACES = 728  # a 764-byte block, less its 4 offset bytes and the digest itself
 _ENCRYPTED_VERSIONS = frozenset({6, 8, 9})  # RTMPE in its three forms
 _TLS_HANDSHAKE = 0x16  # how a ClientHello begins (RFC 8446 §5.1)
-_FIRST_TEXT_VERSION = 32  # §5.2.2: kept free so that text protocols can be told from RTMP
+_FIRST_TEXT_VERSION = 32  # §5.2.2: reserved, to distinguish text protocols from RTMP
 _FIRST_STEP_SIZE_BYTES = 1 + PACKET_SIZE_BYTES
 
 # FFmpeg verifies a server's digest as soon as the first version byte is 3 or more, so a server
@@ -43,7 +43,7 @@ _KEY_TAIL = bytes.fromhex("f0eec24a8068bee82e00d0d1029e7e576eec5d2d29806fab93b8e
 
 
 class DigestScheme(IntEnum):
-    """Which block of C1 and S1 holds the digest; the value is where that block begins."""
+    """The block of C1 and S1 that holds the digest; the value is the block's position."""
 
     FIRST_BLOCK = 8
     SECOND_BLOCK = 772
@@ -61,36 +61,36 @@ class ServerHandshake:
             raise ValueError(f"the handshake takes {RANDOM_SIZE_BYTES} random bytes")
         self._random = random
         self._received = bytearray()
-        self._answered = False
+        self._has_responded = False
         self.done = False
         self.remainder = b""
 
     def receive_data(self, data: bytes) -> bytes:
-        """Takes what the client sent and returns what to send back, often nothing.
+        """Parses data of the client and returns the bytes to send, often none.
 
-        Raises ProtocolError for a first byte that is no plain RTMP version. What C2 holds is not
-        looked at: clients fill it with the echo, with a signature or with zeros.
+        Raises ProtocolError for a first byte that is no plain RTMP version. The content of
+        C2 is ignored: clients send the echo, a signature or zeros.
         """
         answer = b""
         self._received += data
-        if not self._answered and self._received:
+        if not self._has_responded and self._received:
             check_version(self._received[0])
-        if not self._answered and len(self._received) >= _FIRST_STEP_SIZE_BYTES:
-            answer = self._answer(bytes(self._received[1:_FIRST_STEP_SIZE_BYTES]))
-            self._answered = True
+        if not self._has_responded and len(self._received) >= _FIRST_STEP_SIZE_BYTES:
+            answer = self._respond(bytes(self._received[1:_FIRST_STEP_SIZE_BYTES]))
+            self._has_responded = True
             del self._received[:_FIRST_STEP_SIZE_BYTES]
-        if self._answered and len(self._received) >= PACKET_SIZE_BYTES:
+        if self._has_responded and len(self._received) >= PACKET_SIZE_BYTES:
             self.remainder = bytes(self._received[PACKET_SIZE_BYTES:])
             self._received.clear()
             self.done = True
         return answer
 
-    def _answer(self, c1: bytes) -> bytes:
-        found = find_digest(c1)
-        if found is None:
+    def _respond(self, c1: bytes) -> bytes:
+        digest = find_digest(c1)
+        if digest is None:
             s1 = bytes(4) + _UNSIGNED_SERVER_VERSION + self._random
             return bytes((VERSION,)) + s1 + c1
-        scheme, client_digest = found
+        scheme, client_digest = digest
         s1 = sign_packet(bytes(4) + _SIGNED_SERVER_VERSION + self._random, scheme, _SERVER_NAME)
         # The unsigned part of S2 may be anything; the echo is what a client of the simple form
         # would look for.
@@ -103,8 +103,8 @@ def check_version(version: int) -> None:
     """Raises ProtocolError for a C0 that cannot be answered with version 3.
 
     §5.2.2: a server answers 3 to versions it does not know, and the client decides. Encrypted
-    versions are refused, since their clients go on encrypted whatever they are told, and so are
-    TLS and text, which are other protocols on the wrong port.
+    versions are refused, since their clients continue encrypted whatever the server answers. TLS
+    and text are refused: they are other protocols on the wrong port.
     """
     if version in _ENCRYPTED_VERSIONS:
         raise ProtocolError(f"encrypted RTMP (RTMPE, version {version}) is not offered")
@@ -115,12 +115,12 @@ def check_version(version: int) -> None:
 
 
 def digest_position(packet: bytes, scheme: DigestScheme) -> int:
-    """Where in a 1536-byte C1 or S1 the digest of this scheme lies."""
+    """The position of this scheme's digest in a 1536-byte C1 or S1."""
     return scheme + 4 + sum(packet[scheme : scheme + 4]) % _DIGEST_PLACES
 
 
 def find_digest(c1: bytes) -> tuple[DigestScheme, bytes] | None:
-    """The scheme and digest that a Flash Player's C1 carries, or None when it is not signed."""
+    """The scheme and digest of a Flash Player's C1; None when it is not signed."""
     for scheme in DigestScheme:
         position = digest_position(c1, scheme)
         digest = c1[position : position + _DIGEST_SIZE_BYTES]
@@ -130,7 +130,7 @@ def find_digest(c1: bytes) -> tuple[DigestScheme, bytes] | None:
 
 
 def sign_packet(packet: bytes, scheme: DigestScheme, key: bytes) -> bytes:
-    """The 1536-byte C1 or S1 with its digest put in."""
+    """The 1536-byte C1 or S1 with its digest."""
     position = digest_position(packet, scheme)
     digest = _packet_digest(packet, position, key)
     return packet[:position] + digest + packet[position + _DIGEST_SIZE_BYTES :]

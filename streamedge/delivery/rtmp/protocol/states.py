@@ -1,6 +1,6 @@
-"""Where an RTMP connection stands, and what moves it on.
+"""The states of an RTMP connection and its transitions.
 
-Owns the whole table: a step that is not in TRANSITIONS does not exist. Does nothing itself.
+A transition that is not in TRANSITIONS does not exist.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Final
 
 
 class State(Enum):
-    """Where a connection stands."""
+    """The state of a connection."""
 
     HANDSHAKE = auto()
-    UNCONNECTED = auto()  # RTMP flows, but no application is chosen
+    UNCONNECTED = auto()  # after the handshake, before connect
     CONNECTING = auto()  # connect arrived and awaits accept_connect or reject_connect
     CONNECTED = auto()
     REJECTED = auto()
@@ -21,7 +21,7 @@ class State(Enum):
 
 
 class Cause(Enum):
-    """What moves a connection on."""
+    """The cause of a transition."""
 
     HANDSHAKE_DONE = auto()
     CONNECT_RECEIVED = auto()

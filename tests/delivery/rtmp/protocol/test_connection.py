@@ -25,7 +25,7 @@ from streamedge.delivery.rtmp.protocol.chunks import (
     encode_message,
 )
 from streamedge.delivery.rtmp.protocol.connection import (
-    HELD_MESSAGES_LIMIT,
+    DEFERRED_MESSAGES_LIMIT,
     OUT_CHUNK_SIZE_BYTES,
     ServerConnection,
 )
@@ -253,7 +253,7 @@ def test_what_is_sent_ahead_of_the_answer_waits_for_it() -> None:
 def test_not_much_can_be_sent_ahead() -> None:
     client = Client()
     client.connect()
-    for _ in range(HELD_MESSAGES_LIMIT):
+    for _ in range(DEFERRED_MESSAGES_LIMIT):
         client.call("createStream", transaction=2)
     with pytest.raises(ProtocolError, match="before connect was answered"):
         client.call("createStream", transaction=2)
@@ -593,7 +593,7 @@ def test_any_bytes_after_the_handshake(pieces: list[bytes], accept: bool) -> Non
                 engine.accept_connect(event.transaction)
         assert len(engine.data_to_send()) <= 6000 + 40 * len(piece)
         assert len(engine._streams) <= 3
-        assert len(engine._held) <= HELD_MESSAGES_LIMIT
+        assert len(engine._deferred) <= DEFERRED_MESSAGES_LIMIT
         assert engine._reader._unfinished_bytes <= 4000
     else:
         return
