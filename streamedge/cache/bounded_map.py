@@ -18,8 +18,8 @@ class BoundedMap(Generic[Value]):
         self.size_bytes = 0
 
     def get(self, key: str) -> Value | None:
-        found = self._values.get(key)
-        return None if found is None else found[0]
+        entry = self._values.get(key)
+        return None if entry is None else entry[0]
 
     def put(self, key: str, value: Value, value_bytes: int) -> None:
         """Keeps a value of a size, unless it alone is beyond the limit."""
@@ -34,9 +34,9 @@ class BoundedMap(Generic[Value]):
 
     def pop(self, key: str) -> None:
         """Forgets a value; does nothing where there is none."""
-        found = self._values.pop(key, None)
-        if found is not None:
-            self.size_bytes -= found[1]
+        entry = self._values.pop(key, None)
+        if entry is not None:
+            self.size_bytes -= entry[1]
 
     def __len__(self) -> int:
         return len(self._values)

@@ -55,7 +55,7 @@ class Lookup:
     position: int = 0  # stands for a reader, so that nothing is closed before they come
     want_end: int = UNKNOWN_BYTES
 
-    def settle(self) -> None:
+    def release_unclaimed(self) -> None:
         """Closes what nobody has taken, when nobody is left to."""
         if self.waiting:
             return
@@ -67,16 +67,16 @@ class Lookup:
 
 
 class InFlight:
-    """The table of a worker. ``keep`` is told of each task, to end it with the cache."""
+    """The table of a worker. ``track_task`` is told of each task, to end it with the cache."""
 
-    def __init__(self, keep: Callable[[asyncio.Task[None]], None]) -> None:
-        self._keep = keep
+    def __init__(self, track_task: Callable[[asyncio.Task[None]], None]) -> None:
+        self._track_task = track_task
         self._running: dict[str, tuple[Lookup, asyncio.Task[None]]] = {}
 
     def find(self, key: str) -> tuple[Lookup, asyncio.Task[None]] | None:
         """The lookup of a key that has not ended, and its task."""
-        found = self._running.get(key)
-        return None if found is None or found[1].done() else found
+        entry = self._running.get(key)
+        return None if entry is None or entry[1].done() else entry
 
     def begin(
         self, key: str, lookup: Lookup, work: Callable[[], Coroutine[None, None, None]]
@@ -84,7 +84,7 @@ class InFlight:
         """Runs ``work`` as the lookup of a key that has none."""
         task = asyncio.get_running_loop().create_task(self._run(key, lookup, work), name="lookup")
         self._running[key] = lookup, task
-        self._keep(task)
+        self._track_task(task)
         task.add_done_callback(lambda done: self._ended(key, lookup, done))
         return task
 
@@ -105,11 +105,11 @@ class InFlight:
 
     def _ended(self, key: str, lookup: Lookup, task: asyncio.Task[None]) -> None:
         self._remove(key, lookup)  # cancelled before it began, it has not done so itself
-        lookup.settle()
+        lookup.release_unclaimed()
         if not task.cancelled():
             task.exception()  # retrieved, even if every viewer has left
 
     def _remove(self, key: str, lookup: Lookup) -> None:
-        found = self._running.get(key)
-        if found is not None and found[0] is lookup:
+        entry = self._running.get(key)
+        if entry is not None and entry[0] is lookup:
             del self._running[key]

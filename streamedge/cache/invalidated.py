@@ -43,37 +43,35 @@ class AppliedInvalidations(NamedTuple):
 
 
 class InvalidationChecker:
-    """A worker's. ``in_force`` is None where nothing can be invalidated."""
+    """A worker's. ``index`` is None where nothing can be invalidated."""
 
-    def __init__(self, store: Store, in_force: InvalidationIndex | None) -> None:
+    def __init__(self, store: Store, index: InvalidationIndex | None) -> None:
         self._store = store
-        self._in_force = in_force
+        self._index = index
         self._head = AnnouncedHead(store.root)
 
     @property
     def position(self) -> int:
         """Where the control log stands: what is asked for now is newer than all rows up to here."""
         position = self._head.position
-        if position == UNKNOWN and self._in_force is not None:
-            self._look(self._in_force)  # nobody has announced it yet
+        if position == UNKNOWN and self._index is not None:
+            self._refresh_index(self._index)  # nobody has announced it yet
             position = self._head.position
         return position
 
     def apply_new(self) -> AppliedInvalidations:
         """Reads the control log, whether or not anything was announced."""
-        in_force = self._in_force
-        if in_force is None:
+        index = self._index
+        if index is None:
             return AppliedInvalidations(UNKNOWN, [], is_current=True)
         self._head.refresh()
-        before = in_force.position
-        is_current = self._look(in_force, again=True)
-        if in_force.position != before:
+        before = index.position
+        is_current = self._refresh_index(index, again=True)
+        if index.position != before:
             self._store.changes.announce()  # to this worker at least: it looks at what is open
-        return AppliedInvalidations(
-            in_force.position, in_force.take_revocations(), is_current=is_current
-        )
+        return AppliedInvalidations(index.position, index.take_revocations(), is_current=is_current)
 
-    def of_record(self, asset: Asset, record: Record) -> Validity:
+    def check_record(self, asset: Asset, record: Record) -> Validity:
         """Of what is remembered, for whoever asks for ``asset``."""
         if self._written_since(asset, record):
             return REFUSED
@@ -83,12 +81,12 @@ class InvalidationChecker:
         """The same, but for writes that are known of."""
         if record.sent_change < self._store.changes.floor:
             return self._unconfirmed(asset.subject, record)
-        if self._in_force is None or not asset.scope:
+        if self._index is None or not asset.scope:
             return FRESH
-        self._look(self._in_force)
-        return self._rule(self._in_force, asset.subject, record)
+        self._refresh_index(self._index)
+        return self._validity(self._index, asset.subject, record)
 
-    def of_open(self, opened: OpenObject, subject: InvalidationTarget) -> Validity:
+    def check_open(self, opened: OpenObject, subject: InvalidationTarget) -> Validity:
         """Of an open version; remembered until something changes."""
         number = self._store.changes.number
         if opened.last_seen_change != number:
@@ -97,44 +95,44 @@ class InvalidationChecker:
             opened.last_seen_change = number
         if opened.record.sent_change < self._store.changes.floor:
             return self._unconfirmed(subject, opened.record)
-        in_force = self._in_force
-        if in_force is None or not subject.scope:
+        index = self._index
+        if index is None or not subject.scope:
             return FRESH
-        known = opened.validity_by_scope.get(subject.scope)
-        if known is not None and known[0] == number:
-            return known[2]
-        if not self._look(in_force):
-            return self._rule(in_force, subject, opened.record)
-        newest = in_force.scope_position(subject.scope)
-        if known is not None and known[1] == newest:
-            validity = known[2]
+        cached = opened.validity_by_scope.get(subject.scope)
+        if cached is not None and cached[0] == number:
+            return cached[2]
+        if not self._refresh_index(index):
+            return self._validity(index, subject, opened.record)
+        newest = index.scope_position(subject.scope)
+        if cached is not None and cached[1] == newest:
+            validity = cached[2]
         else:
-            validity = self._rule(in_force, subject, opened.record)
+            validity = self._validity(index, subject, opened.record)
         opened.validity_by_scope[subject.scope] = number, newest, validity
         return validity
 
-    def _look(self, in_force: InvalidationIndex, *, again: bool = False) -> bool:
+    def _refresh_index(self, index: InvalidationIndex, *, again: bool = False) -> bool:
         """Reads what is new in the log; False where it could not be read."""
         head = self._head.position
-        is_current = in_force.refresh(head, again=again)
-        if is_current and in_force.position != head and self._head.publish(in_force.position):
+        is_current = index.refresh(head, again=again)
+        if is_current and index.position != head and self._head.publish(index.position):
             self._store.changes.announce()
         return is_current
 
-    def _rule(
-        self, in_force: InvalidationIndex, subject: InvalidationTarget, record: Record
+    def _validity(
+        self, index: InvalidationIndex, subject: InvalidationTarget, record: Record
     ) -> Validity:
         def tags() -> frozenset[str]:
             return tags_of((record.head.headers.get(subject.tag_field, ""),))
 
-        return in_force.validity(subject.scope, subject.target, tags, record.position)
+        return index.validity(subject.scope, subject.target, tags, record.position)
 
     def _unconfirmed(self, subject: InvalidationTarget, record: Record) -> Validity:
-        in_force = self._in_force
-        if in_force is None or not subject.scope:
+        index = self._index
+        if index is None or not subject.scope:
             return UNCONFIRMED
-        self._look(in_force)
-        validity = self._rule(in_force, subject, record)
+        self._refresh_index(index)
+        validity = self._validity(index, subject, record)
         return validity if validity.verdict is Verdict.REFUSED else UNCONFIRMED
 
     def _written_since(self, asset: Asset, record: Record) -> bool:

@@ -155,7 +155,7 @@ class Cache:
 
     def validity(self, opened: OpenObject, subject: InvalidationTarget) -> Validity:
         """What writes and invalidations say of an open version; looked up after a change only."""
-        validity = self.invalidation_checker.of_open(opened, subject)
+        validity = self.invalidation_checker.check_open(opened, subject)
         if validity.verdict is Verdict.REFUSED:
             self._supersede(opened)
         return validity
@@ -259,7 +259,7 @@ class Cache:
 
         One that comes while it is saved is no matter: the record is refused when it is read.
         """
-        if self.invalidation_checker.of_record(asset, record).verdict is Verdict.REFUSED:
+        if self.invalidation_checker.check_record(asset, record).verdict is Verdict.REFUSED:
             return False
         self.store.save_record(record)
         return True

@@ -91,9 +91,9 @@ class OpenObject:
     """A version of ``asset``; ``record`` is what the origin said of it."""
 
     __slots__ = (
-        "_around",
-        "_elsewhere",
+        "_context",
         "_extents",
+        "_filled_by_others",
         "_fills",
         "_ignores_ranges",
         "_lifetime",
@@ -109,13 +109,13 @@ class OpenObject:
         "validity_by_scope",
     )
 
-    def __init__(self, around: ObjectContext, asset: Asset, record: Record) -> None:
-        self._around = around
+    def __init__(self, context: ObjectContext, asset: Asset, record: Record) -> None:
+        self._context = context
         self._extents: dict[int, Extent] = {}
         self._memory: dict[int, Extent] = {}
         self._fills: list[Fill] = []
         self._waiters: dict[Waiter, None] = {}
-        self._elsewhere = Span(0, 0)  # lately found being filled by another worker
+        self._filled_by_others = Span(0, 0)  # lately found being filled by another worker
         self._ignores_ranges = record.head.headers.get("accept-ranges", "").lower() == "none"
         self._readers: set[ReaderPlace] = set()
         self._trailers: Callable[[], Fields] = list  # of the answer that brings its end
@@ -148,7 +148,7 @@ class OpenObject:
     @property
     def paces(self) -> Paces:
         """How quick each origin is."""
-        return self._around.paces
+        return self._context.paces
 
     @property
     def can_seek(self) -> bool:
@@ -165,8 +165,8 @@ class OpenObject:
 
     def lifetime_s(self, rules: TtlRules) -> float:
         """For how long it is fresh, in seconds of its age."""
-        known, lifetime = self._lifetime
-        if known is not rules:
+        cached_rules, lifetime = self._lifetime
+        if cached_rules is not rules:
             head = self._record.head
             fields = stored_fields(head)
             lifetime = lifetime_s(head.status, fields, rules, self._record.validated_s)
@@ -263,12 +263,12 @@ class OpenObject:
         for fill in list(self._fills):
             if fill.writes_to(extent):
                 fill.stop()
-        self._around.store.drop_extent(extent)
+        self._context.store.drop_extent(extent)
         del self._extents[index]
-        self._around.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
+        self._context.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
         # What was found ready in it may be on its way to be sent.
         loop = asyncio.get_running_loop()
-        loop.call_later(CLOSE_DELAY_S, self._around.store.close_extent, extent)
+        loop.call_later(CLOSE_DELAY_S, self._context.store.close_extent, extent)
 
     def close_extents(self, count: int, *, only_evicted: bool = False) -> int:
         """Closes up to ``count`` extents that no reader stands in and no fill writes to, those
@@ -285,9 +285,9 @@ class OpenObject:
             if index in in_use or any(fill.writes_to(extent) for fill in self._fills):
                 continue
             del self._extents[index]
-            self._around.store.close_extent(extent)
+            self._context.store.close_extent(extent)
             closed += 1
-        self._around.counts.gauges[Gauge.OPEN_EXTENTS] -= closed
+        self._context.counts.gauges[Gauge.OPEN_EXTENTS] -= closed
         return closed
 
     def demand(self, want: Span, lead_bytes: int = LEAD_BYTES, *, is_urgent: bool = True) -> None:
@@ -297,14 +297,14 @@ class OpenObject:
         Raises CacheFullError, and OriginError when it could not be asked for again.
         """
         want = want.intersect(Span(0, self.version.size_bytes))
-        if not want.size or self._elsewhere.start <= want.start < self._elsewhere.end:
+        if not want.size or self._filled_by_others.start <= want.start < self._filled_by_others.end:
             return  # every reader here wants the same: one look in a while is enough
         if self.version.id and self._covered(want.start) == want.start:
             if is_filled_elsewhere(self, want.start):
-                self._elsewhere = _chunk_at(want.start)
+                self._filled_by_others = _chunk_at(want.start)
                 return
             broken = OriginError(OriginFailure.CHANGED, "what is left of it cannot be asked for")
-            self._around.version_failed(self, broken)
+            self._context.version_failed(self, broken)
             raise broken
         if len(self._fills) >= FILLS_MAX:
             return
@@ -313,11 +313,13 @@ class OpenObject:
         span = next_fill(want, self._covered, lead_bytes)
         if span is None:
             return
-        fill = Fill(self, span, self._around.retries)
+        fill = Fill(self, span, self._context.retries)
         if fill.claim():
             self._start(fill)
         else:
-            self._elsewhere = _chunk_at(span.start)  # another worker is at it: the tick will tell
+            self._filled_by_others = _chunk_at(
+                span.start
+            )  # another worker is at it: the tick will tell
 
     def _read_beside(self, position: int) -> None:
         """Makes room for a read at ``position`` where the fill that is to bring it is too far
@@ -335,7 +337,7 @@ class OpenObject:
         ``trailers`` are asked for at its end.
         """
         self._trailers = trailers
-        fill = Fill(self, read.span, self._around.retries)
+        fill = Fill(self, read.span, self._context.retries)
         fill.adopt(read)
         if self.can_seek:
             self._end_before_others(fill)
@@ -386,7 +388,7 @@ class OpenObject:
     def add_waiter(self, waiter: Waiter) -> None:
         """Registers a wish; the waiter is called once, never from within this call."""
         self._waiters[waiter] = None
-        self._around.waiting_began(self)
+        self._context.waiting_began(self)
         if waiter.want.start >= self.version.size_bytes:  # there is no such byte
             asyncio.get_running_loop().call_soon(self._wake, waiter, None)
             return
@@ -406,15 +408,15 @@ class OpenObject:
         was filling have become free to fill here.
         """
         if ask_again:
-            self._elsewhere = Span(0, 0)
-        looked_at: set[int] = set()
+            self._filled_by_others = Span(0, 0)
+        tried_starts: set[int] = set()
         for waiter in list(self._waiters):
             start = waiter.want.start
             if self.ready(start, start + 1) is not None:
                 if waiter.eager or patient:
                     self._wake(waiter, None)
-            elif ask_again and start not in looked_at:
-                looked_at.add(start)
+            elif ask_again and start not in tried_starts:
+                tried_starts.add(start)
                 self._demand_for(waiter)
         return bool(self._waiters)
 
@@ -428,18 +430,18 @@ class OpenObject:
     def touch(self) -> None:
         """Marks its files as used now."""
         for key in (self.asset.key, *self.asset.parent_keys):
-            self._around.store.touch_record(key)
+            self._context.store.touch_record(key)
         for extent in self._extents.values():
             if extent.path:
-                self._around.store.touch(extent.path)
+                self._context.store.touch(extent.path)
 
     def close(self) -> None:
         """Closes all files. Only when idle."""
         assert self.idle
         self.superseded = True  # for whoever still remembers it
         for extent in (*self._extents.values(), *self._memory.values()):
-            self._around.store.close_extent(extent)
-            self._around.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
+            self._context.store.close_extent(extent)
+            self._context.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
         self._extents.clear()
         self._memory.clear()
 
@@ -451,7 +453,7 @@ class OpenObject:
         extent = self._extents.get(index)
         if extent is None:
             self._drop_passed_memory()
-            extent = self._around.store.make_extent(*self._identity(index))
+            extent = self._context.store.make_extent(*self._identity(index))
             self._keep(index, extent)
         return extent
 
@@ -461,22 +463,22 @@ class OpenObject:
             raise CacheFullError(f"cannot store: {exc}") from exc
         if index in self._memory:
             return self._memory[index]
-        self._around.store.note_disk_failure(exc)
+        self._context.store.note_disk_failure(exc)
         self._drop_passed_memory()
-        memory = self._around.store.make_memory_extent(*self._identity(index))
+        memory = self._context.store.make_memory_extent(*self._identity(index))
         self._keep(index, memory)
         return memory
 
     def arrived(self, fill: Fill, size: int) -> None:
         """Counts bytes from the origin; ends a fill that nobody reads any more."""
-        self._around.counts.add(Counter.ORIGIN_BYTES, self.asset.origin_name, size)
+        self._context.counts.add(Counter.ORIGIN_BYTES, self.asset.origin_name, size)
         if fill.position >= fill.last_unread:
             self._stop_unread(fill)
 
     def stored(self, extent: Extent, size: int) -> None:
         """Counts bytes that a fill has written, unless it was to memory."""
         if extent.path:
-            self._around.store.stored(size)
+            self._context.store.stored(size)
 
     def filled(self, fill: Fill) -> None:
         """Wakes eager waiters that bytes have landed for; the others follow with the tick."""
@@ -492,26 +494,26 @@ class OpenObject:
         version = replace(record.head.version, size_bytes=size_bytes)
         trailers, self._trailers = tuple(self._trailers()), list
         self.record = replace(record, head=replace(record.head, version=version), trailers=trailers)
-        self._around.version_measured(self)
+        self._context.version_measured(self)
 
     def fill_ended(self, fill: Fill) -> None:
         """Wakes everybody whom the fill served or fails."""
         self._fills.remove(fill)
-        self._around.counts.gauges[Gauge.RUNNING_FILLS] -= 1
-        self._around.counts.add(Counter.FILLS, fill.state.value)
+        self._context.counts.gauges[Gauge.RUNNING_FILLS] -= 1
+        self._context.counts.add(Counter.FILLS, fill.state.value)
         rest = Span(fill.position, fill.span.end)
         if fill.state is FillState.FAILED and fill.cause is not None:
-            self._around.log.event(
+            self._context.log.event(
                 "fill_failed",
                 asset=self.asset.key,
                 span=fill.span,
                 at=fill.position,
                 error=str(fill.cause),
             )
-            self._around.version_failed(self, fill.cause)
+            self._context.version_failed(self, fill.cause)
         elif fill.is_stopped and self.version.id:
             left = OriginError(OriginFailure.BROKEN, "its last reader has left")
-            self._around.version_failed(self, left)  # the rest of this answer cannot be asked for
+            self._context.version_failed(self, left)  # the rest of this answer cannot be asked for
         for waiter in list(self._waiters):
             start = waiter.want.start
             if self.ready(start, start + 1) is not None:
@@ -526,7 +528,7 @@ class OpenObject:
 
     def validity(self, subject: InvalidationTarget) -> Validity:
         """What writes and invalidations say of it, for one of the distributions that serve it."""
-        return self._around.validity(self, subject)
+        return self._context.validity(self, subject)
 
     def enter(self, reader: ReaderPlace) -> None:
         """A reader has come."""
@@ -550,7 +552,7 @@ class OpenObject:
         if self._is_read(fill):
             fill.last_unread = UNKNOWN_BYTES
         elif fill.last_unread == UNKNOWN_BYTES:
-            last = goes_on_unread(fill.rest, self._around.quick_abort_bytes)
+            last = goes_on_unread(fill.rest, self._context.quick_abort_bytes)
             if last > fill.position:
                 fill.last_unread = last
             else:
@@ -560,12 +562,12 @@ class OpenObject:
 
     def _left(self) -> None:
         if self.idle:
-            self._around.version_left(self)
+            self._context.version_left(self)
 
     def _start(self, fill: Fill) -> None:
         self._fills.append(fill)
-        self._around.counts.gauges[Gauge.RUNNING_FILLS] += 1
-        self._around.track_task(fill.start())
+        self._context.counts.gauges[Gauge.RUNNING_FILLS] += 1
+        self._context.track_task(fill.start())
 
     def _wake(self, waiter: Waiter, failure: Failure | None) -> None:
         if waiter in self._waiters:  # whoever was woken before it may have taken it back
@@ -590,7 +592,7 @@ class OpenObject:
 
     def _find(self, index: int) -> Extent | None:
         digest, body_bytes = self._identity(index)
-        extent = self._around.store.find_extent(digest, body_bytes)
+        extent = self._context.store.find_extent(digest, body_bytes)
         if extent is not None:
             extent.settle()
             self._keep(index, extent)
@@ -598,16 +600,16 @@ class OpenObject:
 
     def _keep(self, index: int, extent: Extent) -> None:
         (self._extents if extent.path else self._memory)[index] = extent
-        self._around.counts.gauges[Gauge.OPEN_EXTENTS] += 1
-        self._around.extent_opened(self)
+        self._context.counts.gauges[Gauge.OPEN_EXTENTS] += 1
+        self._context.extent_opened(self)
 
     def _drop_passed_memory(self) -> None:
         """Frees memory that no reader stands in and no fill writes to."""
         in_use = {reader.position // EXTENT_BYTES for reader in self._readers}
         in_use.update(fill.position // EXTENT_BYTES for fill in self._fills)
         for index in self._memory.keys() - in_use:
-            self._around.store.close_extent(self._memory.pop(index))
-            self._around.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
+            self._context.store.close_extent(self._memory.pop(index))
+            self._context.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
 
     def _identity(self, index: int) -> tuple[bytes, int]:
         version = self.version

@@ -56,31 +56,31 @@ class Paces:
     """What is known of each origin, by its name."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Pace] = {}
+        self._paces: dict[str, Pace] = {}
 
     def of(self, origin_name: str) -> Pace:
         """An origin's pace; the default of one that was never measured."""
-        return self._known.get(origin_name, Pace())
+        return self._paces.get(origin_name, Pace())
 
     def note_round_trip(self, origin_name: str, round_trip_s: float) -> None:
         """A request's first byte has come after so long."""
-        known = self._known.get(origin_name)
-        if known is None:
-            self._keep(origin_name, Pace(round_trip_s))
+        pace = self._paces.get(origin_name)
+        if pace is None:
+            self._set(origin_name, Pace(round_trip_s))
         else:
-            average_s = _average(known.round_trip_s, round_trip_s)
-            self._keep(origin_name, Pace(average_s, known.rate_bytes_s))
+            average_s = _average(pace.round_trip_s, round_trip_s)
+            self._set(origin_name, Pace(average_s, pace.rate_bytes_s))
 
     def note_rate(self, origin_name: str, rate_bytes_s: float) -> None:
         """A connection has brought so much each second."""
-        known = self.of(origin_name)
-        self._keep(origin_name, Pace(known.round_trip_s, rate_bytes_s))
+        pace = self.of(origin_name)
+        self._set(origin_name, Pace(pace.round_trip_s, rate_bytes_s))
 
-    def _keep(self, origin_name: str, pace: Pace) -> None:
-        if len(self._known) >= ORIGINS_MAX and origin_name not in self._known:
-            self._known.clear()
-        self._known[origin_name] = pace
+    def _set(self, origin_name: str, pace: Pace) -> None:
+        if len(self._paces) >= ORIGINS_MAX and origin_name not in self._paces:
+            self._paces.clear()
+        self._paces[origin_name] = pace
 
 
-def _average(known: float, sample: float) -> float:
-    return known + (sample - known) * _NEW_SAMPLE
+def _average(pace: float, sample: float) -> float:
+    return pace + (sample - pace) * _NEW_SAMPLE

@@ -41,10 +41,10 @@ SOLID_AFTER_S = (
     60  # older than its answer, a Last-Modified tells versions apart (RFC 9110 §8.8.2.2)
 )
 
-_ASKED_FOR_ONE = ("if-none-match", "if-modified-since")
+_CONDITIONS = ("if-none-match", "if-modified-since")
 _RANGE = ("range", "if-range")
 # What an answer of some statuses answers (RFC 9110 §15.3.7, §15.4.5, §15.5.17).
-_QUESTIONS = {206: _RANGE, 304: _ASKED_FOR_ONE, 416: ("if-range",)}
+_FIELDS_ANSWERED = {206: _RANGE, 304: _CONDITIONS, 416: ("if-range",)}
 _SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII | re.IGNORECASE)
 
@@ -110,7 +110,7 @@ def request_for(
     method = ask.request.method
     if is_passed and record is None:
         if not ask.is_object:
-            fields += [(name, ask.fields[name]) for name in _ASKED_FOR_ONE if name in ask.fields]
+            fields += [(name, ask.fields[name]) for name in _CONDITIONS if name in ask.fields]
             # Several ranges could make the origin send the same bytes again and again.
             if method == "GET" and _SINGLE_RANGE.fullmatch(ask.fields.get("range", "")):
                 fields += [(name, ask.fields[name]) for name in _RANGE if name in ask.fields]
@@ -135,36 +135,36 @@ def without_range(fields: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], .
 
 
 def may_pass(
-    ask: CacheRequest, request: OriginRequest, status: int, answered: Mapping[str, str]
+    ask: CacheRequest, request: OriginRequest, status: int, response_fields: Mapping[str, str]
 ) -> bool:
-    """Whether an answer to ``request`` with fields ``answered`` is one to what the viewer asked."""
+    """Whether a response to ``request`` also answers the viewer's own request."""
     sent = fold_fields(request.fields)
-    question = _QUESTIONS.get(status, ())
+    field_names = _FIELDS_ANSWERED.get(status, ())
     return (
         request.method == ask.request.method
-        and all(sent.get(name) == ask.fields.get(name) for name in question)
-        and (status != 304 or any(name in sent for name in question))
-        and (status != 206 or _is_part_of(sent.get("range", ""), answered))
+        and all(sent.get(name) == ask.fields.get(name) for name in field_names)
+        and (status != 304 or any(name in sent for name in field_names))
+        and (status != 206 or _is_part_of(sent.get("range", ""), response_fields))
     )
 
 
-def _is_part_of(wanted: str, answered: Mapping[str, str]) -> bool:
+def _is_part_of(wanted: str, response_fields: Mapping[str, str]) -> bool:
     """Whether a 206 brings the first byte of what a single range asks for, and says so rightly.
 
     It may be shorter than that, or of whole blocks, and so wider (RFC 9110 §14.4, §15.3.7).
     """
-    asked = _SINGLE_RANGE.fullmatch(wanted)
-    found = _CONTENT_RANGE.fullmatch(answered.get("content-range", "").strip())
-    if asked is None or found is None:
+    requested = _SINGLE_RANGE.fullmatch(wanted)
+    content_range = _CONTENT_RANGE.fullmatch(response_fields.get("content-range", "").strip())
+    if requested is None or content_range is None:
         return False
-    first, last = int(found[1]), int(found[2])
-    length = answered.get("content-length", str(last + 1 - first)).strip()
-    if not first <= last or (found[3] != "*" and last >= int(found[3])):
+    first, last = int(content_range[1]), int(content_range[2])
+    length = response_fields.get("content-length", str(last + 1 - first)).strip()
+    if not first <= last or (content_range[3] != "*" and last >= int(content_range[3])):
         return False
     if length != str(last + 1 - first):
         return False
     # A range without its first number counts from the end, so its last one is no position.
-    return not asked[1] or first <= int(asked[1][:19]) <= last
+    return not requested[1] or first <= int(requested[1][:19]) <= last
 
 
 def is_confirmed(
@@ -269,10 +269,10 @@ def _version(
     """What tells this answer's bytes from others'; ``is_named``: the asset's key does already."""
     etag = fields.get("etag", "").strip()
     modified_s = parse_http_date_s(fields.get("last-modified", ""), now_s)
-    said_s = parse_http_date_s(fields.get("date", ""), now_s)
+    date_s = parse_http_date_s(fields.get("date", ""), now_s)
     is_solid = etag.startswith('"') or (
         modified_s is not None
-        and modified_s + SOLID_AFTER_S <= (now_s if said_s is None else said_s)
+        and modified_s + SOLID_AFTER_S <= (now_s if date_s is None else date_s)
     )
     if size_bytes < UNKNOWN_BYTES and (is_solid or is_named):
         return Version(etag, size_bytes, modified_s)

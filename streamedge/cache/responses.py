@@ -55,8 +55,10 @@ from streamedge.origin.answers import fold_fields
 from streamedge.origin.objects import ResponseRead, object_error
 from streamedge.spans import Span
 
-PASSING_S = 60.0  # for how long the requests of a key that could not be stored are not gathered
-PASSING_KEYS_MAX = 8192
+HIT_FOR_MISS_S = (
+    60.0  # for how long the requests of a key that could not be stored are not gathered
+)
+HIT_FOR_MISS_KEYS_MAX = 8192
 LOCK_TICK_S = 0.005
 LOCK_WAIT_S = 5.0  # for another worker's lookup; then a worker asks for itself
 
@@ -100,9 +102,9 @@ class HitForMiss:
 
     def begin(self, key: str, now_s: float) -> None:
         self.end(key)
-        if len(self._until_s) >= PASSING_KEYS_MAX:
+        if len(self._until_s) >= HIT_FOR_MISS_KEYS_MAX:
             del self._until_s[next(iter(self._until_s))]
-        self._until_s[hash(key)] = now_s + PASSING_S
+        self._until_s[hash(key)] = now_s + HIT_FOR_MISS_S
 
     def end(self, key: str) -> None:
         self._until_s.pop(hash(key), None)
@@ -164,27 +166,31 @@ class ResponseCache:
             if record is not None and reuse in _USABLE:
                 opened = self._cache.activate(asset, record)
                 if reuse is Reuse.STALE_WHILE_REVALIDATE and running is None:
-                    self._begin(_in_background(ask), asset, record, "stale")
+                    self._start_lookup(_in_background(ask), asset, record, "stale")
                 return self._hit(opened, ask, collapsed=rounds > 0)
             if reuse is Reuse.GATEWAY_TIMEOUT:
                 return Unavailable()
-            if rounds == ROUNDS_MAX or self._asks_alone(ask, asset, now_s, running is not None):
-                return await self._ask_alone(ask, asset, record, why)
+            if rounds == ROUNDS_MAX or self._skips_waiting_list(
+                ask, asset, now_s, running is not None
+            ):
+                return await self._fetch_alone(ask, asset, record, why)
             rounds += 1
             is_own = running is None
-            lookup, task = running or self._begin(ask, asset, record, why)
+            lookup, task = running or self._start_lookup(ask, asset, record, why)
             # The task has not ended, or it would not be in the table: this suspends.
             lookup.waiting += 1
             try:
                 await asyncio.shield(task)
-                taken = self._take(lookup, ask) if is_own else self._join(lookup, ask)
+                outcome = (
+                    self._own_outcome(lookup, ask) if is_own else self._joined_outcome(lookup, ask)
+                )
             except OriginError as exc:
                 raise exc.again() from exc
             finally:
                 lookup.waiting -= 1
-                lookup.settle()
-            if taken is not None:
-                return taken
+                lookup.release_unclaimed()
+            if outcome is not None:
+                return outcome
 
     def in_flight_fetch(self, key: str) -> asyncio.Task[None] | None:
         """The task that asks the origin for a key of which nothing is known yet."""
@@ -208,18 +214,18 @@ class ResponseCache:
     def _select(self, ask: CacheRequest) -> tuple[Asset, Record | None, str]:
         """The asset of the variant that the request selects, its record, else why there is none."""
         asset = ask.asset
-        record = self._known(asset)
+        record = self._usable_record(asset)
         if record is not None and record.varies_by:
-            self._vary(asset.key, record.varies_by)
+            self._update_vary(asset.key, record.varies_by)
             asset = _variant(asset, record.varies_by, ask.selected_by)
-            record = self._known(asset)
+            record = self._usable_record(asset)
             if record is None:
                 return asset, None, "vary-miss"
         if record is None or record.is_marker:
             return asset, None, "uri-miss"
         return asset, record, "stale"
 
-    def _known(self, asset: Asset) -> Record | None:
+    def _usable_record(self, asset: Asset) -> Record | None:
         """What is remembered under the asset's key, if it may still be used."""
         opened = self._cache.find_open(asset.key, asset.subject)
         if opened is not None:
@@ -243,7 +249,9 @@ class ResponseCache:
 
     # Asking the origin
 
-    def _asks_alone(self, ask: CacheRequest, asset: Asset, now_s: float, is_running: bool) -> bool:
+    def _skips_waiting_list(
+        self, ask: CacheRequest, asset: Asset, now_s: float, is_running: bool
+    ) -> bool:
         """Whether a request neither waits for others nor makes them wait.
 
         A HEAD of a site brings nothing that a GET could use: others would wait in vain. It may
@@ -253,16 +261,16 @@ class ResponseCache:
             return True
         return ask.request.method == "HEAD" and not ask.is_object and not is_running
 
-    def _begin(
+    def _start_lookup(
         self, ask: CacheRequest, asset: Asset, record: Record | None, why: str
     ) -> tuple[Lookup, asyncio.Task[None]]:
         lookup = Lookup(CacheStatus(forwarded=why), position=ask.want.start, is_cold=record is None)
         task = self._in_flight.begin(
-            asset.key, lookup, lambda: self._look_up(lookup, ask, asset, record)
+            asset.key, lookup, lambda: self._run_lookup(lookup, ask, asset, record)
         )
         return lookup, task
 
-    def _take(self, lookup: Lookup, ask: CacheRequest) -> Stored | Passed | None:
+    def _own_outcome(self, lookup: Lookup, ask: CacheRequest) -> Stored | Passed | None:
         """What was looked up on behalf of this very request."""
         if lookup.opened is not None:
             result = CacheResult.REFRESH_HIT if lookup.unchanged else CacheResult.MISS
@@ -275,7 +283,7 @@ class ResponseCache:
         response, lookup.response = lookup.response, None
         return None if response is None else Passed(response, lookup.cache_status)
 
-    def _join(self, lookup: Lookup, ask: CacheRequest) -> Stored | Passed | None:
+    def _joined_outcome(self, lookup: Lookup, ask: CacheRequest) -> Stored | Passed | None:
         """The same for another request, if what has come is for that one too."""
         if lookup.refusal is not None and ask.is_object:
             if lookup.sent.change != self._cache.store.changes.number:
@@ -295,29 +303,32 @@ class ResponseCache:
         if lookup.opened is None or lookup.sent.change == self._cache.store.changes.number:
             return False
         record = lookup.opened.record
-        asked = replace(
+        sent_record = replace(
             record,
             validated_s=max(record.validated_s, lookup.sent.time_s),
             sent_change=max(record.sent_change, lookup.sent.change),
             position=max(record.position, lookup.sent.position),
         )
-        return self._cache.invalidation_checker.of_record(asset, asked).verdict is not Verdict.FRESH
+        return (
+            self._cache.invalidation_checker.check_record(asset, sent_record).verdict
+            is not Verdict.FRESH
+        )
 
-    async def _ask_alone(
+    async def _fetch_alone(
         self, ask: CacheRequest, asset: Asset, record: Record | None, why: str
     ) -> Outcome:
         """Asks without waiting for others, nor making them wait."""
         lookup = Lookup(CacheStatus(forwarded=why), waiting=1)
         try:
-            await self._ask(lookup, ask, asset, record, is_passed=not ask.needs_version)
-            taken = self._take(lookup, ask)
+            await self._fetch(lookup, ask, asset, record, is_passed=not ask.needs_version)
+            outcome = self._own_outcome(lookup, ask)
         finally:
             lookup.waiting = 0
-            lookup.settle()
-        assert taken is not None
-        return taken
+            lookup.release_unclaimed()
+        assert outcome is not None
+        return outcome
 
-    async def _look_up(
+    async def _run_lookup(
         self, lookup: Lookup, ask: CacheRequest, asset: Asset, record: Record | None
     ) -> None:
         """Asks unless another worker is at it; then waits for what that one learns.
@@ -326,7 +337,7 @@ class ResponseCache:
         same: in a queue the last worker would wait for all others.
         """
         store = self._cache.store
-        has_lock = await self._turn(asset.key)
+        has_lock = await self._lock_key(asset.key)
         try:
             lookup.sent = self._cache.sent_now()
             present = store.load_record(asset.key)
@@ -340,17 +351,17 @@ class ResponseCache:
                 if decide(self._cache, ask, asset, present, time.time()) is Reuse.FRESH:
                     # Another worker has fetched it in the meantime.
                     lookup.cache_status = CacheStatus(hit=True)
-                    self._bring(lookup, self._cache.activate(asset, present))
+                    self._resolve(lookup, self._cache.activate(asset, present))
                     return
             elif record is not None and is_refused(self._cache, asset, record):
                 record = None  # while it waited for its turn
-            await self._ask(lookup, ask, asset, record)
+            await self._fetch(lookup, ask, asset, record)
         finally:
             if has_lock:
                 store.changes.lookup_ended(asset.key)
                 store.unlock_asset(asset.key)
 
-    async def _turn(self, key: str) -> bool:
+    async def _lock_key(self, key: str) -> bool:
         """Waits for the lock of a key; False when others have had it often or long enough."""
         store = self._cache.store
         ended = store.changes.lookups_ended(key)
@@ -362,7 +373,7 @@ class ResponseCache:
             await asyncio.sleep(LOCK_TICK_S)
         return False
 
-    async def _ask(
+    async def _fetch(
         self,
         lookup: Lookup,
         ask: CacheRequest,
@@ -384,14 +395,14 @@ class ResponseCache:
             if record is None or not may_serve_stale(self._cache, ask, asset, record):
                 raise
             lookup.cache_status.detail = exc.failure.value
-            self._bring(lookup, self._cache.activate(asset, record), unchanged=True)
+            self._resolve(lookup, self._cache.activate(asset, record), unchanged=True)
             return
         try:
-            is_answer = self._use(lookup, ask, asset, record, request, response, sent)
+            is_handled = self._handle_response(lookup, ask, asset, record, request, response, sent)
         except BaseException:
             response.close()
             raise
-        if is_answer:
+        if is_handled:
             return
         response.close()
         if is_passed and record is None:
@@ -399,7 +410,7 @@ class ResponseCache:
                 OriginFailure.UNAVAILABLE,
                 f"{asset.origin_name} {asset.name!a}: answered {response.status} unasked",
             )
-        await self._ask(lookup, ask, asset, None, is_passed=True)
+        await self._fetch(lookup, ask, asset, None, is_passed=True)
 
     async def _send(self, upstream: Upstream, request: OriginRequest) -> OriginResponse:
         """Sends a request that may be sent again, several times if it fails in passing."""
@@ -413,7 +424,7 @@ class ResponseCache:
                 await asyncio.sleep(backoff_s(attempt, random.random()))
         raise AssertionError("the last attempt returns or raises")
 
-    def _use(
+    def _handle_response(
         self,
         lookup: Lookup,
         ask: CacheRequest,
@@ -435,7 +446,7 @@ class ResponseCache:
             opened = self._cache.activate(asset, confirmed(record, fields, sent, now_s))
             self._cache.remember(asset, opened.record)
             lookup.withheld = withheld_fields(stored_fields(opened.record.head) | fields)
-            self._bring(lookup, opened, unchanged=True)
+            self._resolve(lookup, opened, unchanged=True)
             return True
         if (
             status >= 500
@@ -443,7 +454,7 @@ class ResponseCache:
             and may_serve_stale(self._cache, ask, asset, record)
         ):
             response.close()
-            self._bring(lookup, self._cache.activate(asset, record), unchanged=True)
+            self._resolve(lookup, self._cache.activate(asset, record), unchanged=True)
             return True
         storable = (request.method == "GET" or ask.is_object) and is_storable(
             "GET",
@@ -462,7 +473,7 @@ class ResponseCache:
                     lookup.cache_status.stored = lookup.is_shared = storable
                     if not storable:
                         self._cache.hit_for_miss.begin(asset.key, now_s)
-                    self._bring(lookup, kept)
+                    self._resolve(lookup, kept)
                     return True
         if record is not None and is_contradicted(record, request, status, fields):
             self._cache.refuse_older(asset.key)
@@ -513,17 +524,17 @@ class ResponseCache:
         if not varies_by:
             self._cache.varying.pop(key)
             return
-        self._vary(key, varies_by)
-        known = self._cache.store.load_record(key)
-        if known is None or known.varies_by != varies_by:
+        self._update_vary(key, varies_by)
+        stored = self._cache.store.load_record(key)
+        if stored is None or stored.varies_by != varies_by:
             self._cache.begin_to_vary(key, varies_by)
 
-    def _bring(self, lookup: Lookup, opened: OpenObject, *, unchanged: bool = False) -> None:
+    def _resolve(self, lookup: Lookup, opened: OpenObject, *, unchanged: bool = False) -> None:
         lookup.opened = opened
         lookup.unchanged = unchanged
         opened.enter(lookup)
 
-    def _vary(self, key: str, varies_by: tuple[str, ...]) -> None:
+    def _update_vary(self, key: str, varies_by: tuple[str, ...]) -> None:
         if self._cache.varying.get(key) != varies_by:
             self._cache.varying.put(key, varies_by, sum(map(len, varies_by)))
 

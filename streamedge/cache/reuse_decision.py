@@ -33,23 +33,23 @@ def is_refused(cache: Versions, asset: Asset, record: Record) -> bool:
     """Whether a write or an invalidation since has made an answer unfit for any use."""
     if record.is_marker:
         return False
-    return cache.invalidation_checker.of_record(asset, record).verdict is Verdict.REFUSED
+    return cache.invalidation_checker.check_record(asset, record).verdict is Verdict.REFUSED
 
 
 def decide(
     cache: Versions, ask: CacheRequest, asset: Asset, record: Record | None, now_s: float
 ) -> Reuse:
     """What to do with an answer that is not refused, or with none."""
-    heeded = directives(ask)
+    request_fields = directives(ask)
     if record is None:
-        return decide_absent(heeded)
+        return decide_absent(request_fields)
     return decide_reuse(
         record.head.status,
         stored_fields(record.head),
         asset.rules,
         response_s=record.validated_s,
         age_s=record.age_s(now_s),
-        request_fields=heeded,
+        request_fields=request_fields,
         expired_s=_expired_s(cache, asset, record, now_s),
     )
 

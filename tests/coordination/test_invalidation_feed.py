@@ -159,12 +159,12 @@ def test_write_does_not_make_workers_read_the_log(
 
     record = new_record()
     store.changes.announce("another key")
-    assert invalidation_checker.of_record(asset, record).verdict is Verdict.FRESH
+    assert invalidation_checker.check_record(asset, record).verdict is Verdict.FRESH
     assert reads == []
     log.invalidate("E", ["/k"])
     AnnouncedHead(tmp_path).publish(log.position())
     store.changes.announce()
-    assert invalidation_checker.of_record(asset, record).verdict is Verdict.REFUSED
-    assert invalidation_checker.of_record(asset, new_record()).verdict is Verdict.FRESH
+    assert invalidation_checker.check_record(asset, record).verdict is Verdict.REFUSED
+    assert invalidation_checker.check_record(asset, new_record()).verdict is Verdict.FRESH
     assert len(reads) == 1
     database.close()

@@ -151,10 +151,10 @@ def _fits_status(
 
 def _is_whole_part(fields: Mapping[str, str]) -> bool:
     """Whether a 206 is one part of a representation of known size (RFC 9110 §15.3.7.1)."""
-    found = _CONTENT_RANGE.fullmatch(fields.get("content-range", "").strip(" \t"))
-    if found is None:
+    match = _CONTENT_RANGE.fullmatch(fields.get("content-range", "").strip(" \t"))
+    if match is None:
         return False
-    first, last, size_bytes = (int(number) for number in found.groups())
+    first, last, size_bytes = (int(number) for number in match.groups())
     length = fields.get("content-length", "").strip(" \t")
     whole = not length.isdecimal() or int(length[:19]) == last + 1 - first
     return first <= last < size_bytes and whole

@@ -89,11 +89,11 @@ class _Reader:
         return True
 
     def take(self, pattern: re.Pattern[str]) -> re.Match[str]:
-        found = pattern.match(self._text, self._position)
-        if found is None:
+        match = pattern.match(self._text, self._position)
+        if match is None:
             raise self.unreadable()
-        self._position = found.end()
-        return found
+        self._position = match.end()
+        return match
 
     def inner_list(self) -> list[BareItem]:
         """The items after an opening parenthesis (§4.2.1.2)."""

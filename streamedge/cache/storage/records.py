@@ -206,26 +206,26 @@ def encode_record(record: Record) -> bytes:
 def decode_record(data: bytes, key: str) -> Record | None:
     """The record in a file's content, or None when it is damaged or another asset's."""
     try:
-        said = json.loads(data)
+        document = json.loads(data)
         version = Version(
-            str(said["etag"]),
-            int(said["size_bytes"]),
-            None if said["last_modified_s"] is None else int(said["last_modified_s"]),
-            str(said.get("id", "")),
-            bool(said.get("is_measured", True)),
+            str(document["etag"]),
+            int(document["size_bytes"]),
+            None if document["last_modified_s"] is None else int(document["last_modified_s"]),
+            str(document.get("id", "")),
+            bool(document.get("is_measured", True)),
         )
-        headers = {str(name): str(value) for name, value in said["headers"].items()}
-        status = int(said.get("status", 200))
-        head = OriginHead(version, str(said["content_type"]), headers, status)
+        headers = {str(name): str(value) for name, value in document["headers"].items()}
+        status = int(document.get("status", 200))
+        head = OriginHead(version, str(document["content_type"]), headers, status)
         record = Record(
-            str(said["key"]),
+            str(document["key"]),
             head,
-            float(said["validated_s"]),
-            float(said.get("initial_age_s", 0.0)),
-            tuple(str(name) for name in said.get("varies_by", ())),
-            int(said["asked_change"]),
-            tuple((str(name), str(value)) for name, value in said.get("trailers", ())),
-            int(said.get("position", UNKNOWN)),
+            float(document["validated_s"]),
+            float(document.get("initial_age_s", 0.0)),
+            tuple(str(name) for name in document.get("varies_by", ())),
+            int(document["asked_change"]),
+            tuple((str(name), str(value)) for name, value in document.get("trailers", ())),
+            int(document.get("position", UNKNOWN)),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -65,9 +65,9 @@ def prepare_folder(root: Path) -> list[str]:
     mode = root.stat().st_mode
     if mode & 0o007:  # as an earlier version made it: what is cached is nobody else's to read
         root.chmod(mode & 0o770)
-    for left in (root / "new").iterdir():
+    for leftover in (root / "new").iterdir():
         with contextlib.suppress(IsADirectoryError, FileNotFoundError):
-            left.unlink()
+            leftover.unlink()
     boot_id = BOOT_ID_FILE.read_text().strip()
     try:
         last = read_era(root)
@@ -124,7 +124,7 @@ class Store:
             self._usage = Usage(root)
             self._locks = os.open(root / "locks", os.O_RDWR | os.O_CLOEXEC)
         except (OSError, ValueError) as exc:
-            self._refused("open cache folder", exc)
+            self._note_failure("open cache folder", exc)
 
     @property
     def is_usable(self) -> bool:
@@ -143,7 +143,7 @@ class Store:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as exc:
             if exc.errno != errno.ENOENT:
-                self._refused("open extent", exc)
+                self._note_failure("open extent", exc)
             return None
         try:
             header = os.pread(fd, 64, 0)
@@ -158,7 +158,7 @@ class Store:
                 extent.close()
                 return None
         except OSError as exc:
-            self._refused("read extent", exc)
+            self._note_failure("read extent", exc)
             sound = True  # the disk's fault, not the file's
         os.close(fd)
         if not sound:
@@ -168,7 +168,7 @@ class Store:
             except FileNotFoundError:
                 pass
             except OSError as exc:
-                self._refused("remove damaged extent", exc)
+                self._note_failure("remove damaged extent", exc)
         return None
 
     def drop_extent(self, extent: Extent) -> None:
@@ -189,13 +189,13 @@ class Store:
         Raises CacheFullError.
         """
         for _attempt in range(3):
-            found = self.find_extent(digest, body_bytes)
-            if found is not None:
-                return found
+            extent = self.find_extent(digest, body_bytes)
+            if extent is not None:
+                return extent
             try:
                 self._create(digest, body_bytes)
             except OSError as exc:
-                self._refused("create extent", exc)
+                self._note_failure("create extent", exc)
                 break
         return self.make_memory_extent(digest, body_bytes)
 
@@ -230,7 +230,7 @@ class Store:
 
     def note_disk_failure(self, exc: OSError) -> None:
         """Notes that a write to an extent failed."""
-        self._refused("write extent", exc)
+        self._note_failure("write extent", exc)
 
     def load_record(self, key: str) -> Record | None:
         """What is remembered of an asset, or None."""
@@ -239,7 +239,7 @@ class Store:
                 return decode_record(file.read(), key)
         except OSError as exc:
             if exc.errno != errno.ENOENT:
-                self._refused("read record", exc)
+                self._note_failure("read record", exc)
             return None
 
     def save_record(self, record: Record) -> None:
@@ -255,7 +255,7 @@ class Store:
                 os.mkdir(os.path.dirname(path))
                 os.replace(new, path)
         except OSError as exc:
-            self._refused("write record", exc)
+            self._note_failure("write record", exc)
             with contextlib.suppress(OSError):
                 os.unlink(new)
             return
@@ -313,7 +313,7 @@ class Store:
             os.unlink(new)
         self.stored(len(header))
 
-    def _refused(self, action: str, exc: OSError | ValueError) -> None:
+    def _note_failure(self, action: str, exc: OSError | ValueError) -> None:
         if not self._is_disk_failing:
             self._is_disk_failing = True
             self._log.event("disk_write_failed", action=action, error=str(exc))

@@ -172,7 +172,7 @@ class Model:
                 seen.pop(key, None)
 
     def hit(self, worker: int, key: str) -> None:
-        """As ``Rulings.of_open``: looked up only when the number has moved."""
+        """As ``Rulings.check_open``: looked up only when the number has moved."""
         if key not in self.records:
             return
         changes, seen = self.workers[worker], self.seen[worker]
