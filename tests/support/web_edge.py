@@ -24,7 +24,7 @@ from streamedge.control.database import ControlDatabase
 from streamedge.control.invalidation_index import InvalidationIndex
 from streamedge.control.log import ControlLog
 from streamedge.coordination.invalidation_feed import apply_invalidations
-from streamedge.delivery.http.connection.request_side import EdgeProtocol
+from streamedge.delivery.http.connection.request_side import HttpConnection
 from streamedge.delivery.http.server import WebServer
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counts
@@ -141,9 +141,9 @@ async def serve_web(
             log.close()
 
 
-def connections(edge: WebEdge) -> list[EdgeProtocol]:
+def connections(edge: WebEdge) -> list[HttpConnection]:
     """The open connections, from within."""
-    return [one for one in edge.server._state.connections if isinstance(one, EdgeProtocol)]
+    return [one for one in edge.server._state.connections if isinstance(one, HttpConnection)]
 
 
 def held(edge: WebEdge) -> int:

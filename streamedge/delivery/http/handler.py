@@ -34,11 +34,11 @@ from streamedge.delivery.http.compression.negotiation import (
     with_vary,
 )
 from streamedge.delivery.http.fast_path.batch import HitBatch
-from streamedge.delivery.http.fast_path.fast_path import Answered, FastPath, hit_log_lines
+from streamedge.delivery.http.fast_path.fast_path import FastPath, SentHit, hit_log_lines
 from streamedge.delivery.http.policy.behaviors import SAFE_METHODS, ErrorPage
 from streamedge.delivery.http.policy.response_headers import Field
 from streamedge.delivery.http.request.authorization import Authorizer
-from streamedge.delivery.http.request.body_buffer import Gathering
+from streamedge.delivery.http.request.body_buffer import BodyBuffer
 from streamedge.delivery.http.request.dispatch import Dispatcher, Refused
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import (
@@ -107,20 +107,20 @@ class HttpHandler:
         memory_bytes: int = REQUEST_MEMORY_BYTES,
     ) -> None:
         self._memory = MemoryBudget(memory_bytes)
-        self.gate = Authorizer(countries, signature_bytes)
+        self.authorizer = Authorizer(countries, signature_bytes)
         self.edge_name = edge_name
-        self._dispatcher = Dispatcher(edge_name, distributions, self.gate, url_bytes)
+        self._dispatcher = Dispatcher(edge_name, distributions, self.authorizer, url_bytes)
         self.proxies = proxies  # whose word for where a viewer is counts
         self.responses = ResponseCache(cache)
         self._cache = cache
         self._compressor = Compressor(cache)
         self._write_queue = write_queue
         self._writes = Writes(self.responses, write_queue, request_body_bytes)
-        self._gathering = Gathering()
-        self._replies = ResponseBuilder(edge_name, counts, ranges_max)
+        self._body_buffer = BodyBuffer()
+        self._builder = ResponseBuilder(edge_name, counts, ranges_max)
         self._log = log
         self._counts = counts
-        self.lanes = {
+        self.fast_paths = {
             (secure, forwarded): FastPath(
                 cache,
                 self.responses,
@@ -131,10 +131,10 @@ class HttpHandler:
             for secure in (False, True)
             for forwarded in (False, True)
         }
-        self.burst = HitBatch(self.lane_finished)
-        self._lane_sent = counts.tally(Counter.SENT_BYTES, "http")
-        self._lane_hits = counts.tally(Counter.RESPONSES, CacheResult.HIT.value)
-        self._lane_statuses = {
+        self.batch = HitBatch(self.hits_finished)
+        self._fast_path_sent = counts.tally(Counter.SENT_BYTES, "http")
+        self._fast_path_hits = counts.tally(Counter.RESPONSES, CacheResult.HIT.value)
+        self._fast_path_statuses = {
             status: counts.tally(Counter.STATUSES, str(status)) for status in (200, 206)
         }
 
@@ -148,24 +148,24 @@ class HttpHandler:
         memory_bytes: int,
     ) -> None:
         """Serves by these from the next request on; those that have a route go on by theirs."""
-        self._dispatcher = Dispatcher(self.edge_name, distributions, self.gate, url_bytes)
+        self._dispatcher = Dispatcher(self.edge_name, distributions, self.authorizer, url_bytes)
         self._writes = Writes(self.responses, self._write_queue, request_body_bytes)
-        self._replies = ResponseBuilder(self.edge_name, self._counts, ranges_max)
+        self._builder = ResponseBuilder(self.edge_name, self._counts, ranges_max)
         self._memory.limit(memory_bytes)
-        for lane in self.lanes.values():
+        for lane in self.fast_paths.values():
             lane.replace(self._dispatcher)
 
     def find(self, request: WebRequest) -> Route | Response:
         """The route of a request, or the answer to one that may not go on."""
         outcome = self._dispatcher.dispatch(request)
         if isinstance(outcome, Refused):
-            return self._replies.turned_down(request, outcome)
+            return self._builder.rejected(request, outcome)
         found = outcome.route
         if found.is_s3:  # of which the fast path takes none
             try:
-                require_known_call(found, request, self.gate)
+                require_known_call(found, request, self.authorizer)
             except WriteRefusedError as exc:
-                return self._replies.written(found, request, exc.answer)
+                return self._builder.written(found, request, exc.answer)
         return found
 
     def is_for_cache(self, found: Route, request: WebRequest) -> bool:
@@ -201,18 +201,18 @@ class HttpHandler:
             outcome = await self.responses.respond(asked)
             if isinstance(outcome, Stored):
                 form = await self._form(found, outcome, encoding)
-                opened = self._replies.stored(found, request, outcome, form)
+                opened = self._builder.stored(found, request, outcome, form)
                 return opened._replace(provenance=outcome.reader.provenance)
         except (OriginError, CacheFullError) as exc:
-            return self._replies.failed(found, request, exc)
+            return self._builder.failed(found, request, exc)
         if isinstance(outcome, Passed):
             status = cache_status(self.edge_name, outcome.cache_status)
             provenance = Provenance(
                 asked.asset.subject, position, fold_fields(outcome.response.fields)
             )
-            opened = self._replies.passed(found, request, outcome.response, status)
+            opened = self._builder.passed(found, request, outcome.response, status)
             return opened._replace(provenance=lambda: provenance)
-        return self._replies.refused(
+        return self._builder.refused(
             request,
             504,
             "only-if-cached was asked, and it is not",
@@ -256,7 +256,7 @@ class HttpHandler:
             opened.reader.close()
         if opened.parts is not None:
             await opened.parts.aclose()
-        shown = self._replies.stored(place, asked, outcome, status=page.response_status)
+        shown = self._builder.stored(place, asked, outcome, status=page.response_status)
         return shown._replace(reason=opened.reason, provenance=outcome.reader.provenance)
 
     async def _page(self, place: Route, asked: WebRequest) -> Stored | None:
@@ -287,18 +287,18 @@ class HttpHandler:
         try:
             if found.is_bucket:
                 answer = await call_bucket(found, request, self._write_queue)
-                return self._replies.written(found, request, answer)
+                return self._builder.written(found, request, answer)
             if self._writes.needs(found, request):
                 answer = await self._writes.write(found, request, body)
-                return self._replies.written(found, request, answer)
+                return self._builder.written(found, request, answer)
         except (OriginError, WriteQueueError) as exc:
-            return self._replies.failed(found, request, exc)
+            return self._builder.failed(found, request, exc)
         if not found.rule.binding.is_site:
-            return self._replies.preflight(found, request)
+            return self._builder.preflight(found, request)
         asked = origin_request(found, request, self.edge_name)
         try:
             if body is not None and "expect" not in request.headers:
-                body = await self._gathering.gather(body)
+                body = await self._body_buffer.gather(body)
             body = self._writes.bounded(request, body)
             response = await found.rule.binding.upstream.send(
                 replace(
@@ -309,14 +309,14 @@ class HttpHandler:
                 )
             )
         except WriteRefusedError as exc:
-            return self._replies.written(found, request, exc.answer)
+            return self._builder.written(found, request, exc.answer)
         except OriginError as exc:
-            self._heed_unknown_outcome(found, request)
-            return self._replies.failed(found, request, exc)
+            self._invalidate_after_unknown_outcome(found, request)
+            return self._builder.failed(found, request, exc)
         except BaseException:
-            self._heed_unknown_outcome(found, request)
+            self._invalidate_after_unknown_outcome(found, request)
             raise
-        self._heed_write(found, request, response.status, fold_fields(response.fields))
+        self._invalidate_after_write(found, request, response.status, fold_fields(response.fields))
         status = cache_status(
             self.edge_name, CacheStatus(forwarded="method", status=response.status)
         )
@@ -324,24 +324,24 @@ class HttpHandler:
             fields = list(passed_fields(response.fields))
             fields += [("connection", "upgrade"), ("upgrade", request.headers["upgrade"])]
             return Upgraded(fields, response)
-        return self._replies.passed(found, request, response, status)
+        return self._builder.passed(found, request, response, status)
 
     def left(self, request: WebRequest, found: Route, exc: ConnectionResetError) -> Response:
         """What is logged of a viewer who left before its request was all sent."""
-        return self._replies.refused(request, 400, str(exc), found.distribution.id)
+        return self._builder.refused(request, 400, str(exc), found.distribution.id)
 
-    def _heed_unknown_outcome(self, found: Route, request: WebRequest) -> None:
+    def _invalidate_after_unknown_outcome(self, found: Route, request: WebRequest) -> None:
         """After an unsafe method that perhaps did something, or is still about to."""
         if request.method in SAFE_METHODS:
             return
-        heed = partial(self._heed_write, found, request, HTTPStatus.OK, {})
+        heed = partial(self._invalidate_after_write, found, request, HTTPStatus.OK, {})
         heed()
         writer = found.rule.binding.writer
         if writer is not None:
             lingers_s = writer.lingers_s(Write(request.method, found.name))
             asyncio.get_running_loop().call_later(lingers_s, heed)
 
-    def _heed_write(
+    def _invalidate_after_write(
         self, found: Route, request: WebRequest, status: int, fields: Mapping[str, str]
     ) -> None:
         """After an unsafe method has done something, what was stored before is not used again."""
@@ -385,16 +385,16 @@ class HttpHandler:
             )
         )
 
-    def lane_finished(
-        self, answered: Sequence[Answered], duration_s: float = 0.0, cut: str | None = None
+    def hits_finished(
+        self, answered: Sequence[SentHit], duration_s: float = 0.0, cut: str | None = None
     ) -> None:
         """The same for answers of the short lane."""
-        statuses, sent_bytes = self._lane_statuses, 0
-        for _asked, _wanted, status, _client, sent in answered:
+        statuses, sent_bytes = self._fast_path_statuses, 0
+        for _plain_get, _wanted, status, _client, sent in answered:
             statuses[status].amount += 1
             sent_bytes += sent
-        self._lane_sent.amount += sent_bytes
-        self._lane_hits.amount += len(answered)
+        self._fast_path_sent.amount += sent_bytes
+        self._fast_path_hits.amount += len(answered)
         if cut is not None:
             self._counts.add(Counter.ERRORS, "response_cut")
         log = self._log

@@ -41,7 +41,7 @@ def named_request(found: Route, request: WebRequest) -> WebRequest:
     return replace(request, path=b"/" + quote(found.name, safe="/~").encode("ascii"))
 
 
-def require_known_call(found: Route, request: WebRequest, gate: Authorizer) -> None:
+def require_known_call(found: Route, request: WebRequest, authorizer: Authorizer) -> None:
     """Raises WriteRefusedError for a request of an S3 client that the edge does not do exactly."""
     fields = (*request.fields, *hoisted_fields(request.query))
     require_signed_fields(request.headers, request.query)
@@ -49,7 +49,7 @@ def require_known_call(found: Route, request: WebRequest, gate: Authorizer) -> N
     if found.is_bucket:
         call = read_bucket_call(request.method, found.query)
         if call.operation.is_listing:
-            _require_listing(found, call, request, gate)
+            _require_listing(found, call, request, authorizer)
         return
     if read_call(request.method, found.name, found.query, fields, 0) is not None:
         return
@@ -82,21 +82,23 @@ async def call_bucket(
         return exc.answer
 
 
-def _require_listing(found: Route, call: BucketCall, request: WebRequest, gate: Authorizer) -> None:
+def _require_listing(
+    found: Route, call: BucketCall, request: WebRequest, authorizer: Authorizer
+) -> None:
     for rule in listing_rules(found.distribution, call.prefix):
         if rule.binding.identity != found.rule.binding.identity:
             text = "another origin serves some of these objects"
-        elif not _admits(rule, request, gate):
+        elif not _admits(rule, request, authorizer):
             text = "these objects are not listed for everybody"
         else:
             continue
         raise refuse(403, "AccessDenied", text)
 
 
-def _admits(rule: Rule, request: WebRequest, gate: Authorizer) -> bool:
+def _admits(rule: Rule, request: WebRequest, authorizer: Authorizer) -> bool:
     behavior = rule.behavior
     if not behavior.lists_objects or behavior.access.keys is not None:
         return False
     if not request.secure and behavior.viewer_protocol is not ViewerProtocol.ALLOW_ALL:
         return False
-    return not isinstance(gate.admit(behavior.access, request, time.time()), Denied)
+    return not isinstance(authorizer.admit(behavior.access, request, time.time()), Denied)

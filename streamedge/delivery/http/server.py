@@ -21,10 +21,10 @@ from uvicorn.server import ServerState
 
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.http.connection.application import Application
-from streamedge.delivery.http.connection.request_side import EdgeProtocol
+from streamedge.delivery.http.connection.request_side import HttpConnection
 from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.response.response import bare_head
-from streamedge.delivery.net.accept import Acceptor, AcceptRules, Connect, Left, Peer
+from streamedge.delivery.net.accept import Acceptor, AcceptRules, Connect, OnClose, Peer
 from streamedge.delivery.net.read_scheduler import ReadScheduler
 from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
 from streamedge.ops.log import Log
@@ -59,11 +59,11 @@ class WebServer:
         self._handshakes: set[TlsConnection] = set()
         self._failed_handshake = RateLimitedEvent(log, "tls_handshake_failed")
         rules = AcceptRules(site.proxies, connections_max, per_address_max, descriptors_end)
-        self._arrivals = Acceptor("http", rules, log, counts)
+        self._acceptor = Acceptor("http", rules, log, counts)
         self._connections_max = connections_max
         self.limit(handshake_s, idle_s, stall_s, body_rate, per_address_max)
         self._state = ServerState()
-        self._left = asyncio.Event()
+        self._connection_closed = asyncio.Event()
         self._listeners: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
@@ -96,14 +96,14 @@ class WebServer:
         for listener in listeners:
             await self._listen(listener, self._connect, TOO_MANY, is_proxied=listener in proxied)
         if context is not None:
-            door = TlsAcceptor(
+            tls_acceptor = TlsAcceptor(
                 context,
-                lambda peer: self._serve(peer, self._left.set),
+                lambda peer: self._serve(peer, self._connection_closed.set),
                 self._handshakes,
                 self._connections_max,
                 self._handshake_failed,
             )
-            connect = partial(TlsConnection, door, asyncio.get_running_loop())
+            connect = partial(TlsConnection, tls_acceptor, asyncio.get_running_loop())
             for listener in secure:
                 await self._listen(listener, connect, b"", is_proxied=listener in proxied)
         self._sweep_again()
@@ -121,31 +121,33 @@ class WebServer:
         self._idle_s = idle_s
         self._stall_s = stall_s
         self._body_rate = body_rate  # bytes a second
-        self._arrivals.rules = replace(self._arrivals.rules, per_address_max=per_address_max)
+        self._acceptor.rules = replace(self._acceptor.rules, per_address_max=per_address_max)
 
     async def _listen(
-        self, listener: socket.socket, connect: Connect, refusal: bytes, *, is_proxied: bool
+        self, listener: socket.socket, connect: Connect, reject_response: bytes, *, is_proxied: bool
     ) -> None:
         loop = asyncio.get_running_loop()
-        door = self._arrivals.door(connect, is_proxied=is_proxied, refusal=refusal)
+        factory = self._acceptor.protocol_factory(
+            connect, is_proxied=is_proxied, reject_response=reject_response
+        )
         self._listeners.append(listener)
-        self._servers.append(await loop.create_server(door, sock=listener, backlog=4096))
+        self._servers.append(await loop.create_server(factory, sock=listener, backlog=4096))
 
-    def _connect(self, peer: Peer, left: Left) -> EdgeProtocol:
-        def gone() -> None:
-            left()
-            self._left.set()
+    def _connect(self, peer: Peer, on_close: OnClose) -> HttpConnection:
+        def closed() -> None:
+            on_close()
+            self._connection_closed.set()
 
-        return self._serve(peer, gone)
+        return self._serve(peer, closed)
 
-    def _serve(self, peer: Peer, left: Left) -> EdgeProtocol:
-        return EdgeProtocol(
+    def _serve(self, peer: Peer, on_close: OnClose) -> HttpConnection:
+        return HttpConnection(
             self._config,
             self._state,
             asyncio.get_running_loop(),
             self.site,
             self._connections_max,
-            left,
+            on_close,
             peer,
             self._read_scheduler,
         )
@@ -153,7 +155,7 @@ class WebServer:
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Cuts running responses of what has been revoked."""
         for connection in list(self._state.connections):
-            if isinstance(connection, EdgeProtocol):
+            if isinstance(connection, HttpConnection):
                 connection.revoke(is_revoked)
 
     async def drain(self, timeout_s: float) -> None:
@@ -165,7 +167,7 @@ class WebServer:
             server.close()
         if self._sweep is not None:
             self._sweep.cancel()
-        self._arrivals.stop()
+        self._acceptor.stop()
         for handshake in list(self._handshakes):
             handshake.fail_handshake("the edge is stopping")
         for connection in list(self._state.connections):
@@ -173,13 +175,13 @@ class WebServer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while self._state.connections:
-                    self._left.clear()
-                    await self._left.wait()
+                    self._connection_closed.clear()
+                    await self._connection_closed.wait()
         for connection in list(self._state.connections):
             connection.transport.abort()
         while self._state.connections:
-            self._left.clear()
-            await self._left.wait()
+            self._connection_closed.clear()
+            await self._connection_closed.wait()
         for task in self._state.tasks:
             task.cancel()
         await asyncio.gather(*self._state.tasks, return_exceptions=True)
@@ -188,12 +190,12 @@ class WebServer:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         for connection in list(self._state.connections):
-            if isinstance(connection, EdgeProtocol):
+            if isinstance(connection, HttpConnection):
                 connection.sweep(now_s, self._idle_s, self._stall_s, self._body_rate)
         for handshake in list(self._handshakes):
             if now_s - handshake.began_s > self._handshake_s:
                 handshake.fail_handshake("it took too long")
-        self._arrivals.sweep(now_s)
+        self._acceptor.sweep(now_s)
         self._counts.gauges[Gauge.HTTP_CONNECTIONS] = len(self._state.connections)
         self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_again)
 

@@ -1,12 +1,12 @@
-"""From accept to the protocol that serves the viewer: who has come, and whether there is room.
+"""Accepts connections: reads the PROXY header, enforces limits, hands over to the protocol.
 
-Owns the connection until its PROXY header has been read, where its listener has one, and the
-number of connections that each address has open. Then the protocol that the door leads to gets the
-transport, what has come behind the header, and the ``Peer``: the address that counts from here on.
+Until its PROXY header has been read, where the listener has one, a connection belongs to this
+module. Then the protocol gets the transport, the bytes behind the header, and the ``Peer``: the
+client address that counts from here on.
 
-A header is believed only from the proxies that the config names; on a listener with PROXY headers
-a connection that begins otherwise is closed. What is refused leaves a number, and a line at most
-once a second: anybody can cause it.
+A header is accepted only from the proxies that the config names. On a listener with PROXY headers
+a connection that begins otherwise is closed. A refusal is counted, and logged at most once a
+second, because anybody can cause it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.ops.rate_limited import RateLimitedEvent
 
-PROXY_HEADER_S = 5.0  # for a header to come; a proxy sends it at once
+PROXY_HEADER_S = 5.0  # timeout of a header; a proxy sends it at once
 
 
 class Peer(NamedTuple):
-    """The other end of a connection as it counts here: a proxy's word for it, if one was asked."""
+    """The client of a connection: the socket's peer, or the source in its PROXY header."""
 
     address: str
     port: int
@@ -37,21 +37,21 @@ class Peer(NamedTuple):
         return f"{self.address}:{self.port}"
 
 
-Left = Callable[[], None]
-"""To be called by a protocol when its connection is lost."""
+OnClose = Callable[[], None]
+"""A protocol calls it when its connection is lost."""
 
-Connect = Callable[[Peer, Left], asyncio.Protocol]
-"""Makes the protocol that serves a peer."""
+Connect = Callable[[Peer, OnClose], asyncio.Protocol]
+"""Creates the protocol that serves a peer."""
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptRules:
-    """Whose PROXY headers are believed, and how many connections there may be.
+    """Which PROXY headers are accepted, and how many connections may be open.
 
-    ``waiting_max``: connections whose header has not come yet. ``per_address_max``: open ones of
-    one address, unless it is a proxy's; 0 is no limit. ``descriptors_end``: a connection whose
-    descriptor has this number or a higher one is refused, so that files can still be opened; 0 is
-    no limit.
+    ``waiting_max``: connections whose header has not come yet. ``per_address_max``: open
+    connections of one address that is no proxy's; 0 is no limit. ``descriptors_end``: a connection
+    whose descriptor has this number or a higher one is refused, so that files can still be opened;
+    0 is no limit.
     """
 
     proxies: Sequence[IpNetwork] = ()
@@ -61,7 +61,7 @@ class AcceptRules:
 
 
 class Acceptor:
-    """What all listeners of a server share; ``name`` is the server's, in log lines and metrics."""
+    """The state that all listeners of a server share; ``name`` is used in logs and metrics."""
 
     def __init__(self, name: str, rules: AcceptRules, log: Log, counts: Counts) -> None:
         self.rules = rules
@@ -76,41 +76,43 @@ class Acceptor:
         self._refused_full = RateLimitedEvent(log, "connections_refused")
         self._name = name
 
-    def door(
+    def protocol_factory(
         self,
         connect: Connect,
         *,
         is_proxied: bool,
-        refusal: bytes = b"",
+        reject_response: bytes = b"",
     ) -> Callable[[], PendingConnection]:
-        """The protocol factory of a listener. ``refusal`` is said to who finds no room."""
+        """The protocol factory of a listener; sends ``reject_response`` at a limit."""
         loop = asyncio.get_running_loop()
-        return partial(PendingConnection, self, loop, connect, refusal, is_proxied=is_proxied)
+        return partial(
+            PendingConnection, self, loop, connect, reject_response, is_proxied=is_proxied
+        )
 
     def sweep(self, now_s: float) -> None:
-        """Closes those whose header takes too long."""
-        for arrival in list(self.waiting):
-            if now_s - arrival.began_s > PROXY_HEADER_S:
-                arrival.refuse("it took too long")
+        """Closes connections whose header takes too long."""
+        for pending in list(self.waiting):
+            if now_s - pending.began_s > PROXY_HEADER_S:
+                pending.refuse("the PROXY header took too long")
 
     def stop(self) -> None:
-        """Closes those whose header has not come."""
-        for arrival in list(self.waiting):
-            arrival.refuse("the edge is stopping")
+        """Closes connections whose header has not come."""
+        for pending in list(self.waiting):
+            pending.refuse("the edge is stopping")
 
-    def enter(self, peer: Peer, now_s: float) -> Left | None:
-        """Counts a connection until what it returns is called; None: this address has enough."""
-        most = self.rules.per_address_max
-        if not most or is_trusted(peer.address, self.rules.proxies):
-            return _nothing  # a proxy's connections are those of many viewers
+    def acquire_slot(self, peer: Peer, now_s: float) -> OnClose | None:
+        """Counts a connection until the returned function is called; None at the limit."""
+        limit = self.rules.per_address_max
+        if not limit or is_trusted(peer.address, self.rules.proxies):
+            return _no_slot  # a proxy's connections are those of many viewers
         address = peer.address
         count = self._open.get(address, 0)
-        if count >= most:
+        if count >= limit:
             self._counts.add(Counter.ERRORS, self._crowd_kind)
-            self._refused_crowd.emit(now_s, protocol=self._name, client=str(peer), limit=most)
+            self._refused_crowd.emit(now_s, protocol=self._name, client=str(peer), limit=limit)
             return None
         self._open[address] = count + 1
-        return partial(self._leave, address)
+        return partial(self._release_slot, address)
 
     def has_descriptors(self, transport: asyncio.BaseTransport) -> bool:
         """Whether a connection leaves enough descriptors, and can have a second one itself."""
@@ -121,7 +123,7 @@ class Acceptor:
         if descriptor >= end:
             return False
         try:
-            os.close(os.dup(descriptor))  # a crowd that was accepted in one turn may have the rest
+            os.close(os.dup(descriptor))  # connections accepted in this turn may use the rest
         except OSError:
             return False
         return True
@@ -141,7 +143,7 @@ class Acceptor:
         self._counts.add(Counter.ERRORS, self._proxy_kind)
         self._refused_header.emit(now_s, protocol=self._name, client=str(peer), reason=reason)
 
-    def _leave(self, address: str) -> None:
+    def _release_slot(self, address: str) -> None:
         if self._open[address] > 1:
             self._open[address] -= 1
         else:
@@ -149,21 +151,21 @@ class Acceptor:
 
 
 class PendingConnection(asyncio.Protocol):
-    """One connection, until the protocol that serves it takes over."""
+    """One connection until its protocol takes over."""
 
     def __init__(
         self,
-        arrivals: Acceptor,
+        acceptor: Acceptor,
         loop: asyncio.AbstractEventLoop,
         connect: Connect,
-        refusal: bytes,
+        reject_response: bytes,
         *,
         is_proxied: bool,
     ) -> None:
-        self._arrivals = arrivals
+        self._acceptor = acceptor
         self._loop = loop
         self._connect = connect
-        self._refusal = refusal
+        self._reject_response = reject_response
         self._is_proxied = is_proxied
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # from the beginning
         self._peer: Peer = None  # type: ignore[assignment]  # as well
@@ -172,27 +174,27 @@ class PendingConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
-        said = transport.get_extra_info("peername")
-        if said is None:
-            transport.abort()  # it was gone before it was looked at
+        peername = transport.get_extra_info("peername")
+        if peername is None:
+            transport.abort()  # the client has closed it already
             return
-        self._peer = Peer(canonical(said[0]), said[1])
-        rules, waiting = self._arrivals.rules, self._arrivals.waiting
-        if not self._arrivals.has_descriptors(transport):
-            self._arrivals.refuse_full(self._peer, self._loop.time())
-            self._refuse_politely()
+        self._peer = Peer(canonical(peername[0]), peername[1])
+        rules, waiting = self._acceptor.rules, self._acceptor.waiting
+        if not self._acceptor.has_descriptors(transport):
+            self._acceptor.refuse_full(self._peer, self._loop.time())
+            self._reject()
         elif not self._is_proxied:
             self._hand_over(self._peer)
         elif not is_trusted(self._peer.address, rules.proxies):
-            self.refuse("it comes from no proxy of listen.proxies")
+            self.refuse("the address is not in listen.proxies")
         elif len(waiting) >= rules.waiting_max:
-            self.refuse("too many headers are waited for")
+            self.refuse("too many connections wait for a PROXY header")
         else:
             waiting.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if self not in self._arrivals.waiting:
-            return  # refused; what was under way still comes
+        if self not in self._acceptor.waiting:
+            return  # refused; bytes in flight still arrive
         self._received += data
         try:
             header = parse_proxy_header(self._received)
@@ -201,7 +203,7 @@ class PendingConnection(asyncio.Protocol):
             return
         if header is None:
             return
-        self._arrivals.waiting.discard(self)
+        self._acceptor.waiting.discard(self)
         peer = self._peer if header.source is None else Peer(*header.source)
         rest, self._received = self._received[header.size_bytes :], b""
         protocol = self._hand_over(peer)
@@ -209,33 +211,33 @@ class PendingConnection(asyncio.Protocol):
             protocol.data_received(rest)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self in self._arrivals.waiting:
-            self._arrivals.waiting.discard(self)
-            if self._received or exc is not None:  # port checks come and go without a word
-                self._arrivals.refused(self._peer, "the client left", self._loop.time())
+        if self in self._acceptor.waiting:
+            self._acceptor.waiting.discard(self)
+            if self._received or exc is not None:  # port checks send nothing
+                self._acceptor.refused(self._peer, "the client left", self._loop.time())
 
     def refuse(self, reason: str) -> None:
-        """Closes the connection for want of a header that may be believed."""
-        self._arrivals.waiting.discard(self)
-        self._arrivals.refused(self._peer, reason, self._loop.time())
+        """Closes a connection without an acceptable PROXY header."""
+        self._acceptor.waiting.discard(self)
+        self._acceptor.refused(self._peer, reason, self._loop.time())
         self._transport.abort()
 
-    def _refuse_politely(self) -> None:
-        if self._refusal:
-            self._transport.write(self._refusal)
+    def _reject(self) -> None:
+        if self._reject_response:
+            self._transport.write(self._reject_response)
         self._transport.close()
 
     def _hand_over(self, peer: Peer) -> asyncio.Protocol | None:
-        """Lets the connection's own protocol begin, if there is room for its address."""
-        left = self._arrivals.enter(peer, self._loop.time())
-        if left is None:
-            self._refuse_politely()
+        """Starts the connection's protocol, unless its address is at the limit."""
+        on_close = self._acceptor.acquire_slot(peer, self._loop.time())
+        if on_close is None:
+            self._reject()
             return None
-        protocol = self._connect(peer, left)
+        protocol = self._connect(peer, on_close)
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         return protocol
 
 
-def _nothing() -> None:
-    """What leaves when nobody counts."""
+def _no_slot() -> None:
+    """Releases the slot of a connection that is not counted."""

@@ -1,13 +1,13 @@
-"""The byte mover: a connection's bytes, in order, out of memory or straight out of cache files.
+"""Sends a connection's bytes in order, from memory or straight from cache files.
 
-A queue of parts goes to a wire: bytes as they are, and pieces of an object as spans of a cache
-file. The outlet sends what is ready, then waits for the peer or for the fill (the reader says
-when), and goes on; so a response can begin while the object is still on its way from its origin.
-HTTP and RTMP both send through here, with TLS and without (``wires``), and nothing else writes to
-the connection meanwhile.
+A queue holds parts: bytes, and spans of an object in a cache file. The sender sends the parts that
+are ready, then waits for the peer or for the fill (the reader calls back), and continues. So a
+response can begin while its object is still coming from the origin. HTTP and RTMP both send
+through a sender, with TLS and without (``writers``), and nothing else writes to the connection
+meanwhile.
 
-It never decides what to send, nor when a peer is too slow: ``blocked_since_s``, set while it waits
-for the peer, lets a sweep find that out.
+The sender does not decide what to send or when a peer is too slow. While it waits for the peer,
+``blocked_since_s`` is set; a periodic sweep closes connections that are blocked too long.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from streamedge.spans import Span
 
 
 class Source(Protocol):
-    """What a piece's bytes come from: a cache reader."""
+    """The source of a piece's bytes: a cache reader."""
 
     def ready(self, position: int, end: int) -> Ready | None: ...
 
@@ -36,7 +36,7 @@ class Source(Protocol):
 
 
 class _Piece:
-    """The rest of a span that is to be sent from a source."""
+    """The unsent rest of a span of a source."""
 
     __slots__ = ("begun", "end", "lost_at", "position", "source")
 
@@ -49,23 +49,23 @@ class _Piece:
 
 
 class Sender:
-    """One connection's way out. ``drained`` and ``failed`` are the owner's callbacks.
+    """The send queue of one connection. ``drained`` and ``failed`` are the owner's callbacks.
 
-    ``drained()``: all that was pushed has been handed to the kernel; called from within ``push``
-    when that happens at once. ``failed(cause)``: a piece's bytes cannot come, or the peer is gone
-    (cause None); what was queued is dropped, and the connection's state is no longer known.
+    ``drained()``: the kernel has all pushed bytes; called within ``push`` when that happens at
+    once. ``failed(cause)``: a piece's bytes cannot be read, or the peer has closed the connection
+    (cause None). Then the queue is dropped, and the connection must be closed.
     """
 
     __slots__ = (
+        "_cancel_wait",
         "_drained",
         "_failed",
         "_loop",
-        "_next_turn",
+        "_next_quantum",
         "_parts",
         "_pumping",
-        "_take_back",
         "_taken_bytes",
-        "_wire",
+        "_writer",
         "blocked_since_s",
     )
 
@@ -76,84 +76,83 @@ class Sender:
         drained: Callable[[], None],
         failed: Callable[[Failure | None], None],
     ) -> None:
-        self._wire = writer_to(transport, loop)
+        self._writer = writer_to(transport, loop)
         self._loop = loop
         self._drained = drained
         self._failed = failed
         self._parts: deque[bytes | memoryview | _Piece] = deque()
-        self._take_back: Callable[[], None] | None = None
-        self._next_turn: asyncio.Handle | None = None
+        self._cancel_wait: Callable[[], None] | None = None
+        self._next_quantum: asyncio.Handle | None = None
         self._pumping = False
         self._taken_bytes = 0
         self.blocked_since_s: float | None = None
 
     @property
     def idle(self) -> bool:
-        """Whether all that was pushed has been handed to the kernel."""
-        return not self._parts and not self._wire.unsent_bytes()
+        """Whether the kernel has all pushed bytes."""
+        return not self._parts and not self._writer.unsent_bytes()
 
     @property
     def sent_bytes(self) -> int:
-        """What has been handed to the kernel, of all that was ever pushed."""
-        return self._taken_bytes - self._wire.unsent_bytes()
+        """How many of the pushed bytes the kernel has."""
+        return self._taken_bytes - self._writer.unsent_bytes()
 
     @property
     def queued_bytes(self) -> int:
-        """Memory that waits to be sent; pieces of objects take none."""
+        """Bytes of memory in the queue; pieces of objects take none."""
         return sum(len(part) for part in self._parts if not isinstance(part, _Piece))
 
     def push(self, *parts: bytes | tuple[Source, Span]) -> None:
-        """Queues parts and sends what can be sent now."""
+        """Queues parts, and sends now what it can."""
         for part in parts:
             if isinstance(part, tuple):
                 if part[1].size:
                     self._parts.append(_Piece(*part))
             elif part:
                 self._parts.append(part)
-        waits = self.blocked_since_s is not None or self._take_back is not None
-        if not waits and self._next_turn is None and not self._pumping:
+        waits = self.blocked_since_s is not None or self._cancel_wait is not None
+        if not waits and self._next_quantum is None and not self._pumping:
             self._pump()
 
     def send_at_once(self, head: bytes, ready: Ready) -> int:
-        """Sends ``head`` and bytes of a cache file as far as it goes at once: how many it took.
+        """Sends ``head`` and then bytes of a cache file, and returns how many it sent.
 
-        For answers that are short or find an empty connection; only when idle. What is left is the
-        caller's to ``push``, which also finds out about a peer that is gone; so it is (nothing)
-        when all was taken and ``idle`` does not hold yet.
+        Only for an idle sender. The caller pushes the rest; ``push`` also detects a closed peer. It
+        pushes nothing when all was accepted but ``idle`` is still false.
         """
         assert not self._parts
-        taken = self._wire.send_together(head, ready)
+        taken = self._writer.send_together(head, ready)
         self._taken_bytes += taken
         return taken
 
     def close(self) -> None:
-        """Lets go of the wire and of whatever is queued. Harmless when done twice."""
+        """Closes the writer and drops the queue. May be called twice."""
         self._parts.clear()
         self._stop_watching()
-        if self._next_turn is not None:
-            self._next_turn.cancel()
-            self._next_turn = None
-        if self._take_back is not None:
-            self._take_back()
-            self._take_back = None
-        self._wire.close()
+        if self._next_quantum is not None:
+            self._next_quantum.cancel()
+            self._next_quantum = None
+        if self._cancel_wait is not None:
+            self._cancel_wait()
+            self._cancel_wait = None
+        self._writer.close()
 
     def _pump(self) -> None:
-        """Sends until the queue is empty, the turn is over, or somebody has to be waited for."""
+        """Sends until the queue is empty, the quantum is used, or the peer or a fill must act."""
         self._pumping = True
-        self._next_turn = None
-        turn = 0
+        self._next_quantum = None
+        quantum_bytes = 0
         try:
             while self._parts:
                 part = self._parts[0]
                 sent = self._send_piece(part) if isinstance(part, _Piece) else self._send(part)
                 if sent < 0:
                     return
-                turn += sent
-                if turn >= SEND_QUANTUM_BYTES and self._parts:
-                    self._end_turn()
+                quantum_bytes += sent
+                if quantum_bytes >= SEND_QUANTUM_BYTES and self._parts:
+                    self._yield_loop()
                     return
-            if self._wire.unsent_bytes():
+            if self._writer.unsent_bytes():
                 raise BlockingIOError
         except BlockingIOError:
             self._watch()
@@ -162,7 +161,7 @@ class Sender:
             self._fail(None)
             return
         except Exception:
-            self._fail(None)  # a defect: the connection ends rather than wait for ever
+            self._fail(None)  # a defect of ours: close the connection rather than wait for ever
             raise
         finally:
             self._pumping = False
@@ -170,8 +169,8 @@ class Sender:
         self._drained()
 
     def _send(self, data: bytes | memoryview) -> int:
-        """Sends bytes, held back for what follows when that can follow at once."""
-        sent = self._wire.send(data, more=self._more_follows())
+        """Sends bytes; MSG_MORE delays a short part when the next one can follow at once."""
+        sent = self._writer.send(data, more=self._more_follows())
         self._taken_bytes += sent
         if sent == len(data):
             self._parts.popleft()
@@ -188,18 +187,18 @@ class Sender:
         )
 
     def _send_piece(self, piece: _Piece) -> int:
-        """Sends what is ready of a piece; -1 when it has to be waited for."""
+        """Sends the ready bytes of a piece; -1 when none is ready."""
         ready = piece.source.ready(piece.position, piece.end)
         if ready is None:
             self._stop_watching()
-            self._take_back = piece.source.when_ready(
-                Span(piece.position, piece.end), self._woken, eager=not piece.begun
+            self._cancel_wait = piece.source.when_ready(
+                Span(piece.position, piece.end), self._on_ready, eager=not piece.begun
             )
             return -1
         piece.begun = True
-        count = min(ready.size_bytes, self._wire.piece_bytes)
-        sent = self._wire.send_file(ready.fd, ready.offset, count)
-        if sent == 0:  # the file ends before bytes that were ready: they are fetched anew, once
+        count = min(ready.size_bytes, self._writer.piece_bytes)
+        sent = self._writer.send_file(ready.fd, ready.offset, count)
+        if sent == 0:  # the file is truncated: fetch these bytes again, once
             if piece.lost_at == piece.position:
                 raise OSError("a cache file is shorter than its header says")
             piece.lost_at = piece.position
@@ -210,11 +209,11 @@ class Sender:
         if piece.position == piece.end:
             self._parts.popleft()
         elif sent < count:
-            raise BlockingIOError  # the socket is full: asking again would only be told so
+            raise BlockingIOError  # the socket is full; another call would block
         return sent
 
-    def _woken(self, failure: Failure | None) -> None:
-        self._take_back = None
+    def _on_ready(self, failure: Failure | None) -> None:
+        self._cancel_wait = None
         if failure is None:
             self._pump()
         else:
@@ -222,19 +221,19 @@ class Sender:
 
     def _watch(self) -> None:
         self.blocked_since_s = self._loop.time()
-        self._wire.watch(self._pump)
+        self._writer.watch(self._pump)
 
-    def _end_turn(self) -> None:
-        """Goes on after whoever else is due: when the wire says so, if it is asked already."""
+    def _yield_loop(self) -> None:
+        """Yields to other connections; resumes by the writer's callback if one is registered."""
         if self.blocked_since_s is not None:
             self._watch()
         else:
-            self._next_turn = self._loop.call_soon(self._pump)
+            self._next_quantum = self._loop.call_soon(self._pump)
 
     def _stop_watching(self) -> None:
         if self.blocked_since_s is not None:
             self.blocked_since_s = None
-            self._wire.unwatch()
+            self._writer.unwatch()
 
     def _fail(self, cause: Failure | None) -> None:
         self._parts.clear()

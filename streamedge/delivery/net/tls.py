@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from streamedge.delivery.net.accept import Left, Peer
+from streamedge.delivery.net.accept import OnClose, Peer
 
 READ_BYTES = 64 << 10
 UNSENT_BYTES_MAX = 4 << 20  # a peer that makes us answer (KeyUpdate) and reads nothing is dropped
@@ -69,7 +69,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
     """One TLS connection, from accept to end."""
 
     def __init__(
-        self, door: TlsAcceptor, loop: asyncio.AbstractEventLoop, peer: Peer, left: Left
+        self, door: TlsAcceptor, loop: asyncio.AbstractEventLoop, peer: Peer, left: OnClose
     ) -> None:
         super().__init__()
         self._door = door

@@ -1,9 +1,9 @@
-"""How an outlet's bytes get to a viewer: straight into the socket, or sealed by TLS first.
+"""Writes a sender's bytes to a viewer: directly to the socket, or through TLS.
 
-Both ways take what they can at once and raise BlockingIOError when the peer has to be waited for;
-neither queues, waits or decides anything. Files go to a socket by ``os.sendfile``; for TLS they
-are read into one buffer that all connections of a process share, because each piece is sealed
-before the call ends.
+Both writers accept as many bytes as they can at once, and raise BlockingIOError when the peer is
+not ready. They do not queue or wait. Files go to a socket by ``os.sendfile``. For TLS they are read
+into one buffer that all connections of a process share, because each piece is encrypted before the
+call returns.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Protocol
 from streamedge.cache.storage.extent import Ready
 from streamedge.delivery.net.tls import TlsConnection
 
-# Sent to one peer before others get their turn: a millisecond where nothing is slower than memory.
+# Sent to one peer before others are served: about a millisecond at the speed of memory.
 SEND_QUANTUM_BYTES = 8 * 1024 * 1024
-SEALED_BYTES = 256 << 10  # at a time: read, sealed and sent while it is in the processor's cache
+SEALED_BYTES = 256 << 10  # of one TLS write: they stay in the processor's cache
 
 
 class Writer(Protocol):
-    """One connection's way to its peer."""
+    """Writes to one connection's peer."""
 
     piece_bytes: int
-    """The most that one call takes."""
+    """The most bytes that one call accepts."""
 
     def send(self, data: bytes | memoryview, *, more: bool) -> int:
-        """Sends bytes, how many it says; ``more``: what follows comes at once. Raises OSError."""
+        """Sends bytes and returns how many; ``more``: others follow at once. Raises OSError."""
         ...
 
     def send_file(self, file: int, offset: int, count: int) -> int:
@@ -37,21 +37,21 @@ class Writer(Protocol):
         ...
 
     def send_together(self, head: bytes, ready: Ready) -> int:
-        """Sends ``head``, then bytes of a file, as far as it goes; never raises OSError."""
+        """Sends ``head``, then bytes of a file, and returns how many. Never raises OSError."""
         ...
 
     def unsent_bytes(self) -> int:
-        """Of what was taken, how much may not have reached the kernel yet."""
+        """How many of the accepted bytes may not have reached the kernel."""
         ...
 
     def watch(self, writable: Callable[[], None]) -> None:
-        """Calls ``writable``, later, when the peer can be sent to again."""
+        """Calls ``writable`` later, when the peer can accept bytes again."""
         ...
 
     def unwatch(self) -> None: ...
 
     def close(self) -> None:
-        """Lets go; harmless when done twice."""
+        """Releases the descriptor. May be called twice."""
         ...
 
 
@@ -85,7 +85,7 @@ class SocketWriter:
                 count = size if size < SEND_QUANTUM_BYTES else SEND_QUANTUM_BYTES
                 sent += os.sendfile(self._descriptor, file, offset, count)
         except OSError:
-            return sent  # the socket is full or the peer gone: the next call finds out which
+            return sent  # the socket is full or closed; the next call reports which
         return sent
 
     def unsent_bytes(self) -> int:
@@ -107,7 +107,7 @@ class SocketWriter:
 
 
 class TlsWriter:
-    """A TLS connection; it takes nothing while sealed bytes wait for the kernel."""
+    """A TLS connection; it accepts nothing while encrypted bytes wait for the kernel."""
 
     __slots__ = ("_connection", "_taken_last", "piece_bytes")
 
@@ -137,14 +137,14 @@ class TlsWriter:
         taken = 0
         try:
             self._raise_if_blocked()
-            together = _read(file, offset, left, head)  # a short answer is one record
+            together = _read(file, offset, left, head)  # a short response is one TLS record
             self._write(together)
             taken, sent = len(head), len(together) - len(head)
             while sent:
                 taken, offset, left = taken + sent, offset + sent, left - sent
                 sent = self.send_file(file, offset, left) if left else 0
         except OSError:
-            return taken  # the peer is slow or gone: the next call finds out which
+            return taken  # the peer is slow or gone; the next call reports which
         return taken
 
     def unsent_bytes(self) -> int:
@@ -171,7 +171,7 @@ class TlsWriter:
 
 
 def writer_to(transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop) -> Writer:
-    """The way through a transport."""
+    """The writer for a transport."""
     if isinstance(transport, TlsConnection):
         return TlsWriter(transport)
     return SocketWriter(transport, loop)
@@ -185,7 +185,7 @@ def _read(file: int, offset: int, count: int, head: bytes = b"") -> memoryview:
 
     Raises OSError.
     """
-    global _buffer  # noqa: PLW0603 - made when the first piece is read: plain HTTP needs none
+    global _buffer  # noqa: PLW0603 - allocated for the first TLS piece; plain HTTP needs none
     if not _buffer:
         _buffer = memoryview(bytearray(SEALED_BYTES))
     _buffer[: len(head)] = head

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from streamedge.access.client_address import IpNetwork
 from streamedge.cache.storage.records import Provenance
-from streamedge.delivery.net.accept import Acceptor, AcceptRules, Left, Peer
+from streamedge.delivery.net.accept import Acceptor, AcceptRules, OnClose, Peer
 from streamedge.delivery.rtmp.context import ServerContext
 from streamedge.delivery.rtmp.session import RtmpLimits, RtmpSession
 from streamedge.delivery.rtmp.streams import StreamResolver
@@ -39,7 +39,7 @@ class RtmpServer:
         self._sessions: set[RtmpSession] = set()
         self._context = ServerContext(streams, limits, log, counts, self._sessions)
         rules = AcceptRules(proxies, limits.connections_max, per_address_max, descriptors_end)
-        self._arrivals = Acceptor("rtmp", rules, log, counts)
+        self._acceptor = Acceptor("rtmp", rules, log, counts)
         self._counts = counts
         self._listeners: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
@@ -54,16 +54,16 @@ class RtmpServer:
         loop = asyncio.get_running_loop()
         self._listeners += listeners
         for listener in listeners:
-            factory = self._arrivals.door(self._connect, is_proxied=listener in proxied)
+            factory = self._acceptor.protocol_factory(self._connect, is_proxied=listener in proxied)
             self._servers.append(await loop.create_server(factory, sock=listener, backlog=4096))
         self._sweep_sessions()
 
     def limit(self, limits: RtmpLimits, per_address_max: int) -> None:
         """Sets the limits of clients that connect from now on."""
         self._context = replace(self._context, limits=limits)
-        self._arrivals.rules = replace(self._arrivals.rules, per_address_max=per_address_max)
+        self._acceptor.rules = replace(self._acceptor.rules, per_address_max=per_address_max)
 
-    def _connect(self, peer: Peer, left: Left) -> RtmpSession:
+    def _connect(self, peer: Peer, left: OnClose) -> RtmpSession:
         return RtmpSession(self._context, asyncio.get_running_loop(), peer, left)
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
@@ -78,7 +78,7 @@ class RtmpServer:
             self._listeners.pop().shutdown(socket.SHUT_RDWR)
         for server in self._servers:
             server.close()
-        self._arrivals.stop()
+        self._acceptor.stop()
         await self._wait_while(lambda: any(session.plays for session in self._sessions), timeout_s)
         for session in list(self._sessions):
             session.guard(session.shut_down)
@@ -103,4 +103,4 @@ class RtmpServer:
         for session in list(self._sessions):
             session.guard(session.sweep, now_s)
         self._counts.gauges[Gauge.RTMP_CONNECTIONS] = len(self._sessions)
-        self._arrivals.sweep(now_s)
+        self._acceptor.sweep(now_s)

@@ -17,7 +17,7 @@ from itertools import count
 from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import Provenance
-from streamedge.delivery.net.accept import Left, Peer
+from streamedge.delivery.net.accept import OnClose, Peer
 from streamedge.delivery.net.sender import Sender
 from streamedge.delivery.rtmp.context import ServerContext
 from streamedge.delivery.rtmp.pacing import BUFFER_DEFAULT_MS, Pace
@@ -71,7 +71,7 @@ class RtmpSession(asyncio.Protocol):
         context: ServerContext,
         loop: asyncio.AbstractEventLoop,
         peer: Peer,
-        left: Left,
+        left: OnClose,
     ) -> None:
         limits = context.limits
         self.engine = ServerConnection(

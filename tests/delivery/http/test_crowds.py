@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from streamedge.delivery.http.connection.request_side import EdgeProtocol
-from streamedge.delivery.http.fast_path.batch import BURST_MAX
+from streamedge.delivery.http.connection.request_side import HttpConnection
+from streamedge.delivery.http.fast_path.batch import BATCH_MAX
 from streamedge.spans import Span
 from tests.support.fakes import Pattern
 from tests.support.http_viewer import Viewer, request, viewer_of
@@ -49,7 +49,7 @@ async def test_all_get_the_object_from_one_answer(cache_root: Path) -> None:
         assert [line["cache"] for line in edge.lines()].count("Hit") == HELD
 
 
-async def at_once(edge: WebEdge, viewers: list[Viewer], raw: bytes) -> list[EdgeProtocol]:
+async def at_once(edge: WebEdge, viewers: list[Viewer], raw: bytes) -> list[HttpConnection]:
     """Has all of the viewers ask in one turn of the loop; their connections."""
     await until(lambda: len(connections(edge)) >= len(viewers))
     by_name = {str(one.peer): one for one in connections(edge)}
@@ -65,7 +65,7 @@ async def strangers(cache_root: Path) -> AsyncIterator[tuple[WebEdge, list[Viewe
     async with serve_web(cache_root) as edge, AsyncExitStack() as stack:
         edge.origin.put("film.mp4", FILM)
         edge.origin.hold_answers()
-        count = BURST_MAX + HELD
+        count = BATCH_MAX + HELD
         yield edge, [await stack.enter_async_context(viewer_of(edge.port)) for _ in range(count)]
 
 

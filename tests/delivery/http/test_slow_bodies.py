@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from streamedge.delivery.http.request.body_buffer import GATHERED_BYTES_MAX, Gathering
+from streamedge.delivery.http.request.body_buffer import GATHERED_BYTES_MAX, BodyBuffer
 from tests.support.fakes import Turn
 from tests.support.http_viewer import fetch, viewer_of
 from tests.support.web_edge import connections, serve_web, until
@@ -55,10 +55,10 @@ async def test_body_that_comes_too_slowly_ends_its_connection(cache_root: Path) 
         await until(lambda: connection._receiving is not None)
         now_s = asyncio.get_running_loop().time()
         connection.sweep(now_s + 59, 30, 60, 500)
-        connection._heard_s = now_s + 60  # a byte has come just now
+        connection._received_s = now_s + 60  # a byte has come just now
         connection.sweep(now_s + 61, 30, 60, 0)
         assert not connection.transport.is_closing()
-        connection._heard_s = now_s + 121
+        connection._received_s = now_s + 121
         connection.sweep(now_s + 122, 30, 60, 500)
         assert connection.transport.is_closing()
 
@@ -69,7 +69,7 @@ async def pieces_of(*pieces: bytes) -> AsyncIterator[bytes]:
 
 
 async def test_gathered_body_is_the_body() -> None:
-    body = await Gathering().gather(pieces_of(b"one", b"two", b"3"))
+    body = await BodyBuffer().gather(pieces_of(b"one", b"two", b"3"))
     assert [piece async for piece in body] == [b"one", b"two", b"3"]
 
 
@@ -81,6 +81,6 @@ async def test_no_more_of_a_body_is_gathered_than_the_limit() -> None:
             taken.append(number)
             yield bytes(GATHERED_BYTES_MAX // 2)
 
-    body = await Gathering().gather(pieces())
+    body = await BodyBuffer().gather(pieces())
     assert taken == [0, 1]
     assert len([piece async for piece in body]) == 4

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from streamedge.delivery.net.accept import PROXY_HEADER_S, Acceptor, AcceptRules, Left, Peer
+from streamedge.delivery.net.accept import PROXY_HEADER_S, Acceptor, AcceptRules, OnClose, Peer
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counter, Counts
 from tests.support.proxy_headers import V2_SIGNATURE, proxy_v1, proxy_v2
@@ -28,8 +28,8 @@ REFUSAL = b"no room\n"
 class Echo(asyncio.Protocol):
     """Serves by saying who it serves, then what it hears."""
 
-    def __init__(self, door: Door, peer: Peer, left: Left) -> None:
-        self._door = door
+    def __init__(self, acceptor: Door, peer: Peer, left: OnClose) -> None:
+        self._door = acceptor
         self._peer = peer
         self._left = left
 
@@ -54,8 +54,8 @@ class Echo(asyncio.Protocol):
 class Door:
     """A listener behind ``Acceptor``, and what came through."""
 
-    def __init__(self, arrivals: Acceptor, counts: Counts, log_file: Path) -> None:
-        self.arrivals = arrivals
+    def __init__(self, acceptor: Acceptor, counts: Counts, log_file: Path) -> None:
+        self.acceptor = acceptor
         self.counts = counts
         self.served: list[Echo] = []
         self.heard: list[bytes] = []
@@ -65,7 +65,7 @@ class Door:
         self._log_file = log_file
 
     def lines(self) -> list[dict[str, Any]]:
-        self.arrivals._refused_header._log.flush()
+        self.acceptor._refused_header._log.flush()
         return [json.loads(line) for line in self._log_file.read_text().splitlines()]
 
     def refusals(self) -> int:
@@ -79,18 +79,20 @@ async def listening(
     log_file = folder / "log"
     log_file.touch()
     log, counts = open_log(str(log_file), "test"), Counts()
-    door = Door(Acceptor("test", rules, log, counts), counts, log_file)
-    factory = door.arrivals.door(
-        lambda peer, left: Echo(door, peer, left), is_proxied=is_proxied, refusal=REFUSAL
+    acceptor = Door(Acceptor("test", rules, log, counts), counts, log_file)
+    factory = acceptor.acceptor.protocol_factory(
+        lambda peer, left: Echo(acceptor, peer, left),
+        is_proxied=is_proxied,
+        reject_response=REFUSAL,
     )
     server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
-    door.port = server.sockets[0].getsockname()[1]
+    acceptor.port = server.sockets[0].getsockname()[1]
     try:
-        yield door
+        yield acceptor
     finally:
         server.close()
-        door.arrivals.stop()
-        for echo in list(door.served):
+        acceptor.acceptor.stop()
+        for echo in list(acceptor.served):
             echo._transport.abort()
         await server.wait_closed()
         log.flush()
@@ -119,8 +121,8 @@ class Caller:
 
 
 @asynccontextmanager
-async def calling(door: Door, said: bytes = b"") -> AsyncIterator[Caller]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+async def calling(acceptor: Door, said: bytes = b"") -> AsyncIterator[Caller]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", acceptor.port)
     try:
         writer.write(said)
         yield Caller(reader, writer)
@@ -130,14 +132,14 @@ async def calling(door: Door, said: bytes = b"") -> AsyncIterator[Caller]:
 
 @pytest.fixture
 async def proxied(tmp_path: Path) -> AsyncIterator[Door]:
-    async with listening(tmp_path, AcceptRules(HERE, waiting_max=2)) as door:
-        yield door
+    async with listening(tmp_path, AcceptRules(HERE, waiting_max=2)) as acceptor:
+        yield acceptor
 
 
 async def test_without_headers_the_connection_tells_who_it_is(tmp_path: Path) -> None:
     async with (
-        listening(tmp_path, AcceptRules(HERE), is_proxied=False) as door,
-        calling(door, b"PROXY UNKNOWN\r\n") as caller,
+        listening(tmp_path, AcceptRules(HERE), is_proxied=False) as acceptor,
+        calling(acceptor, b"PROXY UNKNOWN\r\n") as caller,
     ):
         assert await caller.line() == caller.name
         assert await caller.line() == "PROXY UNKNOWN", "a header is bytes like others here"
@@ -150,7 +152,7 @@ async def test_a_header_tells_who_has_come(proxied: Door, header: bytes) -> None
         assert await caller.line() == "hello"
         caller.writer.write(b"again\n")
         assert await caller.line() == "again"
-    assert not proxied.arrivals.waiting
+    assert not proxied.acceptor.waiting
 
 
 @pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", V2_SIGNATURE + b"\x20\x00\x00\x00"])
@@ -164,7 +166,7 @@ async def test_a_header_that_names_nobody_leaves_the_connections_address(
 @pytest.mark.parametrize("header", [proxy_v1("2001:db8::1", 1), proxy_v2("2001:db8::1", 1)])
 async def test_a_header_may_come_byte_by_byte(proxied: Door, header: bytes) -> None:
     heard: list[bytes] = []
-    (factory,) = [proxied.arrivals.door(lambda *_: Hearing(heard), is_proxied=True)]
+    (factory,) = [proxied.acceptor.protocol_factory(lambda *_: Hearing(heard), is_proxied=True)]
     transport = Fake(("127.0.0.1", 4711))
     arrival = factory()
     arrival.connection_made(transport)
@@ -197,34 +199,34 @@ async def test_lines_are_few_and_the_count_is_whole(proxied: Door) -> None:
     assert proxied.refusals() == 20
     # The line that follows tells how many went before it unsaid.
     now_s = asyncio.get_running_loop().time()
-    proxied.arrivals.refused(Peer("192.0.2.1", 1), "again", now_s + 10.0)
+    proxied.acceptor.refused(Peer("192.0.2.1", 1), "again", now_s + 10.0)
     last = proxied.lines()[-1]
     assert len(said) + sum(line.get("unsaid", 0) for line in [*said, last]) == 20
     assert len(said) < 20
 
 
-async def test_nobody_but_a_proxy_is_believed(tmp_path: Path) -> None:
+async def test_proxy_header_is_accepted_from_a_listed_proxy_only(tmp_path: Path) -> None:
     rules = AcceptRules((ip_network("10.0.0.0/8"),))
     async with (
-        listening(tmp_path, rules) as door,
-        calling(door, proxy_v1("10.0.0.1", 4711)) as caller,
+        listening(tmp_path, rules) as acceptor,
+        calling(acceptor, proxy_v1("10.0.0.1", 4711)) as caller,
     ):
         assert await caller.ended() == b""
-        assert [line["reason"] for line in door.lines()] == [
-            "it comes from no proxy of listen.proxies"
+        assert [line["reason"] for line in acceptor.lines()] == [
+            "the address is not in listen.proxies"
         ]
-        assert not door.served
+        assert not acceptor.served
 
 
 async def test_a_header_must_come_in_time(proxied: Door) -> None:
     async with calling(proxied, b"PROXY ") as caller:
         await until_waiting(proxied, 1)
-        (arrival,) = proxied.arrivals.waiting
-        proxied.arrivals.sweep(arrival.began_s + PROXY_HEADER_S)
-        assert proxied.arrivals.waiting == {arrival}
-        proxied.arrivals.sweep(arrival.began_s + PROXY_HEADER_S + 0.1)
+        (arrival,) = proxied.acceptor.waiting
+        proxied.acceptor.sweep(arrival.began_s + PROXY_HEADER_S)
+        assert proxied.acceptor.waiting == {arrival}
+        proxied.acceptor.sweep(arrival.began_s + PROXY_HEADER_S + 0.1)
         assert await caller.ended() == b""
-        assert [line["reason"] for line in proxied.lines()] == ["it took too long"]
+        assert [line["reason"] for line in proxied.lines()] == ["the PROXY header took too long"]
 
 
 async def test_those_that_wait_are_bounded_and_stopped(proxied: Door) -> None:
@@ -232,10 +234,12 @@ async def test_those_that_wait_are_bounded_and_stopped(proxied: Door) -> None:
         await until_waiting(proxied, 2)
         async with calling(proxied) as third:
             assert await third.ended() == b""
-        assert [line["reason"] for line in proxied.lines()] == ["too many headers are waited for"]
-        proxied.arrivals.stop()
+        assert [line["reason"] for line in proxied.lines()] == [
+            "too many connections wait for a PROXY header"
+        ]
+        proxied.acceptor.stop()
         assert await first.ended() == await second.ended() == b""
-        assert not proxied.arrivals.waiting
+        assert not proxied.acceptor.waiting
 
 
 @pytest.mark.parametrize(("said", "count"), [(b"", 0), (b"PROXY", 1)])
@@ -244,7 +248,7 @@ async def test_leaving_is_told_once_something_was_said(
 ) -> None:
     async with calling(proxied, said) as caller:
         await until_waiting(proxied, 1)
-        (arrival,) = proxied.arrivals.waiting
+        (arrival,) = proxied.acceptor.waiting
         await until(lambda: arrival._received == said)
         caller.writer.close()
         await caller.ended()
@@ -261,43 +265,46 @@ async def test_nothing_is_handed_to_a_protocol_that_has_closed(proxied: Door) ->
 
 async def test_connections_of_an_address_are_bounded(tmp_path: Path) -> None:
     rules = AcceptRules(HERE, per_address_max=2)
-    async with listening(tmp_path, rules) as door:
+    async with listening(tmp_path, rules) as acceptor:
         one, other = proxy_v1("192.0.2.1", 1), proxy_v1("192.0.2.2", 1)
-        async with calling(door, one) as first, calling(door, proxy_v2("192.0.2.1", 9)) as second:
+        async with (
+            calling(acceptor, one) as first,
+            calling(acceptor, proxy_v2("192.0.2.1", 9)) as second,
+        ):
             await first.line()
             await second.line()
-            async with calling(door, one) as third, calling(door, one) as fourth:
+            async with calling(acceptor, one) as third, calling(acceptor, one) as fourth:
                 assert await third.ended() == REFUSAL
                 assert await fourth.ended() == REFUSAL
-            async with calling(door, other) as another:
+            async with calling(acceptor, other) as another:
                 assert await another.line() == "192.0.2.2:1"
-            (line,) = door.lines()
+            (line,) = acceptor.lines()
             assert line["event"] == "connections_per_address_refused"
             assert line["client"] == "192.0.2.1:1"
             assert line["limit"] == 2
-            assert door.counts.gathered(Counter.ERRORS, "test_connections_per_address") == 2
+            assert acceptor.counts.gathered(Counter.ERRORS, "test_connections_per_address") == 2
             second.writer.close()
-            await door.gone.acquire()  # the other address's
-            await door.gone.acquire()
-            async with calling(door, one) as again:
+            await acceptor.gone.acquire()  # the other address's
+            await acceptor.gone.acquire()
+            async with calling(acceptor, one) as again:
                 assert await again.line() == "192.0.2.1:1"
-        await door.gone.acquire()
-        await door.gone.acquire()
-        assert door.arrivals._open == {}
+        await acceptor.gone.acquire()
+        await acceptor.gone.acquire()
+        assert acceptor.acceptor._open == {}
 
 
 async def test_a_proxys_own_connections_are_not_bounded(tmp_path: Path) -> None:
-    async with listening(tmp_path, AcceptRules(HERE, per_address_max=1)) as door:
+    async with listening(tmp_path, AcceptRules(HERE, per_address_max=1)) as acceptor:
         for header in (proxy_v1("127.0.0.9", 1), b"PROXY UNKNOWN\r\n"):
-            async with calling(door, header) as first, calling(door, header) as second:
+            async with calling(acceptor, header) as first, calling(acceptor, header) as second:
                 assert await first.line()
                 assert await second.line()
-        assert door.lines() == []
+        assert acceptor.lines() == []
 
 
 async def test_a_connection_that_was_gone_before_it_was_looked_at(proxied: Door) -> None:
     transport = Fake(None)
-    arrival = proxied.arrivals.door(lambda *_: Hearing([]), is_proxied=False)()
+    arrival = proxied.acceptor.protocol_factory(lambda *_: Hearing([]), is_proxied=False)()
     arrival.connection_made(transport)
     assert transport.aborted
     assert transport.protocol is None
@@ -305,8 +312,8 @@ async def test_a_connection_that_was_gone_before_it_was_looked_at(proxied: Door)
     assert proxied.refusals() == 0
 
 
-async def until_waiting(door: Door, count: int) -> None:
-    await until(lambda: len(door.arrivals.waiting) == count)
+async def until_waiting(acceptor: Door, count: int) -> None:
+    await until(lambda: len(acceptor.acceptor.waiting) == count)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -353,12 +360,15 @@ async def test_connection_that_would_take_the_files_descriptors_is_refused(
     free = os.dup(0)  # the number that the next descriptor gets
     os.close(free)
     rules = AcceptRules(HERE, descriptors_end=free + 20)
-    async with listening(tmp_path, rules, is_proxied=is_proxied) as door, AsyncExitStack() as stack:
-        callers = [await stack.enter_async_context(calling(door)) for _ in range(20)]
+    async with (
+        listening(tmp_path, rules, is_proxied=is_proxied) as acceptor,
+        AsyncExitStack() as stack,
+    ):
+        callers = [await stack.enter_async_context(calling(acceptor)) for _ in range(20)]
         assert await callers[-1].ended() == REFUSAL
-        refused = door.counts.gathered(Counter.ERRORS, "test_descriptors")
+        refused = acceptor.counts.gathered(Counter.ERRORS, "test_descriptors")
         assert refused > 0
-        (line,) = [line for line in door.lines() if line["event"] == "connections_refused"]
+        (line,) = [line for line in acceptor.lines() if line["event"] == "connections_refused"]
         assert "RLIMIT_NOFILE" in line["reason"]
 
 
@@ -369,9 +379,9 @@ async def test_connection_that_cannot_have_a_second_descriptor_is_refused(
         raise OSError(errno.EMFILE, "Too many open files")
 
     rules = AcceptRules(HERE, descriptors_end=1 << 30)
-    async with listening(tmp_path, rules, is_proxied=False) as door:
-        async with calling(door) as caller:
+    async with listening(tmp_path, rules, is_proxied=False) as acceptor:
+        async with calling(acceptor) as caller:
             assert await caller.line() == caller.name
         monkeypatch.setattr(os, "dup", refuse)
-        async with calling(door) as caller:
+        async with calling(acceptor) as caller:
             assert await caller.ended() == REFUSAL

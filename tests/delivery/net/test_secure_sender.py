@@ -73,7 +73,7 @@ class Filling:
         assert isinstance(eager, bool)
         self.woken = woken
         self.waiting.set()
-        return self._take_back
+        return self._cancel_wait
 
     def tell(self, failure: Failure | None, there_bytes: int = 0) -> None:
         """What waits for bytes hears that more are there, or that none will come."""
@@ -83,7 +83,7 @@ class Filling:
         self.waiting.clear()
         woken(failure)
 
-    def _take_back(self) -> None:
+    def _cancel_wait(self) -> None:
         self.woken = None
 
 

@@ -55,7 +55,7 @@ class Filling:
         self.asked.append((want, eager))
         self.woken = woken
         self.waiting.set()
-        return self._take_back
+        return self._cancel_wait
 
     def arrive(self, there_bytes: int) -> None:
         """More bytes are there: whoever waits is told."""
@@ -71,7 +71,7 @@ class Filling:
         self.waiting.clear()
         woken(failure)
 
-    def _take_back(self) -> None:
+    def _cancel_wait(self) -> None:
         self.woken = None
 
 

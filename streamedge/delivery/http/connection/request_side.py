@@ -1,12 +1,12 @@
-"""The HTTP connection: uvicorn's parser and application side, with a short lane for fresh hits.
+"""The request side of a viewer's HTTP connection: parsing, and the fast path for fresh hits.
 
-A GET whose answer is already here is answered in the turn of the loop in which it came (``burst``):
-head and bytes go to the outlet and never meet the application. Everything else goes on to the
-application, which hands its answers back through the ``streamedge.answer`` extension, so that
-their bytes too move by ``sendfile``. How answers leave is ``answering``'s.
+A GET whose response is in the cache is answered in the loop iteration in which it came (``batch``):
+its head and bytes go to the sender, and no task is made. All other requests go to the application,
+which returns its responses through the ``streamedge.answer`` extension, so their bytes use
+``sendfile`` too. ``response_side`` sends the responses.
 
-It leans on the inside of uvicorn's HttpToolsProtocol (cycle, pipeline, flow); the version range in
-pyproject.toml is narrow for that reason.
+This depends on internals of uvicorn's HttpToolsProtocol (cycle, pipeline, flow); therefore the
+version range in pyproject.toml is narrow.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from streamedge.delivery.http.connection.read_control import (
 from streamedge.delivery.http.connection.response_sender import ResponseSender
 from streamedge.delivery.http.connection.response_side import (
     ANSWERED,
-    AnsweringConnection,
     FastPathCycle,
     ResponseInFlight,
+    ResponseSide,
 )
 from streamedge.delivery.http.connection.upgrades import Upgrade, body_parser, upgrade_of
-from streamedge.delivery.http.fast_path.fast_path import Answered, LaneAnswer, PlainGet
-from streamedge.delivery.http.fast_path.request_memo import Wanted
+from streamedge.delivery.http.fast_path.fast_path import Hit, PlainGet, SentHit
+from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.request.request import (
     WebRequest,
@@ -58,7 +58,7 @@ EXTENSION = "streamedge.answer"
 REQUEST = "streamedge.request"  # the request, and its trailer fields as they come
 
 
-class EdgeProtocol(AnsweringConnection):
+class HttpConnection(ResponseSide):
     """One HTTP connection of a viewer."""
 
     def __init__(
@@ -68,32 +68,32 @@ class EdgeProtocol(AnsweringConnection):
         loop: asyncio.AbstractEventLoop,
         site: HttpHandler,
         connections_max: int,
-        left: Callable[[], None],
+        on_close: Callable[[], None],
         peer: Peer,
         read_scheduler: ReadScheduler,
     ) -> None:
-        super().__init__(config, server_state, loop, site, connections_max, left, peer)
+        super().__init__(config, server_state, loop, site, connections_max, on_close, peer)
         self._read_scheduler = read_scheduler
-        self._burst = site.burst
+        self._batch = site.batch
         self._between = True  # the parser is between two requests
-        self._begun = 0  # requests that the present packet holds the beginning of
-        # By the present packet's request, if it is plain.
-        self._asked: tuple[PlainGet, Wanted | None] | None = None
-        self._held = b""  # what came, while it waits for its burst or for another's answer
-        self._put_off = False  # to the next burst
+        self._begun = 0  # requests that begin in the current packet
+        # The current packet's request, if it is plain.
+        self._plain_get: tuple[PlainGet, ByteRange | None] | None = None
+        self._held = b""  # received bytes that wait for the batch or another response
+        self._deferred = False  # whether they wait for the next run of the batch
         self._header_bytes = 0
-        # Behind the present request's body; None before its header section has ended.
+        # The current request's trailer section; None until its header section has ended.
         self._trailers: list[tuple[bytes, bytes]] | None = None
         self._trailer_bytes = 0
         self._unparsed = bytearray()  # received bytes that wait for their share of the loop's time
         self._is_parse_due = False
         self._is_lost = False  # the connection, and the parser with it
-        self._upgrade = Upgrade.NONE  # what the present request's Upgrade field means
+        self._upgrade = Upgrade.NONE  # the meaning of the current request's Upgrade field
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = self._read_control = ReadControl(transport)
-        self._lane = self._site.lanes[self.secure, bool(self.proxies)]
+        self._fast_path = self._site.fast_paths[self.secure, bool(self.proxies)]
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
@@ -112,62 +112,62 @@ class EdgeProtocol(AnsweringConnection):
             return
         if self._between and self._is_idle:
             self._held = data
-            self._burst.add(self)
+            self._batch.add(self)
         else:
             self._feed(data)
 
     def eof_received(self) -> None:
-        self._burst.finish()
+        self._batch.finish()
         super().eof_received()
 
     def shutdown(self) -> None:
-        self._burst.finish()
+        self._batch.finish()
         super().shutdown()
 
-    def take_up(
-        self, now_s: float, gone: set[str]
-    ) -> tuple[PlainGet, Wanted | None, LaneAnswer] | None:
-        """The hit that answers what came; None when that has gone another way.
+    def decide_hit(
+        self, now_s: float, pending_keys: set[str]
+    ) -> tuple[PlainGet, ByteRange | None, Hit] | None:
+        """The hit for the received bytes, or None when they went another way.
 
-        ``gone``: the keys that others have gone to the application for in this turn of the loop.
+        ``pending_keys``: the keys for which this batch has sent a request to the application.
         """
         data, self._held = self._held, b""
-        was_put_off, self._put_off = self._put_off, False
+        was_put_off, self._deferred = self._deferred, False
         if self._is_lost:
             return None
         if self.flow.read_paused:
             self.flow.resume_reading()
-        recalled = self._lane.spellings.recall(data)
-        if recalled is not None:
-            # The parser need not see it: it has seen this very request, and is between two now.
-            asked, wanted = recalled
-            answer = self._decide(asked, wanted, now_s)
+        entry = self._fast_path.memo.get(data)
+        if entry is not None:
+            # The parser has parsed equal bytes before, and is between two requests now.
+            plain_get, byte_range = entry
+            answer = self._decide(plain_get, byte_range, now_s)
             if answer is not None:
-                return asked, wanted, answer
-            asking = self._lane.awaited(asked.target)
+                return plain_get, byte_range, answer
+            asking = self._fast_path.awaited(plain_get.target)
             if asking is not None:
                 self._hold(data, asking)
                 return None
-            if asked.target.key in gone and not was_put_off:
-                # Nobody's task has begun to ask yet; when it has, this one can be held.
-                self._held, self._put_off = data, True
-                self._burst.put_off(self)
+            if plain_get.target.key in pending_keys and not was_put_off:
+                # The first request's task has not started; once it has, this one can wait for it.
+                self._held, self._deferred = data, True
+                self._batch.defer(self)
                 return None
         self._feed(data)
-        if self._asked is not None:
-            gone.add(self._asked[0].target.key)
+        if self._plain_get is not None:
+            pending_keys.add(self._plain_get[0].target.key)
         return None
 
-    def broke(self, cause: Exception) -> None:
-        """Ends the connection, whose request has found a fault of ours."""
+    def abort_with(self, cause: Exception) -> None:
+        """Reports a defect of ours and aborts the connection."""
         context = {"message": "taking up a request failed", "exception": cause, "protocol": self}
         self.loop.call_exception_handler(context)
         self.transport.abort()
 
     def _hold(self, data: bytes, asking: asyncio.Task[None]) -> None:
-        """Keeps a request until the origin has answered another that asks for the same.
+        """Holds a request until the origin has answered another request for the same key.
 
-        Of a crowd that comes for a new object each is then answered as a hit is.
+        So all but the first of many simultaneous requests for a new object are answered as hits.
         """
         self._held = data
         self.cycle = FastPathCycle(self.on_response_complete)  # type: ignore[assignment]
@@ -175,23 +175,19 @@ class EdgeProtocol(AnsweringConnection):
         asking.add_done_callback(lambda _done: self._release(begun_s))
 
     def _release(self, begun_s: float) -> None:
-        """Takes a request up again that was held; not twice, whatever the origin has said."""
+        """Resumes a held request; it is not held again, whatever the origin has answered."""
         data, self._held = self._held, b""
-        recalled = self._lane.spellings.recall(data)
+        entry = self._fast_path.memo.get(data)
         is_last = self.cycle is not None and not self.cycle.keep_alive
         self.cycle = ANSWERED
         if self._is_lost or self.transport.is_closing():
-            hit = (
-                self._lane.decide(recalled[0].target, recalled[1], time.time())
-                if recalled
-                else None
-            )
-            if recalled is not None and hit is not None:
+            hit = self._fast_path.decide(entry[0].target, entry[1], time.time()) if entry else None
+            if entry is not None and hit is not None:
                 duration_s = self.loop.time() - begun_s
-                self._hit_ended(*recalled, hit[0], 0, duration_s, "viewer left")
+                self._hit_ended(*entry, hit[0], 0, duration_s, "viewer left")
             return
         self.flow.resume_reading()
-        if recalled is None or not self._answer_plain(*recalled):
+        if entry is None or not self._answer_plain(*entry):
             self._feed(data)
         if is_last:
             self.shutdown()
@@ -199,7 +195,7 @@ class EdgeProtocol(AnsweringConnection):
     def _feed(self, data: bytes) -> None:
         """Parses received bytes: few at once, more within its share of the loop's time."""
         if self._receiving is not None:
-            self._heard_s = self.loop.time()
+            self._received_s = self.loop.time()
             self._rate_bytes += len(data)
         if self._unparsed or not is_parsed_at_once(data):
             self._unparsed += data
@@ -225,7 +221,7 @@ class EdgeProtocol(AnsweringConnection):
                 del self._unparsed[:PIECE_BYTES]
                 self._parse(data)
         except Exception as cause:  # noqa: BLE001 - the scheduler serves other connections too
-            self.broke(cause)
+            self.abort_with(cause)
             return False
         may_parse = self._may_parse()
         if may_parse and self._unparsed:
@@ -243,7 +239,7 @@ class EdgeProtocol(AnsweringConnection):
             self._read_scheduler.wait(self._parse_piece)
 
     def _may_parse(self) -> bool:
-        """Whether the next bytes are a request's, and its turn is near."""
+        """Whether the next bytes belong to a request that need not wait for earlier responses."""
         if self._refused is not None or self.transport.is_closing():
             self._unparsed.clear()
             return True
@@ -252,14 +248,14 @@ class EdgeProtocol(AnsweringConnection):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._upgrade is Upgrade.WEBSOCKET and self.tunnel is None:
-            self._upgrade = Upgrade.NONE  # it was answered as any GET is
+            self._upgrade = Upgrade.NONE  # the origin did not switch protocols
         if self._unparsed:
             self._parse_soon()
         elif self._may_parse():
             self._read_control.release()
 
     def take_unparsed(self) -> bytes:
-        """What came behind a request whose protocol the connection changes to."""
+        """Removes and returns the bytes behind a request that switches protocols."""
         early = bytes(self._unparsed)
         self._unparsed.clear()
         self._read_control.release()
@@ -269,7 +265,7 @@ class EdgeProtocol(AnsweringConnection):
         if self._refused is not None:
             return
         whole = self._between
-        self._begun, self._asked = 0, None
+        self._begun, self._plain_get = 0, None
         self._header_bytes += len(data)
         try:
             self.parser.feed_data(data)
@@ -277,22 +273,22 @@ class EdgeProtocol(AnsweringConnection):
             self._go_on_behind_upgrade(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError as exc:
-            # What a callback raised is the peer's fault only if it is about what the peer sent.
+            # An exception in a callback is the peer's fault only if it is about the peer's bytes.
             cause = exc.__context__
             if self._refused is None and cause is not None and not isinstance(cause, _PEER_FAULTS):
                 raise cause from exc
             self._refuse(HTTPStatus.BAD_REQUEST)
-        if self._asked is not None and whole and self._between and self._begun == 1:
-            self._lane.remember(data, *self._asked)
+        if self._plain_get is not None and whole and self._between and self._begun == 1:
+            self._fast_path.remember(data, *self._plain_get)
         if self._header_bytes > HEADER_BYTES_MAX:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def _go_on_behind_upgrade(self, rest: bytes) -> None:
-        """Reads on behind a head with an Upgrade field, where the parser leaves the message.
+        """Continues behind a head with an Upgrade field, where the parser stops.
 
-        An Upgrade that is not taken is ignored (RFC 9110 §7.8): the body is read, and the next
-        request. What follows a request for WebSocket may be of that protocol; it waits until the
-        origin has said so.
+        An Upgrade that is not accepted is ignored (RFC 9110 §7.8): the body and the next request
+        are parsed. Bytes behind a WebSocket request may belong to that protocol; they wait until
+        the origin has answered.
         """
         if self._refused is not None:
             return
@@ -313,7 +309,7 @@ class EdgeProtocol(AnsweringConnection):
             self._parse_soon()
             self._read_control.hold()
 
-    # The parser's callbacks. What only the application needs is made only for the application.
+    # The parser's callbacks. They build only for the application what only it needs.
 
     def on_message_begin(self) -> None:
         self._between = False
@@ -326,8 +322,8 @@ class EdgeProtocol(AnsweringConnection):
         if self._trailers is None:
             self.headers.append((name.lower(), value))
             return
-        # The parser tells them apart by the time alone; and what a request says in its head may
-        # not be looked at before all of it has come, so these must never be among it.
+        # The parser calls this for trailer fields too. They must never mix with header fields,
+        # which decide about the request before its body has come.
         self._trailers.append((name.lower(), value))
         self._trailer_bytes += size_bytes(b"", [(name, value)])
         if self._trailer_bytes > TRAILER_BYTES_MAX:
@@ -356,11 +352,11 @@ class EdgeProtocol(AnsweringConnection):
                 self._refuse(HTTPStatus.BAD_REQUEST)
                 raise _RefusedError
         request = self._read_request(version)
-        if not self._take_lane(request):
+        if not self._try_fast_path(request):
             self._go_to_application(request, self._trailers)
 
-    def _take_lane(self, request: WebRequest) -> bool:
-        """Answers from within the callback if the request is plain and its object is here."""
+    def _try_fast_path(self, request: WebRequest) -> bool:
+        """Answers within the callback if the request is plain and its object is cached."""
         if (
             request.method != "GET"
             or not self._is_idle
@@ -368,14 +364,14 @@ class EdgeProtocol(AnsweringConnection):
             or not self._keeps_alive()
         ):
             return False
-        plain = self._lane.ask(request)
+        plain = self._fast_path.ask(request)
         if plain is None:
             return False
-        self._asked = plain
+        self._plain_get = plain
         return self._answer_plain(*plain)
 
     def _read_request(self, version: str) -> WebRequest:
-        """The request whose head the parser has read."""
+        """The request whose head the parser has parsed."""
         return web_request(
             self.parser.get_method().decode("ascii"),
             self.url,
@@ -392,51 +388,53 @@ class EdgeProtocol(AnsweringConnection):
 
     @property
     def _is_idle(self) -> bool:
-        """Whether nothing is being answered, so that an answer may go out at once."""
+        """Whether no response is in flight, so that one may be sent at once."""
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             return False
         return not self.transport.get_write_buffer_size()
 
-    def _answer_plain(self, asked: PlainGet, wanted: Wanted | None) -> bool:
-        """Answers a plain GET, unless its object is not here and fresh."""
-        answer = self._decide(asked, wanted, time.time())
+    def _answer_plain(self, plain_get: PlainGet, byte_range: ByteRange | None) -> bool:
+        """Answers a plain GET if its object is cached and fresh."""
+        answer = self._decide(plain_get, byte_range, time.time())
         if answer is None:
             return False
-        answered = self.send_hit(asked, wanted, answer, self.loop.time())
+        answered = self.send_hit(plain_get, byte_range, answer, self.loop.time())
         if answered is not None:
-            self._site.lane_finished([answered])
+            self._site.hits_finished([answered])
         return True
 
-    def _decide(self, asked: PlainGet, wanted: Wanted | None, now_s: float) -> LaneAnswer | None:
-        if self._serves is not None and not self._serves(asked.host):
+    def _decide(
+        self, plain_get: PlainGet, byte_range: ByteRange | None, now_s: float
+    ) -> Hit | None:
+        if self._serves is not None and not self._serves(plain_get.host):
             return None
-        if asked.admitted is not None and not self._site.gate.still_allows(
-            asked.admitted, asked.address or self.peer.address, now_s
+        if plain_get.admitted is not None and not self._site.authorizer.still_allows(
+            plain_get.admitted, plain_get.address or self.peer.address, now_s
         ):
             return None
-        return self._lane.decide(asked.target, wanted, now_s)
+        return self._fast_path.decide(plain_get.target, byte_range, now_s)
 
     def send_hit(
-        self, asked: PlainGet, wanted: Wanted | None, answer: LaneAnswer, loop_s: float
-    ) -> Answered | None:
-        """Sends a hit. None when that is not done at once: then it leaves its own line, later."""
+        self, plain_get: PlainGet, byte_range: ByteRange | None, answer: Hit, loop_s: float
+    ) -> SentHit | None:
+        """Sends a hit. Returns None when it is not sent at once; then it is logged at its end."""
         status, head, ready, start, end, opened = answer
         sent = 0 if ready is None else self.sender.send_at_once(head, ready)
         if sent == len(head) + end - start and self.sender.idle:
             self.cycle = ANSWERED
             self.quiet_since_s = loop_s
-            return asked, wanted, status, self._client, sent
-        # What the kernel did not take at once, or is still to come.
+            return plain_get, byte_range, status, self._client, sent
+        # The kernel did not take all of it, or bytes are still being filled.
         reader = Reader(opened, CacheResult.HIT)
         self.cycle = FastPathCycle(self.on_response_complete)  # type: ignore[assignment]
         self.sending = ResponseInFlight(
             self.cycle,
             reader,
-            partial(self._hit_ended, asked, wanted, status),
+            partial(self._hit_ended, plain_get, byte_range, status),
             begun_s=loop_s,
             begun_bytes=self.sender.sent_bytes - sent,
-            provenance=asked.target.provenance(),
+            provenance=plain_get.target.provenance(),
         )
         past_head = max(0, sent - len(head))
         self.sender.push(head[sent:], (reader, Span(start + past_head, end)))
@@ -444,26 +442,26 @@ class EdgeProtocol(AnsweringConnection):
 
     def _hit_ended(
         self,
-        asked: PlainGet,
-        wanted: Wanted | None,
+        plain_get: PlainGet,
+        byte_range: ByteRange | None,
         status: int,
         sent_bytes: int,
         duration_s: float,
         cut: str | None,
     ) -> None:
-        answered = asked, wanted, status, self._client, sent_bytes
-        self._site.lane_finished([answered], duration_s, cut)
+        answered = plain_get, byte_range, status, self._client, sent_bytes
+        self._site.hits_finished([answered], duration_s, cut)
 
     def _go_to_application(self, request: WebRequest, trailers: list[tuple[bytes, bytes]]) -> None:
         headers = self.headers
         super().on_message_begin()
-        self.url = b"/"  # uvicorn reads it in its own way; nobody looks at what it makes of it
+        self.url = b"/"  # uvicorn parses it in its own way; its result is not used
         for name, value in headers:
             super().on_header(name, value)
         self.scope["extensions"] = {REQUEST: {"request": request, "trailers": trailers}}
         super().on_headers_complete()
-        self._receiving, self._heard_s = self.cycle, self.loop.time()
-        self._rate_since_s, self._rate_bytes = self._heard_s, 0
+        self._receiving, self._received_s = self.cycle, self.loop.time()
+        self._rate_since_s, self._rate_bytes = self._received_s, 0
 
     def on_body(self, body: bytes) -> None:
         self._header_bytes = 0
@@ -471,7 +469,7 @@ class EdgeProtocol(AnsweringConnection):
 
     def on_message_complete(self) -> None:
         if self._upgrade is Upgrade.WITH_BODY:
-            return  # the parser leaves the body to another protocol; it is read after all
+            return  # the parser skips this body; ``body_parser`` parses it
         self._between = True
         self._receiving = None
         self._header_bytes = 0
@@ -481,7 +479,7 @@ class EdgeProtocol(AnsweringConnection):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope = cycle.scope
         read: dict[Any, Any] = scope["extensions"][REQUEST]
-        # It may have waited for its turn.
+        # It may have waited for earlier responses.
         request = replace(read["request"], begun_s=self.loop.time(), came_s=time.time())
         bridge = ResponseSender(self, cycle, request, read["trailers"])
         scope["extensions"] = {EXTENSION: bridge}  # type: ignore[dict-item]
@@ -495,4 +493,4 @@ _PEER_FAULTS = (httptools.HttpParserError, UnicodeDecodeError)
 
 
 class _RefusedError(Exception):
-    """Stops the parser: the connection's refusal is on its way, or waits for its turn."""
+    """Stops the parser: the error response was sent, or waits for earlier responses."""

@@ -34,7 +34,7 @@ class ResponseConnection(Protocol):
     sending: ResponseInFlight | None
     tunnel: ViewerDuplex | None
 
-    async def comes_to_answer(
+    async def wait_writable(
         self, cycle: RequestResponseCycle, request: WebRequest, opened: Response
     ) -> bool: ...
 
@@ -88,11 +88,11 @@ class ResponseSender:
         if self._closes:
             opened = opened._replace(answer=closing(opened.answer))
         if opened.parts is None:
-            if await line.comes_to_answer(cycle, self.request, opened):
+            if await line.wait_writable(cycle, self.request, opened):
                 await line.send_answer(cycle, self.request, opened)
             return
         async with aclosing(opened.parts) as parts:
-            if await line.comes_to_answer(cycle, self.request, opened):
+            if await line.wait_writable(cycle, self.request, opened):
                 await self._stream(opened, parts)
 
     def interim(self, status: int, fields: Fields) -> None:

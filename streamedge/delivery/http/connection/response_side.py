@@ -33,7 +33,7 @@ from streamedge.delivery.net.tls import TlsConnection
 from streamedge.spans import Span
 
 
-class AnsweringConnection(HttpToolsProtocol):
+class ResponseSide(HttpToolsProtocol):
     """uvicorn's connection, but that answers leave through an outlet."""
 
     def __init__(
@@ -43,20 +43,20 @@ class AnsweringConnection(HttpToolsProtocol):
         loop: asyncio.AbstractEventLoop,
         site: HttpHandler,
         connections_max: int,
-        left: Callable[[], None],
+        on_close: Callable[[], None],
         peer: Peer,
     ) -> None:
         super().__init__(config, server_state, {}, loop)
         self.peer = peer
         self._site = site
         self._connections_max = connections_max
-        self._left = left
+        self._on_close = on_close
         self.sender: Sender = None  # type: ignore[assignment]  # from connection_made on
         self.sending: ResponseInFlight | None = None
         self.tunnel: ViewerDuplex | None = None
         self._refused: HTTPStatus | None = None
         self._receiving: RequestResponseCycle | None = None  # whose request has not ended yet
-        self._heard_s = 0.0  # when something of it came last
+        self._received_s = 0.0  # when something of it came last
         self._rate_since_s = 0.0  # from when on its body's rate is measured,
         self._rate_bytes = 0  # and what has come since
         self._client = str(peer)
@@ -86,7 +86,7 @@ class AnsweringConnection(HttpToolsProtocol):
             self.tunnel.received(b"")
         self.sender.close()
         super().connection_lost(exc)
-        self._left()
+        self._on_close()
 
     def on_response_complete(self) -> None:
         # uvicorn arms a timer for each response here; quiet connections are swept instead.
@@ -122,14 +122,14 @@ class AnsweringConnection(HttpToolsProtocol):
             if now_s - self.quiet_since_s > idle_s:
                 self.transport.close()
         elif self._owes_body:
-            if now_s - self._heard_s > stall_s:
+            if now_s - self._received_s > stall_s:
                 self.transport.abort()
             elif now_s - self._rate_since_s > stall_s:
                 if self._rate_bytes < body_rate * (now_s - self._rate_since_s):
                     self.transport.abort()
                 self._rate_since_s, self._rate_bytes = now_s, 0
         elif self.flow.read_paused:
-            self._heard_s = self._rate_since_s = now_s
+            self._received_s = self._rate_since_s = now_s
             self._rate_bytes = 0
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
@@ -176,7 +176,7 @@ class AnsweringConnection(HttpToolsProtocol):
             self.sender.push(answer.head, *parts)
         await done
 
-    async def comes_to_answer(
+    async def wait_writable(
         self, cycle: RequestResponseCycle, request: WebRequest, opened: Response
     ) -> bool:
         """Waits until nothing else is being written; False when the viewer has left by then."""

@@ -1,13 +1,11 @@
-"""Hits that are asked for in one turn of the loop, answered together.
+"""Answers the hits of one iteration of the event loop together.
 
-All of them are decided on, then all are sent, then all are counted and logged: so each step's code
-is still in the processor's caches when it runs again, which the kernel's sending would have driven
-out of them between one hit and the next. A burst ends with the turn of the loop in which it began.
+First the batch decides all of its requests, then it sends all responses, then it counts and logs
+them. So each step's code is still in the processor's caches when it runs again; the kernel's send
+path would evict it between one hit and the next. A batch ends with the iteration in which it began.
 
-Of those who ask for what nobody has asked for yet, one goes to the application, and the others are
-put off until it has begun to ask: then they can be held behind it (``protocol``).
-
-Owns who is due. What the answer is, the lane decides; each connection sends its own.
+For a cold key, one request goes to the application. The others are deferred until its task has
+started the origin request, so that they can wait for that response (``request_side``).
 """
 
 from __future__ import annotations
@@ -17,89 +15,89 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from streamedge.delivery.http.fast_path.fast_path import Answered, LaneAnswer, PlainGet
-from streamedge.delivery.http.fast_path.request_memo import Wanted
+from streamedge.delivery.http.fast_path.fast_path import Hit, PlainGet, SentHit
+from streamedge.delivery.http.fast_path.request_memo import ByteRange
 
-BURST_MAX = 64
-"""Requests in a burst: the first of them waits while the others are decided on, 5 us each."""
+BATCH_MAX = 64
+"""Requests in a batch: the first one waits while the others are decided, 5 us each."""
 
 
 class BatchConnection(Protocol):
-    """A connection on which something has come."""
+    """A connection that has received bytes."""
 
     loop: asyncio.AbstractEventLoop
 
-    def take_up(
-        self, now_s: float, gone: set[str]
-    ) -> tuple[PlainGet, Wanted | None, LaneAnswer] | None: ...
+    def decide_hit(
+        self, now_s: float, pending_keys: set[str]
+    ) -> tuple[PlainGet, ByteRange | None, Hit] | None: ...
 
     def send_hit(
-        self, asked: PlainGet, wanted: Wanted | None, answer: LaneAnswer, loop_s: float
-    ) -> Answered | None: ...
+        self, plain_get: PlainGet, byte_range: ByteRange | None, answer: Hit, loop_s: float
+    ) -> SentHit | None: ...
 
-    def broke(self, cause: Exception) -> None: ...
+    def abort_with(self, cause: Exception) -> None: ...
 
 
 class HitBatch:
-    """A worker's. ``finished`` is told of all that went out at once and whole."""
+    """A worker's batch. ``finished`` gets all responses that were sent at once and completely."""
 
-    __slots__ = ("_due", "_finished", "_gone", "_put_off")
+    __slots__ = ("_deferred", "_due", "_finished", "_pending_keys")
 
-    def __init__(self, finished: Callable[[Sequence[Answered]], None]) -> None:
+    def __init__(self, finished: Callable[[Sequence[SentHit]], None]) -> None:
         self._due: list[BatchConnection] = []
-        self._put_off: list[BatchConnection] = []
-        self._gone: set[str] = set()
+        self._deferred: list[BatchConnection] = []
+        self._pending_keys: set[str] = set()
         self._finished = finished
 
-    def add(self, asking: BatchConnection) -> None:
-        """Has ``asking`` taken up before the loop waits again."""
+    def add(self, connection: BatchConnection) -> None:
+        """Adds a connection, which is decided before the loop waits again."""
         due = self._due
-        due.append(asking)
+        due.append(connection)
         if len(due) == 1:
-            asking.loop.call_soon(self.run)
-        elif len(due) == BURST_MAX:
+            connection.loop.call_soon(self.run)
+        elif len(due) == BATCH_MAX:
             self.run()
 
-    def put_off(self, asking: BatchConnection) -> None:
-        """Has ``asking`` taken up again when the tasks of those who have gone have begun."""
-        self._put_off.append(asking)
+    def defer(self, connection: BatchConnection) -> None:
+        """Decides ``connection`` again once the task of the first request for its key runs."""
+        self._deferred.append(connection)
 
     def finish(self) -> None:
-        """Takes up all that are due, and those that are put off as well."""
-        while self._due or self._put_off:
-            self._take_up_again()
+        """Decides all connections that are due or deferred."""
+        while self._due or self._deferred:
+            self._run_again()
 
-    def _take_up_again(self) -> None:
-        self._due += self._put_off
-        self._put_off.clear()
-        self._gone.clear()
+    def _run_again(self) -> None:
+        self._due += self._deferred
+        self._deferred.clear()
+        self._pending_keys.clear()
         self.run()
 
     def run(self) -> None:
-        """Takes up all that are due; harmless when none is."""
+        """Decides, sends and logs all that are due; does nothing when none is."""
         due, self._due = self._due, []
         if not due:
             return
-        now_s, gone, hits = time.time(), self._gone, []
-        none_has_gone = not gone
-        for asking in due:
+        now_s, pending_keys, hits = time.time(), self._pending_keys, []
+        had_none = not pending_keys
+        for connection in due:
             try:
-                hit = asking.take_up(now_s, gone)
-            except Exception as cause:  # noqa: BLE001 - one request's fault is not the others'
-                asking.broke(cause)
+                hit = connection.decide_hit(now_s, pending_keys)
+            except Exception as cause:  # noqa: BLE001 - a fault in one request does not affect the others
+                connection.abort_with(cause)
                 continue
             if hit is not None:
-                hits.append((asking, hit))
-        if gone and none_has_gone:
-            due[0].loop.call_soon(self._take_up_again)
-        loop_s, answered = due[0].loop.time(), []
-        for asking, (asked, wanted, answer) in hits:
+                hits.append((connection, hit))
+        if pending_keys and had_none:
+            due[0].loop.call_soon(self._run_again)
+        loop_s, sent_hits = due[0].loop.time(), []
+        for connection, (plain_get, byte_range, answer) in hits:
             try:
-                sent = asking.send_hit(asked, wanted, answer, loop_s)
-            except Exception as cause:  # noqa: BLE001 - nor when it is sent
-                asking.broke(cause)
+                sent = connection.send_hit(plain_get, byte_range, answer, loop_s)
+            except Exception as cause:  # noqa: BLE001 - nor does one while sending
+                connection.abort_with(cause)
                 continue
             if sent is not None:
-                answered.append(sent)
-        if answered:
-            self._finished(answered)
+                sent_hits.append(sent)
+        if sent_hits:
+            self._finished(sent_hits)

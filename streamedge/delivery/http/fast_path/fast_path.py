@@ -1,11 +1,11 @@
-"""The short lane: a plain GET of an object that is open and fresh, answered in one breath.
+"""The fast path: answers a plain GET of an open and fresh object without a task.
 
-Owns the decision, the head and the log line of such an answer. Everything that is the same from
-one request to the next is kept ready: by target (host and URL) the object's header lines, date,
-age and freshness for a second; by spelling what the parser made of a request (``spellings``).
-Whatever is out of the ordinary (conditions, HEAD, HTTP/1.0, a range in another
-form, bytes that are neither here nor coming) is not answered here: ``decide`` says None, and the
-general way gives the same answer, byte for byte.
+It decides the response and builds its head and its log line. Everything that is the same from one
+request to the next is prepared: for a host and URL the object's header lines, date, age and
+freshness, for one second (``PreparedResponse``); for a request's bytes the parsed request
+(``request_memo``). It does not answer what is out of the ordinary: conditions, HEAD, HTTP/1.0,
+another form of range, bytes that are neither cached nor being filled. Then ``decide`` returns None,
+and the general path sends the same response, byte for byte.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from streamedge.delivery.http.compression.negotiation import (
     negotiate,
     with_vary,
 )
-from streamedge.delivery.http.fast_path.request_memo import RequestMemo, Wanted, plain_range
+from streamedge.delivery.http.fast_path.request_memo import ByteRange, RequestMemo, plain_range
 from streamedge.delivery.http.request.authorization import CachedGrant
 from streamedge.delivery.http.request.dispatch import Dispatcher, Refused
 from streamedge.delivery.http.request.request import WebRequest, without_field
@@ -49,22 +49,22 @@ from streamedge.memo import Memo, MemoryBudget
 from streamedge.origin import OriginHead
 from streamedge.spans import Span
 
-TARGET_BYTES = 2048  # of a target, beside the texts that it is known by: about
+TARGET_BYTES = 2048  # about the size of a PreparedResponse, without its texts
 
-# With any of these the answer is not plain.
-_ELSEWHERE = CONDITIONS | {"content-length", "transfer-encoding", "expect", "te", "upgrade"}
+# Fields that make a request not plain.
+_NOT_PLAIN = CONDITIONS | {"content-length", "transfer-encoding", "expect", "te", "upgrade"}
 _DIRECTIVES = frozenset({"cache-control", "pragma"})
 
 
 class PreparedResponse:
-    """What is kept ready for a host and URL."""
+    """The prepared parts of the response to a host and URL."""
 
     __slots__ = (
         "changes",
-        "closing",
         "compress",
         "distribution",
         "encoding",
+        "header_tail",
         "key",
         "opened",
         "origin_field",
@@ -78,27 +78,27 @@ class PreparedResponse:
         "until_s",
     )
 
-    def __init__(self, found: Route, key: str, request: WebRequest) -> None:
-        self.distribution = found.distribution
-        self.policy = found.rule.behavior.response_headers
-        self.rules = found.rule.rules
+    def __init__(self, route: Route, key: str, request: WebRequest) -> None:
+        self.distribution = route.distribution
+        self.policy = route.rule.behavior.response_headers
+        self.rules = route.rule.rules
         self.origin_field = request.headers.get("origin")
         self.secure = request.secure
-        self.compress = found.rule.behavior.compress
+        self.compress = route.rule.behavior.compress
         self.encoding = negotiate(request.headers.get("accept-encoding")) if self.compress else None
         self.key = key
-        self.subject = invalidation_subject(found)
-        self.stored: OpenObject | None = None  # what ``opened`` is, or is a form of
+        self.subject = invalidation_subject(route)
+        self.stored: OpenObject | None = None  # the stored form of ``opened``
         self.changes = -1
-        # What follows holds from ``since_s`` until, at the latest, a second later.
+        # The following fields are valid from ``since_s`` to ``until_s``, at most one second.
         self.since_s = 0.0
         self.until_s = 0.0
         self.opened: OpenObject | None = None
         self.size_bytes = 0
-        self.closing = b""
+        self.header_tail = b""
 
     def provenance(self) -> Callable[[], Provenance] | None:
-        """What an answer that begins now is of; nothing need be made up before it is asked for."""
+        """What a response that begins now comes from; built only when it is called."""
         stored = self.stored
         if stored is None:
             return None
@@ -106,11 +106,10 @@ class PreparedResponse:
 
 
 class PlainGet(NamedTuple):
-    """A plain GET: what it asks for. Of its log line, ``named``: the fields that say what was
-    asked for; ``logged``: the last ones.
+    """A plain GET. ``named`` are the log fields of its target, ``logged`` the last log fields.
 
-    ``address``: the viewer's, told by a trusted proxy; "" is the connection's. ``admitted``: why
-    it was let in, where not everybody is. ``host``: as it was sent.
+    ``address``: the viewer's address from a trusted proxy, or "" for the connection's own.
+    ``admitted``: the grant, or None where access is open to all. ``host``: as it was sent.
     """
 
     target: PreparedResponse
@@ -121,20 +120,21 @@ class PlainGet(NamedTuple):
     host: str
 
 
-LaneAnswer = tuple[int, bytes, Ready | None, int, int, OpenObject]
-"""Status and head to send now, then what is ready; start and end of the span, and its object.
+Hit = tuple[int, bytes, Ready | None, int, int, OpenObject]
+"""Status, head, ready bytes, start and end of the span, and the open object.
 
-Nothing is ready when the first byte is still on its way from the origin.
+No bytes are ready while the first one is still on its way from the origin.
 """
 
-Answered = tuple[PlainGet, Wanted | None, int, str, int]
-"""What was asked, the status of what has been sent at once and whole, to whom, and its bytes."""
+SentHit = tuple[PlainGet, ByteRange | None, int, str, int]
+"""A hit that was sent completely: request, range, status, client, and bytes sent."""
 
 
 class FastPath:
-    """The short lane of a worker, for one kind of connection.
+    """The fast path of a worker for one kind of connection.
 
-    What it recalls holds for connections alike: over TLS or not, from a trusted proxy or not.
+    Kinds differ by TLS and by whether the peer is a trusted proxy: a remembered request depends on
+    both.
     """
 
     def __init__(
@@ -153,54 +153,56 @@ class FastPath:
         self._targets: Memo[tuple[str, str, str | None, str | None, bool], PreparedResponse] = (
             budget.memo()
         )
-        self.spellings: RequestMemo[PlainGet] = RequestMemo(budget)
+        self.memo: RequestMemo[PlainGet] = RequestMemo(budget)
 
     def replace(self, dispatcher: Dispatcher) -> None:
-        """Decides by this one from now on, and forgets all that another has decided."""
+        """Uses another dispatcher from now on, and forgets what the previous one decided."""
         self._dispatcher = dispatcher
         self._targets.clear()
-        self.spellings.forget()
+        self.memo.forget()
 
-    def ask(self, request: WebRequest) -> tuple[PlainGet, Wanted | None] | None:
-        """What a GET asks for; None when it is not plain, or refused."""
+    def ask(self, request: WebRequest) -> tuple[PlainGet, ByteRange | None] | None:
+        """Parses a GET; None when it is not plain, or refused."""
         headers = request.headers
-        if not _ELSEWHERE.isdisjoint(headers) or len(headers) != len(request.fields):
+        if not _NOT_PLAIN.isdisjoint(headers) or len(headers) != len(request.fields):
             return None
-        wanted = None
+        byte_range = None
         if "range" in headers:
-            wanted = plain_range(headers["range"].encode("latin-1"))
-            if wanted is None:
+            byte_range = plain_range(headers["range"].encode("latin-1"))
+            if byte_range is None:
                 return None
-            # No part of what is recalled: players ask for another range each time.
+            # Not part of the remembered request: players request another range each time.
             request = without_field(request, "range")
         outcome = self._dispatcher.dispatch(request)
         if isinstance(outcome, Refused) or not self._is_plain(outcome.route, request):
             return None
-        found = outcome.route
-        rules = found.rule.behavior.access
+        route = outcome.route
+        rules = route.rule.behavior.access
         admitted = None if rules == OPEN_TO_ALL else CachedGrant(rules, outcome.grant)
         agent = headers.get("user-agent")
         logged = "" if agent is None else f',"agent":{shortened(agent)}'
         if request.told_address:
             logged += f',"viewer":"{request.told_address}"'
-        said = target_fields(request.host, request.path, found.distribution.id)
-        target = self._target(found, request)
-        return PlainGet(target, said, logged, request.told_address, admitted, request.host), wanted
+        request_fields = target_fields(request.host, request.path, route.distribution.id)
+        target = self._target(route, request)
+        return PlainGet(
+            target, request_fields, logged, request.told_address, admitted, request.host
+        ), byte_range
 
-    def remember(self, data: bytes, asked: PlainGet, wanted: Wanted | None) -> None:
-        """Keeps what ``data`` asked for: one request, all of it."""
-        # Its target's texts are of these bytes too, and stay as long as it does.
-        size_bytes = TARGET_BYTES + 3 * len(data) + len(asked.named) + len(asked.logged)
-        self.spellings.remember(data, asked, wanted, size_bytes)
+    def remember(self, data: bytes, plain_get: PlainGet, byte_range: ByteRange | None) -> None:
+        """Remembers ``data``, which is one complete request."""
+        # The target's texts come from these bytes too, and live as long.
+        size_bytes = TARGET_BYTES + 3 * len(data) + len(plain_get.named) + len(plain_get.logged)
+        self.memo.put(data, plain_get, byte_range, size_bytes)
 
     def awaited(self, target: PreparedResponse) -> asyncio.Task[None] | None:
-        """What will find out about an object that nothing is known of, if its origin is asked."""
+        """The task that fetches the object, if its origin request is running."""
         return self._responses.in_flight_fetch(target.key)
 
     def decide(
-        self, target: PreparedResponse, wanted: Wanted | None, now_s: float
-    ) -> LaneAnswer | None:
-        """The answer to a plain GET, or None."""
+        self, target: PreparedResponse, byte_range: ByteRange | None, now_s: float
+    ) -> Hit | None:
+        """The response to a plain GET, or None if the general path has to send it."""
         opened = target.opened
         if (
             opened is None
@@ -212,11 +214,11 @@ class FastPath:
             if opened is None:
                 return None
         size = target.size_bytes
-        if wanted is None:
+        if byte_range is None:
             start, end, status = 0, size, 200
-            head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n%b" % (size, target.closing)
+            head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n%b" % (size, target.header_tail)
         else:
-            first, last = wanted
+            first, last = byte_range
             start, end, status = int(first), size, 206
             if last:
                 end = int(last) + 1
@@ -225,7 +227,7 @@ class FastPath:
             head = (
                 b"HTTP/1.1 206 Partial Content\r\ncontent-length: %d\r\n"
                 b"content-range: bytes %d-%d/%d\r\n%b"
-                % (end - start, start, end - 1, size, target.closing)
+                % (end - start, start, end - 1, size, target.header_tail)
             )
         if start >= end:
             return None
@@ -235,7 +237,7 @@ class FastPath:
         return status, head, ready, start, end, opened
 
     def _refresh(self, target: PreparedResponse, now_s: float) -> OpenObject | None:
-        """Looks whether the object is open and fresh, and makes this second's header lines."""
+        """Checks whether the object is open and fresh, and builds this second's header lines."""
         changes = self._changes[0]
         opened = self._cache.peek(target.key, target.rules, now_s, target.subject)
         if opened is not None and (opened.head.status != 200 or not opened.version.has_ended):
@@ -243,7 +245,7 @@ class FastPath:
         if opened is None:
             target.opened = None
             return None
-        head, sent = self._form(target, opened, now_s)
+        head, sent = self._representation(target, opened, now_s)
         target.opened, target.stored = sent, opened
         if sent is not None:
             target.since_s, target.until_s = now_s, int(now_s) + 1
@@ -262,21 +264,21 @@ class FastPath:
                 target.origin_field,
                 timing=self._timing(target),
             )
-            target.closing = object_lines(served_head(head), age_s, delivery).encode(
+            target.header_tail = object_lines(served_head(head), age_s, delivery).encode(
                 "latin-1", "replace"
             )
         return sent
 
     def _timing(self, target: PreparedResponse) -> str:
-        """Server-Timing for this second's answers: sampled by second, not by answer."""
+        """Server-Timing of this second's responses: sampled by second, not by response."""
         if not is_sampled(target.policy.server_timing_percent):
             return ""
         return server_timing(self._edge_name, CacheResult.HIT, 0.0)
 
-    def _form(
+    def _representation(
         self, target: PreparedResponse, opened: OpenObject, now_s: float
     ) -> tuple[OriginHead, OpenObject | None]:
-        """The form in which this viewer gets it: the head, and the version if it is open here."""
+        """The representation for this viewer: its head, and its object if it is open."""
         head = opened.head
         if not target.compress or not is_compressible(head):
             return head, opened
@@ -288,29 +290,29 @@ class FastPath:
             return head, None
         return encoded_head(head, target.encoding, encoded.version.size_bytes), encoded
 
-    def _target(self, found: Route, request: WebRequest) -> PreparedResponse:
+    def _target(self, route: Route, request: WebRequest) -> PreparedResponse:
         named, coding = request.headers, None
-        policy = found.rule.behavior.cache
+        policy = route.rule.behavior.cache
         key = self._responses.variant(
-            asset_key(found, policy, request),
-            lambda: selecting_fields(found, request, self._edge_name),
+            asset_key(route, policy, request),
+            lambda: selecting_fields(route, request, self._edge_name),
         )
-        if found.rule.behavior.compress:
+        if route.rule.behavior.compress:
             coding = named.get("accept-encoding")
-        known = key, found.distribution.id, named.get("origin"), coding, request.secure
-        target = self._targets.get(known)
+        memo_key = key, route.distribution.id, named.get("origin"), coding, request.secure
+        target = self._targets.get(memo_key)
         if target is None:
-            target = PreparedResponse(found, key, request)
+            target = PreparedResponse(route, key, request)
             # Python keeps a text that is not ASCII in up to four bytes a character.
-            size_bytes = 2 * len(key) + len(known[2] or "") + len(coding or "")
-            self._targets.put(known, target, TARGET_BYTES + size_bytes)
+            size_bytes = 2 * len(key) + len(memo_key[2] or "") + len(coding or "")
+            self._targets.put(memo_key, target, TARGET_BYTES + size_bytes)
         return target
 
-    def _is_plain(self, found: Route, request: WebRequest) -> bool:
-        """Whether nothing but the object decides on the answer."""
-        if found.is_s3:  # whose errors are S3's, and whose bucket may be meant
+    def _is_plain(self, route: Route, request: WebRequest) -> bool:
+        """Whether only the object determines the response."""
+        if route.is_s3:  # S3 has its own errors, and the request may be for the bucket
             return False
-        behavior = found.rule.behavior
+        behavior = route.rule.behavior
         policy = behavior.cache
         if (policy.viewer_directives or policy.strict) and _DIRECTIVES & request.headers.keys():
             return False
@@ -322,19 +324,19 @@ _HIT = CacheStatus(hit=True)
 
 
 def hit_log_lines(
-    process: str, answered: Sequence[Answered], now_s: float, duration_s: float, cut: str | None
+    process: str, answered: Sequence[SentHit], now_s: float, duration_s: float, cut: str | None
 ) -> list[str]:
-    """The log lines of such answers, as ``access_log`` would write them."""
+    """The log lines of hits, in the form of ``access_log``."""
     begin = f'{{"time":{now_s:.3f},"event":"response","process":"{process}","client":"'
     seconds = f"{duration_s:.4f}" if duration_s else "0.0"
     end = "}" if cut is None else f',"reason":{quoted(cut)}}}'
     lines = []
-    for asked, wanted, status, client, sent_bytes in answered:
+    for plain_get, byte_range, status, client, sent_bytes in answered:
         ranged = ""
-        if wanted is not None:
-            ranged = f',"range":"bytes={wanted[0].decode()}-{wanted[1].decode()}"'
+        if byte_range is not None:
+            ranged = f',"range":"bytes={byte_range[0].decode()}-{byte_range[1].decode()}"'
         lines.append(
-            f'{begin}{client}","method":"GET",{asked.named},"status":{status},"bytes":{sent_bytes},'
-            f'"cache":"Hit","seconds":{seconds}{ranged}{asked.logged}{end}'
+            f'{begin}{client}","method":"GET",{plain_get.named},"status":{status},"bytes":{sent_bytes},'
+            f'"cache":"Hit","seconds":{seconds}{ranged}{plain_get.logged}{end}'
         )
     return lines

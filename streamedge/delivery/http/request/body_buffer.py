@@ -18,7 +18,7 @@ GATHERED_TOTAL_BYTES_MAX = 16 << 20  # of all that a worker gathers; beyond it n
 GATHERED_S = 1.0
 
 
-class Gathering:
+class BodyBuffer:
     """A worker's."""
 
     def __init__(self) -> None:

@@ -56,12 +56,12 @@ class Dispatcher:
         self,
         edge_name: str,
         distributions: HostTable[WebDistribution],
-        gate: Authorizer,
+        authorizer: Authorizer,
         url_bytes_max: int,
     ) -> None:
         self._edge_name = edge_name
         self._distributions = distributions
-        self._gate = gate
+        self._gate = authorizer
         self._url_bytes_max = url_bytes_max
 
     def dispatch(self, request: WebRequest) -> Dispatched | Refused:

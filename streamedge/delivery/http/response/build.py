@@ -215,7 +215,7 @@ class ResponseBuilder:
         )
         return opened._replace(reason=str(exc))
 
-    def turned_down(self, request: WebRequest, refused: Refused) -> Response:
+    def rejected(self, request: WebRequest, refused: Refused) -> Response:
         """The answer to a request that is not served."""
         opened = self.refused(
             request,

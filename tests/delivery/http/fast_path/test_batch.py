@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from streamedge.delivery.http.connection.request_side import EdgeProtocol
-from streamedge.delivery.http.fast_path.batch import BURST_MAX, HitBatch
-from streamedge.delivery.http.fast_path.fast_path import Answered
+from streamedge.delivery.http.connection.request_side import HttpConnection
+from streamedge.delivery.http.fast_path.batch import BATCH_MAX, HitBatch
+from streamedge.delivery.http.fast_path.fast_path import SentHit
 from tests.support.http_viewer import Viewer, request, viewer_of
 from tests.support.web_edge import WebEdge, connections, serve_web
 
@@ -33,7 +33,7 @@ class Scripted:
     send_fault: Exception | None = None
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
-    def take_up(self, _now_s: float, _gone: set[str]) -> Any:
+    def decide_hit(self, _now_s: float, _gone: set[str]) -> Any:
         self.said.append(f"take up {self.name}")
         if self.fault is not None:
             raise self.fault
@@ -46,7 +46,7 @@ class Scripted:
             raise self.send_fault
         return self.name if self.at_once else None
 
-    def broke(self, cause: Exception) -> None:
+    def abort_with(self, cause: Exception) -> None:
         self.said.append(f"{self.name} broke: {cause}")
 
 
@@ -55,12 +55,12 @@ class Stage:
 
     def __init__(self) -> None:
         self.said: list[str] = []
-        self.burst = HitBatch(self._finished)
+        self.batch = HitBatch(self._finished)
 
     def add(self, name: str, **more: Any) -> None:
-        self.burst.add(Scripted(name, self.said, **more))
+        self.batch.add(Scripted(name, self.said, **more))
 
-    def _finished(self, answered: Sequence[Answered]) -> None:
+    def _finished(self, answered: Sequence[SentHit]) -> None:
         self.said.append(f"finished {' '.join(map(str, answered))}")
 
 
@@ -133,14 +133,14 @@ async def test_one_s_fault_is_not_the_others() -> None:
 
 async def test_a_large_burst_does_not_wait_for_all_that_have_come() -> None:
     stage = Stage()
-    for number in range(BURST_MAX + 1):
+    for number in range(BATCH_MAX + 1):
         stage.add(str(number))
-    assert len(stage.said) == 2 * BURST_MAX + 1
+    assert len(stage.said) == 2 * BATCH_MAX + 1
     await turn()
-    assert stage.said[-2:] == [f"send {BURST_MAX}", f"finished {BURST_MAX}"]
+    assert stage.said[-2:] == [f"send {BATCH_MAX}", f"finished {BATCH_MAX}"]
 
 
-async def warm(edge: WebEdge, *viewers: Viewer) -> list[EdgeProtocol]:
+async def warm(edge: WebEdge, *viewers: Viewer) -> list[HttpConnection]:
     """Has each of the viewers ask once; their connections, in their order."""
     edge.origin.put("note.txt", NOTE)
     for viewer in viewers:
@@ -197,11 +197,11 @@ async def test_a_fault_of_ours_ends_its_connection_and_is_told(
         broken, whole = await warm(edge, one, other)
         fault = RuntimeError("of ours")
 
-        def recall(_data: bytes) -> None:
+        def get(_data: bytes) -> None:
             raise fault
 
-        faulty = SimpleNamespace(spellings=SimpleNamespace(recall=recall))
-        monkeypatch.setattr(broken, "_lane", faulty)
+        faulty = SimpleNamespace(memo=SimpleNamespace(get=get))
+        monkeypatch.setattr(broken, "_fast_path", faulty)
         broken.data_received(ASKED)
         whole.data_received(ASKED)
         assert (await other.receive()).body == NOTE

@@ -1,4 +1,4 @@
-"""Requests by their very bytes: recalled with other numbers, and never mistaken for another."""
+"""Requests by their very bytes: entry with other numbers, and never mistaken for another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamedge.delivery.http.fast_path.request_memo import (
-    SPELLING_BYTES_MAX,
+    REQUEST_BYTES_MAX,
     RequestMemo,
     plain_range,
 )
@@ -49,21 +49,21 @@ def test_what_is_a_plain_range(value: bytes, wanted: tuple[bytes, bytes] | None)
 
 @pytest.mark.parametrize("name", [b"Range", b"range"])
 def test_one_range_parsed_is_all_of_them_known(name: bytes) -> None:
-    spellings: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
-    spellings.remember(asking(b"0-9", name), "film", (b"0", b"9"), 100)
-    assert spellings.recall(asking(b"0-9", name)) == ("film", (b"0", b"9"))
-    assert spellings.recall(asking(b"1000-", name)) == ("film", (b"1000", b""))
+    memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
+    memo.put(asking(b"0-9", name), "film", (b"0", b"9"), 100)
+    assert memo.get(asking(b"0-9", name)) == ("film", (b"0", b"9"))
+    assert memo.get(asking(b"1000-", name)) == ("film", (b"1000", b""))
     for other in (b"-5", b"5", b"1-2,4-5", b""):
-        assert spellings.recall(asking(other, name)) is None
+        assert memo.get(asking(other, name)) is None
 
 
 def test_without_a_range_it_is_another_request() -> None:
-    spellings: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
-    spellings.remember(BEGIN + b"\r\n", "whole", None, 100)
-    assert spellings.recall(BEGIN + b"\r\n") == ("whole", None)
-    assert spellings.recall(asking(b"0-9")) is None
-    spellings.forget()
-    assert spellings.recall(BEGIN + b"\r\n") is None
+    memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
+    memo.put(BEGIN + b"\r\n", "whole", None, 100)
+    assert memo.get(BEGIN + b"\r\n") == ("whole", None)
+    assert memo.get(asking(b"0-9")) is None
+    memo.forget()
+    assert memo.get(BEGIN + b"\r\n") is None
 
 
 @pytest.mark.parametrize(
@@ -71,35 +71,35 @@ def test_without_a_range_it_is_another_request() -> None:
 )
 def test_numbers_elsewhere_are_bytes_like_others(name: bytes) -> None:
     """Each of them was parsed to what "Range: bytes=0-9" means, by its bytes as they are."""
-    spellings: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
-    spellings.remember(asking(b"0-9", name), "film", (b"0", b"9"), 100)
-    assert spellings.recall(asking(b"5-6", name)) is None
+    memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
+    memo.put(asking(b"0-9", name), "film", (b"0", b"9"), 100)
+    assert memo.get(asking(b"5-6", name)) is None
 
 
 def test_the_range_in_force_is_the_one_that_was_parsed() -> None:
     """Two lines with a range: no numbers but the first's may be left out of a spelling."""
     first = BEGIN + b"X-Range: bytes=0-9\r\nRange: bytes=0-9" + END
-    spellings: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
-    spellings.remember(first, "film", (b"0", b"9"), 100)
-    assert spellings.recall(first.replace(b"X-Range: bytes=0-9", b"X-Range: bytes=5-6")) is None
+    memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
+    memo.put(first, "film", (b"0", b"9"), 100)
+    assert memo.get(first.replace(b"X-Range: bytes=0-9", b"X-Range: bytes=5-6")) is None
 
 
 def test_only_a_request_to_its_end_is_kept() -> None:
-    spellings: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
-    for data in (BEGIN, asking(b"0-9") + b"G", BEGIN + b"X: " + b"x" * SPELLING_BYTES_MAX + END):
-        spellings.remember(data, "film", None, 100)
-        spellings.remember(data, "film", (b"0", b"9"), 100)
-        assert spellings.recall(data) is None
+    memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
+    for data in (BEGIN, asking(b"0-9") + b"G", BEGIN + b"X: " + b"x" * REQUEST_BYTES_MAX + END):
+        memo.put(data, "film", None, 100)
+        memo.put(data, "film", (b"0", b"9"), 100)
+        assert memo.get(data) is None
 
 
 def test_spellings_are_bounded_in_bytes() -> None:
     budget = MemoryBudget(100_000)
-    spellings: RequestMemo[int] = RequestMemo(budget)
+    memo: RequestMemo[int] = RequestMemo(budget)
     for number in range(1000):
-        spellings.remember(b"GET /%d HTTP/1.1\r\n\r\n" % number, number, None, 2000)
+        memo.put(b"GET /%d HTTP/1.1\r\n\r\n" % number, number, None, 2000)
         assert budget.used_bytes <= 100_000
-    assert spellings.recall(b"GET /0 HTTP/1.1\r\n\r\n") is None
-    assert spellings.recall(b"GET /999 HTTP/1.1\r\n\r\n") == (999, None)
+    assert memo.get(b"GET /0 HTTP/1.1\r\n\r\n") is None
+    assert memo.get(b"GET /999 HTTP/1.1\r\n\r\n") == (999, None)
 
 
 LINES = st.lists(
@@ -112,10 +112,10 @@ LINES = st.lists(
 
 @given(LINES, LINES)
 def test_what_is_recalled_was_parsed_but_for_its_numbers(parsed: bytes, data: bytes) -> None:
-    spellings: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
-    spellings.remember(parsed + b"\r\n\r\n", "film", (b"1", b"2"), 100)
-    recalled = spellings.recall(data)
-    if recalled is not None:
-        _meaning, wanted = recalled
+    memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
+    memo.put(parsed + b"\r\n\r\n", "film", (b"1", b"2"), 100)
+    entry = memo.get(data)
+    if entry is not None:
+        _meaning, wanted = entry
         assert wanted is not None
         assert data.replace(b"-".join(wanted), b"1-2", 1) == parsed + b"\r\n\r\n"
