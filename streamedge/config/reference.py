@@ -35,7 +35,7 @@ def keys() -> list[str]:
 
 def _table(header: str, name: str, section: type[Section]) -> str:
     rows = [
-        f"#### `{header}`",
+        f"## `{header}`",
         "",
         "| Key | Type | Default | Limits | Reload | Meaning |",
         "|---|---|---|---|---|---|",
