@@ -68,7 +68,7 @@ def test_every_key_is_described_and_its_default_is_toml_that_means_it(
 def test_reference_says_of_every_key_whether_a_reload_applies_it(
     header: str, section: type[Section]
 ) -> None:
-    table = render().partition(f"## `{header}`\n")[2].partition("####")[0]
+    table = render().partition(f"## `{header}`\n")[2].partition("\n## ")[0]
     rows = [line.replace("\\|", "").split(" | ") for line in table.splitlines() if "`" in line]
     restart = {row[0].rpartition(".")[2].rstrip("`") for row in rows if row[4] == "restart"}
     assert restart == set(restart_keys(section))
