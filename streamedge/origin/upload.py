@@ -45,13 +45,13 @@ class Upload:
 
     @property
     def trailers(self) -> dict[str, str]:
-        """The announced trailers, once ``pieces`` has ended."""
+        """The announced trailers, after the end of ``pieces``."""
         received = {} if self._decoder is None else self._decoder.trailers
         return {name: received[name] for name in self.trailer_names if name in received}
 
     @property
-    def settled_fields(self) -> HeaderFields:
-        """``fields`` and ``trailers`` in one header, once ``pieces`` has ended."""
+    def final_fields(self) -> HeaderFields:
+        """``fields`` and ``trailers`` together, after the end of ``pieces``."""
         return self.fields + tuple(self.trailers.items())
 
     async def pieces(self) -> AsyncIterator[bytes]:

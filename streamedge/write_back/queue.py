@@ -184,7 +184,7 @@ class WriteQueue:
                 await in_thread(partial(new.append, piece))
                 await in_thread(partial(verifier.update, piece))
             verifier.verify(upload.trailers)
-            row = _new_row(asset_key, origin_name, write, upload.settled_fields, new)
+            row = _new_row(asset_key, origin_name, write, upload.final_fields, new)
             await in_thread(partial(self._commit, row, new))
         finally:
             await in_thread(new.close)

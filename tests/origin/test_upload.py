@@ -36,7 +36,7 @@ async def test_plain() -> None:
     upload = put((("Content-Type", "a/b"),), b"hel", b"lo", size=5)
     assert await read(upload) == b"hello"
     assert upload.size_bytes == 5
-    assert upload.settled_fields == (("Content-Type", "a/b"),)
+    assert upload.final_fields == (("Content-Type", "a/b"),)
 
 
 async def test_coded() -> None:
@@ -44,7 +44,7 @@ async def test_coded() -> None:
     assert upload.size_bytes == 5
     assert await read(upload) == b"hello"
     assert upload.trailers == {TRAILER: "NhCmhg=="}
-    assert upload.settled_fields == (("Content-Encoding", "gzip"), (TRAILER, "NhCmhg=="))
+    assert upload.final_fields == (("Content-Encoding", "gzip"), (TRAILER, "NhCmhg=="))
 
 
 @pytest.mark.parametrize(

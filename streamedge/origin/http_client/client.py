@@ -1,8 +1,7 @@
-"""The HTTP client: a request to an origin, its answer, their time limits, and what went wrong.
+"""The HTTP client: sends a request to an origin, with time limits, and classifies failures.
 
-Owns the way of one request from URL and fields to a ``Response``, and the naming of failures.
-Never follows a redirect, keeps a cookie or unpacks a body; the one thing it does again by itself is
-a request that may be repeated, when a kept connection turns out to be dead.
+It follows no redirects, stores no cookies and decodes no bodies. It repeats a request only if the
+request is idempotent and a reused connection turns out to be closed.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ from streamedge.origin.http_client.request import (
 )
 from streamedge.origin.http_client.tls import system_tls
 
-CONTINUE_S = 1.0  # the wait for 100 (Continue): RFC 9110 §10.1.1 wants it bounded
-BODY_PIECE_BYTES = 256 << 10  # of a request's body that is given whole
+CONTINUE_S = 1.0  # the longest wait for 100 (Continue) (RFC 9110 §10.1.1)
+BODY_PIECE_BYTES = 256 << 10  # of a request body given as bytes
 ERROR_BODY_MAX_BYTES = 4 << 10
 ERROR_BODY_TIMEOUT_S = 2.0
 
@@ -45,12 +44,12 @@ _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class SilenceError(Exception):
-    """The origin said nothing for too long, or the whole exchange took too long."""
+    """The origin sent nothing for too long, or the whole exchange took too long."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Patience:
-    """How long an exchange may be silent, and when (loop's time) it must be over, if ever."""
+class _TimeLimits:
+    """The read timeout of an exchange, and the loop's time when it must have ended, or None."""
 
     read_timeout_s: float
     ends_at_s: float | None
@@ -59,7 +58,7 @@ class _Patience:
         return self.bounded_s(self.read_timeout_s)
 
     def bounded_s(self, time_s: float) -> float:
-        """The moment in ``time_s`` from now, or the end of all if that comes first."""
+        """The loop's time ``time_s`` from now, or the end of the exchange if that is earlier."""
         at_s = asyncio.get_running_loop().time() + time_s
         return at_s if self.ends_at_s is None else min(at_s, self.ends_at_s)
 
@@ -69,12 +68,12 @@ class _Patience:
 
 
 class Client:
-    """The connections to one origin.
+    """A client with its own connection pool for one origin.
 
-    ``connect_timeout_s`` holds from the call to the connection, with the wait for one of
-    ``connections_max``; ``read_timeout_s`` is the longest silence; ``total_timeout_s`` holds for
-    a request with its answer's body, 0 for as long as it takes. ``tls`` makes the context for
-    https, in a thread; by default it trusts the system's authorities.
+    ``connect_timeout_s`` limits the wait for a connection, including the wait for one of
+    ``connections_max``. ``read_timeout_s`` is the longest time without a byte from the origin.
+    ``total_timeout_s`` limits a request with the body of its response; 0: no limit. ``tls`` makes
+    the context for https, in a thread; the default trusts the system's authorities.
     """
 
     def __init__(
@@ -102,40 +101,41 @@ class Client:
         interim: Interim | None = None,
         trailers: Trailers = list,
     ) -> Response:
-        """Sends a request; returns once the answer's final head has come, be the body sent or not.
+        """Sends a request; returns when the final head of the response was received, even if the
+        body is not sent completely.
 
-        ``subject`` says in errors what was asked for. ``url`` goes out as it is, percent-encoded.
-        Host is the URL's unless ``headers`` names one; a ``body`` without Content-Length is sent
-        in chunks. With "Expect: 100-continue" it is held back until the origin wants it, for
-        ``CONTINUE_S`` at most. An answer that comes before its end stops it; closing it is the
-        caller's. ``interim`` gets status and fields of each 1xx answer but 101, which is final.
-        ``trailers`` are asked for when all of a body has gone that was sent in chunks.
+        ``subject`` names the object in errors. ``url`` is percent-encoded and sent unchanged. Host
+        is the URL's unless ``headers`` has one. A ``body`` without Content-Length is sent in
+        chunks. With "Expect: 100-continue" it waits for 100 (Continue), for ``CONTINUE_S`` at
+        most. A response before the end of the body stops the body; the caller closes the body.
+        ``interim`` gets status and fields of each 1xx response except 101, which is final.
+        ``trailers`` is called at the end of a chunked body.
 
-        Raises OriginError; ValueError for what is no HTTP request (a URL, field or body that
-        cannot be sent, or a body that is not as long as it says); and what ``body`` raises.
+        Raises OriginError; ValueError for an invalid request (a URL, field or body that cannot be
+        sent, or a body of another length than announced); and what ``body`` raises.
         """
-        place, authority, target = split_url(url)
+        endpoint, authority, target = split_url(url)
         request = make_request(method, authority, target, headers, body)
         total_s = self._total_timeout_s
         ends_at_s = asyncio.get_running_loop().time() + total_s if total_s else None
-        patience = _Patience(self._read_timeout_s, ends_at_s)
+        limits = _TimeLimits(self._read_timeout_s, ends_at_s)
         is_repeatable = method in _REPEATABLE and (body is None or isinstance(body, bytes))
         only_new = False
         while True:
             try:
                 connection, is_reused = await self._pool.lease(
-                    place,
-                    patience.bounded_s(self._connect_timeout_s),
+                    endpoint,
+                    limits.bounded_s(self._connect_timeout_s),
                     only_new=only_new,
                     streams_body=body is not None and not isinstance(body, bytes),
                 )
                 try:
-                    head = await _exchange(connection, request, body, trailers, interim, patience)
+                    head = await _exchange(connection, request, body, trailers, interim, limits)
                 except BaseException:
                     connection.abort()
                     self._pool.give_back(connection)
                     raise
-                return Response(subject, head, connection, self._pool, patience)
+                return Response(subject, head, connection, self._pool, limits)
             except ConnectionLostError as exc:
                 if not (is_reused and is_repeatable) or connection.is_answered:
                     raise connection_failure(subject, exc) from exc
@@ -143,22 +143,22 @@ class Client:
             except (NoConnectionError, SilenceError, h11.RemoteProtocolError) as exc:
                 raise connection_failure(subject, exc) from exc
             except h11.LocalProtocolError as exc:
-                raise ValueError(f"{subject}: cannot be asked for: {exc}") from exc
+                raise ValueError(f"{subject}: cannot be requested: {exc}") from exc
 
     def retire(self) -> None:
-        """Keeps no connection between requests from now on; what is being read is read on."""
+        """Keeps no idle connections from now on; running responses can be read to their end."""
         self._pool.retire()
 
     async def close(self) -> None:
-        """Drops all connections, for good; bodies still being read end BROKEN."""
+        """Drops all connections, for good; bodies that are being read end BROKEN."""
         self._pool.close()
 
 
 class Response:
-    """An answer whose head has come. Whoever has it reads it to its end or closes it.
+    """A response whose head was received. Read it to its end, or close it.
 
-    ``fields`` are as they were sent, in order; ``trailers`` those after the body, once it has
-    been read.
+    ``fields`` are in the order in which they were sent; ``trailers`` are complete at the end of
+    the body.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Response:
         head: h11.Response | h11.InformationalResponse,
         connection: Connection,
         pool: Pool,
-        patience: _Patience,
+        limits: _TimeLimits,
     ) -> None:
         self.status = head.status_code
         self.reason = head.reason.decode("latin-1")
@@ -177,8 +177,8 @@ class Response:
         self.size_bytes = connection.size_bytes
         self._subject = subject
         self._pool = pool
-        self._patience = patience
-        self._connection: Connection | None = connection  # None once it was given back
+        self._patience = limits
+        self._connection: Connection | None = connection  # None after it was returned to the pool
         self._is_closed = False
 
     async def pieces(self, size_bytes: int) -> AsyncIterator[bytes]:
@@ -187,20 +187,20 @@ class Response:
         while piece := await self._receive(f"{missing_bytes} of {size_bytes} bytes missing"):
             missing_bytes -= len(piece)
             if missing_bytes < 0:
-                raise self._broken(f"the body runs over its {size_bytes} bytes")
+                raise self._broken(f"the body is longer than its {size_bytes} bytes")
             yield piece
         if missing_bytes:
             raise self._broken(f"the body ended {missing_bytes} bytes early")
 
     async def body(self) -> AsyncIterator[bytes]:
-        """The body, however long. Raises OriginError BROKEN when it is cut, TIMEOUT."""
+        """The body, of any length. Raises OriginError BROKEN if it is truncated, TIMEOUT."""
         received_bytes = 0
         while piece := await self._receive(f"{received_bytes} bytes received"):
             received_bytes += len(piece)
             yield piece
 
     async def error_code(self) -> str:
-        """The error code in a refusal's body; "" when there is none, or it is long in coming."""
+        """The S3 error code in the body; "" if there is none, or it does not arrive in time."""
         body = bytearray()
         try:
             async with asyncio.timeout(ERROR_BODY_TIMEOUT_S):
@@ -210,29 +210,29 @@ class Response:
                         break
                     body += piece
         except (OriginError, TimeoutError):
-            # The status is the answer; its explanation only helps whoever reads the log.
+            # The status decides; the code is only for messages.
             return ""
         return find_error_code(bytes(body))
 
     def upgrade(self) -> tuple[bytes, UpgradedConnection]:
-        """After status 101: the bytes that came behind the head, and the way for the rest.
+        """After status 101: the bytes received after the head, and the connection.
 
-        From here on the duplex is what must be closed; no time limit holds for it.
+        From now on the caller closes the connection; it has no time limits.
         """
         if self.status != 101 or self._connection is None:
-            raise ValueError(f"{self._subject}: the answer is no upgrade")
+            raise ValueError(f"{self._subject}: the response is not an upgrade")
         connection, self._connection = self._connection, None
         self._is_closed = True
         return connection.take_unread(), UpgradedConnection(self._subject, connection, self._pool)
 
     def close(self) -> None:
-        """Drops the connection, unless the body has come to its end."""
+        """Drops the connection, unless the body was read to its end."""
         self._is_closed = True
         if self._connection is not None:
             self._give_back(self._connection)
 
     async def _receive(self, where: str) -> bytes:
-        """What has come since, at least one byte; b"" at the end of the body."""
+        """The bytes received since the last call, at least one; b"" at the end of the body."""
         connection = self._connection
         if connection is None:
             if self._is_closed:
@@ -241,12 +241,12 @@ class Response:
         try:
             piece = await _read_body(connection, self._patience)
             if self._connection is not connection:
-                # Closed meanwhile: the connection may be another's by now.
+                # Closed meanwhile: another request may use the connection now.
                 raise ConnectionLostError("closed by this side")
         except SilenceError as exc:
             self.close()
-            what = f"{self._subject}: {exc} with {where}"
-            raise OriginError(OriginFailure.TIMEOUT, what) from exc
+            message = f"{self._subject}: {exc} with {where}"
+            raise OriginError(OriginFailure.TIMEOUT, message) from exc
         except (ConnectionLostError, h11.RemoteProtocolError) as exc:
             self.close()
             raise self._broken(f"connection lost with {where}") from exc
@@ -262,12 +262,12 @@ class Response:
         self.trailers = connection.trailers
         self._pool.give_back(connection)
 
-    def _broken(self, what: str) -> OriginError:
-        return OriginError(OriginFailure.BROKEN, f"{self._subject}: {what}")
+    def _broken(self, message: str) -> OriginError:
+        return OriginError(OriginFailure.BROKEN, f"{self._subject}: {message}")
 
 
 class UpgradedConnection:
-    """Bytes both ways, after an upgrade. One task may read while another writes."""
+    """A connection after an upgrade (``Duplex``). One task may read while another writes."""
 
     def __init__(self, subject: str, connection: Connection, pool: Pool) -> None:
         self._subject = subject
@@ -275,7 +275,7 @@ class UpgradedConnection:
         self._pool = pool
 
     async def read(self) -> bytes:
-        """What has come since, at least one byte; b"" once the origin has ended its side.
+        """The next received bytes, at least one; b"" after the origin closed its side.
 
         Raises OriginError BROKEN.
         """
@@ -293,7 +293,7 @@ class UpgradedConnection:
             raise self._lost() from exc
 
     def close(self) -> None:
-        """Ends the connection when what was written has left. Never raises."""
+        """Closes the connection after the written bytes were sent. Never raises."""
         self._connection.close()
         self._pool.give_back(self._connection)
 
@@ -304,17 +304,17 @@ class UpgradedConnection:
 
 
 def connection_failure(subject: str, exc: Exception) -> OriginError:
-    """Names what kept ``subject`` from being answered at all."""
+    """The OriginError for a request that got no response."""
     match exc:
         case NoConnectionError():
-            failure, what = OriginFailure.REFUSED, str(exc)
+            failure, message = OriginFailure.REFUSED, str(exc)
         case SilenceError():
-            failure, what = OriginFailure.TIMEOUT, f"connected, but no answer came ({exc})"
+            failure, message = OriginFailure.TIMEOUT, f"connected, but no response came ({exc})"
         case ConnectionLostError():
-            failure, what = OriginFailure.BROKEN, "connection lost before an answer"
+            failure, message = OriginFailure.BROKEN, "connection lost before a response"
         case _:
-            failure, what = OriginFailure.UNAVAILABLE, "what came is no HTTP answer"
-    return OriginError(failure, f"{subject}: {what}")
+            failure, message = OriginFailure.UNAVAILABLE, "the response is not HTTP"
+    return OriginError(failure, f"{subject}: {message}")
 
 
 async def _exchange(
@@ -323,13 +323,13 @@ async def _exchange(
     body: Body,
     trailers: Trailers,
     interim: Interim | None,
-    patience: _Patience,
+    limits: _TimeLimits,
 ) -> h11.Response | h11.InformationalResponse:
-    """Sends a request, until it is all sent or answered; the final head, or that of a 101.
+    """Sends a request and waits for the response; returns its final head, or that of a 101.
 
     Raises ConnectionLostError, SilenceError, h11.ProtocolError, and what ``body`` raises.
     """
-    async with _silence_bounded(patience) as silence:
+    async with _silence_bounded(limits) as silence:
         connection.send_head(request)
         may_upload = asyncio.Event()
         uploading = None
@@ -337,7 +337,7 @@ async def _exchange(
             connection.end_body()
         else:
             uploading = asyncio.create_task(
-                _upload(connection, request, body, trailers, may_upload, silence, patience)
+                _upload(connection, request, body, trailers, may_upload, silence, limits)
             )
         try:
             while True:
@@ -345,13 +345,13 @@ async def _exchange(
                 if isinstance(head, h11.Response) or head.status_code == 101:
                     return head
                 if uploading is None or uploading.done():
-                    silence.reschedule(patience.silence_ends_s())
+                    silence.reschedule(limits.silence_ends_s())
                 may_upload.set()
                 if interim is not None:
                     interim(head.status_code, decode_fields(head.headers.raw_items()))
         except ConnectionLostError:
             if uploading is not None and uploading.done():
-                uploading.result()  # a body that failed is why there is no connection any more
+                uploading.result()  # if the body has failed, raises its error
             raise
         finally:
             if uploading is not None:
@@ -366,16 +366,16 @@ async def _upload(
     trailers: Trailers,
     may_upload: asyncio.Event,
     silence: asyncio.Timeout,
-    patience: _Patience,
+    limits: _TimeLimits,
 ) -> None:
-    """Sends a request's body. ``silence`` runs only while the origin has to do something.
+    """Sends a request's body. The timeout ``silence`` runs only while the origin has to act.
 
     Raises what ``body`` raises and h11.LocalProtocolError, after dropping the connection.
     """
 
     def await_origin(is_awaited: bool) -> None:
         if not silence.expired():
-            silence.reschedule(patience.silence_ends_s() if is_awaited else patience.ends_at_s)
+            silence.reschedule(limits.silence_ends_s() if is_awaited else limits.ends_at_s)
 
     try:
         await_origin(False)
@@ -392,7 +392,7 @@ async def _upload(
         connection.end_body(encode_fields(trailers()) if is_chunked else ())
         await_origin(True)
     except ConnectionLostError:
-        return  # whoever waits for the answer finds that out, and maybe an answer before it
+        return  # the task that waits for the response sees it, perhaps after an early response
     except Exception:
         connection.abort()
         raise
@@ -403,24 +403,24 @@ async def _cut(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + BODY_PIECE_BYTES]
 
 
-async def _read_body(connection: Connection, patience: _Patience) -> bytes:
-    """As ``Connection.read``, in time. Raises SilenceError too."""
-    if patience.is_over():
+async def _read_body(connection: Connection, limits: _TimeLimits) -> bytes:
+    """As ``Connection.read`` with the time limits. Raises SilenceError too."""
+    if limits.is_over():
         raise SilenceError("took too long")
     if piece := connection.take_unread():
         return piece
-    async with _silence_bounded(patience):
+    async with _silence_bounded(limits):
         return await connection.read()
 
 
 @asynccontextmanager
-async def _silence_bounded(patience: _Patience) -> AsyncIterator[asyncio.Timeout]:
-    """Raises SilenceError when what is inside takes longer than the origin may be silent."""
-    silence = asyncio.timeout_at(patience.silence_ends_s())
+async def _silence_bounded(limits: _TimeLimits) -> AsyncIterator[asyncio.Timeout]:
+    """Raises SilenceError if the block takes longer than the read timeout."""
+    silence = asyncio.timeout_at(limits.silence_ends_s())
     try:
         async with silence:
             yield silence
     except TimeoutError as exc:
         if not silence.expired():
-            raise  # another's
-        raise SilenceError("took too long" if patience.is_over() else "fell silent") from exc
+            raise  # of another timeout
+        raise SilenceError("took too long" if limits.is_over() else "fell silent") from exc

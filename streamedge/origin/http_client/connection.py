@@ -1,9 +1,8 @@
-"""One HTTP/1.1 connection to an origin, as a client sees it.
+"""One HTTP/1.1 client connection to an origin.
 
-Owns the bytes of one connection: h11 parses and frames them, this holds what has come until it is
-asked for, stops reading while too much waits, and says when more may be written. A body of known
-length goes past h11, which would copy every byte of it four times. Knows neither time nor other
-connections, never opens itself, and never asks twice.
+h11 parses and frames. This module buffers received bytes, pauses reading while the buffer is full,
+and waits until more can be written. A body of known length bypasses h11, which would copy every
+byte four times. Timeouts, connecting and retries are in ``client`` and ``pool``.
 """
 
 from __future__ import annotations
@@ -18,30 +17,30 @@ from typing import cast
 import h11
 
 HEAD_MAX_BYTES = 64 << 10  # a header section or a trailer section, as h11 counts it
-INTERIM_MAX = 64  # interim responses before one final: more are no way to answer
+INTERIM_MAX = 64  # interim responses before the final one
 UNREAD_MAX_BYTES = 512 << 10  # reading from the socket stops here
-EVENTS_MAX = 256  # chunks of a body, or heads, that one turn of the loop parses
-JOINED_MAX_BYTES = 64 << 10  # smaller pieces are handed out together
-CLOSE_S = 5.0  # how long what was written to an upgraded connection may take to leave
+EVENTS_MAX = 256  # chunks of a body, or heads, parsed in one iteration of the event loop
+JOINED_MAX_BYTES = 64 << 10  # smaller pieces are joined
+CLOSE_S = 5.0  # how long the last bytes of an upgraded connection may take to be sent
 
 FieldList = list[tuple[str, str]]
 
 
 class ConnectionLostError(Exception):
-    """The connection ended, by either side, before what was waited for had come."""
+    """Either side ended the connection before the expected data was received."""
 
 
 class Connection(asyncio.Protocol):
-    """One connection, for one request at a time: ``send_head``, ``send_body``…, ``end_body``,
-    meanwhile ``head`` until it is final, then ``read`` to b"".
+    """One connection, for one request at a time: ``send_head``, ``send_body`` …, ``end_body``, and
+    concurrently ``head`` until it is final, then ``read`` until b"".
 
     At most one task reads and one writes.
     """
 
     def __init__(self) -> None:
         self.trailers: FieldList = []
-        self.is_answered = False  # whether a byte has come since the request began
-        self.size_bytes: int | None = 0  # of the answer's body; None when only its end tells
+        self.is_answered = False  # whether a byte was received since the request began
+        self.size_bytes: int | None = 0  # of the response's body; None if not announced
         self._http = h11.Connection(h11.CLIENT, HEAD_MAX_BYTES)
         self._method = b""
         self._transport: asyncio.Transport | None = None
@@ -51,19 +50,19 @@ class Connection(asyncio.Protocol):
         self._unread: deque[bytes | bytearray] = deque()
         self._unread_bytes = 0
         self._is_paused = False
-        self._parses_later = False  # whether what has been received has not all been parsed yet
+        self._parses_later = False  # whether some received bytes are not parsed yet
         self._is_switched = False
         self._is_complete = False
-        self._is_leaving = False
+        self._is_closing = False
         self._failure: Exception | None = None
-        self._arrived = asyncio.Event()  # something was received, or the connection ended
+        self._arrived = asyncio.Event()  # data was received, or the connection has ended
         self._writable = asyncio.Event()
         self._writable.set()
 
     # --- the request ----------------------------------------------------------------------
 
     def send_head(self, request: h11.Request) -> None:
-        """Begins a request. Raises h11.LocalProtocolError, ConnectionLostError."""
+        """Starts a request. Raises h11.LocalProtocolError, ConnectionLostError."""
         self.trailers = []
         self.is_answered = False
         self.size_bytes = 0
@@ -74,12 +73,12 @@ class Connection(asyncio.Protocol):
 
     def send_body(self, piece: bytes) -> None:
         """Sends ``piece`` of the body; ``drain`` before the next one. Raises as ``send_head``,
-        LocalProtocolError for more than the Content-Length that the head named.
+        LocalProtocolError for more bytes than the Content-Length.
         """
         self._send(h11.Data(data=piece))
 
     def end_body(self, trailers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """Ends the request; ``trailers`` can follow chunks alone. Raises as ``send_body``."""
+        """Ends the request; ``trailers`` only after a chunked body. Raises as ``send_body``."""
         self._send(h11.EndOfMessage(headers=list(trailers)))
 
     def write(self, data: bytes) -> None:
@@ -91,7 +90,7 @@ class Connection(asyncio.Protocol):
         await self._writable.wait()
         self._open_transport()
 
-    # --- the answer -----------------------------------------------------------------------
+    # --- the response ---------------------------------------------------------------------
 
     async def head(self) -> h11.InformationalResponse | h11.Response:
         """The next head, interim or final. Raises ConnectionLostError, h11.RemoteProtocolError."""
@@ -100,8 +99,8 @@ class Connection(asyncio.Protocol):
         return self._heads.popleft()
 
     async def read(self) -> bytes:
-        """What has come of the body (after a 101: of anything), at least one byte; b"" at its
-        end. Raises ConnectionLostError when it was cut, h11.RemoteProtocolError.
+        """The received bytes of the body (after a 101: all bytes), at least one; b"" at its end.
+        Raises ConnectionLostError if it was truncated, h11.RemoteProtocolError.
         """
         while not self._unread:
             if self._is_complete:
@@ -110,7 +109,7 @@ class Connection(asyncio.Protocol):
         return self.take_unread()
 
     def take_unread(self) -> bytes:
-        """As ``read``, without waiting: b"" when nothing has come."""
+        """As ``read``, without waiting: b"" if nothing was received."""
         if self._unread and len(self._unread[0]) > JOINED_MAX_BYTES:
             piece = bytes(self._unread.popleft())
         else:
@@ -122,20 +121,20 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_complete(self) -> bool:
-        """Whether the answer has come to its end, though some of it may wait to be read."""
+        """Whether the whole response was received; some of it may not be read yet."""
         return self._is_complete
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the answer has been read to its end."""
+        """Whether the whole response was received and read."""
         return self._is_complete and not self._unread
 
     # --- between requests -----------------------------------------------------------------
 
     def recycle(self) -> bool:
-        """Makes ready for another request, forgetting what was not read; whether it can be."""
-        # h11 leaves DONE, or never comes to it, when either side wants the connection closed or
-        # the request was not sent to its end.
+        """Prepares for another request and drops unread bytes. False: it cannot be reused."""
+        # h11 is not in DONE if either side wants the connection closed, or if the request was
+        # not sent completely.
         if self._failure is not None or not self._is_complete or self._is_switched:
             return False
         if self._http.our_state is not h11.DONE:
@@ -146,10 +145,10 @@ class Connection(asyncio.Protocol):
         return True
 
     def is_quiet(self) -> bool:
-        """Whether the peer has neither closed an idle connection nor said anything on it.
+        """Whether the peer has neither closed an idle connection nor sent anything on it.
 
-        What it says unasked must never be taken for the answer to the next request, so the socket
-        itself is looked at: the event loop may not have come to it yet.
+        Unsolicited bytes must never be taken for the next response, so the socket itself is
+        polled: the event loop may not have read it yet.
         """
         if self._failure is not None or self._transport is None or self._transport.is_closing():
             return False
@@ -158,23 +157,23 @@ class Connection(asyncio.Protocol):
         return not poll.poll(0)
 
     def abort(self) -> None:
-        """Drops the connection, unless ``close`` does; whoever waits on it learns so."""
+        """Drops the connection, unless ``close`` was called; waiting tasks get the error."""
         self._fail(ConnectionLostError("closed by this side"))
-        if self._transport is not None and not self._is_leaving:
+        if self._transport is not None and not self._is_closing:
             self._transport.abort()
 
     def close(self) -> None:
-        """Ends the connection once what was written has left, or after ``CLOSE_S``."""
+        """Closes the connection after the written bytes were sent, or after ``CLOSE_S``."""
         self._fail(ConnectionLostError("closed by this side"))
-        if self._transport is not None and not self._is_leaving:
-            self._is_leaving = True
+        if self._transport is not None and not self._is_closing:
+            self._is_closing = True
             self._transport.close()
             asyncio.get_running_loop().call_later(CLOSE_S, self._transport.abort)
 
-    # --- asyncio's calls ------------------------------------------------------------------
+    # --- asyncio.Protocol -----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no instances of asyncio's classes.
+        # uvloop's transports are not instances of asyncio's classes.
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
@@ -182,9 +181,9 @@ class Connection(asyncio.Protocol):
         if self._failure is not None:
             return
         if self._is_switched:
-            self._hold(data)
+            self._buffer(data)
         elif self._is_complete or self._http.our_state is h11.IDLE:
-            # Nobody asked for this: what has come of an answer stands, the connection is done.
+            # Unsolicited bytes: a complete response stays valid, but the connection is dropped.
             self.abort()
         elif self._missing_bytes:
             self._receive_body(data)
@@ -201,7 +200,7 @@ class Connection(asyncio.Protocol):
         elif self.size_bytes is None and not self._is_complete and self._failure is None:
             self._http.receive_data(b"")
             try:
-                # Only a body without Content-Length and chunks ends this way.
+                # Only a body with neither Content-Length nor chunks ends this way.
                 self._is_complete = isinstance(self._http.next_event(), h11.EndOfMessage)
             except h11.RemoteProtocolError as exc:
                 self._lose(exc)
@@ -217,7 +216,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
-    # --- inside ---------------------------------------------------------------------------
+    # --- internal -------------------------------------------------------------------------
 
     def _send(self, event: h11.Request | h11.Data | h11.EndOfMessage) -> None:
         transport = self._open_transport()
@@ -226,14 +225,14 @@ class Connection(asyncio.Protocol):
             transport.writelines(parts)
 
     def _open_transport(self) -> asyncio.Transport:
-        assert self._transport is not None, "used before it was made"
-        # A transport may know that it is closed before it tells, and must not be written to.
+        assert self._transport is not None, "used before connection_made"
+        # A transport may be closing before it calls connection_lost; do not write to it then.
         if self._failure is not None or self._transport.is_closing():
             raise ConnectionLostError("the connection has ended") from self._failure
         return self._transport
 
     async def _arrival(self) -> None:
-        """Waits for anything to be received. Raises what ended the connection."""
+        """Waits until data was received. Raises what ended the connection."""
         if isinstance(self._failure, h11.RemoteProtocolError):
             raise h11.RemoteProtocolError(str(self._failure)) from self._failure
         self._open_transport()
@@ -241,9 +240,10 @@ class Connection(asyncio.Protocol):
         await self._arrived.wait()
 
     def _parse(self, events_max: int = EVENTS_MAX) -> None:
-        """Takes out of what has been received all that is not a body of known length.
+        """Parses the received bytes, except a body of known length.
 
-        After ``events_max`` others have their turn: a body may come in chunks of one byte.
+        After ``events_max`` events it yields to the event loop: a body may come in chunks of one
+        byte.
         """
         self._parses_later = False
         parsed = 0
@@ -255,7 +255,7 @@ class Connection(asyncio.Protocol):
                 parsed += 1
                 event = self._http.next_event()
                 if isinstance(event, h11.Data):
-                    self._hold(event.data)
+                    self._buffer(event.data)
                 elif isinstance(event, h11.EndOfMessage):
                     self.trailers = decode_fields(event.headers.raw_items())
                     self._end_body(has_more=bool(self._http.trailing_data[0]))
@@ -270,16 +270,16 @@ class Connection(asyncio.Protocol):
     def _parse_later(self) -> None:
         self._parses_later = True
         self._pause_reading()
-        asyncio.get_running_loop().call_soon(self._parse_on)
+        asyncio.get_running_loop().call_soon(self._continue_parsing)
 
-    def _parse_on(self) -> None:
+    def _continue_parsing(self) -> None:
         if self._parses_later and self._failure is None:
             self._parse()
             self._arrived.set()
             self._resume_reading()
 
     def _parse_rest(self) -> None:
-        """Parses what has come before the connection's end, which is no more than one read."""
+        """Parses the bytes received before the connection's end, at most one read."""
         if self._parses_later and self._failure is None:
             self._parse(sys.maxsize)
 
@@ -296,7 +296,7 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def _receive_head(self, head: h11.Response | h11.InformationalResponse) -> None:
-        # h11 bounds only a head that comes in several reads.
+        # h11 limits only a head that was received in several reads.
         if sum(len(name) + len(value) for name, value in head.headers) > HEAD_MAX_BYTES:
             raise h11.RemoteProtocolError("the header section is too long")
         is_interim = isinstance(head, h11.InformationalResponse)
@@ -307,7 +307,7 @@ class Connection(asyncio.Protocol):
         self._heads.append(head)
         if head.status_code == 101:
             self._is_switched = True
-            self._hold(self._http.trailing_data[0])
+            self._buffer(self._http.trailing_data[0])
         elif not is_interim:
             self.size_bytes = body_size(self._method, head)
             if self.size_bytes is not None:
@@ -315,8 +315,8 @@ class Connection(asyncio.Protocol):
                 self._receive_body(self._http.trailing_data[0])
 
     def _receive_body(self, data: bytes) -> None:
-        """Takes what has come of a body of known length."""
-        self._hold(data[: self._missing_bytes])
+        """Buffers received bytes of a body of known length."""
+        self._buffer(data[: self._missing_bytes])
         has_more = len(data) > self._missing_bytes
         self._missing_bytes -= min(len(data), self._missing_bytes)
         if not self._missing_bytes:
@@ -325,9 +325,9 @@ class Connection(asyncio.Protocol):
     def _end_body(self, has_more: bool) -> None:
         self._is_complete = True
         if has_more:
-            self.abort()  # as for anything that nobody asked for
+            self.abort()  # unsolicited bytes
 
-    def _hold(self, piece: bytes | bytearray) -> None:
+    def _buffer(self, piece: bytes | bytearray) -> None:
         if not piece:
             return
         self._unread.append(piece)
@@ -341,7 +341,7 @@ class Connection(asyncio.Protocol):
         self._fail(lost)
 
     def _fail(self, failure: Exception) -> None:
-        """Keeps the first reason why nothing more will come, and wakes whoever waits."""
+        """Stores the first failure, and wakes waiting tasks."""
         if self._failure is None:
             self._failure = failure
         self._arrived.set()
@@ -349,7 +349,7 @@ class Connection(asyncio.Protocol):
 
 
 def body_size(method: bytes, head: h11.Response | h11.InformationalResponse) -> int | None:
-    """Size of the body that follows ``head`` (RFC 9112 §6.3); None when only its end tells."""
+    """Size of the body that follows ``head`` (RFC 9112 §6.3); None if not announced."""
     if method == b"HEAD" or head.status_code in (101, 204, 304):
         return 0
     framing = dict(head.headers)

@@ -1,7 +1,6 @@
-"""The connections to origins: how many, made how, and which are kept for the next request.
+"""The connection pool of one origin: its limit, connecting (DNS, TLS), and idle connections.
 
-Owns the limit, the making (names, addresses, TLS) and the idle connections. What is said on a
-connection is ``connection``'s business; what a failure is called, ``client``'s.
+``connection`` speaks HTTP; ``client`` classifies failures.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 
 from streamedge.origin.http_client.connection import Connection
 
-KEPT_WITHOUT_BODY = 4  # one connection of so many is for requests without a streamed body
-IDLE_CONNECTION_S = 15.0  # below the usual 60 s of servers, so that few die under a new request
-NEXT_ADDRESS_S = 0.25  # before another address is tried beside (RFC 8305 §5)
+RESERVED_FRACTION = 4  # one connection in four is reserved for requests without a streamed body
+IDLE_CONNECTION_S = 15.0  # below the usual 60 s of servers: then few are closed by the peer
+NEXT_ADDRESS_S = 0.25  # before the next address is tried in parallel (RFC 8305 §5)
 
-_CLOSED = "no connection: this side is closed"
+_CLOSED = "no connection: the pool is closed"
 
 
 class NoConnectionError(Exception):
-    """There is no connection; the message says why, and the cause is kept."""
+    """No connection; the message says why, ``__cause__`` is the error."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where connections lead: ``host`` is a name or an address without brackets."""
+class Endpoint:
+    """Where a connection goes: ``host`` is a name or an address without brackets."""
 
     is_tls: bool
     host: str
@@ -43,34 +42,38 @@ class _Idle:
 
 
 class Pool:
-    """At most ``connections_max`` connections in use at a time; ``tls`` makes the context of all
-    that need one, in a thread, at the first need.
+    """At most ``connections_max`` connections in use at a time; ``tls`` makes the one TLS
+    context, in a thread, when it is first needed.
 
-    A connection from ``lease`` comes back by ``give_back``, whatever has become of it.
+    A connection from ``lease`` must be returned by ``give_back``, in any state.
     """
 
     def __init__(self, connections_max: int, tls: Callable[[], ssl.SSLContext]) -> None:
         self._slots = asyncio.Semaphore(connections_max)
-        # A body comes as fast as a stranger sends it: those may not take all connections.
-        kept = max(1, connections_max // KEPT_WITHOUT_BODY)
-        self._body_slots = asyncio.Semaphore(max(1, connections_max - kept))
+        # A body comes as slowly as its viewer sends it: those may not take all connections.
+        reserved = max(1, connections_max // RESERVED_FRACTION)
+        self._body_slots = asyncio.Semaphore(max(1, connections_max - reserved))
         self._with_body: set[Connection] = set()
         self._make_tls = tls
         self._tls: ssl.SSLContext | None = None
         self._making_tls = asyncio.Lock()
-        self._leased: dict[Connection, Place] = {}
-        self._idle: dict[Place, list[_Idle]] = {}
+        self._leased: dict[Connection, Endpoint] = {}
+        self._idle: dict[Endpoint, list[_Idle]] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._is_retired = False
         self._is_closed = False
 
     async def lease(
-        self, place: Place, until_s: float, *, only_new: bool = False, streams_body: bool = False
+        self,
+        endpoint: Endpoint,
+        until_s: float,
+        *,
+        only_new: bool = False,
+        streams_body: bool = False,
     ) -> tuple[Connection, bool]:
-        """A connection to ``place``, by the loop's time ``until_s``, and whether it was used
-        before: the one that was used last, which is the likeliest to live, unless ``only_new``.
-
-        ``streams_body``: the request's body comes piece by piece. Raises NoConnectionError.
+        """A connection to ``endpoint``, before the loop's time ``until_s``, and whether it was used
+        before. The most recently used one is taken, because it is most likely still open, unless
+        ``only_new``. ``streams_body``: the request has a streamed body. Raises NoConnectionError.
         """
         try:
             async with asyncio.timeout_at(until_s):
@@ -78,18 +81,18 @@ class Pool:
                 try:
                     if self._is_closed:
                         raise NoConnectionError(_CLOSED)
-                    connection = None if only_new else self._take_idle(place)
+                    connection = None if only_new else self._take_idle(endpoint)
                     is_reused = connection is not None
                     if connection is None:
-                        connection = await self._connect(place)
+                        connection = await self._connect(endpoint)
                 except BaseException:
                     self._release(streams_body)
                     raise
         except TimeoutError as exc:
-            raise NoConnectionError("no connection within the time for it") from exc
-        except (OSError, UnicodeError) as exc:  # UnicodeError: no host name at all
+            raise NoConnectionError("no connection within the connect timeout") from exc
+        except (OSError, UnicodeError) as exc:  # UnicodeError: an invalid host name
             raise NoConnectionError(f"no connection: {exc}") from exc
-        self._leased[connection] = place
+        self._leased[connection] = endpoint
         if streams_body:
             self._with_body.add(connection)
         if self._is_closed:
@@ -98,9 +101,9 @@ class Pool:
         return connection, is_reused
 
     def give_back(self, connection: Connection) -> None:
-        """Keeps ``connection`` for another request if it can carry one, or drops it; once."""
-        place = self._leased.pop(connection, None)
-        if place is None:
+        """Returns ``connection``: keeps it for another request if it is reusable, else drops it."""
+        endpoint = self._leased.pop(connection, None)
+        if endpoint is None:
             return
         self._release(connection in self._with_body)
         self._with_body.discard(connection)
@@ -108,7 +111,7 @@ class Pool:
             connection.abort()
             return
         loop = asyncio.get_running_loop()
-        self._idle.setdefault(place, []).append(_Idle(connection, loop.time()))
+        self._idle.setdefault(endpoint, []).append(_Idle(connection, loop.time()))
         if self._sweep_timer is None:
             self._sweep_timer = loop.call_later(IDLE_CONNECTION_S, self._sweep)
 
@@ -129,12 +132,12 @@ class Pool:
             self._body_slots.release()
 
     def retire(self) -> None:
-        """Keeps no connection any more that nobody uses: nothing new is to come."""
+        """Drops idle connections, now and from now on; no new requests are expected."""
         self._is_retired = True
         self._drop_idle()
 
     def close(self) -> None:
-        """Drops all connections, also those in use, and makes no more."""
+        """Drops all connections, also those in use, and opens no more."""
         self._is_closed = True
         for connection in list(self._leased):
             connection.abort()
@@ -146,8 +149,8 @@ class Pool:
             self._sweep_timer.cancel()
             self._sweep_timer = None
 
-    def _take_idle(self, place: Place) -> Connection | None:
-        idle = self._idle.get(place, [])
+    def _take_idle(self, endpoint: Endpoint) -> Connection | None:
+        idle = self._idle.get(endpoint, [])
         while idle:
             connection = idle.pop().connection
             if connection.is_quiet():
@@ -155,18 +158,18 @@ class Pool:
             connection.abort()
         return None
 
-    async def _connect(self, place: Place) -> Connection:
+    async def _connect(self, endpoint: Endpoint) -> Connection:
         loop = asyncio.get_running_loop()
-        context = await self._tls_context() if place.is_tls else None
-        connected = await start_connection(
-            await _addresses(place), happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1
+        context = await self._tls_context() if endpoint.is_tls else None
+        sock = await start_connection(
+            await _addresses(endpoint), happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1
         )
         _, connection = await loop.create_connection(
             Connection,
-            sock=connected,
+            sock=sock,
             ssl=context,
-            # The dot of a full name is no part of what a certificate names (RFC 6066 §3).
-            server_hostname=place.host.rstrip(".") if place.is_tls else None,
+            # Certificates have names without a trailing dot (RFC 6066 §3).
+            server_hostname=endpoint.host.rstrip(".") if endpoint.is_tls else None,
         )
         return connection
 
@@ -177,7 +180,7 @@ class Pool:
             return self._tls
 
     def _sweep(self) -> None:
-        """Drops what has been idle for too long, and comes again for the rest."""
+        """Drops connections that were idle for too long, and schedules the next sweep."""
         loop = asyncio.get_running_loop()
         self._sweep_timer = None
         self._drop_idle_since(loop.time() - IDLE_CONNECTION_S)
@@ -186,19 +189,21 @@ class Pool:
             self._sweep_timer = loop.call_at(oldest_s + IDLE_CONNECTION_S, self._sweep)
 
     def _drop_idle_since(self, time_s: float) -> None:
-        """Drops what nobody has used after ``time_s``."""
-        for place, idle in list(self._idle.items()):
+        """Drops connections that were not used after ``time_s``."""
+        for endpoint, idle in list(self._idle.items()):
             while idle and idle[0].since_s <= time_s:
                 idle.pop(0).connection.abort()
             if not idle:
-                del self._idle[place]
+                del self._idle[endpoint]
 
 
-async def _addresses(place: Place) -> Sequence[AddrInfoType]:
-    """Where ``place`` is. Only a name is looked up, which takes a thread; raises OSError."""
+async def _addresses(endpoint: Endpoint) -> Sequence[AddrInfoType]:
+    """The addresses of ``endpoint``. Only a name is resolved, in a thread. Raises OSError."""
     try:
         numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        return socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM, flags=numeric)
+        return socket.getaddrinfo(
+            endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=numeric
+        )
     except socket.gaierror:
         loop = asyncio.get_running_loop()
-        return await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+        return await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)

@@ -1,7 +1,6 @@
-"""TLS towards origins: whom the edge trusts, and what it shows of itself.
+"""TLS contexts for connections to origins: trusted authorities and client certificates.
 
-Owns the making of contexts. Reading certificates blocks, so whoever needs a context makes it off
-the event loop's thread, at the first connection.
+Reading certificates blocks, so a context is made in a thread, for the first connection.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from pathlib import Path
 @dataclass(frozen=True, slots=True)
 class TlsRules:
     """``verify``: whether the server's certificate and name are checked, against the authorities
-    in ``ca`` or the system's. ``client_certificate`` (with its chain) and ``client_key`` are shown
-    to servers that ask (mutual TLS). All are PEM files.
+    in ``ca`` or the system's. ``client_certificate`` (with its chain) and ``client_key`` are sent
+    to servers that request them (mutual TLS). All are PEM files.
     """
 
     verify: bool = True
@@ -38,10 +37,10 @@ class TlsRules:
 
 @cache
 def system_tls() -> ssl.SSLContext:
-    """What trusts the system's authorities: made at the first need, and one for all."""
+    """The one context that trusts the system's authorities, made when it is first needed."""
     return TlsRules().context()
 
 
 def _no_password() -> str:
-    """OpenSSL must not ask the terminal."""
+    """Keeps OpenSSL from prompting on the terminal."""
     return ""

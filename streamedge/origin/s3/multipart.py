@@ -78,7 +78,7 @@ async def abort_abandoned(requests: S3Requests, records: UploadRecords) -> int:
     while (record := await in_thread(partial(next, abandoned, None))) is not None:
         try:
             query = f"uploadId={quote(record.upload_id, safe='~')}"
-            answer = await requests.ask("DELETE", record.name, query)
+            answer = await requests.send("DELETE", record.name, query)
         except BaseException:
             await in_thread(record.release)
             raise
@@ -217,7 +217,7 @@ class _Multipart:
                 await in_thread(partial(self._verifier.update, piece))
                 yield piece
 
-        answer = await self._requests.ask(
+        answer = await self._requests.send(
             "PUT",
             self._name,
             f"partNumber={number}&{self._id_query()}",
@@ -240,7 +240,7 @@ class _Multipart:
         failure: OriginError | None = None
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                answer = await self._requests.ask(method, self._name, query, fields, body=body)
+                answer = await self._requests.send(method, self._name, query, fields, body=body)
             except OriginError as exc:
                 if attempt == ATTEMPTS or not exc.retryable:
                     raise

@@ -1,7 +1,7 @@
-"""An origin that is a bucket of Amazon S3 or of a server that speaks its protocol.
+"""An origin that is a bucket of Amazon S3 or of a server with its protocol.
 
-Owns the way from a name to the bucket's URL and the choice of who signs; signatures are
-``s3_signing``'s, reading is ``exchange``'s, writing and listing ``writer``'s.
+Maps names to URLs of the bucket and selects the signer. ``signing`` signs, ``exchange`` reads,
+``writer`` writes and lists.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from streamedge.spans import Span
 if TYPE_CHECKING:
     from streamedge.origin.s3.signing import Signer
 
-# A bucket whose name is one DNS label; with dots in it, AWS's wildcard certificate would not do.
+# A bucket name of one DNS label; AWS's wildcard certificate does not match names with dots.
 _HOST_LABEL = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _HOST_LABELS = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
@@ -38,11 +38,11 @@ _HOST_LABELS = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 class S3Origin:
     """Objects at ``prefix``/name in ``bucket``.
 
-    ``endpoint`` is the URL of another server than AWS, ``path_style`` as in ``bucket_url``;
+    ``endpoint`` is the URL of a server other than AWS, ``path_style`` as in ``bucket_url``;
     ``headers`` are sent, and signed, with every request. Requests are signed with
-    ``access_key_id`` and ``secret_access_key``, or when they are "" with what AWS's credential
-    chain finds (environment, profile, container or instance role), or not at all when
-    ``anonymous``. ``uploads`` are the records of its multipart uploads. Raises ValueError as
+    ``access_key_id`` and ``secret_access_key``, or if they are "" with credentials of AWS's
+    chain (environment, profile, container or instance role), or not at all when
+    ``anonymous``. ``uploads`` records its multipart uploads. Raises ValueError as
     ``bucket_url``.
     """
 
@@ -106,8 +106,8 @@ class S3Origin:
         return await self._exchange.read(name, span, if_match=if_match, if_none_match=if_none_match)
 
     def requesting(self, query: str, fields: HeaderFields) -> Origin:
-        """The same objects as they are answered with ``query``, percent-encoded, and ``fields``."""
-        return _Requesting(self._exchange, query, fields)
+        """The same objects, read with ``query``, percent-encoded, and ``fields``."""
+        return _ParametrizedOrigin(self._exchange, query, fields)
 
     def retire(self) -> None:
         """As ``Client.retire``."""
@@ -119,13 +119,13 @@ class S3Origin:
     def _address(self, name: str) -> str:
         path = object_path(self._prefix, name)
         if not path:
-            # GET of the bucket itself would list it.
+            # A GET of the bucket itself would list it.
             raise OriginError(OriginFailure.NOT_FOUND, f"{self._label}: an object needs a name")
         return f"{self._base}/{path}"
 
 
-class _Requesting:
-    """``S3Origin.requesting``; its connections are the origin's."""
+class _ParametrizedOrigin:
+    """The result of ``S3Origin.requesting``; it uses the origin's connections."""
 
     def __init__(self, exchange: Exchange, query: str, fields: HeaderFields) -> None:
         self._exchange = exchange
@@ -153,15 +153,15 @@ class _Requesting:
         )
 
     async def close(self) -> None:
-        """Nothing is its own."""
+        """Does nothing: the connections belong to the origin."""
 
 
 def bucket_url(bucket: str, region: str, endpoint: str = "", path_style: bool | None = None) -> str:
-    """Base URL of a bucket: a path of the server with ``path_style``, else a host of its own
+    """Base URL of a bucket: a path of the server with ``path_style``, else its own host
     (Amazon S3 User Guide, "Virtual hosting of general purpose buckets").
 
-    None: a path at any ``endpoint``, a host on AWS. Raises ValueError for an endpoint that is no
-    URL and a bucket that is no host's name.
+    None: a path at any ``endpoint``, a host on AWS. Raises ValueError for an invalid endpoint, or
+    a bucket whose name is not a host name.
     """
     domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     server = parse_base_url(endpoint or f"https://s3.{region}.{domain}")
@@ -170,13 +170,13 @@ def bucket_url(bucket: str, region: str, endpoint: str = "", path_style: bool | 
     if path_style:
         return f"{server}/{quote(bucket, safe='~')}"
     if not _HOST_LABELS.fullmatch(bucket):
-        raise ValueError("the bucket's name is no host name, so it has to stand in the path")
+        raise ValueError("the bucket's name is not a host name, so it needs path_style")
     scheme, _, rest = server.partition("://")
     return parse_base_url(f"{scheme}://{bucket}.{rest}")
 
 
 def _signer(region: str, access_key_id: str, secret_access_key: str) -> Signer:
-    # botocore takes a tenth of a second and 20 MB to import: only an origin that signs pays it.
+    # The import of botocore takes 0.1 s and 20 MB, so only an origin that signs does it.
     from streamedge.origin.s3.signing import CredentialChain, GivenCredentials, Signer  # noqa: PLC0415
 
     if access_key_id:

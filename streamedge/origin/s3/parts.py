@@ -1,7 +1,6 @@
-"""Multipart uploads in numbers and XML: how large each part is, and what is said about them.
+"""Part sizes and XML documents of multipart uploads. Pure.
 
-Owns S3's limits (Amazon S3 User Guide, "Amazon S3 multipart upload limits") and the two documents
-of an upload. Pure.
+The limits are S3's (Amazon S3 User Guide, "Amazon S3 multipart upload limits").
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from xml.sax.saxutils import escape, unescape
 PART_MIN_BYTES = 8 << 20
 PARTS_MAX = 10_000
 BUFFERED_PART_MAX_BYTES = 64 << 20
-"""Parts up to this size are held in memory until the bucket has them."""
+"""Parts up to this size are buffered in memory until the bucket has them."""
 OBJECT_MAX_BYTES = 5 << 40
 
-_GROWTH_PARTS = 1000  # after so many parts of unknown length, the next are twice as large
+_GROWTH_PARTS = 1000  # of unknown total size; after so many parts, the part size doubles
 _MIB = 1 << 20
 
 _UPLOAD_ID = re.compile(rb"<UploadId>([^<]{1,2048})</UploadId>")
@@ -25,10 +24,10 @@ _ENTITIES = {"&quot;": '"', "&#34;": '"', "&apos;": "'"}
 
 
 def part_size_bytes(number: int, size_bytes: int | None) -> int:
-    """The size of part ``number`` (from 1) of an object of ``size_bytes``, None: nobody knows.
+    """The size of part ``number`` (from 1) of an object of ``size_bytes``, None: unknown.
 
-    A known size is cut evenly, in MiB. An unknown one begins with PART_MIN_BYTES and doubles now
-    and then up to BUFFERED_PART_MAX_BYTES, which comes to 492 GiB in all.
+    A known size is divided evenly, in MiB. For an unknown one, parts start with PART_MIN_BYTES
+    and double every _GROWTH_PARTS parts up to BUFFERED_PART_MAX_BYTES: 492 GiB in all.
     """
     if size_bytes is not None:
         even = -(-size_bytes // PARTS_MAX)
@@ -50,15 +49,15 @@ def completion(etags: Iterable[str]) -> bytes:
 
 
 def find_upload_id(body: bytes) -> str:
-    """The id in the answer to CreateMultipartUpload, or ""."""
+    """The id in the response to CreateMultipartUpload, or ""."""
     return _find(_UPLOAD_ID, body)
 
 
 def find_etag(body: bytes) -> str:
-    """The object's ETag in the answer to CompleteMultipartUpload, quotes included, or ""."""
+    """The object's ETag in the response to CompleteMultipartUpload, quotes included, or ""."""
     return _find(_ETAG, body)
 
 
 def _find(pattern: re.Pattern[bytes], body: bytes) -> str:
-    found = pattern.search(body)
-    return unescape(found[1].decode("utf-8", "replace"), _ENTITIES) if found else ""
+    match = pattern.search(body)
+    return unescape(match[1].decode("utf-8", "replace"), _ENTITIES) if match else ""

@@ -1,7 +1,7 @@
-"""One signed request to a bucket that brings bytes there, and its short answer as a whole.
+"""Sends one signed request with a body to a bucket, and reads its short response.
 
-Owns the header of such a request: what is signed, how the body is framed, what of the answer is
-for the viewer. It asks once; what is asked, and whether again, is ``s3_writing``'s business.
+Makes the header (signature, framing) and filters the response's fields for the viewer. One attempt
+per call; retries are in ``multipart``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from streamedge.origin.http_client.client import Client, Response
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
-EXPECT_CONTINUE_BYTES = 1 << 20  # smaller bodies are not worth a round trip before them
+EXPECT_CONTINUE_BYTES = 1 << 20  # for smaller bodies, the round trip costs more than it saves
 
 SignWrite = Callable[[str, str, Mapping[str, str], str], Awaitable[dict[str, str]]]
 """``Signer.sign_write``."""
@@ -25,8 +25,8 @@ SignWrite = Callable[[str, str, Mapping[str, str], str], Awaitable[dict[str, str
 _RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _RETRYABLE_CODES = frozenset({"RequestTimeout", "RequestTimeTooSkewed", "SlowDown"})
 
-# RFC 9110 §7.6.1; then what the edge says itself.
-_NOT_PASSED = frozenset(
+# RFC 9110 §7.6.1; then fields that the edge sets itself.
+_DROPPED_FIELDS = frozenset(
     {
         "connection",
         "content-length",
@@ -45,9 +45,9 @@ _NOT_PASSED = frozenset(
 class S3Requests:
     """Signed requests to one bucket.
 
-    ``address`` gives an object's URL, percent-encoded, or raises OriginError; ``bucket_url`` is the
-    bucket's, with a final slash. ``sign`` is None for a bucket that takes requests from anybody.
-    ``headers`` go with every request, in place of a write's own.
+    ``address`` returns an object's URL, percent-encoded, or raises OriginError; ``bucket_url`` is
+    the bucket's, with a final slash. ``sign`` is None for a public bucket. ``headers`` are sent
+    with every request and replace a write's own.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class S3Requests:
         self._sign = sign
         self._headers = {"user-agent": "StreamEdge", **_joined(headers)}
 
-    async def ask(
+    async def send(
         self,
         method: str,
         name: str,
@@ -78,20 +78,20 @@ class S3Requests:
         size_bytes: int | None = None,
         payload: str = UNSIGNED,
     ) -> WriteAnswer:
-        """Sends ``body``, of ``size_bytes`` if that is known, and reads the answer.
+        """Sends ``body``, of ``size_bytes`` if known, and reads the response.
 
-        ``query`` is percent-encoded, ``payload`` what stands for the body's hash in the signature.
+        ``query`` is percent-encoded; ``payload`` is the body's hash in the signature.
         Raises OriginError, and what ``body`` raises.
         """
         url = self._address(name) + (f"?{query}" if query else "")
-        return await self._ask(
+        return await self._send(
             f"{self._label} {name!a}", method, url, fields, body, size_bytes, payload
         )
 
-    async def ask_bucket(self, method: str, query: str, answer_bytes_max: int) -> WriteAnswer:
-        """Makes a call on the bucket itself. Raises OriginError, for a longer answer too."""
+    async def send_to_bucket(self, method: str, query: str, answer_bytes_max: int) -> WriteAnswer:
+        """Sends a request for the bucket itself. Raises OriginError, also for a longer response."""
         url = self._bucket_url + (f"?{query}" if query else "")
-        answer = await self._ask(
+        answer = await self._send(
             self._label, method, url, (), None, None, UNSIGNED, answer_bytes_max + 1
         )
         if len(answer.body) > answer_bytes_max:
@@ -99,7 +99,7 @@ class S3Requests:
             raise OriginError(OriginFailure.UNAVAILABLE, text)
         return answer
 
-    async def _ask(
+    async def _send(
         self,
         subject: str,
         method: str,
@@ -111,16 +111,16 @@ class S3Requests:
         answer_bytes_max: int = ANSWER_BODY_MAX_BYTES,
     ) -> WriteAnswer:
         sent = _joined(fields) | self._headers
-        amazons = {known: value for known, value in sent.items() if known.startswith("x-amz-")}
-        amazons.pop("x-amz-content-sha256", None)
+        amz_fields = {name: value for name, value in sent.items() if name.startswith("x-amz-")}
+        amz_fields.pop("x-amz-content-sha256", None)
         headers = dict(sent)
         if self._sign is None:
             headers["x-amz-content-sha256"] = payload
         else:
-            for known in amazons:
-                del headers[known]
+            for name in amz_fields:
+                del headers[name]
             headers.pop("x-amz-content-sha256", None)
-            headers |= await self._sign(method, url, amazons, payload)
+            headers |= await self._sign(method, url, amz_fields, payload)
         if isinstance(body, bytes):
             size_bytes = len(body)
         if body is not None and size_bytes is not None:
@@ -136,7 +136,7 @@ class S3Requests:
 
 
 def may_be_retried(answer: WriteAnswer) -> bool:
-    """Whether asking the same again may help."""
+    """Whether repeating the request may help."""
     return answer.status in _RETRYABLE_STATUSES or find_error_code(answer.body) in _RETRYABLE_CODES
 
 
@@ -148,7 +148,7 @@ async def _collect(response: Response, bytes_max: int) -> WriteAnswer:
             del body[bytes_max:]
             break
     fields = tuple(
-        (name, value) for name, value in response.fields if name.lower() not in _NOT_PASSED
+        (name, value) for name, value in response.fields if name.lower() not in _DROPPED_FIELDS
     )
     return WriteAnswer(response.status, fields, bytes(body))
 

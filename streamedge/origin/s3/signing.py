@@ -1,7 +1,7 @@
 """AWS Signature Version 4, and the credentials to sign with.
 
-Owns when credentials are looked up and renewed: never on the event loop's thread, and never in
-the way of a request while the old ones still hold. The arithmetic is botocore's.
+Credentials are looked up and renewed in threads, and no request waits for a renewal while the old
+ones are valid. botocore computes the signatures.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from botocore.session import Session
 
 from streamedge.errors import OriginError, OriginFailure
 
-RENEWAL_URGENT_S = 600  # with less life than this left, requests wait for the renewal
+RENEWAL_URGENT_S = 600  # requests wait for a renewal that is less than this before the expiry
 
 
 class CredentialSource(Protocol):
-    """Where a signer gets its keys."""
+    """A source of keys for a signer."""
 
     async def current(self) -> ReadOnlyCredentials:
         """Keys that are valid now. Raises OriginError."""
@@ -44,9 +44,9 @@ def _search_chain() -> Credentials | None:
 
 
 class CredentialChain:
-    """Keys from AWS's chain, renewed by one thread at a time when their end comes near.
+    """Keys from AWS's credential chain, renewed by one thread at a time before they expire.
 
-    ``search`` finds them; it may block and is run in a thread.
+    ``search`` returns the credentials; it may block and runs in a thread.
     """
 
     def __init__(self, search: Callable[[], Credentials | None] = _search_chain) -> None:
@@ -56,15 +56,15 @@ class CredentialChain:
         self._renewal: asyncio.Task[ReadOnlyCredentials] | None = None
 
     async def current(self) -> ReadOnlyCredentials:
-        if self._keys is None or self._ends_within(RENEWAL_URGENT_S):
-            # Shielded: one waiter that leaves must not take the keys from the others.
+        if self._keys is None or self._expires_within(RENEWAL_URGENT_S):
+            # Shielded: cancelling one waiter must not cancel the renewal for the others.
             return await asyncio.shield(self._renew())
-        if self._ends_within(None):
+        if self._expires_within(None):
             self._renew()
         return self._keys
 
-    def _ends_within(self, time_s: int | None) -> bool:
-        """Whether renewal is due ``time_s`` before the end (None: botocore's 15 minutes)."""
+    def _expires_within(self, time_s: int | None) -> bool:
+        """Whether the keys expire within ``time_s`` (None: botocore's 15 minutes)."""
         return isinstance(
             self._credentials, RefreshableCredentials
         ) and self._credentials.refresh_needed(time_s)
@@ -72,15 +72,15 @@ class CredentialChain:
     def _renew(self) -> asyncio.Task[ReadOnlyCredentials]:
         if self._renewal is None:
             self._renewal = asyncio.create_task(self._fetch(), name="s3-credentials")
-            self._renewal.add_done_callback(self._renewed)
+            self._renewal.add_done_callback(self._on_renewal_done)
         return self._renewal
 
-    def _renewed(self, renewal: asyncio.Task[ReadOnlyCredentials]) -> None:
+    def _on_renewal_done(self, renewal: asyncio.Task[ReadOnlyCredentials]) -> None:
         self._renewal = None
         if not renewal.cancelled() and renewal.exception() is None:
             self._keys = renewal.result()
-        # A failure reaches whoever waits. With nobody waiting the old keys still hold, and the
-        # next request tries again.
+        # Waiters get a failure. Without waiters the old keys are still valid, and the next
+        # request tries again.
 
     async def _fetch(self) -> ReadOnlyCredentials:
         try:
@@ -88,11 +88,11 @@ class CredentialChain:
                 self._credentials = await asyncio.to_thread(self._search)
             if self._credentials is None:
                 raise OriginError(
-                    OriginFailure.FORBIDDEN, "the AWS credential chain holds no credentials"
+                    OriginFailure.FORBIDDEN, "the AWS credential chain has no credentials"
                 )
             return await asyncio.to_thread(self._credentials.get_frozen_credentials)
         except (BotoCoreError, ClientError, RuntimeError, OSError) as exc:
-            # botocore raises RuntimeError for keys that have expired by the time they come.
+            # botocore raises RuntimeError for new keys that have expired already.
             raise OriginError(
                 OriginFailure.UNAVAILABLE,
                 f"the AWS credential chain gave no credentials ({type(exc).__name__})",
@@ -100,7 +100,7 @@ class CredentialChain:
 
 
 class _StreamedPayloadAuth(S3SigV4Auth):
-    """Signs with a hash of the body that is told, not computed."""
+    """Signs with a given hash of the body instead of computing it."""
 
     def __init__(self, keys: ReadOnlyCredentials, region: str, payload_sha256: str) -> None:
         super().__init__(keys, "s3", region)
@@ -118,10 +118,10 @@ class Signer:
         self._source = source
 
     async def sign(self, method: str, url: str, fields: Mapping[str, str]) -> dict[str, str]:
-        """``fields`` and those that authorise ``method`` without a body on ``url``.
+        """``fields`` and those that authorise ``method`` on ``url`` without a body.
 
-        Beside ``fields`` only Host and x-amz-* are signed: a proxy before the server may then
-        rewrite Accept-Encoding and the like without breaking the signature. Raises OriginError.
+        Besides ``fields`` only Host and x-amz-* are signed, so that a proxy in front of the server
+        may rewrite Accept-Encoding and the like. Raises OriginError.
         """
         keys = await self._source.current()
         return _signed(S3SigV4Auth(keys, "s3", self._region), method, url, fields)
@@ -131,7 +131,7 @@ class Signer:
     ) -> dict[str, str]:
         """``fields``, which all begin with x-amz-, and those that authorise the request.
 
-        ``payload_sha256`` is the body's SHA-256 in hex, or what S3 takes in its place
+        ``payload_sha256`` is the body's SHA-256 in hex, or a value that S3 accepts instead
         (UNSIGNED-PAYLOAD, …). Raises OriginError.
         """
         keys = await self._source.current()

@@ -1,7 +1,7 @@
 """Writes to a bucket: PutObject, DeleteObject, and the calls of a client's own multipart upload.
 
-Owns the choice between one request and many, and the passing on of a client's calls under the
-edge's signature. Bodies pass while they come; the bucket's answers, refusals too, are the viewer's.
+Large objects are sent in parts. A client's own calls are forwarded with the edge's signature.
+Bodies are streamed; the bucket's responses, refusals too, go to the viewer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from streamedge.origin.writing import (
 )
 
 SINGLE_PUT_BYTES = 64 << 20
-"""Objects up to this size go in one request."""
+"""Objects up to this size are sent in one request."""
 
 _CONDITIONS = frozenset({"if-match", "if-none-match"})
 
@@ -52,21 +52,21 @@ class S3Writer:
         self._prefix = f"{folder}/" if folder else ""
 
     def lingers_s(self, write: Write) -> float:
-        """As ``WritableOrigin.lingers_s``: as long as an answer would have been waited for.
+        """As ``WritableOrigin.lingers_s``: the time that a response is waited for.
 
-        An upload in parts is aborted, and so over at once (``end_abandoned``).
+        For an upload in parts 0: ``end_abandoned`` aborts it.
         """
         return 0.0 if (write.size_bytes or 0) > SINGLE_PUT_BYTES else self._read_timeout_s
 
     async def end_abandoned(self) -> int:
-        """As ``WritableOrigin.end_abandoned``: aborts their multipart uploads."""
+        """As ``WritableOrigin.end_abandoned``: aborts multipart uploads."""
         return 0 if self._uploads is None else await abort_abandoned(self._requests, self._uploads)
 
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
         """As ``WritableOrigin.write``."""
         if write.method == "DELETE":
             conditions = tuple(field for field in write.fields if field[0].lower() in _CONDITIONS)
-            return await self._requests.ask("DELETE", write.name, fields=conditions)
+            return await self._requests.send("DELETE", write.name, fields=conditions)
         try:
             upload = Upload(write, body)
             if upload.size_bytes is None or upload.size_bytes > SINGLE_PUT_BYTES:
@@ -78,8 +78,8 @@ class S3Writer:
             return exc.answer
 
     async def relay(self, call: S3Call, body: AsyncIterator[bytes] | None) -> WriteAnswer:
-        """Makes a client's call; raises as ``write``. An answer to COMPLETE may be an error in
-        spite of its status 200, as S3's own.
+        """Forwards a client's call; raises as ``write``. As with S3 itself, a response to COMPLETE
+        may be an error with status 200.
         """
         operation = call.operation
         write = Write(operation.method, call.name, call.fields, call.size_bytes)
@@ -92,7 +92,7 @@ class S3Writer:
                     upload = Upload(write, body)
                     return await self._send(upload, "POST", call.name, call.query)
                 case Operation.CREATE | Operation.ABORT | Operation.LIST_PARTS:
-                    return await self._requests.ask(
+                    return await self._requests.send(
                         operation.method, call.name, call.query, call.fields
                     )
         except WriteRefusedError as exc:
@@ -103,32 +103,32 @@ class S3Writer:
         method = call.operation.method
         if not call.operation.is_listing:
             query = encoded_query(call.parameters)
-            return await self._requests.ask_bucket(method, query, ANSWER_BODY_MAX_BYTES)
+            return await self._requests.send_to_bucket(method, query, ANSWER_BODY_MAX_BYTES)
         query = listing_query(call, self._prefix)
-        answer = await self._requests.ask_bucket(method, query, LISTING_MAX_BYTES)
+        answer = await self._requests.send_to_bucket(method, query, LISTING_MAX_BYTES)
         if not answer.succeeded:
             return answer
         translate = partial(translated_listing, answer.body, call, self._bucket, self._prefix)
-        # A thousand names take tens of milliseconds.
+        # A thousand names take tens of milliseconds, so it runs in a thread.
         body = await in_thread(translate)
         return WriteAnswer(200, (("Content-Type", "application/xml"),), body)
 
     async def _send(self, upload: Upload, method: str, name: str, query: str = "") -> WriteAnswer:
-        """One request with the body in it, which ends only if its checksums hold: not every
-        server of the protocol looks at all of them.
+        """Sends one request with the body. The last bytes are sent only if the checksums hold,
+        because not every server of the protocol checks all of them.
 
-        It always states its length, and checksums stand in its header: older servers take neither
-        chunked transfer nor trailers. So a body whose length or checksum comes at its end is kept
-        until then.
+        The request always has Content-Length, and checksums in its header: older servers accept
+        neither chunked transfer nor trailers. So a body whose length or checksum comes at its end
+        is spooled first.
         """
         if upload.trailer_names or upload.size_bytes is None:
             return await self._send_spooled(upload, method, name, query)
         pieces = _verified(upload)
-        # A request is not begun for a viewer who then sends nothing: SeaweedFS takes one that ends
-        # there for an empty object.
+        # The request starts with the first bytes of the viewer: SeaweedFS stores an empty object
+        # for a request that is cut before them.
         first = await anext(pieces, b"")
         try:
-            return await self._requests.ask(
+            return await self._requests.send(
                 method,
                 name,
                 query,
@@ -138,7 +138,7 @@ class S3Writer:
                 payload=_payload(upload.fields),
             )
         except Exception as exc:
-            # The client may have named the lost connection, not what the viewer did.
+            # The client may have reported the lost connection instead of the error of the body.
             if upload.failure is not None and exc is not upload.failure:
                 raise upload.failure from exc
             raise
@@ -154,10 +154,10 @@ class S3Writer:
             except OSError as exc:
                 if upload.failure is exc:
                     raise
-                raise refuse(507, "InsufficientStorage", "no room to keep the body") from exc
+                raise refuse(507, "InsufficientStorage", "the edge's disk is full") from exc
             verifier.verify(upload.trailers)
-            fields = upload.settled_fields
-            return await self._requests.ask(
+            fields = upload.final_fields
+            return await self._requests.send(
                 method,
                 name,
                 query,
@@ -171,7 +171,7 @@ class S3Writer:
 
 
 def _payload(fields: HeaderFields) -> str:
-    """The viewer's own hash of the body, which the bucket checks, or none."""
+    """The viewer's hash of the body, which the bucket verifies, or UNSIGNED."""
     return next(
         (value for name, value in fields if name.lower() == "x-amz-content-sha256"), UNSIGNED
     )
@@ -185,7 +185,7 @@ async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
 
 
 async def _verified(upload: Upload) -> AsyncIterator[bytes]:
-    """The object's bytes, the last of them held back until all checksums were seen to hold."""
+    """The object's bytes; the last piece is held back until all checksums are verified."""
     verifier = upload.verifier()
     if not verifier.is_needed:
         async for piece in upload.pieces():

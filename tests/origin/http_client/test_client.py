@@ -19,7 +19,7 @@ from streamedge.origin.http_client import client as client_module
 from streamedge.origin.http_client import pool as pool_module
 from streamedge.origin.http_client.client import Client, Response
 from streamedge.origin.http_client.connection import HEAD_MAX_BYTES, INTERIM_MAX, UNREAD_MAX_BYTES
-from streamedge.origin.http_client.pool import Place
+from streamedge.origin.http_client.pool import Endpoint
 from streamedge.origin.http_client.request import split_url
 from streamedge.origin.http_client.tls import system_tls
 from tests.support.certificate_authority import CertificateAuthority
@@ -307,14 +307,14 @@ async def test_a_large_body_stops_when_too_much_is_unread(server: Server, client
     connection = response._connection
     assert connection is not None
     paused = asyncio.Event()
-    hold = connection._hold
+    hold = connection._buffer
 
     def hold_and_tell(piece: bytes | bytearray) -> None:
         hold(piece)
         if connection._is_paused:
             paused.set()
 
-    connection._hold = hold_and_tell  # type: ignore[method-assign]
+    connection._buffer = hold_and_tell  # type: ignore[method-assign]
     go_on.set()
     await paused.wait()
     assert UNREAD_MAX_BYTES <= connection._unread_bytes < 2 * UNREAD_MAX_BYTES
@@ -404,18 +404,18 @@ async def test_put_without_a_body_has_length_0(server: Server, client: Client) -
 
 
 @pytest.mark.parametrize(
-    ("url", "place", "host", "target"),
+    ("url", "endpoint", "host", "target"),
     [
-        ("http://a.example", Place(False, "a.example", 80), "a.example", "/"),
-        ("HTTPS://A.example:443/b", Place(True, "a.example", 443), "A.example", "/b"),
-        ("http://a:8080?q#f", Place(False, "a", 8080), "a:8080", "/?q"),
-        ("http://127.0.0.1:443/", Place(False, "127.0.0.1", 443), "127.0.0.1:443", "/"),
-        ("http://[::1]:81/a:b@c", Place(False, "::1", 81), "[::1]:81", "/a:b@c"),
-        ("https://[2001:db8::1]/", Place(True, "2001:db8::1", 443), "[2001:db8::1]", "/"),
+        ("http://a.example", Endpoint(False, "a.example", 80), "a.example", "/"),
+        ("HTTPS://A.example:443/b", Endpoint(True, "a.example", 443), "A.example", "/b"),
+        ("http://a:8080?q#f", Endpoint(False, "a", 8080), "a:8080", "/?q"),
+        ("http://127.0.0.1:443/", Endpoint(False, "127.0.0.1", 443), "127.0.0.1:443", "/"),
+        ("http://[::1]:81/a:b@c", Endpoint(False, "::1", 81), "[::1]:81", "/a:b@c"),
+        ("https://[2001:db8::1]/", Endpoint(True, "2001:db8::1", 443), "[2001:db8::1]", "/"),
     ],
 )
-def test_urls(url: str, place: Place, host: str, target: str) -> None:
-    assert split_url(url) == (place, host, target)
+def test_urls(url: str, endpoint: Endpoint, host: str, target: str) -> None:
+    assert split_url(url) == (endpoint, host, target)
 
 
 @pytest.mark.parametrize(
@@ -810,7 +810,7 @@ async def test_no_more_connections_than_allowed(server: Server) -> None:
     url = await server.start(answering(OK, OK), answering(OK, OK))
     answers = [await get(client, url) for _ in range(2)]
     waiting = [asyncio.create_task(get(client, url)) for _ in range(3)]
-    await cancelled(waiting.pop(0))  # whoever leaves the queue takes no place with him
+    await cancelled(waiting.pop(0))  # whoever leaves the queue takes no endpoint with him
     assert not any(task.done() for task in waiting)
     for answer in answers:
         await read(answer)
@@ -1081,7 +1081,7 @@ async def test_upgraded_connection_ends_in_order_or_broken(server: Server, clien
 async def test_refused_upgrade_is_an_answer(server: Server, client: Client) -> None:
     url = await server.start(answering(OK, OK))
     response = await client.send("it", "GET", url, UPGRADE)
-    with pytest.raises(ValueError, match="no upgrade"):
+    with pytest.raises(ValueError, match="not an upgrade"):
         response.upgrade()
     assert await read(response) == b"ok"
     assert await read(await get(client, url)) == b"ok"
