@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from streamedge.access.signature_cache import REMEMBERED_LIMIT
+from streamedge.access.signature_cache import ENTRIES_MAX as SIGNATURES_MAX
 from streamedge.cache.open_object import FILLS_MAX
 from streamedge.cache.storage.extent import CHUNK_BYTES, EXTENT_BYTES
 from streamedge.cache.storage.store import MEMORY_EXTENTS_MAX
@@ -296,7 +296,7 @@ LIMITS = {
     "Wrong signatures of one RTMP client": f"{WRONG_SIGNATURES_MAX}",
     "Samples of an MP4": f"{SAMPLES_MAX / 1e6:g} million",
     "Tracks of an MP4": f"{TRACKS_MAX}",
-    "Signatures that a worker remembers": f"{REMEMBERED_LIMIT:,}",
+    "Signatures that a worker remembers": f"{SIGNATURES_MAX:,}",
     "Text in a log line": f"{FIELD_CHARACTERS_MAX:,} characters",
     "List in a log line": f"{FIELD_ITEMS_MAX} items",
     "Labels of one metric": f"{LABELS_MAX}",

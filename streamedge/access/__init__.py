@@ -1,1 +1,1 @@
-"""Who may have it: signed URLs and cookies, countries, and whose word counts for an address."""
+"""Viewer access: signed URLs and cookies, countries, and client addresses behind proxies."""

@@ -1,9 +1,9 @@
-"""Who may have what: the one decision for HTTP and RTMP.
+"""The access decision for HTTP and RTMP.
 
-Owns the order of the questions and what an answer is worth: a grant, which holds for its time and
-its networks without the signature being looked at again, or a refusal with the reason for the log.
-A signed URL outranks cookies, and nothing of a policy is read before its signature has proved
-right. Pure: the caller says what time it is, who asks, and for what.
+A request gets a grant, which is valid for a time and for networks and needs no second signature
+check, or a refusal with a reason for the log. A signed URL takes precedence over cookies. A policy
+is parsed only after its signature is verified. Pure: the caller passes the time, the client's
+address and the resources.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ __all__ = [
     "verify",
 ]
 
-RESOURCES_LIMIT = 24  # verifications of one canned policy: one for each spelling, two past ASCII
+RESOURCES_LIMIT = 24  # verifications of one canned policy: one per form, two for non-ASCII names
 NO_MATCH = "signature does not match"
 
 
 @dataclass(frozen=True, slots=True)
 class CountryRule:
-    """Which countries may have it; codes are ISO 3166-1 alpha-2 in upper case."""
+    """Which countries are allowed; codes are ISO 3166-1 alpha-2 in upper case."""
 
     listed: frozenset[str]
     is_allow_list: bool
     unknown_allowed: bool
 
     def allows(self, country: str) -> bool:
-        """Whether a viewer in ``country`` may have it; "" is an address nobody knows."""
+        """Whether viewers in ``country`` are allowed; "" is an unknown country."""
         if not country:
             return self.unknown_allowed
         return (country in self.listed) is self.is_allow_list
@@ -63,9 +63,9 @@ class CountryRule:
 
 @dataclass(frozen=True, slots=True)
 class AccessRules:
-    """What a distribution or behavior asks of its viewers.
+    """The access rules of a distribution or behavior.
 
-    ``keys`` by id: None opens it to all, an empty mapping to nobody. ``countries``: None is all.
+    ``keys`` by id: None allows everyone, an empty mapping no one. ``countries``: None is all.
     """
 
     keys: Mapping[str, PublicKey] | None = None
@@ -76,7 +76,7 @@ OPEN_TO_ALL = AccessRules()
 
 
 class Authorized(NamedTuple):
-    """What a signature allows, and of which of the ``resources`` that were asked for."""
+    """The grant of a signature, and the requested ``resources`` that it is valid for."""
 
     grant: Grant
     resources: tuple[str, ...]
@@ -89,17 +89,17 @@ def verify(
     resources: Sequence[str],
     address: IpAddress,
     now_s: float,
-    remembered: SignatureCache,
+    signatures: SignatureCache,
     limit_bytes: int = SIGNATURE_LIMIT_BYTES,
 ) -> Grant | Denied:
-    """Whether query or cookies of a request hold a signature by one of ``keys`` that allows it.
+    """Whether the query or cookies of a request hold a signature by one of ``keys`` that allows it.
 
     The arguments are those of ``authorize``; any of ``resources`` will do.
     """
     if keys is None:
         return OPEN
-    found = authorize(keys, query, cookies, resources, address, now_s, remembered, limit_bytes)
-    return found.grant if isinstance(found, Authorized) else found
+    result = authorize(keys, query, cookies, resources, address, now_s, signatures, limit_bytes)
+    return result.grant if isinstance(result, Authorized) else result
 
 
 def authorize(
@@ -109,17 +109,17 @@ def authorize(
     resources: Sequence[str],
     address: IpAddress,
     now_s: float,
-    remembered: SignatureCache,
+    signatures: SignatureCache,
     limit_bytes: int = SIGNATURE_LIMIT_BYTES,
 ) -> Authorized | Denied:
     """Which of ``resources`` a signature by one of ``keys`` allows now; Denied when none.
 
-    ``query`` is the request's own, signature included. ``resources``: the spellings of what is
-    asked for that a signer may have signed, likeliest first, without the signature's parameters;
-    URLs (their host one that was checked) or stream names. Over all of them no more than
-    RESOURCES_LIMIT verifications are made; a canned policy is found for one resource at most.
+    ``query`` is the query of the request, including the signature. ``resources``: the forms of the
+    resource that a signer may have signed, most likely first, without the signature parameters:
+    URLs (with a host that was checked) or stream names. At most RESOURCES_LIMIT verifications are
+    made in total; a canned policy is valid for one resource at most.
     """
-    signed, _rest = from_query(query, limit_bytes)
+    signed, _query = from_query(query, limit_bytes)
     if signed is None:
         signed = from_cookies(cookies, limit_bytes)
     if signed is None:
@@ -130,12 +130,12 @@ def authorize(
     if key is None:
         return Denied("key is not trusted")
     if signed.policy_text:
-        found = _custom(key, signed, resources, remembered)
+        result = _custom(key, signed, resources, signatures)
     else:
-        found = _canned(key, signed, resources[:RESOURCES_LIMIT], now_s, remembered)
-    if isinstance(found, Denied) or found.grant.holds(address, now_s):
-        return found
-    return Denied(found.grant.why_not(now_s))
+        result = _canned(key, signed, resources[:RESOURCES_LIMIT], now_s, signatures)
+    if isinstance(result, Denied) or result.grant.holds(address, now_s):
+        return result
+    return Denied(result.grant.why_not(now_s))
 
 
 def _canned(
@@ -143,13 +143,13 @@ def _canned(
     signed: Signed,
     resources: Sequence[str],
     now_s: float,
-    remembered: SignatureCache,
+    signatures: SignatureCache,
 ) -> Authorized | Denied:
     for resource in resources:
-        known = remembered.find(key, signed, resource)
-        if known is not None:
-            return Authorized(known.grant, (resource,))
-    if now_s >= signed.expires_s:  # cheaper than to find out whether it was right once
+        cached = signatures.find(key, signed, resource)
+        if cached is not None:
+            return Authorized(cached.grant, (resource,))
+    if now_s >= signed.expires_s:  # cheaper than a verification
         return Denied(EXPIRED)
     signature = decode(signed.signature_text)
     if signature is None:
@@ -162,25 +162,25 @@ def _canned(
     for resource, message in islice(messages, RESOURCES_LIMIT):
         if key.verifies(signature, message, signed.hash_name):
             grant = Grant(signed.expires_s, 0, (), key.key_id)
-            remembered.keep(key, signed, resource, VerifiedSignature(grant, None))
+            signatures.keep(key, signed, resource, VerifiedSignature(grant, None))
             return Authorized(grant, (resource,))
     return Denied(NO_MATCH)
 
 
 def _custom(
-    key: PublicKey, signed: Signed, resources: Sequence[str], remembered: SignatureCache
+    key: PublicKey, signed: Signed, resources: Sequence[str], signatures: SignatureCache
 ) -> Authorized | Denied:
-    known = remembered.find(key, signed, "")
-    if known is None:
+    cached = signatures.find(key, signed, "")
+    if cached is None:
         verified = _verified(key, signed)
         if isinstance(verified, Denied):
             return verified
-        known = verified
-        remembered.keep(key, signed, "", known)
-    assert known.pattern is not None
-    matching = tuple(filter(known.pattern.match, resources))
+        cached = verified
+        signatures.keep(key, signed, "", cached)
+    assert cached.pattern is not None
+    matching = tuple(filter(cached.pattern.match, resources))
     return (
-        Authorized(known.grant, matching) if matching else Denied("policy is for another resource")
+        Authorized(cached.grant, matching) if matching else Denied("policy is for another resource")
     )
 
 

@@ -1,8 +1,7 @@
-"""Whose word counts for where a viewer is: addresses, networks of proxies, X-Forwarded-For.
+"""Client addresses behind trusted proxies: X-Forwarded-For and X-Forwarded-Proto.
 
-Owns how an address is spelled inside the edge (``canonical``) and how far a chain of proxies is
-believed: a proxy that the config names tells who came to it, and nobody else is listened to. Pure;
-what is wrong in a field is never an error, it is only not believed.
+Only proxies in the networks of ``listen.proxies`` are trusted. Malformed header values are
+ignored, never an error. ``canonical`` is the one text form of an address inside the edge. Pure.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network
 
 ADDRESS_CHARACTERS_MAX = 64  # an IPv6 address has 45 at most; a zone's name may follow
-HOPS_MAX = 32  # proxies in a row that are believed
-PARSED_MAX = 4096  # remembered
+HOPS_MAX = 32  # trusted proxies in a row
+PARSED_MAX = 4096  # cache entries
 
 
 @lru_cache(maxsize=PARSED_MAX)
@@ -36,24 +35,24 @@ def parse_address(text: str) -> IpAddress | None:
 
 
 def canonical(text: str) -> str:
-    """The one spelling of an address; what is none stays as it is."""
+    """The one text form of an address; other text is returned unchanged."""
     address = parse_address(text)
     return text if address is None else str(address)
 
 
 def is_trusted(address: str, trusted: Sequence[IpNetwork]) -> bool:
-    """Whether one of the networks has the address; nobody is trusted whose address is none."""
+    """Whether one of the networks contains the address; False for text that is no address."""
     parsed = parse_address(address) if trusted else None
     return parsed is not None and any(parsed in network for network in trusted)
 
 
 def forwarded_address(x_forwarded_for: str, trusted: Sequence[IpNetwork]) -> str:
-    """The viewer's address by a trusted proxy's X-Forwarded-For; "" when it names nobody.
+    """The viewer's address by a trusted proxy's X-Forwarded-For; "" when it has none.
 
-    Each proxy appends the address of who came to it, so the chain is walked from its end, and past
-    trusted proxies only: whatever an untrusted one has written, or a viewer, is out of reach. An
-    entry that is no address ends the walk too. ``x_forwarded_for`` is all lines joined by commas
-    (RFC 9110 §5.3); entries may carry a port.
+    Each proxy appends the address of its client. The chain is read from its end and only past
+    trusted proxies, so entries from a viewer or an untrusted proxy are never used. An entry that is
+    no address ends the search too. ``x_forwarded_for`` is all lines joined by commas (RFC 9110
+    §5.3); entries may have a port.
     """
     address = ""
     rest = x_forwarded_for
@@ -73,17 +72,17 @@ def forwarded_address(x_forwarded_for: str, trusted: Sequence[IpNetwork]) -> str
 
 
 def forwarded_secure(x_forwarded_proto: str, *, secure: bool) -> bool:
-    """Whether the viewer came over TLS, by a trusted proxy's X-Forwarded-Proto.
+    """Whether the viewer uses TLS, by a trusted proxy's X-Forwarded-Proto.
 
-    Of several values the last is the word of the proxy that is connected. ``secure`` is whether it
-    came over TLS itself; that counts when the field is missing or means nothing.
+    The last of several values is from the connected proxy. ``secure`` is whether the connection
+    itself uses TLS; it counts when the field is missing or invalid.
     """
-    said = x_forwarded_proto.rpartition(",")[2].strip(" \t").lower()
-    return said == "https" if said in {"http", "https"} else secure
+    protocol = x_forwarded_proto.rpartition(",")[2].strip(" \t").lower()
+    return protocol == "https" if protocol in {"http", "https"} else secure
 
 
 def _without_port(entry: str) -> str:
-    """``[::1]:80``, ``[::1]`` and ``10.0.0.1:80`` without what is not the address."""
+    """``[::1]:80``, ``[::1]`` and ``10.0.0.1:80`` without port and brackets."""
     if entry.startswith("["):
         address, bracket, port = entry[1:].partition("]")
         is_clean = bracket and (not port or (port[0] == ":" and _is_port(port[1:])))

@@ -1,11 +1,9 @@
-"""Which country an address is in, by a database file that may be replaced at any time.
+"""Countries of addresses, from an MMDB file that may be replaced at any time.
 
-Owns the file and what its records mean: MaxMind's schema (GeoLite2, GeoIP2, DB-IP) and flat ones
-(https://maxmind.github.io/MaxMind-DB/ is the format of both). An edition is read whole into
-memory, and checked before it is used, so that nothing that happens to the file afterwards
-(written over in place, cut, removed) can reach a lookup: a file that is mapped would kill the
-process when it is cut. ``look_again`` reads what has changed; a file that cannot be used changes
-nothing.
+It reads MaxMind's schema (GeoLite2, GeoIP2, DB-IP) and flat ones; the format is
+https://maxmind.github.io/MaxMind-DB/. The file is read whole into memory and checked before use.
+It is not mapped: a mapped file that is truncated would kill the process. ``look_again`` reads a
+changed file; a file with faults changes nothing.
 """
 
 from __future__ import annotations
@@ -28,11 +26,11 @@ if TYPE_CHECKING:
     from maxminddb.reader import Metadata
 
 FILE_BYTES_MAX = 1 << 30
-ANSWERS_MAX = 65_536  # remembered of one edition
+ANSWERS_MAX = 65_536  # cached of one edition
 CHECKED_RECORDS_MAX = 1024  # a file of countries has some hundreds
 
 _SEPARATOR_BYTES = 16  # between the search tree and the data section
-# What reading bytes that are no database, or a damaged one, comes to.
+# Errors that the reader raises for files that are no database, or a damaged one.
 _FAULTS = (
     ArithmeticError,
     AttributeError,
@@ -53,7 +51,7 @@ class CountryDatabaseError(StreamEdgeError):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a look has found: a new edition, made at ``built``, or, with a reason, none."""
+    """Result of a check: a new edition, built at ``built``, or the reason why it was refused."""
 
     database: Path
     built: datetime | None = None
@@ -61,46 +59,46 @@ class Change:
 
 
 class CountryDatabase:
-    """Countries by address; without a database all are unknown. Raises CountriesError."""
+    """Countries by address; without a database all are unknown. Raises CountryDatabaseError."""
 
     def __init__(self, database: Path | None) -> None:
         self.database = database
-        self._country: Callable[[str], str] = _nowhere
+        self._country: Callable[[str], str] = _unknown
         self._seen = None if database is None else _stamp(database)
-        self._judged = self._seen  # of what is in use, or was refused
+        self._checked = self._seen  # stamp of the file in use, or of a refused one
         if database is not None:
-            self._country = _remembering(_read(database))
+            self._country = _cached(_read(database))
 
     def country(self, address: str) -> str:
         """The ISO 3166-1 code of an address's country, in upper case; "" when it is unknown."""
         return self._country(address)
 
     def use(self, other: CountryDatabase) -> None:
-        """Tells what ``other`` tells, from now on."""
+        """Uses the data of ``other`` from now on."""
         self.database, self._country = other.database, other._country
-        self._seen, self._judged = other._seen, other._judged
+        self._seen, self._checked = other._seen, other._checked
 
     def look_again(self) -> Change | None:
-        """Reads the file if it has changed and is as it was at the last look; None: as before.
+        """Reads the file if it has changed since it was read, but not since the last check.
 
-        So it is not read while it is being written. It may take a tenth of a second, and may run in
-        a thread of its own.
+        So a file is not read while it is being written. Returns None without a change. It may take
+        a tenth of a second, and may run in a thread of its own.
         """
         database = self.database
         if database is None:
             return None
         stamp, before = _stamp(database), self._seen
         self._seen = stamp
-        if stamp == self._judged or stamp != before:
+        if stamp == self._checked or stamp != before:
             return None
-        self._judged = stamp
+        self._checked = stamp
         try:
             edition = _read(database)
         except CountryDatabaseError as exc:
             return Change(database, refused=str(exc))
         if self.database != database:
-            return None  # another came into use meanwhile
-        self._country = _remembering(edition)
+            return None  # replaced meanwhile
+        self._country = _cached(edition)
         return Change(database, edition.built)
 
 
@@ -121,16 +119,16 @@ class _Edition:
             return ""  # an IPv6 address in a file of IPv4 ones; or a part that the check left out
 
 
-def _nowhere(_address: str) -> str:
+def _unknown(_address: str) -> str:
     return ""
 
 
-def _remembering(edition: _Edition) -> Callable[[str], str]:
+def _cached(edition: _Edition) -> Callable[[str], str]:
     return lru_cache(ANSWERS_MAX)(edition.country)
 
 
 def _stamp(path: Path) -> _Stamp | None:
-    """What tells one state of a file from another; None when there is none."""
+    """Identifies one state of a file; None when it does not exist."""
     try:
         status = os.stat(path)
     except OSError:
@@ -139,8 +137,8 @@ def _stamp(path: Path) -> _Stamp | None:
 
 
 def _read(path: Path) -> _Edition:
-    """The edition in a file. Raises CountriesError."""
-    from maxminddb import MODE_FD, Reader  # noqa: PLC0415  # edges without one need not wait
+    """The edition in a file. Raises CountryDatabaseError."""
+    from maxminddb import MODE_FD, Reader  # noqa: PLC0415  # most edges have no database
 
     try:
         with path.open("rb") as file:
@@ -160,7 +158,7 @@ def _read(path: Path) -> _Edition:
 
 
 def _check(data: bytes, metadata: Metadata) -> None:
-    """Looks at all of the tree, and at records of it, before viewers do.
+    """Checks the whole search tree and a sample of records.
 
     Raises any of ``_FAULTS``.
     """
@@ -177,12 +175,12 @@ def _check(data: bytes, metadata: Metadata) -> None:
     if first < nodes + _SEPARATOR_BYTES or last - nodes + tree_bytes >= len(data):
         raise ValueError("its search tree points outside the data")
     decoder = Decoder(data, tree_bytes + _SEPARATOR_BYTES)
-    known = 0
+    countries = 0
     for pointer in _sample(pointers):
         record, _end = decoder.decode(pointer - nodes + tree_bytes)
-        known += bool(_country_of(record))
-    if not known:
-        raise ValueError("its records tell no countries")
+        countries += bool(_country_of(record))
+    if not countries:
+        raise ValueError("its records have no countries")
 
 
 def _tree_values(tree: bytes, record_bits: int) -> np.ndarray:
@@ -212,21 +210,21 @@ def _sample(pointers: np.ndarray) -> list[int]:
 
 
 def _country_of(record: object) -> str:
-    """The country that a record tells; "" for none.
+    """The country in a record; "" for none.
 
     MaxMind's ``country`` is where the address is used, ``registered_country`` where its network is
     registered; some networks have the latter alone.
     """
     if isinstance(record, dict):
         for name in ("country_code", "country", "registered_country"):
-            told = record.get(name)
-            code = _code(told.get("iso_code") if isinstance(told, dict) else told)
+            value = record.get(name)
+            code = _code(value.get("iso_code") if isinstance(value, dict) else value)
             if code:
                 return code
         return ""
     return _code(record)
 
 
-def _code(told: object) -> str:
-    is_code = isinstance(told, str) and len(told) == 2 and told.isascii() and told.isalpha()
-    return str(told).upper() if is_code else ""
+def _code(value: object) -> str:
+    is_code = isinstance(value, str) and len(value) == 2 and value.isascii() and value.isalpha()
+    return str(value).upper() if is_code else ""

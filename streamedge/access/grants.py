@@ -1,4 +1,4 @@
-"""What a decision comes to: a grant that holds for a time and for networks, or a refusal. Pure."""
+"""Results of an access decision: a grant for a time and for networks, or a refusal. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Denied(NamedTuple):
 class Grant:
     """What a signature allows: from ``from_s`` until before ``until_s``, seconds of the epoch.
 
-    ``networks``: whence; none is anywhere. ``key_id`` is "" where no signature was asked for.
+    ``networks``: allowed client networks; empty is any. ``key_id`` is "" where no signature is
+    required.
     """
 
     until_s: float
@@ -33,13 +34,13 @@ class Grant:
     key_id: str
 
     def holds(self, address: IpAddress, now_s: float) -> bool:
-        """Whether it allows ``address`` at ``now_s``; this is asked on each hit."""
+        """Whether it allows ``address`` at ``now_s``. Called for each hit."""
         return self.from_s <= now_s < self.until_s and (
             not self.networks or _is_within(address, self.networks)
         )
 
     def why_not(self, now_s: float) -> str:
-        """Why it does not hold, in words for the log, where it does not."""
+        """The reason for the log, when ``holds`` is False."""
         if now_s >= self.until_s:
             return EXPIRED
         if now_s < self.from_s:
@@ -51,7 +52,7 @@ OPEN = Grant(inf, 0, (), "")
 
 
 def _is_within(address: IpAddress, networks: tuple[Network, ...]) -> bool:
-    # A socket that listens on both families spells an IPv4 viewer in IPv6.
+    # A dual-stack socket gives an IPv4 viewer's address as an IPv4-mapped IPv6 address.
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return any(address in network for network in networks)

@@ -1,8 +1,8 @@
-"""Public keys of signers: read from PEM, named by an id, asked whether a signature is theirs.
+"""Public keys of signers: reading PEM and verifying signatures.
 
-Owns which keys will do (RSA of 2048 to 4096 bits with PKCS#1 v1.5, ECDSA on P-256 with DER
-signatures, as CloudFront's PublicKeyConfig has them); ``verification`` does it. It never holds a
-private key, and no message here quotes what a file holds. Pure: the caller has read the file.
+Accepted are RSA keys of 2048 to 4096 bits (PKCS#1 v1.5) and ECDSA keys on P-256 (DER signatures),
+as in CloudFront's PublicKeyConfig. No private key is ever read, and no message quotes the content
+of a file. Pure: the caller reads the file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RSA_BITS_MAX = 4096
 
 
 class KeyFileError(StreamEdgeError):
-    """A PEM file has no public key that will do; the message is fit for the operator."""
+    """A PEM file has no supported public key; the message is for the operator."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +62,7 @@ class PublicKey:
         return hash(self.fingerprint)
 
     def verifies(self, signature: bytes, message: bytes, hash_name: HashName) -> bool:
-        """Whether ``signature`` is this key's of ``message``; bytes that are none are not."""
+        """Whether ``signature`` is a valid signature of ``message`` by this key."""
         return self._verifies(signature, message, hash_name)
 
 
@@ -71,9 +71,7 @@ def load_public_key(key_id: str, pem: bytes) -> PublicKey:
     if len(pem) > PEM_LIMIT_BYTES:
         raise KeyFileError(f"expected a public key in at most {PEM_LIMIT_BYTES} bytes of PEM")
     if b"PRIVATE KEY-----" in pem:
-        raise KeyFileError("this is a private key: the edge needs the public one alone")
-    # An edge whose viewers need no signature starts without the library.
-
+        raise KeyFileError("this is a private key: the edge needs only the public key")
     return PublicKey(key_id, *read_key(pem))
 
 
@@ -82,7 +80,7 @@ HASHES: dict[HashName, SHA1 | SHA256] = {"SHA1": SHA1(), "SHA256": SHA256()}  # 
 
 
 class KeyRead(NamedTuple):
-    """A key's fingerprint and algorithm, and what verifies: signature, message, hash."""
+    """A key's fingerprint, algorithm, and function (signature, message, hash) that verifies."""
 
     fingerprint: str
     algorithm: str

@@ -1,9 +1,8 @@
-"""Signatures that proved right, so that none is verified twice while it is remembered.
+"""A cache of verified signatures, so that none is verified twice.
 
-Owns how many are kept and which go first: those unused for longest. A signature is asked for by its
-very spelling together with the key that is trusted now, so one whose key was removed or replaced is
-not found. Only what a trusted signer has signed is kept, so no viewer can fill it. Belongs to one
-thread.
+The key is the exact text of the signature with the trusted key, so entries of a removed or replaced
+key are never used. Only valid signatures are stored, so viewers cannot fill the cache. The least
+recently used entries go first. For one thread.
 """
 
 from __future__ import annotations
@@ -16,13 +15,15 @@ from streamedge.access.keys import PublicKey
 from streamedge.access.signed_request import Signed
 from streamedge.access.wildcards import ResourcePattern
 
-REMEMBERED_LIMIT = 8192
-REMEMBERED_BYTES = 16 << 20  # of their texts: a signature may be signed over a long URL
+ENTRIES_MAX = 8192
+TEXT_BYTES_MAX = 16 << 20  # of the texts of entries: a URL may be long
 
 
 class VerifiedSignature(NamedTuple):
-    """What a right signature allows; ``pattern``: what for, None where it is the resource by which
-    it is remembered.
+    """The grant of a valid signature.
+
+    ``pattern`` is its Resource; None for a canned policy, which is valid for the resource in the
+    cache key only.
     """
 
     grant: Grant
@@ -30,32 +31,32 @@ class VerifiedSignature(NamedTuple):
 
 
 class SignatureCache:
-    """The signatures that proved right lately, at most ``limit`` of them."""
+    """At most ``limit`` verified signatures."""
 
-    def __init__(self, limit: int = REMEMBERED_LIMIT) -> None:
+    def __init__(self, limit: int = ENTRIES_MAX) -> None:
         self._limit = limit
-        self._known: OrderedDict[tuple[str, str, Signed], VerifiedSignature] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, str, Signed], VerifiedSignature] = OrderedDict()
         self._used_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._entries)
 
     def find(self, key: PublicKey, signed: Signed, resource: str) -> VerifiedSignature | None:
-        """What ``keep`` was told of them; ``resource`` is "" for custom policies."""
+        """The entry that ``keep`` stored, or None; ``resource`` is "" for custom policies."""
         name = (key.fingerprint, resource, signed)
-        known = self._known.get(name)
-        if known is not None:
-            self._known.move_to_end(name)
-        return known
+        entry = self._entries.get(name)
+        if entry is not None:
+            self._entries.move_to_end(name)
+        return entry
 
-    def keep(self, key: PublicKey, signed: Signed, resource: str, known: VerifiedSignature) -> None:
-        """Remembers a signature that ``key`` has verified."""
+    def keep(self, key: PublicKey, signed: Signed, resource: str, entry: VerifiedSignature) -> None:
+        """Stores a signature that ``key`` has verified."""
         name = (key.fingerprint, resource, signed)
-        if name not in self._known:
+        if name not in self._entries:
             self._used_bytes += _size_bytes(resource, signed)
-        self._known[name] = known
-        while len(self._known) > self._limit or self._used_bytes > REMEMBERED_BYTES:
-            (_key, old_resource, old_signed), _known = self._known.popitem(last=False)
+        self._entries[name] = entry
+        while len(self._entries) > self._limit or self._used_bytes > TEXT_BYTES_MAX:
+            (_key, old_resource, old_signed), _entry = self._entries.popitem(last=False)
             self._used_bytes -= _size_bytes(old_resource, old_signed)
 
 

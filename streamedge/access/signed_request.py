@@ -1,8 +1,7 @@
-"""What a request says of its signature: in the query of a URL or a stream's name, or in cookies.
+"""Parses signatures of requests: in the query of a URL or a stream's name, or in cookies.
 
-Owns the parameters' and cookies' names, their url-safe base64 and every rule of form: a field that
-is missing, given twice, too long or spelled in another way than signers spell it is an error, so
-that one signature has one spelling. Whether the signature is right is not asked here. Pure.
+A parameter that is missing, repeated, too long or not in the form that signers write is an error,
+so one signature has one text form. The signature is not verified here. Pure.
 
 Source: CloudFront Developer Guide, "Creating a signed URL using a canned policy" and the pages
 beside it; "Set signed cookies using a canned policy" and "… a custom policy".
@@ -20,8 +19,8 @@ from typing import Final, NamedTuple
 
 from streamedge.access.keys import HashName
 
-READ_KEPT = 1024  # queries as they were read lately: a player asks with one again and again
-READ_CHARACTERS_KEPT = 4096  # longer ones are read each time: 8 MiB bound all that is kept
+PARSED_QUERIES_MAX = 1024  # cached: a player sends the same query again and again
+PARSED_CHARACTERS_MAX = 4096  # longer ones are not cached, so all entries take at most 8 MiB
 SIGNATURE_LIMIT_BYTES = 8 << 10
 
 COOKIE_PREFIX = "CloudFront-"
@@ -39,10 +38,10 @@ _COOKIES = re.compile(f"(?:^|;)[ \t]*{COOKIE_PREFIX}{_NAME}([^;]*)")
 
 
 class Signed(NamedTuple):
-    """What a request says of its signature: each field is there once, and of its kind.
+    """The signature of a request; each field is present once and well-formed.
 
     ``policy_text``, "" for a canned policy, and ``signature_text`` are url-safe base64 that
-    ``decode`` has not seen: most are known already. ``expires_s``, seconds of the epoch, is a
+    not decoded yet: most are in the cache. ``expires_s``, seconds of the epoch, is a
     canned policy's, else 0.
     """
 
@@ -55,7 +54,7 @@ class Signed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SignatureError:
-    """A signature that cannot be one; ``reason`` is a few words for the log."""
+    """A malformed signature; ``reason`` is a few words for the log."""
 
     reason: str
 
@@ -66,7 +65,7 @@ def encode(content: bytes) -> str:
 
 
 def decode(text: str) -> bytes | None:
-    """What ``encode`` made ``text`` of; None for every other text, however alike."""
+    """The bytes that ``encode`` turns into ``text``; None for any other text."""
     try:
         content = b64decode(text.translate(_FROM_URL_SAFE), validate=True)
     except (Base64Error, ValueError):
@@ -77,16 +76,16 @@ def decode(text: str) -> bytes | None:
 def from_query(
     query: str, limit_bytes: int = SIGNATURE_LIMIT_BYTES
 ) -> tuple[Signed | SignatureError | None, str]:
-    """What a query says of its signature, and the query without it, other parts as they were.
+    """The signature in a query, and the query without it; other parts are unchanged.
 
-    None, and the query as it is, where nothing is signed. ``limit_bytes`` bounds policy and
-    signature together, as they are spelled.
+    None and the whole query where there is no signature. ``limit_bytes`` bounds policy and
+    signature together, in characters.
     """
-    read = _read_query if len(query) <= READ_CHARACTERS_KEPT else _read_query.__wrapped__
+    read = _read_query if len(query) <= PARSED_CHARACTERS_MAX else _read_query.__wrapped__
     return read(query, limit_bytes)
 
 
-@lru_cache(maxsize=READ_KEPT)
+@lru_cache(maxsize=PARSED_QUERIES_MAX)
 def _read_query(query: str, limit_bytes: int) -> tuple[Signed | SignatureError | None, str]:
     signed = _signed(_PARAMETERS.findall(query), limit_bytes)
     return signed, query if signed is None else _without_signature(query)
@@ -95,30 +94,30 @@ def _read_query(query: str, limit_bytes: int) -> tuple[Signed | SignatureError |
 def from_cookies(
     cookies: str, limit_bytes: int = SIGNATURE_LIMIT_BYTES
 ) -> Signed | SignatureError | None:
-    """What Cookie fields, joined by "; ", say of a signature; as ``from_query`` does."""
+    """The signature in Cookie fields joined by "; "; None where there is none."""
     return _signed(_COOKIES.findall(cookies), limit_bytes) if COOKIE_PREFIX in cookies else None
 
 
 def _without_signature(query: str) -> str:
     parts = [(part, part.partition("=")[0]) for part in query.split("&") if "=" in part]
     names = _CUSTOM_NAMES if any(name == "Policy" for _, name in parts) else _CANNED_NAMES
-    taken = {part for part, name in parts if name in names}
-    return "&".join(part for part in query.split("&") if part not in taken)
+    signature_parts = {part for part, name in parts if name in names}
+    return "&".join(part for part in query.split("&") if part not in signature_parts)
 
 
 def _signed(fields: list[tuple[str, str]], limit_bytes: int) -> Signed | SignatureError | None:
-    said = dict(fields)
-    signature_text, key_id = said.get("Signature"), said.get("Key-Pair-Id")
-    policy_text, expires = said.get("Policy"), said.get("Expires")
+    parameters = dict(fields)
+    signature_text, key_id = parameters.get("Signature"), parameters.get("Key-Pair-Id")
+    policy_text, expires = parameters.get("Policy"), parameters.get("Expires")
     if signature_text is None and key_id is None and policy_text is None:
         return None
-    if len(said) != len(fields) and _is_ambiguous(fields):
+    if len(parameters) != len(fields) and _is_ambiguous(fields):
         return SignatureError("a field of the signature is given twice")
     if not signature_text:
         return SignatureError("Signature is missing")
     if not key_id:
         return SignatureError("Key-Pair-Id is missing")
-    hash_name = _HASH_NAMES.get(said.get("Hash-Algorithm", "SHA1"))
+    hash_name = _HASH_NAMES.get(parameters.get("Hash-Algorithm", "SHA1"))
     if hash_name is None:
         return SignatureError("Hash-Algorithm is unknown")
     if len(policy_text or "") + len(signature_text) > limit_bytes:
@@ -130,7 +129,7 @@ def _signed(fields: list[tuple[str, str]], limit_bytes: int) -> Signed | Signatu
     if expires is None:
         return SignatureError("Policy or Expires is missing")
     if not _EXPIRES.fullmatch(expires):
-        return SignatureError("Expires is no number of seconds")
+        return SignatureError("Expires is not a number of seconds")
     return Signed(signature_text, "", int(expires), key_id, hash_name)
 
 

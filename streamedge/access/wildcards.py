@@ -1,4 +1,4 @@
-"""Patterns over resources: CloudFront's wildcards, each kept within its section of a URL.
+"""CloudFront's resource patterns: wildcards that stay within their section of a URL.
 
 ``*`` stands for any characters, ``?`` for exactly one, ``\\?`` for a question mark. A URL has four
 sections, ``protocol://domain/path?query``; a ``*`` ends where its section ends, but one at the
@@ -39,7 +39,7 @@ class Wildcards:
     accepting: int
 
     def match(self, text: str, boundary: int = -1) -> bool:
-        """Whether it covers ``text``, where no ``*`` but a last one passes index ``boundary``."""
+        """Whether it matches ``text``; only a final ``*`` may match past index ``boundary``."""
         if not text.startswith(self.prefix):
             return False
         if self.is_prefix_all:
@@ -88,24 +88,24 @@ _ANYTHING = _compile("*")
 
 @dataclass(frozen=True, slots=True)
 class ResourcePattern:
-    """A policy's Resource, ready to be compared; ``protocol`` is None where it names no URL."""
+    """A compiled Resource of a policy; ``protocol`` is None where it cannot match a URL."""
 
     protocol: Wildcards | None
     domain: Wildcards
     url_rest: Wildcards  # path and query of a URL
-    name: Wildcards | None  # a stream's name and its query; None where it can be none
-    opening: str | None = None  # most patterns are this and a "*": they need no more comparison
+    name: Wildcards | None  # a stream's name and its query; None where it matches URLs only
+    opening: str | None = None  # for a pattern of only this and "*": the fast case
 
     def match(self, resource: str) -> bool:
-        """Whether the pattern covers a URL, or a stream's name with what is left of its query."""
+        """Whether it matches a URL, or a stream's name with the rest of its query."""
         if self.opening is not None and resource.startswith(self.opening):
             return True
-        found = _PROTOCOL.match(resource)
-        if found is None:
+        protocol = _PROTOCOL.match(resource)
+        if protocol is None:
             return self.name is not None and self.name.match(resource, resource.find("?"))
-        if self.protocol is None or not self.protocol.match(found[0]):
+        if self.protocol is None or not self.protocol.match(protocol[0]):
             return False
-        begin = found.end() + len(_SEPARATOR)
+        begin = protocol.end() + len(_SEPARATOR)
         slash = resource.find("/", begin)
         end = len(resource) if slash < 0 else slash
         if not self.domain.match(resource[begin:end]):
@@ -115,19 +115,19 @@ class ResourcePattern:
 
 
 def compile_pattern(pattern: str) -> ResourcePattern:
-    """What a Resource covers; the empty one, and ``*``, cover everything.
+    """Compiles a Resource; an empty one and ``*`` match everything.
 
-    A pattern that names no protocol and begins with ``*`` is one of URLs too: that star stands for
-    protocol and domain. Case counts everywhere.
+    A pattern without a protocol that begins with ``*`` matches URLs too: the star stands for
+    protocol and domain. Patterns are case-sensitive.
     """
     if pattern in {"", "*"}:
         return ResourcePattern(_ANYTHING, _ANYTHING, _ANYTHING, _ANYTHING)
-    found = _PROTOCOL_PATTERN.match(pattern)
-    if found is not None:
-        domain, slash, rest = pattern[found.end() + len(_SEPARATOR) :].partition("/")
+    protocol = _PROTOCOL_PATTERN.match(pattern)
+    if protocol is not None:
+        domain, slash, rest = pattern[protocol.end() + len(_SEPARATOR) :].partition("/")
         is_open = domain.endswith("*") and not slash
         return ResourcePattern(
-            _compile(found[0]),
+            _compile(protocol[0]),
             _compile(domain),
             _ANYTHING if is_open else _compile(slash + rest),
             None,
@@ -143,5 +143,5 @@ def compile_pattern(pattern: str) -> ResourcePattern:
 
 
 def resource_matches(pattern: str, resource: str) -> bool:
-    """Whether a policy's Resource covers ``resource``: a URL, or a stream's name."""
+    """Whether a policy's Resource matches ``resource``: a URL, or a stream's name."""
     return compile_pattern(pattern).match(resource)

@@ -1,7 +1,7 @@
-"""CloudFront's API on the admin address: which config it is, and that it costs nobody a start.
+"""CloudFront's API on the admin address.
 
-Owns the putting together alone. The handlers, and what they bring with them, are loaded at the
-first call that a key of the config has signed, in a thread.
+The handlers and their imports are loaded, in a thread, at the first call that a key of the config
+has signed, so other edges start without them.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Who may speak to the operator's part of the admin address through a browser: its own pages only.
+"""The CSRF and DNS-rebinding guard of the admin address.
 
-The admin address has no password, so it must not obey whatever page an operator's browser opens.
-Owns that refusal alone. A page of another site names itself in ``Origin`` or ``Sec-Fetch-Site``
-when it makes a call (Fetch Standard, "Origin header"; Fetch Metadata, §2.3), which is enough
-against what changes something. A page whose own host name was rebound to this address may read
-answers too; it names that host, and nothing of this edge has such a name. CloudFront's API is
-outside: there every call is signed.
+The admin address has no password, so it must not obey a page that an operator's browser opens. A
+page of another site names itself in ``Origin`` or ``Sec-Fetch-Site`` when it makes a call (Fetch
+Standard, "Origin header"; Fetch Metadata, §2.3), which is enough to refuse changes. A page whose
+own host name was rebound to this address could read responses too; it sends that host name, which
+is none of this edge's. CloudFront's API is exempt: every call there is signed.
 """
 
 from __future__ import annotations

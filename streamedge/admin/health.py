@@ -1,4 +1,4 @@
-"""Whether the edge serves: what ``/healthz`` answers."""
+"""Whether the edge serves: the data of ``/healthz``."""
 
 from __future__ import annotations
 

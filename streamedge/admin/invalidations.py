@@ -1,10 +1,9 @@
 """Invalidations on the admin address.
 
-    POST /invalidations                    asks for one; it is in force when this has answered
+    POST /invalidations                    invalidates; it is in force when the call returns
     GET  /invalidations?distribution=ID    those of a distribution, the newest first
 
-Owns these two calls and the JSON that they speak. What an item means is ``control.invalidations``'
-business, and what becomes of a row ``announcing``'s.
+``control.invalidations`` parses the items, ``coordination.invalidation_feed`` publishes the rows.
 """
 
 from __future__ import annotations

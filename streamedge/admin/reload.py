@@ -1,9 +1,8 @@
-"""The config file read anew, by a call on the admin address.
+"""Reloads the config file by a call on the admin address.
 
-    POST /reload    200 with what has changed and what needs a restart; 422 with the mistakes
+    POST /reload    200 with the changed keys and those that need a restart; 422 with the mistakes
 
-Owns this call and the JSON that it speaks. The supervisor reads the file, as on SIGHUP; the answer
-waits until the workers serve by it.
+The supervisor reads the file, as on SIGHUP; the response waits until the workers have applied it.
 """
 
 from __future__ import annotations

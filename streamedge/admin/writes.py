@@ -1,10 +1,8 @@
-"""The queue of writes on the admin address: what waits, what is kept, what is to become of it.
+"""The write-back queue on the admin address: pending writes and dead letters.
 
-    GET    /writes                  by state, totals, rows: kept ones first, the oldest first
-    POST   /writes/{serial}/retry   tries a kept write again; ?unconditional=1 without conditions
-    DELETE /writes/{serial}         gives a kept write up for good
-
-Owns these three calls and the JSON that they speak. What may become of a write is the journal's.
+GET    /writes                  counts by state, totals, rows: dead letters first, oldest first
+POST   /writes/{serial}/retry   tries a dead letter again; ?unconditional=1 without conditions
+DELETE /writes/{serial}         deletes a dead letter for good
 """
 
 from __future__ import annotations

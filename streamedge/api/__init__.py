@@ -1,1 +1,1 @@
-"""CloudFront's own API, so that scripts and clients made for it drive this edge."""
+"""CloudFront's API, so that its clients (boto3, aws, Terraform, Ansible) manage this edge."""

@@ -1,11 +1,11 @@
-"""CloudFront's API as routes: a signed request in, an answer in CloudFront's XML out.
+"""The routes of CloudFront's API: signed requests in, CloudFront's XML out.
 
-Owns the order of things, and that every answer has a request id and every call one log line:
-the signer's claim by the header alone, its proof where the header has the body's digest, the body
-within its limit and time, its proof, the operation, the input, the handler, the output. AWS's own
-clients of CloudFront do not send the digest, so of the bodies that prove the claim only a few are
-read at once. All but the reading runs in a thread. It is the one part of the API that knows
-Starlette; what a handler does is its own.
+Every response has a request id, and every call writes one log line. The order is: check the
+signature's header fields; verify the signature where the header has the digest of the body; read
+the body within its size and time limits; verify the signature; find the operation; parse the input;
+call the handler; serialize the output. AWS's own CloudFront clients do not send the digest, so only
+a few bodies of unverified requests are read at one time. Everything but reading the body runs in a
+thread. Only this part of the API uses Starlette.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A refusal of the API, by CloudFront's own code.
+"""API errors with CloudFront's codes.
 
-Owns which HTTP status goes with a code: 400 unless the table below says another. The codes are
-those of CloudFront's service model (2020-05-31, which a test holds the table against) and AWS's
-common ones; clients decide by them, so a code is never made up where CloudFront has one.
+The HTTP status of a code is 400 unless the table below has another. The codes come from
+CloudFront's service model (2020-05-31; a test compares the table with it) and AWS's common errors.
+Clients act on codes, so none is invented where CloudFront has one.
 """
 
 from __future__ import annotations

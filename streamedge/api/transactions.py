@@ -1,8 +1,8 @@
-"""What the API's handlers work on: the estate as it is now, and changes of it.
+"""Reads and changes of resources for the API's operations.
 
-Owns that a change is all or nothing: it is made in one transaction of the registry, translated
-before it is committed, refused where anything made could not be applied any more, and announced
-when it is on disk. So a worker never meets a document that it cannot apply.
+A change is one transaction: it is translated to a config before it is committed, refused where a
+resource of the API could no longer be applied, and announced when it is on disk. So workers never
+get a document that they cannot apply.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What an operator may say in ``config.toml``; see ``schema`` and ``load``."""
+"""The configuration file ``config.toml``: its schema, its checks and its errors."""

@@ -1,7 +1,6 @@
-"""What the schema expects, in words: for messages about mistakes and for the config reference.
+"""Describes the schema in words, for error messages and for the config reference.
 
-Owns the phrasing of types, limits, examples and defaults, read from the schema so that there is
-one truth. It neither judges values nor knows of files and lines. Pure.
+Types, limits, examples and defaults are read from the schema, so there is one source. Pure.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Reading a config file: one valid ``Config``, or every mistake in it at once, each with its line.
+"""Reads a config file: returns a valid ``Config``, or reports every mistake with its line.
 
-Owns the file's reading, the wording of the schema's complaints and the order they come in. What
-may be said stands in ``schema``; what contradicts itself, in ``checks``. No message holds a value
-that could be a secret: it quotes names, numbers, sizes, durations and addresses, nothing else.
+``schema`` has the types, ``checks`` the rules between keys; this module reads the file, words the
+schema's errors and sorts all of them. No message contains a value that could be a secret: only
+names, numbers, sizes, durations and addresses are quoted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Policies that need no table in the file: CloudFront's managed ones, by its names and ids.
+"""CloudFront's managed policies, by their names and ids; they need no table in the file.
 
-Owns their contents (Amazon CloudFront Developer Guide, "Using the managed cache policies", "…
-origin request policies", "… response headers policies"), so that what names one means the same
-here, and the finding of policies by name, the file's own first. Pure.
+Contents: Amazon CloudFront Developer Guide, "Using the managed cache policies", "… origin request
+policies", "… response headers policies". A policy of the file is found before a managed one. Pure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The tables of docs/reference/config.md: one table for each kind of section, made from the schema.
+"""The tables of docs/reference/config.md, generated from the schema.
 
-``python -m streamedge.config.reference`` prints what stands between the page's two markers. Owns
-the layout alone; the words are ``wording``'s and the descriptions the schema's.
+``python -m streamedge.config.reference`` prints the text between the markers of that page.
+``describe`` has the words; this module has the layout.
 """
 
 from __future__ import annotations

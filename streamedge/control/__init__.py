@@ -1,1 +1,1 @@
-"""What operators ask of a running edge, in one order, and what of it is in force."""
+"""The control log and the resources of the API, both in ``control.db`` of the cache folder."""

@@ -1,9 +1,8 @@
-"""The head of the control log, as it has been announced to all processes of an edge.
+"""The newest position of the control log that was announced to all processes of an edge.
 
-It is a ``position`` in a file of the cache folder that every process has mapped: to look at it
-costs nothing, and it says whether there are rows that a process has not read. Because the file
-stays, it also says at the next start how far this folder's cache has come, whatever has become of
-the database.
+It is a ``position`` in a file of the cache folder that every process has mapped: reading it costs
+nothing, and shows whether there are rows that a process has not read. The file stays in the folder,
+so at the next start it also shows how far this cache has come, even if the database is lost.
 """
 
 from __future__ import annotations

@@ -1,18 +1,15 @@
-"""The control database: one SQLite file in the cache folder, that several processes have open.
+"""The control database: one SQLite file in the cache folder, open in several processes.
 
-It owns the file, its mode, its edition and what a transaction is. What the tables hold is the
-business of ``log`` and ``registry``. MIGRATIONS is only ever appended to: a file of any earlier
-edition is brought up to date by the process that opens it first, and one of a later edition is left
-alone.
+This module has the file, its mode, its schema version and transactions; ``log`` and ``resources``
+have the tables. MIGRATIONS is only appended to: the first process that opens an older file updates
+it, and a newer file is left alone.
 
-Nobody holds a database that could not be opened: a ``ControlDatabase`` connects when it is used,
-and after a fault it connects again when it is used next. So a file that is locked, a full disk or a
-missing folder fails one use, and not the life of a process. A file that was deleted or replaced is
+A ``ControlDatabase`` connects when it is used, and connects again after a failure. So a locked
+file, a full disk or a missing folder fails one use, not the process. A deleted or replaced file is
 noticed at the next use.
 
-All methods block, and may be called from any thread, one at a time. What a transaction has done is
-on disk when it returns, so that kill -9 and a power cut at any moment lose nothing that was
-answered.
+All methods block, and may be called from any thread, one at a time. A transaction is on disk when
+it returns, so kill -9 and a power failure at any moment lose nothing that was answered.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""All invalidations that are in force, as a worker holds them against what it has cached.
+"""The in-memory index of invalidations that a worker checks cached objects against.
 
-It owns the index of the control log's invalidations: paths and tags by name, wildcards by what they
-begin with, everything by one epoch for each distribution. A verdict costs the same however much is
-cached, and nearly the same however much was invalidated. Nothing cached is touched: what was asked
-for before a matching invalidation fails the comparison when it is next asked for.
+It holds paths and tags by name, wildcards by their literal prefix, and one epoch for each
+distribution that is invalidated as a whole. A check costs the same however much is cached, and
+nearly the same however much was invalidated. Cached data is not touched: a record that is older
+than a matching invalidation fails the next check.
 
-What came first is decided by positions in the log (see ``position``), and never by a clock. A clock
-only counts for how long something has been stale since a soft invalidation.
+Order is decided by positions in the log (see ``position``), never by a clock. A clock only measures
+how long an object has been stale since a soft invalidation.
 
-What is not known counts as an invalidation: rows that could not be read yet, a row that nobody can
-read, and records that were asked for at a position in another log or behind the end of this one.
+Unknown counts as invalidated: rows that could not be read yet, rows that are damaged, and records
+with a position in another log or past the end of this one.
 
-At most ``items_kept`` items are kept one by one. Beyond it the one that was asked for longest ago
-is folded into everything of its distribution: never less than was asked.
+At most ``items_kept`` items are indexed one by one. Beyond it the oldest item is compacted into an
+invalidation of its whole distribution: never less than was requested.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ from streamedge.control.position import UNKNOWN, epoch_of, log_of, position_at
 from streamedge.ops.log import Log
 
 ITEMS_KEPT = 10_000
-NEVER = -1  # an epoch before all
+NEVER = -1  # before every epoch
 RETRY_S = 0.1  # between two attempts to read a log that could not be read
 
 
 class Verdict(Enum):
-    """What invalidations say of something cached."""
+    """The effect of invalidations on a cached object."""
 
-    FRESH = "fresh"  # nothing
-    STALE = "stale"  # it is as if it had expired then: to be validated before it is fresh again
-    REFUSED = "refused"  # it must not be served again
+    FRESH = "fresh"  # no effect
+    STALE = "stale"  # expired at that time: must be revalidated
+    REFUSED = "refused"  # must not be served again
 
 
 class Validity(NamedTuple):
-    """A verdict; of STALE since when, in seconds since 1970."""
+    """A verdict. ``since_s``: for STALE, since when, in seconds since 1970."""
 
     verdict: Verdict
     since_s: float = 0.0
@@ -63,7 +63,7 @@ FRESH = Validity(Verdict.FRESH)
 
 
 class Rows(Protocol):
-    """Where rows come from: the control log."""
+    """The source of rows: the control log."""
 
     def read_after(self, position: int) -> LogRead: ...
 
@@ -71,9 +71,9 @@ class Rows(Protocol):
 
 
 class _Cutoffs:
-    """The newest epochs whose rows refuse, and make stale, what was asked for before them.
+    """The newest epochs of hard and of soft invalidations; they affect older records.
 
-    ``soft_since_s``: the time of the newest row that makes stale.
+    ``soft_since_s``: the time of the newest soft one.
     """
 
     __slots__ = ("hard", "pieces", "soft", "soft_since_s")
@@ -93,19 +93,19 @@ class _Cutoffs:
 class _Scope:
     """One distribution's items."""
 
-    __slots__ = ("_beginnings", "_lengths", "epoch", "everything", "exact", "tags")
+    __slots__ = ("_by_prefix", "_prefix_lengths", "epoch", "everything", "exact", "tags")
 
     def __init__(self) -> None:
-        self.epoch = 0  # of the newest row about it
+        self.epoch = 0  # of the newest row of this distribution
         self.everything = _Cutoffs()
         self.exact: dict[str, _Cutoffs] = {}
         self.tags: dict[str, _Cutoffs] = {}
-        # Wildcards, by their first piece and by all of them.
-        self._beginnings: dict[str, dict[tuple[str, ...], _Cutoffs]] = {}
-        self._lengths: list[int] = []  # of those, each once, in order
+        # Wildcards, by their literal prefix and by all their pieces.
+        self._by_prefix: dict[str, dict[tuple[str, ...], _Cutoffs]] = {}
+        self._prefix_lengths: list[int] = []  # the different lengths of prefixes, sorted
 
-    def cuts(self, item: Item) -> _Cutoffs:
-        """Those of an item, made if need be."""
+    def cutoffs(self, item: Item) -> _Cutoffs:
+        """The cutoffs of an item, created if needed."""
         if item.kind is ItemKind.EVERYTHING:
             return self.everything
         if item.kind is ItemKind.EXACT:
@@ -113,47 +113,46 @@ class _Scope:
         if item.kind is ItemKind.TAG:
             return self.tags.setdefault(item.text, _Cutoffs())
         first = item.pieces[0]
-        if first not in self._beginnings:
-            self._beginnings[first] = {}
-            if len(first) not in self._lengths:
-                insort(self._lengths, len(first))
-        return self._beginnings[first].setdefault(item.pieces, _Cutoffs(item.pieces))
+        if first not in self._by_prefix:
+            self._by_prefix[first] = {}
+            if len(first) not in self._prefix_lengths:
+                insort(self._prefix_lengths, len(first))
+        return self._by_prefix[first].setdefault(item.pieces, _Cutoffs(item.pieces))
 
     def compact(self, item: Item) -> None:
-        """Lets an item go, and everything stand for it."""
-        self.everything.add(self.cuts(item))
+        """Replaces an item by an invalidation of the whole distribution."""
+        self.everything.add(self.cutoffs(item))
         if item.kind is ItemKind.EXACT:
             del self.exact[item.text]
         elif item.kind is ItemKind.TAG:
             del self.tags[item.text]
         else:
-            beginning = self._beginnings[item.pieces[0]]
-            del beginning[item.pieces]
-            if not beginning:
-                del self._beginnings[item.pieces[0]]
+            same_prefix = self._by_prefix[item.pieces[0]]
+            del same_prefix[item.pieces]
+            if not same_prefix:
+                del self._by_prefix[item.pieces[0]]
 
     def matching(self, target: str, tags: Callable[[], frozenset[str]]) -> _Cutoffs:
-        """What all items say together of what a target (as ``target_of`` spells it) and tags
-        name."""
-        cuts = _Cutoffs()
-        cuts.add(self.everything)
+        """The combined cutoffs of all items that match a target (see ``target_of``) or tags."""
+        cutoffs = _Cutoffs()
+        cutoffs.add(self.everything)
         target = comparable(target)
         if target in self.exact:
-            cuts.add(self.exact[target])
-        for length in self._lengths:
+            cutoffs.add(self.exact[target])
+        for length in self._prefix_lengths:
             if length > len(target):
                 break
-            for wildcard in self._beginnings.get(target[:length], {}).values():
+            for wildcard in self._by_prefix.get(target[:length], {}).values():
                 if matches_pieces(wildcard.pieces, target):
-                    cuts.add(wildcard)
+                    cutoffs.add(wildcard)
         if self.tags:
             for tag in self.tags.keys() & tags():
-                cuts.add(self.tags[tag])
-        return cuts
+                cutoffs.add(self.tags[tag])
+        return cutoffs
 
 
 class Revocation:
-    """An invalidation that is also about what runs: what it covers is to be ended."""
+    """An invalidation that also ends running responses and plays of what it matches."""
 
     def __init__(self, scope: str, items: Iterable[Item], position: int) -> None:
         self._scope = scope
@@ -162,12 +161,12 @@ class Revocation:
         cut = _Cutoffs()
         cut.hard = epoch_of(position)
         for item in items:
-            self._items.cuts(item).add(cut)
+            self._items.cutoffs(item).add(cut)
 
     def covers(
         self, scope: str, target: str, tags: Callable[[], frozenset[str]], position: int
     ) -> bool:
-        """Whether it is about something of a distribution that was asked for at ``position``."""
+        """Whether it matches an object of a distribution that was requested at ``position``."""
         if scope != self._scope:
             return False
         if log_of(position) == log_of(self._position) and position >= self._position:
@@ -192,27 +191,27 @@ class InvalidationIndex:
         self._clock = clock
         self._monotonic = monotonic
         self._items_kept = items_kept
-        self._head = UNKNOWN  # what was announced at the last look
+        self._head = UNKNOWN  # the position announced at the last refresh
         self._has_read = False
         self._is_behind = True  # there may be rows that have not been read
-        self._is_told = False  # that the log cannot be read
+        self._is_failure_logged = False
         self._retry_s = 0.0
-        self._revoking: list[Revocation] = []
+        self._revocations: list[Revocation] = []
         self._clear()
 
     def _clear(self) -> None:
         self.position = UNKNOWN
-        """Up to where the log has been read."""
+        """The position up to which the log has been read."""
         self._scopes: dict[str, _Scope] = {}
-        self._everywhere = _Cutoffs()  # of all distributions
-        self._kept: OrderedDict[tuple[str, Item], None] = OrderedDict()  # asked longest ago first
+        self._everywhere = _Cutoffs()  # affects all distributions
+        self._items: OrderedDict[tuple[str, Item], None] = OrderedDict()  # the oldest first
 
     def refresh(self, head: int, *, again: bool = False) -> bool:
-        """Reads what the log has got, if ``head`` says that there is something new.
+        """Reads new rows of the log if ``head`` shows that there are some.
 
         ``head``: the position that is announced to all processes. ``again``: reads in any case.
-        False: the log could not be read. Until it can be, everything that was asked for before
-        ``head`` is refused, and looks try again, but not more often than each RETRY_S.
+        False: the log could not be read. Until it can be, every record older than ``head`` is
+        refused, and calls try again at most every RETRY_S seconds.
         """
         if not self._is_behind and not again and head in (self._head, self.position):
             self._head = head
@@ -229,12 +228,12 @@ class InvalidationIndex:
         except ControlError as exc:
             self._is_behind = True
             self._retry_s = self._monotonic() + RETRY_S
-            if not self._is_told:
-                self._is_told = True
+            if not self._is_failure_logged:
+                self._is_failure_logged = True
                 self._log.event("control_log_unreadable", error=str(exc))
             return False
-        if self._is_told:
-            self._is_told = False
+        if self._is_failure_logged:
+            self._is_failure_logged = False
             self._log.event("control_log_readable")
         self._apply(read)
         return True
@@ -251,14 +250,14 @@ class InvalidationIndex:
         self.position = read.position
 
     def take_revocations(self) -> list[Revocation]:
-        """What is to be ended of what runs: all that was read since this was last asked."""
-        taken, self._revoking = self._revoking, []
-        return taken
+        """The revocations that were read since the last call."""
+        revocations, self._revocations = self._revocations, []
+        return revocations
 
     def scope_position(self, scope: str) -> int:
-        """The newest row about a distribution: until it moves, rulings on its assets hold."""
-        known = self._scopes.get(scope)
-        epoch = max(self._everywhere.hard, 0 if known is None else known.epoch)
+        """The newest row of a distribution; until it changes, results for its assets stay valid."""
+        index = self._scopes.get(scope)
+        epoch = max(self._everywhere.hard, 0 if index is None else index.epoch)
         return position_at(log_of(self.position), epoch)
 
     def validity(
@@ -268,25 +267,25 @@ class InvalidationIndex:
         tags: Callable[[], frozenset[str]],
         position: int,
     ) -> Validity:
-        """What is in force for something that was asked for at ``position``.
+        """The validity of an object that was requested at ``position``.
 
-        ``tags`` is asked for its cache tags only where some tag was invalidated.
+        ``tags`` gives its cache tags; it is called only where some tag was invalidated.
         """
         if not self._is_known(position):
             return Validity(Verdict.REFUSED)
         epoch = epoch_of(position)
-        known = self._scopes.get(scope)
+        index = self._scopes.get(scope)
         if self._everywhere.hard > epoch:
             return Validity(Verdict.REFUSED)
-        if known is None or known.epoch <= epoch:
+        if index is None or index.epoch <= epoch:
             return FRESH
-        cuts = known.matching(target, tags)
-        if cuts.hard > epoch:
+        cutoffs = index.matching(target, tags)
+        if cutoffs.hard > epoch:
             return Validity(Verdict.REFUSED)
-        return Validity(Verdict.STALE, cuts.soft_since_s) if cuts.soft > epoch else FRESH
+        return Validity(Verdict.STALE, cutoffs.soft_since_s) if cutoffs.soft > epoch else FRESH
 
     def _is_known(self, position: int) -> bool:
-        """Whether all rows that came after a position have been read."""
+        """Whether all rows after a position have been read."""
         if not self._has_read or log_of(position) != log_of(self.position):
             return False
         if self._is_behind and (log_of(self._head) != log_of(position) or position < self._head):
@@ -297,33 +296,33 @@ class InvalidationIndex:
 
     def _add(self, row: Row, position: int, *, is_first: bool) -> None:
         try:
-            asked = row.invalidation
-            items = [parse_item(text) for text in asked.items]
+            invalidation = row.invalidation
+            items = [parse_item(text) for text in invalidation.items]
             is_readable = row.kind is RowKind.INVALIDATION
         except (ItemError, KeyError, TypeError, ValueError):
             is_readable = False
         if not is_readable:
             self._log.event("control_log_row_unreadable", epoch=row.epoch, distribution=row.scope)
-            asked = replace(row, kind=RowKind.UNREADABLE).invalidation
+            invalidation = replace(row, kind=RowKind.UNREADABLE).invalidation
             items = [parse_item(EVERYTHING)]
             if not row.scope:
                 self._everywhere.hard = max(self._everywhere.hard, row.epoch)
                 return
-        if asked.revoke and not is_first:
+        if invalidation.revoke and not is_first:
             at = position_at(log_of(position), row.epoch)
-            self._revoking.append(Revocation(row.scope, items, at))
+            self._revocations.append(Revocation(row.scope, items, at))
         scope = self._scopes.setdefault(row.scope, _Scope())
         scope.epoch = max(scope.epoch, row.epoch)
         cut = _Cutoffs()
-        if asked.soft:
-            cut.soft, cut.soft_since_s = row.epoch, min(asked.at_s, self._clock())
+        if invalidation.soft:
+            cut.soft, cut.soft_since_s = row.epoch, min(invalidation.at_s, self._clock())
         else:
             cut.hard = row.epoch
         for item in items:
-            scope.cuts(item).add(cut)
+            scope.cutoffs(item).add(cut)
             if item.kind is not ItemKind.EVERYTHING:
-                self._kept[row.scope, item] = None
-                self._kept.move_to_end((row.scope, item))
-        while len(self._kept) > self._items_kept:
-            (name, item), _none = self._kept.popitem(last=False)
+                self._items[row.scope, item] = None
+                self._items.move_to_end((row.scope, item))
+        while len(self._items) > self._items_kept:
+            (name, item), _none = self._items.popitem(last=False)
             self._scopes[name].compact(item)

@@ -1,16 +1,16 @@
-"""The control log: what operators ask of a running edge, as rows in one order.
+"""The control log: invalidations and config changes, as rows in one order.
 
-It owns the tables ``log``, ``folded`` and ``log_id``. A row's number is its epoch; with the log's
-id it is a ``position``: who has read up to a position asks for what came after it. Nothing is
-announced here; the process that appends does that afterwards.
+It has the tables ``log``, ``folded`` and ``log_id``. A row's number is its epoch; together with the
+log's id it is a ``position``, after which a reader asks for the next rows. The process that appends
+a row announces it afterwards.
 
-A row that cannot be read (another version wrote it, or the disk damaged it) neither hides those
-behind it nor is passed over: it stands for an invalidation of everything in its scope.
+A row that cannot be read (written by another version, or damaged on disk) does not hide later rows
+and is not ignored: it counts as an invalidation of everything in its scope.
 
-The newest rows are kept one by one, up to ITEMS_KEPT items in all. Older invalidations are folded:
-what remains of them is one row for each distribution that says the same of everything in it, as of
-the newest that went. So a reader who was away for however long is told no less than was asked, in
-bounded time. Rows of a configuration say only that there is another one; old ones go.
+The newest rows are kept one by one, up to ITEMS_KEPT items in all. Older invalidations are
+compacted to one row for each distribution, which invalidates everything in it as of the newest of
+them. So a reader that was away for long is never told less than was requested, in bounded time.
+Configuration rows only say that there is a new configuration; old ones are deleted.
 """
 
 from __future__ import annotations

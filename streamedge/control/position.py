@@ -1,10 +1,10 @@
 """A position in a control log, as one 64-bit number.
 
-The upper 24 bits are the id of the log, the lower 40 bits are an epoch: the number of a row in it.
-One number is read and written at once, so processes can share it in mapped memory without a lock.
-Positions order what happened without any clock: what was asked for at a position is older than all
-rows behind it. Only positions in the same log can be compared. A log gets another id when rows of
-it were lost, so nothing from before the loss can be taken for something newer.
+The upper 24 bits are the id of the log, the lower 40 bits an epoch: the number of a row in it. One
+number is read and written atomically, so processes share it in mapped memory without a lock.
+Positions order events without a clock: a request at a position is older than all later rows. Only
+positions in the same log can be compared. A log gets a new id when rows of it were lost, so nothing
+from before the loss can be mistaken for something newer.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What an edge does at its start about a control database that is damaged, lost or older.
+"""Handles a damaged, lost or outdated control database at the start of an edge.
 
-The control database says what of the cache was invalidated. If its rows are lost, nobody knows what
-may still be served: so everything cached before is asked for anew (records name the log that they
-were asked for by, and a log that lost rows has another id). What the API had made is lost with it,
-and only a backup brings it back; so a damaged file is moved aside, and never deleted.
+The database records what was invalidated. If rows are lost, no cached object is known to be valid,
+so all of them are requested again: records name the log, and a log that lost rows has a new id.
+Resources of the API are lost too and only a backup restores them, so a damaged file is renamed and
+never deleted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What was made through the API, kept durably: one row for each resource.
+"""The durable store of resources made through the API: one row for each.
 
-Owns the table ``resources`` of the control database. What a document means, who may change it and
-which names are taken is ``api``'s business; here a change is one transaction, with a row of the
-control log that tells the other processes to look. All of it blocks; any thread may call.
+It has the table ``resources`` of the control database. ``api`` interprets documents and checks
+names and rights; here a change is one transaction, with a row of the control log that makes other
+processes reload. All methods block and may be called from any thread.
 """
 
 from __future__ import annotations

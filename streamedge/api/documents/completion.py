@@ -1,7 +1,7 @@
-"""What CloudFront fills in where a distribution's document is silent.
+"""CloudFront's defaults for members that a distribution's document leaves out.
 
-A document is kept and given back whole, as CloudFront does, so that clients that read, change and
-send it again, or compare it with what they wanted, find every member they look for. Pure.
+CloudFront stores and returns documents whole. Clients that read, change and send one again, or
+compare it with the one they sent, rely on every member being present. Pure.
 """
 
 from __future__ import annotations

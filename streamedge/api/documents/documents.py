@@ -1,8 +1,8 @@
-"""CloudFront's documents as values: how they are read, checked and made whole.
+"""Reading, checking and completing CloudFront documents.
 
-Owns what holds for every document: lists say how many they are, a member that was left out has
-CloudFront's default, and what a config section will not take is said of the document's member.
-A document is a dict as boto3 has it. Pure.
+These rules hold for every document: the Quantity of a list is its length, a missing member has
+CloudFront's default, and errors of a config section name the document's member. A document is a
+dict in boto3's form. Pure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What there is at one moment: what config.toml declares, and what was made through the API.
+"""All resources at one moment: those in config.toml and those made through the API.
 
-Owns looking things up by CloudFront's ids, and the names that made things have in an effective
-config: no declared thing can have the same one. Pure.
+Finds resources by CloudFront's ids, and gives API resources names in the effective config that no
+name in the file can equal. Pure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Tags: what may be one, and how documents have them.
-
-Owns CloudFront's rules of tags (the service model's, and fifty on a resource). Pure.
-"""
+"""Tags of resources, by the rules of CloudFront's service model; at most 50 each. Pure."""
 
 from __future__ import annotations
 

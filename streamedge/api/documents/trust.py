@@ -1,8 +1,8 @@
-"""Whose signatures a document trusts: key groups, and the trusted signer "self".
+"""The key groups that a document trusts, and the trusted signer "self".
 
 CloudFront's trusted signers are AWS accounts, each with its keys. Here "self" is this edge: all its
-public keys, those of config.toml and those of the API. Other accounts have no keys here and are
-refused. Pure.
+public keys, from config.toml and from the API. Other accounts have no keys here and are refused.
+Pure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The calls on origin access controls: whether requests to a bucket are signed.
+"""Operations on origin access controls: whether requests to a bucket are signed.
 
-The edge signs with SigV4, by the AWS credential chain or the keys of a declared origin. always and
-no-override both mean that, since a viewer's Authorization is the viewer's business with the edge.
+The edge signs with SigV4, with the AWS credential chain or with the keys of an origin in
+config.toml. "always" and "no-override" mean the same here, because a viewer's Authorization is
+never forwarded to a bucket.
 """
 
 from __future__ import annotations

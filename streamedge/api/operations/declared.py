@@ -1,8 +1,8 @@
-"""What config.toml declares, as CloudFront's documents: to be read, listed and named in others.
+"""Resources of config.toml as CloudFront documents, to read, list and refer to.
 
-A declared thing's id is its name in the file, so a made distribution may name a declared origin,
-policy or key group as it names a made one. Headers that an origin is sent are secrets and are in no
-document. What CloudFront has no word for is left out. Pure.
+The id of such a resource is its name in the file, so a distribution of the API may use an origin,
+policy or key group of the file by its name. Headers sent to origins are secrets and are in no
+document. Settings that CloudFront does not have are left out. Pure.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""ListDistributionsBy…: which distributions use something.
+"""ListDistributionsBy…: the distributions that use a resource.
 
-For what this edge does not have (firewalls, VPC origins, logs in real time), nothing uses it.
+Nothing uses features that this edge does not have (web ACLs, VPC origins, real-time logs).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The calls on distributions, and what they have in common with those on streaming distributions.
+"""Operations on distributions, and what they share with streaming distributions.
 
-Owns how a distribution is shown: its ARN, its host name, who may sign for it; and which aliases
-are taken. It is Deployed as soon as the call has returned, because it is then in force.
+Builds the output (ARN, host name, active trusted keys) and checks that aliases are not in use. A
+distribution is Deployed when the call returns, because it is in force by then.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""All calls that this edge offers, in one table."""
+"""The table of all operations that this edge offers."""
 
 from __future__ import annotations
 

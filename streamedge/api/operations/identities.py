@@ -1,8 +1,8 @@
-"""The calls on origin access identities: names that a bucket's policy may trust at AWS.
+"""Operations on origin access identities: names that a bucket policy may trust at AWS.
 
-Here they are names without force: a request to a bucket is signed by the AWS credential chain or
-the keys of a declared origin, whichever identity is named. Clients of before the origin access
-controls (Ansible's modules, older Terraform) make one before each distribution of a bucket.
+They have no effect here: requests to a bucket are signed with the AWS credential chain or the keys
+of an origin in config.toml, whichever identity is named. Clients older than origin access controls
+(Ansible's modules, older Terraform) create one before each distribution with a bucket.
 """
 
 from __future__ import annotations

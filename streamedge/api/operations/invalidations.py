@@ -1,7 +1,7 @@
-"""The calls on invalidations: they are in force when the call returns, so they are Completed.
+"""Operations on invalidations; they are in force when the call returns, so they are Completed.
 
-Owns what CloudFront checks of a batch; what an item means is ``control.invalidations``' business.
-Beyond CloudFront, a streaming distribution has invalidations too, and a star may stand anywhere.
+Checks a batch as CloudFront does; ``control.invalidations`` parses the items. Unlike CloudFront, a
+streaming distribution has invalidations too, and a star may be anywhere in a path.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The calls on public keys and key groups: whose signatures distributions may trust.
+"""Operations on public keys and key groups, whose signatures distributions may trust.
 
-A key's id is the Key-Pair-Id of what is signed with it. A key cannot be exchanged under its id, so
-that what was verified with one is never remembered for another.
+The id of a key is the Key-Pair-Id of its signatures. A key cannot be replaced under its id, so a
+cached verification never applies to another key.
 """
 
 from __future__ import annotations

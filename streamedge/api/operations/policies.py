@@ -1,7 +1,6 @@
-"""The calls on policies: cache, origin request and response headers, managed ones among them.
+"""Operations on cache, origin request and response headers policies, including managed ones.
 
-Owns what the three kinds are called, and how they are listed. What a policy's document means is
-``policy_sections``' business.
+Defines the names of the three kinds and their lists; ``policy_sections`` interprets documents.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""From policies of the config to CloudFront's documents: the managed ones, and declared ones.
+"""Policies of the config, managed or from the file, as CloudFront documents.
 
-The way back of ``policy_sections``: what comes out here means the same when it is sent again. What
-CloudFront has no word for (strict, viewer_directives, error_ttl) is not in a document. Pure.
+This is the inverse of ``policy_sections``: a document from here means the same when it is sent
+back. Settings that CloudFront does not have (strict, viewer_directives, error_ttl) are left out.
+Pure.
 """
 
 from __future__ import annotations

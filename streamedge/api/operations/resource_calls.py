@@ -1,8 +1,8 @@
-"""Create, Get, Update and Delete as CloudFront has them for everything that it keeps.
+"""Create, Get, Update, Delete and List, common to all kinds of resources.
 
-Owns what is the same for all kinds: ETags and If-Match, names that only one may have, the same call
-twice, what is read-only, what is in use, and pages of lists. A ``Family`` says what is a kind's
-own: its members, codes and ids, and what its documents mean.
+Covers ETags and If-Match, unique names, repeated creation, read-only resources, resources in use,
+and pages of lists. A ``Family`` has what differs between kinds: members, codes, ids, and how
+documents are checked.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The calls on streaming distributions: media over RTMP, from a bucket.
+"""Operations on streaming distributions: media over RTMP from a bucket.
 
-CloudFront ended them in 2020, its clients still have them. The application is always cfx/st. The
-origin is a bucket by its DomainName at AWS, or a declared origin by its name. Their trusted signers
-are accounts, not key groups: "self" is all keys of this edge.
+CloudFront ended them in 2020, but its clients still have them. The application is always cfx/st.
+The origin is a bucket by its DomainName at AWS, or an origin in config.toml by its name. Trusted
+signers are accounts, not key groups: "self" means all keys of this edge.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The calls on tags of distributions of both kinds, by their ARNs.
+"""Operations on tags of distributions of both kinds, by ARN.
 
-What config.toml declares has no tags, and is given none.
+Distributions from config.toml have no tags and accept none.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What is sent back to a caller, and CloudFront's form of a refusal.
+"""HTTP responses of the API, and CloudFront's form of an error.
 
-Owns nothing of the service model, so that a stranger can be refused before that is read.
+It does not load the service model, so an unauthenticated request is refused without it.
 """
 
 from __future__ import annotations

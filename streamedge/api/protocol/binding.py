@@ -1,7 +1,7 @@
-"""What travels where: a request's members into a call's input, an output into an answer.
+"""Binds members of operations to parts of HTTP messages: path, query, header fields, body.
 
-Owns the four places of a member: the path, the query, a header field, the body. Which is whose is
-said by the service model ("location"). Pure: values in, values or ``ApiError`` out.
+The service model's "location" says which part a member belongs to. Pure: returns values or raises
+``ApiError``.
 """
 
 from __future__ import annotations

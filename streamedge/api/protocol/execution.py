@@ -1,7 +1,7 @@
-"""One signed request, carried out: from its body's digest to the document that answers it.
+"""Executes one signed request: from the digest of its body to the response document.
 
-Owns the order of the pure rooms: proof, operation, input, handler, output. It is called in a
-thread, for a handler may wait; the first call brings botocore's model with it.
+Calls the pure steps in order: signature, operation, input, handler, output. It runs in a thread,
+because a handler may block; the first call loads botocore's service model.
 """
 
 from __future__ import annotations

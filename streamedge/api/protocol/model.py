@@ -1,8 +1,8 @@
-"""CloudFront's operations, and which of them a request means.
+"""CloudFront's operations, found by the method, path and query of a request.
 
-Owns the way from a method, a path and a query to an operation. The operations and their shapes are
-botocore's own service model of 2020-05-31, the one that boto3 and awscli speak by; it is read from
-the installed package at the first request and kept, so a process that never sees one pays nothing.
+The operations and their shapes come from botocore's service model of 2020-05-31, which boto3 and
+awscli use. It is read from the installed package at the first request, so a process without API
+requests does not load it.
 
 A request URI of the model is a path with names in braces and, for some operations, a query that
 marks them: ``/2020-05-31/distribution?WithTags``, ``/2020-05-31/tagging?Operation=Tag``.

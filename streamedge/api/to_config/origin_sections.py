@@ -1,15 +1,15 @@
-"""From a document's origins to origins of the config.
+"""Converts the origins of a document to origins of the config.
 
-An origin or group whose Id is a declared one's name means that one; so does a bucket's DomainName
-at AWS where a declared origin has that bucket, with its endpoint and credentials. Any other is
-made: a bucket, signed for by the AWS credential chain where an access control or identity is named,
-or an HTTP server. What a document adds to a declared origin (OriginPath, CustomHeaders) makes a
-copy.
+An origin or group whose Id is a name in config.toml refers to that one. A bucket's DomainName at
+AWS refers to an origin of the file with that bucket, with its endpoint and credentials. Any other
+origin is created: a bucket, signed with the AWS credential chain where an access control or
+identity is named, or an HTTP server. Additions to an origin of the file (OriginPath, CustomHeaders)
+create a copy.
 
-Two things depend on the behavior and not on the origin alone, so an origin may be made twice:
-whether the viewer's Host is sent on, and, for match-viewer, the scheme. One cached copy serves
-viewers of both schemes here, so match-viewer is https, except where the edge listens for plain HTTP
-alone and the behavior lets it through. Pure.
+Two settings depend on the behavior as well, so one origin may be created twice: whether the
+viewer's Host is forwarded, and the scheme for match-viewer. One cached copy serves viewers of both
+schemes here, so match-viewer is https, except where the edge listens for plain HTTP only and the
+behavior allows it. Pure.
 """
 
 from __future__ import annotations

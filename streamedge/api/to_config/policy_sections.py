@@ -1,9 +1,9 @@
-"""From CloudFront's policy documents to policies of the config: keys, forwarding, response headers.
+"""Converts CloudFront policy documents to policies of the config.
 
-What the edge says itself cannot be selected (``config.field_names``), and what CloudFront computes
-for origins (``CloudFront-*`` headers) does not exist here: naming either is refused rather than
-passed over. Host is special: CloudFront selects it as a header, the edge as the origin's host;
-``forwards_host`` tells which behaviors of a document mean that. Pure.
+Header fields that the edge sets itself cannot be selected (``config.schema.field_names``), and
+headers that CloudFront computes for origins (``CloudFront-*``) do not exist here: naming either is
+refused, not ignored. CloudFront selects Host as a header, the edge as the origin's host setting;
+``forwards_host`` says whether a document selects it. Pure.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The config in force: what config.toml declares, and what was made through the API.
+"""The effective config: config.toml combined with the resources made through the API.
 
-What is declared stays as it is and wins: a made distribution whose id is declared too is left out,
-and an alias that is declared too is not a made one's. A made distribution that cannot be applied
-(config.toml has changed below it, and its origin is gone) is left out and told of: it is not served
-by rules that nobody wrote. The API's calls are refused when they would leave such a thing. Pure.
+The file wins: a distribution of the API with an id or alias of the file is left out, or loses that
+alias. A distribution of the API that cannot be applied any more (for example because config.toml no
+longer has its origin) is left out and reported, never served with changed rules. API calls that
+would lead to this are refused. Pure.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""From a DistributionConfig to a web distribution of the config, with all that it names.
+"""Converts a DistributionConfig to a web distribution of the config with all its parts.
 
-What CloudFront does and this edge does not (functions, firewalls, logs in buckets, certificates of
-ACM and IAM …) is refused by name. Passed over is only what has nothing to act on here: PriceClass,
+CloudFront features that this edge does not have (functions, web ACLs, logs in buckets, ACM and IAM
+certificates …) are refused by name. Ignored are only settings without an effect here: PriceClass,
 HttpVersion, IsIPV6Enabled, OriginShield, SmoothStreaming, the caching of OPTIONS,
-ConnectionAttempts, keep-alive times, Logging that is off and a ViewerCertificate that is the
-default. Methods that an origin's kind never takes (PATCH of a bucket) are not served. Pure.
+ConnectionAttempts, keep-alive times, Logging that is off and the default ViewerCertificate. Methods
+that an origin type never supports (PATCH of a bucket) are not served. Pure.
 """
 
 from __future__ import annotations

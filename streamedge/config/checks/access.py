@@ -1,6 +1,6 @@
-"""Mistakes in who may have what that no single key shows: keys, groups, countries, proxies.
+"""Checks between keys that concern access: public keys, key groups, countries, proxies.
 
-As ``checks``, of which this is a part, it judges the document as it was read. Pure.
+Like ``references``, it checks the parsed document before validation. Pure.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What policies may not name where the origin is a bucket.
+"""Names that policies must not contain where the origin is a bucket.
 
-A bucket is asked with the edge's own rights. So a viewer's query never chooses another resource of
-an object than its content, and a viewer's credentials and x-amz-* fields are not passed on. A
-policy that names one of these could not mean what it says. Pure.
+Requests to a bucket have the edge's own rights. So a viewer's query never selects anything but the
+content of an object, and a viewer's credentials and x-amz-* fields are not forwarded. A policy that
+names one of these would have no effect. Pure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the config names on disk: folders and PEM files that have to be there, and absolute paths.
+"""Checks of files and folders that the config names, and absolute paths.
 
-Owns all that reading a config does beside the file itself; it changes nothing. No message says
-more of a key file than its path.
+This is the only I/O of reading a config beside the file itself; it changes nothing. Messages show
+nothing of a key file but its path.
 """
 
 from __future__ import annotations

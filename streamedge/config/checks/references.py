@@ -1,7 +1,7 @@
-"""Mistakes that no single key shows: names that lead nowhere, and two things that claim one place.
+"""Checks between keys: references to unknown names, and conflicts over a name or an address.
 
-Judges the document as it was read, not the validated config, so that these mistakes are told along
-with all others. Whatever has the wrong shape is passed over here: the schema reports it. Pure.
+It checks the parsed document before validation, so that these errors are reported together with all
+others. Values of the wrong type are ignored here: the schema reports them. Pure.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Mistakes of web distributions that no single key shows: policies, groups, behaviors, HTTPS.
+"""Checks between keys of web distributions: policies, groups, behaviors, HTTPS.
 
-As ``checks``, of which this is the web's part, it judges the document as it was read. Pure.
+Like ``references``, it checks the parsed document before validation. Pure.
 """
 
 from __future__ import annotations

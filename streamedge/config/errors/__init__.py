@@ -1,1 +1,1 @@
-"""Errors in a configuration file: where they are and how they are told."""
+"""Errors in a configuration file: their location and their text."""

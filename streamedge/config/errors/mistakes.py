@@ -1,6 +1,6 @@
-"""A mistake in a document, and what checks need to look for one in any document at all.
+"""An error in a document, and helpers that read a document of any shape.
 
-Owns reading that passes over whatever has the wrong shape: the schema reports that. Pure.
+Values of the wrong type are ignored here: the schema reports them. Pure.
 """
 
 from __future__ import annotations

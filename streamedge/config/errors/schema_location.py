@@ -1,7 +1,6 @@
-"""Which place of the schema a complaint of pydantic's is about.
+"""Maps the location of a pydantic error to a key, section and field of the config.
 
-Owns the way from pydantic's location, which names the variants of unions among the keys, to the
-document's own key and to the section and field that rule there. It judges and words nothing. Pure.
+Pydantic's location has the variants of unions among the keys. Pure.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Where each key of a TOML text stands, because ``tomllib`` does not say.
+"""The line of each key in a TOML text, which ``tomllib`` does not give.
 
-Owns the way from a key's path to its line, in text that ``tomllib`` has accepted already; on other
-text the answer means nothing. It looks no deeper than statements: what stands inside an inline
-table or an array has the line of the key it belongs to. Pure.
+It expects text that ``tomllib`` has accepted; for other text the result has no meaning. Keys inside
+an inline table or an array have the line of the key that holds it. Pure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The config file's shape, the part of it that says who may have what: see ``schema``."""
+"""The part of the schema for access: public keys, key groups, countries, the API's keys."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""The config file's shape: every key, its unit, its limits and its default.
+"""The schema of the config file: every key with its type, unit, limits and default.
 
-Owns names, types and defaults. Reading the file, finding lines and wording mistakes is ``load``'s
-business; nothing here does I/O. Each field's ``description`` is the config reference's text, and
-its ``examples`` say what is expected when a value will not do. Defaults are in the field's own
-unit: bytes, seconds, (host, port). Parts of it stand in ``access_schema``, ``limits_schema``,
-``origin_schema`` and ``policy_schema`` and are taken from here.
+Nothing here does I/O; ``load`` reads the file. The ``description`` of a field is its text in the
+config reference, and ``examples`` are shown in error messages. Defaults are in the unit of the
+field: bytes, seconds, (host, port). ``access``, ``limits``, ``origins`` and ``policies`` hold parts
+of the schema and are imported here.
 """
 
 from __future__ import annotations

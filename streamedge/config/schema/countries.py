@@ -1,7 +1,7 @@
-"""How a list of countries is written: those that are let in, or all but some.
+"""The notation of a country list: an allow list or a deny list.
 
-Owns the notation alone, as ``units`` does for numbers: what TOML can hold in, a ``CountryList`` or
-``ValueError`` with what was expected out. Pure.
+Takes any TOML value; returns a ``CountryList`` or raises ``ValueError`` with the expected form.
+Pure.
 """
 
 from __future__ import annotations

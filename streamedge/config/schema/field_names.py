@@ -1,7 +1,6 @@
-"""Header fields that no policy may hand out, because the edge says them itself.
+"""Header fields that policies must not select, because the edge sets them itself.
 
-Owns the lists, which the config's checks and the forwarding of requests share; all names are in
-lower case. Pure.
+The config's checks and the forwarding of requests share these lists. Names are in lower case.
 """
 
 from __future__ import annotations

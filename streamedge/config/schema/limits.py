@@ -1,4 +1,4 @@
-"""The config file's shape, the part of it that says what is too much: see ``schema``."""
+"""The part of the schema for limits."""
 
 from __future__ import annotations
 

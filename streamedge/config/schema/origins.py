@@ -1,4 +1,4 @@
-"""The config file's shape, the part of it that says where objects come from: see ``schema``."""
+"""The part of the schema for origins and origin groups."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The config file's shape, the part of it that web distributions name policies of: see ``schema``.
+"""The part of the schema for policies: cache keys, forwarding and response headers.
 
-Keys, forwarding and response headers, each a table that several behaviors may name.
+Each policy is a table that several behaviors may use.
 """
 
 from __future__ import annotations

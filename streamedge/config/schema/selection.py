@@ -1,8 +1,7 @@
-"""How lists of names are written where some, all or none may be meant, tables of headers and keys.
+"""The notation of selections (some, all or no names), and of tables of headers and keys.
 
-Owns the notation alone, as ``units`` does for numbers: what TOML can hold in, a ``Selection`` or a
-checked table out, or ``ValueError`` with what was expected. No message repeats a header's value,
-which may be a secret. Pure.
+Takes any TOML value; returns a ``Selection`` or a checked table, or raises ``ValueError`` with the
+expected form. No message repeats the value of a header, which may be a secret. Pure.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""How sizes, durations, addresses, networks and paths are written in the config file, both ways.
+"""The notation of sizes, durations, addresses, networks and paths: parsers and formatters.
 
-Owns the notation alone: text in, numbers out, and back. Each parser takes whatever TOML can hold
-and raises ``ValueError`` with what was expected, an example and what was found; whether a value
-suits a key is ``schema``'s business. Pure.
+A parser takes any TOML value and raises ``ValueError`` with the expected form, an example and the
+actual value. The limits of a key are in the schema. Pure.
 """
 
 from __future__ import annotations
