@@ -1,7 +1,4 @@
-"""The error that every parser of this room raises for bytes that are not what they should be.
-
-Owns the shorthand alone: the error itself is ``streamedge.errors.MediaError``.
-"""
+"""Helper to raise ``MediaError`` for damaged files."""
 
 from __future__ import annotations
 
@@ -9,5 +6,5 @@ from streamedge.errors import MediaError, MediaFault
 
 
 def invalid(message: str) -> MediaError:
-    """The error for bytes that are truncated, lie, or are over a limit; for ``raise``."""
+    """The error for bytes that are truncated, contradictory or over a limit; for ``raise``."""
     return MediaError(MediaFault.STRUCTURE_INVALID, message)

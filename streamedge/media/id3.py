@@ -1,4 +1,4 @@
-"""ID3v2 tags, which writers put in front of MP3s, and some in front of other files.
+"""ID3v2 tags at the start of MP3 files, and of some other files.
 
 Source: ID3v2.4 structure §3.1.
 """

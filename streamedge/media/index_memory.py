@@ -1,8 +1,8 @@
-"""Values of known size in bounded memory, shared while they are in use.
+"""A bounded memory of values of known size, which are shared while in use.
 
-A value is in use as long as somebody has a ``Lease`` on it. What nobody uses is kept while there is
-room, the longest unused given up first. Memory of what is in use counts too, wherever references
-to it lie, so a value that finds no room beside those is refused.
+A value is in use while a ``Lease`` on it is open. Unused values are cached while there is memory;
+the least recently used is dropped first. Values in use count too, so a value that does not fit
+beside them is refused.
 """
 
 from __future__ import annotations
@@ -25,39 +25,39 @@ class Lease(Generic[Value]):
 
     def __init__(self, value: Value, change: Callable[[int], None]) -> None:
         self.value = value
-        self._change = change  # of how many leases there are
+        self._change = change  # adds to the number of leases
         self._is_closed = False
         change(1)
 
     def again(self) -> Lease[Value]:
-        """One more lease on the value."""
+        """Opens another lease on the value."""
         return Lease(self.value, self._change)
 
     def of(self, part: Part) -> Lease[Part]:
-        """One more lease, in the name of a part of the value."""
+        """Opens another lease, whose value is a part of this value."""
         return Lease(part, self._change)
 
     def close(self) -> None:
-        """Ends the use; harmless when done twice."""
+        """Ends the use; may be called twice."""
         if not self._is_closed:
             self._is_closed = True
             self._change(-1)
 
 
 class _Entry(Generic[Value]):
-    __slots__ = ("is_kept", "leases", "size_bytes", "value")
+    __slots__ = ("is_cached", "leases", "size_bytes", "value")
 
     def __init__(self, value: Value, size_bytes: int) -> None:
         self.value = value
         self.size_bytes = size_bytes
         self.leases = 0
-        self.is_kept = True
+        self.is_cached = True
 
 
 class IndexMemory(Generic[Key, Value]):
-    """``limit_bytes`` is kept, but for a single value that is larger and alone.
+    """``limit_bytes`` is exceeded only by a single larger value with no others beside it.
 
-    ``used_bytes``: of what is kept, and of what is in use though it was forgotten.
+    ``used_bytes``: the size of cached values, and of dropped values that are in use.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -66,11 +66,11 @@ class IndexMemory(Generic[Key, Value]):
         self.used_bytes = 0
 
     def keys(self) -> list[Key]:
-        """What is kept, the longest unused first."""
+        """The keys of cached values, the least recently used first."""
         return list(self._entries)
 
     def lease(self, key: Key) -> Lease[Value] | None:
-        """The value that is kept under ``key``, in use from now on."""
+        """A lease on the cached value of ``key``; None if there is none."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -78,9 +78,9 @@ class IndexMemory(Generic[Key, Value]):
         return self._lease(entry)
 
     def keep(self, key: Key, value: Value, size_bytes: int) -> Lease[Value]:
-        """Keeps a value, in use from now on; another under its key is forgotten.
+        """Caches a value, replacing one under its key, and returns a lease on it.
 
-        Raises CacheFullError when what is in use leaves no room for it.
+        Raises CacheFullError when values in use leave too little memory for it.
         """
         self._forget(key)
         for each, entry in list(self._entries.items()):
@@ -98,14 +98,14 @@ class IndexMemory(Generic[Key, Value]):
         return self._lease(entry)
 
     def forget(self) -> None:
-        """Forgets all values; what is in use counts until it is no more."""
+        """Drops all values; those in use count until their leases are closed."""
         for key in list(self._entries):
             self._forget(key)
 
     def _lease(self, entry: _Entry[Value]) -> Lease[Value]:
         def change(leases: int) -> None:
             entry.leases += leases
-            if not entry.leases and not entry.is_kept:
+            if not entry.leases and not entry.is_cached:
                 self.used_bytes -= entry.size_bytes
 
         return Lease(entry.value, change)
@@ -113,6 +113,6 @@ class IndexMemory(Generic[Key, Value]):
     def _forget(self, key: Key) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
-            entry.is_kept = False
+            entry.is_cached = False
             if not entry.leases:
                 self.used_bytes -= entry.size_bytes

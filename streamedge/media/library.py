@@ -1,7 +1,8 @@
-"""From an asset to a medium: what kind of file it is, and its index, made once for all viewers.
+"""Opens assets as media: detects the kind of file, and builds its index once for all viewers.
 
-Owns the indexes that a worker has in memory, by version (``index_memory`` bounds them, those in use
-by players and by packaging included). What a file is, its first bytes say, not its name.
+The library has the indexes of a worker in memory, by version; ``index_memory`` bounds them,
+including those in use by players and by packaging. The first bytes of a file decide its kind, not
+its name.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ from streamedge.origin import OriginHead, Version
 from streamedge.spans import Span
 
 FIRST_READ = Span(0, 64 * 1024)
-# RFC 9110 §8.4.1 and its registry; other words ("utf-8") are a mistake, and the bytes plain.
+# RFC 9110 §8.4.1 and its registry; other values ("utf-8") are mistakes, and the bytes are plain.
 _CODINGS = frozenset(
     {"br", "compress", "dcb", "dcz", "deflate", "gzip", "x-compress", "x-gzip", "zstd"}
 )
-PARSED_AT_ONCE = 2  # MP4 indexes; making one takes several times the memory that it keeps
+PARSED_AT_ONCE = 2  # MP4 indexes; building one takes several times the memory of the result
 _MP3_HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Flv:
-    """What is kept of an FLV: the asset it is read from, its head, its tags, and its layout if it
-    is packaged."""
+    """The index of an FLV: the asset to read it from, its head, its tags, and its layout if it is
+    packaged."""
 
     asset: Asset
     head: MediumHead
@@ -65,26 +66,26 @@ _Key = tuple[str, Version]
 
 
 @dataclass(slots=True, eq=False)
-class _Making:
-    """An index that is being made, and how many wait for it."""
+class _IndexBuild:
+    """A running build of an index, and the number of its waiters."""
 
     task: asyncio.Task[Lease[_Index]]
     waiting: int = 0
 
     def settle(self) -> None:
-        """Ends the task's own use of the index when those who waited have theirs."""
+        """Closes the task's own lease once all waiters have theirs."""
         if self.waiting or not self.task.done() or self.task.cancelled():
             return
-        if self.task.exception() is None:  # seen, even if everybody who waited has left
+        if self.task.exception() is None:  # marks the exception as retrieved, even without waiters
             self.task.result().close()
 
 
 class MediaLibrary:
     """A worker's media.
 
-    ``memory_bytes`` bounds what indexes take, those in use included, ``index_bytes`` what a single
-    one does; ``moov_bytes`` is how much of a file is read for one. ``report`` is told the name of
-    an object and what of it is left out, once for each index that is made.
+    ``memory_bytes`` limits all indexes, including those in use; ``index_bytes`` limits one index;
+    ``moov_bytes`` limits how much of a file is read for one. ``report`` is called with the name of
+    an object and the faults for which parts of it are left out, once for each index.
     """
 
     def __init__(
@@ -102,19 +103,19 @@ class MediaLibrary:
         self._index_bytes = index_bytes
         self._moov_bytes = moov_bytes
         self._indexes = IndexMemory[_Key, _Index](memory_bytes)
-        self._making: dict[_Key, _Making] = {}
+        self._builds: dict[_Key, _IndexBuild] = {}
 
     def forget(self) -> None:
-        """Makes every index anew when it is next asked for; what plays has its own."""
+        """Drops all indexes. Running plays keep theirs."""
         self._indexes.forget()
 
     @property
     def memory_bytes(self) -> int:
-        """What all indexes take that are kept or in use."""
+        """The memory of all indexes that are cached or in use."""
         return self._indexes.used_bytes
 
     async def open(self, asset: Asset) -> Medium:
-        """The medium that an asset is. Raises OriginError, CacheFullError, MediaError."""
+        """Opens an asset as a medium. Raises OriginError, CacheFullError, MediaError."""
         reader = await self._cache.open(asset, FIRST_READ)
         try:
             _require_plain(reader.head)
@@ -128,32 +129,32 @@ class MediaLibrary:
             except BaseException:
                 lease.close()
                 raise
-            held = (reader.again(),) if reader.head.version.id else ()
-            return FlvMedium(asset.name, index.head, index.index, packaged, reader, lease, *held)
+            pinned = (reader.again(),) if reader.head.version.id else ()
+            return FlvMedium(asset.name, index.head, index.index, packaged, reader, lease, *pinned)
         finally:
             reader.close()
 
     async def close(self) -> None:
-        """Ends what is being made."""
-        tasks = [making.task for making in self._making.values()]
+        """Cancels the running builds."""
+        tasks = [build.task for build in self._builds.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _index(self, asset: Asset, head: OriginHead) -> Lease[_Index]:
-        """The index of the version with ``head``; made once, whoever leaves meanwhile."""
+        """The index of the version with ``head``; built once, also if a waiter is cancelled."""
         key = (asset.key, head.version)
         lease = self._indexes.lease(key)
         if lease is not None:
             return lease
-        making = self._making.get(key)
-        if making is None:
-            task = asyncio.get_running_loop().create_task(self._make(asset, head), name="index")
-            making = self._making[key] = _Making(task)
-            task.add_done_callback(lambda _done: self._made(key))
-        making.waiting += 1
+        build = self._builds.get(key)
+        if build is None:
+            task = asyncio.get_running_loop().create_task(self._build(asset, head), name="index")
+            build = self._builds[key] = _IndexBuild(task)
+            task.add_done_callback(lambda _done: self._on_build_done(key))
+        build.waiting += 1
         try:
-            return (await asyncio.shield(making.task)).again()
+            return (await asyncio.shield(build.task)).again()
         except MediaError as exc:
             raise MediaError(exc.fault, str(exc)) from exc
         except OriginError as exc:
@@ -161,23 +162,23 @@ class MediaLibrary:
         except CacheFullError as exc:
             raise CacheFullError(str(exc)) from exc
         finally:
-            making.waiting -= 1
-            making.settle()
+            build.waiting -= 1
+            build.settle()
 
     async def _layout_of(self, asset: Asset, head: OriginHead) -> Lease[FlvLayout]:
         """The layout of a packaged title. Raises OriginError, CacheFullError, MediaError."""
         lease = await self._index(asset, head)
         try:
             if isinstance(lease.value, Mp3Head) or lease.value.layout is None:
-                raise OriginError(OriginFailure.CHANGED, f"{asset.name}: it is no MP4 any more")
+                raise OriginError(OriginFailure.CHANGED, f"{asset.name}: it is no longer an MP4")
             return lease.of(lease.value.layout)
         finally:
             lease.close()
 
-    def _made(self, key: _Key) -> None:
-        self._making.pop(key).settle()
+    def _on_build_done(self, key: _Key) -> None:
+        self._builds.pop(key).settle()
 
-    async def _make(self, asset: Asset, head: OriginHead) -> Lease[_Index]:
+    async def _build(self, asset: Asset, head: OriginHead) -> Lease[_Index]:
         index = await self._read_index(asset, head)
         return self._indexes.keep((asset.key, head.version), index, _memory_size_bytes(index))
 
@@ -197,7 +198,7 @@ class MediaLibrary:
         finally:
             reader.close()
         async with self._parsing:
-            # Beside the event loop: few bytes can stand for many samples.
+            # In a thread: few bytes can describe many samples.
             layout = await asyncio.to_thread(build_layout, moov, size_bytes, self._index_bytes)
         if layout.title.faults and self._report is not None:
             self._report(asset.name, layout.title.faults)
@@ -212,7 +213,7 @@ def build_layout(moov: bytes, file_size_bytes: int, memory_bytes: int) -> FlvLay
 
 
 def _layout_head(layout: FlvLayout) -> MediumHead:
-    """What a player is told of a packaged title."""
+    """The head of a packaged title."""
     title = layout.title
     return MediumHead(
         duration_ms=title.duration_ms,
@@ -230,12 +231,12 @@ def _codecs(layout: FlvLayout) -> list[CodecConfiguration]:
 
 def _require_plain(head: OriginHead) -> None:
     """Raises MediaError for an object that is stored in a content coding (RFC 9110 §8.4)."""
-    said = head.headers.get("content-encoding", "")
-    codings = {coding.strip().lower() for coding in said.split(",")}
+    encodings = head.headers.get("content-encoding", "")
+    codings = {coding.strip().lower() for coding in encodings.split(",")}
     if not codings.isdisjoint(_CODINGS):
         raise MediaError(
             MediaFault.CODED,
-            f"The object is stored with Content-Encoding {said[:40]}; store it plain to play it.",
+            f"The object has Content-Encoding {encodings[:40]}; store it without one to play it.",
         )
 
 
@@ -245,17 +246,17 @@ def _memory_size_bytes(index: _Index) -> int:
     return index.index.memory_size_bytes
 
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-async def run_parser(parser: Generator[Span, bytes, Answer], reader: Reader) -> Answer:
-    """Runs a parser to its end. Raises what it raises, and the reader's failures."""
+async def run_parser(parser: Generator[Span, bytes, Result], reader: Reader) -> Result:
+    """Runs a parser on a reader. Raises the errors of both."""
     try:
         span = next(parser)
         while True:
             span = parser.send(await reader.read(span))
     except StopIteration as stop:
-        answer: Answer = stop.value
-        return answer
+        result: Result = stop.value
+        return result
     finally:
         parser.close()

@@ -1,8 +1,8 @@
-"""What a player sees of any medium: a head, places to begin, and runs of FLV tags from there.
+"""The interface between media and delivery: a head, positions to start at, and runs of FLV tags.
 
-Owns the words between media and delivery. A run is whole FLV tags one after the other, either a
-span of a cached FLV (sent by the byte mover) or bytes made on the spot (MP3). Nothing here waits
-but ``locate``: ``next_run`` answers at once, and what it lacks is asked for with ``when_ready``.
+A run is one or more whole FLV tags: a span of a cached FLV (sent without copying) or bytes built in
+memory (MP3). Only ``locate`` and ``locate_after`` wait: ``next_run`` returns at once, and the bytes
+that it needs are awaited with ``when_ready``.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from streamedge.media.flv.timeline import Timeline
 from streamedge.media.script_data import ScriptObject
 from streamedge.spans import Span
 
-RUN_MS = 1000  # media in one run, about, while a viewer has less than its buffer holds
-LONG_RUN_MS = 2000  # … and when it has all that: fewer, larger messages cost less
+RUN_MS = 1000  # media in one run, about, until the viewer's buffer is full
+LONG_RUN_MS = 2000  # … and then: fewer, larger messages cost less
 # A single larger tag makes a run of its own. nginx-rtmp, pulling, ends at a message over 1 MiB.
 RUN_BYTES_MAX = 1024 * 1024
 
 
 class Position(NamedTuple):
-    """A tag's place: where it begins in the FLV (or MP3), its time, and its row where rows are.
+    """The position of a tag: its offset in the FLV or MP3, its time, and its row in a title.
 
-    ``timeline`` is how the times of an FLV file's tags go on from there.
+    ``timeline``: the time line of an FLV file's tags up to there.
     """
 
     position: int
@@ -40,8 +40,8 @@ class Run(NamedTuple):
     """Consecutive whole tags that can be sent now.
 
     ``span`` are their bytes in ``reader``'s object, or ``body`` the bytes themselves. ``tag_type``
-    is that of the only tag, None when there are several. ``following`` is where to go on;
-    its time is how far the run reaches.
+    is that of the only tag, None when there are several. ``following`` is the next
+    position; its time is the end of the run.
     """
 
     reader: Reader
@@ -54,24 +54,24 @@ class Run(NamedTuple):
 
 
 class Skip(NamedTuple):
-    """There is nothing to send at a mark; go on from another one."""
+    """There is nothing to send at a position; continue at ``following``."""
 
     following: Position
 
 
 class NeedData(NamedTuple):
-    """Bytes that must come before there is another run."""
+    """The bytes that the next run needs are not in the cache yet."""
 
     span: Span
 
 
 class End(NamedTuple):
-    """There is nothing after a mark."""
+    """There is nothing after a position."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MediumHead:
-    """What a player is told before the first picture.
+    """What a player needs before the first picture.
 
     ``metadata`` is for onMetaData; ``enhanced`` are the FourCCs that only Enhanced RTMP can carry.
     """
@@ -97,18 +97,18 @@ class Medium(Protocol):
         ...
 
     def is_current(self) -> bool:
-        """Whether the object was neither written to nor invalidated since this was opened.
+        """Whether the object was neither written nor invalidated since this was opened.
 
-        At a seek after that it is to be opened anew.
+        If it was, a seek opens it again.
         """
         ...
 
     def provenance(self) -> Provenance:
-        """What invalidations that end running plays are matched against."""
+        """The data that revocations of running plays are matched against."""
         ...
 
     async def locate(self, time_ms: int) -> Position:
-        """Where to begin so that ``time_ms`` can be shown: a keyframe, if there is video.
+        """Where to start so that ``time_ms`` can be shown: a keyframe, if there is video.
 
         Times beyond the end mean the last keyframe. Raises OriginError, MediaError.
         """

@@ -1,11 +1,11 @@
-"""An MP4 as FLV: an origin like any other, that makes bytes out of another object's bytes.
+"""Packages an MP4 as FLV: an origin that builds its bytes from another object's bytes.
 
-Owns the way from a span of the FLV to the source's samples, read through the same cache. What it
-makes is cached as any object is, under a key that holds the source's version, so it is never
-stale. It never looks at media: ``flv_layout`` has planned all of it.
+A span of the FLV is built from the source's samples, which are read through the same cache. The
+result is cached as any object, under a key with the source's version, so it is never stale.
+``flv.layout`` plans all of it.
 
-The layout is held only while bytes are made: a cache keeps its assets' origins for long, and the
-memory of layouts is bounded by whoever gives them out.
+A layout is leased only while bytes are built: the cache keeps the origins of its assets for long,
+and the owner of layouts bounds their memory.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from streamedge.media.index_memory import Lease
 from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.spans import Span
 
-PIECE_BYTES = 256 * 1024  # made at once where the source has all it needs
-SMALL_PIECE_BYTES = 64 * 1024  # … and where that is still arriving, since viewers wait for it
+PIECE_BYTES = 256 * 1024  # built at once when the source bytes are in the cache
+SMALL_PIECE_BYTES = 64 * 1024  # … and while they arrive, since viewers wait for them
 LAYOUT_EDITION = 2  # part of every packaged version: raise it when a layout's bytes change
 
 
 LayoutSource = Callable[[], Awaitable[Lease[FlvLayout]]]
-"""Gives out the layout of a title, made anew if need be. Raises OriginError, MediaError."""
+"""Returns the layout of a title, built again if needed. Raises OriginError, MediaError."""
 
 
 def packaged_asset(
     cache: Cache, source: Asset, head: OriginHead, size_bytes: int, layouts: LayoutSource
 ) -> Asset:
     """The asset that is ``source``, in the version of ``head``, as FLV of that size."""
-    edition = str(LAYOUT_EDITION)  # what an edge of another edition has cached is another thing
+    edition = str(LAYOUT_EDITION)  # other editions are cached under other keys
     return Asset(
         key=join_key("flv", source.key, edition, *version_parts(head.version)),
         name=source.name,
@@ -91,7 +91,7 @@ class Packager:
     async def _layout(self, name: str) -> Lease[FlvLayout]:
         try:
             layout = await self._layouts()
-        except MediaError as exc:  # though it could be read before
+        except MediaError as exc:  # it could be read before
             raise OriginError(OriginFailure.CHANGED, f"{name}: {exc}") from exc
         if layout.value.size_bytes != self._head.version.size_bytes:
             layout.close()
@@ -99,11 +99,11 @@ class Packager:
         return layout
 
     async def close(self) -> None:
-        """Nothing is held between reads."""
+        """Does nothing: there is no state between reads."""
 
 
 class _PackagedRead:
-    """A running packaging of one span."""
+    """A read of one span."""
 
     def __init__(
         self, head: OriginHead, span: Span, source: Reader, layout: Lease[FlvLayout]
@@ -146,6 +146,6 @@ class _PackagedRead:
         try:
             sources = [await self._source.read(wanted) for wanted in self._layout.plan(piece)]
         except OriginError as exc:
-            # The source's own fill has used up its attempts: this one must not multiply them.
+            # The source's fill has used its retries: this fill must not multiply them.
             raise OriginError(exc.failure, str(exc), retried=True) from exc
         return self._layout.assemble(piece, sources)

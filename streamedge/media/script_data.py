@@ -1,7 +1,7 @@
 """SCRIPTDATA of FLV files: the AMF0 values of an onMetaData tag.
 
-Owns writing onMetaData and a bounded reader for script tags. RTMP's commands are another room's
-business; only the values that occur in files are known here.
+Writes onMetaData, and reads script tags within limits. Only the values that occur in files are
+supported; RTMP's commands have their own reader.
 Source: Adobe FLV 10.1 §E.4.4; AMF0 specification §2.
 """
 
@@ -101,9 +101,9 @@ class _Reader:
         end = self.position + size
         if end > len(self.data):
             raise invalid("the FLV's script tag is cut off")
-        taken = self.data[self.position : end]
+        part = self.data[self.position : end]
         self.position = end
-        return taken
+        return part
 
     def unsigned(self, size: int) -> int:
         return int.from_bytes(self.take(size), "big")

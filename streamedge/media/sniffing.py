@@ -1,8 +1,7 @@
-"""What kind of file an object is: its first bytes say, not its name.
+"""Detects the kind of a file from its first bytes, not from its name.
 
-A parser that asks for bytes instead of reading them. Recognises a kind behind whatever other
-players skip: boxes of unknown types in front of an MP4's, an ID3v2 tag, junk before an MP3's first
-frame. Never reads an index.
+A parser that yields the spans it needs. Detects a kind behind what other players skip: unknown
+boxes in front of an MP4's, an ID3v2 tag, junk before an MP3's first frame. Never reads an index.
 """
 
 from __future__ import annotations

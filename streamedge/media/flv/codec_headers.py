@@ -1,9 +1,8 @@
-"""The codec headers of an FLV file that are in force at a place.
+"""The codec headers of an FLV file that apply at a position.
 
-A recording whose encoder was started again, or that was joined from several, has headers in its
-middle; whoever begins behind them needs those. They are looked for backwards from the place, in
-what has not been looked through yet, for so long as a viewer does not mind; what was found is
-remembered for all viewers.
+A recording whose encoder was restarted, or that was joined from several, has headers in its middle.
+A viewer that starts behind them needs those. They are searched backwards from the position, in the
+parts not searched yet, within limits of time and bytes. The results are remembered for all viewers.
 """
 
 from __future__ import annotations

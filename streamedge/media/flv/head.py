@@ -1,7 +1,6 @@
 """The head of an FLV file: what a player must know before its first picture.
 
-Owns the search for metadata, codec headers and duration; a parser that asks for bytes instead of
-reading them. Never walks the media itself.
+Finds metadata, codec headers and duration. A parser that yields the spans it needs.
 """
 
 from __future__ import annotations
@@ -40,14 +39,14 @@ class KeyframeIndex:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FlvHead:
-    """What the first bytes of an FLV file, and its last tag, say.
+    """The data of the first bytes of an FLV file and of its last tag.
 
     ``metadata`` is onMetaData's array, empty without one; ``metadata_body`` its tag's body as it
     is. ``video_codec`` and ``audio_codec`` are CodecID, SoundFormat or FourCC; None: no such
     track was seen. The sequence headers are tag bodies, None where the codec has none.
     ``first_media`` is the position of the first tag that holds a sample, ``start_ms`` its time in
-    the file. ``duration_ms`` is None when neither metadata nor the last tag tells. ``keyframes``
-    is None unless the list is there and makes sense; whether it is true shows at the places.
+    the file. ``duration_ms`` is None when neither metadata nor the last tag has it. ``keyframes``
+    is None unless there is a plausible list; its entries are checked when used.
     """
 
     has_audio: bool
@@ -66,7 +65,7 @@ class FlvHead:
 
 @dataclass(slots=True)
 class _Search:
-    """What has been found so far, walking along the first tags."""
+    """The results so far of reading the first tags."""
 
     position: int
     expects_audio: bool
@@ -138,7 +137,7 @@ class _Search:
         if name != "onMetaData" or not values or not isinstance(values[0], dict):
             return
         self.metadata, self.metadata_body = values[0], bytes(body)
-        # Header flags are often wrong; the codec ids are written by whoever knows the tracks.
+        # Header flags are often wrong; the codec ids are right.
         audio, video = "audiocodecid" in self.metadata, "videocodecid" in self.metadata
         if audio or video:
             self.expects_audio, self.expects_video = audio, video

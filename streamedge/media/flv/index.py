@@ -1,8 +1,8 @@
-"""Where an FLV's tags begin: what both kinds of index share, and the index of a packaged title.
+"""Indexes of the tags of an FLV: what both kinds share, and the index of a packaged title.
 
-Owns stretches (which tags make the next run) and places (where a time is). A layout knows every
-tag; ``flv_scan_index`` looks for them in a file. Stretches of both end where a second of media
-does, so that viewers who began at different places soon walk the same ones.
+An index finds the tag range of the next run and the position of a time. A layout has every tag;
+``scan_index`` scans a file. Tag ranges end at multiples of their length, so that viewers who
+started at different positions soon use the same ones.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from streamedge.media.flv.timeline import Timeline
 from streamedge.media.medium import RUN_BYTES_MAX, RUN_MS, End, NeedData, Position, Skip
 from streamedge.spans import Span
 
-AHEAD_BYTES = 4 * 1024 * 1024  # asked of the origin in one go
-STRETCHES_MAX = 50_000  # remembered of one file: about 14 hours
-KNOWN_STRETCH_BYTES = 400
+AHEAD_BYTES = 4 * 1024 * 1024  # requested from the origin at one time
+TAG_RANGES_MAX = 50_000  # remembered of one file: about 14 hours
+TAG_RANGE_BYTES = 400
 
 
-class Stretch(NamedTuple):
-    """Whole tags from a mark to ``end``; ``tag_type`` is the tag's if there is but one.
+class TagRange(NamedTuple):
+    """Whole tags from a position to ``end``; ``tag_type`` is None if there are several.
 
-    ``times_ms`` is None where the bytes can be sent as they lie; else the tags are written anew,
-    with these times.
+    ``times_ms`` is None when the bytes can be sent unchanged; otherwise the tags are rewritten with
+    these times.
     """
 
     end: int
@@ -40,14 +40,14 @@ class Stretch(NamedTuple):
 
 
 class TagIndex(Protocol):
-    """What both kinds of index answer."""
+    """The interface of both kinds of index."""
 
     @property
     def memory_size_bytes(self) -> int: ...
 
-    def stretch(
+    def tag_range(
         self, reader: Reader, mark: Position, length_ms: int, until_ms: int | None
-    ) -> Stretch | Skip | NeedData | End: ...
+    ) -> TagRange | Skip | NeedData | End: ...
 
     async def locate(self, reader: Reader, time_ms: int) -> Position: ...
 
@@ -56,23 +56,23 @@ class TagIndex(Protocol):
     def sequence_headers(self, mark: Position) -> tuple[tuple[int, bytes], ...]: ...
 
 
-class KnownStretches:
-    """Stretches that have been worked out, by where they begin, how long they are, and when."""
+class TagRangeCache:
+    """A cache of tag ranges by position, length and time line."""
 
     def __init__(self) -> None:
-        self._by_start: dict[tuple[int, int, Timeline], Stretch] = {}
+        self._by_start: dict[tuple[int, int, Timeline], TagRange] = {}
 
-    def find(self, reader: Reader, mark: Position, length_ms: int) -> Stretch | None:
-        """The stretch from a mark on, if it is known and all of it is there."""
-        known = self._by_start.get((mark.position, length_ms, mark.timeline))
-        if known is None or reader.ready_end(mark.position, known.end) != known.end:
+    def find(self, reader: Reader, mark: Position, length_ms: int) -> TagRange | None:
+        """The tag range at a position, if it is cached and all its bytes are there."""
+        tag_range = self._by_start.get((mark.position, length_ms, mark.timeline))
+        if tag_range is None or reader.ready_end(mark.position, tag_range.end) != tag_range.end:
             return None
-        return known
+        return tag_range
 
-    def keep(self, mark: Position, length_ms: int, found: Stretch) -> None:
-        if len(self._by_start) >= STRETCHES_MAX:
+    def keep(self, mark: Position, length_ms: int, tag_range: TagRange) -> None:
+        if len(self._by_start) >= TAG_RANGES_MAX:
             self._by_start.clear()
-        self._by_start[mark.position, length_ms, mark.timeline] = found
+        self._by_start[mark.position, length_ms, mark.timeline] = tag_range
 
 
 class LayoutIndex:
@@ -82,16 +82,18 @@ class LayoutIndex:
         self._layout = layout
         self._positions = layout.tag_position
         self._times = layout.title.dts_ms
-        self._known = KnownStretches()
+        self._known = TagRangeCache()
 
     @property
     def memory_size_bytes(self) -> int:
         layout = self._layout
-        return layout.memory_size_bytes + known_bytes(layout.title.duration_ms, layout.size_bytes)
+        return layout.memory_size_bytes + range_cache_bytes(
+            layout.title.duration_ms, layout.size_bytes
+        )
 
-    def stretch(
+    def tag_range(
         self, reader: Reader, mark: Position, length_ms: int, until_ms: int | None
-    ) -> Stretch | NeedData | End:
+    ) -> TagRange | NeedData | End:
         is_plain = length_ms > 0 and until_ms is None
         known = self._known.find(reader, mark, length_ms) if is_plain else None
         if known is not None:
@@ -114,7 +116,7 @@ class LayoutIndex:
         wanted = max(first + 1, int(self._times.searchsorted(np.uint32(end_ms))))
         last = first + 1 if length_ms == 0 else min(ready, wanted)
         is_video = self._layout.title.is_video[first:last]
-        found = Stretch(
+        found = TagRange(
             int(self._positions[last]),
             None if last - first > 1 else TagType.VIDEO if is_video[0] else TagType.AUDIO,
             bool(is_video.any()),
@@ -144,21 +146,21 @@ class LayoutIndex:
 
 
 def boundary_ms(time_ms: int, length_ms: int, until_ms: int | None) -> int:
-    """Where a stretch should end: at a multiple of its length, half of it away at least.
+    """The end of a tag range: a multiple of its length, at least half of it away.
 
-    So viewers who began at different places soon walk the same stretches.
+    So viewers who started at different positions soon use the same tag ranges.
     """
     length_ms = max(1, length_ms)
     boundary_ms = ((time_ms + length_ms // 2) // length_ms + 1) * length_ms
     return boundary_ms if until_ms is None else min(boundary_ms, until_ms + 1)
 
 
-def known_bytes(duration_ms: int, size_bytes: int) -> int:
-    """Memory that all stretches of a medium will take, counted before it is taken."""
-    stretches = duration_ms // RUN_MS + size_bytes // RUN_BYTES_MAX + 1
-    return KNOWN_STRETCH_BYTES * min(STRETCHES_MAX, stretches)
+def range_cache_bytes(duration_ms: int, size_bytes: int) -> int:
+    """The memory of all tag ranges of a medium, counted in advance."""
+    tag_ranges = duration_ms // RUN_MS + size_bytes // RUN_BYTES_MAX + 1
+    return TAG_RANGE_BYTES * min(TAG_RANGES_MAX, tag_ranges)
 
 
 def ahead(start: int, needed_end: int, size_bytes: int) -> Span:
-    """What to ask the origin for: the tag that lacks, and some more behind it."""
+    """The span to request from the origin: the missing tag and some bytes after it."""
     return Span(start, min(max(needed_end, start + AHEAD_BYTES), size_bytes))

@@ -1,12 +1,11 @@
-"""How a title looks as an FLV file, byte for byte, before any of its media has been read.
+"""The layout of a title as an FLV file, byte for byte, before any media is read.
 
-Owns the map between the bytes of the FLV and the bytes of the source file: ``plan`` says which
-source bytes a span of the FLV is made of, ``assemble`` makes the span from them. Pure, and the
-same in every process. Never reads anything.
+Maps the bytes of the FLV to the bytes of the source file: ``plan`` returns the source spans of a
+span of the FLV, ``assemble`` builds the span from them. Pure, and the same in every process.
 
 The file is: header, onMetaData, sequence headers, then one tag for each sample in the title's
 order, and a sequence header where a codec's configuration changes. All of it follows from the
-sample table, so any span can be made alone.
+sample table, so any span can be built separately.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An FLV in the cache as a medium, be it a file or a packaged title.
 
-Owns one viewer's reader of it. Which tags there are is the index's business.
+It has one viewer's reader; the index finds the tags.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import Reader
 from streamedge.media.flv.head import FlvHead
-from streamedge.media.flv.index import AHEAD_BYTES, Stretch, TagIndex
+from streamedge.media.flv.index import AHEAD_BYTES, TagIndex, TagRange
 from streamedge.media.flv.scan import rewrite_tags
 from streamedge.media.index_memory import Lease
 from streamedge.media.medium import End, MediumHead, NeedData, Position, Run, Skip
@@ -24,10 +24,9 @@ AHEAD_LEAD_BYTES = AHEAD_BYTES // 2  # ask for more when less than this is on it
 class FlvMedium:
     """``reader`` is of the FLV, and closed with the medium.
 
-    ``source`` is the object's: what is packaged hangs on its version, and knows of no changes.
-    ``held`` is closed with the medium as well: the use of its index, and a reader of a source
-    whose rest could not be asked for again, so that the answer which brings it goes on for as long
-    as the medium plays.
+    ``source`` is a reader of the object: a packaged FLV belongs to its version and does not change.
+    ``held`` is closed with the medium: the lease on its index, and a reader of a source that has no
+    validator, so that its running response goes on while the medium plays.
     """
 
     def __init__(
@@ -60,8 +59,8 @@ class FlvMedium:
     def next_run(
         self, mark: Position, length_ms: int, until_ms: int | None
     ) -> Run | Skip | NeedData | End:
-        found = self._index.stretch(self._reader, mark, length_ms, until_ms)
-        if not isinstance(found, Stretch):
+        found = self._index.tag_range(self._reader, mark, length_ms, until_ms)
+        if not isinstance(found, TagRange):
             return found
         ahead = Span(found.end, min(found.end + AHEAD_BYTES, self._reader.size_bytes))
         if not self._reader.is_complete(ahead.start):
@@ -92,7 +91,7 @@ class FlvMedium:
 
 
 def medium_head(head: FlvHead) -> MediumHead:
-    """What a player is told of an FLV."""
+    """The head of an FLV file."""
     metadata: ScriptObject = {
         name: value
         for name, value in head.metadata.items()

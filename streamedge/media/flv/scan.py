@@ -1,12 +1,10 @@
-"""Walking along FLV tags, and finding them in the middle of a file.
+"""Scans FLV tags: complete tags of a buffer as arrays, and the next tag boundary in any bytes.
 
-Owns the chain of tags: complete tags of a buffer as arrays, the next tag boundary in bytes cut out
-anywhere, and what must be written anew because it cannot be sent as it lies. Pure; what a single
-tag means is ``flv``'s business.
+It also rewrites tags that cannot be sent unchanged. Pure.
 
-DataSize alone leads to the next tag (FLV 10.1 §E.3, §E.4). A PreviousTagSize that does not fit, a
-StreamID, and tags of unknown types do not end the walk as long as a tag follows where it should;
-what is between tags but no tag is damage, behind which ``resynchronise`` finds the next one.
+DataSize alone leads to the next tag (FLV 10.1 §E.3, §E.4). A wrong PreviousTagSize, a StreamID, and
+tags of unknown types do not end the scan as long as a tag follows where it should. Bytes between
+tags that are no tag are damage; ``resynchronise`` finds the next tag behind it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Where the tags of an FLV file begin, as far as it has been looked at.
+"""The index of an FLV file, as far as the file has been scanned.
 
-Of a file only the head is known: its stretches are scanned when first needed and remembered for all
-viewers. A seek follows the file's own keyframe list where that proves right at the place; without
-one it halves its way through the file, reading a window at a time. Damage is passed over: play goes
-on with the next tag.
+At first only the head is known. Tag ranges are scanned when first needed and remembered for all
+viewers. A seek uses the file's own keyframe list where it proves right; otherwise it is a binary
+search that reads one window at a time. Damage is skipped: play goes on with the next tag.
 """
 
 from __future__ import annotations
@@ -16,7 +15,13 @@ from streamedge.cache.reader import Reader
 from streamedge.media.flv import tags as flv
 from streamedge.media.flv.codec_headers import CodecHeaders
 from streamedge.media.flv.head import FlvHead
-from streamedge.media.flv.index import KnownStretches, Stretch, ahead, boundary_ms, known_bytes
+from streamedge.media.flv.index import (
+    TagRange,
+    TagRangeCache,
+    ahead,
+    boundary_ms,
+    range_cache_bytes,
+)
 from streamedge.media.flv.scan import Stop, Tags, resynchronise, scan_tags, tag_type_of
 from streamedge.media.flv.tags import TagFlag
 from streamedge.media.flv.timeline import Timeline, place_tags, start_shift_ms
@@ -44,7 +49,7 @@ class ScanIndex:
         self._size_bytes = size_bytes
         shift_ms = start_shift_ms(head.start_ms)
         self._start = Timeline(shift_ms, shift_ms)
-        self._known = KnownStretches()
+        self._known = TagRangeCache()
         self._anchors: list[tuple[int, int]] = []  # (time, position) of tags found by searching
         self._headers = CodecHeaders(head)
         self._believes_list = head.keyframes is not None
@@ -54,11 +59,11 @@ class ScanIndex:
         keyframes = self._head.keyframes
         listed = 0 if keyframes is None else keyframes.position.nbytes * 2
         searched = 64 * 1024 + ANCHORS_MAX * ANCHOR_BYTES
-        return searched + listed + known_bytes(self._head.duration_ms or 0, self._size_bytes)
+        return searched + listed + range_cache_bytes(self._head.duration_ms or 0, self._size_bytes)
 
-    def stretch(
+    def tag_range(
         self, reader: Reader, mark: Position, length_ms: int, until_ms: int | None
-    ) -> Stretch | Skip | NeedData | End:
+    ) -> TagRange | Skip | NeedData | End:
         is_plain = length_ms > 0 and until_ms is None
         known = self._known.find(reader, mark, length_ms) if is_plain else None
         if known is not None:
@@ -95,7 +100,7 @@ class ScanIndex:
         count = int(beyond[0]) if len(beyond) else tags.count
         if length_ms == 0:
             count = 1
-        found = _stretch_of(mark, tags, max(1, count))
+        found = _tag_range_of(mark, tags, max(1, count))
         if is_plain and (len(beyond) or ready_end == limit):
             self._known.keep(mark, length_ms, found)
         return found
@@ -302,7 +307,7 @@ class ScanIndex:
             size *= 2
 
 
-def _stretch_of(mark: Position, tags: Tags, count: int) -> Stretch:
+def _tag_range_of(mark: Position, tags: Tags, count: int) -> TagRange:
     """The first ``count`` of tags that were scanned from a mark on."""
     flags, times = tags.flags[:count], tags.timestamp_ms[:count]
     is_all = count == tags.count
@@ -316,7 +321,7 @@ def _stretch_of(mark: Position, tags: Tags, count: int) -> Stretch:
         following_ms = int(beyond[0])
     is_moved_as_one = bool(np.all(placed - times == placed[0] - times[0]))
     lies_plain = tags.is_plain and int(tags.position[0]) == 0 and is_moved_as_one
-    return Stretch(
+    return TagRange(
         mark.position + end,
         int(tag_type_of(int(flags[0]))) if count == 1 else None,
         bool((flags & TagFlag.VIDEO).any()),

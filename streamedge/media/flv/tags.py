@@ -1,8 +1,7 @@
-"""FLV's file header, tags, and the headers that stand in a tag's body.
+"""FLV's file header, tags, and the headers in a tag's body.
 
-Owns the tag format in both directions and the classification of a tag by its first bytes. An RTMP
-audio, video or data message has the same body, so this is RTMP's media format too. Never walks
-files: ``flv_scan`` and ``flv_head`` do.
+Reads and writes tags, and classifies a tag by its first bytes. An RTMP audio, video or data message
+has the same body, so this is RTMP's media format too. ``scan`` and ``head`` read files.
 Sources: Adobe FLV 10.1 §E; Enhanced RTMP v2, "Enhanced Audio" and "Enhanced Video".
 """
 

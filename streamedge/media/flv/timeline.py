@@ -1,6 +1,6 @@
-"""The time line that a viewer sees of an FLV whose own times begin anywhere, jump, or fall back.
+"""The viewer's time line of an FLV file whose times begin anywhere, jump, or fall back.
 
-Owns how a tag's time becomes a time of the medium. A recording that begins late or below zero
+Converts a tag's time to a time of the medium. A recording that begins late or below zero
 begins at 0. Where times fall back, or jump ahead further than a pause, recordings were joined: the
 time line goes on. Sound and pictures jump at different tags but by the same amount, so that they
 stay together. Pure.

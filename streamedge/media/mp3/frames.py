@@ -1,7 +1,6 @@
 """MP3 frames: their headers, finding them in bytes, and wrapping them as FLV tags.
 
-Owns MPEG audio layer III at the level of frames. Files (ID3, Xing, duration, seeking) are
-``mp3_head``'s business.
+MPEG audio layer III at the level of frames; ``head`` reads files (ID3, Xing, duration, seeking).
 Source: ISO/IEC 11172-3 §2.4.1.3, 13818-3 §2.4.1; MPEG 2.5 as in practice.
 """
 

@@ -1,7 +1,7 @@
-"""The head of an MP3 file: where its audio lies, how long it lasts, and where a time stands.
+"""The head of an MP3 file: where its audio is, how long it lasts, and the position of a time.
 
-Owns ID3 and APE tags, the Xing, Info and VBRI frames, and seeking; a parser that asks for bytes
-instead of reading them. Never wraps frames.
+Reads ID3 and APE tags and the Xing, Info and VBRI frames, and estimates seek positions. A parser
+that yields the spans it needs.
 Sources: ID3v2.4 structure §3.1; ID3v1; APEv2; Xing's and Fraunhofer's VBR headers as in practice.
 """
 

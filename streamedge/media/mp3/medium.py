@@ -1,9 +1,8 @@
 """An MP3 in the cache as a medium: its frames are wrapped as FLV tags when they are sent.
 
-Owns one viewer's place in the frames. An MP3's tags cannot be placed before all of it has been
-read, so it is not packaged; its bytes are few (16 KB a second at 128 kb/s), so wrapping them for
-each viewer costs little. Times after a seek follow the head's estimate: exact at a constant rate,
-as good as the Xing table otherwise.
+The positions of an MP3's tags are unknown until all of it is read, so it is not packaged. Its bytes
+are few (16 KB a second at 128 kb/s), so wrapping them for each viewer costs little. Times after a
+seek follow the head's estimate: exact at a constant rate, as good as the Xing table otherwise.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The boxes that ISO base media files (MP4, M4A, QuickTime MOV) are made of.
 
-Owns box headers and walking along the boxes of one container; knows nothing of what is in a box
-and never reads a file. Nesting is bounded by the callers: each descends a fixed path, none
-recurses.
+Reads box headers and iterates over the boxes of one container. Nesting is bounded by the callers:
+each descends a fixed path, none recurses.
 """
 
 from __future__ import annotations

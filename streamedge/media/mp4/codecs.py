@@ -1,7 +1,7 @@
-"""Codec configurations: from an MP4 sample entry to what an FLV or RTMP player must be told.
+"""Codec configurations: from an MP4 sample entry to what an FLV or RTMP player needs.
 
-Owns which codecs are carried, how they are named (classic CodecID or Enhanced RTMP FourCC) and the
-configuration record of each. Never touches samples, and knows nothing of tags around the record.
+Defines the supported codecs, their names (classic CodecID or Enhanced RTMP FourCC) and the
+configuration record of each.
 Sources: ISO/IEC 14496-12 §12, 14496-14 §5.6, 14496-15; QuickTime File Format, "Sound Sample
 Descriptions"; Enhanced RTMP v2, "Enhanced Audio" and "Enhanced Video"; records as FFmpeg writes
 them, where the two differ.

@@ -1,6 +1,6 @@
 """MP4 edit lists: which samples of a track are played, in which order, and when.
 
-Owns the ``elst`` box and its effect on a sample table. Times count in the track's timescale.
+Reads the ``elst`` box and applies it to a sample table. Times are in the track's timescale.
 Source: ISO/IEC 14496-12 §8.6.6. Where the standard leaves choices, FFmpeg's demuxer is followed: an
 edit begins with the samples that its decoder needs, sound with a second of run-up, each edit goes
 on at the end of the one before it, and rates are ignored.

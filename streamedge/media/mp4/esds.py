@@ -1,7 +1,6 @@
 """MPEG-4 descriptors: the ``esds`` box and AAC's AudioSpecificConfig.
 
-Owns ISO/IEC 14496-1 §7.2.6 as far as audio needs it, and the first fields of 14496-3 §1.6.2.1.
-Decides nothing about which object types can be played.
+ISO/IEC 14496-1 §7.2.6 as far as audio needs it, and the first fields of 14496-3 §1.6.2.1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The MP4's index: finding the ``moov`` box, and the movie and tracks it describes.
 
-Owns the road to ``moov`` (a parser that asks for bytes instead of reading them) and the boxes
-around the sample tables. Sample tables and codecs are only pointed at; nothing here does I/O.
+Finds ``moov`` (a parser that yields the spans it needs) and reads the boxes around the sample
+tables, but not the sample tables and codecs themselves. Does no I/O.
 Source: ISO/IEC 14496-12 §8; Apple's QuickTime File Format where MOV differs.
 """
 

@@ -1,13 +1,13 @@
-"""The sample table of one MP4 track: where every sample lies and when it is decoded.
+"""The sample table of one MP4 track: where every sample is and when it is decoded.
 
-Owns the boxes of ``stbl`` (ISO/IEC 14496-12 §8.6 and §8.7) and turns them into numpy arrays without
-a Python loop over samples. Times stay in the track's timescale. Never chooses tracks.
+Converts the boxes of ``stbl`` (ISO/IEC 14496-12 §8.6 and §8.7) to numpy arrays without a Python
+loop over samples. Times stay in the track's timescale.
 
 Tables that contradict each other are read as FFmpeg's demuxer reads them: what names a sample that
 does not exist is ignored, a time table that is too short goes on with its last value, and chunks
 decide how many samples there are. Every count is checked against the bytes that are there, and
-every table is cut to the number of samples, before anything of its size is allocated: a few lying
-bytes cannot ask for gigabytes.
+every table is cut to the number of samples, before anything of its size is allocated: a few wrong
+bytes cannot cause gigabytes to be allocated.
 """
 
 from __future__ import annotations

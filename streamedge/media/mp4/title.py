@@ -1,13 +1,13 @@
 """A title: a media asset's index, ready to be played or packaged.
 
-Owns the choice of tracks, the time line in milliseconds and the one sample table in decoding
-order. Never reads samples, and knows nothing of how they will be wrapped.
+Chooses the tracks, and merges them into one sample table in decoding order, in milliseconds. Does
+not read samples.
 
 Milliseconds are rounded as FFmpeg's muxers round: decoding and presentation times each to the
 nearest, halves away from zero, and only then moved so that the smallest decoding time is 0.
 
-What is there is played: a track that cannot be read does not cost the others, and samples past the
-file's end do not cost those before it. ``Title.faults`` says what was left out.
+Everything readable is played: an unreadable track does not affect the others, and samples past the
+end of the file do not affect those before it. ``Title.faults`` lists what is left out.
 """
 
 from __future__ import annotations

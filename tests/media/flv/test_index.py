@@ -1,4 +1,4 @@
-"""streamedge/media/flv_index.py: which tags make a run, and where a time is."""
+"""streamedge/media/flv/index.py: the tags of a run, and the position of a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streamedge.errors import OriginError, OriginFailure
 from streamedge.media.flv import head as flv_head
 from streamedge.media.flv import tags as flv
 from streamedge.media.flv.head import KeyframeIndex
-from streamedge.media.flv.index import LayoutIndex, Stretch, TagIndex
+from streamedge.media.flv.index import LayoutIndex, TagIndex, TagRange
 from streamedge.media.flv.layout import FlvLayout
 from streamedge.media.flv.scan import scan_tags
 from streamedge.media.flv.scan_index import ScanIndex
@@ -44,22 +44,22 @@ def both(media: Media, name: str) -> tuple[TagIndex, bytes]:
 
 async def walk(
     index: TagIndex, reader: MemoryReader, length_ms: int, until_ms: int | None = None
-) -> list[tuple[int, Stretch]]:
-    """All stretches from the beginning on, with where they begin."""
+) -> list[tuple[int, TagRange]]:
+    """All tag_ranges from the beginning on, with where they begin."""
     mark = await index.locate(reader.as_reader, 0)
-    found: list[tuple[int, Stretch]] = []
+    found: list[tuple[int, TagRange]] = []
     while True:
-        stretch = index.stretch(reader.as_reader, mark, length_ms, until_ms)
-        if isinstance(stretch, End):
+        tag_range = index.tag_range(reader.as_reader, mark, length_ms, until_ms)
+        if isinstance(tag_range, End):
             return found
-        if isinstance(stretch, Skip):
-            assert stretch.following.position > mark.position
-            mark = stretch.following
+        if isinstance(tag_range, Skip):
+            assert tag_range.following.position > mark.position
+            mark = tag_range.following
             continue
-        assert isinstance(stretch, Stretch)
-        assert stretch.end > mark.position
-        found.append((mark.position, stretch))
-        mark = stretch.following
+        assert isinstance(tag_range, TagRange)
+        assert tag_range.end > mark.position
+        found.append((mark.position, tag_range))
+        mark = tag_range.following
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv", "film-keyframes.flv", "video-only"])
@@ -70,17 +70,17 @@ async def test_stretches_are_whole_tags_without_gaps(
     index, data = both(media, name)
     for _ in range(2):  # the second time they are known
         found = await walk(index, MemoryReader(data), length_ms)
-        for (_, stretch), (start, _) in pairwise(found):
-            assert stretch.end == start
+        for (_, tag_range), (start, _) in pairwise(found):
+            assert tag_range.end == start
         assert found[-1][1].end == len(data)
-        for start, stretch in found:
-            tags = scan_tags(data[start : stretch.end])
-            assert tags.end == stretch.end - start
-            assert stretch.time_ms == int(tags.timestamp_ms[0])
-            assert int(tags.timestamp_ms[-1]) - stretch.time_ms < max(1, 2 * length_ms)
-            assert (stretch.tag_type is None) == (tags.count > 1)
-            if stretch.tag_type is not None:
-                assert stretch.tag_type == data[start]
+        for start, tag_range in found:
+            tags = scan_tags(data[start : tag_range.end])
+            assert tags.end == tag_range.end - start
+            assert tag_range.time_ms == int(tags.timestamp_ms[0])
+            assert int(tags.timestamp_ms[-1]) - tag_range.time_ms < max(1, 2 * length_ms)
+            assert (tag_range.tag_type is None) == (tags.count > 1)
+            if tag_range.tag_type is not None:
+                assert tag_range.tag_type == data[start]
         if length_ms:
             assert len(found) < 60
 
@@ -89,7 +89,7 @@ async def test_a_script_tag_by_itself_is_no_audio() -> None:
     data = tags_flv(2)
     data += flv.tag(18, b"\x02\0\x0aonCuePoint", 2000) + flv.tag(8, b"\x2fx", 2000)
     found = await walk(scanned(data), MemoryReader(data), 0)
-    assert [stretch.tag_type for _, stretch in found[-2:]] == [18, 8]
+    assert [tag_range.tag_type for _, tag_range in found[-2:]] == [18, 8]
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
@@ -111,15 +111,15 @@ async def test_what_lacks_begins_with_the_first_byte_that_is_not_there(
     mark = await index.locate(reader.as_reader, 10_000)
     for there in (0, 1, 5, 11, 40):
         reader = MemoryReader(data, mark.position + there)
-        lacking = index.stretch(reader.as_reader, mark, RUN_MS, None)
+        lacking = index.tag_range(reader.as_reader, mark, RUN_MS, None)
         # A reader is woken for the byte at ``want.start``: one that is there already would wake
         # it again and again, and hide that the rest cannot come.
         assert isinstance(lacking, NeedData)
         assert lacking.span.start == mark.position + there
     reader = MemoryReader(data, mark.position + 60_000)
-    stretch = index.stretch(reader.as_reader, mark, RUN_MS, None)
-    assert isinstance(stretch, Stretch)
-    assert stretch.end <= reader.there
+    tag_range = index.tag_range(reader.as_reader, mark, RUN_MS, None)
+    assert isinstance(tag_range, TagRange)
+    assert tag_range.end <= reader.there
 
 
 async def test_a_tag_larger_than_a_run_is_a_run() -> None:
@@ -128,14 +128,14 @@ async def test_a_tag_larger_than_a_run_is_a_run() -> None:
     index, data = laid_out(avc_mp4(frames, 40))
     for tags in (index, scanned(data)):
         found = await walk(tags, MemoryReader(data), RUN_MS)
-        sizes = [stretch.end - start for start, stretch in found]
+        sizes = [tag_range.end - start for start, tag_range in found]
         assert max(sizes) > RUN_BYTES_MAX
         assert found[-1][1].end == len(data)
         # Half of it is there: what is asked for is the rest.
         large = sizes.index(max(sizes))
         mark = Position(found[large][0], found[large][1].time_ms, 2)
         reader = MemoryReader(data, mark.position + 500_000)
-        lacking = tags.stretch(reader.as_reader, mark, RUN_MS, None)
+        lacking = tags.tag_range(reader.as_reader, mark, RUN_MS, None)
         assert isinstance(lacking, NeedData)
         assert lacking.span.start == reader.there
         assert lacking.span.end >= found[large][1].end
@@ -180,7 +180,7 @@ async def test_the_first_tag_after_a_time(media: Media, name: str) -> None:
         assert mark.position == start + int(tags.position[row])
     mark = await index.locate_after(MemoryReader(data).as_reader, 10**6)
     reader = MemoryReader(data)
-    assert isinstance(index.stretch(reader.as_reader, mark, RUN_MS, None), End)
+    assert isinstance(index.tag_range(reader.as_reader, mark, RUN_MS, None), End)
 
 
 async def test_a_search_reads_few_windows_of_a_large_file() -> None:

@@ -1,8 +1,8 @@
 """AMF0, the value format of RTMP commands: bytes to Python values and back.
 
-Owns the markers of the AMF 0 Specification §2 and the limits on what a client may make us build.
-Knows nothing of commands. What a reference (§2.9) refers to is not looked up, and a value in AMF3
-(§3.1) cannot be read: ``decode_readable`` ends there, ``decode_all`` raises.
+Implements the AMF 0 Specification §2, with limits on nesting, values and strings. References (§2.9)
+are not resolved. A value in AMF3 (§3.1) cannot be read: ``decode_readable`` stops there,
+``decode_all`` raises.
 
     number float   boolean bool   string, long string, XML document str   null None
     undefined, unsupported, reference, movie clip, record set UNDEFINED   date Date
@@ -138,7 +138,7 @@ def encode(*values: AmfValue) -> bytes:
 
 
 class _Decoder:
-    """A place in the bytes, and how many values were made so far.
+    """A position in the bytes, and the number of values decoded so far.
 
     With ``ends_at_fault`` what cannot be read is UNDEFINED and nothing is read behind it
     (``has_ended``); without, AmfError is raised.
@@ -176,7 +176,7 @@ class _Decoder:
                 self._short_string()  # the class name: classes mean nothing outside Flash
                 return self._properties({}, depth)
             case Marker.ECMA_ARRAY:
-                # Encoders write 0, the true count or anything else here; the end marker rules.
+                # Encoders write 0, the true count or anything else; only the end marker counts.
                 self._take(4)
                 array = EcmaArray()
                 self._properties(array, depth)
@@ -228,7 +228,7 @@ class _Decoder:
         return properties
 
     def _items(self, count: int, depth: int) -> list[AmfValue]:
-        # Checked before the loop, so that a count that lies costs nothing.
+        # Checked before the loop, so that a wrong count costs nothing.
         if count > ELEMENTS_LIMIT:
             raise AmfError(f"AMF0 array claims {count} values, more than {ELEMENTS_LIMIT}")
         items: list[AmfValue] = []

@@ -1,9 +1,9 @@
 """The chunk stream of RTMP 1.0 §5.3: bytes to whole messages, and messages to bytes.
 
-Owns chunk headers, timestamps, and the two messages that are about chunks alone, Set Chunk Size
-and Abort (§5.4.1, §5.4.2), which never leave this file. Knows nothing of what other messages mean.
+Handles chunk headers, timestamps, and the two messages about chunks, Set Chunk Size and Abort
+(§5.4.1, §5.4.2). Other messages are passed on unparsed.
 
-Memory is bounded by what the caller allows: nothing is set aside for a message before its bytes
+Memory is bounded by the caller's limit: nothing is allocated for a message before its bytes
 arrive, and the bytes of all unfinished messages are counted together.
 """
 
@@ -64,7 +64,7 @@ class Message(NamedTuple):
 
 @dataclass(slots=True)
 class _ChunkStream:
-    """What the headers so far said, and the message that is under way."""
+    """The last header values of a chunk stream, and its unfinished message."""
 
     timestamp_ms: int = 0
     delta_ms: int = 0
@@ -99,11 +99,11 @@ class ChunkReader:
 
     @property
     def unread_bytes(self) -> int:
-        """What was taken and not looked at yet; an incomplete header among it."""
+        """Bytes received and not parsed yet, with an incomplete header."""
         return len(self._buffer) - self._position
 
     def receive_data(self, data: bytes) -> list[Message]:
-        """Takes the next bytes and returns all messages that they complete, in order.
+        """Adds bytes and returns all messages that they complete, in order.
 
         Raises as ``next_message``.
         """
@@ -114,11 +114,11 @@ class ChunkReader:
         return messages
 
     def feed(self, data: bytes) -> None:
-        """Takes the next bytes, to be read by ``next_message``."""
+        """Adds bytes, to be parsed by ``next_message``."""
         self._buffer += data
 
     def next_message(self, chunks_max: int = 0) -> Message | None:
-        """The next message that is whole, or None.
+        """The next complete message, or None.
 
         ``chunks_max`` bounds the chunks that are read for it, where it is not 0. Raises
         ProtocolError for a header without its predecessor, a message begun inside another one of
@@ -141,7 +141,7 @@ class ChunkReader:
                 return message
 
     def _begin_chunk(self) -> bool:
-        """Reads one chunk header; False when it is not all there."""
+        """Reads one chunk header; False when it is incomplete."""
         buffer, position = self._buffer, self._position
         if position >= len(buffer):
             return False
@@ -226,7 +226,7 @@ class ChunkReader:
     def _apply_header(
         self, stream: _ChunkStream, chunk_format: int, rest: bytes | bytearray, field_ms: int
     ) -> None:
-        """Takes over what a header of fmt 0, 1 or 2 says; ``rest`` begins after its time."""
+        """Applies a header of fmt 0, 1 or 2; ``rest`` begins after its time."""
         if chunk_format <= 1:
             stream.size_bytes = int.from_bytes(rest[:3])
             stream.type_id = rest[3]
@@ -250,7 +250,7 @@ class ChunkReader:
         self._unfinished_messages += 1
 
     def _take_payload(self) -> bool:
-        """Takes what is there of the present chunk; whether that is all of it."""
+        """Takes the available payload of the current chunk; returns whether it is complete."""
         stream = self._current
         assert stream is not None
         taken = self._buffer[self._position : self._position + self._chunk_left_bytes]
@@ -304,7 +304,7 @@ class ChunkReader:
 
 
 def _repeats_extended_timestamp(buffer: bytearray, position: int, extended: bytes) -> bool | None:
-    """Whether the last extended timestamp stands again at ``position``; None: cannot tell yet.
+    """Whether the last extended timestamp is repeated at ``position``; None: not decidable yet.
 
     §5.3.1.3 has it repeated on fmt 3, older librtmp publishers leave it out, and nothing but the
     bytes themselves tells which.

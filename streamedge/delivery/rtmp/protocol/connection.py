@@ -243,7 +243,7 @@ class ServerConnection:
         without passing through here."""
         self._send(messages.media(stream_id, type_id, timestamp_ms, payload))
 
-    # What the client says
+    # Messages of the client
 
     def _receive(self, data: bytes, chunks_max: int) -> list[Event]:
         if self._state is State.HANDSHAKE:

@@ -1,8 +1,7 @@
-"""What messages mean: RTMP 1.0 §5.4 (protocol control), §7.1 (types) and §7.1.7 (user control).
+"""RTMP messages: RTMP 1.0 §5.4 (protocol control), §7.1 (types) and §7.1.7 (user control).
 
-Owns the shapes of the messages that a playing client sends, and the building of those that this
-server sends. Chunks lie below, what a command asks for lies above. Audio, video and shared
-objects from a client come out as ``Unused``: nothing is published here.
+Parses the messages that a playing client sends and builds those that this server sends. Audio,
+video and shared objects from a client are ``Unused``, since clients cannot publish here.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _TRANSACTION_NONE: Final = 0.0  # §7.2.2: commands that get no answer
 
 
 class UserControlEvent(IntEnum):
-    """§7.1.7; 31 and 32 are Flash Media Server's and stand in no specification."""
+    """§7.1.7; 31 and 32 are Flash Media Server's and in no specification."""
 
     STREAM_BEGIN = 0
     STREAM_EOF = 1
@@ -45,7 +44,7 @@ class UserControlEvent(IntEnum):
 
 
 class BandwidthLimit(IntEnum):
-    """How a Set Peer Bandwidth is meant (§5.4.5)."""
+    """The limit type of a Set Peer Bandwidth (§5.4.5)."""
 
     HARD = 0
     SOFT = 1
@@ -106,7 +105,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Unused:
-    """A message that this server has no use for, or cannot read."""
+    """A message that this server does not use or cannot parse."""
 
     type_id: int
 
@@ -117,7 +116,7 @@ Received: TypeAlias = (
 
 
 def parse(message: Message) -> Received:
-    """What the client says with ``message``.
+    """Parses a client's message.
 
     Raises ProtocolError for a control message that is not of its type's shape. Of a command what
     can be read counts; one without a name is ``Unused``.
@@ -196,7 +195,7 @@ def window_acknowledgement_size(size_bytes: int) -> Message:
 
 
 def set_peer_bandwidth(size_bytes: int, limit: BandwidthLimit) -> Message:
-    """Tells the client how much it may leave unacknowledged (§5.4.5)."""
+    """Sets how many bytes the client may leave unacknowledged (§5.4.5)."""
     payload = size_bytes.to_bytes(4) + bytes((limit,))
     return _control(MessageType.SET_PEER_BANDWIDTH, payload)
 
@@ -234,7 +233,7 @@ def command(stream_id: int, name: str, transaction: float, *values: AmfValue) ->
 def on_status(
     stream_id: int, level: StatusLevel, code: str, description: str, **extra: AmfValue
 ) -> Message:
-    """What became of a command on a stream (§7.2.2)."""
+    """The result of a command on a stream (§7.2.2)."""
     information = status_information(level, code, description, **extra)
     return command(stream_id, "onStatus", _TRANSACTION_NONE, None, information)
 
@@ -293,5 +292,5 @@ def media_chunks(
 
 
 def stream_chunk_stream_id(stream_id: int) -> int:
-    """Where data and media of a stream go: one chunk stream keeps them in order."""
+    """The chunk stream of a stream's data and media; a single one keeps them in order."""
     return _CHUNK_STREAM_IDS_BEFORE_STREAMS + stream_id
