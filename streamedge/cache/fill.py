@@ -33,7 +33,7 @@ from streamedge.cache.origin_pace import Paces, Throughput
 from streamedge.cache.storage.extent import CHUNK_BYTES, EXTENT_BYTES, HEADER_BYTES, Extent
 from streamedge.cache.storage.records import Asset
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
-from streamedge.origin import UNKNOWN_BYTES, OriginRead, Version
+from streamedge.origin import UNKNOWN_BYTES, OriginRead, PrioritizedRead, Version
 from streamedge.spans import Span
 
 TAIL_WAIT_S = 0.002  # for the rest of a write, before its beginning is stored by itself
@@ -93,9 +93,11 @@ class Fill:
         "_has_begun",
         "_held_end",
         "_is_stopped",
+        "_is_urgent",
         "_owner",
         "_read",
         "_retries",
+        "_running_read",
         "_tail",
         "_tail_start",
         "_task",
@@ -108,13 +110,17 @@ class Fill:
         "state",
     )
 
-    def __init__(self, owner: FillOwner, span: Span, retries: int) -> None:
+    def __init__(
+        self, owner: FillOwner, span: Span, retries: int, *, is_urgent: bool = True
+    ) -> None:
         self._owner = owner
+        self._is_urgent = is_urgent
         self._retries = retries
         self._claims: dict[int, tuple[Extent, Span]] = {}  # by extent: chunks that are locked
         self._held_end = span.start  # up to here chunks are locked, or somebody else's
         self._window_bytes = WINDOW_MIN_BYTES
         self._read: OriginRead | None = None
+        self._running_read: OriginRead | None = None
         self._answer_end = span.end  # of the running answer
         self._throughput = Throughput(owner.paces.of(owner.asset.origin_name).rate_bytes_s)
         self._tail = b""  # arrived and not stored yet, from _tail_start on
@@ -194,6 +200,16 @@ class Fill:
     def lengthen(self) -> None:
         """Reads its answer to the end after all."""
         self.span = Span(self.span.start, self._answer_end)
+
+    def expedite(self) -> None:
+        """A reader waits for what it brings now: a derived object's sources become urgent, too."""
+        if not self._is_urgent:
+            self._is_urgent = True
+            self._expedite_read()
+
+    def _expedite_read(self) -> None:
+        if self._is_urgent and isinstance(self._running_read, PrioritizedRead):
+            self._running_read.expedite()
 
     def stop(self) -> None:
         """Ends where it is, at once, with all that it holds given back."""
@@ -367,10 +383,13 @@ class Fill:
             asked_s = asyncio.get_running_loop().time()
             read = await self._ask()
         self._tail_start = read.span.start
+        self._running_read = read
+        self._expedite_read()
         try:
             if self._may_read(read):
                 await self._take_all(read, asked_s)
         finally:
+            self._running_read = None
             try:
                 self._flush()
             finally:

@@ -53,6 +53,7 @@ class Waiter:
     lead_bytes: int
     eager: bool
     woken: Callable[[Failure | None], None]
+    is_urgent: bool = True  # False: it reads ahead for a viewer that does not wait yet
 
 
 class ReaderPlace(Protocol):
@@ -313,7 +314,9 @@ class OpenObject:
         span = next_fill(want, self._covered, lead_bytes)
         if span is None:
             return
-        fill = Fill(self, span, self._context.retries)
+        # A gap further on is read ahead, however urgent the first byte is.
+        is_urgent = is_urgent and span.start <= want.start
+        fill = Fill(self, span, self._context.retries, is_urgent=is_urgent)
         if fill.claim():
             self._start(fill)
         else:
@@ -326,6 +329,8 @@ class OpenObject:
         away: that fill ends where the new one begins.
         """
         fill = self._fill_of(position)
+        if fill is not None:
+            fill.expedite()
         if fill is None or not self.can_seek or self.ready(position, position + 1) is not None:
             return
         start = own_read_start(position, fill.rest, fill.pace)
@@ -393,9 +398,15 @@ class OpenObject:
             asyncio.get_running_loop().call_soon(self._wake, waiter, None)
             return
         try:
-            self.demand(waiter.want, waiter.lead_bytes)
+            self.demand(waiter.want, waiter.lead_bytes, is_urgent=waiter.is_urgent)
         except (CacheFullError, OriginError) as exc:
             asyncio.get_running_loop().call_soon(self._wake, waiter, exc)
+
+    def expedite(self, waiter: Waiter) -> None:
+        """A waiter that read ahead has become urgent; does nothing for one that was answered."""
+        waiter.is_urgent = True
+        if waiter in self._waiters:
+            self._demand_for(waiter)
 
     def remove_waiter(self, waiter: Waiter) -> None:
         """Takes a wish back; does nothing for one that has been answered."""
@@ -423,7 +434,7 @@ class OpenObject:
     def _demand_for(self, waiter: Waiter) -> None:
         """Demands what a waiter wants; a failure is the waiter's answer."""
         try:
-            self.demand(waiter.want, waiter.lead_bytes)
+            self.demand(waiter.want, waiter.lead_bytes, is_urgent=waiter.is_urgent)
         except (CacheFullError, OriginError) as exc:
             self._wake(waiter, exc)
 

@@ -33,7 +33,7 @@ class CacheResult(Enum):
 class Reader:
     """Open on a version until ``close``. ``result`` is how the open went, in X-Cache's words."""
 
-    __slots__ = ("_opened", "position", "result", "subject", "want_end")
+    __slots__ = ("_is_urgent", "_opened", "_waiter", "position", "result", "subject", "want_end")
 
     def __init__(
         self, opened: OpenObject, result: CacheResult, subject: InvalidationTarget = NO_TARGET
@@ -43,6 +43,8 @@ class Reader:
         self.position = 0
         self.want_end = UNKNOWN_BYTES
         self.result = result
+        self._is_urgent = True
+        self._waiter: Waiter | None = None  # the last one
         opened.enter(self)
 
     @property
@@ -119,6 +121,17 @@ class Reader:
         """A byte that was ready is not in its file: the file is dropped, its bytes fetched anew."""
         self._opened.lose(position)
 
+    def read_ahead(self) -> None:
+        """What it waits for is read ahead: no viewer waits for it yet, until ``expedite``."""
+        self._is_urgent = False
+
+    def expedite(self) -> None:
+        """A viewer waits for what it reads, from now on."""
+        if not self._is_urgent:
+            self._is_urgent = True
+            if self._waiter is not None:
+                self._opened.expedite(self._waiter)
+
     def prefetch(self, want: Span, lead_bytes: int = LEAD_BYTES) -> None:
         """Asks for bytes without waiting for them; a full cache shows when they are waited for."""
         self.want_end = want.end
@@ -141,7 +154,8 @@ class Reader:
         every few milliseconds. Returns what takes the wish back.
         """
         self.position, self.want_end = want.start, want.end
-        waiter = Waiter(want, lead_bytes, eager, woken)
+        waiter = Waiter(want, lead_bytes, eager, woken, self._is_urgent)
+        self._waiter = waiter
         self._opened.add_waiter(waiter)
         return lambda: self._opened.remove_waiter(waiter)
 

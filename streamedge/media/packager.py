@@ -111,6 +111,7 @@ class _PackagedRead:
         self._head = head
         self._span = span
         self._source = source
+        self._source.read_ahead()
         self._lease = layout
         self._layout = layout.value
 
@@ -130,6 +131,10 @@ class _PackagedRead:
             piece = self._next_piece(position)
             yield await self._make(piece)
             position = piece.end
+
+    def expedite(self) -> None:
+        """As ``PrioritizedRead.expedite``: what it is made from becomes urgent."""
+        self._source.expedite()
 
     async def close(self) -> None:
         self._source.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from streamedge.spans import Span
 
@@ -89,6 +89,18 @@ class OriginRead(Protocol):
     async def close(self) -> None:
         """Returns the connection to the pool if the body was read to its end, else drops it. Never
         raises."""
+        ...
+
+
+@runtime_checkable
+class PrioritizedRead(Protocol):
+    """An answer that is derived from other objects in the cache, and reads them with a priority.
+
+    It reads ahead of demand until ``expedite`` is called.
+    """
+
+    def expedite(self) -> None:
+        """A viewer waits for its next byte now."""
         ...
 
 

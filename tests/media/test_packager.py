@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from streamedge.media.index_memory import IndexMemory, Lease
 from streamedge.media.packager import PIECE_BYTES, SMALL_PIECE_BYTES, packaged_asset
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
+from streamedge.origin import PrioritizedRead
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
 from tests.support.fakes import ScriptedOrigin, Turn, read_all
@@ -102,6 +104,37 @@ async def test_pieces_are_small_while_their_source_arrives(cache_root: Path) -> 
             await read.close()
             assert sizes[0] == expected
             assert sum(sizes) == 1_000_000
+
+
+async def test_read_ahead_makes_no_request_beside_a_running_fill_until_it_is_expedited(
+    cache_root: Path,
+) -> None:
+    data = avc_mp4([keyframe(30_000)] * 200, 40)
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film.mp4", data)
+        server.hold("film.mp4", at=200_000)
+        flv, _ = await packaged(cache, asset(origin), data)
+        download = await cache.open(asset(origin), Span(0, len(data)))
+        download.prefetch(Span(0, len(data)))
+        await server.until(lambda: server.body_bytes_sent == 200_000)
+        read = await flv.origin.read(flv.name, Span(5_000_000, 5_100_000))
+        assert isinstance(read, PrioritizedRead)
+        piece = asyncio.ensure_future(anext(aiter(read.pieces())))
+        before = len(server.requests)
+        for _ in range(10):  # it waits by now, for a byte that the download is to bring
+            await asyncio.sleep(0)
+        await origin.head("film.mp4")  # what was sent before this has been seen, too
+        assert [request.method for request in server.requests[before:]] == ["HEAD"]
+        before = len(server.requests)
+        read.expedite()
+        await server.until(lambda: len(server.requests) > before)
+        span = server.requests[-1].span
+        assert span is not None
+        assert 4_000_000 < span.start < 5_000_000
+        server.release("film.mp4")
+        assert len(await piece)
+        await read.close()
+        download.close()
 
 
 async def test_versions_and_ends(media: Media, cache_root: Path) -> None:

@@ -113,7 +113,6 @@ async def serve_web(
         database = ControlDatabase(root)
         stack.callback(database.close)
         store, in_force = Store(root, slot, log), InvalidationIndex(ControlLog(database), log)
-        in_force.refresh(store.changes.number)
         cache = Cache(
             store,
             log,
@@ -122,6 +121,7 @@ async def serve_web(
             retries=config.limits.origin_retries,
             in_force=in_force,
         )
+        cache.invalidation_checker.apply_new()  # as a worker does: what it keeps open is open now
         bindings = bind_origins(config, log, counts)
         countries = CountryDatabase(config.countries.database)
         server = web_server(config, bindings, cache, log, counts, countries=countries)

@@ -211,10 +211,11 @@ class StreamResolver:
         ]
         chosen: Medium | None = None
         try:
-            await asyncio.wait(opening)
-            failures = [task.exception() for task in opening]
-            for task, failure in zip(opening, failures, strict=True):
-                if failure is None:
+            failures: list[BaseException | None] = []
+            for task in opening:  # a less likely one is never waited for when this one is there
+                await asyncio.wait([task])
+                failures.append(task.exception())
+                if failures[-1] is None:
                     chosen = task.result()
                     return chosen
         finally:
