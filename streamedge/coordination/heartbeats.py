@@ -1,13 +1,13 @@
-"""Whether the edge's processes still run: a word of shared memory for each, which it keeps moving.
+"""Heartbeats of the edge's processes in shared memory.
 
-Once a second a process's event loop writes the time into its own word. A loop that is stuck, in
-Python code or in a system call, or that is stopped, writes no more. The supervisor looks once a
-second and judges by the time that *it* has seen pass, so neither a machine that slept nor a
-supervisor that was stopped makes a process look silent; time in which a process waited for a
-processor does not count either.
+Once a second the event loop of each process writes the time into the process's own word. A loop
+that is stuck, in Python code or in a system call, or that is stopped, no longer writes. The
+supervisor checks once a second and counts only the time that it has measured itself, so a suspended
+machine or a stopped supervisor does not make a process look silent. Time in which a process waited
+for a processor does not count either.
 
-Beside the beats lie the supervisor's counts of processes that ended, and whether each process can
-use the cache folder, for ``/healthz`` and ``/metrics``.
+The same memory has the supervisor's counts of ended processes, and whether each process can use the
+cache folder, for ``/healthz`` and ``/metrics``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 BEAT_INTERVAL_S = 1.0
-LATE_S = 5.0  # without a beat /healthz says so
-HUNG_S = 10.0  # without a beat a process is replaced
-HUNG_DRAINING_S = 5.0  # … and sooner when the edge is to end
-STARTING_S = 60.0  # for the first beat
-LOOK_COUNTS_S = 2.0  # most that one look adds: whoever looks may have been stopped itself
+LATE_S = 5.0  # without a heartbeat: /healthz reports it
+HUNG_S = 10.0  # without a heartbeat: the process is replaced
+HUNG_DRAINING_S = 5.0  # … while the edge drains
+STARTING_S = 60.0  # for the first heartbeat
+UPDATE_MAX_S = 2.0  # the most that one check adds: the supervisor may have been stopped
 
 _WORD_BYTES = 8
 _BEAT, _FOLDER, _EXITED, _KILLED, _HUNG = range(5)
@@ -36,7 +36,7 @@ _WORDS = 8  # one cache line for each process
 
 
 class End(IntEnum):
-    """How a process ended: by itself, by a signal, or by the supervisor because it hung."""
+    """How a process ended: by itself, by a signal, or killed by the supervisor because it hung."""
 
     EXITED = _EXITED
     KILLED = _KILLED
@@ -44,21 +44,21 @@ class End(IntEnum):
 
 
 class Heartbeats:
-    """Made before the processes are forked; each is known by its place in ``names``."""
+    """Created before the processes are forked; a process's number is its index in ``names``."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         size = max(1, len(self.names)) * _WORDS * _WORD_BYTES
         self._words = memoryview(mmap.mmap(-1, size)).cast("Q")
 
-    # A process's own part
+    # For each process.
 
     def beat(self, process: int) -> None:
-        """Notes that the process runs."""
+        """Writes the time of a heartbeat."""
         self._words[process * _WORDS + _BEAT] = int(time.monotonic() * 1000)
 
     def start_beating(self, process: int, loop: asyncio.AbstractEventLoop) -> None:
-        """Beats as long as ``loop`` runs."""
+        """Writes a heartbeat every BEAT_INTERVAL_S while ``loop`` runs."""
 
         def beat() -> None:
             self.beat(process)
@@ -70,38 +70,38 @@ class Heartbeats:
         """Notes whether the process can use the cache folder."""
         self._words[process * _WORDS + _FOLDER] = 1 if is_usable else 2
 
-    # The supervisor's part
+    # For the supervisor.
 
-    def begin(self, process: int) -> None:
-        """Forgets what the last process in this place noted: another is about to be forked."""
+    def reset(self, process: int) -> None:
+        """Clears the notes of a process's predecessor before a fork."""
         self._words[process * _WORDS + _BEAT] = 0
         self._words[process * _WORDS + _FOLDER] = 0
 
     def count_end(self, process: int, end: End) -> None:
-        """Counts a process that has ended, and is to be replaced."""
+        """Counts a process that has ended and will be replaced."""
         self._words[process * _WORDS + end] += 1
 
-    # Everybody's
+    # For every process.
 
     def last_beat(self, process: int) -> int:
-        """Moves with each beat; 0 before the first."""
+        """The time of the last heartbeat in ms; 0 before the first."""
         return self._words[process * _WORDS + _BEAT]
 
     def silent_s(self, process: int) -> float:
-        """How long ago the process beat; 0 before its first beat."""
+        """Seconds since the last heartbeat; 0 before the first."""
         beat = self.last_beat(process)
         return max(0.0, time.monotonic() - beat / 1000) if beat else 0.0
 
     def lacks_folder(self, process: int) -> bool:
-        """Whether the process has found the cache folder unusable."""
+        """Whether the process cannot use the cache folder."""
         return self._words[process * _WORDS + _FOLDER] == 2
 
     def ends(self, process: int, end: End) -> int:
-        """How many processes in this place have ended so."""
+        """How many processes with this number have ended like this."""
         return self._words[process * _WORDS + end]
 
     def metrics(self) -> Iterator[Metric]:
-        """What is noted here, for Prometheus."""
+        """The metrics of all processes, for Prometheus."""
         from prometheus_client.core import (  # noqa: PLC0415  # for the control process alone
             CounterMetricFamily,
             GaugeMetricFamily,
@@ -131,7 +131,7 @@ class Heartbeats:
 
 
 class Watch:
-    """How long one process has been silent, as its supervisor has seen it."""
+    """How long one process has been silent, measured by its supervisor."""
 
     __slots__ = ("_beat", "silent_s")
 
@@ -139,26 +139,26 @@ class Watch:
         self._beat = 0
         self.silent_s = 0.0
 
-    def look(self, beat: int, elapsed_s: float, waited_s: float = 0.0) -> None:
-        """Takes note of the last beat, ``elapsed_s`` after the last look.
+    def update(self, beat: int, elapsed_s: float, waited_s: float = 0.0) -> None:
+        """Processes the last heartbeat, ``elapsed_s`` after the previous update.
 
-        ``waited_s``: of that time, how long the process was ready to run and got no processor.
+        ``waited_s`` is the part of that time in which the process was ready but had no processor.
         """
         if beat != self._beat:
             self._beat = beat
             self.silent_s = 0.0
         else:
-            self.silent_s += max(0.0, min(elapsed_s, LOOK_COUNTS_S) - waited_s)
+            self.silent_s += max(0.0, min(elapsed_s, UPDATE_MAX_S) - waited_s)
 
     def is_hung(self, *, is_draining: bool) -> bool:
-        """Whether the process is to be replaced."""
+        """Whether the process has been silent for so long that it must be replaced."""
         if not self._beat:
             return self.silent_s >= STARTING_S
         return self.silent_s >= (HUNG_DRAINING_S if is_draining else HUNG_S)
 
 
 def waited_for_processor_s(pid: int) -> float:
-    """How long a process's main thread has waited for a processor since it began; 0 if unknown."""
+    """Seconds that a process's main thread has waited for a processor so far; 0 if unknown."""
     try:
         return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
@@ -166,7 +166,7 @@ def waited_for_processor_s(pid: int) -> float:
 
 
 def is_traced(pid: int) -> bool:
-    """Whether a debugger holds the process."""
+    """Whether a debugger is attached to the process."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

@@ -1,1 +1,1 @@
-"""The processes: what the config names, put together and kept running."""
+"""The processes of an edge, from fork to exit."""

@@ -1,8 +1,8 @@
-"""One process of the edge as its supervisor sees it: started, watched, ended, started again.
+"""One process of the edge, as its supervisor sees it: fork, watch, end, restart with backoff.
 
-A process leaves the stack of what ended it in a file in memory that its supervisor reads: Python's
-traceback of an exception, or what ``faulthandler`` writes on a fatal signal. SIGABRT is such a
-signal, so it ends a process that hangs and shows where it hung, though its event loop is stuck.
+A process that fails leaves its stack in a memory file that the supervisor reads: the traceback of
+an exception, or the output of ``faulthandler`` on a fatal signal. SIGABRT is such a signal; it ends
+a process that hangs and shows where it hangs, even if the event loop is stuck.
 """
 
 from __future__ import annotations
@@ -25,34 +25,40 @@ from streamedge.coordination.heartbeats import (
 )
 from streamedge.ops.log import Log
 
-RESTART_BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)  # by how often it has died young, or not begun
-YOUNG_S = 5.0
-ABORT_TAKES_S = 2.0  # to write the stack; a stopped process does not hear of it
+RESTART_BACKOFF_S = (
+    0.0,
+    0.1,
+    0.5,
+    2.0,
+    5.0,
+)  # by failures in a row: early ends, failed forks
+EARLY_S = 5.0
+ABORT_TIMEOUT_S = 2.0  # to write the stack; a stopped process (SIGSTOP) does not react
 STACK_BYTES = 64 << 10
 
 
 @dataclass(slots=True)
 class Child:
-    """A process that is to run: what it does, and how it has fared."""
+    """A process that the supervisor keeps running."""
 
     name: str
-    place: int  # in Heartbeats
+    place: int  # its index in Heartbeats
     main: Callable[[], None]
     is_worker: bool
-    pid: int = 0  # 0 while it does not run
+    pid: int = 0  # 0 while it is not running
     started_s: float = 0.0
     failures: int = 0  # in a row
-    due_s: float | None = 0.0  # when to start it (again); None while it runs
-    aborted_s: float | None = None  # since when it is being ended because it hung
+    due_s: float | None = 0.0  # when to start it; None while it runs
+    aborted_s: float | None = None  # when SIGABRT was sent because it hung
     watch: Watch = field(default_factory=Watch)
     _stack: int = field(default_factory=lambda: os.memfd_create("streamedge-stack"))
     _waited_s: float | None = None
 
     def fork(self, heartbeats: Heartbeats) -> bool:
-        """Forks; whether this is the child. Raises OSError, and then it is due again later."""
+        """Forks; returns whether this is the child. On an OSError it is due again later."""
         os.ftruncate(self._stack, 0)
         os.lseek(self._stack, 0, os.SEEK_SET)
-        heartbeats.begin(self.place)
+        heartbeats.reset(self.place)
         self.watch, self.aborted_s, self._waited_s = Watch(), None, None
         self.started_s = time.monotonic()
         try:
@@ -65,25 +71,25 @@ class Child:
         self.pid, self.due_s = pid, None
         return False
 
-    def become(self) -> None:
-        """The forked child's whole life; does not return."""
+    def run_forked(self) -> None:
+        """Runs ``main`` in the forked child; does not return."""
         code = 1
         try:
             faulthandler.enable(self._stack)
             self.main()
             code = 0
-        except BaseException:  # noqa: BLE001 - whatever it was, the copy of the supervisor ends here
+        except BaseException:  # noqa: BLE001 - the copy of the supervisor must end here
             os.write(self._stack, traceback.format_exc().encode(errors="backslashreplace"))
         finally:
             os._exit(code)
 
-    def look(
+    def check(
         self, heartbeats: Heartbeats, elapsed_s: float, log: Log, *, is_draining: bool = False
     ) -> None:
-        """Ends the process if it hangs: by SIGABRT, and by SIGKILL if that does not help."""
+        """Ends the process if it hangs: with SIGABRT, later with SIGKILL."""
         now_s = time.monotonic()
         if self.aborted_s is not None:
-            if now_s - self.aborted_s >= ABORT_TAKES_S:
+            if now_s - self.aborted_s >= ABORT_TIMEOUT_S:
                 self.signal(signal.SIGKILL)
             return
         waited_s = 0.0
@@ -92,7 +98,7 @@ class Child:
             waited_s = 0.0 if before is None else self._waited_s - before
         else:
             self._waited_s = None
-        self.watch.look(heartbeats.last_beat(self.place), elapsed_s, waited_s)
+        self.watch.update(heartbeats.last_beat(self.place), elapsed_s, waited_s)
         if self.watch.is_hung(is_draining=is_draining) and not is_traced(self.pid):
             self.aborted_s = now_s
             log.event(
@@ -101,18 +107,18 @@ class Child:
             self.signal(signal.SIGABRT)
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends a signal, if the process still runs."""
+        """Sends a signal if the process is running."""
         if self.pid:
             os.kill(self.pid, number)
 
-    def ended(self, status: int, *, restart: bool) -> End:
-        """Takes note of the end; says how it was. ``status`` is what waitpid gave."""
+    def record_end(self, status: int, *, restart: bool) -> End:
+        """Records the end of the process and returns its kind. ``status`` is from waitpid."""
         end = End.KILLED if os.WIFSIGNALED(status) else End.EXITED
         if self.aborted_s is not None:
             end = End.HUNG
         self.pid = 0
         if restart:
-            if time.monotonic() - self.started_s < YOUNG_S:
+            if time.monotonic() - self.started_s < EARLY_S:
                 self._fail()
             else:
                 self.failures = 0
@@ -120,7 +126,7 @@ class Child:
         return end
 
     def stack(self) -> list[str] | None:
-        """What the ended process left; None where it left nothing."""
+        """The stack that the ended process left; None if there is none."""
         text = os.pread(self._stack, STACK_BYTES, 0).decode(errors="replace")
         return text.splitlines() or None
 

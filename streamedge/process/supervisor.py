@@ -1,13 +1,13 @@
-"""``streamedge serve``: binds the sockets, starts the processes, replaces those that die or hang.
+"""``streamedge serve``: binds sockets, forks the processes, replaces those that end or hang.
 
     supervisor ──fork──▸ worker 0 … N-1   serve viewers
                ──fork──▸ control          admin address, eviction
 
-The supervisor runs no event loop and starts no thread, so that it can fork at any time and its
-children share what it has imported. SIGTERM or SIGINT ends the edge: workers drain, then the cache
-folder is marked clean; a second one ends it without waiting for viewers. SIGHUP has the config file
-read again (``reloading``), SIGHUP and SIGUSR1 have the log file opened anew. A child that finds its
-supervisor gone drains by itself.
+The supervisor has no event loop and no threads, so that it can fork at any time and its children
+share the modules that it has imported. SIGTERM or SIGINT ends the edge: workers drain, then the
+cache folder is marked clean; a second one ends it without waiting for viewers. SIGHUP reloads the
+config file (``process.reload``); SIGHUP and SIGUSR1 reopen the log file. A child whose supervisor
+has ended drains by itself.
 """
 
 from __future__ import annotations
@@ -57,22 +57,22 @@ from streamedge.write_back.rows import WriteQueueError
 if TYPE_CHECKING:
     from streamedge.process.certificates import Certificates
 
-CONTROL_WAIT_S = 2.0  # at most: a worker may not come up at all
-CONTROL_LOOK_S = 0.01
-LOG_RETRY_S = 0.05  # while the log's reader is slow
+CONTROL_WAIT_S = 2.0  # for the workers; one of them may never come up
+CONTROL_POLL_S = 0.01
+LOG_RETRY_S = 0.05  # while the reader of the log is slow
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}  # of file systems without locks
-LOOK_INTERVAL_S = 1.0
-START_LOOK_S = 0.02  # until all are up
+CHECK_INTERVAL_S = 1.0
+START_POLL_S = 0.02  # until all workers are up
 CONTROL_ENDS_S = 10.0
-GIVE_UP_S = 5.0  # after SIGKILL
-HURRY_S = 3.0  # for children to end once they were told a second time
+KILL_TIMEOUT_S = 5.0  # after SIGKILL
+ABORT_S = 3.0  # for children to end after a second signal
 SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 
 
 def serve(config: Config, file: Path) -> int:
-    """Runs the edge until SIGTERM or SIGINT; returns the process's exit code.
+    """Runs the edge until SIGTERM or SIGINT; returns the exit code.
 
-    ``config`` is what ``file`` says; SIGHUP has it read anew.
+    ``config`` is the content of ``file``, which is read again on SIGHUP.
     """
     try:
         log_target = LogTarget(str(config.edge.log))
@@ -85,7 +85,7 @@ def serve(config: Config, file: Path) -> int:
         certificates = _certificates(config)
         countries = CountryDatabase(config.countries.database)
     except CountryDatabaseError as exc:
-        print(f"streamedge: cannot tell countries: {exc}", file=sys.stderr)  # noqa: T201
+        print(f"streamedge: cannot load the country database: {exc}", file=sys.stderr)  # noqa: T201
         return 1
     except StreamEdgeError as exc:
         print(f"streamedge: cannot serve HTTPS: {exc}", file=sys.stderr)  # noqa: T201
@@ -94,7 +94,7 @@ def serve(config: Config, file: Path) -> int:
         print(f"streamedge: {exc.strerror or exc}", file=sys.stderr)  # noqa: T201
         return 1
     _raise_file_limit()
-    os.umask(0o077)  # what the edge makes is its own to read, but for a file that says otherwise
+    os.umask(0o077)  # only the edge may read its files, unless a file's mode is set explicitly
     try:
         folder_lock = _prepare(config, log)
     except FolderInUseError as exc:
@@ -105,11 +105,11 @@ def serve(config: Config, file: Path) -> int:
         print(f"streamedge: cannot keep writes: {exc}", file=sys.stderr)  # noqa: T201
         return 1
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    # What has been imported stays: children need not look at it for garbage, nor copy it.
+    # Imported objects live for ever: children must neither collect nor copy them.
     gc.freeze()
-    gc.enable()  # the command turned it off while all this was imported
+    gc.enable()  # the command disabled it during the imports
     config_versions, wakeups = ConfigVersions(config, workers), Wakeups(workers)
-    reloading = ConfigReloader(file, config_versions, certificates, countries, wakeups, log)
+    reloader = ConfigReloader(file, config_versions, certificates, countries, wakeups, log)
     shared = SharedState(
         config_versions,
         wakeups,
@@ -124,7 +124,7 @@ def serve(config: Config, file: Path) -> int:
         log.event(
             "descriptors_limited",
             limit=budget.limit,
-            wanted=budget.wanted,
+            needed=budget.needed,
             connections=budget.connections,
             open_extents=budget.open_extents,
             advice="raise RLIMIT_NOFILE: ulimit -n, or LimitNOFILE= of a systemd unit",
@@ -137,7 +137,7 @@ def serve(config: Config, file: Path) -> int:
     }
     log.event("edge_starting", **addresses, admin=spelled(bound.listen.admin), workers=workers)
     try:
-        Supervisor(log, shared, processes.children(), reloading.reload, bound).run()
+        Supervisor(log, shared, processes.children(), reloader.reload, bound).run()
     finally:
         if folder_lock is not None:
             _close_folder(config.edge.cache, log)
@@ -147,7 +147,7 @@ def serve(config: Config, file: Path) -> int:
 
 
 class _Processes:
-    """What the edge's processes do once they are forked."""
+    """The main functions of the forked processes."""
 
     def __init__(
         self,
@@ -163,12 +163,14 @@ class _Processes:
         self._admin = admin
         self._certificates = certificates
         self._countries = countries
-        # Children hold the reading end: it becomes readable when the writing end, here, closes.
-        self._lifeline, life = os.pipe()
-        self._supervisors_own = [life] if folder_lock is None else [life, folder_lock]
+        # Children hold the reading end, which becomes readable when the supervisor's end closes.
+        self._lifeline, supervisor_end = os.pipe()
+        self._supervisor_only = [supervisor_end]
+        if folder_lock is not None:
+            self._supervisor_only.append(folder_lock)
 
     def children(self) -> list[Child]:
-        """All of them; the control process is the last."""
+        """All processes to fork; the control process is the last."""
         control = len(self._listeners)
         return [
             *(
@@ -179,7 +181,7 @@ class _Processes:
         ]
 
     def _work(self, number: int) -> None:
-        self._leave_supervisor()
+        self._close_supervisor_descriptors()
         listeners = self._listeners[number]
         run_worker(
             WorkerContext(
@@ -193,23 +195,23 @@ class _Processes:
         )
 
     def _control(self) -> None:
-        """Viewers come first: what the admin address needs is imported once they are served."""
-        self._leave_supervisor()
+        """Waits for the workers first, then imports the modules of the admin address."""
+        self._close_supervisor_descriptors()
         until_s = time.monotonic() + CONTROL_WAIT_S
         while not self._shared.worker_status.all_up and time.monotonic() < until_s:
-            time.sleep(CONTROL_LOOK_S)
+            time.sleep(CONTROL_POLL_S)
         from streamedge.process.control import run_control  # noqa: PLC0415
 
         run_control(self._shared, self._admin, self._lifeline)
 
-    def _leave_supervisor(self) -> None:
-        """Closes what has to go when the supervisor goes, though its children drain for a while."""
-        for descriptor in self._supervisors_own:
+    def _close_supervisor_descriptors(self) -> None:
+        """Closes descriptors that must close when the supervisor ends, while its children drain."""
+        for descriptor in self._supervisor_only:
             os.close(descriptor)
 
 
 class Supervisor:
-    """The loop over signals and children."""
+    """The loop that handles signals and children."""
 
     def __init__(
         self,
@@ -219,27 +221,27 @@ class Supervisor:
         reload: Callable[[], None],
         bound: Config,
     ) -> None:
-        """``bound``: the config with the addresses that are listened on, port 0 replaced."""
+        """``bound``: the config with the bound addresses in place of port 0."""
         self._log = log
         self._bound = bound
         self._shared = shared
         self._worker_status = shared.worker_status
         self._children = children
         self._reload = reload
-        self._welcomed = False
-        self._looked_s = time.monotonic()
+        self._has_printed_banner = False
+        self._checked_s = time.monotonic()
 
     def run(self) -> None:
-        """Until told to stop; returns when all children have ended."""
+        """Runs until SIGTERM or SIGINT; returns when all children have ended."""
         while True:
             for child in self._children:
                 if child.due_s is not None and child.due_s <= time.monotonic():
                     self.start(child)
-            if not self._welcomed and self._worker_status.all_up:
-                self._welcomed = True
-                self._welcome()
+            if not self._has_printed_banner and self._worker_status.all_up:
+                self._has_printed_banner = True
+                self._print_banner()
             arrived = signal.sigtimedwait(SIGNALS, self.pause_s())
-            self.look()
+            self.check()
             if arrived is None:
                 self._log.flush()
             elif arrived.si_signo == signal.SIGCHLD:
@@ -254,8 +256,8 @@ class Supervisor:
         self.stop()
 
     def pause_s(self) -> float:
-        """Until the next look, or until a child is due; short until all are up, to say so."""
-        pause_s = LOOK_INTERVAL_S if self._welcomed else START_LOOK_S
+        """Seconds until the next check or a child is due; short until all workers are up."""
+        pause_s = CHECK_INTERVAL_S if self._has_printed_banner else START_POLL_S
         if self._log.unwritten_bytes:
             pause_s = min(pause_s, LOG_RETRY_S)
         due = [child.due_s for child in self._children if child.due_s is not None]
@@ -264,7 +266,7 @@ class Supervisor:
         return pause_s
 
     def start(self, child: Child) -> None:
-        """Forks a child; where that fails, it is tried again later and the others go on."""
+        """Forks a child; a failed fork is retried later while the others serve."""
         self._log.flush()
         try:
             is_child = child.fork(self._shared.heartbeats)
@@ -273,28 +275,28 @@ class Supervisor:
             self._log.flush()
             return
         if is_child:
-            # What a terminal sends goes to all processes: only the supervisor acts on it.
+            # A terminal signals all processes; only the supervisor acts on it.
             for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
                 signal.signal(number, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             self._log.close()
-            child.become()
+            child.run_forked()
 
-    def look(self, *, is_draining: bool = False) -> None:
-        """Ends children that hang; does nothing when the last look was a moment ago."""
+    def check(self, *, is_draining: bool = False) -> None:
+        """Ends children that hang; does nothing right after the previous check."""
         now_s = time.monotonic()
-        elapsed_s = now_s - self._looked_s
-        if elapsed_s < LOOK_INTERVAL_S / 2:
+        elapsed_s = now_s - self._checked_s
+        if elapsed_s < CHECK_INTERVAL_S / 2:
             return
-        self._looked_s = now_s
+        self._checked_s = now_s
         for child in self._children:
             if child.pid:
-                child.look(self._shared.heartbeats, elapsed_s, self._log, is_draining=is_draining)
+                child.check(self._shared.heartbeats, elapsed_s, self._log, is_draining=is_draining)
 
-    def ended(self, child: Child, status: int, *, restart: bool) -> None:
-        """Takes note of a child that has ended."""
+    def record_end(self, child: Child, status: int, *, restart: bool) -> None:
+        """Records and logs that a child has ended."""
         pid, code = child.pid, os.waitstatus_to_exitcode(status)
-        end = child.ended(status, restart=restart)
+        end = child.record_end(status, restart=restart)
         try:
             self._shared.metrics.forget_gauges(child.place)
         except OSError as exc:
@@ -315,14 +317,14 @@ class Supervisor:
         self._log.flush()
 
     def stop(self) -> None:
-        """Ends the workers, then the control process; a further signal has them hurry."""
+        """Ends the workers, then the control process; another signal aborts the drain."""
         self._log.event("edge_draining")
         self._log.flush()
         self._end([child for child in self._children if child.is_worker], DRAIN_S + 5.0)
         self._end(self._children, CONTROL_ENDS_S)
 
     def _end(self, children: Sequence[Child], timeout_s: float) -> None:
-        """Tells children to end and waits for it; kills those that take too long."""
+        """Sends SIGTERM and waits for the children; kills those that take too long."""
         for child in children:
             child.signal(signal.SIGTERM)
         deadline_s = time.monotonic() + timeout_s
@@ -331,23 +333,23 @@ class Supervisor:
             if not any(child.pid for child in children):
                 return
             late_s = time.monotonic() - deadline_s
-            if late_s > GIVE_UP_S:
+            if late_s > KILL_TIMEOUT_S:
                 for child in children:
-                    if child.pid:  # the kernel holds it, as where a disk does not answer
+                    if child.pid:  # blocked in the kernel, such as by a disk that does not respond
                         self._log.event("process_not_ended", child=child.name, pid=child.pid)
                 return
             if late_s > 0:
                 for child in children:
                     child.signal(signal.SIGKILL)
-            self.look(is_draining=True)
-            arrived = signal.sigtimedwait(SIGNALS - {signal.SIGHUP}, LOOK_INTERVAL_S / 2)
+            self.check(is_draining=True)
+            arrived = signal.sigtimedwait(SIGNALS - {signal.SIGHUP}, CHECK_INTERVAL_S / 2)
             if arrived is None:
                 self._log.flush()
             elif arrived.si_signo == signal.SIGUSR1:
                 self._reopen_log()
             elif arrived.si_signo != signal.SIGCHLD:
-                self._log.event("edge_stops_at_once")
-                deadline_s = min(deadline_s, time.monotonic() + HURRY_S)
+                self._log.event("edge_drain_aborted")
+                deadline_s = min(deadline_s, time.monotonic() + ABORT_S)
                 for child in children:
                     child.signal(signal.SIGTERM)
 
@@ -361,30 +363,30 @@ class Supervisor:
                 return
             for child in self._children:
                 if child.pid == pid:
-                    self.ended(child, status, restart=restart)
+                    self.record_end(child, status, restart=restart)
 
     def _reopen_log(self) -> None:
-        """A log file that was renamed is left; each process opens the new one by itself."""
+        """Makes each process reopen the log file, which may have been renamed."""
         self._shared.log_target.request_reopen()
         self._log.event("log_reopened")
         self._log.flush()
 
-    def _welcome(self) -> None:
-        from streamedge.process.banner import print_banner  # noqa: PLC0415  # viewers come first
+    def _print_banner(self) -> None:
+        from streamedge.process.banner import print_banner  # noqa: PLC0415  # after the workers are up
 
-        self._guard("welcome", lambda: print_banner(self._bound))
+        self._guard("banner", lambda: print_banner(self._bound))
 
-    def _guard(self, what: str, work: Callable[[], None]) -> None:
-        """Does what may fail without ending the edge; a failure leaves a line."""
+    def _guard(self, task: str, work: Callable[[], None]) -> None:
+        """Runs ``work``; a failure is logged and does not end the edge."""
         try:
             work()
-        except Exception as exc:  # noqa: BLE001 - whatever it was, viewers are still served
-            self._log.event("supervisor_failed", what=what, error=repr(exc), stack=stack_of(exc))
+        except Exception as exc:  # noqa: BLE001 - viewers are served whatever fails here
+            self._log.event("supervisor_failed", task=task, error=repr(exc), stack=stack_of(exc))
             self._log.flush()
 
 
 def _certificates(config: Config) -> Certificates | None:
-    """What all workers show to viewers; None where nothing is served over TLS."""
+    """The certificates of all workers; None without HTTPS listeners."""
     if not config.listen.https:
         return None
     from streamedge.process.certificates import CertificateFiles, Certificates  # noqa: PLC0415  # plain HTTP starts without it
@@ -395,10 +397,11 @@ def _certificates(config: Config) -> Certificates | None:
 
 
 def _prepare(config: Config, log: Log) -> int | None:
-    """Takes the cache folder and makes it ready: a descriptor that holds it, or None without one.
+    """Locks and prepares the cache folder; returns the descriptor of the lock.
 
-    Without it objects are fetched for each viewer, but nobody's write could be kept: where there
-    are any to keep, raises OSError, WriteQueueError. Raises FolderInUseError.
+    Returns None if the folder cannot be used: objects are then fetched for each viewer. If a
+    behavior writes back, which needs the folder, raises OSError, WriteQueueError. Raises
+    FolderInUseError.
     """
     folder = config.edge.cache
     lock = None
@@ -433,6 +436,6 @@ def _close_folder(folder: Path, log: Log) -> None:
 
 
 def _raise_file_limit() -> None:
-    """As many open files as the system lets this process have."""
+    """Raises the limit of open files to the hard limit."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

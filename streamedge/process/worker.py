@@ -1,6 +1,6 @@
 """A worker process: listeners, cache and servers on one event loop, from fork to drain.
 
-Owns the process's life. It ends when it is told to (SIGTERM) or when its supervisor is gone.
+It drains and ends on SIGTERM, or when its supervisor has ended.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ if TYPE_CHECKING:
 HOUSEKEEPING_INTERVAL_S = 1.0
 DRAIN_S = 30.0
 CONTROL_BUSY_TIMEOUT_S = 1.0
-CONTROL_PATIENCE_S = 1.0  # with a start, where nothing was made through the API
+CONTROL_PATIENCE_S = 1.0  # for the database at a start, if the API made no resources
 CONTROL_POLL_S = 0.25
-# Thousands of viewers are long-lived objects: looking through all of them must stay rare.
+# Thousands of viewers are long-lived objects, so full collections must be rare.
 GARBAGE_THRESHOLDS = (20_000, 50, 100)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """What the supervisor gives a worker: its number, its sockets and what all share."""
+    """What the supervisor passes to a worker: its number, its sockets and the shared state."""
 
     number: int
     listeners: WorkerListeners
-    certificates: Certificates | None  # None where nothing is served over TLS
+    certificates: Certificates | None  # None without HTTPS listeners
     countries: CountryDatabase
     shared: SharedState
-    lifeline: int  # readable once the supervisor is gone
+    lifeline: int  # a pipe that becomes readable when the supervisor ends
 
 
 def run_worker(context: WorkerContext) -> None:
-    """Serves until told to stop."""
+    """Serves viewers until SIGTERM."""
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     log = context.shared.open_log(f"worker-{context.number}")
     try:
@@ -81,15 +81,15 @@ async def _serve(context: WorkerContext, log: Log) -> None:
     counts = _counts(context)
     report_unhandled(loop, log, counts)
     report_libraries(loop, log)
-    stopping, hurrying = _on_signals(loop, context.lifeline)
+    stopping, aborting = _on_signals(loop, context.lifeline)
     folder = context.shared.config_versions.config.edge.cache
-    # The event loop waits for no lock; what does runs in threads.
+    # The event loop never waits for a lock of the database; threads may.
     database = ControlDatabase(folder, busy_timeout_s=CONTROL_BUSY_TIMEOUT_S)
     loop_database = ControlDatabase(folder, busy_timeout_s=0.0)
     effective = EffectiveConfig(context.shared.config_versions, database, log)
     await read_config(effective, AnnouncedHead(folder), stopping)
     if not stopping.is_set():
-        await _serve_viewers(context, log, counts, effective, loop_database, stopping, hurrying)
+        await _serve_viewers(context, log, counts, effective, loop_database, stopping, aborting)
     loop.remove_reader(context.lifeline)
     database.close()
     loop_database.close()
@@ -102,7 +102,7 @@ async def _serve_viewers(
     effective: EffectiveConfig,
     database: ControlDatabase,
     stopping: asyncio.Event,
-    hurrying: asyncio.Event,
+    aborting: asyncio.Event,
 ) -> None:
     shared, config = context.shared, effective.config
     services = Services(log, counts)
@@ -115,25 +115,25 @@ async def _serve_viewers(
     proxied = proxied_listeners(config.listen, context.listeners)
     certificates, front = context.certificates, None
     if certificates is not None:
-        reload_changed_certificates(certificates, log)  # the supervisor read them, perhaps long ago
+        reload_changed_certificates(certificates, log)  # the supervisor may have read them long ago
         front = certificates.front
     await web.start(context.listeners.http, context.listeners.https, front, proxied)
-    await asyncio.to_thread(_import_the_rest)
+    await asyncio.to_thread(_import_media_modules)
     from streamedge.build.rtmp import rtmp_server  # noqa: PLC0415
     from streamedge.process.apply_config import ConfigApplier, WorkerComponents, watch_config  # noqa: PLC0415
 
     rtmp = rtmp_server(config, bindings, cache, log, counts, context.countries, end)
     await rtmp.start(context.listeners.rtmp, proxied)
-    serving = WorkerComponents(
+    components = WorkerComponents(
         web, rtmp, cache, write_queue, certificates, context.countries, log, counts
     )
-    live = ConfigApplier(config, bindings, serving)
+    applier = ConfigApplier(config, bindings, components)
     apply_new = partial(apply_invalidations, cache.invalidation_checker, (web.revoke, rtmp.revoke))
     services.start(
-        "config", lambda: watch_config(live, effective, shared, context.number, apply_new)
+        "config", lambda: watch_config(applier, effective, shared, context.number, apply_new)
     )
-    services.start("replicator", live.replicate)
-    services.start("abandoned_writes", live.end_abandoned_writes)
+    services.start("replicator", applier.replicate)
+    services.start("abandoned_writes", applier.end_abandoned_writes)
     note_folder(context, cache.store)
     shared.worker_status.mark_up(context.number)
     log.event("worker_up", pid=os.getpid())
@@ -143,11 +143,11 @@ async def _serve_viewers(
     shared.worker_status.mark_down(context.number)
     shared.wakeups.subscribe(context.number, apply_new)
     log.event("worker_draining")
-    await _drain(web, rtmp, hurrying)
+    await _drain(web, rtmp, aborting)
     shared.wakeups.unsubscribe(context.number)
     await services.stop()
     await cache.close()
-    for binding in live.bindings.values():
+    for binding in applier.bindings.values():
         await binding.origin.close()
     if write_queue is not None:
         write_queue.close()
@@ -189,11 +189,11 @@ def _cache(
 async def read_config(
     effective: EffectiveConfig, head: AnnouncedHead, stopping: asyncio.Event
 ) -> None:
-    """Reads the config before the worker serves, as long as the control database can be waited for.
+    """Reads the config before the worker serves; waits for the control database if it must.
 
-    Where something was made through the API, there is no serving without it: a host of its would
-    be answered by another distribution. Else the worker goes on after a while; until the database
-    is there, it uses nothing cached. Nobody waits for a damaged database.
+    If the API made resources, the worker does not serve without the database: another distribution
+    would answer for their hosts. Otherwise it starts after CONTROL_PATIENCE_S and uses no cached
+    data until the database can be read. It does not wait for a damaged database.
     """
     until_s = time.monotonic() + CONTROL_PATIENCE_S
     while not stopping.is_set():
@@ -214,29 +214,29 @@ def _open_write_queue(config: Config, number: int) -> WriteQueue:
 def _on_signals(
     loop: asyncio.AbstractEventLoop, lifeline: int
 ) -> tuple[asyncio.Event, asyncio.Event]:
-    """Set once the worker is told to stop or its supervisor is gone; and once it is told again."""
-    stopping, hurrying = asyncio.Event(), asyncio.Event()
+    """Events for the first SIGTERM or the supervisor's end, and for a second SIGTERM."""
+    stopping, aborting = asyncio.Event(), asyncio.Event()
 
     def terminate() -> None:
         if stopping.is_set():
-            hurrying.set()
+            aborting.set()
         stopping.set()
 
-    def be_orphaned() -> None:
+    def on_supervisor_end() -> None:
         loop.remove_reader(lifeline)  # it stays readable from now on
         stopping.set()
 
     loop.add_signal_handler(signal.SIGTERM, terminate)
-    loop.add_reader(lifeline, be_orphaned)
-    return stopping, hurrying
+    loop.add_reader(lifeline, on_supervisor_end)
+    return stopping, aborting
 
 
-async def _drain(web: WebServer, rtmp: RtmpServer, hurrying: asyncio.Event) -> None:
-    """Lets viewers finish for DRAIN_S, or until the worker is told to hurry."""
-    hurry = asyncio.create_task(hurrying.wait())
+async def _drain(web: WebServer, rtmp: RtmpServer, aborting: asyncio.Event) -> None:
+    """Lets viewers finish for DRAIN_S, or until a second SIGTERM."""
+    abort = asyncio.create_task(aborting.wait())
     drain = asyncio.ensure_future(asyncio.gather(web.drain(DRAIN_S), rtmp.drain(DRAIN_S)))
-    await asyncio.wait((drain, hurry), return_when=asyncio.FIRST_COMPLETED)
-    hurry.cancel()
+    await asyncio.wait((drain, abort), return_when=asyncio.FIRST_COMPLETED)
+    abort.cancel()
     if not drain.done():
         drain.cancel()
         await asyncio.gather(drain, return_exceptions=True)
@@ -245,48 +245,48 @@ async def _drain(web: WebServer, rtmp: RtmpServer, hurrying: asyncio.Event) -> N
         await drain
 
 
-def _import_the_rest() -> None:
-    """Imports what hits over HTTP can do without, while they are served: a quarter of a second."""
+def _import_media_modules() -> None:
+    """Imports modules that HTTP hits do not need; takes 250 ms while hits are already served."""
     import_module("streamedge.process.apply_config")
 
 
 def note_folder(context: WorkerContext, store: Store) -> None:
-    """Tells ``/healthz`` whether this worker can use the cache folder."""
+    """Notes for ``/healthz`` whether this worker can use the cache folder."""
     context.shared.heartbeats.note_folder(context.number, is_usable=store.is_usable)
 
 
 def _start_housekeeping(
     services: Services, context: WorkerContext, store: Store, log: Log, counts: Counts
 ) -> None:
-    """Hands numbers over, and looks for new certificates and countries, each on its own."""
+    """Starts periodic work: metrics, changed certificates, a new country database."""
     certificates, countries = context.certificates, context.countries
 
-    async def hand_over() -> None:
+    async def flush_metrics() -> None:
         counts.add(Counter.LOG_LINES_DROPPED, "worker", log.take_dropped())
         counts.flush()
         note_folder(context, store)
 
-    async def look_for_countries() -> None:
+    async def reload_changed_countries() -> None:
         if countries.database is None:
             return
-        # Reading a database takes a tenth of a second, in which viewers want their bytes.
+        # Reading a database takes 100 ms; in a thread it delays no viewer.
         change = await asyncio.to_thread(countries.look_again)
         if change is not None:
             log_countries_change(change, log)
 
-    services.start_periodic("metrics", HOUSEKEEPING_INTERVAL_S, hand_over)
+    services.start_periodic("metrics", HOUSEKEEPING_INTERVAL_S, flush_metrics)
     if certificates is not None:
-        shown = certificates
+        loaded = certificates
 
-        async def look_at_certificates() -> None:
-            reload_changed_certificates(shown, log)
+        async def reload_certificates() -> None:
+            reload_changed_certificates(loaded, log)
 
-        services.start_periodic("certificates", HOUSEKEEPING_INTERVAL_S, look_at_certificates)
-    services.start_periodic("countries", HOUSEKEEPING_INTERVAL_S, look_for_countries)
+        services.start_periodic("certificates", HOUSEKEEPING_INTERVAL_S, reload_certificates)
+    services.start_periodic("countries", HOUSEKEEPING_INTERVAL_S, reload_changed_countries)
 
 
 def log_countries_change(change: Change, log: Log) -> None:
-    """A line for a new edition of the database, or for one that cannot be used."""
+    """Logs that a new country database was loaded, or why it was refused."""
     if change.refused is not None:
         log.event("countries_refused", reason=change.refused)
     else:
@@ -294,7 +294,7 @@ def log_countries_change(change: Change, log: Log) -> None:
 
 
 def reload_changed_certificates(certificates: Certificates, log: Log) -> None:
-    """Takes new certificates into use; a line for each, and for each that cannot be used."""
+    """Loads changed certificates; logs each that was loaded or refused."""
     for change in certificates.reload_changed():
         if change.refused is not None:
             log.event("certificate_refused", reason=change.refused)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from streamedge.coordination.heartbeats import (
     HUNG_S,
-    LOOK_COUNTS_S,
     STARTING_S,
+    UPDATE_MAX_S,
     Heartbeats,
     Watch,
     is_traced,
@@ -28,37 +28,37 @@ SECONDS = st.floats(0, 10_000, allow_nan=False)
 def test_no_pause_between_looks_makes_a_beating_process_look_hung(pauses: list[float]) -> None:
     watch = Watch()
     for beat, pause_s in enumerate(pauses, 1):
-        watch.look(beat, pause_s)
+        watch.update(beat, pause_s)
         assert not watch.is_hung(is_draining=True)
 
 
 @given(st.lists(st.tuples(SECONDS, SECONDS), max_size=50))
 def test_silence_is_at_most_what_the_supervisor_saw_pass(looks: list[tuple[float, float]]) -> None:
     watch = Watch()
-    watch.look(1, 1.0)
+    watch.update(1, 1.0)
     for elapsed_s, waited_s in looks:
-        watch.look(1, elapsed_s, waited_s)
-    assert watch.silent_s <= min(len(looks) * LOOK_COUNTS_S, sum(each[0] for each in looks))
+        watch.update(1, elapsed_s, waited_s)
+    assert watch.silent_s <= min(len(looks) * UPDATE_MAX_S, sum(each[0] for each in looks))
 
 
 def test_process_that_never_beats_has_longer() -> None:
     watch = Watch()
     for _second in range(round(STARTING_S) - 1):
-        watch.look(0, 1.0)
+        watch.update(0, 1.0)
     assert not watch.is_hung(is_draining=False)
-    watch.look(0, 1.0)
+    watch.update(0, 1.0)
     assert watch.is_hung(is_draining=False)
 
 
 def test_process_that_falls_silent_is_hung_sooner_while_draining() -> None:
     watch = Watch()
-    watch.look(1, 1.0)
+    watch.update(1, 1.0)
     for _second in range(5):
-        watch.look(1, 1.0)
+        watch.update(1, 1.0)
     assert watch.is_hung(is_draining=True)
     assert not watch.is_hung(is_draining=False)
     for _second in range(round(HUNG_S) - 5):
-        watch.look(1, 1.0)
+        watch.update(1, 1.0)
     assert watch.is_hung(is_draining=False)
 
 
@@ -77,7 +77,7 @@ def test_running_loop_beats_for_other_processes_to_see() -> None:
         os._exit(0)
     os.waitpid(child, 0)
     assert beats.last_beat(1) > 0
-    beats.begin(1)
+    beats.reset(1)
     assert beats.last_beat(1) == 0
     assert beats.silent_s(1) == 0.0
 

@@ -191,7 +191,7 @@ def test_second_signal_ends_the_edge_without_waiting_for_viewers(
         assert edge.process.poll() is None
         edge.process.send_signal(number)
         assert edge.process.wait(20) == 0
-        assert edge.log("edge_stops_at_once")
+        assert edge.log("edge_drain_aborted")
         assert edge.log("process_ended") == []
         assert edge.log()[-1]["event"] == "edge_down"
 
@@ -374,7 +374,7 @@ def test_idle_connections_leave_descriptors_for_files(tmp_path: Path) -> None:
     with run_edge(tmp_path, DIRECTORY, prelude=shrink) as edge, ExitStack() as stack:
         (line,) = edge.log("descriptors_limited")
         assert line["limit"] == 256
-        assert line["wanted"] > 40_000
+        assert line["needed"] > 40_000
         idle = []
         for _viewer in range(300):
             idle.append(socket.create_connection(("127.0.0.1", edge.http_port)))

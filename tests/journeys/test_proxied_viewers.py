@@ -114,7 +114,7 @@ def test_an_edge_that_cannot_tell_countries_does_not_start(tmp_path: Path) -> No
     tables = f'[origins.main]\ntype = "directory"\npath = "{tmp_path}"\n'
     tables += f'[countries]\ndatabase = "{database}"\n'
     with (
-        pytest.raises(RuntimeError, match=f"cannot tell countries: {database}: "),
+        pytest.raises(RuntimeError, match=f"cannot load the country database: {database}: "),
         run_edge(tmp_path / "edge", tables),
     ):
         raise AssertionError("it is up")

@@ -21,8 +21,8 @@ from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts, Gauge
 from streamedge.process import child as child_module
 from streamedge.process import supervisor as supervisor_module
-from streamedge.process.child import ABORT_TAKES_S, RESTART_BACKOFF_S, YOUNG_S, Child
-from streamedge.process.supervisor import LOOK_INTERVAL_S, START_LOOK_S, Supervisor
+from streamedge.process.child import ABORT_TIMEOUT_S, EARLY_S, RESTART_BACKOFF_S, Child
+from streamedge.process.supervisor import CHECK_INTERVAL_S, START_POLL_S, Supervisor
 from tests.support.shared_memory import close_shared, make_shared
 
 KILLED = signal.SIGKILL  # a wait status: ended by this signal
@@ -91,8 +91,8 @@ def test_child_that_keeps_dying_young_is_restarted_ever_later(
 ) -> None:
     pauses = []
     for _death in range(7):
-        live(clock, worker, YOUNG_S / 2)
-        supervisor.ended(worker, KILLED, restart=True)
+        live(clock, worker, EARLY_S / 2)
+        supervisor.record_end(worker, KILLED, restart=True)
         assert worker.due_s is not None
         pauses.append(worker.due_s - clock.now_s)
     assert pauses == pytest.approx([*RESTART_BACKOFF_S[1:], *[RESTART_BACKOFF_S[-1]] * 3])
@@ -101,10 +101,10 @@ def test_child_that_keeps_dying_young_is_restarted_ever_later(
 def test_child_that_lived_is_restarted_at_once(
     supervisor: Supervisor, clock: Clock, worker: Child
 ) -> None:
-    live(clock, worker, YOUNG_S / 2)
-    supervisor.ended(worker, KILLED, restart=True)
-    live(clock, worker, YOUNG_S * 2)
-    supervisor.ended(worker, KILLED, restart=True)
+    live(clock, worker, EARLY_S / 2)
+    supervisor.record_end(worker, KILLED, restart=True)
+    live(clock, worker, EARLY_S * 2)
+    supervisor.record_end(worker, KILLED, restart=True)
     assert worker.due_s == clock.now_s
     assert worker.failures == 0
 
@@ -114,7 +114,7 @@ def test_dead_worker_is_not_up_and_is_counted(
 ) -> None:
     shared.worker_status.mark_up(0)
     live(clock, worker, 1.0)
-    supervisor.ended(worker, KILLED, restart=True)
+    supervisor.record_end(worker, KILLED, restart=True)
     assert shared.worker_status.workers_up == 0
     assert worker.pid == 0
     (line,) = lines(tmp_path)
@@ -127,7 +127,7 @@ def test_child_that_ends_well_at_the_end_is_no_news(
     supervisor: Supervisor, clock: Clock, worker: Child, tmp_path: Path
 ) -> None:
     live(clock, worker, 1.0)
-    supervisor.ended(worker, 0, restart=False)
+    supervisor.record_end(worker, 0, restart=False)
     assert worker.due_s is None
     assert lines(tmp_path) == []
 
@@ -136,7 +136,7 @@ def test_supervisor_sleeps_until_the_next_look_or_until_a_child_is_due(
     supervisor: Supervisor, clock: Clock, worker: Child
 ) -> None:
     worker.due_s = None
-    assert supervisor.pause_s() == START_LOOK_S
+    assert supervisor.pause_s() == START_POLL_S
     worker.due_s = clock.now_s - 1
     assert supervisor.pause_s() == 0.0
 
@@ -150,15 +150,15 @@ def test_gauges_of_the_dead_are_forgotten_and_their_counters_are_not(
     counts.flush()
     assert b"streamedge_viewers 5.0" in shared.metrics.exposition()
     live(clock, worker, 1.0)
-    supervisor.ended(worker, KILLED, restart=True)
+    supervisor.record_end(worker, KILLED, restart=True)
     assert b"streamedge_viewers" not in shared.metrics.exposition()
 
 
 def look_for(supervisor: Supervisor, clock: Clock, seconds: float) -> None:
     """So many seconds pass, with a look in each."""
-    for _look in range(round(seconds / LOOK_INTERVAL_S)):
-        clock.now_s += LOOK_INTERVAL_S
-        supervisor.look()
+    for _look in range(round(seconds / CHECK_INTERVAL_S)):
+        clock.now_s += CHECK_INTERVAL_S
+        supervisor.check()
 
 
 def test_worker_that_stops_beating_is_ended_and_its_stack_asked_for(
@@ -170,9 +170,9 @@ def test_worker_that_stops_beating_is_ended_and_its_stack_asked_for(
     assert clock.sent == []
     look_for(supervisor, clock, 1)
     assert clock.sent == [signal.SIGABRT]
-    look_for(supervisor, clock, ABORT_TAKES_S)
+    look_for(supervisor, clock, ABORT_TIMEOUT_S)
     assert clock.sent == [signal.SIGABRT, signal.SIGKILL]
-    supervisor.ended(worker, KILLED, restart=True)
+    supervisor.record_end(worker, KILLED, restart=True)
     hung, ended = lines(tmp_path)
     assert (hung["event"], hung["child"], hung["silent_s"]) == ("process_hung", "worker-0", HUNG_S)
     assert ended["reason"] == "hung"
@@ -188,7 +188,7 @@ def test_supervisor_that_was_stopped_itself_kills_nobody(
         shared.heartbeats.beat(0)
         look_for(supervisor, clock, 3)
         clock.now_s += 3600
-        supervisor.look()
+        supervisor.check()
     assert clock.sent == []
 
 
@@ -263,7 +263,7 @@ def test_stack_of_what_ended_a_process_is_in_the_log(
     supervisor = Supervisor(log, shared, [child], lambda: None, Config())
     supervisor.start(child)
     _pid, status = os.waitpid(child.pid, 0)
-    supervisor.ended(child, status, restart=True)
+    supervisor.record_end(child, status, restart=True)
     (line,) = lines(tmp_path, "process_ended")
     assert told in "\n".join(line["stack"])
     child.close()
