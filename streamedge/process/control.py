@@ -1,8 +1,7 @@
-"""The control process: the admin address, and the cache's size.
+"""The control process: the admin address and cache eviction.
 
-Owns /healthz and /metrics, and evicts; /writes and /reload are ``writes_admin``'s and
-``reload_admin``'s, CloudFront's API is ``cloudfront_admin``'s. It serves no viewer, so that
-scanning a large cache folder delays nobody.
+It answers /healthz and /metrics here; ``streamedge.admin`` has the other routes. It serves no
+viewers, so scanning a large cache folder delays none.
 """
 
 from __future__ import annotations
@@ -44,14 +43,14 @@ from streamedge.ops.rate_limited import RateLimitedEvent
 from streamedge.write_back.queue import WriteQueue
 
 EVICTION_INTERVAL_S = 0.25  # while the cache grows
-FAILURES_INTERVAL_S = 60.0  # between lines about the same trouble
+FAILURES_INTERVAL_S = 60.0  # between log lines about the same failure
 METRICS_INTERVAL_S = 1.0
-REST_INTERVAL_S = 0.5  # while it does not
-LOOK_AGAIN_S = 1.0  # at a control database that could not be read
+IDLE_INTERVAL_S = 0.5  # while it does not
+RETRY_S = 1.0  # after a failed read of the control database
 
 
 def run_control(shared: SharedState, listener: socket.socket, lifeline: int) -> None:
-    """Serves the admin address until told to stop."""
+    """Serves the admin address until SIGTERM."""
     log = shared.open_log("control")
     try:
         asyncio.run(_serve(shared, listener, lifeline, log))
@@ -69,28 +68,28 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     counts.publish_in(shared.metrics.part(shared.wakeups.control))
     counts.add(Counter.WORKER_STARTS, "control")
     folder = shared.config_versions.config.edge.cache
-    # The event loop waits for no lock; the calls that do run in threads.
+    # The event loop never waits for a lock of the database; threads may.
     database, loop_database = ControlDatabase(folder), ControlDatabase(folder, busy_timeout_s=0.0)
     effective = EffectiveConfig(shared.config_versions, loop_database, log)
     watch = ConfigWatch(effective, AnnouncedHead(folder), log)
     change_event = ChangeEvent()
 
-    def rung() -> None:
-        watch.look()
+    def on_wakeup() -> None:
+        watch.refresh()
         change_event.notify()
 
-    watch.look()
+    watch.refresh()
     config = effective.config
 
-    shared.wakeups.subscribe(shared.wakeups.control, rung)
+    shared.wakeups.subscribe(shared.wakeups.control, on_wakeup)
     services = Services(log, counts)
     services.start("eviction", lambda: _evict(effective, log, counts))
 
-    async def hand_over() -> None:
+    async def flush_metrics() -> None:
         counts.add(Counter.LOG_LINES_DROPPED, "control", log.take_dropped())
         counts.flush()
 
-    services.start_periodic("metrics", METRICS_INTERVAL_S, hand_over)
+    services.start_periodic("metrics", METRICS_INTERVAL_S, flush_metrics)
     write_queue = None
     if shared.has_write_queue:
         write_queue = WriteQueue(config.edge.cache, WORKERS_MAX, config.limits.write_queue)
@@ -98,7 +97,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     control_log = ControlLog(database, items_kept=config.limits.invalidations)
 
     def root_objects() -> dict[str, str]:
-        """Of all distributions that there are now, by id."""
+        """The root objects of all distributions, by id."""
         return {
             declared.id: declared.default_root_object
             if isinstance(declared, WebDistributionConfig)
@@ -148,8 +147,8 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
 
 
 class _AdminServer(uvicorn.Server):
-    """uvicorn's server, but for two habits: it would raise signals anew once it has ended well,
-    and would wake ten times a second to see whether to stop."""
+    """uvicorn's server, except that it does not raise signals again after it has ended, and does
+    not wake ten times a second to check whether to stop."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -170,9 +169,9 @@ def create_admin_app(
     routes: Sequence[Route] = (),
     admin_host: str = "localhost",
 ) -> Starlette:
-    """The admin address's application; ``write_queue`` is None where no behavior writes back.
+    """The application of the admin address; ``write_queue`` is None if no behavior writes back.
 
-    ``routes`` are those that others own; ``admin_host`` is the host of ``listen.admin``.
+    ``routes`` are further routes; ``admin_host`` is the host of ``listen.admin``.
     """
 
     def healthz(_request: Request) -> Response:
@@ -201,48 +200,48 @@ def create_admin_app(
 class ConfigWatch:
     """Keeps the effective config of the control process up to date.
 
-    It says for the whole edge what of it is not in force. What could not be read is tried again
-    until it can be.
+    It logs, for the whole edge, the resources that cannot be applied. A failed read is retried
+    until it succeeds.
     """
 
     def __init__(self, effective: EffectiveConfig, head: AnnouncedHead, log: Log) -> None:
         self._effective = effective
         self._head = head
         self._log = log
-        self._again: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
 
-    def look(self) -> None:
-        """Reads what has changed."""
+    def refresh(self) -> None:
+        """Reads changes of the config."""
         self.close()
         try:
-            self._look()
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it must be looked at again
+            self._refresh()
+        except Exception as exc:  # noqa: BLE001 - any failure must be retried
             self._log.event("config_not_read", error=repr(exc))
         else:
             if self._effective.fault is None:
                 return
-        self._again = asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self.look)
+        self._retry = asyncio.get_running_loop().call_later(RETRY_S, self.refresh)
 
     def close(self) -> None:
-        """Does not look again by itself."""
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
+        """Cancels a pending retry."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         if self._effective.refresh():
             for problem in self._effective.not_applied:
                 kind, reason = problem.kind.value, str(problem.error)
-                self._log.event("resource_left_out", kind=kind, id=problem.id, reason=reason)
+                self._log.event("resource_not_applied", kind=kind, id=problem.id, reason=reason)
         if self._effective.fault is None:
             self._head.note_resources(there_are=bool(self._effective.resources))
 
 
 async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:
-    """Holds the cache within its size, for as long as the process lives."""
+    """Keeps the cache within its size limit, until cancelled."""
     evictor: Evictor | None = None
     limit_bytes = 0
-    line = RateLimitedEvent(log, "cache_files_not_removed", interval_s=FAILURES_INTERVAL_S)
+    not_removed = RateLimitedEvent(log, "cache_files_not_removed", interval_s=FAILURES_INTERVAL_S)
     failed = RateLimitedEvent(log, "eviction_failed", interval_s=FAILURES_INTERVAL_S)
     while True:
         try:
@@ -267,10 +266,10 @@ async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:
         counts.gauges[Gauge.UNREMOVABLE_FILES] = len(failures)
         if failures:
             path, reason = next(iter(failures.items()))
-            line.emit(time.monotonic(), files=len(failures), path=path, reason=reason)
+            not_removed.emit(time.monotonic(), files=len(failures), path=path, reason=reason)
         if removed:
             log.event("evicted", files=len(removed), bytes=sum(file.size_bytes for file in removed))
         used_bytes = evictor.used_bytes
-        rests = not removed and counts.gauges.get(Gauge.CACHE_BYTES) == used_bytes
+        is_idle = not removed and counts.gauges.get(Gauge.CACHE_BYTES) == used_bytes
         counts.gauges[Gauge.CACHE_BYTES] = used_bytes
-        await asyncio.sleep(REST_INTERVAL_S if rests else EVICTION_INTERVAL_S)
+        await asyncio.sleep(IDLE_INTERVAL_S if is_idle else EVICTION_INTERVAL_S)

@@ -1,7 +1,6 @@
-"""SIGHUP: the config file is read anew, and becomes the next generation, or changes nothing.
+"""SIGHUP: reads the config file again and publishes it as the next generation, if it is valid.
 
-Owns that decision and the lines it leaves. It runs in the supervisor, which has no event loop:
-nothing here waits for anybody.
+This runs in the supervisor, which has no event loop, so nothing here waits.
 """
 
 from __future__ import annotations
@@ -26,8 +25,9 @@ if TYPE_CHECKING:
 
 
 class ConfigReloader:
-    """``file`` is what the edge was started with; ``certificates`` and ``countries`` are what
-    workers get that are forked later.
+    """Reloads ``file``, the config file that the edge was started with.
+
+    ``certificates`` and ``countries`` are for workers that are forked later.
     """
 
     def __init__(
@@ -48,44 +48,44 @@ class ConfigReloader:
         self._log = log
 
     def reload(self) -> None:
-        """Reads the file, puts it in force if it will do, and tells everybody."""
-        asked = self._config_versions.reload_requests
-        outcome = self._outcome()
-        if outcome.problems:
-            self._log.event("config_refused", file=str(self._file), mistakes=list(outcome.problems))
+        """Reads the file, publishes it if it is valid, and wakes all processes."""
+        requests = self._config_versions.reload_requests
+        result = self._reload()
+        if result.problems:
+            self._log.event("config_refused", file=str(self._file), mistakes=list(result.problems))
         else:
             self._log.event(
-                "config_loaded", generation=outcome.generation, changed=list(outcome.changed)
+                "config_loaded", generation=result.generation, changed=list(result.changed)
             )
-            if outcome.needs_restart:
-                self._log.event("config_needs_restart", keys=list(outcome.needs_restart))
+            if result.needs_restart:
+                self._log.event("config_needs_restart", keys=list(result.needs_restart))
         try:
-            self._config_versions.publish_result(asked, outcome)
+            self._config_versions.publish_result(requests, result)
         except OSError as exc:
-            self._log.event("config_outcome_lost", error=str(exc))
+            self._log.event("config_result_not_published", error=str(exc))
         self._wakeups.notify()
         self._log.flush()
 
-    def _outcome(self) -> ReloadResult:
+    def _reload(self) -> ReloadResult:
         config_versions = self._config_versions
         try:
-            taken = plan_reload(self._started, config_versions.config, load(self._file))
-            number = self._accept(taken)
+            plan = plan_reload(self._started, config_versions.config, load(self._file))
+            number = self._publish(plan)
         except ConfigError as exc:
             return ReloadResult(config_versions.generation, problems=exc.problems)
         except (StreamEdgeError, OSError) as exc:
             return ReloadResult(config_versions.generation, problems=(str(exc),))
-        return ReloadResult(number, (), taken.changed, taken.needs_restart)
+        return ReloadResult(number, (), plan.changed, plan.needs_restart)
 
-    def _accept(self, taken: ReloadPlan) -> int:
-        """Raises CertificateError, CountriesError, OSError; then nothing has changed."""
+    def _publish(self, plan: ReloadPlan) -> int:
+        """Publishes the config. Raises CertificateError, CountriesError, OSError; nothing changed."""
         pairs: Sequence[LoadedPair] = ()
         if self._certificates is not None:
-            from streamedge.process.certificates import declared_files, load_pairs  # noqa: PLC0415  # loaded where there are some
+            from streamedge.process.certificates import declared_files, load_pairs  # noqa: PLC0415  # only with HTTPS listeners
 
-            pairs = load_pairs(declared_files(taken.config))
-        countries = CountryDatabase(taken.config.countries.database)
-        number = self._config_versions.publish(taken.config)
+            pairs = load_pairs(declared_files(plan.config))
+        countries = CountryDatabase(plan.config.countries.database)
+        number = self._config_versions.publish(plan.config)
         self._countries.use(countries)
         if self._certificates is not None:
             self._certificates.use(pairs)
@@ -97,7 +97,7 @@ _TABLES = ("edge", "listen", "limits", "countries", "api")
 
 @dataclass(frozen=True, slots=True)
 class ReloadPlan:
-    """``config`` is what is in force from now on: the one wanted, but for ``needs_restart``.
+    """``config`` is the new config with the old values of the keys in ``needs_restart``.
 
     ``changed`` and ``needs_restart`` name keys, such as "limits.url", "origins.main" or
     "distributions.EWEB".
@@ -108,27 +108,25 @@ class ReloadPlan:
     needs_restart: tuple[str, ...]
 
 
-def plan_reload(started: Config, running: Config, wanted: Config) -> ReloadPlan:
-    """What becomes of ``wanted``, in an edge that ``started`` with one config and has another."""
+def plan_reload(started: Config, running: Config, new: Config) -> ReloadPlan:
+    """Which parts of ``new`` can be applied live, given ``started`` and ``running``."""
     needs_restart: list[str] = []
     tables: dict[str, Section] = {}
     for name in _TABLES:
-        wanted_table, started_table = getattr(wanted, name), getattr(started, name)
-        unchanged = {key: getattr(started_table, key) for key in restart_keys(type(wanted_table))}
+        new_table, started_table = getattr(new, name), getattr(started, name)
+        unchanged = {key: getattr(started_table, key) for key in restart_keys(type(new_table))}
         needs_restart += [
-            f"{name}.{key}"
-            for key, value in unchanged.items()
-            if getattr(wanted_table, key) != value
+            f"{name}.{key}" for key, value in unchanged.items() if getattr(new_table, key) != value
         ]
-        tables[name] = wanted_table.model_copy(update=unchanged)
-    if writes_back(wanted) and not writes_back(started):
+        tables[name] = new_table.model_copy(update=unchanged)
+    if writes_back(new) and not writes_back(started):
         # The write queue is opened at the start; until a restart such writes go through.
         needs_restart += [
             f"distributions.{declared.id}.write"
-            for declared in wanted.distributions
-            if writes_back(wanted.model_copy(update={"distributions": (declared,)}))
+            for declared in new.distributions
+            if writes_back(new.model_copy(update={"distributions": (declared,)}))
         ]
-    config = wanted.model_copy(update=tables)
+    config = new.model_copy(update=tables)
     return ReloadPlan(config, tuple(changes(running, config)), tuple(needs_restart))
 
 
@@ -146,8 +144,8 @@ def changes(before: Config, after: Config) -> Iterator[str]:
             if name == "distributions":
                 one, other = ({each.id: each for each in all_} for all_ in (one, other))
             named = dict.fromkeys((*one, *other))
-            found = [f"{name}.{key}" for key in named if one.get(key) != other.get(key)]
-            yield from found or [name]  # the order alone counts too
+            changed = [f"{name}.{key}" for key in named if one.get(key) != other.get(key)]
+            yield from changed or [name]  # a new order is a change too
 
 
 def _keys_changed(name: str, before: Section, after: Section) -> Iterator[str]:

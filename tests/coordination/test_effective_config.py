@@ -90,21 +90,21 @@ async def test_what_names_what_there_is_not_is_left_out(
     with ResourceStore(database).change() as change:
         change.put(POLICY)
         change.put(GROUP)
-    watch.look()
+    watch.refresh()
     assert [problem.id for problem in effective.not_applied] == ["G1"]
     assert len(effective.config.cache_policies) == 1
-    assert log.events == ["resource_left_out"]
-    watch.look()
-    assert log.events == ["resource_left_out"]
+    assert log.events == ["resource_not_applied"]
+    watch.refresh()
+    assert log.events == ["resource_not_applied"]
     with ResourceStore(database).change() as change:
         change.remove(GROUP)
-    watch.look()
+    watch.refresh()
     assert effective.not_applied == ()
-    assert log.events == ["resource_left_out"]
+    assert log.events == ["resource_not_applied"]
     assert head.has_resources
     with ResourceStore(database).change() as change:
         change.remove(POLICY)
-    watch.look()
+    watch.refresh()
     assert not head.has_resources
     database.close()
 
@@ -119,13 +119,13 @@ def look(effective: EffectiveConfig, looked: asyncio.Event) -> bool:
 async def test_a_database_that_cannot_be_read_is_looked_at_again_by_itself(
     tmp_path: Path, config_versions: ConfigVersions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(control, "RETRY_S", 0.01)
     log = HeardLog()
     (tmp_path / FILE_NAME).mkdir()
     database = ControlDatabase(tmp_path)
     effective = EffectiveConfig(config_versions, database, log)
     watch = ConfigWatch(effective, AnnouncedHead(tmp_path), log)
-    watch.look()
+    watch.refresh()
     assert effective.config == Config()
     assert effective.fault is not None
     (tmp_path / FILE_NAME).rmdir()

@@ -19,7 +19,7 @@ def test_a_line_a_second_tells_of_those_between(tmp_path: Path) -> None:
     log.close()
 
     said = [json.loads(text) for text in file.read_text().splitlines()]
-    assert [(one["event"], one["at"], one.get("unsaid")) for one in said] == [
+    assert [(one["event"], one["at"], one.get("suppressed")) for one in said] == [
         ("refused", 5.0, None),
         ("refused", 6.0, 2),
         ("refused", 60.0, 1),

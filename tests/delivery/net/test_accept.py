@@ -197,11 +197,11 @@ async def test_lines_are_few_and_the_count_is_whole(proxied: Door) -> None:
             await caller.ended()
     said = proxied.lines()
     assert proxied.refusals() == 20
-    # The line that follows tells how many went before it unsaid.
+    # The next line has the number of suppressed ones.
     now_s = asyncio.get_running_loop().time()
     proxied.acceptor.refused(Peer("192.0.2.1", 1), "again", now_s + 10.0)
     last = proxied.lines()[-1]
-    assert len(said) + sum(line.get("unsaid", 0) for line in [*said, last]) == 20
+    assert len(said) + sum(line.get("suppressed", 0) for line in [*said, last]) == 20
     assert len(said) < 20
 
 
