@@ -78,7 +78,7 @@ class ConfigReloader:
         return ReloadResult(number, (), plan.changed, plan.needs_restart)
 
     def _publish(self, plan: ReloadPlan) -> int:
-        """Publishes the config. Raises CertificateError, CountriesError, OSError; nothing changed."""
+        """Publishes the config. On CertificateError, CountriesError, OSError nothing changes."""
         pairs: Sequence[LoadedPair] = ()
         if self._certificates is not None:
             from streamedge.process.certificates import declared_files, load_pairs  # noqa: PLC0415  # only with HTTPS listeners
