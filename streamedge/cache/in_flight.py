@@ -1,9 +1,8 @@
-"""The lookups that are in flight: at most one for each key, whichever entry point began it.
+"""The table of lookups in flight: at most one for each key, from either entry point of the cache.
 
-Owns who waits for whom. A lookup leaves the table before it ends, so nobody can join one that has
-ended: whoever joins waits for something that is still to come, and suspends. How often a request
-may join before it asks the origin for itself is ``ROUNDS_MAX``. A lookup runs as a task of its own,
-so a viewer who leaves cancels nothing.
+A lookup leaves the table before it ends, so a request cannot join a lookup that has ended: a
+request that joins always suspends. A request joins at most ``ROUNDS_MAX`` lookups before it sends
+its own. A lookup runs as a task of its own, so a viewer who disconnects does not cancel it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from streamedge.cache.open_object import OpenObject
 from streamedge.cache.storage.records import SentAt
 from streamedge.origin import UNKNOWN_BYTES, Fields, OriginResponse
 
-ROUNDS_MAX = 2  # lookups that a request waits for before it asks for itself
+ROUNDS_MAX = 2  # lookups that a request waits for before it sends its own
 NOT_SENT = SentAt(0.0, -1)
 
 
@@ -34,17 +33,17 @@ class CacheStatus:
 
 @dataclass(slots=True, eq=False)
 class Lookup:
-    """A key's answer being looked up at the origin, and how many requests wait for it.
+    """A running lookup of a key at the origin, and how many requests wait for it.
 
-    Of its outcome one is set: ``opened``, a version to read; ``response``, for the first who takes
-    it; ``refusal``, status and fields of an object origin's error, the same for everybody.
-    ``withheld``: fields that the origin's answer has for its own request alone. ``is_shared``:
-    whether the version may be read by those who joined.
+    One outcome is set: ``opened``, a version to read; ``response``, for the first request that
+    claims it; ``refusal``, status and fields of an object origin's error, the same for all
+    requests. ``withheld``: fields of the origin's response for its own request only.
+    ``is_shared``: whether requests that joined may read the version.
     """
 
     cache_status: CacheStatus = field(default_factory=CacheStatus)
     waiting: int = 0
-    is_cold: bool = False  # nothing was known when it began
+    is_cold: bool = False  # nothing was stored when it began
     opened: OpenObject | None = None
     is_shared: bool = True
     unchanged: bool = False
@@ -52,11 +51,11 @@ class Lookup:
     response: OriginResponse | None = None
     refusal: tuple[int, Fields] | None = None
     sent: SentAt = NOT_SENT  # the last request for it
-    position: int = 0  # stands for a reader, so that nothing is closed before they come
+    position: int = 0  # counts as a reader, so the version stays open until the waiters arrive
     want_end: int = UNKNOWN_BYTES
 
     def release_unclaimed(self) -> None:
-        """Closes what nobody has taken, when nobody is left to."""
+        """Releases an unclaimed response once there are no waiters."""
         if self.waiting:
             return
         if self.opened is not None:
@@ -67,7 +66,7 @@ class Lookup:
 
 
 class InFlight:
-    """The table of a worker. ``track_task`` is told of each task, to end it with the cache."""
+    """A worker's table. ``track_task`` is called with each task, so the cache can cancel it."""
 
     def __init__(self, track_task: Callable[[asyncio.Task[None]], None]) -> None:
         self._track_task = track_task
@@ -101,7 +100,7 @@ class InFlight:
         try:
             await work()
         finally:
-            self._remove(key, lookup)  # before anybody who waits is woken
+            self._remove(key, lookup)  # before the waiters wake
 
     def _ended(self, key: str, lookup: Lookup, task: asyncio.Task[None]) -> None:
         self._remove(key, lookup)  # cancelled before it began, it has not done so itself

@@ -1,9 +1,9 @@
-"""Whether what is known of an asset may still be used: what has come since it was asked for.
+"""Whether a cached object is still valid, given writes and invalidations since it was requested.
 
-Owns the comparison of answers with writes (in the write table, by key) and with invalidations (in
-the control log, by distribution). It costs nothing until the change number moves; then each open
-version is looked at once, and once more for each distribution that serves it. Both count from when
-an answer was asked for: what was on its way when the change came is as old as what had arrived.
+Compares records with writes (in the write table, by key) and with invalidations (in the control
+log, by distribution). It costs nothing until the change counter moves; then each open version is
+checked once, and once more for each distribution that serves it. Both count from when the request
+was sent: a response that was in transit when the change came is as old as one that had arrived.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from streamedge.control.position import UNKNOWN
 
 REFUSED = Validity(Verdict.REFUSED)
 UNCONFIRMED = Validity(Verdict.STALE, -inf)
-"""Of what may have been written to before the power failed: never served without validation."""
+"""For records that may have missed a write because power failed: validate before use."""
 
 
 class AppliedInvalidations(NamedTuple):
-    """Up to which position a worker has read the control log, and what it is to end of what runs.
+    """The position up to which a worker has read the control log, and the revocations to carry out.
 
     ``is_current``: False where the log could not be read just now.
     """
@@ -52,15 +52,15 @@ class InvalidationChecker:
 
     @property
     def position(self) -> int:
-        """Where the control log stands: what is asked for now is newer than all rows up to here."""
+        """The end of the control log: a request sent now is newer than all rows up to here."""
         position = self._head.position
         if position == UNKNOWN and self._index is not None:
-            self._refresh_index(self._index)  # nobody has announced it yet
+            self._refresh_index(self._index)  # no process has announced it yet
             position = self._head.position
         return position
 
     def apply_new(self) -> AppliedInvalidations:
-        """Reads the control log, whether or not anything was announced."""
+        """Reads the control log, whether or not a change was announced."""
         index = self._index
         if index is None:
             return AppliedInvalidations(UNKNOWN, [], is_current=True)
@@ -68,17 +68,17 @@ class InvalidationChecker:
         before = index.position
         is_current = self._refresh_index(index, again=True)
         if index.position != before:
-            self._store.changes.announce()  # to this worker at least: it looks at what is open
+            self._store.changes.announce()  # this worker at least then checks its open versions
         return AppliedInvalidations(index.position, index.take_revocations(), is_current=is_current)
 
     def check_record(self, asset: Asset, record: Record) -> Validity:
-        """Of what is remembered, for whoever asks for ``asset``."""
+        """Whether a stored record may still be used."""
         if self._written_since(asset, record):
             return REFUSED
         return self.invalidated(asset, record)
 
     def invalidated(self, asset: Asset, record: Record) -> Validity:
-        """The same, but for writes that are known of."""
+        """The same without looking at writes."""
         if record.sent_change < self._store.changes.floor:
             return self._unconfirmed(asset.subject, record)
         if self._index is None or not asset.scope:
@@ -87,7 +87,7 @@ class InvalidationChecker:
         return self._validity(self._index, asset.subject, record)
 
     def check_open(self, opened: OpenObject, subject: InvalidationTarget) -> Validity:
-        """Of an open version; remembered until something changes."""
+        """Whether an open version may still be used; cached until the change counter moves."""
         number = self._store.changes.number
         if opened.last_seen_change != number:
             if self._written_since(opened.asset, opened.record):
@@ -112,7 +112,7 @@ class InvalidationChecker:
         return validity
 
     def _refresh_index(self, index: InvalidationIndex, *, again: bool = False) -> bool:
-        """Reads what is new in the log; False where it could not be read."""
+        """Reads new rows of the log; False if the log could not be read."""
         head = self._head.position
         is_current = index.refresh(head, again=again)
         if is_current and index.position != head and self._head.publish(index.position):

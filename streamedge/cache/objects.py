@@ -1,10 +1,8 @@
 """A worker's cache: ``Cache.open(asset)`` gives a reader of an object, ``Cache.peek`` a fresh hit.
 
-Owns which versions a worker has open and what they take of its memory. How an asset's present
-version is looked up, and what is stored for how long, is decided in ``responses``, for ``open`` as
-for requests over HTTP.
-
-A reader's cancellation cancels neither a lookup nor any fill: both run as the cache's own.
+``Cache`` keeps the open versions of a worker and limits their files and memory. ``responses`` looks
+up an asset's present version and decides what is stored and for how long, for ``open`` as for HTTP
+requests. Cancelling a reader cancels neither a lookup nor a fill: both run as tasks of the cache.
 """
 
 from __future__ import annotations
@@ -43,13 +41,13 @@ from streamedge.origin.answers import failure_of_status, fold_fields
 from streamedge.spans import Span
 
 TICK_S = 0.005
-PATIENT_TICKS = 8  # everybody who waits is looked after each 40 ms
-ASK_AGAIN_TICKS = 10  # chunks that another worker fills are tried for each 50 ms
+PATIENT_TICKS = 8  # all waiters are checked every 40 ms
+ASK_AGAIN_TICKS = 10  # chunks that another worker fills are checked every 50 ms
 TOUCH_INTERVAL_S = 60.0
 RECORDS_BYTES = 32 * 1024 * 1024  # of keys and header fields of what a worker has open
-VARYING_BYTES = 4 * 1024 * 1024  # of keys whose answers vary, and by what
+VARYING_BYTES = 4 * 1024 * 1024  # of keys whose responses vary, and the fields they vary by
 EVICTED_LOOK_S = 1.0
-VERSION_ONLY = Span(0, 0)  # wanted of an open: what the object is, none of its bytes
+VERSION_ONLY = Span(0, 0)  # an open that needs the version and none of its bytes
 
 
 class Cache:
@@ -86,7 +84,7 @@ class Cache:
         self.varying: BoundedMap[tuple[str, ...]] = BoundedMap(VARYING_BYTES)
         self._responses = ResponseCache(self)
         self._waited_for: set[OpenObject] = set()
-        self._holders: set[OpenObject] = set()  # of open files; those without go now and then
+        self._holders: set[OpenObject] = set()  # have or had open files
         self._is_closing = False
         self._evicted_timer: asyncio.TimerHandle | None = None
         self._ticks = 0
@@ -96,10 +94,10 @@ class Cache:
     def peek(
         self, key: str, rules: TtlRules, now_s: float, subject: InvalidationTarget = NO_TARGET
     ) -> OpenObject | None:
-        """The asset's version when it is open here and fresh; no I/O, but after a change.
+        """The asset's version if it is open here and fresh. No I/O, except after a change.
 
-        Whether its files have been evicted is looked at now and then only: until then it is
-        served from the open files, which is right, and keeps their disk space a little longer.
+        Eviction of its files is checked every ``TOUCH_INTERVAL_S`` only. Until then the version is
+        served from the open files; this is correct, and keeps their disk space a little longer.
         """
         opened = self._versions.get(key)
         if (
@@ -117,10 +115,10 @@ class Cache:
         return opened
 
     async def open(self, asset: Asset, want: Span = VERSION_ONLY) -> Reader:
-        """A reader of the asset's present version.
+        """Returns a reader of the asset's present version.
 
-        ``want`` is what will be read first: a cold open asks the origin for just that (its end may
-        lie beyond the object's). Raises OriginError, CacheFullError.
+        ``want`` is the span that will be read first: a cold open requests only that from the origin
+        (its end may lie beyond the object's). Raises OriginError, CacheFullError.
         """
         opened = self.peek(asset.key, asset.rules, time.time(), asset.subject)
         if opened is not None and opened.head.status == HTTPStatus.OK and not opened.evicted:
@@ -134,11 +132,11 @@ class Cache:
                 return reader
             reader.close()
         else:
-            assert isinstance(outcome, Passed), "an object is never asked for only-if-cached"
+            assert isinstance(outcome, Passed), "a request for an object never has only-if-cached"
             status, fields = outcome.response.status, fold_fields(outcome.response.fields)
             outcome.response.close()
             if status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-                raise CacheFullError(f"{subject}: there is no room for any of it")
+                raise CacheFullError(f"{subject}: the cache has no space for it")
         raise OriginError(
             failure_of_status(status),
             f"{subject}: answered {status}",
@@ -147,35 +145,35 @@ class Cache:
         )
 
     def find_open(self, key: str, subject: InvalidationTarget = NO_TARGET) -> OpenObject | None:
-        """The version that is open here, fresh or not, unless it must not be served again."""
+        """The version that is open here, fresh or stale, unless it was refused."""
         opened = self._versions.get(key)
         if opened is None or self.validity(opened, subject).verdict is Verdict.REFUSED:
             return None
         return opened
 
     def validity(self, opened: OpenObject, subject: InvalidationTarget) -> Validity:
-        """What writes and invalidations say of an open version; looked up after a change only."""
+        """Validity of an open version; computed again only after a write or an invalidation."""
         validity = self.invalidation_checker.check_open(opened, subject)
         if validity.verdict is Verdict.REFUSED:
             self._supersede(opened)
         return validity
 
     def drop(self, opened: OpenObject) -> None:
-        """Has the next request for a version's asset find another; those who read it read on."""
+        """Removes a version, so the next request opens another; its readers continue."""
         self._supersede(opened)
 
     def drop_all(self) -> None:
-        """Opens every version anew when it is next asked for; those who read one read on.
+        """Removes all versions, so the next requests open them anew; their readers continue.
 
-        For origins that are reached in another way than before, under the same names.
+        Needed when a configuration reaches an origin of the same name in another way.
         """
         for opened in list(self._versions.values()):
             self._supersede(opened)
 
     def reopen(self, asset: Asset, head: OriginHead) -> Reader:
-        """A reader of a version that is known already, whether or not it is still the present one.
+        """Returns a reader of a given version, whether or not it is still the present one.
 
-        Asks nobody: bytes that are not cached are asked for under this version alone.
+        Sends no request itself; bytes that are not cached are requested for this version only.
         """
         opened = self._versions.get(asset.key)
         if opened is None or opened.version != head.version:
@@ -195,7 +193,7 @@ class Cache:
     async def close(self) -> None:
         """Ends all fills and closes all files."""
         while running := list(self._tasks):
-            await asyncio.sleep(0)  # cancelled before it has begun, a task would let go of nothing
+            await asyncio.sleep(0)  # a task cancelled before it has begun would release nothing
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
@@ -205,17 +203,15 @@ class Cache:
         if self._evicted_timer is not None:
             self._evicted_timer.cancel()
 
-    # What open versions need of their cache
+    # ObjectContext: called by open versions
 
     def track_task(self, task: asyncio.Task[None]) -> None:
-        """Holds a fill's task, which no reader holds."""
+        """Keeps a reference to a task until it ends, and cancels it in ``close``."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def extent_opened(self, version: OpenObject) -> None:
-        """Looks, a little later, whether too many files are open; and now and then whether any
-        has been evicted, as long as there are some.
-        """
+        """Schedules the checks for too many open files and, while any is open, for evicted ones."""
         self._holders.add(version)
         self._look_for_too_many()
         if self._evicted_timer is None:
@@ -223,13 +219,13 @@ class Cache:
             self._evicted_timer = loop.call_later(EVICTED_LOOK_S, self._close_evicted)
 
     def waiting_began(self, version: OpenObject) -> None:
-        """Ticks for a version as long as somebody waits for it."""
+        """Ticks for a version while it has waiters."""
         if not self._waited_for:
             asyncio.get_running_loop().call_later(TICK_S, self._tick)
         self._waited_for.add(version)
 
     def version_failed(self, version: OpenObject, cause: Failure) -> None:
-        """Lets the next open ask the origin, when a fill shows that the object has changed."""
+        """Makes the next open ask the origin if a fill shows that the object has changed."""
         gone = {OriginFailure.CHANGED, OriginFailure.NOT_FOUND, OriginFailure.RANGE_OUTSIDE}
         is_gone = isinstance(cause, OriginError) and cause.failure in gone
         if is_gone or version.version.id:
@@ -238,26 +234,26 @@ class Cache:
             self._supersede(version)
 
     def version_measured(self, version: OpenObject) -> None:
-        """Remembers what had no length until now, unless something has taken its place."""
+        """Saves the record of a version whose size is now known, unless it was replaced."""
         if self._versions.get(version.asset.key) is version:
             self.remember(version.asset, version.record)
 
     def version_left(self, version: OpenObject) -> None:
-        """Closes a version that nobody will find again, and the longest unused beyond the limit."""
+        """Closes a version that is no longer listed; schedules closing if a limit is passed."""
         if self._versions.get(version.asset.key) is not version or version.in_memory:
             self._forget(version)
         self._look_for_too_many()
 
-    # What lookups need of their cache
+    # Versions: called by lookups
 
     def sent_now(self) -> SentAt:
-        """The moment for a request that is sent next."""
+        """Time, change counter and log position for a request that is sent now."""
         return SentAt(time.time(), self.store.changes.number, self.invalidation_checker.position)
 
     def remember(self, asset: Asset, record: Record) -> bool:
-        """Saves what the origin said, unless a write has come since it was asked.
+        """Saves a record, unless a write came after its request was sent; whether it was saved.
 
-        One that comes while it is saved is no matter: the record is refused when it is read.
+        A write during the save is harmless: the record is refused when it is read.
         """
         if self.invalidation_checker.check_record(asset, record).verdict is Verdict.REFUSED:
             return False
@@ -265,20 +261,20 @@ class Cache:
         return True
 
     def refuse_older(self, *keys: str) -> None:
-        """Sees to it that nothing asked for before under these keys, or under keys that were made
-        from them, is used again in any worker. Needs no disk space."""
+        """Refuses, in all workers, records of these keys and of keys made from them whose requests
+        were sent before now. Needs no disk space."""
         self.store.changes.announce(*keys)
 
     def begin_to_vary(self, key: str, varies_by: tuple[str, ...]) -> None:
-        """Notes that the answers of a key differ by request fields, for every worker (§4.1).
+        """Saves, for all workers, the request fields by which responses of a key vary (§4.1).
 
-        What was stored under the key itself before is not used again.
+        Responses stored under the key itself before are not used again.
         """
         self.store.save_record(marker(key, varies_by))
         self.store.changes.announce(vary_slot_key(key))
 
     def activate(self, asset: Asset, record: Record) -> OpenObject:
-        """The open version that a record speaks of, in place of any other of the asset."""
+        """Makes a record's version the asset's open version, and replaces any other."""
         before = self._versions.get(asset.key)
         if before is not None and before.version == record.head.version and not before.evicted:
             opened = before
@@ -294,7 +290,7 @@ class Cache:
         return opened
 
     def open_unlisted(self, asset: Asset, record: Record) -> OpenObject:
-        """A version for one request alone: only ``reopen`` finds it, by the version itself."""
+        """Opens a version for one request: only ``reopen`` finds it, by the version itself."""
         opened = OpenObject(self, asset, record)
         self._unlisted[asset.key, record.head.version] = opened
         return opened
@@ -306,13 +302,13 @@ class Cache:
         result: CacheResult,
         subject: InvalidationTarget = NO_TARGET,
     ) -> Reader:
-        """A reader that tells a hit from a version whose first bytes are still to come."""
+        """Returns a reader; its result is MISS if the first bytes of a hit are still to come."""
         first = Span(want.start, min(want.start + 1, opened.version.size_bytes))
         if result is CacheResult.HIT and want.size and not opened.is_covered(first):
             result = CacheResult.MISS
         return Reader(opened, result, subject)
 
-    # Keeping house
+    # Periodic work and limits
 
     def _tick(self) -> None:
         self._ticks += 1
@@ -322,7 +318,7 @@ class Cache:
             for version in list(self._waited_for):
                 if not version.tick(patient=patient, ask_again=ask_again):
                     self._waited_for.discard(version)
-        finally:  # one waiter's defect must not stop the others
+        finally:  # a defect in one waiter must not stop the others
             if self._waited_for:
                 asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
@@ -346,7 +342,7 @@ class Cache:
             del self._unlisted[named]
 
     def _look_for_too_many(self) -> None:
-        """Has files closed when too many are open: later, for what was found ready in one of them
+        """Closes files after CLOSE_DELAY_S when too many are open: ``ready`` results for them
         may be about to be sent.
         """
         if self._has_too_many and not self._is_closing:
@@ -354,7 +350,7 @@ class Cache:
             asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._close_too_many)
 
     def _close_too_many(self) -> None:
-        """Closes the longest unused versions, then files that nobody stands in of the others."""
+        """Closes the least recently used versions, then files without readers of the others."""
         self._is_closing = False
         self._close_unused()
         for opened in list(self._holders):
@@ -364,7 +360,7 @@ class Cache:
             opened.close_extents(int(excess))
 
     def _close_evicted(self) -> None:
-        """Closes what has been evicted, so that its room on the disk is free."""
+        """Closes evicted files, so that their disk space is free."""
         self._evicted_timer = None
         for opened in list(self._versions.values()):
             if opened.idle and opened.evicted:
@@ -388,7 +384,7 @@ class Cache:
 
     @property
     def _has_too_many(self) -> bool:
-        """Whether a limit is passed; it is for versions too, as one may have no extent open."""
+        """Whether a limit is passed. It counts versions too, as one may have no extent open."""
         open_extents = self.counts.gauges[Gauge.OPEN_EXTENTS]
         return (
             max(open_extents, len(self._versions)) > self._open_extents

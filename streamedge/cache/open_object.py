@@ -1,9 +1,9 @@
-"""One version of an asset as a worker has it open: its extents, its fills, and who waits for what.
+"""One version of an asset as a worker has it open: its extents, its fills and its waiters.
 
-Demand goes down and bytes go up here: a reader that finds nothing ready leaves a ``Waiter``;
-``demand`` turns want into fills (``plan`` decides, ``Fill`` does); landing bytes wake waiters.
-Readers come and go without a fill noticing. What another worker fills is seen in the extents'
-mapped headers, which ``tick`` looks at while somebody waits.
+A reader that finds no bytes ready adds a ``Waiter``; ``demand`` starts the fills for it
+(``fill_plan`` decides which), and arriving bytes wake waiters. Fills do not know their readers.
+Bytes from other workers show in the mapped headers of the extents; ``tick`` checks these while
+there are waiters.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from streamedge.origin import UNKNOWN_BYTES, Fields, OriginHead, OriginRead, Ver
 from streamedge.spans import Span
 
 Failure = OriginError | CacheFullError
-CLOSE_DELAY_S = 0.01  # for what was found ready in a file to be sent first
+CLOSE_DELAY_S = 0.01  # so that bytes reported as ready are sent first
 FILLS_MAX = 64  # running reads of one version, each worker
 
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """A reader's wish to be called when the byte at ``want.start`` is there, or cannot come."""
+    """A reader's callback for when the byte at ``want.start`` is there, or cannot come."""
 
     want: Span
     lead_bytes: int
@@ -57,14 +57,14 @@ class Waiter:
 
 
 class ReaderPlace(Protocol):
-    """Where a reader stands, and up to where it has asked to read; until it says so, to the end."""
+    """A reader's position and the end of what it wants; by default the end of the object."""
 
     position: int
     want_end: int
 
 
 class ObjectContext(Protocol):
-    """What an open version needs of the cache it lives in."""
+    """The parts of the cache that an open version uses."""
 
     store: Store
     log: Log
@@ -89,7 +89,7 @@ class ObjectContext(Protocol):
 
 
 class OpenObject:
-    """A version of ``asset``; ``record`` is what the origin said of it."""
+    """An open version of ``asset``; ``record`` has the origin's response about it."""
 
     __slots__ = (
         "_context",
@@ -116,10 +116,10 @@ class OpenObject:
         self._memory: dict[int, Extent] = {}
         self._fills: list[Fill] = []
         self._waiters: dict[Waiter, None] = {}
-        self._filled_by_others = Span(0, 0)  # lately found being filled by another worker
+        self._filled_by_others = Span(0, 0)  # another worker was filling it at the last check
         self._ignores_ranges = record.head.headers.get("accept-ranges", "").lower() == "none"
         self._readers: set[ReaderPlace] = set()
-        self._trailers: Callable[[], Fields] = list  # of the answer that brings its end
+        self._trailers: Callable[[], Fields] = list  # of the response that brings its end
         self.asset = asset
         self.record = record
         self.last_seen_change = -1  # none: its request may have been sent before a write
@@ -128,7 +128,7 @@ class OpenObject:
 
     @property
     def record(self) -> Record:
-        """What the origin said; set anew when it confirms the version."""
+        """The record of this version; replaced when the origin confirms the version."""
         return self._record
 
     @record.setter
@@ -148,24 +148,24 @@ class OpenObject:
 
     @property
     def paces(self) -> Paces:
-        """How quick each origin is."""
+        """Round trip and rate of each origin."""
         return self._context.paces
 
     @property
     def can_seek(self) -> bool:
-        """Whether its origin can be asked for any part of it, at any time."""
+        """Whether any range of it can be requested from its origin at any time."""
         return not self._record.head.version.id and not self._ignores_ranges
 
     def is_fresh(self, rules: TtlRules, now_s: float) -> bool:
         """Whether it may be served without asking the origin.
 
-        A clock that went backwards makes everything stale rather than fresh for ever.
+        If the clock went backwards, everything is stale rather than fresh for ever.
         """
         record = self._record
         return now_s >= record.validated_s and record.age_s(now_s) < self.lifetime_s(rules)
 
     def lifetime_s(self, rules: TtlRules) -> float:
-        """For how long it is fresh, in seconds of its age."""
+        """Its freshness lifetime, in seconds of age."""
         cached_rules, lifetime = self._lifetime
         if cached_rules is not rules:
             head = self._record.head
@@ -176,26 +176,26 @@ class OpenObject:
 
     @property
     def open_extents(self) -> int:
-        """Files (and memory in their stead) that this version keeps open."""
+        """Number of extents that this version has open, in files and in memory."""
         return len(self._extents) + len(self._memory)
 
     @property
     def idle(self) -> bool:
-        """Whether it may be closed: nobody reads, nothing fills."""
+        """Whether it may be closed: it has no reader and no fill."""
         return not self._readers and not self._fills
 
     @property
     def in_memory(self) -> bool:
-        """Whether any of it lies in memory, which is given back as soon as possible."""
+        """Whether any extent is in memory, which is freed as soon as possible."""
         return bool(self._memory)
 
     @property
     def evicted(self) -> bool:
-        """Whether any of its files has been unlinked, so that newcomers should open anew."""
+        """Whether any of its files has been unlinked, so that new readers should open it anew."""
         return any(extent.evicted for extent in self._extents.values())
 
     def ready(self, position: int, end: int) -> Ready | None:
-        """What can be sent from ``position`` on without waiting, within one extent."""
+        """The bytes from ``position`` on that can be sent without waiting, within one extent."""
         index = position // EXTENT_BYTES
         within = position - index * EXTENT_BYTES
         extent = self._extents.get(index) or self._find(index)
@@ -215,7 +215,7 @@ class OpenObject:
 
     def ready_end(self, position: int, end: int) -> int:
         """Up to where bytes from ``position`` on are known to be there, at most ``end``, in every
-        extent. What has to be checked first is checked a few chunks at a time: there may be more.
+        extent. Chunks that need a CRC check are checked a few at a time, so there may be more.
         """
         while position < end:
             extent = self._extents.get(position // EXTENT_BYTES)
@@ -234,8 +234,8 @@ class OpenObject:
         return extent is not None and extent.complete
 
     def copy(self, span: Span) -> bytes:
-        """Bytes that the caller knows to be there; fewer where a cache file has been cut short,
-        which is noticed here.
+        """Copies bytes that the caller knows to be there; fewer if a cache file was truncated,
+        which is detected here.
         """
         parts = []
         position = span.start
@@ -256,7 +256,7 @@ class OpenObject:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def lose(self, position: int) -> None:
-        """Drops the extent of a byte that should be in its file, and is not."""
+        """Drops the extent of a byte that should be in its file but is missing."""
         index = position // EXTENT_BYTES
         extent = self._extents.get(index)
         if extent is None:
@@ -267,14 +267,14 @@ class OpenObject:
         self._context.store.drop_extent(extent)
         del self._extents[index]
         self._context.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
-        # What was found ready in it may be on its way to be sent.
+        # Bytes reported as ready may be about to be sent.
         loop = asyncio.get_running_loop()
         loop.call_later(CLOSE_DELAY_S, self._context.store.close_extent, extent)
 
     def close_extents(self, count: int, *, only_evicted: bool = False) -> int:
-        """Closes up to ``count`` extents that no reader stands in and no fill writes to, those
-        first that were opened first; how many it closed. Not within a turn in which ``ready`` was
-        asked: what it said may be sent at the end of that turn.
+        """Closes up to ``count`` extents without a reader's position or a fill, oldest first;
+        returns how many. Not to be called in an iteration of the event loop that called ``ready``:
+        its result may be sent at the end of that iteration.
         """
         in_use = {one.position // EXTENT_BYTES for one in self._readers}
         closed = 0
@@ -292,19 +292,19 @@ class OpenObject:
         return closed
 
     def demand(self, want: Span, lead_bytes: int = LEAD_BYTES, *, is_urgent: bool = True) -> None:
-        """Sees to it that ``want`` is on its way, where this worker can: with one more fill at
-        the most, for the first gap. ``is_urgent``: somebody waits for its first byte now.
+        """Makes sure that ``want`` is on its way, if this worker can: starts at most one fill, for
+        the first gap. ``is_urgent``: a reader waits for its first byte now.
 
-        Raises CacheFullError, and OriginError when it could not be asked for again.
+        Raises CacheFullError, and OriginError when the bytes cannot be requested again.
         """
         want = want.intersect(Span(0, self.version.size_bytes))
         if not want.size or self._filled_by_others.start <= want.start < self._filled_by_others.end:
-            return  # every reader here wants the same: one look in a while is enough
+            return  # the tick checks it: readers need not do so each time
         if self.version.id and self._covered(want.start) == want.start:
             if is_filled_elsewhere(self, want.start):
                 self._filled_by_others = _chunk_at(want.start)
                 return
-            broken = OriginError(OriginFailure.CHANGED, "what is left of it cannot be asked for")
+            broken = OriginError(OriginFailure.CHANGED, "its rest cannot be requested again")
             self._context.version_failed(self, broken)
             raise broken
         if len(self._fills) >= FILLS_MAX:
@@ -322,11 +322,11 @@ class OpenObject:
         else:
             self._filled_by_others = _chunk_at(
                 span.start
-            )  # another worker is at it: the tick will tell
+            )  # another worker fills it: the tick checks
 
     def _read_beside(self, position: int) -> None:
-        """Makes room for a read at ``position`` where the fill that is to bring it is too far
-        away: that fill ends where the new one begins.
+        """Shortens the fill that covers ``position`` if it is too far away, so that a new fill can
+        begin there.
         """
         fill = self._fill_of(position)
         if fill is not None:
@@ -338,8 +338,8 @@ class OpenObject:
             fill.shorten(start)
 
     def adopt(self, read: OriginRead, trailers: Callable[[], Fields] = list) -> None:
-        """Fills from an answer that has already come, as far as it brings what is missing;
-        ``trailers`` are asked for at its end.
+        """Fills from a response that has already come, as far as it has missing bytes; ``trailers``
+        is called at its end.
         """
         self._trailers = trailers
         fill = Fill(self, read.span, self._context.retries)
@@ -349,7 +349,7 @@ class OpenObject:
         self._start(fill)
 
     def _end_before_others(self, fill: Fill) -> None:
-        """Lets an answer end where a running fill begins, or at once within what one brings."""
+        """Ends a response's fill where another one begins, or at once if one covers its start."""
         other = self._fill_of(fill.position)
         if other is not None:
             fill.stop()
@@ -359,8 +359,8 @@ class OpenObject:
             fill.shorten(max(fill.position, min(ahead) // CHUNK_BYTES * CHUNK_BYTES))
 
     def ranges_ignored(self, fill: Fill) -> bool:
-        """Notes that the origin sends all of the object whatever is asked for; whether another
-        fill will bring what ``fill`` was to, without any new request.
+        """Notes that the origin ignores ranges and sends the whole object; whether another fill
+        will bring the bytes of ``fill`` without a new request.
         """
         self._ignores_ranges = True
         for other in self._fills:
@@ -391,7 +391,7 @@ class OpenObject:
         return True
 
     def add_waiter(self, waiter: Waiter) -> None:
-        """Registers a wish; the waiter is called once, never from within this call."""
+        """Adds a waiter. It is called once, never from within this call."""
         self._waiters[waiter] = None
         self._context.waiting_began(self)
         if waiter.want.start >= self.version.size_bytes:  # there is no such byte
@@ -409,14 +409,14 @@ class OpenObject:
             self._demand_for(waiter)
 
     def remove_waiter(self, waiter: Waiter) -> None:
-        """Takes a wish back; does nothing for one that has been answered."""
+        """Removes a waiter; does nothing if it was called already."""
         self._waiters.pop(waiter, None)
 
     def tick(self, *, patient: bool, ask_again: bool) -> bool:
-        """Wakes whoever can go on; False when nobody waits any more.
+        """Wakes waiters whose data is ready; returns False if none remain.
 
-        ``patient``: not only eager waiters. ``ask_again``: look whether chunks that another worker
-        was filling have become free to fill here.
+        ``patient``: not only eager waiters. ``ask_again``: check whether chunks that another worker
+        was filling are free to fill here.
         """
         if ask_again:
             self._filled_by_others = Span(0, 0)
@@ -432,7 +432,7 @@ class OpenObject:
         return bool(self._waiters)
 
     def _demand_for(self, waiter: Waiter) -> None:
-        """Demands what a waiter wants; a failure is the waiter's answer."""
+        """Demands a waiter's bytes; a failure goes to the waiter."""
         try:
             self.demand(waiter.want, waiter.lead_bytes, is_urgent=waiter.is_urgent)
         except (CacheFullError, OriginError) as exc:
@@ -449,7 +449,7 @@ class OpenObject:
     def close(self) -> None:
         """Closes all files. Only when idle."""
         assert self.idle
-        self.superseded = True  # for whoever still remembers it
+        self.superseded = True  # for objects that still refer to it
         for extent in (*self._extents.values(), *self._memory.values()):
             self._context.store.close_extent(extent)
             self._context.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
@@ -457,7 +457,7 @@ class OpenObject:
         self._memory.clear()
 
     def extent_to_fill(self, index: int) -> Extent:
-        """The extent that a fill writes to, made if need be. Raises CacheFullError."""
+        """The extent that a fill writes to, created if needed. Raises CacheFullError."""
         memory = self._memory.get(index)
         if memory is not None:
             return memory
@@ -469,7 +469,7 @@ class OpenObject:
         return extent
 
     def extent_write_failed(self, index: int, refused: Extent, exc: OSError) -> Extent:
-        """Memory in place of an extent whose disk refused. Raises CacheFullError."""
+        """Returns memory in place of an extent whose write failed. Raises CacheFullError."""
         if not refused.path:
             raise CacheFullError(f"cannot store: {exc}") from exc
         if index in self._memory:
@@ -481,7 +481,7 @@ class OpenObject:
         return memory
 
     def arrived(self, fill: Fill, size: int) -> None:
-        """Counts bytes from the origin; ends a fill that nobody reads any more."""
+        """Counts bytes from the origin; stops a fill without readers."""
         self._context.counts.add(Counter.ORIGIN_BYTES, self.asset.origin_name, size)
         if fill.position >= fill.last_unread:
             self._stop_unread(fill)
@@ -492,7 +492,7 @@ class OpenObject:
             self._context.store.stored(size)
 
     def filled(self, fill: Fill) -> None:
-        """Wakes eager waiters that bytes have landed for; the others follow with the tick."""
+        """Wakes eager waiters whose bytes have arrived; the tick wakes the others."""
         for waiter in list(self._waiters):
             if waiter.eager and waiter.want.start < fill.position:
                 start = waiter.want.start
@@ -500,7 +500,7 @@ class OpenObject:
                     self._wake(waiter, None)
 
     def end_reached(self, size_bytes: int) -> None:
-        """Notes the size of what came without a length."""
+        """Sets the size of a version whose response had no length."""
         record = self._record
         version = replace(record.head.version, size_bytes=size_bytes)
         trailers, self._trailers = tuple(self._trailers()), list
@@ -508,7 +508,7 @@ class OpenObject:
         self._context.version_measured(self)
 
     def fill_ended(self, fill: Fill) -> None:
-        """Wakes everybody whom the fill served or fails."""
+        """Wakes the waiters that the fill has served or failed."""
         self._fills.remove(fill)
         self._context.counts.gauges[Gauge.RUNNING_FILLS] -= 1
         self._context.counts.add(Counter.FILLS, fill.state.value)
@@ -523,8 +523,8 @@ class OpenObject:
             )
             self._context.version_failed(self, fill.cause)
         elif fill.is_stopped and self.version.id:
-            left = OriginError(OriginFailure.BROKEN, "its last reader has left")
-            self._context.version_failed(self, left)  # the rest of this answer cannot be asked for
+            left = OriginError(OriginFailure.BROKEN, "the last reader disconnected")
+            self._context.version_failed(self, left)  # its rest cannot be requested
         for waiter in list(self._waiters):
             start = waiter.want.start
             if self.ready(start, start + 1) is not None:
@@ -534,19 +534,19 @@ class OpenObject:
             elif start < self.version.size_bytes:
                 self._demand_for(waiter)
             else:
-                self._wake(waiter, None)  # there is no such byte: the end has been found
+                self._wake(waiter, None)  # there is no such byte: the object ends before it
         self._left()
 
     def validity(self, subject: InvalidationTarget) -> Validity:
-        """What writes and invalidations say of it, for one of the distributions that serve it."""
+        """Its validity after writes and invalidations, for one distribution that serves it."""
         return self._context.validity(self, subject)
 
     def enter(self, reader: ReaderPlace) -> None:
-        """A reader has come."""
+        """Adds a reader."""
         self._readers.add(reader)
 
     def leave(self, reader: ReaderPlace) -> None:
-        """A reader has gone; does nothing for one that had gone before."""
+        """Removes a reader; does nothing if it was removed already."""
         if reader in self._readers:
             self._readers.remove(reader)
             for fill in list(self._fills):
@@ -554,12 +554,12 @@ class OpenObject:
             self._left()
 
     def _is_read(self, fill: Fill) -> bool:
-        """Whether anybody may still come to read what a fill brings."""
+        """Whether any reader may still read the bytes of a fill."""
         position, end = fill.rest
         return any(one.position < end and one.want_end > position for one in self._readers)
 
     def _stop_unread(self, fill: Fill) -> None:
-        """Ends a fill whose readers have all left, unless it is to go on (``plan``)."""
+        """Stops a fill without readers, unless ``fill_plan`` lets it go on."""
         if self._is_read(fill):
             fill.last_unread = UNKNOWN_BYTES
         elif fill.last_unread == UNKNOWN_BYTES:
@@ -581,12 +581,12 @@ class OpenObject:
         self._context.track_task(fill.start())
 
     def _wake(self, waiter: Waiter, failure: Failure | None) -> None:
-        if waiter in self._waiters:  # whoever was woken before it may have taken it back
+        if waiter in self._waiters:  # an earlier callback may have removed it
             del self._waiters[waiter]
             waiter.woken(failure)
 
     def _covered(self, position: int) -> int:
-        """Up to where bytes from ``position`` on are there or on their way in this worker."""
+        """The end of the bytes from ``position`` on that are there or on their way here."""
         fill = self._fill_of(position)
         if fill is not None:
             return fill.span.end
@@ -595,7 +595,7 @@ class OpenObject:
         return position if ready is None else position + ready.size_bytes
 
     def _fill_of(self, position: int) -> Fill | None:
-        """The running fill that is to bring a byte."""
+        """The running fill that covers a byte, or None."""
         for fill in self._fills:
             if fill.position <= position < fill.span.end:
                 return fill
@@ -615,7 +615,7 @@ class OpenObject:
         self._context.extent_opened(self)
 
     def _drop_passed_memory(self) -> None:
-        """Frees memory that no reader stands in and no fill writes to."""
+        """Frees memory extents without a reader's position or a fill."""
         in_use = {reader.position // EXTENT_BYTES for reader in self._readers}
         in_use.update(fill.position // EXTENT_BYTES for fill in self._fills)
         for index in self._memory.keys() - in_use:

@@ -1,13 +1,13 @@
-"""The course of a request through RFC 9111, for both entry points to the cache.
+"""HTTP entry point of the cache: returns a stored response or passes the origin's through.
 
-A request goes in; a stored answer or one that is passed on comes out. Selecting what is stored
-(§4.1), reusing it (§4.2), validating it (§4.3), asking the origin and storing what it answers (§3)
-are the same for HTTP (``ResponseCache.respond``) and for objects (``Cache.open``, which sends its
-requests through here). What is decided at each step is decided by the pure modules beside this one.
+It selects a stored response (RFC 9111 §4.1), reuses it (§4.2), validates it (§4.3), or fetches and
+stores a new one (§3). ``Cache.open`` sends its requests through here too, so HTTP and objects
+follow the same steps. The pure modules of ``rfc9111`` make the decision of each step.
 
-One request at a time asks the origin for a key; the others wait for its head and read along. What
-turns out to be for one request alone is passed on to it, and for a while the requests for that key
-ask for themselves at once (hit-for-miss). No request waits for more than ``ROUNDS_MAX`` others.
+One request at a time fetches a key from the origin; the others wait for its head and read along
+(waiting list). A response that only one request may use is passed through to it, and the key is
+marked hit-for-miss for ``HIT_FOR_MISS_S``: its requests then do not wait for each other. No request
+waits for more than ``ROUNDS_MAX`` others.
 """
 
 from __future__ import annotations
@@ -55,20 +55,18 @@ from streamedge.origin.answers import fold_fields
 from streamedge.origin.objects import ResponseRead, object_error
 from streamedge.spans import Span
 
-HIT_FOR_MISS_S = (
-    60.0  # for how long the requests of a key that could not be stored are not gathered
-)
+HIT_FOR_MISS_S = 60.0  # how long requests for an uncacheable key skip the waiting list
 HIT_FOR_MISS_KEYS_MAX = 8192
 LOCK_TICK_S = 0.005
-LOCK_WAIT_S = 5.0  # for another worker's lookup; then a worker asks for itself
+LOCK_WAIT_S = 5.0  # for another worker's lookup; after that, a worker sends its own request
 
 _USABLE = frozenset({Reuse.FRESH, Reuse.STALE, Reuse.STALE_WHILE_REVALIDATE})
 
 
 class Stored(NamedTuple):
-    """An answer out of the cache; the reader is the caller's to close.
+    """A response from the cache. The caller closes the reader.
 
-    ``withheld``: fields for this very request beside those that are stored.
+    ``withheld``: fields that are not stored and belong to this request only.
     """
 
     reader: Reader
@@ -78,21 +76,21 @@ class Stored(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """An answer that is passed on; the caller's to read or close."""
+    """A response passed through from the origin. The caller reads or closes it."""
 
     response: OriginResponse
     cache_status: CacheStatus
 
 
 class Unavailable(NamedTuple):
-    """``only-if-cached`` was asked, and nothing that may be used is cached: 504 (§5.2.1.7)."""
+    """The request had ``only-if-cached`` and no stored response may be used: 504 (§5.2.1.7)."""
 
 
 Outcome = Stored | Passed | Unavailable
 
 
 class HitForMiss:
-    """Which keys had an answer that could not be stored, by the hash of the key."""
+    """Marks keys whose last response could not be stored, by the hash of the key."""
 
     def __init__(self) -> None:
         self._until_s: dict[int, float] = {}
@@ -111,7 +109,7 @@ class HitForMiss:
 
 
 class Versions(Protocol):
-    """What is needed of the cache: its store, its open versions, and what is in flight."""
+    """The parts of the cache used here: its store, its open versions, and its lookups in flight."""
 
     store: Store
     invalidation_checker: InvalidationChecker
@@ -144,20 +142,20 @@ class Versions(Protocol):
 
 
 class ResponseCache:
-    """The entry point for requests. It has no state of its own: all that share a cache are one."""
+    """The entry point for requests. It has no state of its own; the cache has it."""
 
     def __init__(self, cache: Versions) -> None:
         self._cache = cache
         self._in_flight = cache.in_flight
 
     async def respond(self, ask: CacheRequest) -> Outcome:
-        """The answer to a request. Raises OriginError, CacheFullError."""
+        """Returns the response to a request. Raises OriginError, CacheFullError."""
         rounds = 0
         while True:
             now_s = time.time()
             running = self._in_flight.find(ask.asset.key)
             if running is not None and running[0].is_cold and not rounds:
-                # Nothing is known yet, as the one who asks has seen: no need to look again.
+                # Another request already found the cache empty; skip the disk lookup.
                 asset, record, why = ask.asset, None, "uri-miss"
             else:
                 asset, record, why = self._select(ask)
@@ -193,26 +191,26 @@ class ResponseCache:
                 return outcome
 
     def in_flight_fetch(self, key: str) -> asyncio.Task[None] | None:
-        """The task that asks the origin for a key of which nothing is known yet."""
+        """The task that fetches a key with nothing stored, or None."""
         running = self._in_flight.find(key)
         return running[1] if running is not None and running[0].is_cold else None
 
     def refuse_older(self, *primary_keys: str) -> None:
-        """After a write: nothing that was asked for before is used again, in any worker."""
+        """After a write: no worker uses a response whose request was sent before."""
         self._cache.refuse_older(*primary_keys)
 
     def variant(self, key: str, sent: Callable[[], Mapping[str, str]]) -> str:
-        """The key of the variant that a request selects, as far as it is known here.
+        """The key of the variant that a request selects, as far as this worker has seen its Vary.
 
-        ``sent`` gives the fields that its origin would be sent.
+        ``sent`` gives the fields that the origin would be sent.
         """
         varies_by = self._cache.varying.get(key)
         return key if varies_by is None else variant_key(key, varies_by, sent())
 
-    # What is stored
+    # Stored responses
 
     def _select(self, ask: CacheRequest) -> tuple[Asset, Record | None, str]:
-        """The asset of the variant that the request selects, its record, else why there is none."""
+        """The asset of the selected variant, its record or None, and Cache-Status's fwd reason."""
         asset = ask.asset
         record = self._usable_record(asset)
         if record is not None and record.varies_by:
@@ -226,7 +224,7 @@ class ResponseCache:
         return asset, record, "stale"
 
     def _usable_record(self, asset: Asset) -> Record | None:
-        """What is remembered under the asset's key, if it may still be used."""
+        """The record stored under the asset's key, unless it was refused."""
         opened = self._cache.find_open(asset.key, asset.subject)
         if opened is not None:
             return opened.record
@@ -247,15 +245,15 @@ class ResponseCache:
         wanted = ask.wanted_of(opened.version.size_bytes)
         return self._cache.reader(opened, wanted, result, subject)
 
-    # Asking the origin
+    # Requests to the origin
 
     def _skips_waiting_list(
         self, ask: CacheRequest, asset: Asset, now_s: float, is_running: bool
     ) -> bool:
         """Whether a request neither waits for others nor makes them wait.
 
-        A HEAD of a site brings nothing that a GET could use: others would wait in vain. It may
-        wait for a GET that is under way.
+        The response to a HEAD of a site is of no use to a GET, so others would wait in vain. A HEAD
+        may itself wait for a running GET.
         """
         if self._cache.hit_for_miss.holds(asset.key, now_s):
             return True
@@ -271,7 +269,7 @@ class ResponseCache:
         return lookup, task
 
     def _own_outcome(self, lookup: Lookup, ask: CacheRequest) -> Stored | Passed | None:
-        """What was looked up on behalf of this very request."""
+        """The outcome of a lookup for the request that began it."""
         if lookup.opened is not None:
             result = CacheResult.REFRESH_HIT if lookup.unchanged else CacheResult.MISS
             if lookup.cache_status.hit:
@@ -284,7 +282,7 @@ class ResponseCache:
         return None if response is None else Passed(response, lookup.cache_status)
 
     def _joined_outcome(self, lookup: Lookup, ask: CacheRequest) -> Stored | Passed | None:
-        """The same for another request, if what has come is for that one too."""
+        """The outcome of a lookup for a request that joined it; None if it cannot use it."""
         if lookup.refusal is not None and ask.is_object:
             if lookup.sent.change != self._cache.store.changes.number:
                 return None
@@ -299,7 +297,7 @@ class ResponseCache:
         return Stored(reader, reader.result, replace(lookup.cache_status, collapsed=True))
 
     def _is_outdated(self, lookup: Lookup, asset: Asset) -> bool:
-        """Whether something has changed since the origin was asked, for who has come since."""
+        """Whether a write or an invalidation came after the lookup's request was sent."""
         if lookup.opened is None or lookup.sent.change == self._cache.store.changes.number:
             return False
         record = lookup.opened.record
@@ -317,7 +315,7 @@ class ResponseCache:
     async def _fetch_alone(
         self, ask: CacheRequest, asset: Asset, record: Record | None, why: str
     ) -> Outcome:
-        """Asks without waiting for others, nor making them wait."""
+        """Sends the request without waiting for others and without making them wait."""
         lookup = Lookup(CacheStatus(forwarded=why), waiting=1)
         try:
             await self._fetch(lookup, ask, asset, record, is_passed=not ask.needs_version)
@@ -331,10 +329,10 @@ class ResponseCache:
     async def _run_lookup(
         self, lookup: Lookup, ask: CacheRequest, asset: Asset, record: Record | None
     ) -> None:
-        """Asks unless another worker is at it; then waits for what that one learns.
+        """Fetches the key, or waits for another worker that is fetching it and uses its result.
 
-        After ``ROUNDS_MAX`` lookups of other workers that held nothing for this one it asks all the
-        same: in a queue the last worker would wait for all others.
+        After ``ROUNDS_MAX`` lookups of other workers without a usable result it fetches anyway:
+        in a queue, the last worker would wait for all others.
         """
         store = self._cache.store
         has_lock = await self._lock_key(asset.key)
@@ -354,7 +352,7 @@ class ResponseCache:
                     self._resolve(lookup, self._cache.activate(asset, present))
                     return
             elif record is not None and is_refused(self._cache, asset, record):
-                record = None  # while it waited for its turn
+                record = None  # refused while it waited for the lock
             await self._fetch(lookup, ask, asset, record)
         finally:
             if has_lock:
@@ -362,7 +360,7 @@ class ResponseCache:
                 store.unlock_asset(asset.key)
 
     async def _lock_key(self, key: str) -> bool:
-        """Waits for the lock of a key; False when others have had it often or long enough."""
+        """Waits for the lock of a key; False after ROUNDS_MAX other lookups or LOCK_WAIT_S."""
         store = self._cache.store
         ended = store.changes.lookups_ended(key)
         for _tick in range(int(LOCK_WAIT_S / LOCK_TICK_S)):
@@ -387,7 +385,7 @@ class ResponseCache:
         try:
             response = await self._send(ask.upstream, request)
             if response.status == 416 and (ask.is_object or ask.suffix_bytes):
-                response.close()  # how long it is decides on the answer, also for other ranges
+                response.close()  # the size decides, for other ranges too
                 method = "HEAD" if ask.is_object else request.method
                 request = replace(request, method=method, fields=without_range(request.fields))
                 response = await self._send(ask.upstream, request)
@@ -408,12 +406,12 @@ class ResponseCache:
         if is_passed and record is None:
             raise OriginError(
                 OriginFailure.UNAVAILABLE,
-                f"{asset.origin_name} {asset.name!a}: answered {response.status} unasked",
+                f"{asset.origin_name} {asset.name!a}: unexpected status {response.status}",
             )
         await self._fetch(lookup, ask, asset, None, is_passed=True)
 
     async def _send(self, upstream: Upstream, request: OriginRequest) -> OriginResponse:
-        """Sends a request that may be sent again, several times if it fails in passing."""
+        """Sends a request that is safe to repeat, and retries it after temporary failures."""
         retries = self._cache.retries
         for attempt in range(retries + 1):
             try:
@@ -434,9 +432,9 @@ class ResponseCache:
         response: OriginResponse,
         sent: SentAt,
     ) -> bool:
-        """Makes of an answer what it means: an update, a new version, an old one, or itself.
+        """Acts on the origin's response: refreshes, stores, serves stale, or passes it through.
 
-        False when it means nothing to the viewer: what was asked was another question.
+        False when the response does not answer the viewer's own request (a validation, a range).
         """
         status, fields = response.status, fold_fields(response.fields)
         lookup.cache_status.status = status
@@ -491,10 +489,10 @@ class ResponseCache:
     def _store(
         self, ask: CacheRequest, record: Record, read: ResponseRead | None, *, is_shared: bool
     ) -> OpenObject | None:
-        """Begins to keep an answer, under the key of its variant; for this request alone, where it
-        is not ``is_shared``.
+        """Begins to store a response under the key of its variant. Only this request can
+        read it unless it is ``is_shared``.
 
-        None: there is no room to begin with, on disk nor in memory, so it is to be passed on.
+        None: neither disk nor memory has space, so the response has to be passed through.
         """
         base, varies_by = ask.asset, parse_vary(stored_fields(record.head))
         if is_shared:
@@ -510,7 +508,7 @@ class ResponseCache:
                 self._cache.drop(opened)
                 return None
             if opened.ready_end(read.span.start, read.span.end) == read.span.end:
-                read.close_now()  # all of it is here, of the same version
+                read.close_now()  # all of this version is cached already
             else:
                 opened.adopt(read, read.trailers)
         if is_shared:
@@ -520,7 +518,7 @@ class ResponseCache:
         return opened
 
     def _note_vary(self, key: str, varies_by: tuple[str, ...]) -> None:
-        """Notes what the answers of a key differ by, where that is new (§4.1)."""
+        """Saves the fields by which the responses of a key vary, if they are new (§4.1)."""
         if not varies_by:
             self._cache.varying.pop(key)
             return

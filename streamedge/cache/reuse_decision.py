@@ -1,8 +1,8 @@
-"""Whether what is remembered fits a request: its own rules together with what has come since.
+"""Whether a stored response may be used for a request: RFC 9111 reuse rules plus invalidations.
 
 Combines ``rfc9111.reuse`` (one response and one request) with ``invalidated`` (writes and
 invalidations since). A soft invalidation is an early expiry: from then on the response is stale,
-and what the RFC and RFC 5861 say of stale answers holds, each time counted from there.
+and the rules of RFC 9111 and RFC 5861 for stale responses apply, with times counted from there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from streamedge.control.invalidation_index import Validity, Verdict
 
 
 class Versions(Protocol):
-    """What is needed of the cache."""
+    """The parts of the cache used here."""
 
     invalidation_checker: InvalidationChecker
 
@@ -30,7 +30,7 @@ class Versions(Protocol):
 
 
 def is_refused(cache: Versions, asset: Asset, record: Record) -> bool:
-    """Whether a write or an invalidation since has made an answer unfit for any use."""
+    """Whether a later write or invalidation forbids any use of a stored response."""
     if record.is_marker:
         return False
     return cache.invalidation_checker.check_record(asset, record).verdict is Verdict.REFUSED
@@ -39,7 +39,7 @@ def is_refused(cache: Versions, asset: Asset, record: Record) -> bool:
 def decide(
     cache: Versions, ask: CacheRequest, asset: Asset, record: Record | None, now_s: float
 ) -> Reuse:
-    """What to do with an answer that is not refused, or with none."""
+    """What to do with a stored response that is not refused, or with none."""
     request_fields = directives(ask)
     if record is None:
         return decide_absent(request_fields)
@@ -55,7 +55,7 @@ def decide(
 
 
 def may_serve_stale(cache: Versions, ask: CacheRequest, asset: Asset, record: Record) -> bool:
-    """Whether an answer may be sent because the origin failed; looked at when it has failed."""
+    """Whether a stale response may be sent after the origin failed (stale-if-error)."""
     now_s = time.time()
     return not is_refused(cache, asset, record) and may_serve_on_error(
         record.head.status,
@@ -69,14 +69,14 @@ def may_serve_stale(cache: Versions, ask: CacheRequest, asset: Asset, record: Re
 
 
 def directives(ask: CacheRequest) -> dict[str, str]:
-    """The request's own directives (§5.2.1, §5.4), where they count."""
+    """The request's directives (§5.2.1, §5.4), where the behavior applies them."""
     if not ask.applies_request_directives:
         return {}
     return {name: ask.fields[name] for name in ("cache-control", "pragma") if name in ask.fields}
 
 
 def _expired_s(cache: Versions, asset: Asset, record: Record, now_s: float) -> float:
-    """For how long an invalidation has held it stale; below 0: none does."""
+    """Seconds since a soft invalidation made it stale; below 0: none did."""
     opened = cache.find_open(asset.key, asset.subject)
     if opened is not None and opened.record is record:
         validity = cache.validity(opened, asset.subject)
@@ -84,5 +84,5 @@ def _expired_s(cache: Versions, asset: Asset, record: Record, now_s: float) -> f
         validity = cache.invalidation_checker.invalidated(asset, record)
     if validity.verdict is Verdict.FRESH:
         return -inf
-    # A clock that has gone back cannot tell for how long: then it has been stale for ever.
+    # If the clock went back, the time is unknown: treat it as stale for ever.
     return now_s - validity.since_s if now_s >= validity.since_s else inf
