@@ -37,20 +37,30 @@ _NUMBER, _FLOOR = 0, 1
 
 
 class ChangeCounter:
-    """The counter and the table, mapped. ``fd`` below 0: memory of this process alone.
+    """The counter and the table of the cache folder ``root``, mapped.
 
-    ``word[0]`` is the counter, to be read where that happens very often.
+    A process that cannot open the file tries again with each use. Until it has the file it does not
+    see other processes' writes: every cached answer counts as written to.
+
+    ``word[0]`` is the counter, to be read where that happens very often; it is memory of this
+    process alone, and always 0, until the file is open.
     """
 
-    __slots__ = ("_fd", "word")
+    __slots__ = ("_fd", "_root", "_unknown", "word")
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self.word = memoryview(mmap.mmap(fd, _FILE_BYTES)).cast("Q")
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._fd = -1
+        self._unknown = -1
+        self.word = memoryview(mmap.mmap(-1, _FILE_BYTES)).cast("Q")
+        self._is_shared()
 
     @property
     def number(self) -> int:
-        """The change number; it only grows."""
+        """The change number; it only grows. Below 0, and never the same twice: not known."""
+        if self._fd < 0 and not self._is_shared():
+            self._unknown -= 1
+            return self._unknown
         return self.word[_NUMBER]
 
     @property
@@ -58,11 +68,29 @@ class ChangeCounter:
         """Answers asked for below this number may have been written to unnoticed: power failed."""
         return self.word[_FLOOR]
 
+    def _is_shared(self) -> bool:
+        """Whether the file is open; opens it if it can."""
+        if self._fd >= 0:
+            return True
+        try:
+            fd = os.open(self._root / "changes", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            word = memoryview(mmap.mmap(fd, _FILE_BYTES)).cast("Q")
+        except (OSError, ValueError):
+            os.close(fd)
+            return False
+        self._fd, self.word = fd, word
+        return True
+
     def announce(self, *written: str) -> None:
         """Moves the number, and refuses what was asked for before under the keys ``written``.
 
         The slots are raised before the number: whoever sees the new number finds them raised.
         """
+        if not self._is_shared():
+            return  # nothing cached is used here; other processes cannot be reached
         slots = [_slot(key) for key in written]
         with self._locked():
             number = self.word[_NUMBER] + 1
@@ -72,6 +100,8 @@ class ChangeCounter:
 
     def is_written_since(self, sent_change: int, *keys: str) -> bool:
         """Whether one of ``keys`` was written to after the number was ``sent_change``."""
+        if sent_change < 0 or not self._is_shared():
+            return True
         raised = max(self.word[_slot(key)] for key in keys)
         if raised > self.word[_NUMBER]:
             self.announce()  # a process was killed between the slot and the number
@@ -89,9 +119,6 @@ class ChangeCounter:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        if self._fd < 0:
-            yield
-            return
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
             yield
@@ -100,11 +127,8 @@ class ChangeCounter:
 
 
 def open_changes(root: Path) -> ChangeCounter:
-    """The change counter of a cache folder; one of this process's own where it has none."""
-    try:
-        return ChangeCounter(os.open(root / "changes", os.O_RDWR | os.O_CLOEXEC))
-    except (OSError, ValueError):
-        return ChangeCounter(-1)
+    """The change counter of a cache folder, which it opens as soon as it can."""
+    return ChangeCounter(root)
 
 
 def is_changes_file_whole(root: Path) -> bool:

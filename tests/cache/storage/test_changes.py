@@ -25,6 +25,7 @@ from streamedge.cache.storage.changes import (
 from streamedge.cache.storage.store import BOOT_ID_FILE, close_folder, prepare_folder
 
 KEYS = ("a", "b")
+UNSHARED_LOCK = os.memfd_create("lock")
 
 
 @pytest.fixture
@@ -57,11 +58,26 @@ def test_number_of_another_folder_is_refused(root: Path) -> None:
     assert changes.is_written_since(changes.number + 1, "a")
 
 
-def test_process_without_a_folder_counts_for_itself(tmp_path: Path) -> None:
-    changes = open_changes(tmp_path / "none")
-    changes.announce("a")
+def test_process_that_cannot_open_the_file_uses_nothing_cached_until_it_can(
+    tmp_path: Path,
+) -> None:
+    changes = open_changes(tmp_path)
+    assert changes.number < 0
+    assert changes.number != changes.number
     assert changes.is_written_since(0, "a")
-    assert not changes.is_written_since(1, "a")
+    sent_before = changes.number
+    prepare_changes(tmp_path, 1, is_unsure=True)
+    number = changes.number
+    assert number >= 0
+    assert not changes.is_written_since(number, "a")
+    assert changes.is_written_since(sent_before, "a")
+    write = (
+        "import sys; from pathlib import Path;"
+        "from streamedge.cache.storage.changes import open_changes;"
+        "open_changes(Path(sys.argv[1])).announce('a')"
+    )
+    subprocess.run([sys.executable, "-c", write, str(tmp_path)], check=True)
+    assert changes.is_written_since(number, "a")
 
 
 def test_full_disk_does_not_stop_a_write(root: Path) -> None:
@@ -190,7 +206,7 @@ class Model:
         self.at_origin[key] += 1
         version = self.at_origin[key]
         changes = ChangeCounter.__new__(ChangeCounter)
-        changes._fd = -1
+        changes._fd = UNSHARED_LOCK
         changes.word = Stepwise(  # type: ignore[assignment]
             self.workers[worker].word, lambda: self.step(next(between, None))
         )
@@ -256,7 +272,7 @@ def test_process_killed_between_slot_and_number_leaves_no_key_refused_for_ever(r
         written.append(1)
 
     half = ChangeCounter.__new__(ChangeCounter)
-    half._fd, half.word = -1, Stepwise(changes.word, killed)  # type: ignore[assignment]
+    half._fd, half.word = UNSHARED_LOCK, Stepwise(changes.word, killed)  # type: ignore[assignment]
     with pytest.raises(KilledError):
         half.announce("a")
     assert changes.number == before

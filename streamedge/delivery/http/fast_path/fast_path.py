@@ -149,7 +149,7 @@ class FastPath:
         self._responses = responses
         self._edge_name = edge_name
         self._dispatcher = dispatcher
-        self._changes = cache.store.changes.word
+        self._changes = cache.store.changes
         self._targets: Memo[tuple[str, str, str | None, str | None, bool], PreparedResponse] = (
             budget.memo()
         )
@@ -208,7 +208,7 @@ class FastPath:
             opened is None
             or not target.since_s <= now_s < target.until_s
             or opened.superseded
-            or target.changes != self._changes[0]
+            or target.changes != self._changes.word[0]
         ):
             opened = self._refresh(target, now_s)
             if opened is None:
@@ -238,7 +238,7 @@ class FastPath:
 
     def _refresh(self, target: PreparedResponse, now_s: float) -> OpenObject | None:
         """Checks whether the object is open and fresh, and builds this second's header lines."""
-        changes = self._changes[0]
+        changes = self._changes.word[0]
         opened = self._cache.peek(target.key, target.rules, now_s, target.subject)
         if opened is not None and (opened.head.status != 200 or not opened.version.has_ended):
             opened = None
