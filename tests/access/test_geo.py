@@ -184,7 +184,7 @@ def test_a_file_that_is_gone_changes_nothing_until_it_is_back(file: Path) -> Non
         (mmdb(MAXMIND)[:-200], "valid MaxMind DB"),
         (mmdb(MAXMIND)[300:], "tree"),
         (mmdb({}), "no networks"),
-        (mmdb({GERMAN: {"autonomous_system_number": 64496}}), "tell no countries"),
+        (mmdb({GERMAN: {"autonomous_system_number": 64496}}), "have no countries"),
         (mmdb(MAXMIND).replace(b"node_count", b"node_cuont"), "node_c"),
         (mmdb(MAXMIND).replace(b"\x42DE", b"\x42\xff\xff"), "codec"),
     ],
