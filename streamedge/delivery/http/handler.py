@@ -1,7 +1,7 @@
-"""What a worker serves over HTTP: from a request to an answer, and the line that it leaves.
+"""The HTTP request handler of a worker: from a request to a response and its log line.
 
-Owns the order of the steps: route, method and protocol, the cache or the origin, the answer. Each
-step's rules are elsewhere; what is sent is sent by the connection.
+The steps are: route and authorize, check method and protocol, ask the cache or the origin, build
+the response. Other modules have the rules of each step; the connection sends the response.
 """
 
 from __future__ import annotations
@@ -80,14 +80,14 @@ REQUEST_MEMORY_BYTES = 32 << 20
 
 
 class Upgraded(NamedTuple):
-    """The origin speaks another protocol from here on; ``fields`` go with the 101."""
+    """The origin has switched protocols; ``fields`` go with the 101 response."""
 
     fields: list[Field]
     response: OriginResponse
 
 
 class HttpHandler:
-    """The web distributions of a worker."""
+    """Handles the requests for the web distributions of a worker."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class HttpHandler:
         self.authorizer = Authorizer(countries, signature_bytes)
         self.edge_name = edge_name
         self._dispatcher = Dispatcher(edge_name, distributions, self.authorizer, url_bytes)
-        self.proxies = proxies  # whose word for where a viewer is counts
+        self.proxies = proxies  # trusted to name the viewer's address
         self.responses = ResponseCache(cache)
         self._cache = cache
         self._compressor = Compressor(cache)
@@ -147,7 +147,7 @@ class HttpHandler:
         ranges_max: int,
         memory_bytes: int,
     ) -> None:
-        """Serves by these from the next request on; those that have a route go on by theirs."""
+        """Uses this config from the next request on; requests with a route keep the old one."""
         self._dispatcher = Dispatcher(self.edge_name, distributions, self.authorizer, url_bytes)
         self._writes = Writes(self.responses, self._write_queue, request_body_bytes)
         self._builder = ResponseBuilder(self.edge_name, self._counts, ranges_max)
@@ -156,12 +156,12 @@ class HttpHandler:
             lane.replace(self._dispatcher)
 
     def find(self, request: WebRequest) -> Route | Response:
-        """The route of a request, or the answer to one that may not go on."""
+        """The route of a request, or the error response."""
         outcome = self._dispatcher.dispatch(request)
         if isinstance(outcome, Refused):
             return self._builder.rejected(request, outcome)
         found = outcome.route
-        if found.is_s3:  # of which the fast path takes none
+        if found.is_s3:  # the fast path answers none of these
             try:
                 require_known_call(found, request, self.authorizer)
             except WriteRefusedError as exc:
@@ -169,7 +169,7 @@ class HttpHandler:
         return found
 
     def is_for_cache(self, found: Route, request: WebRequest) -> bool:
-        """Whether the cache may answer, and not the origin alone."""
+        """Whether the cache may answer the request."""
         return (
             request.method in {"GET", "HEAD"}
             and not found.is_bucket
@@ -180,9 +180,9 @@ class HttpHandler:
     async def serve(
         self, found: Route, request: WebRequest, interim: Callable[[int, Fields], None]
     ) -> Response:
-        """The answer to a GET or HEAD; failures are answers too.
+        """The response to a GET or HEAD; failures become error responses.
 
-        ``interim`` is told of 1xx answers if this request is the one that asks the origin.
+        ``interim`` is called for 1xx responses if this request is the one sent to the origin.
         """
         opened = await self._respond(found, request, interim)
         page = found.distribution.error_pages.get(opened.answer.status)
@@ -194,8 +194,8 @@ class HttpHandler:
         self, found: Route, request: WebRequest, interim: Callable[[int, Fields], None] | None
     ) -> Response:
         encoding = _encoding(found, request)
-        asked = ask(found, request, _wanted(request), self.edge_name, interim)
-        asked = replace(asked, suffix_bytes=_suffix_wanted(request))
+        asked = ask(found, request, _miss_span(request), self.edge_name, interim)
+        asked = replace(asked, suffix_bytes=_suffix_bytes(request))
         position = self._cache.sent_now().position
         try:
             outcome = await self.responses.respond(asked)
@@ -215,7 +215,7 @@ class HttpHandler:
         return self._builder.refused(
             request,
             504,
-            "only-if-cached was asked, and it is not",
+            "only-if-cached was requested, but the object is not cached",
             found.distribution.id,
             (),
             found,
@@ -224,7 +224,7 @@ class HttpHandler:
     async def _form(
         self, found: Route, stored: Stored, encoding: Encoding | None
     ) -> Representation | None:
-        """The compressed form, where there is one for this viewer; None: the stored one."""
+        """The compressed representation for this viewer, or None for the stored one."""
         reader = stored.reader
         head = reader.head
         if not found.rule.behavior.compress or not is_compressible(head):
@@ -244,7 +244,7 @@ class HttpHandler:
     async def _error_page(
         self, found: Route, request: WebRequest, page: ErrorPage, opened: Response
     ) -> Response:
-        """The distribution's own page instead of an error; the error itself where there is none."""
+        """The distribution's error page, or the error response itself if the page fails."""
         asked = replace(request, path=page.path.encode("latin-1"), query="", headers={}, fields=())
         place = route_in(found.distribution, asked.path, "")
         if not isinstance(place, Route):
@@ -280,9 +280,9 @@ class HttpHandler:
         interim: Callable[[int, Fields], None],
         trailers: Callable[[], Fields] = list,
     ) -> Response | Upgraded:
-        """The origin's own answer to a request that the cache has no part in.
+        """The origin's response to a request that bypasses the cache.
 
-        ``trailers`` are asked for when the body has ended.
+        ``trailers`` is called when the body has ended.
         """
         try:
             if found.is_bucket:
@@ -327,30 +327,30 @@ class HttpHandler:
         return self._builder.passed(found, request, response, status)
 
     def left(self, request: WebRequest, found: Route, exc: ConnectionResetError) -> Response:
-        """What is logged of a viewer who left before its request was all sent."""
+        """The response that is logged when a viewer leaves before its request has ended."""
         return self._builder.refused(request, 400, str(exc), found.distribution.id)
 
     def _invalidate_after_unknown_outcome(self, found: Route, request: WebRequest) -> None:
-        """After an unsafe method that perhaps did something, or is still about to."""
+        """Invalidates after an unsafe method that may have changed something, or still may."""
         if request.method in SAFE_METHODS:
             return
-        heed = partial(self._invalidate_after_write, found, request, HTTPStatus.OK, {})
-        heed()
+        invalidate = partial(self._invalidate_after_write, found, request, HTTPStatus.OK, {})
+        invalidate()
         writer = found.rule.binding.writer
         if writer is not None:
             lingers_s = writer.lingers_s(Write(request.method, found.name))
-            asyncio.get_running_loop().call_later(lingers_s, heed)
+            asyncio.get_running_loop().call_later(lingers_s, invalidate)
 
     def _invalidate_after_write(
         self, found: Route, request: WebRequest, status: int, fields: Mapping[str, str]
     ) -> None:
-        """After an unsafe method has done something, what was stored before is not used again."""
+        """Invalidates stored responses after a successful unsafe method (RFC 9111 §4.4)."""
         target = request.path.decode("latin-1") + (f"?{found.query}" if found.query else "")
         for changed in invalidated_targets(request.method, status, request.host, target, fields):
             keys = found.rule.binding.keys_written(*target_parts(found, changed))
             self.responses.refuse_older(*keys)
 
-    # What responses leave
+    # Logs and metrics
 
     def finished(
         self,
@@ -360,7 +360,7 @@ class HttpHandler:
         duration_s: float,
         cut: str | None,
     ) -> None:
-        """Leaves a response's line and numbers; ``cut`` says why it did not reach its end."""
+        """Logs and counts a response; ``cut`` is the reason why it ended early, or None."""
         self._count(opened.answer.status, opened.result, sent_bytes)
         if cut is not None:
             self._counts.add(Counter.ERRORS, "response_cut")
@@ -388,7 +388,7 @@ class HttpHandler:
     def hits_finished(
         self, answered: Sequence[SentHit], duration_s: float = 0.0, cut: str | None = None
     ) -> None:
-        """The same for answers of the short lane."""
+        """Logs and counts responses of the fast path."""
         statuses, sent_bytes = self._fast_path_statuses, 0
         for _plain_get, _wanted, status, _client, sent in answered:
             statuses[status].amount += 1
@@ -404,7 +404,7 @@ class HttpHandler:
         )
 
     def refused_connection(self, client: str, status: HTTPStatus) -> None:
-        """Leaves the line and the numbers of what was not even a request."""
+        """Logs and counts an error response to bytes that are no request."""
         self._count(status.value, CacheResult.ERROR, 0)
         self._log.event(
             "response",
@@ -421,26 +421,26 @@ class HttpHandler:
         self._counts.add(Counter.STATUSES, str(status))
 
 
-def _wanted(request: WebRequest) -> Span:
-    """What a cold open should ask the origin for."""
-    # A precondition may make the body unwanted: find out what the object is first.
+def _miss_span(request: WebRequest) -> Span:
+    """The span to request from the origin on a miss."""
+    # A precondition may make the body unnecessary: fetch the object's head first.
     if request.method == "HEAD" or PRECONDITIONS & request.headers.keys():
         return VERSION_ONLY
     value = request.headers.get("range")
-    if value is None or _suffix_wanted(request) >= UNKNOWN_BYTES:
+    if value is None or _suffix_bytes(request) >= UNKNOWN_BYTES:
         return WHOLE
     return first_wanted(value) or VERSION_ONLY
 
 
-def _suffix_wanted(request: WebRequest) -> int:
-    """How many of the last bytes are wanted of an object whose size may not be known."""
+def _suffix_bytes(request: WebRequest) -> int:
+    """The size of a suffix range, for an object whose size may not be known; else 0."""
     if request.method == "HEAD" or PRECONDITIONS & request.headers.keys():
         return 0
     return suffix_wanted(request.headers.get("range", ""))
 
 
 def _encoding(found: Route, request: WebRequest) -> Encoding | None:
-    """The coding that this viewer would get, if what comes may be compressed."""
+    """The content coding for this viewer, if the behavior compresses; else None."""
     if not found.rule.behavior.compress:
         return None
     return negotiate(request.headers.get("accept-encoding"))

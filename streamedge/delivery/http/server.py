@@ -1,8 +1,8 @@
-"""The HTTP listeners of a worker: connections from sockets that the supervisor has bound.
+"""The HTTP listeners of a worker, on sockets that the supervisor has bound.
 
-Owns accepting, with TLS and without, the sweep of quiet and stalled connections, and draining.
-uvicorn gives protocol and ASGI, not its server: sockets, signals and processes are the
-supervisor's.
+The server accepts connections with and without TLS, closes idle and stalled ones periodically, and
+drains on shutdown. Of uvicorn only the protocol and ASGI are used: sockets, signals and processes
+belong to the supervisor.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TOO_MANY = bare_head(
 
 
 class WebServer:
-    """Serves a site on listening sockets, from ``start`` to ``drain``."""
+    """Serves an HttpHandler on listening sockets, from ``start`` to ``drain``."""
 
     def __init__(
         self,
@@ -88,9 +88,9 @@ class WebServer:
         context: ssl.SSLContext | None = None,
         proxied: Collection[socket.socket] = (),
     ) -> None:
-        """Begins to accept; on the ``secure`` ones with TLS, by ``context``.
+        """Starts accepting; on the ``secure`` listeners with TLS by ``context``.
 
-        On those that are ``proxied`` too, each connection begins with a PROXY header.
+        On ``proxied`` listeners each connection begins with a PROXY header.
         """
         self._read_scheduler = ReadScheduler(asyncio.get_running_loop())
         for listener in listeners:
@@ -116,7 +116,7 @@ class WebServer:
         body_rate: int,
         per_address_max: int,
     ) -> None:
-        """What connections may take from now on, those that are open among them."""
+        """Sets the limits, for open connections too."""
         self._handshake_s = handshake_s
         self._idle_s = idle_s
         self._stall_s = stall_s
@@ -153,15 +153,15 @@ class WebServer:
         )
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
-        """Cuts running responses of what has been revoked."""
+        """Aborts the running responses that ``is_revoked`` matches."""
         for connection in list(self._state.connections):
             if isinstance(connection, HttpConnection):
                 connection.revoke(is_revoked)
 
     async def drain(self, timeout_s: float) -> None:
-        """Stops accepting, lets responses end for ``timeout_s``, then cuts what is left."""
+        """Stops accepting, waits ``timeout_s`` for responses, then aborts the rest."""
         while self._listeners:
-            # Other processes have the socket too: this refuses newcomers in all of them.
+            # Other processes share the socket: this refuses new connections in all of them.
             self._listeners.pop().shutdown(socket.SHUT_RDWR)
         for server in self._servers:
             server.close()
@@ -200,7 +200,7 @@ class WebServer:
         self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_again)
 
     def _handshake_failed(self, client: str, reason: str) -> None:
-        """Counts, and says so now and then: anybody can make handshakes fail."""
+        """Counts a failure, and logs it at a limited rate: anybody can cause it."""
         self._counts.add(Counter.ERRORS, "tls_handshake")
         now_s = asyncio.get_running_loop().time()
         self._failed_handshake.emit(now_s, client=client, reason=reason)

@@ -1,7 +1,7 @@
-"""The application behind the short lane: whatever is not a plain fresh hit.
+"""The ASGI application behind the fast path: handles all requests that are not fresh hits.
 
-Owns which way a request goes: to the cache, to the origin, or into a tunnel. The bytes of its
-answers are sent by the connection (``EXTENSION``), not through ASGI messages.
+It sends each request to the cache, to the origin, or into a tunnel. The connection sends the
+response bytes (``EXTENSION``), not ASGI messages.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from streamedge.delivery.http.response.build import Response
 
 
 class Application:
-    """The ASGI application of the viewers' listeners: one for every path and distribution."""
+    """The ASGI application of the viewers' listeners, for all distributions."""
 
     def __init__(self, site: HttpHandler) -> None:
         self._site = site
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        bridge: ResponseSender = scope["extensions"][EXTENSION]
+        sender: ResponseSender = scope["extensions"][EXTENSION]
         try:
-            opened = await self._open(bridge, receive)
+            response = await self._open(sender, receive)
         except asyncio.CancelledError:
-            return  # the edge stops, and has cut the connection: nobody is left to answer
-        if isinstance(opened, Upgraded):
-            await tunnel(bridge, opened)
+            return  # the edge is stopping and has closed the connection
+        if isinstance(response, Upgraded):
+            await tunnel(sender, response)
         else:
-            await bridge.answer(opened)
+            await sender.answer(response)
 
-    async def _open(self, bridge: ResponseSender, receive: Receive) -> Response | Upgraded:
-        request = bridge.request
-        found = self._site.find(request)
-        if not isinstance(found, Route):
-            return found
-        if self._site.is_for_cache(found, request):
-            return await self._site.serve(found, request, bridge.interim)
+    async def _open(self, sender: ResponseSender, receive: Receive) -> Response | Upgraded:
+        request = sender.request
+        route = self._site.find(request)
+        if not isinstance(route, Route):
+            return route
+        if self._site.is_for_cache(route, request):
+            return await self._site.serve(route, request, sender.interim)
         body = Body(receive) if request.has_body else None
         try:
-            return await self._site.forward(found, request, body, bridge.interim, bridge.trailers)
+            return await self._site.forward(route, request, body, sender.interim, sender.trailers)
         except ConnectionResetError as exc:
-            return self._site.left(request, found, exc)
+            return self._site.left(request, route, exc)
         finally:
             if body is not None and not body.is_begun and "expect" in request.headers:
-                bridge.close_afterwards()  # whether a body follows is the viewer's choice now
+                sender.close_afterwards()  # the viewer may or may not send the body now
 
 
 class Body:
-    """A request's body as it comes. Raises ConnectionResetError when the viewer leaves in it."""
+    """A request's body as it comes. Raises ConnectionResetError if the viewer leaves early."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -69,7 +69,7 @@ class Body:
         while self._more:
             message = await self._receive()
             if message["type"] != "http.request":
-                raise ConnectionResetError("the viewer left before its request was all sent")
+                raise ConnectionResetError("the viewer left before its request was complete")
             self._more = message.get("more_body", False)
             if message["body"]:
                 return bytes(message["body"])

@@ -1,7 +1,7 @@
-"""What the application may do with a viewer's connection, for one request of it.
+"""The application's access to a viewer's connection, for one request.
 
-Owns the sending of answers whose body comes part by part, and the passing on of what is no final
-answer. A whole answer's bytes are the connection's own business (``protocol``).
+It sends responses whose body comes in parts, and interim (1xx) responses. The connection itself
+sends complete responses (``response_side``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from streamedge.origin import Fields
 
 
 class ResponseConnection(Protocol):
-    """The connection, as far as a bridge needs it."""
+    """The part of a connection that a ResponseSender uses."""
 
     transport: asyncio.Transport
     flow: FlowControl
@@ -35,18 +35,18 @@ class ResponseConnection(Protocol):
     tunnel: ViewerDuplex | None
 
     async def wait_writable(
-        self, cycle: RequestResponseCycle, request: WebRequest, opened: Response
+        self, cycle: RequestResponseCycle, request: WebRequest, response: Response
     ) -> bool: ...
 
     async def send_answer(
-        self, cycle: RequestResponseCycle, request: WebRequest, opened: Response
+        self, cycle: RequestResponseCycle, request: WebRequest, response: Response
     ) -> None: ...
 
     def begin_sending(
         self,
         cycle: RequestResponseCycle,
         request: WebRequest,
-        opened: Response,
+        response: Response,
         done: asyncio.Future[None] | None,
         *,
         is_stream: bool = False,
@@ -58,91 +58,93 @@ class ResponseConnection(Protocol):
 
 
 class ResponseSender:
-    """Between the application and the connection that its request came over."""
+    """Sends the application's response over the connection of its request."""
 
     def __init__(
         self,
-        line: ResponseConnection,
+        connection: ResponseConnection,
         cycle: RequestResponseCycle,
         request: WebRequest,
         trailers: Sequence[tuple[bytes, bytes]],
     ) -> None:
-        self._line = line
+        self._connection = connection
         self._cycle = cycle
         self._closes = False
         self._trailers = trailers
         self.request = request
 
     def trailers(self) -> Fields:
-        """What came behind the request's body; known at its end."""
+        """The request's trailer fields; complete when its body has ended."""
         return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._trailers]
 
     def close_afterwards(self) -> None:
-        """Makes the answer to come the connection's last."""
+        """Closes the connection after the next response."""
         self._closes = True
         self._cycle.keep_alive = False
 
-    async def answer(self, opened: Response) -> None:
-        """Sends an answer; returns when it is out or the viewer has gone."""
-        line, cycle = self._line, self._cycle
+    async def answer(self, response: Response) -> None:
+        """Sends a response; returns when it is sent or the viewer has left."""
+        connection, cycle = self._connection, self._cycle
         if self._closes:
-            opened = opened._replace(answer=closing(opened.answer))
-        if opened.parts is None:
-            if await line.wait_writable(cycle, self.request, opened):
-                await line.send_answer(cycle, self.request, opened)
+            response = response._replace(answer=closing(response.answer))
+        if response.parts is None:
+            if await connection.wait_writable(cycle, self.request, response):
+                await connection.send_answer(cycle, self.request, response)
             return
-        async with aclosing(opened.parts) as parts:
-            if await line.wait_writable(cycle, self.request, opened):
-                await self._stream(opened, parts)
+        async with aclosing(response.parts) as parts:
+            if await connection.wait_writable(cycle, self.request, response):
+                await self._stream(response, parts)
 
     def interim(self, status: int, fields: Fields) -> None:
-        """Passes a 1xx answer on, if nothing of the final one is out yet (RFC 9110 §15.2)."""
-        line = self._line
+        """Sends a 1xx response, unless the final one has begun (RFC 9110 §15.2)."""
+        connection = self._connection
         if (
             self._cycle.scope["http_version"] == "1.1"
             and not self._cycle.response_started
-            and line.sending is None
-            and not line.transport.is_closing()
+            and connection.sending is None
+            and not connection.transport.is_closing()
         ):
-            line.transport.write(bare_head(status, fields))
+            connection.transport.write(bare_head(status, fields))
 
     def open_tunnel(self, fields: Fields) -> ViewerDuplex:
-        """Says 101; from now on what the viewer sends goes through the tunnel."""
-        line = self._line
+        """Sends 101; from now on the viewer's bytes go through the tunnel."""
+        connection = self._connection
         self.interim(101, fields)
-        line.tunnel = ViewerDuplex(line.transport, line.flow)
-        early = line.take_unparsed()
+        connection.tunnel = ViewerDuplex(connection.transport, connection.flow)
+        early = connection.take_unparsed()
         if early:
-            line.tunnel.received(early)
-        line.flow.resume_reading()
-        return line.tunnel
+            connection.tunnel.received(early)
+        connection.flow.resume_reading()
+        return connection.tunnel
 
-    async def _stream(self, opened: Response, parts: AsyncGenerator[Parts, None]) -> None:
-        """Sends parts, each once the one before is out.
+    async def _stream(self, response: Response, parts: AsyncGenerator[Parts, None]) -> None:
+        """Sends parts, each when the previous one has been sent.
 
-        What they raise cuts the connection, so that the viewer learns of it; a viewer who leaves
-        ends them wherever they are.
+        An exception in them closes the connection, so that the viewer detects the error. When the
+        viewer leaves, they are cancelled.
         """
-        line = self._line
-        sending = line.begin_sending(self._cycle, self.request, opened, None, is_stream=True)
-        push = self._push(sending, opened.answer.head, parts)
+        connection = self._connection
+        sending = connection.begin_sending(
+            self._cycle, self.request, response, None, is_stream=True
+        )
+        push = self._push(sending, response.answer.head, parts)
         sending.pushing = asyncio.create_task(push, name="stream")
         await asyncio.wait((sending.pushing,))
         if sending.pushing.cancelled():
             return
         failure = sending.pushing.exception()
         if failure is None:
-            line.finish(None, complete=True)
+            connection.finish(None, complete=True)
             return
-        line.finish(str(failure), complete=False)
-        line.transport.abort()
+        connection.finish(str(failure), complete=False)
+        connection.transport.abort()
         if not isinstance(failure, OriginError | CacheFullError):
             raise failure
 
     async def _push(
         self, sending: ResponseInFlight, head: bytes, parts: AsyncGenerator[Parts, None]
     ) -> None:
-        sender = self._line.sender
+        sender = self._connection.sender
         sender.push(head)
         async for part in parts:
             sender.push(*part)
@@ -150,6 +152,6 @@ class ResponseSender:
         await self._until_out(sending)
 
     async def _until_out(self, sending: ResponseInFlight) -> None:
-        while not self._line.sender.idle:
+        while not self._connection.sender.idle:
             sending.done = asyncio.get_running_loop().create_future()
             await sending.done

@@ -1,8 +1,8 @@
-"""A viewer's connection as answers leave it: one at a time, in order, and to their end.
+"""The response side of a viewer's HTTP connection: sends responses one at a time and in order.
 
-Owns the outlet, the answer under way, and when a connection is over: its peer left, stalled, was
-quiet too long or did not speak HTTP. What is asked, and what the answer is, others find out
-(``protocol``, ``bridge``). While an answer is being sent nothing else writes to the socket.
+It holds the sender and the response in flight, and decides when the connection ends: its peer left,
+stalled, was idle too long or did not speak HTTP. ``request_side`` parses requests, the application
+builds responses. While a response is sent, nothing else writes to the socket.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from streamedge.spans import Span
 
 
 class ResponseSide(HttpToolsProtocol):
-    """uvicorn's connection, but that answers leave through an outlet."""
+    """uvicorn's connection, with responses sent by a ``Sender``."""
 
     def __init__(
         self,
@@ -55,27 +55,27 @@ class ResponseSide(HttpToolsProtocol):
         self.sending: ResponseInFlight | None = None
         self.tunnel: ViewerDuplex | None = None
         self._refused: HTTPStatus | None = None
-        self._receiving: RequestResponseCycle | None = None  # whose request has not ended yet
-        self._received_s = 0.0  # when something of it came last
-        self._rate_since_s = 0.0  # from when on its body's rate is measured,
-        self._rate_bytes = 0  # and what has come since
+        self._receiving: RequestResponseCycle | None = None  # whose request has not ended
+        self._received_s = 0.0  # when its last bytes came
+        self._rate_since_s = 0.0  # since when its body's rate is measured,
+        self._rate_bytes = 0  # and the bytes received since then
         self._client = str(peer)
-        self.secure = False  # whether the connection is one over TLS
-        self.proxies: Sequence[IpNetwork] = ()  # behind a trusted proxy: all that are trusted
-        self._serves: Callable[[str], bool] | None = None  # a host; None: any
+        self.secure = False  # whether the connection uses TLS
+        self.proxies: Sequence[IpNetwork] = ()  # all trusted proxies, if the peer is one
+        self._serves: Callable[[str], bool] | None = None  # whether TLS covers a host
         self.quiet_since_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # The outlet may only write when the transport has nothing left to.
+        # The sender may write only when the transport's own buffer is empty.
         transport.set_write_buffer_limits(high=0)
         self.sender = Sender(transport, self.loop, self._drained, self._failed)
         self.secure = isinstance(transport, TlsConnection)
-        self.client = self.peer  # uvicorn has looked at the socket, and so at the nearest proxy
+        self.client = self.peer  # uvicorn has set it to the nearest proxy's address
         if is_trusted(self.peer.address, self._site.proxies):
             self.proxies = self._site.proxies
         elif isinstance(transport, TlsConnection):
-            self._serves = transport.serves  # a proxy we trust has its own reasons (§7.4)
+            self._serves = transport.serves  # a trusted proxy may reuse connections (RFC 9110 §7.4)
         self.quiet_since_s = self.loop.time()
         if len(self.connections) > self._connections_max:
             transport.abort()
@@ -89,7 +89,7 @@ class ResponseSide(HttpToolsProtocol):
         self._on_close()
 
     def on_response_complete(self) -> None:
-        # uvicorn arms a timer for each response here; quiet connections are swept instead.
+        # uvicorn starts a timer for each response here; a sweep closes idle connections instead.
         self.quiet_since_s = self.loop.time()
         if self.transport.is_closing():
             return
@@ -102,14 +102,14 @@ class ResponseSide(HttpToolsProtocol):
         elif self._refused is not None:
             self._send_refusal(self._refused)
         else:
-            # Not before: a peer that asks faster than it reads would be queued without end.
+            # Not earlier: requests of a peer that does not read would be queued without limit.
             self.flow.resume_reading()
 
     def sweep(self, now_s: float, idle_s: float, stall_s: float, body_rate: int = 0) -> None:
-        """Drops the connection when it has been quiet, or its peer has taken nothing, too long.
+        """Closes the connection when it was idle, or its peer accepted nothing, for too long.
 
-        Also when its request's body has come with less than ``body_rate`` bytes a second for
-        ``stall_s``: a byte now and then would hold an origin's connection for ever.
+        Also when the request's body has come with less than ``body_rate`` bytes a second for
+        ``stall_s``: a very slow body would hold an origin's connection for ever.
         """
         if self.transport.is_closing():
             return
@@ -133,7 +133,7 @@ class ResponseSide(HttpToolsProtocol):
             self._rate_bytes = 0
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
-        """Cuts the answer under way if it is one of what has been revoked.
+        """Aborts the response in flight if it has been revoked.
 
         Before its Content-Length or last chunk, so that the viewer can tell (RFC 9112 §8).
         """
@@ -145,13 +145,13 @@ class ResponseSide(HttpToolsProtocol):
 
     @property
     def _is_over(self) -> bool:
-        """Whether nothing is being asked or answered."""
+        """Whether no request and no response is in flight."""
         cycle = self.cycle
         return cycle is None or cycle.response_complete or cycle.disconnected
 
     @property
     def _owes_body(self) -> bool:
-        """Whether the rest of a request is the one thing that is waited for."""
+        """Whether the connection only waits for the rest of a request."""
         cycle = self._receiving
         return (
             cycle is not None
@@ -161,12 +161,12 @@ class ResponseSide(HttpToolsProtocol):
         )
 
     async def send_answer(
-        self, cycle: RequestResponseCycle, request: WebRequest, opened: Response
+        self, cycle: RequestResponseCycle, request: WebRequest, response: Response
     ) -> None:
-        """Sends an answer of known length; returns when it is out or the viewer has gone."""
+        """Sends a response of known length; returns when it is sent or the viewer has left."""
         done: asyncio.Future[None] = self.loop.create_future()
-        self.begin_sending(cycle, request, opened, done)
-        answer, reader = opened.answer, opened.reader
+        self.begin_sending(cycle, request, response, done)
+        answer, reader = response.answer, response.reader
         if reader is None:
             self.sender.push(answer.head, answer.body)
         elif answer.span is not None:
@@ -177,16 +177,16 @@ class ResponseSide(HttpToolsProtocol):
         await done
 
     async def wait_writable(
-        self, cycle: RequestResponseCycle, request: WebRequest, opened: Response
+        self, cycle: RequestResponseCycle, request: WebRequest, response: Response
     ) -> bool:
-        """Waits until nothing else is being written; False when the viewer has left by then."""
+        """Waits until the transport's buffer is empty; False if the viewer has left."""
         while self.transport.get_write_buffer_size() and not cycle.disconnected:
             await self.flow.drain()
         if cycle.disconnected:
-            if opened.reader is not None:
-                opened.reader.close()
+            if response.reader is not None:
+                response.reader.close()
             self._site.finished(
-                request, opened, 0, self.loop.time() - request.begun_s, "viewer left"
+                request, response, 0, self.loop.time() - request.begun_s, "viewer left"
             )
             return False
         cycle.response_started = True
@@ -196,21 +196,21 @@ class ResponseSide(HttpToolsProtocol):
         self,
         cycle: RequestResponseCycle,
         request: WebRequest,
-        opened: Response,
+        response: Response,
         done: asyncio.Future[None] | None,
         *,
         is_stream: bool = False,
     ) -> ResponseInFlight:
-        """Notes an answer that is about to be pushed; ``finish`` ends it."""
+        """Registers a response before it is pushed; ``finish`` ends it."""
         self.sending = ResponseInFlight(
             cycle,
-            opened.reader,
-            partial(self._site.finished, request, opened),
+            response.reader,
+            partial(self._site.finished, request, response),
             begun_s=request.begun_s,
             begun_bytes=self.sender.sent_bytes,
             done=done,
             is_stream=is_stream,
-            provenance=opened.provenance,
+            provenance=response.provenance,
         )
         return self.sending
 
@@ -226,7 +226,7 @@ class ResponseSide(HttpToolsProtocol):
         self.transport.abort()
 
     def finish(self, cut: str | None, *, complete: bool) -> None:
-        """Ends the answer under way, if there is one."""
+        """Ends the response in flight, if there is one."""
         sending, self.sending = self.sending, None
         if sending is None:
             return
@@ -249,18 +249,18 @@ class ResponseSide(HttpToolsProtocol):
             sending.done.set_result(None)
 
     def _refuse(self, status: HTTPStatus) -> None:
-        """Hears no more of what is not HTTP, or too much of it; says so when its turn has come."""
+        """Stops parsing after an error; sends the response when earlier ones are complete."""
         if self._refused is not None:
             return
         self._refused = status
         receiving, self._receiving = self._receiving, None
         if receiving is not None:
-            self._break_off(receiving, status)
+            self._abort_request(receiving, status)
         elif self.cycle is None or self.cycle.response_complete:
             self._send_refusal(status)
 
-    def _break_off(self, cycle: RequestResponseCycle, status: HTTPStatus) -> None:
-        """Ends a request in its body, so that no origin takes what has come for all of it."""
+    def _abort_request(self, cycle: RequestResponseCycle, status: HTTPStatus) -> None:
+        """Aborts a request in its body, so that no origin takes it for complete."""
         is_next = all(waiting is not cycle for waiting, _app in self.pipeline)
         cycle.disconnected = True
         cycle.message_event.set()
@@ -273,9 +273,9 @@ class ResponseSide(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.transport.write(bare_head(status, [("content-length", "0"), ("connection", "close")]))
-        # Closed now, what the peer still sends would make the kernel reset the connection, and
-        # take back what the peer has not read yet (RFC 9112 §9.6). The sweep ends it.
-        with contextlib.suppress(OSError):  # the peer has gone: the loop is about to say so
+        # If we closed now, bytes that the peer still sends would make the kernel reset the
+        # connection, and the peer would lose the response (RFC 9112 §9.6). The sweep closes it.
+        with contextlib.suppress(OSError):  # the peer has left; the loop reports it next
             self.transport.write_eof()
         self.flow.resume_reading()
         self.quiet_since_s = self.loop.time()
@@ -283,11 +283,11 @@ class ResponseSide(HttpToolsProtocol):
 
 
 Finished = Callable[[int, float, str | None], None]
-"""Leaves a response's line and numbers: bytes sent, seconds taken, and what cut it off."""
+"""Logs and counts a response: bytes sent, seconds taken, and why it was cut off."""
 
 
 class FastPathCycle:
-    """What the parser's callbacks need of a request that never reaches the application."""
+    """The part of a uvicorn cycle that the parser's callbacks need on the fast path."""
 
     __slots__ = ("disconnected", "keep_alive", "more_body", "on_response", "response_complete")
 
@@ -303,12 +303,12 @@ class FastPathCycle:
         return self
 
     def set(self) -> None:
-        """Nobody waits for the rest of a request without a body."""
+        """Does nothing: no task waits for the body."""
 
 
 class ResponseInFlight:
-    """An answer on its way out: begun at ``begun_s`` of the loop's clock, ``begun_bytes`` into the
-    connection's."""
+    """A response in flight: begun at ``begun_s`` of the loop's clock, when the connection had sent
+    ``begun_bytes``."""
 
     __slots__ = (
         "begun_bytes",
@@ -339,11 +339,11 @@ class ResponseInFlight:
         self.finished = finished
         self.begun_s = begun_s
         self.begun_bytes = begun_bytes
-        self.done = done  # once it is out; of a stream, once what was pushed so far is
+        self.done = done  # set when all pushed bytes are sent
         self.is_stream = is_stream
-        self.provenance = provenance  # None: no invalidation is about it
-        self.pushing: asyncio.Task[None] | None = None  # what sends a stream
+        self.provenance = provenance  # None: no invalidation applies
+        self.pushing: asyncio.Task[None] | None = None  # the task that sends a stream
 
 
-# Stands for every request that the lane has answered from within its own callback.
+# Shared by all requests that were answered within the parser's callback.
 ANSWERED: Any = FastPathCycle(lambda: None, response_complete=True)

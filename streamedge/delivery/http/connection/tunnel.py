@@ -1,7 +1,7 @@
-"""A viewer and an origin that speak another protocol to each other: RFC 9110 §7.8, WebSocket.
+"""Passes bytes between a viewer and an origin that have switched protocols (RFC 9110 §7.8).
 
-Owns the bytes of both directions, each with its own back-pressure, until either side ends. It
-never looks at them.
+Used for WebSocket. Each direction has its own back-pressure, until either side closes. The bytes
+are not interpreted.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from streamedge.delivery.http.handler import Upgraded
 from streamedge.origin import Duplex
 
 
-async def tunnel(bridge: ResponseSender, upgraded: Upgraded) -> None:
+async def tunnel(sender: ResponseSender, upgraded: Upgraded) -> None:
     """Passes bytes both ways; returns when one side has ended."""
     early, origin = upgraded.response.upgrade()
-    viewer = bridge.open_tunnel(upgraded.fields)
+    viewer = sender.open_tunnel(upgraded.fields)
     up = asyncio.create_task(_to_origin(viewer, origin), name="tunnel up")
     down = asyncio.create_task(_to_viewer(viewer, origin, early), name="tunnel down")
     try:

@@ -1,8 +1,8 @@
-"""What an Upgrade field means for the request that has it: RFC 9110 §7.8.
+"""Interprets the Upgrade field of a request (RFC 9110 §7.8).
 
-The parser takes every request with one for the last of its protocol, and leaves its body to the
-next protocol. Only WebSocket is ever taken here; every other Upgrade is ignored, and the body read
-by a ``body_parser``.
+The parser treats every request with an Upgrade field as the last one of its protocol, and leaves
+its body to the next protocol. Only WebSocket is accepted here. Every other Upgrade is ignored, and
+a ``body_parser`` parses the body.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ RawField = tuple[bytes, bytes]
 
 
 class Upgrade(Enum):
-    """What follows the head of a request that the parser takes for an upgrade."""
+    """What follows the head of a request that the parser treats as an upgrade."""
 
     NONE = "none"  # the next request
     WITH_BODY = "with body"  # the body, which the parser would skip
-    WEBSOCKET = "websocket"  # what the origin decides on
-    CONNECT = "connect"  # a tunnel, which nobody gets
+    WEBSOCKET = "websocket"  # the origin decides whether to switch
+    CONNECT = "connect"  # a tunnel, which is refused
 
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 def upgrade_of(method: bytes, fields: Sequence[RawField]) -> Upgrade:
-    """What a head means that the parser takes for an upgrade; names are in lower case."""
+    """What follows a head that the parser treats as an upgrade; names are in lower case."""
     if method == b"CONNECT":
         return Upgrade.CONNECT
     if any(name in _FRAMING and value.strip(b" \t") != b"0" for name, value in fields):
         return Upgrade.WITH_BODY
-    asked = [value.strip(b" \t").lower() for name, value in fields if name == b"upgrade"]
-    return Upgrade.WEBSOCKET if method == b"GET" and asked == [b"websocket"] else Upgrade.NONE
+    tokens = [value.strip(b" \t").lower() for name, value in fields if name == b"upgrade"]
+    return Upgrade.WEBSOCKET if method == b"GET" and tokens == [b"websocket"] else Upgrade.NONE
 
 
 class ParserCallbacks(Protocol):
-    """What httptools calls."""
+    """The callbacks of httptools."""
 
     def on_message_begin(self) -> None: ...
     def on_url(self, url: bytes) -> None: ...
@@ -52,13 +52,13 @@ class ParserCallbacks(Protocol):
 def body_parser(
     callbacks: ParserCallbacks, fields: Sequence[RawField]
 ) -> httptools.HttpRequestParser:
-    """A parser that stands behind the head of a request, and goes on with the requests after it.
+    """A parser that starts behind the head of a request, and then parses the next requests.
 
-    ``fields`` are the head's, names in lower case: those that say where the body ends count.
+    ``fields`` are the head's, names in lower case; only those that frame the body matter.
     """
     behind = _BehindHead(callbacks)
     parser = httptools.HttpRequestParser(behind)
-    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # like uvicorn's parser
     framing = b"".join(b"%b: %b\r\n" % field for field in fields if field[0] in _FRAMING)
     parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
     behind.has_begun = True
@@ -66,7 +66,7 @@ def body_parser(
 
 
 class _BehindHead:
-    """The callbacks, of which none is called for the head that the parser is put behind."""
+    """Forwards callbacks, except those for the head that the parser starts behind."""
 
     def __init__(self, callbacks: ParserCallbacks) -> None:
         self._callbacks = callbacks

@@ -1,4 +1,4 @@
-"""A viewer's side of a tunnel: what it sends waits here, a little, for the origin to take it."""
+"""The viewer's side of a tunnel: queues the viewer's bytes until the origin accepts them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-QUEUED_BYTES_MAX = 256 << 10  # of the viewer's, before no more is read
+QUEUED_BYTES_MAX = 256 << 10  # of the viewer's bytes; then its socket is not read
 
 
 class ViewerDuplex:
@@ -22,7 +22,7 @@ class ViewerDuplex:
         self._arrived = asyncio.Event()
 
     def received(self, data: bytes) -> None:
-        """Takes what the viewer has sent; b"": it has left."""
+        """Queues bytes from the viewer; b"" means that it has left."""
         if data:
             self._queue.append(data)
             self._queued_bytes += len(data)

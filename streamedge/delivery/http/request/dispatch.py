@@ -1,9 +1,9 @@
-"""Whether a request is served, and by which rules: the one decision for every way of answering.
+"""Decides whether a request is served, and by which rules. Every way of answering uses it.
 
-Owns the order of the questions: is it well formed, whose host is it, which behavior has its path,
-may it come by this scheme, may this viewer have it, is its method served. The fast path asks here
-once, and remembers the outcome with the request's bytes; so what is refused cold is refused warm.
-Nothing is sent here.
+The checks come in this order: URL length, host, behavior of the path, connection's host, loop,
+scheme, access, method, body. The fast path calls it once and remembers the outcome with the
+request's bytes, so a request that is refused on a miss is also refused on a hit. Nothing is sent
+here.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ from streamedge.delivery.http.s3_calls import named_request
 
 
 class Dispatched(NamedTuple):
-    """A request that goes on, and what its viewer was granted."""
+    """The route of an accepted request, and the grant of its viewer."""
 
     route: Route
     grant: Grant
 
 
 class Refused(NamedTuple):
-    """A request that does not go on. ``reason`` is for its viewer, ``logged`` for the log where
-    that says more; ``route`` is known where it was found. ``code``: the error's code for clients of
-    S3, "": the status says it."""
+    """A refused request. ``reason`` goes to the viewer, ``logged`` to the log where it says more.
+
+    ``route`` is None where the refusal comes before routing. ``code``: the error code for S3
+    clients; "" means the code of the status.
+    """
 
     status: int
     reason: str
@@ -50,7 +52,7 @@ class Refused(NamedTuple):
 
 
 class Dispatcher:
-    """A worker's, for the distributions that are in force."""
+    """Dispatches a worker's requests by the current distributions."""
 
     def __init__(
         self,
@@ -61,11 +63,11 @@ class Dispatcher:
     ) -> None:
         self._edge_name = edge_name
         self._distributions = distributions
-        self._gate = authorizer
+        self._authorizer = authorizer
         self._url_bytes_max = url_bytes_max
 
     def dispatch(self, request: WebRequest) -> Dispatched | Refused:
-        """Where a request goes, or why nowhere."""
+        """The route and grant of a request, or its refusal."""
         if len(request.path) + len(request.query) > self._url_bytes_max:
             return Refused(414, "the URL is longer than limits.url", None)
         found = route(
@@ -79,28 +81,36 @@ class Dispatcher:
             return Refused(status, reason, distribution, found, fields, logged)
 
         if request.misdirected:
-            return refused(421, "the connection is not for this host")
+            return refused(421, "this connection is for another host: open a new one")
         if is_looping(request, self._edge_name):
-            return refused(508, "the request has been here before")
+            return refused(
+                508,
+                "loop: CDN-Loop shows that this edge has handled the request before; "
+                "check the origin's address",
+            )
         if not request.secure and behavior.viewer_protocol is ViewerProtocol.HTTPS_ONLY:
-            return refused(403, "this is served over HTTPS alone")
+            return refused(403, "use HTTPS for this URL")
         if not request.secure and behavior.viewer_protocol is ViewerProtocol.REDIRECT_TO_HTTPS:
             location = ("location", _secure_url(request))
-            return refused(301, "this is served over HTTPS", location)
+            return refused(301, "use HTTPS for this URL", location)
         rules = behavior.access
         if rules.keys is not None and cors_kind(request.method, request.fields) is Cors.PREFLIGHT:
-            # A browser sends it without cookies, and asks for no content; as with CloudFront, only
-            # what it asks leave for is signed.
+            # A browser sends a preflight without cookies, and it returns no content. As with
+            # CloudFront, only the request that follows it needs a signature.
             rules = replace(rules, keys=None)
-        granted = self._gate.admit(rules, named_request(found, request), time.time())
+        granted = self._authorizer.admit(rules, named_request(found, request), time.time())
         if isinstance(granted, Denied):
-            # Why is for the log alone: it would tell a forger what to mend.
-            return refused(403, "this is not for you", logged=granted.reason)
+            # The exact cause goes to the log only: it would help a forger.
+            return refused(
+                403,
+                "access denied: no valid signature, or a blocked country",
+                logged=granted.reason,
+            )
         if request.method not in behavior.methods:
             allowed = ", ".join(sorted(behavior.methods))
-            return refused(405, f"this is served by {allowed}", ("allow", allowed))
+            return refused(405, f"method not allowed: use {allowed}", ("allow", allowed))
         if request.method in {"GET", "HEAD"} and request.has_body:
-            return refused(403, "a GET has no body here")
+            return refused(403, "a GET or HEAD request must have no body")
         return Dispatched(found, granted)
 
 

@@ -1,6 +1,6 @@
-"""From a request to the rules that hold for it: distribution, behavior, origin, name and key.
+"""Maps a request to its distribution, behavior, origin, object name and cache key.
 
-Pure. Owns what a URL means here and what the cache and the origin are asked; nothing is fetched.
+Also builds the requests to the cache and to the origin. Pure: nothing is fetched here.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from streamedge.origin.s3.protocol import (
 )
 from streamedge.spans import Span
 
-# What a bucket answers by, beside the name (Amazon S3 User Guide, "Using CORS").
-_TOLD_BUCKETS = frozenset(
+# The request fields that a bucket's response depends on (Amazon S3 User Guide, "Using CORS").
+_BUCKET_FIELDS = frozenset(
     {"origin", "access-control-request-headers", "access-control-request-method"}
 )
 NO_HEADERS: Mapping[str, str] = {}
@@ -57,7 +57,7 @@ _PARAMETERS = re.compile(";[^/]*")  # of a segment, as Java servers read them
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A behavior, bound to its origin. ``rules`` are its cache policy's times."""
+    """A behavior with its origin. ``rules`` are the TTLs of its cache policy."""
 
     behavior: Behavior
     binding: OriginBinding
@@ -76,7 +76,7 @@ class WebDistribution:
     cache_tag_header: str = ""  # in lower case
 
     def rule(self, path: str) -> Rule:
-        """What holds for a path, decoded once and without query."""
+        """The rule for a path, decoded once and without query."""
         if len(self.rules) == 1:
             return self.rules[0]
         behaviors = [rule.behavior for rule in self.rules]
@@ -84,11 +84,11 @@ class WebDistribution:
 
 
 class Route(NamedTuple):
-    """What a host, path and query mean; ``query`` is without a signature that counts here.
+    """The target of a request; ``query`` is without a signature that the edge verifies.
 
-    ``name`` is decoded, for the rules and for origins of objects. ``path`` is what a site is asked
-    for, as it was sent, without a leading slash.
-    ``is_s3``: a client of the S3 protocol means an object of the rule's bucket, or the bucket.
+    ``name`` is decoded, for the rules and for origins with objects. ``path`` goes to a site, as it
+    was sent, without a leading slash. ``is_s3``: an S3 client's request for an object of the rule's
+    bucket, or for the bucket.
     """
 
     distribution: WebDistribution
@@ -100,18 +100,18 @@ class Route(NamedTuple):
 
     @property
     def place(self) -> str:
-        """What tells it from all others of its origin: at a site the path, octet for octet."""
+        """The identity within the origin: at a site the path, octet for octet, else the name."""
         return self.path if self.rule.binding.is_site else self.name
 
     @property
     def is_bucket(self) -> bool:
-        """Whether the bucket itself is meant, and no object."""
+        """Whether the request is for the bucket itself."""
         return self.is_s3 and not self.name
 
 
 class RouteError(NamedTuple):
-    """Why a request means nothing here. ``code``: the error's code for clients of S3, "": the
-    status says it.
+    """Why a request has no route. ``code``: the error code for S3 clients; "" means the code of
+    the status.
     """
 
     status: int
@@ -127,15 +127,15 @@ def route(
     query: str,
     headers: Mapping[str, str] = NO_HEADERS,
 ) -> Route | RouteError:
-    """What a request's host, path and query mean; ``headers`` tell whether it is of S3's protocol.
+    """Routes a request by host, path and query; ``headers`` show whether it is an S3 request.
 
-    The name is decided here once, for the access rules, the cache and the origin alike.
+    The object's name is decoded here once, for the access rules, the cache and the origin.
     """
     if not host:
-        return RouteError(400, "one Host header, please")
+        return RouteError(400, "the request must have exactly one valid Host header")
     found = distributions.find(host)
     if not found:
-        return RouteError(421, "no distribution has this host name")
+        return RouteError(421, "no distribution has this host name: check aliases")
     if is_s3_request(headers, query):
         of_bucket = _route_to_bucket(distributions, found[0], host, path, query)
         if of_bucket is not None:
@@ -150,7 +150,7 @@ def _route_to_bucket(
     path: bytes,
     query: str,
 ) -> Route | RouteError | None:
-    """What a request of an S3 client means; None where it concerns no bucket.
+    """Routes an S3 client's request; None where it is for no bucket.
 
     The bucket stands before the key, or in the host name (Amazon S3 User Guide, "Virtual hosting
     of general purpose buckets").
@@ -212,12 +212,12 @@ def _hosted_bucket(
 
 
 def listing_rules(distribution: WebDistribution, prefix: str) -> list[Rule]:
-    """The rules that objects may have whose names begin with ``prefix``."""
+    """The rules that may apply to objects whose names begin with ``prefix``."""
     return [rule for rule in distribution.rules if rule.behavior.may_match_below(prefix)]
 
 
 def route_in(distribution: WebDistribution, path: bytes, query: str) -> Route | RouteError:
-    """What a path and query mean in a distribution."""
+    """Routes a path and query within a distribution."""
     name = distribution.root_object if path == b"/" else path_name(path)
     if name is None:
         return RouteError(400, "the path has a dot segment, a control character or a backslash")
@@ -229,8 +229,7 @@ def route_in(distribution: WebDistribution, path: bytes, query: str) -> Route | 
 
 
 def _checked_segments(found: Route) -> Route | RouteError:
-    """The route, unless an origin that reads the path in another way would serve what other rules
-    are about."""
+    """The route, unless an origin that normalises the path would serve it under other rules."""
     distribution = found.distribution
     plain = _SLASHES.sub("/", found.name).removeprefix("/")
     if plain != found.name and distribution.rule(plain) is not found.rule:
@@ -240,16 +239,20 @@ def _checked_segments(found: Route) -> Route | RouteError:
     if "%2f" in found.path.lower():
         kept = path_name(_ENCODED_SLASH.sub("%252F", found.path))
         if kept is None or distribution.rule(kept) is not found.rule:
-            return RouteError(400, "two behaviors have the path's encoded slash", distribution.id)
+            return RouteError(
+                400, "the path has an encoded slash, and two behaviors may match", distribution.id
+            )
     if ";" in found.name:
         without = distribution.rule(_PARAMETERS.sub("", found.name)).behavior
         if without.access != found.rule.behavior.access:
-            return RouteError(400, "the path's parameters step round a rule", distribution.id)
+            return RouteError(
+                400, "the path's parameters (;) would bypass an access rule", distribution.id
+            )
     return found
 
 
 def route_to(distribution: WebDistribution, name: str, query: str, path: str = "") -> Route:
-    """The route to an object of a distribution; ``path`` as it was sent, or as it is usual."""
+    """The route to an object; ``path`` as it was sent, or "" for its usual encoding."""
     rule = distribution.rule(name)
     query = without_signature(rule.behavior.access, query)
     return Route(distribution, rule, name, query, path=path or site_path(name))
@@ -262,7 +265,7 @@ def ask(
     edge_name: str,
     interim: Callable[[int, Fields], None] | None,
 ) -> CacheRequest:
-    """What the cache is asked for a GET or HEAD."""
+    """The cache request of a GET or HEAD."""
     rule = found.rule
     policy = rule.behavior.cache
     asked = origin_request(found, request, edge_name)
@@ -302,13 +305,13 @@ def selecting_fields(found: Route, request: WebRequest, edge_name: str) -> Mappi
 
 
 def asset_key(found: Route, policy: CachePolicy, request: WebRequest) -> str:
-    """What tells the response to a request apart from all others of the edge."""
+    """The cache key of a request."""
     parts = key_parts(policy, found.place, found.query, request.fields)
     return join_key(found.rule.binding.identity, *parts)
 
 
 def invalidation_subject(found: Route) -> InvalidationTarget:
-    """What invalidations are matched against."""
+    """The scope and target that invalidations are matched against."""
     distribution = found.distribution
     target = target_of(found.name, keyed_query(found.rule.behavior.cache, found.query))
     return InvalidationTarget(distribution.id, target, distribution.cache_tag_header)
@@ -327,7 +330,7 @@ def target_parts(found: Route, target: str) -> tuple[str, ...]:
 
 
 def origin_request(found: Route, request: WebRequest, edge_name: str) -> OriginRequest:
-    """What the origin is asked: the request without what is not its business."""
+    """The request to the origin: method, name, and the parts that the policies forward."""
     behavior, binding = found.rule.behavior, found.rule.binding
     if not binding.is_site and not binding.bucket:
         return OriginRequest(request.method, found.name)
@@ -336,17 +339,17 @@ def origin_request(found: Route, request: WebRequest, edge_name: str) -> OriginR
     )
     if not binding.is_site:
         query = encoded_query(forwarded_read_parameters(found))
-        told = tuple(field for field in fields if field[0].lower() in _TOLD_BUCKETS)
-        return OriginRequest(request.method, found.name, query, told)
+        bucket_fields = tuple(field for field in fields if field[0].lower() in _BUCKET_FIELDS)
+        return OriginRequest(request.method, found.name, query, bucket_fields)
     if request.method not in SAFE_METHODS and "content-length" in request.headers:
         fields.append(("content-length", request.headers["content-length"]))
     if wants_upgrade(found, request):
         fields += (("connection", "upgrade"), ("upgrade", "websocket"))
-        spoken = {name.lower() for name, _value in fields}
+        names = {name.lower() for name, _value in fields}
         fields += [
             (name, value)
             for name, value in request.fields
-            if name.startswith("sec-websocket-") and name not in spoken
+            if name.startswith("sec-websocket-") and name not in names
         ]
     if binding.sends_viewer_host:
         fields.append(("host", request.host))

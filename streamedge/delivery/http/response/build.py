@@ -1,6 +1,6 @@
-"""What a request comes to, as an answer: of the cache, of an origin, of the edge itself.
+"""Builds responses: from the cache, from an origin, or the edge's own.
 
-Owns the way from an outcome to a head and where its body comes from. Nothing is asked for here.
+A builder turns an outcome into a head and a body source. It requests nothing.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _NO_BODY = frozenset({204, 304})
 
 
 class Response(NamedTuple):
-    """What a request comes to; ``reader`` is the caller's to close, None when nothing is open.
+    """A response; the caller closes ``reader``, which is None when nothing is open.
 
-    ``parts``: the answer's body comes part by part, after ``answer.head``. ``provenance``: what of,
-    for invalidations that end running responses; None where none is about it.
+    ``parts``: the body in parts, sent after ``answer.head``. ``provenance``: the source of the
+    response, for invalidations that abort running responses; None where no invalidation applies.
     """
 
     answer: Answer
@@ -62,14 +62,14 @@ class Response(NamedTuple):
 
 
 class Representation(NamedTuple):
-    """In which form a stored answer is sent, when not as it is stored."""
+    """A representation of a stored response other than the stored one."""
 
     head: OriginHead
     reader: Reader
 
 
 class ResponseBuilder:
-    """Makes answers. ``counts`` is told of errors."""
+    """Builds responses. Errors are counted in ``counts``."""
 
     def __init__(self, edge_name: str, counts: Counts, ranges_max: int) -> None:
         self._ranges_max = ranges_max
@@ -77,7 +77,7 @@ class ResponseBuilder:
         self._counts = counts
 
     def preflight(self, found: Route, request: WebRequest) -> Response:
-        """OPTIONS where the origin has objects alone: what the distribution's owner allows."""
+        """The response to OPTIONS for an origin with objects: the behavior's methods."""
         allowed = ", ".join(sorted(found.rule.behavior.methods))
         delivery = self._delivery(request, time.time(), CacheResult.MISS, found, "")
         head = streamed_head(204, [("allow", allowed)], "", None, delivery)
@@ -91,9 +91,9 @@ class ResponseBuilder:
         form: Representation | None = None,
         status: int | None = None,
     ) -> Response:
-        """The answer that a stored response is; in another ``form``, under another ``status``.
+        """The response from a stored one; ``form`` and ``status`` replace the stored ones.
 
-        The readers are taken over.
+        It takes ownership of the readers.
         """
         reader = stored.reader
         head = reader.head
@@ -147,7 +147,7 @@ class ResponseBuilder:
         age_s: float,
         delivery: Delivery,
     ) -> Response:
-        """The answer for a stored response whose end tells its length."""
+        """The response from a stored one whose length is known only at its end."""
         fields = stored_answer_fields(head)
         answer = Answer(head.status, streamed_head(head.status, fields, framing, age_s, delivery))
         opened = Response(answer, None, delivery.result, distribution)
@@ -160,13 +160,13 @@ class ResponseBuilder:
     def passed(
         self, found: Route, request: WebRequest, response: OriginResponse, status: str
     ) -> Response:
-        """The answer that an origin's own answer is, passed through as it comes."""
+        """The origin's response, passed through as it comes."""
         result = CacheResult.MISS if response.status < 400 else CacheResult.ERROR
         has_body = request.method != "HEAD" and response.status not in _NO_BODY
         framing = framing_of(response.size_bytes, request.http_version)
         fields = list(passed_fields(response.fields))
         if not has_body:
-            # What it would be is for the origin to say (RFC 9110 §8.6).
+            # The origin decides which length to state (RFC 9110 §8.6).
             framing = "".join(
                 f"{name}: {value}\r\n"
                 for name, value in response.fields
@@ -190,7 +190,7 @@ class ResponseBuilder:
         return Response(answer, None, result, distribution, self._reason(response.status), parts)
 
     def written(self, found: Route, request: WebRequest, answer: WriteAnswer) -> Response:
-        """The answer to a write."""
+        """The response to a write."""
         result = CacheResult.MISS if answer.succeeded else CacheResult.ERROR
         delivery = self._delivery(request, time.time(), result, found, "")
         body = b"" if answer.status in _NO_BODY else answer.body
@@ -207,7 +207,7 @@ class ResponseBuilder:
     def failed(
         self, found: Route, request: WebRequest, exc: OriginError | CacheFullError | WriteQueueError
     ) -> Response:
-        """The answer where the origin, the cache or the journal gave none."""
+        """The response to a failure of the origin, the cache or the write queue."""
         kind = exc.failure.value if isinstance(exc, OriginError) else _KINDS[type(exc)]
         self._counts.add(Counter.ERRORS, kind)
         opened = self.refused(
@@ -216,7 +216,7 @@ class ResponseBuilder:
         return opened._replace(reason=str(exc))
 
     def rejected(self, request: WebRequest, refused: Refused) -> Response:
-        """The answer to a request that is not served."""
+        """The response to a refused request."""
         opened = self.refused(
             request,
             refused.status,
@@ -238,10 +238,10 @@ class ResponseBuilder:
         found: Route | None = None,
         code: str = "",
     ) -> Response:
-        """An answer of the edge's own, with its reason; ``code`` as ``refusal`` takes it.
+        """An error response of the edge with its reason; ``code`` as in ``refusal``.
 
-        Where a behavior is known, its policy says which pages may read it: a script could not tell
-        a refusal from a broken network otherwise.
+        Where the behavior is known, its CORS policy applies: without it a script could not
+        distinguish a refusal from a network error.
         """
         delivery = self._delivery(request, time.time(), CacheResult.ERROR, None, "")
         if is_s3_request(request.headers, request.query):
@@ -253,7 +253,7 @@ class ResponseBuilder:
         return Response(answer, None, CacheResult.ERROR, distribution, reason)
 
     def _reason(self, status: int) -> str | None:
-        """Counts an origin's error, and says it for the log line."""
+        """Counts an error status of the origin, and returns its text for the log line."""
         if status < 400:
             return None
         self._counts.add(Counter.ERRORS, f"origin_{status}")
@@ -293,7 +293,7 @@ class ResponseBuilder:
 
 
 def passed_fields(fields: Sequence[Field]) -> Iterator[Field]:
-    """An origin's fields but for those of its connection and its framing."""
+    """An origin's fields without those of its connection and its framing."""
     refused = HOP_BY_HOP | {"content-length"} | connection_options(fields)
     for name, value in fields:
         kept = without_no_codings(name.lower(), value)
@@ -302,9 +302,9 @@ def passed_fields(fields: Sequence[Field]) -> Iterator[Field]:
 
 
 def _viewer_reason(failure: OriginError | CacheFullError | WriteQueueError) -> str:
-    """What a viewer is told: which kind of failure, nothing of the origin's whereabouts."""
+    """The text for a viewer: the kind of failure, without the origin's address."""
     if isinstance(failure, CacheFullError):
-        return "the edge has no room to fetch the object"
+        return "the edge's cache is full: try again later"
     if isinstance(failure, WriteQueueError):
-        return "the edge cannot keep the write"
+        return "the edge cannot queue the write: try again later"
     return f"origin: {failure.failure.value.replace('_', ' ')}"
