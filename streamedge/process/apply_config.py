@@ -1,9 +1,9 @@
-"""A worker takes another config while it serves, without dropping a connection.
+"""A worker applies a new config while it serves, without dropping a connection.
 
-Owns the order of it: whatever may fail or wait is made first, then all is swapped at once, between
-two requests. What is under way goes on by what it was begun with; a request sees one config or the
-other. An origin whose section is unchanged keeps its connections; one that is gone or has changed
-keeps none between requests, and is let go when the last who reads from it has ended.
+Everything that may fail or wait is prepared first; then all parts are replaced at once, between two
+requests, so a request sees either the old config or the new one. Running responses and plays finish
+with the old one. An origin with an unchanged section keeps its connections; a changed or removed
+origin keeps none between requests and is dropped after its last reader.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ if TYPE_CHECKING:
     from streamedge.process.certificates import Certificates
 
 
-RETRY_S = 1.0  # until what could not be read is tried again
-APPLY_RETRY_S = 10.0  # … and a config that could not be applied
+RETRY_S = 1.0  # after a failed read
+APPLY_RETRY_S = 10.0  # after a config that could not be applied
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerComponents:
-    """What a worker serves with. All of it stays; what it holds is replaced."""
+    """The parts of a worker that live as long as it does; a new config replaces their content."""
 
     web: WebServer
     rtmp: RtmpServer
@@ -65,15 +65,15 @@ class WorkerComponents:
     counts: Counts
 
 
-_Made = tuple[dict[str, OriginBinding], HostTable[WebDistribution], HostTable[RtmpDistribution]]
-"""What serves by a config."""
+_Prepared = tuple[dict[str, OriginBinding], HostTable[WebDistribution], HostTable[RtmpDistribution]]
+"""Origin bindings and the two distribution tables of a config."""
 
 
 ABANDONED_WRITES_INTERVAL_S = 60.0
 
 
 class ConfigApplier:
-    """The config that a worker serves by, and the origins that it names."""
+    """The config that a worker uses, and the bindings of its origins."""
 
     def __init__(
         self, config: Config, bindings: Mapping[str, OriginBinding], serving: WorkerComponents
@@ -81,7 +81,7 @@ class ConfigApplier:
         self.config = config
         self.bindings = bindings
         self._serving = serving
-        self.failure = ""  # why the config that is to be in force could not be applied
+        self.failure = ""  # why the newest config could not be applied
         self._replicator: Replicator | None = None
         if serving.write_queue is not None:
             where = _writers_and_readers(bindings)
@@ -90,10 +90,7 @@ class ConfigApplier:
             )
 
     async def apply(self, config: Config) -> None:
-        """Serves by ``config`` from now on. Raises what making it raises: nothing has changed.
-
-        One call at a time.
-        """
+        """Applies ``config``. If this raises, nothing has changed. One call at a time."""
         serving, before = self._serving, self.bindings
         countries, certificates = serving.countries, serving.certificates
         database = config.countries.database
@@ -101,14 +98,14 @@ class ConfigApplier:
         if database != countries.database:
             edition = await asyncio.to_thread(CountryDatabase, database)
         if certificates is not None:
-            from streamedge.process.certificates import declared_files, load_pairs  # noqa: PLC0415  # only where there are some
+            from streamedge.process.certificates import declared_files, load_pairs  # noqa: PLC0415  # only with HTTPS
 
             pairs = await asyncio.to_thread(load_pairs, declared_files(config))
         kept = unchanged_origins(self.config, config, before)
-        # Beside the event loop: thousands of behaviors take a while, and viewers want their bytes.
+        # In a thread: thousands of behaviors take a while, and must not delay viewers.
         bindings, web, rtmp = await asyncio.to_thread(self._make, config, kept)
 
-        # From here on nothing fails and nothing waits.
+        # Nothing below fails or waits.
         self.config, self.bindings = config, bindings
         countries.use(edition)
         if certificates is not None:
@@ -119,24 +116,24 @@ class ConfigApplier:
         for binding in gone:
             _retire(binding)
         if {one.identity for one in gone} & {one.identity for one in bindings.values()}:
-            # Reached in another way by now: what is open would go on asking as before.
+            # The same origin with new settings: open objects would use the old ones.
             serving.cache.drop_all()
             serving.rtmp.streams.forget_media()
         if self._replicator is not None:
             self._replicator.replace(*_writers_and_readers(bindings))
 
-    def _make(self, config: Config, kept: Mapping[str, OriginBinding]) -> _Made:
+    def _make(self, config: Config, kept: Mapping[str, OriginBinding]) -> _Prepared:
         serving = self._serving
         bindings = bind_origins(config, serving.log, serving.counts, serving.write_queue, kept)
         return bindings, web_distributions(config, bindings), rtmp_distributions(config, bindings)
 
     async def replicate(self) -> None:
-        """Sends queued writes, if there are any and it is this worker's turn; until cancelled."""
+        """Sends queued writes while this worker has the leader lock; until cancelled."""
         if self._replicator is not None:
             await self._replicator.run()
 
     async def end_abandoned_writes(self) -> None:
-        """Has origins end what dead processes left under way, now and then, until cancelled."""
+        """Ends abandoned uploads of dead processes once a minute, until cancelled."""
         while True:
             for writer in {id(one.writer): one.writer for one in self.bindings.values()}.values():
                 if writer is None:
@@ -154,14 +151,14 @@ class ConfigApplier:
         try:
             identity, *parts = split_key(key)
         except ValueError:
-            return  # queued by an earlier edition, whose keys name nothing that is cached now
-        found = (one for one in self.bindings.values() if one.identity == identity)
-        binding = next(found, None)
+            return  # queued by an earlier version, whose keys name no cached object
+        matches = (one for one in self.bindings.values() if one.identity == identity)
+        binding = next(matches, None)
         changed = (key,) if binding is None else binding.keys_written(*parts)
         self._serving.cache.refuse_older(*changed)
 
-    def tell_failure(self, exc: Exception) -> None:
-        """Leaves a line for each new failure: what was in use is in use."""
+    def log_failure(self, exc: Exception) -> None:
+        """Logs each new failure; the old config stays in use."""
         if repr(exc) != self.failure:
             self.failure = repr(exc)
             self._serving.log.event("config_not_applied", error=self.failure)
@@ -174,7 +171,7 @@ async def watch_config(
     number: int,
     apply_new: Callable[[], AppliedInvalidations],
 ) -> None:
-    """Applies each config and each invalidation that comes, as worker ``number``, until cancelled.
+    """Applies new configs and invalidations, as worker ``number``, until cancelled.
 
     ``apply_new`` reads the control log. It is called first, and at once when the worker is woken: a
     new invalidation does not wait for a config. Its position is noted in the roster once the config
@@ -182,7 +179,7 @@ async def watch_config(
     again after a while, until it is.
     """
     woken = asyncio.Event()
-    woken.set()  # something may have come while the process began
+    woken.set()  # there may have been changes while the process started
 
     def wake() -> None:
         woken.set()
@@ -202,8 +199,8 @@ async def watch_config(
                 if effective.config is not live.config:
                     await live.apply(effective.config)
                 live.failure = ""
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the worker serves on
-                live.tell_failure(exc)
+            except Exception as exc:  # noqa: BLE001 - the worker must go on serving
+                live.log_failure(exc)
                 retry_s = retry_s or APPLY_RETRY_S
             if position is not None:
                 shared.worker_status.note_position(number, position)
@@ -219,7 +216,7 @@ async def watch_config(
 def _writers_and_readers(
     bindings: Mapping[str, OriginBinding],
 ) -> tuple[dict[str, WritableOrigin], dict[str, Origin]]:
-    """Where queued writes go, and where what became of them is looked at; by name."""
+    """Origins that queued writes go to, and origins to check their outcome with; by name."""
     writers = {name: one.writer for name, one in bindings.items() if one.writer is not None}
     return writers, {name: _bare(one.origin) for name, one in bindings.items()}
 
@@ -231,5 +228,5 @@ def _retire(binding: OriginBinding) -> None:
 
 
 def _bare(origin: Origin) -> Origin:
-    """The origin itself, without the writes that wait for it."""
+    """The origin without the overlay of its pending writes."""
     return origin.origin if isinstance(origin, PendingWritesOrigin) else origin

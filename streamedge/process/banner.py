@@ -1,4 +1,4 @@
-"""What the operator sees when the edge is up: where it listens, and what to type to play."""
+"""The banner when the edge is up: its addresses, and example commands for viewers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from streamedge.config.schema.config import (
     DirectoryOriginConfig,
     RtmpDistributionConfig,
 )
-from streamedge.process.listeners import spelled
+from streamedge.config.schema.units import format_address
 
 EXAMPLES_MAX = 8
 _STREAM_PREFIXES = {".mp4": "mp4:", ".m4a": "mp4:", ".mov": "mp4:", ".mp3": "mp3:", ".flv": ""}
 
 
 def print_banner(config: Config) -> None:
-    """Prints to stderr, beside the log and not in it."""
+    """Prints the banner to stderr; it is not part of the log."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for line in _lines(config):
         console.print(line)
@@ -28,8 +28,8 @@ def print_banner(config: Config) -> None:
 
 def _lines(config: Config) -> Iterator[str]:
     yield f"[bold green]StreamEdge[/] {config.edge.name} is up"
-    yield f"  health   curl http://{spelled(config.listen.admin)}/healthz"
-    yield f"  metrics  curl http://{spelled(config.listen.admin)}/metrics"
+    yield f"  health   curl http://{format_address(config.listen.admin)}/healthz"
+    yield f"  metrics  curl http://{format_address(config.listen.admin)}/metrics"
     for distribution in config.distributions:
         if not distribution.enabled:
             continue
@@ -52,7 +52,7 @@ def _lines(config: Config) -> Iterator[str]:
 
 
 def stream_name(name: str) -> str:
-    """An object's name as players spell it over RTMP."""
+    """The RTMP stream name of an object."""
     for extension, prefix in _STREAM_PREFIXES.items():
         if name.endswith(extension):
             return prefix + (name.removesuffix(extension) if extension == ".flv" else name)
@@ -60,16 +60,16 @@ def stream_name(name: str) -> str:
 
 
 def _examples(config: Config, distribution: AnyDistributionConfig) -> Iterator[str]:
-    """Some objects to try: what lies in a folder, or a name to replace."""
+    """Object names for examples: files of a folder, or a placeholder."""
     origin = config.origins.get(distribution.origin)  # None: a group's name
-    found = 0
+    count = 0
     if isinstance(origin, DirectoryOriginConfig):
         folder = origin.path / origin.prefix
         for file in sorted(folder.glob("*")):
-            if file.suffix in _STREAM_PREFIXES and file.is_file() and found < EXAMPLES_MAX:
-                found += 1
+            if file.suffix in _STREAM_PREFIXES and file.is_file() and count < EXAMPLES_MAX:
+                count += 1
                 yield file.name
-    if not found:
+    if not count:
         yield "dir/film.mp4"
 
 
@@ -78,4 +78,4 @@ def _host(distribution: AnyDistributionConfig, address: tuple[str, int]) -> str:
     host, port = address
     if named:
         return f"{named[0]}:{port}"
-    return spelled(("127.0.0.1" if host in {"0.0.0.0", "::", ""} else host, port))  # noqa: S104
+    return format_address(("127.0.0.1" if host in {"0.0.0.0", "::", ""} else host, port))  # noqa: S104

@@ -1,14 +1,13 @@
-"""The certificates shown to viewers: which one to which name, and new ones without a restart.
+"""TLS certificates for viewers: selection by host name, and renewal without a restart.
 
-Owns the TLS settings of viewers' connections. One context stands in front of all connections; a
-callback hands each to the context of the certificate whose names hold the one asked for (SNI,
-RFC 6066 §3), or else to the first. A connection made for one host carries requests for others only
-where its certificate is theirs too (RFC 9110 §4.3.3, §7.4). The front context is made once, before
-workers are forked, and never replaced: its ticket keys are the same in all of them, so a viewer can
-resume with any.
+All connections start with one front context. A callback then selects the context of the certificate
+for the requested name (SNI, RFC 6066 §3), or of the first certificate. A connection made for one
+host carries requests for other hosts only if its certificate covers them (RFC 9110 §4.3.3, §7.4).
+The front context is created once, before workers are forked, and never replaced: all workers have
+the same ticket keys, so a viewer can resume a session with any of them.
 
-``reload_changed`` reads files that have changed since they were read; it opens no connection and
-starts nothing. A pair that cannot be used changes nothing.
+``reload_changed`` reads files that have changed since they were read. A pair that cannot be used
+changes nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from streamedge.delivery.hosts import host_name
 from streamedge.delivery.net.tls import NamedTls
 from streamedge.errors import StreamEdgeError
 
-# With forward secrecy and authenticated encryption only; TLS 1.3 has no others (RFC 9325 §4.2).
+# Only forward secrecy and authenticated encryption, as in TLS 1.3 (RFC 9325 §4.2).
 TLS12_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 PROTOCOLS = ("http/1.1",)
 
@@ -47,7 +46,7 @@ class CertificateFiles:
 
 @dataclass(frozen=True, slots=True)
 class CertificateChange:
-    """What a look has found: files read anew, or, with a reason, left alone."""
+    """A pair of files that was reloaded, or ``refused`` with a reason."""
 
     certificate: Path
     names: tuple[str, ...] = ()
@@ -57,24 +56,24 @@ class CertificateChange:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A pair of files as it was read."""
+    """The content of a pair of files."""
 
     context: ssl.SSLContext
     names: tuple[str, ...]
     expires: datetime
 
     def has(self, name: str) -> bool:
-        # A wildcard stands for one label, the first (RFC 9525 §6.3).
+        # A wildcard matches one label, the first (RFC 9525 §6.3).
         return name in self.names or "*." + name.partition(".")[2] in self.names
 
 
 _Stamp = tuple[tuple[int, int, int] | None, ...]
-"""Inode, time of change in ns and size of both files; None is no file."""
+"""Inode, modification time in ns and size of both files; None if there is no file."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPair:
-    """A pair that was read, and how its files were then."""
+    """A pair that was read, with the stamp of its files before that."""
 
     files: CertificateFiles
     stamp: _Stamp
@@ -91,18 +90,18 @@ class Certificates:
         self.front.sni_callback = self._choose
 
     def use(self, pairs: Sequence[LoadedPair]) -> None:
-        """Shows these from now on, and no others."""
+        """Replaces all certificates."""
         self._declared = [pair.files for pair in pairs]
         self._seen = [pair.stamp for pair in pairs]
-        self._stamps = list(self._seen)  # of what was read, or refused
+        self._stamps = list(self._seen)  # of the files that were read or refused
         self._loaded = [pair.loaded for pair in pairs]
         self._by_name: dict[str, int] = {}
         self._index()
 
     def reload_changed(self) -> Iterator[CertificateChange]:
-        """Reads files that have changed and are as they were at the last look.
+        """Reads files that have changed, but not since the previous call.
 
-        So a file is not read while it is being written, nor a certificate before its key has come.
+        So a file is not read while it is written, nor a certificate before its key.
         """
         for number, files in enumerate(self._declared):
             stamp, before = _stamp(files), self._seen[number]
@@ -124,10 +123,10 @@ class Certificates:
         return self._loaded[self._number_for("" if name is None else name.lower())].context
 
     def _number_for(self, name: str) -> int:
-        found = self._by_name.get(name)
-        if found is None:
-            found = self._by_name.get("*." + name.partition(".")[2], 0)
-        return found
+        number = self._by_name.get(name)
+        if number is None:
+            number = self._by_name.get("*." + name.partition(".")[2], 0)
+        return number
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, _front: ssl.SSLContext) -> None:
         connection.context = self.context_for(name)
@@ -137,9 +136,10 @@ class Certificates:
             connection.serves = partial(self._serves, self._declared[number], self._loaded[number])
 
     def _serves(self, files: CertificateFiles, shown: _Loaded, host: str) -> bool:
-        """Whether a host's requests may come where a certificate was shown, since renewed or not.
+        """Whether a connection with certificate ``shown`` may carry requests for ``host``.
 
-        What no certificate has belongs to the first, as it does when the client names it.
+        The certificate may have been renewed since. Hosts without a certificate belong to the
+        first one, as in the handshake.
         """
         name = host_name(host)
         return self._declared[self._number_for(name)] == files or shown.has(name)
@@ -159,10 +159,10 @@ def declared_files(config: Config) -> list[CertificateFiles]:
 
 
 def load_pairs(declared: Sequence[CertificateFiles]) -> tuple[LoadedPair, ...]:
-    """Reads all pairs. Raises CertificateError when one cannot be used, or there is none."""
+    """Reads all pairs. Raises CertificateError if one cannot be used or there is none."""
     if not declared:
         raise CertificateError("no certificate is declared")
-    # As they were before they were read: what comes in between is seen at the next look.
+    # Stamps from before the reads, so that the next call sees a change in between.
     stamps = [_stamp(files) for files in declared]
     return tuple(
         LoadedPair(files, stamp, _load(files))
@@ -173,18 +173,18 @@ def load_pairs(declared: Sequence[CertificateFiles]) -> tuple[LoadedPair, ...]:
 def _load(files: CertificateFiles) -> _Loaded:
     context = _context()
     try:
-        # With a password to offer OpenSSL does not ask for one on the terminal.
+        # With a password callback, OpenSSL does not prompt on the terminal.
         context.load_cert_chain(files.certificate, files.key, password=lambda: "")
         leaf = x509.load_pem_x509_certificate(files.certificate.read_bytes())
         names = _names(leaf)
-    except Exception as exc:  # what a strange certificate raises in a parser has no common base
+    except Exception as exc:  # parser errors have no common base class
         reason = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or str(exc)
         raise CertificateError(f"{files.certificate} with {files.key}: {reason}") from exc
     return _Loaded(context, names, leaf.not_valid_after_utc)
 
 
 def _names(leaf: x509.Certificate) -> tuple[str, ...]:
-    """The certificate's DNS names, in lower case; none where it has no subjectAltName."""
+    """The certificate's DNS names in lower case; none without a subjectAltName."""
     try:
         extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
@@ -197,7 +197,7 @@ def _context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(TLS12_CIPHERS)
     context.options |= ssl.OP_NO_RENEGOTIATION
-    # Each viewer knows which cipher its processor is quick at.
+    # The client knows which cipher is fastest on its processor.
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(list(PROTOCOLS))
     return context

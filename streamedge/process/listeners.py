@@ -1,8 +1,8 @@
-"""The sockets viewers come to: bound once by the supervisor, one for each worker and address.
+"""The listening sockets: bound once by the supervisor, one for each worker and address.
 
-Each worker accepts from its own socket and the kernel spreads connections over them
-(SO_REUSEPORT). The supervisor keeps them open, so that what waits in a killed worker's queue is
-served by the next one.
+Each worker accepts from its own socket, and the kernel distributes connections over them
+(SO_REUSEPORT). The supervisor keeps them open, so that connections in the backlog of a killed
+worker are served by its successor.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def bind_listeners(
 ) -> list[WorkerListeners]:
     """Binds every address once for each worker. Raises OSError, with the address in its text."""
     for address in (*http, *https, *rtmp):
-        # With SO_REUSEPORT a second edge would quietly share the address: see that it is free.
+        # SO_REUSEPORT would let a second edge share the address: check that it is free.
         _bind(address, shared=False).close()
     first = WorkerListeners(
         *(tuple(_listen(address) for address in each) for each in (http, rtmp, https))
@@ -53,15 +53,9 @@ def bind_listeners(
 
 
 def address_of(listener: socket.socket) -> Address:
-    """Where a socket listens; the port is the kernel's choice where the config has port 0."""
+    """The address of a listening socket; the kernel has chosen the port if the config has 0."""
     host, port = listener.getsockname()[:2]
     return host, port
-
-
-def spelled(address: Address) -> str:
-    """As the config and URLs have it, such as ``[::1]:8080``."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def with_bound_addresses(config: Config, own: WorkerListeners, admin: socket.socket) -> Config:
@@ -78,7 +72,7 @@ def with_bound_addresses(config: Config, own: WorkerListeners, admin: socket.soc
 
 
 def proxied_listeners(listen: ListenConfig, own: WorkerListeners) -> frozenset[socket.socket]:
-    """Those of a worker's sockets on which each connection begins with a PROXY header."""
+    """The worker's sockets whose connections begin with a PROXY header."""
     bound = zip(
         (*listen.http, *listen.https, *listen.rtmp),
         (*own.http, *own.https, *own.rtmp),

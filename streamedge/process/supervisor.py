@@ -30,6 +30,7 @@ from streamedge.build.origins_and_web import writes_back
 from streamedge.cache.storage.folder import WORKERS_MAX, FolderInUseError, lock_folder
 from streamedge.cache.storage.store import close_folder, prepare_folder
 from streamedge.config.schema.config import Config
+from streamedge.config.schema.units import format_address
 from streamedge.control.recovery import prepare_control_database
 from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.heartbeats import Heartbeats
@@ -46,7 +47,6 @@ from streamedge.process.listeners import (
     WorkerListeners,
     bind_admin,
     bind_listeners,
-    spelled,
     with_bound_addresses,
 )
 from streamedge.process.reload import ConfigReloader
@@ -132,10 +132,12 @@ def serve(config: Config, file: Path) -> int:
     processes = _Processes(shared, listeners, admin, certificates, countries, folder_lock)
     bound = with_bound_addresses(config, listeners[0], admin)
     addresses = {
-        name: [spelled(address) for address in getattr(bound.listen, name)]
+        name: [format_address(address) for address in getattr(bound.listen, name)]
         for name in ("http", "https", "rtmp")
     }
-    log.event("edge_starting", **addresses, admin=spelled(bound.listen.admin), workers=workers)
+    log.event(
+        "edge_starting", **addresses, admin=format_address(bound.listen.admin), workers=workers
+    )
     try:
         Supervisor(log, shared, processes.children(), reloader.reload, bound).run()
     finally:
