@@ -1,9 +1,8 @@
-"""One object sent to a bucket as a multipart upload, while its bytes still come.
+"""Sends one object to a bucket as a multipart upload, while its bytes are received.
 
-Owns the life of the upload: begun, its parts sent a few at a time, completed, or aborted on
-whatever goes wrong, so that nothing is left that is paid for. Parts are held in memory until the
-bucket has them, PARTS_IN_FLIGHT with the one that gathers; those above BUFFERED_PART_MAX_BYTES,
-of objects above 625 GiB, are passed on as they come.
+A few parts are sent at a time. On any failure the upload is aborted, so that no paid storage is
+left. Parts are buffered in memory until the bucket has them, PARTS_IN_FLIGHT including the one that
+is being received; parts above BUFFERED_PART_MAX_BYTES, of objects above 625 GiB, are streamed.
 """
 
 from __future__ import annotations
@@ -42,18 +41,18 @@ RETRY_S = 0.2  # doubled for each further attempt, with jitter
 
 _CUSTOMER_KEY = "x-amz-server-side-encryption-customer-"
 _CONDITIONS = frozenset({"if-match", "if-none-match"})
-# Checksums of the whole are held to here: a part's request may not name them.
-_OF_THE_WHOLE = ("content-md5", "x-amz-checksum-", "x-amz-sdk-", "x-amz-content-sha256")
+# Checksums of the whole object are verified here; requests for parts must not have them.
+_OBJECT_CHECKSUMS = ("content-md5", "x-amz-checksum-", "x-amz-sdk-", "x-amz-content-sha256")
 
 
 async def put_in_parts(
     requests: S3Requests, name: str, upload: Upload, records: UploadRecords | None = None
 ) -> WriteAnswer:
-    """Puts ``upload`` as the object ``name``. Raises as ``WritableOrigin.write``, but for refusals
-    by WriteRefusedError.
+    """Puts ``upload`` as the object ``name``. Raises as ``WritableOrigin.write``, and
+    WriteRefusedError for refusals.
 
-    With ``records`` its id is on disk before the first part is sent, so that another process can
-    abort it if this one dies.
+    With ``records`` the upload's id is on disk before the first part is sent, so that another
+    process can abort the upload if this one dies.
     """
     multipart = _Multipart(requests, name, upload, records)
     await multipart.begin()
@@ -61,17 +60,17 @@ async def put_in_parts(
         etags = await multipart.send_parts()
         return await multipart.complete(etags)
     except BaseException:
-        # Shielded: who cancels this does not want the parts to stay.
+        # Shielded: after a cancellation the parts must be deleted too.
         await asyncio.shield(multipart.abort())
         raise
 
 
 async def abort_abandoned(requests: S3Requests, records: UploadRecords) -> int:
-    """Aborts the uploads of processes that have died; how many were aborted.
+    """Aborts the uploads of processes that have died. Returns how many.
 
-    Each is aborted again by a later call, because parts that were under way may land after the
-    first time (Amazon S3 API Reference, AbortMultipartUpload). Raises OriginError and OSError:
-    what is left is left to a later call.
+    A later call aborts each of them again, because parts in flight may arrive after the first
+    abort (Amazon S3 API Reference, AbortMultipartUpload). Raises OriginError and OSError: a later
+    call continues.
     """
     aborted = 0
     abandoned = records.abandoned()
@@ -110,7 +109,7 @@ class _Multipart:
         try:
             await asyncio.shield(beginning)
         except asyncio.CancelledError:
-            # The bucket may have made an upload whose id is still on its way.
+            # The bucket may have created an upload whose id is not received yet.
             await asyncio.gather(beginning, return_exceptions=True)
             if self._upload_id:
                 await self.abort()
@@ -121,51 +120,52 @@ class _Multipart:
             field
             for field in self._upload.fields
             if field[0].lower() not in _CONDITIONS
-            and not field[0].lower().startswith(_OF_THE_WHOLE)
+            and not field[0].lower().startswith(_OBJECT_CHECKSUMS)
         )
-        answer = await self._persist("POST", "uploads=", fields)
+        answer = await self._send_with_retries("POST", "uploads=", fields)
         self._upload_id = find_upload_id(answer.body)
         if not self._upload_id:
             raise OriginError(
-                OriginFailure.UNAVAILABLE, f"{self._name!a}: began an upload without an id"
+                OriginFailure.UNAVAILABLE,
+                f"{self._name!a}: the response to CreateMultipartUpload has no id",
             )
         if self._records is not None:
-            # Without room for the record the upload goes on: only its abort after a crash is lost.
+            # Without a record the upload goes on: only its abort after a crash is lost.
             with suppress(OSError):
                 begin = partial(self._records.begin, self._name, self._upload_id)
                 self._record = await in_thread(begin)
 
     async def send_parts(self) -> list[str]:
-        """Sends all of the body; the parts' ETags. Raises as ``put_in_parts``."""
+        """Sends the whole body. Returns the ETags of the parts. Raises as ``put_in_parts``."""
         pieces = _Gatherer(gather(self._upload.pieces()))
         etags: dict[int, str] = {}
-        room = asyncio.Semaphore(PARTS_IN_FLIGHT)
+        slots = asyncio.Semaphore(PARTS_IN_FLIGHT)
 
         async def send(number: int, data: bytes) -> None:
             try:
                 etags[number] = await self._send_part(number, data)
             finally:
-                room.release()
+                slots.release()
 
         try:
-            # A part that fails ends the wait for a viewer who is slow to send more.
+            # A failed part ends the wait for more bytes from a slow viewer.
             async with asyncio.TaskGroup() as sending:
                 number = 0
                 while True:
                     size_bytes = part_size_bytes(number + 1, self._upload.size_bytes)
                     if size_bytes > BUFFERED_PART_MAX_BYTES:
                         number += 1
-                        etags[number] = await self._pass_part(number, pieces, size_bytes)
+                        etags[number] = await self._stream_part(number, pieces, size_bytes)
                         if await pieces.is_at_end():
                             break
                         continue
-                    await room.acquire()
+                    await slots.acquire()
                     data = await pieces.take(size_bytes)
                     if not data and number:
                         break
                     number += 1
                     if number > PARTS_MAX:
-                        raise refuse(413, "EntityTooLarge", "too long for one upload")
+                        raise refuse(413, "EntityTooLarge", "too large for one upload")
                     await in_thread(partial(self._verifier.update, data))
                     sending.create_task(send(number, data))
                     if len(data) < size_bytes:
@@ -179,41 +179,41 @@ class _Multipart:
         fields = self._part_fields + tuple(
             field for field in self._upload.fields if field[0].lower() in _CONDITIONS
         )
-        answer = await self._persist("POST", self._id_query(), fields, completion(etags))
-        await self._forget()
+        answer = await self._send_with_retries("POST", self._id_query(), fields, completion(etags))
+        await self._release_record()
         passed = tuple(
             (name, value) for name, value in answer.fields if name.lower().startswith("x-amz-")
         )
         return WriteAnswer(200, (("ETag", find_etag(answer.body)), *passed))
 
     async def abort(self) -> None:
-        """Frees what the bucket holds; its failure must not hide what led here."""
+        """Deletes the parts at the bucket. Its failure must not hide the cause of the abort."""
         try:
-            await self._persist("DELETE", self._id_query())
+            await self._send_with_retries("DELETE", self._id_query())
         except (OriginError, WriteRefusedError) as exc:
             if not isinstance(exc, WriteRefusedError) or exc.answer.status != 404:
-                # The bucket keeps the parts until a later sweep of the records can abort it.
-                await self._forget(is_ended=False)
+                # The bucket stores the parts until ``abort_abandoned`` aborts the upload.
+                await self._release_record(is_ended=False)
                 return
-        await self._forget()
+        await self._release_record()
 
-    async def _forget(self, *, is_ended: bool = True) -> None:
+    async def _release_record(self, *, is_ended: bool = True) -> None:
         record, self._record = self._record, None
         if record is not None:
-            with suppress(OSError):  # a record that stays is aborted in vain
+            with suppress(OSError):  # a record that stays costs one useless abort
                 await in_thread(record.remove if is_ended else record.release)
 
     async def _send_part(self, number: int, data: bytes) -> str:
         query = f"partNumber={number}&{self._id_query()}"
-        answer = await self._persist("PUT", query, self._part_fields, data)
+        answer = await self._send_with_retries("PUT", query, self._part_fields, data)
         return answer.field("etag")
 
-    async def _pass_part(self, number: int, pieces: _Gatherer, size_bytes: int) -> str:
+    async def _stream_part(self, number: int, pieces: _Gatherer, size_bytes: int) -> str:
         assert self._upload.size_bytes is not None
-        left_bytes = self._upload.size_bytes - pieces.taken_bytes
+        rest_bytes = self._upload.size_bytes - pieces.consumed_bytes
 
         async def verified() -> AsyncIterator[bytes]:
-            async for piece in pieces.pass_on(size_bytes):
+            async for piece in pieces.stream(size_bytes):
                 await in_thread(partial(self._verifier.update, piece))
                 yield piece
 
@@ -223,19 +223,19 @@ class _Multipart:
             f"partNumber={number}&{self._id_query()}",
             self._part_fields,
             body=verified(),
-            size_bytes=min(size_bytes, left_bytes),
+            size_bytes=min(size_bytes, rest_bytes),
         )
         return _require_success(answer).field("etag")
 
     def _id_query(self) -> str:
         return f"uploadId={quote(self._upload_id, safe='~')}"
 
-    async def _persist(
+    async def _send_with_retries(
         self, method: str, query: str, fields: HeaderFields = (), body: bytes | None = None
     ) -> WriteAnswer:
-        """Asks until there is an answer that will not change; ATTEMPTS times at most.
+        """Sends a request, and repeats it after transient failures; ATTEMPTS times at most.
 
-        Raises OriginError, or WriteRefusedError with an answer that is no success.
+        Raises OriginError, or WriteRefusedError with the response that is not a success.
         """
         failure: OriginError | None = None
         for attempt in range(1, ATTEMPTS + 1):
@@ -248,7 +248,7 @@ class _Multipart:
             else:
                 if attempt == ATTEMPTS or not may_be_retried(answer):
                     if failure is not None and answer.status == 404:
-                        # What is asked for has ended meanwhile: perhaps well, nobody can tell.
+                        # The upload has ended meanwhile; whether successfully is not known.
                         raise failure
                     return _require_success(answer)
             await asyncio.sleep(RETRY_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
@@ -256,34 +256,34 @@ class _Multipart:
 
 
 class _Gatherer:
-    """Takes a body apart into parts, whatever pieces it comes in."""
+    """Divides a body into parts, independent of its pieces."""
 
     def __init__(self, pieces: AsyncIterator[bytes]) -> None:
         self._pieces = pieces
         self._rest = b""
-        self.taken_bytes = 0
+        self.consumed_bytes = 0
 
     async def take(self, size_bytes: int) -> bytes:
-        """``size_bytes``, or less at the end."""
-        return b"".join([piece async for piece in self.pass_on(size_bytes)])
+        """The next ``size_bytes``, or fewer at the end."""
+        return b"".join([piece async for piece in self.stream(size_bytes)])
 
-    async def pass_on(self, size_bytes: int) -> AsyncIterator[bytes]:
-        """``size_bytes`` piece by piece, or less at the end."""
+    async def stream(self, size_bytes: int) -> AsyncIterator[bytes]:
+        """The next ``size_bytes`` in pieces, or fewer at the end."""
         while size_bytes and not await self.is_at_end():
             piece, self._rest = self._rest[:size_bytes], self._rest[size_bytes:]
             size_bytes -= len(piece)
-            self.taken_bytes += len(piece)
+            self.consumed_bytes += len(piece)
             yield piece
 
     async def is_at_end(self) -> bool:
-        """Whether nothing is left; waits for the next piece if need be."""
+        """Whether no byte is left; waits for the next piece if necessary."""
         if not self._rest:
             self._rest = await anext(self._pieces, b"")
         return not self._rest
 
 
 def _require_success(answer: WriteAnswer) -> WriteAnswer:
-    """The answer, or WriteRefusedError with it: completion fails with status 200, too."""
+    """Returns ``answer`` or raises WriteRefusedError. CompleteMultipartUpload may fail with 200."""
     code = find_error_code(answer.body)
     if answer.succeeded and code:
         answer = WriteAnswer(503 if may_be_retried(answer) else 500, answer.fields, answer.body)

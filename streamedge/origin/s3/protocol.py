@@ -1,8 +1,8 @@
-"""Requests of Amazon S3's protocol: who sends them, and which operation each one is.
+"""Recognizes requests of Amazon S3's protocol, and their operations.
 
-Pure. Only what is listed here is understood. Any other sub-resource, parameter or x-amz-* field is
-refused with 501 in S3's words, so that a call which the edge does not know never reaches an object.
-The client's signature is dropped, because the edge signs with its own keys.
+Pure. Only the operations listed here are supported. Any other sub-resource, parameter or x-amz-*
+field is refused with 501 in S3's format, so that an unknown call never reaches an object. The
+client's signature is dropped, because the edge signs with its own keys.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote, unquote_plus
 from streamedge.origin.s3.parts import PARTS_MAX
 from streamedge.origin.writing import HeaderFields, WriteAnswer, object_fields, refuse
 
-LISTED_PARTS_MAX = 128  # so that a list fits into a WriteAnswer
+LISTED_PARTS_MAX = 128  # so that a list fits in a WriteAnswer
 LISTED_KEYS_MAX = 1000  # Amazon S3 API Reference, ListObjectsV2: max-keys
 
 _UPLOAD_ID = re.compile(r"[!-~]{1,1024}")
@@ -34,7 +34,7 @@ _SIGNATURE_V4 = frozenset(
     }
 )
 _SIGNATURE_V2 = frozenset({"awsaccesskeyid", "signature", "expires"})
-# SDKs name the operation in the first, and Signature Version 2 repeats signed fields.
+# SDKs put the operation into x-id; Signature Version 2 repeats signed fields.
 _IGNORED = frozenset({"x-id", "content-type", "content-md5"})
 _SIGNED_HEADERS = re.compile(r"SignedHeaders=([^, ]*)", re.ASCII)
 
@@ -50,8 +50,8 @@ SUB_RESOURCES = frozenset(
         "uploads", "versioning", "versions", "website",
     }
 )  # fmt: skip
-"""Sub-resources of objects and buckets (Amazon S3 API Reference): with one of them a request
-does not concern the object itself.
+"""Sub-resources of objects and buckets (Amazon S3 API Reference): a request with one
+of them does not concern the object itself.
 """
 
 READ_PARAMETERS = frozenset(
@@ -61,9 +61,9 @@ READ_PARAMETERS = frozenset(
         *("response-content-language", "response-content-type", "response-expires"),
     }
 )
-"""What of a GET's query changes what a bucket answers (Amazon S3 API Reference, GetObject)."""
+"""Parameters of a GET that change the response (Amazon S3 API Reference, GetObject)."""
 
-# x-amz-* fields whose loss changes nothing of what a client means, in lower case.
+# x-amz-* fields that can be dropped without changing the meaning of a request, in lower case.
 _DROPPED_FIELDS = _SIGNATURE_V4 | {
     *("x-amz-checksum-mode", "x-amz-request-payer", "x-amz-te", "x-amz-api-version"),
 }
@@ -88,12 +88,12 @@ _ERROR_CODES = {
 
 
 def error_code(status: int) -> str:
-    """S3's code for an error of the edge's own (Amazon S3 API Reference, "Error responses")."""
+    """S3's code for an error of the edge (Amazon S3 API Reference, "Error responses")."""
     return _ERROR_CODES.get(status, "InvalidRequest" if status < 500 else "InternalError")
 
 
 class Operation(Enum):
-    """The calls of a multipart upload: method, and the query parameters that must be there."""
+    """The calls of a multipart upload: method and required query parameters."""
 
     def __init__(self, method: str, *parameters: str) -> None:
         self.method = method
@@ -110,9 +110,7 @@ _OPTIONAL = {Operation.LIST_PARTS: frozenset({"max-parts", "part-number-marker"}
 
 
 class BucketOperation(Enum):
-    """The calls on a bucket that are made: method, the parameters that must be there, and those
-    that may be.
-    """
+    """The supported calls on a bucket: method, required and optional parameters."""
 
     def __init__(self, method: str, required: frozenset[str], optional: frozenset[str]) -> None:
         self.method = method
@@ -139,7 +137,7 @@ class BucketOperation(Enum):
 
     @property
     def is_listing(self) -> bool:
-        """Whether its answer names objects."""
+        """Whether it lists objects."""
         return self in (BucketOperation.LIST_OBJECTS, BucketOperation.LIST_OBJECTS_V2)
 
 
@@ -147,7 +145,7 @@ class BucketOperation(Enum):
 class S3Call:
     """One call on an upload of the object ``name``; ``query`` is percent-encoded and in order.
 
-    ``size_bytes`` is the length of the body as it comes, None while nobody knows.
+    ``size_bytes`` is the length of the body as it is sent, None if not announced.
     """
 
     operation: Operation
@@ -158,7 +156,7 @@ class S3Call:
 
     @property
     def changes_object(self) -> bool:
-        """Whether its success changes what a GET of the object brings."""
+        """Whether its success changes the object."""
         return self.operation is Operation.COMPLETE
 
 
@@ -171,26 +169,26 @@ class BucketCall:
 
     @property
     def prefix(self) -> str:
-        """What the names of all listed objects begin with."""
+        """The prefix of all listed names."""
         return self.parameters.get("prefix", "")
 
 
 class S3Relay(Protocol):
-    """Makes such calls at the bucket."""
+    """Forwards calls to the bucket."""
 
     async def relay(self, call: S3Call, body: AsyncIterator[bytes] | None) -> WriteAnswer:
-        """Makes a client's call; raises as ``WritableOrigin.write``. An answer to COMPLETE may be
-        an error in spite of its status 200, as S3's own.
+        """Forwards a client's call; raises as ``WritableOrigin.write``. As with S3 itself, a
+        response to COMPLETE may be an error with status 200.
         """
         ...
 
     async def call_bucket(self, call: BucketCall) -> WriteAnswer:
-        """Makes a call on the bucket, below the origin's prefix. Raises OriginError."""
+        """Forwards a call on the bucket, below the origin's prefix. Raises OriginError."""
         ...
 
 
 def is_s3_request(headers: Mapping[str, str], query: str) -> bool:
-    """Whether a client of the S3 protocol sent a request: signed as S3's clients sign (Signature
+    """Whether a client of the S3 protocol sent a request: with S3's signature (Signature
     Version 4 or 2, in a field or in the query), or unsigned by one of Amazon's SDKs.
 
     ``headers`` have lower-case names.
@@ -206,15 +204,15 @@ def is_s3_request(headers: Mapping[str, str], query: str) -> bool:
 
 
 def require_signed_fields(headers: Mapping[str, str], query: str) -> None:
-    """Raises WriteRefusedError where a field is signed that the request does not have.
+    """Raises WriteRefusedError if a signed field is missing in the request.
 
-    Whoever signed it meant another request: a presigned CopyObject without its source would
+    The signature is then for another request: a presigned CopyObject without its source would
     store an empty object.
     """
     signed = {name.lower(): value for name, value in _parameters(query)}.get("x-amz-signedheaders")
     if signed is None:
-        found = _SIGNED_HEADERS.search(headers.get("authorization", ""))
-        signed = found[1] if found else ""
+        match = _SIGNED_HEADERS.search(headers.get("authorization", ""))
+        signed = match[1] if match else ""
     missing = set(filter(None, signed.lower().split(";"))) - headers.keys()
     if missing:
         text = f"the signed field {min(missing)[:100]} is missing"
@@ -226,7 +224,7 @@ def without_s3_signature(query: str) -> str:
     return "&".join(
         pair
         for pair in query.split("&")
-        if pair and not _is_of_request(unquote_plus(pair.partition("=")[0]))
+        if pair and not _is_not_of_operation(unquote_plus(pair.partition("=")[0]))
     )
 
 
@@ -240,12 +238,12 @@ def hoisted_fields(query: str) -> HeaderFields:
 
 
 def read_parameters(query: str) -> dict[str, str]:
-    """What of a query a bucket is asked when an object is read."""
+    """The parameters of a query that go to the bucket when an object is read."""
     return {name: value for name, value in _parameters(query) if name in READ_PARAMETERS}
 
 
 def overridden_fields(query: str) -> dict[str, str]:
-    """The header fields that a GET's response-* parameters say in place of the object's own."""
+    """The header fields that a GET's response-* parameters set instead of the object's own."""
     return {
         name.removeprefix("response-"): value
         for name, value in read_parameters(query).items()
@@ -254,7 +252,7 @@ def overridden_fields(query: str) -> dict[str, str]:
 
 
 def encoded_query(parameters: Mapping[str, str]) -> str:
-    """Parameters as they are signed: percent-encoded, by name (AWS Signature Version 4)."""
+    """Parameters percent-encoded and sorted by name, as AWS Signature Version 4 signs them."""
     return "&".join(
         f"{quote(name, safe='~')}={quote(value, safe='~')}"
         for name, value in sorted(parameters.items())
@@ -262,36 +260,40 @@ def encoded_query(parameters: Mapping[str, str]) -> str:
 
 
 def require_known_fields(method: str, fields: Iterable[tuple[str, str]]) -> None:
-    """Raises WriteRefusedError for an x-amz-* field that would have to be obeyed and is not."""
+    """Raises WriteRefusedError for an x-amz-* field that the edge does not support."""
     for name, value in fields:
         lower = name.lower()
         if not lower.startswith("x-amz-") or lower in _DROPPED_FIELDS:
             continue
         if lower.startswith(_ACL_FIELDS) or (lower == "x-amz-acl" and value not in _OWNERS_ACLS):
             raise refuse(
-                400, "AccessControlListNotSupported", "objects get no access lists of their own"
+                400,
+                "AccessControlListNotSupported",
+                "the edge does not support access lists of objects",
             )
         if lower == "x-amz-acl" or (
             method not in ("GET", "HEAD") and object_fields([(name, value)])
         ):
             continue
-        raise refuse(501, "NotImplemented", f"the field {lower} does not go through the edge")
+        raise refuse(501, "NotImplemented", f"the field {lower} is not supported by the edge")
 
 
 def read_bucket_call(method: str, query: str) -> BucketCall:
-    """The call on a bucket that a request without a key is. Raises WriteRefusedError."""
-    parameters = {name: value for name, value in _parameters(query) if not _is_of_request(name)}
-    named = parameters.keys()
+    """The bucket call of a request without a key. Raises WriteRefusedError."""
+    parameters = {
+        name: value for name, value in _parameters(query) if not _is_not_of_operation(name)
+    }
+    names = parameters.keys()
     for operation in BucketOperation:
-        if operation.method == method and operation.required <= named <= (
+        if operation.method == method and operation.required <= names <= (
             operation.required | operation.optional
         ):
             _require_listing_parameters(parameters)
             return BucketCall(operation, parameters)
-    if method == "PUT" and not named:
-        # What CreateBucket is told of a bucket that is one's own already.
-        raise refuse(409, "BucketAlreadyOwnedByYou", "the bucket of this distribution is there")
-    raise refuse(501, "NotImplemented", "this call on a bucket does not go through the edge")
+    if method == "PUT" and not names:
+        # S3's response to CreateBucket for a bucket that the caller owns already.
+        raise refuse(409, "BucketAlreadyOwnedByYou", "the bucket of this distribution exists")
+    raise refuse(501, "NotImplemented", "this call on a bucket is not supported by the edge")
 
 
 def read_call(
@@ -301,62 +303,62 @@ def read_call(
     fields: Iterable[tuple[str, str]],
     size_bytes: int | None,
 ) -> S3Call | None:
-    """The call on an upload that a request is, or None: it concerns the object itself.
+    """The multipart call of a request; None: the request concerns the object itself.
 
-    ``query`` as it was sent, without "?". Raises WriteRefusedError: 501 for calls on other
-    sub-resources, 400 for parameters that cannot be.
+    ``query`` is as it was sent, without "?". Raises WriteRefusedError: 501 for calls on other
+    sub-resources, 400 for invalid parameters.
     """
     parameters = dict(_parameters(query))
-    named = {key for key in parameters if not _is_of_request(key)}
-    if named.isdisjoint({"uploads", "uploadId", "partNumber"}):
+    names = {key for key in parameters if not _is_not_of_operation(key)}
+    if names.isdisjoint({"uploads", "uploadId", "partNumber"}):
         changing = SUB_RESOURCES | {"versionId"}
-        if method not in ("GET", "HEAD") and not named.isdisjoint(changing):
+        if method not in ("GET", "HEAD") and not names.isdisjoint(changing):
             raise _unknown_call()
         return None
     for operation in Operation:
         optional = _OPTIONAL.get(operation, frozenset())
-        if operation.method == method and operation.parameters == named - optional:
-            kept = object_fields(fields)
-            return S3Call(operation, name, _query(operation, parameters), kept, size_bytes)
-    if method in ("GET", "HEAD") and named <= READ_PARAMETERS:
+        if operation.method == method and operation.parameters == names - optional:
+            call_fields = object_fields(fields)
+            return S3Call(operation, name, _query(operation, parameters), call_fields, size_bytes)
+    if method in ("GET", "HEAD") and names <= READ_PARAMETERS:
         return None
     raise _unknown_call()
 
 
 def require_known_parameters(method: str, query: str) -> None:
-    """Raises WriteRefusedError where an S3 client's request for an object has a parameter that
-    would have to be obeyed and is not; ``read_call`` has taken those of uploads.
+    """Raises WriteRefusedError if an S3 client's request for an object has a parameter that the
+    edge does not support; ``read_call`` handles those of uploads.
     """
-    named = {name for name, _value in _parameters(query) if not _is_of_request(name)}
-    known = READ_PARAMETERS if method in ("GET", "HEAD") else frozenset[str]()
-    if not named <= known:
+    names = {name for name, _value in _parameters(query) if not _is_not_of_operation(name)}
+    supported = READ_PARAMETERS if method in ("GET", "HEAD") else frozenset[str]()
+    if not names <= supported:
         raise _unknown_call()
 
 
 def _unknown_call() -> Exception:
-    return refuse(501, "NotImplemented", "this call does not go through the edge")
+    return refuse(501, "NotImplemented", "this call is not supported by the edge")
 
 
 def _query(operation: Operation, parameters: dict[str, str]) -> str:
     if operation is Operation.CREATE:
         return "uploads="
     if not _UPLOAD_ID.fullmatch(parameters["uploadId"]):
-        raise refuse(404, "NoSuchUpload", "uploadId is none")
+        raise refuse(404, "NoSuchUpload", "there is no upload with this uploadId")
     query = {"uploadId": parameters["uploadId"]}
     if operation is Operation.UPLOAD_PART:
         query["partNumber"] = _number(parameters, "partNumber", 1, PARTS_MAX)
     if operation is Operation.LIST_PARTS:
-        asked = int(_number(parameters, "max-parts", 0, 99_999, default=LISTED_PARTS_MAX))
-        query["max-parts"] = str(min(asked, LISTED_PARTS_MAX))
+        count = int(_number(parameters, "max-parts", 0, 99_999, default=LISTED_PARTS_MAX))
+        query["max-parts"] = str(min(count, LISTED_PARTS_MAX))
         query["part-number-marker"] = _number(parameters, "part-number-marker", 0, PARTS_MAX, 0)
     return encoded_query(query)
 
 
 def _require_listing_parameters(parameters: Mapping[str, str]) -> None:
     if parameters.get("list-type", "2") != "2":
-        raise refuse(400, "InvalidArgument", "list-type is 2 or left out")
+        raise refuse(400, "InvalidArgument", "list-type must be 2 or absent")
     if parameters.get("encoding-type", "url") != "url":
-        raise refuse(400, "InvalidArgument", "encoding-type is url or left out")
+        raise refuse(400, "InvalidArgument", "encoding-type must be url or absent")
     _number(parameters, "max-keys", 0, 99_999, default=LISTED_KEYS_MAX)
 
 
@@ -376,7 +378,7 @@ def _parameters(query: str) -> list[tuple[str, str]]:
         raise refuse(400, "InvalidRequest", "too many query parameters") from exc
 
 
-def _is_of_request(name: str) -> bool:
-    """Whether a parameter says nothing of the operation: a signature's, or a field moved there."""
+def _is_not_of_operation(name: str) -> bool:
+    """Whether a parameter is not part of the operation: of a signature, or a moved header field."""
     lower = name.lower()
     return lower.startswith("x-amz-") or lower in _SIGNATURE_V2 or name in _IGNORED

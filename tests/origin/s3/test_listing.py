@@ -108,7 +108,7 @@ def test_document_without_namespace_encoding_or_marker() -> None:
     ],
 )
 def test_what_is_no_listing_is_refused(body: bytes) -> None:
-    with pytest.raises(OriginError, match="no listing"):
+    with pytest.raises(OriginError, match="not a listing"):
         translated_listing(body, BucketCall(V1, {}), "bucket", PREFIX)
 
 
