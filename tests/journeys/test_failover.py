@@ -83,7 +83,7 @@ async def test_download_survives_the_death_of_its_origin(
         assert (again.body, again.cache) == (WHOLE[900_000:1_100_001], "Hit")
 
 
-async def test_dead_origin_is_left_alone_and_comes_back(tmp_path: Path) -> None:
+async def test_dead_origin_is_skipped_and_used_again_after_recovery(tmp_path: Path) -> None:
     async with serving(tmp_path, "http", "") as site, viewer_of(site.edge.http_port) as viewer:
         site.first.script(Turn(status=503, body=b"no"), times=FAILURES_MAX)
         for number in range(10):

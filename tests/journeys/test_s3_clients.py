@@ -247,7 +247,7 @@ def test_presigned_urls_reach_their_key(stand: Stand, version: str, style: str) 
     assert b"<Key>plain.txt</Key>" in listed
 
 
-def test_errors_are_ones_that_clients_understand(stand: Stand) -> None:
+def test_errors_are_s3_error_documents(stand: Stand) -> None:
     client = stand.client()
     cases: list[tuple[str, int, dict[str, Any], str]] = [
         ("get_object", 404, {"Key": "none"}, "NoSuchKey"),

@@ -224,7 +224,7 @@ async def test_an_object_with_its_checksum(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_conditions_hold_or_nothing_is_written(site: Site, kind: str) -> None:
+async def test_write_with_a_failed_condition_changes_nothing(site: Site, kind: str) -> None:
     name = "dir/conditional"
     assert (await site.ask(kind, name, "PUT", b"1", if_match='"any"')).status in {404, 412}
     first = await site.ask(kind, name, "PUT", b"1", if_none_match="*")
@@ -241,7 +241,7 @@ async def test_conditions_hold_or_nothing_is_written(site: Site, kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_body_that_is_not_what_it_promises_changes_nothing(site: Site, kind: str) -> None:
+async def test_body_with_a_wrong_checksum_changes_nothing(site: Site, kind: str) -> None:
     name = "promised"
     await site.ask(kind, name, "PUT", b"old")
     digest = base64.b64encode(hashlib.md5(b"other").digest()).decode()
@@ -253,7 +253,7 @@ async def test_a_body_that_is_not_what_it_promises_changes_nothing(site: Site, k
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_is_deleted_is_gone_for_all(site: Site, kind: str) -> None:
+async def test_deleted_object_is_gone_for_all_viewers(site: Site, kind: str) -> None:
     assert (await site.ask(kind, "gone", "PUT", b"here")).status in {200, 201}
     assert await site.served(kind, "gone") == {(200, b"here")}
     assert (await site.ask(kind, "gone", "DELETE")).status == 204
@@ -264,14 +264,14 @@ async def test_what_is_deleted_is_gone_for_all(site: Site, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_no_viewer_gets_what_was_replaced(site: Site, kind: str) -> None:
+async def test_no_viewer_gets_a_replaced_object(site: Site, kind: str) -> None:
     for number in range(6):
         body = b"%d" % number * 1000
         assert (await site.ask(kind, "often", "PUT", body)).status in {200, 201}
         assert await site.served(kind, "often") == {(200, body)}
 
 
-async def test_forms_of_one_object_by_query_are_replaced_with_it(site: Site) -> None:
+async def test_all_query_variants_of_an_object_are_replaced_with_it(site: Site) -> None:
     name = "queried/page"
     for body in (b"old", b"new"):
         assert (await site.ask("bucket", name, "PUT", body)).status == 200
@@ -289,7 +289,7 @@ async def test_a_group_and_its_first_origin_have_one_object(site: Site, written:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_replaced_media_play_anew(site: Site, kind: str) -> None:
+async def test_replaced_media_plays_its_new_content(site: Site, kind: str) -> None:
     for frame_bytes in (500, 700):
         media = tags_flv(2, frame_bytes=frame_bytes)
         assert (await site.ask(kind, "film.flv", "PUT", media)).status in {200, 201}
@@ -347,7 +347,7 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     raise TimeoutError(what)
 
 
-async def test_a_viewer_who_leaves_in_the_middle_has_written_nothing(site: Site) -> None:
+async def test_put_of_a_disconnected_viewer_writes_nothing(site: Site) -> None:
     site.s3.put(BUCKET, "left", b"old")
     async with viewer_of(site.edge.http_port) as viewer:
         await viewer.send(request("/left", "PUT", host="bucket.test", transfer_encoding="chunked"))

@@ -233,7 +233,7 @@ def bucket_has(s3: S3Server, name: str) -> bytes | None:
     return body
 
 
-async def test_what_was_answered_survives_the_death_of_all_processes(
+async def test_answered_writes_survive_the_death_of_all_processes(
     tmp_path: Path, s3: S3Server
 ) -> None:
     film = tags_flv(2, frame_bytes=700)
@@ -284,7 +284,9 @@ async def test_what_was_answered_survives_the_death_of_all_processes(
             assert list((edge.cache / "writes" / "bodies").iterdir()) == []
 
 
-async def test_a_conflict_is_kept_until_the_operator_decides(tmp_path: Path, s3: S3Server) -> None:
+async def test_conflict_is_a_dead_letter_until_the_operator_decides(
+    tmp_path: Path, s3: S3Server
+) -> None:
     etag = s3.put(BUCKET, "contested", b"first")
     async with gate_to(s3) as gate, running(tmp_path, *before(s3, gate)) as edge:
         await gate.shut()
@@ -319,7 +321,9 @@ async def test_a_conflict_is_kept_until_the_operator_decides(tmp_path: Path, s3:
 
 
 @pytest.mark.parametrize("written", ["main", "both"])
-async def test_a_site_that_is_down_is_written_to_as_well(tmp_path: Path, written: str) -> None:
+async def test_writes_to_an_http_origin_that_is_down_are_queued(
+    tmp_path: Path, written: str
+) -> None:
     async with ScriptedOrigin() as first, ScriptedOrigin() as second:
         for origin in (first, second):
             origin.put("page", b"old")

@@ -77,7 +77,7 @@ async def rounds(edge: EdgeProcess, name: str, killer: bool) -> int:
 
 
 @pytest.mark.parametrize("mode", ["through", "back"])
-async def test_nobody_gets_what_was_there_before_a_write(tmp_path: Path, mode: str) -> None:
+async def test_no_reader_gets_the_object_from_before_a_write(tmp_path: Path, mode: str) -> None:
     (tmp_path / "objects").mkdir()
     with run_edge(
         tmp_path, ORIGINS, workers=2, distributions=DISTRIBUTIONS.format(mode=mode)

@@ -57,7 +57,7 @@ def test_decodes(data: bytes, plain: bytes, trailers: dict[str, str], step: int)
 
 
 @pytest.mark.parametrize("data", [SIGNED, TRAILED, UNSIGNED])
-def test_garbage_behind_the_end_is_refused(data: bytes) -> None:
+def test_bytes_after_the_last_chunk_are_refused(data: bytes) -> None:
     with pytest.raises(AwsChunkedError, match="follow"):
         decode(data + b"x")
 
@@ -107,7 +107,7 @@ def test_any_bytes_decode_or_are_refused(data: bytes, step: int) -> None:
 
 
 @given(st.lists(st.binary(min_size=1, max_size=50)), st.integers(1, 30))
-def test_what_is_encoded_comes_back(pieces: list[bytes], step: int) -> None:
+def test_encoded_pieces_decode_to_the_same_bytes(pieces: list[bytes], step: int) -> None:
     trailers = {"x-amz-checksum-crc32": "NhCmhg=="}
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
     lines = "".join(f"{name}:{value}\r\n" for name, value in trailers.items())

@@ -50,7 +50,7 @@ def test_check_values(crc: Callable[[], Crc], data: bytes, check: str) -> None:
 
 @settings(max_examples=25)
 @given(st.binary(max_size=5000), st.integers(0, 5000))
-def test_cuts_do_not_matter(data: bytes, at: int) -> None:
+def test_checksum_does_not_depend_on_the_pieces(data: bytes, at: int) -> None:
     assert digest_of(crc64nvme, data[:at], data[at:]) == digest_of(crc64nvme, data)
 
 
@@ -70,7 +70,7 @@ def test_right_and_wrong_bodies(name: str) -> None:
         wrong.verify({})
 
 
-def test_trailers_are_held_to() -> None:
+def test_checksums_in_trailers_are_verified() -> None:
     for value, refused in (
         (SUMS["x-amz-checksum-crc32c"], None),
         ("AAAAAA==", "BadDigest"),
@@ -97,6 +97,6 @@ def test_sha256_of_the_payload() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "!", "AAAA", SUMS["x-amz-checksum-sha256"], "é"])
-def test_what_is_no_digest(value: str) -> None:
+def test_malformed_digest_is_refused(value: str) -> None:
     with pytest.raises(WriteRefusedError, match="400 InvalidDigest"):
         Verifier((("Content-MD5", value),))

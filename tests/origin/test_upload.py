@@ -58,7 +58,7 @@ async def test_coded() -> None:
         (BODY + b"!", "InvalidChunk"),
     ],
 )
-async def test_bodies_that_are_not_what_they_say(body: bytes, refusal: str) -> None:
+async def test_body_that_contradicts_its_header_is_refused(body: bytes, refusal: str) -> None:
     upload = put(CODED, body)
     with pytest.raises(WriteRefusedError, match=refusal) as caught:
         await read(upload)
@@ -67,7 +67,7 @@ async def test_bodies_that_are_not_what_they_say(body: bytes, refusal: str) -> N
 
 
 @pytest.mark.parametrize("pieces", [(b"hell",), (b"hello", b"!")])
-async def test_plain_length_is_held_to(pieces: tuple[bytes, ...]) -> None:
+async def test_plain_body_of_another_length_is_refused(pieces: tuple[bytes, ...]) -> None:
     with pytest.raises(WriteRefusedError, match="IncompleteBody"):
         await read(put((), *pieces, size=5))
 
@@ -75,12 +75,12 @@ async def test_plain_length_is_held_to(pieces: tuple[bytes, ...]) -> None:
 @pytest.mark.parametrize(
     "field", [("x-amz-decoded-content-length", "-1"), ("x-amz-trailer", "authorization")]
 )
-def test_headers_that_cannot_be(field: tuple[str, str]) -> None:
+def test_invalid_header_is_refused(field: tuple[str, str]) -> None:
     with pytest.raises(WriteRefusedError, match="InvalidRequest"):
         put((("Content-Encoding", "aws-chunked"), field))
 
 
-async def test_viewer_that_leaves_is_the_failure() -> None:
+async def test_failure_is_the_viewers_disconnection() -> None:
     async def leave() -> AsyncIterator[bytes]:
         yield b"he"
         raise ConnectionResetError

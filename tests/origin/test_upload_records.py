@@ -21,7 +21,7 @@ def records(tmp_path: Path) -> UploadRecords:
     return UploadRecords(tmp_path / "uploads", "s3 bucket")
 
 
-def test_running_upload_is_nobody_else_s(records: UploadRecords) -> None:
+def test_running_upload_is_not_abandoned(records: UploadRecords) -> None:
     record = records.begin(*UPLOAD)
     assert list(records.abandoned()) == []
     record.remove()
@@ -52,14 +52,14 @@ def test_upload_of_a_killed_process_is_found(records: UploadRecords, tmp_path: P
     assert list((tmp_path / "uploads").iterdir()) == []
 
 
-def test_upload_of_another_bucket_is_left(records: UploadRecords, tmp_path: Path) -> None:
+def test_upload_of_another_bucket_is_not_claimed(records: UploadRecords, tmp_path: Path) -> None:
     records.begin(*UPLOAD).release()
     other = UploadRecords(tmp_path / "uploads", "s3 other")
     assert list(other.abandoned()) == []
     assert [record.name for record in records.abandoned()] == [UPLOAD[0]]
 
 
-def test_what_is_no_record_is_left_alone(
+def test_invalid_record_file_is_ignored(
     records: UploadRecords, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "uploads"

@@ -13,7 +13,7 @@ from streamedge.origin.writing import (
 )
 
 
-def test_credentials_and_rights_are_not_kept() -> None:
+def test_object_fields_are_without_credentials_and_access_rights() -> None:
     kept = (
         ("Content-Type", "video/mp4"),
         ("X-Amz-Meta-Title", "film"),

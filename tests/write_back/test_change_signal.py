@@ -29,7 +29,7 @@ async def test_changes(tmp_path: Path) -> None:
     other.close()
 
 
-def test_bell_that_nobody_hears_holds_nobody_up(tmp_path: Path) -> None:
+def test_notify_does_not_block_when_nothing_drains_the_pipe(tmp_path: Path) -> None:
     prepare_signal(tmp_path)
     signal = ChangeSignal(tmp_path, 0)
     os.write(signal.wakeup_fd, bytes(1 << 20))  # as much as the pipe takes

@@ -10,7 +10,7 @@ import pytest
 from streamedge.write_back.leader_lock import LeaderLock
 
 
-async def test_turns(tmp_path: Path) -> None:
+async def test_lock_goes_to_the_next_process_after_release(tmp_path: Path) -> None:
     path = tmp_path / "replicator"
     path.touch()
     holder, impatient, patient = LeaderLock(path), LeaderLock(path), LeaderLock(path)

@@ -58,7 +58,7 @@ async def body(overlay: PendingWritesOrigin, name: str, span: Span | None = None
         await read.close()
 
 
-async def test_what_waits_is_read_in_place_of_what_the_origin_has(
+async def test_pending_write_is_read_instead_of_the_origins_object(
     overlay: PendingWritesOrigin,
 ) -> None:
     head = await overlay.head("film")
@@ -69,7 +69,7 @@ async def test_what_waits_is_read_in_place_of_what_the_origin_has(
     assert await overlay.read("film", if_none_match=head.version) is None
 
 
-async def test_fields_that_are_asked_for_replace_a_waiting_object_s_own(
+async def test_override_fields_replace_those_of_a_pending_object(
     overlay: PendingWritesOrigin, origin: DirectoryOrigin, write_queue: WriteQueue
 ) -> None:
     overrides = {"content-type": "a/b", "content-disposition": "attachment"}
@@ -80,13 +80,13 @@ async def test_fields_that_are_asked_for_replace_a_waiting_object_s_own(
     assert (head.content_type, head.headers) == ("a/b", {"content-disposition": "attachment"})
 
 
-async def test_what_is_deleted_is_not_found(overlay: PendingWritesOrigin) -> None:
+async def test_pending_delete_is_not_found(overlay: PendingWritesOrigin) -> None:
     with pytest.raises(OriginError) as told:
         await overlay.head("gone")
     assert told.value.failure is OriginFailure.NOT_FOUND
 
 
-async def test_another_version_than_the_one_asked_for_has_changed(
+async def test_if_match_of_another_version_is_changed(
     overlay: PendingWritesOrigin,
 ) -> None:
     with pytest.raises(OriginError) as told:
@@ -94,7 +94,7 @@ async def test_another_version_than_the_one_asked_for_has_changed(
     assert told.value.failure is OriginFailure.CHANGED
 
 
-async def test_a_body_that_has_just_been_sent_is_the_origins(
+async def test_removed_body_is_read_from_the_origin(
     overlay: PendingWritesOrigin, write_queue: WriteQueue
 ) -> None:
     for file in write_queue.bodies.iterdir():
@@ -102,7 +102,7 @@ async def test_a_body_that_has_just_been_sent_is_the_origins(
     assert await body(overlay, "film") == b"at the origin"
 
 
-async def test_where_the_journal_cannot_be_read_nothing_old_is(
+async def test_unreadable_queue_makes_reads_unavailable(
     overlay: PendingWritesOrigin, write_queue: WriteQueue
 ) -> None:
     write_queue.rows._connection.execute("DROP TABLE writes")
@@ -141,7 +141,7 @@ async def told(response: OriginResponse) -> bytes:
         (OriginRequest("POST", "film"), 405, b"", True),
     ],
 )
-async def test_requests_for_what_waits_do_not_reach_the_origin(
+async def test_requests_for_pending_objects_do_not_reach_the_origin(
     overlay: PendingWritesOrigin,
     origin: DirectoryOrigin,
     request_: OriginRequest,

@@ -47,7 +47,7 @@ def neighbour(root: Path) -> Iterator[WriteQueue]:
     write_queue.close()
 
 
-async def test_put_is_seen_at_once_in_every_worker(
+async def test_put_is_visible_at_once_in_every_worker(
     write_queue: WriteQueue, neighbour: WriteQueue
 ) -> None:
     assert neighbour.pending("key") is None
@@ -65,7 +65,7 @@ async def test_put_is_seen_at_once_in_every_worker(
         assert worker.pending("other") is None
 
 
-async def test_newest_wins_and_a_delete_is_one(
+async def test_newest_write_is_pending_also_if_it_is_a_delete(
     write_queue: WriteQueue, neighbour: WriteQueue
 ) -> None:
     for body in (b"first", b"later"):
@@ -81,7 +81,7 @@ async def test_newest_wins_and_a_delete_is_one(
     assert pending.path is None
 
 
-async def test_order_of_what_reaches_the_disk(
+async def test_body_reaches_the_disk_before_the_row(
     write_queue: WriteQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
@@ -107,7 +107,7 @@ async def test_order_of_what_reaches_the_disk(
     assert done == ["body", "folder", "row", "told"]
 
 
-async def test_refused_bodies_leave_nothing(write_queue: WriteQueue) -> None:
+async def test_refused_body_leaves_no_file_and_no_row(write_queue: WriteQueue) -> None:
     wrong = ("Content-MD5", base64.b64encode(bytes(16)).decode())
     for write in (put("film", wrong), put("film", size_bytes=6), put("film", size_bytes=4)):
         assert (await write_queue.accept("key", "main", write, come(b"hello"))).status == 400
@@ -115,7 +115,7 @@ async def test_refused_bodies_leave_nothing(write_queue: WriteQueue) -> None:
     assert list(write_queue.bodies.iterdir()) == []
 
 
-async def test_coded_bodies_are_queued_plain(write_queue: WriteQueue) -> None:
+async def test_aws_chunked_body_is_queued_decoded(write_queue: WriteQueue) -> None:
     write = put(
         "film",
         ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
@@ -130,7 +130,7 @@ async def test_coded_bodies_are_queued_plain(write_queue: WriteQueue) -> None:
     assert pending.fields == (("x-amz-checksum-crc32", "NhCmhg=="),)
 
 
-async def test_condition_against_what_waits(write_queue: WriteQueue) -> None:
+async def test_condition_is_checked_against_the_pending_write(write_queue: WriteQueue) -> None:
     new = ("If-None-Match", "*")
     first = await write_queue.accept("key", "main", put("film", new), come(b"first"))
     untouched = come(b"never read")
@@ -166,7 +166,7 @@ async def test_full_disk(write_queue: WriteQueue, monkeypatch: pytest.MonkeyPatc
     assert list(write_queue.bodies.iterdir()) == []
 
 
-async def test_cancelled_after_the_row_is_seen_all_the_same(
+async def test_write_cancelled_after_its_row_is_visible(
     write_queue: WriteQueue, neighbour: WriteQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     insert = write_queue.rows.insert
@@ -188,7 +188,7 @@ async def test_cancelled_after_the_row_is_seen_all_the_same(
     assert pending.path.read_bytes() == b"hello"
 
 
-async def test_readers_do_not_wait_for_writers(
+async def test_readers_do_not_wait_for_write_transactions(
     write_queue: WriteQueue, neighbour: WriteQueue
 ) -> None:
     await write_queue.accept("key", "main", put(), come(b"hello"))
@@ -197,7 +197,7 @@ async def test_readers_do_not_wait_for_writers(
         assert neighbour.pending("key") is not None
 
 
-async def test_nothing_is_asked_while_nothing_changes(
+async def test_pending_runs_no_query_while_nothing_changes(
     write_queue: WriteQueue, neighbour: WriteQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await write_queue.accept("key", "main", put(), come(b"hello"))
@@ -216,7 +216,7 @@ async def test_nothing_is_asked_while_nothing_changes(
         neighbour.pending("other")
 
 
-async def test_reader_who_missed_too_much_looks_at_everything(
+async def test_reader_that_missed_too_many_changes_reloads_its_index(
     write_queue: WriteQueue, neighbour: WriteQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rows, "CHANGES_MAX", 2)
@@ -248,7 +248,7 @@ async def test_status_requeue_and_discard(write_queue: WriteQueue) -> None:
     assert len(list(write_queue.bodies.iterdir())) == 1
 
 
-def test_only_files_that_nobody_writes_are_swept(write_queue: WriteQueue) -> None:
+def test_sweep_removes_only_files_that_no_process_writes(write_queue: WriteQueue) -> None:
     dead, writing, known, young = (NewBody(write_queue.bodies) for _ in range(4))
     for body in (dead, writing, known):
         os.utime(write_queue.bodies / body.token, (0, 0))

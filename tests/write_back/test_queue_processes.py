@@ -69,7 +69,7 @@ async def start(root: Path) -> AsyncIterator[Start]:
         await worker.kill()
 
 
-async def test_killed_before_the_row_nothing_was_promised(root: Path, start: Start) -> None:
+async def test_process_killed_before_the_row_leaves_no_write(root: Path, start: Start) -> None:
     worker = await start("accept", "body")
     await worker.says("body")
     write_queue = WriteQueue(root, 1, 1 << 20)
@@ -86,7 +86,9 @@ async def test_killed_before_the_row_nothing_was_promised(root: Path, start: Sta
 
 
 @pytest.mark.parametrize("point", ["row", "answer"])
-async def test_killed_after_the_row_it_is_sent(root: Path, start: Start, point: str) -> None:
+async def test_write_of_a_process_killed_after_the_row_is_sent(
+    root: Path, start: Start, point: str
+) -> None:
     worker = await start("accept", point)
     await worker.says(point)
     await worker.kill()
@@ -102,7 +104,7 @@ async def test_killed_after_the_row_it_is_sent(root: Path, start: Start, point: 
     write_queue.close()
 
 
-async def test_one_sends_and_the_other_takes_over(root: Path, start: Start) -> None:
+async def test_second_process_takes_over_when_the_leader_ends(root: Path, start: Start) -> None:
     write_queue = WriteQueue(root, 2, 1 << 20)
     first = await start("replicate", "0")
     await first.says("replicator_started")
@@ -118,7 +120,9 @@ async def test_one_sends_and_the_other_takes_over(root: Path, start: Start) -> N
     write_queue.close()
 
 
-async def test_killed_after_the_origin_had_it_is_no_conflict(root: Path, start: Start) -> None:
+async def test_write_of_a_leader_killed_after_the_origin_had_it_is_not_a_conflict(
+    root: Path, start: Start
+) -> None:
     write_queue = WriteQueue(root, 2, 1 << 20)
     await write_queue.accept("key", "main", put("film", ("If-None-Match", "*")), come(b"hello"))
     await write_queue.accept("key", "main", put("film"), come(b"later"))
@@ -134,7 +138,7 @@ async def test_killed_after_the_origin_had_it_is_no_conflict(root: Path, start: 
     write_queue.close()
 
 
-async def test_killed_before_the_cache_heard_of_a_conflict_the_next_one_tells_it(
+async def test_next_leader_notifies_the_cache_of_a_conflict_of_a_killed_one(
     root: Path, start: Start
 ) -> None:
     """Else readers would go on getting what the origin has refused."""

@@ -82,7 +82,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     bench.write_queue.close()
 
 
-async def test_what_waits_is_sent_and_forgotten(bench: Bench) -> None:
+async def test_pending_write_is_sent_and_its_row_removed(bench: Bench) -> None:
     await bench.accept("film", b"hello", ("Content-Type", "video/mp4"))
     await bench.accept("gone", None, ("If-Match", '"1"'))
     async with bench.running():
@@ -102,14 +102,14 @@ async def test_what_waits_is_sent_and_forgotten(bench: Bench) -> None:
     assert bench.counts.gathered(Counter.REPLICATIONS, "done") == 3
 
 
-async def test_the_cache_is_told_before_readers_are_sent_to_it(bench: Bench) -> None:
+async def test_cache_is_notified_before_readers_fall_back_to_the_origin(bench: Bench) -> None:
     await bench.accept("film", b"hello")
     async with bench.running():
         await bench.log.heard("write_replicated")
     assert bench.told == [("film", True)]
 
 
-async def test_each_object_s_writes_go_one_after_the_other(bench: Bench) -> None:
+async def test_writes_of_one_object_are_sent_one_after_another(bench: Bench) -> None:
     bench.writer.gate = asyncio.Event()
     for body in (b"1", b"2", b"3"):
         await bench.accept("film", body)
@@ -122,7 +122,7 @@ async def test_each_object_s_writes_go_one_after_the_other(bench: Bench) -> None
     assert [body for body in bench.writer.bodies if body != b"x"] == [b"1", b"2", b"3"]
 
 
-async def test_few_at_a_time(bench: Bench) -> None:
+async def test_concurrent_sends_are_limited(bench: Bench) -> None:
     bench.writer.gate = asyncio.Event()
     for number in range(3 * SENDS_MAX):
         await bench.accept(f"film-{number}", b"x")
@@ -147,7 +147,7 @@ async def test_origin_down_for_hours_then_up(bench: Bench) -> None:
     assert bench.writer.bodies == [b"hello"] * 13
 
 
-async def test_recovery_is_good_news_for_all(bench: Bench) -> None:
+async def test_recovery_of_an_origin_makes_all_its_writes_due(bench: Bench) -> None:
     """What waits hours for its turn goes at once when another write has got through."""
     bench.writer.outcomes = [DOWN]
     await bench.accept("film", b"hello")
@@ -164,7 +164,9 @@ async def test_recovery_is_good_news_for_all(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("status", "state"), [(412, "conflict"), (409, "conflict"), (403, "failed")]
 )
-async def test_refusals_are_kept_and_said(bench: Bench, status: int, state: str) -> None:
+async def test_rejected_write_becomes_a_dead_letter_and_is_logged(
+    bench: Bench, status: int, state: str
+) -> None:
     bench.writer.outcomes = [WriteAnswer(status)]
     await bench.accept("film", b"hello", ("If-Match", '"1"'))
     async with bench.running():
@@ -224,7 +226,7 @@ async def test_delete_whose_answer_was_lost(bench: Bench, is_there: bool, state:
     assert bench.log.events[-1][1]["state"] == state
 
 
-async def test_first_attempt_s_conflict_is_one(bench: Bench) -> None:
+async def test_conflict_of_the_first_attempt_is_a_conflict(bench: Bench) -> None:
     (bench.folder / "film").write_bytes(b"hello")
     bench.writer.outcomes = [WriteAnswer(412)]
     await bench.accept("film", b"hello", ("If-None-Match", "*"))
@@ -234,7 +236,7 @@ async def test_first_attempt_s_conflict_is_one(bench: Bench) -> None:
     assert bench.told == [("film", False)]  # readers have been sent to the origin before
 
 
-async def test_origin_without_a_name_is_waited_for(bench: Bench) -> None:
+async def test_write_waits_while_its_origin_is_not_configured(bench: Bench) -> None:
     await bench.write_queue.accept("film", "renamed", put("film"), come(b"hello"))
     async with bench.running():
         (said,) = await bench.log.heard("write_not_replicated")
@@ -253,7 +255,7 @@ async def test_other_origins_are_used_from_the_next_write_on(bench: Bench) -> No
     assert (said["origin"], said["object"]) == ("renamed", "film")
 
 
-async def test_body_that_is_gone_is_a_failure(bench: Bench) -> None:
+async def test_write_with_a_missing_body_fails(bench: Bench) -> None:
     await bench.accept("film", b"hello")
     for body in bench.write_queue.bodies.iterdir():
         body.unlink()
@@ -262,7 +264,7 @@ async def test_body_that_is_gone_is_a_failure(bench: Bench) -> None:
     assert said["state"] == "failed"
 
 
-async def test_stopped_in_the_middle_goes_on_later(bench: Bench) -> None:
+async def test_write_interrupted_by_a_stop_is_sent_later(bench: Bench) -> None:
     bench.writer.gate = asyncio.Event()
     await bench.accept("film", b"hello")
     async with bench.running():
@@ -301,7 +303,7 @@ async def test_write_of_a_dead_sender_lands_before_its_successor_s(
     assert bench.writer.bodies[-1] == b"second"
 
 
-async def test_write_of_a_dead_sender_that_never_lands_is_waited_for_in_vain(
+async def test_hold_for_a_write_of_a_dead_sender_that_never_lands_expires(
     bench: Bench,
 ) -> None:
     bench.writer.lingering_s = 3600.0
@@ -358,7 +360,7 @@ async def test_write_that_raises_does_not_stop_the_others(bench: Bench) -> None:
     assert "replicator_failed" not in {event for event, _fields in bench.log.events}
 
 
-async def test_write_that_the_cache_is_not_told_of_is_not_done(bench: Bench) -> None:
+async def test_write_stays_queued_if_the_cache_cannot_be_notified(bench: Bench) -> None:
     bench.fault = OSError("the cache cannot be told")
     await bench.accept("film", b"hello")
     async with bench.running():
@@ -371,7 +373,7 @@ async def test_write_that_the_cache_is_not_told_of_is_not_done(bench: Bench) -> 
     assert bench.write_queue.pending("film") is None
 
 
-async def test_replicator_that_fails_in_any_way_begins_anew(
+async def test_replicator_restarts_after_any_failure(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replicator_module, "RESTART_S", 0.0)
@@ -390,7 +392,7 @@ async def test_replicator_that_fails_in_any_way_begins_anew(
     assert "new thread" in failed["error"]
 
 
-async def test_journal_that_fails_for_a_while(
+async def test_replicator_restarts_after_a_queue_failure(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replicator_module, "RESTART_S", 0.0)

@@ -56,7 +56,7 @@ def when(given_row: Row, *conditions: tuple[str, str]) -> Row:
     return replace(given_row, fields=(*given_row.fields, *conditions))
 
 
-def test_a_row_comes_back_as_it_was(rows: Rows, path: Path) -> None:
+def test_row_is_read_as_it_was_written(rows: Rows, path: Path) -> None:
     queued = rows.insert(row(), LIMIT_BYTES)
     rows.close()
     again = Rows(path)
@@ -65,7 +65,7 @@ def test_a_row_comes_back_as_it_was(rows: Rows, path: Path) -> None:
     again.close()
 
 
-def test_of_each_object_the_oldest_goes_first(rows: Rows) -> None:
+def test_oldest_write_of_each_object_is_taken_first(rows: Rows) -> None:
     first, other, second = (rows.insert(row(asset), LIMIT_BYTES) for asset in "aba")
     taken = rows.take_due(10.0, 10)
     assert [one.serial for one in taken] == [first.serial, other.serial]
@@ -80,7 +80,7 @@ def test_of_each_object_the_oldest_goes_first(rows: Rows) -> None:
     assert [one.serial for one in rows.take_due(50.0, 10)] == [second.serial]
 
 
-def test_refused_write_does_not_hold_up_the_next(rows: Rows) -> None:
+def test_rejected_write_does_not_block_the_next_one(rows: Rows) -> None:
     for _ in range(2):
         rows.insert(row(), LIMIT_BYTES)
     (first,) = rows.take_due(10.0, 10)
@@ -89,7 +89,7 @@ def test_refused_write_does_not_hold_up_the_next(rows: Rows) -> None:
     assert [kept.problem for kept in rows.list((State.FAILED,), 10)] == ["answered 403"]
 
 
-def test_takeover(rows: Rows) -> None:
+def test_recover_queues_interrupted_writes_again(rows: Rows) -> None:
     rows.insert(row("a"), LIMIT_BYTES)
     rows.insert(row("b"), LIMIT_BYTES)
     taken = rows.take_due(10.0, 2)
@@ -98,7 +98,7 @@ def test_takeover(rows: Rows) -> None:
     assert [one.asset_key for one in rows.take_due(20.0, 10)] == ["b", "a"]
 
 
-def test_object_is_left_alone_while_a_dead_sender_s_write_may_arrive(rows: Rows) -> None:
+def test_object_is_held_while_a_dead_senders_write_may_arrive(rows: Rows) -> None:
     first = rows.insert(row("a"), LIMIT_BYTES)
     rows.take_due(10.0, 1)
     rows.insert(row("a"), LIMIT_BYTES)
@@ -138,7 +138,7 @@ def test_waiting_writes_are_found_by_origin_and_name(rows: Rows) -> None:
     assert not rows.is_waiting_below("4:main", "")
 
 
-def test_every_row_takes_room(rows: Rows) -> None:
+def test_every_row_counts_against_the_limit(rows: Rows) -> None:
     deletes = (row(f"{number} {'x' * 500}", method="DELETE", size_bytes=0) for number in count())
     fitting = 0
     with pytest.raises(WriteRefusedError, match="503 SlowDown"):  # noqa: PT012
@@ -159,7 +159,7 @@ def test_every_row_takes_room(rows: Rows) -> None:
     assert (rows.totals().row_bytes, rows.totals().held_bytes) == (0, 0)
 
 
-def test_journal_of_an_earlier_version_is_taken_on(path: Path) -> None:
+def test_queue_of_an_earlier_version_is_upgraded(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("ALTER TABLE writes DROP COLUMN row_bytes")
         connection.execute("DROP TABLE holds")
@@ -199,7 +199,7 @@ def test_room(rows: Rows) -> None:
     assert rows.discard(first.serial) is None
 
 
-def test_conditions_hold_against_what_waits(rows: Rows) -> None:
+def test_conditions_are_checked_against_pending_writes(rows: Rows) -> None:
     rows.insert(when(row("a"), ("If-None-Match", "*")), LIMIT_BYTES)
     newest = rows.newest("a")
     assert newest is not None
@@ -217,7 +217,7 @@ def test_conditions_hold_against_what_waits(rows: Rows) -> None:
     assert second.fields == (("Content-Type", "a/b"), ("If-Match", '"origin-1"'))
 
 
-def test_an_object_that_will_be_deleted_is_not_there(rows: Rows) -> None:
+def test_object_with_a_pending_delete_does_not_exist(rows: Rows) -> None:
     rows.insert(row("a", method="DELETE", etag=""), LIMIT_BYTES)
     with pytest.raises(WriteRefusedError, match="412"):
         rows.insert(when(row("a"), ("If-Match", "*")), LIMIT_BYTES)
@@ -228,7 +228,7 @@ def test_an_object_that_will_be_deleted_is_not_there(rows: Rows) -> None:
     assert second.fields[-1] == ("If-None-Match", "*")
 
 
-def test_what_follows_a_conflict_is_one(rows: Rows) -> None:
+def test_write_that_follows_a_conflict_is_a_conflict(rows: Rows) -> None:
     rows.insert(row("a"), LIMIT_BYTES)
     rows.insert(when(row("a", etag='"2"'), ("If-Match", '"1"')), LIMIT_BYTES)
     rows.insert(when(row("a", etag='"3"'), ("If-Match", '"2"')), LIMIT_BYTES)
@@ -239,7 +239,7 @@ def test_what_follows_a_conflict_is_one(rows: Rows) -> None:
     assert [one.etag for one in rows.take_due(10.0, 10)] == ['"4"']
 
 
-def test_operator_queues_again_behind_the_others(rows: Rows) -> None:
+def test_requeued_write_is_behind_the_others(rows: Rows) -> None:
     rows.insert(when(row("a"), ("If-Match", '"0"')), LIMIT_BYTES)
     (first,) = rows.take_due(10.0, 10)
     assert not rows.requeue(first.serial, 20.0, unconditional=True)  # it is not kept
@@ -254,14 +254,14 @@ def test_operator_queues_again_behind_the_others(rows: Rows) -> None:
     assert rows.totals().held_bytes == 1
 
 
-def test_hasten_is_one_origin_s(rows: Rows) -> None:
+def test_make_due_now_concerns_one_origin(rows: Rows) -> None:
     rows.insert(replace(row("a"), due_s=100.0), LIMIT_BYTES)
     rows.insert(replace(row("b"), due_s=100.0, origin_name="other"), LIMIT_BYTES)
     rows.make_due_now("main", 20.0)
     assert [one.asset_key for one in rows.take_due(20.0, 10)] == ["a"]
 
 
-def test_states_change_by_the_table_alone(rows: Rows) -> None:
+def test_states_change_only_by_the_transition_table(rows: Rows) -> None:
     queued = rows.insert(row(), LIMIT_BYTES)
     with pytest.raises(AssertionError):
         rows.finish_attempt(queued, State.DONE)
@@ -276,7 +276,9 @@ def test_damaged_file_is_a_named_error(tmp_path: Path) -> None:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("qdfc")), max_size=12))
-def test_order_holds_whatever_comes(tmp_path: Path, steps: list[tuple[str, str]]) -> None:
+def test_writes_of_one_object_stay_in_order_for_any_steps(
+    tmp_path: Path, steps: list[tuple[str, str]]
+) -> None:
     path = tmp_path / "any.sqlite"
     path.unlink(missing_ok=True)
     prepare_rows(path)

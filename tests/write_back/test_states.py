@@ -44,7 +44,7 @@ def test_statuses(method: str, status: int, state: State) -> None:
     assert may_follow(State.SENDING, state)
 
 
-def test_some_refusals_pass_by_themselves() -> None:
+def test_transient_refusals_are_retried() -> None:
     for code, state in (("RequestTimeout", State.QUEUED), ("AccessDenied", State.FAILED)):
         assert state_after("PUT", refuse(400, code, "").answer) is state
 
@@ -56,7 +56,7 @@ def test_failures_without_an_answer(failure: OriginFailure) -> None:
     assert state is (State.FAILED if failure in lasting else State.QUEUED)
 
 
-def test_done_is_the_end_and_kept_writes_can_be_queued_again() -> None:
+def test_done_is_final_and_dead_letters_can_be_requeued() -> None:
     assert not any(may_follow(State.DONE, state) for state in State)
     for state in (State.CONFLICT, State.FAILED):
         assert [after for after in State if may_follow(state, after)] == [State.QUEUED]

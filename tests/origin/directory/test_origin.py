@@ -102,7 +102,7 @@ async def test_span_past_the_end(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("span", [Span(5, 5), Span(-1, 4)])
-async def test_span_that_cannot_be_asked_for(folder: Path, span: Span) -> None:
+async def test_invalid_span_is_a_value_error(folder: Path, span: Span) -> None:
     with pytest.raises(ValueError, match="range"):
         await DirectoryOrigin(folder).read("dir/film.mp4", span)
 
@@ -133,7 +133,7 @@ async def test_span_that_cannot_be_asked_for(folder: Path, span: Span) -> None:
         "\udcff",
     ],
 )
-async def test_name_of_no_object(folder: Path, name: str) -> None:
+async def test_invalid_name_is_not_found(folder: Path, name: str) -> None:
     assert await failure_of(folder, name) is OriginFailure.NOT_FOUND
 
 
@@ -141,7 +141,7 @@ async def test_absolute_name_is_not_taken_from_the_root(folder: Path) -> None:
     assert await failure_of(folder, str(folder / "dir/film.mp4")) is OriginFailure.NOT_FOUND
 
 
-async def test_links_that_leave_are_not_found(folder: Path) -> None:
+async def test_links_out_of_the_folder_are_not_found(folder: Path) -> None:
     (folder / "file.mp4").symlink_to(folder.parent / "secret.mp4")
     (folder / "relative.mp4").symlink_to("../secret.mp4")
     (folder / "sibling").symlink_to(folder.parent / "media-private")
@@ -159,7 +159,7 @@ async def test_links_that_leave_are_not_found(folder: Path) -> None:
         assert await failure_of(folder, name) is OriginFailure.NOT_FOUND
 
 
-async def test_links_that_stay_are_followed(folder: Path) -> None:
+async def test_links_inside_the_folder_are_followed(folder: Path) -> None:
     (folder / "link.mp4").symlink_to("dir/film.mp4")
     (folder / "again").symlink_to(folder / "dir")
     (folder.parent / "root").symlink_to(folder)
@@ -179,7 +179,7 @@ async def test_missing_folder(tmp_path: Path) -> None:
     assert await failure_of(tmp_path / "none", "film.mp4") is OriginFailure.NOT_FOUND
 
 
-async def test_file_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unreadable_file_is_forbidden(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 
@@ -194,7 +194,7 @@ async def test_file_that_may_not_be_read(folder: Path, monkeypatch: pytest.Monke
         max_size=8,
     )
 )
-def test_no_walk_reaches_the_secret(folder: Path, segments: list[str]) -> None:
+def test_no_path_reads_a_file_outside_the_folder(folder: Path, segments: list[str]) -> None:
     up = folder / "up"
     if not up.is_symlink():
         up.symlink_to("..")

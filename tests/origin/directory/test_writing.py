@@ -54,7 +54,7 @@ def names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
 
 
-async def test_replaces_and_makes(folder: Path) -> None:
+async def test_put_creates_and_replaces_objects(folder: Path) -> None:
     pieces = [FILM[at : at + 70_000] for at in range(0, len(FILM), 70_000)]
     writer = DirectoryWriter(folder)
     answer = await writer.write(Write("PUT", "dir/film.mp4", (), len(FILM)), come(*pieces))
@@ -73,7 +73,7 @@ async def test_prefix(folder: Path) -> None:
     assert (folder / "dir/film.mp4").read_bytes() == b"new"
 
 
-async def test_readers_of_the_old_finish_it(folder: Path) -> None:
+async def test_reader_of_the_replaced_file_reads_it_to_its_end(folder: Path) -> None:
     (folder / "dir/film.mp4").write_bytes(FILM)
     read = await DirectoryOrigin(folder).read("dir/film.mp4")
     await put(folder, "dir/film.mp4")
@@ -125,7 +125,7 @@ async def test_conditions(folder: Path) -> None:
     assert names(folder) == {"dir/film.mp4", "dir/other.mp4"}
 
 
-async def test_of_two_that_make_the_same_object_one_wins(folder: Path) -> None:
+async def test_one_of_two_concurrent_conditional_puts_wins(folder: Path) -> None:
     """The condition is looked at again when the body is there."""
     both_come = asyncio.Barrier(2)
 
@@ -205,7 +205,7 @@ async def test_cancelled_write_changes_nothing(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../secret", "a/../../secret", "./a", "a\0b", "a\\b", "\udc80"])
-async def test_names_that_no_object_has(folder: Path, name: str) -> None:
+async def test_invalid_names_are_refused(folder: Path, name: str) -> None:
     for act in (put, delete):
         with pytest.raises(OriginError) as caught:
             await act(folder, name)

@@ -127,9 +127,9 @@ async def test_partial_content_that_nobody_asked_for(
     [
         (Turn(chunked=True), "sends no length"),
         (Turn(headers=(("Content-Length", None),)), "sends no length"),
-        (Turn(raw=b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n"), "no HTTP answer"),
-        (Turn(raw=b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "no HTTP answer"),
-        (Turn(headers=(("X-Long", "x" * 100_000),)), "no HTTP answer"),
+        (Turn(raw=b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n"), "the response is not HTTP"),
+        (Turn(raw=b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "the response is not HTTP"),
+        (Turn(headers=(("X-Long", "x" * 100_000),)), "the response is not HTTP"),
     ],
 )
 async def test_answer_that_makes_no_sense(
@@ -185,7 +185,7 @@ async def test_chunked_body_that_runs_over(server: ScriptedOrigin, origin: HttpO
     server.script(Turn(chunked=True, extra=b"more"))
     error = await failure_of(origin, Span(0, 100))
     assert error.failure is OriginFailure.BROKEN
-    assert "runs over its 100 bytes" in str(error)
+    assert "is longer than its 100 bytes" in str(error)
 
 
 async def test_content_length_at_odds_with_content_range(

@@ -201,7 +201,7 @@ def test_base_url_is_normalised() -> None:
 
 
 @pytest.mark.parametrize("span", [Span(5, 5), Span(5, 4), Span(-1, 4)])
-async def test_span_that_cannot_be_asked_for(origin: HttpOrigin, span: Span) -> None:
+async def test_invalid_span_is_a_value_error(origin: HttpOrigin, span: Span) -> None:
     with pytest.raises(ValueError, match="range"):
         await origin.read("film.mp4", span)
 

@@ -59,28 +59,28 @@ ELSEWHERE = [
         ("\\\\evil.example\\b", "https://www.example.org:8443/base/\\\\evil.example\\b"),
     ],
 )
-def test_same_place_is_followed(location: str, url: str) -> None:
+def test_redirect_to_the_same_endpoint_is_followed(location: str, url: str) -> None:
     for status in (301, 302, 303, 307, 308):
         assert redirect_url(URL, status, [("LOCATION", location)]) == url
 
 
 @pytest.mark.parametrize("location", ELSEWHERE)
-def test_another_place_is_not(location: str) -> None:
+def test_redirect_to_another_endpoint_is_not_followed(location: str) -> None:
     assert redirect_url(URL, 302, [("Location", location)]) is None
 
 
 @pytest.mark.parametrize("status", [200, 201, 300, 304, 305, 306, 404])
-def test_other_statuses_lead_nowhere(status: int) -> None:
+def test_other_statuses_are_not_redirects(status: int) -> None:
     assert redirect_url(URL, status, [("Location", "/b")]) is None
 
 
-def test_no_location_and_two_lead_nowhere() -> None:
+def test_response_with_no_or_two_locations_is_not_followed() -> None:
     assert redirect_url(URL, 302, []) is None
     assert redirect_url(URL, 302, [("Location", "/b"), ("location", "/c")]) is None
 
 
 @given(st.text() | st.text(alphabet="htps:/\\@.[]#?%0evil", max_size=30))
-def test_no_location_leads_away(location: str) -> None:
+def test_no_location_changes_the_endpoint(location: str) -> None:
     target = redirect_url(URL, 302, [("Location", location)])
     assert target is None or split_url(target)[0] == split_url(URL)[0]
 
@@ -117,7 +117,7 @@ async def test_redirects_are_followed_up_to_their_limit(server: ScriptedOrigin) 
     await origin.close()
 
 
-async def test_loops_end(server: ScriptedOrigin) -> None:
+async def test_redirect_loop_ends_at_the_limit(server: ScriptedOrigin) -> None:
     origin = HttpOrigin(server.url, redirects_max=3)
     server.script(to("/film.mp4"), times=8)
     with pytest.raises(OriginError) as caught:
@@ -132,7 +132,7 @@ async def test_loops_end(server: ScriptedOrigin) -> None:
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "POST", "PUT", "PATCH", "DELETE"])
-async def test_no_other_method_is_sent_on(server: ScriptedOrigin, method: str) -> None:
+async def test_other_methods_do_not_follow_redirects(server: ScriptedOrigin, method: str) -> None:
     origin = HttpOrigin(server.url, redirects_max=3)
     server.script(to("/film.mp4", 307))
     response = await origin.send(OriginRequest(method, "film.mp4"))
@@ -142,7 +142,7 @@ async def test_no_other_method_is_sent_on(server: ScriptedOrigin, method: str) -
     await origin.close()
 
 
-async def test_none_is_followed_unless_told(server: ScriptedOrigin) -> None:
+async def test_redirects_are_not_followed_by_default(server: ScriptedOrigin) -> None:
     origin = HttpOrigin(server.url)
     server.script(to("/film.mp4"))
     response = await origin.send(OriginRequest("GET", "old.mp4"))
@@ -173,7 +173,7 @@ async def stranger() -> AsyncIterator[ScriptedOrigin]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_no_name_leads_away(
+async def test_no_name_changes_the_endpoint(
     server: ScriptedOrigin, stranger: ScriptedOrigin, name: str
 ) -> None:
     name = name.replace("evil", f"127.0.0.1:{stranger.port}")
@@ -189,7 +189,9 @@ async def test_no_name_leads_away(
     await origin.close()
 
 
-async def test_no_answer_leads_away(server: ScriptedOrigin, stranger: ScriptedOrigin) -> None:
+async def test_no_response_changes_the_endpoint(
+    server: ScriptedOrigin, stranger: ScriptedOrigin
+) -> None:
     origin = HttpOrigin(server.url, redirects_max=3)
     place = f"127.0.0.1:{stranger.port}"
     leading = [f"//{place}/x", f"http://{place}/x", f"http://127.0.0.1@{place}/x"]
@@ -204,7 +206,9 @@ async def test_no_answer_leads_away(server: ScriptedOrigin, stranger: ScriptedOr
     await origin.close()
 
 
-async def test_no_field_leads_away(server: ScriptedOrigin, stranger: ScriptedOrigin) -> None:
+async def test_no_field_changes_the_endpoint(
+    server: ScriptedOrigin, stranger: ScriptedOrigin
+) -> None:
     place = f"127.0.0.1:{stranger.port}"
     for host, sent in (
         ("origin", f"127.0.0.1:{server.port}"),
@@ -221,7 +225,7 @@ async def test_no_field_leads_away(server: ScriptedOrigin, stranger: ScriptedOri
     assert not stranger.connections_made
 
 
-async def test_a_viewers_host_that_is_not_said_is_the_origins(server: ScriptedOrigin) -> None:
+async def test_missing_viewer_host_is_replaced_by_the_origins(server: ScriptedOrigin) -> None:
     origin = HttpOrigin(server.url, host="viewer")
     assert await read_all(await origin.read("film.mp4")) == b"film"
     assert server.requests[0].headers["host"] == f"127.0.0.1:{server.port}"

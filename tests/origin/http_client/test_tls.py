@@ -85,7 +85,7 @@ async def test_another_name_is_no_connection(authority: CertificateAuthority) ->
         await origin.close()
 
 
-async def test_nothing_is_verified_only_when_told(authority: CertificateAuthority) -> None:
+async def test_verification_is_off_only_if_configured(authority: CertificateAuthority) -> None:
     async with serving(authority.issue("www.example.org")) as server:
         assert await read_film(server.url, TlsRules(verify=False)) == b"film"
 

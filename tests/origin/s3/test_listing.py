@@ -60,7 +60,7 @@ def listed(body: str, call: BucketCall, prefix: str = PREFIX) -> dict[str, list[
         ),
     ],
 )
-def test_bucket_is_asked_below_the_prefix(call: BucketCall, query: str) -> None:
+def test_listing_request_is_below_the_prefix(call: BucketCall, query: str) -> None:
     assert listing_query(call, PREFIX) == query
 
 
@@ -107,7 +107,7 @@ def test_document_without_namespace_encoding_or_marker() -> None:
         b"\xff\xfe",
     ],
 )
-def test_what_is_no_listing_is_refused(body: bytes) -> None:
+def test_invalid_listing_is_unavailable(body: bytes) -> None:
     with pytest.raises(OriginError, match="not a listing"):
         translated_listing(body, BucketCall(V1, {}), "bucket", PREFIX)
 

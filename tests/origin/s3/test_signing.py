@@ -64,7 +64,7 @@ async def test_given_keys_sign_without_a_token() -> None:
     assert fields.keys() == {"Authorization", "X-Amz-Date", "X-Amz-Content-SHA256"}
 
 
-async def test_writes_sign_what_they_say_of_the_object() -> None:
+async def test_writes_sign_their_object_fields() -> None:
     fields = await Signer("us-east-1", GivenCredentials("AKID", "secret")).sign_write(
         "PUT",
         "http://127.0.0.1:9000/videos/a?partNumber=1&uploadId=u",
@@ -101,7 +101,7 @@ async def test_keys_that_end_soon_serve_while_new_ones_are_fetched() -> None:
     assert renewals.count == before + 1
 
 
-async def test_waiter_that_leaves_does_not_stop_the_search() -> None:
+async def test_cancelled_waiter_does_not_cancel_the_credential_search() -> None:
     renewals = Renewals(timedelta(hours=1))
     renewals.go_on.clear()
     chain = CredentialChain(renewals.search)

@@ -142,7 +142,7 @@ def uploads(s3: S3Server, name: str) -> int:
     return sum(upload["Key"] == name for upload in found.get("Uploads", ()))
 
 
-async def test_put_with_everything_said_of_it(s3: S3Server, writer: S3Writer) -> None:
+async def test_put_stores_all_object_fields(s3: S3Server, writer: S3Writer) -> None:
     fields = (
         ("Content-Type", "video/x-own"),
         ("Content-Encoding", "gzip"),
@@ -170,7 +170,7 @@ async def test_empty_and_deleted(s3: S3Server, writer: S3Writer) -> None:
 
 
 @pytest.mark.parametrize("size_bytes", [5, None], ids=["one request", "in parts"])
-async def test_conditions_are_the_bucket_s(
+async def test_conditions_are_checked_by_the_bucket(
     s3: S3Server, writer: S3Writer, size_bytes: int | None
 ) -> None:
     name = f"w/conditional-{size_bytes}"
@@ -396,7 +396,7 @@ async def test_part_that_fails_for_good_aborts_though_the_viewer_sends_nothing(
     assert uploads(s3, "w/stuck") == 0
 
 
-async def test_viewer_that_leaves_aborts(s3: S3Server, writer: S3Writer) -> None:
+async def test_disconnected_viewer_aborts_the_upload(s3: S3Server, writer: S3Writer) -> None:
     async def leave() -> AsyncIterator[bytes]:
         yield FILM[: 9 * MIB]
         raise ConnectionResetError
@@ -434,7 +434,7 @@ async def test_cancellation_aborts(
     assert not exists(s3, name)
 
 
-async def test_refusal_of_a_part_is_the_viewer_s(s3: S3Server, client: FaultyClient) -> None:
+async def test_refusal_of_a_part_is_the_response(s3: S3Server, client: FaultyClient) -> None:
     base = bucket_url(BUCKET, s3.region, s3.endpoint)
     keys = GivenCredentials(s3.access_key_id, "wrong")
     requests = S3Requests("s3", lambda name: f"{base}/{name}", client, Signer("x", keys).sign_write)
