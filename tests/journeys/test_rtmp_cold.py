@@ -63,7 +63,7 @@ def reaches(time_ms: int) -> Callable[[Message], bool]:
     return lambda message: any(frame.time_ms >= time_ms for frame in samples([message]))
 
 
-def asked_often(origin: ScriptedOrigin, name: str, size: int) -> list[int]:
+def send_counts(origin: ScriptedOrigin, name: str, size: int) -> list[int]:
     """How often each 4 KiB of an object were sent by the origin."""
     counts = [0] * (size // 4096 + 1)
     for request in origin.requests:
@@ -76,7 +76,9 @@ def asked_often(origin: ScriptedOrigin, name: str, size: int) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
-async def test_a_picture_comes_before_the_rest_of_the_file(tmp_path: Path, name: str) -> None:
+async def test_first_picture_is_sent_before_the_rest_of_the_file_arrives(
+    tmp_path: Path, name: str
+) -> None:
     data = movie() if name == "film.mp4" else tags_flv(60, frame_bytes=10_000)
     async with ScriptedOrigin() as origin:
         origin.put(name, data)
@@ -91,7 +93,7 @@ async def test_a_picture_comes_before_the_rest_of_the_file(tmp_path: Path, name:
                 origin.release(name)
                 got = samples(said + await client.until_word(STOP))
                 assert len(got) == (MOVIE_FRAMES if name == "film.mp4" else 60 * 50)
-                assert max(asked_often(origin, name, len(data))) == 1
+                assert max(send_counts(origin, name, len(data))) == 1
 
 
 async def test_an_index_at_the_end_comes_by_range(tmp_path: Path) -> None:
@@ -161,7 +163,7 @@ async def test_fifty_viewers_of_a_cold_title_cost_one_read(tmp_path: Path) -> No
             await origin.seen(1)
             origin.release_answers()
             assert await asyncio.gather(*viewers) == [100] * 50
-    assert max(asked_often(origin, "film.mp4", len(data))) == 1
+    assert max(send_counts(origin, "film.mp4", len(data))) == 1
 
 
 # Origins that fail
@@ -178,7 +180,7 @@ async def test_fifty_viewers_of_a_cold_title_cost_one_read(tmp_path: Path) -> No
         (Turn(silent=True), FAILED, "timeout"),
     ],
 )
-async def test_what_a_failing_origin_means(
+async def test_failing_origin_gives_its_status(
     tmp_path: Path, turn: Turn, code: str, kind: str
 ) -> None:
     async with ScriptedOrigin() as origin:
@@ -243,7 +245,7 @@ async def test_a_broken_answer_is_resumed(tmp_path: Path, turn: Turn) -> None:
                     got = samples(await client.until_word(STOP, FAILED))
                     assert len(got) >= 1363
             assert all(request.headers.get("if-match") == '"1"' for request in origin.requests[1:])
-            assert max(asked_often(origin, name, len(made(name)))) <= 2  # where pieces meet
+            assert max(send_counts(origin, name, len(made(name)))) <= 2  # where pieces meet
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
@@ -298,7 +300,7 @@ async def test_an_object_replaced_in_mid_play_is_never_mixed(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("stage", ["open", "cold wait", "mid message"])
-async def test_whoever_leaves_leaves_nothing_behind(tmp_path: Path, stage: str) -> None:
+async def test_client_that_leaves_ends_its_reads(tmp_path: Path, stage: str) -> None:
     data = movie()
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", data)

@@ -146,13 +146,13 @@ async def test_play_complete_tells_duration_and_bytes(edge: EdgeProcess) -> None
     assert told["bytes"] >= sum(len(m.payload) for m in said if m.type_id in MEDIA)
 
 
-async def test_ffmpeg_is_spared_data_start(edge: EdgeProcess) -> None:
+async def test_ffmpeg_gets_no_data_start(edge: EdgeProcess) -> None:
     async with connected(edge.rtmp_port, flashVer=FFMPEG) as client:
         client.play("film.mp4")
         assert "NetStream.Data.Start" not in words(await client.until_word(STOP))
 
 
-async def test_the_length_is_told_in_seconds(edge: EdgeProcess) -> None:
+async def test_stream_length_is_in_seconds(edge: EdgeProcess) -> None:
     async with connected(edge.rtmp_port) as client:
         for name, length_s in (("film.mp4", 20.0), ("mp3:song", 30.0), ("film", 20.02)):
             assert await client.call("getStreamLength", name) == pytest.approx(length_s, abs=0.05)
@@ -184,7 +184,7 @@ async def test_the_length_is_told_in_seconds(edge: EdgeProcess) -> None:
         ("cfx/st?token=1", "mp4:dir/film"),
     ],
 )
-async def test_spellings_of_an_mp4(edge: EdgeProcess, app: str, name: str) -> None:
+async def test_each_name_form_of_an_mp4_plays(edge: EdgeProcess, app: str, name: str) -> None:
     assert await _object_played(edge, app, name) == "dir/film.mp4"
 
 
@@ -201,7 +201,9 @@ async def test_spellings_of_an_mp4(edge: EdgeProcess, app: str, name: str) -> No
         ("mp4:song", "song.m4a"),
     ],
 )
-async def test_spellings_of_the_others(edge: EdgeProcess, name: str, played: str) -> None:
+async def test_each_name_form_of_flv_and_mp3_plays(
+    edge: EdgeProcess, name: str, played: str
+) -> None:
     assert await _object_played(edge, "cfx/st", name) == played
 
 
@@ -230,7 +232,7 @@ async def _object_played(edge: EdgeProcess, app: str, name: str) -> str:
         "\ufffe" * 400,
     ],
 )
-async def test_what_is_not_there(edge: EdgeProcess, name: str) -> None:
+async def test_missing_stream_is_not_found(edge: EdgeProcess, name: str) -> None:
     async with connected(edge.rtmp_port) as client:
         client.play(name, -2000.0)
         said = words(await client.until_word("NetStream.Play.StreamNotFound", START))
@@ -487,7 +489,9 @@ async def test_a_play_without_reset_is_appended(edge: EdgeProcess) -> None:
 
 
 @pytest.mark.parametrize("command", ["closeStream", "deleteStream"])
-async def test_closing_ends_what_plays_and_what_waits(edge: EdgeProcess, command: str) -> None:
+async def test_close_ends_the_current_and_the_appended_plays(
+    edge: EdgeProcess, command: str
+) -> None:
     async with connected(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4")
         client.play("film.flv", 0.0, -1.0, False)
@@ -534,7 +538,7 @@ async def test_no_more_is_sent_than_the_buffer_holds(edge: EdgeProcess) -> None:
         assert words(await client.until_word(STOP))[-1] == STOP
 
 
-async def test_unknown_streams_and_orders_out_of_turn(edge: EdgeProcess) -> None:
+async def test_unknown_streams_and_commands_out_of_order_are_refused(edge: EdgeProcess) -> None:
     async with connected(edge.rtmp_port) as client:
         client.seek(1000)
         assert words(await client.until_word("NetStream.Seek.Failed")) == ["NetStream.Seek.Failed"]

@@ -1,4 +1,4 @@
-"""Journeys: whatever a client or a file does wrong, it is told or dropped, and others play on."""
+"""Journeys: faulty clients and files get an error or are dropped; other clients play on."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
 
 
 @pytest.mark.parametrize("name", MEDIA)
-async def test_media_that_cannot_be_played(edge: EdgeProcess, name: str) -> None:
+async def test_unplayable_media_gets_its_status(edge: EdgeProcess, name: str) -> None:
     async with connected(edge.rtmp_port) as client:
         client.play(name)
         said = await client.until_word(*REFUSED, START)
@@ -102,7 +102,7 @@ async def test_media_that_cannot_be_played(edge: EdgeProcess, name: str) -> None
         assert told["description"]
 
 
-async def test_an_flv_that_was_cut_off_plays_as_far_as_it_goes(edge: EdgeProcess) -> None:
+async def test_cut_off_flv_plays_to_its_end(edge: EdgeProcess) -> None:
     async with connected(edge.rtmp_port) as client:
         client.play("film.flv", 9_000.0)
         await client.until_word(START)
@@ -185,7 +185,7 @@ def _nested() -> bytes:
         "chunk size 0", "chunk size 2^31", "large message", "nesting", "no command", "application",
     ],
 )  # fmt: skip
-async def test_what_breaks_the_protocol_ends_the_connection(
+async def test_protocol_error_ends_the_connection(
     edge: EdgeProcess, data: bytes, reason: str
 ) -> None:
     async with connected(edge.rtmp_port) as other:
@@ -269,7 +269,7 @@ async def test_an_idle_client_is_dropped(edge: EdgeProcess) -> None:
         assert line["reason"] == "idle"
 
 
-async def test_orders_before_connect_are_refused(edge: EdgeProcess) -> None:
+async def test_commands_before_connect_are_refused(edge: EdgeProcess) -> None:
     async with shaken(edge.rtmp_port) as client:
         client.play("film.mp4")
         said = await client.until_word("NetStream.Play.Failed")
@@ -314,7 +314,7 @@ async def test_connections_over_the_limit_are_closed(tmp_path: Path) -> None:
 # What is left in the log and the metrics
 
 
-async def test_each_thing_leaves_its_line(edge: EdgeProcess) -> None:
+async def test_each_event_has_its_log_line(edge: EdgeProcess) -> None:
     page = "https://example.org/"
     async with connected(edge.rtmp_port, buffer_ms=1000, flashVer="TEST 1", pageUrl=page) as client:
         client.play("film.mp4", 1000.0)

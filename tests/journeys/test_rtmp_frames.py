@@ -121,7 +121,7 @@ async def test_strict_plays_what_a_client_announces(edge: EdgeProcess, name: str
     assert packets(done.output) == wanted(expected(ENHANCED[name]))
 
 
-async def test_strict_refuses_whoever_announces_nothing(edge: EdgeProcess) -> None:
+async def test_strict_refuses_client_without_announced_codecs(edge: EdgeProcess) -> None:
     done = await ffmpeg(edge.rtmp("hevc.mp4", "strict"), exe=FFMPEG_9)
     assert done.code != 0
     assert "Enhanced RTMP codecs" in done.said
@@ -136,7 +136,7 @@ async def test_strict_refuses_whoever_announces_nothing(edge: EdgeProcess) -> No
         await client.until_word("NetStream.Play.Start")
 
 
-async def test_strict_plays_classic_codecs_to_everybody(edge: EdgeProcess) -> None:
+async def test_strict_plays_classic_codecs_to_every_client(edge: EdgeProcess) -> None:
     done = await ffmpeg(edge.rtmp("film.mp4", "strict"))
     assert packets(done.output) == wanted(expected("film.mp4"))
 

@@ -1,4 +1,4 @@
-"""streamedge/media/index_memory.py: what is kept and what is in use, counted together."""
+"""streamedge/media/index_memory.py: cached values and values in use, counted together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""streamedge/media/titles.py: what an object is, and one index for all its viewers."""
+"""streamedge/media/library.py: the kind of an object, and one index for all its viewers."""
 
 from __future__ import annotations
 

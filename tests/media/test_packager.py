@@ -1,4 +1,4 @@
-"""streamedge/media/packager.py: an MP4 as FLV, through the cache, out of the cache."""
+"""streamedge/media/packager.py: an MP4 as FLV, read and written through the cache."""
 
 from __future__ import annotations
 

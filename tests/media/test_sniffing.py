@@ -1,4 +1,4 @@
-"""streamedge/media/sniffing.py: what kind of file an object is."""
+"""streamedge/media/sniffing.py: the kind of a file."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class LayoutIndex:
         ready_end = reader.ready_end(start, limit)
         ready = int(self._positions.searchsorted(np.int64(ready_end), side="right")) - 1
         if ready <= first:
-            # Waiting for the first byte that lacks: the rest of a tag comes in order.
+            # Wait for the first missing byte: the rest of a tag arrives in order.
             return NeedData(ahead(ready_end, first_end, self._layout.size_bytes))
         end_ms = boundary_ms(time_ms, length_ms, until_ms)
         wanted = max(first + 1, int(self._times.searchsorted(np.uint32(end_ms))))

@@ -25,7 +25,7 @@ from streamedge.media.mp4.title import Title
 from streamedge.media.script_data import ScriptObject, encode_on_metadata
 from streamedge.spans import Span
 
-COALESCED_GAP_BYTES = 64 << 10  # source bytes read and thrown away rather than asked for twice
+COALESCED_GAP_BYTES = 64 << 10  # source bytes read and dropped, to save a second request
 INLINE_BYTES_MAX = 16 << 20  # of sequence headers between samples, together
 KEYFRAMES_MAX = 20_000  # in onMetaData; more are thinned out evenly
 
@@ -166,7 +166,7 @@ class FlvLayout:
         row = np.arange(len(pieces.glue_start)) * _GLUE.itemsize
         glue_start = row + np.clip(span.start - pieces.glue_start, 0, pieces.glue_size)
         glue_end = row + np.clip(span.end - pieces.glue_start, 0, pieces.glue_size)
-        # A sample whose data lies outside the span has none here: its slice is empty, from
+        # A sample whose data is outside the span has none here: its slice is empty, from
         # whichever source.
         views = [memoryview(source) for source in sources] or [memoryview(b"")]
         starts = np.array([wanted.start for wanted in planned] or [0], np.int64)
@@ -190,7 +190,7 @@ class FlvLayout:
         return b"".join(parts)
 
     def _last_previous_tag_size(self, span: Span) -> bytes:
-        """The part of the file's last four bytes that lies in the span."""
+        """The part of the file's last four bytes that is in the span."""
         start = self.size_bytes - flv.PREVIOUS_TAG_SIZE_BYTES
         size = int(self.tag_position[-1] - self.tag_position[-2]) - flv.PREVIOUS_TAG_SIZE_BYTES
         field = size.to_bytes(flv.PREVIOUS_TAG_SIZE_BYTES, "big")

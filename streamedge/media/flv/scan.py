@@ -36,14 +36,14 @@ class Stop(Enum):
     BUFFER_END = "buffer end"  # the next tag is not whole in the buffer
     FILE_END = "file end"
     DAMAGE = "damage"  # no tag where one should begin
-    COUNT = "count"  # as many as were asked for
+    COUNT = "count"  # the requested number of tags
 
 
 class _Verdict(Enum):
     PLAIN = "plain"
     ODD = "odd"  # a tag with fields that do not fit
     UNKNOWN = "unknown"  # not a type that is played
-    LACKS = "lacks"  # cannot be told before more bytes are there
+    INCOMPLETE = "incomplete"  # needs more bytes
     DAMAGE = "damage"
 
 
@@ -98,7 +98,7 @@ def scan_tags(
             stop = Stop.FILE_END
             break
         verdict, header, end = _judge(data, position, end_of_file)
-        if verdict is _Verdict.LACKS:
+        if verdict is _Verdict.INCOMPLETE:
             needed_end = end
             break
         if verdict is _Verdict.DAMAGE or header is None:
@@ -126,7 +126,7 @@ def _judge(
     """(what stands at a position, its header, where the next tag begins)."""
     header_end = position + flv.TAG_HEADER_SIZE_BYTES
     if header_end > len(data):
-        return _Verdict.LACKS, None, header_end
+        return _Verdict.INCOMPLETE, None, header_end
     header = flv.parse_tag_header(data[position:header_end])
     is_known = header.type & _TYPE_BITS in _TAG_TYPES
     end = header_end + header.size_bytes + flv.PREVIOUS_TAG_SIZE_BYTES
@@ -136,9 +136,9 @@ def _judge(
         end = file_end
         if not is_whole:
             return _Verdict.DAMAGE, None, end
-        return (_Verdict.ODD if end <= len(data) else _Verdict.LACKS), header, end
+        return (_Verdict.ODD if end <= len(data) else _Verdict.INCOMPLETE), header, end
     if end > len(data):
-        return _Verdict.LACKS, None, end
+        return _Verdict.INCOMPLETE, None, end
     field = int.from_bytes(data[end - flv.PREVIOUS_TAG_SIZE_BYTES : end], "big")
     fits = field == flv.TAG_HEADER_SIZE_BYTES + header.size_bytes
     if fits or (field and field - header.size_bytes in _MISCOUNTED_BYTES):
@@ -151,7 +151,7 @@ def _judge(
     if end + flv.TAG_HEADER_SIZE_BYTES > file_end:
         return _Verdict.ODD, header, end
     if end + flv.TAG_HEADER_SIZE_BYTES > len(data):
-        return _Verdict.LACKS, None, end + flv.TAG_HEADER_SIZE_BYTES
+        return _Verdict.INCOMPLETE, None, end + flv.TAG_HEADER_SIZE_BYTES
     if _may_follow(data, end, header, file_end):
         return _Verdict.ODD, header, end
     return _Verdict.DAMAGE, None, end

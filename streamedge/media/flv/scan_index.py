@@ -86,7 +86,7 @@ class ScanIndex:
                 break
             needed_end = mark.position + wanted_bytes
             if ready_end < limit and tags.stop is Stop.BUFFER_END:
-                # Waiting for the first byte that lacks: the rest of a tag comes in order.
+                # Wait for the first missing byte: the rest of a tag arrives in order.
                 return NeedData(ahead(ready_end, needed_end, self._size_bytes))
             if needed_end > self._size_bytes and tags.stop is Stop.BUFFER_END:
                 return End()
@@ -108,7 +108,7 @@ class ScanIndex:
     def _pass_over(
         self, mark: Position, tags: Tags, data: bytes, ready_end: int, limit: int
     ) -> Skip | NeedData | End:
-        """What to do where no tag begins: go on behind the damage, or look for its end."""
+        """Handles a position where no tag begins: skips the damage, or searches its end."""
         if tags.end:  # behind tags that are not played
             return Skip(mark._replace(position=mark.position + tags.end))
         if tags.stop is Stop.FILE_END:
@@ -176,7 +176,7 @@ class ScanIndex:
         return mark if has_next and await self._checked(reader, row + 1) is not None else None
 
     async def _checked(self, reader: Reader, row: int) -> Position | None:
-        """The keyframe that the list names, if it is there; if not, the list is not asked again."""
+        """The listed keyframe, if it is there; if not, the list is not used again."""
         keyframes = self._head.keyframes
         if keyframes is None:
             return None

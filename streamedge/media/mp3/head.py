@@ -83,7 +83,7 @@ class _VbrHeader(NamedTuple):
 def read_head(file_size_bytes: int) -> Generator[Span, bytes, Mp3Head]:
     """Reads the head: yields spans it must be sent, returns the Mp3Head.
 
-    Asks for the first 64 KiB, for what lies behind ID3 tags, and for the last bytes. Raises
+    Yields the first 64 KiB, the bytes behind ID3 tags, and the last bytes. Raises
     MediaError: STRUCTURE_INVALID when no MP3 frames are found within SEARCH_LIMIT_BYTES,
     NO_SUPPORTED_TRACK for MPEG audio that FLV cannot carry.
     """

@@ -54,7 +54,7 @@ class _Section(NamedTuple):
 
 
 def parse_elst(content: memoryview) -> tuple[Edit, ...]:
-    """The edits of an ``elst`` box; as many as there is room for, whatever the count says.
+    """The edits of an ``elst`` box; as many as the box can hold, whatever its count.
 
     Raises MediaError STRUCTURE_INVALID beyond EDITS_MAX.
     """

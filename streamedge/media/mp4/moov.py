@@ -59,7 +59,7 @@ def locate_moov(file_size_bytes: int, limit_bytes: int) -> Generator[Span, bytes
     """Finds the ``moov`` box: yields spans it must be sent, returns the box's own span.
 
     The first ask is the file's first 64 KiB, each further one the 16 bytes of a box header that
-    lies behind a skipped box. Boxes of any type may stand before it. Raises MediaError
+    is behind a skipped box. Boxes of any type may stand before it. Raises MediaError
     STRUCTURE_INVALID when the file is no MP4, is cut off, has no moov, or one larger than
     ``limit_bytes``.
     """

@@ -281,7 +281,7 @@ def _chunk_offsets(stbl: memoryview) -> Int64Array:
     if content is not None:
         return _entries(content, "stco", 4, 1)[:, 0].astype(np.int64)
     words = _entries(boxes.require(stbl, "co64"), "co64", 4, 2).astype(np.int64)
-    # What lies past 2^62 is past the end of any file.
+    # A position past 2^62 is past the end of any file.
     return np.minimum(words[:, 0], 1 << 30) << 32 | words[:, 1]
 
 

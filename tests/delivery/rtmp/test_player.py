@@ -1,4 +1,4 @@
-"""streamedge/delivery/rtmp/player.py: one play, on a stage and with a medium of the test's own."""
+"""streamedge/delivery/rtmp/player.py: one play, with a fake context and medium."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ async def test_a_play_from_a_time_begins_at_0_again() -> None:
     await show.close()
 
 
-async def test_what_lacks_is_waited_for_and_wishes_are_heeded_meanwhile() -> None:
+async def test_play_handles_requests_while_it_waits_for_bytes() -> None:
     show = Show(there=20)
     await asyncio.wait_for(show.film.wanted.wait(), 10)
     show.film.wanted.clear()
@@ -321,7 +321,7 @@ async def test_the_pace_holds_media_back_until_the_buffer_grows() -> None:
     await show.close()
 
 
-async def test_a_client_that_takes_nothing_holds_the_play_up() -> None:
+async def test_client_that_reads_nothing_stops_sending() -> None:
     show = Show()
     show.stage.taking.clear()
     await show.stage.until_said("onMetaData")
@@ -353,7 +353,7 @@ async def test_a_refused_name_is_a_status_and_no_play() -> None:
         (OriginFailure.NOT_FOUND, "NetStream.Play.StreamNotFound", "not_found"),
     ],
 )
-async def test_what_cannot_come_ends_the_play(failure: OriginFailure, code: str, kind: str) -> None:
+async def test_failed_bytes_end_the_play(failure: OriginFailure, code: str, kind: str) -> None:
     show = Show(there=20)
     await asyncio.wait_for(show.film.wanted.wait(), 10)
     assert show.film.waiting is not None
@@ -372,7 +372,7 @@ async def test_damaged_media_end_the_play_after_what_was_whole() -> None:
     assert len(show.stage.media) > 2
 
 
-async def test_cancelled_anywhere_it_closes_its_medium() -> None:
+async def test_cancelled_play_closes_its_medium() -> None:
     for prepare in ("playing", "waiting", "paused", "blocked"):
         show = Show(there=20)
         if prepare == "blocked":
@@ -391,7 +391,7 @@ async def test_cancelled_anywhere_it_closes_its_medium() -> None:
         assert show.stage.lines[-1][1]["reason"] == "disconnected"
 
 
-async def test_closed_before_it_began_it_opens_nothing() -> None:
+async def test_play_closed_before_its_start_opens_no_medium() -> None:
     stage = FakeStage(RefusalError("NetStream.Play.Failed", "never asked", "x"))
     player = Player(stage, ANY, Pace(1000, 0))
     player.close()
@@ -399,7 +399,7 @@ async def test_closed_before_it_began_it_opens_nothing() -> None:
     assert stage.said == []
 
 
-async def test_a_refused_seek_ends_the_play_and_the_viewer_is_not_told_why() -> None:
+async def test_refused_seek_ends_the_play_without_a_reason_for_the_viewer() -> None:
     show = Show()
     await asyncio.wait_for(show.player.ended.wait(), 10)
     failed = "NetStream.Play.Failed"
@@ -415,7 +415,7 @@ async def test_a_refused_seek_ends_the_play_and_the_viewer_is_not_told_why() -> 
     assert show.film.closed
 
 
-async def test_a_seek_opens_anew_what_holds_no_longer() -> None:
+async def test_seek_opens_a_changed_object_again() -> None:
     show = Show(there=20)
     await asyncio.wait_for(show.film.wanted.wait(), 10)
     show.player.seek(Seek(1, 0))
@@ -461,7 +461,7 @@ async def test_a_resume_that_goes_back_is_refused_as_a_seek_is() -> None:
 
 
 @pytest.mark.parametrize("has_ms", [0, 19 * STEP_MS], ids=["unsaid", "all"])
-async def test_a_resume_where_it_stopped_is_not_asked_anew(has_ms: int) -> None:
+async def test_resume_where_sending_stopped_does_not_check_access_again(has_ms: int) -> None:
     show = await paused_at_20(has_ms)
     show.stage.refusal = RefusalError("NetStream.Play.Failed", "Not allowed.", "not_allowed")
     show.stage.film = RefusalError("NetStream.Play.Failed", "Not allowed.", "not_allowed")
@@ -473,7 +473,7 @@ async def test_a_resume_where_it_stopped_is_not_asked_anew(has_ms: int) -> None:
     await show.close()
 
 
-async def test_a_resume_that_goes_back_opens_anew_what_holds_no_longer() -> None:
+async def test_resume_that_goes_back_opens_a_changed_object_again() -> None:
     show = await paused_at_20(5 * STEP_MS)
     newer = Film()
     newer.codec_header = b"NEWER"
@@ -514,7 +514,7 @@ async def test_a_play_that_is_revoked_fails_wherever_it_is(stage: str) -> None:
     assert show.film.closed
 
 
-async def test_revoking_ends_a_play_between_two_turns() -> None:
+async def test_revoke_ends_a_play_between_two_passes() -> None:
     show = Show()
     await show.stage.until_said("onMetaData")
     show.player.revoke(lambda _what: True)
@@ -526,7 +526,7 @@ async def test_revoking_ends_a_play_between_two_turns() -> None:
 
 
 @pytest.mark.parametrize("wish", ["close", "seek", "pause", "revoke"])
-async def test_a_wish_in_the_turn_in_which_bytes_are_found_lacking_is_heard(wish: str) -> None:
+async def test_request_in_the_iteration_that_needs_bytes_is_handled(wish: str) -> None:
     show = Show(there=45, buffer_ms=100)  # the clock, not the task, calls the pump
     pump = show.film.next_run
 
@@ -558,7 +558,7 @@ async def test_a_wish_in_the_turn_in_which_bytes_are_found_lacking_is_heard(wish
     assert show.film.closed
 
 
-async def test_an_unpause_is_heard_while_a_sought_frame_is_lacking() -> None:
+async def test_unpause_is_handled_while_the_frame_of_a_seek_is_missing() -> None:
     show = Show(there=20, buffer_ms=100)
     await show.stage.until_said("NetStream.Play.Start")
     show.player.pause(Pause(1, True, 0))
@@ -573,7 +573,7 @@ async def test_an_unpause_is_heard_while_a_sought_frame_is_lacking() -> None:
 
 
 @pytest.mark.parametrize("buffer_ms", [100, 1 << 30], ids=["by the clock", "by the task"])
-async def test_a_defect_in_the_pump_ends_the_play_with_a_status(buffer_ms: int) -> None:
+async def test_internal_error_in_the_pump_ends_the_play_with_a_status(buffer_ms: int) -> None:
     show = Show(buffer_ms=buffer_ms)
     plain = show.film.next_run
 

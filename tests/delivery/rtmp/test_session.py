@@ -43,7 +43,7 @@ def movie(count: int = 120, size_bytes: int = 40_000) -> bytes:
     return avc_mp4([keyframe(size_bytes + number) for number in range(count)], 40)
 
 
-async def test_two_slow_streams_both_go_on(cache_root: Path) -> None:
+async def test_two_slow_streams_of_one_client_both_continue(cache_root: Path) -> None:
     async with stand(cache_root) as edge:
         edge.origin.put("film.mp4", movie())
         edge.origin.put("other.mp4", movie(100))
@@ -67,7 +67,7 @@ async def test_two_slow_streams_both_go_on(cache_root: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["opening", "index", "cold wait", "paused", "blocked", "queued"])
-async def test_whoever_leaves_leaves_nothing_behind(cache_root: Path, stage: str) -> None:
+async def test_client_that_leaves_leaves_no_reader_open(cache_root: Path, stage: str) -> None:
     async with stand(cache_root) as edge:
         edge.origin.put("film.mp4", movie())
         if stage == "opening":
@@ -132,7 +132,7 @@ async def test_plays_on_one_stream_are_bounded(cache_root: Path) -> None:
         await edge.until_gone()
 
 
-async def test_questions_at_one_time_are_bounded(cache_root: Path) -> None:
+async def test_concurrent_get_stream_length_calls_are_limited(cache_root: Path) -> None:
     async with stand(cache_root) as edge:
         edge.origin.put("film.mp4", made("film.mp4"))
         edge.origin.hold_answers()
@@ -154,7 +154,7 @@ async def test_questions_at_one_time_are_bounded(cache_root: Path) -> None:
         ({"idle_s": 0.0}, "idle"),
     ],
 )
-async def test_clients_that_take_too_long(
+async def test_slow_client_is_dropped(
     cache_root: Path, limits: dict[str, Any], reason: str
 ) -> None:
     async with stand(cache_root, **limits) as edge:
@@ -186,7 +186,7 @@ async def test_a_client_that_stops_reading_is_dropped(cache_root: Path) -> None:
         assert edge.readers == 0
 
 
-async def test_who_plays_is_not_idle(cache_root: Path) -> None:
+async def test_playing_client_is_not_idle(cache_root: Path) -> None:
     async with stand(cache_root, idle_s=1.0) as edge:
         edge.origin.put("film.mp4", made("film.mp4"))
         async with connected(edge.port, buffer_ms=1000) as client:
@@ -233,7 +233,7 @@ async def test_a_stopping_edge_lets_plays_end(cache_root: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["open_medium", "_control", "sweep", "revoke"])
-async def test_a_defect_costs_one_client_and_no_other(
+async def test_internal_error_ends_only_its_own_connection(
     cache_root: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     async with stand(cache_root) as edge:
@@ -298,7 +298,7 @@ def empty_messages(count: int) -> bytes:
     return bytes((4, 0, 0, 0, 0, 0, 0, 18, 0, 0, 0, 0)) + b"\xc4" * (count - 1)
 
 
-async def test_what_is_read_in_one_turn_is_bounded(
+async def test_data_parsed_in_one_loop_iteration_is_limited(
     cache_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
@@ -345,7 +345,7 @@ async def test_a_client_that_floods_is_dropped(cache_root: Path, flood: bytes) -
         assert edge.counts.gathered(Counter.ERRORS, "rtmp_protocol") == 1
 
 
-async def test_lines_of_one_client_are_bounded(cache_root: Path) -> None:
+async def test_log_lines_of_one_client_are_limited(cache_root: Path) -> None:
     async with stand(cache_root) as edge:
         async with connected(edge.port) as client:
             for _ in range(LINES_BURST + 100):
@@ -379,7 +379,7 @@ async def test_bytes_are_counted_while_they_are_sent_and_at_the_end(cache_root: 
         assert counted == edge.lines("rtmp_disconnect")[0]["bytes"] > sent_bytes
 
 
-async def test_a_cold_play_is_a_miss_whatever_was_asked_before(cache_root: Path) -> None:
+async def test_cold_play_after_get_stream_length_is_a_miss(cache_root: Path) -> None:
     async with stand(cache_root) as edge:
         edge.origin.put("film.mp4", made("film.mp4"))
         for result in ("Miss", "Hit"):

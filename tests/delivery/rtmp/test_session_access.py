@@ -53,7 +53,7 @@ def reasons(edge: Stand) -> list[str]:
 # Plays
 
 
-async def test_a_signed_name_plays_and_the_signature_is_kept_nowhere(cache_root: Path) -> None:
+async def test_signed_name_plays_and_its_signature_is_not_stored(cache_root: Path) -> None:
     async with stand(cache_root, access=SIGNED) as edge:
         edge.origin.put("dir/film.mp4", movie(20))
         name = SIGNER.canned("mp4:dir/film.mp4", edge.now_s + 60)
@@ -85,7 +85,7 @@ async def test_the_signature_is_no_part_of_what_is_cached(cache_root: Path) -> N
         assert results[1:] == ["Hit", "Hit"]
 
 
-async def test_who_is_refused_learns_nothing(cache_root: Path) -> None:
+async def test_refused_viewer_gets_no_reason(cache_root: Path) -> None:
     async with stand(cache_root, access=SIGNED) as edge:
         edge.origin.put("film.mp4", movie(20))
         name = SIGNER.canned("film.mp4", edge.now_s + 60)
@@ -128,7 +128,7 @@ async def test_who_is_refused_learns_nothing(cache_root: Path) -> None:
         assert not any(line["event"] == "rtmp_play" for line in edge.lines()[: len(names)])
 
 
-async def test_only_what_was_signed_is_looked_for(cache_root: Path) -> None:
+async def test_only_signed_objects_are_requested(cache_root: Path) -> None:
     async with stand(cache_root, access=SIGNED) as edge:
         edge.origin.put("film.flv", made("film.flv"))
         edge.origin.put("film.mp4", movie(20))
@@ -140,7 +140,7 @@ async def test_only_what_was_signed_is_looked_for(cache_root: Path) -> None:
         assert {request.path for request in edge.origin.requests} == {"/film.mp4"}
 
 
-async def test_who_guesses_signatures_is_sent_away(cache_root: Path) -> None:
+async def test_client_with_too_many_wrong_signatures_is_disconnected(cache_root: Path) -> None:
     async with stand(cache_root, access=SIGNED) as edge:
         edge.origin.put("film.mp4", movie(20))
         name = SIGNER.canned("film.mp4", edge.now_s + 60)
@@ -167,7 +167,7 @@ async def test_who_guesses_signatures_is_sent_away(cache_root: Path) -> None:
         assert line["reason"] == "too many wrong signatures"
 
 
-async def test_guesses_that_come_all_at_one_time(cache_root: Path) -> None:
+async def test_concurrent_wrong_signatures_are_limited(cache_root: Path) -> None:
     async with stand(cache_root, access=SIGNED) as edge:
         name = SIGNER.canned("film.mp4", edge.now_s + 60)
         async with connected(edge.port) as client:
@@ -184,7 +184,7 @@ async def test_guesses_that_come_all_at_one_time(cache_root: Path) -> None:
 # Seeks
 
 
-async def test_a_running_play_ends_when_it_ends_and_a_seek_is_asked_anew(
+async def test_expired_signature_lets_a_play_end_and_refuses_a_seek(
     cache_root: Path,
 ) -> None:
     async with stand(cache_root, access=SIGNED) as edge:
@@ -214,7 +214,7 @@ async def test_a_running_play_ends_when_it_ends_and_a_seek_is_asked_anew(
         assert edge.readers == 0
 
 
-async def test_a_resume_that_goes_back_is_asked_anew(cache_root: Path) -> None:
+async def test_resume_that_goes_back_checks_access_again(cache_root: Path) -> None:
     async with stand(cache_root, access=SIGNED) as edge:
         edge.origin.put("film.mp4", movie(50))
         edge.origin.hold("film.mp4", at=1_000_000)
@@ -370,7 +370,7 @@ async def test_signatures_in_a_connect_are_not_logged(cache_root: Path) -> None:
 # Other rules while it runs
 
 
-async def test_a_key_that_was_removed_opens_nothing(cache_root: Path) -> None:
+async def test_removed_key_is_refused(cache_root: Path) -> None:
     async with stand(cache_root, access=SIGNED) as edge:
         edge.origin.put("film.mp4", movie(50))
         name = SIGNER.canned("film.mp4", edge.now_s + 60)
@@ -407,7 +407,7 @@ async def test_a_running_play_outlives_its_distribution(cache_root: Path) -> Non
         assert all("DistributionNotFound" in reason for reason in reasons(edge))
 
 
-async def test_a_country_that_is_shut_out_later(cache_root: Path) -> None:
+async def test_country_that_is_denied_later_is_refused_at_the_next_play(cache_root: Path) -> None:
     atlas = Atlas("FR")
     async with stand(cache_root, countries=atlas) as edge:
         edge.origin.put("film.mp4", movie(50))
@@ -422,7 +422,7 @@ async def test_a_country_that_is_shut_out_later(cache_root: Path) -> None:
             await client.until_word(STOP)
 
 
-async def test_what_a_name_meant_is_forgotten_with_its_distribution(cache_root: Path) -> None:
+async def test_object_of_a_name_is_forgotten_with_its_distribution(cache_root: Path) -> None:
     async with stand(cache_root) as edge:
         edge.origin.put("film.mp4", movie(20))
         async with connected(edge.port) as client:

@@ -1,4 +1,4 @@
-"""streamedge/delivery/rtmp/admission.py: pages, countries, and what botocore signs for players."""
+"""streamedge/delivery/rtmp/stream_access.py: pages, countries, signatures by botocore."""
 
 from __future__ import annotations
 
@@ -111,7 +111,9 @@ def asked(signed: str, name: str) -> str:
         "rtmp://film.example:1935/cfx/st/dir/film",
     ],
 )
-def test_spellings_of_one_object(signer: StreamSigner, resource: str, name: str) -> None:
+def test_each_signed_name_of_an_object_is_accepted(
+    signer: StreamSigner, resource: str, name: str
+) -> None:
     signed = asked(signer.canned(resource, LATER_S), name)
     found = allowed(signed, signer=signer)
     assert "dir/film.mp4" in found
@@ -151,7 +153,7 @@ def test_spellings_of_one_object(signer: StreamSigner, resource: str, name: str)
         ("été.flv", "été.flv", Ask()),
     ],
 )  # fmt: skip
-def test_spellings_of_players(resource: str, name: str, ask: Ask) -> None:
+def test_each_url_form_of_players_is_accepted(resource: str, name: str, ask: Ask) -> None:
     assert not isinstance(allowed(asked(RSA.canned(resource, LATER_S), name), ask), Denied)
 
 
@@ -223,7 +225,7 @@ def test_an_extension_that_was_signed_is_the_only_one() -> None:
         ("dir/film.mp", "dir/film.mp%34", Ask()),
     ],
 )  # fmt: skip
-def test_what_was_not_signed(covering: str, name: str, ask: Ask) -> None:
+def test_unsigned_object_is_refused(covering: str, name: str, ask: Ask) -> None:
     if covering == "rtmp://a/*":  # this place is the client's own, and only its host counts
         assert not isinstance(allowed(asked(RSA.canned("y/film.flv", LATER_S), name), ask), Denied)
         covering = "rtmp://x@film.example/*"
@@ -265,7 +267,7 @@ def test_any_one_character_changed_is_refused(signer: StreamSigner, kind: str) -
          "expired"),
     ],
 )  # fmt: skip
-def test_why_not(name: str, reason: str) -> None:
+def test_refusal_has_its_reason_in_the_log(name: str, reason: str) -> None:
     assert allowed(name) == Denied(reason)
 
 
@@ -279,7 +281,7 @@ def test_why_not(name: str, reason: str) -> None:
         RSA.canned("film.flv", LATER_S).replace(f"&Key-Pair-Id={RSA.key_id}", ""),
     ],
 )
-def test_what_is_no_signature(name: str) -> None:
+def test_malformed_signature_is_refused(name: str) -> None:
     assert isinstance(allowed(name), Denied)
 
 
@@ -306,7 +308,7 @@ def test_a_signature_has_a_limit_of_bytes() -> None:
     assert with_limit(343) == Denied("signature is too long")
 
 
-def test_an_open_distribution_asks_nobody() -> None:
+def test_open_distribution_needs_no_signature() -> None:
     visitor = Client(connect(), "")
     for name in ("film.flv", "film.flv?Signature=x", "film"):
         found = permitted_objects(
@@ -315,7 +317,7 @@ def test_an_open_distribution_asks_nobody() -> None:
         assert found == tuple(objects_of(name))
 
 
-def test_no_keys_let_nobody_in() -> None:
+def test_empty_key_groups_refuse_everyone() -> None:
     streams = readings(RSA.canned("film.flv", LATER_S))
     visitor = Client(connect(), "192.0.2.7")
     found = permitted_objects(AccessRules({}), visitor, "cfx/st", streams, NOW_S, SignatureCache())
@@ -377,7 +379,7 @@ def test_each_object_that_a_name_may_mean_is_tried_within_the_budget(path: str) 
         assert each in allowed(asked(RSA.canned(each, LATER_S), path))
 
 
-def test_the_likeliest_spelling_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_likeliest_signed_name_is_verified_first(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = verifications(monkeypatch)
     for resource in ("film.mp4", "mp4:film.mp4", "film", "mp4:film"):
         tried.clear()
@@ -477,12 +479,12 @@ def test_countries(rule: CountryRule | None, country: str, reason: str | None) -
         ("", ("", "")),
     ],
 )
-def test_what_is_said_of_a_name(name: str, spoken: tuple[str, str]) -> None:
+def test_redacted_name(name: str, spoken: tuple[str, str]) -> None:
     assert redact_name(name) == RedactedName(*spoken)
 
 
 @given(st.text(), st.text(max_size=300))
-def test_no_signature_is_said(name: str, key_id: str) -> None:
+def test_redacted_name_has_no_signature(name: str, key_id: str) -> None:
     spoken = redact_name(
         f"{name.replace('&', '')}?Signature=SECRET&Policy=SECRET&Key-Pair-Id={key_id}"
     )

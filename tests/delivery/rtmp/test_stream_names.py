@@ -1,4 +1,4 @@
-"""streamedge/delivery/rtmp/names.py: how players cut a URL, and what is made of the pieces.
+"""streamedge/delivery/rtmp/stream_names.py: how players split a URL, and what the parts mean.
 
 The cuts were read off the players themselves: FFmpeg 5.1, rtmpdump 2.4, GStreamer 1.22's rtmpsrc
 and rtmp2src, nginx-rtmp 1.2.2; JW Player 6 splits before a prefix, or else at the last slash.
@@ -161,11 +161,11 @@ def test_the_first_offer_wins_among_those_named_in_full() -> None:
         ("", ("", "", "")),
     ],
 )
-def test_taking_names_apart(name: str, parsed: tuple[str, str, str]) -> None:
+def test_name_is_split(name: str, parsed: tuple[str, str, str]) -> None:
     assert split_stream_name(name) == StreamName(*parsed)
 
 
-def test_where_a_prefix_and_the_instance_stand_is_told() -> None:
+def test_positions_of_prefix_and_instance_are_parsed() -> None:
     assert split_stream_name("dir/mp4:a") == StreamName("mp4", "dir/a", "", has_inner_prefix=True)
     assert split_stream_name("flv:dir/mp4:a") == StreamName(
         "mp4", "dir/a", "", has_inner_prefix=True
@@ -234,7 +234,7 @@ def test_extensions_and_their_prefixes(path: str, extension: str, prefix: str) -
         "_definst_/../film.mp4",
     ],
 )  # fmt: skip
-def test_what_is_no_name(name: str) -> None:
+def test_invalid_name_means_no_object(name: str) -> None:
     assert objects(name) == []
 
 
@@ -297,7 +297,7 @@ def test_a_folder_cannot_lead_out_either() -> None:
         ("cfx/st?slist=dir/film.mp4&x=1", "mp4:dir/film", "dir/film.mp4"),
     ],
 )
-def test_what_players_send(app: str, name: str, found: str) -> None:
+def test_each_player_s_url_means_the_object(app: str, name: str, found: str) -> None:
     application, objects, query = meant(app, name)
     assert (application, objects[0], query) == (
         "vod" if app.startswith("vod") else "cfx/st",

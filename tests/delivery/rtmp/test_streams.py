@@ -1,4 +1,4 @@
-"""streamedge/delivery/rtmp/catalogue.py: distributions, names and refusals."""
+"""streamedge/delivery/rtmp/streams.py: distributions, names and refusals."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.support.web_edge import until
 OPEN = AccessRules()
 
 
-class House:
+class Streams:
     """A catalogue of distributions over one scripted origin."""
 
     def __init__(self, server: ScriptedOrigin, cache: Cache, origin: HttpOrigin) -> None:
@@ -79,12 +79,12 @@ class House:
 
 
 @pytest.fixture
-async def house(cache_root: Path) -> AsyncIterator[House]:
+async def streams(cache_root: Path) -> AsyncIterator[Streams]:
     async with ScriptedOrigin() as server:
         origin = HttpOrigin(server.url)
         log = open_log(str(cache_root.parent / "log"), "test")
         cache = Cache(Store(cache_root, 0, log), log, Counts(), open_extents=64, retries=0)
-        yield House(server, cache, origin)
+        yield Streams(server, cache, origin)
         await cache.close()
         await origin.close()
 
@@ -103,10 +103,10 @@ def connect(tc_url: str, app: str) -> Connect:
         ("rtmp://other.example/below", "below", ("EBELOW", "")),
     ],
 )
-async def test_who_belongs_where(
-    house: House, tc_url: str, app: str, found: tuple[str, str]
+async def test_client_is_admitted_to_the_distribution_of_its_host(
+    streams: Streams, tc_url: str, app: str, found: tuple[str, str]
 ) -> None:
-    admission = house.streams.admit(Client(connect(tc_url, app), "127.0.0.1"))
+    admission = streams.streams.admit(Client(connect(tc_url, app), "127.0.0.1"))
     assert isinstance(admission, Admission)
     assert (admission.distribution.id, admission.match.folder) == found
 
@@ -121,8 +121,10 @@ async def test_who_belongs_where(
         ("nonsense", "cfx/st", "DistributionNotFound"),
     ],
 )
-async def test_who_belongs_nowhere(house: House, tc_url: str, app: str, word: str) -> None:
-    rejection = house.streams.admit(Client(connect(tc_url, app), "127.0.0.1"))
+async def test_client_of_no_distribution_is_rejected(
+    streams: Streams, tc_url: str, app: str, word: str
+) -> None:
+    rejection = streams.streams.admit(Client(connect(tc_url, app), "127.0.0.1"))
     assert isinstance(rejection, Rejection)
     assert (rejection.code, rejection.word) == ("NetConnection.Connect.InvalidApp", word)
     assert rejection.reason == f"{word}: application {app!r} of {tc_url!r}"
@@ -142,44 +144,44 @@ def test_hosts_of_urls(tc_url: str, host: str) -> None:
     assert tc_url_host(tc_url) == host
 
 
-async def test_the_likeliest_object_that_exists(house: House) -> None:
-    house.server.put("film.mp4", made("film.mp4"))
-    house.server.put("film.flv", made("film.flv"))
-    house.server.put("song.mp3", made("song.mp3"))
-    house.server.put("bare", made("film.mp4"))
-    assert await house.open("film") == "film.flv"
-    assert await house.open("mp4:film") == "film.mp4"
-    assert await house.open("mp3:song") == "song.mp3"
-    assert await house.open("song") == "song.mp3"
-    assert await house.open("bare") == "bare"
-    assert await house.open("mp4:bare") == "bare"
+async def test_the_likeliest_object_that_exists(streams: Streams) -> None:
+    streams.server.put("film.mp4", made("film.mp4"))
+    streams.server.put("film.flv", made("film.flv"))
+    streams.server.put("song.mp3", made("song.mp3"))
+    streams.server.put("bare", made("film.mp4"))
+    assert await streams.open("film") == "film.flv"
+    assert await streams.open("mp4:film") == "film.mp4"
+    assert await streams.open("mp3:song") == "song.mp3"
+    assert await streams.open("song") == "song.mp3"
+    assert await streams.open("bare") == "bare"
+    assert await streams.open("mp4:bare") == "bare"
     # The lookups of less likely objects are not waited for; they end by themselves.
-    await until(house.is_idle)
+    await until(streams.is_idle)
 
 
 async def test_a_less_likely_object_that_stalls_does_not_hold_up_the_likeliest(
-    house: House,
+    streams: Streams,
 ) -> None:
-    house.server.put("film.mp4", made("film.mp4"))
-    house.server.put("film.flv", made("film.flv"))
-    house.server.hold("film.mp4")
-    assert await house.open("film") == "film.flv"
-    house.server.release("film.mp4")
+    streams.server.put("film.mp4", made("film.mp4"))
+    streams.server.put("film.flv", made("film.flv"))
+    streams.server.hold("film.mp4")
+    assert await streams.open("film") == "film.flv"
+    streams.server.release("film.mp4")
 
 
-async def test_what_a_name_meant_is_remembered(house: House) -> None:
-    house.server.put("song.mp3", made("song.mp3"))
-    assert await house.open("song") == "song.mp3"
-    asked = len(house.server.requests)
-    assert await house.open("song") == "song.mp3"
-    assert len(house.server.requests) == asked  # nothing is asked of the origin twice
+async def test_object_of_a_name_is_remembered(streams: Streams) -> None:
+    streams.server.put("song.mp3", made("song.mp3"))
+    assert await streams.open("song") == "song.mp3"
+    asked = len(streams.server.requests)
+    assert await streams.open("song") == "song.mp3"
+    assert len(streams.server.requests) == asked  # nothing is asked of the origin twice
     # One that has gone meanwhile is looked for again.
-    house.server.remove("song.mp3")
-    house.server.put("song.flv", made("film.flv"))
+    streams.server.remove("song.mp3")
+    streams.server.put("song.flv", made("film.flv"))
     for name in ("song.mp3", "song.flv"):  # the one that is gone, and the one that was missing
-        house.cache.store.forget_record(join_key("http site", name))
-    house.cache._versions.clear()
-    assert await house.open("song") == "song.flv"
+        streams.cache.store.forget_record(join_key("http site", name))
+    streams.cache._versions.clear()
+    assert await streams.open("song") == "song.flv"
 
 
 @pytest.mark.parametrize(
@@ -193,51 +195,53 @@ async def test_what_a_name_meant_is_remembered(house: House) -> None:
         ("mjpeg.mov", "NetStream.Play.NoSupportedTrackFound"),
     ],
 )
-async def test_what_cannot_be_had(house: House, name: str, code: str) -> None:
-    house.server.put("text.mp4", b"text" * 100)
-    house.server.put("mjpeg.mov", made("unsupported"))
+async def test_unplayable_name_is_refused_with_its_code(
+    streams: Streams, name: str, code: str
+) -> None:
+    streams.server.put("text.mp4", b"text" * 100)
+    streams.server.put("mjpeg.mov", made("unsupported"))
     with pytest.raises(RefusalError) as refused:
-        await house.open(name)
+        await streams.open(name)
     assert refused.value.code == code
-    assert house.is_idle()
+    assert streams.is_idle()
 
 
-async def test_a_failing_origin_outranks_a_missing_object(house: House) -> None:
+async def test_a_failing_origin_outranks_a_missing_object(streams: Streams) -> None:
     # Of four candidates one cannot be asked about: the stream may well be there.
-    house.server.script(Turn(status=503), times=1)
+    streams.server.script(Turn(status=503), times=1)
     with pytest.raises(RefusalError) as refused:
-        await house.open("film")
+        await streams.open("film")
     assert refused.value.code == "NetStream.Play.Failed"
     with pytest.raises(RefusalError) as refused:
-        await house.open("film")
+        await streams.open("film")
     assert refused.value.code == "NetStream.Play.StreamNotFound"
 
 
-async def test_strict_wants_every_codec_announced(house: House) -> None:
-    house.server.put("film.mp4", made("av1-opus"))
-    assert await house.open("film.mp4") == "film.mp4"
+async def test_strict_wants_every_codec_announced(streams: Streams) -> None:
+    streams.server.put("film.mp4", made("av1-opus"))
+    assert await streams.open("film.mp4") == "film.mp4"
     for announced in ((), ("av01",), ("hvc1", "Opus")):
         with pytest.raises(RefusalError) as refused:
-            await house.open("film.mp4", *announced, strict=True)
+            await streams.open("film.mp4", *announced, strict=True)
         assert refused.value.code == "NetStream.Play.Failed"
         assert refused.value.kind == "codec_not_announced"
-        assert house.is_idle()
+        assert streams.is_idle()
     assert "Opus" in str(refused.value) or "av01" in str(refused.value)
-    assert await house.open("film.mp4", "av01", "Opus", strict=True) == "film.mp4"
-    assert await house.open("film.mp4", "*", strict=True) == "film.mp4"
+    assert await streams.open("film.mp4", "av01", "Opus", strict=True) == "film.mp4"
+    assert await streams.open("film.mp4", "*", strict=True) == "film.mp4"
 
 
-async def test_cancelled_while_it_looks_it_keeps_nothing_open(house: House) -> None:
-    house.server.put("film.flv", made("film.flv"))
-    house.server.hold_answers()
-    opening = asyncio.ensure_future(house.open("film"))
-    await house.server.seen(4)
+async def test_cancelled_open_leaves_no_reader_open(streams: Streams) -> None:
+    streams.server.put("film.flv", made("film.flv"))
+    streams.server.hold_answers()
+    opening = asyncio.ensure_future(streams.open("film"))
+    await streams.server.seen(4)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
-    house.server.release_answers()
-    assert await house.open("film") == "film.flv"
-    assert house.is_idle()
+    streams.server.release_answers()
+    assert await streams.open("film") == "film.flv"
+    assert streams.is_idle()
 
 
 @pytest.mark.parametrize(
@@ -252,12 +256,12 @@ async def test_cancelled_while_it_looks_it_keeps_nothing_open(house: House) -> N
         (OriginError(OriginFailure.TIMEOUT, "x"), "NetStream.Play.Failed", "timeout"),
     ],
 )  # fmt: skip
-def test_failures_in_netstreams_words(failure: Exception, code: str, kind: str) -> None:
+def test_failure_becomes_its_netstream_code(failure: Exception, code: str, kind: str) -> None:
     refusal = refusal_of(failure)
     assert (refusal.code, refusal.kind) == (code, kind)
     assert refusal_of(refusal) is refusal
 
 
-def test_other_failures_are_defects() -> None:
+def test_unexpected_failure_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         refusal_of(ZeroDivisionError())

@@ -1,4 +1,4 @@
-"""streamedge/media/flv_codec_headers.py: which headers are in force where one begins."""
+"""streamedge/media/flv/codec_headers.py: the headers that apply at a position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""streamedge/media/flv_head.py."""
+"""streamedge/media/flv/head.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""streamedge/media/flv_layout.py, against FFmpeg's demuxer and FFmpeg's own FLV muxer."""
+"""streamedge/media/flv/layout.py, against FFmpeg's demuxer and FFmpeg's own FLV muxer."""
 
 from __future__ import annotations
 

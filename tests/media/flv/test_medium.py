@@ -1,4 +1,4 @@
-"""streamedge/media/flv_medium.py: one viewer's reader, and what a player is told first."""
+"""streamedge/media/flv/medium.py: one viewer's reader, and the head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""streamedge/media/flv_scan.py."""
+"""streamedge/media/flv/scan.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""streamedge/media/flv.py: headers and classification."""
+"""streamedge/media/flv/tags.py: headers and classification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""streamedge/media/flv_timeline.py."""
+"""streamedge/media/flv/timeline.py."""
 
 from __future__ import annotations
 

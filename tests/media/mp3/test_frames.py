@@ -1,4 +1,4 @@
-"""streamedge/media/mp3.py, against FFmpeg's demuxer and FLV muxer."""
+"""streamedge/media/mp3/frames.py, against FFmpeg's demuxer and FLV muxer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""streamedge/media/mp3_head.py."""
+"""streamedge/media/mp3/head.py."""
 
 from __future__ import annotations
 

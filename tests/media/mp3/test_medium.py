@@ -1,4 +1,4 @@
-"""streamedge/media/mp3_medium.py: frames wrapped as they are sent."""
+"""streamedge/media/mp3/medium.py: frames wrapped as they are sent."""
 
 from __future__ import annotations
 

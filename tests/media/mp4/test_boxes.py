@@ -1,4 +1,4 @@
-"""streamedge/media/boxes.py."""
+"""streamedge/media/mp4/boxes.py."""
 
 from __future__ import annotations
 

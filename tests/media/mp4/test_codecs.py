@@ -1,4 +1,4 @@
-"""streamedge/media/codecs.py and esds.py: sample entries of MP4 and QuickTime."""
+"""streamedge/media/mp4/codecs.py and esds.py: sample entries of MP4 and QuickTime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""streamedge/media/edit_list.py: which samples are played, and when."""
+"""streamedge/media/mp4/edit_list.py: which samples are played, and when."""
 
 from __future__ import annotations
 

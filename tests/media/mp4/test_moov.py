@@ -1,4 +1,4 @@
-"""streamedge/media/moov.py: finding the index, and what it says of tracks."""
+"""streamedge/media/mp4/moov.py: finding the index, and its tracks."""
 
 from __future__ import annotations
 

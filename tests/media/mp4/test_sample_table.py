@@ -1,4 +1,4 @@
-"""streamedge/media/sample_table.py: every table, and every way in which one can lie."""
+"""streamedge/media/mp4/sample_table.py: every table, and every kind of wrong table."""
 
 from __future__ import annotations
 

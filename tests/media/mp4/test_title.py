@@ -1,4 +1,4 @@
-"""streamedge/media/title.py: choosing tracks, edit lists and milliseconds."""
+"""streamedge/media/mp4/title.py: choosing tracks, edit lists and milliseconds."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ class ChunkReader:
         self, chunk_format: int, chunk_stream_id: int, stream: _ChunkStream | None
     ) -> None:
         # librtmp opens chunk stream 2 with fmt 1, as if a message on stream 0 at time 0 had been
-        # there before; fmt 2 and 3 leave even the length unsaid.
+        # there before; fmt 2 and 3 do not even have the length.
         if stream is None and chunk_format > 1:
             raise ProtocolError(
                 f"chunk stream {chunk_stream_id} begins with fmt {chunk_format}, "

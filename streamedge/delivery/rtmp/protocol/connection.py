@@ -187,7 +187,7 @@ class ServerConnection:
             information = messages.status_information(StatusLevel.ERROR, code, description)
             self._send(messages.command(0, "_error", transaction, None, information))
 
-    # What a stream is told while it plays
+    # Messages on a playing stream
 
     def stream_status(
         self, stream_id: int, level: StatusLevel, code: str, description: str, **extra: AmfValue
