@@ -1,1 +1,1 @@
-"""From a configuration to the objects that serve by it. Only this layer names concrete origins."""
+"""Builds the objects that serve a config. Only this layer imports concrete origins."""

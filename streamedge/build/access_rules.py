@@ -1,7 +1,6 @@
-"""From a config to the rules of who may have what, for both protocols.
+"""Builds access rules from a config, for HTTP and RTMP: trusted keys and allowed countries.
 
-Owns construction alone: which keys a list of key groups comes to, and which viewers a list of
-countries lets in. What the rules decide is ``access.admission``'s business.
+``access.admission`` applies the rules.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ KEYS_KEPT_MAX = 1024  # parsed keys that stay in memory between configs
 def access_rules(
     config: Config, trusted_key_groups: Iterable[str], countries: CountryList
 ) -> AccessRules:
-    """The rules of a distribution or behavior that says these two things.
+    """The access rules of a distribution or behavior.
 
-    Without key groups no signature is needed; groups that have no key let nobody in. A key that
-    two configs have in common is the same object in both. Raises KeyFileError.
+    Without key groups no signature is needed; with groups that have no keys, no viewer has access.
+    A key that two configs have in common is the same object in both. Raises KeyFileError.
     """
     groups = tuple(trusted_key_groups)
     names = dict.fromkeys(key for group in groups for key in config.key_groups[group].keys)

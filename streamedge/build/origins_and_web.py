@@ -1,8 +1,4 @@
-"""From a config to the things it names: origins and groups of them, and what serves HTTP.
-
-Owns construction alone; nothing here runs. What serves RTMP is put together in
-``rtmp_composition``.
-"""
+"""Builds origins, origin groups and the HTTP server from a config; ``build.rtmp`` builds RTMP."""
 
 from __future__ import annotations
 
@@ -91,7 +87,7 @@ def bind_origins(
 def unchanged_origins(
     before: Config, after: Config, bindings: Mapping[str, OriginBinding]
 ) -> dict[str, OriginBinding]:
-    """Those of ``before``'s bindings that mean the same in ``after``."""
+    """The bindings of ``before`` whose origins are unchanged in ``after``."""
     names = {
         name for name, declared in after.origins.items() if before.origins.get(name) == declared
     }
@@ -113,7 +109,7 @@ def web_server(
     countries: CountryDatabase | None = None,
     descriptors_end: int = 0,
 ) -> WebServer:
-    """What serves the config's web distributions."""
+    """The HTTP server for the config's web distributions."""
     limits = config.limits
     site = HttpHandler(
         config.edge.name,
@@ -147,7 +143,7 @@ def web_server(
 def replace_web(
     server: WebServer, config: Config, distributions: HostTable[WebDistribution]
 ) -> None:
-    """Has a server go on by another config, and by what was made of it."""
+    """Replaces the config and the distributions of a running server."""
     limits = config.limits
     server.site.replace(
         distributions,

@@ -1,7 +1,7 @@
-"""From a config to what serves RTMP.
+"""Builds the RTMP server from a config.
 
-Owns construction alone. Apart from ``composition``, because what the media need takes long to
-import, and a worker serves HTTP meanwhile.
+This is a module of its own because the media modules take long to import; a worker already serves
+HTTP meanwhile.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def rtmp_server(
     countries: CountryDatabase,
     descriptors_end: int = 0,
 ) -> RtmpServer:
-    """What serves the config's rtmp distributions. Raises KeyFileError."""
+    """The RTMP server for the config's rtmp distributions. Raises KeyFileError."""
     limits = config.limits
 
     def report(name: str, faults: tuple[str, ...]) -> None:
@@ -62,7 +62,7 @@ def rtmp_server(
 def replace_rtmp(
     server: RtmpServer, config: Config, distributions: HostTable[RtmpDistribution]
 ) -> None:
-    """Has a server go on by another config, and by what was made of it."""
+    """Replaces the config and the distributions of a running server."""
     server.streams.replace(distributions)
     server.limit(_client_limits(config), config.limits.rtmp_connections_per_address)
 

@@ -1,7 +1,7 @@
-"""From a config to the rules of its web distributions.
+"""Builds the rules of web distributions from a config, including all defaults. Pure.
 
-Owns what is left out and where it comes from: a behavior's from its distribution, a policy's from
-CloudFront's managed ones or from ``strict``. Only values are made here. Pure.
+A behavior inherits from its distribution; a policy is the config's own or a managed policy of
+CloudFront, and ``strict`` changes defaults.
 """
 
 from __future__ import annotations

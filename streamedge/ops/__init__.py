@@ -1,1 +1,1 @@
-"""What operators see: log lines and numbers."""
+"""What operators see: log lines and metrics."""

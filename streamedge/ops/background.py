@@ -1,11 +1,10 @@
-"""Tasks that run beside requests: none of them ends unseen.
+"""Background tasks, whose failures are always logged.
 
-``Services`` holds what runs as long as its process does, such as handing metrics over: one that
-fails leaves a line with its traceback, is counted, and is started again after a pause.
-``run_detached`` is for what nobody waits for. Every other task of the tree is awaited, or has a
-callback that looks at how it ended (tests/test_project.py checks that). Should a fault get past all
-of these, ``report_unhandled`` has the event loop put it into the log, where asyncio would write to
-stderr.
+``Services`` runs tasks that live as long as their process, such as flushing metrics: a failure is
+logged with its traceback, counted, and the task is started again after a pause. ``run_detached`` is
+for work that no caller waits for. All other tasks are awaited or have a callback that reads their
+result (tests/test_project.py checks this). ``report_unhandled`` makes the event loop log any other
+exception, which asyncio would write to stderr.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.ops.rate_limited import RateLimitedEvent
 
-RESTART_PAUSES_S = (0.1, 1.0, 5.0, 30.0)  # by how often in a row it has failed soon
+RESTART_PAUSES_S = (0.1, 1.0, 5.0, 30.0)  # by failures in a row within SOON_S
 SOON_S = 60.0
 
 
@@ -35,13 +34,13 @@ class Services:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def start(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
-        """Runs ``work`` until it returns, and again whenever it fails."""
+        """Runs ``work`` until it returns; restarts it when it fails."""
         self._tasks[name] = asyncio.create_task(self._keep_running(name, work), name=name)
 
     def start_periodic(
         self, name: str, interval_s: float, work: Callable[[], Awaitable[object]]
     ) -> None:
-        """Calls ``work`` again and again, with a pause of ``interval_s`` before each time."""
+        """Calls ``work`` repeatedly, with a pause of ``interval_s`` before each call."""
 
         async def repeat() -> None:
             while True:
@@ -51,7 +50,7 @@ class Services:
         self.start(name, repeat)
 
     async def stop(self, *names: str) -> None:
-        """Ends services, in this order; all of them where none is named."""
+        """Stops services in this order; all of them if none is named."""
         for name in names or tuple(self._tasks):
             task = self._tasks.pop(name, None)
             if task is not None:
@@ -65,7 +64,7 @@ class Services:
             began_s = loop.time()
             try:
                 await work()
-            except Exception as exc:  # noqa: BLE001 - whatever it is, it is told and tried again
+            except Exception as exc:  # noqa: BLE001 - any failure is logged and retried
                 failures = failures + 1 if loop.time() - began_s < SOON_S else 1
                 pause_s = RESTART_PAUSES_S[min(failures, len(RESTART_PAUSES_S)) - 1]
                 self._counts.add(Counter.SERVICE_FAILURES, name)
@@ -85,7 +84,7 @@ _detached: set[asyncio.Task[None]] = set()
 
 
 def run_detached(work: Coroutine[Any, Any, None], name: str) -> None:
-    """Runs what nobody waits for, such as closing; a failure is told by the event loop at once."""
+    """Runs work that no caller waits for; a failure goes to the loop's exception handler."""
     task = asyncio.get_running_loop().create_task(work, name=name)
     _detached.add(task)
     task.add_done_callback(_detached_ended)
@@ -99,7 +98,7 @@ def _detached_ended(task: asyncio.Task[None]) -> None:
 
 
 def report_unhandled(loop: asyncio.AbstractEventLoop, log: Log, counts: Counts) -> None:
-    """Has ``loop`` tell what nobody has handled: in a callback, or in a task that was dropped."""
+    """Makes ``loop`` log unhandled exceptions of callbacks and dropped tasks."""
     line = RateLimitedEvent(log, "unhandled_exception")
 
     def report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -118,12 +117,12 @@ def report_unhandled(loop: asyncio.AbstractEventLoop, log: Log, counts: Counts) 
 
 
 def report_libraries(loop: asyncio.AbstractEventLoop, log: Log) -> None:
-    """Has the warnings and errors that libraries log go into ``log`` and not to stderr."""
+    """Sends warnings and errors that libraries log to ``log`` instead of stderr."""
     logging.lastResort = _LibraryHandler(loop, log)
 
 
 class _LibraryHandler(logging.Handler):
-    """What ``logging`` falls back to where no library has a handler; any thread may call it."""
+    """The last-resort handler of ``logging``; any thread may call it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, log: Log) -> None:
         super().__init__(logging.WARNING)
@@ -132,7 +131,7 @@ class _LibraryHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         exc = record.exc_info[1] if record.exc_info else None
-        say = partial(
+        emit = partial(
             self._line.emit,
             self._loop.time(),
             library=record.name,
@@ -140,10 +139,10 @@ class _LibraryHandler(logging.Handler):
             error=None if exc is None else repr(exc),
             stack=None if exc is None else stack_of(exc),
         )
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-            self._loop.call_soon_threadsafe(say)
+        with contextlib.suppress(RuntimeError):  # the loop is closed because the process ends
+            self._loop.call_soon_threadsafe(emit)
 
 
 def stack_of(exc: BaseException) -> list[str]:
-    """A traceback's lines, with those of its causes."""
+    """The lines of a traceback, including its causes."""
     return "".join(traceback.format_exception(exc)).splitlines()

@@ -1,12 +1,12 @@
 """Log lines: one JSON object each, gathered and written together.
 
-A line has ``time``, ``event``, ``process`` and then the event's own fields; a field that is None is
-left out. A line costs its formatting only: lines gather for 100 ms and are written together, so a
-killed process loses at most that much, and one that logs nothing need not wake.
+A line has ``time``, ``event``, ``process`` and then the fields of the event; fields that are None
+are omitted. Adding a line costs only its formatting: lines gather for 100 ms and are written
+together, so a killed process loses at most 100 ms of lines, and an idle process does not wake.
 
-Nothing here waits for whoever reads the log. What cannot be written yet is kept, up to
-``buffer_bytes``; lines beyond that are dropped and counted, and a line ``log_lines_dropped`` tells
-how many once the log can be written again.
+Writing never waits for the reader of the log. Lines that cannot be written yet are buffered, up to
+``buffer_bytes``; further lines are dropped and counted, and a line ``log_lines_dropped`` has their
+number once the log can be written again.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from streamedge.ops.log_output import LogOutput, LogTarget
 FLUSH_INTERVAL_S = 0.1
 GATHERED_LINES_MAX = 4096
 BUFFER_BYTES = 8 << 20
-FIELD_CHARACTERS_MAX = 2048  # strangers decide on some fields; longer ones are cut
+FIELD_CHARACTERS_MAX = 2048  # clients control some fields; longer ones are cut
 FIELD_ITEMS_MAX = 100
-RETRY_S = (0.01, 0.5)  # while the log cannot be written: at first, and at most
+RETRY_S = (0.01, 0.5)  # while the log cannot be written: first and longest pause
 _CUT = "…"
 
 
@@ -42,7 +42,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=_t
 
 
 class Log:
-    """One process's lines. ``dropped`` counts those that were not written."""
+    """The log of one process. ``dropped`` counts lines that were not written."""
 
     __slots__ = (
         "_buffer_bytes",
@@ -78,15 +78,15 @@ class Log:
         self._counted = 0
 
     def write_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From now on lines are flushed by ``loop``, soon after they have begun to gather."""
+        """Makes ``loop`` flush lines FLUSH_INTERVAL_S after the first one."""
         self._loop = loop
         self._gathering = partial(loop.call_later, FLUSH_INTERVAL_S, self.flush)
         self.flush()
 
     def event(self, event: str, **fields: Any) -> None:
-        """Adds a line. Values are JSON values; anything else is written as its str().
+        """Adds a line. Values are JSON values; others are written as str().
 
-        Texts and lists that are too long are cut.
+        Long strings and lists are cut.
         """
         line = {"time": round(time.time(), 3), "event": event, "process": self.process}
         for name, value in fields.items():
@@ -105,12 +105,12 @@ class Log:
         """Adds a line that is JSON already."""
         self._gather(line, 1)
 
-    def lines(self, count: int, put_together: Callable[[], Sequence[str]]) -> None:
-        """Adds ``count`` lines that will be JSON when all that gathered is written.
+    def lines(self, count: int, make_lines: Callable[[], Sequence[str]]) -> None:
+        """Adds ``count`` lines that ``make_lines`` formats as JSON when lines are written.
 
-        Put together one after the other lines cost less than each between a socket and the next.
+        Formatting many lines at once costs less than one line after each response.
         """
-        self._gather(put_together, count)
+        self._gather(make_lines, count)
 
     def _gather(self, lines: str | Callable[[], Sequence[str]], count: int) -> None:
         is_first = not self._lines
@@ -122,9 +122,9 @@ class Log:
             self._gathering()
 
     def flush(self) -> None:
-        """Writes what has gathered, as far as that goes without waiting.
+        """Writes the gathered lines as far as possible without waiting.
 
-        What the log refuses for good (disk full, a closed pipe) is dropped and counted.
+        Lines that fail for good (disk full, a closed pipe) are dropped and counted.
         """
         if self._output.must_reopen:
             self._reopen()
@@ -134,12 +134,12 @@ class Log:
             self._write_or_keep(self._format())
 
     def take_dropped(self) -> int:
-        """How many lines were dropped since the last call, for a metric."""
+        """The number of lines dropped since the last call, for a metric."""
         dropped, self._counted = self.dropped - self._counted, self.dropped
         return dropped
 
     def finish(self, timeout_s: float = 1.0) -> None:
-        """Writes what is left before the process ends; waits so long at most for a slow reader."""
+        """Writes the rest before the process ends; waits at most ``timeout_s`` for it."""
         deadline_s = time.monotonic() + timeout_s
         self.flush()
         while self._unwritten and time.monotonic() < deadline_s:
@@ -147,7 +147,7 @@ class Log:
             self.flush()
 
     def close(self) -> None:
-        """Closes the output; what is unwritten is lost."""
+        """Closes the output; unwritten lines are lost."""
         self._output.close()
 
     def _format(self) -> list[str]:
@@ -161,11 +161,11 @@ class Log:
         return lines
 
     def _write_or_keep(self, lines: list[str]) -> None:
-        """Writes lines; keeps those that have to wait while there is room, and drops the others."""
+        """Writes lines; buffers those that must wait, and drops them when the buffer is full."""
         data = _encoded(lines)
         while data:
-            room = self._buffer_bytes - self.unwritten_bytes
-            part = data if len(data) <= room else data[: data.rfind(b"\n", 0, max(0, room)) + 1]
+            free = self._buffer_bytes - self.unwritten_bytes
+            part = data if len(data) <= free else data[: data.rfind(b"\n", 0, max(0, free)) + 1]
             if not part and not self._unwritten:
                 part = data[: data.index(b"\n") + 1]  # one line that is longer than the buffer
             if not part:
@@ -177,19 +177,19 @@ class Log:
             self._write()
 
     def _write(self) -> None:
-        took_any = False
+        wrote_any = False
         try:
             while self._unwritten:
                 first = self._unwritten[0]
-                taken = self._output.write(first)
-                took_any = True
-                self.unwritten_bytes -= taken
-                if taken < len(first):
-                    self._unwritten[0] = first[taken:]
+                written = self._output.write(first)
+                wrote_any = True
+                self.unwritten_bytes -= written
+                if written < len(first):
+                    self._unwritten[0] = first[written:]
                 else:
                     self._unwritten.popleft()
         except BlockingIOError:
-            self._try_again(after_progress=took_any)
+            self._try_again(after_progress=wrote_any)
             return
         except OSError:
             self._drop_unwritten()
@@ -205,7 +205,7 @@ class Log:
         self.unwritten_bytes = 0
 
     def _try_again(self, *, after_progress: bool) -> None:
-        """Has the loop write on soon; where there is none, the next ``flush`` does."""
+        """Schedules the next write on the loop; without a loop, the next ``flush`` writes."""
         least_s, most_s = RETRY_S
         self._pause_s = least_s if after_progress else min(2 * self._pause_s, most_s)
         if self._loop is not None and self._retry is None:
@@ -228,9 +228,9 @@ def _encoded(lines: Sequence[str]) -> bytes:
 
 
 def open_log(target: str | LogTarget, process: str, buffer_bytes: int = BUFFER_BYTES) -> Log:
-    """A log to ``stdout``, ``stderr`` or, appending, the file named. Raises OSError.
+    """Opens a log to ``stdout``, ``stderr`` or a file, to which it appends. Raises OSError.
 
-    Processes that write to one target are given the same ``LogTarget``.
+    Processes that write to the same target share a ``LogTarget``.
     """
     if isinstance(target, LogTarget):
         return Log(target.open(), process, buffer_bytes)

@@ -1,8 +1,8 @@
-"""Numbers for Prometheus: counted as plain integers on hot paths, handed over once a second.
+"""Metrics for Prometheus: plain integers on hot paths, flushed once a second.
 
-Every process counts into its own ``Counts``; ``flush`` writes its totals and gauges into its part
-of the ``SharedMetrics``, whose ``exposition`` sums all parts. A process that takes another's place
-goes on from its totals, so a killed process loses at most what it counted since its last flush.
+Each process counts into its own ``Counts``; ``flush`` writes totals and gauges into its part of the
+``SharedMetrics``, whose ``exposition`` sums all parts. A replacement process continues from the
+totals of its predecessor, so a killed process loses only the counts since its last flush.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from streamedge.ops.shared_buffer import SharedBuffer
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-LABELS_MAX = 256  # of one counter, so that no stranger can make more and more of them
+LABELS_MAX = 256  # of one counter: clients must not create labels without limit
 LABEL_CHARACTERS_MAX = 128
 OTHER = "other"
 
 _Totals = dict[str, dict[str, int]]
-"""Counted since the edge was started: by metric and label."""
+"""Counts since the edge was started, by metric and label."""
 
 
 class Counter(Enum):
-    """What is counted: name without ``_total``, its label, and what it means."""
+    """The counters: name without ``_total``, label and description."""
 
     def __init__(self, metric: str, label: str, description: str) -> None:
         self.metric = metric
@@ -68,7 +68,7 @@ class Counter(Enum):
 
 
 class Gauge(Enum):
-    """What is measured now, summed over living processes."""
+    """The gauges: current values, summed over running processes."""
 
     def __init__(self, metric: str, description: str) -> None:
         self.metric = metric
@@ -91,7 +91,7 @@ class Gauge(Enum):
 
 
 class Tally:
-    """One counter under one label, to be counted on directly where that happens very often."""
+    """One counter with one label, for direct counting on hot paths."""
 
     __slots__ = ("amount",)
 
@@ -100,7 +100,7 @@ class Tally:
 
 
 class Counts:
-    """One process's numbers."""
+    """The metrics of one process."""
 
     __slots__ = ("_labels", "_part", "_tallies", "_totals", "_written", "gauges")
 
@@ -113,34 +113,34 @@ class Counts:
         self._written = b""
 
     def tally(self, counter: Counter, label: str) -> Tally:
-        """What ``counter`` counts under ``label``; always the same one.
+        """The tally of ``counter`` with ``label``; always the same object.
 
-        A counter has at most LABELS_MAX labels of LABEL_CHARACTERS_MAX characters: what comes
-        later is counted under OTHER.
+        A counter has at most LABELS_MAX labels of LABEL_CHARACTERS_MAX characters; further labels
+        are counted as OTHER.
         """
-        found = self._tallies.get((counter.metric, label))
-        if found is not None:
-            return found
+        tally = self._tallies.get((counter.metric, label))
+        if tally is not None:
+            return tally
         label = label[:LABEL_CHARACTERS_MAX]
         count = self._labels.get(counter.metric, 0)
         if (counter.metric, label) not in self._tallies and count >= LABELS_MAX:
             label = OTHER
-        found = self._tallies.get((counter.metric, label))
-        if found is None:
-            found = self._tallies[counter.metric, label] = Tally()
+        tally = self._tallies.get((counter.metric, label))
+        if tally is None:
+            tally = self._tallies[counter.metric, label] = Tally()
             self._labels[counter.metric] = count + 1
-        return found
+        return tally
 
     def add(self, counter: Counter, label: str, amount: int = 1) -> None:
-        """Counts ``amount`` more under ``label``."""
+        """Adds ``amount`` to ``counter`` with ``label``."""
         self.tally(counter, label).amount += amount
 
     def gathered(self, counter: Counter, label: str) -> int:
-        """What has been counted since the last flush."""
+        """The count since the last flush."""
         return self.tally(counter, label).amount
 
     def publish_in(self, part: SharedBuffer) -> None:
-        """Makes ``flush`` hand the numbers over, and goes on from what a predecessor counted."""
+        """Makes ``flush`` write into ``part``, and continues from its totals."""
         self._part = part
         self._totals = _read(part)[0]
         for metric, labels in self._totals.items():
@@ -152,7 +152,7 @@ class Counts:
             self._labels[metric] += 1
 
     def flush(self) -> None:
-        """Hands over what has gathered, and the gauges as they stand. Raises OSError."""
+        """Writes totals and gauges to shared memory. Raises OSError."""
         if self._part is None:
             return
         for (metric, label), tally in self._tallies.items():
@@ -168,17 +168,16 @@ class Counts:
 
 
 class SharedMetrics:
-    """The numbers of all processes of an edge: a part for each, which its successor takes over.
+    """The metrics of all processes of an edge: one part for each, which its successor inherits.
 
-    Made before the processes are forked. It lies in memory, so no cleaned or full folder can take
-    it away from them.
+    Created before the processes are forked. It is memory only: it needs no folder.
     """
 
     def __init__(self, processes: int) -> None:
         self._parts = [SharedBuffer("streamedge-metrics") for _ in range(processes)]
 
     def part(self, process: int) -> SharedBuffer:
-        """Where a process hands its numbers over."""
+        """The part that a process writes."""
         return self._parts[process]
 
     def forget_gauges(self, process: int) -> None:
@@ -188,7 +187,7 @@ class SharedMetrics:
             self._parts[process].write(json.dumps([totals, {}]).encode())
 
     def exposition(self, more: Iterable[Metric] = ()) -> bytes:
-        """All processes' numbers, and ``more`` that others know, in Prometheus' text format."""
+        """The metrics of all processes, and ``more``, in the text format of Prometheus."""
         from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
 
         registry = CollectorRegistry()
@@ -201,7 +200,7 @@ class SharedMetrics:
 
 
 class _Collected:
-    """Metrics that are at hand already, as prometheus-client wants to be given them."""
+    """A collector of given metrics, for prometheus-client."""
 
     def __init__(self, families: Sequence[Metric]) -> None:
         self._families = families
@@ -219,7 +218,7 @@ def _read(part: SharedBuffer) -> tuple[_Totals, dict[str, int]]:
 
 
 def _families(parts: Iterable[tuple[_Totals, dict[str, int]]]) -> Iterator[Metric]:
-    """The sums over all processes; a metric that nobody has is left out."""
+    """The sums over all processes; metrics without values are omitted."""
     from prometheus_client.core import (  # noqa: PLC0415
         CounterMetricFamily,
         GaugeMetricFamily,

@@ -1,9 +1,8 @@
-"""Bytes in memory that one process writes and those forked from it read whole.
+"""A double-buffered value in shared memory: one process writes it, its children read it whole.
 
-Two halves are written in turn: a reader that comes while the next text is written still gets the
-last one, and reads again if two have been written meanwhile. A writer that is killed half way
-leaves the last text as it was. Nothing of it is ever in a folder, and it is gone with the last
-process that has it.
+The two halves are written alternately. A reader during a write gets the previous value, and reads
+again if two writes happened meanwhile. A writer that is killed leaves the previous value intact.
+The memory has no name in any folder and is freed with the last process that has it.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ import os
 
 
 class SharedBuffer:
-    """Made before the processes that use it are forked. Empty at first; one writer at a time."""
+    """Created before its users are forked. Empty at first; one writer at a time."""
 
     def __init__(self, name: str) -> None:
         self._halves = [os.memfd_create(name, os.MFD_CLOEXEC) for _ in range(2)]
         self._version = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
 
     def write(self, text: bytes) -> None:
-        """Replaces the text. Raises OSError, and then the last one is still there."""
+        """Replaces the value. Raises OSError; then the previous value remains."""
         version = self._version[0] + 1
         half = self._halves[version % 2]
         os.ftruncate(half, 0)
@@ -30,7 +29,7 @@ class SharedBuffer:
         self._version[0] = version
 
     def read(self) -> bytes:
-        """The text that was written last. Raises OSError."""
+        """The newest value. Raises OSError."""
         while True:
             version = self._version[0]
             half = self._halves[version % 2]
