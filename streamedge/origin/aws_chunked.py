@@ -105,6 +105,6 @@ class AwsChunkedDecoder:
             raise AwsChunkedError("a trailer is not a header field")
         name = match[1].decode("ascii").lower()
         if name in self.trailers:
-            raise AwsChunkedError(f"the trailer {name} comes twice")
+            raise AwsChunkedError(f"the trailer {name} is repeated")
         if name != _SIGNATURE:
             self.trailers[name] = match[2].decode("ascii")

@@ -115,7 +115,7 @@ class Verifier:
                 self._expected[name] = _decode(name, value, self._running[name])
         for name, checksum in self._running.items():
             if name not in self._expected:
-                raise refuse(400, "InvalidRequest", f"the trailer {name} did not come")
+                raise refuse(400, "InvalidRequest", f"the trailer {name} is missing")
             if not hmac.compare_digest(checksum.digest(), self._expected[name]):
                 raise refuse(400, "BadDigest", f"{name} does not match what was received")
 

@@ -1,7 +1,7 @@
-"""A scripted HTTP origin: serves objects as a good server does, until told otherwise.
+"""A scripted HTTP origin: serves objects like a correct server, or faults from a script.
 
-Owns a listener on 127.0.0.1, the objects put into it, and a script of faults. It keeps a record of
-every request and lets a test wait for what happens instead of sleeping.
+It listens on 127.0.0.1, records every request, and lets a test wait for events instead of
+sleeping.
 
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", Pattern(10 << 30), etag='"v1"')

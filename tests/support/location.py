@@ -5,8 +5,8 @@
         worker = location.worker()
         assert await fetch(worker, location.asset("film"), Span(0, 10)) == FILM.read(Span(0, 10))
 
-Each worker has descriptors of its own, as another process would; what only another process can
-show is in ``test_workers.py``.
+Each worker has its own descriptors, like a process; tests that need real processes are in
+``test_workers.py``.
 """
 
 from __future__ import annotations

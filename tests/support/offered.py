@@ -1,4 +1,4 @@
-"""Which operations an edge offers, and values of their shapes: one of each kind, or any."""
+"""The operations that an edge offers, and example or generated values of their shapes."""
 
 from __future__ import annotations
 

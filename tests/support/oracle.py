@@ -1,4 +1,4 @@
-"""What the media tests share: feeding parsers that ask, and FFmpeg's view of a file."""
+"""Helpers of the media tests: feeding incremental parsers, and FFmpeg's view of a file."""
 
 from __future__ import annotations
 

@@ -2,11 +2,11 @@
 
     queue_process.py accept ROOT POINT     accepts a PUT of "film" and stays at POINT for ever:
                                              "body" is on disk, "row" is committed, "answer" given
-    queue_process.py replicate ROOT SLOT   sends what waits to the folder ROOT/origin
+    queue_process.py replicate ROOT SLOT   sends pending writes to the folder ROOT/origin
     queue_process.py stick ROOT SLOT       the same, but no attempt ever ends
-    queue_process.py hush ROOT SLOT        the same, but the cache is never told of anything
+    queue_process.py hush ROOT SLOT        the same, but the cache is never notified
 
-Each says as a line of JSON what happens.
+Each prints events as lines of JSON.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""A small HTTP server that passes S3 requests on through ``S3Writer``: an edge in miniature.
+"""A small HTTP server that forwards S3 requests through ``S3Writer``, for tests with S3's clients.
 
-S3's own clients are pointed at it. It knows nothing of caching; a GET or HEAD of an object is for
-no one.
+It has no cache and does not serve GET or HEAD of objects.
 """
 
 from __future__ import annotations

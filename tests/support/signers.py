@@ -1,4 +1,4 @@
-"""Publishers who sign: botocore for URLs and stream names, the documented formats for cookies."""
+"""Signers of test requests: botocore for URLs and stream names, the documented format for cookies."""
 
 from __future__ import annotations
 

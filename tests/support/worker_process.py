@@ -1,9 +1,9 @@
-"""A worker's cache as a process of its own: a program for ``test_workers.py``.
+"""The cache of a worker, as a process: a program for ``test_workers.py``.
 
     worker_process.py ROOT SLOT URL FILE_LIMIT_BYTES [POSITION …]
 
-It reads the object "film" from its start to its end, says each of the positions once it has come
-so far, and at last, as JSON, what it has read: with a full cache, what could be read. With a limit
+It reads the object "film" from start to end, prints each POSITION when it is reached, and at last,
+as JSON, what it has read: with a full cache, what could be read. With a limit
 other than 0 the kernel lets no file grow beyond it (EFBIG), nor memory in its place.
 """
 

@@ -1,4 +1,4 @@
-"""Origins to write to that do as they are told, and a log that can be read."""
+"""Writable origins with scripted results, and a log that tests can read."""
 
 from __future__ import annotations
 
