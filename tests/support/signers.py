@@ -1,4 +1,4 @@
-"""Signers of test requests: botocore for URLs and stream names, the documented format for cookies."""
+"""Signers of test requests: botocore for URLs and stream names, the documented way for cookies."""
 
 from __future__ import annotations
 
