@@ -1,7 +1,7 @@
-"""Every failure StreamEdge expects, by name.
+"""All expected failures of StreamEdge.
 
-A failure that a caller is meant to handle is one of these, with the cause kept (``raise … from``).
-Anything else that surfaces is a defect. Nothing here logs or decides what to do.
+A failure that a caller handles is one of these, with its cause (``raise … from``). Any other
+exception is a defect. Nothing here logs or decides what to do.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ class StreamEdgeError(Exception):
 
 
 class OriginFailure(Enum):
-    """Why an origin did not give what was asked of it."""
+    """Why an origin request failed."""
 
     NOT_FOUND = "not_found"  # 404, 410: the object is not there
-    FORBIDDEN = "forbidden"  # 401, 403: the origin will not let the edge have it
+    FORBIDDEN = "forbidden"  # 401, 403: the origin denies access to the edge
     RANGE_OUTSIDE = "range_outside"  # 416: the span lies past the object's end
-    CHANGED = "changed"  # 412, or an answer for another version than the one asked for
-    UNAVAILABLE = "unavailable"  # 5xx, 429, or an answer that makes no sense
+    CHANGED = "changed"  # 412, or a response of another version than the requested one
+    UNAVAILABLE = "unavailable"  # 5xx, 429, or an invalid response
     REFUSED = "refused"  # no connection: refused, unreachable, TLS or name failure
     TIMEOUT = "timeout"  # connected, then silent for too long
     BROKEN = "broken"  # the body ended early, ran over, or the connection was reset
 
     @property
     def retryable(self) -> bool:
-        """Whether asking the same thing again may help."""
+        """Whether a retry may succeed."""
         return self in _RETRYABLE
 
 
@@ -43,11 +43,10 @@ _RETRYABLE = frozenset(
 
 
 class OriginError(StreamEdgeError):
-    """An origin failed; ``failure`` says how, the message says what was seen.
+    """An origin request failed; ``failure`` is the kind, the message has the details.
 
-    ``retried``: whoever raised it has asked again already, as often as was allowed. ``status`` is
-    what the origin answered, 0 where it was no answer's status that failed; ``fields`` are that
-    answer's header fields by lower-case name.
+    ``retried``: all allowed retries have been made. ``status`` is the origin's status, or 0 where
+    the failure was not a status; ``fields`` are that response's header fields by lower-case name.
     """
 
     def __init__(
@@ -66,14 +65,14 @@ class OriginError(StreamEdgeError):
         self.fields = fields or {}
 
     def again(self) -> OriginError:
-        """The same failure to raise in one more task: a shared one would gather tracebacks."""
+        """A copy to raise in another task: a shared exception would collect tracebacks."""
         return OriginError(
             self.failure, str(self), retried=self.retried, status=self.status, fields=self.fields
         )
 
     @property
     def retryable(self) -> bool:
-        """Whether asking the same thing again may help."""
+        """Whether a retry may succeed."""
         return self.failure.retryable and not self.retried
 
 
@@ -81,12 +80,12 @@ class MediaFault(Enum):
     """Why bytes could not be played as media."""
 
     STRUCTURE_INVALID = "structure_invalid"  # truncated, lying or over a limit
-    NO_SUPPORTED_TRACK = "no_supported_track"  # well-formed, but nothing we can carry
+    NO_SUPPORTED_TRACK = "no_supported_track"  # well-formed, but no supported codec
     CODED = "coded"  # stored compressed (Content-Encoding), which no player unpacks
 
 
 class MediaError(StreamEdgeError):
-    """An object is not media that can be played; the message is fit for the viewer."""
+    """An object cannot be played as media; the message may be sent to the viewer."""
 
     def __init__(self, fault: MediaFault, message: str) -> None:
         super().__init__(message)
@@ -94,7 +93,7 @@ class MediaError(StreamEdgeError):
 
 
 class ConfigError(StreamEdgeError):
-    """A config file cannot be used; ``problems`` lists every mistake found, in file order."""
+    """A config file is invalid; ``problems`` lists all its mistakes, in file order."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("\n".join(problems))
@@ -102,4 +101,4 @@ class ConfigError(StreamEdgeError):
 
 
 class CacheFullError(StreamEdgeError):
-    """Bytes can be kept neither on disk nor in the memory set aside for a full disk."""
+    """Neither the disk nor the memory reserved for a full disk can store the bytes."""

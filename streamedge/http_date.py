@@ -1,8 +1,8 @@
-"""The three forms of an HTTP date, and nothing else that looks like one: RFC 9110 §5.6.7.
+"""Parses the three forms of an HTTP date (RFC 9110 §5.6.7), strictly.
 
-Pure: text in, seconds since 1970 out. Names of days and months and "GMT" are read in any case, as
-caches in the field do; every other deviation makes the text no date, because a cache that guesses
-at an expiry date keeps what it should not.
+Pure: text in, seconds since 1970 out. Names of days and months and "GMT" may have any case, as
+other caches allow. Any other deviation is no date: a cache that guesses an expiry date stores
+responses that it should not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FORMS = (
 )
 # 2018: two digits then mean 1969 to 2068, as POSIX reads them.
 _ANY_TIME_S = 1_530_000_000.0
-_YEARS_AHEAD_MAX = 50  # a two-digit year that seems further ahead is one of the past
+_YEARS_AHEAD_MAX = 50  # a two-digit year further ahead is in the past
 
 
 def parse_http_date_s(value: str, now_s: float = _ANY_TIME_S) -> int | None:
@@ -34,20 +34,20 @@ def parse_http_date_s(value: str, now_s: float = _ANY_TIME_S) -> int | None:
     """
     value = value.strip(" \t")
     for form in _FORMS:
-        found = form.fullmatch(value)
-        if found is None:
+        match = form.fullmatch(value)
+        if match is None:
             continue
-        year = int(found["year"])
-        if len(found["year"]) == 2:
+        year = int(match["year"])
+        if len(match["year"]) == 2:
             year = _full_year(year, now_s)
-        second = int(found["second"])
+        second = int(match["second"])
         try:
             minute = datetime(
                 year,
-                _MONTHS.index(found["month"].lower()) + 1,
-                int(found["day"]),
-                int(found["hour"]),
-                int(found["minute"]),
+                _MONTHS.index(match["month"].lower()) + 1,
+                int(match["day"]),
+                int(match["hour"]),
+                int(match["minute"]),
                 tzinfo=UTC,
             )
         except ValueError:

@@ -1,9 +1,8 @@
-"""How every key is spelled: one function, so that no two different things ever share one.
+"""Builds cache keys so that two different things never share one.
 
-A key names what is cached, or what is remembered of it: an object at an origin, a variant, a
-compressed or packaged form, the file of an extent, an origin itself. It is made of parts that come
-from anywhere (a path, a header field, an ETag), so no character can stand between them: each part
-has its length in front. Keys are made by ``join_key`` alone. Pure.
+A key names a cached thing: an object at an origin, a variant, a compressed or packaged form, an
+extent's file, an origin. Its parts come from anywhere (a path, a header field, an ETag), so no
+separator is safe: each part is preceded by its length. Only ``join_key`` builds keys. Pure.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ def join_key(*parts: str) -> str:
 
 
 def split_key(key: str) -> tuple[str, ...]:
-    """The parts of a key. Raises ValueError for what ``join_key`` has not made."""
+    """The parts of a key. Raises ValueError for text that ``join_key`` did not build."""
     parts: list[str] = []
     at = 0
     while at < len(key):
         length = _LENGTH.match(key, at)
         if length is None:
-            raise ValueError("this is no key")
+            raise ValueError("not a key")
         start = length.end()
         at = start + int(length[1])
         if at > len(key):
-            raise ValueError("this key is cut off")
+            raise ValueError("the key is truncated")
         parts.append(key[start:at])
     return tuple(parts)
 
 
 def key_bytes(key: str) -> bytes:
-    """A key as bytes, for digests: of two keys never the same, lone surrogates included."""
+    """A key as bytes, for digests. Injective, lone surrogates included."""
     return key.encode("utf-8", "surrogatepass")

@@ -1,8 +1,8 @@
-"""Memories that are bounded in bytes, however long what strangers send is.
+"""In-memory caches that are bounded in bytes, however long a client's input is.
 
-Several memos share one budget; when it is used up, the oldest entry of the largest of them goes.
-What is remembered can always be found out again, so an entry that has gone costs time, never a
-wrong answer. A memo belongs to one thread.
+Several memos share one budget. When it is used up, the oldest entry of the largest memo is removed.
+Every value can be computed again, so a removed entry costs time only. A memo belongs to one
+thread.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Generic, TypeVar
 
-ENTRY_BYTES = 256  # of Python's own for an entry, beside what its owner counts
+ENTRY_BYTES = 256  # Python's overhead for an entry, beside what its owner counts
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
 class MemoryBudget:
-    """What all memos of it may take together."""
+    """The bytes that all its memos may use together."""
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
@@ -32,18 +32,18 @@ class MemoryBudget:
         return memo
 
     def limit(self, bytes_max: int) -> None:
-        """Takes another bound into force."""
+        """Sets another limit, and removes entries beyond it."""
         self.bytes_max = bytes_max
         self.make_room()
 
     def make_room(self) -> None:
-        """Lets entries go until the rest fits."""
+        """Removes entries until the rest fits."""
         while self.used_bytes > self.bytes_max:
             max(self._memos, key=lambda memo: memo.used_bytes).drop_oldest()
 
 
 class Memo(Generic[Key, Value]):
-    """A dictionary whose entries may go; ``entries`` is for looking up, and for nothing else."""
+    """A dictionary whose entries may be removed. Use ``entries`` for lookups only."""
 
     __slots__ = ("_budget", "_sizes", "entries", "used_bytes")
 
@@ -60,7 +60,7 @@ class Memo(Generic[Key, Value]):
         return self.entries.get(key)
 
     def put(self, key: Key, value: Value, size_bytes: int) -> None:
-        """Remembers ``value``; it and its key take ``size_bytes``."""
+        """Stores ``value``; it and its key use ``size_bytes``."""
         self.pop(key)
         size_bytes += ENTRY_BYTES
         self.entries[key] = value
@@ -69,7 +69,7 @@ class Memo(Generic[Key, Value]):
         self._budget.make_room()
 
     def pop(self, key: Key) -> Value | None:
-        """Forgets an entry, and gives it."""
+        """Removes an entry and returns its value, or None."""
         size_bytes = self._sizes.pop(key, None)
         if size_bytes is None:
             return None
@@ -82,7 +82,7 @@ class Memo(Generic[Key, Value]):
         self._sizes.clear()
 
     def drop_oldest(self) -> None:
-        """Lets the entry go that was put first."""
+        """Removes the oldest entry."""
         self.pop(next(iter(self.entries)))
 
     def _count(self, size_bytes: int) -> None:
@@ -96,8 +96,10 @@ Text = TypeVar("Text", str, bytes)
 def remember_short(
     entries_max: int, length_max: int
 ) -> Callable[[Callable[[Text], Value]], Callable[[Text], Value]]:
-    """``lru_cache`` for a function of one text, but that long ones are worked out anew each time:
-    so ``entries_max`` times ``length_max`` bound its memory."""
+    """``lru_cache`` for a function of one text that does not cache long texts.
+
+    So its memory is bounded by ``entries_max`` times ``length_max``.
+    """
 
     def wrap(function: Callable[[Text], Value]) -> Callable[[Text], Value]:
         remembered = lru_cache(entries_max)(function)

@@ -1,7 +1,6 @@
 """Half-open byte ranges and their arithmetic.
 
-Owns what every layer says about "bytes a to b" of something. Pure integers: no I/O, and no
-idea of what the bytes are.
+All layers use it for "bytes a to b" of something. Pure integers, no I/O.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ class Span(NamedTuple):
         return Span(self.start + distance, self.end + distance)
 
     def align(self, unit: int) -> Span:
-        """The smallest span of whole ``unit``-sized blocks that holds this one."""
+        """The smallest span of whole ``unit``-sized blocks that contains this one."""
         return Span(self.start // unit * unit, -(-self.end // unit) * unit)
 
     def split(self, unit: int) -> Iterator[Span]:
-        """The span in pieces that no multiple of ``unit`` crosses, in order."""
+        """Splits the span at multiples of ``unit``, in order."""
         start = self.start
         while start < self.end:
             end = min(self.end, (start // unit + 1) * unit)

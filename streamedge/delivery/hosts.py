@@ -1,6 +1,6 @@
-"""Which distribution a host name belongs to, and which asset a name in it is.
+"""Finds the distribution of a host name, and the asset of an object name in it.
 
-Pure lookups over what the config declares; both protocols use them.
+Pure lookups in the configuration. HTTP and RTMP both use them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ from streamedge.origin.writing import WritableOrigin
 class OriginBinding:
     """An origin as distributions use it.
 
-    ``identity`` says what it is (a bucket at an endpoint, a URL, a folder), so that what is cached
-    of it is found again after it was renamed, and never taken for another's. ``is_site``: any
-    request may be sent to it, and its answers may be anything; else it has objects alone.
-    ``bucket``: its name at S3, which clients of that protocol put before the object's, and
-    ``relay`` makes their calls.
-    ``first`` is where a group's writes go, ``groups`` are the identities of those that it is in.
+    ``identity`` is its address (a bucket at an endpoint, a URL, a folder). It is part of cache
+    keys, so cached objects survive a rename of the origin and never belong to another one.
+    ``is_site``: an HTTP server that gets any request; otherwise the origin has objects only.
+    ``bucket``: its S3 name, which S3 clients put before the object's; ``relay`` makes their calls.
+    ``first`` gets a group's writes; ``groups`` are the identities of the groups that contain it.
     """
 
     name: str
@@ -45,12 +44,12 @@ class OriginBinding:
     groups: tuple[str, ...] = ()
 
     def place_of(self, name: str) -> str:
-        """What tells an object or resource from the others of the origin, in keys."""
+        """The part of a key that identifies an object or resource within the origin."""
         return site_path(name) if self.is_site else name
 
     @property
     def written(self) -> OriginBinding:
-        """The one origin whose objects a write through here changes."""
+        """The origin that a write goes to."""
         return self.first or self
 
     def keys_written(self, *parts: str) -> tuple[str, ...]:
@@ -61,7 +60,7 @@ class OriginBinding:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """What both kinds of distribution have. ``aliases`` are host names, "*.suffix" or "*"."""
+    """A distribution of either kind. ``aliases`` are host names, "*.suffix" or "*"."""
 
     id: str
     aliases: tuple[str, ...]
@@ -69,7 +68,7 @@ class Distribution:
     rules: TtlRules
 
     def asset(self, name: str) -> Asset:
-        """The asset that an object's name means here."""
+        """The asset of an object's name."""
         return Asset(
             key=join_key(self.binding.identity, self.binding.place_of(name)),
             name=name,
@@ -82,41 +81,41 @@ class Distribution:
 
 
 class HasAliases(Protocol):
-    """Anything that is found by host name."""
+    """Anything with host names."""
 
     @property
     def aliases(self) -> tuple[str, ...]: ...
 
 
-Found = TypeVar("Found", bound=HasAliases)
+Entry = TypeVar("Entry", bound=HasAliases)
 
 
-class HostTable(Generic[Found]):
+class HostTable(Generic[Entry]):
     """Finds by host name: an exact alias first, then the longest "*.suffix", then "*"."""
 
-    def __init__(self, entries: Iterable[Found]) -> None:
-        self._exact: dict[str, list[Found]] = {}
-        self._suffixes: dict[str, list[Found]] = {}
-        self._any: list[Found] = []
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._exact: dict[str, list[Entry]] = {}
+        self._suffixes: dict[str, list[Entry]] = {}
+        self._any: list[Entry] = []
         for entry in entries:
             for alias in entry.aliases:
-                spelled = alias.lower()
-                if spelled == "*":
+                pattern = alias.lower()
+                if pattern == "*":
                     self._any.append(entry)
-                elif spelled.startswith("*."):
-                    self._suffixes.setdefault(spelled[1:], []).append(entry)
+                elif pattern.startswith("*."):
+                    self._suffixes.setdefault(pattern[1:], []).append(entry)
                 else:
-                    self._exact.setdefault(spelled, []).append(entry)
+                    self._exact.setdefault(pattern, []).append(entry)
 
-    def find(self, host: str) -> list[Found]:
-        """Everything that claims ``host`` (a port is ignored), the closest claim first."""
+    def find(self, host: str) -> list[Entry]:
+        """All entries whose aliases match ``host`` (without its port), the closest match first."""
         name = host_name(host)
-        found = list(self._exact.get(name, ()))
+        entries = list(self._exact.get(name, ()))
         at = name.find(".")
         while at >= 0:
-            found += self._suffixes.get(name[at:], ())
+            entries += self._suffixes.get(name[at:], ())
             at = name.find(".", at + 1)
-        return found + self._any
+        return entries + self._any
 
 
 # A name or address, and a port. A host with a "/" would begin the path: of a signed URL, too.

@@ -1,8 +1,8 @@
-"""From what a viewer spells to an object's name: never outside the origin's prefix.
+"""Decodes a URL path to an object's name, which never leaves the origin's prefix.
 
 Pure. An object's name is its path below the origin, decoded, without a leading slash. A site has
-no objects but resources, whose paths are its own to read (RFC 3986 §2.2): there the name says which
-rules hold, and the path itself is the key and goes to the origin octet for octet.
+resources, not objects, and interprets its paths itself (RFC 3986 §2.2): there the name selects the
+rules, and the path itself is the key and goes to the origin octet for octet.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import re
 from urllib.parse import unquote_to_bytes
 
 NAME_BYTES_MAX = 1024  # S3's limit on keys
-# What ends a line or a name for some reader; and dots and slashes in overlong UTF-8.
+# Bytes that end a line or a name for some parsers; dots and slashes in overlong UTF-8.
 _NEVER = re.compile(rb"[\0-\x1f\x7f\\]|\xc0[\xae\xaf]|\xc1\x9c|\xe0\x80[\xae\xaf]")
 
 
-def object_name(spelled: str | bytes) -> str | None:
-    """The name that a percent-encoded path spells, or None when it is not a name at all.
+def object_name(path: str | bytes) -> str | None:
+    """The name of a percent-encoded path, or None when it is no valid name.
 
     Refused: ".." and "." segments (encoded or not), control characters, backslashes, more than
     NAME_BYTES_MAX, what is not UTF-8, and the empty name. It is decoded exactly once.
     """
-    name = path_name(spelled)
+    name = path_name(path)
     return name if name is not None and is_object_name(name) else None
 
 
@@ -33,14 +33,14 @@ def is_object_name(name: str) -> bool:
         return False
 
 
-def path_name(spelled: str | bytes) -> str | None:
-    """What a percent-encoded path means, decoded once; None for a path that nobody may ask for.
+def path_name(path: str | bytes) -> str | None:
+    """Decodes a percent-encoded path once; None for a path that is refused.
 
-    Refused: what some server would read as another place or as the end of a line: "." and ".."
+    Refused: what some server would interpret as another path or as the end of a line: "." and ".."
     segments (encoded or not, with parameters or without), control characters and backslashes.
     Octets that are not UTF-8 become lone surrogates.
     """
-    decoded = unquote_to_bytes(spelled).removeprefix(b"/")
+    decoded = unquote_to_bytes(path).removeprefix(b"/")
     if _NEVER.search(decoded):
         return None
     if any(segment.partition(b";")[0] in {b"..", b"."} for segment in decoded.split(b"/")):

@@ -34,43 +34,43 @@ from streamedge.origin.writing import WriteAnswer, WriteRefusedError, refuse
 from streamedge.write_back.queue import WriteQueue
 
 
-def named_request(found: Route, request: WebRequest) -> WebRequest:
-    """The request with the path of the object that is meant: what access is decided for."""
-    if not found.is_s3:
+def named_request(route: Route, request: WebRequest) -> WebRequest:
+    """The request with the path of its object, for the access decision."""
+    if not route.is_s3:
         return request
-    return replace(request, path=b"/" + quote(found.name, safe="/~").encode("ascii"))
+    return replace(request, path=b"/" + quote(route.name, safe="/~").encode("ascii"))
 
 
-def require_known_call(found: Route, request: WebRequest, authorizer: Authorizer) -> None:
-    """Raises WriteRefusedError for a request of an S3 client that the edge does not do exactly."""
+def require_known_call(route: Route, request: WebRequest, authorizer: Authorizer) -> None:
+    """Raises WriteRefusedError for an S3 request that the edge does not implement exactly."""
     fields = (*request.fields, *hoisted_fields(request.query))
     require_signed_fields(request.headers, request.query)
     require_known_fields(request.method, fields)
-    if found.is_bucket:
-        call = read_bucket_call(request.method, found.query)
+    if route.is_bucket:
+        call = read_bucket_call(request.method, route.query)
         if call.operation.is_listing:
-            _require_listing(found, call, request, authorizer)
+            _require_listing(route, call, request, authorizer)
         return
-    if read_call(request.method, found.name, found.query, fields, 0) is not None:
+    if read_call(request.method, route.name, route.query, fields, 0) is not None:
         return
-    require_known_parameters(request.method, found.query)
+    require_known_parameters(request.method, route.query)
     if request.method in ("GET", "HEAD"):
-        refused = read_parameters(found.query).keys() - forwarded_read_parameters(found).keys()
+        refused = read_parameters(route.query).keys() - forwarded_read_parameters(route).keys()
         if refused:
             text = f"no cache policy or origin request policy here names {min(refused)}"
             raise refuse(501, "NotImplemented", text)
 
 
 async def call_bucket(
-    found: Route, request: WebRequest, write_queue: WriteQueue | None
+    route: Route, request: WebRequest, write_queue: WriteQueue | None
 ) -> WriteAnswer:
     """Makes a call on a bucket. Raises OriginError, WriteQueueError."""
-    binding = found.rule.binding
+    binding = route.rule.binding
     try:
-        call = read_bucket_call(request.method, found.query)
+        call = read_bucket_call(request.method, route.query)
         if binding.relay is None:
             raise refuse(501, "NotImplemented", "the origin has no bucket")
-        # A listing without them would have a client delete or send again what it has written.
+        # A listing without queued writes would make a client delete or resend its objects.
         if (
             call.operation.is_listing
             and write_queue is not None
@@ -83,10 +83,10 @@ async def call_bucket(
 
 
 def _require_listing(
-    found: Route, call: BucketCall, request: WebRequest, authorizer: Authorizer
+    route: Route, call: BucketCall, request: WebRequest, authorizer: Authorizer
 ) -> None:
-    for rule in listing_rules(found.distribution, call.prefix):
-        if rule.binding.identity != found.rule.binding.identity:
+    for rule in listing_rules(route.distribution, call.prefix):
+        if rule.binding.identity != route.rule.binding.identity:
             text = "another origin serves some of these objects"
         elif not _admits(rule, request, authorizer):
             text = "these objects are not listed for everybody"

@@ -1,7 +1,7 @@
-"""PUT, DELETE and S3's multipart calls where the origin has objects: to the origin, or the queue.
+"""Handles PUT, DELETE and S3's multipart calls for origins with objects: directly or write-back.
 
-Owns when a write is answered, and that nothing older is served once it is. How an object is
-written is the origin's business (``origin/writing``), how it waits the journal's (``writing``).
+It decides when a write is answered, and invalidates what is cached before it answers.
+``origin/writing`` writes the object, ``write_back`` queues it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Writes:
         self._write_queue = write_queue
         self._body_bytes_max = body_bytes_max
 
-    def needs(self, found: Route, request: WebRequest) -> bool:
-        """Whether a request is one of these, and not for the cache or the site to answer."""
-        binding = found.rule.binding
+    def needs(self, route: Route, request: WebRequest) -> bool:
+        """Whether a request is a write that is handled here."""
+        binding = route.rule.binding
         if binding.is_site:
-            is_back = found.rule.behavior.write is WriteMode.BACK
-            # What is queued is known by its name: only a path that is spelled as usual has one.
-            is_usual = found.path == site_path(found.name)
+            is_back = route.rule.behavior.write is WriteMode.BACK
+            # The queue identifies an object by its name: only the usual encoding of a path has one.
+            is_usual = route.path == site_path(route.name)
             is_object = request.method in _OF_OBJECTS and not request.query
             return is_back and is_object and is_usual
         return request.method not in {"GET", "HEAD", "OPTIONS"} or (
@@ -57,38 +57,38 @@ class Writes:
         return _bounded(body, self._body_bytes_max)
 
     async def write(
-        self, found: Route, request: WebRequest, body: AsyncIterator[bytes] | None
+        self, route: Route, request: WebRequest, body: AsyncIterator[bytes] | None
     ) -> WriteAnswer:
         """Carries out a write. Raises OriginError, WriteQueueError, and what ``body`` raises."""
         try:
-            return await self._write(found, request, body)
+            return await self._write(route, request, body)
         except WriteRefusedError as exc:
             return exc.answer
 
     async def _write(
-        self, found: Route, request: WebRequest, body: AsyncIterator[bytes] | None
+        self, route: Route, request: WebRequest, body: AsyncIterator[bytes] | None
     ) -> WriteAnswer:
-        binding = found.rule.binding
-        if "x-amz-copy-source" in request.headers:  # else its empty body would be the object
+        binding = route.rule.binding
+        if "x-amz-copy-source" in request.headers:  # its empty body would become the object
             raise refuse(501, "NotImplemented", "objects are not copied through the edge")
         size_bytes = _size_bytes(request)
         body = self.bounded(request, body)
-        keys = binding.keys_written(found.place)
+        keys = binding.keys_written(route.place)
         fields = request.fields
-        if found.is_s3:
+        if route.is_s3:
             fields += hoisted_fields(request.query)
         if binding.relay is not None:
-            call = read_call(request.method, found.name, request.query, fields, size_bytes)
+            call = read_call(request.method, route.name, request.query, fields, size_bytes)
             if call is not None:
                 return await self._relay(binding, call, keys, body)
         if request.method not in _OF_OBJECTS or binding.writer is None:
             raise refuse(405, "MethodNotAllowed", "objects are written with PUT and DELETE")
-        write = Write(request.method, found.name, object_fields(fields), size_bytes)
-        if found.rule.behavior.write is WriteMode.BACK and self._write_queue is not None:
+        write = Write(request.method, route.name, object_fields(fields), size_bytes)
+        if route.rule.behavior.write is WriteMode.BACK and self._write_queue is not None:
             queued = self._write_queue.accept(keys[0], binding.written.name, write, body)
-            return await self._known_to_cache(keys, 0.0, queued)
+            return await self._invalidate_after(keys, 0.0, queued)
         lingers_s = binding.writer.lingers_s(write)
-        return await self._known_to_cache(keys, lingers_s, binding.writer.write(write, body))
+        return await self._invalidate_after(keys, lingers_s, binding.writer.write(write, body))
 
     async def _relay(
         self,
@@ -103,16 +103,15 @@ class Writes:
         if not call.changes_object:
             return await relayed
         lingers_s = binding.writer.lingers_s(Write("PUT", call.name))
-        return await self._known_to_cache(keys, lingers_s, relayed)
+        return await self._invalidate_after(keys, lingers_s, relayed)
 
-    async def _known_to_cache(
+    async def _invalidate_after(
         self, keys: tuple[str, ...], lingers_s: float, writing: Awaitable[WriteAnswer]
     ) -> WriteAnswer:
-        """The answer to a write. What is stored now is not used again, unless it is certain that
-        the write changed nothing.
+        """Awaits a write, and invalidates cached responses unless it certainly changed nothing.
 
-        Where nobody knows, because the origin failed or the caller left, what readers are given
-        while the origin may still be at it (``lingers_s``) is not used afterwards either.
+        When the outcome is unknown, because the origin failed or the caller left, responses stored
+        while the origin may still execute the write (``lingers_s``) are invalidated too.
         """
         answer: WriteAnswer | None = None
         try:
@@ -133,7 +132,7 @@ class Writes:
 def _size_bytes(request: WebRequest) -> int | None:
     length = request.headers.get("content-length")
     if length is not None:
-        return int(length)  # the parser let no other through
+        return int(length)  # the parser accepts only a number
     return None if request.has_body else 0
 
 

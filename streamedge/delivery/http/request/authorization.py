@@ -1,7 +1,7 @@
-"""Whether a viewer may have what a route names: signed for, and from a country that is served.
+"""Authorizes a request for its route: signature and country.
 
-Owns what of a request a signer may have signed, and the worker's memory of what it has verified.
-The decision is ``access.admission``'s; the status that a refusal gets is ``site``'s.
+Builds the URL that a signer may have signed, and caches verified signatures for the worker.
+``access.admission`` makes the decision; ``dispatch`` chooses the status of a refusal.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class CachedGrant(NamedTuple):
 
 
 class Authorizer:
-    """One for a worker."""
+    """Authorizes the requests of a worker."""
 
     def __init__(
         self, countries: CountryDatabase | None, signature_bytes: int = SIGNATURE_LIMIT_BYTES
@@ -37,7 +37,7 @@ class Authorizer:
         self._remembered = SignatureCache()
 
     def admit(self, rules: AccessRules, request: WebRequest, now_s: float) -> Grant | Denied:
-        """What a request is granted, or why it is refused."""
+        """The grant of a request, or why it is denied."""
         if not self._serves_country(rules, request.address):
             return Denied("country")
         if rules.keys is None:
@@ -66,12 +66,12 @@ class Authorizer:
 
 
 def without_signature(rules: AccessRules, query: str) -> str:
-    """The query as key and origin see it: a signature's parameters are between viewer and edge."""
+    """The query for cache key and origin: without the parameters of a signature."""
     return query if rules.keys is None or not query else from_query(query)[1]
 
 
 def _signed_url(request: WebRequest) -> str:
-    """The URL that was asked for, as a signer has spelled it."""
+    """The requested URL, as a signer signs it."""
     scheme = "https" if request.secure else "http"
     query = from_query(request.query)[1]
     target = request.path.decode("latin-1") + (f"?{query}" if query else "")

@@ -1,9 +1,9 @@
-"""The beginning of a request's body is gathered before its origin is asked.
+"""Buffers the beginning of a request's body before the origin request starts.
 
-A body comes as fast as a stranger sends it, and a connection to an origin is held for as long. So
-what comes within a second is waited for: most bodies are whole by then, and the origin has little
-to wait for. Not longer, because a sender may wait for an answer in between. Owns the limits: of one
-body, of all that are being gathered.
+A body comes as fast as the viewer sends it, and holds a connection to an origin as long. So the
+edge waits up to a second for it: most bodies are complete by then, and the origin waits little. It
+waits no longer, because a viewer may wait for a response in between. There are limits for one body
+and for all bodies that are being buffered.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ GATHERED_S = 1.0
 
 
 class BodyBuffer:
-    """A worker's."""
+    """Buffers the bodies of a worker's requests."""
 
     def __init__(self) -> None:
         self._total_bytes = 0
 
     async def gather(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The body, its beginning here already. Raises what ``body`` raises.
+        """Returns the body with its beginning buffered. Raises what ``body`` raises.
 
         Cancelling the wait for a piece of ``body`` must lose nothing.
         """
@@ -48,7 +48,7 @@ class BodyBuffer:
 
 
 class _Gathered:
-    """What was gathered of a body, then its rest."""
+    """The buffered beginning of a body, then its rest."""
 
     def __init__(self, pieces: deque[bytes], rest: AsyncIterator[bytes]) -> None:
         self._pieces = pieces
