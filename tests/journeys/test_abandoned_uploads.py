@@ -1,4 +1,4 @@
-"""Journeys: a multipart upload of an edge that is killed does not stay at the bucket."""
+"""Journeys: the multipart upload of a killed edge is aborted at the bucket."""
 
 from __future__ import annotations
 

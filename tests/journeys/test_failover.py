@@ -1,4 +1,4 @@
-"""A real edge over two origins that stand in for each other, one of which dies."""
+"""Journeys: an origin group whose first origin dies."""
 
 from __future__ import annotations
 

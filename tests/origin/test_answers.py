@@ -1,4 +1,4 @@
-"""Reading an answer's head: it opens, or fails by name, whatever an origin sends."""
+"""Reading a response head: an opening or a named error, for any input."""
 
 from __future__ import annotations
 

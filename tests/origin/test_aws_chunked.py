@@ -1,4 +1,4 @@
-"""aws-chunked bodies: Amazon's own examples whole and byte by byte, and whatever else may come."""
+"""aws-chunked bodies: Amazon's examples whole and byte by byte, and arbitrary bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checksums: published check values, any cutting, and what does not match."""
+"""Checksums: published check values, any pieces, and mismatches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The type that an extension stands for."""
+"""The media type of an extension."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which fields of a viewer concern the object, and when a condition holds."""
+"""The fields of a viewer that belong to the object, and conditions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A certificate authority for one test run: it signs what tests ask for, and clients trust it."""
+"""A certificate authority for one test run; the test clients trust it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cache reader over bytes in memory, of which only what a test has released is there."""
+"""A cache reader over bytes in memory; only released bytes are available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes small MP4 indexes box by box, true ones and lying ones."""
+"""Writes small MP4 indexes box by box, valid and invalid ones."""
 
 from __future__ import annotations
 

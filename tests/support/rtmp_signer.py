@@ -1,4 +1,4 @@
-"""A publisher who signs stream names: botocore's CloudFrontSigner with keys of the test's own."""
+"""A signer of stream names: botocore's CloudFrontSigner with test keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes are seen by every process and ring for whoever sleeps."""
+"""Changes are visible to every process and wake the replicator."""
 
 from __future__ import annotations
 

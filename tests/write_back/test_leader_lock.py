@@ -1,4 +1,4 @@
-"""One holder at a time, and who no longer wants the turn does not keep it."""
+"""The leader lock has one holder at a time, and a cancelled waiter does not keep it."""
 
 from __future__ import annotations
 

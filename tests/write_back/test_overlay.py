@@ -1,4 +1,4 @@
-"""Reading what waits: the journal before the origin, and the origin for everything else."""
+"""Pending writes are read from the queue, all other objects from the origin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accepting writes: durable first, refused with reason, and seen by every reader at once."""
+"""Accepting writes: durable before the response, refused with a reason, visible to all readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue under SIGKILL, and two processes that would both empty it."""
+"""The queue under SIGKILL, and two processes that compete for the leader lock."""
 
 from __future__ import annotations
 

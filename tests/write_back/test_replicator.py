@@ -1,4 +1,4 @@
-"""Emptying the queue: in order, again and again, and never losing what was refused."""
+"""Sending queued writes: in order, with retries, and without losing rejected ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal's rows: order, conditions against what waits, and room."""
+"""The rows of the queue: order, conditions against pending writes, and the size limit."""
 
 from __future__ import annotations
 

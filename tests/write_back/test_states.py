@@ -1,4 +1,4 @@
-"""What an origin's answer comes to, and how long the next attempt waits."""
+"""The state after an origin's response, and the retry delay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes to a folder: whole or not at all, and never outside it."""
+"""Writes to a folder: atomic, and never outside it."""
 
 from __future__ import annotations
 

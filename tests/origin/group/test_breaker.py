@@ -1,4 +1,4 @@
-"""The circuit breaker's table, row by row, and what holds whatever happens."""
+"""The circuit breaker's table, row by row, and its invariants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Origin groups over scripted servers: which one is asked, and what is passed on."""
+"""Origin groups over scripted servers: the member that is used, and the response."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HttpOrigin against a scripted server: every way to fail, by name."""
+"""HttpOrigin against a scripted server: every failure and its name."""
 
 from __future__ import annotations
 

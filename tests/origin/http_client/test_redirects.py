@@ -1,4 +1,4 @@
-"""Which redirects are followed, and where nothing leads: the edge connects to its origins alone."""
+"""Redirects that are followed; the edge connects only to its origins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listings as buckets of several makers write them, made the client's."""
+"""Listings in the formats of several S3 servers, translated for the client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an object is cut into parts, and what S3 and the edge tell each other about them."""
+"""Part sizes and the XML documents of multipart uploads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S3 calls as they come, and what of them goes on."""
+"""S3 calls: how they are recognized, forwarded and refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signatures, and credentials that are renewed out of the requests' way."""
+"""Signatures, and credentials that are renewed in the background."""
 
 from __future__ import annotations
 
