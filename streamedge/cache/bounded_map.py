@@ -1,4 +1,4 @@
-"""A map that is bounded in bytes: what was put in longest ago goes first."""
+"""A map with a limit in bytes: the oldest entries are removed first."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
 
-_ENTRY_BYTES = 200  # what an entry takes beside its key and value
+_ENTRY_BYTES = 200  # overhead of an entry beside its key and value
 
 
 class BoundedMap(Generic[Value]):
-    """Values by text, ``limit_bytes`` of them at most."""
+    """Values by string key; keys and values take at most ``limit_bytes``."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
@@ -22,7 +22,7 @@ class BoundedMap(Generic[Value]):
         return None if entry is None else entry[0]
 
     def put(self, key: str, value: Value, value_bytes: int) -> None:
-        """Keeps a value of a size, unless it alone is beyond the limit."""
+        """Stores a value of ``value_bytes``, unless it alone is beyond the limit."""
         self.pop(key)
         size = _ENTRY_BYTES + len(key.encode("utf-8", "surrogateescape")) + value_bytes
         if size > self._limit_bytes:
@@ -33,7 +33,7 @@ class BoundedMap(Generic[Value]):
         self.size_bytes += size
 
     def pop(self, key: str) -> None:
-        """Forgets a value; does nothing where there is none."""
+        """Removes a value; does nothing if there is none."""
         entry = self._values.pop(key, None)
         if entry is not None:
             self.size_bytes -= entry[1]

@@ -1,16 +1,16 @@
 """One running read from an origin, into the cache. It belongs to the asset, not to a reader.
 
-    EMPTY ──claim──▸ FILLING ──last byte, or what others bring──▸ COMPLETE
+    EMPTY ──claim──▸ FILLING ──last byte, or others bring the rest──▸ COMPLETE
                         │  ▲
                 retryable  resumed where it stopped, against the same version
                         ▼  │
                      FILLING ──budget spent, or not retryable──▸ FAILED(cause)
 
 A fill holds the locks of a window of chunks ahead of its position and moves the window as it goes,
-so that another worker can begin its own read beyond it. It writes only what it holds. Where it
-meets bytes that are there, or that another fill is bringing, it ends, unless reading across them
-is cheaper than a new request behind them (``plan``). It does not know its readers: it tells its
-``FillOwner`` when bytes have landed.
+so that another worker can begin its own read beyond it. It writes only chunks that it has locked.
+At bytes that are there, or that another fill brings, it ends, unless reading across them is cheaper
+than a new request behind them (``fill_plan``). It does not know its readers: it calls its
+``FillOwner`` when bytes have arrived.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import UNKNOWN_BYTES, OriginRead, PrioritizedRead, Version
 from streamedge.spans import Span
 
-TAIL_WAIT_S = 0.002  # for the rest of a write, before its beginning is stored by itself
-WRITE_BYTES = 256 << 10  # written at once where bytes come quickly; aligned in the file
+TAIL_WAIT_S = 0.002  # for the rest of a write; then its beginning is stored alone
+WRITE_BYTES = 256 << 10  # one write when bytes come quickly; aligned in the file
 
 
 class FillState(Enum):
-    """Where a fill stands; the cause of FAILED is in ``Fill.cause``."""
+    """The state of a fill; the cause of FAILED is in ``Fill.cause``."""
 
     FILLING = "filling"
     COMPLETE = "complete"
@@ -49,7 +49,7 @@ class FillState(Enum):
 
 
 class FillOwner(Protocol):
-    """What a fill needs of the open version that started it."""
+    """The parts of the open version that its fills use."""
 
     asset: Asset
 
@@ -82,7 +82,7 @@ class FillOwner(Protocol):
 class Fill:
     """Reads ``span`` of the owner's version; ``position`` is the next byte to arrive.
 
-    ``span.end`` is where it means to end; it comes nearer when the fill meets what others bring.
+    ``span.end`` is the planned end; it moves nearer when the fill meets bytes of others.
     """
 
     __slots__ = (
@@ -116,34 +116,34 @@ class Fill:
         self._owner = owner
         self._is_urgent = is_urgent
         self._retries = retries
-        self._claims: dict[int, tuple[Extent, Span]] = {}  # by extent: chunks that are locked
-        self._held_end = span.start  # up to here chunks are locked, or somebody else's
+        self._claims: dict[int, tuple[Extent, Span]] = {}  # locked chunks, by extent
+        self._held_end = span.start  # up to here, chunks are locked here or elsewhere
         self._window_bytes = WINDOW_MIN_BYTES
         self._read: OriginRead | None = None
         self._running_read: OriginRead | None = None
-        self._answer_end = span.end  # of the running answer
+        self._answer_end = span.end  # of the running response
         self._throughput = Throughput(owner.paces.of(owner.asset.origin_name).rate_bytes_s)
-        self._tail = b""  # arrived and not stored yet, from _tail_start on
+        self._tail = b""  # bytes that are not stored yet, from _tail_start on
         self._tail_start = 0
         self._flush_timer: asyncio.TimerHandle | None = None
-        self._full: CacheFullError | None = None  # met where it could not be told
+        self._full: CacheFullError | None = None  # from a timer; raised at the next piece
         self._task: asyncio.Task[None] | None = None
         self._has_begun = False
         self._is_stopped = False
         self.span = span
         self.position = span.start
-        self.last_unread = UNKNOWN_BYTES  # where to look whether anybody reads it at all
+        self.last_unread = UNKNOWN_BYTES  # position of the next check for readers
         self.state = FillState.FILLING
         self.cause: OriginError | CacheFullError | None = None
 
     @property
     def rest(self) -> Span:
-        """What it has still to bring."""
+        """The span that it has yet to read."""
         return Span(self.position, self.span.end)
 
     @property
     def pace(self) -> Pace:
-        """Its present rate, and its origin's round trip."""
+        """Its present rate and its origin's round trip."""
         round_trip_s = self._owner.paces.of(self._owner.asset.origin_name).round_trip_s
         now_s = asyncio.get_running_loop().time()
         return Pace(round_trip_s, self._throughput.rate_bytes_s(now_s))
@@ -153,12 +153,12 @@ class Fill:
         """Whether ``stop`` has ended it."""
         return self._is_stopped
 
-    # --- what it holds --------------------------------------------------------------------
+    # --- locks -----------------------------------------------------------------------------
 
     def claim(self) -> bool:
-        """Locks what this fill may write first; False when there is nothing left that it could.
+        """Locks the first chunks to write; False if no chunk is both missing and free.
 
-        Narrows ``span`` to what was missing and free, beginning at the first missing byte.
+        Narrows ``span`` to missing and free bytes, beginning at the first missing one.
         Raises CacheFullError.
         """
         index, within = divmod(self.span.start, EXTENT_BYTES)
@@ -177,14 +177,14 @@ class Fill:
         return self.position < self.span.end
 
     def adopt(self, read: OriginRead) -> None:
-        """Begins with an answer that has already come, whatever bytes it brings.
+        """Begins with a response that has already come, whatever its range.
 
-        Locks what it may write where the answer begins, before any other worker can. A chunk is
-        stored from its start on, so an answer that begins within one is of use from the next on.
+        Locks chunks at the start of the response before another worker can. A chunk is stored from
+        its start on, so a response that begins within a chunk is used from the next one on.
         """
         self._read = read
         start, end = read.span
-        with contextlib.suppress(CacheFullError):  # met again, and told, when the first byte comes
+        with contextlib.suppress(CacheFullError):  # raised again when the first byte comes
             index, within = divmod(start, EXTENT_BYTES)
             chunk, missing = divmod(within, CHUNK_BYTES)
             if missing and self._owner.extent_to_fill(index).valid_bytes(chunk) < missing:
@@ -198,7 +198,7 @@ class Fill:
         self._end_at(end)
 
     def lengthen(self) -> None:
-        """Reads its answer to the end after all."""
+        """Reads its response to the end after all."""
         self.span = Span(self.span.start, self._answer_end)
 
     def expedite(self) -> None:
@@ -212,21 +212,21 @@ class Fill:
             self._running_read.expedite()
 
     def stop(self) -> None:
-        """Ends where it is, at once, with all that it holds given back."""
+        """Ends at once where it is, and releases all locks."""
         with contextlib.suppress(CacheFullError):
             self._flush()
         self.release()
         self._is_stopped = True
         self.span = Span(self.span.start, self.position)
         if self._has_begun and self._task is not None:
-            self._task.cancel()  # before it has begun, cancelled it would let go of nothing
+            self._task.cancel()  # a task cancelled before it has begun would release nothing
 
     def release(self) -> None:
-        """Gives all locks back."""
+        """Releases all locks."""
         self._release(Span(0, UNKNOWN_BYTES))
 
     def writes_to(self, extent: Extent) -> bool:
-        """Whether it holds any of an extent."""
+        """Whether it has locked any chunk of an extent."""
         return any(held is extent for held, _chunks in self._claims.values())
 
     def _begin_at(self, span: Span) -> None:
@@ -247,7 +247,7 @@ class Fill:
                 return
 
     def _hold_more(self, position: int) -> bool:
-        """Locks a run of chunks behind those that it holds; False when that has to wait."""
+        """Locks a run of chunks behind the locked ones; False if that has to wait."""
         index, within = divmod(self._held_end, EXTENT_BYTES)
         extent, base = self._owner.extent_to_fill(index), index * EXTENT_BYTES
         first = within // CHUNK_BYTES
@@ -262,7 +262,7 @@ class Fill:
             chunks = Span(first, whole)
         if chunks.size:
             _extent, held = self._claims.get(index, (extent, chunks))
-            if held.end < first:  # between them lies what another worker fills
+            if held.end < first:  # another worker fills the chunks between them
                 extent.unlock(held)
                 held = chunks
             self._claims[index] = extent, Span(held.start, chunks.end)
@@ -271,14 +271,14 @@ class Fill:
             self._end_at(base + first * CHUNK_BYTES)
             return False
         elif self._held_end <= position:
-            self._held_end += CHUNK_BYTES  # another worker's, which this answer has to pass
+            self._held_end += CHUNK_BYTES  # another worker's chunk, which this response has to pass
         else:
             return False
         return True
 
     def _first_whole_run(self, extent: Extent, chunks: Span) -> int:
-        """The chunk where a fill ends because so much is there from it on; the end of ``chunks``
-        when there is none. Makes the others ready to be written.
+        """The chunk where the fill ends because enough bytes are there from it on, or the end of
+        ``chunks``. Prepares the chunks before it for writing.
         """
         skipped = chunks.start
         for chunk in range(chunks.start, chunks.end):
@@ -297,7 +297,7 @@ class Fill:
             self.span = Span(self.span.start, max(end, self.position))
 
     def _release(self, span: Span) -> None:
-        """Gives back the locks of the chunks in ``span``: a beginning, an end, or all of them."""
+        """Releases the chunks in ``span``: the first ones, the last ones, or all."""
         for index, (extent, chunks) in list(self._claims.items()):
             base = index * EXTENT_BYTES // CHUNK_BYTES
             given = chunks.intersect(
@@ -314,7 +314,7 @@ class Fill:
                 del self._claims[index]
                 extent.settle()
 
-    # --- the answer -----------------------------------------------------------------------
+    # --- the response ---------------------------------------------------------------------
 
     def start(self) -> asyncio.Task[None]:
         """Begins to read, in a task of its own."""
@@ -335,10 +335,10 @@ class Fill:
                 raise
             self._task.uncancel()
             self.state = FillState.COMPLETE
-        except Exception as exc:  # noqa: BLE001 - a defect, and whoever waits must be told of it
+        except Exception as exc:  # noqa: BLE001 - a defect: waiters must get an error
             subject = f"{self._owner.asset.origin_name} {self._owner.asset.name!a}"
             failure = OriginError(
-                OriginFailure.UNAVAILABLE, f"{subject}: a defect of the edge: {exc!r}"
+                OriginFailure.UNAVAILABLE, f"{subject}: internal error of the edge: {exc!r}"
             )
             failure.__cause__ = exc
             self._fail(failure)
@@ -359,12 +359,12 @@ class Fill:
                 if self.position == before and self.rest.size:
                     raise OriginError(
                         OriginFailure.UNAVAILABLE,
-                        f"{self._owner.asset.origin_name} {self._owner.asset.name!a}: the answer"
-                        f" brought nothing from byte {before} on",
+                        f"{self._owner.asset.origin_name} {self._owner.asset.name!a}: the response"
+                        f" had no bytes from byte {before} on",
                     )
             except OriginError as exc:
                 if not self.rest.size:
-                    return  # it was let go, and what went wrong with it concerns nobody
+                    return  # it was shortened or stopped: the error has no effect
                 idle_attempts = 0 if self.position > before else idle_attempts + 1
                 resumable = exc.retryable and not self._owner.version.id
                 if not resumable or idle_attempts > self._retries:
@@ -376,7 +376,7 @@ class Fill:
         self.cause = cause
 
     async def _read_on(self) -> None:
-        """Reads from ``position`` until the answer ends."""
+        """Reads from ``position`` until the response ends."""
         read, self._read = self._read, None
         asked_s = None
         if read is None:
@@ -399,21 +399,22 @@ class Fill:
             self._owner.end_reached(self.position)
 
     async def _ask(self) -> OriginRead:
-        """Asks for the rest. Raises OriginError."""
+        """Requests the rest. Raises OriginError."""
         if self._owner.version.id:
             raise OriginError(
-                OriginFailure.BROKEN, "the answer broke off, and no other would be the same"
+                OriginFailure.BROKEN,
+                "the response broke off and has no validator to resume with",
             )
         read = await self._owner.asset.origin.read(
             self._owner.asset.name, self.rest, if_match=self._owner.version
         )
         if read is None:
-            raise OriginError(OriginFailure.UNAVAILABLE, "answered 304 to no condition")
+            raise OriginError(OriginFailure.UNAVAILABLE, "304 to a request without a condition")
         return read
 
     def _may_read(self, read: OriginRead) -> bool:
-        """Whether an answer is to be read: not when its origin sends all of the object from the
-        start, whatever it is asked for, and another fill is about to bring these bytes.
+        """Whether to read a response: not if the origin ignores ranges and another fill is about to
+        bring these bytes.
         """
         self._answer_end = read.span.end
         if self.position == 0 or read.span != Span(0, self._owner.version.size_bytes):
@@ -422,11 +423,11 @@ class Fill:
             self._end_at(self.position)
             return False
         self.release()
-        self._begin_at(read.span)  # what comes first is as good as what was asked for
+        self._begin_at(read.span)  # the first bytes are useful too
         return True
 
     async def _take_all(self, read: OriginRead, asked_s: float | None) -> None:
-        """Stores the pieces of an answer as they come, and measures how quickly they do."""
+        """Stores the pieces of a response as they come, and measures their rate."""
         loop, paces, name = (
             asyncio.get_running_loop(),
             self._owner.paces,
@@ -448,10 +449,10 @@ class Fill:
                 break
 
     def _take(self, piece: bytes) -> None:
-        """Stores a piece of the answer, but for an end that does not fill its chunk.
+        """Stores a piece of the response, except an end that does not fill an aligned write.
 
-        The page cache keeps what is written together in one piece of memory and sends it faster
-        from there, so that end waits for what follows; not long, for somebody may want it.
+        The page cache keeps bytes of one write in one piece of memory and sends them faster from
+        there, so the end waits for the next piece, but only TAIL_WAIT_S: a reader may want it.
         Raises CacheFullError.
         """
         if self._full is not None:
@@ -469,14 +470,14 @@ class Fill:
         self._tail_start, self._tail = end - kept, bytes(view[len(data) - kept :])
         if not kept:
             self._cancel_flush()
-        elif self._flush_timer is None:  # else what came first has waited for a part of the time
+        elif self._flush_timer is None:  # otherwise the first bytes have waited already
             loop = asyncio.get_running_loop()
             self._flush_timer = loop.call_later(TAIL_WAIT_S, self._flush_late)
         if len(data) > kept:
             self._put(start, view[: len(data) - kept])
 
     def _flush(self) -> None:
-        """Stores the end that waited. Raises CacheFullError."""
+        """Stores the waiting end. Raises CacheFullError."""
         self._cancel_flush()
         tail, self._tail = self._tail, b""
         if tail:
@@ -484,11 +485,11 @@ class Fill:
             self._put(start, memoryview(tail))
 
     def _flush_late(self) -> None:
-        """The same when nothing has followed in time."""
+        """Stores the waiting end when no piece has followed in time."""
         try:
             self._flush()
         except CacheFullError as exc:
-            self._full = exc  # reading on meets it again, where it can be told
+            self._full = exc  # the next piece raises it
 
     def _cancel_flush(self) -> None:
         if self._flush_timer is not None:
@@ -496,18 +497,18 @@ class Fill:
             self._flush_timer = None
 
     def _put(self, start: int, data: memoryview) -> None:
-        """Stores bytes and lets the owner know. Raises CacheFullError."""
+        """Stores bytes and calls the owner. Raises CacheFullError."""
         try:
             self._store(start, data)
         except CacheFullError:
-            self._tail = b""  # stored behind what was refused, it would hide that it lacks
+            self._tail = b""  # stored behind a gap, it would hide the gap
             raise
         self.position = max(self.position, min(start + len(data), self.span.end))
         self._owner.filled(self)
 
     def _store(self, at: int, data: memoryview) -> None:
-        """Writes what is missing of ``data``, the version's bytes from ``at`` on, as far as this
-        fill holds their chunks. Raises CacheFullError.
+        """Writes the missing bytes of ``data``, the version's bytes from ``at`` on, to the chunks
+        that this fill has locked. Raises CacheFullError.
         """
         for index, run in self._missing_runs(Span(at, at + len(data))):
             base = index * EXTENT_BYTES
@@ -521,9 +522,9 @@ class Fill:
                     self._move_to_memory(index, run.start - base, exc)
 
     def _move_to_memory(self, index: int, within: int, exc: OSError) -> None:
-        """Goes on in memory where the disk has refused the byte ``within`` an extent.
+        """Continues in memory after a failed write at offset ``within`` of an extent.
 
-        Raises CacheFullError when memory refuses too; the extent's locks are given back then.
+        Raises CacheFullError if memory is full too; the extent's locks are released then.
         """
         disk, chunks = self._claims.pop(index)
         disk.unlock(chunks)
@@ -537,7 +538,7 @@ class Fill:
         self._claims[index] = memory, memory.lock(chunks)
 
     def _missing_runs(self, span: Span) -> list[tuple[int, Span]]:
-        """What of ``span`` may and need be written: runs within one extent, with its index."""
+        """The runs of ``span`` to write: missing, locked, within one extent; with its index."""
         runs: list[tuple[int, Span]] = []
         for piece in span.split(CHUNK_BYTES):
             index, within = divmod(piece.start, EXTENT_BYTES)

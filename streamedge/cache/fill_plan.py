@@ -1,7 +1,7 @@
-"""Decisions about reads from an origin: which bytes to ask for next, whether to wait for a running
-fill or to ask beside it, when a fill ends early, and how often to ask again.
+"""Decisions about reads from an origin: which bytes to request next, whether to wait for a running
+fill or to start another one, when a fill ends early, and how often to retry.
 
-Pure: positions, rates and answers of a caller's function in, spans and yes or no out.
+Pure: takes positions, rates and a function of the caller; returns spans and booleans.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 2.0
 QUICK_ABORT_BYTES = 1 << 20
 
-# Of an origin that nobody has measured yet. The rate is a high one on purpose: a reader that waits
-# in vain is looked at again within 50 ms, a fill that was cut in vain costs a connection.
+# For an origin that was not measured yet. The rate is high on purpose: a reader that waits in vain
+# is checked again within 50 ms, but a fill that was cut in vain costs a connection.
 ROUND_TRIP_DEFAULT_S = 0.05
 RATE_DEFAULT_BYTES_S = 16 << 20
-ROUND_TRIP_MIN_S = 0.01  # below it nobody notices the wait, and each cut costs a connection
-ROUND_TRIP_MAX_S = 2.0  # a slower answer is a fault of the moment, and no reason to wait as long
+ROUND_TRIP_MIN_S = 0.01  # shorter waits are not noticed, and each cut costs a connection
+ROUND_TRIP_MAX_S = 2.0  # a slower response is a temporary fault, and no reason to wait as long
 
-SKIP_MAX_BYTES = 256 << 10  # the origin's bytes are worth more than a new request beyond this
+SKIP_MAX_BYTES = 256 << 10  # beyond this, a new request is cheaper than the origin's bytes
 WINDOW_MIN_BYTES = 256 << 10
 WINDOW_MAX_BYTES = 4 << 20
 

@@ -1,20 +1,20 @@
-"""How quick origins are, as their answers show: round trips by origin, rates by connection.
+"""Measures how quick origins are: round trips by origin, rates by connection.
 
-Pure: sizes and times of a caller's clock in, a ``Pace`` out.
+Pure: takes sizes and times of the caller's clock, returns a ``Pace``.
 """
 
 from __future__ import annotations
 
 from streamedge.cache.fill_plan import Pace
 
-WINDOW_S = 0.1  # a rate is taken over this long
-SILENCE_S = 0.3  # a connection that is quiet for longer becomes slower with each moment
+WINDOW_S = 0.1  # a rate is measured over this time
+SILENCE_S = 0.3  # the rate of a connection that is silent for longer sinks
 _NEW_SAMPLE = 0.5  # a new sample's share in a moving average
 ORIGINS_MAX = 4096
 
 
 class Throughput:
-    """The rate of one connection. ``rate_bytes_s`` is what to assume until it is measured."""
+    """The rate of one connection; ``rate_bytes_s`` is assumed until it is measured."""
 
     __slots__ = ("_is_measured", "_rate_bytes_s", "_window_bytes", "_window_start_s")
 
@@ -25,12 +25,12 @@ class Throughput:
         self._window_bytes = 0
 
     def begin(self, now_s: float) -> None:
-        """The first bytes of an answer have come; they say nothing about the rate."""
+        """Starts a window at the first bytes of a response, which tell nothing about the rate."""
         self._window_start_s = now_s
         self._window_bytes = 0
 
     def arrived(self, size_bytes: int, now_s: float) -> bool:
-        """Counts bytes; whether the rate has been measured anew."""
+        """Counts bytes; returns whether a new rate was measured."""
         if self._window_start_s is None:
             self.begin(now_s)
             return False
@@ -45,7 +45,7 @@ class Throughput:
         return True
 
     def rate_bytes_s(self, now_s: float) -> float:
-        """The present rate; of a connection that has fallen silent it sinks towards 0."""
+        """The present rate; for a silent connection it sinks towards 0."""
         start_s = self._window_start_s
         if start_s is not None and now_s - start_s > SILENCE_S:
             return min(self._rate_bytes_s, self._window_bytes / (now_s - start_s))
@@ -53,17 +53,17 @@ class Throughput:
 
 
 class Paces:
-    """What is known of each origin, by its name."""
+    """The measured pace of each origin, by its name."""
 
     def __init__(self) -> None:
         self._paces: dict[str, Pace] = {}
 
     def of(self, origin_name: str) -> Pace:
-        """An origin's pace; the default of one that was never measured."""
+        """An origin's pace, or the default if it was never measured."""
         return self._paces.get(origin_name, Pace())
 
     def note_round_trip(self, origin_name: str, round_trip_s: float) -> None:
-        """A request's first byte has come after so long."""
+        """Counts the time from a request to its first byte into the average."""
         pace = self._paces.get(origin_name)
         if pace is None:
             self._set(origin_name, Pace(round_trip_s))
@@ -72,7 +72,7 @@ class Paces:
             self._set(origin_name, Pace(average_s, pace.rate_bytes_s))
 
     def note_rate(self, origin_name: str, rate_bytes_s: float) -> None:
-        """A connection has brought so much each second."""
+        """Sets the rate that a connection has measured."""
         pace = self.of(origin_name)
         self._set(origin_name, Pace(pace.round_trip_s, rate_bytes_s))
 

@@ -1,7 +1,7 @@
-"""A reader: one response's, one viewer's or one parser's view of one version of an asset.
+"""A reader: the view that one response, player or parser has of one version of an asset.
 
-Owns nothing but its place: what is ready, waiting for the rest, and leaving. All its bytes are of
-the version it was opened on, whatever happens to the asset meanwhile; leaving stops no fill.
+It tells what is ready, waits for the rest, and leaves at the end. All its bytes are of the version
+that it was opened on, whatever happens to the asset in the meantime.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from streamedge.spans import Span
 
 
 class CacheResult(Enum):
-    """How an open went, in the words of CloudFront's X-Cache."""
+    """The result of an open, in the words of CloudFront's X-Cache."""
 
     HIT = "Hit"
     MISS = "Miss"
@@ -31,7 +31,7 @@ class CacheResult(Enum):
 
 
 class Reader:
-    """Open on a version until ``close``. ``result`` is how the open went, in X-Cache's words."""
+    """Open on a version until ``close``. ``result`` is the result of the open, for X-Cache."""
 
     __slots__ = ("_is_urgent", "_opened", "_waiter", "position", "result", "subject", "want_end")
 
@@ -39,7 +39,7 @@ class Reader:
         self, opened: OpenObject, result: CacheResult, subject: InvalidationTarget = NO_TARGET
     ) -> None:
         self._opened = opened
-        self.subject = subject  # what invalidations are matched against, of who reads
+        self.subject = subject  # what invalidations match for this reader
         self.position = 0
         self.want_end = UNKNOWN_BYTES
         self.result = result
@@ -53,21 +53,20 @@ class Reader:
 
     @property
     def asset(self) -> Asset:
-        """Whose version it is."""
+        """The asset of its version."""
         return self._opened.asset
 
     def provenance(self) -> Provenance:
-        """What it reads, for whom, and the position at which the origin was last asked; also after
-        ``close``."""
+        """The fields, target and log position that revocations match; also after ``close``."""
         record = self._opened.record
         return Provenance(self.subject, record.position, record.head.headers)
 
     def is_current(self) -> bool:
-        """Whether somebody who comes now would get this version, as far as it was not written to
-        or invalidated (hard or soft) since its origin was asked; its TTL has no part in that.
+        """Whether no write and no invalidation (hard or soft) came since the request to the origin.
+        The TTL does not count.
 
-        For a play that goes on: a seek after an invalidation opens the medium anew when this is
-        False, and goes on with what it has when that fails. Harmless after ``close``.
+        A player's seek opens the medium anew when this is False, and continues with the old one
+        when that fails. Harmless after ``close``.
         """
         return self._opened.validity(self.subject).verdict is Verdict.FRESH
 
@@ -82,7 +81,7 @@ class Reader:
 
     @property
     def trailers(self) -> Fields:
-        """What came behind its body, once all of that is here."""
+        """The trailer fields, once all of the body is here."""
         return list(self._opened.record.trailers)
 
     def age_s(self, now_s: float) -> float:
@@ -90,27 +89,27 @@ class Reader:
         return self._opened.record.age_s(now_s)
 
     def lifetime_s(self, rules: TtlRules) -> float:
-        """Up to which age it is fresh, in seconds."""
+        """Its freshness lifetime, in seconds of age."""
         return self._opened.lifetime_s(rules)
 
     def ready(self, position: int, end: int) -> Ready | None:
-        """What can be sent from ``position`` on, before ``end``; None: wait for it."""
+        """The bytes from ``position`` on, before ``end``, that can be sent now; None: wait."""
         self.position = position
         return self._opened.ready(position, end)
 
     def ready_end(self, position: int, end: int) -> int:
-        """Up to where bytes from ``position`` on are there; at most ``end``."""
+        """The end of the bytes from ``position`` on that are there; at most ``end``."""
         self.position = position
         return self._opened.ready_end(position, end)
 
     def is_complete(self, position: int) -> bool:
-        """Whether nothing need be asked for at ``position``: its extent is known to be whole."""
+        """Whether the extent at ``position`` is known to be whole, so no request is needed."""
         return self._opened.is_complete(position)
 
     def copy(self, span: Span) -> bytes:
-        """Bytes that ``ready_end`` said are there.
+        """Copies bytes that ``ready_end`` reported.
 
-        Raises OriginError BROKEN when a cache file turns out to be cut short; it is fetched anew.
+        Raises OriginError BROKEN if a cache file is truncated; its bytes are then fetched again.
         """
         data = self._opened.copy(span)
         if len(data) < span.size:
@@ -118,7 +117,7 @@ class Reader:
         return data
 
     def lost(self, position: int) -> None:
-        """A byte that was ready is not in its file: the file is dropped, its bytes fetched anew."""
+        """Reports that a ready byte is missing in its file, so its bytes are fetched again."""
         self._opened.lose(position)
 
     def read_ahead(self) -> None:
@@ -133,7 +132,7 @@ class Reader:
                 self._opened.expedite(self._waiter)
 
     def prefetch(self, want: Span, lead_bytes: int = LEAD_BYTES) -> None:
-        """Asks for bytes without waiting for them; a full cache shows when they are waited for."""
+        """Requests bytes without waiting; errors of a full cache are raised by a later wait."""
         self.want_end = want.end
         try:
             self._opened.demand(want, lead_bytes, is_urgent=False)
@@ -148,10 +147,10 @@ class Reader:
         eager: bool = False,
         lead_bytes: int = LEAD_BYTES,
     ) -> Callable[[], None]:
-        """Calls ``woken`` once the byte at ``want.start`` is there (None) or cannot come (why).
+        """Calls ``woken`` once the byte at ``want.start`` is there (None) or cannot come (error).
 
         ``want`` is how far the reader means to go. ``eager``: at once, rather than with others
-        every few milliseconds. Returns what takes the wish back.
+        every few milliseconds. Returns a function that cancels the wait.
         """
         self.position, self.want_end = want.start, want.end
         waiter = Waiter(want, lead_bytes, eager, woken, self._is_urgent)
@@ -187,24 +186,24 @@ class Reader:
         parts = []
         at = span.start
         self.want_end = span.end
-        while at < (limit := min(span.end, self.size_bytes)):  # its size may be found meanwhile
+        while at < (limit := min(span.end, self.size_bytes)):  # may change in the loop
             end = self.ready_end(at, limit)
             if end == at:
                 await self.wait(Span(at, limit), eager=True)
             else:
-                # Now, because memory that stands for the disk may go once the reader has passed.
+                # Copied now: an extent in memory may be freed once the reader has passed it.
                 part = self._opened.copy(Span(at, end))
                 parts.append(part)
                 at += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
-        """Leaves; harmless when done twice."""
+        """Leaves the version; harmless when called twice."""
         self._opened.leave(self)
 
 
 def _copy_of(failure: Failure) -> Failure:
-    """The same failure to raise in one more task: a shared one would gather tracebacks."""
+    """A copy to raise in another task: a shared exception would collect tracebacks."""
     if isinstance(failure, OriginError):
         again: Failure = OriginError(failure.failure, str(failure))
     else:

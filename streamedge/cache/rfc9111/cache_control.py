@@ -1,7 +1,7 @@
-"""What Cache-Control and its targeted kin say: RFC 9111 §5.2, RFC 5861, RFC 8246, RFC 9213.
+"""Parses Cache-Control and CDN-Cache-Control: RFC 9111 §5.2, RFC 5861, RFC 8246, RFC 9213.
 
-Pure: header fields in, ``Directives`` out. This room reads; what a directive leads to is decided
-in ``freshness``, ``storing`` and ``reuse``. Cache-Control is read leniently, each directive on its
+Pure: header fields in, ``Directives`` out. ``freshness``, ``storing`` and ``reuse`` decide on the
+effects of a directive. Cache-Control is read leniently, each directive on its
 own, and towards caution: a number that cannot be read counts as 0. A targeted field is read as a
 Structured Field, whole or not at all.
 """

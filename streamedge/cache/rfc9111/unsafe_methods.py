@@ -1,7 +1,7 @@
-"""What a write makes invalid: RFC 9111 §4.4.
+"""Which stored responses an unsafe method invalidates: RFC 9111 §4.4.
 
-Pure: what was asked and answered goes in, the targets that must not be served from store any more
-come out. Who is told of them, and how, is decided elsewhere.
+Pure: takes a request and its response, returns the targets whose stored responses must no longer be
+used. The callers invalidate them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Asking whether a stored response still holds, and what the answer changes: RFC 9111 §4.3.
+"""Validation of stored responses, and how a response to it updates them: RFC 9111 §4.3.
 
-Pure: header fields in (by lower-case name), header fields and answers out.
+Pure: header fields in (by lower-case name), header fields and decisions out.
 """
 
 from __future__ import annotations

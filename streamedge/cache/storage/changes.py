@@ -1,4 +1,4 @@
-"""The change counter and the write table: what tells every worker that something cached is void.
+"""The change counter and the write table: they tell all workers which cached data is invalid.
 
 Both lie in one preallocated file of the cache folder, ``changes``, which all processes map. The
 counter moves when a write was made or an invalidation was asked for. The write table has a slot
@@ -57,7 +57,7 @@ class ChangeCounter:
 
     @property
     def number(self) -> int:
-        """The change number; it only grows. Below 0, and never the same twice: not known."""
+        """The counter's value; it only grows. If unknown: below 0, never the same twice."""
         if self._fd < 0 and not self._is_shared():
             self._unknown -= 1
             return self._unknown
@@ -65,7 +65,7 @@ class ChangeCounter:
 
     @property
     def floor(self) -> int:
-        """Answers asked for below this number may have been written to unnoticed: power failed."""
+        """Records with a lower number may have missed a write, because power failed."""
         return self.word[_FLOOR]
 
     def _is_shared(self) -> bool:
@@ -109,7 +109,7 @@ class ChangeCounter:
         return raised > sent_change or sent_change > self.word[_NUMBER]
 
     def lookup_ended(self, key: str) -> None:
-        """Counts a lookup; one that is lost to another process at the same moment is no matter."""
+        """Counts a lookup; a lost increment, in a race of two processes, is harmless."""
         slot = _lookup_slot(key)
         self.word[slot] = (self.word[slot] + 1) % _WORD_END
 

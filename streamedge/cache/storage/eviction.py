@@ -1,4 +1,4 @@
-"""Keeping the cache within its size: which files go, and how they go.
+"""Eviction: keeps the cache within its size by removing the least recently used files.
 
 Files go by when they were last used (their access time, which workers set). An extent is unlinked
 and then marked in its header: whoever has it open closes it, at once or when its reader has passed.
@@ -50,7 +50,7 @@ class _Removed(NamedTuple):
 def evict_oldest(
     files: Iterable[CachedFile], excess_bytes: int, remove: Callable[[CachedFile], bool]
 ) -> tuple[list[CachedFile], dict[str, str]]:
-    """Removes the longest unused files until ``excess_bytes`` are free.
+    """Removes the least recently used files until ``excess_bytes`` are free.
 
     ``remove`` says whether a file was there, and raises OSError where it cannot be removed.
     Returns what was removed, longest unused first, and why others were not, by path.
@@ -148,13 +148,13 @@ class Evictor:
         return excess
 
     def is_due(self) -> bool:
-        """Whether ``evict`` has something to do: quickly told, as long as there is room."""
+        """Whether ``evict`` has work to do; cheap while there is space."""
         if self._scanned_bytes is None:
             return True
         return time.monotonic() >= self._rests_until_s and self.excess_bytes() > 0
 
     def close(self) -> None:
-        """Lets go of the removed files."""
+        """Closes the removed files."""
         while self._removed:
             os.close(self._removed.popleft().fd)
 
@@ -178,7 +178,7 @@ class Evictor:
         return closing_bytes, read_bytes
 
     def scan(self) -> list[CachedFile]:
-        """Looks at the folder, and takes what it sees as the truth."""
+        """Scans the folder and sets the usage from it."""
         self._stored_at_scan = self._usage.total()
         self.failures = {}
         files = list(scan(self._root, self.failures))

@@ -1,4 +1,4 @@
-"""One cache file: which of its bytes are there, who is filling which, and the bytes themselves.
+"""One cache file: its valid bytes, the locks on its chunks, and the bytes themselves.
 
 An extent is a header of 64 KiB and up to 64 MiB of body, a part of one version of one asset. The
 header is mapped by every worker that has the file open and holds, for each 64 KiB chunk, how many
@@ -37,7 +37,7 @@ _EVICTED_WORD = 1
 _TABLE_WORD = 256  # the chunk table begins 1 KiB into the header
 _WORDS_PER_CHUNK = 3  # valid bytes, their CRC-32, era
 CHECKS_MAX = 4  # chunks of an earlier era that one call reads and checks: 256 KiB
-_OPEN_MARK = Span(1 << 40, (1 << 40) + 1)  # shared by everybody who has the file open
+_OPEN_MARK = Span(1 << 40, (1 << 40) + 1)  # locked, shared, by each worker that has the file open
 
 
 class Ready(NamedTuple):
@@ -85,7 +85,7 @@ class Extent:
         return min(CHUNK_BYTES, self.body_bytes - chunk * CHUNK_BYTES)
 
     def valid_bytes(self, chunk: int) -> int:
-        """How many bytes from the chunk's start are there; checks them if an era has passed."""
+        """Number of valid bytes from the chunk's start; checks the CRC after a new era."""
         word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
         valid = self._words[word]
         if valid and self._words[word + 2] != self.era:
@@ -93,7 +93,7 @@ class Extent:
         return valid
 
     def ready_bytes(self, position: int, end: int) -> int:
-        """How many bytes in a row from ``position`` on, before ``end``, can be read now."""
+        """Number of bytes from ``position`` on, before ``end``, that can be read now."""
         end = min(end, self.body_bytes)
         if self.complete:
             return max(0, end - position)
@@ -102,7 +102,7 @@ class Extent:
             chunk, within = divmod(at, CHUNK_BYTES)
             if not self._is_settled(chunk):
                 if checked == CHECKS_MAX:
-                    break  # the caller has enough to go on with, and others wait for their turn
+                    break  # the caller has enough, and others wait for the event loop
                 checked += 1
             valid = self.valid_bytes(chunk)
             if valid <= within:
@@ -115,7 +115,7 @@ class Extent:
         return max(0, min(at, end) - position)
 
     def ready(self, position: int, end: int) -> Ready | None:
-        """What can be sent from ``position`` on, or None."""
+        """The bytes from ``position`` on that can be sent, or None."""
         size = self.ready_bytes(position, end)
         return Ready(self.fd, HEADER_BYTES + position, size) if size else None
 
@@ -202,17 +202,17 @@ class Extent:
             chunks = Span(chunks.start, first)
         while chunks.size and not locks.try_lock(self.fd, chunks):
             other = locks.holder(self.fd, chunks)
-            if other is not None:  # None: it has been given back meanwhile
+            if other is not None:  # None: it was unlocked in the meantime
                 chunks = Span(chunks.start, max(chunks.start, other.start))
         self._held.update(range(chunks.start, chunks.end))
         return chunks
 
     def is_held_elsewhere(self, chunk: int) -> bool:
-        """Whether another worker holds a chunk's lock. Takes none, and gives none back."""
+        """Whether another worker has locked a chunk. Changes no lock."""
         return locks.holder(self.fd, Span(chunk, chunk + 1)) is not None
 
     def unlock(self, chunks: Span) -> None:
-        """Gives chunks back, whether filled or not."""
+        """Unlocks chunks, filled or not."""
         if chunks.size:
             locks.unlock(self.fd, chunks)
             self._held.difference_update(range(chunks.start, chunks.end))
@@ -224,7 +224,7 @@ class Extent:
         os.close(self.fd)
 
     def _is_settled(self, chunk: int) -> bool:
-        """Whether what the table says of a chunk needs no check of its bytes."""
+        """Whether a chunk's table entry is valid without a check of its bytes."""
         word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
         return not self._words[word] or self._words[word + 2] == self.era
 
@@ -267,7 +267,7 @@ def new_header(body_bytes: int, digest: bytes) -> bytes:
 
 
 def written_header_bytes(body_bytes: int) -> int:
-    """How much of the header, in whole pages, will be written through the map; behind is a hole.
+    """Size of the header part that is written through the map, in whole pages; the rest is a hole.
 
     These pages must have their blocks from the start: a full disk found later, at a page fault,
     would kill the worker.

@@ -1,15 +1,15 @@
-"""The cache folder: where files lie, how they come to be, and what happens when they cannot.
+"""The cache folder: finds, creates and removes its files, and falls back to memory on errors.
 
     era               number of the folder's era, and the boot that it belongs to
-    locks             one byte to lock for each asset being asked for at its origin
+    locks             one byte to lock for each asset that a worker looks up at its origin
     changes           the change counter and the write table (``changes``)
     usage             bytes stored so far, a counter for each worker
     assets/ab/<hex>   an asset's record
     extents/ab/<hex>  an extent of one version of an asset
-    new/              files being made
+    new/              files being created
 
-A name is the hash of what it holds, so nothing is loaded at start and any worker finds anything.
-When the disk takes nothing more, extents are made in memory instead, up to MEMORY_EXTENTS_MAX at
+A file name is a hash of the key, so nothing is loaded at start and each worker finds all files.
+When the disk is full or fails, extents are created in memory instead, up to MEMORY_EXTENTS_MAX at
 a time, seen by this worker alone and dropped when their readers leave.
 """
 
@@ -52,9 +52,9 @@ BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 
 def prepare_folder(root: Path) -> list[str]:
-    """Makes the folder ready for workers: its parts, its era, no half-made files.
+    """Prepares the folder for workers: creates its parts, sets its era, removes unfinished files.
 
-    Returns what had to be repaired, in words. Called once, before any worker starts. Raises OSError
+    Returns descriptions of repairs. Called once, before any worker starts. Raises OSError
     when the folder cannot be written.
     """
     repairs = []
@@ -63,7 +63,7 @@ def prepare_folder(root: Path) -> list[str]:
     with contextlib.suppress(OSError):
         (root / "metrics").rmdir()  # of an earlier version; nothing was ever in it
     mode = root.stat().st_mode
-    if mode & 0o007:  # as an earlier version made it: what is cached is nobody else's to read
+    if mode & 0o007:  # from an earlier version: other users must not read the cache
         root.chmod(mode & 0o770)
     for leftover in (root / "new").iterdir():
         with contextlib.suppress(IsADirectoryError, FileNotFoundError):
@@ -79,7 +79,7 @@ def prepare_folder(root: Path) -> list[str]:
     is_unsure = last.boot_id != boot_id and not last.is_clean
     number = last.number
     if is_unsure or not is_changes_file_whole(root):
-        # What the page cache held when power failed may be lost: have each chunk checked.
+        # Data in the page cache may be lost when power fails, so each chunk is checked.
         number, is_unsure = number + 1, True
     repairs += prepare_changes(root, number, is_unsure=is_unsure)
     write_era(root, Era(number, is_clean=False, boot_id=boot_id))
@@ -91,10 +91,10 @@ def prepare_folder(root: Path) -> list[str]:
 
 
 def close_folder(root: Path) -> None:
-    """Notes that all is on disk: called once, after the last worker has ended.
+    """Marks the folder clean, with all data on disk; called once, after the last worker has ended.
 
-    Raises OSError when the folder is gone or cannot be written; the next start then checks what is
-    cached, as after a power failure.
+    Raises OSError if the folder is gone or cannot be written; the next start then checks each
+    chunk, as after a power failure.
     """
     era = read_era(root)
     if era is None:
@@ -104,7 +104,7 @@ def close_folder(root: Path) -> None:
 
 
 class Store:
-    """One worker's hand on the cache folder. ``slot`` is the worker's number."""
+    """A worker's access to the cache folder. ``slot`` is the worker's number."""
 
     def __init__(self, root: Path, slot: int, log: Log) -> None:
         self.root = root
@@ -128,7 +128,7 @@ class Store:
 
     @property
     def is_usable(self) -> bool:
-        """Whether what is stored is found again: the folder is there, and its disk takes it."""
+        """Whether the folder exists and its disk accepts writes."""
         if self._locks < 0 or self._is_disk_failing:
             return False
         try:
@@ -137,7 +137,7 @@ class Store:
             return False
 
     def find_extent(self, digest: bytes, body_bytes: int) -> Extent | None:
-        """Opens an extent that some worker has made; None when there is none, or a damaged one."""
+        """Opens an extent that any worker has created; None if it is missing or damaged."""
         path = self._path("extents", digest.hex())
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -159,7 +159,7 @@ class Store:
                 return None
         except OSError as exc:
             self._note_failure("read extent", exc)
-            sound = True  # the disk's fault, not the file's
+            sound = True  # the disk fails; the file may be sound
         os.close(fd)
         if not sound:
             self._log.event("extent_dropped", path=path, reason="damaged header")
@@ -172,8 +172,8 @@ class Store:
         return None
 
     def drop_extent(self, extent: Extent) -> None:
-        """Removes an extent whose file ends before bytes that it should have, for every worker:
-        what it held is fetched anew. The file stays the caller's to close.
+        """Removes, for all workers, an extent whose file is truncated; its bytes are fetched again.
+        The caller closes the file.
         """
         self._log.event(
             "extent_dropped", path=extent.path, reason="the file is shorter than its header says"
@@ -184,7 +184,7 @@ class Store:
                 os.unlink(extent.path)
 
     def make_extent(self, digest: bytes, body_bytes: int) -> Extent:
-        """Opens an extent, made if need be; in memory when the disk refuses.
+        """Opens an extent, created if needed, in memory if the disk fails.
 
         Raises CacheFullError.
         """
@@ -200,28 +200,28 @@ class Store:
         return self.make_memory_extent(digest, body_bytes)
 
     def make_memory_extent(self, digest: bytes, body_bytes: int) -> Extent:
-        """An extent that no disk is needed for. Raises CacheFullError."""
+        """Creates an extent in memory. Raises CacheFullError."""
         if self._memory_extents >= MEMORY_EXTENTS_MAX:
             raise CacheFullError(
-                "the cache's disk is full or fails, and so is the memory beside it"
+                "the cache's disk is full or fails, and all extents in memory are in use"
             )
         fd = os.memfd_create("streamedge-extent", os.MFD_CLOEXEC)
         try:
             os.ftruncate(fd, HEADER_BYTES)
         except OSError as exc:
             os.close(fd)
-            raise CacheFullError(f"neither disk nor memory takes anything: {exc}") from exc
+            raise CacheFullError(f"the disk fails and memory cannot be allocated: {exc}") from exc
         self._memory_extents += 1
         return Extent(fd, "", min(body_bytes, EXTENT_BYTES), self.era)
 
     def close_extent(self, extent: Extent) -> None:
-        """Closes a file, or frees the memory that stood for it."""
+        """Closes an extent's file, or frees its memory."""
         if not extent.path:
             self._memory_extents -= 1
         extent.close()
 
     def stored(self, size: int) -> None:
-        """Counts bytes that have gone to disk."""
+        """Counts bytes that were written to disk."""
         if self._usage is not None:
             self._usage.add(self._slot, size)
         if self._is_disk_failing:
@@ -229,11 +229,11 @@ class Store:
             self._log.event("disk_recovered")
 
     def note_disk_failure(self, exc: OSError) -> None:
-        """Notes that a write to an extent failed."""
+        """Logs the first of a row of failed writes to extents."""
         self._note_failure("write extent", exc)
 
     def load_record(self, key: str) -> Record | None:
-        """What is remembered of an asset, or None."""
+        """An asset's stored record, or None."""
         try:
             with open(self._path("assets", asset_digest(key)), "rb") as file:
                 return decode_record(file.read(), key)
@@ -243,7 +243,7 @@ class Store:
             return None
 
     def save_record(self, record: Record) -> None:
-        """Remembers an asset; a disk that refuses is logged, and the asset soon asked for anew."""
+        """Stores a record; an error is logged, and the asset is then looked up again soon."""
         path = self._path("assets", asset_digest(record.key))
         new = self._new_path()
         try:
@@ -262,12 +262,12 @@ class Store:
         self.stored(_PAGE_BYTES)
 
     def forget_record(self, key: str) -> None:
-        """Makes every worker ask the origin about an asset when next it opens it."""
+        """Removes a record, so that each worker's next open asks the origin."""
         with contextlib.suppress(OSError):
             os.unlink(self._path("assets", asset_digest(key)))
 
     def touch_record(self, key: str) -> None:
-        """Marks an asset's record as used now, so that it does not go before its extents."""
+        """Marks a record as used now, so that it is not evicted before its extents."""
         self.touch(self._path("assets", asset_digest(key)))
 
     def touch(self, path: str) -> None:
@@ -276,13 +276,13 @@ class Store:
             os.utime(path)
 
     def lock_asset(self, key: str) -> bool:
-        """Tries to become the one worker that asks the origin about an asset."""
+        """Tries to become the only worker that looks an asset up at its origin."""
         if self._locks < 0:
             return True
         return try_lock(self._locks, _lock_number(key))
 
     def unlock_asset(self, key: str) -> None:
-        """Lets another worker ask."""
+        """Lets another worker look the asset up."""
         if self._locks >= 0:
             unlock(self._locks, _lock_number(key))
 
@@ -293,7 +293,7 @@ class Store:
         return f"{self.root}/new/{self._slot}-{os.getpid()}-{next(self._serial)}"
 
     def _create(self, digest: bytes, body_bytes: int) -> None:
-        """Makes an extent's file under another name and links it: all of it, or nothing."""
+        """Creates an extent's file under a temporary name and links it, so it appears whole."""
         path, new = self._path("extents", digest.hex()), self._new_path()
         header = new_header(body_bytes, digest).ljust(written_header_bytes(body_bytes), b"\0")
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
