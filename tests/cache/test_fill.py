@@ -7,6 +7,7 @@ import errno
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -552,3 +553,50 @@ async def test_an_end_that_waited_hides_nothing_that_was_refused(
     assert reader.ready_end(0, FILM.size_bytes) == FILM.size_bytes
     assert reader.copy(ALL) == FILM.read(ALL)
     reader.close()
+
+
+async def test_a_defect_in_a_fill_is_named_to_its_readers(location: Location) -> None:
+    class DefectiveOrigin(StubOrigin):
+        async def read(
+            self,
+            name: str,
+            span: Span | None = None,
+            *,
+            if_match: Version | None = None,
+            if_none_match: Version | None = None,
+        ) -> OriginRead:
+            raise RuntimeError("a defect")
+
+    worker = location.worker(retries=0)
+    reader = known(worker, Asset("k", "film", DefectiveOrigin(), "main", TtlRules()))
+    error = await failure_of(reader, ALL)
+    assert "a defect" in str(error)
+    assert "stopping" not in str(error)
+
+
+async def test_a_fill_that_can_store_nowhere_gives_its_chunks_to_another_worker(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, other = location.worker(retries=0), location.worker()
+
+    def fail(*_arguments: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(*_arguments: object) -> NoReturn:
+        raise CacheFullError("no memory either")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Extent, "write", fail)
+        patch.setattr(worker.store, "make_memory_extent", refuse)
+        reader = known(worker, location.asset())
+        with pytest.raises(CacheFullError):
+            await reader.read(ALL)
+        reader.close()
+        await fills_ended(worker)
+    extent = location.extent(FILM.size_bytes)
+    assert extent is not None
+    free = extent.lock(Span(0, extent.chunks))
+    assert free == Span(0, extent.chunks)
+    extent.unlock(free)
+    extent.close()
+    assert await fetch(other, location.asset(), ALL) == FILM.read(ALL)

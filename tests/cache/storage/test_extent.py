@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamedge.cache.storage.extent import (
+    CHECKS_MAX,
     CHUNK_BYTES,
     HEADER_BYTES,
     Extent,
@@ -411,3 +412,28 @@ def test_an_extent_is_its_model(steps: list[tuple[str, int, int]]) -> None:
 
 def chunk_span(chunk: int) -> Span:
     return Span(chunk * CHUNK_BYTES, (chunk + 1) * CHUNK_BYTES)
+
+
+def test_a_look_checks_a_bounded_number_of_chunks(tmp_path: Path) -> None:
+    chunks = 4 * CHECKS_MAX
+    body = os.urandom(chunks * CHUNK_BYTES)
+    fd = os.open(tmp_path / "extent", os.O_RDWR | os.O_CREAT)
+    os.pwrite(fd, new_header(len(body), b"\0" * 32), 0)
+    os.ftruncate(fd, HEADER_BYTES)
+    before = Extent(fd, str(tmp_path / "extent"), len(body), era=1)
+    before.write(0, body)
+    before.close()
+    extent = Extent(
+        os.open(tmp_path / "extent", os.O_RDWR), str(tmp_path / "extent"), len(body), era=2
+    )
+    position = looks = 0
+    while position < len(body):
+        checks = extent.checks
+        ready = extent.ready_bytes(position, len(body))
+        assert ready > 0
+        assert extent.checks - checks <= CHECKS_MAX
+        position += ready
+        looks += 1
+    assert looks == chunks // CHECKS_MAX
+    assert extent.complete
+    extent.close()
