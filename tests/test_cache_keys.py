@@ -137,7 +137,7 @@ def test_a_key_gives_its_parts_back(parts: list[str]) -> None:
 
 
 @given(_TEXT)
-def test_what_is_no_key_is_told(text: str) -> None:
+def test_invalid_key_raises(text: str) -> None:
     try:
         parts = split_key(text)
     except ValueError:

@@ -57,7 +57,7 @@ def test_the_closest_claim_comes_first(host: str, ids: list[str]) -> None:
     assert [claim.id for claim in TABLE.find(host)] == ids
 
 
-def test_a_host_nobody_claims_finds_nothing() -> None:
+def test_unknown_host_has_no_entries() -> None:
     table = HostTable([Claim("exact", ("cdn.example.com",)), Claim("wide", ("*.example.org",))])
     assert table.find("other.example.com") == []
     assert table.find("example.org") == []

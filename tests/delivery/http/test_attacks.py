@@ -157,7 +157,7 @@ async def test_no_field_hides_in_a_value(cache_root: Path, value: str) -> None:
         b"GET /a HTTP/1.1\r\n\r\n",
     ],
 )
-async def test_a_host_in_doubt_is_nobodys(cache_root: Path, raw: bytes) -> None:
+async def test_ambiguous_host_is_refused(cache_root: Path, raw: bytes) -> None:
     """The edge and the origin reading different hosts poison one with the other's pages."""
     keys = {"host": "viewer"}
     async with (

@@ -286,7 +286,7 @@ async def test_answer_whose_own_version_is_withheld_is_not_stored(
             assert (response.cache, response.fields["etag"]) == ("Miss", '"1"')
 
 
-async def test_a_304_updates_what_the_bytes_are_said_to_be(cache_root: Path) -> None:
+async def test_304_updates_content_type_of_the_stored_body(cache_root: Path) -> None:
     """§3.2: every field but those that say which bytes are stored."""
     async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
         put(edge, "a", *OLD, etag='"1"', modified_s=1_600_000_000)

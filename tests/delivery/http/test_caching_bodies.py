@@ -216,7 +216,7 @@ async def test_trailers_are_passed_on(cache_root: Path) -> None:
         assert "x-digest" not in response.fields
 
 
-async def test_trailers_become_no_fields_of_what_is_stored(cache_root: Path) -> None:
+async def test_trailers_are_not_stored_as_header_fields(cache_root: Path) -> None:
     """RFC 9110 §6.5.1: they must not be merged into the header section."""
     async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
         put(edge, etag="")
@@ -276,7 +276,7 @@ async def test_fifty_readers_of_a_cold_url_are_one_request(cache_root: Path) -> 
 
 
 @pytest.mark.parametrize("control", ["no-store", "private"])
-async def test_fifty_readers_of_what_is_nobody_elses_are_fifty_requests(
+async def test_fifty_viewers_of_a_private_response_are_fifty_requests(
     cache_root: Path, control: str
 ) -> None:
     """All at once: what is known not to be storable makes nobody wait for anybody."""
@@ -290,7 +290,7 @@ async def test_fifty_readers_of_what_is_nobody_elses_are_fifty_requests(
         assert {response.body for response in await asyncio.gather(*getting)} == {WHOLE}
 
 
-async def test_those_who_waited_for_what_is_nobody_elses_ask_for_themselves(
+async def test_waiters_for_a_private_response_send_their_own_requests(
     cache_root: Path,
 ) -> None:
     async with serve_web(cache_root) as edge:
@@ -304,7 +304,7 @@ async def test_those_who_waited_for_what_is_nobody_elses_ask_for_themselves(
         assert len(edge.origin.requests) == 5
 
 
-async def test_those_who_wait_get_their_own_variant(cache_root: Path) -> None:
+async def test_waiters_get_their_own_variant(cache_root: Path) -> None:
     policy = {"all": {"headers": "all"}}
     async with serve_web(
         cache_root,

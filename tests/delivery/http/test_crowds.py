@@ -162,7 +162,7 @@ async def test_each_answer_is_logged_as_it_was_asked_for(cache_root: Path) -> No
         assert asked == spellings * 3
 
 
-async def test_a_range_in_another_spelling_is_a_range_each_time(cache_root: Path) -> None:
+async def test_range_in_an_unusual_form_is_answered_each_time(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM)
         for field in ("Range:bytes=5-9", "RANGE: bytes=5-9", "range:   bytes=5-9  "):

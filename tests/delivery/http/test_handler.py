@@ -76,7 +76,7 @@ async def test_what_is_no_name_never_reaches_the_origin(cache_root: Path, path: 
         (Turn(raw=b"nonsense\r\n\r\n"), 502, "unavailable"),
     ],
 )
-async def test_an_origins_failure_is_told(
+async def test_origin_failure_becomes_an_error_response(
     cache_root: Path, turn: Turn, status: int, kind: str
 ) -> None:
     async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:

@@ -187,7 +187,7 @@ async def test_revoking_cuts_what_runs_before_its_end(cache_root: Path, kind: st
         assert line["bytes"] < length
 
 
-async def test_revoking_cuts_answers_of_the_short_lane(cache_root: Path) -> None:
+async def test_revocation_aborts_fast_path_responses(cache_root: Path) -> None:
     async with (
         serve_web(cache_root) as edge,
         viewer_of(edge.port) as first,
@@ -282,7 +282,7 @@ async def test_what_was_validated_since_is_not_revoked(cache_root: Path) -> None
         assert len(await viewer.receive_body(FILM.size_bytes)) == FILM.size_bytes
 
 
-async def test_a_crowd_that_waits_at_the_lane_gets_one_version_each(cache_root: Path) -> None:
+async def test_requests_on_the_waiting_list_get_one_version_each(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, viewer_of(edge.port) as warm:
         put(edge, "a", b"old")
         await told(warm, "/a")

@@ -59,7 +59,7 @@ async def test_root_object_is_asked_for(cache_root: Path) -> None:
 
 
 @pytest.mark.parametrize("item", ["/@babel%2Fcore", "/@babel/core", "/@babel*", "/%40babel/core"])
-async def test_invalidation_means_every_spelling_of_a_path(cache_root: Path, item: str) -> None:
+async def test_invalidation_matches_every_encoding_of_a_path(cache_root: Path, item: str) -> None:
     async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
         for number in range(2):
             for path in ("/@babel%2Fcore", "/@babel/core"):
@@ -92,7 +92,7 @@ async def test_write_makes_its_own_path_invalid_and_no_other(cache_root: Path) -
 
 
 @pytest.mark.parametrize("path", ["/admin%2Fx", "/admin;a=1/x", "/%61dmin/x", "//admin/x"])
-async def test_no_spelling_steps_round_a_protected_path(cache_root: Path, path: str) -> None:
+async def test_no_encoding_of_a_path_bypasses_its_access_rules(cache_root: Path, path: str) -> None:
     signer = rsa_signer("K1")
     tables: dict[str, Any] = {
         "public_keys": {"K1": {"pem": signer.public_pem.decode()}},

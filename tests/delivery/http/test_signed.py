@@ -91,7 +91,7 @@ async def test_the_origin_sees_no_signature_and_the_key_has_none(cache_root: Pat
 
 
 @pytest.mark.parametrize("path", ["/film.mp4", "/film.mp4?v=1"])
-async def test_nobody_else_gets_it_and_nobody_learns_why(cache_root: Path, path: str) -> None:
+async def test_invalid_signature_is_refused_without_its_cause(cache_root: Path, path: str) -> None:
     async with serve_web(cache_root, rules=SIGNED, tables=TABLES) as edge:
         put(edge)
         assert (await fetch(edge.port, canned())).status == 200  # it lies in the cache
@@ -141,7 +141,7 @@ async def test_cookies_sign_too_and_the_url_outranks_them(cache_root: Path) -> N
         assert (await fetch(edge.port, "/other.mp4", cookie=good)).status == 403
 
 
-async def test_a_recalled_hit_asks_who_asks(cache_root: Path) -> None:
+async def test_remembered_hit_checks_the_viewer_address(cache_root: Path) -> None:
     async with serve_web(
         cache_root,
         rules=SIGNED,
@@ -159,7 +159,7 @@ async def test_a_recalled_hit_asks_who_asks(cache_root: Path) -> None:
         assert await get("192.0.2.8") == 200
 
 
-async def test_without_trusted_proxies_nobody_is_believed(cache_root: Path) -> None:
+async def test_forwarded_address_is_ignored_without_trusted_proxies(cache_root: Path) -> None:
     async with serve_web(cache_root, rules=SIGNED, tables=TABLES) as edge:
         put(edge)
         here = custom(url("/*"), networks="127.0.0.0/8")

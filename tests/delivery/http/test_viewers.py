@@ -50,7 +50,7 @@ async def seen_by_origin(edge: WebEdge) -> str:
     return (await edge.origin.seen(1))[-1].headers["x-forwarded-for"]
 
 
-async def test_nobody_believes_a_viewer(cache_root: Path) -> None:
+async def test_forwarded_address_of_a_viewer_is_ignored(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         put(edge)
         for _miss_then_hit in range(2):
@@ -263,7 +263,7 @@ async def test_a_trusted_proxy_may_take_plain_http_to_tls(
             assert (await stranger.get("/small", X_Forwarded_Proto="http")).status == 200
 
 
-async def test_a_handshake_that_fails_is_told_by_the_viewers_address(
+async def test_failed_handshake_is_logged_with_the_viewer_address(
     cache_root: Path, context: ssl.SSLContext
 ) -> None:
     async with (

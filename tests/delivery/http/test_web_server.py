@@ -145,7 +145,7 @@ async def test_connections_beyond_the_limit_are_dropped(cache_root: Path) -> Non
         assert (await fetch(edge.port, "/small")).status == 200
 
 
-async def test_draining_lets_a_response_end_and_nobody_in(cache_root: Path) -> None:
+async def test_draining_server_finishes_responses_and_refuses_connections(cache_root: Path) -> None:
     async with (
         serve_web(cache_root) as edge,
         viewer_of(edge.port) as busy,

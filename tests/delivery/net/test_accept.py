@@ -136,7 +136,7 @@ async def proxied(tmp_path: Path) -> AsyncIterator[Door]:
         yield acceptor
 
 
-async def test_without_headers_the_connection_tells_who_it_is(tmp_path: Path) -> None:
+async def test_peer_is_the_socket_address_without_a_proxy_header(tmp_path: Path) -> None:
     async with (
         listening(tmp_path, AcceptRules(HERE), is_proxied=False) as acceptor,
         calling(acceptor, b"PROXY UNKNOWN\r\n") as caller,
@@ -146,7 +146,7 @@ async def test_without_headers_the_connection_tells_who_it_is(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("header", [proxy_v1("192.0.2.1", 4711), proxy_v2("192.0.2.1", 4711)])
-async def test_a_header_tells_who_has_come(proxied: Door, header: bytes) -> None:
+async def test_peer_is_the_source_of_the_proxy_header(proxied: Door, header: bytes) -> None:
     async with calling(proxied, header + b"hello\n") as caller:
         assert await caller.line() == "192.0.2.1:4711"
         assert await caller.line() == "hello"
@@ -156,7 +156,7 @@ async def test_a_header_tells_who_has_come(proxied: Door, header: bytes) -> None
 
 
 @pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", V2_SIGNATURE + b"\x20\x00\x00\x00"])
-async def test_a_header_that_names_nobody_leaves_the_connections_address(
+async def test_proxy_header_without_an_address_leaves_the_socket_address(
     proxied: Door, header: bytes
 ) -> None:
     async with calling(proxied, header) as caller:
@@ -179,7 +179,7 @@ async def test_a_header_may_come_byte_by_byte(proxied: Door, header: bytes) -> N
     assert heard == [b"hello"]
 
 
-async def test_what_is_no_header_is_closed_and_told(proxied: Door) -> None:
+async def test_invalid_proxy_header_closes_the_connection_and_is_logged(proxied: Door) -> None:
     async with calling(proxied, b"GET / HTTP/1.1\r\n\r\n") as caller:
         assert await caller.ended() == b""
         (line,) = proxied.lines()
@@ -243,7 +243,7 @@ async def test_those_that_wait_are_bounded_and_stopped(proxied: Door) -> None:
 
 
 @pytest.mark.parametrize(("said", "count"), [(b"", 0), (b"PROXY", 1)])
-async def test_leaving_is_told_once_something_was_said(
+async def test_client_that_leaves_in_its_proxy_header_is_logged(
     proxied: Door, said: bytes, count: int
 ) -> None:
     async with calling(proxied, said) as caller:

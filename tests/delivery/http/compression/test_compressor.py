@@ -130,7 +130,7 @@ async def test_it_is_made_once_of_one_read(
     assert site.server.body_bytes_sent == len(PAGE)
 
 
-async def test_many_who_ask_at_once_share_one_compression(
+async def test_simultaneous_requests_share_one_compression(
     site: Site, started: list[Encoding]
 ) -> None:
     cache, compressor = site.worker()

@@ -78,7 +78,7 @@ async def test_hit_that_fails_to_be_sent_leaves_the_others_their_answers() -> No
     assert stage.said[3:] == ["send a", "send b", "b broke: of ours", "send c", "finished a c"]
 
 
-async def test_connection_lost_before_it_is_taken_up_is_no_fault(cache_root: Path) -> None:
+async def test_connection_lost_before_its_batch_runs_is_no_error(cache_root: Path) -> None:
     faults: list[dict[str, Any]] = []
     async with serve_web(cache_root) as edge:
         loop = asyncio.get_running_loop()
@@ -131,7 +131,7 @@ async def test_one_s_fault_is_not_the_others() -> None:
     ]
 
 
-async def test_a_large_burst_does_not_wait_for_all_that_have_come() -> None:
+async def test_large_batch_runs_before_the_end_of_the_iteration() -> None:
     stage = Stage()
     for number in range(BATCH_MAX + 1):
         stage.add(str(number))
@@ -184,7 +184,7 @@ async def test_what_has_come_is_answered_before_the_edge_stops(cache_root: Path)
         assert await viewer.receive_rest() == b""
 
 
-async def test_a_fault_of_ours_ends_its_connection_and_is_told(
+async def test_defect_in_one_request_aborts_its_connection_and_is_reported(
     cache_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[dict[str, Any]] = []

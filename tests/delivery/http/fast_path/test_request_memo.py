@@ -92,7 +92,7 @@ def test_only_a_request_to_its_end_is_kept() -> None:
         assert memo.get(data) is None
 
 
-def test_spellings_are_bounded_in_bytes() -> None:
+def test_request_memo_is_bounded_in_bytes() -> None:
     budget = MemoryBudget(100_000)
     memo: RequestMemo[int] = RequestMemo(budget)
     for number in range(1000):

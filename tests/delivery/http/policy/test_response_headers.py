@@ -83,12 +83,12 @@ def test_a_named_page_is_answered_by_name() -> None:
 
 
 @pytest.mark.parametrize("vary", ["Accept, origin", "*"])
-def test_vary_is_said_once(vary: str) -> None:
+def test_vary_field_is_sent_once(vary: str) -> None:
     result = applied(ResponseHeadersPolicy(cors=ONE_SITE), ("Vary", vary))
     assert result == [("Vary", vary)]
 
 
-def test_a_preflight_is_told_what_may_be_sent() -> None:
+def test_preflight_response_lists_allowed_methods_and_fields() -> None:
     policy = ResponseHeadersPolicy(cors=ONE_SITE)
     assert applied(policy, origin=PAGE, cors=Cors.PREFLIGHT)[3:] == [
         ("Access-Control-Allow-Methods", "GET, PUT"),

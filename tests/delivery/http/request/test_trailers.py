@@ -92,7 +92,7 @@ async def test_a_requests_trailers_reach_the_origin(cache_root: Path) -> None:
         assert not seen.headers.keys() & {"x-sum", "empty"}
 
 
-async def test_they_are_told_however_late_they_come(cache_root: Path) -> None:
+async def test_late_trailers_are_forwarded(cache_root: Path) -> None:
     async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
         edge.origin.script(Turn(status=200))
         raw = chunked("/a", "X-Sum: abc")
@@ -156,7 +156,7 @@ async def test_a_policy_that_names_no_field_names_no_trailer(cache_root: Path) -
         assert edge.origin.requests[0].trailers == ["content-digest: sha-256=:AA==:"]
 
 
-async def test_the_origins_secret_cannot_be_said_behind_the_body(cache_root: Path) -> None:
+async def test_viewer_trailer_cannot_set_the_origin_secret(cache_root: Path) -> None:
     keys = {"headers": {"X-Secret": "ours"}}
     async with (
         serve_web(cache_root, origin_keys=keys, **WRITES) as edge,
@@ -220,7 +220,7 @@ async def test_an_answers_trailers_go_on_but_not_all(cache_root: Path, control: 
         assert (response.fields["cache-control"], response.cookies) == (control, ())
 
 
-async def test_whoever_reads_along_gets_them(cache_root: Path) -> None:
+async def test_readers_of_a_running_fill_get_its_trailers(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, viewer_of(edge.port) as one:
         put(edge, "max-age=60", SUM)
         edge.origin.hold("film", at=1000)
@@ -236,7 +236,7 @@ async def test_whoever_reads_along_gets_them(cache_root: Path) -> None:
         assert len(edge.origin.requests) == 1
 
 
-async def test_they_are_kept_for_whoever_asks_for_them(cache_root: Path) -> None:
+async def test_stored_trailers_are_sent_to_viewers_with_te_trailers(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
         put(edge, "max-age=60", SUM)
         await viewer.get("/film")

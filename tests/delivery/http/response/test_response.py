@@ -98,7 +98,7 @@ def test_several_parts() -> None:
     assert b"content-type: video/mp4\r\n" in first
 
 
-def test_nobody_can_foresee_a_boundary() -> None:
+def test_multipart_boundary_is_unpredictable() -> None:
     wanted = {"range": "bytes=600-699,100-199"}
     assert answer(wanted).parts[0] != answer(wanted).parts[0]
 
