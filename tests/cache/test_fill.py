@@ -144,7 +144,7 @@ async def test_a_complete_fill_holds_no_lock(location: Location) -> None:
     other.store.close_extent(extent)
 
 
-async def test_only_what_is_missing_is_asked_for(location: Location) -> None:
+async def test_only_missing_bytes_are_requested(location: Location) -> None:
     worker = location.worker()
     await fetch(worker, location.asset(), Span(4 * CHUNK_BYTES, 4 * CHUNK_BYTES + 1))
     assert await fetch(worker, location.asset(), ALL) == FILM.read(ALL)

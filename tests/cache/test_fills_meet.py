@@ -184,7 +184,7 @@ async def test_fill_goes_on_for_the_reader_who_stays(location: Location) -> None
     second.close()
 
 
-async def test_answer_of_an_object_that_is_here_is_let_go(location: Location) -> None:
+async def test_response_for_a_cached_version_is_closed(location: Location) -> None:
     worker = location.worker()
     await fetch(worker, location.asset(), ALL)
     reader = await worker.open(location.asset(), ALL)

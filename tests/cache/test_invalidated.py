@@ -126,7 +126,9 @@ async def test_other_paths_and_distributions_are_left_alone(location: Location) 
     assert len(location.server.requests) == 1
 
 
-async def test_distributions_that_share_an_object_are_told_apart(location: Location) -> None:
+async def test_distributions_that_share_an_object_are_invalidated_separately(
+    location: Location,
+) -> None:
     put_old(location)
     door = ResponseCache(location.worker())
     await served(door, ask_of(location))
@@ -264,7 +266,7 @@ async def test_a_write_overtakes_an_answer_in_the_same_way(location: Location) -
     assert (await after)[0] == bytes_of(NEW)
 
 
-async def test_those_who_wait_for_a_failing_origin_are_served_stale_together(
+async def test_waiters_for_a_failing_origin_all_get_stale(
     location: Location,
 ) -> None:
     put_old(location)
@@ -281,7 +283,7 @@ async def test_those_who_wait_for_a_failing_origin_are_served_stale_together(
 
 
 @pytest.mark.parametrize("etag", ['"new"', '"old"'])
-async def test_a_running_fill_goes_on_for_who_reads_it_and_for_nobody_else(
+async def test_running_fill_continues_only_while_it_has_readers(
     location: Location, etag: str
 ) -> None:
     put_old(location)

@@ -150,7 +150,7 @@ async def test_an_origin_that_ignores_ranges_fills_the_whole_object(location: Lo
 # --- fresh and stale ------------------------------------------------------------------------
 
 
-async def test_a_hit_asks_nobody_in_any_worker(location: Location) -> None:
+async def test_hit_sends_no_request_in_any_worker(location: Location) -> None:
     worker, other = location.worker(), location.worker()
     assert await open_result(worker, location) is CacheResult.MISS
     assert await open_result(worker, location) is CacheResult.HIT
@@ -210,7 +210,7 @@ async def test_what_the_origin_states_outranks_the_default(
     assert await open_result(location.worker(), location, ttl_s) is result
 
 
-async def test_a_changed_object_is_new_to_newcomers_and_old_to_who_had_it(
+async def test_changed_object_is_new_to_new_readers_and_old_to_open_ones(
     location: Location,
 ) -> None:
     worker = location.worker()
@@ -640,7 +640,7 @@ async def test_evicted_files_are_made_anew_while_their_readers_finish(location: 
     assert worker.counts.gauges[Gauge.OPEN_EXTENTS] == 1
 
 
-async def test_an_evicted_file_that_fills_is_finished_for_who_reads_it(location: Location) -> None:
+async def test_evicted_file_is_filled_to_the_end_for_its_reader(location: Location) -> None:
     worker = location.worker()
     location.server.hold("film", at=CHUNK_BYTES + 5)
     old = await worker.open(location.asset(), ALL)
@@ -652,7 +652,7 @@ async def test_an_evicted_file_that_fills_is_finished_for_who_reads_it(location:
     assert await fetch(worker, location.asset(), ALL) == FILM.read(ALL)
 
 
-async def test_reopen_asks_nobody_and_keeps_to_its_version(location: Location) -> None:
+async def test_reopen_sends_no_request_and_keeps_its_version(location: Location) -> None:
     worker = location.worker()
     await fetch(worker, location.asset(), FIRST)
     head = OriginHead(Version('"1"', FILM.size_bytes, 1_700_000_000), "video/mp4")

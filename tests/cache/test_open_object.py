@@ -122,7 +122,7 @@ async def test_a_failing_origin_fails_every_worker_for_itself(location: Location
         reader.close()
 
 
-async def test_a_version_is_idle_when_nobody_reads_and_nothing_fills(location: Location) -> None:
+async def test_version_is_idle_without_readers_and_fills(location: Location) -> None:
     worker = location.worker()
     reader = await stalled_fill(location, worker)
     opened = reader._opened

@@ -159,7 +159,9 @@ async def test_a_wish_taken_back_is_not_answered(location: Location, reader: Rea
     assert wish.answers == []
 
 
-async def test_a_wish_that_cannot_be_met_is_told_why(location: Location, reader: Reader) -> None:
+async def test_waiter_gets_the_error_of_a_fill_that_cannot_start(
+    location: Location, reader: Reader
+) -> None:
     location.server.script(Turn(status=403))
     wishes = [Wish(reader, ALL, eager=eager) for eager in (True, False)]
     for wish in wishes:
@@ -280,7 +282,7 @@ async def test_prefetch_asks_no_further_ahead_than_the_lead(
     reader.close()
 
 
-async def test_prefetch_of_nothing_asks_nobody(location: Location, reader: Reader) -> None:
+async def test_empty_prefetch_sends_no_request(location: Location, reader: Reader) -> None:
     reader.prefetch(Span(FILM.size_bytes, FILM.size_bytes + 10))
     reader.prefetch(Span(10, 10))
     assert not location.workers[0]._tasks

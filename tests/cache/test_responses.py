@@ -146,7 +146,7 @@ async def test_leaving_in_the_moment_of_the_answer(location: Location) -> None:
     assert viewer.cancelled()
 
 
-async def test_leaving_while_asking_alone_ends_the_asking(location: Location) -> None:
+async def test_disconnect_cancels_a_lookup_without_waiters(location: Location) -> None:
     put(location, PRIVATE)
     worker = location.worker()
     responses = ResponseCache(worker)
@@ -160,7 +160,7 @@ async def test_leaving_while_asking_alone_ends_the_asking(location: Location) ->
     await settled(location, worker)
 
 
-async def test_leaving_while_another_worker_asks(location: Location) -> None:
+async def test_disconnect_while_another_worker_looks_up(location: Location) -> None:
     put(location)
     one, other = location.worker(), location.worker()
     location.server.hold_answers()
@@ -195,7 +195,7 @@ async def test_leaving_an_answer_that_still_comes(location: Location) -> None:
     assert len(location.server.requests) == 1
 
 
-async def test_one_who_leaves_does_not_take_the_answer_along(location: Location) -> None:
+async def test_disconnected_request_does_not_cancel_the_lookup(location: Location) -> None:
     """The first one's asking goes on for those who wait with it."""
     put(location)
     worker = location.worker()
@@ -213,7 +213,7 @@ async def test_one_who_leaves_does_not_take_the_answer_along(location: Location)
     assert len(location.server.requests) == 1
 
 
-async def test_nobody_gets_what_was_said_to_one_who_has_left(location: Location) -> None:
+async def test_passed_response_of_a_disconnected_request_is_not_reused(location: Location) -> None:
     put(location, PRIVATE)
     worker = location.worker()
     responses = ResponseCache(worker)
@@ -230,7 +230,7 @@ async def test_nobody_gets_what_was_said_to_one_who_has_left(location: Location)
     await settled(location, worker)
 
 
-async def test_a_head_does_not_answer_those_who_wait_for_a_body(location: Location) -> None:
+async def test_head_does_not_answer_waiting_gets(location: Location) -> None:
     put(location)
     worker = location.worker()
     responses = ResponseCache(worker)
@@ -249,7 +249,7 @@ async def test_a_head_does_not_answer_those_who_wait_for_a_body(location: Locati
     assert [seen.method for seen in location.server.requests] == ["HEAD", "GET"]
 
 
-async def test_a_failure_is_told_to_everybody_who_waits(location: Location) -> None:
+async def test_failure_reaches_all_waiters(location: Location) -> None:
     worker = location.worker(retries=0)
     responses = ResponseCache(worker)
     location.server.script(Turn(reset_at=0, status=200, headers=(("Content-Length", None),)))

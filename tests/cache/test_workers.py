@@ -141,7 +141,7 @@ async def test_workers_killed_one_after_another_lose_nothing(location: Location)
     assert server.body_bytes_sent == FILM.size_bytes
 
 
-async def test_a_worker_killed_while_it_asks_leaves_the_asking_to_others(
+async def test_killed_workers_lookup_is_taken_over_by_another(
     location: Location,
 ) -> None:
     server = location.server
@@ -156,7 +156,7 @@ async def test_a_worker_killed_while_it_asks_leaves_the_asking_to_others(
     assert server.body_bytes_sent == FILM.size_bytes
 
 
-async def test_after_a_restart_what_is_cached_asks_nobody(location: Location) -> None:
+async def test_cached_object_needs_no_request_after_a_restart(location: Location) -> None:
     async with run_worker(location, 0) as process:
         assert await said(process) == WHOLE | {"origin_bytes": FILM.size_bytes}
     await location.server.refuse()

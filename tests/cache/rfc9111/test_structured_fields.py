@@ -37,7 +37,7 @@ def test_dictionary(text: str, members: dict[str, Member]) -> None:
     assert parse_dictionary(text) == members
 
 
-def test_a_token_is_told_from_a_string() -> None:
+def test_token_is_distinct_from_a_string() -> None:
     members = parse_dictionary('a=b, c="b"')
     assert isinstance(members["a"], Token)
     assert not isinstance(members["c"], Token)
@@ -80,7 +80,7 @@ def test_a_token_is_told_from_a_string() -> None:
         "a=٣",
     ],
 )
-def test_a_fault_makes_the_whole_unreadable(text: str) -> None:
+def test_syntax_error_makes_the_whole_field_unreadable(text: str) -> None:
     with pytest.raises(UnreadableFieldError):
         parse_dictionary(text)
 

@@ -84,7 +84,7 @@ def test_a_new_extent_has_nothing(opened: Open) -> None:
     assert not extent.evicted
 
 
-def test_what_one_writes_the_other_reads(opened: Open) -> None:
+def test_bytes_written_by_one_worker_are_read_by_another(opened: Open) -> None:
     one, other = opened(2), opened(2)
     write(one, 0, 100)
     assert other.ready(0, BODY.size_bytes) == Ready(other.fd, HEADER_BYTES, 100)
@@ -331,7 +331,7 @@ def test_no_byte_of_the_header_is_beside_the_point(place: int, change: int) -> N
     assert not check_header(bytes(header), BODY.size_bytes, DIGEST)
 
 
-def test_an_evicted_file_says_so_to_whoever_has_it_open(opened: Open, path: Path) -> None:
+def test_evicted_file_is_marked_for_all_who_have_it_open(opened: Open, path: Path) -> None:
     one, other = opened(2), opened(2)
     write(one, 0, 100)
     descriptor = os.open(path, os.O_WRONLY)

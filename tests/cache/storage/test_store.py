@@ -276,7 +276,7 @@ def test_a_record_is_any_workers(make_store: MakeStore, cache_root: Path) -> Non
     assert list((cache_root / "new").iterdir()) == []
 
 
-def test_one_worker_at_a_time_asks_about_an_asset(make_store: MakeStore) -> None:
+def test_asset_is_looked_up_by_one_worker_at_a_time(make_store: MakeStore) -> None:
     one, other = make_store(0), make_store(1)
     assert one.lock_asset("film")
     assert not other.lock_asset("film")
@@ -288,7 +288,7 @@ def test_one_worker_at_a_time_asks_about_an_asset(make_store: MakeStore) -> None
 # --- a disk that refuses --------------------------------------------------------------------
 
 
-def test_a_refusal_is_said_once_and_so_is_its_end(make_store: MakeStore, log_path: Path) -> None:
+def test_disk_failure_and_recovery_are_logged_once(make_store: MakeStore, log_path: Path) -> None:
     store = make_store()
     for _ in range(3):
         store.note_disk_failure(OSError(errno.ENOSPC, "no space"))
