@@ -1,8 +1,8 @@
 """CloudFront's policies: what a signer allows, as the JSON that was signed.
 
-Owns the JSON's shape and limits, and the exact bytes of a canned policy. A condition that is not
-known is an error, never passed over: it was meant to restrict. What a Resource covers is
-``wildcards``' business, and whether a signature holds is ``keys``'. Pure.
+Checks the JSON's shape and limits, and builds the exact bytes of a canned policy. An unknown
+condition is an error and never ignored, because it was meant to restrict access. ``wildcards``
+matches a Resource and ``keys`` verifies signatures. Pure.
 
 Source: CloudFront Developer Guide, "Creating a signed URL using a canned policy" and "… a custom
 policy". Beyond it: IPv6 networks, and a list of networks as AWS:SourceIp.
@@ -30,7 +30,7 @@ _STRUCTURE = re.compile(r'\\[\s\S]|["{}\[\]]')
 
 _EPOCH = "AWS:EpochTime"
 _SOURCE = "AWS:SourceIp"
-# Signers that must say something write this one for "anybody", whom IPv6 viewers are among.
+# Signers write this network for any address, IPv6 included.
 _ANY_IPV4 = ip_network("0.0.0.0/0")
 
 
@@ -42,7 +42,7 @@ class PolicyError(StreamEdgeError):
 class Policy:
     """What is allowed: ``resource`` ("" is everything), from ``from_s`` until before ``until_s``.
 
-    Both are seconds of the epoch. ``networks``: whence it may be asked for; none is anywhere.
+    Both are seconds of the epoch. ``networks``: allowed client networks; empty is any.
     """
 
     resource: str
@@ -89,7 +89,7 @@ def canned_messages(resource: str, expires_s: int) -> tuple[bytes, ...]:
     escaped = canned_policy(resource, expires_s)
     if resource.isascii():
         return (escaped,)
-    # A lone surrogate must be no error; what is made of it is no UTF-8, so nobody has signed it.
+    # A lone surrogate must not raise; its bytes are not UTF-8, so no signer has signed them.
     spelled = json.dumps(resource, ensure_ascii=False).encode(errors="surrogatepass")
     return escaped, _CANNED % (spelled, expires_s)
 
@@ -102,7 +102,7 @@ def _read(content: bytes) -> object:
         text = content.decode("utf-8")
     except UnicodeDecodeError as exc:
         raise PolicyError("policy is not UTF-8") from exc
-    if _depth(text) > DEPTH_LIMIT:  # asked before the parser, which would exhaust the stack
+    if _depth(text) > DEPTH_LIMIT:  # checked before the parser, which would exhaust the stack
         raise PolicyError("policy is nested too deeply")
     try:
         return json.loads(
@@ -161,7 +161,7 @@ def _members(
     if missing := required - value.keys():
         raise PolicyError(f"{what} has no {min(missing)}")
     if value.keys() - required - optional:
-        # Not named: it is the viewer's text as long as nobody has looked at it.
+        # The name is not shown: it is text of the viewer.
         raise PolicyError(f"{what} says something unknown")
     return value
 

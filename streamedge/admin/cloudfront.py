@@ -23,11 +23,11 @@ from streamedge.ops.log import Log
 
 def cloudfront_routes(
     database: ControlDatabase,
-    declared: Callable[[], Config],
+    from_file: Callable[[], Config],
     invalidation_feed: InvalidationFeed,
     log: Log,
 ) -> list[Route]:
-    """Everything under ``/2020-05-31/``; ``declared`` gives the config file's content in force.
+    """The routes under ``/2020-05-31/``; ``from_file`` returns the config file's content in force.
 
     A change is answered when every worker that is up has applied it, or has not in time.
     """
@@ -43,11 +43,11 @@ def cloudfront_routes(
     def handlers() -> Handlers:
         from streamedge.api.operations.handlers import api_handlers  # noqa: PLC0415  # most edges have no key
 
-        return api_handlers(database, declared, announce)
+        return api_handlers(database, from_file, announce)
 
-    return api_routes(handlers, lambda: _terms(declared()), log)
+    return api_routes(handlers, lambda: _settings(from_file()), log)
 
 
-def _terms(config: Config) -> ApiSettings:
+def _settings(config: Config) -> ApiSettings:
     keys = {key_id: secret.get_secret_value() for key_id, secret in config.api.keys.items()}
     return ApiSettings(keys, config.limits.api_body)

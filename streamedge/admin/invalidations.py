@@ -39,7 +39,7 @@ _MEMBERS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _InvalidationRequest:
     distribution: str
     items: tuple[str, ...]
     soft: bool
@@ -58,45 +58,45 @@ def invalidation_routes(
     ``change_event`` are those of this process, which workers ring when they have looked.
     """
 
-    def known(distribution: str) -> str:
-        """The root object of a distribution that there is."""
+    def root_object_of(distribution: str) -> str:
+        """The root object of a distribution. Raises HTTPException 404 where it does not exist."""
         roots = root_objects()
         if distribution not in roots:
             raise HTTPException(404, f"no distribution has the id {distribution!a}")
         return roots[distribution]
 
-    def put_in_force(wish: _Wish, root_object: str) -> tuple[Row, int]:
+    def put_in_force(wanted: _InvalidationRequest, root_object: str) -> tuple[Row, int]:
         row = log.invalidate(
-            wish.distribution,
-            with_root_object(wish.items, root_object),
-            soft=wish.soft,
-            revoke=wish.revoke,
-            caller_reference=wish.caller_reference,
+            wanted.distribution,
+            with_root_object(wanted.items, root_object),
+            soft=wanted.soft,
+            revoke=wanted.revoke,
+            caller_reference=wanted.caller_reference,
         )
         position = log.position()
         invalidation_feed.publish(position)
         return row, position
 
     async def invalidate(request: Request) -> Response:
-        wish = _wish(await _body(request))
-        root_object = known(wish.distribution)
+        wanted = _parse(await _body(request))
+        root_object = root_object_of(wanted.distribution)
         try:
-            row, position = await asyncio.to_thread(put_in_force, wish, root_object)
+            row, position = await asyncio.to_thread(put_in_force, wanted, root_object)
         except ItemError as exc:
             raise HTTPException(400, str(exc)) from exc
         except CallerReferenceError as exc:
             raise HTTPException(409, str(exc)) from exc
-        said = _shown(row)
-        if wish.wait:
+        answer = _shown(row)
+        if wanted.wait:
             await change_event.wait_for(
                 lambda: invalidation_feed.have_applied(position), APPLIED_TIMEOUT_S
             )
-            said["applied"] = invalidation_feed.have_applied(position)
-        return JSONResponse(said, 201)
+            answer["applied"] = invalidation_feed.have_applied(position)
+        return JSONResponse(answer, 201)
 
     async def listed(request: Request) -> Response:
         distribution = request.query_params.get("distribution", "")
-        known(distribution)
+        root_object_of(distribution)
         rows = await asyncio.to_thread(log.invalidations, distribution, count=LISTED_MAX)
         return JSONResponse({"invalidations": [_shown(row) for row in rows]})
 
@@ -115,79 +115,79 @@ async def _body(request: Request) -> bytes:
     return body
 
 
-def _wish(body: bytes) -> _Wish:
-    """What a body asks for. Raises HTTPException 400 with the reason."""
+def _parse(body: bytes) -> _InvalidationRequest:
+    """Parses a body. Raises HTTPException 400 with the reason."""
     try:
-        said = json.loads(body)
+        members = json.loads(body)
     except (ValueError, RecursionError) as exc:
         raise HTTPException(400, "the body is not JSON") from exc
-    if not isinstance(said, dict):
-        raise HTTPException(400, "the body is no JSON object")
-    if unknown := said.keys() - _MEMBERS:
-        raise HTTPException(400, f"{min(unknown)!a} is no member of an invalidation")
-    items = (*_texts(said, "items"), *(f"#{tag}" for tag in _texts(said, "tags")))
+    if not isinstance(members, dict):
+        raise HTTPException(400, "the body is not a JSON object")
+    if unknown := members.keys() - _MEMBERS:
+        raise HTTPException(400, f"{min(unknown)!a} is not a member of an invalidation")
+    items = (*_texts(members, "items"), *(f"#{tag}" for tag in _texts(members, "tags")))
     if not items:
         raise HTTPException(400, "neither items nor tags name anything")
     if len(items) > ITEMS_MAX:
         raise HTTPException(400, f"{len(items)} items are more than {ITEMS_MAX}")
-    reference = _text(said, "caller_reference")
+    reference = _text(members, "caller_reference")
     if len(reference) > REFERENCE_CHARACTERS_MAX:
         raise HTTPException(
             400, f"caller_reference is longer than {REFERENCE_CHARACTERS_MAX} characters"
         )
-    return _Wish(
-        distribution=_text(said, "distribution"),
+    return _InvalidationRequest(
+        distribution=_text(members, "distribution"),
         items=items,
-        soft=_truth(said, "soft"),
-        revoke=_truth(said, "revoke"),
+        soft=_truth(members, "soft"),
+        revoke=_truth(members, "revoke"),
         caller_reference=reference,
-        wait=_truth(said, "wait"),
+        wait=_truth(members, "wait"),
     )
 
 
-def _texts(said: Mapping[str, Any], name: str) -> list[str]:
-    values = said.get(name, [])
+def _texts(members: Mapping[str, Any], name: str) -> list[str]:
+    values = members.get(name, [])
     if not isinstance(values, list) or not all(_is_text(value) for value in values):
         raise HTTPException(400, f"{name} is a list of texts")
     return values
 
 
-def _text(said: Mapping[str, Any], name: str) -> str:
-    value = said.get(name, "")
+def _text(members: Mapping[str, Any], name: str) -> str:
+    value = members.get(name, "")
     if not _is_text(value):
         raise HTTPException(400, f"{name} is a text")
     return str(value)
 
 
 def _is_text(value: object) -> bool:
-    """Whether a value is text that can be kept: JSON can say halves of characters."""
+    """Whether a value is text that can be stored: JSON allows lone surrogates."""
     return isinstance(value, str) and value.isprintable()
 
 
-def _truth(said: Mapping[str, Any], name: str) -> bool:
-    value = said.get(name, False)
+def _truth(members: Mapping[str, Any], name: str) -> bool:
+    value = members.get(name, False)
     if not isinstance(value, bool):
         raise HTTPException(400, f"{name} is true or false")
     return value
 
 
 def _shown(row: Row) -> dict[str, object]:
-    asked = row.invalidation
+    invalidation = row.invalidation
     return {
         "id": row.id,
         "distribution": row.scope,
         "epoch": row.epoch,
         "created_s": row.made_s,
-        "items": list(asked.items),
-        "soft": asked.soft,
-        "revoke": asked.revoke,
+        "items": list(invalidation.items),
+        "soft": invalidation.soft,
+        "revoke": invalidation.revoke,
         "caller_reference": row.caller_reference or None,
     }
 
 
-def _told_as_json(_request: Request, exc: Exception) -> Response:
+def _json_error(_request: Request, exc: Exception) -> Response:
     return JSONResponse({"error": str(exc)}, 503)
 
 
-CONTROL_ERRORS = {ControlError: _told_as_json}
+CONTROL_ERRORS = {ControlError: _json_error}
 """The application's handlers beside those of ``writes_admin``."""

@@ -30,21 +30,21 @@ def reload_routes(shared: SharedState, change_event: ChangeEvent) -> list[Route]
     config_versions = shared.config_versions
 
     async def reload(_request: Request) -> Response:
-        asked = config_versions.request_reload()
+        request_number = config_versions.request_reload()
         if os.getppid() != supervisor:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "the edge is stopping")
         os.kill(supervisor, signal.SIGHUP)
 
         def is_answered() -> bool:
-            return config_versions.reload_result(asked) is not None
+            return config_versions.reload_result(request_number) is not None
 
         await change_event.wait_for(is_answered, OUTCOME_TIMEOUT_S)
-        outcome = config_versions.reload_result(asked)
+        outcome = config_versions.reload_result(request_number)
         if outcome is None:
             raise HTTPException(HTTPStatus.GATEWAY_TIMEOUT, "the file was not read in time")
         if outcome.problems:
-            said = {"error": "the file has mistakes; nothing has changed", **asdict(outcome)}
-            return JSONResponse(said, HTTPStatus.UNPROCESSABLE_ENTITY)
+            body = {"error": "the file has mistakes; nothing has changed", **asdict(outcome)}
+            return JSONResponse(body, HTTPStatus.UNPROCESSABLE_ENTITY)
 
         def pending() -> list[int]:
             return [

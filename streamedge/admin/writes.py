@@ -33,10 +33,10 @@ def writes_routes(write_queue: WriteQueue | None) -> list[Route]:
 
     async def retry(request: Request) -> Response:
         serial = _number(request.path_params["serial"], "the serial", 404)
-        asked = request.query_params.get("unconditional", "0")
-        if asked not in {"0", "1"}:
-            raise HTTPException(400, f"unconditional is 0 or 1, not {asked!a}")
-        if write_queue is None or not await write_queue.requeue(serial, unconditional=asked == "1"):
+        text = request.query_params.get("unconditional", "0")
+        if text not in {"0", "1"}:
+            raise HTTPException(400, f"unconditional is 0 or 1, not {text!a}")
+        if write_queue is None or not await write_queue.requeue(serial, unconditional=text == "1"):
             raise _not_kept(serial)
         return JSONResponse({"serial": serial, "outcome": "queued"})
 
@@ -53,13 +53,13 @@ def writes_routes(write_queue: WriteQueue | None) -> list[Route]:
     ]
 
 
-def _told_as_json(_request: Request, exc: Exception) -> Response:
+def json_error(_request: Request, exc: Exception) -> Response:
     if isinstance(exc, HTTPException):
         return JSONResponse({"error": exc.detail}, exc.status_code, exc.headers)
     return JSONResponse({"error": str(exc)}, 503)
 
 
-ERRORS = {HTTPException: _told_as_json, WriteQueueError: _told_as_json}
+ERRORS = {HTTPException: json_error, WriteQueueError: json_error}
 """The application's handlers: a reason in place of a bare status."""
 
 

@@ -47,16 +47,16 @@ class ApiSettings:
 
 def api_routes(
     handlers: Callable[[], Handlers],
-    terms: Callable[[], ApiSettings],
+    settings: Callable[[], ApiSettings],
     log: Log,
     body_timeout_s: float = BODY_TIMEOUT_S,
 ) -> list[Route]:
     """Everything under ``/2020-05-31/``.
 
     ``handlers`` is called in a thread, at each call that is proven to be signed: the table may be
-    made at the first. ``terms`` are asked for at each request, since a reload may change them.
+    created at the first. ``settings`` is called at each request, since a reload may change them.
     """
-    front = _Front(handlers, terms, log, body_timeout_s)
+    front = _Front(handlers, settings, log, body_timeout_s)
     # A client whose endpoint ends with a slash may send two.
     return [Route(f"{slashes}{VERSION}/{{rest:path}}", front) for slashes in ("/", "//")]
 
@@ -67,12 +67,12 @@ class _Front:
     def __init__(
         self,
         handlers: Callable[[], Handlers],
-        terms: Callable[[], ApiSettings],
+        settings: Callable[[], ApiSettings],
         log: Log,
         body_timeout_s: float,
     ) -> None:
         self._handlers = handlers
-        self._terms = terms
+        self._settings = settings
         self._log = log
         self._body_timeout_s = body_timeout_s
         self._unproven_bodies = 0
@@ -99,18 +99,18 @@ class _Front:
         await Response(answer.body, answer.status, fields, media_type)(scope, receive, send)
 
     async def _answer(self, request: Request, line: _Line) -> Answer:
-        terms = self._terms()
-        if not terms.keys:
+        settings = self._settings()
+        if not settings.keys:
             raise ApiError("AccessDenied", "The API is closed: [api] of config.toml has no keys.")
         now_s = time.time()
-        claim = read_claim(_signed_request(request), terms.keys, now_s)
+        claim = read_claim(_signed_request(request), settings.keys, now_s)
         line.caller = claim.key_id
-        body = await self._proving_body(request, claim, terms.body_max_bytes)
+        body = await self._proving_body(request, claim, settings.body_max_bytes)
         address = f"{request.url.scheme}://{request.headers['host']}"
         return await run_in_threadpool(self._carry_out, claim, body, address, now_s, line)
 
     async def _proving_body(self, request: Request, claim: Claim, max_bytes: int) -> bytes:
-        """The whole body. Raises ApiError, and has read nothing where the header tells enough."""
+        """The whole body. Raises ApiError, without reading where the header is enough to refuse."""
         declared = claim.request.values("x-amz-content-sha256")
         if declared:
             refused = claim.refusal(declared[0])
@@ -152,7 +152,7 @@ class _Front:
 
 
 class _Line:
-    """What the log will say of a call, as far as it is known yet."""
+    """The fields of a call's log line, as far as they are known."""
 
     def __init__(self, request_id: str, address: str | None) -> None:
         self.request_id = request_id

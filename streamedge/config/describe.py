@@ -116,7 +116,7 @@ _BY_PARSER: dict[object, Notation] = {
     parse_country_list: Notation(
         "{ allow = […] } or { deny = […] }", "tables", format_country_list, is_string=False
     ),
-    # Nothing but the default is ever shown of what may be secret, and that is empty.
+    # A secret's value is never shown; only its default, which is empty.
     parse_access_keys: Notation("a table of keys", "tables", _inline, is_string=False),
     parse_secret_headers: Notation("a table of headers", "tables", _inline, is_string=False),
 }

@@ -105,11 +105,11 @@ def _problems(path: Path, text: str, mistakes: list[Mistake]) -> tuple[str, ...]
 
 def _schema_mistakes(exc: ValidationError, document: dict[str, object]) -> Iterator[Mistake]:
     """One mistake for each key that pydantic complains of, however often it does."""
-    told: set[Key] = set()
+    reported: set[Key] = set()
     for error in exc.errors(include_url=False, include_input=False):
         mistake = _mistake(error, document)
-        if mistake.key not in told:
-            told.add(mistake.key)
+        if mistake.key not in reported:
+            reported.add(mistake.key)
             yield mistake
 
 

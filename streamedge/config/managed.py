@@ -62,7 +62,7 @@ _BY_THE_ORIGIN = CachePolicyConfig(
 )
 
 CACHE_POLICIES: dict[str, CachePolicyConfig] = {
-    # The two differ in Accept-Encoding alone, which here is the business of compress.
+    # The two differ in Accept-Encoding only, which here the key compress handles.
     "CachingOptimized": _OPTIMIZED,
     "CachingOptimizedForUncompressedObjects": _OPTIMIZED,
     "CachingDisabled": CachePolicyConfig(

@@ -20,7 +20,7 @@ _POSITION, _HAS_RESOURCES = range(2)  # words
 
 
 class AnnouncedHead:
-    """One process's view of the announced head. It opens the file when it can, not once."""
+    """One process's view of the announced head. The file is opened when it is first used."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE_NAME
@@ -29,18 +29,18 @@ class AnnouncedHead:
 
     @property
     def position(self) -> int:
-        """The position; UNKNOWN before the first, and where the folder cannot be used."""
+        """The position; UNKNOWN before the first one, and where the folder cannot be used."""
         words = self._words or self._mapped()
         return UNKNOWN if words is None else words[_POSITION]
 
     @property
     def has_resources(self) -> bool:
-        """Whether something was made through the API, as far as this folder knows."""
+        """Whether there were resources of the API when this was last recorded."""
         words = self._words or self._mapped()
         return words is not None and words[_HAS_RESOURCES] != 0
 
     def publish(self, position: int) -> bool:
-        """Announces a position, unless a later one in the same log is; False if it cannot."""
+        """Announces a position unless a later one of the same log was; False on failure."""
         words = self._words or self._mapped()
         if words is None:
             return False
@@ -53,13 +53,13 @@ class AnnouncedHead:
         return True
 
     def note_resources(self, *, there_are: bool) -> None:
-        """Keeps for the next start whether something was made through the API."""
+        """Records for the next start whether there are resources of the API."""
         words = self._words or self._mapped()
         if words is not None:
             words[_HAS_RESOURCES] = there_are
 
     def refresh(self) -> None:
-        """Opens the file anew if another one, or none, is in its place."""
+        """Opens the file again if it was replaced or deleted."""
         if self._words is None:
             return
         try:
@@ -81,7 +81,7 @@ class AnnouncedHead:
         except OSError:
             return None
         try:
-            # A mapped page that finds no space on the disk kills the process.
+            # Writing a mapped page without disk space would kill the process.
             os.posix_fallocate(fd, 0, _BYTES)
             words = memoryview(mmap.mmap(fd, _BYTES)).cast("Q")
         except (OSError, ValueError):

@@ -26,7 +26,7 @@ from streamedge.errors import StreamEdgeError
 
 FILE_NAME = "control.db"
 SUFFIXES = ("", "-wal", "-shm")  # of the files that SQLite keeps beside it
-FILE_MODE = 0o600  # it holds what the API was told, private keys' names among it
+FILE_MODE = 0o600  # it has the documents of the API
 BUSY_TIMEOUT_S = 5.0  # other processes' transactions take a few milliseconds each
 BUSY_POLL_S = 0.005
 
@@ -87,13 +87,13 @@ class ControlError(StreamEdgeError):
 
 
 class ControlDamagedError(ControlError):
-    """The file is no database, or parts of it are damaged: trying again does not help."""
+    """The file is no database, or parts of it are damaged: a retry does not help."""
 
 
 class ControlDatabase:
-    """One process's connection to the database in ``folder``, made when it is first used.
+    """One process's connection to the database in ``folder``, opened at the first use.
 
-    It is to be used after a fork, not before. ``busy_timeout_s``: how long a use waits for other
+    Use it after a fork, not before. ``busy_timeout_s``: how long a use waits for other
     processes' locks; 0 on an event loop. Every use raises ControlError.
     """
 
@@ -106,14 +106,14 @@ class ControlDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """To change something: all of it is on disk afterwards, or, if this raises, none."""
-        with self._bounded("BEGIN IMMEDIATE") as connection:
+        """A write transaction: all of it is on disk afterwards, or none of it if this raises."""
+        with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """To read what was committed last, all of it from one moment; waits for no writer."""
-        with self._bounded("BEGIN") as connection:
+        """A read transaction on one snapshot of the last commit; does not wait for writers."""
+        with self._transaction("BEGIN") as connection:
             yield connection
 
     def check(self) -> None:
@@ -129,7 +129,7 @@ class ControlDatabase:
             self._disconnect()
 
     @contextmanager
-    def _bounded(self, begin: str) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         with self._lock, _named_errors():
             connection = self._connected()
             try:
@@ -141,14 +141,14 @@ class ControlDatabase:
                 raise
 
     def _end_transaction(self, connection: sqlite3.Connection, cause: BaseException) -> None:
-        """Undoes a transaction; after a fault of the file the next use connects anew."""
+        """Rolls a transaction back; after an error of the file the next use connects again."""
         try:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         except sqlite3.Error as exc:
             cause = exc
-        is_passing = isinstance(cause, sqlite3.IntegrityError) or _primary_code(cause) in _BUSY
-        if isinstance(cause, sqlite3.Error) and not is_passing:
+        is_temporary = isinstance(cause, sqlite3.IntegrityError) or _primary_code(cause) in _BUSY
+        if isinstance(cause, sqlite3.Error) and not is_temporary:
             self._disconnect()
 
     def _connected(self) -> sqlite3.Connection:
@@ -162,7 +162,7 @@ class ControlDatabase:
             try:
                 self._connection = self._connect()
             except sqlite3.OperationalError as exc:
-                # Changing to WAL answers SQLITE_BUSY at once, whatever SQLite's own timeout is.
+                # Changing to WAL fails with SQLITE_BUSY at once and ignores SQLite's timeout.
                 if _primary_code(exc) not in _BUSY or time.monotonic() >= deadline_s:
                     raise
                 time.sleep(BUSY_POLL_S)
@@ -204,8 +204,9 @@ class ControlDatabase:
             edition = _edition(connection)  # another process may have been faster
             if edition > len(MIGRATIONS):
                 raise ControlError(
-                    f"{self.path} was made by a later StreamEdge: its edition is {edition},"
-                    f" this one knows {len(MIGRATIONS)}"
+                    f"{self.path} was written by a later StreamEdge: its schema version is"
+                    f" {edition},"
+                    f" this one has {len(MIGRATIONS)}"
                 )
             for script in MIGRATIONS[edition:]:
                 for statement in _statements(script):
@@ -219,13 +220,13 @@ class ControlDatabase:
 
 
 def move_aside(folder: Path) -> Path:
-    """Renames the files of a damaged database, for whoever wants to repair it; the new name.
+    """Renames the files of a damaged database, so that it can be repaired; returns the new name.
 
-    Nobody must have it open. Raises OSError.
+    No process may have it open. Raises OSError.
     """
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     aside = folder / f"{FILE_NAME}.damaged-{stamp}"
-    for suffix in reversed(SUFFIXES):  # the file itself last: until then it is found damaged
+    for suffix in reversed(SUFFIXES):  # the main file last: until then the damage is still detected
         path = folder / f"{FILE_NAME}{suffix}"
         if path.exists():
             path.rename(f"{aside}{suffix}")
@@ -238,7 +239,7 @@ def is_damage(exc: BaseException) -> bool:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Which file lies at a path now; (0, 0) where there is none."""
+    """Device and inode of the file at a path; (0, 0) without one."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -261,7 +262,7 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def _text(data: bytes) -> str:
-    """Text of a column: damaged text must not keep its neighbours from being read."""
+    """Text of a column; damaged text must not make the rest of the row unreadable."""
     return data.decode("utf-8", "surrogateescape")
 
 
@@ -271,7 +272,7 @@ def _primary_code(exc: BaseException) -> int:
 
 @contextmanager
 def _named_errors() -> Iterator[None]:
-    """Raises ControlError in place of what is expected of SQLite and of the disk."""
+    """Turns errors of SQLite and of the disk into ControlError."""
     try:
         yield
     except (sqlite3.Error, OSError) as exc:

@@ -1,8 +1,8 @@
-"""What an invalidation names, and what of it matches a target.
+"""Items of invalidations: parsing, and matching against targets.
 
-Pure. A *target* is what a distribution's asset is called from outside, as ``target_of`` spells it:
-"/" and the object's name, then "?" and the query if it is part of the cache key. An *item* is one
-thing that an invalidation names:
+Pure. A *target* is the public name of a distribution's asset, as ``target_of`` writes it: "/" and
+the object's name, then "?" and the query if it is part of the cache key. An *item* is one entry of
+an invalidation:
 
     /dir/film.mp4       that path, in the form without query
     /dir/film.mp4?v=2   that path with that query
@@ -10,8 +10,8 @@ thing that an invalidation names:
     /*                  everything
     #news               all whose response had the cache tag "news"
 
-Percent-encoding in both is decoded once, as in a request; an encoded star or question mark is one
-of the name. Queries are compared decoded, too: of two spellings of one query both are meant.
+Percent-encoding in both is decoded once, as in a request; an encoded star or question mark belongs
+to the name. Queries are compared decoded, too, so an item matches every encoding of a query.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 
 
 class ItemError(StreamEdgeError):
-    """What was given is no item; the message says why."""
+    """Text that is not an item; the message says why."""
 
 
 class ItemKind(Enum):
@@ -62,10 +62,10 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Invalidation:
-    """What was asked at ``at_s`` (seconds since 1970) of all that was validated by then.
+    """An invalidation at ``at_s`` (seconds since 1970) of everything requested before.
 
-    ``soft``: it is stale from then on, else it must not be served again. ``revoke``: responses
-    and plays that run are ended, too.
+    ``soft``: matching objects are stale, otherwise they must not be served again. ``revoke``:
+    running responses and plays are ended too.
     """
 
     items: tuple[str, ...]
@@ -75,19 +75,19 @@ class Invalidation:
 
 
 def parse_item(text: str) -> Item:
-    """What an item means. Raises ItemError."""
+    """Parses an item. Raises ItemError."""
     if len(text) > ITEM_CHARACTERS_MAX:
         raise ItemError(f"{text[:40]!a}… is longer than {ITEM_CHARACTERS_MAX} characters")
     if text.startswith("#"):
         tag = text[1:]
         if not tag or len(tag) > TAG_CHARACTERS_MAX or _NOT_IN_A_TAG.search(tag):
             raise ItemError(
-                f"{text!a} is no cache tag: one word without comma,"
+                f"{text!a} is not a cache tag: use one word without commas,"
                 f" at most {TAG_CHARACTERS_MAX} characters"
             )
         return Item(ItemKind.TAG, tag.lower())
     if not text.startswith("/"):
-        raise ItemError(f'{text!a} is no path: one begins with "/"')
+        raise ItemError(f'{text!a} is not a path: a path begins with "/"')
     if _CONTROL.search(text):
         raise ItemError(f"{text!a} has a space or a control character: percent-encode it")
     if _ESCAPE.search(text):
@@ -136,7 +136,7 @@ def matches_pieces(pieces: tuple[str, ...], target: str) -> bool:
     """Whether a target is the pieces in their order with anything between them; in linear time.
 
     The first of two places where a piece may be found leaves more for the pieces that follow, so
-    no choice is ever taken back.
+    there is no backtracking.
     """
     first, last = pieces[0], pieces[-1]
     end = len(target) - len(last)
@@ -144,20 +144,20 @@ def matches_pieces(pieces: tuple[str, ...], target: str) -> bool:
     if at > end or not target.startswith(first) or not target.endswith(last):
         return False
     for piece in pieces[1:-1]:
-        found = target.find(piece, at, end)
-        if found < 0:
+        start = target.find(piece, at, end)
+        if start < 0:
             return False
-        at = found + len(piece)
+        at = start + len(piece)
     return True
 
 
 def tags_of(values: Iterable[str]) -> frozenset[str]:
     """The cache tags in the values of a response's field: comma separated, in lower case."""
     words = (word.strip() for value in values for word in value.split(","))
-    found: list[str] = []
+    tags: list[str] = []
     for word in words:
         if word:
-            found.append(word.lower())
-        if len(found) == TAGS_MAX:
+            tags.append(word.lower())
+        if len(tags) == TAGS_MAX:
             break
-    return frozenset(found)
+    return frozenset(tags)

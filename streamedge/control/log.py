@@ -43,11 +43,11 @@ _LAST_EPOCH_QUERY = (
 
 
 class RowKind(Enum):
-    """What a row asks for."""
+    """The kind of a row."""
 
     INVALIDATION = "invalidation"  # its body: items, soft, revoke
-    CONFIGURATION = "configuration"  # what the API has made is to be read anew
-    UNREADABLE = "unreadable"  # what it asks for is not known
+    CONFIGURATION = "configuration"  # resources of the API have changed
+    UNREADABLE = "unreadable"  # its content is unknown
 
 
 class CallerReferenceError(ControlError):
@@ -129,34 +129,34 @@ class ControlLog:
     ) -> Row:
         """Adds an invalidation, or finds the one that the caller reference stands for already.
 
-        Raises ItemError for an item that is none, CallerReferenceError where the reference stands
-        for something else.
+        Raises ItemError for an invalid item, CallerReferenceError where the reference belongs to
+        another invalidation.
         """
         for item in items:
             parse_item(item)
         body = {"items": list(items), "soft": soft, "revoke": revoke}
         with self._database.transaction() as connection:
             if caller_reference:
-                known = _one(
+                earlier = _one(
                     connection,
                     "scope = ? AND kind = ? AND caller_reference = ?",
                     (scope, RowKind.INVALIDATION.value, caller_reference),
                 )
-                if known is not None:
-                    if known.body != body:
+                if earlier is not None:
+                    if earlier.body != body:
                         raise CallerReferenceError(
-                            f"the caller reference {caller_reference!a} stands for"
-                            f" the invalidation {known.id}, which asks for something else"
+                            f"the caller reference {caller_reference!a} belongs to"
+                            f" the invalidation {earlier.id}, which has other items or options"
                         )
-                    return known
+                    return earlier
             id_ = "I" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_CHARACTERS))
             row = Row(0, RowKind.INVALIDATION, scope, self._clock(), body, id_, caller_reference)
             return self._insert(connection, row)
 
     def read_after(self, position: int) -> LogRead:
-        """What was asked for after a position; all of it, where that is in another log.
+        """All rows after a position; all rows of the log, where the position is in another log.
 
-        Folded rows come as what they became.
+        Compacted rows are included in their compacted form.
         """
         with self._database.read() as connection:
             head = _head(connection)
@@ -180,11 +180,11 @@ class ControlLog:
         return position_at(log_of(head), found[0] or 0)
 
     def renew_if_older(self, seen: int) -> int:
-        """The log's position; its id is another from now on if it has lost rows that were seen.
+        """The position of the log, which gets a new id if it has lost rows that were announced.
 
-        ``seen``: a position that was announced in this cache folder. A log that is the same and
-        does not reach it any more is an older copy, and what it will hold next is not what the
-        epochs of cached records refer to.
+        ``seen``: a position that was announced in this cache folder. If the same log ends before
+        it, the file is an older copy, and its next epochs would not be those that cached records
+        refer to.
         """
         with self._database.transaction() as connection:
             head = _head(connection)

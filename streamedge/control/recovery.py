@@ -27,14 +27,14 @@ from streamedge.control.position import UNKNOWN, log_of
 from streamedge.ops.log import Log
 
 RESTORE = (
-    "distributions, keys and policies that were made through the API are in this file alone: to"
-    f" have them back, stop the edge, copy a backup to {FILE_NAME} in the cache folder, remove"
+    "distributions, keys and policies of the API are stored only in this file: to"
+    f" restore them, stop the edge, copy a backup to {FILE_NAME} in the cache folder, remove"
     f" {FILE_NAME}-wal and {FILE_NAME}-shm, and start the edge"
 )
 
 
 def prepare_control_database(folder: Path, log: Log) -> None:
-    """Sees to it that the database can be used, before any process has it open.
+    """Makes the database usable, before any process opens it.
 
     A damaged file is moved aside, with a line in the log. There is a line, too, when the log does
     not hold what was announced in this folder. What may pass (a lock, a full disk) is left to the
@@ -48,10 +48,10 @@ def prepare_control_database(folder: Path, log: Log) -> None:
             database.close()
             aside = move_aside(folder)
             log.event("control_database_damaged", error=str(exc), moved_to=aside, do=RESTORE)
-        seen = head.position
-        position = ControlLog(database).renew_if_older(seen)
-        if seen != UNKNOWN and log_of(seen) != log_of(position):
-            log.event("control_log_replaced", effect="what is cached is asked for anew", do=RESTORE)
+        announced = head.position
+        position = ControlLog(database).renew_if_older(announced)
+        if announced != UNKNOWN and log_of(announced) != log_of(position):
+            log.event("control_log_replaced", effect="cached data is requested again", do=RESTORE)
         head.publish(position)
     except (ControlError, OSError) as exc:
         log.event("control_database_unavailable", error=str(exc))
@@ -61,7 +61,7 @@ def prepare_control_database(folder: Path, log: Log) -> None:
 
 
 def problem_with(folder: Path) -> str:
-    """What is wrong with the database in a cache folder, and what to do; "" if nothing is known.
+    """The problem of the database in a cache folder, and what to do; "" without one.
 
     Changes nothing, and may be called while the edge runs.
     """

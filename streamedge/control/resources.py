@@ -25,7 +25,7 @@ _TABLE_QUERY = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'res
 
 
 class Kind(StrEnum):
-    """What a resource is."""
+    """The kind of a resource."""
 
     DISTRIBUTION = "distribution"
     STREAMING_DISTRIBUTION = "streaming-distribution"
@@ -40,9 +40,9 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One thing of the API's. ``document`` is its configuration as boto3 has it, whole.
+    """A resource of the API. ``document`` is its whole configuration in boto3's form.
 
-    ``name`` is what no other of its kind has: a CallerReference or a name. Times are in seconds
+    ``name`` is unique among its kind: a CallerReference or a name. Times are in seconds
     since the epoch; ``etag`` is another after each change of the document.
     """
 
@@ -57,7 +57,7 @@ class Resource:
 
 
 class ResourceTransaction:
-    """A transaction under way: sees its own writes, and nobody else's meanwhile."""
+    """An open transaction: it sees its own writes and no later ones of others."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -68,7 +68,7 @@ class ResourceTransaction:
         return _all(self._connection)
 
     def put(self, resource: Resource) -> None:
-        """Makes or replaces ``resource``. Raises ControlError where another has its name."""
+        """Creates or replaces ``resource``. Raises ControlError where another has its name."""
         self._connection.execute(
             f"INSERT INTO resources ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
             " ON CONFLICT (kind, id) DO UPDATE SET etag = excluded.etag, name = excluded.name,"
@@ -88,13 +88,13 @@ class ResourceTransaction:
 
     def remove(self, resource: Resource) -> None:
         """Removes ``resource``."""
-        place = (resource.kind.value, resource.id)
-        self._connection.execute("DELETE FROM resources WHERE kind = ? AND id = ?", place)
+        key = (resource.kind.value, resource.id)
+        self._connection.execute("DELETE FROM resources WHERE kind = ? AND id = ?", key)
         self.changed.append(resource.id)
 
 
 class ResourceStore:
-    """One process's hand on the resources. Raises ControlError."""
+    """One process's access to the resources. Raises ControlError."""
 
     def __init__(self, database: ControlDatabase) -> None:
         self._database = database
@@ -131,7 +131,7 @@ class ResourceStore:
 
 
 def read_resources(folder: Path) -> tuple[Resource, ...]:
-    """What the control database in ``folder`` has, if there is one; nothing is changed in it.
+    """The resources in the control database of ``folder``, if there is one; changes nothing.
 
     Raises ControlError.
     """
@@ -155,9 +155,9 @@ def _all(connection: sqlite3.Connection) -> tuple[Resource, ...]:
 
 
 def _resource(row: tuple[Any, ...]) -> Resource | None:
-    """A resource from its columns, which may hold anything; None where they make none.
+    """A resource from its columns, which may hold anything; None for invalid columns.
 
-    What depends on one that cannot be read is not in force, as if it did not exist.
+    A resource that cannot be read counts as missing for those that refer to it.
     """
     kind, identifier, etag, name, document, created_s, modified_s, tags = row
     try:

@@ -120,8 +120,11 @@ TWICE = "a field of the signature is given twice"
         (f"{CUSTOM}&Hash-Algorithm=MD5", "Hash-Algorithm is unknown"),
         (f"{CUSTOM}&Hash-Algorithm=sha256", "Hash-Algorithm is unknown"),
         *(
-            (f"Expires={spelled}&Signature=c2ln&Key-Pair-Id=K1", "Expires is no number of seconds")
-            for spelled in ("", "x", "-1", "+1", "01", "1.0", "1e9", " 1", "%31", "١", "9" * 13)
+            (
+                f"Expires={text}&Signature=c2ln&Key-Pair-Id=K1",
+                "Expires is not a number of seconds",
+            )
+            for text in ("", "x", "-1", "+1", "01", "1.0", "1e9", " 1", "%31", "١", "9" * 13)
         ),
         (f"Policy={'x' * 8_190}&Signature=c2ln&Key-Pair-Id=K1", "signature is too long"),
         (f"Expires=1&Signature={'x' * 8_193}&Key-Pair-Id=K1", "signature is too long"),

@@ -122,7 +122,7 @@ async def test_they_are_listed_by_distribution_the_newest_first(desk: Desk) -> N
         ({"distribution": "EWEB", "items": ["/a"], "revoke": "no"}, 400, "revoke is true"),
         ({"distribution": ["EWEB"], "items": ["/a"]}, 400, "distribution is a text"),
         ({"distribution": "EWEB", "items": ["/a"], "caller_reference": "r" * 1025}, 400, "longer"),
-        ({"distribution": "EWEB", "paths": ["/a"]}, 400, "'paths' is no member"),
+        ({"distribution": "EWEB", "paths": ["/a"]}, 400, "'paths' is not a member"),
     ],
 )
 async def test_what_will_not_do_is_refused_with_its_reason(

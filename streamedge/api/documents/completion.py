@@ -79,11 +79,11 @@ def complete_distribution(document: Document) -> dict[str, Any]:
     """A whole DistributionConfig. Raises ApiError where what cannot be left out is."""
     for member in ("CallerReference", "Origins", "DefaultCacheBehavior", "Enabled"):
         required(document, member)
-    made = with_defaults(document, _DISTRIBUTION)
-    made["Origins"] = _each(made, "Origins", _origin)
-    made["CacheBehaviors"] = _each(made, "CacheBehaviors", _behavior)
-    made["DefaultCacheBehavior"] = _behavior(made["DefaultCacheBehavior"])
-    return made
+    completed = with_defaults(document, _DISTRIBUTION)
+    completed["Origins"] = _each(completed, "Origins", _origin)
+    completed["CacheBehaviors"] = _each(completed, "CacheBehaviors", _behavior)
+    completed["DefaultCacheBehavior"] = _behavior(completed["DefaultCacheBehavior"])
+    return completed
 
 
 def complete_streaming_distribution(document: Document) -> dict[str, Any]:
@@ -96,23 +96,23 @@ def complete_streaming_distribution(document: Document) -> dict[str, Any]:
 def _each(
     document: Document, member: str, complete: Callable[[Document], dict[str, Any]]
 ) -> dict[str, Any]:
-    made = [complete(entry) for entry in entries_of(document, member)]
-    return {"Quantity": len(made)} | ({"Items": made} if made else {})
+    completed = [complete(entry) for entry in entries_of(document, member)]
+    return {"Quantity": len(completed)} | ({"Items": completed} if completed else {})
 
 
 def _origin(document: Document) -> dict[str, Any]:
-    made = with_defaults(document, _ORIGIN)
-    if made.get("CustomOriginConfig") is not None:
-        made["CustomOriginConfig"] = with_defaults(made["CustomOriginConfig"], _SERVER)
-    return made
+    completed = with_defaults(document, _ORIGIN)
+    if completed.get("CustomOriginConfig") is not None:
+        completed["CustomOriginConfig"] = with_defaults(completed["CustomOriginConfig"], _SERVER)
+    return completed
 
 
 def _behavior(document: Document) -> dict[str, Any]:
-    made = with_defaults(document, _BEHAVIOR)
-    made["AllowedMethods"] = with_defaults(
-        made["AllowedMethods"], {"CachedMethods": _CACHED_METHODS}
+    completed = with_defaults(document, _BEHAVIOR)
+    completed["AllowedMethods"] = with_defaults(
+        completed["AllowedMethods"], {"CachedMethods": _CACHED_METHODS}
     )
-    if made.get("ForwardedValues") is not None:
-        made = with_defaults(made, _LEGACY_TIMES)
-        made["ForwardedValues"] = with_defaults(made["ForwardedValues"], _FORWARDED)
-    return made
+    if completed.get("ForwardedValues") is not None:
+        completed = with_defaults(completed, _LEGACY_TIMES)
+        completed["ForwardedValues"] = with_defaults(completed["ForwardedValues"], _FORWARDED)
+    return completed

@@ -38,22 +38,22 @@ def required(document: Document, member: str) -> Any:
 
 
 def whole(value: Any, path: str = "") -> Any:
-    """``value`` in one spelling, and with every Quantity checked: an empty Items is left out.
+    """``value`` in one form, with every Quantity checked: an empty Items is left out.
 
     Raises ApiError InconsistentQuantities, which names the list.
     """
     if isinstance(value, Mapping):
-        made = {
+        members = {
             name: whole(held, f"{path}.{name}" if path else name) for name, held in value.items()
         }
-        if "Quantity" in made:
-            count = len(made.get("Items") or ())
-            if made["Quantity"] != count:
-                text = f"{path or 'the list'}: Quantity is {made['Quantity']}, Items has {count}"
+        if "Quantity" in members:
+            count = len(members.get("Items") or ())
+            if members["Quantity"] != count:
+                text = f"{path or 'the list'}: Quantity is {members['Quantity']}, Items has {count}"
                 raise ApiError("InconsistentQuantities", text)
             if not count:
-                made.pop("Items", None)
-        return {name: held for name, held in made.items() if held is not None}
+                members.pop("Items", None)
+        return {name: held for name, held in members.items() if held is not None}
     if isinstance(value, list | tuple):
         return [whole(held, f"{path}[{index}]") for index, held in enumerate(value)]
     return value
@@ -65,7 +65,7 @@ def with_defaults(document: Document, defaults: Document) -> dict[str, Any]:
 
 
 def section(kind: type[SectionKind], values: Mapping[str, Any], where: str) -> SectionKind:
-    """The config section of ``values``. Raises ApiError InvalidArgument, said of ``where``.
+    """The config section of ``values``. Raises ApiError InvalidArgument that names ``where``.
 
     The message never repeats a value, which may be a secret.
     """
@@ -85,10 +85,10 @@ def section(kind: type[SectionKind], values: Mapping[str, Any], where: str) -> S
 
 
 def invalid(text: str) -> ApiError:
-    """A refusal of what a document says."""
+    """The error for an invalid document."""
     return ApiError("InvalidArgument", text)
 
 
 def not_offered(member: str, why: str = "") -> ApiError:
-    """A refusal of what CloudFront does and an edge of one's own does not."""
+    """The error for a CloudFront feature that this edge does not have."""
     return invalid(f"{member} is not offered by this edge" + (f": {why}" if why else ""))

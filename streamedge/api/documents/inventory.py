@@ -41,8 +41,9 @@ class Inventory:
         return self.from_file.edge.name
 
     def policy_name(self, kind: Kind, identifier: str) -> str:
-        """What a config calls the policy of this id: a made one's, or a declared or managed one's
-        name. Raises ApiError where there is none."""
+        """The name in the config of the policy with this id: from the API, the file or CloudFront.
+
+        Raises ApiError where there is none."""
         table, code = POLICY_KINDS[kind]
         if identifier in self.from_api[kind]:
             return f"{API_PREFIX}{identifier}"
@@ -55,12 +56,12 @@ class Inventory:
         raise ApiError(code, f"there is no policy with the id {identifier}")
 
     def policy_document(self, kind: Kind, identifier: str) -> Document | None:
-        """The document of a made policy; None for a declared or managed one."""
-        found = self.from_api[kind].get(identifier)
-        return None if found is None else found.document
+        """The document of a policy of the API; None for one of the file or a managed one."""
+        resource = self.from_api[kind].get(identifier)
+        return None if resource is None else resource.document
 
     def key_group_name(self, identifier: str) -> str:
-        """What a config calls this key group. Raises ApiError where there is none."""
+        """The name in the config of this key group. Raises ApiError where there is none."""
         if identifier in self.from_api[Kind.KEY_GROUP]:
             return self._free(f"{_API_KEY_GROUP_PREFIX}{identifier}")
         if identifier in self.from_file.key_groups:
@@ -70,11 +71,11 @@ class Inventory:
 
     @property
     def all_keys_name(self) -> str:
-        """What a config calls the group of all keys of this edge, trusted signer "self"."""
+        """The name in the config of the group of all keys of this edge, trusted signer "self"."""
         return self._free(_ALL_KEYS)
 
     def domain_name(self, identifier: str) -> str:
-        """The host name that a made distribution always has: ``ID.EDGE.streamedge``."""
+        """The host name that every distribution of the API has: ``ID.EDGE.streamedge``."""
         return f"{identifier}.{self.edge_name}.streamedge".lower()
 
     def _free(self, name: str) -> str:
@@ -84,7 +85,7 @@ class Inventory:
 
 
 def inventory_of(from_file: Config, resources: Iterable[Resource]) -> Inventory:
-    """The estate of a config and the registry's resources."""
+    """The inventory of a config and the resources of the API."""
     from_api: dict[Kind, dict[str, Resource]] = {kind: {} for kind in Kind}
     for resource in resources:
         from_api[resource.kind][resource.id] = resource
@@ -98,13 +99,13 @@ def references(document: object, member: str) -> set[str]:
     while pending:
         value = pending.pop()
         if isinstance(value, Mapping):
-            said = value.get(member)
-            if isinstance(said, str):
-                found.add(said)
-            elif isinstance(said, list):
-                found.update(entry for entry in said if isinstance(entry, str))
-            elif isinstance(said, Mapping):
-                found.update(said.get("Items") or ())
+            entry_value = value.get(member)
+            if isinstance(entry_value, str):
+                found.add(entry_value)
+            elif isinstance(entry_value, list):
+                found.update(entry for entry in entry_value if isinstance(entry, str))
+            elif isinstance(entry_value, Mapping):
+                found.update(entry_value.get("Items") or ())
             pending += value.values()
         elif isinstance(value, list | tuple):
             pending += value

@@ -28,7 +28,7 @@ def trusted_groups(inventory: Inventory, document: Document, where: str) -> list
 
 
 def _enabled(document: Document, member: str, where: str) -> list[str]:
-    """The entries of an enabled list. One that is on and empty would let in nobody or everybody."""
+    """The entries of an enabled list. An enabled list must not be empty."""
     said = document.get(member) or {}
     entries = entries_of(document, member)
     if bool(said.get("Enabled")) != bool(entries):

@@ -43,44 +43,44 @@ assert _POLICY_MEMBERS.keys() == POLICY_TABLES.keys()
 
 
 def distributions(config: Config) -> Iterator[Resource]:
-    """The declared web distributions."""
-    for declared in config.distributions:
-        if isinstance(declared, WebDistributionConfig):
-            document = distribution_document(config, declared)
-            yield fixed_resource(Kind.DISTRIBUTION, declared.id, document)
+    """The web distributions of the file."""
+    for distribution in config.distributions:
+        if isinstance(distribution, WebDistributionConfig):
+            document = distribution_document(config, distribution)
+            yield fixed_resource(Kind.DISTRIBUTION, distribution.id, document)
 
 
 def streaming_distributions(config: Config) -> Iterator[Resource]:
-    """The declared rtmp distributions."""
-    for declared in config.distributions:
-        if isinstance(declared, RtmpDistributionConfig):
-            document = streaming_document(config, declared)
-            yield fixed_resource(Kind.STREAMING_DISTRIBUTION, declared.id, document)
+    """The rtmp distributions of the file."""
+    for distribution in config.distributions:
+        if isinstance(distribution, RtmpDistributionConfig):
+            document = streaming_document(config, distribution)
+            yield fixed_resource(Kind.STREAMING_DISTRIBUTION, distribution.id, document)
 
 
 def cache_policies(config: Config) -> Iterator[Resource]:
-    """The declared cache policies."""
+    """The cache policies of the file."""
     for name, policy in config.cache_policies.items():
         document = policy_documents.cache_policy_document(name, policy)
         yield fixed_resource(Kind.CACHE_POLICY, name, document)
 
 
 def origin_request_policies(config: Config) -> Iterator[Resource]:
-    """The declared origin request policies."""
+    """The origin request policies of the file."""
     for name, policy in config.origin_request_policies.items():
         document = policy_documents.origin_request_policy_document(name, policy)
         yield fixed_resource(Kind.ORIGIN_REQUEST_POLICY, name, document)
 
 
 def response_headers_policies(config: Config) -> Iterator[Resource]:
-    """The declared response headers policies."""
+    """The response headers policies of the file."""
     for name, policy in config.response_headers_policies.items():
         document = policy_documents.response_headers_policy_document(name, policy)
         yield fixed_resource(Kind.RESPONSE_HEADERS_POLICY, name, document)
 
 
 def public_keys(config: Config) -> Iterator[Resource]:
-    """The declared public keys; one that lies in a file is named, not shown."""
+    """The public keys of the file; one that lies in a file is named, not shown."""
     for name, key in config.public_keys.items():
         document = {
             "CallerReference": name,
@@ -92,31 +92,31 @@ def public_keys(config: Config) -> Iterator[Resource]:
 
 
 def key_groups(config: Config) -> Iterator[Resource]:
-    """The declared key groups."""
+    """The key groups of the file."""
     for name, group in config.key_groups.items():
         document = {"Name": name, "Items": list(group.keys), "Comment": ""}
         yield fixed_resource(Kind.KEY_GROUP, name, document)
 
 
-def distribution_document(config: Config, declared: WebDistributionConfig) -> dict[str, Any]:
-    """The DistributionConfig of a declared web distribution."""
-    holders = (declared.rules_for(), *map(declared.rules_for, declared.behaviors))
+def distribution_document(config: Config, distribution: WebDistributionConfig) -> dict[str, Any]:
+    """The DistributionConfig of a web distribution of the file."""
+    holders = (distribution.rules_for(), *map(distribution.rules_for, distribution.behaviors))
     names = dict.fromkeys(rules.origin for rules in holders)
     groups = {name: config.origin_groups[name] for name in names if name in config.origin_groups}
     origins = dict.fromkeys(
         member for name in names for member in (groups[name].origins if name in groups else (name,))
     )
     document: dict[str, Any] = {
-        "CallerReference": declared.id,
-        "Aliases": listing(declared.aliases),
-        "DefaultRootObject": declared.default_root_object,
+        "CallerReference": distribution.id,
+        "Aliases": listing(distribution.aliases),
+        "DefaultRootObject": distribution.default_root_object,
         "Origins": listing([origin_document(name, config.origins[name]) for name in origins]),
         "OriginGroups": listing([_group(name, group) for name, group in groups.items()]),
-        "DefaultCacheBehavior": _behavior(declared.rules_for()),
+        "DefaultCacheBehavior": _behavior(distribution.rules_for()),
         "CacheBehaviors": listing(
             [
-                {"PathPattern": behavior.path, **_behavior(declared.rules_for(behavior))}
-                for behavior in declared.behaviors
+                {"PathPattern": behavior.path, **_behavior(distribution.rules_for(behavior))}
+                for behavior in distribution.behaviors
             ]
         ),
         "CustomErrorResponses": listing(
@@ -127,41 +127,41 @@ def distribution_document(config: Config, declared: WebDistributionConfig) -> di
                     "ResponseCode": str(page.response_status or page.status) if page.path else "",
                     "ErrorCachingMinTTL": round(page.ttl),
                 }
-                for page in declared.error_pages
+                for page in distribution.error_pages
             ]
         ),
         "Comment": "declared in config.toml",
-        "Enabled": declared.enabled,
-        "Restrictions": {"GeoRestriction": _countries(declared)},
+        "Enabled": distribution.enabled,
+        "Restrictions": {"GeoRestriction": _countries(distribution)},
     }
-    if declared.cache_tag_header:
-        document["CacheTagConfig"] = {"HeaderName": declared.cache_tag_header}
+    if distribution.cache_tag_header:
+        document["CacheTagConfig"] = {"HeaderName": distribution.cache_tag_header}
     return complete_distribution(document)
 
 
-def streaming_document(config: Config, declared: RtmpDistributionConfig) -> dict[str, Any]:
-    """The StreamingDistributionConfig of a declared rtmp distribution."""
-    name = declared.origin
+def streaming_document(config: Config, distribution: RtmpDistributionConfig) -> dict[str, Any]:
+    """The StreamingDistributionConfig of an rtmp distribution of the file."""
+    name = distribution.origin
     if name in config.origin_groups:
         name = config.origin_groups[name].origins[0]
     return complete_streaming_distribution(
         {
-            "CallerReference": declared.id,
+            "CallerReference": distribution.id,
             "S3Origin": {
                 "DomainName": _domain_name(name, config.origins[name]),
                 "OriginAccessIdentity": "",
             },
-            "Aliases": listing(declared.aliases),
+            "Aliases": listing(distribution.aliases),
             "Comment": "declared in config.toml",
-            "Enabled": declared.enabled,
+            "Enabled": distribution.enabled,
         }
     )
 
 
 def origin_document(name: str, origin: AnyOriginConfig) -> dict[str, Any]:
-    """An entry of Origins, whose Id is the declared origin's name and so says all of it.
+    """An entry of Origins, whose Id is the name of the file's origin and so identifies it.
 
-    An OriginPath would be added to what is declared when the document is sent again.
+    An OriginPath would be added to the file's prefix when the document is sent again.
     """
     document: dict[str, Any] = {"Id": name, "DomainName": _domain_name(name, origin)}
     if isinstance(origin, HttpOriginConfig):
@@ -219,9 +219,9 @@ def _behavior(rules: BehaviorRules) -> dict[str, Any]:
     return document
 
 
-def _countries(declared: WebDistributionConfig | BehaviorConfig) -> dict[str, Any]:
-    said = declared.countries
-    if said.is_open or not said.codes:
+def _countries(distribution: WebDistributionConfig | BehaviorConfig) -> dict[str, Any]:
+    countries = distribution.countries
+    if countries.is_open or not countries.codes:
         return {"RestrictionType": "none", "Quantity": 0}
-    kind = "whitelist" if said.is_allow_list else "blacklist"
-    return {"RestrictionType": kind, **listing(said.codes)}
+    kind = "whitelist" if countries.is_allow_list else "blacklist"
+    return {"RestrictionType": kind, **listing(countries.codes)}

@@ -22,24 +22,24 @@ from streamedge.control.resources import ResourceStore
 
 
 def api_handlers(
-    database: ControlDatabase, declared: Callable[[], Config], announce: Callable[[], None]
+    database: ControlDatabase, from_file: Callable[[], Config], announce: Callable[[], None]
 ) -> Handlers:
     """By the names of CloudFront's operations.
 
-    ``declared`` gives the config file's content as it is in force. ``announce`` is called in the
+    ``from_file`` gives the config file's content as it is in force. ``announce`` is called in the
     caller's thread after each change and invalidation, once it is on disk; the call is answered
     when it returns.
     """
-    holdings = Resources(ResourceStore(database), declared, announce)
-    log = ControlLog(database, items_kept=declared().limits.invalidations)
+    resources = Resources(ResourceStore(database), from_file, announce)
+    log = ControlLog(database, items_kept=from_file().limits.invalidations)
     return {
-        **distribution_handlers(holdings),
-        **streaming_handlers(holdings),
-        **policy_handlers(holdings),
-        **access_control_handlers(holdings),
-        **identity_handlers(holdings),
-        **distribution_search_handlers(holdings),
-        **key_handlers(holdings),
-        **invalidation_handlers(holdings, log, announce),
-        **tagging_handlers(holdings),
+        **distribution_handlers(resources),
+        **streaming_handlers(resources),
+        **policy_handlers(resources),
+        **access_control_handlers(resources),
+        **identity_handlers(resources),
+        **distribution_search_handlers(resources),
+        **key_handlers(resources),
+        **invalidation_handlers(resources, log, announce),
+        **tagging_handlers(resources),
     }

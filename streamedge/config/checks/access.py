@@ -55,7 +55,7 @@ def _names_unknown(document: dict[str, object]) -> Iterator[Mistake]:
 def _unknown(
     key: Key, names: tuple[str, ...], known: tuple[str, ...], table_name: str, what: str
 ) -> Iterator[Mistake]:
-    """The first of ``names`` that none of ``known`` is, or that stands there twice."""
+    """The first of ``names`` that is not in ``known``, or that is repeated."""
     for index, name in enumerate(names):
         if name not in known:
             advice = nearest(name, known, f"known under [{table_name}]: {listed(known)}")

@@ -19,7 +19,7 @@ _SUB_RESOURCES = frozenset(
 
 
 def not_for_buckets(query_strings: Iterable[str], headers: Iterable[str]) -> str:
-    """The first of the named parameters and fields that no bucket is told, or ""."""
+    """The first of the parameters and fields that is never sent to a bucket, or ""."""
     for name in query_strings:
         if name in _SUB_RESOURCES:
             return name

@@ -198,7 +198,7 @@ def _database_mistakes(path: object, folder: Path) -> Iterator[Mistake]:
 
 
 def _is_path(path: str | None) -> TypeGuard[str]:
-    """Whether there is a path to look at; the schema reports those that are none."""
+    """Whether the value is a path; the schema reports other values."""
     return bool(path) and "\0" not in str(path)
 
 

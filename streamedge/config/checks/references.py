@@ -125,7 +125,7 @@ def _buckets_unreachable(document: dict[str, object]) -> Iterator[Mistake]:
 
 
 def _addresses(listen: dict[str, object]) -> Iterator[tuple[Key, tuple[str, int]]]:
-    """Every address that is listened on, the defaults of what is left out among them."""
+    """Every listen address, including the defaults of missing keys."""
     places: list[tuple[Key, object]] = []
     for name in ("http", "https", "rtmp"):
         value = listen.get(name, ListenConfig.model_fields[name].default)

@@ -33,7 +33,7 @@ class Place:
 
 
 def variants(union: object) -> dict[str, type[Section]]:
-    """The sections a discriminated union of the schema is made of, by their ``type``."""
+    """The sections of a discriminated union, by their ``type``."""
     members = get_args(get_args(union)[0])
     return {get_args(member.model_fields["type"].annotation)[0]: member for member in members}
 
@@ -72,7 +72,7 @@ def value_at(document: object, key: Key) -> object:
 
 
 def place(location: tuple[int | str, ...]) -> Place:
-    """The place of ``location``, as pydantic tells it of ``Config``."""
+    """The place of a ``location`` that pydantic gives for ``Config``."""
     found = Place(())
     parts = list(location)
     while parts:
@@ -107,7 +107,7 @@ def place(location: tuple[int | str, ...]) -> Place:
 
 
 def _is_union(annotation: object) -> bool:
-    """Whether ``annotation`` is a union of sections that their ``type`` tells apart."""
+    """Whether ``annotation`` is a union of sections discriminated by ``type``."""
     if get_origin(annotation) is not Annotated:
         return False
     members = get_args(get_args(annotation)[0])

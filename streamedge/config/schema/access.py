@@ -46,7 +46,8 @@ class CountriesConfig(Section):
     )
     unknown: Literal["allow", "deny"] = Field(
         default="allow",
-        description="What happens to viewers whose country nobody knows, where countries count.",
+        description="Whether viewers of an unknown country are allowed, where countries are"
+        " restricted.",
     )
 
 

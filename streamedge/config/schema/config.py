@@ -279,10 +279,10 @@ class WebDistributionConfig(DistributionConfig, BehaviorRules):
 
     def rules_for(self, behavior: BehaviorConfig | None = None) -> BehaviorRules:
         """What ``behavior`` says, and for what it leaves out, or without one, what this says."""
-        said = behavior.model_fields_set if behavior else frozenset[str]()
+        own_keys = behavior.model_fields_set if behavior else frozenset[str]()
         return BehaviorRules.model_construct(
             **{
-                key: getattr(behavior if key in said else self, key)
+                key: getattr(behavior if key in own_keys else self, key)
                 for key in BehaviorRules.model_fields
             }
         )
@@ -305,14 +305,14 @@ class RtmpDistributionConfig(DistributionConfig, AccessConfig):
     )
     pages: PagePatterns = Field(
         default=(),
-        description='Pages whose players may connect, by the pageUrl that they tell; "*" is any'
+        description='Pages whose players may connect, by the pageUrl that they send; "*" is any'
         " text; left out: any page, and players outside of one.",
         examples=["https://www.example.com/*"],
     )
     enhanced: Literal["auto", "strict"] = Field(
         default="auto",
         description="Enhanced RTMP codecs (HEVC, AV1, VP9, Opus, AC-3, FLAC): auto sends them to"
-        " everybody, strict only to clients that announce them.",
+        " all clients, strict only to clients that announce them.",
     )
 
 

@@ -34,7 +34,7 @@ class CountryList:
 
     @property
     def is_open(self) -> bool:
-        """Whether it lets in everybody, so that nobody's country needs to be known."""
+        """Whether it allows everyone, so that no country has to be looked up."""
         return not self.codes and not self.is_allow_list and self.unknown != "deny"
 
 
@@ -64,13 +64,13 @@ def parse_country_list(value: object) -> CountryList:
 
 def format_country_list(countries: CountryList) -> str:
     """``countries`` as TOML, such as ``{ allow = ["DE"] }``."""
-    said = []
+    entries = []
     if countries.codes or countries.is_allow_list:
         word = "allow" if countries.is_allow_list else "deny"
-        said.append(f"{word} = {json.dumps(list(countries.codes))}")
+        entries.append(f"{word} = {json.dumps(list(countries.codes))}")
     if countries.unknown:
-        said.append(f"unknown = {json.dumps(countries.unknown)}")
-    return f"{{ {', '.join(said)} }}" if said else "{}"
+        entries.append(f"unknown = {json.dumps(countries.unknown)}")
+    return f"{{ {', '.join(entries)} }}" if entries else "{}"
 
 
 def _codes(value: object) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ OVERRIDES = frozenset(
         *("remote-addr", "remote-user", "true-client-ip", "x-azure-clientip", "x-client-ip"),
         *("x-cluster-client-ip", "x-envoy-external-address", "x-real-ip", "x-remote-addr"),
         *("x-remote-ip", "x-remote-user"),
-        # What frameworks and proxies tell themselves.
+        # Fields of frameworks and proxies.
         *("next-router-prefetch", "next-router-state-tree", "next-url", "rsc"),
         *("x-envoy-original-host", "x-envoy-original-method", "x-envoy-original-path"),
         *("x-invoke-output", "x-invoke-path", "x-invoke-query", "x-invoke-status"),
@@ -66,7 +66,7 @@ def dashed_name(name: str) -> str:
     return re.sub("[^a-z0-9]", "-", name.lower())
 
 
-# Where a message ends, whom it is for and what its bytes are: forged, they break it.
+# Framing, target and coding of a message: forged values would break it.
 FRAMING = HOP_BY_HOP | {
     *("host", "via", "cdn-loop", "content-length", "content-range", "content-encoding", "expect"),
     *("range", "if-range", "accept-encoding", "date", "age"),

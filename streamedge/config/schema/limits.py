@@ -11,7 +11,7 @@ from streamedge.config.schema.values import RESTART, DurationS, Section, SizeByt
 
 
 class LimitsConfig(Section):
-    """What bounds connections, times, memory and files; over a limit is a clear error."""
+    """Limits of connections, times, memory and files."""
 
     http_connections: Annotated[int, RESTART] = Field(
         default=10_000, description="Open HTTP connections, each worker.", ge=1, le=1_000_000
@@ -34,8 +34,8 @@ class LimitsConfig(Section):
     )
     http_body_rate: SizeBytes = Field(
         default=500,
-        description="Bytes a second that a request's body comes with at the least, on average over"
-        " http_stall; a slower viewer is dropped. 0 is no limit.",
+        description="Least bytes per second of a request's body, on average over http_stall; a"
+        " slower viewer is dropped. 0 is no limit.",
         ge=0,
         le=SIZE_LIMIT_BYTES,
     )
@@ -50,14 +50,14 @@ class LimitsConfig(Section):
     )
     ranges: int = Field(
         default=8,
-        description="Ranges in one request; with more, Range is passed over.",
+        description="Ranges in one request; with more, Range is ignored.",
         ge=1,
         le=256,
     )
     request_memory: SizeBytes = Field(
         default=32 << 20,
-        description="What requests leave in the memory of each worker so that the next ones are"
-        " answered quickly; over it the oldest goes.",
+        description="Memory of each worker for parsed requests and prepared responses, which speed"
+        " up the next ones; the oldest are dropped first.",
         ge=1 << 20,
         le=64 << 30,
     )
@@ -82,7 +82,7 @@ class LimitsConfig(Section):
     invalidations: Annotated[int, RESTART] = Field(
         default=10_000,
         description="Invalidations kept one by one; beyond it the oldest become one for everything"
-        " of their distribution.",
+        " in their distribution.",
         ge=1,
         le=1_000_000,
     )
@@ -158,7 +158,7 @@ class LimitsConfig(Section):
     records: Annotated[SizeBytes, RESTART] = Field(
         default=32 << 20,
         description="Memory for keys and header fields of what is open in the cache, each worker;"
-        " the longest unused is closed first.",
+        " the least recently used is closed first.",
         ge=1 << 20,
         le=1 << 34,
     )
@@ -171,8 +171,8 @@ class LimitsConfig(Section):
     )
     quick_abort: Annotated[SizeBytes, RESTART] = Field(
         default=1 << 20,
-        description="When the last viewer of an object leaves, what is being fetched of it comes"
-        " to its end if no more than this is missing, and else stops.",
+        description="When the last viewer of an object leaves, its fill"
+        " continues if at most this much is missing, and stops otherwise.",
         ge=0,
         le=SIZE_LIMIT_BYTES,
     )

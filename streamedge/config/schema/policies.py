@@ -24,7 +24,7 @@ from streamedge.config.schema.values import (
 
 
 class CachePolicyConfig(Section):
-    """What tells responses apart, and how long they are kept."""
+    """The cache key, and how long responses are fresh."""
 
     strict: bool = Field(
         default=False,
@@ -84,7 +84,7 @@ class OriginRequestPolicyConfig(Section):
 
 
 class CorsConfig(Section):
-    """What other sites' pages may read; without origins, nothing is said about it."""
+    """What other sites' pages may read; without origins, no CORS fields are added."""
 
     origins: Annotated[tuple[CorsOrigin, ...], Strict(False)] = Field(
         default=(),

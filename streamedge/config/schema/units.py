@@ -97,7 +97,7 @@ def parse_duration_s(value: object) -> float:
 def parse_address(value: object) -> tuple[str, int]:
     """Host and port of ``"127.0.0.1:8080"``, ``"[::1]:8080"``, ``"localhost:8080"`` or ``":8080"``.
 
-    The host comes without brackets and in its shortest spelling; ``":8080"`` is ``0.0.0.0``. Port 0
+    The host has no brackets and is in its shortest form; ``":8080"`` is ``0.0.0.0``. Port 0
     lets the system choose. A (host, port) that is parsed already passes, for configs made in code.
     """
     if isinstance(value, tuple) and len(value) == 2:
@@ -122,7 +122,7 @@ def parse_network(value: object) -> IpNetwork:
         return value
     try:
         if not isinstance(value, str):
-            raise ValueError("not text")  # noqa: TRY004  # it is told as any other
+            raise ValueError("not text")  # noqa: TRY004  # pydantic reports ValueError only
         return ip_network(value)
     except ValueError as exc:
         text = f"{_NETWORK_EXPECTED}, found {name_type(value)}"
@@ -158,7 +158,7 @@ def format_duration_s(duration_s: float) -> str:
     if not exact:
         return "0s"
     for name, unit in _DURATION_UNITS.items():
-        # 24h reads better than 1d: a day is said only from two days on.
+        # 24h reads better than 1d: days are used from two days on.
         if exact % unit == 0 and (name != "d" or exact >= 2 * unit):
             return f"{exact / unit:f}".removesuffix(".0") + name
     return f"{exact.normalize():f}s"
