@@ -1,4 +1,4 @@
-"""An invalidation of everything, in a cache of many assets, and when the last worker heeds it.
+"""An invalidation of everything, in a cache of many assets, and when the last worker applies it.
 
 Owns this measurement. The assets' records are written by the store's own functions, because asking
 for each over HTTP would take an hour; those that are asked for are fetched as any other. Each
@@ -42,11 +42,11 @@ OBJECT = "/object-{}"
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """``call_s``: the call itself; ``heeded_s``: from its return to the last request that was
+    """``call_s``: the call itself; ``applied_s``: from its return to the last request that was
     still answered as before, 0 when none was."""
 
     call_s: float
-    heeded_s: float
+    applied_s: float
 
 
 def invalidation(options: Options) -> list[Figure]:
@@ -62,14 +62,14 @@ def invalidation(options: Options) -> list[Figure]:
         with streamedge(origin_port, workers=WORKERS, core=None, cache=cache) as server:
             rounds = [_invalidate(server, number) for number in range(ROUNDS)]
     calls = [each.call_s * 1000 for each in rounds]
-    heeded = [each.heeded_s * 1000 for each in rounds]
+    applied = [each.applied_s * 1000 for each in rounds]
     return [
         Figure("assets in the cache", "", {STREAMEDGE: float(options.assets)}),
         Figure("time to write their records", "s", {STREAMEDGE: filled_s}),
         Figure("the call, median", "ms", {STREAMEDGE: statistics.median(calls)}, Target(20.0)),
         Figure("the call, longest", "ms", {STREAMEDGE: max(calls)}),
         Figure(
-            "from its return to the last old answer", "ms", {STREAMEDGE: max(heeded)}, Target(5.0)
+            "from its return to the last old answer", "ms", {STREAMEDGE: max(applied)}, Target(5.0)
         ),
     ]
 
@@ -90,12 +90,12 @@ def _invalidate(server: Server, number: int) -> _Round:
         admin.close()
         if answer.status != http.client.CREATED:
             raise BenchError(f"the call was answered {answer.status}")
-        heeded_s = returned_s
+        applied_s = returned_s
         while True:
             asked_s = time.monotonic()
             if before.isdisjoint(viewers.ask(number)):
-                return _Round(returned_s - began_s, heeded_s - returned_s)
-            heeded_s = asked_s
+                return _Round(returned_s - began_s, applied_s - returned_s)
+            applied_s = asked_s
             if asked_s > returned_s + TIMEOUT_S:
                 raise BenchError(f"old answers {TIMEOUT_S:.0f} s after the call")
 

@@ -57,8 +57,19 @@ def test_folders_hold_few_modules() -> None:
 # Words that a reader would have to look up, or that say nothing: the plain word is in brackets.
 # A phrase matches whole words, in any case, also inside of identifiers such as ``is_hushed``.
 BANNED_WORDS = (
+    "heed",  # apply, follow
+    "heeds",
+    "heeded",
+    "hush",  # unsubscribe
+    "hushed",
+    "roster",  # worker status
+    "metronome",  # timers
+    "hindrance",  # reason to stop
+    "takeover",  # reload plan
     "thereby",  # by this
     "comes about",  # happens
+    "let go of",  # release, close
+    "lets go of",
 )
 
 

@@ -173,10 +173,9 @@ async def watch_config(
 ) -> None:
     """Applies new configs and invalidations, as worker ``number``, until cancelled.
 
-    ``apply_new`` reads the control log. It is called first, and at once when the worker is woken: a
-    new invalidation does not wait for a config. Its position is noted in the roster once the config
-    is applied, too. A fault in one turn ends nothing: what could not be read or applied is tried
-    again after a while, until it is.
+    ``apply_new`` reads the control log. It is called first, at once when the worker is woken, so
+    an invalidation does not wait for a config. Its position is noted in the worker status after the
+    config is applied. A failure ends nothing: the read or the config is retried until it succeeds.
     """
     woken = asyncio.Event()
     woken.set()  # there may have been changes while the process started

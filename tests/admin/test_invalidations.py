@@ -26,7 +26,7 @@ from tests.support.shared_memory import make_shared
 
 @dataclass(slots=True)
 class Desk:
-    """The admin address of an edge whose two workers are noted in the roster, and nowhere else."""
+    """The admin address of an edge whose two workers are only in the worker status."""
 
     folder: Path
     log: ControlLog

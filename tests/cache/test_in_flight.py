@@ -136,10 +136,10 @@ def ask_of(origin: HeldOrigin, kind: str, key: str) -> CacheRequest:
     if kind == "open":
         return replace(object_request(asset, Span(0, 10)), upstream=origin)
     want = WHOLE if kind == "get" else Span(0, 0)
-    heeds = kind == "reload"
-    if heeds:
+    applies = kind == "reload"
+    if applies:
         fields = {"cache-control": "no-cache"}
-    return CacheRequest(asset, origin, request, fields, want, applies_request_directives=heeds)
+    return CacheRequest(asset, origin, request, fields, want, applies_request_directives=applies)
 
 
 async def view(responses: ResponseCache, ask: CacheRequest) -> None:

@@ -694,7 +694,7 @@ async def test_close_ends_fills_and_closes_files(location: Location) -> None:
     assert location.server.requests[1].span == Span(5, FILM.size_bytes)
 
 
-async def test_close_lets_go_of_a_fill_that_has_not_begun(location: Location) -> None:
+async def test_close_releases_a_fill_that_has_not_begun(location: Location) -> None:
     worker = location.worker()
     reader = await worker.open(location.asset())
     reader.prefetch(ALL)

@@ -69,7 +69,7 @@ def ask_of(
 
 
 async def body_of(outcome: Outcome) -> bytes:
-    """Reads an answer to its end, and lets go of it."""
+    """Reads an answer to its end, and releases it."""
     async with asyncio.timeout(PATIENCE_S):
         if isinstance(outcome, Stored):
             try:

@@ -1,4 +1,4 @@
-"""Journeys: an operator invalidates, and every worker of a running edge heeds it from then on."""
+"""Journeys: an operator invalidates, and every worker of a running edge applies it from then on."""
 
 from __future__ import annotations
 

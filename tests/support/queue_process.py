@@ -4,7 +4,11 @@
                                              "body" is on disk, "row" is committed, "answer" given
     queue_process.py replicate ROOT SLOT   sends pending writes to the folder ROOT/origin
     queue_process.py stick ROOT SLOT       the same, but no attempt ever ends
+<<<<<<< HEAD
     queue_process.py hush ROOT SLOT        the same, but the cache is never notified
+=======
+    queue_process.py silent ROOT SLOT      the same, but the cache is never notified
+>>>>>>> 7b0c02b (tests: banned words are switched on; the last heed, hush and roster are gone)
 
 Each prints events as lines of JSON.
 """
@@ -86,11 +90,11 @@ async def accept(root: Path, point: str) -> None:
 
 
 async def replicate(
-    root: Path, slot: int, kind: type[DirectoryWriter], *, hushed: bool = False
+    root: Path, slot: int, kind: type[DirectoryWriter], *, silent: bool = False
 ) -> None:
     async def told(key: str) -> None:
-        if hushed:
-            stay("hushed")
+        if silent:
+            stay("silent")
         say({"event": "told", "key": key})
 
     await Replicator(
@@ -109,4 +113,4 @@ if __name__ == "__main__":
         asyncio.run(accept(Path(folder), argument))
     else:
         writer = StickingWriter if task == "stick" else DirectoryWriter
-        asyncio.run(replicate(Path(folder), int(argument), writer, hushed=task == "hush"))
+        asyncio.run(replicate(Path(folder), int(argument), writer, silent=task == "silent"))

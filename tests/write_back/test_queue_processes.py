@@ -145,8 +145,8 @@ async def test_next_leader_notifies_the_cache_of_a_conflict_of_a_killed_one(
     (root / "origin/film").write_bytes(b"the origin's own")
     write_queue = WriteQueue(root, 2, 1 << 20)
     await write_queue.accept("key", "main", put("film", ("If-None-Match", "*")), come(b"hello"))
-    first = await start("hush", "0")
-    await first.says("hushed")
+    first = await start("silent", "0")
+    await first.says("silent")
     await first.kill()
     assert write_queue.rows.by_state() == {State.CONFLICT: 1}
     for heard in (["key"], []):

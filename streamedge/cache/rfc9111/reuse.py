@@ -121,7 +121,7 @@ def _unasked(said: Directives, asked: Directives, rules: TtlRules, stale_s: floa
 def _forbids_stale(said: Directives, rules: TtlRules) -> bool:
     """§5.2.2.2, §5.2.2.8 and §5.2.2.10: s-maxage implies proxy-revalidate.
 
-    Sites that send s-maxage beside stale-while-revalidate mean the latter, and CDNs heed it; only
+    Sites that send s-maxage beside stale-while-revalidate mean the latter, and CDNs apply it; only
     strict rules take them at their word.
     """
     implied = rules.strict and said.s_maxage_s is not None

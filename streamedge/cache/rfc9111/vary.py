@@ -54,7 +54,7 @@ def _normalised(name: str, value: str) -> str:
 
 
 def _ranked(value: str) -> str:
-    """Languages by weight, equal ones in the order given, which some origins heed."""
+    """Languages by weight, equal ones in the order given, which some origins apply."""
     languages = [_weighted(member) for member in split_list(value) if member]
     languages.sort(key=lambda language: -language[1])
     return ",".join(f"{language};q={weight:g}" for language, weight in languages)

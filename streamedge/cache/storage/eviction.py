@@ -160,7 +160,7 @@ class Evictor:
 
     def _open_bytes(self) -> tuple[int, int]:
         """The room that removed files take: those that are about to be closed, and those that
-        somebody reads. Lets go of files that nobody has open any more.
+        somebody reads. Closes files that are no longer in use.
         """
         now_s = self._clock()
         closing_bytes = read_bytes = 0

@@ -154,7 +154,7 @@ def test_cloudfronts_ttls_by_status(status: int, cache_control: str, seconds: fl
     assert lasts(cache_control, rules, status) == seconds
 
 
-def test_errors_do_not_heed_expires_unless_strict() -> None:
+def test_errors_ignore_expires_unless_strict() -> None:
     assert lasts("", TtlRules(), 400, expires=date(60), date=date(0)) == 0
     assert lasts("", TtlRules(), 404, expires=date(60), date=date(0)) == 10
     assert lasts("", STRICT, 403, expires=date(60), date=date(0)) == 60

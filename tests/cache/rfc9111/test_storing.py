@@ -120,7 +120,7 @@ def test_what_was_asked_with_authorization(
     assert stores({"cache-control": cache_control}, rules, request=request) is allowed
 
 
-def test_the_requests_no_store_counts_where_viewers_are_heeded() -> None:
+def test_the_requests_no_store_counts_where_viewers_directives_apply() -> None:
     request = {"cache-control": "no-store"}
     assert stores(FRESH, request=request)
     assert not stores(FRESH, request=request, applies_request_directives=True)

@@ -19,7 +19,7 @@ from tests.support.web_edge import WebEdge, serve_web
 Lines = tuple[tuple[str, str], ...]
 
 STRICT = {"strict": True}
-HEEDS = {"viewer_directives": True}
+APPLIES = {"viewer_directives": True}
 WRITES = {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]}
 FORWARDS: dict[str, Any] = {
     "tables": {"origin_request_policies": {"all": {"headers": "all", "cookies": "all"}}},
@@ -257,7 +257,7 @@ async def test_listed_fields_reach_the_viewer_whose_request_was_answered(
 ) -> None:
     """§5.2.2.4, §5.2.2.7: withheld from subsequent requests, not from this one; so with a 304."""
     async with (
-        serve_web(cache_root, policy=HEEDS) as edge,
+        serve_web(cache_root, policy=APPLIES) as edge,
         viewer_of(edge.port) as viewer,
     ):
         control = f'max-age=60, {directive}="x-mine, set-cookie"'
@@ -342,34 +342,34 @@ async def test_stored_failure_never_stands_for_a_newer_one(cache_root: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("fields", "heeded", "asked"),
+    ("fields", "applied", "asked"),
     [
-        ({"cache_control": "no-cache"}, HEEDS, 2),
+        ({"cache_control": "no-cache"}, APPLIES, 2),
         ({"cache_control": "no-cache"}, {}, 1),
         ({"cache_control": "no-cache"}, STRICT, 2),
-        ({"pragma": "no-cache"}, HEEDS, 2),
+        ({"pragma": "no-cache"}, APPLIES, 2),
         ({"pragma": "no-cache"}, {}, 1),
-        ({"cache_control": "max-age=5"}, HEEDS, 2),
+        ({"cache_control": "max-age=5"}, APPLIES, 2),
         ({"cache_control": "max-age=5"}, {}, 1),
-        ({"cache_control": "max-age=59"}, HEEDS, 1),
-        ({"cache_control": "min-fresh=600"}, HEEDS, 2),
+        ({"cache_control": "max-age=59"}, APPLIES, 1),
+        ({"cache_control": "min-fresh=600"}, APPLIES, 2),
         ({"cache_control": "min-fresh=600"}, {}, 1),
-        ({"cache_control": "only-if-cached"}, HEEDS, 1),
+        ({"cache_control": "only-if-cached"}, APPLIES, 1),
     ],
 )
 async def test_directives_of_requests(
-    cache_root: Path, fields: dict[str, str], heeded: dict[str, Any], asked: int
+    cache_root: Path, fields: dict[str, str], applied: dict[str, Any], asked: int
 ) -> None:
-    async with serve_web(cache_root, policy=heeded) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, policy=applied) as edge, viewer_of(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"), ("Age", "10"))
         await viewer.get("/a")
         assert (await viewer.get("/a", **fields)).body == b"one"
         assert len(edge.origin.requests) == asked
 
 
-@pytest.mark.parametrize(("heeded", "asked"), [(HEEDS, 1), ({}, 2)])
-async def test_max_stale(cache_root: Path, heeded: dict[str, Any], asked: int) -> None:
-    async with serve_web(cache_root, policy=heeded) as edge, viewer_of(edge.port) as viewer:
+@pytest.mark.parametrize(("applied", "asked"), [(APPLIES, 1), ({}, 2)])
+async def test_max_stale(cache_root: Path, applied: dict[str, Any], asked: int) -> None:
+    async with serve_web(cache_root, policy=applied) as edge, viewer_of(edge.port) as viewer:
         put(edge, "a", *OLD)
         await viewer.get("/a")
         assert (await viewer.get("/a", cache_control="max-stale=500")).body == b"one"
@@ -377,28 +377,28 @@ async def test_max_stale(cache_root: Path, heeded: dict[str, Any], asked: int) -
 
 
 async def test_immutable_is_not_reloaded(cache_root: Path) -> None:
-    async with serve_web(cache_root, policy=HEEDS) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, policy=APPLIES) as edge, viewer_of(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60, immutable"), ("Age", "10"))
         await viewer.get("/a")
         await viewer.get("/a", cache_control="max-age=0")
         assert len(edge.origin.requests) == 1
 
 
-@pytest.mark.parametrize(("heeded", "status", "asked"), [(HEEDS, 504, 0), ({}, 200, 1)])
+@pytest.mark.parametrize(("applied", "status", "asked"), [(APPLIES, 504, 0), ({}, 200, 1)])
 async def test_only_if_cached(
-    cache_root: Path, heeded: dict[str, Any], status: int, asked: int
+    cache_root: Path, applied: dict[str, Any], status: int, asked: int
 ) -> None:
-    async with serve_web(cache_root, policy=heeded) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, policy=applied) as edge, viewer_of(edge.port) as viewer:
         put(edge)
         assert (await viewer.get("/a", cache_control="only-if-cached")).status == status
         assert len(edge.origin.requests) == asked
 
 
-@pytest.mark.parametrize(("heeded", "stored"), [(HEEDS, False), ({}, True)])
+@pytest.mark.parametrize(("applied", "stored"), [(APPLIES, False), ({}, True)])
 async def test_no_store_of_a_request(
-    cache_root: Path, heeded: dict[str, Any], stored: bool
+    cache_root: Path, applied: dict[str, Any], stored: bool
 ) -> None:
-    async with serve_web(cache_root, policy=heeded) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, policy=applied) as edge, viewer_of(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"))
         assert ("stored" in said(await viewer.get("/a", cache_control="no-store"))) == stored
         await viewer.get("/a")
@@ -641,7 +641,7 @@ async def test_a_head_that_finds_another_object_ends_a_stored_get(
 ) -> None:
     """Fresh as it is, which a viewer's no-cache looks behind."""
     async with (
-        serve_web(cache_root, policy=HEEDS) as edge,
+        serve_web(cache_root, policy=APPLIES) as edge,
         viewer_of(edge.port) as viewer,
     ):
         put(edge, "a", ("Cache-Control", "max-age=60"), etag='"1"')
@@ -657,7 +657,7 @@ async def test_a_head_that_finds_another_object_ends_a_stored_get(
 
 async def test_a_head_without_a_validator_says_nothing_of_a_stored_get(cache_root: Path) -> None:
     async with (
-        serve_web(cache_root, policy=HEEDS) as edge,
+        serve_web(cache_root, policy=APPLIES) as edge,
         viewer_of(edge.port) as viewer,
     ):
         put(edge, "a", ("Cache-Control", "max-age=60"))

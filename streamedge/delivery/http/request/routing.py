@@ -283,14 +283,14 @@ def ask(
     asset = Asset(
         key, found.name, origin, binding.name, rule.rules, above, *invalidation_subject(found)
     )
-    heeds = policy.viewer_directives or policy.strict
+    applies = policy.viewer_directives or policy.strict
     return CacheRequest(
         asset,
         binding.upstream,
         replace(asked, interim=interim),
         request.headers,
         want,
-        applies_request_directives=heeds,
+        applies_request_directives=applies,
         is_object=not binding.is_site,
         selected_by=fold_fields(asked.fields),
     )

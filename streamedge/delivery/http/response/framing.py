@@ -53,7 +53,7 @@ async def of_reader(reader: Reader) -> AsyncIterator[Piece]:
 
 
 async def of_body(response: OriginResponse) -> AsyncIterator[Piece]:
-    """An origin's body as it comes; let go of when nobody reads on."""
+    """An origin's body as it comes; closed when there are no more readers."""
     try:
         async for piece in response.body():
             yield piece
