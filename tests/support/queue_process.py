@@ -4,11 +4,7 @@
                                              "body" is on disk, "row" is committed, "answer" given
     queue_process.py replicate ROOT SLOT   sends pending writes to the folder ROOT/origin
     queue_process.py stick ROOT SLOT       the same, but no attempt ever ends
-<<<<<<< HEAD
-    queue_process.py hush ROOT SLOT        the same, but the cache is never notified
-=======
     queue_process.py silent ROOT SLOT      the same, but the cache is never notified
->>>>>>> 7b0c02b (tests: banned words are switched on; the last heed, hush and roster are gone)
 
 Each prints events as lines of JSON.
 """
