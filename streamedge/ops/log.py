@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -55,6 +56,7 @@ class Log:
         "_pause_s",
         "_reported",
         "_retry",
+        "_thread_id",
         "_unwritten",
         "dropped",
         "process",
@@ -69,6 +71,7 @@ class Log:
         self._gathered = 0  # lines
         self._gathering: partial[asyncio.TimerHandle] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread_id = 0  # of the loop's thread
         self._unwritten: deque[memoryview] = deque()
         self.unwritten_bytes = 0
         self._retry: asyncio.TimerHandle | None = None
@@ -78,15 +81,19 @@ class Log:
         self._counted = 0
 
     def write_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Makes ``loop`` flush lines FLUSH_INTERVAL_S after the first one."""
+        """Makes ``loop`` flush lines FLUSH_INTERVAL_S after the first one.
+
+        Called in the loop's thread. From then on only ``event`` may be called in other threads.
+        """
         self._loop = loop
+        self._thread_id = threading.get_ident()
         self._gathering = partial(loop.call_later, FLUSH_INTERVAL_S, self.flush)
         self.flush()
 
     def event(self, event: str, **fields: Any) -> None:
         """Adds a line. Values are JSON values; others are written as str().
 
-        Long strings and lists are cut.
+        Long strings and lists are cut. May be called in any thread.
         """
         line = {"time": round(time.time(), 3), "event": event, "process": self.process}
         for name, value in fields.items():
@@ -99,7 +106,13 @@ class Log:
                 ]
             elif value is not None:
                 line[name] = value
-        self.line(_encode(line))
+        if self._loop is None or threading.get_ident() == self._thread_id:
+            self.line(_encode(line))
+            return
+        try:
+            self._loop.call_soon_threadsafe(self.line, _encode(line))
+        except RuntimeError:  # the loop is closed: ``finish`` writes the line
+            self._lines.append(_encode(line))
 
     def line(self, line: str) -> None:
         """Adds a line that is JSON already."""

@@ -254,6 +254,21 @@ async def test_slow_reader_gets_what_waited_as_soon_as_it_reads(pipe: tuple[int,
     assert len(json.loads(got)["text"]) == 200 << 10
 
 
+async def test_event_in_another_thread_is_written_by_the_loop(pipe: tuple[int, int]) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)  # calls that are not thread-safe raise then
+    log = open_log("stdout", "worker-1")
+    log.write_on(loop)
+    readable = asyncio.Event()
+    loop.add_reader(pipe[0], readable.set)
+    await asyncio.to_thread(log.event, "config_not_read", error="locked")
+    async with asyncio.timeout(20):
+        await readable.wait()
+    loop.remove_reader(pipe[0])
+    (line,) = lines(pipe[0])
+    assert (line["event"], line["error"]) == ("config_not_read", "locked")
+
+
 def test_renamed_file_is_opened_anew_by_all_processes_when_asked(tmp_path: Path) -> None:
     target = LogTarget(str(tmp_path / "log"))
     logs = [open_log(target, "worker-0"), open_log(target, "worker-1")]
