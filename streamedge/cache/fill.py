@@ -212,9 +212,13 @@ class Fill:
             self._running_read.expedite()
 
     def stop(self) -> None:
-        """Ends at once where it is, and releases all locks."""
+        """Ends at once where it is, and releases all locks. Does nothing when it has all bytes:
+        then it is about to end by itself, and nothing of its version is missing.
+        """
         with contextlib.suppress(CacheFullError):
             self._flush()
+        if not self.rest.size:
+            return
         self.release()
         self._is_stopped = True
         self.span = Span(self.span.start, self.position)

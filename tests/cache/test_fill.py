@@ -600,3 +600,25 @@ async def test_a_fill_that_can_store_nowhere_gives_its_chunks_to_another_worker(
     extent.unlock(free)
     extent.close()
     assert await fetch(other, location.asset(), ALL) == FILM.read(ALL)
+
+
+async def test_version_without_validators_is_kept_when_its_reader_leaves_at_the_last_byte(
+    location: Location,
+) -> None:
+    location.server.put("film", FILM, etag="", last_modified_s=None)
+    worker = location.worker()
+    reader = await worker.open(location.asset(), ALL)
+    failures: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+    def leave(failure: object) -> None:
+        reader.close()
+        failures.set_result(failure)
+
+    reader.when_ready(Span(FILM.size_bytes - 1, FILM.size_bytes), leave, eager=True)
+    assert await failures is None
+    await fills_ended(worker)
+    requests = len(location.server.requests)
+    again = await worker.open(location.asset(), ALL)
+    assert await again.read(ALL) == FILM.read(ALL)
+    again.close()
+    assert len(location.server.requests) == requests
