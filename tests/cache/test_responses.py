@@ -570,3 +570,25 @@ async def test_workers_do_not_queue_behind_each_other_for_what_is_not_stored(
     rest.set()
     for viewer in viewers:
         assert await body_of(await viewer) == BYTES
+
+
+async def test_read_past_the_end_of_a_response_without_a_length_ends_with_it(
+    location: Location,
+) -> None:
+    """A player of such an object asks for more than there is before anybody knows its size."""
+    put(location)
+    worker = location.worker()
+    responses = ResponseCache(worker)
+    location.server.script(Turn(chunked=True))
+    location.server.hold("film", at=1000)
+    viewer = await responses.respond(ask_of(location))
+    player = await worker.open(ask_of(location).asset, Span(0, 2 * FILM.size_bytes))
+    past_the_end = asyncio.create_task(player.read(Span(0, 2 * FILM.size_bytes)))
+    await asyncio.sleep(0)  # the player waits for its first byte
+    location.server.release("film")
+    async with asyncio.timeout(PATIENCE_S):
+        assert await past_the_end == BYTES
+    player.close()
+    assert await body_of(viewer) == BYTES
+    await settled(location, worker)
+    assert len(location.server.requests) == 1
