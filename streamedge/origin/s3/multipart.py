@@ -69,10 +69,10 @@ async def abort_abandoned(requests: S3Requests, records: UploadRecords) -> int:
     """Aborts the uploads of processes that have died. Returns how many.
 
     A later call aborts each of them again, because parts in flight may arrive after the first
-    abort (Amazon S3 API Reference, AbortMultipartUpload). Raises OriginError and OSError: a later
-    call continues.
+    abort (Amazon S3 API Reference, AbortMultipartUpload). Raises OriginError and OSError, also when
+    the bucket has refused to abort any of them: a later call continues.
     """
-    aborted = 0
+    aborted, refused = 0, 0
     abandoned = records.abandoned()
     while (record := await in_thread(partial(next, abandoned, None))) is not None:
         try:
@@ -86,6 +86,11 @@ async def abort_abandoned(requests: S3Requests, records: UploadRecords) -> int:
         else:
             await in_thread(partial(record.release, aborted=answer.succeeded))
             aborted += answer.succeeded
+            refused += not answer.succeeded
+    if refused:
+        raise OriginError(
+            OriginFailure.UNAVAILABLE, f"the bucket did not abort {refused} abandoned uploads"
+        )
     return aborted
 
 

@@ -50,17 +50,25 @@ class S3Writer:
         self._bucket = bucket
         folder = prefix.strip("/")
         self._prefix = f"{folder}/" if folder else ""
+        self._has_ended_abandoned = False
 
     def lingers_s(self, write: Write) -> float:
         """As ``WritableOrigin.lingers_s``: the time that a response is waited for.
 
-        For an upload in parts 0: ``end_abandoned`` aborts it.
+        For an upload in parts 0 once ``end_abandoned`` has aborted what a dead process began: an
+        aborted upload cannot be completed.
         """
-        return 0.0 if (write.size_bytes or 0) > SINGLE_PUT_BYTES else self._read_timeout_s
+        is_in_parts = (write.size_bytes or 0) > SINGLE_PUT_BYTES
+        return 0.0 if is_in_parts and self._has_ended_abandoned else self._read_timeout_s
 
     async def end_abandoned(self) -> int:
         """As ``WritableOrigin.end_abandoned``: aborts multipart uploads."""
-        return 0 if self._uploads is None else await abort_abandoned(self._requests, self._uploads)
+        if self._uploads is None:
+            return 0
+        self._has_ended_abandoned = False
+        ended = await abort_abandoned(self._requests, self._uploads)
+        self._has_ended_abandoned = True
+        return ended
 
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
         """As ``WritableOrigin.write``."""

@@ -28,7 +28,7 @@ from streamedge.origin.s3.origin import bucket_url
 from streamedge.origin.s3.protocol import read_call
 from streamedge.origin.s3.requests import S3Requests
 from streamedge.origin.s3.signing import GivenCredentials, Signer
-from streamedge.origin.s3.writing import S3Writer
+from streamedge.origin.s3.writing import SINGLE_PUT_BYTES, S3Writer
 from streamedge.origin.upload_records import UploadRecords
 from streamedge.origin.writing import Write
 from tests.support.s3_bridge import S3Bridge
@@ -102,6 +102,24 @@ async def test_abandoned_uploads_are_aborted_when_the_bucket_can_be_reached(
     assert sum(uploads(s3, f"w/abandoned {number}") for number in range(3)) == 0
     await abort_abandoned(requests, records)  # once more, for parts that were under way
     assert list((tmp_path / "uploads").iterdir()) == []
+
+
+async def test_upload_in_parts_may_still_arrive_until_abandoned_ones_are_aborted(
+    s3: S3Server, requests: S3Requests, client: FaultyClient, tmp_path: Path
+) -> None:
+    records = UploadRecords(tmp_path / "uploads", "s3")
+    upload = s3.client.create_multipart_upload(Bucket=BUCKET, Key="w/left")
+    records.begin(upload["Key"], upload["UploadId"]).release()
+    writer = S3Writer(requests, uploads=records, read_timeout_s=30.0)
+    large = Write("PUT", "w/left", (), SINGLE_PUT_BYTES + 1)
+    client.fault = lambda _method, _url: OriginFailure.REFUSED
+    with pytest.raises(OriginError):
+        await writer.end_abandoned()
+    assert writer.lingers_s(large) == 30.0
+    client.fault = lambda _method, _url: None
+    assert await writer.end_abandoned() == 1
+    assert writer.lingers_s(large) == 0.0
+    assert writer.lingers_s(Write("PUT", "w/small", (), 1000)) == 30.0
 
 
 async def test_upload_that_ends_leaves_no_record(
