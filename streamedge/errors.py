@@ -64,7 +64,7 @@ class OriginError(StreamEdgeError):
         self.retried = retried
         self.fields = fields or {}
 
-    def again(self) -> OriginError:
+    def clone(self) -> OriginError:
         """A copy to raise in another task: a shared exception would collect tracebacks."""
         return OriginError(
             self.failure, str(self), retried=self.retried, status=self.status, fields=self.fields

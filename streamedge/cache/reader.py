@@ -70,7 +70,7 @@ class Reader:
         """
         return self._opened.validity(self.subject).verdict is Verdict.FRESH
 
-    def again(self) -> Reader:
+    def clone(self) -> Reader:
         """Another reader of the same version."""
         return Reader(self._opened, self.result, self.subject)
 
@@ -205,8 +205,8 @@ class Reader:
 def _copy_of(failure: Failure) -> Failure:
     """A copy to raise in another task: a shared exception would collect tracebacks."""
     if isinstance(failure, OriginError):
-        again: Failure = OriginError(failure.failure, str(failure))
+        copy: Failure = OriginError(failure.failure, str(failure))
     else:
-        again = CacheFullError(str(failure))
-    again.__cause__ = failure
-    return again
+        copy = CacheFullError(str(failure))
+    copy.__cause__ = failure
+    return copy

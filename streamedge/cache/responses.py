@@ -183,7 +183,7 @@ class ResponseCache:
                     self._own_outcome(lookup, ask) if is_own else self._joined_outcome(lookup, ask)
                 )
             except OriginError as exc:
-                raise exc.again() from exc
+                raise exc.clone() from exc
             finally:
                 lookup.waiting -= 1
                 lookup.release_unclaimed()

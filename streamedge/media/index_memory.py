@@ -29,7 +29,7 @@ class Lease(Generic[Value]):
         self._is_closed = False
         change(1)
 
-    def again(self) -> Lease[Value]:
+    def clone(self) -> Lease[Value]:
         """Opens another lease on the value."""
         return Lease(self.value, self._change)
 

@@ -124,12 +124,12 @@ class MediaLibrary:
                 index = lease.value
                 if isinstance(index, Mp3Head):
                     lease.close()
-                    return Mp3Medium(asset.name, index, reader.again(), reader)
+                    return Mp3Medium(asset.name, index, reader.clone(), reader)
                 packaged = await self._cache.open(index.asset, VERSION_ONLY)
             except BaseException:
                 lease.close()
                 raise
-            pinned = (reader.again(),) if reader.head.version.id else ()
+            pinned = (reader.clone(),) if reader.head.version.id else ()
             return FlvMedium(asset.name, index.head, index.index, packaged, reader, lease, *pinned)
         finally:
             reader.close()
@@ -154,7 +154,7 @@ class MediaLibrary:
             task.add_done_callback(lambda _done: self._on_build_done(key))
         build.waiting += 1
         try:
-            return (await asyncio.shield(build.task)).again()
+            return (await asyncio.shield(build.task)).clone()
         except MediaError as exc:
             raise MediaError(exc.fault, str(exc)) from exc
         except OriginError as exc:

@@ -419,7 +419,7 @@ async def test_a_reader_can_tell_whether_it_still_holds(location: Location) -> N
     location.invalidate("/other")
     readers = (mine, closed, others, nobodys)
     assert [reader.is_current() for reader in readers] == [True, True, True, True]
-    assert mine.again().subject == InvalidationTarget("E", "/film", "")
+    assert mine.clone().subject == InvalidationTarget("E", "/film", "")
     location.invalidate("/film", soft=True)
     assert [reader.is_current() for reader in readers] == [False, False, True, True]
     again = await opened(worker, asset_of(location))

@@ -79,7 +79,7 @@ class Uses(RuleBasedStateMachine):
     @rule(data=st.data())
     def use_again(self, data: st.DataObject) -> None:
         if self.leases:
-            self.leases.append(data.draw(st.sampled_from(self.leases)).again())
+            self.leases.append(data.draw(st.sampled_from(self.leases)).clone())
 
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
@@ -110,7 +110,7 @@ TestUses = Uses.TestCase
 def test_leases_are_counted(count: int) -> None:
     memory = IndexMemory[str, int](LIMIT_BYTES)
     leases = [memory.keep("a", 1, 50)]
-    leases += [leases[0].again() for _ in range(count)]
+    leases += [leases[0].clone() for _ in range(count)]
     memory.forget()
     for lease in leases:
         assert memory.used_bytes == 50

@@ -239,7 +239,7 @@ class HttpHandler:
             except BaseException:
                 reader.close()
                 raise
-        return Representation(replace(head, headers=with_vary(head.headers)), reader.again())
+        return Representation(replace(head, headers=with_vary(head.headers)), reader.clone())
 
     async def _error_page(
         self, found: Route, request: WebRequest, page: ErrorPage, opened: Response
