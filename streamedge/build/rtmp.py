@@ -15,8 +15,8 @@ from streamedge.cache.objects import Cache
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.config.schema.config import Config, RtmpDistributionConfig
 from streamedge.delivery.hosts import HostTable, OriginBinding
+from streamedge.delivery.rtmp.context import RtmpLimits
 from streamedge.delivery.rtmp.server import RtmpServer
-from streamedge.delivery.rtmp.session import RtmpLimits
 from streamedge.delivery.rtmp.streams import RtmpDistribution, StreamResolver
 from streamedge.media.library import MediaLibrary
 from streamedge.ops.log import Log

@@ -29,8 +29,9 @@ from streamedge.control.database import ControlDatabase
 from streamedge.control.invalidation_index import InvalidationIndex
 from streamedge.control.log import ControlLog
 from streamedge.delivery.hosts import HostTable, OriginBinding
+from streamedge.delivery.rtmp.context import RtmpLimits
 from streamedge.delivery.rtmp.server import RtmpServer
-from streamedge.delivery.rtmp.session import RtmpLimits, RtmpSession
+from streamedge.delivery.rtmp.session import RtmpSession
 from streamedge.delivery.rtmp.streams import RtmpDistribution, StreamResolver
 from streamedge.media.library import MediaLibrary
 from streamedge.ops.log import open_log
@@ -65,6 +66,7 @@ async def until(condition: Callable[[], bool]) -> None:
 class Stand:
     """A server, its cache and its scripted origin. ``now_s`` is its time for signatures."""
 
+    server: RtmpServer
     streams: StreamResolver
     control: ControlLog
 
@@ -80,10 +82,14 @@ class Stand:
         self.cache = cache
         self.counts = cache.counts
         self.port = port
-        self.sessions: set[RtmpSession] = set()
         self.distribution = distribution
         self.now_s = time.time()
         self._log = log
+
+    @property
+    def sessions(self) -> set[RtmpSession]:
+        """The sessions of the connected clients."""
+        return {each for each in self.server.sessions if isinstance(each, RtmpSession)}
 
     @property
     def log_text(self) -> str:
@@ -91,13 +97,13 @@ class Stand:
         return self._log.read_text()
 
     def invalidate(self, *items: str, soft: bool = False) -> None:
-        """Refuses what was cached until now, or takes it for expired."""
+        """Invalidates what was cached until now; ``soft``: treats it as expired."""
         self.control.invalidate(self.distribution.id, items, soft=soft)
         AnnouncedHead(self.cache.store.root).publish(self.control.position())
         self.cache.store.changes.announce()
 
     def rule(self, **rules: Any) -> None:
-        """Takes into force the distribution with other rules."""
+        """Applies the distribution with other rules."""
         self.distribution = replace(self.distribution, **rules)
         self.streams.replace(HostTable([self.distribution]))
 
@@ -107,11 +113,11 @@ class Stand:
 
     @property
     def readers(self) -> int:
-        """Who reads anything in the cache, packagers' sources included."""
+        """The number of open readers in the cache, packagers' sources included."""
         return sum(len(version._readers) for version in self.cache._versions.values())
 
     async def until_gone(self) -> None:
-        """Until no session is left, and nothing that it had begun."""
+        """Returns when no session, fill or player task is left."""
         await until(
             lambda: (
                 not self.sessions
@@ -178,7 +184,7 @@ async def stand(
             per_address_max=per_address_max,
         )
         await server.start([listener], [listener] if proxies else [])
-        found.sessions = server._sessions
+        found.server = server
         found.control = control
         try:
             yield found

@@ -6,28 +6,70 @@ The server makes it; sessions add and remove themselves.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.net.read_scheduler import ReadScheduler
 from streamedge.delivery.rtmp.streams import StreamResolver
 from streamedge.delivery.rtmp.timers import CoalescedTimers
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 
-if TYPE_CHECKING:
-    from streamedge.delivery.rtmp.session import RtmpLimits, RtmpSession
+
+@dataclass(frozen=True, slots=True)
+class RtmpLimits:
+    """Limits of one client, from ``[limits]``."""
+
+    connections_max: int
+    handshake_s: float
+    idle_s: float
+    stall_s: float
+    message_bytes: int
+    streams_max: int
+    ahead_s: float
+    rate_bytes: int
+
+
+class Session(Protocol):
+    """A client's connection, as the server sees it."""
+
+    @property
+    def plays(self) -> int:
+        """The number of plays that are opening, playing or paused."""
+        ...
+
+    def guard(self, work: Callable[..., None], *arguments: object) -> None:
+        """Calls ``work``; an exception in it ends only this connection."""
+        ...
+
+    def sweep(self, now_s: float) -> None:
+        """Drops a client that is too slow, or idle. Called once a second."""
+        ...
+
+    def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
+        """Ends the plays that the predicate matches."""
+        ...
+
+    def shut_down(self) -> None:
+        """Ends the connection because the edge is stopping."""
+        ...
+
+    def abort(self) -> None:
+        """Closes the connection without flushing."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """The context of each RtmpSession of a worker."""
+    """The context of each session of a worker."""
 
     streams: StreamResolver
     limits: RtmpLimits
     log: Log
     counts: Counts
-    sessions: set[RtmpSession]
+    sessions: set[Session]
     timers: CoalescedTimers = field(
         default_factory=lambda: CoalescedTimers(asyncio.get_running_loop())
     )

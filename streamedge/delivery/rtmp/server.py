@@ -11,8 +11,8 @@ from dataclasses import replace
 from streamedge.access.client_address import IpNetwork
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.net.accept import Acceptor, AcceptRules, OnClose, Peer
-from streamedge.delivery.rtmp.context import ServerContext
-from streamedge.delivery.rtmp.session import RtmpLimits, RtmpSession
+from streamedge.delivery.rtmp.context import RtmpLimits, ServerContext, Session
+from streamedge.delivery.rtmp.session import RtmpSession
 from streamedge.delivery.rtmp.streams import StreamResolver
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts, Gauge
@@ -36,8 +36,8 @@ class RtmpServer:
         descriptors_end: int = 0,
     ) -> None:
         self.streams = streams
-        self._sessions: set[RtmpSession] = set()
-        self._context = ServerContext(streams, limits, log, counts, self._sessions)
+        self.sessions: set[Session] = set()
+        self._context = ServerContext(streams, limits, log, counts, self.sessions)
         rules = AcceptRules(proxies, limits.connections_max, per_address_max, descriptors_end)
         self._acceptor = Acceptor("rtmp", rules, log, counts)
         self._counts = counts
@@ -68,7 +68,7 @@ class RtmpServer:
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Ends the running plays that the predicate matches."""
-        for session in list(self._sessions):
+        for session in list(self.sessions):
             session.guard(session.revoke, is_revoked)
 
     async def drain(self, timeout_s: float) -> None:
@@ -79,13 +79,13 @@ class RtmpServer:
         for server in self._servers:
             server.close()
         self._acceptor.stop()
-        await self._wait_while(lambda: any(session.plays for session in self._sessions), timeout_s)
-        for session in list(self._sessions):
+        await self._wait_while(lambda: any(session.plays for session in self.sessions), timeout_s)
+        for session in list(self.sessions):
             session.guard(session.shut_down)
         if self._sweep is not None:
             self._sweep.cancel()
-        await self._wait_while(lambda: bool(self._sessions), CLOSE_TIMEOUT_S)
-        for session in list(self._sessions):
+        await self._wait_while(lambda: bool(self.sessions), CLOSE_TIMEOUT_S)
+        for session in list(self.sessions):
             session.abort()
 
     async def _wait_while(self, condition: Callable[[], bool], timeout_s: float) -> None:
@@ -100,7 +100,7 @@ class RtmpServer:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_sessions)
-        for session in list(self._sessions):
+        for session in list(self.sessions):
             session.guard(session.sweep, now_s)
-        self._counts.gauges[Gauge.RTMP_CONNECTIONS] = len(self._sessions)
+        self._counts.gauges[Gauge.RTMP_CONNECTIONS] = len(self.sessions)
         self._acceptor.sweep(now_s)

@@ -11,7 +11,6 @@ import asyncio
 import os
 import traceback
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from itertools import count
 
 from streamedge.cache.open_object import Failure
@@ -47,20 +46,6 @@ FFMPEG_FLASH_VERSION = "LNX 9,0,124,2"
 TRACE_LINES_MAX = 8  # the innermost lines, in the log line of an internal error
 
 _serial = count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class RtmpLimits:
-    """Limits of one client, from ``[limits]``."""
-
-    connections_max: int
-    handshake_s: float
-    idle_s: float
-    stall_s: float
-    message_bytes: int
-    streams_max: int
-    ahead_s: float
-    rate_bytes: int
 
 
 class RtmpSession(asyncio.Protocol):
