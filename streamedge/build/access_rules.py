@@ -13,7 +13,7 @@ from streamedge.access.keys import KeyFileError, PublicKey, load_public_key
 from streamedge.config.schema.config import Config, PublicKeyConfig
 from streamedge.config.schema.countries import CountryList
 
-KEYS_KEPT_MAX = 1024  # parsed keys that stay in memory between configs
+PARSED_KEYS_MAX = 1024  # parsed keys that stay in memory between configs
 
 
 def access_rules(
@@ -48,6 +48,6 @@ def public_key(name: str, declared: PublicKeyConfig) -> PublicKey:
         raise KeyFileError(f"public key {name}: {exc}") from exc
 
 
-@functools.lru_cache(maxsize=KEYS_KEPT_MAX)
+@functools.lru_cache(maxsize=PARSED_KEYS_MAX)
 def _parsed(name: str, pem: bytes) -> PublicKey:
     return load_public_key(name, pem)

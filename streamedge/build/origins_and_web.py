@@ -48,7 +48,7 @@ from streamedge.origin.writing import HeaderFields
 from streamedge.write_back.overlay import NO_OVERRIDES, PendingWritesOrigin, PendingWritesUpstream
 from streamedge.write_back.queue import WriteQueue
 
-NOTHING_KEPT: Mapping[str, OriginBinding] = MappingProxyType({})
+NO_BINDINGS: Mapping[str, OriginBinding] = MappingProxyType({})
 
 
 def writes_back(config: Config) -> bool:
@@ -66,7 +66,7 @@ def bind_origins(
     log: Log,
     counts: Counts,
     write_queue: WriteQueue | None = None,
-    kept: Mapping[str, OriginBinding] = NOTHING_KEPT,
+    kept: Mapping[str, OriginBinding] = NO_BINDINGS,
 ) -> dict[str, OriginBinding]:
     """All origins and origin groups of the config, by name.
 

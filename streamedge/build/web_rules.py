@@ -113,7 +113,7 @@ def _origin_request_policy(config: Config, name: str) -> OriginRequestPolicy:
     return OriginRequestPolicy(
         name=managed.display_name(name),
         query_strings=policy.query_strings,
-        headers=Selection(headers.kept, tuple(map(str.lower, headers.names))),
+        headers=Selection(headers.mode, tuple(map(str.lower, headers.names))),
         cookies=policy.cookies,
     )
 

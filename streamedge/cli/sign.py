@@ -191,7 +191,7 @@ def cookie_field(signature: Signature) -> str:
     return "; ".join(f"{name}={value}" for name, value in signature.cookies.items())
 
 
-def described(signer: Signer, signature: Signature, signed: str | None) -> dict[str, Any]:
+def signature_json(signer: Signer, signature: Signature, signed: str | None) -> dict[str, Any]:
     """The result as a JSON object; ``signed`` is None if cookies were requested."""
     return {
         "signed": signed,

@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic import BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
-from streamedge.config.errors.schema_location import held_section, is_section, variants
+from streamedge.config.errors.schema_location import contained_section, is_section, variants
 from streamedge.config.schema.config import (
     AnyDistributionConfig,
     AnyOriginConfig,
@@ -143,7 +143,7 @@ def _tables_in(section: type[Section], header: str, name: str) -> Iterator[_Tabl
     """The kinds of table inside a table of ``section``, each before those inside it."""
     for key, field in section.model_fields.items():
         below, dotted = (f"{header}.{key}", f"{name}.{key}") if header else (key, key)
-        held = held_section(field.annotation)
+        held = contained_section(field.annotation)
         table: object = held or field.annotation
         frame = "[{}]"
         if held and get_origin(field.annotation) is dict:

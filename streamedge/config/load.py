@@ -22,10 +22,10 @@ from streamedge.config.checks.references import cross_mistakes
 from streamedge.config.describe import expected, field_notation
 from streamedge.config.errors.mistakes import Mistake, nearest
 from streamedge.config.errors.schema_location import (
-    Place,
-    held_section,
+    SchemaLocation,
+    contained_section,
     is_section,
-    place,
+    locate,
     value_at,
 )
 from streamedge.config.errors.toml_lines import Key, key_lines, line_of
@@ -118,7 +118,7 @@ def _mistake(error: ErrorDetails, document: dict[str, object]) -> Mistake:
     if location[-1] == "[key]":
         text = 'expected a name of 1 to 64 letters, digits, "_" or "-"'
         return Mistake(location[:-1], text)
-    at = place(location)
+    at = locate(location)
     key, field = at.key, at.field
     value = value_at(document, key)
     match error["type"]:
@@ -134,18 +134,18 @@ def _mistake(error: ErrorDetails, document: dict[str, object]) -> Mistake:
             return Mistake(key, f"missing; {expected(field)}")
         case "value_error":
             return Mistake(key, str(error["ctx"]["error"]))
-    if field is None or is_section(field.annotation) or held_section(field.annotation):
+    if field is None or is_section(field.annotation) or contained_section(field.annotation):
         return Mistake(key, f"{_table_expected(at)}, found {kind_of(value)}")
     text = expected(field, is_entry=at.is_entry)
     return Mistake(key, text + _found(field, value, at.is_entry))
 
 
-def _table_expected(at: Place) -> str:
+def _table_expected(at: SchemaLocation) -> str:
     """What has to stand where only tables may."""
     header = _dotted(tuple(part for part in at.key if isinstance(part, str)))
     if at.is_named:
         return f"expected tables, each with a header such as [{header}.{TABLE_EXAMPLE}]"
-    if isinstance(at.key[-1], int) or (at.field and held_section(at.field.annotation)):
+    if isinstance(at.key[-1], int) or (at.field and contained_section(at.field.annotation)):
         return f"expected tables, each with the header [[{header}]]"
     return f"expected a table, [{header}]"
 

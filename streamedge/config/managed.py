@@ -16,7 +16,7 @@ from streamedge.config.schema.config import (
     ResponseHeadersPolicyConfig,
     Section,
 )
-from streamedge.config.schema.selection import ALL, NONE, Kept, Selection
+from streamedge.config.schema.selection import ALL, NONE, Selection, SelectionMode
 
 IDS: dict[str, str] = {
     "658327ea-f89d-4fab-a63d-7e88639e58f6": "CachingOptimized",
@@ -70,7 +70,7 @@ CACHE_POLICIES: dict[str, CachePolicyConfig] = {
     ),
     "Elemental-MediaPackage": CachePolicyConfig(
         headers=("Origin",),
-        query_strings=Selection(Kept.ONLY, ("aws.manifestfilter", "start", "end", "m")),
+        query_strings=Selection(SelectionMode.ONLY, ("aws.manifestfilter", "start", "end", "m")),
     ),
     "UseOriginCacheControlHeaders": _BY_THE_ORIGIN,
     "UseOriginCacheControlHeaders-QueryStrings": _BY_THE_ORIGIN.model_copy(
@@ -82,16 +82,20 @@ ORIGIN_REQUEST_POLICIES: dict[str, OriginRequestPolicyConfig] = {
     # Host is the origin's own key "host" here, so the two are one.
     "AllViewer": OriginRequestPolicyConfig(query_strings=ALL, headers=ALL, cookies=ALL),
     "AllViewerExceptHostHeader": OriginRequestPolicyConfig(
-        query_strings=ALL, headers=Selection(Kept.EXCEPT, ("Host",)), cookies=ALL
+        query_strings=ALL, headers=Selection(SelectionMode.EXCEPT, ("Host",)), cookies=ALL
     ),
-    "CORS-CustomOrigin": OriginRequestPolicyConfig(headers=Selection(Kept.ONLY, ("Origin",))),
-    "CORS-S3Origin": OriginRequestPolicyConfig(headers=Selection(Kept.ONLY, _CORS_HEADERS)),
+    "CORS-CustomOrigin": OriginRequestPolicyConfig(
+        headers=Selection(SelectionMode.ONLY, ("Origin",))
+    ),
+    "CORS-S3Origin": OriginRequestPolicyConfig(
+        headers=Selection(SelectionMode.ONLY, _CORS_HEADERS)
+    ),
     "Elemental-MediaTailor-PersonalizedManifests": OriginRequestPolicyConfig(
-        query_strings=ALL, headers=Selection(Kept.ONLY, (*_CORS_HEADERS, "User-Agent"))
+        query_strings=ALL, headers=Selection(SelectionMode.ONLY, (*_CORS_HEADERS, "User-Agent"))
     ),
     "HostHeaderOnly": OriginRequestPolicyConfig(),
     "UserAgentRefererHeaders": OriginRequestPolicyConfig(
-        headers=Selection(Kept.ONLY, ("User-Agent", "Referer"))
+        headers=Selection(SelectionMode.ONLY, ("User-Agent", "Referer"))
     ),
 }
 EDGE_HEADERS: dict[str, tuple[str, ...]] = {

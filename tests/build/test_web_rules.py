@@ -7,7 +7,7 @@ import pytest
 from streamedge.build.web_rules import error_pages, origin_names, web_behaviors
 from streamedge.config.managed import CACHE_POLICIES
 from streamedge.config.schema.config import Config, WebDistributionConfig
-from streamedge.config.schema.selection import ALL, NONE, Kept, Selection
+from streamedge.config.schema.selection import ALL, NONE, Selection, SelectionMode
 from streamedge.delivery.http.policy.behaviors import (
     Behavior,
     CachePolicy,
@@ -91,7 +91,7 @@ def test_behaviors_come_first_and_inherit() -> None:
                 max_ttl_s=60.0,
                 error_ttl_s=2.0,
                 headers=("accept-language",),
-                cookies=Selection(Kept.ONLY, ("sid",)),
+                cookies=Selection(SelectionMode.ONLY, ("sid",)),
             ),
         ),
     ],
@@ -113,7 +113,8 @@ def test_managed_policies_are_found_by_name_and_by_id() -> None:
     assert by_id.origin_request == OriginRequestPolicy(
         "CORS-S3Origin",
         headers=Selection(
-            Kept.ONLY, ("origin", "access-control-request-headers", "access-control-request-method")
+            SelectionMode.ONLY,
+            ("origin", "access-control-request-headers", "access-control-request-method"),
         ),
     )
     (disabled,) = composed({"cache_policy": "CachingDisabled"})

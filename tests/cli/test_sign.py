@@ -19,12 +19,12 @@ from streamedge.cli.sign import (
     SigningError,
     Terms,
     cookie_field,
-    described,
     load_signer,
     parse_when,
     read_policy,
     sign_policy,
     sign_terms,
+    signature_json,
     signed_name,
 )
 from tests.support.signers import Signer as Publisher
@@ -151,8 +151,8 @@ def test_what_is_said_of_it(signer: Signer) -> None:
         "hash": "SHA1",
     }
     signed = signed_name(URL, made)
-    assert described(signer, made, signed) == {"signed": signed, "cookies": None, **told}
-    assert described(signer, made, None) == {"signed": None, "cookies": made.cookies, **told}
+    assert signature_json(signer, made, signed) == {"signed": signed, "cookies": None, **told}
+    assert signature_json(signer, made, None) == {"signed": None, "cookies": made.cookies, **told}
 
 
 @pytest.mark.parametrize(

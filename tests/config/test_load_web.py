@@ -18,7 +18,7 @@ from streamedge.config.schema.config import (
     S3OriginConfig,
     WebDistributionConfig,
 )
-from streamedge.config.schema.selection import Kept, Selection
+from streamedge.config.schema.selection import Selection, SelectionMode
 from streamedge.errors import ConfigError
 
 SECRET = "hunter2-wJalrXUtnFEMI"
@@ -145,7 +145,7 @@ def test_all_of_it_is_read(folder: Path) -> None:
     assert bucket.path_style is True
     assert config.origin_groups["main"].failover == (404, "timeout")
     policy = config.cache_policies["pages"]
-    assert policy.query_strings == Selection(Kept.EXCEPT, ("utm_source",))
+    assert policy.query_strings == Selection(SelectionMode.EXCEPT, ("utm_source",))
     assert config.response_headers_policies["secure"].cors.max_age == 300
     assert config.limits.request_body == 1 << 30
     web = config.distributions[0]

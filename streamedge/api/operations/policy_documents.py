@@ -18,9 +18,14 @@ from streamedge.config.schema.config import (
     OriginRequestPolicyConfig,
     ResponseHeadersPolicyConfig,
 )
-from streamedge.config.schema.selection import Kept, Selection
+from streamedge.config.schema.selection import Selection, SelectionMode
 
-_KEPT = {Kept.ONLY: "whitelist", Kept.EXCEPT: "allExcept", Kept.ALL: "all", Kept.NONE: "none"}
+_BEHAVIORS = {
+    SelectionMode.ONLY: "whitelist",
+    SelectionMode.EXCEPT: "allExcept",
+    SelectionMode.ALL: "all",
+    SelectionMode.NONE: "none",
+}
 _HSTS = re.compile(r"max-age=([0-9]{1,10})(; includeSubDomains)?(; preload)?")
 _XSS_PROTECTION = re.compile(r"([01])(; mode=block)?(?:; report=(.+))?")
 
@@ -56,7 +61,7 @@ def origin_request_policy_document(
     if edge_headers:
         names = (*policy.headers.names, *edge_headers)
         headers = {"HeaderBehavior": "whitelist", "Headers": listing(names)}
-    if policy.headers.kept is Kept.ALL:
+    if policy.headers.mode is SelectionMode.ALL:
         headers["HeaderBehavior"] = "allViewer"
     return {
         "Name": name,
@@ -114,7 +119,7 @@ def _seconds(duration_s: float) -> int:
 
 
 def _selection(selection: Selection, what: str, member: str) -> dict[str, Any]:
-    said: dict[str, Any] = {f"{what}Behavior": _KEPT[selection.kept]}
+    said: dict[str, Any] = {f"{what}Behavior": _BEHAVIORS[selection.mode]}
     if selection.names:
         said[member] = listing(selection.names)
     return said

@@ -33,7 +33,7 @@ from streamedge.config.schema.config import (
     S3OriginConfig,
     Section,
 )
-from streamedge.config.schema.selection import Kept, Selection
+from streamedge.config.schema.selection import Selection, SelectionMode
 from streamedge.control.resources import Kind, Resource
 
 APPLICATION = "cfx/st"  # CloudFront's, of all streaming distributions
@@ -212,7 +212,7 @@ class _Making:
 def _only(names: Selection | Iterable[str]) -> tuple[str, ...]:
     """The names that a policy lists as those it means."""
     if isinstance(names, Selection):
-        return tuple(names.names) if names.kept is Kept.ONLY else ()
+        return tuple(names.names) if names.mode is SelectionMode.ONLY else ()
     return tuple(names)
 
 

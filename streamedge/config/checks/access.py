@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from streamedge.config.errors.mistakes import (
     Mistake,
     entries,
-    listed,
     named,
     nearest,
+    quoted_list,
     short,
     string,
     strings,
@@ -58,7 +58,7 @@ def _unknown(
     """The first of ``names`` that is not in ``known``, or that is repeated."""
     for index, name in enumerate(names):
         if name not in known:
-            advice = nearest(name, known, f"known under [{table_name}]: {listed(known)}")
+            advice = nearest(name, known, f"known under [{table_name}]: {quoted_list(known)}")
             yield Mistake(key, f"no {what} has the name {short(name)}; {advice}")
             return
         if name in names[:index]:
@@ -92,7 +92,7 @@ def _proxies(document: dict[str, object]) -> Iterator[Mistake]:
     for index, entry in enumerate(said):
         for address in _addresses([entry]):
             if address not in listeners:
-                known = listed(tuple(map(format_address, listeners)))
+                known = quoted_list(tuple(map(format_address, listeners)))
                 text = f"nothing listens on {format_address(address)}; known: {known}"
                 yield Mistake(("listen", "proxy_protocol", index), text)
     if not listen.get("proxies"):

@@ -15,9 +15,9 @@ from streamedge.config.checks.web import web_mistakes
 from streamedge.config.errors.mistakes import (
     Mistake,
     entries,
-    listed,
     named,
     nearest,
+    quoted_list,
     short,
     string,
     strings,
@@ -52,7 +52,7 @@ def _origins_missing(document: dict[str, object]) -> Iterator[Mistake]:
         for place, holder in ((key, declared), *behaviors):
             origin = string(holder, "origin")
             if origin is not None and origin not in known:
-                advice = nearest(origin, known, f"known under {where}: {listed(known)}")
+                advice = nearest(origin, known, f"known under {where}: {quoted_list(known)}")
                 text = f"no origin has the name {short(origin)}; {advice}"
                 yield Mistake((*place, "origin"), text)
 

@@ -11,9 +11,9 @@ from streamedge.config.checks.bucket_policies import not_for_buckets
 from streamedge.config.errors.mistakes import (
     Mistake,
     entries,
-    listed,
     named,
     nearest,
+    quoted_list,
     short,
     string,
     strings,
@@ -78,7 +78,7 @@ def _groups(document: dict[str, object]) -> Iterator[Mistake]:
         seen: set[str] = set()
         for name in strings(group, "origins", OriginGroupConfig):
             if name not in known:
-                advice = nearest(name, known, f"known under [origins]: {listed(known)}")
+                advice = nearest(name, known, f"known under [origins]: {quoted_list(known)}")
                 yield Mistake((*key, "origins"), f"no origin has the name {short(name)}; {advice}")
             elif name in seen:
                 yield Mistake((*key, "origins"), f"the origin {short(name)} stands here twice")
@@ -184,7 +184,7 @@ def _rules(
         known = own + managed_names(policies)
         if policy and policy not in known:
             beside = "" if own else f" (or a table under [{policies}])"
-            advice = nearest(policy, known, f"known: {listed(known)}{beside}")
+            advice = nearest(policy, known, f"known: {quoted_list(known)}{beside}")
             yield Mistake((*key, name), f"no policy has the name {short(policy)}; {advice}")
     needs_tls = string(rules, "viewer_protocol") in {"https-only", "redirect-to-https"}
     if needs_tls and not table(document.get("listen")).get("https"):

@@ -33,7 +33,7 @@ def nearest(name: str, known: tuple[str, ...], otherwise: str) -> str:
     return f"did you mean {json.dumps(matches[0])}?" if matches else otherwise
 
 
-def listed(names: tuple[str, ...]) -> str:
+def quoted_list(names: tuple[str, ...]) -> str:
     """The first of ``names``, quoted, or "none"."""
     return ", ".join(short(name) for name in names[:LISTED_MAX]) or "none"
 

@@ -15,7 +15,7 @@ from streamedge.config.schema.config import Config, Section
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SchemaLocation:
     """What the schema has at ``key``, a key of the document.
 
     ``section`` is the innermost kind of table round it, None where its ``type`` does not tell.
@@ -38,7 +38,7 @@ def variants(union: object) -> dict[str, type[Section]]:
     return {get_args(member.model_fields["type"].annotation)[0]: member for member in members}
 
 
-def held_section(annotation: object) -> object:
+def contained_section(annotation: object) -> object:
     """The section or union of sections whose tables ``annotation`` holds, by name or in a list.
 
     None for anything else.
@@ -71,9 +71,9 @@ def value_at(document: object, key: Key) -> object:
     return value
 
 
-def place(location: tuple[int | str, ...]) -> Place:
+def locate(location: tuple[int | str, ...]) -> SchemaLocation:
     """The place of a ``location`` that pydantic gives for ``Config``."""
-    found = Place(())
+    found = SchemaLocation(())
     parts = list(location)
     while parts:
         part = parts.pop(0)
@@ -81,14 +81,14 @@ def place(location: tuple[int | str, ...]) -> Place:
             break
         field = found.section.model_fields.get(part)
         key = (*found.key, part)
-        found = Place(key, found.section, field)
+        found = SchemaLocation(key, found.section, field)
         if field is None:
             break
         table: object = field.annotation
-        held = held_section(table)
+        held = contained_section(table)
         if held is not None:
             is_named = get_origin(table) is dict
-            found = Place(key, found.section, field, is_named=is_named)
+            found = SchemaLocation(key, found.section, field, is_named=is_named)
             if not parts:
                 break
             key = (*key, parts.pop(0))
@@ -96,13 +96,15 @@ def place(location: tuple[int | str, ...]) -> Place:
         if _is_union(table):
             kinds = variants(table)
             section = kinds.get(str(parts.pop(0))) if parts else None
-            found = Place(key, section, variants=kinds)
+            found = SchemaLocation(key, section, variants=kinds)
         elif is_section(table) and (held is not None or parts):
             assert isinstance(table, type)
-            found = Place(key, table)
+            found = SchemaLocation(key, table)
         elif not is_section(table):
             is_entry = bool(parts) and isinstance(parts[0], int)
-            return Place((*key, parts[0]) if is_entry else key, found.section, field, is_entry)
+            return SchemaLocation(
+                (*key, parts[0]) if is_entry else key, found.section, field, is_entry
+            )
     return found
 
 

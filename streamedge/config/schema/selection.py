@@ -36,7 +36,7 @@ _HEADERS_EXPECTED = 'expected a table of headers, such as { "X-Name" = "value" }
 _FAILOVER_EXPECTED = 'expected a status from 400 to 599, "connect" or "timeout"'
 
 
-class Kept(Enum):
+class SelectionMode(Enum):
     """Which names a selection keeps."""
 
     NONE = "none"
@@ -47,14 +47,14 @@ class Kept(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Some names of many; ``names`` is empty unless ``kept`` is ONLY or EXCEPT."""
+    """Some names of many; ``names`` is empty unless ``mode`` is ONLY or EXCEPT."""
 
-    kept: Kept
+    mode: SelectionMode
     names: tuple[str, ...] = ()
 
 
-NONE = Selection(Kept.NONE)
-ALL = Selection(Kept.ALL)
+NONE = Selection(SelectionMode.NONE)
+ALL = Selection(SelectionMode.ALL)
 
 
 def parse_selection(value: object) -> Selection:
@@ -64,7 +64,7 @@ def parse_selection(value: object) -> Selection:
     if isinstance(value, dict) and len(value) == 1:
         ((word, names),) = value.items()
         if word in {"only", "except"}:
-            return Selection(Kept(word), _names(names, _SELECTION_EXPECTED))
+            return Selection(SelectionMode(word), _names(names, _SELECTION_EXPECTED))
     return _word(value, _SELECTION_EXPECTED)
 
 
@@ -73,9 +73,9 @@ def parse_header_selection(value: object) -> Selection:
     if isinstance(value, Selection):
         return value
     if isinstance(value, list | tuple):
-        return Selection(Kept.ONLY, _header_names(value))
+        return Selection(SelectionMode.ONLY, _header_names(value))
     if isinstance(value, dict) and value.keys() == {"except"}:
-        return Selection(Kept.EXCEPT, _header_names(value["except"]))
+        return Selection(SelectionMode.EXCEPT, _header_names(value["except"]))
     return _word(value, _HEADER_SELECTION_EXPECTED)
 
 
@@ -138,14 +138,14 @@ def parse_failover(value: object) -> int | str:
 
 def format_selection(selection: Selection) -> str:
     """``selection`` as TOML, such as ``{ only = ["page"] }``."""
-    if selection.kept in {Kept.NONE, Kept.ALL}:
-        return json.dumps(selection.kept.value)
-    return f"{{ {selection.kept.value} = {json.dumps(list(selection.names))} }}"
+    if selection.mode in {SelectionMode.NONE, SelectionMode.ALL}:
+        return json.dumps(selection.mode.value)
+    return f"{{ {selection.mode.value} = {json.dumps(list(selection.names))} }}"
 
 
 def format_header_selection(selection: Selection) -> str:
     """``selection`` of headers as TOML, such as ``["Accept"]``."""
-    if selection.kept is Kept.ONLY:
+    if selection.mode is SelectionMode.ONLY:
         return json.dumps(list(selection.names))
     return format_selection(selection)
 

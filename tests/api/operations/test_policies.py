@@ -28,7 +28,7 @@ from streamedge.config.schema.config import (
     OriginRequestPolicyConfig,
     ResponseHeadersPolicyConfig,
 )
-from streamedge.config.schema.selection import ALL, Kept, Selection
+from streamedge.config.schema.selection import ALL, Selection, SelectionMode
 from tests.support.api_estate import Api, behavior, bucket, ec_pem, listing, rsa_pem, web
 
 CACHE = {
@@ -221,7 +221,7 @@ def test_declared_ones_are_read_only(api: Api, member: str, identifier: str) -> 
             max_ttl=3.0,
             headers=("Accept", "Host"),
             cookies=ALL,
-            query_strings=Selection(Kept.EXCEPT, ("utm",)),
+            query_strings=Selection(SelectionMode.EXCEPT, ("utm",)),
         ),
     ],
 )
@@ -235,7 +235,8 @@ def test_a_cache_policy_there_and_back(policy: CachePolicyConfig) -> None:
     [
         *ORIGIN_REQUEST_POLICIES.values(),
         OriginRequestPolicyConfig(
-            headers=Selection(Kept.ONLY, ("Accept",)), cookies=Selection(Kept.ONLY, ("a", "b"))
+            headers=Selection(SelectionMode.ONLY, ("Accept",)),
+            cookies=Selection(SelectionMode.ONLY, ("a", "b")),
         ),
     ],
 )

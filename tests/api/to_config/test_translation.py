@@ -21,7 +21,7 @@ from streamedge.config.schema.config import (
     S3OriginConfig,
     WebDistributionConfig,
 )
-from streamedge.config.schema.selection import ALL, NONE, Kept, Selection
+from streamedge.config.schema.selection import ALL, NONE, Selection, SelectionMode
 from streamedge.control.resources import Kind, Resource
 from tests.support.api_estate import (
     DECLARED,
@@ -362,7 +362,7 @@ def test_forwarded_values_are_a_policy_of_their_own(api: Api) -> None:
         default_ttl=10.0,
         max_ttl=20.0,
         query_strings=ALL,
-        cookies=Selection(Kept.ONLY, ("session",)),
+        cookies=Selection(SelectionMode.ONLY, ("session",)),
         headers=("Accept-Language",),
     )
     assert request is None
@@ -373,7 +373,7 @@ def test_query_string_keys_are_few_of_those_forwarded(api: Api) -> None:
     policy, request, _made = legacy(
         api, ForwardedValues=forwarded(QueryString=True, QueryStringCacheKeys=listing("page"))
     )
-    assert policy.query_strings == Selection(Kept.ONLY, ("page",))
+    assert policy.query_strings == Selection(SelectionMode.ONLY, ("page",))
     assert request.query_strings == ALL
 
 
@@ -553,7 +553,7 @@ def test_a_policy_of_the_api_is_found_by_its_id(api: Api) -> None:
     assert policy == CachePolicyConfig(
         min_ttl=1.0,
         headers=("Accept", "Host"),
-        cookies=Selection(Kept.EXCEPT, ("a",)),
+        cookies=Selection(SelectionMode.EXCEPT, ("a",)),
         query_strings=ALL,
     )
     assert made.compress

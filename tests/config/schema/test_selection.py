@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from streamedge.config.schema.selection import (
     ALL,
     NONE,
-    Kept,
     Selection,
+    SelectionMode,
     format_header_selection,
     format_selection,
     parse_failover,
@@ -39,8 +39,8 @@ anything = st.recursive(
     [
         ("none", NONE),
         ("all", ALL),
-        ({"only": ["a", "b"]}, Selection(Kept.ONLY, ("a", "b"))),
-        ({"except": ["a"]}, Selection(Kept.EXCEPT, ("a",))),
+        ({"only": ["a", "b"]}, Selection(SelectionMode.ONLY, ("a", "b"))),
+        ({"except": ["a"]}, Selection(SelectionMode.EXCEPT, ("a",))),
         (ALL, ALL),
     ],
 )
@@ -52,9 +52,9 @@ def test_selections_are_read_and_written(value: object, selection: Selection) ->
 
 def test_headers_are_selected_by_a_list() -> None:
     selection = parse_header_selection(["Accept"])
-    assert selection == Selection(Kept.ONLY, ("Accept",))
+    assert selection == Selection(SelectionMode.ONLY, ("Accept",))
     assert format_header_selection(selection) == '["Accept"]'
-    assert parse_header_selection({"except": ["A"]}) == Selection(Kept.EXCEPT, ("A",))
+    assert parse_header_selection({"except": ["A"]}) == Selection(SelectionMode.EXCEPT, ("A",))
 
 
 @pytest.mark.parametrize(

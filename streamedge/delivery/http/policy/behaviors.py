@@ -26,7 +26,7 @@ from streamedge.config.schema.field_names import (
     dashed_name,
     is_plain_name,
 )
-from streamedge.config.schema.selection import ALL, NONE, Kept, Selection
+from streamedge.config.schema.selection import ALL, NONE, Selection, SelectionMode
 from streamedge.delivery.http.policy.response_headers import UNCHANGED, Field, ResponseHeadersPolicy
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -150,7 +150,7 @@ def key_parts(
     selected = keyed_query(policy, query)
     if selected:
         parts.append(f"?{selected}")
-    if not policy.headers and policy.cookies.kept is Kept.NONE:
+    if not policy.headers and policy.cookies.mode is SelectionMode.NONE:
         return tuple(parts)
     fields = _end_to_end(fields)
     for name in policy.headers:
@@ -226,27 +226,27 @@ def _end_to_end(fields: Iterable[Field]) -> list[Field]:
 
 
 def _forwards(selection: Selection, name: str) -> bool:
-    match selection.kept:
-        case Kept.NONE:
+    match selection.mode:
+        case SelectionMode.NONE:
             return False
-        case Kept.ONLY:
+        case SelectionMode.ONLY:
             return name in selection.names
-        case Kept.ALL:
+        case SelectionMode.ALL:
             return is_plain_name(name) and name not in OVERRIDES
-        case Kept.EXCEPT:
+        case SelectionMode.EXCEPT:
             return is_plain_name(name) and name not in OVERRIDES and name not in selection.names
 
 
 def _kept_query(query: str, selections: tuple[Selection, ...]) -> str:
     if ALL in selections:
         return query
-    if all(selection.kept is Kept.NONE for selection in selections):
+    if all(selection.mode is SelectionMode.NONE for selection in selections):
         return ""
     return "&".join(_kept(query.split("&"), selections, ";"))
 
 
 def _kept_cookies(fields: Iterable[Field], selections: tuple[Selection, ...]) -> str:
-    if all(selection.kept is Kept.NONE for selection in selections):
+    if all(selection.mode is SelectionMode.NONE for selection in selections):
         return ""
     crumbs = [
         crumb
@@ -267,14 +267,14 @@ def _kept(parameters: list[str], selections: tuple[Selection, ...], parting: str
 
 
 def _selects(selection: Selection, readings: set[str]) -> bool:
-    match selection.kept:
-        case Kept.NONE:
+    match selection.mode:
+        case SelectionMode.NONE:
             return False
-        case Kept.ALL:
+        case SelectionMode.ALL:
             return True
-        case Kept.ONLY:
+        case SelectionMode.ONLY:
             return not readings.isdisjoint(selection.names)
-        case Kept.EXCEPT:
+        case SelectionMode.EXCEPT:
             return not readings.issubset(selection.names)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamedge.config.schema.field_names import CONDITIONS, EDGE_OWNED, OVERRIDES
-from streamedge.config.schema.selection import ALL, NONE, Kept, Selection
+from streamedge.config.schema.selection import ALL, NONE, Selection, SelectionMode
 from streamedge.delivery.http.policy.behaviors import (
     Behavior,
     CachePolicy,
@@ -27,11 +27,11 @@ ALL_VIEWER = OriginRequestPolicy(query_strings=ALL, headers=ALL, cookies=ALL)
 
 
 def only(*names: str) -> Selection:
-    return Selection(Kept.ONLY, names)
+    return Selection(SelectionMode.ONLY, names)
 
 
 def but(*names: str) -> Selection:
-    return Selection(Kept.EXCEPT, names)
+    return Selection(SelectionMode.EXCEPT, names)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ selections = st.one_of(
     st.sampled_from([NONE, ALL]),
     st.builds(
         Selection,
-        st.sampled_from([Kept.ONLY, Kept.EXCEPT]),
+        st.sampled_from([SelectionMode.ONLY, SelectionMode.EXCEPT]),
         st.lists(names, min_size=1, max_size=2).map(tuple),
     ),
 )
