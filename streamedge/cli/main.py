@@ -291,7 +291,7 @@ def sign(
         typer.echo(f"streamedge: {exc}", err=True)
         raise typer.Exit(EXIT_CONFIG_INVALID) from exc
     if as_json:
-        typer.echo(json.dumps(signing.described(signer, signature, signed), indent=2))
+        typer.echo(json.dumps(signing.signature_json(signer, signature, signed), indent=2))
     else:
         typer.echo(signed or signing.cookie_field(signature))
 
