@@ -13,6 +13,12 @@ from dataclasses import dataclass
 from math import floor, inf
 
 from streamedge.cache.rfc9111.cache_control import Directives, delta_seconds, response_directives
+from streamedge.config.schema.ttl_defaults import (
+    DEFAULT_TTL_S,
+    ERROR_TTL_S,
+    MAX_TTL_S,
+    MIN_TTL_S,
+)
 from streamedge.http_date import parse_http_date_s
 
 HEURISTIC_SHARE = 0.1  # of the time since the last change (§4.2.2)
@@ -42,10 +48,10 @@ class TtlRules:
     overrules no no-store, no-cache or private.
     """
 
-    min_ttl_s: float = 0.0
-    default_ttl_s: float = 86400.0
-    max_ttl_s: float = 31536000.0
-    error_ttl_s: float = 10.0
+    min_ttl_s: float = MIN_TTL_S
+    default_ttl_s: float = DEFAULT_TTL_S
+    max_ttl_s: float = MAX_TTL_S
+    error_ttl_s: float = ERROR_TTL_S
     strict: bool = False
     error_ttls: tuple[tuple[int, float], ...] = ()
 

@@ -36,6 +36,7 @@ from streamedge.config.schema.policies import (
     OriginRequestPolicyConfig,
     ResponseHeadersPolicyConfig,
 )
+from streamedge.config.schema.ttl_defaults import DEFAULT_TTL_S, ERROR_TTL_S
 from streamedge.config.schema.units import SIZE_LIMIT_BYTES
 from streamedge.config.schema.values import (
     RESTART,
@@ -168,7 +169,7 @@ class BehaviorRules(AccessConfig):
         description="Name of a table under [origins] or [origin_groups].", examples=["samples"]
     )
     default_ttl: DurationS = Field(
-        default=86_400.0,
+        default=DEFAULT_TTL_S,
         description="How long a response that does not say is fresh; a cache_policy has its own.",
         ge=0,
     )
@@ -239,7 +240,7 @@ class ErrorPageConfig(Section):
         default=0, description="Status that viewers get; 0 is the origin's.", ge=0, le=599
     )
     ttl: DurationS = Field(
-        default=10.0, description="Least time that an error of this status is kept.", ge=0
+        default=ERROR_TTL_S, description="Least time that an error of this status is kept.", ge=0
     )
 
 
@@ -296,7 +297,9 @@ class RtmpDistributionConfig(DistributionConfig, AccessConfig):
         description="Name of a table under [origins] or [origin_groups].", examples=["samples"]
     )
     default_ttl: DurationS = Field(
-        default=86_400.0, description="How long an object without Cache-Control is fresh.", ge=0
+        default=DEFAULT_TTL_S,
+        description="How long an object without Cache-Control is fresh.",
+        ge=0,
     )
     application: Applications = Field(
         default=("cfx/st",),

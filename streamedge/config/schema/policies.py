@@ -10,6 +10,12 @@ from typing import Annotated
 from pydantic import Field, Strict
 
 from streamedge.config.schema.selection import ALL, NONE
+from streamedge.config.schema.ttl_defaults import (
+    DEFAULT_TTL_S,
+    ERROR_TTL_S,
+    MAX_TTL_S,
+    MIN_TTL_S,
+)
 from streamedge.config.schema.values import (
     CorsOrigin,
     DurationS,
@@ -35,16 +41,18 @@ class CachePolicyConfig(Section):
         description="Whether viewers' Cache-Control and Pragma count. With strict: true.",
     )
     min_ttl: DurationS = Field(
-        default=0.0, description="Least time that a response is fresh, whatever it says.", ge=0
+        default=MIN_TTL_S,
+        description="Least time that a response is fresh, whatever it says.",
+        ge=0,
     )
     default_ttl: DurationS = Field(
-        default=86_400.0,
+        default=DEFAULT_TTL_S,
         description="How long a response that does not say is fresh. With strict the RFC's"
         " heuristics from Last-Modified count instead.",
         ge=0,
     )
     max_ttl: DurationS = Field(
-        default=31_536_000.0,
+        default=MAX_TTL_S,
         description="Most time that a response is fresh, whatever it says.",
         ge=0,
     )
@@ -60,7 +68,7 @@ class CachePolicyConfig(Section):
         default=NONE, description="Cookies in the cache key; they are forwarded too."
     )
     error_ttl: DurationS = Field(
-        default=10.0,
+        default=ERROR_TTL_S,
         description="Least time that error responses (404, 414, 500 to 504) are kept; not with"
         " strict.",
         ge=0,

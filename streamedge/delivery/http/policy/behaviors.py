@@ -27,6 +27,12 @@ from streamedge.config.schema.field_names import (
     is_plain_name,
 )
 from streamedge.config.schema.selection import ALL, NONE, Selection, SelectionMode
+from streamedge.config.schema.ttl_defaults import (
+    DEFAULT_TTL_S,
+    ERROR_TTL_S,
+    MAX_TTL_S,
+    MIN_TTL_S,
+)
 from streamedge.delivery.http.policy.response_headers import UNCHANGED, Field, ResponseHeadersPolicy
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -60,10 +66,10 @@ class CachePolicy:
     name: str = ""
     strict: bool = False
     viewer_directives: bool = False
-    min_ttl_s: float = 0.0
-    default_ttl_s: float = 86_400.0
-    max_ttl_s: float = 31_536_000.0
-    error_ttl_s: float = 10.0
+    min_ttl_s: float = MIN_TTL_S
+    default_ttl_s: float = DEFAULT_TTL_S
+    max_ttl_s: float = MAX_TTL_S
+    error_ttl_s: float = ERROR_TTL_S
     query_strings: Selection = NONE
     headers: tuple[str, ...] = ()
     cookies: Selection = NONE
