@@ -24,6 +24,7 @@ from streamedge.cache.rfc9111.vary import parse_vary, varies_by_everything
 from streamedge.cache.storage.extent import CHUNK_BYTES, EXTENT_BYTES
 from streamedge.cache.storage.records import Asset, Record, SentAt, stored_fields
 from streamedge.http_date import parse_http_date_s
+from streamedge.http_fields import parse_content_range
 from streamedge.origin import (
     UNKNOWN_BYTES,
     OriginHead,
@@ -32,7 +33,7 @@ from streamedge.origin import (
     Upstream,
     Version,
 )
-from streamedge.origin.answers import fold_fields, partial_span, representation_fields
+from streamedge.origin.answers import fold_fields, representation_fields
 from streamedge.origin.objects import ObjectUpstream, ResponseRead
 from streamedge.spans import Span
 
@@ -46,7 +47,6 @@ _RANGE = ("range", "if-range")
 # What an answer of some statuses answers (RFC 9110 §15.3.7, §15.4.5, §15.5.17).
 _FIELDS_ANSWERED = {206: _RANGE, 304: _CONDITIONS, 416: ("if-range",)}
 _SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +154,14 @@ def _is_part_of(wanted: str, response_fields: Mapping[str, str]) -> bool:
     It may be shorter than that, or of whole blocks, and so wider (RFC 9110 §14.4, §15.3.7).
     """
     requested = _SINGLE_RANGE.fullmatch(wanted)
-    content_range = _CONTENT_RANGE.fullmatch(response_fields.get("content-range", "").strip())
-    if requested is None or content_range is None:
+    part = parse_content_range(response_fields.get("content-range", ""))
+    if requested is None or part is None:
         return False
-    first, last = int(content_range[1]), int(content_range[2])
-    length = response_fields.get("content-length", str(last + 1 - first)).strip()
-    if not first <= last or (content_range[3] != "*" and last >= int(content_range[3])):
+    part_bytes = str(part.span.size)
+    if response_fields.get("content-length", part_bytes).strip() != part_bytes:
         return False
-    if length != str(last + 1 - first):
-        return False
-    # A range without its first number counts from the end, so its last one is no position.
-    return not requested[1] or first <= int(requested[1][:19]) <= last
+    # A range without its first number counts from the end, so its last number is no position.
+    return not requested[1] or part.span.start <= int(requested[1][:19]) < part.span.end
 
 
 def is_confirmed(
@@ -235,11 +232,16 @@ def opening(
     if request.method == "HEAD":
         whole_bytes, span = int(fields.get("content-length", "0")), Span(0, 0)
     if status == 206:
-        part = partial_span(fields)
-        is_asked_for = _is_part_of(fold_fields(request.fields).get("range", ""), fields)
-        if part is None or not is_asked_for or size_bytes != part[0].size:
+        part = parse_content_range(fields.get("content-range", ""))
+        range_requested = fold_fields(request.fields).get("range", "")
+        if (
+            part is None
+            or part.size_bytes is None
+            or part.span.size != size_bytes
+            or not _is_part_of(range_requested, fields)
+        ):
             return None
-        span, whole_bytes = part
+        span, whole_bytes = part.span, part.size_bytes
     version = _version(fields, whole_bytes, now_s, is_named=asset.rules is IMMUTABLE)
     if status == 206 and version.id:
         return None

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.http_date import parse_http_date_s
+from streamedge.http_fields import HOP_BY_HOP, parse_connection, parse_content_range
 from streamedge.origin import OriginHead, Version
 from streamedge.origin.media_types import guess_media_type
 from streamedge.spans import Span
@@ -25,29 +26,13 @@ _FAILURES = {
     412: OriginFailure.CHANGED,
 }
 
-# RFC 9110 §7.6.1 and §11.7, RFC 9112; then those that OriginHead has as attributes.
-_DROPPED_FIELDS = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authentication-info",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "content-length",
-        "content-range",
-        "content-type",
-        "etag",
-        "last-modified",
-    }
-)
+# Those after HOP_BY_HOP are attributes of OriginHead.
+_DROPPED_FIELDS = HOP_BY_HOP | {
+    *("content-length", "content-range", "content-type", "etag", "last-modified")
+}
 
 _NO_CODINGS = frozenset({"", "aws-chunked", "identity"})
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII | re.IGNORECASE)
 _ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
 _QUOTED_MAX_CHARS = 120  # of a text from an origin in a message
 
@@ -199,15 +184,6 @@ def find_error_code(body: bytes) -> str:
     return match[1].decode("ascii") if match else ""
 
 
-def partial_span(fields: Mapping[str, str]) -> tuple[Span, int] | None:
-    """The span and the complete size in Content-Range (RFC 9110 §14.4); None: there are none."""
-    match = _CONTENT_RANGE.fullmatch(fields.get("content-range", "").strip())
-    if match is None:
-        return None
-    first, last, size_bytes = (int(number) for number in match.groups())
-    return (Span(first, last + 1), size_bytes) if first <= last < size_bytes else None
-
-
 def _partial_span(request: ObjectRequest, fields: Mapping[str, str]) -> tuple[Span, int]:
     """The span and the object's size from a 206, which must have the first requested byte.
 
@@ -216,12 +192,11 @@ def _partial_span(request: ObjectRequest, fields: Mapping[str, str]) -> tuple[Sp
     if request.span is None:
         raise _contradiction(request, 206, "no range was requested")
     content_range = fields.get("content-range", "").strip()
-    match = _CONTENT_RANGE.fullmatch(content_range)
-    if match is None:
+    part = parse_content_range(content_range)
+    if part is None or part.size_bytes is None:
         raise _contradiction(request, 206, f"Content-Range is {_quoted(content_range)}")
-    first, last, size_bytes = (int(number) for number in match.groups())
-    span = Span(first, last + 1)
-    if not span.start <= request.span.start < span.end <= size_bytes:
+    span, size_bytes = part.span, part.size_bytes
+    if not span.start <= request.span.start < span.end:
         raise _contradiction(
             request,
             206,
@@ -263,7 +238,7 @@ def without_no_codings(name: str, value: str) -> str | None:
 
 def representation_fields(fields: Mapping[str, str]) -> dict[str, str]:
     """The fields that ``OriginHead.headers`` holds."""
-    nominated = {token.strip().lower() for token in fields.get("connection", "").split(",")}
+    nominated = parse_connection(fields.get("connection", ""))
     return {
         name: shown
         for name, value in fields.items()

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamedge.errors import OriginError
+from streamedge.http_fields import HOP_BY_HOP
 from streamedge.origin import Version
 from streamedge.origin.answers import (
     ObjectRequest,
@@ -15,6 +16,7 @@ from streamedge.origin.answers import (
     fold_fields,
     is_same_version,
     read_answer,
+    representation_fields,
     request_fields,
 )
 from streamedge.spans import Span
@@ -93,6 +95,11 @@ def test_message_names_error_code_and_region() -> None:
         "s3://videos 'a.mp4': answered 301 PermanentRedirect, a redirect to no host,"
         " which is not followed (the bucket is in region 'eu-west-1')"
     )
+
+
+def test_representation_has_no_fields_of_one_hop() -> None:
+    fields = dict.fromkeys(HOP_BY_HOP, "x") | {"connection": "A, close", "a": "1", "b": "2"}
+    assert representation_fields(fields) == {"b": "2"}
 
 
 FIELD_NAMES = st.sampled_from(

@@ -118,7 +118,7 @@ def explicit_lifetime_s(
     return max(0.0, expires_s - _date_s(fields, response_s))
 
 
-def is_kept_unstated(status: int, directives: Directives, rules: TtlRules) -> bool:
+def is_cacheable_by_status(status: int, directives: Directives, rules: TtlRules) -> bool:
     """Whether a response that states no lifetime may be kept by its status (§3, last item)."""
     if rules.least_error_s(status) is not None:
         return True

@@ -7,13 +7,8 @@ from __future__ import annotations
 
 import re
 
-# RFC 9110, section 7.6.1, and what has been treated alike: they mean one connection.
-HOP_BY_HOP = frozenset(
-    {
-        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization"),
-        *("proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings"),
-    }
-)
+from streamedge.http_fields import HOP_BY_HOP
+
 CONDITIONS = frozenset(
     {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"}
 )

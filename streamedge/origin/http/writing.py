@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from streamedge.http_fields import HOP_BY_HOP
 from streamedge.origin import OriginRequest, Upstream
 from streamedge.origin.writing import ANSWER_BODY_MAX_BYTES, Write, WriteAnswer
 
-_DROPPED_FIELDS = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
+_DROPPED_FIELDS = HOP_BY_HOP | {"content-length"}
 
 
 class SiteWriter:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from typing import TYPE_CHECKING
 
 from streamedge.errors import OriginError, OriginFailure
+from streamedge.http_fields import HOP_BY_HOP
 from streamedge.origin.answers import find_error_code
 from streamedge.origin.writing import ANSWER_BODY_MAX_BYTES, HeaderFields, WriteAnswer
 
@@ -25,21 +26,8 @@ SignWrite = Callable[[str, str, Mapping[str, str], str], Awaitable[dict[str, str
 _RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _RETRYABLE_CODES = frozenset({"RequestTimeout", "RequestTimeTooSkewed", "SlowDown"})
 
-# RFC 9110 §7.6.1; then fields that the edge sets itself.
-_DROPPED_FIELDS = frozenset(
-    {
-        "connection",
-        "content-length",
-        "date",
-        "keep-alive",
-        "proxy-connection",
-        "server",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
+# The edge sets these itself.
+_DROPPED_FIELDS = HOP_BY_HOP | {"content-length", "date", "server"}
 
 
 class S3Requests:

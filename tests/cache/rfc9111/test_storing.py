@@ -192,6 +192,7 @@ def test_fields_of_the_connection_are_not_stored() -> None:
         "proxy-authentication-info": "x",
         "proxy-authorization": "x",
         "proxy-connection": "x",
+        "http2-settings": "x",
         "te": "x",
         "trailer": "x",
         "transfer-encoding": "x",

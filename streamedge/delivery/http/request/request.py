@@ -14,6 +14,7 @@ from http import HTTPStatus
 from streamedge.access.client_address import IpNetwork, forwarded_address, forwarded_secure
 from streamedge.delivery.hosts import host_name, is_host
 from streamedge.delivery.http.policy.response_headers import Field
+from streamedge.http_fields import parse_connection
 
 HOST_BYTES_MAX = 261  # a name of 255 bytes (RFC 1035 §2.3.4), and a port
 _CODING = b"transfer-encoding"
@@ -158,10 +159,10 @@ def _absolute(target: bytes) -> tuple[str, bytes]:
 def connection_options(fields: Iterable[Field]) -> frozenset[str]:
     """The fields that Connection says are for one hop, in lower case (RFC 9110 §7.6.1)."""
     return frozenset(
-        option.strip().lower()
+        option
         for name, value in fields
         if name.lower() == "connection"
-        for option in value.split(",")
+        for option in parse_connection(value)
     )
 
 

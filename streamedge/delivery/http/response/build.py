@@ -14,7 +14,6 @@ from typing import NamedTuple
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.responses import Stored
 from streamedge.cache.storage.records import Provenance, served_head
-from streamedge.config.schema.field_names import HOP_BY_HOP
 from streamedge.delivery.http.policy.response_headers import UNCHANGED, Field, cors_kind
 from streamedge.delivery.http.request.dispatch import Refused
 from streamedge.delivery.http.request.request import WebRequest, connection_options
@@ -33,6 +32,7 @@ from streamedge.delivery.http.response.response import (
     streamed_head,
 )
 from streamedge.errors import CacheFullError, OriginError
+from streamedge.http_fields import HOP_BY_HOP
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin import OriginHead, OriginResponse
 from streamedge.origin.answers import without_no_codings
