@@ -44,7 +44,7 @@ from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import (
     Route,
     WebDistribution,
-    ask,
+    cache_request,
     forwarded_trailers,
     origin_request,
     route_in,
@@ -60,7 +60,7 @@ from streamedge.delivery.http.response.build import (
 )
 from streamedge.delivery.http.response.cache_status import cache_status
 from streamedge.delivery.http.response.conditions import PRECONDITIONS
-from streamedge.delivery.http.response.ranges import RANGES_MAX, first_wanted, suffix_wanted
+from streamedge.delivery.http.response.ranges import RANGES_MAX, first_span, leading_suffix_bytes
 from streamedge.delivery.http.s3_calls import call_bucket, require_known_call
 from streamedge.delivery.http.writes import Writes
 from streamedge.errors import CacheFullError, OriginError
@@ -194,7 +194,7 @@ class HttpHandler:
         self, found: Route, request: WebRequest, interim: Callable[[int, Fields], None] | None
     ) -> Response:
         encoding = _encoding(found, request)
-        asked = ask(found, request, _miss_span(request), self.edge_name, interim)
+        asked = cache_request(found, request, _miss_span(request), self.edge_name, interim)
         asked = replace(asked, suffix_bytes=_suffix_bytes(request))
         position = self._cache.sent_now().position
         try:
@@ -261,7 +261,9 @@ class HttpHandler:
 
     async def _page(self, place: Route, asked: WebRequest) -> Stored | None:
         try:
-            outcome = await self.responses.respond(ask(place, asked, WHOLE, self.edge_name, None))
+            outcome = await self.responses.respond(
+                cache_request(place, asked, WHOLE, self.edge_name, None)
+            )
         except (OriginError, CacheFullError):
             return None
         if isinstance(outcome, Stored):
@@ -429,14 +431,14 @@ def _miss_span(request: WebRequest) -> Span:
     value = request.headers.get("range")
     if value is None or _suffix_bytes(request) >= UNKNOWN_BYTES:
         return WHOLE
-    return first_wanted(value) or VERSION_ONLY
+    return first_span(value) or VERSION_ONLY
 
 
 def _suffix_bytes(request: WebRequest) -> int:
     """The size of a suffix range, for an object whose size may not be known; else 0."""
     if request.method == "HEAD" or PRECONDITIONS & request.headers.keys():
         return 0
-    return suffix_wanted(request.headers.get("range", ""))
+    return leading_suffix_bytes(request.headers.get("range", ""))
 
 
 def _encoding(found: Route, request: WebRequest) -> Encoding | None:

@@ -9,7 +9,13 @@ import pytest
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.delivery.hosts import HostTable, OriginBinding
 from streamedge.delivery.http.policy.behaviors import Behavior
-from streamedge.delivery.http.request.routing import Route, RouteError, Rule, WebDistribution, route
+from streamedge.delivery.http.request.routing import (
+    Route,
+    RouteError,
+    Rule,
+    WebDistribution,
+    find_route,
+)
 from streamedge.origin import Origin, Upstream
 
 SIGNED = {"authorization": "AWS4-HMAC-SHA256 Credential=a, SignedHeaders=host, Signature=0"}
@@ -56,7 +62,7 @@ def table(*aliases: str, rules: tuple[Rule, ...] = MIXED) -> HostTable[WebDistri
 @pytest.mark.parametrize("query", ["", V2_QUERY])
 def test_bucket_stands_in_path_or_host(host: str, path: str, name: str, query: str) -> None:
     headers = {} if query else SIGNED
-    found = route(table(), host, path.encode(), query, headers)
+    found = find_route(table(), host, path.encode(), query, headers)
     assert isinstance(found, Route)
     assert (found.name, found.query, found.is_s3) == (name, "", True)
     assert found.is_bucket is (name == "")
@@ -66,10 +72,10 @@ def test_bucket_stands_in_path_or_host(host: str, path: str, name: str, query: s
 def test_host_that_only_looks_like_the_bucket_s_leaves_it_in_the_path() -> None:
     """films.example.com is the distribution's own name, and example.com is not the edge."""
     hosts = table("films.example.com")
-    found = route(hosts, "films.example.com", b"/films/a", "", SIGNED)
+    found = find_route(hosts, "films.example.com", b"/films/a", "", SIGNED)
     assert isinstance(found, Route)
     assert found.name == "a"
-    found = route(hosts, "films.example.com", b"/a", "", SIGNED)
+    found = find_route(hosts, "films.example.com", b"/a", "", SIGNED)
     assert isinstance(found, Route)
     assert found.name == "a"
 
@@ -85,24 +91,24 @@ def test_host_that_only_looks_like_the_bucket_s_leaves_it_in_the_path() -> None:
     ],
 )
 def test_what_is_of_no_bucket_here_reaches_no_object(path: str, status: int, code: str) -> None:
-    found = route(table(), "cdn.example", path.encode(), "", SIGNED)
+    found = find_route(table(), "cdn.example", path.encode(), "", SIGNED)
     assert isinstance(found, RouteError)
     assert (found.status, found.code) == (status, code)
 
 
 @pytest.mark.parametrize("path", ["/api/films", "/films/a", "/other/a", "/"])
 def test_request_without_their_signature_is_none_of_theirs(path: str) -> None:
-    found = route(table(), "films.cdn.example", path.encode(), "Signature=a&Expires=1", {})
+    found = find_route(table(), "films.cdn.example", path.encode(), "Signature=a&Expires=1", {})
     assert isinstance(found, Route)
     assert not found.is_s3
     assert found.query == "Signature=a&Expires=1"
 
 
 def test_signature_for_a_site_is_the_site_s() -> None:
-    found = route(table(), "cdn.example", b"/api/films/a", "", SIGNED)
+    found = find_route(table(), "cdn.example", b"/api/films/a", "", SIGNED)
     assert isinstance(found, Route)
     assert (found.name, found.is_s3, found.rule.binding) == ("api/films/a", False, SITE)
     sites = table(rules=(Rule(Behavior("*", "site"), SITE, TtlRules()),))
-    found = route(sites, "films.cdn.example", b"/films/a", "", SIGNED)
+    found = find_route(sites, "films.cdn.example", b"/films/a", "", SIGNED)
     assert isinstance(found, Route)
     assert (found.name, found.is_s3) == ("films/a", False)

@@ -43,9 +43,9 @@ from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.request.request import (
     WebRequest,
-    has_clear_end,
-    request_line_refusal,
-    size_bytes,
+    has_unambiguous_length,
+    request_line_error,
+    request_size_bytes,
     web_request,
 )
 from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
@@ -325,7 +325,7 @@ class HttpConnection(ResponseSide):
         # The parser calls this for trailer fields too. They must never mix with header fields,
         # which decide about the request before its body has come.
         self._trailers.append((name.lower(), value))
-        self._trailer_bytes += size_bytes(b"", [(name, value)])
+        self._trailer_bytes += request_size_bytes(b"", [(name, value)])
         if self._trailer_bytes > TRAILER_BYTES_MAX:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             raise _RefusedError
@@ -333,15 +333,15 @@ class HttpConnection(ResponseSide):
     def on_headers_complete(self) -> None:
         if (
             self._header_bytes > HEADER_BYTES_MAX
-            and size_bytes(self.url, self.headers) > HEADER_BYTES_MAX
+            and request_size_bytes(self.url, self.headers) > HEADER_BYTES_MAX
         ):
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         self._header_bytes = 0
         version = self.parser.get_http_version()
-        refusal = request_line_refusal(version, self.url)
+        refusal = request_line_error(version, self.url)
         if refusal is not None:
             self._refuse(refusal)
-        elif not has_clear_end(self.headers, version):
+        elif not has_unambiguous_length(self.headers, version):
             self._refuse(HTTPStatus.BAD_REQUEST)
         if self._refused is not None:
             raise _RefusedError

@@ -19,7 +19,7 @@ from streamedge.delivery.http.connection.viewer_stream import ViewerDuplex
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.framing import Parts
-from streamedge.delivery.http.response.response import bare_head, closing
+from streamedge.delivery.http.response.response import bare_head, with_connection_close
 from streamedge.delivery.net.sender import Sender
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.origin import Fields
@@ -86,7 +86,7 @@ class ResponseSender:
         """Sends a response; returns when it is sent or the viewer has left."""
         connection, cycle = self._connection, self._cycle
         if self._closes:
-            response = response._replace(answer=closing(response.answer))
+            response = response._replace(answer=with_connection_close(response.answer))
         if response.parts is None:
             if await connection.wait_writable(cycle, self.request, response):
                 await connection.send_answer(cycle, self.request, response)

@@ -39,12 +39,12 @@ from streamedge.delivery.http.request.request import WebRequest, without_field
 from streamedge.delivery.http.request.routing import (
     Route,
     asset_key,
-    invalidation_subject,
+    invalidation_target,
     selecting_fields,
 )
-from streamedge.delivery.http.response.access_log import quoted, shortened, target_fields
+from streamedge.delivery.http.response.access_log import quoted, quoted_and_cut, target_fields
 from streamedge.delivery.http.response.cache_status import cache_status, is_sampled, server_timing
-from streamedge.delivery.http.response.response import Delivery, object_lines
+from streamedge.delivery.http.response.response import ResponseContext, stored_header_lines
 from streamedge.memo import Memo, MemoryBudget
 from streamedge.origin import OriginHead
 from streamedge.spans import Span
@@ -87,7 +87,7 @@ class PreparedResponse:
         self.compress = route.rule.behavior.compress
         self.encoding = negotiate(request.headers.get("accept-encoding")) if self.compress else None
         self.key = key
-        self.subject = invalidation_subject(route)
+        self.subject = invalidation_target(route)
         self.stored: OpenObject | None = None  # the stored form of ``opened``
         self.changes = -1
         # The following fields are valid from ``since_s`` to ``until_s``, at most one second.
@@ -180,13 +180,13 @@ class FastPath:
         rules = route.rule.behavior.access
         admitted = None if rules == OPEN_TO_ALL else CachedGrant(rules, outcome.grant)
         agent = headers.get("user-agent")
-        logged = "" if agent is None else f',"agent":{shortened(agent)}'
-        if request.told_address:
-            logged += f',"viewer":"{request.told_address}"'
+        logged = "" if agent is None else f',"agent":{quoted_and_cut(agent)}'
+        if request.forwarded_client:
+            logged += f',"viewer":"{request.forwarded_client}"'
         request_fields = target_fields(request.host, request.path, route.distribution.id)
         target = self._target(route, request)
         return PlainGet(
-            target, request_fields, logged, request.told_address, admitted, request.host
+            target, request_fields, logged, request.forwarded_client, admitted, request.host
         ), byte_range
 
     def remember(self, data: bytes, plain_get: PlainGet, byte_range: ByteRange | None) -> None:
@@ -253,7 +253,7 @@ class FastPath:
             target.size_bytes = sent.version.size_bytes
             age_s = opened.record.age_s(now_s)
             ttl_s = opened.lifetime_s(target.rules) - age_s
-            delivery = Delivery(
+            delivery = ResponseContext(
                 self._edge_name,
                 now_s,
                 True,
@@ -264,7 +264,7 @@ class FastPath:
                 target.origin_field,
                 timing=self._timing(target),
             )
-            target.header_tail = object_lines(served_head(head), age_s, delivery).encode(
+            target.header_tail = stored_header_lines(served_head(head), age_s, delivery).encode(
                 "latin-1", "replace"
             )
         return sent

@@ -63,7 +63,7 @@ class ResponseHeadersPolicy:
     cors: CorsPolicy | None = None
     server_timing_percent: float = 0.0
 
-    def of_errors(self) -> ResponseHeadersPolicy:
+    def for_errors(self) -> ResponseHeadersPolicy:
         """What holds for the edge's own errors and redirects: who may read them, and HSTS.
 
         The rest is meant for content: a Cache-Control for a year would keep an error for as long.

@@ -22,8 +22,8 @@ from streamedge.delivery.http.request.routing import (
     Route,
     RouteError,
     WebDistribution,
+    find_route,
     is_looping,
-    route,
 )
 from streamedge.delivery.http.s3_calls import named_request
 
@@ -70,7 +70,7 @@ class Dispatcher:
         """The route and grant of a request, or its refusal."""
         if len(request.path) + len(request.query) > self._url_bytes_max:
             return Refused(414, "the URL is longer than limits.url", None)
-        found = route(
+        found = find_route(
             self._distributions, request.host, request.path, request.query, request.headers
         )
         if isinstance(found, RouteError):

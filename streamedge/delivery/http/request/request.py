@@ -1,6 +1,6 @@
-"""A viewer's request as the site sees it, made of what the parser gave.
+"""A parsed HTTP request of a viewer: the host, path, query, fields and client address.
 
-Owns which Host counts, what of the target is path and query, and how long a request was.
+Also checks the request line, the host and the framing of a request.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from streamedge.http_fields import parse_connection
 HOST_BYTES_MAX = 261  # a name of 255 bytes (RFC 1035 §2.3.4), and a port
 _CODING = b"transfer-encoding"
 _TARGET = re.compile(rb"[!\"$-~]+")
-# No other scheme leads here, and a user's name before the host is how links deceive (RFC 9110
-# §4.2.4): what is neither is not looked into.
+# No other scheme is served, and a user name before the host is a means of phishing (RFC 9110
+# §4.2.4): a target with either does not match.
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]*)([/?][^#]*)?")
 
 
 @dataclass(frozen=True, slots=True)
 class WebRequest:
-    """A request's parts; ``headers`` in lower case, ``path`` as it was sent, without query.
+    """The parts of a request.
 
-    ``host`` is "" when the request does not say, or not without doubt, which host it means.
-    ``fields`` are its header fields as they were sent. ``client`` is the connection's address and
-    port, ``address`` the viewer's address, which a trusted proxy may have told (``told_address``);
-    so with ``secure``.
-    ``misdirected``: it came over a connection that was made for another host.
+    ``headers``: by name in lower case; repeated fields are joined with ", ". ``fields``: the same
+    as received, in order. ``path``: as received, without the query. ``host``: "" when it is
+    missing, invalid or ambiguous. ``client``: address and port of the connection. ``address``: the
+    viewer's address, from a trusted proxy's X-Forwarded-For (then also ``forwarded_client``) or
+    from the connection; ``secure`` comes from X-Forwarded-Proto or the connection likewise.
+    ``misdirected``: the connection was made for another host.
     """
 
     method: str
@@ -41,7 +42,7 @@ class WebRequest:
     headers: dict[str, str]
     client: str
     keep_alive: bool
-    begun_s: float  # by the event loop's clock
+    begun_s: float  # on the event loop's clock
     query: str = ""
     fields: tuple[Field, ...] = ()
     secure: bool = False
@@ -49,12 +50,12 @@ class WebRequest:
     came_s: float = 0.0  # in seconds since 1970
     address: str = ""
     misdirected: bool = False
-    told_address: str = ""
+    forwarded_client: str = ""
 
     @property
     def viewer(self) -> str | None:
         """The viewer's address where it is not the connection's."""
-        return self.told_address or None
+        return self.forwarded_client or None
 
     @property
     def has_body(self) -> bool:
@@ -62,11 +63,12 @@ class WebRequest:
         return "transfer-encoding" in self.headers or length != "0"
 
 
-def request_line_refusal(http_version: str, target: bytes) -> HTTPStatus | None:
-    """The answer to a request line that the parser lets through, and nobody should; else None.
+def request_line_error(http_version: str, target: bytes) -> HTTPStatus | None:
+    """The error status for a request line that the parser accepts but the edge must not; else None.
 
-    One without a version is of HTTP/0.9, which RFC 9112 §3 has no more; HTTP/2 begins otherwise
-    (RFC 9113 §3.4). A target is printable ASCII, and has no fragment (RFC 9112 §3.2).
+    A request line without a version is HTTP/0.9, which RFC 9112 §3 does not allow. HTTP/2 starts
+    with another preface (RFC 9113 §3.4). A target is printable ASCII and has no fragment (RFC 9112
+    §3.2).
     """
     if http_version not in {"1.0", "1.1"}:
         is_later = http_version > "1.1"
@@ -74,10 +76,10 @@ def request_line_refusal(http_version: str, target: bytes) -> HTTPStatus | None:
     return None if _TARGET.fullmatch(target) else HTTPStatus.BAD_REQUEST
 
 
-def has_clear_end(fields: Sequence[tuple[bytes, bytes]], http_version: str) -> bool:
-    """Whether nobody can doubt where a request ends (RFC 9112 §6.1, §6.3).
+def has_unambiguous_length(fields: Sequence[tuple[bytes, bytes]], http_version: str) -> bool:
+    """Whether every recipient finds the same end of the request (RFC 9112 §6.1, §6.3).
 
-    Of all transfer codings only chunked is known here, and HTTP/1.0 has none.
+    The only transfer coding that the edge implements is chunked; HTTP/1.0 has none.
     """
     codings = [value.strip(b" \t").lower() for name, value in fields if name == _CODING]
     return not codings or (codings == [b"chunked"] and http_version == "1.1")
@@ -97,27 +99,27 @@ def web_request(
     http_version: str,
     serves: Callable[[str], bool] | None = None,
 ) -> WebRequest:
-    """The parts of a request, for every way of answering it; its host is "" when missing, doubled,
-    contradicted or none.
+    """Builds a WebRequest, for the fast path and for the handler.
 
-    ``proxies`` are the trusted ones if one of them is the client, or else none. ``serves``: the
-    hosts that the connection was made for; None: any.
+    The host is "" when it is missing, repeated, invalid or contradicts an absolute-form target.
+    ``proxies``: the trusted proxies if the client is one of them, otherwise empty. ``serves``: says
+    which hosts the connection was made for; None means any.
     """
     sent = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
     headers: dict[str, str] = {}
     for name, value in sent:
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    named = [value for name, value in sent if name == "host"]
-    host = named[0] if len(named) == 1 and len(named[0]) <= HOST_BYTES_MAX else ""
+    hosts = [value for name, value in sent if name == "host"]
+    host = hosts[0] if len(hosts) == 1 and len(hosts[0]) <= HOST_BYTES_MAX else ""
     if not is_host(host):
         host = ""
     if not target.startswith(b"/") and target != b"*":
         authority, target = _absolute(target)
         if host_name(authority) != host_name(host):
             host = ""
-    told_address = ""
+    forwarded_client = ""
     if proxies:
-        told_address = forwarded_address(headers.get("x-forwarded-for", ""), proxies)
+        forwarded_client = forwarded_address(headers.get("x-forwarded-for", ""), proxies)
         secure = forwarded_secure(headers.get("x-forwarded-proto", ""), secure=secure)
     path, _, query = target.partition(b"?")
     return WebRequest(
@@ -133,31 +135,31 @@ def web_request(
         secure,
         http_version,
         time.time(),
-        told_address or address,
+        forwarded_client or address,
         serves is not None and not serves(host),
-        told_address,
+        forwarded_client,
     )
 
 
 def without_field(request: WebRequest, name: str) -> WebRequest:
-    """The request as if a field, ``name`` in lower case, had not been sent."""
+    """The request without the field ``name``, which is in lower case."""
     headers = {field: value for field, value in request.headers.items() if field != name}
     fields = tuple(field for field in request.fields if field[0].lower() != name)
     return replace(request, headers=headers, fields=fields)
 
 
 def _absolute(target: bytes) -> tuple[str, bytes]:
-    """Host and path of a target in absolute-form (RFC 9112 §3.2.2); host "": it is none."""
-    found = _ABSOLUTE.fullmatch(target)
-    host = found[1].decode("latin-1") if found is not None else ""
-    if found is None or not is_host(host):
+    """Host and path of a target in absolute-form (RFC 9112 §3.2.2); host "" when it is invalid."""
+    match = _ABSOLUTE.fullmatch(target)
+    host = match[1].decode("latin-1") if match is not None else ""
+    if match is None or not is_host(host):
         return "", b"/"
-    rest = found[2] or b"/"
+    rest = match[2] or b"/"
     return host, rest if rest.startswith(b"/") else b"/" + rest
 
 
 def connection_options(fields: Iterable[Field]) -> frozenset[str]:
-    """The fields that Connection says are for one hop, in lower case (RFC 9110 §7.6.1)."""
+    """The field names that Connection lists, in lower case (RFC 9110 §7.6.1)."""
     return frozenset(
         option
         for name, value in fields
@@ -166,6 +168,6 @@ def connection_options(fields: Iterable[Field]) -> frozenset[str]:
     )
 
 
-def size_bytes(target: bytes, fields: list[tuple[bytes, bytes]]) -> int:
-    """What a request's target and fields took on the wire, up to white space."""
+def request_size_bytes(target: bytes, fields: list[tuple[bytes, bytes]]) -> int:
+    """The size of a target and fields on the wire, without optional white space."""
     return len(target) + sum(len(name) + len(value) + 4 for name, value in fields)

@@ -30,7 +30,7 @@ from streamedge.delivery.http.policy.behaviors import (
 )
 from streamedge.delivery.http.request.authorization import without_signature
 from streamedge.delivery.http.request.request import WebRequest, connection_options
-from streamedge.delivery.http.request.trailers import passed_trailers
+from streamedge.delivery.http.request.trailers import forwardable_trailers
 from streamedge.delivery.object_names import is_object_name, object_name, path_name
 from streamedge.keys import join_key
 from streamedge.origin import Fields, OriginRequest
@@ -120,7 +120,7 @@ class RouteError(NamedTuple):
     code: str = ""
 
 
-def route(
+def find_route(
     distributions: HostTable[WebDistribution],
     host: str,
     path: bytes,
@@ -258,7 +258,7 @@ def route_to(distribution: WebDistribution, name: str, query: str, path: str = "
     return Route(distribution, rule, name, query, path=path or site_path(name))
 
 
-def ask(
+def cache_request(
     found: Route,
     request: WebRequest,
     want: Span,
@@ -281,7 +281,7 @@ def ask(
         origin = RequestedObject(binding.name, binding.upstream, replace(asked, method="GET"))
     above = () if primary == key else (primary,)
     asset = Asset(
-        key, found.name, origin, binding.name, rule.rules, above, *invalidation_subject(found)
+        key, found.name, origin, binding.name, rule.rules, above, *invalidation_target(found)
     )
     applies = policy.viewer_directives or policy.strict
     return CacheRequest(
@@ -310,7 +310,7 @@ def asset_key(found: Route, policy: CachePolicy, request: WebRequest) -> str:
     return join_key(found.rule.binding.identity, *parts)
 
 
-def invalidation_subject(found: Route) -> InvalidationTarget:
+def invalidation_target(found: Route) -> InvalidationTarget:
     """The scope and target that invalidations are matched against."""
     distribution = found.distribution
     target = target_of(found.name, keyed_query(found.rule.behavior.cache, found.query))
@@ -378,7 +378,7 @@ def forwarded_trailers(found: Route, request: WebRequest, trailers: Fields) -> F
         behavior.cache,
         behavior.origin_request,
         request.method,
-        passed_trailers(trailers, request.fields),
+        forwardable_trailers(trailers, request.fields),
     )
 
 

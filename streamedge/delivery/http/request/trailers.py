@@ -31,7 +31,7 @@ _CONTROLS = frozenset(
 _NEVER = CONDITIONS | EDGE_OWNED | FRAMING | OVERRIDES | _CREDENTIALS | _CONTROLS
 
 
-def passed_trailers(trailers: Iterable[Field], head: Sequence[Field]) -> list[Field]:
+def forwardable_trailers(trailers: Iterable[Field], head: Sequence[Field]) -> list[Field]:
     """The trailer fields that may follow a message's body; ``head`` are its header fields."""
     refused = _NEVER | connection_options(head)
     return [
@@ -41,7 +41,7 @@ def passed_trailers(trailers: Iterable[Field], head: Sequence[Field]) -> list[Fi
     ]
 
 
-def takes_trailers(headers: Mapping[str, str]) -> bool:
+def accepts_trailers(headers: Mapping[str, str]) -> bool:
     """Whether a request says that trailer fields are not thrown away (RFC 9110 §10.1.4)."""
     codings = headers.get("te", "").split(",")
     return any(coding.partition(";")[0].strip().lower() == "trailers" for coding in codings)

@@ -22,7 +22,7 @@ def quoted(value: bytes | str) -> str:
     return _quoted(value.decode("latin-1") if isinstance(value, bytes) else value)
 
 
-def shortened(value: bytes | str) -> str:
+def quoted_and_cut(value: bytes | str) -> str:
     """A field of the viewer's as JSON, cut where it is longer than the log takes."""
     if len(value) > FIELD_CHARACTERS_MAX:
         text = value.decode("latin-1") if isinstance(value, bytes) else value
@@ -75,9 +75,9 @@ def response_line(
         duration_s,
     )
     if wanted is not None:
-        line += ',"range":' + shortened(wanted)
+        line += ',"range":' + quoted_and_cut(wanted)
     if agent is not None:
-        line += ',"agent":' + shortened(agent)
+        line += ',"agent":' + quoted_and_cut(agent)
     if viewer is not None:
         line += ',"viewer":' + quoted(viewer)
     if reason is not None:

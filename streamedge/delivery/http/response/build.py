@@ -18,18 +18,24 @@ from streamedge.delivery.http.policy.response_headers import UNCHANGED, Field, c
 from streamedge.delivery.http.request.dispatch import Refused
 from streamedge.delivery.http.request.request import WebRequest, connection_options
 from streamedge.delivery.http.request.routing import Route
-from streamedge.delivery.http.request.trailers import passed_trailers, takes_trailers
+from streamedge.delivery.http.request.trailers import accepts_trailers, forwardable_trailers
 from streamedge.delivery.http.response.cache_status import cache_status, is_sampled, server_timing
-from streamedge.delivery.http.response.framing import Parts, framed, framing_of, of_body, of_reader
+from streamedge.delivery.http.response.framing import (
+    Parts,
+    body_pieces,
+    frame_body,
+    framing_line,
+    reader_pieces,
+)
 from streamedge.delivery.http.response.response import (
-    Answer,
-    Delivery,
-    answer_object,
-    answer_whole,
+    ResponseContext,
+    ResponseMessage,
+    error_response,
     failure_status,
-    refusal,
-    stored_answer_fields,
+    object_response,
+    stored_response_fields,
     streamed_head,
+    whole_response,
 )
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.http_fields import HOP_BY_HOP
@@ -52,7 +58,7 @@ class Response(NamedTuple):
     response, for invalidations that abort running responses; None where no invalidation applies.
     """
 
-    answer: Answer
+    answer: ResponseMessage
     reader: Reader | None
     result: CacheResult
     distribution: str | None
@@ -79,9 +85,9 @@ class ResponseBuilder:
     def preflight(self, found: Route, request: WebRequest) -> Response:
         """The response to OPTIONS for an origin with objects: the behavior's methods."""
         allowed = ", ".join(sorted(found.rule.behavior.methods))
-        delivery = self._delivery(request, time.time(), CacheResult.MISS, found, "")
-        head = streamed_head(204, [("allow", allowed)], "", None, delivery)
-        return Response(Answer(204, head), None, CacheResult.MISS, found.distribution.id)
+        context = self._context(request, time.time(), CacheResult.MISS, found, "")
+        head = streamed_head(204, [("allow", allowed)], "", None, context)
+        return Response(ResponseMessage(204, head), None, CacheResult.MISS, found.distribution.id)
 
     def stored(
         self,
@@ -101,7 +107,7 @@ class ResponseBuilder:
         now_s = time.time()
         age_s = reader.age_s(now_s)
         ttl_s = reader.lifetime_s(found.rule.rules) - age_s
-        delivery = self._delivery(
+        context = self._context(
             request, now_s, result, found, cache_status(self._edge_name, stored.cache_status, ttl_s)
         )
         distribution = found.distribution.id
@@ -118,20 +124,20 @@ class ResponseBuilder:
             reader.close()
             phrase = f"origin: {HTTPStatus(head.status).phrase}"
             return self.refused(request, head.status, phrase, distribution, (), found)
-        framing = framing_of(None, request.http_version)
+        framing = framing_line(None, request.http_version)
         if not head.version.has_ended:
             if not framing:
-                delivery = self._delivery(request, now_s, result, found, "", keep_alive=False)
-            return self._read_along(request, distribution, head, reader, framing, age_s, delivery)
+                context = self._context(request, now_s, result, found, "", keep_alive=False)
+            return self._read_along(request, distribution, head, reader, framing, age_s, context)
         if head.status == HTTPStatus.OK:
-            answer = answer_object(request.method, request.headers, head, age_s, delivery)
+            answer = object_response(request.method, request.headers, head, age_s, context)
         else:
-            answer = answer_whole(request.method, head, age_s, delivery)
+            answer = whole_response(request.method, head, age_s, context)
         reason = self._reason(head.status)
         is_whole = answer.status == head.status and answer.span == Span(0, reader.size_bytes)
-        if framing and is_whole and reader.trailers and takes_trailers(request.headers):
+        if framing and is_whole and reader.trailers and accepts_trailers(request.headers):
             # Behind a body of stated length there is no place for them (RFC 9112 §7.1.2).
-            return self._read_along(request, distribution, head, reader, framing, age_s, delivery)
+            return self._read_along(request, distribution, head, reader, framing, age_s, context)
         if not answer.has_object_bytes:
             reader.close()
             return Response(answer, None, result, distribution, reason)
@@ -145,17 +151,21 @@ class ResponseBuilder:
         reader: Reader,
         framing: str,
         age_s: float,
-        delivery: Delivery,
+        context: ResponseContext,
     ) -> Response:
         """The response from a stored one whose length is known only at its end."""
-        fields = stored_answer_fields(head)
-        answer = Answer(head.status, streamed_head(head.status, fields, framing, age_s, delivery))
-        opened = Response(answer, None, delivery.result, distribution)
+        fields = stored_response_fields(head)
+        answer = ResponseMessage(
+            head.status, streamed_head(head.status, fields, framing, age_s, context)
+        )
+        response = Response(answer, None, context.result, distribution)
         if request.method == "HEAD":
             reader.close()
-            return opened
-        parts = framed(of_reader(reader), framing, lambda: passed_trailers(reader.trailers, ()))
-        return opened._replace(reader=reader, reason=self._reason(head.status), parts=parts)
+            return response
+        parts = frame_body(
+            reader_pieces(reader), framing, lambda: forwardable_trailers(reader.trailers, ())
+        )
+        return response._replace(reader=reader, reason=self._reason(head.status), parts=parts)
 
     def passed(
         self, found: Route, request: WebRequest, response: OriginResponse, status: str
@@ -163,7 +173,7 @@ class ResponseBuilder:
         """The origin's response, passed through as it comes."""
         result = CacheResult.MISS if response.status < 400 else CacheResult.ERROR
         has_body = request.method != "HEAD" and response.status not in _NO_BODY
-        framing = framing_of(response.size_bytes, request.http_version)
+        framing = framing_line(response.size_bytes, request.http_version)
         fields = list(passed_fields(response.fields))
         if not has_body:
             # The origin decides which length to state (RFC 9110 §8.6).
@@ -173,31 +183,29 @@ class ResponseBuilder:
                 if name.lower() == "content-length" and response.status != 204
             )
         keep_alive = request.keep_alive and bool(framing or not has_body)
-        delivery = self._delivery(
-            request, time.time(), result, found, status, keep_alive=keep_alive
-        )
-        head = streamed_head(response.status, fields, framing, None, delivery)
-        answer = Answer(response.status, head)
+        context = self._context(request, time.time(), result, found, status, keep_alive=keep_alive)
+        head = streamed_head(response.status, fields, framing, None, context)
+        answer = ResponseMessage(response.status, head)
         distribution = found.distribution.id
         if not has_body:
             response.close()
             return Response(answer, None, result, distribution)
-        parts = framed(
-            of_body(response),
+        parts = frame_body(
+            body_pieces(response),
             framing,
-            lambda: passed_trailers(response.trailers, response.fields),
+            lambda: forwardable_trailers(response.trailers, response.fields),
         )
         return Response(answer, None, result, distribution, self._reason(response.status), parts)
 
     def written(self, found: Route, request: WebRequest, answer: WriteAnswer) -> Response:
         """The response to a write."""
         result = CacheResult.MISS if answer.succeeded else CacheResult.ERROR
-        delivery = self._delivery(request, time.time(), result, found, "")
+        context = self._context(request, time.time(), result, found, "")
         body = b"" if answer.status in _NO_BODY else answer.body
         framing = "" if answer.status in _NO_BODY else f"content-length: {len(body)}\r\n"
-        head = streamed_head(answer.status, answer.fields, framing, None, delivery)
+        head = streamed_head(answer.status, answer.fields, framing, None, context)
         return Response(
-            Answer(answer.status, head, body=b"" if request.method == "HEAD" else body),
+            ResponseMessage(answer.status, head, body=b"" if request.method == "HEAD" else body),
             None,
             result,
             found.distribution.id,
@@ -210,14 +218,14 @@ class ResponseBuilder:
         """The response to a failure of the origin, the cache or the write queue."""
         kind = exc.failure.value if isinstance(exc, OriginError) else _KINDS[type(exc)]
         self._counts.add(Counter.ERRORS, kind)
-        opened = self.refused(
+        response = self.refused(
             request, failure_status(exc), _viewer_reason(exc), found.distribution.id, (), found
         )
-        return opened._replace(reason=str(exc))
+        return response._replace(reason=str(exc))
 
     def rejected(self, request: WebRequest, refused: Refused) -> Response:
         """The response to a refused request."""
-        opened = self.refused(
+        response = self.refused(
             request,
             refused.status,
             refused.reason,
@@ -226,7 +234,7 @@ class ResponseBuilder:
             refused.route,
             refused.code,
         )
-        return opened._replace(reason=refused.logged or refused.reason)
+        return response._replace(reason=refused.logged or refused.reason)
 
     def refused(
         self,
@@ -238,18 +246,18 @@ class ResponseBuilder:
         found: Route | None = None,
         code: str = "",
     ) -> Response:
-        """An error response of the edge with its reason; ``code`` as in ``refusal``.
+        """An error response of the edge with its reason; ``code`` as in ``error_response``.
 
         Where the behavior is known, its CORS policy applies: without it a script could not
         distinguish a refusal from a network error.
         """
-        delivery = self._delivery(request, time.time(), CacheResult.ERROR, None, "")
+        context = self._context(request, time.time(), CacheResult.ERROR, None, "")
         if is_s3_request(request.headers, request.query):
-            delivery = replace(delivery, is_s3=True)
+            context = replace(context, is_s3=True)
         if found is not None:
             policy = found.rule.behavior.response_headers
-            delivery = replace(delivery, policy=policy.of_errors())
-        answer = refusal(status, reason, delivery, request.method, fields, code)
+            context = replace(context, policy=policy.for_errors())
+        answer = error_response(status, reason, context, request.method, fields, code)
         return Response(answer, None, CacheResult.ERROR, distribution, reason)
 
     def _reason(self, status: int) -> str | None:
@@ -259,7 +267,7 @@ class ResponseBuilder:
         self._counts.add(Counter.ERRORS, f"origin_{status}")
         return f"the origin answered {status}"
 
-    def _delivery(
+    def _context(
         self,
         request: WebRequest,
         now_s: float,
@@ -268,8 +276,8 @@ class ResponseBuilder:
         status: str,
         *,
         keep_alive: bool = True,
-    ) -> Delivery:
-        return Delivery(
+    ) -> ResponseContext:
+        return ResponseContext(
             self._edge_name,
             now_s,
             request.keep_alive and keep_alive,

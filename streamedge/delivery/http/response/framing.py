@@ -18,14 +18,14 @@ Parts = tuple[Piece, ...]
 """What is pushed at once of an answer that comes part by part."""
 
 
-def framing_of(size_bytes: int | None, http_version: str) -> str:
+def framing_line(size_bytes: int | None, http_version: str) -> str:
     """The header line that says where the body ends; "": where the connection does."""
     if size_bytes is not None:
         return f"content-length: {size_bytes}\r\n"
     return CHUNKED if http_version == "1.1" else ""
 
 
-async def framed(
+async def frame_body(
     pieces: AsyncIterator[Piece], framing: str, trailers: Callable[[], Fields] = list
 ) -> AsyncGenerator[Parts, None]:
     """The pieces of a body as they go out under ``framing``."""
@@ -40,7 +40,7 @@ async def framed(
         yield (f"0\r\n{lines}\r\n".encode("latin-1", "replace"),)
 
 
-async def of_reader(reader: Reader) -> AsyncIterator[Piece]:
+async def reader_pieces(reader: Reader) -> AsyncIterator[Piece]:
     """A version's bytes as they land, up to an end that is found meanwhile."""
     position = 0
     while position < reader.size_bytes:
@@ -52,7 +52,7 @@ async def of_reader(reader: Reader) -> AsyncIterator[Piece]:
             position = end
 
 
-async def of_body(response: OriginResponse) -> AsyncIterator[Piece]:
+async def body_pieces(response: OriginResponse) -> AsyncIterator[Piece]:
     """An origin's body as it comes; closed when there are no more readers."""
     try:
         async for piece in response.body():

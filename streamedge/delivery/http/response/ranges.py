@@ -23,7 +23,7 @@ _UNIT = re.compile(r"bytes[ \t]*=", re.ASCII | re.IGNORECASE)
 _RANGE = re.compile(r"(\d*)[ \t]*-[ \t]*(\d*)", re.ASCII)
 
 
-class RangeAnswer(Enum):
+class RangeOutcome(Enum):
     """What to do with a Range header that gives no span."""
 
     IGNORED = "ignored"  # malformed, another unit, or too many ranges: the whole object (§14.2)
@@ -46,7 +46,7 @@ class _Range(NamedTuple):
         return Span(self.first, end).intersect(whole)
 
 
-def first_wanted(value: str) -> Span | None:
+def first_span(value: str) -> Span | None:
     """The span that the answer to a Range header begins with, as far as it says one by itself.
 
     For a cold object: ``end`` may lie beyond it (2^62 stands for "to the end"). None when only the
@@ -59,7 +59,7 @@ def first_wanted(value: str) -> Span | None:
     return next(iter(_coalesce(spans)), None)
 
 
-def suffix_wanted(value: str) -> int:
+def leading_suffix_bytes(value: str) -> int:
     """How many of the last bytes the answer to a Range header begins with, where the header counts
     from the end; else 0.
     """
@@ -69,7 +69,7 @@ def suffix_wanted(value: str) -> int:
 
 def parse_ranges(
     value: str, size_bytes: int, ranges_max: int = RANGES_MAX
-) -> tuple[Span, ...] | RangeAnswer:
+) -> tuple[Span, ...] | RangeOutcome:
     """The bytes that a Range header selects of an object of ``size_bytes``, as they are to be sent.
 
     At least one span, none empty, no two of them nearer than ``PART_BYTES``; in the order in which
@@ -78,10 +78,10 @@ def parse_ranges(
     """
     asked = _parse(value, ranges_max)
     if asked is None:
-        return RangeAnswer.IGNORED
+        return RangeOutcome.IGNORED
     if not size_bytes and any(one.first is None and one.last for one in asked):
-        return RangeAnswer.IGNORED  # the last bytes of nothing are all of it (§14.1.2)
-    return _coalesce([one.select(size_bytes) for one in asked]) or RangeAnswer.UNSATISFIABLE
+        return RangeOutcome.IGNORED  # the last bytes of nothing are all of it (§14.1.2)
+    return _coalesce([one.select(size_bytes) for one in asked]) or RangeOutcome.UNSATISFIABLE
 
 
 def _parse(value: str, ranges_max: int = RANGES_MAX) -> list[_Range] | None:

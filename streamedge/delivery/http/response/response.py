@@ -1,8 +1,8 @@
-"""What to answer to a GET or HEAD for an object that the cache knows: status, headers, bytes.
+"""Builds the head of a response and selects its body: status, header lines, byte spans.
 
-Pure but for the boundary of several parts, which is drawn so that nobody can foresee it: the
-request's headers, what is known of the object and the time in; an ``Answer`` out. The short lane
-and the application both answer with this, so that a hit looks the same on either way.
+Applies conditions and ranges to a cached object and adds the edge's own fields. The fast path and
+the general path both use it, so that their responses are the same. Pure, except for the multipart
+boundary, which is random.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from streamedge.delivery.http.response.conditions import Condition, evaluate, ra
 from streamedge.delivery.http.response.ranges import (
     RANGES_MAX,
     Multipart,
-    RangeAnswer,
+    RangeOutcome,
     multipart,
     parse_ranges,
 )
@@ -39,7 +39,7 @@ from streamedge.write_back.rows import WriteQueueError
 
 PRODUCT = "StreamEdge"
 
-# What the edge says itself, and what of the origin's would mislead or concern nobody.
+# Fields that the edge sets itself, and fields of the origin that would mislead a viewer.
 _WITHHELD = frozenset(
     {
         "age",
@@ -55,11 +55,11 @@ _WITHHELD = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A response: ``head`` is its status line and headers, the empty line included.
+class ResponseMessage:
+    """A response as it is sent. ``head``: the status line and header lines, with the empty line.
 
-    ``span`` are the object's bytes that follow, ``body`` other bytes, ``parts`` some of both in
-    order; at most one of the three.
+    At most one of these is set: ``span``, the bytes of the object that follow; ``body``, other
+    bytes; ``parts``, both kinds in order.
     """
 
     status: int
@@ -70,16 +70,16 @@ class Answer:
 
     @property
     def has_object_bytes(self) -> bool:
-        """Whether a reader is needed to send it."""
+        """Whether sending it needs a reader."""
         return bool(self.parts) or (self.span is not None and self.span.size > 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """The circumstances of a response: who answers, when, and what the distribution changes.
+class ResponseContext:
+    """What a response depends on besides the object: the edge, the time, the policy, the request.
 
-    ``cache_status`` is the value of Cache-Status (RFC 9211), ``timing`` of Server-Timing,
-    ``origin_field`` the request's Origin, None without one. ``is_s3``: errors are told as S3 does.
+    ``cache_status``: the value of Cache-Status (RFC 9211). ``timing``: the value of Server-Timing.
+    ``origin_field``: the request's Origin, or None. ``is_s3``: errors have S3's XML format.
     """
 
     edge_name: str
@@ -96,30 +96,33 @@ class Delivery:
     is_s3: bool = False
 
 
-def answer_object(
+def object_response(
     method: str,
     headers: Mapping[str, str],
     head: OriginHead,
     age_s: float,
-    delivery: Delivery,
-) -> Answer:
-    """The answer for an object. ``headers`` have lower-case names; ``age_s`` since validation."""
+    context: ResponseContext,
+) -> ResponseMessage:
+    """The response for an object. ``headers``: the request's, with names in lower case.
+
+    ``age_s``: the current age (RFC 9111 §4.2.3), in seconds.
+    """
     size = head.version.size_bytes
     condition = evaluate(headers, head.version)
     if condition is Condition.NOT_MODIFIED:
-        return Answer(304, _assemble(304, object_lines(head, age_s, delivery)))
+        return ResponseMessage(304, _assemble(304, stored_header_lines(head, age_s, context)))
     if condition is Condition.FAILED:
-        return refusal(412, "a precondition of the request does not hold", delivery, method)
+        return error_response(412, "a precondition of the request does not hold", context, method)
     status, span = 200, Span(0, size)
-    wanted = headers.get("range")
-    # Range is defined for GET alone (RFC 9110 §14.2).
-    if wanted and method == "GET" and range_applies(headers.get("if-range"), head.version):
-        selected = parse_ranges(wanted, size, delivery.ranges_max)
-        if selected is RangeAnswer.UNSATISFIABLE:
-            return refusal(
+    range_field = headers.get("range")
+    # Range is defined only for GET (RFC 9110 §14.2).
+    if range_field and method == "GET" and range_applies(headers.get("if-range"), head.version):
+        selected = parse_ranges(range_field, size, context.ranges_max)
+        if selected is RangeOutcome.UNSATISFIABLE:
+            return error_response(
                 416,
                 f"the object has {size} bytes",
-                delivery,
+                context,
                 method,
                 (("content-range", f"bytes */{size}"),),
             )
@@ -127,43 +130,43 @@ def answer_object(
             status, span = 206, selected[0]
         elif isinstance(selected, tuple):
             several = multipart(selected, size, head.content_type, secrets.token_hex(16))
-            if several.size_bytes <= size:  # else the whole object is the shorter answer
-                return _answer_parts(several, head, age_s, delivery)
+            if several.size_bytes <= size:  # otherwise the whole object is shorter
+                return _multipart_response(several, head, age_s, context)
     lines = f"content-length: {span.size}\r\n"
     if status == 206:
         lines += f"content-range: bytes {span.start}-{span.end - 1}/{size}\r\n"
-    assembled = _assemble(status, lines + object_lines(head, age_s, delivery))
-    return Answer(status, assembled, span if method == "GET" else None)
+    assembled = _assemble(status, lines + stored_header_lines(head, age_s, context))
+    return ResponseMessage(status, assembled, span if method == "GET" else None)
 
 
-def refusal(
+def error_response(
     status: int,
     reason: str,
-    delivery: Delivery,
+    context: ResponseContext,
     method: str = "GET",
     fields: tuple[Field, ...] = (),
     code: str = "",
-) -> Answer:
-    """An answer that is an error, with its reason in plain text.
+) -> ResponseMessage:
+    """An error response with ``reason`` as plain text.
 
-    For clients of S3 it is S3's document, with ``code`` ("": that of the status).
+    S3 clients get S3's error document with ``code``; "" means the code of the status.
     """
-    if delivery.is_s3:
+    if context.is_s3:
         content_type = "application/xml"
         body = error_document(code or error_code(status), reason)
     else:
         content_type = "text/plain; charset=utf-8"
-        body = f"{status} {phrase_of(status)}: {reason}\n".encode()
+        body = f"{status} {reason_phrase(status)}: {reason}\n".encode()
     own = [("content-type", content_type), *fields]
     if status in {404, 405}:
         own.append(("cache-control", "no-store"))
     length = f"content-length: {len(body)}\r\n"
-    head = _assemble(status, length + closing_lines(own, None, delivery))
-    return Answer(status, head, body=b"" if method == "HEAD" else body)
+    head = _assemble(status, length + response_header_lines(own, None, context))
+    return ResponseMessage(status, head, body=b"" if method == "HEAD" else body)
 
 
 def failure_status(failure: OriginError | CacheFullError | WriteQueueError) -> int:
-    """The status that tells a viewer of an origin's failure."""
+    """The status for a failure of the origin, the cache or the write queue."""
     if not isinstance(failure, OriginError):
         return 503
     return {
@@ -174,45 +177,53 @@ def failure_status(failure: OriginError | CacheFullError | WriteQueueError) -> i
     }.get(failure.failure, 502)
 
 
-def answer_whole(method: str, head: OriginHead, age_s: float, delivery: Delivery) -> Answer:
-    """The answer for a stored response that is no object: an error, a redirect.
+def whole_response(
+    method: str, head: OriginHead, age_s: float, context: ResponseContext
+) -> ResponseMessage:
+    """The response from a stored one that is not a 200: an error or a redirect.
 
-    Neither conditions nor ranges mean anything to it (RFC 9110 §13.2.1, §14.2).
+    Conditions and ranges do not apply to it (RFC 9110 §13.2.1, §14.2).
     """
     size = head.version.size_bytes
     lines = "" if head.status == 204 else f"content-length: {size}\r\n"
-    assembled = _assemble(head.status, lines + object_lines(head, age_s, delivery))
-    return Answer(head.status, assembled, Span(0, size) if method == "GET" else None)
+    assembled = _assemble(head.status, lines + stored_header_lines(head, age_s, context))
+    return ResponseMessage(head.status, assembled, Span(0, size) if method == "GET" else None)
 
 
 def streamed_head(
-    status: int, fields: Iterable[Field], framing: str, age_s: float | None, delivery: Delivery
+    status: int,
+    fields: Iterable[Field],
+    framing: str,
+    age_s: float | None,
+    context: ResponseContext,
 ) -> bytes:
-    """The head of an answer whose body comes as it comes. ``framing`` is the line that says how
-    its end is told, "" where the connection's end tells it."""
-    return _assemble(status, framing + closing_lines(fields, age_s, delivery))
+    """The head of a response whose body is sent in parts.
+
+    ``framing``: the header line that delimits the body; "" when closing the connection does.
+    """
+    return _assemble(status, framing + response_header_lines(fields, age_s, context))
 
 
-def closing(answer: Answer) -> Answer:
-    """The same answer as the last of its connection (RFC 9112 §9.6)."""
+def with_connection_close(answer: ResponseMessage) -> ResponseMessage:
+    """The same response with "Connection: close" (RFC 9112 §9.6)."""
     if b"\r\nconnection: close\r\n" in answer.head:
         return answer
     return replace(answer, head=answer.head[:-2] + b"connection: close\r\n\r\n")
 
 
 def bare_head(status: int, fields: Iterable[Field]) -> bytes:
-    """A head of these fields alone: an interim answer's, or that of no request at all."""
+    """A head with only ``fields``: for interim responses, and for errors without a request."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
     return _assemble(status, f"{lines}\r\n")
 
 
-def object_lines(head: OriginHead, age_s: float, delivery: Delivery) -> str:
-    """The header lines of a stored answer, but for those of its length; the empty one included."""
-    return closing_lines(stored_answer_fields(head), age_s, delivery)
+def stored_header_lines(head: OriginHead, age_s: float, context: ResponseContext) -> str:
+    """The header lines of a stored response without Content-Length, with the empty line."""
+    return response_header_lines(stored_response_fields(head), age_s, context)
 
 
-def stored_answer_fields(head: OriginHead) -> Iterator[Field]:
-    """A stored answer's own fields."""
+def stored_response_fields(head: OriginHead) -> Iterator[Field]:
+    """The fields of a stored response, without those that the edge adds."""
     version = head.version
     if head.content_type:
         yield "content-type", head.content_type
@@ -224,16 +235,18 @@ def stored_answer_fields(head: OriginHead) -> Iterator[Field]:
         yield "last-modified", _http_date(version.last_modified_s)
     for name, value in head.headers.items():
         if name != "accept-ranges":
-            for one in value.split("\n"):
-                yield name, one
+            for line in value.split("\n"):
+                yield name, line
 
 
-def closing_lines(fields: Iterable[Field], age_s: float | None, delivery: Delivery) -> str:
-    """All header lines but those of the length; no Age where it is None.
+def response_header_lines(
+    fields: Iterable[Field], age_s: float | None, context: ResponseContext
+) -> str:
+    """All header lines except Content-Length, with the empty line; no Age when ``age_s`` is None.
 
-    Date is the origin's where it sent one (RFC 9110 §6.6.1), Via tells of every hop (§7.6.3).
+    Date is the origin's if it sent one (RFC 9110 §6.6.1). Via lists every hop (§7.6.3).
     """
-    date, vias, kept = "", [], []
+    date, vias, sent = "", [], []
     for name, value in fields:
         lower = name.lower()
         if lower == "date":
@@ -241,35 +254,37 @@ def closing_lines(fields: Iterable[Field], age_s: float | None, delivery: Delive
         elif lower == "via":
             vias.append(value)
         elif lower not in _WITHHELD:
-            kept.append((name, value))
-    kept = apply_response_policy(
-        delivery.policy,
-        kept,
-        secure=delivery.secure,
-        origin_field=delivery.origin_field,
-        cors=delivery.cors,
+            sent.append((name, value))
+    sent = apply_response_policy(
+        context.policy,
+        sent,
+        secure=context.secure,
+        origin_field=context.origin_field,
+        cors=context.cors,
     )
-    kept += (
-        ("date", date or _http_date(int(delivery.now_s))),
-        ("via", ", ".join([*vias, f"1.1 {delivery.edge_name} ({PRODUCT})"])),
-        ("x-cache", f"{delivery.result.value} from streamedge"),
+    sent += (
+        ("date", date or _http_date(int(context.now_s))),
+        ("via", ", ".join([*vias, f"1.1 {context.edge_name} ({PRODUCT})"])),
+        ("x-cache", f"{context.result.value} from streamedge"),
     )
     if age_s is not None:
-        kept.append(("age", str(max(0, int(age_s)))))
-    if delivery.cache_status:
-        kept.append(("cache-status", delivery.cache_status))
-    if delivery.timing:
-        kept.append(("server-timing", delivery.timing))
-    if not delivery.keep_alive:
-        kept.append(("connection", "close"))
-    return "".join(f"{name}: {value}\r\n" for name, value in kept) + "\r\n"
+        sent.append(("age", str(max(0, int(age_s)))))
+    if context.cache_status:
+        sent.append(("cache-status", context.cache_status))
+    if context.timing:
+        sent.append(("server-timing", context.timing))
+    if not context.keep_alive:
+        sent.append(("connection", "close"))
+    return "".join(f"{name}: {value}\r\n" for name, value in sent) + "\r\n"
 
 
-def _answer_parts(several: Multipart, head: OriginHead, age_s: float, delivery: Delivery) -> Answer:
-    """The answer that brings several ranges; which ones, only its parts say (§15.3.7.2)."""
+def _multipart_response(
+    several: Multipart, head: OriginHead, age_s: float, context: ResponseContext
+) -> ResponseMessage:
+    """The multipart response; only its parts have Content-Range (RFC 9110 §15.3.7.2)."""
     lines = f"content-length: {several.size_bytes}\r\n"
-    lines += object_lines(replace(head, content_type=several.content_type), age_s, delivery)
-    return Answer(206, _assemble(206, lines), parts=several.parts)
+    lines += stored_header_lines(replace(head, content_type=several.content_type), age_s, context)
+    return ResponseMessage(206, _assemble(206, lines), parts=several.parts)
 
 
 def _assemble(status: int, lines: str) -> bytes:
@@ -278,11 +293,11 @@ def _assemble(status: int, lines: str) -> bytes:
 
 @lru_cache(maxsize=256)
 def _status_line(status: int) -> str:
-    return f"HTTP/1.1 {status} {phrase_of(status)}\r\n"
+    return f"HTTP/1.1 {status} {reason_phrase(status)}\r\n"
 
 
-def phrase_of(status: int) -> str:
-    """The reason phrase; "" for a status that has none here."""
+def reason_phrase(status: int) -> str:
+    """The reason phrase of a status, or "" if it is not registered."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:

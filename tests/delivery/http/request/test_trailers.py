@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from streamedge.delivery.http.request.trailers import (
     TRAILER_BYTES_MAX,
-    passed_trailers,
-    takes_trailers,
+    accepts_trailers,
+    forwardable_trailers,
 )
 from streamedge.spans import Span
 from tests.support.fakes import Pattern, Turn
@@ -53,29 +53,29 @@ def chunked(path: str, *trailers: str, **fields: str) -> bytes:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_must_be_known_before_the_body_is_not_taken_from_behind_it(name: str) -> None:
-    assert passed_trailers([(name, "1"), (name.upper(), "1"), SUM], ()) == [SUM]
+    assert forwardable_trailers([(name, "1"), (name.upper(), "1"), SUM], ()) == [SUM]
 
 
 def test_what_connection_lists_ends_here() -> None:
     head = [("Connection", "X-Hop, close")]
-    assert passed_trailers([("x-hop", "1"), SUM], head) == [SUM]
+    assert forwardable_trailers([("x-hop", "1"), SUM], head) == [SUM]
 
 
 @pytest.mark.parametrize(
     "value", ["trailers", "gzip, Trailers", "trailers;q=1", "gzip;q=0.5,trailers"]
 )
 def test_te_says_that_trailers_are_read(value: str) -> None:
-    assert takes_trailers({"te": value})
+    assert accepts_trailers({"te": value})
 
 
 @pytest.mark.parametrize("value", ["", "gzip", "trailersx", "x;trailers"])
 def test_te_that_does_not(value: str) -> None:
-    assert not takes_trailers({"te": value})
+    assert not accepts_trailers({"te": value})
 
 
 @given(st.text())
 def test_any_te(value: str) -> None:
-    assert takes_trailers({"te": value}) in {True, False}
+    assert accepts_trailers({"te": value}) in {True, False}
 
 
 # --- a request's -----------------------------------------------------------------------------

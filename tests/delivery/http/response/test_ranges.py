@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from streamedge.delivery.http.response.ranges import (
     PART_BYTES,
     RANGES_MAX,
-    RangeAnswer,
-    first_wanted,
+    RangeOutcome,
+    first_span,
+    leading_suffix_bytes,
     parse_ranges,
-    suffix_wanted,
 )
 from streamedge.spans import Span
 
@@ -38,33 +38,33 @@ SIZE = 10_000  # as in the examples of RFC 9110 §14.1.2
         ("BYTES=1-2", Span(1, 3)),
         ("bytes = 1 - 2", Span(1, 3)),
         ("bytes=,1-2,", Span(1, 3)),
-        ("bytes=10000-", RangeAnswer.UNSATISFIABLE),
-        ("bytes=10000-10001", RangeAnswer.UNSATISFIABLE),
-        ("bytes=9223372036854775808-", RangeAnswer.UNSATISFIABLE),
-        ("bytes=-0", RangeAnswer.UNSATISFIABLE),
-        ("bytes=2-1", RangeAnswer.IGNORED),
-        ("bytes=20000-10000", RangeAnswer.IGNORED),
-        ("bytes=-", RangeAnswer.IGNORED),
-        ("bytes=", RangeAnswer.IGNORED),
-        ("bytes", RangeAnswer.IGNORED),
-        ("", RangeAnswer.IGNORED),
-        ("bytes=a-b", RangeAnswer.IGNORED),
-        ("bytes=1-2x", RangeAnswer.IGNORED),
-        ("bytes=0x1-2", RangeAnswer.IGNORED),
-        ("bytes=+1-2", RangeAnswer.IGNORED),
-        ("bytes=--1", RangeAnswer.IGNORED),
-        ("items=0-1", RangeAnswer.IGNORED),
-        ("bytes=٣-٤", RangeAnswer.IGNORED),  # digits, but not of ASCII
-        ("bytes=1-2\n", RangeAnswer.IGNORED),
-        ("bytes=" + "9" * 20 + "-", RangeAnswer.UNSATISFIABLE),
-        ("bytes=" + "9" * 5000 + "-" + "9" * 5000, RangeAnswer.UNSATISFIABLE),
+        ("bytes=10000-", RangeOutcome.UNSATISFIABLE),
+        ("bytes=10000-10001", RangeOutcome.UNSATISFIABLE),
+        ("bytes=9223372036854775808-", RangeOutcome.UNSATISFIABLE),
+        ("bytes=-0", RangeOutcome.UNSATISFIABLE),
+        ("bytes=2-1", RangeOutcome.IGNORED),
+        ("bytes=20000-10000", RangeOutcome.IGNORED),
+        ("bytes=-", RangeOutcome.IGNORED),
+        ("bytes=", RangeOutcome.IGNORED),
+        ("bytes", RangeOutcome.IGNORED),
+        ("", RangeOutcome.IGNORED),
+        ("bytes=a-b", RangeOutcome.IGNORED),
+        ("bytes=1-2x", RangeOutcome.IGNORED),
+        ("bytes=0x1-2", RangeOutcome.IGNORED),
+        ("bytes=+1-2", RangeOutcome.IGNORED),
+        ("bytes=--1", RangeOutcome.IGNORED),
+        ("items=0-1", RangeOutcome.IGNORED),
+        ("bytes=٣-٤", RangeOutcome.IGNORED),  # digits, but not of ASCII
+        ("bytes=1-2\n", RangeOutcome.IGNORED),
+        ("bytes=" + "9" * 20 + "-", RangeOutcome.UNSATISFIABLE),
+        ("bytes=" + "9" * 5000 + "-" + "9" * 5000, RangeOutcome.UNSATISFIABLE),
         ("bytes=0-18446744073709551615", Span(0, 10_000)),
         ("bytes=0-" + "9" * 5000, Span(0, 10_000)),
         ("bytes=-" + "9" * 5000, Span(0, 10_000)),
         ("bytes=" + "0" * 5000 + "1-" + "0" * 30 + "2", Span(1, 3)),
     ],
 )
-def test_what_a_range_header_selects(value: str, selected: Span | RangeAnswer) -> None:
+def test_what_a_range_header_selects(value: str, selected: Span | RangeOutcome) -> None:
     expected = (selected,) if isinstance(selected, Span) else selected
     assert parse_ranges(value, SIZE) == expected
 
@@ -98,30 +98,30 @@ def test_what_several_ranges_select(value: str, selected: list[tuple[int, int]])
 @pytest.mark.parametrize(
     ("value", "answer"),
     [
-        ("bytes=10000-,-0,20000-20001", RangeAnswer.UNSATISFIABLE),
-        ("bytes=" + "0-0," * RANGES_MAX + "500-500", RangeAnswer.IGNORED),
-        ("bytes=0-0,x", RangeAnswer.IGNORED),
-        ("bytes=0-0,2-1", RangeAnswer.IGNORED),
-        ("bytes=0-0;500-500", RangeAnswer.IGNORED),
-        ("bytes=0-0,bytes=500-500", RangeAnswer.IGNORED),
-        ("bytes=0-0,500-500,-", RangeAnswer.IGNORED),
-        ("bytes=,,,", RangeAnswer.IGNORED),
+        ("bytes=10000-,-0,20000-20001", RangeOutcome.UNSATISFIABLE),
+        ("bytes=" + "0-0," * RANGES_MAX + "500-500", RangeOutcome.IGNORED),
+        ("bytes=0-0,x", RangeOutcome.IGNORED),
+        ("bytes=0-0,2-1", RangeOutcome.IGNORED),
+        ("bytes=0-0;500-500", RangeOutcome.IGNORED),
+        ("bytes=0-0,bytes=500-500", RangeOutcome.IGNORED),
+        ("bytes=0-0,500-500,-", RangeOutcome.IGNORED),
+        ("bytes=,,,", RangeOutcome.IGNORED),
     ],
 )
-def test_several_ranges_that_select_nothing(value: str, answer: RangeAnswer) -> None:
+def test_several_ranges_that_select_nothing(value: str, answer: RangeOutcome) -> None:
     assert parse_ranges(value, SIZE) is answer
 
 
 @pytest.mark.parametrize("value", ["bytes=0-", "bytes=0-0", "bytes=-0"])
 def test_an_empty_object_has_no_range(value: str) -> None:
-    assert parse_ranges(value, 0) is RangeAnswer.UNSATISFIABLE
+    assert parse_ranges(value, 0) is RangeOutcome.UNSATISFIABLE
 
 
 @pytest.mark.parametrize(
     "value", ["bytes=-1", "bytes=-5", "bytes=0-,-5", "bytes=-18446744073709551616"]
 )
 def test_last_bytes_of_an_empty_object_are_all_of_it(value: str) -> None:
-    assert parse_ranges(value, 0) is RangeAnswer.IGNORED
+    assert parse_ranges(value, 0) is RangeOutcome.IGNORED
 
 
 @pytest.mark.parametrize(
@@ -129,16 +129,16 @@ def test_last_bytes_of_an_empty_object_are_all_of_it(value: str) -> None:
     [("bytes=-5", 5), ("bytes=-5,0-1", 5), ("bytes=0-1,-5", 0), ("bytes=-", 0), ("", 0)],
 )
 def test_suffix_that_an_answer_begins_with(value: str, suffix_bytes: int) -> None:
-    assert suffix_wanted(value) == suffix_bytes
+    assert leading_suffix_bytes(value) == suffix_bytes
 
 
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.integers(0, 1 << 40))
 def test_first_and_last_select_what_they_say(first: int, last: int, size: int) -> None:
     selected = parse_ranges(f"bytes={first}-{last}", size)
     if last < first:
-        assert selected is RangeAnswer.IGNORED
+        assert selected is RangeOutcome.IGNORED
     elif first >= size:
-        assert selected is RangeAnswer.UNSATISFIABLE
+        assert selected is RangeOutcome.UNSATISFIABLE
     else:
         assert selected == (Span(first, min(last + 1, size)),)
 
@@ -164,9 +164,9 @@ def test_every_byte_asked_for_is_answered_and_nothing_else(asked: list[str], siz
     wanted = set().union(*(asked_bytes(one, size) for one in asked))
     if not wanted:
         has_suffix = any(one.startswith("-") and int(one[1:]) for one in asked)
-        expected = RangeAnswer.UNSATISFIABLE
+        expected = RangeOutcome.UNSATISFIABLE
         if not size and has_suffix:
-            expected = RangeAnswer.IGNORED
+            expected = RangeOutcome.IGNORED
         assert selected is expected
         return
     assert isinstance(selected, tuple)
@@ -213,7 +213,7 @@ def test_whatever_is_sent_gives_a_span_inside_the_object_or_an_answer(
     st.integers(0, 1 << 40),
 )
 def test_what_is_wanted_of_a_cold_object_is_what_its_size_confirms(value: str, size: int) -> None:
-    wanted, selected = first_wanted(value), parse_ranges(value, size)
+    wanted, selected = first_span(value), parse_ranges(value, size)
     if wanted is not None and wanted.start < size:
         assert isinstance(selected, tuple)
         assert wanted.intersect(Span(0, size)) == selected[0]
@@ -229,9 +229,9 @@ def test_what_is_wanted_of_a_cold_object_is_what_its_size_confirms(value: str, s
     ],
 )
 def test_what_a_cold_object_is_asked_for_first(value: str, wanted: Span) -> None:
-    assert first_wanted(value) == wanted
+    assert first_span(value) == wanted
 
 
 @pytest.mark.parametrize("value", ["bytes=-5", "bytes=-5,0-1", "bytes=5-4", "x", "bytes=-"])
 def test_only_the_size_can_tell(value: str) -> None:
-    assert first_wanted(value) is None
+    assert first_span(value) is None

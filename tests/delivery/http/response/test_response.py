@@ -8,11 +8,11 @@ import pytest
 
 from streamedge.cache.reader import CacheResult
 from streamedge.delivery.http.response.response import (
-    Answer,
-    Delivery,
-    answer_object,
+    ResponseContext,
+    ResponseMessage,
+    error_response,
     failure_status,
-    refusal,
+    object_response,
 )
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import OriginHead, Version
@@ -23,14 +23,14 @@ MODIFIED = "Sun, 06 Nov 1994 08:49:37 GMT"
 HEAD = OriginHead(
     Version('"v1"', 1000, MODIFIED_S), "video/mp4", {"cache-control": "max-age=60", "x-own": "1"}
 )
-DELIVERY = Delivery("fra-1", 1_000_000_000.0, True, CacheResult.HIT)
+DELIVERY = ResponseContext("fra-1", 1_000_000_000.0, True, CacheResult.HIT)
 
 
-def answer(headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
-    return answer_object(method, headers or {}, HEAD, 12.9, DELIVERY)
+def answer(headers: dict[str, str] | None = None, method: str = "GET") -> ResponseMessage:
+    return object_response(method, headers or {}, HEAD, 12.9, DELIVERY)
 
 
-def fields(answered: Answer) -> dict[str, str]:
+def fields(answered: ResponseMessage) -> dict[str, str]:
     """The header fields; fails when the head is not one status line, fields, and an empty line."""
     status_line, _, rest = answered.head.partition(b"\r\n")
     assert status_line.startswith(b"HTTP/1.1 %d " % answered.status)
@@ -168,7 +168,7 @@ def test_a_failed_precondition() -> None:
 
 def test_an_empty_object_is_whole_without_bytes() -> None:
     head = OriginHead(Version('"e"', 0), "text/plain")
-    answered = answer_object("GET", {}, head, 0.0, DELIVERY)
+    answered = object_response("GET", {}, head, 0.0, DELIVERY)
     assert answered.status == 200
     assert fields(answered)["content-length"] == "0"
     assert "last-modified" not in fields(answered)
@@ -179,30 +179,30 @@ def test_what_the_origin_says_of_itself_is_not_repeated() -> None:
         ("age", "alt-svc", "cache-status", "x-amz-request-id", "x-cache"), "origin's"
     )
     head = OriginHead(Version("", 10), "text/plain", {**hidden, "cache-control": "no-cache"})
-    answered = answer_object("GET", {}, head, 0.0, DELIVERY)
+    answered = object_response("GET", {}, head, 0.0, DELIVERY)
     assert "origin's" not in fields(answered).values()
     assert fields(answered)["cache-control"] == "no-cache"
     assert "etag" not in fields(answered)
 
 
 def test_a_clock_that_went_backwards_makes_no_negative_age() -> None:
-    assert fields(answer_object("GET", {}, HEAD, -5.0, DELIVERY))["age"] == "0"
+    assert fields(object_response("GET", {}, HEAD, -5.0, DELIVERY))["age"] == "0"
 
 
 @pytest.mark.parametrize("result", CacheResult)
 def test_x_cache_says_how_it_went(result: CacheResult) -> None:
-    answered = answer_object("GET", {}, HEAD, 0.0, Delivery("e", 0.0, True, result))
+    answered = object_response("GET", {}, HEAD, 0.0, ResponseContext("e", 0.0, True, result))
     assert fields(answered)["x-cache"] == f"{result.value} from streamedge"
 
 
 def test_a_connection_that_ends_says_so() -> None:
-    closing = Delivery("e", 0.0, False, CacheResult.HIT)
-    assert fields(answer_object("GET", {}, HEAD, 0.0, closing))["connection"] == "close"
+    closing = ResponseContext("e", 0.0, False, CacheResult.HIT)
+    assert fields(object_response("GET", {}, HEAD, 0.0, closing))["connection"] == "close"
     assert "connection" not in fields(answer())
 
 
 def test_a_refusal_gives_its_reason() -> None:
-    answered = refusal(404, "origin: not found", DELIVERY)
+    answered = error_response(404, "origin: not found", DELIVERY)
     assert answered.body == b"404 Not Found: origin: not found\n"
     assert fields(answered)["content-length"] == str(len(answered.body))
     assert fields(answered)["cache-control"] == "no-store"
@@ -210,7 +210,7 @@ def test_a_refusal_gives_its_reason() -> None:
 
 
 def test_a_refused_head_has_no_body() -> None:
-    answered = refusal(404, "no", DELIVERY, "HEAD")
+    answered = error_response(404, "no", DELIVERY, "HEAD")
     assert answered.body == b""
     assert fields(answered)["content-length"] != "0"
 
