@@ -1,1 +1,1 @@
-"""Towards viewers: the byte mover, HTTP (``web``) and RTMP (``rtmp``)."""
+"""Delivery to viewers over HTTP and RTMP, and the connections below both."""

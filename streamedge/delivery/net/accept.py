@@ -89,6 +89,10 @@ class Acceptor:
             PendingConnection, self, loop, connect, reject_response, is_proxied=is_proxied
         )
 
+    def stats(self) -> dict[str, int]:
+        """Open connections by client address; empty without a limit per address."""
+        return dict(self._open)
+
     def sweep(self, now_s: float) -> None:
         """Closes connections whose header takes too long."""
         for pending in list(self.waiting):
@@ -123,7 +127,7 @@ class Acceptor:
         if descriptor >= end:
             return False
         try:
-            os.close(os.dup(descriptor))  # connections accepted in this turn may use the rest
+            os.close(os.dup(descriptor))  # connections accepted in this iteration may use the rest
         except OSError:
             return False
         return True
@@ -215,6 +219,11 @@ class PendingConnection(asyncio.Protocol):
             self._acceptor.waiting.discard(self)
             if self._received or exc is not None:  # port checks send nothing
                 self._acceptor.refused(self._peer, "the client left", self._loop.time())
+
+    @property
+    def received_bytes(self) -> int:
+        """How much of a PROXY header has arrived."""
+        return len(self._received)
 
     def refuse(self, reason: str) -> None:
         """Closes a connection without an acceptable PROXY header."""

@@ -57,6 +57,7 @@ class Sender:
     """
 
     __slots__ = (
+        "_accepted_bytes",
         "_cancel_wait",
         "_drained",
         "_failed",
@@ -64,7 +65,6 @@ class Sender:
         "_next_quantum",
         "_parts",
         "_pumping",
-        "_taken_bytes",
         "_writer",
         "blocked_since_s",
     )
@@ -84,7 +84,7 @@ class Sender:
         self._cancel_wait: Callable[[], None] | None = None
         self._next_quantum: asyncio.Handle | None = None
         self._pumping = False
-        self._taken_bytes = 0
+        self._accepted_bytes = 0
         self.blocked_since_s: float | None = None
 
     @property
@@ -95,7 +95,7 @@ class Sender:
     @property
     def sent_bytes(self) -> int:
         """How many of the pushed bytes the kernel has."""
-        return self._taken_bytes - self._writer.unsent_bytes()
+        return self._accepted_bytes - self._writer.unsent_bytes()
 
     @property
     def queued_bytes(self) -> int:
@@ -121,9 +121,9 @@ class Sender:
         pushes nothing when all was accepted but ``idle`` is still false.
         """
         assert not self._parts
-        taken = self._writer.send_together(head, ready)
-        self._taken_bytes += taken
-        return taken
+        accepted = self._writer.send_together(head, ready)
+        self._accepted_bytes += accepted
+        return accepted
 
     def close(self) -> None:
         """Closes the writer and drops the queue. May be called twice."""
@@ -161,7 +161,7 @@ class Sender:
             self._fail(None)
             return
         except Exception:
-            self._fail(None)  # a defect of ours: close the connection rather than wait for ever
+            self._fail(None)  # a bug: close the connection rather than wait for ever
             raise
         finally:
             self._pumping = False
@@ -171,7 +171,7 @@ class Sender:
     def _send(self, data: bytes | memoryview) -> int:
         """Sends bytes; MSG_MORE delays a short part when the next one can follow at once."""
         sent = self._writer.send(data, more=self._more_follows())
-        self._taken_bytes += sent
+        self._accepted_bytes += sent
         if sent == len(data):
             self._parts.popleft()
         else:
@@ -198,13 +198,13 @@ class Sender:
         piece.begun = True
         count = min(ready.size_bytes, self._writer.piece_bytes)
         sent = self._writer.send_file(ready.fd, ready.offset, count)
-        if sent == 0:  # the file is truncated: fetch these bytes again, once
+        if sent == 0:  # the file is too short: fetch these bytes again, once
             if piece.lost_at == piece.position:
                 raise OSError("a cache file is shorter than its header says")
             piece.lost_at = piece.position
             piece.source.lost(piece.position)
             return 0
-        self._taken_bytes += sent
+        self._accepted_bytes += sent
         piece.position += sent
         if piece.position == piece.end:
             self._parts.popleft()

@@ -1,13 +1,13 @@
-"""TLS between the socket and a viewer's protocol: handshake, records, and a last word.
+"""TLS between the socket and a viewer's protocol: handshake, records and close_notify.
 
 A ``TlsConnection`` is the protocol of the socket's transport and the transport of the viewer's
-protocol, which is only made once the handshake is done. Everything goes through one SSL object,
-in order, and leaves through the socket's transport; so whoever writes has to mind what waits there
+protocol, which is created after the handshake. All data goes through one SSL object, in order, and
+then through the socket's transport. A writer must limit what waits in that transport
 (``get_write_buffer_size``, ``when_writable``).
 
-An end that is meant is told by close_notify (RFC 8446 §6.1); ``abort`` says nothing, so that a
-peer can tell a response that was cut. Loops have TLS of their own; it tells nobody of connections
-whose handshake is under way, or has failed, and lets nobody bound them.
+``close`` sends close_notify (RFC 8446 §6.1). ``abort`` does not, so that a peer can detect a
+truncated response. The TLS of asyncio's event loops is not used: it does not report handshakes that
+are running or have failed, so they cannot be limited or counted.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from typing import Any
 from streamedge.delivery.net.accept import OnClose, Peer
 
 READ_BYTES = 64 << 10
-UNSENT_BYTES_MAX = 4 << 20  # a peer that makes us answer (KeyUpdate) and reads nothing is dropped
-LINGER_S = 10.0  # for a peer to take what was written before ``close``
+UNSENT_BYTES_MAX = 4 << 20  # disconnects a peer that forces replies (KeyUpdate) and reads nothing
+LINGER_S = 10.0  # time for a peer to receive the data that was written before ``close``
 
-_PLAIN_HTTP = "HTTP_REQUEST"  # OpenSSL's reason
-_PLAIN_HTTP_ANSWER = (
+_PLAIN_HTTP_REASON = "HTTP_REQUEST"  # OpenSSL's reason code
+_PLAIN_HTTP_RESPONSE = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n"
     b"x-reason: plain HTTP was sent to an HTTPS address\r\n\r\n"
 )
 
 
 class NamedTls(ssl.SSLObject):
-    """The server's end of a connection, with what the choice of its certificate meant.
+    """The server's end of a connection, and the hosts that its certificate covers.
 
-    ``serves``: whether requests for a host may come over it; None where the client named none
-    (RFC 6066 §3), and so was shown whatever there is.
+    ``serves`` returns whether requests for a host may use this connection. It is None if the
+    client sent no server name (RFC 6066 §3) and received the default certificate.
     """
 
     serves: Callable[[str], bool] | None = None
@@ -46,16 +46,17 @@ class NamedTls(ssl.SSLObject):
 class _Phase(Enum):
     HANDSHAKE = auto()
     OPEN = auto()
-    SAID_ALL = auto()  # close_notify is out; what still comes is not looked at
-    FAILED = auto()  # in the handshake
+    CLOSE_NOTIFY_SENT = auto()  # data that still arrives is ignored
+    FAILED = auto()  # the handshake failed
 
 
 @dataclass(frozen=True, slots=True)
 class TlsAcceptor:
-    """What all TLS connections of a server share.
+    """The state that all TLS connections of a server share.
 
-    ``connect`` makes a viewer's protocol. ``handshakes`` are those under way, at most
-    ``handshakes_max``. ``failed(client, reason)`` hears of each handshake that came to nothing.
+    ``connect`` creates a viewer's protocol. ``handshakes`` holds the connections whose handshake
+    is running, at most ``handshakes_max``. ``failed(client, reason)`` is called for each handshake
+    that fails.
     """
 
     context: ssl.SSLContext
@@ -69,56 +70,60 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
     """One TLS connection, from accept to end."""
 
     def __init__(
-        self, door: TlsAcceptor, loop: asyncio.AbstractEventLoop, peer: Peer, left: OnClose
+        self,
+        acceptor: TlsAcceptor,
+        loop: asyncio.AbstractEventLoop,
+        peer: Peer,
+        on_close: OnClose,
     ) -> None:
         super().__init__()
-        self._door = door
+        self._acceptor = acceptor
         self._loop = loop
         self._peer = peer
-        self._left = left
+        self._on_close = on_close
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._ssl = door.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._ssl = acceptor.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._phase = _Phase.HANDSHAKE
         self._raw: asyncio.Transport = None  # type: ignore[assignment]  # from connection_made on
-        self._protocol: asyncio.BaseProtocol = self
-        self._heard = False  # the peer has said something
+        self._protocol: asyncio.Protocol = self
+        self._has_received = False
         self._writable: Callable[[], None] | None = None
         self._linger: asyncio.TimerHandle | None = None
         self.began_s = loop.time()
 
-    # What the socket's transport calls.
+    # Called by the socket's transport.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._raw = transport
-        transport.set_write_buffer_limits(high=0)  # whoever writes hears at once that it waits
-        self._door.handshakes.add(self)
-        if len(self._door.handshakes) > self._door.handshakes_max:
+        transport.set_write_buffer_limits(high=0)  # pause_writing comes at once
+        self._acceptor.handshakes.add(self)
+        if len(self._acceptor.handshakes) > self._acceptor.handshakes_max:
             self.fail_handshake("too many handshakes at once")
 
     def data_received(self, data: bytes) -> None:
-        if self._phase in {_Phase.SAID_ALL, _Phase.FAILED} or self._raw.is_closing():
+        if self._phase in {_Phase.CLOSE_NOTIFY_SENT, _Phase.FAILED} or self._raw.is_closing():
             return
         self._incoming.write(data)
-        if self._phase is _Phase.OPEN or self._shake_hands():
+        if self._phase is _Phase.OPEN or self._continue_handshake():
             self._read()
 
     def eof_received(self) -> None:
-        # Without close_notify: the peer is gone, or somebody cut the connection.
+        # Without close_notify: the peer has left, or the connection was cut on the way.
         self._raw.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._linger is not None:
             self._linger.cancel()
-        self._left()
+        self._on_close()
         self._writable = None
         if self._protocol is not self:
             self._protocol.connection_lost(exc)
-        elif self._heard or exc is not None:
+        elif self._has_received or exc is not None:
             self.fail_handshake("the client left")
         else:
-            self._phase = _Phase.FAILED  # opened and closed without a word, as port checks do
-            self._door.handshakes.discard(self)
+            self._phase = _Phase.FAILED  # port checks send nothing
+            self._acceptor.handshakes.discard(self)
 
     def pause_writing(self) -> None:
         if self._protocol is not self:
@@ -127,50 +132,50 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
     def resume_writing(self) -> None:
         if self._protocol is not self:
             self._protocol.resume_writing()
-        self._tell_writable()
+        self._call_writable()
 
-    # What the server calls.
+    # Called by the server.
 
     def fail_handshake(self, reason: str) -> None:
-        """Gives a handshake up; harmless when it is over."""
+        """Aborts the handshake; does nothing after its end."""
         if self._phase is _Phase.HANDSHAKE:
             self._phase = _Phase.FAILED
-            self._door.handshakes.discard(self)
-            self._door.failed(str(self._peer), reason)
+            self._acceptor.handshakes.discard(self)
+            self._acceptor.failed(str(self._peer), reason)
             self._raw.abort()
 
-    # What the viewer's protocol calls.
+    # Called by the viewer's protocol.
 
     @property
     def serves(self) -> Callable[[str], bool] | None:
-        """Whether requests for a host may come over it (RFC 9110 §7.4); None: for any."""
+        """Whether requests for a host may use this connection (RFC 9110 §7.4); None: all hosts."""
         return self._ssl.serves if isinstance(self._ssl, NamedTls) else None
 
     def write(self, data: bytes | bytearray | memoryview, *, more: bool = False) -> None:
-        """Seals and writes; ``more``: what is sealed goes with the next call, which is to come."""
+        """Encrypts and writes ``data``; with ``more`` the records leave with the next call's."""
         if self._phase is not _Phase.OPEN or self._raw.is_closing():
             return
-        seal = self._ssl.write
+        encrypt = self._ssl.write
         view = memoryview(data)
         position, size = 0, len(view)
-        while position < size:  # a record at a time, of at most 16 KiB (RFC 8446 §5.1)
-            position += seal(view[position:])
+        while position < size:  # one record of at most 16 KiB per call (RFC 8446 §5.1)
+            position += encrypt(view[position:])
         if not more:
             self._raw.write(self._outgoing.read())
 
     def write_eof(self) -> None:
-        """Ends this direction; the peer may go on, unheard."""
-        self._say_all()
+        """Closes this direction; data that the peer still sends is ignored."""
+        self._send_close_notify()
         self._raw.write_eof()
 
     def can_write_eof(self) -> bool:
         return True
 
     def close(self) -> None:
-        """Ends the connection once all that was written has left."""
+        """Closes the connection after all written data has been sent."""
         if self._raw.is_closing():
             return
-        self._say_all()
+        self._send_close_notify()
         if self._raw.get_write_buffer_size():
             self._linger = self._loop.call_later(LINGER_S, self._raw.abort)
         self._raw.close()
@@ -182,17 +187,17 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         return self._raw.is_closing()
 
     def when_writable(self, call: Callable[[], None] | None) -> None:
-        """Calls once, later, when the write buffer is empty; None takes the wish back."""
+        """Calls ``call`` once, later, when the write buffer is empty; None cancels that."""
         self._writable = call
         if call is not None and not self._raw.get_write_buffer_size():
-            self._loop.call_soon(self._tell_writable)
+            self._loop.call_soon(self._call_writable)
 
     def get_write_buffer_size(self) -> int:
-        """Sealed bytes that the kernel has not taken yet."""
+        """Encrypted bytes that the kernel has not accepted yet."""
         return self._raw.get_write_buffer_size()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Has no effect: writing pauses as soon as the kernel does not take all."""
+        """Has no effect: writing pauses as soon as the kernel does not accept all data."""
 
     def pause_reading(self) -> None:
         self._raw.pause_reading()
@@ -204,53 +209,55 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         return self._raw.is_reading()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        if not isinstance(protocol, asyncio.Protocol):
+            raise TypeError("a TLS connection needs a streaming protocol")
         self._protocol = protocol
 
-    def get_protocol(self) -> asyncio.BaseProtocol:
+    def get_protocol(self) -> asyncio.Protocol:
         return self._protocol
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "ssl_object":
             return self._ssl
         if name == "sslcontext":
-            return self._door.context
+            return self._acceptor.context
         return self._raw.get_extra_info(name, default)
 
-    def _tell_writable(self) -> None:
+    def _call_writable(self) -> None:
         writable, self._writable = self._writable, None
         if writable is not None:
             writable()
 
-    def _shake_hands(self) -> bool:
-        """Goes on with the handshake; whether it is done, and the viewer's protocol made."""
-        self._heard = True
+    def _continue_handshake(self) -> bool:
+        """Continues the handshake; returns whether it is done and the viewer's protocol exists."""
+        self._has_received = True
         try:
             self._ssl.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
             return False
         except ssl.SSLError as exc:
-            if exc.reason == _PLAIN_HTTP:
-                self._raw.write(_PLAIN_HTTP_ANSWER)
-            self._give_up(exc.reason or str(exc))
+            if exc.reason == _PLAIN_HTTP_REASON:
+                self._raw.write(_PLAIN_HTTP_RESPONSE)
+            self._end_failed_handshake(exc.reason or str(exc))
             return False
-        self._door.handshakes.discard(self)
+        self._acceptor.handshakes.discard(self)
         self._phase = _Phase.OPEN
         self._flush()
-        self._protocol = self._door.connect(self._peer)
+        self._protocol = self._acceptor.connect(self._peer)
         self._protocol.connection_made(self)
         return True
 
-    def _give_up(self, reason: str) -> None:
-        """Ends a handshake that failed; the peer is told why by an alert."""
+    def _end_failed_handshake(self, reason: str) -> None:
+        """Ends a failed handshake; an alert tells the peer the cause."""
         self._phase = _Phase.FAILED
-        self._door.handshakes.discard(self)
-        self._door.failed(str(self._peer), reason)
+        self._acceptor.handshakes.discard(self)
+        self._acceptor.failed(str(self._peer), reason)
         self._flush()
         self._raw.close()
 
     def _read(self) -> None:
-        """Opens what has come, and hands it on in one piece."""
+        """Decrypts the received records and passes their data on in one piece."""
         pieces: list[bytes] = []
         ended = False
         try:
@@ -258,16 +265,15 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
                 pieces.append(piece)
             ended = True
         except ssl.SSLWantReadError:
-            pass  # all of it has been read
+            pass  # no complete record is left
         except ssl.SSLError:
-            self._flush()  # an alert: what came was no record of this connection
+            self._flush()  # sends an alert: an invalid record arrived
             self._raw.close()
             return
         self._flush()
         if self._raw.get_write_buffer_size() > UNSENT_BYTES_MAX:
             self._raw.abort()
             return
-        assert isinstance(self._protocol, asyncio.Protocol)
         if pieces:
             self._protocol.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if ended and not self._raw.is_closing():
@@ -278,11 +284,13 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         if self._outgoing.pending:
             self._raw.write(self._outgoing.read())
 
-    def _say_all(self) -> None:
-        """Sends close_notify, and waits for nobody's."""
+    def _send_close_notify(self) -> None:
+        """Sends close_notify without waiting for the peer's."""
         if self._phase is not _Phase.OPEN:
             return
-        self._phase = _Phase.SAID_ALL
-        with contextlib.suppress(ssl.SSLError):  # the peer's has not come, and need not
+        self._phase = _Phase.CLOSE_NOTIFY_SENT
+        with contextlib.suppress(
+            ssl.SSLError
+        ):  # raised while the peer's has not arrived; it is not needed
             self._ssl.unwrap()
         self._flush()

@@ -19,7 +19,7 @@ from streamedge.delivery.net.tls import TlsConnection
 
 # Sent to one peer before others are served: about a millisecond at the speed of memory.
 SEND_QUANTUM_BYTES = 8 * 1024 * 1024
-SEALED_BYTES = 256 << 10  # of one TLS write: they stay in the processor's cache
+TLS_WRITE_BYTES = 256 << 10  # size of one TLS write; fits in the processor's cache
 
 
 class Writer(Protocol):
@@ -109,18 +109,18 @@ class SocketWriter:
 class TlsWriter:
     """A TLS connection; it accepts nothing while encrypted bytes wait for the kernel."""
 
-    __slots__ = ("_connection", "_taken_last", "piece_bytes")
+    __slots__ = ("_connection", "_last_write_bytes", "piece_bytes")
 
     def __init__(self, connection: TlsConnection) -> None:
         self._connection = connection
-        self._taken_last = 0
-        self.piece_bytes = SEALED_BYTES
+        self._last_write_bytes = 0
+        self.piece_bytes = TLS_WRITE_BYTES
 
     def send(self, data: bytes | memoryview, *, more: bool) -> int:
         self._raise_if_blocked()
-        taken = data if len(data) <= SEALED_BYTES else memoryview(data)[:SEALED_BYTES]
-        self._write(taken, more=more)
-        return len(taken)
+        piece = data if len(data) <= TLS_WRITE_BYTES else memoryview(data)[:TLS_WRITE_BYTES]
+        self._write(piece, more=more)
+        return len(piece)
 
     def send_file(self, file: int, offset: int, count: int) -> int:
         self._raise_if_blocked()
@@ -130,25 +130,25 @@ class TlsWriter:
         return len(piece)
 
     def send_together(self, head: bytes, ready: Ready) -> int:
-        if len(head) >= SEALED_BYTES:
+        if len(head) >= TLS_WRITE_BYTES:
             return 0
         file, offset, size = ready
         left = min(size, SEND_QUANTUM_BYTES)
-        taken = 0
+        accepted = 0
         try:
             self._raise_if_blocked()
             together = _read(file, offset, left, head)  # a short response is one TLS record
             self._write(together)
-            taken, sent = len(head), len(together) - len(head)
+            accepted, sent = len(head), len(together) - len(head)
             while sent:
-                taken, offset, left = taken + sent, offset + sent, left - sent
+                accepted, offset, left = accepted + sent, offset + sent, left - sent
                 sent = self.send_file(file, offset, left) if left else 0
         except OSError:
-            return taken  # the peer is slow or gone; the next call reports which
-        return taken
+            return accepted  # the peer is slow or gone; the next call reports which
+        return accepted
 
     def unsent_bytes(self) -> int:
-        return self._taken_last if self._connection.get_write_buffer_size() else 0
+        return self._last_write_bytes if self._connection.get_write_buffer_size() else 0
 
     def watch(self, writable: Callable[[], None]) -> None:
         self._connection.when_writable(writable)
@@ -162,7 +162,7 @@ class TlsWriter:
     def _write(self, part: bytes | memoryview, *, more: bool = False) -> None:
         if self._connection.is_closing():
             raise ConnectionResetError
-        self._taken_last = len(part)
+        self._last_write_bytes = len(part)
         self._connection.write(part, more=more)
 
     def _raise_if_blocked(self) -> None:
@@ -181,13 +181,13 @@ _buffer = memoryview(bytearray())
 
 
 def _read(file: int, offset: int, count: int, head: bytes = b"") -> memoryview:
-    """``head``, then bytes of a file: up to ``SEALED_BYTES`` in all, valid until the next call.
+    """``head``, then bytes of a file: up to ``TLS_WRITE_BYTES`` in all, valid until the next call.
 
     Raises OSError.
     """
     global _buffer  # noqa: PLW0603 - allocated for the first TLS piece; plain HTTP needs none
     if not _buffer:
-        _buffer = memoryview(bytearray(SEALED_BYTES))
+        _buffer = memoryview(bytearray(TLS_WRITE_BYTES))
     _buffer[: len(head)] = head
     read = os.preadv(file, [_buffer[len(head) : len(head) + count]], offset)
     return _buffer[: len(head) + read]

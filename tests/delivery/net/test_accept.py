@@ -1,4 +1,4 @@
-"""From accept to the protocol that serves: PROXY headers, whom they are believed from, and room."""
+"""Accepting connections: PROXY headers, trusted proxies, and limits."""
 
 from __future__ import annotations
 
@@ -16,56 +16,59 @@ from typing import Any
 import pytest
 
 from streamedge.delivery.net.accept import PROXY_HEADER_S, Acceptor, AcceptRules, OnClose, Peer
-from streamedge.ops.log import open_log
+from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counter, Counts
 from tests.support.proxy_headers import V2_SIGNATURE, proxy_v1, proxy_v2
 
 PATIENCE_S = 20.0
-HERE = (ip_network("127.0.0.0/8"),)
-REFUSAL = b"no room\n"
+LOOPBACK = (ip_network("127.0.0.0/8"),)
+REFUSAL = b"limit reached\n"
 
 
 class Echo(asyncio.Protocol):
-    """Serves by saying who it serves, then what it hears."""
+    """Sends the client's address, then echoes what it receives."""
 
-    def __init__(self, acceptor: Door, peer: Peer, left: OnClose) -> None:
-        self._door = acceptor
+    transport: asyncio.Transport
+
+    def __init__(self, listener: Listener, peer: Peer, on_close: OnClose) -> None:
+        self._listener = listener
         self._peer = peer
-        self._left = left
+        self._on_close = on_close
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._door.served.append(self)
+        self.transport = transport
+        self._listener.served.append(self)
         transport.write(f"{self._peer}\n".encode())
-        if self._door.is_full:
+        if self._listener.is_full:
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        self._door.heard.append(data)
-        self._transport.write(data)
+        self._listener.received.append(data)
+        self.transport.write(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._left()
-        self._door.served.remove(self)
-        self._door.gone.release()
+        self._on_close()
+        self._listener.served.remove(self)
+        self._listener.closed.release()
 
 
-class Door:
-    """A listener behind ``Acceptor``, and what came through."""
+class Listener:
+    """A listener with an ``Acceptor``; records its protocols and the data that they receive."""
 
-    def __init__(self, acceptor: Acceptor, counts: Counts, log_file: Path) -> None:
+    def __init__(self, acceptor: Acceptor, counts: Counts, log: Log, log_file: Path) -> None:
         self.acceptor = acceptor
         self.counts = counts
         self.served: list[Echo] = []
-        self.heard: list[bytes] = []
-        self.gone = asyncio.Semaphore(0)
+        self.received: list[bytes] = []
+        self.closed = asyncio.Semaphore(0)
         self.is_full = False
         self.port = 0
+        self._log = log
         self._log_file = log_file
 
     def lines(self) -> list[dict[str, Any]]:
-        self.acceptor._refused_header._log.flush()
+        self._log.flush()
         return [json.loads(line) for line in self._log_file.read_text().splitlines()]
 
     def refusals(self) -> int:
@@ -73,33 +76,33 @@ class Door:
 
 
 @asynccontextmanager
-async def listening(
+async def open_listener(
     folder: Path, rules: AcceptRules, *, is_proxied: bool = True
-) -> AsyncIterator[Door]:
+) -> AsyncIterator[Listener]:
     log_file = folder / "log"
     log_file.touch()
     log, counts = open_log(str(log_file), "test"), Counts()
-    acceptor = Door(Acceptor("test", rules, log, counts), counts, log_file)
-    factory = acceptor.acceptor.protocol_factory(
-        lambda peer, left: Echo(acceptor, peer, left),
+    listener = Listener(Acceptor("test", rules, log, counts), counts, log, log_file)
+    factory = listener.acceptor.protocol_factory(
+        lambda peer, on_close: Echo(listener, peer, on_close),
         is_proxied=is_proxied,
         reject_response=REFUSAL,
     )
     server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
-    acceptor.port = server.sockets[0].getsockname()[1]
+    listener.port = server.sockets[0].getsockname()[1]
     try:
-        yield acceptor
+        yield listener
     finally:
         server.close()
-        acceptor.acceptor.stop()
-        for echo in list(acceptor.served):
-            echo._transport.abort()
+        listener.acceptor.stop()
+        for echo in list(listener.served):
+            echo.transport.abort()
         await server.wait_closed()
         log.flush()
         log.close()
 
 
-class Caller:
+class Client:
     """A client's connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -111,8 +114,8 @@ class Caller:
         async with asyncio.timeout(PATIENCE_S):
             return (await self.reader.readline()).decode().strip()
 
-    async def ended(self) -> bytes:
-        """All that comes until the end, polite or not."""
+    async def read_to_end(self) -> bytes:
+        """All data until the end of the connection, or b"" after a reset."""
         async with asyncio.timeout(PATIENCE_S):
             try:
                 return await self.reader.read()
@@ -121,203 +124,210 @@ class Caller:
 
 
 @asynccontextmanager
-async def calling(acceptor: Door, said: bytes = b"") -> AsyncIterator[Caller]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", acceptor.port)
+async def connecting(listener: Listener, data: bytes = b"") -> AsyncIterator[Client]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
     try:
-        writer.write(said)
-        yield Caller(reader, writer)
+        writer.write(data)
+        yield Client(reader, writer)
     finally:
         writer.transport.abort()
 
 
 @pytest.fixture
-async def proxied(tmp_path: Path) -> AsyncIterator[Door]:
-    async with listening(tmp_path, AcceptRules(HERE, waiting_max=2)) as acceptor:
-        yield acceptor
+async def proxied(tmp_path: Path) -> AsyncIterator[Listener]:
+    async with open_listener(tmp_path, AcceptRules(LOOPBACK, waiting_max=2)) as listener:
+        yield listener
 
 
 async def test_peer_is_the_socket_address_without_a_proxy_header(tmp_path: Path) -> None:
     async with (
-        listening(tmp_path, AcceptRules(HERE), is_proxied=False) as acceptor,
-        calling(acceptor, b"PROXY UNKNOWN\r\n") as caller,
+        open_listener(tmp_path, AcceptRules(LOOPBACK), is_proxied=False) as listener,
+        connecting(listener, b"PROXY UNKNOWN\r\n") as client,
     ):
-        assert await caller.line() == caller.name
-        assert await caller.line() == "PROXY UNKNOWN", "a header is bytes like others here"
+        assert await client.line() == client.name
+        assert await client.line() == "PROXY UNKNOWN"
 
 
 @pytest.mark.parametrize("header", [proxy_v1("192.0.2.1", 4711), proxy_v2("192.0.2.1", 4711)])
-async def test_peer_is_the_source_of_the_proxy_header(proxied: Door, header: bytes) -> None:
-    async with calling(proxied, header + b"hello\n") as caller:
-        assert await caller.line() == "192.0.2.1:4711"
-        assert await caller.line() == "hello"
-        caller.writer.write(b"again\n")
-        assert await caller.line() == "again"
+async def test_peer_is_the_source_of_the_proxy_header(proxied: Listener, header: bytes) -> None:
+    async with connecting(proxied, header + b"hello\n") as client:
+        assert await client.line() == "192.0.2.1:4711"
+        assert await client.line() == "hello"
+        client.writer.write(b"again\n")
+        assert await client.line() == "again"
     assert not proxied.acceptor.waiting
 
 
 @pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", V2_SIGNATURE + b"\x20\x00\x00\x00"])
 async def test_proxy_header_without_an_address_leaves_the_socket_address(
-    proxied: Door, header: bytes
+    proxied: Listener, header: bytes
 ) -> None:
-    async with calling(proxied, header) as caller:
-        assert await caller.line() == caller.name
+    async with connecting(proxied, header) as client:
+        assert await client.line() == client.name
 
 
 @pytest.mark.parametrize("header", [proxy_v1("2001:db8::1", 1), proxy_v2("2001:db8::1", 1)])
-async def test_a_header_may_come_byte_by_byte(proxied: Door, header: bytes) -> None:
-    heard: list[bytes] = []
-    (factory,) = [proxied.acceptor.protocol_factory(lambda *_: Hearing(heard), is_proxied=True)]
-    transport = Fake(("127.0.0.1", 4711))
-    arrival = factory()
-    arrival.connection_made(transport)
+async def test_proxy_header_arrives_byte_by_byte(proxied: Listener, header: bytes) -> None:
+    received: list[bytes] = []
+    (factory,) = [
+        proxied.acceptor.protocol_factory(lambda *_: RecordingProtocol(received), is_proxied=True)
+    ]
+    transport = FakeTransport(("127.0.0.1", 4711))
+    pending = factory()
+    pending.connection_made(transport)
     for number in range(len(header)):
         assert transport.protocol is None
-        arrival.data_received(header[number : number + 1])
-    assert isinstance(transport.protocol, Hearing)
-    assert heard == [], "nothing has come behind it"
+        pending.data_received(header[number : number + 1])
+    assert isinstance(transport.protocol, RecordingProtocol)
+    assert received == []
     transport.protocol.data_received(b"hello")
-    assert heard == [b"hello"]
+    assert received == [b"hello"]
 
 
-async def test_invalid_proxy_header_closes_the_connection_and_is_logged(proxied: Door) -> None:
-    async with calling(proxied, b"GET / HTTP/1.1\r\n\r\n") as caller:
-        assert await caller.ended() == b""
+async def test_invalid_proxy_header_closes_the_connection_and_is_logged(proxied: Listener) -> None:
+    async with connecting(proxied, b"GET / HTTP/1.1\r\n\r\n") as client:
+        assert await client.read_to_end() == b""
         (line,) = proxied.lines()
         assert line["event"] == "proxy_header_refused"
         assert line["protocol"] == "test"
-        assert line["client"] == caller.name
+        assert line["client"] == client.name
         assert line["reason"] == "no PROXY header"
     assert not proxied.served
     assert proxied.refusals() == 1
 
 
-async def test_lines_are_few_and_the_count_is_whole(proxied: Door) -> None:
+async def test_refusals_are_all_counted_and_few_are_logged(proxied: Listener) -> None:
     for _again in range(20):
-        async with calling(proxied, b"\x03") as caller:
-            await caller.ended()
-    said = proxied.lines()
+        async with connecting(proxied, b"\x03") as client:
+            await client.read_to_end()
+    lines = proxied.lines()
     assert proxied.refusals() == 20
     # The next line has the number of suppressed ones.
     now_s = asyncio.get_running_loop().time()
     proxied.acceptor.refused(Peer("192.0.2.1", 1), "again", now_s + 10.0)
     last = proxied.lines()[-1]
-    assert len(said) + sum(line.get("suppressed", 0) for line in [*said, last]) == 20
-    assert len(said) < 20
+    assert len(lines) + sum(line.get("suppressed", 0) for line in [*lines, last]) == 20
+    assert len(lines) < 20
 
 
 async def test_proxy_header_is_accepted_from_a_listed_proxy_only(tmp_path: Path) -> None:
     rules = AcceptRules((ip_network("10.0.0.0/8"),))
     async with (
-        listening(tmp_path, rules) as acceptor,
-        calling(acceptor, proxy_v1("10.0.0.1", 4711)) as caller,
+        open_listener(tmp_path, rules) as listener,
+        connecting(listener, proxy_v1("10.0.0.1", 4711)) as client,
     ):
-        assert await caller.ended() == b""
-        assert [line["reason"] for line in acceptor.lines()] == [
+        assert await client.read_to_end() == b""
+        assert [line["reason"] for line in listener.lines()] == [
             "the address is not in listen.proxies"
         ]
-        assert not acceptor.served
+        assert not listener.served
 
 
-async def test_a_header_must_come_in_time(proxied: Door) -> None:
-    async with calling(proxied, b"PROXY ") as caller:
+async def test_connection_without_its_proxy_header_times_out(proxied: Listener) -> None:
+    async with connecting(proxied, b"PROXY ") as client:
         await until_waiting(proxied, 1)
-        (arrival,) = proxied.acceptor.waiting
-        proxied.acceptor.sweep(arrival.began_s + PROXY_HEADER_S)
-        assert proxied.acceptor.waiting == {arrival}
-        proxied.acceptor.sweep(arrival.began_s + PROXY_HEADER_S + 0.1)
-        assert await caller.ended() == b""
+        (pending,) = proxied.acceptor.waiting
+        proxied.acceptor.sweep(pending.began_s + PROXY_HEADER_S)
+        assert proxied.acceptor.waiting == {pending}
+        proxied.acceptor.sweep(pending.began_s + PROXY_HEADER_S + 0.1)
+        assert await client.read_to_end() == b""
         assert [line["reason"] for line in proxied.lines()] == ["the PROXY header took too long"]
 
 
-async def test_those_that_wait_are_bounded_and_stopped(proxied: Door) -> None:
-    async with calling(proxied) as first, calling(proxied) as second:
+async def test_pending_connections_are_limited_and_closed_at_stop(proxied: Listener) -> None:
+    async with connecting(proxied) as first, connecting(proxied) as second:
         await until_waiting(proxied, 2)
-        async with calling(proxied) as third:
-            assert await third.ended() == b""
+        async with connecting(proxied) as third:
+            assert await third.read_to_end() == b""
         assert [line["reason"] for line in proxied.lines()] == [
             "too many connections wait for a PROXY header"
         ]
         proxied.acceptor.stop()
-        assert await first.ended() == await second.ended() == b""
+        assert await first.read_to_end() == await second.read_to_end() == b""
         assert not proxied.acceptor.waiting
 
 
-@pytest.mark.parametrize(("said", "count"), [(b"", 0), (b"PROXY", 1)])
+@pytest.mark.parametrize(("data", "count"), [(b"", 0), (b"PROXY", 1)])
 async def test_client_that_leaves_in_its_proxy_header_is_logged(
-    proxied: Door, said: bytes, count: int
+    proxied: Listener, data: bytes, count: int
 ) -> None:
-    async with calling(proxied, said) as caller:
+    async with connecting(proxied, data) as client:
         await until_waiting(proxied, 1)
-        (arrival,) = proxied.acceptor.waiting
-        await until(lambda: arrival._received == said)
-        caller.writer.close()
-        await caller.ended()
+        (pending,) = proxied.acceptor.waiting
+        await until(lambda: pending.received_bytes == len(data))
+        client.writer.close()
+        await client.read_to_end()
         await until_waiting(proxied, 0)
     assert proxied.refusals() == count
 
 
-async def test_nothing_is_handed_to_a_protocol_that_has_closed(proxied: Door) -> None:
+async def test_protocol_that_has_closed_receives_no_data(proxied: Listener) -> None:
     proxied.is_full = True
-    async with calling(proxied, proxy_v1("192.0.2.1", 4711) + b"hello") as caller:
-        await caller.ended()
-        assert proxied.heard == []
+    async with connecting(proxied, proxy_v1("192.0.2.1", 4711) + b"hello") as client:
+        await client.read_to_end()
+        assert proxied.received == []
 
 
-async def test_connections_of_an_address_are_bounded(tmp_path: Path) -> None:
-    rules = AcceptRules(HERE, per_address_max=2)
-    async with listening(tmp_path, rules) as acceptor:
+async def test_connections_of_an_address_are_limited(tmp_path: Path) -> None:
+    rules = AcceptRules(LOOPBACK, per_address_max=2)
+    async with open_listener(tmp_path, rules) as listener:
         one, other = proxy_v1("192.0.2.1", 1), proxy_v1("192.0.2.2", 1)
         async with (
-            calling(acceptor, one) as first,
-            calling(acceptor, proxy_v2("192.0.2.1", 9)) as second,
+            connecting(listener, one) as first,
+            connecting(listener, proxy_v2("192.0.2.1", 9)) as second,
         ):
             await first.line()
             await second.line()
-            async with calling(acceptor, one) as third, calling(acceptor, one) as fourth:
-                assert await third.ended() == REFUSAL
-                assert await fourth.ended() == REFUSAL
-            async with calling(acceptor, other) as another:
+            async with connecting(listener, one) as third, connecting(listener, one) as fourth:
+                assert await third.read_to_end() == REFUSAL
+                assert await fourth.read_to_end() == REFUSAL
+            async with connecting(listener, other) as another:
                 assert await another.line() == "192.0.2.2:1"
-            (line,) = acceptor.lines()
+            (line,) = listener.lines()
             assert line["event"] == "connections_per_address_refused"
             assert line["client"] == "192.0.2.1:1"
             assert line["limit"] == 2
-            assert acceptor.counts.gathered(Counter.ERRORS, "test_connections_per_address") == 2
+            assert listener.counts.gathered(Counter.ERRORS, "test_connections_per_address") == 2
             second.writer.close()
-            await acceptor.gone.acquire()  # the other address's
-            await acceptor.gone.acquire()
-            async with calling(acceptor, one) as again:
+            await listener.closed.acquire()  # the other address's
+            await listener.closed.acquire()
+            async with connecting(listener, one) as again:
                 assert await again.line() == "192.0.2.1:1"
-        await acceptor.gone.acquire()
-        await acceptor.gone.acquire()
-        assert acceptor.acceptor._open == {}
+        await listener.closed.acquire()
+        await listener.closed.acquire()
+        assert listener.acceptor.stats() == {}
 
 
-async def test_a_proxys_own_connections_are_not_bounded(tmp_path: Path) -> None:
-    async with listening(tmp_path, AcceptRules(HERE, per_address_max=1)) as acceptor:
+async def test_connections_of_a_proxy_itself_are_not_limited(tmp_path: Path) -> None:
+    async with open_listener(tmp_path, AcceptRules(LOOPBACK, per_address_max=1)) as listener:
         for header in (proxy_v1("127.0.0.9", 1), b"PROXY UNKNOWN\r\n"):
-            async with calling(acceptor, header) as first, calling(acceptor, header) as second:
+            async with (
+                connecting(listener, header) as first,
+                connecting(listener, header) as second,
+            ):
                 assert await first.line()
                 assert await second.line()
-        assert acceptor.lines() == []
+        assert listener.lines() == []
 
 
-async def test_a_connection_that_was_gone_before_it_was_looked_at(proxied: Door) -> None:
-    transport = Fake(None)
-    arrival = proxied.acceptor.protocol_factory(lambda *_: Hearing([]), is_proxied=False)()
-    arrival.connection_made(transport)
+async def test_connection_that_closed_before_accept_is_aborted(proxied: Listener) -> None:
+    transport = FakeTransport(None)
+    pending = proxied.acceptor.protocol_factory(
+        lambda *_: RecordingProtocol([]), is_proxied=False
+    )()
+    pending.connection_made(transport)
     assert transport.aborted
     assert transport.protocol is None
-    arrival.connection_lost(None)
+    pending.connection_lost(None)
     assert proxied.refusals() == 0
 
 
-async def until_waiting(acceptor: Door, count: int) -> None:
-    await until(lambda: len(acceptor.acceptor.waiting) == count)
+async def until_waiting(listener: Listener, count: int) -> None:
+    await until(lambda: len(listener.acceptor.waiting) == count)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Lets the loop turn until ``condition`` holds."""
+    """Runs the event loop until ``condition`` holds."""
     async with asyncio.timeout(PATIENCE_S):
         for _turn in itertools.count():
             if condition():
@@ -325,18 +335,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-class Hearing(asyncio.Protocol):
-    """Keeps what it hears."""
+class RecordingProtocol(asyncio.Protocol):
+    """Records what it receives."""
 
-    def __init__(self, heard: list[bytes]) -> None:
-        self._heard = heard
+    def __init__(self, received: list[bytes]) -> None:
+        self._heard = received
 
     def data_received(self, data: bytes) -> None:
         self._heard.append(data)
 
 
-class Fake(asyncio.Transport):
-    """A transport of nothing, whose peer is as told."""
+class FakeTransport(asyncio.Transport):
+    """A transport without a socket, with the given peer."""
 
     def __init__(self, peer: tuple[str, int] | None) -> None:
         super().__init__({"peername": peer})
@@ -354,34 +364,34 @@ class Fake(asyncio.Transport):
 
 
 @pytest.mark.parametrize("is_proxied", [False, True])
-async def test_connection_that_would_take_the_files_descriptors_is_refused(
+async def test_connection_is_refused_when_few_descriptors_are_left(
     tmp_path: Path, is_proxied: bool
 ) -> None:
     free = os.dup(0)  # the number that the next descriptor gets
     os.close(free)
-    rules = AcceptRules(HERE, descriptors_end=free + 20)
+    rules = AcceptRules(LOOPBACK, descriptors_end=free + 20)
     async with (
-        listening(tmp_path, rules, is_proxied=is_proxied) as acceptor,
+        open_listener(tmp_path, rules, is_proxied=is_proxied) as listener,
         AsyncExitStack() as stack,
     ):
-        callers = [await stack.enter_async_context(calling(acceptor)) for _ in range(20)]
-        assert await callers[-1].ended() == REFUSAL
-        refused = acceptor.counts.gathered(Counter.ERRORS, "test_descriptors")
+        clients = [await stack.enter_async_context(connecting(listener)) for _ in range(20)]
+        assert await clients[-1].read_to_end() == REFUSAL
+        refused = listener.counts.gathered(Counter.ERRORS, "test_descriptors")
         assert refused > 0
-        (line,) = [line for line in acceptor.lines() if line["event"] == "connections_refused"]
+        (line,) = [line for line in listener.lines() if line["event"] == "connections_refused"]
         assert "RLIMIT_NOFILE" in line["reason"]
 
 
-async def test_connection_that_cannot_have_a_second_descriptor_is_refused(
+async def test_connection_is_refused_without_a_second_descriptor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_descriptor: int) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    rules = AcceptRules(HERE, descriptors_end=1 << 30)
-    async with listening(tmp_path, rules, is_proxied=False) as acceptor:
-        async with calling(acceptor) as caller:
-            assert await caller.line() == caller.name
+    rules = AcceptRules(LOOPBACK, descriptors_end=1 << 30)
+    async with open_listener(tmp_path, rules, is_proxied=False) as listener:
+        async with connecting(listener) as client:
+            assert await client.line() == client.name
         monkeypatch.setattr(os, "dup", refuse)
-        async with calling(acceptor) as caller:
-            assert await caller.ended() == REFUSAL
+        async with connecting(listener) as client:
+            assert await client.read_to_end() == REFUSAL

@@ -1,4 +1,4 @@
-"""PROXY headers: both versions whole, byte by byte, with bytes behind, and everything else."""
+"""PROXY headers: both versions, in one piece, byte by byte, with data behind, and invalid ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streamedge.delivery.net.proxy_protocol import (
 )
 from tests.support.proxy_headers import V2_SIGNATURE, proxy_v2
 
-# Of the specification's own: §2.1's worst cases and examples.
+# The worst cases and examples of the specification's §2.1.
 LONGEST_V1 = (
     b"PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
     b" ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n"
@@ -56,12 +56,12 @@ HEADERS: dict[bytes, tuple[str, int] | None] = {
 
 @pytest.mark.parametrize("header", HEADERS, ids=lambda header: repr(header[:40]))
 @pytest.mark.parametrize("behind", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\r\n", b"PROXY UNKNOWN\r\n"])
-def test_a_header_ends_where_it_ends(header: bytes, behind: bytes) -> None:
+def test_header_size_excludes_the_data_behind(header: bytes, behind: bytes) -> None:
     assert parse_proxy_header(header + behind) == ProxyHeader(HEADERS[header], len(header))
 
 
 @pytest.mark.parametrize("header", HEADERS, ids=lambda header: repr(header[:40]))
-def test_a_part_of_a_header_is_waited_on(header: bytes) -> None:
+def test_incomplete_header_returns_none(header: bytes) -> None:
     for size in range(len(header)):
         assert parse_proxy_header(header[:size]) is None
 
@@ -98,7 +98,7 @@ def test_a_part_of_a_header_is_waited_on(header: bytes) -> None:
         b"\r\n\r\n\x00\r\nQUIT\r",
         V2_SIGNATURE + b"\x11",  # version 1
         V2_SIGNATURE + b"\x31",
-        V2_SIGNATURE + b"\x22",  # a command that is none
+        V2_SIGNATURE + b"\x22",  # an unknown command
         V2_SIGNATURE + b"\x21\x10",  # IPv4 without a transport
         V2_SIGNATURE + b"\x21\x13",
         V2_SIGNATURE + b"\x21\x41",
@@ -110,12 +110,12 @@ def test_a_part_of_a_header_is_waited_on(header: bytes) -> None:
     ],
     ids=repr,
 )
-def test_what_is_no_header_is_refused(data: bytes) -> None:
+def test_invalid_header_is_refused(data: bytes) -> None:
     with pytest.raises(ProxyHeaderError):
         parse_proxy_header(data)
 
 
-def told(data: bytes) -> ProxyHeader | str | None:
+def parse_or_refuse(data: bytes) -> ProxyHeader | str | None:
     try:
         return parse_proxy_header(data)
     except ProxyHeaderError:
@@ -132,23 +132,23 @@ def told(data: bytes) -> ProxyHeader | str | None:
         lambda text: b"PROXY " + text.encode()
     )
 )
-def test_any_bytes_are_a_header_a_part_of_one_or_refused(data: bytes) -> None:
-    answer = told(data)
+def test_any_bytes_are_a_header_an_incomplete_one_or_refused(data: bytes) -> None:
+    result = parse_or_refuse(data)
 
-    if isinstance(answer, ProxyHeader):
-        assert len(b"PROXY ") < answer.size_bytes <= min(len(data), V2_BYTES_MAX)
-        if answer.source is not None:
-            assert str(ip_address(answer.source[0])) == answer.source[0]
-            assert 0 <= answer.source[1] <= 65535
-    if answer is None:
+    if isinstance(result, ProxyHeader):
+        assert len(b"PROXY ") < result.size_bytes <= min(len(data), V2_BYTES_MAX)
+        if result.source is not None:
+            assert str(ip_address(result.source[0])) == result.source[0]
+            assert 0 <= result.source[1] <= 65535
+    if result is None:
         assert len(data) < V2_BYTES_MAX
-    # What has been said once is not taken back by what comes later.
-    if answer is not None:
-        assert told(data + b"\r\nmore") == answer
+    # Later data does not change the result.
+    if result is not None:
+        assert parse_or_refuse(data + b"\r\nmore") == result
 
 
 @given(st.ip_addresses(), st.integers(0, 65535), st.binary(max_size=64))
-def test_every_address_comes_through(address: object, port: int, behind: bytes) -> None:
+def test_every_address_and_port_is_parsed(address: object, port: int, behind: bytes) -> None:
     parsed = ip_address(str(address))
     mapped = getattr(parsed, "ipv4_mapped", None)
     family = "TCP4" if parsed.version == 4 else "TCP6"

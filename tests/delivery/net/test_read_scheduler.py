@@ -1,4 +1,4 @@
-"""Sharing the event loop, with a clock of the test."""
+"""Sharing the event loop among connections, with a fake clock."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class FakeLoop:
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.called.append(callback)
 
-    def turn(self) -> float:
-        """One turn of the loop: how long it took."""
+    def run_iteration(self) -> float:
+        """Runs one iteration of the loop and returns how long it took."""
         began_s, called, self.called = self.now_s, self.called, []
         for callback in called:
             callback()
@@ -34,7 +34,7 @@ class FakeLoop:
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.floats(0.0001, 0.004)), max_size=12))
-def test_readers_share_turns_and_are_all_read_to_the_end(readers: list[tuple[int, float]]) -> None:
+def test_readers_share_iterations_and_all_read_to_the_end(readers: list[tuple[int, float]]) -> None:
     loop = FakeLoop()
     scheduler = ReadScheduler(cast(asyncio.AbstractEventLoop, loop))
     read: list[int] = []
@@ -52,10 +52,10 @@ def test_readers_share_turns_and_are_all_read_to_the_end(readers: list[tuple[int
     slowest_s = max((takes_s for _, takes_s in readers), default=0.0)
     while loop.called:
         assert len(loop.called) == 1
-        assert loop.turn() <= READ_QUANTUM_S + slowest_s
+        assert loop.run_iteration() <= READ_QUANTUM_S + slowest_s
     for number, (pieces, _) in enumerate(readers):
         assert read.count(number) == pieces
-    # In turn: no connection is read twice while another waits.
+    # No connection is read twice while another one waits.
     shortest = min((pieces for pieces, _ in readers), default=0)
     assert read[: shortest * len(readers)] == list(range(len(readers))) * shortest
 
@@ -83,5 +83,5 @@ def test_connections_that_start_in_one_iteration_share_its_quantum(
     assert loop.now_s <= READ_QUANTUM_S + slowest_s
     while loop.called:
         assert len(loop.called) == 1
-        assert loop.turn() <= READ_QUANTUM_S + slowest_s
+        assert loop.run_iteration() <= READ_QUANTUM_S + slowest_s
     assert [read.count(number) for number in range(len(readers))] == [n for n, _ in readers]

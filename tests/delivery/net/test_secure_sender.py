@@ -1,4 +1,4 @@
-"""TLS connections and the byte mover over them: order, slow peers, ends, handshakes that fail."""
+"""TLS connections and senders over them: order, slow peers, closing, failed handshakes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamedge.cache.open_object import Failure
-from streamedge.cache.storage.extent import Ready
-from streamedge.delivery.net import accept as arrivals
+from streamedge.delivery.net import accept
 from streamedge.delivery.net.sender import Sender
 from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
-from streamedge.delivery.net.writers import SEALED_BYTES, SEND_QUANTUM_BYTES
+from streamedge.delivery.net.writers import SEND_QUANTUM_BYTES, TLS_WRITE_BYTES
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.process.certificates import CertificateFiles, Certificates
 from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority
+from tests.support.partial_file import PartialFile
 
 PATIENCE_S = 20.0
 NAME = "edge.example"
@@ -43,57 +43,13 @@ def context(authority: CertificateAuthority) -> ssl.SSLContext:
     return Certificates([CertificateFiles(pair.certificate, pair.key)]).front
 
 
-class Filling:
-    """An object that is a file, of which ``there_bytes`` are there; told when it is asked."""
-
-    def __init__(self, folder: Path, data: bytes, there_bytes: int | None = None) -> None:
-        path = folder / f"object-{random.getrandbits(64):x}"
-        path.write_bytes(data)
-        self.fd = os.open(path, os.O_RDONLY)
-        path.unlink()
-        self.there_bytes = len(data) if there_bytes is None else there_bytes
-        self.kept_bytes = self.there_bytes  # of them, once one has been found to lack
-        self.lost_at: list[int] = []
-        self.waiting = asyncio.Event()
-        self.woken: Callable[[Failure | None], None] | None = None
-
-    def ready(self, position: int, end: int) -> Ready | None:
-        size = min(end, self.there_bytes) - position
-        return Ready(self.fd, position, size) if size > 0 else None
-
-    def lost(self, position: int) -> None:
-        self.lost_at.append(position)
-        self.there_bytes = min(self.there_bytes, self.kept_bytes)
-
-    def when_ready(
-        self, want: Span, woken: Callable[[Failure | None], None], *, eager: bool = False
-    ) -> Callable[[], None]:
-        assert self.woken is None
-        assert want.size
-        assert isinstance(eager, bool)
-        self.woken = woken
-        self.waiting.set()
-        return self._cancel_wait
-
-    def tell(self, failure: Failure | None, there_bytes: int = 0) -> None:
-        """What waits for bytes hears that more are there, or that none will come."""
-        self.there_bytes = there_bytes
-        assert self.woken is not None
-        woken, self.woken = self.woken, None
-        self.waiting.clear()
-        woken(failure)
-
-    def _cancel_wait(self) -> None:
-        self.woken = None
-
-
-class Heard(asyncio.Protocol):
-    """The viewer's protocol on the edge's side: what it is told, and its outlet."""
+class ViewerProtocol(asyncio.Protocol):
+    """The viewer's protocol on the edge's side; records its callbacks and has a sender."""
 
     def __init__(self) -> None:
         self.received = b""
-        self.made = asyncio.Event()
-        self.ended = asyncio.Event()
+        self.opened = asyncio.Event()
+        self.eof_seen = asyncio.Event()
         self.lost = asyncio.Event()
         self.drained = asyncio.Event()
         self.drains = 0
@@ -105,14 +61,14 @@ class Heard(asyncio.Protocol):
         self.transport = transport
         loop = asyncio.get_running_loop()
         self.sender = Sender(transport, loop, self._drained, self.failed.set_result)
-        self.made.set()
+        self.opened.set()
 
     def data_received(self, data: bytes) -> None:
         self.received += data
         self.arrived.set()
 
     def eof_received(self) -> None:
-        self.ended.set()
+        self.eof_seen.set()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.sender.close()
@@ -124,14 +80,14 @@ class Heard(asyncio.Protocol):
 
 
 class Peer:
-    """A viewer's end: it reads the socket only when it is told to."""
+    """A viewer's end; reads its socket only in ``fetch``."""
 
-    def __init__(self, door: TlsAcceptor, near: Heard, far: socket.socket) -> None:
-        self.door = door
+    def __init__(self, acceptor: TlsAcceptor, near: ViewerProtocol, far: socket.socket) -> None:
+        self.acceptor = acceptor
         self.near = near
         self.far = far
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.connection: TlsConnection
+        self.connection: CountedConnection
 
     @property
     def sender(self) -> Sender:
@@ -148,10 +104,10 @@ class Peer:
             else:
                 break
         await self.flush()
-        await within(self.near.made.wait())
+        await within(self.near.opened.wait())
 
     async def fetch(self) -> int:
-        """Takes bytes from the socket: how many; 0 at its end."""
+        """Reads from the socket and returns how many bytes; 0 at its end."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(PATIENCE_S):
             data = await loop.sock_recv(self.far, 64 << 10)
@@ -166,9 +122,9 @@ class Peer:
         await self.flush()
 
     async def read(self, count: int) -> bytes:
-        """The next ``count`` bytes, fewer at an end that was meant.
+        """The next ``count`` bytes, fewer after close_notify.
 
-        Raises ssl.SSLError ("EOF") at one that was not; ssl.SSLEOFError from Python 3.11.3 on.
+        Raises ssl.SSLError ("EOF") at an end without it; ssl.SSLEOFError from Python 3.11.3 on.
         """
         received = b""
         while len(received) < count:
@@ -188,12 +144,12 @@ async def within(awaitable: Awaitable[Any]) -> Any:
         return await awaitable
 
 
-def door_to(
-    context: ssl.SSLContext, heard: Heard, failures: list[str], handshakes_max: int = 10
+def acceptor_for(
+    context: ssl.SSLContext, protocol: ViewerProtocol, failures: list[str], handshakes_max: int = 10
 ) -> TlsAcceptor:
     return TlsAcceptor(
         context,
-        lambda _peer: heard,
+        lambda _peer: protocol,
         set(),
         handshakes_max,
         lambda _client, why: failures.append(why),
@@ -204,29 +160,30 @@ def door_to(
 async def reach(
     context: ssl.SSLContext, failures: list[str] | None = None, handshakes_max: int = 10
 ) -> AsyncIterator[Peer]:
-    """A peer that has connected and said nothing; its socket takes only a few KiB at a time."""
+    """A peer that has connected and sent nothing; its socket buffers hold only a few KiB."""
     near, far = socket.socketpair()
     for end in (near, far):
         end.setblocking(False)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER_BYTES)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
     loop = asyncio.get_running_loop()
-    heard = Heard()
-    door = door_to(context, heard, [] if failures is None else failures, handshakes_max)
-    left = asyncio.Event()
+    protocol = ViewerProtocol()
+    acceptor = acceptor_for(context, protocol, [] if failures is None else failures, handshakes_max)
+    closed = asyncio.Event()
     _, connection = await loop.create_connection(
-        lambda: TlsConnection(door, loop, arrivals.Peer("192.0.2.1", 4711), left.set), sock=near
+        lambda: CountedConnection(acceptor, loop, accept.Peer("192.0.2.1", 4711), closed.set),
+        sock=near,
     )
-    peer = Peer(door, heard, far)
+    peer = Peer(acceptor, protocol, far)
     peer.connection = connection
     try:
         yield peer
     finally:
         connection.abort()
         far.close()
-        await within(left.wait())
-        if heard.made.is_set():
-            await within(heard.lost.wait())
+        await within(closed.wait())
+        if protocol.opened.is_set():
+            await within(protocol.lost.wait())
 
 
 @asynccontextmanager
@@ -236,8 +193,8 @@ async def connect(context: ssl.SSLContext, authority: CertificateAuthority) -> A
         yield peer
 
 
-class Counting:
-    """A transport that keeps the sizes of what is written."""
+class CountingTransport:
+    """A transport that records the sizes of all writes."""
 
     def __init__(self, raw: asyncio.Transport) -> None:
         self._raw = raw
@@ -251,23 +208,24 @@ class Counting:
         return getattr(self._raw, name)
 
 
-def count_writes(peer: Peer) -> list[int]:
-    """The sizes of what goes to the socket's transport from now on."""
-    counting = Counting(peer.connection._raw)
-    peer.connection._raw = counting  # type: ignore[assignment]
-    return counting.sizes
+class CountedConnection(TlsConnection):
+    """A TLS connection whose writes to the socket's transport are recorded."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.counting = CountingTransport(transport)
+        super().connection_made(self.counting)  # type: ignore[arg-type]
 
 
 def content(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-async def test_bytes_and_pieces_leave_in_the_order_they_were_pushed(
+async def test_sender_sends_bytes_and_pieces_in_push_order(
     tmp_path: Path, context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
-    data = content(3 * SEALED_BYTES)
-    source = Filling(tmp_path, data)
-    end = 2 * SEALED_BYTES + 10
+    data = content(3 * TLS_WRITE_BYTES)
+    source = PartialFile(tmp_path, data)
+    end = 2 * TLS_WRITE_BYTES + 10
     async with connect(context, authority) as peer:
         peer.sender.push(b"head", (source, Span(10, end)), b"middle")
         peer.sender.push((source, Span(0, 5)), b"", b"tail")
@@ -283,14 +241,14 @@ async def test_bytes_and_pieces_leave_in_the_order_they_were_pushed(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.binary(max_size=20_000) | st.tuples(*[st.integers(0, 400_000)] * 2), max_size=6))
-async def test_any_parts_arrive_whole_and_in_order(
+async def test_peer_receives_all_parts_complete_and_in_order(
     tmp_path: Path,
     context: ssl.SSLContext,
     authority: CertificateAuthority,
     parts: list[bytes | tuple[int, int]],
 ) -> None:
     data = content(400_000)
-    source = Filling(tmp_path, data)
+    source = PartialFile(tmp_path, data)
     expected = b""
     async with connect(context, authority) as peer:
         for part in parts:
@@ -304,28 +262,28 @@ async def test_any_parts_arrive_whole_and_in_order(
     os.close(source.fd)
 
 
-async def test_a_peer_that_does_not_read_is_seen_and_its_bytes_are_not_counted(
+async def test_bytes_for_a_peer_that_does_not_read_are_not_counted_as_sent(
     context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
-    data = content(SEALED_BYTES + 1)
+    data = content(TLS_WRITE_BYTES + 1)
     async with connect(context, authority) as peer:
         peer.sender.push(data)
         assert peer.near.drains == 0
         assert not peer.sender.idle
         assert peer.sender.blocked_since_s is not None
         assert peer.sender.sent_bytes == 0
-        assert peer.sender.queued_bytes == 1  # the rest is sealed, and waits in the transport
+        assert peer.sender.queued_bytes == 1  # the rest is encrypted and waits in the transport
         assert await peer.read(len(data)) == data
         await within(peer.near.drained.wait())
         assert peer.sender.sent_bytes == len(data)
         assert peer.sender.blocked_since_s is None
 
 
-async def test_the_last_bytes_must_have_left_before_it_is_idle(
+async def test_sender_is_idle_only_after_the_last_bytes_are_sent(
     context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
     async with connect(context, authority) as peer:
-        peer.sender.push(content(100_000))  # sealed in one piece, more than the socket takes
+        peer.sender.push(content(100_000))  # encrypted in one piece, more than the socket accepts
         assert peer.sender.queued_bytes == 0
         assert not peer.sender.idle
         assert peer.near.drains == 0
@@ -334,32 +292,32 @@ async def test_the_last_bytes_must_have_left_before_it_is_idle(
         assert peer.sender.idle
 
 
-async def test_what_is_on_its_way_is_sent_as_it_comes(
+async def test_piece_is_sent_as_its_bytes_arrive(
     tmp_path: Path, context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
     data = content(50_000)
-    source = Filling(tmp_path, data, there_bytes=1000)
+    source = PartialFile(tmp_path, data, available_bytes=1000)
     async with connect(context, authority) as peer:
         peer.sender.push(b"head", (source, Span(0, 50_000)), b"tail")
         assert await peer.read(1004) == b"head" + data[:1000]
         assert peer.sender.blocked_since_s is None  # it is not the peer's fault
-        source.tell(None, there_bytes=1001)
+        source.arrive(1001)
         assert await peer.read(1) == data[1000:1001]
         await within(source.waiting.wait())
-        source.tell(None, there_bytes=50_000)
+        source.arrive(50_000)
         assert await peer.read(48_999 + 4) == data[1001:] + b"tail"
     os.close(source.fd)
 
 
-async def test_a_failing_fill_drops_the_rest_and_the_cut_can_be_told(
+async def test_fill_failure_drops_the_queue_and_the_peer_detects_truncation(
     tmp_path: Path, context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
     data = content(10)
-    source = Filling(tmp_path, data, there_bytes=4)
+    source = PartialFile(tmp_path, data, available_bytes=4)
     async with connect(context, authority) as peer:
         peer.sender.push((source, Span(0, 10)), b"never")
         cause = OriginError(OriginFailure.BROKEN, "cut")
-        source.tell(cause, there_bytes=4)
+        source.fail(cause)
         assert await peer.near.failed is cause
         peer.near.transport.abort()
         with pytest.raises(ssl.SSLError, match=r"(?i)eof"):
@@ -367,38 +325,39 @@ async def test_a_failing_fill_drops_the_rest_and_the_cut_can_be_told(
     os.close(source.fd)
 
 
-async def test_a_small_answer_is_one_record(
+async def test_small_response_is_one_tls_record(
     tmp_path: Path, context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
-    """Head and body in one write of the socket's transport."""
+    """Head and body are one write to the socket's transport."""
     data = content(1000)
-    source = Filling(tmp_path, data)
+    source = PartialFile(tmp_path, data)
     async with connect(context, authority) as peer:
-        writes = count_writes(peer)
+        writes = peer.connection.counting.sizes
+        writes.clear()
         ready = source.ready(0, 1000)
         assert ready is not None
         assert peer.sender.send_at_once(b"head", ready) == 1004
         assert peer.sender.idle
         assert writes == [5 + 1004 + 17]  # header, content, its type and the tag (RFC 8446 §5.2)
-        peer.sender.push(b"head", (source, Span(0, 1000)))  # the general way as well
+        peer.sender.push(b"head", (source, Span(0, 1000)))  # the general path, too
         assert len(writes) == 2
         assert await peer.read(2008) == 2 * (b"head" + data)
     os.close(source.fd)
 
 
-async def test_an_answer_too_large_to_leave_at_once_goes_on_by_itself(
+async def test_large_response_continues_after_send_at_once(
     tmp_path: Path, context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
-    data = content(2 * SEALED_BYTES)
-    source = Filling(tmp_path, data)
+    data = content(2 * TLS_WRITE_BYTES)
+    source = PartialFile(tmp_path, data)
     async with connect(context, authority) as peer:
         for size in (100_000, len(data)):
             ready = source.ready(0, size)
             assert ready is not None
-            taken = peer.sender.send_at_once(b"head", ready)
+            accepted = peer.sender.send_at_once(b"head", ready)
             assert not peer.sender.idle
-            sent_body = taken - len(b"head")
-            peer.sender.push(b"head"[taken:], (source, Span(sent_body, size)))
+            sent_body = accepted - len(b"head")
+            peer.sender.push(b"head"[accepted:], (source, Span(sent_body, size)))
             assert await peer.read(4 + size) == b"head" + data[:size]
             await within(peer.near.drained.wait())
             peer.near.drained.clear()
@@ -406,10 +365,10 @@ async def test_an_answer_too_large_to_leave_at_once_goes_on_by_itself(
     os.close(source.fd)
 
 
-async def test_a_file_shorter_than_promised_is_a_failure_not_a_loop(
+async def test_truncated_file_fails_instead_of_looping(
     tmp_path: Path, context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
-    source = Filling(tmp_path, content(10), there_bytes=20)
+    source = PartialFile(tmp_path, content(10), available_bytes=20)
     async with connect(context, authority) as peer:
         ready = source.ready(0, 20)
         assert ready is not None
@@ -419,7 +378,7 @@ async def test_a_file_shorter_than_promised_is_a_failure_not_a_loop(
     os.close(source.fd)
 
 
-async def test_a_peer_that_is_gone_is_a_failure_without_a_cause(
+async def test_closed_peer_is_a_failure_without_a_cause(
     context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
     async with connect(context, authority) as peer:
@@ -429,14 +388,14 @@ async def test_a_peer_that_is_gone_is_a_failure_without_a_cause(
         assert await peer.near.failed is None
 
 
-async def test_one_peer_does_not_hold_up_the_loop(
+async def test_fast_peer_yields_the_loop_after_each_quantum(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     context: ssl.SSLContext,
     authority: CertificateAuthority,
 ) -> None:
-    """A peer that takes everything at once still gives others their turn."""
-    source = Filling(tmp_path, bytes(SEALED_BYTES), there_bytes=3 * SEND_QUANTUM_BYTES)
+    """Even a peer that accepts everything at once lets other connections send."""
+    source = PartialFile(tmp_path, bytes(TLS_WRITE_BYTES), available_bytes=3 * SEND_QUANTUM_BYTES)
     monkeypatch.setattr(os, "preadv", lambda _fd, views, _offset: len(views[0]))
     async with connect(context, authority) as peer:
         monkeypatch.setattr(TlsConnection, "write", lambda _self, _data, more=False: None)
@@ -447,16 +406,16 @@ async def test_one_peer_does_not_hold_up_the_loop(
     os.close(source.fd)
 
 
-async def test_a_turn_that_ends_after_waiting_goes_on(
+async def test_sender_continues_after_a_quantum_that_ended_in_a_wait(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     context: ssl.SSLContext,
     authority: CertificateAuthority,
 ) -> None:
-    """The wish to write again is made when nothing waits in the transport."""
+    """The writer callback is registered again while nothing waits in the transport."""
     monkeypatch.setattr("streamedge.delivery.net.sender.SEND_QUANTUM_BYTES", 1000)
     data = content(100_000)
-    source = Filling(tmp_path, data)
+    source = PartialFile(tmp_path, data)
     async with connect(context, authority) as peer:
         peer.sender.push(data, *[(source, Span(at, at + 500)) for at in range(0, 100_000, 500)])
         assert await peer.read(200_000) == 2 * data
@@ -464,10 +423,10 @@ async def test_a_turn_that_ends_after_waiting_goes_on(
     os.close(source.fd)
 
 
-async def test_what_the_application_writes_keeps_its_place(
+async def test_direct_writes_to_the_transport_are_sent_in_order(
     tmp_path: Path, context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
-    source = Filling(tmp_path, content(10))
+    source = PartialFile(tmp_path, content(10))
     async with connect(context, authority) as peer:
         peer.near.transport.write(content(50_000))
         peer.sender.push((source, Span(0, 10)))
@@ -477,7 +436,7 @@ async def test_what_the_application_writes_keeps_its_place(
     os.close(source.fd)
 
 
-async def test_a_meant_end_is_told_to_the_peer(
+async def test_close_sends_close_notify(
     context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
     async with connect(context, authority) as peer:
@@ -488,7 +447,7 @@ async def test_a_meant_end_is_told_to_the_peer(
         await within(peer.near.lost.wait())
 
 
-async def test_half_an_end_lets_the_peer_go_on_unheard(
+async def test_data_after_write_eof_is_ignored(
     context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
     async with connect(context, authority) as peer:
@@ -503,7 +462,7 @@ async def test_half_an_end_lets_the_peer_go_on_unheard(
         assert peer.near.received == b""
 
 
-async def test_a_peer_that_takes_nothing_cannot_keep_a_closed_connection(
+async def test_closed_connection_is_aborted_when_the_peer_reads_nothing(
     monkeypatch: pytest.MonkeyPatch, context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
     monkeypatch.setattr("streamedge.delivery.net.tls.LINGER_S", 0.0)
@@ -513,18 +472,18 @@ async def test_a_peer_that_takes_nothing_cannot_keep_a_closed_connection(
         await within(peer.near.lost.wait())
 
 
-async def test_the_peers_end_is_heard(
+async def test_close_notify_of_the_peer_ends_the_connection(
     context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
     async with connect(context, authority) as peer:
         with pytest.raises(ssl.SSLWantReadError):
             peer.ssl.unwrap()
         await peer.flush()
-        await within(peer.near.ended.wait())
+        await within(peer.near.eof_seen.wait())
         await within(peer.near.lost.wait())
 
 
-async def test_bytes_that_are_no_record_end_the_connection(
+async def test_invalid_record_ends_the_connection(
     context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
     async with connect(context, authority) as peer:
@@ -536,7 +495,7 @@ async def test_bytes_that_are_no_record_end_the_connection(
         assert peer.near.received == b"good"
 
 
-async def test_a_request_may_come_with_the_end_of_the_handshake_and_byte_by_byte(
+async def test_request_arrives_with_the_last_handshake_message(
     context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
     async with reach(context) as peer:
@@ -557,10 +516,10 @@ async def test_a_request_may_come_with_the_end_of_the_handshake_and_byte_by_byte
         await peer.flush()
         await within(peer.near.arrived.wait())
         assert peer.near.received == b"GET"
-        assert not peer.door.handshakes
+        assert not peer.acceptor.handshakes
 
 
-async def test_extra_info_is_the_sockets_and_tls(
+async def test_extra_info_covers_the_socket_and_tls(
     context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
     async with connect(context, authority) as peer:
@@ -578,28 +537,28 @@ async def test_extra_info_is_the_sockets_and_tls(
 
 
 @pytest.mark.parametrize(
-    ("said", "reason", "answer"),
+    ("sent", "reason", "answer"),
     [
         (b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", "HTTP_REQUEST", b"HTTP/1.1 400 Bad Request\r\n"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "WRONG_VERSION_NUMBER", b""),
     ],
 )
-async def test_a_handshake_that_is_none_is_refused(
-    context: ssl.SSLContext, said: bytes, reason: str, answer: bytes
+async def test_connection_without_a_tls_handshake_is_refused(
+    context: ssl.SSLContext, sent: bytes, reason: str, answer: bytes
 ) -> None:
     failures: list[str] = []
     async with reach(context, failures) as peer:
         loop = asyncio.get_running_loop()
-        await within(loop.sock_sendall(peer.far, said))
+        await within(loop.sock_sendall(peer.far, sent))
         received = await within(loop.sock_recv(peer.far, 1000))
         assert isinstance(received, bytes)
         assert received.startswith(answer)
         assert failures == [reason]
-        assert not peer.door.handshakes
-        assert not peer.near.made.is_set()
+        assert not peer.acceptor.handshakes
+        assert not peer.near.opened.is_set()
 
 
-async def test_a_client_that_trusts_us_not_is_a_failure(
+async def test_client_that_rejects_the_certificate_is_a_handshake_failure(
     context: ssl.SSLContext,
 ) -> None:
     failures: list[str] = []
@@ -611,26 +570,26 @@ async def test_a_client_that_trusts_us_not_is_a_failure(
         while await peer.fetch():
             pass
         assert len(failures) == 1
-        assert not peer.door.handshakes
+        assert not peer.acceptor.handshakes
 
 
-async def test_leaving_in_the_handshake_is_a_failure_once_something_was_said(
+async def test_client_that_leaves_in_the_handshake_is_a_failure_if_it_sent_bytes(
     context: ssl.SSLContext,
 ) -> None:
     loop = asyncio.get_running_loop()
-    for said, expected in ((b"\x16\x03\x01", ["the client left"]), (b"", [])):
+    for sent, expected in ((b"\x16\x03\x01", ["the client left"]), (b"", [])):
         failures: list[str] = []
         async with reach(context, failures) as peer:
-            await within(loop.sock_sendall(peer.far, said))
-            assert len(peer.door.handshakes) == 1
+            await within(loop.sock_sendall(peer.far, sent))
+            assert len(peer.acceptor.handshakes) == 1
             peer.far.shutdown(socket.SHUT_WR)
             assert await peer.fetch() == 0
         await asyncio.sleep(0)
         assert failures == expected
-        assert not peer.door.handshakes
+        assert not peer.acceptor.handshakes
 
 
-async def test_handshakes_are_bounded_and_can_be_given_up(context: ssl.SSLContext) -> None:
+async def test_handshakes_are_limited_and_can_be_failed(context: ssl.SSLContext) -> None:
     failures: list[str] = []
     async with reach(context, failures, handshakes_max=0) as peer:
         assert await peer.fetch() == 0
@@ -641,4 +600,4 @@ async def test_handshakes_are_bounded_and_can_be_given_up(context: ssl.SSLContex
         peer.connection.fail_handshake("again")
         assert await peer.fetch() == 0
         assert failures == ["it took too long"]
-        assert not peer.door.handshakes
+        assert not peer.acceptor.handshakes

@@ -1,4 +1,4 @@
-"""The byte mover over a socket: order, partial sends, waiting for a fill, failures, leaving."""
+"""The sender over a socket: order, partial sends, waiting for a fill, failures, closing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,68 +15,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamedge.cache.open_object import Failure
-from streamedge.cache.storage.extent import Ready
 from streamedge.delivery.net.sender import Sender
 from streamedge.delivery.net.writers import SEND_QUANTUM_BYTES
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.spans import Span
+from tests.support.partial_file import PartialFile
 
 PATIENCE_S = 20.0
 SMALL_BUFFER_BYTES = 4096
 
 
-class Filling:
-    """An object that is a file, of which ``there_bytes`` are there; told when it is asked."""
-
-    def __init__(self, folder: Path, data: bytes, there_bytes: int | None = None) -> None:
-        path = folder / f"object-{random.getrandbits(64):x}"
-        path.write_bytes(data)
-        self.fd = os.open(path, os.O_RDWR)
-        path.unlink()
-        self.there_bytes = len(data) if there_bytes is None else there_bytes
-        self.kept_bytes = self.there_bytes  # of them, once one has been found to lack
-        self.lost_at: list[int] = []
-        self.asked: list[tuple[Span, bool]] = []
-        self.waiting = asyncio.Event()
-        self.woken: Callable[[Failure | None], None] | None = None
-
-    def ready(self, position: int, end: int) -> Ready | None:
-        size = min(end, self.there_bytes) - position
-        return Ready(self.fd, position, size) if size > 0 else None
-
-    def lost(self, position: int) -> None:
-        self.lost_at.append(position)
-        self.there_bytes = min(self.there_bytes, self.kept_bytes)
-
-    def when_ready(
-        self, want: Span, woken: Callable[[Failure | None], None], *, eager: bool = False
-    ) -> Callable[[], None]:
-        assert self.woken is None
-        self.asked.append((want, eager))
-        self.woken = woken
-        self.waiting.set()
-        return self._cancel_wait
-
-    def arrive(self, there_bytes: int) -> None:
-        """More bytes are there: whoever waits is told."""
-        self.there_bytes = there_bytes
-        self._tell(None)
-
-    def fail(self, failure: Failure) -> None:
-        self._tell(failure)
-
-    def _tell(self, failure: Failure | None) -> None:
-        assert self.woken is not None
-        woken, self.woken = self.woken, None
-        self.waiting.clear()
-        woken(failure)
-
-    def _cancel_wait(self) -> None:
-        self.woken = None
-
-
 class Peer:
-    """An outlet, and the other end of its socket."""
+    """A sender, and the other end of its socket."""
 
     def __init__(self, transport: asyncio.BaseTransport, far: socket.socket) -> None:
         self.far = far
@@ -100,9 +50,9 @@ class Peer:
                 piece = await loop.sock_recv(self.far, 64 << 10)
                 assert piece, "the connection ended early"
                 self.received += piece
-        taken = bytes(self.received[:count])
+        data = bytes(self.received[:count])
         del self.received[:count]
-        return taken
+        return data
 
     async def until_drained(self) -> None:
         async with asyncio.timeout(PATIENCE_S):
@@ -111,7 +61,7 @@ class Peer:
 
 @asynccontextmanager
 async def connect() -> AsyncIterator[Peer]:
-    """A peer whose socket takes only a few KiB at a time."""
+    """A peer whose socket buffers hold only a few KiB."""
     near, far = socket.socketpair()
     for end in (near, far):
         end.setblocking(False)
@@ -135,9 +85,9 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-async def test_bytes_and_pieces_leave_in_the_order_they_were_pushed(tmp_path: Path) -> None:
+async def test_sender_sends_bytes_and_pieces_in_push_order(tmp_path: Path) -> None:
     data = content(300_000)
-    source = Filling(tmp_path, data)
+    source = PartialFile(tmp_path, data)
     async with connect() as peer:
         peer.sender.push(b"head", (source, Span(10, 200_010)), b"middle")
         peer.sender.push((source, Span(0, 5)), b"", b"tail")
@@ -152,11 +102,11 @@ async def test_bytes_and_pieces_leave_in_the_order_they_were_pushed(tmp_path: Pa
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.binary(max_size=20_000) | st.tuples(*[st.integers(0, 60_000)] * 2), max_size=8))
-async def test_any_parts_arrive_whole_and_in_order(
+async def test_peer_receives_all_parts_complete_and_in_order(
     tmp_path: Path, parts: list[bytes | tuple[int, int]]
 ) -> None:
     data = content(60_000)
-    source = Filling(tmp_path, data)
+    source = PartialFile(tmp_path, data)
     expected = b""
     async with connect() as peer:
         for part in parts:
@@ -170,14 +120,14 @@ async def test_any_parts_arrive_whole_and_in_order(
     os.close(source.fd)
 
 
-async def test_what_fits_leaves_within_push() -> None:
+async def test_push_sends_at_once_what_the_socket_accepts() -> None:
     async with connect() as peer:
         peer.sender.push(b"short")
         assert peer.drains == 1
         assert peer.sender.idle
 
 
-async def test_a_peer_that_does_not_read_is_seen_and_blocks_nothing() -> None:
+async def test_peer_that_does_not_read_sets_blocked_since_and_receives_all_later() -> None:
     data = content(100_000)
     async with connect() as peer:
         peer.sender.push(data)
@@ -191,13 +141,13 @@ async def test_a_peer_that_does_not_read_is_seen_and_blocks_nothing() -> None:
         assert peer.sender.blocked_since_s is None
 
 
-async def test_what_is_on_its_way_is_sent_as_it_comes(tmp_path: Path) -> None:
+async def test_piece_is_sent_as_its_bytes_arrive(tmp_path: Path) -> None:
     data = content(50_000)
-    source = Filling(tmp_path, data, there_bytes=1000)
+    source = PartialFile(tmp_path, data, available_bytes=1000)
     async with connect() as peer:
         peer.sender.push(b"head", (source, Span(0, 50_000)), b"tail")
         assert await peer.read(1004) == b"head" + data[:1000]
-        assert source.asked == [(Span(1000, 50_000), False)]
+        assert source.waits == [(Span(1000, 50_000), False)]
         assert peer.sender.blocked_since_s is None  # it is not the peer's fault
         source.arrive(1001)
         assert await peer.read(1) == data[1000:1001]
@@ -209,32 +159,32 @@ async def test_what_is_on_its_way_is_sent_as_it_comes(tmp_path: Path) -> None:
     os.close(source.fd)
 
 
-async def test_a_piece_that_has_not_begun_waits_eagerly(tmp_path: Path) -> None:
-    source = Filling(tmp_path, content(10), there_bytes=0)
+async def test_unstarted_piece_waits_eagerly(tmp_path: Path) -> None:
+    source = PartialFile(tmp_path, content(10), available_bytes=0)
     async with connect() as peer:
         peer.sender.push(b"head", (source, Span(0, 10)))
         assert await peer.read(4) == b"head"  # not held back for bytes that are not there
-        assert source.asked == [(Span(0, 10), True)]
+        assert source.waits == [(Span(0, 10), True)]
         source.arrive(5)
-        assert source.asked == [(Span(0, 10), True), (Span(5, 10), False)]
+        assert source.waits == [(Span(0, 10), True), (Span(5, 10), False)]
     os.close(source.fd)
 
 
-async def test_pushing_more_while_waiting_keeps_the_order(tmp_path: Path) -> None:
+async def test_push_during_a_wait_keeps_the_order(tmp_path: Path) -> None:
     data = content(10)
-    source = Filling(tmp_path, data, there_bytes=0)
+    source = PartialFile(tmp_path, data, available_bytes=0)
     async with connect() as peer:
         peer.sender.push((source, Span(0, 10)))
         peer.sender.push(b"after")
-        assert len(source.asked) == 1
+        assert len(source.waits) == 1
         source.arrive(10)
         assert await peer.read(15) == data + b"after"
     os.close(source.fd)
 
 
-async def test_a_failure_drops_the_rest_and_tells_why(tmp_path: Path) -> None:
+async def test_fill_failure_drops_the_queue_and_reports_its_cause(tmp_path: Path) -> None:
     data = content(10)
-    source = Filling(tmp_path, data, there_bytes=4)
+    source = PartialFile(tmp_path, data, available_bytes=4)
     async with connect() as peer:
         peer.sender.push((source, Span(0, 10)), b"never")
         cause = OriginError(OriginFailure.BROKEN, "cut")
@@ -248,14 +198,14 @@ async def test_a_failure_drops_the_rest_and_tells_why(tmp_path: Path) -> None:
     os.close(source.fd)
 
 
-async def test_a_peer_that_is_gone_is_a_failure_without_a_cause() -> None:
+async def test_closed_peer_is_a_failure_without_a_cause() -> None:
     async with connect() as peer:
         peer.far.close()
         peer.sender.push(content(100_000))
         assert await peer.failed is None
 
 
-async def test_a_peer_that_leaves_while_it_is_watched_is_a_failure() -> None:
+async def test_peer_that_closes_while_blocked_is_a_failure() -> None:
     async with connect() as peer:
         peer.sender.push(content(100_000))
         peer.far.close()
@@ -263,43 +213,43 @@ async def test_a_peer_that_leaves_while_it_is_watched_is_a_failure() -> None:
             assert await peer.failed is None
 
 
-async def test_a_file_shorter_than_promised_is_a_failure_not_a_loop(tmp_path: Path) -> None:
-    source = Filling(tmp_path, content(10), there_bytes=20)
+async def test_truncated_file_fails_instead_of_looping(tmp_path: Path) -> None:
+    source = PartialFile(tmp_path, content(10), available_bytes=20)
     async with connect() as peer:
         peer.sender.push((source, Span(0, 20)))
         assert await peer.failed is None
     os.close(source.fd)
 
 
-async def test_bytes_that_a_file_lacks_are_waited_for(tmp_path: Path) -> None:
+async def test_bytes_lost_from_a_file_are_waited_for(tmp_path: Path) -> None:
     data = content(20)
-    source = Filling(tmp_path, data[:10], there_bytes=20)
-    source.kept_bytes = 10
+    source = PartialFile(tmp_path, data[:10], available_bytes=20)
+    source.bytes_after_loss = 10
     async with connect() as peer:
         peer.sender.push((source, Span(0, 20)))
         async with asyncio.timeout(PATIENCE_S):
             await source.waiting.wait()
         assert source.lost_at == [10]
-        assert source.asked == [(Span(10, 20), False)]
+        assert source.waits == [(Span(10, 20), False)]
         os.pwrite(source.fd, data[10:], 10)
         source.arrive(20)
         assert await peer.read(20) == data
     os.close(source.fd)
 
 
-async def test_closing_takes_the_wish_for_bytes_back(tmp_path: Path) -> None:
-    source = Filling(tmp_path, content(10), there_bytes=0)
+async def test_close_cancels_the_wait_for_bytes(tmp_path: Path) -> None:
+    source = PartialFile(tmp_path, content(10), available_bytes=0)
     async with connect() as peer:
         peer.sender.push((source, Span(0, 10)))
-        assert source.woken is not None
+        assert source.callback is not None
         peer.sender.close()
-        assert source.woken is None
+        assert source.callback is None
         peer.sender.close()
     assert peer.drains == 0
     os.close(source.fd)
 
 
-async def test_closing_while_the_socket_is_watched_leaves_nothing_behind() -> None:
+async def test_close_while_blocked_leaks_no_descriptor() -> None:
     before = descriptors()
     for _round in range(20):
         async with connect() as peer:
@@ -307,67 +257,67 @@ async def test_closing_while_the_socket_is_watched_leaves_nothing_behind() -> No
             assert peer.sender.blocked_since_s is not None
             peer.sender.close()
             assert peer.sender.queued_bytes == 0
-        await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
+        await asyncio.sleep(0)  # the transport closes its socket in the loop's next iteration
     assert descriptors() == before
 
 
-async def test_a_peer_that_stops_where_its_turn_ends_is_seen_to_be_blocked(
+async def test_peer_that_stops_reading_at_a_quantum_end_is_blocked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken: list[int] = []
+    sent: list[int] = []
 
-    def take_one_turn(_to: int, _fd: int, _offset: int, count: int) -> int:
-        if taken:
+    def send_one_quantum(_to: int, _fd: int, _offset: int, count: int) -> int:
+        if sent:
             raise BlockingIOError
-        taken.append(count)
+        sent.append(count)
         return count
 
-    monkeypatch.setattr(os, "sendfile", take_one_turn)
-    source = Filling(tmp_path, b"", there_bytes=2 * SEND_QUANTUM_BYTES)
+    monkeypatch.setattr(os, "sendfile", send_one_quantum)
+    source = PartialFile(tmp_path, b"", available_bytes=2 * SEND_QUANTUM_BYTES)
     async with connect() as peer:
         peer.sender.push((source, Span(0, 2 * SEND_QUANTUM_BYTES)))
-        assert taken == [SEND_QUANTUM_BYTES]
-        await asyncio.sleep(0)  # the next turn
+        assert sent == [SEND_QUANTUM_BYTES]
+        await asyncio.sleep(0)  # the next iteration
         await asyncio.sleep(0)
         assert peer.sender.blocked_since_s is not None
     os.close(source.fd)
 
 
-async def test_one_peer_does_not_hold_up_the_loop(
+async def test_fast_peer_yields_the_loop_after_each_quantum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A peer that takes everything at once still gives others their turn."""
+    """Even a peer that accepts everything at once lets other connections send."""
     monkeypatch.setattr(os, "sendfile", lambda _to, _fd, _offset, count: count)
-    source = Filling(tmp_path, b"", there_bytes=16 * SEND_QUANTUM_BYTES)
+    source = PartialFile(tmp_path, b"", available_bytes=16 * SEND_QUANTUM_BYTES)
     async with connect() as peer:
         peer.sender.push((source, Span(0, 16 * SEND_QUANTUM_BYTES)))
         assert peer.sender.sent_bytes == SEND_QUANTUM_BYTES
-        turns = 1
+        quanta = 1
         while not peer.sender.idle:
             sent_bytes = peer.sender.sent_bytes
             await asyncio.sleep(0)
             assert peer.sender.sent_bytes - sent_bytes in {0, SEND_QUANTUM_BYTES}
-            turns += peer.sender.sent_bytes != sent_bytes
-        assert turns == 16
+            quanta += peer.sender.sent_bytes != sent_bytes
+        assert quanta == 16
         assert peer.drains == 1
     os.close(source.fd)
 
 
-async def test_a_defect_while_sending_fails_the_connection(
+async def test_exception_while_sending_fails_the_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = Filling(tmp_path, content(300_000))
-    seen: list[object] = []
+    source = PartialFile(tmp_path, content(300_000))
+    errors: list[object] = []
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _loop, context: seen.append(context.get("exception")))
+    loop.set_exception_handler(lambda _loop, context: errors.append(context.get("exception")))
     async with connect() as peer:
         peer.sender.push((source, Span(0, 300_000)))
         assert not peer.sender.idle
         monkeypatch.setattr(source, "ready", lambda position, end: 1 / 0)
-        await peer.read(8192)  # so that it goes on, called by the loop
+        await peer.read(8192)  # so that the loop calls the sender again
         async with asyncio.timeout(PATIENCE_S):
             assert await peer.failed is None
         assert peer.sender.queued_bytes == 0
         assert peer.sender.blocked_since_s is None
-    assert [type(each) for each in seen] == [ZeroDivisionError]
+    assert [type(each) for each in errors] == [ZeroDivisionError]
     os.close(source.fd)
