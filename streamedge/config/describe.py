@@ -55,9 +55,9 @@ _Table = tuple[str, str, type[Section]]
 class Notation:
     """How values of one type are named and written.
 
-    ``one`` has its article, ``many`` is plural, ``show`` gives a value as prose has it; in the file
-    it has quotes round it when ``is_string``. ``bounds`` says what limits a value, "" for nothing;
-    ``entry`` is the notation of a list's entries.
+    ``one`` has its article, ``many`` is plural. ``show`` formats a value for prose; in the file it
+    has quotes if ``is_string``. ``bounds`` are the limits of a value, or "". ``entry`` is the
+    notation of a list's entries.
     """
 
     one: str
@@ -74,7 +74,7 @@ class Notation:
         return self.one.removeprefix("a ").removeprefix("an ")
 
     def toml(self, value: object) -> str:
-        """``value`` as it is written in the file."""
+        """``value`` as in the file."""
         return _quoted(self.show(value)) if self.is_string else self.show(value)
 
 
@@ -83,7 +83,7 @@ def _quoted(value: object) -> str:
 
 
 def _inline(table: dict[str, object]) -> str:
-    """A table on one line, as TOML writes it."""
+    """An inline table of TOML."""
     entries = ", ".join(f"{_quoted(name)} = {_quoted(value)}" for name, value in table.items())
     return f"{{ {entries} }}" if entries else "{}"
 
@@ -125,7 +125,7 @@ _BY_TYPE: dict[object, Notation] = {
     int: Notation("a whole number", "whole numbers", is_string=False),
     float: Notation("a number", "numbers", "{:g}".format, is_string=False),
     str: Notation("a string", "strings"),
-    # Nothing but the default is ever shown of a secret, and that is empty.
+    # Only the default of a secret is ever shown, and that is empty.
     SecretStr: Notation("a string", "strings", lambda value: str(value.get_secret_value())),
 }
 
@@ -135,33 +135,32 @@ DISTRIBUTIONS = variants(AnyDistributionConfig)
 
 
 def sections() -> Iterator[tuple[str, str, type[Section]]]:
-    """Every kind of table a file may hold: its header, its dotted name and its section."""
+    """Every kind of table that a file may have: its header, dotted name and section."""
     yield from _tables_in(Config, "", "")
 
 
 def _tables_in(section: type[Section], header: str, name: str) -> Iterator[_Table]:
     """The kinds of table inside a table of ``section``, each before those inside it."""
     for key, field in section.model_fields.items():
-        below, dotted = (f"{header}.{key}", f"{name}.{key}") if header else (key, key)
-        held = contained_section(field.annotation)
-        table: object = held or field.annotation
+        inner_header, dotted = (f"{header}.{key}", f"{name}.{key}") if header else (key, key)
+        inner = contained_section(field.annotation)
+        table: object = inner or field.annotation
         frame = "[{}]"
-        if held and get_origin(field.annotation) is dict:
-            below, dotted = f"{below}.NAME", f"{dotted}.NAME"
-        elif held:
+        if inner and get_origin(field.annotation) is dict:
+            inner_header, dotted = f"{inner_header}.NAME", f"{dotted}.NAME"
+        elif inner:
             frame, dotted = "[[{}]]", f"{dotted}[]"
         if is_section(table):
-            assert isinstance(table, type)
-            yield frame.format(below), dotted, table
-            yield from _tables_in(table, below, dotted)
-        elif held:
-            for kind, member in variants(held).items():
-                yield f'{frame.format(below)} with type = "{kind}"', dotted, member
-                yield from _tables_in(member, below, dotted)
+            yield frame.format(inner_header), dotted, table
+            yield from _tables_in(table, inner_header, dotted)
+        elif inner:
+            for kind, member in variants(inner).items():
+                yield f'{frame.format(inner_header)} with type = "{kind}"', dotted, member
+                yield from _tables_in(member, inner_header, dotted)
 
 
 def is_inherited(section: type[Section], key: str) -> bool:
-    """Whether ``key``, left out of a table of ``section``, is what the table round it says."""
+    """Whether ``key``, if omitted in ``section``, has the value of the table around it."""
     return issubclass(section, BehaviorConfig) and key in BehaviorRules.model_fields
 
 
@@ -171,12 +170,12 @@ def restart_keys(section: type[Section]) -> list[str]:
     return sorted(key for key, field in fields if RESTART in field.metadata)
 
 
-# Tables have references of their own; as a value only an empty one is ever shown.
+# Tables have their own reference; as a value, only an empty one is ever shown.
 _TABLE = Notation("a table", "tables", lambda _: "{}", is_string=False)
 
 
 def notation(annotation: object, metadata: tuple[object, ...] = ()) -> Notation:
-    """The notation of a type of the schema. Raises KeyError for a type that has no words yet."""
+    """The notation of a type of the schema. Raises KeyError for a type without a notation."""
     words = _words(annotation, metadata)
     return replace(words, bounds=_bounds(words, metadata))
 
@@ -187,7 +186,7 @@ def field_notation(field: FieldInfo) -> Notation:
 
 
 def limits(field: FieldInfo) -> str:
-    """What bounds a value of ``field``, such as ``"0 to 256"``; "" where nothing does."""
+    """The limits of a value of ``field``, such as ``"0 to 256"``; "" if there are none."""
     words = field_notation(field)
     if words.entry and words.entry.bounds:
         return f"{words.bounds}, each {words.entry.bounds}"
@@ -195,16 +194,16 @@ def limits(field: FieldInfo) -> str:
 
 
 def default(field: FieldInfo) -> str:
-    """The default as TOML, "" when the key is required or what it is left out for has no name."""
+    """The default as TOML; "" if the key is required or has no default value."""
     if field.is_required() or field.default is None:
         return ""
     return field_notation(field).toml(field.default)
 
 
 def expected(field: FieldInfo, *, is_entry: bool = False) -> str:
-    """``"expected a size (1KiB to 16MiB), such as "20GiB""``: what a value of ``field`` must be.
+    """What ``field`` must have, such as ``"expected a size (1KiB to 16MiB), such as "20GiB""``.
 
-    ``is_entry``: what an entry of it must be, where ``field`` is a list.
+    ``is_entry``: for an entry of ``field``, which is a list.
     """
     words = field_notation(field)
     if is_entry and words.entry:
@@ -212,8 +211,8 @@ def expected(field: FieldInfo, *, is_entry: bool = False) -> str:
     text = f"expected {words.one}"
     if words.bounds:
         text += f" ({words.bounds})"
-    shown = ", ".join(map(_quoted, field.examples or ())) or words.example
-    return f"{text}, such as {shown}" if shown else text
+    examples = ", ".join(map(_quoted, field.examples or ())) or words.example
+    return f"{text}, such as {examples}" if examples else text
 
 
 def _words(annotation: object, metadata: tuple[object, ...]) -> Notation:

@@ -42,7 +42,7 @@ TABLE_EXAMPLE = "samples"
 
 
 def load(path: Path) -> Config:
-    """The config in ``path``, its relative paths made absolute from the file's folder.
+    """The config in ``path``, with relative paths resolved from the file's folder.
 
     Raises ConfigError with every mistake, each ``FILE:LINE: KEY: what is wrong`` on one line.
     """
@@ -74,7 +74,7 @@ def _read(path: Path) -> str:
         return content.decode()
     except UnicodeDecodeError as exc:
         line = content.count(b"\n", 0, exc.start) + 1
-        raise ConfigError((f"{path}:{line}: not UTF-8, as TOML has to be",)) from exc
+        raise ConfigError((f"{path}:{line}: not UTF-8, which TOML requires",)) from exc
 
 
 def _parse(path: Path, text: str) -> dict[str, object]:
@@ -90,8 +90,8 @@ def _parse(path: Path, text: str) -> dict[str, object]:
             message = message[: match.start()]
         problem = f"{path}:{line}: not TOML: {message[:SYNTAX_LIMIT_CHARACTERS]}"
         raise ConfigError((problem,)) from exc
-    except ValueError as exc:  # tomllib lets Python's own limit of digits through
-        raise ConfigError((f"{path}:1: a number in it has far too many digits",)) from exc
+    except ValueError as exc:  # Python's limit of digits, which tomllib does not handle
+        raise ConfigError((f"{path}:1: a number has far too many digits",)) from exc
 
 
 def _problems(path: Path, text: str, mistakes: list[Mistake]) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ def _problems(path: Path, text: str, mistakes: list[Mistake]) -> tuple[str, ...]
 
 
 def _schema_mistakes(exc: ValidationError, document: dict[str, object]) -> Iterator[Mistake]:
-    """One mistake for each key that pydantic complains of, however often it does."""
+    """One mistake for each key, even if pydantic reports several."""
     reported: set[Key] = set()
     for error in exc.errors(include_url=False, include_input=False):
         mistake = _mistake(error, document)
@@ -125,8 +125,8 @@ def _mistake(error: ErrorDetails, document: dict[str, object]) -> Mistake:
         case "union_tag_not_found" | "union_tag_invalid":
             return Mistake((*key, "type"), _type_mistake(at.variants or {}, value))
         case "extra_forbidden":
-            known = tuple(at.section.model_fields) if at.section else ()
-            advice = nearest(str(key[-1]), known, f"known here: {', '.join(known)}")
+            keys = tuple(at.section.model_fields) if at.section else ()
+            advice = nearest(str(key[-1]), keys, f"known here: {', '.join(keys)}")
             return Mistake(key, f"unknown key; {advice}")
         case "too_long" if len(key) == 1:
             return Mistake(key, f"expected at most {error['ctx']['max_length']} of them")
@@ -137,11 +137,11 @@ def _mistake(error: ErrorDetails, document: dict[str, object]) -> Mistake:
     if field is None or is_section(field.annotation) or contained_section(field.annotation):
         return Mistake(key, f"{_table_expected(at)}, found {kind_of(value)}")
     text = expected(field, is_entry=at.is_entry)
-    return Mistake(key, text + _found(field, value, at.is_entry))
+    return Mistake(key, text + _actual(field, value, at.is_entry))
 
 
 def _table_expected(at: SchemaLocation) -> str:
-    """What has to stand where only tables may."""
+    """What is expected where only tables are allowed."""
     header = _dotted(tuple(part for part in at.key if isinstance(part, str)))
     if at.is_named:
         return f"expected tables, each with a header such as [{header}.{TABLE_EXAMPLE}]"
@@ -150,8 +150,8 @@ def _table_expected(at: SchemaLocation) -> str:
     return f"expected a table, [{header}]"
 
 
-def _found(field: FieldInfo, value: object, is_entry: bool) -> str:
-    """What was found instead, unless that says nothing new or could be a secret."""
+def _actual(field: FieldInfo, value: object, is_entry: bool) -> str:
+    """The actual value or its type, unless that adds nothing or could be a secret."""
     if isinstance(value, str):
         # Any text could be a password in the wrong place, so it is never shown.
         return "" if is_entry or field_notation(field).is_string else ", found a string"
@@ -159,14 +159,14 @@ def _found(field: FieldInfo, value: object, is_entry: bool) -> str:
 
 
 def _type_mistake(variants: dict[str, type[Section]], table: object) -> str:
-    known = tuple(variants)
+    types = tuple(variants)
     value = table.get("type") if isinstance(table, dict) else None
-    choices = " or ".join(map(json.dumps, known))
+    choices = " or ".join(map(json.dumps, types))
     if value is None:
         return f"missing; expected {choices}"
     if not isinstance(value, str):
         return f"expected {choices}, found {kind_of(value)}"
-    return f"unknown type {_one_line(value)}; {nearest(value, known, f'expected {choices}')}"
+    return f"unknown type {_one_line(value)}; {nearest(value, types, f'expected {choices}')}"
 
 
 def _dotted(key: Key) -> str:
@@ -185,5 +185,5 @@ def _is_bare(name: str) -> bool:
 
 
 def _one_line(text: str) -> str:
-    """``text`` quoted, with nothing in it that could break the line or command a terminal."""
+    """``text`` quoted, without characters that break the line or control a terminal."""
     return json.dumps(text[:QUOTE_LIMIT_CHARACTERS])

@@ -1,7 +1,7 @@
-"""CloudFront's managed policies, by their names and ids; they need no table in the file.
+"""CloudFront's managed policies, by name and id; they need no table in the file.
 
 Contents: Amazon CloudFront Developer Guide, "Using the managed cache policies", "… origin request
-policies", "… response headers policies". A policy of the file is found before a managed one. Pure.
+policies", "… response headers policies". A policy of the file comes first. Pure.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NOT_OFFERED: dict[str, str] = {
     "2e54312d-136d-493c-8eb9-b001f22f67d2": "Amplify",
     "33f36d7e-f396-46d9-90e0-52428a34d9dc": "AllViewerAndCloudFrontHeaders-2022-06",
 }
-"""Managed policies that send origins what CloudFront computes of viewers (``CloudFront-*``)."""
+"""Managed policies that send headers computed by CloudFront (``CloudFront-*``) to origins."""
 FORWARD_HOST = frozenset(
     {
         "AllViewer",
@@ -51,7 +51,7 @@ FORWARD_HOST = frozenset(
         "UseOriginCacheControlHeaders-QueryStrings",
     }
 )
-"""Those that send origins the viewer's Host."""
+"""Managed policies that send the viewer's Host to origins."""
 
 _OPTIMIZED = CachePolicyConfig(min_ttl=1.0, query_strings=NONE)
 _BY_THE_ORIGIN = CachePolicyConfig(
@@ -102,8 +102,8 @@ EDGE_HEADERS: dict[str, tuple[str, ...]] = {
     "Elemental-MediaTailor-PersonalizedManifests": ("X-Forwarded-For",),
     "HostHeaderOnly": ("Host",),
 }
-"""Headers of managed origin request policies that no selection of the edge has: it always sends
-X-Forwarded-For, and Host is a matter of the origin."""
+"""Headers of managed origin request policies that a selection cannot have: the edge always sends
+X-Forwarded-For, and Host is a setting of the origin."""
 _SIMPLE_CORS = CorsConfig(origins=("*",), override=False)
 _PREFLIGHT_CORS = CorsConfig(
     origins=("*",),
@@ -134,28 +134,28 @@ MANAGED: dict[str, Mapping[str, Section]] = {
     "origin_request_policies": ORIGIN_REQUEST_POLICIES,
     "response_headers_policies": RESPONSE_HEADERS_POLICIES,
 }
-"""By the table of the file that holds an operator's own."""
+"""By the table of the file that has the operator's own policies."""
 POLICY_TABLES = {
     "cache_policy": "cache_policies",
     "origin_request_policy": "origin_request_policies",
     "response_headers_policy": "response_headers_policies",
 }
-"""From the key that names a policy to the table of the file that holds an operator's own."""
+"""From the key that names a policy to the table of the file with the operator's own policies."""
 
 Policy = TypeVar("Policy", bound=Section)
 
 
 def find(name: str, own: Mapping[str, Policy], managed: Mapping[str, Policy]) -> Policy:
-    """The policy that ``name``, a name or a managed one's id, means. KeyError for none."""
+    """The policy with this name or managed id. Raises KeyError."""
     return own[name] if name in own else managed[IDS.get(name, name)]
 
 
 def display_name(name: str) -> str:
-    """``name``, or for a managed policy's id its name."""
+    """The name of a policy that is given by name or managed id."""
     return IDS.get(name, name)
 
 
 def managed_names(table: str) -> tuple[str, ...]:
-    """Names and ids of the managed policies beside those of the file's ``table``."""
+    """Names and ids of the managed policies of the same kind as those in ``table``."""
     names = MANAGED[table]
     return (*names, *(identifier for identifier, name in IDS.items() if name in names))

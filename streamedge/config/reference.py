@@ -45,8 +45,10 @@ def _table(header: str, name: str, section: type[Section]) -> str:
     for key, field in sorted(
         fields, key=lambda item: (item[0] != "type", not item[1].is_required())
     ):
-        shown = ", ".join(f"`{example}`" for example in field.examples or ())
-        meaning = f"{field.description} Such as {shown}." if shown else field.description
+        examples = ", ".join(f"`{example}`" for example in field.examples or ())
+        meaning = field.description
+        if examples:
+            meaning = f"{meaning} Such as {examples}."
         standard = _standard(section, key)
         applies = "restart" if key in restart else "live"
         noun = field_notation(field).noun
@@ -56,7 +58,7 @@ def _table(header: str, name: str, section: type[Section]) -> str:
 
 
 def _standard(section: type[Section], key: str) -> str:
-    """What holds where ``key`` is left out."""
+    """The value if ``key`` is omitted."""
     field = section.model_fields[key]
     if is_inherited(section, key):
         return "the distribution's"

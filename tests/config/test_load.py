@@ -303,11 +303,11 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
         ),
         (
             '[listen]\nhttp = ["127.0.0.1:80", "[::1]:80"]\n\nrtmp = ["[0::1]:80"]',
-            "4: listen.rtmp[0]: [::1]:80 is listened on already, by listen.http as [::1]:80",
+            "4: listen.rtmp[0]: [::1]:80 is in use already, by listen.http as [::1]:80",
         ),
         (
             '[listen]\nhttp = [":9090"]',
-            "1: listen.admin: 127.0.0.1:9090 is listened on already, by listen.http as 0.0.0.0:",
+            "1: listen.admin: 127.0.0.1:9090 is in use already, by listen.http as 0.0.0.0:",
         ),
         (
             S3 + 'access_key_id = "AKIA"',
@@ -319,11 +319,11 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
         ),
         (
             S3.replace('"videos"', '"my/videos"') + "path_style = false",
-            "4: origins.bucket.path_style: false puts the bucket into the host name, and its ",
+            "4: origins.bucket.path_style: false puts the bucket's name into the host name, ",
         ),
         (
             S3 + f'anonymous = true\naccess_key_id = "AKIA"\nsecret_access_key = "{SECRET}"',
-            "4: origins.bucket.anonymous: true means unsigned requests, yet a key to sign with is ",
+            "4: origins.bucket.anonymous: true means unsigned requests, but a signing key is ",
         ),
         (
             FOLDER.replace("media", "nowhere"),
@@ -335,14 +335,14 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
         ),
         (
             '[edge]\ncache = "config.toml"',
-            "2: edge.cache: expected a folder, found a file of that ",
+            "2: edge.cache: expected a folder, found a file with that ",
         ),
         # What is no TOML.
         ("[edge]\nname = local", "2: not TOML: Invalid value"),
         ("[edge]\n\n[edge]", "3: not TOML: Cannot declare ('edge',) twice"),
         ('[edge]\nname = """', "2: not TOML: Unterminated string"),
         ("a = " + "[" * 20_000, "1: not TOML: "),
-        ("a = " + "9" * 5_000, "1: a number in it has far too many digits"),
+        ("a = " + "9" * 5_000, "1: a number has far too many digits"),
     ],
 )
 def test_each_mistake_has_its_line_and_its_words(write: Write, text: str, expected: str) -> None:
@@ -413,7 +413,7 @@ def test_port_0_and_other_families_are_never_the_same_address(write: Write) -> N
 def test_what_is_no_text_at_all(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b"[edge]\nname = '\xff'")
-    assert problems(path) == ["config.toml:2: not UTF-8, as TOML has to be"]
+    assert problems(path) == ["config.toml:2: not UTF-8, which TOML requires"]
     path.write_bytes(b"#" * (CONFIG_LIMIT_BYTES + 1))
     assert problems(path) == ["config.toml: expected at most 1048576 bytes, found more"]
 

@@ -174,7 +174,7 @@ KEY = '[public_keys.K1]\nfile = "keys/rsa.pem"\n'
         ("[public_keys.K1]\n", ["1: public_keys.K1.file: missing; a key needs file or pem"]),
         (
             '[public_keys.K1]\nfile = "keys/rsa.pem"\npem = """@EC@"""\n',
-            ["3: public_keys.K1.pem: file says the key already; choose one"],
+            ["3: public_keys.K1.pem: file has the key already; use one of the two"],
         ),
         (
             '[public_keys.K1]\nfile = "keys/none.pem"\n',
@@ -203,7 +203,7 @@ KEY = '[public_keys.K1]\nfile = "keys/rsa.pem"\n'
         ),
         (
             KEY + '[key_groups.g]\nkeys = ["K1", "K1"]\n',
-            ['4: key_groups.g.keys: the public key "K1" stands here twice'],
+            ['4: key_groups.g.keys: the public key "K1" is listed twice'],
         ),
         (
             WEB + 'trusted_key_groups = ["site"]\n',
@@ -223,7 +223,7 @@ KEY = '[public_keys.K1]\nfile = "keys/rsa.pem"\n'
         (
             WEB + 'countries = { allow = ["DE"] }\n',
             [
-                "8: distributions[0].countries: nothing tells where viewers are:"
+                "8: distributions[0].countries: viewers' countries cannot be looked up:"
                 " countries.database is missing"
             ],
         ),
@@ -248,8 +248,8 @@ KEY = '[public_keys.K1]\nfile = "keys/rsa.pem"\n'
         (
             '[countries]\ndatabase = "text.mmdb"\n',
             [
-                "2: countries.database: expected an MMDB file, found another at text.mmdb: its end"
-                " has no metadata of one"
+                "2: countries.database: expected an MMDB file, found another at text.mmdb: it has"
+                " no MMDB metadata"
             ],
         ),
         # Proxies.
@@ -264,16 +264,13 @@ KEY = '[public_keys.K1]\nfile = "keys/rsa.pem"\n'
         (
             '[listen]\nproxies = ["10.0.0.1"]\nproxy_protocol = [":8080"]\n',
             [
-                "3: listen.proxy_protocol[0]: nothing listens on 0.0.0.0:8080; known:"
+                "3: listen.proxy_protocol[0]: no listener has the address 0.0.0.0:8080; known:"
                 ' "127.0.0.1:8080", "127.0.0.1:1935"'
             ],
         ),
         (
             '[listen]\nproxy_protocol = ["127.0.0.1:8080"]\n',
-            [
-                "2: listen.proxy_protocol: no PROXY header would be believed: listen.proxies names"
-                " no proxy"
-            ],
+            ["2: listen.proxy_protocol: no PROXY header would be trusted: listen.proxies is empty"],
         ),
         # The API's keys.
         (

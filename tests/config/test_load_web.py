@@ -228,7 +228,7 @@ CERTIFICATE = '[[certificates]]\ncertificate = "certs/{}"\nkey = "certs/{}"\n'
         ),
         (
             SITE + '[origin_groups.g]\norigins = ["site", "site"]',
-            '5: origin_groups.g.origins: the origin "site" stands here twice',
+            '5: origin_groups.g.origins: the origin "site" is listed twice',
         ),
         (
             SITE + FOLDER + '[origin_groups.site]\norigins = ["site", "folder"]',
@@ -271,7 +271,7 @@ CERTIFICATE = '[[certificates]]\ncertificate = "certs/{}"\nkey = "certs/{}"\n'
         (
             WEB + 'methods = ["GET", "PATCH"]',
             "8: distributions[0].methods: the origin"
-            ' "folder" has the type "directory", which takes no PATCH',
+            ' "folder" has the type "directory": PATCH is not supported',
         ),
         (WEB + 'methods = ["GET", "PUTT"]', "8: distributions[0].methods[1]: expected"),
         (
@@ -287,32 +287,32 @@ CERTIFICATE = '[[certificates]]\ncertificate = "certs/{}"\nkey = "certs/{}"\n'
             + FOLDER
             + '[origin_groups.g]\norigins = ["folder", "site"]\n[[distributions]]\nid = "E"\n'
             'type = "web"\norigin = "g"\nmethods = ["POST"]',
-            '13: distributions[0].methods: the origin "folder" has the type "directory", which',
+            '13: distributions[0].methods: the origin "folder" has the type "directory": ',
         ),
-        # What no bucket is told.
+        # Names that are never sent to a bucket.
         (
             BUCKET
             + '[cache_policies.p]\nquery_strings = { only = ["v", "acl"] }\n[[distributions]]\n'
             'id = "E"\ntype = "web"\norigin = "s"\ncache_policy = "p"',
-            '10: distributions[0].cache_policy: the policy names "acl", which no bucket is told',
+            '10: distributions[0].cache_policy: the policy names "acl", which is never sent',
         ),
         (
             BUCKET + FOLDER + '[origin_groups.g]\norigins = ["folder", "s"]\n'
             '[origin_request_policies.p]\nheaders = ["Origin", "X-Amz-Acl"]\n[[distributions]]\n'
             'id = "E"\ntype = "web"\norigin = "folder"\norigin_request_policy = "p"\n'
             '[[distributions.behaviors]]\npath = "a"\norigin = "g"',
-            '18: distributions[0].behaviors[0].origin: the policy names "X-Amz-Acl", which no',
+            '18: distributions[0].behaviors[0].origin: the policy names "X-Amz-Acl", which is',
         ),
         # HTTPS.
         (
             WEB + 'viewer_protocol = "https-only"',
-            "8: distributions[0].viewer_protocol: nothing listens for it",
+            "8: distributions[0].viewer_protocol: no HTTPS listener",
         ),
         ('[listen]\nhttps = [":0"]', "2: listen.https: no certificate to show"),
         (
             '[listen]\nhttps = [":8080"]\nhttp = [":8080"]\n'
             + CERTIFICATE.format("site.pem", "site.key"),
-            "2: listen.https[0]: 0.0.0.0:8080 is listened on already, by listen.http",
+            "2: listen.https[0]: 0.0.0.0:8080 is in use already, by listen.http",
         ),
         (
             CERTIFICATE.format("gone.pem", "site.key"),
@@ -343,7 +343,7 @@ CERTIFICATE = '[[certificates]]\ncertificate = "certs/{}"\nkey = "certs/{}"\n'
         (SITE + 'ca = "certs/none.pem"', "4: origins.site.ca: no certificate can be read"),
         (
             SITE.replace("https", "http") + "verify = false",
-            "4: origins.site.verify: has no meaning",
+            "4: origins.site.verify: has no effect",
         ),
         (SITE + 'host = "http://x"', "4: origins.site.host: expected a string ("),
         (SITE + 'headers = { "Host" = "x" }', '4: origins.site.headers: the header "Host" is the'),
@@ -363,7 +363,7 @@ CERTIFICATE = '[[certificates]]\ncertificate = "certs/{}"\nkey = "certs/{}"\n'
         (
             '[cache_policies.a]\nheaders = ["Cookie"]',
             "2: cache_policies.a.headers: the header"
-            ' "Cookie" is the edge\'s own; say which under "cookies"',
+            ' "Cookie" is the edge\'s own; select them with the key "cookies"',
         ),
         (
             '[cache_policies.a]\nquery_strings = "some"',
@@ -380,7 +380,7 @@ CERTIFICATE = '[[certificates]]\ncertificate = "certs/{}"\nkey = "certs/{}"\n'
         ),
         (
             '[response_headers_policies.a]\ncors = { origins = ["*"], credentials = true }',
-            '2: response_headers_policies.a.cors.origins: "*" is not for requests with credentials',
+            '2: response_headers_policies.a.cors.origins: "*" is not allowed with credentials',
         ),
         (
             "[response_headers_policies.a]\ncors = { colour = 1 }",
@@ -410,7 +410,7 @@ CERTIFICATE = '[[certificates]]\ncertificate = "certs/{}"\nkey = "certs/{}"\n'
         ),
         (
             WEB + 2 * "[[distributions.error_pages]]\nstatus = 404\n",
-            "11: distributions[0].error_pages[1].status: another page is for 404 already",
+            "11: distributions[0].error_pages[1].status: another page replaces 404 already",
         ),
         (
             WEB + '[[distributions.error_pages]]\nstatus = 404\npath = "a"',

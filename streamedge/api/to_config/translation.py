@@ -179,7 +179,7 @@ class _Making:
                     headers += _only(policy.headers)
             refused = not_for_buckets(queries, headers)
             if refused:
-                raise invalid(f"a policy names {refused}, which no bucket is told")
+                raise invalid(f"a policy names {refused}, which is never sent to a bucket")
 
     def _add_all_keys(self) -> None:
         """The key group of all keys, where it is trusted. Without a key it lets in nobody."""

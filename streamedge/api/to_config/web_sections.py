@@ -26,7 +26,7 @@ from streamedge.api.documents.trust import trusted_groups
 from streamedge.api.errors import ApiError
 from streamedge.api.to_config import policy_sections
 from streamedge.api.to_config.origin_sections import OriginSections
-from streamedge.config.checks.web import METHODS_NOT_TAKEN
+from streamedge.config.checks.web import UNSUPPORTED_METHODS
 from streamedge.config.managed import FORWARD_HOST
 from streamedge.config.schema.config import (
     AnyOriginConfig,
@@ -162,7 +162,7 @@ def _behavior(making: _Making, document: Document, number: int) -> dict[str, Any
         sends_viewer_host=policies.sends_viewer_host,
         needs_https=needs_https,
     )
-    refused = METHODS_NOT_TAKEN.get(making.origins.kind_of(origin), ())
+    refused = UNSUPPORTED_METHODS.get(making.origins.kind_of(origin), ())
     return {
         "origin": origin,
         "trusted_key_groups": trusted_groups(making.inventory, document, where),

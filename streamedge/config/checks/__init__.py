@@ -1,1 +1,1 @@
-"""Checks of a configuration that one section alone cannot make."""
+"""Checks that involve several sections of a configuration, or the files that it names."""

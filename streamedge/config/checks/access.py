@@ -27,18 +27,18 @@ Address = tuple[str, int]
 
 
 def access_mistakes(document: dict[str, object]) -> Iterator[Mistake]:
-    """Every mistake between keys of ``document`` that concerns access alone."""
+    """All mistakes between keys of ``document`` that concern access only."""
     yield from _keys_incomplete(document)
     yield from _names_unknown(document)
-    yield from _countries_untold(document)
+    yield from _countries_without_database(document)
     yield from _proxies(document)
 
 
 def _keys_incomplete(document: dict[str, object]) -> Iterator[Mistake]:
-    for key, declared in named(document, "public_keys"):
-        if declared.get("file") and declared.get("pem"):
-            yield Mistake((*key, "pem"), "file says the key already; choose one")
-        elif not declared.get("file") and not declared.get("pem"):
+    for key, public_key in named(document, "public_keys"):
+        if public_key.get("file") and public_key.get("pem"):
+            yield Mistake((*key, "pem"), "file has the key already; use one of the two")
+        elif not public_key.get("file") and not public_key.get("pem"):
             yield Mistake((*key, "file"), "missing; a key needs file or pem")
 
 
@@ -53,20 +53,20 @@ def _names_unknown(document: dict[str, object]) -> Iterator[Mistake]:
 
 
 def _unknown(
-    key: Key, names: tuple[str, ...], known: tuple[str, ...], table_name: str, what: str
+    key: Key, names: tuple[str, ...], defined: tuple[str, ...], table_name: str, what: str
 ) -> Iterator[Mistake]:
-    """The first of ``names`` that is not in ``known``, or that is repeated."""
+    """The first of ``names`` that is not in ``defined``, or that is repeated."""
     for index, name in enumerate(names):
-        if name not in known:
-            advice = nearest(name, known, f"known under [{table_name}]: {quoted_list(known)}")
+        if name not in defined:
+            advice = nearest(name, defined, f"known under [{table_name}]: {quoted_list(defined)}")
             yield Mistake(key, f"no {what} has the name {short(name)}; {advice}")
             return
         if name in names[:index]:
-            yield Mistake(key, f"the {what} {short(name)} stands here twice")
+            yield Mistake(key, f"the {what} {short(name)} is listed twice")
             return
 
 
-def _countries_untold(document: dict[str, object]) -> Iterator[Mistake]:
+def _countries_without_database(document: dict[str, object]) -> Iterator[Mistake]:
     if string(table(document.get("countries")), "database"):
         return
     for key, holder in _holders(document):
@@ -75,45 +75,45 @@ def _countries_untold(document: dict[str, object]) -> Iterator[Mistake]:
         except ValueError:
             continue  # the schema reports it, with its line
         if not is_open:
-            text = "nothing tells where viewers are: countries.database is missing"
+            text = "viewers' countries cannot be looked up: countries.database is missing"
             yield Mistake((*key, "countries"), text)
 
 
 def _proxies(document: dict[str, object]) -> Iterator[Mistake]:
     listen = table(document.get("listen"))
-    said = listen.get("proxy_protocol")
-    if not said or not isinstance(said, list):
+    proxied = listen.get("proxy_protocol")
+    if not proxied or not isinstance(proxied, list):
         return
     listeners = [
         address
         for name in ("http", "https", "rtmp")
         for address in _addresses(listen.get(name, ListenConfig.model_fields[name].default))
     ]
-    for index, entry in enumerate(said):
+    for index, entry in enumerate(proxied):
         for address in _addresses([entry]):
             if address not in listeners:
                 known = quoted_list(tuple(map(format_address, listeners)))
-                text = f"nothing listens on {format_address(address)}; known: {known}"
+                text = f"no listener has the address {format_address(address)}; known: {known}"
                 yield Mistake(("listen", "proxy_protocol", index), text)
     if not listen.get("proxies"):
-        text = "no PROXY header would be believed: listen.proxies names no proxy"
+        text = "no PROXY header would be trusted: listen.proxies is empty"
         yield Mistake(("listen", "proxy_protocol"), text)
 
 
-def _addresses(said: object) -> list[Address]:
-    """Those of a list that are addresses; the schema reports the others."""
-    found = []
-    for entry in said if isinstance(said, list | tuple) else ():
+def _addresses(value: object) -> list[Address]:
+    """The valid addresses of a list; the schema reports the other entries."""
+    addresses = []
+    for entry in value if isinstance(value, list | tuple) else ():
         try:
-            found.append(parse_address(entry))
+            addresses.append(parse_address(entry))
         except ValueError:
             continue
-    return found
+    return addresses
 
 
 def _holders(document: dict[str, object]) -> Iterator[tuple[Key, dict[str, object]]]:
-    """Every distribution and behavior: what says who may have it."""
-    for key, declared in entries(document, ("distributions",)):
-        yield key, declared
-        if declared.get("type") == "web":
-            yield from entries(declared, (*key, "behaviors"))
+    """Every distribution and behavior: the tables with access rules."""
+    for key, distribution in entries(document, ("distributions",)):
+        yield key, distribution
+        if distribution.get("type") == "web":
+            yield from entries(distribution, (*key, "behaviors"))

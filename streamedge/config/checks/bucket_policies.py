@@ -1,15 +1,15 @@
 """Names that policies must not contain where the origin is a bucket.
 
-Requests to a bucket have the edge's own rights. So a viewer's query never selects anything but the
-content of an object, and a viewer's credentials and x-amz-* fields are not forwarded. A policy that
-names one of these would have no effect. Pure.
+Requests to a bucket have the edge's own rights. So a viewer's query only ever selects the content
+of an object, and a viewer's credentials and x-amz-* fields are not forwarded. A policy that names
+one of these would have no effect. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-# Sub-resources that GetObject's relatives read (Amazon S3 API Reference).
+# Sub-resources that operations similar to GetObject read (Amazon S3 API Reference).
 _SUB_RESOURCES = frozenset(
     {
         *("acl", "annotation", "attributes", "legal-hold", "retention", "tagging", "torrent"),

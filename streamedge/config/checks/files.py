@@ -1,7 +1,7 @@
 """Checks of files and folders that the config names, and absolute paths.
 
-This is the only I/O of reading a config beside the file itself; it changes nothing. Messages show
-nothing of a key file but its path.
+Apart from reading the config file, this is the only I/O of loading a config; it changes nothing.
+Messages show only the path of a key file.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ Kind = TypeVar("Kind", bound=Section)
 
 
 def path_mistakes(document: dict[str, object], folder: Path) -> Iterator[Mistake]:
-    """Folders and files that have to be there and are not, or are not what they have to be."""
+    """Folders and files that are missing or of the wrong kind."""
     cache = value_at(document, ("edge", "cache"))
-    is_taken = isinstance(cache, str) and "\0" not in cache and os.path.lexists(folder / cache)
-    if is_taken and not os.path.isdir(folder / str(cache)):
-        yield Mistake(("edge", "cache"), "expected a folder, found a file of that name")
+    exists = isinstance(cache, str) and "\0" not in cache and os.path.lexists(folder / cache)
+    if exists and not os.path.isdir(folder / str(cache)):
+        yield Mistake(("edge", "cache"), "expected a folder, found a file with that name")
     for key, certificate in entries(document, ("certificates",)):
         yield from _pair_mistakes(key, certificate, "certificate", "key", folder)
-    for key, declared in named(document, "public_keys"):
-        yield from _public_key_mistakes(key, declared, folder)
+    for key, public_key in named(document, "public_keys"):
+        yield from _public_key_mistakes(key, public_key, folder)
     yield from _database_mistakes(value_at(document, ("countries", "database")), folder)
     for key, origin in named(document, "origins"):
         if origin.get("type") == "directory":
@@ -52,7 +52,7 @@ def path_mistakes(document: dict[str, object], folder: Path) -> Iterator[Mistake
 
 
 def with_absolute_paths(config: Config, folder: Path) -> Config:
-    """``config`` with every relative path begun at ``folder``."""
+    """``config`` with every relative path resolved from ``folder``."""
     return config.model_copy(
         update={
             "edge": _absolute(config.edge, folder, "cache", "log"),
@@ -79,12 +79,12 @@ def _absolute(section: Kind, folder: Path, *keys: str) -> Kind:
 
 
 def _with_text(key: PublicKeyConfig) -> PublicKeyConfig:
-    """The key with its file's text, so that what was checked is what is used, also later."""
+    """The key with its file's text, so that the checked key is the one in use, also later."""
     if key.file is None:
         return key
     try:
         return key.model_copy(update={"pem": key.file.read_text()})
-    except (OSError, UnicodeDecodeError):  # gone since it was checked
+    except (OSError, UnicodeDecodeError):  # removed since the check
         return key
 
 
@@ -104,7 +104,7 @@ def _file_mistake(key: Key, path: Path) -> Mistake | None:
 def _pair_mistakes(
     key: Key, holder: dict[str, object], certificate: str, private: str, folder: Path
 ) -> Iterator[Mistake]:
-    """Mistakes of a certificate and its key, together where both are there."""
+    """Mistakes of a certificate and its key; as a pair if both exist."""
     chain, secret = string(holder, certificate), string(holder, private)
     missing = False
     for name, path in ((certificate, chain), (private, secret)):
@@ -144,8 +144,10 @@ def _authority_mistakes(key: Key, path: str | None, folder: Path) -> Iterator[Mi
         yield Mistake(key, f"no certificate can be read in {folder / path}: {_reason(exc)}")
 
 
-def _public_key_mistakes(key: Key, declared: dict[str, object], folder: Path) -> Iterator[Mistake]:
-    path, pem = string(declared, "file"), string(declared, "pem")
+def _public_key_mistakes(
+    key: Key, public_key: dict[str, object], folder: Path
+) -> Iterator[Mistake]:
+    path, pem = string(public_key, "file"), string(public_key, "pem")
     if _is_path(path):
         mistake = _file_mistake((*key, "file"), folder / path)
         if mistake:
@@ -193,7 +195,7 @@ def _database_mistakes(path: object, folder: Path) -> Iterator[Mistake]:
     try:
         maxminddb.open_database(folder / path).close()
     except (OSError, ValueError, maxminddb.InvalidDatabaseError) as exc:
-        reason = getattr(exc, "strerror", None) or "its end has no metadata of one"
+        reason = getattr(exc, "strerror", None) or "it has no MMDB metadata"
         yield Mistake(key, f"expected an MMDB file, found another at {folder / path}: {reason}")
 
 
@@ -203,7 +205,7 @@ def _is_path(path: str | None) -> TypeGuard[str]:
 
 
 def _no_password() -> str:
-    """An edge starts alone: OpenSSL must not ask the terminal."""
+    """An edge starts unattended: OpenSSL must not prompt on the terminal."""
     return ""
 
 

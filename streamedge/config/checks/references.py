@@ -27,12 +27,12 @@ from streamedge.config.errors.toml_lines import Key
 from streamedge.config.schema.config import DistributionConfig, ListenConfig, RtmpDistributionConfig
 from streamedge.config.schema.units import format_address, parse_address
 
-# What may stand before an S3 server's name (Amazon S3 User Guide, "Bucket naming rules").
+# A bucket name that can be part of a host name (Amazon S3 User Guide, "Bucket naming rules").
 _HOST_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 def cross_mistakes(document: dict[str, object]) -> Iterator[Mistake]:
-    """Every mistake between keys of ``document``, a TOML file as ``tomllib`` gives it."""
+    """All mistakes between keys of ``document``, a TOML file parsed by ``tomllib``."""
     yield from _origins_missing(document)
     yield from _ids_repeated(document)
     yield from _aliases_claimed_twice(document)
@@ -44,23 +44,23 @@ def cross_mistakes(document: dict[str, object]) -> Iterator[Mistake]:
 
 def _origins_missing(document: dict[str, object]) -> Iterator[Mistake]:
     origins, groups = (tuple(table(document.get(name))) for name in ("origins", "origin_groups"))
-    known = origins + groups
+    names = origins + groups
     where = "[origins] and [origin_groups]" if groups else "[origins]"
-    for key, declared in entries(document, ("distributions",)):
-        is_web = declared.get("type") == "web"
-        behaviors = entries(declared, (*key, "behaviors")) if is_web else ()
-        for place, holder in ((key, declared), *behaviors):
+    for key, distribution in entries(document, ("distributions",)):
+        is_web = distribution.get("type") == "web"
+        behaviors = entries(distribution, (*key, "behaviors")) if is_web else ()
+        for place, holder in ((key, distribution), *behaviors):
             origin = string(holder, "origin")
-            if origin is not None and origin not in known:
-                advice = nearest(origin, known, f"known under {where}: {quoted_list(known)}")
+            if origin is not None and origin not in names:
+                advice = nearest(origin, names, f"known under {where}: {quoted_list(names)}")
                 text = f"no origin has the name {short(origin)}; {advice}"
                 yield Mistake((*place, "origin"), text)
 
 
 def _ids_repeated(document: dict[str, object]) -> Iterator[Mistake]:
     seen: set[str] = set()
-    for key, declared in entries(document, ("distributions",)):
-        identifier = declared.get("id")
+    for key, distribution in entries(document, ("distributions",)):
+        identifier = distribution.get("id")
         if not isinstance(identifier, str):
             continue
         if identifier in seen:
@@ -70,17 +70,17 @@ def _ids_repeated(document: dict[str, object]) -> Iterator[Mistake]:
 
 
 def _aliases_claimed_twice(document: dict[str, object]) -> Iterator[Mistake]:
-    """A request must lead to one distribution: by host name (web), or by that and application."""
+    """A request must match one distribution: by host name (web), or host name and application."""
     owners: dict[tuple[str, str, str], str] = {}
-    for key, declared in entries(document, ("distributions",)):
-        kind = declared.get("type")
+    for key, distribution in entries(document, ("distributions",)):
+        kind = distribution.get("type")
         if not isinstance(kind, str):
             continue
         applications: tuple[str, ...] = ("",)
         if kind == "rtmp":
-            applications = strings(declared, "application", RtmpDistributionConfig)
-        owner = short(declared.get("id", f"number {key[-1]}"))
-        for alias in strings(declared, "aliases", DistributionConfig):
+            applications = strings(distribution, "application", RtmpDistributionConfig)
+        owner = short(distribution.get("id", f"number {key[-1]}"))
+        for alias in strings(distribution, "aliases", DistributionConfig):
             for application in applications:
                 claim = (kind, alias.lower(), application)
                 if claim in owners:
@@ -89,21 +89,21 @@ def _aliases_claimed_twice(document: dict[str, object]) -> Iterator[Mistake]:
                         what += f" with application {short(application)}"
                     text = f"{what} is claimed by distribution {owners[claim]} already"
                     yield Mistake((*key, "aliases"), text)
-                    break  # one clash of an alias says enough
+                    break  # one mistake for each alias is enough
                 owners.setdefault(claim, owner)
 
 
 def _addresses_listened_twice(document: dict[str, object]) -> Iterator[Mistake]:
     listen = table(document.get("listen"))
-    taken: list[tuple[Key, tuple[str, int]]] = []
+    used: list[tuple[Key, tuple[str, int]]] = []
     for key, address in _addresses(listen):
-        for other, occupied in taken:
-            if _overlap(address, occupied):
+        for other, other_address in used:
+            if _overlap(address, other_address):
                 name = ".".join(str(part) for part in other if isinstance(part, str))
-                text = f"{format_address(address)} is listened on already, by {name}"
-                yield Mistake(key, f"{text} as {format_address(occupied)}")
+                text = f"{format_address(address)} is in use already, by {name}"
+                yield Mistake(key, f"{text} as {format_address(other_address)}")
                 break
-        taken.append((key, address))
+        used.append((key, address))
 
 
 def _buckets_unreachable(document: dict[str, object]) -> Iterator[Mistake]:
@@ -111,16 +111,18 @@ def _buckets_unreachable(document: dict[str, object]) -> Iterator[Mistake]:
         if origin.get("type") != "s3":
             continue
         identifier, secret = origin.get("access_key_id"), origin.get("secret_access_key")
-        for given, absent in ((identifier, "secret_access_key"), (secret, "access_key_id")):
-            if given and not origin.get(absent):
+        for present, absent in ((identifier, "secret_access_key"), (secret, "access_key_id")):
+            if present and not origin.get(absent):
                 text = "missing; both keys or neither: without them, the AWS credential chain signs"
                 yield Mistake((*key, absent), text)
         bucket = string(origin, "bucket")
         if origin.get("path_style") is False and bucket and not _HOST_NAME.fullmatch(bucket):
-            text = "false puts the bucket into the host name, and its name is none"
+            text = "false puts the bucket's name into the host name, where it is not valid"
             yield Mistake((*key, "path_style"), text)
         if origin.get("anonymous") is True and (identifier or secret):
-            text = "true means unsigned requests, yet a key to sign with is given; choose one"
+            text = (
+                "true means unsigned requests, but a signing key is configured; use one of the two"
+            )
             yield Mistake((*key, "anonymous"), text)
 
 
@@ -149,5 +151,5 @@ def _overlap(one: tuple[str, int], other: tuple[str, int]) -> bool:
     try:
         addresses = [ip_address(host) for host in hosts]
     except ValueError:
-        return False  # host names: the system says at bind what they lead to
+        return False  # host names are only resolved at bind
     return len({a.version for a in addresses}) == 1 and any(a.is_unspecified for a in addresses)

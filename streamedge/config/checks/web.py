@@ -31,22 +31,22 @@ from streamedge.config.schema.config import (
 from streamedge.config.schema.field_names import CONDITIONS, EDGE_OWNED, FRAMING, dashed_name
 from streamedge.config.schema.units import format_duration_s, parse_duration_s
 
-# An object has no parts to change, and a folder no uploads to begin.
-METHODS_NOT_TAKEN = {"s3": ("PATCH",), "directory": ("POST", "PATCH")}
+# An object cannot be changed in part, and a folder has no multipart uploads.
+UNSUPPORTED_METHODS = {"s3": ("PATCH",), "directory": ("POST", "PATCH")}
 
 
 def web_mistakes(document: dict[str, object]) -> Iterator[Mistake]:
-    """Every mistake between keys of ``document`` that concerns web distributions alone."""
+    """All mistakes between keys of ``document`` that concern web distributions only."""
     yield from _https_incomplete(document)
     yield from _tls_of_origins(document)
     yield from _groups(document)
-    yield from _managed_names_taken(document)
-    yield from _times_contradict(document)
-    yield from _headers_not_theirs(document)
+    yield from _managed_names_reused(document)
+    yield from _contradictory_times(document)
+    yield from _headers_owned_by_edge(document)
     yield from _cors(document)
-    for key, declared in entries(document, ("distributions",)):
-        if declared.get("type") == "web":
-            yield from _web_distribution(document, key, declared)
+    for key, distribution in entries(document, ("distributions",)):
+        if distribution.get("type") == "web":
+            yield from _web_distribution(document, key, distribution)
 
 
 def _https_incomplete(document: dict[str, object]) -> Iterator[Mistake]:
@@ -60,41 +60,41 @@ def _tls_of_origins(document: dict[str, object]) -> Iterator[Mistake]:
         if origin.get("type") != "http":
             continue
         pair = ("client_certificate", "client_key")
-        for given, absent in (pair, pair[::-1]):
-            if given in origin and absent not in origin:
-                yield Mistake((*key, absent), f"missing; {given} does not do without it")
+        for present, absent in (pair, pair[::-1]):
+            if present in origin and absent not in origin:
+                yield Mistake((*key, absent), f"missing; {present} needs it")
         if not (string(origin, "url") or "").startswith("http://"):
             continue
         for name in ("ca", *pair, "verify"):
             if name in origin and origin[name] is not True:
-                yield Mistake((*key, name), "has no meaning: the url begins with http://")
+                yield Mistake((*key, name), "has no effect: the url begins with http://")
 
 
 def _groups(document: dict[str, object]) -> Iterator[Mistake]:
-    known = tuple(table(document.get("origins")))
+    origins = tuple(table(document.get("origins")))
     for key, group in named(document, "origin_groups"):
-        if key[-1] in known:
+        if key[-1] in origins:
             yield Mistake(key, f"an origin has the name {short(key[-1])} too; choose another")
         seen: set[str] = set()
         for name in strings(group, "origins", OriginGroupConfig):
-            if name not in known:
-                advice = nearest(name, known, f"known under [origins]: {quoted_list(known)}")
+            if name not in origins:
+                advice = nearest(name, origins, f"known under [origins]: {quoted_list(origins)}")
                 yield Mistake((*key, "origins"), f"no origin has the name {short(name)}; {advice}")
             elif name in seen:
-                yield Mistake((*key, "origins"), f"the origin {short(name)} stands here twice")
+                yield Mistake((*key, "origins"), f"the origin {short(name)} is listed twice")
             seen.add(name)
 
 
-def _managed_names_taken(document: dict[str, object]) -> Iterator[Mistake]:
+def _managed_names_reused(document: dict[str, object]) -> Iterator[Mistake]:
     for name in MANAGED:
-        taken = managed_names(name)
+        reserved = managed_names(name)
         for key in table(document.get(name)):
-            if key in taken:
+            if key in reserved:
                 text = f"a managed policy has the name {short(key)}; choose another"
                 yield Mistake((name, key), text)
 
 
-def _times_contradict(document: dict[str, object]) -> Iterator[Mistake]:
+def _contradictory_times(document: dict[str, object]) -> Iterator[Mistake]:
     for key, policy in named(document, "cache_policies"):
         least, standard, most = (
             _seconds(policy, name) for name in ("min_ttl", "default_ttl", "max_ttl")
@@ -116,11 +116,11 @@ def _seconds(policy: dict[str, object], name: str) -> float:
         return default  # the schema reports it, with its line
 
 
-def _headers_not_theirs(document: dict[str, object]) -> Iterator[Mistake]:
-    """Headers that are the edge's own, whatever a policy asks."""
+def _headers_owned_by_edge(document: dict[str, object]) -> Iterator[Mistake]:
+    """Headers that the edge sets itself, so a policy cannot select or remove them."""
     owned = EDGE_OWNED | CONDITIONS
     for key, policy in named(document, "cache_policies"):
-        # Host may tell responses apart; which one is sent is the origin's own business.
+        # Host may be in the cache key; which Host is sent is a setting of the origin.
         for name in strings(policy, "headers", CachePolicyConfig):
             if dashed_name(name) in owned - {"host"}:
                 yield Mistake((*key, "headers"), _owned(name))
@@ -138,9 +138,9 @@ def _headers_not_theirs(document: dict[str, object]) -> Iterator[Mistake]:
 
 def _owned(name: str) -> str:
     advice = {
-        "cookie": '; say which under "cookies"',
-        "host": '; an origin says which under its key "host"',
-        "accept-encoding": '; "compress" takes care of it',
+        "cookie": '; select them with the key "cookies"',
+        "host": '; an origin sets it with its key "host"',
+        "accept-encoding": '; the key "compress" sets it',
     }.get(name.lower(), "")
     return f"the header {short(name)} is the edge's own{advice}"
 
@@ -152,23 +152,23 @@ def _cors(document: dict[str, object]) -> Iterator[Mistake]:
             continue
         for name in ("origins", "headers", "expose"):
             if "*" in strings(cors, name, CorsConfig):
-                text = '"*" is not for requests with credentials; name them'
+                text = '"*" is not allowed with credentials; list the names'
                 yield Mistake((*key, "cors", name), text)
 
 
 def _web_distribution(
-    document: dict[str, object], key: Key, declared: dict[str, object]
+    document: dict[str, object], key: Key, distribution: dict[str, object]
 ) -> Iterator[Mistake]:
-    yield from _rules(document, key, declared, {})
-    yield from _behaviors_hidden(key, declared)
-    for place, behavior in entries(declared, (*key, "behaviors")):
-        yield from _rules(document, place, behavior, declared)
+    yield from _rules(document, key, distribution, {})
+    yield from _unreachable_behaviors(key, distribution)
+    for place, behavior in entries(distribution, (*key, "behaviors")):
+        yield from _rules(document, place, behavior, distribution)
         if "default_ttl" in behavior and "cache_policy" not in behavior:
-            policy = declared.get("cache_policy")
+            policy = distribution.get("cache_policy")
             if policy:
-                text = f"has no effect: the distribution's cache_policy {short(policy)} rules"
+                text = f"has no effect: the distribution's cache_policy {short(policy)} applies"
                 yield Mistake((*place, "default_ttl"), text)
-    yield from _error_pages(key, declared)
+    yield from _error_pages(key, distribution)
 
 
 def _rules(
@@ -177,27 +177,27 @@ def _rules(
     rules: dict[str, object],
     inherited: dict[str, object],
 ) -> Iterator[Mistake]:
-    """Mistakes in what a distribution or a behavior says, with what it leaves out."""
+    """Mistakes in the rules of a distribution or behavior, including inherited ones."""
     for name, policies in POLICY_TABLES.items():
         policy = string(rules, name)
         own = tuple(table(document.get(policies)))
-        known = own + managed_names(policies)
-        if policy and policy not in known:
+        names = own + managed_names(policies)
+        if policy and policy not in names:
             beside = "" if own else f" (or a table under [{policies}])"
-            advice = nearest(policy, known, f"known: {quoted_list(known)}{beside}")
+            advice = nearest(policy, names, f"known: {quoted_list(names)}{beside}")
             yield Mistake((*key, name), f"no policy has the name {short(policy)}; {advice}")
     needs_tls = string(rules, "viewer_protocol") in {"https-only", "redirect-to-https"}
     if needs_tls and not table(document.get("listen")).get("https"):
-        yield Mistake((*key, "viewer_protocol"), "nothing listens for it: listen.https is none")
+        yield Mistake((*key, "viewer_protocol"), "no HTTPS listener: listen.https is empty")
     if rules.keys() & {"methods", "origin"}:
-        yield from _methods_not_taken(document, key, rules, inherited)
+        yield from _unsupported_methods(document, key, rules, inherited)
     yield from _not_for_buckets(document, key, rules, inherited)
 
 
 def _not_for_buckets(
     document: dict[str, object], key: Key, rules: dict[str, object], inherited: dict[str, object]
 ) -> Iterator[Mistake]:
-    """Policies that name what no bucket is told."""
+    """Policies with names that are never sent to a bucket."""
     whole = inherited | rules
     origins, groups = table(document.get("origins")), table(document.get("origin_groups"))
     name = string(whole, "origin") or ""
@@ -212,7 +212,7 @@ def _not_for_buckets(
         query, headers = table(policy.get("query_strings")).get("only"), policy.get("headers")
         refused = not_for_buckets(_texts(query), _texts(headers))
         if refused:
-            text = f"the policy names {short(refused)}, which no bucket is told: leave it out"
+            text = f"the policy names {short(refused)}, which is never sent to a bucket: remove it"
             yield Mistake((*key, place if place in rules else "origin"), text)
 
 
@@ -220,7 +220,7 @@ def _texts(value: object) -> list[str]:
     return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
-def _methods_not_taken(
+def _unsupported_methods(
     document: dict[str, object], key: Key, rules: dict[str, object], inherited: dict[str, object]
 ) -> Iterator[Mistake]:
     whole = inherited | rules
@@ -231,17 +231,17 @@ def _methods_not_taken(
         name = members[0] if members else ""
     kind = string(table(origins.get(name)), "type") or ""
     for method in strings(whole, "methods", BehaviorRules):
-        if method in METHODS_NOT_TAKEN.get(kind, ()):
+        if method in UNSUPPORTED_METHODS.get(kind, ()):
             place = "methods" if "methods" in rules else "origin"
-            text = f"the origin {short(name)} has the type {short(kind)}, which takes no {method}"
+            text = f"the origin {short(name)} has the type {short(kind)}: {method} is not supported"
             yield Mistake((*key, place), text)
             break
 
 
-def _behaviors_hidden(key: Key, declared: dict[str, object]) -> Iterator[Mistake]:
-    """Behaviors that no request reaches, because one before them matches all that they match."""
+def _unreachable_behaviors(key: Key, distribution: dict[str, object]) -> Iterator[Mistake]:
+    """Behaviors that no request reaches, because an earlier one matches the same paths."""
     before: list[str] = []
-    for place, behavior in entries(declared, (*key, "behaviors")):
+    for place, behavior in entries(distribution, (*key, "behaviors")):
         path = string(behavior, "path")
         if path is None:
             continue
@@ -257,13 +257,13 @@ def _behaviors_hidden(key: Key, declared: dict[str, object]) -> Iterator[Mistake
         before.append(pattern)
 
 
-def _error_pages(key: Key, declared: dict[str, object]) -> Iterator[Mistake]:
+def _error_pages(key: Key, distribution: dict[str, object]) -> Iterator[Mistake]:
     seen: set[int] = set()
-    for place, page in entries(declared, (*key, "error_pages")):
+    for place, page in entries(distribution, (*key, "error_pages")):
         status, response = page.get("status"), page.get("response_status")
         if isinstance(status, int):
             if status in seen:
-                yield Mistake((*place, "status"), f"another page is for {status} already")
+                yield Mistake((*place, "status"), f"another page replaces {status} already")
             seen.add(status)
         if isinstance(response, int) and 0 < response < 200:
             text = f"expected 0 or a status from 200 to 599, found {response}"

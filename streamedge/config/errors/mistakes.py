@@ -15,7 +15,7 @@ from streamedge.config.schema.config import Section
 from streamedge.config.schema.units import QUOTE_LIMIT_CHARACTERS
 
 LISTED_MAX = 8
-# "s4" is as near to "s3" as one letter in two can be.
+# "s4" is still near "s3": one of two letters is equal.
 _LIKENESS = 0.5
 
 
@@ -27,9 +27,9 @@ class Mistake:
     text: str
 
 
-def nearest(name: str, known: tuple[str, ...], otherwise: str) -> str:
-    """``did you mean "…"?`` for the name in ``known`` most like ``name``, else ``otherwise``."""
-    matches = get_close_matches(name[:QUOTE_LIMIT_CHARACTERS], known, n=1, cutoff=_LIKENESS)
+def nearest(name: str, names: tuple[str, ...], otherwise: str) -> str:
+    """``did you mean "…"?`` for the name in ``names`` most like ``name``, else ``otherwise``."""
+    matches = get_close_matches(name[:QUOTE_LIMIT_CHARACTERS], names, n=1, cutoff=_LIKENESS)
     return f"did you mean {json.dumps(matches[0])}?" if matches else otherwise
 
 
@@ -55,18 +55,18 @@ def named(document: dict[str, object], name: str) -> Iterator[tuple[Key, dict[st
 
 
 def entries(holder: dict[str, object], key: Key) -> Iterator[tuple[Key, dict[str, object]]]:
-    """Every table of the list of tables at the end of ``key``, which ``holder`` has."""
+    """Every table of the list at the last part of ``key`` in ``holder``, with its key."""
     value = holder.get(str(key[-1]))
     for index, entry in enumerate(value if isinstance(value, list) else ()):
         yield (*key, index), table(entry)
 
 
 def strings(holder: dict[str, object], key: str, section: type[Section]) -> tuple[str, ...]:
-    """The strings in the list at ``key``, those of the default where it is left out."""
+    """The strings in the list at ``key``, or in the default if the key is omitted."""
     field = section.model_fields[key]
     value = holder.get(key, () if field.is_required() else field.default)
-    found = value if isinstance(value, list | tuple) else ()
-    return tuple(entry for entry in found if isinstance(entry, str))
+    items = value if isinstance(value, list | tuple) else ()
+    return tuple(entry for entry in items if isinstance(entry, str))
 
 
 def string(holder: dict[str, object], key: str) -> str | None:

@@ -6,7 +6,7 @@ Pydantic's location has the variants of unions among the keys. Pure.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, get_args, get_origin
+from typing import Annotated, TypeGuard, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -18,10 +18,10 @@ from streamedge.config.schema.config import Config, Section
 class SchemaLocation:
     """What the schema has at ``key``, a key of the document.
 
-    ``section`` is the innermost kind of table round it, None where its ``type`` does not tell.
-    ``field`` is the key's own in it, None for what only a table may stand at; ``is_entry``: the key
-    is an entry of that field's list. ``variants`` are the kinds of table that may stand at ``key``,
-    by their ``type``. ``is_named``: the key holds tables with names of the operator's.
+    ``section`` is the innermost table that contains the key; None if that table has no valid
+    ``type``. ``field`` is the key's field in it; None where only tables are allowed. ``is_entry``:
+    the key is an entry of that field's list. ``is_named``: the key contains tables whose names the
+    operator chooses. ``variants`` are the kinds of table that are allowed at ``key``, by ``type``.
     """
 
     key: Key
@@ -39,9 +39,9 @@ def variants(union: object) -> dict[str, type[Section]]:
 
 
 def contained_section(annotation: object) -> object:
-    """The section or union of sections whose tables ``annotation`` holds, by name or in a list.
+    """The section, or union of sections, of which ``annotation`` is a table by name or a list.
 
-    None for anything else.
+    None for other types.
     """
     match get_origin(annotation):
         case origin if origin is dict:
@@ -53,13 +53,13 @@ def contained_section(annotation: object) -> object:
     return inner if is_section(inner) or _is_union(inner) else None
 
 
-def is_section(annotation: object) -> bool:
+def is_section(annotation: object) -> TypeGuard[type[Section]]:
     """Whether ``annotation`` is one kind of table."""
     return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 def value_at(document: object, key: Key) -> object:
-    """What stands at ``key`` of ``document``; None where nothing does."""
+    """The value at ``key`` of ``document``; None if there is none."""
     value = document
     for part in key:
         if isinstance(value, dict):
@@ -71,41 +71,40 @@ def value_at(document: object, key: Key) -> object:
     return value
 
 
-def locate(location: tuple[int | str, ...]) -> SchemaLocation:
-    """The place of a ``location`` that pydantic gives for ``Config``."""
-    found = SchemaLocation(())
-    parts = list(location)
+def locate(error_location: tuple[int | str, ...]) -> SchemaLocation:
+    """Locates pydantic's ``loc`` of an error in ``Config``."""
+    location = SchemaLocation(())
+    parts = list(error_location)
     while parts:
         part = parts.pop(0)
-        if found.section is None or not isinstance(part, str):
+        if location.section is None or not isinstance(part, str):
             break
-        field = found.section.model_fields.get(part)
-        key = (*found.key, part)
-        found = SchemaLocation(key, found.section, field)
+        field = location.section.model_fields.get(part)
+        key = (*location.key, part)
+        location = SchemaLocation(key, location.section, field)
         if field is None:
             break
         table: object = field.annotation
-        held = contained_section(table)
-        if held is not None:
+        inner = contained_section(table)
+        if inner is not None:
             is_named = get_origin(table) is dict
-            found = SchemaLocation(key, found.section, field, is_named=is_named)
+            location = SchemaLocation(key, location.section, field, is_named=is_named)
             if not parts:
                 break
             key = (*key, parts.pop(0))
-            table = held
+            table = inner
         if _is_union(table):
             kinds = variants(table)
             section = kinds.get(str(parts.pop(0))) if parts else None
-            found = SchemaLocation(key, section, variants=kinds)
-        elif is_section(table) and (held is not None or parts):
-            assert isinstance(table, type)
-            found = SchemaLocation(key, table)
-        elif not is_section(table):
+            location = SchemaLocation(key, section, variants=kinds)
+        elif is_section(table):
+            if inner is not None or parts:
+                location = SchemaLocation(key, table)
+        else:
             is_entry = bool(parts) and isinstance(parts[0], int)
-            return SchemaLocation(
-                (*key, parts[0]) if is_entry else key, found.section, field, is_entry
-            )
-    return found
+            entry_key = (*key, parts[0]) if is_entry else key
+            return SchemaLocation(entry_key, location.section, field, is_entry)
+    return location
 
 
 def _is_union(annotation: object) -> bool:

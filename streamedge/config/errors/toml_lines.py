@@ -1,7 +1,7 @@
-"""The line of each key in a TOML text, which ``tomllib`` does not give.
+"""The line number of each key in a TOML text, which ``tomllib`` does not report.
 
 It expects text that ``tomllib`` has accepted; for other text the result has no meaning. Keys inside
-an inline table or an array have the line of the key that holds it. Pure.
+an inline table or an array have the line of the key that contains it. Pure.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _VALUE_TOKEN = re.compile(
 
 
 def key_lines(text: str) -> dict[Key, int]:
-    """The line (from 1) of every table and key that a statement of ``text`` names, at its first."""
+    """The line, from 1, where each table and key of ``text`` is first named."""
     lines: dict[Key, int] = {}
     arrays: dict[Key, int] = {}  # arrays of tables, and how many elements each has so far
     table: Key = ()
@@ -51,21 +51,21 @@ def key_lines(text: str) -> dict[Key, int]:
 
 
 def line_of(lines: dict[Key, int], key: Key) -> int:
-    """The line of ``key``, or of the nearest thing round it that has one; 1 for the file itself."""
+    """The line of ``key``, or of the nearest table that contains it; 1 for the file itself."""
     while key and key not in lines:
         key = key[:-1]
     return lines.get(key, 1)
 
 
 def _skip(text: str, position: int, line: int) -> tuple[int, int]:
-    """Past blanks and comments."""
+    """The position and line after whitespace and comments."""
     match = _BLANK.match(text, position)
     end = match.end() if match else position
     return end, line + text.count("\n", position, end)
 
 
 def _names(key_text: str) -> list[str]:
-    """The parts of a dotted key, unquoted: ``tomllib`` reads them, so that there is one grammar."""
+    """The parts of a dotted key, unquoted. ``tomllib`` parses them, so there is one grammar."""
     names = []
     table = tomllib.loads(f"{key_text.strip()} = 0")
     while isinstance(table, dict):
@@ -83,7 +83,7 @@ def _enter(
     *,
     is_array: bool,
 ) -> Key:
-    """Notes ``line`` for every part of ``names`` below ``key``; the key that they lead to."""
+    """Records ``line`` for each part of ``names`` below ``key``; returns the full key."""
     for depth, name in enumerate(names, start=1):
         key = (*key, name)
         lines.setdefault(key, line)
@@ -96,7 +96,7 @@ def _enter(
 
 
 def _value_end(text: str, position: int) -> int:
-    """Where the statement ends whose value begins at ``position``: the newline that ends it."""
+    """The end of the statement whose value begins at ``position``: its newline."""
     depth = 0
     while match := _VALUE_TOKEN.match(text, position):
         if match["newline"] and depth == 0:

@@ -57,7 +57,7 @@ def parse_country_list(value: object) -> CountryList:
         raise ValueError(f"{_UNKNOWN_EXPECTED}, found {name_type(unknown)}")
     codes = _codes(value.get("allow", value.get("deny", [])))
     if "allow" in value and not codes:
-        text = "found an allow that is empty: nobody would be let in; { deny = [] } lets in all"
+        text = "found an empty allow, which would admit no viewer; { deny = [] } admits all"
         raise ValueError(f"{_EXPECTED}, {text}")
     return CountryList(codes, "allow" in value, unknown)
 

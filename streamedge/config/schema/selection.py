@@ -89,7 +89,7 @@ def parse_headers(value: object) -> dict[str, str]:
     for name, text in value.items():
         _check_header(name, text)
         if name.lower() in seen:
-            raise ValueError(f"the header {json.dumps(name)} stands here twice")
+            raise ValueError(f"the header {json.dumps(name)} is listed twice")
         seen.add(name.lower())
     return dict(value)
 
@@ -180,7 +180,9 @@ def _header_names(value: object) -> tuple[str, ...]:
 
 def _check_header(name: object, text: object) -> None:
     if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-        raise ValueError(f"{_HEADERS_EXPECTED}, found {name_type(name)}, which is no header's name")
+        raise ValueError(
+            f"{_HEADERS_EXPECTED}, found {name_type(name)}, which is not a header name"
+        )
     if name.lower() in FRAMING:
         raise ValueError(f"the header {json.dumps(name)} is the edge's own, it cannot be set")
     if not isinstance(text, str):
@@ -188,5 +190,5 @@ def _check_header(name: object, text: object) -> None:
     if len(text) > HEADER_VALUE_LIMIT_CHARACTERS or not _HEADER_VALUE.fullmatch(text):
         raise ValueError(
             f"expected 1 to {HEADER_VALUE_LIMIT_CHARACTERS} visible ASCII characters for"
-            f" {json.dumps(name)}, with no blank at the ends"
+            f" {json.dumps(name)}, with no space at either end"
         )

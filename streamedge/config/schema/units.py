@@ -177,7 +177,7 @@ def name_type(value: object) -> str:
             return "true" if value else "false"
         case int() | float():
             # The bound comes first: Python refuses to print integers of thousands of digits.
-            return str(value) if abs(value) < 1e18 else "a number out of all bounds"
+            return str(value) if abs(value) < 1e18 else "a number that is far too large"
         case str() if len(value) <= QUOTE_LIMIT_CHARACTERS:
             return json.dumps(value)
         case _:

@@ -52,7 +52,7 @@ def test_lists_are_read_and_written(value: object, countries: CountryList, is_op
         ("DE", "found a string"),
         ({"allow": ["DE"], "deny": ["US"]}, "found both allow and deny"),
         ({"alow": ["DE"]}, 'found "alow"'),
-        ({"allow": []}, "nobody would be let in"),
+        ({"allow": []}, "would admit no viewer"),
         ({"allow": "DE"}, "found a string of countries"),
         ({"deny": ["DEU"]}, 'expected countries by their two letters, such as "DE", found "DEU"'),
         ({"deny": ["D1"]}, 'found "D1"'),
