@@ -6,6 +6,7 @@ books below, so that nothing stands there unchecked.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -28,6 +29,7 @@ from tests.support.mmdb_file import country, mmdb
 from tests.support.signers import rsa_signer
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "streamedge"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 TTL = (ROOT / "docs" / "reference" / "http-caching.md").read_text()
 
@@ -365,4 +367,44 @@ def test_readme_is_short_and_names_the_first_commands() -> None:
 )
 def test_files_of_the_code_that_pages_name_exist(document: Path) -> None:
     for name in PACKAGE_FILES.findall(document.read_text()):
-        assert (ROOT / name).exists() or (ROOT / "streamedge" / name).exists(), name
+        assert (ROOT / name).exists() or (PACKAGE / name).exists(), name
+
+
+def _defined_names(tree: ast.Module | ast.ClassDef, prefix: str = "") -> set[str]:
+    """What a module defines: ``function``, ``CONSTANT``, ``Class``, ``Class.method``."""
+    names: set[str] = set()
+    for node in tree.body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                names.add(prefix + name)
+            case ast.ClassDef(name=name):
+                names |= {prefix + name, *_defined_names(node, f"{prefix}{name}.")}
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                names.add(prefix + name)
+    return names
+
+
+def _code_places(text: str) -> list[tuple[str, str]]:
+    """File and name of each ``file.py::name`` between backquotes."""
+    return re.findall(r"`([\w/]+\.py)::([\w.]+)`", text)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=DOCUMENT_IDS)
+def test_functions_that_pages_name_exist(document: Path) -> None:
+    for file, name in _code_places(document.read_text()):
+        defined = _defined_names(ast.parse((PACKAGE / file).read_text()))
+        assert name in defined, f"{file}::{name}"
+
+
+def test_each_question_of_the_architecture_has_a_place_in_the_code() -> None:
+    section = (ROOT / "ARCHITECTURE.md").read_text().partition("## Where to look\n")[2]
+    rows = re.findall(r"^\| (.*\?) \| (.*) \|$", section.partition("\n## ")[0], re.MULTILINE)
+    assert len(rows) > 20
+    assert [question for question, answer in rows if not _code_places(answer)] == []
+
+
+def test_defined_names_are_those_of_functions_classes_methods_and_constants() -> None:
+    tree = ast.parse(
+        "A = 1\nB: int = 2\ndef f(): C = 3\nclass D:\n    e = 4\n    def g(self): ...\n"
+    )
+    assert _defined_names(tree) == {"A", "B", "f", "D", "D.e", "D.g"}
