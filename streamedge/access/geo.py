@@ -2,8 +2,8 @@
 
 It reads MaxMind's schema (GeoLite2, GeoIP2, DB-IP) and flat ones; the format is
 https://maxmind.github.io/MaxMind-DB/. The file is read whole into memory and checked before use.
-It is not mapped: a mapped file that is truncated would kill the process. ``look_again`` reads a
-changed file; a file with faults changes nothing.
+It is not mapped: a mapped file that is truncated would kill the process. ``reload_if_changed``
+reads a changed file; a file with faults changes nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class CountryDatabaseError(StreamEdgeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class CountryDatabaseChange:
     """Result of a check: a new edition, built at ``built``, or the reason why it was refused."""
 
     database: Path
@@ -78,7 +78,7 @@ class CountryDatabase:
         self.database, self._country = other.database, other._country
         self._seen, self._checked = other._seen, other._checked
 
-    def look_again(self) -> Change | None:
+    def reload_if_changed(self) -> CountryDatabaseChange | None:
         """Reads the file if it has changed since it was read, but not since the last check.
 
         So a file is not read while it is being written. Returns None without a change. It may take
@@ -95,11 +95,11 @@ class CountryDatabase:
         try:
             edition = _read(database)
         except CountryDatabaseError as exc:
-            return Change(database, refused=str(exc))
+            return CountryDatabaseChange(database, refused=str(exc))
         if self.database != database:
             return None  # replaced meanwhile
         self._country = _cached(edition)
-        return Change(database, edition.built)
+        return CountryDatabaseChange(database, edition.built)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ class Health:
     problems: list[str]
 
 
-def look_at_health(worker_status: WorkerStatus, heartbeats: Heartbeats) -> Health:
+def check_health(worker_status: WorkerStatus, heartbeats: Heartbeats) -> Health:
     """How the workers are now."""
     not_serving, problems = 0, []
     for worker in worker_status.workers:

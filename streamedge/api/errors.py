@@ -2,7 +2,7 @@
 
 The HTTP status of a code is 400 unless the table below has another. The codes come from
 CloudFront's service model (2020-05-31; a test compares the table with it) and AWS's common errors.
-Clients act on codes, so none is invented where CloudFront has one.
+Clients act on codes, so a CloudFront code is used wherever there is one.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ STATUS_BY_CODE: Mapping[str, int] = {
 
 
 class ApiError(StreamEdgeError):
-    """A call was refused and nothing was changed.
+    """A call was refused and changed nothing.
 
-    ``code`` is CloudFront's (``NoSuchDistribution``), ``message`` is for the caller and so holds
-    nothing that the caller may not know, ``status`` follows from the code.
+    ``code`` is CloudFront's (``NoSuchDistribution``). ``message`` is sent to the caller, so it has
+    no secrets. ``status`` follows from the code.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -83,6 +83,6 @@ class ApiError(StreamEdgeError):
         self.status = STATUS_BY_CODE.get(code, 400)
 
     @property
-    def is_senders(self) -> bool:
-        """Whether the same call would be refused again: the fault is the caller's."""
+    def is_sender_fault(self) -> bool:
+        """Whether the caller made the error, so the same call would fail again."""
         return self.status < 500

@@ -1,15 +1,17 @@
-"""Who signed a request: AWS Signature Version 4, verified.
+"""AWS Signature Version 4: parses and verifies the signature of a request.
 
-Owns the reading of an ``Authorization`` header and the arithmetic behind it. It is done in two
-steps, so that nothing is read of a stranger's body: ``read_claim`` refuses by the header alone,
-``Claim.refusal`` once the body's digest is known. Pure: the time and the keys are given.
+Verification has two steps, so that the body of an unauthenticated request is not read.
+``parse_authorization`` refuses a request by its header alone. When the digest of the body is known,
+``Authorization.verification_error`` verifies the signature. Pure: the caller passes the time and
+the keys.
 
-What is accepted, and where it is stricter than it might be:
-- the algorithm AWS4-HMAC-SHA256 in the header; a presigned query is refused and told so;
-- any region, the service ``cloudfront``, a date within five minutes of the edge's;
-- ``host`` and every ``x-amz-*`` field must be signed;
-- the body always is: UNSIGNED-PAYLOAD is refused, for nothing else would protect it on plain HTTP;
-- keys of the configuration have no session token; one that is sent is refused.
+Accepted are:
+- the algorithm AWS4-HMAC-SHA256 in the header; a presigned query is refused, and the error says so;
+- any region, the service ``cloudfront``, a date within five minutes of the edge's clock;
+- signatures that cover ``host`` and every ``x-amz-*`` field;
+- signatures that cover the body: UNSIGNED-PAYLOAD is refused, because nothing else protects a body
+  on plain HTTP;
+- requests without a session token: keys of the configuration have none.
 
 Source: AWS IAM User Guide, "Create a signed AWS API request" and "Elements of an AWS API request
 signature"; codes: CloudFront API Reference, "Common Errors".
@@ -47,10 +49,10 @@ _WRONG_SIGNATURE = (
 
 @dataclass(frozen=True, slots=True)
 class SignedRequest:
-    """The part of a request that a signature is about.
+    """The parts of a request that its signature covers.
 
     ``path`` and ``query`` are as they were sent, still percent-encoded; ``fields`` has every
-    header field, names in lower case, in order.
+    header field in order, with names in lower case.
     """
 
     method: str
@@ -64,8 +66,8 @@ class SignedRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """Whoever sent a request says that this key signed it; ``refusal`` tells whether it did."""
+class Authorization:
+    """A parsed Authorization header whose signature is not verified yet."""
 
     request: SignedRequest
     key_id: str
@@ -75,13 +77,16 @@ class Claim:
     signed_names: tuple[str, ...]
     signature: str
 
-    def refusal(self, body_digest: str) -> ApiError | None:
-        """None when it holds; ``body_digest`` is the body's SHA-256 in lower-case hex."""
-        for said in self.request.values("x-amz-content-sha256"):
-            if said != body_digest:
+    def verification_error(self, body_digest: str) -> ApiError | None:
+        """The error of a wrong signature; None if it is right.
+
+        ``body_digest`` is the body's SHA-256 in lower-case hex.
+        """
+        for header_digest in self.request.values("x-amz-content-sha256"):
+            if header_digest != body_digest:
                 return _mismatch("The provided 'x-amz-content-sha256' header is not the body's.")
         path = self.request.path
-        # Some of AWS's signers sign a path with the empty segments and dots in it, others without.
+        # Some AWS signers sign the path as it is sent, others without empty and dot segments.
         for signed_path in dict.fromkeys((path, normalized_path(path))):
             if hmac.compare_digest(self._signature(signed_path, body_digest), self.signature):
                 return None
@@ -106,7 +111,7 @@ class Claim:
         return "\n".join(
             (
                 request.method,
-                # Encoded once more than it was sent, as for every service but S3.
+                # The path is encoded a second time, as for every service but S3.
                 quote(path, safe="/" + UNRESERVED),
                 _canonical_query(request.query),
                 "".join(fields),
@@ -116,8 +121,10 @@ class Claim:
         )
 
 
-def read_claim(request: SignedRequest, keys: Mapping[str, str], now_s: float) -> Claim:
-    """What the header says, if it can be so at all. Raises ApiError with AWS's codes.
+def parse_authorization(
+    request: SignedRequest, keys: Mapping[str, str], now_s: float
+) -> Authorization:
+    """Parses the Authorization header and checks its form. Raises ApiError with AWS's codes.
 
     ``keys`` has the secret of each access key id; ``now_s`` is in seconds since the epoch.
     """
@@ -139,19 +146,19 @@ def read_claim(request: SignedRequest, keys: Mapping[str, str], now_s: float) ->
     signature = parameters["Signature"]
     if _SIGNATURE_FORM.fullmatch(signature) is None:
         raise _mismatch(_WRONG_SIGNATURE)
-    return Claim(request, key_id, secret, timestamp, region, signed_names, signature)
+    return Authorization(request, key_id, secret, timestamp, region, signed_names, signature)
 
 
 def normalized_path(path: str) -> str:
-    """A path without empty segments and dot segments, as AWS's signers write it."""
-    kept: list[str] = []
+    """A path without empty segments and dot segments, as AWS signers write it."""
+    segments: list[str] = []
     for segment in path.split("/"):
         if segment == "..":
-            kept = kept[:-1]
+            segments = segments[:-1]
         elif segment not in {"", "."}:
-            kept.append(segment)
-    end = "/" if kept and path.endswith("/") else ""
-    return "/" + "/".join(kept) + end
+            segments.append(segment)
+    end = "/" if segments and path.endswith("/") else ""
+    return "/" + "/".join(segments) + end
 
 
 def _authorization(request: SignedRequest) -> str:
@@ -161,8 +168,8 @@ def _authorization(request: SignedRequest) -> str:
         case []:
             if "X-Amz-Signature=" in request.query or "X-Amz-Algorithm=" in request.query:
                 raise _incomplete(
-                    "The request is signed in its query, which is not offered: sign it in the"
-                    " Authorization header."
+                    "The request is signed in its query, which this edge does not support: sign it"
+                    " in the Authorization header."
                 )
             raise ApiError(
                 "MissingAuthenticationToken", "The request is missing an Authorization header."
@@ -207,23 +214,23 @@ def _scope(credential: str) -> tuple[str, str, str]:
 
 
 def _timestamp(request: SignedRequest, now_s: float) -> str:
-    """When it was signed, in ISO 8601's basic form: ``X-Amz-Date`` if there is one, or ``Date``."""
+    """The time of signing in ISO 8601's basic form, from ``X-Amz-Date`` or else ``Date``."""
     match request.values("x-amz-date"), request.values("date"):
         case [text], _ if _TIMESTAMP_FORM.fullmatch(text):
             return text
         case [], [text] if (time_s := _date_s(text, now_s)) is not None:
-            return _written(time_s)
+            return _iso_text(time_s)
         case [], []:
             raise _incomplete("The request has neither 'X-Amz-Date' nor 'Date'.")
     raise _incomplete("Date must be in ISO-8601 'basic format', once: '20260131T000000Z'.")
 
 
 def _date_s(text: str, now_s: float) -> int | None:
-    # Signers write e-mail's form of UTC too, which is not HTTP's.
+    # Some signers write UTC as in e-mail, which HTTP dates do not allow.
     return parse_http_date_s(re.sub("[+-]0000$", "GMT", text), now_s)
 
 
-def _written(time_s: float) -> str:
+def _iso_text(time_s: float) -> str:
     return datetime.datetime.fromtimestamp(time_s, datetime.UTC).strftime(_TIMESTAMP)
 
 
@@ -233,38 +240,38 @@ def _check_skew(timestamp: str, now_s: float) -> None:
     except ValueError as exc:
         raise _incomplete(f"There is no such time as {timestamp}.") from exc
     ahead_s = signed.timestamp() - now_s
-    now, minutes = _written(now_s), f"{SKEW_MAX_S / 60:.0f} min."
+    now, minutes = _iso_text(now_s), f"{SKEW_MAX_S / 60:.0f} min."
     if ahead_s < -SKEW_MAX_S:
         raise _mismatch(f"Signature expired: {timestamp} is earlier than {now} - {minutes}")
     if ahead_s > SKEW_MAX_S:
         raise _mismatch(f"Signature not yet current: {timestamp} is later than {now} + {minutes}")
 
 
-def _signed_names(listed: str, request: SignedRequest) -> tuple[str, ...]:
-    names = tuple(listed.split(";"))
+def _signed_names(text: str, request: SignedRequest) -> tuple[str, ...]:
+    names = tuple(text.split(";"))
     if list(names) != sorted(set(names)):
         raise _mismatch("SignedHeaders must be sorted, each name once.")
-    sent = {name for name, _ in request.fields}
+    field_names = {name for name, _ in request.fields}
     for name in names:
-        if name not in sent:
+        if name not in field_names:
             raise _mismatch(f"SignedHeaders names {name[:100]!a}, which the request does not have.")
-    for name in sorted(sent | {"host"}):
+    for name in sorted(field_names | {"host"}):
         if (name == "host" or name.startswith("x-amz-")) and name not in names:
             raise _mismatch(f"'{name}' must be a 'SignedHeader' in the Authorization header.")
     return names
 
 
 def _canonical_query(query: str) -> str:
-    """Each name and value decoded and encoded as the algorithm has it, sorted."""
+    """The sorted parameters, each name and value in the encoding of the algorithm."""
     pairs = []
     for part in query.split("&"):
         if part:
             name, _, value = part.partition("=")
-            pairs.append((_encoded_anew(name), _encoded_anew(value)))
+            pairs.append((_canonical_encoding(name), _canonical_encoding(value)))
     return "&".join(f"{name}={value}" for name, value in sorted(pairs))
 
 
-def _encoded_anew(text: str) -> str:
+def _canonical_encoding(text: str) -> str:
     return quote(unquote_to_bytes(text), safe=UNRESERVED)
 
 

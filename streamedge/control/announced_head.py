@@ -52,11 +52,11 @@ class AnnouncedHead:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
         return True
 
-    def note_resources(self, *, there_are: bool) -> None:
+    def record_resources(self, *, has_resources: bool) -> None:
         """Records for the next start whether there are resources of the API."""
         words = self._words or self._mapped()
         if words is not None:
-            words[_HAS_RESOURCES] = there_are
+            words[_HAS_RESOURCES] = has_resources
 
     def refresh(self) -> None:
         """Opens the file again if it was replaced or deleted."""

@@ -35,7 +35,7 @@ from streamedge.control.invalidations import (
     matches_pieces,
     parse_item,
 )
-from streamedge.control.log import LogRead, Row, RowKind
+from streamedge.control.log import NewRows, Row, RowKind
 from streamedge.control.position import UNKNOWN, epoch_of, log_of, position_at
 from streamedge.ops.log import Log
 
@@ -65,7 +65,7 @@ FRESH = Validity(Verdict.FRESH)
 class Rows(Protocol):
     """The source of rows: the control log."""
 
-    def read_after(self, position: int) -> LogRead: ...
+    def read_after(self, position: int) -> NewRows: ...
 
     def renew_if_older(self, seen: int) -> int: ...
 
@@ -238,7 +238,7 @@ class InvalidationIndex:
         self._apply(read)
         return True
 
-    def _apply(self, read: LogRead) -> None:
+    def _apply(self, read: NewRows) -> None:
         is_first = not self._has_read
         if log_of(read.position) != log_of(self.position):
             is_first = True  # of this log

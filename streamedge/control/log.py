@@ -86,7 +86,7 @@ class Row:
         )
 
 
-class LogRead(NamedTuple):
+class NewRows(NamedTuple):
     """Rows, the oldest first, and the position up to which they have been read."""
 
     position: int
@@ -153,7 +153,7 @@ class ControlLog:
             row = Row(0, RowKind.INVALIDATION, scope, self._clock(), body, id_, caller_reference)
             return self._insert(connection, row)
 
-    def read_after(self, position: int) -> LogRead:
+    def read_after(self, position: int) -> NewRows:
         """All rows after a position; all rows of the log, where the position is in another log.
 
         Compacted rows are included in their compacted form.
@@ -166,7 +166,7 @@ class ControlLog:
                 (epoch,),
             ).fetchall()
             rows = _rows(connection, "epoch > ? ORDER BY epoch", (epoch,))
-        return LogRead(head, [_compacted(*columns) for columns in compacted] + rows)
+        return NewRows(head, [_compacted(*columns) for columns in compacted] + rows)
 
     def position(self, kind: RowKind | None = None) -> int:
         """The position of the newest row (of a kind)."""

@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from streamedge.admin.cloudfront import cloudfront_routes
 from streamedge.admin.csrf import CsrfGuard
-from streamedge.admin.health import look_at_health
+from streamedge.admin.health import check_health
 from streamedge.admin.invalidations import CONTROL_ERRORS, invalidation_routes
 from streamedge.admin.reload import reload_routes
 from streamedge.admin.writes import ERRORS, writes_routes
@@ -175,7 +175,7 @@ def create_admin_app(
     """
 
     def healthz(_request: Request) -> Response:
-        health = look_at_health(shared.worker_status, shared.heartbeats)
+        health = check_health(shared.worker_status, shared.heartbeats)
         body = {"edge": edge_name, "ready": health.is_ready, "workers": health.workers}
         if health.problems:
             body["problems"] = health.problems
@@ -234,7 +234,7 @@ class ConfigWatch:
                 kind, reason = problem.kind.value, str(problem.error)
                 self._log.event("resource_not_applied", kind=kind, id=problem.id, reason=reason)
         if self._effective.fault is None:
-            self._head.note_resources(there_are=bool(self._effective.resources))
+            self._head.record_resources(has_resources=bool(self._effective.resources))
 
 
 async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from streamedge.access.geo import Change, CountryDatabase
+from streamedge.access.geo import CountryDatabase, CountryDatabaseChange
 from streamedge.build.origins_and_web import bind_origins, web_server
 from streamedge.cache.objects import Cache
 from streamedge.cache.storage.store import Store
@@ -270,7 +270,7 @@ def _start_housekeeping(
         if countries.database is None:
             return
         # Reading a database takes 100 ms; in a thread it delays no viewer.
-        change = await asyncio.to_thread(countries.look_again)
+        change = await asyncio.to_thread(countries.reload_if_changed)
         if change is not None:
             log_countries_change(change, log)
 
@@ -285,7 +285,7 @@ def _start_housekeeping(
     services.start_periodic("countries", HOUSEKEEPING_INTERVAL_S, reload_changed_countries)
 
 
-def log_countries_change(change: Change, log: Log) -> None:
+def log_countries_change(change: CountryDatabaseChange, log: Log) -> None:
     """Logs that a new country database was loaded, or why it was refused."""
     if change.refused is not None:
         log.event("countries_refused", reason=change.refused)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamedge.access.geo import Change, CountryDatabase, CountryDatabaseError
+from streamedge.access.geo import CountryDatabase, CountryDatabaseChange, CountryDatabaseError
 from tests.support.mmdb_file import MARKER, country, mmdb
 
 # Networks for documentation: RFC 5737, RFC 3849.
@@ -29,10 +29,10 @@ def of(file: Path, data: bytes) -> CountryDatabase:
     return CountryDatabase(file)
 
 
-def settle(countries: CountryDatabase) -> Change | None:
+def settle(countries: CountryDatabase) -> CountryDatabaseChange | None:
     """What is found once the file has been seen twice in the same state."""
-    assert countries.look_again() is None
-    return countries.look_again()
+    assert countries.reload_if_changed() is None
+    return countries.reload_if_changed()
 
 
 @pytest.mark.parametrize("record_bits", [24, 28, 32])
@@ -96,21 +96,23 @@ def test_without_a_database_nothing_is_known() -> None:
     countries = CountryDatabase(None)
 
     assert countries.country("192.0.2.1") == ""
-    assert countries.look_again() is None
+    assert countries.reload_if_changed() is None
 
 
 def test_a_replaced_file_is_used(file: Path) -> None:
     countries = of(file, mmdb(MAXMIND))
-    assert countries.look_again() is None
+    assert countries.reload_if_changed() is None
     successor = file.with_suffix(".new")
     successor.write_bytes(mmdb({GERMAN: "AT"}, built=1_800_000_000))
     os.replace(successor, file)
 
     assert countries.country("192.0.2.1") == "DE"
-    assert settle(countries) == Change(file, datetime.fromtimestamp(1_800_000_000, UTC))
+    assert settle(countries) == CountryDatabaseChange(
+        file, datetime.fromtimestamp(1_800_000_000, UTC)
+    )
     assert countries.country("192.0.2.1") == "AT"
     assert countries.country("198.51.100.1") == ""
-    assert countries.look_again() is None
+    assert countries.reload_if_changed() is None
 
 
 def test_another_database_takes_over(file: Path, tmp_path: Path) -> None:
@@ -121,8 +123,8 @@ def test_another_database_takes_over(file: Path, tmp_path: Path) -> None:
     file.write_bytes(b"")
 
     assert countries.country("192.0.2.1") == "AT"
-    assert countries.look_again() is None
-    assert countries.look_again() is None, "the file before is not looked at"
+    assert countries.reload_if_changed() is None
+    assert countries.reload_if_changed() is None, "the file before is not looked at"
     other.write_bytes(mmdb({GERMAN: "CH"}))
     assert settle(countries) is not None
     assert countries.country("192.0.2.1") == "CH"
@@ -136,7 +138,7 @@ def test_a_file_is_not_read_while_it_is_written(file: Path) -> None:
 
     for size in (0, len(data) // 2, len(data) - 1):
         file.write_bytes(data[:size])
-        assert countries.look_again() is None
+        assert countries.reload_if_changed() is None
         assert countries.country("198.51.100.1") == "FR"
     file.write_bytes(data)
     change = settle(countries)
@@ -157,7 +159,7 @@ def test_a_file_that_is_cut_in_place_changes_nothing(file: Path) -> None:
     assert change.refused.startswith(f"{file}: ")
     assert countries.country("192.0.2.1") == "DE"
     assert countries.country("198.51.100.9") == "FR"
-    assert countries.look_again() is None, "it is refused once"
+    assert countries.reload_if_changed() is None, "it is refused once"
 
 
 def test_a_file_that_is_gone_changes_nothing_until_it_is_back(file: Path) -> None:
@@ -166,7 +168,7 @@ def test_a_file_that_is_gone_changes_nothing_until_it_is_back(file: Path) -> Non
     os.replace(file, aside)
 
     gone = settle(countries)
-    assert gone == Change(file, refused=f"{file}: No such file or directory")
+    assert gone == CountryDatabaseChange(file, refused=f"{file}: No such file or directory")
     assert countries.country("192.0.2.1") == "DE"
 
     os.replace(aside, file)

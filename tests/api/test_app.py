@@ -20,7 +20,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from botocore.httpsession import URLLib3Session
 
-from streamedge.api.app import UNPROVEN_BODIES_MAX
+from streamedge.api.app import UNVERIFIED_BODIES_MAX
 from streamedge.api.errors import ApiError
 from streamedge.api.protocol.model import cloudfront
 from streamedge.api.protocol.service import Call, Handlers, Output
@@ -300,7 +300,7 @@ def test_few_bodies_are_read_before_their_senders_are_proven(tmp_path: Path, stu
     with run_api(tmp_path, stubs.handlers) as server, contextlib.ExitStack() as open_ones:
         claimed = signed(server, "POST", path, b"<Distr")
         waiting = []
-        for _ in range(UNPROVEN_BODIES_MAX):
+        for _ in range(UNVERIFIED_BODIES_MAX):
             answer, connection = ask_and_wait(server, claimed, "distribution", 1000)
             waiting.append(open_ones.enter_context(connection))
             assert answer.startswith(b"HTTP/1.1 100 ")
@@ -340,7 +340,7 @@ def test_a_caller_that_goes_away_leaves_a_line_and_no_failure(tmp_path: Path) ->
             start = f"POST /2020-05-31/distribution HTTP/1.1\r\n{head}Content-Length: 9\r\n"
             connection.sendall(f"{start}Expect: 100-continue\r\n\r\n".encode())
             assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
-        assert server.log.said.wait(30)
+        assert server.log.has_event.wait(30)
         assert server.lines()[-1]["problem"] == "the caller went away"
 
 

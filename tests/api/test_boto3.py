@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.api_estate import (
+from tests.support.api_server import ApiServer, run_api
+from tests.support.cloudfront_api import (
     Api,
     behavior,
     bucket,
@@ -19,7 +20,6 @@ from tests.support.api_estate import (
     streaming,
     web,
 )
-from tests.support.api_server import ApiServer, run_api
 from tests.support.offered import OFFERED
 
 FIRST_POLL = {"MaxAttempts": 1}

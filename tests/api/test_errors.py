@@ -34,10 +34,10 @@ def test_a_code_has_the_models_status(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "is_senders"),
+    ("code", "is_sender_fault"),
     [("NoSuchDistribution", True), ("InvalidArgument", True), ("InternalError", False)],
 )
-def test_whose_fault_it_is(code: str, is_senders: bool) -> None:
+def test_whose_fault_it_is(code: str, is_sender_fault: bool) -> None:
     error = ApiError(code, "It is so.")
-    assert error.is_senders is is_senders
+    assert error.is_sender_fault is is_sender_fault
     assert str(error) == f"{code}: It is so."

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.api_estate import Api, listing
 from tests.support.api_server import ApiServer, run_api
+from tests.support.cloudfront_api import Api, listing
 
 FIRST_POLL = {"MaxAttempts": 1}
 

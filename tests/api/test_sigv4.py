@@ -22,7 +22,7 @@ from streamedge.api.sigv4 import (
     SKEW_MAX_S,
     SignedRequest,
     normalized_path,
-    read_claim,
+    parse_authorization,
 )
 
 KEYS = {"AKIAEDGE": "its/secret+of=characters", "AKIA/ODD": "another"}
@@ -56,8 +56,8 @@ def signed(
 
 def verified(request: SignedRequest, now_s: float, body: bytes = BODY) -> str:
     """Who signed it. Raises ApiError."""
-    claim = read_claim(request, KEYS, now_s)
-    refusal = claim.refusal(hashlib.sha256(body).hexdigest())
+    claim = parse_authorization(request, KEYS, now_s)
+    refusal = claim.verification_error(hashlib.sha256(body).hexdigest())
     if refusal is not None:
         raise refusal
     return claim.key_id
@@ -298,7 +298,7 @@ def test_a_date_that_is_missing_or_doubled() -> None:
 
 def test_a_claim_does_not_show_its_secret() -> None:
     request, now_s = signed()
-    assert KEYS["AKIAEDGE"] not in repr(read_claim(request, KEYS, now_s))
+    assert KEYS["AKIAEDGE"] not in repr(parse_authorization(request, KEYS, now_s))
 
 
 @pytest.mark.parametrize("path", ["//2020-05-31//distribution", "/2020-05-31/./distribution/x/.."])

@@ -40,7 +40,7 @@ def test_a_folder_that_cannot_be_used_is_tried_again(tmp_path: Path) -> None:
     assert not head.has_resources
     (tmp_path / "later").mkdir()
     assert head.publish(position_at(7, 3))
-    head.note_resources(there_are=True)
+    head.record_resources(has_resources=True)
     assert (head.position, head.has_resources) == (position_at(7, 3), True)
 
 

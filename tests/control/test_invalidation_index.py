@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.invalidation_index import RETRY_S, InvalidationIndex, Validity, Verdict
-from streamedge.control.log import ControlLog, LogRead, Row, RowKind
+from streamedge.control.log import ControlLog, NewRows, Row, RowKind
 from streamedge.control.position import UNKNOWN, epoch_of, log_of, position_at
 from streamedge.ops.log import open_log
 
@@ -43,12 +43,12 @@ class Rows:
     def head(self) -> int:
         return position_at(self.log_id, len(self.rows))
 
-    def read_after(self, position: int) -> LogRead:
+    def read_after(self, position: int) -> NewRows:
         self.reads += 1
         if self.fails:
             raise ControlError("the disk is on fire")
         epoch = epoch_of(position) if log_of(position) == self.log_id else 0
-        return LogRead(self.head, self.rows[epoch:])
+        return NewRows(self.head, self.rows[epoch:])
 
     def renew_if_older(self, seen: int) -> int:
         if log_of(seen) == self.log_id and self.head < seen:

@@ -16,7 +16,7 @@ from streamedge.cache.storage.store import Store, prepare_folder
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.invalidation_index import InvalidationIndex, Verdict
-from streamedge.control.log import ControlLog, LogRead
+from streamedge.control.log import ControlLog, NewRows
 from streamedge.control.position import position_at
 from streamedge.coordination import invalidation_feed as feed_module
 from streamedge.coordination.invalidation_feed import InvalidationFeed, Revoke, apply_invalidations
@@ -145,7 +145,7 @@ def test_write_does_not_make_workers_read_the_log(
     reads: list[int] = []
     read = log.read_after
 
-    def counted(position: int) -> LogRead:
+    def counted(position: int) -> NewRows:
         reads.append(position)
         return read(position)
 

@@ -76,7 +76,7 @@ async def test_what_was_made_by_the_api_is_waited_for(
     folder: Path, config_versions: ConfigVersions
 ) -> None:
     head = AnnouncedHead(folder)
-    head.note_resources(there_are=True)
+    head.record_resources(has_resources=True)
     locking = lock(folder)
     effective = CountingConfig(folder, config_versions, SILENT)
     reading = asyncio.create_task(read_config(effective, head, asyncio.Event()))
@@ -105,7 +105,7 @@ async def test_nobody_waits_for_a_damaged_database(
     folder: Path, config_versions: ConfigVersions
 ) -> None:
     head = AnnouncedHead(folder)
-    head.note_resources(there_are=True)
+    head.record_resources(has_resources=True)
     (folder / FILE_NAME).write_bytes(b"no database" * 1000)
     effective = CountingConfig(folder, config_versions, SILENT)
     async with asyncio.timeout(20):
@@ -117,7 +117,7 @@ async def test_a_worker_that_is_told_to_stop_waits_no_more(
     folder: Path, config_versions: ConfigVersions
 ) -> None:
     head, stopping = AnnouncedHead(folder), asyncio.Event()
-    head.note_resources(there_are=True)
+    head.record_resources(has_resources=True)
     locking = lock(folder)
     effective = CountingConfig(folder, config_versions, SILENT)
     reading = asyncio.create_task(read_config(effective, head, stopping))

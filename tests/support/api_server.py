@@ -26,16 +26,16 @@ BODY_MAX_BYTES = 1 << 20
 _NO_RETRIES = Config(retries={"total_max_attempts": 1})
 
 
-class HeardLog(Log):
+class WaitableLog(Log):
     """A log that a test can wait for."""
 
     def __init__(self, target: str, process: str) -> None:
         super().__init__(LogTarget(target).open(), process)
-        self.said = threading.Event()
+        self.has_event = threading.Event()
 
     def event(self, event: str, **fields: Any) -> None:
         super().event(event, **fields)
-        self.said.set()
+        self.has_event.set()
 
 
 @dataclass
@@ -44,7 +44,7 @@ class ApiServer:
 
     port: int
     keys: dict[str, str]
-    log: HeardLog
+    log: WaitableLog
     log_path: Path
 
     @property
@@ -79,9 +79,9 @@ def run_api(
 ) -> Iterator[ApiServer]:
     """The API with these handlers, until the block ends."""
     log_path = folder / "api.log"
-    log, keys = HeardLog(str(log_path), "api"), dict(KEYS)
-    terms = ApiSettings(keys, BODY_MAX_BYTES)
-    routes = api_routes(lambda: handlers, lambda: terms, log, body_timeout_s)
+    log, keys = WaitableLog(str(log_path), "api"), dict(KEYS)
+    settings = ApiSettings(keys, BODY_MAX_BYTES)
+    routes = api_routes(lambda: handlers, lambda: settings, log, body_timeout_s)
     app = Starlette(routes=routes)
     config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False)
     server = uvicorn.Server(config)

@@ -37,14 +37,15 @@ def required(document: Document, member: str) -> Any:
     return document[member]
 
 
-def whole(value: Any, path: str = "") -> Any:
+def normalize(value: Any, path: str = "") -> Any:
     """``value`` in one form, with every Quantity checked: an empty Items is left out.
 
     Raises ApiError InconsistentQuantities, which names the list.
     """
     if isinstance(value, Mapping):
         members = {
-            name: whole(held, f"{path}.{name}" if path else name) for name, held in value.items()
+            name: normalize(member, f"{path}.{name}" if path else name)
+            for name, member in value.items()
         }
         if "Quantity" in members:
             count = len(members.get("Items") or ())
@@ -55,7 +56,7 @@ def whole(value: Any, path: str = "") -> Any:
                 members.pop("Items", None)
         return {name: held for name, held in members.items() if held is not None}
     if isinstance(value, list | tuple):
-        return [whole(held, f"{path}[{index}]") for index, held in enumerate(value)]
+        return [normalize(held, f"{path}[{index}]") for index, held in enumerate(value)]
     return value
 
 

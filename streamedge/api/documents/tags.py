@@ -15,7 +15,7 @@ VALUE_CHARACTERS_MAX = 256
 _RESERVED = "aws:"
 
 
-def checked_tags(document: Document) -> dict[str, str]:
+def read_tags(document: Document) -> dict[str, str]:
     """The tags of ``{"Items": [{"Key": …, "Value": …}]}``. Raises ApiError InvalidTagging."""
     tags: dict[str, str] = {}
     for entry in document.get("Items") or ():
@@ -27,10 +27,10 @@ def checked_tags(document: Document) -> dict[str, str]:
         if key in tags:
             raise ApiError("InvalidTagging", f"the key {key!a} stands there twice")
         tags[key] = value
-    return bounded(tags)
+    return check_tag_count(tags)
 
 
-def bounded(tags: dict[str, str]) -> dict[str, str]:
+def check_tag_count(tags: dict[str, str]) -> dict[str, str]:
     """``tags``. Raises ApiError InvalidTagging for too many."""
     if len(tags) > TAGS_MAX:
         raise ApiError("InvalidTagging", f"a resource has at most {TAGS_MAX} tags")

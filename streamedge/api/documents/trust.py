@@ -14,7 +14,7 @@ from streamedge.api.errors import ApiError
 SELF = "self"
 
 
-def trusted_groups(inventory: Inventory, document: Document, where: str) -> list[str]:
+def trusted_key_groups(inventory: Inventory, document: Document, where: str) -> list[str]:
     """The names of the trusted key groups; none where anybody may have it. Raises ApiError."""
     names = [
         inventory.key_group_name(entry) for entry in _enabled(document, "TrustedKeyGroups", where)

@@ -12,7 +12,7 @@ from typing import Any
 
 from streamedge.api.documents.documents import Document, not_offered, required, with_defaults
 from streamedge.api.documents.inventory import Inventory
-from streamedge.api.operations.resource_calls import Family, ResourceCalls, new_id, page
+from streamedge.api.operations.resource_calls import KindSpec, ResourceCalls, new_id, page
 from streamedge.api.protocol.service import Call, Handler, Output
 from streamedge.api.transactions import Resources
 from streamedge.control.resources import Kind, Resource
@@ -47,7 +47,7 @@ def _shown(_inventory: Inventory, resource: Resource) -> dict[str, Any]:
     return {"Id": resource.id, "OriginAccessControlConfig": dict(resource.document)}
 
 
-FAMILY = Family(
+FAMILY = KindSpec(
     kind=Kind.ORIGIN_ACCESS_CONTROL,
     member="OriginAccessControl",
     config_member="OriginAccessControlConfig",

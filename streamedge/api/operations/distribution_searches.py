@@ -12,7 +12,7 @@ from streamedge.api.documents.inventory import Inventory, references
 from streamedge.api.operations.distributions import DISTRIBUTIONS, summary
 from streamedge.api.operations.keys import KEY_GROUPS
 from streamedge.api.operations.policies import FAMILIES
-from streamedge.api.operations.resource_calls import Family, page
+from streamedge.api.operations.resource_calls import KindSpec, page
 from streamedge.api.protocol.service import Call, Handler, Output
 from streamedge.api.transactions import Resources
 from streamedge.control.resources import Resource
@@ -58,7 +58,7 @@ def distribution_search_handlers(holdings: Resources) -> dict[str, Handler]:
     }
 
 
-def _by_resource(holdings: Resources, family: Family, member: str, reference: str) -> Handler:
+def _by_resource(holdings: Resources, family: KindSpec, member: str, reference: str) -> Handler:
     """The ids of the distributions whose documents name a resource at ``reference``."""
 
     def listed(call: Call) -> Output:

@@ -13,14 +13,20 @@ from typing import Any
 from streamedge.api.documents.completion import complete_distribution
 from streamedge.api.documents.documents import Document, entries_of, listing, required
 from streamedge.api.documents.inventory import Inventory, references
-from streamedge.api.documents.tags import checked_tags
+from streamedge.api.documents.tags import read_tags
 from streamedge.api.documents.trust import SELF
 from streamedge.api.errors import ApiError
-from streamedge.api.operations import declared
+from streamedge.api.operations import file_resources
 from streamedge.api.operations.identities import check_identities
-from streamedge.api.operations.resource_calls import Family, ResourceCalls, moment, new_id, page
+from streamedge.api.operations.resource_calls import (
+    KindSpec,
+    ResourceCalls,
+    new_id,
+    page,
+    timestamp,
+)
 from streamedge.api.protocol.service import Call, Handler, Output
-from streamedge.api.to_config.translation import claims
+from streamedge.api.to_config.translation import exclusive_hosts
 from streamedge.api.transactions import Resources
 from streamedge.config.schema.config import RtmpDistributionConfig, WebDistributionConfig
 from streamedge.control.resources import Kind, Resource
@@ -40,7 +46,7 @@ def distribution_handlers(holdings: Resources) -> dict[str, Handler]:
 
     def create_with_tags(call: Call) -> Output:
         said = required(call.input, "DistributionConfigWithTags")
-        tags = checked_tags(required(said, "Tags"))
+        tags = read_tags(required(said, "Tags"))
         return calls.create(call, tags, required(said, "DistributionConfig"))
 
     def listed(call: Call) -> Output:
@@ -92,7 +98,7 @@ def check_aliases(inventory: Inventory, resource: Resource) -> None:
         host
         for distribution in inventory.from_file.distributions
         if isinstance(distribution, kind)
-        for _type, host, _application in claims(distribution)
+        for _type, host, _application in exclusive_hosts(distribution)
     }
     for other in inventory.from_api[resource.kind].values():
         if other.id != resource.id:
@@ -116,7 +122,7 @@ def _lower(names: Iterable[str]) -> list[str]:
 
 def _shown(inventory: Inventory, resource: Resource) -> dict[str, Any]:
     return {
-        **place(inventory, resource),
+        **common_output(inventory, resource),
         "InProgressInvalidationBatches": 0,
         "ActiveTrustedSigners": trusted_signers(inventory, resource.document),
         "ActiveTrustedKeyGroups": _trusted_key_groups(inventory, resource.document),
@@ -128,16 +134,16 @@ def summary(inventory: Inventory, resource: Resource) -> dict[str, Any]:
     """A distribution as lists show it."""
     document = resource.document
     said = {member: document[member] for member in _SUMMARY}
-    return {**place(inventory, resource), "ETag": resource.etag, **said}
+    return {**common_output(inventory, resource), "ETag": resource.etag, **said}
 
 
-def place(inventory: Inventory, resource: Resource) -> dict[str, Any]:
+def common_output(inventory: Inventory, resource: Resource) -> dict[str, Any]:
     """What every output has of a distribution of either kind."""
     return {
         "Id": resource.id,
         "ARN": arn(resource),
         "Status": DEPLOYED,
-        "LastModifiedTime": moment(resource.modified_s),
+        "LastModifiedTime": timestamp(resource.modified_s),
         "DomainName": host_name(inventory, resource),
     }
 
@@ -157,7 +163,7 @@ def _check_delete(document: Document) -> None:
         raise ApiError("DistributionNotDisabled", "only a disabled distribution is deleted")
 
 
-DISTRIBUTIONS = Family(
+DISTRIBUTIONS = KindSpec(
     kind=Kind.DISTRIBUTION,
     member="Distribution",
     config_member="DistributionConfig",
@@ -170,7 +176,7 @@ DISTRIBUTIONS = Family(
     name_of=lambda document: str(required(document, "CallerReference")),
     complete=complete_distribution,
     shown=_shown,
-    declared=declared.distributions,
+    declared=file_resources.distributions,
     check=check_beside_others,
     check_update=check_distribution_update,
     check_delete=_check_delete,

@@ -14,7 +14,7 @@ from typing import Any
 from streamedge.api.documents.documents import Document, entries_of, required, with_defaults
 from streamedge.api.documents.inventory import Inventory
 from streamedge.api.errors import ApiError
-from streamedge.api.operations.resource_calls import Family, ResourceCalls, new_id, page
+from streamedge.api.operations.resource_calls import KindSpec, ResourceCalls, new_id, page
 from streamedge.api.protocol.service import Call, Handler, Output
 from streamedge.api.transactions import Resources
 from streamedge.control.resources import Kind, Resource
@@ -84,7 +84,7 @@ def _check_update(old: Document, new: Document) -> None:
         raise ApiError("IllegalUpdate", "CallerReference cannot change")
 
 
-FAMILY = Family(
+FAMILY = KindSpec(
     kind=Kind.ORIGIN_ACCESS_IDENTITY,
     member="CloudFrontOriginAccessIdentity",
     config_member="CloudFrontOriginAccessIdentityConfig",

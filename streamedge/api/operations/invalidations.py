@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from streamedge.api.documents.documents import entries_of, invalid, listing, required, whole
+from streamedge.api.documents.documents import entries_of, invalid, listing, normalize, required
 from streamedge.api.errors import ApiError
-from streamedge.api.operations.resource_calls import VERSION_PATH, Page, moment, most_items
+from streamedge.api.operations.resource_calls import VERSION_PATH, Page, max_items, timestamp
 from streamedge.api.protocol.service import Call, Handler, Output
 from streamedge.api.transactions import Resources
 from streamedge.control.invalidations import ItemError, with_root_object
@@ -36,7 +36,7 @@ def invalidation_handlers(
 
     def create(call: Call) -> Output:
         scope = _distribution(holdings, call)
-        batch = whole(required(call.input, "InvalidationBatch"))
+        batch = normalize(required(call.input, "InvalidationBatch"))
         reference = required(batch, "CallerReference")
         if not 1 <= len(reference) <= REFERENCE_CHARACTERS_MAX:
             text = f"CallerReference has 1 to {REFERENCE_CHARACTERS_MAX} characters"
@@ -69,7 +69,7 @@ def invalidation_handlers(
 
     def listed(call: Call) -> Output:
         scope = _distribution(holdings, call)
-        marker, most = call.input.get("Marker") or "", most_items(call)
+        marker, most = call.input.get("Marker") or "", max_items(call)
         before = None
         if marker:
             last = log.invalidation(scope, marker)
@@ -93,7 +93,7 @@ def _distribution(holdings: Resources, call: Call) -> str:
 
 
 def _summary(row: Row) -> dict[str, Any]:
-    return {"Id": row.id, "CreateTime": moment(row.made_s), "Status": COMPLETED}
+    return {"Id": row.id, "CreateTime": timestamp(row.made_s), "Status": COMPLETED}
 
 
 def _shown(row: Row) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from typing import Any
 from streamedge.api.documents.documents import Document, invalid, required, with_defaults
 from streamedge.api.documents.inventory import Inventory
 from streamedge.api.errors import ApiError
-from streamedge.api.operations import declared
+from streamedge.api.operations import file_resources
 from streamedge.api.operations.resource_calls import (
-    Family,
+    KindSpec,
     ResourceCalls,
-    moment,
     new_id,
     new_uuid,
     page,
+    timestamp,
 )
 from streamedge.api.protocol.service import Call, Handler, Output
 from streamedge.api.transactions import Resources
@@ -37,7 +37,7 @@ def key_handlers(holdings: Resources) -> dict[str, Handler]:
             {
                 "Id": key.id,
                 "Name": key.document["Name"],
-                "CreatedTime": moment(key.created_s),
+                "CreatedTime": timestamp(key.created_s),
                 "EncodedKey": key.document["EncodedKey"],
                 "Comment": key.document["Comment"],
             }
@@ -67,7 +67,7 @@ def _complete_key(document: Document) -> dict[str, Any]:
 def _shown_key(_inventory: Inventory, key: Resource) -> dict[str, Any]:
     return {
         "Id": key.id,
-        "CreatedTime": moment(key.created_s),
+        "CreatedTime": timestamp(key.created_s),
         "PublicKeyConfig": dict(key.document),
     }
 
@@ -91,12 +91,12 @@ def _complete_group(document: Document) -> dict[str, Any]:
 def _shown_group(_inventory: Inventory, group: Resource) -> dict[str, Any]:
     return {
         "Id": group.id,
-        "LastModifiedTime": moment(group.modified_s),
+        "LastModifiedTime": timestamp(group.modified_s),
         "KeyGroupConfig": dict(group.document),
     }
 
 
-PUBLIC_KEYS = Family(
+PUBLIC_KEYS = KindSpec(
     kind=Kind.PUBLIC_KEY,
     member="PublicKey",
     config_member="PublicKeyConfig",
@@ -110,12 +110,12 @@ PUBLIC_KEYS = Family(
     complete=_complete_key,
     shown=_shown_key,
     is_repeatable=True,
-    declared=declared.public_keys,
+    declared=file_resources.public_keys,
     check_update=_check_key_update,
     used_by=(Kind.KEY_GROUP,),
     reference="Items",
 )
-KEY_GROUPS = Family(
+KEY_GROUPS = KindSpec(
     kind=Kind.KEY_GROUP,
     member="KeyGroup",
     config_member="KeyGroupConfig",
@@ -128,7 +128,7 @@ KEY_GROUPS = Family(
     name_of=lambda document: str(required(document, "Name")),
     complete=_complete_group,
     shown=_shown_group,
-    declared=declared.key_groups,
+    declared=file_resources.key_groups,
     used_by=(Kind.DISTRIBUTION,),
     reference="TrustedKeyGroups",
 )

@@ -10,19 +10,19 @@ from typing import Any
 
 from streamedge.api.documents.documents import Document, invalid, required, with_defaults
 from streamedge.api.documents.inventory import Inventory
-from streamedge.api.operations import declared
+from streamedge.api.operations import file_resources
 from streamedge.api.operations.policy_documents import (
     cache_policy_document,
     origin_request_policy_document,
     response_headers_policy_document,
 )
 from streamedge.api.operations.resource_calls import (
-    Family,
+    KindSpec,
     ResourceCalls,
     fixed_resource,
-    moment,
     new_uuid,
     page,
+    timestamp,
 )
 from streamedge.api.protocol.service import Call, Handler, Output
 from streamedge.api.transactions import Resources
@@ -50,7 +50,7 @@ def policy_handlers(holdings: Resources) -> dict[str, Handler]:
     return handlers
 
 
-def _lister(family: Family, holdings: Resources) -> Handler:
+def _lister(family: KindSpec, holdings: Resources) -> Handler:
     def listed(call: Call) -> Output:
         wanted = call.input.get("Type") or ""
         if wanted not in {"", "managed", "custom"}:
@@ -71,7 +71,7 @@ def _lister(family: Family, holdings: Resources) -> Handler:
     return listed
 
 
-def _type(family: Family, resource: Resource) -> str:
+def _type(family: KindSpec, resource: Resource) -> str:
     return "managed" if family.is_managed(resource) else "custom"
 
 
@@ -79,7 +79,7 @@ def _shown(member: str) -> Callable[[Inventory, Resource], dict[str, Any]]:
     def shown(_inventory: Inventory, resource: Resource) -> dict[str, Any]:
         return {
             "Id": resource.id,
-            "LastModifiedTime": moment(resource.modified_s),
+            "LastModifiedTime": timestamp(resource.modified_s),
             member: dict(resource.document),
         }
 
@@ -107,8 +107,8 @@ def _family(
     member: str,
     managed: Mapping[str, Document],
     declared_in: Callable[[Config], Iterable[Resource]],
-) -> Family:
-    return Family(
+) -> KindSpec:
+    return KindSpec(
         kind=kind,
         member=member,
         config_member=f"{member}Config",
@@ -128,7 +128,7 @@ def _family(
     )
 
 
-FAMILIES: tuple[tuple[Family, str], ...] = (
+FAMILIES: tuple[tuple[KindSpec, str], ...] = (
     (
         _family(
             Kind.CACHE_POLICY,
@@ -142,7 +142,7 @@ FAMILIES: tuple[tuple[Family, str], ...] = (
                 )
                 for name, policy in CACHE_POLICIES.items()
             },
-            declared.cache_policies,
+            file_resources.cache_policies,
         ),
         "CachePolicies",
     ),
@@ -156,7 +156,7 @@ FAMILIES: tuple[tuple[Family, str], ...] = (
                 )
                 for name, policy in ORIGIN_REQUEST_POLICIES.items()
             },
-            declared.origin_request_policies,
+            file_resources.origin_request_policies,
         ),
         "OriginRequestPolicies",
     ),
@@ -168,7 +168,7 @@ FAMILIES: tuple[tuple[Family, str], ...] = (
                 name: response_headers_policy_document(name, policy)
                 for name, policy in RESPONSE_HEADERS_POLICIES.items()
             },
-            declared.response_headers_policies,
+            file_resources.response_headers_policies,
         ),
         "ResponseHeadersPolicies",
     ),

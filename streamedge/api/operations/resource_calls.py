@@ -1,7 +1,7 @@
 """Create, Get, Update, Delete and List, common to all kinds of resources.
 
 Covers ETags and If-Match, unique names, repeated creation, read-only resources, resources in use,
-and pages of lists. A ``Family`` has what differs between kinds: members, codes, ids, and how
+and pages of lists. A ``KindSpec`` has what differs between kinds: members, codes, ids, and how
 documents are checked.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from streamedge.api.documents.documents import Document, invalid, required, whole
+from streamedge.api.documents.documents import Document, invalid, normalize, required
 from streamedge.api.documents.inventory import Inventory, references
 from streamedge.api.errors import ApiError
 from streamedge.api.protocol.service import VERSION, Call, Handler, Output
@@ -56,7 +56,7 @@ def new_uuid(now_s: float) -> str:
     return str(uuid.UUID(int=number))
 
 
-def moment(time_s: float) -> datetime:
+def timestamp(time_s: float) -> datetime:
     """A time of a resource as documents have it."""
     return datetime.fromtimestamp(time_s, UTC)
 
@@ -81,7 +81,7 @@ def _no_change(_old: Document, _new: Document) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class KindSpec:
     """What is one kind's own.
 
     ``member`` is it in outputs, ``config_member`` its document in inputs; ``path`` is its place in
@@ -139,7 +139,7 @@ class Family:
 class ResourceCalls:
     """The calls on one kind."""
 
-    def __init__(self, family: Family, holdings: Resources) -> None:
+    def __init__(self, family: KindSpec, holdings: Resources) -> None:
         self.family = family
         self._holdings = holdings
 
@@ -161,7 +161,7 @@ class ResourceCalls:
         family = self.family
         if document is None:
             document = required(call.input, family.config_member)
-        document = family.complete(whole(document))
+        document = family.complete(normalize(document))
         name = family.name_of(document)
         with self._holdings.change() as transaction:
             known = family.all(transaction.before)
@@ -193,7 +193,7 @@ class ResourceCalls:
 
     def _update(self, call: Call) -> Output:
         family = self.family
-        document = family.complete(whole(required(call.input, family.config_member)))
+        document = family.complete(normalize(required(call.input, family.config_member)))
         with self._holdings.change() as transaction:
             old = self._changeable(transaction.before, call, "Update")
             family.check_update(old.document, document)
@@ -227,7 +227,7 @@ class ResourceCalls:
         if self.family.is_managed(found):
             raise ApiError(f"Illegal{verb}", f"{found.id} is a managed policy")
         if inventory.from_api[self.family.kind].get(found.id) is not found:
-            raise declared_only(found)
+            raise read_only_error(found)
         etag = call.input.get("IfMatch")
         if not etag:
             text = "the If-Match version is missing; it is the ETag of the resource"
@@ -244,7 +244,7 @@ class ResourceCalls:
         return {self.family.member: self.family.shown(inventory, resource), "ETag": resource.etag}
 
 
-def _is_taken_by(family: Family, other: Resource, document: Document, name: str) -> bool:
+def _is_taken_by(family: KindSpec, other: Resource, document: Document, name: str) -> bool:
     """Whether another resource has the name or the CallerReference of a document."""
     reference = document.get("CallerReference")
     return family.name_of(other.document) == name or (
@@ -252,7 +252,7 @@ def _is_taken_by(family: Family, other: Resource, document: Document, name: str)
     )
 
 
-def declared_only(resource: Resource) -> ApiError:
+def read_only_error(resource: Resource) -> ApiError:
     """A refusal to change what the config file says."""
     text = f"config.toml declares {resource.id}: it is changed there, and the edge reloaded"
     return ApiError("AccessDenied", text)
@@ -285,7 +285,7 @@ def page(call: Call, entries: Mapping[str, Resource]) -> Page:
     A marker is the last id of the page before, and need not exist any more: made ids sort by age.
     """
     marker = call.input.get("Marker") or ""
-    most = most_items(call)
+    most = max_items(call)
     order = list(entries)
     if not marker:
         after = order
@@ -303,7 +303,7 @@ def page(call: Call, entries: Mapping[str, Resource]) -> Page:
     )
 
 
-def most_items(call: Call) -> int:
+def max_items(call: Call) -> int:
     """MaxItems of a call. Raises ApiError."""
     said = call.input.get("MaxItems")
     if said is None or said == "":

@@ -13,16 +13,16 @@ from typing import Any
 from streamedge.api.documents.completion import complete_streaming_distribution
 from streamedge.api.documents.documents import Document, required
 from streamedge.api.documents.inventory import Inventory
-from streamedge.api.documents.tags import checked_tags
+from streamedge.api.documents.tags import read_tags
 from streamedge.api.errors import ApiError
-from streamedge.api.operations import declared
+from streamedge.api.operations import file_resources
 from streamedge.api.operations.distributions import (
     check_beside_others,
     check_distribution_update,
-    place,
+    common_output,
     trusted_signers,
 )
-from streamedge.api.operations.resource_calls import Family, ResourceCalls, new_id, page
+from streamedge.api.operations.resource_calls import KindSpec, ResourceCalls, new_id, page
 from streamedge.api.protocol.service import Call, Handler, Output
 from streamedge.api.transactions import Resources
 from streamedge.control.resources import Kind, Resource
@@ -36,7 +36,7 @@ def streaming_handlers(holdings: Resources) -> dict[str, Handler]:
 
     def create_with_tags(call: Call) -> Output:
         said = required(call.input, "StreamingDistributionConfigWithTags")
-        tags = checked_tags(required(said, "Tags"))
+        tags = read_tags(required(said, "Tags"))
         return calls.create(call, tags, required(said, "StreamingDistributionConfig"))
 
     def listed(call: Call) -> Output:
@@ -44,7 +44,7 @@ def streaming_handlers(holdings: Resources) -> dict[str, Handler]:
         chosen = page(call, STREAMING_DISTRIBUTIONS.all(inventory))
         entries = [
             {
-                **place(inventory, resource),
+                **common_output(inventory, resource),
                 **{member: resource.document[member] for member in _SUMMARY},
             }
             for resource in chosen.entries
@@ -60,7 +60,7 @@ def streaming_handlers(holdings: Resources) -> dict[str, Handler]:
 
 def _shown(inventory: Inventory, resource: Resource) -> dict[str, Any]:
     return {
-        **place(inventory, resource),
+        **common_output(inventory, resource),
         "ActiveTrustedSigners": trusted_signers(inventory, resource.document),
         "StreamingDistributionConfig": dict(resource.document),
     }
@@ -72,7 +72,7 @@ def _check_delete(document: Document) -> None:
         raise ApiError("StreamingDistributionNotDisabled", text)
 
 
-STREAMING_DISTRIBUTIONS = Family(
+STREAMING_DISTRIBUTIONS = KindSpec(
     kind=Kind.STREAMING_DISTRIBUTION,
     member="StreamingDistribution",
     config_member="StreamingDistributionConfig",
@@ -85,7 +85,7 @@ STREAMING_DISTRIBUTIONS = Family(
     name_of=lambda document: str(required(document, "CallerReference")),
     complete=complete_streaming_distribution,
     shown=_shown,
-    declared=declared.streaming_distributions,
+    declared=file_resources.streaming_distributions,
     check=check_beside_others,
     check_update=check_distribution_update,
     check_delete=_check_delete,

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from streamedge.api.documents.documents import invalid, required
 from streamedge.api.documents.inventory import Inventory
-from streamedge.api.documents.tags import bounded, checked_tags, tags_document, without
+from streamedge.api.documents.tags import check_tag_count, read_tags, tags_document, without
 from streamedge.api.errors import ApiError
 from streamedge.api.operations.distributions import DISTRIBUTIONS
-from streamedge.api.operations.resource_calls import declared_only
+from streamedge.api.operations.resource_calls import read_only_error
 from streamedge.api.operations.streaming import STREAMING_DISTRIBUTIONS
 from streamedge.api.protocol.service import Call, Handler, Output
 from streamedge.api.transactions import Resources
@@ -28,8 +28,8 @@ def tagging_handlers(holdings: Resources) -> dict[str, Handler]:
     """By the names of CloudFront's operations."""
 
     def tag(call: Call) -> Output:
-        added = checked_tags(required(call.input, "Tags"))
-        return change(call, lambda tags: bounded({**tags, **added}))
+        added = read_tags(required(call.input, "Tags"))
+        return change(call, lambda tags: check_tag_count({**tags, **added}))
 
     def untag(call: Call) -> Output:
         keys = required(call.input, "TagKeys").get("Items") or ()
@@ -42,7 +42,7 @@ def tagging_handlers(holdings: Resources) -> dict[str, Handler]:
         with holdings.change() as transaction:
             found = _tagged(transaction.before, call)
             if transaction.before.from_api[found.kind].get(found.id) is not found:
-                raise declared_only(found)
+                raise read_only_error(found)
             transaction.put(replace(found, tags=changed(dict(found.tags))))
         return {}
 

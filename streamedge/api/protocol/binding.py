@@ -13,21 +13,21 @@ from urllib.parse import unquote_to_bytes
 from botocore.model import OperationModel, StructureShape
 
 from streamedge.api.errors import ApiError
-from streamedge.api.protocol.answers import Answer
-from streamedge.api.protocol.model import Found
+from streamedge.api.protocol.model import OperationMatch
+from streamedge.api.protocol.responses import ApiResponse
 from streamedge.api.protocol.rest_xml import parse, quoted, read_scalar, serialize
 from streamedge.api.protocol.service import Output
 
 
 def read_path(path: str) -> tuple[str, ...]:
-    """A path as it was sent, as decoded segments. Raises ApiError InvalidArgument."""
+    """The decoded segments of a percent-encoded path. Raises ApiError InvalidArgument."""
     return tuple(_decoded(segment, "path") for segment in path.removeprefix("/").split("/"))
 
 
 def read_query(query: str) -> dict[str, str]:
-    """A query as it was sent, decoded; ``WithTags`` has an empty value.
+    """The decoded parameters of a percent-encoded query; ``WithTags`` has an empty value.
 
-    Raises ApiError InvalidArgument where a name is given twice or is not UTF-8.
+    Raises ApiError InvalidArgument for a repeated name and for text that is not UTF-8.
     """
     values: dict[str, str] = {}
     for part in query.split("&"):
@@ -42,13 +42,13 @@ def read_query(query: str) -> dict[str, str]:
 
 
 def read_input(
-    found: Found, query: Mapping[str, str], fields: Mapping[str, str], body: bytes
+    match: OperationMatch, query: Mapping[str, str], fields: Mapping[str, str], body: bytes
 ) -> dict[str, Any]:
-    """The members of an operation's input; ``fields`` by their names in lower case.
+    """The members of an operation's input; ``fields`` by name in lower case.
 
-    Raises ApiError, also where a member that is required is in none of the places.
+    Raises ApiError, also for a missing member that is required.
     """
-    shape = found.operation.input_shape
+    shape = match.operation.input_shape
     if shape is None:
         return {}
     value: dict[str, Any] = {}
@@ -56,7 +56,7 @@ def read_input(
         name = member.serialization.get("name", member_name)
         match member.serialization.get("location"):
             case "uri":
-                text = found.path_parameters.get(name)
+                text = match.path_parameters.get(name)
             case "querystring":
                 text = query.get(name)
             case "header":
@@ -73,7 +73,7 @@ def read_input(
 
 
 def _read_payload(shape: StructureShape, body: bytes, value: dict[str, Any]) -> None:
-    """The one member that is the body, or all that have no other place."""
+    """Reads the member that is the body, or all members without another location."""
     payload = shape.serialization.get("payload")
     if payload is None:
         members = shape.members.values()
@@ -89,17 +89,17 @@ def _read_payload(shape: StructureShape, body: bytes, value: dict[str, Any]) -> 
     value[payload] = parse(member, member.serialization.get("name", payload), body)
 
 
-def write_output(operation: OperationModel, output: Output, address: str) -> Answer:
-    """The answer of an operation that went well; ``address`` begins a ``Location``.
+def write_output(operation: OperationModel, output: Output, address: str) -> ApiResponse:
+    """The response of a successful operation; ``address`` is the start of a ``Location``.
 
-    ``output`` is the edge's own: a member that the shape does not have is a KeyError.
+    Raises KeyError if ``output``, which comes from a handler, has a member that the shape lacks.
     """
     status = operation.http["responseCode"]
     shape = operation.output_shape
     if shape is None:
         if output:
             raise KeyError(f"{operation.name} has no output, not {sorted(output)}")
-        return Answer(status, {}, b"")
+        return ApiResponse(status, {}, b"")
     fields, body = {}, b""
     for member_name, value in output.items():
         member = shape.members[member_name]
@@ -110,12 +110,12 @@ def write_output(operation: OperationModel, output: Output, address: str) -> Ans
             assert isinstance(member, StructureShape), member_name
             body = serialize(member, name, value)
         else:
-            raise KeyError(f"{operation.name}: {member_name} has no place in an answer")
-    return Answer(status, fields, body)
+            raise KeyError(f"{operation.name}: {member_name} has no place in a response")
+    return ApiResponse(status, fields, body)
 
 
-def _decoded(text: str, what: str) -> str:
+def _decoded(text: str, part: str) -> str:
     try:
         return unquote_to_bytes(text).decode()
     except UnicodeDecodeError as exc:
-        raise ApiError("InvalidArgument", f"The {what} is not UTF-8.") from exc
+        raise ApiError("InvalidArgument", f"The {part} is not UTF-8.") from exc

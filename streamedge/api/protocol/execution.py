@@ -10,42 +10,43 @@ import hashlib
 from collections.abc import Callable
 
 from streamedge.api.errors import ApiError
-from streamedge.api.protocol.answers import Answer
 from streamedge.api.protocol.binding import read_input, read_path, read_query, write_output
 from streamedge.api.protocol.model import cloudfront
+from streamedge.api.protocol.responses import ApiResponse
 from streamedge.api.protocol.service import VERSION, Call, Handlers
-from streamedge.api.sigv4 import Claim, normalized_path
+from streamedge.api.sigv4 import Authorization, normalized_path
 
 
-def carry_out(
+def execute_call(
     handlers: Callable[[], Handlers],
-    claim: Claim,
+    authorization: Authorization,
     body: bytes,
     address: str,
     now_s: float,
-    found_out: Callable[[str], None],
-) -> Answer:
-    """The answer of the operation that the request means. Raises ApiError.
+    set_operation: Callable[[str], None],
+) -> ApiResponse:
+    """Executes the operation of a request and returns its response. Raises ApiError.
 
-    ``address`` begins a Location; ``found_out`` is told the operation's name once it is known.
+    ``address`` is the start of a Location. ``set_operation`` is called with the operation's name
+    before the input is read.
     """
-    refused = claim.refusal(hashlib.sha256(body).hexdigest())
-    if refused is not None:
-        raise refused
-    request = claim.request
+    error = authorization.verification_error(hashlib.sha256(body).hexdigest())
+    if error is not None:
+        raise error
+    request = authorization.request
     table = handlers()
     query = read_query(request.query)
-    found = cloudfront().find(request.method, read_path(normalized_path(request.path)), query)
-    if found is None:
+    match = cloudfront().find(request.method, read_path(normalized_path(request.path)), query)
+    if match is None:
         raise _not_offered(f"CloudFront {VERSION} has no such operation", table)
-    name = found.operation.name
-    found_out(name)
+    name = match.operation.name
+    set_operation(name)
     handler = table.get(name)
     if handler is None:
         raise _not_offered(f"{name} is not offered", table)
-    given = read_input(found, query, dict(request.fields), body)
-    output = handler(Call(name, given, claim.key_id, now_s))
-    return write_output(found.operation, output, address)
+    input_members = read_input(match, query, dict(request.fields), body)
+    output = handler(Call(name, input_members, authorization.key_id, now_s))
+    return write_output(match.operation, output, address)
 
 
 def _not_offered(reason: str, handlers: Handlers) -> ApiError:

@@ -23,8 +23,8 @@ from streamedge.api.protocol.service import VERSION
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """An operation, and what the path says of its members, by the names in braces."""
+class OperationMatch:
+    """An operation, and the values of the names in braces in its path."""
 
     operation: OperationModel
     path_parameters: Mapping[str, str]
@@ -32,27 +32,30 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class _Template:
-    """One operation's request URI: ``{Name}`` segments take any text, markers must be there."""
+    """One operation's request URI.
+
+    ``{Name}`` segments match any text; all ``markers`` must be in the query.
+    """
 
     segments: tuple[str, ...]
     markers: frozenset[tuple[str, str]]
     operation_name: str
 
     def parameters(self, segments: tuple[str, ...]) -> dict[str, str] | None:
-        """The values of the names in braces; None where the path is another's."""
+        """The values of the names in braces; None if the path does not match."""
         values = {}
-        for wanted, segment in zip(self.segments, segments, strict=True):
-            if wanted.startswith("{"):
+        for pattern, segment in zip(self.segments, segments, strict=True):
+            if pattern.startswith("{"):
                 if not segment:
                     return None
-                values[wanted[1:-1]] = segment
-            elif wanted != segment:
+                values[pattern[1:-1]] = segment
+            elif pattern != segment:
                 return None
         return values
 
     @property
     def rank(self) -> tuple[int, int]:
-        """The more a template says, the sooner it is asked."""
+        """The sort key: more specific templates are tried first."""
         literal = sum(not segment.startswith("{") for segment in self.segments)
         return -len(self.markers), -literal
 
@@ -64,22 +67,22 @@ class Model:
         self._service = service
 
     def operation(self, name: str) -> OperationModel:
-        """Raises botocore's OperationNotFoundError."""
+        """The operation of a name. Raises botocore's OperationNotFoundError."""
         return self._service.operation_model(name)
 
     def find(
         self, method: str, segments: tuple[str, ...], query: Mapping[str, str]
-    ) -> Found | None:
-        """The operation that a request means; None where CloudFront has none of the kind.
+    ) -> OperationMatch | None:
+        """The operation of a request; None if CloudFront has no such operation.
 
-        ``segments`` are the path's between its slashes, decoded; ``query`` is decoded too.
+        ``segments`` are the decoded parts of the path between slashes; ``query`` is decoded too.
         """
-        given = frozenset(query.items())
+        parameters_sent = frozenset(query.items())
         for template in self._templates.get((method, len(segments)), ()):
-            if template.markers <= given:
+            if template.markers <= parameters_sent:
                 parameters = template.parameters(segments)
                 if parameters is not None:
-                    return Found(self.operation(template.operation_name), parameters)
+                    return OperationMatch(self.operation(template.operation_name), parameters)
         return None
 
     @cached_property
@@ -89,24 +92,24 @@ class Model:
             http = self._service.operation_model(name).http
             path, _, markers = http["requestUri"].partition("?")
             segments = tuple(path.strip("/").split("/"))
-            marked = frozenset(parse_qsl(markers, keep_blank_values=True))
-            template = _Template(segments, marked, name)
+            required = frozenset(parse_qsl(markers, keep_blank_values=True))
+            template = _Template(segments, required, name)
             templates.setdefault((http["method"], len(segments)), []).append(template)
         for candidates in templates.values():
             candidates.sort(key=lambda template: template.rank)
         return templates
 
 
-_loading = threading.Lock()
-_loaded: list[Model] = []
+_load_lock = threading.Lock()
+_models: list[Model] = []
 
 
 def cloudfront() -> Model:
-    """The model, read from the disk (about 50 ms) the first time; of any thread."""
-    with _loading:
-        if not _loaded:
-            # Not what a user keeps under ~/.aws/models: the edge knows the installed one only.
+    """The model, read from the disk (about 50 ms) at the first call; safe in any thread."""
+    with _load_lock:
+        if not _models:
+            # Not the models under ~/.aws/models: only the installed one is supported.
             loader = Loader([Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
-            described = loader.load_service_model("cloudfront", "service-2", VERSION)
-            _loaded.append(Model(ServiceModel(described, "cloudfront")))
-        return _loaded[0]
+            description = loader.load_service_model("cloudfront", "service-2", VERSION)
+            _models.append(Model(ServiceModel(description, "cloudfront")))
+        return _models[0]

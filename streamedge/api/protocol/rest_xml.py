@@ -1,15 +1,15 @@
 """Documents of the API: XML to values and back, by botocore's shapes.
 
-Owns what an element means. ``parse`` reads what a client's serializer writes, ``serialize`` writes
-what its parser reads; both leave structures as they are (a list stays ``Quantity`` and ``Items``).
-Pure: a value or ``ApiError``, which names the member:
+``parse`` reads the documents that clients send, and ``serialize`` writes the documents that they
+read; both leave structures as they are (a list stays ``Quantity`` and ``Items``). Pure: returns a
+value or raises ``ApiError``, which names the member:
 
-    MalformedXML            not the elements of the shape: unknown, doubled, or text in their place
-    InvalidArgument         a member is missing, or its value is of another type or outside
-    InconsistentQuantities  ``Quantity`` says another number than there are ``Items``
+    MalformedXML            an element is unknown or repeated, or there is text in its place
+    InvalidArgument         a member is missing, has the wrong type or is out of range
+    InconsistentQuantities  ``Quantity`` is not the number of ``Items``
 
-CloudFront's model has neither maps, flattened lists nor attributes, and no request has a timestamp
-or blob; a test holds that for every operation that is offered, so none is provided for.
+CloudFront's model has no maps, flattened lists or attributes, and no request has a timestamp or
+blob, so they are not supported here; a test checks this for every operation of this edge.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from botocore.model import ListShape, Shape, StringShape, StructureShape
 from streamedge.api.errors import ApiError
 from streamedge.api.protocol.xml_tree import Element, malformed, read_tree, write_tree
 
-QUOTED_MAX_CHARACTERS = 100  # of a caller's own value in a message to it
+QUOTED_MAX_CHARACTERS = 100  # of a caller's value in an error message
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _DOUBLE = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
@@ -34,7 +34,7 @@ _INTEGER_BITS: Mapping[str, int] = {"integer": 32, "long": 64}
 
 
 def parse(shape: StructureShape, name: str, body: bytes) -> dict[str, Any]:
-    """A body whose root is ``name``, as the members of ``shape``. Raises ApiError."""
+    """Parses a body with the root ``name`` to the members of ``shape``. Raises ApiError."""
     root = read_tree(body)
     if root.name != name:
         raise malformed(f"The root of the body is {name}, not {quoted(root.name)}.")
@@ -44,13 +44,13 @@ def parse(shape: StructureShape, name: str, body: bytes) -> dict[str, Any]:
 def serialize(shape: StructureShape, name: str, value: Mapping[str, Any]) -> bytes:
     """The document with the root ``name``; members that are None are left out.
 
-    ``value`` is the edge's own: a member that the shape does not have is a KeyError.
+    Raises KeyError if ``value``, which comes from a handler, has a member that the shape lacks.
     """
     return write_tree(_element(shape, name, value))
 
 
 def read_scalar(shape: Shape, text: str, path: str) -> str | int | float | bool:
-    """The value that ``text`` spells; ``path`` is the member's, for the message.
+    """Parses a scalar; ``path`` names the member in the error message.
 
     Raises ApiError InvalidArgument.
     """
@@ -73,7 +73,7 @@ def read_scalar(shape: Shape, text: str, path: str) -> str | int | float | bool:
 
 
 def quoted(text: str) -> str:
-    """A caller's own value for a message to it: in quotes, and cut where it is long."""
+    """A caller's value for an error message: in quotes, and shortened if it is long."""
     if len(text) > QUOTED_MAX_CHARACTERS:
         text = text[:QUOTED_MAX_CHARACTERS] + "…"
     return f"'{text}'"
@@ -94,7 +94,7 @@ def _structure(shape: StructureShape, element: Element, path: str) -> dict[str, 
     members = shape.members
     value: dict[str, Any] = {}
     for child in element.children:
-        # No member of a request's document travels under another name than its own.
+        # In requests, the element of a member always has the member's name.
         if (member := members.get(child.name)) is None:
             raise malformed(f"{path} has no member {quoted(child.name)}.")
         if child.name in value:
@@ -161,11 +161,11 @@ def _double(shape: Shape, text: str, path: str) -> float:
 
 
 def _check_bounds(shape: Shape, measure: float, path: str, unit: str) -> None:
-    least, most = shape.metadata.get("min"), shape.metadata.get("max")
-    if least is not None and measure < least:
-        raise _invalid(path, f"{measure} is less than {least} {unit}".rstrip())
-    if most is not None and measure > most:
-        raise _invalid(path, f"{measure} is more than {most} {unit}".rstrip())
+    minimum, maximum = shape.metadata.get("min"), shape.metadata.get("max")
+    if minimum is not None and measure < minimum:
+        raise _invalid(path, f"{measure} is less than {minimum} {unit}".rstrip())
+    if maximum is not None and measure > maximum:
+        raise _invalid(path, f"{measure} is more than {maximum} {unit}".rstrip())
 
 
 def _invalid(path: str, reason: str) -> ApiError:
@@ -199,6 +199,6 @@ def _scalar(shape: Shape, value: Any) -> str:
 
 
 def _timestamp(time: datetime.datetime) -> str:
-    """ISO 8601 in UTC with milliseconds, as CloudFront writes it."""
+    """ISO 8601 in UTC with milliseconds, as CloudFront writes times."""
     text = time.astimezone(datetime.UTC).isoformat(timespec="milliseconds")
     return text.removesuffix("+00:00") + "Z"

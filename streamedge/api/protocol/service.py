@@ -1,21 +1,21 @@
-"""What the API's front and its handlers agree on: a call, what answers it, and the table of them.
+"""The types that the API's routes and its handlers share: calls, outputs and the handler table.
 
-Owns these types and the API's version only. A handler is a plain function of a call: it knows no
-XML, no signature and no connection. It is called in a thread, possibly beside others, so what it
-shares (the registry) brings its own transactions. It gives the operation's output or raises
-``ApiError``; an operation that the table does not name is answered 501.
+A handler is a plain function of a call: it knows no XML, no signature and no connection. It is
+called in a thread, possibly at the same time as others; the resources that it changes have their
+own transactions. It returns the operation's output or raises ``ApiError``. A call of an operation
+that is not in the table gets the status 501.
 
-Values are those of boto3, member by member as CloudFront's shapes name them: structures are dicts
-(lists stay ``{"Quantity": 2, "Items": [...]}``), timestamps are aware datetimes, a member that was
-not sent is not there. ``input`` has the members of the path, the query, the headers and the body:
+Values have the form of boto3, with the member names of CloudFront's shapes: structures are dicts
+(lists stay ``{"Quantity": 2, "Items": [...]}``), timestamps are aware datetimes, and a member that
+was not sent is absent. ``input`` has the members of the path, the query, the headers and the body:
 
     {"Id": "E2EXAMPLE", "IfMatch": "E1ETAG", "DistributionConfig": {"CallerReference": …}}
 
-``Output`` likewise has the members of the result, those that travel as headers too:
+``Output`` has all members of the result, including those that are sent as headers:
 
     {"Distribution": {…}, "ETag": "E1ETAG", "Location": "/2020-05-31/distribution/E2EXAMPLE"}
 
-A ``Location`` is given as a path; the front puts the address before it by which it was asked.
+A ``Location`` is a path here; the response has the address of the request before it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 VERSION = "2020-05-31"
-"""Of CloudFront's API: the first segment of every path, and the model that botocore has of it."""
+"""The version of the API: the first segment of every path, and the version of botocore's model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One verified and parsed request.
 
-    ``operation`` is CloudFront's name (``CreateDistribution``), ``caller`` the access key id that
-    signed it, ``now_s`` the time it came, in seconds since the epoch.
+    ``operation`` is CloudFront's name (``CreateDistribution``), ``caller`` the access key id of the
+    signature, ``now_s`` the time of arrival in seconds since the epoch.
     """
 
     operation: str

@@ -1,9 +1,9 @@
-"""XML as a tree of elements with text: read within limits, written so that it can be read again.
+"""XML as a tree of elements with text: parsed within limits, and serialized.
 
-Owns the syntax alone; what an element means is ``rest_xml``'s. A document type is refused where it
-begins, so there are no entities but XML's own five, none that expand, none from outside. Comments
-and processing instructions are passed over; attributes other than namespaces mean nothing here.
-Names are without their prefix; an element of another namespace than CloudFront's is refused.
+This module has the syntax; ``rest_xml`` interprets the elements. A document type declaration is
+refused where it begins, so XML's five predefined entities are the only ones: none expands, and none
+is loaded from elsewhere. Comments, processing instructions and attributes are ignored. Names are
+without their prefix; an element in a namespace other than CloudFront's is refused.
 Source: XML 1.0 (Fifth Edition), Namespaces in XML 1.0.
 """
 
@@ -16,8 +16,8 @@ from xml.parsers import expat
 from streamedge.api.errors import ApiError
 
 NAMESPACE = "http://cloudfront.amazonaws.com/doc/2020-05-31/"
-DEPTH_MAX_ELEMENTS = 32  # a distribution's document has ten
-ELEMENTS_MAX = 20_000  # an invalidation of 3,000 paths has as many and five
+DEPTH_MAX_ELEMENTS = 32  # the document of a distribution needs ten
+ELEMENTS_MAX = 20_000  # an invalidation of 3,000 paths has 3,005
 TEXT_MAX_CHARACTERS = 65_536  # of one element; a public key has 2,000
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -28,10 +28,7 @@ _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
 
 @dataclass(slots=True)
 class Element:
-    """An element: its local name, and either its children or its text.
-
-    Text that is not white space between children is refused, so one of the two is empty.
-    """
+    """An element: its local name, and either its children or its text; the other one is empty."""
 
     name: str
     children: list[Element] = field(default_factory=list)
@@ -39,13 +36,16 @@ class Element:
 
 
 def read_tree(body: bytes) -> Element:
-    """The root of a document in UTF-8, or in UTF-16 with its mark. Raises ApiError MalformedXML."""
+    """Parses a document in UTF-8, or in UTF-16 with a byte order mark, and returns its root.
+
+    Raises ApiError MalformedXML.
+    """
     parser = expat.ParserCreate("utf-8", namespace_separator=" ")
-    building = _Building()
-    parser.StartElementHandler = building.start
-    parser.EndElementHandler = building.end
-    parser.CharacterDataHandler = building.characters
-    parser.StartDoctypeDeclHandler = building.doctype
+    builder = _TreeBuilder()
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.characters
+    parser.StartDoctypeDeclHandler = builder.doctype
     parser.buffer_text = True
     try:
         parser.Parse(body, True)
@@ -53,12 +53,13 @@ def read_tree(body: bytes) -> Element:
         raise malformed(f"The XML you provided was not well-formed: {exc}") from exc
     except UnicodeError as exc:
         raise malformed("The XML you provided was not UTF-8.") from exc
-    assert building.root is not None, "a document without a root is not well-formed"
-    return building.root
+    if builder.root is None:
+        raise malformed("The XML you provided has no root element.")
+    return builder.root
 
 
-class _Building:
-    """The tree while expat reads; refuses what is over a limit when it begins, not at its end."""
+class _TreeBuilder:
+    """Builds the tree from the events of expat; stops where a limit is exceeded."""
 
     def __init__(self) -> None:
         self.root: Element | None = None
@@ -68,7 +69,7 @@ class _Building:
     def start(self, qualified: str, _attributes: object) -> None:
         namespace, separator, name = qualified.rpartition(" ")
         if separator and namespace != NAMESPACE:
-            raise malformed(f"{name[:100]} is of another namespace than {NAMESPACE}.")
+            raise malformed(f"{name[:100]} is not in the namespace {NAMESPACE}.")
         self._count += 1
         if self._count > ELEMENTS_MAX:
             raise malformed(f"The XML you provided has more than {ELEMENTS_MAX} elements.")
@@ -97,7 +98,7 @@ class _Building:
     def end(self, _qualified: str) -> None:
         self._open.pop()
 
-    def doctype(self, *_declared: object) -> None:
+    def doctype(self, *_declaration: object) -> None:
         raise malformed("The XML you provided has a document type, which is not allowed.")
 
     @staticmethod
@@ -109,7 +110,7 @@ class _Building:
 def write_tree(root: Element) -> bytes:
     """The document in UTF-8, its root in CloudFront's namespace.
 
-    A character that XML cannot carry becomes U+FFFD.
+    A character that XML does not allow becomes U+FFFD.
     """
     pieces = ['<?xml version="1.0" encoding="UTF-8"?>\n', f'<{root.name} xmlns="{NAMESPACE}">']
     _write_content(root, pieces)
@@ -127,5 +128,5 @@ def _write_content(element: Element, pieces: list[str]) -> None:
 
 
 def malformed(message: str) -> ApiError:
-    """A body whose elements are not those of the operation."""
+    """The error for a body that does not have the elements of the operation."""
     return ApiError("MalformedXML", message)

@@ -153,7 +153,7 @@ class OriginSections:
         declared = self._inventory.from_file
         if identifier in declared.origins or identifier in declared.origin_groups:
             return identifier
-        return declared_bucket(self._inventory, document["DomainName"])
+        return origin_of_bucket(self._inventory, document["DomainName"])
 
     def _bucket(self, document: Document, added: dict[str, Any], where: str) -> AnyOriginConfig:
         domain = document["DomainName"]
@@ -162,7 +162,9 @@ class OriginSections:
         ):
             text = f"{where}: an origin access control and an identity exclude each other"
             raise ApiError("IllegalOriginAccessConfiguration", text)
-        is_signed = is_identity((document.get("S3OriginConfig") or {}).get("OriginAccessIdentity"))
+        is_signed = names_identity(
+            (document.get("S3OriginConfig") or {}).get("OriginAccessIdentity")
+        )
         if control := document.get("OriginAccessControlId"):
             is_signed = self._signs(control, where)
         return bucket_section(
@@ -244,7 +246,7 @@ def bucket_section(
     return section(S3OriginConfig, said, where)
 
 
-def declared_bucket(inventory: Inventory, domain: str) -> str | None:
+def origin_of_bucket(inventory: Inventory, domain: str) -> str | None:
     """The first declared origin that has the bucket of a DomainName at AWS; None without."""
     match = _S3_DOMAIN.fullmatch(domain)
     if match is None:
@@ -255,7 +257,7 @@ def declared_bucket(inventory: Inventory, domain: str) -> str | None:
     return None
 
 
-def is_identity(text: str | None) -> bool:
+def names_identity(text: str | None) -> bool:
     """Whether an origin access identity is named. Raises ApiError for what cannot be one."""
     if not _IDENTITY.fullmatch(text or ""):
         expected = "origin-access-identity/cloudfront/ID or empty"

@@ -15,10 +15,14 @@ from typing import Any
 from streamedge.access.keys import KeyFileError, load_public_key
 from streamedge.api.documents.documents import Document, invalid, required, section
 from streamedge.api.documents.inventory import API_PREFIX, Inventory, inventory_of
-from streamedge.api.documents.trust import trusted_groups
+from streamedge.api.documents.trust import trusted_key_groups
 from streamedge.api.errors import ApiError
 from streamedge.api.to_config import policy_sections
-from streamedge.api.to_config.origin_sections import bucket_section, declared_bucket, is_identity
+from streamedge.api.to_config.origin_sections import (
+    bucket_section,
+    names_identity,
+    origin_of_bucket,
+)
 from streamedge.api.to_config.web_sections import WebSections, aliases, web_sections
 from streamedge.config.checks.bucket_policies import not_for_buckets
 from streamedge.config.managed import CACHE_POLICIES, ORIGIN_REQUEST_POLICIES
@@ -36,7 +40,7 @@ from streamedge.config.schema.config import (
 from streamedge.config.schema.selection import Selection, SelectionMode
 from streamedge.control.resources import Kind, Resource
 
-APPLICATION = "cfx/st"  # CloudFront's, of all streaming distributions
+RTMP_APPLICATION = "cfx/st"  # CloudFront's, of all streaming distributions
 _POLICIES: Mapping[Kind, tuple[str, Callable[[Document], Section]]] = {
     Kind.CACHE_POLICY: ("cache_policies", policy_sections.cache_policy),
     Kind.ORIGIN_REQUEST_POLICY: ("origin_request_policies", policy_sections.origin_request_policy),
@@ -67,21 +71,21 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Effective:
+class CombinedConfig:
     """The config in force, and what is not part of it though it was made."""
 
     config: Config
     problems: tuple[Problem, ...]
 
 
-def combine(declared: Config, resources: Iterable[Resource]) -> Effective:
+def combine(declared: Config, resources: Iterable[Resource]) -> CombinedConfig:
     """The config in force. Never raises: what cannot be applied is left out."""
     inventory = inventory_of(declared, resources)
     making = _Making(inventory)
     for kind in _ORDER:
         for resource in tuple(inventory.from_api[kind].values()):
             making.add(resource)
-    return Effective(making.config(), tuple(making.problems))
+    return CombinedConfig(making.config(), tuple(making.problems))
 
 
 class _Making:
@@ -94,7 +98,9 @@ class _Making:
         self._distributions: list[AnyDistributionConfig] = []
         self._taken_ids = {distribution.id for distribution in declared.distributions}
         self._claims = {
-            claim for distribution in declared.distributions for claim in claims(distribution)
+            claim
+            for distribution in declared.distributions
+            for claim in exclusive_hosts(distribution)
         }
         self._tables: dict[str, dict[str, Section]] = {
             name: dict(getattr(declared, name))
@@ -203,7 +209,7 @@ class _Making:
         free = tuple(
             alias
             for alias in distribution.aliases
-            if self._claims.isdisjoint(claims(distribution, (alias,)))
+            if self._claims.isdisjoint(exclusive_hosts(distribution, (alias,)))
         )
         self._taken_ids.add(distribution.id)
         self._distributions.append(distribution.model_copy(update={"aliases": free}))
@@ -216,7 +222,7 @@ def _only(names: Selection | Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def claims(
+def exclusive_hosts(
     distribution: AnyDistributionConfig, hosts: Iterable[str] | None = None
 ) -> set[tuple[str, str, str]]:
     """What a distribution alone may have: kind, host pattern and application."""
@@ -239,8 +245,8 @@ def streaming_section(
     domain = required(s3, "DomainName")
     where = "S3Origin"
     declared = inventory.from_file.origins.keys() | inventory.from_file.origin_groups.keys()
-    name = domain if domain in declared else declared_bucket(inventory, domain)
-    is_signed = is_identity(s3.get("OriginAccessIdentity"))
+    name = domain if domain in declared else origin_of_bucket(inventory, domain)
+    is_signed = names_identity(s3.get("OriginAccessIdentity"))
     if name is None:
         name = f"{API_PREFIX}{resource.id}"
         add_origin(name, bucket_section(domain, is_signed=is_signed, values={}, where=where))
@@ -252,8 +258,10 @@ def streaming_section(
         "enabled": bool(document.get("Enabled")),
         "aliases": aliases(inventory, resource.id, document),
         "origin": name,
-        "application": [APPLICATION],
-        "trusted_key_groups": trusted_groups(inventory, document, "StreamingDistributionConfig"),
+        "application": [RTMP_APPLICATION],
+        "trusted_key_groups": trusted_key_groups(
+            inventory, document, "StreamingDistributionConfig"
+        ),
     }
     return section(RtmpDistributionConfig, values, "StreamingDistributionConfig")
 

@@ -22,7 +22,7 @@ from streamedge.api.documents.documents import (
     section,
 )
 from streamedge.api.documents.inventory import API_PREFIX, Inventory
-from streamedge.api.documents.trust import trusted_groups
+from streamedge.api.documents.trust import trusted_key_groups
 from streamedge.api.errors import ApiError
 from streamedge.api.to_config import policy_sections
 from streamedge.api.to_config.origin_sections import OriginSections
@@ -165,7 +165,7 @@ def _behavior(making: _Making, document: Document, number: int) -> dict[str, Any
     refused = UNSUPPORTED_METHODS.get(making.origins.kind_of(origin), ())
     return {
         "origin": origin,
-        "trusted_key_groups": trusted_groups(making.inventory, document, where),
+        "trusted_key_groups": trusted_key_groups(making.inventory, document, where),
         "viewer_protocol": viewer_protocol,
         "methods": [method for method in _methods(document, where) if method not in refused],
         "compress": bool(document.get("Compress")) and policies.compresses,

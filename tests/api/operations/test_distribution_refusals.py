@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.api_estate import (
+from tests.support.cloudfront_api import (
     DECLARED,
     Api,
     behavior,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from streamedge.control.log import ITEMS_MAX, ControlLog, RowKind
-from tests.support.api_estate import DECLARED, Api, listing
+from tests.support.cloudfront_api import DECLARED, Api, listing
 
 
 @pytest.fixture(name="api")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from streamedge.api.errors import ApiError
 from streamedge.api.protocol.model import cloudfront
 from streamedge.api.to_config.translation import combine
-from tests.support.api_estate import Api, web
+from tests.support.cloudfront_api import Api, web
 from tests.support.offered import OFFERED, values
 
 # What only asks does not look into what it is given, but for a marker and a number.

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from streamedge.api.errors import ApiError
 from streamedge.api.protocol.binding import read_input, read_path, read_query, write_output
-from streamedge.api.protocol.model import Found, cloudfront
+from streamedge.api.protocol.model import OperationMatch, cloudfront
 from tests.support.offered import OFFERED, example, values
 
 EXAMPLES_PER_OPERATION = 8
 
 
-def received(operation: str, given: dict[str, Any]) -> tuple[Found, dict[str, Any]]:
+def received(operation: str, given: dict[str, Any]) -> tuple[OperationMatch, dict[str, Any]]:
     """What the API makes of a request that botocore has made of ``given``."""
     model = cloudfront().operation(operation)
     request = create_serializer("rest-xml", include_validation=True).serialize_to_request(

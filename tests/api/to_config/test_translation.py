@@ -23,7 +23,7 @@ from streamedge.config.schema.config import (
 )
 from streamedge.config.schema.selection import ALL, NONE, Selection, SelectionMode
 from streamedge.control.resources import Kind, Resource
-from tests.support.api_estate import (
+from tests.support.cloudfront_api import (
     DECLARED,
     DISABLED,
     NOW_S,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from streamedge.api.errors import ApiError
-from streamedge.api.protocol.answers import refusal
+from streamedge.api.protocol.responses import error_response
 
 
 def test_a_refusal() -> None:
     """Form: CloudFront API Reference, "Making API requests", "Error responses"."""
-    answer = refusal(ApiError("InvalidArgument", "a < b"), "id-1")
+    answer = error_response(ApiError("InvalidArgument", "a < b"), "id-1")
     assert (answer.status, answer.fields) == (400, {})
     assert answer.body.decode() == (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -19,6 +19,6 @@ def test_a_refusal() -> None:
 
 
 def test_a_refusal_that_is_the_edges_fault() -> None:
-    answer = refusal(ApiError("InternalError", "x"), "id-1")
+    answer = error_response(ApiError("InternalError", "x"), "id-1")
     assert answer.status == 500
     assert b"<Type>Receiver</Type>" in answer.body
