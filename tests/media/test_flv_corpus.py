@@ -87,17 +87,19 @@ async def check(variants: Iterable[Variant], folder: Path, *, may_have_more: boo
     assert not wrong, "\n".join(wrong)
 
 
-async def test_one_edit_of_a_file(seed: bytes, tmp_path: Path) -> None:
+async def test_file_with_one_edit_is_played_or_refused(seed: bytes, tmp_path: Path) -> None:
     await check(edited(seed), tmp_path)
 
 
-async def test_several_edits_of_a_file(seed: bytes, tmp_path: Path, corpus_size: int) -> None:
+async def test_file_with_several_edits_is_played_or_refused(
+    seed: bytes, tmp_path: Path, corpus_size: int
+) -> None:
     # Some of them are too much for FFmpeg, which ends where the edge goes on.
     files = mixed(seed, corpus_size, random_seed=corpus_size)
     await check(files, tmp_path, may_have_more=True)
 
 
-async def test_damage_costs_no_more_than_what_it_touches(seed: bytes) -> None:
+async def test_damage_affects_only_the_tags_it_touches(seed: bytes) -> None:
     whole = await played(seed, RUN_MS)
     for name, data in damaged(seed):
         got = await played(data, RUN_MS)

@@ -13,7 +13,7 @@ from streamedge.media.index_memory import IndexMemory, Lease
 LIMIT_BYTES = 100
 
 
-def test_the_longest_unused_goes_first() -> None:
+def test_least_recently_used_value_is_dropped_first() -> None:
     memory = IndexMemory[str, int](LIMIT_BYTES)
     for key in "abc":
         memory.keep(key, ord(key), 30).close()
@@ -25,7 +25,7 @@ def test_the_longest_unused_goes_first() -> None:
     assert memory.used_bytes == 90
 
 
-def test_what_is_in_use_stays_and_refuses_others() -> None:
+def test_values_in_use_stay_and_others_are_refused() -> None:
     memory = IndexMemory[str, int](LIMIT_BYTES)
     first = memory.keep("a", 1, 60)
     part = first.of("part of it")
@@ -40,7 +40,7 @@ def test_what_is_in_use_stays_and_refuses_others() -> None:
     assert memory.keys() == ["b"]
 
 
-def test_a_value_that_is_alone_may_be_larger() -> None:
+def test_single_value_may_exceed_the_limit() -> None:
     memory = IndexMemory[str, int](LIMIT_BYTES)
     memory.keep("a", 1, 60).close()
     lease = memory.keep("large", 2, 1000)

@@ -54,7 +54,7 @@ def asset(origin: HttpOrigin, name: str, ttl_s: float = 3600) -> Asset:
         ("hevc", FlvMedium, True, {"hvc1"}),
     ],
 )
-async def test_the_bytes_say_what_it_is(
+async def test_first_bytes_decide_the_kind_of_file(
     media: Media, cache_root: Path, name: str, kind: type, has_video: bool, enhanced: set[str]
 ) -> None:
     async with edge_of(cache_root) as (server, cache, origin):
@@ -86,7 +86,7 @@ async def test_the_bytes_say_what_it_is(
         ("unsupported", MediaFault.NO_SUPPORTED_TRACK),
     ],
 )
-async def test_what_is_no_medium(
+async def test_file_of_another_kind_is_refused(
     media: Media, cache_root: Path, data: bytes | str, fault: MediaFault
 ) -> None:
     async with edge_of(cache_root) as (server, cache, origin):
@@ -120,7 +120,7 @@ async def played_bytes(medium: Medium) -> int:
 @pytest.mark.parametrize("name", ["film.mp4", "film-moov-last.mp4", "song.mp3"])
 @pytest.mark.parametrize("control", ["no-store", "private", "max-age=0", "max-age=60"])
 @pytest.mark.parametrize("etag", ['"1"', 'W/"1"', ""])
-async def test_what_must_not_be_stored_or_has_no_validators_plays_to_its_end(
+async def test_unstorable_object_plays_to_its_end(
     media: Media, cache_root: Path, name: str, control: str, etag: str
 ) -> None:
     """Each play gets one version, whole: whatever the origin can be asked for again."""
@@ -141,7 +141,7 @@ async def test_what_must_not_be_stored_or_has_no_validators_plays_to_its_end(
 
 
 @pytest.mark.parametrize("coding", ["gzip", "BR", "aws-chunked, gzip"])
-async def test_object_in_a_content_coding_is_refused_by_its_name(
+async def test_object_in_a_content_coding_is_refused_by_the_codings_name(
     cache_root: Path, coding: str
 ) -> None:
     async with edge_of(cache_root) as (server, cache, origin):
@@ -153,16 +153,14 @@ async def test_object_in_a_content_coding_is_refused_by_its_name(
 
 
 @pytest.mark.parametrize("coding", ["utf-8", "aws-chunked", "identity"])
-async def test_object_with_a_word_that_is_no_coding_is_played(
-    cache_root: Path, coding: str
-) -> None:
+async def test_object_with_an_unknown_coding_is_played(cache_root: Path, coding: str) -> None:
     async with edge_of(cache_root) as (server, cache, origin):
         fields = (("Content-Encoding", coding),)
         server.put("film.mp4", avc_mp4([keyframe()] * 10, 40), headers=fields)
         (await titles_of(cache).open(asset(origin, "film.mp4"))).close()
 
 
-async def test_an_index_over_the_limit_is_not_read(cache_root: Path) -> None:
+async def test_index_over_the_limit_is_not_read(cache_root: Path) -> None:
     data = avc_mp4([keyframe()] * 1000, 40)
     async with edge_of(cache_root) as (server, cache, origin):
         server.put("film.mp4", data)
@@ -170,7 +168,7 @@ async def test_an_index_over_the_limit_is_not_read(cache_root: Path) -> None:
             await titles_of(cache, moov_bytes=2000).open(asset(origin, "film.mp4"))
 
 
-async def test_what_is_left_out_is_reported_once(media: Media, cache_root: Path) -> None:
+async def test_faults_are_reported_once(media: Media, cache_root: Path) -> None:
     data = media("film.mp4")  # its index stands in front
     async with edge_of(cache_root) as (server, cache, origin):
         server.put("film.mp4", data[: len(data) * 9 // 10])
@@ -189,7 +187,7 @@ async def test_what_is_left_out_is_reported_once(media: Media, cache_root: Path)
         await titles.close()
 
 
-async def test_one_index_for_whoever_comes_at_one_time(media: Media, cache_root: Path) -> None:
+async def test_concurrent_opens_build_one_index(media: Media, cache_root: Path) -> None:
     async with edge_of(cache_root) as (server, cache, origin):
         server.put("film.mp4", media("film.mp4"))
         server.hold("film.mp4", at=1000)
@@ -207,7 +205,7 @@ async def test_one_index_for_whoever_comes_at_one_time(media: Media, cache_root:
         assert all(version.idle or version._fills for version in cache._versions.values())
 
 
-async def test_another_version_has_another_index(media: Media, cache_root: Path) -> None:
+async def test_new_version_has_a_new_index(media: Media, cache_root: Path) -> None:
     async with edge_of(cache_root) as (server, cache, origin):
         titles = titles_of(cache)
         lengths = []
@@ -219,7 +217,7 @@ async def test_another_version_has_another_index(media: Media, cache_root: Path)
         assert lengths == [20_000, 30_000]
 
 
-async def test_memory_is_bounded_and_the_longest_unused_goes(
+async def test_memory_is_limited_and_the_least_recently_used_index_is_dropped(
     media: Media, cache_root: Path
 ) -> None:
     async with edge_of(cache_root) as (server, cache, origin):
@@ -238,7 +236,7 @@ async def test_memory_is_bounded_and_the_longest_unused_goes(
         assert sum(layout.memory_size_bytes for layout in layouts) <= 300_000
 
 
-async def test_what_plays_counts_and_leaves_room_when_it_ends(
+async def test_playing_index_counts_against_the_limit_until_it_ends(
     media: Media, cache_root: Path
 ) -> None:
     async with edge_of(cache_root) as (server, cache, origin):
@@ -264,9 +262,7 @@ async def test_what_plays_counts_and_leaves_room_when_it_ends(
         (await titles.open(asset(origin, "film19"))).close()
 
 
-async def test_a_layout_that_was_given_up_is_made_anew_for_packaging(
-    media: Media, cache_root: Path
-) -> None:
+async def test_dropped_layout_is_built_again_for_packaging(media: Media, cache_root: Path) -> None:
     data = media("film.mp4")
     async with edge_of(cache_root) as (server, cache, origin):
         server.put("film.mp4", data)
@@ -288,7 +284,7 @@ async def test_a_layout_that_was_given_up_is_made_anew_for_packaging(
         await titles.close()
 
 
-async def test_whoever_leaves_while_an_index_is_made_leaves_no_use_of_it(
+async def test_cancelled_waiter_leaves_no_lease_on_the_index(
     media: Media, cache_root: Path
 ) -> None:
     async with edge_of(cache_root) as (server, cache, origin):
@@ -311,7 +307,7 @@ async def test_whoever_leaves_while_an_index_is_made_leaves_no_use_of_it(
     ("status", "times", "failure"),
     [(404, 1, OriginFailure.NOT_FOUND), (503, 2, OriginFailure.UNAVAILABLE)],
 )
-async def test_an_origin_that_fails(
+async def test_failure_of_the_origin_is_raised(
     media: Media, cache_root: Path, status: int, times: int, failure: OriginFailure
 ) -> None:
     async with edge_of(cache_root) as (server, cache, origin):

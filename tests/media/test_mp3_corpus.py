@@ -61,7 +61,7 @@ async def played(data: bytes) -> list[Packet]:
     return packets[False]
 
 
-async def test_whatever_stands_around_the_frames(song: bytes, tmp_path: Path) -> None:
+async def test_any_bytes_around_the_frames_are_skipped(song: bytes, tmp_path: Path) -> None:
     spans = mp3.frames(song, is_file_end=True).spans
     frames = {hashlib.md5(song[span.start : span.end]).hexdigest() for span in spans}
     wrong: list[str] = []
@@ -87,7 +87,9 @@ async def test_whatever_stands_around_the_frames(song: bytes, tmp_path: Path) ->
      (b"\xff\xff\x90\x00", "layer I")],
 )  # fmt: skip
 @pytest.mark.parametrize("before", [b"", b"ID3\3\0\0\0\0\0\x0a" + bytes(10)])
-def test_mpeg_audio_that_is_refused_by_name(before: bytes, header: bytes, reason: str) -> None:
+def test_unsupported_mpeg_audio_is_refused_by_name(
+    before: bytes, header: bytes, reason: str
+) -> None:
     data = before + (header + bytes(700)) * 20
     kind, _ = feed(sniff(len(data)), data)
     assert kind is FileKind.MP3

@@ -51,9 +51,11 @@ def check(variants: Iterable[Variant], folder: Path) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_one_edit_of_a_file(seed: bytes, tmp_path: Path) -> None:
+def test_file_with_one_edit_is_played_or_refused(seed: bytes, tmp_path: Path) -> None:
     check(edited(seed), tmp_path)
 
 
-def test_several_edits_of_a_file(seed: bytes, tmp_path: Path, corpus_size: int) -> None:
+def test_file_with_several_edits_is_played_or_refused(
+    seed: bytes, tmp_path: Path, corpus_size: int
+) -> None:
     check(mixed(seed, count=corpus_size, random_seed=corpus_size), tmp_path)

@@ -62,7 +62,7 @@ async def packaged(cache: Cache, source: Asset, data: bytes) -> tuple[Asset, Flv
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film-moov-last.mp4", "hevc", "video-only"])
-async def test_any_span_is_the_flvs(media: Media, cache_root: Path, name: str) -> None:
+async def test_any_span_equals_the_flv(media: Media, cache_root: Path, name: str) -> None:
     data = media(name)
     async with edge_of(cache_root) as (server, cache, origin):
         server.put("film.mp4", data)
@@ -79,7 +79,7 @@ async def test_any_span_is_the_flvs(media: Media, cache_root: Path, name: str) -
             assert await read_all(read) == wanted[read.span.start : read.span.end]
 
 
-async def test_read_through_the_cache_it_is_made_once(media: Media, cache_root: Path) -> None:
+async def test_packaged_flv_is_built_once_through_the_cache(media: Media, cache_root: Path) -> None:
     data = media("film.mp4")
     async with edge_of(cache_root) as (server, cache, origin):
         server.put("film.mp4", data)
@@ -92,7 +92,7 @@ async def test_read_through_the_cache_it_is_made_once(media: Media, cache_root: 
         assert server.body_bytes_sent == len(data)
 
 
-async def test_pieces_are_small_while_their_source_arrives(cache_root: Path) -> None:
+async def test_pieces_are_small_while_the_source_arrives(cache_root: Path) -> None:
     data = avc_mp4([keyframe(30_000)] * 60, 40)
     async with edge_of(cache_root) as (server, cache, origin):
         server.put("film.mp4", data)
@@ -137,7 +137,9 @@ async def test_read_ahead_makes_no_request_beside_a_running_fill_until_it_is_exp
         download.close()
 
 
-async def test_versions_and_ends(media: Media, cache_root: Path) -> None:
+async def test_read_of_another_version_or_past_the_end_is_refused(
+    media: Media, cache_root: Path
+) -> None:
     data = media("film.mp4")
     async with edge_of(cache_root) as (server, cache, origin):
         server.put("film.mp4", data)
@@ -159,7 +161,7 @@ async def test_versions_and_ends(media: Media, cache_root: Path) -> None:
         assert (await packaged(cache, again, data))[0].key != flv.key
 
 
-async def test_a_source_that_changed_is_never_packaged_with_the_old(
+async def test_changed_source_is_never_mixed_with_the_old_one(
     media: Media, cache_root: Path
 ) -> None:
     data = media("film.mp4")
@@ -174,7 +176,7 @@ async def test_a_source_that_changed_is_never_packaged_with_the_old(
         reader.close()
 
 
-async def test_the_sources_failure_is_the_packages(media: Media, cache_root: Path) -> None:
+async def test_failure_of_the_source_is_raised(media: Media, cache_root: Path) -> None:
     data = media("film.mp4")
     async with edge_of(cache_root) as (server, cache, origin):
         server.put("film.mp4", data)

@@ -36,11 +36,11 @@ def test_on_metadata_is_an_ecma_array() -> None:
     )
 
 
-def test_values_come_back() -> None:
+def test_values_survive_a_round_trip() -> None:
     assert decode_script(encode_on_metadata(VALUES)) == ("onMetaData", (VALUES,))
 
 
-def test_number_tables_are_arrays() -> None:
+def test_lists_of_numbers_are_arrays() -> None:
     times = np.array([0.0, 2.5, 1e9])
     _, (values,) = decode_script(encode_on_metadata({"keyframes": {"times": times}}))
     assert isinstance(values, dict)
@@ -51,7 +51,7 @@ def test_number_tables_are_arrays() -> None:
     assert read.tolist() == times.tolist()
 
 
-def test_cut_off_anywhere_and_followed_by_more() -> None:
+def test_truncated_body_is_refused_and_trailing_bytes_are_ignored() -> None:
     body = encode_on_metadata(VALUES)
     complete = 0
     for length in range(len(body)):
@@ -79,7 +79,7 @@ def test_cut_off_anywhere_and_followed_by_more() -> None:
         (b"\x0a\x00\x00\x00\x01\x05", (None,)),
     ],
 )
-def test_other_values_of_files(encoded: bytes, value: ScriptValue) -> None:
+def test_all_value_types_of_files_are_read(encoded: bytes, value: ScriptValue) -> None:
     assert decode_script(NAME + encoded) == ("onMetaData", (value,))
 
 
@@ -95,7 +95,7 @@ def test_other_values_of_files(encoded: bytes, value: ScriptValue) -> None:
     ],
     ids=["empty", "no name", "unknown", "huge array", "deep", "many"],
 )
-def test_what_is_refused(body: bytes) -> None:
+def test_malformed_script_data_is_refused(body: bytes) -> None:
     with pytest.raises(MediaError):
         decode_script(body)
 
@@ -109,6 +109,6 @@ def test_any_bytes_decode_or_raise(data: bytes) -> None:
             continue
 
 
-def test_long_strings() -> None:
+def test_long_strings_are_written_and_read() -> None:
     values: ScriptObject = {"comment": "x" * 70_000}
     assert decode_script(encode_on_metadata(values)) == ("onMetaData", (values,))

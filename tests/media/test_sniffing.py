@@ -25,7 +25,7 @@ def kind_of(data: bytes) -> FileKind:
     ("name", "kind"),
     [("film.mp4", FileKind.MP4), ("film.flv", FileKind.FLV), ("song.mp3", FileKind.MP3)],
 )
-def test_real_files(media: Media, name: str, kind: FileKind) -> None:
+def test_kind_of_a_real_file_is_detected(media: Media, name: str, kind: FileKind) -> None:
     assert kind_of(media(name)) is kind
     assert kind_of(media(name)[:2000]) is kind
 
@@ -42,11 +42,11 @@ def test_real_files(media: Media, name: str, kind: FileKind) -> None:
     ],
     ids=["uuid", "PICT", "junk", "large", "two", "64-bit size"],
 )
-def test_boxes_of_any_type_in_front_of_an_mp4(before: bytes) -> None:
+def test_unknown_boxes_before_an_mp4_are_skipped(before: bytes) -> None:
     assert kind_of(before + FTYP + bytes(200)) is FileKind.MP4
 
 
-def test_tag_in_front(media: Media) -> None:
+def test_id3_tag_before_a_file_is_skipped(media: Media) -> None:
     for size in (10, 100_000):
         digits = bytes([0, size >> 14, size >> 7 & 127, size & 127])
         tag = b"ID3\3\0\0" + digits + bytes(size)
@@ -55,7 +55,7 @@ def test_tag_in_front(media: Media) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"plain text", bytes(5000), b"<html>" * 900, box("junk")])
-def test_what_is_none_of_them(data: bytes) -> None:
+def test_unknown_file_is_refused(data: bytes) -> None:
     with pytest.raises(MediaError, match="empty" if not data else "none of MP4, FLV and MP3"):
         kind_of(data)
 

@@ -50,7 +50,9 @@ def test_fields_are_folded_by_lower_case_name() -> None:
         (ObjectRequest("s", "n", if_none_match=Version("", 1)), {}),
     ],
 )
-def test_request_fields(ask: ObjectRequest, fields: dict[str, str]) -> None:
+def test_request_fields_state_range_and_conditions(
+    ask: ObjectRequest, fields: dict[str, str]
+) -> None:
     assert request_fields(ask) == {"Accept-Encoding": "identity", **fields}
 
 
@@ -68,12 +70,14 @@ def test_request_fields(ask: ObjectRequest, fields: dict[str, str]) -> None:
         (Version("", 5), Version("", 5, 1), True),
     ],
 )
-def test_same_version(known: Version, seen: Version, same: bool) -> None:
+def test_same_version_compares_etag_date_and_size(
+    known: Version, seen: Version, same: bool
+) -> None:
     assert is_same_version(known, seen) is same
     assert is_same_version(seen, known) is same
 
 
-def test_error_code_of_an_s3_document() -> None:
+def test_error_code_is_read_from_an_s3_document() -> None:
     # Amazon S3 API Reference, "Error responses".
     body = (
         b'<?xml version="1.0" encoding="UTF-8"?>\n<Error>\n  <Code>NoSuchKey</Code>\n'
@@ -139,7 +143,7 @@ def opening_or_error(
     if_match=VERSIONS,
     if_none_match=VERSIONS,
 )
-def test_any_answer_opens_or_fails_by_name(
+def test_any_response_opens_or_fails_by_name(
     status: int,
     fields: dict[str, str],
     span: Span | None,

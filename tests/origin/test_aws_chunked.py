@@ -52,7 +52,7 @@ def decode(data: bytes, step: int = 1 << 20) -> tuple[bytes, dict[str, str]]:
         (b"0\r\n\r\n", b"", {}),
     ],
 )
-def test_decodes(data: bytes, plain: bytes, trailers: dict[str, str], step: int) -> None:
+def test_body_is_decoded(data: bytes, plain: bytes, trailers: dict[str, str], step: int) -> None:
     assert decode(data, step) == (plain, trailers)
 
 
@@ -83,7 +83,7 @@ def test_every_shorter_body_is_refused() -> None:
         b"0\r\n:1\r\n\r\n",
     ],
 )
-def test_refuses(data: bytes) -> None:
+def test_malformed_body_is_refused(data: bytes) -> None:
     with pytest.raises(AwsChunkedError):
         decode(data)
 

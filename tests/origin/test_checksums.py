@@ -43,7 +43,9 @@ def digest_of(crc: Callable[[], Crc], *pieces: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(("crc", "data", "check"), CHECKS)
-def test_check_values(crc: Callable[[], Crc], data: bytes, check: str) -> None:
+def test_checksums_match_the_published_check_values(
+    crc: Callable[[], Crc], data: bytes, check: str
+) -> None:
     assert digest_of(crc, data).hex() == check
     assert digest_of(crc, *(bytes([byte]) for byte in data)).hex() == check
 
@@ -54,12 +56,12 @@ def test_checksum_does_not_depend_on_the_pieces(data: bytes, at: int) -> None:
     assert digest_of(crc64nvme, data[:at], data[at:]) == digest_of(crc64nvme, data)
 
 
-def test_all_fields_have_a_vector() -> None:
+def test_every_checksum_field_has_a_test_vector() -> None:
     assert SUMS.keys() == CHECKSUM_FIELDS
 
 
 @pytest.mark.parametrize("name", sorted(SUMS))
-def test_right_and_wrong_bodies(name: str) -> None:
+def test_wrong_body_is_refused(name: str) -> None:
     right = Verifier(((name.title(), SUMS[name]),))
     right.update(NINE[:4])
     right.update(NINE[4:])
@@ -87,7 +89,7 @@ def test_checksums_in_trailers_are_verified() -> None:
                 verifier.verify(trailers)
 
 
-def test_sha256_of_the_payload() -> None:
+def test_payload_sha256_is_verified() -> None:
     digest = hashlib.sha256(NINE).hexdigest()
     verifier = Verifier((("x-amz-content-sha256", digest),))
     verifier.update(b"other")

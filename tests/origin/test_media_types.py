@@ -32,5 +32,5 @@ from streamedge.origin.media_types import guess_media_type
         ("data:text/html,film.mp4", "video/mp4"),
     ],
 )
-def test_type_by_extension(name: str, media_type: str) -> None:
+def test_media_type_follows_from_the_extension(name: str, media_type: str) -> None:
     assert guess_media_type(name) == media_type

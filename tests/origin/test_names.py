@@ -48,7 +48,7 @@ def path_or_failure(prefix: str, name: str) -> str | OriginFailure:
         ("p", "", "p/"),
     ],
 )
-def test_path(prefix: str, name: str, path: str) -> None:
+def test_name_is_encoded_as_a_path(prefix: str, name: str, path: str) -> None:
     assert object_path(prefix, name) == path
 
 
@@ -74,7 +74,7 @@ def test_path(prefix: str, name: str, path: str) -> None:
         ("p", "a" * (KEY_MAX_BYTES - 1)),
     ],
 )
-def test_refused_name(prefix: str, name: str) -> None:
+def test_invalid_name_is_refused(prefix: str, name: str) -> None:
     with pytest.raises(OriginError) as caught:
         object_path(prefix, name)
     assert caught.value.failure is OriginFailure.NOT_FOUND
@@ -82,7 +82,7 @@ def test_refused_name(prefix: str, name: str) -> None:
     assert len(str(caught.value)) < 1000
 
 
-def test_longest_name() -> None:
+def test_name_length_is_limited() -> None:
     assert object_key("p", "a" * (KEY_MAX_BYTES - 2)) == "p/" + "a" * (KEY_MAX_BYTES - 2)
     assert len(object_path("", "é" * (KEY_MAX_BYTES // 2))) == 6 * (KEY_MAX_BYTES // 2)
 

@@ -41,7 +41,7 @@ async def exchange(server: ScriptedOrigin, request: bytes) -> bytes:
 @pytest.mark.parametrize(
     "span", [Span(0, 10), Span(65_520, 65_523), Span(10**12, 10**12 + 200_000)]
 )
-def test_pattern_is_the_same_however_it_is_cut(span: Span) -> None:
+def test_pattern_is_the_same_in_any_pieces(span: Span) -> None:
     content = Pattern(1 << 50, seed=5)
     whole = content.read(span)
     assert len(whole) == span.size
@@ -49,12 +49,12 @@ def test_pattern_is_the_same_however_it_is_cut(span: Span) -> None:
     assert whole != Pattern(1 << 50, seed=6).read(span)
 
 
-def test_pattern_ends() -> None:
+def test_pattern_ends_at_its_size() -> None:
     assert len(Pattern(100).read(Span(90, 200))) == 10
     assert Pattern(100).read(Span(200, 300)) == b""
 
 
-async def test_hold_and_release_by_bytes(server: ScriptedOrigin, origin: HttpOrigin) -> None:
+async def test_bytes_are_held_and_released(server: ScriptedOrigin, origin: HttpOrigin) -> None:
     server.put("small", b"0123456789")
     server.hold("small", at=3)
     read = await origin.read("small")
@@ -70,7 +70,7 @@ async def test_hold_and_release_by_bytes(server: ScriptedOrigin, origin: HttpOri
     await read.close()
 
 
-async def test_hold_is_by_position_for_every_reader(
+async def test_hold_applies_to_a_position_for_every_reader(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
     server.hold("film.mp4", at=1000)
@@ -110,14 +110,16 @@ async def test_script_is_played_in_order_then_forgotten(server: ScriptedOrigin) 
     assert [seen.connection for seen in await server.seen(4)] == [1, 2, 2, 3]
 
 
-async def test_removed_object_and_other_methods(server: ScriptedOrigin) -> None:
+async def test_removed_object_is_404_and_other_methods_are_405(server: ScriptedOrigin) -> None:
     rest = b" /film.mp4 HTTP/1.1\r\nConnection: close\r\n\r\n"
     assert b" 405 " in await exchange(server, b"PUT" + rest)
     server.remove("film.mp4")
     assert b" 404 " in await exchange(server, b"GET" + rest)
 
 
-async def test_held_answers_are_given_later(server: ScriptedOrigin, origin: HttpOrigin) -> None:
+async def test_held_responses_are_sent_after_release(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
     server.hold_answers()
     reading = [asyncio.create_task(origin.read("film.mp4", Span(0, 10))) for _ in range(3)]
     await server.seen(3)

@@ -32,14 +32,14 @@ async def read(upload: Upload) -> bytes:
     return b"".join([piece async for piece in upload.pieces()])
 
 
-async def test_plain() -> None:
+async def test_plain_body_is_the_object() -> None:
     upload = put((("Content-Type", "a/b"),), b"hel", b"lo", size=5)
     assert await read(upload) == b"hello"
     assert upload.size_bytes == 5
     assert upload.final_fields == (("Content-Type", "a/b"),)
 
 
-async def test_coded() -> None:
+async def test_aws_chunked_body_is_decoded() -> None:
     upload = put(CODED, *(bytes([byte]) for byte in BODY), size=len(BODY))
     assert upload.size_bytes == 5
     assert await read(upload) == b"hello"
@@ -80,7 +80,7 @@ def test_invalid_header_is_refused(field: tuple[str, str]) -> None:
         put((("Content-Encoding", "aws-chunked"), field))
 
 
-async def test_failure_is_the_viewers_disconnection() -> None:
+async def test_failure_is_the_exception_of_the_viewers_connection() -> None:
     async def leave() -> AsyncIterator[bytes]:
         yield b"he"
         raise ConnectionResetError

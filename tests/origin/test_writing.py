@@ -13,7 +13,7 @@ from streamedge.origin.writing import (
 )
 
 
-def test_object_fields_are_without_credentials_and_access_rights() -> None:
+def test_object_fields_exclude_credentials_and_access_rights() -> None:
     kept = (
         ("Content-Type", "video/mp4"),
         ("X-Amz-Meta-Title", "film"),
@@ -54,7 +54,9 @@ def test_object_fields_are_without_credentials_and_access_rights() -> None:
         (("Content-Type", "*"), None, True),
     ],
 )
-def test_conditions(field: tuple[str, str], etag: str | None, holds: bool) -> None:
+def test_conditions_are_checked_against_the_current_etag(
+    field: tuple[str, str], etag: str | None, holds: bool
+) -> None:
     if holds:
         require_condition((field,), etag)
     else:

@@ -10,7 +10,7 @@ from pathlib import Path
 from streamedge.write_back.change_signal import SLOTS, ChangeSignal, prepare_signal
 
 
-async def test_changes(tmp_path: Path) -> None:
+async def test_change_is_seen_by_all_processes(tmp_path: Path) -> None:
     prepare_signal(tmp_path)
     one, other = ChangeSignal(tmp_path, 0), ChangeSignal(tmp_path, SLOTS - 1)
     before = one.snapshot()

@@ -145,7 +145,7 @@ async def test_condition_is_checked_against_the_pending_write(write_queue: Write
     assert (await write_queue.accept("key", "main", delete, None)).status == 412
 
 
-async def test_limit(write_queue: WriteQueue) -> None:
+async def test_queue_over_its_limit_refuses_writes(write_queue: WriteQueue) -> None:
     large = bytes(LIMIT_BYTES - 3 * ROW_BYTES)  # less than three rows are left
     assert (await write_queue.accept("a", "main", put(), come(large))).status == 200
     size_bytes = 2 * ROW_BYTES
@@ -157,7 +157,9 @@ async def test_limit(write_queue: WriteQueue) -> None:
     assert len(list(write_queue.bodies.iterdir())) == 1
 
 
-async def test_full_disk(write_queue: WriteQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_full_disk_is_refused_with_507(
+    write_queue: WriteQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_descriptor: int, _data: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -133,7 +133,7 @@ async def test_concurrent_sends_are_limited(bench: Bench) -> None:
     assert bench.writer.most_running == SENDS_MAX
 
 
-async def test_origin_down_for_hours_then_up(bench: Bench) -> None:
+async def test_write_is_sent_when_its_origin_is_up_again_after_hours(bench: Bench) -> None:
     bench.writer.outcomes = [DOWN] * 12
     await bench.accept("film", b"hello")
     async with bench.running():
@@ -198,7 +198,9 @@ async def test_chain_of_conditions_reaches_the_origin(bench: Bench) -> None:
     ("there", "state"),
     [(b"hello", "done"), (b"other", "conflict"), (b"longer", "conflict"), (None, "conflict")],
 )
-async def test_attempt_whose_answer_was_lost(bench: Bench, there: bytes | None, state: str) -> None:
+async def test_put_whose_response_was_lost_is_found_at_the_origin(
+    bench: Bench, there: bytes | None, state: str
+) -> None:
     """Its own condition fails when it is sent again; the origin's bytes tell who wrote them."""
     if there is not None:
         (bench.folder / "film").write_bytes(there)
@@ -213,7 +215,9 @@ async def test_attempt_whose_answer_was_lost(bench: Bench, there: bytes | None, 
 
 
 @pytest.mark.parametrize(("is_there", "state"), [(False, "done"), (True, "conflict")])
-async def test_delete_whose_answer_was_lost(bench: Bench, is_there: bool, state: str) -> None:
+async def test_delete_whose_response_was_lost_is_done(
+    bench: Bench, is_there: bool, state: str
+) -> None:
     if is_there:
         (bench.folder / "film").write_bytes(b"new")
     lost = OriginError(OriginFailure.BROKEN, "connection lost before an answer")
@@ -413,7 +417,7 @@ async def test_replicator_restarts_after_a_queue_failure(
     assert bench.writer.bodies == [b"hello"] * 2
 
 
-async def test_gauges(bench: Bench) -> None:
+async def test_gauges_count_pending_writes_and_dead_letters(bench: Bench) -> None:
     bench.counts.gauges = HeardGauges(bench.log)
     bench.writer.outcomes = [WriteAnswer(403), DOWN]
     await bench.accept("film", b"hello")

@@ -180,7 +180,7 @@ def test_queue_of_an_earlier_version_is_upgraded(path: Path) -> None:
         assert rows.totals().row_bytes == 0
 
 
-def test_room(rows: Rows) -> None:
+def test_queued_and_stored_bytes_are_limited(rows: Rows) -> None:
     limit_bytes = 100 + 4 * ROW_BYTES
     rows.insert(row("a", size_bytes=60), limit_bytes)
     for refused in (
@@ -239,7 +239,7 @@ def test_write_that_follows_a_conflict_is_a_conflict(rows: Rows) -> None:
     assert [one.etag for one in rows.take_due(10.0, 10)] == ['"4"']
 
 
-def test_requeued_write_is_behind_the_others(rows: Rows) -> None:
+def test_requeued_write_is_sent_after_the_others(rows: Rows) -> None:
     rows.insert(when(row("a"), ("If-Match", '"0"')), LIMIT_BYTES)
     (first,) = rows.take_due(10.0, 10)
     assert not rows.requeue(first.serial, 20.0, unconditional=True)  # it is not kept
@@ -254,7 +254,7 @@ def test_requeued_write_is_behind_the_others(rows: Rows) -> None:
     assert rows.totals().held_bytes == 1
 
 
-def test_make_due_now_concerns_one_origin(rows: Rows) -> None:
+def test_make_due_now_affects_one_origin(rows: Rows) -> None:
     rows.insert(replace(row("a"), due_s=100.0), LIMIT_BYTES)
     rows.insert(replace(row("b"), due_s=100.0, origin_name="other"), LIMIT_BYTES)
     rows.make_due_now("main", 20.0)

@@ -39,7 +39,7 @@ from streamedge.write_back.states import (
         ("PUT", 507, State.QUEUED),
     ],
 )
-def test_statuses(method: str, status: int, state: State) -> None:
+def test_status_decides_the_next_state(method: str, status: int, state: State) -> None:
     assert state_after(method, WriteAnswer(status)) is state
     assert may_follow(State.SENDING, state)
 
@@ -50,7 +50,7 @@ def test_transient_refusals_are_retried() -> None:
 
 
 @pytest.mark.parametrize("failure", list(OriginFailure))
-def test_failures_without_an_answer(failure: OriginFailure) -> None:
+def test_failure_without_a_response_decides_the_next_state(failure: OriginFailure) -> None:
     lasting = {OriginFailure.NOT_FOUND, OriginFailure.CHANGED, OriginFailure.RANGE_OUTSIDE}
     state = state_without_answer(OriginError(failure, ""))
     assert state is (State.FAILED if failure in lasting else State.QUEUED)

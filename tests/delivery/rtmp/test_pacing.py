@@ -19,7 +19,7 @@ def started(buffer_ms: int, *, ahead_max_ms: int = HOUR_MS, rate_bytes: int = 0)
     return pace
 
 
-def test_the_buffer_is_filled_at_once_and_then_kept_full() -> None:
+def test_buffer_is_filled_at_once_and_then_kept_full() -> None:
     pace = started(3000)
     assert pace.wait_s(START_S, 5000) == 0
     assert pace.wait_s(START_S, 8000) == 0
@@ -28,14 +28,14 @@ def test_the_buffer_is_filled_at_once_and_then_kept_full() -> None:
     assert pace.wait_s(START_S + 60.0, 5000) == 0
 
 
-def test_a_client_that_says_nothing_or_too_little() -> None:
+def test_missing_or_small_buffer_length_gets_the_default_or_minimum() -> None:
     assert Pace(HOUR_MS, 0).buffer_ms == BUFFER_DEFAULT_MS
     for buffer_ms in (0, 1, 300):
         assert started(buffer_ms).wait_s(START_S, 5000 + BUFFER_MIN_MS) == 0
         assert started(buffer_ms).wait_s(START_S, 5001 + BUFFER_MIN_MS) > 0
 
 
-def test_the_operators_limit_outranks_the_clients_wish() -> None:
+def test_operators_limit_overrides_the_clients_buffer() -> None:
     pace = started(36_000_000, ahead_max_ms=10_000)
     assert pace.wait_s(START_S, 15_000) == 0
     assert pace.wait_s(START_S, 16_000) == pytest.approx(1.0)
@@ -43,7 +43,7 @@ def test_the_operators_limit_outranks_the_clients_wish() -> None:
     assert started(1000, ahead_max_ms=200).wait_s(START_S, 5300) == pytest.approx(0.1)
 
 
-def test_a_buffer_that_changes_holds_from_then_on() -> None:
+def test_changed_buffer_applies_from_then_on() -> None:
     pace = started(1000)
     assert pace.wait_s(START_S + 2, 10_000) == pytest.approx(2.0)
     pace.buffer_ms = 10_000
@@ -52,7 +52,7 @@ def test_a_buffer_that_changes_holds_from_then_on() -> None:
     assert pace.wait_s(START_S + 2, 10_000) == pytest.approx(1.0)
 
 
-def test_a_rate_limits_bytes_since_the_start() -> None:
+def test_rate_limits_bytes_since_the_start() -> None:
     pace = started(36_000_000, rate_bytes=1000)
     pace.sent(2500)
     assert pace.wait_s(START_S, 5000) == pytest.approx(2.5)
@@ -61,7 +61,7 @@ def test_a_rate_limits_bytes_since_the_start() -> None:
     assert pace.wait_s(START_S + 10, 5000) == 0
 
 
-def test_a_viewer_who_has_run_dry() -> None:
+def test_late_s_is_the_time_since_the_viewer_ran_dry() -> None:
     pace = started(3000)
     assert pace.late_s(START_S + 1, 6000) == 0
     assert pace.late_s(START_S + 1.5, 6000) == pytest.approx(0.5)
@@ -74,7 +74,7 @@ def test_a_viewer_who_has_run_dry() -> None:
     now_s=st.floats(START_S, START_S + 1e6),
     media_ms=st.integers(5000, 1 << 32),
 )
-def test_waiting_as_told_is_enough_and_never_too_long(
+def test_wait_s_is_long_enough_and_never_too_long(
     buffer_ms: int, ahead_max_ms: int, now_s: float, media_ms: int
 ) -> None:
     pace = started(buffer_ms, ahead_max_ms=ahead_max_ms)

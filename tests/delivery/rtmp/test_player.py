@@ -203,7 +203,7 @@ class Show:
         assert self.film.closed
 
 
-async def test_a_play_from_beginning_to_end() -> None:
+async def test_play_runs_from_beginning_to_end() -> None:
     show = Show()
     await asyncio.wait_for(show.player.ended.wait(), 10)
     assert show.stage.codes() == [
@@ -222,7 +222,7 @@ async def test_a_play_from_beginning_to_end() -> None:
     assert show.stage.counts.gathered(Counter.PLAYS, "Miss") == 1
 
 
-async def test_a_play_from_a_time_begins_at_0_again() -> None:
+async def test_play_from_a_time_begins_at_timestamp_0() -> None:
     show = Show(Play(1, "film", 900, None, reset=False))
     await asyncio.wait_for(show.player.ended.wait(), 10)
     assert show.stage.codes()[0] == "NetStream.Play.Start"
@@ -250,7 +250,7 @@ async def test_play_handles_requests_while_it_waits_for_bytes() -> None:
     await show.close()
 
 
-async def test_a_resume_goes_on_or_goes_back() -> None:
+async def test_resume_goes_on_or_goes_back() -> None:
     for has_ms, first_ms in ((19 * STEP_MS, 20 * STEP_MS), (5 * STEP_MS, 6 * STEP_MS)):
         show = Show(there=20)
         await asyncio.wait_for(show.film.wanted.wait(), 10)
@@ -264,7 +264,7 @@ async def test_a_resume_goes_on_or_goes_back() -> None:
         await show.close()
 
 
-async def test_a_paused_seek_shows_one_picture_when_it_comes() -> None:
+async def test_paused_seek_shows_one_frame_when_it_arrives() -> None:
     show = Show(there=20)
     await asyncio.wait_for(show.film.wanted.wait(), 10)
     show.player.pause(Pause(1, paused=True, time_ms=0))
@@ -283,7 +283,7 @@ async def test_a_paused_seek_shows_one_picture_when_it_comes() -> None:
     await show.close()
 
 
-async def test_the_latest_seek_counts() -> None:
+async def test_latest_seek_wins() -> None:
     show = Show(there=20)
     await asyncio.wait_for(show.film.wanted.wait(), 10)
     show.stage.media.clear()
@@ -295,14 +295,14 @@ async def test_the_latest_seek_counts() -> None:
     await show.close()
 
 
-async def test_a_single_picture() -> None:
+async def test_play_with_duration_0_sends_one_frame() -> None:
     show = Show(Play(1, "film", 900, 0, reset=True))
     await asyncio.wait_for(show.player.ended.wait(), 10)
     assert show.stage.media == [(9, 0), (9, 0)]
     await show.close()
 
 
-async def test_a_duration_ends_the_play() -> None:
+async def test_duration_ends_the_play() -> None:
     show = Show(Play(1, "film", 0, 400, reset=True))
     await asyncio.wait_for(show.player.ended.wait(), 10)
     assert max(time_ms for _, time_ms in show.stage.media) < 400
@@ -310,7 +310,7 @@ async def test_a_duration_ends_the_play() -> None:
     await show.close()
 
 
-async def test_the_pace_holds_media_back_until_the_buffer_grows() -> None:
+async def test_pacing_delays_media_until_the_buffer_grows() -> None:
     show = Show(buffer_ms=1000)
     await show.stage.until(lambda: bool(show.stage.media) and show.stage.media[-1][0] == 22)
     for _ in range(5):
@@ -321,7 +321,7 @@ async def test_the_pace_holds_media_back_until_the_buffer_grows() -> None:
     await show.close()
 
 
-async def test_client_that_reads_nothing_stops_sending() -> None:
+async def test_client_that_does_not_read_stops_sending() -> None:
     show = Show()
     show.stage.taking.clear()
     await show.stage.until_said("onMetaData")
@@ -333,7 +333,7 @@ async def test_client_that_reads_nothing_stops_sending() -> None:
     await show.close()
 
 
-async def test_a_refused_name_is_a_status_and_no_play() -> None:
+async def test_refused_name_gets_a_status_and_no_play() -> None:
     stage = FakeStage(RefusalError("NetStream.Play.StreamNotFound", "There is none.", "not_found"))
     player = Player(stage, ANY, Pace(1000, 0))
     await player.run()
@@ -364,7 +364,7 @@ async def test_failed_bytes_end_the_play(failure: OriginFailure, code: str, kind
     assert show.film.closed
 
 
-async def test_damaged_media_end_the_play_after_what_was_whole() -> None:
+async def test_damaged_media_end_the_play_after_the_last_complete_tag() -> None:
     show = Show(there=20)
     show.film.fault = MediaError(MediaFault.STRUCTURE_INVALID, "damaged")
     await asyncio.wait_for(show.task, 10)
@@ -447,7 +447,7 @@ async def paused_at_20(has_ms: int) -> Show:
     return show
 
 
-async def test_a_resume_that_goes_back_is_refused_as_a_seek_is() -> None:
+async def test_resume_that_goes_back_is_refused_like_a_seek() -> None:
     show = await paused_at_20(5 * STEP_MS)
     failed = "NetStream.Play.Failed"
     show.stage.refusal = RefusalError(failed, "Not allowed.", "not_allowed", "expired")
@@ -493,7 +493,7 @@ async def test_resume_that_goes_back_opens_a_changed_object_again() -> None:
 
 
 @pytest.mark.parametrize("stage", ["waiting for bytes", "paused", "paused, a picture lacks"])
-async def test_a_play_that_is_revoked_fails_wherever_it_is(stage: str) -> None:
+async def test_revoked_play_fails_in_every_state(stage: str) -> None:
     show = Show(there=20)
     await asyncio.wait_for(show.film.wanted.wait(), 10)
     if stage != "waiting for bytes":

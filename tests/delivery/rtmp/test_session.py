@@ -67,7 +67,7 @@ async def test_two_slow_streams_of_one_client_both_continue(cache_root: Path) ->
 
 
 @pytest.mark.parametrize("stage", ["opening", "index", "cold wait", "paused", "blocked", "queued"])
-async def test_client_that_leaves_leaves_no_reader_open(cache_root: Path, stage: str) -> None:
+async def test_disconnected_client_leaves_no_reader_open(cache_root: Path, stage: str) -> None:
     async with stand(cache_root) as edge:
         edge.origin.put("film.mp4", movie())
         if stage == "opening":
@@ -119,7 +119,7 @@ async def test_closing_a_stream_closes_its_readers(cache_root: Path) -> None:
         await edge.until_gone()
 
 
-async def test_plays_on_one_stream_are_bounded(cache_root: Path) -> None:
+async def test_plays_on_one_stream_are_limited(cache_root: Path) -> None:
     async with stand(cache_root) as edge:
         edge.origin.put("film.mp4", made("film.mp4"))
         edge.origin.hold_answers()
@@ -168,7 +168,7 @@ async def test_slow_client_is_dropped(
         assert [line["reason"] for line in edge.lines("rtmp_disconnect")] == [reason]
 
 
-async def test_a_client_that_stops_reading_is_dropped(cache_root: Path) -> None:
+async def test_client_that_stops_reading_is_dropped(cache_root: Path) -> None:
     async with stand(cache_root, stall_s=5.0) as edge:
         edge.origin.put("film.mp4", movie(300, 60_000))
         async with connected(edge.port) as client:
@@ -206,7 +206,7 @@ async def test_playing_client_is_not_idle(cache_root: Path) -> None:
             await client.closed()
 
 
-async def test_connections_are_bounded(cache_root: Path) -> None:
+async def test_connections_are_limited(cache_root: Path) -> None:
     async with stand(cache_root, connections_max=1) as edge:
         async with connected(edge.port) as first:
             with pytest.raises((ClosedError, OSError, asyncio.IncompleteReadError)):
@@ -216,7 +216,7 @@ async def test_connections_are_bounded(cache_root: Path) -> None:
         await edge.until_gone()
 
 
-async def test_a_stopping_edge_lets_plays_end(cache_root: Path) -> None:
+async def test_stopping_edge_waits_for_plays_to_end(cache_root: Path) -> None:
     async with stand(cache_root) as edge:
         edge.origin.put("film.mp4", made("film.mp4"))
         async with connected(edge.port) as client:
@@ -272,7 +272,7 @@ async def test_internal_error_ends_only_its_own_connection(
         assert edge.counts.gathered(Counter.ERRORS, "rtmp_internal") == 1
 
 
-async def test_a_defect_in_a_sweep_does_not_end_the_sweeps(
+async def test_exception_in_a_sweep_does_not_end_the_sweeps(
     cache_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rtmp_server, "SWEEP_INTERVAL_S", 0.01)
@@ -333,7 +333,7 @@ async def test_data_parsed_in_one_loop_iteration_is_limited(
     ],
     ids=["empty messages", "chunks of a byte", "acknowledgements"],
 )
-async def test_a_client_that_floods_is_dropped(cache_root: Path, flood: bytes) -> None:
+async def test_flooding_client_is_dropped(cache_root: Path, flood: bytes) -> None:
     async with stand(cache_root) as edge:
         async with connected(edge.port) as client:
             for session in edge.sessions:

@@ -70,7 +70,7 @@ async def test_signed_name_plays_and_its_signature_is_not_stored(cache_root: Pat
         assert {request.path for request in edge.origin.requests} == {"/dir/film.mp4"}
 
 
-async def test_the_signature_is_no_part_of_what_is_cached(cache_root: Path) -> None:
+async def test_signature_is_not_part_of_the_cache_key(cache_root: Path) -> None:
     async with stand(cache_root, access=SIGNED) as edge:
         edge.origin.put("film.mp4", movie(20))
         async with connected(edge.port) as client:
@@ -234,7 +234,7 @@ async def test_resume_that_goes_back_checks_access_again(cache_root: Path) -> No
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
-async def test_a_seek_after_an_invalidation_plays_the_new_version(
+async def test_seek_after_an_invalidation_plays_the_new_version(
     cache_root: Path, soft: bool
 ) -> None:
     async with stand(cache_root) as edge:
@@ -269,7 +269,9 @@ def duration(said: list[Any]) -> float:
 
 
 @pytest.mark.parametrize("paused", [False, True], ids=["playing", "paused"])
-async def test_a_seek_after_an_invalidation_of_what_is_gone(cache_root: Path, paused: bool) -> None:
+async def test_seek_after_an_invalidation_of_a_deleted_object_ends_the_play(
+    cache_root: Path, paused: bool
+) -> None:
     async with stand(cache_root) as edge:
         edge.origin.put("film.mp4", movie(50))
         edge.origin.put("other.mp4", movie(50))
@@ -304,7 +306,9 @@ async def test_a_seek_after_an_invalidation_of_what_is_gone(cache_root: Path, pa
         (None, "the client sent no pageUrl"),
     ],
 )
-async def test_pages(cache_root: Path, page: str | None, reason: str | None) -> None:
+async def test_only_allowed_pages_may_connect(
+    cache_root: Path, page: str | None, reason: str | None
+) -> None:
     pages = [compile_pattern("https://www.example.com/*")]
     async with stand(cache_root, pages=pages) as edge:
         more = {"pageUrl": page} if page else {}
@@ -327,7 +331,9 @@ class Atlas(CountryDatabase):
     ("code", "reason"),
     [("DE", None), ("FR", "country FR is not allowed"), ("", "country unknown is not allowed")],
 )
-async def test_countries(cache_root: Path, code: str, reason: str | None) -> None:
+async def test_only_allowed_countries_may_connect(
+    cache_root: Path, code: str, reason: str | None
+) -> None:
     access = AccessRules(None, CountryRule(frozenset({"DE"}), True, False))
     async with stand(cache_root, access=access, countries=Atlas(code)) as edge:
         await connects(edge, reason)
@@ -387,7 +393,7 @@ async def test_removed_key_is_refused(cache_root: Path) -> None:
         assert reasons(edge)[:2] == [f"{FAILED}: key is not trusted"] * 2
 
 
-async def test_a_running_play_outlives_its_distribution(cache_root: Path) -> None:
+async def test_running_play_outlives_its_distribution(cache_root: Path) -> None:
     async with stand(cache_root) as edge:
         edge.origin.put("film.mp4", movie(50))
         edge.origin.hold("film.mp4", at=1_000_000)
@@ -439,7 +445,9 @@ async def test_object_of_a_name_is_forgotten_with_its_distribution(cache_root: P
         assert objects == ["film.mp4", "film.mp4", "film.flv"]
 
 
-async def test_a_seek_that_waits_for_the_new_version_may_be_left(cache_root: Path) -> None:
+async def test_client_may_leave_during_a_seek_that_waits_for_the_new_version(
+    cache_root: Path,
+) -> None:
     async with stand(cache_root) as edge:
         edge.origin.put("film.mp4", movie(50))
         async with connected(edge.port) as client:

@@ -168,7 +168,7 @@ def test_each_url_form_of_players_is_accepted(resource: str, name: str, ask: Ask
     ],
     ids=["all", "lower case", "behind the mark", "the mark", "everything"],
 )
-def test_encoded_as_pages_do(encode: object) -> None:
+def test_names_encoded_by_pages_are_accepted(encode: object) -> None:
     assert callable(encode)
     for signed in (
         RSA.canned("mp4:dir/film.mp4", LATER_S),
@@ -178,7 +178,7 @@ def test_encoded_as_pages_do(encode: object) -> None:
         assert isinstance(allowed(encode(changed(signed, len(signed) - 1))), Denied)
 
 
-def test_the_rest_of_a_query_is_signed_too() -> None:
+def test_rest_of_the_query_is_signed_too() -> None:
     signed = RSA.canned("film.flv?color=red&size=1", LATER_S)
     assert allowed(signed) == ("film.flv",)
     assert isinstance(allowed(signed.replace("color=red", "color=blue")), Denied)
@@ -190,7 +190,7 @@ def test_the_rest_of_a_query_is_signed_too() -> None:
 # What a signature does not cover
 
 
-def test_an_extension_that_was_signed_is_the_only_one() -> None:
+def test_signed_extension_is_the_only_one_allowed() -> None:
     everything = ("film.flv", "film", "film.mp4", "film.mp3")
     assert allowed(asked(RSA.canned("film.mp4", LATER_S), "film")) == ("film.mp4",)
     assert allowed(asked(RSA.canned("film.mp3", LATER_S), "film")) == ("film.mp3",)
@@ -235,7 +235,7 @@ def test_unsigned_object_is_refused(covering: str, name: str, ask: Ask) -> None:
 
 @pytest.mark.parametrize("signer", [RSA, ECDSA], ids=["rsa", "ecdsa"])
 @pytest.mark.parametrize("kind", ["canned", "custom"])
-def test_any_one_character_changed_is_refused(signer: StreamSigner, kind: str) -> None:
+def test_any_changed_character_is_refused(signer: StreamSigner, kind: str) -> None:
     name = "mp4:dir/film.mp4"
     if kind == "canned":
         signed = signer.canned(name, LATER_S)
@@ -267,7 +267,7 @@ def test_any_one_character_changed_is_refused(signer: StreamSigner, kind: str) -
          "expired"),
     ],
 )  # fmt: skip
-def test_refusal_has_its_reason_in_the_log(name: str, reason: str) -> None:
+def test_reason_of_a_refusal_is_logged(name: str, reason: str) -> None:
     assert allowed(name) == Denied(reason)
 
 
@@ -285,7 +285,7 @@ def test_malformed_signature_is_refused(name: str) -> None:
     assert isinstance(allowed(name), Denied)
 
 
-def test_an_address_is_needed_where_a_signature_is() -> None:
+def test_signature_needs_a_known_address() -> None:
     signed = RSA.custom("film.flv", LATER_S, covering="*", network="192.0.2.0/24")
     assert allowed(signed) == ("film.flv",)
     assert allowed(signed, Ask(address="::ffff:192.0.2.9")) == ("film.flv",)
@@ -293,7 +293,7 @@ def test_an_address_is_needed_where_a_signature_is() -> None:
     assert allowed(signed, Ask(address="")) == Denied("the viewer's address is unknown")
 
 
-def test_a_signature_has_a_limit_of_bytes() -> None:
+def test_signature_size_is_limited() -> None:
     signed = RSA.canned("film.flv", LATER_S)
     visitor = Client(connect(), "192.0.2.7")
     rules = AccessRules({RSA.key_id: RSA.public_key})
@@ -324,7 +324,7 @@ def test_empty_key_groups_refuse_everyone() -> None:
     assert found == Denied("key is not trusted")
 
 
-def test_a_seek_does_not_verify_anew() -> None:
+def test_seek_does_not_verify_the_signature_again() -> None:
     signed = RSA.canned("dir/film.mp4", LATER_S)
     remembered = SignatureCache()
     rules = AccessRules({RSA.key_id: RSA.public_key})
@@ -345,7 +345,7 @@ def test_a_seek_does_not_verify_anew() -> None:
     folder=st.sampled_from(["", "dir", "d%20r"]),
     query=st.sampled_from(["", "Expires=1&Signature=a&Key-Pair-Id=" + RSA.key_id, "a=b"]),
 )
-def test_a_name_is_allowed_or_not_and_nothing_else(
+def test_any_name_is_allowed_or_denied(
     path: str, extension: str, prefix: str, folder: str, query: str
 ) -> None:
     name = f"{prefix}{path}{extension}?{query}"
@@ -360,7 +360,7 @@ def test_a_name_is_allowed_or_not_and_nothing_else(
     "path",
     ["film", "film.mp4", "mp4:film", "mp4:film%20one", "mp4:été", "mp4:%C3%A9t%C3%A9", "été.mp4"],
 )
-def test_a_wrong_signature_costs_no_more_than_one_budget(
+def test_wrong_signature_costs_at_most_one_verification_budget(
     monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     tried = verifications(monkeypatch)
@@ -374,7 +374,7 @@ def test_a_wrong_signature_costs_no_more_than_one_budget(
 
 
 @pytest.mark.parametrize("path", ["film", "mp4:film", "mp4:film%20one", "mp4:été"])
-def test_each_object_that_a_name_may_mean_is_tried_within_the_budget(path: str) -> None:
+def test_each_candidate_object_is_tried_within_the_budget(path: str) -> None:
     for each in objects_of(path):
         assert each in allowed(asked(RSA.canned(each, LATER_S), path))
 
@@ -418,7 +418,7 @@ def verifications(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         ("#https://www.example.com/", False),
     ],
 )
-def test_pages(page: str, is_let_in: bool) -> None:
+def test_page_rules_reject_other_pages(page: str, is_let_in: bool) -> None:
     pages = [
         compile_pattern(pattern)
         for pattern in ("https://www.example.com/*", "http://film.example/player/?.html")
@@ -431,7 +431,7 @@ def test_pages(page: str, is_let_in: bool) -> None:
         assert "page" in rejection.reason
 
 
-def test_any_page_where_none_is_named() -> None:
+def test_any_page_is_allowed_without_page_rules() -> None:
     assert page_rejection([], connect(page_url="https://anywhere.example/")) is None
     assert page_rejection([], connect()) is None
 
@@ -448,7 +448,9 @@ def test_any_page_where_none_is_named() -> None:
         (CountryRule(frozenset({"DE"}), True, True), "", None),
     ],
 )
-def test_countries(rule: CountryRule | None, country: str, reason: str | None) -> None:
+def test_country_rules_reject_other_countries(
+    rule: CountryRule | None, country: str, reason: str | None
+) -> None:
     rejection = country_rejection(AccessRules(None, rule), country)
     assert (rejection.reason if rejection else None) == reason
     assert rejection is None or rejection.description == NOT_ALLOWED
@@ -479,7 +481,7 @@ def test_countries(rule: CountryRule | None, country: str, reason: str | None) -
         ("", ("", "")),
     ],
 )
-def test_redacted_name(name: str, spoken: tuple[str, str]) -> None:
+def test_name_is_redacted(name: str, spoken: tuple[str, str]) -> None:
     assert redact_name(name) == RedactedName(*spoken)
 
 

@@ -65,7 +65,7 @@ def meant(
         ("vod/extras", ("vod", "extras")),
     ],
 )
-def test_applications(app: str, found: tuple[str, str]) -> None:
+def test_application_named_in_full_is_chosen(app: str, found: tuple[str, str]) -> None:
     match = chosen(app)
     assert match is not None
     assert (match.application, match.folder, match.missing) == (*found, "")
@@ -74,7 +74,7 @@ def test_applications(app: str, found: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     "app", ["", "/", "cfx/stx", "cf", "cfx/s", "VOD", "live", "xcfx/st", "?vod", "st"]
 )
-def test_other_applications(app: str) -> None:
+def test_unknown_application_is_not_chosen(app: str) -> None:
     assert chosen(app) is None
     assert chosen(app, f"{HOST}/{app}") is None
 
@@ -92,7 +92,7 @@ def test_other_applications(app: str) -> None:
         ("vod", "/vod/extra", ("vod", "", "")),
     ],
 )
-def test_applications_that_the_url_completes(
+def test_application_completed_by_the_url_is_chosen(
     app: str, tc_url: str, found: tuple[str, str, str]
 ) -> None:
     match = chosen(app, HOST + tc_url)
@@ -101,12 +101,12 @@ def test_applications_that_the_url_completes(
 
 
 @pytest.mark.parametrize("tc_url", ["/vod", "/vod/cfx/st", "/st/cfx", "", "/cfx/other"])
-def test_a_url_of_another_application_completes_nothing(tc_url: str) -> None:
+def test_url_of_another_application_completes_nothing(tc_url: str) -> None:
     assert chosen("cfx/other", HOST + tc_url) is None
     assert chosen("live", HOST + tc_url) is None
 
 
-def test_the_beginning_of_one_application_alone_names_it() -> None:
+def test_beginning_of_one_application_alone_names_it() -> None:
     assert chosen("cfx", f"{HOST}/cfx") == ApplicationMatch("cfx/st", missing="st")
     assert chosen("cfx") == ApplicationMatch("cfx/st", missing="st")
     assert chosen("a/b", "", ("a/b/c/d", "a")) == ApplicationMatch("a", folder="b")
@@ -119,7 +119,7 @@ def test_the_beginning_of_one_application_alone_names_it() -> None:
 
 
 @pytest.mark.parametrize("offers", [(("cfx/st", "cfx/live"),), (("cfx/st",), ("cfx/live",))])
-def test_the_beginning_of_several_applications_names_none(
+def test_beginning_of_several_applications_names_none(
     offers: tuple[tuple[str, ...], ...],
 ) -> None:
     assert chosen("cfx", f"{HOST}/cfx", *offers) is None
@@ -129,7 +129,7 @@ def test_the_beginning_of_several_applications_names_none(
     )
 
 
-def test_the_first_offer_wins_among_those_named_in_full() -> None:
+def test_first_offer_wins_among_applications_named_in_full() -> None:
     assert choose_application("vod/dir", "", [["cfx/st"], ["vod"], ["vod/dir"]]) == (
         1,
         ApplicationMatch("vod", "dir"),
@@ -202,7 +202,7 @@ def objects(name: str, folder: str = "") -> list[str]:
         ("version.2", "", ["version.2.flv", "version.2", "version.2.mp4", "version.2.mp3"]),
     ],
 )  # fmt: skip
-def test_objects_that_a_name_may_mean(name: str, folder: str, found: list[str]) -> None:
+def test_name_means_its_candidate_objects(name: str, folder: str, found: list[str]) -> None:
     assert objects(name, folder) == found
 
 
@@ -220,7 +220,7 @@ def test_objects_that_a_name_may_mean(name: str, folder: str, found: list[str]) 
         ("", "", ""),
     ],
 )
-def test_extensions_and_their_prefixes(path: str, extension: str, prefix: str) -> None:
+def test_extension_has_its_usual_prefix(path: str, extension: str, prefix: str) -> None:
     assert known_extension(path) == extension
     assert usual_prefix(extension) == prefix
 
@@ -238,7 +238,7 @@ def test_invalid_name_means_no_object(name: str) -> None:
     assert objects(name) == []
 
 
-def test_a_folder_cannot_lead_out_either() -> None:
+def test_folder_of_an_application_cannot_lead_out() -> None:
     for folder in ("..", "a/../..", "mp4:..", "_definst_/.."):
         assert objects("film.mp4", folder) == []
 
@@ -297,7 +297,7 @@ def test_a_folder_cannot_lead_out_either() -> None:
         ("cfx/st?slist=dir/film.mp4&x=1", "mp4:dir/film", "dir/film.mp4"),
     ],
 )
-def test_each_player_s_url_means_the_object(app: str, name: str, found: str) -> None:
+def test_url_of_each_player_means_the_object(app: str, name: str, found: str) -> None:
     application, objects, query = meant(app, name)
     assert (application, objects[0], query) == (
         "vod" if app.startswith("vod") else "cfx/st",
@@ -317,22 +317,22 @@ def test_each_player_s_url_means_the_object(app: str, name: str, found: str) -> 
         ("vod/mp4:dir/film?token=a", "b", "token=a/b"),
     ],
 )
-def test_a_query_that_was_cut(app: str, name: str, query: str) -> None:
+def test_cut_query_is_joined(app: str, name: str, query: str) -> None:
     _, objects, found = meant(app, name)
     assert (objects[0], found) == ("dir/film.mp4", query)
 
 
-def test_a_query_of_the_connection_is_none_of_the_stream() -> None:
+def test_query_of_the_connection_is_not_part_of_the_stream() -> None:
     assert meant("vod?token=a/b", "film.mp4") == ("vod", ["film.mp4"], "")
     assert meant("vod/dir?token=a", "film.mp4?x=1") == ("vod", ["dir/film.mp4"], "x=1")
 
 
-def test_a_folder_that_is_called_as_the_end_of_the_application() -> None:
+def test_folder_named_like_the_end_of_the_application_has_two_readings() -> None:
     assert meant("cfx", "st/film.mp4")[1] == ["film.mp4", "st/film.mp4"]
     assert meant("cfx/st", "st/film.mp4")[1] == ["st/film.mp4"]
 
 
-def test_a_whole_url_as_tc_url() -> None:
+def test_whole_url_as_tc_url_means_the_object() -> None:
     url = f"{HOST}/cfx/st/mp4:dir/film.mp4"
     assert meant("cfx/st", "mp4:dir/film.mp4", url)[1] == ["dir/film.mp4"]
     assert meant("cfx", "st/mp4:dir/film.mp4", url)[1][0] == "dir/film.mp4"
@@ -408,7 +408,7 @@ def as_nginx(url: Url) -> tuple[str, str]:
 
 
 @given(url=urls(), query=st.sampled_from(["", "?Expires=1&Signature=a~b"]))
-def test_all_players_mean_the_same_object_by_the_same_url(url: Url, query: str) -> None:
+def test_all_players_mean_the_same_object_with_the_same_url(url: Url, query: str) -> None:
     for cut in (as_ffmpeg, as_librtmp, as_rtmp2src, as_nginx):
         app, name = cut(url)
         application, objects, found_query = meant(app, name + query, "", ("cfx/st", "vod"))
@@ -423,7 +423,7 @@ def test_all_players_mean_the_same_object_by_the_same_url(url: Url, query: str) 
     name=st.text(st.sampled_from("ab/.:?%2eEmp4flv_definst\0\\"), max_size=60),
     folder=st.text(st.sampled_from("ab/.:%2e?mp4"), max_size=20),
 )
-def test_nothing_leads_out_of_the_origin(app: str, tc_url: str, name: str, folder: str) -> None:
+def test_no_name_leads_out_of_the_origin(app: str, tc_url: str, name: str, folder: str) -> None:
     for sent in (app, f"vod/{folder}", "cfx", f"cfx/st/{folder}"):
         match = chosen(sent, tc_url) or chosen(sent)
         if match is None:

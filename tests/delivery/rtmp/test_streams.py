@@ -140,11 +140,11 @@ async def test_client_of_no_distribution_is_rejected(
         ("", ""),
     ],
 )
-def test_hosts_of_urls(tc_url: str, host: str) -> None:
+def test_host_is_read_from_tc_url(tc_url: str, host: str) -> None:
     assert tc_url_host(tc_url) == host
 
 
-async def test_the_likeliest_object_that_exists(streams: Streams) -> None:
+async def test_likeliest_existing_object_is_opened(streams: Streams) -> None:
     streams.server.put("film.mp4", made("film.mp4"))
     streams.server.put("film.flv", made("film.flv"))
     streams.server.put("song.mp3", made("song.mp3"))
@@ -159,7 +159,7 @@ async def test_the_likeliest_object_that_exists(streams: Streams) -> None:
     await until(streams.is_idle)
 
 
-async def test_a_less_likely_object_that_stalls_does_not_hold_up_the_likeliest(
+async def test_stalled_candidate_does_not_delay_the_likeliest_one(
     streams: Streams,
 ) -> None:
     streams.server.put("film.mp4", made("film.mp4"))
@@ -206,7 +206,7 @@ async def test_unplayable_name_is_refused_with_its_code(
     assert streams.is_idle()
 
 
-async def test_a_failing_origin_outranks_a_missing_object(streams: Streams) -> None:
+async def test_failing_origin_outranks_a_missing_object(streams: Streams) -> None:
     # Of four candidates one cannot be asked about: the stream may well be there.
     streams.server.script(Turn(status=503), times=1)
     with pytest.raises(RefusalError) as refused:
@@ -217,7 +217,7 @@ async def test_a_failing_origin_outranks_a_missing_object(streams: Streams) -> N
     assert refused.value.code == "NetStream.Play.StreamNotFound"
 
 
-async def test_strict_wants_every_codec_announced(streams: Streams) -> None:
+async def test_strict_distribution_requires_announced_codecs(streams: Streams) -> None:
     streams.server.put("film.mp4", made("av1-opus"))
     assert await streams.open("film.mp4") == "film.mp4"
     for announced in ((), ("av01",), ("hvc1", "Opus")):

@@ -8,7 +8,7 @@ import math
 from streamedge.delivery.rtmp.timers import TICK_S, CoalescedTimers
 
 
-async def test_calls_of_one_beat_come_together_and_not_too_early() -> None:
+async def test_calls_of_one_tick_run_together_and_not_too_early() -> None:
     loop = asyncio.get_running_loop()
     timers = CoalescedTimers(loop)
     came: list[str] = []
@@ -23,7 +23,7 @@ async def test_calls_of_one_beat_come_together_and_not_too_early() -> None:
     assert loop.time() >= first + TICK_S / 2
 
 
-async def test_a_cancelled_call_does_not_come() -> None:
+async def test_cancelled_call_does_not_run() -> None:
     loop = asyncio.get_running_loop()
     timers = CoalescedTimers(loop)
     came: list[str] = []
@@ -34,7 +34,7 @@ async def test_a_cancelled_call_does_not_come() -> None:
     assert came == []
 
 
-async def test_a_calls_failure_is_not_the_others() -> None:
+async def test_exception_of_one_call_does_not_stop_the_others() -> None:
     loop = asyncio.get_running_loop()
     timers = CoalescedTimers(loop)
     failures: list[str] = []

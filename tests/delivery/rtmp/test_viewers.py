@@ -19,7 +19,7 @@ VIEWER, OTHER = "192.0.2.1", "192.0.2.2"
 
 
 @pytest.mark.parametrize("header", [proxy_v1(VIEWER, 4711), proxy_v2(VIEWER, 4711)])
-async def test_the_viewers_address_is_the_proxys_word(cache_root: Path, header: bytes) -> None:
+async def test_address_of_the_proxy_header_is_used(cache_root: Path, header: bytes) -> None:
     async with stand(cache_root, proxies=HERE) as edge, relay(edge.port, header) as port:
         edge.origin.put("film.mp4", made("film.mp4"))
         async with connected(port) as client:
@@ -32,7 +32,7 @@ async def test_the_viewers_address_is_the_proxys_word(cache_root: Path, header: 
         assert {"rtmp_connect", "rtmp_play", "rtmp_disconnect"} <= events
 
 
-async def test_without_a_header_nobody_shakes_hands(cache_root: Path) -> None:
+async def test_connection_without_a_proxy_header_is_closed(cache_root: Path) -> None:
     async with stand(cache_root, proxies=HERE) as edge:
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             async with shaken(edge.port):
@@ -43,7 +43,7 @@ async def test_without_a_header_nobody_shakes_hands(cache_root: Path) -> None:
         assert edge.counts.gathered(Counter.ERRORS, "rtmp_proxy_header") == 1
 
 
-async def test_connections_of_an_address_are_bounded(cache_root: Path) -> None:
+async def test_connections_of_an_address_are_limited(cache_root: Path) -> None:
     async with (
         stand(cache_root, proxies=HERE, per_address_max=2) as edge,
         relay(edge.port, proxy_v1(VIEWER, 4711)) as port,

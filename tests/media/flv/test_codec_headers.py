@@ -48,7 +48,7 @@ def joined() -> bytes:
     return b"".join(parts)
 
 
-async def test_header_before_the_place_is_in_force() -> None:
+async def test_header_before_the_position_applies() -> None:
     data = joined()
     for order in ((25_000, 15_000, 5_000, 25_500), (5_000, 29_000, 12_000)):
         index = opened(data)
@@ -60,7 +60,7 @@ async def test_header_before_the_place_is_in_force() -> None:
     assert dict(index.sequence_headers(mark))[TagType.VIDEO].endswith(b"record 1")
 
 
-async def test_sound_that_comes_late_has_its_header() -> None:
+async def test_late_audio_has_its_header() -> None:
     aac = b"\xaf\0\x12\x10"
     sound = b"".join(
         flv.tag(TagType.AUDIO, b"\xaf\x01sound", 2000 + at) for at in range(0, 3000, 20)
@@ -73,7 +73,7 @@ async def test_sound_that_comes_late_has_its_header() -> None:
     assert late == {9: b"\x17\0\0\0\0record", 8: aac}
 
 
-async def test_what_was_looked_through_is_not_read_again() -> None:
+async def test_searched_part_is_not_read_again() -> None:
     data = joined()
     head, _ = feed(flv_head.read_head(len(data)), data)
     headers = CodecHeaders(head)
@@ -83,7 +83,7 @@ async def test_what_was_looked_through_is_not_read_again() -> None:
     assert reader.asked == []
 
 
-async def test_origin_is_asked_for_little_to_look_for_headers() -> None:
+async def test_header_search_reads_little_from_the_origin() -> None:
     data = VIDEO_ONLY + avc_header(0, b"record")
     data += b"".join(second(at, size_bytes=20_000) for at in range(0, 30_000, 1000))
     head, _ = feed(flv_head.read_head(len(data)), data)
@@ -98,7 +98,7 @@ async def test_origin_is_asked_for_little_to_look_for_headers() -> None:
     assert min(span.start for span in reader.asked) < 1000
 
 
-async def test_of_many_headers_the_last_one_is_in_force() -> None:
+async def test_last_of_many_headers_applies() -> None:
     data = VIDEO_ONLY + avc_header(0, b"record") + second(0)
     data += b"".join(avc_header(1000, b"%d" % number) for number in range(2000)) + second(2000)
     headers = await headers_at(opened(data), MemoryReader(data), 2500)

@@ -36,7 +36,7 @@ def read(data: bytes) -> tuple[FlvHead, list[Span]]:
     return feed(read_head(len(data)), data)
 
 
-def test_real_file(media: Media) -> None:
+def test_head_of_a_real_file_is_read(media: Media) -> None:
     data = media("film.flv")
     head, asked = read(data)
     assert asked == [Span(0, FIRST_ASK_BYTES)]
@@ -52,7 +52,7 @@ def test_real_file(media: Media) -> None:
     assert head.first_media in scan_tags(data, 13).position
 
 
-def test_keyframe_index(media: Media) -> None:
+def test_keyframe_list_is_read(media: Media) -> None:
     data = media("film-keyframes.flv")
     head, _ = read(data)
     assert head.keyframes is not None
@@ -62,7 +62,7 @@ def test_keyframe_index(media: Media) -> None:
         assert data[position + flv.TAG_HEADER_SIZE_BYTES] == 0x17
 
 
-def test_duration_from_the_last_tag() -> None:
+def test_duration_is_read_from_the_last_tag() -> None:
     data = BOTH + AVC_HEADER + AAC_HEADER + KEYFRAME + SOUND
     head, asked = read(data)
     assert head.duration_ms == 60
@@ -75,7 +75,7 @@ def test_duration_from_the_last_tag() -> None:
 
 
 @pytest.mark.parametrize("duration", [0.0, -1.0, float("nan"), float("inf"), 1e9, True, "5"])
-def test_durations_that_make_no_sense(duration: object) -> None:
+def test_impossible_duration_is_ignored(duration: object) -> None:
     data = BOTH + metadata(duration=duration) + AVC_HEADER + AAC_HEADER + KEYFRAME + SOUND
     assert read(data)[0].duration_ms == 60
 
@@ -95,7 +95,7 @@ def test_one_track_does_not_need_the_whole_limit() -> None:
     assert sum(span.size for span in asked[:-2]) == HEAD_LIMIT_BYTES
 
 
-def test_late_audio_header_behind_a_large_keyframe() -> None:
+def test_audio_header_after_a_large_keyframe_is_found() -> None:
     picture = flv.tag(TagType.VIDEO, b"\x17\x01\0\0\0" + bytes(400_000), 40)
     data = BOTH + AVC_HEADER + picture + AAC_HEADER + SOUND
     head, asked = read(data)
@@ -104,13 +104,13 @@ def test_late_audio_header_behind_a_large_keyframe() -> None:
     assert [span.start for span in asked[:3]] == [0, 65536, 131072]
 
 
-def test_keyframe_larger_than_all_that_is_looked_through() -> None:
+def test_keyframe_larger_than_the_search_limit_is_read() -> None:
     picture = flv.tag(TagType.VIDEO, b"\x17\x01\0\0\0" + bytes(4_000_000), 40)
     head, _ = read(BOTH + AVC_HEADER + AAC_HEADER + picture + SOUND)
     assert head.first_media == len(BOTH + AVC_HEADER + AAC_HEADER)
 
 
-def test_enhanced_codecs() -> None:
+def test_enhanced_codecs_are_read() -> None:
     data = (
         BOTH
         + flv.tag(TagType.VIDEO, b"\x90hvc1record", 0)
@@ -138,7 +138,7 @@ def test_enhanced_codecs() -> None:
         ([0.0], [13.0]),
     ],
 )
-def test_keyframe_lists_that_make_no_sense(times: list[float], positions: list[float]) -> None:
+def test_implausible_keyframe_list_is_ignored(times: list[float], positions: list[float]) -> None:
     keyframes = {"times": np.array(times), "filepositions": np.array(positions)}
     data = BOTH + metadata(keyframes=keyframes) + AVC_HEADER + AAC_HEADER + KEYFRAME + bytes(500)
     assert read(data)[0].keyframes is None
@@ -159,7 +159,7 @@ FILM = AVC_HEADER + AAC_HEADER + KEYFRAME + SOUND + KEYFRAME + SOUND
     ],
     ids=["ID3", "metadata", "unknown type", "header size 0", "header size 255", "junk"],
 )
-def test_odd_tags_are_passed_over(data: bytes) -> None:
+def test_unknown_tags_are_skipped(data: bytes) -> None:
     head, _ = read(data)
     assert data[head.first_media :].startswith(KEYFRAME)
     assert (head.video_codec, head.audio_codec) == (7, 10)
@@ -168,7 +168,7 @@ def test_odd_tags_are_passed_over(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("start_ms", [-33, 0, 900, 3_132_000])
-def test_duration_counts_from_where_the_media_begins(start_ms: int) -> None:
+def test_duration_counts_from_the_start_of_the_media(start_ms: int) -> None:
     def at(time_ms: int) -> bytes:
         tag = bytearray(flv.tag(TagType.VIDEO, b"\x17\x01\0\0\0picture", 0))
         raw = (start_ms + time_ms) & 0xFFFFFFFF
@@ -194,13 +194,13 @@ def test_duration_counts_from_where_the_media_begins(start_ms: int) -> None:
         (BOTH + KEYFRAME[:12], MediaFault.NO_SUPPORTED_TRACK),
     ],
 )
-def test_files_without_a_usable_head(data: bytes, fault: MediaFault) -> None:
+def test_file_without_a_usable_head_is_refused(data: bytes, fault: MediaFault) -> None:
     with pytest.raises(MediaError) as caught:
         read(data)
     assert caught.value.fault is fault
 
 
-def test_file_shorter_than_stated() -> None:
+def test_file_shorter_than_stated_is_refused() -> None:
     parser = read_head(10_000)
     next(parser)
     with pytest.raises(MediaError, match="shorter than its stated size"):

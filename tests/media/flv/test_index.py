@@ -64,7 +64,7 @@ async def walk(
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv", "film-keyframes.flv", "video-only"])
 @pytest.mark.parametrize("length_ms", [0, RUN_MS, 2 * RUN_MS])
-async def test_stretches_are_whole_tags_without_gaps(
+async def test_tag_ranges_are_whole_tags_without_gaps(
     media: Media, name: str, length_ms: int
 ) -> None:
     index, data = both(media, name)
@@ -85,7 +85,7 @@ async def test_stretches_are_whole_tags_without_gaps(
             assert len(found) < 60
 
 
-async def test_a_script_tag_by_itself_is_no_audio() -> None:
+async def test_script_tag_alone_is_not_audio() -> None:
     data = tags_flv(2)
     data += flv.tag(18, b"\x02\0\x0aonCuePoint", 2000) + flv.tag(8, b"\x2fx", 2000)
     found = await walk(scanned(data), MemoryReader(data), 0)
@@ -93,7 +93,7 @@ async def test_a_script_tag_by_itself_is_no_audio() -> None:
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
-async def test_nothing_is_later_than_until(media: Media, name: str) -> None:
+async def test_no_tag_is_later_than_until(media: Media, name: str) -> None:
     index, data = both(media, name)
     found = await walk(index, MemoryReader(data), RUN_MS, until_ms=4321)
     whole = scan_tags(data[found[0][0] :])
@@ -103,9 +103,7 @@ async def test_nothing_is_later_than_until(media: Media, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
-async def test_what_lacks_begins_with_the_first_byte_that_is_not_there(
-    media: Media, name: str
-) -> None:
+async def test_needed_span_begins_with_the_first_missing_byte(media: Media, name: str) -> None:
     index, data = both(media, name)
     reader = MemoryReader(data)
     mark = await index.locate(reader.as_reader, 10_000)
@@ -122,7 +120,7 @@ async def test_what_lacks_begins_with_the_first_byte_that_is_not_there(
     assert tag_range.end <= reader.there
 
 
-async def test_a_tag_larger_than_a_run_is_a_run() -> None:
+async def test_tag_larger_than_a_run_is_a_run() -> None:
     frames = [keyframe()] * 4
     frames[2] = keyframe(RUN_BYTES_MAX + 1_000_000)
     index, data = laid_out(avc_mp4(frames, 40))
@@ -141,7 +139,7 @@ async def test_a_tag_larger_than_a_run_is_a_run() -> None:
         assert lacking.span.end >= found[large][1].end
 
 
-async def test_sound_before_the_first_picture_is_played(media: Media) -> None:
+async def test_audio_before_the_first_video_frame_is_played(media: Media) -> None:
     for name in ("mp3-in-mp4", "av1-opus"):
         index, data = laid_out(media(name))
         mark = await index.locate(MemoryReader(data).as_reader, 0)
@@ -154,7 +152,7 @@ async def test_sound_before_the_first_picture_is_played(media: Media) -> None:
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv", "film-keyframes.flv"])
-async def test_places_are_keyframes(media: Media, name: str) -> None:
+async def test_located_positions_are_keyframes(media: Media, name: str) -> None:
     index, data = both(media, name)
     start = (await index.locate(MemoryReader(data).as_reader, 0)).position
     tags = scan_tags(data[start:])
@@ -170,7 +168,7 @@ async def test_places_are_keyframes(media: Media, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv", "film-keyframes.flv"])
-async def test_the_first_tag_after_a_time(media: Media, name: str) -> None:
+async def test_locate_after_returns_the_first_later_tag(media: Media, name: str) -> None:
     index, data = both(media, name)
     start = (await index.locate(MemoryReader(data).as_reader, 0)).position
     tags = scan_tags(data[start:])
@@ -183,7 +181,7 @@ async def test_the_first_tag_after_a_time(media: Media, name: str) -> None:
     assert isinstance(index.tag_range(reader.as_reader, mark, RUN_MS, None), End)
 
 
-async def test_a_search_reads_few_windows_of_a_large_file() -> None:
+async def test_search_reads_few_windows_of_a_large_file() -> None:
     data = tags_flv(400, frame_bytes=4000)
     index = scanned(data)
     for target_ms in (360_000, 12_345, 399_999, 200_000):
@@ -200,7 +198,7 @@ async def test_a_search_reads_few_windows_of_a_large_file() -> None:
 
 
 @pytest.mark.parametrize("lie", ["seconds are milliseconds", "other places", "stale", "sparse"])
-async def test_keyframe_list_is_checked_before_it_is_believed(lie: str) -> None:
+async def test_keyframe_list_is_verified_before_use(lie: str) -> None:
     data = tags_flv(60, listed=True)
     head, _ = feed(flv_head.read_head(len(data)), data)
     assert head.keyframes is not None
@@ -221,7 +219,7 @@ async def test_keyframe_list_is_checked_before_it_is_believed(lie: str) -> None:
         assert data[mark.position + 11] == 0x17
 
 
-async def test_a_search_ends_when_the_origin_fails() -> None:
+async def test_search_ends_when_the_origin_fails() -> None:
     data = tags_flv(60)
     reader = MemoryReader(data)
     reader.failure = OriginError(OriginFailure.TIMEOUT, "silent")
@@ -229,7 +227,7 @@ async def test_a_search_ends_when_the_origin_fails() -> None:
         await scanned(data).locate(reader.as_reader, 30_000)
 
 
-async def test_a_file_that_was_cut_off_ends_before_its_last_tag() -> None:
+async def test_truncated_file_ends_before_its_last_tag() -> None:
     data = tags_flv(10)
     whole = scanned(data)
     for cut in (3, 500, 1_500):
@@ -240,7 +238,7 @@ async def test_a_file_that_was_cut_off_ends_before_its_last_tag() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(at=st.integers(300, 39_000), junk=st.binary(min_size=1, max_size=64))
-async def test_damage_is_walked_over(at: int, junk: bytes) -> None:
+async def test_damage_is_skipped(at: int, junk: bytes) -> None:
     data = tags_flv(8, frame_bytes=100)
     whole = scan_tags(data, 13)
     damaged = data[:at] + junk + data[at + len(junk) :]

@@ -72,7 +72,7 @@ def synthetic(
 
 
 @pytest.mark.parametrize("name", PLAYABLE)
-def test_every_packet_arrives_as_ffmpeg_reads_it_from_the_source(media: Media, name: str) -> None:
+def test_every_packet_is_as_ffmpeg_reads_it_from_the_source(media: Media, name: str) -> None:
     data = media(name)
     wanted, got = demux(data), demux(flv_of(FlvLayout(title_of(data)), data))
     assert got.packets == wanted.packets
@@ -85,7 +85,7 @@ def test_every_packet_arrives_as_ffmpeg_reads_it_from_the_source(media: Media, n
 
 
 @pytest.mark.parametrize("name", ["h264", "hevc", "av1-opus", "vp9-ac3", "mp3-in-mov", "eac3"])
-def test_tags_are_those_of_ffmpegs_own_muxer(media: Media, name: str) -> None:
+def test_tags_equal_those_of_ffmpegs_muxer(media: Media, name: str) -> None:
     """Sequence headers and samples alike; the order among equal times is free."""
     data = media(name)
     muxed = io.BytesIO()
@@ -111,7 +111,7 @@ def _carried(file: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", ["flac", "h264-opus", "h264"])
-def test_decoders_take_what_the_flv_says(media: Media, name: str) -> None:
+def test_decoder_accepts_the_flv(media: Media, name: str) -> None:
     data = media(name)
     decoded = []
     for file in (data, flv_of(FlvLayout(title_of(data)), data)):
@@ -121,7 +121,7 @@ def test_decoders_take_what_the_flv_says(media: Media, name: str) -> None:
     assert b"".join(decoded[0])[8192:65536] in b"".join(decoded[1])
 
 
-def test_head_is_what_the_flv_reader_finds(media: Media) -> None:
+def test_head_equals_the_one_that_read_head_returns(media: Media) -> None:
     data = media("film.mp4")
     title = title_of(data)
     layout = FlvLayout(title)
@@ -168,7 +168,7 @@ def test_any_span_is_a_slice_of_the_whole(data: st.DataObject) -> None:
     assert layout.assemble(span, sources_of(layout, span, source)) == whole[start:end]
 
 
-def test_every_cut_of_a_small_file() -> None:
+def test_every_span_of_a_small_file_is_correct() -> None:
     source = bytes(range(256))
     layout = FlvLayout(synthetic([5, 1, 9, 30]))
     whole = flv_of(layout, source)
@@ -194,7 +194,7 @@ def test_sources_of_another_length_are_refused() -> None:
         layout.assemble(Span(0, layout.size_bytes), [b"x" * 99])
 
 
-def test_five_hours_use_the_extended_timestamp() -> None:
+def test_timestamp_of_five_hours_is_extended() -> None:
     title = synthetic([3] * 900_000, step_ms=20, keyframe_every=10)
     layout = FlvLayout(title)
     source = bytes(2_700_000)
@@ -217,7 +217,7 @@ def test_keyframe_list_is_thinned_and_stays_exact() -> None:
     assert (layout.title.dts_ms[rows] / 1000).tolist() == times.tolist()
 
 
-def test_frame_of_several_megabytes() -> None:
+def test_frame_of_several_megabytes_is_packaged() -> None:
     source = np.random.default_rng(0).bytes(5_000_000)
     layout = FlvLayout(synthetic([4_999_000, 1000]))
     whole = flv_of(layout, source)
@@ -234,7 +234,7 @@ def test_frame_beyond_24_bits_is_refused() -> None:
     assert caught.value.fault is MediaFault.STRUCTURE_INVALID
 
 
-def test_seek_finds_the_keyframe_before() -> None:
+def test_seek_returns_the_keyframe_before_a_time() -> None:
     layout = FlvLayout(synthetic([2] * 100, keyframe_every=5))
     assert layout.seek(0).sample == 0
     assert layout.seek(199).sample == 0
@@ -268,7 +268,7 @@ def changing() -> tuple[FlvLayout, bytes]:
     return layout, source
 
 
-def test_codec_headers_stand_where_the_configuration_changes() -> None:
+def test_codec_headers_are_inserted_where_the_configuration_changes() -> None:
     layout, source = changing()
     whole = flv_of(layout, source)
     tags = scan_tags(whole, 13)
@@ -283,13 +283,13 @@ def test_codec_headers_stand_where_the_configuration_changes() -> None:
         assert b"".join(pieces) == whole
 
 
-def test_codec_headers_in_force_at_a_row() -> None:
+def test_codec_headers_at_a_row_are_the_last_ones_before_it() -> None:
     layout, _ = changing()
     profiles = [dict(layout.sequence_headers(row))[9][6] for row in range(6)]
     assert profiles == [0x64, 0x64, 0x42, 0x42, 0x64, 0x64]
 
 
-def test_codec_headers_are_limited_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_total_size_of_codec_headers_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamedge.media.flv.layout.INLINE_BYTES_MAX", 60)
     with pytest.raises(MediaError, match="codec changes"):
         changing()

@@ -30,7 +30,7 @@ def opened(data: bytes, there: int | None = None) -> tuple[FlvMedium, MemoryRead
 
 
 @pytest.mark.parametrize("name", ["film.flv", "film-keyframes.flv"])
-def test_the_head_says_what_players_need(media: Media, name: str) -> None:
+def test_head_has_what_players_need(media: Media, name: str) -> None:
     medium, _ = opened(media(name))
     head = medium.head
     assert head.metadata["duration"] == head.duration_ms / 1000
@@ -59,7 +59,7 @@ async def test_runs_are_spans_of_the_reader(media: Media) -> None:
     assert reader.prefetched == []  # all of it is there
 
 
-async def test_what_comes_next_is_asked_for_ahead() -> None:
+async def test_following_bytes_are_prefetched() -> None:
     data = tags_flv(60, frame_bytes=8_000)
     medium, reader = opened(data, 1_000_000)
     mark = await medium.locate(0)
@@ -79,13 +79,13 @@ async def test_what_comes_next_is_asked_for_ahead() -> None:
     take_back()
 
 
-def test_closing_closes_the_reader(media: Media) -> None:
+def test_close_closes_the_reader(media: Media) -> None:
     medium, reader = opened(media("film.flv"))
     medium.close()
     assert reader.closed
 
 
-async def test_the_first_tag_after_a_time(media: Media) -> None:
+async def test_locate_after_returns_the_first_later_tag(media: Media) -> None:
     medium, _ = opened(media("film.flv"))
     mark = await medium.locate_after(5_000)
     run = medium.next_run(mark, 0, None)

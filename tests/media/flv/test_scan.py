@@ -22,7 +22,7 @@ THREE = (
 )
 
 
-def test_tags_of_a_buffer() -> None:
+def test_complete_tags_of_a_buffer_are_scanned() -> None:
     tags = scan_tags(b"head" + THREE, 4)
     assert tags.position.tolist() == [4, 29, 51]
     assert tags.size_bytes.tolist() == [25, 22, 25]
@@ -49,7 +49,7 @@ def test_incomplete_tags_wait_for_more_bytes() -> None:
         assert tags.count + rest.count == 3
 
 
-def test_whole_file(media: Media) -> None:
+def test_whole_file_is_scanned(media: Media) -> None:
     data = media("film.flv")
     tags = scan_tags(data, 13)
     assert tags.end == len(data)
@@ -61,7 +61,7 @@ def test_whole_file(media: Media) -> None:
     [(24, 0), (25 + 10, 0), (25 + 20, 1), (47 + 24, 9), (0, 0x29)],
     ids=["PreviousTagSize", "StreamID", "PreviousTagSize of sound", "the last one", "filter flag"],
 )
-def test_fields_that_do_not_fit_end_nothing(position: int, value: int) -> None:
+def test_wrong_fields_do_not_end_the_scan(position: int, value: int) -> None:
     odd = bytearray(THREE)
     odd[position] = value
     tags = scan_tags(odd, file_end=len(odd))
@@ -70,13 +70,13 @@ def test_fields_that_do_not_fit_end_nothing(position: int, value: int) -> None:
     assert rewrite_tags(odd, tags.timestamp_ms) == THREE
 
 
-def test_stream_ids_are_sent_as_they_lie() -> None:
+def test_stream_ids_are_sent_unchanged() -> None:
     other = bytearray(THREE)
     other[10] = other[25 + 10] = other[47 + 10] = 1
     assert scan_tags(other).is_plain
 
 
-def test_tags_of_unknown_types_are_passed_over() -> None:
+def test_tags_of_unknown_types_are_skipped() -> None:
     data = THREE[:25] + flv.tag(15, bytes(9), 7) + THREE[25:]
     tags = scan_tags(data)
     assert tags.count == 3
@@ -91,14 +91,14 @@ def test_rewritten_tags_have_the_times_they_are_given() -> None:
     assert len(written) == len(THREE)
 
 
-def test_negative_times() -> None:
+def test_negative_times_are_read() -> None:
     data = bytearray(THREE)
     data[4:8] = b"\xff\xff\xdf\xff"
     assert scan_tags(data).timestamp_ms.tolist()[0] == -33
 
 
 @pytest.mark.parametrize("junk", [bytes(100), b"junk" * 9, b"\x08\xff\xff\xff" + bytes(20)])
-def test_walk_stops_at_damage(junk: bytes) -> None:
+def test_scan_stops_at_damage(junk: bytes) -> None:
     data = THREE + junk
     tags = scan_tags(data + THREE, file_end=len(data + THREE))
     assert (tags.count, tags.end, tags.stop) == (3, len(THREE), Stop.DAMAGE)
@@ -106,14 +106,14 @@ def test_walk_stops_at_damage(junk: bytes) -> None:
     assert behind == len(junk)
 
 
-def test_last_tag_may_lack_its_last_field() -> None:
+def test_last_tag_may_lack_its_previous_tag_size() -> None:
     tags = scan_tags(THREE[:-4], file_end=len(THREE) - 4)
     assert (tags.count, tags.end, tags.is_plain) == (3, len(THREE) - 4, False)
     assert rewrite_tags(THREE[:-4], tags.timestamp_ms) == THREE
     assert scan_tags(THREE[:-5], file_end=len(THREE) - 5).count == 2
 
 
-def test_boundaries_are_found_from_anywhere(media: Media) -> None:
+def test_boundary_is_found_from_any_position(media: Media) -> None:
     data = media("film.flv")
     positions = set(scan_tags(data, 13).position.tolist())
     for start in range(13, len(data) - 60_000, 7919):
@@ -122,7 +122,7 @@ def test_boundaries_are_found_from_anywhere(media: Media) -> None:
         assert start + found == min(position for position in positions if position >= start)
 
 
-def test_boundary_at_the_end_of_a_file() -> None:
+def test_boundary_at_the_end_of_a_file_is_found() -> None:
     assert resynchronise(b"xyz" + THREE) is None
     near = flv.tag(TagType.AUDIO, b"\x2fa", 10) + flv.tag(TagType.AUDIO, b"\x2fb", 20)
     assert resynchronise(b"xyz" + near) is None
@@ -130,7 +130,7 @@ def test_boundary_at_the_end_of_a_file() -> None:
     assert resynchronise(b"xyz" + near + b"x", is_file_end=True) is None
 
 
-def test_boundaries_of_tags_whose_sizes_do_not_fit(media: Media) -> None:
+def test_boundary_of_tags_with_wrong_sizes_is_found(media: Media) -> None:
     data = bytearray(media("film.flv")[:60_000])
     tags = scan_tags(bytes(data), 13)
     for end in (tags.position + tags.size_bytes).tolist():
@@ -140,7 +140,7 @@ def test_boundaries_of_tags_whose_sizes_do_not_fit(media: Media) -> None:
 
 
 @given(st.binary(max_size=300), st.integers(0, 100))
-def test_any_bytes_are_walked(data: bytes, cut: int) -> None:
+def test_any_bytes_are_scanned(data: bytes, cut: int) -> None:
     for candidate in (data, THREE + data, THREE[cut:] + data):
         assert resynchronise(candidate) in (None, *range(len(candidate)))
         for file_end in (None, len(candidate), len(candidate) + 50):
@@ -158,7 +158,7 @@ def test_any_bytes_are_walked(data: bytes, cut: int) -> None:
 
 @given(data=st.data())
 @settings(max_examples=50, deadline=None)
-def test_damaged_files_are_walked(media: Media, data: st.DataObject) -> None:
+def test_damaged_file_is_scanned(media: Media, data: st.DataObject) -> None:
     damaged = bytearray(media("film.flv")[13:50_000])
     for spot in data.draw(st.lists(st.integers(0, len(damaged) - 1), max_size=5)):
         damaged[spot] = data.draw(st.integers(0, 255))

@@ -29,23 +29,23 @@ def audio_codec(
 
 @pytest.mark.parametrize("has_audio", [False, True])
 @pytest.mark.parametrize("has_video", [False, True])
-def test_file_header(has_audio: bool, has_video: bool) -> None:
+def test_file_header_is_written_and_read(has_audio: bool, has_video: bool) -> None:
     header = flv.file_header(has_audio=has_audio, has_video=has_video)
     assert len(header) == 13
     assert flv.parse_file_header(header) == (has_audio, has_video, 9)
 
 
 @pytest.mark.parametrize("data", [b"", b"FLV\x01\x05\0\0\0", bytes(9)])
-def test_no_file_header(data: bytes) -> None:
+def test_invalid_file_header_is_refused(data: bytes) -> None:
     with pytest.raises(MediaError):
         flv.parse_file_header(data)
 
 
-def test_header_that_claims_to_be_shorter_than_it_is() -> None:
+def test_header_with_a_too_small_size_is_read() -> None:
     assert flv.parse_file_header(b"FLV\x01\x05\0\0\0\x08").size_bytes == 9
 
 
-def test_tag_layout() -> None:
+def test_tag_is_header_body_and_size() -> None:
     """FLV 10.1 §E.4.1: type, size, time, time's high byte, stream id; then the size again."""
     assert flv.tag(TagType.VIDEO, b"abc", 0x01020304).hex() == (
         "09" "000003" "020304" "01" "000000" "616263" "0000000e"
@@ -57,13 +57,13 @@ def test_tag_layout() -> None:
     st.integers(0, flv.BODY_SIZE_MAX_BYTES),
     st.integers(0, flv.TIMESTAMP_MAX_MS),
 )
-def test_tag_header_comes_back(tag_type: TagType, size: int, time_ms: int) -> None:
+def test_tag_header_survives_a_round_trip(tag_type: TagType, size: int, time_ms: int) -> None:
     header = flv.tag_header(tag_type, size, time_ms)
     assert flv.parse_tag_header(header) == (tag_type, size, time_ms, 0)
 
 
 @pytest.mark.parametrize(("size", "time_ms"), [(1 << 24, 0), (0, 1 << 31), (0, -1)])
-def test_tag_header_limits(size: int, time_ms: int) -> None:
+def test_tag_header_beyond_its_limits_is_refused(size: int, time_ms: int) -> None:
     with pytest.raises(MediaError):
         flv.tag_header(TagType.VIDEO, size, time_ms)
 
@@ -79,7 +79,9 @@ def test_tag_header_limits(size: int, time_ms: int) -> None:
         (2, 11025, 1, 0x26),
     ],
 )
-def test_audio_byte(sound_format: int, sample_rate: int, channels: int, expected: int) -> None:
+def test_audio_byte_encodes_rate_and_channels(
+    sound_format: int, sample_rate: int, channels: int, expected: int
+) -> None:
     assert flv.audio_byte(sound_format, sample_rate, channels) == expected
 
 
@@ -97,7 +99,7 @@ def test_audio_byte(sound_format: int, sample_rate: int, channels: int, expected
     ],
     ids=lambda value: value.four_cc if isinstance(value, CodecConfiguration) else None,
 )
-def test_body_headers(
+def test_body_header_classifies_as_its_sample(
     codec: CodecConfiguration, sample: str, key_sample: str, field: int, sequence_header: str | None
 ) -> None:
     """Bytes as FFmpeg 8.1's FLV muxer writes them."""
@@ -149,7 +151,7 @@ def test_codec_id_is_the_classic_one_or_the_four_cc() -> None:
         (18, "02", TagFlag.SCRIPT, None, None),
     ],
 )
-def test_classification(
+def test_tags_are_classified(
     tag_type: int, body: str, flags: TagFlag, codec: int | str | None, packet_type: int | None
 ) -> None:
     assert flv.classify(tag_type, bytes.fromhex(body)) == (flags, codec, packet_type)

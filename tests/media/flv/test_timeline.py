@@ -32,28 +32,28 @@ def place(*tags: tuple[int, int], timeline: Timeline = Timeline()) -> list[int]:
 @pytest.mark.parametrize(
     ("first_ms", "shift_ms"), [(0, 0), (80, 0), (-33, 33), (3_132_000, -3_132_000)]
 )
-def test_files_that_begin_elsewhere_begin_at_0(first_ms: int, shift_ms: int) -> None:
+def test_file_with_another_start_time_begins_at_0(first_ms: int, shift_ms: int) -> None:
     assert start_shift_ms(first_ms) == shift_ms
 
 
-def test_steady_times_stay() -> None:
+def test_steady_times_are_unchanged() -> None:
     tags = ((V, 0), (A, 10), (V, 40), (A, 33), (V, 80))
     assert place(*tags) == [0, 10, 40, 33, 80]
 
 
-def test_recording_that_was_started_again_goes_on() -> None:
+def test_restarted_recording_continues_the_time_line() -> None:
     placed = place((V, 0), (A, 5), (V, 20_000), (A, 20_005), (V, 0), (A, 5), (V, 40), (A, 25))
     second = 20_005 + STEP_MS
     assert placed[4:] == [second, second + 5, second + 40, second + 25]
 
 
-def test_late_sound_of_the_first_recording_does_not_move_the_second() -> None:
+def test_late_audio_of_the_first_recording_does_not_move_the_second() -> None:
     placed = place((V, 20_000), (A, 19_900), (V, 0), (A, 19_950), (A, 10), (V, 40))
     start = 20_000 + STEP_MS
     assert placed == [20_000, 19_900, start, 19_950, start + 10, start + 40]
 
 
-def test_jump_ahead_is_no_pause() -> None:
+def test_forward_jump_is_removed() -> None:
     placed = place((V, 0), (A, 0), (V, 3_600_000), (A, 3_600_010), (V, 3_600_040))
     assert placed == [0, 0, STEP_MS, STEP_MS + 10, STEP_MS + 40]
     # Pictures that come rarely are no jump, as long as the sound goes on.
@@ -61,19 +61,19 @@ def test_jump_ahead_is_no_pause() -> None:
     assert place(*sparse)[-1] == 99_000
 
 
-def test_script_tags_have_the_time_of_their_place() -> None:
+def test_script_tag_has_the_time_of_its_position() -> None:
     assert place((V, 5000), (S, 0), (V, 5040)) == [5000, 5000, 5040]
     assert place((V, 5000), (S, 5020)) == [5000, 5020]
     assert place((S, 0), (V, 0)) == [0, 0]
 
 
-def test_single_odd_tag_is_no_jump() -> None:
+def test_single_odd_tag_is_not_a_jump() -> None:
     assert place((V, 5000), (V, 100), (V, 5080), (V, 5120))[2:] == [5080, 5120]
     assert place((V, 5000), (HEADER, 0), (V, 5080)) == [5000, 5000, 5080]
     assert place((V, 5000), (A, 5000), (V, 900_000), (V, 5080), (A, 5020))[3:] == [5080, 5020]
 
 
-def test_nothing_is_before_0() -> None:
+def test_no_time_is_negative() -> None:
     assert place((V, -33), (A, -10), (V, 7)) == [0, 0, 7]
 
 

@@ -38,7 +38,7 @@ FRAME = HEADER + bytes(413)
         ("ffe3ea00", 8000, 2, 160_000, 1441, 576),
     ],
 )
-def test_headers(
+def test_frame_headers_are_parsed(
     header: str, sample_rate: int, channels: int, bit_rate: int, size: int, samples: int
 ) -> None:
     parsed = parse_frame_header(bytes.fromhex(header) + b"garbage")
@@ -51,11 +51,11 @@ def test_headers(
     "header", ["", "fffb90", "fefb9064", "ff1b9064", "fffd9064", "ffeb9064", "fffbf064",
                "fffb0064", "fffb9c64"],
 )  # fmt: skip
-def test_no_headers(header: str) -> None:
+def test_invalid_headers_are_refused(header: str) -> None:
     assert parse_frame_header(bytes.fromhex(header)) is None
 
 
-def test_frames_of_a_buffer() -> None:
+def test_complete_frames_of_a_buffer_are_returned() -> None:
     assert frames(FRAME * 3) == ((Span(0, 417), Span(417, 834), Span(834, 1251)), 1251)
     for length in range(len(FRAME) * 3):
         spans, end = frames((FRAME * 3)[:length])
@@ -75,7 +75,7 @@ def test_junk_at_the_end_is_kept_for_the_next_call() -> None:
     assert frames(FRAME + bytes(100_000)).end == 417 + 100_000 - 3 * FRAME_SIZE_MAX_BYTES
 
 
-def test_resynchronise() -> None:
+def test_resynchronise_finds_the_first_frame() -> None:
     lone = b"\xff\xfb\x90\x64" + bytes(50)
     assert mp3.resynchronise(lone + FRAME * 3) == len(lone)
     assert mp3.resynchronise(lone + FRAME * 2) is None
@@ -87,7 +87,7 @@ def test_resynchronise() -> None:
 
 
 @pytest.mark.parametrize("name", ["song.mp3", "song", "song-22050"])
-def test_frames_are_ffmpegs_packets(media: Media, name: str) -> None:
+def test_frames_equal_ffmpegs_packets(media: Media, name: str) -> None:
     data = media(name)
     head, _ = feed(read_head(len(data)), data)
     spans, end = frames(data, head.audio.start)
@@ -97,7 +97,7 @@ def test_frames_are_ffmpegs_packets(media: Media, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["song.mp3", "song-22050"])
-def test_tags_are_those_of_ffmpegs_muxer(media: Media, name: str) -> None:
+def test_tags_equal_those_of_ffmpegs_muxer(media: Media, name: str) -> None:
     data = media(name)
     muxed = io.BytesIO()
     with av.open(io.BytesIO(data), "r") as given_, av.open(muxed, "w", format="flv") as output:
@@ -112,14 +112,14 @@ def test_tags_are_those_of_ffmpegs_muxer(media: Media, name: str) -> None:
     assert as_tags(data, frames(data, head.audio.start).spans) == wanted[first:]
 
 
-def test_tags_go_on_from_call_to_call(media: Media) -> None:
+def test_tag_times_continue_from_call_to_call(media: Media) -> None:
     data = media("song.mp3")
     spans = frames(data, 245).spans
     parts = [as_tags(data, spans[at : at + 7], at * 1152) for at in range(0, len(spans), 7)]
     assert b"".join(parts) == as_tags(data, spans)
 
 
-def test_tag_header_of_a_mono_frame() -> None:
+def test_tag_header_of_a_mono_frame_is_mono() -> None:
     frame = bytes.fromhex("fff380c4") + bytes(204)
     tags = as_tags(frame, [Span(0, 208)], 22050)
     assert tags[11] == 0x2A
@@ -130,7 +130,7 @@ def test_tag_header_of_a_mono_frame() -> None:
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_damaged_bytes_give_whole_frames(media: Media, data: st.DataObject) -> None:
+def test_damaged_bytes_give_only_complete_frames(media: Media, data: st.DataObject) -> None:
     damaged = bytearray(media("song.mp3")[245:20_000])
     for spot in data.draw(st.lists(st.integers(0, len(damaged) - 1), max_size=20)):
         damaged[spot] = data.draw(st.sampled_from((0, 0x80, 0xFB, 0xFF)))
@@ -144,7 +144,7 @@ def test_damaged_bytes_give_whole_frames(media: Media, data: st.DataObject) -> N
 
 
 @given(st.binary(max_size=500))
-def test_any_bytes(data: bytes) -> None:
+def test_any_bytes_give_only_complete_frames(data: bytes) -> None:
     spans, end = frames(data)
     assert all(span.end <= end <= len(data) for span in spans)
     assert mp3.resynchronise(data) in (None, *range(len(data)))

@@ -45,7 +45,7 @@ def read(data: bytes) -> tuple[Mp3Head, list[Span]]:
 
 
 @pytest.mark.parametrize("name", ["song.mp3", "song", "song-22050"])
-def test_real_files(media: Media, name: str) -> None:
+def test_head_of_a_real_file_is_read(media: Media, name: str) -> None:
     data = media(name)
     head, asked = read(data)
     assert len(asked) == 2
@@ -59,7 +59,7 @@ def test_real_files(media: Media, name: str) -> None:
     assert head.encoder_delay > 0
 
 
-def test_constant_rate_without_a_header() -> None:
+def test_duration_of_a_constant_rate_file_is_exact() -> None:
     head, _ = read(AUDIO)
     assert head.audio == Span(0, len(AUDIO))
     assert head.frame_count is None
@@ -69,14 +69,14 @@ def test_constant_rate_without_a_header() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 300, FIRST_ASK_BYTES - 10, FIRST_ASK_BYTES, 3_000_000])
 @pytest.mark.parametrize("footer", [False, True])
-def test_id3_of_any_size_is_jumped_over(size: int, footer: bool) -> None:
+def test_id3_tag_of_any_size_is_skipped(size: int, footer: bool) -> None:
     tag = id3v2(size, footer=footer)
     head, asked = read(tag + AUDIO)
     assert head.audio == Span(len(tag), len(tag) + len(AUDIO))
     assert sum(span.size for span in asked) < 3 * FIRST_ASK_BYTES
 
 
-def test_several_id3_tags_and_padding() -> None:
+def test_several_id3_tags_and_padding_are_skipped() -> None:
     before = id3v2(10) + id3v2(100_000) + bytes(3000)
     assert read(before + AUDIO)[0].audio.start == len(before)
 
@@ -84,7 +84,7 @@ def test_several_id3_tags_and_padding() -> None:
 @pytest.mark.parametrize(
     "after", [ID3V1, ape(100, header=True), ape(100, header=False), ape(9, header=True) + ID3V1]
 )
-def test_tags_at_the_end_are_no_audio(after: bytes) -> None:
+def test_tags_at_the_end_are_not_audio(after: bytes) -> None:
     assert read(AUDIO + after)[0].audio == Span(0, len(AUDIO))
 
 
@@ -96,7 +96,7 @@ def xing(name: bytes, toc: bytes, frames: int = 100) -> bytes:
 
 
 @pytest.mark.parametrize("name", [b"Xing", b"Info"])
-def test_xing_frame(name: bytes) -> None:
+def test_xing_frame_is_read(name: bytes) -> None:
     toc = bytes(range(0, 200, 2))
     head, _ = read(xing(name, toc) + AUDIO)
     assert head.audio == Span(417, 417 + len(AUDIO))
@@ -106,24 +106,24 @@ def test_xing_frame(name: bytes) -> None:
     assert head.toc == toc
 
 
-def test_table_that_falls_is_not_used() -> None:
+def test_falling_seek_table_is_not_used() -> None:
     assert read(xing(b"Xing", bytes(range(100, 0, -1))) + AUDIO)[0].toc is None
 
 
-def test_vbri_frame() -> None:
+def test_vbri_frame_is_read() -> None:
     content = b"VBRI" + struct.pack(">HHHII", 1, 1105, 75, len(AUDIO), 100)
     head, _ = read(vbr_frame(content) + AUDIO)
     assert (head.frame_count, head.encoder_delay, head.duration_ms) == (100, 1105, 2587)
     assert head.audio.start == 417
 
 
-def test_frame_count_of_nothing_is_estimated() -> None:
+def test_frame_count_of_0_is_estimated() -> None:
     head, _ = read(xing(b"Info", bytes(range(100)), frames=0) + AUDIO)
     assert head.frame_count is None
     assert abs(head.duration_ms - 2612) < 10
 
 
-def test_positions(media: Media) -> None:
+def test_positions_follow_times(media: Media) -> None:
     data = media("song.mp3")
     for head in (read(data)[0], read(data[245:])[0]):
         assert head.estimate_position(-1) == head.estimate_position(0) == head.audio.start
@@ -154,13 +154,13 @@ def test_positions(media: Media) -> None:
         ID3V1,
     ],
 )
-def test_files_without_audio(data: bytes) -> None:
+def test_file_without_audio_is_refused(data: bytes) -> None:
     with pytest.raises(MediaError) as caught:
         read(data)
     assert caught.value.fault is MediaFault.STRUCTURE_INVALID
 
 
-def test_file_shorter_than_stated() -> None:
+def test_file_shorter_than_stated_is_refused() -> None:
     parser = read_head(10_000)
     next(parser)
     with pytest.raises(MediaError, match="shorter than its stated size"):

@@ -37,7 +37,7 @@ def walk(
 
 @pytest.mark.parametrize("name", ["song.mp3", "song", "song-22050"])
 @pytest.mark.parametrize("length_ms", [0, RUN_MS, 2 * RUN_MS])
-async def test_every_frame_comes_once_and_at_its_time(
+async def test_every_frame_is_sent_once_at_its_time(
     media: Media, name: str, length_ms: int
 ) -> None:
     data = media(name)
@@ -59,7 +59,7 @@ async def test_every_frame_comes_once_and_at_its_time(
     assert all(body in data for body in bodies)
 
 
-async def test_the_head_says_what_players_need(media: Media) -> None:
+async def test_head_has_what_players_need(media: Media) -> None:
     medium, _ = opened(media("song.mp3"))
     assert medium.head.duration_ms == 30_000
     assert medium.head.metadata["audiocodecid"] == 2
@@ -68,7 +68,7 @@ async def test_the_head_says_what_players_need(media: Media) -> None:
     assert medium.sequence_headers(Position(0, 0)) == ()
 
 
-async def test_places_begin_with_a_frame_and_stay_inside(media: Media) -> None:
+async def test_located_positions_begin_with_a_frame_inside_the_file(media: Media) -> None:
     data = media("song.mp3")
     medium, reader = opened(data)
     for time_ms in (0, 1, 3_000, 15_000, 29_999, 10**9):
@@ -81,7 +81,7 @@ async def test_places_begin_with_a_frame_and_stay_inside(media: Media) -> None:
     assert reader.read_bytes < 200_000
 
 
-async def test_a_duration_ends_it(media: Media) -> None:
+async def test_duration_ends_the_runs(media: Media) -> None:
     medium, _ = opened(media("song.mp3"))
     runs = walk(medium, await medium.locate(0), RUN_MS, until_ms=2999)
     assert 2970 <= runs[-1].following.time_ms <= 3030
@@ -89,7 +89,7 @@ async def test_a_duration_ends_it(media: Media) -> None:
     assert one.tag_type == 8
 
 
-async def test_what_lacks_begins_with_the_first_byte_that_is_not_there(media: Media) -> None:
+async def test_needed_span_begins_with_the_first_missing_byte(media: Media) -> None:
     data = media("song.mp3")
     medium, _ = opened(data)
     mark = await medium.locate(10_000)
@@ -104,7 +104,7 @@ async def test_what_lacks_begins_with_the_first_byte_that_is_not_there(media: Me
     assert run.span.end <= mark.position + 2_000
 
 
-async def test_much_that_is_no_frame_is_walked_over(media: Media) -> None:
+async def test_large_junk_between_frames_is_skipped(media: Media) -> None:
     data = media("song.mp3")
     middle = len(data) // 2
     junk = data[:middle] + bytes(24 << 20) + data[middle:]
@@ -113,7 +113,7 @@ async def test_much_that_is_no_frame_is_walked_over(media: Media) -> None:
     assert sum(scan_tags(run.body or b"").count for run in runs) >= 1145
 
 
-async def test_it_asks_ahead_and_closes(media: Media) -> None:
+async def test_following_bytes_are_prefetched_and_close_closes_the_reader(media: Media) -> None:
     data = media("song.mp3")
     medium, reader = opened(data, 100_000)
     run = medium.next_run(await medium.locate(0), RUN_MS, None)

@@ -11,7 +11,7 @@ from streamedge.media.mp4 import boxes
 from tests.support.mp4_writer import box, words
 
 
-def test_walk_gives_types_and_contents() -> None:
+def test_walk_returns_types_and_contents() -> None:
     data = memoryview(box("free") + box("moov", b"abc"))
     assert [(found.type, bytes(found.content)) for found in boxes.walk(data)] == [
         ("free", b""),
@@ -19,7 +19,7 @@ def test_walk_gives_types_and_contents() -> None:
     ]
 
 
-def test_large_size_and_size_to_the_end() -> None:
+def test_64_bit_size_and_size_to_the_end_are_read() -> None:
     large = words(1) + b"mdat" + words(0, 19) + b"abc"
     to_the_end = words(0) + b"moov" + b"rest"
     found = list(boxes.walk(memoryview(large + to_the_end)))
@@ -34,7 +34,7 @@ def test_large_size_and_size_to_the_end() -> None:
     [words(7) + b"free", words(1) + b"free", words(1) + b"free" + words(0, 15)],
     ids=["too small", "no large size", "small large size"],
 )
-def test_what_begins_no_box_ends_the_walk(data: bytes) -> None:
+def test_bytes_that_begin_no_box_end_the_walk(data: bytes) -> None:
     assert [each.type for each in boxes.walk(memoryview(box("skip") + data))] == ["skip"]
     with pytest.raises(MediaError, match="cut off or damaged"):
         boxes.parse_header(memoryview(data), len(data))
@@ -48,7 +48,7 @@ def test_what_begins_no_box_ends_the_walk(data: bytes) -> None:
     ],
     ids=["too large", "huge"],
 )
-def test_box_that_claims_too_much_ends_with_its_container(data: bytes, content: bytes) -> None:
+def test_oversized_box_ends_with_its_container(data: bytes, content: bytes) -> None:
     (found,) = boxes.walk(memoryview(data))
     assert bytes(found.content) == content
     with pytest.raises(MediaError, match="claims"):
@@ -56,7 +56,7 @@ def test_box_that_claims_too_much_ends_with_its_container(data: bytes, content: 
     assert boxes.parse_header(memoryview(data), len(data), may_be_cut=True).type == "free"
 
 
-def test_padding_at_the_end_is_no_box() -> None:
+def test_padding_at_the_end_is_not_a_box() -> None:
     assert len(list(boxes.walk(memoryview(box("frma", b"mp4a") + bytes(4))))) == 1
 
 
@@ -65,7 +65,7 @@ def test_number_of_boxes_is_limited() -> None:
         list(boxes.walk(memoryview(box("free") * 5000)))
 
 
-def test_find_and_require_descend() -> None:
+def test_find_and_require_follow_a_path() -> None:
     data = memoryview(box("mdia", box("minf", box("stbl", b"x"))))
     assert bytes(boxes.require(data, "mdia", "minf", "stbl")) == b"x"
     assert boxes.find(data, "mdia", "dinf") is None

@@ -57,7 +57,9 @@ def aac(channels: int = 2) -> CodecConfiguration:
         ("vp09", "vpcC", "vp09", None),
     ],
 )
-def test_video(entry_type: str, record_type: str, four_cc: str, classic_id: int | None) -> None:
+def test_video_codec_is_read(
+    entry_type: str, record_type: str, four_cc: str, classic_id: int | None
+) -> None:
     entry = visual_entry(entry_type, box("pasp", bytes(8)), box(record_type, b"record"))
     assert video(entry) == CodecConfiguration(
         TrackKind.VIDEO, four_cc, classic_id, b"record", width=320, height=180
@@ -66,7 +68,7 @@ def test_video(entry_type: str, record_type: str, four_cc: str, classic_id: int 
 
 @pytest.mark.parametrize("object_type", [0x40, 0x66, 0x67, 0x68])
 @pytest.mark.parametrize("long_sizes", [False, True])
-def test_aac(object_type: int, long_sizes: bool) -> None:
+def test_aac_codec_is_read(object_type: int, long_sizes: bool) -> None:
     descriptor = esds(object_type, AAC_LC_44100_STEREO, long_sizes=long_sizes)
     assert audio(sound_entry("mp4a", descriptor)) == aac()
 
@@ -84,7 +86,7 @@ def test_version_1_in_an_iso_description_adds_no_fields() -> None:
 
 
 @pytest.mark.parametrize("object_type", [0x69, 0x6B])
-def test_mp3(object_type: int) -> None:
+def test_mp3_codec_is_read(object_type: int) -> None:
     wanted = CodecConfiguration(TrackKind.AUDIO, ".mp3", 2, None, sample_rate=22050, channels=2)
     assert audio(sound_entry("mp4a", esds(object_type, None), sample_rate=22050)) == wanted
     assert audio(sound_entry(".mp3", version=1, sample_rate=22050)) == wanted
@@ -109,7 +111,7 @@ def test_flac_becomes_signature_and_stream_info() -> None:
 
 
 @pytest.mark.parametrize("four_cc", ["ac-3", "ec-3"])
-def test_dolby(four_cc: str) -> None:
+def test_dolby_codecs_are_read(four_cc: str) -> None:
     assert audio(sound_entry(four_cc, sample_rate=48000)) == CodecConfiguration(
         TrackKind.AUDIO, four_cc, None, b"", sample_rate=48000, channels=2
     )
@@ -130,12 +132,12 @@ def test_dolby(four_cc: str) -> None:
         (sound_entry("fLaC", box("dfLa", bytes(20))), TrackKind.AUDIO, "fLaC without dfLa"),
     ],
 )
-def test_what_is_not_carried_is_named(entry: bytes, kind: TrackKind, name: str) -> None:
+def test_unsupported_codec_is_named(entry: bytes, kind: TrackKind, name: str) -> None:
     assert parse(entry, kind) == UnsupportedCodec(name)
 
 
 @pytest.mark.parametrize("entry", [avc1(), sound_entry("mp4a", esds(0x40, AAC_LC_44100_STEREO))])
-def test_cut_off_anywhere(entry: bytes) -> None:
+def test_sample_description_truncated_anywhere_is_named_or_refused(entry: bytes) -> None:
     kind = TrackKind.VIDEO if b"avc1" in entry else TrackKind.AUDIO
     for length in range(len(entry) - len(AAC_LC_44100_STEREO)):
         if length < 8:
@@ -148,7 +150,7 @@ def test_cut_off_anywhere(entry: bytes) -> None:
     assert isinstance(parse(entry + b"trailing garbage", kind), CodecConfiguration)
 
 
-def test_descriptors_cut_off_inside_their_box() -> None:
+def test_descriptors_truncated_inside_their_box_are_refused() -> None:
     content = esds(0x40, AAC_LC_44100_STEREO)[8:]
     for length in range(len(content)):
         codec = audio(sound_entry("mp4a", box("esds", content[:length])))
@@ -156,13 +158,13 @@ def test_descriptors_cut_off_inside_their_box() -> None:
         assert codec.name.startswith("mp4a")
 
 
-def test_descriptor_without_the_one_around_it() -> None:
+def test_decoder_descriptor_without_stream_descriptor_is_read() -> None:
     content = esds(0x40, AAC_LC_44100_STEREO)[8:]
     inner = content[:4] + content[4 + 5 :]
     assert audio(sound_entry("mp4a", box("esds", inner))) == aac()
 
 
-def test_descriptor_in_a_box_that_cannot_be_reached() -> None:
+def test_descriptor_in_an_unreachable_box_is_found() -> None:
     lost = bytes(3) + esds(0x40, AAC_LC_44100_STEREO)
     assert audio(sound_entry("mp4a", lost)) == aac()
 
@@ -174,7 +176,7 @@ def test_each_description_is_read() -> None:
     assert (second.type, second.codec) == ("mp4v", UnsupportedCodec("mp4v"))
 
 
-def test_too_many_descriptions() -> None:
+def test_number_of_descriptions_is_limited() -> None:
     with pytest.raises(MediaError, match="over 64"):
         parse_stsd(memoryview(words(0, 65) + avc1()), TrackKind.VIDEO)
 
@@ -191,7 +193,7 @@ def test_too_many_descriptions() -> None:
         ("", 96000, 0),
     ],
 )
-def test_audio_specific_config(record: str, sample_rate: int, channels: int) -> None:
+def test_audio_specific_config_is_read(record: str, sample_rate: int, channels: int) -> None:
     assert parse_audio_specific_config(bytes.fromhex(record)) == (sample_rate, channels)
 
 
@@ -206,7 +208,7 @@ def test_any_bytes_are_named_or_refused(content: bytes, kind: TrackKind) -> None
         assert isinstance(configuration, CodecConfiguration | UnsupportedCodec)
 
 
-def test_record_is_taken_whole() -> None:
+def test_configuration_record_is_kept_whole() -> None:
     configuration = video(avc1())
     assert isinstance(configuration, CodecConfiguration)
     assert configuration.sequence_header == AVC_CONFIGURATION

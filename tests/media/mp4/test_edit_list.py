@@ -43,46 +43,46 @@ def edited(
     )
 
 
-def test_without_edits_all_is_played() -> None:
+def test_all_samples_are_played_without_edits() -> None:
     found = edited(table(3))
     assert (found.rows.tolist(), found.pts.tolist()) == ([0, 1, 2], [0, 100, 200])
 
 
-def test_edit_has_an_end() -> None:
+def test_edit_ends_at_its_duration() -> None:
     found = edited(table(), (500, 500))
     assert found.rows.tolist() == [5, 6, 7, 8, 9]
     assert found.pts.tolist() == [0, 100, 200, 300, 400]
 
 
-def test_edit_begins_with_what_its_decoder_needs() -> None:
+def test_edit_begins_with_the_samples_its_decoder_needs() -> None:
     found = edited(table(), (300, 700))
     assert found.rows.tolist() == [5, 6, 7, 8, 9]
     assert found.pts.tolist() == [-200, -100, 0, 100, 200]
 
 
-def test_sound_has_a_second_of_run_up() -> None:
+def test_audio_edit_has_a_second_of_preroll() -> None:
     found = edited(table(key_every=1), (300, 700), is_audio=True)
     assert found.rows.tolist() == [6, 7, 8, 9]
     assert found.pts.tolist() == [-100, 0, 100, 200]
 
 
-def test_empty_edits_delay_what_follows() -> None:
+def test_empty_edit_delays_the_samples_after_it() -> None:
     found = edited(table(), (250, -1), (50, -1), (200, 0))
     assert (found.rows.tolist(), found.pts.tolist()) == ([0, 1], [300, 400])
 
 
-def test_edits_follow_each_other_in_any_order_and_again() -> None:
+def test_edits_play_in_any_order_and_repeatedly() -> None:
     found = edited(table(), (200, 1000), (200, 0), (200, 1000))
     assert found.rows.tolist() == [10, 11, 0, 1, 10, 11]
     assert found.pts.tolist() == [0, 100, 200, 300, 400, 500]
 
 
-def test_edit_list_that_shows_nothing_is_not_followed() -> None:
+def test_edit_list_without_samples_is_ignored() -> None:
     for edits in (((100, 9000),), ((0, 0),), ((100, -1),)):
         assert edited(table(), *edits).rows.tolist() == list(range(20))
 
 
-def test_keys_that_are_not_known_are_not_begun_with() -> None:
+def test_edit_does_not_begin_at_a_guessed_keyframe() -> None:
     samples = table(key_every=1)
     unknown = SampleTable(
         samples.offset, samples.size_bytes, samples.dts, samples.composition, samples.is_sync,
@@ -103,7 +103,7 @@ def test_number_of_edits_is_limited() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_edits(data: bytes) -> None:
+def test_any_bytes_are_edits_or_refused(data: bytes) -> None:
     edits = parse_elst(memoryview(data))
     found = apply_edits(
         table(), edits, timescale=90_000, movie_timescale=1, is_audio=False, rows_max=10_000

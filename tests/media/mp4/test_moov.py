@@ -23,14 +23,14 @@ def locate(data: bytes, limit_bytes: int = MOOV_LIMIT_BYTES) -> tuple[Span, list
     return feed(locate_moov(len(data), limit_bytes), data)
 
 
-def test_moov_first_takes_one_ask(media: Media) -> None:
+def test_leading_moov_takes_one_read(media: Media) -> None:
     data = media("film.mp4")
     span, asked = locate(data)
     assert asked == [Span(0, FIRST_ASK_BYTES)]
     assert data[span.start + 4 : span.start + 8] == b"moov"
 
 
-def test_moov_last_is_found_by_jumping_over_the_media(media: Media) -> None:
+def test_trailing_moov_is_found_by_skipping_the_media(media: Media) -> None:
     data = media("film-moov-last.mp4")
     span, asked = locate(data)
     assert asked == [Span(0, FIRST_ASK_BYTES), Span(span.start, span.start + 16)]
@@ -38,7 +38,7 @@ def test_moov_last_is_found_by_jumping_over_the_media(media: Media) -> None:
 
 
 @pytest.mark.parametrize("media_size", [0, 10, FIRST_ASK_BYTES - 40, FIRST_ASK_BYTES, 200_000])
-def test_boxes_between_and_a_large_size(media_size: int) -> None:
+def test_boxes_before_moov_and_a_64_bit_size_are_skipped(media_size: int) -> None:
     mdat = words(1) + b"mdat" + words(0, 16 + media_size) + bytes(media_size)
     before = FTYP + box("wide") + mdat + box("free", bytes(30)) + box("uuid", bytes(20))
     for data in (before + SMALL_MOOV, before + SMALL_MOOV + box("free", bytes(70_000))):
@@ -47,7 +47,7 @@ def test_boxes_between_and_a_large_size(media_size: int) -> None:
         assert all(each.size <= 16 for each in asked[1:])
 
 
-def test_header_across_the_first_ask() -> None:
+def test_box_header_across_the_end_of_the_first_read_is_read() -> None:
     for missing in range(1, 17):
         before = FTYP + box("mdat", bytes(FIRST_ASK_BYTES - len(FTYP) - 8 - missing))
         span, _ = locate(before + SMALL_MOOV)
@@ -75,27 +75,27 @@ def test_last_box_may_reach_to_the_end() -> None:
         (FTYP + box("free") * 300 + SMALL_MOOV, "first 256 boxes"),
     ],
 )
-def test_files_without_a_usable_index(data: bytes, message: str) -> None:
+def test_file_without_a_usable_index_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(MediaError, match=message) as caught:
         locate(data)
     assert caught.value.fault is MediaFault.STRUCTURE_INVALID
 
 
-def test_index_over_the_limit() -> None:
+def test_index_over_the_limit_is_refused() -> None:
     data = FTYP + SMALL_MOOV
     assert locate(data, len(SMALL_MOOV))[0].size == len(SMALL_MOOV)
     with pytest.raises(MediaError, match="over the limit of"):
         locate(data, len(SMALL_MOOV) - 1)
 
 
-def test_file_shorter_than_stated() -> None:
+def test_file_shorter_than_stated_is_refused() -> None:
     parser = locate_moov(10_000, MOOV_LIMIT_BYTES)
     next(parser)
     with pytest.raises(MediaError, match="shorter than its stated size"):
         parser.send(FTYP)
 
 
-def test_tracks_of_a_real_file(media: Media) -> None:
+def test_tracks_of_a_real_file_are_read(media: Media) -> None:
     data = media("film.mp4")
     span, _ = locate(data)
     movie = parse_moov(data[span.start : span.end])
@@ -109,19 +109,19 @@ def test_tracks_of_a_real_file(media: Media) -> None:
     assert [edit.media_time > 0 for edit in video.edits] == [True]
 
 
-def test_edit_list() -> None:
+def test_edit_list_is_read() -> None:
     edits = table("elst", (250, -1, 0x10000), (120, 30, 0x10000), (9, 9, 0))
     (track,) = parse_moov(moov(TrackRecipe(edits=edits, timescale=90_000))).tracks
     assert track.edits == ((250, -1), (120, 30), (9, 9))
 
 
-def test_edit_list_of_64_bits() -> None:
+def test_edit_list_of_64_bits_is_read() -> None:
     edits = box("elst", words(1 << 24, 2, 0, 500, -1, -1, 0x10000, 0, 120, 0, 30, 0x10000))
     (track,) = parse_moov(moov(TrackRecipe(edits=edits))).tracks
     assert track.edits == ((500, -1), (120, 30))
 
 
-def test_edit_list_has_as_many_entries_as_there_is_room_for() -> None:
+def test_edit_list_has_as_many_entries_as_its_box_holds() -> None:
     edits = box("elst", words(0, 1000, 120, 30, 0x10000), bytes(7))
     (track,) = parse_moov(moov(TrackRecipe(edits=edits))).tracks
     assert track.edits == ((120, 30),)
@@ -132,19 +132,19 @@ def test_timescales_of_0_count_in_seconds() -> None:
     assert (movie.timescale, movie.tracks[0].timescale) == (1, 1)
 
 
-def test_damaged_track_does_not_cost_the_others() -> None:
+def test_damaged_track_does_not_affect_the_others() -> None:
     movie = parse_moov(moov(TrackRecipe(), extra=box("trak", bytes(20))))
     assert len(movie.tracks) == 1
     assert movie.faults == ("the MP4 has no mdia/hdlr box",)
 
 
-def test_garbage_behind_the_boxes_is_passed_over() -> None:
+def test_garbage_after_the_boxes_is_skipped() -> None:
     garbage = b"\xff\xff\xff\xf0junkjunkjunk"
     assert len(parse_moov(moov(TrackRecipe(), extra=garbage)).tracks) == 1
     assert len(parse_moov(moov(TrackRecipe(), extra=bytes(11))).tracks) == 1
 
 
-def test_other_kinds_of_tracks_are_passed_over() -> None:
+def test_other_kinds_of_tracks_are_skipped() -> None:
     movie = parse_moov(moov(TrackRecipe(handler="text", entry=b""), TrackRecipe()))
     assert [track.handler for track in movie.tracks] == ["vide"]
 
@@ -157,7 +157,7 @@ def test_other_kinds_of_tracks_are_passed_over() -> None:
         (moov(extra=box("cmov")), "compressed"),
     ],
 )
-def test_impossible_indexes(data: bytes, message: str) -> None:
+def test_impossible_index_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(MediaError, match=message):
         parse_moov(data)
 

@@ -17,7 +17,7 @@ def read(recipe: TrackRecipe, *, always_sync: bool = False) -> SampleTable:
     return read_sample_table(track.stbl, always_sync=always_sync)
 
 
-def test_one_chunk() -> None:
+def test_samples_of_one_chunk_are_located() -> None:
     samples = read(TrackRecipe())
     assert samples.offset.tolist() == [48, 58, 68]
     assert samples.size_bytes.tolist() == [10, 10, 10]
@@ -27,7 +27,7 @@ def test_one_chunk() -> None:
     assert samples.end == 120
 
 
-def test_chunks_of_several_sizes() -> None:
+def test_samples_of_chunks_of_several_sizes_are_located() -> None:
     samples = read(
         TrackRecipe(
             stsz=box("stsz", words(0, 0, 5, 1, 2, 3, 4, 5)),
@@ -40,13 +40,13 @@ def test_chunks_of_several_sizes() -> None:
     assert samples.dts.tolist() == [0, 10, 30, 50, 70]
 
 
-def test_large_chunk_offsets() -> None:
+def test_64_bit_chunk_offsets_are_read() -> None:
     assert read(TrackRecipe(stco=table("co64", (0, 70)))).offset.tolist() == [70, 80, 90]
     huge = read(TrackRecipe(stco=table("co64", (0xFFFFFFFF, 0xFFFFFFFF))))
     assert int(huge.offset.min()) >= 1 << 60  # past the end of any file
 
 
-def test_constant_size() -> None:
+def test_constant_sample_size_is_read() -> None:
     samples = read(TrackRecipe(stsz=box("stsz", words(0, 7, 3))))
     assert samples.offset.tolist() == [48, 55, 62]
 
@@ -54,7 +54,7 @@ def test_constant_size() -> None:
 @pytest.mark.parametrize(
     ("bits", "sizes"), [(4, bytes([0x12, 0x30])), (8, b"\1\2\3"), (16, b"\0\1\0\2\0\3")]
 )
-def test_compact_sizes(bits: int, sizes: bytes) -> None:
+def test_compact_sample_sizes_are_read(bits: int, sizes: bytes) -> None:
     samples = read(TrackRecipe(stsz=box("stz2", words(0, bits, 3), sizes)))
     assert samples.size_bytes.tolist() == [1, 2, 3]
 
@@ -65,13 +65,13 @@ def test_composition_offsets_are_signed_in_both_versions(version: int) -> None:
     assert read(TrackRecipe(ctts=ctts)).composition.tolist() == [80, -40, -40]
 
 
-def test_sync_samples() -> None:
+def test_sync_samples_are_read() -> None:
     recipe = TrackRecipe(stss=table("stss", (1,), (3,)))
     assert read(recipe).is_sync.tolist() == [True, False, True]
     assert read(recipe, always_sync=True).is_sync.tolist() == [True, True, True]
 
 
-def test_more_in_the_chunks_than_samples_is_forgiven() -> None:
+def test_chunks_may_hold_more_than_the_samples() -> None:
     stsc, stco = table("stsc", (1, 2, 1)), table("stco", (100,), (200,), (300,))
     assert read(TrackRecipe(stsc=stsc, stco=stco)).offset.tolist() == [100, 110, 200]
 
@@ -91,13 +91,13 @@ def test_more_in_the_chunks_than_samples_is_forgiven() -> None:
         TrackRecipe(stco=b""),
     ],
 )
-def test_tables_that_lie_are_refused(recipe: TrackRecipe) -> None:
+def test_contradictory_tables_are_refused(recipe: TrackRecipe) -> None:
     with pytest.raises(MediaError) as caught:
         read(recipe)
     assert caught.value.fault is MediaFault.STRUCTURE_INVALID
 
 
-def test_time_table_goes_on_with_its_last_value() -> None:
+def test_short_time_table_continues_with_its_last_value() -> None:
     short = read(TrackRecipe(stts=table("stts", (1, 10), (1, 40))))
     assert (short.dts.tolist(), short.end) == ([0, 10, 50], 90)
     # A run of no samples is never used up.
@@ -108,7 +108,7 @@ def test_time_table_goes_on_with_its_last_value() -> None:
     ]
 
 
-def test_negative_duration_is_given_back_by_the_next_ones() -> None:
+def test_negative_duration_is_subtracted_from_the_next_ones() -> None:
     stsz = box("stsz", words(0, 10, 6))
     stts = table("stts", (2, 40), (1, -61), (3, 40))
     samples = read(TrackRecipe(stsz=stsz, stts=stts, stsc=table("stsc", (1, 6, 1))))
@@ -144,7 +144,7 @@ def test_sync_samples_that_do_not_exist_are_ignored() -> None:
     assert partial.is_sync.tolist() == [True, False, True]
 
 
-def test_chunks_decide_how_many_samples_there_are() -> None:
+def test_chunks_decide_the_number_of_samples() -> None:
     assert read(TrackRecipe(stsc=table("stsc", (1, 2, 1)))).count == 2
     assert read(TrackRecipe(stco=table("stco"))).count == 0
     extra = read(TrackRecipe(stco=table("stco", (48,), (0xC000009D,))))
@@ -162,14 +162,14 @@ def test_chunks_decide_how_many_samples_there_are() -> None:
         ((1, 1, 1), (9, 3, 1)),
     ],
 )
-def test_chunk_runs_in_disorder_are_repaired(stsc: tuple[tuple[int, ...], ...]) -> None:
+def test_unordered_chunk_runs_are_repaired(stsc: tuple[tuple[int, ...], ...]) -> None:
     stco = table("stco", (100,), (200,), (300,))
     samples = read(TrackRecipe(stsc=table("stsc", *stsc), stco=stco))
     assert samples.offset.tolist() == [100, 200, 300]
     assert samples.description.tolist() == [0, 0, 0]
 
 
-def test_samples_know_their_description() -> None:
+def test_samples_have_the_number_of_their_description() -> None:
     stsc = table("stsc", (1, 1, 1), (2, 1, 3), (3, 1, 2))
     samples = read(TrackRecipe(stsc=stsc, stco=table("stco", (1,), (2,), (3,))))
     assert samples.description.tolist() == [0, 2, 1]
@@ -198,7 +198,7 @@ def test_samples_know_their_description() -> None:
     ],
     ids=["stsz", "stsz and stsc", "stts", "ctts", "stsc", "first chunk"],
 )
-def test_huge_counts_cost_no_memory(recipe: TrackRecipe, is_refused: bool) -> None:
+def test_huge_counts_allocate_no_memory(recipe: TrackRecipe, is_refused: bool) -> None:
     tracemalloc.start()
     try:
         if is_refused:

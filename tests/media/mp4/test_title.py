@@ -43,7 +43,7 @@ def sound(**changes: object) -> TrackRecipe:
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "hevc", "mp3-in-mov", "h264-opus"])
-def test_times_are_ffmpegs(media: Media, name: str) -> None:
+def test_times_equal_ffmpegs(media: Media, name: str) -> None:
     title = title_of(media(name))
     wanted = demux(media(name))
     for kind, rows in (("video", title.is_video), ("audio", ~title.is_video)):
@@ -91,7 +91,7 @@ def test_empty_edit_delays_a_track() -> None:
     assert title.dts_ms.tolist() == [0, 40, 80, 500, 540, 580]
 
 
-def test_what_an_edit_list_hides_is_cut_back_to_a_keyframe() -> None:
+def test_hidden_samples_are_cut_back_to_a_keyframe() -> None:
     recipe = TrackRecipe(
         stsz=box("stsz", words(0, 10, 100)),
         stsc=table("stsc", (1, 100, 1)),
@@ -122,14 +122,14 @@ def test_first_enabled_playable_track_is_chosen() -> None:
     assert build(TrackRecipe(offset=100, flags=2)).offset[0] == 100
 
 
-def test_unplayable_audio_leaves_the_picture(media: Media) -> None:
+def test_unplayable_audio_does_not_affect_the_video(media: Media) -> None:
     title = title_of(media("pcm-beside-h264"))
     assert title.audio is None
     assert title.video is not None
 
 
 @pytest.mark.parametrize("name", ["unsupported", "fragmented"])
-def test_nothing_that_can_be_carried(media: Media, name: str) -> None:
+def test_file_without_supported_tracks_is_refused(media: Media, name: str) -> None:
     with pytest.raises(MediaError) as caught:
         title_of(media(name))
     assert caught.value.fault is MediaFault.NO_SUPPORTED_TRACK
@@ -137,7 +137,7 @@ def test_nothing_that_can_be_carried(media: Media, name: str) -> None:
     assert wanted in str(caught.value)
 
 
-def test_no_tracks_at_all() -> None:
+def test_file_without_tracks_is_refused() -> None:
     with pytest.raises(MediaError, match="no audio or video at all"):
         build()
 
@@ -150,7 +150,7 @@ EMPTY = {
 }
 
 
-def test_empty_tables() -> None:
+def test_empty_sample_tables_are_refused() -> None:
     with pytest.raises(MediaError, match="tracks are empty"):
         build(sound(**EMPTY))
     with pytest.raises(MediaError, match="fragmented"):
@@ -175,13 +175,13 @@ def test_empty_tables() -> None:
         ),
     ],
 )  # fmt: skip
-def test_impossible_times_and_sizes(recipe: TrackRecipe, message: str) -> None:
+def test_impossible_times_and_sizes_are_refused(recipe: TrackRecipe, message: str) -> None:
     with pytest.raises(MediaError, match=message) as caught:
         build(recipe)
     assert caught.value.fault is MediaFault.STRUCTURE_INVALID
 
 
-def test_many_tracks_of_unread_codecs_cost_nothing() -> None:
+def test_tracks_of_unsupported_codecs_are_not_read() -> None:
     """Tables of tracks that are not played are not read: PCM has a sample for each value."""
     pcm = TrackRecipe(
         handler="soun", entry=sound_entry("sowt"), stsz=box("stsz", words(0, 4, 0xFFFFFFFF))
@@ -197,7 +197,7 @@ def test_samples_are_limited_over_all_tracks(monkeypatch: pytest.MonkeyPatch) ->
         build(TrackRecipe(), sound())
 
 
-def test_memory_of_an_index_is_limited_before_it_is_made() -> None:
+def test_memory_of_an_index_is_limited_before_it_is_built() -> None:
     """Few bytes stand for many samples: one size, one duration and one chunk for all of them."""
     recipe = sound(
         stsz=box("stsz", words(0, 1, 6_000_000)),
@@ -215,7 +215,7 @@ def test_memory_of_an_index_is_limited_before_it_is_made() -> None:
     assert peak_bytes < 1 << 20
 
 
-def test_index_takes_no_more_than_is_counted_for_it() -> None:
+def test_index_takes_no_more_memory_than_counted() -> None:
     count = 10_000
     sizes = [random.Random(1).randrange(1 << 20) for _ in range(count)]
     recipe = TrackRecipe(
@@ -228,7 +228,7 @@ def test_index_takes_no_more_than_is_counted_for_it() -> None:
     assert layout.memory_size_bytes - 4096 - 2 * len(layout.head) <= count * SAMPLE_MEMORY_BYTES
 
 
-def test_damaged_track_does_not_cost_the_others() -> None:
+def test_damaged_track_does_not_affect_the_others() -> None:
     for name, broken in (("entry", b""), ("stsz", b""), ("stts", table("stts"))):
         pictures = build(TrackRecipe(), sound(**{name: broken}))
         assert (pictures.count, pictures.audio) == (3, None)
@@ -246,13 +246,13 @@ def test_damaged_track_does_not_cost_the_others() -> None:
     assert title.offset[0] == 200
 
 
-def test_samples_past_the_files_end_do_not_cost_those_before() -> None:
+def test_samples_past_the_files_end_do_not_affect_those_before() -> None:
     title = build(TrackRecipe(stco=table("stco", (FILE_SIZE_BYTES - 25,))))
     assert title.count == 2
     assert title.faults == ("1 of 3 video samples lie past the file's end",)
 
 
-def test_composition_offsets_that_flv_cannot_say_are_cut() -> None:
+def test_composition_offsets_beyond_flvs_range_are_clipped() -> None:
     title = build(TrackRecipe(ctts=table("ctts", (1, 0), (1, 9_000_000), (1, 0))))
     assert title.composition_ms.tolist() == [0, (1 << 23) - 1, 0]
     assert title.duration_ms < 1000
@@ -265,7 +265,7 @@ def two_descriptions(second: bytes, *chunks: tuple[int, int, int]) -> TrackRecip
     return recipe
 
 
-def test_configuration_changes_where_samples_say_so() -> None:
+def test_configuration_changes_where_the_sample_description_changes() -> None:
     record = AVC_CONFIGURATION[:1] + b"\x42" + AVC_CONFIGURATION[2:]
     other = visual_entry("avc1", box("avcC", record))
     recipe = two_descriptions(other, (1, 1, 1), (2, 1, 2), (3, 1, 1))

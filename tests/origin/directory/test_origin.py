@@ -48,7 +48,7 @@ def open_descriptors() -> set[str]:
     }
 
 
-async def test_head(folder: Path) -> None:
+async def test_head_has_version_type_and_size(folder: Path) -> None:
     head = await DirectoryOrigin(folder).head("dir/film.mp4")
     status = (folder / "dir/film.mp4").stat()
     assert head.version.size_bytes == len(FILM)
@@ -67,7 +67,7 @@ async def test_head(folder: Path) -> None:
         (Span(len(FILM) - 1, 1 << 40), Span(len(FILM) - 1, len(FILM))),
     ],
 )
-async def test_read(folder: Path, asked: Span | None, brought: Span) -> None:
+async def test_read_returns_the_span(folder: Path, asked: Span | None, brought: Span) -> None:
     read = await DirectoryOrigin(folder, "/dir/").read("film.mp4", asked)
     assert read is not None
     assert read.span == brought
@@ -85,7 +85,7 @@ async def test_pieces_are_of_bounded_size(folder: Path) -> None:
     await read.close()
 
 
-async def test_empty_file(folder: Path) -> None:
+async def test_empty_file_is_an_empty_object(folder: Path) -> None:
     (folder / "empty.mp4").touch()
     origin = DirectoryOrigin(folder)
     assert await read_all(await origin.read("empty.mp4")) == b""
@@ -94,7 +94,7 @@ async def test_empty_file(folder: Path) -> None:
     assert caught.value.failure is OriginFailure.RANGE_OUTSIDE
 
 
-async def test_span_past_the_end(folder: Path) -> None:
+async def test_span_past_the_end_is_refused(folder: Path) -> None:
     with pytest.raises(OriginError) as caught:
         await DirectoryOrigin(folder).read("dir/film.mp4", Span(len(FILM), len(FILM) + 1))
     assert caught.value.failure is OriginFailure.RANGE_OUTSIDE
@@ -175,7 +175,7 @@ async def test_pipes_and_folders_are_not_objects(folder: Path) -> None:
     assert await failure_of(folder, "folder.mp4") is OriginFailure.NOT_FOUND
 
 
-async def test_missing_folder(tmp_path: Path) -> None:
+async def test_missing_folder_is_not_found(tmp_path: Path) -> None:
     assert await failure_of(tmp_path / "none", "film.mp4") is OriginFailure.NOT_FOUND
 
 
@@ -211,7 +211,7 @@ def test_no_path_reads_a_file_outside_the_folder(folder: Path, segments: list[st
 # --- versions and change --------------------------------------------------------------------
 
 
-async def test_versions(folder: Path) -> None:
+async def test_new_bytes_are_a_new_version(folder: Path) -> None:
     origin = DirectoryOrigin(folder)
     version = (await origin.head("dir/film.mp4")).version
     assert await read_all(await origin.read("dir/film.mp4", if_match=version)) == FILM
@@ -237,7 +237,7 @@ async def test_replaced_file_is_read_to_its_end(folder: Path) -> None:
     ("size_bytes", "failure"),
     [(PIECE_MAX_BYTES, OriginFailure.BROKEN), (len(FILM) + 1, OriginFailure.CHANGED)],
 )
-async def test_file_that_changes_while_read(
+async def test_file_truncated_while_read_is_broken(
     folder: Path, size_bytes: int, failure: OriginFailure
 ) -> None:
     read = await DirectoryOrigin(folder).read("dir/film.mp4")

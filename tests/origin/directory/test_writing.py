@@ -67,7 +67,7 @@ async def test_put_creates_and_replaces_objects(folder: Path) -> None:
     assert names(folder) == {"dir/film.mp4", "a/b/c.mp4"}
 
 
-async def test_prefix(folder: Path) -> None:
+async def test_object_is_written_below_the_prefix(folder: Path) -> None:
     writer = DirectoryWriter(folder, "dir")
     assert (await writer.write(Write("PUT", "film.mp4", (), 3), come(b"new"))).status == 200
     assert (folder / "dir/film.mp4").read_bytes() == b"new"
@@ -99,7 +99,7 @@ async def test_body_and_names_are_on_disk_before_the_answer(
     assert synced == ["x"]
 
 
-async def test_delete(folder: Path) -> None:
+async def test_delete_removes_the_object(folder: Path) -> None:
     assert (await delete(folder, "dir/film.mp4")).status == 204
     assert names(folder) == set()
     assert (await delete(folder, "dir/film.mp4")).status == 204
@@ -107,7 +107,7 @@ async def test_delete(folder: Path) -> None:
     assert not (folder / "nowhere").exists()
 
 
-async def test_conditions(folder: Path) -> None:
+async def test_conditions_are_checked(folder: Path) -> None:
     etag = (await DirectoryOrigin(folder).head("dir/film.mp4")).version.etag
     for fields, status in (
         ([("If-None-Match", "*")], 412),
@@ -154,13 +154,13 @@ async def test_one_of_two_concurrent_conditional_puts_wins(folder: Path) -> None
         (("x-amz-content-sha256", "0" * 64), 400),
     ],
 )
-async def test_checksums(folder: Path, field: tuple[str, str], status: int) -> None:
+async def test_checksums_are_verified(folder: Path, field: tuple[str, str], status: int) -> None:
     assert (await put(folder, "dir/film.mp4", b"new", field)).status == status
     assert (folder / "dir/film.mp4").read_bytes() == (b"new" if status == 200 else b"old")
     assert names(folder) == {"dir/film.mp4"}
 
 
-async def test_trailing_checksum(folder: Path) -> None:
+async def test_trailing_checksum_is_verified(folder: Path) -> None:
     fields = (
         ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
         ("x-amz-trailer", "x-amz-checksum-crc32"),
@@ -214,12 +214,12 @@ async def test_invalid_names_are_refused(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "/etc/x", "a//b", "a/", "dir/"])
-async def test_names_that_no_file_has(folder: Path, name: str) -> None:
+async def test_name_too_long_for_a_file_is_refused(folder: Path, name: str) -> None:
     assert (await put(folder, name)).status == 400
     assert (await delete(folder, name)).status == 400
 
 
-async def test_folders_and_files_are_not_each_other(folder: Path) -> None:
+async def test_folder_cannot_replace_a_file_nor_a_file_a_folder(folder: Path) -> None:
     assert (await put(folder, "dir")).status == 409
     assert (await put(folder, "dir/film.mp4/x")).status == 409
     assert (await delete(folder, "dir")).status == 409
@@ -227,7 +227,7 @@ async def test_folders_and_files_are_not_each_other(folder: Path) -> None:
     assert names(folder) == {"dir/film.mp4"}
 
 
-async def test_links(folder: Path, tmp_path: Path) -> None:
+async def test_links_inside_the_folder_are_followed(folder: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "film.mp4").write_bytes(b"outside")
@@ -244,7 +244,7 @@ async def test_links(folder: Path, tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in outside.iterdir()} == {"film.mp4": b"outside"}
 
 
-async def test_link_that_appears_under_the_write_is_not_followed(
+async def test_link_created_during_the_write_is_not_followed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outside = tmp_path / "outside"
@@ -266,7 +266,7 @@ async def test_link_that_appears_under_the_write_is_not_followed(
 @pytest.mark.parametrize(
     ("number", "status"), [(errno.ENOSPC, 507), (errno.EACCES, 403), (errno.EROFS, 403)]
 )
-async def test_what_the_disk_refuses(
+async def test_full_disk_is_refused_with_507(
     folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int
 ) -> None:
     def refuse(_descriptor: int, _data: bytes) -> int:
@@ -277,9 +277,7 @@ async def test_what_the_disk_refuses(
     assert names(folder) == {"dir/film.mp4"}
 
 
-async def test_disk_that_fails_is_unavailable(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failing_disk_is_unavailable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_descriptor: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -292,7 +290,7 @@ async def test_disk_that_fails_is_unavailable(
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.text("./\\a\0é~%", max_size=12))
-async def test_no_name_writes_outside(folder: Path, name: str) -> None:
+async def test_no_name_writes_outside_the_folder(folder: Path, name: str) -> None:
     statuses = set()
     with contextlib.suppress(OriginError):
         statuses.add((await put(folder, name)).status)

@@ -32,13 +32,13 @@ def opened(at_s: float = 100.0) -> Breaker:
     return after(*[(FAILED, at_s)] * FAILURES_MAX)
 
 
-def test_new_one_lets_requests_through() -> None:
+def test_new_breaker_is_closed() -> None:
     assert Breaker().state is CLOSED
     assert Breaker().admits(0)
     assert Breaker().after(ASKED, 0).after(ABANDONED, 0) == Breaker()
 
 
-def test_opens_at_the_third_failure_in_a_row() -> None:
+def test_breaker_opens_at_the_third_failure_in_a_row() -> None:
     assert after((FAILED, 1), (FAILED, 2)).state is CLOSED
     breaker = after((FAILED, 1), (FAILED, 2), (FAILED, 3))
     assert breaker.state is OPEN
@@ -47,17 +47,17 @@ def test_opens_at_the_third_failure_in_a_row() -> None:
     assert breaker.admits(3 + BACK_OFF_MIN_S)
 
 
-def test_an_answer_begins_the_count_anew() -> None:
+def test_response_resets_the_failure_count() -> None:
     assert after((FAILED, 1), (FAILED, 2), (ANSWERED, 2), (FAILED, 3), (FAILED, 4)).state is CLOSED
 
 
-def test_failures_far_apart_do_not_open_it() -> None:
+def test_failures_far_apart_do_not_open_the_breaker() -> None:
     breaker = after((FAILED, 0), (FAILED, 1), (FAILED, WINDOW_S + 0.1))
     assert (breaker.state, breaker.failures) == (CLOSED, 1)
     assert breaker.after(FAILED, WINDOW_S + 1).after(FAILED, WINDOW_S + 2).state is OPEN
 
 
-def test_one_trial_at_a_time() -> None:
+def test_half_open_breaker_allows_one_trial() -> None:
     breaker = opened(100).after(ASKED, 101)
     assert breaker.state is HALF_OPEN
     assert not breaker.admits(101)
@@ -65,14 +65,14 @@ def test_one_trial_at_a_time() -> None:
     assert breaker.after(ANSWERED, 102) == Breaker()
 
 
-def test_what_is_asked_too_early_is_no_trial() -> None:
+def test_request_before_the_back_off_ends_is_no_trial() -> None:
     """As when all origins of a group are out of order, and are asked all the same."""
     assert opened(100).after(ASKED, 100.5) == opened(100)
     assert opened(100).after(FAILED, 100.5) == opened(100)
     assert opened(100).after(ANSWERED, 100.5) == Breaker()
 
 
-def test_failed_trials_come_more_and_more_seldom() -> None:
+def test_back_off_doubles_after_each_failed_trial() -> None:
     breaker, now_s = opened(0), 0.0
     waits = []
     for _trial in range(9):
@@ -83,7 +83,7 @@ def test_failed_trials_come_more_and_more_seldom() -> None:
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
-def test_abandoned_trial_makes_room_for_the_next() -> None:
+def test_abandoned_trial_allows_another_trial() -> None:
     breaker = opened(100).after(ASKED, 101).after(ABANDONED, 105)
     assert breaker.state is OPEN
     assert breaker.admits(105)
@@ -91,12 +91,12 @@ def test_abandoned_trial_makes_room_for_the_next() -> None:
 
 
 @pytest.mark.parametrize("state", list(BreakerState))
-def test_an_answer_closes_it(state: BreakerState) -> None:
+def test_response_closes_the_breaker(state: BreakerState) -> None:
     assert Breaker(state, 5, 1, 2, 3).after(ANSWERED, 1) == Breaker()
 
 
 @given(st.lists(st.tuples(st.sampled_from(BreakerEvent), st.floats(0, 100)), max_size=50))
-def test_it_always_lets_a_request_through_in_time(steps: list[tuple[BreakerEvent, float]]) -> None:
+def test_breaker_always_allows_a_request_in_time(steps: list[tuple[BreakerEvent, float]]) -> None:
     breaker, now_s = Breaker(), 0.0
     for event, time_s in steps:
         now_s += time_s

@@ -105,7 +105,7 @@ WHOLE = FILM.read(Span(0, FILM.size_bytes))
 # --- requests ---------------------------------------------------------------------------------
 
 
-async def test_the_first_answers(site: Site) -> None:
+async def test_first_member_is_used(site: Site) -> None:
     assert await send(site.group) == (200, WHOLE)
     assert site.asked == (1, 0)
     assert site.counted(Counter.FAILOVERS) == [0, 0]
@@ -113,7 +113,7 @@ async def test_the_first_answers(site: Site) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-async def test_listed_status_makes_the_next_answer(site: Site, method: str, status: int) -> None:
+async def test_listed_status_fails_over(site: Site, method: str, status: int) -> None:
     site.first.script(Turn(status=status, body=b"no"))
     site.second.script(Turn(status=200, body=b"" if method == "HEAD" else b"second"))
     assert await send(site.group, method) == (200, b"" if method == "HEAD" else b"second")
@@ -121,21 +121,21 @@ async def test_listed_status_makes_the_next_answer(site: Site, method: str, stat
     assert site.counted(Counter.FAILOVERS) == [1, 0]
 
 
-async def test_body_of_what_is_not_passed_on_is_dropped(site: Site) -> None:
+async def test_body_of_a_failed_over_response_is_dropped(site: Site) -> None:
     site.first.script(Turn(status=503, body=b"long", stall_at=2))
     assert await send(site.group) == (200, WHOLE)
     await site.first.until(lambda: not site.first.connections_open)
 
 
 @pytest.mark.parametrize("status", [301, 400, 403, 404, 416, 429, 501])
-async def test_any_other_status_is_the_answer(site: Site, status: int) -> None:
+async def test_unlisted_status_does_not_fail_over(site: Site, status: int) -> None:
     site.first.script(Turn(status=status, body=b"no"))
     assert await send(site.group) == (status, b"no")
     assert site.asked == (1, 0)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-async def test_writes_are_the_firsts_alone(site: Site, method: str) -> None:
+async def test_writes_go_to_the_first_member_only(site: Site, method: str) -> None:
     for _again in range(FAILURES_MAX + 1):
         site.first.script(Turn(status=503))
         assert (await send(site.group, method))[0] == 503
@@ -146,7 +146,7 @@ async def test_writes_are_the_firsts_alone(site: Site, method: str) -> None:
     assert site.asked == (FAILURES_MAX + 1, 0)
 
 
-async def test_a_body_is_never_sent_twice(site: Site) -> None:
+async def test_request_with_a_body_does_not_fail_over(site: Site) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"query"
 
@@ -158,32 +158,32 @@ async def test_a_body_is_never_sent_twice(site: Site) -> None:
     assert site.asked == (1, 0)
 
 
-async def test_refused_connection_makes_the_next_answer(site: Site) -> None:
+async def test_refused_connection_fails_over(site: Site) -> None:
     await site.first.refuse()
     assert await send(site.group) == (200, WHOLE)
     assert await read_all(await site.group.read("film.mp4")) == WHOLE
     assert (await site.group.head("film.mp4")).version == FILM_VERSION
 
 
-async def test_lost_connection_makes_the_next_answer(site: Site) -> None:
+async def test_lost_connection_fails_over(site: Site) -> None:
     site.first.script(Turn(raw=b""))
     assert await send(site.group) == (200, WHOLE)
     assert site.asked == (1, 1)
 
 
-async def test_silence_makes_the_next_answer(tmp_path: Path) -> None:
+async def test_read_timeout_fails_over(tmp_path: Path) -> None:
     async with grouping(tmp_path, read_timeout_s=0.1) as site:
         site.first.script(Turn(silent=True))
         assert await send(site.group) == (200, WHOLE)
 
 
-async def test_what_is_no_answer_counts_as_502(tmp_path: Path) -> None:
+async def test_invalid_response_counts_as_502(tmp_path: Path) -> None:
     async with grouping(tmp_path, [502]) as site:
         site.first.script(Turn(raw=b"hello\r\n\r\n"))
         assert await send(site.group) == (200, WHOLE)
 
 
-async def test_only_what_is_listed_counts(tmp_path: Path) -> None:
+async def test_only_listed_failures_fail_over(tmp_path: Path) -> None:
     async with grouping(tmp_path, [404], read_timeout_s=0.1) as site:
         site.first.remove("film.mp4")
         assert await send(site.group) == (200, WHOLE)
@@ -200,7 +200,7 @@ async def test_only_what_is_listed_counts(tmp_path: Path) -> None:
         assert len(site.second.requests) == 1
 
 
-async def test_the_lasts_word_is_the_answer(site: Site) -> None:
+async def test_result_of_the_last_member_is_returned(site: Site) -> None:
     site.first.script(Turn(status=502, body=b"first"))
     site.second.script(Turn(status=503, body=b"second"))
     assert await send(site.group) == (503, b"second")
@@ -237,7 +237,7 @@ async def break_first(site: Site) -> None:
     assert site.members[0].breaker.state is BreakerState.OPEN
 
 
-async def test_a_dead_one_is_not_asked_each_time(site: Site, clock: Clock) -> None:
+async def test_open_breaker_skips_the_member(site: Site, clock: Clock) -> None:
     await break_first(site)
     for _again in range(5):
         assert await send(site.group) == (200, WHOLE)
@@ -247,7 +247,7 @@ async def test_a_dead_one_is_not_asked_each_time(site: Site, clock: Clock) -> No
     assert site.events() == [("origin_down", "both", "first")]
 
 
-async def test_it_is_tried_again_and_comes_back(site: Site, clock: Clock) -> None:
+async def test_recovered_member_is_used_again(site: Site, clock: Clock) -> None:
     await break_first(site)
     clock.now_s += 1
     site.first.script(Turn(status=503))
@@ -266,7 +266,7 @@ async def test_it_is_tried_again_and_comes_back(site: Site, clock: Clock) -> Non
     assert site.counted(Counter.OUTAGES) == [1, 0]
 
 
-async def test_one_request_is_the_trial(site: Site, clock: Clock) -> None:
+async def test_only_one_request_is_the_trial(site: Site, clock: Clock) -> None:
     await break_first(site)
     clock.now_s += 1
     site.first.hold_answers()
@@ -282,7 +282,7 @@ async def test_one_request_is_the_trial(site: Site, clock: Clock) -> None:
     assert len(site.second.requests) == second
 
 
-async def test_all_are_asked_when_none_is_in_order(site: Site, clock: Clock) -> None:
+async def test_all_members_are_tried_when_all_breakers_are_open(site: Site, clock: Clock) -> None:
     site.first.script(Turn(status=503), times=FAILURES_MAX)
     site.second.script(Turn(status=503), times=FAILURES_MAX)
     for _again in range(FAILURES_MAX):
@@ -293,7 +293,9 @@ async def test_all_are_asked_when_none_is_in_order(site: Site, clock: Clock) -> 
 
 
 @pytest.mark.parametrize("status", [403, 404])
-async def test_what_tells_of_an_object_breaks_nothing(tmp_path: Path, status: int) -> None:
+async def test_status_about_the_object_does_not_open_the_breaker(
+    tmp_path: Path, status: int
+) -> None:
     async with grouping(tmp_path, [403, 404]) as site:
         site.first.script(Turn(status=status), times=2 * FAILURES_MAX)
         for _again in range(2 * FAILURES_MAX):
@@ -305,7 +307,7 @@ async def test_what_tells_of_an_object_breaks_nothing(tmp_path: Path, status: in
 # --- objects ----------------------------------------------------------------------------------
 
 
-async def test_objects_are_read_from_the_next(site: Site) -> None:
+async def test_reads_fail_over(site: Site) -> None:
     site.first.script(Turn(status=500), times=2)
     assert (await site.group.head("film.mp4")).version == FILM_VERSION
     assert await read_all(await site.group.read("film.mp4", Span(5, 10))) == WHOLE[5:10]
@@ -313,9 +315,7 @@ async def test_objects_are_read_from_the_next(site: Site) -> None:
     assert site.asked == (3, 2)
 
 
-async def test_missing_object_is_not_looked_for_elsewhere_unless_told(
-    site: Site, tmp_path: Path
-) -> None:
+async def test_not_found_fails_over_only_if_listed(site: Site, tmp_path: Path) -> None:
     site.first.remove("film.mp4")
     assert (await failure_of(site.group)).failure is OriginFailure.NOT_FOUND
     assert site.asked == (1, 0)
@@ -325,7 +325,7 @@ async def test_missing_object_is_not_looked_for_elsewhere_unless_told(
         assert await read_all(await other.group.read("film.mp4")) == WHOLE
 
 
-async def test_another_version_is_looked_for_elsewhere(site: Site) -> None:
+async def test_read_of_a_version_fails_over_after_a_changed_object(site: Site) -> None:
     site.first.put("film.mp4", FILM, etag='"v2"')
     read = await site.group.read("film.mp4", Span(7, 9), if_match=FILM_VERSION)
     assert await read_all(read) == WHOLE[7:9]
@@ -339,7 +339,7 @@ async def test_another_version_is_looked_for_elsewhere(site: Site) -> None:
 
 
 @pytest.mark.parametrize("status", [403, 404, 416, 418])
-async def test_a_version_is_looked_for_everywhere(site: Site, status: int) -> None:
+async def test_read_of_a_version_tries_all_members(site: Site, status: int) -> None:
     site.first.script(Turn(status=status))
     read = await site.group.read("film.mp4", Span(7, 9), if_match=FILM_VERSION)
     assert await read_all(read) == WHOLE[7:9]
@@ -350,7 +350,7 @@ async def break_off(site: Site, origin: Origin) -> None:
     assert (await failure_of(origin)).failure is OriginFailure.BROKEN
 
 
-async def test_what_one_breaks_off_another_goes_on_with(site: Site) -> None:
+async def test_truncated_body_is_resumed_at_another_member(site: Site) -> None:
     await break_off(site, site.group)
     rest = Span(1000, FILM.size_bytes)
     assert (
@@ -363,7 +363,9 @@ async def test_what_one_breaks_off_another_goes_on_with(site: Site) -> None:
     assert site.asked == (2, 1)
 
 
-async def test_if_no_other_has_that_version_it_goes_on_itself(site: Site) -> None:
+async def test_truncated_body_is_resumed_at_the_same_member_if_no_other_has_the_version(
+    site: Site,
+) -> None:
     site.second.put("film.mp4", FILM, etag='"v2"')
     await break_off(site, site.group)
     rest = Span(1000, FILM.size_bytes)
@@ -376,7 +378,9 @@ async def test_if_no_other_has_that_version_it_goes_on_itself(site: Site) -> Non
 
 @pytest.mark.parametrize("etag", ['"v1"', ""])
 @pytest.mark.parametrize("honours", [True, False])
-async def test_an_objects_requests_go_on_alike(site: Site, etag: str, honours: bool) -> None:
+async def test_requested_object_resumes_a_truncated_body(
+    site: Site, etag: str, honours: bool
+) -> None:
     """As they are sent for sites: through ``send``, with conditions among their fields."""
     version = Version(etag, FILM.size_bytes, 1_700_000_000)
     for server in (site.first, site.second):
@@ -394,7 +398,7 @@ async def test_an_objects_requests_go_on_alike(site: Site, etag: str, honours: b
     assert site.asked == (3, 2)
 
 
-async def test_answers_are_passed_on_as_they_are(site: Site) -> None:
+async def test_response_is_passed_on_unchanged(site: Site) -> None:
     trailers = (("X-Sum", "1"),)
     site.first.script(Turn(status=200, body=b"", headers=(("X-A", "b"),)))
     response = await site.group.send(OriginRequest("GET", "film.mp4"))
@@ -407,7 +411,7 @@ async def test_answers_are_passed_on_as_they_are(site: Site) -> None:
     assert response.trailers == list(trailers)
 
 
-async def test_upgrade_goes_through(site: Site) -> None:
+async def test_upgrade_passes_through(site: Site) -> None:
     site.first.script(Turn(echoes=True))
     fields = (("connection", "upgrade"), ("upgrade", "websocket"))
     response = await site.group.send(OriginRequest("GET", "film.mp4", fields=fields))
@@ -420,7 +424,7 @@ async def test_upgrade_goes_through(site: Site) -> None:
 # --- buckets and folders ----------------------------------------------------------------------
 
 
-async def test_a_bucket_and_a_folder(tmp_path: Path) -> None:
+async def test_group_of_a_bucket_and_a_folder_fails_over(tmp_path: Path) -> None:
     (tmp_path / "film.mp4").write_bytes(b"film")
     async with ScriptedOrigin() as server:
         bucket = S3Origin("videos", endpoint=server.url, anonymous=True)

@@ -61,7 +61,7 @@ async def failure_of(
         (304, OriginFailure.UNAVAILABLE),
     ],
 )
-async def test_status_has_its_failure(
+async def test_status_maps_to_its_failure(
     server: ScriptedOrigin, origin: HttpOrigin, status: int, failure: OriginFailure
 ) -> None:
     server.script(Turn(status=status), times=2)
@@ -73,7 +73,7 @@ async def test_status_has_its_failure(
     assert caught.value.failure is failure
 
 
-async def test_range_past_the_end(origin: HttpOrigin) -> None:
+async def test_range_past_the_end_is_refused(origin: HttpOrigin) -> None:
     error = await failure_of(origin, Span(1_000_000, 1_000_001))
     assert error.failure is OriginFailure.RANGE_OUTSIDE
     assert "bytes */1000000" in str(error)
@@ -106,7 +106,7 @@ async def test_redirect_is_not_followed(server: ScriptedOrigin, origin: HttpOrig
         "100-199",
     ],
 )
-async def test_content_range_that_is_not_what_was_asked(
+async def test_wrong_content_range_is_unavailable(
     server: ScriptedOrigin, origin: HttpOrigin, content_range: str | None
 ) -> None:
     server.script(Turn(headers=(("Content-Range", content_range),)))
@@ -115,7 +115,7 @@ async def test_content_range_that_is_not_what_was_asked(
     assert repr(content_range or "") in str(error)
 
 
-async def test_partial_content_that_nobody_asked_for(
+async def test_unrequested_partial_content_is_unavailable(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
     server.script(Turn(status=206, headers=(("Content-Range", "bytes 0-9/10"),), body=b"0" * 10))
@@ -132,7 +132,7 @@ async def test_partial_content_that_nobody_asked_for(
         (Turn(headers=(("X-Long", "x" * 100_000),)), "the response is not HTTP"),
     ],
 )
-async def test_answer_that_makes_no_sense(
+async def test_invalid_response_is_unavailable(
     server: ScriptedOrigin, origin: HttpOrigin, turn: Turn, seen: str
 ) -> None:
     server.script(turn)
@@ -153,7 +153,9 @@ async def test_answer_that_makes_no_sense(
         Turn(raw=b"HTTP/1.1 200 OK\r\nContent-Len"),
     ],
 )
-async def test_broken_connection(server: ScriptedOrigin, origin: HttpOrigin, turn: Turn) -> None:
+async def test_lost_connection_is_a_named_failure(
+    server: ScriptedOrigin, origin: HttpOrigin, turn: Turn
+) -> None:
     server.script(turn)
     error = await failure_of(origin)
     assert error.failure is OriginFailure.BROKEN
@@ -176,19 +178,21 @@ async def test_bytes_before_a_cut_are_delivered(server: ScriptedOrigin, origin: 
     await read.close()
 
 
-async def test_chunked_body_cut_short(server: ScriptedOrigin, origin: HttpOrigin) -> None:
+async def test_truncated_chunked_body_is_broken(server: ScriptedOrigin, origin: HttpOrigin) -> None:
     server.script(Turn(chunked=True, cut_at=50))
     assert (await failure_of(origin, Span(0, 100))).failure is OriginFailure.BROKEN
 
 
-async def test_chunked_body_that_runs_over(server: ScriptedOrigin, origin: HttpOrigin) -> None:
+async def test_chunked_body_longer_than_its_range_is_broken(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
     server.script(Turn(chunked=True, extra=b"more"))
     error = await failure_of(origin, Span(0, 100))
     assert error.failure is OriginFailure.BROKEN
     assert "is longer than its 100 bytes" in str(error)
 
 
-async def test_content_length_at_odds_with_content_range(
+async def test_content_length_that_contradicts_content_range_is_unavailable(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
     server.hold("film.mp4")  # the head alone: a body over its length is another fault
@@ -198,7 +202,9 @@ async def test_content_length_at_odds_with_content_range(
     assert "Content-Length is '50', Content-Range 'bytes 0-99/1000000'" in str(error)
 
 
-async def test_chunked_body_that_ends_early(server: ScriptedOrigin, origin: HttpOrigin) -> None:
+async def test_chunked_body_shorter_than_its_range_is_broken(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
     body = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-9/10\r\n"
     body += b"Transfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n0\r\n\r\n"
     server.script(Turn(raw=body))
@@ -207,7 +213,7 @@ async def test_chunked_body_that_ends_early(server: ScriptedOrigin, origin: Http
     assert "ended 5 bytes early" in str(error)
 
 
-async def test_bytes_after_a_body_never_reach_the_next_answer(
+async def test_bytes_after_a_body_never_reach_the_next_response(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
     smuggled = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
@@ -218,7 +224,7 @@ async def test_bytes_after_a_body_never_reach_the_next_answer(
 
 
 @pytest.mark.parametrize("turn", [Turn(silent=True), Turn(stall_at=0), Turn(stall_at=1000)])
-async def test_silence(server: ScriptedOrigin, turn: Turn) -> None:
+async def test_silent_origin_times_out(server: ScriptedOrigin, turn: Turn) -> None:
     origin = HttpOrigin(server.url, read_timeout_s=0.05)
     server.script(turn)
     assert (await failure_of(origin)).failure is OriginFailure.TIMEOUT
@@ -226,7 +232,9 @@ async def test_silence(server: ScriptedOrigin, turn: Turn) -> None:
     await origin.close()
 
 
-async def test_refused_connection(server: ScriptedOrigin, origin: HttpOrigin) -> None:
+async def test_refused_connection_is_unavailable(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
     await read_all(await origin.read("film.mp4", Span(0, 1)))
     await server.refuse()
     assert (await failure_of(origin)).failure is OriginFailure.REFUSED
@@ -234,7 +242,7 @@ async def test_refused_connection(server: ScriptedOrigin, origin: HttpOrigin) ->
     assert await read_all(await origin.read("film.mp4", Span(0, 1))) == FILM.read(Span(0, 1))
 
 
-async def test_tls_with_a_server_that_speaks_none() -> None:
+async def test_tls_to_a_plain_server_is_unavailable() -> None:
     async def answer_plainly(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
@@ -246,7 +254,7 @@ async def test_tls_with_a_server_that_speaks_none() -> None:
         await origin.close()
 
 
-async def test_no_connection_in_time() -> None:
+async def test_connect_timeout_is_unavailable() -> None:
     # A listener whose queue is full leaves SYNs unanswered.
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         port = listener.getsockname()[1]
@@ -262,7 +270,7 @@ async def test_no_connection_in_time() -> None:
             waiting.close()
 
 
-async def test_full_pool_is_refused_in_time(server: ScriptedOrigin) -> None:
+async def test_full_pool_times_out(server: ScriptedOrigin) -> None:
     origin = HttpOrigin(server.url, connections_max=1, connect_timeout_s=0.05)
     server.hold("film.mp4")
     read = await origin.read("film.mp4")

@@ -44,7 +44,7 @@ async def failure_of(
 # --- good answers ---------------------------------------------------------------------------
 
 
-async def test_head_tells_version_type_and_headers(
+async def test_head_has_version_type_and_headers(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
     server.put(
@@ -72,7 +72,7 @@ async def test_head_tells_version_type_and_headers(
     assert server.body_bytes_sent == 0
 
 
-async def test_whole_object(server: ScriptedOrigin, origin: HttpOrigin) -> None:
+async def test_whole_object_is_read(server: ScriptedOrigin, origin: HttpOrigin) -> None:
     read = await origin.read("film.mp4")
     assert read is not None
     assert read.span == Span(0, 1_000_000)
@@ -104,14 +104,16 @@ async def test_range_is_clipped_to_the_end(
     assert server.requests[0].headers["range"] == f"bytes={asked.start}-{asked.end - 1}"
 
 
-async def test_range_far_into_a_huge_object(server: ScriptedOrigin, origin: HttpOrigin) -> None:
+async def test_range_far_into_a_huge_object_is_read(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
     huge = Pattern(1 << 40)
     server.put("huge.mp4", huge)
     span = Span((1 << 40) - 1000, 1 << 40)
     assert await read_all(await origin.read("huge.mp4", span)) == huge.read(span)
 
 
-async def test_origin_that_ignores_ranges_sends_all_from_0(
+async def test_origin_that_ignores_ranges_sends_all_bytes(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
     server.script(Turn(ignore_range=True))
@@ -121,7 +123,7 @@ async def test_origin_that_ignores_ranges_sends_all_from_0(
     assert await read_all(read) == FILM.read(read.span)
 
 
-async def test_empty_object(server: ScriptedOrigin, origin: HttpOrigin) -> None:
+async def test_empty_object_is_read(server: ScriptedOrigin, origin: HttpOrigin) -> None:
     server.put("empty.mp4", b"")
     read = await origin.read("empty.mp4")
     assert read is not None
@@ -151,14 +153,14 @@ async def test_type_is_guessed_only_when_the_origin_names_none(
     assert (await origin.head("film.mp4")).content_type == "binary/octet-stream"
 
 
-async def test_names_reach_the_server_unchanged(server: ScriptedOrigin, origin: HttpOrigin) -> None:
+async def test_names_are_sent_unchanged(server: ScriptedOrigin, origin: HttpOrigin) -> None:
     for name in ("a b+c%2Fd?e#f&g=h;i.mp4", "dossier/été ☃/~x'(1)*!.mp4", "a//b.mp4", "/a", "a/"):
         server.put(name, name.encode())
         assert await read_all(await origin.read(name)) == name.encode()
         assert server.requests[-1].name == name
 
 
-async def test_base_path_prefix_and_own_headers(server: ScriptedOrigin) -> None:
+async def test_base_path_prefix_and_configured_headers_are_sent(server: ScriptedOrigin) -> None:
     server.put("base/media/x.mp4", b"x")
     origin = HttpOrigin(f"{server.url}/base/", "/media/", headers=(("X-Origin-Secret", "s"),))
     assert await read_all(await origin.read("x.mp4")) == b"x"
@@ -166,7 +168,7 @@ async def test_base_path_prefix_and_own_headers(server: ScriptedOrigin) -> None:
     await origin.close()
 
 
-async def test_name_outside_the_prefix_never_leaves(
+async def test_name_outside_the_prefix_is_never_sent(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
     with pytest.raises(OriginError) as caught:
@@ -188,7 +190,7 @@ async def test_name_outside_the_prefix_never_leaves(
         f"http://{'x' * 64}.example/",
     ],
 )
-def test_url_that_cannot_be_a_base(url: str) -> None:
+def test_invalid_base_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="origin") as caught:
         HttpOrigin(url)
     assert "secret" not in str(caught.value)
@@ -209,9 +211,7 @@ async def test_invalid_span_is_a_value_error(origin: HttpOrigin, span: Span) -> 
 # --- versions -------------------------------------------------------------------------------
 
 
-async def test_if_match_is_asked_for_and_answered(
-    server: ScriptedOrigin, origin: HttpOrigin
-) -> None:
+async def test_if_match_is_sent_and_checked(server: ScriptedOrigin, origin: HttpOrigin) -> None:
     span = Span(100, 200)
     read = await origin.read("film.mp4", span, if_match=FILM_VERSION)
     assert await read_all(read) == FILM.read(span)
@@ -219,7 +219,9 @@ async def test_if_match_is_asked_for_and_answered(
 
 
 @pytest.mark.parametrize("ignored", [False, True])
-async def test_changed_object(server: ScriptedOrigin, origin: HttpOrigin, ignored: bool) -> None:
+async def test_changed_object_is_a_named_failure(
+    server: ScriptedOrigin, origin: HttpOrigin, ignored: bool
+) -> None:
     server.put("film.mp4", Pattern(FILM.size_bytes, seed=8), etag='"v2"')
     server.script(Turn(ignore_conditions=ignored))
     error = await failure_of(origin, Span(100, 200), if_match=FILM_VERSION)
@@ -246,7 +248,7 @@ async def test_weak_or_missing_etag_is_matched_by_date(
         assert error.failure is OriginFailure.CHANGED
 
 
-async def test_same_etag_with_another_size_is_another_version(
+async def test_same_etag_with_another_size_is_a_changed_object(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
     server.put("film.mp4", Pattern(999_999), etag='"v1"')
@@ -265,7 +267,7 @@ async def test_object_shrunk_below_the_span_has_changed(
 
 @pytest.mark.parametrize("ignored", [False, True])
 @pytest.mark.parametrize("etag", ['"v1"', 'W/"v1"', ""])
-async def test_unchanged_object_is_none(
+async def test_unchanged_object_returns_none(
     server: ScriptedOrigin, origin: HttpOrigin, ignored: bool, etag: str
 ) -> None:
     server.put("film.mp4", FILM, etag=etag)
@@ -276,7 +278,7 @@ async def test_unchanged_object_is_none(
     assert await read_all(await origin.read("film.mp4", if_none_match=version)) == b"new"
 
 
-async def test_etag_beyond_ascii_is_compared_not_sent(
+async def test_non_ascii_etag_is_compared_not_sent(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
     server.put("film.mp4", FILM, etag='"é"')
@@ -303,7 +305,7 @@ async def test_running_read_keeps_its_version(server: ScriptedOrigin, origin: Ht
 # --- connections ----------------------------------------------------------------------------
 
 
-async def test_connection_is_kept_for_the_next_request(
+async def test_connection_is_reused_for_the_next_request(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
     server.script(Turn())
@@ -317,7 +319,7 @@ async def test_connection_is_kept_for_the_next_request(
     assert server.connections_made == 1
 
 
-async def test_cookies_are_not_kept(server: ScriptedOrigin) -> None:
+async def test_cookies_are_not_stored(server: ScriptedOrigin) -> None:
     server.put("film.mp4", FILM, headers=(("Set-Cookie", "viewer=1; Path=/"),))
     origin = HttpOrigin(server.url.replace("127.0.0.1", "localhost"))  # no jar keeps an address's
     for _ in range(2):
@@ -326,15 +328,13 @@ async def test_cookies_are_not_kept(server: ScriptedOrigin) -> None:
     await origin.close()
 
 
-async def test_long_error_body_is_not_waited_for(
-    server: ScriptedOrigin, origin: HttpOrigin
-) -> None:
+async def test_long_error_body_is_not_read(server: ScriptedOrigin, origin: HttpOrigin) -> None:
     server.script(Turn(status=503, body=b"x" * 100_000, stall_at=50_000))
     assert (await failure_of(origin)).failure is OriginFailure.UNAVAILABLE
     await server.until(lambda: server.connections_open == 0)
 
 
-async def test_close_in_the_middle_drops_the_connection(
+async def test_close_during_the_body_drops_the_connection(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
     server.hold("film.mp4", at=10)
@@ -358,7 +358,7 @@ async def test_close_after_the_end_is_idempotent(
 
 
 @pytest.mark.parametrize("turn", [Turn(silent=True), Turn(stall_at=10)])
-async def test_cancelled_read_gives_the_connection_up(
+async def test_cancelled_read_drops_the_connection(
     server: ScriptedOrigin, origin: HttpOrigin, turn: Turn
 ) -> None:
     server.script(turn)
@@ -375,7 +375,7 @@ async def test_cancelled_read_gives_the_connection_up(
     await server.until(lambda: server.connections_open == 0)
 
 
-async def test_closed_origin_breaks_running_reads_and_closes_twice(
+async def test_close_breaks_running_reads_and_is_idempotent(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
     server.hold("film.mp4", at=10)
@@ -388,6 +388,6 @@ async def test_closed_origin_breaks_running_reads_and_closes_twice(
     await server.until(lambda: server.connections_open == 0)
 
 
-async def test_origins_keep_the_contract(server: ScriptedOrigin) -> None:
+async def test_http_origin_implements_the_origin_interface(server: ScriptedOrigin) -> None:
     origin: Origin = HttpOrigin(server.url)
     await origin.close()

@@ -182,7 +182,7 @@ def closing(*answers: bytes) -> Talk:
 # --- answers --------------------------------------------------------------------------------
 
 
-async def test_answer_has_its_fields_in_order_and_as_sent(server: Server, client: Client) -> None:
+async def test_response_fields_keep_their_order_and_case(server: Server, client: Client) -> None:
     fields = [
         ("X-B", "1"),
         ("Set-Cookie", "a=b"),
@@ -211,7 +211,7 @@ async def test_answer_has_its_fields_in_order_and_as_sent(server: Server, client
         ("GET", b"200 OK\r\nContent-Length: 0\r\n", 0),
     ],
 )
-async def test_answer_without_a_body(
+async def test_response_without_a_body_is_empty(
     server: Server, client: Client, method: str, head: bytes, size_bytes: int
 ) -> None:
     url = await server.start(answering(b"HTTP/1.1 " + head + b"\r\n", OK))
@@ -227,7 +227,7 @@ CHUNKS = b"3\r\nabc\r\n5;x=y\r\ndefgh\r\n0\r\nX-Sum: 8\r\nX-Sum: 9\r\n\r\n"
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000])
-async def test_chunks_and_trailers_however_they_are_cut(
+async def test_chunked_body_and_trailers_are_read_in_pieces_of_any_size(
     server: Server, client: Client, step: int
 ) -> None:
     answer = CHUNKED + CHUNKS
@@ -248,14 +248,14 @@ async def test_chunks_and_trailers_however_they_are_cut(
     assert server.connections == 1
 
 
-async def test_tiny_chunks_are_joined(server: Server, client: Client) -> None:
+async def test_tiny_chunks_are_joined_into_larger_pieces(server: Server, client: Client) -> None:
     url = await server.start(answering(CHUNKED + b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n"))
     pieces = [piece async for piece in (await get(client, url)).body()]
     assert b"".join(pieces) == b"x" * 5000
     assert len(pieces) < 100
 
 
-async def test_body_that_ends_with_the_connection(server: Server, client: Client) -> None:
+async def test_body_without_length_ends_with_the_connection(server: Server, client: Client) -> None:
     url = await server.start(
         closing(b"HTTP/1.0 200 OK\r\n\r\nall of it"), closing(b"HTTP/1.1 200 OK\r\n\r\n")
     )
@@ -277,7 +277,7 @@ async def test_body_that_ends_with_the_connection(server: Server, client: Client
         CHUNKED + b"3\r\nabc\r\nnonsense\r\n",
     ],
 )
-async def test_body_that_is_cut_or_malformed_is_broken(
+async def test_truncated_or_malformed_body_is_broken(
     server: Server, client: Client, answer: bytes
 ) -> None:
     url = await server.start(closing(answer))
@@ -291,7 +291,9 @@ async def test_body_that_is_cut_or_malformed_is_broken(
     assert received == b"abc"
 
 
-async def test_a_large_body_stops_when_too_much_is_unread(server: Server, client: Client) -> None:
+async def test_reading_pauses_when_too_many_bytes_are_unread(
+    server: Server, client: Client
+) -> None:
     size_bytes = 32 << 20
     go_on = asyncio.Event()
 
@@ -328,7 +330,7 @@ async def test_a_large_body_stops_when_too_much_is_unread(server: Server, client
 # --- interim responses ----------------------------------------------------------------------
 
 
-async def test_interim_responses_are_handed_on(server: Server, client: Client) -> None:
+async def test_interim_responses_are_passed_to_the_caller(server: Server, client: Client) -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\n\r\n"
     url = await server.start(answering(b"HTTP/1.1 102 Processing\r\n\r\n" + hints + OK, OK))
     seen: list[tuple[int, list[tuple[str, str]]]] = []
@@ -341,7 +343,7 @@ async def test_interim_responses_are_handed_on(server: Server, client: Client) -
     assert server.connections == 1
 
 
-async def test_endless_interim_responses_are_no_answer(server: Server, client: Client) -> None:
+async def test_too_many_interim_responses_are_a_failure(server: Server, client: Client) -> None:
     url = await server.start(
         answering(b"HTTP/1.1 102 Processing\r\n\r\n" * INTERIM_MAX + OK),
         answering(b"HTTP/1.1 102 Processing\r\n\r\n" * (INTERIM_MAX + 1) + OK),
@@ -353,7 +355,9 @@ async def test_endless_interim_responses_are_no_answer(server: Server, client: C
     await other.close()
 
 
-async def test_failure_of_the_listener_drops_the_connection(server: Server, client: Client) -> None:
+async def test_exception_in_the_interim_callback_drops_the_connection(
+    server: Server, client: Client
+) -> None:
     url = await server.start(answering(b"HTTP/1.1 103 Early Hints\r\n\r\n"))
 
     def refuse(status: int, _: list[tuple[str, str]]) -> None:
@@ -381,14 +385,14 @@ async def sent_by(server: Server, client: Client, method: str, path: str, **more
     return heads[0].replace(str(server.port).encode(), b"PORT")
 
 
-async def test_request_says_only_what_it_is_told_to(server: Server, client: Client) -> None:
+async def test_request_has_only_the_given_fields_and_host(server: Server, client: Client) -> None:
     head = await sent_by(server, client, "GET", "/a%2Fb/%7e'?q=%C3%A9&&x=?", headers={"X-A": " b "})
     assert head == (
         b"GET /a%2Fb/%7e'?q=%C3%A9&&x=? HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nX-A: b\r\n\r\n"
     )
 
 
-async def test_fields_are_sent_in_order_and_host_may_be_given(
+async def test_fields_are_sent_in_order_and_host_may_be_overridden(
     server: Server, client: Client
 ) -> None:
     headers = [("Cookie", "a"), ("host", "example.org"), ("X-A", "\xe9"), ("X-A", "2")]
@@ -414,14 +418,14 @@ async def test_put_without_a_body_has_length_0(server: Server, client: Client) -
         ("https://[2001:db8::1]/", Endpoint(True, "2001:db8::1", 443), "[2001:db8::1]", "/"),
     ],
 )
-def test_urls(url: str, endpoint: Endpoint, host: str, target: str) -> None:
+def test_url_is_split(url: str, endpoint: Endpoint, host: str, target: str) -> None:
     assert split_url(url) == (endpoint, host, target)
 
 
 @pytest.mark.parametrize(
     "url", ["ftp://a/", "//a/", "http://", "http://u@a/", "http://a:70000/", "http://a:0/", "http:"]
 )
-def test_what_is_no_url_of_an_origin(url: str) -> None:
+def test_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="URL"):
         split_url(url)
 
@@ -430,7 +434,7 @@ def test_what_is_no_url_of_an_origin(url: str) -> None:
     ("path", "headers"),
     [("/a b", {}), ("/é", {}), ("/", {"X": "a\r\nY: b"}), ("/", {"X Y": ""}), ("/", {"X": "☃"})],
 )
-async def test_what_cannot_be_sent_is_never_connected_for(
+async def test_invalid_request_opens_no_connection(
     client: Client, path: str, headers: dict[str, str]
 ) -> None:
     with pytest.raises(ValueError, match=r"request|encode"):
@@ -460,7 +464,7 @@ async def test_body_of_unknown_length_is_sent_in_chunks(server: Server, client: 
     assert server.connections == 1
 
 
-async def test_trailers_follow_chunks(server: Server, client: Client) -> None:
+async def test_trailers_are_sent_after_the_chunks(server: Server, client: Client) -> None:
     ends: list[bytes] = []
     known: list[tuple[str, str]] = []
 
@@ -481,7 +485,9 @@ async def test_trailers_follow_chunks(server: Server, client: Client) -> None:
     assert ends == [b"3\r\nabc\r\n0\r\nX-Sum: \xe9\r\nEmpty: \r\n\r\n"]
 
 
-async def test_a_body_of_known_length_has_no_trailers(server: Server, client: Client) -> None:
+async def test_body_of_known_length_is_sent_without_trailers(
+    server: Server, client: Client
+) -> None:
     rest: list[bytes] = []
 
     async def talk(peer: Peer) -> None:
@@ -503,7 +509,7 @@ async def test_a_body_of_known_length_has_no_trailers(server: Server, client: Cl
 @pytest.mark.parametrize(
     "trailer", [("X Sum", "1"), ("X-Sum", "1\r\nHost: evil"), ("X-\u0141", "1")]
 )
-async def test_trailers_that_are_no_fields_end_the_request(
+async def test_invalid_trailers_end_the_request(
     server: Server, client: Client, trailer: tuple[str, str]
 ) -> None:
     rest: list[bytes] = []
@@ -520,7 +526,9 @@ async def test_trailers_that_are_no_fields_end_the_request(
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
-async def test_body_of_known_length(server: Server, client: Client, is_whole: bool) -> None:
+async def test_body_of_known_length_is_sent_with_content_length(
+    server: Server, client: Client, is_whole: bool
+) -> None:
     body = bytes(range(256)) * 4096  # more than one piece, and than buffers hold
     received: list[bytes] = []
 
@@ -543,7 +551,7 @@ async def test_body_of_known_length(server: Server, client: Client, is_whole: bo
 
 
 @pytest.mark.parametrize("size", ["4", "6"])
-async def test_body_that_is_not_as_long_as_it_says(
+async def test_body_of_another_length_than_announced_is_refused(
     server: Server, client: Client, size: str
 ) -> None:
     async def talk(peer: Peer) -> None:
@@ -555,7 +563,9 @@ async def test_body_that_is_not_as_long_as_it_says(
         await client.send("it", "PUT", url, {"Content-Length": size}, body=stream(b"abcde"))
 
 
-async def test_failure_of_the_body_is_the_callers(server: Server, client: Client) -> None:
+async def test_exception_of_the_body_is_raised_to_the_caller(
+    server: Server, client: Client
+) -> None:
     async def talk(peer: Peer) -> None:
         await peer.head()
         await peer.gone()
@@ -569,7 +579,7 @@ async def test_failure_of_the_body_is_the_callers(server: Server, client: Client
         await client.send("it", "PUT", url, {}, body=fail())
 
 
-async def test_answer_before_the_body_is_sent_stops_it(server: Server, client: Client) -> None:
+async def test_early_response_stops_the_body(server: Server, client: Client) -> None:
     stopped = asyncio.Event()
 
     async def endless() -> AsyncGenerator[bytes, None]:
@@ -600,7 +610,7 @@ async def test_answer_before_the_body_is_sent_stops_it(server: Server, client: C
 EXPECT = {"Expect": "100-continue", "Content-Length": "4"}
 
 
-async def test_body_waits_for_100(
+async def test_body_waits_for_100_continue(
     server: Server, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "CONTINUE_S", 100 * PATIENCE_S)
@@ -622,7 +632,7 @@ async def test_body_waits_for_100(
     assert seen == [100]
 
 
-async def test_body_that_is_refused_is_not_sent(
+async def test_body_is_not_sent_after_a_refusal(
     server: Server, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "CONTINUE_S", PATIENCE_S)
@@ -641,7 +651,7 @@ async def test_body_that_is_refused_is_not_sent(
     assert rest == [b""]
 
 
-async def test_body_does_not_wait_for_100_for_ever(
+async def test_wait_for_100_continue_is_limited(
     server: Server, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "CONTINUE_S", 0.01)
@@ -660,7 +670,9 @@ async def test_body_does_not_wait_for_100_for_ever(
 # --- connections ----------------------------------------------------------------------------
 
 
-async def test_the_connection_used_last_is_used_next(server: Server, client: Client) -> None:
+async def test_most_recently_used_connection_is_reused_first(
+    server: Server, client: Client
+) -> None:
     url = await server.start(answering(OK), answering(OK, OK, OK))
     first, second = await get(client, url), await get(client, url)
     await read(first)
@@ -680,7 +692,7 @@ async def test_the_connection_used_last_is_used_next(server: Server, client: Cli
         (CHUNKED + b"2\r\nok\r\n0\r\n\r\n!", {}),
     ],
 )
-async def test_connection_that_cannot_be_used_again(
+async def test_connection_that_cannot_be_reused_is_dropped(
     server: Server, client: Client, answer: bytes, headers: dict[str, str]
 ) -> None:
     url = await server.start(answering(answer), answering(OK))
@@ -689,7 +701,7 @@ async def test_connection_that_cannot_be_used_again(
     assert server.connections == 2
 
 
-async def test_closed_answer_keeps_its_connection_only_when_it_has_come_to_its_end(
+async def test_closed_response_returns_its_connection_only_after_its_last_byte(
     server: Server, client: Client
 ) -> None:
     half = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"
@@ -701,9 +713,7 @@ async def test_closed_answer_keeps_its_connection_only_when_it_has_come_to_its_e
         assert server.connections == expected
 
 
-async def test_bytes_that_nobody_asked_for_end_an_idle_connection(
-    server: Server, client: Client
-) -> None:
+async def test_unsolicited_bytes_end_an_idle_connection(server: Server, client: Client) -> None:
     sent = asyncio.Event()
     go_on = asyncio.Event()
 
@@ -723,7 +733,7 @@ async def test_bytes_that_nobody_asked_for_end_an_idle_connection(
     assert server.connections == 2
 
 
-async def test_idle_connection_is_dropped_in_time(
+async def test_idle_connection_is_dropped_after_its_timeout(
     server: Server, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool_module, "IDLE_CONNECTION_S", 0.01)
@@ -735,7 +745,7 @@ async def test_idle_connection_is_dropped_in_time(
     await server.ended(2)
 
 
-async def test_dead_connection_is_replaced_once_without_a_word(
+async def test_request_on_a_dead_connection_is_repeated_on_a_new_one(
     server: Server, client: Client
 ) -> None:
     async def talk(peer: Peer) -> None:
@@ -749,7 +759,9 @@ async def test_dead_connection_is_replaced_once_without_a_word(
     assert server.connections == 2
 
 
-async def test_other_kept_connections_are_not_trusted_then(server: Server, client: Client) -> None:
+async def test_repeated_request_uses_no_other_idle_connection(
+    server: Server, client: Client
+) -> None:
     asked = 0
 
     async def talk(peer: Peer) -> None:
@@ -768,7 +780,7 @@ async def test_other_kept_connections_are_not_trusted_then(server: Server, clien
     assert (asked, server.connections) == (1, 3)
 
 
-async def test_new_connection_is_not_replaced(server: Server, client: Client) -> None:
+async def test_failure_of_a_new_connection_is_not_repeated(server: Server, client: Client) -> None:
     url = await server.start(closing(b""))
     assert await failure_of(get(client, url)) is OriginFailure.BROKEN
     assert server.connections == 1
@@ -782,7 +794,7 @@ async def test_request_is_repeated_only_once(server: Server, client: Client) -> 
 
 
 @pytest.mark.parametrize(("method", "body"), [("POST", None), ("PUT", b"x"), ("GET", "stream")])
-async def test_what_may_not_be_repeated_is_not(
+async def test_non_idempotent_request_is_not_repeated(
     server: Server, client: Client, method: str, body: bytes | str | None
 ) -> None:
     async def talk(peer: Peer) -> None:
@@ -798,14 +810,16 @@ async def test_what_may_not_be_repeated_is_not(
     assert server.connections == 1
 
 
-async def test_begun_answer_is_not_asked_for_again(server: Server, client: Client) -> None:
+async def test_request_with_a_begun_response_is_not_repeated(
+    server: Server, client: Client
+) -> None:
     url = await server.start(closing(OK, b"HTTP/1.1 200 O"))
     await read(await get(client, url))
     assert await failure_of(get(client, url)) is OriginFailure.BROKEN
     assert server.connections == 1
 
 
-async def test_no_more_connections_than_allowed(server: Server) -> None:
+async def test_concurrent_connections_are_limited(server: Server) -> None:
     client = make_client(connections_max=2)
     url = await server.start(answering(OK, OK), answering(OK, OK))
     answers = [await get(client, url) for _ in range(2)]
@@ -831,11 +845,11 @@ async def test_wait_for_a_connection_counts_as_connecting(server: Server) -> Non
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "https://[::1]:9/", "http://a..b/"])
-async def test_no_connection_is_refused(client: Client, url: str) -> None:
+async def test_failed_connect_is_a_named_failure(client: Client, url: str) -> None:
     assert await failure_of(get(client, url)) is OriginFailure.REFUSED
 
 
-async def test_retired_client_keeps_nothing_between_requests_and_breaks_nothing(
+async def test_retired_client_keeps_no_idle_connection_and_breaks_no_response(
     server: Server,
 ) -> None:
     client = make_client(connections_max=2)
@@ -862,7 +876,7 @@ async def test_retired_client_keeps_nothing_between_requests_and_breaks_nothing(
     await client.close()
 
 
-async def test_closed_client_breaks_what_runs_and_makes_no_more_connections(
+async def test_closed_client_breaks_running_responses_and_opens_no_connection(
     server: Server,
 ) -> None:
     client = make_client(connections_max=2)
@@ -885,14 +899,14 @@ async def test_closed_client_breaks_what_runs_and_makes_no_more_connections(
 @pytest.mark.parametrize(
     "answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 103 Early Hints\r\n\r\n"]
 )
-async def test_silence_before_an_answer(server: Server, answer: bytes) -> None:
+async def test_silence_before_the_response_times_out(server: Server, answer: bytes) -> None:
     client = make_client(read_timeout_s=0.05)
     url = await server.start(answering(answer))
     assert await failure_of(get(client, url)) is OriginFailure.TIMEOUT
     await client.close()
 
 
-async def test_silence_within_a_body_drops_the_connection(server: Server) -> None:
+async def test_silence_within_a_body_times_out_and_drops_the_connection(server: Server) -> None:
     client = make_client(read_timeout_s=0.05, connections_max=1)
     url = await server.start(answering(CHUNKED + b"3\r\nab"), answering(OK))
     response = await get(client, url)
@@ -901,7 +915,7 @@ async def test_silence_within_a_body_drops_the_connection(server: Server) -> Non
     await client.close()
 
 
-async def test_slow_giver_of_a_body_is_not_the_origins_silence(server: Server) -> None:
+async def test_slow_request_body_does_not_time_out_the_origin(server: Server) -> None:
     client = make_client(read_timeout_s=0.05)
     received = asyncio.Event()
 
@@ -927,7 +941,7 @@ async def test_slow_giver_of_a_body_is_not_the_origins_silence(server: Server) -
 
 
 @pytest.mark.parametrize("size_bytes", [3, 64 << 20])
-async def test_origin_that_takes_no_body_or_says_nothing_to_it(
+async def test_origin_that_reads_no_body_or_sends_no_response_times_out(
     server: Server, size_bytes: int
 ) -> None:
     client = make_client(read_timeout_s=0.1)
@@ -944,7 +958,7 @@ async def test_origin_that_takes_no_body_or_says_nothing_to_it(
     await client.close()
 
 
-async def test_no_more_of_a_body_is_taken_than_the_origin_takes(server: Server) -> None:
+async def test_request_body_is_read_only_as_fast_as_the_origin_reads_it(server: Server) -> None:
     client = make_client(read_timeout_s=0.1)
     done = asyncio.Event()
     given = 0
@@ -967,14 +981,16 @@ async def test_no_more_of_a_body_is_taken_than_the_origin_takes(server: Server) 
     await client.close()
 
 
-async def test_whole_exchange_ends_though_bytes_are_there(server: Server, client: Client) -> None:
+async def test_total_timeout_ends_a_response_with_unread_bytes(
+    server: Server, client: Client
+) -> None:
     url = await server.start(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"))
     response = await get(client, url)
     response._patience = replace(response._patience, ends_at_s=0)
     assert await failure_of(read(response)) is OriginFailure.TIMEOUT
 
 
-async def test_whole_exchange_has_its_time(server: Server) -> None:
+async def test_total_timeout_ends_a_slow_response(server: Server) -> None:
     client = make_client(total_timeout_s=0.5)
 
     async def drip(peer: Peer) -> None:
@@ -1006,12 +1022,14 @@ async def test_whole_exchange_has_its_time(server: Server) -> None:
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000_000,
     ],
 )
-async def test_nonsense_is_no_answer(server: Server, client: Client, answer: bytes) -> None:
+async def test_malformed_response_is_a_failure(
+    server: Server, client: Client, answer: bytes
+) -> None:
     url = await server.start(answering(answer))
     assert await failure_of(get(client, url)) is OriginFailure.UNAVAILABLE
 
 
-async def test_long_but_allowed_fields(server: Server, client: Client) -> None:
+async def test_long_fields_within_the_limit_are_accepted(server: Server, client: Client) -> None:
     value = b"x" * (HEAD_MAX_BYTES - 100)
     url = await server.start(
         answering(b"HTTP/1.1 200 OK\r\nX: " + value + b"\r\nContent-Length: 0\r\n\r\n")
@@ -1028,7 +1046,7 @@ UPGRADE = {"Connection": "Upgrade", "Upgrade": "echo"}
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
 
 
-async def test_upgrade_gives_the_bytes_both_ways(server: Server) -> None:
+async def test_upgrade_passes_bytes_both_ways(server: Server) -> None:
     client = make_client(connections_max=1)
     size_bytes = 4 << 20
 
@@ -1058,7 +1076,7 @@ async def test_upgrade_gives_the_bytes_both_ways(server: Server) -> None:
     await client.close()
 
 
-async def test_upgraded_connection_ends_in_order_or_broken(server: Server, client: Client) -> None:
+async def test_upgraded_connection_ends_orderly_or_broken(server: Server, client: Client) -> None:
     async def reset(peer: Peer) -> None:
         await peer.head()
         await peer.send(SWITCHING)
@@ -1078,7 +1096,7 @@ async def test_upgraded_connection_ends_in_order_or_broken(server: Server, clien
     assert await failure_of(duplex.write(b"x")) is OriginFailure.BROKEN
 
 
-async def test_refused_upgrade_is_an_answer(server: Server, client: Client) -> None:
+async def test_refused_upgrade_is_a_response(server: Server, client: Client) -> None:
     url = await server.start(answering(OK, OK))
     response = await client.send("it", "GET", url, UPGRADE)
     with pytest.raises(ValueError, match="not an upgrade"):
@@ -1166,7 +1184,7 @@ async def test_cancelled_upload_drops_the_connection(server: Server, when: str) 
     await client.close()
 
 
-async def test_cancelled_at_every_step_leaks_no_place(server: Server) -> None:
+async def test_request_cancelled_at_any_step_leaks_no_connection_slot(server: Server) -> None:
     """A request is cancelled after 0, 1, 2, … turns of the loop until it gets through."""
     client = make_client(connections_max=1)
 
@@ -1196,7 +1214,7 @@ async def test_cancelled_at_every_step_leaks_no_place(server: Server) -> None:
     await client.close()
 
 
-async def test_close_during_a_read_breaks_it(server: Server, client: Client) -> None:
+async def test_close_during_a_read_breaks_the_body(server: Server, client: Client) -> None:
     url = await server.start(answering(CHUNKED + b"3\r\nabc\r\n"))
     response = await get(client, url)
     body = response.body()
@@ -1207,7 +1225,7 @@ async def test_close_during_a_read_breaks_it(server: Server, client: Client) -> 
     assert await failure_of(reading) is OriginFailure.BROKEN
 
 
-async def test_close_when_the_end_has_come_is_no_end_of_the_body(
+async def test_close_after_the_last_byte_arrived_breaks_an_unread_body(
     server: Server, client: Client
 ) -> None:
     """The reader has been woken for the rest, but another closes the answer before it runs."""
@@ -1252,7 +1270,7 @@ def server_tls(authority: CertificateAuthority, name: str) -> ssl.SSLContext:
     return context
 
 
-async def test_https_names_the_host_and_keeps_the_connection(
+async def test_https_sends_the_host_name_and_reuses_the_connection(
     server: Server, authority: CertificateAuthority
 ) -> None:
     names: list[str | None] = []
@@ -1269,7 +1287,7 @@ async def test_https_names_the_host_and_keeps_the_connection(
 
 
 @pytest.mark.parametrize(("host", "is_trusted"), [("127.0.0.1", True), ("localhost", False)])
-async def test_https_with_a_certificate_that_does_not_do(
+async def test_https_with_an_invalid_certificate_is_refused(
     server: Server, authority: CertificateAuthority, host: str, is_trusted: bool
 ) -> None:
     client = make_client(tls=authority.client if is_trusted else system_tls)

@@ -23,7 +23,9 @@ PATIENCE_S = 20.0
 
 
 @pytest.mark.parametrize("is_meant", [True, False])
-async def test_an_end_that_is_not_meant_is_no_end_of_a_body(tmp_path: Path, is_meant: bool) -> None:
+async def test_tls_connection_cut_without_close_notify_breaks_the_body(
+    tmp_path: Path, is_meant: bool
+) -> None:
     authority = CertificateAuthority(tmp_path)
     pair = authority.issue("localhost")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -250,7 +250,7 @@ async def test_named_host_and_headers_are_sent_with_fills_too(server: ScriptedOr
     await origin.close()
 
 
-async def test_whole_exchange_has_its_time(server: ScriptedOrigin) -> None:
+async def test_total_timeout_includes_redirects(server: ScriptedOrigin) -> None:
     origin = HttpOrigin(server.url, total_timeout_s=0.2)
     server.script(Turn(silent=True))
     with pytest.raises(OriginError) as caught:

@@ -60,12 +60,12 @@ async def failure_of(server: ScriptedOrigin, rules: TlsRules) -> OriginFailure:
     return caught.value.failure
 
 
-async def test_own_authority(authority: CertificateAuthority) -> None:
+async def test_configured_authority_is_trusted(authority: CertificateAuthority) -> None:
     async with serving(authority.issue("localhost")) as server:
         assert await read_film(server.url, TlsRules(ca=authority.root)) == b"film"
 
 
-async def test_another_authority_is_no_connection(
+async def test_certificate_of_another_authority_is_refused(
     authority: CertificateAuthority, tmp_path: Path
 ) -> None:
     other = make_authority(tmp_path, "two")
@@ -74,7 +74,7 @@ async def test_another_authority_is_no_connection(
         assert await failure_of(server, TlsRules()) is OriginFailure.REFUSED  # the system's
 
 
-async def test_another_name_is_no_connection(authority: CertificateAuthority) -> None:
+async def test_certificate_for_another_name_is_refused(authority: CertificateAuthority) -> None:
     async with serving(authority.issue("www.example.org")) as server:
         rules = TlsRules(ca=authority.root)
         assert await failure_of(server, rules) is OriginFailure.REFUSED
@@ -97,7 +97,7 @@ async def test_verification_is_off_only_if_configured(authority: CertificateAuth
         ("TLSv1_3", OriginFailure.BROKEN),  # the server judges when the client has finished
     ],
 )
-async def test_mutual_tls(
+async def test_client_certificate_is_sent(
     authority: CertificateAuthority, tmp_path: Path, version: str, failure: OriginFailure
 ) -> None:
     clients = make_authority(tmp_path, "two")
@@ -111,7 +111,7 @@ async def test_mutual_tls(
         assert await read_film(server.url, shown) == b"film"
 
 
-async def test_context_is_made_once_and_at_need(authority: CertificateAuthority) -> None:
+async def test_context_is_made_once_when_first_needed(authority: CertificateAuthority) -> None:
     made = []
 
     def make() -> ssl.SSLContext:
@@ -130,7 +130,7 @@ async def test_context_is_made_once_and_at_need(authority: CertificateAuthority)
         await origin.close()
 
 
-async def test_files_that_cannot_be_used_are_no_connection(
+async def test_unusable_certificate_files_are_a_connection_failure(
     authority: CertificateAuthority, tmp_path: Path
 ) -> None:
     pair = authority.issue("edge")
@@ -157,7 +157,7 @@ async def test_context_is_made_again_after_a_failure(
         await origin.close()
 
 
-def test_system_has_one_context() -> None:
+def test_system_tls_makes_one_context() -> None:
     assert system_tls() is system_tls()
     assert system_tls().verify_mode is ssl.CERT_REQUIRED
     assert system_tls().check_hostname

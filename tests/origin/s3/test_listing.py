@@ -64,7 +64,7 @@ def test_listing_request_is_below_the_prefix(call: BucketCall, query: str) -> No
     assert listing_query(call, PREFIX) == query
 
 
-def test_amazon_s_document() -> None:
+def test_listing_of_amazon_is_translated() -> None:
     body = f"""<?xml version="1.0" encoding="UTF-8"?>
 <ListBucketResult xmlns="{NAMESPACE[1:-1]}"><Name>real</Name><Prefix>own/</Prefix>
 <KeyCount>2</KeyCount><MaxKeys>2</MaxKeys><EncodingType>url</EncodingType>
@@ -87,7 +87,7 @@ def test_amazon_s_document() -> None:
     assert encoded["EncodingType"] == ["url"]
 
 
-def test_document_without_namespace_encoding_or_marker() -> None:
+def test_listing_without_namespace_encoding_or_marker_is_translated() -> None:
     body = """<ListBucketResult><IsTruncated>True</IsTruncated>
 <Contents><Key>own/a+b</Key></Contents><Contents><Key>other/c</Key></Contents>
 <Contents><Key>own</Key></Contents></ListBucketResult>"""
@@ -113,7 +113,7 @@ def test_invalid_listing_is_unavailable(body: bytes) -> None:
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
-def test_any_answer_is_a_listing_or_the_named_error(body: bytes) -> None:
+def test_any_response_is_a_listing_or_the_named_error(body: bytes) -> None:
     try:
         translated_listing(body, BucketCall(V2, {"list-type": "2"}), "bucket", PREFIX)
     except OriginError:
@@ -121,7 +121,7 @@ def test_any_answer_is_a_listing_or_the_named_error(body: bytes) -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], min_codepoint=32), min_size=1)))
-def test_names_come_back_as_they_are(names: list[str]) -> None:
+def test_names_survive_the_translation(names: list[str]) -> None:
 
     contents = "".join(
         f"<Contents><Key>{quote_plus(PREFIX + name)}</Key></Contents>" for name in names

@@ -66,7 +66,7 @@ async def failures_of(origin: Origin, name: str) -> tuple[OriginError, OriginErr
     return head.value, read.value
 
 
-async def test_head(origin: S3Origin, film_etag: str) -> None:
+async def test_head_has_version_type_and_size(origin: S3Origin, film_etag: str) -> None:
     head = await origin.head("dir/film.mp4")
     assert film_etag.endswith('-2"')
     assert head.version.etag == film_etag
@@ -74,7 +74,7 @@ async def test_head(origin: S3Origin, film_etag: str) -> None:
     assert head.version.last_modified_s is not None
 
 
-async def test_whole_and_ranges(origin: S3Origin, film_etag: str) -> None:
+async def test_whole_object_and_ranges_are_read(origin: S3Origin, film_etag: str) -> None:
     assert await read_all(await origin.read("dir/film.mp4")) == FILM
     for span in (Span(0, 1), Span(PART_BYTES - 10, PART_BYTES + 10), Span(len(FILM) - 5, 1 << 40)):
         read = await origin.read("dir/film.mp4", span)
@@ -84,18 +84,18 @@ async def test_whole_and_ranges(origin: S3Origin, film_etag: str) -> None:
         assert await read_all(read) == FILM[span.start : span.end]
 
 
-async def test_content_type_is_the_bucket_s_own(s3: S3Server, origin: S3Origin) -> None:
+async def test_content_type_is_the_buckets(s3: S3Server, origin: S3Origin) -> None:
     s3.put(BUCKET, "typed.mp4", b"x", content_type="video/x-own")
     assert (await origin.head("typed.mp4")).content_type == "video/x-own"
 
 
-async def test_range_past_the_end(origin: S3Origin, film_etag: str) -> None:
+async def test_range_past_the_end_is_refused(origin: S3Origin, film_etag: str) -> None:
     with pytest.raises(OriginError) as caught:
         await origin.read("dir/film.mp4", Span(len(FILM), len(FILM) + 1))
     assert caught.value.failure is OriginFailure.RANGE_OUTSIDE
 
 
-async def test_empty_object(s3: S3Server, origin: S3Origin) -> None:
+async def test_empty_object_is_read(s3: S3Server, origin: S3Origin) -> None:
     s3.put(BUCKET, "empty.mp4", b"")
     assert await read_all(await origin.read("empty.mp4")) == b""
     with pytest.raises(OriginError) as caught:
@@ -112,7 +112,7 @@ async def test_odd_keys_are_signed_as_they_are_sent(
     assert (await origin.head(key)).version.size_bytes == len(key.encode())
 
 
-async def test_prefix(s3: S3Server, film_etag: str) -> None:
+async def test_object_is_read_below_the_prefix(s3: S3Server, film_etag: str) -> None:
     origin = origin_at(s3, prefix="/dir/")
     assert (await origin.head("film.mp4")).version.etag == film_etag
     first, second = await failures_of(origin, "../dir/film.mp4")
@@ -120,7 +120,7 @@ async def test_prefix(s3: S3Server, film_etag: str) -> None:
     await origin.close()
 
 
-async def test_missing_key_and_bucket(s3: S3Server, origin: S3Origin) -> None:
+async def test_missing_key_and_bucket_are_not_found(s3: S3Server, origin: S3Origin) -> None:
     head, read = await failures_of(origin, "missing.mp4")
     assert head.failure is read.failure is OriginFailure.NOT_FOUND
     assert str(head) == "s3://videos 'missing.mp4': answered 404"
@@ -147,7 +147,9 @@ async def test_wrong_secret_is_forbidden(s3: S3Server, film_etag: str) -> None:
     await origin.close()
 
 
-async def test_unknown_key_and_nobody_are_forbidden(s3: S3Server, film_etag: str) -> None:
+async def test_unknown_key_and_anonymous_requests_are_forbidden(
+    s3: S3Server, film_etag: str
+) -> None:
     stranger = S3Origin(BUCKET, endpoint=s3.endpoint, access_key_id="nobody", secret_access_key="x")
     anonymous = S3Origin(BUCKET, endpoint=s3.endpoint, anonymous=True)
     for origin in (stranger, anonymous):
@@ -156,7 +158,7 @@ async def test_unknown_key_and_nobody_are_forbidden(s3: S3Server, film_etag: str
         await origin.close()
 
 
-async def test_versions(s3: S3Server, origin: S3Origin) -> None:
+async def test_new_bytes_are_a_new_version(s3: S3Server, origin: S3Origin) -> None:
     s3.put(BUCKET, "changing.mp4", b"first")
     first = (await origin.head("changing.mp4")).version
     assert await read_all(await origin.read("changing.mp4", Span(1, 3), if_match=first)) == b"ir"
@@ -209,7 +211,7 @@ async def test_only_host_and_amz_fields_are_signed() -> None:
         await origin.close()
 
 
-async def test_own_headers_are_sent_and_signed(s3: S3Server, film_etag: str) -> None:
+async def test_configured_headers_are_sent_and_signed(s3: S3Server, film_etag: str) -> None:
     headers = [("X-Secret", "s"), ("x-amz-request-payer", "requester")]
 
     def origin_of(endpoint: str) -> S3Origin:
@@ -261,7 +263,7 @@ async def test_slow_down_is_unavailable() -> None:
         ("videos", "us-east-1", "https://s3.example.org/", "https://s3.example.org/videos"),
     ],
 )
-def test_bucket_url(bucket: str, region: str, endpoint: str, url: str) -> None:
+def test_bucket_url_is_a_path_or_a_host(bucket: str, region: str, endpoint: str, url: str) -> None:
     assert bucket_url(bucket, region, endpoint) == url
 
 
@@ -275,11 +277,13 @@ def test_bucket_url(bucket: str, region: str, endpoint: str, url: str) -> None:
         ("videos", "https://s3.test/gate", False, "https://videos.s3.test/gate"),
     ],
 )
-def test_path_style(bucket: str, endpoint: str, path_style: bool, url: str) -> None:
+def test_path_style_is_chosen_by_the_endpoint(
+    bucket: str, endpoint: str, path_style: bool, url: str
+) -> None:
     assert bucket_url(bucket, "us-east-1", endpoint, path_style) == url
 
 
 @pytest.mark.parametrize("bucket", ["evil.test/", "evil.test:80", "a@b", "a?b", "a#b", "", "A_b"])
-def test_no_bucket_names_another_host(bucket: str) -> None:
+def test_no_bucket_name_changes_the_host(bucket: str) -> None:
     with pytest.raises(ValueError, match="not a host name"):
         bucket_url(bucket, "us-east-1", "https://s3.test", path_style=False)

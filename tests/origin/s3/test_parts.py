@@ -19,14 +19,14 @@ from streamedge.origin.s3.parts import (
 
 
 @given(st.integers(0, OBJECT_MAX_BYTES))
-def test_parts_of_any_object_suffice(size_bytes: int) -> None:
+def test_parts_hold_any_object(size_bytes: int) -> None:
     part = part_size_bytes(1, size_bytes)
     assert PART_MIN_BYTES <= part <= 5 << 30
     assert part * PARTS_MAX >= size_bytes
     assert part_size_bytes(PARTS_MAX, size_bytes) == part
 
 
-def test_unknown_lengths_grow() -> None:
+def test_parts_of_an_unknown_length_grow() -> None:
     sizes = [part_size_bytes(number, None) for number in range(1, PARTS_MAX + 1)]
     assert sizes[0] == PART_MIN_BYTES
     assert sizes == sorted(sizes)
@@ -34,7 +34,7 @@ def test_unknown_lengths_grow() -> None:
     assert sum(sizes) // (1 << 30) == 492
 
 
-def test_documents() -> None:
+def test_complete_document_lists_all_parts() -> None:
     assert completion(['"a"', "b<"]) == (
         b'<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
         b'<Part><PartNumber>1</PartNumber><ETag>"a"</ETag></Part>'
@@ -50,10 +50,10 @@ def test_documents() -> None:
         (b"<R/>", ""),
     ],
 )
-def test_etag(body: bytes, etag: str) -> None:
+def test_etag_is_read_from_the_response(body: bytes, etag: str) -> None:
     assert find_etag(body) == etag
 
 
-def test_upload_id() -> None:
+def test_upload_id_is_read_from_the_response() -> None:
     assert find_upload_id(b"<R><UploadId>a&amp;b</UploadId></R>") == "a&b"
     assert find_upload_id(b"<R><UploadId></UploadId></R>") == ""

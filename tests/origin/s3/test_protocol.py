@@ -50,7 +50,9 @@ from streamedge.origin.writing import WriteRefusedError
         ),
     ],
 )
-def test_calls(method: str, query: str, operation: Operation, sent: str) -> None:
+def test_multipart_calls_are_recognized(
+    method: str, query: str, operation: Operation, sent: str
+) -> None:
     fields = [("Authorization", "AWS4-HMAC-SHA256 …"), ("x-amz-meta-a", "1")]
     call = read_call(method, "dir/film", query, fields, 3)
     assert call is not None
@@ -141,12 +143,12 @@ def test_s3_clients_are_recognized_by_their_signature(
     assert is_s3_request(headers, query) is is_s3
 
 
-def test_query_loses_the_signature_and_the_name_of_the_operation() -> None:
+def test_query_is_stripped_of_signature_and_operation_name() -> None:
     query = "x-id=GetObject&a=%2F&X-Amz-Signature=s&AWSAccessKeyId=k&Expires=1&b"
     assert without_s3_signature(query) == "a=%2F&b"
 
 
-def test_fields_that_a_signer_put_into_the_query_are_fields() -> None:
+def test_fields_moved_into_the_query_by_a_signer_are_fields() -> None:
     query = "X-Amz-Date=1&x-amz-meta-a=b%20c&X-Amz-Acl=private&X-Amz-Security-Token=t&a=b"
     assert hoisted_fields(query) == (("x-amz-meta-a", "b c"), ("x-amz-acl", "private"))
 
@@ -162,7 +164,7 @@ def test_fields_that_a_signer_put_into_the_query_are_fields() -> None:
         ("GET", "list-type=2&continuation-token=t&x-id=L", BucketOperation.LIST_OBJECTS_V2),
     ],
 )
-def test_calls_on_a_bucket(method: str, query: str, operation: BucketOperation) -> None:
+def test_bucket_calls_are_recognized(method: str, query: str, operation: BucketOperation) -> None:
     assert read_bucket_call(method, query).operation is operation
 
 

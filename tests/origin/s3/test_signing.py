@@ -57,7 +57,7 @@ async def test_session_token_is_sent_and_signed() -> None:
     assert "x-amz-security-token" in fields["Authorization"]
 
 
-async def test_given_keys_sign_without_a_token() -> None:
+async def test_configured_keys_sign_without_a_token() -> None:
     fields = await Signer("us-east-1", GivenCredentials("AKID", "secret")).sign(
         "HEAD", "http://127.0.0.1:9000/videos/a%20b", {}
     )
@@ -114,7 +114,7 @@ async def test_cancelled_waiter_does_not_cancel_the_credential_search() -> None:
         await leaving
 
 
-async def test_no_credentials_are_forbidden_and_looked_for_again() -> None:
+async def test_missing_credentials_are_forbidden_and_searched_again() -> None:
     found: list[Credentials | None] = [None, Credentials("k", "s")]
     chain = CredentialChain(lambda: found.pop(0))
     with pytest.raises(OriginError) as caught:

@@ -180,7 +180,7 @@ async def test_put_stores_all_object_fields(s3: S3Server, writer: S3Writer) -> N
     assert there["Metadata"] == {"title": "an  odd   title"}
 
 
-async def test_empty_and_deleted(s3: S3Server, writer: S3Writer) -> None:
+async def test_empty_object_is_stored_and_deleted(s3: S3Server, writer: S3Writer) -> None:
     assert (await writer.write(Write("PUT", "w/empty", (), 0), come())).status == 200
     assert stored(s3, "w/empty")["Body"].read() == b""
     assert (await writer.write(Write("DELETE", "w/empty"), None)).status == 204
@@ -217,7 +217,7 @@ async def test_conditions_are_checked_by_the_bucket(
     ],
 )
 @pytest.mark.parametrize("size_bytes", [5, None], ids=["one request", "in parts"])
-async def test_wrong_checksums_leave_nothing(
+async def test_wrong_checksum_stores_nothing(
     s3: S3Server, writer: S3Writer, field: tuple[str, str], size_bytes: int | None
 ) -> None:
     name = f"w/wrong-{field[0]}-{size_bytes}"
@@ -229,7 +229,7 @@ async def test_wrong_checksums_leave_nothing(
 
 @pytest.mark.parametrize("decoded_size", ["5", ""], ids=["one request", "in parts"])
 @pytest.mark.parametrize(("body", "status"), [(b"hello", 200), (b"hellO", 400)])
-async def test_trailing_checksum(
+async def test_trailing_checksum_is_verified(
     s3: S3Server, writer: S3Writer, body: bytes, status: int, decoded_size: str
 ) -> None:
     fields = [
@@ -287,7 +287,7 @@ async def test_every_request_with_a_body_states_its_length(
     assert puts[0]["x-amz-checksum-crc32"] == checksum
 
 
-async def test_unknown_length_goes_in_parts_while_it_comes(
+async def test_object_of_unknown_length_is_sent_in_parts_while_it_arrives(
     s3: S3Server, writer: S3Writer, client: FaultyClient
 ) -> None:
     sent = asyncio.Event()
@@ -308,7 +308,7 @@ async def test_unknown_length_goes_in_parts_while_it_comes(
     assert (there["ContentType"], there["Metadata"]) == ("video/x-own", {"a": "1"})
 
 
-async def test_large_ones_of_known_length_go_in_parts(
+async def test_large_object_of_known_length_is_sent_in_parts(
     s3: S3Server, writer: S3Writer, client: FaultyClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_writing, "SINGLE_PUT_BYTES", 10 * MIB)
@@ -319,7 +319,7 @@ async def test_large_ones_of_known_length_go_in_parts(
     assert client.requests.count(("PUT", "")) == 0
 
 
-async def test_very_large_parts_are_passed_on(
+async def test_very_large_parts_are_streamed(
     s3: S3Server, writer: S3Writer, client: FaultyClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_writing, "SINGLE_PUT_BYTES", 10 * MIB)
@@ -336,13 +336,13 @@ async def test_very_large_parts_are_passed_on(
     ]
 
 
-async def test_empty_body_of_unknown_length(s3: S3Server, writer: S3Writer) -> None:
+async def test_empty_body_of_unknown_length_is_stored(s3: S3Server, writer: S3Writer) -> None:
     assert (await writer.write(Write("PUT", "w/nothing", (), None), come())).status == 200
     assert stored(s3, "w/nothing")["Body"].read() == b""
 
 
 @pytest.mark.parametrize("failure", [OriginFailure.TIMEOUT, OriginFailure.BROKEN])
-async def test_each_step_is_tried_again(
+async def test_each_step_is_retried(
     s3: S3Server, writer: S3Writer, client: FaultyClient, failure: OriginFailure
 ) -> None:
     seen: set[tuple[str, str]] = set()
@@ -364,7 +364,7 @@ def is_completion(method: str, url: str) -> bool:
     return method == "POST" and "uploadId" in url
 
 
-async def test_completion_whose_answer_is_lost_is_asked_for_again(
+async def test_completion_with_a_lost_response_is_retried(
     s3: S3Server, writer: S3Writer, client: FaultyClient
 ) -> None:
     faults = iter([OriginFailure.BROKEN])
@@ -374,7 +374,7 @@ async def test_completion_whose_answer_is_lost_is_asked_for_again(
     assert stored(s3, "w/lost")["Body"].read() == b"hello"
 
 
-async def test_upload_that_is_gone_after_a_lost_answer_may_have_been_completed(
+async def test_upload_missing_after_a_lost_response_may_have_been_completed(
     s3: S3Server, writer: S3Writer, client: FaultyClient
 ) -> None:
     """Nobody can tell, and so nobody says that it was done or was not."""
@@ -398,7 +398,7 @@ async def test_upload_that_is_gone_after_a_lost_answer_may_have_been_completed(
     assert completions == 2
 
 
-async def test_part_that_fails_for_good_aborts_though_the_viewer_sends_nothing(
+async def test_permanently_failed_part_aborts_while_the_viewer_sends_nothing(
     s3: S3Server, writer: S3Writer, client: FaultyClient
 ) -> None:
     client.fault = lambda method, _url: OriginFailure.FORBIDDEN if method == "PUT" else None
@@ -432,7 +432,7 @@ async def test_disconnected_viewer_aborts_the_upload(s3: S3Server, writer: S3Wri
 
 
 @pytest.mark.parametrize("step", ["POST", "PUT"])
-async def test_cancellation_aborts(
+async def test_cancellation_aborts_the_upload(
     s3: S3Server, writer: S3Writer, client: FaultyClient, step: str
 ) -> None:
     name = f"w/cancelled-{step}"
@@ -474,7 +474,7 @@ def edge_client(bridge: S3Bridge) -> Any:
     )
 
 
-async def test_upload_file_of_the_bucket_s_own_client(
+async def test_upload_file_of_boto3_stores_the_object(
     s3: S3Server, bridge: S3Bridge, tmp_path: Path
 ) -> None:
     film = tmp_path / "film"
@@ -493,7 +493,7 @@ async def test_upload_file_of_the_bucket_s_own_client(
     assert [method for method, _ in bridge.requests].count("PUT") == 4
 
 
-async def test_calls_of_the_bucket_s_own_client(s3: S3Server, bridge: S3Bridge) -> None:
+async def test_multipart_calls_of_boto3_are_forwarded(s3: S3Server, bridge: S3Bridge) -> None:
     viewer = edge_client(bridge)
     at = {"Bucket": BUCKET, "Key": "w/calls"}
 
@@ -521,7 +521,7 @@ async def test_calls_of_the_bucket_s_own_client(s3: S3Server, bridge: S3Bridge) 
     viewer.close()
 
 
-async def test_part_with_a_trailing_checksum(s3: S3Server, writer: S3Writer) -> None:
+async def test_trailing_checksum_of_a_part_is_verified(s3: S3Server, writer: S3Writer) -> None:
     upload_id = s3.client.create_multipart_upload(
         Bucket=BUCKET, Key="w/part", ChecksumAlgorithm="CRC32"
     )["UploadId"]

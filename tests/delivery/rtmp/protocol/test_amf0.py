@@ -70,7 +70,7 @@ FFMPEG_PLAY = (
 
 
 @pytest.mark.parametrize(("hexadecimal", "value"), SPECIFIED + TAKEN)
-def test_decodes_vector(hexadecimal: str, value: AmfValue) -> None:
+def test_recorded_value_is_decoded(hexadecimal: str, value: AmfValue) -> None:
     data = bytes.fromhex(hexadecimal)
     decoded, end = decode(data)
     assert decoded == value
@@ -81,19 +81,19 @@ def test_decodes_vector(hexadecimal: str, value: AmfValue) -> None:
 
 
 @pytest.mark.parametrize(("hexadecimal", "value"), SPECIFIED)
-def test_encodes_vector(hexadecimal: str, value: AmfValue) -> None:
+def test_value_is_encoded(hexadecimal: str, value: AmfValue) -> None:
     assert encode(value) == bytes.fromhex(hexadecimal)
 
 
 @pytest.mark.parametrize(("hexadecimal", "value"), SPECIFIED + TAKEN)
-def test_every_cut_is_an_error(hexadecimal: str, value: AmfValue) -> None:
+def test_truncated_message_is_an_error(hexadecimal: str, value: AmfValue) -> None:
     data = bytes.fromhex(hexadecimal)
     for size in range(len(data)):
         with pytest.raises(AmfError, match="ends inside"):
             decode(data[:size])
 
 
-def test_recorded_commands() -> None:
+def test_recorded_commands_are_decoded() -> None:
     status = {
         "level": "status",
         "code": "NetStream.Play.Start",
@@ -115,13 +115,13 @@ def test_recorded_commands() -> None:
         0xFF,
     ],
 )
-def test_refused_markers(marker: int) -> None:
+def test_unsupported_marker_is_refused(marker: int) -> None:
     with pytest.raises(AmfError, match=f"0x{marker:02x}"):
         decode_all(bytes((marker,)) + bytes(20))
 
 
 @pytest.mark.parametrize("value", ["04", "070000", "0e", "06", "0d"])
-def test_values_without_a_meaning(value: str) -> None:
+def test_unusable_value_is_undefined(value: str) -> None:
     assert decode_all(bytes.fromhex(value + "0101")) == [UNDEFINED, True]
 
 
@@ -140,11 +140,11 @@ def test_values_without_a_meaning(value: str) -> None:
         ("09", []),
     ],
 )
-def test_what_can_be_read_counts(data: str, values: list[AmfValue]) -> None:
+def test_readable_values_before_a_fault_are_returned(data: str, values: list[AmfValue]) -> None:
     assert decode_readable(bytes.fromhex(data)) == values
 
 
-def test_what_is_over_a_limit_ends_the_reading() -> None:
+def test_value_over_a_limit_ends_the_decoding() -> None:
     assert decode_readable(b"\x05" * (2 * ELEMENTS_LIMIT)) == [None] * ELEMENTS_LIMIT
     assert decode_readable(b"\1\1" + b"\x03\0\x01a" * 100_000)[0] is True
     long = b"\x0c" + (STRING_LIMIT_BYTES + 1).to_bytes(4) + b"x" * (STRING_LIMIT_BYTES + 1)
@@ -168,7 +168,7 @@ def test_elements_are_limited() -> None:
         decode_all(b"\x0a" + ELEMENTS_LIMIT.to_bytes(4) + b"\x05" * ELEMENTS_LIMIT)
 
 
-def test_a_count_that_lies_costs_nothing() -> None:
+def test_wrong_array_count_allocates_nothing() -> None:
     with pytest.raises(AmfError, match="claims 4294967295"):
         decode_all(b"\x0a\xff\xff\xff\xff")
 
@@ -180,12 +180,12 @@ def test_strings_are_limited() -> None:
         decode_all(b"\x0c" + (size + 1).to_bytes(4) + b"x" * (size + 1))
 
 
-def test_long_strings_are_written_as_such() -> None:
+def test_long_strings_have_a_32_bit_length() -> None:
     assert encode("x" * 65_535)[:3] == b"\x02\xff\xff"
     assert encode("x" * 65_536)[:5] == b"\x0c\x00\x01\x00\x00"
 
 
-def test_what_has_no_form_is_an_error() -> None:
+def test_value_without_an_amf0_form_is_an_error() -> None:
     with pytest.raises(AmfError, match="range"):
         encode(10**400)
     with pytest.raises(AmfError, match="key"):
@@ -261,7 +261,7 @@ def test_any_bytes_decode_or_raise_amf_error(data: bytes) -> None:
         st.sampled_from([b"\x11\6\7abc", b"\4", b"\7\0\0", b"\x03\0\x01a\x11", b"\x0c\xff"]),
     ),
 )
-def test_what_comes_before_anything_unreadable_counts(
+def test_values_before_any_unreadable_bytes_are_returned(
     written: list[AmfValue], behind: bytes
 ) -> None:
     sent = encode(*written)

@@ -92,14 +92,14 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("read", [read_whole, read_bytewise])
 @pytest.mark.parametrize(("data", "messages"), EXAMPLES)
-def test_reads_the_examples_of_the_specification(
+def test_examples_of_the_specification_are_read(
     read: Read, data: bytes, messages: list[Message]
 ) -> None:
     assert read(data) == messages
     assert read(data + b"\x05\x00\x00") == messages, "a header under way changes nothing"
 
 
-def test_writes_the_second_example_of_the_specification() -> None:
+def test_second_example_of_the_specification_is_written() -> None:
     assert encode_message(Message(9, 12346, 1000, VIDEO, 4), 128) == SPECIFICATION_EXAMPLE_2
 
 
@@ -130,14 +130,14 @@ def test_recorded_media_equal_the_file(read: Read, chunks: str, flv: str) -> Non
         (65_599, "01ffff"),
     ],
 )
-def test_chunk_stream_ids(chunk_stream_id: int, basic_header: str) -> None:
+def test_chunk_stream_ids_of_all_forms_are_read(chunk_stream_id: int, basic_header: str) -> None:
     data = bytes.fromhex(basic_header) + bytes.fromhex("000000 000001 14 00000000 2a")
     message = Message(0x14, 0, 0, b"\x2a", chunk_stream_id)
     assert encode_message(message, 128) == data
     assert read_whole(data) == read_bytewise(data) == [message]
 
 
-def test_the_longer_form_of_a_low_id_is_taken() -> None:
+def test_longer_form_of_a_low_chunk_stream_id_is_read() -> None:
     assert read_whole(bytes.fromhex("010000 000000 000000 14 00000000"))[0].chunk_stream_id == 64
 
 
@@ -150,7 +150,9 @@ def test_the_longer_form_of_a_low_id_is_taken() -> None:
         (0xFFFFFFFF, ("ffffff", "ffffffff")),
     ],
 )
-def test_extended_timestamps(timestamp_ms: int, fields: tuple[str, str]) -> None:
+def test_extended_timestamps_are_written_and_read(
+    timestamp_ms: int, fields: tuple[str, str]
+) -> None:
     header = message_header(5, 9, 1, timestamp_ms, 3)
     assert header == bytes.fromhex(f"05 {fields[0]} 000003 09 01000000 {fields[1]}")
     message = Message(9, 1, timestamp_ms, b"abc", 5)
@@ -161,7 +163,7 @@ def test_written_timestamps_roll_over() -> None:
     assert message_header(5, 9, 1, 0x1_0000_0005, 3) == message_header(5, 9, 1, 5, 3)
 
 
-def test_a_size_beyond_24_bits_cannot_be_written() -> None:
+def test_size_beyond_24_bits_cannot_be_written() -> None:
     message_header(5, 9, 1, 0, MESSAGE_SIZE_LIMIT_BYTES)
     with pytest.raises(OverflowError):
         message_header(5, 9, 1, 0, MESSAGE_SIZE_LIMIT_BYTES + 1)
@@ -180,7 +182,7 @@ EXTENDED = bytes.fromhex("01312d00")
         (b"", VIDEO[:128] + b"\x02"),  # fewer than 4 bytes left, and unlike
     ],
 )
-def test_continuations_with_and_without_the_extended_timestamp(
+def test_continuations_with_and_without_extended_timestamp_are_read(
     read: Read, repetition: bytes, payload: bytes
 ) -> None:
     header = bytes.fromhex("05 ffffff") + len(payload).to_bytes(3) + bytes.fromhex("09 01000000")
@@ -192,7 +194,7 @@ def test_continuations_with_and_without_the_extended_timestamp(
     ]
 
 
-def test_deltas() -> None:
+def test_timestamp_deltas_are_added() -> None:
     data = bytes.fromhex(
         "06 000064 000001 08 01000000 61"  # fmt 0: time 100
         "46 00000a 000001 09 62"  # fmt 1: 10 later, another type
@@ -218,13 +220,13 @@ def test_librtmp_opens_the_control_chunk_stream_with_fmt_1() -> None:
 
 
 @pytest.mark.parametrize("first", ["86 000005 61", "c6 61"])
-def test_a_chunk_stream_cannot_begin_without_a_length(first: str) -> None:
+def test_chunk_stream_cannot_begin_without_a_length(first: str) -> None:
     with pytest.raises(ProtocolError, match="never sent"):
         read_whole(bytes.fromhex(first))
 
 
 @pytest.mark.parametrize("inside", ["04 000000 000001 14 00000000", "44 000000 000001 14"])
-def test_a_message_inside_another_of_its_chunk_stream(inside: str) -> None:
+def test_message_inside_another_of_its_chunk_stream_is_refused(inside: str) -> None:
     with pytest.raises(ProtocolError, match="inside another"):
         read_whole(SPECIFICATION_EXAMPLE_2[:140] + bytes.fromhex(inside))
 
@@ -240,13 +242,13 @@ def test_messages_of_chunk_streams_interleave() -> None:
 
 
 @pytest.mark.parametrize("size_bytes", [1, 4096, 0xFFFFFF, 0x7FFFFFFF])
-def test_set_chunk_size_holds_from_the_next_chunk(size_bytes: int) -> None:
+def test_set_chunk_size_applies_from_the_next_chunk(size_bytes: int) -> None:
     message = Message(9, 1, 0, VIDEO, 5)
     data = control(1, size_bytes.to_bytes(4).hex()) + encode_message(message, size_bytes)
     assert read_whole(data) == read_bytewise(data) == [message]
 
 
-def test_set_chunk_size_between_the_chunks_of_a_message() -> None:
+def test_set_chunk_size_between_the_chunks_of_a_message_applies() -> None:
     data = SPECIFICATION_EXAMPLE_2[:140] + control(1, "00001000") + b"\xc4" + VIDEO[128:]
     assert read_whole(data) == [Message(9, 12346, 1000, VIDEO, 4)]
 
@@ -254,12 +256,12 @@ def test_set_chunk_size_between_the_chunks_of_a_message() -> None:
 @pytest.mark.parametrize(
     "payload", ["00000000", "80000000", "ffffffff", "", "000080", "0000000080"]
 )
-def test_bad_chunk_sizes(payload: str) -> None:
+def test_invalid_chunk_size_is_refused(payload: str) -> None:
     with pytest.raises(ProtocolError, match="Set Chunk Size"):
         read_whole(control(1, payload))
 
 
-def test_abort_drops_the_message_under_way() -> None:
+def test_abort_drops_the_unfinished_message() -> None:
     reader = new_reader()
     reader.receive_data(SPECIFICATION_EXAMPLE_2[:140] + control(2, "00000004"))
     assert reader._unfinished_bytes == reader._unfinished_messages == 0
@@ -267,17 +269,17 @@ def test_abort_drops_the_message_under_way() -> None:
 
 
 @pytest.mark.parametrize("chunk_stream_id", ["00000009", "00000003", "ffffffff"])
-def test_abort_of_nothing_changes_nothing(chunk_stream_id: str) -> None:
+def test_abort_without_an_unfinished_message_has_no_effect(chunk_stream_id: str) -> None:
     data = SPECIFICATION_EXAMPLE_1 + control(2, chunk_stream_id) + SPECIFICATION_EXAMPLE_2
     assert len(read_whole(data)) == 5
 
 
-def test_a_bad_abort() -> None:
+def test_malformed_abort_is_refused() -> None:
     with pytest.raises(ProtocolError, match="Abort of 3"):
         read_whole(control(2, "000004"))
 
 
-def test_the_message_limit_is_met_at_the_header() -> None:
+def test_message_over_the_limit_is_refused_at_its_header() -> None:
     largest = Message(9, 1, 0, bytes(LIMIT_BYTES), 5)
     assert read_whole(encode_message(largest, 128)) == [largest]
     with pytest.raises(ProtocolError, match=f"message of {LIMIT_BYTES + 1} bytes"):
@@ -309,13 +311,13 @@ def test_unfinished_bytes_are_limited_together() -> None:
         reader.receive_data(message_header(7, 9, 1, 0, 1000) + bytes(999))
 
 
-def test_a_large_message_arrives_byte_by_byte() -> None:
+def test_large_message_is_read_byte_by_byte() -> None:
     message = Message(9, 1, 0, bytes(range(256)) * 256, 5)
     data = control(1, "7fffffff") + encode_message(message, 0x7FFFFFFF)
     assert read_bytewise(data) == [message]
 
 
-def test_an_empty_message_is_whole_with_its_header() -> None:
+def test_empty_message_is_complete_with_its_header() -> None:
     assert read_bytewise(message_header(5, 9, 1, 40, 0)) == [Message(9, 1, 40, b"", 5)]
 
 
@@ -344,7 +346,9 @@ def chunks_of(message: Message, chunk_size_bytes: int) -> list[bytes]:
 
 @settings(deadline=None)
 @given(data=st.data(), chunk_size_bytes=st.integers(1, 300))
-def test_round_trip_of_interleaved_messages(data: st.DataObject, chunk_size_bytes: int) -> None:
+def test_interleaved_messages_survive_a_round_trip(
+    data: st.DataObject, chunk_size_bytes: int
+) -> None:
     queues: list[list[tuple[bytes, Message | None]]] = []
     for chunk_stream_id in range(3, 3 + data.draw(st.integers(1, 5))):
         queue: list[tuple[bytes, Message | None]] = []

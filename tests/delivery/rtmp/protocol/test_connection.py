@@ -163,7 +163,7 @@ AS_FFMPEG_PLAYS = [
         ),
     ],
 )
-def test_recorded_clients(
+def test_recorded_client_gets_the_expected_events(
     recording: str, app: str, four_cc_list: tuple[str, ...], expected: list[Event]
 ) -> None:
     data = (VECTORS / recording).read_bytes()
@@ -209,7 +209,7 @@ def test_set_chunk_size_comes_before_the_result() -> None:
     assert announced < sent.index(b"_result")
 
 
-def test_an_enhanced_client_learns_what_is_forwarded() -> None:
+def test_enhanced_client_gets_the_forwarded_codecs() -> None:
     client = Client()
     client.engine.accept_connect(client.connect(capsEx=1.0).transaction)
     (_, result), _ = client.answers()
@@ -219,7 +219,7 @@ def test_an_enhanced_client_learns_what_is_forwarded() -> None:
     assert result[2]["audioFourCcInfoMap"] == {"*": 4.0}
 
 
-def test_reject_connect() -> None:
+def test_rejected_connect_gets_an_error() -> None:
     client = Client()
     transaction = client.connect().transaction
     client.call("createStream", transaction=2)
@@ -238,7 +238,7 @@ def test_reject_connect() -> None:
     assert client.call("createStream", transaction=3) == [Ignored("createStream")]
 
 
-def test_what_is_sent_ahead_of_the_answer_waits_for_it() -> None:
+def test_messages_sent_before_the_connect_response_are_deferred() -> None:
     client = Client()
     transaction = client.connect().transaction
     assert client.call("createStream", transaction=2) == []
@@ -250,7 +250,7 @@ def test_what_is_sent_ahead_of_the_answer_waits_for_it() -> None:
     ]
 
 
-def test_not_much_can_be_sent_ahead() -> None:
+def test_deferred_messages_are_limited() -> None:
     client = Client()
     client.connect()
     for _ in range(DEFERRED_MESSAGES_LIMIT):
@@ -274,7 +274,7 @@ def test_commands_before_connect_are_refused() -> None:
     client.connect()
 
 
-def test_a_second_connect_is_refused() -> None:
+def test_second_connect_is_refused() -> None:
     client = connected()
     assert client.call("connect", transaction=9) == [Ignored("connect")]
     ((_, answer),) = client.answers()
@@ -282,7 +282,7 @@ def test_a_second_connect_is_refused() -> None:
     assert client.engine.state is State.CONNECTED
 
 
-def test_only_a_waiting_connect_can_be_accepted() -> None:
+def test_only_a_pending_connect_can_be_accepted() -> None:
     for client in (Client(), connected()):
         with pytest.raises(KeyError):
             client.engine.accept_connect(1.0)
@@ -291,7 +291,7 @@ def test_only_a_waiting_connect_can_be_accepted() -> None:
 # Streams
 
 
-def test_the_lowest_free_stream_id_is_given() -> None:
+def test_lowest_free_stream_id_is_used() -> None:
     client = connected(streams_limit=3)
     client.call("createStream", transaction=3)
     client.call("createStream", transaction=4)
@@ -309,12 +309,12 @@ def test_the_lowest_free_stream_id_is_given() -> None:
     assert answers[3][3] == 1.0
 
 
-def test_play() -> None:
+def test_play_becomes_an_event() -> None:
     occurred = connected().call("play", "film?Expires=1", 1500.0, -1000.0, False, stream_id=1)
     assert occurred == [Play(1, "film?Expires=1", 1500, None, reset=False)]
 
 
-def test_play_false_closes() -> None:
+def test_play_false_closes_the_stream() -> None:
     assert connected().call("play", False, stream_id=1) == [CloseStream(1)]
 
 
@@ -331,7 +331,7 @@ def test_play_false_closes() -> None:
         ("publish", ("film", "live"), 1, "NetStream.Publish.BadName"),
     ],
 )
-def test_refused_stream_commands(
+def test_invalid_stream_command_is_refused(
     name: str, arguments: tuple[AmfValue, ...], stream_id: int, code: str
 ) -> None:
     client = connected()
@@ -344,7 +344,7 @@ def test_refused_stream_commands(
     assert values[3]["description"]
 
 
-def test_seek() -> None:
+def test_seek_becomes_an_event() -> None:
     client = connected()
     assert client.call("seek", 1000.7, stream_id=1) == [Seek(1, 1000)]
     assert client.call("seek", -5.0, stream_id=1) == [Seek(1, 0)], "clamped, never refused"
@@ -352,7 +352,7 @@ def test_seek() -> None:
 
 
 @pytest.mark.parametrize("name", ["pause", "pauseRaw"])
-def test_pause(name: str) -> None:
+def test_pause_becomes_an_event(name: str) -> None:
     client = connected()
 
     def pause(*arguments: AmfValue) -> Event:
@@ -382,7 +382,7 @@ def test_close_stream_keeps_the_stream() -> None:
     "name",
     ["releaseStream", "FCPublish", "FCUnpublish", "FCUnsubscribe", "_checkbw", "checkBandwidth"],
 )
-def test_courtesies_are_returned(name: str) -> None:
+def test_optional_calls_get_a_result(name: str) -> None:
     client = connected()
     assert client.call(name, "film", transaction=7) == [Ignored(name)]
     assert client.answers() == [(0, ["_result", 7.0, None, None])]
@@ -390,7 +390,7 @@ def test_courtesies_are_returned(name: str) -> None:
     assert client.answers() == []
 
 
-def test_fc_subscribe_gets_what_players_wait_for() -> None:
+def test_fc_subscribe_gets_on_fc_subscribe() -> None:
     client = connected()
     client.call("FCSubscribe", "film")
     ((_, values),) = client.answers()
@@ -400,7 +400,7 @@ def test_fc_subscribe_gets_what_players_wait_for() -> None:
 
 
 @pytest.mark.parametrize("name", ["play2", "getStreamLength", "no such\ncommand", ""])
-def test_unknown_calls(name: str) -> None:
+def test_unknown_call_gets_an_error(name: str) -> None:
     client = connected()
     assert client.call(name, transaction=7) == [Ignored(name)]
     ((_, values),) = client.answers()
@@ -412,13 +412,13 @@ def test_unknown_calls(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["_result", "_error", "onStatus"])
-def test_answers_are_never_answered(name: str) -> None:
+def test_responses_get_no_response(name: str) -> None:
     client = connected()
     assert client.call(name, transaction=7) == []
     assert client.received() == []
 
 
-def test_get_stream_length() -> None:
+def test_get_stream_length_becomes_an_event() -> None:
     client = connected()
     assert client.call("getStreamLength", "film", transaction=4) == [GetStreamLength(4.0, "film")]
     client.engine.call_result(4.0, 12.5)
@@ -429,7 +429,7 @@ def test_get_stream_length() -> None:
     assert error[:3] == ["_error", 5.0, None]
 
 
-def test_control_messages() -> None:
+def test_control_messages_become_events() -> None:
     client = connected()
     assert client.send(messages.acknowledgement(250_000)) == [Acknowledged(250_000)]
     buffer_length = bytes.fromhex("0003 00000001 00007530")
@@ -460,7 +460,7 @@ def test_acknowledgements_follow_the_clients_window() -> None:
 # What a stream is told
 
 
-def test_stream_messages() -> None:
+def test_stream_messages_are_written() -> None:
     client = connected()
     engine = client.engine
     engine.stream_is_recorded(1)
@@ -505,7 +505,7 @@ def test_stream_messages() -> None:
     ]
 
 
-def test_a_body_sent_by_itself_fits_between_messages() -> None:
+def test_separately_sent_body_fits_between_messages() -> None:
     client = connected()
     reader = ChunkReader(message_limit_bytes=1 << 24)
     reader.receive_data(encode_message(messages.set_chunk_size(OUT_CHUNK_SIZE_BYTES), 128))
@@ -521,7 +521,7 @@ def test_a_body_sent_by_itself_fits_between_messages() -> None:
 # Failure
 
 
-def test_a_failed_connection_stays_failed() -> None:
+def test_failed_connection_stays_failed() -> None:
     client = connected()
     with pytest.raises(ProtocolError, match="never sent"):
         client.engine.receive_data(b"\xff")
@@ -538,7 +538,7 @@ def test_another_protocol_fails_at_once() -> None:
     assert engine.data_to_send() == b""
 
 
-def test_every_state_but_the_last_can_fail() -> None:
+def test_every_state_but_failed_can_fail() -> None:
     failing = {state for state, cause in TRANSITIONS if cause is Cause.PROTOCOL_BROKEN}
     assert failing == set(State) - {State.FAILED}
 
@@ -579,7 +579,9 @@ control = st.builds(
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(commands | control | st.binary(max_size=40), max_size=30), st.booleans())
-def test_any_bytes_after_the_handshake(pieces: list[bytes], accept: bool) -> None:
+def test_any_bytes_after_the_handshake_are_read_or_refused(
+    pieces: list[bytes], accept: bool
+) -> None:
     engine = ServerConnection(random=RANDOM, message_limit_bytes=2000, streams_limit=3)
     engine.receive_data(HANDSHAKE)
     for piece in pieces:
@@ -639,7 +641,7 @@ def pyrtmp_command(*values: Any) -> Chunk:
     )
 
 
-async def test_pyrtmp_shakes_hands_connects_and_creates_a_stream() -> None:
+async def test_pyrtmp_connects_and_creates_a_stream() -> None:
     answers = asyncio.StreamReader()
     engine = ServerConnection(random=RANDOM, message_limit_bytes=LIMIT_BYTES)
     wire = Wire(engine, answers)

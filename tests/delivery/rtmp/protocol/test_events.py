@@ -38,7 +38,7 @@ from streamedge.delivery.rtmp.protocol.messages import Command
         (("12", True, "no"), Start.ANY, None, True),
     ],
 )
-def test_play_arguments(
+def test_play_arguments_are_read(
     arguments: tuple[AmfValue, ...], start: int | Start, duration_ms: int | None, reset: bool
 ) -> None:
     command = Command(1, "play", 0.0, {}, ("film", *arguments))
@@ -59,7 +59,7 @@ def test_play_arguments(
         (True, 0),
     ],
 )
-def test_read_whole(value: AmfValue, whole: int) -> None:
+def test_read_whole_clips_to_the_range(value: AmfValue, whole: int) -> None:
     assert read_whole(value) == whole
 
 
@@ -67,7 +67,7 @@ def test_read_whole(value: AmfValue, whole: int) -> None:
     ("value", "flag"),
     [(True, True), (False, False), (1.0, True), (0.0, False), (None, None), (UNDEFINED, None)],
 )
-def test_read_flag(value: AmfValue, flag: bool | None) -> None:
+def test_read_flag_accepts_numbers(value: AmfValue, flag: bool | None) -> None:
     assert read_flag(value) is flag
 
 
@@ -75,7 +75,7 @@ def connect(properties: dict[str, AmfValue]) -> Connect:
     return read_connect(Command(0, "connect", 1.0, properties, ()))
 
 
-def test_a_connect_that_says_everything() -> None:
+def test_connect_with_all_fields_is_read() -> None:
     properties: dict[str, AmfValue] = {
         "app": "cfx/st",
         "tcUrl": "rtmp://edge.example/cfx/st",
@@ -108,7 +108,7 @@ def test_a_connect_that_says_everything() -> None:
     "properties",
     [{}, {"app": 7.0, "tcUrl": None, "flashVer": ["LNX"], "pageUrl": UNDEFINED}],
 )
-def test_a_connect_that_says_little(properties: dict[str, AmfValue]) -> None:
+def test_connect_without_fields_is_read_as_empty(properties: dict[str, AmfValue]) -> None:
     event = connect(properties)
     assert (event.app, event.tc_url, event.flash_version, event.page_url) == ("", "", "", "")
     assert (event.four_cc_list, event.video_four_cc_info, event.capabilities_ex) == ((), {}, 0)

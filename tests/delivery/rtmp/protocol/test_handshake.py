@@ -57,7 +57,7 @@ def digest_of(c0c1: bytes) -> bytes:
     return found[1]
 
 
-def test_the_measure_accepts_a_recorded_server() -> None:
+def test_verifier_accepts_a_recorded_server() -> None:
     answer = (VECTORS / "nginx_s0s1s2.bin").read_bytes()
     assert client_accepts(digest_of(FFMPEG_SIGNED), answer)
 
@@ -70,7 +70,7 @@ def test_the_measure_accepts_a_recorded_server() -> None:
         (SECOND_BLOCK, DigestScheme.SECOND_BLOCK),
     ],
 )
-def test_a_signed_client_gets_a_signed_answer(c0c1: bytes, scheme: DigestScheme) -> None:
+def test_signed_client_gets_a_signed_response(c0c1: bytes, scheme: DigestScheme) -> None:
     found = find_digest(c0c1[1:])
     assert found is not None
     assert found[0] is scheme
@@ -88,7 +88,7 @@ def test_the_signature_covers_every_byte_of_c1() -> None:
     assert find_digest(bytes(spoiled)) is None
 
 
-def test_an_unsigned_client_gets_its_echo_from_version_zero() -> None:
+def test_unsigned_client_gets_its_echo_from_version_zero() -> None:
     answer = ServerHandshake(RANDOM).receive_data(RTMPDUMP_UNSIGNED)
     assert answer[:1] == b"\x03"
     assert answer[1:1537] == bytes(8) + RANDOM  # RTMP 1.0 §5.2.3: time, zero, random
@@ -96,7 +96,7 @@ def test_an_unsigned_client_gets_its_echo_from_version_zero() -> None:
 
 
 @pytest.mark.parametrize("c0c1", [FFMPEG_SIGNED, RTMPDUMP_UNSIGNED, SECOND_BLOCK])
-def test_byte_by_byte_is_the_same_as_whole(c0c1: bytes) -> None:
+def test_handshake_byte_by_byte_is_the_same_as_whole(c0c1: bytes) -> None:
     whole = ServerHandshake(RANDOM)
     expected = whole.receive_data(c0c1 + C2 + b"first chunk")
     assert whole.done
@@ -114,7 +114,7 @@ def test_byte_by_byte_is_the_same_as_whole(c0c1: bytes) -> None:
 
 
 @pytest.mark.parametrize("version", [0, 1, 2, 4, 5, 31])
-def test_other_versions_are_answered_with_three(version: int) -> None:
+def test_other_versions_get_version_three(version: int) -> None:
     """RTMP 1.0 §5.2.2: a server that does not know the version SHOULD respond with 3."""
     answer = ServerHandshake(RANDOM).receive_data(bytes((version,)) + RTMPDUMP_UNSIGNED[1:])
     assert answer[0] == 3
@@ -135,7 +135,7 @@ def test_other_protocols_are_refused_at_the_first_byte(first: bytes, message: st
         ServerHandshake(RANDOM).receive_data(first)
 
 
-def test_too_little_random_is_a_defect_of_the_caller() -> None:
+def test_too_few_random_bytes_raise_value_error() -> None:
     with pytest.raises(ValueError, match="1528"):
         ServerHandshake(RANDOM[1:])
 
@@ -146,7 +146,9 @@ def test_too_little_random_is_a_defect_of_the_caller() -> None:
     cuts=st.lists(st.integers(0, 3073), max_size=6),
     trailing=st.binary(max_size=40),
 )
-def test_any_c1_completes_in_any_pieces(c1: bytes, cuts: list[int], trailing: bytes) -> None:
+def test_any_c1_in_any_pieces_completes_the_handshake(
+    c1: bytes, cuts: list[int], trailing: bytes
+) -> None:
     sent = b"\x03" + c1 + C2 + trailing
     handshake = ServerHandshake(RANDOM)
     answer = b""

@@ -57,7 +57,7 @@ RECEIVED: list[tuple[Message, Received]] = [
 
 
 @pytest.mark.parametrize(("sent", "received"), RECEIVED)
-def test_parse(sent: Message, received: Received) -> None:
+def test_recorded_messages_are_parsed(sent: Message, received: Received) -> None:
     assert parse(sent) == received
 
 
@@ -71,7 +71,7 @@ def test_parse(sent: Message, received: Received) -> None:
         (message(4, "0006"), "Ping Request of 0"),
     ],
 )
-def test_wrong_shapes(sent: Message, error: str) -> None:
+def test_malformed_control_message_is_refused(sent: Message, error: str) -> None:
     with pytest.raises(ProtocolError, match=error):
         parse(sent)
 
@@ -108,11 +108,11 @@ NUMBER_1 = "003ff0000000000000"
          Command(0, "a", 1.0, {"b": 1.0}, ())),
     ],
 )  # fmt: skip
-def test_of_a_command_counts_what_can_be_read(sent: Message, received: Received) -> None:
+def test_readable_part_of_a_command_is_parsed(sent: Message, received: Received) -> None:
     assert parse(sent) == received
 
 
-def test_arguments_that_were_left_out_are_undefined() -> None:
+def test_missing_arguments_are_undefined() -> None:
     command = Command(1, "play", 0.0, {}, ("name",))
     assert (command.argument(0), command.argument(1)) == ("name", UNDEFINED)
 
@@ -152,7 +152,7 @@ def test_acknowledgements_roll_over() -> None:
     assert messages.acknowledgement(0x1_0000_0001).payload == b"\0\0\0\1"
 
 
-def test_status() -> None:
+def test_status_is_an_information_object() -> None:
     status = messages.on_status(1, StatusLevel.ERROR, "NetStream.Play.Failed", "No.", details="x")
     assert status.type_id == MessageType.COMMAND
     assert status.stream_id == 1
@@ -164,12 +164,12 @@ def test_status() -> None:
     ]
 
 
-def test_a_status_may_answer_any_stream_id() -> None:
+def test_status_may_be_sent_on_any_stream_id() -> None:
     status = messages.on_status(0xFFFFFFFF, StatusLevel.ERROR, "NetStream.Play.Failed", "No.")
     assert encode_message(status, 128)[8:12] == b"\xff\xff\xff\xff"
 
 
-def test_a_header_is_the_beginning_of_the_message() -> None:
+def test_media_header_is_the_beginning_of_the_message() -> None:
     body = bytes(70_000)
     for timestamp_ms in (0, 0xFFFFFE, 0xFFFFFF, 0x1_0000_0000):
         header = messages.media_header(1, MessageType.AGGREGATE, timestamp_ms, len(body))
@@ -177,7 +177,7 @@ def test_a_header_is_the_beginning_of_the_message() -> None:
         assert header + body == encode_message(whole, 0xFFFFFF)
 
 
-def test_chunks_of_a_large_message_are_the_message() -> None:
+def test_media_chunks_join_to_the_message() -> None:
     body = bytes(range(256)) * 300
     for timestamp_ms in (0, 0xFFFFFE, 0xFFFFFF, 0x1_0000_0000):
         whole = messages.media(61, MessageType.VIDEO, timestamp_ms, body[7:-5])
