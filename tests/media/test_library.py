@@ -153,7 +153,7 @@ async def test_object_in_a_content_coding_is_refused_by_the_codings_name(
 
 
 @pytest.mark.parametrize("coding", ["utf-8", "aws-chunked", "identity"])
-async def test_object_with_an_unknown_coding_is_played(cache_root: Path, coding: str) -> None:
+async def test_object_with_a_meaningless_coding_is_played(cache_root: Path, coding: str) -> None:
     async with edge_of(cache_root) as (server, cache, origin):
         fields = (("Content-Encoding", coding),)
         server.put("film.mp4", avc_mp4([keyframe()] * 10, 40), headers=fields)

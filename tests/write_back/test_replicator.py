@@ -198,7 +198,7 @@ async def test_chain_of_conditions_reaches_the_origin(bench: Bench) -> None:
     ("there", "state"),
     [(b"hello", "done"), (b"other", "conflict"), (b"longer", "conflict"), (None, "conflict")],
 )
-async def test_put_whose_response_was_lost_is_found_at_the_origin(
+async def test_put_with_a_lost_response_is_compared_with_the_origin(
     bench: Bench, there: bytes | None, state: str
 ) -> None:
     """Its own condition fails when it is sent again; the origin's bytes tell who wrote them."""
@@ -215,7 +215,7 @@ async def test_put_whose_response_was_lost_is_found_at_the_origin(
 
 
 @pytest.mark.parametrize(("is_there", "state"), [(False, "done"), (True, "conflict")])
-async def test_delete_whose_response_was_lost_is_done(
+async def test_delete_with_a_lost_response_is_compared_with_the_origin(
     bench: Bench, is_there: bool, state: str
 ) -> None:
     if is_there:
@@ -417,7 +417,7 @@ async def test_replicator_restarts_after_a_queue_failure(
     assert bench.writer.bodies == [b"hello"] * 2
 
 
-async def test_gauges_count_pending_writes_and_dead_letters(bench: Bench) -> None:
+async def test_gauges_count_pending_writes_dead_letters_and_bytes(bench: Bench) -> None:
     bench.counts.gauges = HeardGauges(bench.log)
     bench.writer.outcomes = [WriteAnswer(403), DOWN]
     await bench.accept("film", b"hello")

@@ -269,7 +269,7 @@ def duration(said: list[Any]) -> float:
 
 
 @pytest.mark.parametrize("paused", [False, True], ids=["playing", "paused"])
-async def test_seek_after_an_invalidation_of_a_deleted_object_ends_the_play(
+async def test_seek_to_an_invalidated_and_deleted_object_is_not_found(
     cache_root: Path, paused: bool
 ) -> None:
     async with stand(cache_root) as edge:

@@ -59,7 +59,7 @@ def test_head_of_a_real_file_is_read(media: Media, name: str) -> None:
     assert head.encoder_delay > 0
 
 
-def test_duration_of_a_constant_rate_file_is_exact() -> None:
+def test_duration_of_a_constant_rate_file_is_computed() -> None:
     head, _ = read(AUDIO)
     assert head.audio == Span(0, len(AUDIO))
     assert head.frame_count is None

@@ -150,7 +150,7 @@ def test_sample_description_truncated_anywhere_is_named_or_refused(entry: bytes)
     assert isinstance(parse(entry + b"trailing garbage", kind), CodecConfiguration)
 
 
-def test_descriptors_truncated_inside_their_box_are_refused() -> None:
+def test_descriptors_truncated_inside_their_box_are_unsupported() -> None:
     content = esds(0x40, AAC_LC_44100_STEREO)[8:]
     for length in range(len(content)):
         codec = audio(sound_entry("mp4a", box("esds", content[:length])))

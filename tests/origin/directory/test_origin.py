@@ -237,7 +237,7 @@ async def test_replaced_file_is_read_to_its_end(folder: Path) -> None:
     ("size_bytes", "failure"),
     [(PIECE_MAX_BYTES, OriginFailure.BROKEN), (len(FILM) + 1, OriginFailure.CHANGED)],
 )
-async def test_file_truncated_while_read_is_broken(
+async def test_file_that_changes_while_read_is_broken_or_changed(
     folder: Path, size_bytes: int, failure: OriginFailure
 ) -> None:
     read = await DirectoryOrigin(folder).read("dir/film.mp4")

@@ -214,7 +214,7 @@ async def test_invalid_names_are_refused(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "/etc/x", "a//b", "a/", "dir/"])
-async def test_name_too_long_for_a_file_is_refused(folder: Path, name: str) -> None:
+async def test_name_without_a_file_is_refused(folder: Path, name: str) -> None:
     assert (await put(folder, name)).status == 400
     assert (await delete(folder, name)).status == 400
 
@@ -227,7 +227,7 @@ async def test_folder_cannot_replace_a_file_nor_a_file_a_folder(folder: Path) ->
     assert names(folder) == {"dir/film.mp4"}
 
 
-async def test_links_inside_the_folder_are_followed(folder: Path, tmp_path: Path) -> None:
+async def test_links_are_followed_only_inside_the_folder(folder: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "film.mp4").write_bytes(b"outside")
@@ -266,7 +266,7 @@ async def test_link_created_during_the_write_is_not_followed(
 @pytest.mark.parametrize(
     ("number", "status"), [(errno.ENOSPC, 507), (errno.EACCES, 403), (errno.EROFS, 403)]
 )
-async def test_full_disk_is_refused_with_507(
+async def test_disk_error_has_its_status(
     folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int
 ) -> None:
     def refuse(_descriptor: int, _data: bytes) -> int:

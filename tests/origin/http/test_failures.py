@@ -153,7 +153,7 @@ async def test_invalid_response_is_unavailable(
         Turn(raw=b"HTTP/1.1 200 OK\r\nContent-Len"),
     ],
 )
-async def test_lost_connection_is_a_named_failure(
+async def test_lost_connection_is_broken(
     server: ScriptedOrigin, origin: HttpOrigin, turn: Turn
 ) -> None:
     server.script(turn)
@@ -232,7 +232,7 @@ async def test_silent_origin_times_out(server: ScriptedOrigin, turn: Turn) -> No
     await origin.close()
 
 
-async def test_refused_connection_is_unavailable(
+async def test_refused_connection_is_refused_until_the_origin_accepts(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
     await read_all(await origin.read("film.mp4", Span(0, 1)))
@@ -242,7 +242,7 @@ async def test_refused_connection_is_unavailable(
     assert await read_all(await origin.read("film.mp4", Span(0, 1))) == FILM.read(Span(0, 1))
 
 
-async def test_tls_to_a_plain_server_is_unavailable() -> None:
+async def test_tls_to_a_plain_server_is_refused() -> None:
     async def answer_plainly(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
@@ -254,7 +254,7 @@ async def test_tls_to_a_plain_server_is_unavailable() -> None:
         await origin.close()
 
 
-async def test_connect_timeout_is_unavailable() -> None:
+async def test_connect_timeout_is_refused() -> None:
     # A listener whose queue is full leaves SYNs unanswered.
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         port = listener.getsockname()[1]
@@ -270,7 +270,7 @@ async def test_connect_timeout_is_unavailable() -> None:
             waiting.close()
 
 
-async def test_full_pool_times_out(server: ScriptedOrigin) -> None:
+async def test_full_pool_is_refused_after_the_connect_timeout(server: ScriptedOrigin) -> None:
     origin = HttpOrigin(server.url, connections_max=1, connect_timeout_s=0.05)
     server.hold("film.mp4")
     read = await origin.read("film.mp4")

@@ -219,7 +219,7 @@ async def test_if_match_is_sent_and_checked(server: ScriptedOrigin, origin: Http
 
 
 @pytest.mark.parametrize("ignored", [False, True])
-async def test_changed_object_is_a_named_failure(
+async def test_changed_object_raises_changed(
     server: ScriptedOrigin, origin: HttpOrigin, ignored: bool
 ) -> None:
     server.put("film.mp4", Pattern(FILM.size_bytes, seed=8), etag='"v2"')

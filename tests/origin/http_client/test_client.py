@@ -343,7 +343,7 @@ async def test_interim_responses_are_passed_to_the_caller(server: Server, client
     assert server.connections == 1
 
 
-async def test_too_many_interim_responses_are_a_failure(server: Server, client: Client) -> None:
+async def test_too_many_interim_responses_are_unavailable(server: Server, client: Client) -> None:
     url = await server.start(
         answering(b"HTTP/1.1 102 Processing\r\n\r\n" * INTERIM_MAX + OK),
         answering(b"HTTP/1.1 102 Processing\r\n\r\n" * (INTERIM_MAX + 1) + OK),
@@ -526,7 +526,7 @@ async def test_invalid_trailers_end_the_request(
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
-async def test_body_of_known_length_is_sent_with_content_length(
+async def test_body_of_known_length_is_sent_with_its_length(
     server: Server, client: Client, is_whole: bool
 ) -> None:
     body = bytes(range(256)) * 4096  # more than one piece, and than buffers hold
@@ -845,7 +845,7 @@ async def test_wait_for_a_connection_counts_as_connecting(server: Server) -> Non
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "https://[::1]:9/", "http://a..b/"])
-async def test_failed_connect_is_a_named_failure(client: Client, url: str) -> None:
+async def test_failed_connect_is_refused(client: Client, url: str) -> None:
     assert await failure_of(get(client, url)) is OriginFailure.REFUSED
 
 
@@ -1022,7 +1022,7 @@ async def test_total_timeout_ends_a_slow_response(server: Server) -> None:
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000_000,
     ],
 )
-async def test_malformed_response_is_a_failure(
+async def test_malformed_response_is_unavailable(
     server: Server, client: Client, answer: bytes
 ) -> None:
     url = await server.start(answering(answer))

@@ -66,7 +66,7 @@ async def failures_of(origin: Origin, name: str) -> tuple[OriginError, OriginErr
     return head.value, read.value
 
 
-async def test_head_has_version_type_and_size(origin: S3Origin, film_etag: str) -> None:
+async def test_head_has_the_version(origin: S3Origin, film_etag: str) -> None:
     head = await origin.head("dir/film.mp4")
     assert film_etag.endswith('-2"')
     assert head.version.etag == film_etag
@@ -277,7 +277,7 @@ def test_bucket_url_is_a_path_or_a_host(bucket: str, region: str, endpoint: str,
         ("videos", "https://s3.test/gate", False, "https://videos.s3.test/gate"),
     ],
 )
-def test_path_style_is_chosen_by_the_endpoint(
+def test_path_style_and_virtual_host_urls_are_built(
     bucket: str, endpoint: str, path_style: bool, url: str
 ) -> None:
     assert bucket_url(bucket, "us-east-1", endpoint, path_style) == url

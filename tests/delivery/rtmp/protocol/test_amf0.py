@@ -70,7 +70,7 @@ FFMPEG_PLAY = (
 
 
 @pytest.mark.parametrize(("hexadecimal", "value"), SPECIFIED + TAKEN)
-def test_recorded_value_is_decoded(hexadecimal: str, value: AmfValue) -> None:
+def test_value_is_decoded(hexadecimal: str, value: AmfValue) -> None:
     data = bytes.fromhex(hexadecimal)
     decoded, end = decode(data)
     assert decoded == value
