@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.invalidations import EVERYTHING, Invalidation, ItemError, parse_item
 from streamedge.control.position import epoch_of, log_of, new_log_id, position_at
+from streamedge.sqlite import insert
 
 ITEMS_KEPT = 10_000
 CONFIGURATIONS_KEPT = 1000  # rows; of these only the newest matters
@@ -217,7 +218,8 @@ class ControlLog:
     def _insert(self, connection: sqlite3.Connection, row: Row) -> Row:
         last = connection.execute("SELECT MAX(items_to_here) FROM log").fetchone()[0] or 0
         items_to_here = last + len(row.body.get("items", ("",)))
-        added = connection.execute(
+        epoch = insert(
+            connection,
             f"INSERT INTO log ({_COLUMNS}, items_to_here) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
             (
                 row.kind.value,
@@ -229,15 +231,14 @@ class ControlLog:
                 items_to_here,
             ),
         )
-        assert added.lastrowid is not None
         if row.kind is RowKind.INVALIDATION:
             _compact(connection, items_to_here - self._items_kept)
         else:
             connection.execute(
                 "DELETE FROM log WHERE kind = ? AND epoch <= ?",
-                (row.kind.value, added.lastrowid - CONFIGURATIONS_KEPT),
+                (row.kind.value, epoch - CONFIGURATIONS_KEPT),
             )
-        return replace(row, epoch=added.lastrowid)
+        return replace(row, epoch=epoch)
 
 
 def _head(connection: sqlite3.Connection) -> int:

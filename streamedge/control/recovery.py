@@ -9,7 +9,6 @@ never deleted.
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 from streamedge.control.announced_head import FILE_NAME as HEAD_FILE_NAME
@@ -19,12 +18,12 @@ from streamedge.control.database import (
     ControlDamagedError,
     ControlDatabase,
     ControlError,
-    is_damage,
     move_aside,
 )
 from streamedge.control.log import ControlLog
 from streamedge.control.position import UNKNOWN, log_of
 from streamedge.ops.log import Log
+from streamedge.sqlite import is_damage, open_read_only
 
 RESTORE = (
     "distributions, keys and policies of the API are stored only in this file: to"
@@ -70,9 +69,7 @@ def problem_with(folder: Path) -> str:
         was_used = (folder / HEAD_FILE_NAME).exists()
         return f"{path} is missing, although this cache has had one: {RESTORE}" if was_used else ""
     try:
-        with closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        ) as connection:
+        with open_read_only(path) as connection:
             fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as exc:
         fault = str(exc) if is_damage(exc) else "ok"  # what another process does passes

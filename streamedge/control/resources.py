@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 from streamedge.control.database import FILE_NAME, ControlDatabase, ControlError
 from streamedge.control.log import ControlLog, RowKind
+from streamedge.sqlite import open_read_only
 
 _COLUMNS = "kind, id, etag, name, document, created_s, modified_s, tags"
 _ALL_QUERY = f"SELECT {_COLUMNS} FROM resources ORDER BY created_s, rowid"  # noqa: S608
@@ -139,9 +140,7 @@ def read_resources(folder: Path) -> tuple[Resource, ...]:
     if not path.exists():
         return ()
     try:
-        with closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        ) as connection:
+        with open_read_only(path) as connection:
             if connection.execute(_TABLE_QUERY).fetchone() is None:
                 return ()
             return _all(connection)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from streamedge.write_back.rows import Row, connect, named_errors, newest_pending
+from streamedge.write_back.rows import WAITING_SQL, Row, newest_pending, open_database
 
 _CACHED_ROWS_MAX = 4096
 
@@ -17,22 +17,21 @@ class PendingIndex:
     """The index, for one thread. It never waits for a writer. Raises WriteQueueError."""
 
     def __init__(self, path: Path) -> None:
-        with named_errors():
-            self._connection = connect(path)
+        self._database = open_database(path)
         self._last_change = 0
         self._keys: set[str] = set()
         self._rows: dict[str, Row] = {}
         self._load()
 
     def close(self) -> None:
-        self._connection.close()
+        self._database.close()
 
     def refresh(self) -> None:
         """Applies the changes since the last call."""
-        with named_errors():
-            changes = self._connection.execute(
-                "SELECT number, asset_key, EXISTS (SELECT 1 FROM writes WHERE"
-                " writes.asset_key = changes.asset_key AND state IN ('queued', 'sending'))"
+        with self._database.read() as connection:
+            changes = connection.execute(
+                "SELECT number, asset_key, EXISTS (SELECT 1 FROM writes WHERE"  # noqa: S608
+                f" writes.asset_key = changes.asset_key AND state IN {WAITING_SQL})"
                 " FROM changes WHERE number > ? ORDER BY number",
                 (self._last_change,),
             ).fetchall()
@@ -54,8 +53,8 @@ class PendingIndex:
         if asset_key not in self._keys:
             return None
         if asset_key not in self._rows:
-            with named_errors():
-                row = newest_pending(self._connection, asset_key)
+            with self._database.read() as connection:
+                row = newest_pending(connection, asset_key)
             if row is None:  # it has just ended; its change will be applied at the next refresh
                 return None
             if len(self._rows) >= _CACHED_ROWS_MAX:
@@ -64,13 +63,9 @@ class PendingIndex:
         return self._rows[asset_key]
 
     def _load(self) -> None:
-        with named_errors():
-            self._connection.execute("BEGIN")
-            try:
-                query = "SELECT IFNULL(MAX(number), 0) FROM changes"
-                self._last_change = int(self._connection.execute(query).fetchone()[0])
-                query = "SELECT DISTINCT asset_key FROM writes WHERE state IN ('queued', 'sending')"
-                self._keys = {str(key) for (key,) in self._connection.execute(query)}
-            finally:
-                self._connection.execute("COMMIT")
+        with self._database.read() as connection:
+            query = "SELECT IFNULL(MAX(number), 0) FROM changes"
+            self._last_change = int(connection.execute(query).fetchone()[0])
+            query = f"SELECT DISTINCT asset_key FROM writes WHERE state IN {WAITING_SQL}"  # noqa: S608
+            self._keys = {str(key) for (key,) in connection.execute(query)}
         self._rows.clear()

@@ -1,21 +1,20 @@
 """The rows of the write queue in SQLite: writes, their order and their state.
 
-Each method is one transaction and is on disk when it returns (synchronous=FULL). All methods block
-and may be called from any thread. Only the state transitions of ``states`` are allowed.
+Each method is one transaction and is on disk when it returns. All methods block and may be called
+from any thread. Only the state transitions of ``states`` are allowed.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
 
 from streamedge.errors import StreamEdgeError
 from streamedge.origin.writing import HeaderFields, refuse, require_condition
+from streamedge.sqlite import Database, insert, run_script
 from streamedge.write_back.states import DEAD_LETTERS, WAITING, State, may_follow
 
 BUSY_TIMEOUT_S = 20.0  # other workers' transactions take a few milliseconds each
@@ -60,24 +59,28 @@ INSERT OR IGNORE INTO totals VALUES
     ('held_bytes', 0), ('row_bytes', 0), ('accepted', 0), ('done', 0);
 """
 ROW_BYTES = 1024  # a row and its index entries, without its texts
-_READ = "BEGIN"  # waits for no writer: readers see the last commit
 _COLUMNS = (
     "serial, asset_key, origin_name, name, method, fields, size_bytes, token, etag, state,"
     " attempts, due_s, queued_s, follows, problem"
 )
+
+
+def _sql_list(states: Collection[State]) -> str:
+    return f"({', '.join(repr(state.value) for state in states)})"
+
+
+WAITING_SQL = _sql_list(WAITING)
+_DEAD_LETTERS_SQL = _sql_list(DEAD_LETTERS)
 # Older writes of an object go first, and none while its hold lasts (``Rows.recover``).
 _IS_NEXT = (
-    "NOT EXISTS (SELECT 1 FROM writes older WHERE older.asset_key = writes.asset_key"
-    " AND older.serial < writes.serial AND older.state IN ('queued', 'sending'))"
+    "NOT EXISTS (SELECT 1 FROM writes older WHERE older.asset_key = writes.asset_key"  # noqa: S608
+    f" AND older.serial < writes.serial AND older.state IN {WAITING_SQL})"
 )
 _HELD_UNTIL = (
     "(SELECT until_s FROM holds WHERE holds.asset_key = writes.asset_key"
     " AND holds.serial < writes.serial)"
 )
 _DUE = f"MAX(due_s, IFNULL({_HELD_UNTIL}, 0))"
-# The queries below name the states of WAITING and KEPT.
-assert {state.value for state in WAITING} == {"queued", "sending"}
-assert {state.value for state in DEAD_LETTERS} == {"conflict", "failed"}
 
 
 class WriteQueueError(StreamEdgeError):
@@ -122,42 +125,45 @@ class Totals:
     done: int
 
 
+def open_database(path: Path) -> Database:
+    """A connection to the file, which is created or upgraded at the first use.
+
+    Every use raises WriteQueueError.
+    """
+    return Database(
+        path,
+        (_create_tables,),
+        title="the write queue",
+        error=WriteQueueError,
+        damaged_error=WriteQueueError,
+        busy_timeout_s=BUSY_TIMEOUT_S,
+    )
+
+
 def prepare_rows(path: Path) -> None:
     """Creates or upgrades the file. Raises WriteQueueError."""
-    with named_errors():
-        connection = connect(path)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.executescript(_SCHEMA)
-            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            if ("untold",) in tables.fetchall():  # created by an earlier version
-                connection.execute("INSERT OR IGNORE INTO unnotified SELECT asset_key FROM untold")
-                connection.execute("DROP TABLE untold")
-            columns = connection.execute("SELECT name FROM pragma_table_info('writes')")
-            if ("row_bytes",) not in columns.fetchall():  # created by an earlier version
-                connection.execute(
-                    "ALTER TABLE writes ADD COLUMN row_bytes INTEGER NOT NULL DEFAULT 0"
-                )
-        finally:
-            connection.close()
+    database = open_database(path)
+    try:
+        with database.read():
+            pass
+    finally:
+        database.close()
 
 
 class Rows:
     """One connection to the queue. Its methods raise WriteQueueError."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = Lock()
-        with named_errors():
-            self._connection = connect(path)
+        self._database = open_database(path)
 
     def close(self) -> None:
-        self._connection.close()
+        self._database.close()
 
     # --- accepting writes -----------------------------------------------------------------
 
     def check(self, asset_key: str, fields: HeaderFields, size_bytes: int, limit: int) -> None:
         """Raises WriteRefusedError where ``insert`` would, before the body is received."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             _require_space(connection, size_bytes + ROW_BYTES, limit)
             newest = newest_pending(connection, asset_key)
         if newest is not None:
@@ -170,7 +176,7 @@ class Rows:
         follows that write: its condition at the origin is made from that write's result. Raises
         WriteRefusedError 412, or 503 when more than ``limit_bytes`` would be stored.
         """
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             row_bytes = _row_bytes(row)
             _require_space(connection, row.size_bytes + row_bytes, limit_bytes)
             newest = newest_pending(connection, row.asset_key)
@@ -194,7 +200,7 @@ class Rows:
         An interrupted write may still reach the origin, for ``lingers_s`` seconds. Until then no
         write of its object is sent, because the late arrival would undo it.
         """
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             interrupted = []
             for row in select_rows(connection, "WHERE state = 'sending'", ()):
                 hold_s = lingers_s(row)
@@ -209,12 +215,12 @@ class Rows:
 
     def release(self, asset_key: str) -> None:
         """Ends an object's hold early: the interrupted write has arrived."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute("DELETE FROM holds WHERE asset_key = ?", (asset_key,))
 
     def take_due(self, now_s: float, count: int) -> list[Row]:
         """Sets up to ``count`` due writes to SENDING, the oldest of each object; returns them."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute("DELETE FROM holds WHERE until_s <= ?", (now_s,))
             rows = select_rows(
                 connection,
@@ -232,7 +238,7 @@ class Rows:
 
     def next_due_s(self) -> float | None:
         """When the next write will be due that is not behind an older one; None: no such write."""
-        with self._transaction(_READ) as connection:
+        with self._database.read() as connection:
             row = connection.execute(
                 f"SELECT {_DUE} AS due FROM writes WHERE state = 'queued' AND {_IS_NEXT}"  # noqa: S608
                 " ORDER BY due LIMIT 1"
@@ -256,8 +262,9 @@ class Rows:
         with ``etag``, the origin's. A dead letter makes the writes that follow it conflicts, and
         its object ``unnotified``.
         """
-        assert may_follow(row.state, state), (row.state, state)
-        with self._transaction() as connection:
+        if not may_follow(row.state, state):
+            raise AssertionError(f"a write goes from {row.state} to {state}")
+        with self._database.transaction() as connection:
             if held_until_s:
                 _hold(connection, row.asset_key, row.serial, held_until_s)
             if state is not State.QUEUED:
@@ -277,17 +284,17 @@ class Rows:
 
     def unnotified(self) -> list[str]:
         """Objects whose cached copy of a rejected write still has to be dropped."""
-        with self._transaction(_READ) as connection:
+        with self._database.read() as connection:
             return [str(key) for (key,) in connection.execute("SELECT asset_key FROM unnotified")]
 
     def mark_notified(self, asset_key: str) -> None:
         """Records that the cached copies of an object were dropped."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute("DELETE FROM unnotified WHERE asset_key = ?", (asset_key,))
 
     def make_due_now(self, origin_name: str, now_s: float) -> None:
         """Makes all waiting writes of an origin due now."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(
                 "UPDATE writes SET due_s = ? WHERE state = 'queued' AND origin_name = ?"
                 " AND due_s > ?",
@@ -298,7 +305,7 @@ class Rows:
 
     def requeue(self, serial: int, now_s: float, *, unconditional: bool) -> bool:
         """Queues a dead letter again, behind all other writes. False: there is no such letter."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             row = _dead_letter(connection, serial)
             if row is None:
                 return False
@@ -318,7 +325,7 @@ class Rows:
 
     def discard(self, serial: int) -> str | None:
         """Deletes a dead letter. Returns the token of its body, None: there is no such letter."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             row = _dead_letter(connection, serial)
             if row is None:
                 return None
@@ -329,14 +336,14 @@ class Rows:
 
     def newest(self, asset_key: str) -> Row | None:
         """The newest pending write of an object."""
-        with self._transaction(_READ) as connection:
+        with self._database.read() as connection:
             return newest_pending(connection, asset_key)
 
     def is_waiting_below(self, key_prefix: str, prefix: str) -> bool:
         """Whether a write is pending whose asset key and object name have these prefixes."""
-        with self._transaction(_READ) as connection:
+        with self._database.read() as connection:
             cursor = connection.execute(
-                "SELECT 1 FROM writes WHERE state IN ('queued', 'sending')"
+                f"SELECT 1 FROM writes WHERE state IN {WAITING_SQL}"  # noqa: S608
                 " AND substr(asset_key, 1, ?) = ? AND substr(name, 1, ?) = ? LIMIT 1",
                 (len(key_prefix), key_prefix, len(prefix), prefix),
             )
@@ -344,20 +351,20 @@ class Rows:
 
     def has_token(self, token: str) -> bool:
         """Whether a row names this body."""
-        with self._transaction(_READ) as connection:
+        with self._database.read() as connection:
             cursor = connection.execute("SELECT 1 FROM writes WHERE token = ?", (token,))
             return cursor.fetchone() is not None
 
     def by_state(self) -> dict[State, int]:
         """The number of writes in each state but DONE."""
-        with self._transaction(_READ) as connection:
+        with self._database.read() as connection:
             cursor = connection.execute("SELECT state, COUNT(*) FROM writes GROUP BY state")
             return {State(state): count for state, count in cursor}
 
     def list(self, states: Sequence[State], count: int) -> list[Row]:
         """The oldest writes in any of ``states``."""
         marks = ", ".join("?" * len(states))
-        with self._transaction(_READ) as connection:
+        with self._database.read() as connection:
             return select_rows(
                 connection,
                 f"WHERE state IN ({marks}) ORDER BY serial LIMIT ?",
@@ -365,38 +372,20 @@ class Rows:
             )
 
     def totals(self) -> Totals:
-        with self._transaction(_READ) as connection:
+        with self._database.read() as connection:
             return Totals(**dict(connection.execute("SELECT name, amount FROM totals")))
 
-    @contextmanager
-    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
-        with self._lock, named_errors():
-            self._connection.execute(begin)
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
 
-
-@contextmanager
-def named_errors() -> Iterator[None]:
-    """Turns errors of SQLite into WriteQueueError."""
-    try:
-        yield
-    except sqlite3.Error as exc:
-        raise WriteQueueError(f"the write queue: {exc}") from exc
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection for any thread, one thread at a time."""
-    connection = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-    )
-    connection.execute("PRAGMA synchronous=FULL")
-    return connection
+def _create_tables(connection: sqlite3.Connection) -> None:
+    """Leads to schema version 1 from an empty file, or from one without a version."""
+    run_script(connection, _SCHEMA)
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    if ("untold",) in tables.fetchall():  # created by an earlier version
+        connection.execute("INSERT OR IGNORE INTO unnotified SELECT asset_key FROM untold")
+        connection.execute("DROP TABLE untold")
+    columns = connection.execute("SELECT name FROM pragma_table_info('writes')")
+    if ("row_bytes",) not in columns.fetchall():  # created by an earlier version
+        connection.execute("ALTER TABLE writes ADD COLUMN row_bytes INTEGER NOT NULL DEFAULT 0")
 
 
 def select_rows(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Row]:
@@ -439,7 +428,8 @@ def _hold(connection: sqlite3.Connection, asset_key: str, serial: int, until_s: 
 
 
 def _insert(connection: sqlite3.Connection, row: Row, row_bytes: int) -> int:
-    cursor = connection.execute(
+    return insert(
+        connection,
         f"INSERT INTO writes ({_COLUMNS}, row_bytes)"  # noqa: S608
         f" VALUES (NULL{', ?' * 15})",
         (
@@ -460,24 +450,21 @@ def _insert(connection: sqlite3.Connection, row: Row, row_bytes: int) -> int:
             row_bytes,
         ),
     )
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid
 
 
 def newest_pending(connection: sqlite3.Connection, asset_key: str) -> Row | None:
     """The newest pending write of an object; None: readers get what the origin has."""
     rows = select_rows(
         connection,
-        "WHERE asset_key = ? AND state IN ('queued', 'sending') ORDER BY serial DESC LIMIT 1",
+        f"WHERE asset_key = ? AND state IN {WAITING_SQL} ORDER BY serial DESC LIMIT 1",
         (asset_key,),
     )
     return rows[0] if rows else None
 
 
 def _dead_letter(connection: sqlite3.Connection, serial: int) -> Row | None:
-    rows = select_rows(
-        connection, "WHERE serial = ? AND state IN ('conflict', 'failed')", (serial,)
-    )
+    where = f"WHERE serial = ? AND state IN {_DEAD_LETTERS_SQL}"
+    rows = select_rows(connection, where, (serial,))
     return rows[0] if rows else None
 
 
@@ -498,10 +485,8 @@ def _count(connection: sqlite3.Connection, name: str, amount: int) -> None:
 
 def _note_change(connection: sqlite3.Connection, asset_key: str) -> None:
     """Records a change of an object, so that the readers' indexes update it."""
-    cursor = connection.execute("INSERT INTO changes (asset_key) VALUES (?)", (asset_key,))
-    assert cursor.lastrowid is not None
-    expired = cursor.lastrowid - CHANGES_MAX
-    connection.execute("DELETE FROM changes WHERE number <= ?", (expired,))
+    number = insert(connection, "INSERT INTO changes (asset_key) VALUES (?)", (asset_key,))
+    connection.execute("DELETE FROM changes WHERE number <= ?", (number - CHANGES_MAX,))
 
 
 def _set_follower_condition(connection: sqlite3.Connection, done: Row, etag: str) -> None:

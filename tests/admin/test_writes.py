@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -178,7 +180,8 @@ async def test_errors_are_json_with_a_reason(
 async def test_unreadable_write_queue_is_an_error_response(
     write_queue: WriteQueue, method: str, target: str
 ) -> None:
-    write_queue.rows._connection.execute("DROP TABLE writes")
+    with closing(sqlite3.connect(write_queue.folder / "journal.sqlite")) as connection:
+        connection.execute("DROP TABLE writes")
     status, said = await ask(write_queue, method, target)
     assert status == 503
     assert "the write queue" in said["error"]

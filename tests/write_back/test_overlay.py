@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,7 +107,8 @@ async def test_removed_body_is_read_from_the_origin(
 async def test_unreadable_queue_makes_reads_unavailable(
     overlay: PendingWritesOrigin, write_queue: WriteQueue
 ) -> None:
-    write_queue.rows._connection.execute("DROP TABLE writes")
+    with closing(sqlite3.connect(write_queue.folder / "journal.sqlite")) as connection:
+        connection.execute("DROP TABLE writes")
     write_queue.signal.notify()
     with pytest.raises(OriginError) as told:
         await overlay.read("film")

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from streamedge.write_back import bodies, rows
 from streamedge.write_back import pending_index as waiting
 from streamedge.write_back.bodies import ORPHAN_AGE_S, NewBody, sweep
 from streamedge.write_back.queue import WriteQueue, prepare_write_queue
-from streamedge.write_back.rows import ROW_BYTES, Row
+from streamedge.write_back.rows import ROW_BYTES, Row, open_database
 from streamedge.write_back.states import State
 from tests.support.writers import come, put
 
@@ -194,7 +195,10 @@ async def test_readers_do_not_wait_for_write_transactions(
     write_queue: WriteQueue, neighbour: WriteQueue
 ) -> None:
     await write_queue.accept("key", "main", put(), come(b"hello"))
-    with write_queue.rows._transaction() as connection:
+    with (
+        closing(open_database(write_queue.folder / "journal.sqlite")) as database,
+        database.transaction() as connection,
+    ):
         connection.execute("UPDATE writes SET problem = 'open'")
         assert neighbour.pending("key") is not None
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -154,7 +156,9 @@ async def test_recovery_of_an_origin_makes_all_its_writes_due(bench: Bench) -> N
     async with bench.running():
         await bench.log.heard("write_not_replicated")
         (waiting,) = bench.write_queue.rows.list((State.QUEUED,), 10)
-        bench.write_queue.rows._connection.execute("UPDATE writes SET due_s = due_s + 7200")
+        with closing(sqlite3.connect(bench.write_queue.folder / "journal.sqlite")) as connection:
+            connection.execute("UPDATE writes SET due_s = due_s + 7200")
+            connection.commit()
         await bench.accept("other", b"x")
         said = await bench.log.heard("write_replicated", 2)
     assert [event["object"] for event in said] == ["other", "film"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -14,7 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamedge.origin.writing import WriteRefusedError
-from streamedge.write_back.rows import ROW_BYTES, Row, Rows, WriteQueueError, prepare_rows
+from streamedge.sqlite import FILE_SUFFIXES
+from streamedge.write_back import rows as rows_module
+from streamedge.write_back.rows import (
+    ROW_BYTES,
+    Row,
+    Rows,
+    WriteQueueError,
+    open_database,
+    prepare_rows,
+)
 from streamedge.write_back.states import State
 
 LIMIT_BYTES = 1 << 20
@@ -171,6 +181,7 @@ def test_queue_of_an_earlier_version_is_upgraded(path: Path) -> None:
         )
         connection.execute("CREATE TABLE untold (asset_key TEXT PRIMARY KEY)")
         connection.execute("INSERT INTO untold VALUES ('b')")
+        connection.execute("PRAGMA user_version = 0")  # it counted no versions
         connection.commit()
     prepare_rows(path)
     with closing(Rows(path)) as rows:
@@ -272,6 +283,31 @@ def test_damaged_file_is_a_named_error(tmp_path: Path) -> None:
     damaged.write_bytes(b"not a database" * 1000)
     with pytest.raises(WriteQueueError):
         prepare_rows(damaged)
+
+
+def test_other_users_cannot_read_the_queue(path: Path, rows: Rows) -> None:
+    rows.insert(row(), LIMIT_BYTES)
+    files = sorted(path.parent.glob(f"{path.name}*"))
+    assert [file.name.removeprefix(path.name) for file in files] == ["", "-shm", "-wal"]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+def test_locked_file_fails_one_use(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "BUSY_TIMEOUT_S", 0.0)
+    with closing(Rows(path)) as rows, closing(open_database(path)) as other:
+        with other.transaction(), pytest.raises(WriteQueueError, match="locked"):
+            rows.insert(row(), LIMIT_BYTES)
+        rows.insert(row(), LIMIT_BYTES)
+        assert rows.by_state() == {State.QUEUED: 1}
+
+
+def test_replaced_file_is_noticed_at_the_next_use(tmp_path: Path, path: Path, rows: Rows) -> None:
+    rows.insert(row(), LIMIT_BYTES)
+    prepare_rows(tmp_path / "new.sqlite")
+    (tmp_path / "new.sqlite").replace(path)
+    for suffix in FILE_SUFFIXES[1:]:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    assert rows.by_state() == {}
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
