@@ -1,7 +1,7 @@
 """The documents say what the code does: their tables' rows, their configs, their links.
 
-A table under ``<!-- checked: NAME -->`` is read row by row; its words have to be in the phrase
-books below, so that nothing stands there unchecked.
+Tables under ``<!-- checked: NAME -->`` are read row by row. Their phrases are keys of the
+dictionaries below, so a row that no code checks fails.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STATED_S = 600
 UNCHANGED_S = 50_000
 HOUR_S = 3600
 
-# Policies that put every bound in force once.
+# Policies in which every bound applies once.
 DEFAULT_RULES = [
     TtlRules(),
     TtlRules(max_ttl_s=100.0, default_ttl_s=50.0),
@@ -76,8 +76,8 @@ LIFETIMES: dict[str, Expected] = {
 }
 REUSES = {
     "validated first": Reuse.VALIDATE,
-    "a validated answer": Reuse.VALIDATE,
-    "the stale answer, validated meanwhile": Reuse.STALE_WHILE_REVALIDATE,
+    "a validated response": Reuse.VALIDATE,
+    "the stale response, validated meanwhile": Reuse.STALE_WHILE_REVALIDATE,
     "504": Reuse.GATEWAY_TIMEOUT,
 }
 
@@ -88,8 +88,8 @@ def _bounded(seconds: float, rules: TtlRules) -> float:
 
 def _table(name: str) -> list[list[str]]:
     """The rows of a checked table, its head left out."""
-    _, found, rest = TTL.partition(f"<!-- checked: {name} -->\n\n")
-    assert found, f"docs/reference/http-caching.md has no table {name}"
+    _, mark, rest = TTL.partition(f"<!-- checked: {name} -->\n\n")
+    assert mark, f"docs/reference/http-caching.md has no table {name}"
     lines = rest.partition("\n\n")[0].splitlines()
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
@@ -101,27 +101,27 @@ def _rows(name: str) -> pytest.MarkDecorator:
 
 
 def _quoted(cell: str) -> list[str]:
-    """What stands between backquotes."""
+    """The texts between backquotes."""
     return re.findall(r"`([^`]*)`", cell)
 
 
 def _fields(lines: list[str], stated_s: int = STATED_S, age_s: int = 0) -> Fields:
-    """Header fields as a row spells them; ``Date`` is that of an answer made ``age_s`` ago."""
+    """Header fields of a row; ``Date`` is that of a response generated ``age_s`` ago."""
     date_s = NOW_S - age_s
     fields = {"date": formatdate(date_s, usegmt=True)}
     for line in lines:
         name, _, value = line.partition(": ")
         value = re.sub(r"=N\b", f"={stated_s}", value)
-        if found := re.fullmatch(r"(\w+) (from|before) Date", value):
-            seconds = {"N": stated_s, "A": UNCHANGED_S}.get(found[1]) or int(found[1])
-            sign = 1 if found[2] == "from" else -1
+        if match := re.fullmatch(r"(\w+) (from|before) Date", value):
+            seconds = {"N": stated_s, "A": UNCHANGED_S}.get(match[1]) or int(match[1])
+            sign = 1 if match[2] == "from" else -1
             value = formatdate(date_s + sign * seconds, usegmt=True)
         fields[name.lower()] = value
     return fields
 
 
 def _fresh_s(status: int, fields: Fields, rules: TtlRules) -> float | None:
-    """For how long an answer that has just come is fresh; None: it is not stored."""
+    """For how long a response that has just arrived is fresh; None: it is not stored."""
     if status == 206:
         fields = {**fields, "content-range": "bytes 0-9/100"}
     if not is_storable("GET", {}, status, fields, rules):
@@ -135,9 +135,9 @@ def _fresh_s(status: int, fields: Fields, rules: TtlRules) -> float | None:
 @_rows("lifetimes")
 @pytest.mark.parametrize("age_s", [0, 100])
 def test_a_200_is_fresh_for_as_long_as_the_table_says(row: list[str], age_s: int) -> None:
-    said, without_min, with_min, strict = row
-    lines = [] if said == "nothing" else _quoted(said)
-    # N is less the Age; so an older answer that states more comes to the same.
+    sent, without_min, with_min, strict = row
+    lines = [] if sent == "nothing" else _quoted(sent)
+    # N is less the Age, so an older response with a longer max-age has the same lifetime.
     fields = _fields(lines, STATED_S + age_s, age_s) | ({"age": str(age_s)} if age_s else {})
     for phrase, all_rules in (
         (without_min, DEFAULT_RULES),
@@ -172,51 +172,55 @@ def test_other_statuses_are_fresh_for_as_long_as_the_table_says(row: list[str]) 
 
 
 @_rows("stale")
-def test_what_is_stale_is_used_as_the_table_says(row: list[str]) -> None:
-    said, *expected = row
-    rules = TtlRules(strict="strict" in _quoted(said))
-    fields = _fields([f"Cache-Control: {_quoted(said)[0]}"])
+def test_stale_responses_are_used_as_the_table_says(row: list[str]) -> None:
+    sent, *expected = row
+    rules = TtlRules(strict="strict" in _quoted(sent))
+    fields = _fields([f"Cache-Control: {_quoted(sent)[0]}"])
     ages_s = [STATED_S + 10.0, STATED_S + float(HOUR_S)]
-    for age_s, answering, failing in zip(ages_s, expected[:2], expected[2:], strict=True):
+    for age_s, reachable, failing in zip(ages_s, expected[:2], expected[2:], strict=True):
         decided = decide_reuse(200, fields, rules, response_s=NOW_S, age_s=age_s, request_fields={})
-        assert decided is REUSES[answering]
+        assert decided is REUSES[reachable]
         served = may_serve_on_error(
             200, fields, rules, response_s=NOW_S, age_s=age_s, request_fields={}
         )
-        assert served == {"the stale answer": True, "the error": False}[failing]
+        assert served == {"the stale response": True, "the error": False}[failing]
 
 
 @_rows("viewers")
 def test_viewers_directives_do_what_the_table_says(row: list[str]) -> None:
-    asked, stored, got = row
-    request = _fields(_quoted(asked))
+    sent, stored, result = row
+    request = _fields(_quoted(sent))
     if stored == "nothing":
-        assert decide_absent(request) is REUSES[got]
+        assert decide_absent(request) is REUSES[result]
         return
-    found = re.fullmatch(r"`([^`]*)`, (\d+) s old", stored)
-    assert found is not None
+    match = re.fullmatch(r"`([^`]*)`, (\d+) s old", stored)
+    assert match is not None
     decided = decide_reuse(
         200,
-        _fields([f"Cache-Control: {found[1]}"]),
+        _fields([f"Cache-Control: {match[1]}"]),
         TtlRules(),
         response_s=NOW_S,
-        age_s=float(found[2]),
+        age_s=float(match[2]),
         request_fields=request,
     )
-    if got == "the stored answer":
+    if result == "the stored response":
         assert decided in {Reuse.FRESH, Reuse.STALE}
     else:
-        assert decided is REUSES[got]
+        assert decided is REUSES[result]
 
 
 @_rows("storing")
-def test_what_is_stored_is_what_the_table_says(row: list[str]) -> None:
-    request, answer, *expected = row
-    method, *sent = _quoted(request)
-    status, *said = _quoted(answer)
+def test_responses_are_stored_as_the_table_says(row: list[str]) -> None:
+    request, response, *expected = row
+    method, *request_lines = _quoted(request)
+    status, *response_lines = _quoted(response)
     for strict, phrase in zip((False, True), expected, strict=True):
         stored = is_storable(
-            method, _fields(sent), int(status), _fields(said), TtlRules(strict=strict)
+            method,
+            _fields(request_lines),
+            int(status),
+            _fields(response_lines),
+            TtlRules(strict=strict),
         )
         assert stored == {"stored": True, "not stored": False}[phrase]
 
@@ -235,14 +239,14 @@ def _examples(folder: Path) -> dict[str, TtlRules]:
     }
 
 
-def test_examples_come_to_what_the_table_says(tmp_path: Path) -> None:
+def test_examples_are_fresh_for_as_long_as_the_table_says(tmp_path: Path) -> None:
     rules = _examples(tmp_path)
-    for path, answer, expected in _table("examples"):
-        status, *said = _quoted(answer)
-        fields = _fields(said)
+    for path, response, expected in _table("examples"):
+        status, *lines = _quoted(response)
+        fields = _fields(lines)
         fresh_s = _fresh_s(int(status), fields, rules[_quoted(path)[0]])
         shown = "not stored" if fresh_s is None else f"{fresh_s:g} s"
-        assert shown == expected, (path, answer)
+        assert shown == expected, (path, response)
 
 
 # All documents
@@ -253,7 +257,7 @@ def _toml_blocks(text: str) -> list[str]:
 
 
 def _is_whole(block: str) -> bool:
-    """Whether a block is a config by itself, and no excerpt of one."""
+    """Whether a block is a whole config, not an excerpt."""
     return "[[distributions]]" in block and "[origins." in block
 
 
