@@ -64,7 +64,7 @@ def _standard(section: type[Section], key: str) -> str:
         return "the distribution's"
     if field.is_required():
         return "required"
-    return f"`{default(field)}`" if default(field) else "left out"
+    return f"`{default(field)}`" if default(field) else "none"
 
 
 if __name__ == "__main__":

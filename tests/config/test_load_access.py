@@ -237,7 +237,7 @@ KEY = '[public_keys.K1]\nfile = "keys/rsa.pem"\n'
         (
             WEB + 'countries = { deny = ["DEU"] }\n',
             [
-                "8: distributions[0].countries: expected countries by their two letters, such as"
+                "8: distributions[0].countries: expected two-letter country codes, such as"
                 ' "DE", found "DEU"'
             ],
         ),

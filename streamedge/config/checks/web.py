@@ -108,7 +108,7 @@ def _contradictory_times(document: dict[str, object]) -> Iterator[Mistake]:
 
 
 def _seconds(policy: dict[str, object], name: str) -> float:
-    """The duration at ``name``, its default where it is left out or has the wrong shape."""
+    """The duration at ``name``, or its default if it is omitted or invalid."""
     default: float = CachePolicyConfig.model_fields[name].default
     try:
         return parse_duration_s(policy.get(name, default))
@@ -132,7 +132,7 @@ def _headers_owned_by_edge(document: dict[str, object]) -> Iterator[Mistake]:
     for key, policy in named(document, "response_headers_policies"):
         for name in strings(policy, "remove", ResponseHeadersPolicyConfig):
             if name.lower() in FRAMING:
-                text = f"the header {short(name)} is the edge's own, it cannot be removed"
+                text = f"the header {short(name)} is the edge's own and cannot be removed"
                 yield Mistake((*key, "remove"), text)
 
 

@@ -1,1 +1,1 @@
-"""The shape of the configuration."""
+"""The schema of the configuration: its tables, keys, types and notations."""

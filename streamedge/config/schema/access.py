@@ -13,7 +13,7 @@ PEM_LIMIT_CHARACTERS = 16_384
 
 
 class PublicKeyConfig(Section):
-    """A key that signatures of URLs and cookies are verified with; its name is the Key-Pair-Id."""
+    """A key that verifies signatures of URLs and cookies; its name is the Key-Pair-Id."""
 
     file: LocalPath | None = Field(
         default=None,
@@ -28,7 +28,7 @@ class PublicKeyConfig(Section):
 
 
 class KeyGroupConfig(Section):
-    """Public keys that are trusted together: add the new one, sign with it, remove the old."""
+    """Public keys that are trusted together. To rotate: add a key, sign with it, remove the old."""
 
     keys: Names = Field(
         description="Names of tables under [public_keys].", examples=["K2JCJMDEHXQW5F"]
@@ -36,12 +36,13 @@ class KeyGroupConfig(Section):
 
 
 class CountriesConfig(Section):
-    """How a viewer's country is found."""
+    """How a viewer's country is determined."""
 
     database: LocalPath | None = Field(
         default=None,
-        description="MMDB file of countries by address, in MaxMind's schema or flat; a new one in"
-        " its place is used without a restart.",
+        description="MMDB file of countries by address, in MaxMind's schema or flat; a replaced"
+        " file"
+        " is loaded without a restart.",
         examples=["GeoLite2-Country.mmdb"],
     )
     unknown: Literal["allow", "deny"] = Field(
@@ -56,22 +57,23 @@ class ApiConfig(Section):
 
     keys: AccessKeys = Field(
         default={},
-        description="Access key ids and secrets of those who may call it, such as"
-        ' { AKIAEDGE = "…" }; without any it is closed.',
+        description="Access key ids and secrets of its callers, such as"
+        ' { AKIAEDGE = "…" }; without keys, the API is disabled.',
     )
 
 
 class AccessConfig(Section):
-    """Who may have what: the part that distributions and behaviors share."""
+    """Access rules: the keys that distributions and behaviors have in common."""
 
     trusted_key_groups: Names = Field(
         default=(),
-        description="Tables under [key_groups]: viewers need a URL or cookie signed with one of"
-        " their keys; none: no signature is needed.",
+        description="Tables under [key_groups]: viewers need a URL or cookie that is signed with"
+        " one"
+        " of their keys; if empty, no signature is needed.",
         examples=["site"],
     )
     countries: Countries = Field(
         default=ALL_COUNTRIES,
-        description="Countries that viewers may be in, { allow = […] }, or may not, { deny = […] },"
-        ' by their two letters; unknown = "allow" or "deny" overrides [countries].',
+        description="Countries from which viewers have access, { allow = […] }, or have none,"
+        ' { deny = […] }, as two-letter codes; unknown = "allow" or "deny" overrides [countries].',
     )

@@ -96,7 +96,7 @@ __all__ = [
 
 
 class EdgeConfig(Section):
-    """This edge as a whole."""
+    """Settings of the whole edge."""
 
     name: Annotated[Name, RESTART] = Field(
         default="local", description="Name of this edge, in Via and in logs.", examples=["fra-1"]
@@ -106,7 +106,7 @@ class EdgeConfig(Section):
     )
     cache_size: SizeBytes = Field(
         default=20 << 30,
-        description="Disk space that cached bytes may take.",
+        description="Disk space that the cache may use.",
         ge=64 << 20,
         le=SIZE_LIMIT_BYTES,
     )
@@ -134,13 +134,13 @@ class ListenConfig(Section):
     )
     proxies: Annotated[Networks, RESTART] = Field(
         default=(),
-        description="Networks of the proxies in front of this edge: from them alone"
-        " X-Forwarded-For, X-Forwarded-Proto and PROXY headers are believed.",
+        description="Networks of the proxies in front of this edge: X-Forwarded-For,"
+        " X-Forwarded-Proto and PROXY headers are trusted only from them.",
         examples=["10.0.0.0/8"],
     )
     proxy_protocol: Annotated[Addresses, RESTART] = Field(
         default=(),
-        description="Those of http, https and rtmp on which each connection begins with a PROXY"
+        description="Addresses of http, https and rtmp on which each connection begins with a PROXY"
         " header, version 1 or 2.",
     )
     admin: Annotated[Address, RESTART] = Field(
@@ -153,8 +153,8 @@ class CertificateConfig(Section):
     """A certificate of the HTTPS listeners."""
 
     certificate: LocalPath = Field(
-        description="PEM file with the certificate and its chain; its names say which hosts it is"
-        " for. The first of several is the default.",
+        description="PEM file with the certificate and its chain; it is used for its DNS names."
+        " The first certificate is the default.",
         examples=["certs/site.pem"],
     )
     key: LocalPath = Field(
@@ -163,61 +163,62 @@ class CertificateConfig(Section):
 
 
 class BehaviorRules(AccessConfig):
-    """What a web distribution says of all paths, and a behavior of its own."""
+    """Rules that a web distribution has for all paths, and a behavior for its own."""
 
     origin: str = Field(
         description="Name of a table under [origins] or [origin_groups].", examples=["samples"]
     )
     default_ttl: DurationS = Field(
         default=DEFAULT_TTL_S,
-        description="How long a response that does not say is fresh; a cache_policy has its own.",
+        description="How long a response is fresh if it has no lifetime; a cache_policy has its"
+        " own.",
         ge=0,
     )
     cache_policy: str = Field(
         default="",
         description="Name of a table under [cache_policies], or a managed policy's name or id;"
-        " left out: no query, header or cookie in the key, and default_ttl.",
+        " default: no query, header or cookie in the key, and default_ttl.",
         examples=["CachingOptimized"],
     )
     origin_request_policy: str = Field(
         default="",
         description="Name of a table under [origin_request_policies], or a managed policy's name"
-        " or id; left out: nothing beyond the cache key is forwarded.",
+        " or id; default: nothing beyond the cache key is forwarded.",
         examples=["AllViewer"],
     )
     response_headers_policy: str = Field(
         default="",
         description="Name of a table under [response_headers_policies], or a managed policy's"
-        " name or id; left out: the origin's headers are sent as they are.",
+        " name or id; default: the origin's headers are sent as they are.",
         examples=["SecurityHeadersPolicy"],
     )
     methods: Methods = Field(
         default=("GET", "HEAD"), description="Methods that are served; GET and HEAD always are."
     )
     viewer_protocol: ViewerProtocol = Field(
-        default="allow-all", description="What happens to requests over plain HTTP."
+        default="allow-all", description="How requests over plain HTTP are handled."
     )
     compress: bool = Field(
-        default=False, description="Whether text is compressed for viewers who take it."
+        default=False, description="Whether text is compressed for viewers that accept it."
     )
     write: WriteMode = Field(
         default="through",
-        description="When PUT and DELETE are answered: through, when the origin has them; back,"
-        " when this edge has them on disk. The first back in a file needs a restart.",
+        description="When PUT and DELETE get their response: through, once the origin has them;"
+        " back, once this edge has them on disk. The first back in a file needs a restart.",
     )
     s3_listing: bool | None = Field(
         default=None,
-        description="Whether S3 clients may list the objects of a bucket; left out: where PUT is"
+        description="Whether S3 clients may list the objects of a bucket; default: where PUT is"
         " among methods.",
     )
 
 
 class BehaviorConfig(BehaviorRules):
-    """What holds for the paths of one pattern; what it leaves out is its distribution's."""
+    """Rules for the paths of one pattern; omitted keys are inherited from the distribution."""
 
     path: PathPattern = Field(
         description="Pattern of paths, case-sensitive, without query; the first that matches"
-        ' wins. A "/" in front may be left out.',
+        ' wins. The leading "/" is optional.',
         examples=["images/*.jpg"],
     )
     origin: str = Field(
@@ -228,24 +229,26 @@ class BehaviorConfig(BehaviorRules):
 
 
 class ErrorPageConfig(Section):
-    """What viewers get instead of an origin's error."""
+    """A page that replaces an origin's error."""
 
     status: int = Field(description="Status that is replaced.", examples=[404], ge=400, le=599)
     path: PagePath = Field(
         default="",
-        description="Path of the page, in this distribution; left out: only ttl counts.",
+        description="Path of the page, in this distribution; default: only ttl is used.",
         examples=["/404.html"],
     )
     response_status: int = Field(
         default=0, description="Status that viewers get; 0 is the origin's.", ge=0, le=599
     )
     ttl: DurationS = Field(
-        default=ERROR_TTL_S, description="Least time that an error of this status is kept.", ge=0
+        default=ERROR_TTL_S,
+        description="Least time that an error with this status is cached.",
+        ge=0,
     )
 
 
 class DistributionConfig(Section):
-    """What all distributions have."""
+    """The keys of all distributions."""
 
     id: Name = Field(description="Name in logs and metrics.", examples=["EWEB"])
     aliases: HostPatterns = Field(
@@ -254,7 +257,8 @@ class DistributionConfig(Section):
         examples=["cdn.example.com", "*"],
     )
     enabled: bool = Field(
-        default=True, description="Whether it is served; if not, it is as if it were not there."
+        default=True,
+        description="Whether it is served; if not, requests are handled as if it did not exist.",
     )
 
 
@@ -263,23 +267,23 @@ class WebDistributionConfig(DistributionConfig, BehaviorRules):
 
     type: Literal["web"] = Field(description="Served over HTTP.")
     default_root_object: RootObject = Field(
-        default="", description='Object that "/" means; left out: none.', examples=["index.html"]
+        default="", description='Object that "/" returns; default: none.', examples=["index.html"]
     )
     behaviors: Annotated[tuple[BehaviorConfig, ...], Strict(False)] = Field(
-        default=(), description="What holds for some paths instead.", max_length=1024
+        default=(), description="Rules for some paths.", max_length=1024
     )
     cache_tag_header: FieldName = Field(
         default="",
         description="Response header of the origin with an object's cache tags, separated by"
-        " commas, for invalidations by tag; left out: none.",
+        " commas, for invalidations by tag; default: none.",
         examples=["Cache-Tag"],
     )
     error_pages: Annotated[tuple[ErrorPageConfig, ...], Strict(False)] = Field(
-        default=(), description="What viewers get instead of errors.", max_length=200
+        default=(), description="Pages that replace errors.", max_length=200
     )
 
     def rules_for(self, behavior: BehaviorConfig | None = None) -> BehaviorRules:
-        """What ``behavior`` says, and for what it leaves out, or without one, what this says."""
+        """The rules of ``behavior`` with those it inherits; without one, the distribution's own."""
         own_keys = behavior.model_fields_set if behavior else frozenset[str]()
         return BehaviorRules.model_construct(
             **{
@@ -308,8 +312,8 @@ class RtmpDistributionConfig(DistributionConfig, AccessConfig):
     )
     pages: PagePatterns = Field(
         default=(),
-        description='Pages whose players may connect, by the pageUrl that they send; "*" is any'
-        " text; left out: any page, and players outside of one.",
+        description='Pages whose players may connect, by the pageUrl that they send; "*" matches'
+        " any text; default: any page, and players without one.",
         examples=["https://www.example.com/*"],
     )
     enhanced: Literal["auto", "strict"] = Field(
@@ -325,16 +329,18 @@ AnyDistributionConfig = Annotated[
 
 
 class Config(Section):
-    """A whole config file; once ``load`` has read it, every path in it is absolute."""
+    """A whole config file; after ``load``, all its paths are absolute."""
 
     edge: EdgeConfig = EdgeConfig()
     listen: ListenConfig = ListenConfig()
     limits: LimitsConfig = LimitsConfig()
     certificates: Annotated[tuple[CertificateConfig, ...], Strict(False)] = Field(
-        default=(), description="What HTTPS listeners show, chosen by name.", max_length=1024
+        default=(),
+        description="Certificates of the HTTPS listeners, by host name.",
+        max_length=1024,
     )
     public_keys: dict[Name, PublicKeyConfig] = Field(
-        default={}, description="Keys that signatures are verified with.", max_length=1024
+        default={}, description="Keys that verify signatures.", max_length=1024
     )
     key_groups: dict[Name, KeyGroupConfig] = Field(
         default={}, description="Public keys that are trusted together.", max_length=1024
@@ -345,10 +351,10 @@ class Config(Section):
         default={}, description="Where objects come from, each a table.", max_length=1024
     )
     origin_groups: dict[Name, OriginGroupConfig] = Field(
-        default={}, description="Origins that stand in for each other.", max_length=1024
+        default={}, description="Origins that replace each other on failure.", max_length=1024
     )
     cache_policies: dict[Name, CachePolicyConfig] = Field(
-        default={}, description="Cache keys and times.", max_length=1024
+        default={}, description="Cache keys and lifetimes.", max_length=1024
     )
     origin_request_policies: dict[Name, OriginRequestPolicyConfig] = Field(
         default={}, description="What is forwarded beyond the key.", max_length=1024

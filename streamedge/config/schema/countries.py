@@ -22,10 +22,10 @@ _UNKNOWN_EXPECTED = 'expected "allow" or "deny" for unknown'
 
 @dataclass(frozen=True, slots=True)
 class CountryList:
-    """The countries ``codes`` alone (``is_allow_list``), or all but them; upper case.
+    """An allow list or a deny list of ``codes``, in upper case.
 
-    ``unknown`` is "allow", "deny" or, for what the whole config says of addresses whose country
-    nobody knows, "".
+    ``unknown`` is "allow" or "deny" for addresses of an unknown country; "" is the default of the
+    whole config.
     """
 
     codes: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class CountryList:
 
     @property
     def is_open(self) -> bool:
-        """Whether it allows everyone, so that no country has to be looked up."""
+        """Whether all viewers are allowed, so that no lookup is needed."""
         return not self.codes and not self.is_allow_list and self.unknown != "deny"
 
 
@@ -80,6 +80,6 @@ def _codes(value: object) -> tuple[str, ...]:
         raise ValueError(f"expected at most {COUNTRIES_MAX} countries, found {len(value)}")
     for code in value:
         if not isinstance(code, str) or not _CODE.fullmatch(code):
-            text = 'expected countries by their two letters, such as "DE"'
+            text = 'expected two-letter country codes, such as "DE"'
             raise ValueError(f"{text}, found {name_type(code)}")
     return tuple(dict.fromkeys(code.upper() for code in value))

@@ -12,14 +12,14 @@ from streamedge.http_fields import HOP_BY_HOP
 CONDITIONS = frozenset(
     {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"}
 )
-# Routing, loops, framing, what the edge lacks and what it can decode. Cookies have a key of their
-# own in policies.
+# Routing, loop detection, framing, ranges and content codings. Cookies have their own key in
+# policies.
 EDGE_OWNED = HOP_BY_HOP | {
     *("host", "via", "cdn-loop", "x-forwarded-for", "content-length", "expect", "max-forwards"),
     *("range", "request-range", "accept-encoding", "cookie"),
 }
-# Frameworks take these for the request's own host, path or method: a viewer who sends one would
-# choose what others get from the cache. They pass by name, never with "all".
+# Frameworks use these in place of the request's host, path or method: a viewer that sends one would
+# choose the cached response of other viewers. They are forwarded if named, never with "all".
 OVERRIDES = frozenset(
     {
         *("forwarded", "x-forwarded", "x-forwarded-by", "x-forwarded-client-cert"),
@@ -48,16 +48,16 @@ _PLAIN = re.compile("[a-z0-9-]+")
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether everybody reads a field's name (in lower case) alike.
+    """Whether all servers read a field name (in lower case) in the same way.
 
-    CGI, WSGI and Rack take "X_Forwarded_Host" for "X-Forwarded-Host", some a dot, too: such a name
-    passes where a policy names it, never with "all".
+    CGI, WSGI and Rack read "X_Forwarded_Host" as "X-Forwarded-Host", and some replace a dot too.
+    Such a field is forwarded if a policy names it, never with "all".
     """
     return _PLAIN.fullmatch(name) is not None
 
 
 def dashed_name(name: str) -> str:
-    """The name that a field has for those who take every other character for a dash."""
+    """The field name as read by servers that replace all other characters with a dash."""
     return re.sub("[^a-z0-9]", "-", name.lower())
 
 

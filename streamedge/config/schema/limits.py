@@ -29,22 +29,22 @@ class LimitsConfig(Section):
     )
     http_stall: DurationS = Field(
         default=60.0,
-        description="A viewer that takes no byte of a response for this long is dropped.",
+        description="A viewer that reads no byte of a response for this long is disconnected.",
         gt=0,
     )
     http_body_rate: SizeBytes = Field(
         default=500,
-        description="Least bytes per second of a request's body, on average over http_stall; a"
-        " slower viewer is dropped. 0 is no limit.",
+        description="Lowest rate of a request's body in bytes per second, on average over"
+        " http_stall; a slower viewer is disconnected. 0 is no limit.",
         ge=0,
         le=SIZE_LIMIT_BYTES,
     )
     tls_handshake: DurationS = Field(
-        default=10.0, description="Time for a viewer to finish the TLS handshake.", gt=0
+        default=10.0, description="Time for a viewer to complete the TLS handshake.", gt=0
     )
     url: SizeBytes = Field(
         default=8192,
-        description="Longest path and query of a request; over it is 414.",
+        description="Longest path and query of a request; a longer one gets 414.",
         ge=256,
         le=16 << 10,
     )
@@ -63,33 +63,34 @@ class LimitsConfig(Section):
     )
     request_body: SizeBytes = Field(
         default=50 << 30,
-        description="Largest body of a request; over it is 413.",
+        description="Largest body of a request; a larger one gets 413.",
         ge=0,
         le=SIZE_LIMIT_BYTES,
     )
     signature: Annotated[SizeBytes, RESTART] = Field(
         default=8 << 10,
-        description="Largest policy and signature of a signed URL or cookie; over it is 403.",
+        description="Largest policy and signature of a signed URL or cookie; a larger one gets"
+        " 403.",
         ge=1024,
         le=64 << 10,
     )
     api_body: SizeBytes = Field(
         default=1 << 20,
-        description="Largest body of a request to CloudFront's API; over it is 413.",
+        description="Largest body of a request to CloudFront's API; a larger one gets 413.",
         ge=1024,
         le=64 << 20,
     )
     invalidations: Annotated[int, RESTART] = Field(
         default=10_000,
-        description="Invalidations kept one by one; beyond it the oldest become one for everything"
-        " in their distribution.",
+        description="Invalidations that are stored one by one; beyond this number, the oldest are"
+        " merged into one of everything in their distribution.",
         ge=1,
         le=1_000_000,
     )
     write_queue: Annotated[SizeBytes, RESTART] = Field(
         default=10 << 30,
-        description='Disk space for writes that wait for their origin (write = "back"); over it'
-        " is 503.",
+        description='Disk space for writes that wait for their origin (write = "back"); a write'
+        " that does not fit gets 503.",
         ge=1 << 20,
         le=SIZE_LIMIT_BYTES,
     )
@@ -103,16 +104,17 @@ class LimitsConfig(Section):
         le=1_000_000,
     )
     rtmp_handshake: DurationS = Field(
-        default=10.0, description="Time for an RTMP client to finish handshake and connect.", gt=0
+        default=10.0, description="Time for an RTMP client to complete handshake and connect.", gt=0
     )
     rtmp_idle: DurationS = Field(
         default=120.0,
-        description="An RTMP client that neither plays nor sends anything is dropped after this.",
+        description="An RTMP client that neither plays nor sends anything for this long is"
+        " disconnected.",
         gt=0,
     )
     rtmp_stall: DurationS = Field(
         default=60.0,
-        description="An RTMP viewer that takes no byte for this long is dropped.",
+        description="An RTMP viewer that reads no byte for this long is disconnected.",
         gt=0,
     )
     rtmp_message: SizeBytes = Field(
@@ -126,29 +128,30 @@ class LimitsConfig(Section):
     )
     rtmp_ahead: DurationS = Field(
         default=3_600.0,
-        description="Most media sent ahead of real time, however large the client's buffer.",
+        description="Most media sent ahead of real time, whatever buffer the client announces.",
         gt=0,
     )
     rtmp_rate: SizeBytes = Field(
         default=0,
-        description="Most bytes per second to one RTMP viewer who fills a buffer; 0 is line rate.",
+        description="Most bytes per second to one RTMP viewer that fills its buffer; 0 is no"
+        " limit.",
         ge=0,
     )
     moov: Annotated[SizeBytes, RESTART] = Field(
         default=64 << 20,
-        description="Largest index (moov) of an MP4 that is read.",
+        description="Largest index (moov box) of an MP4 file.",
         ge=1024,
         le=1 << 30,
     )
     titles: Annotated[SizeBytes, RESTART] = Field(
         default=256 << 20,
-        description="Memory for media indexes, those in use included, each worker.",
+        description="Memory for media indexes, including those in use, each worker.",
         ge=1 << 20,
         le=1 << 40,
     )
     media_index: Annotated[SizeBytes, RESTART] = Field(
         default=64 << 20,
-        description="Memory for the index of a single medium; one that needs more is refused.",
+        description="Memory for the index of one media file; a file that needs more is not played.",
         ge=1 << 20,
         le=1 << 34,
     )
@@ -157,14 +160,14 @@ class LimitsConfig(Section):
     )
     records: Annotated[SizeBytes, RESTART] = Field(
         default=32 << 20,
-        description="Memory for keys and header fields of what is open in the cache, each worker;"
+        description="Memory for keys and header fields of open cached objects, each worker;"
         " the least recently used is closed first.",
         ge=1 << 20,
         le=1 << 34,
     )
     log_buffer: Annotated[SizeBytes, RESTART] = Field(
         default=8 << 20,
-        description="Memory for log lines that cannot be written yet, each process; lines beyond it"
+        description="Memory for log lines that cannot be written yet, each process; further lines"
         " are dropped and counted.",
         ge=64 << 10,
         le=1 << 30,

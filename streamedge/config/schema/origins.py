@@ -18,13 +18,13 @@ from streamedge.config.schema.values import (
 
 
 class OriginConfig(Section):
-    """What all origins have."""
+    """The keys of all origins."""
 
-    prefix: str = Field(default="", description="Put before every object name.", max_length=1024)
+    prefix: str = Field(default="", description="Prefix of every object name.", max_length=1024)
 
 
 class RemoteOriginConfig(OriginConfig):
-    """What origins on other machines have."""
+    """The keys of origins on other machines."""
 
     connect_timeout: DurationS = Field(
         default=5.0, description="Time to connect to the origin.", gt=0
@@ -38,7 +38,7 @@ class RemoteOriginConfig(OriginConfig):
 
 
 class DirectoryOriginConfig(OriginConfig):
-    """A folder of this machine; it has to exist."""
+    """A folder of this machine; it must exist."""
 
     type: Literal["directory"] = Field(description="A folder of this machine.")
     path: LocalPath = Field(description="The folder.")
@@ -49,13 +49,13 @@ class HttpOriginConfig(RemoteOriginConfig):
 
     type: Literal["http"] = Field(description="Any HTTP server.")
     url: Url = Field(
-        description="Base URL, http:// or https://; a path in it comes before every request's.",
+        description="Base URL, http:// or https://; its path precedes the path of every request.",
         examples=["https://media.example.org/films"],
     )
     host: HostPolicy = Field(
         default="origin",
-        description='Host that is sent: "origin" (the URL\'s), "viewer" (the one asked for, which'
-        " is then in the cache key) or a name.",
+        description='Host that is sent: "origin" (the URL\'s), "viewer" (the viewer\'s, which is'
+        " then in the cache key) or a name.",
         examples=["origin", "viewer", "www.example.org"],
     )
     headers: SecretHeaders = Field(
@@ -67,10 +67,10 @@ class HttpOriginConfig(RemoteOriginConfig):
         default=True, description="Whether the server's certificate is verified (https://)."
     )
     ca: LocalPath | None = Field(
-        default=None, description="PEM file of the CAs to trust; left out: the system's."
+        default=None, description="PEM file of the CAs to trust; default: the system's."
     )
     client_certificate: LocalPath | None = Field(
-        default=None, description="PEM file of the certificate shown to the server (mutual TLS)."
+        default=None, description="PEM file of the client certificate (mutual TLS)."
     )
     client_key: LocalPath | None = Field(
         default=None, description="PEM file of client_certificate's key, unencrypted."
@@ -82,12 +82,12 @@ class HttpOriginConfig(RemoteOriginConfig):
         le=10,
     )
     total_timeout: DurationS = Field(
-        default=0.0, description="Time for a whole exchange with the origin; 0 is no limit.", ge=0
+        default=0.0, description="Time for a whole request to the origin; 0 is no limit.", ge=0
     )
 
 
 class S3OriginConfig(RemoteOriginConfig):
-    """A bucket of AWS or of any server that speaks S3."""
+    """A bucket of AWS or of any S3-compatible server."""
 
     type: Literal["s3"] = Field(description="An S3 bucket.")
     bucket: str = Field(
@@ -102,22 +102,24 @@ class S3OriginConfig(RemoteOriginConfig):
     )
     endpoint: Url = Field(
         default="",
-        description="URL of another S3 server; left out: AWS.",
+        description="URL of another S3 server; default: AWS.",
         examples=["http://127.0.0.1:9000"],
     )
     access_key_id: str = Field(
         default="",
-        description="Key to sign with; left out: the AWS credential chain (boto3).",
+        description="Key to sign with; default: the AWS credential chain (boto3).",
         max_length=256,
     )
     secret_access_key: SecretStr = Field(
         default=SecretStr(""), description="Secret of access_key_id.", max_length=1024
     )
-    anonymous: bool = Field(default=False, description="Do not sign: a public bucket.")
+    anonymous: bool = Field(
+        default=False, description="Whether requests are unsigned, for a public bucket."
+    )
     path_style: bool | None = Field(
         default=None,
-        description="Whether the bucket stands in the path (true) or in the host name (false);"
-        " left out: true with an endpoint, false at AWS.",
+        description="Whether the bucket is in the path (true) or in the host name (false);"
+        " default: true with an endpoint, false at AWS.",
     )
     headers: SecretHeaders = Field(
         default={},
@@ -131,7 +133,7 @@ AnyOriginConfig = Annotated[
 
 
 class OriginGroupConfig(Section):
-    """Origins that stand in for each other; a distribution names it as it names an origin."""
+    """Origins that replace each other on failure; a distribution names it like an origin."""
 
     origins: Annotated[tuple[str, ...], Strict(False)] = Field(
         description="Names of tables under [origins], in the order they are tried.",
@@ -141,8 +143,8 @@ class OriginGroupConfig(Section):
     )
     failover: Annotated[tuple[Failover, ...], Strict(False)] = Field(
         default=(500, 502, 503, 504, "connect", "timeout"),
-        description="What makes the next origin answer a GET, HEAD or OPTIONS: status codes,"
-        ' "connect" (no connection, or one lost before an answer) and "timeout" (no answer in'
-        " time).",
+        description="Failures after which a GET, HEAD or OPTIONS is sent to the next origin: status"
+        ' codes, "connect" (no connection, or one lost before a response) and "timeout" (no'
+        " response in time).",
         max_length=64,
     )

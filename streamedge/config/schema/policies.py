@@ -34,43 +34,44 @@ class CachePolicyConfig(Section):
 
     strict: bool = Field(
         default=False,
-        description="RFC 9111 to the letter where CloudFront's default differs.",
+        description="Follow RFC 9111 exactly where CloudFront's defaults differ.",
     )
     viewer_directives: bool = Field(
         default=False,
-        description="Whether viewers' Cache-Control and Pragma count. With strict: true.",
+        description="Whether Cache-Control and Pragma of viewers are applied; default with"
+        " strict: true.",
     )
     min_ttl: DurationS = Field(
         default=MIN_TTL_S,
-        description="Least time that a response is fresh, whatever it says.",
+        description="Least time that a response is fresh, whatever its headers say.",
         ge=0,
     )
     default_ttl: DurationS = Field(
         default=DEFAULT_TTL_S,
-        description="How long a response that does not say is fresh. With strict the RFC's"
-        " heuristics from Last-Modified count instead.",
+        description="How long a response is fresh if it has no lifetime. With strict, the RFC's"
+        " heuristic from Last-Modified is used instead.",
         ge=0,
     )
     max_ttl: DurationS = Field(
         default=MAX_TTL_S,
-        description="Most time that a response is fresh, whatever it says.",
+        description="Most time that a response is fresh, whatever its headers say.",
         ge=0,
     )
     query_strings: Selected = Field(
-        default=ALL, description="Query parameters in the cache key; they are forwarded too."
+        default=ALL, description="Query parameters in the cache key; they are also forwarded."
     )
     headers: HeaderNames = Field(
         default=(),
-        description="Request headers in the cache key; they are forwarded too.",
+        description="Request headers in the cache key; they are also forwarded.",
         examples=["Accept-Language"],
     )
     cookies: Selected = Field(
-        default=NONE, description="Cookies in the cache key; they are forwarded too."
+        default=NONE, description="Cookies in the cache key; they are also forwarded."
     )
     error_ttl: DurationS = Field(
         default=ERROR_TTL_S,
-        description="Least time that error responses (404, 414, 500 to 504) are kept; not with"
-        " strict.",
+        description="Least time that error responses (404, 414, 500 to 504) are cached; ignored"
+        " with strict.",
         ge=0,
     )
 
@@ -84,63 +85,65 @@ class OriginRequestPolicyConfig(Section):
     headers: SelectedHeaders = Field(
         default=NONE,
         description="Request headers that are forwarded. Connection headers, conditions, Range,"
-        " Host and Accept-Encoding stay the edge's own; those that change what a request means"
-        " (X-Forwarded-Host, X-Original-URL and alike), and names with an underscore or a dot, only"
-        " by name.",
+        " Host and Accept-Encoding are set by the edge. Headers that change what a request means"
+        " (such as X-Forwarded-Host or X-Original-URL), and names with an underscore or a dot, are"
+        " forwarded only if named.",
     )
     cookies: Selected = Field(default=NONE, description="Cookies that are forwarded.")
 
 
 class CorsConfig(Section):
-    """What other sites' pages may read; without origins, no CORS fields are added."""
+    """What pages of other sites may read; without origins, no CORS fields are added."""
 
     origins: Annotated[tuple[CorsOrigin, ...], Strict(False)] = Field(
         default=(),
-        description='Origins that may read responses; "*" is any, and "https://*.example.com" any'
-        " host below it.",
+        description='Origins that may read responses; "*" is any origin, "https://*.example.com"'
+        " any subdomain.",
         examples=["https://a.example"],
         max_length=256,
     )
     methods: Methods = Field(
-        default=("GET", "HEAD"), description="Methods that a preflight request is allowed."
+        default=("GET", "HEAD"), description="Methods that a preflight request may ask for."
     )
     headers: HeaderNames = Field(
         default=(),
-        description='Request headers that a preflight request is allowed; "*" is any.',
+        description='Request headers that a preflight request may ask for; "*" is any.',
         examples=["*"],
     )
     expose: HeaderNames = Field(
         default=(), description="Response headers that scripts may read.", examples=["ETag"]
     )
     max_age: DurationS = Field(
-        default=600.0, description="How long a browser may remember a preflight's answer.", ge=0
+        default=600.0, description="How long a browser may cache a preflight response.", ge=0
     )
     credentials: bool = Field(
         default=False, description="Whether requests may carry cookies and Authorization."
     )
     override: bool = Field(
         default=True,
-        description="Whether this replaces what the origin says; false: only where it says"
-        " nothing.",
+        description="Whether these fields replace the origin's; false: they are added only if the"
+        " origin sent none.",
     )
 
 
 class ResponseHeadersPolicyConfig(Section):
-    """What is changed in the headers that viewers get: removed first, then set, then added."""
+    """Changes of response headers: some are removed, then some set, then some added."""
 
     remove: HeaderNames = Field(
         default=(),
-        description="Headers of the origin that viewers do not get.",
+        description="Headers of the origin that are not sent to viewers.",
         examples=["X-Powered-By"],
     )
     set: Headers = Field(default={}, description="Headers that replace the origin's.")
-    add: Headers = Field(default={}, description="Headers where the origin sent none.")
+    add: Headers = Field(default={}, description="Headers that are added if the origin sent none.")
     hsts: HeaderValue = Field(
         default="",
-        description="Strict-Transport-Security over HTTPS, where the origin sent none.",
+        description="Strict-Transport-Security over HTTPS, if the origin sent none.",
         examples=["max-age=63072000; includeSubDomains"],
     )
-    cors: CorsConfig = Field(default=CorsConfig(), description="What other sites' pages may read.")
+    cors: CorsConfig = Field(
+        default=CorsConfig(), description="What pages of other sites may read."
+    )
     server_timing: float = Field(
         default=0.0, description="Percent of responses with Server-Timing.", ge=0, le=100
     )

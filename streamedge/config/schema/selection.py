@@ -23,7 +23,7 @@ NAME_LIMIT_CHARACTERS = 256
 HEADER_VALUE_LIMIT_CHARACTERS = 4096
 SECRET_LIMIT_CHARACTERS = 1024
 
-# RFC 9110, sections 5.1 and 5.5, without obs-text; blanks at the ends are not part of a value.
+# RFC 9110, sections 5.1 and 5.5, without obs-text; spaces at the ends are not part of a value.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _HEADER_VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
 
@@ -37,7 +37,7 @@ _FAILOVER_EXPECTED = 'expected a status from 400 to 599, "connect" or "timeout"'
 
 
 class SelectionMode(Enum):
-    """Which names a selection keeps."""
+    """Which names are selected."""
 
     NONE = "none"
     ALL = "all"
@@ -58,7 +58,7 @@ ALL = Selection(SelectionMode.ALL)
 
 
 def parse_selection(value: object) -> Selection:
-    """What ``"none"``, ``"all"``, ``{ only = […] }`` or ``{ except = […] }`` keeps."""
+    """The selection of ``"none"``, ``"all"``, ``{ only = […] }`` or ``{ except = […] }``."""
     if isinstance(value, Selection):
         return value
     if isinstance(value, dict) and len(value) == 1:
@@ -69,7 +69,7 @@ def parse_selection(value: object) -> Selection:
 
 
 def parse_header_selection(value: object) -> Selection:
-    """What ``"none"``, ``"all"``, ``[…]`` or ``{ except = […] }`` keeps of a request's headers."""
+    """The selection of headers of ``"none"``, ``"all"``, ``[…]`` or ``{ except = […] }``."""
     if isinstance(value, Selection):
         return value
     if isinstance(value, list | tuple):
@@ -80,7 +80,7 @@ def parse_header_selection(value: object) -> Selection:
 
 
 def parse_headers(value: object) -> dict[str, str]:
-    """A table of header names and values, as it is written."""
+    """A table of header names and values, unchanged."""
     if not isinstance(value, dict):
         raise ValueError(f"{_HEADERS_EXPECTED}, found {kind_of(value)}")  # noqa: TRY004  # pydantic's
     if len(value) > HEADERS_MAX:
@@ -95,7 +95,7 @@ def parse_headers(value: object) -> dict[str, str]:
 
 
 def parse_secret_headers(value: object) -> dict[str, SecretStr]:
-    """The same with values that no print shows."""
+    """A table of header names and values; ``repr`` does not show the values."""
     if not isinstance(value, dict):
         raise ValueError(f"{_HEADERS_EXPECTED}, found {kind_of(value)}")  # noqa: TRY004  # pydantic's
     plain = {
@@ -106,7 +106,7 @@ def parse_secret_headers(value: object) -> dict[str, SecretStr]:
 
 
 def parse_access_keys(value: object) -> dict[str, SecretStr]:
-    """A table of access key ids and their secrets, which no print shows."""
+    """A table of access key ids and secrets; ``repr`` does not show the secrets."""
     if not isinstance(value, dict):
         raise ValueError(f"{_ACCESS_KEYS_EXPECTED}, found {kind_of(value)}")  # noqa: TRY004  # pydantic's
     if len(value) > ACCESS_KEYS_MAX:
@@ -174,7 +174,7 @@ def _header_names(value: object) -> tuple[str, ...]:
     names = _names(value, _HEADER_SELECTION_EXPECTED)
     for name in names:
         if not _HEADER_NAME.fullmatch(name):
-            raise ValueError(f"expected names of headers, found {name_type(name)}")
+            raise ValueError(f"expected header names, found {name_type(name)}")
     return names
 
 
@@ -184,7 +184,7 @@ def _check_header(name: object, text: object) -> None:
             f"{_HEADERS_EXPECTED}, found {name_type(name)}, which is not a header name"
         )
     if name.lower() in FRAMING:
-        raise ValueError(f"the header {json.dumps(name)} is the edge's own, it cannot be set")
+        raise ValueError(f"the header {json.dumps(name)} is the edge's own and cannot be set")
     if not isinstance(text, str):
         raise ValueError(f"expected text for {json.dumps(name)}, found {kind_of(text)}")  # noqa: TRY004
     if len(text) > HEADER_VALUE_LIMIT_CHARACTERS or not _HEADER_VALUE.fullmatch(text):

@@ -58,7 +58,7 @@ _PATH_EXPECTED = 'expected a path such as "var/cache"'
 
 
 def parse_size_bytes(value: object) -> int:
-    """Bytes that ``value`` names: ``"20GiB"`` (powers of 1024), ``"500MB"`` (of 1000) or an int."""
+    """The bytes of ``value``: ``"20GiB"`` (powers of 1024), ``"500MB"`` (of 1000) or an int."""
     size_bytes: int | None = None
     if isinstance(value, int) and not isinstance(value, bool):
         size_bytes = value
@@ -76,7 +76,7 @@ def parse_size_bytes(value: object) -> int:
 
 
 def parse_duration_s(value: object) -> float:
-    """Seconds that ``value`` names: ``"24h"``, ``"1.5s"``, ``"250ms"``, or a number of seconds."""
+    """The seconds of ``value``: ``"24h"``, ``"1.5s"``, ``"250ms"``, or a number of seconds."""
     duration_s: float | None = None
     if isinstance(value, int | float) and not isinstance(value, bool):
         # Compared first: NaN is not in the range, and no float holds the largest integers.
@@ -98,7 +98,7 @@ def parse_address(value: object) -> tuple[str, int]:
     """Host and port of ``"127.0.0.1:8080"``, ``"[::1]:8080"``, ``"localhost:8080"`` or ``":8080"``.
 
     The host has no brackets and is in its shortest form; ``":8080"`` is ``0.0.0.0``. Port 0
-    lets the system choose. A (host, port) that is parsed already passes, for configs made in code.
+    lets the system choose. A tuple (host, port) is accepted too, for configs made in code.
     """
     if isinstance(value, tuple) and len(value) == 2:
         host, port = value
@@ -132,7 +132,7 @@ def parse_network(value: object) -> IpNetwork:
 
 
 def parse_path(value: object) -> Path:
-    """The path ``value`` names. An empty one is refused: it would mean the config's own folder."""
+    """The path ``value``. An empty path is refused: it would mean the config's own folder."""
     if isinstance(value, Path):
         return value
     if not isinstance(value, str):
@@ -165,13 +165,13 @@ def format_duration_s(duration_s: float) -> str:
 
 
 def format_address(address: tuple[str, int]) -> str:
-    """``host:port``, with brackets round an IPv6 host."""
+    """``host:port``, with brackets around an IPv6 host."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def name_type(value: object) -> str:
-    """``value`` as it is shown in a message: short ones quoted as TOML, others by their kind."""
+    """``value`` for a message: short values as TOML, others by their kind."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -185,7 +185,7 @@ def name_type(value: object) -> str:
 
 
 def kind_of(value: object) -> str:
-    """What TOML calls the kind of ``value``, with its article."""
+    """TOML's name of the kind of ``value``, with its article."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -202,13 +202,13 @@ def kind_of(value: object) -> str:
 
 
 def _canonical_host(host: str) -> str:
-    """Raises ValueError for what is neither an IP address nor a host name."""
+    """Raises ValueError if it is neither an IP address nor a host name."""
     if not host:
         return "0.0.0.0"  # noqa: S104  # the notation's own meaning; no default uses it
     if host.startswith("["):
         address = ip_address(host[1:-1])
         if address.version != 6:
-            raise ValueError("only an IPv6 address stands in brackets")
+            raise ValueError("only an IPv6 address has brackets")
         return str(address)
     labels = host.removesuffix(".").split(".")
     if labels[-1].isdecimal():

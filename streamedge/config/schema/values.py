@@ -1,6 +1,6 @@
 """Types of values in the config, the base class of its tables, and the restart marker.
 
-A type checks a value on its own; ``config`` says which key has which type. Pure.
+A type checks one value alone; the other modules of this folder assign types to keys. Pure.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ HostPolicy = Annotated[
 HeaderName = Annotated[
     str,
     Text(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$"),
-    Shape("a header's name"),
+    Shape("a header name"),
 ]
 FieldName = Annotated[
     str,
     Text(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{0,256}$"),
-    Shape("a header's name"),
+    Shape("a header name"),
 ]
 HeaderValue = Annotated[
     str,
@@ -116,7 +116,7 @@ PagePath = Annotated[
 RootObject = Annotated[
     str,
     Text(pattern=r"^([!-\"$-.0->@-~][!-\"$->@-~]*)?$", max_length=255),
-    Shape('at most 255 visible ASCII characters, no "/" in front, no query'),
+    Shape('at most 255 visible ASCII characters, no leading "/", no query'),
 ]
 CorsOrigin = Annotated[
     str,
@@ -128,7 +128,7 @@ PagePattern = Annotated[
     Text(pattern=r"^[!-~]+$", max_length=2048),
     Shape('at most 2048 visible ASCII characters; "*" is any text'),
 ]
-# TOML has no tuples: strictness is for the values, not for the list that holds them.
+# TOML has lists, not tuples: only the entries are checked strictly.
 Addresses = Annotated[tuple[Address, ...], Strict(False), Field(max_length=64)]
 Networks = Annotated[tuple[Network, ...], Strict(False), Field(max_length=1024)]
 HostPatterns = Annotated[tuple[HostPattern, ...], Strict(False), Field(max_length=1024)]
@@ -140,7 +140,7 @@ Methods = Annotated[tuple[Method, ...], Strict(False), Field(max_length=7)]
 
 
 class Section(BaseModel):
-    """A table of the file: unknown keys are mistakes, nothing is coerced, nothing changes later."""
+    """A table of the file. Unknown keys are errors, no type is coerced, instances are frozen."""
 
-    # What is refused may be a password: no error of pydantic's shows it either.
+    # A refused value may be a password, so pydantic must not show it in its errors.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)

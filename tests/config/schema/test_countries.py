@@ -54,7 +54,7 @@ def test_lists_are_read_and_written(value: object, countries: CountryList, is_op
         ({"alow": ["DE"]}, 'found "alow"'),
         ({"allow": []}, "would admit no viewer"),
         ({"allow": "DE"}, "found a string of countries"),
-        ({"deny": ["DEU"]}, 'expected countries by their two letters, such as "DE", found "DEU"'),
+        ({"deny": ["DEU"]}, 'expected two-letter country codes, such as "DE", found "DEU"'),
         ({"deny": ["D1"]}, 'found "D1"'),
         ({"deny": [49]}, "found 49"),
         ({"deny": ["DE"] * (COUNTRIES_MAX + 1)}, f"at most {COUNTRIES_MAX}"),
