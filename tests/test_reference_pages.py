@@ -29,7 +29,7 @@ from streamedge.media.mp4.moov import TRACKS_MAX
 from streamedge.media.mp4.sample_table import SAMPLES_MAX
 from streamedge.ops.log import FIELD_CHARACTERS_MAX, FIELD_ITEMS_MAX
 from streamedge.ops.metrics import LABELS_MAX, Counter, Gauge
-from tests.support.offered import OFFERED
+from tests.support.api_operations import OFFERED_OPERATIONS
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "reference"
@@ -245,7 +245,7 @@ def test_page_names_the_label_of_the_counter(counter: Counter) -> None:
 def test_page_lists_the_operations_that_the_api_offers() -> None:
     cells = [cell for row in _rows("cloudfront-api.md") for cell in row]
     names = [name for cell in cells for name in _quoted(cell) if re.fullmatch(r"[A-Z]\w+", name)]
-    assert sorted(names) == sorted(OFFERED)
+    assert sorted(names) == sorted(OFFERED_OPERATIONS)
 
 
 # Errors

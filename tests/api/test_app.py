@@ -24,8 +24,8 @@ from streamedge.api.app import UNVERIFIED_BODIES_MAX
 from streamedge.api.errors import ApiError
 from streamedge.api.protocol.model import cloudfront
 from streamedge.api.protocol.service import Call, Handlers, Output
+from tests.support.api_operations import OFFERED_OPERATIONS, example
 from tests.support.api_server import BODY_MAX_BYTES, ApiServer, run_api
-from tests.support.offered import OFFERED, example
 
 NAMESPACE = "http://cloudfront.amazonaws.com/doc/2020-05-31/"
 
@@ -57,7 +57,7 @@ class Stubs:
 
     @property
     def handlers(self) -> Handlers:
-        return dict.fromkeys(OFFERED, self.handle)
+        return dict.fromkeys(OFFERED_OPERATIONS, self.handle)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def client(running: tuple[ApiServer, Stubs]) -> Iterator[Any]:
         yield client
 
 
-@pytest.mark.parametrize("operation", OFFERED)
+@pytest.mark.parametrize("operation", OFFERED_OPERATIONS)
 def test_every_operation_goes_there_and_back(
     server: ApiServer, stubs: Stubs, client: Any, operation: str
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.api_operations import OFFERED_OPERATIONS
 from tests.support.api_server import ApiServer, run_api
 from tests.support.cloudfront_api import (
     Api,
@@ -20,7 +21,6 @@ from tests.support.cloudfront_api import (
     streaming,
     web,
 )
-from tests.support.offered import OFFERED
 
 FIRST_POLL = {"MaxAttempts": 1}
 
@@ -48,7 +48,7 @@ def plain(value: Any) -> Any:
 
 
 def test_all_that_is_offered_is_here_and_nothing_else(api: Api) -> None:
-    assert set(api.handlers) == set(OFFERED)
+    assert set(api.handlers) == set(OFFERED_OPERATIONS)
 
 
 @pytest.mark.parametrize("kind", ["distribution", "streaming_distribution"])

@@ -7,7 +7,7 @@ from botocore.session import get_session
 
 from streamedge.api.errors import STATUS_BY_CODE, ApiError
 from streamedge.api.protocol.model import cloudfront
-from tests.support.offered import OFFERED
+from tests.support.api_operations import OFFERED_OPERATIONS
 
 # AWS's common errors, which no service model lists, and what a server says of itself.
 COMMON = {
@@ -22,7 +22,7 @@ STATUS_BY_SHAPE = {
 }
 POSSIBLE = {
     shape.name
-    for operation in OFFERED
+    for operation in OFFERED_OPERATIONS
     for shape in cloudfront().operation(operation).error_shapes
     if not any(word in shape.name for word in FOREIGN)
 }

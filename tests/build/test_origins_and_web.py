@@ -20,7 +20,7 @@ from streamedge.origin.group.origin import OriginGroup
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.s3.origin import S3Origin
 from tests.support.certificate_authority import CertificateAuthority
-from tests.support.fakes import ScriptedOrigin, Turn, read_all
+from tests.support.scripted_origin import Reply, ScriptedOrigin, read_all
 
 DIRECTORY = {"type": "directory", "path": "/media"}
 HTTP = {"type": "http", "url": "https://media.example.org"}
@@ -170,7 +170,7 @@ async def test_what_the_config_says_of_requests_is_done(tmp_path: Path) -> None:
         site = {"type": "http", "url": server.url, "host": "www.test", "follow_redirects": 1}
         bucket = {"type": "s3", "bucket": "videos", "endpoint": server.url, "anonymous": True}
         bindings = await bind(site={**site, **said}, bucket={**bucket, **said})
-        server.script(Turn(status=302, headers=(("Location", "/videos/film.mp4"),)))
+        server.script(Reply(status=302, headers=(("Location", "/videos/film.mp4"),)))
         assert await read_all(await bindings["site"].origin.read("old")) == b"film"
         assert await read_all(await bindings["bucket"].origin.read("film.mp4")) == b"film"
         assert [seen.headers["host"] for seen in server.requests[:2]] == ["www.test"] * 2

@@ -23,7 +23,6 @@ from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.ops.metrics import Counter, Gauge
 from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, Turn
 from tests.support.location import (
     LAST_MODIFIED_S,
     Location,
@@ -33,6 +32,7 @@ from tests.support.location import (
     set_word,
     words_of,
 )
+from tests.support.scripted_origin import Pattern, Reply
 
 FILM = Pattern(10 * CHUNK_BYTES + 777, seed=2)
 ALL = Span(0, FILM.size_bytes)
@@ -129,7 +129,7 @@ async def test_each_byte_is_read_from_the_origin_once(location: Location) -> Non
     worker = location.worker()
     assert await fetch(worker, location.asset(), ALL) == FILM.read(ALL)
     assert await fetch(worker, location.asset(), ALL) == FILM.read(ALL)
-    assert location.server.body_bytes_sent == location.bytes_asked() == FILM.size_bytes
+    assert location.server.body_bytes_sent == location.bytes_requested() == FILM.size_bytes
     assert worker.counts.gathered(Counter.FILLS, "complete") == len(location.server.requests)
     assert worker.counts.gauges[Gauge.RUNNING_FILLS] == 0
 
@@ -174,27 +174,27 @@ async def test_it_resumes_where_it_stopped_against_the_same_version(location: Lo
     assert second.span == Span(STOP, FILM.size_bytes)
     assert second.headers["if-match"] == '"1"'
     assert first.body_bytes_sent == STOP
-    assert location.bytes_asked() == FILM.size_bytes
+    assert location.bytes_requested() == FILM.size_bytes
 
 
 @pytest.mark.usefixtures("without_pauses")
 @pytest.mark.parametrize(
     "turn",
     [
-        Turn(reset_at=STOP),
-        Turn(cut_at=STOP),
-        Turn(stall_at=STOP),
-        Turn(cut_at=STOP, chunked=True),
-        Turn(chunked=True, extra=b"x" * 100_000),
-        Turn(status=503),
-        Turn(status=429),
-        Turn(raw=b"HTTP/1.1 206 Partial Content\r\n\r\n"),
-        Turn(raw=b"nonsense\r\n\r\n"),
+        Reply(reset_at=STOP),
+        Reply(cut_at=STOP),
+        Reply(stall_at=STOP),
+        Reply(cut_at=STOP, chunked=True),
+        Reply(chunked=True, extra=b"x" * 100_000),
+        Reply(status=503),
+        Reply(status=429),
+        Reply(raw=b"HTTP/1.1 206 Partial Content\r\n\r\n"),
+        Reply(raw=b"nonsense\r\n\r\n"),
     ],
     ids=["reset", "cut", "stall", "cut chunked", "too long", "503", "429", "no length", "no HTTP"],
 )
 async def test_a_fault_that_may_pass_is_not_seen_by_the_reader(
-    location: Location, turn: Turn
+    location: Location, turn: Reply
 ) -> None:
     worker = location.worker()
     location.server.script(turn)
@@ -210,8 +210,8 @@ async def test_a_fault_that_may_pass_is_not_seen_by_the_reader(
 @pytest.mark.usefixtures("without_pauses")
 async def test_an_origin_that_ignores_ranges_does_no_harm(location: Location) -> None:
     worker = location.worker()
-    location.server.script(Turn(stall_at=STOP))
-    location.server.script(Turn(ignore_range=True))
+    location.server.script(Reply(stall_at=STOP))
+    location.server.script(Reply(ignore_range=True))
     reader = known(worker, location.asset())
     assert await reader.read(ALL) == FILM.read(ALL)
     reader.close()
@@ -231,7 +231,7 @@ async def test_a_changed_object_is_never_mixed(location: Location, ignore_condit
     reader = await worker.open(location.asset(), ALL)
     await reader.wait(Span(STOP - 1, STOP), eager=True)
     server.put("film", changed, etag='"2"')
-    server.script(Turn(ignore_conditions=ignore_conditions))
+    server.script(Reply(ignore_conditions=ignore_conditions))
     await server.refuse()
     server.release("film")
     await server.accept()
@@ -308,7 +308,7 @@ async def test_an_origin_that_says_nothing_is_given_up(
     location: Location, without_pauses: None
 ) -> None:
     worker = location.worker(retries=1)
-    location.server.script(Turn(silent=True), times=2)
+    location.server.script(Reply(silent=True), times=2)
     error = await failure_of(known(worker, location.asset()), ALL)
     assert error.failure is OriginFailure.TIMEOUT
     assert len(location.server.requests) == 2
@@ -455,10 +455,10 @@ async def test_a_disk_that_fills_up_is_made_up_for_in_memory(
     assert location.events("disk_recovered") == []
     # Once there is room, what is missing is fetched and kept.
     full_disk[0] = 1 << 30
-    before = location.bytes_asked()
+    before = location.bytes_requested()
     assert await fetch(worker, location.asset(), ALL) == FILM.read(ALL)
     await fills_ended(worker)
-    assert location.bytes_asked() - before <= FILM.size_bytes - sum(kept)
+    assert location.bytes_requested() - before <= FILM.size_bytes - sum(kept)
     assert len(location.events("disk_recovered")) == 1
 
 

@@ -14,8 +14,8 @@ from streamedge.cache.objects import Cache
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.extent import CHUNK_BYTES
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, Turn
 from tests.support.location import Location, fetch, fills_ended, run_location
+from tests.support.scripted_origin import Pattern, Reply
 
 FILM = Pattern(60 * CHUNK_BYTES + 777, seed=21)
 ALL = Span(0, FILM.size_bytes)
@@ -53,7 +53,7 @@ async def test_range_far_ahead_of_a_fill_is_read_at_once(location: Location) -> 
     download = await held_download(location, worker)
     tail = await worker.open(location.asset(), TAIL)
     reading = asyncio.ensure_future(tail.read(TAIL))
-    await location.server.seen(2)
+    await location.server.wait_for_requests(2)
     assert asked_spans(location)[1] == TAIL.align(CHUNK_BYTES)
     location.server.release("film")
     assert await reading == FILM.read(TAIL)
@@ -73,7 +73,7 @@ async def test_range_is_read_beside_another_workers_fill(location: Location) -> 
     download = await held_download(location, one)
     tail = await other.open(location.asset(), TAIL)
     reading = asyncio.ensure_future(tail.read(TAIL))
-    await location.server.seen(2)
+    await location.server.wait_for_requests(2)
     assert asked_spans(location)[1] == TAIL.align(CHUNK_BYTES)
     location.server.release("film")
     assert await reading == FILM.read(TAIL)
@@ -118,14 +118,14 @@ async def test_prefetch_cuts_no_running_fill(location: Location) -> None:
 @pytest.mark.parametrize("says_so", [True, False])
 async def test_origin_without_ranges_is_waited_for(location: Location, says_so: bool) -> None:
     headers = (("Accept-Ranges", "none" if says_so else None),)
-    location.server.script(Turn(headers=headers, ignore_range=True), times=9)
+    location.server.script(Reply(headers=headers, ignore_range=True), times=9)
     worker = location.worker()
     download = await held_download(location, worker)
     tail = await worker.open(location.asset(), TAIL)
     reading = asyncio.ensure_future(tail.read(TAIL))
     # One that does not say so is found out, and its second answer let go.
     count = 1 if says_so else 2
-    await location.server.seen(count)
+    await location.server.wait_for_requests(count)
     await location.server.until(lambda: location.server.connections_open == 1)
     tail.prefetch(Span(TAIL.end, FILM.size_bytes))
     for _each_looks_again in range(3):
@@ -139,8 +139,8 @@ async def test_origin_without_ranges_is_waited_for(location: Location, says_so: 
 
 
 async def test_whole_answer_to_a_range_is_kept_whole(location: Location) -> None:
-    location.server.script(Turn(), times=1)
-    location.server.script(Turn(ignore_range=True), times=9)
+    location.server.script(Reply(), times=1)
+    location.server.script(Reply(ignore_range=True), times=9)
     worker = location.worker()
     reader = await worker.open(location.asset())  # a HEAD
     assert await reader.read(TAIL) == FILM.read(TAIL)
@@ -166,7 +166,7 @@ async def test_fill_without_readers_ends_and_its_locks_with_it(location: Locatio
     assert await fetch(worker, location.asset(), Span(0, film.size_bytes)) == film.read(
         Span(0, film.size_bytes)
     )
-    assert location.bytes_asked() == film.size_bytes
+    assert location.bytes_requested() == film.size_bytes
 
 
 async def test_fill_goes_on_for_the_reader_who_stays(location: Location) -> None:

@@ -19,8 +19,8 @@ from streamedge.errors import OriginError
 from streamedge.origin import OriginRequest
 from streamedge.origin.objects import RequestedObject
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, Turn
 from tests.support.location import PATIENCE_S, Location, fetch, fills_ended, run_location
+from tests.support.scripted_origin import Pattern, Reply
 
 OLD, NEW = Pattern(300_000, seed=3), Pattern(200_000, seed=4)
 WHOLE_OLD = Span(0, OLD.size_bytes)
@@ -161,8 +161,8 @@ async def test_soft_gives_the_new_version_where_there_is_one(location: Location)
     assert await served(door, ask_of(location)) == (bytes_of(NEW), CacheResult.MISS)
 
 
-@pytest.mark.parametrize("failure", [Turn(status=503), Turn(status=500)])
-async def test_soft_is_served_stale_if_the_origin_fails(location: Location, failure: Turn) -> None:
+@pytest.mark.parametrize("failure", [Reply(status=503), Reply(status=500)])
+async def test_soft_is_served_stale_if_the_origin_fails(location: Location, failure: Reply) -> None:
     put_old(location)
     door = ResponseCache(location.worker(retries=0))
     await served(door, ask_of(location))
@@ -195,11 +195,11 @@ async def test_soft_is_served_while_it_is_validated_where_the_response_allows(
     await served(door, ask_of(location))
     location.invalidate("/film", soft=True)
     put_new(location)
-    location.server.hold_answers()
+    location.server.hold_responses()
     for _ in range(2):
         assert await served(door, ask_of(location)) == (bytes_of(OLD), CacheResult.HIT)
-    await location.server.seen(2)
-    location.server.release_answers()
+    await location.server.wait_for_requests(2)
+    location.server.release_responses()
     await fills_ended(worker)
     assert await served(door, ask_of(location)) == (bytes_of(NEW), CacheResult.HIT)
     assert len(location.server.requests) == 2
@@ -222,12 +222,12 @@ async def test_hard_while_a_stale_one_is_being_validated_ends_its_use(location: 
     door = ResponseCache(location.worker(retries=0))
     await served(door, ask_of(location))
     location.invalidate("/film", soft=True)
-    location.server.hold_answers()
-    location.server.script(Turn(status=503))
+    location.server.hold_responses()
+    location.server.script(Reply(status=503))
     asking = asyncio.create_task(door.respond(ask_of(location)))
-    await location.server.seen(2)
+    await location.server.wait_for_requests(2)
     location.invalidate("/film")
-    location.server.release_answers()
+    location.server.release_responses()
     outcome = await asking
     assert isinstance(outcome, Stored)
     assert outcome.reader.head.status == 503  # the origin's own error in place of the old answer
@@ -239,13 +239,13 @@ async def test_an_answer_that_is_overtaken_is_for_those_alone_who_came_before(
 ) -> None:
     put_old(location)
     one, other = (ResponseCache(location.worker()) for _ in range(2))
-    location.server.hold_answers()
+    location.server.hold_responses()
     before = asyncio.create_task(served(one, ask_of(location)))
-    await location.server.seen(1)
+    await location.server.wait_for_requests(1)
     put_new(location)
     location.invalidate("/film")
     after = [asyncio.create_task(served(door, ask_of(location))) for door in (one, one, other)]
-    location.server.release_answers()
+    location.server.release_responses()
     assert (await before)[0] == bytes_of(OLD)
     assert [(await each)[0] for each in after] == [bytes_of(NEW)] * 3
     assert len(location.server.requests) == 2
@@ -255,13 +255,13 @@ async def test_an_answer_that_is_overtaken_is_for_those_alone_who_came_before(
 async def test_a_write_overtakes_an_answer_in_the_same_way(location: Location) -> None:
     put_old(location)
     door = ResponseCache(location.worker())
-    location.server.hold_answers()
+    location.server.hold_responses()
     before = asyncio.create_task(served(door, ask_of(location)))
-    await location.server.seen(1)
+    await location.server.wait_for_requests(1)
     put_new(location)
     door.refuse_older("site\nfilm")
     after = asyncio.create_task(served(door, ask_of(location)))
-    location.server.release_answers()
+    location.server.release_responses()
     assert (await before)[0] == bytes_of(OLD)
     assert (await after)[0] == bytes_of(NEW)
 
@@ -273,11 +273,11 @@ async def test_waiters_for_a_failing_origin_all_get_stale(
     door = ResponseCache(location.worker(retries=0))
     await served(door, ask_of(location))
     location.invalidate("/film", soft=True)
-    location.server.hold_answers()
-    location.server.script(Turn(status=503))
+    location.server.hold_responses()
+    location.server.script(Reply(status=503))
     asking = [asyncio.create_task(served(door, ask_of(location))) for _ in range(4)]
-    await location.server.seen(2)
-    location.server.release_answers()
+    await location.server.wait_for_requests(2)
+    location.server.release_responses()
     assert {(await each)[0] for each in asking} == {bytes_of(OLD)}
     assert len(location.server.requests) == 2
 
@@ -323,7 +323,7 @@ async def test_all_variants_go(location: Location) -> None:
 
 
 async def test_an_error_that_is_kept_goes(location: Location) -> None:
-    location.server.script(Turn(status=404, headers=FRESH))
+    location.server.script(Reply(status=404, headers=FRESH))
     door = ResponseCache(location.worker())
     for _ in range(2):
         outcome = await door.respond(ask_of(location))
@@ -394,13 +394,13 @@ async def test_a_play_validates_after_soft(location: Location) -> None:
 async def test_a_play_that_joins_an_overtaken_open_asks_anew(location: Location) -> None:
     put_old(location)
     worker = location.worker()
-    location.server.hold_answers()
+    location.server.hold_responses()
     before = asyncio.create_task(opened(worker, asset_of(location)))
-    await location.server.seen(1)
+    await location.server.wait_for_requests(1)
     put_new(location)
     location.invalidate("/film")
     after = [asyncio.create_task(opened(worker, asset_of(location))) for _ in range(2)]
-    location.server.release_answers()
+    location.server.release_responses()
     readers = [await before, *[await each for each in after]]
     assert [reader.head.version.etag for reader in readers] == ['"old"', '"new"', '"new"']
     for reader in readers:

@@ -22,8 +22,9 @@ from streamedge.errors import OriginError, OriginFailure
 from streamedge.ops.metrics import Gauge
 from streamedge.origin import OriginHead, Version
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, Turn
-from tests.support.location import Location, fetch, fills_ended, run_location, until
+from tests.support.event_loop import until
+from tests.support.location import Location, fetch, fills_ended, run_location
+from tests.support.scripted_origin import Pattern, Reply
 
 HOUR = TtlRules(default_ttl_s=3600.0)
 FILM = Pattern(4 * CHUNK_BYTES + 777, seed=5)
@@ -96,7 +97,7 @@ async def test_a_want_beyond_the_end_still_tells_the_version(
     location: Location, ignore_range: bool
 ) -> None:
     worker = location.worker()
-    location.server.script(Turn(ignore_range=ignore_range))
+    location.server.script(Reply(ignore_range=ignore_range))
     reader = await worker.open(location.asset(), Span(10**7, 10**7 + 1))
     assert (reader.result, reader.size_bytes) == (CacheResult.MISS, FILM.size_bytes)
     assert await reader.read(Span(10**7, 10**7 + 1)) == b""
@@ -140,7 +141,7 @@ async def test_both_sides_of_an_extents_border(location: Location) -> None:
 
 async def test_an_origin_that_ignores_ranges_fills_the_whole_object(location: Location) -> None:
     worker = location.worker()
-    location.server.script(Turn(ignore_range=True))
+    location.server.script(Reply(ignore_range=True))
     want = Span(2 * CHUNK_BYTES, 2 * CHUNK_BYTES + 1)
     assert await fetch(worker, location.asset(), want) == FILM.read(want)
     assert await fetch(worker, location.asset(), ALL) == FILM.read(ALL)
@@ -327,7 +328,7 @@ async def test_a_refusal_reaches_everybody_by_one_request(
     location: Location, status: int, failure: OriginFailure
 ) -> None:
     worker = location.worker()
-    location.server.script(Turn(status=status))
+    location.server.script(Reply(status=status))
     opens = [worker.open(location.asset(), FIRST) for _ in range(5)]
     errors = await asyncio.gather(*opens, return_exceptions=True)
     assert len(location.server.requests) == 1
@@ -354,10 +355,10 @@ async def test_an_open_is_tried_again_within_the_budget(
 ) -> None:
     monkeypatch.setattr(responses_module, "backoff_s", lambda _attempt, _jitter: 0.0)
     worker = location.worker(retries=2)
-    location.server.script(Turn(status=503), times=2)
+    location.server.script(Reply(status=503), times=2)
     assert await fetch(worker, location.asset(), FIRST) == FILM.read(FIRST)
     assert len(location.server.requests) == 3
-    location.server.script(Turn(status=503), times=3)
+    location.server.script(Reply(status=503), times=3)
     with pytest.raises(OriginError) as caught:
         await worker.open(location.asset("other"), FIRST)
     assert caught.value.failure is OriginFailure.UNAVAILABLE
@@ -388,10 +389,10 @@ async def test_opens_at_one_time_are_one_request(location: Location) -> None:
 
 async def test_workers_that_open_at_one_time_are_one_request(location: Location) -> None:
     workers = [location.worker() for _ in range(3)]
-    location.server.hold_answers()
+    location.server.hold_responses()
     opens = [asyncio.ensure_future(worker.open(location.asset(), FIRST)) for worker in workers]
-    await location.server.seen(1)
-    location.server.release_answers()
+    await location.server.wait_for_requests(1)
+    location.server.release_responses()
     readers = await asyncio.gather(*opens)
     for reader in readers:
         assert await reader.read(FIRST) == FILM.read(FIRST)
@@ -419,17 +420,17 @@ async def test_what_a_cold_open_reads_is_claimed_before_others_hear_of_it(
     monkeypatch.setattr(one.store, "save_record", save_and_be_overtaken)
     assert await fetch(one, location.asset(), ALL) == FILM.read(ALL)
     assert await others[0] == FILM.read(ALL)
-    assert location.bytes_asked() == FILM.size_bytes
+    assert location.bytes_requested() == FILM.size_bytes
 
 
 async def test_another_worker_asks_when_the_first_is_refused(location: Location) -> None:
     one, other = location.worker(), location.worker()
-    location.server.script(Turn(status=403))
-    location.server.hold_answers()
+    location.server.script(Reply(status=403))
+    location.server.hold_responses()
     first = asyncio.ensure_future(one.open(location.asset(), FIRST))
-    await location.server.seen(1)
+    await location.server.wait_for_requests(1)
     second = asyncio.ensure_future(other.open(location.asset(), FIRST))
-    location.server.release_answers()
+    location.server.release_responses()
     with pytest.raises(OriginError):
         await first
     reader = await second
@@ -439,13 +440,13 @@ async def test_another_worker_asks_when_the_first_is_refused(location: Location)
 
 async def test_a_reader_that_leaves_while_an_open_runs_stops_nothing(location: Location) -> None:
     worker = location.worker()
-    location.server.hold_answers()
+    location.server.hold_responses()
     leaving = asyncio.ensure_future(worker.open(location.asset(), FIRST))
     staying = asyncio.ensure_future(worker.open(location.asset(), FIRST))
-    await location.server.seen(1)
+    await location.server.wait_for_requests(1)
     leaving.cancel()
     await asyncio.wait([leaving])
-    location.server.release_answers()
+    location.server.release_responses()
     reader = await staying
     assert await reader.read(FIRST) == FILM.read(FIRST)
     reader.close()
@@ -454,14 +455,14 @@ async def test_a_reader_that_leaves_while_an_open_runs_stops_nothing(location: L
 
 async def test_when_all_have_left_what_was_asked_for_still_comes(location: Location) -> None:
     worker = location.worker()
-    location.server.hold_answers()
+    location.server.hold_responses()
     leaving = [asyncio.ensure_future(worker.open(location.asset(), ALL)) for _ in range(3)]
-    await location.server.seen(1)
+    await location.server.wait_for_requests(1)
     for each in leaving:
         each.cancel()
     await asyncio.wait(leaving)
     (lookup,) = worker.in_flight.tasks()
-    location.server.release_answers()
+    location.server.release_responses()
     await lookup
     await fills_ended(worker)
     sent = location.server.body_bytes_sent
@@ -715,7 +716,7 @@ async def test_close_ends_the_fills_that_waited_for_others_to_end(location: Loca
         asyncio.ensure_future(reader.read(Span(at, at + 1)))
         for at in range(0, film.size_bytes, 2 * CHUNK_BYTES)
     ]
-    await location.server.seen(1 + FILLS_MAX)
+    await location.server.wait_for_requests(1 + FILLS_MAX)
     await worker.close()
     assert worker.counts.gauges[Gauge.RUNNING_FILLS] == 0
     for result in await asyncio.gather(*reading, return_exceptions=True):
@@ -725,11 +726,11 @@ async def test_close_ends_the_fills_that_waited_for_others_to_end(location: Loca
 
 async def test_close_while_the_origin_is_asked(location: Location) -> None:
     worker = location.worker()
-    location.server.hold_answers()
+    location.server.hold_responses()
     opening = asyncio.ensure_future(worker.open(location.asset(), FIRST))
-    await location.server.seen(1)
+    await location.server.wait_for_requests(1)
     await worker.close()
     with pytest.raises(asyncio.CancelledError):
         await opening
-    location.server.release_answers()
+    location.server.release_responses()
     assert await fetch(location.worker(), location.asset(), FIRST) == FILM.read(FIRST)

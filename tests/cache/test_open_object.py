@@ -15,8 +15,8 @@ from streamedge.cache.storage.extent import CHUNK_BYTES
 from streamedge.errors import OriginError
 from streamedge.ops.metrics import Gauge
 from streamedge.spans import Span
-from tests.support.fakes import Pattern
 from tests.support.location import Location, fetch, fills_ended, run_location
+from tests.support.scripted_origin import Pattern
 
 FILM = Pattern(8 * CHUNK_BYTES + 777, seed=12)
 ALL = Span(0, FILM.size_bytes)
@@ -82,7 +82,7 @@ async def test_workers_fill_different_parts_at_one_time(location: Location) -> N
     location.server.release("film")
     assert await reading == FILM.read(Span(5 * CHUNK_BYTES, 6 * CHUNK_BYTES))
     assert await filling.read(ALL) == FILM.read(ALL)
-    assert location.bytes_asked() == FILM.size_bytes
+    assert location.bytes_requested() == FILM.size_bytes
     for reader in (filling, first):
         reader.close()
 
@@ -95,7 +95,7 @@ async def test_running_fills_are_bounded_and_the_rest_follow(location: Location)
     reader = await worker.open(location.asset())
     wanted = [Span(at, at + CHUNK_BYTES) for at in range(0, film.size_bytes, 2 * CHUNK_BYTES)]
     reading = [asyncio.ensure_future(reader.read(span)) for span in wanted]
-    await location.server.seen(1 + FILLS_MAX)
+    await location.server.wait_for_requests(1 + FILLS_MAX)
     assert worker.counts.gauges[Gauge.RUNNING_FILLS] == FILLS_MAX
     assert len(location.server.requests) == 1 + FILLS_MAX
     location.server.release("film")
@@ -117,7 +117,7 @@ async def test_a_failing_origin_fails_every_worker_for_itself(location: Location
     await location.server.accept()
     location.server.release("film")
     assert await filling.read(ALL) == await following.read(ALL) == FILM.read(ALL)
-    assert location.bytes_asked() == FILM.size_bytes
+    assert location.bytes_requested() == FILM.size_bytes
     for reader in (filling, following):
         reader.close()
 

@@ -17,8 +17,8 @@ from streamedge.cache.reader import Reader
 from streamedge.cache.storage.extent import CHUNK_BYTES, EXTENT_BYTES, Extent
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, Turn
 from tests.support.location import PATIENCE_S, Location, fetch, fills_ended, run_location
+from tests.support.scripted_origin import Pattern, Reply
 
 FILM = Pattern(6 * CHUNK_BYTES + 777, seed=9)
 ALL = Span(0, FILM.size_bytes)
@@ -117,7 +117,7 @@ async def test_a_hundred_cold_readers_share_one_read_of_each_byte(
     whole = Span(0, film.size_bytes)
     assert await fetch(workers[0], location.asset(), whole) == film.read(whole)
     assert await fetch(workers[1], location.asset(), whole) == film.read(whole)
-    assert location.server.body_bytes_sent == location.bytes_asked() == film.size_bytes
+    assert location.server.body_bytes_sent == location.bytes_requested() == film.size_bytes
 
 
 async def test_a_reader_that_leaves_stops_no_fill(location: Location, reader: Reader) -> None:
@@ -162,7 +162,7 @@ async def test_a_wish_taken_back_is_not_answered(location: Location, reader: Rea
 async def test_waiter_gets_the_error_of_a_fill_that_cannot_start(
     location: Location, reader: Reader
 ) -> None:
-    location.server.script(Turn(status=403))
+    location.server.script(Reply(status=403))
     wishes = [Wish(reader, ALL, eager=eager) for eager in (True, False)]
     for wish in wishes:
         await wish.come()
@@ -176,9 +176,9 @@ async def test_whoever_waits_elsewhere_goes_on_when_a_fill_fails(
     """The failure is for those whose bytes it was to bring; others ask for their own."""
     location.server.hold("film")
     failing = Wish(reader, Span(0, CHUNK_BYTES), eager=True)
-    await location.server.seen(2)
+    await location.server.wait_for_requests(2)
     other = Wish(reader, Span(4 * CHUNK_BYTES, 5 * CHUNK_BYTES), eager=True)
-    await location.server.seen(3)
+    await location.server.wait_for_requests(3)
     (worker,) = location.workers
     first = next(task for task in worker._tasks if not task.done())
     fills = {fill.span.start: fill for fill in reader._opened._fills}
@@ -249,7 +249,7 @@ async def test_a_waiters_defect_does_not_stop_the_others(
 
 
 async def test_each_waiter_gets_an_error_of_its_own(location: Location, reader: Reader) -> None:
-    location.server.script(Turn(status=403))
+    location.server.script(Reply(status=403))
     errors = await asyncio.gather(
         *(reader.wait(ALL, eager=True) for _ in range(3)), return_exceptions=True
     )
@@ -273,7 +273,7 @@ async def test_prefetch_asks_no_further_ahead_than_the_lead(
     reader = await worker.open(location.asset())
     for _each_asks_for_one_more in range(4):
         reader.prefetch(Span(0, film.size_bytes), lead_bytes)
-    await location.server.seen(1 + extents)
+    await location.server.wait_for_requests(1 + extents)
     asked = [request.span for request in location.server.requests[1:]]
     assert sorted(span for span in asked if span is not None) == [
         Span(index * EXTENT_BYTES, (index + 1) * EXTENT_BYTES) for index in range(extents)

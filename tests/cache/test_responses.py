@@ -25,8 +25,9 @@ from streamedge.ops.metrics import Gauge
 from streamedge.origin import OriginRequest
 from streamedge.origin.objects import ObjectUpstream, RequestedObject
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, Turn
-from tests.support.location import PATIENCE_S, Location, fills_ended, run_location, until
+from tests.support.event_loop import until
+from tests.support.location import PATIENCE_S, Location, fills_ended, run_location
+from tests.support.scripted_origin import Pattern, Reply
 
 FILM = Pattern(300_000, seed=3)
 BYTES = FILM.read(Span(0, FILM.size_bytes))
@@ -114,14 +115,14 @@ async def test_leaving_before_the_answer_has_come(
     put(location, fields)
     worker = location.worker()
     responses = ResponseCache(worker)
-    location.server.hold_answers()
+    location.server.hold_responses()
     viewers = [asyncio.create_task(responses.respond(ask_of(location))) for _ in range(3)]
-    await location.server.seen(1)
+    await location.server.wait_for_requests(1)
     for viewer in viewers:
         viewer.cancel()
     await asyncio.gather(*viewers, return_exceptions=True)
     assert all(viewer.cancelled() for viewer in viewers)
-    location.server.release_answers()
+    location.server.release_responses()
     await settled(location, worker)
     assert len(location.server.requests) == 1
 
@@ -131,12 +132,12 @@ async def test_leaving_in_the_moment_of_the_answer(location: Location) -> None:
     put(location)
     worker = location.worker()
     responses = ResponseCache(worker)
-    location.server.hold_answers()
+    location.server.hold_responses()
     viewer = asyncio.create_task(responses.respond(ask_of(location)))
-    await location.server.seen(1)
+    await location.server.wait_for_requests(1)
     (task,) = worker.in_flight.tasks()
     task.add_done_callback(lambda _done: viewer.cancel())
-    location.server.release_answers()
+    location.server.release_responses()
     await asyncio.gather(viewer, return_exceptions=True)
     if viewer.cancelled():
         await settled(location, worker)
@@ -151,9 +152,9 @@ async def test_disconnect_cancels_a_lookup_without_waiters(location: Location) -
     worker = location.worker()
     responses = ResponseCache(worker)
     assert await body_of(await responses.respond(ask_of(location))) == BYTES
-    location.server.hold_answers()
+    location.server.hold_responses()
     viewer = asyncio.create_task(responses.respond(ask_of(location)))
-    await location.server.seen(2)
+    await location.server.wait_for_requests(2)
     viewer.cancel()
     await asyncio.gather(viewer, return_exceptions=True)
     await location.server.until(lambda: location.server.connections_open == 0)
@@ -163,15 +164,15 @@ async def test_disconnect_cancels_a_lookup_without_waiters(location: Location) -
 async def test_disconnect_while_another_worker_looks_up(location: Location) -> None:
     put(location)
     one, other = location.worker(), location.worker()
-    location.server.hold_answers()
+    location.server.hold_responses()
     asking = asyncio.create_task(ResponseCache(one).respond(ask_of(location)))
-    await location.server.seen(1)
+    await location.server.wait_for_requests(1)
     waiting = asyncio.create_task(ResponseCache(other).respond(ask_of(location)))
     for _turn in range(10):
         await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    location.server.release_answers()
+    location.server.release_responses()
     assert await body_of(await asking) == BYTES
     await settled(location, one)
     await settled(location, other)
@@ -200,14 +201,14 @@ async def test_disconnected_request_does_not_cancel_the_lookup(location: Locatio
     put(location)
     worker = location.worker()
     responses = ResponseCache(worker)
-    location.server.hold_answers()
+    location.server.hold_responses()
     first = asyncio.create_task(responses.respond(ask_of(location)))
-    await location.server.seen(1)
+    await location.server.wait_for_requests(1)
     second = asyncio.create_task(responses.respond(ask_of(location)))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
-    location.server.release_answers()
+    location.server.release_responses()
     assert await body_of(await second) == BYTES
     await settled(location, worker)
     assert len(location.server.requests) == 1
@@ -217,15 +218,15 @@ async def test_passed_response_of_a_disconnected_request_is_not_reused(location:
     put(location, PRIVATE)
     worker = location.worker()
     responses = ResponseCache(worker)
-    location.server.hold_answers()
-    location.server.script(Turn(status=200, headers=PRIVATE, body=b"for one alone"))
+    location.server.hold_responses()
+    location.server.script(Reply(status=200, headers=PRIVATE, body=b"for one alone"))
     first = asyncio.create_task(responses.respond(ask_of(location)))
-    await location.server.seen(1)
+    await location.server.wait_for_requests(1)
     second = asyncio.create_task(responses.respond(ask_of(location)))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
-    location.server.release_answers()
+    location.server.release_responses()
     assert await body_of(await second) == BYTES
     await settled(location, worker)
 
@@ -234,12 +235,12 @@ async def test_head_does_not_answer_waiting_gets(location: Location) -> None:
     put(location)
     worker = location.worker()
     responses = ResponseCache(worker)
-    location.server.hold_answers()
+    location.server.hold_responses()
     head = asyncio.create_task(responses.respond(ask_of(location, "HEAD")))
-    await location.server.seen(1)
+    await location.server.wait_for_requests(1)
     getting = [asyncio.create_task(responses.respond(ask_of(location))) for _ in range(3)]
     await asyncio.sleep(0)
-    location.server.release_answers()
+    location.server.release_responses()
     answered = await head
     assert isinstance(answered, Passed)
     answered.response.close()
@@ -252,11 +253,11 @@ async def test_head_does_not_answer_waiting_gets(location: Location) -> None:
 async def test_failure_reaches_all_waiters(location: Location) -> None:
     worker = location.worker(retries=0)
     responses = ResponseCache(worker)
-    location.server.script(Turn(reset_at=0, status=200, headers=(("Content-Length", None),)))
-    location.server.script(Turn(raw=b"nonsense\r\n\r\n"), times=5)
-    location.server.hold_answers()
+    location.server.script(Reply(reset_at=0, status=200, headers=(("Content-Length", None),)))
+    location.server.script(Reply(raw=b"nonsense\r\n\r\n"), times=5)
+    location.server.hold_responses()
     viewers = [asyncio.create_task(responses.respond(ask_of(location))) for _ in range(3)]
-    await location.server.seen(1)
+    await location.server.wait_for_requests(1)
     await location.server.refuse()
     results = await asyncio.gather(*viewers, return_exceptions=True)
     assert all(isinstance(result, OriginError) for result in results)
@@ -337,7 +338,7 @@ async def test_records_from_before_a_power_failure_are_validated(
     (cache_root / "era").write_text('{"era": 1, "clean": false, "boot_id": "another boot"}')
     prepare_folder(cache_root)
     door = ResponseCache(location.worker(retries=0))
-    location.server.script(Turn(status=503))
+    location.server.script(Reply(status=503))
     failed = await door.respond(ask_of(location))
     assert isinstance(failed, Stored)
     assert failed.reader.head.status == 503  # not the old answer: nobody knows whether it holds
@@ -368,11 +369,11 @@ async def test_an_answer_that_a_write_overtakes_is_not_stored(
     put(location, FRESH + vary)
     one, other = location.worker(), location.worker()
     doors = [ResponseCache(one), ResponseCache(other)]
-    location.server.hold_answers()
+    location.server.hold_responses()
     asking = asyncio.create_task(doors[0].respond(ask_of(location)))
-    await location.server.seen(1)
+    await location.server.wait_for_requests(1)
     doors[1].refuse_older("site\nfilm")
-    location.server.release_answers()
+    location.server.release_responses()
     assert await body_of(await asking) == BYTES
     await fills_ended(one)
     for door in doors:
@@ -391,12 +392,12 @@ async def test_a_304_that_a_write_overtakes_confirms_nothing(location: Location)
     door = ResponseCache(worker)
     assert await body_of(await door.respond(ask_of(location))) == BYTES
     put(location, FRESH)
-    location.server.hold_answers()
+    location.server.hold_responses()
     asking = asyncio.create_task(door.respond(ask_of(location)))
-    await location.server.seen(2)
+    await location.server.wait_for_requests(2)
     door.refuse_older("site\nfilm")
     location.server.put("film", b"new", etag='"2"', headers=FRESH)
-    location.server.release_answers()
+    location.server.release_responses()
     assert await body_of(await asking) == BYTES
     outcome = await door.respond(ask_of(location))
     assert isinstance(outcome, Stored)
@@ -425,7 +426,7 @@ async def test_a_304_about_another_version_is_no_answer(location: Location) -> N
     worker = location.worker()
     door = ResponseCache(worker)
     assert await body_of(await door.respond(ask_of(location))) == BYTES
-    location.server.script(Turn(status=304, headers=(("ETag", '"other"'),)))
+    location.server.script(Reply(status=304, headers=(("ETag", '"other"'),)))
     outcome = await door.respond(ask_of(location))
     assert await body_of(outcome) == BYTES
     assert [("if-none-match" in seen.headers) for seen in location.server.requests] == [
@@ -442,7 +443,7 @@ async def test_an_answer_to_what_was_not_asked_is_the_origins_failure(
 ) -> None:
     worker = location.worker(retries=0)
     fields = (("Content-Range", "bytes 0-2/9"),)
-    location.server.script(Turn(status=status, headers=fields, body=b"abc"), times=2)
+    location.server.script(Reply(status=status, headers=fields, body=b"abc"), times=2)
     with pytest.raises(OriginError):
         await ResponseCache(worker).respond(ask_of(location))
     await settled(location, worker)
@@ -503,11 +504,11 @@ async def test_the_clock_is_read_before_the_origin_is_asked(
     put(location)
     worker = location.worker()
     real = time.time
-    location.server.hold_answers()
+    location.server.hold_responses()
     asking = asyncio.create_task(ResponseCache(worker).respond(ask_of(location)))
-    await location.server.seen(1)
+    await location.server.wait_for_requests(1)
     monkeypatch.setattr("time.time", lambda: real() + 30)
-    location.server.release_answers()
+    location.server.release_responses()
     outcome = await asking
     assert isinstance(outcome, Stored)
     assert outcome.reader.age_s(time.time()) >= 30
@@ -559,14 +560,14 @@ async def test_workers_do_not_queue_behind_each_other_for_what_is_not_stored(
     put(location, PRIVATE)
     first, second, rest = (asyncio.Event() for _ in range(3))
     for after in (first, second, *[rest] * 4):
-        location.server.script(Turn(after=after))
+        location.server.script(Reply(after=after))
     doors = [ResponseCache(location.worker()) for _ in range(6)]
     viewers = [asyncio.create_task(door.respond(ask_of(location))) for door in doors]
     for asked, after in ((1, first), (2, second)):
-        await location.server.seen(asked)
+        await location.server.wait_for_requests(asked)
         assert len(location.server.requests) == asked
         after.set()
-    await location.server.seen(6)  # all at once: none of them is answered yet
+    await location.server.wait_for_requests(6)  # all at once: none of them is answered yet
     rest.set()
     for viewer in viewers:
         assert await body_of(await viewer) == BYTES
@@ -579,7 +580,7 @@ async def test_read_past_the_end_of_a_response_without_a_length_ends_with_it(
     put(location)
     worker = location.worker()
     responses = ResponseCache(worker)
-    location.server.script(Turn(chunked=True))
+    location.server.script(Reply(chunked=True))
     location.server.hold("film", at=1000)
     viewer = await responses.respond(ask_of(location))
     player = await worker.open(ask_of(location).asset, Span(0, 2 * FILM.size_bytes))

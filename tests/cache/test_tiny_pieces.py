@@ -16,8 +16,8 @@ from streamedge.origin import OriginHead, OriginRequest, Version
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.http_client.connection import EVENTS_MAX, Connection
 from streamedge.spans import Span
-from tests.support.fakes import ScriptedOrigin, Turn
 from tests.support.location import run_location
+from tests.support.scripted_origin import Reply, ScriptedOrigin
 
 COUNT = 60_000
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -37,7 +37,7 @@ async def test_one_byte_chunks_are_parsed_a_bounded_number_in_a_turn(
 
     monkeypatch.setattr(Connection, "_parse", counted)
     async with ScriptedOrigin() as server:
-        server.script(Turn(raw=HEAD + ONE_BYTE_CHUNKS))
+        server.script(Reply(raw=HEAD + ONE_BYTE_CHUNKS))
         origin = HttpOrigin(server.url)
         response = await origin.send(OriginRequest("GET", "a"))
         body = b"".join([piece async for piece in response.body()])

@@ -18,8 +18,8 @@ import pytest
 
 from streamedge.cache.storage.extent import CHUNK_BYTES, HEADER_BYTES
 from streamedge.spans import Span
-from tests.support.fakes import Pattern
 from tests.support.location import PATIENCE_S, Location, fetch, run_location
+from tests.support.scripted_origin import Pattern
 
 FILM = Pattern(9 * CHUNK_BYTES + 777, seed=14)
 ALL = Span(0, FILM.size_bytes)
@@ -98,7 +98,7 @@ async def test_a_killed_workers_fill_is_taken_over_where_it_stopped(location: Lo
             first, second = second, first
         first.send_signal(signal.SIGKILL)
         await first.wait()
-        await server.seen(2)
+        await server.wait_for_requests(2)
         server.release("film")
         last = await said(second)
     assert last == WHOLE | {"origin_bytes": FILM.size_bytes - STOP}
@@ -145,13 +145,13 @@ async def test_killed_workers_lookup_is_taken_over_by_another(
     location: Location,
 ) -> None:
     server = location.server
-    server.hold_answers()
+    server.hold_responses()
     async with run_worker(location, 0) as asking:
-        await server.seen(1)
+        await server.wait_for_requests(1)
         await kill(location, asking)
     async with run_worker(location, 1) as other:
-        await server.seen(2)
-        server.release_answers()
+        await server.wait_for_requests(2)
+        server.release_responses()
         assert WHOLE.items() <= (await said(other)).items()
     assert server.body_bytes_sent == FILM.size_bytes
 

@@ -13,7 +13,7 @@ from streamedge.control.database import FILE_NAME, ControlDatabase, ControlError
 from streamedge.control.log import ControlLog, RowKind
 from streamedge.control.position import epoch_of
 from streamedge.control.resources import Kind, Resource, ResourceStore, read_resources
-from tests.support import registry_process
+from tests.support import resource_process
 
 POLICY = Resource(
     Kind.CACHE_POLICY, "one", "E1", "name", {"Name": "name", "List": [1]}, 1.5, 2.5, {"k": "v"}
@@ -87,7 +87,7 @@ def test_reading_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changes_before_kill", [1, 17, 60])
 def test_every_acknowledged_change_survives_kill(tmp_path: Path, changes_before_kill: int) -> None:
-    program = [sys.executable, registry_process.__file__, str(tmp_path)]
+    program = [sys.executable, resource_process.__file__, str(tmp_path)]
     process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     acknowledged = [json.loads(process.stdout.readline()) for _ in range(changes_before_kill)]
@@ -108,6 +108,6 @@ def test_every_acknowledged_change_survives_kill(tmp_path: Path, changes_before_
         found = resources[identifier]
         # One more may have been committed and not been told any more.
         assert found.document["number"] in {number, last + 1}
-        assert found == registry_process.resource(found.document["number"])
+        assert found == resource_process.resource(found.document["number"])
     assert epoch_of(ControlLog(database).position()) in {last + 1, last + 2}
     database.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.http_viewer import request, viewer_of
+from tests.support.http_viewer import open_viewer, request
 from tests.support.s3_server import S3Server
 
 BUCKET = "abandoned"
@@ -66,7 +66,7 @@ async def test_upload_of_a_killed_worker_is_aborted_by_its_successor(
     with run_edge(
         tmp_path, config, workers=2, distributions=DISTRIBUTION.format(write=write)
     ) as edge:
-        async with viewer_of(edge.http_port) as viewer:
+        async with open_viewer(edge.http_port) as viewer:
             head = request("/film", "PUT", content_length=str(len(body)))
             sent = body if write == "back" else body[: 20 * MIB]
             await viewer.send(head + sent)

@@ -14,8 +14,8 @@ import pytest
 from streamedge.origin.group.breaker import FAILURES_MAX
 from streamedge.spans import Span
 from tests.support.edge_process import EdgeProcess, pause, run_edge
-from tests.support.fakes import Pattern, ScriptedOrigin, Turn
-from tests.support.http_viewer import viewer_of
+from tests.support.http_viewer import open_viewer
+from tests.support.scripted_origin import Pattern, Reply, ScriptedOrigin
 
 FILM_BYTES = 3_000_001
 FILM = Pattern(FILM_BYTES, seed=21)
@@ -67,9 +67,9 @@ async def serving(folder: Path, kind: str, prefix: str) -> AsyncIterator[Site]:
 async def test_download_survives_the_death_of_its_origin(
     tmp_path: Path, kind: str, prefix: str
 ) -> None:
-    async with serving(tmp_path, kind, prefix) as site, viewer_of(site.edge.http_port) as viewer:
+    async with serving(tmp_path, kind, prefix) as site, open_viewer(site.edge.http_port) as viewer:
         site.first.hold(f"{prefix}film.mp4", HELD_AT)
-        await viewer.ask("/film.mp4")
+        await viewer.send_request("/film.mp4")
         head = await viewer.receive_head()
         assert (head.status, head.fields["content-length"]) == (200, str(FILM_BYTES))
         assert await viewer.receive_body(HELD_AT) == WHOLE[:HELD_AT]
@@ -84,8 +84,8 @@ async def test_download_survives_the_death_of_its_origin(
 
 
 async def test_dead_origin_is_skipped_and_used_again_after_recovery(tmp_path: Path) -> None:
-    async with serving(tmp_path, "http", "") as site, viewer_of(site.edge.http_port) as viewer:
-        site.first.script(Turn(status=503, body=b"no"), times=FAILURES_MAX)
+    async with serving(tmp_path, "http", "") as site, open_viewer(site.edge.http_port) as viewer:
+        site.first.script(Reply(status=503, body=b"no"), times=FAILURES_MAX)
         for number in range(10):
             assert (await viewer.get(f"/small{number}")).body == b"small"
         (out,) = await asyncio.to_thread(site.edge.await_log, "origin_down")

@@ -15,9 +15,9 @@ import pytest
 
 from streamedge.spans import Span
 from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.fakes import Pattern, ScriptedOrigin
-from tests.support.http_viewer import CutError, fetch, request, viewer_of
+from tests.support.http_viewer import TruncatedError, fetch, open_viewer, request
 from tests.support.s3_server import S3Server
+from tests.support.scripted_origin import Pattern, ScriptedOrigin
 
 FILM_BYTES = 3_000_001
 FILM = Pattern(FILM_BYTES, seed=5)
@@ -127,7 +127,7 @@ async def test_random_ranges_of_a_filling_object(tmp_path: Path) -> None:
             chance = random.Random(11)
 
             async def view() -> None:
-                async with viewer_of(edge.http_port) as viewer:
+                async with open_viewer(edge.http_port) as viewer:
                     for _range in range(15):
                         first = chance.choice([0, 67_108_000, 134_217_000, 149_990_000])
                         first += chance.randrange(5000)
@@ -149,8 +149,8 @@ async def test_a_hundred_viewers_of_a_cold_object(tmp_path: Path) -> None:
 
             async def view() -> bytes:
                 nonlocal begun
-                async with viewer_of(edge.http_port) as viewer:
-                    await viewer.ask("/film.mp4")
+                async with open_viewer(edge.http_port) as viewer:
+                    await viewer.send_request("/film.mp4")
                     head = await viewer.receive_head()
                     first = await viewer.receive_body(10)
                     begun += 1
@@ -179,8 +179,8 @@ async def test_an_object_replaced_while_it_is_sent_is_never_mixed(tmp_path: Path
             # A worker that still knows the old one promises it, and must say that it failed.
             cut = 0
             for _viewer in range(20):
-                async with viewer_of(edge.http_port) as viewer:
-                    await viewer.ask("/film.mp4")
+                async with open_viewer(edge.http_port) as viewer:
+                    await viewer.send_request("/film.mp4")
                     etag = (await viewer.receive_head()).fields["etag"]
                     if etag == '"new"':
                         assert await viewer.receive_body(FILM_BYTES) == new_whole
@@ -198,8 +198,8 @@ async def test_an_origin_that_fails_for_good_never_looks_whole(tmp_path: Path) -
         origin.hold("film.mp4", at=1_000_000)
         limits = "origin_retries = 0"
         with run_edge(tmp_path, http_toml(origin.url), limits=limits) as edge:
-            async with viewer_of(edge.http_port) as viewer:
-                await viewer.ask("/film.mp4")
+            async with open_viewer(edge.http_port) as viewer:
+                await viewer.send_request("/film.mp4")
                 head = await viewer.receive_head()
                 assert head.fields["content-length"] == str(FILM_BYTES)
                 begun = await viewer.receive_body(1_000_000)
@@ -222,11 +222,11 @@ async def test_an_origin_that_fails_for_good_never_looks_whole(tmp_path: Path) -
 async def test_an_origin_that_says_nothing_is_a_504(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", FILM)
-        origin.hold_answers()
+        origin.hold_responses()
         toml = http_toml(origin.url, 'read_timeout = "200ms"')
         with run_edge(tmp_path, toml, limits="origin_retries = 0") as edge:
             assert (await fetch(edge.http_port, "/film.mp4")).status == 504
-            origin.release_answers()
+            origin.release_responses()
             assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
 
 
@@ -243,7 +243,7 @@ async def test_two_distributions_do_not_meet(tmp_path: Path) -> None:
             'aliases = ["*.example.org"]\n'
         )
         with run_edge(tmp_path, origins, distributions=distributions) as edge:
-            async with viewer_of(edge.http_port) as viewer:
+            async with open_viewer(edge.http_port) as viewer:
                 for _cold_then_warm in range(2):
                     one = await viewer.get("/film.mp4", host="ONE.example.com:80")
                     two = await viewer.get("/film.mp4", host="a.example.org")
@@ -262,10 +262,10 @@ async def test_a_viewer_that_stops_reading_is_dropped_and_harms_nobody(tmp_path:
         limits = 'http_stall = "500ms"\nhttp_idle = "500ms"'
         with run_edge(tmp_path, http_toml(origin.url), limits=limits) as edge:
             async with (
-                viewer_of(edge.http_port, receive_buffer_bytes=4096) as stalled,
-                viewer_of(edge.http_port) as dribbling,
+                open_viewer(edge.http_port, receive_buffer_bytes=4096) as stalled,
+                open_viewer(edge.http_port) as dribbling,
             ):
-                await stalled.ask("/film.mp4")
+                await stalled.send_request("/film.mp4")
                 await stalled.receive_head()
                 await dribbling.send(request("/film.mp4")[:-2])
                 assert (await fetch(edge.http_port, "/film.mp4")).body == large.read(
@@ -273,7 +273,7 @@ async def test_a_viewer_that_stops_reading_is_dropped_and_harms_nobody(tmp_path:
                 )
                 assert await dribbling.receive_rest() == b""
                 edge.await_log("response", 2)
-                with pytest.raises(CutError):
+                with pytest.raises(TruncatedError):
                     await stalled.receive_body(large.size_bytes)
             reasons = [line.get("reason") for line in edge.log("response")]
             assert sorted(reasons, key=str) == [None, "viewer stalled"]

@@ -11,8 +11,8 @@ from pathlib import Path
 from streamedge.cache.storage.extent import CHUNK_BYTES, HEADER_BYTES
 from streamedge.spans import Span
 from tests.support.edge_process import run_edge
-from tests.support.fakes import Pattern, ScriptedOrigin
-from tests.support.http_viewer import fetch, viewer_of
+from tests.support.http_viewer import fetch, open_viewer
+from tests.support.scripted_origin import Pattern, ScriptedOrigin
 
 FILM_BYTES = 3_000_001
 FILM = Pattern(FILM_BYTES, seed=5)
@@ -40,8 +40,8 @@ async def test_no_room_anywhere_cuts_one_response_and_nothing_else(tmp_path: Pat
             (worker,) = edge.worker_pids()
             assert (await fetch(edge.http_port, "/film.mp4", range="bytes=0-9")).status == 206
             limit_files(worker, FILE_LIMIT_BYTES)
-            async with viewer_of(edge.http_port) as viewer:
-                await viewer.ask("/film.mp4")
+            async with open_viewer(edge.http_port) as viewer:
+                await viewer.send_request("/film.mp4")
                 head = await viewer.receive_head()
                 assert head.fields["content-length"] == str(FILM_BYTES)
                 received = await viewer.receive_rest()

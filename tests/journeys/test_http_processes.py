@@ -18,8 +18,8 @@ import pytest
 
 from streamedge.spans import Span
 from tests.support.edge_process import EdgeProcess, free_ports, pause, run_edge
-from tests.support.fakes import Pattern, ScriptedOrigin
-from tests.support.http_viewer import CutError, Viewer, fetch, viewer_of
+from tests.support.http_viewer import TruncatedError, Viewer, fetch, open_viewer
+from tests.support.scripted_origin import Pattern, ScriptedOrigin
 
 FILM_BYTES = 3_000_001
 FILM = Pattern(FILM_BYTES, seed=5)
@@ -84,7 +84,7 @@ async def viewers_by_worker(edge: EdgeProcess, stack: AsyncExitStack) -> dict[st
     viewers: dict[str, Viewer] = {}
     while True:
         for _viewer in range(VIEWERS):
-            viewer = await stack.enter_async_context(viewer_of(edge.http_port))
+            viewer = await stack.enter_async_context(open_viewer(edge.http_port))
             assert (await viewer.get("/small")).body == b"small"
             viewers[viewer.name] = viewer
         lines = await asyncio.to_thread(edge.await_log, "response", len(viewers))
@@ -102,7 +102,7 @@ async def download(viewer: Viewer) -> bytes:
 
 async def begin(viewer: Viewer) -> None:
     """Asks for FILM and receives what the held origin lets through."""
-    await viewer.ask("/film.mp4")
+    await viewer.send_request("/film.mp4")
     assert (await viewer.receive_head()).fields["content-length"] == str(FILM_BYTES)
     assert await viewer.receive_body(HELD_AT) == WHOLE[:HELD_AT]
 
@@ -145,10 +145,10 @@ async def test_a_killed_edge_goes_on_where_it_stopped(tmp_path: Path) -> None:
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
             await fetch(edge.http_port, "/small")
             origin.hold("film.mp4", at=HELD_AT)
-            async with viewer_of(edge.http_port) as viewer:
+            async with open_viewer(edge.http_port) as viewer:
                 await begin(viewer)
                 os.killpg(edge.pid, signal.SIGKILL)
-                with pytest.raises(CutError):
+                with pytest.raises(TruncatedError):
                     await download(viewer)
             edge.process.wait(10)
         origin.release("film.mp4")
@@ -182,7 +182,7 @@ async def test_draining_finishes_what_is_under_way(tmp_path: Path) -> None:
         put(origin)
         origin.hold("film.mp4", at=HELD_AT)
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
-            viewer = await stack.enter_async_context(viewer_of(edge.http_port))
+            viewer = await stack.enter_async_context(open_viewer(edge.http_port))
             await begin(viewer)
             edge.process.send_signal(signal.SIGTERM)
             await asyncio.to_thread(edge.await_log, "worker_draining", 2)
@@ -201,7 +201,7 @@ async def test_an_idle_edge_ends_well(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         put(origin)
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
-            async with viewer_of(edge.http_port) as viewer:  # quiet, but connected
+            async with open_viewer(edge.http_port) as viewer:  # quiet, but connected
                 await viewer.get("/small")
                 assert edge.stop() == 0
                 assert await viewer.receive_rest() == b""
@@ -325,7 +325,7 @@ async def test_many_cached_objects_are_found_again(tmp_path: Path) -> None:
             origin.put(name, name.encode())
 
         async def fetch_all(edge: EdgeProcess) -> list[str]:
-            async with viewer_of(edge.http_port) as viewer:
+            async with open_viewer(edge.http_port) as viewer:
                 answers = [await viewer.get(f"/{name}") for name in names]
             assert [answer.body for answer in answers] == [name.encode() for name in names]
             return [answer.cache for answer in answers]

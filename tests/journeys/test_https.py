@@ -17,8 +17,8 @@ import pytest
 from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority, Pair
 from tests.support.edge_process import EdgeProcess, free_ports, run_edge
-from tests.support.fakes import Pattern, ScriptedOrigin
-from tests.support.http_viewer import CutError, Viewer, request
+from tests.support.http_viewer import TruncatedError, Viewer, request
+from tests.support.scripted_origin import Pattern, ScriptedOrigin
 
 FILM_BYTES = 9_000_001
 FILM = Pattern(FILM_BYTES, seed=11)
@@ -250,12 +250,12 @@ async def test_a_response_that_is_cut_can_be_told(tmp_path: Path) -> None:
         with serve(tmp_path, toml, limits="origin_retries = 0") as secure:
             origin.hold("film", at=1_000_000)
             async with secure.viewer() as viewer:
-                await viewer.ask("/film", host=ONE)
+                await viewer.send_request("/film", host=ONE)
                 head = await viewer.receive_head()
                 assert head.fields["content-length"] == str(FILM_BYTES)
                 assert await viewer.receive_body(1_000_000) == WHOLE[:1_000_000]
                 await origin.refuse()
-                with pytest.raises(CutError):
+                with pytest.raises(TruncatedError):
                     await viewer.receive_body(FILM_BYTES - 1_000_000)
 
 

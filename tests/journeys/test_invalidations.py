@@ -17,10 +17,10 @@ import pytest
 
 from streamedge.delivery.rtmp.protocol.chunks import Message
 from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.fakes import Pattern, ScriptedOrigin
-from tests.support.http_viewer import CutError, Viewer, viewer_of
-from tests.support.rtmp_client import VIDEO, RtmpClient, connected, samples
+from tests.support.http_viewer import TruncatedError, Viewer, open_viewer
+from tests.support.rtmp_client import VIDEO, RtmpClient, open_client, samples
 from tests.support.rtmp_media import tags_flv
+from tests.support.scripted_origin import Pattern, ScriptedOrigin
 
 WORKERS = 2
 CONNECTIONS = 12  # so many that surely each worker has some
@@ -62,7 +62,7 @@ def invalidated(edge: EdgeProcess, *words: str) -> dict[str, Any]:
 async def viewers_of(edge: EdgeProcess) -> AsyncIterator[list[Viewer]]:
     """Connections enough that each worker has some of them."""
     async with AsyncExitStack() as stack:
-        opening = [viewer_of(edge.http_port) for _ in range(CONNECTIONS)]
+        opening = [open_viewer(edge.http_port) for _ in range(CONNECTIONS)]
         yield [await stack.enter_async_context(one) for one in opening]
 
 
@@ -107,18 +107,18 @@ async def test_a_worker_that_begins_later_and_an_edge_that_is_started_again_know
         toml = f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n'
         origin.put("a", b"old", etag='"1"', headers=CACHED)
         with run_edge(tmp_path / "edge", toml) as edge:
-            async with viewer_of(edge.http_port) as viewer:
+            async with open_viewer(edge.http_port) as viewer:
                 await viewer.get("/a")
             await asyncio.to_thread(invalidated, edge, "EWEB", "/*", "--wait")
             origin.put("a", b"newer", etag='"2"', headers=CACHED)
             os.kill(edge.worker_pids()[0], signal.SIGKILL)
             await asyncio.to_thread(edge.await_log, "worker_up", 2)
-            async with viewer_of(edge.http_port) as viewer:
+            async with open_viewer(edge.http_port) as viewer:
                 assert (await viewer.get("/a")).body == b"newer"
             await asyncio.to_thread(invalidated, edge, "EWEB", "/*")
             assert await asyncio.to_thread(edge.stop) == 0
         with run_edge(tmp_path / "edge", toml) as edge:
-            async with viewer_of(edge.http_port) as viewer:
+            async with open_viewer(edge.http_port) as viewer:
                 for cache in ("Miss", "Hit"):
                     assert (await viewer.get("/a")).cache == cache
         assert len(origin.requests) == 3
@@ -127,34 +127,34 @@ async def test_a_worker_that_begins_later_and_an_edge_that_is_started_again_know
 async def test_new_plays_and_seeks_are_of_the_new_film_and_running_ones_go_on(
     edge: EdgeProcess, tmp_path: Path
 ) -> None:
-    async with connected(edge.rtmp_port, buffer_ms=1000) as running:
+    async with open_client(edge.rtmp_port, buffer_ms=1000) as running:
         running.play("film.flv")
-        await running.until_word("onMetaData")
+        await running.until_named("onMetaData")
         new = tags_flv(60, frame_bytes=NEW_FRAME_BYTES)
         (tmp_path / "media" / "film.flv").write_bytes(new)
         await asyncio.to_thread(invalidated, edge, "ESTREAM", "/fi*.flv", "--wait")
-        async with connected(edge.rtmp_port, buffer_ms=1000) as newcomer:
+        async with open_client(edge.rtmp_port, buffer_ms=1000) as newcomer:
             newcomer.play("film.flv")
             assert await frame_bytes(newcomer) == {NEW_FRAME_BYTES}
         assert await frame_bytes(running) == {OLD_FRAME_BYTES}
         running.seek(30_000.0)
-        await running.until_word("NetStream.Seek.Notify")
+        await running.until_named("NetStream.Seek.Notify")
         assert await frame_bytes(running) == {NEW_FRAME_BYTES}
 
 
 async def test_revoking_ends_plays(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port, buffer_ms=1000) as client:
+    async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.flv")
-        await client.until_word("onMetaData")
+        await client.until_named("onMetaData")
         await asyncio.to_thread(invalidated, edge, "EWEB", "/*", "--revoke", "--wait")
         await frame_bytes(client)  # another distribution's: it plays on
         await asyncio.to_thread(invalidated, edge, "ESTREAM", "/film.flv", "--revoke", "--wait")
-        await client.until_word("NetStream.Play.Failed")
+        await client.until_named("NetStream.Play.Failed")
         assert not client.lost
         (line,) = await asyncio.to_thread(edge.await_log, "rtmp_stop")
         assert line["reason"] == "NetStream.Play.Failed: revoked"
         client.play("film.flv")
-        await client.until_word("NetStream.Play.Start")
+        await client.until_named("NetStream.Play.Start")
 
 
 async def test_revoking_cuts_downloads_in_every_worker(tmp_path: Path) -> None:
@@ -165,12 +165,12 @@ async def test_revoking_cuts_downloads_in_every_worker(tmp_path: Path) -> None:
         with run_edge(tmp_path / "edge", toml, workers=WORKERS) as edge:
             async with viewers_of(edge) as viewers:
                 for viewer in viewers:
-                    await viewer.ask("/film")
+                    await viewer.send_request("/film")
                     await viewer.receive_head()
                 command = ("EWEB", "--tag", "x", "/film", "--revoke", "--wait")
                 await asyncio.to_thread(invalidated, edge, *command)
                 for viewer in viewers:
-                    with pytest.raises(CutError):
+                    with pytest.raises(TruncatedError):
                         await viewer.receive_body(FILM.size_bytes)
                 lines = await asyncio.to_thread(edge.await_log, "response", CONNECTIONS)
                 assert {line["reason"] for line in lines} == {"revoked"}

@@ -22,8 +22,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.edge_process import EdgeProcess, pause, run_edge
-from tests.support.fakes import ScriptedOrigin
 from tests.support.http_viewer import fetch
+from tests.support.scripted_origin import ScriptedOrigin
 
 CACHED = (("Cache-Control", "max-age=3600"),)
 SQLITE_PENDING_BYTE = 0x40000000  # nobody new gets a lock on the file; who has one goes on

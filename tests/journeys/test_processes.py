@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.support.edge_process import EdgeProcess, free_ports, pause, run_edge
-from tests.support.http_viewer import fetch, viewer_of
+from tests.support.http_viewer import fetch, open_viewer
 
 DIRECTORY = '[origins.main]\ntype = "directory"\npath = "media"\n'
 
@@ -74,7 +74,7 @@ def test_log_into_a_pipe_that_nobody_reads_stops_nothing(tmp_path: Path) -> None
                     break
                 except ConnectionRefusedError:
                     pause()  # the edge has just been started
-            async with viewer_of(http_port) as viewer:
+            async with open_viewer(http_port) as viewer:
                 for _request in range(count):
                     response = await viewer.get("/a.txt", **{"user-agent": "u" * 900})
                     assert response.status == 200
@@ -339,8 +339,8 @@ def test_files_of_the_edge_are_its_own_to_read_whatever_the_umask(tmp_path: Path
             assert get(edge) == 200
 
             async def put() -> int:
-                async with viewer_of(edge.http_port) as viewer:
-                    await viewer.ask("/dir/b.txt", "PUT", content_length="7")
+                async with open_viewer(edge.http_port) as viewer:
+                    await viewer.send_request("/dir/b.txt", "PUT", content_length="7")
                     await viewer.send(b"content")
                     return (await viewer.receive("PUT")).status
 

@@ -13,11 +13,11 @@ from tests.support.edge_process import EdgeProcess, free_ports, run_edge
 from tests.support.http_viewer import fetch
 from tests.support.mmdb_file import country, mmdb
 from tests.support.proxy_headers import proxy_v1, proxy_v2, relay
-from tests.support.rtmp_client import connected, samples
-from tests.support.rtmp_media import made
+from tests.support.rtmp_client import open_client, samples
+from tests.support.rtmp_media import sample_file
 
 GERMAN, FRENCH = "192.0.2.1", "198.51.100.7"
-FILM = made("film.mp4")
+FILM = sample_file("film.mp4")
 EDITIONS = [
     mmdb({"192.0.2.0/24": country("DE"), "198.51.100.0/24": country("FR")}),
     mmdb({"192.0.2.0/24": country("FR"), "198.51.100.0/24": country("DE")}),
@@ -82,9 +82,9 @@ async def test_a_header_decides_who_gets_it(proxied: Proxied) -> None:
 
 async def test_rtmp_begins_with_a_header_too(proxied: Proxied) -> None:
     async with relay(proxied.rtmp_port, proxy_v2(FRENCH, 4712, behind=b"\x04\x00\x01x")) as port:
-        async with connected(port) as client:
+        async with open_client(port) as client:
             client.play("film.mp4")
-            assert samples(await client.until_word("NetStream.Play.Stop"))
+            assert samples(await client.until_named("NetStream.Play.Stop"))
             dump = ["rtmpdump", "-q", "-r", f"rtmp://127.0.0.1:{port}/cfx/st/film.mp4"]
             second = await asyncio.to_thread(
                 subprocess.run, [*dump, "-o", "/dev/null", "-m", "5"], timeout=30, check=False

@@ -16,10 +16,10 @@ from typing import Any
 
 from streamedge.spans import Span
 from tests.support.edge_process import EdgeProcess, pause, run_edge
-from tests.support.fakes import Pattern, ScriptedOrigin
-from tests.support.http_viewer import Viewer, fetch, viewer_of
-from tests.support.rtmp_client import connected, frames
+from tests.support.http_viewer import Viewer, fetch, open_viewer
+from tests.support.rtmp_client import frames, open_client
 from tests.support.rtmp_media import tags_flv
+from tests.support.scripted_origin import Pattern, ScriptedOrigin
 
 FOLDER = '[origins.main]\ntype = "directory"\npath = "media"\n'
 EWEB = '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\naliases = ["a.example"]\n'
@@ -69,7 +69,7 @@ async def status(viewer: Viewer, host: str, path: str = "/film.mp4") -> int:
 
 async def test_sighup_adds_a_distribution_and_drops_nobody(tmp_path: Path) -> None:
     with edge_of(tmp_path) as edge:
-        async with viewer_of(edge.http_port) as viewer:
+        async with open_viewer(edge.http_port) as viewer:
             assert await status(viewer, "a.example") == 200
             assert await status(viewer, "b.example") == 421
             rewrite(edge, ESTREAM, ESTREAM + E2)
@@ -187,14 +187,14 @@ async def test_a_play_and_a_download_survive_ten_reloads(tmp_path: Path) -> None
         toml = f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n'
         with run_edge(tmp_path, toml, workers=2, distributions=EWEB + ESTREAM) as edge:
             async with (
-                viewer_of(edge.http_port) as viewer,
-                connected(edge.rtmp_port, buffer_ms=1000) as player,
+                open_viewer(edge.http_port) as viewer,
+                open_client(edge.rtmp_port, buffer_ms=1000) as player,
             ):
-                await viewer.ask("/film.mp4", host="a.example")
+                await viewer.send_request("/film.mp4", host="a.example")
                 assert (await viewer.receive_head()).status == 200
                 received = await viewer.receive_body(1_000_000)
                 player.play("film")
-                await player.until_word("video", "aggregate")
+                await player.until_named("video", "aggregate")
                 for number in range(10):
                     # The origin's own section changes, too, and the distributions come and go.
                     rewrite(edge, "[origins.main]", f"# {number}\n[origins.main]")
@@ -216,5 +216,5 @@ async def test_a_play_and_a_download_survive_ten_reloads(tmp_path: Path) -> None
                 assert received == film.read(Span(0, 3_000_001))
                 assert await status(viewer, "a.example", "/none") == 404
                 player.buffer(60_000)
-                await player.until_word("NetStream.Play.Stop")
+                await player.until_named("NetStream.Play.Stop")
                 assert frames(player.messages)[-1].time_ms == 12_000 - 40

@@ -11,16 +11,22 @@ import pytest
 
 from tests.support.edge_process import EdgeProcess, pause, run_edge
 from tests.support.mmdb_file import country, mmdb
-from tests.support.rtmp_client import PATIENCE_S, await_line, connected, information, shaken
-from tests.support.rtmp_media import expected, made
+from tests.support.rtmp_client import (
+    PATIENCE_S,
+    await_line,
+    information,
+    open_client,
+    open_raw_client,
+)
+from tests.support.rtmp_media import expected, sample_file
 from tests.support.rtmp_players import (
     FFMPEG_5,
     FFMPEG_9,
+    expected_packets,
     ffmpeg,
     flv_packets,
     packets,
     rtmpdump,
-    wanted,
 )
 from tests.support.rtmp_signer import StreamSigner, changed, ecdsa_signer, rsa_signer
 
@@ -35,7 +41,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
     folder = tmp_path_factory.mktemp("signed")
     films = folder / "films"
     (films / "dir").mkdir(parents=True)
-    (films / FILM).write_bytes(made("film.mp4"))
+    (films / FILM).write_bytes(sample_file("film.mp4"))
     (folder / "ecdsa.pem").write_text(ECDSA.pem)
     (folder / "countries.mmdb").write_bytes(mmdb({"127.0.0.0/8": country("FR")}))
     declared = (
@@ -80,7 +86,7 @@ def await_refusal(edge: EdgeProcess, before: int) -> str:
 async def test_ffmpeg_plays_what_was_signed(
     edge: EdgeProcess, exe: str, signer: StreamSigner
 ) -> None:
-    whole = wanted(expected("film.mp4"))
+    whole = expected_packets(expected("film.mp4"))
     for url in (
         edge.rtmp(signer.canned(FILM, until_s())),
         edge.rtmp(signer.canned(f"mp4:{FILM}", until_s())),
@@ -88,7 +94,7 @@ async def test_ffmpeg_plays_what_was_signed(
         edge.rtmp(signer.custom(FILM, until_s(), covering="dir/*", network="127.0.0.0/8")),
     ):
         done = await ffmpeg(url, exe=exe)
-        assert done.code == 0, done.said
+        assert done.code == 0, done.stderr
         assert packets(done.output) == whole
 
 
@@ -98,7 +104,7 @@ async def test_ffmpeg_is_refused_when_one_character_is_another(edge: EdgeProcess
         before = len(refusals(edge))
         done = await ffmpeg(edge.rtmp(changed(name, at)))
         assert done.code != 0
-        assert "Not allowed" in done.said
+        assert "Not allowed" in done.stderr
         assert not done.output
         assert await_refusal(edge, before)
     assert "Signature=" not in (edge.folder / "edge.log").read_text()
@@ -114,8 +120,8 @@ async def test_rtmpdump_plays_what_was_signed(
     options = ("-a", "cfx/st", "-y", f"mp4:{quote(name, safe='/')}") if encoded else ()
     url = edge.rtmp("" if encoded else name)
     done = await rtmpdump(url, tmp_path / "film.flv", *options)
-    assert done.code == 0, done.said
-    assert flv_packets(tmp_path / "film.flv") == wanted(expected("film.mp4"))
+    assert done.code == 0, done.stderr
+    assert flv_packets(tmp_path / "film.flv") == expected_packets(expected("film.mp4"))
 
 
 async def test_rtmpdump_is_refused_when_one_character_is_another(
@@ -143,9 +149,9 @@ async def test_rtmpdump_is_refused_when_one_character_is_another(
 )
 async def test_refusals(edge: EdgeProcess, name: str, reason: str) -> None:
     before = len(refusals(edge))
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.play(name)
-        said = information((await client.until_word(FAILED))[-1])
+        said = information((await client.until_named(FAILED))[-1])
     assert said["description"] == "Not allowed."
     assert await_refusal(edge, before) == reason
 
@@ -160,7 +166,7 @@ async def test_refusals(edge: EdgeProcess, name: str, reason: str) -> None:
     ],
 )
 async def test_connects(edge: EdgeProcess, app: str, page: str, reason: str) -> None:
-    async with shaken(edge.rtmp_port) as client:
+    async with open_raw_client(edge.rtmp_port) as client:
         asked = client.connect(app, tcUrl=edge.rtmp("", app), pageUrl=page)
         if not reason:
             await asked

@@ -15,19 +15,19 @@ import pytest
 from streamedge.delivery.rtmp.protocol.chunks import Message
 from streamedge.spans import Span
 from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.fakes import ScriptedOrigin, Turn
 from tests.support.rtmp_client import (
     MEDIA,
     RtmpClient,
     await_line,
     await_metrics,
-    connected,
     frames,
     information,
+    message_name,
+    open_client,
     samples,
-    word,
 )
-from tests.support.rtmp_media import avc_mp4, keyframe, made, tags_flv
+from tests.support.rtmp_media import avc_mp4, keyframe, sample_file, tags_flv
+from tests.support.scripted_origin import Reply, ScriptedOrigin
 
 FAILED = "NetStream.Play.Failed"
 START = "NetStream.Play.Start"
@@ -84,14 +84,14 @@ async def test_first_picture_is_sent_before_the_rest_of_the_file_arrives(
         origin.put(name, data)
         origin.hold(name, at=2 * CHUNK_BYTES)
         with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
-            async with connected(edge.rtmp_port) as client:
+            async with open_client(edge.rtmp_port) as client:
                 client.play(name)
                 said = await client.until(lambda m: any(f.is_keyframe for f in frames([m])))
                 assert samples(said)[0].time_ms == 0
                 assert origin.body_bytes_sent <= 2 * CHUNK_BYTES
                 said += await client.until(reaches(360))  # what is there plays on
                 origin.release(name)
-                got = samples(said + await client.until_word(STOP))
+                got = samples(said + await client.until_named(STOP))
                 assert len(got) == (MOVIE_FRAMES if name == "film.mp4" else 60 * 50)
                 assert max(send_counts(origin, name, len(data))) == 1
 
@@ -101,18 +101,18 @@ async def test_an_index_at_the_end_comes_by_range(tmp_path: Path) -> None:
     async with ScriptedOrigin(rate_bytes_per_s=8e6, rate_shared=True) as origin:
         origin.put("film.mp4", data)
         with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
-            async with connected(edge.rtmp_port) as client:
+            async with open_client(edge.rtmp_port) as client:
                 client.play("film.mp4")
                 said = await client.until(lambda m: any(f.is_keyframe for f in frames([m])))
                 assert origin.body_bytes_sent < len(data) / 5
                 origin.rate_bytes_per_s = None
-                got = samples(said + await client.until_word(STOP))
+                got = samples(said + await client.until_named(STOP))
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", movie())
         with run_edge(tmp_path / "first", origin_toml(origin), limits=QUICK) as edge:
-            async with connected(edge.rtmp_port) as client:
+            async with open_client(edge.rtmp_port) as client:
                 client.play("film.mp4")
-                assert got == samples(await client.until_word(STOP))
+                assert got == samples(await client.until_named(STOP))
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
@@ -127,10 +127,10 @@ async def test_a_cold_seek_fetches_the_index_and_the_target(tmp_path: Path, name
     async with ScriptedOrigin() as origin:
         origin.put(name, data)
         with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
-            async with connected(edge.rtmp_port) as client:
+            async with open_client(edge.rtmp_port) as client:
                 # A single frame at 90 %: nothing else needs to be fetched.
                 client.play(name, length_ms * 0.9, 0.0)
-                said = await client.until_word(STOP)
+                said = await client.until_named(STOP)
                 assert any(frame.is_keyframe for frame in samples(said))
                 if name == "film.flv":
                     shown = next(f for f in samples(said) if f.is_keyframe)
@@ -151,17 +151,17 @@ async def test_fifty_viewers_of_a_cold_title_cost_one_read(tmp_path: Path) -> No
     data = movie()
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", data)
-        origin.hold_answers()
+        origin.hold_responses()
         with run_edge(tmp_path, origin_toml(origin), limits=QUICK, workers=2) as edge:
 
             async def view() -> int:
-                async with connected(edge.rtmp_port) as client:
+                async with open_client(edge.rtmp_port) as client:
                     client.play("film.mp4", 0.0, 4000.0)
-                    return len(samples(await client.until_word(STOP)))
+                    return len(samples(await client.until_named(STOP)))
 
             viewers = [asyncio.ensure_future(view()) for _ in range(50)]
-            await origin.seen(1)
-            origin.release_answers()
+            await origin.wait_for_requests(1)
+            origin.release_responses()
             assert await asyncio.gather(*viewers) == [100] * 50
     assert max(send_counts(origin, "film.mp4", len(data))) == 1
 
@@ -172,31 +172,31 @@ async def test_fifty_viewers_of_a_cold_title_cost_one_read(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("turn", "code", "kind"),
     [
-        (Turn(status=403), "NetStream.Play.StreamNotFound", "forbidden"),
-        (Turn(status=404), "NetStream.Play.StreamNotFound", "not_found"),
-        (Turn(status=500), FAILED, "unavailable"),
-        (Turn(status=503), FAILED, "unavailable"),
-        (Turn(raw=b"HTTP/1.1 nonsense\r\n\r\n"), FAILED, ""),
-        (Turn(silent=True), FAILED, "timeout"),
+        (Reply(status=403), "NetStream.Play.StreamNotFound", "forbidden"),
+        (Reply(status=404), "NetStream.Play.StreamNotFound", "not_found"),
+        (Reply(status=500), FAILED, "unavailable"),
+        (Reply(status=503), FAILED, "unavailable"),
+        (Reply(raw=b"HTTP/1.1 nonsense\r\n\r\n"), FAILED, ""),
+        (Reply(silent=True), FAILED, "timeout"),
     ],
 )
 async def test_failing_origin_gives_its_status(
-    tmp_path: Path, turn: Turn, code: str, kind: str
+    tmp_path: Path, turn: Reply, code: str, kind: str
 ) -> None:
     async with ScriptedOrigin() as origin:
-        origin.put("film.mp4", made("film.mp4"))
+        origin.put("film.mp4", sample_file("film.mp4"))
         origin.script(turn, times=2)
         toml = origin_toml(origin, 'read_timeout = "200ms"')
         with run_edge(tmp_path, toml, limits=QUICK) as edge:
-            async with connected(edge.rtmp_port) as client:
+            async with open_client(edge.rtmp_port) as client:
                 client.play("film.mp4", -2000.0)
-                said = await client.until_word(code, START)
-                assert [word(message) for message in said] == [code]
+                said = await client.until_named(code, START)
+                assert [message_name(message) for message in said] == [code]
                 # The origin has recovered. A 404 is remembered for limits.error_ttl, as over HTTP.
                 await _until_origin_is_plain(origin)
                 client.play("film.mp4")
                 again = code if kind == "not_found" else START
-                assert word((await client.until_word(code, START))[-1]) == again
+                assert message_name((await client.until_named(code, START))[-1]) == again
             reason = await asyncio.to_thread(await_reason, edge, client)
             assert code in reason
             if kind:
@@ -220,32 +220,32 @@ def await_reason(edge: EdgeProcess, client: RtmpClient) -> str:
 
 async def test_a_refused_connection(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
-        origin.put("film.mp4", made("film.mp4"))
+        origin.put("film.mp4", sample_file("film.mp4"))
         with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
             await origin.refuse()
-            async with connected(edge.rtmp_port) as client:
+            async with open_client(edge.rtmp_port) as client:
                 client.play("film.mp4")
-                said = await client.until_word(FAILED, START)
-                assert [word(message) for message in said] == [FAILED]
+                said = await client.until_named(FAILED, START)
+                assert [message_name(message) for message in said] == [FAILED]
                 assert "refused" in information(said[-1])["description"]
                 await origin.accept()
                 client.play("film.mp4")
-                assert word((await client.until_word(FAILED, START))[-1]) == START
+                assert message_name((await client.until_named(FAILED, START))[-1]) == START
 
 
-@pytest.mark.parametrize("turn", [Turn(reset_at=100_000), Turn(cut_at=100_000)])
-async def test_a_broken_answer_is_resumed(tmp_path: Path, turn: Turn) -> None:
+@pytest.mark.parametrize("turn", [Reply(reset_at=100_000), Reply(cut_at=100_000)])
+async def test_a_broken_answer_is_resumed(tmp_path: Path, turn: Reply) -> None:
     for name in ("film.mp4", "film.flv"):
         async with ScriptedOrigin() as origin:
-            origin.put(name, made(name))
+            origin.put(name, sample_file(name))
             origin.script(turn, times=5)
             with run_edge(tmp_path / name, origin_toml(origin), limits=QUICK) as edge:
-                async with connected(edge.rtmp_port) as client:
+                async with open_client(edge.rtmp_port) as client:
                     client.play(name)
-                    got = samples(await client.until_word(STOP, FAILED))
+                    got = samples(await client.until_named(STOP, FAILED))
                     assert len(got) >= 1363
             assert all(request.headers.get("if-match") == '"1"' for request in origin.requests[1:])
-            assert max(send_counts(origin, name, len(made(name)))) <= 2  # where pieces meet
+            assert max(send_counts(origin, name, len(sample_file(name)))) <= 2  # where pieces meet
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
@@ -256,11 +256,11 @@ async def test_an_origin_that_dies_in_mid_play(tmp_path: Path, name: str) -> Non
         # In the middle of a frame.
         origin.hold(name, at=3 * CHUNK_BYTES + 12_345)
         with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
-            async with connected(edge.rtmp_port) as client:
+            async with open_client(edge.rtmp_port) as client:
                 client.play(name)
                 said = await client.until(reaches(360))
                 await origin.refuse()
-                said += await client.until_word(FAILED)
+                said += await client.until_named(FAILED)
                 got = samples(said)
                 # Everything that had come was shown first, and in order.
                 assert sum(len(frame.body) for frame in got) > 3 * CHUNK_BYTES - 65_536
@@ -277,19 +277,19 @@ async def test_an_object_replaced_in_mid_play_is_never_mixed(tmp_path: Path, nam
         origin.put(name, old, etag='"old"')
         origin.hold(name, at=4 * CHUNK_BYTES)
         with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
-            async with connected(edge.rtmp_port) as client:
+            async with open_client(edge.rtmp_port) as client:
                 client.play(name)
                 said = await client.until(reaches(360))
                 origin.put(name, new, etag='"new"')
                 await origin.refuse()  # the running answer ends, and what follows is another's
                 await origin.accept()
                 origin.release(name)
-                said += await client.until_word(FAILED, STOP)
-                assert word(said[-1]) == FAILED
+                said += await client.until_named(FAILED, STOP)
+                assert message_name(said[-1]) == FAILED
                 assert not any(b"\xee" * 64 in frame.body for frame in samples(said))
-            async with connected(edge.rtmp_port) as client:
+            async with open_client(edge.rtmp_port) as client:
                 client.play(name)
-                got = samples(await client.until_word(STOP, FAILED))
+                got = samples(await client.until_named(STOP, FAILED))
                 assert len(got) >= MOVIE_FRAMES
                 assert all(
                     b"\xee" * 64 in f.body for f in got if f.kind == 9 and len(f.body) > 9000
@@ -308,21 +308,21 @@ async def test_client_that_leaves_ends_its_reads(tmp_path: Path, stage: str) -> 
             edge.await_log("worker_up")
             (worker,) = edge.worker_pids()
             descriptors = Path(f"/proc/{worker}/fd")
-            async with connected(edge.rtmp_port) as client:  # what is opened once and stays
+            async with open_client(edge.rtmp_port) as client:  # what is opened once and stays
                 client.play("nothing.mp4")
-                await client.until_word("NetStream.Play.StreamNotFound")
+                await client.until_named("NetStream.Play.StreamNotFound")
             await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)
             before = len(list(descriptors.iterdir()))
             if stage == "open":
-                origin.hold_answers()
+                origin.hold_responses()
             else:
                 origin.hold("film.mp4", at=2 * CHUNK_BYTES + 5_000)
             seen = len(origin.requests)
             for _ in range(8):
-                async with connected(edge.rtmp_port) as client:
+                async with open_client(edge.rtmp_port) as client:
                     client.play("film.mp4")
                     if stage == "open":
-                        await origin.seen(seen + 1)
+                        await origin.wait_for_requests(seen + 1)
                     elif stage == "cold wait":
                         await client.until(reaches(360))
                     else:
@@ -332,7 +332,7 @@ async def test_client_that_leaves_ends_its_reads(tmp_path: Path, stage: str) -> 
                 stop = await asyncio.to_thread(await_line, edge, "rtmp_stop", client)
                 assert stop["reason"] == "disconnected"
             if stage == "open":
-                origin.release_answers()
+                origin.release_responses()
             else:
                 origin.release("film.mp4")
             # The fills that were begun end by themselves, and with them their files.
@@ -349,6 +349,6 @@ async def test_client_that_leaves_ends_its_reads(tmp_path: Path, stage: str) -> 
             # The asset's files stay open for the next viewer, and kept-alive connections.
             assert after - before <= 8
             # It plays to the next one as ever.
-            async with connected(edge.rtmp_port) as client:
+            async with open_client(edge.rtmp_port) as client:
                 client.play("film.mp4")
-                assert len(samples(await client.until_word(STOP))) == MOVIE_FRAMES
+                assert len(samples(await client.until_named(STOP))) == MOVIE_FRAMES

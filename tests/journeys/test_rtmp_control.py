@@ -18,13 +18,13 @@ from tests.support.rtmp_client import (
     Frame,
     RtmpClient,
     await_line,
-    connected,
     frames,
     information,
+    message_name,
+    open_client,
     samples,
-    word,
 )
-from tests.support.rtmp_media import expected, made, tags_flv
+from tests.support.rtmp_media import expected, sample_file, tags_flv
 
 FILMS = ["film.mp4", "film-moov-last.mp4", "film.flv", "film-keyframes.flv"]
 STOP = "NetStream.Play.Stop"
@@ -38,10 +38,10 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
     films = folder / "films"
     (films / "dir").mkdir(parents=True)
     for name in (*FILMS, "song.mp3", "song.m4a"):
-        (films / name).write_bytes(made(name))
-    (films / "dir" / "film.mp4").write_bytes(made("film.mp4"))
-    (films / "dir" / "film.flv").write_bytes(made("film.flv"))
-    (films / "dir" / "song.mp3").write_bytes(made("song.mp3"))
+        (films / name).write_bytes(sample_file(name))
+    (films / "dir" / "film.mp4").write_bytes(sample_file("film.mp4"))
+    (films / "dir" / "film.flv").write_bytes(sample_file("film.flv"))
+    (films / "dir" / "song.mp3").write_bytes(sample_file("song.mp3"))
     (films / "minutes.flv").write_bytes(tags_flv(600, frame_bytes=50))
     origins = f'[origins.main]\ntype = "directory"\npath = "{films}"\n'
     with run_edge(folder / "edge", origins) as running:
@@ -50,7 +50,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
 
 def words(messages: list[Message]) -> list[str]:
     """What was said, media left out."""
-    return [word(message) for message in messages if message.type_id not in MEDIA]
+    return [message_name(message) for message in messages if message.type_id not in MEDIA]
 
 
 def shown(messages: list[Message], stream_id: int = 1) -> list[tuple[int, int, bytes]]:
@@ -60,8 +60,8 @@ def shown(messages: list[Message], stream_id: int = 1) -> list[tuple[int, int, b
 async def whole(client: RtmpClient, name: str) -> list[Frame]:
     """All frames of a title, played from its beginning."""
     client.play(name, -2000.0)
-    await client.until_word(START)
-    return samples(await client.until_word("STREAM_EOF"))
+    await client.until_named(START)
+    return samples(await client.until_named("STREAM_EOF"))
 
 
 # The order of things
@@ -69,9 +69,9 @@ async def whole(client: RtmpClient, name: str) -> list[Frame]:
 
 @pytest.mark.parametrize("name", FILMS)
 async def test_order_at_play_and_end(edge: EdgeProcess, name: str) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.play(name, 0.0)
-        said = await client.until_word("STREAM_EOF")
+        said = await client.until_named("STREAM_EOF")
     assert words(said) == [
         "STREAM_IS_RECORDED",
         "STREAM_BEGIN",
@@ -84,7 +84,7 @@ async def test_order_at_play_and_end(edge: EdgeProcess, name: str) -> None:
         STOP,
         "STREAM_EOF",
     ]
-    kinds = [word(message) for message in said]
+    kinds = [message_name(message) for message in said]
     media = [at for at, message in enumerate(said) if message.type_id in MEDIA]
     # Codec headers come straight after the metadata, and all media lie before the end's words.
     assert media[0] == kinds.index("onMetaData") + 1
@@ -93,14 +93,14 @@ async def test_order_at_play_and_end(edge: EdgeProcess, name: str) -> None:
     assert frames(said)[2].is_keyframe or frames(said)[2].kind == AUDIO
     assert {message.stream_id for message in said if message.type_id != 4} == {1}
     # Play.Complete is a data message, the statuses are commands.
-    assert {word(m): m.type_id for m in said}["NetStream.Play.Complete"] == 18
-    assert {word(m): m.type_id for m in said}[STOP] == COMMAND
+    assert {message_name(m): m.type_id for m in said}["NetStream.Play.Complete"] == 18
+    assert {message_name(m): m.type_id for m in said}[STOP] == COMMAND
 
 
 async def test_first_messages_are_plain_and_runs_follow(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.play("film.mp4")
-        said = await client.until_word(STOP)
+        said = await client.until_named(STOP)
     media = [message for message in said if message.type_id in MEDIA]
     first_video = next(at for at, m in enumerate(media) if frames([m])[0].is_keyframe)
     assert all(message.type_id != AGGREGATE for message in media[: first_video + 1])
@@ -110,7 +110,7 @@ async def test_first_messages_are_plain_and_runs_follow(edge: EdgeProcess) -> No
 
 
 async def test_the_clients_first_stream_is_1_and_ids_are_used_again(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         assert await client.create_stream() == 2
         client.command("deleteStream", None, 1.0)
         assert await client.create_stream() == 1
@@ -128,9 +128,9 @@ async def test_the_clients_first_stream_is_1_and_ids_are_used_again(edge: EdgePr
 async def test_metadata_is_an_ecma_array(
     edge: EdgeProcess, name: str, told: dict[str, float]
 ) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.play(name)
-        message = (await client.until_word("onMetaData"))[-1]
+        message = (await client.until_named("onMetaData"))[-1]
     assert message.payload.startswith(b"\x02\0\x0aonMetaData\x08")
     said: dict[str, Any] = information(message)
     assert said.pop("duration") == pytest.approx(told.pop("duration"), abs=0.05)
@@ -138,22 +138,22 @@ async def test_metadata_is_an_ecma_array(
 
 
 async def test_play_complete_tells_duration_and_bytes(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.play("film.mp4")
-        said = await client.until_word("NetStream.Play.Complete")
+        said = await client.until_named("NetStream.Play.Complete")
     told = information(said[-1])
     assert told["duration"] == pytest.approx(20.0, abs=0.05)
     assert told["bytes"] >= sum(len(m.payload) for m in said if m.type_id in MEDIA)
 
 
 async def test_ffmpeg_gets_no_data_start(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port, flashVer=FFMPEG) as client:
+    async with open_client(edge.rtmp_port, flashVer=FFMPEG) as client:
         client.play("film.mp4")
-        assert "NetStream.Data.Start" not in words(await client.until_word(STOP))
+        assert "NetStream.Data.Start" not in words(await client.until_named(STOP))
 
 
 async def test_stream_length_is_in_seconds(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         for name, length_s in (("film.mp4", 20.0), ("mp3:song", 30.0), ("film", 20.02)):
             assert await client.call("getStreamLength", name) == pytest.approx(length_s, abs=0.05)
         with pytest.raises(KeyError, match=r"NetStream\.Play\.StreamNotFound"):
@@ -208,9 +208,9 @@ async def test_each_name_form_of_flv_and_mp3_plays(
 
 
 async def _object_played(edge: EdgeProcess, app: str, name: str) -> str:
-    async with connected(edge.rtmp_port, app) as client:
+    async with open_client(edge.rtmp_port, app) as client:
         client.play(name)
-        await client.until_word(START)
+        await client.until_named(START)
     played: str = await_line(edge, "rtmp_play", client)["object"]
     return played
 
@@ -233,9 +233,9 @@ async def _object_played(edge: EdgeProcess, app: str, name: str) -> str:
     ],
 )
 async def test_missing_stream_is_not_found(edge: EdgeProcess, name: str) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.play(name, -2000.0)
-        said = words(await client.until_word("NetStream.Play.StreamNotFound", START))
+        said = words(await client.until_named("NetStream.Play.StreamNotFound", START))
         # Nothing that a client might take for success comes first.
         assert said == ["NetStream.Play.StreamNotFound"]
         # The connection lives on.
@@ -245,7 +245,7 @@ async def test_missing_stream_is_not_found(edge: EdgeProcess, name: str) -> None
 @pytest.mark.parametrize("app", ["", "cf", "cfx/stx", "live", "../cfx/st", "VOD"])
 async def test_unknown_applications(edge: EdgeProcess, app: str) -> None:
     with pytest.raises(KeyError) as refused:
-        async with connected(edge.rtmp_port, app):
+        async with open_client(edge.rtmp_port, app):
             pass
     assert refused.value.args == (
         "NetConnection.Connect.InvalidApp",
@@ -258,10 +258,10 @@ async def test_unknown_applications(edge: EdgeProcess, app: str) -> None:
 
 @pytest.mark.parametrize("name", FILMS)
 async def test_play_from_a_time(edge: EdgeProcess, name: str) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         file = await whole(client, name)
         client.play(name, 11_000.0)
-        said = await client.until_word(STOP)
+        said = await client.until_named(STOP)
     got = frames(said)
     assert [frame.is_header for frame in got[:3]] == [True, True, False]
     assert got[2].is_keyframe
@@ -278,10 +278,10 @@ async def test_play_from_a_time(edge: EdgeProcess, name: str) -> None:
 
 @pytest.mark.parametrize("name", [*FILMS, "song.mp3"])
 async def test_play_for_a_duration(edge: EdgeProcess, name: str) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         file = await whole(client, name)
         client.play(name, 0.0, 3000.0)
-        got = samples(await client.until_word(STOP))
+        got = samples(await client.until_named(STOP))
     last = max(frame.time_ms for frame in got)
     assert got == file[: len(got)]
     assert 2900 <= last < 3000 + 40
@@ -290,9 +290,9 @@ async def test_play_for_a_duration(edge: EdgeProcess, name: str) -> None:
 @pytest.mark.parametrize("name", FILMS)
 @pytest.mark.parametrize("start_ms", [0.0, 5000.0])
 async def test_a_single_frame(edge: EdgeProcess, name: str, start_ms: float) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.play(name, start_ms, 0.0)
-        got = samples(await client.until_word(STOP))
+        got = samples(await client.until_named(STOP))
     assert [frame.is_keyframe for frame in got if frame.kind == VIDEO] == [True]
     assert got[-1].kind == VIDEO
 
@@ -300,13 +300,13 @@ async def test_a_single_frame(edge: EdgeProcess, name: str, start_ms: float) -> 
 @pytest.mark.parametrize("name", [*FILMS, "song.mp3", "song.m4a"])
 async def test_seek_anywhere(edge: EdgeProcess, name: str) -> None:
     has_video = name in FILMS
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         file = await whole(client, name)
         places = {frame.body: at for at, frame in enumerate(file)}
         for target_ms in (15_000, 3_000, 0, 19_999, 7_777, 1 << 33):
             client.seek(target_ms)  # each time after the end
-            said = await client.until_word("STREAM_EOF")  # of the seek itself
-            said += await client.until_word("STREAM_EOF")
+            said = await client.until_named("STREAM_EOF")  # of the seek itself
+            said += await client.until_named("STREAM_EOF")
             assert words(said) == [
                 "STREAM_EOF",
                 "STREAM_IS_RECORDED",
@@ -337,23 +337,23 @@ async def test_seek_anywhere(edge: EdgeProcess, name: str) -> None:
 
 
 async def test_seek_without_a_keyframe_list_in_a_long_file(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.play("minutes.flv", 0.0, 0.0)
-        await client.until_word("STREAM_EOF")
+        await client.until_named("STREAM_EOF")
         for target_ms in (500_000, 3_000, 599_990, 299_999, 300_000, 123_456):
             client.play("minutes.flv", float(target_ms), 0.0)
-            said = await client.until_word("STREAM_EOF")
+            said = await client.until_named("STREAM_EOF")
             keyframe = [frame for frame in samples(said) if frame.kind == VIDEO]
             number = int.from_bytes(keyframe[0].body[9:13])
             assert number * 40 == target_ms // 2000 * 2000
 
 
 async def test_a_seek_in_mid_play_goes_on_from_there(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port, buffer_ms=1000) as client:
+    async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4")
         await client.until(lambda message: message.type_id == AGGREGATE)
         client.seek(16_000)
-        await client.until_word("NetStream.Seek.Notify")
+        await client.until_named("NetStream.Seek.Notify")
         said = await client.until(lambda message: message.type_id == AGGREGATE)
         assert samples(said)[0].is_keyframe
         assert 14_000 <= samples(said)[0].time_ms <= 16_100
@@ -362,25 +362,25 @@ async def test_a_seek_in_mid_play_goes_on_from_there(edge: EdgeProcess) -> None:
 
 @pytest.mark.parametrize("name", [*FILMS])
 async def test_a_seek_while_paused_shows_one_keyframe(edge: EdgeProcess, name: str) -> None:
-    async with connected(edge.rtmp_port, buffer_ms=1000) as client:
+    async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play(name)
         await client.until(lambda message: message.type_id == AGGREGATE)
         client.pause(True, 500)
-        await client.until_word("NetStream.Pause.Notify")
+        await client.until_named("NetStream.Pause.Notify")
         for target_ms in (12_000, 4_000):
             client.seek(target_ms)
-            await client.until_word("NetStream.Seek.Notify")
+            await client.until_named("NetStream.Seek.Notify")
             said = await client.until(lambda m: any(f.is_keyframe for f in frames([m])))
-            said += await client.answered()
-            said += await client.answered()
+            said += await client.read_pending()
+            said += await client.read_pending()
             got = samples(said)
             assert [frame.kind for frame in got] == [VIDEO]
             assert got[0].is_keyframe
             assert target_ms - 2000 <= got[0].time_ms <= target_ms + 80
         client.pause(False, got[0].time_ms)
         client.buffer(36_000_000)
-        await client.until_word("NetStream.Unpause.Notify")
-        rest = samples(await client.until_word(STOP))
+        await client.until_named("NetStream.Unpause.Notify")
+        rest = samples(await client.until_named(STOP))
         # It goes on right behind the keyframe that was shown.
         assert 0 <= rest[0].time_ms - got[0].time_ms <= 40
         assert rest[0].body != got[0].body
@@ -390,44 +390,44 @@ async def test_a_seek_while_paused_shows_one_keyframe(edge: EdgeProcess, name: s
 
 
 async def test_pause_stops_the_media_and_loses_none(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port, buffer_ms=1000) as client:
+    async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4")
         said = await client.until(lambda message: message.type_id == AGGREGATE)
         client.pause(True, samples(said)[-1].time_ms)
-        said += await client.until_word("NetStream.Pause.Notify")
+        said += await client.until_named("NetStream.Pause.Notify")
         client.buffer(36_000_000)  # room enough: only the pause holds it back
         for _ in range(3):
-            assert await client.answered() == []
+            assert await client.read_pending() == []
         client.pause(False, samples(said)[-1].time_ms)
-        said += await client.until_word(STOP)
+        said += await client.until_named(STOP)
         got = samples(said)
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         assert got == await whole(client, "film.mp4")
 
 
 async def test_a_resume_sends_what_lies_after_the_clients_place(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.buffer(8_000)
         client.play("film.mp4")
         await client.until(lambda m: m.type_id in MEDIA and samples([m])[-1:] != []
                            and samples([m])[-1].time_ms > 7_000)  # fmt: skip
         client.pause(True, 2_000)  # it has shown 2 s, and drops the rest
-        await client.until_word("NetStream.Pause.Notify")
+        await client.until_named("NetStream.Pause.Notify")
         client.buffer(36_000_000)
         client.pause(False, 2_000)
-        await client.until_word("NetStream.Unpause.Notify")
-        rest = samples(await client.until_word(STOP))
-    async with connected(edge.rtmp_port) as client:
+        await client.until_named("NetStream.Unpause.Notify")
+        rest = samples(await client.until_named(STOP))
+    async with open_client(edge.rtmp_port) as client:
         file = await whole(client, "film.mp4")
     assert rest == [frame for frame in file if frame.time_ms > 2_000]
 
 
 async def test_a_paused_play_is_no_longer_paused_when_played_again(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port, buffer_ms=1000) as client:
+    async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4")
-        await client.until_word(START)
+        await client.until_named(START)
         client.pause(True, 0)
-        await client.until_word("NetStream.Pause.Notify")
+        await client.until_named("NetStream.Pause.Notify")
         client.buffer(36_000_000)
         assert len(await whole(client, "film-moov-last.mp4")) == _count("film-moov-last.mp4")
 
@@ -440,51 +440,51 @@ def _count(name: str) -> int:
 
 
 async def test_two_streams_at_one_time(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         assert await client.create_stream() == 2
         client.buffer(36_000_000, stream_id=2)
         client.play("film.mp4", stream_id=1)
         client.play("film.flv", stream_id=2)
-        said = await client.until_word(STOP)
-        said += await client.until_word(STOP)
+        said = await client.until_named(STOP)
+        said += await client.until_named(STOP)
     alone = {}
     for name in ("film.mp4", "film.flv"):
-        async with connected(edge.rtmp_port) as client:
+        async with open_client(edge.rtmp_port) as client:
             alone[name] = await whole(client, name)
     assert samples(said, 1) == alone["film.mp4"]
     assert samples(said, 2) == alone["film.flv"]
 
 
 async def test_a_second_play_replaces_the_first(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port, buffer_ms=1000) as client:
+    async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4")
         await client.until(lambda message: message.type_id == AGGREGATE)
         client.play("song.mp3")
-        said = await client.until_word(START)
+        said = await client.until_named(START)
         assert "NetStream.Play.Reset" in words(said)
         client.buffer(36_000_000)
-        got = samples(await client.until_word(STOP))
+        got = samples(await client.until_named(STOP))
         assert {frame.kind for frame in got} == {AUDIO}
         assert len(got) == _count("song.mp3")
 
 
 async def test_a_play_without_reset_is_appended(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port, buffer_ms=1000) as client:
+    async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4", 0.0, 2000.0)
         client.play("film.flv", 0.0, 2000.0, False)
         client.play("song.mp3", 0.0, 1000.0, 0.0)
         await client.until(lambda message: message.type_id == AGGREGATE)
         client.seek(1_000)  # means what plays now, not what waits
-        assert words(await client.until_word("NetStream.Seek.Notify"))[-4:] == [
+        assert words(await client.until_named("NetStream.Seek.Notify"))[-4:] == [
             "STREAM_EOF", "STREAM_IS_RECORDED", "STREAM_BEGIN", "NetStream.Seek.Notify",
         ]  # fmt: skip
         client.buffer(36_000_000)
-        said = await client.until_word(STOP)
+        said = await client.until_named(STOP)
         assert information(said[-1])["details"] == "film.mp4"
-        said = await client.until_word(STOP)
+        said = await client.until_named(STOP)
         assert "NetStream.Play.Reset" not in words(said)
         assert information(said[-1])["details"] == "film.flv"
-        said = await client.until_word(STOP)
+        said = await client.until_named(STOP)
         assert information(said[-1])["details"] == "song.mp3"
 
 
@@ -492,7 +492,7 @@ async def test_a_play_without_reset_is_appended(edge: EdgeProcess) -> None:
 async def test_close_ends_the_current_and_the_appended_plays(
     edge: EdgeProcess, command: str
 ) -> None:
-    async with connected(edge.rtmp_port, buffer_ms=1000) as client:
+    async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4")
         client.play("film.flv", 0.0, -1.0, False)
         await client.until(lambda message: message.type_id == AGGREGATE)
@@ -502,50 +502,50 @@ async def test_close_ends_the_current_and_the_appended_plays(
             client.command(command, None, 1.0)
             assert await client.create_stream() == 1
         client.seek(0)
-        await client.until_word("NetStream.Seek.Failed")
+        await client.until_named("NetStream.Seek.Failed")
         client.buffer(36_000_000)
-        await client.answered()
-        assert await client.answered() == []
+        await client.read_pending()
+        assert await client.read_pending() == []
         got = await whole(client, "song.mp3")
         assert len(got) == _count("song.mp3")
 
 
 async def test_play_false_closes(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port, buffer_ms=1000) as client:
+    async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4")
         await client.until(lambda message: message.type_id == AGGREGATE)
         client.command("play", None, False, stream_id=1)
         client.seek(0)
-        await client.until_word("NetStream.Seek.Failed")
+        await client.until_named("NetStream.Seek.Failed")
 
 
 # The client's buffer
 
 
 async def test_no_more_is_sent_than_the_buffer_holds(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port, buffer_ms=4_000) as client:
+    async with open_client(edge.rtmp_port, buffer_ms=4_000) as client:
         client.play("film.mp4")
         said = await client.until(lambda m: m.timestamp_ms > 3_500 and m.type_id in MEDIA)
-        said += await client.answered()
+        said += await client.read_pending()
         # A run is a second of media, and this test takes none of the media's time to speak of.
         assert 3_500 <= samples(said)[-1].time_ms <= 6_000
         client.buffer(10_000)
         said = await client.until(lambda m: m.timestamp_ms > 9_000 and m.type_id in MEDIA)
-        said += await client.answered()
+        said += await client.read_pending()
         assert samples(said)[-1].time_ms <= 12_000
         client.buffer(300, stream_id=0)  # librtmp's and GStreamer's, which means nothing
         client.buffer(36_000_000)
-        assert words(await client.until_word(STOP))[-1] == STOP
+        assert words(await client.until_named(STOP))[-1] == STOP
 
 
 async def test_unknown_streams_and_commands_out_of_order_are_refused(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.seek(1000)
-        assert words(await client.until_word("NetStream.Seek.Failed")) == ["NetStream.Seek.Failed"]
+        assert words(await client.until_named("NetStream.Seek.Failed")) == ["NetStream.Seek.Failed"]
         client.pause(True, 0)
-        assert words(await client.until_word("NetStream.Failed")) == ["NetStream.Failed"]
+        assert words(await client.until_named("NetStream.Failed")) == ["NetStream.Failed"]
         client.play("film.mp4", stream_id=9)
-        assert words(await client.until_word("NetStream.Play.Failed")) == ["NetStream.Play.Failed"]
+        assert words(await client.until_named("NetStream.Play.Failed")) == ["NetStream.Play.Failed"]
         with pytest.raises(KeyError, match=r"NetConnection\.Call\.Failed"):
             await client.call("makeTea")
         assert await client.call("_checkbw") is None

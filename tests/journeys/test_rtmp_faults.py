@@ -22,13 +22,13 @@ from tests.support.rtmp_client import (
     RtmpClient,
     await_line,
     await_metrics,
-    connected,
     information,
+    message_name,
+    open_client,
+    open_raw_client,
     samples,
-    shaken,
-    word,
 )
-from tests.support.rtmp_media import avc_mp4, keyframe, made, moov_first, tags_flv
+from tests.support.rtmp_media import avc_mp4, keyframe, moov_first, sample_file, tags_flv
 
 START = "NetStream.Play.Start"
 STOP = "NetStream.Play.Stop"
@@ -53,12 +53,12 @@ MEDIA: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty.mp4": (lambda: b"", REFUSED[1]),
     "text.mp4": (lambda: b"This is no film at all.\n" * 100, REFUSED[1]),
     "no-moov.mp4": (lambda: moov_first(lambda _: b"", bytes(100_000)), REFUSED[1]),
-    "cut-moov.mp4": (lambda: made("film.mp4")[:5_000], REFUSED[1]),
+    "cut-moov.mp4": (lambda: sample_file("film.mp4")[:5_000], REFUSED[1]),
     "lying.mp4": (_lying_tables, REFUSED[1]),
     "large-moov.mp4": (lambda: avc_mp4([b"\0\0\0\x01e"] * 80_000, 40), REFUSED[1]),
-    "mjpeg.mov": (lambda: made("unsupported"), REFUSED[2]),
-    "fragmented.mp4": (lambda: made("fragmented"), REFUSED[2]),
-    "head-only.flv": (lambda: made("film.flv")[:13], REFUSED[2]),
+    "mjpeg.mov": (lambda: sample_file("unsupported"), REFUSED[2]),
+    "fragmented.mp4": (lambda: sample_file("fragmented"), REFUSED[2]),
+    "head-only.flv": (lambda: sample_file("film.flv")[:13], REFUSED[2]),
     "no-frames.mp3": (lambda: b"ID3\4\0\0\0\0\0\0" + b"\xff\xfb" + bytes(300_000), REFUSED[1]),
     "text.flv": (lambda: b"FLV\x01\x05\0\0\0\x09\0\0\0\0" + b"x" * 1000, REFUSED[2]),
 }
@@ -72,9 +72,9 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
     for name, (make, _) in MEDIA.items():
         (films / name).write_bytes(make())
     for name in ("film.mp4", "film.flv"):
-        (films / name).write_bytes(made(name))
+        (films / name).write_bytes(sample_file(name))
     for name in ("cut.flv", "cut.mp4"):
-        (films / name).write_bytes(made(f"film{name[3:]}")[:600_000])
+        (films / name).write_bytes(sample_file(f"film{name[3:]}")[:600_000])
     damaged = bytearray(tags_flv(20))
     damaged[len(damaged) // 2 : len(damaged) // 2 + 10_000] = bytes(10_000)
     (films / "damaged.flv").write_bytes(damaged)
@@ -93,31 +93,31 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
 
 @pytest.mark.parametrize("name", MEDIA)
 async def test_unplayable_media_gets_its_status(edge: EdgeProcess, name: str) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.play(name)
-        said = await client.until_word(*REFUSED, START)
-        assert [word(message) for message in said] == [MEDIA[name][1]]
+        said = await client.until_named(*REFUSED, START)
+        assert [message_name(message) for message in said] == [MEDIA[name][1]]
         told = information(said[-1])
         assert (told["level"], told["details"]) == ("error", name)
         assert told["description"]
 
 
 async def test_cut_off_flv_plays_to_its_end(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.play("film.flv", 9_000.0)
-        await client.until_word(START)
+        await client.until_named(START)
         client.play("cut.flv", 9_000.0)
-        got = samples(await client.until_word(STOP, *REFUSED))
-        assert word(client.messages[-1]) == STOP
+        got = samples(await client.until_named(STOP, *REFUSED))
+        assert message_name(client.messages[-1]) == STOP
         assert got[-1].time_ms > 100
 
 
 async def test_cut_off_mp4_plays_the_samples_that_it_holds(edge: EdgeProcess) -> None:
     # As ffmpeg plays it: about half of the samples lie past the end of the file.
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.play("cut.mp4", 8_000.0)
-        got = samples(await client.until_word(STOP, *REFUSED))
-        assert word(client.messages[-1]) == STOP
+        got = samples(await client.until_named(STOP, *REFUSED))
+        assert message_name(client.messages[-1]) == STOP
         assert 9_000 < got[-1].time_ms - got[0].time_ms + 8_000 < 11_000  # of 20 s
     (line,) = await asyncio.to_thread(edge.await_log, "media_damaged", 1)
     assert line["name"] == "cut.mp4"
@@ -126,10 +126,10 @@ async def test_cut_off_mp4_plays_the_samples_that_it_holds(edge: EdgeProcess) ->
 
 async def test_damaged_flv_plays_on_behind_the_damage(edge: EdgeProcess) -> None:
     # As ffmpeg plays it: 10 kB of zeros, at 10 s, hide the tags that they cover alone.
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.play("damaged.flv", 8_000.0, 4_000.0)
-        got = samples(await client.until_word(STOP, *REFUSED))
-        assert word(client.messages[-1]) == STOP
+        got = samples(await client.until_named(STOP, *REFUSED))
+        assert message_name(client.messages[-1]) == STOP
         assert got[-1].time_ms - got[0].time_ms == 3_960
         assert 180 < len(got) < 200  # 25 of video and of audio each second
 
@@ -188,7 +188,7 @@ def _nested() -> bytes:
 async def test_protocol_error_ends_the_connection(
     edge: EdgeProcess, data: bytes, reason: str
 ) -> None:
-    async with connected(edge.rtmp_port) as other:
+    async with open_client(edge.rtmp_port) as other:
         other.play("film.mp4")
         await other.until(lambda message: message.type_id == AGGREGATE)
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.rtmp_port)
@@ -205,7 +205,7 @@ async def test_protocol_error_ends_the_connection(
             ["rtmp_connect", "rtmp_disconnect"],
         )
         other.pause(True, 0)
-        await other.until_word("NetStream.Pause.Notify")  # it is served as before
+        await other.until_named("NetStream.Pause.Notify")  # it is served as before
 
 
 async def _drain(reader: asyncio.StreamReader) -> None:
@@ -218,7 +218,7 @@ async def _drain(reader: asyncio.StreamReader) -> None:
 
 
 async def test_a_client_that_stops_reading_is_dropped(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.play("large.mp4")  # 10 MB a second: more than sockets take
         line = await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)
         assert line["reason"] == "the client has stopped reading"
@@ -228,7 +228,7 @@ async def test_a_client_that_stops_reading_is_dropped(edge: EdgeProcess) -> None
 
 
 async def test_client_that_does_not_read_its_responses_is_dropped(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port, "vod") as client:
+    async with open_client(edge.rtmp_port, "vod") as client:
         call = encode_message(
             Message(COMMAND, 0, 0, amf0.encode("getTea" + "x" * 100, 9.0, None), 3), 128
         )
@@ -246,39 +246,39 @@ async def test_client_that_does_not_read_its_responses_is_dropped(edge: EdgeProc
 
 
 async def test_a_flood_of_pings_is_answered_or_ended(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         for number in range(20_000):
             client.control(PING_REQUEST, 1000 + number)
-        await client.answered()
-        answers = [m for m in client.messages if word(m) == "PING_RESPONSE"]
+        await client.read_pending()
+        answers = [m for m in client.messages if message_name(m) == "PING_RESPONSE"]
         assert len(answers) == 20_002
 
 
 async def test_the_operators_limit_outranks_a_large_buffer(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.play("film.mp4")
         said = await client.until(lambda message: message.type_id == AGGREGATE)
-        said += await client.answered()
+        said += await client.read_pending()
         assert 1_000 <= samples(said)[-1].time_ms <= 6_000  # of 20 s
 
 
 async def test_an_idle_client_is_dropped(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         await client.closed()
         line = await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)
         assert line["reason"] == "idle"
 
 
 async def test_commands_before_connect_are_refused(edge: EdgeProcess) -> None:
-    async with shaken(edge.rtmp_port) as client:
+    async with open_raw_client(edge.rtmp_port) as client:
         client.play("film.mp4")
-        said = await client.until_word("NetStream.Play.Failed")
+        said = await client.until_named("NetStream.Play.Failed")
         assert len(said) == 1
         with pytest.raises(KeyError, match=r"NetConnection\.Call\.Failed"):
             await client.call("createStream")
         await client.connect("vod")
         client.command("connect", {"app": "vod"}, transaction=7.0)
-        await client.until_word("NetConnection.Call.Failed")
+        await client.until_named("NetConnection.Call.Failed")
         assert await client.create_stream() == 1
         assert await client.create_stream() == 2
         with pytest.raises(KeyError, match=r"NetConnection\.Call\.Failed"):
@@ -286,27 +286,27 @@ async def test_commands_before_connect_are_refused(edge: EdgeProcess) -> None:
 
 
 async def test_a_flood_of_plays_is_bounded(edge: EdgeProcess) -> None:
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         for _ in range(200):
             client.play("film.mp4", 0.0, -1.0, False)
-        await client.until_word("NetStream.Play.Failed")
+        await client.until_named("NetStream.Play.Failed")
         client.command("closeStream", None, stream_id=1)
-        await client.answered()
+        await client.read_pending()
         client.play("film.flv")
-        said = await client.until_word(START)
+        said = await client.until_named(START)
         assert information(said[-1])["details"] == "film.flv"
 
 
 async def test_connections_over_the_limit_are_closed(tmp_path: Path) -> None:
-    (tmp_path / "film.mp4").write_bytes(made("film.mp4"))
+    (tmp_path / "film.mp4").write_bytes(sample_file("film.mp4"))
     origins = f'[origins.main]\ntype = "directory"\npath = "{tmp_path}"\n'
     with run_edge(tmp_path / "edge", origins, limits="rtmp_connections = 2") as edge:
-        async with connected(edge.rtmp_port), connected(edge.rtmp_port) as second:
+        async with open_client(edge.rtmp_port), open_client(edge.rtmp_port) as second:
             with pytest.raises((ClosedError, ConnectionError, asyncio.IncompleteReadError)):
-                async with connected(edge.rtmp_port):
+                async with open_client(edge.rtmp_port):
                     pass
             second.play("film.mp4")
-            await second.until_word(START)
+            await second.until_named(START)
         lines = await asyncio.to_thread(edge.await_log, "rtmp_disconnect", 3)
         assert [line["reason"] for line in lines].count("too many connections") == 1
 
@@ -316,17 +316,19 @@ async def test_connections_over_the_limit_are_closed(tmp_path: Path) -> None:
 
 async def test_each_event_has_its_log_line(edge: EdgeProcess) -> None:
     page = "https://example.org/"
-    async with connected(edge.rtmp_port, buffer_ms=1000, flashVer="TEST 1", pageUrl=page) as client:
+    async with open_client(
+        edge.rtmp_port, buffer_ms=1000, flashVer="TEST 1", pageUrl=page
+    ) as client:
         client.play("film.mp4", 1000.0)
         await client.until(lambda message: message.type_id == AGGREGATE)
         client.seek(5_000)
-        await client.until_word("NetStream.Seek.Notify")
+        await client.until_named("NetStream.Seek.Notify")
         client.pause(True, 5_100)
-        await client.until_word("NetStream.Pause.Notify")
+        await client.until_named("NetStream.Pause.Notify")
         client.pause(False, 5_100)
-        await client.until_word("NetStream.Unpause.Notify")
+        await client.until_named("NetStream.Unpause.Notify")
         client.command("closeStream", None, stream_id=1)
-        await client.answered()
+        await client.read_pending()
     await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)
     lines = [line for line in edge.log() if line.get("client") == client.address]
     assert [line["event"] for line in lines] == [
@@ -347,13 +349,13 @@ async def test_each_event_has_its_log_line(edge: EdgeProcess) -> None:
 
 
 async def test_cache_result_and_viewers_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "film.mp4").write_bytes(made("film.mp4"))
+    (tmp_path / "film.mp4").write_bytes(sample_file("film.mp4"))
     origins = f'[origins.main]\ntype = "directory"\npath = "{tmp_path}"\n'
     with run_edge(tmp_path / "edge", origins) as edge:
         for result in ("Miss", "Hit"):
-            async with connected(edge.rtmp_port, buffer_ms=1000) as client:
+            async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
                 client.play("film.mp4")
-                await client.until_word(START)
+                await client.until_named(START)
                 line = await asyncio.to_thread(await_line, edge, "rtmp_play", client)
                 assert line["cache"] == result
                 await asyncio.to_thread(await_metrics, edge, {"streamedge_viewers": 1.0})

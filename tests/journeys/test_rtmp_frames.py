@@ -13,18 +13,26 @@ from pathlib import Path
 import pytest
 
 from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.rtmp_client import connected, samples
-from tests.support.rtmp_media import avc_mp4, demux, expected, keyframe, made, tags_flv, tiny_frame
+from tests.support.rtmp_client import open_client, samples
+from tests.support.rtmp_media import (
+    avc_mp4,
+    demux,
+    expected,
+    keyframe,
+    sample_file,
+    tags_flv,
+    tiny_frame,
+)
 from tests.support.rtmp_players import (
     FFMPEG_5,
     FFMPEG_9,
-    Got,
+    PlayedPacket,
     duration_s,
+    expected_packets,
     ffmpeg,
     flv_packets,
     packets,
     rtmpdump,
-    wanted,
 )
 
 CLASSIC = {
@@ -71,7 +79,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
     films = folder / "films"
     films.mkdir()
     for name, source in (CLASSIC | ENHANCED).items():
-        (films / name).write_bytes(made(source))
+        (films / name).write_bytes(sample_file(source))
     (films / "minute.flv").write_bytes(tags_flv(MINUTE_S, frame_bytes=200))
     (films / "long.mp4").write_bytes(_five_hours())
     (films / "large.mp4").write_bytes(_large_frame())
@@ -85,14 +93,14 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
 @pytest.mark.parametrize("name", CLASSIC)
 async def test_ffmpeg_gets_every_frame(edge: EdgeProcess, name: str, exe: str) -> None:
     done = await ffmpeg(edge.rtmp(name), exe=exe)
-    assert done.code == 0, done.said
-    assert packets(done.output) == wanted(expected(CLASSIC[name]))
+    assert done.code == 0, done.stderr
+    assert packets(done.output) == expected_packets(expected(CLASSIC[name]))
 
 
 @pytest.mark.parametrize("name", CLASSIC)
 async def test_rtmpdump_gets_every_frame(edge: EdgeProcess, name: str, tmp_path: Path) -> None:
     await rtmpdump(edge.rtmp(name), tmp_path / "got.flv")
-    assert flv_packets(tmp_path / "got.flv") == wanted(expected(CLASSIC[name]))
+    assert flv_packets(tmp_path / "got.flv") == expected_packets(expected(CLASSIC[name]))
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "song.mp3", "song.m4a", "minute.flv"])
@@ -100,14 +108,14 @@ async def test_rtmpdump_says_that_it_has_all(edge: EdgeProcess, name: str, tmp_p
     # rtmpdump takes a stream for cut off whose last frame begins 0.1 % before its duration: short
     # FLV files would not do.
     done = await rtmpdump(edge.rtmp(name), tmp_path / "got.flv")
-    assert (done.code, "Download complete" in done.said) == (0, True), done.said
+    assert (done.code, "Download complete" in done.stderr) == (0, True), done.stderr
 
 
 @pytest.mark.parametrize("name", ENHANCED)
 async def test_current_ffmpeg_gets_every_enhanced_frame(edge: EdgeProcess, name: str) -> None:
     done = await ffmpeg(edge.rtmp(name), exe=FFMPEG_9)
-    assert done.code == 0, done.said
-    assert packets(done.output) == wanted(expected(ENHANCED[name]))
+    assert done.code == 0, done.stderr
+    assert packets(done.output) == expected_packets(expected(ENHANCED[name]))
 
 
 @pytest.mark.parametrize("name", ENHANCED)
@@ -117,28 +125,28 @@ async def test_strict_plays_what_a_client_announces(edge: EdgeProcess, name: str
         exe=FFMPEG_9,
         options=("-rtmp_enhanced_codecs", CODECS[name], "-rtmp_app", "strict"),
     )
-    assert done.code == 0, done.said
-    assert packets(done.output) == wanted(expected(ENHANCED[name]))
+    assert done.code == 0, done.stderr
+    assert packets(done.output) == expected_packets(expected(ENHANCED[name]))
 
 
 async def test_strict_refuses_client_without_announced_codecs(edge: EdgeProcess) -> None:
     done = await ffmpeg(edge.rtmp("hevc.mp4", "strict"), exe=FFMPEG_9)
     assert done.code != 0
-    assert "Enhanced RTMP codecs" in done.said
-    assert "hvc1" in done.said
-    async with connected(edge.rtmp_port, "strict", fourCcList=["av01"]) as client:
+    assert "Enhanced RTMP codecs" in done.stderr
+    assert "hvc1" in done.stderr
+    async with open_client(edge.rtmp_port, "strict", fourCcList=["av01"]) as client:
         client.play("hevc.mp4")
-        said = await client.until_word("NetStream.Play.Failed", "NetStream.Play.Start")
+        said = await client.until_named("NetStream.Play.Failed", "NetStream.Play.Start")
         assert b"hvc1" in said[-1].payload
         assert b"NetStream.Play.Failed" in said[-1].payload
-    async with connected(edge.rtmp_port, "strict", fourCcList=["*"]) as client:
+    async with open_client(edge.rtmp_port, "strict", fourCcList=["*"]) as client:
         client.play("hevc.mp4")
-        await client.until_word("NetStream.Play.Start")
+        await client.until_named("NetStream.Play.Start")
 
 
 async def test_strict_plays_classic_codecs_to_every_client(edge: EdgeProcess) -> None:
     done = await ffmpeg(edge.rtmp("film.mp4", "strict"))
-    assert packets(done.output) == wanted(expected("film.mp4"))
+    assert packets(done.output) == expected_packets(expected("film.mp4"))
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv", "film-keyframes.flv", "song.mp3"])
@@ -152,12 +160,12 @@ async def test_a_frame_of_four_mebibytes_arrives_whole(edge: EdgeProcess, tmp_pa
     assert len(file.packets["video"]) == 8
     for exe in (FFMPEG_5, FFMPEG_9):
         done = await ffmpeg(edge.rtmp("large.mp4"), exe=exe)
-        assert packets(done.output) == wanted(file), done.said
+        assert packets(done.output) == expected_packets(file), done.stderr
     await rtmpdump(edge.rtmp("large.mp4"), tmp_path / "got.flv")
-    assert flv_packets(tmp_path / "got.flv") == wanted(file)
-    async with connected(edge.rtmp_port) as client:
+    assert flv_packets(tmp_path / "got.flv") == expected_packets(file)
+    async with open_client(edge.rtmp_port) as client:
         client.play("large.mp4")
-        got = samples(await client.until_word("NetStream.Play.Stop"))
+        got = samples(await client.until_named("NetStream.Play.Stop"))
         assert max(len(frame.body) for frame in got) == LARGE_BYTES + 5
 
 
@@ -166,15 +174,15 @@ async def test_times_go_on_past_24_bits(edge: EdgeProcess, tmp_path: Path) -> No
     times_ms = list(range(0, FIVE_HOURS_S * 1000, LONG_STEP_MS))
     for exe in (FFMPEG_5, FFMPEG_9):
         done = await ffmpeg(edge.rtmp("long.mp4"), exe=exe)
-        assert [packet.dts_ms for packet in packets(done.output)["video"]] == times_ms, done.said
+        assert [packet.dts_ms for packet in packets(done.output)["video"]] == times_ms, done.stderr
     await rtmpdump(edge.rtmp("long.mp4"), tmp_path / "got.flv")
     assert [packet.dts_ms for packet in flv_packets(tmp_path / "got.flv")["video"]] == times_ms
-    async with connected(edge.rtmp_port) as client:
+    async with open_client(edge.rtmp_port) as client:
         client.play("long.mp4")
-        got = samples(await client.until_word("NetStream.Play.Stop"))
+        got = samples(await client.until_named("NetStream.Play.Stop"))
         assert [frame.time_ms for frame in got] == times_ms
         client.seek(1 << 24)
-        got = samples(await client.until_word("NetStream.Play.Stop"))
+        got = samples(await client.until_named("NetStream.Play.Stop"))
         assert [frame.time_ms for frame in got] == [
             time_ms for time_ms in times_ms if time_ms >= (1 << 24) - (1 << 24) % LONG_STEP_MS
         ]
@@ -197,7 +205,7 @@ async def test_rtmpdump_resumes_what_it_has_begun(edge: EdgeProcess, tmp_path: P
     # rtmpdump writes tag by tag: that is where one that was killed has stopped.
     cut.write_bytes(whole.read_bytes()[: tags[len(tags) * 2 // 5]])
     done = await rtmpdump(edge.rtmp("film.mp4"), cut, "--resume")
-    assert done.code == 0, done.said
+    assert done.code == 0, done.stderr
     assert flv_packets(cut) == flv_packets(whole)
 
 
@@ -225,17 +233,17 @@ def _flv_times(path: Path) -> list[int]:
     return sorted(packet.dts_ms for found in _absolute(path).values() for packet in found)
 
 
-def _absolute(path: Path) -> dict[str, list[Got]]:
+def _absolute(path: Path) -> dict[str, list[PlayedPacket]]:
     """An FLV's media tags with the times that stand in them."""
     data = path.read_bytes()
-    found: dict[str, list[Got]] = {"audio": [], "video": []}
+    found: dict[str, list[PlayedPacket]] = {"audio": [], "video": []}
     for at, end in _tag_spans(data):
         kind = data[at]
         time_ms = int.from_bytes(data[at + 4 : at + 7]) | data[at + 7] << 24
         body = data[at + 11 : end - 4]
         if kind in (8, 9) and not (kind == 9 and body[1] == 0):
             name = "audio" if kind == 8 else "video"
-            found[name].append(Got(time_ms, time_ms, body.hex()))
+            found[name].append(PlayedPacket(time_ms, time_ms, body.hex()))
     return found
 
 

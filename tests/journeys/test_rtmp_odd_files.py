@@ -15,7 +15,7 @@ import pytest
 from tests.support import flv_corpus, mp3_corpus, mp4_corpus
 from tests.support.edge_process import EdgeProcess, run_edge
 from tests.support.ffmpeg_packets import Packet, Played, add_tag, differences, ffmpeg_packets
-from tests.support.rtmp_client import connected, frames, word
+from tests.support.rtmp_client import frames, message_name, open_client
 
 EDITS_A_FILE = 3  # every third edit of an MP4: the others are compared without an edge
 PICTURES = "-c:v libx264 -preset veryfast -g 12 -bf 2 -c:a aac -b:a 32k"
@@ -70,13 +70,13 @@ def edge(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge
 
 async def played(port: int, name: str) -> Played:
     """What a viewer is sent, and the status that ended it."""
-    async with connected(port) as client:
+    async with open_client(port) as client:
         client.play(name)
-        messages = await client.until_word(*ENDINGS)
+        messages = await client.until_named(*ENDINGS)
     packets: dict[bool, list[Packet]] = {True: [], False: []}
     for frame in frames(messages):
         add_tag(packets, frame.kind, frame.time_ms, frame.body)
-    return Played(packets[True], packets[False], word(messages[-1]))
+    return Played(packets[True], packets[False], message_name(messages[-1]))
 
 
 @pytest.mark.parametrize("kind", ["mp4", "flv", "mp3"])

@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.edge_process import EdgeProcess, free_ports, run_edge
-from tests.support.rtmp_media import avc_mp4, expected, keyframe, made
+from tests.support.rtmp_media import avc_mp4, expected, keyframe, sample_file
 from tests.support.rtmp_players import (
     FFMPEG_5,
     FFMPEG_9,
-    Got,
+    PlayedPacket,
+    expected_packets,
     ffmpeg,
     flv_packets,
     packets,
     rtmpdump,
     run,
-    wanted,
 )
 from tests.support.rtmp_signer import ecdsa_signer
 
@@ -51,7 +51,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
     for below in ("", "dir", "dir/sub", "dir/sub/deep", "a folder"):
         (films / below).mkdir(parents=True, exist_ok=True)
         for name in ("film.mp4", "film.flv", "song.mp3"):
-            (films / below / name).write_bytes(made(name))
+            (films / below / name).write_bytes(sample_file(name))
     # A second of it is 10 MB.
     (films / "large.mp4").write_bytes(avc_mp4([keyframe(400_000)] * 50, 40))
     declared = (
@@ -67,7 +67,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
         yield running
 
 
-async def gstreamer(element: str, url: str, target: Path) -> dict[str, list[Got]]:
+async def gstreamer(element: str, url: str, target: Path) -> dict[str, list[PlayedPacket]]:
     """What one of GStreamer's sources gets, and what of the film is wanted of it.
 
     rtmpsrc plays anew when a stream has ended, so it is asked for a part of the film alone.
@@ -77,7 +77,7 @@ async def gstreamer(element: str, url: str, target: Path) -> dict[str, list[Got]
         "gst-launch-1.0", "-q", element, f"location={url}", *options,
         "!", "filesink", f"location={target}",
     )  # fmt: skip
-    assert target.stat().st_size, done.said
+    assert target.stat().st_size, done.stderr
     # Among the tags is NetStream.Data.Start, which demuxers take for a third stream.
     report = await run(
         "ffmpeg", "-v", "error", "-copyts", "-i", str(target), "-map", "0:v?", "-map", "0:a?",
@@ -86,7 +86,7 @@ async def gstreamer(element: str, url: str, target: Path) -> dict[str, list[Got]
     return packets(report.output)
 
 
-def is_beginning(got: dict[str, list[Got]], film: dict[str, list[Got]]) -> bool:
+def is_beginning(got: dict[str, list[PlayedPacket]], film: dict[str, list[PlayedPacket]]) -> bool:
     """Whether what was got is the film's first packets, the last of which may be cut."""
     return got.keys() == film.keys() and all(
         len(sent) > 50 and sent[:-1] == film[kind][: len(sent) - 1] for kind, sent in got.items()
@@ -99,16 +99,16 @@ async def test_rtmpdump_plays_from_folders(
     edge: EdgeProcess, tmp_path: Path, name: str, application: str
 ) -> None:
     done = await rtmpdump(edge.rtmp(name, application), tmp_path / "got.flv")
-    assert "NetStream.Play.StreamNotFound" not in done.said
-    assert flv_packets(tmp_path / "got.flv") == wanted(expected(NAMES[name]))
+    assert "NetStream.Play.StreamNotFound" not in done.stderr
+    assert flv_packets(tmp_path / "got.flv") == expected_packets(expected(NAMES[name]))
 
 
 @pytest.mark.parametrize("application", ["cfx/st", "vod"])
 @pytest.mark.parametrize("name", NAMES)
 async def test_ffmpeg_plays_from_folders(edge: EdgeProcess, name: str, application: str) -> None:
     done = await ffmpeg(edge.rtmp(name, application))
-    assert done.code == 0, done.said
-    assert packets(done.output) == wanted(expected(NAMES[name]))
+    assert done.code == 0, done.stderr
+    assert packets(done.output) == expected_packets(expected(NAMES[name]))
 
 
 @pytest.mark.parametrize("element", ["rtmpsrc", "rtmp2src"])
@@ -118,7 +118,7 @@ async def test_gstreamer_plays_from_folders(
     edge: EdgeProcess, tmp_path: Path, name: str, application: str, element: str
 ) -> None:
     got = await gstreamer(element, edge.rtmp(name, application), tmp_path / "got.flv")
-    film = wanted(expected(NAMES[name]))
+    film = expected_packets(expected(NAMES[name]))
     assert got == film or (element == "rtmpsrc" and is_beginning(got, film))
 
 
@@ -128,7 +128,7 @@ async def test_rtmpdump_is_given_the_name_apart(
 ) -> None:
     url = edge.rtmp("", application).removesuffix("/")
     await rtmpdump(url, tmp_path / "got.flv", "-y", "mp4:dir/film.mp4")
-    assert flv_packets(tmp_path / "got.flv") == wanted(expected("film.mp4"))
+    assert flv_packets(tmp_path / "got.flv") == expected_packets(expected("film.mp4"))
 
 
 async def test_ffmpeg_is_given_application_and_name_apart(edge: EdgeProcess) -> None:
@@ -139,8 +139,8 @@ async def test_ffmpeg_is_given_application_and_name_apart(edge: EdgeProcess) -> 
         ("-rtmp_app", "cfx", "-rtmp_tcurl", f"{host}/cfx/st", "-rtmp_playpath", "dir/film.mp4"),
     ):
         done = await ffmpeg(f"{host}/cfx/st", options=options)
-        assert done.code == 0, done.said
-        assert packets(done.output) == wanted(expected("film.mp4"))
+        assert done.code == 0, done.stderr
+        assert packets(done.output) == expected_packets(expected("film.mp4"))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ async def test_signed_names_in_folders_play_in_every_player(
     signed = SIGNER.canned(resource, time.time() + 600)
     url = edge.rtmp(signed.replace(" ", "%20"), "signed/st")
     got = tmp_path / "got.flv"
-    film = wanted(expected("film.mp4"))
+    film = expected_packets(expected("film.mp4"))
     await rtmpdump(url, got)
     assert flv_packets(got) == film
     assert is_beginning(await gstreamer("rtmpsrc", url, got), film)
@@ -162,10 +162,10 @@ async def test_signed_names_in_folders_play_in_every_player(
     # FFmpeg puts no "mp4:" before a name with a query.
     for exe in (FFMPEG_5, FFMPEG_9):
         done = await ffmpeg(url, exe=exe)
-        assert done.code == 0, done.said
+        assert done.code == 0, done.stderr
         assert packets(done.output) == film
     other = url.replace("film", "song", 1)
-    assert "NetStream.Play.Failed" in (await rtmpdump(other, got)).said
+    assert "NetStream.Play.Failed" in (await rtmpdump(other, got)).stderr
 
 
 @asynccontextmanager

@@ -21,8 +21,8 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
 from tests.support.edge_process import EdgeProcess, pause, run_edge
-from tests.support.http_viewer import Response, Viewer, request, viewer_of
-from tests.support.rtmp_client import VIDEO, connected, samples
+from tests.support.http_viewer import Response, Viewer, open_viewer, request
+from tests.support.rtmp_client import VIDEO, open_client, samples
 from tests.support.rtmp_media import tags_flv
 from tests.support.s3_server import S3Server
 
@@ -111,7 +111,7 @@ class Site:
         self, kind: str, name: str, method: str = "GET", body: bytes = b"", **fields: str
     ) -> Response:
         """One request on a connection of its own."""
-        async with viewer_of(self.edge.http_port) as viewer:
+        async with open_viewer(self.edge.http_port) as viewer:
             if method != "GET":
                 fields["content_length"] = str(len(body))
             await viewer.send(request(f"/{name}", method, host=f"{kind}.test", **fields) + body)
@@ -299,15 +299,15 @@ async def test_replaced_media_plays_its_new_content(site: Site, kind: str) -> No
 
 async def play(edge: EdgeProcess, application: str) -> list[int]:
     """Sizes of the pictures of film.flv."""
-    async with connected(edge.rtmp_port, application) as client:
+    async with open_client(edge.rtmp_port, application) as client:
         client.play("film")
-        got = samples(await client.until_word("NetStream.Play.Stop"))
+        got = samples(await client.until_named("NetStream.Play.Stop"))
         return [len(frame.body) for frame in got if frame.kind == VIDEO]
 
 
 async def test_a_body_without_a_length_reaches_the_bucket_while_it_comes(site: Site) -> None:
     data = noise(12_000_000, 2)
-    async with viewer_of(site.edge.http_port) as viewer:
+    async with open_viewer(site.edge.http_port) as viewer:
         await viewer.send(request("/live", "PUT", host="bucket.test", transfer_encoding="chunked"))
         await send_chunks(viewer, data[:9_000_000])
         await until(lambda: has_part_at_bucket(site, "live"), "the first part to be there")
@@ -349,11 +349,11 @@ async def until(condition: Callable[[], bool], what: str) -> None:
 
 async def test_put_of_a_disconnected_viewer_writes_nothing(site: Site) -> None:
     site.s3.put(BUCKET, "left", b"old")
-    async with viewer_of(site.edge.http_port) as viewer:
+    async with open_viewer(site.edge.http_port) as viewer:
         await viewer.send(request("/left", "PUT", host="bucket.test", transfer_encoding="chunked"))
         await send_chunks(viewer, noise(9_000_000, 3))
         await until(lambda: has_part_at_bucket(site, "left"), "the first part to be there")
-        viewer.leave()
+        viewer.reset()
     await until(lambda: not uploads_at_bucket(site, "left"), "the upload to be given up")
     assert await site.served("bucket", "left") == {(200, b"old")}
 
@@ -361,11 +361,11 @@ async def test_put_of_a_disconnected_viewer_writes_nothing(site: Site) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_body_over_the_limit_is_refused(site: Site, kind: str) -> None:
     await site.ask(kind, "large", "PUT", b"old")
-    async with viewer_of(site.edge.http_port) as viewer:
+    async with open_viewer(site.edge.http_port) as viewer:
         length = str(BODY_BYTES_MAX + 1)
         await viewer.send(request("/large", "PUT", host=f"{kind}.test", content_length=length))
         assert (await viewer.receive("PUT")).status == 413  # before a byte of it
-    async with viewer_of(site.edge.http_port) as viewer:
+    async with open_viewer(site.edge.http_port) as viewer:
         chunked = request("/large", "PUT", host=f"{kind}.test", transfer_encoding="chunked")
         await viewer.send(chunked)
         await send_chunks(viewer, bytes(BODY_BYTES_MAX))

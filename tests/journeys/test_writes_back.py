@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.edge_process import EdgeProcess, pause, run_edge
-from tests.support.fakes import ScriptedOrigin, Turn
-from tests.support.http_viewer import Response, request, viewer_of
-from tests.support.rtmp_client import VIDEO, connected, metric, samples
+from tests.support.http_viewer import Response, open_viewer, request
+from tests.support.rtmp_client import VIDEO, metric, open_client, samples
 from tests.support.rtmp_media import tags_flv
 from tests.support.s3_server import S3Server
+from tests.support.scripted_origin import Reply, ScriptedOrigin
 
 BUCKET = "queued"
 FRAME_HEADER_BYTES = 13  # of a picture of tags_flv, before its filler
@@ -171,7 +171,7 @@ async def ask(
     **fields: str,
 ) -> Response:
     """One request on a connection of its own."""
-    async with viewer_of(edge.http_port) as viewer:
+    async with open_viewer(edge.http_port) as viewer:
         if method != "GET":
             fields["content_length"] = str(len(body))
         await viewer.send(request(f"/{name}", method, host=host, **fields) + body)
@@ -186,9 +186,9 @@ async def served(edge: EdgeProcess, name: str, host: str = "edge") -> set[tuple[
 
 async def played(edge: EdgeProcess) -> list[int]:
     """Sizes of the pictures of film.flv."""
-    async with connected(edge.rtmp_port, "vod") as client:
+    async with open_client(edge.rtmp_port, "vod") as client:
         client.play("film")
-        got = samples(await client.until_word("NetStream.Play.Stop"))
+        got = samples(await client.until_named("NetStream.Play.Stop"))
         return [len(frame.body) for frame in got if frame.kind == VIDEO]
 
 
@@ -340,7 +340,7 @@ async def test_writes_to_an_http_origin_that_is_down_are_queued(
             assert said.status == 200
             for host in hosts:  # the group does not ask its other origin instead
                 assert await served(edge, "page", host) == {(200, b"new")}
-            first.script(Turn(status=204))
+            first.script(Reply(status=204))
             first.put("page", b"new", etag='"2"')
             await first.accept()
             await asyncio.to_thread(edge.await_log, "write_replicated")

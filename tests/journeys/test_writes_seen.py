@@ -16,12 +16,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.http_viewer import CutError, fetch, request, viewer_of
+from tests.support.http_viewer import TruncatedError, fetch, open_viewer, request
 
 NAMES = ("a", "b")
 ROUNDS = 40
 KILLS = (10, 20, 30)  # the rounds in which a worker is killed while a write is under way
-LOST = (CutError, OSError, EOFError, ValueError)  # of a connection to a worker that was killed
+LOST = (
+    TruncatedError,
+    OSError,
+    EOFError,
+    ValueError,
+)  # the worker was killed
 
 ORIGINS = '[origins.main]\ntype = "directory"\npath = "objects"\n'
 DISTRIBUTIONS = (
@@ -35,7 +40,7 @@ async def write(port: int, name: str, version: int) -> bool:
     """Whether the write was acknowledged."""
     body = b"%d" % version
     try:
-        async with viewer_of(port) as viewer:
+        async with open_viewer(port) as viewer:
             put = request(f"/{name}", "PUT", content_length=str(len(body)))
             await viewer.send(put + body)
             return (await viewer.receive()).status < 300

@@ -16,8 +16,8 @@ from streamedge.media.flv.scan_index import ScanIndex
 from streamedge.media.medium import RUN_MS, End, Run, Skip
 from tests.support.ffmpeg_packets import Packet, Played, add_tag, differences, ffmpeg_packets
 from tests.support.flv_corpus import Variant, damaged, edited, mixed
+from tests.support.media_oracle import feed
 from tests.support.memory_reader import MemoryReader
-from tests.support.oracle import feed
 
 SEED = (
     "-c:v libx264 -preset veryfast -g 12 -bf 2 -c:a aac -b:a 32k"

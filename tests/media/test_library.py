@@ -21,9 +21,9 @@ from streamedge.media.medium import End, Medium, NeedData, Run
 from streamedge.media.mp3.medium import Mp3Medium
 from streamedge.origin.http.origin import HttpOrigin
 from tests.media.test_packager import edge_of
-from tests.support.fakes import Turn
 from tests.support.rtmp_client import PATIENCE_S
 from tests.support.rtmp_media import avc_mp4, keyframe
+from tests.support.scripted_origin import Reply
 
 Media = Callable[[str], bytes]
 MOOV_BYTES = 1 << 20
@@ -313,8 +313,8 @@ async def test_failure_of_the_origin_is_raised(
     async with edge_of(cache_root) as (server, cache, origin):
         server.put("film.mp4", media("film-moov-last.mp4"))
         titles = titles_of(cache)
-        server.script(Turn(), times=1)
-        server.script(Turn(status=status), times=times)  # the index behind the media
+        server.script(Reply(), times=1)
+        server.script(Reply(status=status), times=times)  # the index behind the media
         with pytest.raises(OriginError) as failed:
             await titles.open(asset(origin, "film.mp4"))
         assert failed.value.failure is failure

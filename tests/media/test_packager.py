@@ -23,9 +23,9 @@ from streamedge.ops.metrics import Counts
 from streamedge.origin import PrioritizedRead
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
-from tests.support.fakes import ScriptedOrigin, Turn, read_all
-from tests.support.oracle import flv_of, title_of
+from tests.support.media_oracle import flv_of, title_of
 from tests.support.rtmp_media import avc_mp4, keyframe
+from tests.support.scripted_origin import Reply, ScriptedOrigin, read_all
 
 Media = Callable[[str], bytes]
 
@@ -181,7 +181,7 @@ async def test_failure_of_the_source_is_raised(media: Media, cache_root: Path) -
     async with edge_of(cache_root) as (server, cache, origin):
         server.put("film.mp4", data)
         flv, layout = await packaged(cache, asset(origin), data)
-        server.script(Turn(status=500), times=100)
+        server.script(Reply(status=500), times=100)
         reader = await cache.open(flv)
         with pytest.raises(OriginError) as failed:
             await reader.read(Span(600_000, layout.size_bytes))

@@ -9,7 +9,7 @@ import pytest
 
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, ScriptedOrigin, Turn, read_all
+from tests.support.scripted_origin import Pattern, Reply, ScriptedOrigin, read_all
 
 FILM = Pattern(1_000_000, seed=7)
 
@@ -97,8 +97,8 @@ async def test_slow_server_sends_everything(shared: bool) -> None:
 
 
 async def test_script_is_played_in_order_then_forgotten(server: ScriptedOrigin) -> None:
-    server.script(Turn(status=503), times=2)
-    server.script(Turn(status=404, headers=(("X-Own", "1"),), body=b"gone"))
+    server.script(Reply(status=503), times=2)
+    server.script(Reply(status=404, headers=(("X-Own", "1"),), body=b"gone"))
     first = b"GET /film.mp4 HTTP/1.1\r\nRange: bytes=-3\r\n\r\n"
     last = b"GET /film.mp4 HTTP/1.1\r\nRange: bytes=-3\r\nConnection: close\r\n\r\n"
     answer = await exchange(server, last)
@@ -107,7 +107,7 @@ async def test_script_is_played_in_order_then_forgotten(server: ScriptedOrigin) 
     assert b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\nX-Own: 1\r\n\r\ngone" in answer
     answer = await exchange(server, last)
     assert b"\r\nContent-Range: bytes 999997-999999/1000000\r\n" in answer
-    assert [seen.connection for seen in await server.seen(4)] == [1, 2, 2, 3]
+    assert [seen.connection for seen in await server.wait_for_requests(4)] == [1, 2, 2, 3]
 
 
 async def test_removed_object_is_404_and_other_methods_are_405(server: ScriptedOrigin) -> None:
@@ -120,10 +120,10 @@ async def test_removed_object_is_404_and_other_methods_are_405(server: ScriptedO
 async def test_held_responses_are_sent_after_release(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
-    server.hold_answers()
+    server.hold_responses()
     reading = [asyncio.create_task(origin.read("film.mp4", Span(0, 10))) for _ in range(3)]
-    await server.seen(3)
+    await server.wait_for_requests(3)
     assert not any(task.done() for task in reading)
-    server.release_answers()
+    server.release_responses()
     for task in reading:
         assert len(await read_all(await task)) == 10

@@ -33,11 +33,11 @@ from streamedge.process.apply_config import ConfigApplier, WorkerComponents, wat
 from streamedge.process.certificates import CertificateFiles, Certificates
 from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority
-from tests.support.fakes import Pattern, ScriptedOrigin, Turn
-from tests.support.http_viewer import Viewer, viewer_of
+from tests.support.http_viewer import Viewer, open_viewer
 from tests.support.mmdb_file import country, mmdb
-from tests.support.rtmp_client import connected, frames
+from tests.support.rtmp_client import frames, open_client
 from tests.support.rtmp_media import tags_flv
+from tests.support.scripted_origin import Pattern, Reply, ScriptedOrigin
 from tests.support.shared_memory import make_shared
 
 LARGE_BYTES = 8 << 20  # more than sockets hold
@@ -127,7 +127,7 @@ async def test_a_distribution_comes_changes_and_goes_on_an_open_connection(
     first = web(aliases=["a.example"])
     async with live_edge(cache_root, distributions=[first]) as edge:
         edge.origin.put("film.mp4", b"abc")
-        async with viewer_of(edge.http_port) as viewer:
+        async with open_viewer(edge.http_port) as viewer:
             assert await status(viewer, "/film.mp4", "a.example") == 200
             assert await status(viewer, "/film.mp4", "b.example") == 421
             await edge.apply(distributions=[first, web("E2", aliases=["b.example"])])
@@ -142,12 +142,12 @@ async def test_a_distribution_that_is_not_enabled_is_as_if_it_were_not_there(
 ) -> None:
     async with live_edge(cache_root) as edge:
         edge.origin.put("film.mp4", b"abc")
-        async with viewer_of(edge.http_port) as viewer:
+        async with open_viewer(edge.http_port) as viewer:
             assert await status(viewer, "/film.mp4") == 200
             await edge.apply(distributions=[web(enabled=False), rtmp(enabled=False)])
             assert await status(viewer, "/film.mp4") == 421
             with pytest.raises(KeyError) as caught:
-                async with connected(edge.rtmp_port):
+                async with open_client(edge.rtmp_port):
                     pass
             assert caught.value.args[1]["message"] == "DistributionNotFound"
             await edge.apply()
@@ -164,7 +164,7 @@ async def test_the_short_lane_answers_by_no_rule_of_before(cache_root: Path) -> 
     distributions = [web(response_headers_policy="one")]
     async with live_edge(cache_root, distributions=distributions, **policies) as edge:
         edge.origin.put("film.mp4", b"abc")
-        async with viewer_of(edge.http_port) as viewer:
+        async with open_viewer(edge.http_port) as viewer:
             for _time in range(4):  # cold, then by the parser, then by its very bytes
                 assert (await viewer.get("/film.mp4")).fields["x-rules"] == "one"
             await edge.apply(distributions=[web(response_headers_policy="two")])
@@ -184,8 +184,8 @@ async def test_a_running_response_goes_on_while_its_distribution_and_origin_go(
         pattern = Pattern(LARGE_BYTES)
         edge.origin.put("film.mp4", pattern)
         edge.origin.hold("film.mp4", at=LARGE_BYTES // 2)
-        async with viewer_of(edge.http_port) as viewer:
-            await viewer.ask("/film.mp4")
+        async with open_viewer(edge.http_port) as viewer:
+            await viewer.send_request("/film.mp4")
             assert (await viewer.receive_head()).status == 200
             await edge.apply(distributions=[], origins={})
             edge.origin.release("film.mp4")
@@ -199,19 +199,19 @@ async def test_a_request_under_way_has_its_error_page_by_its_own_rules(cache_roo
     page = {"status": 503, "path": "/sorry.html", "response_status": 200}
     async with live_edge(cache_root, distributions=[web(error_pages=[page])]) as edge:
         edge.origin.put("sorry.html", b"sorry")
-        edge.origin.script(Turn(status=503))
-        edge.origin.hold_answers()
-        async with viewer_of(edge.http_port) as viewer:
-            await viewer.ask("/film.mp4")
-            await edge.origin.seen(1)
+        edge.origin.script(Reply(status=503))
+        edge.origin.hold_responses()
+        async with open_viewer(edge.http_port) as viewer:
+            await viewer.send_request("/film.mp4")
+            await edge.origin.wait_for_requests(1)
             await edge.apply(distributions=[])
-            edge.origin.release_answers()
+            edge.origin.release_responses()
             response = await viewer.receive()
             assert (response.status, response.body) == (200, b"sorry")
 
 
 async def test_limits_hold_from_the_next_request_on(cache_root: Path) -> None:
-    async with live_edge(cache_root) as edge, viewer_of(edge.http_port) as viewer:
+    async with live_edge(cache_root) as edge, open_viewer(edge.http_port) as viewer:
         assert await status(viewer, "/" + "a" * 300) == 404
         await edge.apply(limits={"origin_retries": 0, "url": 256})
         assert await status(viewer, "/" + "a" * 300) == 414
@@ -224,13 +224,13 @@ async def test_an_unchanged_origin_keeps_its_connections(cache_root: Path) -> No
     async with live_edge(cache_root) as edge:
         for name in "abc":
             edge.origin.put(name, b"abc")
-        async with viewer_of(edge.http_port) as viewer:
+        async with open_viewer(edge.http_port) as viewer:
             assert await status(viewer, "/a") == 200
             before = edge.live.bindings["main"].origin
             await edge.apply(distributions=[web(default_ttl="1h")])
             assert edge.live.bindings["main"].origin is before
             assert await status(viewer, "/b") == 200
-            assert edge.origin.connections_made == 1
+            assert edge.origin.connections_accepted == 1
 
 
 async def test_an_origin_that_is_reached_in_another_way_is_at_once_also_for_what_is_open(
@@ -242,15 +242,15 @@ async def test_an_origin_that_is_reached_in_another_way_is_at_once_also_for_what
     async with live_edge(cache_root) as edge:
         edge.origin.put("film.mp4", Pattern(LARGE_BYTES))
         await edge.apply(origins=patient("20s"))
-        async with viewer_of(edge.http_port) as viewer:
+        async with open_viewer(edge.http_port) as viewer:
             assert (await viewer.get("/film.mp4", range="bytes=0-9")).status == 206
-            made = edge.origin.connections_made
+            made = edge.origin.connections_accepted
             await edge.apply(origins=patient("30s"))
             await edge.origin.until(lambda: edge.origin.connections_open == 0)
             last = f"bytes={LARGE_BYTES - 10}-{LARGE_BYTES - 1}"
             assert (await viewer.get("/film.mp4", range=last)).status == 206
             assert (await viewer.get("/film.mp4", range="bytes=0-9")).cache == "Hit"
-            assert edge.origin.connections_made == made + 1
+            assert edge.origin.connections_accepted == made + 1
 
 
 async def test_an_origin_that_is_shown_another_secret_shares_nothing(cache_root: Path) -> None:
@@ -259,7 +259,7 @@ async def test_an_origin_that_is_shown_another_secret_shares_nothing(cache_root:
 
     async with live_edge(cache_root) as edge:
         edge.origin.put("film.mp4", b"film")
-        async with viewer_of(edge.http_port) as viewer:
+        async with open_viewer(edge.http_port) as viewer:
             for secret in ("one", "two"):
                 await edge.apply(origins=keyed(secret))
                 assert (await viewer.get("/film.mp4")).cache == "Miss"
@@ -295,7 +295,7 @@ async def test_a_config_that_cannot_be_made_changes_nothing(cache_root: Path) ->
                 distributions=[web(trusted_key_groups=["g"])],
             )
         assert edge.live.config is before
-        async with viewer_of(edge.http_port) as viewer:
+        async with open_viewer(edge.http_port) as viewer:
             assert await status(viewer, "/film.mp4") == 200
 
 
@@ -307,15 +307,15 @@ async def test_a_running_play_goes_on_and_the_next_one_is_by_the_new_config(
 ) -> None:
     async with live_edge(cache_root) as edge:
         edge.origin.put("film.flv", tags_flv(6))
-        async with connected(edge.rtmp_port, buffer_ms=1000) as client:
+        async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
             client.play("film")
-            await client.until_word("video", "aggregate")
+            await client.until_named("video", "aggregate")
             await edge.apply(distributions=[web()])
             client.buffer(60_000)
-            await client.until_word("NetStream.Play.Stop")
+            await client.until_named("NetStream.Play.Stop")
             assert frames(client.messages)[-1].time_ms == 6 * 1000 - 40
             client.play("film")
-            await client.until_word("NetStream.Play.Failed")
+            await client.until_named("NetStream.Play.Failed")
 
 
 # Files
@@ -332,7 +332,7 @@ async def test_countries_and_certificates_are_those_of_the_new_config(
     shown = Certificates([CertificateFiles(pairs[0].certificate, pairs[0].key)])
     first = shown.context_for("b.example")
     only_us = [web(countries={"allow": ["US"]})]
-    async with live_edge(cache_root) as edge, viewer_of(edge.http_port) as viewer:
+    async with live_edge(cache_root) as edge, open_viewer(edge.http_port) as viewer:
         edge.live._serving = replace(edge.live._serving, certificates=shown)
         edge.origin.put("film.mp4", b"abc")
 
@@ -387,7 +387,7 @@ async def test_it_follows_the_generations_and_survives_one_that_cannot_be_applie
         config_versions.publish(edge.config(distributions=[web(aliases=["a.example"])]))
         wakeups.notify_at(0)
         assert await applied.get() == 1
-        async with viewer_of(edge.http_port) as viewer:
+        async with open_viewer(edge.http_port) as viewer:
             assert await status(viewer, "/film.mp4", "b.example") == 421
             keys = {
                 "public_keys": {"K": {"file": "/nowhere"}},

@@ -3,7 +3,7 @@
 Owns one connection. It knows just enough of RFC 9112 to find where a response ends, so that what
 it reports is what was on the wire.
 
-    async with viewer_of(port) as viewer:
+    async with open_viewer(port) as viewer:
         response = await viewer.get("/film.mp4", range="bytes=0-99")
         await viewer.send(b"GET /a HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n" * 2)
         first, second = await viewer.receive(), await viewer.receive()
@@ -37,7 +37,7 @@ class Response:
         return self.fields["x-cache"].removesuffix(" from streamedge")
 
 
-class CutError(Exception):
+class TruncatedError(Exception):
     """The connection ended before the response did; ``received`` is what came of its body."""
 
     def __init__(self, received: bytes) -> None:
@@ -62,7 +62,7 @@ class Viewer:
         self._writer.write(raw)
         await self._writer.drain()
 
-    async def ask(
+    async def send_request(
         self, path: str, method: str = "GET", *, host: str = "edge", **fields: str
     ) -> None:
         """Sends a request; underscores in names of fields are hyphens."""
@@ -72,7 +72,7 @@ class Viewer:
         self, path: str, method: str = "GET", *, host: str = "edge", **fields: str
     ) -> Response:
         """Asks, and receives the whole response."""
-        await self.ask(path, method, host=host, **fields)
+        await self.send_request(path, method, host=host, **fields)
         return await self.receive(method)
 
     async def receive(self, method: str = "GET") -> Response:
@@ -117,7 +117,7 @@ class Viewer:
                 chunk = await self._reader.readexactly(size)
                 assert not size or await self._reader.readexactly(2) == b"\r\n"
             except (ConnectionError, asyncio.IncompleteReadError) as exc:
-                raise CutError(before) from exc
+                raise TruncatedError(before) from exc
         return chunk
 
     async def _receive_trailers(self) -> tuple[str, ...]:
@@ -135,9 +135,9 @@ class Viewer:
                 try:
                     piece = await self._reader.read(min(1 << 20, count - len(received)))
                 except ConnectionError as exc:
-                    raise CutError(bytes(received)) from exc
+                    raise TruncatedError(bytes(received)) from exc
                 if not piece:
-                    raise CutError(bytes(received))
+                    raise TruncatedError(bytes(received))
                 received += piece
         return bytes(received)
 
@@ -152,7 +152,7 @@ class Viewer:
                 pass  # a reset is an end too
         return bytes(received)
 
-    def leave(self) -> None:
+    def reset(self) -> None:
         """Resets the connection without a word."""
         self._writer.transport.abort()
 
@@ -165,7 +165,9 @@ def request(path: str, method: str = "GET", *, host: str = "edge", **fields: str
 
 
 @asynccontextmanager
-async def viewer_of(port: int, *, receive_buffer_bytes: int | None = None) -> AsyncIterator[Viewer]:
+async def open_viewer(
+    port: int, *, receive_buffer_bytes: int | None = None
+) -> AsyncIterator[Viewer]:
     """A connection to 127.0.0.1; with a small buffer, what is not read stays with the sender."""
     connected = socket.socket()
     try:
@@ -187,5 +189,5 @@ async def viewer_of(port: int, *, receive_buffer_bytes: int | None = None) -> As
 
 async def fetch(port: int, path: str, method: str = "GET", **fields: str) -> Response:
     """One request on a connection of its own."""
-    async with viewer_of(port) as viewer:
+    async with open_viewer(port) as viewer:
         return await viewer.get(path, method, **fields)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin import Version
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
-from tests.support.fakes import ScriptedOrigin
+from tests.support.scripted_origin import ScriptedOrigin
 
 PATIENCE_S = 20.0  # a wait that lasts this long has failed
 LAST_MODIFIED_S = 1_700_000_000  # ScriptedOrigin's own
@@ -101,7 +101,7 @@ class Location:
         said = [json.loads(line) for line in self._log_path.read_text().splitlines()]
         return [line for line in said if line["event"] == event]
 
-    def bytes_asked(self) -> int:
+    def bytes_requested(self) -> int:
         """Body bytes that the workers have read from the server."""
         return sum(worker.counts.gathered(Counter.ORIGIN_BYTES, "main") for worker in self.workers)
 
@@ -155,13 +155,6 @@ async def fills_ended(worker: Cache) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while worker._tasks:
             await asyncio.gather(*worker._tasks)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Lets the loop turn until ``condition`` holds."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - nothing tells of it
-            await asyncio.sleep(0.001)
 
 
 def words_of(extent: Extent, chunk: int) -> tuple[int, int, int]:

@@ -13,17 +13,17 @@ from streamedge.spans import Span
 
 
 class MemoryReader:
-    """Bytes up to ``there`` have come; ``failure`` is what keeps the others from coming."""
+    """The first ``available_bytes`` have arrived; ``failure`` is raised by all reads."""
 
-    def __init__(self, data: bytes, there: int | None = None) -> None:
+    def __init__(self, data: bytes, available_bytes: int | None = None) -> None:
         self.data = data
-        self.there = len(data) if there is None else there
+        self.available_bytes = len(data) if available_bytes is None else available_bytes
         self.failure: OriginError | None = None
-        self.asked: list[Span] = []
+        self.reads: list[Span] = []
         self.prefetched: list[Span] = []
         self.closed = False
         self.result = CacheResult.HIT
-        self._woken: list[tuple[Span, Callable[[Failure | None], None]]] = []
+        self._waits: list[tuple[Span, Callable[[Failure | None], None]]] = []
 
     def is_current(self) -> bool:
         return True
@@ -41,26 +41,26 @@ class MemoryReader:
 
     @property
     def read_bytes(self) -> int:
-        return sum(span.size for span in self.asked)
+        return sum(span.size for span in self.reads)
 
-    def release(self, there: int) -> None:
-        """More bytes have come."""
-        self.there = there
-        woken, self._woken = self._woken, []
+    def release(self, available_bytes: int) -> None:
+        """More bytes arrive; wakes what waits for them."""
+        self.available_bytes = available_bytes
+        woken, self._waits = self._waits, []
         for want, call in woken:
-            if want.start < there:
+            if want.start < available_bytes:
                 call(None)
             else:
-                self._woken.append((want, call))
+                self._waits.append((want, call))
 
     def ready_end(self, position: int, end: int) -> int:
-        return max(position, min(end, self.there))
+        return max(position, min(end, self.available_bytes))
 
     def is_complete(self, position: int) -> bool:
-        return self.there == len(self.data)
+        return self.available_bytes == len(self.data)
 
     def copy(self, span: Span) -> bytes:
-        assert span.end <= self.there
+        assert span.end <= self.available_bytes
         return self.data[span.start : span.end]
 
     def prefetch(self, want: Span, lead_bytes: int = 0) -> None:
@@ -74,14 +74,14 @@ class MemoryReader:
         eager: bool = False,
         lead_bytes: int = 0,
     ) -> Callable[[], None]:
-        assert want.start >= self.there, "waiting for what is there never ends well"
+        assert want.start >= self.available_bytes, "these bytes are available already"
         entry = (want, woken)
-        self._woken.append(entry)
-        return lambda: self._woken.remove(entry) if entry in self._woken else None
+        self._waits.append(entry)
+        return lambda: self._waits.remove(entry) if entry in self._waits else None
 
     async def read(self, span: Span) -> bytes:
         span = span.intersect(Span(0, len(self.data)))
-        self.asked.append(span)
+        self.reads.append(span)
         if self.failure is not None:
             raise self.failure
         return self.data[span.start : span.end]

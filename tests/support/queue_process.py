@@ -31,58 +31,58 @@ from streamedge.write_back.bodies import NewBody
 from streamedge.write_back.queue import WriteQueue
 from streamedge.write_back.replicator import Replicator
 from streamedge.write_back.rows import Row, Rows
-from tests.support.writers import come, put
+from tests.support.scripted_writer import body_of, put
 
 LIMIT_BYTES = 1 << 24
 
 
-class SpokenLog(Log):
+class StdoutLog(Log):
     """Says each event at once."""
 
     def event(self, event: str, **fields: Any) -> None:
-        say({"event": event, "pid": os.getpid(), **fields})
+        report({"event": event, "pid": os.getpid(), **fields})
 
 
-class StickingWriter(DirectoryWriter):
+class BlockingWriter(DirectoryWriter):
     """Does the write, and never comes back with the answer."""
 
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
         await super().write(write, body)
-        say({"event": "stuck"})
+        report({"event": "stuck"})
         return await asyncio.Future()
 
 
-def say(what: object) -> None:
+def report(what: object) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 
 
-def stay(point: str) -> None:
+def block_for_ever(point: str) -> None:
     """Says where it is, and stays there."""
-    say({"event": point})
+    report({"event": point})
     threading.Event().wait()
 
 
 async def accept(root: Path, point: str) -> None:
     sync, insert = NewBody.sync, Rows.insert
 
-    def sync_and_stay(body: NewBody) -> None:
+    def sync_and_block(body: NewBody) -> None:
         sync(body)
-        stay("body")
+        block_for_ever("body")
 
-    def insert_and_stay(rows: Rows, row: Row, limit_bytes: int) -> Row:
+    def insert_and_block(rows: Rows, row: Row, limit_bytes: int) -> Row:
         insert(rows, row, limit_bytes)
-        stay("row")
+        block_for_ever("row")
         return row
 
     if point == "body":
-        patch.object(NewBody, "sync", sync_and_stay).start()
+        patch.object(NewBody, "sync", sync_and_block).start()
     if point == "row":
-        patch.object(Rows, "insert", insert_and_stay).start()
+        patch.object(Rows, "insert", insert_and_block).start()
     write_queue = WriteQueue(root, 0, LIMIT_BYTES)
-    answer = await write_queue.accept("key", "main", put("film"), come(b"hello"))
+    answer = await write_queue.accept("key", "main", put("film"), body_of(b"hello"))
     assert answer.status == 200
-    stay("answer")
+    block_for_ever("answer")
 
 
 async def replicate(
@@ -90,15 +90,15 @@ async def replicate(
 ) -> None:
     async def told(key: str) -> None:
         if silent:
-            stay("silent")
-        say({"event": "told", "key": key})
+            block_for_ever("silent")
+        report({"event": "told", "key": key})
 
     await Replicator(
         WriteQueue(root, slot, LIMIT_BYTES),
         {"main": kind(root / "origin")},
         {"main": DirectoryOrigin(root / "origin")},
         told,
-        SpokenLog(LogTarget(os.devnull).open(), str(slot)),
+        StdoutLog(LogTarget(os.devnull).open(), str(slot)),
         Counts(),
     ).run()
 
@@ -108,5 +108,5 @@ if __name__ == "__main__":
     if task == "accept":
         asyncio.run(accept(Path(folder), argument))
     else:
-        writer = StickingWriter if task == "stick" else DirectoryWriter
+        writer = BlockingWriter if task == "stick" else DirectoryWriter
         asyncio.run(replicate(Path(folder), int(argument), writer, silent=task == "silent"))

@@ -97,7 +97,7 @@ def _split(message: Message) -> list[Frame]:
     return found
 
 
-def word(message: Message) -> str:
+def message_name(message: Message) -> str:
     """A message in a word: a status code, a command's name, a control event or a media type."""
     if message.type_id in (COMMAND, DATA):
         values = amf0.decode_all(message.payload)
@@ -120,7 +120,7 @@ def information(message: Message) -> dict[str, Any]:
 
 
 class RtmpClient:
-    """Connected by ``connected``; ``messages`` is all that has been received so far."""
+    """Connected by ``open_client``; ``messages`` is all that has been received so far."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.messages: list[Message] = []
@@ -209,17 +209,17 @@ class RtmpClient:
                 if condition(message):
                     return self.messages[start:]
 
-    async def until_word(self, *words: str) -> list[Message]:
-        """As ``until``: a message that ``word`` gives one of these words."""
-        return await self.until(lambda message: word(message) in words)
+    async def until_named(self, *words: str) -> list[Message]:
+        """As ``until``: a message that ``message_name`` gives one of these words."""
+        return await self.until(lambda message: message_name(message) in words)
 
-    async def answered(self) -> list[Message]:
+    async def read_pending(self) -> list[Message]:
         """Everything that the server had to say to all that was sent before.
 
         Two pings one after the other: the edge may answer a ping before what came just ahead of it.
         """
         said = await self._pinged() + await self._pinged()
-        return [message for message in said if word(message) != "PING_RESPONSE"]
+        return [message for message in said if message_name(message) != "PING_RESPONSE"]
 
     async def _pinged(self) -> list[Message]:
         self._transaction += 1
@@ -246,7 +246,7 @@ class RtmpClient:
             self._unread += self._chunks.receive_data(data)
         return self._unread.pop(0)
 
-    async def shake_hands(self) -> None:
+    async def handshake(self) -> None:
         hello = bytes(8) + bytes(range(256)) * 6
         self.send(b"\x03" + hello[:HANDSHAKE_BYTES])
         answer = await self._reader.readexactly(1 + 2 * HANDSHAKE_BYTES)
@@ -255,7 +255,7 @@ class RtmpClient:
     async def connect(self, app: str, **properties: amf0.AmfValue) -> dict[str, Any]:
         """connect; the answer's information. Raises KeyError with the code when rejected."""
         self.command("connect", {"app": app, **properties}, transaction=1.0)
-        said = await self.until_word(
+        said = await self.until_named(
             "NetConnection.Connect.Success",
             "NetConnection.Connect.InvalidApp",
             "NetConnection.Connect.Rejected",
@@ -296,12 +296,12 @@ def await_metrics(edge: EdgeProcess, wanted: dict[str, float]) -> None:
 
 
 @asynccontextmanager
-async def shaken(port: int) -> AsyncIterator[RtmpClient]:
+async def open_raw_client(port: int) -> AsyncIterator[RtmpClient]:
     """A client after the handshake."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     client = RtmpClient(reader, writer)
     try:
-        await client.shake_hands()
+        await client.handshake()
         yield client
     finally:
         writer.transport.abort()
@@ -309,11 +309,11 @@ async def shaken(port: int) -> AsyncIterator[RtmpClient]:
 
 
 @asynccontextmanager
-async def connected(
+async def open_client(
     port: int, app: str = "cfx/st", *, buffer_ms: int | None = HUGE_BUFFER_MS, **more: amf0.AmfValue
 ) -> AsyncIterator[RtmpClient]:
     """A client with stream 1, whose buffer takes everything at once unless told otherwise."""
-    async with shaken(port) as client:
+    async with open_raw_client(port) as client:
         await client.connect(app, **{"tcUrl": f"rtmp://127.0.0.1:{port}/{app}", **more})
         assert await client.create_stream() == 1
         if buffer_ms is not None:

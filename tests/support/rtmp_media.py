@@ -16,15 +16,15 @@ import numpy as np
 # The media tests' oracle and writer serve here too; pytest finds them only for tests beside them.
 from streamedge.media.flv import tags as flv
 from streamedge.media.script_data import encode_on_metadata
+from tests.support.media_oracle import Demuxed, demux
 from tests.support.media_samples import RECIPES, SAMPLES, encode
 from tests.support.mp4_writer import TrackRecipe, box, moov, table, visual_entry, words
-from tests.support.oracle import Demuxed, demux
 
 __all__ = ["Demuxed", "demux"]
 
 
 @functools.cache
-def made(name: str) -> bytes:
+def sample_file(name: str) -> bytes:
     """A sample of ``media/`` by its file's name, or a recipe's file by the recipe's."""
     if name in RECIPES:
         return encode(*RECIPES[name])
@@ -33,8 +33,8 @@ def made(name: str) -> bytes:
 
 @functools.cache
 def expected(name: str) -> Demuxed:
-    """FFmpeg's reading of ``made(name)``."""
-    return demux(made(name))
+    """FFmpeg's reading of ``sample_file(name)``."""
+    return demux(sample_file(name))
 
 
 def avc_configuration() -> bytes:
@@ -88,7 +88,7 @@ def tags_flv(
 
 @functools.cache
 def _picture() -> bytes:
-    with av.open(io.BytesIO(made("film.mp4")), "r") as container:
+    with av.open(io.BytesIO(sample_file("film.mp4")), "r") as container:
         return bytes(next(container.demux(video=0)))
 
 

@@ -22,7 +22,7 @@ TIMEOUT_S = 60.0
 FFMPEG_5, FFMPEG_9 = "ffmpeg", imageio_ffmpeg.get_ffmpeg_exe()
 
 
-class Got(NamedTuple):
+class PlayedPacket(NamedTuple):
     """A packet: when, and its hash. Times in ms as the player saw them."""
 
     dts_ms: int
@@ -30,15 +30,15 @@ class Got(NamedTuple):
     digest: str
 
 
-class Finished(NamedTuple):
+class ProcessResult(NamedTuple):
     """A process that has ended."""
 
     code: int
     output: bytes
-    said: str
+    stderr: str
 
 
-async def run(*command: str) -> Finished:
+async def run(*command: str) -> ProcessResult:
     """Runs a player to its end. Raises TimeoutError after TIMEOUT_S, and ends it."""
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -48,18 +48,18 @@ async def run(*command: str) -> Finished:
     )
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            output, said = await process.communicate()
+            output, errors = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     assert process.returncode is not None
-    return Finished(process.returncode, output, said.decode(errors="replace"))
+    return ProcessResult(process.returncode, output, errors.decode(errors="replace"))
 
 
 async def ffmpeg(
     url: str, *, exe: str = FFMPEG_5, options: Sequence[str] = (), buffer_ms: int = BUFFER_MS
-) -> Finished:
+) -> ProcessResult:
     """FFmpeg copying every packet's hash to its output."""
     return await run(
         exe, "-hide_banner", "-loglevel", "warning", "-copyts",
@@ -68,40 +68,41 @@ async def ffmpeg(
     )  # fmt: skip
 
 
-def packets(report: bytes) -> dict[str, list[Got]]:
+def packets(report: bytes) -> dict[str, list[PlayedPacket]]:
     """What a framehash report says, by kind of stream; its times must be milliseconds."""
     kinds: dict[int, str] = {}
-    found: dict[str, list[Got]] = {}
+    packets_by_kind: dict[str, list[PlayedPacket]] = {}
     for line in report.decode().splitlines():
         fields = [field.strip() for field in line.split(",")]
         if line.startswith("#media_type"):
             kind = fields[0].partition(" ")[2]
             number, _, name = kind.partition(": ")
             kinds[int(number)] = name
-            found[name] = []
+            packets_by_kind[name] = []
         elif line.startswith("#tb"):
             assert line.partition(": ")[2] == "1/1000", line
         elif line and not line.startswith("#"):
-            found[kinds[int(fields[0])]].append(Got(int(fields[1]), int(fields[2]), fields[5]))
-    return found
+            packet = PlayedPacket(int(fields[1]), int(fields[2]), fields[5])
+            packets_by_kind[kinds[int(fields[0])]].append(packet)
+    return packets_by_kind
 
 
-def wanted(media: Demuxed) -> dict[str, list[Got]]:
+def expected_packets(media: Demuxed) -> dict[str, list[PlayedPacket]]:
     """What a player must get of a file, in the same form."""
     return {
-        kind: [Got(packet.dts_ms, packet.pts_ms, packet.digest) for packet in found]
-        for kind, found in media.packets.items()
+        kind: [PlayedPacket(packet.dts_ms, packet.pts_ms, packet.digest) for packet in stream]
+        for kind, stream in media.packets.items()
     }
 
 
-async def rtmpdump(url: str, target: Path, *options: str) -> Finished:
+async def rtmpdump(url: str, target: Path, *options: str) -> ProcessResult:
     """rtmpdump writing an FLV."""
     return await run("rtmpdump", "-r", url, "-o", str(target), "-b", str(BUFFER_MS), *options)
 
 
-def flv_packets(path: Path) -> dict[str, list[Got]]:
+def flv_packets(path: Path) -> dict[str, list[PlayedPacket]]:
     """The packets of an FLV file that was written."""
-    return wanted(demux(path.read_bytes()))
+    return expected_packets(demux(path.read_bytes()))
 
 
 async def duration_s(url: str) -> float:
@@ -110,5 +111,5 @@ async def duration_s(url: str) -> float:
         "ffprobe", "-hide_banner", "-loglevel", "error", "-show_entries", "format=duration",
         "-of", "json", url,
     )  # fmt: skip
-    assert done.code == 0, done.said
+    assert done.code == 0, done.stderr
     return float(json.loads(done.output)["format"]["duration"])

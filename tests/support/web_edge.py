@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import json
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +26,7 @@ from streamedge.delivery.http.connection.request_side import HttpConnection
 from streamedge.delivery.http.server import WebServer
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counts
-from tests.support.fakes import ScriptedOrigin
+from tests.support.scripted_origin import ScriptedOrigin
 
 PATIENCE_S = 20.0
 
@@ -146,19 +144,9 @@ def connections(edge: WebEdge) -> list[HttpConnection]:
     return [one for one in edge.server._state.connections if isinstance(one, HttpConnection)]
 
 
-def held(edge: WebEdge) -> int:
+def waiting_requests(edge: WebEdge) -> int:
     """How many requests wait at the lane for the answer to another."""
     return sum(1 for one in connections(edge) if one._held and not one._is_idle)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Lets the loop turn until ``condition`` holds; what is awaited runs in it, and is near."""
-    deadline_s = asyncio.get_running_loop().time() + PATIENCE_S
-    for _turn in itertools.count():
-        if condition():
-            return
-        assert asyncio.get_running_loop().time() < deadline_s, "it does not come about"
-        await asyncio.sleep(0)
 
 
 def descriptors() -> int:

@@ -39,7 +39,7 @@ async def work(root: Path, slot: int, url: str, positions: list[int]) -> None:
     reader.prefetch(Span(0, reader.size_bytes))
     for position in positions:
         await reader.wait(Span(position - 1, position), eager=True)
-        say(position)
+        report(position)
     try:
         data = await reader.read(Span(0, reader.size_bytes))
     except CacheFullError:
@@ -48,7 +48,7 @@ async def work(root: Path, slot: int, url: str, positions: list[int]) -> None:
     reader.close()
     await cache.close()
     await origin.close()
-    say(
+    report(
         {
             "size_bytes": len(data),
             "digest": hashlib.sha256(data).hexdigest(),
@@ -57,7 +57,7 @@ async def work(root: Path, slot: int, url: str, positions: list[int]) -> None:
     )
 
 
-def say(what: object) -> None:
+def report(what: object) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 

@@ -19,7 +19,7 @@ from streamedge.origin.writing import Write
 from streamedge.spans import Span
 from streamedge.write_back.overlay import PendingWritesOrigin, PendingWritesUpstream
 from streamedge.write_back.queue import WriteQueue, prepare_write_queue
-from tests.support.writers import come, put
+from tests.support.scripted_writer import body_of, put
 
 TYPED = ("Content-Type", "text/plain")
 
@@ -45,7 +45,7 @@ def _origin(tmp_path: Path) -> DirectoryOrigin:
 async def _ahead(origin: DirectoryOrigin, write_queue: WriteQueue) -> PendingWritesOrigin:
     """``film`` is written and ``gone`` deleted, both wait."""
     await write_queue.accept(
-        join_key("files", "film"), "main", put("film", TYPED), come(b"waits here")
+        join_key("files", "film"), "main", put("film", TYPED), body_of(b"waits here")
     )
     await write_queue.accept(join_key("files", "gone"), "main", Write("DELETE", "gone"), None)
     return PendingWritesOrigin(origin, "files", write_queue, DirectoryOrigin(write_queue.bodies))

@@ -21,7 +21,7 @@ from streamedge.write_back.bodies import ORPHAN_AGE_S, NewBody, sweep
 from streamedge.write_back.queue import WriteQueue, prepare_write_queue
 from streamedge.write_back.rows import ROW_BYTES, Row, open_database
 from streamedge.write_back.states import State
-from tests.support.writers import come, put
+from tests.support.scripted_writer import body_of, put
 
 LIMIT_BYTES = 1 << 20
 
@@ -53,7 +53,7 @@ async def test_put_is_visible_at_once_in_every_worker(
 ) -> None:
     assert neighbour.pending("key") is None
     write = put("film", ("Content-Type", "video/mp4"), size_bytes=10)
-    answer = await write_queue.accept("key", "main", write, come(b"hello", b"world"))
+    answer = await write_queue.accept("key", "main", write, body_of(b"hello", b"world"))
     etag = f'"{hashlib.md5(b"helloworld").hexdigest()}"'
     assert (answer.status, answer.field("etag")) == (200, etag)
     for worker in (write_queue, neighbour):
@@ -70,7 +70,7 @@ async def test_newest_write_is_pending_also_if_it_is_a_delete(
     write_queue: WriteQueue, neighbour: WriteQueue
 ) -> None:
     for body in (b"first", b"later"):
-        await write_queue.accept("key", "main", put(), come(body))
+        await write_queue.accept("key", "main", put(), body_of(body))
     pending = neighbour.pending("key")
     assert pending is not None
     assert pending.path is not None
@@ -104,14 +104,14 @@ async def test_body_reaches_the_disk_before_the_row(
     monkeypatch.setattr(os, "fsync", record)
     monkeypatch.setattr(write_queue.rows, "insert", record_row)
     monkeypatch.setattr(write_queue.signal, "notify", record_notice)
-    await write_queue.accept("key", "main", put(), come(b"hello"))
+    await write_queue.accept("key", "main", put(), body_of(b"hello"))
     assert done == ["body", "folder", "row", "told"]
 
 
 async def test_refused_body_leaves_no_file_and_no_row(write_queue: WriteQueue) -> None:
     wrong = ("Content-MD5", base64.b64encode(bytes(16)).decode())
     for write in (put("film", wrong), put("film", size_bytes=6), put("film", size_bytes=4)):
-        assert (await write_queue.accept("key", "main", write, come(b"hello"))).status == 400
+        assert (await write_queue.accept("key", "main", write, body_of(b"hello"))).status == 400
     assert write_queue.pending("key") is None
     assert list(write_queue.bodies.iterdir()) == []
 
@@ -123,7 +123,7 @@ async def test_aws_chunked_body_is_queued_decoded(write_queue: WriteQueue) -> No
         ("x-amz-trailer", "x-amz-checksum-crc32"),
     )
     body = b"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:NhCmhg==\r\n\r\n"
-    assert (await write_queue.accept("key", "main", write, come(body))).status == 200
+    assert (await write_queue.accept("key", "main", write, body_of(body))).status == 200
     pending = write_queue.pending("key")
     assert pending is not None
     assert pending.path is not None
@@ -133,14 +133,14 @@ async def test_aws_chunked_body_is_queued_decoded(write_queue: WriteQueue) -> No
 
 async def test_condition_is_checked_against_the_pending_write(write_queue: WriteQueue) -> None:
     new = ("If-None-Match", "*")
-    first = await write_queue.accept("key", "main", put("film", new), come(b"first"))
-    untouched = come(b"never read")
+    first = await write_queue.accept("key", "main", put("film", new), body_of(b"first"))
+    untouched = body_of(b"never read")
     again = await write_queue.accept("key", "main", put("film", new), untouched)
     assert (first.status, again.status) == (200, 412)
     assert await anext(untouched) == b"never read"
     right = ("If-Match", first.field("etag"))
     assert (
-        await write_queue.accept("key", "main", put("film", right), come(b"next"))
+        await write_queue.accept("key", "main", put("film", right), body_of(b"next"))
     ).status == 200
     delete = Write("DELETE", "film", (right,))
     assert (await write_queue.accept("key", "main", delete, None)).status == 412
@@ -148,12 +148,12 @@ async def test_condition_is_checked_against_the_pending_write(write_queue: Write
 
 async def test_queue_over_its_limit_refuses_writes(write_queue: WriteQueue) -> None:
     large = bytes(LIMIT_BYTES - 3 * ROW_BYTES)  # less than three rows are left
-    assert (await write_queue.accept("a", "main", put(), come(large))).status == 200
+    assert (await write_queue.accept("a", "main", put(), body_of(large))).status == 200
     size_bytes = 2 * ROW_BYTES
     for write in (put("film", size_bytes=size_bytes), put()):
-        answer = await write_queue.accept("b", "main", write, come(bytes(size_bytes)))
+        answer = await write_queue.accept("b", "main", write, body_of(bytes(size_bytes)))
         assert answer.status == 503
-    too_large = come(bytes(LIMIT_BYTES), b"!")
+    too_large = body_of(bytes(LIMIT_BYTES), b"!")
     assert (await write_queue.accept("b", "main", put(), too_large)).status == 413
     assert len(list(write_queue.bodies.iterdir())) == 1
 
@@ -165,7 +165,7 @@ async def test_full_disk_is_refused_with_507(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(bodies, "write_all", full)
-    assert (await write_queue.accept("key", "main", put(), come(b"hello"))).status == 507
+    assert (await write_queue.accept("key", "main", put(), body_of(b"hello"))).status == 507
     assert list(write_queue.bodies.iterdir()) == []
 
 
@@ -182,7 +182,7 @@ async def test_write_cancelled_after_its_row_is_visible(
 
     monkeypatch.setattr(write_queue.rows, "insert", insert_and_cancel)
     assert neighbour.pending("key") is None
-    accepting = asyncio.create_task(write_queue.accept("key", "main", put(), come(b"hello")))
+    accepting = asyncio.create_task(write_queue.accept("key", "main", put(), body_of(b"hello")))
     with pytest.raises(asyncio.CancelledError):
         await accepting
     pending = neighbour.pending("key")
@@ -194,7 +194,7 @@ async def test_write_cancelled_after_its_row_is_visible(
 async def test_readers_do_not_wait_for_write_transactions(
     write_queue: WriteQueue, neighbour: WriteQueue
 ) -> None:
-    await write_queue.accept("key", "main", put(), come(b"hello"))
+    await write_queue.accept("key", "main", put(), body_of(b"hello"))
     with (
         closing(open_database(write_queue.folder / "journal.sqlite")) as database,
         database.transaction() as connection,
@@ -206,7 +206,7 @@ async def test_readers_do_not_wait_for_write_transactions(
 async def test_pending_runs_no_query_while_nothing_changes(
     write_queue: WriteQueue, neighbour: WriteQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await write_queue.accept("key", "main", put(), come(b"hello"))
+    await write_queue.accept("key", "main", put(), body_of(b"hello"))
     assert neighbour.pending("key") is not None
     assert neighbour.pending("other") is None
 
@@ -217,7 +217,7 @@ async def test_pending_runs_no_query_while_nothing_changes(
     monkeypatch.setattr(waiting, "newest_pending", fail)
     assert neighbour.pending("key") is not None
     assert neighbour.pending("other") is None
-    await write_queue.accept("other", "main", put(), come(b"hello"))
+    await write_queue.accept("other", "main", put(), body_of(b"hello"))
     with pytest.raises(AssertionError, match="asked"):
         neighbour.pending("other")
 
@@ -228,7 +228,7 @@ async def test_reader_that_missed_too_many_changes_reloads_its_index(
     monkeypatch.setattr(rows, "CHANGES_MAX", 2)
     assert neighbour.pending("a") is None
     for key in "abcd":
-        await write_queue.accept(key, "main", put(key), come(b"hello"))
+        await write_queue.accept(key, "main", put(key), body_of(b"hello"))
     (first, *_) = write_queue.rows.take_due(1e12, 1)
     write_queue.rows.finish_attempt(first, State.DONE)
     write_queue.signal.notify()
@@ -237,7 +237,7 @@ async def test_reader_that_missed_too_many_changes_reloads_its_index(
 
 async def test_status_requeue_and_discard(write_queue: WriteQueue) -> None:
     for key in ("a", "b"):
-        await write_queue.accept(key, "main", put(key), come(b"hello"))
+        await write_queue.accept(key, "main", put(key), body_of(b"hello"))
     first, _ = write_queue.rows.take_due(1e12, 2)
     write_queue.rows.finish_attempt(first, State.FAILED, problem="answered 403")
     status = await write_queue.status()

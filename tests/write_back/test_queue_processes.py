@@ -15,7 +15,7 @@ import pytest
 from streamedge.write_back.bodies import sweep
 from streamedge.write_back.queue import WriteQueue, prepare_write_queue
 from streamedge.write_back.states import State
-from tests.support.writers import PATIENCE_S, come, put
+from tests.support.scripted_writer import PATIENCE_S, body_of, put
 
 PROGRAM = "tests.support.queue_process"
 
@@ -110,11 +110,11 @@ async def test_second_process_takes_over_when_the_leader_ends(root: Path, start:
     await first.says("replicator_started")
     second = await start("replicate", "1")
     for body in (b"one", b"two"):
-        await write_queue.accept("key", "main", put("film"), come(body))
+        await write_queue.accept("key", "main", put("film"), body_of(body))
         assert (await first.says("write_replicated"))["pid"] == first.pid
     await first.kill()
     await second.says("replicator_started")
-    await write_queue.accept("key", "main", put("film"), come(b"three"))
+    await write_queue.accept("key", "main", put("film"), body_of(b"three"))
     assert (await second.says("write_replicated"))["pid"] == second.pid
     assert (root / "origin/film").read_bytes() == b"three"
     write_queue.close()
@@ -124,8 +124,8 @@ async def test_write_of_a_leader_killed_after_the_origin_had_it_is_not_a_conflic
     root: Path, start: Start
 ) -> None:
     write_queue = WriteQueue(root, 2, 1 << 20)
-    await write_queue.accept("key", "main", put("film", ("If-None-Match", "*")), come(b"hello"))
-    await write_queue.accept("key", "main", put("film"), come(b"later"))
+    await write_queue.accept("key", "main", put("film", ("If-None-Match", "*")), body_of(b"hello"))
+    await write_queue.accept("key", "main", put("film"), body_of(b"later"))
     first = await start("stick", "0")
     await first.says("stuck")
     await first.kill()
@@ -144,7 +144,7 @@ async def test_next_leader_notifies_the_cache_of_a_conflict_of_a_killed_one(
     """Else readers would go on getting what the origin has refused."""
     (root / "origin/film").write_bytes(b"the origin's own")
     write_queue = WriteQueue(root, 2, 1 << 20)
-    await write_queue.accept("key", "main", put("film", ("If-None-Match", "*")), come(b"hello"))
+    await write_queue.accept("key", "main", put("film", ("If-None-Match", "*")), body_of(b"hello"))
     first = await start("silent", "0")
     await first.says("silent")
     await first.kill()
@@ -154,7 +154,7 @@ async def test_next_leader_notifies_the_cache_of_a_conflict_of_a_killed_one(
         second = await start("replicate", "1")
         if heard:
             assert (await second.says("told"))["key"] == "key"
-        await write_queue.accept("other", "main", put("other"), come(b"hello"))
+        await write_queue.accept("other", "main", put("other"), body_of(b"hello"))
         await second.says("write_replicated")
         await second.kill()
     write_queue.close()

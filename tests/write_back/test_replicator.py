@@ -22,7 +22,13 @@ from streamedge.write_back.queue import WriteQueue, prepare_write_queue
 from streamedge.write_back.replicator import SENDS_MAX, Replicator
 from streamedge.write_back.rows import WriteQueueError
 from streamedge.write_back.states import BACK_OFF_MAX_S, State
-from tests.support.writers import HeardGauges, HeardLog, ScriptedWriter, come, put
+from tests.support.scripted_writer import (
+    RecordingGauges,
+    RecordingLog,
+    ScriptedWriter,
+    body_of,
+    put,
+)
 
 DOWN = OriginError(OriginFailure.REFUSED, "connection refused")
 
@@ -36,7 +42,7 @@ class Bench:
         self.writer = ScriptedWriter()
         self.folder = root / "origin"
         self.folder.mkdir()
-        self.log = HeardLog()
+        self.log = RecordingLog()
         self.counts = Counts()
         self.late_s = 0.0
         self.told: list[tuple[str, bool]] = []
@@ -45,7 +51,7 @@ class Bench:
     async def accept(self, key: str, body: bytes | None, *fields: tuple[str, str]) -> WriteAnswer:
         if body is None:
             return await self.write_queue.accept(key, "main", Write("DELETE", key, fields), None)
-        return await self.write_queue.accept(key, "main", put(key, *fields), come(body))
+        return await self.write_queue.accept(key, "main", put(key, *fields), body_of(body))
 
     def pass_time(self, time_s: float) -> None:
         self.late_s += time_s
@@ -88,9 +94,9 @@ async def test_pending_write_is_sent_and_its_row_removed(bench: Bench) -> None:
     await bench.accept("film", b"hello", ("Content-Type", "video/mp4"))
     await bench.accept("gone", None, ("If-Match", '"1"'))
     async with bench.running():
-        await bench.log.heard("write_replicated", 2)
+        await bench.log.wait_for_event("write_replicated", 2)
         await bench.accept("later", b"while it runs")
-        await bench.log.heard("write_replicated", 3)
+        await bench.log.wait_for_event("write_replicated", 3)
     sent = {write.name: (write, body) for write, body in bench.writer.sent}
     assert sent == {
         "film": (Write("PUT", "film", (("Content-Type", "video/mp4"),), 5), b"hello"),
@@ -107,31 +113,31 @@ async def test_pending_write_is_sent_and_its_row_removed(bench: Bench) -> None:
 async def test_cache_is_notified_before_readers_fall_back_to_the_origin(bench: Bench) -> None:
     await bench.accept("film", b"hello")
     async with bench.running():
-        await bench.log.heard("write_replicated")
+        await bench.log.wait_for_event("write_replicated")
     assert bench.told == [("film", True)]
 
 
 async def test_writes_of_one_object_are_sent_one_after_another(bench: Bench) -> None:
-    bench.writer.gate = asyncio.Event()
+    bench.writer.hold = asyncio.Event()
     for body in (b"1", b"2", b"3"):
         await bench.accept("film", body)
     async with bench.running():
         await bench.accept("other", b"x")
         await bench.writer.attempted(2)
         assert sorted(bench.writer.bodies) == [b"1", b"x"]
-        bench.writer.gate.set()
-        await bench.log.heard("write_replicated", 4)
+        bench.writer.hold.set()
+        await bench.log.wait_for_event("write_replicated", 4)
     assert [body for body in bench.writer.bodies if body != b"x"] == [b"1", b"2", b"3"]
 
 
 async def test_concurrent_sends_are_limited(bench: Bench) -> None:
-    bench.writer.gate = asyncio.Event()
+    bench.writer.hold = asyncio.Event()
     for number in range(3 * SENDS_MAX):
         await bench.accept(f"film-{number}", b"x")
     async with bench.running():
         await bench.writer.attempted(SENDS_MAX)
-        bench.writer.gate.set()
-        await bench.log.heard("write_replicated", 3 * SENDS_MAX)
+        bench.writer.hold.set()
+        await bench.log.wait_for_event("write_replicated", 3 * SENDS_MAX)
     assert bench.writer.most_running == SENDS_MAX
 
 
@@ -140,11 +146,11 @@ async def test_write_is_sent_when_its_origin_is_up_again_after_hours(bench: Benc
     await bench.accept("film", b"hello")
     async with bench.running():
         for attempt in range(1, 13):
-            refused = await bench.log.heard("write_not_replicated", attempt)
+            refused = await bench.log.wait_for_event("write_not_replicated", attempt)
             assert refused[-1]["state"] == "queued"
             assert bench.write_queue.pending("film") is not None
             bench.pass_time(2 * BACK_OFF_MAX_S)
-        said = await bench.log.heard("write_replicated")
+        said = await bench.log.wait_for_event("write_replicated")
     assert said[0]["attempts"] == 13
     assert bench.writer.bodies == [b"hello"] * 13
 
@@ -154,13 +160,13 @@ async def test_recovery_of_an_origin_makes_all_its_writes_due(bench: Bench) -> N
     bench.writer.outcomes = [DOWN]
     await bench.accept("film", b"hello")
     async with bench.running():
-        await bench.log.heard("write_not_replicated")
+        await bench.log.wait_for_event("write_not_replicated")
         (waiting,) = bench.write_queue.rows.list((State.QUEUED,), 10)
         with closing(sqlite3.connect(bench.write_queue.folder / "journal.sqlite")) as connection:
             connection.execute("UPDATE writes SET due_s = due_s + 7200")
             connection.commit()
         await bench.accept("other", b"x")
-        said = await bench.log.heard("write_replicated", 2)
+        said = await bench.log.wait_for_event("write_replicated", 2)
     assert [event["object"] for event in said] == ["other", "film"]
     assert waiting.problem == "connection refused"
 
@@ -174,7 +180,7 @@ async def test_rejected_write_becomes_a_dead_letter_and_is_logged(
     bench.writer.outcomes = [WriteAnswer(status)]
     await bench.accept("film", b"hello", ("If-Match", '"1"'))
     async with bench.running():
-        (said,) = await bench.log.heard("write_not_replicated")
+        (said,) = await bench.log.wait_for_event("write_not_replicated")
         assert (said["state"], said["problem"]) == (state, f"answered {status}")
         assert bench.write_queue.pending("film") is None
         (kept,) = (await bench.write_queue.status()).rows
@@ -183,7 +189,7 @@ async def test_rejected_write_becomes_a_dead_letter_and_is_logged(
         assert bench.told == [("film", False)]  # only when it is not read from here any more
         assert bench.write_queue.rows.unnotified() == []
         assert await bench.write_queue.requeue(kept.serial, unconditional=True)
-        await bench.log.heard("write_replicated")
+        await bench.log.wait_for_event("write_replicated")
     assert bench.writer.sent[-1] == (Write("PUT", "film", (), 5), b"hello")
 
 
@@ -191,7 +197,7 @@ async def test_chain_of_conditions_reaches_the_origin(bench: Bench) -> None:
     first = await bench.accept("film", b"1", ("If-None-Match", "*"))
     await bench.accept("film", b"2", ("If-Match", first.field("etag")))
     async with bench.running():
-        await bench.log.heard("write_replicated", 2)
+        await bench.log.wait_for_event("write_replicated", 2)
     assert [write.fields for write, _ in bench.writer.sent] == [
         (("If-None-Match", "*"),),
         (("If-Match", '"origin-1"'),),
@@ -212,7 +218,7 @@ async def test_put_with_a_lost_response_is_compared_with_the_origin(
     bench.writer.outcomes = [lost, WriteAnswer(412)]
     await bench.accept("film", b"hello", ("If-None-Match", "*"))
     async with bench.running():
-        await bench.log.heard("write_not_replicated")
+        await bench.log.wait_for_event("write_not_replicated")
         bench.pass_time(BACK_OFF_MAX_S)
         await bench.log.until(lambda: len(bench.log.events) == 3)
     assert bench.log.events[-1][1]["state"] == state
@@ -228,7 +234,7 @@ async def test_delete_with_a_lost_response_is_compared_with_the_origin(
     bench.writer.outcomes = [lost, WriteAnswer(412)]
     await bench.accept("film", None, ("If-Match", '"1"'))
     async with bench.running():
-        await bench.log.heard("write_not_replicated")
+        await bench.log.wait_for_event("write_not_replicated")
         bench.pass_time(BACK_OFF_MAX_S)
         await bench.log.until(lambda: len(bench.log.events) == 3)
     assert bench.log.events[-1][1]["state"] == state
@@ -239,27 +245,27 @@ async def test_conflict_of_the_first_attempt_is_a_conflict(bench: Bench) -> None
     bench.writer.outcomes = [WriteAnswer(412)]
     await bench.accept("film", b"hello", ("If-None-Match", "*"))
     async with bench.running():
-        (said,) = await bench.log.heard("write_not_replicated")
+        (said,) = await bench.log.wait_for_event("write_not_replicated")
     assert said["state"] == "conflict"
     assert bench.told == [("film", False)]  # readers have been sent to the origin before
 
 
 async def test_write_waits_while_its_origin_is_not_configured(bench: Bench) -> None:
-    await bench.write_queue.accept("film", "renamed", put("film"), come(b"hello"))
+    await bench.write_queue.accept("film", "renamed", put("film"), body_of(b"hello"))
     async with bench.running():
-        (said,) = await bench.log.heard("write_not_replicated")
+        (said,) = await bench.log.wait_for_event("write_not_replicated")
     assert said["state"] == "queued"
     assert "renamed" in said["problem"]
 
 
 async def test_other_origins_are_used_from_the_next_write_on(bench: Bench) -> None:
-    await bench.write_queue.accept("film", "renamed", put("film"), come(b"hello"))
+    await bench.write_queue.accept("film", "renamed", put("film"), body_of(b"hello"))
     async with bench.running():
-        await bench.log.heard("write_not_replicated")
+        await bench.log.wait_for_event("write_not_replicated")
         origin = DirectoryOrigin(bench.folder)
         bench.replicator.replace({"renamed": bench.writer}, {"renamed": origin})
         bench.pass_time(BACK_OFF_MAX_S)
-        (said,) = await bench.log.heard("write_replicated")
+        (said,) = await bench.log.wait_for_event("write_replicated")
     assert (said["origin"], said["object"]) == ("renamed", "film")
 
 
@@ -268,20 +274,20 @@ async def test_write_with_a_missing_body_fails(bench: Bench) -> None:
     for body in bench.write_queue.bodies.iterdir():
         body.unlink()
     async with bench.running():
-        (said,) = await bench.log.heard("write_not_replicated")
+        (said,) = await bench.log.wait_for_event("write_not_replicated")
     assert said["state"] == "failed"
 
 
 async def test_write_interrupted_by_a_stop_is_sent_later(bench: Bench) -> None:
-    bench.writer.gate = asyncio.Event()
+    bench.writer.hold = asyncio.Event()
     await bench.accept("film", b"hello")
     async with bench.running():
         await bench.writer.attempted(1)
     assert bench.write_queue.rows.by_state() == {State.SENDING: 1}
     assert bench.write_queue.pending("film") is not None
-    bench.writer.gate = None
+    bench.writer.hold = None
     async with bench.running():
-        (said,) = await bench.log.heard("write_replicated")
+        (said,) = await bench.log.wait_for_event("write_replicated")
     assert said["attempts"] == 2
 
 
@@ -292,22 +298,22 @@ async def test_write_of_a_dead_sender_lands_before_its_successor_s(
     """The successor leaves the object alone until it sees the write arrive."""
     monkeypatch.setattr(replicator_module, "POLL_S", 0.0)
     bench.writer.lingering_s = 3600.0
-    bench.writer.gate = asyncio.Event()
+    bench.writer.hold = asyncio.Event()
     (bench.folder / "film").write_bytes(b"before")
     await bench.accept("film", b"first" if method == "PUT" else None)
     async with bench.running():
         await bench.writer.attempted(1)
-    bench.writer.gate = None
+    bench.writer.hold = None
     await bench.accept("film", b"second")
     await bench.accept("other", b"x")
     async with bench.running():
-        await bench.log.heard("write_replicated")
+        await bench.log.wait_for_event("write_replicated")
         assert bench.writer.bodies[1:] == [b"x"]
         if method == "PUT":
             (bench.folder / "film").write_bytes(b"first")
         else:
             (bench.folder / "film").unlink()
-        await bench.log.heard("write_replicated", 3)
+        await bench.log.wait_for_event("write_replicated", 3)
     assert bench.writer.bodies[-1] == b"second"
 
 
@@ -315,16 +321,16 @@ async def test_hold_for_a_write_of_a_dead_sender_that_never_lands_expires(
     bench: Bench,
 ) -> None:
     bench.writer.lingering_s = 3600.0
-    bench.writer.gate = asyncio.Event()
+    bench.writer.hold = asyncio.Event()
     await bench.accept("film", b"first")
     async with bench.running():
         await bench.writer.attempted(1)
-    bench.writer.gate = None
+    bench.writer.hold = None
     async with bench.running():
         await bench.accept("other", b"x")
-        await bench.log.heard("write_replicated")
+        await bench.log.wait_for_event("write_replicated")
         bench.pass_time(3601.0)
-        await bench.log.heard("write_replicated", 2)
+        await bench.log.wait_for_event("write_replicated", 2)
     assert bench.writer.bodies == [b"first", b"x", b"first"]
 
 
@@ -344,14 +350,14 @@ async def test_newer_write_waits_while_an_unanswered_one_may_land(
     await bench.accept("film", b"first")
     await bench.accept("film", b"second")
     async with bench.running():
-        await bench.log.heard("write_not_replicated")
+        await bench.log.wait_for_event("write_not_replicated")
         bench.pass_time(60.0)
-        await bench.log.heard("write_replicated")
+        await bench.log.wait_for_event("write_replicated")
         await bench.accept("other", b"x")
-        await bench.log.heard("write_replicated", 2)
+        await bench.log.wait_for_event("write_replicated", 2)
         assert bench.writer.bodies == [b"first", b"first", b"x"]
         bench.pass_time(3600.0)
-        await bench.log.heard("write_replicated", 3)
+        await bench.log.wait_for_event("write_replicated", 3)
     assert bench.writer.bodies[-1] == b"second"
 
 
@@ -359,12 +365,12 @@ async def test_write_that_raises_does_not_stop_the_others(bench: Bench) -> None:
     bench.writer.outcomes = [KeyError("a fault of ours")]
     await bench.accept("film", b"hello")
     async with bench.running():
-        (failed,) = await bench.log.heard("write_not_replicated")
+        (failed,) = await bench.log.wait_for_event("write_not_replicated")
         assert "a fault of ours" in failed["problem"]
         await bench.accept("other", b"x")
-        await bench.log.heard("write_replicated")
+        await bench.log.wait_for_event("write_replicated")
         bench.pass_time(BACK_OFF_MAX_S)
-        await bench.log.heard("write_replicated", 2)
+        await bench.log.wait_for_event("write_replicated", 2)
     assert "replicator_failed" not in {event for event, _fields in bench.log.events}
 
 
@@ -372,12 +378,12 @@ async def test_write_stays_queued_if_the_cache_cannot_be_notified(bench: Bench) 
     bench.fault = OSError("the cache cannot be told")
     await bench.accept("film", b"hello")
     async with bench.running():
-        (failed,) = await bench.log.heard("write_not_replicated")
+        (failed,) = await bench.log.wait_for_event("write_not_replicated")
         assert "cannot be told" in failed["problem"]
         assert bench.write_queue.pending("film") is not None
         bench.fault = None
         bench.pass_time(BACK_OFF_MAX_S)
-        await bench.log.heard("write_replicated")
+        await bench.log.wait_for_event("write_replicated")
     assert bench.write_queue.pending("film") is None
 
 
@@ -395,8 +401,8 @@ async def test_replicator_restarts_after_any_failure(
     monkeypatch.setattr(LeaderLock, "acquire", fail_once)
     await bench.accept("film", b"hello")
     async with bench.running():
-        (failed,) = await bench.log.heard("replicator_failed")
-        await bench.log.heard("write_replicated")
+        (failed,) = await bench.log.wait_for_event("replicator_failed")
+        await bench.log.wait_for_event("write_replicated")
     assert "new thread" in failed["error"]
 
 
@@ -415,18 +421,18 @@ async def test_replicator_restarts_after_a_queue_failure(
     monkeypatch.setattr(bench.write_queue.rows, "finish_attempt", fail_once)
     await bench.accept("film", b"hello")
     async with bench.running():
-        (failed,) = await bench.log.heard("replicator_failed")
-        await bench.log.heard("write_replicated")
+        (failed,) = await bench.log.wait_for_event("replicator_failed")
+        await bench.log.wait_for_event("write_replicated")
     assert "disk full" in failed["error"]
     assert bench.writer.bodies == [b"hello"] * 2
 
 
 async def test_gauges_count_pending_writes_dead_letters_and_bytes(bench: Bench) -> None:
-    bench.counts.gauges = HeardGauges(bench.log)
+    bench.counts.gauges = RecordingGauges(bench.log)
     bench.writer.outcomes = [WriteAnswer(403), DOWN]
     await bench.accept("film", b"hello")
     wanted = {Gauge.WAITING_WRITES: 1, Gauge.KEPT_WRITES: 1, Gauge.HELD_WRITE_BYTES: 7}
     async with bench.running():
-        await bench.log.heard("write_not_replicated", 1)
+        await bench.log.wait_for_event("write_not_replicated", 1)
         await bench.accept("other", b"hi")
         await bench.log.until(lambda: bench.counts.gauges == wanted)

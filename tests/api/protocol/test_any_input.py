@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from streamedge.api.errors import ApiError
 from streamedge.api.protocol.model import cloudfront
 from streamedge.api.to_config.translation import combine
+from tests.support.api_operations import OFFERED_OPERATIONS, values
 from tests.support.cloudfront_api import Api, web
-from tests.support.offered import OFFERED, values
 
 # What only asks does not look into what it is given, but for a marker and a number.
-CHANGING = [name for name in OFFERED if not name.startswith(("Get", "List", "Delete"))]
+CHANGING = [name for name in OFFERED_OPERATIONS if not name.startswith(("Get", "List", "Delete"))]
 DOCUMENT: Any = (
     cloudfront().operation("CreateDistribution").input_shape.members["DistributionConfig"]  # type: ignore[union-attr]
 )

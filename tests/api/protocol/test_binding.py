@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from streamedge.api.errors import ApiError
 from streamedge.api.protocol.binding import read_input, read_path, read_query, write_output
 from streamedge.api.protocol.model import OperationMatch, cloudfront
-from tests.support.offered import OFFERED, example, values
+from tests.support.api_operations import OFFERED_OPERATIONS, example, values
 
 EXAMPLES_PER_OPERATION = 8
 
@@ -44,7 +44,7 @@ def parsed(operation: str, output: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-@pytest.mark.parametrize("operation", OFFERED)
+@pytest.mark.parametrize("operation", OFFERED_OPERATIONS)
 @settings(
     max_examples=EXAMPLES_PER_OPERATION,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -57,7 +57,7 @@ def test_what_botocore_serializes_is_read(operation: str, data: st.DataObject) -
     assert value == members
 
 
-@pytest.mark.parametrize("operation", OFFERED)
+@pytest.mark.parametrize("operation", OFFERED_OPERATIONS)
 @settings(
     max_examples=EXAMPLES_PER_OPERATION,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -71,7 +71,9 @@ def test_what_is_written_botocore_parses(operation: str, data: st.DataObject) ->
     assert value == output
 
 
-@pytest.mark.parametrize("operation", [name for name in OFFERED if name.startswith("Update")])
+@pytest.mark.parametrize(
+    "operation", [name for name in OFFERED_OPERATIONS if name.startswith("Update")]
+)
 def test_what_get_gives_update_takes(operation: str) -> None:
     """A document goes round: read from an answer, it is sent back as it is."""
     members = example(cloudfront().operation(operation).input_shape)

@@ -9,7 +9,7 @@ import pytest
 from botocore.model import ListShape, Shape, StructureShape
 
 from streamedge.api.protocol.model import cloudfront
-from tests.support.offered import OFFERED
+from tests.support.api_operations import OFFERED_OPERATIONS
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_another_request_means_none(
     assert cloudfront().find(method, segments, query) is None
 
 
-@pytest.mark.parametrize("operation", OFFERED)
+@pytest.mark.parametrize("operation", OFFERED_OPERATIONS)
 def test_every_operation_is_found_by_its_own_uri(operation: str) -> None:
     http = cloudfront().operation(operation).http
     path, _, query = http["requestUri"].partition("?")
@@ -97,7 +97,7 @@ def _shapes(shape: Shape | None, seen: dict[str, Shape]) -> dict[str, Shape]:
     return seen
 
 
-@pytest.mark.parametrize("operation", OFFERED)
+@pytest.mark.parametrize("operation", OFFERED_OPERATIONS)
 def test_documents_need_no_more_than_is_provided_for(operation: str) -> None:
     """What ``rest_xml`` and ``binding`` take for granted of the shapes that are offered."""
     model = cloudfront().operation(operation)

@@ -13,7 +13,7 @@ from streamedge.api.errors import ApiError
 from streamedge.api.protocol.model import cloudfront
 from streamedge.api.protocol.rest_xml import QUOTED_MAX_CHARACTERS, parse, serialize
 from streamedge.api.protocol.xml_tree import NAMESPACE, Element, write_tree
-from tests.support.offered import OFFERED, example
+from tests.support.api_operations import OFFERED_OPERATIONS, example
 
 
 def input_shape(operation: str, member: str) -> StructureShape:
@@ -200,7 +200,7 @@ def test_any_document_is_refused_by_name(tree: Element) -> None:
 
 def _payloads() -> list[tuple[StructureShape, str]]:
     found = []
-    for operation in OFFERED:
+    for operation in OFFERED_OPERATIONS:
         shape = cloudfront().operation(operation).input_shape
         if shape is not None and (payload := shape.serialization.get("payload")):
             found.append((input_shape(operation, payload), payload))

@@ -19,9 +19,10 @@ from streamedge.cache.storage.extent import CHUNK_BYTES
 from streamedge.delivery.http.connection.request_side import HEADER_BYTES_MAX
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, Turn
-from tests.support.http_viewer import fetch, request, viewer_of
-from tests.support.web_edge import connections, serve_web, until
+from tests.support.event_loop import until
+from tests.support.http_viewer import fetch, open_viewer, request
+from tests.support.scripted_origin import Pattern, Reply
+from tests.support.web_edge import connections, serve_web
 
 FRESH = (("Cache-Control", "max-age=60"),)
 WRITES: dict[str, Any] = {
@@ -92,9 +93,9 @@ SMUGGLING = {
 @pytest.mark.parametrize("name", SMUGGLING)
 async def test_smuggling(cache_root: Path, name: str) -> None:
     """Whoever disagrees on where a request ends takes what follows for another one."""
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
-        edge.origin.script(Turn(status=200))
+        edge.origin.script(Reply(status=200))
         await viewer.send(SMUGGLING[name] + INNER)
         response = await viewer.receive()
         assert 400 <= response.status < 600, response
@@ -107,8 +108,8 @@ async def test_smuggling(cache_root: Path, name: str) -> None:
 
 
 async def test_chunk_extensions_and_trailers_end_here(cache_root: Path) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(status=200))
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=200))
         body = b"5;name=value\r\nhello\r\n0\r\nX-Admin: yes\r\n\r\n"
         await viewer.send(post(CHUNKED, body))
         assert (await viewer.receive()).status == 200
@@ -119,9 +120,9 @@ async def test_chunk_extensions_and_trailers_end_here(cache_root: Path) -> None:
 
 async def test_no_request_hides_in_a_body(cache_root: Path) -> None:
     """CL.0 and 0.CL: whatever the origin does with a body, the next request is the viewer's."""
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("b", b"two")
-        edge.origin.script(Turn(status=200, early=True))
+        edge.origin.script(Reply(status=200, early=True))
         await viewer.send(post(b"Content-Length: %d\r\n" % len(INNER), INNER))
         assert (await viewer.receive()).status == 200
         assert (await fetch(edge.port, "/b")).body == b"two"
@@ -130,7 +131,7 @@ async def test_no_request_hides_in_a_body(cache_root: Path) -> None:
 
 @pytest.mark.parametrize("value", ["one\r\nX-Admin: yes", "one\nX-Admin: yes", "a\0b"])
 async def test_no_field_hides_in_a_value(cache_root: Path, value: str) -> None:
-    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one")
         await viewer.send(
             request("/a?x=%0d%0aX-Admin:%20yes", x_own=value.replace("\r\n", "%0d%0a"))
@@ -162,7 +163,7 @@ async def test_ambiguous_host_is_refused(cache_root: Path, raw: bytes) -> None:
     keys = {"host": "viewer"}
     async with (
         serve_web(cache_root, aliases=("edge",), origin_keys=keys) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         edge.origin.put("a", b"one", headers=FRESH)
         await viewer.send(raw)
@@ -173,7 +174,7 @@ async def test_ambiguous_host_is_refused(cache_root: Path, raw: bytes) -> None:
 async def test_hosts_do_not_share_answers_where_the_origin_sees_them(cache_root: Path) -> None:
     async with (
         serve_web(cache_root, origin_keys={"host": "viewer"}) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         edge.origin.put("a", b"one", headers=FRESH)
         for host in ("one.example", "two.example"):
@@ -199,13 +200,13 @@ async def test_hosts_do_not_share_answers_where_the_origin_sees_them(cache_root:
     ],
 )
 async def test_paths_that_mean_two_things_reach_no_origin(cache_root: Path, path: str) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         assert (await viewer.get(path)).status == 400
         assert edge.origin.requests == []
 
 
 async def test_a_path_is_decoded_once(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await viewer.get("/%252e%252e/%2562")
         (seen,) = edge.origin.requests
         assert seen.path == "/%252e%252e/%2562"
@@ -213,7 +214,7 @@ async def test_a_path_is_decoded_once(cache_root: Path) -> None:
 
 async def test_an_encoded_path_steps_round_no_behavior(cache_root: Path) -> None:
     rules = {"behaviors": [{"path": "admin*", "viewer_protocol": "https-only"}]}
-    async with serve_web(cache_root, rules=rules) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, rules=rules) as edge, open_viewer(edge.port) as viewer:
         for path in ("/admin", "/%61dmin", "/adm%69n/x"):
             assert (await viewer.get(path)).status == 403
         assert edge.origin.requests == []
@@ -229,7 +230,7 @@ async def test_long_headers_and_urls(cache_root: Path) -> None:
             (request("/a?" + "b" * 8192), 414),
             (b"GET /" + b"a" * (64 << 10), 431),
         ):
-            async with viewer_of(edge.port) as viewer:
+            async with open_viewer(edge.port) as viewer:
                 await viewer.send(raw)
                 assert (await viewer.receive()).status == status
         assert edge.origin.requests == []
@@ -259,7 +260,7 @@ UNKEYED = [
 async def test_fields_that_change_what_a_request_means_stay_here(
     cache_root: Path, fields: dict[str, str], more: dict[str, Any]
 ) -> None:
-    async with serve_web(cache_root, **more) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **more) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         await viewer.get("/a", **fields)
         (seen,) = edge.origin.requests
@@ -267,7 +268,7 @@ async def test_fields_that_change_what_a_request_means_stay_here(
 
 
 async def test_cookies_and_credentials_stay_here_by_default(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         await viewer.get("/a", cookie="session=1", authorization="Bearer x", x_own="1")
         (seen,) = edge.origin.requests
@@ -277,7 +278,7 @@ async def test_cookies_and_credentials_stay_here_by_default(cache_root: Path) ->
 async def test_what_a_viewer_claims_of_its_way_is_not_taken_for_the_edges_word(
     cache_root: Path,
 ) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one")
         await viewer.get("/a", x_forwarded_for="10.0.0.1")
         (seen,) = edge.origin.requests
@@ -298,7 +299,7 @@ async def test_parameter_cloaking(cache_root: Path, query: str, forwarded: str) 
     """What an origin could read as the keyed parameter is in the key."""
     async with (
         serve_web(cache_root, policy={"query_strings": {"only": ["id"]}}) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         edge.origin.put("a", b"one", headers=FRESH)
         await viewer.get("/a?id=1")
@@ -311,7 +312,7 @@ async def test_parameter_cloaking(cache_root: Path, query: str, forwarded: str) 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 8\r\n", CHUNKED])
 async def test_a_fat_get_is_refused(cache_root: Path, framing: bytes) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         body = b"8\r\nid=evil1\r\n0\r\n\r\n" if framing is CHUNKED else b"id=evil1"
         await viewer.send(b"GET /a HTTP/1.1\r\nHost: edge\r\n" + framing + b"\r\n" + body)
@@ -327,9 +328,9 @@ async def test_a_fat_get_is_refused(cache_root: Path, framing: bytes) -> None:
 async def test_cache_deception(cache_root: Path, control: str, path: str) -> None:
     """A path that looks like a style sheet's makes nobody's own page everybody's."""
     fields = (("Cache-Control", control), ("Content-Type", "text/css"), ("Set-Cookie", "s=1"))
-    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
         for body in (b"hers", b"his"):
-            edge.origin.script(Turn(status=200, headers=fields, body=body))
+            edge.origin.script(Reply(status=200, headers=fields, body=body))
         assert (await viewer.get(path, cookie="session=hers")).body == b"hers"
         assert (await viewer.get(path)).body == b"his"
 
@@ -351,8 +352,8 @@ async def test_an_error_that_one_viewer_provokes_is_not_the_others(
     async with serve_web(cache_root) as edge:
         edge.origin.put("a", b"one", headers=FRESH)
         if status != 501:
-            edge.origin.script(Turn(status=status, body=b"what?"))
-        async with viewer_of(edge.port) as viewer:
+            edge.origin.script(Reply(status=status, body=b"what?"))
+        async with open_viewer(edge.port) as viewer:
             await viewer.send(request("/a", **fields))
             response = await viewer.receive()
         assert response.status in {200, 400, status}
@@ -368,7 +369,7 @@ async def test_an_error_that_one_viewer_provokes_is_not_the_others(
 
 
 async def test_one_byte_of_ten_gigabytes_costs_a_chunk(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         large = Pattern(10 << 30, seed=2)
         edge.origin.put("large", large, headers=FRESH)
         for position in (0, 5 << 30, (10 << 30) - 1):
@@ -389,7 +390,7 @@ async def test_one_byte_of_ten_gigabytes_costs_a_chunk(cache_root: Path) -> None
 async def test_overlapping_ranges_are_no_more_than_the_object(
     cache_root: Path, wanted: str
 ) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         film = Pattern(1 << 20, seed=2)
         edge.origin.put("film", film, headers=FRESH)
         for _cold_then_warm in range(2):
@@ -401,7 +402,7 @@ async def test_overlapping_ranges_are_no_more_than_the_object(
 
 @pytest.mark.parametrize("number", [2**31, 2**63 - 1, 2**63, 2**64, 10**30])
 async def test_ranges_beyond_all_bounds(cache_root: Path, number: int) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         for _cold_then_warm in range(2):
             for wanted in (f"bytes={number}-", f"bytes=0-{number}", f"bytes=-{number}"):
@@ -448,7 +449,7 @@ async def test_a_text_of_any_length_is_not_all_compressed(cache_root: Path, chun
     async with serve_web(cache_root, rules={"compress": True}) as edge:
         text = bytes(ZEROS_BYTES)
         edge.origin.put("a", text, etag="", headers=FRESH, content_type="text/html")
-        edge.origin.script(Turn(chunked=chunked))
+        edge.origin.script(Reply(chunked=chunked))
         for _cold_then_warm in range(2):
             response = await fetch(edge.port, "/a", accept_encoding="gzip, br, zstd")
             assert response.body == text
@@ -459,8 +460,8 @@ async def test_a_text_of_any_length_is_not_all_compressed(cache_root: Path, chun
 @pytest.mark.parametrize("coding", BOMBS)
 async def test_a_viewers_compressed_body_goes_on_as_it_is(cache_root: Path, coding: str) -> None:
     rules = {**WRITES, "limits": {"request_body": "64KB"}}
-    async with serve_web(cache_root, **rules) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(status=200), times=2)
+    async with serve_web(cache_root, **rules) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=200), times=2)
         bomb = BOMBS[coding][: 60 << 10]
         fields = b"Content-Encoding: %b\r\n" % coding.encode()
         await viewer.send(post(fields + b"Content-Length: %d\r\n" % len(bomb), bomb))
@@ -474,7 +475,7 @@ async def test_a_viewers_compressed_body_goes_on_as_it_is(cache_root: Path, codi
 @pytest.mark.parametrize("framing", [b"Content-Length: 70000\r\n", CHUNKED])
 async def test_a_body_beyond_the_limit_is_refused(cache_root: Path, framing: bytes) -> None:
     rules = {**WRITES, "limits": {"request_body": "64KB"}}
-    async with serve_web(cache_root, **rules) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **rules) as edge, open_viewer(edge.port) as viewer:
         body = bytes(70_000)
         if framing is CHUNKED:
             body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
@@ -489,7 +490,7 @@ async def test_a_body_beyond_the_limit_is_refused(cache_root: Path, framing: byt
 async def test_a_slow_request_is_swept(cache_root: Path) -> None:
     """Slowloris: bytes that never make a request keep no connection."""
     async with serve_web(cache_root, limits={"http_idle": "50ms"}) as edge:
-        async with viewer_of(edge.port) as viewer:
+        async with open_viewer(edge.port) as viewer:
             await viewer.send(b"GET /a HTTP/1.1\r\nHost: edge\r\nX-")
             assert await viewer.receive_rest() == b""
         assert edge.origin.requests == []
@@ -497,7 +498,7 @@ async def test_a_slow_request_is_swept(cache_root: Path) -> None:
 
 async def test_a_slow_request_that_trickles_is_swept(cache_root: Path) -> None:
     """What comes of it now and then makes it no younger."""
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await until(lambda: bool(connections(edge)))
         (connection,) = connections(edge)
         begun_s, came_bytes = connection.quiet_since_s, 0
@@ -519,7 +520,7 @@ async def test_a_slow_request_that_trickles_is_swept(cache_root: Path) -> None:
 async def test_a_body_that_never_ends_is_dropped(cache_root: Path, framing: bytes) -> None:
     """And the origin's connection with it."""
     rules = {**WRITES, "limits": {"http_stall": "50ms", "origin_retries": 0}}
-    async with serve_web(cache_root, **rules) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **rules) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(b"POST /a HTTP/1.1\r\nHost: edge\r\n" + framing)
         assert await viewer.receive_rest() == b""
         await edge.origin.until(lambda: edge.origin.connections_open == 0)
@@ -529,10 +530,10 @@ async def test_a_body_that_never_ends_is_dropped(cache_root: Path, framing: byte
 async def test_a_slow_reader_is_dropped(cache_root: Path) -> None:
     async with (
         serve_web(cache_root, limits={"http_stall": "50ms"}) as edge,
-        viewer_of(edge.port, receive_buffer_bytes=4096) as viewer,
+        open_viewer(edge.port, receive_buffer_bytes=4096) as viewer,
     ):
         edge.origin.put("film", Pattern(20 << 20), headers=FRESH)
-        await viewer.ask("/film")
+        await viewer.send_request("/film")
         await until(lambda: bool(connections(edge)))
         await until(lambda: not connections(edge))
         assert edge.lines()[-1]["reason"] == "viewer stalled"
@@ -541,11 +542,11 @@ async def test_a_slow_reader_is_dropped(cache_root: Path) -> None:
 async def test_too_many_connections_are_refused(cache_root: Path) -> None:
     async with (
         serve_web(cache_root, limits={"http_connections": 2}) as edge,
-        viewer_of(edge.port),
-        viewer_of(edge.port) as second,
+        open_viewer(edge.port),
+        open_viewer(edge.port) as second,
     ):
         await until(lambda: len(connections(edge)) == 2)
-        async with viewer_of(edge.port) as third:
+        async with open_viewer(edge.port) as third:
             assert await third.receive_rest() == b""
         edge.origin.put("a", b"one")
         assert (await second.get("/a")).body == b"one"
@@ -572,20 +573,20 @@ async def test_a_wrong_content_range_is_never_stored(
     async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
         film = Pattern(300_000, seed=1)
         edge.origin.put("film", film, headers=FRESH)
-        edge.origin.script(Turn(headers=headers), times=2)
+        edge.origin.script(Reply(headers=headers), times=2)
         response = await fetch(edge.port, "/film", range="bytes=0-9")
         assert response.status == 502
         assert (await fetch(edge.port, "/film")).body == film.read(Span(0, 300_000))
 
 
-@pytest.mark.parametrize("turn", [Turn(cut_at=1000), Turn(reset_at=1000)])
-async def test_a_short_body_is_no_whole_one(cache_root: Path, turn: Turn) -> None:
+@pytest.mark.parametrize("turn", [Reply(cut_at=1000), Reply(reset_at=1000)])
+async def test_a_short_body_is_no_whole_one(cache_root: Path, turn: Reply) -> None:
     async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
         film = Pattern(300_000, seed=1)
         edge.origin.put("film", film, headers=FRESH, etag="", last_modified_s=None)
         edge.origin.script(turn)
-        async with viewer_of(edge.port) as viewer:
-            await viewer.ask("/film")
+        async with open_viewer(edge.port) as viewer:
+            await viewer.send_request("/film")
             await viewer.receive_rest()
         assert edge.counts.gathered(Counter.ERRORS, "response_cut") == 1
         assert (await fetch(edge.port, "/film")).body == film.read(Span(0, 300_000))
@@ -595,10 +596,10 @@ async def test_a_short_body_is_no_whole_one(cache_root: Path, turn: Turn) -> Non
 async def test_a_body_that_runs_over_ends_where_it_should(cache_root: Path, control: str) -> None:
     """What comes after it is nobody's answer."""
     extra = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nCache-Control: max-age=60\r\n\r\nevil"
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=(("Cache-Control", control),))
         edge.origin.put("b", b"two")
-        edge.origin.script(Turn(extra=extra))
+        edge.origin.script(Reply(extra=extra))
         assert (await viewer.get("/a")).body == b"one"
         assert (await viewer.get("/b")).body == b"two"
 
@@ -612,8 +613,8 @@ async def test_an_object_that_changes_while_it_is_fetched_is_never_mixed(
         part = await fetch(edge.port, "/film", range="bytes=0-9")
         assert part.body == old.read(Span(0, 10))
         edge.origin.put("film", new, etag='"2"', headers=FRESH)
-        async with viewer_of(edge.port) as viewer:
-            await viewer.ask("/film")
+        async with open_viewer(edge.port) as viewer:
+            await viewer.send_request("/film")
             head = await viewer.receive_head()
             body = await viewer.receive_rest()
         expected = old if head.fields["etag"] == '"1"' else new
@@ -640,9 +641,9 @@ async def test_an_object_that_changes_while_it_is_fetched_is_never_mixed(
 async def test_an_origin_that_speaks_no_http_poisons_nothing(cache_root: Path, raw: bytes) -> None:
     async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
         edge.origin.put("a", b"one", headers=FRESH)
-        edge.origin.script(Turn(raw=raw))
-        async with viewer_of(edge.port) as viewer:
-            await viewer.ask("/a")
+        edge.origin.script(Reply(raw=raw))
+        async with open_viewer(edge.port) as viewer:
+            await viewer.send_request("/a")
             head = await viewer.receive_head()
             while head.status == 100:
                 head = await viewer.receive_head()
@@ -669,8 +670,8 @@ async def test_a_loop_ends_at_its_second_turn(cache_root: Path) -> None:
 )
 async def test_a_redirect_is_the_viewers_to_follow(cache_root: Path, location: str) -> None:
     """SSRF: no request leaves for a host that the config does not name."""
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(status=302, headers=(("Location", location),)))
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=302, headers=(("Location", location),)))
         response = await viewer.get("/a")
         assert (response.status, response.fields["location"]) == (302, location)
         assert len(edge.origin.requests) == 1

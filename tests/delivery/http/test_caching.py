@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.fakes import Turn
-from tests.support.http_viewer import Response, fetch, viewer_of
+from tests.support.http_viewer import Response, fetch, open_viewer
+from tests.support.scripted_origin import Reply
 from tests.support.web_edge import WebEdge, serve_web
 
 Lines = tuple[tuple[str, str], ...]
@@ -90,7 +90,7 @@ async def test_freshness(
     is_fresh: bool,
 ) -> None:
     lines = [(name, later(value) if isinstance(value, int) else value) for name, value in fields]
-    async with serve_web(cache_root, policy=policy) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, policy=policy) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", *lines)
         assert said(await viewer.get("/a"))["fwd"] == "uri-miss"
         again = await viewer.get("/a")
@@ -100,7 +100,7 @@ async def test_freshness(
 
 
 async def test_age_goes_on_from_the_origins(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=600"), ("Age", "100"))
         await viewer.get("/a")
         again = await viewer.get("/a")
@@ -114,10 +114,10 @@ async def test_age_goes_on_from_the_origins(cache_root: Path) -> None:
 
 
 async def test_two_variants_of_one_url(cache_root: Path) -> None:
-    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
         varying = (("Vary", "Accept-Language"), ("Cache-Control", "max-age=60"))
         for body in (b"english", b"deutsch"):
-            edge.origin.script(Turn(status=200, headers=varying, body=body))
+            edge.origin.script(Reply(status=200, headers=varying, body=body))
         english = await viewer.get("/a", accept_language="en")
         german = await viewer.get("/a", accept_language="de")
         assert (english.body, german.body) == (b"english", b"deutsch")
@@ -130,17 +130,17 @@ async def test_two_variants_of_one_url(cache_root: Path) -> None:
 
 async def test_vary_that_changes(cache_root: Path) -> None:
     """What an answer varies by is what the last one said; the older ones are found no more."""
-    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
         fresh = ("Cache-Control", "max-age=60")
-        edge.origin.script(Turn(status=200, headers=(("Vary", "X-A"), fresh), body=b"by a"))
-        edge.origin.script(Turn(status=200, headers=(("Vary", "X-B"), fresh), body=b"by b"))
-        edge.origin.script(Turn(status=200, headers=(("Vary", "X-B"), fresh), body=b"other b"))
+        edge.origin.script(Reply(status=200, headers=(("Vary", "X-A"), fresh), body=b"by a"))
+        edge.origin.script(Reply(status=200, headers=(("Vary", "X-B"), fresh), body=b"by b"))
+        edge.origin.script(Reply(status=200, headers=(("Vary", "X-B"), fresh), body=b"other b"))
         assert (await viewer.get("/a", x_a="1")).body == b"by a"
         assert (await viewer.get("/a", x_a="2", x_b="1")).body == b"by b"
         assert (await viewer.get("/a", x_a="1", x_b="1")).body == b"by b"
         assert (await viewer.get("/a", x_b="2")).body == b"other b"
         assert len(edge.origin.requests) == 3
-        edge.origin.script(Turn(status=200, headers=(fresh,), body=b"for all"))
+        edge.origin.script(Reply(status=200, headers=(fresh,), body=b"for all"))
         assert (await viewer.get("/a", x_b="3")).body == b"for all"
         assert (await viewer.get("/a", x_b="1")).body == b"for all"
         assert len(edge.origin.requests) == 4
@@ -148,7 +148,7 @@ async def test_vary_that_changes(cache_root: Path) -> None:
 
 async def test_vary_selects_by_what_the_origin_was_sent(cache_root: Path) -> None:
     """A field that Connection lists stays here, so it cannot have changed the answer."""
-    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Vary", "Accept-Language"), ("Cache-Control", "max-age=60"))
         await viewer.get("/a", accept_language="de", connection="accept-language")
         assert (await viewer.get("/a")).cache == "Hit"
@@ -164,7 +164,7 @@ async def test_vary_selects_by_what_the_origin_was_sent(cache_root: Path) -> Non
 async def test_vary_by_what_the_origin_was_never_sent_selects_nothing(
     cache_root: Path, name: str
 ) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         vary = name.replace("_", "-")
         put(edge, "a", ("Vary", vary), ("Cache-Control", "max-age=60"))
         for number in range(5):
@@ -174,7 +174,7 @@ async def test_vary_by_what_the_origin_was_never_sent_selects_nothing(
 
 
 async def test_vary_by_everything_is_not_stored(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Vary", "*"), ("Cache-Control", "max-age=60"))
         for _again in range(2):
             response = await viewer.get("/a")
@@ -188,7 +188,7 @@ async def test_vary_by_everything_is_not_stored(cache_root: Path) -> None:
 
 @pytest.mark.parametrize("fields", [{"etag": '"1"'}, {"modified_s": 1_700_000_000}])
 async def test_a_304_updates_the_stored_fields(cache_root: Path, fields: dict[str, Any]) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", *OLD, ("X-Old", "1"), **fields)
         await viewer.get("/a")
         put(edge, "a", ("Cache-Control", "max-age=99"), ("X-New", "2"), **fields)
@@ -208,7 +208,7 @@ async def test_a_304_updates_the_stored_fields(cache_root: Path, fields: dict[st
 
 
 async def test_a_viewers_condition_is_answered_by_the_edge(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"), etag='"1"')
         await viewer.get("/a")
         assert (await viewer.get("/a", if_none_match='"1"')).status == 304
@@ -217,7 +217,7 @@ async def test_a_viewers_condition_is_answered_by_the_edge(cache_root: Path) -> 
 
 
 async def test_a_304_to_a_viewers_own_condition_is_passed_on(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "no-store"), etag='"1"')
         await viewer.get("/a")
         response = await viewer.get("/a", if_none_match='"1"')
@@ -229,19 +229,19 @@ async def test_a_304_to_a_viewers_own_condition_is_passed_on(cache_root: Path) -
 async def test_what_must_be_validated_is_never_served_stale(
     cache_root: Path, directive: str
 ) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", f"max-age=60, {directive}"), ("Age", "61"), etag='"1"')
         put(edge, "b", ("Cache-Control", "max-age=60"), ("Age", "61"), etag='"1"')
         for path in ("/a", "/b"):
             assert (await viewer.get(path)).status == 200
-        edge.origin.script(Turn(status=503), times=2)
+        edge.origin.script(Reply(status=503), times=2)
         assert (await viewer.get("/a")).status == 503
         assert (await viewer.get("/b")).status == 200
 
 
 @pytest.mark.parametrize("directive", ["no-cache", "private"])
 async def test_listed_fields_are_not_used_again(cache_root: Path, directive: str) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         control = f'max-age=60, {directive}="x-mine, set-cookie"'
         put(edge, "a", ("Cache-Control", control), ("X-Mine", "1"), ("Set-Cookie", "a=1"))
         await viewer.get("/a")
@@ -258,7 +258,7 @@ async def test_listed_fields_reach_the_viewer_whose_request_was_answered(
     """§5.2.2.4, §5.2.2.7: withheld from subsequent requests, not from this one; so with a 304."""
     async with (
         serve_web(cache_root, policy=APPLIES) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         control = f'max-age=60, {directive}="x-mine, set-cookie"'
         fields = (("Cache-Control", control), ("X-Mine", "1"), ("Set-Cookie", "a=1"))
@@ -279,7 +279,7 @@ async def test_listed_fields_reach_the_viewer_whose_request_was_answered(
 async def test_answer_whose_own_version_is_withheld_is_not_stored(
     cache_root: Path, name: str
 ) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", f'max-age=60, private="{name}"'), etag='"1"')
         for _each_time in range(2):
             response = await viewer.get("/a")
@@ -288,7 +288,7 @@ async def test_answer_whose_own_version_is_withheld_is_not_stored(
 
 async def test_304_updates_content_type_of_the_stored_body(cache_root: Path) -> None:
     """§3.2: every field but those that say which bytes are stored."""
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", *OLD, etag='"1"', modified_s=1_600_000_000)
         await viewer.get("/a")
         edge.origin.put(
@@ -312,7 +312,7 @@ async def test_304_updates_content_type_of_the_stored_body(cache_root: Path) -> 
 
 
 async def test_a_304_that_begins_to_vary_confirms_nothing(cache_root: Path) -> None:
-    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", *OLD, etag='"1"')
         await viewer.get("/a", accept_language="de")
         put(edge, "a", ("Cache-Control", "max-age=60"), ("Vary", "Accept-Language"), etag='"1"')
@@ -326,11 +326,11 @@ async def test_stored_failure_never_stands_for_a_newer_one(cache_root: Path) -> 
     """§4.2.4 is about answers; and the time that errors are kept for begins anew."""
     async with (
         serve_web(cache_root, policy={"error_ttl": "0s"}) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         kept = ("Cache-Control", "max-age=60, stale-if-error=600")
-        edge.origin.script(Turn(status=503, headers=(kept, ("Age", "61")), body=b"first"))
-        edge.origin.script(Turn(status=503, headers=(kept,), body=b"second"))
+        edge.origin.script(Reply(status=503, headers=(kept, ("Age", "61")), body=b"first"))
+        edge.origin.script(Reply(status=503, headers=(kept,), body=b"second"))
         assert (await viewer.get("/a")).body == b"first"
         assert (await viewer.get("/a")).body == b"second"
         again = await viewer.get("/a")
@@ -360,7 +360,7 @@ async def test_stored_failure_never_stands_for_a_newer_one(cache_root: Path) -> 
 async def test_directives_of_requests(
     cache_root: Path, fields: dict[str, str], applied: dict[str, Any], asked: int
 ) -> None:
-    async with serve_web(cache_root, policy=applied) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, policy=applied) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"), ("Age", "10"))
         await viewer.get("/a")
         assert (await viewer.get("/a", **fields)).body == b"one"
@@ -369,7 +369,7 @@ async def test_directives_of_requests(
 
 @pytest.mark.parametrize(("applied", "asked"), [(APPLIES, 1), ({}, 2)])
 async def test_max_stale(cache_root: Path, applied: dict[str, Any], asked: int) -> None:
-    async with serve_web(cache_root, policy=applied) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, policy=applied) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", *OLD)
         await viewer.get("/a")
         assert (await viewer.get("/a", cache_control="max-stale=500")).body == b"one"
@@ -377,7 +377,7 @@ async def test_max_stale(cache_root: Path, applied: dict[str, Any], asked: int) 
 
 
 async def test_immutable_is_not_reloaded(cache_root: Path) -> None:
-    async with serve_web(cache_root, policy=APPLIES) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, policy=APPLIES) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60, immutable"), ("Age", "10"))
         await viewer.get("/a")
         await viewer.get("/a", cache_control="max-age=0")
@@ -388,7 +388,7 @@ async def test_immutable_is_not_reloaded(cache_root: Path) -> None:
 async def test_only_if_cached(
     cache_root: Path, applied: dict[str, Any], status: int, asked: int
 ) -> None:
-    async with serve_web(cache_root, policy=applied) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, policy=applied) as edge, open_viewer(edge.port) as viewer:
         put(edge)
         assert (await viewer.get("/a", cache_control="only-if-cached")).status == status
         assert len(edge.origin.requests) == asked
@@ -398,7 +398,7 @@ async def test_only_if_cached(
 async def test_no_store_of_a_request(
     cache_root: Path, applied: dict[str, Any], stored: bool
 ) -> None:
-    async with serve_web(cache_root, policy=applied) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, policy=applied) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"))
         assert ("stored" in said(await viewer.get("/a", cache_control="no-store"))) == stored
         await viewer.get("/a")
@@ -409,19 +409,19 @@ async def test_no_store_of_a_request(
 
 
 async def test_stale_while_revalidate_serves_at_once_and_asks_once(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         control = ("Cache-Control", "max-age=60, stale-while-revalidate=999")
         put(edge, "a", control, ("Age", "61"), etag='"1"')
         await viewer.get("/a")
-        edge.origin.hold_answers()
+        edge.origin.hold_responses()
         put(edge, "a", control, body=b"two", etag='"2"')
         for _again in range(3):
             stale = await viewer.get("/a")
             assert (stale.status, stale.body) == (200, b"one")
             assert said(stale) == {"hit": True}
             assert "ttl=-" in stale.fields["cache-status"]
-        await edge.origin.seen(2)
-        edge.origin.release_answers()
+        await edge.origin.wait_for_requests(2)
+        edge.origin.release_responses()
         # Whoever comes until the answer is there gets the old one; then the new one is fresh.
         while (response := await viewer.get("/a")).body == b"one":
             pass
@@ -435,7 +435,7 @@ async def test_stale_if_error(cache_root: Path, kind: str) -> None:
         serve_web(
             cache_root, limits={"origin_retries": 0}, origin_keys={"read_timeout": "100ms"}
         ) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         put(edge, "a", ("Cache-Control", "max-age=60, stale-if-error=999"), ("Age", "61"))
         put(edge, "b", ("Cache-Control", "max-age=60, stale-if-error=0"), ("Age", "61"))
@@ -444,9 +444,9 @@ async def test_stale_if_error(cache_root: Path, kind: str) -> None:
         if kind == "refused":
             await edge.origin.refuse()
         elif kind == "500":
-            edge.origin.script(Turn(status=500), times=2)
+            edge.origin.script(Reply(status=500), times=2)
         else:
-            edge.origin.script(Turn(silent=True), times=2)
+            edge.origin.script(Reply(silent=True), times=2)
         stale = await viewer.get("/a")
         assert (stale.status, stale.body) == (200, b"one")
         assert said(stale)["fwd"] == "stale"
@@ -454,10 +454,10 @@ async def test_stale_if_error(cache_root: Path, kind: str) -> None:
 
 
 async def test_a_404_is_an_answer_and_no_failure(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60, stale-if-error=999"), ("Age", "61"))
         await viewer.get("/a")
-        edge.origin.script(Turn(status=404))
+        edge.origin.script(Reply(status=404))
         assert (await viewer.get("/a")).status == 404
 
 
@@ -481,7 +481,7 @@ async def test_authorization(cache_root: Path, control: str, stored: bool) -> No
             rules={"origin_request_policy": "own"},
             tables={"origin_request_policies": forwards},
         ) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         put(edge, "a", ("Cache-Control", control))
         assert ("stored" in said(await viewer.get("/a", authorization="Basic eA=="))) == stored
@@ -491,7 +491,7 @@ async def test_authorization(cache_root: Path, control: str, stored: bool) -> No
 
 
 async def test_authorization_that_the_origin_does_not_get_is_nothing(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"))
         assert "stored" in said(await viewer.get("/a", authorization="Basic eA=="))
         assert "authorization" not in edge.origin.requests[0].headers
@@ -520,9 +520,9 @@ async def test_authorization_that_the_origin_does_not_get_is_nothing(cache_root:
 async def test_errors_and_redirects_are_kept(
     cache_root: Path, policy: dict[str, Any], status: int, fields: Lines, kept: bool
 ) -> None:
-    async with serve_web(cache_root, policy=policy) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, policy=policy) as edge, open_viewer(edge.port) as viewer:
         put(edge, body=b"an object")
-        edge.origin.script(Turn(status=status, headers=fields, body=b"sorry"))
+        edge.origin.script(Reply(status=status, headers=fields, body=b"sorry"))
         assert (await viewer.get("/a")).body == b"sorry"
         again = await viewer.get("/a")
         assert (again.status, again.body) == ((status, b"sorry") if kept else (200, b"an object"))
@@ -553,15 +553,15 @@ async def test_a_write_makes_invalid_what_was_stored(
     async with (
         serve_web(cache_root, rules=WRITES) as edge,
         serve_web(cache_root, rules=WRITES, beside=edge) as other,
-        viewer_of(edge.port) as viewer,
-        viewer_of(other.port) as elsewhere,
+        open_viewer(edge.port) as viewer,
+        open_viewer(other.port) as elsewhere,
     ):
         for name in ("a", "b"):
             put(edge, name, ("Cache-Control", "max-age=60"))
             for worker in (viewer, elsewhere):
                 await worker.get(f"/{name}")
         assert len(edge.origin.requests) == 2
-        edge.origin.script(Turn(status=status, headers=fields))
+        edge.origin.script(Reply(status=status, headers=fields))
         assert (await viewer.get("/a", method, content_length="0")).status == status
         for name in ("a", "b"):
             put(edge, name, ("Cache-Control", "max-age=60"), body=b"two")
@@ -576,13 +576,13 @@ async def test_a_write_makes_every_variant_invalid(cache_root: Path) -> None:
     policy = {"headers": ["X-Key"], "cookies": "all"}
     async with (
         serve_web(cache_root, policy=policy, rules=WRITES) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         put(edge, "a", ("Cache-Control", "max-age=60"), ("Vary", "X-Key, Cookie"))
         asks = [{}, {"x_key": "1"}, {"cookie": "c=1"}, {"x_key": "1", "cookie": "c=1"}]
         for fields in asks:
             await viewer.get("/a", **fields)
-        edge.origin.script(Turn(status=204))
+        edge.origin.script(Reply(status=204))
         await viewer.get("/a", "DELETE", x_key="2")
         put(edge, "a", ("Cache-Control", "max-age=60"), ("Vary", "X-Key, Cookie"), body=b"two")
         for fields in asks:
@@ -590,10 +590,10 @@ async def test_a_write_makes_every_variant_invalid(cache_root: Path) -> None:
 
 
 async def test_a_redirect_of_a_safe_method_makes_nothing_invalid(cache_root: Path) -> None:
-    async with serve_web(cache_root, rules=WRITES) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, rules=WRITES) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"))
         await viewer.get("/a")
-        edge.origin.script(Turn(status=200))
+        edge.origin.script(Reply(status=200))
         assert (await viewer.get("/a", "OPTIONS")).status == 200
         assert said(await viewer.get("/a")) == {"hit": True}
 
@@ -602,7 +602,7 @@ async def test_a_redirect_of_a_safe_method_makes_nothing_invalid(cache_root: Pat
 
 
 async def test_head_is_answered_from_a_stored_get(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"), etag='"1"')
         whole = await viewer.get("/a")
         head = await viewer.get("/a", "HEAD")
@@ -613,7 +613,7 @@ async def test_head_is_answered_from_a_stored_get(cache_root: Path) -> None:
 
 
 async def test_a_cold_head_is_a_head_and_stores_nothing(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"))
         assert (await viewer.get("/a", "HEAD")).fields["content-length"] == "3"
         assert (await viewer.get("/a")).body == b"one"
@@ -622,11 +622,11 @@ async def test_a_cold_head_is_a_head_and_stores_nothing(cache_root: Path) -> Non
 
 async def test_a_head_that_confirms_a_stored_get_freshens_it(cache_root: Path) -> None:
     """§4.3.5, of an origin that answers a condition on HEAD with 200."""
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", *OLD, etag='"1"')
         await viewer.get("/a")
         put(edge, "a", ("Cache-Control", "max-age=60"), ("X-New", "1"), etag='"1"')
-        edge.origin.script(Turn(ignore_conditions=True))
+        edge.origin.script(Reply(ignore_conditions=True))
         head = await viewer.get("/a", "HEAD")
         assert (head.status, said(head)["fwd-status"]) == (200, "200")
         assert head.fields["x-new"] == "1"
@@ -642,12 +642,12 @@ async def test_a_head_that_finds_another_object_ends_a_stored_get(
     """Fresh as it is, which a viewer's no-cache looks behind."""
     async with (
         serve_web(cache_root, policy=APPLIES) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         put(edge, "a", ("Cache-Control", "max-age=60"), etag='"1"')
         await viewer.get("/a")
         put(edge, "a", ("Cache-Control", "max-age=60"), etag=etag, body=body)
-        edge.origin.script(Turn(ignore_conditions=True))
+        edge.origin.script(Reply(ignore_conditions=True))
         head = await viewer.get("/a", "HEAD", cache_control="no-cache")
         assert (head.status, head.fields["etag"]) == (200, etag)
         assert head.fields["content-length"] == str(len(body))
@@ -658,7 +658,7 @@ async def test_a_head_that_finds_another_object_ends_a_stored_get(
 async def test_a_head_without_a_validator_says_nothing_of_a_stored_get(cache_root: Path) -> None:
     async with (
         serve_web(cache_root, policy=APPLIES) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         put(edge, "a", ("Cache-Control", "max-age=60"))
         await viewer.get("/a")
@@ -671,7 +671,7 @@ async def test_a_head_without_a_validator_says_nothing_of_a_stored_get(cache_roo
 
 
 async def test_fields_of_one_connection_are_neither_passed_nor_stored(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         hop = (("Connection", "X-Mine, keep-alive"), ("X-Mine", "1"), ("Keep-Alive", "timeout=5"))
         put(edge, "a", ("Cache-Control", "max-age=60"), *hop, ("X-Own", "1"))
         put(edge, "b", ("Cache-Control", "no-store"), *hop, ("X-Own", "1"))
@@ -682,7 +682,7 @@ async def test_fields_of_one_connection_are_neither_passed_nor_stored(cache_root
 
 
 async def test_fields_that_a_viewer_lists_in_connection_stay_here(cache_root: Path) -> None:
-    async with serve_web(cache_root, **FORWARDS) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
         put(edge)
         await viewer.get(
             "/a", connection="X-Mine, keep-alive", x_mine="1", x_own="1", te="trailers"
@@ -695,14 +695,14 @@ async def test_fields_that_a_viewer_lists_in_connection_stay_here(cache_root: Pa
 @pytest.mark.parametrize("control", ["max-age=60", "no-store"])
 async def test_set_cookie_stays_line_by_line(cache_root: Path, control: str) -> None:
     cookies = ("a=1; Expires=Wed, 21 Oct 2099 07:28:00 GMT", "b=2")
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", control), *(("Set-Cookie", one) for one in cookies))
         for _again in range(2):
             assert (await viewer.get("/a")).cookies == cookies
 
 
 async def test_strict_rules_store_no_cookies_unasked(cache_root: Path) -> None:
-    async with serve_web(cache_root, policy=STRICT) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, policy=STRICT) as edge, open_viewer(edge.port) as viewer:
         modified = ("Last-Modified", later(-86_400))
         put(edge, "a", modified, ("Set-Cookie", "a=1"))
         assert "stored" not in said(await viewer.get("/a"))
@@ -711,7 +711,7 @@ async def test_strict_rules_store_no_cookies_unasked(cache_root: Path) -> None:
 
 
 async def test_cache_status_says_how_it_went(cache_root: Path) -> None:
-    async with serve_web(cache_root, rules=WRITES) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, rules=WRITES) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"), ("Age", "20"), etag='"1"')
         miss, hit = await viewer.get("/a"), await viewer.get("/a")
         assert said(miss) == {"fwd": "uri-miss", "fwd-status": "200", "stored": True}
@@ -722,13 +722,13 @@ async def test_cache_status_says_how_it_went(cache_root: Path) -> None:
         assert said(stale) == {"fwd": "stale", "fwd-status": "200", "stored": True}
         put(edge, "c", ("Cache-Control", "no-store"))
         assert said(await viewer.get("/c")) == {"fwd": "uri-miss", "fwd-status": "200"}
-        edge.origin.script(Turn(status=200))
+        edge.origin.script(Reply(status=200))
         posted = await viewer.get("/a", "POST", content_length="0")
         assert said(posted) == {"fwd": "method", "fwd-status": "200"}
 
 
 async def test_via_and_cdn_loop(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"), ("Via", "1.1 inner"))
         for _again in range(2):
             response = await viewer.get("/a", via="1.1 proxy", cdn_loop="other; hits=1")
@@ -740,7 +740,7 @@ async def test_via_and_cdn_loop(cache_root: Path) -> None:
 
 @pytest.mark.parametrize("loop", ["streamedge-test", "a, streamedge-test; n=1"])
 async def test_a_request_that_was_here_before_is_refused(cache_root: Path, loop: str) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"))
         for _cold_then_warm in range(2):
             assert (await viewer.get("/a", cdn_loop=loop)).status == 508

@@ -10,9 +10,10 @@ import pytest
 
 from streamedge.cache.storage.extent import CHUNK_BYTES
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, Turn
-from tests.support.http_viewer import CutError, Response, request, viewer_of
-from tests.support.web_edge import WebEdge, held, serve_web, until
+from tests.support.event_loop import until
+from tests.support.http_viewer import Response, TruncatedError, open_viewer, request
+from tests.support.scripted_origin import Pattern, Reply
+from tests.support.web_edge import WebEdge, serve_web, waiting_requests
 
 FILM = Pattern(300_000, seed=1)
 WHOLE = FILM.read(Span(0, FILM.size_bytes))
@@ -33,7 +34,7 @@ def is_hit(response: Response) -> bool:
 
 
 async def test_a_part_is_stored_and_the_rest_alone_is_asked_for(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge)
         part = await viewer.get("/film", range="bytes=70000-70009")
         assert (part.status, part.body) == (206, WHOLE[70_000:70_010])
@@ -50,13 +51,13 @@ async def test_a_part_is_stored_and_the_rest_alone_is_asked_for(cache_root: Path
 
 
 async def test_ranges_of_a_whole_answer_that_still_comes(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as one:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as one:
         put(edge)
         edge.origin.hold("film", at=100_000)
-        await one.ask("/film")
+        await one.send_request("/film")
         await one.receive_head()
         await one.receive_body(100_000)
-        async with viewer_of(edge.port) as other:
+        async with open_viewer(edge.port) as other:
             part = await other.get("/film", range="bytes=10-19")
             assert (part.status, part.body) == (206, WHOLE[10:20])
             edge.origin.release("film")
@@ -72,7 +73,7 @@ async def test_a_part_that_cannot_be_stored_is_what_the_viewer_asked_for(
     cache_root: Path, control: str, etag: str
 ) -> None:
     """The edge asks for whole chunks to keep them; whoever asked for less must not get them."""
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, ("Cache-Control", control), etag=etag)
         for _before_and_after_it_is_known in range(2):
             part = await viewer.get("/film", range="bytes=70000-70009")
@@ -84,19 +85,19 @@ async def test_a_part_that_cannot_be_stored_is_what_the_viewer_asked_for(
 async def test_if_range_of_what_cannot_be_stored_is_the_origins_to_judge(
     cache_root: Path,
 ) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, PRIVATE)
-        edge.origin.script(Turn())  # asked for chunks, and of no use
-        edge.origin.script(Turn(ignore_range=True))  # what an origin says to another version
+        edge.origin.script(Reply())  # asked for chunks, and of no use
+        edge.origin.script(Reply(ignore_range=True))  # what an origin says to another version
         response = await viewer.get("/film", range="bytes=1-2", if_range='"0"')
         assert (response.status, response.body) == (200, WHOLE)
         assert edge.origin.requests[-1].headers["if-range"] == '"0"'
 
 
 async def test_a_200_to_a_range_is_stored_whole(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge)
-        edge.origin.script(Turn(ignore_range=True))
+        edge.origin.script(Reply(ignore_range=True))
         part = await viewer.get("/film", range="bytes=70000-70009")
         assert (part.status, part.body) == (206, WHOLE[70_000:70_010])
         assert (await viewer.get("/film")).body == WHOLE
@@ -107,7 +108,7 @@ async def test_a_200_to_a_range_is_stored_whole(cache_root: Path) -> None:
 async def test_parts_of_what_has_no_strong_validator_are_not_combined(
     cache_root: Path, etag: str
 ) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, etag=etag)
         await viewer.get("/film", range="bytes=0-9")
         edge.origin.put("film", b"other" * 60_000, etag=etag, last_modified_s=None)
@@ -118,19 +119,19 @@ async def test_parts_of_what_has_no_strong_validator_are_not_combined(
 
 
 async def test_readers_of_a_chunked_answer_read_along(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as one:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as one:
         put(edge, etag="")
-        edge.origin.script(Turn(chunked=True))
+        edge.origin.script(Reply(chunked=True))
         edge.origin.hold("film", at=1000)
-        await one.ask("/film")
+        await one.send_request("/film")
         head = await one.receive_head()
         assert head.fields["transfer-encoding"] == "chunked"
         assert "content-length" not in head.fields
         received = await one.receive_chunk()
         while len(received) < 1000:
             received += await one.receive_chunk()
-        async with viewer_of(edge.port) as other:
-            await other.ask("/film")
+        async with open_viewer(edge.port) as other:
+            await other.send_request("/film")
             await other.receive_head()
             joined = await other.receive_chunk()
             assert joined == received == WHOLE[:1000]
@@ -142,7 +143,7 @@ async def test_readers_of_a_chunked_answer_read_along(cache_root: Path) -> None:
             received += chunk
         assert received == WHOLE
         assert len(edge.origin.requests) == 1
-        async with viewer_of(edge.port) as late:
+        async with open_viewer(edge.port) as late:
             hit = await late.get("/film")
             assert (hit.body, is_hit(hit)) == (WHOLE, True)
             assert hit.fields["content-length"] == "300000"
@@ -155,13 +156,13 @@ async def test_readers_of_a_chunked_answer_read_along(cache_root: Path) -> None:
 async def test_a_chunked_answer_that_breaks_off(
     cache_root: Path, control: str, fault: dict[str, Any]
 ) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, ("Cache-Control", control), etag="")
-        edge.origin.script(Turn(chunked=True, **fault))
-        with pytest.raises(CutError) as cut:
+        edge.origin.script(Reply(chunked=True, **fault))
+        with pytest.raises(TruncatedError) as cut:
             await viewer.get("/film")
         assert cut.value.received == WHOLE[: len(cut.value.received)]
-        async with viewer_of(edge.port) as other:
+        async with open_viewer(edge.port) as other:
             response = await other.get("/film")
             assert (response.status, response.body, is_hit(response)) == (200, WHOLE, False)
         assert edge.lines()[0]["reason"]
@@ -169,9 +170,9 @@ async def test_a_chunked_answer_that_breaks_off(
 
 @pytest.mark.parametrize("control", ["max-age=60", "no-store"])
 async def test_an_answer_that_ends_with_its_connection(cache_root: Path, control: str) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, ("Cache-Control", control), etag="")
-        edge.origin.script(Turn(headers=(("Content-Length", None),)))
+        edge.origin.script(Reply(headers=(("Content-Length", None),)))
         assert (await viewer.get("/film")).body == WHOLE
         again = await viewer.get("/film")
         assert (again.body, is_hit(again)) == (WHOLE, control != "no-store")
@@ -183,9 +184,9 @@ async def test_an_http_1_0_viewer_of_a_chunked_answer(
     cache_root: Path, control: str, cut: bool
 ) -> None:
     """It is told the end by the connection's; of a break it can learn by a reset alone."""
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, ("Cache-Control", control), etag="")
-        edge.origin.script(Turn(chunked=True, cut_at=100_000 if cut else None))
+        edge.origin.script(Reply(chunked=True, cut_at=100_000 if cut else None))
         edge.origin.hold("film", at=1000)
         await viewer.send(b"GET /film HTTP/1.0\r\nHost: edge\r\nConnection: keep-alive\r\n\r\n")
         head = await viewer.receive_head()
@@ -199,17 +200,17 @@ async def test_an_http_1_0_viewer_of_a_chunked_answer(
 
 
 async def test_head_of_a_chunked_answer(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, PRIVATE, etag="")
-        edge.origin.script(Turn(chunked=True))
+        edge.origin.script(Reply(chunked=True))
         assert (await viewer.get("/film", "HEAD")).status == 200
         assert (await viewer.get("/film")).body == WHOLE  # the connection is in step
 
 
 async def test_trailers_are_passed_on(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, PRIVATE, etag="")
-        edge.origin.script(Turn(chunked=True, trailers=(("X-Digest", "abc"),)))
+        edge.origin.script(Reply(chunked=True, trailers=(("X-Digest", "abc"),)))
         response = await viewer.get("/film")
         assert response.body == WHOLE
         assert response.trailers == ("X-Digest: abc",)
@@ -218,10 +219,10 @@ async def test_trailers_are_passed_on(cache_root: Path) -> None:
 
 async def test_trailers_are_not_stored_as_header_fields(cache_root: Path) -> None:
     """RFC 9110 §6.5.1: they must not be merged into the header section."""
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, etag="")
         forged = (("Cache-Control", "max-age=1"), ("Content-Length", "1"), ("X-Late", "1"))
-        edge.origin.script(Turn(chunked=True, trailers=forged))
+        edge.origin.script(Reply(chunked=True, trailers=forged))
         for _miss_and_hit in range(2):
             response = await viewer.get("/film")
             assert response.body == WHOLE
@@ -234,25 +235,25 @@ async def test_trailers_are_not_stored_as_header_fields(cache_root: Path) -> Non
 
 @pytest.mark.parametrize("control", ["max-age=60", "no-store"])
 async def test_interim_answers_are_relayed_and_not_stored(cache_root: Path, control: str) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, ("Cache-Control", control))
         hints = (103, (("Link", "</style.css>; rel=preload"),))
-        edge.origin.script(Turn(interim=((102, ()), hints)))
-        await viewer.ask("/film")
+        edge.origin.script(Reply(interim=((102, ()), hints)))
+        await viewer.send_request("/film")
         assert (await viewer.receive_head()).status == 102
         early = await viewer.receive_head()
         assert (early.status, early.fields) == (103, {"link": "</style.css>; rel=preload"})
         final = await viewer.receive()
         assert (final.status, final.body) == (200, WHOLE)
         assert "link" not in final.fields
-        await viewer.ask("/film")
+        await viewer.send_request("/film")
         assert (await viewer.receive_head()).status == 200
 
 
 async def test_interim_answers_are_not_for_http_1_0(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge)
-        edge.origin.script(Turn(interim=((103, ()),)))
+        edge.origin.script(Reply(interim=((103, ()),)))
         await viewer.send(b"GET /film HTTP/1.0\r\nHost: edge\r\n\r\n")
         assert (await viewer.receive_head()).status == 200
 
@@ -263,11 +264,11 @@ async def test_interim_answers_are_not_for_http_1_0(cache_root: Path) -> None:
 async def test_fifty_readers_of_a_cold_url_are_one_request(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         put(edge)
-        edge.origin.hold_answers()
+        edge.origin.hold_responses()
         getting = [asyncio.create_task(_get(edge.port, **NOT_PLAIN)) for _ in range(50)]
-        await edge.origin.seen(1)
+        await edge.origin.wait_for_requests(1)
         await until(lambda: len(edge.server._state.tasks) == 50)
-        edge.origin.release_answers()
+        edge.origin.release_responses()
         responses = await asyncio.gather(*getting)
         assert {response.body for response in responses} == {WHOLE}
         assert len(edge.origin.requests) == 1
@@ -280,13 +281,13 @@ async def test_fifty_viewers_of_a_private_response_are_fifty_requests(
     cache_root: Path, control: str
 ) -> None:
     """All at once: what is known not to be storable makes nobody wait for anybody."""
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, ("Cache-Control", control))
         assert (await viewer.get("/film")).body == WHOLE
-        edge.origin.hold_answers()
+        edge.origin.hold_responses()
         getting = [asyncio.create_task(_get(edge.port)) for _ in range(50)]
-        await edge.origin.seen(51)
-        edge.origin.release_answers()
+        await edge.origin.wait_for_requests(51)
+        edge.origin.release_responses()
         assert {response.body for response in await asyncio.gather(*getting)} == {WHOLE}
 
 
@@ -295,11 +296,11 @@ async def test_waiters_for_a_private_response_send_their_own_requests(
 ) -> None:
     async with serve_web(cache_root) as edge:
         put(edge, PRIVATE)
-        edge.origin.hold_answers()
+        edge.origin.hold_responses()
         getting = [asyncio.create_task(_get(edge.port, **NOT_PLAIN)) for _ in range(5)]
-        await edge.origin.seen(1)
+        await edge.origin.wait_for_requests(1)
         await until(lambda: len(edge.server._state.tasks) == 5)
-        edge.origin.release_answers()
+        edge.origin.release_responses()
         assert {response.body for response in await asyncio.gather(*getting)} == {WHOLE}
         assert len(edge.origin.requests) == 5
 
@@ -313,13 +314,13 @@ async def test_waiters_get_their_own_variant(cache_root: Path) -> None:
     ) as edge:
         after = asyncio.Event()
         fields = (("Vary", "Accept-Language"), FRESH)
-        edge.origin.script(Turn(status=200, headers=fields, body=b"english", after=after))
-        edge.origin.script(Turn(status=200, headers=fields, body=b"deutsch"))
+        edge.origin.script(Reply(status=200, headers=fields, body=b"english", after=after))
+        edge.origin.script(Reply(status=200, headers=fields, body=b"deutsch"))
         english = asyncio.create_task(_get(edge.port, accept_language="en"))
-        await edge.origin.seen(1)
+        await edge.origin.wait_for_requests(1)
         german = asyncio.create_task(_get(edge.port, accept_language="de"))
         again = asyncio.create_task(_get(edge.port, accept_language="en"))
-        await until(lambda: len(edge.server._state.tasks) + held(edge) == 3)
+        await until(lambda: len(edge.server._state.tasks) + waiting_requests(edge) == 3)
         after.set()
         assert (await english).body == (await again).body == b"english"
         assert (await german).body == b"deutsch"
@@ -328,13 +329,13 @@ async def test_waiters_get_their_own_variant(cache_root: Path) -> None:
 
 async def test_what_was_asked_for_before_a_write_is_not_used_after_it(cache_root: Path) -> None:
     methods = {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]}
-    async with serve_web(cache_root, rules=methods) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, rules=methods) as edge, open_viewer(edge.port) as viewer:
         put(edge)
         after = asyncio.Event()
-        edge.origin.script(Turn(after=after))
+        edge.origin.script(Reply(after=after))
         reading = asyncio.create_task(_get(edge.port))
-        await edge.origin.seen(1)
-        edge.origin.script(Turn(status=204))
+        await edge.origin.wait_for_requests(1)
+        edge.origin.script(Reply(status=204))
         assert (await viewer.get("/film", "PUT", content_length="0")).status == 204
         edge.origin.put("film", b"new", etag='"2"', headers=(FRESH,))
         after.set()
@@ -345,6 +346,6 @@ async def test_what_was_asked_for_before_a_write_is_not_used_after_it(cache_root
 
 
 async def _get(port: int, **fields: str) -> Response:
-    async with viewer_of(port) as viewer:
+    async with open_viewer(port) as viewer:
         await viewer.send(request("/film", **fields))
         return await viewer.receive()

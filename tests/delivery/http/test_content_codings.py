@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from streamedge.cache.storage.extent import CHUNK_BYTES
-from tests.support.fakes import Turn
-from tests.support.http_viewer import Viewer, viewer_of
+from tests.support.http_viewer import Viewer, open_viewer
+from tests.support.scripted_origin import Reply
 from tests.support.web_edge import WebEdge, serve_web
 
 CODED = gzip.compress(random.Random(1).randbytes(1_500_000), 1, mtime=0)
@@ -57,7 +57,7 @@ async def test_coded_object_of_a_site_is_passed_on(
         stored, sent = "gzip", "gzip"  # what is plain is compressed then
     async with (
         serve_web(cache_root, rules={"compress": compress}) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         put(edge, "css", CODED, stored)
         await looks_right(viewer, "/css", sent, CODED)
@@ -82,7 +82,7 @@ async def test_coded_object_of_a_bucket_is_passed_on(
         (cache_root / "other").mkdir()
         async with (
             serve_web(cache_root, tables=tables, beside=site) as edge,
-            viewer_of(edge.port) as viewer,
+            open_viewer(edge.port) as viewer,
         ):
             put(edge, "b/css", CODED, stored)
             await looks_right(viewer, "/css", sent, CODED)
@@ -92,7 +92,7 @@ async def test_plain_text_with_a_framing_for_a_coding_is_compressed(cache_root: 
     page = b"<p>page</p>" * 500
     async with (
         serve_web(cache_root, rules={"compress": True}) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         put(edge, "css", page, "aws-chunked")
         response = await viewer.get("/css", accept_encoding="gzip")
@@ -101,9 +101,9 @@ async def test_plain_text_with_a_framing_for_a_coding_is_compressed(cache_root: 
 
 
 async def test_coded_answer_that_is_not_kept_says_its_coding(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         fields = (("Cache-Control", "no-store"), ("Content-Encoding", "gzip, aws-chunked"))
-        edge.origin.script(Turn(status=200, headers=fields, body=CODED))
+        edge.origin.script(Reply(status=200, headers=fields, body=CODED))
         response = await viewer.get("/css")
         assert response.fields["content-encoding"] == "gzip"
         assert response.body == CODED

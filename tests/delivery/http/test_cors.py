@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.fakes import Turn
-from tests.support.http_viewer import Response, fetch, viewer_of
+from tests.support.http_viewer import Response, fetch, open_viewer
+from tests.support.scripted_origin import Reply
 from tests.support.signers import rsa_signer
 from tests.support.web_edge import WebEdge, serve_web
 
@@ -48,7 +48,7 @@ async def ask(edge: WebEdge, path: str, method: str = "GET", **fields: str) -> R
 
 async def test_preflight_without_cookies_is_answered_where_viewers_sign(cache_root: Path) -> None:
     async with serve_web(cache_root, rules=RULES, tables=TABLES) as edge:
-        edge.origin.script(Turn(status=204))
+        edge.origin.script(Reply(status=204))
         response = await ask(edge, "/film.mp4", "OPTIONS", **PREFLIGHT)
         assert response.status == 204
         assert is_readable(response)
@@ -86,7 +86,7 @@ async def test_refusal_of_a_signature_can_be_read_by_the_page(cache_root: Path) 
 async def test_the_edges_own_errors_can_be_read_by_the_page(cache_root: Path) -> None:
     async with (
         serve_web(cache_root, rules=OPEN, tables=TABLES) as edge,
-        viewer_of(edge.port) as one,
+        open_viewer(edge.port) as one,
     ):
         edge.origin.put("film.mp4", b"film")
         seen = [await one.get("/film.mp4", range="bytes=9-", origin=PAGE) for _twice in range(2)]

@@ -10,9 +10,10 @@ from pathlib import Path
 from streamedge.delivery.http.connection.request_side import HttpConnection
 from streamedge.delivery.http.fast_path.batch import BATCH_MAX
 from streamedge.spans import Span
-from tests.support.fakes import Pattern
-from tests.support.http_viewer import Viewer, request, viewer_of
-from tests.support.web_edge import WebEdge, connections, held, serve_web, until
+from tests.support.event_loop import until
+from tests.support.http_viewer import Viewer, open_viewer, request
+from tests.support.scripted_origin import Pattern
+from tests.support.web_edge import WebEdge, connections, serve_web, waiting_requests
 
 FILM = Pattern(300_000, seed=1)
 WHOLE = FILM.read(Span(0, FILM.size_bytes))
@@ -29,19 +30,19 @@ async def crowd(
     """The first viewer's request is at its origin, the others' are held behind it."""
     async with serve_web(cache_root) as edge, AsyncExitStack() as stack:
         edge.origin.put("film.mp4", FILM, headers=headers)
-        edge.origin.hold_answers()
-        viewers = [await stack.enter_async_context(viewer_of(edge.port)) for _ in range(HELD + 1)]
+        edge.origin.hold_responses()
+        viewers = [await stack.enter_async_context(open_viewer(edge.port)) for _ in range(HELD + 1)]
         await viewers[0].send(raw)
-        await edge.origin.seen(1)
+        await edge.origin.wait_for_requests(1)
         for viewer in viewers[1:]:
             await viewer.send(raw)
-        await until(lambda: held(edge) == HELD)
+        await until(lambda: waiting_requests(edge) == HELD)
         yield edge, viewers
 
 
 async def test_all_get_the_object_from_one_answer(cache_root: Path) -> None:
     async with crowd(cache_root) as (edge, viewers):
-        edge.origin.release_answers()
+        edge.origin.release_responses()
         answers = [await viewer.receive() for viewer in viewers]
         assert [answer.body for answer in answers] == [WHOLE] * len(viewers)
         assert [answer.cache for answer in answers] == ["Miss", *["Hit"] * HELD]
@@ -64,16 +65,16 @@ async def strangers(cache_root: Path) -> AsyncIterator[tuple[WebEdge, list[Viewe
     """Viewers who have asked for nothing yet, of an origin that does not answer yet."""
     async with serve_web(cache_root) as edge, AsyncExitStack() as stack:
         edge.origin.put("film.mp4", FILM)
-        edge.origin.hold_answers()
+        edge.origin.hold_responses()
         count = BATCH_MAX + HELD
-        yield edge, [await stack.enter_async_context(viewer_of(edge.port)) for _ in range(count)]
+        yield edge, [await stack.enter_async_context(open_viewer(edge.port)) for _ in range(count)]
 
 
 async def test_a_crowd_of_one_turn_is_held_as_well(cache_root: Path) -> None:
     async with strangers(cache_root) as (edge, viewers):
         await at_once(edge, viewers, request("/film.mp4"))
-        await until(lambda: held(edge) == len(viewers) - 1)
-        edge.origin.release_answers()
+        await until(lambda: waiting_requests(edge) == len(viewers) - 1)
+        edge.origin.release_responses()
         answers = [await viewer.receive() for viewer in viewers]
         assert [answer.body for answer in answers] == [WHOLE] * len(viewers)
         assert [answer.cache for answer in answers].count("Miss") == 1
@@ -84,7 +85,7 @@ async def test_who_is_put_off_is_answered_before_the_edge_stops(cache_root: Path
     async with strangers(cache_root) as (edge, viewers):
         near = await at_once(edge, viewers[:2], request("/film.mp4"))
         near[1].shutdown()
-        edge.origin.release_answers()
+        edge.origin.release_responses()
         for viewer in viewers[:2]:
             assert (await viewer.receive()).body == WHOLE
         assert await viewers[1].receive_rest() == b""
@@ -93,7 +94,7 @@ async def test_who_is_put_off_is_answered_before_the_edge_stops(cache_root: Path
 async def test_they_are_answered_while_the_body_is_still_to_come(cache_root: Path) -> None:
     async with crowd(cache_root) as (edge, viewers):
         edge.origin.hold("film.mp4", at=0)
-        edge.origin.release_answers()
+        edge.origin.release_responses()
         for viewer in viewers:
             assert (await viewer.receive_head()).fields["content-length"] == str(len(WHOLE))
         edge.origin.release("film.mp4")
@@ -103,7 +104,7 @@ async def test_they_are_answered_while_the_body_is_still_to_come(cache_root: Pat
 
 async def test_ranges_that_differ_in_their_numbers_alone(cache_root: Path) -> None:
     async with crowd(cache_root, request("/film.mp4", range="bytes=0-9")) as (edge, viewers):
-        edge.origin.release_answers()
+        edge.origin.release_responses()
         for viewer in viewers:
             assert (await viewer.receive()).body == WHOLE[:10]
         assert len(edge.origin.requests) == 1
@@ -112,7 +113,7 @@ async def test_ranges_that_differ_in_their_numbers_alone(cache_root: Path) -> No
 async def test_what_comes_behind_a_held_request_is_answered_behind_it(cache_root: Path) -> None:
     async with crowd(cache_root) as (edge, viewers):
         await viewers[1].send(request("/film.mp4", "HEAD") + request("/none.mp4"))
-        edge.origin.release_answers()
+        edge.origin.release_responses()
         assert (await viewers[1].receive()).body == WHOLE
         assert (await viewers[1].receive("HEAD")).status == 200
         assert (await viewers[1].receive()).status == 404
@@ -121,7 +122,7 @@ async def test_what_comes_behind_a_held_request_is_answered_behind_it(cache_root
 async def test_an_answer_that_may_not_be_kept_is_asked_for_by_each(cache_root: Path) -> None:
     private = (("cache-control", "private"),)
     async with crowd(cache_root, headers=private) as (edge, viewers):
-        edge.origin.release_answers()
+        edge.origin.release_responses()
         answers = [await viewer.receive() for viewer in viewers]
         assert [answer.body for answer in answers] == [WHOLE] * len(viewers)
         assert len(edge.origin.requests) == len(viewers)
@@ -129,9 +130,9 @@ async def test_an_answer_that_may_not_be_kept_is_asked_for_by_each(cache_root: P
 
 async def test_a_held_viewer_that_leaves(cache_root: Path) -> None:
     async with crowd(cache_root) as (edge, viewers):
-        viewers[1].leave()
+        viewers[1].reset()
         await until(lambda: len(connections(edge)) == HELD)
-        edge.origin.release_answers()
+        edge.origin.release_responses()
         for viewer in (viewers[0], *viewers[2:]):
             assert (await viewer.receive()).body == WHOLE
         (left,) = [line for line in edge.lines() if line.get("reason") == "viewer left"]
@@ -142,7 +143,7 @@ async def test_held_requests_are_answered_before_the_edge_stops(cache_root: Path
     async with crowd(cache_root) as (edge, viewers):
         draining = asyncio.create_task(edge.server.drain(20))
         await until(lambda: not edge.server._listeners)
-        edge.origin.release_answers()
+        edge.origin.release_responses()
         for viewer in viewers:
             assert (await viewer.receive()).body == WHOLE
         await draining
@@ -155,7 +156,7 @@ async def test_each_answer_is_logged_as_it_was_asked_for(cache_root: Path) -> No
         spellings = [("one.example", "/film.mp4"), ("two.example", "/f%69lm.mp4")]
         for _miss_then_hits in range(3):
             for host, path in spellings:
-                async with viewer_of(edge.port) as viewer:
+                async with open_viewer(edge.port) as viewer:
                     await viewer.send(request(path, host=host))
                     assert (await viewer.receive()).body == WHOLE
         asked = [(line["host"], line["path"]) for line in edge.lines()]
@@ -163,7 +164,7 @@ async def test_each_answer_is_logged_as_it_was_asked_for(cache_root: Path) -> No
 
 
 async def test_range_in_an_unusual_form_is_answered_each_time(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM)
         for field in ("Range:bytes=5-9", "RANGE: bytes=5-9", "range:   bytes=5-9  "):
             for _cold_then_warm in range(3):

@@ -10,9 +10,10 @@ import pytest
 
 from streamedge.origin.http_client.connection import UNREAD_MAX_BYTES
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, Turn
-from tests.support.http_viewer import CutError, fetch, request, viewer_of
-from tests.support.web_edge import connections, descriptors, serve_web, until
+from tests.support.event_loop import until
+from tests.support.http_viewer import TruncatedError, fetch, open_viewer, request
+from tests.support.scripted_origin import Pattern, Reply
+from tests.support.web_edge import connections, descriptors, serve_web
 
 WRITES: dict[str, Any] = {
     "rules": {
@@ -44,13 +45,13 @@ def chunk(piece: bytes) -> bytes:
 async def test_a_body_arrives_while_it_is_sent(
     cache_root: Path, method: str, chunked: bool
 ) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(status=200, body=b"done"))
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=200, body=b"done"))
         framing = {"transfer_encoding": "chunked"} if chunked else {"content_length": "2000"}
         await viewer.send(request("/form?a=1", method, content_type="text/plain", **framing))
         first, second = b"a" * 1000, b"b" * 1000
         await viewer.send(chunk(first) if chunked else first)
-        (seen,) = await edge.origin.seen(1)
+        (seen,) = await edge.origin.wait_for_requests(1)
         await edge.origin.until(lambda: bytes(seen.body) == first)
         await viewer.send((chunk(second) + b"0\r\n\r\n") if chunked else second)
         response = await viewer.receive()
@@ -64,9 +65,9 @@ async def test_a_body_arrives_while_it_is_sent(
 
 
 async def test_a_large_body_goes_through(cache_root: Path) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         body = LARGE.read(Span(0, LARGE.size_bytes))
-        edge.origin.script(Turn(status=201))
+        edge.origin.script(Reply(status=201))
         await viewer.send(request("/big", "PUT", content_length=str(len(body))))
         await viewer.send(body)
         assert (await viewer.receive()).status == 201
@@ -76,7 +77,7 @@ async def test_a_large_body_goes_through(cache_root: Path) -> None:
 
 async def test_a_body_is_not_gathered_before_an_origin_that_takes_none(cache_root: Path) -> None:
     """The viewer is held back, so that no body is in memory as a whole."""
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.pause_bodies()
         body = LARGE.read(Span(0, LARGE.size_bytes))
         await viewer.send(request("/big", "PUT", content_length=str(len(body))))
@@ -91,8 +92,8 @@ async def test_a_body_is_not_gathered_before_an_origin_that_takes_none(cache_roo
 
 
 async def test_expect_100_continue(cache_root: Path) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(status=200))
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=200))
         await viewer.send(request("/a", "PUT", content_length="3", expect="100-continue"))
         assert (await viewer.receive_head()).status == 100
         await viewer.send(b"abc")
@@ -102,7 +103,7 @@ async def test_expect_100_continue(cache_root: Path) -> None:
 
 async def test_a_refusal_needs_no_body(cache_root: Path) -> None:
     """RFC 9110 §10.1.1: a final answer in place of 100."""
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(request("/a", "PUT", content_length="3", expect="100-continue"))
         assert (await viewer.receive()).status == 405
         assert edge.origin.requests == []
@@ -110,8 +111,8 @@ async def test_a_refusal_needs_no_body(cache_root: Path) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_an_early_answer_to_an_upload(cache_root: Path, chunked: bool) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(status=413, body=b"too much", early=True))
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=413, body=b"too much", early=True))
         framing = {"transfer_encoding": "chunked"} if chunked else {"content_length": "2000"}
         await viewer.send(request("/big", "POST", **framing))
         await viewer.send(chunk(b"a" * 1000) if chunked else b"a" * 1000)
@@ -127,9 +128,9 @@ async def test_an_early_answer_to_an_upload(cache_root: Path, chunked: bool) -> 
 
 
 async def test_both_directions_at_once(cache_root: Path) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.hold("talk", at=4)
-        edge.origin.script(Turn(status=200, body=b"halfdone", early=True, chunked=True))
+        edge.origin.script(Reply(status=200, body=b"halfdone", early=True, chunked=True))
         await viewer.send(request("/talk", "POST", transfer_encoding="chunked"))
         assert (await viewer.receive_head()).status == 200
         assert await viewer.receive_chunk() == b"half"
@@ -138,26 +139,26 @@ async def test_both_directions_at_once(cache_root: Path) -> None:
 
 
 async def test_connections_to_the_origin_are_used_again(cache_root: Path) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=NO_STORE)
         for method in ("GET", "POST", "PUT", "GET", "DELETE", "HEAD"):
             if method in {"POST", "PUT", "DELETE"}:
-                edge.origin.script(Turn(status=200, body=b"x"))
+                edge.origin.script(Reply(status=200, body=b"x"))
             await viewer.send(request("/a", method, content_length="0"))
             assert (await viewer.receive(method)).status == 200
         assert len(edge.origin.requests) == 6
-        assert edge.origin.connections_made == 1
+        assert edge.origin.connections_accepted == 1
 
 
 async def test_a_write_is_never_sent_twice(cache_root: Path) -> None:
     """Not even to a kept connection that dies: the origin may have acted on it."""
     async with (
         serve_web(cache_root, **(WRITES | {"limits": {"origin_retries": 4}})) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         edge.origin.put("a", b"one", headers=NO_STORE)
         await viewer.get("/a")
-        edge.origin.script(Turn(raw=b""))
+        edge.origin.script(Reply(raw=b""))
         await viewer.send(request("/a", "POST", content_length="3") + b"abc")
         assert (await viewer.receive()).status == 502
         assert [seen.method for seen in edge.origin.requests] == ["GET", "POST"]
@@ -167,11 +168,11 @@ async def test_a_write_is_never_sent_twice(cache_root: Path) -> None:
 
 
 async def test_an_answer_arrives_while_it_is_made(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("events", b"onetwo", headers=NO_STORE)
-        edge.origin.script(Turn(chunked=True))
+        edge.origin.script(Reply(chunked=True))
         edge.origin.hold("events", at=3)
-        await viewer.ask("/events")
+        await viewer.send_request("/events")
         assert (await viewer.receive_head()).status == 200
         assert await viewer.receive_chunk() == b"one"
         edge.origin.release("events")
@@ -184,10 +185,10 @@ async def test_an_answer_is_not_gathered_before_a_viewer_that_takes_none(
 ) -> None:
     async with (
         serve_web(cache_root) as edge,
-        viewer_of(edge.port, receive_buffer_bytes=4096) as viewer,
+        open_viewer(edge.port, receive_buffer_bytes=4096) as viewer,
     ):
         edge.origin.put("large", LARGE, headers=NO_STORE)
-        await viewer.ask("/large")
+        await viewer.send_request("/large")
         await viewer.receive_head()
         (seen,) = edge.origin.requests
         before = -1
@@ -201,10 +202,10 @@ async def test_an_answer_is_not_gathered_before_a_viewer_that_takes_none(
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_an_origin_that_breaks_its_answer_off(cache_root: Path, chunked: bool) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(status=200, body=b"a" * 1000, chunked=chunked, reset_at=500))
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=200, body=b"a" * 1000, chunked=chunked, reset_at=500))
         await viewer.send(request("/a", "POST", content_length="0"))
-        with pytest.raises(CutError) as cut:
+        with pytest.raises(TruncatedError) as cut:
             await viewer.receive()
         assert cut.value.received == b"a" * len(cut.value.received)
         assert await viewer.receive_rest() == b""
@@ -215,9 +216,9 @@ async def test_an_origin_that_breaks_its_answer_off(cache_root: Path, chunked: b
 async def test_a_viewer_that_leaves_in_its_upload(cache_root: Path) -> None:
     """The origin learns that the body is not whole: it ends the connection, not the request."""
     async with serve_web(cache_root, **WRITES) as edge:
-        async with viewer_of(edge.port) as viewer:
+        async with open_viewer(edge.port) as viewer:
             await viewer.send(request("/a", "PUT", transfer_encoding="chunked") + chunk(b"abc"))
-            (seen,) = await edge.origin.seen(1)
+            (seen,) = await edge.origin.wait_for_requests(1)
             await edge.origin.until(lambda: bytes(seen.body) == b"abc")
         await edge.origin.until(lambda: edge.origin.connections_open == 0)
         assert not seen.has_ended
@@ -233,9 +234,9 @@ async def test_a_viewer_that_leaves_in_an_answer_leaves_nothing_open(
         edge.origin.put("large", LARGE, headers=(("Cache-Control", control),), etag="")
         open_before = descriptors()
         for chunked in (False, True):
-            edge.origin.script(Turn(chunked=chunked))
-            async with viewer_of(edge.port) as viewer:
-                await viewer.ask("/large")
+            edge.origin.script(Reply(chunked=chunked))
+            async with open_viewer(edge.port) as viewer:
+                await viewer.send_request("/large")
                 await viewer.receive_head()
             if control == "no-store":  # nobody else wants it: the origin need not send it
                 await edge.origin.until(lambda: edge.origin.connections_open == 0)
@@ -249,13 +250,13 @@ async def test_a_viewer_that_leaves_in_an_answer_leaves_nothing_open(
 async def test_bytes_go_both_ways_through_an_upgrade(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         open_before = descriptors()
-        async with viewer_of(edge.port) as viewer:
+        async with open_viewer(edge.port) as viewer:
             edge.origin.script(
-                Turn(
+                Reply(
                     echoes=True, headers=(("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),)
                 )
             )
-            await viewer.ask("/socket", **UPGRADE)
+            await viewer.send_request("/socket", **UPGRADE)
             head = await viewer.receive_head()
             assert head.status == 101
             assert head.fields["upgrade"] == "websocket"
@@ -273,17 +274,17 @@ async def test_bytes_go_both_ways_through_an_upgrade(cache_root: Path) -> None:
 
 
 async def test_an_origin_that_ends_an_upgraded_connection(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         fields = b"Upgrade: websocket\r\nConnection: upgrade\r\n\r\n"
-        edge.origin.script(Turn(raw=b"HTTP/1.1 101 ok\r\n" + fields + b"last words"))
-        await viewer.ask("/socket", **UPGRADE)
+        edge.origin.script(Reply(raw=b"HTTP/1.1 101 ok\r\n" + fields + b"last words"))
+        await viewer.send_request("/socket", **UPGRADE)
         assert (await viewer.receive_head()).status == 101
         assert await viewer.receive_rest() == b"last words"
 
 
 async def test_an_upgrade_that_is_refused(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(status=403, body=b"no"))
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=403, body=b"no"))
         response = await viewer.get("/socket", **UPGRADE)
         assert (response.status, response.body) == (403, b"no")
         edge.origin.put("a", b"one")
@@ -291,11 +292,11 @@ async def test_an_upgrade_that_is_refused(cache_root: Path) -> None:
 
 
 async def test_an_upgrade_goes_past_the_cache(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("socket", b"page", headers=(("Cache-Control", "max-age=60"),))
         assert (await viewer.get("/socket")).body == b"page"
-        edge.origin.script(Turn(echoes=True))
-        await viewer.ask("/socket", **UPGRADE)
+        edge.origin.script(Reply(echoes=True))
+        await viewer.send_request("/socket", **UPGRADE)
         assert (await viewer.receive_head()).status == 101
         assert (await fetch(edge.port, "/socket")).body == b"page"
         assert len(edge.origin.requests) == 2

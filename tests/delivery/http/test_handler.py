@@ -9,8 +9,8 @@ import pytest
 
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, Turn
-from tests.support.http_viewer import fetch, viewer_of
+from tests.support.http_viewer import fetch, open_viewer
+from tests.support.scripted_origin import Pattern, Reply
 from tests.support.web_edge import serve_web
 
 FILM = Pattern(300_000, seed=1)
@@ -32,7 +32,7 @@ BEFORE = "Sun, 06 Nov 1994 08:49:36 GMT"
 )
 async def test_hosts(cache_root: Path, host: str, status: int) -> None:
     aliases = ("cdn.example.com", "*.video.example.org")
-    async with serve_web(cache_root, aliases=aliases) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, aliases=aliases) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM)
         for _cold_then_warm in range(2):
             assert (await viewer.get("/film.mp4", host=host)).status == status
@@ -58,7 +58,7 @@ async def test_hosts(cache_root: Path, host: str, status: int) -> None:
     ],
 )
 async def test_what_is_no_name_never_reaches_the_origin(cache_root: Path, path: str) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         for method in ("GET", "HEAD"):
             assert (await viewer.get(path, method)).status == 400
         assert edge.origin.requests == []
@@ -67,17 +67,17 @@ async def test_what_is_no_name_never_reaches_the_origin(cache_root: Path, path: 
 @pytest.mark.parametrize(
     ("turn", "status", "kind"),
     [
-        (Turn(status=404), 404, "origin_404"),
-        (Turn(status=410), 410, "origin_410"),
-        (Turn(status=403), 403, "origin_403"),
-        (Turn(status=401), 401, "origin_401"),
-        (Turn(status=500), 500, "origin_500"),
-        (Turn(status=503), 503, "origin_503"),
-        (Turn(raw=b"nonsense\r\n\r\n"), 502, "unavailable"),
+        (Reply(status=404), 404, "origin_404"),
+        (Reply(status=410), 410, "origin_410"),
+        (Reply(status=403), 403, "origin_403"),
+        (Reply(status=401), 401, "origin_401"),
+        (Reply(status=500), 500, "origin_500"),
+        (Reply(status=503), 503, "origin_503"),
+        (Reply(raw=b"nonsense\r\n\r\n"), 502, "unavailable"),
     ],
 )
 async def test_origin_failure_becomes_an_error_response(
-    cache_root: Path, turn: Turn, status: int, kind: str
+    cache_root: Path, turn: Reply, status: int, kind: str
 ) -> None:
     async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
         edge.origin.put("film.mp4", FILM)
@@ -102,14 +102,14 @@ async def test_an_origin_that_is_not_there(cache_root: Path) -> None:
 async def test_a_failure_that_passes_is_not_seen(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         edge.origin.put("film.mp4", FILM)
-        edge.origin.script(Turn(reset_at=0))
-        edge.origin.script(Turn(reset_at=70_000))
+        edge.origin.script(Reply(reset_at=0))
+        edge.origin.script(Reply(reset_at=70_000))
         response = await fetch(edge.port, "/film.mp4")
         assert (response.status, response.body) == (200, WHOLE)
 
 
 async def test_the_edges_own_headers(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM, etag='"v1"', headers=(("Cache-Control", "max-age=60"),))
         cold, warm = await viewer.get("/film.mp4"), await viewer.get("/film.mp4")
         assert (cold.cache, warm.cache) == ("Miss", "Hit")
@@ -123,7 +123,7 @@ async def test_the_edges_own_headers(cache_root: Path) -> None:
 
 async def test_the_general_way_and_the_short_one_say_the_same(cache_root: Path) -> None:
     """A hit looks the same, whichever part of the edge answers it."""
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM, etag='"v1"', headers=(("X-Own", "1"),))
         await viewer.get("/film.mp4")
         for wanted in ("bytes=0-9", "bytes=5-", "bytes=-7"):
@@ -137,7 +137,7 @@ async def test_the_general_way_and_the_short_one_say_the_same(cache_root: Path) 
 
 
 async def test_a_stale_object_is_asked_for_anew(cache_root: Path) -> None:
-    async with serve_web(cache_root, default_ttl="0s") as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, default_ttl="0s") as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM, etag='"v1"')
         assert (await viewer.get("/film.mp4")).cache == "Miss"
         unchanged = await viewer.get("/film.mp4")
@@ -179,7 +179,7 @@ async def test_a_stale_object_is_asked_for_anew(cache_root: Path) -> None:
 async def test_conditional_requests(
     cache_root: Path, warm: bool, fields: dict[str, str], status: int
 ) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM, etag='"v1"', last_modified_s=MODIFIED_S)
         if warm:
             await viewer.get("/film.mp4")
@@ -201,7 +201,7 @@ async def test_conditional_requests(
 
 
 async def test_a_cold_range_asks_for_little_more_than_itself(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         large = Pattern(1 << 30, seed=3)
         edge.origin.put("film.mp4", large)
         for first in (0, 700 << 20, (1 << 30) - 10):
@@ -211,7 +211,7 @@ async def test_a_cold_range_asks_for_little_more_than_itself(cache_root: Path) -
 
 
 async def test_an_empty_object(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("empty", b"")
         for _cold_then_warm in range(2):
             response = await viewer.get("/empty")
@@ -227,7 +227,7 @@ async def test_answer_is_passed_on_where_there_is_no_room(
         edge.origin.put("film.mp4", FILM)
         (cache_root / "extents").rmdir()
         (cache_root / "extents").touch()
-        async with viewer_of(edge.port) as viewer:
+        async with open_viewer(edge.port) as viewer:
             part = await viewer.get("/film.mp4", range="bytes=1-2")
             assert (part.status, part.body) == (206, WHOLE[1:3])
             assert (await viewer.get("/film.mp4")).body == WHOLE
@@ -241,7 +241,7 @@ async def test_what_is_not_in_a_folder_is_not_found(cache_root: Path, tmp_path: 
     tables = {"origins": {"folder": {"type": "directory", "path": str(folder)}}}
     async with (
         serve_web(cache_root, tables=tables, rules={"origin": "folder"}) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         for method in ("HEAD", "GET", "HEAD"):
             assert (await viewer.get("/none", method)).status == 404

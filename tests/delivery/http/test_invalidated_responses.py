@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, Turn
-from tests.support.http_viewer import CutError, Response, Viewer, viewer_of
-from tests.support.web_edge import WebEdge, serve_web, until
+from tests.support.event_loop import until
+from tests.support.http_viewer import Response, TruncatedError, Viewer, open_viewer
+from tests.support.scripted_origin import Pattern, Reply
+from tests.support.web_edge import WebEdge, serve_web
 
 FILM = Pattern(3_000_000, seed=4)
 HELD_AT = 1_000_000
@@ -37,8 +38,8 @@ async def test_the_next_request_of_every_worker_and_connection_gets_what_is_new(
     async with (
         serve_web(cache_root) as edge,
         serve_web(cache_root, beside=edge) as other,
-        viewer_of(edge.port) as one,
-        viewer_of(other.port) as two,
+        open_viewer(edge.port) as one,
+        open_viewer(other.port) as two,
     ):
         put(edge, "a", b"old")
         for viewer in (one, one, two, two):
@@ -52,7 +53,7 @@ async def test_the_next_request_of_every_worker_and_connection_gets_what_is_new(
 
 
 async def test_soft_is_asked_about_and_served_on(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", b"old")
         await told(viewer, "/a")
         edge.invalidate("/*", soft=True)
@@ -78,7 +79,7 @@ async def test_forms_with_and_without_query(cache_root: Path, item: str, new: se
     targets = ("/a", "/a?v=1", "/a?v=2", "/caf%C3%A9")
     async with (
         serve_web(cache_root, policy={"query_strings": "all"}) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         for name in ("a", "café"):
             put(edge, name, b"old")
@@ -103,7 +104,7 @@ async def test_a_name_is_invalidated_by_what_it_is_asked_by(
 ) -> None:
     async with (
         serve_web(cache_root, policy={"query_strings": "all"}) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         put(edge, name, b"old")
         for _ in range(2):
@@ -116,7 +117,7 @@ async def test_a_name_is_invalidated_by_what_it_is_asked_by(
 
 
 async def test_a_query_that_is_not_part_of_the_key_is_none(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", b"old")
         assert await told(viewer, "/a?v=1") == (b"old", "Miss")
         put(edge, "a", b"newer")
@@ -128,7 +129,7 @@ async def test_a_query_that_is_not_part_of_the_key_is_none(cache_root: Path) -> 
 
 async def test_tags_are_those_of_the_field_that_is_declared(cache_root: Path) -> None:
     rules = {"cache_tag_header": "X-Tags"}
-    async with serve_web(cache_root, rules=rules) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, rules=rules) as edge, open_viewer(edge.port) as viewer:
         for name, tags in (("a", "News,front"), ("b", "sport")):
             put(edge, name, b"old", ("X-Tags", tags))
             for _ in range(2):
@@ -142,7 +143,7 @@ async def test_tags_are_those_of_the_field_that_is_declared(cache_root: Path) ->
 async def test_compressed_forms_go_with_what_they_are_made_of(cache_root: Path) -> None:
     async with (
         serve_web(cache_root, rules={"compress": True}) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         for body in (b"old " * 1000, b"newer " * 1000):
             put(edge, "a.css", body, **TEXT)
@@ -158,7 +159,7 @@ async def test_compressed_forms_go_with_what_they_are_made_of(cache_root: Path) 
 
 async def begun(edge: WebEdge, viewer: Viewer, path: str, **fields: str) -> Response:
     """A response whose head has come, and whose body waits for the origin."""
-    await viewer.ask(path, **fields)
+    await viewer.send_request(path, **fields)
     return await viewer.receive_head()
 
 
@@ -173,13 +174,13 @@ def kinds_of_running() -> dict[str, tuple[dict[str, Any], dict[str, str]]]:
 @pytest.mark.parametrize("kind", kinds_of_running())
 async def test_revoking_cuts_what_runs_before_its_end(cache_root: Path, kind: str) -> None:
     rules, fields = kinds_of_running()[kind]
-    async with serve_web(cache_root, rules=rules) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, rules=rules) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film", FILM, headers=CACHED)
         edge.origin.hold("film", at=HELD_AT)
         head = await begun(edge, viewer, "/film", **fields)
         length = int(head.fields["content-length"])
         edge.invalidate("/film", revoke=True)
-        with pytest.raises(CutError):
+        with pytest.raises(TruncatedError):
             await viewer.receive_body(length)
         await until(lambda: bool(edge.lines()))
         (line,) = edge.lines()
@@ -190,8 +191,8 @@ async def test_revoking_cuts_what_runs_before_its_end(cache_root: Path, kind: st
 async def test_revocation_aborts_fast_path_responses(cache_root: Path) -> None:
     async with (
         serve_web(cache_root) as edge,
-        viewer_of(edge.port) as first,
-        viewer_of(edge.port) as second,
+        open_viewer(edge.port) as first,
+        open_viewer(edge.port) as second,
     ):
         edge.origin.put("film", FILM, headers=CACHED)
         edge.origin.hold("film", at=HELD_AT)
@@ -200,28 +201,28 @@ async def test_revocation_aborts_fast_path_responses(cache_root: Path) -> None:
         assert head.cache == "Hit"
         edge.invalidate("/other", "/film*", revoke=True)
         for viewer in (first, second):
-            with pytest.raises(CutError):
+            with pytest.raises(TruncatedError):
                 await viewer.receive_body(FILM.size_bytes)
         await until(lambda: len(edge.lines()) == 2)
         assert {line["reason"] for line in edge.lines()} == {"revoked"}
 
 
 async def test_revoking_cuts_what_is_passed_through(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film", FILM, headers=(("Cache-Control", "no-store"),))
         edge.origin.hold("film", at=HELD_AT)
         head = await begun(edge, viewer, "/film")
         edge.invalidate("/film", revoke=True)
-        with pytest.raises(CutError):
+        with pytest.raises(TruncatedError):
             await viewer.receive_body(int(head.fields["content-length"]))
         await until(lambda: bool(edge.lines()))
         assert edge.lines()[0]["reason"] == "revoked"
 
 
 async def test_revoking_cuts_what_has_no_stated_length(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film", FILM, headers=CACHED)
-        edge.origin.script(Turn(chunked=True))
+        edge.origin.script(Reply(chunked=True))
         edge.origin.hold("film", at=HELD_AT)
         head = await begun(edge, viewer, "/film")
         assert "content-length" not in head.fields
@@ -231,7 +232,7 @@ async def test_revoking_cuts_what_has_no_stated_length(cache_root: Path) -> None
             while await viewer.receive_chunk():
                 pass
 
-        with pytest.raises(CutError):
+        with pytest.raises(TruncatedError):
             await to_the_end()
 
 
@@ -239,13 +240,13 @@ async def test_revoking_cuts_compressed_forms(cache_root: Path) -> None:
     """Whoever takes nothing more of it is being sent it, too."""
     async with (
         serve_web(cache_root, rules={"compress": True}) as edge,
-        viewer_of(edge.port, receive_buffer_bytes=4096) as viewer,
+        open_viewer(edge.port, receive_buffer_bytes=4096) as viewer,
     ):
         put(edge, "a.css", random.Random(1).randbytes(COMPRESSED_BYTES), **TEXT)
         head = await begun(edge, viewer, "/a.css", accept_encoding="gzip")
         assert head.fields["content-encoding"] == "gzip"
         edge.invalidate("/a.css", revoke=True)
-        with pytest.raises(CutError):
+        with pytest.raises(TruncatedError):
             await viewer.receive_body(int(head.fields["content-length"]))
 
 
@@ -257,8 +258,8 @@ async def test_what_is_not_revoked_ends_well_and_is_one_version(
 ) -> None:
     async with (
         serve_web(cache_root) as edge,
-        viewer_of(edge.port) as viewer,
-        viewer_of(edge.port) as later,
+        open_viewer(edge.port) as viewer,
+        open_viewer(edge.port) as later,
     ):
         edge.origin.put("film", FILM, headers=CACHED)
         edge.origin.hold("film", at=HELD_AT)
@@ -272,7 +273,7 @@ async def test_what_is_not_revoked_ends_well_and_is_one_version(
 
 
 async def test_what_was_validated_since_is_not_revoked(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film", FILM, headers=CACHED)
         edge.invalidate("/film", revoke=True)
         edge.origin.hold("film", at=HELD_AT)
@@ -283,18 +284,18 @@ async def test_what_was_validated_since_is_not_revoked(cache_root: Path) -> None
 
 
 async def test_requests_on_the_waiting_list_get_one_version_each(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as warm:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as warm:
         put(edge, "a", b"old")
         await told(warm, "/a")
         await told(warm, "/a")
         edge.invalidate("/a")
-        edge.origin.hold_answers()
+        edge.origin.hold_responses()
         first = asyncio.create_task(told(warm, "/a"))
-        await edge.origin.seen(2)
+        await edge.origin.wait_for_requests(2)
         put(edge, "a", b"newer")
         edge.invalidate("/a")
-        async with viewer_of(edge.port) as late:
+        async with open_viewer(edge.port) as late:
             after = asyncio.create_task(told(late, "/a"))
-            edge.origin.release_answers()
+            edge.origin.release_responses()
             assert (await first)[0] == b"old"
             assert (await after)[0] == b"newer"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fakes import ScriptedOrigin, Turn
-from tests.support.http_viewer import viewer_of
+from tests.support.http_viewer import open_viewer
+from tests.support.scripted_origin import Reply, ScriptedOrigin
 from tests.support.web_edge import WebEdge, serve_web
 
 TARGETS = [
@@ -65,24 +65,24 @@ async def test_no_request_leads_away(
         "Referer: http://EVIL/\r\nOrigin: http://EVIL\r\nContent-Length: 0\r\n"
         "Connection: close\r\n\r\n"
     ).replace("EVIL", evil)
-    async with viewer_of(edge.port) as viewer:
+    async with open_viewer(edge.port) as viewer:
         await viewer.send(said.encode())
         head = await viewer.receive_head()
     assert head.status in {200, 400, 403, 404, 405, 421, 501}
     for seen in edge.origin.requests:
         assert seen.path.startswith("/") or seen.path == "*"
-    assert not stranger.connections_made
+    assert not stranger.connections_accepted
 
 
 async def test_no_redirect_leads_away(edge: WebEdge, stranger: ScriptedOrigin) -> None:
     evil = f"127.0.0.1:{stranger.port}"
     places = [f"http://{evil}/film", f"//{evil}/film", f"http://127.0.0.1@{evil}/film"]
-    async with viewer_of(edge.port) as viewer:
+    async with open_viewer(edge.port) as viewer:
         for number, place in enumerate(places):
-            edge.origin.script(Turn(status=302, headers=(("Location", place),)))
+            edge.origin.script(Reply(status=302, headers=(("Location", place),)))
             moved = await viewer.get(f"/old{number}")
             assert (moved.status, moved.fields["location"]) == (302, place)
-        edge.origin.script(Turn(status=302, headers=(("Location", f"{edge.origin.url}/film"),)))
+        edge.origin.script(Reply(status=302, headers=(("Location", f"{edge.origin.url}/film"),)))
         assert (await viewer.get("/new")).body == b"film"
-    assert not stranger.connections_made
+    assert not stranger.connections_accepted
     assert len(edge.origin.requests) == len(places) + 2

@@ -8,8 +8,8 @@ import pytest
 
 from streamedge.cache.storage.extent import CHUNK_BYTES
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, Turn
-from tests.support.http_viewer import CutError, fetch, viewer_of
+from tests.support.http_viewer import TruncatedError, fetch, open_viewer
+from tests.support.scripted_origin import Pattern, Reply
 from tests.support.web_edge import serve_web
 
 FRESH = (("Cache-Control", "max-age=60"),)
@@ -19,13 +19,13 @@ WHOLE = FILM.read(Span(0, SIZE))
 AMPLIFIED_MAX = 3 * CHUNK_BYTES
 
 WAYS = {
-    "shorter than asked": Turn(range_max=1000),
-    "a chunk at a time": Turn(range_max=CHUNK_BYTES),
-    "in small blocks": Turn(range_block=4096),
-    "in large blocks": Turn(range_block=3 * CHUNK_BYTES + 1),
-    "in blocks of the whole": Turn(range_block=1 << 30),
-    "412 to every If-Match": Turn(refuse_if_match=True),
-    "as if no range had been asked for": Turn(ignore_range=True),
+    "shorter than asked": Reply(range_max=1000),
+    "a chunk at a time": Reply(range_max=CHUNK_BYTES),
+    "in small blocks": Reply(range_block=4096),
+    "in large blocks": Reply(range_block=3 * CHUNK_BYTES + 1),
+    "in blocks of the whole": Reply(range_block=1 << 30),
+    "412 to every If-Match": Reply(refuse_if_match=True),
+    "as if no range had been asked for": Reply(ignore_range=True),
 }
 RANGES = {
     "the beginning": ("bytes=0-9", Span(0, 10)),
@@ -39,9 +39,9 @@ RANGES = {
 @pytest.mark.parametrize("turn", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize(("asked", "span"), RANGES.values(), ids=RANGES)
 async def test_range_is_answered_whichever_way_the_origin_does(
-    cache_root: Path, turn: Turn, asked: str, span: Span
+    cache_root: Path, turn: Reply, asked: str, span: Span
 ) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film", FILM, headers=FRESH)
         edge.origin.script(turn, times=4000)
         for _cold_then_warm in range(2):
@@ -54,7 +54,7 @@ async def test_range_is_answered_whichever_way_the_origin_does(
 async def test_416_to_a_suffix_range_is_asked_again_without_it(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         edge.origin.put("film", FILM, headers=FRESH)
-        edge.origin.script(Turn(status=416))
+        edge.origin.script(Reply(status=416))
         response = await fetch(edge.port, "/film", range="bytes=-5")
         assert (response.status, response.body) == (206, WHOLE[-5:])
 
@@ -65,9 +65,9 @@ async def test_changed_object_is_not_mixed_with_the_old_one(cache_root: Path) ->
         edge.origin.put("film", FILM, etag='"1"', headers=FRESH)
         assert (await fetch(edge.port, "/film", range="bytes=0-9")).body == WHOLE[:10]
         edge.origin.put("film", other, etag='"2"', headers=FRESH)
-        async with viewer_of(edge.port) as viewer:
-            await viewer.ask("/film")
-            with pytest.raises(CutError) as cut:
+        async with open_viewer(edge.port) as viewer:
+            await viewer.send_request("/film")
+            with pytest.raises(TruncatedError) as cut:
                 await viewer.receive()
         assert WHOLE.startswith(cut.value.received)
         assert (await fetch(edge.port, "/film")).body == other.read(Span(0, SIZE))
@@ -89,7 +89,7 @@ async def test_one_byte_of_a_cold_object_costs_little_more(
 
 @pytest.mark.parametrize("cold", [False, True])
 async def test_last_bytes_of_an_empty_object_are_all_of_it(cache_root: Path, cold: bool) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("empty", b"", headers=FRESH)
         if not cold:
             assert (await viewer.get("/empty")).status == 200

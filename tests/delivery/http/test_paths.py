@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from streamedge.delivery.object_names import is_object_name, object_name, path_name
 from streamedge.origin.names import site_path
-from tests.support.fakes import Turn
-from tests.support.http_viewer import viewer_of
+from tests.support.http_viewer import open_viewer
+from tests.support.scripted_origin import Reply
 from tests.support.signers import rsa_signer
 from tests.support.web_edge import serve_web
 
@@ -30,10 +30,10 @@ async def test_site_is_asked_for_the_path_that_the_viewer_sent(
     cache_root: Path, query: str
 ) -> None:
     policy = {"query_strings": "all"}
-    async with serve_web(cache_root, policy=policy) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, policy=policy) as edge, open_viewer(edge.port) as viewer:
         paths = [path + query for path in AS_SENT if "?" not in path]
         for number, path in enumerate(paths):
-            edge.origin.script(Turn(status=200, headers=FRESH, body=b"%d" % number))
+            edge.origin.script(Reply(status=200, headers=FRESH, body=b"%d" % number))
             assert (await viewer.get(path)).body == b"%d" % number
         for number, path in enumerate(paths):
             response = await viewer.get(path)
@@ -43,15 +43,15 @@ async def test_site_is_asked_for_the_path_that_the_viewer_sent(
 
 async def test_prefix_stands_before_the_path(cache_root: Path) -> None:
     keys = {"prefix": "a b/c"}
-    async with serve_web(cache_root, origin_keys=keys) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(status=200))
+    async with serve_web(cache_root, origin_keys=keys) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=200))
         await viewer.get("/@x%2Fy")
         assert edge.origin.requests[0].path == "/a%20b/c/@x%2Fy"
 
 
 async def test_root_object_is_asked_for(cache_root: Path) -> None:
     rules = {"default_root_object": "my+page@1.html"}
-    async with serve_web(cache_root, rules=rules) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, rules=rules) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("my+page@1.html", b"root", headers=FRESH)
         assert (await viewer.get("/")).body == b"root"
         assert (await viewer.get("/my+page@1.html")).cache == "Hit"
@@ -60,18 +60,18 @@ async def test_root_object_is_asked_for(cache_root: Path) -> None:
 
 @pytest.mark.parametrize("item", ["/@babel%2Fcore", "/@babel/core", "/@babel*", "/%40babel/core"])
 async def test_invalidation_matches_every_encoding_of_a_path(cache_root: Path, item: str) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         for number in range(2):
             for path in ("/@babel%2Fcore", "/@babel/core"):
-                edge.origin.script(Turn(status=200, headers=FRESH, body=b"%d" % number))
+                edge.origin.script(Reply(status=200, headers=FRESH, body=b"%d" % number))
                 assert (await viewer.get(path)).body == b"%d" % number
             edge.invalidate(item)
         assert len(edge.origin.requests) == 4
 
 
 async def test_invalidation_of_octets_that_are_no_utf8(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(status=200, headers=FRESH), times=2)
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=200, headers=FRESH), times=2)
         assert (await viewer.get("/caf%E9")).cache == "Miss"
         edge.invalidate("/caf%e9")
         assert (await viewer.get("/caf%E9")).cache == "Miss"
@@ -79,14 +79,14 @@ async def test_invalidation_of_octets_that_are_no_utf8(cache_root: Path) -> None
 
 async def test_write_makes_its_own_path_invalid_and_no_other(cache_root: Path) -> None:
     rules = {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]}
-    async with serve_web(cache_root, rules=rules) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, rules=rules) as edge, open_viewer(edge.port) as viewer:
         for path in ("/a%2Fb", "/a/b"):
-            edge.origin.script(Turn(status=200, headers=FRESH))
+            edge.origin.script(Reply(status=200, headers=FRESH))
             await viewer.get(path)
-        edge.origin.script(Turn(status=204))
+        edge.origin.script(Reply(status=204))
         await viewer.get("/a%2Fb", "DELETE")
         assert edge.origin.requests[-1].path == "/a%2Fb"
-        edge.origin.script(Turn(status=200, headers=FRESH))
+        edge.origin.script(Reply(status=200, headers=FRESH))
         assert (await viewer.get("/a/b")).cache == "Hit"
         assert (await viewer.get("/a%2Fb")).cache == "Miss"
 
@@ -101,7 +101,7 @@ async def test_no_encoding_of_a_path_bypasses_its_access_rules(cache_root: Path,
     rules = {"behaviors": [{"path": "admin/*", "trusted_key_groups": ["viewers"]}]}
     async with (
         serve_web(cache_root, rules=rules, tables=tables) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         assert (await viewer.get(path)).status in {400, 403}
         assert edge.origin.requests == []

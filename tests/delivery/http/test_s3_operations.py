@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from botocore.session import get_session
 
 from tests.support.fake_bucket import BUCKET, FakeBucket
-from tests.support.http_viewer import Response, Viewer, viewer_of
+from tests.support.http_viewer import Response, Viewer, open_viewer
 from tests.support.web_edge import WebEdge, serve_web
 
 PREFIX = "site/of+one"
@@ -232,7 +232,7 @@ async def test_operation_is_done_to_its_key_or_refused(
         present = {f"{PREFIX}/{one}": one.encode() for one in KEYS}
         bucket.objects = dict(present)
         bucket.asked.clear()
-        async with viewer_of(edge.port) as viewer:
+        async with open_viewer(edge.port) as viewer:
             answer = await ask(viewer, sent)
         story = f"{sent.method} {sent.url} {parameters} -> {answer.status} {answer.body[:300]!r}"
         asked = {(method, asked_key) for method, asked_key, _query in bucket.asked}

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from streamedge.cache.storage.store import prepare_folder
 from streamedge.spans import Span
-from tests.support.fakes import Pattern
-from tests.support.http_viewer import Response, viewer_of
+from tests.support.http_viewer import Response, open_viewer
+from tests.support.scripted_origin import Pattern
 from tests.support.signers import custom_policy, rsa_signer
 from tests.support.web_edge import WebEdge, serve_web
 
@@ -147,7 +147,7 @@ def compared(response: Response) -> tuple[int, dict[str, str], bytes]:
 
 
 async def answer(edge: WebEdge, asked: Asked) -> tuple[int, dict[str, str], bytes]:
-    async with viewer_of(edge.port) as viewer:
+    async with open_viewer(edge.port) as viewer:
         await viewer.send(asked.raw)
         return compared(await viewer.receive(asked.method))
 

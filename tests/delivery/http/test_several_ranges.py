@@ -11,8 +11,8 @@ import pytest
 from streamedge.cache.storage.extent import CHUNK_BYTES
 from streamedge.delivery.http.response.ranges import RANGES_MAX
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, Turn
-from tests.support.http_viewer import CutError, Response, fetch, viewer_of
+from tests.support.http_viewer import Response, TruncatedError, fetch, open_viewer
+from tests.support.scripted_origin import Pattern, Reply
 from tests.support.web_edge import serve_web
 
 FILM = Pattern(40 * CHUNK_BYTES + 777, seed=4)
@@ -38,7 +38,7 @@ def part(first: int, end: int) -> tuple[str, bytes]:
 
 async def test_cold_and_warm(cache_root: Path) -> None:
     """In the order asked for, from whatever chunks; and the connection goes on."""
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM, etag='"v1"', content_type="video/mp4")
         wanted = f"bytes={FAR}-{FAR + 199_999},5-1004,-77"
         expected = [
@@ -58,7 +58,7 @@ async def test_cold_and_warm(cache_root: Path) -> None:
 
 
 async def test_a_cold_object_is_asked_for_the_ranges_chunks_alone(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM)
         firsts = [at * CHUNK_BYTES + 100 for at in (20, 3, 33, 11, 7, 15, 25, 29)]
         assert len(firsts) == RANGES_MAX
@@ -71,7 +71,7 @@ async def test_a_cold_object_is_asked_for_the_ranges_chunks_alone(cache_root: Pa
 
 
 async def test_across_a_border_of_chunks_each_side_costs_at_most_one(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM)
         near, far = 5 * CHUNK_BYTES, FAR
         wanted = f"bytes={near - 1}-{near},{far - 1}-{far}"
@@ -88,7 +88,7 @@ async def test_across_a_border_of_chunks_each_side_costs_at_most_one(cache_root:
     ],
 )
 async def test_too_many_ranges_are_the_whole_object_once(cache_root: Path, wanted: str) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM)
         for _cold_then_warm in range(2):
             response = await viewer.get("/film.mp4", range=wanted)
@@ -97,7 +97,7 @@ async def test_too_many_ranges_are_the_whole_object_once(cache_root: Path, wante
 
 
 async def test_overlapping_ranges_send_nothing_twice(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM)
         for _cold_then_warm in range(2):
             response = await viewer.get("/film.mp4", range="bytes=" + ",".join(["0-"] * RANGES_MAX))
@@ -106,7 +106,7 @@ async def test_overlapping_ranges_send_nothing_twice(cache_root: Path) -> None:
 
 
 async def test_none_of_them_can_be_satisfied(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM)
         response = await viewer.get("/film.mp4", range="bytes=9999999-,8888888-8888889,-0")
         assert response.status == 416
@@ -115,7 +115,7 @@ async def test_none_of_them_can_be_satisfied(cache_root: Path) -> None:
 
 
 async def test_head_and_if_range(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM, etag='"v1"')
         wanted = f"bytes=0-9,{FAR}-{FAR + 9}"
         head = await viewer.get("/film.mp4", "HEAD", range=wanted)
@@ -130,11 +130,11 @@ async def test_head_and_if_range(cache_root: Path) -> None:
 async def test_a_part_that_cannot_come_cuts_the_answer(cache_root: Path) -> None:
     async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
         edge.origin.put("film.mp4", FILM)
-        edge.origin.script(Turn())
-        edge.origin.script(Turn(status=503))
-        async with viewer_of(edge.port) as viewer:
-            await viewer.ask("/film.mp4", range=f"bytes=0-9,{FAR}-{FAR + 9}")
-            with pytest.raises(CutError) as cut:
+        edge.origin.script(Reply())
+        edge.origin.script(Reply(status=503))
+        async with open_viewer(edge.port) as viewer:
+            await viewer.send_request("/film.mp4", range=f"bytes=0-9,{FAR}-{FAR + 9}")
+            with pytest.raises(TruncatedError) as cut:
                 await viewer.receive()
         assert PATTERN[:10] in cut.value.received
         assert edge.lines()[-1]["reason"]

@@ -11,9 +11,9 @@ import pytest
 
 from streamedge.spans import Span
 from tests.support.fake_bucket import BUCKET, FakeBucket
-from tests.support.fakes import Pattern
-from tests.support.http_viewer import fetch, viewer_of
+from tests.support.http_viewer import fetch, open_viewer
 from tests.support.mmdb_file import country, mmdb
+from tests.support.scripted_origin import Pattern
 from tests.support.signers import custom_policy, rsa_signer
 from tests.support.web_edge import WebEdge, serve_web
 
@@ -69,7 +69,7 @@ def reasons(edge: WebEdge) -> list[str]:
 async def test_what_is_signed_is_served_cold_and_warm(cache_root: Path) -> None:
     async with serve_web(cache_root, rules=SIGNED, tables=TABLES) as edge:
         put(edge)
-        async with viewer_of(edge.port) as viewer:
+        async with open_viewer(edge.port) as viewer:
             for expected in ("Miss", "Hit", "Hit"):
                 response = await viewer.get(canned())
                 assert (response.status, response.cache) == (200, expected)
@@ -118,7 +118,7 @@ async def test_a_hit_is_refused_once_its_time_is_over(cache_root: Path) -> None:
     async with serve_web(cache_root, rules=SIGNED, tables=TABLES) as edge:
         put(edge)
         signed = canned()
-        async with viewer_of(edge.port) as viewer:
+        async with open_viewer(edge.port) as viewer:
             for _ in range(3):
                 assert (await viewer.get(signed)).status == 200
             now_s = time.time
@@ -191,7 +191,7 @@ async def test_every_byte_counts(cache_root: Path) -> None:
         put(edge)
         signed = canned()
         assert (await fetch(edge.port, signed)).status == 200
-        async with viewer_of(edge.port) as viewer:
+        async with open_viewer(edge.port) as viewer:
             for at in range(1, len(signed)):
                 changed = signed[:at] + ("B" if signed[at] == "A" else "A") + signed[at + 1 :]
                 answer = await viewer.get(changed)
@@ -262,7 +262,7 @@ async def test_client_of_s3_gets_what_is_signed_and_nothing_else(cache_root: Pat
         async with serve_web(cache_root, rules=rules, tables=tables) as edge:
             folder = url(f"/{BUCKET}/*")
             for _cold_then_warm in range(2):
-                async with viewer_of(edge.port) as viewer:
+                async with open_viewer(edge.port) as viewer:
                     seen = await viewer.get(custom(folder, f"/{BUCKET}/a"))
                     assert seen.body == b"inside"
                     moved = await viewer.get(custom(folder, f"/{BUCKET}/secret"), authorization=aws)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from streamedge.delivery.http.request.body_buffer import GATHERED_BYTES_MAX, BodyBuffer
-from tests.support.fakes import Turn
-from tests.support.http_viewer import fetch, viewer_of
-from tests.support.web_edge import connections, serve_web, until
+from tests.support.event_loop import until
+from tests.support.http_viewer import fetch, open_viewer
+from tests.support.scripted_origin import Reply
+from tests.support.web_edge import connections, serve_web
 
 WRITES: dict[str, Any] = {
     "rules": {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]},
@@ -25,18 +26,18 @@ async def test_requests_without_a_body_have_connections_of_their_own(cache_root:
     async with serve_web(cache_root, **WRITES) as edge, AsyncExitStack() as stack:
         edge.origin.put("a", b"one", headers=(("Cache-Control", "no-store"),))
         for _each in range(8):
-            viewer = await stack.enter_async_context(viewer_of(edge.port))
+            viewer = await stack.enter_async_context(open_viewer(edge.port))
             await viewer.send(LONG)
-        await edge.origin.seen(3)  # the others wait for the connections that bodies may have
+        await edge.origin.wait_for_requests(3)  # the limit of connections with bodies
         for _each in range(3):
             assert (await fetch(edge.port, "/a")).body == b"one"
         assert edge.origin.connections_open <= 4
 
 
 async def test_small_body_is_gathered_before_the_origin_is_asked(cache_root: Path) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=(("Cache-Control", "no-store"),))
-        edge.origin.script(Turn(status=200))
+        edge.origin.script(Reply(status=200))
         await viewer.send(SMALL)
         (connection,) = connections(edge)
         await until(lambda: connection.cycle is not None)
@@ -49,7 +50,7 @@ async def test_small_body_is_gathered_before_the_origin_is_asked(cache_root: Pat
 
 
 async def test_body_that_comes_too_slowly_ends_its_connection(cache_root: Path) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(SMALL)
         (connection,) = connections(edge)
         await until(lambda: connection._receiving is not None)

@@ -15,10 +15,11 @@ from streamedge.delivery.net.tls import TlsConnection
 from streamedge.ops.metrics import Counter
 from streamedge.process.certificates import CertificateFiles, Certificates
 from tests.support.certificate_authority import CertificateAuthority
-from tests.support.http_viewer import Response, Viewer, fetch, request, viewer_of
+from tests.support.event_loop import until
+from tests.support.http_viewer import Response, Viewer, fetch, open_viewer, request
 from tests.support.mmdb_file import country, mmdb
 from tests.support.proxy_headers import proxy_v1, proxy_v2
-from tests.support.web_edge import WebEdge, connections, serve_web, until
+from tests.support.web_edge import WebEdge, connections, serve_web
 
 # Proxies in private networks; viewers in those for documentation (RFC 5737).
 TRUSTING: dict[str, Any] = {"listen": {"proxies": ["127.0.0.1/32", "10.0.0.0/8"]}}
@@ -33,7 +34,7 @@ def put(edge: WebEdge) -> None:
 @asynccontextmanager
 async def coming_from(edge: WebEdge, address: str, port: int = 4711) -> AsyncIterator[Viewer]:
     """A connection that a proxy says comes from there."""
-    async with viewer_of(edge.port) as viewer:
+    async with open_viewer(edge.port) as viewer:
         await viewer.send(proxy_v1(address, port))
         yield viewer
 
@@ -47,7 +48,7 @@ def told(edge: WebEdge) -> list[tuple[str, str | None, str]]:
 
 
 async def seen_by_origin(edge: WebEdge) -> str:
-    return (await edge.origin.seen(1))[-1].headers["x-forwarded-for"]
+    return (await edge.origin.wait_for_requests(1))[-1].headers["x-forwarded-for"]
 
 
 async def test_forwarded_address_of_a_viewer_is_ignored(cache_root: Path) -> None:
@@ -60,7 +61,7 @@ async def test_forwarded_address_of_a_viewer_is_ignored(cache_root: Path) -> Non
 
 
 async def test_a_trusted_proxy_tells_the_viewers_address(cache_root: Path) -> None:
-    async with serve_web(cache_root, tables=TRUSTING) as edge, viewer_of(edge.port) as proxy:
+    async with serve_web(cache_root, tables=TRUSTING) as edge, open_viewer(edge.port) as proxy:
         put(edge)
         fields = {"X_Forwarded_For": f"{CLAIMED}, {VIEWER}, {PROXY}", "User_Agent": "one"}
         for _miss_parsed_recalled in range(3):
@@ -137,7 +138,7 @@ async def test_countries_follow_the_viewers_address(cache_root: Path, tmp_path: 
 async def test_a_header_may_come_with_requests_behind_it(cache_root: Path, header: Any) -> None:
     async with (
         serve_web(cache_root, tables=TRUSTING, proxied=True) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         put(edge)
         await viewer.send(header(VIEWER, 4711) + request("/small") * 2)
@@ -169,10 +170,10 @@ async def test_an_ipv6_address_reaches_origin_and_log(cache_root: Path) -> None:
 async def test_without_a_header_there_is_no_answer(cache_root: Path) -> None:
     async with (
         serve_web(cache_root, tables=TRUSTING, proxied=True) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
         put(edge)
-        await viewer.ask("/small")
+        await viewer.send_request("/small")
         assert await viewer.receive_rest() == b""
         assert not edge.lines()
         (line,) = edge.lines("proxy_header_refused")
@@ -270,7 +271,7 @@ async def test_failed_handshake_is_logged_with_the_viewer_address(
         serve_web(cache_root, tables=TRUSTING, context=context, proxied=True) as edge,
         coming_from(edge, VIEWER) as viewer,
     ):
-        await viewer.ask("/small")
+        await viewer.send_request("/small")
         assert b"400 Bad Request" in await viewer.receive_rest()
         (line,) = edge.lines("tls_handshake_failed")
         assert line["client"] == f"{VIEWER}:4711"

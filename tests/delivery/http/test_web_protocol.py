@@ -14,8 +14,8 @@ from streamedge.delivery.http.connection.request_side import HEADER_BYTES_MAX
 from streamedge.delivery.http.request.request import HOST_BYTES_MAX
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, Turn
-from tests.support.http_viewer import Response, Viewer, fetch, request, viewer_of
+from tests.support.http_viewer import Response, Viewer, fetch, open_viewer, request
+from tests.support.scripted_origin import Pattern, Reply
 from tests.support.web_edge import WebEdge, connections, serve_web
 
 PACKET_MAX_BYTES = 256 << 10  # what asyncio reads at a time
@@ -28,7 +28,7 @@ def put_film(edge: WebEdge) -> None:
 
 
 async def test_a_connection_carries_one_request_after_another(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         for expected in ("Miss", "Hit", "Hit"):
             response = await viewer.get("/film.mp4")
@@ -41,7 +41,7 @@ async def test_a_connection_carries_one_request_after_another(cache_root: Path) 
 
 
 async def test_pipelined_requests_are_answered_in_order(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         edge.origin.put("cold.mp4", b"cold")
         await viewer.get("/film.mp4")
@@ -77,7 +77,7 @@ async def test_however_requests_are_cut_into_packets(tmp_path: Path, data: st.Da
     from streamedge.cache.storage.store import prepare_folder
 
     prepare_folder(tmp_path)
-    async with serve_web(tmp_path) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(tmp_path) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         spans = data.draw(
             st.lists(
@@ -101,7 +101,7 @@ async def test_connection_close_closes_after_the_answer(cache_root: Path) -> Non
     async with serve_web(cache_root) as edge:
         put_film(edge)
         for _cold_then_warm in range(2):
-            async with viewer_of(edge.port) as viewer:
+            async with open_viewer(edge.port) as viewer:
                 response = await viewer.get("/film.mp4", connection="close")
                 assert response.body == WHOLE
                 assert response.fields["connection"] == "close"
@@ -113,7 +113,7 @@ async def test_http_1_0_is_answered_once(cache_root: Path, more: bytes) -> None:
     async with serve_web(cache_root) as edge:
         put_film(edge)
         for _cold_then_warm in range(2):
-            async with viewer_of(edge.port) as viewer:
+            async with open_viewer(edge.port) as viewer:
                 await viewer.send(b"GET /film.mp4 HTTP/1.0\r\nHost: edge\r\n" + more + b"\r\n")
                 response = await viewer.receive()
                 assert response.body == WHOLE
@@ -123,7 +123,7 @@ async def test_http_1_0_is_answered_once(cache_root: Path, more: bytes) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
 async def test_other_methods_are_refused(cache_root: Path, method: str) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         response = await viewer.get("/film.mp4", method)
         assert response.status == 405
@@ -135,7 +135,7 @@ async def test_other_methods_are_refused(cache_root: Path, method: str) -> None:
 @pytest.mark.parametrize("size", [10, 100_000, 1_000_000])
 async def test_a_refused_body_is_passed_over(cache_root: Path, size: int) -> None:
     """However long it is: it is no header, and the next request is found behind it."""
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         await viewer.send(request("/film.mp4", "PUT", content_length=str(size)) + b"x" * size)
         assert (await viewer.receive()).status == 405
@@ -143,7 +143,7 @@ async def test_a_refused_body_is_passed_over(cache_root: Path, size: int) -> Non
 
 
 async def test_a_get_with_a_body_is_refused_and_does_not_lose_step(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         inner = request("/other.mp4")  # a body that looks like a request is still a body
         for _cold_then_warm in range(2):
@@ -176,7 +176,7 @@ GARBAGE = [
 
 @pytest.mark.parametrize("garbage", GARBAGE)
 async def test_what_is_not_http_gets_a_400_and_the_end(cache_root: Path, garbage: bytes) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(garbage)
         response = await viewer.receive()
         assert response.status == 400
@@ -203,7 +203,7 @@ async def test_no_bytes_upset_the_server(tmp_path: Path, packets: list[bytes]) -
     loop.set_exception_handler(lambda _loop, context: failures.append(context))
     async with serve_web(tmp_path) as edge:
         put_film(edge)
-        async with viewer_of(edge.port) as viewer:
+        async with open_viewer(edge.port) as viewer:
             with contextlib.suppress(ConnectionError):  # the edge may have had enough
                 for packet in packets:
                     await viewer.send(packet)
@@ -214,7 +214,7 @@ async def test_no_bytes_upset_the_server(tmp_path: Path, packets: list[bytes]) -
 
 async def test_garbage_behind_a_request_waits_for_its_turn(cache_root: Path) -> None:
     """Neither is it taken for the answer, nor does it break into one."""
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         edge.origin.hold("film.mp4", at=1000)
         await viewer.send(request("/film.mp4") + request("/film.mp4", "HEAD") + b"nonsense\r\n\r\n")
@@ -231,7 +231,7 @@ async def test_garbage_behind_a_request_waits_for_its_turn(cache_root: Path) -> 
 
 @pytest.mark.parametrize("packets", [1, 4])
 async def test_too_many_header_bytes(cache_root: Path, packets: int) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         await viewer.get("/film.mp4")
         raw = request("/film.mp4", cookie="x" * HEADER_BYTES_MAX)
@@ -246,13 +246,13 @@ async def test_too_many_header_bytes(cache_root: Path, packets: int) -> None:
 
 
 async def test_headers_without_an_end_are_refused_before_they_end(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(b"GET /" + b"a" * (HEADER_BYTES_MAX + 1))
         assert (await viewer.receive()).status == 431
 
 
 async def test_headers_within_the_limit_pass(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         raw_cookie = "x" * (HEADER_BYTES_MAX - 200)
         for _cold_then_warm in range(2):
@@ -262,10 +262,10 @@ async def test_headers_within_the_limit_pass(cache_root: Path) -> None:
 async def test_a_large_header_behind_a_running_response_does_not_break_it(
     cache_root: Path,
 ) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         edge.origin.hold("film.mp4", at=1000)
-        await viewer.ask("/film.mp4")
+        await viewer.send_request("/film.mp4")
         head = await viewer.receive_head()
         await viewer.receive_body(1000)
         await viewer.send(b"GET /" + b"a" * 2 * HEADER_BYTES_MAX)
@@ -278,7 +278,7 @@ async def test_a_large_header_behind_a_running_response_does_not_break_it(
 async def test_a_peer_that_asks_faster_than_it_reads_is_not_queued_without_end(
     cache_root: Path,
 ) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         await viewer.get("/film.mp4")
         asked = request("/film.mp4", "HEAD")
@@ -304,7 +304,7 @@ async def test_a_peer_that_asks_faster_than_it_reads_is_not_queued_without_end(
     ],
 )
 async def test_a_host_in_doubt_is_refused(cache_root: Path, raw: bytes) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         await viewer.get("/film.mp4")
         await viewer.send(raw)
@@ -317,14 +317,14 @@ async def test_a_host_in_doubt_is_refused(cache_root: Path, raw: bytes) -> None:
 @pytest.mark.parametrize("host", [b"edge", b"EDGE:8080", b"edge."])
 async def test_absolute_form_is_a_request_like_others(cache_root: Path, host: bytes) -> None:
     """RFC 9112 §3.2.2: a server accepts it, though only proxies' clients send it."""
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         await viewer.send(b"GET http://Edge:8080/film.mp4 HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
         assert (await viewer.receive()).body == WHOLE
 
 
 async def test_a_query_names_no_other_object(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         assert (await viewer.get("/film.mp4?a=1")).cache == "Miss"
         assert (await viewer.get("/film.mp4?b=/../c")).cache == "Hit"
@@ -332,7 +332,7 @@ async def test_a_query_names_no_other_object(cache_root: Path) -> None:
 
 
 async def test_upgrades_are_declined(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         for protocol in ("websocket", "h2c", "TLS/1.2"):
             for _cold_then_warm in range(2):
@@ -346,11 +346,11 @@ async def test_a_viewer_that_leaves_is_logged_and_stops_no_fill(cache_root: Path
     async with serve_web(cache_root) as edge:
         put_film(edge)
         edge.origin.hold("film.mp4", at=1000)
-        async with viewer_of(edge.port) as viewer:
-            await viewer.ask("/film.mp4")
+        async with open_viewer(edge.port) as viewer:
+            await viewer.send_request("/film.mp4")
             await viewer.receive_head()
             assert await viewer.receive_body(1000) == WHOLE[:1000]
-            viewer.leave()
+            viewer.reset()
         edge.origin.release("film.mp4")
         await edge.origin.until(lambda: edge.origin.body_bytes_sent == len(WHOLE))
         response = await fetch(edge.port, "/film.mp4")
@@ -365,11 +365,11 @@ async def test_a_viewer_that_leaves_is_logged_and_stops_no_fill(cache_root: Path
 async def test_a_viewer_that_leaves_before_the_answer(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         put_film(edge)
-        edge.origin.hold_answers()
-        async with viewer_of(edge.port) as viewer:
+        edge.origin.hold_responses()
+        async with open_viewer(edge.port) as viewer:
             await viewer.send(request("/film.mp4") + request("/film.mp4", "HEAD"))
-            await edge.origin.seen(1)
-        edge.origin.release_answers()
+            await edge.origin.wait_for_requests(1)
+        edge.origin.release_responses()
         assert (await fetch(edge.port, "/film.mp4")).body == WHOLE
         assert len(edge.origin.requests) == 1
 
@@ -377,10 +377,10 @@ async def test_a_viewer_that_leaves_before_the_answer(cache_root: Path) -> None:
 async def test_an_origin_that_fails_for_good_cuts_the_response(cache_root: Path) -> None:
     async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
         put_film(edge)
-        edge.origin.script(Turn(reset_at=100_000))
-        edge.origin.script(Turn(status=404), times=3)
-        async with viewer_of(edge.port) as viewer:
-            await viewer.ask("/film.mp4")
+        edge.origin.script(Reply(reset_at=100_000))
+        edge.origin.script(Reply(status=404), times=3)
+        async with open_viewer(edge.port) as viewer:
+            await viewer.send_request("/film.mp4")
             head = await viewer.receive_head()
             assert head.fields["content-length"] == str(len(WHOLE))
             received = await viewer.receive_rest()
@@ -393,7 +393,7 @@ async def test_an_origin_that_fails_for_good_cuts_the_response(cache_root: Path)
 
 
 async def test_each_response_leaves_one_line(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         await viewer.get("/film.mp4", user_agent="test/1")
         await viewer.get("/film.mp4", range="bytes=0-9")
@@ -421,14 +421,14 @@ async def first_bytes(viewer: Viewer, count: int) -> tuple[Response, bytes]:
 
 
 async def test_the_first_byte_leaves_while_the_origin_is_held(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as one:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as one:
         put_film(edge)
         edge.origin.hold("film.mp4", at=1)
-        await one.ask("/film.mp4")
+        await one.send_request("/film.mp4")
         head, first = await first_bytes(one, 1)
         assert (head.status, head.cache, first) == (200, "Miss", WHOLE[:1])
-        async with viewer_of(edge.port) as other:
-            await other.ask("/film.mp4")
+        async with open_viewer(edge.port) as other:
+            await other.send_request("/film.mp4")
             assert (await first_bytes(other, 1))[1] == WHOLE[:1]
             edge.origin.release("film.mp4", 99_999)
             assert await other.receive_body(99_999) == WHOLE[1:100_000]
@@ -440,7 +440,7 @@ async def test_the_first_byte_leaves_while_the_origin_is_held(cache_root: Path) 
 
 async def test_an_absolute_form_without_a_path_means_the_root(cache_root: Path) -> None:
     rules = {"default_root_object": "index.html"}
-    async with serve_web(cache_root, rules=rules) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, rules=rules) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("index.html", b"root")
         for target in ("http://edge", "http://edge/", "http://edge?x=1"):
             await viewer.send(f"GET {target} HTTP/1.1\r\nHost: edge\r\n\r\n".encode())

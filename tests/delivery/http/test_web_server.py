@@ -9,9 +9,10 @@ import pytest
 
 from streamedge.ops.metrics import Gauge
 from streamedge.spans import Span
-from tests.support.fakes import Pattern
-from tests.support.http_viewer import CutError, fetch, request, viewer_of
-from tests.support.web_edge import WebEdge, connections, descriptors, serve_web, until
+from tests.support.event_loop import until
+from tests.support.http_viewer import TruncatedError, fetch, open_viewer, request
+from tests.support.scripted_origin import Pattern
+from tests.support.web_edge import WebEdge, connections, descriptors, serve_web
 
 SMALL = Pattern(1000, seed=1)
 LARGE = Pattern(16 << 20, seed=2)  # more than the buffers of a connection hold
@@ -37,7 +38,7 @@ async def until_blocked(edge: WebEdge) -> None:
 
 
 async def test_a_quiet_connection_is_closed(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge)
         await viewer.get("/small")
         sweep(edge, IDLE_S - 1)
@@ -47,14 +48,14 @@ async def test_a_quiet_connection_is_closed(cache_root: Path) -> None:
 
 
 async def test_a_connection_that_never_asks_is_closed(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await until(lambda: bool(connections(edge)))
         sweep(edge, IDLE_S + 1)
         assert await viewer.receive_rest() == b""
 
 
 async def test_a_request_that_comes_drop_by_drop_is_no_activity(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge)
         await viewer.get("/small")
         await viewer.send(request("/small")[:-2] + b"x-slow: ")
@@ -64,7 +65,7 @@ async def test_a_request_that_comes_drop_by_drop_is_no_activity(cache_root: Path
 
 
 async def test_a_refused_connection_does_not_linger_for_ever(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(b"nonsense\r\n\r\n")
         assert (await viewer.receive()).status == 400
         assert await viewer.receive_rest() == b""  # the edge's half is closed at once
@@ -73,14 +74,14 @@ async def test_a_refused_connection_does_not_linger_for_ever(cache_root: Path) -
 
 
 async def test_waiting_for_the_origin_is_not_being_quiet(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge)
-        edge.origin.hold_answers()
-        await viewer.ask("/small")
-        await edge.origin.seen(1)
+        edge.origin.hold_responses()
+        await viewer.send_request("/small")
+        await edge.origin.wait_for_requests(1)
         sweep(edge, 1000)
         edge.origin.hold("small", at=10)
-        edge.origin.release_answers()
+        edge.origin.release_responses()
         head = await viewer.receive_head()
         assert head.status == 200
         body = await viewer.receive_body(10)
@@ -92,18 +93,18 @@ async def test_waiting_for_the_origin_is_not_being_quiet(cache_root: Path) -> No
 async def test_a_viewer_that_takes_nothing_is_dropped_alone(cache_root: Path) -> None:
     async with (
         serve_web(cache_root) as edge,
-        viewer_of(edge.port, receive_buffer_bytes=4096) as stalled,
+        open_viewer(edge.port, receive_buffer_bytes=4096) as stalled,
     ):
         put(edge)
-        await stalled.ask("/large")
+        await stalled.send_request("/large")
         await until_blocked(edge)
-        async with viewer_of(edge.port) as other:
+        async with open_viewer(edge.port) as other:
             await other.get("/small")
             sweep(edge, STALL_S - 1)
             assert await other.receive_rest() == b""  # it was quiet; the stalled one has time
             assert len(connections(edge)) == 1
         sweep(edge, STALL_S + 1)
-        with pytest.raises(CutError):
+        with pytest.raises(TruncatedError):
             await stalled.receive()
         assert (await fetch(edge.port, "/large")).body == LARGE.read(Span(0, LARGE.size_bytes))
         (line,) = [line for line in edge.lines() if line.get("reason")]
@@ -115,11 +116,11 @@ async def test_the_sweep_runs_by_itself(cache_root: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("streamedge.delivery.http.server.SWEEP_INTERVAL_S", 0.01)
     async with (
         serve_web(cache_root, limits={"http_idle": "100ms", "http_stall": "100ms"}) as edge,
-        viewer_of(edge.port) as quiet,
-        viewer_of(edge.port, receive_buffer_bytes=4096) as stalled,
+        open_viewer(edge.port) as quiet,
+        open_viewer(edge.port, receive_buffer_bytes=4096) as stalled,
     ):
         put(edge)
-        await stalled.ask("/large")
+        await stalled.send_request("/large")
         assert await quiet.receive_rest() == b""
         await until_dropped(edge)
         assert len(await stalled.receive_rest()) < LARGE.size_bytes
@@ -134,10 +135,10 @@ async def until_dropped(edge: WebEdge) -> None:
 async def test_connections_beyond_the_limit_are_dropped(cache_root: Path) -> None:
     async with serve_web(cache_root, limits={"http_connections": 2}) as edge:
         put(edge)
-        async with viewer_of(edge.port) as one, viewer_of(edge.port) as two:
+        async with open_viewer(edge.port) as one, open_viewer(edge.port) as two:
             for viewer in (one, two):
                 assert (await viewer.get("/small")).status == 200
-            async with viewer_of(edge.port) as three:
+            async with open_viewer(edge.port) as three:
                 assert await three.receive_rest() == b""
             for viewer in (one, two):
                 assert (await viewer.get("/small")).status == 200
@@ -148,13 +149,13 @@ async def test_connections_beyond_the_limit_are_dropped(cache_root: Path) -> Non
 async def test_draining_server_finishes_responses_and_refuses_connections(cache_root: Path) -> None:
     async with (
         serve_web(cache_root) as edge,
-        viewer_of(edge.port) as busy,
-        viewer_of(edge.port) as quiet,
+        open_viewer(edge.port) as busy,
+        open_viewer(edge.port) as quiet,
     ):
         put(edge)
         await quiet.get("/small")
         edge.origin.hold("large", at=1000)
-        await busy.ask("/large")
+        await busy.send_request("/large")
         head = await busy.receive_head()
         draining = asyncio.ensure_future(edge.server.drain(20))
         assert await quiet.receive_rest() == b""
@@ -170,12 +171,12 @@ async def test_draining_server_finishes_responses_and_refuses_connections(cache_
 
 
 async def test_draining_cuts_what_does_not_end(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge)
         edge.origin.hold("small", at=10)
-        edge.origin.hold_answers()
-        await viewer.ask("/small")
-        await edge.origin.seen(1)
+        edge.origin.hold_responses()
+        await viewer.send_request("/small")
+        await edge.origin.wait_for_requests(1)
         async with asyncio.timeout(5):
             await edge.server.drain(0.01)
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
@@ -190,7 +191,7 @@ async def test_viewers_that_come_and_go_leave_no_descriptor(cache_root: Path) ->
         await until(lambda: not connections(edge))
         before = descriptors()
         for _round in range(30):
-            async with viewer_of(edge.port, receive_buffer_bytes=4096) as viewer:
+            async with open_viewer(edge.port, receive_buffer_bytes=4096) as viewer:
                 await viewer.send(request("/large") * 3)
                 await viewer.receive_head()
             assert (await fetch(edge.port, "/small")).status == 200

@@ -20,8 +20,8 @@ from streamedge.delivery.http.writes import Writes
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin import Origin, Upstream
 from streamedge.origin.writing import Write, WriteAnswer
-from tests.support.fakes import Turn
-from tests.support.http_viewer import viewer_of
+from tests.support.http_viewer import open_viewer
+from tests.support.scripted_origin import Reply
 from tests.support.web_edge import serve_web
 
 LINGERS_S = 0.001
@@ -115,11 +115,11 @@ async def test_write_that_is_cancelled_may_have_been_done() -> None:
 
 async def test_write_to_a_site_that_gave_no_answer_may_have_been_done(cache_root: Path) -> None:
     rules = {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]}
-    async with serve_web(cache_root, rules=rules) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, rules=rules) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("page", b"old", etag='"1"')
         assert (await viewer.get("/page")).body == b"old"
         edge.origin.put("page", b"new", etag='"2"')
         assert (await viewer.get("/page")).body == b"old"
-        edge.origin.script(Turn(raw=b"HTTP/1.1"))
+        edge.origin.script(Reply(raw=b"HTTP/1.1"))
         assert (await viewer.get("/page", "DELETE")).status == 502
         assert (await viewer.get("/page")).body == b"new"

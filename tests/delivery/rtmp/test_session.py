@@ -21,19 +21,20 @@ from streamedge.delivery.rtmp.session import (
     RtmpSession,
 )
 from streamedge.ops.metrics import Counter, Gauge
+from tests.support.event_loop import until
 from tests.support.rtmp_client import (
     AGGREGATE,
     COMMAND,
     VIDEO,
     ClosedError,
-    connected,
     information,
+    message_name,
+    open_client,
+    open_raw_client,
     samples,
-    shaken,
-    word,
 )
-from tests.support.rtmp_media import avc_mp4, keyframe, made
-from tests.support.rtmp_stand import stand, until
+from tests.support.rtmp_edge import serve_rtmp
+from tests.support.rtmp_media import avc_mp4, keyframe, sample_file
 
 START = "NetStream.Play.Start"
 STOP = "NetStream.Play.Stop"
@@ -44,10 +45,10 @@ def movie(count: int = 120, size_bytes: int = 40_000) -> bytes:
 
 
 async def test_two_slow_streams_of_one_client_both_continue(cache_root: Path) -> None:
-    async with stand(cache_root) as edge:
+    async with serve_rtmp(cache_root) as edge:
         edge.origin.put("film.mp4", movie())
         edge.origin.put("other.mp4", movie(100))
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             assert await client.create_stream() == 2
             client.buffer(36_000_000, stream_id=2)
             client.play("film.mp4", stream_id=1)
@@ -61,37 +62,37 @@ async def test_two_slow_streams_of_one_client_both_continue(cache_root: Path) ->
             )
             for _ in range(200):
                 await asyncio.sleep(0)
-            said = await client.until_word("STREAM_EOF")
-            said += await client.until_word("STREAM_EOF")
+            said = await client.until_named("STREAM_EOF")
+            said += await client.until_named("STREAM_EOF")
             assert [len(samples(said, stream_id)) for stream_id in (1, 2)] == [120, 100]
 
 
 @pytest.mark.parametrize("stage", ["opening", "index", "cold wait", "paused", "blocked", "queued"])
 async def test_disconnected_client_leaves_no_reader_open(cache_root: Path, stage: str) -> None:
-    async with stand(cache_root) as edge:
+    async with serve_rtmp(cache_root) as edge:
         edge.origin.put("film.mp4", movie())
         if stage == "opening":
-            edge.origin.hold_answers()
+            edge.origin.hold_responses()
         elif stage in ("index", "cold wait", "queued"):
             edge.origin.hold("film.mp4", at=600 if stage == "index" else 300_000)
-        async with connected(edge.port, buffer_ms=1000) as client:
+        async with open_client(edge.port, buffer_ms=1000) as client:
             client.play("film.mp4")
             if stage == "queued":
                 client.play("film.mp4", 0.0, -1.0, False)
             if stage in ("opening", "index"):
-                await edge.origin.seen(1)
+                await edge.origin.wait_for_requests(1)
             elif stage == "paused":
-                await client.until_word(START)
+                await client.until_named(START)
                 client.pause(True, 0)
-                await client.until_word("NetStream.Pause.Notify")
+                await client.until_named("NetStream.Pause.Notify")
             elif stage == "blocked":
                 client.buffer(36_000_000)
-                await client.until_word(START)
+                await client.until_named(START)
             else:
                 await client.until(lambda message: message.type_id == VIDEO)
             assert edge.counts.gauges[Gauge.VIEWERS] == 1
         if stage == "opening":
-            edge.origin.release_answers()
+            edge.origin.release_responses()
         elif stage in ("index", "cold wait", "queued"):
             edge.origin.release("film.mp4")
         await edge.until_gone()
@@ -100,50 +101,50 @@ async def test_disconnected_client_leaves_no_reader_open(cache_root: Path, stage
         assert len(edge.lines("rtmp_disconnect")) == 1
         assert {line["reason"] for line in edge.lines("rtmp_stop")} == {"disconnected"}
         # What was begun for the one serves the next.
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             client.play("film.mp4")
-            assert len(samples(await client.until_word(STOP))) == 120
+            assert len(samples(await client.until_named(STOP))) == 120
 
 
 async def test_closing_a_stream_closes_its_readers(cache_root: Path) -> None:
-    async with stand(cache_root) as edge:
-        edge.origin.put("film.mp4", made("film.mp4"))
-        async with connected(edge.port, buffer_ms=1000) as client:
+    async with serve_rtmp(cache_root) as edge:
+        edge.origin.put("film.mp4", sample_file("film.mp4"))
+        async with open_client(edge.port, buffer_ms=1000) as client:
             for _ in range(5):
                 client.play("film.mp4")
                 await client.until(lambda message: message.type_id == AGGREGATE)
             client.command("closeStream", None, stream_id=1)
-            await client.answered()
+            await client.read_pending()
             assert edge.counts.gauges[Gauge.VIEWERS] == 0
             await until(lambda: not edge.readers)
         await edge.until_gone()
 
 
 async def test_plays_on_one_stream_are_limited(cache_root: Path) -> None:
-    async with stand(cache_root) as edge:
-        edge.origin.put("film.mp4", made("film.mp4"))
-        edge.origin.hold_answers()
-        async with connected(edge.port) as client:
+    async with serve_rtmp(cache_root) as edge:
+        edge.origin.put("film.mp4", sample_file("film.mp4"))
+        edge.origin.hold_responses()
+        async with open_client(edge.port) as client:
             for _ in range(PLAYS_MAX + 5):
                 client.play("film.mp4", 0.0, -1.0, False)
-            said = await client.answered()
-            assert [word(m) for m in said].count("NetStream.Play.Failed") == 5
-            edge.origin.release_answers()
+            said = await client.read_pending()
+            assert [message_name(m) for m in said].count("NetStream.Play.Failed") == 5
+            edge.origin.release_responses()
         await edge.until_gone()
 
 
 async def test_concurrent_get_stream_length_calls_are_limited(cache_root: Path) -> None:
-    async with stand(cache_root) as edge:
-        edge.origin.put("film.mp4", made("film.mp4"))
-        edge.origin.hold_answers()
-        async with connected(edge.port) as client:
+    async with serve_rtmp(cache_root) as edge:
+        edge.origin.put("film.mp4", sample_file("film.mp4"))
+        edge.origin.hold_responses()
+        async with open_client(edge.port) as client:
             for number in range(6):
                 client.command("getStreamLength", None, "film.mp4", transaction=100.0 + number)
-            said = await client.answered()
-            assert [word(message) for message in said] == ["NetConnection.Call.Failed"] * 2
-            edge.origin.release_answers()
+            said = await client.read_pending()
+            assert [message_name(message) for message in said] == ["NetConnection.Call.Failed"] * 2
+            edge.origin.release_responses()
             for _ in range(4):
-                await client.until_word("_result")
+                await client.until_named("_result")
         await edge.until_gone()
 
 
@@ -157,8 +158,8 @@ async def test_concurrent_get_stream_length_calls_are_limited(cache_root: Path) 
 async def test_slow_client_is_dropped(
     cache_root: Path, limits: dict[str, Any], reason: str
 ) -> None:
-    async with stand(cache_root, **limits) as edge:
-        async with shaken(edge.port) as client:
+    async with serve_rtmp(cache_root, **limits) as edge:
+        async with open_raw_client(edge.port) as client:
             if "idle_s" in limits:
                 await client.connect("cfx/st", tcUrl="rtmp://a/cfx/st")
             for session in list(edge.sessions):
@@ -169,9 +170,9 @@ async def test_slow_client_is_dropped(
 
 
 async def test_client_that_stops_reading_is_dropped(cache_root: Path) -> None:
-    async with stand(cache_root, stall_s=5.0) as edge:
+    async with serve_rtmp(cache_root, stall_s=5.0) as edge:
         edge.origin.put("film.mp4", movie(300, 60_000))
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             client.play("film.mp4")
             (session,) = edge.sessions
             sender = session._sender
@@ -187,41 +188,41 @@ async def test_client_that_stops_reading_is_dropped(cache_root: Path) -> None:
 
 
 async def test_playing_client_is_not_idle(cache_root: Path) -> None:
-    async with stand(cache_root, idle_s=1.0) as edge:
-        edge.origin.put("film.mp4", made("film.mp4"))
-        async with connected(edge.port, buffer_ms=1000) as client:
+    async with serve_rtmp(cache_root, idle_s=1.0) as edge:
+        edge.origin.put("film.mp4", sample_file("film.mp4"))
+        async with open_client(edge.port, buffer_ms=1000) as client:
             client.play("film.mp4")
             await client.until(lambda message: message.type_id == AGGREGATE)
             (session,) = edge.sessions
             assert session.plays == 1
             session.sweep(asyncio.get_running_loop().time() + 100)
             client.pause(True, 0)
-            await client.until_word("NetStream.Pause.Notify")
+            await client.until_named("NetStream.Pause.Notify")
             session.sweep(asyncio.get_running_loop().time() + 100)
             client.pause(False, 0)
             client.buffer(36_000_000)
-            await client.until_word("STREAM_EOF")
+            await client.until_named("STREAM_EOF")
             assert session.plays == 0
             session.sweep(asyncio.get_running_loop().time() + 100)
             await client.closed()
 
 
 async def test_connections_are_limited(cache_root: Path) -> None:
-    async with stand(cache_root, connections_max=1) as edge:
-        async with connected(edge.port) as first:
+    async with serve_rtmp(cache_root, connections_max=1) as edge:
+        async with open_client(edge.port) as first:
             with pytest.raises((ClosedError, OSError, asyncio.IncompleteReadError)):
-                async with shaken(edge.port):
+                async with open_raw_client(edge.port):
                     pass
-            await first.answered()
+            await first.read_pending()
         await edge.until_gone()
 
 
 async def test_stopping_edge_waits_for_plays_to_end(cache_root: Path) -> None:
-    async with stand(cache_root) as edge:
-        edge.origin.put("film.mp4", made("film.mp4"))
-        async with connected(edge.port) as client:
+    async with serve_rtmp(cache_root) as edge:
+        edge.origin.put("film.mp4", sample_file("film.mp4"))
+        async with open_client(edge.port) as client:
             client.play("film.mp4")
-            await client.until_word("STREAM_EOF")
+            await client.until_named("STREAM_EOF")
             for session in list(edge.sessions):
                 session.shut_down()
             await client.closed()
@@ -236,8 +237,8 @@ async def test_stopping_edge_waits_for_plays_to_end(cache_root: Path) -> None:
 async def test_internal_error_ends_only_its_own_connection(
     cache_root: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    async with stand(cache_root) as edge:
-        edge.origin.put("film.mp4", made("film.mp4"))
+    async with serve_rtmp(cache_root) as edge:
+        edge.origin.put("film.mp4", sample_file("film.mp4"))
 
         async def fails_later(self: RtmpSession, name: str) -> None:
             raise ZeroDivisionError(name)
@@ -245,24 +246,24 @@ async def test_internal_error_ends_only_its_own_connection(
         def fails(self: RtmpSession, *arguments: object) -> None:
             raise ZeroDivisionError(where)
 
-        async with connected(edge.port) as client, connected(edge.port) as other:
+        async with open_client(edge.port) as client, open_client(edge.port) as other:
             with monkeypatch.context() as patch:
                 if where == "open_medium":
                     patch.setattr(RtmpSession, "open_medium", fails_later)
                 client.play("film.mp4")
                 if where != "open_medium":
-                    await client.until_word(START)
+                    await client.until_named(START)
                     (session,) = (each for each in edge.sessions if each.plays)
                     if where == "_control":
                         patch.setattr(session, "_control", fails.__get__(session))
                         client.seek(1000)
                     else:
                         session.guard(fails.__get__(session))
-                said = await client.until_word("NetStream.Play.Failed")
+                said = await client.until_named("NetStream.Play.Failed")
                 assert information(said[-1])["description"] == "The edge failed."
                 await client.closed()
             other.play("film.mp4")
-            await other.until_word(STOP)
+            await other.until_named(STOP)
         await edge.until_gone()
         assert "internal error" in edge.lines("rtmp_disconnect")[0]["reason"]
         (line,) = edge.lines("rtmp_fault")
@@ -276,18 +277,18 @@ async def test_exception_in_a_sweep_does_not_end_the_sweeps(
     cache_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rtmp_server, "SWEEP_INTERVAL_S", 0.01)
-    async with stand(cache_root) as edge, connected(edge.port) as client:
+    async with serve_rtmp(cache_root) as edge, open_client(edge.port) as client:
         (session,) = edge.sessions
         swept = asyncio.Event()
 
-        async with connected(edge.port) as other:
+        async with open_client(edge.port) as other:
             (second,) = edge.sessions - {session}
             monkeypatch.setattr(session, "sweep", lambda now_s: 1 / 0)
             monkeypatch.setattr(second, "sweep", lambda now_s: swept.set())
             await client.closed()
             swept.clear()
             await asyncio.wait_for(swept.wait(), 10)
-            await other.answered()
+            await other.read_pending()
 
 
 # What one client may cost
@@ -312,11 +313,11 @@ async def test_data_parsed_in_one_loop_iteration_is_limited(
         return occurred
 
     monkeypatch.setattr(ServerConnection, "receive_data", counted)
-    async with stand(cache_root) as edge, connected(edge.port) as client:
+    async with serve_rtmp(cache_root) as edge, open_client(edge.port) as client:
         client.send(empty_messages(5000))
         for number in range(100):
             client.command("getNothing", None, transaction=float(number + 2))
-        said = await client.answered()
+        said = await client.read_pending()
         answers = [m for m in said if m.type_id == COMMAND]
         assert [amf0.decode_all(m.payload)[1] for m in answers] == [2.0 + n for n in range(100)]
         assert max(read) <= PIECE_CHUNKS
@@ -334,8 +335,8 @@ async def test_data_parsed_in_one_loop_iteration_is_limited(
     ids=["empty messages", "chunks of a byte", "acknowledgements"],
 )
 async def test_flooding_client_is_dropped(cache_root: Path, flood: bytes) -> None:
-    async with stand(cache_root) as edge:
-        async with connected(edge.port) as client:
+    async with serve_rtmp(cache_root) as edge:
+        async with open_client(edge.port) as client:
             for session in edge.sessions:
                 session.sweep = lambda now_s: None  # type: ignore[method-assign]
             client.send(flood)
@@ -346,11 +347,11 @@ async def test_flooding_client_is_dropped(cache_root: Path, flood: bytes) -> Non
 
 
 async def test_log_lines_of_one_client_are_limited(cache_root: Path) -> None:
-    async with stand(cache_root) as edge:
-        async with connected(edge.port) as client:
+    async with serve_rtmp(cache_root) as edge:
+        async with open_client(edge.port) as client:
             for _ in range(LINES_BURST + 100):
                 client.command("\x01" * 1500)
-            await client.answered()
+            await client.read_pending()
         await edge.until_gone()
         ignored = edge.lines("rtmp_ignored")
         assert LINES_BURST <= len(ignored) < LINES_BURST + 100
@@ -363,32 +364,32 @@ async def test_log_lines_of_one_client_are_limited(cache_root: Path) -> None:
 
 
 async def test_bytes_are_counted_while_they_are_sent_and_at_the_end(cache_root: Path) -> None:
-    async with stand(cache_root) as edge:
-        edge.origin.put("film.mp4", made("film.mp4"))
-        async with connected(edge.port) as client:
+    async with serve_rtmp(cache_root) as edge:
+        edge.origin.put("film.mp4", sample_file("film.mp4"))
+        async with open_client(edge.port) as client:
             (session,) = edge.sessions
             client.play("film.mp4")
-            await client.until_word("STREAM_EOF")
+            await client.until_named("STREAM_EOF")
             session.sweep(0.0)
             sent_bytes = session.sent_bytes
             assert edge.counts.gathered(Counter.SENT_BYTES, "rtmp") == sent_bytes
-            assert sent_bytes > len(made("film.mp4"))
-            await client.answered()
+            assert sent_bytes > len(sample_file("film.mp4"))
+            await client.read_pending()
         await edge.until_gone()
         counted = edge.counts.gathered(Counter.SENT_BYTES, "rtmp")
         assert counted == edge.lines("rtmp_disconnect")[0]["bytes"] > sent_bytes
 
 
 async def test_cold_play_after_get_stream_length_is_a_miss(cache_root: Path) -> None:
-    async with stand(cache_root) as edge:
-        edge.origin.put("film.mp4", made("film.mp4"))
+    async with serve_rtmp(cache_root) as edge:
+        edge.origin.put("film.mp4", sample_file("film.mp4"))
         for result in ("Miss", "Hit"):
-            async with connected(edge.port) as client:
+            async with open_client(edge.port) as client:
                 client.command("getStreamLength", None, "film.mp4", transaction=5.0)
-                await client.until_word("_result")
+                await client.until_named("_result")
                 for again in (result, "Hit"):
                     client.play("film.mp4")
-                    await client.until_word(STOP)
+                    await client.until_named(STOP)
                     assert edge.lines("rtmp_play")[-1]["cache"] == again
         assert edge.counts.gathered(Counter.PLAYS, "Miss") == 1
         assert edge.counts.gathered(Counter.PLAYS, "Hit") == 3

@@ -15,16 +15,16 @@ from streamedge.delivery.rtmp.stream_access import NOT_ALLOWED
 from streamedge.delivery.rtmp.streams import WRONG_SIGNATURES_MAX
 from tests.support.rtmp_client import (
     RtmpClient,
-    connected,
     frames,
     information,
+    message_name,
+    open_client,
+    open_raw_client,
     samples,
-    shaken,
-    word,
 )
-from tests.support.rtmp_media import avc_mp4, keyframe, made
+from tests.support.rtmp_edge import RtmpEdge, serve_rtmp
+from tests.support.rtmp_media import avc_mp4, keyframe, sample_file
 from tests.support.rtmp_signer import changed, rsa_signer
-from tests.support.rtmp_stand import Stand, stand
 
 START, STOP = "NetStream.Play.Start", "NetStream.Play.Stop"
 FAILED, NOTIFY = "NetStream.Play.Failed", "NetStream.Seek.Notify"
@@ -41,12 +41,12 @@ def movie(count: int, size_bytes: int = 40_000) -> bytes:
 
 async def refused(client: RtmpClient) -> None:
     """Reads up to a refusal, which says nothing of its reason."""
-    (status,) = (await client.until_word(FAILED, STOP, NOT_FOUND))[-1:]
+    (status,) = (await client.until_named(FAILED, STOP, NOT_FOUND))[-1:]
     told = information(status)
     assert (told["code"], told["level"], told["description"]) == (FAILED, "error", NOT_ALLOWED)
 
 
-def reasons(edge: Stand) -> list[str]:
+def reasons(edge: RtmpEdge) -> list[str]:
     return [line["reason"] for line in edge.lines("rtmp_stop")]
 
 
@@ -54,13 +54,13 @@ def reasons(edge: Stand) -> list[str]:
 
 
 async def test_signed_name_plays_and_its_signature_is_not_stored(cache_root: Path) -> None:
-    async with stand(cache_root, access=SIGNED) as edge:
+    async with serve_rtmp(cache_root, access=SIGNED) as edge:
         edge.origin.put("dir/film.mp4", movie(20))
         name = SIGNER.canned("mp4:dir/film.mp4", edge.now_s + 60)
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             assert await client.call("getStreamLength", name) == pytest.approx(0.8)
             client.play(name)
-            assert len(samples(await client.until_word(STOP))) == 20
+            assert len(samples(await client.until_named(STOP))) == 20
         await edge.until_gone()
         (play,) = edge.lines("rtmp_play")
         assert (play["stream"], play["key"]) == ("mp4:dir/film.mp4", SIGNER.key_id)
@@ -71,22 +71,22 @@ async def test_signed_name_plays_and_its_signature_is_not_stored(cache_root: Pat
 
 
 async def test_signature_is_not_part_of_the_cache_key(cache_root: Path) -> None:
-    async with stand(cache_root, access=SIGNED) as edge:
+    async with serve_rtmp(cache_root, access=SIGNED) as edge:
         edge.origin.put("film.mp4", movie(20))
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             for until_s in (60, 120):
                 client.play(SIGNER.canned("film", edge.now_s + until_s))
-                await client.until_word(STOP)
+                await client.until_named(STOP)
             asked = len(edge.origin.requests)
             client.play(SIGNER.custom("film", edge.now_s + 60, covering="*"))
-            await client.until_word(STOP)
+            await client.until_named(STOP)
         assert len(edge.origin.requests) == asked
         results = [line["cache"] for line in edge.lines("rtmp_play")]
         assert results[1:] == ["Hit", "Hit"]
 
 
 async def test_refused_viewer_gets_no_reason(cache_root: Path) -> None:
-    async with stand(cache_root, access=SIGNED) as edge:
+    async with serve_rtmp(cache_root, access=SIGNED) as edge:
         edge.origin.put("film.mp4", movie(20))
         name = SIGNER.canned("film.mp4", edge.now_s + 60)
         names = [
@@ -100,7 +100,7 @@ async def test_refused_viewer_gets_no_reason(cache_root: Path) -> None:
             SIGNER.custom("film.mp4", edge.now_s + 60, covering="*", network="192.0.2.0/24"),
             OTHER.canned("film.mp4", edge.now_s + 60),
         ]
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             for each in names:
                 client.play(each)
                 await refused(client)
@@ -108,7 +108,7 @@ async def test_refused_viewer_gets_no_reason(cache_root: Path) -> None:
                     await client.call("getStreamLength", each)
             # The connection is still good.
             client.play(name)
-            await client.until_word(START)
+            await client.until_named(START)
         assert reasons(edge)[: len(names)] == [
             f"{FAILED}: {reason}"
             for reason in (
@@ -129,23 +129,23 @@ async def test_refused_viewer_gets_no_reason(cache_root: Path) -> None:
 
 
 async def test_only_signed_objects_are_requested(cache_root: Path) -> None:
-    async with stand(cache_root, access=SIGNED) as edge:
-        edge.origin.put("film.flv", made("film.flv"))
+    async with serve_rtmp(cache_root, access=SIGNED) as edge:
+        edge.origin.put("film.flv", sample_file("film.flv"))
         edge.origin.put("film.mp4", movie(20))
         signature = SIGNER.canned("film.mp4", edge.now_s + 60).partition("?")[2]
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             client.play(f"film?{signature}")
-            await client.until_word(START)
+            await client.until_named(START)
         assert edge.lines("rtmp_play")[0]["object"] == "film.mp4"
         assert {request.path for request in edge.origin.requests} == {"/film.mp4"}
 
 
 async def test_client_with_too_many_wrong_signatures_is_disconnected(cache_root: Path) -> None:
-    async with stand(cache_root, access=SIGNED) as edge:
+    async with serve_rtmp(cache_root, access=SIGNED) as edge:
         edge.origin.put("film.mp4", movie(20))
         name = SIGNER.canned("film.mp4", edge.now_s + 60)
         wrong = changed(name, name.index("Signature=") + 100)
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             for number in range(WRONG_SIGNATURES_MAX - 1):
                 if number % 2:
                     with pytest.raises(KeyError, match=FAILED):
@@ -158,7 +158,7 @@ async def test_client_with_too_many_wrong_signatures_is_disconnected(cache_root:
                 client.play(SIGNER.canned("film.mp4", edge.now_s - 1))
                 await refused(client)
             client.play(name)
-            await client.until_word(STOP)
+            await client.until_named(STOP)
             client.play(wrong)
             await refused(client)
             await client.closed()
@@ -168,9 +168,9 @@ async def test_client_with_too_many_wrong_signatures_is_disconnected(cache_root:
 
 
 async def test_concurrent_wrong_signatures_are_limited(cache_root: Path) -> None:
-    async with stand(cache_root, access=SIGNED) as edge:
+    async with serve_rtmp(cache_root, access=SIGNED) as edge:
         name = SIGNER.canned("film.mp4", edge.now_s + 60)
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             for at in range(2 * WRONG_SIGNATURES_MAX):
                 wrong = changed(name, name.index("Signature=") + 50 + at)
                 client.play(wrong, -2000, -1000, False)  # each after the one before
@@ -187,27 +187,27 @@ async def test_concurrent_wrong_signatures_are_limited(cache_root: Path) -> None
 async def test_expired_signature_lets_a_play_end_and_refuses_a_seek(
     cache_root: Path,
 ) -> None:
-    async with stand(cache_root, access=SIGNED) as edge:
+    async with serve_rtmp(cache_root, access=SIGNED) as edge:
         edge.origin.put("film.mp4", movie(50))
         edge.origin.hold("film.mp4", at=1_000_000)
         name = SIGNER.canned("film.mp4", edge.now_s + 60)
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             client.play(name)
-            await client.until_word(START)
+            await client.until_named(START)
             edge.now_s += 59
             client.seek(STEP_MS * 10)
-            await client.until_word(NOTIFY)
+            await client.until_named(NOTIFY)
             edge.now_s += 1
             client.pause(True, 0)
-            await client.until_word("NetStream.Pause.Notify")
+            await client.until_named("NetStream.Pause.Notify")
             client.pause(False, 0)
             edge.origin.release("film.mp4")
-            assert samples(await client.until_word(STOP))[-1].time_ms == STEP_MS * 49
+            assert samples(await client.until_named(STOP))[-1].time_ms == STEP_MS * 49
             client.seek(STEP_MS * 10)
             await refused(client)
             # That was its end.
             client.seek(STEP_MS * 10)
-            await client.until_word("NetStream.Seek.Failed")
+            await client.until_named("NetStream.Seek.Failed")
         assert reasons(edge) == [f"{FAILED}: expired"]
         assert [line["at_ms"] for line in edge.lines("rtmp_seek")] == [STEP_MS * 10]
         await edge.until_gone()
@@ -215,17 +215,17 @@ async def test_expired_signature_lets_a_play_end_and_refuses_a_seek(
 
 
 async def test_resume_that_goes_back_checks_access_again(cache_root: Path) -> None:
-    async with stand(cache_root, access=SIGNED) as edge:
+    async with serve_rtmp(cache_root, access=SIGNED) as edge:
         edge.origin.put("film.mp4", movie(50))
         edge.origin.hold("film.mp4", at=1_000_000)
         name = SIGNER.canned("film.mp4", edge.now_s + 60)
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             client.play(name)
             await client.until(
                 lambda message: any(one.time_ms >= STEP_MS * 10 for one in samples([message]))
             )
             client.pause(True, STEP_MS)
-            await client.until_word("NetStream.Pause.Notify")
+            await client.until_named("NetStream.Pause.Notify")
             edge.now_s += 60
             client.pause(False, STEP_MS)
             await refused(client)
@@ -237,21 +237,21 @@ async def test_resume_that_goes_back_checks_access_again(cache_root: Path) -> No
 async def test_seek_after_an_invalidation_plays_the_new_version(
     cache_root: Path, soft: bool
 ) -> None:
-    async with stand(cache_root) as edge:
+    async with serve_rtmp(cache_root) as edge:
         edge.origin.put("film.mp4", movie(50))
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             client.play("film.mp4")
-            await client.until_word(STOP)
+            await client.until_named(STOP)
             edge.origin.put("film.mp4", movie(100, 50_000), etag='"2"')
             # As long as nothing says otherwise it is the same version.
             client.seek(STEP_MS * 10)
-            said = await client.until_word(STOP)
+            said = await client.until_named(STOP)
             assert [duration(said), samples(said)[-1].time_ms] == [2.0, STEP_MS * 49]
             edge.invalidate("/film.mp4", soft=soft)
             client.seek(STEP_MS * 60)
-            said = await client.until_word(NOTIFY, FAILED)
-            assert word(said[-1]) == NOTIFY
-            said = await client.until_word(STOP)
+            said = await client.until_named(NOTIFY, FAILED)
+            assert message_name(said[-1]) == NOTIFY
+            said = await client.until_named(STOP)
             assert duration(said) == 4.0
             assert [frame.is_header for frame in frames(said)][:1] == [True]
             assert [frame.time_ms for frame in samples(said)] == list(
@@ -264,7 +264,7 @@ async def test_seek_after_an_invalidation_plays_the_new_version(
 
 def duration(said: list[Any]) -> float:
     """Of the onMetaData in messages."""
-    (told,) = (information(message) for message in said if word(message) == "onMetaData")
+    (told,) = (information(message) for message in said if message_name(message) == "onMetaData")
     return float(told["duration"])
 
 
@@ -272,25 +272,25 @@ def duration(said: list[Any]) -> float:
 async def test_seek_to_an_invalidated_and_deleted_object_is_not_found(
     cache_root: Path, paused: bool
 ) -> None:
-    async with stand(cache_root) as edge:
+    async with serve_rtmp(cache_root) as edge:
         edge.origin.put("film.mp4", movie(50))
         edge.origin.put("other.mp4", movie(50))
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             client.play("film.mp4")
-            await client.until_word(START)
+            await client.until_named(START)
             if paused:
                 client.pause(True, 0)
-                await client.until_word("NetStream.Pause.Notify")
+                await client.until_named("NetStream.Pause.Notify")
             edge.origin.remove("film.mp4")
             edge.invalidate("/other*")
             client.seek(STEP_MS * 10)
-            await client.until_word(NOTIFY)
+            await client.until_named(NOTIFY)
             edge.invalidate("/*")
             client.seek(STEP_MS * 20)
-            said = await client.until_word(NOT_FOUND, NOTIFY)
-            assert word(said[-1]) == NOT_FOUND
+            said = await client.until_named(NOT_FOUND, NOTIFY)
+            assert message_name(said[-1]) == NOT_FOUND
             client.play("other.mp4")
-            await client.until_word(STOP)
+            await client.until_named(STOP)
         await edge.until_gone()
         assert edge.readers == 0
 
@@ -310,7 +310,7 @@ async def test_only_allowed_pages_may_connect(
     cache_root: Path, page: str | None, reason: str | None
 ) -> None:
     pages = [compile_pattern("https://www.example.com/*")]
-    async with stand(cache_root, pages=pages) as edge:
+    async with serve_rtmp(cache_root, pages=pages) as edge:
         more = {"pageUrl": page} if page else {}
         await connects(edge, reason, **more)
 
@@ -335,13 +335,13 @@ async def test_only_allowed_countries_may_connect(
     cache_root: Path, code: str, reason: str | None
 ) -> None:
     access = AccessRules(None, CountryRule(frozenset({"DE"}), True, False))
-    async with stand(cache_root, access=access, countries=Atlas(code)) as edge:
+    async with serve_rtmp(cache_root, access=access, countries=Atlas(code)) as edge:
         await connects(edge, reason)
 
 
-async def connects(edge: Stand, reason: str | None, **more: Any) -> None:
+async def connects(edge: RtmpEdge, reason: str | None, **more: Any) -> None:
     """Connects; when there is a reason, it is told to the log, and the connection closed."""
-    async with shaken(edge.port) as client:
+    async with open_raw_client(edge.port) as client:
         if reason is None:
             await client.connect("cfx/st", tcUrl="rtmp://127.0.0.1/cfx/st", **more)
             return
@@ -356,14 +356,14 @@ async def connects(edge: Stand, reason: str | None, **more: Any) -> None:
 
 
 async def test_signatures_in_a_connect_are_not_logged(cache_root: Path) -> None:
-    async with stand(cache_root) as edge:
+    async with serve_rtmp(cache_root) as edge:
         url = SIGNER.canned("rtmp://127.0.0.1/cfx/st", edge.now_s + 60)
         app = "cfx/st?" + url.partition("?")[2]
         page = url.replace("rtmp", "http")
-        async with connected(edge.port, app, tcUrl=url, pageUrl=page) as client:
-            await client.answered()
+        async with open_client(edge.port, app, tcUrl=url, pageUrl=page) as client:
+            await client.read_pending()
         with pytest.raises(KeyError):
-            async with connected(edge.port, app.replace("cfx", "other"), tcUrl=url):
+            async with open_client(edge.port, app.replace("cfx", "other"), tcUrl=url):
                 pass
         await edge.until_gone()
         (line,) = edge.lines("rtmp_connect")
@@ -377,70 +377,70 @@ async def test_signatures_in_a_connect_are_not_logged(cache_root: Path) -> None:
 
 
 async def test_removed_key_is_refused(cache_root: Path) -> None:
-    async with stand(cache_root, access=SIGNED) as edge:
+    async with serve_rtmp(cache_root, access=SIGNED) as edge:
         edge.origin.put("film.mp4", movie(50))
         name = SIGNER.canned("film.mp4", edge.now_s + 60)
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             client.play(name)
-            await client.until_word(STOP)
+            await client.until_named(STOP)
             edge.rule(access=AccessRules({OTHER.key_id: OTHER.public_key}))
             client.seek(0)
             await refused(client)
             client.play(name)
             await refused(client)
             client.play(OTHER.canned("film.mp4", edge.now_s + 60))
-            await client.until_word(STOP)
+            await client.until_named(STOP)
         assert reasons(edge)[:2] == [f"{FAILED}: key is not trusted"] * 2
 
 
 async def test_running_play_outlives_its_distribution(cache_root: Path) -> None:
-    async with stand(cache_root) as edge:
+    async with serve_rtmp(cache_root) as edge:
         edge.origin.put("film.mp4", movie(50))
         edge.origin.hold("film.mp4", at=1_000_000)
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             client.play("film.mp4")
-            await client.until_word(START)
+            await client.until_named(START)
             edge.streams.replace(HostTable([]))
             edge.origin.release("film.mp4")
-            assert len(samples(await client.until_word(STOP))) == 50
+            assert len(samples(await client.until_named(STOP))) == 50
             client.seek(0)
             await refused(client)
             client.play("film.mp4")
             await refused(client)
             with pytest.raises(KeyError, match="InvalidApp"):
-                async with connected(edge.port):
+                async with open_client(edge.port):
                     pass
         assert all("DistributionNotFound" in reason for reason in reasons(edge))
 
 
 async def test_country_that_is_denied_later_is_refused_at_the_next_play(cache_root: Path) -> None:
     atlas = Atlas("FR")
-    async with stand(cache_root, countries=atlas) as edge:
+    async with serve_rtmp(cache_root, countries=atlas) as edge:
         edge.origin.put("film.mp4", movie(50))
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             client.play("film.mp4")
-            await client.until_word(STOP)
+            await client.until_named(STOP)
             edge.rule(access=AccessRules(None, CountryRule(frozenset({"FR"}), False, True)))
             client.seek(0)
             await refused(client)
             atlas.code = "DE"
             client.play("film.mp4")
-            await client.until_word(STOP)
+            await client.until_named(STOP)
 
 
 async def test_object_of_a_name_is_forgotten_with_its_distribution(cache_root: Path) -> None:
-    async with stand(cache_root) as edge:
+    async with serve_rtmp(cache_root) as edge:
         edge.origin.put("film.mp4", movie(20))
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             client.play("film")
-            await client.until_word(STOP)
-            edge.origin.put("film.flv", made("film.flv"))
+            await client.until_named(STOP)
+            edge.origin.put("film.flv", sample_file("film.flv"))
             client.play("film")
-            await client.until_word(STOP)
+            await client.until_named(STOP)
             edge.rule(rules=edge.distribution.rules)
             edge.invalidate("/*")
             client.play("film")
-            await client.until_word(STOP)
+            await client.until_named(STOP)
         objects = [line["object"] for line in edge.lines("rtmp_play")]
         assert objects == ["film.mp4", "film.mp4", "film.flv"]
 
@@ -448,16 +448,16 @@ async def test_object_of_a_name_is_forgotten_with_its_distribution(cache_root: P
 async def test_client_may_leave_during_a_seek_that_waits_for_the_new_version(
     cache_root: Path,
 ) -> None:
-    async with stand(cache_root) as edge:
+    async with serve_rtmp(cache_root) as edge:
         edge.origin.put("film.mp4", movie(50))
-        async with connected(edge.port) as client:
+        async with open_client(edge.port) as client:
             client.play("film.mp4")
-            await client.until_word(STOP)
+            await client.until_named(STOP)
             edge.invalidate("/film.mp4")
-            edge.origin.hold_answers()
+            edge.origin.hold_responses()
             asked = len(edge.origin.requests)
             client.seek(0)
-            await edge.origin.seen(asked + 1)
-        edge.origin.release_answers()
+            await edge.origin.wait_for_requests(asked + 1)
+        edge.origin.release_responses()
         await edge.until_gone()
         assert edge.readers == 0

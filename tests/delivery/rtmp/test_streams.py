@@ -37,9 +37,9 @@ from streamedge.media.library import MediaLibrary
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
 from streamedge.origin.http.origin import HttpOrigin
-from tests.support.fakes import ScriptedOrigin, Turn
-from tests.support.rtmp_media import made
-from tests.support.web_edge import until
+from tests.support.event_loop import until
+from tests.support.rtmp_media import sample_file
+from tests.support.scripted_origin import Reply, ScriptedOrigin
 
 OPEN = AccessRules()
 
@@ -145,10 +145,10 @@ def test_host_is_read_from_tc_url(tc_url: str, host: str) -> None:
 
 
 async def test_likeliest_existing_object_is_opened(streams: Streams) -> None:
-    streams.server.put("film.mp4", made("film.mp4"))
-    streams.server.put("film.flv", made("film.flv"))
-    streams.server.put("song.mp3", made("song.mp3"))
-    streams.server.put("bare", made("film.mp4"))
+    streams.server.put("film.mp4", sample_file("film.mp4"))
+    streams.server.put("film.flv", sample_file("film.flv"))
+    streams.server.put("song.mp3", sample_file("song.mp3"))
+    streams.server.put("bare", sample_file("film.mp4"))
     assert await streams.open("film") == "film.flv"
     assert await streams.open("mp4:film") == "film.mp4"
     assert await streams.open("mp3:song") == "song.mp3"
@@ -162,22 +162,22 @@ async def test_likeliest_existing_object_is_opened(streams: Streams) -> None:
 async def test_stalled_candidate_does_not_delay_the_likeliest_one(
     streams: Streams,
 ) -> None:
-    streams.server.put("film.mp4", made("film.mp4"))
-    streams.server.put("film.flv", made("film.flv"))
+    streams.server.put("film.mp4", sample_file("film.mp4"))
+    streams.server.put("film.flv", sample_file("film.flv"))
     streams.server.hold("film.mp4")
     assert await streams.open("film") == "film.flv"
     streams.server.release("film.mp4")
 
 
 async def test_object_of_a_name_is_remembered(streams: Streams) -> None:
-    streams.server.put("song.mp3", made("song.mp3"))
+    streams.server.put("song.mp3", sample_file("song.mp3"))
     assert await streams.open("song") == "song.mp3"
     asked = len(streams.server.requests)
     assert await streams.open("song") == "song.mp3"
     assert len(streams.server.requests) == asked  # nothing is asked of the origin twice
     # One that has gone meanwhile is looked for again.
     streams.server.remove("song.mp3")
-    streams.server.put("song.flv", made("film.flv"))
+    streams.server.put("song.flv", sample_file("film.flv"))
     for name in ("song.mp3", "song.flv"):  # the one that is gone, and the one that was missing
         streams.cache.store.forget_record(join_key("http site", name))
     streams.cache._versions.clear()
@@ -199,7 +199,7 @@ async def test_unplayable_name_is_refused_with_its_code(
     streams: Streams, name: str, code: str
 ) -> None:
     streams.server.put("text.mp4", b"text" * 100)
-    streams.server.put("mjpeg.mov", made("unsupported"))
+    streams.server.put("mjpeg.mov", sample_file("unsupported"))
     with pytest.raises(RefusalError) as refused:
         await streams.open(name)
     assert refused.value.code == code
@@ -208,7 +208,7 @@ async def test_unplayable_name_is_refused_with_its_code(
 
 async def test_failing_origin_outranks_a_missing_object(streams: Streams) -> None:
     # Of four candidates one cannot be asked about: the stream may well be there.
-    streams.server.script(Turn(status=503), times=1)
+    streams.server.script(Reply(status=503), times=1)
     with pytest.raises(RefusalError) as refused:
         await streams.open("film")
     assert refused.value.code == "NetStream.Play.Failed"
@@ -218,7 +218,7 @@ async def test_failing_origin_outranks_a_missing_object(streams: Streams) -> Non
 
 
 async def test_strict_distribution_requires_announced_codecs(streams: Streams) -> None:
-    streams.server.put("film.mp4", made("av1-opus"))
+    streams.server.put("film.mp4", sample_file("av1-opus"))
     assert await streams.open("film.mp4") == "film.mp4"
     for announced in ((), ("av01",), ("hvc1", "Opus")):
         with pytest.raises(RefusalError) as refused:
@@ -232,14 +232,14 @@ async def test_strict_distribution_requires_announced_codecs(streams: Streams) -
 
 
 async def test_cancelled_open_leaves_no_reader_open(streams: Streams) -> None:
-    streams.server.put("film.flv", made("film.flv"))
-    streams.server.hold_answers()
+    streams.server.put("film.flv", sample_file("film.flv"))
+    streams.server.hold_responses()
     opening = asyncio.ensure_future(streams.open("film"))
-    await streams.server.seen(4)
+    await streams.server.wait_for_requests(4)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
-    streams.server.release_answers()
+    streams.server.release_responses()
     assert await streams.open("film") == "film.flv"
     assert streams.is_idle()
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from streamedge.ops.metrics import Counter
+from tests.support.event_loop import until
 from tests.support.proxy_headers import proxy_v1, proxy_v2, relay
-from tests.support.rtmp_client import ClosedError, connected, samples, shaken
-from tests.support.rtmp_media import made
-from tests.support.rtmp_stand import stand, until
+from tests.support.rtmp_client import ClosedError, open_client, open_raw_client, samples
+from tests.support.rtmp_edge import serve_rtmp
+from tests.support.rtmp_media import sample_file
 
 HERE = (ip_network("127.0.0.0/8"),)
 VIEWER, OTHER = "192.0.2.1", "192.0.2.2"
@@ -20,11 +21,11 @@ VIEWER, OTHER = "192.0.2.1", "192.0.2.2"
 
 @pytest.mark.parametrize("header", [proxy_v1(VIEWER, 4711), proxy_v2(VIEWER, 4711)])
 async def test_address_of_the_proxy_header_is_used(cache_root: Path, header: bytes) -> None:
-    async with stand(cache_root, proxies=HERE) as edge, relay(edge.port, header) as port:
-        edge.origin.put("film.mp4", made("film.mp4"))
-        async with connected(port) as client:
+    async with serve_rtmp(cache_root, proxies=HERE) as edge, relay(edge.port, header) as port:
+        edge.origin.put("film.mp4", sample_file("film.mp4"))
+        async with open_client(port) as client:
             client.play("film.mp4")
-            assert samples(await client.until_word("NetStream.Play.Stop"))
+            assert samples(await client.until_named("NetStream.Play.Stop"))
             (session,) = edge.sessions
             assert session.address == VIEWER
         await edge.until_gone()
@@ -33,9 +34,9 @@ async def test_address_of_the_proxy_header_is_used(cache_root: Path, header: byt
 
 
 async def test_connection_without_a_proxy_header_is_closed(cache_root: Path) -> None:
-    async with stand(cache_root, proxies=HERE) as edge:
+    async with serve_rtmp(cache_root, proxies=HERE) as edge:
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            async with shaken(edge.port):
+            async with open_raw_client(edge.port):
                 raise AssertionError("it is served")
         assert not edge.sessions
         (line,) = edge.lines("proxy_header_refused")
@@ -45,18 +46,18 @@ async def test_connection_without_a_proxy_header_is_closed(cache_root: Path) -> 
 
 async def test_connections_of_an_address_are_limited(cache_root: Path) -> None:
     async with (
-        stand(cache_root, proxies=HERE, per_address_max=2) as edge,
+        serve_rtmp(cache_root, proxies=HERE, per_address_max=2) as edge,
         relay(edge.port, proxy_v1(VIEWER, 4711)) as port,
         relay(edge.port, proxy_v2(OTHER, 4712)) as other_port,
     ):
-        async with connected(port), connected(port):
+        async with open_client(port), open_client(port):
             with pytest.raises((ClosedError, ConnectionError, asyncio.IncompleteReadError)):
-                async with connected(port):
+                async with open_client(port):
                     raise AssertionError("a third connection is served")
-            async with connected(other_port):
+            async with open_client(other_port):
                 assert len(edge.sessions) == 3
         await until(lambda: not edge.sessions)
-        async with connected(port):
+        async with open_client(port):
             (line,) = edge.lines("connections_per_address_refused")
             assert line["client"] == f"{VIEWER}:4711"
             assert edge.counts.gathered(Counter.ERRORS, "rtmp_connections_per_address") == 1

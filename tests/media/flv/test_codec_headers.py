@@ -7,8 +7,8 @@ from streamedge.media.flv import tags as flv
 from streamedge.media.flv.codec_headers import COLD_BYTES_MAX, CodecHeaders
 from streamedge.media.flv.scan_index import ScanIndex
 from streamedge.media.flv.tags import TagType
+from tests.support.media_oracle import feed
 from tests.support.memory_reader import MemoryReader
-from tests.support.oracle import feed
 
 VIDEO_ONLY = flv.file_header(has_audio=False, has_video=True)
 
@@ -80,7 +80,7 @@ async def test_searched_part_is_not_read_again() -> None:
     await headers.look_before(MemoryReader(data).as_reader, len(data))
     reader = MemoryReader(data)
     await headers.look_before(reader.as_reader, len(data))
-    assert reader.asked == []
+    assert reader.reads == []
 
 
 async def test_header_search_reads_little_from_the_origin() -> None:
@@ -91,11 +91,11 @@ async def test_header_search_reads_little_from_the_origin() -> None:
     reader = MemoryReader(data, 0)
     await headers.look_before(reader.as_reader, len(data))
     assert reader.read_bytes <= COLD_BYTES_MAX + (512 << 10)
-    assert all(span.end > len(data) - COLD_BYTES_MAX - (512 << 10) for span in reader.asked)
+    assert all(span.end > len(data) - COLD_BYTES_MAX - (512 << 10) for span in reader.reads)
     # What is there already costs nothing: all of it is looked through.
     reader = MemoryReader(data)
     await headers.look_before(reader.as_reader, len(data))
-    assert min(span.start for span in reader.asked) < 1000
+    assert min(span.start for span in reader.reads) < 1000
 
 
 async def test_last_of_many_headers_applies() -> None:

@@ -20,8 +20,8 @@ from streamedge.media.flv.layout import FlvLayout
 from streamedge.media.flv.scan import scan_tags
 from streamedge.media.flv.scan_index import ScanIndex
 from streamedge.media.medium import RUN_BYTES_MAX, RUN_MS, End, NeedData, Position, Skip
+from tests.support.media_oracle import feed, flv_of, title_of
 from tests.support.memory_reader import MemoryReader
-from tests.support.oracle import feed, flv_of, title_of
 from tests.support.rtmp_media import avc_mp4, keyframe, tags_flv
 
 Media = Callable[[str], bytes]
@@ -117,7 +117,7 @@ async def test_needed_span_begins_with_the_first_missing_byte(media: Media, name
     reader = MemoryReader(data, mark.position + 60_000)
     tag_range = index.tag_range(reader.as_reader, mark, RUN_MS, None)
     assert isinstance(tag_range, TagRange)
-    assert tag_range.end <= reader.there
+    assert tag_range.end <= reader.available_bytes
 
 
 async def test_tag_larger_than_a_run_is_a_run() -> None:
@@ -135,7 +135,7 @@ async def test_tag_larger_than_a_run_is_a_run() -> None:
         reader = MemoryReader(data, mark.position + 500_000)
         lacking = tags.tag_range(reader.as_reader, mark, RUN_MS, None)
         assert isinstance(lacking, NeedData)
-        assert lacking.span.start == reader.there
+        assert lacking.span.start == reader.available_bytes
         assert lacking.span.end >= found[large][1].end
 
 

@@ -22,6 +22,7 @@ from streamedge.media.mp4.codecs import CodecConfiguration, TrackKind
 from streamedge.media.mp4.moov import parse_moov
 from streamedge.media.mp4.title import Title, build_title
 from streamedge.spans import Span
+from tests.support.media_oracle import demux, feed, flv_of, sources_of, title_of
 from tests.support.mp4_writer import (
     AVC_CONFIGURATION,
     TrackRecipe,
@@ -31,7 +32,6 @@ from tests.support.mp4_writer import (
     table,
     visual_entry,
 )
-from tests.support.oracle import demux, feed, flv_of, sources_of, title_of
 
 Media = Callable[[str], bytes]
 

@@ -14,8 +14,8 @@ from streamedge.media.flv.scan_index import ScanIndex
 from streamedge.media.flv.tags import TagType
 from streamedge.media.medium import RUN_MS, End, NeedData, Position, Run
 from streamedge.spans import Span
+from tests.support.media_oracle import feed
 from tests.support.memory_reader import MemoryReader
-from tests.support.oracle import feed
 from tests.support.rtmp_media import tags_flv
 
 Media = Callable[[str], bytes]

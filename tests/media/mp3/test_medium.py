@@ -10,8 +10,8 @@ from streamedge.media.flv.scan import scan_tags
 from streamedge.media.medium import RUN_MS, End, NeedData, Position, Run
 from streamedge.media.mp3 import head as mp3_head
 from streamedge.media.mp3.medium import Mp3Medium
+from tests.support.media_oracle import demux, feed
 from tests.support.memory_reader import MemoryReader
-from tests.support.oracle import demux, feed
 
 Media = Callable[[str], bytes]
 
@@ -97,7 +97,7 @@ async def test_needed_span_begins_with_the_first_missing_byte(media: Media) -> N
         medium, reader = opened(data, mark.position + there)
         lacking = medium.next_run(mark, RUN_MS, None)
         assert isinstance(lacking, NeedData)
-        assert lacking.span.start == reader.there
+        assert lacking.span.start == reader.available_bytes
     medium, _ = opened(data, mark.position + 2_000)
     run = medium.next_run(mark, RUN_MS, None)
     assert isinstance(run, Run)

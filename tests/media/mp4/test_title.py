@@ -12,6 +12,7 @@ from streamedge.errors import MediaError, MediaFault
 from streamedge.media.flv.layout import FlvLayout
 from streamedge.media.mp4.moov import parse_moov
 from streamedge.media.mp4.title import SAMPLE_MEMORY_BYTES, Title, build_title
+from tests.support.media_oracle import demux, title_of
 from tests.support.mp4_writer import (
     AVC_CONFIGURATION,
     TrackRecipe,
@@ -24,7 +25,6 @@ from tests.support.mp4_writer import (
     visual_entry,
     words,
 )
-from tests.support.oracle import demux, title_of
 
 Media = Callable[[str], bytes]
 FILE_SIZE_BYTES = 10_000

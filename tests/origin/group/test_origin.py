@@ -22,7 +22,7 @@ from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.objects import ObjectUpstream, RequestedObject
 from streamedge.origin.s3.origin import S3Origin
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, ScriptedOrigin, Turn, read_all
+from tests.support.scripted_origin import Pattern, Reply, ScriptedOrigin, read_all
 
 FAILOVER: frozenset[int | str] = frozenset({500, 502, 503, 504, "connect", "timeout"})
 FILM = Pattern(300_000, seed=3)
@@ -114,22 +114,22 @@ async def test_first_member_is_used(site: Site) -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 async def test_listed_status_fails_over(site: Site, method: str, status: int) -> None:
-    site.first.script(Turn(status=status, body=b"no"))
-    site.second.script(Turn(status=200, body=b"" if method == "HEAD" else b"second"))
+    site.first.script(Reply(status=status, body=b"no"))
+    site.second.script(Reply(status=200, body=b"" if method == "HEAD" else b"second"))
     assert await send(site.group, method) == (200, b"" if method == "HEAD" else b"second")
     assert site.asked == (1, 1)
     assert site.counted(Counter.FAILOVERS) == [1, 0]
 
 
 async def test_body_of_a_failed_over_response_is_dropped(site: Site) -> None:
-    site.first.script(Turn(status=503, body=b"long", stall_at=2))
+    site.first.script(Reply(status=503, body=b"long", stall_at=2))
     assert await send(site.group) == (200, WHOLE)
     await site.first.until(lambda: not site.first.connections_open)
 
 
 @pytest.mark.parametrize("status", [301, 400, 403, 404, 416, 429, 501])
 async def test_unlisted_status_does_not_fail_over(site: Site, status: int) -> None:
-    site.first.script(Turn(status=status, body=b"no"))
+    site.first.script(Reply(status=status, body=b"no"))
     assert await send(site.group) == (status, b"no")
     assert site.asked == (1, 0)
 
@@ -137,7 +137,7 @@ async def test_unlisted_status_does_not_fail_over(site: Site, status: int) -> No
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 async def test_writes_go_to_the_first_member_only(site: Site, method: str) -> None:
     for _again in range(FAILURES_MAX + 1):
-        site.first.script(Turn(status=503))
+        site.first.script(Reply(status=503))
         assert (await send(site.group, method))[0] == 503
     await site.first.refuse()
     with pytest.raises(OriginError) as caught:
@@ -150,7 +150,7 @@ async def test_request_with_a_body_does_not_fail_over(site: Site) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"query"
 
-    site.first.script(Turn(status=503))
+    site.first.script(Reply(status=503))
     request = OriginRequest("OPTIONS", "film.mp4", body=pieces())
     response = await site.group.send(request)
     assert response.status == 503
@@ -166,20 +166,20 @@ async def test_refused_connection_fails_over(site: Site) -> None:
 
 
 async def test_lost_connection_fails_over(site: Site) -> None:
-    site.first.script(Turn(raw=b""))
+    site.first.script(Reply(raw=b""))
     assert await send(site.group) == (200, WHOLE)
     assert site.asked == (1, 1)
 
 
 async def test_read_timeout_fails_over(tmp_path: Path) -> None:
     async with grouping(tmp_path, read_timeout_s=0.1) as site:
-        site.first.script(Turn(silent=True))
+        site.first.script(Reply(silent=True))
         assert await send(site.group) == (200, WHOLE)
 
 
 async def test_invalid_response_counts_as_502(tmp_path: Path) -> None:
     async with grouping(tmp_path, [502]) as site:
-        site.first.script(Turn(raw=b"hello\r\n\r\n"))
+        site.first.script(Reply(raw=b"hello\r\n\r\n"))
         assert await send(site.group) == (200, WHOLE)
 
 
@@ -187,8 +187,8 @@ async def test_only_listed_failures_fail_over(tmp_path: Path) -> None:
     async with grouping(tmp_path, [404], read_timeout_s=0.1) as site:
         site.first.remove("film.mp4")
         assert await send(site.group) == (200, WHOLE)
-        site.first.script(Turn(silent=True))
-        site.first.script(Turn(status=503))
+        site.first.script(Reply(silent=True))
+        site.first.script(Reply(status=503))
         with pytest.raises(OriginError) as caught:
             await send(site.group)
         assert caught.value.failure is OriginFailure.TIMEOUT
@@ -201,10 +201,10 @@ async def test_only_listed_failures_fail_over(tmp_path: Path) -> None:
 
 
 async def test_result_of_the_last_member_is_returned(site: Site) -> None:
-    site.first.script(Turn(status=502, body=b"first"))
-    site.second.script(Turn(status=503, body=b"second"))
+    site.first.script(Reply(status=502, body=b"first"))
+    site.second.script(Reply(status=503, body=b"second"))
     assert await send(site.group) == (503, b"second")
-    site.first.script(Turn(status=502))
+    site.first.script(Reply(status=502))
     await site.second.refuse()
     with pytest.raises(OriginError) as caught:
         await send(site.group)
@@ -231,7 +231,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def break_first(site: Site) -> None:
-    site.first.script(Turn(status=503), times=FAILURES_MAX)
+    site.first.script(Reply(status=503), times=FAILURES_MAX)
     for _again in range(FAILURES_MAX):
         assert await send(site.group) == (200, WHOLE)
     assert site.members[0].breaker.state is BreakerState.OPEN
@@ -250,7 +250,7 @@ async def test_open_breaker_skips_the_member(site: Site, clock: Clock) -> None:
 async def test_recovered_member_is_used_again(site: Site, clock: Clock) -> None:
     await break_first(site)
     clock.now_s += 1
-    site.first.script(Turn(status=503))
+    site.first.script(Reply(status=503))
     assert await send(site.group) == (200, WHOLE)
     assert site.asked == (FAILURES_MAX + 1, FAILURES_MAX + 1)
     clock.now_s += 1.9
@@ -269,22 +269,22 @@ async def test_recovered_member_is_used_again(site: Site, clock: Clock) -> None:
 async def test_only_one_request_is_the_trial(site: Site, clock: Clock) -> None:
     await break_first(site)
     clock.now_s += 1
-    site.first.hold_answers()
+    site.first.hold_responses()
     trial = asyncio.create_task(send(site.group))
-    await site.first.seen(FAILURES_MAX + 1)
+    await site.first.wait_for_requests(FAILURES_MAX + 1)
     assert await send(site.group) == (200, WHOLE)  # of the second, meanwhile
     assert len(site.first.requests) == FAILURES_MAX + 1
     trial.cancel()
     await asyncio.gather(trial, return_exceptions=True)
-    site.first.release_answers()
+    site.first.release_responses()
     second = len(site.second.requests)
     assert await send(site.group) == (200, WHOLE)  # a trial that was given up blocks no other
     assert len(site.second.requests) == second
 
 
 async def test_all_members_are_tried_when_all_breakers_are_open(site: Site, clock: Clock) -> None:
-    site.first.script(Turn(status=503), times=FAILURES_MAX)
-    site.second.script(Turn(status=503), times=FAILURES_MAX)
+    site.first.script(Reply(status=503), times=FAILURES_MAX)
+    site.second.script(Reply(status=503), times=FAILURES_MAX)
     for _again in range(FAILURES_MAX):
         assert (await send(site.group))[0] == 503
     assert {member.breaker.state for member in site.members} == {BreakerState.OPEN}
@@ -297,7 +297,7 @@ async def test_status_about_the_object_does_not_open_the_breaker(
     tmp_path: Path, status: int
 ) -> None:
     async with grouping(tmp_path, [403, 404]) as site:
-        site.first.script(Turn(status=status), times=2 * FAILURES_MAX)
+        site.first.script(Reply(status=status), times=2 * FAILURES_MAX)
         for _again in range(2 * FAILURES_MAX):
             assert await send(site.group) == (200, WHOLE)
         assert site.members[0].breaker.state is BreakerState.CLOSED
@@ -308,7 +308,7 @@ async def test_status_about_the_object_does_not_open_the_breaker(
 
 
 async def test_reads_fail_over(site: Site) -> None:
-    site.first.script(Turn(status=500), times=2)
+    site.first.script(Reply(status=500), times=2)
     assert (await site.group.head("film.mp4")).version == FILM_VERSION
     assert await read_all(await site.group.read("film.mp4", Span(5, 10))) == WHOLE[5:10]
     assert await site.group.read("film.mp4", if_none_match=FILM_VERSION) is None
@@ -329,7 +329,7 @@ async def test_read_of_a_version_fails_over_after_a_changed_object(site: Site) -
     site.first.put("film.mp4", FILM, etag='"v2"')
     read = await site.group.read("film.mp4", Span(7, 9), if_match=FILM_VERSION)
     assert await read_all(read) == WHOLE[7:9]
-    site.first.script(Turn(ignore_conditions=True))
+    site.first.script(Reply(ignore_conditions=True))
     read = await site.group.read("film.mp4", Span(7, 9), if_match=FILM_VERSION)
     assert await read_all(read) == WHOLE[7:9]
     site.second.put("film.mp4", FILM, etag='"v3"')
@@ -340,13 +340,13 @@ async def test_read_of_a_version_fails_over_after_a_changed_object(site: Site) -
 
 @pytest.mark.parametrize("status", [403, 404, 416, 418])
 async def test_read_of_a_version_tries_all_members(site: Site, status: int) -> None:
-    site.first.script(Turn(status=status))
+    site.first.script(Reply(status=status))
     read = await site.group.read("film.mp4", Span(7, 9), if_match=FILM_VERSION)
     assert await read_all(read) == WHOLE[7:9]
 
 
 async def break_off(site: Site, origin: Origin) -> None:
-    site.first.script(Turn(cut_at=1000))
+    site.first.script(Reply(cut_at=1000))
     assert (await failure_of(origin)).failure is OriginFailure.BROKEN
 
 
@@ -393,18 +393,18 @@ async def test_requested_object_resumes_a_truncated_body(
     await break_off(site, asked)
     other = Pattern(FILM.size_bytes, seed=4)
     site.second.put("film.mp4", other, etag=etag and '"v2"', last_modified_s=1_800_000_000)
-    site.second.script(Turn(ignore_conditions=not honours))
+    site.second.script(Reply(ignore_conditions=not honours))
     assert await read_all(await asked.read("film.mp4", rest, if_match=version)) == WHOLE[1000:]
     assert site.asked == (3, 2)
 
 
 async def test_response_is_passed_on_unchanged(site: Site) -> None:
     trailers = (("X-Sum", "1"),)
-    site.first.script(Turn(status=200, body=b"", headers=(("X-A", "b"),)))
+    site.first.script(Reply(status=200, body=b"", headers=(("X-A", "b"),)))
     response = await site.group.send(OriginRequest("GET", "film.mp4"))
     assert (response.size_bytes, ("X-A", "b") in response.fields) == (0, True)
     assert await body_of(response) == b""
-    site.first.script(Turn(chunked=True, trailers=trailers))
+    site.first.script(Reply(chunked=True, trailers=trailers))
     response = await site.group.send(OriginRequest("GET", "film.mp4"))
     assert response.size_bytes is None
     assert await body_of(response) == WHOLE
@@ -412,7 +412,7 @@ async def test_response_is_passed_on_unchanged(site: Site) -> None:
 
 
 async def test_upgrade_passes_through(site: Site) -> None:
-    site.first.script(Turn(echoes=True))
+    site.first.script(Reply(echoes=True))
     fields = (("connection", "upgrade"), ("upgrade", "websocket"))
     response = await site.group.send(OriginRequest("GET", "film.mp4", fields=fields))
     unread, duplex = response.upgrade()
@@ -435,10 +435,10 @@ async def test_group_of_a_bucket_and_a_folder_fails_over(tmp_path: Path) -> None
         ]
         log = open_log(str(tmp_path / "log"), "test")
         group = OriginGroup("both", members, frozenset({404, 503}), log, Counts())
-        server.script(Turn(status=500))  # is not listed
+        server.script(Reply(status=500))  # is not listed
         assert (await failure_of(group)).failure is OriginFailure.UNAVAILABLE
         for status in (404, 503):
-            server.script(Turn(status=status), times=3)
+            server.script(Reply(status=status), times=3)
             assert (await group.head("film.mp4")).version.size_bytes == 4
             assert await read_all(await group.read("film.mp4")) == b"film"
             assert await send(group) == (200, b"film")

@@ -12,7 +12,7 @@ from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin import Origin, Version
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, ScriptedOrigin, Turn, read_all
+from tests.support.scripted_origin import Pattern, Reply, ScriptedOrigin, read_all
 
 FILM = Pattern(1_000_000, seed=7)
 FILM_VERSION = Version('"v1"', FILM.size_bytes, 1_700_000_000)
@@ -64,7 +64,7 @@ async def failure_of(
 async def test_status_maps_to_its_failure(
     server: ScriptedOrigin, origin: HttpOrigin, status: int, failure: OriginFailure
 ) -> None:
-    server.script(Turn(status=status), times=2)
+    server.script(Reply(status=status), times=2)
     error = await failure_of(origin, Span(0, 10))
     assert error.failure is failure
     assert str(error) == f"{server.url} 'film.mp4': answered {status}" or status == 416
@@ -81,7 +81,7 @@ async def test_range_past_the_end_is_refused(origin: HttpOrigin) -> None:
 
 async def test_redirect_is_not_followed(server: ScriptedOrigin, origin: HttpOrigin) -> None:
     location = "http://elsewhere.example/film.mp4?X-Amz-Signature=secret"
-    server.script(Turn(status=302, headers=(("Location", location),)))
+    server.script(Reply(status=302, headers=(("Location", location),)))
     error = await failure_of(origin)
     assert error.failure is OriginFailure.UNAVAILABLE
     assert "'elsewhere.example'" in str(error)
@@ -109,7 +109,7 @@ async def test_redirect_is_not_followed(server: ScriptedOrigin, origin: HttpOrig
 async def test_wrong_content_range_is_unavailable(
     server: ScriptedOrigin, origin: HttpOrigin, content_range: str | None
 ) -> None:
-    server.script(Turn(headers=(("Content-Range", content_range),)))
+    server.script(Reply(headers=(("Content-Range", content_range),)))
     error = await failure_of(origin, Span(100, 200))
     assert error.failure is OriginFailure.UNAVAILABLE
     assert repr(content_range or "") in str(error)
@@ -118,22 +118,22 @@ async def test_wrong_content_range_is_unavailable(
 async def test_unrequested_partial_content_is_unavailable(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
-    server.script(Turn(status=206, headers=(("Content-Range", "bytes 0-9/10"),), body=b"0" * 10))
+    server.script(Reply(status=206, headers=(("Content-Range", "bytes 0-9/10"),), body=b"0" * 10))
     assert (await failure_of(origin)).failure is OriginFailure.UNAVAILABLE
 
 
 @pytest.mark.parametrize(
     ("turn", "seen"),
     [
-        (Turn(chunked=True), "sends no length"),
-        (Turn(headers=(("Content-Length", None),)), "sends no length"),
-        (Turn(raw=b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n"), "the response is not HTTP"),
-        (Turn(raw=b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "the response is not HTTP"),
-        (Turn(headers=(("X-Long", "x" * 100_000),)), "the response is not HTTP"),
+        (Reply(chunked=True), "sends no length"),
+        (Reply(headers=(("Content-Length", None),)), "sends no length"),
+        (Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n"), "the response is not HTTP"),
+        (Reply(raw=b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "the response is not HTTP"),
+        (Reply(headers=(("X-Long", "x" * 100_000),)), "the response is not HTTP"),
     ],
 )
 async def test_invalid_response_is_unavailable(
-    server: ScriptedOrigin, origin: HttpOrigin, turn: Turn, seen: str
+    server: ScriptedOrigin, origin: HttpOrigin, turn: Reply, seen: str
 ) -> None:
     server.script(turn)
     error = await failure_of(origin)
@@ -144,17 +144,17 @@ async def test_invalid_response_is_unavailable(
 @pytest.mark.parametrize(
     "turn",
     [
-        Turn(cut_at=0),
-        Turn(cut_at=300_000),
-        Turn(cut_at=999_999),
-        Turn(reset_at=0),
-        Turn(reset_at=300_000),
-        Turn(raw=b""),
-        Turn(raw=b"HTTP/1.1 200 OK\r\nContent-Len"),
+        Reply(cut_at=0),
+        Reply(cut_at=300_000),
+        Reply(cut_at=999_999),
+        Reply(reset_at=0),
+        Reply(reset_at=300_000),
+        Reply(raw=b""),
+        Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Len"),
     ],
 )
 async def test_lost_connection_is_broken(
-    server: ScriptedOrigin, origin: HttpOrigin, turn: Turn
+    server: ScriptedOrigin, origin: HttpOrigin, turn: Reply
 ) -> None:
     server.script(turn)
     error = await failure_of(origin)
@@ -163,7 +163,7 @@ async def test_lost_connection_is_broken(
 
 
 async def test_bytes_before_a_cut_are_delivered(server: ScriptedOrigin, origin: HttpOrigin) -> None:
-    server.script(Turn(cut_at=300_000))
+    server.script(Reply(cut_at=300_000))
     read = await origin.read("film.mp4")
     assert read is not None
     received = bytearray()
@@ -179,14 +179,14 @@ async def test_bytes_before_a_cut_are_delivered(server: ScriptedOrigin, origin: 
 
 
 async def test_truncated_chunked_body_is_broken(server: ScriptedOrigin, origin: HttpOrigin) -> None:
-    server.script(Turn(chunked=True, cut_at=50))
+    server.script(Reply(chunked=True, cut_at=50))
     assert (await failure_of(origin, Span(0, 100))).failure is OriginFailure.BROKEN
 
 
 async def test_chunked_body_longer_than_its_range_is_broken(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
-    server.script(Turn(chunked=True, extra=b"more"))
+    server.script(Reply(chunked=True, extra=b"more"))
     error = await failure_of(origin, Span(0, 100))
     assert error.failure is OriginFailure.BROKEN
     assert "is longer than its 100 bytes" in str(error)
@@ -196,7 +196,7 @@ async def test_content_length_that_contradicts_content_range_is_unavailable(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
     server.hold("film.mp4")  # the head alone: a body over its length is another fault
-    server.script(Turn(headers=(("Content-Length", "50"),)))
+    server.script(Reply(headers=(("Content-Length", "50"),)))
     error = await failure_of(origin, Span(0, 100))
     assert error.failure is OriginFailure.UNAVAILABLE
     assert "Content-Length is '50', Content-Range 'bytes 0-99/1000000'" in str(error)
@@ -207,7 +207,7 @@ async def test_chunked_body_shorter_than_its_range_is_broken(
 ) -> None:
     body = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-9/10\r\n"
     body += b"Transfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n0\r\n\r\n"
-    server.script(Turn(raw=body))
+    server.script(Reply(raw=body))
     error = await failure_of(origin, Span(0, 10))
     assert error.failure is OriginFailure.BROKEN
     assert "ended 5 bytes early" in str(error)
@@ -218,13 +218,13 @@ async def test_bytes_after_a_body_never_reach_the_next_response(
 ) -> None:
     smuggled = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
     server.put("small", b"small")
-    server.script(Turn(extra=smuggled))
+    server.script(Reply(extra=smuggled))
     assert await read_all(await origin.read("small")) == b"small"
     assert await read_all(await origin.read("small")) == b"small"
 
 
-@pytest.mark.parametrize("turn", [Turn(silent=True), Turn(stall_at=0), Turn(stall_at=1000)])
-async def test_silent_origin_times_out(server: ScriptedOrigin, turn: Turn) -> None:
+@pytest.mark.parametrize("turn", [Reply(silent=True), Reply(stall_at=0), Reply(stall_at=1000)])
+async def test_silent_origin_times_out(server: ScriptedOrigin, turn: Reply) -> None:
     origin = HttpOrigin(server.url, read_timeout_s=0.05)
     server.script(turn)
     assert (await failure_of(origin)).failure is OriginFailure.TIMEOUT

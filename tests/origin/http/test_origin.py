@@ -12,7 +12,7 @@ from streamedge.origin import Origin, Version
 from streamedge.origin.http.exchange import parse_base_url
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, ScriptedOrigin, Turn, read_all
+from tests.support.scripted_origin import Pattern, Reply, ScriptedOrigin, read_all
 
 FILM = Pattern(1_000_000, seed=7)
 FILM_VERSION = Version('"v1"', FILM.size_bytes, 1_700_000_000)
@@ -116,7 +116,7 @@ async def test_range_far_into_a_huge_object_is_read(
 async def test_origin_that_ignores_ranges_sends_all_bytes(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
-    server.script(Turn(ignore_range=True))
+    server.script(Reply(ignore_range=True))
     read = await origin.read("film.mp4", Span(500_000, 600_000))
     assert read is not None
     assert read.span == Span(0, 1_000_000)
@@ -129,7 +129,7 @@ async def test_empty_object_is_read(server: ScriptedOrigin, origin: HttpOrigin) 
     assert read is not None
     assert read.span == Span(0, 0)
     assert await read_all(read) == b""
-    for turn in (Turn(), Turn(ignore_range=True)):
+    for turn in (Reply(), Reply(ignore_range=True)):
         server.script(turn)
         with pytest.raises(OriginError) as caught:
             await origin.read("empty.mp4", Span(0, 10))
@@ -139,7 +139,7 @@ async def test_empty_object_is_read(server: ScriptedOrigin, origin: HttpOrigin) 
 async def test_chunked_range_has_its_length_from_content_range(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
-    server.script(Turn(chunked=True))
+    server.script(Reply(chunked=True))
     span = Span(10, 300_000)
     assert await read_all(await origin.read("film.mp4", span)) == FILM.read(span)
 
@@ -174,7 +174,7 @@ async def test_name_outside_the_prefix_is_never_sent(
     with pytest.raises(OriginError) as caught:
         await origin.read("../film.mp4")
     assert caught.value.failure is OriginFailure.NOT_FOUND
-    assert server.connections_made == 0
+    assert server.connections_accepted == 0
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ async def test_changed_object_raises_changed(
     server: ScriptedOrigin, origin: HttpOrigin, ignored: bool
 ) -> None:
     server.put("film.mp4", Pattern(FILM.size_bytes, seed=8), etag='"v2"')
-    server.script(Turn(ignore_conditions=ignored))
+    server.script(Reply(ignore_conditions=ignored))
     error = await failure_of(origin, Span(100, 200), if_match=FILM_VERSION)
     assert error.failure is OriginFailure.CHANGED
     assert server.body_bytes_sent in (0, 100)
@@ -241,8 +241,8 @@ async def test_weak_or_missing_etag_is_matched_by_date(
     assert "if-match" not in asked
     assert asked["if-unmodified-since"] == "Tue, 14 Nov 2023 22:13:20 GMT"
     server.put("film.mp4", FILM, etag=etag and 'W/"v2"', last_modified_s=1_700_000_001)
-    server.script(Turn())
-    server.script(Turn(ignore_conditions=True))
+    server.script(Reply())
+    server.script(Reply(ignore_conditions=True))
     for _ in range(2):
         error = await failure_of(origin, Span(0, 10), if_match=version)
         assert error.failure is OriginFailure.CHANGED
@@ -260,7 +260,7 @@ async def test_object_shrunk_below_the_span_has_changed(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
     server.put("film.mp4", Pattern(1000), etag='"v2"')
-    server.script(Turn(ignore_conditions=True))
+    server.script(Reply(ignore_conditions=True))
     error = await failure_of(origin, Span(2000, 3000), if_match=FILM_VERSION)
     assert error.failure is OriginFailure.CHANGED
 
@@ -272,7 +272,7 @@ async def test_unchanged_object_returns_none(
 ) -> None:
     server.put("film.mp4", FILM, etag=etag)
     version = (await origin.head("film.mp4")).version
-    server.script(Turn(ignore_conditions=ignored))
+    server.script(Reply(ignore_conditions=ignored))
     assert await origin.read("film.mp4", if_none_match=version) is None
     server.put("film.mp4", b"new", etag=etag and '"v2"', last_modified_s=1_800_000_000)
     assert await read_all(await origin.read("film.mp4", if_none_match=version)) == b"new"
@@ -308,15 +308,15 @@ async def test_running_read_keeps_its_version(server: ScriptedOrigin, origin: Ht
 async def test_connection_is_reused_for_the_next_request(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
-    server.script(Turn())
-    server.script(Turn(status=404, body=b"x" * 3000))
+    server.script(Reply())
+    server.script(Reply(status=404, body=b"x" * 3000))
     await origin.head("film.mp4")
     await failure_of(origin)
     version = (await origin.head("film.mp4")).version
     assert await origin.read("film.mp4", if_none_match=version) is None
     for _ in range(3):
         await read_all(await origin.read("film.mp4", Span(0, 500_000)))
-    assert server.connections_made == 1
+    assert server.connections_accepted == 1
 
 
 async def test_cookies_are_not_stored(server: ScriptedOrigin) -> None:
@@ -329,7 +329,7 @@ async def test_cookies_are_not_stored(server: ScriptedOrigin) -> None:
 
 
 async def test_long_error_body_is_not_read(server: ScriptedOrigin, origin: HttpOrigin) -> None:
-    server.script(Turn(status=503, body=b"x" * 100_000, stall_at=50_000))
+    server.script(Reply(status=503, body=b"x" * 100_000, stall_at=50_000))
     assert (await failure_of(origin)).failure is OriginFailure.UNAVAILABLE
     await server.until(lambda: server.connections_open == 0)
 
@@ -357,9 +357,9 @@ async def test_close_after_the_end_is_idempotent(
     assert server.connections_open == 1
 
 
-@pytest.mark.parametrize("turn", [Turn(silent=True), Turn(stall_at=10)])
+@pytest.mark.parametrize("turn", [Reply(silent=True), Reply(stall_at=10)])
 async def test_cancelled_read_drops_the_connection(
-    server: ScriptedOrigin, origin: HttpOrigin, turn: Turn
+    server: ScriptedOrigin, origin: HttpOrigin, turn: Reply
 ) -> None:
     server.script(turn)
 
@@ -367,7 +367,7 @@ async def test_cancelled_read_drops_the_connection(
         await read_all(await origin.read("film.mp4"))
 
     fetching = asyncio.create_task(fetch())
-    await server.seen(1)
+    await server.wait_for_requests(1)
     await server.until(lambda: turn.silent or server.body_bytes_sent == 10)
     fetching.cancel()
     with pytest.raises(asyncio.CancelledError):

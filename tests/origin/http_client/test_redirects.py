@@ -13,7 +13,7 @@ from streamedge.origin import OriginRequest
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.http_client.redirects import redirect_url
 from streamedge.origin.http_client.request import split_url
-from tests.support.fakes import ScriptedOrigin, Turn, read_all
+from tests.support.scripted_origin import Reply, ScriptedOrigin, read_all
 
 URL = "https://www.example.org:8443/base/a?q=1"
 ELSEWHERE = [
@@ -95,8 +95,8 @@ async def server() -> AsyncIterator[ScriptedOrigin]:
         yield server
 
 
-def to(location: str, status: int = 302) -> Turn:
-    return Turn(status=status, headers=(("Location", location),), body=b"moved")
+def to(location: str, status: int = 302) -> Reply:
+    return Reply(status=status, headers=(("Location", location),), body=b"moved")
 
 
 async def test_redirects_are_followed_up_to_their_limit(server: ScriptedOrigin) -> None:
@@ -197,12 +197,12 @@ async def test_no_response_changes_the_endpoint(
     leading = [f"//{place}/x", f"http://{place}/x", f"http://127.0.0.1@{place}/x"]
     for location in leading:
         fields = tuple((name, location) for name in ("Location", "Content-Location", "Refresh"))
-        server.script(Turn(status=302, headers=(*fields, ("Alt-Svc", f'h2="{place}"'))))
+        server.script(Reply(status=302, headers=(*fields, ("Alt-Svc", f'h2="{place}"'))))
         response = await origin.send(OriginRequest("GET", "film.mp4"))
         assert response.status == 302
         response.close()
     assert len(server.requests) == len(leading)
-    assert not stranger.connections_made
+    assert not stranger.connections_accepted
     await origin.close()
 
 
@@ -222,7 +222,7 @@ async def test_no_field_changes_the_endpoint(
         response.close()
         assert server.requests[-1].headers["host"] == sent
         await origin.close()
-    assert not stranger.connections_made
+    assert not stranger.connections_accepted
 
 
 async def test_missing_viewer_host_is_replaced_by_the_origins(server: ScriptedOrigin) -> None:
@@ -252,7 +252,7 @@ async def test_named_host_and_headers_are_sent_with_fills_too(server: ScriptedOr
 
 async def test_total_timeout_includes_redirects(server: ScriptedOrigin) -> None:
     origin = HttpOrigin(server.url, total_timeout_s=0.2)
-    server.script(Turn(silent=True))
+    server.script(Reply(silent=True))
     with pytest.raises(OriginError) as caught:
         await origin.read("film.mp4")
     assert caught.value.failure is OriginFailure.TIMEOUT

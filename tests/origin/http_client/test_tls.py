@@ -15,7 +15,7 @@ from streamedge.origin import OriginRequest
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.http_client.tls import TlsRules, system_tls
 from tests.support.certificate_authority import CertificateAuthority, Pair
-from tests.support.fakes import ScriptedOrigin, read_all
+from tests.support.scripted_origin import ScriptedOrigin, read_all
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ async def test_context_is_made_once_when_first_needed(authority: CertificateAuth
         server.hold("film.mp4")
         reads = await asyncio.gather(*(origin.read("film.mp4") for _at_once in range(3)))
         assert len(made) == 1
-        assert server.connections_made == 3
+        assert server.connections_accepted == 3
         server.release("film.mp4")
         assert [await read_all(read) for read in reads] == [b"film"] * 3
         await origin.close()

@@ -10,8 +10,8 @@ from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin import Origin, Version
 from streamedge.origin.s3.origin import S3Origin, bucket_url
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, ScriptedOrigin, Turn, read_all
 from tests.support.s3_server import S3Server
+from tests.support.scripted_origin import Pattern, Reply, ScriptedOrigin, read_all
 
 BUCKET = "videos"
 PART_BYTES = 5 << 20  # the least that S3 takes
@@ -244,7 +244,7 @@ async def test_configured_headers_are_sent_and_signed(s3: S3Server, film_etag: s
 async def test_slow_down_is_unavailable() -> None:
     async with ScriptedOrigin() as server:
         body = b"<?xml version='1.0'?><Error><Code>SlowDown</Code></Error>"
-        server.script(Turn(status=503, body=body))
+        server.script(Reply(status=503, body=body))
         origin = S3Origin(BUCKET, endpoint=server.url, anonymous=True)
         with pytest.raises(OriginError, match="answered 503 SlowDown") as caught:
             await origin.read("film.mp4")

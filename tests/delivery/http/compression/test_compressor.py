@@ -31,7 +31,7 @@ from streamedge.ops.metrics import Counts
 from streamedge.origin import Version
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
-from tests.support.fakes import PATIENCE_S, ScriptedOrigin, Turn, read_all
+from tests.support.scripted_origin import PATIENCE_S, Reply, ScriptedOrigin, read_all
 
 WHOLE = Span(0, 1 << 62)
 PAGE = "".join(f"<p>line {number * number}</p>\n" for number in range(40_000)).encode()
@@ -212,7 +212,7 @@ async def test_the_origins_failure_is_passed_on_and_not_multiplied(site: Site) -
     cache, compressor = site.worker(retries=1)
     identity = await cache.open(site.page(), VERSION_ONLY)
     encoded = compressor.encoded_asset(site.page(), identity.head, Encoding.GZIP)
-    site.server.script(Turn(status=503), times=2)
+    site.server.script(Reply(status=503), times=2)
     with pytest.raises(OriginError) as failed:
         await cache.open(encoded, WHOLE)
     assert failed.value.failure is OriginFailure.UNAVAILABLE

@@ -11,8 +11,8 @@ import pytest
 
 from streamedge.cache.reader import CacheResult
 from streamedge.ops.metrics import Counter
-from tests.support.fakes import Turn
-from tests.support.http_viewer import request, viewer_of
+from tests.support.http_viewer import open_viewer, request
+from tests.support.scripted_origin import Reply
 from tests.support.web_edge import connections, serve_web
 
 FRESH = (("Cache-Control", "max-age=60"),)
@@ -20,7 +20,7 @@ FEW = 1500  # of 8000
 
 
 async def test_thousands_of_pipelined_hits_leave_turns_to_others(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         assert (await viewer.get("/a")).status == 200
         (connection,) = connections(edge)
@@ -48,7 +48,7 @@ async def test_many_connections_share_the_time_of_one_turn(cache_root: Path) -> 
         AsyncExitStack() as stack,
     ):
         edge.origin.put("a", b"one", headers=FRESH)
-        viewers = [await stack.enter_async_context(viewer_of(edge.port)) for _each in range(64)]
+        viewers = [await stack.enter_async_context(open_viewer(edge.port)) for _each in range(64)]
         for viewer in viewers:
             assert (await viewer.get("/a")).status == 200
         count = 400
@@ -64,14 +64,14 @@ async def test_many_connections_share_the_time_of_one_turn(cache_root: Path) -> 
 
 async def test_requests_behind_one_that_waits_are_not_parsed(cache_root: Path) -> None:
     """A peer that asks faster than it is answered fills no queue of requests."""
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         assert (await viewer.get("/a")).status == 200
         may_answer = asyncio.Event()
-        edge.origin.script(Turn(status=200, after=may_answer))
+        edge.origin.script(Reply(status=200, after=may_answer))
         (connection,) = connections(edge)
         connection.data_received(request("/slow") + request("/a") * 8000)
-        await edge.origin.seen(2)
+        await edge.origin.wait_for_requests(2)
         assert len(connection.pipeline) < FEW
         may_answer.set()
         for _each in range(8001):
@@ -81,9 +81,9 @@ async def test_requests_behind_one_that_waits_are_not_parsed(cache_root: Path) -
 @pytest.mark.parametrize("chunk_bytes", [1, 100])
 async def test_body_in_tiny_chunks_arrives_whole(cache_root: Path, chunk_bytes: int) -> None:
     rules = {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]}
-    async with serve_web(cache_root, rules=rules) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, rules=rules) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
-        edge.origin.script(Turn(status=200))
+        edge.origin.script(Reply(status=200))
         chunk = b"%x\r\n%b\r\n" % (chunk_bytes, b"x" * chunk_bytes)
         head = b"POST /p HTTP/1.1\r\nHost: edge\r\nTransfer-Encoding: chunked\r\n\r\n"
         await viewer.send(head + chunk * 50_000 + b"0\r\n\r\n" + request("/a"))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.fakes import Turn
-from tests.support.http_viewer import request, viewer_of
+from tests.support.http_viewer import open_viewer, request
+from tests.support.scripted_origin import Reply
 from tests.support.web_edge import serve_web
 
 WRITES: dict[str, Any] = {
@@ -38,9 +38,9 @@ def post(upgrade: bytes, framed_body: bytes) -> bytes:
 async def test_body_of_a_request_with_upgrade_reaches_the_origin(
     cache_root: Path, upgrade: bytes, framed_body: bytes, step: int
 ) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("b", b"behind", headers=FRESH)
-        edge.origin.script(Turn(status=201))
+        edge.origin.script(Reply(status=201))
         raw = post(upgrade, framed_body) + request("/b")
         for at in range(0, len(raw), step):
             await viewer.send(raw[at : at + step])
@@ -55,8 +55,8 @@ async def test_body_of_a_request_with_upgrade_reaches_the_origin(
 
 async def test_body_longer_than_its_upgrade_request_is_cut_off(cache_root: Path) -> None:
     """Where the body ends is where Content-Length says, with an Upgrade as without."""
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(status=200), times=2)
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=200), times=2)
         await viewer.send(post(H2C, SIZED + b"!!") + request("/b"))
         assert (await viewer.receive()).status == 200
         assert (await viewer.receive()).status == 400
@@ -65,7 +65,7 @@ async def test_body_longer_than_its_upgrade_request_is_cut_off(cache_root: Path)
 
 @pytest.mark.parametrize("upgrade", [H2C, WEBSOCKET], ids=["h2c", "websocket"])
 async def test_requests_behind_an_upgrade_are_answered(cache_root: Path, upgrade: bytes) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         for name in ("a", "b", "c"):
             edge.origin.put(name, name.encode(), headers=FRESH)
         for _cold_then_warm in range(2):
@@ -75,8 +75,8 @@ async def test_requests_behind_an_upgrade_are_answered(cache_root: Path, upgrade
 
 
 async def test_bytes_behind_a_websocket_request_are_the_origins(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(echoes=True))
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(echoes=True))
         await viewer.send(b"GET /s HTTP/1.1\r\nHost: edge\r\n" + WEBSOCKET + b"\r\n\x81\x05early")
         assert (await viewer.receive_head()).status == 101
         assert await viewer.receive_body(7) == b"\x81\x05early"
@@ -103,7 +103,7 @@ async def test_bytes_behind_a_websocket_request_are_the_origins(cache_root: Path
 async def test_request_lines_that_others_read_otherwise_are_refused(
     cache_root: Path, line: bytes, status: int
 ) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         assert (await viewer.get("/a")).cache == "Miss"
         await viewer.send(line + b"\r\nHost: edge\r\n\r\n")

@@ -14,7 +14,7 @@ import pytest
 from streamedge.delivery.http.connection.request_side import HttpConnection
 from streamedge.delivery.http.fast_path.batch import BATCH_MAX, HitBatch
 from streamedge.delivery.http.fast_path.fast_path import SentHit
-from tests.support.http_viewer import Viewer, request, viewer_of
+from tests.support.http_viewer import Viewer, open_viewer, request
 from tests.support.web_edge import WebEdge, connections, serve_web
 
 NOTE = b"remember the milk"
@@ -84,7 +84,7 @@ async def test_connection_lost_before_its_batch_runs_is_no_error(cache_root: Pat
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _loop, context: faults.append(context))
         edge.origin.put("stale.txt", NOTE, headers=(("Cache-Control", "max-age=0"),))
-        async with viewer_of(edge.port) as viewer:
+        async with open_viewer(edge.port) as viewer:
             assert (await viewer.get("/stale.txt")).body == NOTE
             (connection,) = connections(edge)
             connection.data_received(request("/stale.txt"))
@@ -152,7 +152,7 @@ async def warm(edge: WebEdge, *viewers: Viewer) -> list[HttpConnection]:
 async def test_what_comes_behind_a_request_in_its_turn_is_answered_behind_it(
     cache_root: Path,
 ) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         (connection,) = await warm(edge, viewer)
         connection.data_received(ASKED)
         connection.data_received(request("/note.txt", range="bytes=0-7"))
@@ -166,7 +166,7 @@ async def test_what_comes_behind_a_request_in_its_turn_is_answered_behind_it(
 
 
 async def test_who_says_no_more_is_still_answered(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         (connection,) = await warm(edge, viewer)
         connection.data_received(ASKED)
         connection.eof_received()
@@ -175,7 +175,7 @@ async def test_who_says_no_more_is_still_answered(cache_root: Path) -> None:
 
 
 async def test_what_has_come_is_answered_before_the_edge_stops(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         (connection,) = await warm(edge, viewer)
         connection.data_received(ASKED)
         connection.shutdown()
@@ -191,8 +191,8 @@ async def test_defect_in_one_request_aborts_its_connection_and_is_reported(
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
     async with (
         serve_web(cache_root) as edge,
-        viewer_of(edge.port) as one,
-        viewer_of(edge.port) as other,
+        open_viewer(edge.port) as one,
+        open_viewer(edge.port) as other,
     ):
         broken, whole = await warm(edge, one, other)
         fault = RuntimeError("of ours")

@@ -15,9 +15,10 @@ from streamedge.delivery.http.request.trailers import (
     forwardable_trailers,
 )
 from streamedge.spans import Span
-from tests.support.fakes import Pattern, Turn
-from tests.support.http_viewer import Response, fetch, request, viewer_of
-from tests.support.web_edge import WebEdge, serve_web, until
+from tests.support.event_loop import until
+from tests.support.http_viewer import Response, fetch, open_viewer, request
+from tests.support.scripted_origin import Pattern, Reply
+from tests.support.web_edge import WebEdge, serve_web
 
 FILM = Pattern(100_000, seed=3)
 WHOLE = FILM.read(Span(0, FILM.size_bytes))
@@ -82,8 +83,8 @@ def test_any_te(value: str) -> None:
 
 
 async def test_a_requests_trailers_reach_the_origin(cache_root: Path) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(status=200))
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=200))
         await viewer.send(chunked("/a", "X-Sum: abc", "X-Sum: def", "Empty:"))
         assert (await viewer.receive()).status == 200
         (seen,) = edge.origin.requests
@@ -93,8 +94,8 @@ async def test_a_requests_trailers_reach_the_origin(cache_root: Path) -> None:
 
 
 async def test_late_trailers_are_forwarded(cache_root: Path) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(status=200))
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=200))
         raw = chunked("/a", "X-Sum: abc")
         await viewer.send(raw[:-16])
         await edge.origin.until(lambda: any(seen.body == b"hello" for seen in edge.origin.requests))
@@ -110,8 +111,8 @@ async def test_none_that_could_be_merged_to_harm_goes_on(
     cache_root: Path, name: str, value: str
 ) -> None:
     """The parser refuses some by itself; no trailer makes another request of what follows."""
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(status=200), times=2)
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=200), times=2)
         await viewer.send(
             chunked("/a", f"{name}: {value}", "X-Sum: abc") + chunked("/b", "X-Sum: abc")
         )
@@ -126,16 +127,16 @@ async def test_none_that_could_be_merged_to_harm_goes_on(
 
 async def test_they_are_no_fields_of_a_request_that_waits_its_turn(cache_root: Path) -> None:
     """A pipelined request has all come before it is looked at: its trailers, too."""
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(status=200), times=3)
-        edge.origin.hold_answers()
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=200), times=3)
+        edge.origin.hold_responses()
         await viewer.send(
             chunked("/a", "X-A: 1")
             + chunked("/b", "X-B: 1", "Authorization: Basic eA==", "Host: evil")
             + request("/c", "POST", content_length="0")
         )
-        await edge.origin.seen(1)
-        edge.origin.release_answers()
+        await edge.origin.wait_for_requests(1)
+        edge.origin.release_responses()
         for _each in range(3):
             assert (await viewer.receive()).status == 200
         first, second, third = edge.origin.requests
@@ -148,9 +149,9 @@ async def test_they_are_no_fields_of_a_request_that_waits_its_turn(cache_root: P
 async def test_a_policy_that_names_no_field_names_no_trailer(cache_root: Path) -> None:
     async with (
         serve_web(cache_root, rules={"methods": WRITES["rules"]["methods"]}) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
-        edge.origin.script(Turn(status=200))
+        edge.origin.script(Reply(status=200))
         await viewer.send(chunked("/a", "X-Sum: abc", "Content-Digest: sha-256=:AA==:"))
         assert (await viewer.receive()).status == 200
         assert edge.origin.requests[0].trailers == ["content-digest: sha-256=:AA==:"]
@@ -160,9 +161,9 @@ async def test_viewer_trailer_cannot_set_the_origin_secret(cache_root: Path) -> 
     keys = {"headers": {"X-Secret": "ours"}}
     async with (
         serve_web(cache_root, origin_keys=keys, **WRITES) as edge,
-        viewer_of(edge.port) as viewer,
+        open_viewer(edge.port) as viewer,
     ):
-        edge.origin.script(Turn(status=200))
+        edge.origin.script(Reply(status=200))
         await viewer.send(chunked("/a", "X-Secret: theirs"))
         assert (await viewer.receive()).status == 200
         (seen,) = edge.origin.requests
@@ -171,7 +172,7 @@ async def test_viewer_trailer_cannot_set_the_origin_secret(cache_root: Path) -> 
 
 @pytest.mark.parametrize("line", ["X-Large: " + "a" * TRAILER_BYTES_MAX, "X:\r\n" * 3000 + "X:"])
 async def test_they_are_bounded(cache_root: Path, line: str) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(chunked("/a", line))
         assert (await viewer.receive()).status == 431
         await viewer.receive_rest()
@@ -180,7 +181,7 @@ async def test_they_are_bounded(cache_root: Path, line: str) -> None:
 
 
 async def test_one_that_never_ends_is_bounded(cache_root: Path) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(chunked("/a")[:-2] + b"X-Endless: ")
         await edge.origin.until(lambda: any(seen.body == b"hello" for seen in edge.origin.requests))
         for _kilobyte in range(64):
@@ -189,8 +190,8 @@ async def test_one_that_never_ends_is_bounded(cache_root: Path) -> None:
 
 
 async def test_a_body_of_stated_length_has_none(cache_root: Path) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, viewer_of(edge.port) as viewer:
-        edge.origin.script(Turn(status=200))
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=200))
         await viewer.send(request("/a", "POST", content_length="5") + b"helloX-Sum: abc\r\n\r\n")
         assert (await viewer.receive()).status == 200
         (seen,) = edge.origin.requests
@@ -204,7 +205,7 @@ def put(edge: WebEdge, control: str, *trailers: tuple[str, str]) -> None:
     edge.origin.put(
         "film", FILM, etag="", last_modified_s=None, headers=(("Cache-Control", control),)
     )
-    edge.origin.script(Turn(chunked=True, trailers=trailers))
+    edge.origin.script(Reply(chunked=True, trailers=trailers))
 
 
 def is_hit(response: Response) -> bool:
@@ -221,13 +222,13 @@ async def test_an_answers_trailers_go_on_but_not_all(cache_root: Path, control: 
 
 
 async def test_readers_of_a_running_fill_get_its_trailers(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as one:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as one:
         put(edge, "max-age=60", SUM)
         edge.origin.hold("film", at=1000)
-        await one.ask("/film")
+        await one.send_request("/film")
         await edge.origin.until(lambda: edge.origin.body_bytes_sent == 1000)
-        async with viewer_of(edge.port) as other:
-            await other.ask("/film")
+        async with open_viewer(edge.port) as other:
+            await other.send_request("/film")
             await until(lambda: len(edge.server._state.tasks) == 2)
             edge.origin.release("film")
             for viewer in (one, other):
@@ -237,7 +238,7 @@ async def test_readers_of_a_running_fill_get_its_trailers(cache_root: Path) -> N
 
 
 async def test_stored_trailers_are_sent_to_viewers_with_te_trailers(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, viewer_of(edge.port) as viewer:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "max-age=60", SUM)
         await viewer.get("/film")
         for _repeated in range(2):
@@ -261,7 +262,7 @@ async def test_http_1_0_has_no_place_for_them(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         put(edge, "max-age=60", SUM)
         await fetch(edge.port, "/film")
-        async with viewer_of(edge.port) as viewer:
+        async with open_viewer(edge.port) as viewer:
             await viewer.send(b"GET /film HTTP/1.0\r\nHost: edge\r\nTE: trailers\r\n\r\n")
             head = await viewer.receive_head()
             assert head.fields["content-length"] == str(FILM.size_bytes)

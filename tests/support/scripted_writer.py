@@ -21,12 +21,12 @@ Outcome = WriteAnswer | Exception
 @dataclass(slots=True)
 class ScriptedWriter:
     """Answers by ``outcomes``, in order, then with success; ``sent`` are name and body of each
-    attempt. With ``gate`` an attempt waits before its answer.
+    attempt. With ``hold`` an attempt waits before its answer.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
     sent: list[tuple[Write, bytes]] = field(default_factory=list)
-    gate: asyncio.Event | None = None
+    hold: asyncio.Event | None = None
     lingering_s: float = 0.0
     running: int = 0
     most_running: int = 0
@@ -47,8 +47,8 @@ class ScriptedWriter:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
-            if self.gate is not None:
-                await self.gate.wait()
+            if self.hold is not None:
+                await self.hold.wait()
         finally:
             self.running -= 1
         if isinstance(outcome, Exception):
@@ -67,7 +67,7 @@ class ScriptedWriter:
         return [body for _write, body in self.sent]
 
 
-class HeardLog(Log):
+class RecordingLog(Log):
     """Keeps its events, and lets a test wait for one."""
 
     def __init__(self) -> None:
@@ -90,16 +90,16 @@ class HeardLog(Log):
                 self._heard.clear()
                 await self._heard.wait()
 
-    async def heard(self, event: str, times: int = 1) -> list[dict[str, Any]]:
+    async def wait_for_event(self, event: str, times: int = 1) -> list[dict[str, Any]]:
         """Waits until ``event`` was said so often; what it said each time."""
         await self.until(lambda: sum(name == event for name, _ in self.events) >= times)
         return [fields for name, fields in self.events if name == event]
 
 
-class HeardGauges(dict[Gauge, int]):
+class RecordingGauges(dict[Gauge, int]):
     """Gauges whose every setting is noticed."""
 
-    def __init__(self, log: HeardLog) -> None:
+    def __init__(self, log: RecordingLog) -> None:
         super().__init__()
         self._log = log
 
@@ -108,7 +108,7 @@ class HeardGauges(dict[Gauge, int]):
         self._log.notice()
 
 
-async def come(*pieces: bytes) -> AsyncIterator[bytes]:
+async def body_of(*pieces: bytes) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece
 

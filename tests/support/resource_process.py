@@ -1,6 +1,6 @@
 """A process that makes changes in a loop: a program for ``test_registry.py``.
 
-    registry_process.py FOLDER
+    resource_process.py FOLDER
 
 Says a line of JSON for each change that is acknowledged: the resource as it then is.
 """

@@ -7,11 +7,10 @@ time by which signatures are judged is the test's.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,8 +36,8 @@ from streamedge.media.library import MediaLibrary
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts, Gauge
 from streamedge.origin.http.origin import HttpOrigin
-from tests.support.fakes import ScriptedOrigin
-from tests.support.rtmp_client import PATIENCE_S
+from tests.support.event_loop import until
+from tests.support.scripted_origin import ScriptedOrigin
 
 OPEN = AccessRules()
 NOWHERE = CountryDatabase(None)
@@ -54,16 +53,7 @@ LIMITS = RtmpLimits(
 )
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Turns the event loop until a condition holds that nothing tells of."""
-    async with asyncio.timeout(PATIENCE_S):
-        for _ in itertools.count():
-            if condition():
-                return
-            await asyncio.sleep(0)
-
-
-class Stand:
+class RtmpEdge:
     """A server, its cache and its scripted origin. ``now_s`` is its time for signatures."""
 
     server: RtmpServer
@@ -136,7 +126,7 @@ def _player_tasks() -> list[asyncio.Task[Any]]:
 
 
 @asynccontextmanager
-async def stand(
+async def serve_rtmp(
     root: Path,
     *,
     access: AccessRules = OPEN,
@@ -145,7 +135,7 @@ async def stand(
     proxies: Sequence[IpNetwork] = (),
     per_address_max: int = 0,
     **limits: Any,
-) -> AsyncIterator[Stand]:
+) -> AsyncIterator[RtmpEdge]:
     """Serves distribution "E", application cfx/st of any host, with these limits.
 
     With ``proxies`` each connection begins with a PROXY header.
@@ -171,12 +161,12 @@ async def stand(
             cache, memory_bytes=64 << 20, index_bytes=64 << 20, moov_bytes=1 << 20
         )
         listener = socket.create_server(("127.0.0.1", 0))
-        found = Stand(origin, cache, listener.getsockname()[1], root.parent / "log", distribution)
-        found.streams = StreamResolver(
-            HostTable([distribution]), titles, countries, clock=lambda: found.now_s
+        edge = RtmpEdge(origin, cache, listener.getsockname()[1], root.parent / "log", distribution)
+        edge.streams = StreamResolver(
+            HostTable([distribution]), titles, countries, clock=lambda: edge.now_s
         )
         server = RtmpServer(
-            found.streams,
+            edge.streams,
             replace(LIMITS, **limits),
             log,
             cache.counts,
@@ -184,10 +174,10 @@ async def stand(
             per_address_max=per_address_max,
         )
         await server.start([listener], [listener] if proxies else [])
-        found.server = server
-        found.control = control
+        edge.server = server
+        edge.control = control
         try:
-            yield found
+            yield edge
         finally:
             await server.drain(0)
             await titles.close()

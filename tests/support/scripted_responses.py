@@ -31,7 +31,7 @@ class Content(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class BytesContent:
     """Content that is in memory."""
 
     data: bytes
@@ -68,7 +68,7 @@ def _pattern_period(seed: int) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Reply:
     """How one request is answered. The default is what a good server does.
 
     ``status``: this status with ``body``, whatever was asked. ``headers``: added, or put in place
@@ -107,7 +107,7 @@ class Turn:
 
 
 @dataclass(slots=True)
-class RequestSeen:
+class ReceivedRequest:
     """A request as it came, and how much of its answer has gone.
 
     ``path`` is as sent, ``name`` decoded; ``headers`` by lower-case name; ``connection`` counts
@@ -131,7 +131,7 @@ class RequestSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedObject:
+class OriginObject:
     """An object as it was put into the origin."""
 
     content: Content
@@ -142,7 +142,7 @@ class PlacedObject:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What goes back: a head, and the bytes ``span`` of ``content``."""
 
     status: int
@@ -151,7 +151,7 @@ class Answer:
     span: Span
 
 
-def parse_request(head: bytes, connection: int) -> RequestSeen:
+def parse_request(head: bytes, connection: int) -> ReceivedRequest:
     """A request from its head, blank line included."""
     request_line, *lines = head.decode("latin-1").split("\r\n")[:-2]
     method, path, _ = request_line.split(" ")
@@ -161,7 +161,7 @@ def parse_request(head: bytes, connection: int) -> RequestSeen:
     headers = {name.lower(): value for name, value in fields}
     name = unquote(path.partition("?")[0]).removeprefix("/")
     span = _parse_range(headers.get("range", ""))
-    return RequestSeen(method, path, name, span, headers, connection, fields=fields)
+    return ReceivedRequest(method, path, name, span, headers, connection, fields=fields)
 
 
 def _parse_range(text: str) -> Span | None:
@@ -175,7 +175,7 @@ def _parse_range(text: str) -> Span | None:
     return Span(int(first), int(last) + 1 if last else sys.maxsize)
 
 
-def decide(request: RequestSeen, turn: Turn, found: PlacedObject | None) -> Answer:
+def decide(request: ReceivedRequest, turn: Reply, found: OriginObject | None) -> Response:
     """The answer to ``request`` for the object ``found`` (None: there is none)."""
     answer = _decide_plainly(request, turn, found)
     replaced = {name.lower() for name, _ in turn.headers}
@@ -184,20 +184,20 @@ def decide(request: RequestSeen, turn: Turn, found: PlacedObject | None) -> Answ
     return replace(answer, headers=tuple(headers))
 
 
-def _decide_plainly(request: RequestSeen, turn: Turn, found: PlacedObject | None) -> Answer:
+def _decide_plainly(request: ReceivedRequest, turn: Reply, found: OriginObject | None) -> Response:
     if turn.status is not None:
-        content = Stored(turn.body)
-        return _with_framing(Answer(turn.status, (), content, Span(0, content.size_bytes)), turn)
+        content = BytesContent(turn.body)
+        return _with_framing(Response(turn.status, (), content, Span(0, content.size_bytes)), turn)
     if request.method not in ("GET", "HEAD"):
-        return _whole_answer(405, (("Allow", "GET, HEAD"),), Stored(b""))
+        return _whole_answer(405, (("Allow", "GET, HEAD"),), BytesContent(b""))
     if found is None:
-        return _whole_answer(404, (), Stored(b"no such object\n"))
+        return _whole_answer(404, (), BytesContent(b"no such object\n"))
     headers = _object_headers(found)
     status = 200 if turn.ignore_conditions else _check_conditions(request.headers, found)
     if turn.refuse_if_match and "if-match" in request.headers:
         status = 412
     if status != 200:
-        return _whole_answer(status, headers, Stored(b""))
+        return _whole_answer(status, headers, BytesContent(b""))
     size_bytes = found.content.size_bytes
     asked = None if turn.ignore_range else request.span
     if asked is not None and request.method == "GET":
@@ -206,13 +206,13 @@ def _decide_plainly(request: RequestSeen, turn: Turn, found: PlacedObject | None
         span = Span(start, end).align(turn.range_block).intersect(Span(0, size_bytes))
         if span.size == 0:
             refused = (("Content-Range", f"bytes */{size_bytes}"),)
-            return _whole_answer(416, refused, Stored(b""))
+            return _whole_answer(416, refused, BytesContent(b""))
         place = ("Content-Range", f"bytes {span.start}-{span.end - 1}/{size_bytes}")
-        return _with_framing(Answer(206, (*headers, place), found.content, span), turn)
-    return _with_framing(Answer(200, headers, found.content, Span(0, size_bytes)), turn)
+        return _with_framing(Response(206, (*headers, place), found.content, span), turn)
+    return _with_framing(Response(200, headers, found.content, Span(0, size_bytes)), turn)
 
 
-def encode_head(answer: Answer) -> bytes:
+def encode_head(answer: Response) -> bytes:
     """Status line, header fields and blank line."""
     return encode_status(answer.status, answer.headers)
 
@@ -236,7 +236,7 @@ def encode_last_chunk(trailers: tuple[tuple[str, str], ...]) -> bytes:
     return f"0\r\n{lines}\r\n".encode("latin-1")
 
 
-def _check_conditions(headers: dict[str, str], found: PlacedObject) -> int:
+def _check_conditions(headers: dict[str, str], found: OriginObject) -> int:
     """200, 304 or 412: RFC 9110 §13.2.2."""
     if "if-match" in headers:
         if headers["if-match"] not in ("*", found.etag) or found.etag.startswith("W/"):
@@ -259,7 +259,7 @@ def _is_before(date: str | None, last_modified_s: int | None) -> bool:
     return parsedate_to_datetime(date).timestamp() < last_modified_s
 
 
-def _object_headers(found: PlacedObject) -> tuple[tuple[str, str], ...]:
+def _object_headers(found: OriginObject) -> tuple[tuple[str, str], ...]:
     headers = [("Accept-Ranges", "bytes"), *found.headers]
     if found.etag:
         headers.append(("ETag", found.etag))
@@ -270,12 +270,12 @@ def _object_headers(found: PlacedObject) -> tuple[tuple[str, str], ...]:
     return tuple(headers)
 
 
-def _whole_answer(status: int, headers: tuple[tuple[str, str], ...], content: Content) -> Answer:
+def _whole_answer(status: int, headers: tuple[tuple[str, str], ...], content: Content) -> Response:
     span = Span(0, content.size_bytes)
-    return _with_framing(Answer(status, headers, content, span), Turn())
+    return _with_framing(Response(status, headers, content, span), Reply())
 
 
-def _with_framing(answer: Answer, turn: Turn) -> Answer:
+def _with_framing(answer: Response, turn: Reply) -> Response:
     framing = (
         ("Transfer-Encoding", "chunked")
         if turn.chunked

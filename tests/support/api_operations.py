@@ -9,7 +9,7 @@ from botocore.model import ListShape, Shape, StringShape, StructureShape
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-OFFERED = (
+OFFERED_OPERATIONS = (
     *("CreateDistribution", "CreateDistributionWithTags", "GetDistribution"),
     *("GetDistributionConfig", "UpdateDistribution", "ListDistributions", "DeleteDistribution"),
     *("CreateStreamingDistribution", "CreateStreamingDistributionWithTags"),

@@ -7,10 +7,10 @@ sleeping.
         origin.put("film.mp4", Pattern(10 << 30), etag='"v1"')
         origin.hold("film.mp4", at=1000)           # no byte from position 1000 on leaves
         ...                                        # the code under test reads origin.url
-        await origin.seen(1)                       # one request has come
+        await origin.wait_for_requests(1)                       # one request has come
         await origin.until(lambda: origin.body_bytes_sent == 1000)
         origin.release("film.mp4", 500)            # 500 bytes more; without a count: all
-        origin.script(Turn(status=503), times=2)   # how the next two requests are answered
+        origin.script(Reply(status=503), times=2) # how the next two requests are answered
 
 Everything runs in the test's own event loop.
 """
@@ -29,14 +29,14 @@ from typing import Self
 
 from streamedge.origin import OriginRead
 from streamedge.spans import Span
-from tests.support.fake_answers import (
-    Answer,
+from tests.support.scripted_responses import (
+    BytesContent,
     Content,
+    OriginObject,
     Pattern,
-    PlacedObject,
-    RequestSeen,
-    Stored,
-    Turn,
+    ReceivedRequest,
+    Reply,
+    Response,
     decide,
     encode_chunk,
     encode_head,
@@ -45,7 +45,7 @@ from tests.support.fake_answers import (
     parse_request,
 )
 
-__all__ = ["Content", "Pattern", "RequestSeen", "ScriptedOrigin", "Turn", "read_all"]
+__all__ = ["Content", "Pattern", "ReceivedRequest", "Reply", "ScriptedOrigin", "read_all"]
 
 PATIENCE_S = 20.0  # a wait that lasts this long has failed
 SEND_PIECE_BYTES = 64 << 10
@@ -95,15 +95,15 @@ class ScriptedOrigin:
         self.rate_bytes_per_s = rate_bytes_per_s
         self.rate_shared = rate_shared
         self._tls = tls
-        self.requests: list[RequestSeen] = []
-        self.connections_made = 0
+        self.requests: list[ReceivedRequest] = []
+        self.connections_accepted = 0
         self.connections_open = 0
         self.port = 0
-        self._objects: dict[str, PlacedObject] = {}
+        self._objects: dict[str, OriginObject] = {}
         self._holds: dict[str, int] = {}
         self._answers_held = False
         self._bodies_paused = False
-        self._script: deque[Turn] = deque()
+        self._script: deque[Reply] = deque()
         self._shared_pace = _Pace()
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -163,13 +163,13 @@ class ScriptedOrigin:
 
         ``etag`` with its quotes, and ``content_type``, are not sent when "".
         """
-        stored = Stored(content) if isinstance(content, bytes) else content
-        self._objects[name] = PlacedObject(stored, etag, last_modified_s, content_type, headers)
+        stored = BytesContent(content) if isinstance(content, bytes) else content
+        self._objects[name] = OriginObject(stored, etag, last_modified_s, content_type, headers)
 
     def remove(self, name: str) -> None:
         del self._objects[name]
 
-    def script(self, turn: Turn, times: int = 1) -> None:
+    def script(self, turn: Reply, times: int = 1) -> None:
         """How the next ``times`` requests are answered, after those scripted before."""
         self._script.extend([turn] * times)
 
@@ -185,11 +185,11 @@ class ScriptedOrigin:
             self._holds[name] += size_bytes
         self._notify()
 
-    def hold_answers(self) -> None:
+    def hold_responses(self) -> None:
         """Holds back whole answers, headers too; requests are still seen."""
         self._answers_held = True
 
-    def release_answers(self) -> None:
+    def release_responses(self) -> None:
         self._answers_held = False
         self._notify()
 
@@ -208,7 +208,7 @@ class ScriptedOrigin:
         """Bytes of objects handed to the network, over all requests."""
         return sum(request.body_bytes_sent for request in self.requests)
 
-    async def seen(self, count: int) -> list[RequestSeen]:
+    async def wait_for_requests(self, count: int) -> list[ReceivedRequest]:
         """Waits until ``count`` requests have come; all of them."""
         await self.until(lambda: len(self.requests) >= count)
         return self.requests
@@ -232,9 +232,9 @@ class ScriptedOrigin:
         talk = asyncio.current_task()
         assert talk is not None
         self._talks.add(talk)
-        self.connections_made += 1
+        self.connections_accepted += 1
         self.connections_open += 1
-        connection = self.connections_made
+        connection = self.connections_accepted
         # So that drain() means "the kernel has it"; with 0, asyncio's TLS pauses for ever.
         writer.transport.set_write_buffer_limits(0 if self._tls is None else 1)
         try:
@@ -257,7 +257,7 @@ class ScriptedOrigin:
     ) -> bool:
         """Answers one request; whether the connection can carry another."""
         request = parse_request(await reader.readuntil(b"\r\n\r\n"), connection)
-        turn = self._script.popleft() if self._script else Turn()
+        turn = self._script.popleft() if self._script else Reply()
         # What is served is settled before the test hears of the request, and may then change it.
         answer = decide(request, turn, self._objects.get(request.name))
         self.requests.append(request)
@@ -279,7 +279,7 @@ class ScriptedOrigin:
             leaving.cancel()
             await asyncio.gather(answering, receiving, leaving, return_exceptions=True)
 
-    async def _receive_body(self, reader: asyncio.StreamReader, request: RequestSeen) -> None:
+    async def _receive_body(self, reader: asyncio.StreamReader, request: ReceivedRequest) -> None:
         """Notes a request's body as it comes."""
         left = int(request.headers.get("content-length", "0"))
         if "transfer-encoding" in request.headers:
@@ -294,7 +294,7 @@ class ScriptedOrigin:
         self._notify()
 
     async def _receive_bytes(
-        self, reader: asyncio.StreamReader, request: RequestSeen, count: int
+        self, reader: asyncio.StreamReader, request: ReceivedRequest, count: int
     ) -> None:
         while count:
             while self._bodies_paused:
@@ -307,7 +307,7 @@ class ScriptedOrigin:
             self._notify()
 
     async def _echo(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, turn: Turn
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, turn: Reply
     ) -> bool:
         fields = (("Connection", "upgrade"), ("Upgrade", "websocket"))
         said = tuple((name, value) for name, value in turn.headers if value is not None)
@@ -318,7 +318,7 @@ class ScriptedOrigin:
         return False
 
     async def _respond(
-        self, writer: asyncio.StreamWriter, request: RequestSeen, turn: Turn, answer: Answer
+        self, writer: asyncio.StreamWriter, request: ReceivedRequest, turn: Reply, answer: Response
     ) -> bool:
         if turn.silent:
             await _forever()
@@ -347,9 +347,9 @@ class ScriptedOrigin:
     async def _send_body(
         self,
         writer: asyncio.StreamWriter,
-        request: RequestSeen,
-        turn: Turn,
-        answer: Answer,
+        request: ReceivedRequest,
+        turn: Reply,
+        answer: Response,
         chunked: bool,
     ) -> None:
         span = answer.span
