@@ -37,17 +37,17 @@ def _country_rule(config: Config, countries: CountryList) -> CountryRule | None:
     return CountryRule(frozenset(countries.codes), countries.is_allow_list, unknown == "allow")
 
 
-def public_key(name: str, declared: PublicKeyConfig) -> PublicKey:
-    """The key that a table of [public_keys] declares. Raises KeyFileError, which names it."""
+def public_key(name: str, section: PublicKeyConfig) -> PublicKey:
+    """The key of a table of [public_keys]. Raises KeyFileError, which has its name."""
     try:
-        pem = declared.pem.encode()
-        if not pem and declared.file is not None:
-            pem = declared.file.read_bytes()
-        return _parsed(name, pem)
+        pem = section.pem.encode()
+        if not pem and section.file is not None:
+            pem = section.file.read_bytes()
+        return _parse_key(name, pem)
     except (OSError, KeyFileError) as exc:
         raise KeyFileError(f"public key {name}: {exc}") from exc
 
 
 @functools.lru_cache(maxsize=PARSED_KEYS_MAX)
-def _parsed(name: str, pem: bytes) -> PublicKey:
+def _parse_key(name: str, pem: bytes) -> PublicKey:
     return load_public_key(name, pem)

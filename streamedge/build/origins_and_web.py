@@ -55,9 +55,9 @@ def writes_back(config: Config) -> bool:
     """Whether any behavior answers writes before their origin has them."""
     return any(
         rules.write == "back"
-        for declared in config.distributions
-        if isinstance(declared, WebDistributionConfig)
-        for rules in (declared, *map(declared.rules_for, declared.behaviors))
+        for section in config.distributions
+        if isinstance(section, WebDistributionConfig)
+        for rules in (section, *map(section.rules_for, section.behaviors))
     )
 
 
@@ -66,20 +66,20 @@ def bind_origins(
     log: Log,
     counts: Counts,
     write_queue: WriteQueue | None = None,
-    kept: Mapping[str, OriginBinding] = NO_BINDINGS,
+    reusable: Mapping[str, OriginBinding] = NO_BINDINGS,
 ) -> dict[str, OriginBinding]:
     """All origins and origin groups of the config, by name.
 
     A write that waits in ``write_queue`` is read in place of the object at its origin. Origins in
-    ``kept`` are reused, with their connections and breakers.
+    ``reusable`` are reused, with their connections and breakers.
     """
     bindings = {}
     for name, origin in config.origins.items():
         groups = _group_identities(config, name)
-        own = kept.get(name) or _bind(name, origin, config.edge.cache, write_queue, groups)
+        own = reusable.get(name) or _bind(name, origin, config.edge.cache, write_queue, groups)
         bindings[name] = replace(own, groups=groups)
     for name, group in config.origin_groups.items():
-        whole = kept.get(name) or _bind_group(name, group, bindings, log, counts, write_queue)
+        whole = reusable.get(name) or _bind_group(name, group, bindings, log, counts, write_queue)
         bindings[name] = replace(whole, first=bindings[group.origins[0]])
     return bindings
 
@@ -88,9 +88,7 @@ def unchanged_origins(
     before: Config, after: Config, bindings: Mapping[str, OriginBinding]
 ) -> dict[str, OriginBinding]:
     """The bindings of ``before`` whose origins are unchanged in ``after``."""
-    names = {
-        name for name, declared in after.origins.items() if before.origins.get(name) == declared
-    }
+    names = {name for name, section in after.origins.items() if before.origins.get(name) == section}
     names |= {
         name
         for name, group in after.origin_groups.items()
@@ -171,22 +169,22 @@ def web_distributions(
 def _distributions(
     config: Config, bindings: Mapping[str, OriginBinding]
 ) -> Iterator[WebDistribution]:
-    for declared in config.distributions:
-        if isinstance(declared, WebDistributionConfig) and declared.enabled:
+    for section in config.distributions:
+        if isinstance(section, WebDistributionConfig) and section.enabled:
             yield WebDistribution(
-                declared.id,
-                declared.aliases,
+                section.id,
+                section.aliases,
                 tuple(
                     Rule(
                         behavior,
                         bindings[behavior.origin],
-                        ttl_rules(behavior.cache, error_pages(declared)),
+                        ttl_rules(behavior.cache, error_pages(section)),
                     )
-                    for behavior in web_behaviors(config, declared)
+                    for behavior in web_behaviors(config, section)
                 ),
-                declared.default_root_object,
-                error_pages(declared),
-                declared.cache_tag_header.lower(),
+                section.default_root_object,
+                error_pages(section),
+                section.cache_tag_header.lower(),
             )
 
 
@@ -204,79 +202,95 @@ def ttl_rules(policy: CachePolicy, pages: Mapping[int, ErrorPage]) -> TtlRules:
 
 def _bind(
     name: str,
-    declared: AnyOriginConfig,
+    section: AnyOriginConfig,
     cache_root: Path,
     write_queue: WriteQueue | None,
     groups: tuple[str, ...],
 ) -> OriginBinding:
-    origin = _origin(declared, cache_root)
-    identity = origin_identity(declared)
-    is_site = isinstance(origin, HttpOrigin)
-    overlay = (
-        origin
-        if write_queue is None
-        else _written_ahead(origin, identity, write_queue, is_site=is_site)
-    )
-    if isinstance(origin, HttpOrigin):
-        assert isinstance(declared, HttpOriginConfig)
-        return OriginBinding(
-            name,
-            identity,
-            overlay,
-            PendingWritesUpstream(origin, overlay)
-            if isinstance(overlay, PendingWritesOrigin)
-            else origin,
-            is_site=True,
-            sends_viewer_host=declared.host == "viewer",
-            writer=SiteWriter(origin, declared.read_timeout),
-            groups=groups,
-        )
-    if isinstance(origin, S3Origin):
-        return OriginBinding(
-            name,
-            identity,
-            overlay,
-            ObjectUpstream(overlay, partial(_requesting, origin, identity, write_queue)),
-            writer=origin.writer,
-            relay=origin.writer,
-            bucket=origin.bucket,
-            groups=groups,
-        )
-    assert isinstance(declared, DirectoryOriginConfig)
-    writer = DirectoryWriter(declared.path, declared.prefix)
+    if isinstance(section, HttpOriginConfig):
+        return _bind_site(name, section, write_queue, groups)
+    if isinstance(section, S3OriginConfig):
+        return _bind_bucket(name, section, cache_root, write_queue, groups)
+    identity = origin_identity(section)
+    origin = DirectoryOrigin(section.path, section.prefix)
+    overlay = _with_pending_writes(origin, identity, write_queue, is_site=False)
+    writer = DirectoryWriter(section.path, section.prefix)
     return OriginBinding(
         name, identity, overlay, ObjectUpstream(overlay), writer=writer, groups=groups
     )
 
 
+def _bind_site(
+    name: str,
+    section: HttpOriginConfig,
+    write_queue: WriteQueue | None,
+    groups: tuple[str, ...],
+) -> OriginBinding:
+    identity = origin_identity(section)
+    origin = _http_origin(section)
+    overlay = _with_pending_writes(origin, identity, write_queue, is_site=True)
+    return OriginBinding(
+        name,
+        identity,
+        overlay,
+        PendingWritesUpstream(origin, overlay)
+        if isinstance(overlay, PendingWritesOrigin)
+        else origin,
+        is_site=True,
+        sends_viewer_host=section.host == "viewer",
+        writer=SiteWriter(origin, section.read_timeout),
+        groups=groups,
+    )
+
+
+def _bind_bucket(
+    name: str,
+    section: S3OriginConfig,
+    cache_root: Path,
+    write_queue: WriteQueue | None,
+    groups: tuple[str, ...],
+) -> OriginBinding:
+    identity = origin_identity(section)
+    origin = _s3_origin(section, cache_root)
+    overlay = _with_pending_writes(origin, identity, write_queue, is_site=False)
+    return OriginBinding(
+        name,
+        identity,
+        overlay,
+        ObjectUpstream(overlay, partial(_bucket_request, origin, identity, write_queue)),
+        writer=origin.writer,
+        relay=origin.writer,
+        bucket=origin.bucket,
+        groups=groups,
+    )
+
+
 def _bind_group(
     name: str,
-    declared: OriginGroupConfig,
+    section: OriginGroupConfig,
     bindings: dict[str, OriginBinding],
     log: Log,
     counts: Counts,
     write_queue: WriteQueue | None,
 ) -> OriginBinding:
-    members = [bindings[member] for member in declared.origins]
+    members = [bindings[member] for member in section.origins]
     group = OriginGroup(
         name,
         [Member(member.name, member.origin, member.upstream) for member in members],
-        frozenset(declared.failover),
+        frozenset(section.failover),
         log,
         counts,
     )
     first = members[0]
-    # Around the group too: while its first origin is out of order, the others are asked.
-    overlay = (
-        None
-        if write_queue is None
-        else _written_ahead(group, first.identity, write_queue, is_site=first.is_site)
-    )
+    # Also around the group: while its first origin is down, the others get the requests.
+    overlay = _with_pending_writes(group, first.identity, write_queue, is_site=first.is_site)
     return OriginBinding(
         name,
         _group_identity(member.identity for member in members),
-        overlay or group,
-        PendingWritesUpstream(group, overlay) if overlay else group,
+        overlay,
+        PendingWritesUpstream(group, overlay)
+        if isinstance(overlay, PendingWritesOrigin)
+        else group,
         is_site=all(member.is_site for member in members),
         sends_viewer_host=any(member.sends_viewer_host for member in members),
         writer=first.writer,
@@ -299,71 +313,74 @@ def _group_identity(members: Iterable[str]) -> str:
     return join_key("group", *members)
 
 
-def _requesting(
+def _bucket_request(
     origin: S3Origin,
     identity: str,
     write_queue: WriteQueue | None,
     query: str,
     fields: HeaderFields,
 ) -> Origin:
-    """A bucket that is asked with a query and fields, behind the writes that wait for it."""
-    asked = origin.requesting(query, fields)
-    if write_queue is None or "versionId=" in query:
-        return asked
+    """A bucket whose requests have a query and fields, behind the writes that wait for it."""
+    bucket = origin.requesting(query, fields)
+    if "versionId=" in query:
+        return bucket
     overrides = overridden_fields(query)
-    return _written_ahead(asked, identity, write_queue, is_site=False, overrides=overrides)
+    return _with_pending_writes(bucket, identity, write_queue, is_site=False, overrides=overrides)
 
 
-def _written_ahead(
+def _with_pending_writes(
     origin: Origin,
     identity: str,
-    write_queue: WriteQueue,
+    write_queue: WriteQueue | None,
     *,
     is_site: bool,
     overrides: Mapping[str, str] = NO_OVERRIDES,
-) -> PendingWritesOrigin:
+) -> Origin:
+    """The origin behind the writes that wait for it; unchanged without a write queue."""
+    if write_queue is None:
+        return origin
     bodies = DirectoryOrigin(write_queue.bodies)
     return PendingWritesOrigin(
         origin, identity, write_queue, bodies, is_site=is_site, overrides=overrides
     )
 
 
-def _origin(declared: AnyOriginConfig, cache_root: Path) -> Origin:
-    if isinstance(declared, DirectoryOriginConfig):
-        return DirectoryOrigin(declared.path, declared.prefix)
-    if isinstance(declared, HttpOriginConfig):
-        return HttpOrigin(
-            declared.url,
-            declared.prefix,
-            connect_timeout_s=declared.connect_timeout,
-            read_timeout_s=declared.read_timeout,
-            connections_max=declared.connections,
-            total_timeout_s=declared.total_timeout,
-            tls=_tls(declared),
-            host=declared.host,
-            headers=_plain(declared.headers),
-            redirects_max=declared.follow_redirects,
-        )
-    return S3Origin(
-        declared.bucket,
-        declared.prefix,
-        region=declared.region,
-        endpoint=declared.endpoint,
-        path_style=declared.path_style,
-        access_key_id=declared.access_key_id,
-        secret_access_key=declared.secret_access_key.get_secret_value(),
-        anonymous=declared.anonymous,
-        connect_timeout_s=declared.connect_timeout,
-        read_timeout_s=declared.read_timeout,
-        connections_max=declared.connections,
-        headers=_plain(declared.headers),
-        uploads=UploadRecords(cache_root / "writes" / "uploads", origin_identity(declared)),
+def _http_origin(section: HttpOriginConfig) -> HttpOrigin:
+    return HttpOrigin(
+        section.url,
+        section.prefix,
+        connect_timeout_s=section.connect_timeout,
+        read_timeout_s=section.read_timeout,
+        connections_max=section.connections,
+        total_timeout_s=section.total_timeout,
+        tls=_tls(section),
+        host=section.host,
+        headers=_plain(section.headers),
+        redirects_max=section.follow_redirects,
     )
 
 
-def _tls(declared: HttpOriginConfig) -> Callable[[], ssl.SSLContext]:
-    """What makes the origin's context; origins that say nothing of TLS share one."""
-    rules = TlsRules(declared.verify, declared.ca, declared.client_certificate, declared.client_key)
+def _s3_origin(section: S3OriginConfig, cache_root: Path) -> S3Origin:
+    return S3Origin(
+        section.bucket,
+        section.prefix,
+        region=section.region,
+        endpoint=section.endpoint,
+        path_style=section.path_style,
+        access_key_id=section.access_key_id,
+        secret_access_key=section.secret_access_key.get_secret_value(),
+        anonymous=section.anonymous,
+        connect_timeout_s=section.connect_timeout,
+        read_timeout_s=section.read_timeout,
+        connections_max=section.connections,
+        headers=_plain(section.headers),
+        uploads=UploadRecords(cache_root / "writes" / "uploads", origin_identity(section)),
+    )
+
+
+def _tls(section: HttpOriginConfig) -> Callable[[], ssl.SSLContext]:
+    """Creates the origin's TLS context; origins without TLS settings share one."""
+    rules = TlsRules(section.verify, section.ca, section.client_certificate, section.client_key)
     return system_tls if rules == TlsRules() else rules.context
 
 
@@ -371,37 +388,37 @@ def _plain(headers: Mapping[str, SecretStr]) -> list[tuple[str, str]]:
     return [(name, value.get_secret_value()) for name, value in headers.items()]
 
 
-def origin_identity(declared: AnyOriginConfig) -> str:
-    """What an origin is, whatever the config calls it; no secrets.
+def origin_identity(section: AnyOriginConfig) -> str:
+    """The identity of an origin in cache keys, independent of its name; without secrets.
 
-    What decides on its answers is part of it: who shows a secret header gets what others do not,
-    and must not share it with them. The keys of a bucket are not: they are changed now and then,
-    and what is cached would be lost with them.
+    Settings that affect its responses are part of it: with a secret header, an origin may send
+    content that must not be shared with others. The keys of a bucket are not part of it: they are
+    rotated, and the cached objects would be lost.
     """
-    if isinstance(declared, DirectoryOriginConfig):
-        return join_key("directory", str(declared.path), declared.prefix)
-    if isinstance(declared, HttpOriginConfig):
-        host = "" if declared.host == "origin" else declared.host
-        return join_key("http", declared.url, declared.prefix, host, _shown_to(declared))
-    style = "in the host" if declared.endpoint and declared.path_style is False else ""
+    if isinstance(section, DirectoryOriginConfig):
+        return join_key("directory", str(section.path), section.prefix)
+    if isinstance(section, HttpOriginConfig):
+        host = "" if section.host == "origin" else section.host
+        return join_key("http", section.url, section.prefix, host, _credentials_digest(section))
+    style = "in the host" if section.endpoint and section.path_style is False else ""
     return join_key(
         "s3",
-        declared.endpoint or declared.region,
-        declared.bucket,
-        declared.prefix,
+        section.endpoint or section.region,
+        section.bucket,
+        section.prefix,
         style,
-        "by anybody" if declared.anonymous else "",
-        _shown_to(declared),
+        "by anybody" if section.anonymous else "",
+        _credentials_digest(section),
     )
 
 
-def _shown_to(declared: HttpOriginConfig | S3OriginConfig) -> str:
-    """What tells origins apart that differ in what the edge shows them; "" where it is nothing."""
-    shown = sorted((name.lower(), value) for name, value in _plain(declared.headers))
+def _credentials_digest(section: HttpOriginConfig | S3OriginConfig) -> str:
+    """A digest of the secret headers and client certificate that the edge sends; "" without any."""
+    headers = sorted((name.lower(), value) for name, value in _plain(section.headers))
     certificate = ""
-    if isinstance(declared, HttpOriginConfig) and declared.client_certificate is not None:
-        certificate = str(declared.client_certificate)
-    if not shown and not certificate:
+    if isinstance(section, HttpOriginConfig) and section.client_certificate is not None:
+        certificate = str(section.client_certificate)
+    if not headers and not certificate:
         return ""
-    parts = (part for field in shown for part in field)
+    parts = (part for field in headers for part in field)
     return hashlib.sha256(key_bytes(join_key(certificate, *parts))).hexdigest()[:32]

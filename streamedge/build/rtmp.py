@@ -38,7 +38,7 @@ def rtmp_server(
     def report(name: str, faults: tuple[str, ...]) -> None:
         log.event("media_damaged", name=name, faults=list(faults))
 
-    titles = MediaLibrary(
+    library = MediaLibrary(
         cache,
         memory_bytes=limits.titles,
         index_bytes=min(limits.titles, limits.media_index),
@@ -46,7 +46,7 @@ def rtmp_server(
         report=report,
     )
     streams = StreamResolver(
-        rtmp_distributions(config, bindings), titles, countries, signature_bytes=limits.signature
+        rtmp_distributions(config, bindings), library, countries, signature_bytes=limits.signature
     )
     return RtmpServer(
         streams,
@@ -91,15 +91,15 @@ def rtmp_distributions(
 def _distributions(
     config: Config, bindings: dict[str, OriginBinding]
 ) -> Iterator[RtmpDistribution]:
-    for declared in config.distributions:
-        if isinstance(declared, RtmpDistributionConfig) and declared.enabled:
+    for section in config.distributions:
+        if isinstance(section, RtmpDistributionConfig) and section.enabled:
             yield RtmpDistribution(
-                declared.id,
-                declared.aliases,
-                bindings[declared.origin],
-                TtlRules(default_ttl_s=declared.default_ttl),
-                declared.application,
-                declared.enhanced == "strict",
-                access_rules(config, declared.trusted_key_groups, declared.countries),
-                tuple(compile_pattern(page) for page in declared.pages),
+                section.id,
+                section.aliases,
+                bindings[section.origin],
+                TtlRules(default_ttl_s=section.default_ttl),
+                section.application,
+                section.enhanced == "strict",
+                access_rules(config, section.trusted_key_groups, section.countries),
+                tuple(compile_pattern(page) for page in section.pages),
             )

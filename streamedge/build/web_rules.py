@@ -37,11 +37,11 @@ ALWAYS_SERVED = frozenset({"GET", "HEAD"})
 
 def web_behaviors(config: Config, distribution: WebDistributionConfig) -> tuple[Behavior, ...]:
     """The distribution's behaviors in their order; the last is its default, with pattern "*"."""
-    declared = [
+    behaviors = [
         _behavior(config, behavior.path, distribution.rules_for(behavior))
         for behavior in distribution.behaviors
     ]
-    return (*declared, _behavior(config, "*", distribution.rules_for()))
+    return (*behaviors, _behavior(config, "*", distribution.rules_for()))
 
 
 def error_pages(distribution: WebDistributionConfig) -> dict[int, ErrorPage]:
@@ -55,7 +55,7 @@ def error_pages(distribution: WebDistributionConfig) -> dict[int, ErrorPage]:
 
 
 def origin_names(config: Config, name: str) -> tuple[str, ...]:
-    """The origins that ``name`` means: a group's in their order, or the one."""
+    """The origins of ``name``: those of a group, in its order, or a single one."""
     group = config.origin_groups.get(name)
     return group.origins if group else (name,)
 
@@ -83,14 +83,14 @@ def _cache_policy(config: Config, rules: BehaviorRules) -> CachePolicy:
     if not name:
         return CachePolicy(default_ttl_s=rules.default_ttl, headers=host)
     policy = managed.find(name, config.cache_policies, managed.CACHE_POLICIES)
-    strict, said = policy.strict, policy.model_fields_set
+    strict, keys = policy.strict, policy.model_fields_set
     headers = tuple(dict.fromkeys((*host, *map(str.lower, policy.headers))))
     return CachePolicy(
         name=managed.display_name(name),
         strict=strict,
-        viewer_directives=policy.viewer_directives if "viewer_directives" in said else strict,
+        viewer_directives=policy.viewer_directives if "viewer_directives" in keys else strict,
         min_ttl_s=policy.min_ttl,
-        default_ttl_s=0.0 if strict and "default_ttl" not in said else policy.default_ttl,
+        default_ttl_s=0.0 if strict and "default_ttl" not in keys else policy.default_ttl,
         max_ttl_s=policy.max_ttl,
         error_ttl_s=policy.error_ttl,
         query_strings=policy.query_strings,
@@ -134,13 +134,13 @@ def _response_headers_policy(config: Config, name: str) -> ResponseHeadersPolicy
     )
 
 
-def _cors(declared: CorsConfig) -> CorsPolicy:
+def _cors(section: CorsConfig) -> CorsPolicy:
     return CorsPolicy(
-        origins=declared.origins,
-        methods=declared.methods,
-        headers=declared.headers,
-        exposed=declared.expose,
-        max_age_s=int(declared.max_age),
-        credentials=declared.credentials,
-        overrides=declared.override,
+        origins=section.origins,
+        methods=section.methods,
+        headers=section.headers,
+        exposed=section.expose,
+        max_age_s=int(section.max_age),
+        credentials=section.credentials,
+        overrides=section.override,
     )
