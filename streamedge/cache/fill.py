@@ -8,7 +8,7 @@
 
 A fill holds the locks of a window of chunks ahead of its position and moves the window as it goes,
 so that another worker can begin its own read beyond it. It writes only chunks that it has locked.
-At bytes that are there, or that another fill brings, it ends, unless reading across them is cheaper
+It ends at bytes that are cached, or that another fill reads, unless reading across them is cheaper
 than a new request behind them (``fill_plan``). It does not know its readers: it calls its
 ``FillOwner`` when bytes have arrived.
 """
@@ -89,11 +89,11 @@ class Fill:
         "_answer_end",
         "_claims",
         "_flush_timer",
-        "_full",
+        "_full_error",
         "_has_begun",
-        "_held_end",
         "_is_stopped",
         "_is_urgent",
+        "_locked_end",
         "_owner",
         "_read",
         "_retries",
@@ -117,7 +117,7 @@ class Fill:
         self._is_urgent = is_urgent
         self._retries = retries
         self._claims: dict[int, tuple[Extent, Span]] = {}  # locked chunks, by extent
-        self._held_end = span.start  # up to here, chunks are locked here or elsewhere
+        self._locked_end = span.start  # up to here, chunks are locked here or elsewhere
         self._window_bytes = WINDOW_MIN_BYTES
         self._read: OriginRead | None = None
         self._running_read: OriginRead | None = None
@@ -126,7 +126,7 @@ class Fill:
         self._tail = b""  # bytes that are not stored yet, from _tail_start on
         self._tail_start = 0
         self._flush_timer: asyncio.TimerHandle | None = None
-        self._full: CacheFullError | None = None  # from a timer; raised at the next piece
+        self._full_error: CacheFullError | None = None  # from a timer; raised at the next piece
         self._task: asyncio.Task[None] | None = None
         self._has_begun = False
         self._is_stopped = False
@@ -167,8 +167,8 @@ class Fill:
         end = min(self.span.end, base + extent.body_bytes)
         chunk += -(-extent.whole_bytes(chunk, end - base - chunk * CHUNK_BYTES) // CHUNK_BYTES)
         self._begin_at(Span(base + chunk * CHUNK_BYTES, end))
-        held = self._claims.get(index)
-        if held is None or held[1].start != chunk:
+        locked = self._claims.get(index)
+        if locked is None or locked[1].start != chunk:
             self.release()
             return False
         valid_bytes = extent.valid_bytes(chunk)
@@ -194,7 +194,7 @@ class Fill:
     def shorten(self, end: int) -> None:
         """Ends at ``end``, a chunk's start ahead of it, because another fill begins there."""
         self._release(Span(end, UNKNOWN_BYTES))
-        self._held_end = min(self._held_end, end)
+        self._locked_end = min(self._locked_end, end)
         self._end_at(end)
 
     def lengthen(self) -> None:
@@ -202,7 +202,9 @@ class Fill:
         self.span = Span(self.span.start, self._answer_end)
 
     def expedite(self) -> None:
-        """A reader waits for what it brings now: a derived object's sources become urgent, too."""
+        """A reader waits for its bytes from now on; the sources of a derived object become urgent,
+        too.
+        """
         if not self._is_urgent:
             self._is_urgent = True
             self._expedite_read()
@@ -231,33 +233,33 @@ class Fill:
 
     def writes_to(self, extent: Extent) -> bool:
         """Whether it has locked any chunk of an extent."""
-        return any(held is extent for held, _chunks in self._claims.values())
+        return any(locked is extent for locked, _chunks in self._claims.values())
 
     def _begin_at(self, span: Span) -> None:
         self.span = span
         self.position = span.start
         self._answer_end = span.end
-        self._held_end = span.start // CHUNK_BYTES * CHUNK_BYTES
-        self._hold_ahead(span.start)
+        self._locked_end = span.start // CHUNK_BYTES * CHUNK_BYTES
+        self._lock_ahead(span.start)
 
-    def _hold_ahead(self, position: int) -> None:
-        """Moves the window of locked chunks: from what has been stored to well ahead of
+    def _lock_ahead(self, position: int) -> None:
+        """Moves the window of locked chunks: from the end of the stored bytes to well ahead of
         ``position``.
         """
         self._window_bytes = window_bytes(self.pace)
         self._release(Span(0, self.position // CHUNK_BYTES * CHUNK_BYTES))
-        while self._held_end < min(self.span.end, position + self._window_bytes):
-            if not self._hold_more(position):
+        while self._locked_end < min(self.span.end, position + self._window_bytes):
+            if not self._lock_more(position):
                 return
 
-    def _hold_more(self, position: int) -> bool:
+    def _lock_more(self, position: int) -> bool:
         """Locks a run of chunks behind the locked ones; False if that has to wait."""
-        index, within = divmod(self._held_end, EXTENT_BYTES)
+        index, within = divmod(self._locked_end, EXTENT_BYTES)
         extent, base = self._owner.extent_to_fill(index), index * EXTENT_BYTES
         first = within // CHUNK_BYTES
         target = min(self.span.end, position + self._window_bytes, base + extent.body_bytes)
-        if target <= self._held_end:
-            self._held_end = target
+        if target <= self._locked_end:
+            self._locked_end = target
             return False
         chunks = extent.lock(Span(first, -(-(target - base) // CHUNK_BYTES)))
         if chunks.size:
@@ -265,17 +267,19 @@ class Fill:
             extent.unlock(Span(whole, chunks.end))
             chunks = Span(first, whole)
         if chunks.size:
-            _extent, held = self._claims.get(index, (extent, chunks))
-            if held.end < first:  # another worker fills the chunks between them
-                extent.unlock(held)
-                held = chunks
-            self._claims[index] = extent, Span(held.start, chunks.end)
-            self._held_end = min(base + chunks.end * CHUNK_BYTES, base + extent.body_bytes)
+            _extent, locked = self._claims.get(index, (extent, chunks))
+            if locked.end < first:  # another worker fills the chunks between them
+                extent.unlock(locked)
+                locked = chunks
+            self._claims[index] = extent, Span(locked.start, chunks.end)
+            self._locked_end = min(base + chunks.end * CHUNK_BYTES, base + extent.body_bytes)
         elif self._owner.can_seek:
             self._end_at(base + first * CHUNK_BYTES)
             return False
-        elif self._held_end <= position:
-            self._held_end += CHUNK_BYTES  # another worker's chunk, which this response has to pass
+        elif self._locked_end <= position:
+            self._locked_end += (
+                CHUNK_BYTES  # another worker's chunk, which this response has to pass
+            )
         else:
             return False
         return True
@@ -301,20 +305,20 @@ class Fill:
             self.span = Span(self.span.start, max(end, self.position))
 
     def _release(self, span: Span) -> None:
-        """Releases the chunks in ``span``: the first ones, the last ones, or all."""
+        """Releases the locked chunks in ``span``, which is at their start or end, or has all."""
         for index, (extent, chunks) in list(self._claims.items()):
             base = index * EXTENT_BYTES // CHUNK_BYTES
-            given = chunks.intersect(
+            released = chunks.intersect(
                 Span(span.start // CHUNK_BYTES - base, -(-span.end // CHUNK_BYTES) - base)
             )
-            if not given.size:
+            if not released.size:
                 continue
-            extent.unlock(given)
-            kept = Span(given.end, chunks.end)
-            if given.start > chunks.start:
-                kept = Span(chunks.start, given.start)
-            self._claims[index] = extent, kept
-            if not kept.size:
+            extent.unlock(released)
+            rest = Span(released.end, chunks.end)
+            if released.start > chunks.start:
+                rest = Span(chunks.start, released.start)
+            self._claims[index] = extent, rest
+            if not rest.size:
                 del self._claims[index]
                 extent.settle()
 
@@ -382,16 +386,16 @@ class Fill:
     async def _read_on(self) -> None:
         """Reads from ``position`` until the response ends."""
         read, self._read = self._read, None
-        asked_s = None
+        sent_s = None
         if read is None:
-            asked_s = asyncio.get_running_loop().time()
-            read = await self._ask()
+            sent_s = asyncio.get_running_loop().time()
+            read = await self._request_rest()
         self._tail_start = read.span.start
         self._running_read = read
         self._expedite_read()
         try:
             if self._may_read(read):
-                await self._take_all(read, asked_s)
+                await self._store_pieces(read, sent_s)
         finally:
             self._running_read = None
             try:
@@ -402,7 +406,7 @@ class Fill:
             self.span = Span(self.span.start, self.position)
             self._owner.end_reached(self.position)
 
-    async def _ask(self) -> OriginRead:
+    async def _request_rest(self) -> OriginRead:
         """Requests the rest. Raises OriginError."""
         if self._owner.version.id:
             raise OriginError(
@@ -418,7 +422,7 @@ class Fill:
 
     def _may_read(self, read: OriginRead) -> bool:
         """Whether to read a response: not if the origin ignores ranges and another fill is about to
-        bring these bytes.
+        reach these bytes.
         """
         self._answer_end = read.span.end
         if self.position == 0 or read.span != Span(0, self._owner.version.size_bytes):
@@ -430,7 +434,7 @@ class Fill:
         self._begin_at(read.span)  # the first bytes are useful too
         return True
 
-    async def _take_all(self, read: OriginRead, asked_s: float | None) -> None:
+    async def _store_pieces(self, read: OriginRead, sent_s: float | None) -> None:
         """Stores the pieces of a response as they come, and measures their rate."""
         loop, paces, name = (
             asyncio.get_running_loop(),
@@ -442,43 +446,43 @@ class Fill:
             now_s = loop.time()
             if is_first:
                 self._throughput.begin(now_s)
-                if asked_s is not None:
-                    paces.note_round_trip(name, now_s - asked_s)
+                if sent_s is not None:
+                    paces.note_round_trip(name, now_s - sent_s)
             elif self._throughput.arrived(len(piece), now_s):
                 paces.note_rate(name, self._throughput.rate_bytes_s(now_s))
             is_first = False
             self._owner.arrived(self, len(piece))
-            self._take(piece)
+            self._add_piece(piece)
             if self.position >= self.span.end:
                 break
 
-    def _take(self, piece: bytes) -> None:
+    def _add_piece(self, piece: bytes) -> None:
         """Stores a piece of the response, except an end that does not fill an aligned write.
 
-        The page cache keeps bytes of one write in one piece of memory and sends them faster from
-        there, so the end waits for the next piece, but only TAIL_WAIT_S: a reader may want it.
+        The page cache keeps the bytes of one write in one piece of memory and sends them faster
+        from there. So the end waits for the next piece, but only TAIL_WAIT_S: a reader may need it.
         Raises CacheFullError.
         """
-        if self._full is not None:
-            raise self._full
+        if self._full_error is not None:
+            raise self._full_error
         start, data = self._tail_start, self._tail + piece if self._tail else piece
         end = start + len(data)
-        if self._held_end < end + self._window_bytes // 2:
-            self._hold_ahead(end)
+        if self._locked_end < end + self._window_bytes // 2:
+            self._lock_ahead(end)
         whole_end = (end + HEADER_BYTES) // WRITE_BYTES * WRITE_BYTES - HEADER_BYTES
         is_first = self.position == self.span.start
         if end >= self.span.end or is_first:
             whole_end = end
-        kept = max(0, end - max(start, whole_end))
+        waiting = max(0, end - max(start, whole_end))
         view = memoryview(data)
-        self._tail_start, self._tail = end - kept, bytes(view[len(data) - kept :])
-        if not kept:
+        self._tail_start, self._tail = end - waiting, bytes(view[len(data) - waiting :])
+        if not waiting:
             self._cancel_flush()
         elif self._flush_timer is None:  # otherwise the first bytes have waited already
             loop = asyncio.get_running_loop()
             self._flush_timer = loop.call_later(TAIL_WAIT_S, self._flush_late)
-        if len(data) > kept:
-            self._put(start, view[: len(data) - kept])
+        if len(data) > waiting:
+            self._store(start, view[: len(data) - waiting])
 
     def _flush(self) -> None:
         """Stores the waiting end. Raises CacheFullError."""
@@ -486,31 +490,31 @@ class Fill:
         tail, self._tail = self._tail, b""
         if tail:
             start, self._tail_start = self._tail_start, self._tail_start + len(tail)
-            self._put(start, memoryview(tail))
+            self._store(start, memoryview(tail))
 
     def _flush_late(self) -> None:
         """Stores the waiting end when no piece has followed in time."""
         try:
             self._flush()
         except CacheFullError as exc:
-            self._full = exc  # the next piece raises it
+            self._full_error = exc  # the next piece raises it
 
     def _cancel_flush(self) -> None:
         if self._flush_timer is not None:
             self._flush_timer.cancel()
             self._flush_timer = None
 
-    def _put(self, start: int, data: memoryview) -> None:
+    def _store(self, start: int, data: memoryview) -> None:
         """Stores bytes and calls the owner. Raises CacheFullError."""
         try:
-            self._store(start, data)
+            self._write(start, data)
         except CacheFullError:
             self._tail = b""  # stored behind a gap, it would hide the gap
             raise
         self.position = max(self.position, min(start + len(data), self.span.end))
         self._owner.filled(self)
 
-    def _store(self, at: int, data: memoryview) -> None:
+    def _write(self, at: int, data: memoryview) -> None:
         """Writes the missing bytes of ``data``, the version's bytes from ``at`` on, to the chunks
         that this fill has locked. Raises CacheFullError.
         """
@@ -533,12 +537,12 @@ class Fill:
         disk, chunks = self._claims.pop(index)
         disk.unlock(chunks)
         memory = self._owner.extent_write_failed(index, disk, exc)
-        begun = within % CHUNK_BYTES
+        within_chunk = within % CHUNK_BYTES
         try:
-            if begun:  # a chunk is valid from its start on
-                memory.write(within - begun, disk.read(within - begun, begun))
-        except OSError as again:
-            raise CacheFullError(f"cannot store: {again}") from again
+            if within_chunk:  # chunks are valid from their start on
+                memory.write(within - within_chunk, disk.read(within - within_chunk, within_chunk))
+        except OSError as memory_error:
+            raise CacheFullError(f"cannot store: {memory_error}") from memory_error
         self._claims[index] = memory, memory.lock(chunks)
 
     def _missing_runs(self, span: Span) -> list[tuple[int, Span]]:
@@ -570,6 +574,6 @@ def is_filled_elsewhere(owner: FillOwner, position: int) -> bool:
     """
     extent = owner.extent_to_fill(position // EXTENT_BYTES)
     chunk = position % EXTENT_BYTES // CHUNK_BYTES
-    if extent.is_held_elsewhere(chunk):
+    if extent.is_locked_elsewhere(chunk):
         return True
     return extent.valid_bytes(chunk) == extent.chunk_bytes(chunk)

@@ -18,8 +18,8 @@ BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 2.0
 QUICK_ABORT_BYTES = 1 << 20
 
-# For an origin that was not measured yet. The rate is high on purpose: a reader that waits in vain
-# is checked again within 50 ms, but a fill that was cut in vain costs a connection.
+# For an origin that was not measured yet. The rate is high on purpose: a reader that waits without
+# need is checked again within 50 ms, but a fill that is cut without need costs a connection.
 ROUND_TRIP_DEFAULT_S = 0.05
 RATE_DEFAULT_BYTES_S = 16 << 20
 ROUND_TRIP_MIN_S = 0.01  # shorter waits are not noticed, and each cut costs a connection
@@ -39,7 +39,7 @@ class Pace:
 
     @property
     def round_trip_bytes(self) -> int:
-        """What a running read brings in the time that another one needs to begin."""
+        """The bytes that a running read delivers in the time that another one needs to begin."""
         round_trip_s = max(ROUND_TRIP_MIN_S, min(self.round_trip_s, ROUND_TRIP_MAX_S))
         return int(self.rate_bytes_s * round_trip_s)
 
@@ -47,10 +47,10 @@ class Pace:
 def next_fill(want: Span, covered: Callable[[int], int], lead_bytes: int) -> Span | None:
     """The first gap in ``want`` that is worth a read from the origin now, or None.
 
-    ``covered(position)`` says up to where bytes from ``position`` on are there or on their way
-    (``position`` itself when the first is neither). A gap further than ``lead_bytes`` ahead waits,
-    so that a slow reader of a long object asks for it piece by piece. The gap is whole chunks
-    within one extent, because that is what a fill can lock.
+    ``covered(position)`` returns the end of the bytes from ``position`` on that are cached or on
+    their way (``position`` itself if its byte is neither). A gap further than ``lead_bytes`` ahead
+    waits, so that a slow reader of a long object fetches it piece by piece. The gap is whole chunks
+    within one extent, because a fill locks these.
     """
     gap = want.start
     while gap < want.end:
@@ -73,9 +73,9 @@ def next_fill(want: Span, covered: Callable[[int], int], lead_bytes: int) -> Spa
 def own_read_start(position: int, fill: Span, pace: Pace) -> int | None:
     """Where a reader at ``position`` should begin a read of its own; None: it waits for the fill.
 
-    ``fill`` is what the running fill has still to bring, ``position`` lies in it. A reader waits
-    as long as the fill arrives within the round trip that a read of its own would take. A read
-    begins at a chunk's start, so inside of the fill's present chunk everybody waits.
+    ``fill`` is the rest of the running fill; ``position`` lies in it. A reader waits if the fill
+    arrives within the round trip that a read of its own would take. A read begins at a chunk's
+    start, so all readers within the fill's present chunk wait.
     """
     start = position // CHUNK_BYTES * CHUNK_BYTES
     if start <= fill.start or position - fill.start <= pace.round_trip_bytes:
@@ -84,25 +84,25 @@ def own_read_start(position: int, fill: Span, pace: Pace) -> int | None:
 
 
 def window_bytes(pace: Pace) -> int:
-    """How far ahead of its position a fill holds chunks for itself: at least as far as a reader
-    would wait for it, so that what lies beyond is free for another worker's read.
+    """How far ahead of its position a fill locks chunks: at least as far as a reader would wait for
+    it, so that another worker can read the bytes beyond.
     """
-    wanted = Span(0, pace.round_trip_bytes + CHUNK_BYTES).align(CHUNK_BYTES).end
-    return max(WINDOW_MIN_BYTES, min(wanted, WINDOW_MAX_BYTES))
+    needed = Span(0, pace.round_trip_bytes + CHUNK_BYTES).align(CHUNK_BYTES).end
+    return max(WINDOW_MIN_BYTES, min(needed, WINDOW_MAX_BYTES))
 
 
 def is_worth_skipping(run_bytes: int, pace: Pace) -> bool:
-    """Whether a fill that meets ``run_bytes`` which are there reads on across them, because that
-    is cheaper than a new request behind them.
+    """Whether a fill reads on across ``run_bytes`` cached bytes, because that is cheaper than a new
+    request behind them.
     """
     return run_bytes <= min(SKIP_MAX_BYTES, pace.round_trip_bytes)
 
 
-def goes_on_unread(rest: Span, quick_abort_bytes: int) -> int:
-    """Up to which position a fill goes on after its last reader has left.
+def unread_end(rest: Span, quick_abort_bytes: int) -> int:
+    """The position at which a fill without readers ends.
 
-    All of ``rest`` when that is little (squid's ``quick_abort_min``), else no further. When the
-    end is not known, ``quick_abort_bytes`` more.
+    The end of ``rest`` if that is at most ``quick_abort_bytes`` away (squid's ``quick_abort_min``),
+    else its start. If the end is unknown, ``quick_abort_bytes`` from the start.
     """
     if rest.end >= UNKNOWN_BYTES:
         return rest.start + quick_abort_bytes
@@ -110,5 +110,5 @@ def goes_on_unread(rest: Span, quick_abort_bytes: int) -> int:
 
 
 def backoff_s(attempt: int, jitter: float) -> float:
-    """Pause before asking again: doubles with each ``attempt`` from 0; ``jitter`` is 0 to 1."""
+    """Pause before a retry: doubles with each ``attempt`` from 0; ``jitter`` is 0 to 1."""
     return min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0**attempt) * (0.5 + jitter / 2)

@@ -54,6 +54,16 @@ class Lookup:
     position: int = 0  # counts as a reader, so the version stays open until the waiters arrive
     want_end: int = UNKNOWN_BYTES
 
+    def claim_response(self) -> OriginResponse:
+        """The response, for one request: the caller closes it.
+
+        Raises LookupError if another request has claimed it, or there is none.
+        """
+        response, self.response = self.response, None
+        if response is None:
+            raise LookupError("the response of a lookup is for one request only")
+        return response
+
     def release_unclaimed(self) -> None:
         """Releases an unclaimed response once there are no waiters."""
         if self.waiting:

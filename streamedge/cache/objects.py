@@ -20,7 +20,7 @@ from streamedge.cache.open_object import CLOSE_DELAY_S, Failure, OpenObject
 from streamedge.cache.origin_pace import Paces
 from streamedge.cache.origin_requests import object_request
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.cache.responses import HitForMiss, Passed, ResponseCache, Stored
+from streamedge.cache.responses import HitForMiss, ResponseCache, Stored, Unavailable
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.rfc9111.vary import vary_slot_key
 from streamedge.cache.storage.records import (
@@ -42,7 +42,7 @@ from streamedge.spans import Span
 
 TICK_S = 0.005
 PATIENT_TICKS = 8  # all waiters are checked every 40 ms
-ASK_AGAIN_TICKS = 10  # chunks that another worker fills are checked every 50 ms
+RECHECK_TICKS = 10  # chunks that another worker fills are checked every 50 ms
 TOUCH_INTERVAL_S = 60.0
 RECORDS_BYTES = 32 * 1024 * 1024  # of keys and header fields of what a worker has open
 VARYING_BYTES = 4 * 1024 * 1024  # of keys whose responses vary, and the fields they vary by
@@ -131,8 +131,9 @@ class Cache:
             if status == HTTPStatus.OK:
                 return reader
             reader.close()
+        elif isinstance(outcome, Unavailable):
+            status, fields = int(HTTPStatus.GATEWAY_TIMEOUT), {}
         else:
-            assert isinstance(outcome, Passed), "a request for an object never has only-if-cached"
             status, fields = outcome.response.status, fold_fields(outcome.response.fields)
             outcome.response.close()
             if status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
@@ -313,10 +314,10 @@ class Cache:
     def _tick(self) -> None:
         self._ticks += 1
         patient = self._ticks % PATIENT_TICKS == 0
-        ask_again = self._ticks % ASK_AGAIN_TICKS == 0
+        recheck = self._ticks % RECHECK_TICKS == 0
         try:
             for version in list(self._waited_for):
-                if not version.tick(patient=patient, ask_again=ask_again):
+                if not version.tick(patient=patient, recheck=recheck):
                     self._waited_for.discard(version)
         finally:  # a defect in one waiter must not stop the others
             if self._waited_for:

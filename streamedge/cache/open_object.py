@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from streamedge.cache.fill import Fill, FillState, is_filled_elsewhere
-from streamedge.cache.fill_plan import LEAD_BYTES, goes_on_unread, next_fill, own_read_start
+from streamedge.cache.fill_plan import LEAD_BYTES, next_fill, own_read_start, unread_end
 from streamedge.cache.origin_pace import Paces
 from streamedge.cache.rfc9111.freshness import TtlRules, lifetime_s
 from streamedge.cache.storage.extent import (
@@ -251,11 +251,11 @@ class OpenObject:
             parts.append(part)
             position += len(part)
             if len(part) < ready.size_bytes:
-                self.lose(position)
+                self.drop_extent_at(position)
                 break
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def lose(self, position: int) -> None:
+    def drop_extent_at(self, position: int) -> None:
         """Drops the extent of a byte that should be in its file but is missing."""
         index = position // EXTENT_BYTES
         extent = self._extents.get(index)
@@ -412,13 +412,13 @@ class OpenObject:
         """Removes a waiter; does nothing if it was called already."""
         self._waiters.pop(waiter, None)
 
-    def tick(self, *, patient: bool, ask_again: bool) -> bool:
+    def tick(self, *, patient: bool, recheck: bool) -> bool:
         """Wakes waiters whose data is ready; returns False if none remain.
 
-        ``patient``: not only eager waiters. ``ask_again``: check whether chunks that another worker
+        ``patient``: not only eager waiters. ``recheck``: check whether chunks that another worker
         was filling are free to fill here.
         """
-        if ask_again:
+        if recheck:
             self._filled_by_others = Span(0, 0)
         tried_starts: set[int] = set()
         for waiter in list(self._waiters):
@@ -426,7 +426,7 @@ class OpenObject:
             if self.ready(start, start + 1) is not None:
                 if waiter.eager or patient:
                     self._wake(waiter, None)
-            elif ask_again and start not in tried_starts:
+            elif recheck and start not in tried_starts:
                 tried_starts.add(start)
                 self._demand_for(waiter)
         return bool(self._waiters)
@@ -447,8 +447,9 @@ class OpenObject:
                 self._context.store.touch(extent.path)
 
     def close(self) -> None:
-        """Closes all files. Only when idle."""
-        assert self.idle
+        """Closes all files. Raises RuntimeError unless it is idle."""
+        if not self.idle:
+            raise RuntimeError(f"{self.asset.name!a} is closed while it has readers or fills")
         self.superseded = True  # for objects that still refer to it
         for extent in (*self._extents.values(), *self._memory.values()):
             self._context.store.close_extent(extent)
@@ -563,7 +564,7 @@ class OpenObject:
         if self._is_read(fill):
             fill.last_unread = UNKNOWN_BYTES
         elif fill.last_unread == UNKNOWN_BYTES:
-            last = goes_on_unread(fill.rest, self._context.quick_abort_bytes)
+            last = unread_end(fill.rest, self._context.quick_abort_bytes)
             if last > fill.position:
                 fill.last_unread = last
             else:

@@ -1,7 +1,7 @@
-"""What an origin is asked for a request, and what its answer makes of what is stored.
+"""Builds requests to origins and interprets their responses (RFC 9111 §4.3).
 
-Pure, but for the read that an answer's body becomes. RFC 9111 §4.3.1 and §4.3.4 decide on
-validation; ranges are asked for in whole chunks.
+Pure, except that ``record_and_body`` makes the response's body readable or closes it. Validations
+follow §4.3.1 and §4.3.4; ranges are requested in whole chunks.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from streamedge.origin.objects import ObjectUpstream, ResponseRead
 from streamedge.spans import Span
 
 WHOLE = Span(0, UNKNOWN_BYTES)
-SOLID_AFTER_S = (
-    60  # older than its answer, a Last-Modified tells versions apart (RFC 9110 §8.8.2.2)
-)
+# A Last-Modified that is this much older than its response is a strong validator (RFC 9110
+# §8.8.2.2).
+STRONG_AFTER_S = 60
 
 _CONDITIONS = ("if-none-match", "if-modified-since")
 _RANGE = ("range", "if-range")
-# What an answer of some statuses answers (RFC 9110 §15.3.7, §15.4.5, §15.5.17).
-_FIELDS_ANSWERED = {206: _RANGE, 304: _CONDITIONS, 416: ("if-range",)}
+# The request fields that lead to these statuses (RFC 9110 §15.3.7, §15.4.5, §15.5.17).
+_FIELDS_BY_STATUS = {206: _RANGE, 304: _CONDITIONS, 416: ("if-range",)}
 _SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
 
@@ -53,20 +53,22 @@ _SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 class CacheRequest:
     """A viewer's GET or HEAD as the cache sees it.
 
-    ``asset`` is keyed by the cache policy. ``request`` is what the origin is asked when nothing
-    is known, ``fields`` are the viewer's own, names in lower case. ``is_object``: the origin has
-    objects alone, so that HEAD tells what GET would bring. ``want`` is what will be read first
-    (empty: nothing, WHOLE: all); ``suffix_bytes``: how many of the last bytes will be, where only
-    the size tells which those are. ``applies_request_directives``: whether Cache-Control of the
-    request counts.
-    ``selected_by``: the fields that the origin is sent, by which Vary selects (§4.1).
-    ``needs_version``: the answer is read by positions, so it becomes a version even where it may
-    not be stored; then it is for this request alone.
+    - ``asset`` has the key that the cache policy makes.
+    - ``origin_request`` is sent if nothing is stored.
+    - ``fields`` are the viewer's own, by lower-case name.
+    - ``want`` is the span that will be read first. Empty: no bytes; WHOLE: all.
+    - ``suffix_bytes``: that many of the last bytes will be read, and only the size of the object
+      shows which span that is. 0: ``want`` counts.
+    - ``applies_request_directives``: whether the request's Cache-Control counts.
+    - ``is_object``: the origin serves objects only, so a HEAD has the same fields as a GET.
+    - ``selected_by``: the fields that the origin is sent, by which Vary selects (§4.1).
+    - ``needs_version``: the response is read by positions, so it becomes a version even if it may
+      not be stored. Only this request can then read it.
     """
 
     asset: Asset
     upstream: Upstream
-    request: OriginRequest
+    origin_request: OriginRequest
     fields: Mapping[str, str]
     want: Span
     applies_request_directives: bool = False
@@ -75,85 +77,98 @@ class CacheRequest:
     needs_version: bool = False
     suffix_bytes: int = 0
 
-    def wanted_of(self, size_bytes: int) -> Span:
-        """What will be read first of an object of that size."""
+    def span_of_first_read(self, size_bytes: int) -> Span:
+        """The span of an object of that size that will be read first."""
         if self.suffix_bytes and size_bytes < UNKNOWN_BYTES:
             return Span(max(0, size_bytes - self.suffix_bytes), size_bytes)
         return self.want
 
 
 def object_request(asset: Asset, want: Span) -> CacheRequest:
-    """What is asked for an object that is read by positions, such as media over RTMP."""
-    request = OriginRequest("GET", asset.name)
+    """The request for an object that is read by positions, such as media over RTMP."""
+    origin_request = OriginRequest("GET", asset.name)
     return CacheRequest(
-        asset, ObjectUpstream(asset.origin), request, {}, want, is_object=True, needs_version=True
+        asset,
+        ObjectUpstream(asset.origin),
+        origin_request,
+        {},
+        want,
+        is_object=True,
+        needs_version=True,
     )
 
 
 def first_read(want: Span) -> Span:
-    """What a cold open asks for: whole chunks, within the extent where ``want`` begins."""
+    """The span that a cold open requests: whole chunks, within the extent where ``want`` begins."""
     aligned = want.align(CHUNK_BYTES)
     return Span(aligned.start, min(aligned.end, (want.start // EXTENT_BYTES + 1) * EXTENT_BYTES))
 
 
-def request_for(
-    ask: CacheRequest, record: Record | None, *, is_passed: bool = False
+def build_origin_request(
+    request: CacheRequest, record: Record | None, *, is_passed: bool = False
 ) -> OriginRequest:
-    """What to ask: for a validation what §4.3.1 says, for a range its whole chunks.
+    """The request to send: a validation if there is a ``record`` (§4.3.1), else a fetch.
 
-    Of an object always a range, so that a slow reader of a long one fetches it piece by piece.
-    The viewer's own conditions are left out: the answer is to be stored, and each viewer who waits
-    for it has conditions of its own. ``is_passed``: just what the viewer asks, for the answer is
-    for nobody else.
+    A range is widened to whole chunks. Objects are always requested by range, so that a slow reader
+    of a long one fetches it piece by piece. The viewer's conditions are left out: the response will
+    be stored, and each viewer who waits for it has other conditions. ``is_passed``: the response is
+    for this viewer only, so its own conditions and range are sent.
     """
-    fields = list(ask.request.fields)
-    method = ask.request.method
+    fields = list(request.origin_request.fields)
+    method = request.origin_request.method
     if is_passed and record is None:
-        if not ask.is_object:
-            fields += [(name, ask.fields[name]) for name in _CONDITIONS if name in ask.fields]
+        if not request.is_object:
+            fields += [
+                (name, request.fields[name]) for name in _CONDITIONS if name in request.fields
+            ]
             # Several ranges could make the origin send the same bytes again and again.
-            if method == "GET" and _SINGLE_RANGE.fullmatch(ask.fields.get("range", "")):
-                fields += [(name, ask.fields[name]) for name in _RANGE if name in ask.fields]
-        return replace(ask.request, fields=tuple(fields))
+            if method == "GET" and _SINGLE_RANGE.fullmatch(request.fields.get("range", "")):
+                fields += [
+                    (name, request.fields[name]) for name in _RANGE if name in request.fields
+                ]
+        return replace(request.origin_request, fields=tuple(fields))
     if record is not None:
         fields += conditional_fields(stored_fields(record.head)).items()
-    if record is None and ask.suffix_bytes and method == "GET":
-        # A chunk is stored from its start on, so ask for one more: the size is not known.
-        fields.append(("range", f"bytes=-{ask.suffix_bytes + CHUNK_BYTES - 1}"))
-    elif ask.is_object and not ask.want.size:
+    if record is None and request.suffix_bytes and method == "GET":
+        # Chunks are stored from their start on. The size is unknown, so request one chunk more.
+        fields.append(("range", f"bytes=-{request.suffix_bytes + CHUNK_BYTES - 1}"))
+    elif request.is_object and not request.want.size:
         method = "HEAD"
-    elif method == "GET" and (ask.is_object or (record is None and ask.want != WHOLE)):
-        span = first_read(ask.want)
-        if ask.want.size:
+    elif method == "GET" and (request.is_object or (record is None and request.want != WHOLE)):
+        span = first_read(request.want)
+        if request.want.size:
             fields.append(("range", f"bytes={span.start}-{span.end - 1}"))
-    return replace(ask.request, method=method, fields=tuple(fields))
+    return replace(request.origin_request, method=method, fields=tuple(fields))
 
 
 def without_range(fields: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """A request's fields, so that it asks for all of the object."""
+    """A request's fields without those that ask for a range."""
     return tuple(field for field in fields if field[0] not in _RANGE)
 
 
 def may_pass(
-    ask: CacheRequest, request: OriginRequest, status: int, response_fields: Mapping[str, str]
+    request: CacheRequest,
+    origin_request: OriginRequest,
+    status: int,
+    response_fields: Mapping[str, str],
 ) -> bool:
     """Whether a response to ``request`` also answers the viewer's own request."""
-    sent = fold_fields(request.fields)
-    field_names = _FIELDS_ANSWERED.get(status, ())
+    sent = fold_fields(origin_request.fields)
+    field_names = _FIELDS_BY_STATUS.get(status, ())
     return (
-        request.method == ask.request.method
-        and all(sent.get(name) == ask.fields.get(name) for name in field_names)
+        origin_request.method == request.origin_request.method
+        and all(sent.get(name) == request.fields.get(name) for name in field_names)
         and (status != 304 or any(name in sent for name in field_names))
         and (status != 206 or _is_part_of(sent.get("range", ""), response_fields))
     )
 
 
-def _is_part_of(wanted: str, response_fields: Mapping[str, str]) -> bool:
-    """Whether a 206 brings the first byte of what a single range asks for, and says so rightly.
+def _is_part_of(range_value: str, response_fields: Mapping[str, str]) -> bool:
+    """Whether a 206 has the first byte of the one range requested, and consistent fields.
 
-    It may be shorter than that, or of whole blocks, and so wider (RFC 9110 §14.4, §15.3.7).
+    It may be shorter, or wider if the server sends whole blocks (RFC 9110 §14.4, §15.3.7).
     """
-    requested = _SINGLE_RANGE.fullmatch(wanted)
+    requested = _SINGLE_RANGE.fullmatch(range_value)
     part = parse_content_range(response_fields.get("content-range", ""))
     if requested is None or part is None:
         return False
@@ -164,27 +179,27 @@ def _is_part_of(wanted: str, response_fields: Mapping[str, str]) -> bool:
     return not requested[1] or part.span.start <= int(requested[1][:19]) < part.span.end
 
 
-def is_confirmed(
-    record: Record, request: OriginRequest, status: int, fields: Mapping[str, str]
+def confirms_record(
+    record: Record, origin_request: OriginRequest, status: int, fields: Mapping[str, str]
 ) -> bool:
-    """Whether an answer says that the stored one still holds (§4.3.4, §4.3.5).
+    """Whether a response confirms the stored one (§4.3.4, §4.3.5).
 
-    Not one that varies by other fields than the stored one: for which requests that holds, is open.
+    Never if its Vary differs from the stored one: then it is open which requests it holds for.
     """
     if "vary" in fields and (
         varies_by_everything(fields) or parse_vary(fields) != parse_vary(stored_fields(record.head))
     ):
         return False
-    if status == 200 and request.method == "HEAD":
+    if status == 200 and origin_request.method == "HEAD":
         return record.head.status == 200 and head_freshens(_stored_get(record), fields)
     return status == 304 and is_selected(stored_fields(record.head), fields)
 
 
-def is_contradicted(
-    record: Record, request: OriginRequest, status: int, fields: Mapping[str, str]
+def contradicts_record(
+    record: Record, origin_request: OriginRequest, status: int, fields: Mapping[str, str]
 ) -> bool:
-    """Whether a HEAD has found that a GET would now bring something else (§4.3.5)."""
-    if status != 200 or request.method != "HEAD":
+    """Whether the response to a HEAD shows that a GET would now get another body (§4.3.5)."""
+    if status != 200 or origin_request.method != "HEAD":
         return False
     return record.head.status != 200 or head_contradicts(_stored_get(record), fields)
 
@@ -194,13 +209,13 @@ def _stored_get(record: Record) -> dict[str, str]:
     return stored_fields(record.head) | length
 
 
-def confirmed(record: Record, fields: Mapping[str, str], sent: SentAt, now_s: float) -> Record:
-    """A record after its answer was confirmed (§3.2, §4.3.4) by an answer to what was ``sent``."""
+def freshen_record(record: Record, fields: Mapping[str, str], sent: SentAt, now_s: float) -> Record:
+    """A record after the response to the request ``sent`` confirmed it (§3.2, §4.3.4)."""
     before = stored_fields(record.head)
     now = updated_fields(before, fields)
     headers = representation_fields(now)
     if now.get("last-modified") != before.get("last-modified"):
-        # Apart from the version, which says which bytes are stored.
+        # Not in the version, which identifies the stored bytes.
         headers["last-modified"] = now["last-modified"]
     return replace(
         record,
@@ -213,27 +228,33 @@ def confirmed(record: Record, fields: Mapping[str, str], sent: SentAt, now_s: fl
 
 
 def age_when_sent_s(fields: Mapping[str, str], sent: SentAt, now_s: float) -> float:
-    """§4.2.3, counted from the sending: what was asked before a write must be older than it."""
+    """The age that a response had when its request was sent, in seconds (§4.2.3).
+
+    A response whose request was sent before a write counts as older than the write.
+    """
     return max(0.0, initial_age_s(fields, sent.time_s, now_s) - (now_s - sent.time_s))
 
 
-def opening(
+def record_and_body(
     asset: Asset,
-    request: OriginRequest,
+    origin_request: OriginRequest,
     response: OriginResponse,
     fields: Mapping[str, str],
     sent: SentAt,
     now_s: float,
 ) -> tuple[Record, ResponseRead | None] | None:
-    """A record of an answer and the read that brings its body; None: it cannot be kept."""
+    """The record of a response and a read of its body; None: it cannot be stored.
+
+    There is no read if the response has no body.
+    """
     status, size_bytes = response.status, response.size_bytes
     span = Span(0, UNKNOWN_BYTES if size_bytes is None else size_bytes)
     whole_bytes = span.end
-    if request.method == "HEAD":
+    if origin_request.method == "HEAD":
         whole_bytes, span = int(fields.get("content-length", "0")), Span(0, 0)
     if status == 206:
         part = parse_content_range(fields.get("content-range", ""))
-        range_requested = fold_fields(request.fields).get("range", "")
+        range_requested = fold_fields(origin_request.fields).get("range", "")
         if (
             part is None
             or part.size_bytes is None
@@ -268,15 +289,18 @@ def opening(
 def _version(
     fields: Mapping[str, str], size_bytes: int, now_s: float, *, is_named: bool
 ) -> Version:
-    """What tells this answer's bytes from others'; ``is_named``: the asset's key does already."""
+    """The version of a response's body; ``is_named``: the asset's key identifies it already.
+
+    A version without a strong validator or a known size gets a random id.
+    """
     etag = fields.get("etag", "").strip()
     modified_s = parse_http_date_s(fields.get("last-modified", ""), now_s)
     date_s = parse_http_date_s(fields.get("date", ""), now_s)
-    is_solid = etag.startswith('"') or (
+    is_strong = etag.startswith('"') or (
         modified_s is not None
-        and modified_s + SOLID_AFTER_S <= (now_s if date_s is None else date_s)
+        and modified_s + STRONG_AFTER_S <= (now_s if date_s is None else date_s)
     )
-    if size_bytes < UNKNOWN_BYTES and (is_solid or is_named):
+    if size_bytes < UNKNOWN_BYTES and (is_strong or is_named):
         return Version(etag, size_bytes, modified_s)
     return Version(
         etag, size_bytes, modified_s, f"{random.getrandbits(128):032x}", size_bytes < UNKNOWN_BYTES

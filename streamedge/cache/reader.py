@@ -1,7 +1,7 @@
 """A reader: the view that one response, player or parser has of one version of an asset.
 
-It tells what is ready, waits for the rest, and leaves at the end. All its bytes are of the version
-that it was opened on, whatever happens to the asset in the meantime.
+It returns the bytes that are ready, waits for the others, and leaves the version at the end. All
+its bytes are of the version that it was opened on, whatever happens to the asset meanwhile.
 """
 
 from __future__ import annotations
@@ -116,16 +116,16 @@ class Reader:
             raise OriginError(OriginFailure.BROKEN, "a cache file is shorter than it should be")
         return data
 
-    def lost(self, position: int) -> None:
-        """Reports that a ready byte is missing in its file, so its bytes are fetched again."""
-        self._opened.lose(position)
+    def report_missing(self, position: int) -> None:
+        """Reports that a ready byte is missing in its file, so it is fetched again."""
+        self._opened.drop_extent_at(position)
 
     def read_ahead(self) -> None:
-        """What it waits for is read ahead: no viewer waits for it yet, until ``expedite``."""
+        """From now on it reads ahead: no viewer waits for its bytes, until ``expedite``."""
         self._is_urgent = False
 
     def expedite(self) -> None:
-        """A viewer waits for what it reads, from now on."""
+        """From now on a viewer waits for its bytes."""
         if not self._is_urgent:
             self._is_urgent = True
             if self._waiter is not None:
@@ -142,18 +142,18 @@ class Reader:
     def when_ready(
         self,
         want: Span,
-        woken: Callable[[Failure | None], None],
+        wake: Callable[[Failure | None], None],
         *,
         eager: bool = False,
         lead_bytes: int = LEAD_BYTES,
     ) -> Callable[[], None]:
-        """Calls ``woken`` once the byte at ``want.start`` is there (None) or cannot come (error).
+        """Calls ``wake`` once the byte at ``want.start`` is there (None) or cannot come (error).
 
         ``want`` is how far the reader means to go. ``eager``: at once, rather than with others
         every few milliseconds. Returns a function that cancels the wait.
         """
         self.position, self.want_end = want.start, want.end
-        waiter = Waiter(want, lead_bytes, eager, woken, self._is_urgent)
+        waiter = Waiter(want, lead_bytes, eager, wake, self._is_urgent)
         self._waiter = waiter
         self._opened.add_waiter(waiter)
         return lambda: self._opened.remove_waiter(waiter)
@@ -165,21 +165,21 @@ class Reader:
         """
         if self.ready(want.start, want.start + 1) is not None:
             return
-        landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def woken(failure: Failure | None) -> None:
-            if landed.done():
+        def wake(failure: Failure | None) -> None:
+            if future.done():
                 return
             if failure is None:
-                landed.set_result(None)
+                future.set_result(None)
             else:
-                landed.set_exception(_copy_of(failure))
+                future.set_exception(_copy_of(failure))
 
-        take_back = self.when_ready(want, woken, eager=eager, lead_bytes=lead_bytes)
+        cancel_wait = self.when_ready(want, wake, eager=eager, lead_bytes=lead_bytes)
         try:
-            await landed
+            await future
         finally:
-            take_back()
+            cancel_wait()
 
     async def read(self, span: Span) -> bytes:
         """Copies the bytes of ``span`` (clipped to the object's end), waiting for all of them."""

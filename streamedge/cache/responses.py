@@ -26,12 +26,12 @@ from streamedge.cache.invalidated import InvalidationChecker
 from streamedge.cache.open_object import OpenObject
 from streamedge.cache.origin_requests import (
     CacheRequest,
-    confirmed,
-    is_confirmed,
-    is_contradicted,
+    build_origin_request,
+    confirms_record,
+    contradicts_record,
+    freshen_record,
     may_pass,
-    opening,
-    request_for,
+    record_and_body,
     without_range,
 )
 from streamedge.cache.reader import CacheResult, Reader
@@ -148,39 +148,41 @@ class ResponseCache:
         self._cache = cache
         self._in_flight = cache.in_flight
 
-    async def respond(self, ask: CacheRequest) -> Outcome:
+    async def respond(self, request: CacheRequest) -> Outcome:
         """Returns the response to a request. Raises OriginError, CacheFullError."""
         rounds = 0
         while True:
             now_s = time.time()
-            running = self._in_flight.find(ask.asset.key)
+            running = self._in_flight.find(request.asset.key)
             if running is not None and running[0].is_cold and not rounds:
                 # Another request already found the cache empty; skip the disk lookup.
-                asset, record, why = ask.asset, None, "uri-miss"
+                asset, record, why = request.asset, None, "uri-miss"
             else:
-                asset, record, why = self._select(ask)
+                asset, record, why = self._select(request)
                 running = self._in_flight.find(asset.key)
-            reuse = decide(self._cache, ask, asset, record, now_s)
+            reuse = decide(self._cache, request, asset, record, now_s)
             if record is not None and reuse in _USABLE:
                 opened = self._cache.activate(asset, record)
                 if reuse is Reuse.STALE_WHILE_REVALIDATE and running is None:
-                    self._start_lookup(_in_background(ask), asset, record, "stale")
-                return self._hit(opened, ask, collapsed=rounds > 0)
+                    self._start_lookup(_in_background(request), asset, record, "stale")
+                return self._hit(opened, request, collapsed=rounds > 0)
             if reuse is Reuse.GATEWAY_TIMEOUT:
                 return Unavailable()
             if rounds == ROUNDS_MAX or self._skips_waiting_list(
-                ask, asset, now_s, running is not None
+                request, asset, now_s, running is not None
             ):
-                return await self._fetch_alone(ask, asset, record, why)
+                return await self._fetch_alone(request, asset, record, why)
             rounds += 1
             is_own = running is None
-            lookup, task = running or self._start_lookup(ask, asset, record, why)
+            lookup, task = running or self._start_lookup(request, asset, record, why)
             # The task has not ended, or it would not be in the table: this suspends.
             lookup.waiting += 1
             try:
                 await asyncio.shield(task)
                 outcome = (
-                    self._own_outcome(lookup, ask) if is_own else self._joined_outcome(lookup, ask)
+                    self._own_outcome(lookup, request)
+                    if is_own
+                    else self._joined_outcome(lookup, request)
                 )
             except OriginError as exc:
                 raise exc.clone() from exc
@@ -209,13 +211,13 @@ class ResponseCache:
 
     # Stored responses
 
-    def _select(self, ask: CacheRequest) -> tuple[Asset, Record | None, str]:
+    def _select(self, request: CacheRequest) -> tuple[Asset, Record | None, str]:
         """The asset of the selected variant, its record or None, and Cache-Status's fwd reason."""
-        asset = ask.asset
+        asset = request.asset
         record = self._usable_record(asset)
         if record is not None and record.varies_by:
             self._update_vary(asset.key, record.varies_by)
-            asset = _variant(asset, record.varies_by, ask.selected_by)
+            asset = _variant(asset, record.varies_by, request.selected_by)
             record = self._usable_record(asset)
             if record is None:
                 return asset, None, "vary-miss"
@@ -231,24 +233,24 @@ class ResponseCache:
         record = self._cache.store.load_record(asset.key)
         return None if record is not None and is_refused(self._cache, asset, record) else record
 
-    def _hit(self, opened: OpenObject, ask: CacheRequest, *, collapsed: bool) -> Stored:
-        reader = self._reader(opened, ask, CacheResult.HIT, ask.asset.subject)
+    def _hit(self, opened: OpenObject, request: CacheRequest, *, collapsed: bool) -> Stored:
+        reader = self._reader(opened, request, CacheResult.HIT, request.asset.subject)
         return Stored(reader, reader.result, CacheStatus(hit=True, collapsed=collapsed))
 
     def _reader(
         self,
         opened: OpenObject,
-        ask: CacheRequest,
+        request: CacheRequest,
         result: CacheResult,
         subject: InvalidationTarget,
     ) -> Reader:
-        wanted = ask.wanted_of(opened.version.size_bytes)
-        return self._cache.reader(opened, wanted, result, subject)
+        first = request.span_of_first_read(opened.version.size_bytes)
+        return self._cache.reader(opened, first, result, subject)
 
     # Requests to the origin
 
     def _skips_waiting_list(
-        self, ask: CacheRequest, asset: Asset, now_s: float, is_running: bool
+        self, request: CacheRequest, asset: Asset, now_s: float, is_running: bool
     ) -> bool:
         """Whether a request neither waits for others nor makes them wait.
 
@@ -257,43 +259,44 @@ class ResponseCache:
         """
         if self._cache.hit_for_miss.holds(asset.key, now_s):
             return True
-        return ask.request.method == "HEAD" and not ask.is_object and not is_running
+        return request.origin_request.method == "HEAD" and not request.is_object and not is_running
 
     def _start_lookup(
-        self, ask: CacheRequest, asset: Asset, record: Record | None, why: str
+        self, request: CacheRequest, asset: Asset, record: Record | None, why: str
     ) -> tuple[Lookup, asyncio.Task[None]]:
-        lookup = Lookup(CacheStatus(forwarded=why), position=ask.want.start, is_cold=record is None)
+        lookup = Lookup(
+            CacheStatus(forwarded=why), position=request.want.start, is_cold=record is None
+        )
         task = self._in_flight.begin(
-            asset.key, lookup, lambda: self._run_lookup(lookup, ask, asset, record)
+            asset.key, lookup, lambda: self._run_lookup(lookup, request, asset, record)
         )
         return lookup, task
 
-    def _own_outcome(self, lookup: Lookup, ask: CacheRequest) -> Stored | Passed | None:
+    def _own_outcome(self, lookup: Lookup, request: CacheRequest) -> Stored | Passed:
         """The outcome of a lookup for the request that began it."""
         if lookup.opened is not None:
             result = CacheResult.REFRESH_HIT if lookup.unchanged else CacheResult.MISS
             if lookup.cache_status.hit:
                 result = CacheResult.HIT
-            reader = self._reader(lookup.opened, ask, result, ask.asset.subject)
+            reader = self._reader(lookup.opened, request, result, request.asset.subject)
             return Stored(reader, reader.result, lookup.cache_status, lookup.withheld)
         if lookup.refusal is not None:
             return Passed(object_error(*lookup.refusal), lookup.cache_status)
-        response, lookup.response = lookup.response, None
-        return None if response is None else Passed(response, lookup.cache_status)
+        return Passed(lookup.claim_response(), lookup.cache_status)
 
-    def _joined_outcome(self, lookup: Lookup, ask: CacheRequest) -> Stored | Passed | None:
+    def _joined_outcome(self, lookup: Lookup, request: CacheRequest) -> Stored | Passed | None:
         """The outcome of a lookup for a request that joined it; None if it cannot use it."""
-        if lookup.refusal is not None and ask.is_object:
+        if lookup.refusal is not None and request.is_object:
             if lookup.sent.change != self._cache.store.changes.number:
                 return None
             cache_status = replace(lookup.cache_status, collapsed=True)
             return Passed(object_error(*lookup.refusal), cache_status)
         if lookup.opened is None or not lookup.is_shared:
             return None
-        asset = self._select(ask)[0]
+        asset = self._select(request)[0]
         if asset.key != lookup.opened.asset.key or self._is_outdated(lookup, asset):
             return None
-        reader = self._reader(lookup.opened, ask, CacheResult.HIT, asset.subject)
+        reader = self._reader(lookup.opened, request, CacheResult.HIT, asset.subject)
         return Stored(reader, reader.result, replace(lookup.cache_status, collapsed=True))
 
     def _is_outdated(self, lookup: Lookup, asset: Asset) -> bool:
@@ -313,21 +316,19 @@ class ResponseCache:
         )
 
     async def _fetch_alone(
-        self, ask: CacheRequest, asset: Asset, record: Record | None, why: str
+        self, request: CacheRequest, asset: Asset, record: Record | None, why: str
     ) -> Outcome:
         """Sends the request without waiting for others and without making them wait."""
         lookup = Lookup(CacheStatus(forwarded=why), waiting=1)
         try:
-            await self._fetch(lookup, ask, asset, record, is_passed=not ask.needs_version)
-            outcome = self._own_outcome(lookup, ask)
+            await self._fetch(lookup, request, asset, record, is_passed=not request.needs_version)
+            return self._own_outcome(lookup, request)
         finally:
             lookup.waiting = 0
             lookup.release_unclaimed()
-        assert outcome is not None
-        return outcome
 
     async def _run_lookup(
-        self, lookup: Lookup, ask: CacheRequest, asset: Asset, record: Record | None
+        self, lookup: Lookup, request: CacheRequest, asset: Asset, record: Record | None
     ) -> None:
         """Fetches the key, or waits for another worker that is fetching it and uses its result.
 
@@ -346,14 +347,14 @@ class ResponseCache:
                 and not is_refused(self._cache, asset, present)
             ):
                 record = present
-                if decide(self._cache, ask, asset, present, time.time()) is Reuse.FRESH:
+                if decide(self._cache, request, asset, present, time.time()) is Reuse.FRESH:
                     # Another worker has fetched it in the meantime.
                     lookup.cache_status = CacheStatus(hit=True)
                     self._resolve(lookup, self._cache.activate(asset, present))
                     return
             elif record is not None and is_refused(self._cache, asset, record):
                 record = None  # refused while it waited for the lock
-            await self._fetch(lookup, ask, asset, record)
+            await self._fetch(lookup, request, asset, record)
         finally:
             if has_lock:
                 store.changes.lookup_ended(asset.key)
@@ -374,29 +375,33 @@ class ResponseCache:
     async def _fetch(
         self,
         lookup: Lookup,
-        ask: CacheRequest,
+        request: CacheRequest,
         asset: Asset,
         record: Record | None,
         *,
         is_passed: bool = False,
     ) -> None:
-        request = request_for(ask, record, is_passed=is_passed)
+        origin_request = build_origin_request(request, record, is_passed=is_passed)
         lookup.sent = sent = self._cache.sent_now()
         try:
-            response = await self._send(ask.upstream, request)
-            if response.status == 416 and (ask.is_object or ask.suffix_bytes):
+            response = await self._send(request.upstream, origin_request)
+            if response.status == 416 and (request.is_object or request.suffix_bytes):
                 response.close()  # the size decides, for other ranges too
-                method = "HEAD" if ask.is_object else request.method
-                request = replace(request, method=method, fields=without_range(request.fields))
-                response = await self._send(ask.upstream, request)
+                method = "HEAD" if request.is_object else origin_request.method
+                origin_request = replace(
+                    origin_request, method=method, fields=without_range(origin_request.fields)
+                )
+                response = await self._send(request.upstream, origin_request)
         except OriginError as exc:
-            if record is None or not may_serve_stale(self._cache, ask, asset, record):
+            if record is None or not may_serve_stale(self._cache, request, asset, record):
                 raise
             lookup.cache_status.detail = exc.failure.value
             self._resolve(lookup, self._cache.activate(asset, record), unchanged=True)
             return
         try:
-            is_handled = self._handle_response(lookup, ask, asset, record, request, response, sent)
+            is_handled = self._handle_response(
+                lookup, request, asset, record, origin_request, response, sent
+            )
         except BaseException:
             response.close()
             raise
@@ -408,27 +413,27 @@ class ResponseCache:
                 OriginFailure.UNAVAILABLE,
                 f"{asset.origin_name} {asset.name!a}: unexpected status {response.status}",
             )
-        await self._fetch(lookup, ask, asset, None, is_passed=True)
+        await self._fetch(lookup, request, asset, None, is_passed=True)
 
-    async def _send(self, upstream: Upstream, request: OriginRequest) -> OriginResponse:
+    async def _send(self, upstream: Upstream, origin_request: OriginRequest) -> OriginResponse:
         """Sends a request that is safe to repeat, and retries it after temporary failures."""
-        retries = self._cache.retries
-        for attempt in range(retries + 1):
+        attempt = 0
+        while True:
             try:
-                return await upstream.send(request)
+                return await upstream.send(origin_request)
             except OriginError as exc:
-                if not exc.retryable or attempt == retries:
+                if not exc.retryable or attempt == self._cache.retries:
                     raise
                 await asyncio.sleep(backoff_s(attempt, random.random()))
-        raise AssertionError("the last attempt returns or raises")
+            attempt += 1
 
     def _handle_response(
         self,
         lookup: Lookup,
-        ask: CacheRequest,
+        request: CacheRequest,
         asset: Asset,
         record: Record | None,
-        request: OriginRequest,
+        origin_request: OriginRequest,
         response: OriginResponse,
         sent: SentAt,
     ) -> bool:
@@ -439,9 +444,9 @@ class ResponseCache:
         status, fields = response.status, fold_fields(response.fields)
         lookup.cache_status.status = status
         now_s = time.time()
-        if record is not None and is_confirmed(record, request, status, fields):
+        if record is not None and confirms_record(record, origin_request, status, fields):
             response.close()
-            opened = self._cache.activate(asset, confirmed(record, fields, sent, now_s))
+            opened = self._cache.activate(asset, freshen_record(record, fields, sent, now_s))
             self._cache.remember(asset, opened.record)
             lookup.withheld = withheld_fields(stored_fields(opened.record.head) | fields)
             self._resolve(lookup, opened, unchanged=True)
@@ -449,55 +454,55 @@ class ResponseCache:
         if (
             status >= 500
             and record is not None
-            and may_serve_stale(self._cache, ask, asset, record)
+            and may_serve_stale(self._cache, request, asset, record)
         ):
             response.close()
             self._resolve(lookup, self._cache.activate(asset, record), unchanged=True)
             return True
-        storable = (request.method == "GET" or ask.is_object) and is_storable(
+        storable = (origin_request.method == "GET" or request.is_object) and is_storable(
             "GET",
-            fold_fields(request.fields) | directives(ask),
+            fold_fields(origin_request.fields) | directives(request),
             status,
             fields,
             asset.rules,
-            applies_request_directives=ask.applies_request_directives,
+            applies_request_directives=request.applies_request_directives,
         )
-        if storable or (ask.needs_version and status in (200, 206)):
-            opened_read = opening(asset, request, response, fields, sent, now_s)
-            if opened_read is not None:
-                kept = self._store(ask, *opened_read, is_shared=storable)
-                if kept is not None:
+        if storable or (request.needs_version and status in (200, 206)):
+            record_and_read = record_and_body(asset, origin_request, response, fields, sent, now_s)
+            if record_and_read is not None:
+                stored = self._store(request, *record_and_read, is_shared=storable)
+                if stored is not None:
                     lookup.withheld = withheld_fields(fields)
                     lookup.cache_status.stored = lookup.is_shared = storable
                     if not storable:
                         self._cache.hit_for_miss.begin(asset.key, now_s)
-                    self._resolve(lookup, kept)
+                    self._resolve(lookup, stored)
                     return True
-        if record is not None and is_contradicted(record, request, status, fields):
+        if record is not None and contradicts_record(record, origin_request, status, fields):
             self._cache.refuse_older(asset.key)
-        if not may_pass(ask, request, status, fields):
+        if not may_pass(request, origin_request, status, fields):
             return False
-        if ask.is_object and status >= 400 and response.size_bytes == 0:
+        if request.is_object and status >= 400 and response.size_bytes == 0:
             response.close()
             lookup.refusal = status, response.fields
             return True
-        if request.method == "GET" and status != 304:
+        if origin_request.method == "GET" and status != 304:
             self._cache.hit_for_miss.begin(asset.key, now_s)
         lookup.response = response
         return True
 
     def _store(
-        self, ask: CacheRequest, record: Record, read: ResponseRead | None, *, is_shared: bool
+        self, request: CacheRequest, record: Record, read: ResponseRead | None, *, is_shared: bool
     ) -> OpenObject | None:
         """Begins to store a response under the key of its variant. Only this request can
         read it unless it is ``is_shared``.
 
         None: neither disk nor memory has space, so the response has to be passed through.
         """
-        base, varies_by = ask.asset, parse_vary(stored_fields(record.head))
+        base, varies_by = request.asset, parse_vary(stored_fields(record.head))
         if is_shared:
             self._note_vary(base.key, varies_by)
-        asset = _variant(base, varies_by, ask.selected_by) if varies_by else base
+        asset = _variant(base, varies_by, request.selected_by) if varies_by else base
         record = replace(record, key=asset.key)
         open_version = self._cache.activate if is_shared else self._cache.open_unlisted
         opened = open_version(asset, record)
@@ -537,10 +542,14 @@ class ResponseCache:
             self._cache.varying.put(key, varies_by, sum(map(len, varies_by)))
 
 
-def _in_background(ask: CacheRequest) -> CacheRequest:
-    """The request that validates while the viewer has its answer (RFC 5861 §3): for everybody, so
-    a GET, and no interim answer of it is the viewer's."""
-    return replace(ask, request=replace(ask.request, method="GET", interim=None))
+def _in_background(request: CacheRequest) -> CacheRequest:
+    """The validation after a stale response was sent (RFC 5861 §3).
+
+    Its response is for all viewers: so it is a GET, and no viewer gets interim responses.
+    """
+    return replace(
+        request, origin_request=replace(request.origin_request, method="GET", interim=None)
+    )
 
 
 def _variant(asset: Asset, varies_by: tuple[str, ...], fields: Mapping[str, str]) -> Asset:

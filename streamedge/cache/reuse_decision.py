@@ -37,10 +37,10 @@ def is_refused(cache: Versions, asset: Asset, record: Record) -> bool:
 
 
 def decide(
-    cache: Versions, ask: CacheRequest, asset: Asset, record: Record | None, now_s: float
+    cache: Versions, request: CacheRequest, asset: Asset, record: Record | None, now_s: float
 ) -> Reuse:
     """What to do with a stored response that is not refused, or with none."""
-    request_fields = directives(ask)
+    request_fields = directives(request)
     if record is None:
         return decide_absent(request_fields)
     return decide_reuse(
@@ -54,7 +54,7 @@ def decide(
     )
 
 
-def may_serve_stale(cache: Versions, ask: CacheRequest, asset: Asset, record: Record) -> bool:
+def may_serve_stale(cache: Versions, request: CacheRequest, asset: Asset, record: Record) -> bool:
     """Whether a stale response may be sent after the origin failed (stale-if-error)."""
     now_s = time.time()
     return not is_refused(cache, asset, record) and may_serve_on_error(
@@ -63,16 +63,18 @@ def may_serve_stale(cache: Versions, ask: CacheRequest, asset: Asset, record: Re
         asset.rules,
         response_s=record.validated_s,
         age_s=record.age_s(now_s),
-        request_fields=directives(ask),
+        request_fields=directives(request),
         expired_s=_expired_s(cache, asset, record, now_s),
     )
 
 
-def directives(ask: CacheRequest) -> dict[str, str]:
+def directives(request: CacheRequest) -> dict[str, str]:
     """The request's directives (§5.2.1, §5.4), where the behavior applies them."""
-    if not ask.applies_request_directives:
+    if not request.applies_request_directives:
         return {}
-    return {name: ask.fields[name] for name in ("cache-control", "pragma") if name in ask.fields}
+    return {
+        name: request.fields[name] for name in ("cache-control", "pragma") if name in request.fields
+    }
 
 
 def _expired_s(cache: Versions, asset: Asset, record: Record, now_s: float) -> float:

@@ -13,10 +13,10 @@ from streamedge.cache.fill_plan import (
     WINDOW_MIN_BYTES,
     Pace,
     backoff_s,
-    goes_on_unread,
     is_worth_skipping,
     next_fill,
     own_read_start,
+    unread_end,
     window_bytes,
 )
 from streamedge.cache.storage.extent import CHUNK_BYTES, EXTENT_BYTES
@@ -170,6 +170,6 @@ def test_a_run_that_costs_more_than_a_request_is_not_read_across(pace: Pace, run
 
 
 def test_a_fill_without_readers_ends_unless_little_is_missing() -> None:
-    assert goes_on_unread(Span(7, 1007), 1000) == 1007
-    assert goes_on_unread(Span(7, 1008), 1000) == 7
-    assert goes_on_unread(Span(7, UNKNOWN_BYTES), 1000) == 1007
+    assert unread_end(Span(7, 1007), 1000) == 1007
+    assert unread_end(Span(7, 1008), 1000) == 7
+    assert unread_end(Span(7, UNKNOWN_BYTES), 1000) == 1007

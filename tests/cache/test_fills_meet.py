@@ -129,7 +129,7 @@ async def test_origin_without_ranges_is_waited_for(location: Location, says_so: 
     await location.server.until(lambda: location.server.connections_open == 1)
     tail.prefetch(Span(TAIL.end, FILM.size_bytes))
     for _each_looks_again in range(3):
-        tail._opened.tick(patient=True, ask_again=True)
+        tail._opened.tick(patient=True, recheck=True)
     location.server.release("film")
     assert await reading == FILM.read(TAIL)
     assert await download.read(ALL) == FILM.read(ALL)

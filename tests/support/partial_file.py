@@ -32,7 +32,7 @@ class PartialFile:
         size = min(end, self.available_bytes) - position
         return Ready(self.fd, position, size) if size > 0 else None
 
-    def lost(self, position: int) -> None:
+    def report_missing(self, position: int) -> None:
         self.lost_at.append(position)
         self.available_bytes = min(self.available_bytes, self.bytes_after_loss)
 

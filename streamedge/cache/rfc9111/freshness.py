@@ -55,7 +55,7 @@ class TtlRules:
     strict: bool = False
     error_ttls: tuple[tuple[int, float], ...] = ()
 
-    def least_error_s(self, status: int) -> float | None:
+    def error_min_ttl_s(self, status: int) -> float | None:
         """How long an error is kept at least; None: only for as long as it says itself."""
         for known, ttl_s in self.error_ttls:
             if known == status:
@@ -85,11 +85,11 @@ def lifetime_s(status: int, fields: Mapping[str, str], rules: TtlRules, response
             stated_s = _heuristic_lifetime_s(status, directives, fields, response_s)
         elif status in _DEFAULT_TTL_STATUSES:
             stated_s = came_with_s + rules.default_ttl_s
-        elif rules.least_error_s(status) is None:
+        elif rules.error_min_ttl_s(status) is None:
             return 0.0
-    least_error_s = rules.least_error_s(status)
-    if least_error_s is not None:
-        least_s = least_error_s
+    error_min_ttl_s = rules.error_min_ttl_s(status)
+    if error_min_ttl_s is not None:
+        least_s = error_min_ttl_s
     lasts_s = min(stated_s or 0.0, came_with_s + rules.max_ttl_s)
     return max(lasts_s, came_with_s + least_s) if least_s > 0 else lasts_s
 
@@ -120,7 +120,7 @@ def explicit_lifetime_s(
 
 def is_cacheable_by_status(status: int, directives: Directives, rules: TtlRules) -> bool:
     """Whether a response that states no lifetime may be kept by its status (§3, last item)."""
-    if rules.least_error_s(status) is not None:
+    if rules.error_min_ttl_s(status) is not None:
         return True
     if rules.strict:
         return status in HEURISTICALLY_CACHEABLE or directives.public

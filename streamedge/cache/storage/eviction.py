@@ -1,12 +1,12 @@
 """Eviction: keeps the cache within its size by removing the least recently used files.
 
-Files go by when they were last used (their access time, which workers set). An extent is unlinked
-and then marked in its header: whoever has it open closes it, at once or when its reader has passed.
-Until then it takes room without a name, so the evictor keeps it open too and asks the kernel
-whether anybody else does. One process evicts; it learns from ``Usage`` when to look, and looks at
-the folder itself only then.
+Workers set the access time of the files that they use. An extent is unlinked and then
+marked in its header: each worker that has it open closes it, at once or when its reader has passed.
+Until then it takes disk space without a name, so the evictor keeps it open too and asks the kernel
+whether another process has it open. One process evicts; it scans the folder only when ``Usage``
+shows that the limit is near.
 
-A file that cannot be removed is passed over, and the next one goes in its place.
+If a file cannot be removed, the next one is removed instead.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import NamedTuple
 from streamedge.cache.storage.extent import is_open_elsewhere, mark_evicted
 from streamedge.cache.storage.folder import Usage
 
-HIGH_WATER = 0.96  # of the size allowed: begin to evict
-LOW_WATER = 0.90  # … and stop
-CLOSING_S = 5.0  # within this, workers close what was evicted unless somebody reads it
-REMOVED_MAX = 512  # removed files that are looked after, one descriptor each
-FREE_BYTES_MIN = 64 * 1024 * 1024  # on the cache's disk, before other programs suffer
-FRUITLESS_PAUSES_S = (0.25, 1.0, 5.0, 30.0)  # where nothing more can be removed
+HIGH_WATER = 0.96  # of the limit: eviction begins above this
+LOW_WATER = 0.90  # … and ends below this
+CLOSING_S = 5.0  # within this time, workers close evicted files that have no reader
+REMOVED_MAX = 512  # removed files that are kept open, one descriptor each
+FREE_BYTES_MIN = 64 * 1024 * 1024  # kept free on the cache's disk, for other programs
+FRUITLESS_PAUSES_S = (0.25, 1.0, 5.0, 30.0)  # after passes that could not remove enough
 _BLOCK_BYTES = 512  # what st_blocks counts
 
 
@@ -41,7 +41,7 @@ class CachedFile(NamedTuple):
 
 
 class _Removed(NamedTuple):
-    """An extent without a name, kept open to see its size and who else has it open."""
+    """An unlinked extent, kept open to see its size and whether another process has it open."""
 
     fd: int
     since_s: float
@@ -52,8 +52,8 @@ def evict_oldest(
 ) -> tuple[list[CachedFile], dict[str, str]]:
     """Removes the least recently used files until ``excess_bytes`` are free.
 
-    ``remove`` says whether a file was there, and raises OSError where it cannot be removed.
-    Returns what was removed, longest unused first, and why others were not, by path.
+    ``remove`` returns whether the file existed, and raises OSError if it cannot be removed.
+    Returns the removed files, longest unused first, and the errors of the others by path.
     """
     removed: list[CachedFile] = []
     failures: dict[str, str] = {}
@@ -70,9 +70,9 @@ def evict_oldest(
 
 
 def scan(root: Path, failures: dict[str, str] | None = None) -> Iterator[CachedFile]:
-    """All files that may be evicted. Files and folders that vanish meanwhile are passed over.
+    """All files that may be evicted. Files and folders that vanish meanwhile are skipped.
 
-    What cannot be looked at, or is no file, is noted in ``failures`` by path.
+    Paths that cannot be read, or are no regular files, are added to ``failures`` with the reason.
     """
     failures = {} if failures is None else failures
     for kind in ("extents", "assets"):
@@ -103,9 +103,9 @@ def _entries(folder: str, failures: dict[str, str]) -> Iterator[os.DirEntry[str]
 
 
 class Evictor:
-    """Holds ``root`` within ``limit_bytes``. Its methods block on the disk.
+    """Keeps the cache folder ``root`` within ``limit_bytes``. Its methods block on the disk.
 
-    ``failures``: what the last look could not remove or read, and why, by path.
+    ``failures``: the paths that the last pass could not remove or read, with the reasons.
     """
 
     def __init__(
@@ -118,14 +118,14 @@ class Evictor:
         self._scanned_bytes: int | None = None
         self._stored_at_scan = 0
         self._fruitless = 0  # passes in a row that have not freed enough
-        self._rests_until_s = 0.0
+        self._paused_until_s = 0.0
         self.failures: dict[str, str] = {}
         self._removed: deque[_Removed] = deque()
 
     @property
     def used_bytes(self) -> int:
-        """Disk space taken: as last scanned, what has been stored since, and what was removed but
-        is still open somewhere.
+        """Disk space in use: the last scan's, plus bytes stored since, plus removed files that are
+        still open in a process.
         """
         if self._scanned_bytes is None:
             return 0
@@ -133,8 +133,8 @@ class Evictor:
         return self._scanned_bytes + stored + sum(self._open_bytes())
 
     def excess_bytes(self) -> int:
-        """How much should go now; 0 while there is room, or will be as soon as workers have closed
-        what was removed lately.
+        """How many bytes to remove now; 0 if there is space, or will be as soon as workers have
+        closed the files that were removed lately.
         """
         closing_bytes, _read_bytes = self._open_bytes()
         used = self.used_bytes - closing_bytes
@@ -151,7 +151,7 @@ class Evictor:
         """Whether ``evict`` has work to do; cheap while there is space."""
         if self._scanned_bytes is None:
             return True
-        return time.monotonic() >= self._rests_until_s and self.excess_bytes() > 0
+        return time.monotonic() >= self._paused_until_s and self.excess_bytes() > 0
 
     def close(self) -> None:
         """Closes the removed files."""
@@ -159,8 +159,8 @@ class Evictor:
             os.close(self._removed.popleft().fd)
 
     def _open_bytes(self) -> tuple[int, int]:
-        """The room that removed files take: those that are about to be closed, and those that
-        somebody reads. Closes files that are no longer in use.
+        """The disk space of removed files: of those that are about to be closed, and of those that
+        have a reader. Closes files that no other process has open.
         """
         now_s = self._clock()
         closing_bytes = read_bytes = 0
@@ -178,7 +178,7 @@ class Evictor:
         return closing_bytes, read_bytes
 
     def scan(self) -> list[CachedFile]:
-        """Scans the folder and sets the usage from it."""
+        """Scans the folder and sets the disk space in use from it."""
         self._stored_at_scan = self._usage.total()
         self.failures = {}
         files = list(scan(self._root, self.failures))
@@ -186,7 +186,7 @@ class Evictor:
         return files
 
     def evict(self) -> list[CachedFile]:
-        """Removes what is in excess; returns what it removed."""
+        """Removes the excess; returns the removed files."""
         if not self.is_due():
             return []
         files = self.scan()
@@ -194,16 +194,15 @@ class Evictor:
         removed, failures = evict_oldest(files, excess, self._remove)
         self.failures |= failures
         freed = sum(file.size_bytes for file in removed)
-        assert self._scanned_bytes is not None
-        self._scanned_bytes -= freed
+        self._scanned_bytes = sum(file.size_bytes for file in files) - freed
         self._fruitless = self._fruitless + 1 if freed < excess else 0
         if self._fruitless:
             pauses = min(self._fruitless, len(FRUITLESS_PAUSES_S)) - 1
-            self._rests_until_s = time.monotonic() + FRUITLESS_PAUSES_S[pauses]
+            self._paused_until_s = time.monotonic() + FRUITLESS_PAUSES_S[pauses]
         return removed
 
     def _remove(self, file: CachedFile) -> bool:
-        """Whether the file was there. Raises OSError where it cannot be removed."""
+        """Removes a file; whether it existed. Raises OSError if it cannot be removed."""
         try:
             if file.kind != "extents":
                 os.unlink(file.path)

@@ -3,13 +3,13 @@
 An extent is a header of 64 KiB and up to 64 MiB of body, a part of one version of one asset. The
 header is mapped by every worker that has the file open and holds, for each 64 KiB chunk, how many
 bytes from the chunk's start are valid, their CRC, and the era in which they were written. Data is
-written before it is published, so a reader may send whatever ``ready`` says without asking.
+written before it is published, so a reader may send all bytes that ``ready`` returns.
 
-Whoever writes a chunk holds a lock on it: an open-file-description lock, taken on the chunk's
-*number*, so that the kernel frees the chunks of a killed worker at once. Two opens of a file by
-one worker would not share its locks; the store therefore opens an extent once.
+The writer of a chunk holds a lock on it: an open-file-description lock on the chunk's *number*, so
+that the kernel frees the chunks of a killed worker at once. Two opens of a file by one worker would
+not share its locks; the store therefore opens an extent once.
 
-This module never talks to an origin and never decides what to fill.
+This module never talks to an origin and never decides which bytes to fill.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from streamedge.spans import Span
 
 CHUNK_BYTES = 64 * 1024
 EXTENT_BYTES = 64 * 1024 * 1024
-# More than the table needs, and mostly a hole: so chunks begin where the page cache can keep each
-# in one piece of memory.
+# More than the table needs, and mostly a hole: the page cache can then keep each chunk in one piece
+# of memory.
 HEADER_BYTES = 64 * 1024
 
 _MAGIC = 0x32455453  # "STE2"
-_FIXED = struct.Struct("<IIQ32s")  # magic, evicted, body bytes, digest of what it is part of
+_FIXED = struct.Struct("<IIQ32s")  # magic, evicted, body bytes, digest of key, version, index
 _WORD_BYTES = 4
 _EVICTED_WORD = 1
 _TABLE_WORD = 256  # the chunk table begins 1 KiB into the header
@@ -48,14 +48,24 @@ class Ready(NamedTuple):
     size_bytes: int
 
 
-# Made for every hit: a third of what calling the class takes.
+# For every hit: it takes a third of the time that a call of the class takes.
 quick_ready = partial(tuple.__new__, Ready)
 
 
 class Extent:
     """An open cache file. Positions are bytes of the body; ``era`` is the cache folder's."""
 
-    __slots__ = ("_held", "_map", "_words", "body_bytes", "checks", "complete", "era", "fd", "path")
+    __slots__ = (
+        "_locked",
+        "_map",
+        "_words",
+        "body_bytes",
+        "checks",
+        "complete",
+        "era",
+        "fd",
+        "path",
+    )
 
     def __init__(self, fd: int, path: str, body_bytes: int, era: int) -> None:
         self.fd = fd
@@ -66,7 +76,9 @@ class Extent:
         self.checks = 0  # chunks of an earlier era that were read and checked
         self._map = mmap.mmap(fd, HEADER_BYTES)
         self._words = memoryview(self._map).cast("I")
-        self._held: set[int] = set()  # chunks that this worker holds: its locks never conflict
+        self._locked: set[int] = (
+            set()
+        )  # chunks that this worker has locked: its own locks never conflict
         if path:
             locks.share(fd, _OPEN_MARK)
 
@@ -81,7 +93,7 @@ class Extent:
         return self._words[_EVICTED_WORD] != 0
 
     def chunk_bytes(self, chunk: int) -> int:
-        """Size of a chunk: all are CHUNK_BYTES but the last."""
+        """Size of a chunk: CHUNK_BYTES for all but the last."""
         return min(CHUNK_BYTES, self.body_bytes - chunk * CHUNK_BYTES)
 
     def valid_bytes(self, chunk: int) -> int:
@@ -102,7 +114,7 @@ class Extent:
             chunk, within = divmod(at, CHUNK_BYTES)
             if not self._is_settled(chunk):
                 if checked == CHECKS_MAX:
-                    break  # the caller has enough, and others wait for the event loop
+                    break  # enough for one call: others wait for the event loop
                 checked += 1
             valid = self.valid_bytes(chunk)
             if valid <= within:
@@ -120,9 +132,9 @@ class Extent:
         return Ready(self.fd, HEADER_BYTES + position, size) if size else None
 
     def settle(self) -> bool:
-        """Notes whether every chunk is there, so that ``ready`` needs no look at the table.
+        """Sets ``complete`` if every chunk is valid, so that ``ready`` need not read the table.
 
-        Reads no chunk: those of an earlier era count once each has been used and checked.
+        Reads no chunk: chunks of an earlier era count once each has been used and checked.
         """
         if not self.complete:
             chunks = self.chunks
@@ -137,7 +149,7 @@ class Extent:
         return self.complete
 
     def is_cut(self) -> bool:
-        """Whether the file ends before bytes that its header calls valid."""
+        """Whether the file is shorter than the valid bytes in its header."""
         table = self._words[_TABLE_WORD : _TABLE_WORD + self.chunks * _WORDS_PER_CHUNK]
         valid = table[::_WORDS_PER_CHUNK].tolist()
         last = next((chunk for chunk in range(self.chunks - 1, -1, -1) if valid[chunk]), None)
@@ -145,9 +157,7 @@ class Extent:
         return os.fstat(self.fd).st_size < needed
 
     def whole_bytes(self, chunk: int, limit_bytes: int) -> int:
-        """How many bytes lie in a row of whole chunks from ``chunk`` on; counts no further than
-        ``limit_bytes``.
-        """
+        """Size of the run of whole chunks from ``chunk`` on; stops counting at ``limit_bytes``."""
         size = 0
         while size < limit_bytes and chunk < self.chunks:
             if self.valid_bytes(chunk) < self.chunk_bytes(chunk):
@@ -157,14 +167,14 @@ class Extent:
         return size
 
     def read(self, position: int, size: int) -> bytes:
-        """Copies bytes out; the caller knows from ``ready`` that they are there."""
+        """Copies bytes that ``ready`` has reported."""
         return os.pread(self.fd, size, HEADER_BYTES + position)
 
     def resume(self, chunk: int) -> int:
-        """Prepares a locked chunk to be written on: its valid bytes, after a check of their CRC.
+        """Prepares a locked chunk for more writes; returns its valid bytes after a CRC check.
 
-        A worker killed between the two stores of a publication leaves a CRC that does not match.
-        A chunk that this era has seen whole is past that, and not read again.
+        A worker that is killed between the two stores of a publication leaves a CRC that does not
+        match. A whole chunk of this era is past that, and is not read again.
         """
         word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
         whole = self._words[word] == self.chunk_bytes(chunk) and self._words[word + 2] == self.era
@@ -173,7 +183,8 @@ class Extent:
     def write(self, position: int, data: bytes | memoryview) -> None:
         """Stores ``data`` and publishes it. ``position`` must be where its chunk's valid bytes end.
 
-        The caller holds the lock of the chunks it touches. Raises OSError (disk full).
+        The caller holds the locks of the chunks. Raises OSError (disk full), and ValueError if the
+        valid bytes end elsewhere.
         """
         view = memoryview(data)
         offset = HEADER_BYTES + position
@@ -184,7 +195,8 @@ class Extent:
         for piece in Span(position, position + len(view)).split(CHUNK_BYTES):
             chunk, within = divmod(piece.start, CHUNK_BYTES)
             word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
-            assert within == 0 or words[word] == within
+            if within and words[word] != within:
+                raise ValueError(f"chunk {chunk} has {words[word]} valid bytes, not {within}")
             so_far = words[word + 1] if within else 0
             words[word + 1] = zlib.crc32(
                 view[piece.start - position : piece.end - position], so_far
@@ -193,21 +205,21 @@ class Extent:
             words[word] = piece.end - chunk * CHUNK_BYTES
 
     def lock(self, chunks: Span) -> Span:
-        """Takes the first run of ``chunks`` that nobody holds, from their start; may be empty.
+        """Locks the free run at the start of ``chunks`` and returns it; it may be empty.
 
-        What this worker holds is taken too: each lock has one owner, who gives it back.
+        Chunks that this worker has locked are not free either: each lock has one owner.
         """
-        if not self._held.isdisjoint(range(chunks.start, chunks.end)):
-            first = min(self._held.intersection(range(chunks.start, chunks.end)))
+        if not self._locked.isdisjoint(range(chunks.start, chunks.end)):
+            first = min(self._locked.intersection(range(chunks.start, chunks.end)))
             chunks = Span(chunks.start, first)
         while chunks.size and not locks.try_lock(self.fd, chunks):
             other = locks.holder(self.fd, chunks)
             if other is not None:  # None: it was unlocked in the meantime
                 chunks = Span(chunks.start, max(chunks.start, other.start))
-        self._held.update(range(chunks.start, chunks.end))
+        self._locked.update(range(chunks.start, chunks.end))
         return chunks
 
-    def is_held_elsewhere(self, chunk: int) -> bool:
+    def is_locked_elsewhere(self, chunk: int) -> bool:
         """Whether another worker has locked a chunk. Changes no lock."""
         return locks.holder(self.fd, Span(chunk, chunk + 1)) is not None
 
@@ -215,10 +227,10 @@ class Extent:
         """Unlocks chunks, filled or not."""
         if chunks.size:
             locks.unlock(self.fd, chunks)
-            self._held.difference_update(range(chunks.start, chunks.end))
+            self._locked.difference_update(range(chunks.start, chunks.end))
 
     def close(self) -> None:
-        """Closes the file, which drops this worker's locks on it."""
+        """Closes the file, which releases this worker's locks on it."""
         self._words.release()
         self._map.close()
         os.close(self.fd)
@@ -238,7 +250,7 @@ class Extent:
         return len(data) == valid and zlib.crc32(data) == crc
 
     def _accept(self, chunk: int, *, keep: bool) -> int:
-        """Stamps a checked chunk with this era, emptied unless ``keep``; its valid bytes."""
+        """Marks a checked chunk with this era, emptied unless ``keep``; returns its valid bytes."""
         word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
         if not keep:
             self._words[word] = 0
@@ -246,19 +258,19 @@ class Extent:
         return self._words[word]
 
     def _check_once(self, chunk: int) -> int:
-        """First use of a chunk from an earlier era: valid bytes, 0 when they fail the check."""
+        """Checks a chunk of an earlier era; returns its valid bytes, 0 if the check fails."""
         self.checks += 1
         if self._matches(chunk):
             return self._accept(chunk, keep=True)
-        if chunk in self._held:
+        if chunk in self._locked:
             return self._accept(chunk, keep=False)
-        held = self.lock(Span(chunk, chunk + 1))
-        if held.size == 0:
-            return 0  # its filler has dropped it already, and is writing it anew
+        locked = self.lock(Span(chunk, chunk + 1))
+        if locked.size == 0:
+            return 0  # its fill has dropped it already, and is writing it again
         try:
             return self._accept(chunk, keep=self._matches(chunk))
         finally:
-            self.unlock(held)
+            self.unlock(locked)
 
 
 def new_header(body_bytes: int, digest: bytes) -> bytes:
@@ -269,23 +281,23 @@ def new_header(body_bytes: int, digest: bytes) -> bytes:
 def written_header_bytes(body_bytes: int) -> int:
     """Size of the header part that is written through the map, in whole pages; the rest is a hole.
 
-    These pages must have their blocks from the start: a full disk found later, at a page fault,
-    would kill the worker.
+    These pages need their disk blocks from the start: if the disk is full at a later page fault,
+    the kernel kills the worker.
     """
     table_words = -(-body_bytes // CHUNK_BYTES) * _WORDS_PER_CHUNK
     return -(-(_TABLE_WORD + table_words) * _WORD_BYTES // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 def check_header(header: bytes, body_bytes: int, digest: bytes) -> bool:
-    """Whether a file's first bytes say that it is the extent that its name promises."""
+    """Whether a file's first bytes fit the extent that its name stands for."""
     return header[: _FIXED.size] == new_header(body_bytes, digest)
 
 
 def is_open_elsewhere(fd: int) -> bool:
-    """Whether a worker has the extent of the file ``fd`` open."""
+    """Whether a worker has the extent in the file ``fd`` open."""
     return locks.holder(fd, _OPEN_MARK) is not None
 
 
 def mark_evicted(fd: int) -> None:
-    """Tells every worker that has the file mapped that it is about to be unlinked."""
+    """Marks the file as unlinked, for the workers that have it mapped."""
     os.pwrite(fd, struct.pack("<I", 1), _EVICTED_WORD * _WORD_BYTES)

@@ -32,7 +32,7 @@ class Source(Protocol):
         self, want: Span, woken: Callable[[Failure | None], None], *, eager: bool = False
     ) -> Callable[[], None]: ...
 
-    def lost(self, position: int) -> None: ...
+    def report_missing(self, position: int) -> None: ...
 
 
 class _Piece:
@@ -202,7 +202,7 @@ class Sender:
             if piece.lost_at == piece.position:
                 raise OSError("a cache file is shorter than its header says")
             piece.lost_at = piece.position
-            piece.source.lost(piece.position)
+            piece.source.report_missing(piece.position)
             return 0
         self._accepted_bytes += sent
         piece.position += sent

@@ -275,9 +275,9 @@ def test_a_lock_has_one_owner_in_its_own_worker_too(opened: Open) -> None:
     assert one.lock(Span(1, 2)).size == 0
     one.unlock(Span(0, 1))
     assert other.lock(Span(0, 4)) == Span(0, 1)
-    assert one.is_held_elsewhere(0)
-    assert not one.is_held_elsewhere(1)
-    assert other.is_held_elsewhere(1)
+    assert one.is_locked_elsewhere(0)
+    assert not one.is_locked_elsewhere(1)
+    assert other.is_locked_elsewhere(1)
 
 
 def test_closing_frees(opened: Open, path: Path) -> None:
