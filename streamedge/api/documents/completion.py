@@ -1,7 +1,7 @@
 """CloudFront's defaults for members that a distribution's document leaves out.
 
 CloudFront stores and returns documents whole. Clients that read, change and send one again, or
-compare it with the one they sent, rely on every member being present. Pure.
+compare it with the one they sent, need every member. Pure.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 from streamedge.api.documents.documents import Document, entries_of, required, with_defaults
 
-_NONE = {"Quantity": 0}
-_NOBODY = {"Enabled": False, "Quantity": 0}
+_EMPTY = {"Quantity": 0}
+_DISABLED = {"Enabled": False, "Quantity": 0}
 _DISTRIBUTION: Document = {
-    "Aliases": _NONE,
+    "Aliases": _EMPTY,
     "DefaultRootObject": "",
-    "OriginGroups": _NONE,
-    "CacheBehaviors": _NONE,
-    "CustomErrorResponses": _NONE,
+    "OriginGroups": _EMPTY,
+    "CacheBehaviors": _EMPTY,
+    "CustomErrorResponses": _EMPTY,
     "Comment": "",
     "Logging": {"Enabled": False, "IncludeCookies": False, "Bucket": "", "Prefix": ""},
     "PriceClass": "PriceClass_All",
@@ -37,7 +37,7 @@ _DISTRIBUTION: Document = {
 }
 _ORIGIN: Document = {
     "OriginPath": "",
-    "CustomHeaders": _NONE,
+    "CustomHeaders": _EMPTY,
     "ConnectionAttempts": 3,
     "ConnectionTimeout": 10,
     "OriginShield": {"Enabled": False},
@@ -49,13 +49,13 @@ _SERVER: Document = {
     "OriginKeepaliveTimeout": 5,
 }
 _BEHAVIOR: Document = {
-    "TrustedSigners": _NOBODY,
-    "TrustedKeyGroups": _NOBODY,
+    "TrustedSigners": _DISABLED,
+    "TrustedKeyGroups": _DISABLED,
     "AllowedMethods": {"Quantity": 2, "Items": ["HEAD", "GET"]},
     "SmoothStreaming": False,
     "Compress": False,
-    "LambdaFunctionAssociations": _NONE,
-    "FunctionAssociations": _NONE,
+    "LambdaFunctionAssociations": _EMPTY,
+    "FunctionAssociations": _EMPTY,
     "FieldLevelEncryptionId": "",
     "GrpcConfig": {"Enabled": False},
 }
@@ -63,20 +63,20 @@ _CACHED_METHODS = {"Quantity": 2, "Items": ["HEAD", "GET"]}
 _LEGACY_TIMES: Document = {"MinTTL": 0, "DefaultTTL": 86_400, "MaxTTL": 31_536_000}
 _FORWARDED: Document = {
     "Cookies": {"Forward": "none"},
-    "Headers": _NONE,
-    "QueryStringCacheKeys": _NONE,
+    "Headers": _EMPTY,
+    "QueryStringCacheKeys": _EMPTY,
 }
 _STREAMING: Document = {
-    "Aliases": _NONE,
+    "Aliases": _EMPTY,
     "Comment": "",
     "Logging": {"Enabled": False, "Bucket": "", "Prefix": ""},
-    "TrustedSigners": _NOBODY,
+    "TrustedSigners": _DISABLED,
     "PriceClass": "PriceClass_All",
 }
 
 
 def complete_distribution(document: Document) -> dict[str, Any]:
-    """A whole DistributionConfig. Raises ApiError where what cannot be left out is."""
+    """A DistributionConfig with all its members. Raises ApiError if a required one is missing."""
     for member in ("CallerReference", "Origins", "DefaultCacheBehavior", "Enabled"):
         required(document, member)
     completed = with_defaults(document, _DISTRIBUTION)
@@ -87,7 +87,7 @@ def complete_distribution(document: Document) -> dict[str, Any]:
 
 
 def complete_streaming_distribution(document: Document) -> dict[str, Any]:
-    """A whole StreamingDistributionConfig. Raises ApiError as above."""
+    """The same for a StreamingDistributionConfig."""
     for member in ("CallerReference", "S3Origin", "Enabled"):
         required(document, member)
     return with_defaults(document, _STREAMING)

@@ -21,24 +21,24 @@ SectionKind = TypeVar("SectionKind", bound=Section)
 
 
 def listing(entries: Sequence[object]) -> dict[str, Any]:
-    """``entries`` as CloudFront writes a list: without any, there is no Items."""
+    """``entries`` in CloudFront's form of a list; an empty list has no Items."""
     return {"Quantity": len(entries)} | ({"Items": list(entries)} if entries else {})
 
 
 def entries_of(document: Document, member: str) -> list[Any]:
-    """The entries of the list at ``member``; none where it was left out."""
+    """The entries of the list at ``member``; [] if it is absent."""
     return list((document.get(member) or {}).get("Items") or ())
 
 
 def required(document: Document, member: str) -> Any:
-    """The value at ``member``. Raises ApiError where there is none."""
+    """The value at ``member``. Raises ApiError if it is absent."""
     if document.get(member) is None:
         raise invalid(f"{member} is missing")
     return document[member]
 
 
 def normalize(value: Any, path: str = "") -> Any:
-    """``value`` in one form, with every Quantity checked: an empty Items is left out.
+    """``value`` without empty Items and None, and with every Quantity checked.
 
     Raises ApiError InconsistentQuantities, which names the list.
     """
@@ -54,14 +54,14 @@ def normalize(value: Any, path: str = "") -> Any:
                 raise ApiError("InconsistentQuantities", text)
             if not count:
                 members.pop("Items", None)
-        return {name: held for name, held in members.items() if held is not None}
+        return {name: member for name, member in members.items() if member is not None}
     if isinstance(value, list | tuple):
-        return [normalize(held, f"{path}[{index}]") for index, held in enumerate(value)]
+        return [normalize(entry, f"{path}[{index}]") for index, entry in enumerate(value)]
     return value
 
 
 def with_defaults(document: Document, defaults: Document) -> dict[str, Any]:
-    """``document`` with what it leaves out from ``defaults``."""
+    """``document``, with missing members from ``defaults``."""
     return {**defaults, **document}
 
 
@@ -90,6 +90,6 @@ def invalid(text: str) -> ApiError:
     return ApiError("InvalidArgument", text)
 
 
-def not_offered(member: str, why: str = "") -> ApiError:
+def not_offered(member: str, reason: str = "") -> ApiError:
     """The error for a CloudFront feature that this edge does not have."""
-    return invalid(f"{member} is not offered by this edge" + (f": {why}" if why else ""))
+    return invalid(f"{member} is not offered by this edge" + (f": {reason}" if reason else ""))

@@ -1,7 +1,7 @@
-"""All resources at one moment: those in config.toml and those made through the API.
+"""All resources at one moment: those of config.toml and those of the API.
 
-Finds resources by CloudFront's ids, and gives API resources names in the effective config that no
-name in the file can equal. Pure.
+The inventory finds resources by CloudFront's ids. It gives the resources of the API names in the
+effective config that no name in the file can equal. Pure.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ POLICY_KINDS: Mapping[Kind, tuple[str, str]] = {
     Kind.ORIGIN_REQUEST_POLICY: ("origin_request_policies", "NoSuchOriginRequestPolicy"),
     Kind.RESPONSE_HEADERS_POLICY: ("response_headers_policies", "NoSuchResponseHeadersPolicy"),
 }
-"""The table of the config that holds a kind of policy, and the code where there is none."""
+"""The table of the config for a kind of policy, and the error code of an unknown id."""
 
-# A colon is in no name that a config file may declare.
+# Names in a config file have no colon.
 API_PREFIX = "made:"
-# Names of key groups are checked as the file's are, which have no colon.
+# The config's check of key group names applies here too, so there is no colon.
 _API_KEY_GROUP_PREFIX = "made-"
 _ALL_KEYS = "made-self"
 
@@ -41,9 +41,10 @@ class Inventory:
         return self.from_file.edge.name
 
     def policy_name(self, kind: Kind, identifier: str) -> str:
-        """The name in the config of the policy with this id: from the API, the file or CloudFront.
+        """The config name of the policy with this id: from the API, the file or CloudFront.
 
-        Raises ApiError where there is none."""
+        Raises ApiError for an unknown id.
+        """
         table, code = POLICY_KINDS[kind]
         if identifier in self.from_api[kind]:
             return f"{API_PREFIX}{identifier}"
@@ -51,19 +52,19 @@ class Inventory:
         if name in getattr(self.from_file, table) or name in MANAGED[table]:
             return name
         if identifier in NOT_OFFERED:
-            why = "the edge does not compute CloudFront-* headers; make a policy without them"
-            raise not_offered(f"the managed policy {NOT_OFFERED[identifier]}", why)
+            reason = "the edge does not compute CloudFront-* headers; use a policy without them"
+            raise not_offered(f"the managed policy {NOT_OFFERED[identifier]}", reason)
         raise ApiError(code, f"there is no policy with the id {identifier}")
 
     def policy_document(self, kind: Kind, identifier: str) -> Document | None:
-        """The document of a policy of the API; None for one of the file or a managed one."""
+        """The document of a policy of the API; None for a policy of the file and a managed one."""
         resource = self.from_api[kind].get(identifier)
         return None if resource is None else resource.document
 
     def key_group_name(self, identifier: str) -> str:
-        """The name in the config of this key group. Raises ApiError where there is none."""
+        """The config name of this key group. Raises ApiError for an unknown id."""
         if identifier in self.from_api[Kind.KEY_GROUP]:
-            return self._free(f"{_API_KEY_GROUP_PREFIX}{identifier}")
+            return self._unused(f"{_API_KEY_GROUP_PREFIX}{identifier}")
         if identifier in self.from_file.key_groups:
             return identifier
         text = f"there is no key group with the id {identifier}"
@@ -71,14 +72,14 @@ class Inventory:
 
     @property
     def all_keys_name(self) -> str:
-        """The name in the config of the group of all keys of this edge, trusted signer "self"."""
-        return self._free(_ALL_KEYS)
+        """The config name of the group of all keys of this edge: the trusted signer "self"."""
+        return self._unused(_ALL_KEYS)
 
     def domain_name(self, identifier: str) -> str:
-        """The host name that every distribution of the API has: ``ID.EDGE.streamedge``."""
+        """The host name of a distribution of the API: ``ID.EDGE.streamedge``."""
         return f"{identifier}.{self.edge_name}.streamedge".lower()
 
-    def _free(self, name: str) -> str:
+    def _unused(self, name: str) -> str:
         while name in self.from_file.key_groups:
             name += "-"
         return name
@@ -93,20 +94,20 @@ def inventory_of(from_file: Config, resources: Iterable[Resource]) -> Inventory:
 
 
 def references(document: object, member: str) -> set[str]:
-    """All texts that stand at ``member``, however deep in ``document``; of a list its entries."""
-    found: set[str] = set()
+    """All texts at ``member``, at any depth of ``document``; for a list, its entries."""
+    texts: set[str] = set()
     pending = [document]
     while pending:
         value = pending.pop()
         if isinstance(value, Mapping):
             entry_value = value.get(member)
             if isinstance(entry_value, str):
-                found.add(entry_value)
+                texts.add(entry_value)
             elif isinstance(entry_value, list):
-                found.update(entry for entry in entry_value if isinstance(entry, str))
+                texts.update(entry for entry in entry_value if isinstance(entry, str))
             elif isinstance(entry_value, Mapping):
-                found.update(entry_value.get("Items") or ())
+                texts.update(entry_value.get("Items") or ())
             pending += value.values()
         elif isinstance(value, list | tuple):
             pending += value
-    return found
+    return texts

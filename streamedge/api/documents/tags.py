@@ -16,22 +16,22 @@ _RESERVED = "aws:"
 
 
 def read_tags(document: Document) -> dict[str, str]:
-    """The tags of ``{"Items": [{"Key": …, "Value": …}]}``. Raises ApiError InvalidTagging."""
+    """Parses ``{"Items": [{"Key": …, "Value": …}]}``. Raises ApiError InvalidTagging."""
     tags: dict[str, str] = {}
     for entry in document.get("Items") or ():
         key, value = entry["Key"], entry.get("Value") or ""
         if not _is_text(key, KEY_CHARACTERS_MAX) or not key or key.lower().startswith(_RESERVED):
-            raise ApiError("InvalidTagging", f"{key!a} is no key of a tag")
+            raise ApiError("InvalidTagging", f"{key!a} is not a valid tag key")
         if not _is_text(value, VALUE_CHARACTERS_MAX):
-            raise ApiError("InvalidTagging", f"the value of {key!a} is no value of a tag")
+            raise ApiError("InvalidTagging", f"the tag {key!a} has an invalid value")
         if key in tags:
-            raise ApiError("InvalidTagging", f"the key {key!a} stands there twice")
+            raise ApiError("InvalidTagging", f"the tag key {key!a} is repeated")
         tags[key] = value
     return check_tag_count(tags)
 
 
 def check_tag_count(tags: dict[str, str]) -> dict[str, str]:
-    """``tags``. Raises ApiError InvalidTagging for too many."""
+    """Returns ``tags``. Raises ApiError InvalidTagging if there are more than TAGS_MAX."""
     if len(tags) > TAGS_MAX:
         raise ApiError("InvalidTagging", f"a resource has at most {TAGS_MAX} tags")
     return tags
@@ -43,7 +43,7 @@ def tags_document(tags: Mapping[str, str]) -> dict[str, Any]:
 
 
 def without(tags: Mapping[str, str], keys: Iterable[str]) -> dict[str, str]:
-    """``tags`` without those of ``keys``."""
+    """``tags`` without ``keys``."""
     removed = set(keys)
     return {key: value for key, value in tags.items() if key not in removed}
 

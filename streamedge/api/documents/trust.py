@@ -15,13 +15,13 @@ SELF = "self"
 
 
 def trusted_key_groups(inventory: Inventory, document: Document, where: str) -> list[str]:
-    """The names of the trusted key groups; none where anybody may have it. Raises ApiError."""
+    """The names of the trusted key groups; [] if no signature is required. Raises ApiError."""
     names = [
         inventory.key_group_name(entry) for entry in _enabled(document, "TrustedKeyGroups", where)
     ]
     for signer in _enabled(document, "TrustedSigners", where):
         if signer != SELF:
-            text = f"{where}: the account {signer} has no keys here; self means all of this edge"
+            text = f"{where}: the account {signer} has no keys here; use self for this edge's keys"
             raise ApiError("TrustedSignerDoesNotExist", text)
         names.append(inventory.all_keys_name)
     return list(dict.fromkeys(names))
@@ -29,8 +29,8 @@ def trusted_key_groups(inventory: Inventory, document: Document, where: str) -> 
 
 def _enabled(document: Document, member: str, where: str) -> list[str]:
     """The entries of an enabled list. An enabled list must not be empty."""
-    said = document.get(member) or {}
+    members = document.get(member) or {}
     entries = entries_of(document, member)
-    if bool(said.get("Enabled")) != bool(entries):
-        raise invalid(f"{where}: {member}: Enabled says whether there are Items")
+    if bool(members.get("Enabled")) != bool(entries):
+        raise invalid(f"{where}: {member}: Enabled must be true if there are Items, and only then")
     return entries

@@ -12,42 +12,42 @@ from typing import Any
 
 from streamedge.api.documents.documents import Document, not_offered, required, with_defaults
 from streamedge.api.documents.inventory import Inventory
-from streamedge.api.operations.resource_calls import KindSpec, ResourceCalls, new_id, page
+from streamedge.api.operations.resource_calls import KindSpec, ResourceCalls, new_id, page_of
 from streamedge.api.protocol.service import Call, Handler, Output
 from streamedge.api.transactions import Resources
 from streamedge.control.resources import Kind, Resource
 
-_OFFERED = {
+_SUPPORTED = {
     "SigningProtocol": {"sigv4"},
     "SigningBehavior": {"always", "no-override", "never"},
     "OriginAccessControlOriginType": {"s3"},
 }
 
 
-def access_control_handlers(holdings: Resources) -> dict[str, Handler]:
-    """By the names of CloudFront's operations."""
+def access_control_handlers(resources: Resources) -> dict[str, Handler]:
+    """The handlers by the names of CloudFront's operations."""
 
-    def listed(call: Call) -> Output:
-        chosen = page(call, FAMILY.all(holdings.inventory()))
-        entries = [{"Id": resource.id, **resource.document} for resource in chosen.entries]
-        return {"OriginAccessControlList": chosen.listing(entries)}
+    def list_access_controls(call: Call) -> Output:
+        page = page_of(call, ORIGIN_ACCESS_CONTROLS.all(resources.inventory()))
+        entries = [{"Id": resource.id, **resource.document} for resource in page.entries]
+        return {"OriginAccessControlList": page.listing(entries)}
 
-    handlers = ResourceCalls(FAMILY, holdings).handlers()
-    return {**handlers, "ListOriginAccessControls": listed}
+    handlers = ResourceCalls(ORIGIN_ACCESS_CONTROLS, resources).handlers()
+    return {**handlers, "ListOriginAccessControls": list_access_controls}
 
 
 def _complete(document: Document) -> dict[str, Any]:
-    for member, offered in _OFFERED.items():
-        if required(document, member) not in offered:
+    for member, supported in _SUPPORTED.items():
+        if required(document, member) not in supported:
             raise not_offered(f"{member} {document[member]}")
     return with_defaults(document, {"Description": ""})
 
 
-def _shown(_inventory: Inventory, resource: Resource) -> dict[str, Any]:
+def _to_output(_inventory: Inventory, resource: Resource) -> dict[str, Any]:
     return {"Id": resource.id, "OriginAccessControlConfig": dict(resource.document)}
 
 
-FAMILY = KindSpec(
+ORIGIN_ACCESS_CONTROLS = KindSpec(
     kind=Kind.ORIGIN_ACCESS_CONTROL,
     member="OriginAccessControl",
     config_member="OriginAccessControlConfig",
@@ -59,7 +59,7 @@ FAMILY = KindSpec(
     make_id=partial(new_id, "E"),
     name_of=lambda document: str(required(document, "Name")),
     complete=_complete,
-    shown=_shown,
+    to_output=_to_output,
     used_by=(Kind.DISTRIBUTION,),
     reference="OriginAccessControlId",
 )

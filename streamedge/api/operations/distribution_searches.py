@@ -11,67 +11,67 @@ from streamedge.api.documents.documents import Document, invalid, required
 from streamedge.api.documents.inventory import Inventory, references
 from streamedge.api.operations.distributions import DISTRIBUTIONS, summary
 from streamedge.api.operations.keys import KEY_GROUPS
-from streamedge.api.operations.policies import FAMILIES
-from streamedge.api.operations.resource_calls import KindSpec, page
+from streamedge.api.operations.policies import POLICY_SPECS
+from streamedge.api.operations.resource_calls import KindSpec, page_of
 from streamedge.api.protocol.service import Call, Handler, Output
 from streamedge.api.transactions import Resources
 from streamedge.control.resources import Resource
 
-_NO_FIREWALL = "null"  # asks for the distributions that have none
-_CONNECTION_MODE = "direct"  # of every distribution: there are no tenants
+_NO_WEB_ACL = "null"  # selects the distributions without a web ACL
+_CONNECTION_MODE = "direct"  # the mode of every distribution here: there are no tenants
 
 Uses = Callable[[Document], bool]
 
 
-def distribution_search_handlers(holdings: Resources) -> dict[str, Handler]:
-    """By the names of CloudFront's operations."""
+def distribution_search_handlers(resources: Resources) -> dict[str, Handler]:
+    """The handlers by the names of CloudFront's operations."""
     handlers = {
-        f"ListDistributionsBy{family.member}Id": _by_resource(
-            holdings, family, f"{family.member}Id", f"{family.member}Id"
+        f"ListDistributionsBy{spec.member}Id": _by_resource(
+            resources, spec, f"{spec.member}Id", f"{spec.member}Id"
         )
-        for family, _plural in FAMILIES
+        for spec, _plural in POLICY_SPECS
     }
 
-    def whole(uses: Callable[[Call], Uses]) -> Handler:
-        def listed(call: Call) -> Output:
-            inventory = holdings.inventory()
-            chosen = page(call, _users(inventory, uses(call)))
-            entries = [summary(inventory, one) for one in chosen.entries]
-            return {"DistributionList": chosen.listing(entries)}
+    def summaries(uses: Callable[[Call], Uses]) -> Handler:
+        def list_users(call: Call) -> Output:
+            inventory = resources.inventory()
+            page = page_of(call, _users(inventory, uses(call)))
+            entries = [summary(inventory, one) for one in page.entries]
+            return {"DistributionList": page.listing(entries)}
 
-        return listed
+        return list_users
 
-    def of_vpc_origin(call: Call) -> Output:
+    def list_by_vpc_origin(call: Call) -> Output:
         required(call.input, "VpcOriginId")
-        return {"DistributionIdList": page(call, {}).listing([])}
+        return {"DistributionIdList": page_of(call, {}).listing([])}
 
     return {
         **handlers,
         "ListDistributionsByKeyGroup": _by_resource(
-            holdings, KEY_GROUPS, "KeyGroupId", "TrustedKeyGroups"
+            resources, KEY_GROUPS, "KeyGroupId", "TrustedKeyGroups"
         ),
-        "ListDistributionsByVpcOriginId": of_vpc_origin,
-        "ListDistributionsByWebACLId": whole(_uses_firewall),
-        "ListDistributionsByRealtimeLogConfig": whole(_uses_realtime_log),
-        "ListDistributionsByConnectionMode": whole(_has_connection_mode),
-        "ListDistributionsByAnycastIpListId": whole(_uses_nothing),
+        "ListDistributionsByVpcOriginId": list_by_vpc_origin,
+        "ListDistributionsByWebACLId": summaries(_uses_web_acl),
+        "ListDistributionsByRealtimeLogConfig": summaries(_uses_realtime_log),
+        "ListDistributionsByConnectionMode": summaries(_has_connection_mode),
+        "ListDistributionsByAnycastIpListId": summaries(_uses_nothing),
     }
 
 
-def _by_resource(holdings: Resources, family: KindSpec, member: str, reference: str) -> Handler:
+def _by_resource(resources: Resources, spec: KindSpec, member: str, reference: str) -> Handler:
     """The ids of the distributions whose documents name a resource at ``reference``."""
 
-    def listed(call: Call) -> Output:
-        inventory = holdings.inventory()
-        found = family.find(inventory, required(call.input, member))
+    def list_ids(call: Call) -> Output:
+        inventory = resources.inventory()
+        resource = spec.find(inventory, required(call.input, member))
 
         def uses(document: Document) -> bool:
-            return found.id in references(document, reference)
+            return resource.id in references(document, reference)
 
-        chosen = page(call, _users(inventory, uses))
-        return {"DistributionIdList": chosen.listing([one.id for one in chosen.entries])}
+        page = page_of(call, _users(inventory, uses))
+        return {"DistributionIdList": page.listing([one.id for one in page.entries])}
 
-    return listed
+    return list_ids
 
 
 def _users(inventory: Inventory, uses: Uses) -> dict[str, Resource]:
@@ -82,21 +82,21 @@ def _users(inventory: Inventory, uses: Uses) -> dict[str, Resource]:
     }
 
 
-def _uses_firewall(call: Call) -> Uses:
-    wanted = required(call.input, "WebACLId")
-    return lambda _document: wanted == _NO_FIREWALL
+def _uses_web_acl(call: Call) -> Uses:
+    web_acl = required(call.input, "WebACLId")
+    return lambda _document: web_acl == _NO_WEB_ACL
 
 
 def _uses_realtime_log(call: Call) -> Uses:
-    named = [call.input.get(f"RealtimeLogConfig{form}") for form in ("Name", "Arn")]
-    if not any(named):
+    identifiers = [call.input.get(f"RealtimeLogConfig{form}") for form in ("Name", "Arn")]
+    if not any(identifiers):
         raise invalid("RealtimeLogConfigName or RealtimeLogConfigArn is missing")
     return lambda _document: False
 
 
 def _has_connection_mode(call: Call) -> Uses:
-    wanted = required(call.input, "ConnectionMode")
-    return lambda _document: wanted == _CONNECTION_MODE
+    mode = required(call.input, "ConnectionMode")
+    return lambda _document: mode == _CONNECTION_MODE
 
 
 def _uses_nothing(_call: Call) -> Uses:

@@ -1,12 +1,12 @@
-"""Operations on distributions, and what they share with streaming distributions.
+"""Operations on distributions, and the parts that streaming distributions share.
 
-Builds the output (ARN, host name, active trusted keys) and checks that aliases are not in use. A
-distribution is Deployed when the call returns, because it is in force by then.
+The shared parts build the output (ARN, host name, active trusted keys) and check that aliases are
+not in use. A distribution is Deployed when the call returns, because it is in force by then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -22,13 +22,13 @@ from streamedge.api.operations.resource_calls import (
     KindSpec,
     ResourceCalls,
     new_id,
-    page,
+    page_of,
     timestamp,
 )
 from streamedge.api.protocol.service import Call, Handler, Output
 from streamedge.api.to_config.translation import exclusive_hosts
 from streamedge.api.transactions import Resources
-from streamedge.config.schema.config import RtmpDistributionConfig, WebDistributionConfig
+from streamedge.config.schema.config import Config, RtmpDistributionConfig, WebDistributionConfig
 from streamedge.control.resources import Kind, Resource
 
 ACCOUNT = "000000000000"  # of ARNs; the edge has no accounts
@@ -40,27 +40,69 @@ _SUMMARY = (
 )
 
 
-def distribution_handlers(holdings: Resources) -> dict[str, Handler]:
-    """By the names of CloudFront's operations."""
-    calls = ResourceCalls(DISTRIBUTIONS, holdings)
+def distribution_handlers(resources: Resources) -> dict[str, Handler]:
+    """The handlers by the names of CloudFront's operations."""
 
-    def create_with_tags(call: Call) -> Output:
-        said = required(call.input, "DistributionConfigWithTags")
-        tags = read_tags(required(said, "Tags"))
-        return calls.create(call, tags, required(said, "DistributionConfig"))
-
-    def listed(call: Call) -> Output:
-        inventory = holdings.inventory()
-        chosen = page(call, DISTRIBUTIONS.all(inventory))
-        return {
-            "DistributionList": chosen.listing([summary(inventory, one) for one in chosen.entries])
-        }
+    def list_distributions(call: Call) -> Output:
+        inventory = resources.inventory()
+        page = page_of(call, DISTRIBUTIONS.all(inventory))
+        entries = [summary(inventory, resource) for resource in page.entries]
+        return {"DistributionList": page.listing(entries)}
 
     return {
-        **calls.handlers(),
-        "CreateDistributionWithTags": create_with_tags,
-        "ListDistributions": listed,
+        **create_to_delete_handlers(DISTRIBUTIONS, resources),
+        "ListDistributions": list_distributions,
     }
+
+
+def create_to_delete_handlers(spec: KindSpec, resources: Resources) -> dict[str, Handler]:
+    """The handlers for distributions of one kind, all but List."""
+    calls = ResourceCalls(spec, resources)
+
+    def create_with_tags(call: Call) -> Output:
+        document = required(call.input, f"{spec.config_member}WithTags")
+        tags = read_tags(required(document, "Tags"))
+        return calls.create(call, tags, required(document, spec.config_member))
+
+    return {**calls.handlers(), f"Create{spec.member}WithTags": create_with_tags}
+
+
+def distribution_spec(
+    kind: Kind,
+    member: str,
+    *,
+    complete: Callable[[Document], dict[str, Any]],
+    to_output: Callable[[Inventory, Resource], dict[str, Any]],
+    from_file: Callable[[Config], Iterable[Resource]],
+) -> KindSpec:
+    """The specification of web or streaming distributions: what both kinds share, and the rest.
+
+    ``member`` is CloudFront's name of the kind, which is part of its members and codes.
+    """
+
+    def check_delete(document: Document) -> None:
+        if document["Enabled"]:
+            name = kind.value.replace("-", " ")
+            raise ApiError(f"{member}NotDisabled", f"disable the {name} before you delete it")
+
+    return KindSpec(
+        kind=kind,
+        member=member,
+        config_member=f"{member}Config",
+        path=kind.value,
+        missing=f"NoSuch{member}",
+        exists=f"{member}AlreadyExists",
+        in_use="ResourceInUse",
+        too_many=f"TooMany{member}s",
+        make_id=partial(new_id, "E"),
+        name_of=lambda document: str(required(document, "CallerReference")),
+        complete=complete,
+        to_output=to_output,
+        from_file=from_file,
+        check=_check_conflicts,
+        check_update=_check_update,
+        check_delete=check_delete,
+    )
 
 
 def arn(resource: Resource) -> str:
@@ -69,7 +111,7 @@ def arn(resource: Resource) -> str:
 
 
 def host_name(inventory: Inventory, resource: Resource) -> str:
-    """The host name that a distribution is served by: of a declared one, its first plain alias."""
+    """The host name of a distribution: in the file, its first alias without a wildcard."""
     if any(resource.id == distribution.id for distribution in inventory.from_file.distributions):
         for alias in entries_of(resource.document, "Aliases"):
             if "*" not in alias:
@@ -78,23 +120,23 @@ def host_name(inventory: Inventory, resource: Resource) -> str:
 
 
 def trusted_signers(inventory: Inventory, document: Document) -> dict[str, Any]:
-    """ActiveTrustedSigners: self with all keys of the edge, where it is trusted."""
+    """ActiveTrustedSigners: "self" with all keys of the edge, if the document trusts it."""
     is_trusted = SELF in references(document, "TrustedSigners")
     keys = (*inventory.from_file.public_keys, *inventory.from_api[Kind.PUBLIC_KEY])
     signer = {"AwsAccountNumber": SELF, "KeyPairIds": listing(keys)}
     return {"Enabled": is_trusted, **listing([signer] if is_trusted else [])}
 
 
-def check_beside_others(inventory: Inventory, resource: Resource) -> None:
-    """Raises ApiError where a distribution of either kind cannot be beside what else there is."""
-    check_aliases(inventory, resource)
+def _check_conflicts(inventory: Inventory, resource: Resource) -> None:
+    """Raises ApiError if a distribution of either kind conflicts with other resources."""
+    _check_aliases(inventory, resource)
     check_identities(inventory, resource)
 
 
-def check_aliases(inventory: Inventory, resource: Resource) -> None:
-    """Raises ApiError CNAMEAlreadyExists where another distribution of the kind has an alias."""
+def _check_aliases(inventory: Inventory, resource: Resource) -> None:
+    """Raises ApiError CNAMEAlreadyExists if another distribution of the kind has an alias of it."""
     kind = _SECTIONS[resource.kind]
-    taken = {
+    used = {
         host
         for distribution in inventory.from_file.distributions
         if isinstance(distribution, kind)
@@ -102,16 +144,16 @@ def check_aliases(inventory: Inventory, resource: Resource) -> None:
     }
     for other in inventory.from_api[resource.kind].values():
         if other.id != resource.id:
-            taken.update(_lower(entries_of(other.document, "Aliases")))
-            taken.add(inventory.domain_name(other.id))
+            used.update(_lower(entries_of(other.document, "Aliases")))
+            used.add(inventory.domain_name(other.id))
     for alias in _lower(entries_of(resource.document, "Aliases")):
-        if alias in taken:
+        if alias in used:
             text = f"another distribution has the alias {alias} already"
             raise ApiError("CNAMEAlreadyExists", text)
 
 
-def check_distribution_update(old: Document, new: Document) -> None:
-    """Raises ApiError where a CallerReference would change."""
+def _check_update(old: Document, new: Document) -> None:
+    """Raises ApiError if the CallerReference changes."""
     if old["CallerReference"] != new["CallerReference"]:
         raise ApiError("IllegalUpdate", "CallerReference cannot change")
 
@@ -120,7 +162,7 @@ def _lower(names: Iterable[str]) -> list[str]:
     return [name.lower() for name in names]
 
 
-def _shown(inventory: Inventory, resource: Resource) -> dict[str, Any]:
+def _to_output(inventory: Inventory, resource: Resource) -> dict[str, Any]:
     return {
         **common_output(inventory, resource),
         "InProgressInvalidationBatches": 0,
@@ -131,14 +173,14 @@ def _shown(inventory: Inventory, resource: Resource) -> dict[str, Any]:
 
 
 def summary(inventory: Inventory, resource: Resource) -> dict[str, Any]:
-    """A distribution as lists show it."""
+    """A distribution in the form of lists."""
     document = resource.document
-    said = {member: document[member] for member in _SUMMARY}
-    return {**common_output(inventory, resource), "ETag": resource.etag, **said}
+    members = {member: document[member] for member in _SUMMARY}
+    return {**common_output(inventory, resource), "ETag": resource.etag, **members}
 
 
 def common_output(inventory: Inventory, resource: Resource) -> dict[str, Any]:
-    """What every output has of a distribution of either kind."""
+    """The members that every output of a distribution of either kind has."""
     return {
         "Id": resource.id,
         "ARN": arn(resource),
@@ -151,35 +193,19 @@ def common_output(inventory: Inventory, resource: Resource) -> dict[str, Any]:
 def _trusted_key_groups(inventory: Inventory, document: Document) -> dict[str, Any]:
     groups = []
     for identifier in sorted(references(document, "TrustedKeyGroups")):
-        made = inventory.from_api[Kind.KEY_GROUP].get(identifier)
-        group = inventory.from_file.key_groups.get(identifier)
-        keys = made.document["Items"] if made else group.keys if group else ()
+        resource = inventory.from_api[Kind.KEY_GROUP].get(identifier)
+        section = inventory.from_file.key_groups.get(identifier)
+        keys = resource.document["Items"] if resource else section.keys if section else ()
         groups.append({"KeyGroupId": identifier, "KeyPairIds": listing(list(keys))})
     return {"Enabled": bool(groups), **listing(groups)}
 
 
-def _check_delete(document: Document) -> None:
-    if document["Enabled"]:
-        raise ApiError("DistributionNotDisabled", "only a disabled distribution is deleted")
-
-
-DISTRIBUTIONS = KindSpec(
-    kind=Kind.DISTRIBUTION,
-    member="Distribution",
-    config_member="DistributionConfig",
-    path="distribution",
-    missing="NoSuchDistribution",
-    exists="DistributionAlreadyExists",
-    in_use="ResourceInUse",
-    too_many="TooManyDistributions",
-    make_id=partial(new_id, "E"),
-    name_of=lambda document: str(required(document, "CallerReference")),
+DISTRIBUTIONS = distribution_spec(
+    Kind.DISTRIBUTION,
+    "Distribution",
     complete=complete_distribution,
-    shown=_shown,
-    declared=file_resources.distributions,
-    check=check_beside_others,
-    check_update=check_distribution_update,
-    check_delete=_check_delete,
+    to_output=_to_output,
+    from_file=file_resources.distributions,
 )
 _SECTIONS = {
     Kind.DISTRIBUTION: WebDistributionConfig,

@@ -17,7 +17,7 @@ from streamedge.api.documents.completion import (
 )
 from streamedge.api.documents.documents import listing
 from streamedge.api.operations import policy_documents
-from streamedge.api.operations.resource_calls import fixed_resource
+from streamedge.api.operations.resource_calls import read_only_resource
 from streamedge.config.managed import IDS, POLICY_TABLES
 from streamedge.config.schema.config import (
     AnyOriginConfig,
@@ -47,7 +47,7 @@ def distributions(config: Config) -> Iterator[Resource]:
     for distribution in config.distributions:
         if isinstance(distribution, WebDistributionConfig):
             document = distribution_document(config, distribution)
-            yield fixed_resource(Kind.DISTRIBUTION, distribution.id, document)
+            yield read_only_resource(Kind.DISTRIBUTION, distribution.id, document)
 
 
 def streaming_distributions(config: Config) -> Iterator[Resource]:
@@ -55,32 +55,32 @@ def streaming_distributions(config: Config) -> Iterator[Resource]:
     for distribution in config.distributions:
         if isinstance(distribution, RtmpDistributionConfig):
             document = streaming_document(config, distribution)
-            yield fixed_resource(Kind.STREAMING_DISTRIBUTION, distribution.id, document)
+            yield read_only_resource(Kind.STREAMING_DISTRIBUTION, distribution.id, document)
 
 
 def cache_policies(config: Config) -> Iterator[Resource]:
     """The cache policies of the file."""
     for name, policy in config.cache_policies.items():
         document = policy_documents.cache_policy_document(name, policy)
-        yield fixed_resource(Kind.CACHE_POLICY, name, document)
+        yield read_only_resource(Kind.CACHE_POLICY, name, document)
 
 
 def origin_request_policies(config: Config) -> Iterator[Resource]:
     """The origin request policies of the file."""
     for name, policy in config.origin_request_policies.items():
         document = policy_documents.origin_request_policy_document(name, policy)
-        yield fixed_resource(Kind.ORIGIN_REQUEST_POLICY, name, document)
+        yield read_only_resource(Kind.ORIGIN_REQUEST_POLICY, name, document)
 
 
 def response_headers_policies(config: Config) -> Iterator[Resource]:
     """The response headers policies of the file."""
     for name, policy in config.response_headers_policies.items():
         document = policy_documents.response_headers_policy_document(name, policy)
-        yield fixed_resource(Kind.RESPONSE_HEADERS_POLICY, name, document)
+        yield read_only_resource(Kind.RESPONSE_HEADERS_POLICY, name, document)
 
 
 def public_keys(config: Config) -> Iterator[Resource]:
-    """The public keys of the file; one that lies in a file is named, not shown."""
+    """The public keys of the file; of a key in a PEM file, only the name of that file is shown."""
     for name, key in config.public_keys.items():
         document = {
             "CallerReference": name,
@@ -88,20 +88,20 @@ def public_keys(config: Config) -> Iterator[Resource]:
             "EncodedKey": key.pem,
             "Comment": "" if key.file is None else f"in the file {key.file.name}",
         }
-        yield fixed_resource(Kind.PUBLIC_KEY, name, document)
+        yield read_only_resource(Kind.PUBLIC_KEY, name, document)
 
 
 def key_groups(config: Config) -> Iterator[Resource]:
     """The key groups of the file."""
     for name, group in config.key_groups.items():
         document = {"Name": name, "Items": list(group.keys), "Comment": ""}
-        yield fixed_resource(Kind.KEY_GROUP, name, document)
+        yield read_only_resource(Kind.KEY_GROUP, name, document)
 
 
 def distribution_document(config: Config, distribution: WebDistributionConfig) -> dict[str, Any]:
     """The DistributionConfig of a web distribution of the file."""
-    holders = (distribution.rules_for(), *map(distribution.rules_for, distribution.behaviors))
-    names = dict.fromkeys(rules.origin for rules in holders)
+    all_rules = (distribution.rules_for(), *map(distribution.rules_for, distribution.behaviors))
+    names = dict.fromkeys(rules.origin for rules in all_rules)
     groups = {name: config.origin_groups[name] for name in names if name in config.origin_groups}
     origins = dict.fromkeys(
         member for name in names for member in (groups[name].origins if name in groups else (name,))
@@ -161,7 +161,8 @@ def streaming_document(config: Config, distribution: RtmpDistributionConfig) -> 
 def origin_document(name: str, origin: AnyOriginConfig) -> dict[str, Any]:
     """An entry of Origins, whose Id is the name of the file's origin and so identifies it.
 
-    An OriginPath would be added to the file's prefix when the document is sent again.
+    There is no OriginPath, because it would be added to the file's prefix if the document is sent
+    back.
     """
     document: dict[str, Any] = {"Id": name, "DomainName": _domain_name(name, origin)}
     if isinstance(origin, HttpOriginConfig):

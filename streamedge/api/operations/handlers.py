@@ -24,11 +24,10 @@ from streamedge.control.resources import ResourceStore
 def api_handlers(
     database: ControlDatabase, from_file: Callable[[], Config], announce: Callable[[], None]
 ) -> Handlers:
-    """By the names of CloudFront's operations.
+    """The handlers by the names of CloudFront's operations.
 
-    ``from_file`` gives the config file's content as it is in force. ``announce`` is called in the
-    caller's thread after each change and invalidation, once it is on disk; the call is answered
-    when it returns.
+    ``from_file`` returns the config file's content in force. ``announce`` is called in the caller's
+    thread after each change and invalidation, when it is on disk; the call ends when it returns.
     """
     resources = Resources(ResourceStore(database), from_file, announce)
     log = ControlLog(database, items_kept=from_file().limits.invalidations)

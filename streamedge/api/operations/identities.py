@@ -14,45 +14,48 @@ from typing import Any
 from streamedge.api.documents.documents import Document, entries_of, required, with_defaults
 from streamedge.api.documents.inventory import Inventory
 from streamedge.api.errors import ApiError
-from streamedge.api.operations.resource_calls import KindSpec, ResourceCalls, new_id, page
+from streamedge.api.operations.resource_calls import KindSpec, ResourceCalls, new_id, page_of
 from streamedge.api.protocol.service import Call, Handler, Output
 from streamedge.api.transactions import Resources
 from streamedge.control.resources import Kind, Resource
 
 REFERENCE = "origin-access-identity/cloudfront/"
-"""What stands before the id where an origin names an identity."""
+"""The prefix of the id where an origin refers to an identity."""
 
 
-def identity_handlers(holdings: Resources) -> dict[str, Handler]:
-    """By the names of CloudFront's operations."""
+def identity_handlers(resources: Resources) -> dict[str, Handler]:
+    """The handlers by the names of CloudFront's operations."""
 
-    def listed(call: Call) -> Output:
-        chosen = page(call, FAMILY.all(holdings.inventory()))
+    def list_identities(call: Call) -> Output:
+        page = page_of(call, ORIGIN_ACCESS_IDENTITIES.all(resources.inventory()))
         entries = [
-            {**_place(resource), "Comment": resource.document["Comment"]}
-            for resource in chosen.entries
+            {**_id_members(resource), "Comment": resource.document["Comment"]}
+            for resource in page.entries
         ]
-        return {"CloudFrontOriginAccessIdentityList": chosen.listing(entries)}
+        return {"CloudFrontOriginAccessIdentityList": page.listing(entries)}
 
-    handlers = ResourceCalls(FAMILY, holdings).handlers()
-    return {**handlers, "ListCloudFrontOriginAccessIdentities": listed}
+    handlers = ResourceCalls(ORIGIN_ACCESS_IDENTITIES, resources).handlers()
+    return {**handlers, "ListCloudFrontOriginAccessIdentities": list_identities}
 
 
 def check_identities(inventory: Inventory, resource: Resource) -> None:
-    """Raises ApiError InvalidOriginAccessIdentity where a distribution names one that there is not.
+    """Raises ApiError InvalidOriginAccessIdentity if a distribution names an unknown identity.
 
-    What its document has named before is left alone.
+    Identities that its document named before the change are not checked again.
     """
     before = inventory.from_api[resource.kind].get(resource.id)
-    known = set() if before is None else _named(before.document)
-    for reference in _named(resource.document) - known:
+    earlier = set() if before is None else _identities(before.document)
+    for reference in _identities(resource.document) - earlier:
         identifier = reference.removeprefix(REFERENCE)
-        if identifier == reference or identifier not in inventory.from_api[FAMILY.kind]:
+        if (
+            identifier == reference
+            or identifier not in inventory.from_api[ORIGIN_ACCESS_IDENTITIES.kind]
+        ):
             text = f"OriginAccessIdentity: there is no {reference!a}"
             raise ApiError("InvalidOriginAccessIdentity", text)
 
 
-def _named(document: Document) -> set[str]:
+def _identities(document: Document) -> set[str]:
     """The identities that a distribution of either kind names."""
     configs = [
         *(origin.get("S3OriginConfig") or {} for origin in entries_of(document, "Origins")),
@@ -61,8 +64,8 @@ def _named(document: Document) -> set[str]:
     return {name for config in configs if (name := config.get("OriginAccessIdentity"))}
 
 
-def _place(resource: Resource) -> dict[str, Any]:
-    # An S3 user of its own in CloudFront; bucket policies here name nobody by it.
+def _id_members(resource: Resource) -> dict[str, Any]:
+    # In CloudFront each identity has an S3 user; here the id is a digest without an effect.
     user = hashlib.sha384(resource.id.encode()).hexdigest()
     return {"Id": resource.id, "S3CanonicalUserId": user}
 
@@ -72,9 +75,9 @@ def _complete(document: Document) -> dict[str, Any]:
     return with_defaults(document, {"Comment": ""})
 
 
-def _shown(_inventory: Inventory, resource: Resource) -> dict[str, Any]:
+def _to_output(_inventory: Inventory, resource: Resource) -> dict[str, Any]:
     return {
-        **_place(resource),
+        **_id_members(resource),
         "CloudFrontOriginAccessIdentityConfig": dict(resource.document),
     }
 
@@ -84,7 +87,7 @@ def _check_update(old: Document, new: Document) -> None:
         raise ApiError("IllegalUpdate", "CallerReference cannot change")
 
 
-FAMILY = KindSpec(
+ORIGIN_ACCESS_IDENTITIES = KindSpec(
     kind=Kind.ORIGIN_ACCESS_IDENTITY,
     member="CloudFrontOriginAccessIdentity",
     config_member="CloudFrontOriginAccessIdentityConfig",
@@ -96,7 +99,7 @@ FAMILY = KindSpec(
     make_id=partial(new_id, "E"),
     name_of=lambda document: str(document["CallerReference"]),
     complete=_complete,
-    shown=_shown,
+    to_output=_to_output,
     is_repeatable=True,
     check_update=_check_update,
     used_by=(Kind.DISTRIBUTION, Kind.STREAMING_DISTRIBUTION),

@@ -1,7 +1,7 @@
 """Operations on invalidations; they are in force when the call returns, so they are Completed.
 
-Checks a batch as CloudFront does; ``control.invalidations`` parses the items. Unlike CloudFront, a
-streaming distribution has invalidations too, and a star may be anywhere in a path.
+A batch is checked as in CloudFront; ``control.invalidations`` parses the items. Unlike CloudFront,
+streaming distributions have invalidations too, and a star may be anywhere in a path.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ COMPLETED = "Completed"
 
 
 def invalidation_handlers(
-    holdings: Resources, log: ControlLog, announce: Callable[[], None]
+    resources: Resources, log: ControlLog, announce: Callable[[], None]
 ) -> dict[str, Handler]:
-    """By the names of CloudFront's operations.
+    """The handlers by the names of CloudFront's operations.
 
-    ``announce`` is called after each new row, in the caller's thread, and returns when it holds.
+    ``announce`` is called after each new row, in the caller's thread; it returns when the row is
+    in force.
     """
 
     def create(call: Call) -> Output:
-        scope = _distribution(holdings, call)
+        scope = _distribution(resources, call)
         batch = normalize(required(call.input, "InvalidationBatch"))
         reference = required(batch, "CallerReference")
         if not 1 <= len(reference) <= REFERENCE_CHARACTERS_MAX:
@@ -43,51 +44,55 @@ def invalidation_handlers(
             raise invalid(text)
         items = entries_of(batch, "Paths")
         if not items:
-            raise invalid("Paths names nothing")
+            raise invalid("Paths has no items")
         if len(items) > ITEMS_MAX:
             raise ApiError("BatchTooLarge", f"Paths has more than {ITEMS_MAX} items")
         try:
             if "/" in items:
-                items = list(with_root_object(items, holdings.root_object(scope)))
+                items = list(with_root_object(items, resources.root_object(scope)))
             row = log.invalidate(scope, items, caller_reference=reference)
         except ItemError as exc:
             raise invalid(f"Paths: {exc}") from exc
         except CallerReferenceError as exc:
             raise ApiError("InvalidationBatchAlreadyExists", str(exc)) from exc
         announce()
-        place = f"{VERSION_PATH}/distribution/{scope}/invalidation/{row.id}"
-        return {"Invalidation": _shown(row), "Location": place}
+        location = f"{VERSION_PATH}/distribution/{scope}/invalidation/{row.id}"
+        return {"Invalidation": _output(row), "Location": location}
 
     def get(call: Call) -> Output:
-        scope = _distribution(holdings, call)
+        scope = _distribution(resources, call)
         identifier = required(call.input, "Id")
         row = log.invalidation(scope, identifier)
         if row is None:
             text = f"{scope} has no invalidation with the id {identifier}"
             raise ApiError("NoSuchInvalidation", text)
-        return {"Invalidation": _shown(row)}
+        return {"Invalidation": _output(row)}
 
-    def listed(call: Call) -> Output:
-        scope = _distribution(holdings, call)
-        marker, most = call.input.get("Marker") or "", max_items(call)
+    def list_invalidations(call: Call) -> Output:
+        scope = _distribution(resources, call)
+        marker, limit = call.input.get("Marker") or "", max_items(call)
         before = None
         if marker:
             last = log.invalidation(scope, marker)
             if last is None:
                 raise invalid(f"Marker: {scope} has no invalidation with the id {marker}")
             before = last.epoch
-        rows = log.invalidations(scope, before_epoch=before, count=most + 1)
-        next_marker = rows[most - 1].id if len(rows) > most else ""
-        entries = [_summary(row) for row in rows[:most]]
-        return {"InvalidationList": Page((), marker, most, next_marker).listing(entries)}
+        rows = log.invalidations(scope, before_epoch=before, count=limit + 1)
+        next_marker = rows[limit - 1].id if len(rows) > limit else ""
+        entries = [_summary(row) for row in rows[:limit]]
+        return {"InvalidationList": Page((), marker, limit, next_marker).listing(entries)}
 
-    return {"CreateInvalidation": create, "GetInvalidation": get, "ListInvalidations": listed}
+    return {
+        "CreateInvalidation": create,
+        "GetInvalidation": get,
+        "ListInvalidations": list_invalidations,
+    }
 
 
-def _distribution(holdings: Resources, call: Call) -> str:
+def _distribution(resources: Resources, call: Call) -> str:
     """The id of the distribution of a call. Raises ApiError NoSuchDistribution."""
     identifier: str = required(call.input, "DistributionId")
-    if not holdings.has_distribution(identifier):
+    if not resources.has_distribution(identifier):
         raise ApiError("NoSuchDistribution", f"there is no distribution with the id {identifier}")
     return identifier
 
@@ -96,7 +101,7 @@ def _summary(row: Row) -> dict[str, Any]:
     return {"Id": row.id, "CreateTime": timestamp(row.made_s), "Status": COMPLETED}
 
 
-def _shown(row: Row) -> dict[str, Any]:
+def _output(row: Row) -> dict[str, Any]:
     paths = listing(row.invalidation.items)
     batch = {"Paths": paths, "CallerReference": row.caller_reference}
     return {**_summary(row), "InvalidationBatch": batch}

@@ -18,21 +18,21 @@ from streamedge.api.operations.resource_calls import (
     ResourceCalls,
     new_id,
     new_uuid,
-    page,
+    page_of,
     timestamp,
 )
 from streamedge.api.protocol.service import Call, Handler, Output
 from streamedge.api.transactions import Resources
 from streamedge.control.resources import Kind, Resource
 
-KEYS_OF_A_GROUP_MAX = 100
+KEYS_PER_GROUP_MAX = 100
 
 
-def key_handlers(holdings: Resources) -> dict[str, Handler]:
-    """By the names of CloudFront's operations."""
+def key_handlers(resources: Resources) -> dict[str, Handler]:
+    """The handlers by the names of CloudFront's operations."""
 
     def list_keys(call: Call) -> Output:
-        chosen = page(call, PUBLIC_KEYS.all(holdings.inventory()))
+        page = page_of(call, PUBLIC_KEYS.all(resources.inventory()))
         entries = [
             {
                 "Id": key.id,
@@ -41,19 +41,19 @@ def key_handlers(holdings: Resources) -> dict[str, Handler]:
                 "EncodedKey": key.document["EncodedKey"],
                 "Comment": key.document["Comment"],
             }
-            for key in chosen.entries
+            for key in page.entries
         ]
-        return {"PublicKeyList": chosen.listing(entries, has_marker=False)}
+        return {"PublicKeyList": page.listing(entries, has_marker=False)}
 
     def list_groups(call: Call) -> Output:
-        inventory = holdings.inventory()
-        chosen = page(call, KEY_GROUPS.all(inventory))
-        entries = [{"KeyGroup": _shown_group(inventory, group)} for group in chosen.entries]
-        return {"KeyGroupList": chosen.listing(entries, has_marker=False)}
+        inventory = resources.inventory()
+        page = page_of(call, KEY_GROUPS.all(inventory))
+        entries = [{"KeyGroup": _group_output(inventory, group)} for group in page.entries]
+        return {"KeyGroupList": page.listing(entries, has_marker=False)}
 
     return {
-        **ResourceCalls(PUBLIC_KEYS, holdings).handlers(),
-        **ResourceCalls(KEY_GROUPS, holdings).handlers(),
+        **ResourceCalls(PUBLIC_KEYS, resources).handlers(),
+        **ResourceCalls(KEY_GROUPS, resources).handlers(),
         "ListPublicKeys": list_keys,
         "ListKeyGroups": list_groups,
     }
@@ -64,7 +64,7 @@ def _complete_key(document: Document) -> dict[str, Any]:
     return with_defaults(document, {"Comment": ""})
 
 
-def _shown_key(_inventory: Inventory, key: Resource) -> dict[str, Any]:
+def _key_output(_inventory: Inventory, key: Resource) -> dict[str, Any]:
     return {
         "Id": key.id,
         "CreatedTime": timestamp(key.created_s),
@@ -81,14 +81,14 @@ def _check_key_update(old: Document, new: Document) -> None:
 def _complete_group(document: Document) -> dict[str, Any]:
     keys = list(required(document, "Items"))
     if not keys or len(set(keys)) != len(keys):
-        raise invalid("Items are the ids of public keys, each once")
-    if len(keys) > KEYS_OF_A_GROUP_MAX:
-        text = f"a key group has at most {KEYS_OF_A_GROUP_MAX} keys"
+        raise invalid("Items must be ids of public keys, each one once")
+    if len(keys) > KEYS_PER_GROUP_MAX:
+        text = f"a key group has at most {KEYS_PER_GROUP_MAX} keys"
         raise ApiError("TooManyPublicKeysInKeyGroup", text)
     return with_defaults(document, {"Comment": ""})
 
 
-def _shown_group(_inventory: Inventory, group: Resource) -> dict[str, Any]:
+def _group_output(_inventory: Inventory, group: Resource) -> dict[str, Any]:
     return {
         "Id": group.id,
         "LastModifiedTime": timestamp(group.modified_s),
@@ -108,9 +108,9 @@ PUBLIC_KEYS = KindSpec(
     make_id=partial(new_id, "K"),
     name_of=lambda document: str(required(document, "Name")),
     complete=_complete_key,
-    shown=_shown_key,
+    to_output=_key_output,
     is_repeatable=True,
-    declared=file_resources.public_keys,
+    from_file=file_resources.public_keys,
     check_update=_check_key_update,
     used_by=(Kind.KEY_GROUP,),
     reference="Items",
@@ -127,8 +127,8 @@ KEY_GROUPS = KindSpec(
     make_id=new_uuid,
     name_of=lambda document: str(required(document, "Name")),
     complete=_complete_group,
-    shown=_shown_group,
-    declared=file_resources.key_groups,
+    to_output=_group_output,
+    from_file=file_resources.key_groups,
     used_by=(Kind.DISTRIBUTION,),
     reference="TrustedKeyGroups",
 )

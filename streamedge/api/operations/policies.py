@@ -1,6 +1,6 @@
 """Operations on cache, origin request and response headers policies, including managed ones.
 
-Defines the names of the three kinds and their lists; ``policy_sections`` interprets documents.
+``policy_sections`` interprets their documents.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from streamedge.api.operations.policy_documents import (
 from streamedge.api.operations.resource_calls import (
     KindSpec,
     ResourceCalls,
-    fixed_resource,
     new_uuid,
-    page,
+    page_of,
+    read_only_resource,
     timestamp,
 )
 from streamedge.api.protocol.service import Call, Handler, Output
@@ -38,52 +38,52 @@ from streamedge.control.resources import Kind, Resource
 
 _MANAGED_IDS = {name: identifier for identifier, name in IDS.items()}
 _NOT_COMPRESSED = frozenset({"CachingDisabled", "CachingOptimizedForUncompressedObjects"})
-_GZIP_ALONE = frozenset({"Elemental-MediaPackage"})
+_GZIP_ONLY = frozenset({"Elemental-MediaPackage"})
 
 
-def policy_handlers(holdings: Resources) -> dict[str, Handler]:
+def policy_handlers(resources: Resources) -> dict[str, Handler]:
     """All calls on policies, by the names of CloudFront's operations."""
     handlers: dict[str, Handler] = {}
-    for family, plural in FAMILIES:
-        handlers |= ResourceCalls(family, holdings).handlers()
-        handlers[f"List{plural}"] = _lister(family, holdings)
+    for spec, plural in POLICY_SPECS:
+        handlers |= ResourceCalls(spec, resources).handlers()
+        handlers[f"List{plural}"] = _list_handler(spec, resources)
     return handlers
 
 
-def _lister(family: KindSpec, holdings: Resources) -> Handler:
-    def listed(call: Call) -> Output:
-        wanted = call.input.get("Type") or ""
-        if wanted not in {"", "managed", "custom"}:
-            raise invalid("Type is managed or custom")
-        inventory = holdings.inventory()
-        found = {
+def _list_handler(spec: KindSpec, resources: Resources) -> Handler:
+    def list_policies(call: Call) -> Output:
+        policy_type = call.input.get("Type") or ""
+        if policy_type not in {"", "managed", "custom"}:
+            raise invalid("Type must be managed or custom")
+        inventory = resources.inventory()
+        policies = {
             identifier: resource
-            for identifier, resource in family.all(inventory).items()
-            if wanted in {"", _type(family, resource)}
+            for identifier, resource in spec.all(inventory).items()
+            if policy_type in {"", _type(spec, resource)}
         }
-        chosen = page(call, found)
+        page = page_of(call, policies)
         entries = [
-            {"Type": _type(family, resource), family.member: family.shown(inventory, resource)}
-            for resource in chosen.entries
+            {"Type": _type(spec, resource), spec.member: spec.to_output(inventory, resource)}
+            for resource in page.entries
         ]
-        return {f"{family.member}List": chosen.listing(entries, has_marker=False)}
+        return {f"{spec.member}List": page.listing(entries, has_marker=False)}
 
-    return listed
-
-
-def _type(family: KindSpec, resource: Resource) -> str:
-    return "managed" if family.is_managed(resource) else "custom"
+    return list_policies
 
 
-def _shown(member: str) -> Callable[[Inventory, Resource], dict[str, Any]]:
-    def shown(_inventory: Inventory, resource: Resource) -> dict[str, Any]:
+def _type(spec: KindSpec, resource: Resource) -> str:
+    return "managed" if spec.is_managed(resource) else "custom"
+
+
+def _output_function(member: str) -> Callable[[Inventory, Resource], dict[str, Any]]:
+    def to_output(_inventory: Inventory, resource: Resource) -> dict[str, Any]:
         return {
             "Id": resource.id,
             "LastModifiedTime": timestamp(resource.modified_s),
             member: dict(resource.document),
         }
 
-    return shown
+    return to_output
 
 
 def _name(document: Document) -> str:
@@ -97,16 +97,16 @@ def _complete(document: Document) -> dict[str, Any]:
 def _managed(kind: Kind, documents: Mapping[str, Document]) -> tuple[Resource, ...]:
     """The managed policies of a kind, from their documents by name."""
     return tuple(
-        fixed_resource(kind, _MANAGED_IDS[name], {**document, "Name": f"Managed-{name}"})
+        read_only_resource(kind, _MANAGED_IDS[name], {**document, "Name": f"Managed-{name}"})
         for name, document in documents.items()
     )
 
 
-def _family(
+def _spec(
     kind: Kind,
     member: str,
     managed: Mapping[str, Document],
-    declared_in: Callable[[Config], Iterable[Resource]],
+    from_file: Callable[[Config], Iterable[Resource]],
 ) -> KindSpec:
     return KindSpec(
         kind=kind,
@@ -120,17 +120,17 @@ def _family(
         make_id=new_uuid,
         name_of=_name,
         complete=_complete,
-        shown=_shown(f"{member}Config"),
-        declared=declared_in,
+        to_output=_output_function(f"{member}Config"),
+        from_file=from_file,
         managed=_managed(kind, managed),
         used_by=(Kind.DISTRIBUTION,),
         reference=f"{member}Id",
     )
 
 
-FAMILIES: tuple[tuple[KindSpec, str], ...] = (
+POLICY_SPECS: tuple[tuple[KindSpec, str], ...] = (
     (
-        _family(
+        _spec(
             Kind.CACHE_POLICY,
             "CachePolicy",
             {
@@ -138,7 +138,7 @@ FAMILIES: tuple[tuple[KindSpec, str], ...] = (
                     name,
                     policy,
                     gzip=name not in _NOT_COMPRESSED,
-                    brotli=name not in _NOT_COMPRESSED | _GZIP_ALONE,
+                    brotli=name not in _NOT_COMPRESSED | _GZIP_ONLY,
                 )
                 for name, policy in CACHE_POLICIES.items()
             },
@@ -147,7 +147,7 @@ FAMILIES: tuple[tuple[KindSpec, str], ...] = (
         "CachePolicies",
     ),
     (
-        _family(
+        _spec(
             Kind.ORIGIN_REQUEST_POLICY,
             "OriginRequestPolicy",
             {
@@ -161,7 +161,7 @@ FAMILIES: tuple[tuple[KindSpec, str], ...] = (
         "OriginRequestPolicies",
     ),
     (
-        _family(
+        _spec(
             Kind.RESPONSE_HEADERS_POLICY,
             "ResponseHeadersPolicy",
             {
@@ -173,4 +173,4 @@ FAMILIES: tuple[tuple[KindSpec, str], ...] = (
         "ResponseHeadersPolicies",
     ),
 )
-"""Each kind, and what CloudFront calls many of it."""
+"""Each kind with the plural of its name in CloudFront."""

@@ -33,7 +33,7 @@ _XSS_PROTECTION = re.compile(r"([01])(; mode=block)?(?:; report=(.+))?")
 def cache_policy_document(
     name: str, policy: CachePolicyConfig, *, gzip: bool = True, brotli: bool = True
 ) -> dict[str, Any]:
-    """A CachePolicyConfig; ``gzip``, ``brotli``: a behavior's Compress counts with it."""
+    """A CachePolicyConfig; ``gzip``, ``brotli``: whether a behavior's Compress has an effect."""
     headers: dict[str, Any] = {"HeaderBehavior": "none"}
     if policy.headers:
         headers = {"HeaderBehavior": "whitelist", "Headers": listing(policy.headers)}
@@ -56,7 +56,7 @@ def cache_policy_document(
 def origin_request_policy_document(
     name: str, policy: OriginRequestPolicyConfig, *, edge_headers: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """An OriginRequestPolicyConfig; ``edge_headers`` are named beside those of the policy."""
+    """An OriginRequestPolicyConfig; ``edge_headers`` are listed after those of the policy."""
     headers = _selection(policy.headers, "Header", "Headers")
     if edge_headers:
         names = (*policy.headers.names, *edge_headers)
@@ -80,9 +80,9 @@ def response_headers_policy_document(
     custom: list[dict[str, Any]] = []
     for headers, override in ((policy.set, True), (policy.add, False)):
         for header, value in headers.items():
-            member, said = _security_header(header, value)
+            member, settings = _security_header(header, value)
             if member and member not in security:
-                security[member] = {"Override": override, **said}
+                security[member] = {"Override": override, **settings}
             else:
                 custom.append({"Header": header, "Value": value, "Override": override})
     removed = list(policy.remove)
@@ -98,8 +98,13 @@ def response_headers_policy_document(
                 "AccessControlMaxAgeSec": int(match[1]),
             }
         else:
-            said = {"Header": "Strict-Transport-Security", "Value": policy.hsts}
-            custom.append({**said, "Override": False})
+            custom.append(
+                {
+                    "Header": "Strict-Transport-Security",
+                    "Value": policy.hsts,
+                    "Override": False,
+                }
+            )
     document: dict[str, Any] = {"Name": name, "Comment": ""}
     if policy.cors.origins:
         document["CorsConfig"] = _cors(policy.cors)
@@ -118,15 +123,15 @@ def _seconds(duration_s: float) -> int:
     return round(duration_s)
 
 
-def _selection(selection: Selection, what: str, member: str) -> dict[str, Any]:
-    said: dict[str, Any] = {f"{what}Behavior": _BEHAVIORS[selection.mode]}
+def _selection(selection: Selection, name: str, member: str) -> dict[str, Any]:
+    document: dict[str, Any] = {f"{name}Behavior": _BEHAVIORS[selection.mode]}
     if selection.names:
-        said[member] = listing(selection.names)
-    return said
+        document[member] = listing(selection.names)
+    return document
 
 
 def _security_header(header: str, value: str) -> tuple[str, dict[str, Any]]:
-    """The member of SecurityHeadersConfig that says it, and what it says; "" where none does."""
+    """The member of SecurityHeadersConfig for a header, and its settings; "" if there is none."""
     match header.lower():
         case "content-security-policy":
             return "ContentSecurityPolicy", {"ContentSecurityPolicy": value}
@@ -138,8 +143,8 @@ def _security_header(header: str, value: str) -> tuple[str, dict[str, Any]]:
             return "ReferrerPolicy", {"ReferrerPolicy": value}
         case "x-xss-protection":
             if match := _XSS_PROTECTION.fullmatch(value):
-                said: dict[str, Any] = {"Protection": match[1] == "1", "ModeBlock": bool(match[2])}
-                return "XSSProtection", said | ({"ReportUri": match[3]} if match[3] else {})
+                xss: dict[str, Any] = {"Protection": match[1] == "1", "ModeBlock": bool(match[2])}
+                return "XSSProtection", xss | ({"ReportUri": match[3]} if match[3] else {})
     return "", {}
 
 

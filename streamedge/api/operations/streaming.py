@@ -7,22 +7,18 @@ signers are accounts, not key groups: "self" means all keys of this edge.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from streamedge.api.documents.completion import complete_streaming_distribution
-from streamedge.api.documents.documents import Document, required
 from streamedge.api.documents.inventory import Inventory
-from streamedge.api.documents.tags import read_tags
-from streamedge.api.errors import ApiError
 from streamedge.api.operations import file_resources
 from streamedge.api.operations.distributions import (
-    check_beside_others,
-    check_distribution_update,
     common_output,
+    create_to_delete_handlers,
+    distribution_spec,
     trusted_signers,
 )
-from streamedge.api.operations.resource_calls import KindSpec, ResourceCalls, new_id, page
+from streamedge.api.operations.resource_calls import page_of
 from streamedge.api.protocol.service import Call, Handler, Output
 from streamedge.api.transactions import Resources
 from streamedge.control.resources import Kind, Resource
@@ -30,35 +26,28 @@ from streamedge.control.resources import Kind, Resource
 _SUMMARY = ("S3Origin", "Aliases", "TrustedSigners", "Comment", "PriceClass", "Enabled")
 
 
-def streaming_handlers(holdings: Resources) -> dict[str, Handler]:
-    """By the names of CloudFront's operations."""
-    calls = ResourceCalls(STREAMING_DISTRIBUTIONS, holdings)
+def streaming_handlers(resources: Resources) -> dict[str, Handler]:
+    """The handlers by the names of CloudFront's operations."""
 
-    def create_with_tags(call: Call) -> Output:
-        said = required(call.input, "StreamingDistributionConfigWithTags")
-        tags = read_tags(required(said, "Tags"))
-        return calls.create(call, tags, required(said, "StreamingDistributionConfig"))
-
-    def listed(call: Call) -> Output:
-        inventory = holdings.inventory()
-        chosen = page(call, STREAMING_DISTRIBUTIONS.all(inventory))
+    def list_distributions(call: Call) -> Output:
+        inventory = resources.inventory()
+        page = page_of(call, STREAMING_DISTRIBUTIONS.all(inventory))
         entries = [
             {
                 **common_output(inventory, resource),
                 **{member: resource.document[member] for member in _SUMMARY},
             }
-            for resource in chosen.entries
+            for resource in page.entries
         ]
-        return {"StreamingDistributionList": chosen.listing(entries)}
+        return {"StreamingDistributionList": page.listing(entries)}
 
     return {
-        **calls.handlers(),
-        "CreateStreamingDistributionWithTags": create_with_tags,
-        "ListStreamingDistributions": listed,
+        **create_to_delete_handlers(STREAMING_DISTRIBUTIONS, resources),
+        "ListStreamingDistributions": list_distributions,
     }
 
 
-def _shown(inventory: Inventory, resource: Resource) -> dict[str, Any]:
+def _to_output(inventory: Inventory, resource: Resource) -> dict[str, Any]:
     return {
         **common_output(inventory, resource),
         "ActiveTrustedSigners": trusted_signers(inventory, resource.document),
@@ -66,27 +55,10 @@ def _shown(inventory: Inventory, resource: Resource) -> dict[str, Any]:
     }
 
 
-def _check_delete(document: Document) -> None:
-    if document["Enabled"]:
-        text = "only a disabled streaming distribution is deleted"
-        raise ApiError("StreamingDistributionNotDisabled", text)
-
-
-STREAMING_DISTRIBUTIONS = KindSpec(
-    kind=Kind.STREAMING_DISTRIBUTION,
-    member="StreamingDistribution",
-    config_member="StreamingDistributionConfig",
-    path="streaming-distribution",
-    missing="NoSuchStreamingDistribution",
-    exists="StreamingDistributionAlreadyExists",
-    in_use="ResourceInUse",
-    too_many="TooManyStreamingDistributions",
-    make_id=partial(new_id, "E"),
-    name_of=lambda document: str(required(document, "CallerReference")),
+STREAMING_DISTRIBUTIONS = distribution_spec(
+    Kind.STREAMING_DISTRIBUTION,
+    "StreamingDistribution",
     complete=complete_streaming_distribution,
-    shown=_shown,
-    declared=file_resources.streaming_distributions,
-    check=check_beside_others,
-    check_update=check_distribution_update,
-    check_delete=_check_delete,
+    to_output=_to_output,
+    from_file=file_resources.streaming_distributions,
 )

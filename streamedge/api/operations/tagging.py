@@ -21,11 +21,11 @@ from streamedge.api.transactions import Resources
 from streamedge.control.resources import Resource
 
 _ARN = re.compile(r"arn:aws(?:-cn)?:cloudfront::[0-9]+:([a-z-]+)/([A-Za-z0-9_-]+)")
-_FAMILIES = {family.path: family for family in (DISTRIBUTIONS, STREAMING_DISTRIBUTIONS)}
+_SPECS_BY_PATH = {spec.path: spec for spec in (DISTRIBUTIONS, STREAMING_DISTRIBUTIONS)}
 
 
-def tagging_handlers(holdings: Resources) -> dict[str, Handler]:
-    """By the names of CloudFront's operations."""
+def tagging_handlers(resources: Resources) -> dict[str, Handler]:
+    """The handlers by the names of CloudFront's operations."""
 
     def tag(call: Call) -> Output:
         added = read_tags(required(call.input, "Tags"))
@@ -35,28 +35,28 @@ def tagging_handlers(holdings: Resources) -> dict[str, Handler]:
         keys = required(call.input, "TagKeys").get("Items") or ()
         return change(call, lambda tags: without(tags, keys))
 
-    def listed(call: Call) -> Output:
-        return {"Tags": tags_document(_tagged(holdings.inventory(), call).tags)}
+    def list_tags(call: Call) -> Output:
+        return {"Tags": tags_document(_tagged(resources.inventory(), call).tags)}
 
-    def change(call: Call, changed: Callable[[dict[str, str]], dict[str, str]]) -> Output:
-        with holdings.change() as transaction:
-            found = _tagged(transaction.before, call)
-            if transaction.before.from_api[found.kind].get(found.id) is not found:
-                raise read_only_error(found)
-            transaction.put(replace(found, tags=changed(dict(found.tags))))
+    def change(call: Call, new_tags: Callable[[dict[str, str]], dict[str, str]]) -> Output:
+        with resources.change() as transaction:
+            resource = _tagged(transaction.before, call)
+            if transaction.before.from_api[resource.kind].get(resource.id) is not resource:
+                raise read_only_error(resource)
+            transaction.put(replace(resource, tags=new_tags(dict(resource.tags))))
         return {}
 
-    return {"TagResource": tag, "UntagResource": untag, "ListTagsForResource": listed}
+    return {"TagResource": tag, "UntagResource": untag, "ListTagsForResource": list_tags}
 
 
 def _tagged(inventory: Inventory, call: Call) -> Resource:
-    """What a call's ARN means. Raises ApiError."""
+    """The resource of a call's ARN. Raises ApiError."""
     arn = required(call.input, "Resource")
     match = _ARN.fullmatch(arn)
     if match is None:
-        raise invalid("Resource is no ARN of CloudFront")
-    family = _FAMILIES.get(match[1])
-    found = family.all(inventory).get(match[2]) if family else None
-    if found is None:
+        raise invalid("Resource is not an ARN of CloudFront")
+    spec = _SPECS_BY_PATH.get(match[1])
+    resource = spec.all(inventory).get(match[2]) if spec else None
+    if resource is None:
         raise ApiError("NoSuchResource", f"there is no {arn}")
-    return found
+    return resource
