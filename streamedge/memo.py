@@ -102,11 +102,11 @@ def remember_short(
     """
 
     def wrap(function: Callable[[Text], Value]) -> Callable[[Text], Value]:
-        remembered = lru_cache(entries_max)(function)
+        cached = lru_cache(entries_max)(function)
 
-        def look(text: Text) -> Value:
-            return remembered(text) if len(text) <= length_max else function(text)
+        def lookup(text: Text) -> Value:
+            return cached(text) if len(text) <= length_max else function(text)
 
-        return look
+        return lookup
 
     return wrap

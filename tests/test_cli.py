@@ -220,10 +220,7 @@ def test_writes_shows_what_waits_and_what_is_kept(
     for shown in ("7", "conflict", "PUT [b]film[/b].mp4", "bucket", "2MiB", "1:02:05", "412"):
         assert shown in row
     assert "and 3 more" in result.stdout
-    assert (
-        "3 waiting, 1 kept for you to decide, 3MiB held; 5 of 9 accepted writes are done."
-        in result.stdout
-    )
+    assert "3 waiting, 1 failed, 3MiB on disk; 5 of 9 accepted writes are done." in result.stdout
 
 
 def test_writes_as_json_is_what_the_edge_says(config: Path) -> None:
@@ -244,7 +241,7 @@ def test_an_empty_queue_is_one_line(config: Path) -> None:
     with admin_address(config, (200, nothing)):
         result = runner.invoke(app, ["writes"])
     (line,) = result.stdout.splitlines()
-    assert line.startswith("0 waiting, 0 kept")
+    assert line.startswith("0 waiting, 0 failed")
 
 
 @pytest.mark.parametrize(

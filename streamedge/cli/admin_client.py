@@ -132,26 +132,26 @@ def discard_write(admin: Address, serial: int) -> None:
     call(admin, "DELETE", f"/writes/{serial}")
 
 
-def writes_summary(listed: Mapping[str, Any]) -> str:
+def writes_summary(document: Mapping[str, Any]) -> str:
     """The counts of ``list_writes`` in one line."""
-    by_state = listed["by_state"]
+    by_state = document["by_state"]
     waiting = by_state["queued"] + by_state["sending"]
-    kept = by_state["conflict"] + by_state["failed"]
-    held = format_size_bytes(listed["held_bytes"])
+    failed = by_state["conflict"] + by_state["failed"]
+    size = format_size_bytes(document["held_bytes"])
     return (
-        f"{waiting} waiting, {kept} kept for you to decide, {held} held;"
-        f" {listed['done']} of {listed['accepted']} accepted writes are done."
+        f"{waiting} waiting, {failed} failed, {size} on disk;"
+        f" {document['done']} of {document['accepted']} accepted writes are done."
     )
 
 
-def writes_tables(listed: Mapping[str, Any]) -> Iterator[Table]:
+def writes_tables(document: Mapping[str, Any]) -> Iterator[Table]:
     """The rows of ``list_writes`` as a table; no table if there are none."""
-    if not listed["rows"]:
+    if not document["rows"]:
         return
     table = Table(title_justify="left", title="Writes")
     for column in ("Serial", "State", "Write", "Origin", "Size", "Age", "Attempts", "Problem"):
         table.add_column(column, overflow="fold")
-    for row in listed["rows"]:
+    for row in document["rows"]:
         age = timedelta(seconds=round(row["age_s"]))
         table.add_row(
             str(row["serial"]),
@@ -163,6 +163,6 @@ def writes_tables(listed: Mapping[str, Any]) -> Iterator[Table]:
             str(row["attempts"]),
             row["problem"] or "",
         )
-    if listed["rows_left_off"]:
-        table.caption = f"and {listed['rows_left_off']} more"
+    if document["rows_left_off"]:
+        table.caption = f"and {document['rows_left_off']} more"
     yield table

@@ -38,7 +38,7 @@ def summary(config: Config) -> Iterator[Table]:
     yield distributions
     yield from (table for table in _web(config) if table.row_count)
 
-    origins = _table("Origins", "Name", "Type", "Place", "Signed")
+    origins = _table("Origins", "Name", "Type", "Location", "Signed")
     for name, origin in config.origins.items():
         origins.add_row(name, origin.type, *_place(origin))
     yield origins
@@ -48,14 +48,14 @@ def summary(config: Config) -> Iterator[Table]:
     cache.add_row(str(edge.cache), format_size_bytes(edge.cache_size))
     yield cache
 
-    changed = _table("Limits that are not the default", "Key", "Value", "Default")
+    custom_limits = _table("Limits that are not the default", "Key", "Value", "Default")
     for key, field in LimitsConfig.model_fields.items():
         value = getattr(config.limits, key)
         if value != field.default:
             show = field_notation(field).show
-            changed.add_row(f"limits.{key}", show(value), show(field.default))
-    if changed.row_count:
-        yield changed
+            custom_limits.add_row(f"limits.{key}", show(value), show(field.default))
+    if custom_limits.row_count:
+        yield custom_limits
 
 
 def _listeners(config: Config) -> Table:
@@ -128,7 +128,7 @@ def _rules_cells(rules: BehaviorRules) -> tuple[str, str, str, str]:
 
 def _policies_in_use(config: Config) -> Iterator[tuple[str, str, Section]]:
     """Kind, name and contents of each policy that a behavior names, once."""
-    listed: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str]] = set()
     for distribution in config.distributions:
         if not isinstance(distribution, WebDistributionConfig):
             continue
@@ -136,8 +136,8 @@ def _policies_in_use(config: Config) -> Iterator[tuple[str, str, Section]]:
             rules = distribution.rules_for(behavior)
             for key, policies in POLICY_TABLES.items():
                 name = display_name(getattr(rules, key))
-                if name and (key, name) not in listed:
-                    listed.add((key, name))
+                if name and (key, name) not in seen:
+                    seen.add((key, name))
                     own: dict[str, Section] = getattr(config, policies)
                     yield key.replace("_", " "), name, find(name, own, MANAGED[policies])
 

@@ -43,37 +43,37 @@ def list_distributions(config: Config, identifier: str = "") -> list[dict[str, A
 
     ``identifier`` selects one. Raises NoDistributionError, ControlError.
     """
-    listed = list(_distributions(config, read_resources(config.edge.cache)))
+    items = list(_distributions(config, read_resources(config.edge.cache)))
     if not identifier:
-        return listed
-    matches = [one for one in listed if one["id"] == identifier]
+        return items
+    matches = [item for item in items if item["id"] == identifier]
     if not matches:
-        ids = ", ".join(one["id"] for one in listed) or "none"
+        ids = ", ".join(item["id"] for item in items) or "none"
         raise NoDistributionError(f"no distribution has the id {identifier}; known: {ids}")
     return matches
 
 
-def distribution_tables(listed: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+def distribution_tables(items: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
     """``list_distributions`` as tables; a single distribution with its behaviors."""
     table = Table(title="Distributions", title_justify="left", title_style="bold")
     for column in ("Id", "Type", "Made in", "State", "Hosts", "Origins", "Comment"):
         table.add_column(column, overflow="fold")
-    for one in listed:
+    for item in items:
         table.add_row(
-            one["id"],
-            one["type"],
-            one["made_in"],
-            _state(one),
-            ", ".join(one["hosts"]),
-            ", ".join(one["origins"]),
-            one["comment"],
+            item["id"],
+            item["type"],
+            item["made_in"],
+            _state(item),
+            ", ".join(item["hosts"]),
+            ", ".join(item["origins"]),
+            item["comment"],
         )
     yield table
-    if len(listed) == 1 and listed[0]["behaviors"]:
+    if len(items) == 1 and items[0]["behaviors"]:
         behaviors = Table(title="Behaviors", title_justify="left", title_style="bold")
         for column in ("Path", "Origin", "Methods", "Viewers", "Signed by", "Policies"):
             behaviors.add_column(column, overflow="fold")
-        for rules in listed[0]["behaviors"]:
+        for rules in items[0]["behaviors"]:
             behaviors.add_row(
                 rules["path"],
                 rules["origin"],
@@ -90,18 +90,18 @@ def _distributions(config: Config, resources: Iterable[Resource]) -> Iterator[di
     inventory, effective = inventory_of(config, resources), combine(config, resources)
     problems = {problem.id: str(problem.error) for problem in effective.problems}
     for distribution in effective.config.distributions:
-        made = inventory.from_api[_KINDS[distribution.type]].get(distribution.id)
-        yield _described(
-            inventory, distribution, None if distribution in config.distributions else made
+        resource = inventory.from_api[_KINDS[distribution.type]].get(distribution.id)
+        yield _distribution_item(
+            inventory, distribution, None if distribution in config.distributions else resource
         )
     for kind in _KINDS.values():
         for resource in inventory.from_api[kind].values():
             if resource.id in problems:
-                yield {**_broken(inventory, resource), "problem": problems[resource.id]}
+                yield {**_failed_item(inventory, resource), "problem": problems[resource.id]}
 
 
-def _described(
-    inventory: Inventory, distribution: AnyDistributionConfig, made: Resource | None
+def _distribution_item(
+    inventory: Inventory, distribution: AnyDistributionConfig, resource: Resource | None
 ) -> dict[str, Any]:
     hosts = list(distribution.aliases)
     rules: list[tuple[str, BehaviorRules]] = []
@@ -118,7 +118,7 @@ def _described(
     return {
         "id": distribution.id,
         "type": distribution.type,
-        "made_in": FROM_FILE if made is None else FROM_API,
+        "made_in": FROM_FILE if resource is None else FROM_API,
         "enabled": distribution.enabled,
         "problem": None,
         "hosts": hosts,
@@ -127,13 +127,13 @@ def _described(
         else [],
         "origins": list(dict.fromkeys(origins)),
         "trusted_key_groups": list(distribution.trusted_key_groups),
-        "comment": "" if made is None else made.document.get("Comment", ""),
-        "modified": None if made is None else _time(made),
+        "comment": "" if resource is None else resource.document.get("Comment", ""),
+        "modified": None if resource is None else _time(resource),
         "behaviors": [_rules(path, one) for path, one in rules],
     }
 
 
-def _broken(inventory: Inventory, resource: Resource) -> dict[str, Any]:
+def _failed_item(inventory: Inventory, resource: Resource) -> dict[str, Any]:
     """A distribution of the API that cannot be served."""
     return {
         "id": resource.id,
@@ -162,10 +162,10 @@ def _rules(path: str, rules: BehaviorRules) -> dict[str, Any]:
     }
 
 
-def _state(one: Mapping[str, Any]) -> str:
-    if one["problem"]:
-        return f"not in force: {one['problem']}"
-    return "served" if one["enabled"] else "disabled"
+def _state(item: Mapping[str, Any]) -> str:
+    if item["problem"]:
+        return f"not applied: {item['problem']}"
+    return "served" if item["enabled"] else "disabled"
 
 
 def _time(resource: Resource) -> str:
@@ -184,7 +184,7 @@ def list_keys(config: Config) -> list[dict[str, Any]]:
 def key_table(config: Config) -> Iterator[dict[str, Any]]:
     """Each key of ``config``, its groups, and the distributions and behaviors that trust it."""
     trust = list(_trust(config))
-    for name, declared in config.public_keys.items():
+    for name, section in config.public_keys.items():
         groups = [group for group, members in config.key_groups.items() if name in members.keys]
         row: dict[str, Any] = {
             "id": name,
@@ -195,7 +195,7 @@ def key_table(config: Config) -> Iterator[dict[str, Any]]:
             "problem": None,
         }
         try:
-            key = public_key(name, declared)
+            key = public_key(name, section)
         except KeyFileError as exc:
             row["problem"] = str(exc)
         else:
@@ -203,14 +203,14 @@ def key_table(config: Config) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def key_tables(listed: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+def key_tables(items: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
     """``list_keys`` as a table; no table if there are no keys."""
-    if not listed:
+    if not items:
         return
     table = Table(title="Public keys", title_justify="left", title_style="bold")
     for column in ("Id", "Made in", "Kind", "Groups", "Trusted by", "SHA-256 fingerprint"):
         table.add_column(column, overflow="fold")
-    for row in listed:
+    for row in items:
         table.add_row(
             row["id"],
             row["made_in"],

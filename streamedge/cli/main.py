@@ -145,8 +145,8 @@ def distributions(
     from streamedge.control.database import ControlError  # noqa: PLC0415
 
     with _exit_on(ControlError, NoDistributionError):
-        listed = list_distributions(loaded, identifier)
-    _show(listed, distribution_tables(listed), as_json=as_json)
+        items = list_distributions(loaded, identifier)
+    _show(items, distribution_tables(items), as_json=as_json)
 
 
 @app.command(
@@ -312,9 +312,9 @@ def keys(
     from streamedge.control.database import ControlError  # noqa: PLC0415
 
     with _exit_on(ControlError):
-        listed = list_keys(loaded)
+        items = list_keys(loaded)
     none = "No public keys. Declare them in tables [public_keys.ID] of the config file."
-    _show(listed, key_tables(listed), as_json=as_json, ending="" if listed else none)
+    _show(items, key_tables(items), as_json=as_json, ending="" if items else none)
 
 
 writes_app = typer.Typer(
@@ -354,8 +354,8 @@ def writes(
 
     loaded = _load_or_exit(config)
     with _exit_on_admin_error():
-        listed = list_writes(loaded.listen.admin)
-    _show(listed, writes_tables(listed), as_json=as_json, ending=writes_summary(listed))
+        items = list_writes(loaded.listen.admin)
+    _show(items, writes_tables(items), as_json=as_json, ending=writes_summary(items))
 
 
 @writes_app.command(epilog="Example: [bold]streamedge writes retry 7[/bold].")
@@ -437,10 +437,10 @@ def _exit_on(*expected: type[StreamEdgeError]) -> Iterator[None]:
         raise typer.Exit(EXIT_EDGE_REFUSED) from exc
 
 
-def _show(listed: object, tables: Iterable[Table], *, as_json: bool, ending: str = "") -> None:
+def _show(items: object, tables: Iterable[Table], *, as_json: bool, ending: str = "") -> None:
     """Prints a list as JSON, or as tables followed by the line ``ending``."""
     if as_json:
-        typer.echo(json.dumps(listed, indent=2))
+        typer.echo(json.dumps(items, indent=2))
         return
     from rich.console import Console  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
-"""The command reference, docs/reference/cli.md: one section for each command.
+"""The command reference of docs/reference/cli.md: one section for each command.
 
-``python -m streamedge.cli.reference`` prints what stands between the page's two markers. It is made
-from the typer application, so it says what ``--help`` says.
+``python -m streamedge.cli.reference`` prints the text between the two markers of that page. The
+text is generated from the typer application, so it is the same as that of ``--help``.
 """
 
 from __future__ import annotations
@@ -22,30 +22,31 @@ _MARKUP = re.compile(r"\[bold\](.*?)\[/bold\]")
 
 
 def render() -> str:
-    """All commands as Markdown: usage, meaning, arguments and options of each."""
+    """All commands as Markdown: usage, description, arguments and options."""
     return "\n".join(_section(words, command) for words, command in commands())
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    """Each command line that the program has, such as ``"streamedge writes retry"``, with its
-    click command; groups stand before their commands.
+    """Each command, such as ``"streamedge writes retry"``, with its click command.
+
+    A group precedes its commands.
     """
     yield from _commands("streamedge", get_command(app))
 
 
 def _commands(words: str, command: Any) -> Iterator[tuple[str, Any]]:
     yield words, command
-    for name, below in getattr(command, "commands", {}).items():
-        yield from _commands(f"{words} {name}", below)
+    for name, subcommand in getattr(command, "commands", {}).items():
+        yield from _commands(f"{words} {name}", subcommand)
 
 
 def option_names(command: Any) -> set[str]:
-    """Every spelling of a command's options, such as ``--config`` and ``-c``."""
-    spellings = {"--help"}
+    """All names of a command's options, such as ``--config`` and ``-c``."""
+    names = {"--help"}
     for parameter in command.params:
         if parameter.param_type_name == "option":
-            spellings.update(parameter.opts)
-    return spellings
+            names.update(parameter.opts)
+    return names
 
 
 def _section(words: str, command: Any) -> str:
@@ -78,9 +79,9 @@ def _option_usage(option: Any) -> str:
 def _name(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return _metavar(parameter).strip("[]").replace("|", "\\|")
-    spellings = ", ".join(sorted(parameter.opts, key=len, reverse=True))
+    names = ", ".join(sorted(parameter.opts, key=len, reverse=True))
     value = _metavar(parameter).replace("|", "\\|")
-    return spellings if parameter.is_flag else f"{spellings} {value}"
+    return names if parameter.is_flag else f"{names} {value}"
 
 
 def _metavar(parameter: Any) -> str:
@@ -107,7 +108,7 @@ def _plain(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Help text as Markdown: what is bold on the terminal is code here."""
+    """Help text as Markdown: bold text of the terminal becomes code."""
     return _MARKUP.sub(r"`\1`", text).strip()
 
 

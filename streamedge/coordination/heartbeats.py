@@ -102,7 +102,7 @@ class Heartbeats:
 
     def metrics(self) -> Iterator[Metric]:
         """The metrics of all processes, for Prometheus."""
-        from prometheus_client.core import (  # noqa: PLC0415  # for the control process alone
+        from prometheus_client.core import (  # noqa: PLC0415  # only the control process needs it
             CounterMetricFamily,
             GaugeMetricFamily,
         )

@@ -44,10 +44,10 @@ class Counter(Enum):
     FAILOVERS = (
         "streamedge_failovers",
         "origin",
-        "Requests that another origin of a group was asked instead",
+        "Requests sent to another origin of a group after a failure",
     )
-    OUTAGES = ("streamedge_outages", "origin", "Times an origin of a group was found out of order")
-    LATE_SENDS = ("streamedge_late_sends", "protocol", "Media sent after the moment it was due")
+    OUTAGES = ("streamedge_outages", "origin", "Times an origin of a group was marked down")
+    LATE_SENDS = ("streamedge_late_sends", "protocol", "Media sent later than it was due")
     ERRORS = ("streamedge_errors", "kind", "Failures by kind")
     REPLICATIONS = (
         "streamedge_replications",
@@ -79,15 +79,21 @@ class Gauge(Enum):
     HTTP_CONNECTIONS = ("streamedge_http_connections", "Open HTTP connections")
     OPEN_EXTENTS = ("streamedge_open_extents", "Cache files open")
     RUNNING_FILLS = ("streamedge_running_fills", "Reads from origins that run now")
-    WAITING_WRITES = ("streamedge_waiting_writes", "Queued writes that their origin lacks")
-    KEPT_WRITES = ("streamedge_kept_writes", "Queued writes that their origin refused")
-    HELD_WRITE_BYTES = ("streamedge_held_write_bytes", "Bytes of queued writes that lie here")
+    WAITING_WRITES = ("streamedge_waiting_writes", "Queued writes that are not at their origin yet")
+    KEPT_WRITES = (
+        "streamedge_kept_writes",
+        "Dead letters: queued writes that their origin refused",
+    )
+    HELD_WRITE_BYTES = (
+        "streamedge_held_write_bytes",
+        "Bytes of queued writes on this edge",
+    )
     UNREMOVABLE_FILES = (
         "streamedge_unremovable_files",
-        "Cache files that could not be removed or read at the last look",
+        "Cache files that could not be removed or read in the last scan",
     )
-    CACHE_BYTES = ("streamedge_cache_bytes", "Disk space that the cache takes")
-    CACHE_LIMIT_BYTES = ("streamedge_cache_limit_bytes", "Disk space that the cache may take")
+    CACHE_BYTES = ("streamedge_cache_bytes", "Disk space that the cache uses")
+    CACHE_LIMIT_BYTES = ("streamedge_cache_limit_bytes", "Disk space that the cache may use")
 
 
 class Tally:

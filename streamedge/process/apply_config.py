@@ -49,11 +49,12 @@ if TYPE_CHECKING:
 
 RETRY_S = 1.0  # after a failed read
 APPLY_RETRY_S = 10.0  # after a config that could not be applied
+ABANDONED_WRITES_INTERVAL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerComponents:
-    """The parts of a worker that live as long as it does; a new config replaces their content."""
+    """The long-lived parts of a worker; a new config replaces their content."""
 
     web: WebServer
     rtmp: RtmpServer
@@ -69,62 +70,61 @@ _Prepared = tuple[dict[str, OriginBinding], HostTable[WebDistribution], HostTabl
 """Origin bindings and the two distribution tables of a config."""
 
 
-ABANDONED_WRITES_INTERVAL_S = 60.0
-
-
 class ConfigApplier:
     """The config that a worker uses, and the bindings of its origins."""
 
     def __init__(
-        self, config: Config, bindings: Mapping[str, OriginBinding], serving: WorkerComponents
+        self, config: Config, bindings: Mapping[str, OriginBinding], components: WorkerComponents
     ) -> None:
         self.config = config
         self.bindings = bindings
-        self._serving = serving
+        self.components = components
         self.failure = ""  # why the newest config could not be applied
         self._replicator: Replicator | None = None
-        if serving.write_queue is not None:
+        if components.write_queue is not None:
             where = _writers_and_readers(bindings)
             self._replicator = Replicator(
-                serving.write_queue, *where, self._replicated, serving.log, serving.counts
+                components.write_queue, *where, self._replicated, components.log, components.counts
             )
 
     async def apply(self, config: Config) -> None:
         """Applies ``config``. If this raises, nothing has changed. One call at a time."""
-        serving, before = self._serving, self.bindings
-        countries, certificates = serving.countries, serving.certificates
+        components, before = self.components, self.bindings
+        countries, certificates = components.countries, components.certificates
         database = config.countries.database
         edition = countries
         if database != countries.database:
             edition = await asyncio.to_thread(CountryDatabase, database)
         if certificates is not None:
-            from streamedge.process.certificates import declared_files, load_pairs  # noqa: PLC0415  # only with HTTPS
+            from streamedge.process.certificates import configured_files, load_pairs  # noqa: PLC0415  # only with HTTPS
 
-            pairs = await asyncio.to_thread(load_pairs, declared_files(config))
-        kept = unchanged_origins(self.config, config, before)
+            pairs = await asyncio.to_thread(load_pairs, configured_files(config))
+        unchanged = unchanged_origins(self.config, config, before)
         # In a thread: thousands of behaviors take a while, and must not delay viewers.
-        bindings, web, rtmp = await asyncio.to_thread(self._make, config, kept)
+        bindings, web, rtmp = await asyncio.to_thread(self._build, config, unchanged)
 
         # Nothing below fails or waits.
         self.config, self.bindings = config, bindings
         countries.use(edition)
         if certificates is not None:
             certificates.use(pairs)
-        replace_web(serving.web, config, web)
-        replace_rtmp(serving.rtmp, config, rtmp)
-        gone = [one for name, one in before.items() if name not in kept]
-        for binding in gone:
+        replace_web(components.web, config, web)
+        replace_rtmp(components.rtmp, config, rtmp)
+        removed = [one for name, one in before.items() if name not in unchanged]
+        for binding in removed:
             _retire(binding)
-        if {one.identity for one in gone} & {one.identity for one in bindings.values()}:
-            # The same origin with new settings: open objects would use the old ones.
-            serving.cache.drop_all()
-            serving.rtmp.streams.forget_media()
+        if {one.identity for one in removed} & {one.identity for one in bindings.values()}:
+            # The same origin with new settings; open objects would use the old ones.
+            components.cache.drop_all()
+            components.rtmp.streams.forget_media()
         if self._replicator is not None:
             self._replicator.replace(*_writers_and_readers(bindings))
 
-    def _make(self, config: Config, kept: Mapping[str, OriginBinding]) -> _Prepared:
-        serving = self._serving
-        bindings = bind_origins(config, serving.log, serving.counts, serving.write_queue, kept)
+    def _build(self, config: Config, unchanged: Mapping[str, OriginBinding]) -> _Prepared:
+        components = self.components
+        bindings = bind_origins(
+            config, components.log, components.counts, components.write_queue, unchanged
+        )
         return bindings, web_distributions(config, bindings), rtmp_distributions(config, bindings)
 
     async def replicate(self) -> None:
@@ -141,10 +141,10 @@ class ConfigApplier:
                 try:
                     ended = await writer.end_abandoned()
                 except Exception as exc:  # noqa: BLE001 - an origin that fails must not stop others
-                    self._serving.log.event("abandoned_writes_not_ended", error=repr(exc))
+                    self.components.log.event("abandoned_writes_not_ended", error=repr(exc))
                 else:
                     if ended:
-                        self._serving.log.event("abandoned_writes_ended", uploads=ended)
+                        self.components.log.event("abandoned_writes_ended", uploads=ended)
             await asyncio.sleep(ABANDONED_WRITES_INTERVAL_S)
 
     async def _replicated(self, key: str) -> None:
@@ -155,17 +155,17 @@ class ConfigApplier:
         matches = (one for one in self.bindings.values() if one.identity == identity)
         binding = next(matches, None)
         changed = (key,) if binding is None else binding.keys_written(*parts)
-        self._serving.cache.refuse_older(*changed)
+        self.components.cache.refuse_older(*changed)
 
     def log_failure(self, exc: Exception) -> None:
         """Logs each new failure; the old config stays in use."""
         if repr(exc) != self.failure:
             self.failure = repr(exc)
-            self._serving.log.event("config_not_applied", error=self.failure)
+            self.components.log.event("config_not_applied", error=self.failure)
 
 
 async def watch_config(
-    live: ConfigApplier,
+    applier: ConfigApplier,
     effective: EffectiveConfig,
     shared: SharedState,
     number: int,
@@ -195,11 +195,11 @@ async def watch_config(
                 await asyncio.to_thread(effective.refresh)
                 if applied.is_current and effective.fault is None:
                     retry_s, position = None, applied.position
-                if effective.config is not live.config:
-                    await live.apply(effective.config)
-                live.failure = ""
+                if effective.config is not applier.config:
+                    await applier.apply(effective.config)
+                applier.failure = ""
             except Exception as exc:  # noqa: BLE001 - the worker must go on serving
-                live.log_failure(exc)
+                applier.log_failure(exc)
                 retry_s = retry_s or APPLY_RETRY_S
             if position is not None:
                 shared.worker_status.note_position(number, position)

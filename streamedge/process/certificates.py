@@ -83,15 +83,15 @@ class LoadedPair:
 class Certificates:
     """The certificates of a config. Raises CertificateError when one cannot be used."""
 
-    def __init__(self, declared: Sequence[CertificateFiles]) -> None:
-        self.use(load_pairs(declared))
+    def __init__(self, file_pairs: Sequence[CertificateFiles]) -> None:
+        self.use(load_pairs(file_pairs))
         self.front = _context()
         self.front.sslobject_class = NamedTls
         self.front.sni_callback = self._choose
 
     def use(self, pairs: Sequence[LoadedPair]) -> None:
         """Replaces all certificates."""
-        self._declared = [pair.files for pair in pairs]
+        self._file_pairs = [pair.files for pair in pairs]
         self._seen = [pair.stamp for pair in pairs]
         self._stamps = list(self._seen)  # of the files that were read or refused
         self._loaded = [pair.loaded for pair in pairs]
@@ -103,7 +103,7 @@ class Certificates:
 
         So a file is not read while it is written, nor a certificate before its key.
         """
-        for number, files in enumerate(self._declared):
+        for number, files in enumerate(self._file_pairs):
             stamp, before = _stamp(files), self._seen[number]
             self._seen[number] = stamp
             if stamp == self._stamps[number] or stamp != before:
@@ -130,19 +130,20 @@ class Certificates:
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, _front: ssl.SSLContext) -> None:
         connection.context = self.context_for(name)
-        if name is not None:
-            assert isinstance(connection, NamedTls)
+        if name is not None and isinstance(connection, NamedTls):
             number = self._number_for(name.lower())
-            connection.serves = partial(self._serves, self._declared[number], self._loaded[number])
+            connection.serves = partial(
+                self._serves, self._file_pairs[number], self._loaded[number]
+            )
 
-    def _serves(self, files: CertificateFiles, shown: _Loaded, host: str) -> bool:
-        """Whether a connection with certificate ``shown`` may carry requests for ``host``.
+    def _serves(self, files: CertificateFiles, certificate: _Loaded, host: str) -> bool:
+        """Whether a connection with this certificate may carry requests for ``host``.
 
         The certificate may have been renewed since. Hosts without a certificate belong to the
         first one, as in the handshake.
         """
         name = host_name(host)
-        return self._declared[self._number_for(name)] == files or shown.has(name)
+        return self._file_pairs[self._number_for(name)] == files or certificate.has(name)
 
     def _index(self) -> None:
         self._by_name = {}
@@ -151,22 +152,20 @@ class Certificates:
                 self._by_name.setdefault(name, number)
 
 
-def declared_files(config: Config) -> list[CertificateFiles]:
+def configured_files(config: Config) -> list[CertificateFiles]:
     """The pairs that a config names."""
-    return [
-        CertificateFiles(declared.certificate, declared.key) for declared in config.certificates
-    ]
+    return [CertificateFiles(section.certificate, section.key) for section in config.certificates]
 
 
-def load_pairs(declared: Sequence[CertificateFiles]) -> tuple[LoadedPair, ...]:
+def load_pairs(file_pairs: Sequence[CertificateFiles]) -> tuple[LoadedPair, ...]:
     """Reads all pairs. Raises CertificateError if one cannot be used or there is none."""
-    if not declared:
-        raise CertificateError("no certificate is declared")
+    if not file_pairs:
+        raise CertificateError("no certificate is configured")
     # Stamps from before the reads, so that the next call sees a change in between.
-    stamps = [_stamp(files) for files in declared]
+    stamps = [_stamp(files) for files in file_pairs]
     return tuple(
         LoadedPair(files, stamp, _load(files))
-        for files, stamp in zip(declared, stamps, strict=True)
+        for files, stamp in zip(file_pairs, stamps, strict=True)
     )
 
 

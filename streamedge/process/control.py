@@ -43,9 +43,9 @@ from streamedge.ops.rate_limited import RateLimitedEvent
 from streamedge.write_back.queue import WriteQueue
 
 EVICTION_INTERVAL_S = 0.25  # while the cache grows
+IDLE_EVICTION_INTERVAL_S = 0.5  # while it does not grow
 FAILURES_INTERVAL_S = 60.0  # between log lines about the same failure
 METRICS_INTERVAL_S = 1.0
-IDLE_INTERVAL_S = 0.5  # while it does not
 RETRY_S = 1.0  # after a failed read of the control database
 
 
@@ -99,10 +99,10 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     def root_objects() -> dict[str, str]:
         """The root objects of all distributions, by id."""
         return {
-            declared.id: declared.default_root_object
-            if isinstance(declared, WebDistributionConfig)
+            section.id: section.default_root_object
+            if isinstance(section, WebDistributionConfig)
             else ""
-            for declared in effective.config.distributions
+            for section in effective.config.distributions
         }
 
     api = cloudfront_routes(database, lambda: effective.from_file, invalidation_feed, log)
@@ -272,4 +272,4 @@ async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:
         used_bytes = evictor.used_bytes
         is_idle = not removed and counts.gauges.get(Gauge.CACHE_BYTES) == used_bytes
         counts.gauges[Gauge.CACHE_BYTES] = used_bytes
-        await asyncio.sleep(IDLE_INTERVAL_S if is_idle else EVICTION_INTERVAL_S)
+        await asyncio.sleep(IDLE_EVICTION_INTERVAL_S if is_idle else EVICTION_INTERVAL_S)

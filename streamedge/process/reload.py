@@ -81,9 +81,9 @@ class ConfigReloader:
         """Publishes the config. On CertificateError, CountriesError, OSError nothing changes."""
         pairs: Sequence[LoadedPair] = ()
         if self._certificates is not None:
-            from streamedge.process.certificates import declared_files, load_pairs  # noqa: PLC0415  # only with HTTPS listeners
+            from streamedge.process.certificates import configured_files, load_pairs  # noqa: PLC0415  # only with HTTPS listeners
 
-            pairs = load_pairs(declared_files(plan.config))
+            pairs = load_pairs(configured_files(plan.config))
         countries = CountryDatabase(plan.config.countries.database)
         number = self._config_versions.publish(plan.config)
         self._countries.use(countries)
@@ -122,9 +122,9 @@ def plan_reload(started: Config, running: Config, new: Config) -> ReloadPlan:
     if writes_back(new) and not writes_back(started):
         # The write queue is opened at the start; until a restart such writes go through.
         needs_restart += [
-            f"distributions.{declared.id}.write"
-            for declared in new.distributions
-            if writes_back(new.model_copy(update={"distributions": (declared,)}))
+            f"distributions.{section.id}.write"
+            for section in new.distributions
+            if writes_back(new.model_copy(update={"distributions": (section,)}))
         ]
     config = new.model_copy(update=tables)
     return ReloadPlan(config, tuple(changes(running, config)), tuple(needs_restart))

@@ -102,10 +102,10 @@ def serve(config: Config, file: Path) -> int:
         return 1
     except (OSError, WriteQueueError) as exc:
         log.flush()
-        print(f"streamedge: cannot keep writes: {exc}", file=sys.stderr)  # noqa: T201
+        print(f"streamedge: cannot store writes: {exc}", file=sys.stderr)  # noqa: T201
         return 1
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    # Imported objects live for ever: children must neither collect nor copy them.
+    # Imported objects are never freed: children must neither collect nor copy them.
     gc.freeze()
     gc.enable()  # the command disabled it during the imports
     config_versions, wakeups = ConfigVersions(config, workers), Wakeups(workers)
@@ -394,7 +394,7 @@ def _certificates(config: Config) -> Certificates | None:
     from streamedge.process.certificates import CertificateFiles, Certificates  # noqa: PLC0415  # plain HTTP starts without it
 
     return Certificates(
-        [CertificateFiles(declared.certificate, declared.key) for declared in config.certificates]
+        [CertificateFiles(section.certificate, section.key) for section in config.certificates]
     )
 
 

@@ -137,7 +137,7 @@ def test_what_is_not_in_force_is_told_with_its_reason(path: Path) -> None:
     (table,) = distribution_tables([made])
     assert table.row_count == 1
     result = runner.invoke(app, ["distributions"], env={"COLUMNS": "300"})
-    assert "not in force: InvalidOrigin" in result.stdout
+    assert "not applied: InvalidOrigin" in result.stdout
 
 
 def test_it_says_no_with_a_reason(path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_folder_that_cannot_keep_writes(tmp_path: Path, spoil: Callable[[Path]
     )
     assert ended.returncode == 1
     (said,) = [line for line in ended.stderr.splitlines() if line.startswith("streamedge: ")]
-    assert said.startswith("streamedge: cannot keep writes: ")
+    assert said.startswith("streamedge: cannot store writes: ")
     assert "Traceback" not in ended.stderr
     logged = [json.loads(line) for line in (tmp_path / "edge.log").read_text().splitlines()]
     assert [line["event"] for line in logged] == ["cache_folder_refused"]

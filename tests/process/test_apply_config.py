@@ -333,7 +333,7 @@ async def test_countries_and_certificates_are_those_of_the_new_config(
     first = shown.context_for("b.example")
     only_us = [web(countries={"allow": ["US"]})]
     async with live_edge(cache_root) as edge, open_viewer(edge.http_port) as viewer:
-        edge.live._serving = replace(edge.live._serving, certificates=shown)
+        edge.live.components = replace(edge.live.components, certificates=shown)
         edge.origin.put("film.mp4", b"abc")
 
         async def come_from(database: str) -> int:
