@@ -44,9 +44,9 @@ from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import (
     Route,
     WebDistribution,
-    cache_request,
+    build_cache_request,
+    build_origin_request,
     forwarded_trailers,
-    origin_request,
     route_in,
     target_parts,
     wants_upgrade,
@@ -152,82 +152,82 @@ class HttpHandler:
         self._writes = Writes(self.responses, self._write_queue, request_body_bytes)
         self._builder = ResponseBuilder(self.edge_name, self._counts, ranges_max)
         self._memory.limit(memory_bytes)
-        for lane in self.fast_paths.values():
-            lane.replace(self._dispatcher)
+        for fast_path in self.fast_paths.values():
+            fast_path.replace(self._dispatcher)
 
     def find(self, request: WebRequest) -> Route | Response:
         """The route of a request, or the error response."""
         outcome = self._dispatcher.dispatch(request)
         if isinstance(outcome, Refused):
             return self._builder.rejected(request, outcome)
-        found = outcome.route
-        if found.is_s3:  # the fast path answers none of these
+        route = outcome.route
+        if route.is_s3:  # the fast path answers none of these
             try:
-                require_known_call(found, request, self.authorizer)
+                require_known_call(route, request, self.authorizer)
             except WriteRefusedError as exc:
-                return self._builder.written(found, request, exc.answer)
-        return found
+                return self._builder.written(route, request, exc.answer)
+        return route
 
-    def is_for_cache(self, found: Route, request: WebRequest) -> bool:
+    def is_for_cache(self, route: Route, request: WebRequest) -> bool:
         """Whether the cache may answer the request."""
         return (
             request.method in {"GET", "HEAD"}
-            and not found.is_bucket
-            and not wants_upgrade(found, request)
-            and not self._writes.needs(found, request)
+            and not route.is_bucket
+            and not wants_upgrade(route, request)
+            and not self._writes.needs(route, request)
         )
 
     async def serve(
-        self, found: Route, request: WebRequest, interim: Callable[[int, Fields], None]
+        self, route: Route, request: WebRequest, interim: Callable[[int, Fields], None]
     ) -> Response:
         """The response to a GET or HEAD; failures become error responses.
 
         ``interim`` is called for 1xx responses if this request is the one sent to the origin.
         """
-        opened = await self._respond(found, request, interim)
-        page = found.distribution.error_pages.get(opened.answer.status)
-        if page is None or not page.path or found.is_s3:
-            return opened
-        return await self._error_page(found, request, page, opened)
+        response = await self._respond(route, request, interim)
+        page = route.distribution.error_pages.get(response.message.status)
+        if page is None or not page.path or route.is_s3:
+            return response
+        return await self._error_page(route, request, page, response)
 
     async def _respond(
-        self, found: Route, request: WebRequest, interim: Callable[[int, Fields], None] | None
+        self, route: Route, request: WebRequest, interim: Callable[[int, Fields], None] | None
     ) -> Response:
-        encoding = _encoding(found, request)
-        asked = cache_request(found, request, _miss_span(request), self.edge_name, interim)
-        asked = replace(asked, suffix_bytes=_suffix_bytes(request))
+        encoding = _encoding(route, request)
+        lookup = build_cache_request(route, request, _miss_span(request), self.edge_name, interim)
+        lookup = replace(lookup, suffix_bytes=_suffix_bytes(request))
         position = self._cache.sent_now().position
         try:
-            outcome = await self.responses.respond(asked)
+            outcome = await self.responses.respond(lookup)
             if isinstance(outcome, Stored):
-                form = await self._form(found, outcome, encoding)
-                opened = self._builder.stored(found, request, outcome, form)
-                return opened._replace(provenance=outcome.reader.provenance)
+                representation = await self._representation(route, outcome, encoding)
+                response = self._builder.stored(route, request, outcome, representation)
+                return response._replace(provenance=outcome.reader.provenance)
         except (OriginError, CacheFullError) as exc:
-            return self._builder.failed(found, request, exc)
+            return self._builder.failed(route, request, exc)
         if isinstance(outcome, Passed):
             status = cache_status(self.edge_name, outcome.cache_status)
             provenance = Provenance(
-                asked.asset.subject, position, fold_fields(outcome.response.fields)
+                lookup.asset.subject, position, fold_fields(outcome.response.fields)
             )
-            opened = self._builder.passed(found, request, outcome.response, status)
-            return opened._replace(provenance=lambda: provenance)
+            response = self._builder.passed(route, request, outcome.response, status)
+            return response._replace(provenance=lambda: provenance)
         return self._builder.refused(
             request,
             504,
             "only-if-cached was requested, but the object is not cached",
-            found.distribution.id,
+            route.distribution.id,
             (),
-            found,
+            route,
         )
 
-    async def _form(
-        self, found: Route, stored: Stored, encoding: Encoding | None
+    async def _representation(
+        self, route: Route, stored: Stored, encoding: Encoding | None
     ) -> Representation | None:
         """The compressed representation for this viewer, or None for the stored one."""
         reader = stored.reader
         head = reader.head
-        if not found.rule.behavior.compress or not is_compressible(head):
+        if not route.rule.behavior.compress or not is_compressible(head):
             return None
         if encoding is not None:
             try:
@@ -242,27 +242,29 @@ class HttpHandler:
         return Representation(replace(head, headers=with_vary(head.headers)), reader.clone())
 
     async def _error_page(
-        self, found: Route, request: WebRequest, page: ErrorPage, opened: Response
+        self, route: Route, request: WebRequest, page: ErrorPage, response: Response
     ) -> Response:
         """The distribution's error page, or the error response itself if the page fails."""
-        asked = replace(request, path=page.path.encode("latin-1"), query="", headers={}, fields=())
-        place = route_in(found.distribution, asked.path, "")
-        if not isinstance(place, Route):
-            return opened
-        outcome = await self._page(place, asked)
+        page_request = replace(
+            request, path=page.path.encode("latin-1"), query="", headers={}, fields=()
+        )
+        page_route = route_in(route.distribution, page_request.path, "")
+        if not isinstance(page_route, Route):
+            return response
+        outcome = await self._page(page_route, page_request)
         if outcome is None:
-            return opened
-        if opened.reader is not None:
-            opened.reader.close()
-        if opened.parts is not None:
-            await opened.parts.aclose()
-        shown = self._builder.stored(place, asked, outcome, status=page.response_status)
-        return shown._replace(reason=opened.reason, provenance=outcome.reader.provenance)
+            return response
+        if response.reader is not None:
+            response.reader.close()
+        if response.parts is not None:
+            await response.parts.aclose()
+        shown = self._builder.stored(page_route, page_request, outcome, status=page.response_status)
+        return shown._replace(reason=response.reason, provenance=outcome.reader.provenance)
 
-    async def _page(self, place: Route, asked: WebRequest) -> Stored | None:
+    async def _page(self, route: Route, request: WebRequest) -> Stored | None:
         try:
             outcome = await self.responses.respond(
-                cache_request(place, asked, WHOLE, self.edge_name, None)
+                build_cache_request(route, request, WHOLE, self.edge_name, None)
             )
         except (OriginError, CacheFullError):
             return None
@@ -276,7 +278,7 @@ class HttpHandler:
 
     async def forward(
         self,
-        found: Route,
+        route: Route,
         request: WebRequest,
         body: AsyncIterator[bytes] | None,
         interim: Callable[[int, Fields], None],
@@ -287,38 +289,38 @@ class HttpHandler:
         ``trailers`` is called when the body has ended.
         """
         try:
-            if found.is_bucket:
-                answer = await call_bucket(found, request, self._write_queue)
-                return self._builder.written(found, request, answer)
-            if self._writes.needs(found, request):
-                answer = await self._writes.write(found, request, body)
-                return self._builder.written(found, request, answer)
+            if route.is_bucket:
+                answer = await call_bucket(route, request, self._write_queue)
+                return self._builder.written(route, request, answer)
+            if self._writes.needs(route, request):
+                answer = await self._writes.write(route, request, body)
+                return self._builder.written(route, request, answer)
         except (OriginError, WriteQueueError) as exc:
-            return self._builder.failed(found, request, exc)
-        if not found.rule.binding.is_site:
-            return self._builder.preflight(found, request)
-        asked = origin_request(found, request, self.edge_name)
+            return self._builder.failed(route, request, exc)
+        if not route.rule.binding.is_site:
+            return self._builder.preflight(route, request)
+        to_origin = build_origin_request(route, request, self.edge_name)
         try:
             if body is not None and "expect" not in request.headers:
-                body = await self._body_buffer.gather(body)
+                body = await self._body_buffer.buffer(body)
             body = self._writes.bounded(request, body)
-            response = await found.rule.binding.upstream.send(
+            response = await route.rule.binding.upstream.send(
                 replace(
-                    asked,
+                    to_origin,
                     body=body,
                     interim=interim,
-                    trailers=lambda: forwarded_trailers(found, request, trailers()),
+                    trailers=lambda: forwarded_trailers(route, request, trailers()),
                 )
             )
         except WriteRefusedError as exc:
-            return self._builder.written(found, request, exc.answer)
+            return self._builder.written(route, request, exc.answer)
         except OriginError as exc:
-            self._invalidate_after_unknown_outcome(found, request)
-            return self._builder.failed(found, request, exc)
+            self._invalidate_after_unknown_outcome(route, request)
+            return self._builder.failed(route, request, exc)
         except BaseException:
-            self._invalidate_after_unknown_outcome(found, request)
+            self._invalidate_after_unknown_outcome(route, request)
             raise
-        self._invalidate_after_write(found, request, response.status, fold_fields(response.fields))
+        self._invalidate_after_write(route, request, response.status, fold_fields(response.fields))
         status = cache_status(
             self.edge_name, CacheStatus(forwarded="method", status=response.status)
         )
@@ -326,30 +328,30 @@ class HttpHandler:
             fields = list(passed_fields(response.fields))
             fields += [("connection", "upgrade"), ("upgrade", request.headers["upgrade"])]
             return Upgraded(fields, response)
-        return self._builder.passed(found, request, response, status)
+        return self._builder.passed(route, request, response, status)
 
-    def left(self, request: WebRequest, found: Route, exc: ConnectionResetError) -> Response:
+    def viewer_left(self, request: WebRequest, route: Route, exc: ConnectionResetError) -> Response:
         """The response that is logged when a viewer leaves before its request has ended."""
-        return self._builder.refused(request, 400, str(exc), found.distribution.id)
+        return self._builder.refused(request, 400, str(exc), route.distribution.id)
 
-    def _invalidate_after_unknown_outcome(self, found: Route, request: WebRequest) -> None:
+    def _invalidate_after_unknown_outcome(self, route: Route, request: WebRequest) -> None:
         """Invalidates after an unsafe method that may have changed something, or still may."""
         if request.method in SAFE_METHODS:
             return
-        invalidate = partial(self._invalidate_after_write, found, request, HTTPStatus.OK, {})
+        invalidate = partial(self._invalidate_after_write, route, request, HTTPStatus.OK, {})
         invalidate()
-        writer = found.rule.binding.writer
+        writer = route.rule.binding.writer
         if writer is not None:
-            lingers_s = writer.lingers_s(Write(request.method, found.name))
+            lingers_s = writer.lingers_s(Write(request.method, route.name))
             asyncio.get_running_loop().call_later(lingers_s, invalidate)
 
     def _invalidate_after_write(
-        self, found: Route, request: WebRequest, status: int, fields: Mapping[str, str]
+        self, route: Route, request: WebRequest, status: int, fields: Mapping[str, str]
     ) -> None:
         """Invalidates stored responses after a successful unsafe method (RFC 9111 §4.4)."""
-        target = request.path.decode("latin-1") + (f"?{found.query}" if found.query else "")
+        target = request.path.decode("latin-1") + (f"?{route.query}" if route.query else "")
         for changed in invalidated_targets(request.method, status, request.host, target, fields):
-            keys = found.rule.binding.keys_written(*target_parts(found, changed))
+            keys = route.rule.binding.keys_written(*target_parts(route, changed))
             self.responses.refuse_older(*keys)
 
     # Logs and metrics
@@ -357,13 +359,13 @@ class HttpHandler:
     def finished(
         self,
         request: WebRequest,
-        opened: Response,
+        response: Response,
         sent_bytes: int,
         duration_s: float,
         cut: str | None,
     ) -> None:
         """Logs and counts a response; ``cut`` is the reason why it ended early, or None."""
-        self._count(opened.answer.status, opened.result, sent_bytes)
+        self._count(response.message.status, response.result, sent_bytes)
         if cut is not None:
             self._counts.add(Counter.ERRORS, "response_cut")
         headers = request.headers
@@ -375,34 +377,34 @@ class HttpHandler:
                 method=request.method,
                 host=request.host,
                 path=request.path,
-                wanted=headers.get("range"),
-                status=opened.answer.status,
+                range_field=headers.get("range"),
+                status=response.message.status,
                 sent_bytes=sent_bytes,
-                result=opened.result.value,
-                distribution=opened.distribution,
+                result=response.result.value,
+                distribution=response.distribution,
                 duration_s=duration_s,
                 agent=headers.get("user-agent"),
                 viewer=request.viewer,
-                reason=cut or opened.reason,
+                reason=cut or response.reason,
             )
         )
 
     def hits_finished(
-        self, answered: Sequence[SentHit], duration_s: float = 0.0, cut: str | None = None
+        self, hits: Sequence[SentHit], duration_s: float = 0.0, cut: str | None = None
     ) -> None:
         """Logs and counts responses of the fast path."""
         statuses, sent_bytes = self._fast_path_statuses, 0
-        for _plain_get, _wanted, status, _client, sent in answered:
+        for _plain_get, _byte_range, status, _client, size_bytes in hits:
             statuses[status].amount += 1
-            sent_bytes += sent
+            sent_bytes += size_bytes
         self._fast_path_sent.amount += sent_bytes
-        self._fast_path_hits.amount += len(answered)
+        self._fast_path_hits.amount += len(hits)
         if cut is not None:
             self._counts.add(Counter.ERRORS, "response_cut")
         log = self._log
         log.lines(
-            len(answered),
-            partial(hit_log_lines, log.process, answered, time.time(), duration_s, cut),
+            len(hits),
+            partial(hit_log_lines, log.process, hits, time.time(), duration_s, cut),
         )
 
     def refused_connection(self, client: str, status: HTTPStatus) -> None:
@@ -441,8 +443,8 @@ def _suffix_bytes(request: WebRequest) -> int:
     return leading_suffix_bytes(request.headers.get("range", ""))
 
 
-def _encoding(found: Route, request: WebRequest) -> Encoding | None:
+def _encoding(route: Route, request: WebRequest) -> Encoding | None:
     """The content coding for this viewer, if the behavior compresses; else None."""
-    if not found.rule.behavior.compress:
+    if not route.rule.behavior.compress:
         return None
     return negotiate(request.headers.get("accept-encoding"))

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from streamedge.delivery.http.request.body_buffer import GATHERED_BYTES_MAX, BodyBuffer
+from streamedge.delivery.http.request.body_buffer import BUFFERED_BYTES_MAX, BodyBuffer
 from tests.support.event_loop import until
 from tests.support.http_viewer import fetch, open_viewer
 from tests.support.scripted_origin import Reply
@@ -70,7 +70,7 @@ async def pieces_of(*pieces: bytes) -> AsyncIterator[bytes]:
 
 
 async def test_gathered_body_is_the_body() -> None:
-    body = await BodyBuffer().gather(pieces_of(b"one", b"two", b"3"))
+    body = await BodyBuffer().buffer(pieces_of(b"one", b"two", b"3"))
     assert [piece async for piece in body] == [b"one", b"two", b"3"]
 
 
@@ -80,8 +80,8 @@ async def test_no_more_of_a_body_is_gathered_than_the_limit() -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for number in range(4):
             taken.append(number)
-            yield bytes(GATHERED_BYTES_MAX // 2)
+            yield bytes(BUFFERED_BYTES_MAX // 2)
 
-    body = await BodyBuffer().gather(pieces())
+    body = await BodyBuffer().buffer(pieces())
     assert taken == [0, 1]
     assert len([piece async for piece in body]) == 4

@@ -1,8 +1,7 @@
-"""The three compressors behind one shape: which library, which level.
+"""Brotli, Zstandard and gzip behind one interface, with their levels.
 
-Owns the levels, and an edition for each coding that changes whenever its bytes may. An encoder
-does not know where its bytes come from; each call may take milliseconds, in which other threads
-can run.
+Each coding has an edition that changes whenever its output may. A call may take milliseconds; it
+releases the GIL, so other threads can run.
 """
 
 from __future__ import annotations
@@ -15,22 +14,22 @@ import zstandard
 
 from streamedge.delivery.http.compression.negotiation import Encoding
 
-# The levels behind which each library gets slow: 20 to 30 MB of text a second.
+# Above these levels each library gets slow. They compress 20 to 30 MB of text a second.
 BROTLI_QUALITY = 5
 ZSTANDARD_LEVEL = 9  # its window is 4 MiB; content codings may have 8 MiB (RFC 9659 §3)
 GZIP_LEVEL = 6
-_GZIP_WINDOW_BITS = 16 + 15  # zlib's way to ask for RFC 1952's header
+_GZIP_WINDOW_BITS = 16 + 15  # 16 makes zlib write a gzip header (RFC 1952)
 
 
 class Encoder(Protocol):
-    """One running compression; call ``flush`` once, last."""
+    """One running compression. Call ``flush`` once, at the end."""
 
     def compress(self, data: bytes, /) -> bytes:
-        """Takes more of the content; what has become of it so far, possibly nothing."""
+        """Compresses more of the content; returns the output so far, possibly empty."""
         ...
 
     def flush(self) -> bytes:
-        """The rest."""
+        """Returns the rest of the output."""
         ...
 
 
@@ -46,7 +45,7 @@ class _BrotliEncoder:
 
 
 def start_encoder(encoding: Encoding, size_bytes: int) -> Encoder:
-    """A new compression of content of ``size_bytes``."""
+    """Starts the compression of content of ``size_bytes``."""
     match encoding:
         case Encoding.BROTLI:
             return _BrotliEncoder()
@@ -57,7 +56,7 @@ def start_encoder(encoding: Encoding, size_bytes: int) -> Encoder:
 
 
 def edition(encoding: Encoding) -> str:
-    """What the bytes of a coding depend on beside the content: library, version, level."""
+    """Identifies what the output depends on besides the content: library, version, level."""
     match encoding:
         case Encoding.BROTLI:
             return f"brotli-{brotli.__version__}-{BROTLI_QUALITY}"

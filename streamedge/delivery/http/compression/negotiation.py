@@ -1,8 +1,7 @@
-"""Which content coding an answer has, and what that changes in its head: RFC 9110 §8.4 and §12.5.3.
+"""Negotiates the content coding of a response: RFC 9110 §8.4 and §12.5.3.
 
-Owns the choice (by Accept-Encoding), which answers are worth it, and the compressed form's ETag,
-Vary and other fields. Pure: header values in, decisions and heads out; the compressed bytes are
-``compressor``'s.
+Chooses the coding by Accept-Encoding, decides which responses are compressed, and sets ETag, Vary
+and the other fields of a compressed one. Pure; ``compressor`` makes the compressed bytes.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from enum import Enum
 from streamedge.cache.rfc9111.cache_control import split_list
 from streamedge.origin import OriginHead, Version
 
-COMPRESSED_BYTES_MIN = 1_000  # of the identity form; CloudFront's limits
+COMPRESSED_BYTES_MIN = 1_000  # size before compression; CloudFront's limits
 COMPRESSED_BYTES_MAX = 10_000_000
 COMPRESSED_STATUSES = frozenset({200, 403, 404})
 
 # CloudFront's list ("Serving compressed files", File types that CloudFront compresses), and two
-# types that are younger than most of it.
+# newer types.
 COMPRESSED_TYPES = frozenset(
     {
         "application/dash+xml",
@@ -73,8 +72,8 @@ COMPRESSED_TYPES = frozenset(
     }
 )
 
-# What is said of the identity form's bytes does not hold for others (RFC 9530 §2 and §3, RFC 1864).
-_OF_THE_BYTES = frozenset({"content-digest", "content-md5", "digest", "repr-digest"})
+# Digests of the uncompressed bytes do not hold for compressed ones (RFC 9530 §2, §3; RFC 1864).
+_DIGEST_FIELDS = frozenset({"content-digest", "content-md5", "digest", "repr-digest"})
 _CHECKSUM_PREFIX = "x-amz-checksum-"
 
 _WEIGHT = re.compile(r"q[ \t]*=[ \t]*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", re.ASCII | re.IGNORECASE)
@@ -83,9 +82,9 @@ _WEIGHT = re.compile(r"q[ \t]*=[ \t]*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", re.ASCII
 class Encoding(Enum):
     """A content coding, best first.
 
-    The order counts where a viewer likes several as much as each other. What is compressed once and
-    sent often should be small: at the levels used here, about as fast as each other, Brotli makes
-    the smallest text, Zstandard comes close, gzip is what every client knows.
+    The order decides where a viewer gives several codings the same weight. A response is compressed
+    once and sent often, so it should be small. At the levels used here, which take about the same
+    time, Brotli gives the smallest text and Zstandard is close; every client supports gzip.
     """
 
     BROTLI = "br"
@@ -94,24 +93,24 @@ class Encoding(Enum):
 
 
 def negotiate(accept_encoding: str | None) -> Encoding | None:
-    """The coding to answer with, by a request's Accept-Encoding; None: identity.
+    """The content coding for a request's Accept-Encoding; None means identity.
 
-    The one with the highest weight, a coding before identity where those are equal. Identity also
-    where everything is excluded: no viewer is better off with a 406. An element that cannot be
-    read is passed over.
+    The coding with the highest weight wins, and a coding wins over identity at the same weight.
+    Identity is also chosen where everything is excluded: a 406 would help no viewer. Invalid
+    elements are ignored.
     """
     if accept_encoding is None:
         return None
     weights = _weights(accept_encoding)
-    others = weights.get("*", 0.0)
-    best = max(Encoding, key=lambda encoding: weights.get(encoding.value, others))
-    weight = weights.get(best.value, others)
-    # Unless it is named, identity is acceptable and nothing more (§12.5.3).
+    default = weights.get("*", 0.0)
+    best = max(Encoding, key=lambda encoding: weights.get(encoding.value, default))
+    weight = weights.get(best.value, default)
+    # Identity without a weight of its own is acceptable, but never preferred (§12.5.3).
     return best if weight > 0 and weight >= weights.get("identity", 0.0) else None
 
 
 def is_compressible(head: OriginHead) -> bool:
-    """Whether an answer may be compressed, in its head's words."""
+    """Whether a response with this head may be compressed."""
     headers = head.headers
     media_type = head.content_type.partition(";")[0].strip().lower()
     return (
@@ -125,11 +124,14 @@ def is_compressible(head: OriginHead) -> bool:
 
 
 def encoded_head(head: OriginHead, encoding: Encoding, size_bytes: int) -> OriginHead:
-    """The head of the compressed form of an answer, from the present head of its identity form."""
+    """The head of the compressed representation, from the current head of the identity one.
+
+    ``size_bytes`` is the compressed size.
+    """
     headers = {
         name: value
         for name, value in with_vary(head.headers).items()
-        if name not in _OF_THE_BYTES and not name.startswith(_CHECKSUM_PREFIX)
+        if name not in _DIGEST_FIELDS and not name.startswith(_CHECKSUM_PREFIX)
     }
     headers["content-encoding"] = encoding.value
     version = Version(
@@ -139,13 +141,13 @@ def encoded_head(head: OriginHead, encoding: Encoding, size_bytes: int) -> Origi
 
 
 def encoded_etag(etag: str, encoding: Encoding) -> str:
-    """The compressed form's entity tag; "" where the identity form has none.
+    """The entity tag of the compressed representation; "" if the identity one has none.
 
-    Weak, because another edition of a compressor makes other bytes of the same text: so If-Range
-    never joins bytes of two forms, and If-Match never takes one form for another (both compare
-    strongly, §8.8.3.2). And each coding has a tag of its own, although weak tags could be shared:
-    a cache behind this edge may ask with the tags of all forms that it holds (RFC 9111 §4.3.1), and
-    a 304 must not tell it to give one viewer the form that another viewer's client understands.
+    The tag is weak, because another version of a compressor gives other bytes for the same text. So
+    If-Range never combines bytes of two representations, and If-Match never confuses them (both
+    compare strongly, §8.8.3.2). Each coding has its own tag, although weak tags may be shared: a
+    cache in front of the edge may send the tags of all representations that it has (RFC 9111
+    §4.3.1), and a 304 must not select one whose coding the viewer does not accept.
     """
     opaque = etag.removeprefix("W/")
     if len(opaque) < 2 or not (opaque.startswith('"') and opaque.endswith('"')):
@@ -156,16 +158,16 @@ def encoded_etag(etag: str, encoding: Encoding) -> str:
 def with_vary(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers with Accept-Encoding in Vary.
 
-    For every answer that could have been compressed, the identity form too (§12.5.5).
+    Every response that could have been compressed needs it, the identity one too (§12.5.5).
     """
-    said = headers.get("vary", "")
-    if _tokens(said) & {"*", "accept-encoding"}:
+    vary = headers.get("vary", "")
+    if _tokens(vary) & {"*", "accept-encoding"}:
         return dict(headers)
-    return {**headers, "vary": f"{said}, Accept-Encoding" if said.strip() else "Accept-Encoding"}
+    return {**headers, "vary": f"{vary}, Accept-Encoding" if vary.strip() else "Accept-Encoding"}
 
 
 def _weights(accept_encoding: str) -> dict[str, float]:
-    """Weight by coding in lower case; of a coding that is named twice, the first one's."""
+    """The weight of each coding, in lower case; the first one counts where a coding is repeated."""
     weights: dict[str, float] = {}
     for element in split_list(accept_encoding):
         name, *parameters = (part.strip(" \t") for part in element.split(";"))
@@ -182,5 +184,5 @@ def _weights(accept_encoding: str) -> dict[str, float]:
 
 
 def _tokens(value: str) -> set[str]:
-    """The elements of a list without their arguments, in lower case."""
+    """The elements of a list in lower case, without their arguments."""
     return {part.partition("=")[0].strip().lower() for part in split_list(value)}

@@ -47,7 +47,7 @@ class Application:
         try:
             return await self._site.forward(route, request, body, sender.interim, sender.trailers)
         except ConnectionResetError as exc:
-            return self._site.left(request, route, exc)
+            return self._site.viewer_left(request, route, exc)
         finally:
             if body is not None and not body.is_begun and "expect" in request.headers:
                 sender.close_afterwards()  # the viewer may or may not send the body now

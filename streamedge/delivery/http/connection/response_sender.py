@@ -86,7 +86,7 @@ class ResponseSender:
         """Sends a response; returns when it is sent or the viewer has left."""
         connection, cycle = self._connection, self._cycle
         if self._closes:
-            response = response._replace(answer=with_connection_close(response.answer))
+            response = response._replace(message=with_connection_close(response.message))
         if response.parts is None:
             if await connection.wait_writable(cycle, self.request, response):
                 await connection.send_answer(cycle, self.request, response)
@@ -127,7 +127,7 @@ class ResponseSender:
         sending = connection.begin_sending(
             self._cycle, self.request, response, None, is_stream=True
         )
-        push = self._push(sending, response.answer.head, parts)
+        push = self._push(sending, response.message.head, parts)
         sending.pushing = asyncio.create_task(push, name="stream")
         await asyncio.wait((sending.pushing,))
         if sending.pushing.cancelled():

@@ -166,14 +166,14 @@ class ResponseSide(HttpToolsProtocol):
         """Sends a response of known length; returns when it is sent or the viewer has left."""
         done: asyncio.Future[None] = self.loop.create_future()
         self.begin_sending(cycle, request, response, done)
-        answer, reader = response.answer, response.reader
+        message, reader = response.message, response.reader
         if reader is None:
-            self.sender.push(answer.head, answer.body)
-        elif answer.span is not None:
-            self.sender.push(answer.head, (reader, answer.span))
+            self.sender.push(message.head, message.body)
+        elif message.span is not None:
+            self.sender.push(message.head, (reader, message.span))
         else:
-            parts = [(reader, part) if isinstance(part, Span) else part for part in answer.parts]
-            self.sender.push(answer.head, *parts)
+            parts = [(reader, part) if isinstance(part, Span) else part for part in message.parts]
+            self.sender.push(message.head, *parts)
         await done
 
     async def wait_writable(

@@ -1,13 +1,12 @@
-"""Which rules a path has, what tells its responses apart, and what of a request an origin sees.
+"""Behaviors: how a path selects its rules, what is in the cache key, and what is forwarded.
 
-Owns the choice of a behavior, the cache key, and the way of query, headers and cookies to the
-origin. One rule joins the last two: what is in the key is forwarded, and of the rest only what an
-origin request policy names. Neither freshness nor storing is decided here. Pure.
+Everything in the cache key is forwarded to the origin; of the rest, only what an origin request
+policy names. Pure. ``cache.rfc9111`` decides on freshness and storing.
 
-Queries are cut at "&" alone and kept byte for byte, in the order in which they came, as
-CloudFront's keys are. Origins may read them otherwise: cut at ";" too, or decode a name first. So a
-parameter counts as named when any such reading of it has the name; nothing that an origin could
-take for a keyed parameter stays out of the key.
+A query is split at "&" only, and its bytes and order do not change, as with CloudFront. Origins may
+read it in another way: split at ";" too, or decode a name first. So a policy selects a parameter
+when any such reading has a name of the policy. No parameter that an origin could take for a keyed
+one stays out of the key.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from streamedge.delivery.http.policy.response_headers import UNCHANGED, Field, R
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
-# What a body means, and who sends it: without them a write is another write.
+# Fields for the meaning and the authorization of a body. Without them it would be another write.
 WRITE_FIELDS = CONDITIONS | {
     *("authorization", "content-type", "content-encoding", "content-language", "content-location"),
     *("content-disposition", "content-md5", "content-digest", "repr-digest", "digest", "date"),
@@ -61,7 +60,7 @@ class WriteMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
-    """What tells responses apart, and the bounds of their time. ``headers`` are in lower case."""
+    """The cache key's parts beside the path, and the TTLs. ``headers`` are in lower case."""
 
     name: str = ""
     strict: bool = False
@@ -77,7 +76,7 @@ class CachePolicy:
 
 @dataclass(frozen=True, slots=True)
 class OriginRequestPolicy:
-    """What an origin gets beyond the key. Names in ``headers`` are in lower case."""
+    """What is forwarded besides the cache key. Names in ``headers`` are in lower case."""
 
     name: str = ""
     query_strings: Selection = NONE
@@ -87,9 +86,9 @@ class OriginRequestPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Behavior:
-    """The rules of the paths of one pattern. ``origin`` names an origin or a group of them.
+    """The rules for the paths of one pattern. ``origin``: the name of an origin or a group.
 
-    ``lists_objects``: clients of S3 may list the objects whose names match.
+    ``lists_objects``: S3 clients may list the objects whose names match.
     """
 
     pattern: str
@@ -109,11 +108,11 @@ class Behavior:
         object.__setattr__(self, "_expression", _compiled(self.pattern))
 
     def matches(self, path: str) -> bool:
-        """Whether the pattern means ``path``; both with or without the slash in front."""
+        """Whether the pattern matches ``path``; a leading slash of either is ignored."""
         return self._expression.fullmatch(path.removeprefix("/")) is not None
 
     def may_match_below(self, prefix: str) -> bool:
-        """Whether the pattern may mean a path that begins with ``prefix``; in doubt, it may."""
+        """Whether the pattern may match a path that begins with ``prefix``; True when in doubt."""
         pattern, prefix = self.pattern.removeprefix("/"), prefix.removeprefix("/")
         literal = re.split(r"[*?]", pattern, maxsplit=1)[0]
         if literal.startswith(prefix):
@@ -123,7 +122,7 @@ class Behavior:
 
 @dataclass(frozen=True, slots=True)
 class ErrorPage:
-    """What viewers get instead of an origin's error; ``path`` "" is the origin's own body."""
+    """The page for an error status of the origin; ``path`` "" keeps the origin's body."""
 
     status: int
     path: str
@@ -134,8 +133,8 @@ class ErrorPage:
 def choose_behavior(behaviors: Sequence[Behavior], path: str) -> Behavior:
     """The first behavior whose pattern matches ``path``, decoded once and without query.
 
-    Matching what was sent instead would let "%61dmin" step round the rules of "admin*". The last
-    behavior is a distribution's default, with the pattern "*"; LookupError without one.
+    If the encoded path were matched, "%61dmin" would bypass the rules of "admin*". The last
+    behavior is the distribution's default, with the pattern "*". Raises LookupError without one.
     """
     for behavior in behaviors:
         if behavior.matches(path):
@@ -146,11 +145,11 @@ def choose_behavior(behaviors: Sequence[Behavior], path: str) -> Behavior:
 def key_parts(
     policy: CachePolicy, path: str, query: str, fields: Iterable[Field]
 ) -> tuple[str, ...]:
-    """What tells the response to a request apart from others at one origin: the parts of its key.
+    """The parts of a request's cache key within its origin.
 
-    ``query`` comes without "?"; an empty one is none. Two requests have the same parts only if all
-    that is selected is the same: a query's part begins with "?", a field's with its name.
-    Fields that Connection lists are not selected, because the origin does not get them either.
+    ``query`` is without "?"; "" means none. Different selections give different parts: the part of
+    the query begins with "?", the part of a field with its name. Fields that Connection lists are
+    not selected, because the origin does not get them either.
     """
     parts = [path]
     selected = keyed_query(policy, query)
@@ -160,21 +159,21 @@ def key_parts(
         return tuple(parts)
     fields = _end_to_end(fields)
     for name in policy.headers:
-        parts += [f"{name}: {value}" for sent, value in fields if sent.lower() == name]
-    cookies = _kept_cookies(fields, (policy.cookies,))
+        parts += [f"{name}: {value}" for field_name, value in fields if field_name.lower() == name]
+    cookies = _selected_cookies(fields, (policy.cookies,))
     if cookies:
         parts.append(f"cookie: {cookies}")
     return tuple(parts)
 
 
 def keyed_query(policy: CachePolicy, query: str) -> str:
-    """The part of a query that tells responses apart; both without "?"."""
-    return _kept_query(query, (policy.query_strings,))
+    """The part of a query that is in the cache key; both without "?"."""
+    return _selected_query(query, (policy.query_strings,))
 
 
 def forwarded_query(cache: CachePolicy, request: OriginRequestPolicy, query: str) -> str:
     """The query that the origin gets, without "?"."""
-    return _kept_query(query, (cache.query_strings, request.query_strings))
+    return _selected_query(query, (cache.query_strings, request.query_strings))
 
 
 def forwarded_fields(
@@ -182,26 +181,26 @@ def forwarded_fields(
 ) -> list[Field]:
     """The viewer's fields that the origin gets, in their order.
 
-    Never those of the connection, those that Connection lists, and those that the edge says itself
-    (EDGE_OWNED; conditions, too, of a method that the cache answers). With a method that writes,
-    also what its body means and on what condition.
+    Fields of the connection, fields that Connection lists and fields that the edge sets itself
+    (EDGE_OWNED) are never forwarded; nor are conditions of a safe method, because the edge
+    evaluates them. An unsafe method also forwards the fields for its body and its conditions.
     """
     fields = _end_to_end(fields)
-    refused, allowed = EDGE_OWNED | CONDITIONS, frozenset(cache.headers)
+    removed, allowed = EDGE_OWNED | CONDITIONS, frozenset(cache.headers)
     if method not in SAFE_METHODS:
-        refused, allowed = EDGE_OWNED, allowed | WRITE_FIELDS
-    kept = [
+        removed, allowed = EDGE_OWNED, allowed | WRITE_FIELDS
+    forwarded = [
         sent
         for sent in fields
-        if dashed_name(name := sent[0].lower()) not in refused
+        if dashed_name(name := sent[0].lower()) not in removed
         and (name in allowed or _forwards(request.headers, name))
     ]
-    cookies = _kept_cookies(fields, (cache.cookies, request.cookies))
-    return [*kept, ("Cookie", cookies)] if cookies else kept
+    cookies = _selected_cookies(fields, (cache.cookies, request.cookies))
+    return [*forwarded, ("Cookie", cookies)] if cookies else forwarded
 
 
 def forwarded_for(fields: Iterable[Field], client: str) -> str:
-    """X-Forwarded-For as an origin gets it: what the viewer claims, and after it ``client``."""
+    """X-Forwarded-For for the origin: the viewer's value with ``client`` appended."""
     claimed = [value for name, value in fields if name.lower() == "x-forwarded-for" and value]
     return ", ".join([*claimed, client])
 
@@ -213,14 +212,14 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     ]
     if not rest:
         return re.compile(first, re.DOTALL)
-    # Each piece is taken where it stands first and never looked for again: a path made for it
-    # could otherwise cost time that grows with a power of its length.
+    # Atomic groups: each literal matches at its first position, without backtracking. Otherwise a
+    # hostile path could need time that grows with a power of its length.
     middle = "".join(f"(?>.*?{literal})" for literal in rest[:-1] if literal)
     return re.compile(f"{first}{middle}.*{rest[-1]}", re.DOTALL)
 
 
 def _end_to_end(fields: Iterable[Field]) -> list[Field]:
-    """``fields`` without those that Connection lists (RFC 9110, section 7.6.1)."""
+    """``fields`` without those that Connection lists (RFC 9110 §7.6.1)."""
     fields = list(fields)
     listed = {
         option.strip().lower()
@@ -243,48 +242,52 @@ def _forwards(selection: Selection, name: str) -> bool:
             return is_plain_name(name) and name not in OVERRIDES and name not in selection.names
 
 
-def _kept_query(query: str, selections: tuple[Selection, ...]) -> str:
+def _selected_query(query: str, selections: tuple[Selection, ...]) -> str:
     if ALL in selections:
         return query
     if all(selection.mode is SelectionMode.NONE for selection in selections):
         return ""
-    return "&".join(_kept(query.split("&"), selections, ";"))
+    return "&".join(_selected(query.split("&"), selections, ";"))
 
 
-def _kept_cookies(fields: Iterable[Field], selections: tuple[Selection, ...]) -> str:
+def _selected_cookies(fields: Iterable[Field], selections: tuple[Selection, ...]) -> str:
     if all(selection.mode is SelectionMode.NONE for selection in selections):
         return ""
-    crumbs = [
-        crumb
+    pairs = [
+        pair
         for name, value in fields
         if name.lower() == "cookie"
         for part in value.split(";")
-        if (crumb := part.strip(" \t"))
+        if (pair := part.strip(" \t"))
     ]
-    return "; ".join(_kept(crumbs, selections, ","))
+    return "; ".join(_selected(pairs, selections, ","))
 
 
-def _kept(parameters: list[str], selections: tuple[Selection, ...], parting: str) -> list[str]:
+def _selected(
+    parameters: list[str], selections: tuple[Selection, ...], separator: str
+) -> list[str]:
     return [
         parameter
         for parameter in parameters
-        if any(_selects(selection, _readings(parameter, parting)) for selection in selections)
+        if any(
+            _selects(selection, _possible_names(parameter, separator)) for selection in selections
+        )
     ]
 
 
-def _selects(selection: Selection, readings: set[str]) -> bool:
+def _selects(selection: Selection, possible_names: set[str]) -> bool:
     match selection.mode:
         case SelectionMode.NONE:
             return False
         case SelectionMode.ALL:
             return True
         case SelectionMode.ONLY:
-            return not readings.isdisjoint(selection.names)
+            return not possible_names.isdisjoint(selection.names)
         case SelectionMode.EXCEPT:
-            return not readings.issubset(selection.names)
+            return not possible_names.issubset(selection.names)
 
 
-def _readings(parameter: str, parting: str) -> set[str]:
-    """All names that an origin might see in ``parameter``; some cut it at ``parting`` as well."""
-    names = {piece.partition("=")[0].strip() for piece in parameter.split(parting)}
+def _possible_names(parameter: str, separator: str) -> set[str]:
+    """All names that an origin may read from ``parameter``; some also split at ``separator``."""
+    names = {piece.partition("=")[0].strip() for piece in parameter.split(separator)}
     return {parameter.partition("=")[0]} | names | {unquote_plus(name).strip() for name in names}

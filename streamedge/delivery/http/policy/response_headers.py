@@ -1,8 +1,7 @@
-"""What a distribution's owner changes in the headers that viewers get, CORS among it.
+"""Response headers policies: how a behavior changes the fields of a response, CORS included.
 
-Owns the order of the changes (remove, set, add, HSTS, CORS) and the answer to "may this page read
-it?" (Fetch standard, "CORS protocol"). Framing is not its business: no policy may name a field
-that says where a response ends. Pure.
+The changes are applied in this order: remove, set, add, HSTS, CORS (Fetch standard, "CORS
+protocol"). The config check rejects policies that name a framing field. Pure.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ CORS_FIELDS = frozenset(
 
 
 class Cors(Enum):
-    """Which kind of CORS request, if any, is answered."""
+    """The kind of a CORS request."""
 
-    SIMPLE = "simple"  # the response itself is read, or there is no Origin at all
-    PREFLIGHT = "preflight"  # a browser asks whether it may send the real request
+    SIMPLE = "simple"  # any other request, also one without Origin
+    PREFLIGHT = "preflight"  # a browser checks whether it may send the real request
 
 
 @dataclass(frozen=True, slots=True)
 class CorsPolicy:
-    """Who may read responses. ``origins`` are "*", origins, or "scheme://*.host".
+    """Which pages may read responses. ``origins``: "*", origins, or "scheme://*.host".
 
-    ``overrides``: what the origin says of it is dropped; else it stands, all of it, wherever the
-    origin says Access-Control-Allow-Origin.
+    ``overrides``: the origin's CORS fields are replaced. Otherwise they stay, all of them, if the
+    origin sends Access-Control-Allow-Origin.
     """
 
     origins: tuple[str, ...]
@@ -53,7 +52,7 @@ class CorsPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ResponseHeadersPolicy:
-    """Changes to a response's fields. ``removed`` has names in lower case; ``hsts`` "" is none."""
+    """Changes to a response's fields. ``removed``: names in lower case. ``hsts``: "" means none."""
 
     name: str = ""
     removed: frozenset[str] = frozenset()
@@ -64,9 +63,9 @@ class ResponseHeadersPolicy:
     server_timing_percent: float = 0.0
 
     def for_errors(self) -> ResponseHeadersPolicy:
-        """What holds for the edge's own errors and redirects: who may read them, and HSTS.
+        """The part that applies to the edge's own errors and redirects: CORS and HSTS.
 
-        The rest is meant for content: a Cache-Control for a year would keep an error for as long.
+        The rest is for content: a Cache-Control of a year would cache an error for a year.
         """
         if self.cors is None and not self.hsts:
             return UNCHANGED
@@ -77,12 +76,12 @@ UNCHANGED = ResponseHeadersPolicy()
 
 
 def cors_kind(method: str, fields: Iterable[Field]) -> Cors:
-    """PREFLIGHT for OPTIONS with Origin and Access-Control-Request-Method (Fetch, 3.2.2)."""
+    """PREFLIGHT for OPTIONS with Origin and Access-Control-Request-Method (Fetch §3.2.2)."""
     if method != "OPTIONS":
         return Cors.SIMPLE
     names = {name.lower() for name, _ in fields}
-    asked = {"origin", "access-control-request-method"} <= names
-    return Cors.PREFLIGHT if asked else Cors.SIMPLE
+    is_preflight = {"origin", "access-control-request-method"} <= names
+    return Cors.PREFLIGHT if is_preflight else Cors.SIMPLE
 
 
 def apply_response_policy(
@@ -93,18 +92,18 @@ def apply_response_policy(
     origin_field: str | None,
     cors: Cors = Cors.SIMPLE,
 ) -> list[Field]:
-    """``fields`` of a response as the viewer gets them, in their order, what is new at the end.
+    """The response's ``fields`` with the policy applied, in their order, new fields at the end.
 
-    ``secure``: the viewer came over TLS; ``origin_field`` is the request's Origin, None without
-    one (or with more than one).
+    ``secure``: the request came over TLS. ``origin_field``: the request's Origin; None if there is
+    none, or more than one.
     """
     replaced = {name.lower() for name, _ in policy.replaced}
-    gone = policy.removed | replaced
+    removed = policy.removed | replaced
     if policy.hsts and not secure:
-        gone |= {HSTS}  # never over plain HTTP: RFC 6797, section 7.2
+        removed |= {HSTS}  # never over plain HTTP (RFC 6797 §7.2)
     if policy.cors is not None and policy.cors.overrides:
-        gone |= CORS_FIELDS
-    result = [field for field in fields if field[0].lower() not in gone]
+        removed |= CORS_FIELDS
+    result = [field for field in fields if field[0].lower() not in removed]
     result += policy.replaced
     _add_missing(result, policy.added)
     if policy.hsts and secure:
@@ -115,7 +114,7 @@ def apply_response_policy(
 
 
 def allowed_origin(policy: CorsPolicy, origin_field: str | None) -> str | None:
-    """What Access-Control-Allow-Origin says to a page of ``origin_field``; None: nothing."""
+    """The value of Access-Control-Allow-Origin for ``origin_field``, or None for no such field."""
     if origin_field is None:
         return None
     if "*" in policy.origins and not policy.credentials:
@@ -148,19 +147,19 @@ def _add_cors(
 
 
 def _vary_by_origin(result: list[Field]) -> None:
-    """Caches below must keep the answers to different pages apart (Fetch, 3.2.5)."""
-    said = {
+    """Adds Origin to Vary, so that caches keep the responses apart (Fetch §3.2.5)."""
+    field_names = {
         member.strip().lower()
         for name, value in result
         if name.lower() == "vary"
         for member in value.split(",")
     }
-    if not said & {"*", "origin"}:
+    if not field_names & {"*", "origin"}:
         result.append(("Vary", "Origin"))
 
 
 def _matches(allowed: str, origin: str) -> bool:
-    """Whether ``allowed`` means ``origin``; "https://*.example.com" means any host below it."""
+    """Whether ``allowed`` matches ``origin``; "https://*.example.com" matches any subdomain."""
     scheme, star, suffix = allowed.partition("://*.")
     if not star:
         return allowed == origin

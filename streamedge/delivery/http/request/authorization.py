@@ -16,11 +16,11 @@ from streamedge.access.signature_cache import SignatureCache
 from streamedge.access.signed_request import SIGNATURE_LIMIT_BYTES, from_query
 from streamedge.delivery.http.request.request import WebRequest
 
-_parsed = lru_cache(maxsize=8192)(ip_address)  # thousands of requests a second come from one viewer
+_parsed = lru_cache(maxsize=8192)(ip_address)  # one viewer may send thousands of requests a second
 
 
 class CachedGrant(NamedTuple):
-    """Why a viewer was let in: looked at again for every hit."""
+    """The grant of a remembered request; it is checked again for every hit."""
 
     rules: AccessRules
     grant: Grant
@@ -34,7 +34,7 @@ class Authorizer:
     ) -> None:
         self._countries = countries
         self._signature_bytes = signature_bytes
-        self._remembered = SignatureCache()
+        self._signatures = SignatureCache()
 
     def admit(self, rules: AccessRules, request: WebRequest, now_s: float) -> Grant | Denied:
         """The grant of a request, or why it is denied."""
@@ -49,13 +49,13 @@ class Authorizer:
             (_signed_url(request),),
             _parsed(request.address),
             now_s,
-            self._remembered,
+            self._signatures,
             self._signature_bytes,
         )
 
-    def still_allows(self, granted: CachedGrant, address: str, now_s: float) -> bool:
-        """Whether what was granted to these very bytes holds for this viewer, now."""
-        rules, grant = granted
+    def still_allows(self, cached: CachedGrant, address: str, now_s: float) -> bool:
+        """Whether the grant for the same request bytes holds for this viewer at ``now_s``."""
+        rules, grant = cached
         return grant.holds(_parsed(address), now_s) and self._serves_country(rules, address)
 
     def _serves_country(self, rules: AccessRules, address: str) -> bool:

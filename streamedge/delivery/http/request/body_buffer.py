@@ -1,9 +1,9 @@
 """Buffers the beginning of a request's body before the origin request starts.
 
-A body comes as fast as the viewer sends it, and holds a connection to an origin as long. So the
-edge waits up to a second for it: most bodies are complete by then, and the origin waits little. It
-waits no longer, because a viewer may wait for a response in between. There are limits for one body
-and for all bodies that are being buffered.
+A body arrives as fast as the viewer sends it, and would hold a connection to the origin for that
+time. So the edge waits up to a second for it: most bodies are complete by then. It waits no longer,
+because a viewer may wait for a response before it sends the rest. One body and all bodies together
+have a limit.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
-GATHERED_BYTES_MAX = 64 << 10  # of one body
-GATHERED_TOTAL_BYTES_MAX = 16 << 20  # of all that a worker gathers; beyond it none is gathered
-GATHERED_S = 1.0
+BUFFERED_BYTES_MAX = 64 << 10  # per body
+BUFFERED_TOTAL_BYTES_MAX = 16 << 20  # per worker; above it, bodies are not buffered
+BUFFER_TIMEOUT_S = 1.0
 
 
 class BodyBuffer:
@@ -24,30 +24,30 @@ class BodyBuffer:
     def __init__(self) -> None:
         self._total_bytes = 0
 
-    async def gather(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def buffer(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Returns the body with its beginning buffered. Raises what ``body`` raises.
 
         Cancelling the wait for a piece of ``body`` must lose nothing.
         """
-        if self._total_bytes + GATHERED_BYTES_MAX > GATHERED_TOTAL_BYTES_MAX:
+        if self._total_bytes + BUFFERED_BYTES_MAX > BUFFERED_TOTAL_BYTES_MAX:
             return body
         pieces: deque[bytes] = deque()
-        gathered_bytes = 0
-        self._total_bytes += GATHERED_BYTES_MAX
+        buffered_bytes = 0
+        self._total_bytes += BUFFERED_BYTES_MAX
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(GATHERED_S):
+                async with asyncio.timeout(BUFFER_TIMEOUT_S):
                     async for piece in body:
                         pieces.append(piece)
-                        gathered_bytes += len(piece)
-                        if gathered_bytes >= GATHERED_BYTES_MAX:
+                        buffered_bytes += len(piece)
+                        if buffered_bytes >= BUFFERED_BYTES_MAX:
                             break
         finally:
-            self._total_bytes -= GATHERED_BYTES_MAX
-        return _Gathered(pieces, body)
+            self._total_bytes -= BUFFERED_BYTES_MAX
+        return _BufferedBody(pieces, body)
 
 
-class _Gathered:
+class _BufferedBody:
     """The buffered beginning of a body, then its rest."""
 
     def __init__(self, pieces: deque[bytes], rest: AsyncIterator[bytes]) -> None:

@@ -1,9 +1,9 @@
-"""Decides whether a request is served, and by which rules. Every way of answering uses it.
+"""Decides whether a request is served, and by which rules.
 
 The checks come in this order: URL length, host, behavior of the path, connection's host, loop,
-scheme, access, method, body. The fast path calls it once and remembers the outcome with the
-request's bytes, so a request that is refused on a miss is also refused on a hit. Nothing is sent
-here.
+scheme, access, method, body. The handler calls it for each request. The fast path calls it once and
+remembers the outcome with the request's bytes, so a request that is refused on a miss is also
+refused on a hit.
 """
 
 from __future__ import annotations
@@ -70,15 +70,15 @@ class Dispatcher:
         """The route and grant of a request, or its refusal."""
         if len(request.path) + len(request.query) > self._url_bytes_max:
             return Refused(414, "the URL is longer than limits.url", None)
-        found = find_route(
+        route = find_route(
             self._distributions, request.host, request.path, request.query, request.headers
         )
-        if isinstance(found, RouteError):
-            return Refused(found.status, found.reason, found.distribution, code=found.code)
-        distribution, behavior = found.distribution.id, found.rule.behavior
+        if isinstance(route, RouteError):
+            return Refused(route.status, route.reason, route.distribution, code=route.code)
+        distribution, behavior = route.distribution.id, route.rule.behavior
 
         def refused(status: int, reason: str, *fields: Field, logged: str = "") -> Refused:
-            return Refused(status, reason, distribution, found, fields, logged)
+            return Refused(status, reason, distribution, route, fields, logged)
 
         if request.misdirected:
             return refused(421, "this connection is for another host: open a new one")
@@ -98,20 +98,20 @@ class Dispatcher:
             # A browser sends a preflight without cookies, and it returns no content. As with
             # CloudFront, only the request that follows it needs a signature.
             rules = replace(rules, keys=None)
-        granted = self._authorizer.admit(rules, named_request(found, request), time.time())
-        if isinstance(granted, Denied):
+        grant = self._authorizer.admit(rules, named_request(route, request), time.time())
+        if isinstance(grant, Denied):
             # The exact cause goes to the log only: it would help a forger.
             return refused(
                 403,
                 "access denied: no valid signature, or a blocked country",
-                logged=granted.reason,
+                logged=grant.reason,
             )
         if request.method not in behavior.methods:
             allowed = ", ".join(sorted(behavior.methods))
             return refused(405, f"method not allowed: use {allowed}", ("allow", allowed))
         if request.method in {"GET", "HEAD"} and request.has_body:
             return refused(403, "a GET or HEAD request must have no body")
-        return Dispatched(found, granted)
+        return Dispatched(route, grant)
 
 
 def _secure_url(request: WebRequest) -> str:

@@ -133,14 +133,14 @@ def find_route(
     """
     if not host:
         return RouteError(400, "the request must have exactly one valid Host header")
-    found = distributions.find(host)
-    if not found:
+    matches = distributions.find(host)
+    if not matches:
         return RouteError(421, "no distribution has this host name: check aliases")
     if is_s3_request(headers, query):
-        of_bucket = _route_to_bucket(distributions, found[0], host, path, query)
-        if of_bucket is not None:
-            return of_bucket
-    return route_in(found[0], path, query)
+        bucket_route = _route_to_bucket(distributions, matches[0], host, path, query)
+        if bucket_route is not None:
+            return bucket_route
+    return route_in(matches[0], path, query)
 
 
 def _route_to_bucket(
@@ -182,11 +182,11 @@ def _route_to_bucket(
         rule = [rule for rule in distribution.rules if rule.binding.bucket == bucket][-1]
         plain = without_signature(rule.behavior.access, plain)
         return Route(distribution, rule, "", plain, is_s3=True)
-    found = route_to(distribution, key, plain)._replace(is_s3=True)
-    if found.rule.binding.bucket != bucket:
+    route = route_to_object(distribution, key, plain)._replace(is_s3=True)
+    if route.rule.binding.bucket != bucket:
         text = "another origin than the bucket serves this path"
         return RouteError(403, text, distribution.id)
-    return _checked_segments(found)
+    return _checked_segments(route)
 
 
 def _hosted_bucket(
@@ -222,128 +222,130 @@ def route_in(distribution: WebDistribution, path: bytes, query: str) -> Route | 
     if name is None:
         return RouteError(400, "the path has a dot segment, a control character or a backslash")
     sent = path.removeprefix(b"/").decode("ascii", "replace")
-    found = route_to(distribution, name, query, sent)
-    if name and not found.rule.binding.is_site and not is_object_name(name):
+    route = route_to_object(distribution, name, query, sent)
+    if name and not route.rule.binding.is_site and not is_object_name(name):
         return RouteError(400, "the path is not an object's name", distribution.id)
-    return _checked_segments(found)
+    return _checked_segments(route)
 
 
-def _checked_segments(found: Route) -> Route | RouteError:
+def _checked_segments(route: Route) -> Route | RouteError:
     """The route, unless an origin that normalises the path would serve it under other rules."""
-    distribution = found.distribution
-    plain = _SLASHES.sub("/", found.name).removeprefix("/")
-    if plain != found.name and distribution.rule(plain) is not found.rule:
+    distribution = route.distribution
+    plain = _SLASHES.sub("/", route.name).removeprefix("/")
+    if plain != route.name and distribution.rule(plain) is not route.rule:
         return RouteError(400, "the path has empty segments", distribution.id)
-    if not found.rule.binding.is_site:
-        return found
-    if "%2f" in found.path.lower():
-        kept = path_name(_ENCODED_SLASH.sub("%252F", found.path))
-        if kept is None or distribution.rule(kept) is not found.rule:
+    if not route.rule.binding.is_site:
+        return route
+    if "%2f" in route.path.lower():
+        kept_name = path_name(_ENCODED_SLASH.sub("%252F", route.path))
+        if kept_name is None or distribution.rule(kept_name) is not route.rule:
             return RouteError(
                 400, "the path has an encoded slash, and two behaviors may match", distribution.id
             )
-    if ";" in found.name:
-        without = distribution.rule(_PARAMETERS.sub("", found.name)).behavior
-        if without.access != found.rule.behavior.access:
+    if ";" in route.name:
+        behavior = distribution.rule(_PARAMETERS.sub("", route.name)).behavior
+        if behavior.access != route.rule.behavior.access:
             return RouteError(
                 400, "the path's parameters (;) would bypass an access rule", distribution.id
             )
-    return found
+    return route
 
 
-def route_to(distribution: WebDistribution, name: str, query: str, path: str = "") -> Route:
+def route_to_object(distribution: WebDistribution, name: str, query: str, path: str = "") -> Route:
     """The route to an object; ``path`` as it was sent, or "" for its usual encoding."""
     rule = distribution.rule(name)
     query = without_signature(rule.behavior.access, query)
     return Route(distribution, rule, name, query, path=path or site_path(name))
 
 
-def cache_request(
-    found: Route,
+def build_cache_request(
+    route: Route,
     request: WebRequest,
     want: Span,
     edge_name: str,
     interim: Callable[[int, Fields], None] | None,
 ) -> CacheRequest:
     """The cache request of a GET or HEAD."""
-    rule = found.rule
+    rule = route.rule
     policy = rule.behavior.cache
-    asked = origin_request(found, request, edge_name)
-    key = asset_key(found, policy, request)
+    to_origin = build_origin_request(route, request, edge_name)
+    key = asset_key(route, policy, request)
     primary = key
     if policy.headers or policy.cookies != NONE:
-        primary = asset_key(found, replace(policy, headers=(), cookies=NONE), request)
+        primary = asset_key(route, replace(policy, headers=(), cookies=NONE), request)
     binding = rule.binding
     if not binding.is_site:
-        primary = join_key(binding.identity, found.name)  # one object, whatever the query says
+        primary = join_key(binding.identity, route.name)  # one object for all queries
     origin = binding.origin
-    if binding.is_site or asked.query or asked.fields:
-        origin = RequestedObject(binding.name, binding.upstream, replace(asked, method="GET"))
-    above = () if primary == key else (primary,)
+    if binding.is_site or to_origin.query or to_origin.fields:
+        origin = RequestedObject(binding.name, binding.upstream, replace(to_origin, method="GET"))
+    parent_keys = () if primary == key else (primary,)
     asset = Asset(
-        key, found.name, origin, binding.name, rule.rules, above, *invalidation_target(found)
+        key, route.name, origin, binding.name, rule.rules, parent_keys, *invalidation_target(route)
     )
     applies = policy.viewer_directives or policy.strict
     return CacheRequest(
         asset,
         binding.upstream,
-        replace(asked, interim=interim),
+        replace(to_origin, interim=interim),
         request.headers,
         want,
         applies_request_directives=applies,
         is_object=not binding.is_site,
-        selected_by=fold_fields(asked.fields),
+        selected_by=fold_fields(to_origin.fields),
     )
 
 
-def selecting_fields(found: Route, request: WebRequest, edge_name: str) -> Mapping[str, str]:
-    """The fields by which Vary selects: those that the origin is sent, and no others.
+def selecting_fields(route: Route, request: WebRequest, edge_name: str) -> Mapping[str, str]:
+    """The fields by which Vary selects: exactly those that the origin gets.
 
-    What Connection lists or no policy forwards cannot have changed its answer (RFC 9111 §4.1).
+    Other fields cannot have changed the origin's response (RFC 9111 §4.1).
     """
-    return fold_fields(origin_request(found, request, edge_name).fields)
+    return fold_fields(build_origin_request(route, request, edge_name).fields)
 
 
-def asset_key(found: Route, policy: CachePolicy, request: WebRequest) -> str:
+def asset_key(route: Route, policy: CachePolicy, request: WebRequest) -> str:
     """The cache key of a request."""
-    parts = key_parts(policy, found.place, found.query, request.fields)
-    return join_key(found.rule.binding.identity, *parts)
+    parts = key_parts(policy, route.place, route.query, request.fields)
+    return join_key(route.rule.binding.identity, *parts)
 
 
-def invalidation_target(found: Route) -> InvalidationTarget:
+def invalidation_target(route: Route) -> InvalidationTarget:
     """The scope and target that invalidations are matched against."""
-    distribution = found.distribution
-    target = target_of(found.name, keyed_query(found.rule.behavior.cache, found.query))
+    distribution = route.distribution
+    target = target_of(route.name, keyed_query(route.rule.behavior.cache, route.query))
     return InvalidationTarget(distribution.id, target, distribution.cache_tag_header)
 
 
-def target_parts(found: Route, target: str) -> tuple[str, ...]:
-    """What follows the identity in the key by URL of another target (path and query) of the same
-    host, for invalidation."""
+def target_parts(route: Route, target: str) -> tuple[str, ...]:
+    """The key parts of another target (path and query) of the same host, for invalidation.
+
+    They follow the origin's identity in the key.
+    """
     path, _, query = target.partition("?")
-    policy = replace(found.rule.behavior.cache, headers=(), cookies=NONE)
-    name = path_name(path) or (found.distribution.root_object if path == "/" else "")
+    policy = replace(route.rule.behavior.cache, headers=(), cookies=NONE)
+    name = path_name(path) or (route.distribution.root_object if path == "/" else "")
     place = name
-    if found.rule.binding.is_site:
+    if route.rule.binding.is_site:
         place = path.removeprefix("/") or site_path(name)
     return key_parts(policy, place, query, ())
 
 
-def origin_request(found: Route, request: WebRequest, edge_name: str) -> OriginRequest:
+def build_origin_request(route: Route, request: WebRequest, edge_name: str) -> OriginRequest:
     """The request to the origin: method, name, and the parts that the policies forward."""
-    behavior, binding = found.rule.behavior, found.rule.binding
+    behavior, binding = route.rule.behavior, route.rule.binding
     if not binding.is_site and not binding.bucket:
-        return OriginRequest(request.method, found.name)
+        return OriginRequest(request.method, route.name)
     fields = forwarded_fields(
         behavior.cache, behavior.origin_request, request.method, request.fields
     )
     if not binding.is_site:
-        query = encoded_query(forwarded_read_parameters(found))
+        query = encoded_query(forwarded_read_parameters(route))
         bucket_fields = tuple(field for field in fields if field[0].lower() in _BUCKET_FIELDS)
-        return OriginRequest(request.method, found.name, query, bucket_fields)
+        return OriginRequest(request.method, route.name, query, bucket_fields)
     if request.method not in SAFE_METHODS and "content-length" in request.headers:
         fields.append(("content-length", request.headers["content-length"]))
-    if wants_upgrade(found, request):
+    if wants_upgrade(route, request):
         fields += (("connection", "upgrade"), ("upgrade", "websocket"))
         names = {name.lower() for name, _value in fields}
         fields += [
@@ -360,20 +362,20 @@ def origin_request(found: Route, request: WebRequest, edge_name: str) -> OriginR
         ("via", f"{via}, {_hop(edge_name)}" if via else _hop(edge_name)),
         ("cdn-loop", f"{loop}, {loop_id(edge_name)}" if loop else loop_id(edge_name)),
     )
-    query = forwarded_query(behavior.cache, behavior.origin_request, found.query)
-    return OriginRequest(request.method, found.name, query, tuple(fields), path=found.path)
+    query = forwarded_query(behavior.cache, behavior.origin_request, route.query)
+    return OriginRequest(request.method, route.name, query, tuple(fields), path=route.path)
 
 
-def forwarded_read_parameters(found: Route) -> dict[str, str]:
-    """What of the query a bucket is asked: the parameters of GetObject that the policies name."""
-    behavior = found.rule.behavior
-    query = forwarded_query(behavior.cache, behavior.origin_request, found.query)
+def forwarded_read_parameters(route: Route) -> dict[str, str]:
+    """The query parameters of GetObject that the policies forward to a bucket."""
+    behavior = route.rule.behavior
+    query = forwarded_query(behavior.cache, behavior.origin_request, route.query)
     return read_parameters(query) if query else {}
 
 
-def forwarded_trailers(found: Route, request: WebRequest, trailers: Fields) -> Fields:
-    """What the origin gets behind the body: as with header fields, what the policies name."""
-    behavior = found.rule.behavior
+def forwarded_trailers(route: Route, request: WebRequest, trailers: Fields) -> Fields:
+    """The trailer fields that the origin gets: those that the policies name."""
+    behavior = route.rule.behavior
     return forwarded_fields(
         behavior.cache,
         behavior.origin_request,
@@ -382,10 +384,10 @@ def forwarded_trailers(found: Route, request: WebRequest, trailers: Fields) -> F
     )
 
 
-def wants_upgrade(found: Route, request: WebRequest) -> bool:
-    """Whether the viewer asks for WebSocket, and the origin may be asked (RFC 6455 §4.1)."""
+def wants_upgrade(route: Route, request: WebRequest) -> bool:
+    """Whether the viewer requests WebSocket and the origin is a site (RFC 6455 §4.1)."""
     return (
-        found.rule.binding.is_site
+        route.rule.binding.is_site
         and request.method == "GET"
         and request.headers.get("upgrade", "").lower() == "websocket"
         and "upgrade" in connection_options(request.fields)
@@ -400,7 +402,7 @@ def is_looping(request: WebRequest, edge_name: str) -> bool:
 
 
 def loop_id(edge_name: str) -> str:
-    """This edge in CDN-Loop."""
+    """The edge's identifier in CDN-Loop."""
     return f"streamedge-{edge_name}"
 
 

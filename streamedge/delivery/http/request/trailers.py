@@ -1,8 +1,8 @@
-"""Fields that come behind a body, and which of them go on: RFC 9110 §6.5.
+"""Which trailer fields the edge forwards: RFC 9110 §6.5.
 
-Pure. They never become header fields here. What somebody must know before the body (where it ends,
-whom it is for, what it is, who asks, how long it keeps) is not taken from behind it: whoever merges
-fields all the same would believe a word that nobody has checked.
+Pure. The edge never merges trailers into the header fields, but a recipient may. So fields that
+must be known before the body (framing, routing, content type, credentials, caching) are not
+forwarded as trailers: no check of the head has seen them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from streamedge.config.schema.field_names import (
 from streamedge.delivery.http.policy.response_headers import Field
 from streamedge.delivery.http.request.request import connection_options
 
-TRAILER_BYTES_MAX = 8 << 10  # of one request, counted as they were sent
+TRAILER_BYTES_MAX = 8 << 10  # for one request, as received
 
 _CREDENTIALS = frozenset({"authorization", "cookie", "set-cookie", "www-authenticate"})
 _CONTROLS = frozenset(
@@ -32,16 +32,16 @@ _NEVER = CONDITIONS | EDGE_OWNED | FRAMING | OVERRIDES | _CREDENTIALS | _CONTROL
 
 
 def forwardable_trailers(trailers: Iterable[Field], head: Sequence[Field]) -> list[Field]:
-    """The trailer fields that may follow a message's body; ``head`` are its header fields."""
-    refused = _NEVER | connection_options(head)
+    """The trailer fields of a message that may be forwarded; ``head`` has its header fields."""
+    removed = _NEVER | connection_options(head)
     return [
         field
         for field in trailers
-        if field[0].lower() not in refused and dashed_name(field[0]) not in _NEVER
+        if field[0].lower() not in removed and dashed_name(field[0]) not in _NEVER
     ]
 
 
 def accepts_trailers(headers: Mapping[str, str]) -> bool:
-    """Whether a request says that trailer fields are not thrown away (RFC 9110 §10.1.4)."""
+    """Whether a request has "TE: trailers" (RFC 9110 §10.1.4); ``headers`` in lower case."""
     codings = headers.get("te", "").split(",")
     return any(coding.partition(";")[0].strip().lower() == "trailers" for coding in codings)

@@ -1,7 +1,7 @@
-"""The log line of an HTTP response: its fields, and how it is put together quickly.
+"""Formats the log line of an HTTP response.
 
-Owns the line's format. A busy worker writes tens of thousands a second, so the line is formatted
-directly; what viewers sent is quoted as JSON, and what they send again and again only once.
+A busy worker writes tens of thousands of lines a second, so the JSON is formatted directly. Values
+from viewers are quoted as JSON; frequent values are quoted once and remembered.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ _LINE = (
 
 
 def quoted(value: bytes | str) -> str:
-    """A value as JSON; bytes are taken as Latin-1, as HTTP/1.1 does."""
+    """A value as JSON; bytes are decoded as Latin-1."""
     return _quoted(value.decode("latin-1") if isinstance(value, bytes) else value)
 
 
 def quoted_and_cut(value: bytes | str) -> str:
-    """A field of the viewer's as JSON, cut where it is longer than the log takes."""
+    """A value as JSON, cut after FIELD_CHARACTERS_MAX characters."""
     if len(value) > FIELD_CHARACTERS_MAX:
         text = value.decode("latin-1") if isinstance(value, bytes) else value
         return json.dumps(text[:FIELD_CHARACTERS_MAX] + "…")
     return quoted(value)
 
 
-@remember_short(4096, 512)  # JSON may write a character with six
+@remember_short(4096, 512)  # JSON may need six characters for one
 def _quoted(value: str) -> str:
     return json.dumps(value)
 
 
 def target_fields(host: bytes | str, path: bytes, distribution: str | None) -> str:
-    """The fields that say what was asked for; no distribution where none was found."""
+    """The fields for the target of a request; ``distribution`` is None where none matches."""
     fields = f'"host":{quoted(host)},"path":{quoted(path)}'
     return fields if distribution is None else f'{fields},"distribution":{quoted(distribution)}'
 
@@ -49,7 +49,7 @@ def response_line(
     method: str,
     host: bytes | str,
     path: bytes,
-    wanted: bytes | str | None,
+    range_field: bytes | str | None,
     status: int,
     sent_bytes: int,
     result: str,
@@ -59,9 +59,10 @@ def response_line(
     viewer: str | None = None,
     reason: str | None = None,
 ) -> str:
-    """One response. ``wanted`` is its Range header, ``sent_bytes`` include the head.
+    """The line of one response.
 
-    ``viewer`` is the viewer's address where a trusted proxy has told another than the client's.
+    ``range_field``: the request's Range. ``sent_bytes`` include the head.
+    ``viewer``: the viewer's address if a trusted proxy sent it; None if it is the client's.
     """
     line = _LINE % (
         now_s,
@@ -74,8 +75,8 @@ def response_line(
         result,
         duration_s,
     )
-    if wanted is not None:
-        line += ',"range":' + quoted_and_cut(wanted)
+    if range_field is not None:
+        line += ',"range":' + quoted_and_cut(range_field)
     if agent is not None:
         line += ',"agent":' + quoted_and_cut(agent)
     if viewer is not None:

@@ -54,11 +54,11 @@ _NO_BODY = frozenset({204, 304})
 class Response(NamedTuple):
     """A response; the caller closes ``reader``, which is None when nothing is open.
 
-    ``parts``: the body in parts, sent after ``answer.head``. ``provenance``: the source of the
+    ``parts``: the body in parts, sent after ``message.head``. ``provenance``: the source of the
     response, for invalidations that abort running responses; None where no invalidation applies.
     """
 
-    answer: ResponseMessage
+    message: ResponseMessage
     reader: Reader | None
     result: CacheResult
     distribution: str | None
@@ -82,66 +82,66 @@ class ResponseBuilder:
         self._edge_name = edge_name
         self._counts = counts
 
-    def preflight(self, found: Route, request: WebRequest) -> Response:
+    def preflight(self, route: Route, request: WebRequest) -> Response:
         """The response to OPTIONS for an origin with objects: the behavior's methods."""
-        allowed = ", ".join(sorted(found.rule.behavior.methods))
-        context = self._context(request, time.time(), CacheResult.MISS, found, "")
+        allowed = ", ".join(sorted(route.rule.behavior.methods))
+        context = self._context(request, time.time(), CacheResult.MISS, route, "")
         head = streamed_head(204, [("allow", allowed)], "", None, context)
-        return Response(ResponseMessage(204, head), None, CacheResult.MISS, found.distribution.id)
+        return Response(ResponseMessage(204, head), None, CacheResult.MISS, route.distribution.id)
 
     def stored(
         self,
-        found: Route,
+        route: Route,
         request: WebRequest,
         stored: Stored,
-        form: Representation | None = None,
+        representation: Representation | None = None,
         status: int | None = None,
     ) -> Response:
-        """The response from a stored one; ``form`` and ``status`` replace the stored ones.
+        """The response from a stored one. Takes ownership of the readers.
 
-        It takes ownership of the readers.
+        ``representation`` and ``status`` replace the stored ones.
         """
         reader = stored.reader
         head = reader.head
         result = stored.result if head.status < 400 else CacheResult.ERROR
         now_s = time.time()
         age_s = reader.age_s(now_s)
-        ttl_s = reader.lifetime_s(found.rule.rules) - age_s
+        ttl_s = reader.lifetime_s(route.rule.rules) - age_s
         context = self._context(
-            request, now_s, result, found, cache_status(self._edge_name, stored.cache_status, ttl_s)
+            request, now_s, result, route, cache_status(self._edge_name, stored.cache_status, ttl_s)
         )
-        distribution = found.distribution.id
-        if form is not None:
+        distribution = route.distribution.id
+        if representation is not None:
             reader.close()
-            head, reader = form
+            head, reader = representation
         head = served_head(head)
         if stored.withheld:
             head = replace(head, headers={**head.headers, **stored.withheld})
         if status is not None:
             head = replace(head, status=status)
             result = CacheResult.ERROR
-        if head.status >= 400 and not head.version.size_bytes and not found.rule.binding.is_site:
+        if head.status >= 400 and not head.version.size_bytes and not route.rule.binding.is_site:
             reader.close()
             phrase = f"origin: {HTTPStatus(head.status).phrase}"
-            return self.refused(request, head.status, phrase, distribution, (), found)
+            return self.refused(request, head.status, phrase, distribution, (), route)
         framing = framing_line(None, request.http_version)
         if not head.version.has_ended:
             if not framing:
-                context = self._context(request, now_s, result, found, "", keep_alive=False)
+                context = self._context(request, now_s, result, route, "", keep_alive=False)
             return self._read_along(request, distribution, head, reader, framing, age_s, context)
         if head.status == HTTPStatus.OK:
-            answer = object_response(request.method, request.headers, head, age_s, context)
+            message = object_response(request.method, request.headers, head, age_s, context)
         else:
-            answer = whole_response(request.method, head, age_s, context)
+            message = whole_response(request.method, head, age_s, context)
         reason = self._reason(head.status)
-        is_whole = answer.status == head.status and answer.span == Span(0, reader.size_bytes)
+        is_whole = message.status == head.status and message.span == Span(0, reader.size_bytes)
         if framing and is_whole and reader.trailers and accepts_trailers(request.headers):
-            # Behind a body of stated length there is no place for them (RFC 9112 §7.1.2).
+            # A body with Content-Length cannot be followed by trailers (RFC 9112 §7.1.2).
             return self._read_along(request, distribution, head, reader, framing, age_s, context)
-        if not answer.has_object_bytes:
+        if not message.has_object_bytes:
             reader.close()
-            return Response(answer, None, result, distribution, reason)
-        return Response(answer, reader, result, distribution, reason)
+            return Response(message, None, result, distribution, reason)
+        return Response(message, reader, result, distribution, reason)
 
     def _read_along(
         self,
@@ -155,10 +155,10 @@ class ResponseBuilder:
     ) -> Response:
         """The response from a stored one whose length is known only at its end."""
         fields = stored_response_fields(head)
-        answer = ResponseMessage(
+        message = ResponseMessage(
             head.status, streamed_head(head.status, fields, framing, age_s, context)
         )
-        response = Response(answer, None, context.result, distribution)
+        response = Response(message, None, context.result, distribution)
         if request.method == "HEAD":
             reader.close()
             return response
@@ -168,7 +168,7 @@ class ResponseBuilder:
         return response._replace(reader=reader, reason=self._reason(head.status), parts=parts)
 
     def passed(
-        self, found: Route, request: WebRequest, response: OriginResponse, status: str
+        self, route: Route, request: WebRequest, response: OriginResponse, status: str
     ) -> Response:
         """The origin's response, passed through as it comes."""
         result = CacheResult.MISS if response.status < 400 else CacheResult.ERROR
@@ -183,24 +183,24 @@ class ResponseBuilder:
                 if name.lower() == "content-length" and response.status != 204
             )
         keep_alive = request.keep_alive and bool(framing or not has_body)
-        context = self._context(request, time.time(), result, found, status, keep_alive=keep_alive)
+        context = self._context(request, time.time(), result, route, status, keep_alive=keep_alive)
         head = streamed_head(response.status, fields, framing, None, context)
-        answer = ResponseMessage(response.status, head)
-        distribution = found.distribution.id
+        message = ResponseMessage(response.status, head)
+        distribution = route.distribution.id
         if not has_body:
             response.close()
-            return Response(answer, None, result, distribution)
+            return Response(message, None, result, distribution)
         parts = frame_body(
             body_pieces(response),
             framing,
             lambda: forwardable_trailers(response.trailers, response.fields),
         )
-        return Response(answer, None, result, distribution, self._reason(response.status), parts)
+        return Response(message, None, result, distribution, self._reason(response.status), parts)
 
-    def written(self, found: Route, request: WebRequest, answer: WriteAnswer) -> Response:
+    def written(self, route: Route, request: WebRequest, answer: WriteAnswer) -> Response:
         """The response to a write."""
         result = CacheResult.MISS if answer.succeeded else CacheResult.ERROR
-        context = self._context(request, time.time(), result, found, "")
+        context = self._context(request, time.time(), result, route, "")
         body = b"" if answer.status in _NO_BODY else answer.body
         framing = "" if answer.status in _NO_BODY else f"content-length: {len(body)}\r\n"
         head = streamed_head(answer.status, answer.fields, framing, None, context)
@@ -208,18 +208,18 @@ class ResponseBuilder:
             ResponseMessage(answer.status, head, body=b"" if request.method == "HEAD" else body),
             None,
             result,
-            found.distribution.id,
+            route.distribution.id,
             self._reason(answer.status),
         )
 
     def failed(
-        self, found: Route, request: WebRequest, exc: OriginError | CacheFullError | WriteQueueError
+        self, route: Route, request: WebRequest, exc: OriginError | CacheFullError | WriteQueueError
     ) -> Response:
         """The response to a failure of the origin, the cache or the write queue."""
         kind = exc.failure.value if isinstance(exc, OriginError) else _KINDS[type(exc)]
         self._counts.add(Counter.ERRORS, kind)
         response = self.refused(
-            request, failure_status(exc), _viewer_reason(exc), found.distribution.id, (), found
+            request, failure_status(exc), _viewer_reason(exc), route.distribution.id, (), route
         )
         return response._replace(reason=str(exc))
 
@@ -243,7 +243,7 @@ class ResponseBuilder:
         reason: str,
         distribution: str | None,
         fields: tuple[Field, ...] = (),
-        found: Route | None = None,
+        route: Route | None = None,
         code: str = "",
     ) -> Response:
         """An error response of the edge with its reason; ``code`` as in ``error_response``.
@@ -254,11 +254,11 @@ class ResponseBuilder:
         context = self._context(request, time.time(), CacheResult.ERROR, None, "")
         if is_s3_request(request.headers, request.query):
             context = replace(context, is_s3=True)
-        if found is not None:
-            policy = found.rule.behavior.response_headers
+        if route is not None:
+            policy = route.rule.behavior.response_headers
             context = replace(context, policy=policy.for_errors())
-        answer = error_response(status, reason, context, request.method, fields, code)
-        return Response(answer, None, CacheResult.ERROR, distribution, reason)
+        message = error_response(status, reason, context, request.method, fields, code)
+        return Response(message, None, CacheResult.ERROR, distribution, reason)
 
     def _reason(self, status: int) -> str | None:
         """Counts an error status of the origin, and returns its text for the log line."""
@@ -272,7 +272,7 @@ class ResponseBuilder:
         request: WebRequest,
         now_s: float,
         result: CacheResult,
-        found: Route | None,
+        route: Route | None,
         status: str,
         *,
         keep_alive: bool = True,
@@ -283,30 +283,30 @@ class ResponseBuilder:
             request.keep_alive and keep_alive,
             result,
             status,
-            UNCHANGED if found is None else found.rule.behavior.response_headers,
+            UNCHANGED if route is None else route.rule.behavior.response_headers,
             request.secure,
             request.headers.get("origin"),
             cors_kind(request.method, request.fields),
             self._ranges_max,
-            "" if found is None else self._timing(found, request, now_s, result),
-            found is not None and found.is_s3,
+            "" if route is None else self._timing(route, request, now_s, result),
+            route is not None and route.is_s3,
         )
 
-    def _timing(self, found: Route, request: WebRequest, now_s: float, result: CacheResult) -> str:
-        percent = found.rule.behavior.response_headers.server_timing_percent
-        asked = percent > 0 and "server-timing" in request.headers.get("pragma", "")
-        if not asked and not is_sampled(percent):
+    def _timing(self, route: Route, request: WebRequest, now_s: float, result: CacheResult) -> str:
+        percent = route.rule.behavior.response_headers.server_timing_percent
+        is_requested = percent > 0 and "server-timing" in request.headers.get("pragma", "")
+        if not is_requested and not is_sampled(percent):
             return ""
         return server_timing(self._edge_name, result, now_s - request.came_s)
 
 
 def passed_fields(fields: Sequence[Field]) -> Iterator[Field]:
     """An origin's fields without those of its connection and its framing."""
-    refused = HOP_BY_HOP | {"content-length"} | connection_options(fields)
+    removed = HOP_BY_HOP | {"content-length"} | connection_options(fields)
     for name, value in fields:
-        kept = without_no_codings(name.lower(), value)
-        if name.lower() not in refused and kept is not None:
-            yield name, kept
+        sent_value = without_no_codings(name.lower(), value)
+        if name.lower() not in removed and sent_value is not None:
+            yield name, sent_value
 
 
 def _viewer_reason(failure: OriginError | CacheFullError | WriteQueueError) -> str:

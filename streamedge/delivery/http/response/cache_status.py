@@ -1,4 +1,4 @@
-"""How the cache handled a request, as viewers are told: Cache-Status, RFC 9211. Pure."""
+"""The values of Cache-Status (RFC 9211) and of CloudFront's Server-Timing."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from streamedge.cache.in_flight import CacheStatus
 from streamedge.cache.reader import CacheResult
 
 
-def cache_status(edge_name: str, handling: CacheStatus, ttl_s: float | None = None) -> str:
-    """The field's value. ``ttl_s``: for how long what was served is fresh; below 0: it is stale."""
-    said = [f"StreamEdge/{edge_name}"]
-    if handling.hit:
-        said.append("hit")
-    if handling.forwarded:
-        said.append(f"fwd={handling.forwarded}")
-    if handling.status:
-        said.append(f"fwd-status={handling.status}")
+def cache_status(edge_name: str, status: CacheStatus, ttl_s: float | None = None) -> str:
+    """The value of Cache-Status. ``ttl_s``: the remaining freshness, negative when stale."""
+    parameters = [f"StreamEdge/{edge_name}"]
+    if status.hit:
+        parameters.append("hit")
+    if status.forwarded:
+        parameters.append(f"fwd={status.forwarded}")
+    if status.status:
+        parameters.append(f"fwd-status={status.status}")
     if ttl_s is not None and abs(ttl_s) < 1e15:
-        said.append(f"ttl={int(ttl_s)}")
-    if handling.stored:
-        said.append("stored")
-    if handling.collapsed:
-        said.append("collapsed")
-    if handling.detail:
-        said.append(f'detail="{handling.detail}"')
-    return "; ".join(said)
+        parameters.append(f"ttl={int(ttl_s)}")
+    if status.stored:
+        parameters.append("stored")
+    if status.collapsed:
+        parameters.append("collapsed")
+    if status.detail:
+        parameters.append(f'detail="{status.detail}"')
+    return "; ".join(parameters)
 
 
-_HANDLED = {
+_METRICS = {
     CacheResult.HIT: "cdn-cache-hit",
     CacheResult.REFRESH_HIT: "cdn-cache-refresh",
     CacheResult.MISS: "cdn-cache-miss",
@@ -36,15 +36,15 @@ _HANDLED = {
 
 
 def is_sampled(percent: float) -> bool:
-    """Whether this response is one of those that tell."""
+    """Whether this response is in the sample of ``percent`` of all responses."""
     return percent > 0 and random.random() * 100 < percent
 
 
 def server_timing(edge_name: str, result: CacheResult, took_s: float) -> str:
-    """The field's value; ``took_s`` from the request to the head of its answer."""
-    said = [f'cdn-pop;desc="{edge_name}"']
-    handled = _HANDLED.get(result)
-    if handled is not None:
-        said.insert(0, handled)
-    whose = "cdn-downstream-fbl" if result is CacheResult.HIT else "cdn-upstream-fbl"
-    return ", ".join([*said, f"{whose};dur={max(0.0, took_s) * 1000:.0f}"])
+    """The value of Server-Timing; ``took_s``: from the request to the head of its response."""
+    metrics = [f'cdn-pop;desc="{edge_name}"']
+    metric = _METRICS.get(result)
+    if metric is not None:
+        metrics.insert(0, metric)
+    latency = "cdn-downstream-fbl" if result is CacheResult.HIT else "cdn-upstream-fbl"
+    return ", ".join([*metrics, f"{latency};dur={max(0.0, took_s) * 1000:.0f}"])

@@ -1,7 +1,4 @@
-"""Whether a request's preconditions hold: RFC 9110 §13, in the order of §13.2.2.
-
-Pure: header values and a version in, a decision out.
-"""
+"""Evaluates a request's preconditions: RFC 9110 §13, in the order of §13.2.2. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from streamedge.origin import Version
 
 
 class Condition(Enum):
-    """What the preconditions of a GET or HEAD come to."""
+    """The result of the preconditions of a GET or HEAD."""
 
     HOLDS = "holds"
     NOT_MODIFIED = "not_modified"  # 304
@@ -24,7 +21,10 @@ PRECONDITIONS = frozenset({"if-match", "if-none-match", "if-modified-since", "if
 
 
 def evaluate(headers: Mapping[str, str], version: Version) -> Condition:
-    """Decides on If-Match, If-Unmodified-Since, If-None-Match and If-Modified-Since."""
+    """Evaluates If-Match, If-Unmodified-Since, If-None-Match and If-Modified-Since.
+
+    ``headers`` have names in lower case.
+    """
     if "if-match" in headers:
         if not _lists(headers["if-match"], version.etag, weak=False):
             return Condition.FAILED
@@ -44,9 +44,9 @@ def evaluate(headers: Mapping[str, str], version: Version) -> Condition:
 
 
 def range_applies(if_range: str | None, version: Version) -> bool:
-    """Whether a Range header counts, given If-Range (§13.1.5): strong comparison, exact date.
+    """Whether a Range header applies, given If-Range (§13.1.5): strong comparison, exact date.
 
-    A weak tag says that other bytes may be of the same date, which makes the date weak too
+    A weak entity tag means that other bytes may have the same date, so the date is weak too
     (§8.8.2.2).
     """
     if if_range is None:
@@ -60,14 +60,14 @@ def range_applies(if_range: str | None, version: Version) -> bool:
 
 
 def _lists(value: str, etag: str, *, weak: bool) -> bool:
-    """Whether a list of entity tags names ``etag``; "*" names any (§13.1.1, §13.1.2)."""
+    """Whether a list of entity tags contains ``etag``; "*" matches any (§13.1.1, §13.1.2)."""
     if value.strip() == "*":
         return True
     if not etag or (not weak and etag.startswith("W/")):
         return False
-    wanted = etag.removeprefix("W/") if weak else etag
+    own_tag = etag.removeprefix("W/") if weak else etag
     for candidate in _entity_tags(value):
-        if (candidate.removeprefix("W/") if weak else candidate) == wanted:
+        if (candidate.removeprefix("W/") if weak else candidate) == own_tag:
             return True
     return False
 
@@ -80,7 +80,7 @@ def _entity_tags(value: str) -> list[str]:
         weak = rest.startswith("W/")
         opening = 2 if weak else 0
         if rest[opening : opening + 1] != '"':
-            tag, _, rest = rest.partition(",")  # unquoted: some clients send it so
+            tag, _, rest = rest.partition(",")  # some clients send tags without quotes
             tags.append(tag.strip())
         else:
             closing = rest.find('"', opening + 1)

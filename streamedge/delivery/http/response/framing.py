@@ -1,6 +1,6 @@
-"""How a body goes out whose length nobody knows yet: RFC 9112 §6 and §7.1.
+"""Frames response bodies for viewers, with the chunked coding too: RFC 9112 §6 and §7.1.
 
-Owns the chunked coding towards viewers. The bytes of a cache file stand in it as spans.
+Bytes of a cache file stay spans, so that they can be sent with sendfile.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ CHUNKED = "transfer-encoding: chunked\r\n"
 
 Piece = bytes | tuple[Reader, Span]
 Parts = tuple[Piece, ...]
-"""What is pushed at once of an answer that comes part by part."""
+"""Pieces that are passed to the sender in one call."""
 
 
 def framing_line(size_bytes: int | None, http_version: str) -> str:
-    """The header line that says where the body ends; "": where the connection does."""
+    """The header line that delimits the body; "" when only closing the connection can.
+
+    ``size_bytes`` is None when the length is not known yet.
+    """
     if size_bytes is not None:
         return f"content-length: {size_bytes}\r\n"
     return CHUNKED if http_version == "1.1" else ""
@@ -28,7 +31,10 @@ def framing_line(size_bytes: int | None, http_version: str) -> str:
 async def frame_body(
     pieces: AsyncIterator[Piece], framing: str, trailers: Callable[[], Fields] = list
 ) -> AsyncGenerator[Parts, None]:
-    """The pieces of a body as they go out under ``framing``."""
+    """The pieces of a body with the framing of ``framing``, a result of ``framing_line``.
+
+    ``trailers`` is called when the body has ended; only the chunked coding sends its fields.
+    """
     async for piece in pieces:
         if framing == CHUNKED:
             size_bytes = len(piece) if isinstance(piece, bytes) else piece[1].size
@@ -41,7 +47,10 @@ async def frame_body(
 
 
 async def reader_pieces(reader: Reader) -> AsyncIterator[Piece]:
-    """A version's bytes as they land, up to an end that is found meanwhile."""
+    """The bytes of a reader's version as they become available, up to its end.
+
+    The end may become known only while the bytes are read.
+    """
     position = 0
     while position < reader.size_bytes:
         end = reader.ready_end(position, reader.size_bytes)
@@ -53,7 +62,7 @@ async def reader_pieces(reader: Reader) -> AsyncIterator[Piece]:
 
 
 async def body_pieces(response: OriginResponse) -> AsyncIterator[Piece]:
-    """An origin's body as it comes; closed when there are no more readers."""
+    """The body of an origin's response as it arrives. Closes the response at the end."""
     try:
         async for piece in response.body():
             yield piece

@@ -1,8 +1,7 @@
-"""Which bytes a Range header asks for: RFC 9110 §14.1.2 and §14.2.
+"""Parses Range headers and builds multipart bodies: RFC 9110 §14.1.2, §14.2 and §14.6.
 
-Pure: a header's value and an object's size in, spans or the lack of them out. What is asked for
-twice is sent once: ranges that overlap, or lie so near that a part of its own would cost more than
-the bytes between, become one.
+Pure. Ranges are joined where they overlap, and where the gap between them is smaller than the head
+of another part, so no byte is sent twice.
 """
 
 from __future__ import annotations
@@ -15,94 +14,101 @@ from typing import NamedTuple
 
 from streamedge.spans import Span
 
-RANGES_MAX = 8  # with more of them the header is ignored: nobody but an attacker needs that many
-PART_BYTES = 80  # about what a part of a multipart answer costs beside its bytes
-_POSITION_MAX = 1 << 62  # stands for "to the end" where that is not known
-_DIGITS_MAX = 18  # a position of more digits lies past the end of any file
+RANGES_MAX = 8  # a header with more ranges is ignored: only attackers send so many
+PART_BYTES = 80  # the approximate size of a part's head in a multipart response
+_POSITION_MAX = 1 << 62  # means "to the end" where the size is not known
+_DIGITS_MAX = 18  # a position with more digits is past the end of any file
 _UNIT = re.compile(r"bytes[ \t]*=", re.ASCII | re.IGNORECASE)
 _RANGE = re.compile(r"(\d*)[ \t]*-[ \t]*(\d*)", re.ASCII)
 
 
 class RangeOutcome(Enum):
-    """What to do with a Range header that gives no span."""
+    """How to handle a Range header that selects no span."""
 
-    IGNORED = "ignored"  # malformed, another unit, or too many ranges: the whole object (§14.2)
+    IGNORED = "ignored"  # malformed, another unit or too many ranges: the whole object (§14.2)
     UNSATISFIABLE = "unsatisfiable"  # 416
 
 
-class _Range(NamedTuple):
-    """One range as it was asked for: from ``first`` on, or (None) the last ``last`` bytes."""
+class _IntRange(NamedTuple):
+    """The bytes from ``first`` to ``last`` inclusive; ``last`` None means to the end."""
 
-    first: int | None
+    first: int
     last: int | None
 
     def select(self, size_bytes: int) -> Span:
-        """Its bytes of an object of that size; none when it cannot be satisfied."""
-        whole = Span(0, size_bytes)
-        if self.first is None:
-            assert self.last is not None
-            return Span(size_bytes - self.last, size_bytes).intersect(whole)
+        """The selected bytes of an object of ``size_bytes``; empty if it is unsatisfiable."""
         end = size_bytes if self.last is None else self.last + 1
-        return Span(self.first, end).intersect(whole)
+        return Span(self.first, end).intersect(Span(0, size_bytes))
+
+
+class _SuffixRange(NamedTuple):
+    """The last ``length`` bytes."""
+
+    length: int
+
+    def select(self, size_bytes: int) -> Span:
+        """The selected bytes of an object of ``size_bytes``; empty if it is unsatisfiable."""
+        return Span(size_bytes - self.length, size_bytes).intersect(Span(0, size_bytes))
 
 
 def first_span(value: str) -> Span | None:
-    """The span that the answer to a Range header begins with, as far as it says one by itself.
+    """The first span of a Range header for an object of unknown size.
 
-    For a cold object: ``end`` may lie beyond it (2^62 stands for "to the end"). None when only the
-    size can tell: it begins with a suffix, or the header will be ignored.
+    ``end`` may be past the end of the object; 2^62 means "to the end". None when the size is needed
+    (the first range is a suffix) or the header will be ignored.
     """
-    asked = _parse(value)
-    if not asked or asked[0].first is None:
+    ranges = _parse(value)
+    if not ranges or isinstance(ranges[0], _SuffixRange):
         return None
-    spans = [one.select(_POSITION_MAX) for one in asked if one.first is not None]
+    spans = [item.select(_POSITION_MAX) for item in ranges if isinstance(item, _IntRange)]
     return next(iter(_coalesce(spans)), None)
 
 
 def leading_suffix_bytes(value: str) -> int:
-    """How many of the last bytes the answer to a Range header begins with, where the header counts
-    from the end; else 0.
-    """
-    asked = _parse(value)
-    return asked[0].last or 0 if asked and asked[0].first is None else 0
+    """The length of the first range of a Range header if it is a suffix range, else 0."""
+    ranges = _parse(value)
+    return ranges[0].length if ranges and isinstance(ranges[0], _SuffixRange) else 0
 
 
 def parse_ranges(
     value: str, size_bytes: int, ranges_max: int = RANGES_MAX
 ) -> tuple[Span, ...] | RangeOutcome:
-    """The bytes that a Range header selects of an object of ``size_bytes``, as they are to be sent.
+    """The spans of an object of ``size_bytes`` that a Range header selects.
 
-    At least one span, none empty, no two of them nearer than ``PART_BYTES``; in the order in which
-    they were asked for, where one that is made of several stands in the first one's place
+    There is at least one span, none is empty, and no two are nearer than ``PART_BYTES``. They have
+    the order of the header; a span that joins several ranges stands where the first of them stood
     (§15.3.7.2).
     """
-    asked = _parse(value, ranges_max)
-    if asked is None:
+    ranges = _parse(value, ranges_max)
+    if ranges is None:
         return RangeOutcome.IGNORED
-    if not size_bytes and any(one.first is None and one.last for one in asked):
-        return RangeOutcome.IGNORED  # the last bytes of nothing are all of it (§14.1.2)
-    return _coalesce([one.select(size_bytes) for one in asked]) or RangeOutcome.UNSATISFIABLE
+    if not size_bytes and any(isinstance(item, _SuffixRange) and item.length for item in ranges):
+        return RangeOutcome.IGNORED  # a suffix of an empty object is all of it (§14.1.2)
+    return _coalesce([item.select(size_bytes) for item in ranges]) or RangeOutcome.UNSATISFIABLE
 
 
-def _parse(value: str, ranges_max: int = RANGES_MAX) -> list[_Range] | None:
-    """The ranges of a header, at least one; None when it is to be ignored."""
+def _parse(value: str, ranges_max: int = RANGES_MAX) -> list[_IntRange | _SuffixRange] | None:
+    """The ranges of a header, at least one; None when the header must be ignored."""
     unit = _UNIT.match(value)
     if unit is None:
         return None
-    asked: list[_Range] = []
+    ranges: list[_IntRange | _SuffixRange] = []
     for element in value[unit.end() :].split(","):
-        spelled = element.strip(" \t")
-        if not spelled:
+        text = element.strip(" \t")
+        if not text:
             continue  # lists may have empty elements (§5.6.1.2)
-        match = _RANGE.fullmatch(spelled)
-        if match is None or not (match[1] or match[2]) or len(asked) == ranges_max:
+        match = _RANGE.fullmatch(text)
+        if match is None or not (match[1] or match[2]) or len(ranges) == ranges_max:
             return None
-        first = _position(match[1]) if match[1] else None
         last = _position(match[2]) if match[2] else None
-        if first is not None and last is not None and last < first:
-            return None
-        asked.append(_Range(first, last))
-    return asked or None
+        if match[1]:
+            first = _position(match[1])
+            if last is not None and last < first:
+                return None
+            ranges.append(_IntRange(first, last))
+        else:
+            ranges.append(_SuffixRange(last or 0))
+    return ranges or None
 
 
 def _position(digits: str) -> int:
@@ -111,23 +117,23 @@ def _position(digits: str) -> int:
 
 
 def _coalesce(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """The same bytes without repetitions, and without gaps that are not worth a part."""
-    joined: list[tuple[int, Span]] = []  # each with its place in the request
-    satisfiable = [(place, span) for place, span in enumerate(spans) if span.size]
-    for place, span in sorted(satisfiable, key=lambda one: one[1]):
+    """Joins spans that overlap or have gaps below PART_BYTES, and drops empty ones."""
+    joined: list[tuple[int, Span]] = []  # (index in the request, span)
+    satisfiable = [(index, span) for index, span in enumerate(spans) if span.size]
+    for index, span in sorted(satisfiable, key=lambda indexed: indexed[1]):
         if joined and span.start - joined[-1][1].end < PART_BYTES:
-            before, reach = joined[-1]
-            joined[-1] = min(before, place), Span(reach.start, max(reach.end, span.end))
+            first_index, before = joined[-1]
+            joined[-1] = min(first_index, index), Span(before.start, max(before.end, span.end))
         else:
-            joined.append((place, span))
-    return tuple(span for _place, span in sorted(joined))
+            joined.append((index, span))
+    return tuple(span for _index, span in sorted(joined))
 
 
 @dataclass(frozen=True, slots=True)
 class Multipart:
-    """A body in several parts: ``parts`` are bytes as they are and spans of the object, in order.
+    """A multipart/byteranges body. ``parts``: literal bytes and spans of the object, in order.
 
-    ``size_bytes`` is the length of all of it.
+    ``size_bytes`` is the length of the body.
     """
 
     content_type: str
@@ -138,10 +144,10 @@ class Multipart:
 def multipart(
     spans: Sequence[Span], object_bytes: int, content_type: str, boundary: str
 ) -> Multipart:
-    """The body that brings ``spans`` of an object of ``object_bytes`` and ``content_type``.
+    """The body with ``spans`` of an object of ``object_bytes`` and ``content_type``.
 
-    ``boundary`` is 1 to 70 characters that need no quotes (RFC 2046 §5.1.1) and that nobody who
-    writes objects could foresee: whether it occurs in the object is never looked at.
+    ``boundary``: 1 to 70 characters that need no quotes (RFC 2046 §5.1.1). It must be
+    unpredictable, because nothing checks whether it occurs in the object.
     """
     parts: list[bytes | Span] = []
     size_bytes = 0
