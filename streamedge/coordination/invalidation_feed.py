@@ -8,7 +8,6 @@ notes its position in the worker status.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -19,24 +18,34 @@ from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlError
 from streamedge.control.invalidation_index import Revocation
 from streamedge.coordination.shared_state import WorkerStatus
-from streamedge.coordination.wakeups import Wakeups
+from streamedge.coordination.wakeups import ChangeEvent, Wakeups
 
 APPLIED_TIMEOUT_S = 5.0  # a worker that has not read the log by then hangs or has ended
-APPLIED_POLL_S = 0.0005
 
 Revoke = Callable[[Callable[[Provenance], bool]], None]
 """Ends all running responses and plays that a predicate matches."""
 
 
 class InvalidationFeed:
-    """For processes that append to the control log of a cache folder. Any thread may call it."""
+    """For the process that appends to the control log of a cache folder.
 
-    def __init__(self, folder: Path, wakeups: Wakeups, worker_status: WorkerStatus) -> None:
+    It may block, so it is called in threads. ``change_event`` is notified on the event loop when
+    a worker has noted its position or has ended.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        wakeups: Wakeups,
+        worker_status: WorkerStatus,
+        change_event: ChangeEvent,
+    ) -> None:
         self._folder = folder
         self._changes = open_changes(folder)
         self._head = AnnouncedHead(folder)
         self._wakeups = wakeups
         self._worker_status = worker_status
+        self._change_event = change_event
 
     def publish(self, position: int) -> None:
         """Puts all rows up to ``position`` into effect; normally returns at once.
@@ -60,12 +69,7 @@ class InvalidationFeed:
 
     def wait_applied(self, position: int, timeout_s: float = APPLIED_TIMEOUT_S) -> bool:
         """Blocks until every worker that is up has read up to ``position``; False on a timeout."""
-        deadline_s = time.monotonic() + timeout_s
-        while not self._worker_status.have_applied(position):
-            if time.monotonic() > deadline_s:
-                return False
-            time.sleep(APPLIED_POLL_S)
-        return True
+        return self._change_event.wait_in_thread(lambda: self.have_applied(position), timeout_s)
 
 
 def apply_invalidations(

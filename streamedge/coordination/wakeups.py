@@ -1,69 +1,75 @@
-"""Wake-ups between the processes of an edge: "shared state has changed, read it".
+"""The wake-ups of an edge's processes, and waiting in one process for a change of shared state.
 
-A wake-up carries no data; the config versions and the control log hold it. Several wake-ups before
-a process reads are one. The supervisor creates them before it forks, so every process can send one.
+The supervisor creates the wake-ups before it forks, so every process can send one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
+from threading import Condition
+
+from streamedge.ops.wakeup import Wakeup
 
 
 class Wakeups:
-    """One eventfd for each worker, by number, and one for the control process."""
+    """One ``Wakeup`` for each worker, by number, and one for the control process.
+
+    ``replicator`` wakes whichever worker sends the queued writes.
+    """
 
     def __init__(self, workers: int) -> None:
-        flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
-        self._eventfds = [os.eventfd(0, flags) for _ in range(workers + 1)]
+        self._by_number = [Wakeup() for _ in range(workers + 1)]
+        self.replicator = Wakeup()
 
     @property
     def control(self) -> int:
         """The number of the control process."""
-        return len(self._eventfds) - 1
+        return len(self._by_number) - 1
 
     def notify(self) -> None:
         """Wakes all processes."""
-        for number in range(len(self._eventfds)):
-            self.notify_at(number)
+        for wakeup in self._by_number:
+            wakeup.notify()
 
     def notify_at(self, number: int) -> None:
         """Wakes one process."""
-        os.eventfd_write(self._eventfds[number], 1)
+        self._by_number[number].notify()
 
     def subscribe(self, number: int, callback: Callable[[], object]) -> None:
         """Makes the running event loop call ``callback`` after each wake-up of ``number``."""
-
-        def on_readable() -> None:
-            self.take(number)
-            callback()
-
-        asyncio.get_running_loop().add_reader(self._eventfds[number], on_readable)
-
-    def take(self, number: int) -> int:
-        """Clears the wake-ups of ``number``; returns how many. Raises BlockingIOError if none."""
-        return os.eventfd_read(self._eventfds[number])
+        self._by_number[number].subscribe(callback)
 
     def unsubscribe(self, number: int) -> None:
         """Ends the subscription of ``number`` on the running event loop."""
-        asyncio.get_running_loop().remove_reader(self._eventfds[number])
+        self._by_number[number].unsubscribe()
+
+    def wait(self, number: int, timeout_s: float) -> None:
+        """Blocks until a wake-up of ``number`` or the timeout."""
+        self._by_number[number].wait(timeout_s)
+
+    def take(self, number: int) -> int:
+        """Clears the wake-ups of ``number``; returns how many. Raises BlockingIOError if none."""
+        return self._by_number[number].take()
 
     def close(self) -> None:
-        for eventfd in self._eventfds:
-            os.close(eventfd)
+        for wakeup in (*self._by_number, self.replicator):
+            wakeup.close()
 
 
 class ChangeEvent:
-    """Coroutines of one process wait here until a condition on shared state holds."""
+    """Coroutines and threads of one process wait here until a condition on shared state holds."""
 
     def __init__(self) -> None:
         self._next = asyncio.Event()
+        self._condition = Condition()
 
     def notify(self) -> None:
-        """Makes all waiters check their conditions again."""
+        """Makes all waiters check their conditions again. Called on the event loop."""
         self._next.set()
         self._next = asyncio.Event()
+        with self._condition:
+            self._condition.notify_all()
 
     async def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Waits until ``condition`` holds, checked after each ``notify``; False on a timeout."""
@@ -74,3 +80,8 @@ class ChangeEvent:
         except TimeoutError:
             return condition()
         return True
+
+    def wait_in_thread(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """As ``wait_for``, but blocks; for threads other than that of the event loop."""
+        with self._condition:
+            return self._condition.wait_for(condition, timeout_s)

@@ -92,8 +92,12 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     services.start_periodic("metrics", METRICS_INTERVAL_S, flush_metrics)
     write_queue = None
     if shared.has_write_queue:
-        write_queue = WriteQueue(config.edge.cache, WORKERS_MAX, config.limits.write_queue)
-    invalidation_feed = InvalidationFeed(config.edge.cache, shared.wakeups, shared.worker_status)
+        write_queue = WriteQueue(
+            config.edge.cache, WORKERS_MAX, config.limits.write_queue, shared.wakeups.replicator
+        )
+    invalidation_feed = InvalidationFeed(
+        config.edge.cache, shared.wakeups, shared.worker_status, change_event
+    )
     control_log = ControlLog(database, items_kept=config.limits.invalidations)
 
     def root_objects() -> dict[str, str]:

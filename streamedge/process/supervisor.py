@@ -58,11 +58,11 @@ if TYPE_CHECKING:
     from streamedge.process.certificates import Certificates
 
 CONTROL_WAIT_S = 2.0  # for the workers; one of them may never come up
-CONTROL_POLL_S = 0.01
 LOG_RETRY_S = 0.05  # while the reader of the log is slow
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}  # of file systems without locks
 CHECK_INTERVAL_S = 1.0
-START_POLL_S = 0.02  # until all workers are up
+# Until all workers are up: the supervisor waits for signals, and a worker sends it none.
+START_POLL_S = 0.02
 CONTROL_ENDS_S = 10.0
 KILL_TIMEOUT_S = 5.0  # after SIGKILL
 ABORT_S = 3.0  # for children to end after a second signal
@@ -200,8 +200,9 @@ class _Processes:
         """Waits for the workers first, then imports the modules of the admin address."""
         self._close_supervisor_descriptors()
         until_s = time.monotonic() + CONTROL_WAIT_S
+        wakeups = self._shared.wakeups
         while not self._shared.worker_status.all_up and time.monotonic() < until_s:
-            time.sleep(CONTROL_POLL_S)
+            wakeups.wait(wakeups.control, until_s - time.monotonic())
         from streamedge.process.control import run_control  # noqa: PLC0415
 
         run_control(self._shared, self._admin, self._lifeline)
@@ -305,6 +306,7 @@ class Supervisor:
             self._log.event("metrics_not_written", error=str(exc))
         if child.is_worker:
             self._worker_status.mark_down(child.place)
+            self._shared.wakeups.notify_at(self._shared.wakeups.control)
         if restart:
             self._shared.heartbeats.count_end(child.place, end)
         if restart or code:

@@ -46,7 +46,7 @@ HOUSEKEEPING_INTERVAL_S = 1.0
 DRAIN_S = 30.0
 CONTROL_BUSY_TIMEOUT_S = 1.0
 CONTROL_PATIENCE_S = 1.0  # for the database at a start, if the API made no resources
-CONTROL_POLL_S = 0.25
+CONTROL_POLL_S = 0.25  # nothing tells when the database can be read again
 # Thousands of viewers are long-lived objects, so full collections must be rare.
 GARBAGE_THRESHOLDS = (20_000, 50, 100)
 
@@ -109,7 +109,7 @@ async def _serve_viewers(
     budget = share_descriptors(config, descriptor_limit(), open_descriptors())
     end = budget.connections_end if budget.is_short else 0
     cache = _cache(config, context.number, database, log, counts, budget.open_extents)
-    write_queue = _open_write_queue(config, context.number) if shared.has_write_queue else None
+    write_queue = _open_write_queue(config, context) if shared.has_write_queue else None
     bindings = bind_origins(config, log, counts, write_queue)
     web = web_server(config, bindings, cache, log, counts, write_queue, context.countries, end)
     proxied = proxied_listeners(config.listen, context.listeners)
@@ -136,11 +136,13 @@ async def _serve_viewers(
     services.start("abandoned_writes", applier.end_abandoned_writes)
     note_folder(context, cache.store)
     shared.worker_status.mark_up(context.number)
+    shared.wakeups.notify_at(shared.wakeups.control)
     log.event("worker_up", pid=os.getpid())
     _start_housekeeping(services, context, cache.store, log, counts)
     await stopping.wait()
     await services.stop("config")
     shared.worker_status.mark_down(context.number)
+    shared.wakeups.notify_at(shared.wakeups.control)
     shared.wakeups.subscribe(context.number, apply_new)
     log.event("worker_draining")
     await _drain(web, rtmp, aborting)
@@ -207,8 +209,13 @@ async def read_config(
                 await stopping.wait()
 
 
-def _open_write_queue(config: Config, number: int) -> WriteQueue:
-    return WriteQueue(config.edge.cache, number, config.limits.write_queue)
+def _open_write_queue(config: Config, context: WorkerContext) -> WriteQueue:
+    return WriteQueue(
+        config.edge.cache,
+        context.number,
+        config.limits.write_queue,
+        context.shared.wakeups.replicator,
+    )
 
 
 def _on_signals(

@@ -2,7 +2,7 @@
 
     writes/journal.sqlite   the rows; see ``rows``
     writes/bodies/          one file for each body; see ``bodies``
-    writes/changes, bell    see ``change_signal``
+    writes/changes          see ``change_signal``
     writes/replicator       locked by the process that sends; see ``leader_lock``
 
 A write becomes durable in this order: the body and its file name, then the row, then the response.
@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from streamedge.keys import join_key
+from streamedge.ops.wakeup import Wakeup
 from streamedge.origin.spooling import gather, in_thread
 from streamedge.origin.upload import Upload
 from streamedge.origin.writing import (
@@ -78,13 +79,14 @@ def prepare_write_queue(cache_root: Path) -> None:
 class WriteQueue:
     """The queue as one process uses it; ``slot`` is its number, below ``change_signal.SLOTS``.
 
+    ``replicator`` is notified of each change.
     ``limit_bytes`` limits the bytes of all bodies and rows, dead letters included.
     """
 
-    def __init__(self, cache_root: Path, slot: int, limit_bytes: int) -> None:
+    def __init__(self, cache_root: Path, slot: int, limit_bytes: int, replicator: Wakeup) -> None:
         self.folder = cache_root / "writes"
         self.bodies = self.folder / "bodies"
-        self.signal = ChangeSignal(self.folder, slot)
+        self.signal = ChangeSignal(self.folder, slot, replicator)
         self.rows = Rows(self.folder / "journal.sqlite")
         # A connection of its own: readers are on the event loop and must not wait for a
         # transaction that a thread runs.

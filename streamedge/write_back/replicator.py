@@ -8,6 +8,7 @@ delays are in ``states``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import random
@@ -39,6 +40,7 @@ from streamedge.write_back.states import (
 
 SENDS_MAX = 4
 RESTART_S = 5.0  # after a failure of the queue, or of a task
+RECHECK_S = 5.0  # between two looks at the change counters of all processes
 POLL_S = 0.5  # between two checks for an interrupted write's arrival at the origin
 
 # After these failures, one success makes all waiting writes of the origin due at once.
@@ -104,21 +106,16 @@ class Replicator:
     async def _run_as_leader(self) -> None:
         """Returns by an exception only: the failure, or the cancellation."""
         lock = LeaderLock(self._write_queue.folder / "replicator")
-        loop = asyncio.get_running_loop()
-        wakeup_fd = self._write_queue.signal.wakeup_fd
+        wakeup = self._write_queue.signal.replicator
         try:
             await lock.acquire()
             self._log.event("replicator_started")
-            loop.add_reader(wakeup_fd, self._on_wakeup)
+            wakeup.subscribe(self._wake.set)
             await self._replicate()
         finally:
-            loop.remove_reader(wakeup_fd)
+            wakeup.unsubscribe()
             await self._stop_tasks()
             lock.release()
-
-    def _on_wakeup(self) -> None:
-        self._write_queue.signal.drain()
-        self._wake.set()
 
     async def _replicate(self) -> None:
         """Sends until a task or the queue fails, and raises that failure."""
@@ -135,6 +132,7 @@ class Replicator:
             await self._notify_cache(asset_key)  # left over from a process that died
         while self._failure is None:
             self._wake.clear()
+            snapshot = self._write_queue.signal.snapshot()
             free = SENDS_MAX - self._sending
             due_s: float | None = None
             if free:
@@ -144,7 +142,7 @@ class Replicator:
                 if len(due) < free:
                     due_s = await in_thread(rows.next_due_s)
             await self._measure()
-            await self._sleep_until(due_s)
+            await self._sleep_until(due_s, snapshot)
         raise self._failure
 
     async def _end_abandoned(self) -> None:
@@ -194,14 +192,20 @@ class Replicator:
         gauges[Gauge.KEPT_WRITES] = sum(by_state.get(state, 0) for state in DEAD_LETTERS)
         gauges[Gauge.HELD_WRITE_BYTES] = totals.held_bytes
 
-    async def _sleep_until(self, due_s: float | None) -> None:
-        """Returns at ``due_s``, or earlier when the queue changes or a task ends."""
-        wait_s = None if due_s is None else max(0.0, due_s - self._clock())
-        try:
-            async with asyncio.timeout(wait_s):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+    async def _sleep_until(self, due_s: float | None, snapshot: bytes) -> None:
+        """Returns at ``due_s``, or earlier when the queue changes or a task ends.
+
+        The counters are polled too: workers of a supervisor that was killed, which still drain,
+        cannot wake this process. ``snapshot`` is that of the last read.
+        """
+        while self._write_queue.signal.snapshot() == snapshot:
+            wait_s = RECHECK_S if due_s is None else min(RECHECK_S, due_s - self._clock())
+            if wait_s <= 0:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+                    return
 
     def _begin(self, row: Row) -> None:
         self._sending += 1

@@ -36,7 +36,9 @@ class Desk:
 
     async def ask(self, method: str, target: str, body: bytes = b"") -> tuple[int, dict[str, Any]]:
         """Status and JSON of an answer."""
-        invalidation_feed = InvalidationFeed(self.folder, self.wakeups, self.worker_status)
+        invalidation_feed = InvalidationFeed(
+            self.folder, self.wakeups, self.worker_status, self.change_event
+        )
         roots = {"EWEB": "index.html", "ESTREAM": ""}
         routes = invalidation_routes(self.log, invalidation_feed, self.change_event, lambda: roots)
         shared = make_shared(2, wakeups=self.wakeups, worker_status=self.worker_status)

@@ -17,6 +17,7 @@ from streamedge.process.control import create_admin_app
 from streamedge.write_back.queue import LISTED_ROWS_MAX, WriteQueue, prepare_write_queue
 from streamedge.write_back.states import State
 from tests.support.asgi_call import call
+from tests.support.scripted_writer import REPLICATOR
 from tests.support.shared_memory import make_shared
 
 LIMIT_BYTES = 1 << 20
@@ -27,7 +28,7 @@ STALE: HeaderFields = (("If-Match", '"old"'),)
 @pytest.fixture(name="write_queue")
 def _write_queue(tmp_path: Path) -> Iterator[WriteQueue]:
     prepare_write_queue(tmp_path)
-    write_queue = WriteQueue(tmp_path, 0, LIMIT_BYTES)
+    write_queue = WriteQueue(tmp_path, 0, LIMIT_BYTES, REPLICATOR)
     yield write_queue
     write_queue.close()
 

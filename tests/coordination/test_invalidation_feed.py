@@ -21,7 +21,7 @@ from streamedge.control.position import position_at
 from streamedge.coordination import invalidation_feed as feed_module
 from streamedge.coordination.invalidation_feed import InvalidationFeed, Revoke, apply_invalidations
 from streamedge.coordination.shared_state import WorkerStatus
-from streamedge.coordination.wakeups import Wakeups
+from streamedge.coordination.wakeups import ChangeEvent, Wakeups
 from streamedge.ops.log import open_log
 from streamedge.origin import OriginHead, Version
 
@@ -35,7 +35,7 @@ async def test_publish_moves_the_counter_and_wakes_all_processes(tmp_path: Path)
     for number, event in enumerate(woken):
         wakeups.subscribe(number, event.set)
     before = changes.number
-    InvalidationFeed(tmp_path, wakeups, WorkerStatus(2)).publish(position_at(7, 3))
+    InvalidationFeed(tmp_path, wakeups, WorkerStatus(2), ChangeEvent()).publish(position_at(7, 3))
     assert changes.number == before + 1  # at once: requests check the counter
     assert AnnouncedHead(tmp_path).position == position_at(7, 3)
     async with asyncio.timeout(10):
@@ -48,12 +48,14 @@ async def test_publish_moves_the_counter_and_wakes_all_processes(tmp_path: Path)
 async def test_wait_applied_waits_for_workers_that_are_up(tmp_path: Path) -> None:
     prepare_folder(tmp_path)
     wakeups, worker_status = Wakeups(1), WorkerStatus(1)
-    invalidation_feed = InvalidationFeed(tmp_path, wakeups, worker_status)
+    change_event = ChangeEvent()
+    invalidation_feed = InvalidationFeed(tmp_path, wakeups, worker_status, change_event)
     assert invalidation_feed.wait_applied(5)
     worker_status.mark_up(0)
     assert not invalidation_feed.wait_applied(5, timeout_s=0.0)
     waiting = asyncio.create_task(asyncio.to_thread(invalidation_feed.wait_applied, 5))
     worker_status.note_position(0, 5)
+    change_event.notify()
     assert await waiting
     wakeups.close()
 
@@ -113,7 +115,9 @@ def test_unpublished_change_is_refused_unless_all_workers_read_it(
 ) -> None:
     monkeypatch.setattr(feed_module, "APPLIED_TIMEOUT_S", 0.05)
     wakeups, worker_status = Wakeups(1), WorkerStatus(1)
-    invalidation_feed = InvalidationFeed(tmp_path / "nowhere", wakeups, worker_status)
+    invalidation_feed = InvalidationFeed(
+        tmp_path / "nowhere", wakeups, worker_status, ChangeEvent()
+    )
     invalidation_feed.publish(position_at(7, 3))  # no worker is up
     worker_status.mark_up(0)
     with pytest.raises(ControlError, match="not all workers"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 
+import pytest
+
 from streamedge.coordination.wakeups import ChangeEvent, Wakeups
 
 
@@ -53,3 +55,33 @@ async def test_condition_is_checked_after_each_notification() -> None:
     change_event.notify()
     assert await waiting
     assert not await change_event.wait_for(lambda: False, 0.0)
+
+
+async def test_thread_waits_for_a_condition_too() -> None:
+    change_event, is_true, checked = ChangeEvent(), [False], asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def condition() -> bool:
+        loop.call_soon_threadsafe(checked.set)
+        return is_true[0]
+
+    waiting = asyncio.create_task(asyncio.to_thread(change_event.wait_in_thread, condition, 20.0))
+    await checked.wait()
+    is_true[0] = True
+    change_event.notify()
+    assert await waiting
+    assert not change_event.wait_in_thread(lambda: False, 0.0)
+
+
+def test_process_without_an_event_loop_waits_for_a_wakeup() -> None:
+    wakeups = Wakeups(1)
+    wakeups.wait(wakeups.control, 0.0)  # times out
+    pid = os.fork()
+    if pid == 0:
+        wakeups.notify_at(wakeups.control)
+        os._exit(0)
+    wakeups.wait(wakeups.control, 20.0)
+    os.waitpid(pid, 0)
+    with pytest.raises(BlockingIOError):
+        wakeups.take(wakeups.control)  # it was cleared
+    wakeups.close()

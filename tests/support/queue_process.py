@@ -27,11 +27,12 @@ from streamedge.ops.metrics import Counts
 from streamedge.origin.directory.origin import DirectoryOrigin
 from streamedge.origin.directory.writing import DirectoryWriter
 from streamedge.origin.writing import Write, WriteAnswer
+from streamedge.write_back import replicator
 from streamedge.write_back.bodies import NewBody
 from streamedge.write_back.queue import WriteQueue
 from streamedge.write_back.replicator import Replicator
 from streamedge.write_back.rows import Row, Rows
-from tests.support.scripted_writer import body_of, put
+from tests.support.scripted_writer import REPLICATOR, body_of, put
 
 LIMIT_BYTES = 1 << 24
 
@@ -79,7 +80,7 @@ async def accept(root: Path, point: str) -> None:
         patch.object(NewBody, "sync", sync_and_block).start()
     if point == "row":
         patch.object(Rows, "insert", insert_and_block).start()
-    write_queue = WriteQueue(root, 0, LIMIT_BYTES)
+    write_queue = WriteQueue(root, 0, LIMIT_BYTES, REPLICATOR)
     answer = await write_queue.accept("key", "main", put("film"), body_of(b"hello"))
     assert answer.status == 200
     block_for_ever("answer")
@@ -94,7 +95,7 @@ async def replicate(
         report({"event": "told", "key": key})
 
     await Replicator(
-        WriteQueue(root, slot, LIMIT_BYTES),
+        WriteQueue(root, slot, LIMIT_BYTES, REPLICATOR),
         {"main": kind(root / "origin")},
         {"main": DirectoryOrigin(root / "origin")},
         told,
@@ -104,6 +105,8 @@ async def replicate(
 
 
 if __name__ == "__main__":
+    # As the processes of a killed supervisor, these share no wake-up with the test.
+    patch.object(replicator, "RECHECK_S", 0.05).start()
     task, folder, argument = sys.argv[1:]
     if task == "accept":
         asyncio.run(accept(Path(folder), argument))

@@ -11,7 +11,11 @@ from typing import Any
 from streamedge.ops.log import Log
 from streamedge.ops.log_output import LogTarget
 from streamedge.ops.metrics import Gauge
+from streamedge.ops.wakeup import Wakeup
 from streamedge.origin.writing import Write, WriteAnswer
+
+REPLICATOR = Wakeup()
+"""The wake-up of the replicator, for all write queues of a test process."""
 
 PATIENCE_S = 20.0  # a wait that lasts this long has failed
 

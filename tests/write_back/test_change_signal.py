@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import select
 from pathlib import Path
 
+from streamedge.ops.wakeup import Wakeup
 from streamedge.write_back.change_signal import SLOTS, ChangeSignal, prepare_signal
 
 
-async def test_change_is_seen_by_all_processes(tmp_path: Path) -> None:
+async def test_changes(tmp_path: Path) -> None:
     prepare_signal(tmp_path)
-    one, other = ChangeSignal(tmp_path, 0), ChangeSignal(tmp_path, SLOTS - 1)
+    replicator, woken = Wakeup(), asyncio.Event()
+    one = ChangeSignal(tmp_path, 0, replicator)
+    other = ChangeSignal(tmp_path, SLOTS - 1, replicator)
     before = one.snapshot()
     assert other.snapshot() == before
-    rung = asyncio.Event()
-    asyncio.get_running_loop().add_reader(one.wakeup_fd, rung.set)
+    replicator.subscribe(woken.set)
     other.notify()
-    await asyncio.wait_for(rung.wait(), 20)
-    asyncio.get_running_loop().remove_reader(one.wakeup_fd)
+    await asyncio.wait_for(woken.wait(), 20)
+    replicator.unsubscribe()
     assert one.snapshot() == other.snapshot() != before
-    one.drain()
-    poll = select.poll()  # select() itself cannot see descriptors from 1024 on
-    poll.register(one.wakeup_fd, select.POLLIN)
-    assert not poll.poll(0)
     one.close()
     other.close()
+    replicator.close()
 
 
-def test_notify_does_not_block_when_nothing_drains_the_pipe(tmp_path: Path) -> None:
+def test_notify_does_not_block_when_nothing_receives_the_wakeups(tmp_path: Path) -> None:
     prepare_signal(tmp_path)
-    signal = ChangeSignal(tmp_path, 0)
-    os.write(signal.wakeup_fd, bytes(1 << 20))  # as much as the pipe takes
-    before = signal.snapshot()
-    signal.notify()
-    assert signal.snapshot() != before
+    replicator = Wakeup()
+    signal = ChangeSignal(tmp_path, 0, replicator)
+    for _change in range(3):
+        before = signal.snapshot()
+        signal.notify()
+        assert signal.snapshot() != before
+    assert replicator.take() == 3
     signal.close()
+    replicator.close()
+
+
+def test_named_pipe_of_earlier_versions_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "bell").touch()
+    prepare_signal(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["changes"]

@@ -19,7 +19,7 @@ from streamedge.origin.writing import Write
 from streamedge.spans import Span
 from streamedge.write_back.overlay import PendingWritesOrigin, PendingWritesUpstream
 from streamedge.write_back.queue import WriteQueue, prepare_write_queue
-from tests.support.scripted_writer import body_of, put
+from tests.support.scripted_writer import REPLICATOR, body_of, put
 
 TYPED = ("Content-Type", "text/plain")
 
@@ -27,7 +27,7 @@ TYPED = ("Content-Type", "text/plain")
 @pytest.fixture(name="write_queue")
 def _write_queue(tmp_path: Path) -> Iterator[WriteQueue]:
     prepare_write_queue(tmp_path)
-    write_queue = WriteQueue(tmp_path, 0, 1 << 20)
+    write_queue = WriteQueue(tmp_path, 0, 1 << 20, REPLICATOR)
     yield write_queue
     write_queue.close()
 

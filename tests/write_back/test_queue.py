@@ -21,7 +21,7 @@ from streamedge.write_back.bodies import ORPHAN_AGE_S, NewBody, sweep
 from streamedge.write_back.queue import WriteQueue, prepare_write_queue
 from streamedge.write_back.rows import ROW_BYTES, Row, open_database
 from streamedge.write_back.states import State
-from tests.support.scripted_writer import body_of, put
+from tests.support.scripted_writer import REPLICATOR, body_of, put
 
 LIMIT_BYTES = 1 << 20
 
@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write_queue(root: Path) -> Iterator[WriteQueue]:
-    write_queue = WriteQueue(root, 0, LIMIT_BYTES)
+    write_queue = WriteQueue(root, 0, LIMIT_BYTES, REPLICATOR)
     yield write_queue
     write_queue.close()
 
@@ -43,7 +43,7 @@ def write_queue(root: Path) -> Iterator[WriteQueue]:
 @pytest.fixture
 def neighbour(root: Path) -> Iterator[WriteQueue]:
     """Another worker's hand on the same queue."""
-    write_queue = WriteQueue(root, 1, LIMIT_BYTES)
+    write_queue = WriteQueue(root, 1, LIMIT_BYTES, REPLICATOR)
     yield write_queue
     write_queue.close()
 

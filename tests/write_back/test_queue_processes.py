@@ -15,7 +15,7 @@ import pytest
 from streamedge.write_back.bodies import sweep
 from streamedge.write_back.queue import WriteQueue, prepare_write_queue
 from streamedge.write_back.states import State
-from tests.support.scripted_writer import PATIENCE_S, body_of, put
+from tests.support.scripted_writer import PATIENCE_S, REPLICATOR, body_of, put
 
 PROGRAM = "tests.support.queue_process"
 
@@ -72,7 +72,7 @@ async def start(root: Path) -> AsyncIterator[Start]:
 async def test_process_killed_before_the_row_leaves_no_write(root: Path, start: Start) -> None:
     worker = await start("accept", "body")
     await worker.says("body")
-    write_queue = WriteQueue(root, 1, 1 << 20)
+    write_queue = WriteQueue(root, 1, 1 << 20, REPLICATOR)
     (body,) = write_queue.bodies.iterdir()
     os.utime(body, (0, 0))
     assert (
@@ -92,7 +92,7 @@ async def test_write_of_a_process_killed_after_the_row_is_sent(
     worker = await start("accept", point)
     await worker.says(point)
     await worker.kill()
-    write_queue = WriteQueue(root, 1, 1 << 20)
+    write_queue = WriteQueue(root, 1, 1 << 20, REPLICATOR)
     pending = write_queue.pending("key")
     assert pending is not None
     assert pending.path is not None
@@ -105,7 +105,7 @@ async def test_write_of_a_process_killed_after_the_row_is_sent(
 
 
 async def test_second_process_takes_over_when_the_leader_ends(root: Path, start: Start) -> None:
-    write_queue = WriteQueue(root, 2, 1 << 20)
+    write_queue = WriteQueue(root, 2, 1 << 20, REPLICATOR)
     first = await start("replicate", "0")
     await first.says("replicator_started")
     second = await start("replicate", "1")
@@ -123,7 +123,7 @@ async def test_second_process_takes_over_when_the_leader_ends(root: Path, start:
 async def test_write_of_a_leader_killed_after_the_origin_had_it_is_not_a_conflict(
     root: Path, start: Start
 ) -> None:
-    write_queue = WriteQueue(root, 2, 1 << 20)
+    write_queue = WriteQueue(root, 2, 1 << 20, REPLICATOR)
     await write_queue.accept("key", "main", put("film", ("If-None-Match", "*")), body_of(b"hello"))
     await write_queue.accept("key", "main", put("film"), body_of(b"later"))
     first = await start("stick", "0")
@@ -143,7 +143,7 @@ async def test_next_leader_notifies_the_cache_of_a_conflict_of_a_killed_one(
 ) -> None:
     """Else readers would go on getting what the origin has refused."""
     (root / "origin/film").write_bytes(b"the origin's own")
-    write_queue = WriteQueue(root, 2, 1 << 20)
+    write_queue = WriteQueue(root, 2, 1 << 20, REPLICATOR)
     await write_queue.accept("key", "main", put("film", ("If-None-Match", "*")), body_of(b"hello"))
     first = await start("silent", "0")
     await first.says("silent")

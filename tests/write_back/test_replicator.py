@@ -23,6 +23,7 @@ from streamedge.write_back.replicator import SENDS_MAX, Replicator
 from streamedge.write_back.rows import WriteQueueError
 from streamedge.write_back.states import BACK_OFF_MAX_S, State
 from tests.support.scripted_writer import (
+    REPLICATOR,
     RecordingGauges,
     RecordingLog,
     ScriptedWriter,
@@ -38,7 +39,7 @@ class Bench:
 
     def __init__(self, root: Path) -> None:
         prepare_write_queue(root)
-        self.write_queue = WriteQueue(root, 0, 1 << 24)
+        self.write_queue = WriteQueue(root, 0, 1 << 24, REPLICATOR)
         self.writer = ScriptedWriter()
         self.folder = root / "origin"
         self.folder.mkdir()
