@@ -307,3 +307,50 @@ LIMITS = {
 def test_page_has_the_limit_of_the_code(what: str) -> None:
     rows = {row[0]: row[1] for row in _rows("limits.md")}
     assert rows[what].startswith(LIMITS[what])
+
+
+# Names of the reference pages on all other pages
+
+OTHER_PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "get-started.md",
+    *(
+        page
+        for folder in ("guides", "operations", "security")
+        for page in sorted((ROOT / "docs" / folder).glob("*.md"))
+    ),
+]
+OTHER_PRODUCTS = {"aws_cloudfront_distribution"}  # Terraform's
+
+
+def _config_keys() -> set[str]:
+    """The keys as the reference writes them, such as ``limits.url`` and ``origins.NAME.host``."""
+    return {key for row in _rows("config.md") for key in _quoted(row[0])}
+
+
+def _reference_names() -> set[str]:
+    """The last parts of keys, the log's events and fields, metrics, and kinds of errors."""
+    keys = {re.split(r"[.\]]", key)[-1] for key in _config_keys()}
+    kinds = (PAGES / "metrics.md").read_text().partition("## Kinds of errors")[2]
+    metrics = {name for row in _rows("metrics.md") for name in _quoted(row[0])}
+    return keys | set(LOGGED).union(*DOCUMENTED.values()) | metrics | set(_quoted(kinds))
+
+
+@pytest.mark.parametrize("page", OTHER_PAGES, ids=lambda page: page.name)
+def test_keys_events_and_metrics_of_the_page_are_in_the_reference(page: Path) -> None:
+    names = {
+        name for name in _quoted(page.read_text()) if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", name)
+    }
+    assert names - _reference_names() - OTHER_PRODUCTS == set()
+
+
+@pytest.mark.parametrize("page", OTHER_PAGES, ids=lambda page: page.name)
+def test_dotted_keys_of_the_page_are_in_the_reference(page: Path) -> None:
+    tables = {key.partition(".")[0] for key in _config_keys() if "." in key}
+    names = {
+        name
+        for name in _quoted(page.read_text())
+        if re.fullmatch(r"[a-z_]+(\.[A-Za-z_]+)+", name) and name.partition(".")[0] in tables
+    }
+    files = {name for name in names if name.endswith((".db", ".toml"))}
+    assert names - files - _config_keys() == set()
