@@ -1,8 +1,8 @@
-"""The ``aws`` command as tests run it: Amazon's own, with keys of its own and nobody's settings.
+"""Runs Amazon's ``aws`` command with its own keys and without the user's settings.
 
 def test_it(aws: AwsCli) -> None:
     aws.run("s3", "cp", str(path), "s3://videos/film", endpoint=edge.http(""))
-    said = aws.json("cloudfront", "list-distributions", endpoint=api_url)
+    listing = aws.json("cloudfront", "list-distributions", endpoint=api_url)
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import pytest
 
 PATIENCE_S = 120.0  # a command that takes longer has failed
 ACCESS_KEY_ID = "a-client-of-the-edge"
-SECRET_ACCESS_KEY = "known-to-nobody-else"
+SECRET_ACCESS_KEY = "a-secret-of-the-tests"
 REGION = "eu-west-1"
 
 
 @dataclass(frozen=True, slots=True)
 class AwsCli:
-    """The command with an empty home ``folder``; by default with the keys above."""
+    """The command with an empty home folder; by default with the keys above."""
 
     folder: Path
     access_key_id: str = ACCESS_KEY_ID
@@ -35,10 +35,10 @@ class AwsCli:
     def run(
         self, *arguments: str, endpoint: str | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Runs it to its end; ``check``: an exit code but 0 fails the test with what was said."""
-        where = () if endpoint is None else ("--endpoint-url", endpoint.rstrip("/"))
-        done = subprocess.run(
-            [sys.executable, "-m", "awscli", *arguments, *where],
+        """Runs the command; with ``check`` an exit code other than 0 fails the test."""
+        endpoint_option = () if endpoint is None else ("--endpoint-url", endpoint.rstrip("/"))
+        result = subprocess.run(
+            [sys.executable, "-m", "awscli", *arguments, *endpoint_option],
             env=self._environment(),
             cwd=self.folder,
             check=False,
@@ -46,16 +46,18 @@ class AwsCli:
             text=True,
             timeout=PATIENCE_S,
         )
-        assert not check or done.returncode == 0, f"aws {arguments}: {done.stdout}{done.stderr}"
-        return done
+        assert not check or result.returncode == 0, (
+            f"aws {arguments}: {result.stdout}{result.stderr}"
+        )
+        return result
 
     def json(self, *arguments: str, endpoint: str | None = None) -> Any:
-        """What it prints, which is JSON; None where it prints nothing."""
-        printed = self.run(*arguments, "--output", "json", endpoint=endpoint).stdout
-        return json.loads(printed) if printed.strip() else None
+        """The JSON that the command prints; None without output."""
+        output = self.run(*arguments, "--output", "json", endpoint=endpoint).stdout
+        return json.loads(output) if output.strip() else None
 
     def configure(self, text: str) -> None:
-        """Its config file."""
+        """Writes the command's config file."""
         (self.folder / "config").write_text(text)
 
     def _environment(self) -> dict[str, str]:

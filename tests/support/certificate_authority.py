@@ -45,7 +45,7 @@ class CertificateAuthority:
         into: Pair | None = None,
         extension: x509.ExtensionType | None = None,
     ) -> Pair:
-        """A new certificate for DNS names; ``into``: in place of another's files."""
+        """Issues a certificate for DNS names; ``into`` replaces the files of an older one."""
         self._issued += 1
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_name(f"Test {self._issued}"), self._name, key)
@@ -70,17 +70,17 @@ class CertificateAuthority:
         return pair
 
     def client(self) -> ssl.SSLContext:
-        """What a careful client uses: one that can tell a cut (RFC 8446 §6.1)."""
+        """A client context that detects truncation (RFC 8446 §6.1)."""
         context = ssl.create_default_context(cafile=str(self.root))
         context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # set by Pythons up to 3.11.2
         return context
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Puts a new file in an old one's place, as those who renew certificates do."""
-    beside = path.with_suffix(".new")
-    beside.write_bytes(data)
-    os.replace(beside, path)
+    """Replaces a file atomically, as programs that renew certificates do."""
+    new_file = path.with_suffix(".new")
+    new_file.write_bytes(data)
+    os.replace(new_file, path)
 
 
 def _name(common: str) -> x509.Name:

@@ -1,6 +1,6 @@
-"""A bucket in the test's own loop: objects in memory, every request on record, no signature read.
+"""A bucket in the test's own loop: objects in memory, requests recorded, signatures ignored.
 
-It answers what the edge may ask a bucket, and 501 to everything else.
+It supports the operations that the edge uses, and responds 501 to all others.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ _LISTING = (
 
 
 class FakeBucket(H11Server):
-    """Serves BUCKET on 127.0.0.1. ``asked`` are method, key ("" is the bucket) and query."""
+    """Serves BUCKET on 127.0.0.1. ``requests``: method, key ("" is the bucket) and query."""
 
     def __init__(self) -> None:
         super().__init__()
         self.objects: dict[str, bytes] = {}
-        self.asked: list[tuple[str, str, str]] = []
+        self.requests: list[tuple[str, str, str]] = []
 
     async def respond(
         self, request: h11.Request, body: AsyncIterator[bytes]
     ) -> tuple[int, list[tuple[str, str]], bytes]:
         received = b"".join([piece async for piece in body])
         method, target = request.method.decode(), request.target.decode()
-        status, fields, content = self._answer(method, target, received)
+        status, fields, content = self._response(method, target, received)
         return status, [*fields.items()], content
 
-    def _answer(self, method: str, target: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def _response(self, method: str, target: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         parts = urlsplit(target)
         bucket, _, key = unquote(parts.path).removeprefix("/").partition("/")
         assert bucket == BUCKET
         query = parse_qs(parts.query, keep_blank_values=True)
-        self.asked.append((method, key, parts.query))
+        self.requests.append((method, key, parts.query))
         etag = {"ETag": f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'}
         if not key:
             return 200, {}, b"" if "location" in query else _LISTING.encode()

@@ -1,4 +1,4 @@
-"""What FFmpeg plays of a file, and what an FLV plays, as lists of packets that can be compared."""
+"""The packets that FFmpeg reads from a file and those of an FLV, as lists to compare."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _FIELDS = ("stream_index", "pts_time", "dts_time", "size", "pos", "flags", "data
 class Packet(NamedTuple):
     pts_ms: float
     digest: str
-    is_shown: bool  # False: decoded only, so that others can be
+    is_shown: bool  # False: only decoded, as a reference of others
 
 
 class Played(NamedTuple):
-    """The packets of the first stream of each kind; ``error`` when nothing can be played."""
+    """The packets of the first stream of each kind; ``error`` is FFmpeg's output."""
 
     video: list[Packet]
     audio: list[Packet]
@@ -32,34 +32,34 @@ class Played(NamedTuple):
 
 
 def ffmpeg_packets(path: Path) -> Played:
-    """As FFmpeg's command line tools read a file."""
+    """Reads a file with ffprobe."""
     command = [
         "ffprobe", "-v", "error", "-show_packets", "-show_streams", "-show_data_hash", "md5",
         "-show_entries", "stream=index,codec_type:packet=" + ",".join(_FIELDS),
         "-of", "json", str(path),
     ]  # fmt: skip
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    answer = json.loads(done.stdout or "{}")
-    # The last sample of a file that was cut off is no frame.
-    is_cut = any(word in done.stderr for word in ("partial file", "Truncating"))
+    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    report = json.loads(result.stdout or "{}")
+    # The last sample of a truncated file is not a frame.
+    is_cut = any(word in result.stderr for word in ("partial file", "Truncating"))
     first: dict[str, int] = {}
-    for stream in answer.get("streams", []):
+    for stream in report.get("streams", []):
         first.setdefault(stream["codec_type"], stream["index"])
     packets: dict[str, list[Packet]] = {"video": [], "audio": []}
-    for packet in answer.get("packets", []):
-        for kind, found in packets.items():
+    for packet in report.get("packets", []):
+        for kind, stream in packets.items():
             if packet["stream_index"] == first.get(kind) and int(packet["size"]):
                 time = float(packet.get("pts_time", packet.get("dts_time", "nan")))
                 digest = packet["data_hash"].removeprefix("MD5:")
                 is_shown = "D" not in packet["flags"]
                 end = int(packet.get("pos", 0)) + int(packet["size"])
                 if not (is_cut and end == path.stat().st_size):
-                    found.append(Packet(time * 1000, digest, is_shown))
-    return Played(_trimmed(packets["video"]), _trimmed(packets["audio"]), done.stderr.strip())
+                    stream.append(Packet(time * 1000, digest, is_shown))
+    return Played(_trimmed(packets["video"]), _trimmed(packets["audio"]), result.stderr.strip())
 
 
 def _trimmed(packets: list[Packet]) -> list[Packet]:
-    """Without packets at the end that nobody is shown: nothing needs them."""
+    """Removes packets at the end that are not shown; no packet refers to them."""
     shown = [at for at, packet in enumerate(packets) if packet.is_shown]
     return packets[: shown[-1] + 1] if shown else []
 
@@ -77,7 +77,7 @@ def flv_packets(data: bytes) -> Played:
 
 
 def add_tag(packets: dict[bool, list[Packet]], kind: int, time_ms: int, body: bytes) -> None:
-    """Adds what a tag (or RTMP message) holds to the pictures (True) or the sound (False)."""
+    """Adds the media in a tag or RTMP message to the video (True) or the audio (False)."""
     tag = flv.classify(kind, body)
     if TagFlag.MEDIA not in tag.flags:
         return
@@ -95,30 +95,30 @@ def add_tag(packets: dict[bool, list[Packet]], kind: int, time_ms: int, body: by
     packets[is_video].append(Packet(time_ms + composition_ms, digest, True))
 
 
-def differences(wanted: Played, got: Played, *, may_have_more: bool = False) -> list[str]:
-    """Where two plays differ; times are compared from the first packet on.
+def differences(expected: Played, actual: Played, *, may_have_more: bool = False) -> list[str]:
+    """The differences of two plays; times are compared relative to the first packet.
 
-    ``may_have_more``: FFmpeg stopped at the first sample past the file's end, and need not have.
+    ``may_have_more``: FFmpeg stopped early, at the first sample past the file's end.
     """
-    found: list[str] = []
+    errors: list[str] = []
     offset_ms: float | None = None
     for kind, want, have in (
-        ("video", wanted.video, got.video), ("audio", wanted.audio, got.audio)
+        ("video", expected.video, actual.video), ("audio", expected.audio, actual.audio)
     ):  # fmt: skip
-        # What nobody is shown may be left out, if nothing that is shown needs it.
+        # Packets that are not shown may be missing, if no packet that is shown refers to them.
         pairs: list[tuple[Packet, Packet]] = []
         for at, packet in enumerate(want):
             if len(pairs) < len(have) and packet.digest == have[len(pairs)].digest:
                 pairs.append((packet, have[len(pairs)]))
             elif packet.is_shown:
-                found.append(
+                errors.append(
                     f"{kind}: packet {at} of {len(want)} is missing at {len(pairs)} of {len(have)}"
                 )
                 break
         else:
             # An edit list that hides everything is not followed.
             if len(pairs) < len(have) and not may_have_more and want:
-                found.append(f"{kind}: {len(have) - len(pairs)} packets too many")
+                errors.append(f"{kind}: {len(have) - len(pairs)} packets too many")
         for at, (a, b) in enumerate(pairs):
             if a.pts_ms != a.pts_ms:
                 continue  # no time
@@ -127,9 +127,9 @@ def differences(wanted: Played, got: Played, *, may_have_more: bool = False) -> 
             if offset_ms is None:
                 offset_ms = b.pts_ms - a.pts_ms
             if abs(b.pts_ms - a.pts_ms - offset_ms) > TOLERANCE_MS:
-                found.append(
-                    f"{kind} packet {at} of {len(pairs)}: time {a.pts_ms + offset_ms:.1f} wanted,"
-                    f" {b.pts_ms:.1f} seen"
+                errors.append(
+                    f"{kind} packet {at} of {len(pairs)}: time {a.pts_ms + offset_ms:.1f} expected,"
+                    f" {b.pts_ms:.1f} received"
                 )
                 break
-    return found
+    return errors

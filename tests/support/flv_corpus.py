@@ -1,4 +1,4 @@
-"""FLV files that other players take, made from a seed by structured edits of tags and times."""
+"""FLV files that other players accept: structured edits of a seed's tags and times."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ class Recording:
         ]
 
     def cut_last(self, size_bytes: int) -> None:
-        """Takes bytes from the end of the last tag."""
+        """Removes bytes from the end of the last tag."""
         last = self.pieces[-1]
         self.pieces[-1] = (last.dump() if isinstance(last, Tag) else last)[:-size_bytes]
 
     def insert(self, *pieces: Tag | bytes) -> None:
-        """In the middle."""
+        """Inserts tags or bytes in the middle."""
         at = len(self.pieces) // 2
         self.pieces[at:at] = pieces
 
@@ -105,7 +105,7 @@ def _set_header(at: int, value: bytes) -> Callable[[Recording], None]:
 
 Edit = Callable[[Recording], None]
 
-# Edits after which FFmpeg plays all of the file, too.
+# After these edits FFmpeg still plays the complete file.
 EDITS: dict[str, Edit] = {
     "as it is": lambda r: None,
     "PreviousTagSize without the header": lambda r: r.each(
@@ -155,7 +155,7 @@ def mixed(seed: bytes, count: int, random_seed: int) -> Iterator[Variant]:
             try:
                 EDITS[name](recording)
             except AttributeError:
-                continue  # the last tag is no tag any more
+                continue  # the last piece is no longer a tag
         yield Variant(" + ".join(names), recording.dump())
 
 
@@ -176,7 +176,7 @@ DAMAGES: dict[str, Edit] = {
 
 
 def damaged(seed: bytes) -> Iterator[Variant]:
-    """What FFmpeg loses more of than the edge."""
+    """Damage from which FFmpeg loses more than the edge does."""
     for name, edit in DAMAGES.items():
         recording = Recording(seed)
         edit(recording)

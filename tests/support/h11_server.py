@@ -1,4 +1,4 @@
-"""An HTTP/1.1 server in the event loop of a test, for fakes that decide on each request."""
+"""An HTTP/1.1 server in a test's event loop; the base of fakes that decide on each request."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class H11Server:
         async def next_event() -> object:
             while (event := http.next_event()) is h11.NEED_DATA:
                 if http.they_are_waiting_for_100_continue:
-                    go_on = h11.InformationalResponse(status_code=100, headers=[])
-                    writer.write(http.send(go_on) or b"")
+                    go_ahead = h11.InformationalResponse(status_code=100, headers=[])
+                    writer.write(http.send(go_ahead) or b"")
                 http.receive_data(await reader.read(READ_BYTES))
             return event
 

@@ -1,7 +1,7 @@
-"""A viewer over HTTP that sends any bytes and judges every byte that comes back.
+"""An HTTP client that sends any bytes and checks every byte of the responses.
 
-Owns one connection. It knows just enough of RFC 9112 to find where a response ends, so that what
-it reports is what was on the wire.
+It implements only as much of RFC 9112 as it takes to find the end of a response, so that it
+reports exactly what was on the wire.
 
     async with open_viewer(port) as viewer:
         response = await viewer.get("/film.mp4", range="bytes=0-99")
@@ -23,7 +23,7 @@ STREAM_LIMIT_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response as it came; ``fields`` by lower-case name, Set-Cookie apart, line by line."""
+    """A response; ``fields`` have lower-case names, ``cookies`` are the Set-Cookie lines."""
 
     status: int
     fields: dict[str, str]
@@ -33,20 +33,20 @@ class Response:
 
     @property
     def cache(self) -> str:
-        """X-Cache without its last words."""
+        """X-Cache without " from streamedge"."""
         return self.fields["x-cache"].removesuffix(" from streamedge")
 
 
 class TruncatedError(Exception):
-    """The connection ended before the response did; ``received`` is what came of its body."""
+    """The connection ended within a response; ``received`` is the part of its body."""
 
     def __init__(self, received: bytes) -> None:
-        super().__init__(f"cut after {len(received)} bytes")
+        super().__init__(f"truncated after {len(received)} bytes")
         self.received = received
 
 
 class Viewer:
-    """One connection; see the module's text."""
+    """One connection; the module's docstring has an example."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -54,7 +54,7 @@ class Viewer:
 
     @property
     def name(self) -> str:
-        """This end's address, as the edge's log spells it."""
+        """This end's address in the form of the edge's log."""
         host, port = self._writer.get_extra_info("sockname")[:2]
         return f"{host}:{port}"
 
@@ -71,13 +71,13 @@ class Viewer:
     async def get(
         self, path: str, method: str = "GET", *, host: str = "edge", **fields: str
     ) -> Response:
-        """Asks, and receives the whole response."""
+        """Sends a request and receives the complete response."""
         await self.send_request(path, method, host=host, **fields)
         return await self.receive(method)
 
     async def receive(self, method: str = "GET") -> Response:
-        """The next final response; 1xx ones are passed over. Raises CutError when it ends before
-        its Content-Length or its last chunk.
+        """The next final response; skips 1xx. Raises TruncatedError when the connection ends
+        before its Content-Length or its last chunk.
         """
         head = await self.receive_head()
         while head.status < 200:
@@ -110,7 +110,7 @@ class Viewer:
         return Response(int(status), fields, cookies=tuple(cookies))
 
     async def receive_chunk(self, before: bytes = b"") -> bytes:
-        """The next chunk of a chunked body, b"" for the last one. Raises CutError."""
+        """The next chunk of a chunked body, b"" for the last one. Raises TruncatedError."""
         async with asyncio.timeout(PATIENCE_S):
             try:
                 size = int(await self._reader.readuntil(b"\r\n"), 16)
@@ -128,7 +128,7 @@ class Viewer:
         return tuple(lines)
 
     async def receive_body(self, count: int) -> bytes:
-        """The next ``count`` bytes. Raises CutError when the connection ends before."""
+        """The next ``count`` bytes. Raises TruncatedError when the connection ends before."""
         received = bytearray()
         async with asyncio.timeout(PATIENCE_S):
             while len(received) < count:
@@ -142,18 +142,18 @@ class Viewer:
         return bytes(received)
 
     async def receive_rest(self) -> bytes:
-        """All that comes until the connection ends, politely or by a reset."""
+        """All data until the connection ends, also by a reset."""
         received = bytearray()
         async with asyncio.timeout(PATIENCE_S):
             try:
                 while piece := await self._reader.read(1 << 20):
                     received += piece
             except ConnectionError:
-                pass  # a reset is an end too
+                pass  # a reset also ends the connection
         return bytes(received)
 
     def reset(self) -> None:
-        """Resets the connection without a word."""
+        """Resets the connection."""
         self._writer.transport.abort()
 
 
@@ -168,19 +168,19 @@ def request(path: str, method: str = "GET", *, host: str = "edge", **fields: str
 async def open_viewer(
     port: int, *, receive_buffer_bytes: int | None = None
 ) -> AsyncIterator[Viewer]:
-    """A connection to 127.0.0.1; with a small buffer, what is not read stays with the sender."""
-    connected = socket.socket()
+    """A connection to 127.0.0.1; with a small receive buffer, the server's sends block soon."""
+    client_socket = socket.socket()
     try:
         if receive_buffer_bytes is not None:
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-        connected.setblocking(False)
+            client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        client_socket.setblocking(False)
         async with asyncio.timeout(PATIENCE_S):
-            await asyncio.get_running_loop().sock_connect(connected, ("127.0.0.1", port))
+            await asyncio.get_running_loop().sock_connect(client_socket, ("127.0.0.1", port))
     except BaseException:
-        connected.close()
+        client_socket.close()
         raise
     limit = STREAM_LIMIT_BYTES if receive_buffer_bytes is None else receive_buffer_bytes
-    reader, writer = await asyncio.open_connection(sock=connected, limit=limit)
+    reader, writer = await asyncio.open_connection(sock=client_socket, limit=limit)
     try:
         yield Viewer(reader, writer)
     finally:
@@ -188,6 +188,6 @@ async def open_viewer(
 
 
 async def fetch(port: int, path: str, method: str = "GET", **fields: str) -> Response:
-    """One request on a connection of its own."""
+    """Sends one request on a new connection."""
     async with open_viewer(port) as viewer:
         return await viewer.get(path, method, **fields)

@@ -60,7 +60,7 @@ class Location:
     def worker(
         self, *, retries: int = 2, open_extents: int = 2048, records_bytes: int = 1 << 25
     ) -> Cache:
-        """One more worker."""
+        """Starts another worker."""
         slot = len(self.workers)
         log = open_log(str(self._log_path), f"worker-{slot}")
         store = Store(self.root, slot, log)
@@ -78,12 +78,12 @@ class Location:
         return cache
 
     def control(self) -> ControlDatabase:
-        """One more connection to the control database."""
+        """Opens another connection to the control database."""
         self._databases.append(ControlDatabase(self.root))
         return self._databases[-1]
 
     def invalidate(self, *items: str, scope: str = "E", soft: bool = False) -> None:
-        """As the control process does it."""
+        """Invalidates as the control process does."""
         if self._control_log is None:
             self._control_log = ControlLog(self.control())
         self._control_log.invalidate(scope, items, soft=soft)
@@ -95,29 +95,29 @@ class Location:
             database.close()
 
     def events(self, event: str) -> list[dict[str, Any]]:
-        """What the workers have logged under a name."""
+        """The log lines of an event of all workers."""
         for worker in self.workers:
             worker.log.flush()
-        said = [json.loads(line) for line in self._log_path.read_text().splitlines()]
-        return [line for line in said if line["event"] == event]
+        lines = [json.loads(line) for line in self._log_path.read_text().splitlines()]
+        return [line for line in lines if line["event"] == event]
 
     def bytes_requested(self) -> int:
         """Body bytes that the workers have read from the server."""
         return sum(worker.counts.gathered(Counter.ORIGIN_BYTES, "main") for worker in self.workers)
 
     def extent_path(self, size_bytes: int, *, etag: str = '"1"', index: int = 0) -> Path:
-        """Where an extent of the object "film" lies."""
+        """The path of an extent of the object "film"."""
         version = Version(etag, size_bytes, LAST_MODIFIED_S)
         digest = version_digest(self.asset().key, version, index).hex()
         return self.root / "extents" / digest[:2] / digest
 
     def record_path(self) -> Path:
-        """Where the record of the object "film" lies."""
+        """The path of the record of the object "film"."""
         digest = asset_digest(self.asset().key)
         return self.root / "assets" / digest[:2] / digest
 
     def extent(self, size_bytes: int, *, etag: str = '"1"', index: int = 0) -> Extent | None:
-        """An extent of "film" as one more worker finds it; to be closed by the caller."""
+        """An extent of "film", opened as a worker opens it; the caller closes it."""
         worker = self.workers[0]
         version = Version(etag, size_bytes, LAST_MODIFIED_S)
         body_bytes = min(EXTENT_BYTES, size_bytes - index * EXTENT_BYTES)
@@ -127,7 +127,7 @@ class Location:
 
 @asynccontextmanager
 async def run_location(root: Path, *, read_timeout_s: float = 15.0) -> AsyncIterator[Location]:
-    """A location without workers yet; ends all that were started."""
+    """A location without workers; closes its workers at the end."""
     async with ScriptedOrigin() as server:
         origin = HttpOrigin(server.url, read_timeout_s=read_timeout_s)
         location = Location(root, server, origin)
@@ -141,7 +141,7 @@ async def run_location(root: Path, *, read_timeout_s: float = 15.0) -> AsyncIter
 
 
 async def fetch(worker: Cache, asset: Asset, span: Span) -> bytes:
-    """What a reader of ``span`` gets."""
+    """Reads ``span`` of an asset through a worker."""
     reader = await worker.open(asset, span)
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -151,19 +151,19 @@ async def fetch(worker: Cache, asset: Asset, span: Span) -> bytes:
 
 
 async def fills_ended(worker: Cache) -> None:
-    """Waits until nothing is being filled."""
+    """Waits until no fill is running."""
     async with asyncio.timeout(PATIENCE_S):
         while worker._tasks:
             await asyncio.gather(*worker._tasks)
 
 
 def words_of(extent: Extent, chunk: int) -> tuple[int, int, int]:
-    """A chunk's row of the table: valid bytes, CRC, era."""
+    """A chunk's row in the table of the extent: valid bytes, CRC, era."""
     at = 256 + chunk * 3
     valid, crc, era = extent._words[at : at + 3].tolist()
     return valid, crc, era
 
 
 def set_word(extent: Extent, chunk: int, word: int, value: int) -> None:
-    """Damages a chunk's row of the table."""
+    """Overwrites a word in a chunk's row of the table."""
     extent._words[256 + chunk * 3 + word] = value

@@ -1,4 +1,4 @@
-"""Helpers of the media tests: feeding incremental parsers, and FFmpeg's view of a file."""
+"""Helpers of the media tests: feeding incremental parsers, and reading a file with FFmpeg."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from streamedge.spans import Span
 
 Result = TypeVar("Result")
 MOOV_LIMIT_BYTES = 64 << 20
-ASKS_MAX = 1000
+REQUESTS_MAX = 1000
 
 
 def feed(parser: Generator[Span, bytes, Result], data: bytes) -> tuple[Result, list[Span]]:
-    """Runs a parser that asks for bytes; returns its result and what it asked for."""
-    asked: list[Span] = []
+    """Runs a parser that requests bytes; returns its result and the requested spans."""
+    requests: list[Span] = []
     try:
         span = next(parser)
         while True:
-            asked.append(span)
+            requests.append(span)
             assert 0 <= span.start < span.end
-            assert len(asked) <= ASKS_MAX
+            assert len(requests) <= REQUESTS_MAX
             span = parser.send(data[span.start : span.end])
     except StopIteration as stop:
         result: Result = stop.value
-        return result, asked
+        return result, requests
 
 
 def title_of(data: bytes) -> Title:
@@ -41,7 +41,7 @@ def title_of(data: bytes) -> Title:
 
 
 def sources_of(layout: FlvLayout, span: Span, data: bytes) -> list[bytes]:
-    return [data[wanted.start : wanted.end] for wanted in layout.plan(span)]
+    return [data[source.start : source.end] for source in layout.plan(span)]
 
 
 def flv_of(layout: FlvLayout, data: bytes) -> bytes:
@@ -57,7 +57,7 @@ class Packet(NamedTuple):
 
 
 class Demuxed(NamedTuple):
-    """By stream type: packets moved so that the earliest dts is 0, extradata, codec name."""
+    """By stream type: packets shifted so that the earliest dts is 0, extradata, codec name."""
 
     packets: dict[str, list[Packet]]
     extradata: dict[str, bytes]
@@ -84,19 +84,21 @@ def demux(data: bytes) -> Demuxed:
                     hashlib.sha256(bytes(packet)).hexdigest(),
                 )
             )
-    start_ms = min(found[0].dts_ms for found in packets.values() if found)
-    moved = {
+    start_ms = min(
+        stream_packets[0].dts_ms for stream_packets in packets.values() if stream_packets
+    )
+    shifted = {
         kind: [
             packet._replace(dts_ms=packet.dts_ms - start_ms, pts_ms=packet.pts_ms - start_ms)
-            for packet in found
+            for packet in stream_packets
         ]
-        for kind, found in packets.items()
+        for kind, stream_packets in packets.items()
     }
-    return Demuxed(moved, extradata, codecs)
+    return Demuxed(shifted, extradata, codecs)
 
 
 def _milliseconds(time: int, time_base: Fraction) -> int:
-    """To the nearest, halves away from zero, as FFmpeg rescales."""
+    """Rounds to the nearest, halves away from zero, as FFmpeg does."""
     exact = time * time_base * 1000
     magnitude = int(abs(exact) + Fraction(1, 2))
     return magnitude if exact >= 0 else -magnitude

@@ -1,4 +1,4 @@
-"""Media for the tests: the repository's samples, and tiny files of each codec made on demand."""
+"""Media for the tests: the repository's samples, and tiny files encoded on demand."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ def encode(
 
 @pytest.fixture(scope="session")
 def media() -> Callable[[str], bytes]:
-    """Gives the bytes of a sample of ``media/`` by file name, or of a recipe by its name."""
-    made: dict[str, bytes] = {}
+    """Returns the bytes of a file in ``media/`` by file name, or of a recipe by its name."""
+    files: dict[str, bytes] = {}
 
-    def give(name: str) -> bytes:
-        if name not in made:
+    def sample(name: str) -> bytes:
+        if name not in files:
             recipe = RECIPES.get(name)
-            made[name] = encode(*recipe) if recipe else (SAMPLES / name).read_bytes()
-        return made[name]
+            files[name] = encode(*recipe) if recipe else (SAMPLES / name).read_bytes()
+        return files[name]
 
-    return give
+    return sample

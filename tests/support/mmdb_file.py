@@ -1,7 +1,7 @@
-"""MMDB files made by a test: search tree, data section, metadata.
+"""Writes MMDB files for tests: search tree, data section, metadata.
 
-Written from https://maxmind.github.io/MaxMind-DB/ (format 2.0), apart from the reader, so that
-neither can hide a mistake of the other. Networks may lie in each other; the narrower one counts.
+It follows https://maxmind.github.io/MaxMind-DB/ (format 2.0) and shares no code with the reader,
+so that neither hides a bug of the other. Networks may overlap; the narrower one counts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def mmdb(
     record_bits: int = 24,
     built: int = 1_700_000_000,
 ) -> bytes:
-    """A file with these records by network; in one of IP version 6, IPv4 lies under ::/96."""
+    """A file with records by network; in a file of IP version 6, IPv4 is under ::/96."""
     root: Node = [None, None]
     data = b""
     networks = {ip_network(name): record for name, record in records.items()}
@@ -34,20 +34,20 @@ def mmdb(
         if ip_version == 6 and isinstance(network, IPv4Network):
             path = "0" * 96 + path
         _insert(root, path, len(data))
-        data += encoded(networks[network])
-    nodes = _numbered(root)
+        data += encode(networks[network])
+    nodes = _flatten(root)
     return (
         _tree(nodes, record_bits)
         + _SEPARATOR
         + data
         + MARKER
-        + encoded(
+        + encode(
             {
                 "binary_format_major_version": (_UINT16, 2),
                 "binary_format_minor_version": (_UINT16, 0),
                 "build_epoch": (_UINT64, built),
                 "database_type": "Test-Country",
-                "description": {"en": "Made by a test"},
+                "description": {"en": "Written by a test"},
                 "ip_version": (_UINT16, ip_version),
                 "languages": ["en"],
                 "node_count": (_UINT32, len(nodes)),
@@ -59,28 +59,28 @@ def mmdb(
 
 def country(code: str, *, registered: str = "") -> dict[str, object]:
     """A record in MaxMind's schema."""
-    told: dict[str, object] = {"continent": {"code": "XX", "geoname_id": (_UINT32, 6_255_148)}}
+    record: dict[str, object] = {"continent": {"code": "XX", "geoname_id": (_UINT32, 6_255_148)}}
     if code:
-        told["country"] = {"iso_code": code, "names": {"en": f"Land {code}"}}
+        record["country"] = {"iso_code": code, "names": {"en": f"Land {code}"}}
     if registered:
-        told["registered_country"] = {"iso_code": registered}
-    return told
+        record["registered_country"] = {"iso_code": registered}
+    return record
 
 
-def encoded(value: object) -> bytes:
-    """A value of the data section; a pair is the number of a type, and an unsigned integer."""
+def encode(value: object) -> bytes:
+    """Encodes a value of the data section; a pair is a type's number and an unsigned integer."""
     match value:
         case str():
             return _control(_TEXT, len(value.encode())) + value.encode()
         case bool():
             return _control(_BOOLEAN, int(value))
         case int():
-            return encoded((_UINT32, value))
+            return encode((_UINT32, value))
         case dict():
-            parts = [encoded(name) + encoded(one) for name, one in value.items()]
+            parts = [encode(name) + encode(one) for name, one in value.items()]
             return _control(_MAP, len(parts)) + b"".join(parts)
         case list():
-            return _control(_ARRAY, len(value)) + b"".join(encoded(one) for one in value)
+            return _control(_ARRAY, len(value)) + b"".join(encode(one) for one in value)
         case (int(kind), int(number)):
             octets = number.to_bytes((number.bit_length() + 7) // 8)
             return _control(kind, len(octets)) + octets
@@ -102,7 +102,7 @@ def _insert(root: Node, path: str, offset: int) -> None:
     node[int(path[-1])] = offset
 
 
-def _numbered(root: Node) -> list[Node]:
+def _flatten(root: Node) -> list[Node]:
     nodes = [root]
     for node in nodes:
         nodes += [branch for branch in node if isinstance(branch, list)]

@@ -1,4 +1,4 @@
-"""MP3 files that other players take: what may stand in front, behind and between the frames."""
+"""MP3 files that other players accept: data in front of, behind and between the frames."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ape(items: bytes, *, header: bool) -> bytes:
 
 
 def riff(data: bytes) -> bytes:
-    """As MPEG layer III in a WAVE file."""
+    """A WAVE file with MPEG layer III audio."""
     form = struct.pack("<HHIIHH", 0x55, 2, 44100, 8000, 1, 0)
     form += struct.pack("<HHIHHH", 12, 1, 2, 418, 1, 1393)
     body = b"WAVEfmt " + struct.pack("<I", len(form)) + form
@@ -38,7 +38,7 @@ def riff(data: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-# Of these FFmpeg's packets are the frames and nothing else.
+# For these variants FFmpeg's packets are exactly the frames.
 EXACT = frozenset(
     {
         "as it is", "without a Xing frame", "ID3v2 of 10 bytes", "ID3v2 of 70000 bytes",
@@ -51,7 +51,7 @@ EXACT = frozenset(
 
 
 def variants(song: bytes) -> Iterator[Variant]:
-    """``song`` is frames alone, the first of them a Xing or Info frame or audio."""
+    """Variants of ``song``, which has frames only; the first is a Xing or Info frame or audio."""
     spans = mp3.frames(song, is_file_end=True).spans
     frames = [song[span.start : span.end] for span in spans]
     audio = b"".join(frames[1:])

@@ -1,6 +1,7 @@
-"""PROXY headers as proxies write them, and a proxy that puts one before what it relays.
+"""Writes PROXY headers, and runs a proxy that sends one ahead of the data that it relays.
 
-Written from https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt, apart from the parser.
+It follows https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt and shares no code with the
+parser.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ _PORT = 443
 
 
 def proxy_v1(address: str, port: int) -> bytes:
-    """Version 1: somebody at ``address`` has come to the same address."""
+    """A header of version 1; source and destination have the same address."""
     family = "TCP4" if ip_address(address).version == 4 else "TCP6"
     return f"PROXY {family} {address} {address} {port} {_PORT}\r\n".encode()
 
 
 def proxy_v2(address: str, port: int, *, behind: bytes = b"") -> bytes:
-    """The same in version 2; ``behind`` the addresses there may be TLVs."""
+    """The same in version 2; ``behind`` are TLVs after the addresses."""
     packed = ip_address(address).packed
     family = _TCP4 if len(packed) == 4 else _TCP6
     block = packed * 2 + struct.pack("!HH", port, _PORT) + behind
@@ -33,7 +34,7 @@ def proxy_v2(address: str, port: int, *, behind: bytes = b"") -> bytes:
 
 @asynccontextmanager
 async def relay(port: int, header: bytes) -> AsyncIterator[int]:
-    """Its port: what connects there is connected to ``port``, and ``header`` said first."""
+    """Runs a proxy to ``port`` that sends ``header`` first; yields the proxy's port."""
     relaying: set[asyncio.Task[None]] = set()
     ends: list[asyncio.StreamWriter] = []
 
@@ -57,7 +58,7 @@ async def relay(port: int, header: bytes) -> AsyncIterator[int]:
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Bytes until one end is gone; then the other goes too."""
+    """Copies bytes until one end closes, then closes the other."""
     with contextlib.suppress(ConnectionError):
         while piece := await reader.read(1 << 16):
             writer.write(piece)

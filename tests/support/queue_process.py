@@ -1,7 +1,7 @@
 """A worker with a write queue, as a process: a program for ``test_queue_processes.py``.
 
-    queue_process.py accept ROOT POINT     accepts a PUT of "film" and stays at POINT for ever:
-                                             "body" is on disk, "row" is committed, "answer" given
+    queue_process.py accept ROOT POINT     accepts a PUT of "film" and blocks at POINT for ever:
+                                             "body" is on disk, "row" is committed, "answer" is sent
     queue_process.py replicate ROOT SLOT   sends pending writes to the folder ROOT/origin
     queue_process.py stick ROOT SLOT       the same, but no attempt ever ends
     queue_process.py silent ROOT SLOT      the same, but the cache is never notified
@@ -38,14 +38,14 @@ LIMIT_BYTES = 1 << 24
 
 
 class StdoutLog(Log):
-    """Says each event at once."""
+    """Prints each event at once."""
 
     def event(self, event: str, **fields: Any) -> None:
         report({"event": event, "pid": os.getpid(), **fields})
 
 
 class BlockingWriter(DirectoryWriter):
-    """Does the write, and never comes back with the answer."""
+    """Does the write, but never returns the response."""
 
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
         await super().write(write, body)
@@ -53,13 +53,13 @@ class BlockingWriter(DirectoryWriter):
         return await asyncio.Future()
 
 
-def report(what: object) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
+def report(value: object) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
 
 
 def block_for_ever(point: str) -> None:
-    """Says where it is, and stays there."""
+    """Prints ``point``, then blocks."""
     report({"event": point})
     threading.Event().wait()
 
@@ -89,7 +89,7 @@ async def accept(root: Path, point: str) -> None:
 async def replicate(
     root: Path, slot: int, kind: type[DirectoryWriter], *, silent: bool = False
 ) -> None:
-    async def told(key: str) -> None:
+    async def notify(key: str) -> None:
         if silent:
             block_for_ever("silent")
         report({"event": "told", "key": key})
@@ -98,7 +98,7 @@ async def replicate(
         WriteQueue(root, slot, LIMIT_BYTES, REPLICATOR),
         {"main": kind(root / "origin")},
         {"main": DirectoryOrigin(root / "origin")},
-        told,
+        notify,
         StdoutLog(LogTarget(os.devnull).open(), str(slot)),
         Counts(),
     ).run()

@@ -1,8 +1,8 @@
-"""A process that makes changes in a loop: a program for ``test_registry.py``.
+"""A process that changes resources in a loop: a program for ``test_resources.py``.
 
     resource_process.py FOLDER
 
-Says a line of JSON for each change that is acknowledged: the resource as it then is.
+Prints a line of JSON for each committed change: the resource's new state.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ RESOURCES = 5
 
 
 def change_for_ever(folder: Path) -> None:
-    registry = ResourceStore(ControlDatabase(folder))
+    store = ResourceStore(ControlDatabase(folder))
     for number in itertools.count():
-        made = resource(number)
-        with registry.change() as change:
-            change.put(made)
-        sys.stdout.write(json.dumps({"id": made.id, "number": number}) + "\n")
+        changed = resource(number)
+        with store.change() as change:
+            change.put(changed)
+        sys.stdout.write(json.dumps({"id": changed.id, "number": number}) + "\n")
         sys.stdout.flush()
 
 

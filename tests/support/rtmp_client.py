@@ -1,8 +1,8 @@
-"""A small RTMP client that plays, seeks and pauses as told, and keeps every message it gets.
+"""A small RTMP client that plays, seeks and pauses, and records every message it receives.
 
-Owns the client's half of a connection: simple handshake (RTMP 1.0 §5.2), commands, acknowledgement
-of nothing. It splits aggregate messages (§7.1.6) itself, so that what the edge packs is not judged
-by the edge's own code. It reads only when asked to, so that a test can be a slow reader.
+It has the simple handshake (RTMP 1.0 §5.2) and commands, and sends no acknowledgements. It splits
+aggregate messages (§7.1.6) itself, so that the edge's code does not check its own output. It reads
+only on request, so that a test can be a slow reader.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TAG_HEADER_BYTES = 11
 
 
 class Frame(NamedTuple):
-    """One tag's worth of media as a viewer gets it."""
+    """The media of one tag as a viewer receives it."""
 
     kind: int
     time_ms: int
@@ -38,7 +38,7 @@ class Frame(NamedTuple):
 
     @property
     def is_header(self) -> bool:
-        """Whether it only configures a decoder (FLV 10.1 §E.4.2, §E.4.3; E-RTMP v2)."""
+        """Whether the tag only configures a decoder (FLV 10.1 §E.4.2, §E.4.3; E-RTMP v2)."""
         if self.kind == VIDEO:
             if self.body[0] & 0x80:
                 return self.body[0] & 0x0F == 0
@@ -57,16 +57,16 @@ class ClosedError(Exception):
 
 
 def frames(messages: Iterable[Message], stream_id: int = 1) -> list[Frame]:
-    """The media in messages of a stream, aggregates split, codec headers included."""
-    found: list[Frame] = []
+    """The media in a stream's messages, with codec headers; aggregates are split."""
+    result: list[Frame] = []
     for message in messages:
         if message.stream_id != stream_id:
             continue
         if message.type_id in (AUDIO, VIDEO):
-            found.append(Frame(message.type_id, message.timestamp_ms, message.payload))
+            result.append(Frame(message.type_id, message.timestamp_ms, message.payload))
         elif message.type_id == AGGREGATE:
-            found += _split(message)
-    return found
+            result += _split(message)
+    return result
 
 
 def samples(messages: Iterable[Message], stream_id: int = 1) -> list[Frame]:
@@ -75,7 +75,7 @@ def samples(messages: Iterable[Message], stream_id: int = 1) -> list[Frame]:
 
 
 def _split(message: Message) -> list[Frame]:
-    found = []
+    result = []
     at, first_ms = 0, None
     body = message.payload
     while at < len(body):
@@ -85,7 +85,7 @@ def _split(message: Message) -> list[Frame]:
         end = at + _TAG_HEADER_BYTES + size
         assert int.from_bytes(body[end : end + 4]) == _TAG_HEADER_BYTES + size
         if body[at] in (AUDIO, VIDEO):
-            found.append(
+            result.append(
                 Frame(
                     body[at],
                     message.timestamp_ms + time_ms - first_ms,
@@ -94,11 +94,11 @@ def _split(message: Message) -> list[Frame]:
             )
         at = end + 4
     assert at == len(body)
-    return found
+    return result
 
 
 def message_name(message: Message) -> str:
-    """A message in a word: a status code, a command's name, a control event or a media type."""
+    """A short name: a status code, a command's name, a control event or a media type."""
     if message.type_id in (COMMAND, DATA):
         values = amf0.decode_all(message.payload)
         information = values[-1]
@@ -113,14 +113,14 @@ def message_name(message: Message) -> str:
 
 
 def information(message: Message) -> dict[str, Any]:
-    """The last value of a command or data message, which must be an object."""
+    """The information object: the last value of a command or data message."""
     value = amf0.decode_all(message.payload)[-1]
     assert isinstance(value, dict)
     return value
 
 
 class RtmpClient:
-    """Connected by ``open_client``; ``messages`` is all that has been received so far."""
+    """A client made by ``open_client``; ``messages`` holds all messages received so far."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.messages: list[Message] = []
@@ -134,18 +134,18 @@ class RtmpClient:
 
     @property
     def address(self) -> str:
-        """What the edge's log calls it."""
+        """The client's address in the edge's log."""
         return self._address
 
     @property
     def lost(self) -> bool:
-        """Whether the connection is known to be gone."""
+        """Whether the connection has been lost."""
         return self._writer.is_closing()
 
-    # Saying
+    # Sending
 
     def send(self, data: bytes) -> None:
-        """Bytes as they are."""
+        """Sends raw bytes."""
         self._writer.write(data)
 
     def command(
@@ -163,7 +163,7 @@ class RtmpClient:
         self.control(SET_BUFFER_LENGTH, stream_id, buffer_ms)
 
     def play(self, name: str, *arguments: amf0.AmfValue, stream_id: int = 1) -> None:
-        """play with start, duration and reset as far as given."""
+        """Sends play; ``arguments`` are start, duration and reset."""
         self.command("play", None, name, *arguments, stream_id=stream_id)
 
     def seek(self, time_ms: float, stream_id: int = 1) -> None:
@@ -173,31 +173,31 @@ class RtmpClient:
         self.command("pause", None, paused, float(time_ms), stream_id=stream_id)
 
     async def call(self, name: str, *values: amf0.AmfValue) -> amf0.AmfValue:
-        """A call's _result; KeyError with the code of an _error."""
+        """Calls a command and returns its _result. Raises KeyError with the code of an _error."""
         self._transaction += 1
         self.command(name, None, *values, transaction=self._transaction)
 
-        def is_answer(message: Message) -> bool:
+        def is_response(message: Message) -> bool:
             if message.type_id != COMMAND:
                 return False
-            said = amf0.decode_all(message.payload)
-            return said[0] in ("_result", "_error") and said[1] == self._transaction
+            values = amf0.decode_all(message.payload)
+            return values[0] in ("_result", "_error") and values[1] == self._transaction
 
-        answer = amf0.decode_all((await self.until(is_answer))[-1].payload)
-        if answer[0] == "_error":
-            assert isinstance(answer[-1], dict)
-            raise KeyError(answer[-1]["code"])
-        return answer[-1]
+        response = amf0.decode_all((await self.until(is_response))[-1].payload)
+        if response[0] == "_error":
+            assert isinstance(response[-1], dict)
+            raise KeyError(response[-1]["code"])
+        return response[-1]
 
     async def create_stream(self) -> int:
         stream_id = await self.call("createStream")
         assert isinstance(stream_id, float)
         return int(stream_id)
 
-    # Hearing
+    # Receiving
 
     async def until(self, condition: Callable[[Message], bool]) -> list[Message]:
-        """Reads up to the next message of a kind; all since the last call, that one included.
+        """Reads until ``condition`` holds for a message; returns all messages of this call.
 
         Raises ClosedError, and TimeoutError after PATIENCE_S.
         """
@@ -210,23 +210,23 @@ class RtmpClient:
                     return self.messages[start:]
 
     async def until_named(self, *words: str) -> list[Message]:
-        """As ``until``: a message that ``message_name`` gives one of these words."""
+        """Reads until a message has one of these names (``message_name``)."""
         return await self.until(lambda message: message_name(message) in words)
 
     async def read_pending(self) -> list[Message]:
-        """Everything that the server had to say to all that was sent before.
+        """Reads all responses to what was sent before.
 
-        Two pings one after the other: the edge may answer a ping before what came just ahead of it.
+        It pings twice, because the edge may answer a ping before the command just ahead of it.
         """
-        said = await self._pinged() + await self._pinged()
-        return [message for message in said if message_name(message) != "PING_RESPONSE"]
+        messages = await self._ping() + await self._ping()
+        return [message for message in messages if message_name(message) != "PING_RESPONSE"]
 
-    async def _pinged(self) -> list[Message]:
+    async def _ping(self) -> list[Message]:
         self._transaction += 1
         stamp = int(self._transaction)
         self.control(PING_REQUEST, stamp)
-        answer = struct.pack(">HI", PING_RESPONSE, stamp)
-        return await self.until(lambda message: message.payload == answer)
+        response = struct.pack(">HI", PING_RESPONSE, stamp)
+        return await self.until(lambda message: message.payload == response)
 
     async def closed(self) -> None:
         """Reads until the server has closed."""
@@ -247,27 +247,27 @@ class RtmpClient:
         return self._unread.pop(0)
 
     async def handshake(self) -> None:
-        hello = bytes(8) + bytes(range(256)) * 6
-        self.send(b"\x03" + hello[:HANDSHAKE_BYTES])
-        answer = await self._reader.readexactly(1 + 2 * HANDSHAKE_BYTES)
-        self.send(answer[1 : 1 + HANDSHAKE_BYTES])
+        random_bytes = bytes(8) + bytes(range(256)) * 6
+        self.send(b"\x03" + random_bytes[:HANDSHAKE_BYTES])
+        response = await self._reader.readexactly(1 + 2 * HANDSHAKE_BYTES)
+        self.send(response[1 : 1 + HANDSHAKE_BYTES])
 
     async def connect(self, app: str, **properties: amf0.AmfValue) -> dict[str, Any]:
-        """connect; the answer's information. Raises KeyError with the code when rejected."""
+        """Sends connect; returns the information object. Raises KeyError with its code."""
         self.command("connect", {"app": app, **properties}, transaction=1.0)
-        said = await self.until_named(
+        messages = await self.until_named(
             "NetConnection.Connect.Success",
             "NetConnection.Connect.InvalidApp",
             "NetConnection.Connect.Rejected",
         )
-        told = information(said[-1])
-        if told["code"] != "NetConnection.Connect.Success":
-            raise KeyError(told["code"], told.get("application"))
-        return told
+        status = information(messages[-1])
+        if status["code"] != "NetConnection.Connect.Success":
+            raise KeyError(status["code"], status.get("application"))
+        return status
 
 
 def await_line(edge: EdgeProcess, event: str, client: RtmpClient) -> dict[str, Any]:
-    """The newest log line of a kind about a client, once there is one."""
+    """Waits for a log line of ``event`` about a client; returns the newest."""
     deadline_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline_s:
         for line in reversed(edge.log(event)):
@@ -280,18 +280,18 @@ def await_line(edge: EdgeProcess, event: str, client: RtmpClient) -> dict[str, A
 def metric(edge: EdgeProcess, name: str) -> float:
     """A metric's value, 0 when it has none yet."""
     for line in edge.admin("/metrics").decode().splitlines():
-        said, _, value = line.rpartition(" ")
-        if said == name:
+        line_name, _, value = line.rpartition(" ")
+        if line_name == name:
             return float(value)
     return 0.0
 
 
-def await_metrics(edge: EdgeProcess, wanted: dict[str, float]) -> None:
-    """Until metrics have these values; they are handed over each second."""
+def await_metrics(edge: EdgeProcess, expected: dict[str, float]) -> None:
+    """Waits until metrics have these values; workers publish them every second."""
     deadline_s = time.monotonic() + PATIENCE_S
-    while {name: metric(edge, name) for name in wanted} != wanted:
+    while {name: metric(edge, name) for name in expected} != expected:
         if time.monotonic() > deadline_s:
-            raise TimeoutError(f"{ {name: metric(edge, name) for name in wanted} }")
+            raise TimeoutError(f"{ {name: metric(edge, name) for name in expected} }")
         pause()
 
 
@@ -312,7 +312,7 @@ async def open_raw_client(port: int) -> AsyncIterator[RtmpClient]:
 async def open_client(
     port: int, app: str = "cfx/st", *, buffer_ms: int | None = HUGE_BUFFER_MS, **more: amf0.AmfValue
 ) -> AsyncIterator[RtmpClient]:
-    """A client with stream 1, whose buffer takes everything at once unless told otherwise."""
+    """A client with stream 1; by default its buffer is so large that all media come at once."""
     async with open_raw_client(port) as client:
         await client.connect(app, **{"tcUrl": f"rtmp://127.0.0.1:{port}/{app}", **more})
         assert await client.create_stream() == 1

@@ -1,7 +1,6 @@
-"""An RTMP server, its cache and its scripted origin on the test's own event loop.
+"""An RTMP server, its cache and its scripted origin in the test's own event loop.
 
-Owns their construction and end. What they serve is told when they begin, and may be replaced; the
-time by which signatures are judged is the test's.
+A test may replace what the server serves, and sets the time that signatures are checked against.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ from streamedge.origin.http.origin import HttpOrigin
 from tests.support.event_loop import until
 from tests.support.scripted_origin import ScriptedOrigin
 
-OPEN = AccessRules()
-NOWHERE = CountryDatabase(None)
+PUBLIC = AccessRules()
+NO_COUNTRIES = CountryDatabase(None)
 LIMITS = RtmpLimits(
     connections_max=10,
     handshake_s=1e9,
@@ -54,7 +53,7 @@ LIMITS = RtmpLimits(
 
 
 class RtmpEdge:
-    """A server, its cache and its scripted origin. ``now_s`` is its time for signatures."""
+    """A server, its cache and its scripted origin; ``now_s`` is the time for signatures."""
 
     server: RtmpServer
     streams: StreamResolver
@@ -98,8 +97,8 @@ class RtmpEdge:
         self.streams.replace(HostTable([self.distribution]))
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
-        said = [json.loads(line) for line in self.log_text.splitlines()]
-        return [line for line in said if event is None or line["event"] == event]
+        lines = [json.loads(line) for line in self.log_text.splitlines()]
+        return [line for line in lines if event is None or line["event"] == event]
 
     @property
     def readers(self) -> int:
@@ -129,9 +128,9 @@ def _player_tasks() -> list[asyncio.Task[Any]]:
 async def serve_rtmp(
     root: Path,
     *,
-    access: AccessRules = OPEN,
+    access: AccessRules = PUBLIC,
     pages: Sequence[ResourcePattern] = (),
-    countries: CountryDatabase = NOWHERE,
+    countries: CountryDatabase = NO_COUNTRIES,
     proxies: Sequence[IpNetwork] = (),
     per_address_max: int = 0,
     **limits: Any,

@@ -1,6 +1,6 @@
-"""Media for RTMP tests: the samples, files of every codec, long and large ones made of tags.
+"""Media for RTMP tests: the samples, files of every codec, and generated long and large files.
 
-Owns the bytes, and what a viewer must get of them: FFmpeg's own reading of the file.
+``expected`` reads a file with FFmpeg: a viewer must receive the same packets.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 import av
 import numpy as np
 
-# The media tests' oracle and writer serve here too; pytest finds them only for tests beside them.
 from streamedge.media.flv import tags as flv
 from streamedge.media.script_data import encode_on_metadata
 from tests.support.media_oracle import Demuxed, demux
@@ -25,7 +24,7 @@ __all__ = ["Demuxed", "demux"]
 
 @functools.cache
 def sample_file(name: str) -> bytes:
-    """A sample of ``media/`` by its file's name, or a recipe's file by the recipe's."""
+    """A file in ``media/`` by its name, or an encoded recipe by the recipe's name."""
     if name in RECIPES:
         return encode(*RECIPES[name])
     return (SAMPLES / name).read_bytes()
@@ -33,7 +32,7 @@ def sample_file(name: str) -> bytes:
 
 @functools.cache
 def expected(name: str) -> Demuxed:
-    """FFmpeg's reading of ``sample_file(name)``."""
+    """The packets that FFmpeg reads from ``sample_file(name)``."""
     return demux(sample_file(name))
 
 
@@ -47,7 +46,7 @@ def tags_flv(
 ) -> bytes:
     """An FLV of AVC and MP3 frames, 25 a second each, keyframes every ``keyframe_s`` seconds.
 
-    Each frame's body says which one it is. Without ``listed`` there is no keyframe index.
+    Each frame's body has its number. Without ``listed`` there is no keyframe index.
     """
     config = b"\x17\0\0\0\0" + avc_configuration()
     filler = bytes(range(1, 256)) * (frame_bytes // 255 + 1)
@@ -67,19 +66,19 @@ def tags_flv(
             flv.tag(9, config, 0),
         ]
         size = sum(map(len, parts))
-        found_positions, found_times = [], []
+        keyframe_positions, keyframe_times = [], []
         for number in range(seconds * 25):
             time_ms = number * 40
             is_key = number % (25 * keyframe_s) == 0
             if is_key:
-                found_positions.append(size)
-                found_times.append(time_ms / 1000)
+                keyframe_positions.append(size)
+                keyframe_times.append(time_ms / 1000)
             start = (b"\x17" if is_key else b"\x27") + b"\x01\0\0\0"
             body = start + struct.pack(">II", frame_bytes, number) + filler[:frame_bytes]
             parts.append(flv.tag(9, body, time_ms))
             parts.append(flv.tag(8, b"\x2f\xff\xfb\x90\x64" + struct.pack(">I", number), time_ms))
             size += len(parts[-1]) + len(parts[-2])
-        return b"".join(parts), found_positions, found_times
+        return b"".join(parts), keyframe_positions, keyframe_times
 
     count = (seconds + keyframe_s - 1) // keyframe_s
     _, positions, times = build([0] * count, [0.0] * count)
@@ -102,7 +101,7 @@ def keyframe(padded_bytes: int = 0) -> bytes:
 
 
 def tiny_frame(number: int) -> bytes:
-    """Something small that looks like a keyframe, different for each number."""
+    """A few bytes that look like a keyframe, different for each number."""
     return struct.pack(">IBI", 28, 0x65, number) + b"\x01" * 23
 
 
@@ -124,7 +123,7 @@ def avc_mp4(frames: Sequence[bytes], step_ms: int) -> bytes:
 
 
 def moov_first(index: Callable[[int], bytes], data: bytes) -> bytes:
-    """An MP4 of an index, which is told where ``data`` begins, and its data."""
+    """An MP4 with its index first; ``index`` gets the offset of ``data``."""
     start = box("ftyp", b"isom", words(0), b"isom")
     offset = len(start) + len(index(0)) + 8
     return start + index(offset) + box("mdat", data)

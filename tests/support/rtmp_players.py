@@ -1,7 +1,7 @@
-"""Real RTMP players as processes, and the packets they got.
+"""Runs real RTMP players, and parses the packets that they received.
 
-Owns the command lines of FFmpeg (the distribution's and the current one), ffprobe and rtmpdump,
-and reading their reports. Every player takes media as fast as the edge sends them.
+The players are FFmpeg (the distribution's and the current one), ffprobe and rtmpdump. Each reads
+media as fast as the edge sends them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FFMPEG_5, FFMPEG_9 = "ffmpeg", imageio_ffmpeg.get_ffmpeg_exe()
 
 
 class PlayedPacket(NamedTuple):
-    """A packet: when, and its hash. Times in ms as the player saw them."""
+    """A packet's times in ms, as the player saw them, and its hash."""
 
     dts_ms: int
     pts_ms: int
@@ -31,7 +31,7 @@ class PlayedPacket(NamedTuple):
 
 
 class ProcessResult(NamedTuple):
-    """A process that has ended."""
+    """The result of a process that has ended."""
 
     code: int
     output: bytes
@@ -60,7 +60,7 @@ async def run(*command: str) -> ProcessResult:
 async def ffmpeg(
     url: str, *, exe: str = FFMPEG_5, options: Sequence[str] = (), buffer_ms: int = BUFFER_MS
 ) -> ProcessResult:
-    """FFmpeg copying every packet's hash to its output."""
+    """Runs FFmpeg, which writes every packet's hash to its output."""
     return await run(
         exe, "-hide_banner", "-loglevel", "warning", "-copyts",
         "-rtmp_buffer", str(buffer_ms), *options, "-i", url,
@@ -69,7 +69,7 @@ async def ffmpeg(
 
 
 def packets(report: bytes) -> dict[str, list[PlayedPacket]]:
-    """What a framehash report says, by kind of stream; its times must be milliseconds."""
+    """The packets in a framehash report by kind of stream; its times must be milliseconds."""
     kinds: dict[int, str] = {}
     packets_by_kind: dict[str, list[PlayedPacket]] = {}
     for line in report.decode().splitlines():
@@ -88,7 +88,7 @@ def packets(report: bytes) -> dict[str, list[PlayedPacket]]:
 
 
 def expected_packets(media: Demuxed) -> dict[str, list[PlayedPacket]]:
-    """What a player must get of a file, in the same form."""
+    """The packets that a player must receive from a file, in the same form."""
     return {
         kind: [PlayedPacket(packet.dts_ms, packet.pts_ms, packet.digest) for packet in stream]
         for kind, stream in media.packets.items()
@@ -96,20 +96,20 @@ def expected_packets(media: Demuxed) -> dict[str, list[PlayedPacket]]:
 
 
 async def rtmpdump(url: str, target: Path, *options: str) -> ProcessResult:
-    """rtmpdump writing an FLV."""
+    """Runs rtmpdump, which writes an FLV."""
     return await run("rtmpdump", "-r", url, "-o", str(target), "-b", str(BUFFER_MS), *options)
 
 
 def flv_packets(path: Path) -> dict[str, list[PlayedPacket]]:
-    """The packets of an FLV file that was written."""
+    """The packets in an FLV file."""
     return expected_packets(demux(path.read_bytes()))
 
 
 async def duration_s(url: str) -> float:
-    """What ffprobe says of a stream's length."""
-    done = await run(
+    """A stream's duration according to ffprobe."""
+    result = await run(
         "ffprobe", "-hide_banner", "-loglevel", "error", "-show_entries", "format=duration",
         "-of", "json", url,
     )  # fmt: skip
-    assert done.code == 0, done.stderr
-    return float(json.loads(done.output)["format"]["duration"])
+    assert result.code == 0, result.stderr
+    return float(json.loads(result.output)["format"]["duration"])

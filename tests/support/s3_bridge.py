@@ -17,7 +17,7 @@ from tests.support.h11_server import H11Server
 
 
 class S3Bridge(H11Server):
-    """Serves ``writer`` on 127.0.0.1; ``requests`` are method and target of all that came."""
+    """Serves ``writer`` on 127.0.0.1; ``requests``: method and target of all requests."""
 
     def __init__(self, writer: S3Writer, bucket: str) -> None:
         super().__init__()
@@ -36,8 +36,8 @@ class S3Bridge(H11Server):
         self.requests.append((method, target))
         path, _, query = target.partition("?")
         fields = [(name.decode(), value.decode()) for name, value in request.headers]
-        said = dict(fields)
-        size_bytes = int(said["content-length"]) if "content-length" in said else None
+        headers = dict(fields)
+        size_bytes = int(headers["content-length"]) if "content-length" in headers else None
         name = unquote(path).lstrip("/").removeprefix(f"{self._bucket}/")
         try:
             call = read_call(method, name, query, fields, size_bytes)

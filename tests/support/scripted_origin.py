@@ -1,16 +1,16 @@
-"""A scripted HTTP origin: serves objects like a correct server, or faults from a script.
+"""A scripted HTTP origin: serves objects like a correct server, or fails as scripted.
 
 It listens on 127.0.0.1, records every request, and lets a test wait for events instead of
 sleeping.
 
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", Pattern(10 << 30), etag='"v1"')
-        origin.hold("film.mp4", at=1000)           # no byte from position 1000 on leaves
+        origin.hold("film.mp4", at=1000)           # sends no byte from position 1000 on
         ...                                        # the code under test reads origin.url
         await origin.wait_for_requests(1)                       # one request has come
         await origin.until(lambda: origin.body_bytes_sent == 1000)
-        origin.release("film.mp4", 500)            # 500 bytes more; without a count: all
-        origin.script(Reply(status=503), times=2) # how the next two requests are answered
+        origin.release("film.mp4", 500)            # 500 more bytes; without a count: all
+        origin.script(Reply(status=503), times=2) # the responses to the next two requests
 
 Everything runs in the test's own event loop.
 """
@@ -50,11 +50,11 @@ __all__ = ["Content", "Pattern", "ReceivedRequest", "Reply", "ScriptedOrigin", "
 PATIENCE_S = 20.0  # a wait that lasts this long has failed
 SEND_PIECE_BYTES = 64 << 10
 REQUEST_MAX_BYTES = 64 << 10
-DOSES_PER_S = 20  # how finely a limited rate is dosed
+PACED_PIECES_PER_S = 20  # a limited rate is sent in so many pieces
 
 
 async def read_all(read: OriginRead | None) -> bytes:
-    """Reads an origin's answer to its end, as a patient reader does, and closes it."""
+    """Reads an origin's response to its end and closes it."""
     assert read is not None
     try:
         return b"".join([piece async for piece in read.pieces()])
@@ -64,7 +64,7 @@ async def read_all(read: OriginRead | None) -> bytes:
 
 @dataclass(slots=True)
 class _Pace:
-    """One queue of sends, each taking its time."""
+    """Delays sends one after another, to limit their rate."""
 
     free_at_s: float = 0.0
 
@@ -75,12 +75,12 @@ class _Pace:
 
 
 class ScriptedOrigin:
-    """An HTTP/1.1 server with keep-alive; see the module's text. What it puts are objects for GET
-    and HEAD; how other methods are answered is for the script to say.
+    """An HTTP/1.1 server with keep-alive; the module's docstring has an example.
 
-    ``first_byte_delay_s`` and ``rate_bytes_per_s`` make it a slow one; the rate is each
-    request's own, or with ``rate_shared`` the whole server's. All three may be set at any time.
-    With ``tls`` it is https://localhost.
+    It serves objects for GET and HEAD; other methods need a scripted reply.
+    ``first_byte_delay_s`` and ``rate_bytes_per_s`` make it slow. The rate applies to each request,
+    with ``rate_shared`` to the whole server. All three may be changed at any time. With ``tls``
+    its URL is https://localhost.
     """
 
     def __init__(
@@ -101,15 +101,15 @@ class ScriptedOrigin:
         self.port = 0
         self._objects: dict[str, OriginObject] = {}
         self._holds: dict[str, int] = {}
-        self._answers_held = False
+        self._responses_held = False
         self._bodies_paused = False
         self._script: deque[Reply] = deque()
         self._shared_pace = _Pace()
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
-        self._talks: set[asyncio.Task[None]] = set()
+        self._handlers: set[asyncio.Task[None]] = set()
 
-    # --- life -----------------------------------------------------------------------------
+    # --- start and stop -------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         await self.accept()
@@ -133,21 +133,21 @@ class ScriptedOrigin:
     async def accept(self) -> None:
         """Listens, on the same port as before if there was one."""
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self._talk), "127.0.0.1", self.port, ssl=self._tls
+            lambda: _Connection(self._handle), "127.0.0.1", self.port, ssl=self._tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
-        """Stops listening and resets every open connection: the next one is refused."""
+        """Stops listening and resets every open connection; new ones are refused."""
         if self._server is not None:
             self._server.close()
             self._server = None
-        talks = list(self._talks)
-        for talk in talks:
-            talk.cancel()
-        await asyncio.gather(*talks, return_exceptions=True)
+        handlers = list(self._handlers)
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
 
-    # --- what it serves -------------------------------------------------------------------
+    # --- objects and the script -----------------------------------------------------------
 
     def put(
         self,
@@ -159,9 +159,9 @@ class ScriptedOrigin:
         content_type: str = "application/octet-stream",
         headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        """Puts or replaces an object, from the next request on; running answers keep the old.
+        """Adds or replaces an object; responses that are running keep the old one.
 
-        ``etag`` with its quotes, and ``content_type``, are not sent when "".
+        ``etag`` includes its quotes. An empty ``etag`` or ``content_type`` is not sent.
         """
         stored = BytesContent(content) if isinstance(content, bytes) else content
         self._objects[name] = OriginObject(stored, etag, last_modified_s, content_type, headers)
@@ -169,16 +169,16 @@ class ScriptedOrigin:
     def remove(self, name: str) -> None:
         del self._objects[name]
 
-    def script(self, turn: Reply, times: int = 1) -> None:
-        """How the next ``times`` requests are answered, after those scripted before."""
-        self._script.extend([turn] * times)
+    def script(self, reply: Reply, times: int = 1) -> None:
+        """Queues ``reply`` for ``times`` requests, behind the replies queued before."""
+        self._script.extend([reply] * times)
 
     def hold(self, name: str, at: int = 0) -> None:
-        """Holds back every byte of the object from position ``at`` on; headers still go."""
+        """Holds back every byte of the object from position ``at`` on; headers are still sent."""
         self._holds[name] = at
 
     def release(self, name: str, size_bytes: int | None = None) -> None:
-        """Lets ``size_bytes`` more go, or everything."""
+        """Releases ``size_bytes`` more of a held object, or all of it."""
         if size_bytes is None:
             del self._holds[name]
         else:
@@ -186,35 +186,35 @@ class ScriptedOrigin:
         self._notify()
 
     def hold_responses(self) -> None:
-        """Holds back whole answers, headers too; requests are still seen."""
-        self._answers_held = True
+        """Holds back complete responses, with headers; requests are still read."""
+        self._responses_held = True
 
     def release_responses(self) -> None:
-        self._answers_held = False
+        self._responses_held = False
         self._notify()
 
     def pause_bodies(self) -> None:
-        """Takes no byte of a request's body; heads are still seen."""
+        """Reads no request body; heads are still read."""
         self._bodies_paused = True
 
     def resume_bodies(self) -> None:
         self._bodies_paused = False
         self._notify()
 
-    # --- what it saw ----------------------------------------------------------------------
+    # --- observations ---------------------------------------------------------------------
 
     @property
     def body_bytes_sent(self) -> int:
-        """Bytes of objects handed to the network, over all requests."""
+        """Bytes of objects that all requests together have written to sockets."""
         return sum(request.body_bytes_sent for request in self.requests)
 
     async def wait_for_requests(self, count: int) -> list[ReceivedRequest]:
-        """Waits until ``count`` requests have come; all of them."""
+        """Waits for ``count`` requests; returns all requests so far."""
         await self.until(lambda: len(self.requests) >= count)
         return self.requests
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Waits until ``condition`` holds; looked at whenever this origin does or sees anything.
+        """Waits until ``condition`` holds; checks it after each action of this origin.
 
         Raises TimeoutError after PATIENCE_S.
         """
@@ -228,14 +228,14 @@ class ScriptedOrigin:
 
     # --- one connection -------------------------------------------------------------------
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        talk = asyncio.current_task()
-        assert talk is not None
-        self._talks.add(talk)
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handler = asyncio.current_task()
+        assert handler is not None
+        self._handlers.add(handler)
         self.connections_accepted += 1
         self.connections_open += 1
         connection = self.connections_accepted
-        # So that drain() means "the kernel has it"; with 0, asyncio's TLS pauses for ever.
+        # With these limits drain() waits for the kernel; with 0, asyncio's TLS pauses for ever.
         writer.transport.set_write_buffer_limits(0 if self._tls is None else 1)
         try:
             while await self._serve_one(reader, writer, connection):
@@ -243,44 +243,45 @@ class ScriptedOrigin:
             writer.close()
             await writer.wait_closed()
         except (OSError, asyncio.IncompleteReadError):
-            # The client went away, which is for the test to judge.
+            # The client left; the test decides whether that is right.
             writer.transport.abort()
         except (_ResetScriptedError, asyncio.CancelledError):
             _reset(writer)
         finally:
-            self._talks.discard(talk)
+            self._handlers.discard(handler)
             self.connections_open -= 1
             self._notify()
 
     async def _serve_one(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int
     ) -> bool:
-        """Answers one request; whether the connection can carry another."""
+        """Responds to one request; returns whether the connection can carry another."""
         request = parse_request(await reader.readuntil(b"\r\n\r\n"), connection)
-        turn = self._script.popleft() if self._script else Reply()
-        # What is served is settled before the test hears of the request, and may then change it.
-        answer = decide(request, turn, self._objects.get(request.name))
+        reply = self._script.popleft() if self._script else Reply()
+        # Chosen before the test sees the request, because the test may then replace the object.
+        response = decide(request, reply, self._objects.get(request.name))
         self.requests.append(request)
         self._notify()
         protocol = writer.transport.get_protocol()
         assert isinstance(protocol, _Connection)
-        if turn.echoes:
-            return await self._echo(reader, writer, turn)
+        if reply.echoes:
+            return await self._echo(reader, writer, reply)
         receiving = asyncio.ensure_future(self._receive_body(reader, request))
-        answering = asyncio.ensure_future(self._respond(writer, request, turn, answer))
+        responding = asyncio.ensure_future(self._respond(writer, request, reply, response))
         leaving = asyncio.ensure_future(protocol.client_left.wait())
         try:
-            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-            kept = answering.done() and answering.result()
-            return kept and request.has_ended and request.headers.get("connection") != "close"
+            await asyncio.wait((responding, leaving), return_when=asyncio.FIRST_COMPLETED)
+            is_kept_alive = responding.done() and responding.result()
+            is_last = request.headers.get("connection") == "close"
+            return is_kept_alive and request.has_ended and not is_last
         finally:
-            answering.cancel()
+            responding.cancel()
             receiving.cancel()
             leaving.cancel()
-            await asyncio.gather(answering, receiving, leaving, return_exceptions=True)
+            await asyncio.gather(responding, receiving, leaving, return_exceptions=True)
 
     async def _receive_body(self, reader: asyncio.StreamReader, request: ReceivedRequest) -> None:
-        """Notes a request's body as it comes."""
+        """Records a request's body as it arrives."""
         left = int(request.headers.get("content-length", "0"))
         if "transfer-encoding" in request.headers:
             while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
@@ -307,73 +308,79 @@ class ScriptedOrigin:
             self._notify()
 
     async def _echo(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, turn: Reply
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reply: Reply
     ) -> bool:
         fields = (("Connection", "upgrade"), ("Upgrade", "websocket"))
-        said = tuple((name, value) for name, value in turn.headers if value is not None)
-        writer.write(encode_status(101, (*fields, *said)))
+        headers = tuple((name, value) for name, value in reply.headers if value is not None)
+        writer.write(encode_status(101, (*fields, *headers)))
         while data := await reader.read(SEND_PIECE_BYTES):
             writer.write(data)
             await writer.drain()
         return False
 
     async def _respond(
-        self, writer: asyncio.StreamWriter, request: ReceivedRequest, turn: Reply, answer: Response
+        self,
+        writer: asyncio.StreamWriter,
+        request: ReceivedRequest,
+        reply: Reply,
+        response: Response,
     ) -> bool:
-        if turn.silent:
+        if reply.silent:
             await _forever()
-        for status, fields in turn.interim:
+        for status, fields in reply.interim:
             writer.write(encode_status(status, fields))
-        while not (request.has_ended or turn.early):
+        while not (request.has_ended or reply.early):
             await self._changed.wait()
-        while self._answers_held:
+        while self._responses_held:
             await self._changed.wait()
-        if turn.after is not None:
-            await turn.after.wait()
+        if reply.after is not None:
+            await reply.after.wait()
         if self.first_byte_delay_s:
             await asyncio.sleep(self.first_byte_delay_s)
-        if turn.raw is not None:
-            writer.write(turn.raw)
+        if reply.raw is not None:
+            writer.write(reply.raw)
             await writer.drain()
             return False
-        writer.write(encode_head(answer))
+        writer.write(encode_head(response))
         await writer.drain()
-        names = {name.lower() for name, _ in answer.headers}
-        if request.method == "HEAD" or answer.status == 304:
+        names = {name.lower() for name, _ in response.headers}
+        if request.method == "HEAD" or response.status == 304:
             return True
-        await self._send_body(writer, request, turn, answer, "transfer-encoding" in names)
-        return turn.cut_at is None and bool(names & {"content-length", "transfer-encoding"})
+        await self._send_body(writer, request, reply, response, "transfer-encoding" in names)
+        return reply.cut_at is None and bool(names & {"content-length", "transfer-encoding"})
 
     async def _send_body(
         self,
         writer: asyncio.StreamWriter,
         request: ReceivedRequest,
-        turn: Reply,
-        answer: Response,
+        reply: Reply,
+        response: Response,
         chunked: bool,
     ) -> None:
-        span = answer.span
-        stops = [at for at in (turn.cut_at, turn.reset_at, turn.stall_at) if at is not None]
+        span = response.span
+        stops = [at for at in (reply.cut_at, reply.reset_at, reply.stall_at) if at is not None]
         end = min([span.end, *(span.start + at for at in stops)])
-        async for piece in self._dose(request.name, answer.content, Span(span.start, end)):
+        async for piece in self._paced_pieces(
+            request.name, response.content, Span(span.start, end)
+        ):
             writer.write(encode_chunk(piece) if chunked else piece)
             request.body_bytes_sent += len(piece)
             await writer.drain()
             self._notify()
-        if turn.stall_at is not None:
+        if reply.stall_at is not None:
             await _forever()
-        if turn.reset_at is not None:
+        if reply.reset_at is not None:
             raise _ResetScriptedError
-        if turn.cut_at is not None:
+        if reply.cut_at is not None:
             return
-        if turn.extra:
-            writer.write(encode_chunk(turn.extra) if chunked else turn.extra)
+        if reply.extra:
+            writer.write(encode_chunk(reply.extra) if chunked else reply.extra)
         if chunked:
-            writer.write(encode_last_chunk(turn.trailers))
+            writer.write(encode_last_chunk(reply.trailers))
         await writer.drain()
 
-    async def _dose(self, name: str, content: Content, span: Span) -> AsyncIterator[bytes]:
-        """The content in pieces, as holds and rate allow."""
+    async def _paced_pieces(self, name: str, content: Content, span: Span) -> AsyncIterator[bytes]:
+        """The content in pieces, limited by holds and the rate."""
         own_pace = _Pace()
         position = span.start
         while position < span.end:
@@ -383,7 +390,9 @@ class ScriptedOrigin:
                 continue
             size_bytes = min(SEND_PIECE_BYTES, span.end - position, held_at - position)
             if self.rate_bytes_per_s is not None:
-                size_bytes = min(size_bytes, max(1, int(self.rate_bytes_per_s / DOSES_PER_S)))
+                size_bytes = min(
+                    size_bytes, max(1, int(self.rate_bytes_per_s / PACED_PIECES_PER_S))
+                )
                 pace = self._shared_pace if self.rate_shared else own_pace
                 await pace.wait(size_bytes / self.rate_bytes_per_s)
             yield content.read(Span(position, position + size_bytes))
@@ -391,16 +400,16 @@ class ScriptedOrigin:
 
 
 class _ResetScriptedError(Exception):
-    """The script says that the connection is to be reset here."""
+    """The scripted reply resets the connection here."""
 
 
 class _Connection(asyncio.StreamReaderProtocol):
-    """Streams, and the moment the client left, which a server busy writing would not read."""
+    """Streams, and an event for the client's end, which a busy writer would not notice."""
 
     def __init__(
-        self, talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+        self, handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
     ) -> None:
-        super().__init__(asyncio.StreamReader(limit=REQUEST_MAX_BYTES), talk)
+        super().__init__(asyncio.StreamReader(limit=REQUEST_MAX_BYTES), handler)
         self.client_left = asyncio.Event()
 
     def eof_received(self) -> bool | None:
@@ -421,5 +430,5 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 
 async def _forever() -> None:
-    """Until the client leaves, which cancels this."""
+    """Waits until it is cancelled, when the client leaves."""
     await asyncio.Event().wait()

@@ -1,6 +1,6 @@
-"""What a scripted origin answers: an HTTP server's rules, and the ways to break them.
+"""The responses of a scripted origin: an HTTP server's rules, and ways to break them.
 
-Owns objects, requests and answers as values. Pure: sending them is ``fakes``'s business.
+Objects, requests and responses are values. Pure: ``scripted_origin`` sends them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from streamedge.spans import Span
 
-PATTERN_PERIOD_BYTES = 65_521  # a prime: no two chunks of a power-of-two size are alike
+PATTERN_PERIOD_BYTES = 65_521  # a prime: chunks of a power-of-two size all differ
 
 
 class Content(Protocol):
@@ -32,7 +32,7 @@ class Content(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BytesContent:
-    """Content that is in memory."""
+    """Content in memory."""
 
     data: bytes
 
@@ -46,9 +46,9 @@ class BytesContent:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Content of any size that is computed: byte i depends on ``seed`` and i alone.
+    """Computed content of any size: byte i depends only on ``seed`` and i.
 
-    ``Pattern(n, s).read(Span(a, b))`` is what a reader of those bytes must get.
+    A reader of the bytes a to b must receive ``Pattern(n, s).read(Span(a, b))``.
     """
 
     size_bytes: int
@@ -69,19 +69,18 @@ def _pattern_period(seed: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How one request is answered. The default is what a good server does.
+    """How the origin responds to one request. The default is a correct response.
 
-    ``status``: this status with ``body``, whatever was asked. ``headers``: added, or put in place
-    of those of the same name; a value of None takes the field away. ``ignore_range`` and
-    ``ignore_conditions``: as if those fields had not been sent; ``refuse_if_match``: 412 to every
-    If-Match. A 206 brings ``range_max`` bytes at the most, or whole blocks of ``range_block``
-    bytes. ``chunked``: chunked coding in
-    place of Content-Length, with ``trailers`` behind its last chunk. ``extra``: bytes after the
-    whole body. The rest ends the answer after so many body bytes: ``cut_at`` closes the
-    connection, ``reset_at`` resets it (RST), ``stall_at`` says nothing more. ``silent``: not a
-    word. ``raw``: these bytes are all the answer, then the connection closes. ``interim``: 1xx
-    answers that go before it. ``early``: without waiting for the request's body. ``after``: not
-    before this is set. ``echoes``: 101, and from then on every byte comes back.
+    ``status``: this status with ``body``, for any request. ``headers`` are added or replace fields
+    of the same name; None removes the field. ``ignore_range`` and ``ignore_conditions`` ignore
+    those request fields; ``refuse_if_match`` sends 412 for every If-Match. A 206 has at most
+    ``range_max`` bytes, or whole blocks of ``range_block`` bytes. ``chunked``: chunked coding
+    instead of Content-Length, with ``trailers`` after the last chunk. ``extra``: bytes after the
+    complete body. Three end the response after so many body bytes: ``cut_at`` closes the
+    connection, ``reset_at`` resets it (RST), ``stall_at`` sends nothing more. ``silent``: no
+    response at all. ``raw``: sends only these bytes, then closes. ``interim``: 1xx responses ahead
+    of it. ``early``: does not wait for the request's body. ``after``: waits for this event.
+    ``echoes``: 101, then every byte is sent back.
     """
 
     status: int | None = None
@@ -108,13 +107,13 @@ class Reply:
 
 @dataclass(slots=True)
 class ReceivedRequest:
-    """A request as it came, and how much of its answer has gone.
+    """A request as received, and how much of its response has been sent.
 
-    ``path`` is as sent, ``name`` decoded; ``headers`` by lower-case name; ``connection`` counts
-    from 1. ``span`` is what Range asks for, not yet clipped: None without one, an end of
-    ``sys.maxsize`` when it is open, a negative start for a suffix. ``fields`` are as they were
-    sent; ``body`` is what has come of it, decoded, ``trailers`` the lines behind it, ``has_ended``
-    whether that is all.
+    ``path`` is encoded as sent, ``name`` is decoded; ``headers`` have lower-case names;
+    ``connection`` counts from 1. ``span`` is the span of Range, not clipped: None without Range,
+    an end of ``sys.maxsize`` for an open range, a negative start for a suffix. ``fields`` are as
+    sent. ``body`` is the decoded part that has arrived, ``trailers`` the lines after it;
+    ``has_ended``: the body is complete.
     """
 
     method: str
@@ -132,7 +131,7 @@ class ReceivedRequest:
 
 @dataclass(frozen=True, slots=True)
 class OriginObject:
-    """An object as it was put into the origin."""
+    """An object of the origin."""
 
     content: Content
     etag: str
@@ -143,7 +142,7 @@ class OriginObject:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What goes back: a head, and the bytes ``span`` of ``content``."""
+    """A response: its head, and the bytes ``span`` of ``content``."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -152,7 +151,7 @@ class Response:
 
 
 def parse_request(head: bytes, connection: int) -> ReceivedRequest:
-    """A request from its head, blank line included."""
+    """Parses a request's head, including the blank line."""
     request_line, *lines = head.decode("latin-1").split("\r\n")[:-2]
     method, path, _ = request_line.split(" ")
     fields = tuple(
@@ -165,60 +164,68 @@ def parse_request(head: bytes, connection: int) -> ReceivedRequest:
 
 
 def _parse_range(text: str) -> Span | None:
-    """One range; a suffix range has a negative start. None: no range, or one to ignore."""
-    found = re.fullmatch(r"bytes=(\d*)-(\d*)", text)
-    if found is None or found[0] == "bytes=-":
+    """One range; a suffix range has a negative start. None: no range, or an ignored one."""
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", text)
+    if match is None or match[0] == "bytes=-":
         return None
-    first, last = found.groups()
+    first, last = match.groups()
     if not first:
         return Span(-int(last), sys.maxsize)
     return Span(int(first), int(last) + 1 if last else sys.maxsize)
 
 
-def decide(request: ReceivedRequest, turn: Reply, found: OriginObject | None) -> Response:
-    """The answer to ``request`` for the object ``found`` (None: there is none)."""
-    answer = _decide_plainly(request, turn, found)
-    replaced = {name.lower() for name, _ in turn.headers}
-    headers = [pair for pair in answer.headers if pair[0].lower() not in replaced]
-    headers += [(name, value) for name, value in turn.headers if value is not None]
-    return replace(answer, headers=tuple(headers))
+def decide(request: ReceivedRequest, reply: Reply, target: OriginObject | None) -> Response:
+    """The response to ``request`` for ``target`` (None: no such object)."""
+    response = _decide_without_headers(request, reply, target)
+    replaced = {name.lower() for name, _ in reply.headers}
+    headers = [pair for pair in response.headers if pair[0].lower() not in replaced]
+    headers += [(name, value) for name, value in reply.headers if value is not None]
+    return replace(response, headers=tuple(headers))
 
 
-def _decide_plainly(request: ReceivedRequest, turn: Reply, found: OriginObject | None) -> Response:
-    if turn.status is not None:
-        content = BytesContent(turn.body)
-        return _with_framing(Response(turn.status, (), content, Span(0, content.size_bytes)), turn)
+def _decide_without_headers(
+    request: ReceivedRequest, reply: Reply, target: OriginObject | None
+) -> Response:
+    if reply.status is not None:
+        content = BytesContent(reply.body)
+        return _with_framing(
+            Response(reply.status, (), content, Span(0, content.size_bytes)), reply
+        )
     if request.method not in ("GET", "HEAD"):
-        return _whole_answer(405, (("Allow", "GET, HEAD"),), BytesContent(b""))
-    if found is None:
-        return _whole_answer(404, (), BytesContent(b"no such object\n"))
-    headers = _object_headers(found)
-    status = 200 if turn.ignore_conditions else _check_conditions(request.headers, found)
-    if turn.refuse_if_match and "if-match" in request.headers:
+        return _complete_response(405, (("Allow", "GET, HEAD"),), BytesContent(b""))
+    if target is None:
+        return _complete_response(404, (), BytesContent(b"no such object\n"))
+    headers = _object_headers(target)
+    status = 200 if reply.ignore_conditions else _check_conditions(request.headers, target)
+    if reply.refuse_if_match and "if-match" in request.headers:
         status = 412
     if status != 200:
-        return _whole_answer(status, headers, BytesContent(b""))
-    size_bytes = found.content.size_bytes
-    asked = None if turn.ignore_range else request.span
-    if asked is not None and request.method == "GET":
-        start = asked.start if asked.start >= 0 else max(0, size_bytes + asked.start)
-        end = asked.end if turn.range_max is None else min(asked.end, start + turn.range_max)
-        span = Span(start, end).align(turn.range_block).intersect(Span(0, size_bytes))
+        return _complete_response(status, headers, BytesContent(b""))
+    size_bytes = target.content.size_bytes
+    requested = None if reply.ignore_range else request.span
+    if requested is not None and request.method == "GET":
+        start = requested.start if requested.start >= 0 else max(0, size_bytes + requested.start)
+        end = (
+            requested.end
+            if reply.range_max is None
+            else min(requested.end, start + reply.range_max)
+        )
+        span = Span(start, end).align(reply.range_block).intersect(Span(0, size_bytes))
         if span.size == 0:
-            refused = (("Content-Range", f"bytes */{size_bytes}"),)
-            return _whole_answer(416, refused, BytesContent(b""))
-        place = ("Content-Range", f"bytes {span.start}-{span.end - 1}/{size_bytes}")
-        return _with_framing(Response(206, (*headers, place), found.content, span), turn)
-    return _with_framing(Response(200, headers, found.content, Span(0, size_bytes)), turn)
+            unsatisfied = (("Content-Range", f"bytes */{size_bytes}"),)
+            return _complete_response(416, unsatisfied, BytesContent(b""))
+        content_range = ("Content-Range", f"bytes {span.start}-{span.end - 1}/{size_bytes}")
+        return _with_framing(Response(206, (*headers, content_range), target.content, span), reply)
+    return _with_framing(Response(200, headers, target.content, Span(0, size_bytes)), reply)
 
 
-def encode_head(answer: Response) -> bytes:
+def encode_head(response: Response) -> bytes:
     """Status line, header fields and blank line."""
-    return encode_status(answer.status, answer.headers)
+    return encode_status(response.status, response.headers)
 
 
 def encode_status(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
-    """The same of an answer that is nothing else."""
+    """Status line, the given fields and blank line."""
     reason = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
     lines = [f"HTTP/1.1 {status} {reason}"]
     lines += [f"{name}: {value}" for name, value in headers]
@@ -236,18 +243,18 @@ def encode_last_chunk(trailers: tuple[tuple[str, str], ...]) -> bytes:
     return f"0\r\n{lines}\r\n".encode("latin-1")
 
 
-def _check_conditions(headers: dict[str, str], found: OriginObject) -> int:
+def _check_conditions(headers: dict[str, str], target: OriginObject) -> int:
     """200, 304 or 412: RFC 9110 §13.2.2."""
     if "if-match" in headers:
-        if headers["if-match"] not in ("*", found.etag) or found.etag.startswith("W/"):
+        if headers["if-match"] not in ("*", target.etag) or target.etag.startswith("W/"):
             return 412
-    elif _is_before(headers.get("if-unmodified-since"), found.last_modified_s):
+    elif _is_before(headers.get("if-unmodified-since"), target.last_modified_s):
         return 412
     if "if-none-match" in headers:
-        if headers["if-none-match"].removeprefix("W/") == found.etag.removeprefix("W/"):
+        if headers["if-none-match"].removeprefix("W/") == target.etag.removeprefix("W/"):
             return 304
     elif (since := headers.get("if-modified-since")) and not _is_before(
-        since, found.last_modified_s
+        since, target.last_modified_s
     ):
         return 304
     return 200
@@ -259,26 +266,28 @@ def _is_before(date: str | None, last_modified_s: int | None) -> bool:
     return parsedate_to_datetime(date).timestamp() < last_modified_s
 
 
-def _object_headers(found: OriginObject) -> tuple[tuple[str, str], ...]:
-    headers = [("Accept-Ranges", "bytes"), *found.headers]
-    if found.etag:
-        headers.append(("ETag", found.etag))
-    if found.content_type:
-        headers.append(("Content-Type", found.content_type))
-    if found.last_modified_s is not None:
-        headers.append(("Last-Modified", formatdate(found.last_modified_s, usegmt=True)))
+def _object_headers(target: OriginObject) -> tuple[tuple[str, str], ...]:
+    headers = [("Accept-Ranges", "bytes"), *target.headers]
+    if target.etag:
+        headers.append(("ETag", target.etag))
+    if target.content_type:
+        headers.append(("Content-Type", target.content_type))
+    if target.last_modified_s is not None:
+        headers.append(("Last-Modified", formatdate(target.last_modified_s, usegmt=True)))
     return tuple(headers)
 
 
-def _whole_answer(status: int, headers: tuple[tuple[str, str], ...], content: Content) -> Response:
+def _complete_response(
+    status: int, headers: tuple[tuple[str, str], ...], content: Content
+) -> Response:
     span = Span(0, content.size_bytes)
     return _with_framing(Response(status, headers, content, span), Reply())
 
 
-def _with_framing(answer: Response, turn: Reply) -> Response:
+def _with_framing(response: Response, reply: Reply) -> Response:
     framing = (
         ("Transfer-Encoding", "chunked")
-        if turn.chunked
-        else ("Content-Length", str(answer.span.size))
+        if reply.chunked
+        else ("Content-Length", str(response.span.size))
     )
-    return replace(answer, headers=(*answer.headers, framing))
+    return replace(response, headers=(*response.headers, framing))

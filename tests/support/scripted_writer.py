@@ -24,8 +24,9 @@ Outcome = WriteAnswer | Exception
 
 @dataclass(slots=True)
 class ScriptedWriter:
-    """Answers by ``outcomes``, in order, then with success; ``sent`` are name and body of each
-    attempt. With ``hold`` an attempt waits before its answer.
+    """Responds with ``outcomes``, in order, then with success.
+
+    ``sent`` has each attempt's write and body. With ``hold`` an attempt waits for that event.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -60,7 +61,7 @@ class ScriptedWriter:
         return outcome or WriteAnswer(200, (("ETag", f'"origin-{number}"'),))
 
     async def attempted(self, times: int) -> None:
-        """Waits until so many attempts have been made."""
+        """Waits for so many attempts."""
         async with asyncio.timeout(PATIENCE_S):
             while len(self.sent) < times:
                 self._attempt.clear()
@@ -72,36 +73,36 @@ class ScriptedWriter:
 
 
 class RecordingLog(Log):
-    """Keeps its events, and lets a test wait for one."""
+    """Records its events, and lets a test wait for one."""
 
     def __init__(self) -> None:
         super().__init__(LogTarget(os.devnull).open(), "test")
         self.events: list[tuple[str, dict[str, Any]]] = []
-        self._heard = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def event(self, event: str, **fields: Any) -> None:
         self.events.append((event, fields))
         self.notice()
 
     def notice(self) -> None:
-        """Has the condition of ``until`` looked at."""
-        self._heard.set()
+        """Makes ``until`` check its condition."""
+        self._changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Waits until ``condition`` holds, looked at after each event."""
+        """Waits until ``condition`` holds; checks it after each event."""
         async with asyncio.timeout(PATIENCE_S):
             while not condition():
-                self._heard.clear()
-                await self._heard.wait()
+                self._changed.clear()
+                await self._changed.wait()
 
     async def wait_for_event(self, event: str, times: int = 1) -> list[dict[str, Any]]:
-        """Waits until ``event`` was said so often; what it said each time."""
+        """Waits until ``event`` was logged so often; returns the fields of each."""
         await self.until(lambda: sum(name == event for name, _ in self.events) >= times)
         return [fields for name, fields in self.events if name == event]
 
 
 class RecordingGauges(dict[Gauge, int]):
-    """Gauges whose every setting is noticed."""
+    """Gauges that notify the log of every change."""
 
     def __init__(self, log: RecordingLog) -> None:
         super().__init__()

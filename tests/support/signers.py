@@ -1,4 +1,4 @@
-"""Signers of test requests: botocore for URLs and stream names, the documented way for cookies."""
+"""Signs test requests: with botocore for URLs and stream names, by the manual for cookies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HASHES: Mapping[str, SHA1 | SHA256] = {"SHA1": SHA1(), "SHA256": SHA256()}
 
 @dataclass(frozen=True)
 class Signer:
-    """One who holds a private key, and signs as the publishers of CloudFront do."""
+    """A private key that signs as CloudFront's publishers do."""
 
     key_id: str
     private: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -56,14 +56,14 @@ class Signer:
         return {self.key_id: self.public}
 
     def url(self, url: str, *, expires_s: int | None = None, policy: str | None = None) -> str:
-        """What botocore makes of ``url``, or of a stream's name; canned or with a custom policy."""
+        """Signs ``url`` or a stream's name with botocore; a canned or a custom policy."""
         until = None if expires_s is None else datetime.fromtimestamp(expires_s, UTC)
         signer = CloudFrontSigner(self.key_id, self.sign)
         signed: str = signer.generate_presigned_url(url, date_less_than=until, policy=policy)
         return signed if self.hash_name == "SHA1" else f"{signed}&Hash-Algorithm={self.hash_name}"
 
     def cookies(self, *, policy: str, expires_s: int | None = None) -> str:
-        """The Cookie field for a policy; a canned one where ``expires_s`` says its time."""
+        """The Cookie field for a policy; with ``expires_s`` for a canned policy."""
         first = (
             f"Policy={url_safe(policy.encode())}" if expires_s is None else f"Expires={expires_s}"
         )
@@ -79,13 +79,13 @@ class Signer:
 
 @cache
 def rsa_signer(key_id: str = "K2JCJMDEHXQW5F", hash_name: HashName = "SHA1") -> Signer:
-    """A publisher with an RSA key of 2048 bits; the same one each time."""
+    """The signer with an RSA key of 2048 bits; cached."""
     return Signer(key_id, _rsa_key(key_id), hash_name)
 
 
 @cache
 def ecdsa_signer(key_id: str = "KECDSA", hash_name: HashName = "SHA1") -> Signer:
-    """A publisher with an ECDSA key on P-256; the same one each time."""
+    """The signer with an ECDSA key on P-256; cached."""
     return Signer(key_id, _ecdsa_key(key_id), hash_name)
 
 
@@ -100,7 +100,7 @@ def _ecdsa_key(_key_id: str) -> ec.EllipticCurvePrivateKey:
 
 
 def url_safe(content: bytes) -> str:
-    """Base64 as the Developer Guide's table of invalid characters has it."""
+    """Base64 with the Developer Guide's replacements of invalid characters."""
     text = b64encode(content).decode()
     return text.replace("+", "-").replace("=", "_").replace("/", "~")
 
@@ -113,7 +113,7 @@ def custom_policy(
     networks: object = None,
     as_list: bool = True,
 ) -> str:
-    """A policy of one statement, an object or in a list, with what is given."""
+    """A policy with one statement, as an object or in a list."""
     condition: dict[str, Any] = {"DateLessThan": {"AWS:EpochTime": until_s}}
     if from_s is not None:
         condition["DateGreaterThan"] = {"AWS:EpochTime": from_s}

@@ -33,7 +33,7 @@ PATIENCE_S = 20.0
 
 @dataclass(slots=True)
 class WebEdge:
-    """A running web server and what it leaves."""
+    """A running web server, its origin, cache and log."""
 
     port: int
     origin: ScriptedOrigin
@@ -45,7 +45,7 @@ class WebEdge:
     control_log: ControlLog
 
     def invalidate(self, *items: str, soft: bool = False, revoke: bool = False) -> None:
-        """As the control process does it, and as a worker does that was woken."""
+        """Invalidates as the control process does, then applies it as a worker does."""
         self.control_log.invalidate("EWEB", items, soft=soft, revoke=revoke)
         AnnouncedHead(self.cache.store.root).publish(self.control_log.position())
         self.cache.store.changes.announce()
@@ -54,8 +54,8 @@ class WebEdge:
     def lines(self, event: str = "response") -> list[dict[str, Any]]:
         """The log lines of an event so far."""
         self.log.flush()
-        said = [json.loads(line) for line in self.log_file.read_text().splitlines()]
-        return [line for line in said if line["event"] == event]
+        lines = [json.loads(line) for line in self.log_file.read_text().splitlines()]
+        return [line for line in lines if line["event"] == event]
 
 
 @asynccontextmanager
@@ -73,12 +73,12 @@ async def serve_web(
     context: ssl.SSLContext | None = None,
     proxied: bool = False,
 ) -> AsyncIterator[WebEdge]:
-    """Serves the distribution EWEB from ``root``, a prepared cache folder.
+    """Serves the distribution EWEB; ``root`` is a prepared cache folder.
 
-    ``policy`` is its cache policy, without one the built-in one; ``rules`` are more of its keys,
-    ``origin_keys`` of its origin's, ``tables`` more of the config. ``beside``: as another worker
-    of that edge, on the same folder. ``context``: over TLS. ``proxied``: each connection begins
-    with a PROXY header.
+    ``policy`` replaces its built-in cache policy. ``rules`` are further keys of the distribution,
+    ``origin_keys`` of its origin, ``tables`` of the config. ``beside``: another worker of that
+    edge, with the same folder. ``context``: over TLS. ``proxied``: each connection begins with a
+    PROXY header.
     """
     async with AsyncExitStack() as stack:
         if beside is None:
@@ -119,7 +119,7 @@ async def serve_web(
             retries=config.limits.origin_retries,
             in_force=in_force,
         )
-        cache.invalidation_checker.apply_new()  # as a worker does: what it keeps open is open now
+        cache.invalidation_checker.apply_new()  # as a worker does at its start
         bindings = bind_origins(config, log, counts)
         countries = CountryDatabase(config.countries.database)
         server = web_server(config, bindings, cache, log, counts, countries=countries)
@@ -140,15 +140,15 @@ async def serve_web(
 
 
 def connections(edge: WebEdge) -> list[HttpConnection]:
-    """The open connections, from within."""
+    """The server's open connections."""
     return [one for one in edge.server._state.connections if isinstance(one, HttpConnection)]
 
 
 def waiting_requests(edge: WebEdge) -> int:
-    """How many requests wait at the lane for the answer to another."""
+    """How many requests wait for the response to another request."""
     return sum(1 for one in connections(edge) if one._held and not one._is_idle)
 
 
 def descriptors() -> int:
-    """How many descriptors this process has open."""
+    """How many open descriptors this process has."""
     return len(os.listdir("/proc/self/fd"))

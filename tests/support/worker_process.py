@@ -29,7 +29,7 @@ from streamedge.spans import Span
 
 
 async def work(root: Path, slot: int, url: str, positions: list[int]) -> None:
-    """The worker's life; the object's key is ``Location.asset``'s."""
+    """Runs the worker; the object's key is that of ``Location.asset``."""
     counts = Counts()
     log = open_log(os.devnull, f"worker-{slot}")
     cache = Cache(Store(root, slot, log), log, counts, open_extents=64, retries=4)
@@ -57,8 +57,8 @@ async def work(root: Path, slot: int, url: str, positions: list[int]) -> None:
     )
 
 
-def report(what: object) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
+def report(value: object) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
 
 

@@ -231,11 +231,11 @@ async def test_operation_is_done_to_its_key_or_refused(
         key = f"{PREFIX}/{parameters['Key']}" if "Key" in parameters else ""
         present = {f"{PREFIX}/{one}": one.encode() for one in KEYS}
         bucket.objects = dict(present)
-        bucket.asked.clear()
+        bucket.requests.clear()
         async with open_viewer(edge.port) as viewer:
             answer = await ask(viewer, sent)
         story = f"{sent.method} {sent.url} {parameters} -> {answer.status} {answer.body[:300]!r}"
-        asked = {(method, asked_key) for method, asked_key, _query in bucket.asked}
+        asked = {(method, asked_key) for method, asked_key, _query in bucket.requests}
         if operation in DONE:
             assert asked <= {(method, key) for method in DONE[operation]}, story
         elif operation in DONE_ON_BUCKETS:
