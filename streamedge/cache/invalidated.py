@@ -79,7 +79,7 @@ class InvalidationChecker:
 
     def invalidated(self, asset: Asset, record: Record) -> Validity:
         """The same without looking at writes."""
-        if record.sent_change < self._store.changes.floor:
+        if record.sent_change < self._store.changes.trusted_from:
             return self._unconfirmed(asset.subject, record)
         if self._index is None or not asset.scope:
             return FRESH
@@ -93,7 +93,7 @@ class InvalidationChecker:
             if self._written_since(opened.asset, opened.record):
                 return REFUSED
             opened.last_seen_change = number
-        if opened.record.sent_change < self._store.changes.floor:
+        if opened.record.sent_change < self._store.changes.trusted_from:
             return self._unconfirmed(subject, opened.record)
         index = self._index
         if index is None or not subject.scope:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from streamedge.cache.invalidated import AppliedInvalidations, InvalidationChecker
-from streamedge.cache.storage.changes import open_changes
+from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.cache.storage.records import Provenance
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlError
@@ -41,7 +41,7 @@ class InvalidationFeed:
         change_event: ChangeEvent,
     ) -> None:
         self._folder = folder
-        self._changes = open_changes(folder)
+        self._changes = ChangeCounter(folder)
         self._head = AnnouncedHead(folder)
         self._wakeups = wakeups
         self._worker_status = worker_status

@@ -12,7 +12,7 @@ import pytest
 
 from streamedge.admin import invalidations as invalidations_admin
 from streamedge.admin.invalidations import invalidation_routes
-from streamedge.cache.storage.changes import open_changes
+from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.cache.storage.store import prepare_folder
 from streamedge.control.database import ControlDatabase
 from streamedge.control.log import ITEMS_MAX, ControlLog
@@ -60,7 +60,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 
 async def test_a_row_is_appended_and_every_worker_told(desk: Desk) -> None:
-    changes = open_changes(desk.folder)
+    changes = ChangeCounter(desk.folder)
     before = changes.number
     status, said = await desk.invalidate(
         distribution="EWEB", items=["/a*", "/b?v=1"], tags=["News"], soft=True, revoke=True

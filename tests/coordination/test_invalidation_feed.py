@@ -10,7 +10,7 @@ import pytest
 
 from streamedge.cache.invalidated import InvalidationChecker
 from streamedge.cache.rfc9111.freshness import TtlRules
-from streamedge.cache.storage.changes import open_changes
+from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.cache.storage.records import Asset, InvalidationTarget, Provenance, Record
 from streamedge.cache.storage.store import Store, prepare_folder
 from streamedge.control.announced_head import AnnouncedHead
@@ -30,7 +30,7 @@ SILENT = open_log(os.devnull, "test")
 
 async def test_publish_moves_the_counter_and_wakes_all_processes(tmp_path: Path) -> None:
     prepare_folder(tmp_path)
-    wakeups, changes = Wakeups(2), open_changes(tmp_path)
+    wakeups, changes = Wakeups(2), ChangeCounter(tmp_path)
     woken = [asyncio.Event() for _ in range(3)]
     for number, event in enumerate(woken):
         wakeups.subscribe(number, event.set)

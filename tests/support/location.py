@@ -20,7 +20,7 @@ from typing import Any
 
 from streamedge.cache.objects import Cache
 from streamedge.cache.rfc9111.freshness import TtlRules
-from streamedge.cache.storage.changes import open_changes
+from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.cache.storage.extent import EXTENT_BYTES, Extent
 from streamedge.cache.storage.records import Asset, asset_digest, version_digest
 from streamedge.cache.storage.store import Store
@@ -88,7 +88,7 @@ class Location:
             self._control_log = ControlLog(self.control())
         self._control_log.invalidate(scope, items, soft=soft)
         AnnouncedHead(self.root).publish(self._control_log.position())
-        open_changes(self.root).announce()
+        ChangeCounter(self.root).announce()
 
     def close(self) -> None:
         for database in self._databases:

@@ -1,13 +1,13 @@
 """The change counter and the write table: they tell all workers which cached data is invalid.
 
-Both lie in one preallocated file of the cache folder, ``changes``, which all processes map. The
-counter moves when a write was made or an invalidation was asked for. The write table has a slot
-for each hash of a key; the slot holds the counter's value as of the last write to such a key. An
-answer carries the counter's value as of the moment its request was sent, and is refused when a
-slot of its keys holds a higher one. Two keys in one slot cost a miss, never a stale answer.
+Both are in one preallocated file of the cache folder, ``changes``, which all processes map. The
+counter grows with each write and each invalidation. The write table has a slot for each hash of a
+key, with the counter's value as of the last write to such a key. A record has the counter's value
+of the moment when its request was sent, and is refused if a slot of its keys has a higher one. Two
+keys in one slot cost a miss, never a stale response.
 
-Beside them lie counters of lookups that have ended, by hash of the key: a worker that waits for
-another worker's lookup sees by them how many it has waited for.
+The file also counts the lookups that have ended, by hash of the key: from these counts a worker
+that waits for other workers' lookups sees how many it has waited for.
 
 Nothing here depends on a clock, on free disk space (the file is allocated beforehand), on a
 record's file or on the order in which processes write their records.
@@ -33,7 +33,7 @@ _FILE_BYTES = (_FIRST_LOOKUP + _LOOKUP_SLOTS) * 8
 _ERA_SHIFT = 32  # the counter's upper half is the era in which it was last raised at a start
 _NUMBER_END = 1 << 63
 _WORD_END = 1 << 64
-_NUMBER, _FLOOR = 0, 1
+_NUMBER, _TRUSTED_FROM = 0, 1
 
 
 class ChangeCounter:
@@ -42,8 +42,8 @@ class ChangeCounter:
     A process that cannot open the file tries again with each use. Until it has the file it does not
     see other processes' writes: every cached answer counts as written to.
 
-    ``word[0]`` is the counter, to be read where that happens very often; it is memory of this
-    process alone, and always 0, until the file is open.
+    ``word[0]`` is the counter, for code that reads it very often. Until the file is open, it is
+    memory of this process only, and always 0.
     """
 
     __slots__ = ("_fd", "_root", "_unknown", "word")
@@ -57,16 +57,16 @@ class ChangeCounter:
 
     @property
     def number(self) -> int:
-        """The counter's value; it only grows. If unknown: below 0, never the same twice."""
+        """The counter's value; it only grows. Unknown values are below 0 and all different."""
         if self._fd < 0 and not self._is_shared():
             self._unknown -= 1
             return self._unknown
         return self.word[_NUMBER]
 
     @property
-    def floor(self) -> int:
-        """Records with a lower number may have missed a write, because power failed."""
-        return self.word[_FLOOR]
+    def trusted_from(self) -> int:
+        """Records with a lower ``sent_change`` may have missed a write, because power failed."""
+        return self.word[_TRUSTED_FROM]
 
     def _is_shared(self) -> bool:
         """Whether the file is open; opens it if it can."""
@@ -85,12 +85,12 @@ class ChangeCounter:
         return True
 
     def announce(self, *written: str) -> None:
-        """Moves the number, and refuses what was asked for before under the keys ``written``.
+        """Increments the counter and refuses older records of the keys ``written``.
 
-        The slots are raised before the number: whoever sees the new number finds them raised.
+        Raises the slots before the counter: a process that sees the new value sees the slots too.
         """
         if not self._is_shared():
-            return  # nothing cached is used here; other processes cannot be reached
+            return  # this process uses no record, and it cannot reach the others
         slots = [_slot(key) for key in written]
         with self._locked():
             number = self.word[_NUMBER] + 1
@@ -99,13 +99,13 @@ class ChangeCounter:
             self.word[_NUMBER] = number
 
     def is_written_since(self, sent_change: int, *keys: str) -> bool:
-        """Whether one of ``keys`` was written to after the number was ``sent_change``."""
+        """Whether one of ``keys`` was written to after the counter was ``sent_change``."""
         if sent_change < 0 or not self._is_shared():
             return True
         raised = max(self.word[_slot(key)] for key in keys)
         if raised > self.word[_NUMBER]:
-            self.announce()  # a process was killed between the slot and the number
-        # A number that has not come yet is from another folder's or a damaged record.
+            self.announce()  # a process was killed between the slot and the counter
+        # A higher value than the counter's is from another folder or a damaged record.
         return raised > sent_change or sent_change > self.word[_NUMBER]
 
     def lookup_ended(self, key: str) -> None:
@@ -126,13 +126,8 @@ class ChangeCounter:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
 
-def open_changes(root: Path) -> ChangeCounter:
-    """The change counter of a cache folder, which it opens as soon as it can."""
-    return ChangeCounter(root)
-
-
 def is_changes_file_whole(root: Path) -> bool:
-    """Whether the folder has the file in the size that it is used in."""
+    """Whether the folder has the file, in its full size."""
     try:
         return (root / "changes").stat().st_size == _FILE_BYTES
     except OSError:
@@ -140,11 +135,11 @@ def is_changes_file_whole(root: Path) -> bool:
 
 
 def prepare_changes(root: Path, era: int, *, is_unsure: bool) -> list[str]:
-    """Allocates the file; says what was repaired. Raises OSError when the disk has no room for it.
+    """Allocates the file; returns descriptions of repairs. Raises OSError if the disk is full.
 
-    ``is_unsure``: power failed or the file was lost, so the counter may stand behind numbers that
-    records carry, and raised slots may be missing. Then the counter goes on from the ``era``,
-    above all that it ever was, and records from before are to be validated.
+    ``is_unsure``: power failed or the file was lost, so the counter may be lower than the values
+    in records, and raised slots may be missing. Then the counter continues from the ``era``, above
+    all its earlier values, and older records have to be validated.
     """
     fd = os.open(root / "changes", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -157,7 +152,7 @@ def prepare_changes(root: Path, era: int, *, is_unsure: bool) -> list[str]:
                 words[word] = 0
         if is_unsure or repairs:
             words[_NUMBER] = max(words[_NUMBER], era << _ERA_SHIFT)
-            words[_FLOOR] = words[_NUMBER]
+            words[_TRUSTED_FROM] = words[_NUMBER]
         words.release()
         os.fsync(fd)
     finally:
@@ -166,12 +161,12 @@ def prepare_changes(root: Path, era: int, *, is_unsure: bool) -> list[str]:
 
 
 def _is_sound(words: memoryview) -> bool:
-    """Whether the numbers can have come about: the counter has moved for each slot."""
+    """Whether the numbers are possible: no slot is above the counter."""
     number = words[_NUMBER]
     highest = max(array("Q", words[_FIRST_SLOT:_FIRST_LOOKUP].tobytes()))
     lookups = max(array("Q", words[_FIRST_LOOKUP:].tobytes()))
-    # One more where a process was killed between the slot and the number.
-    are_slots_sound = words[_FLOOR] <= number and highest <= number + 1
+    # One more if a process was killed between the slot and the counter.
+    are_slots_sound = words[_TRUSTED_FROM] <= number and highest <= number + 1
     return number < _NUMBER_END and lookups < _NUMBER_END and are_slots_sound
 
 

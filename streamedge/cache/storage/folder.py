@@ -1,9 +1,8 @@
-"""The cache folder's own small files and its lock: who uses it, which era it is in, what is stored.
+"""The cache folder's lock and its small files: the era, and the counters of stored bytes.
 
-A folder belongs to one edge at a time: ``lock_folder`` holds a flock on the folder itself, which
-the kernel drops with the process. Files that are damaged or hold numbers that nobody can have
-written are made anew, and what was made anew is told: nothing of them is worth a request that
-fails.
+One edge at a time uses a folder: ``lock_folder`` holds a flock on the folder itself, which the
+kernel releases when the process ends. Files that are damaged or hold impossible numbers are
+created again, and the repair is reported: their content is never worth a failed request.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from streamedge.errors import StreamEdgeError
 
 WORKERS_MAX = 256
 ERA_END = 1 << 31  # eras are words of 32 bits in extents
-_LATE_ERAS = 1 << 30  # a new era in place of a lost one is taken from here on
+_LATE_ERAS = 1 << 30  # the replacement for a lost era is a random number from here on
 _USAGE_SLOT_BYTES = 64  # one cache line each, so that workers do not share one
 _USAGE_BYTES = WORKERS_MAX * _USAGE_SLOT_BYTES
-_USAGE_END = 1 << 60  # more than any disk has taken
+_USAGE_END = 1 << 60  # no disk has stored as many bytes
 _WORD_END = 1 << 64
 
 
@@ -33,9 +32,9 @@ class FolderInUseError(StreamEdgeError):
 
 
 def lock_folder(root: Path) -> int:
-    """Makes the folder if need be and takes it for this edge: a descriptor that holds the lock.
+    """Creates the folder if needed and locks it for this edge; returns the locked descriptor.
 
-    Raises FolderInUseError, and OSError where the folder cannot be had or cannot be locked.
+    Raises FolderInUseError, and OSError if the folder cannot be created, opened or locked.
     """
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -56,24 +55,24 @@ def lock_folder(root: Path) -> int:
 
 
 def _lock_holder(folder: int) -> int | None:
-    """The process that holds the flock on an open folder, where the kernel tells."""
+    """The process that holds the flock on an open folder; None if the kernel does not show it."""
     status = os.fstat(folder)
-    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/locks").read_text().splitlines():
             words = line.split()  # 1: FLOCK ADVISORY WRITE 4242 08:01:1234 0 EOF
-            if words[1] == "FLOCK" and words[5] == place and int(words[4]) > 0:
+            if words[1] == "FLOCK" and words[5] == inode and int(words[4]) > 0:
                 return int(words[4])
     return None
 
 
 def open_private(path: str, flags: int) -> int:
-    """An opener for ``open``: what it makes is the edge's own to read, whatever the umask."""
+    """An opener for ``open``: only the edge's user can read new files, whatever the umask."""
     return os.open(path, flags, 0o600)
 
 
 class Era(NamedTuple):
-    """``number`` tells chunks apart that were written before and after an unclean boot."""
+    """The period between two unclean boots; ``number`` marks the chunks written in it."""
 
     number: int
     is_clean: bool
@@ -81,7 +80,7 @@ class Era(NamedTuple):
 
 
 def parse_era(text: bytes) -> Era | None:
-    """What the file ``era`` says; None when it is damaged or its number is out of range."""
+    """The content of the file ``era``; None if it is damaged or its number is out of range."""
     try:
         era = json.loads(text)
         number, is_clean, boot_id = era["era"], era["clean"], era["boot_id"]
@@ -95,12 +94,12 @@ def parse_era(text: bytes) -> Era | None:
 
 
 def read_era(root: Path) -> Era | None:
-    """The folder's era; None when the file is damaged. Raises OSError, FileNotFoundError."""
+    """The folder's era; None if the file is damaged. Raises OSError, FileNotFoundError."""
     return parse_era((root / "era").read_bytes())
 
 
 def write_era(root: Path, era: Era) -> None:
-    """Replaces the file at once. Raises OSError."""
+    """Replaces the file atomically. Raises OSError."""
     new = root / "new" / "era"
     text = json.dumps({"era": era.number, "clean": era.is_clean, "boot_id": era.boot_id})
     with open(new, "w", opener=open_private) as file:
@@ -109,12 +108,12 @@ def write_era(root: Path, era: Era) -> None:
 
 
 def unused_era() -> int:
-    """A number that no chunk carries, where the last one is lost: each chunk is then checked."""
+    """A number that no chunk has, if the last one is lost: each chunk is then checked."""
     return _LATE_ERAS + secrets.randbelow(_LATE_ERAS // 2)
 
 
 class Usage:
-    """Bytes stored so far by each worker; only ever grows, so that sums need no lock."""
+    """The bytes that each worker has stored so far. They only grow, so sums need no lock."""
 
     __slots__ = ("_slots",)
 
@@ -124,28 +123,28 @@ class Usage:
         self._slots = words[:: _USAGE_SLOT_BYTES // words.itemsize]
 
     def add(self, slot: int, size: int) -> None:
-        """Counts bytes stored; a count that is damaged must not fail a request."""
+        """Counts stored bytes, modulo 2^64: a damaged count must not fail a request."""
         self._slots[slot] = (self._slots[slot] + size) % _WORD_END
 
     def total(self) -> int:
-        """What all have stored, modulo 2^64: only differences mean something."""
+        """The bytes that all workers have stored, modulo 2^64: only differences are meaningful."""
         return sum(self._slots) % _WORD_END
 
     def has_impossible_counts(self) -> bool:
-        """Whether a count is higher than any disk can have brought it to."""
+        """Whether a count is higher than the size of any disk."""
         return any(count >= _USAGE_END for count in self._slots)
 
     def clear(self) -> None:
-        """Begins to count anew."""
+        """Sets all counts to 0."""
         for slot in range(WORKERS_MAX):
             self._slots[slot] = 0
 
 
 def prepare_usage(root: Path) -> str | None:
-    """Makes the file, with its blocks on disk; says what was repaired. Raises OSError."""
+    """Creates the file with its disk blocks; returns the repair, if any. Raises OSError."""
     fd = os.open(root / "usage", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.posix_fallocate(fd, 0, _USAGE_BYTES)  # a full disk found later would kill a worker
+        os.posix_fallocate(fd, 0, _USAGE_BYTES)  # or a full disk later kills a worker
     finally:
         os.close(fd)
     usage = Usage(root)

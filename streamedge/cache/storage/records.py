@@ -1,7 +1,7 @@
-"""What is cached under one key, and what is remembered of it between requests.
+"""Assets and their records, and the encoding of records on disk.
 
-Owns ``Asset`` (what a request asks for) and ``Record`` (what its origin last said, kept on disk so
-that every worker and every restart knows it). Pure: values and their encoding.
+An ``Asset`` is a cache key with its origin and TTLs. A ``Record`` is the origin's last response
+about it, without the body; it is on disk, so all workers have it, also after a restart. Pure.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from streamedge.origin import Origin, OriginHead, Version
 
 
 class InvalidationTarget(NamedTuple):
-    """What invalidations are matched against.
+    """The values that invalidations are matched against.
 
-    ``scope``: the id of the distribution ("": nothing can be invalidated); ``target``: the
-    object's name and the query that is part of the key, as ``control.invalidations.target_of``
-    spells them; ``tag_field``: the response field that has cache tags, in lower case ("": none).
+    ``scope``: the id of the distribution ("": nothing can be invalidated). ``target``: the object's
+    name and the query that is part of the key, as ``control.invalidations.target_of`` writes them.
+    ``tag_field``: the response field with cache tags, in lower case ("": none).
     """
 
     scope: str = ""
@@ -40,13 +40,13 @@ NO_TARGET = InvalidationTarget()
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """What one cache key names, and where it comes from.
+    """A cache key, the origin of its object, and the TTLs that apply.
 
-    ``key`` begins with the origin's identity, so that no two origins' objects can meet;
-    ``origin_name`` is the operator's word for it, for metrics. ``parent_keys``: the
-    keys that this one was made from; an object that is refused under one of them is refused under
-    this one too. ``scope``, ``target`` and ``tag_field`` make an ``InvalidationTarget``; an object
-    made from a version has none, because it is reached through that version alone.
+    ``key`` begins with the origin's identity, so objects of two origins never share a key.
+    ``origin_name`` is the origin's name in the config, for metrics. ``parent_keys``: the keys that
+    this one was made from; an object that is refused under one of them is refused under this one
+    too. ``scope``, ``target`` and ``tag_field`` make an ``InvalidationTarget``; an object made from
+    a version has none, because it is reached through that version alone.
     """
 
     key: str
@@ -61,14 +61,15 @@ class Asset:
 
     @property
     def subject(self) -> InvalidationTarget:
+        """The values that invalidations of this asset are matched against."""
         return InvalidationTarget(self.scope, self.target, self.tag_field)
 
 
 class SentAt(NamedTuple):
-    """When a request was sent to an origin: ``time_s`` since 1970, and where the change number and
-    the control log stood then.
+    """When a request was sent to an origin: ``time_s`` since 1970, the value of the change counter
+    and the end of the control log at that moment.
 
-    An answer is as old as its request: what changes while it is on its way makes it out of date.
+    A response is as old as its request: a change while it is in transit makes it out of date.
     """
 
     time_s: float
@@ -78,14 +79,14 @@ class SentAt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the origin said of an asset, and when it last said so (seconds since 1970).
+    """The origin's response about an asset, and when the origin last confirmed it.
 
-    ``initial_age_s`` is how old it was by then (RFC 9111 §4.2.3). A record whose ``head`` has
-    status 0 is a marker, not an answer. ``varies_by``: the request fields that the answers of
-    this key differ by; each has a record of its own. ``sent_change`` and ``position``: where the
-    change number and the control log stood when the request was sent that this answers; a write
-    (``changes``) or an invalidation since then refuses it. ``trailers`` came behind the body, and
-    stay apart from ``head`` (§3.1).
+    ``validated_s``: seconds since 1970. ``initial_age_s``: its age at that time (RFC 9111 §4.2.3).
+    A record whose ``head`` has status 0 is a marker and no response. ``varies_by``: the request
+    fields by which the responses of this key differ; each variant has a record of its own.
+    ``sent_change`` and ``position``: the change counter and the end of the control log when the
+    request was sent; a later write (``changes``) or invalidation refuses the record. ``trailers``
+    are the fields behind the body, which must not be merged into ``head`` (§3.1).
     """
 
     key: str
@@ -103,7 +104,7 @@ class Record:
 
     @property
     def memory_bytes(self) -> int:
-        """What it takes in memory, roughly: its texts, and as much again for what holds them."""
+        """A rough estimate of the memory that it uses: its texts and the objects around them."""
         pairs = [*self.head.headers.items(), *self.trailers]
         texts = sum(len(name) + len(value) + 150 for name, value in pairs)
         return 2000 + 3 * len(self.key) + texts
@@ -114,22 +115,25 @@ class Record:
 
 
 class Provenance(NamedTuple):
-    """What a running response is of: what may invalidate it, where the control log stood when it
-    was asked for, and the response's fields by lower-case name."""
+    """The data of a running response that revocations are matched against.
+
+    ``subject``: the values that invalidations match; ``position``: the end of the control log when
+    its request was sent; ``fields``: the response's, by lower-case name.
+    """
 
     subject: InvalidationTarget
     position: int
     fields: Mapping[str, str]
 
     def is_covered_by(self, revocation: Revocation) -> bool:
-        """Whether it is to be ended."""
+        """Whether a revocation ends this response."""
         scope, target, tag_field = self.subject
         tags = self.fields.get(tag_field, "")
         return revocation.covers(scope, target, lambda: tags_of((tags,)), self.position)
 
 
 def stored_fields(head: OriginHead) -> dict[str, str]:
-    """All header fields of a stored answer that RFC 9111 decides by, in lower case."""
+    """All header fields of a stored response that RFC 9111 uses, by lower-case name."""
     fields = dict(head.headers)
     if head.content_type:
         fields["content-type"] = head.content_type
@@ -141,9 +145,9 @@ def stored_fields(head: OriginHead) -> dict[str, str]:
 
 
 def served_head(head: OriginHead) -> OriginHead:
-    """The head as viewers get it: with the Last-Modified that a validation has changed.
+    """The head for viewers: with the Last-Modified of the latest validation.
 
-    The stored version keeps its own, because it says which bytes are stored.
+    The stored version keeps its own, because it identifies the stored bytes.
     """
     if "last-modified" not in head.headers:
         return head
@@ -153,9 +157,9 @@ def served_head(head: OriginHead) -> OriginHead:
 
 
 def marker(key: str, varies_by: tuple[str, ...]) -> Record:
-    """A record that is no answer: it says by which request fields the answers of a key differ.
+    """A record without a response: it lists the request fields by which a key's responses differ.
 
-    It carries no state of writes, so that whichever process stores it last does no harm.
+    It depends on no write, so it does not matter which process stores it last.
     """
     head = OriginHead(Version("", 0), "", {}, status=0)
     return Record(key, head, 0.0, 0.0, varies_by)
@@ -167,20 +171,20 @@ def asset_digest(key: str) -> str:
 
 
 def version_digest(key: str, version: Version, extent: int) -> bytes:
-    """What an extent's file is named by: SHA-256 of asset, version and place."""
-    # The size of what has an id of its own is not always known from the beginning.
+    """The name of an extent's file: SHA-256 of key, version and the extent's index."""
+    # A version with an id may get its size later, so the name leaves the size out.
     parts = (version.id,) if version.id else version_parts(version)
     return hashlib.sha256(key_bytes(join_key(key, str(extent), *parts))).digest()
 
 
 def version_parts(version: Version) -> tuple[str, ...]:
-    """All that tells a version from others, as the parts of a key."""
+    """The parts of a key that identify a version."""
     modified = "" if version.last_modified_s is None else str(version.last_modified_s)
     return version.etag, str(version.size_bytes), modified, version.id
 
 
 def encode_record(record: Record) -> bytes:
-    """A record file's content."""
+    """The content of a record's file: JSON."""
     version = record.head.version
     return json.dumps(
         {
@@ -204,7 +208,7 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(data: bytes, key: str) -> Record | None:
-    """The record in a file's content, or None when it is damaged or another asset's."""
+    """The record in a file's content; None if it is damaged or belongs to another key."""
     try:
         document = json.loads(data)
         version = Version(

@@ -1,7 +1,7 @@
 """The cache folder: finds, creates and removes its files, and falls back to memory on errors.
 
     era               number of the folder's era, and the boot that it belongs to
-    locks             one byte to lock for each asset that a worker looks up at its origin
+    locks             one byte to lock for each asset that a worker fetches from its origin
     changes           the change counter and the write table (``changes``)
     usage             bytes stored so far, a counter for each worker
     assets/ab/<hex>   an asset's record
@@ -21,7 +21,7 @@ import itertools
 import os
 from pathlib import Path
 
-from streamedge.cache.storage.changes import is_changes_file_whole, open_changes, prepare_changes
+from streamedge.cache.storage.changes import ChangeCounter, is_changes_file_whole, prepare_changes
 from streamedge.cache.storage.extent import (
     EXTENT_BYTES,
     HEADER_BYTES,
@@ -115,7 +115,7 @@ class Store:
         self._is_disk_failing = False
         self._usage: Usage | None = None
         self._locks = -1
-        self.changes = open_changes(root)
+        self.changes = ChangeCounter(root)
         self.era = 1
         try:
             era = read_era(root)
@@ -243,7 +243,7 @@ class Store:
             return None
 
     def save_record(self, record: Record) -> None:
-        """Stores a record; an error is logged, and the asset is then looked up again soon."""
+        """Stores a record; an error is logged, and the asset is fetched again soon."""
         path = self._path("assets", asset_digest(record.key))
         new = self._new_path()
         try:
@@ -276,13 +276,13 @@ class Store:
             os.utime(path)
 
     def lock_asset(self, key: str) -> bool:
-        """Tries to become the only worker that looks an asset up at its origin."""
+        """Tries to take the lock under which one worker fetches an asset; whether it has it."""
         if self._locks < 0:
             return True
         return try_lock(self._locks, _lock_number(key))
 
     def unlock_asset(self, key: str) -> None:
-        """Lets another worker look the asset up."""
+        """Releases the lock, so that another worker can fetch the asset."""
         if self._locks >= 0:
             unlock(self._locks, _lock_number(key))
 

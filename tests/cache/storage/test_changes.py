@@ -1,5 +1,6 @@
-"""streamedge/cache/changes.py: after a write nobody uses what was asked for before, whatever
-processes do at the same time, and whatever the disk does."""
+"""After a write, no process uses a response that was requested before it, whatever the processes
+and the disk do at the same time.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +20,11 @@ from streamedge.cache.storage.changes import (
     WRITE_SLOTS,
     ChangeCounter,
     is_changes_file_whole,
-    open_changes,
     prepare_changes,
 )
 from streamedge.cache.storage.store import BOOT_ID_FILE, close_folder, prepare_folder
 
 KEYS = ("a", "b")
-UNSHARED_LOCK = os.memfd_create("lock")
 
 
 @pytest.fixture
@@ -34,8 +33,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_write_refuses_answers_asked_for_before_it_in_every_process(root: Path) -> None:
-    one, other = open_changes(root), open_changes(root)
+def test_write_refuses_responses_requested_before_it_in_every_process(root: Path) -> None:
+    one, other = ChangeCounter(root), ChangeCounter(root)
     before = one.number
     assert not other.is_written_since(before, "a")
     one.announce("a", "b")
@@ -46,22 +45,22 @@ def test_write_refuses_answers_asked_for_before_it_in_every_process(root: Path) 
 
 
 def test_announcement_without_keys_refuses_nothing(root: Path) -> None:
-    changes = open_changes(root)
+    changes = ChangeCounter(root)
     before = changes.number
     changes.announce()
     assert changes.number == before + 1
     assert not changes.is_written_since(before, "a")
 
 
-def test_number_of_another_folder_is_refused(root: Path) -> None:
-    changes = open_changes(root)
+def test_counter_value_of_another_folder_is_refused(root: Path) -> None:
+    changes = ChangeCounter(root)
     assert changes.is_written_since(changes.number + 1, "a")
 
 
 def test_process_that_cannot_open_the_file_uses_nothing_cached_until_it_can(
     tmp_path: Path,
 ) -> None:
-    changes = open_changes(tmp_path)
+    changes = ChangeCounter(tmp_path)
     assert changes.number < 0
     assert changes.number != changes.number
     assert changes.is_written_since(0, "a")
@@ -73,8 +72,8 @@ def test_process_that_cannot_open_the_file_uses_nothing_cached_until_it_can(
     assert changes.is_written_since(sent_before, "a")
     write = (
         "import sys; from pathlib import Path;"
-        "from streamedge.cache.storage.changes import open_changes;"
-        "open_changes(Path(sys.argv[1])).announce('a')"
+        "from streamedge.cache.storage.changes import ChangeCounter;"
+        "ChangeCounter(Path(sys.argv[1])).announce('a')"
     )
     subprocess.run([sys.executable, "-c", write, str(tmp_path)], check=True)
     assert changes.is_written_since(number, "a")
@@ -82,7 +81,7 @@ def test_process_that_cannot_open_the_file_uses_nothing_cached_until_it_can(
 
 def test_full_disk_does_not_stop_a_write(root: Path) -> None:
     """Every page is allocated beforehand: not even a limit of 0 bytes for files is met."""
-    changes = open_changes(root)
+    changes = ChangeCounter(root)
     assert (root / "changes").stat().st_blocks * 512 >= WRITE_SLOTS * 8
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
@@ -95,30 +94,30 @@ def test_full_disk_does_not_stop_a_write(root: Path) -> None:
     assert all(changes.is_written_since(before, f"key {number}") for number in range(1000))
 
 
-def test_power_failure_leaves_no_number_that_was_used_before(tmp_path: Path) -> None:
+def test_counter_after_a_power_failure_is_above_all_earlier_values(tmp_path: Path) -> None:
     prepare_folder(tmp_path)
-    first = open_changes(tmp_path)
+    first = ChangeCounter(tmp_path)
     for _ in range(5):
         first.announce("a")
     last = first.number
-    assert first.floor <= last
+    assert first.trusted_from <= last
     (tmp_path / "era").write_text('{"era": 1, "clean": false, "boot_id": "another boot"}')
     first.word[0] = 0  # as it may be found after a power failure
     prepare_folder(tmp_path)
-    again = open_changes(tmp_path)
+    again = ChangeCounter(tmp_path)
     assert again.number > last
-    assert again.floor > last
+    assert again.trusted_from > last
 
 
 def test_restart_keeps_numbers_and_slots(tmp_path: Path) -> None:
     prepare_folder(tmp_path)
-    first = open_changes(tmp_path)
+    first = ChangeCounter(tmp_path)
     before = first.number
     first.announce("a")
     close_folder(tmp_path)
     prepare_folder(tmp_path)
-    again = open_changes(tmp_path)
-    assert (again.number, again.floor) == (before + 1, before)
+    again = ChangeCounter(tmp_path)
+    assert (again.number, again.trusted_from) == (before + 1, before)
     assert again.is_written_since(before, "a")
 
 
@@ -127,7 +126,7 @@ def test_lost_or_short_file_counts_as_a_power_failure(
     tmp_path: Path, size_bytes: int | None
 ) -> None:
     prepare_folder(tmp_path)
-    last = open_changes(tmp_path)
+    last = ChangeCounter(tmp_path)
     last.announce("a")
     boot_id = BOOT_ID_FILE.read_text().strip()
     (tmp_path / "era").write_text(f'{{"era": 1, "clean": true, "boot_id": "{boot_id}"}}')
@@ -138,12 +137,12 @@ def test_lost_or_short_file_counts_as_a_power_failure(
     assert not is_changes_file_whole(tmp_path)
     number = last.word[0] if size_bytes is None else 0
     prepare_folder(tmp_path)
-    again = open_changes(tmp_path)
+    again = ChangeCounter(tmp_path)
     assert again.number > number
-    assert again.floor == again.number
+    assert again.trusted_from == again.number
 
 
-# --- two workers at every step of each other -------------------------------------------------
+# --- one worker acts between any two stores of another ----------------------------------------
 
 
 class Stepwise:
@@ -163,70 +162,71 @@ class Stepwise:
 
 
 class Model:
-    """An origin's objects, the answers that were asked for, and which writes were acknowledged.
+    """An origin's objects, the requests for them in flight, and the acknowledged writes.
 
-    The record of a key is a file that the last process to write it has replaced.
+    The record of a key is a file: the process that writes it last replaces it. ``writer`` is the
+    counter of another folder, which gets the words of a worker: so its lock is another one, and the
+    steps between its writes do not wait for it.
     """
 
-    def __init__(self, workers: list[ChangeCounter]) -> None:
+    def __init__(self, workers: list[ChangeCounter], writer: ChangeCounter) -> None:
         self.workers = workers
+        self.writer = writer
         self.at_origin = dict.fromkeys(KEYS, 0)
         self.acknowledged = dict.fromkeys(KEYS, 0)
-        self.under_way: list[tuple[str, int, int]] = []  # key, version, number when asked
+        self.in_flight: list[tuple[str, int, int]] = []  # key, version, counter when it was sent
         self.records: dict[str, tuple[int, int]] = {}
-        self.seen: list[dict[str, int]] = [{}, {}]  # the number at which a hit was last judged
+        self.seen: list[dict[str, int]] = [{}, {}]  # the counter at each key's last check
         self.steps: list[tuple[int, str]] = []
 
-    def ask(self, worker: int, key: str) -> None:
-        self.under_way.append((key, self.at_origin[key], self.workers[worker].number))
+    def send(self, worker: int, key: str) -> None:
+        self.in_flight.append((key, self.at_origin[key], self.workers[worker].number))
 
-    def answer(self, which: int) -> None:
-        if self.under_way:
-            key, version, asked = self.under_way.pop(which % len(self.under_way))
-            self.records[key] = version, asked
+    def store(self, which: int) -> None:
+        if self.in_flight:
+            key, version, sent_change = self.in_flight.pop(which % len(self.in_flight))
+            self.records[key] = version, sent_change
             for seen in self.seen:
                 seen.pop(key, None)
 
     def hit(self, worker: int, key: str) -> None:
-        """As ``Rulings.check_open``: looked up only when the number has moved."""
+        """As ``InvalidationChecker.check_open``: checks again only when the counter has moved."""
         if key not in self.records:
             return
         changes, seen = self.workers[worker], self.seen[worker]
-        version, asked = self.records[key]
-        must_be = self.acknowledged[key]
+        version, sent_change = self.records[key]
+        acknowledged = self.acknowledged[key]
         number = changes.number
         if seen.get(key) != number:
-            if changes.is_written_since(asked, key):
+            if changes.is_written_since(sent_change, key):
                 seen.pop(key, None)
                 return
             seen[key] = number
-        assert version >= must_be, "an answer from before an acknowledged write was used"
+        assert version >= acknowledged, "a response from before an acknowledged write was used"
 
     def write(self, worker: int, key: str, between: Iterator[tuple[str, int, str]]) -> None:
         self.at_origin[key] += 1
         version = self.at_origin[key]
-        changes = ChangeCounter.__new__(ChangeCounter)
-        changes._fd = UNSHARED_LOCK
-        changes.word = Stepwise(  # type: ignore[assignment]
+        self.writer.word = Stepwise(  # type: ignore[assignment]
             self.workers[worker].word, lambda: self.step(next(between, None))
         )
-        changes.announce(key)
+        self.writer.announce(key)
         self.acknowledged[key] = max(self.acknowledged[key], version)
 
     def step(self, step: tuple[str, int, str] | None) -> None:
         if step is None:
             return
         kind, number, key = step
-        if kind == "ask":
-            self.ask(number % 2, key)
-        elif kind == "answer":
-            self.answer(number)
+        if kind == "send":
+            self.send(number % 2, key)
+        elif kind == "store":
+            self.store(number)
         else:
             self.hit(number % 2, key)
 
 
 STEPS = st.tuples(
-    st.sampled_from(["ask", "answer", "hit"]), st.integers(0, 3), st.sampled_from(KEYS)
+    st.sampled_from(["send", "store", "hit"]), st.integers(0, 3), st.sampled_from(KEYS)
 )
 ACTIONS = STEPS | st.tuples(
     st.just("write"), st.integers(0, 1), st.sampled_from(KEYS), st.lists(STEPS, max_size=2)
@@ -237,15 +237,24 @@ ACTIONS = STEPS | st.tuples(
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> list[ChangeCounter]:
     folder = tmp_path_factory.mktemp("two-workers")
     prepare_changes(folder, 1, is_unsure=True)
-    return [open_changes(folder), open_changes(folder)]
+    return [ChangeCounter(folder), ChangeCounter(folder)]
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> ChangeCounter:
+    folder = tmp_path_factory.mktemp("writer")
+    prepare_changes(folder, 1, is_unsure=True)
+    return ChangeCounter(folder)
 
 
 @settings(deadline=None, max_examples=200)
 @given(actions=st.lists(ACTIONS, max_size=40))
-def test_no_interleaving_of_two_workers_uses_what_was_before_a_write(
-    two_workers: list[ChangeCounter], actions: list[tuple[str, int, str, object]]
+def test_no_interleaving_of_two_workers_uses_a_response_from_before_a_write(
+    two_workers: list[ChangeCounter],
+    writer: ChangeCounter,
+    actions: list[tuple[str, int, str, object]],
 ) -> None:
-    model = Model(two_workers)
+    model = Model(two_workers, writer)
     for action in actions:
         if action[0] == "write":
             assert isinstance(action[3], list)
@@ -257,8 +266,8 @@ def test_no_interleaving_of_two_workers_uses_what_was_before_a_write(
             model.hit(worker, key)
 
 
-def test_process_killed_between_slot_and_number_leaves_no_key_refused_for_ever(root: Path) -> None:
-    changes, other = open_changes(root), open_changes(root)
+def test_process_killed_between_slot_and_counter_leaves_no_key_refused_for_ever(root: Path) -> None:
+    changes, other = ChangeCounter(root), ChangeCounter(root)
     before = changes.number
 
     class KilledError(Exception):
@@ -271,10 +280,10 @@ def test_process_killed_between_slot_and_number_leaves_no_key_refused_for_ever(r
             raise KilledError
         written.append(1)
 
-    half = ChangeCounter.__new__(ChangeCounter)
-    half._fd, half.word = UNSHARED_LOCK, Stepwise(changes.word, killed)  # type: ignore[assignment]
+    writer = ChangeCounter(root)
+    writer.word = Stepwise(changes.word, killed)  # type: ignore[assignment]
     with pytest.raises(KilledError):
-        half.announce("a")
+        writer.announce("a")
     assert changes.number == before
     assert other.is_written_since(before, "a")
     assert not other.is_written_since(other.number, "a")
@@ -283,8 +292,8 @@ def test_process_killed_between_slot_and_number_leaves_no_key_refused_for_ever(r
 WRITER = """
 import os, sys
 from pathlib import Path
-from streamedge.cache.changes import open_changes
-changes = open_changes(Path(sys.argv[1]))
+from streamedge.cache.storage.changes import ChangeCounter
+changes = ChangeCounter(Path(sys.argv[1]))
 while True:
     for number in range(50):
         changes.announce(f"key {number}")
@@ -293,7 +302,7 @@ while True:
 
 
 def test_processes_killed_in_the_middle_of_writing_lose_no_write(root: Path) -> None:
-    changes = open_changes(root)
+    changes = ChangeCounter(root)
     for _round in range(6):
         before = changes.number
         writers = [
@@ -308,6 +317,7 @@ def test_processes_killed_in_the_middle_of_writing_lose_no_write(root: Path) -> 
             writer.send_signal(signal.SIGKILL)
         for writer in writers:
             acknowledged += writer.communicate()[0]
+        assert len(acknowledged) >= 40
         assert changes.number >= before + len(acknowledged)
         for number in set(acknowledged):
             assert changes.is_written_since(before, f"key {number}")

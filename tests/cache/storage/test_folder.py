@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streamedge.cache.storage.changes import open_changes
+from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.cache.storage.extent import HEADER_BYTES
 from streamedge.cache.storage.folder import (
     ERA_END,
@@ -179,7 +179,7 @@ def test_impossible_numbers_in_changes_are_repaired(tmp_path: Path, first_byte: 
         file.write(b"\xff" * 8)
     (repair,) = prepare_folder(tmp_path)
     assert "changes" in repair
-    changes = open_changes(tmp_path)
+    changes = ChangeCounter(tmp_path)
     before = changes.number
     for number in range(100):
         assert not changes.is_written_since(changes.number, f"key {number}")
