@@ -114,14 +114,14 @@ def _plain(thing: Any) -> Any:
 
 @settings(max_examples=400, deadline=None)
 @given(_things, _things)
-def test_two_things_have_two_keys(one: Thing, other: Thing) -> None:
+def test_different_things_have_different_keys(one: Thing, other: Thing) -> None:
     assert (one[1] == other[1]) == (_plain(one[0]) == _plain(other[0]))
     assert (asset_digest(one[1]) == asset_digest(other[1])) == (one[1] == other[1])
 
 
 @settings(max_examples=400, deadline=None)
 @given(_TEXT, _VERSIONS, st.integers(0, 12), _TEXT, _VERSIONS, st.integers(0, 12))
-def test_two_extents_have_two_files(
+def test_different_extents_have_different_files(
     key: str, version: Version, extent: int, key2: str, version2: Version, extent2: int
 ) -> None:
     def thing(key: str, version: Version, extent: int) -> Thing:
@@ -132,12 +132,12 @@ def test_two_extents_have_two_files(
 
 
 @given(st.lists(_TEXT))
-def test_a_key_gives_its_parts_back(parts: list[str]) -> None:
+def test_key_is_split_into_its_parts(parts: list[str]) -> None:
     assert split_key(join_key(*parts)) == tuple(parts)
 
 
 @given(_TEXT)
-def test_invalid_key_raises(text: str) -> None:
+def test_split_key_raises_for_other_texts(text: str) -> None:
     try:
         parts = split_key(text)
     except ValueError:
@@ -146,7 +146,7 @@ def test_invalid_key_raises(text: str) -> None:
 
 
 @given(_TEXT, _TEXT)
-def test_two_keys_are_two_texts_of_bytes(one: str, other: str) -> None:
+def test_different_keys_have_different_bytes(one: str, other: str) -> None:
     assert (key_bytes(one) == key_bytes(other)) == (one == other)
 
 
@@ -156,7 +156,9 @@ _PREFIXES = st.text(st.sampled_from("ab "), max_size=3).map(lambda text: f"x{tex
 
 @settings(deadline=None)
 @given(_PLACES, _PREFIXES, _PLACES, _PREFIXES)
-def test_two_folders_have_two_identities(path: str, prefix: str, path2: str, prefix2: str) -> None:
+def test_different_folders_have_different_identities(
+    path: str, prefix: str, path2: str, prefix2: str
+) -> None:
     def identity(path: str, prefix: str) -> str:
         declared = {"type": "directory", "path": path, "prefix": prefix}
         config = Config.model_validate({"origins": {"o": declared}})

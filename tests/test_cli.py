@@ -34,7 +34,7 @@ def _config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_check_sums_up_a_good_config(config: Path) -> None:
+def test_check_summarizes_a_valid_config(config: Path) -> None:
     config.write_text(
         SMALLEST_CONFIG
         + f"""
@@ -71,13 +71,13 @@ url = "https://user:{SECRET}@example.org/films"
     assert "hunter2" not in result.stdout
 
 
-def test_limits_at_their_defaults_are_not_shown(config: Path) -> None:
+def test_check_omits_limits_with_their_default(config: Path) -> None:
     assert config.exists()
     assert "limits." not in runner.invoke(app, ["check"]).stdout
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])
-def test_every_mistake_is_on_stderr_and_the_exit_code_is_2(config: Path, command: str) -> None:
+def test_mistakes_are_on_stderr_and_the_exit_code_is_2(config: Path, command: str) -> None:
     config.write_text("[edge]\nworkers = true\nnam = 1")
     result = runner.invoke(app, [command, "--config", "config.toml"])
     assert result.exit_code == 2
@@ -90,7 +90,9 @@ def test_every_mistake_is_on_stderr_and_the_exit_code_is_2(config: Path, command
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])
-def test_a_missing_config_says_where_it_looked_and_what_to_do(config: Path, command: str) -> None:
+def test_missing_config_is_reported_with_its_path_and_an_example(
+    config: Path, command: str
+) -> None:
     config.unlink()
     result = runner.invoke(app, [command])
     assert result.exit_code == 2
@@ -99,7 +101,7 @@ def test_a_missing_config_says_where_it_looked_and_what_to_do(config: Path, comm
     assert result.stderr.endswith(SMALLEST_CONFIG + "\n")
 
 
-def test_the_config_it_advises_is_a_good_one(config: Path) -> None:
+def test_example_of_the_message_for_a_missing_config_loads(config: Path) -> None:
     assert len(load(config).distributions) == 2
 
 
@@ -114,20 +116,20 @@ def test_the_config_it_advises_is_a_good_one(config: Path) -> None:
         (["writes", "discard", "--help"], ["SERIAL", "Example:"]),
     ],
 )
-def test_help_teaches(arguments: list[str], taught: list[str]) -> None:
+def test_help_has_options_and_an_example(arguments: list[str], taught: list[str]) -> None:
     result = runner.invoke(app, arguments)
     assert result.exit_code == 0
     for words in taught:
         assert words in result.stdout
 
 
-def test_version() -> None:
+def test_version_is_printed() -> None:
     result = runner.invoke(app, ["--version"])
     assert result.exit_code == 0
     assert result.stdout.startswith("streamedge ")
 
 
-def test_the_package_runs_as_a_module_and_help_loads_no_server() -> None:
+def test_importing_the_command_imports_no_server_modules() -> None:
     code = (
         "import sys, streamedge.__main__, streamedge.cli.main;"
         "print(sorted({'uvicorn', 'boto3', 'h11', 'numpy'} & set(sys.modules)))"
@@ -207,7 +209,7 @@ def admin_address(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_writes_shows_what_waits_and_what_is_kept(
+def test_writes_shows_queued_writes_and_dead_letters(
     config: Path, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
@@ -223,13 +225,13 @@ def test_writes_shows_what_waits_and_what_is_kept(
     assert "3 waiting, 1 failed, 3MiB on disk; 5 of 9 accepted writes are done." in result.stdout
 
 
-def test_writes_as_json_is_what_the_edge_says(config: Path) -> None:
+def test_writes_as_json_is_the_response_of_the_edge(config: Path) -> None:
     with admin_address(config, (200, LISTED)):
         result = runner.invoke(app, ["writes", "--json"])
     assert json.loads(result.stdout) == LISTED
 
 
-def test_an_empty_queue_is_one_line(config: Path) -> None:
+def test_writes_shows_an_empty_queue_in_one_line(config: Path) -> None:
     nothing = {
         "by_state": {"queued": 0, "sending": 0, "conflict": 0, "failed": 0},
         "held_bytes": 0,
@@ -253,7 +255,7 @@ def test_an_empty_queue_is_one_line(config: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("config_comes", ["first", "last", "by default"])
-def test_the_operator_decides(
+def test_retry_and_discard_send_their_request_to_the_edge(
     config: Path, arguments: list[str], expected: str, config_comes: str
 ) -> None:
     named = ["--config", "other.toml"]
@@ -284,7 +286,7 @@ def test_the_operator_decides(
         (200, b"<html>", "is not the edge's admin address"),
     ],
 )
-def test_what_the_edge_refuses_is_said(
+def test_refused_call_exits_with_1_and_its_reason(
     config: Path, arguments: list[str], status: int, said: object, reason: str
 ) -> None:
     with admin_address(config, (status, said)):
@@ -295,7 +297,9 @@ def test_what_the_edge_refuses_is_said(
 
 
 @pytest.mark.parametrize("arguments", [[], ["retry", "7"], ["discard", "7"]])
-def test_an_edge_that_is_not_running_is_said(config: Path, arguments: list[str]) -> None:
+def test_edge_that_is_not_running_exits_with_1_and_advice(
+    config: Path, arguments: list[str]
+) -> None:
     with admin_address(config):
         pass
     result = runner.invoke(app, ["writes", *arguments])

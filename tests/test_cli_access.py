@@ -36,13 +36,13 @@ def decided(query: str, cookies: str, resource: str) -> Grant | Denied:
     return verify(SIGNER.keys, query, cookies, [resource], where, time.time(), SignatureCache())
 
 
-def test_a_url_is_what_botocore_makes() -> None:
+def test_sign_prints_the_url_that_botocore_signs() -> None:
     result = runner.invoke(app, ["sign", URL, *KEY, "--expires", UNTIL])
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == SIGNER.url(URL, expires_s=UNTIL_S) + "\n"
 
 
-def test_a_stream() -> None:
+def test_sign_prints_a_stream_name_with_its_policy() -> None:
     name = "mp4:dir/film.mp4?color=red"
     arguments = ["--expires", "2h", "--from", "0", "--ip", "::1", "--ip", "192.0.2.0/24"]
     result = runner.invoke(app, ["sign", name, *KEY, *arguments, "--hash", "sha256"])
@@ -53,21 +53,21 @@ def test_a_stream() -> None:
     assert isinstance(decided(query, "", "dir/film.mp4?color=red"), Grant)
 
 
-def test_cookies() -> None:
+def test_sign_prints_cookies_that_the_edge_accepts() -> None:
     asked = ["sign", "https://cdn.example.com/*", *KEY, "--expires", "2h", "--cookies"]
     result = runner.invoke(app, asked)
     assert result.exit_code == 0, result.stderr
     assert isinstance(decided("", result.stdout.strip(), URL), Grant)
 
 
-def test_a_policy_of_one_s_own(folder: Path) -> None:
+def test_sign_uses_a_policy_file(folder: Path) -> None:
     policy = custom_policy(URL, UNTIL_S, networks="192.0.2.0/24")
     (folder / "policy.json").write_text(policy)
     result = runner.invoke(app, ["sign", URL, *KEY, "--policy", "policy.json"])
     assert result.stdout == SIGNER.url(URL, policy=policy) + "\n"
 
 
-def test_as_json() -> None:
+def test_sign_prints_json() -> None:
     asked = ["sign", URL, *KEY, "--expires", UNTIL, "--json"]
     signed = json.loads(runner.invoke(app, asked).stdout)
     assert signed["signed"] == SIGNER.url(URL, expires_s=UNTIL_S)
@@ -93,7 +93,7 @@ def test_as_json() -> None:
         ([URL, "--expires", "2h"], "--key"),
     ],
 )
-def test_what_cannot_be_signed(arguments: list[str], said: str) -> None:
+def test_sign_exits_with_2_and_a_reason(arguments: list[str], said: str) -> None:
     result = runner.invoke(app, ["sign", *arguments])
     assert result.exit_code == 2
     assert result.stdout == ""
@@ -156,7 +156,7 @@ def _config(folder: Path) -> Path:
     return path
 
 
-def test_keys_and_who_trusts_them(config: Path) -> None:
+def test_keys_are_listed_with_the_distributions_that_trust_them(config: Path) -> None:
     assert config.exists()
     result = runner.invoke(app, ["keys", "--json"])
     assert (result.exit_code, result.stderr) == (0, "")
@@ -185,7 +185,7 @@ def test_keys_and_who_trusts_them(config: Path) -> None:
     ]
 
 
-def test_keys_as_a_table(config: Path) -> None:
+def test_keys_are_shown_as_a_table(config: Path) -> None:
     result = runner.invoke(app, ["keys", "--config", str(config)], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     for words in ("K1", "RSA-2048", "ECDSA P-256", "site, films", "ESTREAM", "nobody", "none"):
@@ -193,7 +193,7 @@ def test_keys_as_a_table(config: Path) -> None:
     assert SIGNER.public.fingerprint in result.stdout
 
 
-def test_no_keys(config: Path) -> None:
+def test_keys_without_any_prints_how_to_declare_one(config: Path) -> None:
     config.write_text(
         '[origins.samples]\ntype = "directory"\npath = "media"\n\n'
         '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "samples"\n'
@@ -204,7 +204,7 @@ def test_no_keys(config: Path) -> None:
     assert "[public_keys.ID]" in result.stdout
 
 
-def test_a_config_that_will_not_do(config: Path) -> None:
+def test_keys_with_an_invalid_config_exits_with_2(config: Path) -> None:
     config.write_text("[key_groups.site]\nkeys = ['K9']")
     result = runner.invoke(app, ["keys"])
     assert result.exit_code == 2
@@ -221,7 +221,7 @@ def test_a_config_that_will_not_do(config: Path) -> None:
         ("keys", ["--config", "--json", "Example:", "trusted_key_groups", "reload"]),
     ],
 )
-def test_help_teaches(command: str, taught: list[str]) -> None:
+def test_help_has_options_and_an_example(command: str, taught: list[str]) -> None:
     result = runner.invoke(app, [command, "--help"])
     assert result.exit_code == 0
     for words in taught:

@@ -134,7 +134,7 @@ def _fresh_s(status: int, fields: Fields, rules: TtlRules) -> float | None:
 
 @_rows("lifetimes")
 @pytest.mark.parametrize("age_s", [0, 100])
-def test_a_200_is_fresh_for_as_long_as_the_table_says(row: list[str], age_s: int) -> None:
+def test_fresh_time_of_a_200_is_that_of_the_table(row: list[str], age_s: int) -> None:
     sent, without_min, with_min, strict = row
     lines = [] if sent == "nothing" else _quoted(sent)
     # N is less the Age, so an older response with a longer max-age has the same lifetime.
@@ -151,7 +151,7 @@ def test_a_200_is_fresh_for_as_long_as_the_table_says(row: list[str], age_s: int
 
 
 @_rows("statuses")
-def test_other_statuses_are_fresh_for_as_long_as_the_table_says(row: list[str]) -> None:
+def test_fresh_time_of_other_statuses_is_that_of_the_table(row: list[str]) -> None:
     statuses, nothing, stated, strict_nothing, strict_stated = row
     default_rules = [*DEFAULT_RULES, *RULES_WITH_MIN]
     for phrase, lines, all_rules in (
@@ -172,7 +172,7 @@ def test_other_statuses_are_fresh_for_as_long_as_the_table_says(row: list[str]) 
 
 
 @_rows("stale")
-def test_stale_responses_are_used_as_the_table_says(row: list[str]) -> None:
+def test_stale_responses_are_used_as_in_the_table(row: list[str]) -> None:
     sent, *expected = row
     rules = TtlRules(strict="strict" in _quoted(sent))
     fields = _fields([f"Cache-Control: {_quoted(sent)[0]}"])
@@ -187,7 +187,7 @@ def test_stale_responses_are_used_as_the_table_says(row: list[str]) -> None:
 
 
 @_rows("viewers")
-def test_viewers_directives_do_what_the_table_says(row: list[str]) -> None:
+def test_viewers_directives_have_the_effect_of_the_table(row: list[str]) -> None:
     sent, stored, result = row
     request = _fields(_quoted(sent))
     if stored == "nothing":
@@ -210,7 +210,7 @@ def test_viewers_directives_do_what_the_table_says(row: list[str]) -> None:
 
 
 @_rows("storing")
-def test_responses_are_stored_as_the_table_says(row: list[str]) -> None:
+def test_responses_are_stored_as_in_the_table(row: list[str]) -> None:
     request, response, *expected = row
     method, *request_lines = _quoted(request)
     status, *response_lines = _quoted(response)
@@ -239,7 +239,7 @@ def _examples(folder: Path) -> dict[str, TtlRules]:
     }
 
 
-def test_examples_are_fresh_for_as_long_as_the_table_says(tmp_path: Path) -> None:
+def test_fresh_time_of_the_examples_is_that_of_the_table(tmp_path: Path) -> None:
     rules = _examples(tmp_path)
     for path, response, expected in _table("examples"):
         status, *lines = _quoted(response)
@@ -277,7 +277,7 @@ def _configs() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(
     "config", [text for _, text in _configs()], ids=[name for name, _ in _configs()]
 )
-def test_configs_load(config: str, tmp_path: Path) -> None:
+def test_configs_in_documents_load(config: str, tmp_path: Path) -> None:
     for name in re.findall(r'^path = "([a-z]+)"', config, re.MULTILINE):
         (tmp_path / name).mkdir()
     for name in re.findall(r'"certs/([^"]*)\.pem"', config):

@@ -24,7 +24,7 @@ NOVEMBER_S = 784111777  # the RFC's own example
         "Mon, 06 Nov 1994 08:49:37 GMT",  # another day's name
     ],
 )
-def test_a_date_in_any_of_the_three_forms(value: str) -> None:
+def test_date_in_each_of_the_three_forms_is_parsed(value: str) -> None:
     assert parse_http_date_s(value, NOW_S) == NOVEMBER_S
 
 
@@ -54,11 +54,11 @@ def test_a_date_in_any_of_the_three_forms(value: str) -> None:
         "Sun, 06 Nov 1994 08:49:37 GMT, Sun, 06 Nov 1994 08:49:37 GMT",
     ],
 )
-def test_anything_else_is_no_date(value: str) -> None:
+def test_other_text_is_not_a_date(value: str) -> None:
     assert parse_http_date_s(value, NOW_S) is None
 
 
-def test_a_leap_second_is_the_next_second() -> None:
+def test_leap_second_is_the_next_second() -> None:
     leap = parse_http_date_s("Sat, 31 Dec 2016 23:59:60 GMT", NOW_S)
     assert leap == parse_http_date_s("Sun, 01 Jan 2017 00:00:00 GMT", NOW_S)
 
@@ -76,24 +76,20 @@ def test_a_leap_second_is_the_next_second() -> None:
         ("45", 3913142400.0, 2045),
     ],
 )
-def test_a_two_digit_year_lies_at_most_50_years_ahead(
-    two_digits: str, now_s: float, year: int
-) -> None:
+def test_two_digit_year_is_at_most_50_years_ahead(two_digits: str, now_s: float, year: int) -> None:
     short = parse_http_date_s(f"Monday, 01-Mar-{two_digits} 00:00:00 GMT", now_s)
     assert short == parse_http_date_s(f"Mon, 01 Mar {year} 00:00:00 GMT", now_s)
 
 
 @settings(deadline=None)
 @given(st.text(max_size=60))
-def test_any_text_is_a_date_or_none(value: str) -> None:
+def test_any_text_is_parsed_or_none(value: str) -> None:
     parsed = parse_http_date_s(value, NOW_S)
     assert parsed is None or isinstance(parsed, int)
 
 
 @pytest.mark.parametrize(("two_digits", "year"), [("69", 1969), ("94", 1994), ("68", 2068)])
-def test_without_a_present_the_obsolete_form_means_what_posix_says(
-    two_digits: str, year: int
-) -> None:
+def test_two_digit_year_without_the_current_time_is_as_in_posix(two_digits: str, year: int) -> None:
     short = parse_http_date_s(f"Monday, 01-Mar-{two_digits} 00:00:00 GMT")
     assert short is not None
     assert short == parse_http_date_s(f"Mon, 01 Mar {year} 00:00:00 GMT")

@@ -11,7 +11,7 @@ PUTS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 20), st.integers(0, 
 
 
 @given(PUTS, st.integers(0, 20_000))
-def test_memos_of_one_budget_never_exceed_it(
+def test_memos_never_exceed_their_common_budget(
     puts: list[tuple[int, int, int]], bytes_max: int
 ) -> None:
     budget = MemoryBudget(bytes_max)
@@ -27,7 +27,7 @@ def test_memos_of_one_budget_never_exceed_it(
     assert [len(memo) for memo in memos] == [0, 0, 0]
 
 
-def test_oldest_entry_of_the_largest_memo_goes_first() -> None:
+def test_oldest_entry_of_the_largest_memo_is_removed_first() -> None:
     budget = MemoryBudget(4000)
     small: Memo[str, int] = budget.memo()
     large: Memo[str, int] = budget.memo()
@@ -42,7 +42,7 @@ def test_oldest_entry_of_the_largest_memo_goes_first() -> None:
     assert budget.used_bytes == 100 + ENTRY_BYTES
 
 
-def test_long_texts_are_not_kept() -> None:
+def test_long_texts_are_not_cached() -> None:
     called: list[str] = []
 
     @remember_short(2, 3)

@@ -54,7 +54,7 @@ def _quoted(text: str) -> list[str]:
 # Commands
 
 
-def test_command_page_has_what_help_says() -> None:
+def test_command_page_has_the_text_of_help() -> None:
     text = (PAGES / "cli.md").read_text()
     between = text.partition(reference.BEGIN)[2].partition(reference.END)[0]
     assert between.strip() == reference.render().strip(), "run `make reference`"
@@ -260,7 +260,7 @@ def test_page_lists_the_status_codes_of_rtmp() -> None:
     assert set(re.findall(r"`(Net(?:Stream|Connection)\.[A-Za-z.]+)`", text)) == sent
 
 
-def test_page_lists_the_statuses_that_the_edge_answers_itself() -> None:
+def test_page_lists_the_statuses_that_the_edge_generates() -> None:
     folder = ROOT / "streamedge" / "delivery" / "http"
     answered = {
         argument.value

@@ -17,13 +17,13 @@ def positions(span: Span) -> set[int]:
 
 @settings(deadline=None)
 @given(SPANS)
-def test_size_is_the_number_of_positions(span: Span) -> None:
+def test_size_is_the_number_of_bytes(span: Span) -> None:
     assert span.size == len(positions(span))
 
 
 @settings(deadline=None)
 @given(SPANS, SPANS)
-def test_intersect(one: Span, other: Span) -> None:
+def test_intersect_has_the_common_positions(one: Span, other: Span) -> None:
     both = one.intersect(other)
     assert positions(both) == positions(one) & positions(other)
     assert both.end >= both.start
@@ -31,20 +31,20 @@ def test_intersect(one: Span, other: Span) -> None:
 
 @settings(deadline=None)
 @given(SPANS, SPANS)
-def test_contains(one: Span, other: Span) -> None:
+def test_contains_compares_the_positions(one: Span, other: Span) -> None:
     assert one.contains(other) == (positions(other) <= positions(one))
 
 
 @settings(deadline=None)
 @given(SPANS, st.integers(0, 50))
-def test_shift(span: Span, distance: int) -> None:
+def test_shift_moves_each_position(span: Span, distance: int) -> None:
     assert positions(span.shift(distance)) == {at + distance for at in positions(span)}
     assert span.shift(distance).shift(-distance) == span
 
 
 @settings(deadline=None)
 @given(st.integers(0, 60), st.integers(1, 60), UNITS)
-def test_align_is_the_least_that_holds(start: int, size: int, unit: int) -> None:
+def test_align_is_the_smallest_aligned_span_around(start: int, size: int, unit: int) -> None:
     span = Span(start, start + size)
     aligned = span.align(unit)
     assert aligned.start % unit == aligned.end % unit == 0
@@ -55,7 +55,7 @@ def test_align_is_the_least_that_holds(start: int, size: int, unit: int) -> None
 
 @settings(deadline=None)
 @given(SPANS, UNITS)
-def test_split_is_the_span_in_order_cut_at_every_multiple(span: Span, unit: int) -> None:
+def test_split_cuts_the_span_at_every_multiple(span: Span, unit: int) -> None:
     pieces = list(span.split(unit))
     assert [at for piece in pieces for at in range(*piece)] == list(range(*span))
     assert all(piece.size for piece in pieces)

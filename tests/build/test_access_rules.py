@@ -30,7 +30,7 @@ KEYS: dict[str, Any] = {
 }
 
 
-def test_without_key_groups_no_signature_is_needed() -> None:
+def test_access_rules_without_key_groups_need_no_signature() -> None:
     assert access_rules(Config.model_validate(KEYS), (), ALL_COUNTRIES) == AccessRules(None, None)
 
 
@@ -43,14 +43,16 @@ def test_without_key_groups_no_signature_is_needed() -> None:
         (("none",), []),
     ],
 )
-def test_groups_come_to_their_keys(groups: tuple[str, ...], names: list[str]) -> None:
+def test_access_rules_have_the_keys_of_their_groups(
+    groups: tuple[str, ...], names: list[str]
+) -> None:
     keys = access_rules(Config.model_validate(KEYS), groups, ALL_COUNTRIES).keys
     assert keys is not None
     assert list(keys) == names
     assert {"KOLD": OLD.public_key, "KNEW": NEW.public_key}.items() >= keys.items()
 
 
-def test_a_key_of_a_file_is_what_the_file_holds_now(tmp_path: Path) -> None:
+def test_key_file_is_read_again_for_each_config(tmp_path: Path) -> None:
     file = tmp_path / "site.pem"
     config = Config.model_validate(
         {"public_keys": {"K": {"file": str(file)}}, "key_groups": {"site": {"keys": ["K"]}}}
@@ -65,7 +67,7 @@ def test_a_key_of_a_file_is_what_the_file_holds_now(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "nonsense"])
-def test_a_key_that_cannot_be_read_is_named(tmp_path: Path, content: str | None) -> None:
+def test_key_that_cannot_be_read_raises_with_its_name(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "site.pem"
     if content is not None:
         file.write_text(content)
@@ -87,7 +89,9 @@ def test_a_key_that_cannot_be_read_is_named(tmp_path: Path, content: str | None)
         (CountryList((), False, "deny"), "allow", CountryRule(frozenset(), False, False)),
     ],
 )
-def test_lists_of_countries(countries: CountryList, unknown: str, rule: CountryRule | None) -> None:
+def test_country_list_becomes_a_country_rule(
+    countries: CountryList, unknown: str, rule: CountryRule | None
+) -> None:
     config = Config.model_validate({"countries": {"unknown": unknown}})
     assert access_rules(config, (), countries) == AccessRules(None, rule)
 
@@ -106,7 +110,7 @@ def composed(tmp_path: Path, **said: object) -> list[RtmpDistribution]:
     return rtmp_distributions(config, bind_origins(config, log, counts)).find("film.example")
 
 
-def test_rtmp_distributions_have_their_rules(tmp_path: Path) -> None:
+def test_rtmp_distribution_has_its_access_rules_and_pages(tmp_path: Path) -> None:
     (found,) = composed(
         tmp_path,
         trusted_key_groups=["new"],
@@ -121,10 +125,10 @@ def test_rtmp_distributions_have_their_rules(tmp_path: Path) -> None:
     assert not page.match("https://evil.example/films")
 
 
-def test_rtmp_distributions_are_open_unless_they_say_otherwise(tmp_path: Path) -> None:
+def test_rtmp_distribution_is_open_by_default(tmp_path: Path) -> None:
     (found,) = composed(tmp_path)
     assert (found.access, found.pages) == (AccessRules(), ())
 
 
-def test_a_disabled_distribution_is_not_there(tmp_path: Path) -> None:
+def test_disabled_distribution_is_not_built(tmp_path: Path) -> None:
     assert composed(tmp_path, enabled=False) == []

@@ -32,7 +32,7 @@ async def bind(**origins: dict[str, Any]) -> dict[str, OriginBinding]:
     return bind_origins(config, open_log("stderr", "test"), Counts())
 
 
-async def test_each_type_has_its_origin() -> None:
+async def test_origin_is_built_by_its_type() -> None:
     bindings = await bind(a=DIRECTORY, b=HTTP, c=S3)
     kinds = {name: type(binding.origin) for name, binding in bindings.items()}
     assert kinds == {"a": DirectoryOrigin, "b": HttpOrigin, "c": S3Origin}
@@ -69,7 +69,7 @@ async def test_each_type_has_its_origin() -> None:
         ),
     ],
 )
-async def test_origins_that_differ_share_nothing(
+async def test_different_origins_have_different_identities(
     one: dict[str, Any], other: dict[str, Any]
 ) -> None:
     bindings = await bind(one=one, other=other)
@@ -89,7 +89,7 @@ async def test_origins_that_differ_share_nothing(
         ({**HTTP, "headers": {"X-A": "1", "X-B": "2"}}, {"headers": {"X-B": "2", "x-a": "1"}}),
     ],
 )
-async def test_what_is_cached_is_found_again_after_a_change_of_name_key_or_limit(
+async def test_identity_does_not_depend_on_name_keys_or_limits(
     origin: dict[str, Any], change: dict[str, Any]
 ) -> None:
     bindings = await bind(before=origin, after={**origin, **change})
@@ -98,7 +98,7 @@ async def test_what_is_cached_is_found_again_after_a_change_of_name_key_or_limit
         await binding.origin.close()
 
 
-async def test_no_secret_is_part_of_an_identity() -> None:
+async def test_identity_contains_no_secret() -> None:
     bindings = await bind(bucket={**S3, "headers": {"X-Key": "a-secret"}})
     assert "secret" not in bindings["bucket"].identity
     await bindings["bucket"].origin.close()
@@ -121,7 +121,7 @@ OTHER = {**HTTP, "url": "https://backup.example.org"}
     ("members", "is_site"),
     [((HTTP, OTHER), True), ((HTTP, S3), False), ((S3, DIRECTORY), False)],
 )
-async def test_group_is_a_site_when_all_its_origins_are(
+async def test_group_is_a_site_if_all_its_origins_are(
     members: tuple[dict[str, Any], ...], is_site: bool
 ) -> None:
     bindings = await bind_group(*members)
@@ -133,7 +133,7 @@ async def test_group_is_a_site_when_all_its_origins_are(
         await binding.origin.close()
 
 
-async def test_group_is_its_members_in_their_order() -> None:
+async def test_identity_of_a_group_depends_on_the_order_of_its_members() -> None:
     identities = []
     for members in ((HTTP, OTHER), (OTHER, HTTP), (HTTP, S3)):
         bindings = await bind_group(*members)
@@ -143,7 +143,7 @@ async def test_group_is_its_members_in_their_order() -> None:
     assert len(set(identities)) == 3 + 3  # three origins, three groups
 
 
-async def test_group_is_written_to_at_its_first_origin() -> None:
+async def test_writes_to_a_group_go_to_its_first_origin() -> None:
     bindings = await bind_group(S3, DIRECTORY)
     first, second, group = (bindings[name] for name in ("o0", "o1", "both"))
     assert group.written is first
@@ -155,7 +155,7 @@ async def test_group_is_written_to_at_its_first_origin() -> None:
         await binding.origin.close()
 
 
-async def test_group_is_sent_the_viewers_host_when_a_member_wants_it() -> None:
+async def test_group_sends_the_viewers_host_if_a_member_does() -> None:
     bindings = await bind_group(HTTP, {**OTHER, "host": "viewer"})
     sends = {name: binding.sends_viewer_host for name, binding in bindings.items()}
     assert sends == {"o0": False, "o1": True, "both": True}
@@ -163,7 +163,7 @@ async def test_group_is_sent_the_viewers_host_when_a_member_wants_it() -> None:
         await binding.origin.close()
 
 
-async def test_what_the_config_says_of_requests_is_done(tmp_path: Path) -> None:
+async def test_requests_have_the_configured_headers_host_and_redirects(tmp_path: Path) -> None:
     async with ScriptedOrigin() as server:
         server.put("videos/film.mp4", b"film")
         said = {"headers": {"X-Secret": "s"}}
@@ -179,7 +179,7 @@ async def test_what_the_config_says_of_requests_is_done(tmp_path: Path) -> None:
             await binding.origin.close()
 
 
-async def test_what_the_config_says_of_tls_is_done(tmp_path: Path) -> None:
+async def test_requests_use_the_configured_tls_files(tmp_path: Path) -> None:
     authority = CertificateAuthority(tmp_path)
     server_pair, client_pair = authority.issue("localhost"), authority.issue("edge")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

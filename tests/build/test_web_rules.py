@@ -40,7 +40,7 @@ def declared(distribution: dict[str, object], **sections: object) -> Config:
     return Config.model_validate({"origins": origins, "distributions": [web], **sections})
 
 
-def test_a_plain_distribution_has_one_behavior_with_the_built_in_rules() -> None:
+def test_distribution_without_behaviors_has_one_with_the_default_rules() -> None:
     (behavior,) = composed({"default_ttl": "1h"})
     assert behavior == Behavior("*", "site", cache=CachePolicy(default_ttl_s=3600.0))
     assert behavior.methods == {"GET", "HEAD"}
@@ -48,7 +48,7 @@ def test_a_plain_distribution_has_one_behavior_with_the_built_in_rules() -> None
     assert behavior.response_headers is UNCHANGED
 
 
-def test_behaviors_come_first_and_inherit() -> None:
+def test_behaviors_precede_the_default_and_inherit() -> None:
     behaviors = composed(
         {
             "methods": ["GET", "PUT"],
@@ -96,14 +96,14 @@ def test_behaviors_come_first_and_inherit() -> None:
         ),
     ],
 )
-def test_cache_policies_fill_what_is_left_out(
+def test_cache_policy_has_defaults_for_omitted_keys(
     policy: dict[str, object], expected: CachePolicy
 ) -> None:
     (behavior,) = composed({"cache_policy": "mine"}, cache_policies={"mine": policy})
     assert behavior.cache == expected
 
 
-def test_managed_policies_are_found_by_name_and_by_id() -> None:
+def test_managed_policies_are_selected_by_name_and_by_id() -> None:
     by_id, by_name = (
         composed({"cache_policy": name, "origin_request_policy": "CORS-S3Origin"})[0]
         for name in ("658327ea-f89d-4fab-a63d-7e88639e58f6", "CachingOptimized")
@@ -122,7 +122,7 @@ def test_managed_policies_are_found_by_name_and_by_id() -> None:
     assert CACHE_POLICIES["CachingDisabled"].query_strings == NONE
 
 
-def test_the_viewers_host_is_keyed_where_an_origin_is_sent_it() -> None:
+def test_viewers_host_is_in_the_cache_key_if_the_origin_gets_it() -> None:
     """Else one host's pages would be another's hits."""
     groups = {"main": {"origins": ["site", "hosts"]}}
     assert composed({"origin": "hosts"})[0].cache.headers == ("host",)
@@ -133,13 +133,13 @@ def test_the_viewers_host_is_keyed_where_an_origin_is_sent_it() -> None:
     assert composed({"origin": "site"})[0].cache.headers == ()
 
 
-def test_groups_name_their_origins_in_order() -> None:
+def test_origin_names_has_the_members_of_a_group_in_order() -> None:
     config = declared({}, origin_groups={"main": {"origins": ["hosts", "site"]}})
     assert origin_names(config, "main") == ("hosts", "site")
     assert origin_names(config, "site") == ("site",)
 
 
-def test_response_headers_policies_are_whole() -> None:
+def test_response_headers_policy_has_all_its_settings() -> None:
     policy = {
         "remove": ["X-Powered-By"],
         "set": {"X-A": "1"},
@@ -166,7 +166,7 @@ def test_response_headers_policies_are_whole() -> None:
     assert secure.response_headers.hsts == "max-age=31536000"
 
 
-def test_error_pages_keep_the_status_unless_told() -> None:
+def test_error_page_keeps_the_status_by_default() -> None:
     config = declared(
         {
             "error_pages": [

@@ -90,7 +90,7 @@ def make(path: Path, operation: str = "CreateDistribution", **members: Any) -> s
     return str(shown["Id"])
 
 
-def test_declared_and_made_ones_are_listed(path: Path) -> None:
+def test_distributions_of_the_file_and_the_api_are_listed(path: Path) -> None:
     assert [one["id"] for one in list_distributions(load(path))] == ["EWEB", "ESTREAM"]
     identifier = make(path)
     result = runner.invoke(app, ["distributions", "--json"])
@@ -109,7 +109,7 @@ def test_declared_and_made_ones_are_listed(path: Path) -> None:
     assert made["modified"] == "2026-09-21T14:13:20+00:00"
 
 
-def test_the_table_says_the_same(path: Path) -> None:
+def test_distributions_are_shown_as_a_table(path: Path) -> None:
     identifier = make(path)
     result = runner.invoke(app, ["distributions"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
@@ -123,12 +123,12 @@ def test_the_table_says_the_same(path: Path) -> None:
         assert shown in alone.stdout
 
 
-def test_an_edge_that_never_ran_has_what_is_declared(path: Path) -> None:
+def test_listing_without_a_database_creates_no_file(path: Path) -> None:
     runner.invoke(app, ["distributions"])
     assert list((path.parent / "cache").iterdir()) == []
 
 
-def test_what_is_not_in_force_is_told_with_its_reason(path: Path) -> None:
+def test_distribution_that_is_not_applied_is_listed_with_its_reason(path: Path) -> None:
     identifier = make(path)
     path.write_text(CONFIG.replace("samples", "renamed"))
     (made,) = list_distributions(load(path), identifier)
@@ -140,7 +140,7 @@ def test_what_is_not_in_force_is_told_with_its_reason(path: Path) -> None:
     assert "not applied: InvalidOrigin" in result.stdout
 
 
-def test_it_says_no_with_a_reason(path: Path) -> None:
+def test_unknown_id_and_damaged_database_exit_with_1_and_a_reason(path: Path) -> None:
     with pytest.raises(NoDistributionError):
         list_distributions(load(path), "ENONE")
     result = runner.invoke(app, ["distributions", "ENONE"])
@@ -152,7 +152,7 @@ def test_it_says_no_with_a_reason(path: Path) -> None:
     assert "the control database" in result.stderr
 
 
-def test_its_help_says_how(path: Path) -> None:
+def test_distributions_help_has_options_and_an_example(path: Path) -> None:
     result = runner.invoke(app, ["distributions", "--help"], env={"COLUMNS": "120"})
     assert result.exit_code == 0
     for shown in ("--config", "--json", "ID", "Example:", "streamedge reload"):

@@ -58,20 +58,22 @@ def decided(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_canned_is_what_botocore_makes(signer: Signer, name: str) -> None:
+def test_canned_signature_equals_that_of_botocore(signer: Signer, name: str) -> None:
     made = sign_terms(signer, name, Terms(UNTIL_S), NOW_S)
     assert signed_name(name, made) == PUBLISHER.url(name, expires_s=UNTIL_S)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_policy_of_one_s_own_is_what_botocore_makes(signer: Signer, name: str) -> None:
+def test_custom_policy_signature_equals_that_of_botocore(signer: Signer, name: str) -> None:
     policy = custom_policy(name, UNTIL_S, from_s=5, networks="192.0.2.0/24")
     made = sign_policy(signer, name, policy.encode(), NOW_S)
     assert signed_name(name, made) == PUBLISHER.url(name, policy=policy)
 
 
 @pytest.mark.parametrize("hash_name", ["SHA1", "SHA256"])
-def test_keys_and_hashes(tmp_path: Path, hash_name: HashName) -> None:
+def test_signature_of_each_key_type_and_hash_is_valid_at_the_edge(
+    tmp_path: Path, hash_name: HashName
+) -> None:
     for publisher in (rsa_signer("K1", hash_name), ecdsa_signer("K1", hash_name)):
         made = sign_terms(signer_of(publisher, tmp_path), URL, Terms(UNTIL_S), NOW_S)
         assert ("Hash-Algorithm" in made.parameters) is (hash_name == "SHA256")
@@ -82,7 +84,9 @@ def test_keys_and_hashes(tmp_path: Path, hash_name: HashName) -> None:
 
 @pytest.mark.parametrize("as_cookies", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_edge_takes_it(signer: Signer, name: str, as_cookies: bool) -> None:
+def test_edge_accepts_the_signature_for_its_resource_and_network_only(
+    signer: Signer, name: str, as_cookies: bool
+) -> None:
     for terms in (Terms(UNTIL_S), Terms(UNTIL_S, NOW_S, ("192.0.2.7", "2001:db8::/32"))):
         made = sign_terms(signer, name, terms, NOW_S)
         assert isinstance(decided(made, name, as_cookies=as_cookies), Grant)
@@ -91,7 +95,7 @@ def test_the_edge_takes_it(signer: Signer, name: str, as_cookies: bool) -> None:
         assert isinstance(elsewhere, Denied) is bool(terms.networks)
 
 
-def test_the_question_mark_of_a_query_stands_for_itself(signer: Signer) -> None:
+def test_question_mark_of_a_query_is_not_a_wildcard(signer: Signer) -> None:
     made = sign_terms(signer, f"{URL}?a=b", Terms(UNTIL_S, NOW_S), NOW_S)
     assert parse_policy(made.policy).resource == rf"{URL}\?a=b"
     assert isinstance(decided(made, f"{URL}_a=b", as_cookies=False), Denied)
@@ -105,7 +109,7 @@ def test_the_question_mark_of_a_query_stands_for_itself(signer: Signer) -> None:
         (("192.0.2.0/24", "::1"), ["192.0.2.0/24", "::1/128"]),
     ],
 )
-def test_one_network_is_a_text_as_cloudfront_wants_it(
+def test_single_network_is_a_string_as_cloudfront_requires(
     signer: Signer, networks: tuple[str, ...], said: object
 ) -> None:
     made = sign_terms(signer, URL, Terms(UNTIL_S, None, networks), NOW_S)
@@ -122,14 +126,14 @@ def test_one_network_is_a_text_as_cloudfront_wants_it(
         ("dir/film?ref=http://x/", "dir/film?ref=http://x/"),
     ],
 )
-def test_a_stream_is_signed_without_its_prefix(signer: Signer, name: str, resource: str) -> None:
+def test_stream_is_signed_without_its_prefix(signer: Signer, name: str, resource: str) -> None:
     made = sign_terms(signer, name, Terms(UNTIL_S), NOW_S)
     assert signed_name(name, made).startswith(name)
     assert isinstance(decided(made, resource, as_cookies=False), Grant)
 
 
 @pytest.mark.parametrize("pattern", ["https://cdn.example.com/*", "http*://*/videos/*"])
-def test_cookies_for_a_pattern(signer: Signer, pattern: str) -> None:
+def test_cookies_of_a_pattern_cover_matching_urls(signer: Signer, pattern: str) -> None:
     made = sign_terms(signer, pattern, Terms(UNTIL_S), NOW_S)
     assert isinstance(decided(made, URL, as_cookies=True), Grant)
     assert isinstance(decided(made, f"{URL}?a=b", as_cookies=True), Grant)
@@ -142,7 +146,7 @@ def test_cookies_for_a_pattern(signer: Signer, pattern: str) -> None:
         signed_name(pattern, made)
 
 
-def test_what_is_said_of_it(signer: Signer) -> None:
+def test_signature_json_describes_the_signature(signer: Signer) -> None:
     made = sign_terms(signer, URL, Terms(UNTIL_S), NOW_S)
     told = {
         "policy": made.policy.decode(),
@@ -169,7 +173,7 @@ def test_what_is_said_of_it(signer: Signer) -> None:
         ("2030-01-31T18:00:00+02:00", 1_896_105_600),
     ],
 )
-def test_when(text: str, when_s: int) -> None:
+def test_parse_when_accepts_epochs_dates_and_durations(text: str, when_s: int) -> None:
     assert parse_when(text, NOW_S) == when_s
 
 
@@ -189,7 +193,7 @@ def test_when(text: str, when_s: int) -> None:
         "200000d",
     ],
 )
-def test_no_date(text: str) -> None:
+def test_parse_when_refuses_other_texts(text: str) -> None:
     with pytest.raises(SigningError, match="expected seconds of the epoch, a date such as"):
         parse_when(text, NOW_S)
 
@@ -213,7 +217,9 @@ def test_no_date(text: str) -> None:
         (URL, Terms(UNTIL_S, None, ("everywhere",)), "expected an address or a network"),
     ],
 )
-def test_what_cannot_be_signed(signer: Signer, name: str, terms: Terms, reason: str) -> None:
+def test_invalid_name_or_terms_are_refused(
+    signer: Signer, name: str, terms: Terms, reason: str
+) -> None:
     with pytest.raises(SigningError, match=reason):
         sign_terms(signer, name, terms, NOW_S)
 
@@ -226,12 +232,14 @@ def test_what_cannot_be_signed(signer: Signer, name: str, terms: Terms, reason: 
         (custom_policy(URL, NOW_S), "the expiry time is in the past"),
     ],
 )
-def test_a_policy_that_the_edge_would_refuse(signer: Signer, policy: str, reason: str) -> None:
+def test_policy_that_the_edge_would_refuse_is_refused(
+    signer: Signer, policy: str, reason: str
+) -> None:
     with pytest.raises(SigningError, match=reason):
         sign_policy(signer, URL, policy.encode(), NOW_S)
 
 
-def test_a_policy_s_file(tmp_path: Path) -> None:
+def test_policy_file_is_read_or_refused_with_a_reason(tmp_path: Path) -> None:
     path = tmp_path / "policy.json"
     path.write_text(custom_policy(URL, UNTIL_S) + "\n")
     assert read_policy(path) == custom_policy(URL, UNTIL_S).encode()
@@ -265,13 +273,13 @@ def _pem(
     ],
     ids=["empty", "public", "password", "P-384", "Ed25519"],
 )
-def test_a_key_that_will_not_do(tmp_path: Path, pem: bytes, reason: str) -> None:
+def test_unsuitable_private_key_is_refused(tmp_path: Path, pem: bytes, reason: str) -> None:
     (tmp_path / "key.pem").write_bytes(pem)
     with pytest.raises(SigningError, match=reason):
         load_signer(tmp_path / "key.pem", "K1", "SHA1")
 
 
-def test_a_key_that_is_not_there_and_an_id_that_is_none(tmp_path: Path) -> None:
+def test_missing_key_and_invalid_key_id_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SigningError, match="No such file"):
         load_signer(tmp_path / "key.pem", "K1", "SHA1")
     with pytest.raises(SigningError, match="a key's id is"):

@@ -28,11 +28,13 @@ from streamedge.config.schema.config import (
         (S3OriginConfig, "secret_access_key", "expected a string (at most 1024 characters)"),
     ],
 )
-def test_what_a_value_must_be(section: type[Section], key: str, words: str) -> None:
+def test_expected_names_the_type_and_limits_of_a_value(
+    section: type[Section], key: str, words: str
+) -> None:
     assert expected(section.model_fields[key]) == words
 
 
-def test_a_list_and_its_entries_have_words_of_their_own() -> None:
+def test_expected_distinguishes_a_list_and_its_entries() -> None:
     field = RtmpDistributionConfig.model_fields["application"]
     assert expected(field) == 'expected a list of strings (at most 256 entries), such as "cfx/st"'
     assert expected(field, is_entry=True).startswith("expected a string (at most 256 characters, ")
@@ -52,10 +54,10 @@ def test_a_list_and_its_entries_have_words_of_their_own() -> None:
         (S3OriginConfig, "bucket", ""),
     ],
 )
-def test_defaults_are_shown_as_toml(section: type[Section], key: str, toml: str) -> None:
+def test_default_is_formatted_as_toml(section: type[Section], key: str, toml: str) -> None:
     assert default(section.model_fields[key]) == toml
 
 
-def test_types_choose_their_sections() -> None:
+def test_type_selects_the_section_of_origins_and_distributions() -> None:
     assert set(ORIGINS) == {"directory", "http", "s3"}
     assert set(DISTRIBUTIONS) == {"web", "rtmp"}

@@ -96,7 +96,7 @@ def mistakes(path: Path) -> tuple[str, ...]:
     return ()
 
 
-def test_the_documented_config_loads_as_it_is(write: Write) -> None:
+def test_documented_config_loads(write: Write) -> None:
     path = write(DESIGN_CONFIG)
     config = load(path)
     assert config.edge.cache == path.parent / "var/cache"
@@ -115,19 +115,19 @@ def test_the_documented_config_loads_as_it_is(write: Write) -> None:
     assert rtmp.application == ("cfx/st", "vod")
 
 
-def test_the_config_that_comes_with_streamedge_loads() -> None:
+def test_packaged_config_loads() -> None:
     config = load(ROOT / "config.toml")
     assert [distribution.id for distribution in config.distributions] == ["EWEB", "ESTREAM"]
 
 
-def test_an_empty_file_is_all_defaults(write: Write) -> None:
+def test_empty_file_has_all_defaults(write: Write) -> None:
     path = write("")
     config = load(path)
     assert config.limits == Config().limits
     assert config.edge.cache == path.parent / "var/cache"
 
 
-def test_paths_start_from_the_folder_of_the_file(
+def test_relative_paths_start_from_the_folder_of_the_file(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write('[edge]\nlog = "edge.log"\ncache = "/absolute/cache"')
@@ -137,11 +137,11 @@ def test_paths_start_from_the_folder_of_the_file(
 
 
 @pytest.mark.parametrize("log", ["stdout", "stderr"])
-def test_logs_may_go_to_a_standard_stream(write: Write, log: str) -> None:
+def test_log_may_be_a_standard_stream(write: Write, log: str) -> None:
     assert load(write(f'[edge]\nlog = "{log}"')).edge.log == log
 
 
-def test_both_kinds_of_distribution_may_name_a_group(write: Write) -> None:
+def test_group_may_be_the_origin_of_both_kinds_of_distribution(write: Write) -> None:
     second = FOLDER.replace("samples", "backup")
     group = '[origin_groups.both]\norigins = ["samples", "backup"]\n'
     named = [kind.replace('"samples"', '"both"') for kind in (WEB, RTMP)]
@@ -345,12 +345,12 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
         ("a = " + "9" * 5_000, "1: a number has far too many digits"),
     ],
 )
-def test_each_mistake_has_its_line_and_its_words(write: Write, text: str, expected: str) -> None:
+def test_mistake_is_reported_with_its_line_and_text(write: Write, text: str, expected: str) -> None:
     (problem,) = problems(write(text))
     assert problem.startswith(f"config.toml:{expected}")
 
 
-def test_every_mistake_is_told_at_once_in_the_order_of_the_file(write: Write) -> None:
+def test_all_mistakes_are_reported_in_the_order_of_the_file(write: Write) -> None:
     text = f"""
 [edge]
 workers = true
@@ -393,24 +393,24 @@ password = "{SECRET}"
         f"{S3}secret_access_key = {SECRET}",
     ],
 )
-def test_no_secret_is_ever_repeated(write: Write, text: str) -> None:
+def test_messages_contain_no_secret(write: Write, text: str) -> None:
     assert "hunter2" not in "\n".join(problems(write(text)))
 
 
-def test_two_distributions_may_share_what_is_not_their_address(write: Write) -> None:
+def test_distributions_of_different_kind_or_application_may_share_an_alias(write: Write) -> None:
     text = (
         FOLDER + WEB + 'id = "A"\n' + RTMP + 'id = "B"\n' + RTMP + 'id = "C"\napplication = ["x"]'
     )
     assert len(load(write(text)).distributions) == 3
 
 
-def test_port_0_and_other_families_are_never_the_same_address(write: Write) -> None:
+def test_port_0_and_other_address_families_never_conflict(write: Write) -> None:
     load(
         write('[listen]\nhttp = [":0", ":0", "[::]:80"]\nrtmp = [":80", "host:81"]\nadmin = ":81"')
     )
 
 
-def test_what_is_no_text_at_all(tmp_path: Path) -> None:
+def test_file_that_is_binary_or_too_large_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b"[edge]\nname = '\xff'")
     assert problems(path) == ["config.toml:2: not UTF-8, which TOML requires"]
@@ -418,7 +418,7 @@ def test_what_is_no_text_at_all(tmp_path: Path) -> None:
     assert problems(path) == ["config.toml: expected at most 1048576 bytes, found more"]
 
 
-def test_what_cannot_be_read(tmp_path: Path) -> None:
+def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     assert problems(tmp_path / "none.toml") == [
         "none.toml: cannot be read: No such file or directory"
     ]
@@ -459,7 +459,7 @@ statements = st.one_of(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.lists(statements, max_size=10).map("\n".join))
-def test_any_text_is_a_config_or_has_mistakes(write: Write, text: str) -> None:
+def test_any_text_loads_or_has_mistakes(write: Write, text: str) -> None:
     path = write("").with_name("any.toml")
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     for problem in mistakes(path):
@@ -475,7 +475,7 @@ def test_any_text_is_a_config_or_has_mistakes(write: Write, text: str) -> None:
     ),
     value=values,
 )
-def test_a_good_config_with_one_other_value_is_a_config_or_has_mistakes(
+def test_valid_config_with_one_changed_value_loads_or_has_mistakes(
     write: Write, number: int, value: str
 ) -> None:
     """Deeper into the schema than random text gets."""

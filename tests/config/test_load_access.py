@@ -103,7 +103,7 @@ def problems(folder: Path, text: str) -> list[str]:
     ]
 
 
-def test_all_of_it_is_read(folder: Path) -> None:
+def test_whole_access_config_loads(folder: Path) -> None:
     config = read(folder, WHOLE)
     assert config.listen.proxies == tuple(
         map(ip_network, ("10.0.0.0/8", "fd00::/8", "192.0.2.7/32"))
@@ -129,7 +129,7 @@ def test_all_of_it_is_read(folder: Path) -> None:
     assert SECRET not in repr(config)
 
 
-def test_a_behavior_opens_what_its_distribution_closes_or_leaves_it_as_it_is(
+def test_behavior_overrides_or_inherits_access_rules(
     folder: Path,
 ) -> None:
     web = read(folder, WHOLE).distributions[0]
@@ -140,7 +140,7 @@ def test_a_behavior_opens_what_its_distribution_closes_or_leaves_it_as_it_is(
     assert same.countries == CountryList(("DE", "FR"), True, "allow")
 
 
-def test_the_summary_shows_who_is_let_in_and_no_secret(folder: Path) -> None:
+def test_summary_shows_access_rules_without_secrets(folder: Path) -> None:
     console = Console(file=StringIO(), width=240, markup=False)
     with console.capture() as captured:
         for table in summary(read(folder, WHOLE)):
@@ -155,7 +155,7 @@ def test_the_summary_shows_who_is_let_in_and_no_secret(folder: Path) -> None:
     assert SECRET not in text
 
 
-def test_a_config_can_be_handed_from_process_to_process(folder: Path) -> None:
+def test_config_survives_pickling(folder: Path) -> None:
     config = read(folder, WHOLE)
     assert pickle.loads(pickle.dumps(config)) == config
 
@@ -306,7 +306,7 @@ KEY = '[public_keys.K1]\nfile = "keys/rsa.pem"\n'
         ),
     ],
 )
-def test_each_mistake_has_its_line_and_its_words(
+def test_mistakes_are_reported_with_their_line_and_text(
     folder: Path, text: str, expected: list[str]
 ) -> None:
     assert problems(folder, text) == expected

@@ -132,7 +132,7 @@ def problems(folder: Path, text: str) -> list[str]:
     ]
 
 
-def test_all_of_it_is_read(folder: Path) -> None:
+def test_whole_web_config_loads(folder: Path) -> None:
     config = read(folder, WHOLE)
     assert config.listen.https == (("127.0.0.1", 8443),)
     assert config.certificates[0].key == folder / "certs/site.key"
@@ -155,13 +155,13 @@ def test_all_of_it_is_read(folder: Path) -> None:
     assert SECRET not in repr(config)
 
 
-def test_the_new_defaults_are_the_documented_ones() -> None:
+def test_defaults_of_web_limits_are_those_of_the_reference() -> None:
     limits = Config().limits
     assert (limits.request_body, limits.write_queue) == (50 << 30, 10 << 30)
     assert (limits.url, limits.ranges, limits.tls_handshake) == (8192, 8, 10)
 
 
-def test_a_behavior_leaves_to_its_distribution_what_it_does_not_say(folder: Path) -> None:
+def test_behavior_inherits_omitted_keys_from_its_distribution(folder: Path) -> None:
     web = read(folder, WHOLE).distributions[0]
     assert isinstance(web, WebDistributionConfig)
     api, texts = map(web.rules_for, web.behaviors)
@@ -171,7 +171,7 @@ def test_a_behavior_leaves_to_its_distribution_what_it_does_not_say(folder: Path
     assert (texts.viewer_protocol, texts.methods) == ("allow-all", ("GET", "HEAD"))
 
 
-def test_the_summary_shows_behaviors_and_policies_without_secrets(folder: Path) -> None:
+def test_summary_shows_behaviors_and_policies_without_secrets(folder: Path) -> None:
     console = Console(file=StringIO(), width=240, markup=False)
     with console.capture() as captured:
         for table in summary(read(folder, WHOLE)):
@@ -418,12 +418,12 @@ CERTIFICATE = '[[certificates]]\ncertificate = "certs/{}"\nkey = "certs/{}"\n'
         ),
     ],
 )
-def test_each_mistake_has_its_line_and_its_words(folder: Path, text: str, expected: str) -> None:
+def test_mistake_is_reported_with_its_line_and_text(folder: Path, text: str, expected: str) -> None:
     (problem,) = problems(folder, text)
     assert problem.startswith(expected)
 
 
-def test_mistakes_are_told_together_and_keep_secrets(folder: Path) -> None:
+def test_mistakes_are_reported_together_without_secrets(folder: Path) -> None:
     text = WHOLE.replace('cache_policy = "pages"', 'cache_policy = "page"')
     text = text.replace('"main"', '"mian"').replace(f'"{SECRET}"', f'"{SECRET}\\n"')
     found = problems(folder, text)
@@ -431,7 +431,7 @@ def test_mistakes_are_told_together_and_keep_secrets(folder: Path) -> None:
     assert SECRET not in "".join(found)
 
 
-def test_every_managed_policy_can_be_named_by_name_and_by_id(folder: Path) -> None:
+def test_managed_policies_are_selected_by_name_and_by_id(folder: Path) -> None:
     assert {name for policies in MANAGED.values() for name in policies} == set(IDS.values())
     for key, policies in POLICY_TABLES.items():
         for name in MANAGED[policies]:

@@ -58,7 +58,7 @@ class HeardLog(Log):
         self.events.append(event)
 
 
-def test_a_look_finds_each_change_once(tmp_path: Path, config_versions: ConfigVersions) -> None:
+def test_refresh_reads_each_change_once(tmp_path: Path, config_versions: ConfigVersions) -> None:
     database = ControlDatabase(tmp_path)
     effective = EffectiveConfig(config_versions, database, HeardLog())
     assert effective.refresh()
@@ -80,7 +80,7 @@ def test_a_look_finds_each_change_once(tmp_path: Path, config_versions: ConfigVe
     database.close()
 
 
-async def test_what_names_what_there_is_not_is_left_out(
+async def test_resource_with_an_unknown_reference_is_not_applied(
     tmp_path: Path, config_versions: ConfigVersions
 ) -> None:
     database, log = ControlDatabase(tmp_path), HeardLog()
@@ -116,7 +116,7 @@ def look(effective: EffectiveConfig, looked: asyncio.Event) -> bool:
     return changed
 
 
-async def test_a_database_that_cannot_be_read_is_looked_at_again_by_itself(
+async def test_failed_read_of_the_database_is_retried(
     tmp_path: Path, config_versions: ConfigVersions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "RETRY_S", 0.01)
@@ -141,7 +141,7 @@ async def test_a_database_that_cannot_be_read_is_looked_at_again_by_itself(
     database.close()
 
 
-def test_a_database_that_fails_keeps_nobody_from_a_new_file(
+def test_new_file_is_read_although_the_database_fails(
     tmp_path: Path, config_versions: ConfigVersions
 ) -> None:
     log, database = HeardLog(), ControlDatabase(tmp_path)
@@ -160,7 +160,7 @@ def test_a_database_that_fails_keeps_nobody_from_a_new_file(
     assert not effective.refresh()
 
 
-def test_a_resource_that_cannot_be_read_hides_no_other(
+def test_unreadable_resource_does_not_hide_others(
     tmp_path: Path, config_versions: ConfigVersions
 ) -> None:
     log, database = HeardLog(), ControlDatabase(tmp_path)

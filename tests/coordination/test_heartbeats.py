@@ -25,7 +25,9 @@ SECONDS = st.floats(0, 10_000, allow_nan=False)
 
 
 @given(st.lists(SECONDS, max_size=50))
-def test_no_pause_between_looks_makes_a_beating_process_look_hung(pauses: list[float]) -> None:
+def test_pause_between_checks_does_not_make_a_process_with_heartbeats_hung(
+    pauses: list[float],
+) -> None:
     watch = Watch()
     for beat, pause_s in enumerate(pauses, 1):
         watch.update(beat, pause_s)
@@ -33,7 +35,9 @@ def test_no_pause_between_looks_makes_a_beating_process_look_hung(pauses: list[f
 
 
 @given(st.lists(st.tuples(SECONDS, SECONDS), max_size=50))
-def test_silence_is_at_most_what_the_supervisor_saw_pass(looks: list[tuple[float, float]]) -> None:
+def test_silence_is_at_most_the_time_measured_by_the_supervisor(
+    looks: list[tuple[float, float]],
+) -> None:
     watch = Watch()
     watch.update(1, 1.0)
     for elapsed_s, waited_s in looks:
@@ -41,7 +45,7 @@ def test_silence_is_at_most_what_the_supervisor_saw_pass(looks: list[tuple[float
     assert watch.silent_s <= min(len(looks) * UPDATE_MAX_S, sum(each[0] for each in looks))
 
 
-def test_process_that_never_beats_has_longer() -> None:
+def test_process_without_a_first_heartbeat_has_more_time() -> None:
     watch = Watch()
     for _second in range(round(STARTING_S) - 1):
         watch.update(0, 1.0)
@@ -50,7 +54,7 @@ def test_process_that_never_beats_has_longer() -> None:
     assert watch.is_hung(is_draining=False)
 
 
-def test_process_that_falls_silent_is_hung_sooner_while_draining() -> None:
+def test_silent_process_is_hung_sooner_while_draining() -> None:
     watch = Watch()
     watch.update(1, 1.0)
     for _second in range(5):
@@ -62,7 +66,7 @@ def test_process_that_falls_silent_is_hung_sooner_while_draining() -> None:
     assert watch.is_hung(is_draining=False)
 
 
-def test_running_loop_beats_for_other_processes_to_see() -> None:
+def test_heartbeats_are_visible_in_other_processes() -> None:
     beats = Heartbeats(["worker-0", "control"])
     assert beats.last_beat(0) == 0
 
@@ -82,7 +86,7 @@ def test_running_loop_beats_for_other_processes_to_see() -> None:
     assert beats.silent_s(1) == 0.0
 
 
-def test_traced_process_is_known() -> None:
+def test_traced_process_is_recognized() -> None:
     assert not is_traced(os.getpid())
     assert not is_traced(2**22 + 1)  # no such process
     code = (
@@ -96,7 +100,7 @@ def test_traced_process_is_known() -> None:
         traced.send_signal(signal.SIGKILL)
 
 
-def test_time_waited_for_a_processor_is_known_and_grows() -> None:
+def test_time_waited_for_a_processor_grows() -> None:
     assert waited_for_processor_s(2**22 + 1) == 0.0
     before_s = waited_for_processor_s(os.getpid())
     assert 0.0 <= before_s <= waited_for_processor_s(os.getpid())

@@ -45,7 +45,7 @@ def lines(log: Log, tmp_path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
 
 
-async def test_service_that_fails_is_told_of_counted_and_started_again(
+async def test_failed_service_is_logged_counted_and_restarted(
     log: Log, counts: Counts, tmp_path: Path
 ) -> None:
     services, runs, goes_on = Services(log, counts), [0], asyncio.Event()
@@ -69,7 +69,7 @@ async def test_service_that_fails_is_told_of_counted_and_started_again(
     assert counts.gathered(Counter.SERVICE_FAILURES, "metrics") == 3
 
 
-async def test_periodic_service_goes_on_after_a_failure(log: Log, counts: Counts) -> None:
+async def test_periodic_service_continues_after_a_failure(log: Log, counts: Counts) -> None:
     services, calls, enough = Services(log, counts), [0], asyncio.Event()
 
     async def work() -> None:
@@ -85,7 +85,7 @@ async def test_periodic_service_goes_on_after_a_failure(log: Log, counts: Counts
     assert counts.gathered(Counter.SERVICE_FAILURES, "metrics") == 1
 
 
-async def test_service_that_returns_or_is_stopped_leaves_no_line(
+async def test_service_that_returns_or_is_stopped_logs_nothing(
     log: Log, counts: Counts, tmp_path: Path
 ) -> None:
     services, ended = Services(log, counts), asyncio.Event()
@@ -100,7 +100,9 @@ async def test_service_that_returns_or_is_stopped_leaves_no_line(
     assert lines(log, tmp_path) == []
 
 
-async def test_task_that_fails_unseen_is_told_of(log: Log, counts: Counts, tmp_path: Path) -> None:
+async def test_failed_task_that_is_not_awaited_is_logged(
+    log: Log, counts: Counts, tmp_path: Path
+) -> None:
     report_unhandled(asyncio.get_running_loop(), log, counts)
 
     async def fail() -> None:
@@ -117,7 +119,7 @@ async def test_task_that_fails_unseen_is_told_of(log: Log, counts: Counts, tmp_p
     assert counts.gathered(Counter.ERRORS, "unhandled_exception") == 1
 
 
-async def test_callback_that_fails_is_told_of(log: Log, counts: Counts, tmp_path: Path) -> None:
+async def test_failed_callback_is_logged(log: Log, counts: Counts, tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
     report_unhandled(loop, log, counts)
     after = asyncio.Event()
@@ -128,7 +130,7 @@ async def test_callback_that_fails_is_told_of(log: Log, counts: Counts, tmp_path
     assert line["error"] == "ZeroDivisionError('division by zero')"
 
 
-async def test_detached_task_that_fails_is_told_of_at_once(
+async def test_failed_detached_task_is_logged_at_once(
     log: Log, counts: Counts, tmp_path: Path
 ) -> None:
     report_unhandled(asyncio.get_running_loop(), log, counts)
@@ -145,7 +147,7 @@ async def test_detached_task_that_fails_is_told_of_at_once(
     assert (line["task"], line["error"]) == ("close read", "RuntimeError('of ours')")
 
 
-async def test_error_that_a_library_logs_is_in_the_log(
+async def test_library_error_is_in_the_log(
     log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging, "lastResort", None)

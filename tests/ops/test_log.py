@@ -51,7 +51,7 @@ def read(descriptor: int) -> bytes:
         data += piece
 
 
-def test_a_line_is_json_with_time_event_and_process(pipe: tuple[int, int]) -> None:
+def test_line_is_json_with_time_event_and_process(pipe: tuple[int, int]) -> None:
     log = open_log("stdout", "worker-1")
     log.event("fill_failed", asset="a\nb", size_bytes=3, cause=None, path=Path("/x"))
     log.flush()
@@ -66,7 +66,7 @@ def test_a_line_is_json_with_time_event_and_process(pipe: tuple[int, int]) -> No
     }
 
 
-def test_lines_wait_for_flush_and_go_in_one_write(
+def test_lines_are_gathered_until_flush_and_written_at_once(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.write
@@ -87,14 +87,14 @@ def test_lines_wait_for_flush_and_go_in_one_write(
     assert [line["number"] for line in lines(pipe[0])] == list(range(100))
 
 
-def test_too_many_lines_do_not_wait(tmp_path: Path) -> None:
+def test_gathered_lines_are_flushed_at_their_limit(tmp_path: Path) -> None:
     log = open_log(str(tmp_path / "log"), "worker-1")
     for _ in range(GATHERED_LINES_MAX + 1):
         log.event("one")
     assert len((tmp_path / "log").read_bytes().splitlines()) == GATHERED_LINES_MAX
 
 
-def test_what_the_descriptor_takes_in_parts_is_whole(
+def test_line_written_in_parts_is_complete(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.write
@@ -106,7 +106,7 @@ def test_what_the_descriptor_takes_in_parts_is_whole(
     assert log.dropped == 0
 
 
-def test_pipe_that_nobody_reads_never_blocks_and_the_loss_is_told(pipe: tuple[int, int]) -> None:
+def test_unread_pipe_does_not_block_and_dropped_lines_are_reported(pipe: tuple[int, int]) -> None:
     log = open_log("stdout", "worker-1", buffer_bytes=4096)
     for number in range(10_000):
         log.event("one", number=number)
@@ -128,7 +128,7 @@ def test_pipe_that_nobody_reads_never_blocks_and_the_loss_is_told(pipe: tuple[in
     assert [line["event"] for line in lines(pipe[0])] == ["next"]
 
 
-def test_line_longer_than_a_pipe_is_written_in_turns_and_no_other_comes_between(
+def test_line_longer_than_a_pipe_is_written_in_parts_without_lines_of_others_between(
     pipe: tuple[int, int],
 ) -> None:
     target = LogTarget("stdout")
@@ -150,7 +150,9 @@ def test_line_longer_than_a_pipe_is_written_in_turns_and_no_other_comes_between(
     assert json.loads(second)["event"] == "short"
 
 
-def test_line_that_a_killed_process_left_half_written_is_ended(pipe: tuple[int, int]) -> None:
+def test_incomplete_line_of_a_killed_process_is_ended_by_the_next_writer(
+    pipe: tuple[int, int],
+) -> None:
     target = LogTarget("stdout")
     killed = os.fork()
     if killed == 0:
@@ -169,7 +171,7 @@ def test_line_that_a_killed_process_left_half_written_is_ended(pipe: tuple[int, 
     assert json.loads(rest)["event"] == "next"
 
 
-def test_what_a_full_disk_refuses_is_counted_and_told_once_there_is_room(
+def test_lines_dropped_by_a_full_disk_are_counted_and_reported_later(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.write
@@ -194,7 +196,7 @@ def test_what_a_full_disk_refuses_is_counted_and_told_once_there_is_room(
 
 
 @pytest.mark.parametrize("can_be_opened_anew", [True, False])
-def test_log_into_a_pipe_is_whole_whether_or_not_it_can_be_opened_anew(
+def test_log_to_a_pipe_is_complete_even_if_the_pipe_cannot_be_reopened(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, can_be_opened_anew: bool
 ) -> None:
     if not can_be_opened_anew:
@@ -219,7 +221,7 @@ def test_log_into_a_pipe_is_whole_whether_or_not_it_can_be_opened_anew(
     assert got.decode().splitlines() == sent
 
 
-def test_log_into_a_socket_that_nobody_reads_never_blocks(
+def test_log_to_an_unread_socket_does_not_block(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ours, theirs = socket.socketpair()
@@ -239,7 +241,7 @@ def test_log_into_a_socket_that_nobody_reads_never_blocks(
         log.close()
 
 
-async def test_slow_reader_gets_what_waited_as_soon_as_it_reads(pipe: tuple[int, int]) -> None:
+async def test_buffered_lines_are_written_once_a_slow_reader_reads(pipe: tuple[int, int]) -> None:
     log = open_log("stdout", "worker-1")
     log.write_on(asyncio.get_running_loop())
     log.line(json.dumps({"text": "x" * (200 << 10)}))
@@ -269,7 +271,7 @@ async def test_event_in_another_thread_is_written_by_the_loop(pipe: tuple[int, i
     assert (line["event"], line["error"]) == ("config_not_read", "locked")
 
 
-def test_renamed_file_is_opened_anew_by_all_processes_when_asked(tmp_path: Path) -> None:
+def test_renamed_file_is_reopened_by_all_processes_on_request(tmp_path: Path) -> None:
     target = LogTarget(str(tmp_path / "log"))
     logs = [open_log(target, "worker-0"), open_log(target, "worker-1")]
     for log in logs:
@@ -288,7 +290,7 @@ def test_renamed_file_is_opened_anew_by_all_processes_when_asked(tmp_path: Path)
         ]
 
 
-def test_log_goes_on_in_the_old_file_when_the_new_one_cannot_be_opened(tmp_path: Path) -> None:
+def test_log_stays_in_the_old_file_if_the_new_one_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     target = LogTarget(str(tmp_path / "logs" / "log"))
     log = open_log(target, "worker-0")
@@ -303,7 +305,7 @@ def test_log_goes_on_in_the_old_file_when_the_new_one_cannot_be_opened(tmp_path:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
-def test_log_file_has_its_mode_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+def test_log_file_mode_does_not_depend_on_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         open_log(str(tmp_path / "log"), "worker-0")
@@ -312,7 +314,7 @@ def test_log_file_has_its_mode_whatever_the_umask(tmp_path: Path, umask: int) ->
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o640
 
 
-def test_fields_that_strangers_decide_on_are_cut(tmp_path: Path) -> None:
+def test_long_fields_are_cut(tmp_path: Path) -> None:
     log = open_log(str(tmp_path / "log"), "worker-1")
     log.event("one", text="é" * 100_000, items=["y" * 100_000] * 1000, other=Path("z" * 100_000))
     log.flush()
@@ -324,14 +326,14 @@ def test_fields_that_strangers_decide_on_are_cut(tmp_path: Path) -> None:
     assert len(other) == FIELD_CHARACTERS_MAX + 1
 
 
-def test_bytes_that_are_no_text_do_not_stop_it(pipe: tuple[int, int]) -> None:
+def test_invalid_utf_8_is_escaped(pipe: tuple[int, int]) -> None:
     log = open_log("stdout", "worker-1")
     log.event("one", name=b"film-\xff".decode("utf-8", "surrogateescape"))
     log.flush()
     assert lines(pipe[0])[0]["name"] == "film-\udcff"
 
 
-def test_a_file_is_appended_to(tmp_path: Path) -> None:
+def test_existing_file_is_appended_to(tmp_path: Path) -> None:
     for process in ("worker-1", "worker-2"):
         log = open_log(str(tmp_path / "log"), process)
         log.event("up")
@@ -340,7 +342,7 @@ def test_a_file_is_appended_to(tmp_path: Path) -> None:
     assert [line["process"] for line in said] == ["worker-1", "worker-2"]
 
 
-def test_standard_streams_have_names(capfd: pytest.CaptureFixture[str]) -> None:
+def test_stdout_and_stderr_are_targets(capfd: pytest.CaptureFixture[str]) -> None:
     for target in ("stdout", "stderr"):
         log = open_log(target, "control")
         log.event(target)
@@ -350,12 +352,12 @@ def test_standard_streams_have_names(capfd: pytest.CaptureFixture[str]) -> None:
     assert json.loads(err)["event"] == "stderr"
 
 
-def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+def test_file_that_cannot_be_opened_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         open_log(str(tmp_path / "none" / "log"), "worker-1")
 
 
-async def test_what_gathers_is_written_by_the_loop(pipe: tuple[int, int]) -> None:
+async def test_gathered_lines_are_written_by_the_loop(pipe: tuple[int, int]) -> None:
     log = open_log("stdout", "worker-1")
     log.event("before")
     log.write_on(asyncio.get_running_loop())
@@ -370,7 +372,7 @@ async def test_what_gathers_is_written_by_the_loop(pipe: tuple[int, int]) -> Non
         assert [line["event"] for line in lines(pipe[0])] == ["first", "second"]
 
 
-def test_lines_may_be_put_together_when_they_are_written(pipe: tuple[int, int]) -> None:
+def test_lines_are_formatted_when_they_are_written(pipe: tuple[int, int]) -> None:
     log = open_log("stdout", "worker-1")
     made: list[str] = []
 
@@ -386,7 +388,7 @@ def test_lines_may_be_put_together_when_they_are_written(pipe: tuple[int, int]) 
     assert made == ["now"]
 
 
-def test_what_cannot_be_put_together_does_not_stay(pipe: tuple[int, int]) -> None:
+def test_lines_whose_formatting_fails_are_discarded(pipe: tuple[int, int]) -> None:
     log = open_log("stdout", "worker-1")
     fault = RuntimeError("of ours")
 

@@ -52,7 +52,9 @@ def exposed(shared: SharedMetrics) -> dict[str, float]:
     return {row.rpartition(" ")[0]: float(row.rpartition(" ")[2]) for row in rows}
 
 
-def test_processes_are_summed_and_the_ended_keep_their_counters(shared: SharedMetrics) -> None:
+def test_exposition_sums_all_processes_and_keeps_counters_of_ended_ones(
+    shared: SharedMetrics,
+) -> None:
     for number in (1, 2):
         count_in_process(shared, number - 1, number)
     both = exposed(shared)
@@ -69,13 +71,13 @@ def test_processes_are_summed_and_the_ended_keep_their_counters(shared: SharedMe
     assert "streamedge_viewers" not in exposed(shared)
 
 
-def test_successor_goes_on_from_what_its_predecessor_counted(shared: SharedMetrics) -> None:
+def test_replacement_process_continues_the_totals_of_its_predecessor(shared: SharedMetrics) -> None:
     for _life in range(3):
         count_in_process(shared, 0, 1)
     assert exposed(shared)['streamedge_sent_bytes_total{protocol="http"}'] == 3 * 1011
 
 
-def test_what_was_counted_before_publishing_is_not_lost(shared: SharedMetrics) -> None:
+def test_counts_before_publishing_are_not_lost(shared: SharedMetrics) -> None:
     count_in_process(shared, 0, 1)
     counts = Counts()
     counts.add(Counter.SENT_BYTES, "http", 5)
@@ -85,7 +87,7 @@ def test_what_was_counted_before_publishing_is_not_lost(shared: SharedMetrics) -
     assert exposed(shared)['streamedge_sent_bytes_total{protocol="http"}'] == 1016
 
 
-def test_counts_gather_by_counter_and_label() -> None:
+def test_counts_are_gathered_by_counter_and_label() -> None:
     counts = Counts()
     assert counts.gathered(Counter.RESPONSES, "Hit") == 0
     counts.add(Counter.RESPONSES, "Hit")
@@ -97,7 +99,7 @@ def test_counts_gather_by_counter_and_label() -> None:
     assert counts.gathered(Counter.PLAYS, "Hit") == 7
 
 
-def test_labels_are_bounded_in_number_and_length(shared: SharedMetrics) -> None:
+def test_labels_are_limited_in_number_and_length(shared: SharedMetrics) -> None:
     counts = Counts()
     counts.publish_in(shared.part(0))
     for number in range(10 * LABELS_MAX):
@@ -113,7 +115,7 @@ def test_labels_are_bounded_in_number_and_length(shared: SharedMetrics) -> None:
     assert exposed(shared)['streamedge_plays_total{cache="Hit"}'] == 1
 
 
-def test_bound_of_labels_holds_over_restarts(shared: SharedMetrics) -> None:
+def test_limit_of_labels_holds_over_restarts(shared: SharedMetrics) -> None:
     for life in range(3):
         counts = Counts()
         counts.publish_in(shared.part(0))
@@ -123,7 +125,7 @@ def test_bound_of_labels_holds_over_restarts(shared: SharedMetrics) -> None:
     assert len(exposed(shared)) == LABELS_MAX + 1
 
 
-def test_every_metric_has_a_name_of_its_own() -> None:
+def test_metric_names_are_unique() -> None:
     names = [each.metric for each in (*Counter, *Gauge)]
     assert len(names) == len(set(names))
     assert all(name.startswith("streamedge_") for name in names)

@@ -9,7 +9,9 @@ from streamedge.ops.log import open_log
 from streamedge.ops.rate_limited import LINE_INTERVAL_S, LineBudget, RateLimitedEvent
 
 
-def test_a_line_a_second_tells_of_those_between(tmp_path: Path) -> None:
+def test_rate_limited_event_is_logged_once_a_second_with_the_suppressed_count(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "log"
     log = open_log(str(file), "test")
     line = RateLimitedEvent(log, "refused")
@@ -27,7 +29,7 @@ def test_a_line_a_second_tells_of_those_between(tmp_path: Path) -> None:
     ]
 
 
-def test_a_budget_allows_a_burst_and_then_a_rate() -> None:
+def test_line_budget_allows_a_burst_and_then_a_rate() -> None:
     budget = LineBudget(3, 2.0, 100.0)
     assert [budget.allows(100.0) for _ in range(5)] == [True, True, True, False, False]
     assert [budget.allows(101.0) for _ in range(3)] == [True, True, False]

@@ -9,7 +9,7 @@ import threading
 from streamedge.ops.shared_buffer import SharedBuffer
 
 
-def test_text_is_read_whole_while_it_is_written() -> None:
+def test_value_is_read_whole_during_writes() -> None:
     buffer = SharedBuffer("test")
     texts = [bytes([letter]) * size for letter, size in ((65, 50_000), (66, 1), (67, 200_000))]
     buffer.write(texts[0])
@@ -28,13 +28,13 @@ def test_text_is_read_whole_while_it_is_written() -> None:
     buffer.close()
 
 
-def test_buffer_is_empty_at_first() -> None:
+def test_buffer_is_empty_initially() -> None:
     buffer = SharedBuffer("test")
     assert buffer.read() == b""
     buffer.close()
 
 
-def test_writer_that_is_killed_half_way_leaves_the_last_text() -> None:
+def test_killed_writer_leaves_the_previous_value() -> None:
     buffer = SharedBuffer("test")
     buffer.write(b"first")
     child = os.fork()

@@ -121,7 +121,7 @@ async def status(viewer: Viewer, path: str, host: str = "edge") -> int:
 # Over HTTP
 
 
-async def test_a_distribution_comes_changes_and_goes_on_an_open_connection(
+async def test_distributions_are_added_and_removed_on_an_open_connection(
     cache_root: Path,
 ) -> None:
     first = web(aliases=["a.example"])
@@ -137,7 +137,7 @@ async def test_a_distribution_comes_changes_and_goes_on_an_open_connection(
             assert await status(viewer, "/film.mp4", "b.example") == 200
 
 
-async def test_a_distribution_that_is_not_enabled_is_as_if_it_were_not_there(
+async def test_disabled_distribution_is_not_served(
     cache_root: Path,
 ) -> None:
     async with live_edge(cache_root) as edge:
@@ -154,7 +154,7 @@ async def test_a_distribution_that_is_not_enabled_is_as_if_it_were_not_there(
             assert await status(viewer, "/film.mp4") == 200
 
 
-async def test_the_short_lane_answers_by_no_rule_of_before(cache_root: Path) -> None:
+async def test_fast_path_does_not_use_the_old_rules(cache_root: Path) -> None:
     policies = {
         "response_headers_policies": {
             "one": {"set": {"X-Rules": "one"}},
@@ -177,7 +177,7 @@ async def test_the_short_lane_answers_by_no_rule_of_before(cache_root: Path) -> 
     assert len(edge.origin.requests) == 1
 
 
-async def test_a_running_response_goes_on_while_its_distribution_and_origin_go(
+async def test_running_response_continues_after_its_distribution_and_origin_are_removed(
     cache_root: Path,
 ) -> None:
     async with live_edge(cache_root) as edge:
@@ -195,7 +195,7 @@ async def test_a_running_response_goes_on_while_its_distribution_and_origin_go(
         await edge.origin.until(lambda: edge.origin.connections_open == 0)  # it was let go
 
 
-async def test_a_request_under_way_has_its_error_page_by_its_own_rules(cache_root: Path) -> None:
+async def test_running_request_uses_the_error_pages_of_its_own_config(cache_root: Path) -> None:
     page = {"status": 503, "path": "/sorry.html", "response_status": 200}
     async with live_edge(cache_root, distributions=[web(error_pages=[page])]) as edge:
         edge.origin.put("sorry.html", b"sorry")
@@ -210,7 +210,7 @@ async def test_a_request_under_way_has_its_error_page_by_its_own_rules(cache_roo
             assert (response.status, response.body) == (200, b"sorry")
 
 
-async def test_limits_hold_from_the_next_request_on(cache_root: Path) -> None:
+async def test_new_limits_apply_from_the_next_request_on(cache_root: Path) -> None:
     async with live_edge(cache_root) as edge, open_viewer(edge.http_port) as viewer:
         assert await status(viewer, "/" + "a" * 300) == 404
         await edge.apply(limits={"origin_retries": 0, "url": 256})
@@ -220,7 +220,7 @@ async def test_limits_hold_from_the_next_request_on(cache_root: Path) -> None:
 # Origins
 
 
-async def test_an_unchanged_origin_keeps_its_connections(cache_root: Path) -> None:
+async def test_unchanged_origin_keeps_its_connections(cache_root: Path) -> None:
     async with live_edge(cache_root) as edge:
         for name in "abc":
             edge.origin.put(name, b"abc")
@@ -233,7 +233,7 @@ async def test_an_unchanged_origin_keeps_its_connections(cache_root: Path) -> No
             assert edge.origin.connections_accepted == 1
 
 
-async def test_an_origin_that_is_reached_in_another_way_is_at_once_also_for_what_is_open(
+async def test_new_origin_settings_apply_to_open_objects_at_once(
     cache_root: Path,
 ) -> None:
     def patient(timeout: str) -> dict[str, Any]:
@@ -253,7 +253,9 @@ async def test_an_origin_that_is_reached_in_another_way_is_at_once_also_for_what
             assert edge.origin.connections_accepted == made + 1
 
 
-async def test_an_origin_that_is_shown_another_secret_shares_nothing(cache_root: Path) -> None:
+async def test_origin_with_a_changed_secret_header_shares_no_cached_objects(
+    cache_root: Path,
+) -> None:
     def keyed(secret: str) -> dict[str, Any]:
         return {"main": {"type": "http", "url": edge.origin.url, "headers": {"X-Key": secret}}}
 
@@ -266,7 +268,7 @@ async def test_an_origin_that_is_shown_another_secret_shares_nothing(cache_root:
     assert [seen.headers["x-key"] for seen in edge.origin.requests] == ["one", "two"]
 
 
-async def test_a_group_keeps_its_breakers_unless_a_member_changes(cache_root: Path) -> None:
+async def test_group_keeps_its_circuit_breakers_unless_a_member_changes(cache_root: Path) -> None:
     async with live_edge(cache_root) as edge:
         main = {"type": "http", "url": edge.origin.url}
         origins = {"main": main, "spare": {**main, "prefix": "spare"}}
@@ -283,7 +285,7 @@ async def test_a_group_keeps_its_breakers_unless_a_member_changes(cache_root: Pa
         assert edge.live.bindings["both"].origin is not first.origin
 
 
-async def test_a_config_that_cannot_be_made_changes_nothing(cache_root: Path) -> None:
+async def test_config_that_cannot_be_applied_changes_nothing(cache_root: Path) -> None:
     async with live_edge(cache_root) as edge:
         edge.origin.put("film.mp4", b"abc")
         before = edge.live.config
@@ -302,7 +304,7 @@ async def test_a_config_that_cannot_be_made_changes_nothing(cache_root: Path) ->
 # Over RTMP
 
 
-async def test_a_running_play_goes_on_and_the_next_one_is_by_the_new_config(
+async def test_running_play_continues_and_the_next_one_uses_the_new_config(
     cache_root: Path,
 ) -> None:
     async with live_edge(cache_root) as edge:
@@ -321,7 +323,7 @@ async def test_a_running_play_goes_on_and_the_next_one_is_by_the_new_config(
 # Files
 
 
-async def test_countries_and_certificates_are_those_of_the_new_config(
+async def test_countries_and_certificates_of_the_new_config_are_used(
     cache_root: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "de.mmdb").write_bytes(mmdb({"127.0.0.0/8": country("DE")}))
@@ -353,7 +355,7 @@ async def test_countries_and_certificates_are_those_of_the_new_config(
 # Following
 
 
-async def test_it_follows_the_generations_and_survives_one_that_cannot_be_applied(
+async def test_watch_config_applies_each_generation_and_survives_a_failed_one(
     cache_root: Path,
 ) -> None:
     async with live_edge(cache_root) as edge:

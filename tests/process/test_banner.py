@@ -31,7 +31,9 @@ def distributions(**more: Any) -> tuple[dict[str, Any], ...]:
     )
 
 
-def test_files_of_a_folder_are_examples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_banner_has_files_of_a_folder_as_examples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("b.flv", "a.mp4", "c.mp3", "notes.txt"):
         (tmp_path / name).touch()
     lines = said(
@@ -49,7 +51,9 @@ def test_files_of_a_folder_are_examples(tmp_path: Path, capsys: pytest.CaptureFi
     assert any("curl http://127.0.0.1:9090/healthz" in line for line in lines)
 
 
-def test_examples_are_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_banner_limits_the_number_of_examples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for number in range(3 * EXAMPLES_MAX):
         (tmp_path / f"{number}.mp4").touch()
     origins = {"main": {"type": "directory", "path": str(tmp_path)}}
@@ -57,7 +61,7 @@ def test_examples_are_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert len(commands(lines, "ffplay")) == EXAMPLES_MAX
 
 
-def test_an_origin_that_cannot_be_listed_has_a_placeholder(
+def test_banner_has_a_placeholder_for_an_origin_that_cannot_be_listed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lines = said(
@@ -70,7 +74,7 @@ def test_an_origin_that_cannot_be_listed_has_a_placeholder(
     assert commands(lines, "ffplay") == [["ffplay", "rtmp://[::1]:1935/cfx/st/mp4:dir/film.mp4"]]
 
 
-def test_a_named_host_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+def test_banner_uses_a_host_name_without_wildcard(capsys: pytest.CaptureFixture[str]) -> None:
     lines = said(
         capsys,
         origins={"main": {"type": "http", "url": "https://media.example.org"}},
@@ -79,7 +83,7 @@ def test_a_named_host_is_used(capsys: pytest.CaptureFixture[str]) -> None:
     assert commands(lines, "curl") == [["curl", "-O", "http://cdn.example.com:8080/dir/film.mp4"]]
 
 
-def test_names_with_blanks_and_brackets_can_be_typed(
+def test_banner_quotes_names_with_spaces_and_brackets(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "my [bold]film's.mp4").touch()
@@ -91,7 +95,7 @@ def test_names_with_blanks_and_brackets_can_be_typed(
     assert play[1] == "rtmp://127.0.0.1:1935/cfx/st/mp4:my%20%5Bbold%5Dfilm%27s.mp4"
 
 
-def test_nothing_is_promised_where_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
+def test_banner_omits_distributions_without_a_listener(capsys: pytest.CaptureFixture[str]) -> None:
     lines = said(
         capsys,
         origins={"main": {"type": "http", "url": "https://media.example.org"}},
@@ -111,5 +115,5 @@ def test_nothing_is_promised_where_nobody_listens(capsys: pytest.CaptureFixture[
         ("other", "other"),
     ],
 )
-def test_names_as_players_spell_them(name: str, spelled: str) -> None:
+def test_stream_name_has_the_prefix_of_its_extension(name: str, spelled: str) -> None:
     assert stream_name(name) == spelled

@@ -79,7 +79,7 @@ def looks(certificates: Certificates) -> list[CertificateChange]:
     return list(certificates.reload_changed())
 
 
-def test_each_name_has_its_certificate_and_others_have_the_first(
+def test_certificate_is_selected_by_name_and_defaults_to_the_first(
     authority: CertificateAuthority,
 ) -> None:
     first = authority.issue("one.example")
@@ -101,7 +101,7 @@ def test_each_name_has_its_certificate_and_others_have_the_first(
         assert shown(certificates, name) == der(pair), name
 
 
-def test_a_careful_client_is_content(authority: CertificateAuthority) -> None:
+def test_verifying_client_accepts_matching_names_only(authority: CertificateAuthority) -> None:
     certificates = hold(authority.issue("one.example"), authority.issue("*.two.example"))
     shake(certificates, authority.client(), "one.example")
     shake(certificates, authority.client(), "a.two.example")
@@ -109,7 +109,7 @@ def test_a_careful_client_is_content(authority: CertificateAuthority) -> None:
         shake(certificates, authority.client(), "three.example")
 
 
-def test_a_certificate_without_names_is_for_those_who_ask_for_no_other(
+def test_certificate_without_names_is_the_default_only(
     authority: CertificateAuthority,
 ) -> None:
     nameless, named = authority.issue(), authority.issue("two.example")
@@ -119,7 +119,7 @@ def test_a_certificate_without_names_is_for_those_who_ask_for_no_other(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_both_versions_resume_and_speak_http_1_1(
+def test_tls_1_2_and_1_3_resume_sessions_and_negotiate_http_1_1(
     authority: CertificateAuthority, version: ssl.TLSVersion
 ) -> None:
     certificates = hold(authority.issue("one.example"))
@@ -133,7 +133,7 @@ def test_both_versions_resume_and_speak_http_1_1(
     assert shake(certificates, client, "one.example", first.session).session_reused
 
 
-def test_a_viewer_resumes_after_a_reload(authority: CertificateAuthority) -> None:
+def test_session_is_resumed_after_a_reload(authority: CertificateAuthority) -> None:
     pair = authority.issue("one.example")
     certificates = hold(pair)
     client = authority.client()
@@ -154,7 +154,7 @@ def test_tls_1_1_is_refused(authority: CertificateAuthority) -> None:
 
 
 @pytest.mark.parametrize("ciphers", ["AES128-GCM-SHA256", "ECDHE+AES128+SHA256:!AESGCM"])
-def test_ciphers_without_forward_secrecy_or_authentication_are_refused(
+def test_cipher_without_forward_secrecy_or_authenticated_encryption_is_refused(
     authority: CertificateAuthority, ciphers: str
 ) -> None:
     certificates = hold(authority.issue("one.example"))
@@ -174,7 +174,9 @@ def served_by(certificates: Certificates, name: str | None) -> Callable[[str], b
     return server.serves
 
 
-def test_a_connection_serves_the_hosts_of_its_certificate(authority: CertificateAuthority) -> None:
+def test_connection_serves_only_the_hosts_of_its_certificate(
+    authority: CertificateAuthority,
+) -> None:
     """RFC 9110 §7.4. What no certificate has is the first one's, by any name."""
     first, second = authority.issue("one.example"), authority.issue("two.example", "*.two.example")
     both = authority.issue("three.example", "one.example")
@@ -193,12 +195,12 @@ def test_a_connection_serves_the_hosts_of_its_certificate(authority: Certificate
         assert {host for host in hosts if serves(host)} == served, name
 
 
-def test_a_connection_without_a_name_serves_every_host(authority: CertificateAuthority) -> None:
+def test_connection_without_sni_serves_every_host(authority: CertificateAuthority) -> None:
     certificates = hold(authority.issue("one.example"), authority.issue("two.example"))
     assert served_by(certificates, None) is None
 
 
-def test_a_connection_outlives_its_certificate(authority: CertificateAuthority) -> None:
+def test_connection_serves_its_hosts_after_a_renewal(authority: CertificateAuthority) -> None:
     first, second = authority.issue("one.example"), authority.issue("two.example")
     certificates = hold(first, second)
     serves = served_by(certificates, "two.example")
@@ -212,7 +214,7 @@ def test_a_connection_outlives_its_certificate(authority: CertificateAuthority) 
     ]
 
 
-def test_new_files_are_taken_into_use(authority: CertificateAuthority) -> None:
+def test_changed_files_are_reloaded(authority: CertificateAuthority) -> None:
     first, second = authority.issue("one.example"), authority.issue("two.example")
     certificates = hold(first, second)
     assert looks(certificates) == []
@@ -231,7 +233,7 @@ def test_new_files_are_taken_into_use(authority: CertificateAuthority) -> None:
     assert looks(certificates) == []
 
 
-def test_files_that_are_still_changing_are_left_alone(authority: CertificateAuthority) -> None:
+def test_files_that_are_still_changing_are_not_reloaded(authority: CertificateAuthority) -> None:
     pair = authority.issue("one.example")
     certificates = hold(pair)
     old = der(pair)
@@ -256,9 +258,7 @@ def spoil_by_removal(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("spoil", [spoil_with_nonsense, spoil_with_anothers_key, spoil_by_removal])
-def test_files_that_cannot_be_used_change_nothing_and_are_told_of_once(
-    tmp_path: Path, spoil: object
-) -> None:
+def test_unusable_files_change_nothing_and_are_reported_once(tmp_path: Path, spoil: object) -> None:
     authority = CertificateAuthority(tmp_path)
     authority.issue("x", into=Pair(tmp_path / "other.pem", tmp_path / "other.key"))
     pair = authority.issue("one.example")
@@ -278,7 +278,7 @@ def test_files_that_cannot_be_used_change_nothing_and_are_told_of_once(
 
 
 @pytest.mark.parametrize("spoil", [spoil_with_nonsense, spoil_with_anothers_key, spoil_by_removal])
-def test_files_that_cannot_be_used_at_the_start_are_named(tmp_path: Path, spoil: object) -> None:
+def test_unusable_files_at_start_raise_with_their_name(tmp_path: Path, spoil: object) -> None:
     authority = CertificateAuthority(tmp_path)
     authority.issue("x", into=Pair(tmp_path / "other.pem", tmp_path / "other.key"))
     pair = authority.issue("one.example")
@@ -288,7 +288,7 @@ def test_files_that_cannot_be_used_at_the_start_are_named(tmp_path: Path, spoil:
         hold(pair)
 
 
-def test_a_key_with_a_password_is_refused_not_asked_for(
+def test_encrypted_key_is_refused_without_a_prompt(
     authority: CertificateAuthority, tmp_path: Path
 ) -> None:
     from cryptography.hazmat.primitives import serialization
@@ -307,7 +307,7 @@ def test_a_key_with_a_password_is_refused_not_asked_for(
         hold(Pair(pair.certificate, locked))
 
 
-def test_certificate_that_no_parser_knows_is_refused_and_the_next_is_taken(
+def test_certificate_that_cannot_be_parsed_is_refused_and_the_next_one_is_loaded(
     authority: CertificateAuthority,
 ) -> None:
     pair = authority.issue("one.example")

@@ -72,7 +72,7 @@ def lock(folder: Path) -> sqlite3.Connection:
     return connection
 
 
-async def test_what_was_made_by_the_api_is_waited_for(
+async def test_worker_waits_for_the_database_if_the_api_made_resources(
     folder: Path, config_versions: ConfigVersions
 ) -> None:
     head = AnnouncedHead(folder)
@@ -89,7 +89,7 @@ async def test_what_was_made_by_the_api_is_waited_for(
     assert len(effective.config.cache_policies) == 1
 
 
-async def test_without_it_a_worker_serves_by_what_is_declared(
+async def test_worker_serves_the_file_if_the_api_made_no_resources(
     folder: Path, config_versions: ConfigVersions
 ) -> None:
     locking = lock(folder)
@@ -101,7 +101,7 @@ async def test_without_it_a_worker_serves_by_what_is_declared(
     locking.close()
 
 
-async def test_nobody_waits_for_a_damaged_database(
+async def test_worker_does_not_wait_for_a_damaged_database(
     folder: Path, config_versions: ConfigVersions
 ) -> None:
     head = AnnouncedHead(folder)
@@ -113,7 +113,7 @@ async def test_nobody_waits_for_a_damaged_database(
     assert effective.config == Config()
 
 
-async def test_a_worker_that_is_told_to_stop_waits_no_more(
+async def test_stopping_worker_stops_waiting_for_the_database(
     folder: Path, config_versions: ConfigVersions
 ) -> None:
     head, stopping = AnnouncedHead(folder), asyncio.Event()

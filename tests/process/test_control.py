@@ -38,7 +38,7 @@ async def ask(shared: SharedState, path: str) -> tuple[int, bytes]:
     return await call(create_admin_app("fra-1", shared), "GET", path)
 
 
-async def test_healthz_is_503_until_all_are_up(shared: SharedState) -> None:
+async def test_healthz_is_503_until_all_workers_are_up(shared: SharedState) -> None:
     worker_status = shared.worker_status
     for up, status in ((0, 503), (1, 503), (2, 200)):
         answered, body = await ask(shared, "/healthz")
@@ -53,7 +53,7 @@ async def test_healthz_is_503_until_all_are_up(shared: SharedState) -> None:
     assert (await ask(shared, "/healthz"))[0] == 503
 
 
-async def test_healthz_is_503_while_a_worker_does_not_beat(
+async def test_healthz_is_503_while_a_worker_sends_no_heartbeat(
     shared: SharedState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for worker in range(2):
@@ -82,7 +82,7 @@ async def test_healthz_names_a_worker_without_the_cache_folder(shared: SharedSta
     ]
 
 
-async def test_metrics_tell_how_processes_ended_and_whether_they_run(shared: SharedState) -> None:
+async def test_metrics_show_ends_heartbeats_and_folders_of_processes(shared: SharedState) -> None:
     shared.heartbeats.count_end(1, End.HUNG)
     shared.heartbeats.note_folder(0, is_usable=False)
     _status, body = await ask(shared, "/metrics")
@@ -93,7 +93,7 @@ async def test_metrics_tell_how_processes_ended_and_whether_they_run(shared: Sha
     assert 'streamedge_process_silent_seconds{process="worker-0"} 0.0' in lines
 
 
-async def test_nothing_else_is_there(shared: SharedState) -> None:
+async def test_unknown_path_is_404(shared: SharedState) -> None:
     assert (await ask(shared, "/"))[0] == 404
 
 
@@ -135,7 +135,9 @@ def get(port: int, path: str) -> bytes:
 
 
 @pytest.mark.parametrize("by_signal", [True, False])
-def test_it_ends_well_when_told_or_when_left_alone(tmp_path: Path, by_signal: bool) -> None:
+def test_control_process_ends_cleanly_on_sigterm_or_when_the_supervisor_ends(
+    tmp_path: Path, by_signal: bool
+) -> None:
     with control_process(tmp_path) as (pid, port, life):
         assert json.loads(get(port, "/healthz"))["ready"]
         if by_signal:
@@ -147,7 +149,7 @@ def test_it_ends_well_when_told_or_when_left_alone(tmp_path: Path, by_signal: bo
         assert "Traceback" not in (tmp_path / "stderr").read_text()
 
 
-def test_it_answers_to_its_own_names_alone(tmp_path: Path) -> None:
+def test_control_process_refuses_unknown_host_names(tmp_path: Path) -> None:
     with control_process(tmp_path) as (pid, port, _life):
         rebound = urllib.request.Request(f"http://127.0.0.1:{port}/healthz")
         rebound.add_header("Host", f"attacker.example:{port}")
@@ -160,7 +162,7 @@ def test_it_answers_to_its_own_names_alone(tmp_path: Path) -> None:
         os.waitpid(pid, 0)
 
 
-def test_it_counts_itself(tmp_path: Path) -> None:
+def test_control_process_counts_its_start(tmp_path: Path) -> None:
     with control_process(tmp_path) as (pid, port, _life):
         expected = b'streamedge_worker_starts_total{process="control"} 1.0'
         while expected not in get(port, "/metrics"):

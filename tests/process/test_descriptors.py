@@ -30,7 +30,7 @@ COUNTS = st.integers(1, 1_000_000)
 @example(10_000, 10_000, 2048, 256, 45)
 @example(10_000, 10_000, 2048, 1024, 45)
 @example(10_000, 10_000, 2048, 20_000, 60)
-def test_shares_fit_into_what_there_is(
+def test_shares_fit_into_the_limit(
     http: int, rtmp: int, extents: int, limit: int, inherited: int
 ) -> None:
     budget = share_descriptors(config(http, rtmp, extents), limit, inherited)
@@ -49,13 +49,13 @@ def test_shares_fit_into_what_there_is(
         assert inherited + files + CONNECTION_DESCRIPTORS * budget.connections <= limit
 
 
-def test_idle_connections_of_a_busy_edge_fit_into_twenty_thousand() -> None:
+def test_20_000_descriptors_allow_9_100_connections() -> None:
     budget = share_descriptors(config(10_000, 10_000, 2048), 20_000, 60)
     assert budget.is_short
     assert budget.connections >= 9_100
 
 
-def test_this_process_is_measured() -> None:
+def test_descriptors_of_this_process_are_counted() -> None:
     before = open_descriptors()
     reading, writing = os.pipe()
     assert open_descriptors() == before + 2

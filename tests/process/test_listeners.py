@@ -53,7 +53,7 @@ def test_each_worker_has_its_own_socket_on_each_address(closing: ExitStack) -> N
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_an_address_in_use_is_refused(closing: ExitStack, shared: bool) -> None:
+def test_address_in_use_is_refused(closing: ExitStack, shared: bool) -> None:
     """Even one whose owner would share it: two edges must not mix their viewers."""
     owner = closing.enter_context(socket.socket())
     if shared:
@@ -68,26 +68,26 @@ def test_an_address_in_use_is_refused(closing: ExitStack, shared: bool) -> None:
         bind_admin(address)
 
 
-def test_an_address_of_another_machine_is_refused() -> None:
+def test_address_of_another_machine_is_refused() -> None:
     with pytest.raises(OSError, match=r"cannot listen on 192\.0\.2\.1:8080"):
         bind_listeners([("192.0.2.1", 8080)], [], 1)
 
 
-def test_admin_listens(closing: ExitStack) -> None:
+def test_admin_socket_listens(closing: ExitStack) -> None:
     listener = bind_admin(("127.0.0.1", 0))
     closing.callback(listener.close)
     with socket.create_connection(listener.getsockname()):
         pass
 
 
-def test_ipv6_leaves_ipv4_alone(closing: ExitStack) -> None:
+def test_ipv6_socket_does_not_take_ipv4_connections(closing: ExitStack) -> None:
     listener = bind_admin(("::1", 0))
     closing.callback(listener.close)
     assert listener.family is socket.AF_INET6
     assert listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
 
 
-def test_those_with_a_proxy_header_are_found_by_their_address(closing: ExitStack) -> None:
+def test_proxied_listeners_are_selected_by_address(closing: ExitStack) -> None:
     listen = ListenConfig(
         http=(("127.0.0.1", 0), ("127.0.0.2", 0)),
         https=(("127.0.0.3", 0),),

@@ -172,7 +172,7 @@ def test_certificates_of_a_valid_file_are_used_and_of_an_invalid_one_are_not(
         for key in getattr(Config(), table).__class__.model_fields
     ],
 )
-def test_a_key_that_the_schema_marks_keeps_its_value_until_a_restart(table: str, key: str) -> None:
+def test_key_that_needs_a_restart_keeps_its_value(table: str, key: str) -> None:
     started = Config()
     section: Section = getattr(started, table)
     new_value = object()

@@ -86,7 +86,7 @@ def lines(tmp_path: Path, event: str | None = None) -> list[dict[str, Any]]:
     return [line for line in said if event is None or line["event"] == event]
 
 
-def test_child_that_keeps_dying_young_is_restarted_ever_later(
+def test_child_that_ends_early_repeatedly_is_restarted_with_backoff(
     supervisor: Supervisor, clock: Clock, worker: Child
 ) -> None:
     pauses = []
@@ -98,7 +98,7 @@ def test_child_that_keeps_dying_young_is_restarted_ever_later(
     assert pauses == pytest.approx([*RESTART_BACKOFF_S[1:], *[RESTART_BACKOFF_S[-1]] * 3])
 
 
-def test_child_that_lived_is_restarted_at_once(
+def test_child_that_ran_for_long_is_restarted_at_once(
     supervisor: Supervisor, clock: Clock, worker: Child
 ) -> None:
     live(clock, worker, EARLY_S / 2)
@@ -109,7 +109,7 @@ def test_child_that_lived_is_restarted_at_once(
     assert worker.failures == 0
 
 
-def test_dead_worker_is_not_up_and_is_counted(
+def test_ended_worker_is_marked_down_and_counted(
     supervisor: Supervisor, clock: Clock, worker: Child, shared: SharedState, tmp_path: Path
 ) -> None:
     shared.worker_status.mark_up(0)
@@ -123,7 +123,7 @@ def test_dead_worker_is_not_up_and_is_counted(
     assert [shared.heartbeats.ends(0, end) for end in End] == [0, 1, 0]
 
 
-def test_child_that_ends_well_at_the_end_is_no_news(
+def test_child_that_ends_normally_at_shutdown_is_not_logged(
     supervisor: Supervisor, clock: Clock, worker: Child, tmp_path: Path
 ) -> None:
     live(clock, worker, 1.0)
@@ -132,7 +132,7 @@ def test_child_that_ends_well_at_the_end_is_no_news(
     assert lines(tmp_path) == []
 
 
-def test_supervisor_sleeps_until_the_next_look_or_until_a_child_is_due(
+def test_supervisor_sleeps_until_the_next_check_or_until_a_child_is_due(
     supervisor: Supervisor, clock: Clock, worker: Child
 ) -> None:
     worker.due_s = None
@@ -141,7 +141,7 @@ def test_supervisor_sleeps_until_the_next_look_or_until_a_child_is_due(
     assert supervisor.pause_s() == 0.0
 
 
-def test_gauges_of_the_dead_are_forgotten_and_their_counters_are_not(
+def test_gauges_of_an_ended_process_are_removed(
     supervisor: Supervisor, clock: Clock, worker: Child, shared: SharedState
 ) -> None:
     counts = Counts()
@@ -161,7 +161,7 @@ def look_for(supervisor: Supervisor, clock: Clock, seconds: float) -> None:
         supervisor.check()
 
 
-def test_worker_that_stops_beating_is_ended_and_its_stack_asked_for(
+def test_worker_without_heartbeats_is_aborted_for_its_stack_and_then_killed(
     supervisor: Supervisor, clock: Clock, worker: Child, shared: SharedState, tmp_path: Path
 ) -> None:
     live(clock, worker, 1.0)
@@ -180,7 +180,7 @@ def test_worker_that_stops_beating_is_ended_and_its_stack_asked_for(
     assert worker.due_s == clock.now_s
 
 
-def test_supervisor_that_was_stopped_itself_kills_nobody(
+def test_supervisor_that_was_suspended_kills_no_worker(
     supervisor: Supervisor, clock: Clock, worker: Child, shared: SharedState
 ) -> None:
     live(clock, worker, 1.0)
@@ -192,7 +192,7 @@ def test_supervisor_that_was_stopped_itself_kills_nobody(
     assert clock.sent == []
 
 
-def test_time_in_which_a_worker_got_no_processor_is_not_held_against_it(
+def test_time_waiting_for_a_processor_does_not_count_as_silence(
     supervisor: Supervisor,
     clock: Clock,
     worker: Child,
@@ -206,7 +206,7 @@ def test_time_in_which_a_worker_got_no_processor_is_not_held_against_it(
     assert clock.sent == []
 
 
-def test_worker_under_a_debugger_is_left_alone(
+def test_worker_under_a_debugger_is_not_killed(
     supervisor: Supervisor,
     clock: Clock,
     worker: Child,
@@ -220,7 +220,7 @@ def test_worker_under_a_debugger_is_left_alone(
     assert clock.sent == []
 
 
-def test_fork_that_fails_is_tried_again_later(
+def test_failed_fork_is_retried_later(
     supervisor: Supervisor,
     clock: Clock,
     worker: Child,
@@ -255,7 +255,7 @@ def _crash() -> None:
 @pytest.mark.parametrize(
     ("main", "told"), [(_fail, "RuntimeError: of ours"), (_crash, "in _crash")]
 )
-def test_stack_of_what_ended_a_process_is_in_the_log(
+def test_stack_of_a_failed_process_is_in_the_log(
     shared: SharedState, tmp_path: Path, main: Callable[[], None], told: str
 ) -> None:
     child = Child("worker-0", 0, main, is_worker=True)
@@ -270,7 +270,7 @@ def test_stack_of_what_ended_a_process_is_in_the_log(
     log.close()
 
 
-def test_process_that_the_kernel_does_not_end_holds_up_nobody(
+def test_process_that_cannot_be_killed_does_not_block_the_shutdown(
     supervisor: Supervisor,
     clock: Clock,
     worker: Child,

@@ -28,7 +28,7 @@ documents = st.dictionaries(
 
 
 @given(documents)
-def test_any_document_is_judged(document: dict[str, object]) -> None:
+def test_any_document_is_checked_without_an_exception(document: dict[str, object]) -> None:
     for mistake in cross_mistakes(document):
         assert isinstance(mistake, Mistake)
         assert mistake.text.isprintable()
@@ -46,7 +46,7 @@ def test_any_document_is_judged(document: dict[str, object]) -> None:
         max_size=5,
     )
 )
-def test_an_alias_is_a_mistake_when_and_only_when_a_request_could_lead_to_two(
+def test_alias_is_a_mistake_exactly_if_a_request_matches_two_distributions(
     distributions: list[dict[str, object]],
 ) -> None:
     """Against the rule said the other way round: lay out every request, and see who answers."""
@@ -61,7 +61,7 @@ def test_an_alias_is_a_mistake_when_and_only_when_a_request_could_lead_to_two(
     assert bool(found) == any(count > 1 for count in answering.values())
 
 
-def test_the_nearest_name_is_offered_only_when_it_is_near() -> None:
+def test_nearest_name_is_suggested_only_if_it_is_similar() -> None:
     assert nearest("regoin", ("region", "bucket"), "-") == 'did you mean "region"?'
     assert nearest("s4", ("directory", "http", "s3"), "-") == 'did you mean "s3"?'
     assert nearest("colour", ("region", "bucket"), "-") == "-"

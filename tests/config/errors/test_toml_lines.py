@@ -76,17 +76,17 @@ id = 2
         (("fake",), 1),
     ],
 )
-def test_each_way_to_write_a_key(key: Key, line: int) -> None:
+def test_key_lines_handle_every_notation_of_a_key(key: Key, line: int) -> None:
     tomllib.loads(TEXT)  # the locator promises nothing for other text
     assert line_of(key_lines(TEXT), key) == line
 
 
-def test_windows_line_ends_change_nothing() -> None:
+def test_key_lines_are_the_same_with_windows_line_ends() -> None:
     assert key_lines(TEXT.replace("\n", "\r\n")) == key_lines(TEXT)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# only a comment", "a = 1", "[a]", "[[a]]"])
-def test_texts_that_end_without_a_newline(text: str) -> None:
+def test_key_lines_handle_text_without_a_final_newline(text: str) -> None:
     assert set(key_lines(text).values()) <= {1}
 
 
@@ -123,7 +123,7 @@ def _leaves(value: object, key: Key) -> set[Key]:
 
 
 @given(st.lists(statements, max_size=8))
-def test_every_key_that_has_a_line_is_in_the_document(parts: list[str]) -> None:
+def test_key_lines_has_only_keys_of_the_document(parts: list[str]) -> None:
     text = "\n".join(parts)
     try:
         document = tomllib.loads(text)

@@ -18,7 +18,7 @@ from streamedge.config.schema.config import (
 )
 
 
-def test_values_in_their_own_units_are_taken() -> None:
+def test_config_accepts_parsed_values() -> None:
     config = Config(
         edge=EdgeConfig(cache=Path("/var/cache"), cache_size=1 << 30, log=Path("/var/log/edge")),
         listen=ListenConfig(http=(("127.0.0.1", 0), ("::1", 0)), admin=("127.0.0.1", 0)),
@@ -33,23 +33,23 @@ def test_values_in_their_own_units_are_taken() -> None:
 
 
 @pytest.mark.parametrize("workers", [True, "1", 1.0, None])
-def test_nothing_is_coerced(workers: object) -> None:
+def test_types_are_not_coerced(workers: object) -> None:
     with pytest.raises(ValidationError):
         EdgeConfig.model_validate({"workers": workers})
 
 
-def test_a_config_does_not_change_once_read() -> None:
+def test_config_is_frozen() -> None:
     with pytest.raises(ValidationError):
         Config().edge.workers = 2
 
 
-def test_what_is_refused_is_not_shown() -> None:
+def test_refused_value_is_not_in_the_error() -> None:
     with pytest.raises(ValidationError) as caught:
         S3OriginConfig.model_validate({"type": "s3", "bucket": "b", "endpoint": "hunter2"})
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_secret_is_not_shown_with_the_config() -> None:
+def test_secret_is_not_in_the_repr_or_json_of_the_config() -> None:
     origin = S3OriginConfig(
         type="s3", bucket="b", access_key_id="AKIA", secret_access_key=SecretStr("hunter2")
     )

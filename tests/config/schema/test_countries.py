@@ -39,7 +39,9 @@ anything = st.recursive(
         ({"allow": ["DE"], "unknown": "allow"}, CountryList(("DE",), True, "allow"), False),
     ],
 )
-def test_lists_are_read_and_written(value: object, countries: CountryList, is_open: bool) -> None:
+def test_country_list_survives_parsing_and_formatting(
+    value: object, countries: CountryList, is_open: bool
+) -> None:
     assert parse_country_list(value) == countries
     assert countries.is_open is is_open
     written = tomllib.loads(f"value = {format_country_list(countries)}")["value"]
@@ -62,14 +64,14 @@ def test_lists_are_read_and_written(value: object, countries: CountryList, is_op
         ({"deny": ["DE"], "unknown": ["deny"]}, 'expected "allow" or "deny" for unknown'),
     ],
 )
-def test_what_is_no_list_is_refused(value: object, said: str) -> None:
+def test_invalid_country_list_is_refused(value: object, said: str) -> None:
     with pytest.raises(ValueError, match=r"^expected ") as caught:
         parse_country_list(value)
     assert said in str(caught.value)
 
 
 @given(value=anything)
-def test_whatever_is_found_it_is_a_list_or_a_mistake(value: object) -> None:
+def test_any_value_is_parsed_or_refused(value: object) -> None:
     with suppress(ValueError):
         countries = parse_country_list(value)
         assert parse_country_list(countries) is countries

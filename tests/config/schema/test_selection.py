@@ -44,13 +44,13 @@ anything = st.recursive(
         (ALL, ALL),
     ],
 )
-def test_selections_are_read_and_written(value: object, selection: Selection) -> None:
+def test_selection_survives_parsing_and_formatting(value: object, selection: Selection) -> None:
     assert parse_selection(value) == selection
     written = tomllib.loads(f"value = {format_selection(selection)}")["value"]
     assert parse_selection(written) == selection
 
 
-def test_headers_are_selected_by_a_list() -> None:
+def test_list_of_headers_is_a_selection() -> None:
     selection = parse_header_selection(["Accept"])
     assert selection == Selection(SelectionMode.ONLY, ("Accept",))
     assert format_header_selection(selection) == '["Accept"]'
@@ -61,13 +61,13 @@ def test_headers_are_selected_by_a_list() -> None:
     "value",
     ["some", [], 1, {}, {"only": []}, {"only": "a"}, {"only": [1]}, {"only": ["a"], "except": []}],
 )
-def test_other_selections_are_refused(value: object) -> None:
+def test_invalid_selection_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="expected"):
         parse_selection(value)
 
 
 @pytest.mark.parametrize("value", [[""], ["a b"], ["a:"], {"only": ["a"]}, {"except": ["a\r\nb"]}])
-def test_what_is_no_headers_name_is_refused(value: object) -> None:
+def test_invalid_header_name_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="expected"):
         parse_header_selection(value)
 
@@ -87,14 +87,14 @@ def test_what_is_no_headers_name_is_refused(value: object) -> None:
         SECRET,
     ],
 )
-def test_bad_headers_are_refused_without_their_value(table: object) -> None:
+def test_invalid_headers_are_refused_without_showing_their_value(table: object) -> None:
     for parse in (parse_headers, parse_secret_headers):
         with pytest.raises(ValueError, match=r"expected|own|twice") as caught:
             parse(table)
         assert SECRET not in str(caught.value)
 
 
-def test_secret_headers_show_their_names_alone() -> None:
+def test_secret_headers_show_only_their_names() -> None:
     headers = parse_secret_headers({"X-A": SECRET})
     assert headers["X-A"].get_secret_value() == SECRET
     assert SECRET not in repr(headers)
@@ -102,18 +102,18 @@ def test_secret_headers_show_their_names_alone() -> None:
 
 
 @pytest.mark.parametrize("value", [400, 599, "connect", "timeout"])
-def test_failover_takes_statuses_and_two_words(value: object) -> None:
+def test_failover_accepts_statuses_connect_and_timeout(value: object) -> None:
     assert parse_failover(value) == value
 
 
 @pytest.mark.parametrize("value", [399, 600, True, "refused", 500.0, [500]])
-def test_failover_takes_nothing_else(value: object) -> None:
+def test_failover_refuses_other_values(value: object) -> None:
     with pytest.raises(ValueError, match="status"):
         parse_failover(value)
 
 
 @given(anything)
-def test_any_value_is_read_or_refused(value: object) -> None:
+def test_any_value_is_parsed_or_refused(value: object) -> None:
     for parse in (
         parse_selection,
         parse_header_selection,

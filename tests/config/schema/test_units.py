@@ -45,7 +45,7 @@ toml_values = st.recursive(
         (1_048_576, 2**20),
     ],
 )
-def test_sizes_are_read(text: object, size_bytes: int) -> None:
+def test_size_is_parsed(text: object, size_bytes: int) -> None:
     assert parse_size_bytes(text) == size_bytes
 
 
@@ -53,7 +53,7 @@ def test_sizes_are_read(text: object, size_bytes: int) -> None:
     "value",
     ["", "20", "20 gib", "GiB", "1.5GiB", "-1B", "20GiBs", "٣GiB", True, 1.0, None, [], -1, "2PiB"],
 )
-def test_other_sizes_are_refused_with_an_example(value: object) -> None:
+def test_invalid_size_is_refused_with_an_example(value: object) -> None:
     with pytest.raises(ValueError, match=r"^expected a size (such as \"20GiB\"|from 0 to 1PiB)"):
         parse_size_bytes(value)
 
@@ -72,7 +72,7 @@ def test_other_sizes_are_refused_with_an_example(value: object) -> None:
         (0, 0.0),
     ],
 )
-def test_durations_are_read(text: object, duration_s: float) -> None:
+def test_duration_is_parsed(text: object, duration_s: float) -> None:
     assert parse_duration_s(text) == duration_s
 
 
@@ -81,7 +81,7 @@ def test_durations_are_read(text: object, duration_s: float) -> None:
     ["", "24", "h", "-1s", "1 fortnight", "1e3s", "40000d", True, [], -1, 10**400, NAN, -NAN, INF],
     ids=lambda value: str(value)[:12],
 )
-def test_other_durations_are_refused_with_an_example(value: object) -> None:
+def test_invalid_duration_is_refused_with_an_example(value: object) -> None:
     with pytest.raises(ValueError, match=r"^expected a duration (such as \"24h\"|from 0 to )"):
         parse_duration_s(value)
 
@@ -98,7 +98,7 @@ def test_other_durations_are_refused_with_an_example(value: object) -> None:
         (("127.0.0.1", 80), ("127.0.0.1", 80)),
     ],
 )
-def test_addresses_are_read(text: object, address: tuple[str, int]) -> None:
+def test_address_is_parsed(text: object, address: tuple[str, int]) -> None:
     assert parse_address(text) == address
 
 
@@ -123,40 +123,40 @@ def test_addresses_are_read(text: object, address: tuple[str, int]) -> None:
         ["127.0.0.1:80"],
     ],
 )
-def test_other_addresses_are_refused_with_an_example(value: object) -> None:
+def test_invalid_address_is_refused_with_an_example(value: object) -> None:
     with pytest.raises(ValueError, match=r"^expected (an address such as \"127|a port from 0)"):
         parse_address(value)
 
 
 @pytest.mark.parametrize("value", ["", "a\0b", 1, None, []])
-def test_other_paths_are_refused_with_an_example(value: object) -> None:
+def test_invalid_path_is_refused_with_an_example(value: object) -> None:
     with pytest.raises(ValueError, match=r"^expected a path such as \"var/cache\", found "):
         parse_path(value)
 
 
-def test_paths_are_read() -> None:
+def test_path_is_parsed() -> None:
     assert parse_path("var/cache") == parse_path(Path("var/cache")) == Path("var/cache")
 
 
 @given(st.integers(0, SIZE_LIMIT_BYTES))
-def test_sizes_come_back(size_bytes: int) -> None:
+def test_size_survives_formatting_and_parsing(size_bytes: int) -> None:
     assert parse_size_bytes(format_size_bytes(size_bytes)) == size_bytes
 
 
 @given(st.integers(0, DURATION_LIMIT_S * 1000))
-def test_durations_of_whole_milliseconds_come_back(duration_ms: int) -> None:
+def test_duration_of_whole_milliseconds_survives_formatting_and_parsing(duration_ms: int) -> None:
     duration_s = duration_ms / 1000
     assert parse_duration_s(format_duration_s(duration_s)) == duration_s
 
 
 @given(st.ip_addresses(), st.integers(0, 65_535))
-def test_addresses_come_back(host: object, port: int) -> None:
+def test_address_survives_formatting_and_parsing(host: object, port: int) -> None:
     address = (str(host), port)
     assert parse_address(format_address(address)) == address
 
 
 @given(toml_values)
-def test_any_value_is_read_or_refused_in_words(value: object) -> None:
+def test_any_value_is_parsed_or_refused_with_a_message(value: object) -> None:
     for parse in (parse_size_bytes, parse_duration_s, parse_address, parse_path):
         try:
             parse(value)
@@ -180,7 +180,7 @@ def test_any_value_is_read_or_refused_in_words(value: object) -> None:
         (1.5, "1500ms"),
     ],
 )
-def test_durations_are_shown_in_their_largest_whole_unit(duration_s: float, text: str) -> None:
+def test_duration_is_formatted_in_its_largest_whole_unit(duration_s: float, text: str) -> None:
     assert format_duration_s(duration_s) == text
 
 
@@ -188,5 +188,5 @@ def test_durations_are_shown_in_their_largest_whole_unit(duration_s: float, text
     ("size_bytes", "text"),
     [(20 << 30, "20GiB"), (65_536, "64KiB"), (500_000_000, "500MB"), (0, "0B")],
 )
-def test_sizes_are_shown_shortest(size_bytes: int, text: str) -> None:
+def test_size_is_formatted_in_its_shortest_form(size_bytes: int, text: str) -> None:
     assert format_size_bytes(size_bytes) == text
