@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from email.utils import formatdate
@@ -412,3 +413,30 @@ def test_defined_names_are_those_of_functions_classes_methods_and_constants() ->
         "A = 1\nB: int = 2\ndef f(): C = 3\nclass D:\n    e = 4\n    def g(self): ...\n"
     )
     assert _defined_names(tree) == {"A", "B", "f", "D", "D.e", "D.g"}
+
+
+def _imports(tree: ast.Module) -> set[str]:
+    """The top-level packages that a module imports."""
+    modules: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                modules |= {alias.name for alias in names}
+            case ast.ImportFrom(module=str(module)):
+                modules.add(module)
+    return {module.partition(".")[0] for module in modules}
+
+
+def test_dependencies_are_imported_where_the_architecture_says() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text().partition("## Dependencies\n")[2]
+    places: dict[str, list[str]] = {}
+    for packages, files in re.findall(r"^\| ([a-z][^|]*) \| ([^|]*) \|", text, re.MULTILINE):
+        for package in packages.split(", "):
+            places[package.replace("-", "_")] = re.findall(r"`([^`]*)`", files)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=]", name)[0].replace("-", "_") for name in project["dependencies"]}
+    assert declared <= set(places)
+    for file in sorted(PACKAGE.rglob("*.py")):
+        path = str(file.relative_to(PACKAGE))
+        for package in _imports(ast.parse(file.read_text())) & set(places):
+            assert path.startswith(tuple(places[package])), f"{path} imports {package}"
