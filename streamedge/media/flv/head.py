@@ -1,6 +1,7 @@
-"""The head of an FLV file: what a player must know before its first picture.
+"""The head of an FLV file: what a player needs before the first video frame.
 
-Finds metadata, codec headers and duration. A parser that yields the spans it needs.
+Reads metadata, codec headers and duration. The parser is a generator that yields the spans it
+needs.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from streamedge.media.id3 import ID3_HEADER_SIZE_BYTES, id3v2_size_bytes
 from streamedge.media.script_data import ScriptObject, decode_script
 from streamedge.spans import Span
 
-FIRST_ASK_BYTES = 64 << 10
-HEAD_LIMIT_BYTES = 1 << 20  # how far the codec headers are looked for
-TAIL_LIMIT_BYTES = 4 << 20  # how far before the end the last tag is looked for
+FIRST_READ_BYTES = 64 << 10
+HEAD_LIMIT_BYTES = 1 << 20  # codec headers are searched in this many first bytes
+TAIL_LIMIT_BYTES = 4 << 20  # the last tag is searched in this many last bytes
 
 _TAG_TYPES = frozenset(int(tag_type) for tag_type in TagType)
 
@@ -74,36 +75,36 @@ class _Search:
     metadata_body: bytes | None = None
     codecs: dict[TagFlag, int | str | None] = field(default_factory=dict)
     sequence_headers: dict[TagFlag, bytes] = field(default_factory=dict)
-    media_seen: set[TagFlag] = field(default_factory=set)
+    kinds_with_samples: set[TagFlag] = field(default_factory=set)
     first_media: int | None = None
     start_ms: int = 0
-    is_lost: bool = False  # tags are looked for, since none stands where it should
+    is_lost: bool = False  # tags are searched for, because none begins where it should
 
     def is_complete(self) -> bool:
-        """Whether the media has begun, and each expected track's codec and header are known."""
+        """Whether a sample was found, and for each expected track a codec header or a sample."""
         if self.first_media is None or not (self.expects_audio or self.expects_video):
             return False
-        return (not self.expects_audio or self._knows(TagFlag.AUDIO)) and (
-            not self.expects_video or self._knows(TagFlag.VIDEO)
+        return (not self.expects_audio or self._has_header(TagFlag.AUDIO)) and (
+            not self.expects_video or self._has_header(TagFlag.VIDEO)
         )
 
-    def _knows(self, kind: TagFlag) -> bool:
-        # A sample without a header before it: there is no header to wait for.
-        return kind in self.media_seen or kind in self.sequence_headers
+    def _has_header(self, kind: TagFlag) -> bool:
+        # A sample without a header before it: the track has no header.
+        return kind in self.kinds_with_samples or kind in self.sequence_headers
 
-    def take(self, header: flv.TagHeader, body: memoryview) -> bool:
-        """Notes one tag and moves behind it; False if ``body`` has too little of it to do so.
+    def add_tag(self, header: flv.TagHeader, body: memoryview) -> bool:
+        """Adds one tag and moves to the end of it; False if ``body`` has too few of its bytes.
 
-        Of a sample the first bytes do: a keyframe may be larger than all that is looked through.
+        The first bytes of a sample are enough: a keyframe may be larger than the searched bytes.
         """
         is_whole = len(body) == header.size_bytes
         if header.type == TagType.SCRIPT:
             if is_whole:
-                self._take_script(body)
-                self._pass(header)
+                self._add_script(body)
+                self._move_past(header)
             return is_whole
         if header.type not in _TAG_TYPES:
-            self._pass(header)
+            self._move_past(header)
             return True
         tag = flv.classify(header.type, body[: flv.CLASSIFIED_BYTES])
         kind = TagFlag.AUDIO if header.type == TagType.AUDIO else TagFlag.VIDEO
@@ -116,24 +117,24 @@ class _Search:
         if TagFlag.SEQUENCE_HEADER in tag.flags:
             self.sequence_headers.setdefault(kind, bytes(body))
         if TagFlag.MEDIA in tag.flags:
-            self.media_seen.add(kind)
+            self.kinds_with_samples.add(kind)
             if self.first_media is None:
                 self.first_media = self.position
                 self.start_ms = header.timestamp_ms
-        self._pass(header)
+        self._move_past(header)
         return True
 
-    def _pass(self, header: flv.TagHeader) -> None:
+    def _move_past(self, header: flv.TagHeader) -> None:
         overhead = flv.TAG_HEADER_SIZE_BYTES + flv.PREVIOUS_TAG_SIZE_BYTES
         self.position += overhead + header.size_bytes
 
-    def _take_script(self, body: memoryview) -> None:
+    def _add_script(self, body: memoryview) -> None:
         if self.metadata_body is not None:
             return
         try:
             name, values = decode_script(body)
         except MediaError:
-            return  # damaged, or written in AMF3: the media does without
+            return  # damaged, or written in AMF3: it is not needed to play the file
         if name != "onMetaData" or not values or not isinstance(values[0], dict):
             return
         self.metadata, self.metadata_body = values[0], bytes(body)
@@ -146,12 +147,12 @@ class _Search:
 def read_head(
     file_size_bytes: int, limit_bytes: int = HEAD_LIMIT_BYTES
 ) -> Generator[Span, bytes, FlvHead]:
-    """Reads the head: yields spans it must be sent, returns the FlvHead.
+    """Reads the head: yields the spans that it needs, is sent their bytes, returns the FlvHead.
 
-    Asks for the first 64 KiB, twice as much each time while something is missing, at most
-    ``limit_bytes``, behind an ID3v2 tag if there is one; then, when the metadata has no duration,
-    for the end of the file. Damaged tags are passed over. Raises MediaError: STRUCTURE_INVALID
-    when it is no FLV, NO_SUPPORTED_TRACK when no sample was found.
+    It reads the first 64 KiB after an ID3v2 tag, if there is one, then twice as much each time
+    while something is missing, up to ``limit_bytes``. If the metadata has no duration, it reads the
+    end of the file too. Damaged tags are skipped. Raises MediaError: STRUCTURE_INVALID when the
+    file is not an FLV, NO_SUPPORTED_TRACK when no sample was found.
     """
     start, data = yield from _file_start(file_size_bytes)
     limit_bytes = min(limit_bytes, file_size_bytes - start)
@@ -159,14 +160,14 @@ def read_head(
     search = _Search(
         header.size_bytes + flv.PREVIOUS_TAG_SIZE_BYTES, header.has_audio, header.has_video
     )
-    # The view must go before the buffer can grow.
+    # A bytearray cannot grow while a view of it is open.
     with memoryview(data) as view:
-        _walk(search, view, is_all=len(data) >= limit_bytes)
+        _add_tags(search, view, is_all=len(data) >= limit_bytes)
     while not search.is_complete() and len(data) < limit_bytes:
         end = min(limit_bytes, 2 * len(data))
-        data += yield from _whole(Span(start + len(data), start + end))
+        data += yield from _read_all(Span(start + len(data), start + end))
         with memoryview(data) as view:
-            _walk(search, view, is_all=len(data) >= limit_bytes)
+            _add_tags(search, view, is_all=len(data) >= limit_bytes)
     if search.first_media is None:
         raise MediaError(
             MediaFault.NO_SUPPORTED_TRACK, f"the FLV has no media in its first {len(data)} bytes"
@@ -196,51 +197,51 @@ def read_head(
 
 
 def _file_start(file_size_bytes: int) -> Generator[Span, bytes, tuple[int, bytearray]]:
-    """Where the FLV begins, behind an ID3v2 tag, and its first bytes."""
+    """The position where the FLV begins, after an ID3v2 tag, and its first bytes."""
     start = 0
-    data = yield from _whole(Span(0, min(FIRST_ASK_BYTES, file_size_bytes)))
+    data = yield from _read_all(Span(0, min(FIRST_READ_BYTES, file_size_bytes)))
     id3_size_bytes = id3v2_size_bytes(data[:ID3_HEADER_SIZE_BYTES])
     if id3_size_bytes:
         start = min(id3_size_bytes, file_size_bytes)
-        data = yield from _whole(Span(start, min(start + FIRST_ASK_BYTES, file_size_bytes)))
+        data = yield from _read_all(Span(start, min(start + FIRST_READ_BYTES, file_size_bytes)))
     return start, bytearray(data)
 
 
-def _whole(span: Span) -> Generator[Span, bytes, bytes]:
-    """The bytes of a span, all of them."""
+def _read_all(span: Span) -> Generator[Span, bytes, bytes]:
+    """All bytes of a span. Raises MediaError if some are missing."""
     data = (yield span) if span.size else b""
     if len(data) != span.size:
         raise invalid("the FLV is cut off: the file is shorter than its stated size")
     return data
 
 
-def _walk(search: _Search, data: memoryview, *, is_all: bool) -> None:
-    """Takes tags from the search's position on, as far as they are there and needed.
+def _add_tags(search: _Search, data: memoryview, *, is_all: bool) -> None:
+    """Adds tags from the search's position on, until the search is complete or the data ends.
 
-    ``is_all``: no more bytes will be there, so what is no tag now never becomes one.
+    ``is_all``: no more bytes will follow, so an incomplete tag stays incomplete.
     """
     while not search.is_complete():
         body = search.position + flv.TAG_HEADER_SIZE_BYTES
         if body > len(data):
             if not is_all or search.first_media is not None or search.is_lost:
                 return
-            # The file header's size, or a tag's, leads nowhere.
+            # The size in the file header or in a tag is wrong.
             search.is_lost = True
             search.position = flv.FILE_HEADER_SIZE_BYTES
         elif _is_tag(data, search.position):
             header = flv.parse_tag_header(data[search.position : body])
-            if search.take(header, data[body : body + header.size_bytes]):
+            if search.add_tag(header, data[body : body + header.size_bytes]):
                 continue
             if not is_all or search.is_lost:
                 return
-        behind = resynchronise(data[search.position + 1 :], is_file_end=is_all)
-        if behind is None:
+        offset = resynchronise(data[search.position + 1 :], is_file_end=is_all)
+        if offset is None:
             return
-        search.position += 1 + behind
+        search.position += 1 + offset
 
 
 def _is_tag(data: memoryview, position: int) -> bool:
-    """Whether a tag stands at a position, as far as the bytes at hand tell."""
+    """Whether a tag may begin at a position, judged by the bytes in ``data``."""
     tags = scan_tags(data, position, count_max=1)
     return tags.stop is not Stop.DAMAGE or tags.end > position
 
@@ -255,8 +256,8 @@ def _duration_ms(metadata: ScriptObject) -> int | None:
 
 
 def _last_timestamp_ms(file_size_bytes: int) -> Generator[Span, bytes, int | None]:
-    """The last tag's time: by the PreviousTagSize that ends the file, else by looking for tags
-    before whatever stands there. None when there are none in the last TAIL_LIMIT_BYTES.
+    """The time of the last tag, located by the PreviousTagSize at the end of the file, or by a
+    search for tags in the last TAIL_LIMIT_BYTES. None if there is no tag.
     """
     last_field = file_size_bytes - flv.PREVIOUS_TAG_SIZE_BYTES
     size_bytes = int.from_bytes((yield Span(last_field, file_size_bytes)), "big")
@@ -268,17 +269,17 @@ def _last_timestamp_ms(file_size_bytes: int) -> Generator[Span, bytes, int | Non
             fits = header.size_bytes == size_bytes - flv.TAG_HEADER_SIZE_BYTES
             if header.type in _TAG_TYPES and fits:
                 return header.timestamp_ms
-    tail_bytes = FIRST_ASK_BYTES
+    tail_bytes = FIRST_READ_BYTES
     while True:
         tail = Span(max(0, file_size_bytes - tail_bytes), file_size_bytes)
-        found = _last_time_in((yield tail))
-        if found is not None or tail.start == 0 or tail_bytes >= TAIL_LIMIT_BYTES:
-            return found
+        last_ms = _last_time_in((yield tail))
+        if last_ms is not None or tail.start == 0 or tail_bytes >= TAIL_LIMIT_BYTES:
+            return last_ms
         tail_bytes *= 4
 
 
 def _last_time_in(data: bytes) -> int | None:
-    """The time of the last tag in the end of a file."""
+    """The time of the last tag in ``data``, the last bytes of a file."""
     last_ms: int | None = None
     first = resynchronise(data, is_file_end=True)
     position = first
@@ -288,15 +289,15 @@ def _last_time_in(data: bytes) -> int | None:
             last_ms = int(tags.timestamp_ms[-1])
         if tags.stop is not Stop.DAMAGE:
             break
-        behind = resynchronise(memoryview(data)[tags.end + 1 :], is_file_end=True)
-        position = None if behind is None else tags.end + 1 + behind
+        offset = resynchronise(memoryview(data)[tags.end + 1 :], is_file_end=True)
+        position = None if offset is None else tags.end + 1 + offset
     return last_ms
 
 
 def _keyframe_index(
     metadata: ScriptObject, first_media: int, file_size_bytes: int
 ) -> KeyframeIndex | None:
-    """onMetaData's ``keyframes``, if both lists are as long, rise, and stay inside the file."""
+    """onMetaData's ``keyframes``, if both lists have one length, rise, and stay in the file."""
     keyframes = metadata.get("keyframes")
     if not isinstance(keyframes, dict):
         return None
@@ -310,7 +311,7 @@ def _keyframe_index(
     if not _rises(positions, flv.FILE_HEADER_SIZE_BYTES, file_size_bytes - 1):
         return None
     position = positions.astype(np.int64)
-    # Some writers list the metadata's or the sequence header's own tag first.
+    # Some writers list the tag of the metadata or of the sequence header first.
     media = position >= first_media
     if not media.any():
         return None

@@ -1,4 +1,4 @@
-"""Indexes of the tags of an FLV: what both kinds share, and the index of a packaged title.
+"""Indexes of the tags of an FLV: the shared parts, and the index of a packaged title.
 
 An index finds the tag range of the next run and the position of a time. A layout has every tag;
 ``scan_index`` scans a file. Tag ranges end at multiples of their length, so that viewers who
@@ -19,8 +19,8 @@ from streamedge.media.flv.timeline import Timeline
 from streamedge.media.medium import RUN_BYTES_MAX, RUN_MS, End, NeedData, Position, Skip
 from streamedge.spans import Span
 
-AHEAD_BYTES = 4 * 1024 * 1024  # requested from the origin at one time
-TAG_RANGES_MAX = 50_000  # remembered of one file: about 14 hours
+AHEAD_BYTES = 4 * 1024 * 1024  # requested from the origin at a time
+TAG_RANGES_MAX = 50_000  # cached for one file: about 14 hours of media
 TAG_RANGE_BYTES = 400
 
 
@@ -69,7 +69,7 @@ class TagRangeCache:
             return None
         return tag_range
 
-    def keep(self, mark: Position, length_ms: int, tag_range: TagRange) -> None:
+    def add(self, mark: Position, length_ms: int, tag_range: TagRange) -> None:
         if len(self._by_start) >= TAG_RANGES_MAX:
             self._by_start.clear()
         self._by_start[mark.position, length_ms, mark.timeline] = tag_range
@@ -82,12 +82,12 @@ class LayoutIndex:
         self._layout = layout
         self._positions = layout.tag_position
         self._times = layout.title.dts_ms
-        self._known = TagRangeCache()
+        self._tag_ranges = TagRangeCache()
 
     @property
     def memory_size_bytes(self) -> int:
         layout = self._layout
-        return layout.memory_size_bytes + range_cache_bytes(
+        return layout.memory_size_bytes + tag_range_memory_bytes(
             layout.title.duration_ms, layout.size_bytes
         )
 
@@ -95,9 +95,9 @@ class LayoutIndex:
         self, reader: Reader, mark: Position, length_ms: int, until_ms: int | None
     ) -> TagRange | NeedData | End:
         is_plain = length_ms > 0 and until_ms is None
-        known = self._known.find(reader, mark, length_ms) if is_plain else None
-        if known is not None:
-            return known
+        cached = self._tag_ranges.find(reader, mark, length_ms) if is_plain else None
+        if cached is not None:
+            return cached
         first = mark.row
         if first >= len(self._times):
             return End()
@@ -111,25 +111,25 @@ class LayoutIndex:
         ready = int(self._positions.searchsorted(np.int64(ready_end), side="right")) - 1
         if ready <= first:
             # Wait for the first missing byte: the rest of a tag arrives in order.
-            return NeedData(ahead(ready_end, first_end, self._layout.size_bytes))
+            return NeedData(request_span(ready_end, first_end, self._layout.size_bytes))
         end_ms = boundary_ms(time_ms, length_ms, until_ms)
-        wanted = max(first + 1, int(self._times.searchsorted(np.uint32(end_ms))))
-        last = first + 1 if length_ms == 0 else min(ready, wanted)
+        end_row = max(first + 1, int(self._times.searchsorted(np.uint32(end_ms))))
+        last = first + 1 if length_ms == 0 else min(ready, end_row)
         is_video = self._layout.title.is_video[first:last]
-        found = TagRange(
+        tag_range = TagRange(
             int(self._positions[last]),
             None if last - first > 1 else TagType.VIDEO if is_video[0] else TagType.AUDIO,
             bool(is_video.any()),
             time_ms,
             self._mark(last),
         )
-        if is_plain and (last == wanted or ready_end == limit):
-            self._known.keep(mark, length_ms, found)
-        return found
+        if is_plain and (last == end_row or ready_end == limit):
+            self._tag_ranges.add(mark, length_ms, tag_range)
+        return tag_range
 
     async def locate(self, reader: Reader, time_ms: int) -> Position:
         if time_ms <= 0:
-            return self._mark(0)  # sound may begin before the first picture
+            return self._mark(0)  # audio may begin before the first video frame
         point = self._layout.seek(min(time_ms, int(self._times[-1])))
         return Position(point.position, point.time_ms, point.sample)
 
@@ -146,21 +146,21 @@ class LayoutIndex:
 
 
 def boundary_ms(time_ms: int, length_ms: int, until_ms: int | None) -> int:
-    """The end of a tag range: a multiple of its length, at least half of it away.
+    """The end time of a tag range: a multiple of its length, at least half a length away.
 
-    So viewers who started at different positions soon use the same tag ranges.
+    Viewers that started at different positions soon use the same tag ranges.
     """
     length_ms = max(1, length_ms)
     boundary_ms = ((time_ms + length_ms // 2) // length_ms + 1) * length_ms
     return boundary_ms if until_ms is None else min(boundary_ms, until_ms + 1)
 
 
-def range_cache_bytes(duration_ms: int, size_bytes: int) -> int:
-    """The memory of all tag ranges of a medium, counted in advance."""
+def tag_range_memory_bytes(duration_ms: int, size_bytes: int) -> int:
+    """The memory that the tag ranges of a medium may take, in bytes."""
     tag_ranges = duration_ms // RUN_MS + size_bytes // RUN_BYTES_MAX + 1
     return TAG_RANGE_BYTES * min(TAG_RANGES_MAX, tag_ranges)
 
 
-def ahead(start: int, needed_end: int, size_bytes: int) -> Span:
-    """The span to request from the origin: the missing tag and some bytes after it."""
+def request_span(start: int, needed_end: int, size_bytes: int) -> Span:
+    """The span to request from the origin: the missing bytes of a tag, and AHEAD_BYTES."""
     return Span(start, min(max(needed_end, start + AHEAD_BYTES), size_bytes))

@@ -25,18 +25,19 @@ from streamedge.media.mp4.title import Title
 from streamedge.media.script_data import ScriptObject, encode_on_metadata
 from streamedge.spans import Span
 
-COALESCED_GAP_BYTES = 64 << 10  # source bytes read and dropped, to save a second request
+COALESCED_GAP_BYTES = 64 << 10  # source bytes read and dropped, to avoid a second request
 INLINE_BYTES_MAX = 16 << 20  # of sequence headers between samples, together
-KEYFRAMES_MAX = 20_000  # in onMetaData; more are thinned out evenly
+KEYFRAMES_MAX = 20_000  # in onMetaData; of more keyframes, evenly spread ones are listed
 
 Source: TypeAlias = bytes | bytearray | memoryview
 
-# The source of bytes that stand in no file: sequence headers between samples. No file is so large.
+# The source position of bytes that are in no file (sequence headers between samples). No file is so
+# large.
 _INLINE_START = 1 << 62
 _INLINE_VARIANT = 5  # of body headers: none
 
 _BODY_HEADER_MAX_BYTES = 8  # ExVideoTagHeader, FourCC and composition time
-# What stands between two samples' data: the end of the last tag and the start of this one.
+# The bytes between the data of two samples: the end of one tag and the start of the next.
 _GLUE = np.dtype(
     [
         ("previous_tag_size", ">u4"),
@@ -50,7 +51,7 @@ _TAG_OVERHEAD_BYTES = flv.TAG_HEADER_SIZE_BYTES + flv.PREVIOUS_TAG_SIZE_BYTES
 
 
 class SeekPoint(NamedTuple):
-    """Where playing can begin: a tag's position in the FLV, its time, its row in the title."""
+    """A start of playing: a tag's position in the FLV, its time, its row in the title."""
 
     position: int
     time_ms: int
@@ -60,9 +61,9 @@ class SeekPoint(NamedTuple):
 class _Pieces(NamedTuple):
     """The samples that a span of the FLV touches; arrays have one entry for each.
 
-    ``glue_start`` is where the glue before the sample stands in the FLV, ``glue_size`` its bytes,
-    ``data`` the first and last+1 byte of its data in the FLV inside the span, ``source`` the same
-    bytes' first position in the source file.
+    ``glue_start`` is the position in the FLV of the bytes before the sample's data, ``glue_size``
+    their number. ``data_start`` and ``data_end`` bound the sample's data inside the span, as
+    positions in the FLV; ``source_start`` is the position of ``data_start`` in the source file.
     """
 
     first: int
@@ -75,10 +76,10 @@ class _Pieces(NamedTuple):
 
 
 class _BodyHeaders(NamedTuple):
-    """What stands before a sample in its tag's body; a row for each variant (``_variants``).
+    """The headers before a sample in its tag's body; a row for each variant (``_variants``).
 
-    ``size`` includes the composition time, which stands at ``composition_column`` in the variants
-    that have one.
+    ``size`` includes the composition time, which is at ``composition_column`` in the variants that
+    have one.
     """
 
     template: NDArray[np.uint8]
@@ -90,10 +91,10 @@ class _BodyHeaders(NamedTuple):
 class FlvLayout:
     """The FLV file of one title.
 
-    ``size_bytes``: its length. ``head``: all bytes before the first sample's tag. ``metadata``:
-    what onMetaData says. ``title``: as it was given, with a row more for each sequence header
-    between samples. ``tag_position``: position of each row's tag, and the file's end as one more
-    entry.
+    ``size_bytes``: its length. ``head``: all bytes before the first sample's tag. ``metadata``: the
+    values of onMetaData. ``title``: the title, with an additional row for each sequence header
+    between samples. ``tag_position``: the position of each row's tag, and the end of the file as
+    the last entry.
 
     Raises MediaError STRUCTURE_INVALID when a sample is too large for an FLV tag, or the codec
     changes so often that its headers exceed INLINE_BYTES_MAX.
@@ -109,7 +110,7 @@ class FlvLayout:
             raise invalid(f"a frame has {int(body_size.max())} bytes, too large for an FLV tag")
         tag_end = np.cumsum(body_size + _TAG_OVERHEAD_BYTES)
         keyframes = _listed_keyframes(title, self._seekable)
-        # All numbers of AMF0 have the same size, so a head without positions is as long.
+        # All numbers have the same size in AMF0, so a head without positions has the same size.
         head_size = len(_head(title, _metadata(title, keyframes, np.zeros(title.count), 0)))
         self.tag_position: NDArray[np.int64] = np.concatenate(([0], tag_end)) + head_size
         self.size_bytes = int(self.tag_position[-1])
@@ -118,25 +119,25 @@ class FlvLayout:
 
     @property
     def memory_size_bytes(self) -> int:
-        """What the layout and its title take, for a cache that counts bytes."""
+        """The memory of the layout and its title, in bytes."""
         tables = self.tag_position.nbytes + self._seekable.nbytes
         return self.title.memory_size_bytes + tables + 2 * len(self.head)
 
     def sequence_headers(self, row: int) -> tuple[tuple[int, bytes], ...]:
-        """Tag types and bodies of the sequence headers in force before a row."""
-        passed = self._header_rows[: bisect.bisect_left(self._header_rows, (row,))]
-        in_force = dict(_first_sequence_headers(self.title))
-        in_force |= {kind: body for _row, kind, body in passed}
-        return tuple(in_force.items())
+        """Tag types and bodies of the last sequence headers before a row."""
+        rows_before = self._header_rows[: bisect.bisect_left(self._header_rows, (row,))]
+        headers = dict(_first_sequence_headers(self.title))
+        headers |= {kind: body for _row, kind, body in rows_before}
+        return tuple(headers.items())
 
     def seek(self, time_ms: int) -> SeekPoint:
         """The last keyframe at or before a time (without video: the last sample); else the first.
 
-        With video, audio of the same time may stand in tags before the point: the time line goes
-        on from the keyframe.
+        With video, audio of the same time may be in tags before that position: the time line
+        continues from the keyframe.
         """
         dts_ms = self.title.dts_ms
-        # The key has the array's own type, or numpy would convert the whole array first.
+        # The key has the type of the array; otherwise numpy converts the whole array first.
         end = np.searchsorted(dts_ms, np.uint32(max(0, time_ms)), side="right")
         before = int(np.searchsorted(self._seekable, end, side="left"))
         sample = int(self._seekable[max(0, before - 1)])
@@ -145,20 +146,20 @@ class FlvLayout:
     def plan(self, span: Span) -> list[Span]:
         """Spans of the source file that ``assemble`` needs for a span of the FLV.
 
-        In the source's order, without overlaps, gaps up to COALESCED_GAP_BYTES filled.
+        In the order of the source, without overlaps; gaps up to COALESCED_GAP_BYTES are included.
         """
         return _coalesce(self._pieces(span))
 
     def assemble(self, span: Span, sources: Sequence[Source]) -> bytes:
         """The FLV's bytes in ``span`` (clipped to the file).
 
-        ``sources``: the bytes of each span of ``plan(span)``, in order. Raises ValueError when
-        they are not exactly as long as planned.
+        ``sources``: the bytes of each span of ``plan(span)``, in order. Raises ValueError when one
+        has another length.
         """
         span = span.intersect(Span(0, self.size_bytes))
         pieces = self._pieces(span)
         planned = _coalesce(pieces)
-        if [len(source) for source in sources] != [wanted.size for wanted in planned]:
+        if [len(source) for source in sources] != [planned_span.size for planned_span in planned]:
             raise ValueError("sources are not as long as planned")
         media_start = len(self.head) - flv.PREVIOUS_TAG_SIZE_BYTES
         parts: list[Source] = [self.head[span.start : min(span.end, media_start)]]
@@ -166,10 +167,9 @@ class FlvLayout:
         row = np.arange(len(pieces.glue_start)) * _GLUE.itemsize
         glue_start = row + np.clip(span.start - pieces.glue_start, 0, pieces.glue_size)
         glue_end = row + np.clip(span.end - pieces.glue_start, 0, pieces.glue_size)
-        # A sample whose data is outside the span has none here: its slice is empty, from
-        # whichever source.
+        # The data of a sample outside the span is an empty slice, of any source.
         views = [memoryview(source) for source in sources] or [memoryview(b"")]
-        starts = np.array([wanted.start for wanted in planned] or [0], np.int64)
+        starts = np.array([planned_span.start for planned_span in planned] or [0], np.int64)
         if self._inline:
             views.append(memoryview(self._inline))
             starts = np.append(starts, _INLINE_START)
@@ -228,7 +228,7 @@ class FlvLayout:
         sizes = np.diff(self.tag_position[max(0, first - 1) : last + 1])
         sizes -= flv.PREVIOUS_TAG_SIZE_BYTES
         if first == 0:
-            # Before the first sample stands the last tag of the head.
+            # The tag before the first sample is the last one of the head.
             last_field = self.head[-flv.PREVIOUS_TAG_SIZE_BYTES :]
             sizes = np.concatenate(([int.from_bytes(last_field, "big")], sizes))
         tag_type = np.where(title.is_video[span], flv.TagType.VIDEO, flv.TagType.AUDIO)
@@ -245,7 +245,7 @@ class FlvLayout:
 
 
 def _variants(title: Title, span: slice) -> NDArray[np.integer[Any]]:
-    """Which body header each row has: audio, or video by keyframe and composition time."""
+    """The body header of each row: of audio, or of video by keyframe and composition time."""
     is_video = title.is_video[span].astype(np.intp)
     has_composition = title.composition_ms[span] != 0
     variants: NDArray[np.integer[Any]] = is_video * (1 + title.is_key[span] * 2 + has_composition)
@@ -275,7 +275,7 @@ def _body_headers(title: Title) -> _BodyHeaders:
 
 
 def _seekable(title: Title) -> NDArray[np.integer[Any]]:
-    """Rows where playing can begin: video keyframes, without video any sample; never none."""
+    """Rows where playing can begin: video keyframes, without video all samples; at least one."""
     if title.video:
         rows = np.flatnonzero(title.is_video & title.is_key)
     else:
@@ -284,12 +284,12 @@ def _seekable(title: Title) -> NDArray[np.integer[Any]]:
 
 
 def _listed_keyframes(title: Title, seekable: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
-    """The keyframes onMetaData lists: all of the video's, or KEYFRAMES_MAX spread evenly."""
+    """The keyframes for onMetaData: all, or KEYFRAMES_MAX that are evenly spread."""
     if title.video is None:
         return seekable[:0]
     if len(seekable) > KEYFRAMES_MAX:
-        chosen = np.linspace(0, len(seekable) - 1, KEYFRAMES_MAX).astype(np.intp)
-        return seekable[chosen]
+        evenly_spread = np.linspace(0, len(seekable) - 1, KEYFRAMES_MAX).astype(np.intp)
+        return seekable[evenly_spread]
     return seekable
 
 
@@ -345,19 +345,19 @@ def _first_sequence_headers(title: Title) -> list[tuple[int, bytes]]:
 
 
 def _with_sequence_headers(title: Title) -> tuple[Title, bytes, list[tuple[int, int, bytes]]]:
-    """The title with a row before each change of a codec, whose bytes are in what is returned
-    second; and (row, tag type, body) of each.
+    """The title with a row before each change of a codec, the bytes of these rows, and (row, tag
+    type, body) of each.
     """
     inline = bytearray()
-    places: dict[bytes, int] = {}
+    positions: dict[bytes, int] = {}
     rows: list[int] = []
     header_rows: list[tuple[int, int, bytes]] = []
     for change in title.changes:
         body = flv.sequence_header_body(change.codec)
         if body is None:
             continue
-        if body not in places:
-            places[body] = len(inline)
+        if body not in positions:
+            positions[body] = len(inline)
             inline += body
         header_rows.append((change.row + len(rows), int(change.codec.kind), body))
         rows.append(change.row)
@@ -365,7 +365,7 @@ def _with_sequence_headers(title: Title) -> tuple[Title, bytes, list[tuple[int, 
         return title, b"", []
     if sum(len(body) for _, _, body in header_rows) > INLINE_BYTES_MAX:
         raise invalid(f"the MP4's codec changes have over {INLINE_BYTES_MAX} bytes together")
-    offsets = [_INLINE_START + places[body] for _, _, body in header_rows]
+    offsets = [_INLINE_START + positions[body] for _, _, body in header_rows]
     sizes = [len(body) for _, _, body in header_rows]
     expanded = replace(
         title,
@@ -388,7 +388,7 @@ def _coalesce(pieces: _Pieces) -> list[Span]:
         return []
     order = np.argsort(start, kind="stable")
     start = start[order]
-    # Samples may overlap in odd files; an end is the furthest one so far.
+    # Samples may overlap in some files, so an end is the largest one so far.
     end = np.maximum.accumulate(start + size[is_in_file][order])
     breaks = np.flatnonzero(start[1:] - end[:-1] > COALESCED_GAP_BYTES)
     starts = start[np.concatenate(([0], breaks + 1))].tolist()

@@ -18,15 +18,15 @@ from streamedge.media.medium import End, MediumHead, NeedData, Position, Run, Sk
 from streamedge.media.script_data import ScriptObject
 from streamedge.spans import Span
 
-AHEAD_LEAD_BYTES = AHEAD_BYTES // 2  # ask for more when less than this is on its way
+AHEAD_LEAD_BYTES = AHEAD_BYTES // 2  # request more when less than this is on its way
 
 
 class FlvMedium:
-    """``reader`` is of the FLV, and closed with the medium.
+    """``reader`` reads the FLV, and is closed with the medium.
 
     ``source`` is a reader of the object: a packaged FLV belongs to its version and does not change.
-    ``held`` is closed with the medium: the lease on its index, and a reader of a source that has no
-    validator, so that its running response goes on while the medium plays.
+    ``owned`` are closed with the medium: the lease on its index, and a reader of a source without a
+    validator, so that its running response continues while the medium plays.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class FlvMedium:
         index: TagIndex,
         reader: Reader,
         source: Reader,
-        *held: Reader | Lease[Any],
+        *owned: Reader | Lease[Any],
     ) -> None:
         self.name = name
         self.head = head
@@ -45,7 +45,7 @@ class FlvMedium:
         self.provenance = source.provenance
         self._index = index
         self._reader = reader
-        self._held = held
+        self._owned = owned
 
     async def locate(self, time_ms: int) -> Position:
         return await self._index.locate(self._reader, time_ms)
@@ -59,24 +59,24 @@ class FlvMedium:
     def next_run(
         self, mark: Position, length_ms: int, until_ms: int | None
     ) -> Run | Skip | NeedData | End:
-        found = self._index.tag_range(self._reader, mark, length_ms, until_ms)
-        if not isinstance(found, TagRange):
-            return found
-        ahead = Span(found.end, min(found.end + AHEAD_BYTES, self._reader.size_bytes))
+        tag_range = self._index.tag_range(self._reader, mark, length_ms, until_ms)
+        if not isinstance(tag_range, TagRange):
+            return tag_range
+        ahead = Span(tag_range.end, min(tag_range.end + AHEAD_BYTES, self._reader.size_bytes))
         if not self._reader.is_complete(ahead.start):
             self._reader.prefetch(ahead, AHEAD_LEAD_BYTES)
-        span = Span(mark.position, found.end)
+        span = Span(mark.position, tag_range.end)
         body = None
-        if found.times_ms is not None:
-            body = rewrite_tags(self._reader.copy(span), found.times_ms)
+        if tag_range.times_ms is not None:
+            body = rewrite_tags(self._reader.copy(span), tag_range.times_ms)
         return Run(
             self._reader,
             span,
             body,
-            found.tag_type,
-            found.has_video,
-            found.time_ms,
-            found.following,
+            tag_range.tag_type,
+            tag_range.has_video,
+            tag_range.time_ms,
+            tag_range.following,
         )
 
     def when_ready(
@@ -86,7 +86,7 @@ class FlvMedium:
 
     def close(self) -> None:
         self._reader.close()
-        for each in self._held:
+        for each in self._owned:
             each.close()
 
 

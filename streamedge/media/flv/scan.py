@@ -2,9 +2,9 @@
 
 It also rewrites tags that cannot be sent unchanged. Pure.
 
-DataSize alone leads to the next tag (FLV 10.1 §E.3, §E.4). A wrong PreviousTagSize, a StreamID, and
-tags of unknown types do not end the scan as long as a tag follows where it should. Bytes between
-tags that are no tag are damage; ``resynchronise`` finds the next tag behind it.
+DataSize alone leads to the next tag (FLV 10.1 §E.3, §E.4). A wrong PreviousTagSize, a StreamID, or
+a tag of an unknown type does not end the scan as long as a tag follows where it should. Bytes
+between tags that are not a tag are damage; ``resynchronise`` finds the next tag after them.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from numpy.typing import NDArray
 from streamedge.media.flv import tags as flv
 from streamedge.media.flv.tags import TagFlag, TagType
 
-CANDIDATES_MAX = 20_000  # looked at in one search, so that no bytes keep the event loop
-RESYNCHRONISED_TAGS = 4  # in a row, before a boundary is believed
-TIME_STEP_MAX_MS = 60_000  # between neighbouring tags, for a boundary to be believed
+CANDIDATES_MAX = 20_000  # in one search, so that no bytes block the event loop for long
+RESYNCHRONISED_TAGS = 4  # consecutive tags that confirm a boundary
+TIME_STEP_MAX_MS = 60_000  # between the tags that confirm a boundary
 
-_FLAGGED_BYTES = 2  # of a body: all that flags depend on
+_FLAGGED_BYTES = 2  # the first bytes of a body, which decide its flags
 _OVERHEAD_BYTES = flv.TAG_HEADER_SIZE_BYTES + flv.PREVIOUS_TAG_SIZE_BYTES
 _TAG_TYPES = frozenset(int(tag_type) for tag_type in flv.TagType)
-_MISCOUNTED_BYTES = (0, 10)  # of a header, in PreviousTagSizes of some writers
-_TYPE_BITS = 0x1F  # of a tag's first byte; above them stand flags
+_MISCOUNTED_BYTES = (0, 10)  # the header's part in the PreviousTagSize of some writers
+_TYPE_BITS = 0x1F  # of a tag's first byte; the bits above are flags
 
 
 class Stop(Enum):
-    """Why a walk along tags ended."""
+    """The reason why a scan ended."""
 
-    BUFFER_END = "buffer end"  # the next tag is not whole in the buffer
+    BUFFER_END = "buffer end"  # the next tag is not complete in the buffer
     FILE_END = "file end"
     DAMAGE = "damage"  # no tag where one should begin
     COUNT = "count"  # the requested number of tags
 
 
-class _Verdict(Enum):
+class _Kind(Enum):
     PLAIN = "plain"
-    ODD = "odd"  # a tag with fields that do not fit
-    UNKNOWN = "unknown"  # not a type that is played
+    ODD = "odd"  # a tag with wrong fields, or cut off by the file's end
+    UNKNOWN = "unknown"  # a tag of a type that is not played
     INCOMPLETE = "incomplete"  # needs more bytes
     DAMAGE = "damage"
 
@@ -51,11 +51,10 @@ class _Verdict(Enum):
 class Tags:
     """The complete tags of a buffer, one entry each.
 
-    ``position`` counts from the buffer's start, ``size_bytes`` is header, body and
-    PreviousTagSize together, ``flags`` are ``flv.TagFlag`` values. ``end`` is where the next tag
-    begins, or the damage; ``needed_end`` what the buffer must have to go on from there.
-    ``is_plain``: the bytes from the first tag to ``end`` are these tags and nothing else, and can
-    be sent as they lie.
+    ``position`` counts from the buffer's start, ``size_bytes`` is header, body and PreviousTagSize
+    together, ``flags`` are ``flv.TagFlag`` values. ``end`` is where the next tag begins, or the
+    damage; ``needed_end`` how far the buffer must reach to continue from there. ``is_plain``: the
+    bytes from the first tag to ``end`` are these tags and nothing else, and can be sent unchanged.
     """
 
     position: NDArray[np.int64]
@@ -82,7 +81,7 @@ def scan_tags(
     """The complete tags from ``position`` on, at most ``count_max``.
 
     ``file_end`` is where the file ends, counted as the buffer's positions; left out: unknown. Tags
-    of types that are not played are passed over.
+    of types that are not played are skipped.
     """
     data = memoryview(buffer)
     end_of_file = 1 << 62 if file_end is None else file_end
@@ -97,20 +96,20 @@ def scan_tags(
         if position + flv.TAG_HEADER_SIZE_BYTES > end_of_file:
             stop = Stop.FILE_END
             break
-        verdict, header, end = _judge(data, position, end_of_file)
-        if verdict is _Verdict.INCOMPLETE:
+        kind, header, end = _parse_tag(data, position, end_of_file)
+        if kind is _Kind.INCOMPLETE:
             needed_end = end
             break
-        if verdict is _Verdict.DAMAGE or header is None:
+        if kind is _Kind.DAMAGE or header is None:
             stop = Stop.DAMAGE
             break
-        if verdict is _Verdict.UNKNOWN:
+        if kind is _Kind.UNKNOWN:
             is_plain = is_plain and not rows
         else:
-            is_plain = is_plain and verdict is _Verdict.PLAIN
+            is_plain = is_plain and kind is _Kind.PLAIN
             body = position + flv.TAG_HEADER_SIZE_BYTES
-            opening = bytes(data[body : body + min(_FLAGGED_BYTES, header.size_bytes)])
-            flags = _flags(header.type & _TYPE_BITS, opening)
+            first_bytes = bytes(data[body : body + min(_FLAGGED_BYTES, header.size_bytes)])
+            flags = _flags(header.type & _TYPE_BITS, first_bytes)
             rows.append((position, end - position, header.timestamp_ms, flags))
         position = end
     table = np.array(rows, np.int64).reshape(-1, 4)
@@ -120,41 +119,41 @@ def scan_tags(
     )  # fmt: skip
 
 
-def _judge(
+def _parse_tag(
     data: memoryview, position: int, file_end: int
-) -> tuple[_Verdict, flv.TagHeader | None, int]:
-    """(what stands at a position, its header, where the next tag begins)."""
+) -> tuple[_Kind, flv.TagHeader | None, int]:
+    """(the kind of a position, the tag's header, where the next tag begins)."""
     header_end = position + flv.TAG_HEADER_SIZE_BYTES
     if header_end > len(data):
-        return _Verdict.INCOMPLETE, None, header_end
+        return _Kind.INCOMPLETE, None, header_end
     header = flv.parse_tag_header(data[position:header_end])
-    is_known = header.type & _TYPE_BITS in _TAG_TYPES
+    is_played = header.type & _TYPE_BITS in _TAG_TYPES
     end = header_end + header.size_bytes + flv.PREVIOUS_TAG_SIZE_BYTES
     if end > file_end:
-        # The last field of a file may lack, the end of a body may not.
-        is_whole = is_known and end - flv.PREVIOUS_TAG_SIZE_BYTES <= file_end
+        # The last field of a file may be missing, the end of a body may not.
+        has_body = is_played and end - flv.PREVIOUS_TAG_SIZE_BYTES <= file_end
         end = file_end
-        if not is_whole:
-            return _Verdict.DAMAGE, None, end
-        return (_Verdict.ODD if end <= len(data) else _Verdict.INCOMPLETE), header, end
+        if not has_body:
+            return _Kind.DAMAGE, None, end
+        return (_Kind.ODD if end <= len(data) else _Kind.INCOMPLETE), header, end
     if end > len(data):
-        return _Verdict.INCOMPLETE, None, end
+        return _Kind.INCOMPLETE, None, end
     field = int.from_bytes(data[end - flv.PREVIOUS_TAG_SIZE_BYTES : end], "big")
     fits = field == flv.TAG_HEADER_SIZE_BYTES + header.size_bytes
     if fits or (field and field - header.size_bytes in _MISCOUNTED_BYTES):
-        if not is_known:
-            return _Verdict.UNKNOWN, header, end
+        if not is_played:
+            return _Kind.UNKNOWN, header, end
         is_plain = fits and header.type in _TAG_TYPES
-        return (_Verdict.PLAIN if is_plain else _Verdict.ODD), header, end
-    if not is_known or header.type > _TYPE_BITS:
-        return _Verdict.DAMAGE, None, end
+        return (_Kind.PLAIN if is_plain else _Kind.ODD), header, end
+    if not is_played or header.type > _TYPE_BITS:
+        return _Kind.DAMAGE, None, end
     if end + flv.TAG_HEADER_SIZE_BYTES > file_end:
-        return _Verdict.ODD, header, end
+        return _Kind.ODD, header, end
     if end + flv.TAG_HEADER_SIZE_BYTES > len(data):
-        return _Verdict.INCOMPLETE, None, end + flv.TAG_HEADER_SIZE_BYTES
+        return _Kind.INCOMPLETE, None, end + flv.TAG_HEADER_SIZE_BYTES
     if _may_follow(data, end, header, file_end):
-        return _Verdict.ODD, header, end
-    return _Verdict.DAMAGE, None, end
+        return _Kind.ODD, header, end
+    return _Kind.DAMAGE, None, end
 
 
 def _may_follow(data: memoryview, position: int, before: flv.TagHeader, file_end: int) -> bool:
@@ -168,26 +167,28 @@ def _may_follow(data: memoryview, position: int, before: flv.TagHeader, file_end
 
 
 def rewrite_tags(buffer: bytes | bytearray | memoryview, times_ms: NDArray[np.int64]) -> bytes:
-    """The tags of a buffer, which ends with one, written anew with these times.
+    """The tags of a buffer, which ends with a tag, rewritten with these times.
 
-    Nothing is left of flags above the type, stream ids, wrong PreviousTagSizes and unknown types.
+    Flags above the type, stream ids, wrong PreviousTagSizes and tags of unknown types are dropped.
     """
     data = memoryview(buffer)
     tags = scan_tags(data, file_end=len(data), count_max=len(times_ms))
-    written = []
+    parts = []
     for position, time_ms in zip(tags.position.tolist(), times_ms.tolist(), strict=True):
         header = flv.parse_tag_header(data[position : position + flv.TAG_HEADER_SIZE_BYTES])
         body = position + flv.TAG_HEADER_SIZE_BYTES
-        written.append(
+        parts.append(
             flv.tag(header.type & _TYPE_BITS, bytes(data[body : body + header.size_bytes]), time_ms)
         )
-    return b"".join(written)
+    return b"".join(parts)
 
 
 @lru_cache(maxsize=1024)
-def _flags(tag_type: int, opening: bytes) -> int:
-    """``TagFlag``s by a tag's type and the first bytes of its body: few kinds, many tags."""
-    return int(flv.classify(tag_type, opening).flags)
+def _flags(tag_type: int, first_bytes: bytes) -> int:
+    """The ``TagFlag``s of a tag, by its type and the first bytes of its body. Cached: many tags
+    begin with the same few bytes.
+    """
+    return int(flv.classify(tag_type, first_bytes).flags)
 
 
 def tag_type_of(flags: int) -> TagType:
@@ -203,12 +204,12 @@ def resynchronise(
     is_file_end: bool = False,
     tags_needed: int = RESYNCHRONISED_TAGS,
 ) -> int | None:
-    """Position of the first tag boundary in bytes cut out of an FLV; None if none is sure.
+    """The position of the first confirmed tag boundary in bytes from the middle of an FLV, or None.
 
-    A boundary is believed when ``tags_needed`` tags follow each other from it, with fitting
-    PreviousTagSizes and times no further apart than TIME_STEP_MAX_MS; with ``is_file_end`` also
-    when fewer do and the last ends exactly with the buffer, or is cut off behind two others. Where
-    there is none such, twice as many tags do whose PreviousTagSizes do not fit.
+    A boundary is confirmed by ``tags_needed`` consecutive tags with right PreviousTagSizes and
+    times no further apart than TIME_STEP_MAX_MS. With ``is_file_end`` fewer are enough if the last
+    one ends exactly with the buffer, or is cut off after two others. If there is no such boundary,
+    twice as many tags with wrong PreviousTagSizes confirm one.
     """
     data = memoryview(buffer)
     if len(data) < _OVERHEAD_BYTES:
@@ -216,12 +217,12 @@ def resynchronise(
     octets = np.frombuffer(data, np.uint8)
     candidates = len(octets) - flv.TAG_HEADER_SIZE_BYTES
     looks_like_tag = np.isin(octets[:candidates], list(_TAG_TYPES))
-    # Stream ids are 0, or small.
+    # Stream ids are 0, or small numbers.
     for stream_id_byte in (8, 9):
         looks_like_tag &= octets[stream_id_byte : stream_id_byte + candidates] == 0
-    places = np.flatnonzero(looks_like_tag)[:CANDIDATES_MAX].tolist()
+    positions = np.flatnonzero(looks_like_tag)[:CANDIDATES_MAX].tolist()
     for fits, needed in ((True, tags_needed), (False, 2 * tags_needed)):
-        for position in places:
+        for position in positions:
             if _is_boundary(data, position, is_file_end, needed, fits=fits):
                 return int(position)
     return None

@@ -1,8 +1,9 @@
 """The index of an FLV file, as far as the file has been scanned.
 
-At first only the head is known. Tag ranges are scanned when first needed and remembered for all
-viewers. A seek uses the file's own keyframe list where it proves right; otherwise it is a binary
-search that reads one window at a time. Damage is skipped: play goes on with the next tag.
+Only the head is read at first. Tag ranges are scanned when first needed, and cached for all
+viewers. A seek uses the file's own keyframe list as long as its entries are right; otherwise it is
+a binary search that reads one window at a time. Damaged bytes are skipped: a play continues with
+the next tag.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from streamedge.media.flv.head import FlvHead
 from streamedge.media.flv.index import (
     TagRange,
     TagRangeCache,
-    ahead,
     boundary_ms,
-    range_cache_bytes,
+    request_span,
+    tag_range_memory_bytes,
 )
 from streamedge.media.flv.scan import Stop, Tags, resynchronise, scan_tags, tag_type_of
 from streamedge.media.flv.tags import TagFlag
@@ -30,15 +31,15 @@ from streamedge.spans import Span
 
 WINDOW_BYTES = 128 * 1024  # read at each step of a search, more where tags are larger
 WINDOW_BYTES_MAX = 2 * (flv.BODY_SIZE_MAX_BYTES + 1)
-ANCHORS_MAX = 2000  # places found by searching that are remembered of one file
+ANCHORS_MAX = 2000  # results of searches that are cached for one file
 ANCHOR_BYTES = 160
 SEARCH_STEPS_MAX = 40
 SEARCH_NEAR_MS = 4000  # a search ends this close before its target
-LISTED_TIME_ERROR_MS = 1000  # of a keyframe list that is believed
-LISTED_GAP_MS = 4000  # between a listed keyframe and a time, before the next one is checked too
-SKIP_TAGS = 2  # in a row, behind damage
+LISTED_TIME_ERROR_MS = 1000  # of an entry of the keyframe list, before the list is ignored
+LISTED_GAP_MS = 4000  # between a listed keyframe and a time, before the next entry is verified too
+SKIP_TAGS = 2  # consecutive tags that end a search for the end of damage
 
-_OVERLAP_BYTES = 256 * 1024  # kept of a window in which no tag was found
+_OVERLAP_BYTES = 256 * 1024  # of a window without a tag, read again with the next window
 
 
 class ScanIndex:
@@ -49,134 +50,142 @@ class ScanIndex:
         self._size_bytes = size_bytes
         shift_ms = start_shift_ms(head.start_ms)
         self._start = Timeline(shift_ms, shift_ms)
-        self._known = TagRangeCache()
-        self._anchors: list[tuple[int, int]] = []  # (time, position) of tags found by searching
+        self._tag_ranges = TagRangeCache()
+        self._anchors: list[tuple[int, int]] = []  # (time, position) of tags that searches returned
         self._headers = CodecHeaders(head)
-        self._believes_list = head.keyframes is not None
+        self._trusts_keyframe_list = head.keyframes is not None
 
     @property
     def memory_size_bytes(self) -> int:
         keyframes = self._head.keyframes
-        listed = 0 if keyframes is None else keyframes.position.nbytes * 2
-        searched = 64 * 1024 + ANCHORS_MAX * ANCHOR_BYTES
-        return searched + listed + range_cache_bytes(self._head.duration_ms or 0, self._size_bytes)
+        keyframes_bytes = 0 if keyframes is None else keyframes.position.nbytes * 2
+        anchors_bytes = 64 * 1024 + ANCHORS_MAX * ANCHOR_BYTES
+        return (
+            anchors_bytes
+            + keyframes_bytes
+            + tag_range_memory_bytes(self._head.duration_ms or 0, self._size_bytes)
+        )
 
     def tag_range(
         self, reader: Reader, mark: Position, length_ms: int, until_ms: int | None
     ) -> TagRange | Skip | NeedData | End:
         is_plain = length_ms > 0 and until_ms is None
-        known = self._known.find(reader, mark, length_ms) if is_plain else None
-        if known is not None:
-            return known
+        cached = self._tag_ranges.find(reader, mark, length_ms) if is_plain else None
+        if cached is not None:
+            return cached
         file_end = self._size_bytes - mark.position
-        wanted_bytes = RUN_BYTES_MAX if length_ms else flv.TAG_HEADER_SIZE_BYTES
+        window_bytes = RUN_BYTES_MAX if length_ms else flv.TAG_HEADER_SIZE_BYTES
         count_max = None if length_ms else 1
         while True:
-            limit = min(mark.position + wanted_bytes, self._size_bytes)
+            limit = min(mark.position + window_bytes, self._size_bytes)
             ready_end = reader.ready_end(mark.position, limit)
             data = reader.copy(Span(mark.position, ready_end))
             tags = scan_tags(data, file_end=file_end, count_max=count_max)
             if tags.count or tags.end:
                 break
             if tags.stop is Stop.BUFFER_END:
-                wanted_bytes = tags.needed_end  # a tag, and what shows that it is one
-            elif tags.stop is Stop.DAMAGE and wanted_bytes < RUN_BYTES_MAX:
-                wanted_bytes = RUN_BYTES_MAX  # to find what is behind it
+                window_bytes = tags.needed_end  # a tag, and the bytes that show that it is one
+            elif tags.stop is Stop.DAMAGE and window_bytes < RUN_BYTES_MAX:
+                window_bytes = RUN_BYTES_MAX  # to find the next tag after it
             else:
                 break
-            needed_end = mark.position + wanted_bytes
+            needed_end = mark.position + window_bytes
             if ready_end < limit and tags.stop is Stop.BUFFER_END:
                 # Wait for the first missing byte: the rest of a tag arrives in order.
-                return NeedData(ahead(ready_end, needed_end, self._size_bytes))
+                return NeedData(request_span(ready_end, needed_end, self._size_bytes))
             if needed_end > self._size_bytes and tags.stop is Stop.BUFFER_END:
                 return End()
         if tags.count == 0:
-            return self._pass_over(mark, tags, data, ready_end, limit)
-        placed, _ = place_tags(mark.timeline, tags.timestamp_ms, tags.flags)
-        time_ms = int(placed[0])
+            return self._skip_damage(mark, tags, data, ready_end, limit)
+        times_ms, _ = place_tags(mark.timeline, tags.timestamp_ms, tags.flags)
+        time_ms = int(times_ms[0])
         if until_ms is not None and time_ms > until_ms:
             return End()
-        beyond = np.flatnonzero(placed >= boundary_ms(time_ms, length_ms, until_ms))
-        count = int(beyond[0]) if len(beyond) else tags.count
+        later = np.flatnonzero(times_ms >= boundary_ms(time_ms, length_ms, until_ms))
+        count = int(later[0]) if len(later) else tags.count
         if length_ms == 0:
             count = 1
-        found = _tag_range_of(mark, tags, max(1, count))
-        if is_plain and (len(beyond) or ready_end == limit):
-            self._known.keep(mark, length_ms, found)
-        return found
+        tag_range = _tag_range_of(mark, tags, max(1, count))
+        if is_plain and (len(later) or ready_end == limit):
+            self._tag_ranges.add(mark, length_ms, tag_range)
+        return tag_range
 
-    def _pass_over(
+    def _skip_damage(
         self, mark: Position, tags: Tags, data: bytes, ready_end: int, limit: int
     ) -> Skip | NeedData | End:
-        """Handles a position where no tag begins: skips the damage, or searches its end."""
-        if tags.end:  # behind tags that are not played
+        """Handles a position where no tag begins: skips the damaged bytes, or requests more."""
+        if tags.end:  # after tags of types that are not played
             return Skip(mark._replace(position=mark.position + tags.end))
         if tags.stop is Stop.FILE_END:
             return End()
         is_file_end = ready_end == self._size_bytes
-        found = resynchronise(memoryview(data)[1:], is_file_end=is_file_end, tags_needed=SKIP_TAGS)
-        if found is not None:
-            return Skip(mark._replace(position=mark.position + 1 + found))
+        offset = resynchronise(memoryview(data)[1:], is_file_end=is_file_end, tags_needed=SKIP_TAGS)
+        if offset is not None:
+            return Skip(mark._replace(position=mark.position + 1 + offset))
         if is_file_end:
             return End()
         if ready_end < limit:
-            return NeedData(ahead(ready_end, limit, self._size_bytes))
+            return NeedData(request_span(ready_end, limit, self._size_bytes))
         return Skip(mark._replace(position=max(mark.position + 1, ready_end - _OVERLAP_BYTES)))
 
     async def locate(self, reader: Reader, time_ms: int) -> Position:
-        if time_ms <= 0:
-            return self._mark(self._head.first_media, 0)  # sound may begin before a picture
-        mark = await self._place(reader, time_ms)
-        await self._headers.look_before(reader, mark.position)
+        if time_ms <= 0:  # audio may begin before the first video frame
+            return self._mark(self._head.first_media, 0)
+        mark = await self._keyframe_before(reader, time_ms)
+        await self._headers.search_before(reader, mark.position)
         return mark
 
     async def locate_after(self, reader: Reader, time_ms: int) -> Position:
         mark = await self._first_after(reader, time_ms)
-        await self._headers.look_before(reader, mark.position)
+        await self._headers.search_before(reader, mark.position)
         return mark
 
     def sequence_headers(self, mark: Position) -> tuple[tuple[int, bytes], ...]:
-        return self._headers.in_force(mark.position)
+        return self._headers.headers_at(mark.position)
 
     def _mark(self, position: int, time_ms: int) -> Position:
         return Position(position, max(0, time_ms), timeline=self._start)
 
     def _medium_ms(self, tag_ms: int) -> int:
-        """A tag's time as the viewer sees it, if no times jump before it."""
+        """The time of the medium for a tag's time, if no earlier tag's time jumps."""
         return tag_ms + self._start.video_shift_ms
 
-    async def _place(self, reader: Reader, time_ms: int) -> Position:
-        listed = await self._listed(reader, time_ms)
+    async def _keyframe_before(self, reader: Reader, time_ms: int) -> Position:
+        listed = await self._listed_keyframe(reader, time_ms)
         if listed is not None:
             return listed
         first = self._mark(self._head.first_media, 0)
         before_ms = time_ms
         while True:
             near = await self._search(reader, before_ms)
-            found = await self._last_keyframe(reader, near, time_ms)
-            if found is not None:
-                return found
+            keyframe = await self._last_keyframe(reader, near, time_ms)
+            if keyframe is not None:
+                return keyframe
             if near.position <= first.position:
                 return first
             before_ms = max(0, near.time_ms - 2 * SEARCH_NEAR_MS)
 
-    async def _listed(self, reader: Reader, time_ms: int) -> Position | None:
-        """The keyframe that onMetaData lists before a time; None if the list does not help."""
+    async def _listed_keyframe(self, reader: Reader, time_ms: int) -> Position | None:
+        """The keyframe that onMetaData lists before a time; None if the list cannot be used."""
         keyframes = self._head.keyframes
-        if keyframes is None or not self._believes_list:
+        if keyframes is None or not self._trusts_keyframe_list:
             return None
         row = int(keyframes.time_ms.searchsorted(time_ms, side="right")) - 1
         if row < 0:
             return self._mark(self._head.first_media, 0)
-        mark = await self._checked(reader, row)
+        mark = await self._verified_keyframe(reader, row)
         if mark is None or time_ms - mark.time_ms <= LISTED_GAP_MS:
             return mark
-        # So far before the time the list may lie, or have left keyframes out.
+        # The entry is far before the time: the list may be wrong, or lack keyframes.
         has_next = row + 1 < len(keyframes.time_ms)
-        return mark if has_next and await self._checked(reader, row + 1) is not None else None
+        if has_next and await self._verified_keyframe(reader, row + 1) is not None:
+            return mark
+        return None
 
-    async def _checked(self, reader: Reader, row: int) -> Position | None:
-        """The listed keyframe, if it is there; if not, the list is not used again."""
+    async def _verified_keyframe(self, reader: Reader, row: int) -> Position | None:
+        """An entry of the keyframe list, if there is a keyframe; if not, the list is ignored from
+        now on.
+        """
         keyframes = self._head.keyframes
         if keyframes is None:
             return None
@@ -186,12 +195,12 @@ class ScanIndex:
         )
         tag_ms = self._keyframe_ms(data)
         if tag_ms is None or abs(tag_ms - int(keyframes.time_ms[row])) > LISTED_TIME_ERROR_MS:
-            self._believes_list = False
+            self._trusts_keyframe_list = False
             return None
         return self._mark(position, tag_ms)
 
     def _keyframe_ms(self, data: bytes) -> int | None:
-        """The time of the keyframe (or its sequence header) that bytes begin with."""
+        """The time of the keyframe, or of its sequence header, at the start of ``data``."""
         if len(data) <= flv.TAG_HEADER_SIZE_BYTES:
             return None
         header = flv.parse_tag_header(data[: flv.TAG_HEADER_SIZE_BYTES])
@@ -220,7 +229,7 @@ class ScanIndex:
         return tags.timestamp_ms + self._start.video_shift_ms
 
     async def _search(self, reader: Reader, time_ms: int) -> Position:
-        """A tag at or before a time, not far before it; the first one if there is none."""
+        """A tag at or shortly before a time; the first tag if there is none."""
         low = self._mark(self._head.first_media, 0)
         high, high_ms = self._size_bytes, self._head.duration_ms or 0
         at = bisect.bisect_right(self._anchors, (time_ms, self._size_bytes))
@@ -232,17 +241,17 @@ class ScanIndex:
             if time_ms - low.time_ms <= SEARCH_NEAR_MS or high - low.position <= WINDOW_BYTES:
                 break
             share = 0.5
-            if step % 3 < 2 and high_ms > low.time_ms:  # guesses by rate, and now and then halves
+            if step % 3 < 2 and high_ms > low.time_ms:  # interpolates, and halves every third time
                 share = (time_ms - SEARCH_NEAR_MS / 2 - low.time_ms) / (high_ms - low.time_ms)
             guess = low.position + int((high - low.position) * min(0.98, max(0.02, share)))
-            found = await self._tag_near(reader, guess, high)
-            if found is None or found.position >= high:
+            tag = await self._tag_near(reader, guess, high)
+            if tag is None or tag.position >= high:
                 high, high_ms = guess, min(high_ms, time_ms)
-            elif found.time_ms > time_ms:
-                high, high_ms = guess, found.time_ms
+            elif tag.time_ms > time_ms:
+                high, high_ms = guess, tag.time_ms
             else:
-                low = found
-                bisect.insort(self._anchors, (found.time_ms, found.position))
+                low = tag
+                bisect.insort(self._anchors, (tag.time_ms, tag.position))
         del self._anchors[ANCHORS_MAX:]
         return low
 
@@ -252,10 +261,10 @@ class ScanIndex:
         while True:
             window = Span(guess, min(guess + size, self._size_bytes))
             data = await reader.read(window)
-            found = resynchronise(data, is_file_end=window.end == self._size_bytes)
-            if found is not None:
-                header = flv.parse_tag_header(data[found : found + flv.TAG_HEADER_SIZE_BYTES])
-                return self._mark(guess + found, self._medium_ms(header.timestamp_ms))
+            offset = resynchronise(data, is_file_end=window.end == self._size_bytes)
+            if offset is not None:
+                header = flv.parse_tag_header(data[offset : offset + flv.TAG_HEADER_SIZE_BYTES])
+                return self._mark(guess + offset, self._medium_ms(header.timestamp_ms))
             if window.end >= min(high + WINDOW_BYTES, self._size_bytes) or size >= WINDOW_BYTES_MAX:
                 return None
             size *= 2
@@ -263,29 +272,29 @@ class ScanIndex:
     async def _last_keyframe(
         self, reader: Reader, start: Position, time_ms: int
     ) -> Position | None:
-        """The last place to begin from ``start`` up to a time."""
-        wanted = TagFlag.KEYFRAME if self._head.has_video else TagFlag.MEDIA
+        """The last keyframe (without video: sample) between ``start`` and a time."""
+        flags_needed = TagFlag.KEYFRAME if self._head.has_video else TagFlag.MEDIA
         position = start.position
-        found: Position | None = None
+        keyframe: Position | None = None
         while position < self._size_bytes:
             tags, base = await self._tags_at(reader, position)
             if tags.count == 0:
                 break
             times = self._medium_times(tags)
-            in_time = times <= time_ms
-            rows = np.flatnonzero((tags.flags & wanted != 0) & in_time)
+            is_in_time = times <= time_ms
+            rows = np.flatnonzero((tags.flags & flags_needed != 0) & is_in_time)
             if len(rows):
                 row = int(rows[-1])
-                found = self._mark(base + int(tags.position[row]), int(times[row]))
-            if not in_time.all():
+                keyframe = self._mark(base + int(tags.position[row]), int(times[row]))
+            if not is_in_time.all():
                 break
             position = base + tags.end
-        return found
+        return keyframe
 
     async def _tags_at(self, reader: Reader, position: int) -> tuple[Tags, int]:
-        """Whole tags from a position on, and what their positions count from.
+        """Complete tags from a position on, and the file position that their positions count from.
 
-        At least one, behind damage where there is some, unless the file ends before.
+        At least one tag, after any damaged bytes, unless the file ends before.
         """
         size = WINDOW_BYTES
         while True:
@@ -296,11 +305,11 @@ class ScanIndex:
             if tags.count:
                 return tags, position
             if tags.stop is Stop.DAMAGE:
-                found = resynchronise(
+                offset = resynchronise(
                     memoryview(data)[tags.end + 1 :], is_file_end=is_file_end, tags_needed=SKIP_TAGS
                 )
-                if found is not None:
-                    position += tags.end + 1 + found
+                if offset is not None:
+                    position += tags.end + 1 + offset
                     continue
             if is_file_end or size > WINDOW_BYTES_MAX:
                 return tags, position
@@ -308,24 +317,24 @@ class ScanIndex:
 
 
 def _tag_range_of(mark: Position, tags: Tags, count: int) -> TagRange:
-    """The first ``count`` of tags that were scanned from a mark on."""
+    """The range of the first ``count`` of ``tags``, which were scanned from ``mark`` on."""
     flags, times = tags.flags[:count], tags.timestamp_ms[:count]
     is_all = count == tags.count
     end = tags.end if is_all else int(tags.position[count])
-    placed, timeline = place_tags(mark.timeline, times, flags)
-    following_ms = int(placed[-1])
+    times_ms, timeline = place_tags(mark.timeline, times, flags)
+    following_ms = int(times_ms[-1])
     if not is_all:
-        beyond, _ = place_tags(
+        next_times_ms, _ = place_tags(
             timeline, tags.timestamp_ms[count : count + 1], tags.flags[count : count + 1]
         )
-        following_ms = int(beyond[0])
-    is_moved_as_one = bool(np.all(placed - times == placed[0] - times[0]))
-    lies_plain = tags.is_plain and int(tags.position[0]) == 0 and is_moved_as_one
+        following_ms = int(next_times_ms[0])
+    has_one_shift = bool(np.all(times_ms - times == times_ms[0] - times[0]))
+    is_sent_unchanged = tags.is_plain and int(tags.position[0]) == 0 and has_one_shift
     return TagRange(
         mark.position + end,
         int(tag_type_of(int(flags[0]))) if count == 1 else None,
         bool((flags & TagFlag.VIDEO).any()),
-        int(placed[0]),
+        int(times_ms[0]),
         Position(mark.position + end, following_ms, timeline=timeline),
-        None if lies_plain else placed,
+        None if is_sent_unchanged else times_ms,
     )

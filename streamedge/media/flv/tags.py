@@ -19,13 +19,13 @@ TAG_HEADER_SIZE_BYTES = 11
 PREVIOUS_TAG_SIZE_BYTES = 4
 BODY_SIZE_MAX_BYTES = (1 << 24) - 1
 TIMESTAMP_MAX_MS = (1 << 31) - 1
-CLASSIFIED_BYTES = 6  # of a body: all that ``classify`` looks at
+CLASSIFIED_BYTES = 6  # the first bytes of a body, which ``classify`` needs
 
 _SIGNATURE = b"FLV\x01"
 _AUDIO_PRESENT, _VIDEO_PRESENT = 0x04, 0x01
 _ENHANCED_VIDEO = 0x80
 _ENHANCED_AUDIO = 9  # SoundFormat ExHeader
-# AVC, and what writers in China number alike: HEVC 12, AV1 13, VVC 14.
+# AVC, and the numbers that Chinese writers use: HEVC 12, AV1 13, VVC 14.
 _CODEC_IDS_WITH_PACKET_TYPE = frozenset({CODEC_ID_AVC, 12, 13, 14})
 _FRAME_KEY, _FRAME_INTER, _FRAME_COMMAND = 1, 2, 5
 _SOUND_RATES = {5512: 0, 8000: 0, 11025: 1, 12000: 1, 16000: 2, 22050: 2, 24000: 2}
@@ -45,7 +45,7 @@ class PacketType(IntEnum):
     SEQUENCE_START = 0
     CODED_FRAMES = 1
     SEQUENCE_END = 2
-    CODED_FRAMES_X = 3  # video: composition time 0, left out
+    CODED_FRAMES_X = 3  # video: composition time 0, which is omitted
     METADATA = 4  # video; in audio the channel configuration
     MPEG2TS_SEQUENCE_START = 5
     MULTITRACK = 6  # video; in audio 5
@@ -53,12 +53,12 @@ class PacketType(IntEnum):
 
 
 class TagFlag(IntFlag):
-    """What ``scan_tags`` and ``classify`` say of a tag."""
+    """The properties of a tag, from ``scan_tags`` and ``classify``."""
 
     AUDIO = 1
     VIDEO = 2
     SCRIPT = 4
-    KEYFRAME = 8  # a picture that can be decoded alone; not its sequence header
+    KEYFRAME = 8  # a frame that can be decoded alone; not its sequence header
     SEQUENCE_HEADER = 16
     MEDIA = 32  # has samples: not a header, end of sequence, command or metadata
     ENHANCED = 64
@@ -67,11 +67,11 @@ class TagFlag(IntFlag):
 class FileHeader(NamedTuple):
     has_audio: bool
     has_video: bool
-    size_bytes: int  # where PreviousTagSize0 stands
+    size_bytes: int  # the position of PreviousTagSize0
 
 
 class TagHeader(NamedTuple):
-    """``size_bytes`` is of the body alone; ``timestamp_ms`` is signed (§E.4.1)."""
+    """``size_bytes`` is the size of the body; ``timestamp_ms`` is signed (§E.4.1)."""
 
     type: int
     size_bytes: int
@@ -107,11 +107,11 @@ def parse_file_header(data: bytes | bytearray | memoryview) -> FileHeader:
 
 
 def tag_header(tag_type: int, body_size_bytes: int, timestamp_ms: int) -> bytes:
-    """The 11 bytes before a body. Raises MediaError when size or time do not fit."""
+    """The 11 bytes before a body. Raises MediaError for a size or time out of FLV's range."""
     if body_size_bytes > BODY_SIZE_MAX_BYTES:
         raise invalid(f"a frame has {body_size_bytes} bytes, too large for an FLV tag")
     if not 0 <= timestamp_ms <= TIMESTAMP_MAX_MS:
-        raise invalid(f"a frame has time {timestamp_ms} ms, beyond what an FLV tag can say")
+        raise invalid(f"a frame has time {timestamp_ms} ms, beyond the range of an FLV tag")
     return struct.pack(
         ">IIHB",
         tag_type << 24 | body_size_bytes,
@@ -122,7 +122,7 @@ def tag_header(tag_type: int, body_size_bytes: int, timestamp_ms: int) -> bytes:
 
 
 def parse_tag_header(data: bytes | memoryview) -> TagHeader:
-    """Reads the 11 bytes before a body; checks nothing."""
+    """Reads the 11 bytes before a body, without checks."""
     first, time, stream_high, stream_low = struct.unpack_from(">IIHB", data)
     time_ms = time >> 8 | (time & 0xFF) << 24
     return TagHeader(
@@ -142,8 +142,8 @@ def tag(tag_type: int, body: bytes, timestamp_ms: int) -> bytes:
 def audio_byte(sound_format: int, sample_rate: int, channels: int) -> int:
     """The AudioTagHeader of the classic sound formats.
 
-    AAC always says 44 kHz stereo (§E.4.2.1); rates that FLV cannot say become the next best, as
-    players take the real one from the bit stream.
+    AAC always has 44 kHz stereo (§E.4.2.1). A rate that FLV cannot represent becomes the nearest
+    one; players read the real one from the bit stream.
     """
     if sound_format == CODEC_ID_AAC:
         rate, is_stereo = _SOUND_RATE_44100, True
@@ -155,9 +155,9 @@ def audio_byte(sound_format: int, sample_rate: int, channels: int) -> int:
 def sample_header(
     codec: CodecConfiguration, *, is_key: bool = True, has_composition: bool = False
 ) -> bytes:
-    """What stands before a sample in its tag's body, without the composition time.
+    """The header before a sample in its tag's body, without the composition time.
 
-    ``composition_size_bytes`` says whether three bytes of composition time come after it.
+    ``composition_size_bytes`` returns the size of the composition time after it.
     """
     if codec.kind is TrackKind.AUDIO:
         if codec.classic_id is None:
@@ -173,12 +173,12 @@ def sample_header(
     return _enhanced_video(codec, frame_type, packet_type)
 
 
-# Enhanced RTMP gives these alone a composition time; the others have no reordered pictures.
+# Only these have a composition time in Enhanced RTMP; the others have no reordered frames.
 _COMPOSITION_FOUR_CCS = frozenset({"hvc1", "avc1"})
 
 
 def composition_size_bytes(codec: CodecConfiguration, *, has_composition: bool) -> int:
-    """3 where a composition time follows ``sample_header``, else 0."""
+    """The size of the composition time after ``sample_header``: 3 or 0."""
     if codec.kind is TrackKind.AUDIO:
         return 0
     if codec.classic_id == CODEC_ID_AVC:
@@ -219,10 +219,10 @@ def _enhanced_video(codec: CodecConfiguration, frame_type: int, packet_type: int
 
 
 def classify(tag_type: int, body: bytes | memoryview) -> TagClass:
-    """What a tag is, from its type and the first ``CLASSIFIED_BYTES`` of its body.
+    """Classifies a tag by its type and the first ``CLASSIFIED_BYTES`` of its body.
 
-    Bodies too short for their header are classified as far as they go. Multitrack and ModEx
-    packets count as media; their codec is not looked for.
+    A body that is too short for its header is classified by the bytes that it has. Multitrack and
+    ModEx packets count as media; their codec is not read.
     """
     if tag_type == TagType.SCRIPT:
         return TagClass(TagFlag.SCRIPT, None, None)

@@ -18,7 +18,7 @@ from streamedge.media.mp3 import frames as mp3
 from streamedge.media.mp3.frames import FRAME_HEADER_SIZE_BYTES, FrameHeader
 from streamedge.spans import Span
 
-FIRST_ASK_BYTES = 64 << 10
+FIRST_READ_BYTES = 64 << 10
 SEARCH_LIMIT_BYTES = 1 << 20  # behind ID3 tags, until the first frame
 ID3_TAGS_MAX = 16  # at the start, one after the other
 TOC_ENTRIES = 100
@@ -88,7 +88,7 @@ def read_head(file_size_bytes: int) -> Generator[Span, bytes, Mp3Head]:
     NO_SUPPORTED_TRACK for MPEG audio that FLV cannot carry.
     """
     start = 0
-    window = Span(0, min(FIRST_ASK_BYTES, file_size_bytes))
+    window = Span(0, min(FIRST_READ_BYTES, file_size_bytes))
     data = yield from _ask(window)
     for _ in range(ID3_TAGS_MAX):
         id3_size_bytes = id3v2_size_bytes(data[start - window.start :])
@@ -96,7 +96,7 @@ def read_head(file_size_bytes: int) -> Generator[Span, bytes, Mp3Head]:
             break
         start += id3_size_bytes
         if start + ID3_HEADER_SIZE_BYTES > window.end:
-            window = Span(start, max(start, min(start + FIRST_ASK_BYTES, file_size_bytes)))
+            window = Span(start, max(start, min(start + FIRST_READ_BYTES, file_size_bytes)))
             data = yield from _ask(window)
     end = yield from _audio_end(file_size_bytes)
     while True:

@@ -16,7 +16,7 @@ from streamedge.media.mp4 import boxes
 from streamedge.media.mp4.edit_list import Edit, parse_elst
 from streamedge.spans import Span
 
-FIRST_ASK_BYTES = 64 << 10
+FIRST_READ_BYTES = 64 << 10
 TOP_LEVEL_BOXES_MAX = 256  # each may cost one read at the origin
 TRACKS_MAX = 64
 TIMESCALE_MAX = (1 << 31) - 1
@@ -63,7 +63,7 @@ def locate_moov(file_size_bytes: int, limit_bytes: int) -> Generator[Span, bytes
     STRUCTURE_INVALID when the file is no MP4, is cut off, has no moov, or one larger than
     ``limit_bytes``.
     """
-    window = Span(0, min(FIRST_ASK_BYTES, file_size_bytes))
+    window = Span(0, min(FIRST_READ_BYTES, file_size_bytes))
     data = memoryview((yield window)) if window.size else memoryview(b"")
     position = 0
     for _ in range(TOP_LEVEL_BOXES_MAX):

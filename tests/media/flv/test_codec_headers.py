@@ -77,9 +77,9 @@ async def test_searched_part_is_not_read_again() -> None:
     data = joined()
     head, _ = feed(flv_head.read_head(len(data)), data)
     headers = CodecHeaders(head)
-    await headers.look_before(MemoryReader(data).as_reader, len(data))
+    await headers.search_before(MemoryReader(data).as_reader, len(data))
     reader = MemoryReader(data)
-    await headers.look_before(reader.as_reader, len(data))
+    await headers.search_before(reader.as_reader, len(data))
     assert reader.reads == []
 
 
@@ -89,12 +89,12 @@ async def test_header_search_reads_little_from_the_origin() -> None:
     head, _ = feed(flv_head.read_head(len(data)), data)
     headers = CodecHeaders(head)
     reader = MemoryReader(data, 0)
-    await headers.look_before(reader.as_reader, len(data))
+    await headers.search_before(reader.as_reader, len(data))
     assert reader.read_bytes <= COLD_BYTES_MAX + (512 << 10)
     assert all(span.end > len(data) - COLD_BYTES_MAX - (512 << 10) for span in reader.reads)
     # What is there already costs nothing: all of it is looked through.
     reader = MemoryReader(data)
-    await headers.look_before(reader.as_reader, len(data))
+    await headers.search_before(reader.as_reader, len(data))
     assert min(span.start for span in reader.reads) < 1000
 
 

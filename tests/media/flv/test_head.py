@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streamedge.errors import MediaError, MediaFault
 from streamedge.media.flv import tags as flv
-from streamedge.media.flv.head import FIRST_ASK_BYTES, HEAD_LIMIT_BYTES, FlvHead, read_head
+from streamedge.media.flv.head import FIRST_READ_BYTES, HEAD_LIMIT_BYTES, FlvHead, read_head
 from streamedge.media.flv.scan import scan_tags
 from streamedge.media.flv.tags import TagType
 from streamedge.media.script_data import ScriptObject, encode_on_metadata
@@ -39,7 +39,7 @@ def read(data: bytes) -> tuple[FlvHead, list[Span]]:
 def test_head_of_a_real_file_is_read(media: Media) -> None:
     data = media("film.flv")
     head, asked = read(data)
-    assert asked == [Span(0, FIRST_ASK_BYTES)]
+    assert asked == [Span(0, FIRST_READ_BYTES)]
     assert (head.has_audio, head.has_video) == (True, True)
     assert (head.video_codec, head.audio_codec) == (7, 10)
     assert head.video_sequence_header is not None
@@ -84,11 +84,11 @@ def test_one_track_does_not_need_the_whole_limit() -> None:
     many = b"".join(flv.tag(TagType.VIDEO, b"\x27\x01\0\0\0" + bytes(5000), 40) for _ in range(300))
     video_only = flv.file_header(has_audio=False, has_video=True) + AVC_HEADER + KEYFRAME + many
     head, asked = read(video_only)
-    assert asked[0] == Span(0, FIRST_ASK_BYTES)
+    assert asked[0] == Span(0, FIRST_READ_BYTES)
     assert all(span.size <= 11 for span in asked[1:])
     assert not head.has_audio
     lying = BOTH + metadata(videocodecid=7, duration=12) + AVC_HEADER + KEYFRAME + many
-    assert read(lying)[1] == [Span(0, FIRST_ASK_BYTES)]
+    assert read(lying)[1] == [Span(0, FIRST_READ_BYTES)]
     # Nobody tells, so all that may be looked through is.
     silent = BOTH + AVC_HEADER + KEYFRAME + many
     asked = read(silent)[1]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from streamedge.errors import MediaError, MediaFault
 from streamedge.media.mp3.frames import resynchronise
-from streamedge.media.mp3.head import FIRST_ASK_BYTES, SEARCH_LIMIT_BYTES, Mp3Head, read_head
+from streamedge.media.mp3.head import FIRST_READ_BYTES, SEARCH_LIMIT_BYTES, Mp3Head, read_head
 from streamedge.spans import Span
 from tests.support.media_oracle import feed
 
@@ -67,13 +67,13 @@ def test_duration_of_a_constant_rate_file_is_computed() -> None:
     assert abs(head.duration_ms - 100 * 1152 * 1000 / 44100) < 10
 
 
-@pytest.mark.parametrize("size", [0, 1, 300, FIRST_ASK_BYTES - 10, FIRST_ASK_BYTES, 3_000_000])
+@pytest.mark.parametrize("size", [0, 1, 300, FIRST_READ_BYTES - 10, FIRST_READ_BYTES, 3_000_000])
 @pytest.mark.parametrize("footer", [False, True])
 def test_id3_tag_of_any_size_is_skipped(size: int, footer: bool) -> None:
     tag = id3v2(size, footer=footer)
     head, asked = read(tag + AUDIO)
     assert head.audio == Span(len(tag), len(tag) + len(AUDIO))
-    assert sum(span.size for span in asked) < 3 * FIRST_ASK_BYTES
+    assert sum(span.size for span in asked) < 3 * FIRST_READ_BYTES
 
 
 def test_several_id3_tags_and_padding_are_skipped() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamedge.errors import MediaError, MediaFault
-from streamedge.media.mp4.moov import FIRST_ASK_BYTES, locate_moov, parse_moov
+from streamedge.media.mp4.moov import FIRST_READ_BYTES, locate_moov, parse_moov
 from streamedge.spans import Span
 from tests.support.media_oracle import MOOV_LIMIT_BYTES, feed, title_of
 from tests.support.mp4_writer import TrackRecipe, box, moov, table, words
@@ -26,18 +26,18 @@ def locate(data: bytes, limit_bytes: int = MOOV_LIMIT_BYTES) -> tuple[Span, list
 def test_leading_moov_takes_one_read(media: Media) -> None:
     data = media("film.mp4")
     span, asked = locate(data)
-    assert asked == [Span(0, FIRST_ASK_BYTES)]
+    assert asked == [Span(0, FIRST_READ_BYTES)]
     assert data[span.start + 4 : span.start + 8] == b"moov"
 
 
 def test_trailing_moov_is_found_by_skipping_the_media(media: Media) -> None:
     data = media("film-moov-last.mp4")
     span, asked = locate(data)
-    assert asked == [Span(0, FIRST_ASK_BYTES), Span(span.start, span.start + 16)]
+    assert asked == [Span(0, FIRST_READ_BYTES), Span(span.start, span.start + 16)]
     assert span.end == len(data)
 
 
-@pytest.mark.parametrize("media_size", [0, 10, FIRST_ASK_BYTES - 40, FIRST_ASK_BYTES, 200_000])
+@pytest.mark.parametrize("media_size", [0, 10, FIRST_READ_BYTES - 40, FIRST_READ_BYTES, 200_000])
 def test_boxes_before_moov_and_a_64_bit_size_are_skipped(media_size: int) -> None:
     mdat = words(1) + b"mdat" + words(0, 16 + media_size) + bytes(media_size)
     before = FTYP + box("wide") + mdat + box("free", bytes(30)) + box("uuid", bytes(20))
@@ -49,7 +49,7 @@ def test_boxes_before_moov_and_a_64_bit_size_are_skipped(media_size: int) -> Non
 
 def test_box_header_across_the_end_of_the_first_read_is_read() -> None:
     for missing in range(1, 17):
-        before = FTYP + box("mdat", bytes(FIRST_ASK_BYTES - len(FTYP) - 8 - missing))
+        before = FTYP + box("mdat", bytes(FIRST_READ_BYTES - len(FTYP) - 8 - missing))
         span, _ = locate(before + SMALL_MOOV)
         assert span.start == len(before)
 
