@@ -1,7 +1,7 @@
-"""A bounded memory of values of known size, which are shared while in use.
+"""A cache of shared values, limited by the sum of their sizes.
 
-A value is in use while a ``Lease`` on it is open. Unused values are cached while there is memory;
-the least recently used is dropped first. Values in use count too, so a value that does not fit
+A value is in use while a ``Lease`` on it is open. Unused values stay cached while there is memory;
+the least recently used one is dropped first. Values in use count too, so a value that does not fit
 beside them is refused.
 """
 
@@ -19,7 +19,7 @@ Part = TypeVar("Part")
 
 
 class Lease(Generic[Value]):
-    """The use of a value until ``close``."""
+    """A lease keeps a value in use until ``close``."""
 
     __slots__ = ("_change", "_is_closed", "value")
 
@@ -38,7 +38,7 @@ class Lease(Generic[Value]):
         return Lease(part, self._change)
 
     def close(self) -> None:
-        """Ends the use; may be called twice."""
+        """Ends the lease; may be called twice."""
         if not self._is_closed:
             self._is_closed = True
             self._change(-1)
@@ -55,7 +55,7 @@ class _Entry(Generic[Value]):
 
 
 class IndexMemory(Generic[Key, Value]):
-    """``limit_bytes`` is exceeded only by a single larger value with no others beside it.
+    """Caches values up to ``limit_bytes`` in all, or one larger value if no other is in use.
 
     ``used_bytes``: the size of cached values, and of dropped values that are in use.
     """
@@ -77,17 +77,17 @@ class IndexMemory(Generic[Key, Value]):
         self._entries.move_to_end(key)
         return self._lease(entry)
 
-    def keep(self, key: Key, value: Value, size_bytes: int) -> Lease[Value]:
+    def add(self, key: Key, value: Value, size_bytes: int) -> Lease[Value]:
         """Caches a value, replacing one under its key, and returns a lease on it.
 
         Raises CacheFullError when values in use leave too little memory for it.
         """
-        self._forget(key)
-        for each, entry in list(self._entries.items()):
+        self._drop(key)
+        for other_key, entry in list(self._entries.items()):
             if self.used_bytes + size_bytes <= self._limit_bytes:
                 break
             if not entry.leases:
-                self._forget(each)
+                self._drop(other_key)
         if self.used_bytes and self.used_bytes + size_bytes > self._limit_bytes:
             raise CacheFullError(
                 f"an index takes {size_bytes} bytes beside the {self.used_bytes} of those in use, "
@@ -97,10 +97,10 @@ class IndexMemory(Generic[Key, Value]):
         self.used_bytes += size_bytes
         return self._lease(entry)
 
-    def forget(self) -> None:
+    def drop_all(self) -> None:
         """Drops all values; those in use count until their leases are closed."""
         for key in list(self._entries):
-            self._forget(key)
+            self._drop(key)
 
     def _lease(self, entry: _Entry[Value]) -> Lease[Value]:
         def change(leases: int) -> None:
@@ -110,7 +110,7 @@ class IndexMemory(Generic[Key, Value]):
 
         return Lease(entry.value, change)
 
-    def _forget(self, key: Key) -> None:
+    def _drop(self, key: Key) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
             entry.is_cached = False

@@ -42,11 +42,12 @@ from streamedge.origin import OriginHead, Version
 from streamedge.spans import Span
 
 FIRST_READ = Span(0, 64 * 1024)
-# RFC 9110 §8.4.1 and its registry; other values ("utf-8") are mistakes, and the bytes are plain.
+# RFC 9110 §8.4.1 and its registry; other values ("utf-8") are mistakes of the uploader, and the
+# bytes are not coded.
 _CODINGS = frozenset(
     {"br", "compress", "dcb", "dcz", "deflate", "gzip", "x-compress", "x-gzip", "zstd"}
 )
-PARSED_AT_ONCE = 2  # MP4 indexes; building one takes several times the memory of the result
+CONCURRENT_BUILDS_MAX = 2  # building an MP4 index takes several times the memory of the result
 _MP3_HEAD_BYTES = 4096
 
 
@@ -72,7 +73,7 @@ class _IndexBuild:
     task: asyncio.Task[Lease[_Index]]
     waiting: int = 0
 
-    def settle(self) -> None:
+    def close_unused_lease(self) -> None:
         """Closes the task's own lease once all waiters have theirs."""
         if self.waiting or not self.task.done() or self.task.cancelled():
             return
@@ -84,8 +85,8 @@ class MediaLibrary:
     """A worker's media.
 
     ``memory_bytes`` limits all indexes, including those in use; ``index_bytes`` limits one index;
-    ``moov_bytes`` limits how much of a file is read for one. ``report`` is called with the name of
-    an object and the faults for which parts of it are left out, once for each index.
+    ``moov_bytes`` limits the bytes of a file that are read for one. ``report`` is called once for
+    each index with faults: with the object's name and the reasons why parts of it are not played.
     """
 
     def __init__(
@@ -99,15 +100,15 @@ class MediaLibrary:
     ) -> None:
         self._cache = cache
         self._report = report
-        self._parsing = asyncio.Semaphore(PARSED_AT_ONCE)
+        self._build_slots = asyncio.Semaphore(CONCURRENT_BUILDS_MAX)
         self._index_bytes = index_bytes
         self._moov_bytes = moov_bytes
         self._indexes = IndexMemory[_Key, _Index](memory_bytes)
         self._builds: dict[_Key, _IndexBuild] = {}
 
-    def forget(self) -> None:
+    def drop_indexes(self) -> None:
         """Drops all indexes. Running plays keep theirs."""
-        self._indexes.forget()
+        self._indexes.drop_all()
 
     @property
     def memory_bytes(self) -> int:
@@ -129,8 +130,10 @@ class MediaLibrary:
             except BaseException:
                 lease.close()
                 raise
-            pinned = (reader.clone(),) if reader.head.version.id else ()
-            return FlvMedium(asset.name, index.head, index.index, packaged, reader, lease, *pinned)
+            source_readers = (reader.clone(),) if reader.head.version.id else ()
+            return FlvMedium(
+                asset.name, index.head, index.index, packaged, reader, lease, *source_readers
+            )
         finally:
             reader.close()
 
@@ -163,7 +166,7 @@ class MediaLibrary:
             raise CacheFullError(str(exc)) from exc
         finally:
             build.waiting -= 1
-            build.settle()
+            build.close_unused_lease()
 
     async def _layout_of(self, asset: Asset, head: OriginHead) -> Lease[FlvLayout]:
         """The layout of a packaged title. Raises OriginError, CacheFullError, MediaError."""
@@ -176,11 +179,11 @@ class MediaLibrary:
             lease.close()
 
     def _on_build_done(self, key: _Key) -> None:
-        self._builds.pop(key).settle()
+        self._builds.pop(key).close_unused_lease()
 
     async def _build(self, asset: Asset, head: OriginHead) -> Lease[_Index]:
         index = await self._read_index(asset, head)
-        return self._indexes.keep((asset.key, head.version), index, _memory_size_bytes(index))
+        return self._indexes.add((asset.key, head.version), index, _memory_size_bytes(index))
 
     async def _read_index(self, asset: Asset, head: OriginHead) -> _Index:
         reader = self._cache.reopen(asset, head)
@@ -197,8 +200,8 @@ class MediaLibrary:
             )
         finally:
             reader.close()
-        async with self._parsing:
-            # In a thread: few bytes can describe many samples.
+        async with self._build_slots:
+            # In a thread, because few bytes can describe many samples.
             layout = await asyncio.to_thread(build_layout, moov, size_bytes, self._index_bytes)
         if layout.title.faults and self._report is not None:
             self._report(asset.name, layout.title.faults)

@@ -1,8 +1,8 @@
 """The interface between media and delivery: a head, positions to start at, and runs of FLV tags.
 
 A run is one or more whole FLV tags: a span of a cached FLV (sent without copying) or bytes built in
-memory (MP3). Only ``locate`` and ``locate_after`` wait: ``next_run`` returns at once, and the bytes
-that it needs are awaited with ``when_ready``.
+memory (MP3). Only ``locate`` and ``locate_after`` wait. ``next_run`` returns at once;
+``when_ready`` waits for the bytes that it needs.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from streamedge.media.flv.timeline import Timeline
 from streamedge.media.script_data import ScriptObject
 from streamedge.spans import Span
 
-RUN_MS = 1000  # media in one run, about, until the viewer's buffer is full
-LONG_RUN_MS = 2000  # … and then: fewer, larger messages cost less
-# A single larger tag makes a run of its own. nginx-rtmp, pulling, ends at a message over 1 MiB.
+RUN_MS = 1000  # about the length of a run until the viewer's buffer is full
+LONG_RUN_MS = 2000  # … and from then on: fewer, larger messages cost less
+# A single larger tag is a run of its own. nginx-rtmp, pulling, ends at a message over 1 MiB.
 RUN_BYTES_MAX = 1024 * 1024
 
 
 class Position(NamedTuple):
     """The position of a tag: its offset in the FLV or MP3, its time, and its row in a title.
 
-    ``timeline``: the time line of an FLV file's tags up to there.
+    ``timeline``: the time line of an FLV file's tags up to this position.
     """
 
     position: int
@@ -39,9 +39,9 @@ class Position(NamedTuple):
 class Run(NamedTuple):
     """Consecutive whole tags that can be sent now.
 
-    ``span`` are their bytes in ``reader``'s object, or ``body`` the bytes themselves. ``tag_type``
-    is that of the only tag, None when there are several. ``following`` is the next
-    position; its time is the end of the run.
+    ``span`` is their span in ``reader``'s object; ``body`` has the bytes if they are not sent from
+    there. ``tag_type`` is the type of the only tag, None when there are several. ``following`` is
+    the next position; its time is the end of the run.
     """
 
     reader: Reader
@@ -71,7 +71,7 @@ class End(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MediumHead:
-    """What a player needs before the first picture.
+    """What a player needs before the first video frame.
 
     ``metadata`` is for onMetaData; ``enhanced`` are the FourCCs that only Enhanced RTMP can carry.
     """
@@ -97,9 +97,9 @@ class Medium(Protocol):
         ...
 
     def is_current(self) -> bool:
-        """Whether the object was neither written nor invalidated since this was opened.
+        """Whether the object was neither written nor invalidated since the medium was opened.
 
-        If it was, a seek opens it again.
+        Otherwise a seek opens it again.
         """
         ...
 
@@ -108,9 +108,10 @@ class Medium(Protocol):
         ...
 
     async def locate(self, time_ms: int) -> Position:
-        """Where to start so that ``time_ms`` can be shown: a keyframe, if there is video.
+        """The position to start from so that ``time_ms`` can be shown: a keyframe, if there is
+        video.
 
-        Times beyond the end mean the last keyframe. Raises OriginError, MediaError.
+        For a time beyond the end it is the last keyframe. Raises OriginError, MediaError.
         """
         ...
 
@@ -119,22 +120,24 @@ class Medium(Protocol):
         ...
 
     def sequence_headers(self, mark: Position) -> tuple[tuple[int, bytes], ...]:
-        """Tag types and bodies of the codec headers in force at a mark that was located."""
+        """Tag types and bodies of the codec headers that apply at a located position."""
         ...
 
     def next_run(
         self, mark: Position, length_ms: int, until_ms: int | None
     ) -> Run | Skip | NeedData | End:
-        """The tags from ``mark`` on: about ``length_ms`` of them, or one tag for 0.
+        """The tags from ``mark`` on: about ``length_ms`` of media, or one tag for 0.
 
-        None is later than ``until_ms``. Raises MediaError where the file is damaged.
+        No tag is later than ``until_ms``. Raises MediaError where the file is damaged.
         """
         ...
 
     def when_ready(
         self, span: Span, callback: Callable[[Failure | None], None]
     ) -> Callable[[], None]:
-        """Calls ``callback`` once the bytes are there, or with a failure; returns a canceller."""
+        """Calls ``callback`` once the bytes are cached, or with a failure; returns a function that
+        cancels the call.
+        """
         ...
 
     def close(self) -> None: ...

@@ -1,11 +1,11 @@
 """Packages an MP4 as FLV: an origin that builds its bytes from another object's bytes.
 
 A span of the FLV is built from the source's samples, which are read through the same cache. The
-result is cached as any object, under a key with the source's version, so it is never stale.
-``flv.layout`` plans all of it.
+result is cached like any object, under a key with the source's version, so it is never stale.
+``flv.layout`` maps the bytes of the FLV to those of the source.
 
-A layout is leased only while bytes are built: the cache keeps the origins of its assets for long,
-and the owner of layouts bounds their memory.
+A layout is leased only while bytes are built, because the cache keeps the origins of its assets for
+long, and the memory of layouts is limited.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.spans import Span
 
 PIECE_BYTES = 256 * 1024  # built at once when the source bytes are in the cache
-SMALL_PIECE_BYTES = 64 * 1024  # … and while they arrive, since viewers wait for them
-LAYOUT_EDITION = 2  # part of every packaged version: raise it when a layout's bytes change
+SMALL_PIECE_BYTES = 64 * 1024  # … and while they arrive, because viewers wait for them
+LAYOUT_EDITION = 2  # part of each packaged version: raise it when the bytes of a layout change
 
 
 LayoutSource = Callable[[], Awaitable[Lease[FlvLayout]]]
@@ -35,7 +35,7 @@ LayoutSource = Callable[[], Awaitable[Lease[FlvLayout]]]
 def packaged_asset(
     cache: Cache, source: Asset, head: OriginHead, size_bytes: int, layouts: LayoutSource
 ) -> Asset:
-    """The asset that is ``source``, in the version of ``head``, as FLV of that size."""
+    """The asset of ``source``, in the version of ``head``, packaged as an FLV of ``size_bytes``."""
     edition = str(LAYOUT_EDITION)  # other editions are cached under other keys
     return Asset(
         key=join_key("flv", source.key, edition, *version_parts(head.version)),
@@ -79,19 +79,19 @@ class Packager:
         if if_none_match == self._head.version:
             return None
         if if_match is not None and if_match != self._head.version:
-            raise OriginError(OriginFailure.CHANGED, f"{name}: packaged anew")
+            raise OriginError(OriginFailure.CHANGED, f"{name}: packaged from another version")
         whole = Span(0, self._head.version.size_bytes)
-        wanted = whole if span is None else whole.intersect(span)
-        if not wanted.size:
+        requested_span = whole if span is None else whole.intersect(span)
+        if not requested_span.size:
             raise OriginError(OriginFailure.RANGE_OUTSIDE, f"{name}: ends before {span}")
         layout = await self._layout(name)
         source = self._cache.reopen(self._source, self._source_head)
-        return _PackagedRead(self._head, wanted, source, layout)
+        return _PackagedRead(self._head, requested_span, source, layout)
 
     async def _layout(self, name: str) -> Lease[FlvLayout]:
         try:
             layout = await self._layouts()
-        except MediaError as exc:  # it could be read before
+        except MediaError as exc:  # the title was valid when it was opened
             raise OriginError(OriginFailure.CHANGED, f"{name}: {exc}") from exc
         if layout.value.size_bytes != self._head.version.size_bytes:
             layout.close()
@@ -124,16 +124,16 @@ class _PackagedRead:
         return self._span
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        for wanted in self._layout.plan(self._span):
-            self._source.prefetch(wanted)
+        for source_span in self._layout.plan(self._span):
+            self._source.prefetch(source_span)
         position = self._span.start
         while position < self._span.end:
             piece = self._next_piece(position)
-            yield await self._make(piece)
+            yield await self._build(piece)
             position = piece.end
 
     def expedite(self) -> None:
-        """As ``PrioritizedRead.expedite``: what it is made from becomes urgent."""
+        """As ``PrioritizedRead.expedite``: the reads of the source become urgent."""
         self._source.expedite()
 
     async def close(self) -> None:
@@ -142,14 +142,16 @@ class _PackagedRead:
 
     def _next_piece(self, position: int) -> Span:
         piece = Span(position, min(position + PIECE_BYTES, self._span.end))
-        for wanted in self._layout.plan(piece):
-            if self._source.ready_end(wanted.start, wanted.end) < wanted.end:
+        for source_span in self._layout.plan(piece):
+            if self._source.ready_end(source_span.start, source_span.end) < source_span.end:
                 return Span(position, min(position + SMALL_PIECE_BYTES, self._span.end))
         return piece
 
-    async def _make(self, piece: Span) -> bytes:
+    async def _build(self, piece: Span) -> bytes:
         try:
-            sources = [await self._source.read(wanted) for wanted in self._layout.plan(piece)]
+            sources = [
+                await self._source.read(source_span) for source_span in self._layout.plan(piece)
+            ]
         except OriginError as exc:
             # The source's fill has used its retries: this fill must not multiply them.
             raise OriginError(exc.failure, str(exc), retried=True) from exc

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from streamedge.media.faults import invalid
 
 DEPTH_MAX = 16
-VALUES_MAX = 1 << 16  # in one tag; an array of numbers is one
+VALUES_MAX = 1 << 16  # in one tag; an array of numbers counts as one
 
-# What a script tag can hold. Strict arrays of numbers are numpy arrays, other arrays tuples; null,
+# The values of a script tag. Strict arrays of numbers are numpy arrays, other arrays tuples; null,
 # undefined and unsupported are None; dates are numbers (ms since 1970).
 ScriptValue: TypeAlias = Union[
     float, bool, str, NDArray[np.float64], tuple["ScriptValue", ...], "ScriptObject", None
@@ -46,8 +46,8 @@ def encode_on_metadata(values: Mapping[str, ScriptValue]) -> bytes:
 def _encode_members(values: Mapping[str, ScriptValue]) -> list[bytes]:
     pieces = []
     for name, value in values.items():
-        encoded = name.encode()
-        pieces += [struct.pack(">H", len(encoded)), encoded, _encode(value)]
+        name_bytes = name.encode()
+        pieces += [struct.pack(">H", len(name_bytes)), name_bytes, _encode(value)]
     return [*pieces, _END]
 
 
@@ -57,10 +57,10 @@ def _encode(value: ScriptValue) -> bytes:
     if isinstance(value, (int, float)):
         return struct.pack(">Bd", _NUMBER, value)
     if isinstance(value, str):
-        encoded = value.encode()
-        if len(encoded) > 0xFFFF:
-            return struct.pack(">BI", _LONG_STRING, len(encoded)) + encoded
-        return struct.pack(">BH", _STRING, len(encoded)) + encoded
+        text_bytes = value.encode()
+        if len(text_bytes) > 0xFFFF:
+            return struct.pack(">BI", _LONG_STRING, len(text_bytes)) + text_bytes
+        return struct.pack(">BH", _STRING, len(text_bytes)) + text_bytes
     if isinstance(value, np.ndarray):
         numbers = np.zeros(len(value), _NUMBER_TYPE)
         numbers["value"] = value
@@ -73,23 +73,23 @@ def _encode(value: ScriptValue) -> bytes:
 
 
 def decode_script(body: bytes | memoryview) -> tuple[str, tuple[ScriptValue, ...]]:
-    """(name, values) of a script tag's body. An object end that is missing at the very end of the
-    body is forgiven, as writers forget it; text that is not UTF-8 keeps replacement characters.
+    """(name, values) of a script tag's body. The last object end may be missing, because some
+    writers omit it. Invalid UTF-8 becomes replacement characters.
 
     Raises MediaError STRUCTURE_INVALID when the body is cut off, is nested deeper than DEPTH_MAX,
-    holds more than VALUES_MAX values, or has values that files do not contain.
+    has more than VALUES_MAX values, or has values of unknown types.
     """
-    reader = _Reader(memoryview(body))
-    name = reader.value(0)
+    decoder = _Decoder(memoryview(body))
+    name = decoder.value(0)
     if not isinstance(name, str):
         raise invalid("the FLV has a script tag without a name")
     values = []
-    while reader.position < len(reader.data):
-        values.append(reader.value(0))
+    while decoder.position < len(decoder.data):
+        values.append(decoder.value(0))
     return name, tuple(values)
 
 
-class _Reader:
+class _Decoder:
     """A position in one script tag's body."""
 
     def __init__(self, data: memoryview) -> None:
@@ -97,7 +97,7 @@ class _Reader:
         self.position = 0
         self.values = 0
 
-    def take(self, size: int) -> memoryview:
+    def read(self, size: int) -> memoryview:
         end = self.position + size
         if end > len(self.data):
             raise invalid("the FLV's script tag is cut off")
@@ -106,13 +106,13 @@ class _Reader:
         return part
 
     def unsigned(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
+        return int.from_bytes(self.read(size), "big")
 
     def text(self, length_size: int) -> str:
-        return str(self.take(self.unsigned(length_size)), "utf-8", "replace")
+        return str(self.read(self.unsigned(length_size)), "utf-8", "replace")
 
     def number(self) -> float:
-        value: float = struct.unpack(">d", self.take(8))[0]
+        value: float = struct.unpack(">d", self.read(8))[0]
         return value
 
     def value(self, depth: int) -> ScriptValue:
@@ -134,18 +134,18 @@ class _Reader:
             self.text(2)
             return self.members(depth)
         if marker == _ECMA_ARRAY:
-            self.take(4)  # the count is a hint that writers get wrong; the end marker decides
+            self.read(4)  # the count is often wrong; the end marker decides
             return self.members(depth)
         if marker == _STRICT_ARRAY:
             return self.array(depth)
         if marker == _DATE:
             moment = self.number()
-            self.take(2)  # time zone, always 0
+            self.read(2)  # time zone, always 0
             return moment
         if marker in (_NULL, _UNDEFINED, _UNSUPPORTED):
             return None
         if marker == _REFERENCE:
-            self.take(2)
+            self.read(2)
             return None
         raise invalid(f"the FLV's script tag has a value of unknown type {marker}")
 

@@ -1,7 +1,8 @@
 """Detects the kind of a file from its first bytes, not from its name.
 
-A parser that yields the spans it needs. Detects a kind behind what other players skip: unknown
-boxes in front of an MP4's, an ID3v2 tag, junk before an MP3's first frame. Never reads an index.
+The parser is a generator that yields the spans it needs. It skips what players skip: unknown boxes
+at the start of an MP4, an ID3v2 tag, junk before the first frame of an MP3. It never reads an
+index.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from streamedge.media.mp4 import boxes
 from streamedge.spans import Span
 
 FIRST_READ_BYTES = 64 << 10
-BOXES_MAX = 16  # of unknown types, until one that is known
+BOXES_MAX = 16  # of unknown types, before one of a known type
 
 _MP4_BOXES = frozenset(
     {"ftyp", "moov", "mdat", "free", "skip", "wide", "pnot", "styp", "uuid", "moof", "sidx"}
@@ -33,7 +34,9 @@ class FileKind(Enum):
 
 
 def sniff(file_size_bytes: int) -> Generator[Span, bytes, FileKind]:
-    """Yields spans it must be sent, returns the kind. Raises MediaError STRUCTURE_INVALID."""
+    """Yields the spans that it needs, is sent their bytes, returns the kind. Raises MediaError
+    STRUCTURE_INVALID.
+    """
     if file_size_bytes == 0:
         raise invalid("the file is empty")
     window = Span(0, min(FIRST_READ_BYTES, file_size_bytes))
@@ -41,17 +44,17 @@ def sniff(file_size_bytes: int) -> Generator[Span, bytes, FileKind]:
     if data[:3] == b"FLV":
         return FileKind.FLV
     if data[:3] == b"ID3":
-        behind = id3v2_size_bytes(data[:ID3_HEADER_SIZE_BYTES])
-        start = data[behind : behind + 3]
-        if len(start) < 3 and behind + 3 <= file_size_bytes:
-            start = yield Span(behind, behind + 3)
+        id3_size_bytes = id3v2_size_bytes(data[:ID3_HEADER_SIZE_BYTES])
+        start = data[id3_size_bytes : id3_size_bytes + 3]
+        if len(start) < 3 and id3_size_bytes + 3 <= file_size_bytes:
+            start = yield Span(id3_size_bytes, id3_size_bytes + 3)
         return FileKind.FLV if start == b"FLV" else FileKind.MP3
     if str(data[4:8], "latin-1") in _MP4_BOXES:
         return FileKind.MP4
     if mp3.resynchronise(data[: 4 * mp3.FRAME_SIZE_MAX_BYTES]) == 0:
         return FileKind.MP3
     if mp3.unsupported_format(data) is not None:
-        return FileKind.MP3  # whose head says why it is refused
+        return FileKind.MP3  # ``mp3.head`` raises the reason
     if (yield from _leads_to_mp4_box(data, file_size_bytes)):
         return FileKind.MP4
     limit_bytes = min(SEARCH_LIMIT_BYTES, file_size_bytes)

@@ -16,39 +16,39 @@ LIMIT_BYTES = 100
 def test_least_recently_used_value_is_dropped_first() -> None:
     memory = IndexMemory[str, int](LIMIT_BYTES)
     for key in "abc":
-        memory.keep(key, ord(key), 30).close()
+        memory.add(key, ord(key), 30).close()
     lease = memory.lease("a")
     assert lease is not None
     lease.close()
-    memory.keep("d", 4, 30).close()
+    memory.add("d", 4, 30).close()
     assert memory.keys() == ["c", "a", "d"]
     assert memory.used_bytes == 90
 
 
 def test_values_in_use_stay_and_others_are_refused() -> None:
     memory = IndexMemory[str, int](LIMIT_BYTES)
-    first = memory.keep("a", 1, 60)
+    first = memory.add("a", 1, 60)
     part = first.of("part of it")
     with pytest.raises(CacheFullError):
-        memory.keep("b", 2, 60)
+        memory.add("b", 2, 60)
     first.close()
     first.close()
     with pytest.raises(CacheFullError):
-        memory.keep("b", 2, 60)
+        memory.add("b", 2, 60)
     part.close()
-    memory.keep("b", 2, 60).close()
+    memory.add("b", 2, 60).close()
     assert memory.keys() == ["b"]
 
 
 def test_single_value_may_exceed_the_limit() -> None:
     memory = IndexMemory[str, int](LIMIT_BYTES)
-    memory.keep("a", 1, 60).close()
-    lease = memory.keep("large", 2, 1000)
+    memory.add("a", 1, 60).close()
+    lease = memory.add("large", 2, 1000)
     assert memory.keys() == ["large"]
     with pytest.raises(CacheFullError):
-        memory.keep("a", 1, 1)
+        memory.add("a", 1, 1)
     lease.close()
-    memory.keep("a", 1, 1).close()
+    memory.add("a", 1, 1).close()
     assert memory.used_bytes == 1
 
 
@@ -66,7 +66,7 @@ class Uses(RuleBasedStateMachine):
         self.made += 1
         in_use = {lease.value: lease.value[1] for lease in self.leases}
         try:
-            self.leases.append(self.memory.keep(key, (self.made, size_bytes), size_bytes))
+            self.leases.append(self.memory.add(key, (self.made, size_bytes), size_bytes))
         except CacheFullError:
             assert sum(in_use.values()) + size_bytes > LIMIT_BYTES
 
@@ -90,7 +90,7 @@ class Uses(RuleBasedStateMachine):
 
     @rule()
     def forget(self) -> None:
-        self.memory.forget()
+        self.memory.drop_all()
         assert self.memory.keys() == []
 
     @invariant()
@@ -99,7 +99,7 @@ class Uses(RuleBasedStateMachine):
         assert self.memory.used_bytes <= LIMIT_BYTES
         assert self.memory.used_bytes >= sum(size_bytes for _, size_bytes in in_use)
         if not self.leases:
-            self.memory.forget()
+            self.memory.drop_all()
             assert self.memory.used_bytes == 0
 
 
@@ -109,9 +109,9 @@ TestUses = Uses.TestCase
 @given(st.integers(1, 10))
 def test_leases_are_counted(count: int) -> None:
     memory = IndexMemory[str, int](LIMIT_BYTES)
-    leases = [memory.keep("a", 1, 50)]
+    leases = [memory.add("a", 1, 50)]
     leases += [leases[0].clone() for _ in range(count)]
-    memory.forget()
+    memory.drop_all()
     for lease in leases:
         assert memory.used_bytes == 50
         lease.close()

@@ -251,7 +251,7 @@ async def test_playing_index_counts_against_the_limit_until_it_ends(
             assert "limits.titles" in str(exc)  # noqa: PT017
         assert 2 <= len(playing) < 20
         assert titles.memory_bytes <= 300_000
-        titles.forget()  # what plays goes on, and counts
+        titles.drop_indexes()  # what plays goes on, and counts
         assert titles.memory_bytes > 100_000
         with pytest.raises(CacheFullError):
             await titles.open(asset(origin, "film19"))
@@ -268,7 +268,7 @@ async def test_dropped_layout_is_built_again_for_packaging(media: Media, cache_r
         server.put("film.mp4", data)
         titles = titles_of(cache)
         medium = await titles.open(asset(origin, "film.mp4"))
-        titles.forget()
+        titles.drop_indexes()
         mark, sent = await medium.locate(0), 0
         while not isinstance(run := medium.next_run(mark, 1000, None), End):
             if isinstance(run, Run):
@@ -299,7 +299,7 @@ async def test_cancelled_waiter_leaves_no_lease_on_the_index(
         await asyncio.gather(*opening, return_exceptions=True)
         (await titles.open(asset(origin, "film.mp4"))).close()
         assert titles.memory_bytes > 0
-        titles.forget()
+        titles.drop_indexes()
         assert titles.memory_bytes == 0
 
 

@@ -54,7 +54,7 @@ async def packaged(cache: Cache, source: Asset, data: bytes) -> tuple[Asset, Flv
     memory = IndexMemory[str, FlvLayout](1 << 30)
 
     async def layouts() -> Lease[FlvLayout]:
-        return memory.lease("film") or memory.keep("film", layout, layout.memory_size_bytes)
+        return memory.lease("film") or memory.add("film", layout, layout.memory_size_bytes)
 
     made = packaged_asset(cache, source, reader.head, layout.size_bytes, layouts)
     reader.close()

@@ -109,7 +109,7 @@ class StreamResolver:
 
     def forget_media(self) -> None:
         """Drops all media indexes; they are read again when needed."""
-        self._titles.forget()
+        self._titles.drop_indexes()
 
     def admit(self, client: Client) -> Admission | Rejection:
         """Chooses the distribution and application of a connecting client, or rejects it."""

@@ -1,4 +1,4 @@
-"""MP3 frames: their headers, finding them in bytes, and wrapping them as FLV tags.
+"""MP3 frames: parsing headers, searching frames in bytes, and wrapping frames as FLV tags.
 
 MPEG audio layer III at the level of frames; ``head`` reads files (ID3, Xing, duration, seeking).
 Source: ISO/IEC 11172-3 §2.4.1.3, 13818-3 §2.4.1; MPEG 2.5 as in practice.
@@ -17,9 +17,9 @@ from streamedge.spans import Span
 
 FRAME_HEADER_SIZE_BYTES = 4
 FRAME_SIZE_MAX_BYTES = 2881  # 160 kb/s at 8 kHz, padded
-RESYNCHRONISED_FRAMES = 3  # in a row, before a boundary is believed
+RESYNCHRONISED_FRAMES = 3  # consecutive frames that confirm a boundary
 
-CANDIDATES_MAX = 20_000  # looked at in one search, so that no bytes keep the event loop
+CANDIDATES_MAX = 20_000  # in one search, so that no bytes block the event loop for long
 
 _SEARCH_BLOCK_BYTES = 4096
 _FREE_FORMAT_FRAME_MAX_BYTES = 8192
@@ -51,14 +51,14 @@ class FrameHeader(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """Complete frames of a buffer, as spans of it, and where to look for the next one."""
+    """Complete frames of a buffer, as spans of it, and where the search for the next one begins."""
 
     spans: tuple[Span, ...]
     end: int
 
 
 def parse_frame_header(data: bytes | memoryview) -> FrameHeader | None:
-    """The header in the first 4 bytes; None when they are none.
+    """The header in the first 4 bytes; None when they are not a header.
 
     Frames of free format (no bit rate) are not recognised.
     """
@@ -90,25 +90,25 @@ def parse_frame_header(data: bytes | memoryview) -> FrameHeader | None:
 def resynchronise(
     buffer: bytes | bytearray | memoryview, position: int = 0, *, is_file_end: bool = False
 ) -> int | None:
-    """Position of the first frame at or after ``position``; None if none is sure.
+    """The position of the first confirmed frame at or after ``position``, or None.
 
-    A frame is believed when RESYNCHRONISED_FRAMES of one stream follow each other; with
-    ``is_file_end`` also when fewer do and the last ends exactly with the buffer. A search ends at
-    CANDIDATES_MAX places that might be one.
+    A frame is confirmed by RESYNCHRONISED_FRAMES consecutive frames of one stream. With
+    ``is_file_end`` fewer are enough if the last one ends exactly with the buffer. A search ends
+    after CANDIDATES_MAX possible positions.
     """
     data = memoryview(buffer)
     octets = np.frombuffer(data, np.uint8)
-    left = CANDIDATES_MAX
-    # In blocks, so that a buffer full of short runs of frames is not searched to its end for each.
+    candidates_left = CANDIDATES_MAX
+    # In blocks, so that a buffer full of short runs of frames is not searched to its end each time.
     for start in range(position, len(octets) - 1, _SEARCH_BLOCK_BYTES):
         block = octets[start : start + _SEARCH_BLOCK_BYTES + 1]
         # Sync word, any version, layer III.
         candidates = (block[:-1] == 0xFF) & (block[1:] & 0xE6 == 0xE0 | _LAYER_3 << 1)
-        places = (np.flatnonzero(candidates) + start).tolist()
-        left -= len(places)
-        if left < 0:
+        positions = (np.flatnonzero(candidates) + start).tolist()
+        candidates_left -= len(positions)
+        if candidates_left < 0:
             return None
-        for candidate in places:
+        for candidate in positions:
             if _is_boundary(data, candidate, is_file_end):
                 return int(candidate)
     return None
@@ -128,13 +128,13 @@ def _is_boundary(data: memoryview, position: int, is_file_end: bool) -> bool:
 
 
 def unsupported_format(data: bytes | memoryview) -> str | None:
-    """What MPEG audio bytes begin with that cannot be sent; None if they are none such."""
+    """The MPEG audio format at the start of ``data`` if it cannot be sent, else None."""
     if len(data) < FRAME_HEADER_SIZE_BYTES or data[0] != 0xFF or data[1] & 0xE0 != 0xE0:
         return None
     version, layer, bit_rate_index = data[1] >> 3 & 3, data[1] >> 1 & 3, data[2] >> 4
     if version not in _SAMPLE_RATES or data[2] >> 2 & 3 == 3 or bit_rate_index == 15:
         return None
-    # The same header again: two bytes may be anything.
+    # The same two bytes must follow again, because two bytes alone may be anything.
     again = bytes(data[:_FREE_FORMAT_FRAME_MAX_BYTES]).find(bytes(data[:2]), 24)
     if again < 0:
         return None
@@ -148,10 +148,10 @@ def unsupported_format(data: bytes | memoryview) -> str | None:
 def frames(
     buffer: bytes | bytearray | memoryview, position: int = 0, *, is_file_end: bool = False
 ) -> Frames:
-    """The complete frames from ``position``, which is a frame's start or near one.
+    """The complete frames from ``position`` on, which is at or near the start of a frame.
 
-    Bytes that are no frame are skipped up to the next boundary that ``resynchronise`` believes.
-    ``end`` is the first byte that was neither taken nor given up.
+    Other bytes are skipped up to the next boundary that ``resynchronise`` confirms. ``end`` is the
+    position after the last returned or skipped byte.
     """
     data = memoryview(buffer)
     spans: list[Span] = []
@@ -160,9 +160,9 @@ def frames(
         if header is None:
             boundary = resynchronise(data, position, is_file_end=is_file_end)
             if boundary is None:
-                # The boundary may be cut off at the end: keep what one needs to be believed.
-                kept = RESYNCHRONISED_FRAMES * FRAME_SIZE_MAX_BYTES
-                return Frames(tuple(spans), max(position, len(data) - kept))
+                # The next boundary may be cut off at the end: leave enough bytes to confirm it.
+                tail_bytes = RESYNCHRONISED_FRAMES * FRAME_SIZE_MAX_BYTES
+                return Frames(tuple(spans), max(position, len(data) - tail_bytes))
             position = boundary
             continue
         end = position + header.size_bytes
@@ -179,8 +179,8 @@ def as_tags(
     """Consecutive FLV audio tags, PreviousTagSizes included, of frames in a buffer.
 
     ``first_sample`` is the first frame's time counted in samples: milliseconds would drift from
-    call to call. Each span must be a frame, as ``frames`` found it. Raises MediaError when times
-    exceed what a tag can say.
+    call to call. Each span must be a frame, as returned by ``frames``. Raises MediaError when a
+    time is beyond the range of a tag.
     """
     data = memoryview(buffer)
     tags = []

@@ -1,7 +1,7 @@
-"""The head of an MP3 file: where its audio is, how long it lasts, and the position of a time.
+"""The head of an MP3 file: the span and duration of its audio, and the position of a time.
 
-Reads ID3 and APE tags and the Xing, Info and VBRI frames, and estimates seek positions. A parser
-that yields the spans it needs.
+Reads ID3 and APE tags and the Xing, Info and VBRI frames, and estimates seek positions. The parser
+is a generator that yields the spans it needs.
 Sources: ID3v2.4 structure §3.1; ID3v1; APEv2; Xing's and Fraunhofer's VBR headers as in practice.
 """
 
@@ -19,8 +19,8 @@ from streamedge.media.mp3.frames import FRAME_HEADER_SIZE_BYTES, FrameHeader
 from streamedge.spans import Span
 
 FIRST_READ_BYTES = 64 << 10
-SEARCH_LIMIT_BYTES = 1 << 20  # behind ID3 tags, until the first frame
-ID3_TAGS_MAX = 16  # at the start, one after the other
+SEARCH_LIMIT_BYTES = 1 << 20  # after ID3 tags, up to the first frame
+ID3_TAGS_MAX = 16  # consecutive tags at the start
 TOC_ENTRIES = 100
 
 _ID3V1_SIZE_BYTES = 128
@@ -32,13 +32,13 @@ _XING_FRAMES, _XING_BYTES, _XING_TOC, _XING_QUALITY = 1, 2, 4, 8
 
 @dataclass(frozen=True, slots=True)
 class Mp3Head:
-    """What an MP3 file's ends say.
+    """The data of the first and last bytes of an MP3 file.
 
     ``audio`` is the span of the audio frames, without a Xing, Info or VBRI frame. ``frame_count``
-    is None where no such frame tells; ``duration_ms`` then is an estimate from the first frames,
-    else it is exact, without the samples that the encoder added at both ends.
-    ``bit_rate`` is the average in bits/s. ``toc`` has, for each percent of the duration, the 256th
-    of the bytes where it stands, counted from ``toc_start``. ``encoder_delay`` counts samples.
+    is None without such a frame; ``duration_ms`` then is an estimate from the first frames.
+    Otherwise it is exact, without the samples that the encoder added at both ends. ``bit_rate`` is
+    the average in bits/s. ``toc`` has the position of each percent of the duration, in 256ths of
+    the bytes from ``toc_start`` on. ``encoder_delay`` counts samples.
     """
 
     audio: Span
@@ -58,7 +58,7 @@ class Mp3Head:
         return sample - sample % self.samples_per_frame
 
     def estimate_position(self, time_ms: int) -> int:
-        """A file position near the frame at a time; not a frame's start."""
+        """A file position near the frame at a time; not exactly the start of a frame."""
         if self.duration_ms <= 0 or time_ms <= 0:
             return self.audio.start
         share = min(1.0, time_ms / self.duration_ms)
@@ -81,15 +81,15 @@ class _VbrHeader(NamedTuple):
 
 
 def read_head(file_size_bytes: int) -> Generator[Span, bytes, Mp3Head]:
-    """Reads the head: yields spans it must be sent, returns the Mp3Head.
+    """Reads the head: yields the spans that it needs, is sent their bytes, returns the Mp3Head.
 
-    Yields the first 64 KiB, the bytes behind ID3 tags, and the last bytes. Raises
-    MediaError: STRUCTURE_INVALID when no MP3 frames are found within SEARCH_LIMIT_BYTES,
-    NO_SUPPORTED_TRACK for MPEG audio that FLV cannot carry.
+    It reads the first 64 KiB, the bytes after ID3 tags, and the last bytes. Raises MediaError:
+    STRUCTURE_INVALID when no MP3 frames are found within SEARCH_LIMIT_BYTES, NO_SUPPORTED_TRACK for
+    MPEG audio that FLV cannot carry.
     """
     start = 0
     window = Span(0, min(FIRST_READ_BYTES, file_size_bytes))
-    data = yield from _ask(window)
+    data = yield from _read_all(window)
     for _ in range(ID3_TAGS_MAX):
         id3_size_bytes = id3v2_size_bytes(data[start - window.start :])
         if id3_size_bytes == 0:
@@ -97,14 +97,14 @@ def read_head(file_size_bytes: int) -> Generator[Span, bytes, Mp3Head]:
         start += id3_size_bytes
         if start + ID3_HEADER_SIZE_BYTES > window.end:
             window = Span(start, max(start, min(start + FIRST_READ_BYTES, file_size_bytes)))
-            data = yield from _ask(window)
+            data = yield from _read_all(window)
     end = yield from _audio_end(file_size_bytes)
     while True:
         last = min(window.end, end)
         is_all = last >= min(end, start + SEARCH_LIMIT_BYTES)
-        searched = memoryview(data)[start - window.start : max(0, last - window.start)]
-        first = mp3.resynchronise(searched, is_file_end=last == end)
-        unsupported = mp3.unsupported_format(searched)
+        audio_data = memoryview(data)[start - window.start : max(0, last - window.start)]
+        first = mp3.resynchronise(audio_data, is_file_end=last == end)
+        unsupported = mp3.unsupported_format(audio_data)
         if unsupported is not None:
             raise MediaError(MediaFault.NO_SUPPORTED_TRACK, f"the file has {unsupported}")
         if first is not None:
@@ -113,13 +113,13 @@ def read_head(file_size_bytes: int) -> Generator[Span, bytes, Mp3Head]:
             raise invalid("not an MP3: no audio frames where the file's audio should begin")
         more_end = min(end, start + SEARCH_LIMIT_BYTES, window.end + 2 * window.size)
         more = Span(window.end, more_end)
-        data += yield from _ask(more)
+        data += yield from _read_all(more)
         window = Span(window.start, more.end)
-    return _head(searched, first, Span(start + first, end))
+    return _head(audio_data, first, Span(start + first, end))
 
 
-def _ask(span: Span) -> Generator[Span, bytes, bytes]:
-    """The bytes of a span, all of them. Raises MediaError STRUCTURE_INVALID when some lack."""
+def _read_all(span: Span) -> Generator[Span, bytes, bytes]:
+    """All bytes of a span. Raises MediaError STRUCTURE_INVALID when some are missing."""
     if span.size == 0:
         return b""
     data = yield span
@@ -128,16 +128,16 @@ def _ask(span: Span) -> Generator[Span, bytes, bytes]:
     return data
 
 
-def _head(searched: memoryview, first: int, audio: Span) -> Mp3Head:
-    """``searched`` has the frame at ``audio.start`` at ``first``, and some that follow."""
-    header = mp3.parse_frame_header(searched[first:])
+def _head(data: memoryview, first: int, audio: Span) -> Mp3Head:
+    """The head, from the frames in ``data``; ``first`` is the position of the first one in it."""
+    header = mp3.parse_frame_header(data[first:])
     if header is None:
         raise invalid("not an MP3")
-    frame = searched[first : first + header.size_bytes]
+    frame = data[first : first + header.size_bytes]
     vbr = _vbr_header(frame, header)
     toc_start = audio.start
     if vbr is not None:
-        # This frame tells about the others and holds no audio.
+        # This frame describes the file and holds no audio.
         first += header.size_bytes
         audio = Span(min(audio.end, audio.start + header.size_bytes), audio.end)
     if vbr is not None and vbr.frame_count:
@@ -146,7 +146,7 @@ def _head(searched: memoryview, first: int, audio: Span) -> Mp3Head:
         duration_ms = (samples * 1000 + header.sample_rate // 2) // header.sample_rate
         bit_rate = audio.size * 8000 // duration_ms if duration_ms else header.bit_rate
     else:
-        bit_rate = _average_bit_rate(searched, first) or header.bit_rate
+        bit_rate = _average_bit_rate(data, first) or header.bit_rate
         duration_ms = audio.size * 8000 // bit_rate
     return Mp3Head(
         audio=audio,
@@ -163,19 +163,21 @@ def _head(searched: memoryview, first: int, audio: Span) -> Mp3Head:
 
 
 def _average_bit_rate(data: memoryview, first: int) -> int:
-    """Bits per second of the frames at hand; 0 if there are none."""
-    found = [mp3.parse_frame_header(data[span.start :]) for span in mp3.frames(data, first).spans]
-    headers = [header for header in found if header is not None]
+    """Bits per second of the frames in ``data``; 0 if there are none."""
+    parsed_headers = [
+        mp3.parse_frame_header(data[span.start :]) for span in mp3.frames(data, first).spans
+    ]
+    headers = [header for header in parsed_headers if header is not None]
     size_bytes = sum(header.size_bytes for header in headers)
     duration_ms = sum(header.samples * 1000 / header.sample_rate for header in headers)
-    # A constant rate is exact where the sizes, being rounded to bytes, are not.
+    # A constant rate is exact; the sizes are rounded to bytes.
     if len({header.bit_rate for header in headers}) == 1:
         return headers[0].bit_rate
     return round(size_bytes * 8000 / duration_ms) if headers else 0
 
 
 def _vbr_header(frame: memoryview, header: FrameHeader) -> _VbrHeader | None:
-    """What a Xing, Info or VBRI frame says; None when the frame is audio."""
+    """The content of a Xing, Info or VBRI frame; None when the frame is audio."""
     position = FRAME_HEADER_SIZE_BYTES + header.side_info_size_bytes
     if bytes(frame[position : position + 4]) in (b"Xing", b"Info"):
         return _xing_header(bytes(frame[position + 4 :]))
@@ -211,11 +213,11 @@ def _xing_header(data: bytes) -> _VbrHeader:
 
 
 def _audio_end(file_size_bytes: int) -> Generator[Span, bytes, int]:
-    """Where the audio ends: before an ID3v1 tag and an APE tag, where they are."""
+    """The end of the audio, before an ID3v1 tag and an APE tag, if there are any."""
     tail = Span(
         max(0, file_size_bytes - _ID3V1_SIZE_BYTES - _APE_FOOTER_SIZE_BYTES), file_size_bytes
     )
-    data = yield from _ask(tail)
+    data = yield from _read_all(tail)
     end = file_size_bytes
     if data[-_ID3V1_SIZE_BYTES:][:3] == b"TAG" and len(data) >= _ID3V1_SIZE_BYTES:
         end -= _ID3V1_SIZE_BYTES

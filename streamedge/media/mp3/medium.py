@@ -1,8 +1,8 @@
 """An MP3 in the cache as a medium: its frames are wrapped as FLV tags when they are sent.
 
-The positions of an MP3's tags are unknown until all of it is read, so it is not packaged. Its bytes
-are few (16 KB a second at 128 kb/s), so wrapping them for each viewer costs little. Times after a
-seek follow the head's estimate: exact at a constant rate, as good as the Xing table otherwise.
+The positions of the tags are unknown until the whole MP3 was read, so it is not packaged. It has
+few bytes (16 KB a second at 128 kb/s), so wrapping them for each viewer costs little. Times after a
+seek follow the head's estimate: exact at a constant rate, otherwise as precise as the Xing table.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ SEEK_WINDOW_BYTES = 16 * 1024
 
 
 class Mp3Medium:
-    """``reader`` is of the MP3, and closed with the medium; ``source`` is what it was opened with.
+    """``reader`` reads the MP3, and is closed with the medium; ``source`` is the first reader.
 
-    A mark's row counts samples.
+    The row of a position counts samples.
     """
 
     def __init__(self, name: str, head: Mp3Head, reader: Reader, source: Reader) -> None:
@@ -61,9 +61,9 @@ class Mp3Medium:
         while True:
             window = Span(guess, min(guess + size, audio.end))
             data = await self._reader.read(window)
-            found = mp3.resynchronise(data, is_file_end=window.end == audio.end)
-            if found is not None:
-                return Position(guess + found, self._time_ms(sample), sample)
+            offset = mp3.resynchronise(data, is_file_end=window.end == audio.end)
+            if offset is not None:
+                return Position(guess + offset, self._time_ms(sample), sample)
             if window.end == audio.end:
                 return Position(audio.end, self.head.duration_ms, sample)
             size *= 2
@@ -82,17 +82,17 @@ class Mp3Medium:
             return End()
         window_bytes = self._mp3.bit_rate * length_ms // 8000 + 2 * mp3.FRAME_SIZE_MAX_BYTES
         while True:
-            wanted = min(mark.position + window_bytes, audio.end)
-            ready_end = self._reader.ready_end(mark.position, wanted)
+            window_end = min(mark.position + window_bytes, audio.end)
+            ready_end = self._reader.ready_end(mark.position, window_end)
             data = self._reader.copy(Span(mark.position, ready_end))
             frames = mp3.frames(data, is_file_end=ready_end == audio.end)
             if frames.spans:
                 break
             if ready_end == audio.end:
                 return End()
-            if ready_end < wanted:
+            if ready_end < window_end:
                 return NeedData(Span(ready_end, min(ready_end + AHEAD_BYTES, audio.end)))
-            # A window of bytes that are no frames: look behind it.
+            # A window without frames: continue after it.
             mark = mark._replace(position=mark.position + max(1, frames.end))
         frame_ms = 1000 * self._mp3.samples_per_frame / self._mp3.sample_rate
         spans = frames.spans[: int(length_ms / frame_ms) + 1]

@@ -1,7 +1,7 @@
-"""The boxes that ISO base media files (MP4, M4A, QuickTime MOV) are made of.
+"""The boxes of ISO base media files (MP4, M4A, QuickTime MOV).
 
-Reads box headers and iterates over the boxes of one container. Nesting is bounded by the callers:
-each descends a fixed path, none recurses.
+Reads box headers and iterates over the boxes of one container. Callers limit the nesting: each
+follows a fixed path, none recurses.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BOXES_MAX = 4096  # in one container; real files have a few dozen
 
 
 class BoxHeader(NamedTuple):
-    """``size_bytes`` is of the whole box, ``header_size_bytes`` (8 or 16) included."""
+    """``size_bytes`` is the size of the whole box, with the header (8 or 16 bytes)."""
 
     type: str
     header_size_bytes: int
@@ -34,10 +34,10 @@ class Box(NamedTuple):
 def parse_header(data: memoryview, remaining_bytes: int, *, may_be_cut: bool = False) -> BoxHeader:
     """Reads the header at the start of ``data`` (ISO/IEC 14496-12 §4.2).
 
-    ``remaining_bytes`` is what the container has left from here on; ``data`` may hold less of it,
-    but at least 16 bytes or all. Size 0 means "to the container's end", size 1 "64 bits follow".
-    ``may_be_cut``: the box may claim more than is left. Raises MediaError STRUCTURE_INVALID when
-    there is no header, or the box does not fit in its container.
+    ``remaining_bytes`` is the number of bytes from here to the container's end; ``data`` may hold
+    fewer of them, but at least 16 or all. Size 0 means "to the container's end", size 1 "64 bits
+    follow". ``may_be_cut``: the box may claim more bytes than remain. Raises MediaError
+    STRUCTURE_INVALID when there is no header, or the box does not fit in its container.
     """
     header = read_header(data, remaining_bytes)
     if header is None:
@@ -45,13 +45,13 @@ def parse_header(data: memoryview, remaining_bytes: int, *, may_be_cut: bool = F
     if header.size_bytes > remaining_bytes and not may_be_cut:
         raise invalid(
             f"the MP4 is cut off or damaged: box {header.type!r} claims {header.size_bytes} bytes"
-            f" where {remaining_bytes} are left"
+            f" where {remaining_bytes} remain"
         )
     return header
 
 
 def read_header(data: memoryview, remaining_bytes: int) -> BoxHeader | None:
-    """The header at the start; None where there is none. The box may claim more than there is."""
+    """The header at the start, or None. The box may claim more bytes than there are."""
     if len(data) < HEADER_SIZE_BYTES:
         return None
     size_bytes = int.from_bytes(data[:4], "big")
@@ -72,9 +72,9 @@ def read_header(data: memoryview, remaining_bytes: int) -> BoxHeader | None:
 def walk(container: memoryview) -> Iterator[Box]:
     """The boxes of a container's content, in order.
 
-    As players do, it takes what is there: a box that claims more than the container has left ends
-    with the container, and bytes that begin no box (padding, garbage) end the walk. Whoever reads
-    a box's content checks it. Raises MediaError STRUCTURE_INVALID beyond BOXES_MAX boxes.
+    It is as lenient as players: a box that claims more bytes than the container has ends with the
+    container, and bytes that begin no box (padding, garbage) end the iteration. The content of a
+    box is not checked. Raises MediaError STRUCTURE_INVALID beyond BOXES_MAX boxes.
     """
     position = 0
     count = 0

@@ -1,10 +1,10 @@
-"""Codec configurations: from an MP4 sample entry to what an FLV or RTMP player needs.
+"""Codec configurations for FLV and RTMP players, from MP4 sample entries.
 
 Defines the supported codecs, their names (classic CodecID or Enhanced RTMP FourCC) and the
 configuration record of each.
 Sources: ISO/IEC 14496-12 §12, 14496-14 §5.6, 14496-15; QuickTime File Format, "Sound Sample
-Descriptions"; Enhanced RTMP v2, "Enhanced Audio" and "Enhanced Video"; records as FFmpeg writes
-them, where the two differ.
+Descriptions"; Enhanced RTMP v2, "Enhanced Audio" and "Enhanced Video"; where they differ, records
+are as FFmpeg writes them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FLAC_STREAMINFO_SIZE_BYTES = 34
 
 
 class TrackKind(IntEnum):
-    """What a track holds; the values are FLV's tag types and RTMP's message types."""
+    """The kind of a track; the values are FLV's tag types and RTMP's message types."""
 
     AUDIO = 8
     VIDEO = 9
@@ -45,10 +45,10 @@ class TrackKind(IntEnum):
 class CodecConfiguration:
     """One playable codec.
 
-    ``classic_id`` is the CodecID (video) or SoundFormat (audio) of FLV 10.1; None: the codec goes
-    by ``four_cc`` in Enhanced RTMP headers. ``sequence_header`` is the configuration record sent
-    before the first sample; None: the codec needs none. Fields of the other kind are 0, and so are
-    ``sample_rate`` (Hz) and ``channels`` where the container leaves them to the bit stream.
+    ``classic_id`` is the CodecID (video) or SoundFormat (audio) of FLV 10.1; None: Enhanced RTMP
+    headers name the codec by ``four_cc``. ``sequence_header`` is the configuration record that is
+    sent before the first sample; None: the codec needs none. Fields of the other kind are 0, and so
+    are ``sample_rate`` (Hz) and ``channels`` if only the bit stream has them.
     """
 
     kind: TrackKind
@@ -63,7 +63,7 @@ class CodecConfiguration:
 
 @dataclass(frozen=True, slots=True)
 class UnsupportedCodec:
-    """A sample entry that is not carried; ``name`` is its type, fit for a message."""
+    """A sample entry that cannot be sent; ``name`` is its type, printable."""
 
     name: str
 
@@ -79,8 +79,8 @@ class SampleDescription:
 def parse_stsd(stsd: memoryview, kind: TrackKind) -> tuple[SampleDescription, ...]:
     """A track's sample descriptions, from the content of its ``stsd`` box; at least one.
 
-    One that is damaged is an UnsupportedCodec that says so. Raises MediaError STRUCTURE_INVALID
-    when there is none.
+    A damaged description is an UnsupportedCodec whose name has the reason. Raises MediaError
+    STRUCTURE_INVALID when there is none.
     """
     if len(stsd) < 8:
         raise invalid("the MP4's stsd box is cut off")
@@ -88,15 +88,15 @@ def parse_stsd(stsd: memoryview, kind: TrackKind) -> tuple[SampleDescription, ..
     if count > SAMPLE_DESCRIPTIONS_MAX:
         raise invalid(f"an MP4 track has over {SAMPLE_DESCRIPTIONS_MAX} sample descriptions")
     entries = itertools.islice(boxes.walk(stsd[8:]), count)
-    # In stsd version 1 (ISO) an entry's version brings no fields; elsewhere it is QuickTime's.
+    # In stsd version 1 (ISO) the version of an entry adds no fields; otherwise QuickTime's apply.
     has_quicktime_fields = stsd[0] == 0
-    found = tuple(
+    descriptions = tuple(
         SampleDescription(entry.type, _codec(entry, kind, has_quicktime_fields))
         for entry in entries
     )
-    if not found:
+    if not descriptions:
         raise invalid("an MP4 track has no sample description")
-    return found
+    return descriptions
 
 
 def _codec(
@@ -123,13 +123,13 @@ _VIDEO_ENTRIES: dict[str, tuple[str, str, int | None]] = {
 
 
 def _video(entry: Box) -> CodecConfiguration | UnsupportedCodec:
-    known = _VIDEO_ENTRIES.get(entry.type)
-    if known is None:
+    entry_codec = _VIDEO_ENTRIES.get(entry.type)
+    if entry_codec is None:
         return UnsupportedCodec(_printable(entry.type))
     if len(entry.content) < _VISUAL_ENTRY_SIZE_BYTES:
         raise invalid(f"the MP4's {entry.type} sample entry is cut off")
-    record_type, four_cc, classic_id = known
-    # vpcC keeps its version and flags in front: FFmpeg sends and expects them.
+    record_type, four_cc, classic_id = entry_codec
+    # The version and flags of vpcC stay in the record: FFmpeg sends and expects them.
     record = boxes.find(entry.content[_VISUAL_ENTRY_SIZE_BYTES:], record_type)
     if record is None:
         return UnsupportedCodec(f"{entry.type} without {record_type}")
@@ -144,8 +144,8 @@ def _video(entry: Box) -> CodecConfiguration | UnsupportedCodec:
 
 
 def _audio(entry: Box, *, has_quicktime_fields: bool) -> CodecConfiguration | UnsupportedCodec:
-    read = _AUDIO_ENTRIES.get(entry.type)
-    if read is None:
+    read_codec = _AUDIO_ENTRIES.get(entry.type)
+    if read_codec is None:
         return UnsupportedCodec(_printable(entry.type))
     content = entry.content
     if len(content) < _SOUND_ENTRY_SIZE_BYTES:
@@ -157,9 +157,9 @@ def _audio(entry: Box, *, has_quicktime_fields: bool) -> CodecConfiguration | Un
     if version == 2:
         if len(content) < _SOUND_ENTRY_SIZE_BYTES + extra_bytes:
             raise invalid(f"the MP4's {entry.type} sample entry is cut off")
-        sample_rate = _whole_float64(content[32:40])
+        sample_rate = _sample_rate(content[32:40])
         channels = int.from_bytes(content[40:44], "big")
-    return read(content[_SOUND_ENTRY_SIZE_BYTES + extra_bytes :], sample_rate, channels)
+    return read_codec(content[_SOUND_ENTRY_SIZE_BYTES + extra_bytes :], sample_rate, channels)
 
 
 def _mpeg4_audio(
@@ -169,7 +169,7 @@ def _mpeg4_audio(
     if content is None:
         content = boxes.find(children, "wave", "esds")
     if content is None:
-        content = _sought(children, b"esds")
+        content = _search_box(children, b"esds")
     if content is None:
         return UnsupportedCodec("mp4a without esds")
     descriptor = esds.parse_esds(content)
@@ -189,8 +189,8 @@ def _mpeg4_audio(
     )
 
 
-def _sought(data: memoryview, box_type: bytes) -> memoryview | None:
-    """The content of a box that stands somewhere among bytes that could not be walked along."""
+def _search_box(data: memoryview, box_type: bytes) -> memoryview | None:
+    """The content of a box anywhere in ``data``, found by its type."""
     raw = bytes(data)
     at = raw.find(box_type)
     if at < 4:
@@ -223,7 +223,7 @@ def _opus(
             content[10:],  # mapping family and table
         )
     )
-    # Opus always decodes at 48 kHz; the rate in dOps is that of the recording.
+    # Opus always decodes at 48 kHz; dOps has the rate of the recording.
     return CodecConfiguration(
         TrackKind.AUDIO, "Opus", None, _record(head, "Opus"), sample_rate=48000, channels=channels
     )
@@ -249,7 +249,7 @@ def _flac(
 
 
 def _dolby(four_cc: str) -> Callable[[memoryview, int, int], CodecConfiguration]:
-    """AC-3 and E-AC-3 describe themselves in every frame: an empty sequence header suffices."""
+    """AC-3 and E-AC-3, whose frames hold the configuration: an empty sequence header is enough."""
 
     def read(children: memoryview, sample_rate: int, channels: int) -> CodecConfiguration:
         return CodecConfiguration(
@@ -277,8 +277,8 @@ def _record(record: bytes | memoryview, name: str) -> bytes:
     return bytes(record)
 
 
-def _whole_float64(field: memoryview) -> int:
-    """A sample rate as QuickTime's version 2 has it; 0 for one that makes no sense."""
+def _sample_rate(field: memoryview) -> int:
+    """The sample rate of QuickTime's version 2; 0 if it is not a possible rate."""
     (value,) = struct.unpack(">d", field)
     return int(value) if 0 < value < 1 << 32 else 0
 

@@ -1,9 +1,9 @@
-"""MP4 edit lists: which samples of a track are played, in which order, and when.
+"""MP4 edit lists: the samples of a track that are played, in their order, with their times.
 
 Reads the ``elst`` box and applies it to a sample table. Times are in the track's timescale.
-Source: ISO/IEC 14496-12 §8.6.6. Where the standard leaves choices, FFmpeg's demuxer is followed: an
-edit begins with the samples that its decoder needs, sound with a second of run-up, each edit goes
-on at the end of the one before it, and rates are ignored.
+Source: ISO/IEC 14496-12 §8.6.6. Where the standard leaves a choice, this module does the same as
+FFmpeg's demuxer: an edit begins with the samples that its decoder needs, audio with a second of
+preroll, each edit begins at the end of the one before it, and rates are ignored.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from streamedge.media.faults import invalid
 from streamedge.media.mp4.sample_table import Int64Array, SampleTable
 
 EDITS_MAX = 4096
-AUDIO_PREROLL_S = 1  # kept before the start of an edit, for decoders that need a run-up
+AUDIO_PREROLL_S = 1  # before the start of an edit, for decoders that need a preroll
 
-EDIT_WORK_MAX = 1 << 27  # edits times samples: each edit looks through the samples
+EDIT_WORK_MAX = 1 << 27  # edits times samples: each edit searches the samples
 
 _TIME_MAX = 1 << 60
 
 
 class Edit(NamedTuple):
-    """``duration`` counts in the movie's timescale, ``media_time`` in the track's; -1: nothing."""
+    """``duration`` is in the movie's timescale, ``media_time`` in the track's; -1: empty edit."""
 
     duration: int
     media_time: int
 
 
 class Edited(NamedTuple):
-    """What an edit list makes of a table: rows of it in the order in which they are sent.
+    """The rows of a sample table that an edit list plays, in the order in which they are sent.
 
-    A row may occur again. ``dts`` and ``pts`` are on the movie's time line.
+    A row may occur several times. ``dts`` and ``pts`` are on the movie's time line.
     """
 
     rows: NDArray[np.intp]
@@ -54,7 +54,7 @@ class _Section(NamedTuple):
 
 
 def parse_elst(content: memoryview) -> tuple[Edit, ...]:
-    """The edits of an ``elst`` box; as many as the box can hold, whatever its count.
+    """The edits of an ``elst`` box; as many as the box can hold, because its count may be wrong.
 
     Raises MediaError STRUCTURE_INVALID beyond EDITS_MAX.
     """
@@ -81,7 +81,7 @@ def apply_edits(
     is_audio: bool,
     rows_max: int,
 ) -> Edited:
-    """The samples that are played. An edit list that leaves none is not followed.
+    """The samples that are played. An edit list that plays none is ignored.
 
     Raises MediaError STRUCTURE_INVALID when edits repeat more than ``rows_max`` samples.
     """
@@ -91,7 +91,7 @@ def apply_edits(
         return unedited
     if len(edits) * table.count > EDIT_WORK_MAX:
         raise invalid(f"the MP4's edit list has too many entries for {table.count} samples")
-    if not table.knows_sync:
+    if not table.has_sync_flags:
         table = replace(table, is_sync=np.arange(table.count) == 0)
     end_dts = -table.decode_shift  # of the edits so far
     empty = 0
@@ -127,14 +127,14 @@ def apply_edits(
     )
     composition = table.composition[rows] + table.decode_shift
     if not is_audio:
-        # Pictures begin where the edits do, even if the first one is shown late in its edit.
+        # Video begins where the edits do, even if its first frame is shown late in its edit.
         inside = np.concatenate([section.is_inside for section in sections])
         dts = dts - max(0, _earliest((dts + composition)[inside]) - empty)
     return Edited(rows, dts, dts + composition)
 
 
 def _earliest(pts: Int64Array) -> int:
-    """The smallest time that is not negative: what comes before 0 is not seen anyway."""
+    """The smallest time after the last negative one, because nothing before 0 is shown; else -1."""
     negative = np.flatnonzero(pts < 0)
     after = pts if len(negative) == 0 else pts[int(negative[-1]) + 1 :]
     return int(after.min()) if len(after) else -1
@@ -150,15 +150,15 @@ def _section(
     preroll: int | None,
     may_start_within: bool,
 ) -> _Section | None:
-    """The rows of one edit; None if it shows nothing. ``preroll`` is None for pictures."""
+    """The rows of one edit; None if it shows nothing. ``preroll`` is None for video."""
     is_audio = preroll is not None
-    wanted = media_time if preroll is None else max(media_time - preroll, -table.decode_shift)
-    first = _first_needed(table, pts, wanted)
+    time = media_time if preroll is None else max(media_time - preroll, -table.decode_shift)
+    first = _first_needed(table, pts, time)
     end = media_time + duration
     lasts = np.append(np.diff(table.dts[first:]), duration)
     shown_at = pts[first:]
-    # Where to stop: at the first key sample that reaches past the edit, or the one after it where
-    # samples are reordered, since pictures that belong to the edit may follow the first.
+    # The end: the first keyframe that reaches past the edit, or the one after it where samples are
+    # reordered, because frames of the edit may follow the first.
     reaches = shown_at + lasts >= end
     if not is_audio:
         reaches &= table.is_sync[first:]
@@ -180,14 +180,14 @@ def _section(
     return _Section(first, first + last, first + start, adjusted, inside[:last])
 
 
-def _first_needed(table: SampleTable, pts: Int64Array, wanted: int) -> int:
-    """The row to decode from so that the sample at a time can be shown."""
-    at = int(np.searchsorted(table.dts, wanted, side="right")) - 1
+def _first_needed(table: SampleTable, pts: Int64Array, time: int) -> int:
+    """The row to decode from so that the sample at ``time`` can be shown."""
+    at = int(np.searchsorted(table.dts, time, side="right")) - 1
     if at < 0:
         return 0
     before = np.flatnonzero(table.is_sync[: at + 1])
     if len(before) and table.composed > int(before[-1]):
-        before = before[pts[before] <= wanted]
+        before = before[pts[before] <= time]
     if len(before) == 0:
         return at if not table.composed else 0
     key = int(before[-1])

@@ -30,7 +30,7 @@ class ElementaryStream(NamedTuple):
 
 
 class AudioSpecificConfig(NamedTuple):
-    """Rate in Hz and channel count; 0 where the record leaves it to the bit stream."""
+    """Rate in Hz and channel count; 0 if only the bit stream has it."""
 
     sample_rate: int
     channels: int
@@ -39,13 +39,13 @@ class AudioSpecificConfig(NamedTuple):
 def parse_esds(content: memoryview) -> ElementaryStream:
     """Reads the content of an ``esds`` box. Raises MediaError STRUCTURE_INVALID.
 
-    A descriptor that says it is longer than what is left ends there, and the descriptor of the
-    decoder may stand without the one of the stream around it, as some writers leave them.
+    It is lenient, because some writers are wrong: a descriptor that claims more bytes than there
+    are ends with the box, and the decoder's descriptor may lack the stream's descriptor around it.
     """
     data = content[4:]
     tag, start, size = _descriptor(data)
     if tag == _ES_DESCRIPTOR:
-        stream = data[start:]  # its size is not believed
+        stream = data[start:]  # its size may be wrong
         if len(stream) < 3:
             raise invalid("the MP4's esds box is cut off")
         flags = stream[2]
@@ -75,9 +75,9 @@ def parse_esds(content: memoryview) -> ElementaryStream:
 
 
 def _descriptor(data: memoryview) -> tuple[int, int, int]:
-    """(tag, start of the content, its size) of the descriptor at the start.
+    """(tag, start of the content, size of the content) of the descriptor at the start.
 
-    The size takes 1 to 4 bytes of 7 bits; it may be more than there is.
+    The size takes 1 to 4 bytes of 7 bits; it may exceed ``data``.
     """
     size = 0
     for position in range(1, min(5, len(data))):
@@ -88,7 +88,7 @@ def _descriptor(data: memoryview) -> tuple[int, int, int]:
 
 
 def parse_audio_specific_config(record: bytes) -> AudioSpecificConfig:
-    """Rate and channels that an AudioSpecificConfig begins with; zeros when it is too short."""
+    """The rate and channels at the start of an AudioSpecificConfig; zeros when it is too short."""
     bits = int.from_bytes(record[:8].ljust(8, b"\0"), "big")
     position = 59
     object_type = bits >> position & 31

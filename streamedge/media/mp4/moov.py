@@ -1,6 +1,6 @@
-"""The MP4's index: finding the ``moov`` box, and the movie and tracks it describes.
+"""The index of an MP4: locates the ``moov`` box, and reads the movie and its tracks.
 
-Finds ``moov`` (a parser that yields the spans it needs) and reads the boxes around the sample
+Locates ``moov`` (a generator that yields the spans it needs) and reads the boxes around the sample
 tables, but not the sample tables and codecs themselves. Does no I/O.
 Source: ISO/IEC 14496-12 §8; Apple's QuickTime File Format where MOV differs.
 """
@@ -17,7 +17,7 @@ from streamedge.media.mp4.edit_list import Edit, parse_elst
 from streamedge.spans import Span
 
 FIRST_READ_BYTES = 64 << 10
-TOP_LEVEL_BOXES_MAX = 256  # each may cost one read at the origin
+TOP_LEVEL_BOXES_MAX = 256  # each may take one read from the origin
 TRACKS_MAX = 64
 TIMESCALE_MAX = (1 << 31) - 1
 
@@ -28,8 +28,8 @@ _TRACK_ENABLED = 0x000001
 class Track:
     """One track. ``handler`` is "vide", "soun" or another type that is not played.
 
-    ``edits`` say which part of the media is played when; ``duration`` counts in ``timescale``.
-    ``stsd`` and ``stbl`` are the contents of those boxes, views of the moov's bytes.
+    ``edits`` is the edit list; ``duration`` is in ``timescale``, in units per second. ``stsd`` and
+    ``stbl`` are the contents of those boxes, views of the moov's bytes.
     """
 
     track_id: int
@@ -44,8 +44,8 @@ class Track:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Movie:
-    """``duration`` counts in ``timescale``. ``is_fragmented``: samples are announced in moof boxes
-    along the file, not (only) here. ``faults`` say why a track was left out.
+    """``duration`` is in ``timescale``. ``is_fragmented``: samples are listed in moof boxes along
+    the file, not (only) here. ``faults`` are the reasons why tracks were left out.
     """
 
     timescale: int
@@ -56,12 +56,12 @@ class Movie:
 
 
 def locate_moov(file_size_bytes: int, limit_bytes: int) -> Generator[Span, bytes, Span]:
-    """Finds the ``moov`` box: yields spans it must be sent, returns the box's own span.
+    """Locates the ``moov`` box: yields the spans that it needs, is sent their bytes, returns the
+    box's span.
 
-    The first ask is the file's first 64 KiB, each further one the 16 bytes of a box header that
-    is behind a skipped box. Boxes of any type may stand before it. Raises MediaError
-    STRUCTURE_INVALID when the file is no MP4, is cut off, has no moov, or one larger than
-    ``limit_bytes``.
+    The first span is the file's first 64 KiB; each further one is the 16 bytes of the header after
+    a skipped box. Boxes of any type may come before ``moov``. Raises MediaError STRUCTURE_INVALID
+    when the file is not an MP4, is cut off, has no ``moov``, or one larger than ``limit_bytes``.
     """
     window = Span(0, min(FIRST_READ_BYTES, file_size_bytes))
     data = memoryview((yield window)) if window.size else memoryview(b"")
@@ -92,7 +92,7 @@ def locate_moov(file_size_bytes: int, limit_bytes: int) -> Generator[Span, bytes
 
 
 def parse_moov(moov: bytes | memoryview) -> Movie:
-    """Reads a whole ``moov`` box, header included. A damaged track does not cost the others.
+    """Reads a whole ``moov`` box, header included. A damaged track does not affect the others.
 
     Raises MediaError STRUCTURE_INVALID.
     """
@@ -127,7 +127,7 @@ def parse_moov(moov: bytes | memoryview) -> Movie:
 def _track(trak: memoryview, movie_timescale: int) -> Track | None:
     """One track; None for a kind of media that is not played.
 
-    Without a timescale of its own a track counts in the movie's.
+    A track without a timescale has the movie's.
     """
     hdlr = boxes.require(trak, "mdia", "hdlr")
     if len(hdlr) < 12:
@@ -160,7 +160,7 @@ def _track(trak: memoryview, movie_timescale: int) -> Track | None:
 def _timescale_and_duration(content: memoryview, name: str) -> tuple[int, int]:
     """Units per second and duration from ``mvhd`` or ``mdhd``, version 0 or 1.
 
-    The timescale is 0 where the box has one that makes no sense.
+    The timescale is 0 if the box has an impossible one.
     """
     is_long = len(content) > 0 and content[0] == 1
     position, duration_size = (20, 8) if is_long else (12, 4)

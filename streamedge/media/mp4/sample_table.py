@@ -1,13 +1,13 @@
-"""The sample table of one MP4 track: where every sample is and when it is decoded.
+"""The sample table of one MP4 track: the position, size and times of each sample.
 
 Converts the boxes of ``stbl`` (ISO/IEC 14496-12 §8.6 and §8.7) to numpy arrays without a Python
 loop over samples. Times stay in the track's timescale.
 
-Tables that contradict each other are read as FFmpeg's demuxer reads them: what names a sample that
-does not exist is ignored, a time table that is too short goes on with its last value, and chunks
-decide how many samples there are. Every count is checked against the bytes that are there, and
-every table is cut to the number of samples, before anything of its size is allocated: a few wrong
-bytes cannot cause gigabytes to be allocated.
+Tables that contradict each other are read as FFmpeg's demuxer reads them: an entry for a sample
+that does not exist is ignored, a time table that is too short continues with its last value, and
+the chunks decide the number of samples. Every count is checked against the size of its box, and
+every table is cut to the number of samples, before memory is allocated: a few wrong bytes cannot
+cause gigabytes to be allocated.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from streamedge.errors import MediaError, MediaFault
 from streamedge.media.faults import invalid
 from streamedge.media.mp4 import boxes
 
-SAMPLES_MAX = 6_000_000  # of all played tracks; a day at 25 pictures/s with AAC has 5.9 million
+SAMPLES_MAX = 6_000_000  # of all played tracks; a day at 25 frames/s with AAC has 5.9 million
 REPAIRED_ENTRIES_MAX = 1 << 16  # of a table that must be repaired entry by entry
 
 # A duration above this, as an unsigned number, is a negative correction.
 _DURATION_MAX = (1 << 32) - 1 - 48000 * 10
-# A composition offset beyond this makes the whole table worthless.
+# With a composition offset beyond this, the whole table is ignored.
 _COMPOSITION_MAX = 1 << 28
 
 Int64Array = NDArray[np.int64]
@@ -35,18 +35,18 @@ BoolArray = NDArray[np.bool_]
 
 
 class TooManySamplesError(MediaError):
-    """The index of a file would take more memory than it may."""
+    """The index of a file would take more memory than allowed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleTable:
     """One entry for each sample, in decoding order; all arrays have the same length.
 
-    ``dts`` starts at 0 and ``end`` is the dts after the last sample; both, and ``composition``
-    (pts - dts), count in the track's timescale. ``offset`` is the position in the file; a sample
-    may lie past the file's end. ``description`` is the number of its sample description, from 0.
-    Decoding times have to move back by ``decode_shift`` so that nothing is shown before it is
-    decoded; ``composed`` is how many samples ``ctts`` covers.
+    ``dts`` starts at 0 and ``end`` is the dts after the last sample; both, and ``composition`` (pts
+    minus dts), are in the track's timescale. ``offset`` is the position in the file; a sample may
+    lie past the file's end. ``description`` is the number of its sample description, from 0.
+    Decoding times must be shifted back by ``decode_shift`` so that no sample is shown before it is
+    decoded; ``composed`` is the number of samples that ``ctts`` covers.
     """
 
     offset: Int64Array
@@ -58,27 +58,27 @@ class SampleTable:
     end: int
     decode_shift: int
     composed: int
-    is_overfull: bool  # the chunks would hold more samples than there are
-    knows_sync: bool  # False: ``stss`` is there and names none, so ``is_sync`` is a guess
+    is_overfull: bool  # the chunks could hold more samples than there are
+    has_sync_flags: bool  # False: ``stss`` lists no sample, so ``is_sync`` is a guess
 
     @property
     def count(self) -> int:
         return len(self.offset)
 
-    def only(self, keep: BoolArray) -> SampleTable:
-        """The samples that ``keep`` marks."""
+    def only(self, mask: BoolArray) -> SampleTable:
+        """The samples where ``mask`` is True."""
         return SampleTable(
-            self.offset[keep],
-            self.size_bytes[keep],
-            self.dts[keep],
-            self.composition[keep],
-            self.is_sync[keep],
-            self.description[keep],
+            self.offset[mask],
+            self.size_bytes[mask],
+            self.dts[mask],
+            self.composition[mask],
+            self.is_sync[mask],
+            self.description[mask],
             self.end,
             self.decode_shift,
-            int(np.count_nonzero(keep[: self.composed])),
+            int(np.count_nonzero(mask[: self.composed])),
             self.is_overfull,
-            self.knows_sync,
+            self.has_sync_flags,
         )
 
 
@@ -87,17 +87,16 @@ def read_sample_table(
 ) -> SampleTable:
     """Reads the tables in the content of an ``stbl`` box.
 
-    ``always_sync``: every sample can be decoded alone (audio), whatever ``stss`` says.
-    There are as many samples as the chunks hold, at most as many as there are sizes. Raises
-    MediaError STRUCTURE_INVALID when tables are missing or cut off, TooManySamplesError beyond
-    ``samples_max``.
+    ``always_sync``: every sample can be decoded alone (audio), and ``stss`` is ignored. The number
+    of samples is that of the chunks, at most that of the sizes. Raises MediaError STRUCTURE_INVALID
+    when tables are missing or cut off, TooManySamplesError beyond ``samples_max``.
     """
     chunk_offset = _chunk_offsets(stbl)
     per_chunk, chunk_description = _chunks(stbl, len(chunk_offset))
     capacity = int(per_chunk.sum(dtype=np.uint64))
     size_bytes = _sizes(stbl, capacity, samples_max)
     count = len(size_bytes)
-    in_chunk = _limited(per_chunk, count)
+    in_chunk = _clip_counts(per_chunk, count)
     durations = _durations(boxes.require(stbl, "stts"), count)
     composition, decode_shift, composed = _composition(boxes.find(stbl, "ctts"), count)
     dts = np.cumsum(durations)
@@ -113,12 +112,12 @@ def read_sample_table(
         decode_shift=decode_shift,
         composed=composed,
         is_overfull=capacity > count,
-        knows_sync=sync is not None or always_sync,
+        has_sync_flags=sync is not None or always_sync,
     )
 
 
 def _entries(content: memoryview, name: str, position: int, fields: int) -> NDArray[np.uint32]:
-    """The (count, fields) table of big-endian words whose 32-bit count stands at ``position``."""
+    """The (count, fields) table of big-endian words after the 32-bit count at ``position``."""
     if len(content) < position + 4:
         raise invalid(f"the MP4's {name} table is cut off")
     count = int.from_bytes(content[position : position + 4], "big")
@@ -140,49 +139,49 @@ def _sizes(stbl: memoryview, capacity: int, samples_max: int) -> UInt32Array:
     word = int.from_bytes(content[4:8], "big")
     count = int.from_bytes(content[8:12], "big")
     if not compact and word:
-        return np.full(_allowed(min(count, capacity), samples_max), word, np.uint32)
+        return np.full(_check_limit(min(count, capacity), samples_max), word, np.uint32)
     bits = word & 0xFF if compact else 32
     if bits not in (4, 8, 16, 32):
         raise invalid(f"the MP4 has sample sizes of {bits} bits")
     if (count * bits + 7) // 8 > len(content) - 12:
         raise invalid(f"the MP4's table of sample sizes claims {count} entries, more than it holds")
-    count = _allowed(min(count, capacity), samples_max)
+    count = _check_limit(min(count, capacity), samples_max)
     if bits == 4:
         pairs = np.frombuffer(content, np.uint8, (count + 1) // 2, 12)
         return np.stack((pairs >> 4, pairs & 15), axis=1).reshape(-1)[:count].astype(np.uint32)
     return np.frombuffer(content, f">u{bits // 8}", count, 12).astype(np.uint32)
 
 
-def _allowed(count: int, samples_max: int) -> int:
+def _check_limit(count: int, samples_max: int) -> int:
     if count > samples_max:
         raise TooManySamplesError(
             MediaFault.STRUCTURE_INVALID,
-            f"the MP4 has {count} samples, over the limit of {samples_max} that is left for it:"
+            f"the MP4 has {count} samples, over the limit of {samples_max} that remains for it:"
             " its index would take too much memory (limits.media_index)",
         )
     return count
 
 
-def _limited(counts: NDArray[np.uint32] | Int64Array, limit: int) -> Int64Array:
-    """``counts`` cut off where their sum reaches ``limit``, so that the sum is at most that."""
+def _clip_counts(counts: NDArray[np.uint32] | Int64Array, limit: int) -> Int64Array:
+    """``counts`` cut off where their sum reaches ``limit``, so that it is at most ``limit``."""
     ends = np.minimum(np.cumsum(np.minimum(counts, limit), dtype=np.int64), limit)
-    limited: Int64Array = np.diff(ends, prepend=0)
-    return limited
+    clipped: Int64Array = np.diff(ends, prepend=0)
+    return clipped
 
 
 def _durations(stts: memoryview, samples: int) -> Int64Array:
-    """Expands ``stts`` to a duration for each sample; its last entry holds for all that follow."""
+    """Expands ``stts`` to a duration for each sample; its last entry applies to all that follow."""
     table = _entries(stts, "stts", 4, 2)
     if len(table) == 0:
         if samples:
             raise invalid("the MP4's stts table is empty")
         return np.zeros(0, np.int64)
-    # An entry for no samples is never used up.
-    endless = np.flatnonzero(table[:, 0] == 0)
-    if len(endless):
-        table = table[: int(endless[0]) + 1]
+    # An entry for 0 samples applies to all samples that follow.
+    last_entries = np.flatnonzero(table[:, 0] == 0)
+    if len(last_entries):
+        table = table[: int(last_entries[0]) + 1]
     durations = _corrected_durations(table)
-    counts = _limited(table[:, 0], samples)
+    counts = _clip_counts(table[:, 0], samples)
     counts[-1] += samples - int(counts.sum())
     return np.repeat(durations, counts)
 
@@ -190,8 +189,9 @@ def _durations(stts: memoryview, samples: int) -> Int64Array:
 def _corrected_durations(table: UInt32Array) -> Int64Array:
     """Durations of an ``stts`` table's entries.
 
-    Some writers put a negative number where decoding times have to fall back. A time never falls,
-    so that entry takes 1, and the entries after it give back what was too much.
+    Some writers put a negative number where decoding times should go back. A time never goes back,
+    so such an entry gets the duration 1, and the entries after it are shortened until the times are
+    right again.
     """
     durations = table[:, 1].astype(np.int64)
     odd = np.flatnonzero(durations > _DURATION_MAX)
@@ -200,17 +200,17 @@ def _corrected_durations(table: UInt32Array) -> Int64Array:
     first = int(odd[0])
     if len(table) - first > REPAIRED_ENTRIES_MAX:
         raise invalid("the MP4's stts table is damaged: it has impossible durations")
-    wanted = actual = 0  # decoding time from the first odd entry on
+    expected = actual = 0  # decoding time from the first odd entry on
     for entry in range(first, len(table)):
         count, duration = int(table[entry, 0]), int(durations[entry])
         if duration > _DURATION_MAX:
-            wanted += (duration - (1 << 32)) * count
+            expected += (duration - (1 << 32)) * count
             duration = 1
         else:
-            wanted += duration * count
+            expected += duration * count
         actual += duration * count
-        if actual > wanted:
-            drift = (actual - wanted) // max(count, 1)
+        if actual > expected:
+            drift = (actual - expected) // max(count, 1)
             correction = min(drift, max(0, duration - 1))
             actual -= correction * count
             duration -= correction
@@ -219,33 +219,34 @@ def _corrected_durations(table: UInt32Array) -> Int64Array:
 
 
 def _composition(ctts: memoryview | None, samples: int) -> tuple[Int64Array, int, int]:
-    """(pts - dts of each sample, by how much decoding is to move back, samples covered).
+    """(pts - dts of each sample, the shift back of decoding times, number of samples covered).
 
-    Version 0 says unsigned, yet writers put negative offsets there as well; 2^31 units of a real
-    offset do not occur. A sample that the table does not reach is shown when it is decoded.
+    Offsets of version 0 are unsigned by the standard, but writers use negative ones as well; real
+    offsets of 2^31 units do not occur. A sample that the table does not cover is shown when it is
+    decoded.
     """
     none = np.zeros(samples, np.int64), 0, 0
     if ctts is None:
         return none
     table = _entries(ctts, "ctts", 4, 2)
     offsets = table[:, 1].astype(np.int32).astype(np.int64)
-    # Writers leave odd values in the last two entries, which say nothing about the others.
-    telling = offsets[: max(0, len(offsets) - 2)]
-    if len(telling) and int(np.abs(telling).max()) > _COMPOSITION_MAX:
+    # Some writers have invalid values in the last two entries, but valid ones in the others.
+    reliable = offsets[: max(0, len(offsets) - 2)]
+    if len(reliable) and int(np.abs(reliable).max()) > _COMPOSITION_MAX:
         return none
-    used = (table[:, 0] > 0) & (table[:, 0] < 1 << 31)
-    shift = max(0, -int(telling[used[: len(telling)]].min(initial=0)))
-    counts = _limited(table[used, 0], samples)
+    is_used = (table[:, 0] > 0) & (table[:, 0] < 1 << 31)
+    shift = max(0, -int(reliable[is_used[: len(reliable)]].min(initial=0)))
+    counts = _clip_counts(table[is_used, 0], samples)
     composed = int(counts.sum())
     if composed == 0:
         return none
     composition = np.full(samples, -shift, np.int64)
-    composition[:composed] = np.repeat(offsets[used], counts)
+    composition[:composed] = np.repeat(offsets[is_used], counts)
     return composition, shift, composed
 
 
 def _sync(stbl: memoryview, count: int) -> BoolArray | None:
-    """Flags from ``stss`` and QuickTime's ``stps``; None when they name no sample that exists.
+    """Flags from ``stss`` and QuickTime's ``stps``; None when they list no sample that exists.
 
     Without ``stss`` all samples are sync samples.
     """
@@ -264,7 +265,9 @@ def _sync(stbl: memoryview, count: int) -> BoolArray | None:
 
 
 def _offsets(chunk_offset: Int64Array, in_chunk: Int64Array, size_bytes: UInt32Array) -> Int64Array:
-    """Position of each sample: its chunk's, plus the samples before it there."""
+    """The position of each sample: that of its chunk, plus the sizes of the samples before it in
+    the chunk.
+    """
     if len(size_bytes) == 0:
         return np.zeros(0, np.int64)
     before = np.cumsum(size_bytes, dtype=np.int64) - size_bytes
@@ -286,7 +289,9 @@ def _chunk_offsets(stbl: memoryview) -> Int64Array:
 
 
 def _chunks(stbl: memoryview, chunks: int) -> tuple[UInt32Array, UInt32Array]:
-    """Expands ``stsc`` (first chunk, samples in each, description): both for each chunk."""
+    """Expands ``stsc`` (first chunk, samples per chunk, description) to samples and description of
+    each chunk.
+    """
     table = _entries(boxes.require(stbl, "stsc"), "stsc", 4, 3).astype(np.int64)
     if chunks == 0:
         return np.zeros(0, np.uint32), np.zeros(0, np.uint32)
@@ -300,7 +305,7 @@ def _chunks(stbl: memoryview, chunks: int) -> tuple[UInt32Array, UInt32Array]:
     table = table[first_chunk <= chunks]
     if len(table) == 0:
         raise invalid("the MP4's stsc table names no chunk that exists")
-    # The first entry holds for the chunks before it too.
+    # The first entry applies to the chunks before it too.
     starts = np.concatenate(([1], table[1:, 0]))
     runs = np.diff(starts, append=chunks + 1)
     return (
@@ -310,7 +315,7 @@ def _chunks(stbl: memoryview, chunks: int) -> tuple[UInt32Array, UInt32Array]:
 
 
 def _repaired_chunks(table: Int64Array) -> Int64Array:
-    """``stsc`` with entries that make no sense replaced by the ones after them."""
+    """``stsc`` with invalid entries replaced by the ones after them."""
     if len(table) > REPAIRED_ENTRIES_MAX:
         raise invalid("the MP4's stsc table does not number its chunks in order")
     rows: list[list[int]] = table.tolist()
@@ -327,7 +332,7 @@ def _repaired_chunks(table: Int64Array) -> Int64Array:
             del rows[at]
         else:
             rows[at] = [max(first, at + 1, before + 1), max(count, 1), max(description, 1)]
-    # Two entries for one chunk: the later one holds.
-    kept = [row for row, after in zip(rows, [*rows[1:], [1 << 33, 0, 0]], strict=True)
+    # Of two entries for one chunk, the later one applies.
+    entries = [row for row, after in zip(rows, [*rows[1:], [1 << 33, 0, 0]], strict=True)
             if row[0] < after[0]]  # fmt: skip
-    return np.array(kept, np.int64)
+    return np.array(entries, np.int64)

@@ -1,4 +1,4 @@
-"""A title: a media asset's index, ready to be played or packaged.
+"""A title: the index of an MP4, ready to be played or packaged.
 
 Chooses the tracks, and merges them into one sample table in decoding order, in milliseconds. Does
 not read samples.
@@ -6,8 +6,8 @@ not read samples.
 Milliseconds are rounded as FFmpeg's muxers round: decoding and presentation times each to the
 nearest, halves away from zero, and only then moved so that the smallest decoding time is 0.
 
-Everything readable is played: an unreadable track does not affect the others, and samples past the
-end of the file do not affect those before it. ``Title.faults`` lists what is left out.
+All readable tracks are played: an unreadable track does not affect the others, and samples past the
+end of the file do not affect those before it. ``Title.faults`` lists the omitted parts.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from streamedge.media.mp4.sample_table import (
 
 TIME_MAX_MS = (1 << 31) - 1  # 24 days; FLV's extended timestamp is signed
 COMPOSITION_MAX_MS = (1 << 23) - 1  # FLV's composition time is a signed 24-bit number
-CODEC_CHANGES_MAX = 1 << 16  # on the way, of one track
-SAMPLE_MEMORY_BYTES = 32  # what one sample takes at the most, in a title and its layout
+CODEC_CHANGES_MAX = 1 << 16  # of one track
+SAMPLE_MEMORY_BYTES = 32  # the most that one sample takes in a title and its layout
 
 _HANDLER_KINDS = {"vide": TrackKind.VIDEO, "soun": TrackKind.AUDIO}
 
 
 class CodecChange(NamedTuple):
-    """From a row on, samples of the codec's kind need this configuration."""
+    """Samples of the codec's kind have this configuration from ``row`` on."""
 
     row: int
     codec: CodecConfiguration
@@ -60,10 +60,10 @@ class Title:
     """Codecs, and one row for each sample in decoding order (video before audio at equal times).
 
     Arrays are of the smallest types that hold their values. ``offset`` and ``size`` are bytes in
-    the source file. ``dts_ms`` begins at 0 and never falls,
-    ``composition_ms`` is presentation minus decoding time. ``is_key`` is True for all audio.
-    At least one of ``video`` and ``audio`` is there: what the first sample of the kind needs;
-    ``changes`` follow, in the order of rows. ``frame_rate`` is 0 without video.
+    the source file. ``dts_ms`` begins at 0 and never goes back, ``composition_ms`` is presentation
+    minus decoding time. ``is_key`` is True for all audio. ``video`` and ``audio`` are the
+    configurations of the first samples; at least one is not None. ``changes`` are the later ones,
+    in the order of rows. ``frame_rate`` is 0 without video.
     """
 
     video: CodecConfiguration | None
@@ -85,7 +85,7 @@ class Title:
 
     @property
     def memory_size_bytes(self) -> int:
-        """What the tables take, for a cache that counts bytes."""
+        """The memory of the tables, in bytes."""
         tables = (
             self.offset, self.size, self.dts_ms, self.composition_ms, self.is_key, self.is_video
         )  # fmt: skip
@@ -94,7 +94,7 @@ class Title:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _PlayedTrack:
-    """A track's samples as they are sent, with times in ms, not yet moved to begin at 0."""
+    """The samples of a track as they are sent, with times in ms, not yet shifted to begin at 0."""
 
     kind: TrackKind
     offset: Int64Array
@@ -103,7 +103,7 @@ class _PlayedTrack:
     dts_ms: Int64Array
     composition_ms: Int64Array
     codec: CodecConfiguration
-    changes: tuple[CodecChange, ...]  # rows are the track's own
+    changes: tuple[CodecChange, ...]  # rows count the samples of the track
     end_ms: int
     rate: float  # samples per second
     faults: tuple[str, ...]
@@ -116,49 +116,50 @@ class _PlayedTrack:
 def build_title(movie: Movie, file_size_bytes: int, memory_bytes: int | None = None) -> Title:
     """Chooses the first enabled playable track of each kind and merges their samples.
 
-    ``memory_bytes`` bounds what the index takes, None for SAMPLES_MAX alone. Raises MediaError:
-    NO_SUPPORTED_TRACK when nothing can be carried (the message names what was found),
-    STRUCTURE_INVALID when no sample table can be read, the index is too large, or times exceed
-    what FLV can say.
+    ``memory_bytes`` limits the memory of the index, None for SAMPLES_MAX alone. Raises MediaError:
+    NO_SUPPORTED_TRACK when no track can be sent (the message names their codecs), STRUCTURE_INVALID
+    when no sample table can be read, the index is too large, or times exceed the range of FLV.
     """
     samples_max = SAMPLES_MAX
     if memory_bytes is not None:
         samples_max = min(SAMPLES_MAX, memory_bytes // SAMPLE_MEMORY_BYTES)
     unsupported: list[str] = []
     faults = list(movie.faults)
-    played: list[_PlayedTrack] = []
+    tracks: list[_PlayedTrack] = []
     is_empty = False
     for kind in TrackKind.VIDEO, TrackKind.AUDIO:
         of_kind = [track for track in movie.tracks if _HANDLER_KINDS[track.handler] is kind]
-        # sorted() keeps the file's order among enabled ones; disabled tracks are a last resort.
+        # sorted() is stable: enabled tracks in the file's order, then disabled ones.
         for track in sorted(of_kind, key=lambda track: not track.is_enabled):
             try:
                 descriptions = _playable(track, kind, unsupported)
                 if descriptions is None:
                     continue
-                samples_left = samples_max - sum(other.count for other in played)
-                found = _played(track, kind, descriptions, movie, file_size_bytes, samples_left)
+                samples_left = samples_max - sum(other.count for other in tracks)
+                samples = _read_track(
+                    track, kind, descriptions, movie, file_size_bytes, samples_left
+                )
             except TooManySamplesError:
                 raise
             except MediaError as exc:
                 faults.append(f"{kind.name.lower()} track {track.track_id}: {exc}")
                 continue
-            if found is not None:
-                played.append(found)
+            if samples is not None:
+                tracks.append(samples)
                 break
             is_empty = True
-    if not played:
+    if not tracks:
         raise _nothing_to_play(movie, unsupported, faults, is_empty)
-    if sum(int(track.size.sum(dtype=np.int64)) for track in played) > _repeatable(
+    if sum(int(track.size.sum(dtype=np.int64)) for track in tracks) > _repeatable(
         file_size_bytes, movie
     ):
         raise invalid("the MP4's samples are larger than the file: its index is damaged")
-    left_out = tuple(f"a track that cannot be played: {name}" for name in unsupported)
-    return _merge(played, tuple(faults) + left_out)
+    unsupported_faults = tuple(f"a track that cannot be played: {name}" for name in unsupported)
+    return _merge(tracks, tuple(faults) + unsupported_faults)
 
 
 def _repeatable(file_size_bytes: int, movie: Movie) -> int:
-    """Bytes that samples may have together: the file's, times what edits can repeat."""
+    """The largest possible sum of sample sizes: the file's size times the number of edits."""
     return file_size_bytes * max([1, *(len(track.edits) for track in movie.tracks)])
 
 
@@ -173,23 +174,23 @@ def _nothing_to_play(
         return invalid("; ".join(faults))
     if is_empty:
         return MediaError(MediaFault.NO_SUPPORTED_TRACK, "the file's tracks are empty")
-    found = ", ".join(unsupported) or "no audio or video at all"
+    names = ", ".join(unsupported) or "no audio or video at all"
     return MediaError(
-        MediaFault.NO_SUPPORTED_TRACK, f"the file has no track that can be played: {found}"
+        MediaFault.NO_SUPPORTED_TRACK, f"the file has no track that can be played: {names}"
     )
 
 
 def _playable(
     track: Track, kind: TrackKind, unsupported: list[str]
 ) -> tuple[SampleDescription, ...] | None:
-    """The track's sample descriptions, if one at least can be carried."""
+    """The track's sample descriptions, if at least one has a supported codec."""
     descriptions = parse_stsd(track.stsd, kind)
     names = [each.codec.name for each in descriptions if isinstance(each.codec, UnsupportedCodec)]
     unsupported += names
     return descriptions if len(names) < len(descriptions) else None
 
 
-def _played(
+def _read_track(
     track: Track,
     kind: TrackKind,
     descriptions: tuple[SampleDescription, ...],
@@ -197,7 +198,7 @@ def _played(
     file_size_bytes: int,
     samples_max: int,
 ) -> _PlayedTrack | None:
-    """Reads a track's tables, follows its edit list, drops what cannot be sent.
+    """Reads a track's tables, applies its edit list, and drops samples that cannot be sent.
 
     None when the track is empty.
     """
@@ -211,34 +212,34 @@ def _played(
     if table.count == 0:
         raise invalid("none of its samples has a description that can be played")
     _check_times(table, track)
-    edited = apply_edits(
+    edited_rows = apply_edits(
         table,
-        # Tables that contradict each other are played whole, as FFmpeg does.
+        # Without edits if the tables contradict each other, as in FFmpeg.
         () if table.is_overfull else track.edits,
         timescale=track.timescale,
         movie_timescale=movie.timescale,
         is_audio=kind is TrackKind.AUDIO,
         rows_max=samples_max,
     )
-    rows, dts, pts = edited
-    inside = table.offset[rows] + table.size_bytes[rows] <= file_size_bytes
+    rows, dts, pts = edited_rows
+    is_in_file = table.offset[rows] + table.size_bytes[rows] <= file_size_bytes
     has_data = table.size_bytes[rows] > 0
-    lost = int(np.count_nonzero(~inside & has_data))
+    lost = int(np.count_nonzero(~is_in_file & has_data))
     if lost:
         faults.append(f"{lost} of {len(rows)} {kind.name.lower()} samples lie past the file's end")
-    keep = np.flatnonzero(inside & has_data)
-    if len(keep) == 0:
+    sendable = np.flatnonzero(is_in_file & has_data)
+    if len(sendable) == 0:
         raise invalid(
             "the MP4 is cut off: all of its samples lie past the file's end"
             if lost
             else "an MP4 track has only empty samples"
         )
-    if len(keep) < len(rows):
-        rows, dts, pts = rows[keep], dts[keep], pts[keep]
+    if len(sendable) < len(rows):
+        rows, dts, pts = rows[sendable], dts[sendable], pts[sendable]
     limit = TIME_MAX_MS * track.timescale // 1000
     if int(np.abs(dts).max()) > limit:
         raise invalid(f"an MP4 track is longer than {TIME_MAX_MS // 1000} s or starts too late")
-    # Presentation times stay. Decoding times never fall, even where edits overlap.
+    # Presentation times stay. Decoding times never go back, even where edits overlap.
     pts_ms = _milliseconds(pts, track.timescale)
     dts_ms = np.maximum.accumulate(_milliseconds(dts, track.timescale))
     composition_ms = pts_ms - dts_ms
@@ -272,7 +273,7 @@ def _check_times(table: SampleTable, track: Track) -> None:
 def _of_one_codec(table: SampleTable, descriptions: tuple[SampleDescription, ...]) -> SampleTable:
     """The samples of the first playable description, and of others of its type.
 
-    The number of the only description is not believed if no sample has it.
+    If there is a single description and no sample has its number, all samples are returned.
     """
     entry_type = next(
         each.type for each in descriptions if isinstance(each.codec, CodecConfiguration)
@@ -280,10 +281,10 @@ def _of_one_codec(table: SampleTable, descriptions: tuple[SampleDescription, ...
     is_played = np.array(
         [each.type == entry_type for each in descriptions] + [len(descriptions) > 1]
     )
-    keep = is_played[np.minimum(table.description, len(descriptions))]
-    if keep.all() or (len(descriptions) == 1 and not keep.any()):
+    mask = is_played[np.minimum(table.description, len(descriptions))]
+    if mask.all() or (len(descriptions) == 1 and not mask.any()):
         return table
-    return table.only(keep)
+    return table.only(mask)
 
 
 def _codec_changes(
@@ -314,20 +315,20 @@ def _milliseconds(times: Int64Array, timescale: int) -> Int64Array:
 
 def _merge(tracks: list[_PlayedTrack], faults: tuple[str, ...]) -> Title:
     by_kind = {track.kind: track for track in tracks}
-    pictures, sound = by_kind.get(TrackKind.VIDEO), by_kind.get(TrackKind.AUDIO)
+    video, audio = by_kind.get(TrackKind.VIDEO), by_kind.get(TrackKind.AUDIO)
     start_ms = min(int(track.dts_ms[0]) for track in tracks)
     dts_ms = np.concatenate([track.dts_ms for track in tracks]) - start_ms
     if int(dts_ms.max()) > TIME_MAX_MS:
         raise invalid(f"the MP4 is longer than {TIME_MAX_MS // 1000} s")
-    # Two runs, each in order already: a stable sort only merges them.
+    # Each track is in order already: a stable sort only merges them.
     order = np.argsort(dts_ms, kind="stable")
     return Title(
-        video=pictures.codec if pictures else None,
-        audio=sound.codec if sound else None,
-        # What runs before the movie's own beginning (frames decoded ahead, an encoder's delay) is
-        # no part of its length.
+        video=video.codec if video else None,
+        audio=audio.codec if audio else None,
+        # Samples before the start of the movie (frames for decoding, an encoder's delay) do not
+        # count.
         duration_ms=max(track.end_ms for track in tracks) - max(0, start_ms),
-        frame_rate=round(pictures.rate, 3) if pictures else 0.0,
+        frame_rate=round(video.rate, 3) if video else 0.0,
         offset=_narrow(np.concatenate([track.offset for track in tracks]))[order],
         size=_narrow(np.concatenate([track.size for track in tracks]))[order],
         dts_ms=dts_ms[order].astype(np.uint32),

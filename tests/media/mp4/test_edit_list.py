@@ -26,7 +26,7 @@ def table(count: int = 20, *, key_every: int = 5, composition: int = 0) -> Sampl
         decode_shift=0,
         composed=count if composition else 0,
         is_overfull=False,
-        knows_sync=True,
+        has_sync_flags=True,
     )
 
 
@@ -86,7 +86,7 @@ def test_edit_does_not_begin_at_a_guessed_keyframe() -> None:
     samples = table(key_every=1)
     unknown = SampleTable(
         samples.offset, samples.size_bytes, samples.dts, samples.composition, samples.is_sync,
-        samples.description, samples.end, 0, 0, is_overfull=False, knows_sync=False,
+        samples.description, samples.end, 0, 0, is_overfull=False, has_sync_flags=False,
     )  # fmt: skip
     assert edited(unknown, (200, 700)).rows.tolist() == list(range(9))
     assert edited(samples, (200, 700)).rows.tolist() == [7, 8]

@@ -139,7 +139,7 @@ def test_sync_samples_that_do_not_exist_are_ignored() -> None:
     for empty in (table("stss"), table("stss", (99,))):
         samples = read(TrackRecipe(stss=empty))
         assert samples.is_sync.all()
-        assert not samples.knows_sync
+        assert not samples.has_sync_flags
     partial = read(TrackRecipe(stss=table("stss", (1,)) + table("stps", (3,))))
     assert partial.is_sync.tolist() == [True, False, True]
 
