@@ -1,9 +1,9 @@
 """Parses Cache-Control and CDN-Cache-Control: RFC 9111 §5.2, RFC 5861, RFC 8246, RFC 9213.
 
 Pure: header fields in, ``Directives`` out. ``freshness``, ``storing`` and ``reuse`` decide on the
-effects of a directive. Cache-Control is read leniently, each directive on its
-own, and towards caution: a number that cannot be read counts as 0. A targeted field is read as a
-Structured Field, whole or not at all.
+effects of a directive. Cache-Control is parsed leniently, each directive on its own, and with
+caution: a malformed number counts as 0. A targeted field is parsed as a Structured Field; one error
+makes it all invalid.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from math import inf
 from streamedge.cache.rfc9111.structured_fields import UnreadableFieldError, parse_dictionary
 from streamedge.memo import remember_short
 
-DELTA_SECONDS_MAX = 2**31  # what a larger number counts as: 68 years (RFC 9111 §1.2.2)
-REMEMBERED_VALUES = 256  # a site sends few different ones, over and over
-REMEMBERED_CHARACTERS = 512  # of a value; longer ones are read anew each time
+DELTA_SECONDS_MAX = 2**31  # larger numbers count as this: 68 years (RFC 9111 §1.2.2)
+REMEMBERED_VALUES = 256  # a site repeats a few values
+REMEMBERED_CHARACTERS = 512  # longer values are parsed each time
 
 _TARGETED_FIELD = "cdn-cache-control"  # RFC 9213 §3.1
 _SECONDS = frozenset(
@@ -50,12 +50,12 @@ _ESCAPED = re.compile(r"\\(.)")
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """The directives of one message. Times in seconds, None: not stated.
+    """The directives of one message. Times are in seconds; None: absent.
 
-    ``no_cache`` and ``private`` are the unqualified directives; the header fields that qualified
-    ones list (lower case) are in ``no_cache_fields`` and ``private_fields``. ``max_stale_s`` is
-    infinite when the directive has no argument. ``targeted``: they come from CDN-Cache-Control, so
-    that Expires does not count either (RFC 9213 §2.2).
+    ``no_cache`` and ``private`` are the unqualified directives; ``no_cache_fields`` and
+    ``private_fields`` have the header fields that qualified ones list, in lower case.
+    ``max_stale_s`` is infinite if the directive has no argument. ``targeted``: they come from
+    CDN-Cache-Control, so Expires does not count (RFC 9213 §2.2).
     """
 
     max_age_s: float | None = None
@@ -83,9 +83,9 @@ NO_DIRECTIVES = Directives()
 
 
 def response_directives(fields: Mapping[str, str]) -> Directives:
-    """What a response tells this cache: CDN-Cache-Control if it can be read, else Cache-Control.
+    """A response's directives for this cache: CDN-Cache-Control if it is valid, else Cache-Control.
 
-    Pragma means nothing in a response (RFC 9111 §5.4).
+    Pragma has no meaning in a response (RFC 9111 §5.4).
     """
     targeted = fields.get(_TARGETED_FIELD)
     if targeted is not None:
@@ -97,7 +97,7 @@ def response_directives(fields: Mapping[str, str]) -> Directives:
 
 
 def request_directives(fields: Mapping[str, str]) -> Directives:
-    """What a viewer asks: Cache-Control, or Pragma: no-cache where there is none (RFC 9111 §5.4).
+    """A request's directives: Cache-Control, or Pragma: no-cache without it (RFC 9111 §5.4).
 
     For a behavior whose viewers' directives do not count, use ``NO_DIRECTIVES`` instead.
     """
@@ -112,19 +112,19 @@ def request_directives(fields: Mapping[str, str]) -> Directives:
 
 @remember_short(REMEMBERED_VALUES, REMEMBERED_CHARACTERS)
 def parse_cache_control(value: str) -> Directives:
-    """Reads a Cache-Control value; what is no directive is passed over.
+    """Parses a Cache-Control value; members that are no directive are skipped.
 
-    Of a number stated twice the first counts (§4.2.1), of a directive with and without a field
-    list the one without.
+    If a number is repeated, the first one counts (§4.2.1). If a directive appears with and without
+    a field list, the one without counts.
     """
     return _directives(_arguments(value), targeted=False)
 
 
 @remember_short(REMEMBERED_VALUES, REMEMBERED_CHARACTERS)
 def parse_targeted(value: str) -> Directives | None:
-    """Reads a targeted field; None: it is to be ignored (RFC 9213 §2.1).
+    """Parses a targeted field; None: it must be ignored (RFC 9213 §2.1).
 
-    It is when it is empty, no Dictionary, or gives a known directive a value of another type.
+    That is so if it is empty, no Dictionary, or has a directive with a value of the wrong type.
     """
     try:
         members = parse_dictionary(value)
@@ -149,8 +149,8 @@ def parse_targeted(value: str) -> Directives | None:
 def split_list(value: str) -> list[str]:
     """The members of a comma-separated list, stripped, empty ones too (RFC 9110 §5.6.1).
 
-    A comma in a quoted string separates nothing, unless the string never ends: then its quote is
-    taken for an ordinary character, so that nothing behind it goes unseen.
+    A comma in a quoted string is no separator, unless the string never ends: then its quote counts
+    as an ordinary character, so that the members behind it are not ignored.
     """
     if '"' not in value:
         return [member.strip(" \t") for member in value.split(",")]
@@ -174,7 +174,7 @@ def split_list(value: str) -> list[str]:
 
 
 def delta_seconds(text: str) -> int | None:
-    """A number of seconds, at most ``DELTA_SECONDS_MAX``; None when it is none (§1.2.2)."""
+    """A number of seconds, at most ``DELTA_SECONDS_MAX``; None: it is no number (§1.2.2)."""
     if not (text.isascii() and text.isdigit()):
         return None
     digits = text.lstrip("0") or "0"
@@ -182,7 +182,7 @@ def delta_seconds(text: str) -> int | None:
 
 
 def _arguments(value: str) -> Iterable[tuple[str, str | None]]:
-    """Names in lower case, and arguments; "" where one cannot be read, None where there is none."""
+    """Names in lower case, and arguments: "" if it is malformed, None if it is absent."""
     for member in split_list(value):
         name = _TOKEN.match(member)
         if name is None:

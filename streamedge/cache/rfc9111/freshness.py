@@ -1,9 +1,9 @@
 """How long a response is fresh and how old it is: RFC 9111 §4.2, with CloudFront's TTLs.
 
-Pure: header fields, rules and times in, seconds out. Header fields come by lower-case name,
-repeated ones joined. A lifetime is in seconds of age (§4.2.3), as the RFC counts: a response is
-fresh while it is younger than its lifetime. The operator's TTLs count from when the response
-came; so they are added to the age that it had by then.
+Pure: header fields, rules and times in, seconds out. Header fields are mappings by lower-case
+name; repeated fields are joined. A lifetime is in seconds of age (§4.2.3), as in the RFC: a
+response is fresh while its age is below its lifetime. The operator's TTLs count from the time when
+the response arrived, so they are added to the age that it had then.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from streamedge.config.schema.ttl_defaults import (
 )
 from streamedge.http_date import parse_http_date_s
 
-HEURISTIC_SHARE = 0.1  # of the time since the last change (§4.2.2)
+HEURISTIC_SHARE = 0.1  # of the time since Last-Modified (§4.2.2)
 HEURISTIC_MAX_S = 86400.0
 
 # RFC 9110 §15.1
 HEURISTICALLY_CACHEABLE = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
-# RFC 9110 §15: what the edge handles as its definition asks. 304 is never stored. 206, 412 and
-# 416 have conditions of their own in ``storing``.
+# The statuses of RFC 9110 §15 that the edge handles as defined. 304 is never stored; the conditions
+# for 206, 412 and 416 are in ``storing``.
 UNDERSTOOD = frozenset(
     {200, 201, 202, 203, 204, 205, 206, 300, 301, 302, 303, 307, 308}
     | {400, 401, 402, 403, 404, 405, 406, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417}
@@ -42,10 +42,10 @@ _ERROR_TTL_STATUSES = frozenset({404, 414, 500, 501, 502, 503, 504})
 class TtlRules:
     """A cache policy's times, in seconds.
 
-    ``error_ttls`` are the least times of errors by status, ``error_ttl_s`` that of the other
-    errors that are kept. ``strict`` follows RFC 9111 where CloudFront's defaults differ:
-    heuristics of §4.2.2 in place of ``default_ttl_s``, no ``error_ttl_s``, and ``min_ttl_s``
-    overrules no no-store, no-cache or private.
+    ``error_ttls`` are the minimum TTLs of errors by status; ``error_ttl_s`` is that of the other
+    errors that are cached. ``strict`` follows RFC 9111 where CloudFront's defaults differ: the
+    heuristics of §4.2.2 instead of ``default_ttl_s``, no ``error_ttl_s``, and ``min_ttl_s`` does
+    not overrule no-store, no-cache and private.
     """
 
     min_ttl_s: float = MIN_TTL_S
@@ -56,42 +56,42 @@ class TtlRules:
     error_ttls: tuple[tuple[int, float], ...] = ()
 
     def error_min_ttl_s(self, status: int) -> float | None:
-        """How long an error is kept at least; None: only for as long as it says itself."""
-        for known, ttl_s in self.error_ttls:
-            if known == status:
+        """The minimum TTL of an error status; None: only its own fields count."""
+        for error_status, ttl_s in self.error_ttls:
+            if error_status == status:
                 return ttl_s
         return self.error_ttl_s if status in _ERROR_TTL_STATUSES and not self.strict else None
 
     @property
     def overrules_origin(self) -> bool:
-        """Whether no-store, no-cache and private are kept for ``min_ttl_s`` all the same."""
+        """Whether responses with no-store, no-cache or private are cached for ``min_ttl_s``."""
         return self.min_ttl_s > 0 and not self.strict
 
 
 IMMUTABLE = TtlRules(default_ttl_s=inf, max_ttl_s=inf)
-"""Of what never changes, because its name says which version it is."""
+"""The rules for objects that never change, because the name identifies the version."""
 
 
 def lifetime_s(status: int, fields: Mapping[str, str], rules: TtlRules, response_s: float) -> float:
-    """The freshness lifetime of a response that came at ``response_s``; 0: never fresh."""
+    """The freshness lifetime of a response that arrived at ``response_s``; 0: never fresh."""
     directives = response_directives(fields)
-    came_with_s = initial_age_s(fields, response_s, response_s)
+    first_age_s = initial_age_s(fields, response_s, response_s)
     if forbids_reuse(status, directives):
-        return came_with_s + rules.min_ttl_s if rules.overrules_origin else 0.0
-    stated_s = explicit_lifetime_s(status, directives, fields, rules, response_s)
+        return first_age_s + rules.min_ttl_s if rules.overrules_origin else 0.0
+    explicit_s = explicit_lifetime_s(status, directives, fields, rules, response_s)
     least_s = rules.min_ttl_s
-    if stated_s is None:
+    if explicit_s is None:
         if rules.strict:
-            stated_s = _heuristic_lifetime_s(status, directives, fields, response_s)
+            explicit_s = _heuristic_lifetime_s(status, directives, fields, response_s)
         elif status in _DEFAULT_TTL_STATUSES:
-            stated_s = came_with_s + rules.default_ttl_s
+            explicit_s = first_age_s + rules.default_ttl_s
         elif rules.error_min_ttl_s(status) is None:
             return 0.0
     error_min_ttl_s = rules.error_min_ttl_s(status)
     if error_min_ttl_s is not None:
         least_s = error_min_ttl_s
-    lasts_s = min(stated_s or 0.0, came_with_s + rules.max_ttl_s)
-    return max(lasts_s, came_with_s + least_s) if least_s > 0 else lasts_s
+    limited_s = min(explicit_s or 0.0, first_age_s + rules.max_ttl_s)
+    return max(limited_s, first_age_s + least_s) if least_s > 0 else limited_s
 
 
 def explicit_lifetime_s(
@@ -101,9 +101,9 @@ def explicit_lifetime_s(
     rules: TtlRules,
     response_s: float,
 ) -> float | None:
-    """The lifetime that the response itself states (§4.2.1); None: it states none.
+    """The explicit lifetime in the response's fields (§4.2.1), or None.
 
-    Expires counts for nothing beside a targeted field and, unless strict, for errors.
+    Expires does not count beside a targeted field nor, unless strict, for errors.
     """
     if directives.s_maxage_s is not None:
         return directives.s_maxage_s
@@ -119,7 +119,7 @@ def explicit_lifetime_s(
 
 
 def is_cacheable_by_status(status: int, directives: Directives, rules: TtlRules) -> bool:
-    """Whether a response that states no lifetime may be kept by its status (§3, last item)."""
+    """Whether a response without an explicit lifetime may be stored (§3, last item)."""
     if rules.error_min_ttl_s(status) is not None:
         return True
     if rules.strict:
@@ -128,21 +128,21 @@ def is_cacheable_by_status(status: int, directives: Directives, rules: TtlRules)
 
 
 def forbids_storing(status: int, directives: Directives) -> bool:
-    """Whether no-store or private hold; must-understand lifts no-store (§5.2.2.3)."""
-    lifted = directives.must_understand and status in UNDERSTOOD
-    return directives.private or (directives.no_store and not lifted)
+    """Whether no-store or private apply; must-understand cancels no-store (§5.2.2.3)."""
+    cancels_no_store = directives.must_understand and status in UNDERSTOOD
+    return directives.private or (directives.no_store and not cancels_no_store)
 
 
 def forbids_reuse(status: int, directives: Directives) -> bool:
-    """Whether it must not be used again without validation, however fresh it is (§4)."""
+    """Whether a response must be validated before each use, even if it is fresh (§4)."""
     return directives.no_cache or forbids_storing(status, directives)
 
 
 def initial_age_s(fields: Mapping[str, str], request_s: float, response_s: float) -> float:
-    """How old a response was when it came: corrected_initial_age of §4.2.3.
+    """The age of a response when it arrived: corrected_initial_age of §4.2.3.
 
-    ``request_s`` and ``response_s``: when it was asked for and when it came. Of several Ages the
-    first counts; what is no number is ignored (§5.1).
+    ``request_s`` and ``response_s``: when the request was sent, and when the response arrived. Of
+    several Ages the first counts; an Age that is no number is ignored (§5.1).
     """
     apparent_s = max(0.0, floor(response_s) - _date_s(fields, floor(response_s)))
     age_s = delta_seconds(fields.get("age", "").partition(",")[0].strip(" \t")) or 0
@@ -152,7 +152,7 @@ def initial_age_s(fields: Mapping[str, str], request_s: float, response_s: float
 def _heuristic_lifetime_s(
     status: int, directives: Directives, fields: Mapping[str, str], response_s: float
 ) -> float:
-    """§4.2.2: a share of the time that it had not changed for."""
+    """§4.2.2: a share of the time since Last-Modified."""
     if status not in HEURISTICALLY_CACHEABLE and not directives.public:
         return 0.0
     modified_s = parse_http_date_s(fields.get("last-modified", ""), response_s)
@@ -163,6 +163,6 @@ def _heuristic_lifetime_s(
 
 
 def _date_s(fields: Mapping[str, str], response_s: float) -> float:
-    """Date, or when the response came if there is none (RFC 9110 §6.6.1)."""
+    """Date, or the time of arrival if there is none (RFC 9110 §6.6.1)."""
     date_s = parse_http_date_s(fields.get("date", ""), response_s)
     return response_s if date_s is None else date_s

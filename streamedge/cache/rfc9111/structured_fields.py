@@ -1,8 +1,8 @@
-"""Dictionaries of Structured Field Values, read to the letter: RFC 8941 §4.2.2.
+"""A strict parser of Dictionaries of Structured Field Values: RFC 8941 §4.2.2.
 
-Pure: a field's text in, a mapping out. One fault anywhere makes the whole field unreadable, which
-is what RFC 9213 asks of targeted cache control. Parameters are checked and dropped: no field that
-the edge reads gives them a meaning. Reading takes time and memory linear in the text.
+Pure: a field's text in, a mapping out. One error makes the whole field unreadable, as RFC 9213
+requires for targeted cache control. Parameters are checked and dropped: they have no meaning in the
+fields that the edge uses. Time and memory are linear in the text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _WHITESPACE = re.compile(r"[ \t]*")
 
 
 class Token(str):
-    """A bare word, which is not a quoted string of the same letters (§3.3.4)."""
+    """An unquoted word, which differs from a quoted string of the same letters (§3.3.4)."""
 
     __slots__ = ()
 
@@ -34,7 +34,7 @@ Member = BareItem | list[BareItem]
 
 
 class UnreadableFieldError(ValueError):
-    """The text is no Dictionary; the message says where."""
+    """The text is no Dictionary; the message has the position of the error."""
 
 
 def parse_dictionary(text: str) -> dict[str, Member]:
@@ -67,7 +67,7 @@ def parse_dictionary(text: str) -> dict[str, Member]:
 
 
 class _Reader:
-    """A text and how far it has been read."""
+    """A text and the position of the next character to parse."""
 
     __slots__ = ("_position", "_text")
 
@@ -82,10 +82,10 @@ class _Reader:
     def unreadable(self) -> UnreadableFieldError:
         return UnreadableFieldError(f"no Dictionary from character {self._position} on")
 
-    def skip(self, what: str) -> bool:
-        if not self._text.startswith(what, self._position):
+    def skip(self, text: str) -> bool:
+        if not self._text.startswith(text, self._position):
             return False
-        self._position += len(what)
+        self._position += len(text)
         return True
 
     def take(self, pattern: re.Pattern[str]) -> re.Match[str]:
@@ -109,7 +109,7 @@ class _Reader:
             self.skip_parameters()
 
     def skip_parameters(self) -> None:
-        """Reads over parameters (§4.2.3.2)."""
+        """Skips parameters (§4.2.3.2)."""
         while self.skip(";"):
             self.take(_SPACES)
             self.take(_KEY)
@@ -117,7 +117,7 @@ class _Reader:
                 self.bare_item()
 
     def bare_item(self) -> BareItem:
-        """One value, its type told by its first character (§4.2.3.1)."""
+        """One value; its first character determines its type (§4.2.3.1)."""
         first = self._text[self._position : self._position + 1]
         if first == '"':
             return re.sub(r"\\(.)", r"\1", self.take(_STRING)[1])

@@ -1,8 +1,8 @@
 """Which of a resource's variants a request selects: RFC 9111 §4.1.
 
-Pure: header fields in, names and keys out. Two requests select the same variant when the fields
-that Vary names match; they match here when they differ by nothing but whitespace between the
-members of a list, case and rank order of Accept-Language, and the lines a field came in.
+Pure: header fields in, names and keys out. Two requests select the same variant if the fields that
+Vary names match. Fields match if they differ only in whitespace between the members of a list, in
+the division into lines, or, for Accept-Language, in case and rank order.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ def varies_by_everything(fields: Mapping[str, str]) -> bool:
 
 
 def vary_slot_key(key: str) -> str:
-    """The key in the write table that is raised when the answers of ``key`` begin to vary.
+    """The key in the write table that is raised when the responses of ``key`` begin to vary.
 
-    It refuses what was stored under ``key`` itself, and none of its variants.
+    That refuses the records stored under ``key`` itself, and none of its variants.
     """
     return join_key("vary", key)
 
 
 def variant_key(key: str, names: Sequence[str], request_fields: Mapping[str, str]) -> str:
-    """The key of a request's variant of what ``key`` names: ``key`` itself where nothing varies.
+    """The key of the variant of ``key`` that a request selects; ``key`` itself without ``names``.
 
-    ``names`` as ``parse_vary`` gives them. ``request_fields`` are those that the origin sees: a
-    field that is normalised on the way there is to be normalised here. A field that is absent
-    matches only where it is absent, not where it is empty.
+    ``names`` are the result of ``parse_vary``. ``request_fields`` are those that the origin is
+    sent, normalised as they are sent. An absent field matches an absent field only, not an empty
+    one.
     """
     if not names:
         return key
@@ -54,19 +54,19 @@ def _normalised(name: str, value: str) -> str:
 
 
 def _ranked(value: str) -> str:
-    """Languages by weight, equal ones in the order given, which some origins apply."""
+    """Languages by weight; equal ones keep their order, which counts for some origins."""
     languages = [_weighted(member) for member in split_list(value) if member]
     languages.sort(key=lambda language: -language[1])
     return ",".join(f"{language};q={weight:g}" for language, weight in languages)
 
 
 def _weighted(member: str) -> tuple[str, float]:
-    """A member and its weight (RFC 9110 §12.4.2): 1 without one, 0 when it cannot be read."""
+    """A member and its weight (RFC 9110 §12.4.2): 1 if it is absent, 0 if it is malformed."""
     name, _, parameter = member.partition(";")
     weight = 1.0
     key, equals, text = parameter.partition("=")
     if equals and key.strip(" \t") == "q":
         digits = text.strip(" \t")
-        readable = len(digits) <= 5 and digits.isascii() and digits.replace(".", "", 1).isdigit()
-        weight = min(float(digits), 1.0) if readable else 0.0
+        is_valid = len(digits) <= 5 and digits.isascii() and digits.replace(".", "", 1).isdigit()
+        weight = min(float(digits), 1.0) if is_valid else 0.0
     return name.strip(" \t"), weight
