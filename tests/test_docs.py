@@ -440,3 +440,16 @@ def test_dependencies_are_imported_where_the_architecture_says() -> None:
         path = str(file.relative_to(PACKAGE))
         for package in _imports(ast.parse(file.read_text())) & set(places):
             assert path.startswith(tuple(places[package])), f"{path} imports {package}"
+
+
+def test_layers_of_the_architecture_are_those_of_the_import_contract() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    listed = text.partition("packages on one line do not import each other):\n\n")[2]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contracts = {
+        contract["name"]: contract for contract in project["tool"]["importlinter"]["contracts"]
+    }
+    layers = contracts["bytes go up, imports go down"]["layers"]
+    assert [line.strip() for line in listed.partition("\n\n")[0].splitlines()] == [
+        layer.replace("streamedge.", "") for layer in layers
+    ]
