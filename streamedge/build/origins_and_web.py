@@ -143,7 +143,7 @@ def replace_web(
 ) -> None:
     """Replaces the config and the distributions of a running server."""
     limits = config.limits
-    server.site.replace(
+    server.handler.replace(
         distributions,
         request_body_bytes=limits.request_body,
         url_bytes=limits.url,

@@ -207,7 +207,7 @@ async def test_failing_origin_gives_its_status(
 
 async def _until_origin_is_plain(origin: ScriptedOrigin) -> None:
     """Takes what is left of the script out of the way."""
-    origin._script.clear()
+    origin.clear_script()
 
 
 def await_reason(edge: EdgeProcess, client: RtmpClient) -> str:

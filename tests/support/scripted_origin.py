@@ -173,6 +173,10 @@ class ScriptedOrigin:
         """Queues ``reply`` for ``times`` requests, behind the replies queued before."""
         self._script.extend([reply] * times)
 
+    def clear_script(self) -> None:
+        """Answers normally from now on."""
+        self._script.clear()
+
     def hold(self, name: str, at: int = 0) -> None:
         """Holds back every byte of the object from position ``at`` on; headers are still sent."""
         self._holds[name] = at

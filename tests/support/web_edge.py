@@ -141,7 +141,7 @@ async def serve_web(
 
 def connections(edge: WebEdge) -> list[HttpConnection]:
     """The server's open connections."""
-    return [one for one in edge.server._state.connections if isinstance(one, HttpConnection)]
+    return edge.server.connections
 
 
 def waiting_requests(edge: WebEdge) -> int:

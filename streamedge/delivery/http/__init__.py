@@ -1,1 +1,1 @@
-"""HTTP: the short lane for fresh hits, and the application behind it."""
+"""HTTP delivery: the server, the request handler and the fast path for fresh hits."""

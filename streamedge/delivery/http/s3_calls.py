@@ -1,7 +1,7 @@
-"""Requests of S3 clients: which of them are served here, and the calls on a bucket.
+"""Requests of S3 clients: which of them the edge serves, and calls on a bucket.
 
-A listing shows the names of objects, so it is answered only where each behavior that one of them
-may have allows it.
+A listing shows the names of objects, so it is allowed only where every behavior that one of these
+objects may have allows it.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def require_known_call(route: Route, request: WebRequest, authorizer: Authorizer
         return
     require_known_parameters(request.method, route.query)
     if request.method in ("GET", "HEAD"):
-        refused = read_parameters(route.query).keys() - forwarded_read_parameters(route).keys()
-        if refused:
-            text = f"no cache policy or origin request policy here names {min(refused)}"
+        dropped = read_parameters(route.query).keys() - forwarded_read_parameters(route).keys()
+        if dropped:
+            text = f"no cache policy or origin request policy here names {min(dropped)}"
             raise refuse(501, "NotImplemented", text)
 
 
@@ -70,7 +70,7 @@ async def call_bucket(
         call = read_bucket_call(request.method, route.query)
         if binding.relay is None:
             raise refuse(501, "NotImplemented", "the origin has no bucket")
-        # A listing without queued writes would make a client delete or resend its objects.
+        # A listing without the queued writes would make a client delete or resend its objects.
         if (
             call.operation.is_listing
             and write_queue is not None
@@ -89,7 +89,7 @@ def _require_listing(
         if rule.binding.identity != route.rule.binding.identity:
             text = "another origin serves some of these objects"
         elif not _admits(rule, request, authorizer):
-            text = "these objects are not listed for everybody"
+            text = "these objects are not listed: lists_objects is off, or access is restricted"
         else:
             continue
         raise refuse(403, "AccessDenied", text)

@@ -1,8 +1,8 @@
-"""The HTTP listeners of a worker, on sockets that the supervisor has bound.
+"""The HTTP server of a worker, on sockets that the supervisor has bound.
 
-The server accepts connections with and without TLS, closes idle and stalled ones periodically, and
-drains on shutdown. Of uvicorn only the protocol and ASGI are used: sockets, signals and processes
-belong to the supervisor.
+It accepts connections with and without TLS, closes idle and stalled ones periodically, and drains
+on shutdown. Of uvicorn, only the protocol and ASGI are used: the supervisor has the sockets,
+signals and processes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 
@@ -31,10 +31,20 @@ from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.ops.rate_limited import RateLimitedEvent
 
-SWEEP_INTERVAL_S = 1.0
+SWEEP_INTERVAL_S = 1.0  # how often connections are checked for timeouts
 TOO_MANY = bare_head(
     HTTPStatus.TOO_MANY_REQUESTS, [("content-length", "0"), ("connection", "close")]
 )
+
+
+@dataclass(frozen=True, slots=True)
+class WebServerStats:
+    """What a server has open. ``requests`` are those that are in the handler."""
+
+    listeners: int
+    connections: int
+    connections_by_address: Mapping[str, int]  # empty without a limit per address
+    requests: int
 
 
 class WebServer:
@@ -42,7 +52,7 @@ class WebServer:
 
     def __init__(
         self,
-        site: HttpHandler,
+        handler: HttpHandler,
         log: Log,
         counts: Counts,
         *,
@@ -54,11 +64,11 @@ class WebServer:
         per_address_max: int = 0,
         descriptors_end: int = 0,
     ) -> None:
-        self.site = site
+        self.handler = handler
         self._counts = counts
         self._handshakes: set[TlsConnection] = set()
         self._failed_handshake = RateLimitedEvent(log, "tls_handshake_failed")
-        rules = AcceptRules(site.proxies, connections_max, per_address_max, descriptors_end)
+        rules = AcceptRules(handler.proxies, connections_max, per_address_max, descriptors_end)
         self._acceptor = Acceptor("http", rules, log, counts)
         self._connections_max = connections_max
         self.limit(handshake_s, idle_s, stall_s, body_rate, per_address_max)
@@ -68,7 +78,7 @@ class WebServer:
         self._servers: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
         self._config = UvicornConfig(
-            Application(site),
+            Application(handler),
             interface="asgi3",
             lifespan="off",
             ws="none",
@@ -145,23 +155,40 @@ class WebServer:
             self._config,
             self._state,
             asyncio.get_running_loop(),
-            self.site,
+            self.handler,
             self._connections_max,
             on_close,
             peer,
             self._read_scheduler,
         )
 
+    @property
+    def connections(self) -> list[HttpConnection]:
+        """The open connections."""
+        return [
+            connection
+            for connection in self._state.connections
+            if isinstance(connection, HttpConnection)
+        ]
+
+    def stats(self) -> WebServerStats:
+        """What is open now."""
+        return WebServerStats(
+            len(self._listeners),
+            len(self._state.connections),
+            self._acceptor.stats(),
+            len(self._state.tasks),
+        )
+
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Aborts the running responses that ``is_revoked`` matches."""
-        for connection in list(self._state.connections):
-            if isinstance(connection, HttpConnection):
-                connection.revoke(is_revoked)
+        for connection in self.connections:
+            connection.revoke(is_revoked)
 
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, waits ``timeout_s`` for responses, then aborts the rest."""
         while self._listeners:
-            # Other processes share the socket: this refuses new connections in all of them.
+            # Other processes share the socket; shutdown refuses new connections in all of them.
             self._listeners.pop().shutdown(socket.SHUT_RDWR)
         for server in self._servers:
             server.close()
@@ -189,9 +216,8 @@ class WebServer:
     def _sweep_again(self) -> None:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        for connection in list(self._state.connections):
-            if isinstance(connection, HttpConnection):
-                connection.sweep(now_s, self._idle_s, self._stall_s, self._body_rate)
+        for connection in self.connections:
+            connection.sweep(now_s, self._idle_s, self._stall_s, self._body_rate)
         for handshake in list(self._handshakes):
             if now_s - handshake.began_s > self._handshake_s:
                 handshake.fail_handshake("it took too long")
@@ -200,7 +226,7 @@ class WebServer:
         self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_again)
 
     def _handshake_failed(self, client: str, reason: str) -> None:
-        """Counts a failure, and logs it at a limited rate: anybody can cause it."""
+        """Counts a failure, and logs it at a limited rate, because any client can cause it."""
         self._counts.add(Counter.ERRORS, "tls_handshake")
         now_s = asyncio.get_running_loop().time()
         self._failed_handshake.emit(now_s, client=client, reason=reason)

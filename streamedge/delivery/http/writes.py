@@ -1,7 +1,7 @@
 """Handles PUT, DELETE and S3's multipart calls for origins with objects: directly or write-back.
 
-It decides when a write is answered, and invalidates what is cached before it answers.
-``origin/writing`` writes the object, ``write_back`` queues it.
+Decides when a write gets its response, and invalidates cached responses before that.
+``origin/writing`` writes the object; ``write_back`` queues it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Writes:
         binding = route.rule.binding
         if binding.is_site:
             is_back = route.rule.behavior.write is WriteMode.BACK
-            # The queue identifies an object by its name: only the usual encoding of a path has one.
+            # The queue identifies an object by its name: only paths in the usual encoding work.
             is_usual = route.path == site_path(route.name)
             is_object = request.method in _OF_OBJECTS and not request.query
             return is_back and is_object and is_usual
@@ -137,9 +137,9 @@ def _size_bytes(request: WebRequest) -> int | None:
 
 
 async def _bounded(body: AsyncIterator[bytes], bytes_max: int) -> AsyncIterator[bytes]:
-    came_bytes = 0
+    received_bytes = 0
     async for piece in body:
-        came_bytes += len(piece)
-        if came_bytes > bytes_max:
+        received_bytes += len(piece)
+        if received_bytes > bytes_max:
             raise refuse(413, "EntityTooLarge", "the body is larger than limits.request_body")
         yield piece

@@ -361,7 +361,7 @@ async def test_an_error_that_one_viewer_provokes_is_not_the_others(
             not any(name.startswith("x-") and name != "x-forwarded-for" for name in seen.headers)
             for seen in edge.origin.requests
         )
-        edge.origin._script.clear()
+        edge.origin.clear_script()
         assert (await fetch(edge.port, "/a")).body == b"one"
 
 

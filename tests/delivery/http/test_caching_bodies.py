@@ -267,7 +267,7 @@ async def test_fifty_readers_of_a_cold_url_are_one_request(cache_root: Path) -> 
         edge.origin.hold_responses()
         getting = [asyncio.create_task(_get(edge.port, **NOT_PLAIN)) for _ in range(50)]
         await edge.origin.wait_for_requests(1)
-        await until(lambda: len(edge.server._state.tasks) == 50)
+        await until(lambda: edge.server.stats().requests == 50)
         edge.origin.release_responses()
         responses = await asyncio.gather(*getting)
         assert {response.body for response in responses} == {WHOLE}
@@ -299,7 +299,7 @@ async def test_waiters_for_a_private_response_send_their_own_requests(
         edge.origin.hold_responses()
         getting = [asyncio.create_task(_get(edge.port, **NOT_PLAIN)) for _ in range(5)]
         await edge.origin.wait_for_requests(1)
-        await until(lambda: len(edge.server._state.tasks) == 5)
+        await until(lambda: edge.server.stats().requests == 5)
         edge.origin.release_responses()
         assert {response.body for response in await asyncio.gather(*getting)} == {WHOLE}
         assert len(edge.origin.requests) == 5
@@ -320,7 +320,7 @@ async def test_waiters_get_their_own_variant(cache_root: Path) -> None:
         await edge.origin.wait_for_requests(1)
         german = asyncio.create_task(_get(edge.port, accept_language="de"))
         again = asyncio.create_task(_get(edge.port, accept_language="en"))
-        await until(lambda: len(edge.server._state.tasks) + waiting_requests(edge) == 3)
+        await until(lambda: edge.server.stats().requests + waiting_requests(edge) == 3)
         after.set()
         assert (await english).body == (await again).body == b"english"
         assert (await german).body == b"deutsch"

@@ -142,7 +142,7 @@ async def test_a_held_viewer_that_leaves(cache_root: Path) -> None:
 async def test_held_requests_are_answered_before_the_edge_stops(cache_root: Path) -> None:
     async with crowd(cache_root) as (edge, viewers):
         draining = asyncio.create_task(edge.server.drain(20))
-        await until(lambda: not edge.server._listeners)
+        await until(lambda: not edge.server.stats().listeners)
         edge.origin.release_responses()
         for viewer in viewers:
             assert (await viewer.receive()).body == WHOLE

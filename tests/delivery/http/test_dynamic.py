@@ -241,7 +241,7 @@ async def test_a_viewer_that_leaves_in_an_answer_leaves_nothing_open(
             if control == "no-store":  # nobody else wants it: the origin need not send it
                 await edge.origin.until(lambda: edge.origin.connections_open == 0)
                 await until(lambda: descriptors() <= open_before)
-            await until(lambda: not edge.server._state.connections)
+            await until(lambda: not edge.server.stats().connections)
 
 
 # --- upgrades (RFC 9110 §7.8, RFC 6455) ------------------------------------------------------

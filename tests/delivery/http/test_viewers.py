@@ -243,7 +243,7 @@ async def test_a_header_goes_before_tls(
                 async with over_tls(edge, authority, proxy_v2(VIEWER, 4712)):
                     raise AssertionError("a second connection of this address is served")
         assert told(edge) == [(VIEWER, None, "Miss"), (VIEWER, None, "Hit")]
-        await until(lambda: not edge.server._acceptor._open)
+        await until(lambda: not edge.server.stats().connections_by_address)
         async with over_tls(edge, authority, proxy_v1(VIEWER, 4713)) as again:
             assert (await again.get("/small")).status == 200
 
@@ -275,4 +275,4 @@ async def test_failed_handshake_is_logged_with_the_viewer_address(
         assert b"400 Bad Request" in await viewer.receive_rest()
         (line,) = edge.lines("tls_handshake_failed")
         assert line["client"] == f"{VIEWER}:4711"
-        await until(lambda: not edge.server._acceptor._open)
+        await until(lambda: not edge.server.stats().connections_by_address)

@@ -1,1 +1,1 @@
-"""Compressed forms of responses."""
+"""Compression of cached objects, and content negotiation."""

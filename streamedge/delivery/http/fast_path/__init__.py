@@ -1,1 +1,1 @@
-"""Hits answered from memory of earlier requests."""
+"""The fast path: hits whose requests are remembered."""

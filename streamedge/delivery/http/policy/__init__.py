@@ -1,1 +1,1 @@
-"""Behaviors and response headers policies."""
+"""Behaviors, cache policies, origin request policies and response headers policies."""

@@ -1,1 +1,1 @@
-"""From what the cache has to a response."""
+"""Building responses: conditions, ranges, headers, framing, log lines."""

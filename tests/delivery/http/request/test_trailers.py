@@ -229,7 +229,7 @@ async def test_readers_of_a_running_fill_get_its_trailers(cache_root: Path) -> N
         await edge.origin.until(lambda: edge.origin.body_bytes_sent == 1000)
         async with open_viewer(edge.port) as other:
             await other.send_request("/film")
-            await until(lambda: len(edge.server._state.tasks) == 2)
+            await until(lambda: edge.server.stats().requests == 2)
             edge.origin.release("film")
             for viewer in (one, other):
                 response = await viewer.receive()
