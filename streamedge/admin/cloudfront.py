@@ -29,7 +29,7 @@ def cloudfront_routes(
 ) -> list[Route]:
     """The routes under ``/2020-05-31/``; ``from_file`` returns the config file's content in force.
 
-    A change is answered when every worker that is up has applied it, or has not in time.
+    The response to a change waits until all running workers have applied it, or for the timeout.
     """
     rows = ControlLog(database)
 
@@ -41,7 +41,7 @@ def cloudfront_routes(
 
     @cache
     def handlers() -> Handlers:
-        from streamedge.api.operations.handlers import api_handlers  # noqa: PLC0415  # most edges have no key
+        from streamedge.api.operations.handlers import api_handlers  # noqa: PLC0415  # most edges have no API key
 
         return api_handlers(database, from_file, announce)
 

@@ -10,10 +10,10 @@ from streamedge.coordination.shared_state import WorkerStatus
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """``is_ready``: every worker has all its listeners open and its event loop runs.
+    """``is_ready``: every worker has all its listeners open and a running event loop.
 
-    ``workers`` is how many do. ``problems`` are sentences; one about the cache folder does not make
-    the edge unready, because it serves without a cache.
+    ``workers`` is the number of these workers. ``problems`` are sentences. A problem of the cache
+    folder does not make the edge unready, because it serves without a cache.
     """
 
     is_ready: bool
@@ -22,7 +22,7 @@ class Health:
 
 
 def check_health(worker_status: WorkerStatus, heartbeats: Heartbeats) -> Health:
-    """How the workers are now."""
+    """The state of the workers now."""
     not_serving, problems = 0, []
     for worker in worker_status.workers:
         name, silent_s = heartbeats.names[worker], heartbeats.silent_s(worker)

@@ -1,7 +1,7 @@
 """Invalidations on the admin address.
 
     POST /invalidations                    invalidates; it is in force when the call returns
-    GET  /invalidations?distribution=ID    those of a distribution, the newest first
+    GET  /invalidations?distribution=ID    lists those of a distribution, newest first
 
 ``control.invalidations`` parses the items, ``coordination.invalidation_feed`` publishes the rows.
 """
@@ -19,7 +19,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from streamedge.control.database import ControlError
 from streamedge.control.invalidations import ItemError, with_root_object
 from streamedge.control.log import (
     ITEMS_MAX,
@@ -54,8 +53,10 @@ def invalidation_routes(
     change_event: ChangeEvent,
     root_objects: Callable[[], Mapping[str, str]],
 ) -> list[Route]:
-    """The routes. ``root_objects`` by id, of all distributions that there are now ("": none);
-    ``change_event`` are those of this process, which workers ring when they have looked.
+    """The routes of invalidations.
+
+    ``root_objects`` returns the default root objects of all distributions by id ("": none).
+    ``change_event`` belongs to this process; workers notify it when they have applied a row.
     """
 
     def root_object_of(distribution: str) -> str:
@@ -65,44 +66,44 @@ def invalidation_routes(
             raise HTTPException(404, f"no distribution has the id {distribution!a}")
         return roots[distribution]
 
-    def put_in_force(wanted: _InvalidationRequest, root_object: str) -> tuple[Row, int]:
+    def append(requested: _InvalidationRequest, root_object: str) -> tuple[Row, int]:
         row = log.invalidate(
-            wanted.distribution,
-            with_root_object(wanted.items, root_object),
-            soft=wanted.soft,
-            revoke=wanted.revoke,
-            caller_reference=wanted.caller_reference,
+            requested.distribution,
+            with_root_object(requested.items, root_object),
+            soft=requested.soft,
+            revoke=requested.revoke,
+            caller_reference=requested.caller_reference,
         )
         position = log.position()
         invalidation_feed.publish(position)
         return row, position
 
     async def invalidate(request: Request) -> Response:
-        wanted = _parse(await _body(request))
-        root_object = root_object_of(wanted.distribution)
+        body = _parse(await _body(request))
+        root_object = root_object_of(body.distribution)
         try:
-            row, position = await asyncio.to_thread(put_in_force, wanted, root_object)
+            row, position = await asyncio.to_thread(append, body, root_object)
         except ItemError as exc:
             raise HTTPException(400, str(exc)) from exc
         except CallerReferenceError as exc:
             raise HTTPException(409, str(exc)) from exc
-        answer = _shown(row)
-        if wanted.wait:
+        members = _row_members(row)
+        if body.wait:
             await change_event.wait_for(
                 lambda: invalidation_feed.have_applied(position), APPLIED_TIMEOUT_S
             )
-            answer["applied"] = invalidation_feed.have_applied(position)
-        return JSONResponse(answer, 201)
+            members["applied"] = invalidation_feed.have_applied(position)
+        return JSONResponse(members, 201)
 
-    async def listed(request: Request) -> Response:
+    async def list_rows(request: Request) -> Response:
         distribution = request.query_params.get("distribution", "")
         root_object_of(distribution)
         rows = await asyncio.to_thread(log.invalidations, distribution, count=LISTED_MAX)
-        return JSONResponse({"invalidations": [_shown(row) for row in rows]})
+        return JSONResponse({"invalidations": [_row_members(row) for row in rows]})
 
     return [
         Route("/invalidations", invalidate, methods=["POST"]),
-        Route("/invalidations", listed),
+        Route("/invalidations", list_rows),
     ]
 
 
@@ -129,7 +130,7 @@ def _parse(body: bytes) -> _InvalidationRequest:
     if not items:
         raise HTTPException(400, "neither items nor tags name anything")
     if len(items) > ITEMS_MAX:
-        raise HTTPException(400, f"{len(items)} items are more than {ITEMS_MAX}")
+        raise HTTPException(400, f"{len(items)} items: more than {ITEMS_MAX} are not allowed")
     reference = _text(members, "caller_reference")
     if len(reference) > REFERENCE_CHARACTERS_MAX:
         raise HTTPException(
@@ -138,10 +139,10 @@ def _parse(body: bytes) -> _InvalidationRequest:
     return _InvalidationRequest(
         distribution=_text(members, "distribution"),
         items=items,
-        soft=_truth(members, "soft"),
-        revoke=_truth(members, "revoke"),
+        soft=_flag(members, "soft"),
+        revoke=_flag(members, "revoke"),
         caller_reference=reference,
-        wait=_truth(members, "wait"),
+        wait=_flag(members, "wait"),
     )
 
 
@@ -160,34 +161,26 @@ def _text(members: Mapping[str, Any], name: str) -> str:
 
 
 def _is_text(value: object) -> bool:
-    """Whether a value is text that can be stored: JSON allows lone surrogates."""
+    """Whether a value is printable text; JSON allows lone surrogates, which cannot be stored."""
     return isinstance(value, str) and value.isprintable()
 
 
-def _truth(members: Mapping[str, Any], name: str) -> bool:
+def _flag(members: Mapping[str, Any], name: str) -> bool:
     value = members.get(name, False)
     if not isinstance(value, bool):
         raise HTTPException(400, f"{name} is true or false")
     return value
 
 
-def _shown(row: Row) -> dict[str, object]:
+def _row_members(row: Row) -> dict[str, object]:
     invalidation = row.invalidation
     return {
         "id": row.id,
         "distribution": row.scope,
         "epoch": row.epoch,
-        "created_s": row.made_s,
+        "created_s": row.created_s,
         "items": list(invalidation.items),
         "soft": invalidation.soft,
         "revoke": invalidation.revoke,
         "caller_reference": row.caller_reference or None,
     }
-
-
-def _json_error(_request: Request, exc: Exception) -> Response:
-    return JSONResponse({"error": str(exc)}, 503)
-
-
-CONTROL_ERRORS = {ControlError: _json_error}
-"""The application's handlers beside those of ``writes_admin``."""

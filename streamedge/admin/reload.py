@@ -1,8 +1,8 @@
 """Reloads the config file by a call on the admin address.
 
-    POST /reload    200 with the changed keys and those that need a restart; 422 with the mistakes
+    POST /reload    200: the changed keys, and those that need a restart; 422: the mistakes
 
-The supervisor reads the file, as on SIGHUP; the response waits until the workers have applied it.
+The supervisor reads the file as on SIGHUP. The response waits until the workers have applied it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from starlette.routing import Route
 from streamedge.coordination.shared_state import SharedState
 from streamedge.coordination.wakeups import ChangeEvent
 
-OUTCOME_TIMEOUT_S = 20.0
+RESULT_TIMEOUT_S = 20.0
 APPLIED_TIMEOUT_S = 5.0
 
 
 def reload_routes(shared: SharedState, change_event: ChangeEvent) -> list[Route]:
-    """The route; ``change_event`` are those of the control process, a child of the supervisor."""
+    """The route; ``change_event`` belongs to the control process, a child of the supervisor."""
     supervisor = os.getppid()
     config_versions = shared.config_versions
 
@@ -35,15 +35,15 @@ def reload_routes(shared: SharedState, change_event: ChangeEvent) -> list[Route]
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "the edge is stopping")
         os.kill(supervisor, signal.SIGHUP)
 
-        def is_answered() -> bool:
+        def has_result() -> bool:
             return config_versions.reload_result(request_number) is not None
 
-        await change_event.wait_for(is_answered, OUTCOME_TIMEOUT_S)
-        outcome = config_versions.reload_result(request_number)
-        if outcome is None:
+        await change_event.wait_for(has_result, RESULT_TIMEOUT_S)
+        result = config_versions.reload_result(request_number)
+        if result is None:
             raise HTTPException(HTTPStatus.GATEWAY_TIMEOUT, "the file was not read in time")
-        if outcome.problems:
-            body = {"error": "the file has mistakes; nothing has changed", **asdict(outcome)}
+        if result.problems:
+            body = {"error": "the file has mistakes; nothing has changed", **asdict(result)}
             return JSONResponse(body, HTTPStatus.UNPROCESSABLE_ENTITY)
 
         def pending() -> list[int]:
@@ -51,10 +51,10 @@ def reload_routes(shared: SharedState, change_event: ChangeEvent) -> list[Route]
                 worker
                 for worker in shared.worker_status.workers
                 if shared.worker_status.is_up(worker)
-                and config_versions.applied_generation(worker) < outcome.generation
+                and config_versions.applied_generation(worker) < result.generation
             ]
 
         await change_event.wait_for(lambda: not pending(), APPLIED_TIMEOUT_S)
-        return JSONResponse({**asdict(outcome), "workers_pending": pending()})
+        return JSONResponse({**asdict(result), "workers_pending": pending()})
 
     return [Route("/reload", reload, methods=["POST"])]

@@ -15,20 +15,20 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from streamedge.write_back.queue import LISTED_ROWS_MAX, QueueStatus, WriteQueue
-from streamedge.write_back.rows import Row, Totals, WriteQueueError
+from streamedge.write_back.rows import Row, Totals
 from streamedge.write_back.states import DEAD_LETTERS, WAITING, State
 
 _SERIAL_DIGITS_MAX = 18  # SQLite's integers have 63 bits
-_NOTHING = QueueStatus({}, Totals(0, 0, 0, 0), ())
+_EMPTY_STATUS = QueueStatus({}, Totals(0, 0, 0, 0), ())
 
 
 def writes_routes(write_queue: WriteQueue | None) -> list[Route]:
     """The routes; ``write_queue`` is None where no behavior writes back."""
 
-    async def listed(request: Request) -> Response:
+    async def list_writes(request: Request) -> Response:
         count = _number(request.query_params.get("limit", str(LISTED_ROWS_MAX)), "limit", 400)
         if write_queue is None:
-            return JSONResponse(_status(_NOTHING))
+            return JSONResponse(_status(_EMPTY_STATUS))
         return JSONResponse(_status(await write_queue.status(min(count, LISTED_ROWS_MAX))))
 
     async def retry(request: Request) -> Response:
@@ -37,35 +37,24 @@ def writes_routes(write_queue: WriteQueue | None) -> list[Route]:
         if text not in {"0", "1"}:
             raise HTTPException(400, f"unconditional is 0 or 1, not {text!a}")
         if write_queue is None or not await write_queue.requeue(serial, unconditional=text == "1"):
-            raise _not_kept(serial)
+            raise _no_dead_letter(serial)
         return JSONResponse({"serial": serial, "outcome": "queued"})
 
     async def discard(request: Request) -> Response:
         serial = _number(request.path_params["serial"], "the serial", 404)
         if write_queue is None or not await write_queue.discard(serial):
-            raise _not_kept(serial)
+            raise _no_dead_letter(serial)
         return JSONResponse({"serial": serial, "outcome": "discarded"})
 
     return [
-        Route("/writes", listed),
+        Route("/writes", list_writes),
         Route("/writes/{serial}/retry", retry, methods=["POST"]),
         Route("/writes/{serial}", discard, methods=["DELETE"]),
     ]
 
 
-def json_error(_request: Request, exc: Exception) -> Response:
-    if isinstance(exc, HTTPException):
-        return JSONResponse({"error": exc.detail}, exc.status_code, exc.headers)
-    return JSONResponse({"error": str(exc)}, 503)
-
-
-ERRORS = {HTTPException: json_error, WriteQueueError: json_error}
-"""The application's handlers: a reason in place of a bare status."""
-
-
 def _status(status: QueueStatus) -> dict[str, object]:
     now_s = time.time()
-    listed = len(status.rows)
     return {
         "by_state": {
             state.value: status.by_state.get(state, 0)
@@ -77,7 +66,7 @@ def _status(status: QueueStatus) -> dict[str, object]:
         "accepted": status.totals.accepted,
         "done": status.totals.done,
         "rows": [_row(row, now_s) for row in status.rows],
-        "rows_left_off": max(0, sum(status.by_state.values()) - listed),
+        "rows_left_off": max(0, sum(status.by_state.values()) - len(status.rows)),
     }
 
 
@@ -99,12 +88,12 @@ def _row(row: Row, now_s: float) -> dict[str, object]:
     }
 
 
-def _number(text: str, what: str, status: int) -> int:
+def _number(text: str, name: str, status: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _SERIAL_DIGITS_MAX):
-        raise HTTPException(status, f"{what} is a number, not {text!a}")
+        raise HTTPException(status, f"{name} is a number, not {text!a}")
     return int(text)
 
 
-def _not_kept(serial: int) -> HTTPException:
-    reason = f"no write {serial} is kept: it waits and is tried by itself, or is done, or never was"
+def _no_dead_letter(serial: int) -> HTTPException:
+    reason = f"no dead letter has the serial {serial}: it is still tried, is done, or never existed"
     return HTTPException(404, reason)

@@ -1,8 +1,8 @@
 """The newest position of the control log that was announced to all processes of an edge.
 
-It is a ``position`` in a file of the cache folder that every process has mapped: reading it costs
-nothing, and shows whether there are rows that a process has not read. The file stays in the folder,
-so at the next start it also shows how far this cache has come, even if the database is lost.
+The position is in a file of the cache folder that every process maps. So a process sees at no cost
+whether there are rows that it has not read. The file stays in the folder: at the next start it
+shows which rows this cache has applied, even if the database is lost.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _POSITION, _HAS_RESOURCES = range(2)  # words
 
 
 class AnnouncedHead:
-    """One process's view of the announced head. The file is opened when it is first used."""
+    """The announced head in one process. The file is opened at the first use."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE_NAME
@@ -40,7 +40,7 @@ class AnnouncedHead:
         return words is not None and words[_HAS_RESOURCES] != 0
 
     def publish(self, position: int) -> bool:
-        """Announces a position unless a later one of the same log was; False on failure."""
+        """Announces a position unless a later one of the same log is there; False on failure."""
         words = self._words or self._mapped()
         if words is None:
             return False
@@ -59,12 +59,12 @@ class AnnouncedHead:
             words[_HAS_RESOURCES] = has_resources
 
     def refresh(self) -> None:
-        """Opens the file again if it was replaced or deleted."""
+        """Opens the file again at the next use if it was replaced or deleted."""
         if self._words is None:
             return
         try:
-            there, ours = os.stat(self._path), os.fstat(self._fd)
-            if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+            current, mapped = os.stat(self._path), os.fstat(self._fd)
+            if (current.st_dev, current.st_ino) == (mapped.st_dev, mapped.st_ino):
                 return
         except OSError:
             pass

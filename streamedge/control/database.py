@@ -1,6 +1,6 @@
 """The control database: one SQLite file in the cache folder, open in several processes.
 
-This module has the file's name and schema; ``log`` and ``resources`` have the tables.
+This module has the file name and the schema; ``log`` and ``resources`` read and write the tables.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE UNIQUE INDEX resources_by_name ON resources (kind, name);
     """,
-    # The id of the log (see ``position``): another one in each new file.
+    # The id of the log (see ``position``): each new file has another one.
     """
     CREATE TABLE log_id (id INTEGER NOT NULL);
     INSERT INTO log_id VALUES (1 + abs(random() % 16777215));
     """,
 )
-"""Scripts that lead from each edition of the file to the next; ``PRAGMA user_version`` counts."""
+"""Scripts that update the schema by one version each; ``PRAGMA user_version`` is their number."""
 
 
 class ControlError(StreamEdgeError):
@@ -90,9 +90,9 @@ def move_aside(folder: Path) -> Path:
     No process may have it open. Raises OSError.
     """
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    aside = folder / f"{FILE_NAME}.damaged-{stamp}"
+    new_path = folder / f"{FILE_NAME}.damaged-{stamp}"
     for suffix in reversed(FILE_SUFFIXES):  # the main file last: until then a start detects it
         path = folder / f"{FILE_NAME}{suffix}"
         if path.exists():
-            path.rename(f"{aside}{suffix}")
-    return aside
+            path.rename(f"{new_path}{suffix}")
+    return new_path

@@ -48,12 +48,12 @@ class Verdict(Enum):
     """The effect of invalidations on a cached object."""
 
     FRESH = "fresh"  # no effect
-    STALE = "stale"  # expired at that time: must be revalidated
+    STALE = "stale"  # expired: must be revalidated
     REFUSED = "refused"  # must not be served again
 
 
 class Validity(NamedTuple):
-    """A verdict. ``since_s``: for STALE, since when, in seconds since 1970."""
+    """A verdict. ``since_s``: for STALE, the time of expiry in seconds since 1970."""
 
     verdict: Verdict
     since_s: float = 0.0
@@ -158,10 +158,10 @@ class Revocation:
         self._scope = scope
         self._items = _Scope()
         self._position = position
-        cut = _Cutoffs()
-        cut.hard = epoch_of(position)
+        cutoffs = _Cutoffs()
+        cutoffs.hard = epoch_of(position)
         for item in items:
-            self._items.cutoffs(item).add(cut)
+            self._items.cutoffs(item).add(cutoffs)
 
     def covers(
         self, scope: str, target: str, tags: Callable[[], frozenset[str]], position: int
@@ -220,11 +220,11 @@ class InvalidationIndex:
         if self._is_behind and not again and self._monotonic() < self._retry_s:
             return False
         try:
-            read = self._rows.read_after(self.position)
-            if log_of(read.position) == log_of(head) and read.position < head:
+            new = self._rows.read_after(self.position)
+            if log_of(new.position) == log_of(head) and new.position < head:
                 renewed = self._rows.renew_if_older(head)
-                self._log.event("control_log_older", announced=head, found=renewed)
-                read = self._rows.read_after(self.position)
+                self._log.event("control_log_older", announced=head, renewed=renewed)
+                new = self._rows.read_after(self.position)
         except ControlError as exc:
             self._is_behind = True
             self._retry_s = self._monotonic() + RETRY_S
@@ -235,19 +235,19 @@ class InvalidationIndex:
         if self._is_failure_logged:
             self._is_failure_logged = False
             self._log.event("control_log_readable")
-        self._apply(read)
+        self._apply(new)
         return True
 
-    def _apply(self, read: NewRows) -> None:
+    def _apply(self, new: NewRows) -> None:
         is_first = not self._has_read
-        if log_of(read.position) != log_of(self.position):
+        if log_of(new.position) != log_of(self.position):
             is_first = True  # of this log
             self._clear()
         self._has_read, self._is_behind = True, False
-        for row in read.rows:
+        for row in new.rows:
             if row.kind is not RowKind.CONFIGURATION:
-                self._add(row, read.position, is_first=is_first)
-        self.position = read.position
+                self._add(row, new.position, is_first=is_first)
+        self.position = new.position
 
     def take_revocations(self) -> list[Revocation]:
         """The revocations that were read since the last call."""
@@ -271,7 +271,7 @@ class InvalidationIndex:
 
         ``tags`` gives its cache tags; it is called only where some tag was invalidated.
         """
-        if not self._is_known(position):
+        if not self._is_comparable(position):
             return Validity(Verdict.REFUSED)
         epoch = epoch_of(position)
         index = self._scopes.get(scope)
@@ -284,7 +284,7 @@ class InvalidationIndex:
             return Validity(Verdict.REFUSED)
         return Validity(Verdict.STALE, cutoffs.soft_since_s) if cutoffs.soft > epoch else FRESH
 
-    def _is_known(self, position: int) -> bool:
+    def _is_comparable(self, position: int) -> bool:
         """Whether all rows after a position have been read."""
         if not self._has_read or log_of(position) != log_of(self.position):
             return False
@@ -309,17 +309,17 @@ class InvalidationIndex:
                 self._everywhere.hard = max(self._everywhere.hard, row.epoch)
                 return
         if invalidation.revoke and not is_first:
-            at = position_at(log_of(position), row.epoch)
-            self._revocations.append(Revocation(row.scope, items, at))
+            row_position = position_at(log_of(position), row.epoch)
+            self._revocations.append(Revocation(row.scope, items, row_position))
         scope = self._scopes.setdefault(row.scope, _Scope())
         scope.epoch = max(scope.epoch, row.epoch)
-        cut = _Cutoffs()
+        cutoffs = _Cutoffs()
         if invalidation.soft:
-            cut.soft, cut.soft_since_s = row.epoch, min(invalidation.at_s, self._clock())
+            cutoffs.soft, cutoffs.soft_since_s = row.epoch, min(invalidation.at_s, self._clock())
         else:
-            cut.hard = row.epoch
+            cutoffs.hard = row.epoch
         for item in items:
-            scope.cutoffs(item).add(cut)
+            scope.cutoffs(item).add(cutoffs)
             if item.kind is not ItemKind.EVERYTHING:
                 self._items[row.scope, item] = None
                 self._items.move_to_end((row.scope, item))

@@ -6,12 +6,12 @@ an invalidation:
 
     /dir/film.mp4       that path, in the form without query
     /dir/film.mp4?v=2   that path with that query
-    /dir/*              all that begins so, whatever follows, queries too; * may stand anywhere
+    /dir/*              all that begin with /dir/, with any query; * may be anywhere
     /*                  everything
     #news               all whose response had the cache tag "news"
 
-Percent-encoding in both is decoded once, as in a request; an encoded star or question mark belongs
-to the name. Queries are compared decoded, too, so an item matches every encoding of a query.
+Percent-encoding in both is decoded once, as in a request; an encoded star or question mark is part
+of the name. Queries are compared decoded too, so an item matches every encoding of a query.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ ITEM_CHARACTERS_MAX = 4000  # CloudFront's limit on a path
 TAG_CHARACTERS_MAX = 256
 TAGS_MAX = 256  # of one response
 
-# A query's question marks when decoded, apart from a name's: neither requests nor names have NUL.
+# Marks the decoded question marks of a query, to tell them from those of a name. Requests and names
+# have no NUL.
 _QUERY_MARK = "\0"
 
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -52,8 +53,10 @@ class ItemKind(Enum):
 
 
 class Item(NamedTuple):
-    """``text`` is the target or the tag (lower case); of a wildcard ``pieces`` are what stands
-    between its stars, the first before the first one, the last after the last."""
+    """A parsed item. ``text`` is the target, or the tag in lower case.
+
+    ``pieces`` of a wildcard are the texts before, between and after its stars.
+    """
 
     kind: ItemKind
     text: str
@@ -100,16 +103,16 @@ def parse_item(text: str) -> Item:
         return Item(ItemKind.EXACT, pieces[0])
     if pieces[0] == "/" and not any(pieces[1:]):
         return Item(ItemKind.EVERYTHING, EVERYTHING)
-    kept = (pieces[0], *(piece for piece in pieces[1:-1] if piece), pieces[-1])
-    return Item(ItemKind.WILDCARD, "*".join(kept), kept)
+    wildcard = (pieces[0], *(piece for piece in pieces[1:-1] if piece), pieces[-1])
+    return Item(ItemKind.WILDCARD, "*".join(wildcard), wildcard)
 
 
 def with_root_object(items: Iterable[str], root_object: str) -> tuple[str, ...]:
-    """The items, and the object that "/" means in a distribution, where one of them is that."""
-    named = tuple(items)
-    if not root_object or "/" not in named:
-        return named
-    return (*named, f"/{quote(root_object)}")
+    """The items; if one of them is "/", the path of the default root object is added."""
+    paths = tuple(items)
+    if not root_object or "/" not in paths:
+        return paths
+    return (*paths, f"/{quote(root_object)}")
 
 
 def target_of(name: str, query: str = "") -> str:
@@ -119,7 +122,7 @@ def target_of(name: str, query: str = "") -> str:
 
 
 def comparable(target: str) -> str:
-    """A target as items are compared with it."""
+    """A target in the decoded form that items are compared with."""
     path, mark, query = target.partition("?")
     return _decoded(path) + _decoded_query(mark + query)
 
@@ -133,10 +136,10 @@ def _decoded_query(text: str) -> str:
 
 
 def matches_pieces(pieces: tuple[str, ...], target: str) -> bool:
-    """Whether a target is the pieces in their order with anything between them; in linear time.
+    """Whether a target is the pieces in order with any text between them; in linear time.
 
-    The first of two places where a piece may be found leaves more for the pieces that follow, so
-    there is no backtracking.
+    The first match of a piece leaves most text for the pieces after it, so there is no
+    backtracking.
     """
     first, last = pieces[0], pieces[-1]
     end = len(target) - len(last)

@@ -1,16 +1,16 @@
 """The control log: invalidations and config changes, as rows in one order.
 
-It has the tables ``log``, ``folded`` and ``log_id``. A row's number is its epoch; together with the
-log's id it is a ``position``, after which a reader asks for the next rows. The process that appends
-a row announces it afterwards.
+The tables are ``log``, ``folded`` and ``log_id``. A row's number is its epoch. The epoch and the id
+of the log are a ``position``; readers request the rows after a position. The process that appends a
+row announces it afterwards.
 
 A row that cannot be read (written by another version, or damaged on disk) does not hide later rows
 and is not ignored: it counts as an invalidation of everything in its scope.
 
 The newest rows are kept one by one, up to ITEMS_KEPT items in all. Older invalidations are
 compacted to one row for each distribution, which invalidates everything in it as of the newest of
-them. So a reader that was away for long is never told less than was requested, in bounded time.
-Configuration rows only say that there is a new configuration; old ones are deleted.
+them. So a reader that was away for long never misses an invalidation, in bounded time.
+Configuration rows only announce a new configuration; old ones are deleted.
 """
 
 from __future__ import annotations
@@ -52,43 +52,43 @@ class RowKind(Enum):
 
 
 class CallerReferenceError(ControlError):
-    """The caller reference stands for another invalidation of the same distribution."""
+    """The caller reference belongs to another invalidation of the same distribution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row. ``scope`` is a distribution's id or "", ``made_s`` in seconds since 1970.
+    """One row. ``scope`` is a distribution's id or "", ``created_s`` in seconds since 1970.
 
-    ``id`` and ``caller_reference`` are an invalidation's; "" where there is none. An UNREADABLE
-    row with the scope "" is about all distributions.
+    ``id`` and ``caller_reference`` are "" unless the row is an invalidation with them. An
+    UNREADABLE row with the scope "" applies to all distributions.
     """
 
     epoch: int
     kind: RowKind
     scope: str
-    made_s: float
+    created_s: float
     body: Mapping[str, Any] = field(default_factory=dict)
     id: str = ""
     caller_reference: str = ""
 
     @property
     def invalidation(self) -> Invalidation:
-        """What an INVALIDATION row asks for; of an UNREADABLE one, all that it may ask for.
+        """The invalidation of a row; an UNREADABLE row invalidates everything in its scope.
 
-        Raises KeyError, TypeError for a body that is no invalidation's.
+        Raises KeyError or TypeError for a body that is not an invalidation.
         """
         if self.kind is RowKind.UNREADABLE:
-            return Invalidation((EVERYTHING,), soft=False, revoke=False, at_s=self.made_s)
+            return Invalidation((EVERYTHING,), soft=False, revoke=False, at_s=self.created_s)
         return Invalidation(
             tuple(str(item) for item in self.body["items"]),
             soft=bool(self.body["soft"]),
             revoke=bool(self.body["revoke"]),
-            at_s=self.made_s,
+            at_s=self.created_s,
         )
 
 
 class NewRows(NamedTuple):
-    """Rows, the oldest first, and the position up to which they have been read."""
+    """Rows, oldest first, and the position up to which they have been read."""
 
     position: int
     rows: list[Row]
@@ -109,7 +109,7 @@ class ControlLog:
         self._clock = clock
 
     def append(self, kind: RowKind, scope: str, body: Mapping[str, Any]) -> int:
-        """Adds a row; its epoch."""
+        """Adds a row and returns its epoch."""
         with self._database.transaction() as connection:
             return self.append_within(connection, kind, scope, body)
 
@@ -128,9 +128,9 @@ class ControlLog:
         revoke: bool = False,
         caller_reference: str = "",
     ) -> Row:
-        """Adds an invalidation, or finds the one that the caller reference stands for already.
+        """Adds an invalidation; returns the earlier row if it had the same caller reference.
 
-        Raises ItemError for an invalid item, CallerReferenceError where the reference belongs to
+        Raises ItemError for an invalid item, CallerReferenceError if the reference belongs to
         another invalidation.
         """
         for item in items:
@@ -155,7 +155,7 @@ class ControlLog:
             return self._insert(connection, row)
 
     def read_after(self, position: int) -> NewRows:
-        """All rows after a position; all rows of the log, where the position is in another log.
+        """All rows after a position; all rows of the log if the position is in another log.
 
         Compacted rows are included in their compacted form.
         """
@@ -170,22 +170,21 @@ class ControlLog:
         return NewRows(head, [_compacted(*columns) for columns in compacted] + rows)
 
     def position(self, kind: RowKind | None = None) -> int:
-        """The position of the newest row (of a kind)."""
+        """The position of the newest row, or of the newest row of a kind."""
         with self._database.read() as connection:
             head = _head(connection)
             if kind is None:
                 return head
-            found = connection.execute(
+            newest = connection.execute(
                 "SELECT MAX(epoch) FROM log WHERE kind = ?", (kind.value,)
             ).fetchone()
-        return position_at(log_of(head), found[0] or 0)
+        return position_at(log_of(head), newest[0] or 0)
 
     def renew_if_older(self, seen: int) -> int:
-        """The position of the log, which gets a new id if it has lost rows that were announced.
+        """Gives the log a new id if it has lost announced rows; returns its position.
 
-        ``seen``: a position that was announced in this cache folder. If the same log ends before
-        it, the file is an older copy, and its next epochs would not be those that cached records
-        refer to.
+        ``seen`` is a position that was announced in this cache folder. If the same log ends before
+        it, the file is an older copy, and its next epochs would not be those of cached records.
         """
         with self._database.transaction() as connection:
             head = _head(connection)
@@ -195,7 +194,7 @@ class ControlLog:
         return head
 
     def invalidation(self, scope: str, id_: str) -> Row | None:
-        """One of a distribution's invalidations by its id."""
+        """An invalidation of a distribution by its id, or None."""
         with self._database.read() as connection:
             return _one(
                 connection,
@@ -206,7 +205,7 @@ class ControlLog:
     def invalidations(
         self, scope: str, *, before_epoch: int | None = None, count: int = LISTED_MAX
     ) -> list[Row]:
-        """A distribution's invalidations, the newest first; those before an epoch, to go on."""
+        """The invalidations of a distribution, newest first; ``before_epoch`` continues a list."""
         before_epoch = (1 << 62) if before_epoch is None else before_epoch
         with self._database.read() as connection:
             return _rows(
@@ -226,7 +225,7 @@ class ControlLog:
                 row.scope,
                 row.id,
                 row.caller_reference,
-                row.made_s,
+                row.created_s,
                 json.dumps(row.body),
                 items_to_here,
             ),
@@ -243,12 +242,12 @@ class ControlLog:
 
 def _head(connection: sqlite3.Connection) -> int:
     (log_id,) = connection.execute("SELECT id FROM log_id").fetchone() or (0,)
-    found = connection.execute(_LAST_EPOCH_QUERY).fetchone()
-    return position_at(int(log_id), int(found[0]))
+    (epoch,) = connection.execute(_LAST_EPOCH_QUERY).fetchone()
+    return position_at(int(log_id), int(epoch))
 
 
 def _compact(connection: sqlite3.Connection, items_to_here: int) -> None:
-    """Makes all rows up to a number of items one for each distribution and strength."""
+    """Compacts rows up to a number of items to one for each distribution and strength."""
     old = _rows(connection, "items_to_here <= ?", (items_to_here,))
     for row in old:
         if row.kind is not RowKind.CONFIGURATION:
@@ -256,28 +255,28 @@ def _compact(connection: sqlite3.Connection, items_to_here: int) -> None:
                 "INSERT INTO folded (scope, soft, epoch, made_s) VALUES (?, ?, ?, ?)"
                 " ON CONFLICT (scope, soft) DO UPDATE SET epoch = MAX(epoch, excluded.epoch),"
                 " made_s = MAX(made_s, excluded.made_s)",
-                (row.scope, row.invalidation.soft, row.epoch, row.made_s),
+                (row.scope, row.invalidation.soft, row.epoch, row.created_s),
             )
     if old:
         connection.execute("DELETE FROM log WHERE items_to_here <= ?", (items_to_here,))
 
 
-def _compacted(epoch: Any, scope: Any, soft: Any, made_s: Any) -> Row:
-    """A folded row from its columns, which may hold anything; hard, unless it says it is soft."""
+def _compacted(epoch: Any, scope: Any, soft: Any, created_s: Any) -> Row:
+    """A compacted row from its columns, which may hold anything; hard unless ``soft`` is 1."""
     scope = scope if isinstance(scope, str) else ""
-    made_s = made_s if isinstance(made_s, float) else 0.0
+    created_s = created_s if isinstance(created_s, float) else 0.0
     body = {"items": [EVERYTHING], "soft": soft == 1, "revoke": False}
-    kind = RowKind.INVALIDATION if scope else RowKind.UNREADABLE  # about all distributions
-    return Row(epoch, kind, scope, made_s, body)
+    kind = RowKind.INVALIDATION if scope else RowKind.UNREADABLE  # applies to all distributions
+    return Row(epoch, kind, scope, created_s, body)
 
 
 def _rows(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Row]:
-    found = connection.execute(f"SELECT {_COLUMNS} FROM log WHERE {where}", values)  # noqa: S608
-    return [_row(*columns) for columns in found]
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM log WHERE {where}", values)  # noqa: S608
+    return [_row(*columns) for columns in rows]
 
 
 def _row(
-    epoch: int, kind: Any, scope: Any, id_: Any, caller_reference: Any, made_s: Any, body: Any
+    epoch: int, kind: Any, scope: Any, id_: Any, caller_reference: Any, created_s: Any, body: Any
 ) -> Row:
     """A row from its columns, which may hold anything."""
     try:
@@ -285,7 +284,7 @@ def _row(
             epoch,
             RowKind(kind),
             str(scope),
-            float(made_s),
+            float(created_s),
             json.loads(body),
             str(id_),
             str(caller_reference),
@@ -295,11 +294,11 @@ def _row(
                 parse_item(item)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ItemError):
         scope = scope if isinstance(scope, str) else ""
-        made_s = made_s if isinstance(made_s, float) else 0.0
-        return Row(epoch, RowKind.UNREADABLE, scope, made_s, id=str(id_))
+        created_s = created_s if isinstance(created_s, float) else 0.0
+        return Row(epoch, RowKind.UNREADABLE, scope, created_s, id=str(id_))
     return row
 
 
 def _one(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> Row | None:
-    found = _rows(connection, f"{where} LIMIT 1", values)
-    return found[0] if found else None
+    rows = _rows(connection, f"{where} LIMIT 1", values)
+    return rows[0] if rows else None

@@ -3,8 +3,8 @@
 The upper 24 bits are the id of the log, the lower 40 bits an epoch: the number of a row in it. One
 number is read and written atomically, so processes share it in mapped memory without a lock.
 Positions order events without a clock: a request at a position is older than all later rows. Only
-positions in the same log can be compared. A log gets a new id when rows of it were lost, so nothing
-from before the loss can be mistaken for something newer.
+positions in the same log can be compared. A log gets a new id when rows of it were lost, so no
+position from before the loss can be mistaken for a newer one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import secrets
 EPOCH_BITS = 40
 LOG_IDS = 1 << 24
 UNKNOWN = 0
-"""No position: no log has the id 0."""
+"""No position; no log has the id 0."""
 
 
 def position_at(log_id: int, epoch: int) -> int:

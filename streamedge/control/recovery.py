@@ -35,9 +35,9 @@ RESTORE = (
 def prepare_control_database(folder: Path, log: Log) -> None:
     """Makes the database usable, before any process opens it.
 
-    A damaged file is moved aside, with a line in the log. There is a line, too, when the log does
-    not hold what was announced in this folder. What may pass (a lock, a full disk) is left to the
-    processes, which try again.
+    A damaged file is moved aside and an event is logged. An event is logged too if the control log
+    does not have the rows that were announced in this folder. Errors that may pass (a lock, a full
+    disk) are left to the processes, which try again.
     """
     database, head = ControlDatabase(folder), AnnouncedHead(folder)
     try:
@@ -45,8 +45,8 @@ def prepare_control_database(folder: Path, log: Log) -> None:
             database.check()
         except ControlDamagedError as exc:
             database.close()
-            aside = move_aside(folder)
-            log.event("control_database_damaged", error=str(exc), moved_to=aside, do=RESTORE)
+            new_path = move_aside(folder)
+            log.event("control_database_damaged", error=str(exc), moved_to=new_path, do=RESTORE)
         announced = head.position
         position = ControlLog(database).renew_if_older(announced)
         if announced != UNKNOWN and log_of(announced) != log_of(position):
@@ -72,7 +72,7 @@ def problem_with(folder: Path) -> str:
         with open_read_only(path) as connection:
             fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as exc:
-        fault = str(exc) if is_damage(exc) else "ok"  # what another process does passes
+        fault = str(exc) if is_damage(exc) else "ok"  # locks of other processes are no damage
     if fault == "ok":
         return ""
     return f"{path} is damaged ({fault}); at its next start the edge moves it aside: {RESTORE}"

@@ -1,7 +1,7 @@
-"""The durable store of resources made through the API: one row for each.
+"""The durable store of resources of the API: one row for each.
 
-It has the table ``resources`` of the control database. ``api`` interprets documents and checks
-names and rights; here a change is one transaction, with a row of the control log that makes other
+This module manages the table ``resources`` of the control database. ``api`` interprets documents
+and checks names and permissions. A change is one transaction; a row of the control log makes other
 processes reload. All methods block and may be called from any thread.
 """
 
@@ -44,7 +44,7 @@ class Resource:
     """A resource of the API. ``document`` is its whole configuration in boto3's form.
 
     ``name`` is unique among its kind: a CallerReference or a name. Times are in seconds
-    since the epoch; ``etag`` is another after each change of the document.
+    since the epoch; ``etag`` changes with each change of the document.
     """
 
     kind: Kind
@@ -58,18 +58,18 @@ class Resource:
 
 
 class ResourceTransaction:
-    """An open transaction: it sees its own writes and no later ones of others."""
+    """An open transaction: it sees its own writes and no later writes of others."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.changed: list[str] = []
 
     def resources(self) -> tuple[Resource, ...]:
-        """All there are, the oldest first."""
+        """All resources, oldest first."""
         return _all(self._connection)
 
     def put(self, resource: Resource) -> None:
-        """Creates or replaces ``resource``. Raises ControlError where another has its name."""
+        """Creates or replaces ``resource``. Raises ControlError if its name is in use."""
         self._connection.execute(
             f"INSERT INTO resources ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
             " ON CONFLICT (kind, id) DO UPDATE SET etag = excluded.etag, name = excluded.name,"
@@ -102,32 +102,32 @@ class ResourceStore:
         self._log = ControlLog(database)
 
     def resources(self) -> tuple[Resource, ...]:
-        """All there are, the oldest first, as they were committed last."""
+        """All committed resources, oldest first."""
         with self._database.read() as connection:
             return _all(connection)
 
     def unreadable(self) -> tuple[str, ...]:
         """The ids of rows that cannot be read: another version or a damaged disk left them."""
         with self._database.read() as connection:
-            found = connection.execute(_ALL_QUERY).fetchall()
-        return tuple(str(row[1]) for row in found if _resource(row) is None)
+            rows = connection.execute(_ALL_QUERY).fetchall()
+        return tuple(str(row[1]) for row in rows if _resource(row) is None)
 
     def has(self, kind: Kind, identifier: str) -> bool:
-        """Whether there is one of this id."""
+        """Whether a resource has this id."""
         query = "SELECT 1 FROM resources WHERE kind = ? AND id = ?"
         with self._database.read() as connection:
             return connection.execute(query, (kind.value, identifier)).fetchone() is not None
 
     @contextmanager
     def change(self) -> Iterator[ResourceTransaction]:
-        """One transaction: on disk once the block has ended, undone where it raises.
+        """Opens a transaction: on disk when the block ends, rolled back if the block raises.
 
-        Where anything was changed, a row of the log goes with it, of kind CONFIGURATION.
+        A row of the kind CONFIGURATION is added to the log for each changed resource.
         """
         with self._database.transaction() as connection:
-            change = ResourceTransaction(connection)
-            yield change
-            for identifier in change.changed:
+            transaction = ResourceTransaction(connection)
+            yield transaction
+            for identifier in transaction.changed:
                 self._log.append_within(connection, RowKind.CONFIGURATION, identifier, {})
 
 
@@ -172,5 +172,5 @@ def _resource(row: tuple[Any, ...]) -> Resource | None:
         )
     except (ValueError, TypeError, RecursionError):
         return None
-    is_whole = isinstance(resource.document, dict) and isinstance(resource.tags, dict)
-    return resource if is_whole else None
+    is_valid = isinstance(resource.document, dict) and isinstance(resource.tags, dict)
+    return resource if is_valid else None

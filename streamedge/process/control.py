@@ -23,9 +23,10 @@ from starlette.routing import Route
 from streamedge.admin.cloudfront import cloudfront_routes
 from streamedge.admin.csrf import CsrfGuard
 from streamedge.admin.health import check_health
-from streamedge.admin.invalidations import CONTROL_ERRORS, invalidation_routes
+from streamedge.admin.invalidations import invalidation_routes
+from streamedge.admin.json_errors import JSON_ERROR_HANDLERS
 from streamedge.admin.reload import reload_routes
-from streamedge.admin.writes import ERRORS, writes_routes
+from streamedge.admin.writes import writes_routes
 from streamedge.cache.storage.eviction import Evictor
 from streamedge.cache.storage.folder import WORKERS_MAX
 from streamedge.config.schema.config import WebDistributionConfig
@@ -197,7 +198,7 @@ def create_admin_app(
             *routes,
         ],
         middleware=[Middleware(CsrfGuard, host=admin_host)],
-        exception_handlers={**ERRORS, **CONTROL_ERRORS},
+        exception_handlers=JSON_ERROR_HANDLERS,
     )
 
 

@@ -73,7 +73,7 @@ async def test_a_row_is_appended_and_every_worker_told(desk: Desk) -> None:
         "id": row.id,
         "distribution": "EWEB",
         "epoch": 1,
-        "created_s": row.made_s,
+        "created_s": row.created_s,
         "items": ["/a*", "/b?v=1", "#News"],
         "soft": True,
         "revoke": True,

@@ -30,7 +30,7 @@ LOG_ID = 7
 
 
 class Rows:
-    """A log in memory. ``made_s`` of a row is its epoch, unless ``now_s`` says otherwise."""
+    """A log in memory. ``created_s`` of a row is its epoch, unless ``now_s`` says otherwise."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -58,8 +58,8 @@ class Rows:
     def add(self, *items: str, scope: str = "E", soft: bool = False, revoke: bool = False) -> Row:
         epoch = len(self.rows) + 1
         body = {"items": list(items), "soft": soft, "revoke": revoke}
-        made_s = float(epoch) if self.now_s is None else self.now_s
-        self.rows.append(Row(epoch, RowKind.INVALIDATION, scope, made_s, body))
+        created_s = float(epoch) if self.now_s is None else self.now_s
+        self.rows.append(Row(epoch, RowKind.INVALIDATION, scope, created_s, body))
         return self.rows[-1]
 
 

@@ -135,7 +135,7 @@ def test_old_rows_become_one_for_each_distribution_and_strength(
     log.invalidate("E", ["/5", "/6"], revoke=True)  # at 6: two items
     rows = log.read_after(0).rows
     told = [
-        (row.epoch, row.scope, *(row.invalidation.items), row.invalidation.soft, row.made_s)
+        (row.epoch, row.scope, *(row.invalidation.items), row.invalidation.soft, row.created_s)
         for row in rows
     ]
     assert told == [

@@ -98,7 +98,7 @@ def _distribution(resources: Resources, call: Call) -> str:
 
 
 def _summary(row: Row) -> dict[str, Any]:
-    return {"Id": row.id, "CreateTime": timestamp(row.made_s), "Status": COMPLETED}
+    return {"Id": row.id, "CreateTime": timestamp(row.created_s), "Status": COMPLETED}
 
 
 def _output(row: Row) -> dict[str, Any]:

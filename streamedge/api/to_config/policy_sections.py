@@ -27,12 +27,12 @@ from streamedge.config.schema.config import (
 )
 from streamedge.config.schema.field_names import CONDITIONS, EDGE_OWNED, FRAMING, dashed_name
 
-STANDARD_TTL_S = 86_400
-MOST_TTL_S = 31_536_000
+DEFAULT_TTL_S = 86_400
+MAX_TTL_S = 31_536_000
 ALL_METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE")
 CORS_MAX_AGE_S = 600
 _HSTS = "Strict-Transport-Security"
-_KEPT = {"whitelist": "only", "allExcept": "except"}
+_MODES = {"whitelist": "only", "allExcept": "except"}
 
 
 def cache_policy(document: Document) -> CachePolicyConfig:
@@ -41,33 +41,38 @@ def cache_policy(document: Document) -> CachePolicyConfig:
     return section(
         CachePolicyConfig,
         {
-            **times(document),
+            **ttls(document),
             "query_strings": _selection(parameters.get("QueryStringsConfig"), "QueryString"),
             "cookies": _selection(parameters.get("CookiesConfig"), "Cookie"),
-            "headers": keyed_headers(_named(parameters.get("HeadersConfig"), "Headers")),
+            "headers": keyed_headers(_names(parameters.get("HeadersConfig"), "Headers")),
         },
         "CachePolicyConfig",
     )
 
 
-def times(document: Document) -> dict[str, float]:
-    """MinTTL, DefaultTTL and MaxTTL; the last two are CloudFront's where left out, or the least
-    that MinTTL allows. Raises ApiError for times out of order."""
-    least = required(document, "MinTTL")
-    standard = document.get("DefaultTTL")
-    standard = max(STANDARD_TTL_S, least) if standard is None else standard
-    most = document.get("MaxTTL")
-    most = max(MOST_TTL_S, standard) if most is None else most
-    if not least <= standard <= most:
-        text = f"MinTTL {least}, DefaultTTL {standard} and MaxTTL {most} are not in this order"
+def ttls(document: Document) -> dict[str, float]:
+    """MinTTL, DefaultTTL and MaxTTL. Raises ApiError if they are not in this order.
+
+    If DefaultTTL or MaxTTL is absent, it is CloudFront's default, or the TTL before it if that is
+    longer.
+    """
+    min_ttl = required(document, "MinTTL")
+    default_ttl = document.get("DefaultTTL")
+    default_ttl = max(DEFAULT_TTL_S, min_ttl) if default_ttl is None else default_ttl
+    max_ttl = document.get("MaxTTL")
+    max_ttl = max(MAX_TTL_S, default_ttl) if max_ttl is None else max_ttl
+    if not min_ttl <= default_ttl <= max_ttl:
+        text = (
+            f"MinTTL {min_ttl}, DefaultTTL {default_ttl} and MaxTTL {max_ttl} are not in this order"
+        )
         raise ApiError(
             "InvalidTTLOrder" if "ForwardedValues" in document else "InvalidArgument", text
         )
-    return {"min_ttl": least, "default_ttl": standard, "max_ttl": most}
+    return {"min_ttl": min_ttl, "default_ttl": default_ttl, "max_ttl": max_ttl}
 
 
 def compresses(document: Document) -> bool:
-    """Whether a behavior's Compress counts with this cache policy."""
+    """Whether a behavior's Compress has an effect with this cache policy."""
     parameters = document.get("ParametersInCacheKeyAndForwardedToOrigin") or {}
     names = ("EnableAcceptEncodingGzip", "EnableAcceptEncodingBrotli")
     return any(parameters.get(name) for name in names)
@@ -87,7 +92,7 @@ def origin_request_policy(document: Document) -> OriginRequestPolicyConfig:
 
 
 def forwards_host(document: Document) -> bool:
-    """Whether a cache or origin request policy's document asks for the viewer's Host."""
+    """Whether the document of a cache or origin request policy selects the viewer's Host."""
     parameters = document.get("ParametersInCacheKeyAndForwardedToOrigin") or document
     config = parameters.get("HeadersConfig") or {}
     names = {name.lower() for name in entries_of(config, "Headers")}
@@ -102,17 +107,21 @@ def forwards_host(document: Document) -> bool:
 
 
 def keyed_headers(names: Iterable[str]) -> list[str]:
-    """Headers that may tell responses apart; Host among them. Raises ApiError."""
+    """The names of headers in the cache key; Host is allowed. Raises ApiError."""
     return list(_selectable(names, allowed={"host"}))
 
 
-def selected(names: Iterable[str], what: str) -> dict[str, list[str]] | str:
-    """Only ``names`` of query parameters or cookies. Raises ApiError for a wildcard."""
-    found = list(names)
-    for name in found:
+def selected(names: Iterable[str], kind: str) -> dict[str, list[str]] | str:
+    """The selection of ``names`` of query parameters or cookies. Raises ApiError for a wildcard."""
+    selection = list(names)
+    _refuse_wildcards(selection, kind)
+    return {"only": selection} if selection else "none"
+
+
+def _refuse_wildcards(names: Iterable[str], kind: str) -> None:
+    for name in names:
         if "*" in name:
-            raise not_offered(f"a wildcard in a name ({what} {name})")
-    return {"only": found} if found else "none"
+            raise not_offered(f"a wildcard in a name ({kind} {name})")
 
 
 def response_headers_policy(document: Document) -> ResponseHeadersPolicyConfig:
@@ -123,17 +132,17 @@ def response_headers_policy(document: Document) -> ResponseHeadersPolicyConfig:
     removed = [entry["Header"] for entry in entries_of(document, "RemoveHeadersConfig")]
     for name in removed:
         if name.lower() in FRAMING:
-            raise invalid(f"RemoveHeadersConfig: {name} is the edge's own, it cannot be removed")
-    for member, (header, spell) in _SECURITY_HEADERS.items():
-        if said := security.get(member):
-            (replaced if said.get("Override") else added)[header] = spell(said)
+            raise invalid(f"RemoveHeadersConfig: {name} is set by the edge and cannot be removed")
+    for member, (header, header_value) in _SECURITY_HEADERS.items():
+        if settings := security.get(member):
+            (replaced if settings.get("Override") else added)[header] = header_value(settings)
     for entry in entries_of(document, "CustomHeadersConfig"):
         (replaced if entry.get("Override") else added)[entry["Header"]] = entry["Value"]
     hsts = ""
-    if said := security.get("StrictTransportSecurity"):
-        hsts = _hsts(said)
-        if said.get("Override"):
-            removed.append(_HSTS)  # removed first, so that the origin sent none
+    if settings := security.get("StrictTransportSecurity"):
+        hsts = _hsts(settings)
+        if settings.get("Override"):
+            removed.append(_HSTS)  # removes the origin's header, because hsts does not replace one
     timing = document.get("ServerTimingHeadersConfig") or {}
     return section(
         ResponseHeadersPolicyConfig,
@@ -151,34 +160,33 @@ def response_headers_policy(document: Document) -> ResponseHeadersPolicyConfig:
     )
 
 
-def _named(config: Document | None, member: str) -> list[str]:
-    """The names of a selection that has a list of them, none for "none"."""
+def _names(config: Document | None, member: str) -> list[str]:
+    """The names in the list of a selection; [] without a list."""
     return [] if config is None else entries_of(config, member)
 
 
-def _selection(config: Document | None, what: str) -> object:
-    """A selection of query parameters or cookies, as the config writes it."""
+def _selection(config: Document | None, kind: str) -> object:
+    """A selection of query parameters or cookies, in the form of the config."""
     if config is None:
         return "none"
-    behavior = config.get(f"{what}Behavior", "none")
-    if behavior not in _KEPT:
+    behavior = config.get(f"{kind}Behavior", "none")
+    if behavior not in _MODES:
         return behavior
-    names = entries_of(config, "QueryStrings" if what == "QueryString" else "Cookies")
+    names = entries_of(config, "QueryStrings" if kind == "QueryString" else "Cookies")
     if not names:
-        raise invalid(f"{what}Behavior is {behavior}, and no name is given")
-    said = selected(names, what)
-    assert isinstance(said, dict)
-    return {_KEPT[behavior]: said["only"]}
+        raise invalid(f"{kind}Behavior is {behavior}, so a name is required")
+    _refuse_wildcards(names, kind)
+    return {_MODES[behavior]: names}
 
 
 def _forwarded_headers(config: Document) -> object:
     names = entries_of(config, "Headers")
     match config.get("HeaderBehavior", "none"):
         case "whitelist":
-            kept = list(_selectable((name for name in names if name.lower() != "host"), set()))
+            forwarded = list(_selectable((name for name in names if name.lower() != "host"), set()))
             if not names:
-                raise invalid("HeaderBehavior is whitelist, and no name is given")
-            return kept or "none"
+                raise invalid("HeaderBehavior is whitelist, so a name is required")
+            return forwarded or "none"
         case "allExcept":
             return {"except": names}
         case "allViewer":
@@ -196,7 +204,7 @@ def _selectable(names: Iterable[str], allowed: set[str]) -> Iterable[str]:
         if lowered.startswith("cloudfront-"):
             raise not_offered(f"the header {name}")
         if dashed_name(name) in (EDGE_OWNED | CONDITIONS) - allowed:
-            raise invalid(f"Headers: {name} is the edge's own, it cannot be selected")
+            raise invalid(f"Headers: {name} is set by the edge and cannot be selected")
         yield name
 
 
@@ -212,14 +220,14 @@ def _cors(config: Document) -> dict[str, Any]:
         )
     }
     credentials = bool(config.get("AccessControlAllowCredentials"))
-    for name, said in lists.items():
-        if credentials and "*" in said:
-            raise invalid(f'CorsConfig: "*" in {name} is not for requests with credentials')
+    for name, entries in lists.items():
+        if credentials and "*" in entries:
+            raise invalid(f'CorsConfig: "*" in {name} is not allowed with credentials')
     methods = entries_of(config, "AccessControlAllowMethods")
     max_age_s = config.get("AccessControlMaxAgeSec")
     return {
         **lists,
-        "origins": [origin for said in lists["origins"] for origin in _with_scheme(said)],
+        "origins": [origin for entry in lists["origins"] for origin in _with_scheme(entry)],
         "methods": list(ALL_METHODS) if "ALL" in methods else methods,
         "max_age": CORS_MAX_AGE_S if max_age_s is None else max_age_s,
         "credentials": credentials,
@@ -228,33 +236,33 @@ def _cors(config: Document) -> dict[str, Any]:
 
 
 def _with_scheme(origin: str) -> tuple[str, ...]:
-    """CloudFront takes a host alone too, for both schemes."""
+    """The origins of an entry: a host without a scheme means both schemes."""
     if origin in {"*", "null"} or "://" in origin:
         return (origin,)
     return (f"https://{origin}", f"http://{origin}")
 
 
-def _hsts(said: Document) -> str:
-    text = f"max-age={said['AccessControlMaxAgeSec']}"
-    if said.get("IncludeSubdomains"):
+def _hsts(settings: Document) -> str:
+    text = f"max-age={settings['AccessControlMaxAgeSec']}"
+    if settings.get("IncludeSubdomains"):
         text += "; includeSubDomains"
-    return text + ("; preload" if said.get("Preload") else "")
+    return text + ("; preload" if settings.get("Preload") else "")
 
 
-def _xss_protection(said: Document) -> str:
-    if not said.get("Protection"):
+def _xss_protection(settings: Document) -> str:
+    if not settings.get("Protection"):
         return "0"
-    text = "1; mode=block" if said.get("ModeBlock") else "1"
-    return text + (f"; report={said['ReportUri']}" if said.get("ReportUri") else "")
+    text = "1; mode=block" if settings.get("ModeBlock") else "1"
+    return text + (f"; report={settings['ReportUri']}" if settings.get("ReportUri") else "")
 
 
 _SECURITY_HEADERS: dict[str, tuple[str, Callable[[Document], str]]] = {
     "ContentSecurityPolicy": (
         "Content-Security-Policy",
-        lambda said: str(said["ContentSecurityPolicy"]),
+        lambda settings: str(settings["ContentSecurityPolicy"]),
     ),
-    "ContentTypeOptions": ("X-Content-Type-Options", lambda _said: "nosniff"),
-    "FrameOptions": ("X-Frame-Options", lambda said: str(said["FrameOption"])),
-    "ReferrerPolicy": ("Referrer-Policy", lambda said: str(said["ReferrerPolicy"])),
+    "ContentTypeOptions": ("X-Content-Type-Options", lambda _settings: "nosniff"),
+    "FrameOptions": ("X-Frame-Options", lambda settings: str(settings["FrameOption"])),
+    "ReferrerPolicy": ("Referrer-Policy", lambda settings: str(settings["ReferrerPolicy"])),
     "XSSProtection": ("X-XSS-Protection", _xss_protection),
 }

@@ -1,9 +1,9 @@
-"""The effective config: config.toml combined with the resources made through the API.
+"""The effective config: config.toml combined with the resources of the API.
 
-The file wins: a distribution of the API with an id or alias of the file is left out, or loses that
-alias. A distribution of the API that cannot be applied any more (for example because config.toml no
-longer has its origin) is left out and reported, never served with changed rules. API calls that
-would lead to this are refused. Pure.
+The file wins: a distribution of the API with an id of the file is left out; an alias that the file
+has too is removed from it. A distribution of the API that cannot be applied any more (for example
+because config.toml no longer has its origin) is left out and reported; it is never served with
+other rules. API calls that would cause this are refused. Pure.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from streamedge.config.schema.config import (
 from streamedge.config.schema.selection import Selection, SelectionMode
 from streamedge.control.resources import Kind, Resource
 
-RTMP_APPLICATION = "cfx/st"  # CloudFront's, of all streaming distributions
+RTMP_APPLICATION = "cfx/st"  # of every streaming distribution of CloudFront
 _POLICIES: Mapping[Kind, tuple[str, Callable[[Document], Section]]] = {
     Kind.CACHE_POLICY: ("cache_policies", policy_sections.cache_policy),
     Kind.ORIGIN_REQUEST_POLICY: ("origin_request_policies", policy_sections.origin_request_policy),
@@ -49,7 +49,7 @@ _POLICIES: Mapping[Kind, tuple[str, Callable[[Document], Section]]] = {
         policy_sections.response_headers_policy,
     ),
 }
-# What is named comes before what names it.
+# A resource comes before the resources that refer to it.
 _ORDER = (
     Kind.PUBLIC_KEY,
     Kind.KEY_GROUP,
@@ -63,7 +63,7 @@ _ORDER = (
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A made resource that is not in force, and why."""
+    """A resource of the API that is not in force, and the reason."""
 
     kind: Kind
     id: str
@@ -72,38 +72,38 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class CombinedConfig:
-    """The config in force, and what is not part of it though it was made."""
+    """The config in force, and the resources of the API that are not part of it."""
 
     config: Config
     problems: tuple[Problem, ...]
 
 
-def combine(declared: Config, resources: Iterable[Resource]) -> CombinedConfig:
-    """The config in force. Never raises: what cannot be applied is left out."""
-    inventory = inventory_of(declared, resources)
-    making = _Making(inventory)
+def combine(from_file: Config, resources: Iterable[Resource]) -> CombinedConfig:
+    """The config in force. Never raises: resources that cannot be applied are left out."""
+    inventory = inventory_of(from_file, resources)
+    builder = _ConfigBuilder(inventory)
     for kind in _ORDER:
         for resource in tuple(inventory.from_api[kind].values()):
-            making.add(resource)
-    return CombinedConfig(making.config(), tuple(making.problems))
+            builder.add(resource)
+    return CombinedConfig(builder.config(), tuple(builder.problems))
 
 
-class _Making:
-    """The tables of an effective config while they are gathered."""
+class _ConfigBuilder:
+    """Collects the tables of the combined config."""
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
-        declared = inventory.from_file
+        from_file = inventory.from_file
         self.problems: list[Problem] = []
         self._distributions: list[AnyDistributionConfig] = []
-        self._taken_ids = {distribution.id for distribution in declared.distributions}
-        self._claims = {
-            claim
-            for distribution in declared.distributions
-            for claim in exclusive_hosts(distribution)
+        self._used_ids = {distribution.id for distribution in from_file.distributions}
+        self._used_hosts = {
+            host
+            for distribution in from_file.distributions
+            for host in exclusive_hosts(distribution)
         }
         self._tables: dict[str, dict[str, Section]] = {
-            name: dict(getattr(declared, name))
+            name: dict(getattr(from_file, name))
             for name in (
                 "origins",
                 "origin_groups",
@@ -116,14 +116,14 @@ class _Making:
         }
 
     def add(self, resource: Resource) -> None:
-        """Adds what ``resource`` comes to, or a problem."""
+        """Adds the sections of ``resource``, or a problem."""
         try:
             match resource.kind:
                 case Kind.DISTRIBUTION:
                     self._add_web(resource)
                 case Kind.STREAMING_DISTRIBUTION:
                     self._add_distribution(
-                        streaming_section(self._inventory, resource, self._origin)
+                        streaming_section(self._inventory, resource, self._add_origin)
                     )
                 case Kind.PUBLIC_KEY:
                     self._tables["public_keys"].setdefault(
@@ -138,39 +138,41 @@ class _Making:
                     self._tables[table][name] = translate(resource.document)
         except ApiError as exc:
             self.problems.append(Problem(resource.kind, resource.id, exc))
-            del self._inventory.from_api[resource.kind][resource.id]  # and so is what names it
+            del self._inventory.from_api[resource.kind][
+                resource.id
+            ]  # resources that refer to it fail too
 
     def config(self) -> Config:
-        """All of it."""
-        declared = self._inventory.from_file
+        """The combined config."""
+        from_file = self._inventory.from_file
         self._add_all_keys()
-        return declared.model_copy(
+        return from_file.model_copy(
             update={
                 **self._tables,
-                "distributions": (*declared.distributions, *self._distributions),
+                "distributions": (*from_file.distributions, *self._distributions),
             }
         )
 
     def _add_web(self, resource: Resource) -> None:
-        made = web_sections(self._inventory, resource.id, resource.document)
-        self._require_told(made)
-        self._add_distribution(made.distribution)
-        self._tables["origins"].update(made.origins)
-        self._tables["origin_groups"].update(made.groups)
-        self._tables["cache_policies"].update(made.cache_policies)
-        self._tables["origin_request_policies"].update(made.origin_request_policies)
+        sections = web_sections(self._inventory, resource.id, resource.document)
+        self._check_bucket_policies(sections)
+        self._add_distribution(sections.distribution)
+        self._tables["origins"].update(sections.origins)
+        self._tables["origin_groups"].update(sections.groups)
+        self._tables["cache_policies"].update(sections.cache_policies)
+        self._tables["origin_request_policies"].update(sections.origin_request_policies)
 
-    def _require_told(self, made: WebSections) -> None:
-        """Raises ApiError where a policy names what no bucket is told."""
-        origins = {**self._tables["origins"], **made.origins}
-        groups = {**self._tables["origin_groups"], **made.groups}
-        caches = {**CACHE_POLICIES, **self._tables["cache_policies"], **made.cache_policies}
+    def _check_bucket_policies(self, sections: WebSections) -> None:
+        """Raises ApiError if a policy names a parameter or header that is never sent to buckets."""
+        origins = {**self._tables["origins"], **sections.origins}
+        groups = {**self._tables["origin_groups"], **sections.groups}
+        caches = {**CACHE_POLICIES, **self._tables["cache_policies"], **sections.cache_policies}
         requests = {
             **ORIGIN_REQUEST_POLICIES,
             **self._tables["origin_request_policies"],
-            **made.origin_request_policies,
+            **sections.origin_request_policies,
         }
-        for rules in (made.distribution, *made.distribution.behaviors):
+        for rules in (sections.distribution, *sections.distribution.behaviors):
             members = getattr(groups.get(rules.origin), "origins", (rules.origin,))
             if not any(isinstance(origins.get(one), S3OriginConfig) for one in members):
                 continue
@@ -188,35 +190,35 @@ class _Making:
                 raise invalid(f"a policy names {refused}, which is never sent to a bucket")
 
     def _add_all_keys(self) -> None:
-        """The key group of all keys, where it is trusted. Without a key it lets in nobody."""
+        """Adds the group of all keys if it is trusted; a group without keys allows no viewer."""
         name = self._inventory.all_keys_name
         rules = [
-            holder
+            one
             for distribution in self._distributions
-            for holder in (distribution, *getattr(distribution, "behaviors", ()))
+            for one in (distribution, *getattr(distribution, "behaviors", ()))
         ]
-        if any(name in holder.trusted_key_groups for holder in rules):
+        if any(name in one.trusted_key_groups for one in rules):
             keys = tuple(self._tables["public_keys"])
             self._tables["key_groups"][name] = KeyGroupConfig.model_construct(keys=keys)
 
-    def _origin(self, name: str, origin: Section) -> None:
+    def _add_origin(self, name: str, origin: Section) -> None:
         self._tables["origins"][name] = origin
 
     def _add_distribution(self, distribution: AnyDistributionConfig) -> None:
-        if distribution.id in self._taken_ids:
+        if distribution.id in self._used_ids:
             text = f"config.toml declares a distribution {distribution.id} too"
             raise ApiError("DistributionAlreadyExists", text)
-        free = tuple(
+        aliases = tuple(
             alias
             for alias in distribution.aliases
-            if self._claims.isdisjoint(exclusive_hosts(distribution, (alias,)))
+            if self._used_hosts.isdisjoint(exclusive_hosts(distribution, (alias,)))
         )
-        self._taken_ids.add(distribution.id)
-        self._distributions.append(distribution.model_copy(update={"aliases": free}))
+        self._used_ids.add(distribution.id)
+        self._distributions.append(distribution.model_copy(update={"aliases": aliases}))
 
 
 def _only(names: Selection | Iterable[str]) -> tuple[str, ...]:
-    """The names that a policy lists as those it means."""
+    """The names of a list; of a Selection, its names if it selects only these."""
     if isinstance(names, Selection):
         return tuple(names.names) if names.mode is SelectionMode.ONLY else ()
     return tuple(names)
@@ -225,7 +227,7 @@ def _only(names: Selection | Iterable[str]) -> tuple[str, ...]:
 def exclusive_hosts(
     distribution: AnyDistributionConfig, hosts: Iterable[str] | None = None
 ) -> set[tuple[str, str, str]]:
-    """What a distribution alone may have: kind, host pattern and application."""
+    """The (type, host pattern, application) tuples that no other distribution may have."""
     applications: tuple[str, ...] = ("",)
     if isinstance(distribution, RtmpDistributionConfig):
         applications = distribution.application
@@ -244,8 +246,8 @@ def streaming_section(
     s3 = required(document, "S3Origin")
     domain = required(s3, "DomainName")
     where = "S3Origin"
-    declared = inventory.from_file.origins.keys() | inventory.from_file.origin_groups.keys()
-    name = domain if domain in declared else origin_of_bucket(inventory, domain)
+    file_origins = inventory.from_file.origins.keys() | inventory.from_file.origin_groups.keys()
+    name = domain if domain in file_origins else origin_of_bucket(inventory, domain)
     is_signed = names_identity(s3.get("OriginAccessIdentity"))
     if name is None:
         name = f"{API_PREFIX}{resource.id}"
@@ -267,7 +269,7 @@ def streaming_section(
 
 
 def public_key_section(resource: Resource) -> PublicKeyConfig:
-    """The section of a PublicKeyConfig. Raises ApiError for a PEM that has no key that will do."""
+    """The section of a PublicKeyConfig. Raises ApiError for a PEM without a supported key."""
     pem = required(resource.document, "EncodedKey")
     try:
         load_public_key(resource.id, pem.encode())
@@ -277,7 +279,7 @@ def public_key_section(resource: Resource) -> PublicKeyConfig:
 
 
 def key_group_section(inventory: Inventory, resource: Resource) -> KeyGroupConfig:
-    """The section of a KeyGroupConfig. Raises ApiError for a key that there is not."""
+    """The section of a KeyGroupConfig. Raises ApiError for an unknown key."""
     keys = list(resource.document.get("Items") or ())
     for key in keys:
         if (

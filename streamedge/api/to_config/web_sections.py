@@ -1,7 +1,7 @@
 """Converts a DistributionConfig to a web distribution of the config with all its parts.
 
 CloudFront features that this edge does not have (functions, web ACLs, logs in buckets, ACM and IAM
-certificates …) are refused by name. Ignored are only settings without an effect here: PriceClass,
+certificates …) are refused by name. Only settings without an effect here are ignored: PriceClass,
 HttpVersion, IsIPV6Enabled, OriginShield, SmoothStreaming, the caching of OPTIONS,
 ConnectionAttempts, keep-alive times, Logging that is off and the default ViewerCertificate. Methods
 that an origin type never supports (PATCH of a bucket) are not served. Pure.
@@ -39,7 +39,7 @@ from streamedge.config.schema.config import (
 )
 from streamedge.control.resources import Kind
 
-STANDARD_ERROR_TTL_S = 10
+DEFAULT_ERROR_TTL_S = 10
 BEHAVIORS_MAX = 500
 ALIASES_MAX = 500
 _METHOD_SETS = (
@@ -48,7 +48,7 @@ _METHOD_SETS = (
     frozenset(policy_sections.ALL_METHODS),
 )
 _NO_CACHING = {"min_ttl": 0, "default_ttl": 0, "max_ttl": 0, "error_ttl": 0}
-# What the edge has nothing for, and the values that ask for nothing.
+# Members for features that the edge does not have, and the values that do not use the feature.
 _NOT_OFFERED: Mapping[str, tuple[object, ...]] = {
     "WebACLId": ("",),
     "ContinuousDeploymentPolicyId": ("",),
@@ -67,7 +67,7 @@ _BEHAVIOR_NOT_OFFERED: Mapping[str, tuple[object, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class WebSections:
-    """A distribution, and what it needs in the config beside it."""
+    """A distribution, and the other sections that it needs in the config."""
 
     distribution: WebDistributionConfig
     origins: Mapping[str, AnyOriginConfig]
@@ -77,8 +77,8 @@ class WebSections:
 
 
 @dataclass(slots=True)
-class _Making:
-    """What is gathered while the behaviors of one document are read."""
+class _Builder:
+    """Collects the sections of one document."""
 
     inventory: Inventory
     distribution_id: str
@@ -88,11 +88,11 @@ class _Making:
 
 
 def web_sections(inventory: Inventory, identifier: str, document: Document) -> WebSections:
-    """The sections of a whole document. Raises ApiError."""
+    """The sections of a complete document. Raises ApiError."""
     _refuse_not_offered(document, _NOT_OFFERED, "")
-    _refuse_outside_services(document)
-    making = _Making(inventory, identifier, OriginSections(inventory, identifier, document))
-    values = _behavior(making, required(document, "DefaultCacheBehavior"), 0)
+    _refuse_aws_services(document)
+    builder = _Builder(inventory, identifier, OriginSections(inventory, identifier, document))
+    values = _behavior(builder, required(document, "DefaultCacheBehavior"), 0)
     values |= {
         "id": identifier,
         "type": "web",
@@ -100,49 +100,51 @@ def web_sections(inventory: Inventory, identifier: str, document: Document) -> W
         "aliases": aliases(inventory, identifier, document),
         "countries": _countries(inventory, document),
         "default_root_object": _root_object(document),
-        "behaviors": _behaviors(making, document),
+        "behaviors": _behaviors(builder, document),
         "error_pages": _error_pages(document),
         "cache_tag_header": (document.get("CacheTagConfig") or {}).get("HeaderName", ""),
     }
     return WebSections(
         section(WebDistributionConfig, values, "DistributionConfig"),
-        making.origins.origins,
-        making.origins.groups,
-        making.cache_policies,
-        making.origin_request_policies,
+        builder.origins.origins,
+        builder.origins.groups,
+        builder.cache_policies,
+        builder.origin_request_policies,
     )
 
 
 def aliases(inventory: Inventory, identifier: str, document: Document) -> list[str]:
-    """The host names of a made distribution: its own, then its Aliases. Raises ApiError."""
-    said = [alias.lower() for alias in entries_of(document, "Aliases")]
-    if len(said) > ALIASES_MAX:
+    """The host names of a distribution: its domain name, then its Aliases. Raises ApiError."""
+    names = [alias.lower() for alias in entries_of(document, "Aliases")]
+    if len(names) > ALIASES_MAX:
         text = f"a distribution has at most {ALIASES_MAX} aliases"
         raise ApiError("TooManyDistributionCNAMEs", text)
-    if len(set(said)) != len(said):
-        raise invalid("Aliases: one stands there twice")
-    return list(dict.fromkeys((inventory.domain_name(identifier), *said)))
+    if len(set(names)) != len(names):
+        raise invalid("Aliases: an alias is repeated")
+    return list(dict.fromkeys((inventory.domain_name(identifier), *names)))
 
 
-def _behaviors(making: _Making, document: Document) -> list[BehaviorConfig]:
-    said = entries_of(document, "CacheBehaviors")
-    if len(said) > BEHAVIORS_MAX:
-        raise ApiError("TooManyCacheBehaviors", f"a distribution has at most {BEHAVIORS_MAX}")
-    patterns = [required(behavior, "PathPattern") for behavior in said]
+def _behaviors(builder: _Builder, document: Document) -> list[BehaviorConfig]:
+    documents = entries_of(document, "CacheBehaviors")
+    if len(documents) > BEHAVIORS_MAX:
+        raise ApiError(
+            "TooManyCacheBehaviors", f"a distribution has at most {BEHAVIORS_MAX} behaviors"
+        )
+    patterns = [required(behavior, "PathPattern") for behavior in documents]
     if len({pattern.removeprefix("/") for pattern in patterns}) != len(patterns):
-        raise invalid("CacheBehaviors: two have the same PathPattern")
+        raise invalid("CacheBehaviors: a PathPattern is repeated")
     return [
         section(
             BehaviorConfig,
-            {"path": pattern, **_behavior(making, behavior, number)},
+            {"path": pattern, **_behavior(builder, behavior, number)},
             f"CacheBehaviors: {pattern}",
         )
-        for number, (pattern, behavior) in enumerate(zip(patterns, said, strict=True), 1)
+        for number, (pattern, behavior) in enumerate(zip(patterns, documents, strict=True), 1)
     ]
 
 
-def _behavior(making: _Making, document: Document, number: int) -> dict[str, Any]:
-    """The values of BehaviorRules, all but countries, which are the distribution's."""
+def _behavior(builder: _Builder, document: Document, number: int) -> dict[str, Any]:
+    """The values of BehaviorRules except countries, which belong to the distribution."""
     where = f"the cache behavior {document.get('PathPattern', '*')}"
     _refuse_not_offered(document, _BEHAVIOR_NOT_OFFERED, where)
     for member in ("LambdaFunctionAssociations", "FunctionAssociations"):
@@ -152,20 +154,20 @@ def _behavior(making: _Making, document: Document, number: int) -> dict[str, Any
         raise not_offered(f"{where}: GrpcConfig")
     viewer_protocol = required(document, "ViewerProtocolPolicy")
     needs_https = viewer_protocol != "allow-all"
-    listen = making.inventory.from_file.listen
+    listen = builder.inventory.from_file.listen
     if needs_https and not listen.https and not listen.proxies:
-        text = "no address of this edge listens for HTTPS, and no proxy stands before it"
+        text = "this edge does not listen for HTTPS and has no proxy in front of it"
         raise invalid(f"{where}: ViewerProtocolPolicy: {text}")
-    policies = _policies(making, document, number, where)
-    origin = making.origins.name_of(
+    policies = _policies(builder, document, number, where)
+    origin = builder.origins.name_of(
         required(document, "TargetOriginId"),
         sends_viewer_host=policies.sends_viewer_host,
         needs_https=needs_https,
     )
-    refused = UNSUPPORTED_METHODS.get(making.origins.kind_of(origin), ())
+    refused = UNSUPPORTED_METHODS.get(builder.origins.kind_of(origin), ())
     return {
         "origin": origin,
-        "trusted_key_groups": trusted_key_groups(making.inventory, document, where),
+        "trusted_key_groups": trusted_key_groups(builder.inventory, document, where),
         "viewer_protocol": viewer_protocol,
         "methods": [method for method in _methods(document, where) if method not in refused],
         "compress": bool(document.get("Compress")) and policies.compresses,
@@ -184,22 +186,21 @@ class _Policies:
     sends_viewer_host: bool = False
 
 
-def _policies(making: _Making, document: Document, number: int, where: str) -> _Policies:
-    inventory = making.inventory
+def _policies(builder: _Builder, document: Document, number: int, where: str) -> _Policies:
+    inventory = builder.inventory
     response_headers = document.get("ResponseHeadersPolicyId") or ""
     if response_headers:
         response_headers = inventory.policy_name(Kind.RESPONSE_HEADERS_POLICY, response_headers)
     forwarded = document.get("ForwardedValues")
-    identifier = document.get("CachePolicyId")
+    identifier = document.get("CachePolicyId") or ""
     if bool(identifier) == (forwarded is not None):
-        raise invalid(f"{where}: either CachePolicyId or ForwardedValues says what is cached")
+        raise invalid(f"{where}: use CachePolicyId or ForwardedValues, and not both")
     request_identifier = document.get("OriginRequestPolicyId") or ""
     if forwarded is not None:
         if request_identifier:
-            raise invalid(f"{where}: OriginRequestPolicyId goes with CachePolicyId only")
-        name = f"{API_PREFIX}{making.distribution_id}:{number}"
-        return _legacy(making, document, name, response_headers, where)
-    assert identifier is not None
+            raise invalid(f"{where}: OriginRequestPolicyId needs a CachePolicyId")
+        name = f"{API_PREFIX}{builder.distribution_id}:{number}"
+        return _legacy(builder, document, name, response_headers, where)
     cache = inventory.policy_name(Kind.CACHE_POLICY, identifier)
     cache_document = inventory.policy_document(Kind.CACHE_POLICY, identifier)
     compresses = _managed_compresses(cache)
@@ -210,29 +211,29 @@ def _policies(making: _Making, document: Document, number: int, where: str) -> _
     origin_request = ""
     if request_identifier:
         origin_request = inventory.policy_name(Kind.ORIGIN_REQUEST_POLICY, request_identifier)
-        made = inventory.policy_document(Kind.ORIGIN_REQUEST_POLICY, request_identifier)
-        if made is None:
-            own = inventory.from_file.origin_request_policies
-            sends_host = sends_host or _is_managed_with_host(own, origin_request)
+        request_document = inventory.policy_document(Kind.ORIGIN_REQUEST_POLICY, request_identifier)
+        if request_document is None:
+            file_policies = inventory.from_file.origin_request_policies
+            sends_host = sends_host or _is_managed_with_host(file_policies, origin_request)
         else:
-            sends_host = sends_host or policy_sections.forwards_host(made)
+            sends_host = sends_host or policy_sections.forwards_host(request_document)
     return _Policies(cache, origin_request, response_headers, compresses, sends_host)
 
 
-def _is_managed_with_host(own: Mapping[str, object], name: str) -> bool:
-    """Whether a name is that of a managed policy that sends Host, and not of the file's ``own``."""
-    return name in FORWARD_HOST and name not in own
+def _is_managed_with_host(file_policies: Mapping[str, object], name: str) -> bool:
+    """Whether ``name`` is a managed policy that sends Host, not one of ``file_policies``."""
+    return name in FORWARD_HOST and name not in file_policies
 
 
 def _managed_compresses(name: str) -> bool:
-    """CloudFront's managed policies differ in this; a declared policy says nothing of it."""
+    """Whether a policy without a document allows compression: all but two managed ones do."""
     return name not in {"CachingDisabled", "CachingOptimizedForUncompressedObjects"}
 
 
 def _legacy(
-    making: _Making, document: Document, name: str, response_headers: str, where: str
+    builder: _Builder, document: Document, name: str, response_headers: str, where: str
 ) -> _Policies:
-    """ForwardedValues and the three times of a behavior, which came before policies."""
+    """The policies of ForwardedValues and the TTLs of a behavior, CloudFront's older settings."""
     forwarded = document["ForwardedValues"]
     cookies = forwarded.get("Cookies") or {}
     headers = entries_of(forwarded, "Headers")
@@ -240,33 +241,36 @@ def _legacy(
     if cookie_selection == "whitelist":
         names = entries_of(cookies, "WhitelistedNames")
         if not names:
-            raise ApiError("InvalidForwardCookies", f"{where}: no cookie is named")
+            raise ApiError(
+                "InvalidForwardCookies", f"{where}: no cookie is named in WhitelistedNames"
+            )
         cookie_selection = policy_sections.selected(names, "cookie")
-    keyed = entries_of(forwarded, "QueryStringCacheKeys")
-    if keyed and not forwarded.get("QueryString"):
-        text = f"{where}: QueryStringCacheKeys goes with QueryString true only"
+    key_names = entries_of(forwarded, "QueryStringCacheKeys")
+    if key_names and not forwarded.get("QueryString"):
+        text = f"{where}: QueryStringCacheKeys needs QueryString true"
         raise ApiError("InvalidQueryStringParameters", text)
     query: object = "all" if forwarded.get("QueryString") else "none"
-    times = policy_sections.times(
+    ttls = policy_sections.ttls(
         {"MinTTL": 0, "ForwardedValues": forwarded}
         | {name: document[name] for name in ("MinTTL", "DefaultTTL", "MaxTTL") if name in document}
     )
-    values: dict[str, Any] = {**times, "cookies": cookie_selection, "query_strings": query}
+    values: dict[str, Any] = {**ttls, "cookies": cookie_selection, "query_strings": query}
     request_values: dict[str, Any] = {}
-    if keyed and "*" not in keyed:
-        values["query_strings"] = policy_sections.selected(keyed, "query parameter")
+    if key_names and "*" not in key_names:
+        values["query_strings"] = policy_sections.selected(key_names, "query parameter")
         request_values["query_strings"] = "all"
-    if "*" in headers:  # each request goes to the origin, with all that the viewer sent
-        if times["min_ttl"]:
-            raise invalid(f'{where}: MinTTL is 0 where the header "*" is forwarded')
+    if "*" in headers:  # every request goes to the origin with all headers of the viewer
+        if ttls["min_ttl"]:
+            raise invalid(f'{where}: MinTTL must be 0 if the header "*" is forwarded')
         values |= _NO_CACHING
         request_values["headers"] = "all"
     else:
         values["headers"] = policy_sections.keyed_headers(headers)
-    making.cache_policies[name] = section(CachePolicyConfig, values, where)
+    builder.cache_policies[name] = section(CachePolicyConfig, values, where)
     if request_values:
-        made = section(OriginRequestPolicyConfig, request_values, where)
-        making.origin_request_policies[name] = made
+        builder.origin_request_policies[name] = section(
+            OriginRequestPolicyConfig, request_values, where
+        )
     sends_host = any(header.lower() in {"host", "*"} for header in headers)
     return _Policies(
         name,
@@ -280,66 +284,70 @@ def _methods(document: Document, where: str) -> tuple[str, ...]:
     allowed = document.get("AllowedMethods")
     if allowed is None:
         return ("GET", "HEAD")
-    said = frozenset(allowed.get("Items") or ())
-    if said not in _METHOD_SETS:
+    methods = frozenset(allowed.get("Items") or ())
+    if methods not in _METHOD_SETS:
         text = "GET and HEAD, these and OPTIONS, or all seven"
-        raise invalid(f"{where}: AllowedMethods are {text}")
+        raise invalid(f"{where}: AllowedMethods must be {text}")
     cached = frozenset((allowed.get("CachedMethods") or {}).get("Items") or ("GET", "HEAD"))
-    if cached not in _METHOD_SETS[:2] or not cached <= said:
-        raise invalid(f"{where}: CachedMethods are GET and HEAD, or these and OPTIONS if allowed")
-    return tuple(method for method in policy_sections.ALL_METHODS if method in said)
+    if cached not in _METHOD_SETS[:2] or not cached <= methods:
+        raise invalid(
+            f"{where}: CachedMethods must be GET and HEAD, or these and OPTIONS if allowed"
+        )
+    return tuple(method for method in policy_sections.ALL_METHODS if method in methods)
 
 
 def _countries(inventory: Inventory, document: Document) -> dict[str, Any]:
-    said = (document.get("Restrictions") or {}).get("GeoRestriction") or {}
-    kind = said.get("RestrictionType", "none")
-    codes = list(said.get("Items") or ())
+    restriction = (document.get("Restrictions") or {}).get("GeoRestriction") or {}
+    kind = restriction.get("RestrictionType", "none")
+    codes = list(restriction.get("Items") or ())
     if kind == "none":
         if codes:
-            text = "GeoRestriction of the type none has no Items"
+            text = "GeoRestriction of the type none must have no Items"
             raise ApiError("InvalidGeoRestrictionParameter", text)
         return {}
     if not codes:
-        text = f"GeoRestriction of the type {kind} names countries"
+        text = f"GeoRestriction of the type {kind} must name countries"
         raise ApiError("InvalidGeoRestrictionParameter", text)
     if inventory.from_file.countries.database is None:
-        why = "nothing tells where viewers are; config.toml lacks countries.database"
-        raise not_offered("GeoRestriction", why)
+        reason = "set countries.database in config.toml"
+        raise not_offered("GeoRestriction", reason)
     return {"allow" if kind == "whitelist" else "deny": codes}
 
 
 def _root_object(document: Document) -> str:
     name: str = document.get("DefaultRootObject") or ""
     if name.startswith("/"):
-        text = 'DefaultRootObject has no "/" in front'
+        text = 'DefaultRootObject must not begin with "/"'
         raise ApiError("InvalidDefaultRootObject", text)
     return name
 
 
 def _error_pages(document: Document) -> list[ErrorPageConfig]:
     pages = []
-    seen: set[int] = set()
-    for said in entries_of(document, "CustomErrorResponses"):
-        status = required(said, "ErrorCode")
-        if status in seen or not 400 <= status <= 599:
-            text = f"CustomErrorResponses: {status} stands there twice or is no error"
+    statuses: set[int] = set()
+    for entry in entries_of(document, "CustomErrorResponses"):
+        status = required(entry, "ErrorCode")
+        if status in statuses or not 400 <= status <= 599:
+            text = f"CustomErrorResponses: {status} is repeated or not an error status"
             raise ApiError("InvalidErrorCode", text)
-        seen.add(status)
-        path, response = said.get("ResponsePagePath") or "", said.get("ResponseCode") or "0"
+        statuses.add(status)
+        path, response = entry.get("ResponsePagePath") or "", entry.get("ResponseCode") or "0"
         if bool(path) != (response != "0"):
-            text = f"CustomErrorResponses: {status}: ResponsePagePath and ResponseCode go together"
+            text = (
+                f"CustomErrorResponses: {status}: ResponsePagePath and ResponseCode need each other"
+            )
             raise invalid(text)
         if not (response.isascii() and response.isdigit()) or (
             path and not 200 <= int(response) <= 599
         ):
-            text = f"CustomErrorResponses: {status}: ResponseCode is a status from 200 to 599"
+            text = f"CustomErrorResponses: {status}: ResponseCode must be a status from 200 to 599"
             raise ApiError("InvalidResponseCode", text)
-        ttl_s = said.get("ErrorCachingMinTTL")
+        ttl_s = entry.get("ErrorCachingMinTTL")
         values = {
             "status": status,
             "path": path,
             "response_status": int(response),
-            "ttl": STANDARD_ERROR_TTL_S if ttl_s is None else ttl_s,
+            "ttl": DEFAULT_ERROR_TTL_S if ttl_s is None else ttl_s,
         }
         pages.append(section(ErrorPageConfig, values, f"CustomErrorResponses: {status}"))
     return pages
@@ -348,16 +356,16 @@ def _error_pages(document: Document) -> list[ErrorPageConfig]:
 def _refuse_not_offered(
     document: Document, members: Mapping[str, tuple[object, ...]], where: str
 ) -> None:
-    for member, nothing in members.items():
-        if document.get(member) is not None and document[member] not in nothing:
+    for member, unused_values in members.items():
+        if document.get(member) is not None and document[member] not in unused_values:
             raise not_offered(f"{where}: {member}" if where else member)
 
 
-def _refuse_outside_services(document: Document) -> None:
+def _refuse_aws_services(document: Document) -> None:
     if (document.get("Logging") or {}).get("Enabled"):
-        raise not_offered("Logging to a bucket", "the edge writes its access log by itself")
+        raise not_offered("Logging to a bucket", "the edge writes its own access log")
     certificate = document.get("ViewerCertificate") or {}
     for member in ("ACMCertificateArn", "IAMCertificateId", "Certificate"):
         if certificate.get(member):
-            why = "config.toml declares certificates, under [[certificates]]"
-            raise not_offered(f"ViewerCertificate: {member}", why)
+            reason = "declare certificates in config.toml, under [[certificates]]"
+            raise not_offered(f"ViewerCertificate: {member}", reason)
