@@ -67,7 +67,9 @@ _fields = st.lists(
 ).map(lambda pairs: tuple(sorted(pairs, key=lambda pair: pair[0])))
 
 
-def _asked(identity: str, name: str, query: str, fields: tuple[tuple[str, str], ...]) -> Thing:
+def _request_thing(
+    identity: str, name: str, query: str, fields: tuple[tuple[str, str], ...]
+) -> Thing:
     key = _request_key(identity, name, query, fields)
     if not query and not fields:
         return ("object", identity, name), key  # of RTMP and of HTTP it is the same thing
@@ -76,20 +78,22 @@ def _asked(identity: str, name: str, query: str, fields: tuple[tuple[str, str], 
     return ("request", identity, name, query, others, cookies), key
 
 
-_requests = st.builds(_asked, _TEXT, _TEXT, _TEXT, _fields)
+_requests = st.builds(_request_thing, _TEXT, _TEXT, _TEXT, _fields)
 
 
 def _derived(base: st.SearchStrategy[Thing]) -> st.SearchStrategy[Thing]:
     def of(kind: str, make: Callable[..., str], *parts: st.SearchStrategy[Any]) -> Any:
         return st.builds(
-            lambda thing, *said: ((kind, thing[0], *said), make(thing[1], *said)), base, *parts
+            lambda thing, *values: ((kind, thing[0], *values), make(thing[1], *values)),
+            base,
+            *parts,
         )
 
     varying = st.dictionaries(st.sampled_from(["x", "y"]), _FIELD_VALUE.map(lambda v: f"v{v}v"))
     names = ("x", "y")
 
-    def variant(key: str, said: tuple[tuple[str, str], ...]) -> str:
-        return variant_key(key, names, dict(said))
+    def variant(key: str, values: tuple[tuple[str, str], ...]) -> str:
+        return variant_key(key, names, dict(values))
 
     return st.one_of(
         of("compressed", encoded_key, _VERSIONS, st.sampled_from(Encoding)),
@@ -104,11 +108,11 @@ _things = st.recursive(_objects | _requests, _derived, max_leaves=3)
 def _plain(thing: Any) -> Any:
     """A thing as a variant sees it: lists are compared without the space between members."""
     if isinstance(thing, tuple) and thing and thing[0] == "variant":
-        said = tuple(
+        values = tuple(
             (name, ",".join(member.strip(" ") for member in value.split(",")))
             for name, value in thing[2]
         )
-        return "variant", _plain(thing[1]), said
+        return "variant", _plain(thing[1]), values
     return tuple(map(_plain, thing)) if type(thing) is tuple else thing
 
 

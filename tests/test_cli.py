@@ -53,7 +53,7 @@ url = "https://user:{SECRET}@example.org/films"
     result = runner.invoke(app, ["check"])
     assert result.exit_code == 0
     assert result.stderr == ""
-    for shown in (
+    for text in (
         "http://127.0.0.1:8080",
         "rtmp://127.0.0.1:1935",
         "EWEB",
@@ -67,7 +67,7 @@ url = "https://user:{SECRET}@example.org/films"
         "30s",
         "config.toml: no mistakes. Next: streamedge serve --config config.toml",
     ):
-        assert shown in result.stdout
+        assert text in result.stdout
     assert "hunter2" not in result.stdout
 
 
@@ -106,7 +106,7 @@ def test_example_of_the_message_for_a_missing_config_loads(config: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "taught"),
+    ("arguments", "expected"),
     [
         (["--help"], ["serve", "check", "--version", "config.md"]),
         (["serve", "--help"], ["--config", "Example:", "SIGTERM", "/healthz"]),
@@ -116,10 +116,10 @@ def test_example_of_the_message_for_a_missing_config_loads(config: Path) -> None
         (["writes", "discard", "--help"], ["SERIAL", "Example:"]),
     ],
 )
-def test_help_has_options_and_an_example(arguments: list[str], taught: list[str]) -> None:
+def test_help_has_options_and_an_example(arguments: list[str], expected: list[str]) -> None:
     result = runner.invoke(app, arguments)
     assert result.exit_code == 0
-    for words in taught:
+    for words in expected:
         assert words in result.stdout
 
 
@@ -134,7 +134,7 @@ def test_importing_the_command_imports_no_server_modules() -> None:
         "import sys, streamedge.__main__, streamedge.cli.main;"
         "print(sorted({'uvicorn', 'boto3', 'h11', 'numpy'} & set(sys.modules)))"
     )
-    ran = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
         capture_output=True,
@@ -142,10 +142,10 @@ def test_importing_the_command_imports_no_server_modules() -> None:
         check=True,
         timeout=60,
     )
-    assert ran.stdout == "[]\n"
+    assert completed.stdout == "[]\n"
 
 
-LISTED = {
+WRITES = {
     "by_state": {"queued": 2, "sending": 1, "conflict": 1, "failed": 0},
     "held_bytes": 3 << 20,
     "accepted": 9,
@@ -171,10 +171,10 @@ class _AdminAddress(BaseHTTPRequestHandler):
     """Answers as ``answers`` says, and remembers what was asked."""
 
     answers: ClassVar[list[tuple[int, bytes]]] = []
-    asked: ClassVar[list[str]] = []
+    requests: ClassVar[list[str]] = []
 
     def _answer(self) -> None:
-        self.asked.append(f"{self.command} {self.path}")
+        self.requests.append(f"{self.command} {self.path}")
         status, body = self.answers.pop(0)
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
@@ -192,17 +192,17 @@ def admin_address(
     config: Path, *answers: tuple[int, object], host: str = "127.0.0.1"
 ) -> Iterator[list[str]]:
     """What an edge with this config would be asked, and how it answers."""
-    _AdminAddress.asked = []
+    _AdminAddress.requests = []
     _AdminAddress.answers = [
-        (status, said if isinstance(said, bytes) else json.dumps(said).encode())
-        for status, said in answers
+        (status, body if isinstance(body, bytes) else json.dumps(body).encode())
+        for status, body in answers
     ]
     with HTTPServer(("127.0.0.1", 0), _AdminAddress) as server:
         config.write_text(f'{SMALLEST_CONFIG}\n[listen]\nadmin = "{host}:{server.server_port}"\n')
         serving = Thread(target=server.serve_forever, args=(0.01,))
         serving.start()
         try:
-            yield _AdminAddress.asked
+            yield _AdminAddress.requests
         finally:
             server.shutdown()
             serving.join()
@@ -214,21 +214,21 @@ def test_writes_shows_queued_writes_and_dead_letters(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # the edge is asked without one
-    with admin_address(config, (200, LISTED), host=host) as asked:
+    with admin_address(config, (200, WRITES), host=host) as requests:
         result = runner.invoke(app, ["writes"])
-    assert asked == ["GET /writes"]
+    assert requests == ["GET /writes"]
     assert (result.exit_code, result.stderr) == (0, "")
     (row,) = (line for line in result.stdout.splitlines() if "film" in line)
-    for shown in ("7", "conflict", "PUT [b]film[/b].mp4", "bucket", "2MiB", "1:02:05", "412"):
-        assert shown in row
+    for text in ("7", "conflict", "PUT [b]film[/b].mp4", "bucket", "2MiB", "1:02:05", "412"):
+        assert text in row
     assert "and 3 more" in result.stdout
     assert "3 waiting, 1 failed, 3MiB on disk; 5 of 9 accepted writes are done." in result.stdout
 
 
 def test_writes_as_json_is_the_response_of_the_edge(config: Path) -> None:
-    with admin_address(config, (200, LISTED)):
+    with admin_address(config, (200, WRITES)):
         result = runner.invoke(app, ["writes", "--json"])
-    assert json.loads(result.stdout) == LISTED
+    assert json.loads(result.stdout) == WRITES
 
 
 def test_writes_shows_an_empty_queue_in_one_line(config: Path) -> None:
@@ -261,7 +261,7 @@ def test_retry_and_discard_send_their_request_to_the_edge(
     named = ["--config", "other.toml"]
     if config_comes != "by default":
         config = config.rename(config.with_name("other.toml"))
-    with admin_address(config, (200, {"serial": 7, "outcome": "queued"})) as asked:
+    with admin_address(config, (200, {"serial": 7, "outcome": "queued"})) as requests:
         result = runner.invoke(
             app,
             {
@@ -272,12 +272,12 @@ def test_retry_and_discard_send_their_request_to_the_edge(
         )
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.startswith("Write 7 is ")
-    assert asked == [expected]
+    assert requests == [expected]
 
 
 @pytest.mark.parametrize("arguments", [[], ["retry", "7"], ["discard", "7"]])
 @pytest.mark.parametrize(
-    ("status", "said", "reason"),
+    ("status", "body", "reason"),
     [
         (404, {"error": "no write 7 is kept"}, "no write 7 is kept"),
         (503, {"error": "the write queue: disk I/O error"}, "disk I/O error"),
@@ -287,9 +287,9 @@ def test_retry_and_discard_send_their_request_to_the_edge(
     ],
 )
 def test_refused_call_exits_with_1_and_its_reason(
-    config: Path, arguments: list[str], status: int, said: object, reason: str
+    config: Path, arguments: list[str], status: int, body: object, reason: str
 ) -> None:
-    with admin_address(config, (status, said)):
+    with admin_address(config, (status, body)):
         result = runner.invoke(app, ["writes", *arguments])
     assert (result.exit_code, result.stdout) == (1, "")
     assert reason in result.stderr

@@ -30,7 +30,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def decided(query: str, cookies: str, resource: str) -> Grant | Denied:
+def verified(query: str, cookies: str, resource: str) -> Grant | Denied:
     """What an edge that trusts the key says now."""
     where = ip_address("192.0.2.7")
     return verify(SIGNER.keys, query, cookies, [resource], where, time.time(), SignatureCache())
@@ -50,14 +50,14 @@ def test_sign_prints_a_stream_name_with_its_policy() -> None:
     assert result.stdout.startswith(f"{name}&Policy=")
     assert result.stdout.endswith("&Key-Pair-Id=K1&Hash-Algorithm=SHA256\n")
     query = result.stdout.strip().partition("?color=red&")[2]
-    assert isinstance(decided(query, "", "dir/film.mp4?color=red"), Grant)
+    assert isinstance(verified(query, "", "dir/film.mp4?color=red"), Grant)
 
 
 def test_sign_prints_cookies_that_the_edge_accepts() -> None:
-    asked = ["sign", "https://cdn.example.com/*", *KEY, "--expires", "2h", "--cookies"]
-    result = runner.invoke(app, asked)
+    arguments = ["sign", "https://cdn.example.com/*", *KEY, "--expires", "2h", "--cookies"]
+    result = runner.invoke(app, arguments)
     assert result.exit_code == 0, result.stderr
-    assert isinstance(decided("", result.stdout.strip(), URL), Grant)
+    assert isinstance(verified("", result.stdout.strip(), URL), Grant)
 
 
 def test_sign_uses_a_policy_file(folder: Path) -> None:
@@ -68,17 +68,17 @@ def test_sign_uses_a_policy_file(folder: Path) -> None:
 
 
 def test_sign_prints_json() -> None:
-    asked = ["sign", URL, *KEY, "--expires", UNTIL, "--json"]
-    signed = json.loads(runner.invoke(app, asked).stdout)
+    arguments = ["sign", URL, *KEY, "--expires", UNTIL, "--json"]
+    signed = json.loads(runner.invoke(app, arguments).stdout)
     assert signed["signed"] == SIGNER.url(URL, expires_s=UNTIL_S)
     assert signed["fingerprint"] == SIGNER.public.fingerprint
-    cookies = json.loads(runner.invoke(app, [*asked, "--cookies"]).stdout)
+    cookies = json.loads(runner.invoke(app, [*arguments, "--cookies"]).stdout)
     assert cookies["signed"] is None
     assert cookies["cookies"]["CloudFront-Expires"] == str(UNTIL_S)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ([URL, *KEY, "--expires", "yesterday"], "streamedge: expected seconds of the epoch"),
         ([URL, *KEY, "--expires", "2020-01-01"], "streamedge: the expiry time is in the past"),
@@ -93,11 +93,11 @@ def test_sign_prints_json() -> None:
         ([URL, "--expires", "2h"], "--key"),
     ],
 )
-def test_sign_exits_with_2_and_a_reason(arguments: list[str], said: str) -> None:
+def test_sign_exits_with_2_and_a_reason(arguments: list[str], expected: str) -> None:
     result = runner.invoke(app, ["sign", *arguments])
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert said in result.stderr
+    assert expected in result.stderr
 
 
 CONFIG = """\
@@ -212,7 +212,7 @@ def test_keys_with_an_invalid_config_exits_with_2(config: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "taught"),
+    ("command", "expected"),
     [
         (
             "sign",
@@ -221,8 +221,8 @@ def test_keys_with_an_invalid_config_exits_with_2(config: Path) -> None:
         ("keys", ["--config", "--json", "Example:", "trusted_key_groups", "reload"]),
     ],
 )
-def test_help_has_options_and_an_example(command: str, taught: list[str]) -> None:
+def test_help_has_options_and_an_example(command: str, expected: list[str]) -> None:
     result = runner.invoke(app, [command, "--help"])
     assert result.exit_code == 0
-    for words in taught:
+    for words in expected:
         assert words in result.stdout

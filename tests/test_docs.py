@@ -179,8 +179,10 @@ def test_stale_responses_are_used_as_in_the_table(row: list[str]) -> None:
     fields = _fields([f"Cache-Control: {_quoted(sent)[0]}"])
     ages_s = [STATED_S + 10.0, STATED_S + float(HOUR_S)]
     for age_s, reachable, failing in zip(ages_s, expected[:2], expected[2:], strict=True):
-        decided = decide_reuse(200, fields, rules, response_s=NOW_S, age_s=age_s, request_fields={})
-        assert decided is REUSES[reachable]
+        decision = decide_reuse(
+            200, fields, rules, response_s=NOW_S, age_s=age_s, request_fields={}
+        )
+        assert decision is REUSES[reachable]
         served = may_serve_on_error(
             200, fields, rules, response_s=NOW_S, age_s=age_s, request_fields={}
         )
@@ -196,7 +198,7 @@ def test_viewers_directives_have_the_effect_of_the_table(row: list[str]) -> None
         return
     match = re.fullmatch(r"`([^`]*)`, (\d+) s old", stored)
     assert match is not None
-    decided = decide_reuse(
+    decision = decide_reuse(
         200,
         _fields([f"Cache-Control: {match[1]}"]),
         TtlRules(),
@@ -205,9 +207,9 @@ def test_viewers_directives_have_the_effect_of_the_table(row: list[str]) -> None
         request_fields=request,
     )
     if result == "the stored response":
-        assert decided in {Reuse.FRESH, Reuse.STALE}
+        assert decision in {Reuse.FRESH, Reuse.STALE}
     else:
-        assert decided is REUSES[result]
+        assert decision is REUSES[result]
 
 
 @_rows("storing")
@@ -230,9 +232,9 @@ def _examples(folder: Path) -> dict[str, TtlRules]:
     """The rules of the paths in the table of examples, by the page's own config."""
     (folder / "config.toml").write_text(next(b for b in _toml_blocks(TTL) if _is_whole(b)))
     config = load(folder / "config.toml")
-    declared = config.distributions[0]
-    assert isinstance(declared, WebDistributionConfig)
-    behaviors, pages = web_behaviors(config, declared), error_pages(declared)
+    distribution = config.distributions[0]
+    assert isinstance(distribution, WebDistributionConfig)
+    behaviors, pages = web_behaviors(config, distribution), error_pages(distribution)
     return {
         path: ttl_rules(choose_behavior(behaviors, path).cache, pages)
         for row in _table("examples")
@@ -246,8 +248,8 @@ def test_fresh_time_of_the_examples_is_that_of_the_table(tmp_path: Path) -> None
         status, *lines = _quoted(response)
         fields = _fields(lines)
         fresh_s = _fresh_s(int(status), fields, rules[_quoted(path)[0]])
-        shown = "not stored" if fresh_s is None else f"{fresh_s:g} s"
-        assert shown == expected, (path, response)
+        actual = "not stored" if fresh_s is None else f"{fresh_s:g} s"
+        assert actual == expected, (path, response)
 
 
 # All documents

@@ -96,13 +96,13 @@ def test_country_list_becomes_a_country_rule(
     assert access_rules(config, (), countries) == AccessRules(None, rule)
 
 
-def composed(tmp_path: Path, **said: object) -> list[RtmpDistribution]:
+def distributions_of(tmp_path: Path, **keys: object) -> list[RtmpDistribution]:
     """What any host finds when a distribution says this."""
     config = Config.model_validate(
         {
             **KEYS,
             "origins": {"films": {"type": "directory", "path": str(tmp_path)}},
-            "distributions": [{"id": "E", "type": "rtmp", "origin": "films", **said}],
+            "distributions": [{"id": "E", "type": "rtmp", "origin": "films", **keys}],
         }
     )
     counts = Counts()
@@ -111,24 +111,24 @@ def composed(tmp_path: Path, **said: object) -> list[RtmpDistribution]:
 
 
 def test_rtmp_distribution_has_its_access_rules_and_pages(tmp_path: Path) -> None:
-    (found,) = composed(
+    (distribution,) = distributions_of(
         tmp_path,
         trusted_key_groups=["new"],
         countries={"deny": ["FR"]},
         pages=["https://www.example.com/*"],
     )
-    assert found.access == AccessRules(
+    assert distribution.access == AccessRules(
         {"KNEW": NEW.public_key}, CountryRule(frozenset({"FR"}), False, True)
     )
-    (page,) = found.pages
+    (page,) = distribution.pages
     assert page.match("https://www.example.com/films")
     assert not page.match("https://evil.example/films")
 
 
 def test_rtmp_distribution_is_open_by_default(tmp_path: Path) -> None:
-    (found,) = composed(tmp_path)
-    assert (found.access, found.pages) == (AccessRules(), ())
+    (distribution,) = distributions_of(tmp_path)
+    assert (distribution.access, distribution.pages) == (AccessRules(), ())
 
 
 def test_disabled_distribution_is_not_built(tmp_path: Path) -> None:
-    assert composed(tmp_path, enabled=False) == []
+    assert distributions_of(tmp_path, enabled=False) == []

@@ -166,15 +166,15 @@ async def test_group_sends_the_viewers_host_if_a_member_does() -> None:
 async def test_requests_have_the_configured_headers_host_and_redirects(tmp_path: Path) -> None:
     async with ScriptedOrigin() as server:
         server.put("videos/film.mp4", b"film")
-        said = {"headers": {"X-Secret": "s"}}
+        headers = {"headers": {"X-Secret": "s"}}
         site = {"type": "http", "url": server.url, "host": "www.test", "follow_redirects": 1}
         bucket = {"type": "s3", "bucket": "videos", "endpoint": server.url, "anonymous": True}
-        bindings = await bind(site={**site, **said}, bucket={**bucket, **said})
+        bindings = await bind(site={**site, **headers}, bucket={**bucket, **headers})
         server.script(Reply(status=302, headers=(("Location", "/videos/film.mp4"),)))
         assert await read_all(await bindings["site"].origin.read("old")) == b"film"
         assert await read_all(await bindings["bucket"].origin.read("film.mp4")) == b"film"
-        assert [seen.headers["host"] for seen in server.requests[:2]] == ["www.test"] * 2
-        assert {seen.headers["x-secret"] for seen in server.requests} == {"s"}
+        assert [request.headers["host"] for request in server.requests[:2]] == ["www.test"] * 2
+        assert {request.headers["x-secret"] for request in server.requests} == {"s"}
         for binding in bindings.values():
             await binding.origin.close()
 
@@ -189,13 +189,13 @@ async def test_requests_use_the_configured_tls_files(tmp_path: Path) -> None:
     async with ScriptedOrigin(tls=context) as server:
         server.put("film.mp4", b"film")
         site = {"type": "http", "url": server.url}
-        shown = {
+        client = {
             "client_certificate": str(client_pair.certificate),
             "client_key": str(client_pair.key),
         }
         bindings = await bind(
-            good={**site, **shown, "ca": str(authority.root)},
-            lax={**site, **shown, "verify": False},
+            good={**site, **client, "ca": str(authority.root)},
+            lax={**site, **client, "verify": False},
             plain=site,
         )
         for name in ("good", "lax"):

@@ -24,14 +24,14 @@ from streamedge.delivery.http.policy.response_headers import (
 )
 
 
-def composed(distribution: dict[str, object], **sections: object) -> tuple[Behavior, ...]:
-    config = declared(distribution, **sections)
+def behaviors_of(distribution: dict[str, object], **sections: object) -> tuple[Behavior, ...]:
+    config = config_of(distribution, **sections)
     (web,) = config.distributions
     assert isinstance(web, WebDistributionConfig)
     return web_behaviors(config, web)
 
 
-def declared(distribution: dict[str, object], **sections: object) -> Config:
+def config_of(distribution: dict[str, object], **sections: object) -> Config:
     origins = {
         "site": {"type": "http", "url": "https://a.example"},
         "hosts": {"type": "http", "url": "https://b.example", "host": "viewer"},
@@ -41,7 +41,7 @@ def declared(distribution: dict[str, object], **sections: object) -> Config:
 
 
 def test_distribution_without_behaviors_has_one_with_the_default_rules() -> None:
-    (behavior,) = composed({"default_ttl": "1h"})
+    (behavior,) = behaviors_of({"default_ttl": "1h"})
     assert behavior == Behavior("*", "site", cache=CachePolicy(default_ttl_s=3600.0))
     assert behavior.methods == {"GET", "HEAD"}
     assert behavior.cache.query_strings == NONE
@@ -49,7 +49,7 @@ def test_distribution_without_behaviors_has_one_with_the_default_rules() -> None
 
 
 def test_behaviors_precede_the_default_and_inherit() -> None:
-    behaviors = composed(
+    behaviors = behaviors_of(
         {
             "methods": ["GET", "PUT"],
             "viewer_protocol": "https-only",
@@ -99,13 +99,13 @@ def test_behaviors_precede_the_default_and_inherit() -> None:
 def test_cache_policy_has_defaults_for_omitted_keys(
     policy: dict[str, object], expected: CachePolicy
 ) -> None:
-    (behavior,) = composed({"cache_policy": "mine"}, cache_policies={"mine": policy})
+    (behavior,) = behaviors_of({"cache_policy": "mine"}, cache_policies={"mine": policy})
     assert behavior.cache == expected
 
 
 def test_managed_policies_are_selected_by_name_and_by_id() -> None:
     by_id, by_name = (
-        composed({"cache_policy": name, "origin_request_policy": "CORS-S3Origin"})[0]
+        behaviors_of({"cache_policy": name, "origin_request_policy": "CORS-S3Origin"})[0]
         for name in ("658327ea-f89d-4fab-a63d-7e88639e58f6", "CachingOptimized")
     )
     assert by_id == by_name
@@ -117,7 +117,7 @@ def test_managed_policies_are_selected_by_name_and_by_id() -> None:
             ("origin", "access-control-request-headers", "access-control-request-method"),
         ),
     )
-    (disabled,) = composed({"cache_policy": "CachingDisabled"})
+    (disabled,) = behaviors_of({"cache_policy": "CachingDisabled"})
     assert disabled.cache.max_ttl_s == disabled.cache.default_ttl_s == 0
     assert CACHE_POLICIES["CachingDisabled"].query_strings == NONE
 
@@ -125,16 +125,16 @@ def test_managed_policies_are_selected_by_name_and_by_id() -> None:
 def test_viewers_host_is_in_the_cache_key_if_the_origin_gets_it() -> None:
     """Else one host's pages would be another's hits."""
     groups = {"main": {"origins": ["site", "hosts"]}}
-    assert composed({"origin": "hosts"})[0].cache.headers == ("host",)
-    (grouped,) = composed(
+    assert behaviors_of({"origin": "hosts"})[0].cache.headers == ("host",)
+    (grouped,) = behaviors_of(
         {"origin": "main", "cache_policy": "CachingOptimized"}, origin_groups=groups
     )
     assert grouped.cache.headers == ("host",)
-    assert composed({"origin": "site"})[0].cache.headers == ()
+    assert behaviors_of({"origin": "site"})[0].cache.headers == ()
 
 
 def test_origin_names_has_the_members_of_a_group_in_order() -> None:
-    config = declared({}, origin_groups={"main": {"origins": ["hosts", "site"]}})
+    config = config_of({}, origin_groups={"main": {"origins": ["hosts", "site"]}})
     assert origin_names(config, "main") == ("hosts", "site")
     assert origin_names(config, "site") == ("site",)
 
@@ -148,7 +148,7 @@ def test_response_headers_policy_has_all_its_settings() -> None:
         "server_timing": 50,
         "cors": {"origins": ["*"], "headers": ["X-C"], "max_age": "1m", "override": False},
     }
-    (behavior,) = composed(
+    (behavior,) = behaviors_of(
         {"response_headers_policy": "mine"}, response_headers_policies={"mine": policy}
     )
     assert behavior.response_headers == ResponseHeadersPolicy(
@@ -160,14 +160,14 @@ def test_response_headers_policy_has_all_its_settings() -> None:
         cors=CorsPolicy(("*",), headers=("X-C",), max_age_s=60, overrides=False),
         server_timing_percent=50,
     )
-    (secure,) = composed({"response_headers_policy": "67f7725c-6f97-4210-82d7-5512b31e9d03"})
+    (secure,) = behaviors_of({"response_headers_policy": "67f7725c-6f97-4210-82d7-5512b31e9d03"})
     assert secure.response_headers.name == "SecurityHeadersPolicy"
     assert secure.response_headers.cors is None
     assert secure.response_headers.hsts == "max-age=31536000"
 
 
 def test_error_page_keeps_the_status_by_default() -> None:
-    config = declared(
+    config = config_of(
         {
             "error_pages": [
                 {"status": 404, "path": "/a.html", "response_status": 200, "ttl": "1m"},

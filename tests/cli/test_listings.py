@@ -86,8 +86,8 @@ def make(path: Path, operation: str = "CreateDistribution", **members: Any) -> s
     members = members or {"DistributionConfig": DOCUMENT}
     made = handlers[operation](Call(operation, members, "AKIAEDGE", 1_790_000_000.0))
     database.close()
-    (shown,) = (value for name, value in made.items() if name not in {"ETag", "Location"})
-    return str(shown["Id"])
+    (text,) = (value for name, value in made.items() if name not in {"ETag", "Location"})
+    return str(text["Id"])
 
 
 def test_distributions_of_the_file_and_the_api_are_listed(path: Path) -> None:
@@ -113,14 +113,14 @@ def test_distributions_are_shown_as_a_table(path: Path) -> None:
     identifier = make(path)
     result = runner.invoke(app, ["distributions"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    for shown in ("EWEB", "config.toml", "disabled", identifier, "API", "served"):
-        assert shown in result.stdout
+    for text in ("EWEB", "config.toml", "disabled", identifier, "API", "served"):
+        assert text in result.stdout
     assert SECRET not in result.stdout
     assert "Behaviors" not in result.stdout
     alone = runner.invoke(app, ["distributions", "EWEB"], env={"COLUMNS": "200"})
     assert "ESTREAM" not in alone.stdout
-    for shown in ("Behaviors", "api/*", "CachingOptimized", "GET HEAD"):
-        assert shown in alone.stdout
+    for text in ("Behaviors", "api/*", "CachingOptimized", "GET HEAD"):
+        assert text in alone.stdout
 
 
 def test_listing_without_a_database_creates_no_file(path: Path) -> None:
@@ -155,5 +155,5 @@ def test_unknown_id_and_damaged_database_exit_with_1_and_a_reason(path: Path) ->
 def test_distributions_help_has_options_and_an_example(path: Path) -> None:
     result = runner.invoke(app, ["distributions", "--help"], env={"COLUMNS": "120"})
     assert result.exit_code == 0
-    for shown in ("--config", "--json", "ID", "Example:", "streamedge reload"):
-        assert shown in result.stdout
+    for text in ("--config", "--json", "ID", "Example:", "streamedge reload"):
+        assert text in result.stdout

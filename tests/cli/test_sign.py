@@ -48,7 +48,7 @@ def signer_of(publisher: Publisher, folder: Path) -> Signer:
     return load_signer(path, publisher.key_id, publisher.hash_name)
 
 
-def decided(
+def verified(
     signature: Signature, resource: str, *, as_cookies: bool, address: str = "192.0.2.7"
 ) -> Grant | Denied:
     """What an edge that trusts the publisher says."""
@@ -59,15 +59,15 @@ def decided(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_canned_signature_equals_that_of_botocore(signer: Signer, name: str) -> None:
-    made = sign_terms(signer, name, Terms(UNTIL_S), NOW_S)
-    assert signed_name(name, made) == PUBLISHER.url(name, expires_s=UNTIL_S)
+    signature = sign_terms(signer, name, Terms(UNTIL_S), NOW_S)
+    assert signed_name(name, signature) == PUBLISHER.url(name, expires_s=UNTIL_S)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_custom_policy_signature_equals_that_of_botocore(signer: Signer, name: str) -> None:
     policy = custom_policy(name, UNTIL_S, from_s=5, networks="192.0.2.0/24")
-    made = sign_policy(signer, name, policy.encode(), NOW_S)
-    assert signed_name(name, made) == PUBLISHER.url(name, policy=policy)
+    signature = sign_policy(signer, name, policy.encode(), NOW_S)
+    assert signed_name(name, signature) == PUBLISHER.url(name, policy=policy)
 
 
 @pytest.mark.parametrize("hash_name", ["SHA1", "SHA256"])
@@ -75,10 +75,10 @@ def test_signature_of_each_key_type_and_hash_is_valid_at_the_edge(
     tmp_path: Path, hash_name: HashName
 ) -> None:
     for publisher in (rsa_signer("K1", hash_name), ecdsa_signer("K1", hash_name)):
-        made = sign_terms(signer_of(publisher, tmp_path), URL, Terms(UNTIL_S), NOW_S)
-        assert ("Hash-Algorithm" in made.parameters) is (hash_name == "SHA256")
+        signature = sign_terms(signer_of(publisher, tmp_path), URL, Terms(UNTIL_S), NOW_S)
+        assert ("Hash-Algorithm" in signature.parameters) is (hash_name == "SHA256")
         where = ip_address("::1")
-        grant = verify(publisher.keys, made.query, "", [URL], where, NOW_S, SignatureCache())
+        grant = verify(publisher.keys, signature.query, "", [URL], where, NOW_S, SignatureCache())
         assert grant == Grant(UNTIL_S, 0, (), "K1")
 
 
@@ -88,21 +88,21 @@ def test_edge_accepts_the_signature_for_its_resource_and_network_only(
     signer: Signer, name: str, as_cookies: bool
 ) -> None:
     for terms in (Terms(UNTIL_S), Terms(UNTIL_S, NOW_S, ("192.0.2.7", "2001:db8::/32"))):
-        made = sign_terms(signer, name, terms, NOW_S)
-        assert isinstance(decided(made, name, as_cookies=as_cookies), Grant)
-        assert isinstance(decided(made, f"{name}x", as_cookies=as_cookies), Denied)
-        elsewhere = decided(made, name, as_cookies=as_cookies, address="192.0.2.8")
+        signature = sign_terms(signer, name, terms, NOW_S)
+        assert isinstance(verified(signature, name, as_cookies=as_cookies), Grant)
+        assert isinstance(verified(signature, f"{name}x", as_cookies=as_cookies), Denied)
+        elsewhere = verified(signature, name, as_cookies=as_cookies, address="192.0.2.8")
         assert isinstance(elsewhere, Denied) is bool(terms.networks)
 
 
 def test_question_mark_of_a_query_is_not_a_wildcard(signer: Signer) -> None:
-    made = sign_terms(signer, f"{URL}?a=b", Terms(UNTIL_S, NOW_S), NOW_S)
-    assert parse_policy(made.policy).resource == rf"{URL}\?a=b"
-    assert isinstance(decided(made, f"{URL}_a=b", as_cookies=False), Denied)
+    signature = sign_terms(signer, f"{URL}?a=b", Terms(UNTIL_S, NOW_S), NOW_S)
+    assert parse_policy(signature.policy).resource == rf"{URL}\?a=b"
+    assert isinstance(verified(signature, f"{URL}_a=b", as_cookies=False), Denied)
 
 
 @pytest.mark.parametrize(
-    ("networks", "said"),
+    ("networks", "expected"),
     [
         (("192.0.2.7",), "192.0.2.7/32"),
         (("192.0.2.7/24",), "192.0.2.0/24"),
@@ -110,11 +110,11 @@ def test_question_mark_of_a_query_is_not_a_wildcard(signer: Signer) -> None:
     ],
 )
 def test_single_network_is_a_string_as_cloudfront_requires(
-    signer: Signer, networks: tuple[str, ...], said: object
+    signer: Signer, networks: tuple[str, ...], expected: object
 ) -> None:
-    made = sign_terms(signer, URL, Terms(UNTIL_S, None, networks), NOW_S)
-    condition = json.loads(made.policy)["Statement"][0]["Condition"]
-    assert condition["IpAddress"] == {"AWS:SourceIp": said}
+    signature = sign_terms(signer, URL, Terms(UNTIL_S, None, networks), NOW_S)
+    condition = json.loads(signature.policy)["Statement"][0]["Condition"]
+    assert condition["IpAddress"] == {"AWS:SourceIp": expected}
 
 
 @pytest.mark.parametrize(
@@ -127,36 +127,44 @@ def test_single_network_is_a_string_as_cloudfront_requires(
     ],
 )
 def test_stream_is_signed_without_its_prefix(signer: Signer, name: str, resource: str) -> None:
-    made = sign_terms(signer, name, Terms(UNTIL_S), NOW_S)
-    assert signed_name(name, made).startswith(name)
-    assert isinstance(decided(made, resource, as_cookies=False), Grant)
+    signature = sign_terms(signer, name, Terms(UNTIL_S), NOW_S)
+    assert signed_name(name, signature).startswith(name)
+    assert isinstance(verified(signature, resource, as_cookies=False), Grant)
 
 
 @pytest.mark.parametrize("pattern", ["https://cdn.example.com/*", "http*://*/videos/*"])
 def test_cookies_of_a_pattern_cover_matching_urls(signer: Signer, pattern: str) -> None:
-    made = sign_terms(signer, pattern, Terms(UNTIL_S), NOW_S)
-    assert isinstance(decided(made, URL, as_cookies=True), Grant)
-    assert isinstance(decided(made, f"{URL}?a=b", as_cookies=True), Grant)
-    assert list(made.cookies) == [
+    signature = sign_terms(signer, pattern, Terms(UNTIL_S), NOW_S)
+    assert isinstance(verified(signature, URL, as_cookies=True), Grant)
+    assert isinstance(verified(signature, f"{URL}?a=b", as_cookies=True), Grant)
+    assert list(signature.cookies) == [
         "CloudFront-Policy",
         "CloudFront-Signature",
         "CloudFront-Key-Pair-Id",
     ]
     with pytest.raises(SigningError, match="--cookies"):
-        signed_name(pattern, made)
+        signed_name(pattern, signature)
 
 
 def test_signature_json_describes_the_signature(signer: Signer) -> None:
-    made = sign_terms(signer, URL, Terms(UNTIL_S), NOW_S)
-    told = {
-        "policy": made.policy.decode(),
+    signature = sign_terms(signer, URL, Terms(UNTIL_S), NOW_S)
+    common = {
+        "policy": signature.policy.decode(),
         "key_id": "K1",
         "fingerprint": PUBLISHER.public.fingerprint,
         "hash": "SHA1",
     }
-    signed = signed_name(URL, made)
-    assert signature_json(signer, made, signed) == {"signed": signed, "cookies": None, **told}
-    assert signature_json(signer, made, None) == {"signed": None, "cookies": made.cookies, **told}
+    signed = signed_name(URL, signature)
+    assert signature_json(signer, signature, signed) == {
+        "signed": signed,
+        "cookies": None,
+        **common,
+    }
+    assert signature_json(signer, signature, None) == {
+        "signed": None,
+        "cookies": signature.cookies,
+        **common,
+    }
 
 
 @pytest.mark.parametrize(

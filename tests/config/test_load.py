@@ -144,8 +144,8 @@ def test_log_may_be_a_standard_stream(write: Write, log: str) -> None:
 def test_group_may_be_the_origin_of_both_kinds_of_distribution(write: Write) -> None:
     second = FOLDER.replace("samples", "backup")
     group = '[origin_groups.both]\norigins = ["samples", "backup"]\n'
-    named = [kind.replace('"samples"', '"both"') for kind in (WEB, RTMP)]
-    text = f'{FOLDER}{second}{group}{named[0]}id = "E"\n{named[1]}id = "F"'
+    distributions = [kind.replace('"samples"', '"both"') for kind in (WEB, RTMP)]
+    text = f'{FOLDER}{second}{group}{distributions[0]}id = "E"\n{distributions[1]}id = "F"'
     config = load(write(text))
     assert [distribution.origin for distribution in config.distributions] == ["both", "both"]
 
@@ -366,8 +366,8 @@ type = "web"
 origin = "bukcet"
 password = "{SECRET}"
 """
-    told = [problem.split(": ")[:2] for problem in problems(write(text))]
-    assert told == [
+    reported = [problem.split(": ")[:2] for problem in problems(write(text))]
+    assert reported == [
         ["config.toml:3", "edge.workers"],
         ["config.toml:4", "origins.bucket.bucket"],
         ["config.toml:4", "origins.bucket.secret_access_key"],
@@ -483,6 +483,6 @@ def test_valid_config_with_one_changed_value_loads_or_has_mistakes(
     lines[number] = f"{lines[number].split(' = ')[0]} = {value}"
     path = write("").with_name("changed.toml")
     path.write_text("\n".join(lines))
-    told = mistakes(path)
-    assert all(problem.startswith(f"{path}:") for problem in told)
-    assert SECRET not in "".join(told)
+    reported = mistakes(path)
+    assert all(problem.startswith(f"{path}:") for problem in reported)
+    assert SECRET not in "".join(reported)

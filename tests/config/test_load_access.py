@@ -146,12 +146,12 @@ def test_summary_shows_access_rules_without_secrets(folder: Path) -> None:
         for table in summary(read(folder, WHOLE)):
             console.print(table)
     text = captured.get()
-    for shown in (
+    for expected in (
         "none: not enabled",
         'signed by site, countries { deny = ["US"] }',
         'signed by site, countries { allow = ["DE", "FR"], unknown = "allow" }',
     ):
-        assert shown in text
+        assert expected in text
     assert SECRET not in text
 
 

@@ -177,7 +177,7 @@ def test_summary_shows_behaviors_and_policies_without_secrets(folder: Path) -> N
         for table in summary(read(folder, WHOLE)):
             console.print(table)
     text = captured.get()
-    for shown in (
+    for expected in (
         "https://127.0.0.1:8443",
         "redirect-to-https",
         "CachingDisabled",
@@ -186,7 +186,7 @@ def test_summary_shows_behaviors_and_policies_without_secrets(folder: Path) -> N
         "404, timeout",
         "*.txt",
     ):
-        assert shown in text
+        assert expected in text
     assert SECRET not in text
 
 
@@ -426,15 +426,15 @@ def test_mistake_is_reported_with_its_line_and_text(folder: Path, text: str, exp
 def test_mistakes_are_reported_together_without_secrets(folder: Path) -> None:
     text = WHOLE.replace('cache_policy = "pages"', 'cache_policy = "page"')
     text = text.replace('"main"', '"mian"').replace(f'"{SECRET}"', f'"{SECRET}\\n"')
-    found = problems(folder, text)
-    assert len(found) == 3
-    assert SECRET not in "".join(found)
+    reported = problems(folder, text)
+    assert len(reported) == 3
+    assert SECRET not in "".join(reported)
 
 
 def test_managed_policies_are_selected_by_name_and_by_id(folder: Path) -> None:
     assert {name for policies in MANAGED.values() for name in policies} == set(IDS.values())
     for key, policies in POLICY_TABLES.items():
         for name in MANAGED[policies]:
-            (identifier,) = (known for known, meant in IDS.items() if meant == name)
-            for spelled in (name, identifier):
-                assert read(folder, f'{WEB}{key} = "{spelled}"').distributions
+            (identifier,) = (known_id for known_id, policy in IDS.items() if policy == name)
+            for value in (name, identifier):
+                assert read(folder, f'{WEB}{key} = "{value}"').distributions

@@ -32,14 +32,14 @@ def test_config_page_lists_the_key(key: str) -> None:
 
 
 def test_reference_has_every_section_of_the_schema() -> None:
-    shown = {section for _, _, section in sections()}
+    documented = {section for _, _, section in sections()}
 
     def leaves(section: type[BaseModel]) -> set[type[BaseModel]]:
-        below = section.__subclasses__()
-        return set().union(*map(leaves, below)) if below else {section}
+        subclasses = section.__subclasses__()
+        return set().union(*map(leaves, subclasses)) if subclasses else {section}
 
     assert {section.__name__ for section in leaves(Section)} - {"Config"} == {
-        section.__name__ for section in shown
+        section.__name__ for section in documented
     }
 
 
@@ -74,8 +74,8 @@ def test_reference_marks_the_keys_that_need_a_restart(header: str, section: type
 
 
 def test_only_edge_listen_and_limits_have_keys_that_need_a_restart() -> None:
-    marked = {f"{name}.{key}" for _, name, section in sections() for key in restart_keys(section)}
-    assert {name.partition(".")[0] for name in marked} == {"edge", "listen", "limits"}
+    restart = {f"{name}.{key}" for _, name, section in sections() for key in restart_keys(section)}
+    assert {name.partition(".")[0] for name in restart} == {"edge", "listen", "limits"}
 
 
 def test_module_prints_the_reference() -> None:

@@ -47,7 +47,7 @@ def config_versions() -> Iterator[ConfigVersions]:
     made.close()
 
 
-class HeardLog(Log):
+class RecordingLog(Log):
     """A log whose events a test reads."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class HeardLog(Log):
 
 def test_refresh_reads_each_change_once(tmp_path: Path, config_versions: ConfigVersions) -> None:
     database = ControlDatabase(tmp_path)
-    effective = EffectiveConfig(config_versions, database, HeardLog())
+    effective = EffectiveConfig(config_versions, database, RecordingLog())
     assert effective.refresh()
     assert not effective.refresh()
     config_versions.publish(Config.model_validate({"limits": {"url": 4096}}))
@@ -83,7 +83,7 @@ def test_refresh_reads_each_change_once(tmp_path: Path, config_versions: ConfigV
 async def test_resource_with_an_unknown_reference_is_not_applied(
     tmp_path: Path, config_versions: ConfigVersions
 ) -> None:
-    database, log = ControlDatabase(tmp_path), HeardLog()
+    database, log = ControlDatabase(tmp_path), RecordingLog()
     effective = EffectiveConfig(config_versions, database, log)
     head = AnnouncedHead(tmp_path)
     watch = ConfigWatch(effective, head, log)
@@ -109,10 +109,10 @@ async def test_resource_with_an_unknown_reference_is_not_applied(
     database.close()
 
 
-def look(effective: EffectiveConfig, looked: asyncio.Event) -> bool:
+def refresh_and_notify(effective: EffectiveConfig, refreshed: asyncio.Event) -> bool:
     """Looks, and says that it has."""
     changed = EffectiveConfig.refresh(effective)
-    looked.set()
+    refreshed.set()
     return changed
 
 
@@ -120,7 +120,7 @@ async def test_failed_read_of_the_database_is_retried(
     tmp_path: Path, config_versions: ConfigVersions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "RETRY_S", 0.01)
-    log = HeardLog()
+    log = RecordingLog()
     (tmp_path / FILE_NAME).mkdir()
     database = ControlDatabase(tmp_path)
     effective = EffectiveConfig(config_versions, database, log)
@@ -131,10 +131,10 @@ async def test_failed_read_of_the_database_is_retried(
     (tmp_path / FILE_NAME).rmdir()
     with ResourceStore(database).change() as change:
         change.put(POLICY)
-    looked = asyncio.Event()
-    monkeypatch.setattr(effective, "refresh", lambda: look(effective, looked))
+    refreshed = asyncio.Event()
+    monkeypatch.setattr(effective, "refresh", lambda: refresh_and_notify(effective, refreshed))
     async with asyncio.timeout(20):
-        await looked.wait()
+        await refreshed.wait()
     assert len(effective.config.cache_policies) == 1
     assert log.events == ["config_not_read"]  # once, however often it was tried
     watch.close()
@@ -144,7 +144,7 @@ async def test_failed_read_of_the_database_is_retried(
 def test_new_file_is_read_although_the_database_fails(
     tmp_path: Path, config_versions: ConfigVersions
 ) -> None:
-    log, database = HeardLog(), ControlDatabase(tmp_path)
+    log, database = RecordingLog(), ControlDatabase(tmp_path)
     with ResourceStore(database).change() as change:
         change.put(POLICY)
     effective = EffectiveConfig(config_versions, database, log)
@@ -163,7 +163,7 @@ def test_new_file_is_read_although_the_database_fails(
 def test_unreadable_resource_does_not_hide_others(
     tmp_path: Path, config_versions: ConfigVersions
 ) -> None:
-    log, database = HeardLog(), ControlDatabase(tmp_path)
+    log, database = RecordingLog(), ControlDatabase(tmp_path)
     with ResourceStore(database).change() as change:
         change.put(GROUP)
         change.put(POLICY)

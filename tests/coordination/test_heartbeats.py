@@ -36,13 +36,13 @@ def test_pause_between_checks_does_not_make_a_process_with_heartbeats_hung(
 
 @given(st.lists(st.tuples(SECONDS, SECONDS), max_size=50))
 def test_silence_is_at_most_the_time_measured_by_the_supervisor(
-    looks: list[tuple[float, float]],
+    checks: list[tuple[float, float]],
 ) -> None:
     watch = Watch()
     watch.update(1, 1.0)
-    for elapsed_s, waited_s in looks:
+    for elapsed_s, waited_s in checks:
         watch.update(1, elapsed_s, waited_s)
-    assert watch.silent_s <= min(len(looks) * UPDATE_MAX_S, sum(each[0] for each in looks))
+    assert watch.silent_s <= min(len(checks) * UPDATE_MAX_S, sum(each[0] for each in checks))
 
 
 def test_process_without_a_first_heartbeat_has_more_time() -> None:

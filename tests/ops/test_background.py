@@ -134,14 +134,14 @@ async def test_failed_detached_task_is_logged_at_once(
     log: Log, counts: Counts, tmp_path: Path
 ) -> None:
     report_unhandled(asyncio.get_running_loop(), log, counts)
-    told = asyncio.Event()
+    failed = asyncio.Event()
 
     async def fail() -> None:
-        asyncio.get_running_loop().call_soon(told.set)
+        asyncio.get_running_loop().call_soon(failed.set)
         raise RuntimeError("of ours")
 
     run_detached(fail(), "close read")
-    await told.wait()
+    await failed.wait()
     await asyncio.sleep(0)
     (line,) = lines(log, tmp_path)
     assert (line["task"], line["error"]) == ("close read", "RuntimeError('of ours')")

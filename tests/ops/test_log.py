@@ -117,12 +117,14 @@ def test_unread_pipe_does_not_block_and_dropped_lines_are_reported(pipe: tuple[i
     dropped = log.dropped
     assert dropped > 0
     assert os.get_blocking(pipe[1])  # the description that others share is as it was
-    got = lines(pipe[0])
+    received = lines(pipe[0])
     log.flush()
     log.flush()
-    got += lines(pipe[0])
-    assert [line["event"] for line in got] == ["one"] * (10_000 - dropped) + ["log_lines_dropped"]
-    assert got[-1]["lines"] == dropped == log.dropped
+    received += lines(pipe[0])
+    assert [line["event"] for line in received] == ["one"] * (10_000 - dropped) + [
+        "log_lines_dropped"
+    ]
+    assert received[-1]["lines"] == dropped == log.dropped
     log.event("next")
     log.flush()
     assert [line["event"] for line in lines(pipe[0])] == ["next"]
@@ -138,14 +140,14 @@ def test_line_longer_than_a_pipe_is_written_in_parts_without_lines_of_others_bet
     one.flush()
     other.event("short")
     other.flush()
-    got = b""
+    received = b""
     while one.unwritten_bytes:
-        got += read(pipe[0])
+        received += read(pipe[0])
         other.flush()
         one.flush()
     other.flush()
-    got += read(pipe[0])
-    first, second = got.splitlines()
+    received += read(pipe[0])
+    first, second = received.splitlines()
     assert first.decode() == long
     assert json.loads(second)["event"] == "short"
 
@@ -195,11 +197,11 @@ def test_lines_dropped_by_a_full_disk_are_counted_and_reported_later(
     assert [line["event"] for line in lines(pipe[0])] == ["three", "log_lines_dropped"]
 
 
-@pytest.mark.parametrize("can_be_opened_anew", [True, False])
+@pytest.mark.parametrize("can_be_reopened", [True, False])
 def test_log_to_a_pipe_is_complete_even_if_the_pipe_cannot_be_reopened(
-    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, can_be_opened_anew: bool
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, can_be_reopened: bool
 ) -> None:
-    if not can_be_opened_anew:
+    if not can_be_reopened:
         real = os.open
 
         def refuse(path: str, flags: int, mode: int = 0o777) -> int:
@@ -210,15 +212,15 @@ def test_log_to_a_pipe_is_complete_even_if_the_pipe_cannot_be_reopened(
         monkeypatch.setattr(os, "open", refuse)
     log = open_log("stdout", "worker-1")
     sent = [json.dumps({"number": number, "text": "x" * 9_000}) for number in range(20)]
-    got = b""
+    received = b""
     for line in sent:
         log.line(line)
     while True:
         log.flush()
-        got += read(pipe[0])
+        received += read(pipe[0])
         if not log.unwritten_bytes:
             break
-    assert got.decode().splitlines() == sent
+    assert received.decode().splitlines() == sent
 
 
 def test_log_to_an_unread_socket_does_not_block(
@@ -231,13 +233,13 @@ def test_log_to_an_unread_socket_does_not_block(
         log.line(json.dumps({"text": "x" * (900 << 10)}))
         log.flush()
         assert log.unwritten_bytes
-        got = b""
+        received = b""
         while log.unwritten_bytes:
-            got += theirs.recv(1 << 20)
+            received += theirs.recv(1 << 20)
             log.flush()
         theirs.setblocking(False)
-        got += theirs.recv(1 << 20)
-        assert len(json.loads(got)["text"]) == 900 << 10
+        received += theirs.recv(1 << 20)
+        assert len(json.loads(received)["text"]) == 900 << 10
         log.close()
 
 
@@ -246,14 +248,14 @@ async def test_buffered_lines_are_written_once_a_slow_reader_reads(pipe: tuple[i
     log.write_on(asyncio.get_running_loop())
     log.line(json.dumps({"text": "x" * (200 << 10)}))
     log.flush()
-    got = b""
-    while not got.endswith(b"\n"):
+    received = b""
+    while not received.endswith(b"\n"):
         readable = asyncio.Event()
         asyncio.get_running_loop().add_reader(pipe[0], readable.set)
         await readable.wait()
         asyncio.get_running_loop().remove_reader(pipe[0])
-        got += read(pipe[0])
-    assert len(json.loads(got)["text"]) == 200 << 10
+        received += read(pipe[0])
+    assert len(json.loads(received)["text"]) == 200 << 10
 
 
 async def test_event_in_another_thread_is_written_by_the_loop(pipe: tuple[int, int]) -> None:
@@ -283,8 +285,8 @@ def test_renamed_file_is_reopened_by_all_processes_on_request(tmp_path: Path) ->
         log.event("after")
         log.flush()
     for name, event in (("log.1", "before"), ("log", "after")):
-        said = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
-        assert [(line["event"], line["process"]) for line in said] == [
+        logged = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        assert [(line["event"], line["process"]) for line in logged] == [
             (event, "worker-0"),
             (event, "worker-1"),
         ]
@@ -300,8 +302,8 @@ def test_log_stays_in_the_old_file_if_the_new_one_cannot_be_opened(tmp_path: Pat
     target.request_reopen()
     log.event("after")
     log.flush()
-    said = [json.loads(line) for line in (tmp_path / "old" / "log").read_text().splitlines()]
-    assert [line["event"] for line in said] == ["before", "after", "log_not_reopened"]
+    logged = [json.loads(line) for line in (tmp_path / "old" / "log").read_text().splitlines()]
+    assert [line["event"] for line in logged] == ["before", "after", "log_not_reopened"]
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
@@ -338,8 +340,8 @@ def test_existing_file_is_appended_to(tmp_path: Path) -> None:
         log = open_log(str(tmp_path / "log"), process)
         log.event("up")
         log.flush()
-    said = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    assert [line["process"] for line in said] == ["worker-1", "worker-2"]
+    logged = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["process"] for line in logged] == ["worker-1", "worker-2"]
 
 
 def test_stdout_and_stderr_are_targets(capfd: pytest.CaptureFixture[str]) -> None:
@@ -374,28 +376,28 @@ async def test_gathered_lines_are_written_by_the_loop(pipe: tuple[int, int]) -> 
 
 def test_lines_are_formatted_when_they_are_written(pipe: tuple[int, int]) -> None:
     log = open_log("stdout", "worker-1")
-    made: list[str] = []
+    calls: list[str] = []
 
-    def put_together() -> list[str]:
-        made.append("now")
+    def make_lines() -> list[str]:
+        calls.append("now")
         return ['{"event":"late"}', '{"event":"later"}']
 
-    log.lines(2, put_together)
-    assert made == []
+    log.lines(2, make_lines)
+    assert calls == []
     log.line('{"event":"ready"}')
     log.flush()
     assert [line["event"] for line in lines(pipe[0])] == ["late", "later", "ready"]
-    assert made == ["now"]
+    assert calls == ["now"]
 
 
 def test_lines_whose_formatting_fails_are_discarded(pipe: tuple[int, int]) -> None:
     log = open_log("stdout", "worker-1")
     fault = RuntimeError("of ours")
 
-    def put_together() -> list[str]:
+    def make_lines() -> list[str]:
         raise fault
 
-    log.lines(1, put_together)
+    log.lines(1, make_lines)
     with pytest.raises(RuntimeError):
         log.flush()
     log.event("next")

@@ -20,8 +20,8 @@ def test_rate_limited_event_is_logged_once_a_second_with_the_suppressed_count(
     log.flush()
     log.close()
 
-    said = [json.loads(text) for text in file.read_text().splitlines()]
-    assert [(one["event"], one["at"], one.get("suppressed")) for one in said] == [
+    logged = [json.loads(text) for text in file.read_text().splitlines()]
+    assert [(one["event"], one["at"], one.get("suppressed")) for one in logged] == [
         ("refused", 5.0, None),
         ("refused", 6.0, 2),
         ("refused", 60.0, 1),

@@ -48,7 +48,7 @@ class LiveEdge:
     """A worker's servers, in the test's own process. ``tables`` are of its first config."""
 
     origin: ScriptedOrigin
-    live: ConfigApplier
+    applier: ConfigApplier
     cache: Cache
     web: WebServer
     http_port: int
@@ -60,12 +60,12 @@ class LiveEdge:
         return Config.model_validate({**self.tables, **tables})
 
     async def apply(self, **tables: Any) -> None:
-        await self.live.apply(self.config(**tables))
+        await self.applier.apply(self.config(**tables))
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         self.cache.log.flush()
-        said = [json.loads(line) for line in self.log_file.read_text().splitlines()]
-        return [line for line in said if line["event"] == event]
+        events = [json.loads(line) for line in self.log_file.read_text().splitlines()]
+        return [line for line in events if line["event"] == event]
 
 
 def web(identifier: str = "EWEB", **more: Any) -> dict[str, Any]:
@@ -96,20 +96,20 @@ async def live_edge(root: Path, **tables: Any) -> AsyncIterator[LiveEdge]:
             web_server(config, bindings, cache, log, counts, None, countries),
             rtmp_server(config, bindings, cache, log, counts, countries),
         )
-        serving = WorkerComponents(*servers, cache, None, None, countries, log, counts)
+        components = WorkerComponents(*servers, cache, None, None, countries, log, counts)
         listeners = [socket.create_server(("127.0.0.1", 0)) for _server in servers]
         ports = [listener.getsockname()[1] for listener in listeners]
         for listener in listeners:
             listener.setblocking(False)
         await servers[0].start(listeners[:1])
         await servers[1].start(listeners[1:])
-        live = ConfigApplier(config, bindings, serving)
+        applier = ConfigApplier(config, bindings, components)
         try:
-            yield LiveEdge(origin, live, cache, servers[0], ports[0], ports[1], whole, log_file)
+            yield LiveEdge(origin, applier, cache, servers[0], ports[0], ports[1], whole, log_file)
         finally:
             await asyncio.gather(*(server.drain(0) for server in servers))
             await cache.close()
-            for binding in live.bindings.values():
+            for binding in applier.bindings.values():
                 await binding.origin.close()
             log.close()
 
@@ -226,9 +226,9 @@ async def test_unchanged_origin_keeps_its_connections(cache_root: Path) -> None:
             edge.origin.put(name, b"abc")
         async with open_viewer(edge.http_port) as viewer:
             assert await status(viewer, "/a") == 200
-            before = edge.live.bindings["main"].origin
+            before = edge.applier.bindings["main"].origin
             await edge.apply(distributions=[web(default_ttl="1h")])
-            assert edge.live.bindings["main"].origin is before
+            assert edge.applier.bindings["main"].origin is before
             assert await status(viewer, "/b") == 200
             assert edge.origin.connections_accepted == 1
 
@@ -236,16 +236,16 @@ async def test_unchanged_origin_keeps_its_connections(cache_root: Path) -> None:
 async def test_new_origin_settings_apply_to_open_objects_at_once(
     cache_root: Path,
 ) -> None:
-    def patient(timeout: str) -> dict[str, Any]:
+    def origin_with(timeout: str) -> dict[str, Any]:
         return {"main": {"type": "http", "url": edge.origin.url, "read_timeout": timeout}}
 
     async with live_edge(cache_root) as edge:
         edge.origin.put("film.mp4", Pattern(LARGE_BYTES))
-        await edge.apply(origins=patient("20s"))
+        await edge.apply(origins=origin_with("20s"))
         async with open_viewer(edge.http_port) as viewer:
             assert (await viewer.get("/film.mp4", range="bytes=0-9")).status == 206
             made = edge.origin.connections_accepted
-            await edge.apply(origins=patient("30s"))
+            await edge.apply(origins=origin_with("30s"))
             await edge.origin.until(lambda: edge.origin.connections_open == 0)
             last = f"bytes={LARGE_BYTES - 10}-{LARGE_BYTES - 1}"
             assert (await viewer.get("/film.mp4", range=last)).status == 206
@@ -256,16 +256,16 @@ async def test_new_origin_settings_apply_to_open_objects_at_once(
 async def test_origin_with_a_changed_secret_header_shares_no_cached_objects(
     cache_root: Path,
 ) -> None:
-    def keyed(secret: str) -> dict[str, Any]:
+    def origin_with_secret(secret: str) -> dict[str, Any]:
         return {"main": {"type": "http", "url": edge.origin.url, "headers": {"X-Key": secret}}}
 
     async with live_edge(cache_root) as edge:
         edge.origin.put("film.mp4", b"film")
         async with open_viewer(edge.http_port) as viewer:
             for secret in ("one", "two"):
-                await edge.apply(origins=keyed(secret))
+                await edge.apply(origins=origin_with_secret(secret))
                 assert (await viewer.get("/film.mp4")).cache == "Miss"
-    assert [seen.headers["x-key"] for seen in edge.origin.requests] == ["one", "two"]
+    assert [request.headers["x-key"] for request in edge.origin.requests] == ["one", "two"]
 
 
 async def test_group_keeps_its_circuit_breakers_unless_a_member_changes(cache_root: Path) -> None:
@@ -276,19 +276,19 @@ async def test_group_keeps_its_circuit_breakers_unless_a_member_changes(cache_ro
         distributions = [web(origin="both")]
         both: dict[str, Any] = {"origins": origins, "origin_groups": groups}
         await edge.apply(**both, distributions=distributions)
-        first = edge.live.bindings["both"]
+        first = edge.applier.bindings["both"]
         await edge.apply(**both, distributions=[*distributions, rtmp()])
-        assert edge.live.bindings["both"].origin is first.origin
-        assert edge.live.bindings["both"].first is edge.live.bindings["main"]
+        assert edge.applier.bindings["both"].origin is first.origin
+        assert edge.applier.bindings["both"].first is edge.applier.bindings["main"]
         origins["spare"] = {**main, "prefix": "other"}
         await edge.apply(**both, distributions=distributions)
-        assert edge.live.bindings["both"].origin is not first.origin
+        assert edge.applier.bindings["both"].origin is not first.origin
 
 
 async def test_config_that_cannot_be_applied_changes_nothing(cache_root: Path) -> None:
     async with live_edge(cache_root) as edge:
         edge.origin.put("film.mp4", b"abc")
-        before = edge.live.config
+        before = edge.applier.config
         with pytest.raises(KeyFileError):
             await edge.apply(
                 public_keys={"K": {"file": "/nowhere"}},
@@ -296,7 +296,7 @@ async def test_config_that_cannot_be_applied_changes_nothing(cache_root: Path) -
                 origins={"main": {"type": "http", "url": "http://127.0.0.1:9"}},
                 distributions=[web(trusted_key_groups=["g"])],
             )
-        assert edge.live.config is before
+        assert edge.applier.config is before
         async with open_viewer(edge.http_port) as viewer:
             assert await status(viewer, "/film.mp4") == 200
 
@@ -330,25 +330,25 @@ async def test_countries_and_certificates_of_the_new_config_are_used(
     (tmp_path / "us.mmdb").write_bytes(mmdb({"127.0.0.0/8": country("US")}))
     authority = CertificateAuthority(tmp_path)
     pairs = [authority.issue(name) for name in ("a.example", "b.example")]
-    declared = [{"certificate": str(p.certificate), "key": str(p.key)} for p in pairs]
-    shown = Certificates([CertificateFiles(pairs[0].certificate, pairs[0].key)])
-    first = shown.context_for("b.example")
+    tables = [{"certificate": str(p.certificate), "key": str(p.key)} for p in pairs]
+    certificates = Certificates([CertificateFiles(pairs[0].certificate, pairs[0].key)])
+    first = certificates.context_for("b.example")
     only_us = [web(countries={"allow": ["US"]})]
     async with live_edge(cache_root) as edge, open_viewer(edge.http_port) as viewer:
-        edge.live.components = replace(edge.live.components, certificates=shown)
+        edge.applier.components = replace(edge.applier.components, certificates=certificates)
         edge.origin.put("film.mp4", b"abc")
 
-        async def come_from(database: str) -> int:
+        async def status_with(database: str) -> int:
             countries = {"database": str(tmp_path / database)}
-            await edge.apply(countries=countries, certificates=declared, distributions=only_us)
+            await edge.apply(countries=countries, certificates=tables, distributions=only_us)
             return await status(viewer, "/film.mp4")
 
-        assert await come_from("us.mmdb") == 200
-        assert await come_from("de.mmdb") == 403
-        assert await come_from("us.mmdb") == 200
-        assert shown.context_for("b.example") is not first
+        assert await status_with("us.mmdb") == 200
+        assert await status_with("de.mmdb") == 403
+        assert await status_with("us.mmdb") == 200
+        assert certificates.context_for("b.example") is not first
         with pytest.raises(CountryDatabaseError):
-            await come_from("none.mmdb")
+            await status_with("none.mmdb")
         assert await status(viewer, "/film.mp4") == 200
 
 
@@ -360,7 +360,7 @@ async def test_watch_config_applies_each_generation_and_survives_a_failed_one(
 ) -> None:
     async with live_edge(cache_root) as edge:
         config_versions, wakeups, worker_status = (
-            ConfigVersions(edge.live.config, 1),
+            ConfigVersions(edge.applier.config, 1),
             Wakeups(1),
             WorkerStatus(1),
         )
@@ -373,10 +373,10 @@ async def test_watch_config_applies_each_generation_and_survives_a_failed_one(
         wakeups.subscribe(
             wakeups.control, lambda: applied.put_nowait(config_versions.applied_generation(0))
         )
-        edge.live.config = effective.config
+        edge.applier.config = effective.config
         following = asyncio.create_task(
             watch_config(
-                edge.live,
+                edge.applier,
                 effective,
                 shared,
                 0,

@@ -12,7 +12,7 @@ from streamedge.config.schema.config import Config
 from streamedge.process.banner import EXAMPLES_MAX, print_banner, stream_name
 
 
-def said(capsys: pytest.CaptureFixture[str], **tables: Any) -> list[str]:
+def banner(capsys: pytest.CaptureFixture[str], **tables: Any) -> list[str]:
     """The lines on stderr for a config; nothing may go to stdout, where the log may be."""
     print_banner(Config.model_validate(tables))
     captured = capsys.readouterr()
@@ -36,7 +36,7 @@ def test_banner_has_files_of_a_folder_as_examples(
 ) -> None:
     for name in ("b.flv", "a.mp4", "c.mp3", "notes.txt"):
         (tmp_path / name).touch()
-    lines = said(
+    lines = banner(
         capsys,
         origins={"main": {"type": "directory", "path": str(tmp_path)}},
         distributions=distributions(),
@@ -57,14 +57,14 @@ def test_banner_limits_the_number_of_examples(
     for number in range(3 * EXAMPLES_MAX):
         (tmp_path / f"{number}.mp4").touch()
     origins = {"main": {"type": "directory", "path": str(tmp_path)}}
-    lines = said(capsys, origins=origins, distributions=distributions())
+    lines = banner(capsys, origins=origins, distributions=distributions())
     assert len(commands(lines, "ffplay")) == EXAMPLES_MAX
 
 
 def test_banner_has_a_placeholder_for_an_origin_that_cannot_be_listed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    lines = said(
+    lines = banner(
         capsys,
         origins={"main": {"type": "http", "url": "https://media.example.org"}},
         listen={"http": ("0.0.0.0:80",), "rtmp": ("[::1]:1935",)},
@@ -75,7 +75,7 @@ def test_banner_has_a_placeholder_for_an_origin_that_cannot_be_listed(
 
 
 def test_banner_uses_a_host_name_without_wildcard(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = said(
+    lines = banner(
         capsys,
         origins={"main": {"type": "http", "url": "https://media.example.org"}},
         distributions=distributions(aliases=("*.example.com", "cdn.example.com")),
@@ -88,7 +88,7 @@ def test_banner_quotes_names_with_spaces_and_brackets(
 ) -> None:
     (tmp_path / "my [bold]film's.mp4").touch()
     origins = {"main": {"type": "directory", "path": str(tmp_path)}}
-    lines = said(capsys, origins=origins, distributions=distributions())
+    lines = banner(capsys, origins=origins, distributions=distributions())
     (curl,) = commands(lines, "curl")
     assert curl[2] == "http://127.0.0.1:8080/my%20%5Bbold%5Dfilm%27s.mp4"
     (play,) = commands(lines, "ffplay")
@@ -96,7 +96,7 @@ def test_banner_quotes_names_with_spaces_and_brackets(
 
 
 def test_banner_omits_distributions_without_a_listener(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = said(
+    lines = banner(
         capsys,
         origins={"main": {"type": "http", "url": "https://media.example.org"}},
         listen={"rtmp": ()},
@@ -106,7 +106,7 @@ def test_banner_omits_distributions_without_a_listener(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    ("name", "spelled"),
+    ("name", "expected"),
     [
         ("film.mp4", "mp4:film.mp4"),
         ("dir/song.mp3", "mp3:dir/song.mp3"),
@@ -115,5 +115,5 @@ def test_banner_omits_distributions_without_a_listener(capsys: pytest.CaptureFix
         ("other", "other"),
     ],
 )
-def test_stream_name_has_the_prefix_of_its_extension(name: str, spelled: str) -> None:
-    assert stream_name(name) == spelled
+def test_stream_name_has_the_prefix_of_its_extension(name: str, expected: str) -> None:
+    assert stream_name(name) == expected

@@ -24,11 +24,11 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
     return CertificateAuthority(tmp_path_factory.mktemp("authority"))
 
 
-def hold(*pairs: Pair) -> Certificates:
+def certificates_of(*pairs: Pair) -> Certificates:
     return Certificates([CertificateFiles(pair.certificate, pair.key) for pair in pairs])
 
 
-def shake(
+def handshake(
     certificates: Certificates,
     client: ssl.SSLContext,
     name: str | None = None,
@@ -54,7 +54,7 @@ def shake(
     return ours
 
 
-def anyone() -> ssl.SSLContext:
+def unverifying_client() -> ssl.SSLContext:
     """A client that does not look at names."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
@@ -62,9 +62,9 @@ def anyone() -> ssl.SSLContext:
     return client
 
 
-def shown(certificates: Certificates, name: str | None) -> bytes:
+def shown_certificate(certificates: Certificates, name: str | None) -> bytes:
     """The certificate that a client is shown, as DER."""
-    certificate = shake(certificates, anyone(), name).getpeercert(binary_form=True)
+    certificate = handshake(certificates, unverifying_client(), name).getpeercert(binary_form=True)
     assert certificate is not None
     return certificate
 
@@ -73,7 +73,7 @@ def der(pair: Pair) -> bytes:
     return ssl.PEM_cert_to_DER_cert(pair.certificate.read_text())
 
 
-def looks(certificates: Certificates) -> list[CertificateChange]:
+def reload_twice(certificates: Certificates) -> list[CertificateChange]:
     """What two looks find: the first sees that files have changed, the second that they stay."""
     assert list(certificates.reload_changed()) == []
     return list(certificates.reload_changed())
@@ -85,7 +85,7 @@ def test_certificate_is_selected_by_name_and_defaults_to_the_first(
     first = authority.issue("one.example")
     second = authority.issue("two.example", "*.Two.example")
     exact = authority.issue("exact.two.example", "one.example")
-    certificates = hold(first, second, exact)
+    certificates = certificates_of(first, second, exact)
     expected = {
         "one.example": first,  # of two that have it, the one declared first
         "two.example": second,
@@ -98,77 +98,77 @@ def test_certificate_is_selected_by_name_and_defaults_to_the_first(
         None: first,
     }
     for name, pair in expected.items():
-        assert shown(certificates, name) == der(pair), name
+        assert shown_certificate(certificates, name) == der(pair), name
 
 
 def test_verifying_client_accepts_matching_names_only(authority: CertificateAuthority) -> None:
-    certificates = hold(authority.issue("one.example"), authority.issue("*.two.example"))
-    shake(certificates, authority.client(), "one.example")
-    shake(certificates, authority.client(), "a.two.example")
+    certificates = certificates_of(authority.issue("one.example"), authority.issue("*.two.example"))
+    handshake(certificates, authority.client(), "one.example")
+    handshake(certificates, authority.client(), "a.two.example")
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
-        shake(certificates, authority.client(), "three.example")
+        handshake(certificates, authority.client(), "three.example")
 
 
 def test_certificate_without_names_is_the_default_only(
     authority: CertificateAuthority,
 ) -> None:
     nameless, named = authority.issue(), authority.issue("two.example")
-    certificates = hold(nameless, named)
-    assert shown(certificates, "two.example") == der(named)
-    assert shown(certificates, "one.example") == der(nameless)
+    certificates = certificates_of(nameless, named)
+    assert shown_certificate(certificates, "two.example") == der(named)
+    assert shown_certificate(certificates, "one.example") == der(nameless)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_tls_1_2_and_1_3_resume_sessions_and_negotiate_http_1_1(
     authority: CertificateAuthority, version: ssl.TLSVersion
 ) -> None:
-    certificates = hold(authority.issue("one.example"))
+    certificates = certificates_of(authority.issue("one.example"))
     client = authority.client()
     client.minimum_version = client.maximum_version = version
     client.set_alpn_protocols(["h2", "http/1.1"])
-    first = shake(certificates, client, "one.example")
+    first = handshake(certificates, client, "one.example")
     assert first.version() == version.name.replace("_", ".")
     assert first.selected_alpn_protocol() == "http/1.1"
     assert not first.session_reused
-    assert shake(certificates, client, "one.example", first.session).session_reused
+    assert handshake(certificates, client, "one.example", first.session).session_reused
 
 
 def test_session_is_resumed_after_a_reload(authority: CertificateAuthority) -> None:
     pair = authority.issue("one.example")
-    certificates = hold(pair)
+    certificates = certificates_of(pair)
     client = authority.client()
-    session = shake(certificates, client, "one.example").session
+    session = handshake(certificates, client, "one.example").session
     authority.issue("one.example", into=pair)
-    assert len(looks(certificates)) == 1
-    assert shake(certificates, client, "one.example", session).session_reused
+    assert len(reload_twice(certificates)) == 1
+    assert handshake(certificates, client, "one.example", session).session_reused
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the version is old: that is the point
 def test_tls_1_1_is_refused(authority: CertificateAuthority) -> None:
-    certificates = hold(authority.issue("one.example"))
-    client = anyone()
+    certificates = certificates_of(authority.issue("one.example"))
+    client = unverifying_client()
     client.set_ciphers("ALL:@SECLEVEL=0")
     client.minimum_version = client.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises(ssl.SSLError, match="UNSUPPORTED_PROTOCOL"):
-        shake(certificates, client, "one.example")
+        handshake(certificates, client, "one.example")
 
 
 @pytest.mark.parametrize("ciphers", ["AES128-GCM-SHA256", "ECDHE+AES128+SHA256:!AESGCM"])
 def test_cipher_without_forward_secrecy_or_authenticated_encryption_is_refused(
     authority: CertificateAuthority, ciphers: str
 ) -> None:
-    certificates = hold(authority.issue("one.example"))
-    client = anyone()
+    certificates = certificates_of(authority.issue("one.example"))
+    client = unverifying_client()
     client.maximum_version = ssl.TLSVersion.TLSv1_2
     client.set_ciphers(ciphers)
     with pytest.raises(ssl.SSLError, match="NO_SHARED_CIPHER"):
-        shake(certificates, client, "one.example")
+        handshake(certificates, client, "one.example")
 
 
-def served_by(certificates: Certificates, name: str | None) -> Callable[[str], bool] | None:
+def host_check(certificates: Certificates, name: str | None) -> Callable[[str], bool] | None:
     """What a connection made with that name (SNI) says of hosts."""
     servers: list[ssl.SSLObject] = []
-    shake(certificates, anyone(), name, servers=servers)
+    handshake(certificates, unverifying_client(), name, servers=servers)
     (server,) = servers
     assert isinstance(server, NamedTls)
     return server.serves
@@ -180,7 +180,7 @@ def test_connection_serves_only_the_hosts_of_its_certificate(
     """RFC 9110 §7.4. What no certificate has is the first one's, by any name."""
     first, second = authority.issue("one.example"), authority.issue("two.example", "*.two.example")
     both = authority.issue("three.example", "one.example")
-    certificates = hold(first, second, both)
+    certificates = certificates_of(first, second, both)
     hosts = {"one.example", "two.example:443", "A.two.example", "three.example", "10.0.0.1", "x"}
     expected = {
         "one.example": {"one.example", "10.0.0.1", "x"},
@@ -189,24 +189,24 @@ def test_connection_serves_only_the_hosts_of_its_certificate(
         "b.two.example": {"two.example:443", "A.two.example"},
         "three.example": {"three.example", "one.example"},
     }
-    for name, served in expected.items():
-        serves = served_by(certificates, name)
+    for name, expected_hosts in expected.items():
+        serves = host_check(certificates, name)
         assert serves is not None
-        assert {host for host in hosts if serves(host)} == served, name
+        assert {host for host in hosts if serves(host)} == expected_hosts, name
 
 
 def test_connection_without_sni_serves_every_host(authority: CertificateAuthority) -> None:
-    certificates = hold(authority.issue("one.example"), authority.issue("two.example"))
-    assert served_by(certificates, None) is None
+    certificates = certificates_of(authority.issue("one.example"), authority.issue("two.example"))
+    assert host_check(certificates, None) is None
 
 
 def test_connection_serves_its_hosts_after_a_renewal(authority: CertificateAuthority) -> None:
     first, second = authority.issue("one.example"), authority.issue("two.example")
-    certificates = hold(first, second)
-    serves = served_by(certificates, "two.example")
+    certificates = certificates_of(first, second)
+    serves = host_check(certificates, "two.example")
     assert serves is not None
     authority.issue("new.example", into=second)
-    assert len(looks(certificates)) == 1
+    assert len(reload_twice(certificates)) == 1
     assert [serves(host) for host in ("two.example", "new.example", "one.example")] == [
         True,
         True,
@@ -216,33 +216,33 @@ def test_connection_serves_its_hosts_after_a_renewal(authority: CertificateAutho
 
 def test_changed_files_are_reloaded(authority: CertificateAuthority) -> None:
     first, second = authority.issue("one.example"), authority.issue("two.example")
-    certificates = hold(first, second)
-    assert looks(certificates) == []
+    certificates = certificates_of(first, second)
+    assert reload_twice(certificates) == []
     authority.issue("two.example", "new.example", into=second)
-    (change,) = looks(certificates)
+    (change,) = reload_twice(certificates)
     assert change.certificate == second.certificate
     assert change.names == ("two.example", "new.example")
     assert change.expires is not None
     assert change.refused is None
-    assert shown(certificates, "new.example") == der(second)
-    assert shown(certificates, "two.example") == der(second)
-    assert shown(certificates, None) == der(first)
+    assert shown_certificate(certificates, "new.example") == der(second)
+    assert shown_certificate(certificates, "two.example") == der(second)
+    assert shown_certificate(certificates, None) == der(first)
     authority.issue("other.example", into=first)
-    assert len(looks(certificates)) == 1
-    assert shown(certificates, "one.example") == der(first)
-    assert looks(certificates) == []
+    assert len(reload_twice(certificates)) == 1
+    assert shown_certificate(certificates, "one.example") == der(first)
+    assert reload_twice(certificates) == []
 
 
 def test_files_that_are_still_changing_are_not_reloaded(authority: CertificateAuthority) -> None:
     pair = authority.issue("one.example")
-    certificates = hold(pair)
+    certificates = certificates_of(pair)
     old = der(pair)
     for _round in range(3):
         authority.issue("one.example", into=pair)
         assert list(certificates.reload_changed()) == []
-        assert shown(certificates, "one.example") == old
+        assert shown_certificate(certificates, "one.example") == old
     assert len(list(certificates.reload_changed())) == 1
-    assert shown(certificates, "one.example") == der(pair)
+    assert shown_certificate(certificates, "one.example") == der(pair)
 
 
 def spoil_with_nonsense(pair: Pair) -> None:
@@ -262,19 +262,19 @@ def test_unusable_files_change_nothing_and_are_reported_once(tmp_path: Path, spo
     authority = CertificateAuthority(tmp_path)
     authority.issue("x", into=Pair(tmp_path / "other.pem", tmp_path / "other.key"))
     pair = authority.issue("one.example")
-    certificates = hold(pair)
+    certificates = certificates_of(pair)
     old = der(pair)
     assert callable(spoil)
     spoil(pair)
-    (change,) = looks(certificates)
+    (change,) = reload_twice(certificates)
     assert change.refused is not None
     assert str(pair.certificate) in change.refused
-    assert shown(certificates, "one.example") == old
-    assert looks(certificates) == []
+    assert shown_certificate(certificates, "one.example") == old
+    assert reload_twice(certificates) == []
     authority.issue("one.example", into=pair)
-    (change,) = looks(certificates)
+    (change,) = reload_twice(certificates)
     assert change.refused is None
-    assert shown(certificates, "one.example") == der(pair)
+    assert shown_certificate(certificates, "one.example") == der(pair)
 
 
 @pytest.mark.parametrize("spoil", [spoil_with_nonsense, spoil_with_anothers_key, spoil_by_removal])
@@ -285,7 +285,7 @@ def test_unusable_files_at_start_raise_with_their_name(tmp_path: Path, spoil: ob
     assert callable(spoil)
     spoil(pair)
     with pytest.raises(CertificateError, match=str(pair.certificate)):
-        hold(pair)
+        certificates_of(pair)
 
 
 def test_encrypted_key_is_refused_without_a_prompt(
@@ -304,21 +304,21 @@ def test_encrypted_key_is_refused_without_a_prompt(
         )
     )
     with pytest.raises(CertificateError, match=str(locked)):
-        hold(Pair(pair.certificate, locked))
+        certificates_of(Pair(pair.certificate, locked))
 
 
 def test_certificate_that_cannot_be_parsed_is_refused_and_the_next_one_is_loaded(
     authority: CertificateAuthority,
 ) -> None:
     pair = authority.issue("one.example")
-    certificates = hold(pair)
+    certificates = certificates_of(pair)
     # [2] "odd.test", [5] an ediPartyName "x" (RFC 5280 §4.2.1.6)
     names = bytes.fromhex("301182086f64642e74657374a505a1030c0178")
     san = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, names)
     authority.issue(into=pair, extension=san)
-    (change,) = looks(certificates)
+    (change,) = reload_twice(certificates)
     assert change.refused is not None
     authority.issue("two.example", into=pair)
-    (change,) = looks(certificates)
+    (change,) = reload_twice(certificates)
     assert (change.refused, change.names) == (None, ("two.example",))
-    assert shown(certificates, None) == der(pair)
+    assert shown_certificate(certificates, None) == der(pair)

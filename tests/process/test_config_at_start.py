@@ -37,12 +37,12 @@ class CountingConfig(EffectiveConfig):
 
     def __init__(self, folder: Path, config_versions: ConfigVersions, log: Log) -> None:
         super().__init__(config_versions, ControlDatabase(folder, busy_timeout_s=0.0), log)
-        self.looks = asyncio.Semaphore(0)
+        self.refreshes = asyncio.Semaphore(0)
         self._loop = asyncio.get_running_loop()
 
     def refresh(self) -> bool:
         changed = super().refresh()
-        self._loop.call_soon_threadsafe(self.looks.release)
+        self._loop.call_soon_threadsafe(self.refreshes.release)
         return changed
 
 
@@ -77,14 +77,14 @@ async def test_worker_waits_for_the_database_if_the_api_made_resources(
 ) -> None:
     head = AnnouncedHead(folder)
     head.record_resources(has_resources=True)
-    locking = lock(folder)
+    lock_holder = lock(folder)
     effective = CountingConfig(folder, config_versions, SILENT)
     reading = asyncio.create_task(read_config(effective, head, asyncio.Event()))
     async with asyncio.timeout(20):
         for _ in range(3):
-            await effective.looks.acquire()
+            await effective.refreshes.acquire()
         assert not reading.done()
-        locking.close()
+        lock_holder.close()
         await reading
     assert len(effective.config.cache_policies) == 1
 
@@ -92,13 +92,13 @@ async def test_worker_waits_for_the_database_if_the_api_made_resources(
 async def test_worker_serves_the_file_if_the_api_made_no_resources(
     folder: Path, config_versions: ConfigVersions
 ) -> None:
-    locking = lock(folder)
+    lock_holder = lock(folder)
     effective = CountingConfig(folder, config_versions, SILENT)
     async with asyncio.timeout(20):
         await read_config(effective, AnnouncedHead(folder), asyncio.Event())
     assert effective.config == Config()
     assert effective.fault is not None
-    locking.close()
+    lock_holder.close()
 
 
 async def test_worker_does_not_wait_for_a_damaged_database(
@@ -118,11 +118,11 @@ async def test_stopping_worker_stops_waiting_for_the_database(
 ) -> None:
     head, stopping = AnnouncedHead(folder), asyncio.Event()
     head.record_resources(has_resources=True)
-    locking = lock(folder)
+    lock_holder = lock(folder)
     effective = CountingConfig(folder, config_versions, SILENT)
     reading = asyncio.create_task(read_config(effective, head, stopping))
     async with asyncio.timeout(20):
-        await effective.looks.acquire()
+        await effective.refreshes.acquire()
         stopping.set()
         await reading
-    locking.close()
+    lock_holder.close()

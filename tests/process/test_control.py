@@ -33,7 +33,7 @@ def shared() -> Iterator[SharedState]:
     close_shared(made)
 
 
-async def ask(shared: SharedState, path: str) -> tuple[int, bytes]:
+async def get_from_app(shared: SharedState, path: str) -> tuple[int, bytes]:
     """Status and body of a GET."""
     return await call(create_admin_app("fra-1", shared), "GET", path)
 
@@ -41,8 +41,8 @@ async def ask(shared: SharedState, path: str) -> tuple[int, bytes]:
 async def test_healthz_is_503_until_all_workers_are_up(shared: SharedState) -> None:
     worker_status = shared.worker_status
     for up, status in ((0, 503), (1, 503), (2, 200)):
-        answered, body = await ask(shared, "/healthz")
-        assert answered == status
+        actual, body = await get_from_app(shared, "/healthz")
+        assert actual == status
         expected: dict[str, object] = {"edge": "fra-1", "ready": status == 200, "workers": up}
         if up < 2:
             expected["problems"] = [f"worker-{number} is not up" for number in range(up, 2)]
@@ -50,7 +50,7 @@ async def test_healthz_is_503_until_all_workers_are_up(shared: SharedState) -> N
         if up < 2:
             worker_status.mark_up(up)
     worker_status.mark_down(0)
-    assert (await ask(shared, "/healthz"))[0] == 503
+    assert (await get_from_app(shared, "/healthz"))[0] == 503
 
 
 async def test_healthz_is_503_while_a_worker_sends_no_heartbeat(
@@ -59,23 +59,23 @@ async def test_healthz_is_503_while_a_worker_sends_no_heartbeat(
     for worker in range(2):
         shared.worker_status.mark_up(worker)
         shared.heartbeats.beat(worker)
-    assert (await ask(shared, "/healthz"))[0] == 200
+    assert (await get_from_app(shared, "/healthz"))[0] == 200
     later_s = time.monotonic() + LATE_S + 1
     monkeypatch.setattr(heartbeats, "time", SimpleNamespace(monotonic=lambda: later_s))
     shared.heartbeats.beat(0)
-    status, body = await ask(shared, "/healthz")
+    status, body = await get_from_app(shared, "/healthz")
     assert status == 503
     assert json.loads(body)["workers"] == 1
     assert json.loads(body)["problems"] == ["worker-1 has not run its event loop for 6 s"]
     shared.heartbeats.beat(1)
-    assert (await ask(shared, "/healthz"))[0] == 200
+    assert (await get_from_app(shared, "/healthz"))[0] == 200
 
 
 async def test_healthz_names_a_worker_without_the_cache_folder(shared: SharedState) -> None:
     for worker in range(2):
         shared.worker_status.mark_up(worker)
         shared.heartbeats.note_folder(worker, is_usable=worker == 0)
-    status, body = await ask(shared, "/healthz")
+    status, body = await get_from_app(shared, "/healthz")
     assert status == 200  # it serves, though without a cache
     assert json.loads(body)["problems"] == [
         "worker-1 cannot use the cache folder: the log says why"
@@ -85,7 +85,7 @@ async def test_healthz_names_a_worker_without_the_cache_folder(shared: SharedSta
 async def test_metrics_show_ends_heartbeats_and_folders_of_processes(shared: SharedState) -> None:
     shared.heartbeats.count_end(1, End.HUNG)
     shared.heartbeats.note_folder(0, is_usable=False)
-    _status, body = await ask(shared, "/metrics")
+    _status, body = await get_from_app(shared, "/metrics")
     lines = body.decode().splitlines()
     assert 'streamedge_process_ends_total{process="worker-1",reason="hung"} 1.0' in lines
     assert 'streamedge_process_ends_total{process="control",reason="killed"} 0.0' in lines
@@ -94,7 +94,7 @@ async def test_metrics_show_ends_heartbeats_and_folders_of_processes(shared: Sha
 
 
 async def test_unknown_path_is_404(shared: SharedState) -> None:
-    assert (await ask(shared, "/"))[0] == 404
+    assert (await get_from_app(shared, "/"))[0] == 404
 
 
 @contextmanager
@@ -151,10 +151,10 @@ def test_control_process_ends_cleanly_on_sigterm_or_when_the_supervisor_ends(
 
 def test_control_process_refuses_unknown_host_names(tmp_path: Path) -> None:
     with control_process(tmp_path) as (pid, port, _life):
-        rebound = urllib.request.Request(f"http://127.0.0.1:{port}/healthz")
-        rebound.add_header("Host", f"attacker.example:{port}")
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/healthz")
+        request.add_header("Host", f"attacker.example:{port}")
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(rebound, timeout=20)
+            urllib.request.urlopen(request, timeout=20)
         with refused.value:
             assert refused.value.code == 421
             assert "attacker.example" in json.load(refused.value)["error"]

@@ -75,15 +75,15 @@ def supervisor(clock: Clock, shared: SharedState, worker: Child) -> Iterator[Sup
     log.close()
 
 
-def live(clock: Clock, child: Child, seconds: float) -> None:
+def run_for(clock: Clock, child: Child, seconds: float) -> None:
     """The child starts now and lives for so long."""
     child.pid, child.started_s, child.due_s = PID, clock.now_s, None
     clock.now_s += seconds
 
 
 def lines(tmp_path: Path, event: str | None = None) -> list[dict[str, Any]]:
-    said = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    return [line for line in said if event is None or line["event"] == event]
+    events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    return [line for line in events if event is None or line["event"] == event]
 
 
 def test_child_that_ends_early_repeatedly_is_restarted_with_backoff(
@@ -91,7 +91,7 @@ def test_child_that_ends_early_repeatedly_is_restarted_with_backoff(
 ) -> None:
     pauses = []
     for _death in range(7):
-        live(clock, worker, EARLY_S / 2)
+        run_for(clock, worker, EARLY_S / 2)
         supervisor.record_end(worker, KILLED, restart=True)
         assert worker.due_s is not None
         pauses.append(worker.due_s - clock.now_s)
@@ -101,9 +101,9 @@ def test_child_that_ends_early_repeatedly_is_restarted_with_backoff(
 def test_child_that_ran_for_long_is_restarted_at_once(
     supervisor: Supervisor, clock: Clock, worker: Child
 ) -> None:
-    live(clock, worker, EARLY_S / 2)
+    run_for(clock, worker, EARLY_S / 2)
     supervisor.record_end(worker, KILLED, restart=True)
-    live(clock, worker, EARLY_S * 2)
+    run_for(clock, worker, EARLY_S * 2)
     supervisor.record_end(worker, KILLED, restart=True)
     assert worker.due_s == clock.now_s
     assert worker.failures == 0
@@ -113,7 +113,7 @@ def test_ended_worker_is_marked_down_and_counted(
     supervisor: Supervisor, clock: Clock, worker: Child, shared: SharedState, tmp_path: Path
 ) -> None:
     shared.worker_status.mark_up(0)
-    live(clock, worker, 1.0)
+    run_for(clock, worker, 1.0)
     supervisor.record_end(worker, KILLED, restart=True)
     assert shared.worker_status.workers_up == 0
     assert worker.pid == 0
@@ -126,7 +126,7 @@ def test_ended_worker_is_marked_down_and_counted(
 def test_child_that_ends_normally_at_shutdown_is_not_logged(
     supervisor: Supervisor, clock: Clock, worker: Child, tmp_path: Path
 ) -> None:
-    live(clock, worker, 1.0)
+    run_for(clock, worker, 1.0)
     supervisor.record_end(worker, 0, restart=False)
     assert worker.due_s is None
     assert lines(tmp_path) == []
@@ -149,12 +149,12 @@ def test_gauges_of_an_ended_process_are_removed(
     counts.gauges[Gauge.VIEWERS] = 5
     counts.flush()
     assert b"streamedge_viewers 5.0" in shared.metrics.exposition()
-    live(clock, worker, 1.0)
+    run_for(clock, worker, 1.0)
     supervisor.record_end(worker, KILLED, restart=True)
     assert b"streamedge_viewers" not in shared.metrics.exposition()
 
 
-def look_for(supervisor: Supervisor, clock: Clock, seconds: float) -> None:
+def pass_time(supervisor: Supervisor, clock: Clock, seconds: float) -> None:
     """So many seconds pass, with a look in each."""
     for _look in range(round(seconds / CHECK_INTERVAL_S)):
         clock.now_s += CHECK_INTERVAL_S
@@ -164,13 +164,13 @@ def look_for(supervisor: Supervisor, clock: Clock, seconds: float) -> None:
 def test_worker_without_heartbeats_is_aborted_for_its_stack_and_then_killed(
     supervisor: Supervisor, clock: Clock, worker: Child, shared: SharedState, tmp_path: Path
 ) -> None:
-    live(clock, worker, 1.0)
+    run_for(clock, worker, 1.0)
     shared.heartbeats.beat(0)
-    look_for(supervisor, clock, HUNG_S)
+    pass_time(supervisor, clock, HUNG_S)
     assert clock.sent == []
-    look_for(supervisor, clock, 1)
+    pass_time(supervisor, clock, 1)
     assert clock.sent == [signal.SIGABRT]
-    look_for(supervisor, clock, ABORT_TIMEOUT_S)
+    pass_time(supervisor, clock, ABORT_TIMEOUT_S)
     assert clock.sent == [signal.SIGABRT, signal.SIGKILL]
     supervisor.record_end(worker, KILLED, restart=True)
     hung, ended = lines(tmp_path)
@@ -183,10 +183,10 @@ def test_worker_without_heartbeats_is_aborted_for_its_stack_and_then_killed(
 def test_supervisor_that_was_suspended_kills_no_worker(
     supervisor: Supervisor, clock: Clock, worker: Child, shared: SharedState
 ) -> None:
-    live(clock, worker, 1.0)
+    run_for(clock, worker, 1.0)
     for _suspended in range(4):
         shared.heartbeats.beat(0)
-        look_for(supervisor, clock, 3)
+        pass_time(supervisor, clock, 3)
         clock.now_s += 3600
         supervisor.check()
     assert clock.sent == []
@@ -200,9 +200,9 @@ def test_time_waiting_for_a_processor_does_not_count_as_silence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(child_module, "waited_for_processor_s", lambda _pid: clock.now_s)
-    live(clock, worker, 1.0)
+    run_for(clock, worker, 1.0)
     shared.heartbeats.beat(0)
-    look_for(supervisor, clock, 100)
+    pass_time(supervisor, clock, 100)
     assert clock.sent == []
 
 
@@ -214,9 +214,9 @@ def test_worker_under_a_debugger_is_not_killed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(child_module, "is_traced", lambda _pid: True)
-    live(clock, worker, 1.0)
+    run_for(clock, worker, 1.0)
     shared.heartbeats.beat(0)
-    look_for(supervisor, clock, 100)
+    pass_time(supervisor, clock, 100)
     assert clock.sent == []
 
 
@@ -253,10 +253,10 @@ def _crash() -> None:
 
 
 @pytest.mark.parametrize(
-    ("main", "told"), [(_fail, "RuntimeError: of ours"), (_crash, "in _crash")]
+    ("main", "expected"), [(_fail, "RuntimeError: of ours"), (_crash, "in _crash")]
 )
 def test_stack_of_a_failed_process_is_in_the_log(
-    shared: SharedState, tmp_path: Path, main: Callable[[], None], told: str
+    shared: SharedState, tmp_path: Path, main: Callable[[], None], expected: str
 ) -> None:
     child = Child("worker-0", 0, main, is_worker=True)
     log = open_log(shared.log_target, "supervisor")
@@ -265,7 +265,7 @@ def test_stack_of_a_failed_process_is_in_the_log(
     _pid, status = os.waitpid(child.pid, 0)
     supervisor.record_end(child, status, restart=True)
     (line,) = lines(tmp_path, "process_ended")
-    assert told in "\n".join(line["stack"])
+    assert expected in "\n".join(line["stack"])
     child.close()
     log.close()
 
@@ -283,11 +283,11 @@ def test_process_that_cannot_be_killed_does_not_block_the_shutdown(
         shared.heartbeats.beat(0)
 
     monkeypatch.setattr(signal, "sigtimedwait", wait)
-    live(clock, worker, 1.0)
+    run_for(clock, worker, 1.0)
     began_s = clock.now_s
     supervisor.stop()
     assert clock.now_s - began_s < 70
     assert clock.sent[0] is signal.SIGTERM
     assert set(clock.sent) == {signal.SIGTERM, signal.SIGKILL}
-    told = lines(tmp_path, "process_not_ended")
-    assert {line["child"] for line in told} == {"worker-0"}
+    expected = lines(tmp_path, "process_not_ended")
+    assert {line["child"] for line in expected} == {"worker-0"}

@@ -50,15 +50,17 @@ def test_alias_is_a_mistake_exactly_if_a_request_matches_two_distributions(
     distributions: list[dict[str, object]],
 ) -> None:
     """Against the rule said the other way round: lay out every request, and see who answers."""
-    answering: dict[tuple[object, str, str], int] = {}
+    matches: dict[tuple[object, str, str], int] = {}
     for distribution in distributions:
         applications = distribution["application"] if distribution["type"] == "rtmp" else ["-"]
         for alias in distribution["aliases"]:  # type: ignore[attr-defined]
             for application in applications:  # type: ignore[attr-defined]
                 request = (distribution["type"], alias, application)
-                answering[request] = answering.get(request, 0) + 1
-    found = [m for m in cross_mistakes({"distributions": distributions}) if m.key[-1] == "aliases"]
-    assert bool(found) == any(count > 1 for count in answering.values())
+                matches[request] = matches.get(request, 0) + 1
+    mistakes = [
+        m for m in cross_mistakes({"distributions": distributions}) if m.key[-1] == "aliases"
+    ]
+    assert bool(mistakes) == any(count > 1 for count in matches.values())
 
 
 def test_nearest_name_is_suggested_only_if_it_is_similar() -> None:

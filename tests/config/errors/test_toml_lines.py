@@ -112,14 +112,14 @@ statements = st.one_of(
 
 
 def _leaves(value: object, key: Key) -> set[Key]:
-    found = {key}
+    leaf_keys = {key}
     if isinstance(value, dict):
         for name, inner in value.items():
-            found |= _leaves(inner, (*key, name))
+            leaf_keys |= _leaves(inner, (*key, name))
     if isinstance(value, list):
         for index, inner in enumerate(value):
-            found |= _leaves(inner, (*key, index))
-    return found
+            leaf_keys |= _leaves(inner, (*key, index))
+    return leaf_keys
 
 
 @given(st.lists(statements, max_size=8))

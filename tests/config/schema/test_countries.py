@@ -49,7 +49,7 @@ def test_country_list_survives_parsing_and_formatting(
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         ("DE", "found a string"),
         ({"allow": ["DE"], "deny": ["US"]}, "found both allow and deny"),
@@ -64,10 +64,10 @@ def test_country_list_survives_parsing_and_formatting(
         ({"deny": ["DE"], "unknown": ["deny"]}, 'expected "allow" or "deny" for unknown'),
     ],
 )
-def test_invalid_country_list_is_refused(value: object, said: str) -> None:
+def test_invalid_country_list_is_refused(value: object, expected: str) -> None:
     with pytest.raises(ValueError, match=r"^expected ") as caught:
         parse_country_list(value)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @given(value=anything)
