@@ -72,7 +72,7 @@ class Upload:
     async def _plain_pieces(self) -> AsyncIterator[bytes]:
         received_bytes = 0
         async for piece in _pieces(self._body):
-            for plain in (piece,) if self._decoder is None else self._decode(piece):
+            for plain in (piece,) if self._decoder is None else _decode(self._decoder, piece):
                 received_bytes += len(plain)
                 if self.size_bytes is not None and received_bytes > self.size_bytes:
                     raise refuse(400, "IncompleteBody", "the body is longer than the header says")
@@ -81,13 +81,6 @@ class Upload:
         self._finish()
         if self.size_bytes is not None and received_bytes < self.size_bytes:
             raise refuse(400, "IncompleteBody", "the body is shorter than the header says")
-
-    def _decode(self, piece: bytes) -> list[bytes]:
-        assert self._decoder is not None
-        try:
-            return list(self._decoder.feed(piece))
-        except AwsChunkedError as exc:
-            raise refuse(400, "InvalidChunk", str(exc)) from exc
 
     def _finish(self) -> None:
         if self._decoder is None:
@@ -98,6 +91,13 @@ class Upload:
             raise refuse(400, "IncompleteBody", str(exc)) from exc
         if len(self.trailers) < len(self.trailer_names):
             raise refuse(400, "InvalidRequest", "an announced trailer is missing")
+
+
+def _decode(decoder: AwsChunkedDecoder, piece: bytes) -> list[bytes]:
+    try:
+        return list(decoder.feed(piece))
+    except AwsChunkedError as exc:
+        raise refuse(400, "InvalidChunk", str(exc)) from exc
 
 
 async def _pieces(body: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:

@@ -7,6 +7,7 @@ an ``Origin`` and an ``Upstream`` like any other, so that HTTP and RTMP both rea
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 from streamedge.errors import OriginError, OriginFailure
@@ -67,7 +68,8 @@ class PendingWritesOrigin:
         pending = self._pending(name)
         if pending is None:
             return await self.origin.head(name)
-        return self._head(name, pending)
+        _path, head = self._present(name, pending)
+        return head
 
     async def read(
         self,
@@ -82,13 +84,12 @@ class PendingWritesOrigin:
             return await self.origin.read(
                 name, span, if_match=if_match, if_none_match=if_none_match
             )
-        head = self._head(name, pending)
+        path, head = self._present(name, pending)
         require_version(f"written {name!a}", if_match, head.version)
         if if_none_match is not None and is_same_version(if_none_match, head.version):
             return None
-        assert pending.path is not None, "a head was made of it"
         try:
-            read = await self._bodies.read(pending.path.name, span)
+            read = await self._bodies.read(path.name, span)
         except OriginError as exc:
             if exc.failure is not OriginFailure.NOT_FOUND:
                 raise
@@ -96,8 +97,7 @@ class PendingWritesOrigin:
             return await self.origin.read(
                 name, span, if_match=if_match, if_none_match=if_none_match
             )
-        assert read is not None, "only if_none_match is answered with None"
-        return _PendingRead(head, read)
+        return None if read is None else _PendingRead(head, read)
 
     async def close(self) -> None:
         await self.origin.close()
@@ -110,14 +110,17 @@ class PendingWritesOrigin:
             # A write may wait that was already answered: the origin may have an older object.
             raise OriginError(OriginFailure.UNAVAILABLE, str(exc)) from exc
 
-    def _head(self, name: str, pending: Pending) -> OriginHead:
+    def _present(self, name: str, pending: Pending) -> tuple[Path, OriginHead]:
+        """The file of a pending object, and its head. Raises OriginError NOT_FOUND if it is
+        deleted.
+        """
         if pending.path is None:
             raise OriginError(
                 OriginFailure.NOT_FOUND, f"{name!a}: deleted, and the origin does not know it yet"
             )
         values = {field.lower(): value for field, value in pending.fields}
         values.update(self._overrides)
-        return OriginHead(
+        head = OriginHead(
             Version(pending.etag, pending.size_bytes, int(pending.queued_s)),
             values.get("content-type", "") or guess_media_type(name),
             {
@@ -126,6 +129,7 @@ class PendingWritesOrigin:
                 if field in _STORED_FIELDS or field.startswith("x-amz-meta-")
             },
         )
+        return pending.path, head
 
 
 class PendingWritesUpstream:

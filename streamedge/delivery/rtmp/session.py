@@ -72,7 +72,7 @@ class RtmpSession(asyncio.Protocol):
         self._loop = loop
         self._id = f"{os.getpid():x}-{next(_serial):x}"
         self._transport: asyncio.Transport | None = None
-        self._sender: Sender | None = None
+        self._sender: Sender  # from ``connection_made`` on, the first call that asyncio makes
         self.address = peer.address  # the viewer's, behind trusted proxies
         self._client = str(peer)
         self._on_close = left
@@ -141,7 +141,6 @@ class RtmpSession(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        assert self._sender is not None
         self._on_close()
         self._context.sessions.discard(self)
         self._context.ended.set()
@@ -164,7 +163,7 @@ class RtmpSession(asyncio.Protocol):
 
     @property
     def sent_bytes(self) -> int:
-        return self._sender.sent_bytes if self._sender is not None else 0
+        return self._sender.sent_bytes
 
     async def open_medium(self, name: str) -> Medium:
         with self._signature_failures.count():
@@ -176,7 +175,6 @@ class RtmpSession(asyncio.Protocol):
             self._context.streams.check(self._recheck(), name, medium)
 
     def push(self, *parts: bytes | tuple[Reader, Span]) -> None:
-        assert self._sender is not None
         if self._transport is None:
             return
         self._sender.push(self.engine.data_to_send(), *parts)
@@ -185,10 +183,9 @@ class RtmpSession(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        return self._sender is None or self._sender.idle
+        return self._sender.idle
 
     def push_run(self, header: bytes, reader: Reader, span: Span) -> None:
-        assert self._sender is not None
         ready = reader.ready(span.start, span.end)
         if self._transport is None or not self._sender.idle or ready is None:
             self.push(header, (reader, span))
@@ -200,7 +197,6 @@ class RtmpSession(asyncio.Protocol):
             self._sender.push(head[sent:], (reader, Span(span.start + past_head, span.end)))
 
     async def drained(self) -> None:
-        assert self._sender is not None
         if not self._sender.idle:
             if self._drain_waiter is None:  # shared by the players of all streams
                 self._drain_waiter = self._loop.create_future()
@@ -230,7 +226,7 @@ class RtmpSession(asyncio.Protocol):
 
         Called once a second; also counts the bytes sent since the last call.
         """
-        if self._transport is None or self._sender is None:
+        if self._transport is None:
             return
         self._chunks_before = self.engine.chunks
         self._count_bytes()
@@ -337,7 +333,8 @@ class RtmpSession(asyncio.Protocol):
 
     def _recheck(self) -> Admission:
         """The client's admission under the current configuration. Raises RefusalError."""
-        assert self._admission is not None
+        if self._admission is None:
+            raise RefusalError("NetStream.Failed", "Not connected.", "connect")
         self._admission = self._context.streams.recheck(self._admission)
         return self._admission
 
@@ -465,7 +462,6 @@ class RtmpSession(asyncio.Protocol):
         for players in self._players.values():
             for player in players:
                 player.close()
-        assert self._sender is not None
         if self._transport is not None and self._sender.idle:
             self._transport.close()
 

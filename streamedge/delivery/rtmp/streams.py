@@ -211,13 +211,14 @@ class StreamResolver:
         ]
         chosen: Medium | None = None
         try:
-            failures: list[BaseException | None] = []
+            failures: list[BaseException] = []
             for task in opening:  # a less likely one is never waited for when this one is there
                 await asyncio.wait([task])
-                failures.append(task.exception())
-                if failures[-1] is None:
+                failure = task.exception()
+                if failure is None:
                     chosen = task.result()
                     return chosen
+                failures.append(failure)
         finally:
             for task in opening:
                 task.cancel()
@@ -227,7 +228,6 @@ class StreamResolver:
                     task.result().close()
         # A failed origin outranks a 404: the stream may exist.
         worst = next((failure for failure in failures if not _is_missing(failure)), failures[0])
-        assert worst is not None
         raise refusal_of(worst) from worst
 
 

@@ -43,7 +43,7 @@ class Connection(asyncio.Protocol):
         self.size_bytes: int | None = 0  # of the response's body; None if not announced
         self._http = h11.Connection(h11.CLIENT, HEAD_MAX_BYTES)
         self._method = b""
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.Transport  # from ``connection_made`` on
         self._heads: deque[h11.InformationalResponse | h11.Response] = deque()
         self._interim_count = 0
         self._missing_bytes = 0  # of a body of known length
@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
         Unsolicited bytes must never be taken for the next response, so the socket itself is
         polled: the event loop may not have read it yet.
         """
-        if self._failure is not None or self._transport is None or self._transport.is_closing():
+        if self._failure is not None or self._transport.is_closing():
             return False
         poll = select.poll()
         poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
@@ -159,13 +159,13 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Drops the connection, unless ``close`` was called; waiting tasks get the error."""
         self._fail(ConnectionLostError("closed by this side"))
-        if self._transport is not None and not self._is_closing:
+        if not self._is_closing:
             self._transport.abort()
 
     def close(self) -> None:
         """Closes the connection after the written bytes were sent, or after ``CLOSE_S``."""
         self._fail(ConnectionLostError("closed by this side"))
-        if self._transport is not None and not self._is_closing:
+        if not self._is_closing:
             self._is_closing = True
             self._transport.close()
             asyncio.get_running_loop().call_later(CLOSE_S, self._transport.abort)
@@ -225,7 +225,6 @@ class Connection(asyncio.Protocol):
             transport.writelines(parts)
 
     def _open_transport(self) -> asyncio.Transport:
-        assert self._transport is not None, "used before connection_made"
         # A transport may be closing before it calls connection_lost; do not write to it then.
         if self._failure is not None or self._transport.is_closing():
             raise ConnectionLostError("the connection has ended") from self._failure
@@ -284,15 +283,14 @@ class Connection(asyncio.Protocol):
             self._parse(sys.maxsize)
 
     def _pause_reading(self) -> None:
-        transport = self._transport
-        if not self._is_paused and transport is not None and not transport.is_closing():
+        if not self._is_paused and not self._transport.is_closing():
             self._is_paused = True
-            transport.pause_reading()
+            self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
         if self._is_paused and not self._parses_later and self._unread_bytes < UNREAD_MAX_BYTES:
             self._is_paused = False
-            if self._failure is None and self._transport is not None:
+            if self._failure is None:
                 self._transport.resume_reading()
 
     def _receive_head(self, head: h11.Response | h11.InformationalResponse) -> None:

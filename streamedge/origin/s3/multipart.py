@@ -143,6 +143,7 @@ class _Multipart:
     async def send_parts(self) -> list[str]:
         """Sends the whole body. Returns the ETags of the parts. Raises as ``put_in_parts``."""
         pieces = _Gatherer(gather(self._upload.pieces()))
+        total_bytes = self._upload.size_bytes
         etags: dict[int, str] = {}
         slots = asyncio.Semaphore(PARTS_IN_FLIGHT)
 
@@ -157,10 +158,13 @@ class _Multipart:
             async with asyncio.TaskGroup() as sending:
                 number = 0
                 while True:
-                    size_bytes = part_size_bytes(number + 1, self._upload.size_bytes)
-                    if size_bytes > BUFFERED_PART_MAX_BYTES:
+                    size_bytes = part_size_bytes(number + 1, total_bytes)
+                    if total_bytes is not None and size_bytes > BUFFERED_PART_MAX_BYTES:
                         number += 1
-                        etags[number] = await self._stream_part(number, pieces, size_bytes)
+                        sent_bytes = min(size_bytes, total_bytes - pieces.consumed_bytes)
+                        etags[number] = await self._stream_part(
+                            number, pieces, size_bytes, sent_bytes
+                        )
                         if await pieces.is_at_end():
                             break
                         continue
@@ -213,10 +217,9 @@ class _Multipart:
         answer = await self._send_with_retries("PUT", query, self._part_fields, data)
         return answer.field("etag")
 
-    async def _stream_part(self, number: int, pieces: _Gatherer, size_bytes: int) -> str:
-        assert self._upload.size_bytes is not None
-        rest_bytes = self._upload.size_bytes - pieces.consumed_bytes
-
+    async def _stream_part(
+        self, number: int, pieces: _Gatherer, size_bytes: int, sent_bytes: int
+    ) -> str:
         async def verified() -> AsyncIterator[bytes]:
             async for piece in pieces.stream(size_bytes):
                 await in_thread(partial(self._verifier.update, piece))
@@ -228,7 +231,7 @@ class _Multipart:
             f"partNumber={number}&{self._id_query()}",
             self._part_fields,
             body=verified(),
-            size_bytes=min(size_bytes, rest_bytes),
+            size_bytes=sent_bytes,
         )
         return _require_success(answer).field("etag")
 
@@ -243,7 +246,9 @@ class _Multipart:
         Raises OriginError, or WriteRefusedError with the response that is not a success.
         """
         failure: OriginError | None = None
-        for attempt in range(1, ATTEMPTS + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 answer = await self._requests.send(method, self._name, query, fields, body=body)
             except OriginError as exc:
@@ -257,7 +262,6 @@ class _Multipart:
                         raise failure
                     return _require_success(answer)
             await asyncio.sleep(RETRY_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-        raise AssertionError("the last attempt returns or raises")
 
 
 class _Gatherer:

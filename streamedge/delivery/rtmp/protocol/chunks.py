@@ -132,26 +132,29 @@ class ChunkReader:
 
     def _next_message(self, chunks_end: int) -> Message | None:
         while True:
-            if self._current is None and (self.chunks == chunks_end or not self._begin_chunk()):
+            stream = self._current
+            if stream is None:
+                stream = None if self.chunks == chunks_end else self._begin_chunk()
+                if stream is None:
+                    return None
+            if self._chunk_left_bytes and not self._take_payload(stream):
                 return None
-            if self._chunk_left_bytes and not self._take_payload():
-                return None
-            message = self._end_chunk()
+            message = self._end_chunk(stream)
             if message is not None:
                 return message
 
-    def _begin_chunk(self) -> bool:
-        """Reads one chunk header; False when it is incomplete."""
+    def _begin_chunk(self) -> _ChunkStream | None:
+        """Reads one chunk header; returns its chunk stream, None when it is incomplete."""
         buffer, position = self._buffer, self._position
         if position >= len(buffer):
-            return False
+            return None
         first = buffer[position]
         chunk_format, chunk_stream_id = first >> 6, first & 0x3F
         position += 1
         if chunk_stream_id <= 1:
             id_end = position + 1 + chunk_stream_id
             if len(buffer) < id_end:
-                return False
+                return None
             # The two-byte id's third byte counts 256s: little-endian, like the message stream id.
             chunk_stream_id = 64 + int.from_bytes(buffer[position:id_end], "little")
             position = id_end
@@ -159,7 +162,7 @@ class ChunkReader:
         if stream is None or chunk_format != _CONTINUATION_FORMAT or stream.extended:
             after_header = self._read_header(chunk_format, chunk_stream_id, stream, position)
             if after_header is None:
-                return False
+                return None
             position = after_header
             stream = self._streams[chunk_stream_id]
         if not stream.unfinished:
@@ -170,7 +173,7 @@ class ChunkReader:
         self.chunks += 1
         left_bytes = stream.size_bytes - len(stream.payload)
         self._chunk_left_bytes = min(left_bytes, self._chunk_size_bytes)
-        return True
+        return stream
 
     def _read_header(
         self, chunk_format: int, chunk_stream_id: int, stream: _ChunkStream | None, position: int
@@ -181,8 +184,7 @@ class ChunkReader:
         if len(buffer) < position:
             return None
         self._check_order(chunk_format, chunk_stream_id, stream)
-        if chunk_format == _CONTINUATION_FORMAT:
-            assert stream is not None
+        if stream is not None and chunk_format == _CONTINUATION_FORMAT:
             repeated = _repeats_extended_timestamp(buffer, position, stream.extended)
             if repeated is None:
                 return None
@@ -249,10 +251,8 @@ class ChunkReader:
         stream.unfinished = True
         self._unfinished_messages += 1
 
-    def _take_payload(self) -> bool:
+    def _take_payload(self, stream: _ChunkStream) -> bool:
         """Takes the available payload of the current chunk; returns whether it is complete."""
-        stream = self._current
-        assert stream is not None
         taken = self._buffer[self._position : self._position + self._chunk_left_bytes]
         size_bytes = len(taken)
         stream.payload += taken
@@ -266,9 +266,7 @@ class ChunkReader:
             )
         return not self._chunk_left_bytes
 
-    def _end_chunk(self) -> Message | None:
-        stream = self._current
-        assert stream is not None
+    def _end_chunk(self, stream: _ChunkStream) -> Message | None:
         self._current = None
         if len(stream.payload) < stream.size_bytes:
             return None
