@@ -1,4 +1,4 @@
-"""What all tests share: a real S3 server, a cache folder, event loops and options."""
+"""Fixtures and options of all tests: a real S3 server, a cache folder, event loops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No two different things share a key, whoever makes it."""
+"""Different things have different cache keys, whichever code builds the key."""
 
 from __future__ import annotations
 

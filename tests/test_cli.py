@@ -1,4 +1,4 @@
-"""What the operator types and reads: exit codes, messages, help."""
+"""The ``streamedge`` command: exit codes, messages and help."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ runner = CliRunner()
 
 @pytest.fixture(name="config")
 def _config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A config that serves something, in the working directory."""
+    """A valid config in the working directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "media").mkdir()
     path = tmp_path / "config.toml"
@@ -168,7 +168,7 @@ WRITES = {
 
 
 class _AdminAddress(BaseHTTPRequestHandler):
-    """Answers as ``answers`` says, and remembers what was asked."""
+    """Sends the next of ``answers``, and records each request."""
 
     answers: ClassVar[list[tuple[int, bytes]]] = []
     requests: ClassVar[list[str]] = []
@@ -191,7 +191,7 @@ class _AdminAddress(BaseHTTPRequestHandler):
 def admin_address(
     config: Path, *answers: tuple[int, object], host: str = "127.0.0.1"
 ) -> Iterator[list[str]]:
-    """What an edge with this config would be asked, and how it answers."""
+    """An admin address that sends ``answers``; yields the requests that it received."""
     _AdminAddress.requests = []
     _AdminAddress.answers = [
         (status, body if isinstance(body, bytes) else json.dumps(body).encode())
@@ -213,7 +213,7 @@ def test_writes_shows_queued_writes_and_dead_letters(
     config: Path, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # the edge is asked without one
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # the edge is called without a proxy
     with admin_address(config, (200, WRITES), host=host) as requests:
         result = runner.invoke(app, ["writes"])
     assert requests == ["GET /writes"]

@@ -1,4 +1,4 @@
-"""``streamedge sign`` and ``streamedge keys``: what the operator types and reads."""
+"""``streamedge sign`` and ``streamedge keys``: output and exit codes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ runner = CliRunner()
 
 @pytest.fixture(name="folder", autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, which holds the publisher's key."""
+    """The working directory, with the publisher's key."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "site.pem").write_bytes(SIGNER.private_pem)
     return tmp_path
 
 
 def verified(query: str, cookies: str, resource: str) -> Grant | Denied:
-    """What an edge that trusts the key says now."""
+    """The decision of an edge that trusts the key, now."""
     where = ip_address("192.0.2.7")
     return verify(SIGNER.keys, query, cookies, [resource], where, time.time(), SignatureCache())
 

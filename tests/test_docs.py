@@ -1,7 +1,7 @@
-"""The documents say what the code does: their tables' rows, their configs, their links.
+"""The documents match the code: rows of tables, configs, commands and links.
 
 Tables under ``<!-- checked: NAME -->`` are read row by row. Their phrases are keys of the
-dictionaries below, so a row that no code checks fails.
+dictionaries below, so a row with an unknown phrase fails.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""streamedge/http_date.py: RFC 9110 §5.6.7."""
+"""Parsing of HTTP dates (RFC 9110 §5.6.7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is remembered stays within its bytes, whatever is put."""
+"""Memos stay within their memory budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""streamedge/spans.py: each answer is what a set of positions says."""
+"""Byte ranges: each operation agrees with the set of positions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""streamedge/edge/access_composition.py and what rtmp_composition makes of it."""
+"""Access rules of a config, and the RTMP distributions built with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a config to the things it names."""
+"""Origins and origin groups built from a config."""
 
 from __future__ import annotations
 

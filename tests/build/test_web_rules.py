@@ -1,4 +1,4 @@
-"""The rules of web distributions are what the config says, with all that it leaves out."""
+"""Rules of web distributions built from a config, with inherited and default values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``streamedge distributions``: what it lists, as a table and as JSON, and what it says no to."""
+"""``streamedge distributions``: tables, JSON and errors."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make(path: Path, operation: str = "CreateDistribution", **members: Any) -> str:
-    """Makes something as the API does; its id."""
+    """Creates a resource through the API; returns its id."""
     config = load(path)
     database = ControlDatabase(config.edge.cache)
     handlers = api_handlers(database, lambda: config, lambda: None)

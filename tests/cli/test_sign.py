@@ -1,4 +1,4 @@
-"""Signing at the command line: what is made is what botocore makes, and the edge takes it."""
+"""Signing at the command line: equal to botocore's signatures, and valid at the edge."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def signer_of(publisher: Publisher, folder: Path) -> Signer:
 def verified(
     signature: Signature, resource: str, *, as_cookies: bool, address: str = "192.0.2.7"
 ) -> Grant | Denied:
-    """What an edge that trusts the publisher says."""
+    """The decision of an edge that trusts the publisher."""
     query, cookies = ("", cookie_field(signature)) if as_cookies else (signature.query, "")
     where = ip_address(address)
     return verify(PUBLISHER.keys, query, cookies, [resource], where, NOW_S, SignatureCache())

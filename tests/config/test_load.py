@@ -1,4 +1,4 @@
-"""A config file is read whole, or each of its mistakes is told with its line."""
+"""A config file loads, or each of its mistakes is reported with its line."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ def _write(tmp_path: Path) -> Write:
 
 
 def problems(path: Path) -> list[str]:
-    """What load complains of, without the folder that all paths have in common."""
+    """The mistakes that ``load`` reports, without the common folder."""
     with pytest.raises(ConfigError) as caught:
         load(path)
     return [problem.replace(f"{path.parent}/", "") for problem in caught.value.problems]
 
 
 def mistakes(path: Path) -> tuple[str, ...]:
-    """What load complains of, () when it does not. Any other exception fails the test."""
+    """The mistakes that ``load`` reports, or (). Any other exception fails the test."""
     try:
         assert isinstance(load(path), Config)
     except ConfigError as exc:
@@ -275,7 +275,7 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
             FOLDER + RTMP + 'id = "E"\nenhanced = "lax"',
             '8: distributions[0].enhanced: expected "auto" or "strict"',
         ),
-        # What no single key shows.
+        # Conflicts between keys.
         (
             FOLDER + '[[distributions]]\ntype = "web"\nid = "E"\norigin = "sample"',
             '7: distributions[0].origin: no origin has the name "sample"; did you mean "samples"?',
@@ -337,7 +337,7 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
             '[edge]\ncache = "config.toml"',
             "2: edge.cache: expected a folder, found a file with that ",
         ),
-        # What is no TOML.
+        # Text that is not TOML.
         ("[edge]\nname = local", "2: not TOML: Invalid value"),
         ("[edge]\n\n[edge]", "3: not TOML: Cannot declare ('edge',) twice"),
         ('[edge]\nname = """', "2: not TOML: Unterminated string"),

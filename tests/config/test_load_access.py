@@ -1,4 +1,4 @@
-"""The config of access: all of it is read, and each mistake is told with its line."""
+"""Access in the config: it loads, or each mistake is reported with its line."""
 
 from __future__ import annotations
 

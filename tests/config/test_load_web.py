@@ -1,4 +1,4 @@
-"""The config of web distributions: all of it is read, and each mistake is told with its line."""
+"""Web distributions in the config: they load, or each mistake is reported with its line."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ CERTIFICATE = '[[certificates]]\ncertificate = "certs/{}"\nkey = "certs/{}"\n'
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        # Names that lead nowhere.
+        # Unknown names.
         (
             WEB + 'cache_policy = "CachingOptimised"',
             "8: distributions[0].cache_policy: no policy"

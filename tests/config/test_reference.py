@@ -1,4 +1,4 @@
-"""The config reference says everything the schema says, and docs/reference/config.md has it."""
+"""The config reference has the whole schema, and docs/reference/config.md has the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process serves by follows both the file and the API."""
+"""The effective config follows the config file and the API."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def test_resource_with_an_unknown_reference_is_not_applied(
 
 
 def refresh_and_notify(effective: EffectiveConfig, refreshed: asyncio.Event) -> bool:
-    """Looks, and says that it has."""
+    """Refreshes, and sets the event."""
     changed = EffectiveConfig.refresh(effective)
     refreshed.set()
     return changed
@@ -136,7 +136,7 @@ async def test_failed_read_of_the_database_is_retried(
     async with asyncio.timeout(20):
         await refreshed.wait()
     assert len(effective.config.cache_policies) == 1
-    assert log.events == ["config_not_read"]  # once, however often it was tried
+    assert log.events == ["config_not_read"]  # once, however many attempts
     watch.close()
     database.close()
 

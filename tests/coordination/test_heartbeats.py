@@ -1,4 +1,4 @@
-"""streamedge/edge/heartbeats.py: whose event loop runs, and who judges it."""
+"""Heartbeats in shared memory, and when a process counts as hung."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""streamedge/ops/background.py: tasks that fail are told of, and go on."""
+"""Background tasks: failures are logged and counted, and services are restarted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""streamedge/ops/log.py: lines in batches, to a descriptor that may refuse."""
+"""Log lines: gathered, written in batches, buffered or dropped if the output fails."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from streamedge.ops.log_output import LogTarget
 
 @pytest.fixture
 def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
-    """A pipe whose writing end is standard output, as log collectors make it."""
+    """A pipe as standard output, as with a log collector."""
     ends = os.pipe()
     os.set_blocking(ends[0], False)
     monkeypatch.setitem(log_output.STANDARD_STREAMS, "stdout", ends[1])
@@ -39,7 +39,7 @@ def lines(descriptor: int) -> list[dict[str, object]]:
 
 
 def read(descriptor: int) -> bytes:
-    """All that a pipe holds."""
+    """The content of a pipe."""
     data = b""
     while True:
         try:

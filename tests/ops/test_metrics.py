@@ -1,4 +1,4 @@
-"""streamedge/ops/metrics.py: numbers of several processes, summed."""
+"""Metrics of several processes, summed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def shared() -> Iterator[SharedMetrics]:
 
 
 def count_in_process(shared: SharedMetrics, process: int, number: int) -> None:
-    """A process that counts and is killed: what it has not flushed is lost."""
+    """Counts in a process that ends without a last flush."""
     child = os.fork()
     if child == 0:
         counts = Counts()
@@ -47,7 +47,7 @@ def count_in_process(shared: SharedMetrics, process: int, number: int) -> None:
 
 
 def exposed(shared: SharedMetrics) -> dict[str, float]:
-    """What Prometheus would read: sample and value."""
+    """The samples that Prometheus would read, with their values."""
     rows = [row for row in shared.exposition().decode().splitlines() if not row.startswith("#")]
     return {row.rpartition(" ")[0]: float(row.rpartition(" ")[2]) for row in rows}
 

@@ -1,4 +1,4 @@
-"""Lines that anybody can cause: few, and none of what happened is lost."""
+"""Limits on log lines, and the counts of suppressed lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""streamedge/ops/shared_buffer.py: a text that is read whole while it is replaced."""
+"""A value in shared memory is read whole while it is replaced."""
 
 from __future__ import annotations
 

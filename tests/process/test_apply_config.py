@@ -1,4 +1,4 @@
-"""A worker goes on by another config without dropping anything, whole or not at all."""
+"""A running worker applies a new config completely or not at all, and drops no connection."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LARGE_BYTES = 8 << 20  # more than sockets hold
 
 @dataclass(slots=True)
 class LiveEdge:
-    """A worker's servers, in the test's own process. ``tables`` are of its first config."""
+    """A worker's servers, in the test's own process. ``tables`` are those of its first config."""
 
     origin: ScriptedOrigin
     applier: ConfigApplier
@@ -192,7 +192,7 @@ async def test_running_response_continues_after_its_distribution_and_origin_are_
             body = await viewer.receive_body(LARGE_BYTES)
             assert body == pattern.read(Span(0, LARGE_BYTES))
             assert await status(viewer, "/film.mp4") == 421
-        await edge.origin.until(lambda: edge.origin.connections_open == 0)  # it was let go
+        await edge.origin.until(lambda: edge.origin.connections_open == 0)  # it was closed
 
 
 async def test_running_request_uses_the_error_pages_of_its_own_config(cache_root: Path) -> None:

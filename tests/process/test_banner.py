@@ -1,4 +1,4 @@
-"""What the operator sees when the edge is up."""
+"""The banner that the edge prints once it is up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamedge.process.banner import EXAMPLES_MAX, print_banner, stream_name
 
 
 def banner(capsys: pytest.CaptureFixture[str], **tables: Any) -> list[str]:
-    """The lines on stderr for a config; nothing may go to stdout, where the log may be."""
+    """The lines on stderr for a config; stdout must stay empty, because it may be the log."""
     print_banner(Config.model_validate(tables))
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -1,4 +1,4 @@
-"""Which certificate a viewer is shown, and new ones without a restart."""
+"""Selection of certificates by host name, and renewal without a restart."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def handshake(
 
 
 def unverifying_client() -> ssl.SSLContext:
-    """A client that does not look at names."""
+    """A client that does not verify certificates."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_mode = ssl.CERT_NONE
@@ -63,7 +63,7 @@ def unverifying_client() -> ssl.SSLContext:
 
 
 def shown_certificate(certificates: Certificates, name: str | None) -> bytes:
-    """The certificate that a client is shown, as DER."""
+    """The certificate that a client receives, as DER."""
     certificate = handshake(certificates, unverifying_client(), name).getpeercert(binary_form=True)
     assert certificate is not None
     return certificate
@@ -74,7 +74,7 @@ def der(pair: Pair) -> bytes:
 
 
 def reload_twice(certificates: Certificates) -> list[CertificateChange]:
-    """What two looks find: the first sees that files have changed, the second that they stay."""
+    """The changes of two reloads: the first sees changed files, the second loads them."""
     assert list(certificates.reload_changed()) == []
     return list(certificates.reload_changed())
 
@@ -166,7 +166,7 @@ def test_cipher_without_forward_secrecy_or_authenticated_encryption_is_refused(
 
 
 def host_check(certificates: Certificates, name: str | None) -> Callable[[str], bool] | None:
-    """What a connection made with that name (SNI) says of hosts."""
+    """The host check of a connection with this name (SNI)."""
     servers: list[ssl.SSLObject] = []
     handshake(certificates, unverifying_client(), name, servers=servers)
     (server,) = servers

@@ -1,4 +1,4 @@
-"""A worker reads its config before it serves, as long as there is hope to read it."""
+"""A starting worker reads its config, and waits for the control database if it must."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ POLICY = Resource(
 
 
 class CountingConfig(EffectiveConfig):
-    """Says how often it has looked."""
+    """Counts its refreshes."""
 
     def __init__(self, folder: Path, config_versions: ConfigVersions, log: Log) -> None:
         super().__init__(config_versions, ControlDatabase(folder, busy_timeout_s=0.0), log)

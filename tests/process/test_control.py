@@ -1,4 +1,4 @@
-"""The admin address: health, numbers, and an end without noise."""
+"""The control process: health, metrics, accepted host names and a clean end."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_unknown_path_is_404(shared: SharedState) -> None:
 
 @contextmanager
 def control_process(folder: Path) -> Iterator[tuple[int, int, int]]:
-    """A control process: its pid, its port, and the end that keeps it alive."""
+    """A control process: its pid, its port, and the pipe end that keeps it running."""
     root = folder / "cache"
     prepare_folder(root)
     config = Config.model_validate({"edge": {"cache": str(root), "log": str(folder / "log")}})
@@ -166,6 +166,6 @@ def test_control_process_counts_its_start(tmp_path: Path) -> None:
     with control_process(tmp_path) as (pid, port, _life):
         expected = b'streamedge_worker_starts_total{process="control"} 1.0'
         while expected not in get(port, "/metrics"):
-            pass  # it hands its numbers over a few times a second
+            pass  # it publishes its counts once a second
         os.kill(pid, signal.SIGTERM)
         os.waitpid(pid, 0)

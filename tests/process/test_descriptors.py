@@ -1,4 +1,4 @@
-"""streamedge/edge/descriptors.py: nobody's share of the descriptors is taken by others."""
+"""File descriptors are shared between connections, cache files and other files."""
 
 from __future__ import annotations
 

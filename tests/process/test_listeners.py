@@ -1,4 +1,4 @@
-"""Sockets that the supervisor binds."""
+"""The listening sockets that the supervisor binds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the supervisor does about a process that ends, hangs or cannot be started."""
+"""The supervisor restarts processes that end, kills those that hang, and retries failed forks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PID = 4242
 
 
 class Clock:
-    """A clock that stands until it is set, and a kill that only notes."""
+    """A manual clock, and a ``kill`` that only records the signal."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -69,14 +69,14 @@ def worker() -> Iterator[Child]:
 
 @pytest.fixture
 def supervisor(clock: Clock, shared: SharedState, worker: Child) -> Iterator[Supervisor]:
-    """A supervisor of one worker that starts nobody."""
+    """A supervisor of one worker that is not started."""
     log = open_log(shared.log_target, "supervisor")
     yield Supervisor(log, shared, [worker], lambda: None, Config())
     log.close()
 
 
 def run_for(clock: Clock, child: Child, seconds: float) -> None:
-    """The child starts now and lives for so long."""
+    """The child starts now and runs for ``seconds``."""
     child.pid, child.started_s, child.due_s = PID, clock.now_s, None
     clock.now_s += seconds
 
@@ -155,7 +155,7 @@ def test_gauges_of_an_ended_process_are_removed(
 
 
 def pass_time(supervisor: Supervisor, clock: Clock, seconds: float) -> None:
-    """So many seconds pass, with a look in each."""
+    """Lets ``seconds`` pass, with a check in each."""
     for _look in range(round(seconds / CHECK_INTERVAL_S)):
         clock.now_s += CHECK_INTERVAL_S
         supervisor.check()

@@ -1,4 +1,4 @@
-"""Mistakes between keys are found in any document, whatever shape the rest of it has."""
+"""Checks between keys, on documents of any shape."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_any_document_is_checked_without_an_exception(document: dict[str, object
 def test_alias_is_a_mistake_exactly_if_a_request_matches_two_distributions(
     distributions: list[dict[str, object]],
 ) -> None:
-    """Against the rule said the other way round: lay out every request, and see who answers."""
+    """Compared with a direct enumeration of all requests and their distributions."""
     matches: dict[tuple[object, str, str], int] = {}
     for distribution in distributions:
         applications = distribution["application"] if distribution["type"] == "rtmp" else ["-"]

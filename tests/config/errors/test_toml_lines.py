@@ -1,4 +1,4 @@
-"""Where keys stand: every way TOML has to write one, and texts made at random."""
+"""Lines of keys in TOML: every notation of a key, and random texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema made in code: what tests and tools may pass, and that nothing is coerced."""
+"""The schema used from code: parsed values are accepted, and types are not coerced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of countries are read, or refused in words that say what was expected."""
+"""Country lists: parsing, formatting and errors."""
 
 from __future__ import annotations
 

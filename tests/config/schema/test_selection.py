@@ -1,4 +1,4 @@
-"""Selections of names and tables of headers are read, or refused in words that keep secrets."""
+"""Selections and tables of headers: parsing, formatting, and errors without secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes, durations, addresses and paths: what is read, what is refused, and the way back."""
+"""Sizes, durations, addresses and paths: parsing, formatting and errors."""
 
 from __future__ import annotations
 
