@@ -1,6 +1,7 @@
 """Benchmarks: StreamEdge beside nginx, in one run on one machine.
 
-Owns the load generators, the throttled origin, the peers' configurations and the table. It starts
-every server as an operator would, in a process of its own, and reaches into none of them; the one
-exception is ``packaging``, which times the packager in its own process.
+The package has the load generators, the throttled origin, the peers' configurations and the table
+of results. It starts every server as an operator would, in a separate process, and measures it
+from outside. Exceptions are ``packaging`` and the access decision in ``signed_hits``, which call
+the package's functions.
 """

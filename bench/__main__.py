@@ -1,6 +1,6 @@
 """``python -m bench [NAME …]``: runs benchmarks, prints their tables, updates RESULTS.md.
 
-Owns the command line and the list of benchmarks. Ends 1 when a target was missed.
+The exit code is 1 when a target was missed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from bench.server import BenchError
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """``how`` stands under the table: what was done, in a sentence or two."""
+    """``how`` is printed under the table: the method in one or two sentences."""
 
     run: Callable[[Options], list[report.Figure]]
     how: str
@@ -47,33 +47,33 @@ class Benchmark:
 BENCHMARKS = {
     "rtmp-cost": Benchmark(
         rtmp_rows.cost,
-        "200 RTMP viewers of a warm 4 Mb/s title in real time, each at its own place in it; one"
+        "200 RTMP viewers of a warm 4 Mb/s title in real time, each at a different position; one"
         " worker. Client buffer 3 s.",
     ),
     "rtmp-viewers": Benchmark(
         rtmp_rows.capacity,
-        "RTMP viewers of a warm 4 Mb/s title, 500 more each second, each at its own place; one"
-        " worker. A viewer plays from when its buffer of 3 s is full, at the latest 3 s after its"
-        " first media, and is late once it has played all that was received whole. Memory is the"
-        " server's PSS with all viewers less that with none; socket buffers are the kernel's.",
+        "RTMP viewers of a warm 4 Mb/s title, 500 more each second, each at a different position;"
+        " one worker. A viewer starts to play when its buffer of 3 s is full, at the latest 3 s"
+        " after its first media, and is late once it has played all complete messages. Memory is"
+        " the server's PSS with all viewers minus its PSS without; it excludes socket buffers.",
     ),
     "http-hits": Benchmark(
         http_hits.hits,
-        "Ranges at random of a warm 300 MB object over 16 kept connections; one worker each, in"
-        f" turns, {http_hits.ROUNDS} rounds, those of at most {http_hits.ROUNDS_MAX} that the"
-        " machine's host disturbed least. Values are medians; the ratio is the median of the"
+        "Random ranges of a warm 300 MB object over 16 keep-alive connections; one worker each,"
+        f" alternating, {http_hits.ROUNDS} rounds: of at most {http_hits.ROUNDS_MAX} those that"
+        " the machine's host disturbed least. Values are medians; the ratio is the median of the"
         " rounds' ratios.",
     ),
     "https-hits": Benchmark(
         https_hits.hits,
         "As http-hits, over TLS 1.3 with the same certificate for both. The load generator counts"
-        " the records and opens only the first answer's, so that it costs less than any server.",
+        " the records and decrypts only the first response, so that it costs less than any server.",
     ),
     "signed-hits": Benchmark(
         signed_hits.signed_hits,
-        "As http-hits, the edge beside itself: URLs with a custom policy, signed with RSA of 2048"
-        " bits, and open ones. The decision is timed by itself, in one process: a signature that is"
-        " remembered, and a rule of countries.",
+        "As http-hits, with two edges: URLs with a custom policy, signed with RSA of 2048 bits, and"
+        " unsigned ones. The decision is timed separately, in one process: a cached signature and a"
+        " rule of countries.",
     ),
     "cold-seek": Benchmark(
         cold_http.seek,
@@ -87,7 +87,7 @@ BENCHMARKS = {
     ),
     "cold-readers": Benchmark(
         cold_http.readers,
-        "200 readers ask at once for a cold object of 60 MB; origin: first byte after 30 ms, then"
+        "200 readers request a cold object of 60 MB at once; origin: first byte after 30 ms, then"
         " 10 MB/s. Two workers, proxy_cache_lock on, no core pinning.",
     ),
     "cold-rtmp": Benchmark(
@@ -97,29 +97,29 @@ BENCHMARKS = {
     ),
     "packaging": Benchmark(
         packaging.packaging,
-        "A 300 MB MP4 in the page cache packaged as FLV on one core, the output dropped. Best of"
+        "A 300 MB MP4 in the page cache, packaged as FLV on one core, the output discarded. Best of"
         f" {packaging.ROUNDS}.",
     ),
     "restart": Benchmark(
         restart.restart,
         "A cache of 20,000 objects of 1 KiB, filled over HTTP; then a stop, a start, and requests"
-        " for one of them until it comes, from the cache.",
+        " for one of them until the cache serves it.",
     ),
     "invalidation": Benchmark(
         invalidation.invalidation,
         f"POST /invalidations of /* with {invalidation.WORKERS} workers and as many assets in the"
-        f" cache as the table says; {invalidation.CONNECTIONS} connections ask for a hit before it"
-        f" and at once after it has returned, {invalidation.ROUNDS} rounds. No core pinning.",
+        f" cache as the table says; {invalidation.CONNECTIONS} connections request a hit before the"
+        f" call and at once after its return, {invalidation.ROUNDS} rounds. No core pinning.",
     ),
 }
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs what was asked; 0 when every target was met."""
+    """Runs the named benchmarks; returns 0 when every target was met."""
     defaults = Options()
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; none: all")
-    parser.add_argument("--list", action="store_true", help="say what there is, and end")
+    parser.add_argument("--list", action="store_true", help="list the benchmarks and exit")
     parser.add_argument(
         "--seconds",
         type=float,
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str]) -> int:
         "--viewers",
         type=int,
         default=defaults.viewers,
-        help="RTMP viewers that one worker must hold (default %(default)s)",
+        help="RTMP viewers that one worker must serve (default %(default)s)",
     )
     parser.add_argument(
         "--peer-viewers",
@@ -144,23 +144,23 @@ def main(arguments: Sequence[str]) -> int:
         default=defaults.assets,
         help="assets in the cache when everything is invalidated (default %(default)s)",
     )
-    asked = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     console = Console()
-    if asked.list:
+    if parsed.list:
         for name, benchmark in BENCHMARKS.items():
             console.print(f"[bold]{name}[/]: {benchmark.how}")
         return 0
-    unknown = [name for name in asked.names if name not in BENCHMARKS]
+    unknown = [name for name in parsed.names if name not in BENCHMARKS]
     if unknown:
-        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    options = Options(asked.seconds, asked.viewers, asked.peer_viewers, asked.assets)
+        parser.error(f"unknown: {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}")
+    options = Options(parsed.seconds, parsed.viewers, parsed.peer_viewers, parsed.assets)
     facts = _facts(arguments)
     missed = 0
-    for name in asked.names or BENCHMARKS:
+    for name in parsed.names or BENCHMARKS:
         began_s = time.monotonic()
         section = _run(name, options, facts)
         report.show(section, console)
-        report.write([section])  # at once: a later benchmark may be interrupted
+        report.write([section])  # now, because a later benchmark may be interrupted
         console.print(f"{name}: {time.monotonic() - began_s:.0f} s\n")
         missed += sum(figure.verdict == "no" for figure in section.figures)
     console.print(f"{missed} targets missed" if missed else "all targets met")
@@ -175,7 +175,7 @@ def _run(name: str, options: Options, facts: Sequence[str]) -> report.Section:
     except BenchError as error:
         figures = [report.Figure(f"failed: {error}", "", {})]
     host = (
-        "processor time that the machine's host gave to others:"
+        "processor time that the machine's host gave to other guests:"
         f" {100 * steal.share:.0f} % (should be near 0)"
     )
     return report.Section(name, benchmark.how, figures, [*facts, host])
@@ -186,7 +186,7 @@ def _facts(arguments: Sequence[str]) -> list[str]:
     pinning = (
         f"servers of one worker on core {SERVER_CORE}, load generators and origin on {LOAD_CORE}"
         if has_two_cores()
-        else "one core for servers and load generators alike: figures are low"
+        else "servers and load generators share one core: figures are low"
     )
     return [
         f"{today()}; {description()}; {pinning}",
@@ -215,7 +215,7 @@ def _package_version(name: str) -> str:
 
 
 def _rtmp_module_version() -> str:
-    """What Debian's package says; nginx itself does not tell."""
+    """The version of Debian's package; nginx does not report it."""
     try:
         query = ["dpkg-query", "-W", "-f", "${Version}", "libnginx-mod-rtmp"]
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""A certificate for a run: self-signed, for the loopback, trusted by the load generator alone."""
+"""A self-signed certificate for the loopback address; only the load generator trusts it."""
 
 from __future__ import annotations
 

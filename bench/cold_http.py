@@ -1,7 +1,7 @@
-"""HTTP from a cold cache through a slow origin: a seek, one beside a download, and a crowd.
+"""HTTP from a cold cache with a slow origin: a seek, a seek beside a download, and many readers.
 
-Owns these measurements. What a server adds is told apart from what the origin takes by asking
-the origin the same thing with the same reader, just before.
+The same reader first requests the same range from the origin directly. The difference is the time
+that the server adds.
 """
 
 from __future__ import annotations
@@ -37,37 +37,38 @@ MB = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What a crowd saw through a server, and what the origin sent meanwhile."""
+class _Measurement:
+    """The result of readers through a server, and the bytes that the origin sent meanwhile."""
 
     result: CrowdResult
     origin_bytes: int
 
 
 def seek(options: Options) -> list[Figure]:
-    """1 MB at 90 % of an object of 300 MB that nobody asked for before."""
-    made = titles()
-    first = int(made.moov_first.stat().st_size * SEEK_TO)
-    with origin(made.folder, first_byte_s=FIRST_BYTE_S, bytes_per_s=BYTES_PER_S) as source:
+    """1 MiB at 90 % of a cold object of 300 MB."""
+    films = titles()
+    first = int(films.moov_first.stat().st_size * SEEK_TO)
+    with origin(films.folder, first_byte_s=FIRST_BYTE_S, bytes_per_s=BYTES_PER_S) as source:
 
-        def ask(port: int, copy: str) -> CrowdResult:
+        def request(port: int, copy: str) -> CrowdResult:
             path = f"/{copy}/{MOOV_FIRST}"
             return crowd(CrowdPlan(port, path, 1, first, first + SEEK_BYTES - 1))
 
-        def measure(server: Server) -> list[_Seen]:
-            # A cache that fetches all that comes before takes half a minute; once tells enough.
+        def measure(server: Server) -> list[_Measurement]:
+            # A cache that first fetches all bytes before takes half a minute; one seek is enough.
             count = 1 if server.name == PROXY_CACHE else SEEKS
             return [
-                _seen(source, partial(ask, server.http_port, f"seek-{n}")) for n in range(count)
+                _measure_crowd(source, partial(request, server.http_port, f"seek-{n}"))
+                for n in range(count)
             ]
 
-        alone_s = median(ask(source.port, f"alone-{n}").first_byte_s[0] for n in range(SEEKS))
+        alone_s = median(request(source.port, f"alone-{n}").first_byte_s[0] for n in range(SEEKS))
         results = measure_each(_starts(source, workers=1, core=SERVER_CORE), measure)
     added_ms = pick(
         results,
-        lambda seen: 1000 * (median(one.result.first_byte_s[0] for one in seen) - alone_s),
+        lambda sample: 1000 * (median(one.result.first_byte_s[0] for one in sample) - alone_s),
     )
-    fetched_mb = pick(results, lambda seen: median(one.origin_bytes for one in seen) / MB)
+    fetched_mb = pick(results, lambda sample: median(one.origin_bytes for one in sample) / MB)
     limit_mb = (SEEK_BYTES + (2 << 20)) / MB
     return [
         Figure(
@@ -86,7 +87,7 @@ def seek_beside(options: Options) -> list[Figure]:
     path = f"/beside/{CROWD_OBJECT}"
     with origin(titles().folder, first_byte_s=FIRST_BYTE_S, bytes_per_s=BYTES_PER_S) as source:
 
-        def measure(server: Server) -> _Seen:
+        def measure(server: Server) -> _Measurement:
             source.reset()
             whole = CrowdPlan(server.http_port, path, 1)
             part = CrowdPlan(server.http_port, path, 1, first, first + BESIDE_BYTES - 1)
@@ -95,35 +96,35 @@ def seek_beside(options: Options) -> list[Figure]:
                 time.sleep(BESIDE_AFTER_S)
                 result = crowd(part, core=None)
                 download.result()
-            return _Seen(result, source.stats().body_bytes)
+            return _Measurement(result, source.stats().body_bytes)
 
         results = measure_each(_starts(source, workers=2, core=None), measure)
     return [
         Figure(
-            "last byte of the range, after it was asked for",
+            "last byte of the range, after the request",
             "ms",
-            pick(results, lambda seen: 1000 * seen.result.whole_s[0]),
+            pick(results, lambda sample: 1000 * sample.result.whole_s[0]),
             Target(250),
         ),
         Figure(
             "origin bytes over the object's",
             "",
-            pick(results, lambda seen: seen.origin_bytes / CROWD_BYTES),
+            pick(results, lambda sample: sample.origin_bytes / CROWD_BYTES),
             Target(1.02),
         ),
     ]
 
 
 def readers(options: Options) -> list[Figure]:
-    """200 readers ask for one object at the same moment; two workers."""
-    made = titles()
-    with origin(made.folder, first_byte_s=FIRST_BYTE_S, bytes_per_s=BYTES_PER_S) as source:
+    """200 readers request one object at the same moment; two workers."""
+    films = titles()
+    with origin(films.folder, first_byte_s=FIRST_BYTE_S, bytes_per_s=BYTES_PER_S) as source:
         path = f"/crowd/{CROWD_OBJECT}"
         alone = crowd(CrowdPlan(source.port, path, 1), core=None)
 
-        def measure(server: Server) -> _Seen:
+        def measure(server: Server) -> _Measurement:
             plan = CrowdPlan(server.http_port, path, CROWD_READERS)
-            return _seen(source, lambda: crowd(plan, core=None))
+            return _measure_crowd(source, lambda: crowd(plan, core=None))
 
         results = measure_each(_starts(source, workers=2, core=None), measure)
     own_first_s, own_whole_s = alone.first_byte_s[0], alone.whole_s[0]
@@ -131,25 +132,25 @@ def readers(options: Options) -> list[Figure]:
         Figure(
             "origin bytes over the object's",
             "",
-            pick(results, lambda seen: seen.origin_bytes / CROWD_BYTES),
+            pick(results, lambda sample: sample.origin_bytes / CROWD_BYTES),
             Target(1.01),
         ),
         Figure(
             f"slowest first byte, beyond the origin's own {1000 * own_first_s:.0f} ms",
             "ms",
-            pick(results, lambda seen: 1000 * (max(seen.result.first_byte_s) - own_first_s)),
+            pick(results, lambda sample: 1000 * (max(sample.result.first_byte_s) - own_first_s)),
             Target(60),
         ),
         Figure(
             f"slowest whole object over the origin's time of {own_whole_s:.2f} s",
             "",
-            pick(results, lambda seen: max(seen.result.whole_s) / own_whole_s),
+            pick(results, lambda sample: max(sample.result.whole_s) / own_whole_s),
             Target(1.1),
         ),
         Figure(
             "readers without the object",
             "",
-            pick(results, lambda seen: _failed(seen.result)),
+            pick(results, lambda sample: _failed(sample.result)),
             Target(0),
         ),
     ]
@@ -166,14 +167,14 @@ def _starts(source: Origin, *, workers: int, core: int | None) -> dict[str, Star
     }
 
 
-def _seen(source: Origin, ask: Callable[[], CrowdResult]) -> _Seen:
+def _measure_crowd(source: Origin, request: Callable[[], CrowdResult]) -> _Measurement:
     source.reset()
-    result = ask()
-    return _Seen(result, source.stats().body_bytes)
+    result = request()
+    return _Measurement(result, source.stats().body_bytes)
 
 
 def _failed(result: CrowdResult) -> float | str:
-    """How many failed, and why the first did."""
+    """The number of failed readers, and the first one's reason."""
     if not result.failures:
         return 0
     return f"{len(result.failures)}: {result.failures[0]}"

@@ -1,7 +1,7 @@
-"""RTMP from a cold cache: the first picture, and a seek, while the origin gives twice the bitrate.
+"""RTMP from a cold cache: the first picture and a seek, with an origin at twice the bitrate.
 
-Owns this measurement, with the moov first and with the moov last. nginx-rtmp plays remote files
-after it has fetched all of them, which would take five minutes here; it gets WAIT_S.
+It measures a file with the moov first and one with the moov last. nginx-rtmp fetches a remote file
+completely before it plays, which would take five minutes here; it fails after WAIT_S.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ STREAM_ID = 1
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """Seconds from the command, and the part of the object that the origin had sent by then."""
+class _Measurement:
+    """Seconds from the command, and the share of the object that the origin had sent by then."""
 
     first_frame_s: float
     first_frame_part: float
@@ -44,32 +44,32 @@ class _Seen:
 
 def first_frames(options: Options) -> list[Figure]:
     """From connecting to the first coded picture, then from seek to its notice and picture."""
-    made = titles()
-    with origin(made.folder, first_byte_s=FIRST_BYTE_S, bytes_per_s=BYTES_PER_S) as source:
+    films = titles()
+    with origin(films.folder, first_byte_s=FIRST_BYTE_S, bytes_per_s=BYTES_PER_S) as source:
         return [
-            *_figures(source, made.moov_first, "moov first", made.duration_s),
-            *_figures(source, made.moov_last, "moov last", made.duration_s),
+            *_figures(source, films.moov_first, "moov first", films.duration_s),
+            *_figures(source, films.moov_last, "moov last", films.duration_s),
         ]
 
 
-def _figures(source: Origin, path: Path, words: str, duration_s: int) -> list[Figure]:
+def _figures(source: Origin, path: Path, label: str, duration_s: int) -> list[Figure]:
     size_bytes = path.stat().st_size
     position_ms = int(duration_s * SEEK_TO * 1000)
     results = measure_each(
         _starts(source),
         lambda server: _play_and_seek(server, source, path.name, size_bytes, position_ms),
     )
-    first_s = pick(results, lambda seen: seen.first_frame_s)
-    first_part = pick(results, lambda seen: 100 * seen.first_frame_part)
-    notify_s = pick(results, lambda seen: seen.notify_s)
-    seek_s = pick(results, lambda seen: seen.seek_frame_s)
-    seek_part = pick(results, lambda seen: 100 * seen.seek_part)
+    first_s = pick(results, lambda measurement: measurement.first_frame_s)
+    first_part = pick(results, lambda measurement: 100 * measurement.first_frame_part)
+    notify_s = pick(results, lambda measurement: measurement.notify_s)
+    seek_s = pick(results, lambda measurement: measurement.seek_frame_s)
+    seek_part = pick(results, lambda measurement: 100 * measurement.seek_part)
     return [
-        Figure(f"{words}: first frame", "s", first_s, Target(1.5)),
-        Figure(f"{words}: fetched by then", "% of the object", first_part, Target(3.0)),
-        Figure(f"{words}: seek to 90 %, Seek.Notify", "s", notify_s, Target(1.0)),
-        Figure(f"{words}: seek to 90 %, first frame", "s", seek_s, Target(1.5)),
-        Figure(f"{words}: fetched from seek to frame", "% of the object", seek_part),
+        Figure(f"{label}: first frame", "s", first_s, Target(1.5)),
+        Figure(f"{label}: fetched by then", "% of the object", first_part, Target(3.0)),
+        Figure(f"{label}: seek to 90 %, Seek.Notify", "s", notify_s, Target(1.0)),
+        Figure(f"{label}: seek to 90 %, first frame", "s", seek_s, Target(1.5)),
+        Figure(f"{label}: fetched from seek to frame", "% of the object", seek_part),
     ]
 
 
@@ -83,27 +83,27 @@ def _starts(source: Origin) -> dict[str, Start]:
 
 def _play_and_seek(
     server: Server, source: Origin, name: str, size_bytes: int, position_ms: int
-) -> _Seen:
+) -> _Measurement:
     source.reset()
-    asked_s = time.monotonic()
+    command_s = time.monotonic()
     with playing(server.rtmp_port, APPLICATION, f"mp4:cold/{name}", timeout_s=WAIT_S) as viewer:
-        first_frame_s = _frame(viewer, asked_s + WAIT_S) - asked_s
+        first_frame_s = _frame(viewer, command_s + WAIT_S) - command_s
         first_bytes = source.stats().body_bytes
         _watch(viewer, WATCH_BEFORE_SEEK_S)
         before_bytes = source.stats().body_bytes
-        asked_s = time.monotonic()
+        command_s = time.monotonic()
         viewer.send(wire.seek(STREAM_ID, position_ms))
-        notify_s = _notify(viewer, asked_s + WAIT_S) - asked_s
-        seek_frame_s = _frame(viewer, asked_s + WAIT_S) - asked_s
+        notify_s = _notify(viewer, command_s + WAIT_S) - command_s
+        seek_frame_s = _frame(viewer, command_s + WAIT_S) - command_s
         seek_bytes = source.stats().body_bytes - before_bytes
-    return _Seen(
+    return _Measurement(
         first_frame_s, first_bytes / size_bytes, notify_s, seek_frame_s, seek_bytes / size_bytes
     )
 
 
 def _frame(viewer: Viewer, until_s: float) -> float:
-    """When the next coded picture was whole."""
-    with _named(f"no frame in {WAIT_S:.0f} s"):
+    """The time at which the next coded picture was complete."""
+    with _explained(f"no frame in {WAIT_S:.0f} s"):
         for message in viewer.messages(until_s=until_s):
             raise_if_refused(message)
             if message.has_video_frame:
@@ -112,8 +112,8 @@ def _frame(viewer: Viewer, until_s: float) -> float:
 
 
 def _notify(viewer: Viewer, until_s: float) -> float:
-    """When Seek.Notify came; the media sent before it is passed over, as players do."""
-    with _named(f"no Seek.Notify in {WAIT_S:.0f} s"):
+    """The time of Seek.Notify; media ahead of it is skipped, as players do."""
+    with _explained(f"no Seek.Notify in {WAIT_S:.0f} s"):
         for message in viewer.messages(until_s=until_s):
             if message.status == "NetStream.Seek.Notify":
                 return message.arrived_s
@@ -121,7 +121,7 @@ def _notify(viewer: Viewer, until_s: float) -> float:
 
 
 def _watch(viewer: Viewer, seconds: float) -> None:
-    """Takes what comes for a while."""
+    """Reads messages for a while."""
     until_s = time.monotonic() + seconds
     for message in viewer.messages(until_s=until_s + WAIT_S):
         if message.arrived_s >= until_s:
@@ -129,8 +129,8 @@ def _watch(viewer: Viewer, seconds: float) -> None:
 
 
 @contextmanager
-def _named(what: str) -> Iterator[None]:
+def _explained(error_text: str) -> Iterator[None]:
     try:
         yield
     except BenchError as error:
-        raise BenchError(f"{what} ({error})") from error
+        raise BenchError(f"{error_text} ({error})") from error

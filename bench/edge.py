@@ -1,7 +1,6 @@
-"""StreamEdge itself, started as an operator starts it: a config file and ``serve``.
+"""Starts StreamEdge as an operator does: with a config file and ``serve``.
 
-Owns that config file. It imports nothing of the package; what it knows is the config reference,
-``/healthz`` and SIGTERM.
+It imports nothing from the package and uses only the config file, ``/healthz`` and SIGTERM.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ def streamedge(
     pair: Pair | None = None,
     signer: tuple[str, str] | None = None,
 ) -> Iterator[Server]:
-    """An edge in front of the origin, a web and an RTMP distribution.
+    """An edge in front of the origin, with a web and an RTMP distribution.
 
-    ``cache``: a folder that outlives the edge; None is a fresh one. ``waits``: until /healthz says
-    that all is up. ``pair``: it serves HTTPS too. ``signer``: id and PEM of the key whose signature
-    web viewers need.
+    ``cache``: a folder that outlives the edge; None: a new one. ``waits``: until /healthz returns
+    200. ``pair``: also serves HTTPS. ``signer``: id and PEM of the key that web viewers' URLs must
+    be signed with.
     """
     http_port, rtmp_port, admin_port = free_port(), free_port(), free_port()
     https_port, https, certificates = 0, "", ""

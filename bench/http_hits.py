@@ -1,7 +1,7 @@
 """HTTP hits against nginx with sendfile, one worker each, ranges of four sizes.
 
-Owns this measurement. The servers take turns, round by round, and the median of the rounds'
-ratios counts: what the machine does meanwhile hits both alike.
+The servers alternate, round by round, and the median of the rounds' ratios counts: disturbances of
+the machine affect both servers.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ ROUNDS_MAX = 15
 STEAL_MAX = 0.02
 PATH = f"/{MOOV_FIRST}"
 TARGETS = {1 << 10: 0.5, 256 << 10: 1.0, 1 << 20: 0.95, 8 << 20: 0.95}
-"""Bytes of a range, and the least ratio of our throughput to nginx's."""
+"""Bytes of a range, and the minimum ratio of StreamEdge's throughput to nginx's."""
 
 
 def hits(options: Options) -> list[Figure]:
     """Throughput of each size, and its ratio to nginx's."""
-    made = titles()
+    films = titles()
     with ExitStack() as stack:
         servers: dict[str, Server | Failure] = {
-            SENDFILE: stack.enter_context(nginx_sendfile(made.folder, core=SERVER_CORE))
+            SENDFILE: stack.enter_context(nginx_sendfile(films.folder, core=SERVER_CORE))
         }
         try:
-            source = stack.enter_context(origin(made.folder))
+            source = stack.enter_context(origin(films.folder))
             edge = stack.enter_context(streamedge(source.port, core=SERVER_CORE))
             crowd(CrowdPlan(edge.http_port, PATH, readers=1))
             servers[STREAMEDGE] = edge
@@ -47,7 +47,7 @@ def hits(options: Options) -> list[Figure]:
         figures = []
         for size_bytes, target in TARGETS.items():
             seconds = options.seconds / len(TARGETS) / ROUNDS
-            object_bytes = made.moov_first.stat().st_size
+            object_bytes = films.moov_first.stat().st_size
 
             def measure(
                 server: Server,
@@ -75,16 +75,16 @@ def hits(options: Options) -> list[Figure]:
 def rounds_of(
     servers: Mapping[str, Server | Failure], measure: Callable[[Server], HitsResult]
 ) -> dict[str, list[HitsResult] | Failure]:
-    """The servers' results, one a round, in turns; a server that failed once is out.
+    """The servers' results, one per round; a server that failed once is not measured again.
 
-    Rounds in which the machine's host gave its processors to others are run again, so many times:
-    those with the least of it count.
+    When the machine's host gives processor time to other guests, more rounds are run, at most
+    ``ROUNDS_MAX``. The rounds with the least such time count.
     """
     failures = {name: server for name, server in servers.items() if isinstance(server, Failure)}
     rounds: list[tuple[float, dict[str, HitsResult]]] = []
-    for turn in range(ROUNDS_MAX):
+    for number in range(ROUNDS_MAX):
         steal, results = Steal(), {}
-        for name in sorted(servers, reverse=turn % 2 == 1):  # who goes first alternates too
+        for name in sorted(servers, reverse=number % 2 == 1):  # the first server alternates
             server = servers[name]
             if isinstance(server, Failure) or name in failures:
                 continue

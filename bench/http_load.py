@@ -1,8 +1,8 @@
 """HTTP readers: many requests over few connections, or one object over many.
 
-``python -m bench.http_load PLAN`` prints a ``HitsResult`` or a ``CrowdResult``. Owns its sockets.
-Bodies are thrown away in the kernel (MSG_TRUNC, tcp(7)), so that the reader costs less than any
-server; every answer's status and length is checked all the same.
+``python -m bench.http_load PLAN`` prints a ``HitsResult`` or a ``CrowdResult``. The kernel discards
+bodies (MSG_TRUNC, tcp(7)), so that the reader costs less than any server. The status and length of
+every response are checked.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HEAD_END = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class HitsPlan:
-    """For ``seconds``, ``connections`` ask for aligned ranges at random, each one at a time."""
+    """For ``seconds``, ``connections`` request random aligned ranges, each one at a time."""
 
     port: int
     path: str
@@ -52,9 +52,9 @@ class HitsResult:
 
 @dataclass(frozen=True, slots=True)
 class CrowdPlan:
-    """``readers`` connect first, then ask all at once for ``first`` to ``last`` of one object.
+    """``readers`` connect first, then request ``first`` to ``last`` of one object all at once.
 
-    ``last`` -1 asks for all of it, without a Range.
+    ``last`` -1 requests the complete object, without Range.
     """
 
     port: int
@@ -74,12 +74,12 @@ class CrowdResult:
 
 
 def hit(plan: HitsPlan) -> HitsResult:
-    """Runs the plan in a process of its own, on the load generator's core."""
+    """Runs the plan in a separate process, on the load generator's core."""
     return HitsResult(**run_load("bench.http_load", asdict(plan), limit_s=plan.seconds))
 
 
 def crowd(plan: CrowdPlan, *, core: int | None = LOAD_CORE) -> CrowdResult:
-    """Runs the plan in a process of its own. Raises BenchError when no reader got an answer."""
+    """Runs the plan in a separate process. Raises BenchError when no reader got a response."""
     result = CrowdResult(
         **run_load("bench.http_load", asdict(plan), limit_s=CROWD_LIMIT_S, core=core)
     )
@@ -132,7 +132,7 @@ def _hit(plan: HitsPlan) -> HitsResult:
                 received = connection.recv_into(head)
                 end = head.find(_HEAD_END, 0, received)
                 if end < 0 or not head.startswith(b"HTTP/1.1 206"):
-                    raise BenchError(f"unexpected answer: {bytes(head[: min(received, 60)])!r}")
+                    raise BenchError(f"unexpected response: {bytes(head[: min(received, 60)])!r}")
                 rest = plan.range_bytes - (received - end - len(_HEAD_END))
             if not received:
                 raise BenchError(f"closed {rest} bytes early")
@@ -154,13 +154,13 @@ def _hit(plan: HitsPlan) -> HitsResult:
 class _Reader:
     socket: socket.socket
     head: bytes = b""
-    asked_s: float = 0.0
+    request_s: float = 0.0
     first_byte_s: float = 0.0
-    remaining: int = -1  # -1: the head is not all there
+    remaining: int = -1  # -1: the head is incomplete
 
 
-class _BadAnswerError(Exception):
-    """A reader will not get what it asked for."""
+class _BadResponseError(Exception):
+    """A reader received a wrong or incomplete response."""
 
 
 def _gather(plan: CrowdPlan) -> CrowdResult:
@@ -172,7 +172,7 @@ def _gather(plan: CrowdPlan) -> CrowdResult:
         readers[reader.socket.fileno()] = reader
         epoll.register(reader.socket, select.EPOLLIN)
     for reader in readers.values():
-        reader.asked_s = time.monotonic()
+        reader.request_s = time.monotonic()
         reader.socket.send(_request(plan.path, plan.first, plan.last))
     discarded = bytearray(DISCARD_BYTES)
     result = CrowdResult([], [], [])
@@ -182,40 +182,40 @@ def _gather(plan: CrowdPlan) -> CrowdResult:
             reader = readers[descriptor]
             try:
                 _read(reader, discarded)
-            except (_BadAnswerError, OSError) as error:
+            except (_BadResponseError, OSError) as error:
                 result.failures.append(str(error))
             else:
                 if reader.remaining:
                     continue
-                result.first_byte_s.append(reader.first_byte_s - reader.asked_s)
-                result.whole_s.append(time.monotonic() - reader.asked_s)
+                result.first_byte_s.append(reader.first_byte_s - reader.request_s)
+                result.whole_s.append(time.monotonic() - reader.request_s)
             epoll.unregister(descriptor)
             del readers[descriptor]
             reader.socket.close()
-    result.failures.extend(f"not whole in {CROWD_LIMIT_S:.0f} s" for _ in readers)
+    result.failures.extend(f"not complete in {CROWD_LIMIT_S:.0f} s" for _ in readers)
     return result
 
 
 def _read(reader: _Reader, discarded: bytearray) -> None:
-    """Reads once from the socket. Raises _BadAnswerError; OSError when the connection is lost."""
+    """Reads once from the socket. Raises _BadResponseError; OSError for a lost connection."""
     if reader.remaining > 0:
         wanted = min(reader.remaining, DISCARD_BYTES)
         count = reader.socket.recv_into(discarded, wanted, socket.MSG_TRUNC)
         if not count:
-            raise _BadAnswerError(f"closed {reader.remaining} bytes early")
+            raise _BadResponseError(f"closed {reader.remaining} bytes early")
         reader.first_byte_s = reader.first_byte_s or time.monotonic()
         reader.remaining -= count
         return
     data = reader.socket.recv(HEAD_BYTES)
     if not data:
-        raise _BadAnswerError("closed before an answer")
+        raise _BadResponseError("closed before a response")
     reader.head += data
-    head, ended, body = reader.head.partition(_HEAD_END)
-    if not ended:
+    head, separator, body = reader.head.partition(_HEAD_END)
+    if not separator:
         return
     length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
     if length is None or not head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 206")):
-        raise _BadAnswerError(head.partition(b"\r\n")[0].decode("latin-1"))
+        raise _BadResponseError(head.partition(b"\r\n")[0].decode("latin-1"))
     if body:
         reader.first_byte_s = time.monotonic()
     reader.remaining = int(length[1]) - len(body)

@@ -1,6 +1,6 @@
 """HTTPS hits against nginx with the same certificate, one worker each, ranges of two sizes.
 
-Owns this measurement; turns and ratios are ``http_hits``'s.
+Rounds and ratios are those of ``http_hits``.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from bench.server import BenchError, Failure, Server, scratch_folder
 from bench.titles import titles
 
 TARGETS = {1 << 20: 0.95, 8 << 20: 0.95}
-"""Bytes of a range, and the least ratio of our throughput to nginx's."""
+"""Bytes of a range, and the minimum ratio of StreamEdge's throughput to nginx's."""
 
 
 def hits(options: Options) -> list[Figure]:
     """Throughput of each size, and its ratio to nginx's."""
-    made = titles()
+    films = titles()
     with ExitStack() as stack:
         pair = make_pair(stack.enter_context(scratch_folder()))
         servers: dict[str, Server | Failure] = {
-            TLS: stack.enter_context(nginx_tls(made.folder, pair, core=SERVER_CORE))
+            TLS: stack.enter_context(nginx_tls(films.folder, pair, core=SERVER_CORE))
         }
         try:
-            source = stack.enter_context(origin(made.folder))
+            source = stack.enter_context(origin(films.folder))
             edge = stack.enter_context(streamedge(source.port, core=SERVER_CORE, pair=pair))
             crowd(CrowdPlan(edge.http_port, PATH, readers=1))
             servers[STREAMEDGE] = edge
@@ -42,7 +42,7 @@ def hits(options: Options) -> list[Figure]:
         figures = []
         for size_bytes, target in TARGETS.items():
             seconds = options.seconds / len(TARGETS) / ROUNDS
-            object_bytes = made.moov_first.stat().st_size
+            object_bytes = films.moov_first.stat().st_size
 
             def measure(
                 server: Server,

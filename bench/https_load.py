@@ -1,9 +1,9 @@
-"""HTTPS readers: many requests for ranges over few kept connections.
+"""HTTPS readers: many requests for ranges over few keep-alive connections.
 
-``python -m bench.https_load PLAN`` prints a ``HitsResult``. Owns its sockets. Opening records costs
-a client what sealing costs a server, so a reader on one core would limit what it measures. Hence
-only each connection's first answer is opened; of the others the record headers are read (RFC 8446
-§5.2), which say how long the answer is. Ranges are chosen so that all heads have nearly one length.
+``python -m bench.https_load PLAN`` prints a ``HitsResult``. Decryption costs a client what
+encryption costs a server, so a reader on one core would limit the server that it measures. Hence
+only the first response of each connection is decrypted. Of the others only the record headers are
+read (RFC 8446 §5.2), which give the length. All response heads have nearly the same length.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ RECEIVE_BYTES = 512 << 10
 FIRST_POSITION = 100_000_000  # from here on, positions have nine digits
 HEAD_TOLERANCE_BYTES = 8  # an Age grows by a digit
 RECORD_HEADER_BYTES = 5
-SEALED_EXTRA_BYTES = 17  # content type and tag, for the ciphers of TLS 1.3
+RECORD_OVERHEAD_BYTES = 17  # content type and tag, for the ciphers of TLS 1.3
 _HEAD_END = b"\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
 class SecureHitsPlan:
-    """For ``seconds``, ``connections`` ask for aligned ranges at random, each one at a time.
+    """For ``seconds``, ``connections`` request random aligned ranges, each one at a time.
 
     ``trusted``: the server's certificate, a PEM file.
     """
@@ -49,12 +49,12 @@ class SecureHitsPlan:
 
 
 def secure_hit(plan: SecureHitsPlan) -> HitsResult:
-    """Runs the plan in a process of its own, on the load generator's core."""
+    """Runs the plan in a separate process, on the load generator's core."""
     return HitsResult(**run_load("bench.https_load", asdict(plan), limit_s=plan.seconds))
 
 
 class _Reader:
-    """One connection. Its records are opened until ``opened`` says that is over."""
+    """One connection. Only its first response is decrypted."""
 
     def __init__(self, context: ssl.SSLContext, plan: SecureHitsPlan) -> None:
         self.socket = socket.create_connection((LOOPBACK, plan.port))
@@ -62,12 +62,12 @@ class _Reader:
         self._plan = plan
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_hostname=NAME)
-        self._answer_bytes = 0  # about, once one has been opened
+        self._response_bytes = 0  # approximate, from the first response
         self._partial = b""  # of a record's header
         self._skip_bytes = 0  # of a record's content
-        self._missing_bytes = 0  # of the answer, sealing taken away
+        self._missing_bytes = 0  # of the response, without the records' overhead
 
-    def shake(self) -> None:
+    def handshake(self) -> None:
         while True:
             try:
                 self._ssl.do_handshake()
@@ -76,33 +76,33 @@ class _Reader:
                 self._fetch()
         self._flush()
 
-    def ask(self, first: int) -> None:
+    def request(self, first: int) -> None:
         last = first + self._plan.range_bytes - 1
         self._ssl.write(
             f"GET {self._plan.path} HTTP/1.1\r\nHost: {NAME}\r\n"
             f"Range: bytes={first}-{last}\r\n\r\n".encode()
         )
         self._flush()
-        self._missing_bytes = self._answer_bytes - HEAD_TOLERANCE_BYTES
+        self._missing_bytes = self._response_bytes - HEAD_TOLERANCE_BYTES
 
-    def open_answer(self) -> None:
-        """Reads a whole answer, and judges it."""
+    def read_first_response(self) -> None:
+        """Reads and checks a complete response."""
         received = bytearray()
-        wanted = sys.maxsize
-        while len(received) < wanted:
+        expected_bytes = sys.maxsize
+        while len(received) < expected_bytes:
             try:
                 received += self._ssl.read(RECEIVE_BYTES)
             except ssl.SSLWantReadError:
                 self._fetch()
             end = received.find(_HEAD_END, 0, RECEIVE_BYTES)
             if end >= 0:
-                wanted = end + len(_HEAD_END) + self._plan.range_bytes
-        if not received.startswith(b"HTTP/1.1 206") or len(received) != wanted:
-            raise BenchError(f"unexpected answer: {bytes(received[:60])!r}")
-        self._answer_bytes = wanted
+                expected_bytes = end + len(_HEAD_END) + self._plan.range_bytes
+        if not received.startswith(b"HTTP/1.1 206") or len(received) != expected_bytes:
+            raise BenchError(f"unexpected response: {bytes(received[:60])!r}")
+        self._response_bytes = expected_bytes
 
     def count(self, buffer: memoryview) -> bool:
-        """Receives once; whether the answer has come to its end."""
+        """Receives once; returns whether the response is complete."""
         start = len(self._partial)
         buffer[:start] = self._partial
         received = self.socket.recv_into(buffer[start:], RECEIVE_BYTES)
@@ -110,22 +110,22 @@ class _Reader:
             raise BenchError(f"closed {self._missing_bytes} bytes early")
         end, at = start + received, self._skip_bytes
         while at + RECORD_HEADER_BYTES <= end:
-            sealed = buffer[at + 3] << 8 | buffer[at + 4]
-            self._missing_bytes -= sealed - SEALED_EXTRA_BYTES
-            at += RECORD_HEADER_BYTES + sealed
+            record_bytes = buffer[at + 3] << 8 | buffer[at + 4]
+            self._missing_bytes -= record_bytes - RECORD_OVERHEAD_BYTES
+            at += RECORD_HEADER_BYTES + record_bytes
         self._partial = bytes(buffer[at:end]) if at < end else b""
         self._skip_bytes = max(0, at - end)
         if self._missing_bytes > 0 or at != end:
             return False
         if self._missing_bytes < -2 * HEAD_TOLERANCE_BYTES:
-            raise BenchError(f"an answer {-self._missing_bytes} bytes longer than the first")
+            raise BenchError(f"a response {-self._missing_bytes} bytes longer than the first")
         return True
 
     def _fetch(self) -> None:
         self._flush()
         data = self.socket.recv(RECEIVE_BYTES)
         if not data:
-            raise BenchError("closed before an answer")
+            raise BenchError("closed before a response")
         self._incoming.write(data)
 
     def _flush(self) -> None:
@@ -145,14 +145,14 @@ def _hit(plan: SecureHitsPlan) -> HitsResult:
     readers: dict[int, _Reader] = {}
     for _ in range(plan.connections):
         reader = _Reader(context, plan)
-        reader.shake()
-        reader.ask(first())
-        reader.open_answer()
+        reader.handshake()
+        reader.request(first())
+        reader.read_first_response()
         readers[reader.socket.fileno()] = reader
         epoll.register(reader.socket, select.EPOLLIN)
     buffer = memoryview(bytearray(RECEIVE_BYTES + RECORD_HEADER_BYTES))
     for reader in readers.values():
-        reader.ask(first())
+        reader.request(first())
     done = 0
     began_s, server_s, load_s = time.monotonic(), cpu_s(plan.server_pid), time.process_time()
     while (now := time.monotonic()) < began_s + plan.seconds:
@@ -160,7 +160,7 @@ def _hit(plan: SecureHitsPlan) -> HitsResult:
             reader = readers[descriptor]
             if reader.count(buffer):
                 done += 1
-                reader.ask(first())
+                reader.request(first())
     return HitsResult(
         requests=done,
         bytes=done * plan.range_bytes,

@@ -1,9 +1,9 @@
-"""An invalidation of everything, in a cache of many assets, and when the last worker applies it.
+"""An invalidation of everything in a cache of many assets, and when the last worker applies it.
 
-Owns this measurement. The assets' records are written by the store's own functions, because asking
-for each over HTTP would take an hour; those that are asked for are fetched as any other. Each
-connection asks for an object that has been a hit on it; as soon as the call has returned all ask
-again, until none is answered as before. The origin says another thing each time it is asked.
+The store's functions write the assets' records, because fetching each over HTTP would take an hour;
+the requested objects are fetched as any other. Each connection requests an object that was a hit
+on it. As soon as the call returns, all connections request it again until none receives the old
+response. The origin sends a different body for each request.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ OBJECT = "/object-{}"
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """``call_s``: the call itself; ``applied_s``: from its return to the last request that was
-    still answered as before, 0 when none was."""
+    """``call_s``: the duration of the call. ``applied_s``: from its return to the last request
+    with the old response, 0 without one."""
 
     call_s: float
     applied_s: float
@@ -54,8 +54,8 @@ def invalidation(options: Options) -> list[Figure]:
     with scratch_folder() as cache, _origin() as origin_port:
         with streamedge(origin_port, workers=WORKERS, core=None, cache=cache) as server:
             with _Viewers(server) as viewers:
-                viewers.ask(0)
-            key = _known_key(cache)
+                viewers.request_all(0)
+            key = _cached_key(cache)
         began_s = time.monotonic()
         _fill(cache, key, options.assets)
         filled_s = time.monotonic() - began_s
@@ -69,39 +69,42 @@ def invalidation(options: Options) -> list[Figure]:
         Figure("the call, median", "ms", {STREAMEDGE: statistics.median(calls)}, Target(20.0)),
         Figure("the call, longest", "ms", {STREAMEDGE: max(calls)}),
         Figure(
-            "from its return to the last old answer", "ms", {STREAMEDGE: max(applied)}, Target(5.0)
+            "from its return to the last old response",
+            "ms",
+            {STREAMEDGE: max(applied)},
+            Target(5.0),
         ),
     ]
 
 
 def _invalidate(server: Server, number: int) -> _Round:
     with _Viewers(server) as viewers:
-        before = viewers.ask(number)
-        if viewers.ask(number) != before:
-            raise BenchError("what was to be a hit was none")
+        before = viewers.request_all(number)
+        if viewers.request_all(number) != before:
+            raise BenchError("a response was not a hit")
         admin = http.client.HTTPConnection(LOOPBACK, server.admin_port, timeout=TIMEOUT_S)
         admin.connect()
-        wish = json.dumps({"distribution": "EWEB", "items": ["/*"]})
+        body = json.dumps({"distribution": "EWEB", "items": ["/*"]})
         began_s = time.monotonic()
-        admin.request("POST", "/invalidations", wish)
-        answer = admin.getresponse()
-        answer.read()
+        admin.request("POST", "/invalidations", body)
+        response = admin.getresponse()
+        response.read()
         returned_s = time.monotonic()
         admin.close()
-        if answer.status != http.client.CREATED:
-            raise BenchError(f"the call was answered {answer.status}")
+        if response.status != http.client.CREATED:
+            raise BenchError(f"the call returned {response.status}")
         applied_s = returned_s
         while True:
-            asked_s = time.monotonic()
-            if before.isdisjoint(viewers.ask(number)):
+            request_s = time.monotonic()
+            if before.isdisjoint(viewers.request_all(number)):
                 return _Round(returned_s - began_s, applied_s - returned_s)
-            applied_s = asked_s
-            if asked_s > returned_s + TIMEOUT_S:
-                raise BenchError(f"old answers {TIMEOUT_S:.0f} s after the call")
+            applied_s = request_s
+            if request_s > returned_s + TIMEOUT_S:
+                raise BenchError(f"old responses {TIMEOUT_S:.0f} s after the call")
 
 
 class _Viewers:
-    """Connections that are kept, to whichever workers took them."""
+    """Keep-alive connections; any worker may have accepted each."""
 
     def __init__(self, server: Server) -> None:
         self._all = [
@@ -116,8 +119,8 @@ class _Viewers:
         for viewer in self._all:
             viewer.close()
 
-    def ask(self, number: int) -> set[bytes]:
-        """What all get that ask for an object at once."""
+    def request_all(self, number: int) -> set[bytes]:
+        """Requests an object on all connections at once; returns the bodies."""
         for viewer in self._all:
             viewer.request("GET", OBJECT.format(number))
         return {viewer.getresponse().read() for viewer in self._all}
@@ -125,10 +128,10 @@ class _Viewers:
 
 @contextmanager
 def _origin() -> Iterator[int]:
-    """An origin whose every answer is another; its port."""
+    """Runs an origin whose responses all differ; yields its port."""
     numbers = itertools.count()
 
-    class Answering(BaseHTTPRequestHandler):
+    class NumberedResponses(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
@@ -140,9 +143,9 @@ def _origin() -> Iterator[int]:
             self.wfile.write(body)
 
         def log_message(self, *_arguments: object) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
-    with ThreadingHTTPServer((LOOPBACK, 0), Answering) as server:
+    with ThreadingHTTPServer((LOOPBACK, 0), NumberedResponses) as server:
         serving = threading.Thread(target=server.serve_forever, daemon=True)
         serving.start()
         try:
@@ -152,18 +155,18 @@ def _origin() -> Iterator[int]:
             serving.join()
 
 
-def _known_key(cache: Path) -> str:
-    """The key of an object that has been fetched, for others like it."""
+def _cached_key(cache: Path) -> str:
+    """The key of a cached object, as the prefix of other keys."""
     for path in (cache / "assets").glob("*/*"):
         data = path.read_bytes()
         record = decode_record(data, str(json.loads(data)["key"]))
         if record is not None and not record.is_marker:
             return record.key
-    raise BenchError("nothing of what was fetched is remembered")
+    raise BenchError("no fetched object is in the cache")
 
 
 def _fill(cache: Path, key: str, count: int) -> None:
-    """Writes records of objects beside the one that has ``key``."""
+    """Writes records of ``count`` more objects; ``key`` is the prefix of their keys."""
     with ExitStack() as stack:
         pool = stack.enter_context(ProcessPoolExecutor(FILLERS))
         shares = [range(first, count, FILLERS) for first in range(FILLERS)]

@@ -1,7 +1,7 @@
-"""Runs a load generator in a process of its own and brings back what it saw.
+"""Runs a load generator in a separate process and returns its result.
 
-Owns that one conversation: a plan goes in as a JSON argument, a result comes out as JSON. A load
-generator is a module with ``main``; it never shares a process with what it measures.
+The plan is a JSON argument, the result is JSON on standard output. A load generator is a module
+that can be run; it never shares a process with what it measures.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bench.machine import LOAD_CORE, pinned
 from bench.server import BenchError
 
 GRACE_S = 60.0
-"""How much longer than its plan a load generator may take."""
+"""A load generator may take this much longer than its plan."""
 
 
 def run_load(
@@ -36,6 +36,6 @@ def run_load(
         child.communicate()
         raise BenchError(f"{module} did not end in {limit_s + GRACE_S:.0f} s") from error
     if child.returncode != 0:
-        last = errors.strip().splitlines()[-1:] or ["it said nothing"]
+        last = errors.strip().splitlines()[-1:] or ["without output"]
         raise BenchError(f"{module} failed: {last[0]}")
     return json.loads(output)

@@ -1,8 +1,4 @@
-"""What this machine is, and what a process on it costs.
-
-Owns core pinning, CPU time and memory of a process with its descendants, and the machine's
-description for the report. It starts and stops nothing.
-"""
+"""Measures the CPU time and memory of processes, pins cores, and describes the machine."""
 
 from __future__ import annotations
 
@@ -31,9 +27,9 @@ def has_two_cores() -> bool:
 
 @contextmanager
 def pinned(core: int | None) -> Iterator[None]:
-    """Runs the block, and what it starts, on ``core``; None, or a single-core machine: anywhere.
+    """Runs the block and its child processes on ``core``; on any core for None or a single core.
 
-    A child takes its parent's affinity at fork, so that not even its start runs elsewhere.
+    A child inherits the affinity at fork, so its start runs on ``core``, too.
     """
     before = os.sched_getaffinity(0)
     if core is not None and has_two_cores():
@@ -45,14 +41,14 @@ def pinned(core: int | None) -> Iterator[None]:
 
 
 def raise_open_files() -> int:
-    """Raises this process's limit of open files to the hard limit, and gives it."""
+    """Raises this process's limit of open files to the hard limit, and returns it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
-def family(pid: int) -> list[int]:
-    """``pid`` and all its living descendants; empty once it is gone."""
+def descendants(pid: int) -> list[int]:
+    """``pid`` and all its living descendants; empty after its end."""
     parents: dict[int, int] = {}
     for entry in _PROC.iterdir():
         if entry.name.isdigit() and (fields := _stat(int(entry.name))):
@@ -66,11 +62,11 @@ def family(pid: int) -> list[int]:
 def cpu_s(pid: int) -> float:
     """CPU-seconds that ``pid`` and its descendants used so far, ended children included."""
     total = 0.0
-    for member in family(pid):
+    for member in descendants(pid):
         fields = _stat(member)
         try:
             total += time.clock_gettime(~member << 3 | _CPUCLOCK_SCHED)
-        except OSError:  # it ended since it was listed; its parent's fields count it
+        except OSError:  # it has ended since; its parent's fields include it
             continue
         if fields:
             total += (int(fields[13]) + int(fields[14])) / _TICKS_PER_S
@@ -78,19 +74,19 @@ def cpu_s(pid: int) -> float:
 
 
 class Steal:
-    """How much of the processor time asked for the machine's host gave to others, from here on."""
+    """The share of requested processor time that the host gives to other guests from now on."""
 
     def __init__(self) -> None:
-        self._asked, self._stolen = _processor_ticks()
+        self._requested, self._stolen = _processor_ticks()
 
     @property
     def share(self) -> float:
-        asked, stolen = _processor_ticks()
-        return (stolen - self._stolen) / max(1, asked - self._asked)
+        requested, stolen = _processor_ticks()
+        return (stolen - self._stolen) / max(1, requested - self._requested)
 
 
 def _processor_ticks() -> tuple[int, int]:
-    """What was asked for since the machine's start, and what was stolen of it (proc(5), stat)."""
+    """Ticks requested since the machine's start, and the stolen part (proc(5), stat)."""
     first = (_PROC / "stat").read_text().partition("\n")[0]
     user, nice, system, _idle, _iowait, irq, softirq, stolen = map(int, first.split()[1:9])
     return user + nice + system + irq + softirq + stolen, stolen
@@ -102,7 +98,7 @@ def pss_bytes(pid: int) -> int:
     Kernel memory, such as socket buffers, is not part of it.
     """
     total = 0
-    for member in family(pid):
+    for member in descendants(pid):
         try:
             rollup = (_PROC / str(member) / "smaps_rollup").read_text()
         except (FileNotFoundError, ProcessLookupError):
@@ -114,7 +110,7 @@ def pss_bytes(pid: int) -> int:
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields 3 and on of /proc/PID/stat (proc(5)): state, parent, …; empty when it is gone."""
+    """Fields 3 and on of /proc/PID/stat (proc(5)): state, parent, …; empty after its end."""
     try:
         text = (_PROC / str(pid) / "stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

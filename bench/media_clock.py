@@ -1,19 +1,19 @@
-"""When a viewer is late: its media received against the media it has played.
+"""Decides when a viewer is late: compares the media it received with the media it played.
 
-Owns the definition that the report's "late" stands on. Pure: times come in, a lag comes out.
+This is the report's definition of "late". Pure: it takes times and returns a lag.
 
-A message's media counts as received when its last byte is in, and how long it lasts is known from
-the next message's timestamp. The viewer starts to play when it has its buffer's worth of media, or
-its buffer's time after its first media message, whichever comes first, and plays in real time from
-there. It is late from the first moment at which it has played all that it received. So a viewer
-whose media falls behind the clock by more than its buffer is always late, and one whose buffer was
-filled at once is late long before that.
+A message's media counts as received when its last byte has arrived; its duration follows from the
+next message's timestamp. The viewer starts to play when its buffer is full, or when its buffer's
+time has passed since its first media message, whichever is first. From then on it plays in real
+time. It is late at the first moment at which it has played all received media. So a viewer whose
+media falls behind the clock by more than its buffer is always late, and one whose buffer was
+filled at once is late much earlier.
 """
 
 from __future__ import annotations
 
 START_LIMIT_S = 10.0
-"""A viewer without any media this long after it came is late."""
+"""A viewer without any media this long after it connected is late."""
 
 
 class MediaClock:
@@ -39,9 +39,9 @@ class MediaClock:
         self._behind_s = -buffer_s
 
     def began(self, timestamp_ms: int, now: float) -> None:
-        """A media message's header is in, so how long the one before it lasts is known.
+        """A media message's header has arrived, which gives the previous message's duration.
 
-        Of messages that came at the same time, the last is enough.
+        Of messages that arrived at the same time, the last is enough.
         """
         if self._first_s < 0:
             self._first_s, self._first_ms = now, timestamp_ms
@@ -55,14 +55,14 @@ class MediaClock:
             self._play_s = self._completed_s
 
     def completed(self, now: float) -> None:
-        """The last byte of the latest media message is in."""
+        """The last byte of the latest media message has arrived."""
         self._completed_s = now
 
     def lag_s(self, now: float) -> float:
-        """How far it was behind at the worst moment up to ``now``, in seconds of media.
+        """The largest lag up to ``now``, in seconds of media.
 
-        Above 0 it was late; below 0 it is the least it had in hand, at most its buffer. The
-        latest message does not count yet, so ``now`` itself is judged by one message too hard.
+        Above 0 the viewer was late; below 0 it is the smallest buffer fill, negated. The latest
+        message does not count yet, so the lag at ``now`` is one message too large.
         """
         if self._first_s < 0:
             return now - self._completed_s - START_LIMIT_S

@@ -1,4 +1,4 @@
-"""What a run may be told: how long, and how many."""
+"""The options of a run: durations and counts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``seconds`` of each timed measurement, and the viewers and assets that must be held."""
+    """``seconds`` of each timed measurement, and the numbers of viewers and assets."""
 
     seconds: float = 20.0
     viewers: int = 5_000

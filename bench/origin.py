@@ -1,9 +1,9 @@
-"""A throttled origin that behaves as S3 does, in a process of its own.
+"""A throttled origin that behaves like S3, in a separate process.
 
-``python -m bench.origin PORT FOLDER FIRST_BYTE_S BYTES_PER_S`` (0: no limit). Owns the objects'
-bytes, the delay before an answer's first byte, the rate of each connection, and the count of what
-was sent. An object's last path component names a file of the folder, or ``synthetic-SIZE`` bytes
-of pattern; whatever stands before it only makes another key, so any object has cold copies.
+``python -m bench.origin PORT FOLDER FIRST_BYTE_S BYTES_PER_S`` (0: no limit) delays the first byte
+of each response, limits the rate of each connection, and counts the bytes that it sends. The last
+path component names a file of the folder, or ``synthetic-SIZE`` for bytes of a pattern. The path
+before it only makes a different key, so that every object has cold copies.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import BinaryIO
 from bench.machine import LOAD_CORE
 from bench.server import LOOPBACK, BenchError, accepts, free_port, process, scratch_folder
 
-SLICE_S = 0.01
-"""A throttled body is sent in pieces of this long, so that it flows as a slow link's does."""
-UNTHROTTLED_SLICE_BYTES = 256 << 10
+PIECE_S = 0.01
+"""Seconds of each piece of a throttled body; short, so that it resembles a slow link."""
+UNTHROTTLED_PIECE_BYTES = 256 << 10
 HEADER_LIMIT_BYTES = 64 << 10
 SYNTHETIC_LIMIT_BYTES = 64 << 30
 STATS_PATH = "/__stats"
@@ -44,23 +44,23 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A running origin, from the benchmark's side."""
+    """A client of a running origin."""
 
     port: int
 
     def stats(self) -> Stats:
-        return Stats(**json.loads(self._ask("GET", STATS_PATH)))
+        return Stats(**json.loads(self._request("GET", STATS_PATH)))
 
     def reset(self) -> None:
-        self._ask("POST", RESET_PATH)
+        self._request("POST", RESET_PATH)
 
-    def _ask(self, method: str, path: str) -> bytes:
+    def _request(self, method: str, path: str) -> bytes:
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=10)
         try:
             connection.request(method, path)
             return connection.getresponse().read()
         except OSError as error:
-            raise BenchError(f"the origin does not answer: {error}") from error
+            raise BenchError(f"the origin does not respond: {error}") from error
         finally:
             connection.close()
 
@@ -98,7 +98,7 @@ class _Object:
 
 
 class _Server:
-    """Serves keep-alive connections; every request is answered in order."""
+    """Serves keep-alive connections; responds to requests in order."""
 
     def __init__(self, folder: Path, first_byte_s: float, bytes_per_s: int) -> None:
         self._folder = folder
@@ -108,25 +108,25 @@ class _Server:
         self._stats = Stats()
 
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A small buffer of our own: what is counted as sent has nearly left.
+        # With no buffer of ours, the bytes counted as sent are in the kernel.
         writer.transport.set_write_buffer_limits(high=0)
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                await self._answer(head.decode("latin-1"), writer)
+                await self._respond(head.decode("latin-1"), writer)
         except (asyncio.IncompleteReadError, ConnectionError):
-            return  # the other side has what it wanted
+            return  # the client has closed the connection
         finally:
             writer.close()
 
-    async def _answer(self, head: str, writer: asyncio.StreamWriter) -> None:
+    async def _respond(self, head: str, writer: asyncio.StreamWriter) -> None:
         request_line, *lines = head.split("\r\n")
-        method, target, _ = request_line.split(" ", 2)
+        method, url, _ = request_line.split(" ", 2)
         headers = {
             name.lower(): value.strip()
             for name, _, value in (line.partition(":") for line in lines)
         }
-        path = target.partition("?")[0]
+        path = url.partition("?")[0]
         if path == STATS_PATH:
             await _send(writer, "200 OK", {}, json.dumps(asdict(self._stats)).encode())
             return
@@ -136,61 +136,61 @@ class _Server:
             return
         self._stats.requests += 1
         await asyncio.sleep(self._first_byte_s)
-        found = self._find(path.rpartition("/")[2])
-        if found is None:
+        target = self._find(path.rpartition("/")[2])
+        if target is None:
             await _send(writer, "404 Not Found", {}, b"")
             return
-        if headers.get("if-match", found.etag) not in (found.etag, "*"):
+        if headers.get("if-match", target.etag) not in (target.etag, "*"):
             await _send(writer, "412 Precondition Failed", {}, b"")
             return
         validators = {
-            "ETag": found.etag,
-            "Last-Modified": found.last_modified,
+            "ETag": target.etag,
+            "Last-Modified": target.last_modified,
             "Accept-Ranges": "bytes",
         }
-        if headers.get("if-none-match") == found.etag:
+        if headers.get("if-none-match") == target.etag:
             await _send(writer, "304 Not Modified", validators, None)
             return
-        await self._send_object(found, method, headers.get("range"), validators, writer)
+        await self._send_object(target, method, headers.get("range"), validators, writer)
 
     async def _send_object(
         self,
-        found: _Object,
+        target: _Object,
         method: str,
-        asked: str | None,
+        range_value: str | None,
         validators: dict[str, str],
         writer: asyncio.StreamWriter,
     ) -> None:
-        start, end, status = 0, found.size_bytes, "200 OK"
-        if asked is not None and (span := _span(asked, found.size_bytes)) is not None:
+        start, end, status = 0, target.size_bytes, "200 OK"
+        if range_value is not None and (span := _span(range_value, target.size_bytes)) is not None:
             start, end = span
             status = "206 Partial Content"
             if start >= end:
-                refusal = {"Content-Range": f"bytes */{found.size_bytes}"}
-                await _send(writer, "416 Range Not Satisfiable", refusal, b"")
+                content_range = {"Content-Range": f"bytes */{target.size_bytes}"}
+                await _send(writer, "416 Range Not Satisfiable", content_range, b"")
                 return
-            validators["Content-Range"] = f"bytes {start}-{end - 1}/{found.size_bytes}"
+            validators["Content-Range"] = f"bytes {start}-{end - 1}/{target.size_bytes}"
         validators["Content-Length"] = str(end - start)
         validators["Content-Type"] = "video/mp4"
         await _send(writer, status, validators, None)
         if method != "HEAD":
-            await self._send_body(found, start, end, writer)
+            await self._send_body(target, start, end, writer)
 
     async def _send_body(
-        self, found: _Object, start: int, end: int, writer: asyncio.StreamWriter
+        self, target: _Object, start: int, end: int, writer: asyncio.StreamWriter
     ) -> None:
         rate = self._bytes_per_s
-        slice_bytes = max(1, int(rate * SLICE_S)) if rate else UNTHROTTLED_SLICE_BYTES
+        piece_bytes = max(1, int(rate * PIECE_S)) if rate else UNTHROTTLED_PIECE_BYTES
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         position = start
         while position < end:
-            piece = found.read(position, min(slice_bytes, end - position))
+            piece = target.read(position, min(piece_bytes, end - position))
             writer.write(piece)
             await writer.drain()
             position += len(piece)
             self._stats.body_bytes += len(piece)
-            if rate:  # against the body's own start: late timers do not add up
+            if rate:  # relative to the body's start, so that late timers do not add up
                 await asyncio.sleep(began_s + (position - start) / rate - loop.time())
 
     def _find(self, name: str) -> _Object | None:
@@ -198,10 +198,10 @@ class _Server:
             return self._files[name]
         synthetic = re.fullmatch(r"synthetic-(\d{1,11})(\.\w+)?", name)
         if synthetic and int(synthetic[1]) <= SYNTHETIC_LIMIT_BYTES:
-            found = _Object(int(synthetic[1]), f'"{name}"', formatdate(0, usegmt=True), None)
+            target = _Object(int(synthetic[1]), f'"{name}"', formatdate(0, usegmt=True), None)
         elif name and (path := self._folder / name).is_file():
             status = path.stat()
-            found = _Object(
+            target = _Object(
                 status.st_size,
                 f'"{status.st_size:x}-{status.st_mtime_ns:x}"',
                 formatdate(status.st_mtime, usegmt=True),
@@ -209,13 +209,13 @@ class _Server:
             )
         else:
             return None
-        self._files[name] = found
-        return found
+        self._files[name] = target
+        return target
 
 
-def _span(asked: str, size_bytes: int) -> tuple[int, int] | None:
+def _span(range_value: str, size_bytes: int) -> tuple[int, int] | None:
     """The half-open span of a single-range ``Range`` field (RFC 9110 §14.2); None: ignore it."""
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", asked)
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", range_value)
     if match is None or not (match[1] or match[2]):
         return None
     if not match[1]:

@@ -1,8 +1,8 @@
-"""Packaging MP4 as FLV on one core: ours beside PyAV's remux, packet by packet.
+"""Packaging MP4 as FLV on one core: StreamEdge beside PyAV's remux, packet by packet.
 
-``python -m bench.packaging PLAN`` packages a whole file in this process and prints a ``Packaged``.
-Owns that clock and the peer. The file is in the page cache, the output is counted and dropped:
-what remains is the packager.
+``python -m bench.packaging PLAN`` packages a whole file in this process and prints a
+``PackagingResult``. The file is in the page cache and the output is only counted, so the time is
+the packager's.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Packaged:
-    """FLV bytes made, and the seconds they took."""
+class PackagingResult:
+    """FLV bytes written, and the seconds they took."""
 
     flv_bytes: int
     seconds: float
 
 
 def packaging(options: Options) -> list[Figure]:
-    """FLV megabytes made per second; the best of a few rounds."""
+    """FLV megabytes per second; the best of a few rounds."""
     path = titles().moov_first
-    results: dict[str, Packaged | Failure] = {}
+    results: dict[str, PackagingResult | Failure] = {}
     for name in PACKAGERS:
         try:
             rounds = [_round(name, path) for _ in range(ROUNDS)]
@@ -56,7 +56,7 @@ def packaging(options: Options) -> list[Figure]:
         except BenchError as error:
             results[name] = Failure(str(error))
     rate = pick(results, lambda one: one.flv_bytes / 1e6 / one.seconds)
-    return [Figure("FLV made", "MB/s", rate, Target(500, at_least=True))]
+    return [Figure("FLV written", "MB/s", rate, Target(500, at_least=True))]
 
 
 def package_with_streamedge(path: Path) -> int:
@@ -65,11 +65,11 @@ def package_with_streamedge(path: Path) -> int:
     with open(path, "rb") as file:
         read = partial(_read, file.fileno())
         layout = FlvLayout(build_title(parse_moov(read(_find_moov(read, size_bytes))), size_bytes))
-        made_bytes = 0
+        flv_bytes = 0
         for piece in Span(0, layout.size_bytes).split(PIECE_BYTES):
-            sources = [read(wanted) for wanted in layout.plan(piece)]
-            made_bytes += len(layout.assemble(piece, sources))
-    return made_bytes
+            sources = [read(source) for source in layout.plan(piece)]
+            flv_bytes += len(layout.assemble(piece, sources))
+    return flv_bytes
 
 
 def _read(descriptor: int, span: Span) -> bytes:
@@ -78,12 +78,12 @@ def _read(descriptor: int, span: Span) -> bytes:
 
 def _find_moov(read: Callable[[Span], bytes], size_bytes: int) -> Span:
     parser = locate_moov(size_bytes, limit_bytes=size_bytes)
-    asked = next(parser)
+    request = next(parser)
     while True:
         try:
-            asked = parser.send(read(asked))
-        except StopIteration as found:
-            span: Span = found.value
+            request = parser.send(read(request))
+        except StopIteration as stop:
+            span: Span = stop.value
             return span
 
 
@@ -113,7 +113,7 @@ PACKAGERS: dict[str, Callable[[Path], int]] = {
 
 
 class _CountingSink(io.RawIOBase):
-    """Takes everything and keeps its length."""
+    """Counts and discards everything."""
 
     def __init__(self) -> None:
         self.written_bytes = 0
@@ -127,15 +127,15 @@ class _CountingSink(io.RawIOBase):
         return size
 
 
-def _round(name: str, path: Path) -> Packaged:
+def _round(name: str, path: Path) -> PackagingResult:
     plan = {"packager": name, "path": str(path)}
-    return Packaged(**run_load("bench.packaging", plan, limit_s=LIMIT_S, core=SERVER_CORE))
+    return PackagingResult(**run_load("bench.packaging", plan, limit_s=LIMIT_S, core=SERVER_CORE))
 
 
-def _package(name: str, path: Path) -> Packaged:
+def _package(name: str, path: Path) -> PackagingResult:
     began_s = time.perf_counter()
     flv_bytes = PACKAGERS[name](path)
-    return Packaged(flv_bytes, time.perf_counter() - began_s)
+    return PackagingResult(flv_bytes, time.perf_counter() - began_s)
 
 
 if __name__ == "__main__":

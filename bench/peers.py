@@ -1,7 +1,7 @@
 """The peers: nginx as a file server, as a cache with and without slices, and as an RTMP server.
 
-Owns their configurations, each as its manual advises for media, and nothing of how they are
-measured. Every start has its own prefix, ports and cache.
+Each configuration follows the manual's advice for media. Every start has its own prefix, ports and
+cache.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WORKER_CONNECTIONS = 16384
 
 @contextmanager
 def nginx_sendfile(folder: Path, *, core: int | None) -> Iterator[Server]:
-    """The files of ``folder`` over HTTP, open files kept."""
+    """The files of ``folder`` over HTTP, with a cache of open files."""
     port = free_port()
     block = f"""
         sendfile on;
@@ -42,7 +42,7 @@ def nginx_sendfile(folder: Path, *, core: int | None) -> Iterator[Server]:
 
 @contextmanager
 def nginx_tls(folder: Path, pair: Pair, *, core: int | None) -> Iterator[Server]:
-    """The files of ``folder`` over HTTPS, open files kept."""
+    """The files of ``folder`` over HTTPS, with a cache of open files."""
     port = free_port()
     block = f"""
         sendfile on;
@@ -64,9 +64,9 @@ def nginx_tls(folder: Path, pair: Pair, *, core: int | None) -> Iterator[Server]
 def nginx_cache(
     origin_port: int, *, slices: bool, workers: int, core: int | None, cache: Path | None = None
 ) -> Iterator[Server]:
-    """A cache in front of the origin, one fill at a time (proxy_cache_lock), 1 MB slices or whole.
+    """A cache in front of the origin with proxy_cache_lock, for 1 MB slices or whole objects.
 
-    ``cache``: a folder that outlives the server; None is a fresh one.
+    ``cache``: a folder that outlives the server; None: a new one.
     """
     port = free_port()
     by_slice = """
@@ -119,7 +119,7 @@ def nginx_rtmp(source: Path | str, *, core: int | None) -> Iterator[Server]:
 
 
 def version() -> str:
-    """What ``nginx -v`` says. Raises BenchError when it is not installed."""
+    """The version that ``nginx -v`` prints. Raises BenchError when it is not installed."""
     return _build("-v").strip().rpartition("/")[2]
 
 
@@ -171,10 +171,10 @@ def _nginx(config: str, *, workers: int, core: int | None, ports: list[int]) -> 
 
 def _binary() -> str:
     # Debian keeps it in /usr/sbin, which is not on every user's PATH.
-    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-    if found is None:
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
         raise BenchError("nginx is not installed")
-    return found
+    return program
 
 
 def _build(flag: str) -> str:

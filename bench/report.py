@@ -1,7 +1,7 @@
 """The table, on the terminal and in ``RESULTS.md``.
 
-Owns what a figure is, when a target is met, and the report's form. A run replaces the sections of
-the benchmarks it ran and leaves the others as they stand, each with its own date and command.
+A run replaces the sections of its benchmarks and leaves the others unchanged; each section has the
+date and command of its run.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 _TITLE = "# Results\n"
 _INTRODUCTION = """
 Written by `make bench`. Each section is one run, servers side by side on one machine; compare
-within a section, not between machines. A failed measurement says so in its place.
+within a section, not between machines. The cell of a failed measurement says "failed".
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What StreamEdge's value must be: at most ``limit``, or at least."""
+    """The limit of StreamEdge's value: a maximum, or with ``at_least`` a minimum."""
 
     limit: float
     at_least: bool = False
@@ -41,16 +41,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of a table: what was measured, its unit, and each server's value or a word."""
+    """One row of a table: its label, its unit, and each server's value or a word."""
 
-    what: str
+    label: str
     unit: str
     values: Mapping[str, Value]
     target: Target | None = None
 
     @property
     def verdict(self) -> str:
-        """ "yes" or "no" where there is a target; "no" too when nothing was measured."""
+        """ "yes" or "no" for a target, "" without one; "no" also without a measured value."""
         if self.target is None:
             return ""
         value = self.values.get(STREAMEDGE)
@@ -59,7 +59,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One benchmark's outcome. ``how`` is its method in a sentence or two."""
+    """One benchmark's result. ``how`` is its method in one or two sentences."""
 
     benchmark: str
     how: str
@@ -74,7 +74,7 @@ class Section:
 
     @property
     def failures(self) -> list[str]:
-        """Why cells say "failed", each reason once."""
+        """The reasons of cells with "failed", each once."""
         reasons = (
             f"{name} failed: {value.reason}"
             for figure in self.figures
@@ -85,7 +85,7 @@ class Section:
 
 
 def ratio(values: Mapping[str, Value], peer: str) -> dict[str, Value]:
-    """StreamEdge's value over the peer's; empty where either is missing or failed."""
+    """StreamEdge's value divided by the peer's; empty if either is missing or failed."""
     ours, theirs = values.get(STREAMEDGE), values.get(peer)
     if isinstance(ours, (int, float)) and isinstance(theirs, (int, float)) and theirs:
         return {STREAMEDGE: ours / theirs}
@@ -108,15 +108,19 @@ def show(section: Section, console: Console) -> None:
 
 
 def merge(document: str, sections: Sequence[Section]) -> str:
-    """The report with ``sections`` replaced or added; other sections stay, order stays."""
+    """The report with ``sections`` replaced or added; other sections and the order stay."""
     parts = re.split(r"(?m)^(?=## )", document)
-    kept = {part[3:].partition("\n")[0].strip(): part for part in parts if part.startswith("## ")}
-    kept.update({section.benchmark: _markdown(section) for section in sections})
-    return "\n".join([_TITLE + _INTRODUCTION, *(part.rstrip() + "\n" for part in kept.values())])
+    sections_by_name = {
+        part[3:].partition("\n")[0].strip(): part for part in parts if part.startswith("## ")
+    }
+    sections_by_name.update({section.benchmark: _markdown(section) for section in sections})
+    return "\n".join(
+        [_TITLE + _INTRODUCTION, *(part.rstrip() + "\n" for part in sections_by_name.values())]
+    )
 
 
 def write(sections: Sequence[Section]) -> None:
-    """Brings ``RESULTS.md`` up to date."""
+    """Updates ``RESULTS.md``."""
     document = RESULTS.read_text() if RESULTS.exists() else ""
     RESULTS.write_text(merge(document, sections))
 
@@ -134,7 +138,7 @@ def _cells(section: Section) -> tuple[list[str], list[list[str]]]:
     header = ["", *section.servers, "target", "met"]
     rows = [
         [
-            f"{figure.what}, {figure.unit}" if figure.unit else figure.what,
+            f"{figure.label}, {figure.unit}" if figure.unit else figure.label,
             *(_cell(figure.values.get(name, "")) for name in section.servers),
             str(figure.target or ""),
             figure.verdict,

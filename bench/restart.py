@@ -1,7 +1,7 @@
 """From the start of the process to the first hit, with 20,000 objects in the cache.
 
-Owns this measurement: it fills a cache through HTTP from an origin of small objects, stops the
-server, starts it again over the same folder and asks until a hit comes.
+It fills a cache over HTTP from an origin of small objects, stops the server, starts it again with
+the same folder, and requests an object until it is a hit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TIMEOUT_S = 30.0
 POLL_S = 0.002
 
 StartOver = Callable[[Path, bool], AbstractContextManager[Server]]
-"""From a cache folder, and whether to wait until all is up, to a server."""
+"""Starts a server with a cache folder; the flag: wait until it is ready."""
 
 
 def restart(options: Options) -> list[Figure]:
@@ -57,31 +57,31 @@ def restart(options: Options) -> list[Figure]:
 def _measure(start: StartOver, source: Origin, cache: Path) -> float:
     with start(cache, True) as server, ThreadPoolExecutor(FILLERS) as pool:
         parts = [range(first, EXTENTS, FILLERS) for first in range(FILLERS)]
-        for done in pool.map(lambda part: _fetch(server.http_port, part), parts):
-            if not done:
+        for is_filled in pool.map(lambda part: _fetch(server.http_port, part), parts):
+            if not is_filled:
                 raise BenchError("the cache could not be filled")
     source.reset()
     began_s = time.monotonic()
     with start(cache, False) as server:
         while not _fetch(server.http_port, range(EXTENTS // 2, EXTENTS // 2 + 1)):
             if time.monotonic() > began_s + TIMEOUT_S:
-                raise BenchError(f"no answer in {TIMEOUT_S:.0f} s")
+                raise BenchError(f"no response in {TIMEOUT_S:.0f} s")
             time.sleep(POLL_S)
         ready_s = time.monotonic() - began_s
     if source.stats().body_bytes:
-        raise BenchError("the answer was no hit: the origin was asked")
+        raise BenchError("the response was not a hit: the origin got a request")
     return ready_s
 
 
 def _fetch(port: int, numbers: range) -> bool:
-    """Reads these objects over one connection; False when one could not be had."""
+    """Fetches objects over one connection; returns False when one fails."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=TIMEOUT_S)
     try:
         for number in numbers:
             connection.request("GET", f"/extent-{number}/{OBJECT}")
-            answer = connection.getresponse()
-            answer.read()
-            if answer.status != http.client.OK:
+            response = connection.getresponse()
+            response.read()
+            if response.status != http.client.OK:
                 return False
     except (OSError, http.client.HTTPException):
         return False

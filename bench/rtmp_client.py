@@ -1,6 +1,6 @@
-"""One RTMP viewer that looks at everything it gets: first frames, seeks, whole plays.
+"""One RTMP viewer that parses all messages: for first frames, seeks and complete plays.
 
-Owns a blocking connection and the reassembly of its messages. Crowds are ``rtmp_viewers``'s.
+It reads a blocking connection and reassembles messages. ``rtmp_viewers`` has many viewers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.server import LOOPBACK, BenchError
 
 BUFFER_MS = 3_000
 WHOLE_TITLE_MS = 36_000_000
-"""A client buffer that asks for the whole title at line rate, as rtmpdump does."""
+"""A client buffer so large that the whole title is sent at line rate, as for rtmpdump."""
 
 _RECEIVE_BYTES = 256 << 10
 _FLV_TAG_HEADER_BYTES = 11
@@ -25,7 +25,7 @@ _STREAM_EOF = 1  # §7.1.7, user control event
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A whole message. ``arrived_s`` is the monotonic time at which its last byte was read."""
+    """A complete message. ``arrived_s`` is the monotonic time of its last byte."""
 
     kind: int
     timestamp_ms: int
@@ -34,7 +34,7 @@ class Message:
 
     @property
     def status(self) -> str:
-        """The code of an onStatus, "" of anything else."""
+        """The code of an onStatus, "" for other messages."""
         if self.kind != wire.COMMAND:
             return ""
         values = wire.read_amf(self.body)
@@ -48,7 +48,7 @@ class Message:
 
     @property
     def has_video_frame(self) -> bool:
-        """Whether it carries a coded picture, by itself or among an aggregate's tags."""
+        """Whether it has a coded picture, as a message or in an aggregate's tags."""
         if self.kind == wire.VIDEO:
             return len(self.body) > 2 and not wire.is_codec_header(wire.VIDEO, self.body)
         if self.kind != wire.AGGREGATE:
@@ -64,7 +64,7 @@ class Message:
 
 
 class Viewer:
-    """A connection that has played. Read it with ``messages``; times out with BenchError."""
+    """A connection after play; ``messages`` reads it. A timeout raises BenchError."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -75,19 +75,19 @@ class Viewer:
         self._acknowledged_bytes = 0
 
     def send(self, data: bytes) -> None:
-        """Sends ``data`` as it is."""
+        """Sends raw bytes."""
         self._socket.sendall(data)
 
-    def take(self, count: int) -> bytes:
+    def read_bytes(self, count: int) -> bytes:
         """The next ``count`` bytes."""
         while len(self._data) < count:
             self._receive()
-        taken = bytes(self._data[:count])
+        data = bytes(self._data[:count])
         del self._data[:count]
-        return taken
+        return data
 
     def messages(self, *, until_s: float) -> Iterator[Message]:
-        """Messages as they are completed. Raises BenchError at monotonic time ``until_s``."""
+        """Yields messages when complete. Raises BenchError at monotonic time ``until_s``."""
         while True:
             header = wire.read_header(self._data, 0, len(self._data), self._headers)
             if header is None:
@@ -125,7 +125,7 @@ class Viewer:
 def playing(
     port: int, application: str, name: str, *, buffer_ms: int = BUFFER_MS, timeout_s: float = 15.0
 ) -> Iterator[Viewer]:
-    """Connects and asks for ``name`` from its start. Raises BenchError when refused or too slow."""
+    """Connects and plays ``name`` from its start. Raises BenchError when refused or too slow."""
     until_s = time.monotonic() + timeout_s
     try:
         connection = socket.create_connection((LOOPBACK, port), timeout_s)
@@ -135,8 +135,8 @@ def playing(
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         viewer = Viewer(connection)
         viewer.send(wire.hello())
-        answer = viewer.take(1 + 2 * wire.HANDSHAKE_BYTES)
-        viewer.send(answer[1 : 1 + wire.HANDSHAKE_BYTES] + wire.connect(application, port))
+        response = viewer.read_bytes(1 + 2 * wire.HANDSHAKE_BYTES)
+        viewer.send(response[1 : 1 + wire.HANDSHAKE_BYTES] + wire.connect(application, port))
         _result(viewer, until_s)
         viewer.send(wire.create_stream())
         stream_id = int(_result(viewer, until_s))
@@ -145,7 +145,7 @@ def playing(
 
 
 def play_whole(port: int, application: str, name: str, *, timeout_s: float = 120.0) -> int:
-    """Plays a title to its end at line rate, which warms a cache; gives its media bytes."""
+    """Plays a title to its end at line rate, which warms a cache; returns its media bytes."""
     until_s = time.monotonic() + timeout_s
     media_bytes = 0
     with playing(port, application, name, buffer_ms=WHOLE_TITLE_MS) as viewer:
@@ -159,13 +159,13 @@ def play_whole(port: int, application: str, name: str, *, timeout_s: float = 120
 
 
 def raise_if_refused(message: Message) -> None:
-    """Raises BenchError for an onStatus that says the title will not play."""
+    """Raises BenchError for an onStatus that refuses the title."""
     if message.status in ("NetStream.Play.StreamNotFound", "NetStream.Play.Failed"):
         raise BenchError(message.status)
 
 
 def _result(viewer: Viewer, until_s: float) -> float:
-    """The number in the next _result, 0 where it has none."""
+    """The number in the next _result, 0 without one."""
     for message in viewer.messages(until_s=until_s):
         if message.kind != wire.COMMAND:
             continue

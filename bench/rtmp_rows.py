@@ -1,6 +1,6 @@
-"""RTMP from a warm cache: what a gigabyte costs, and how many viewers one worker holds.
+"""RTMP from a warm cache: the CPU time of a gigabyte, and the number of viewers of one worker.
 
-Owns these two measurements; the viewers are ``rtmp_viewers``'s, lateness ``media_clock``'s.
+``rtmp_viewers`` runs the viewers, ``media_clock`` decides which are late.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.titles import MOOV_FIRST, Titles, titles
 NAME = f"mp4:{MOOV_FIRST}"
 RAMP_PER_S = 500.0
 SETTLE_S = 4.0
-"""After the last arrival: its buffer is full by then, and the server in its steady state."""
+"""After the last viewer's start; then its buffer is full and the load is steady."""
 MARGIN_S = 60
 """A viewer starts at least this long plus the run before the title's end."""
 COST_VIEWERS = 200
@@ -44,14 +44,14 @@ def cost(options: Options) -> list[Figure]:
 
 
 def capacity(options: Options) -> list[Figure]:
-    """Viewers that one worker holds, each in real time: none may be late."""
+    """Viewers that one worker serves in real time: none may be late."""
     counts = {STREAMEDGE: options.viewers, RTMP: options.peer_viewers}
     results = measure_each(
         _starts(), lambda server: _watch(server, counts[server.name], options.seconds)
     )
-    needed = pick(results, lambda result: result.viewers)
+    viewers = pick(results, lambda result: result.viewers)
     return [
-        Figure("viewers", "", needed),
+        Figure("viewers", "", viewers),
         Figure("late or lost viewers", "", pick(results, _late), Target(0)),
         Figure(
             "worst lag (below 0: media in hand)",
@@ -71,24 +71,24 @@ def capacity(options: Options) -> list[Figure]:
 
 
 def _starts() -> dict[str, Start]:
-    made = titles()
+    films = titles()
     return {
-        STREAMEDGE: lambda: _warm_edge(made),
-        RTMP: lambda: nginx_rtmp(made.folder, core=SERVER_CORE),
+        STREAMEDGE: lambda: _warm_edge(films),
+        RTMP: lambda: nginx_rtmp(films.folder, core=SERVER_CORE),
     }
 
 
 @contextmanager
-def _warm_edge(made: Titles) -> Iterator[Server]:
-    """An edge that has sent the whole title once."""
-    with origin(made.folder) as source, streamedge(source.port, core=SERVER_CORE) as server:
+def _warm_edge(films: Titles) -> Iterator[Server]:
+    """An edge that has sent the complete title once."""
+    with origin(films.folder) as source, streamedge(source.port, core=SERVER_CORE) as server:
         play_whole(server.rtmp_port, APPLICATION, NAME)
         yield server
 
 
 def _watch(server: Server, viewers: int, seconds: float) -> Result:
     run_s = viewers / RAMP_PER_S + SETTLE_S + seconds
-    made = titles()
+    films = titles()
     return watch(
         Plan(
             port=server.rtmp_port,
@@ -98,7 +98,7 @@ def _watch(server: Server, viewers: int, seconds: float) -> Result:
             ramp_per_s=RAMP_PER_S,
             settle_s=SETTLE_S,
             seconds=seconds,
-            latest_start_ms=int((made.duration_s - run_s - MARGIN_S) * 1000),
+            latest_start_ms=int((films.duration_s - run_s - MARGIN_S) * 1000),
             buffer_ms=BUFFER_MS,
             server_pid=server.pid,
         )

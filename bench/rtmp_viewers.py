@@ -1,9 +1,9 @@
 """Thousands of RTMP viewers in one process: the load generator of the RTMP benchmarks.
 
-``python -m bench.rtmp_viewers PLAN`` prints a ``Result``. Owns the crowd's sockets. It reads
-headers and lets the kernel throw bodies away (MSG_TRUNC, tcp(7)), so that one core can watch
-gigabytes per second; it therefore takes the chunks of one message to follow each other, and gives
-up a viewer that loses its place, which counts as broken. Lateness is ``media_clock``'s business.
+``python -m bench.rtmp_viewers PLAN`` prints a ``Result``. It reads headers and lets the kernel
+discard bodies (MSG_TRUNC, tcp(7)), so that one core can receive gigabytes per second. Therefore it
+assumes that the chunks of a message are contiguous; a viewer whose headers cannot be parsed is
+closed and counts as broken. ``media_clock`` decides which viewers are late.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from bench.media_clock import MediaClock
 from bench.server import LOOPBACK
 
 DISCARD_FROM_BYTES = 16 << 10
-"""A rest of a body at least this long is thrown away in the kernel; less is cheaper to copy."""
+"""The kernel discards a rest of a body of at least this size; less is cheaper to copy."""
 DISCARD_BYTES = 8 << 20
 RECEIVE_BYTES = 64 << 10
 READ_EVERY_S = 0.005
-"""Viewers read this often: waking for every send() of a chunk would cost the load generator dearly,
-and what 5,000 viewers leave unread for 50 ms exceeds tcp_mem, upon which the kernel shrinks every
-window and all are late, whatever the server does."""
+"""The interval of reads. A wake-up for each send() of a chunk would cost the load generator too
+much. With 50 ms the unread bytes of 5,000 viewers exceed tcp_mem; then the kernel shrinks all
+windows, and all viewers are late whatever the server does."""
 PEEK_BYTES = 2
-"""What it takes to tell a codec configuration from a frame."""
+"""Enough to distinguish a codec configuration from a frame."""
 
 _KNOWN_KINDS = frozenset({2, 3, 4, 5, 6, wire.DATA, wire.COMMAND})
 
@@ -57,7 +57,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """``bytes`` to ``load_cpu_s`` are of the measured time; late, broken and lags of all time."""
+    """``bytes`` to ``load_cpu_s`` cover the measured time; late, broken and lags the whole run."""
 
     viewers: int
     late: int
@@ -73,7 +73,7 @@ class Result:
 
 
 def watch(plan: Plan) -> Result:
-    """Runs the crowd in a process of its own."""
+    """Runs the viewers in a separate process."""
     limit_s = plan.viewers / plan.ramp_per_s + plan.settle_s + plan.seconds
     return Result(**run_load("bench.rtmp_viewers", asdict(plan), limit_s=limit_s))
 
@@ -86,11 +86,11 @@ class _State(Enum):
 
 
 class _LostError(Exception):
-    """A viewer's bytes make no sense, or it was refused, or its connection is gone."""
+    """A viewer's data is invalid, it was refused, or its connection is lost."""
 
 
 class _Viewer:
-    """One viewer's connection and its place in the bytes."""
+    """One viewer's connection and parser."""
 
     __slots__ = (
         "_acknowledge_at",
@@ -129,32 +129,32 @@ class _Viewer:
         self.socket.send(wire.hello())
 
     def receive(self, data: bytearray, view: memoryview, discarded: bytearray, now: float) -> bool:
-        """Reads once from the socket, through buffers that all viewers share; True: there is more.
+        """Reads once from the socket into buffers that all viewers share; True: more is ready.
 
-        Raises _LostError; OSError when the connection is.
+        Raises _LostError; OSError for a lost connection.
         """
         if self._skip_bytes >= DISCARD_FROM_BYTES:
-            wanted = min(self._skip_bytes, DISCARD_BYTES)
-            count = self.socket.recv_into(discarded, wanted, socket.MSG_TRUNC)
+            limit = min(self._skip_bytes, DISCARD_BYTES)
+            count = self.socket.recv_into(discarded, limit, socket.MSG_TRUNC)
             self._skip_bytes -= count
             if not self._skip_bytes and self._is_media:
                 self.clock.completed(now)
         else:
-            kept = len(self._pending)
-            data[:kept] = self._pending
-            wanted = len(data) - kept
-            count = self.socket.recv_into(view[kept:])
-            self._feed(data, kept + count, now)
+            pending = len(self._pending)
+            data[:pending] = self._pending
+            limit = len(data) - pending
+            count = self.socket.recv_into(view[pending:])
+            self._feed(data, pending + count, now)
         if not count:
             raise _LostError("the server closed the connection")
         self.received_bytes += count
         if self.received_bytes >= self._acknowledge_at:
             self._acknowledge_at += wire.ACKNOWLEDGE_EVERY_BYTES
             self.socket.send(wire.acknowledgement(self.received_bytes))
-        return count == wanted
+        return count == limit
 
     def _feed(self, data: bytearray, end: int, now: float) -> None:
-        """Takes ``data[:end]``, which begins with what was left pending."""
+        """Parses ``data[:end]``, which begins with the pending bytes."""
         at = 0
         self._pending = b""
         while at < end:
@@ -164,9 +164,9 @@ class _Viewer:
                 if not self._skip_bytes and self._is_media:
                     self.clock.completed(now)
             elif self._state is _State.HANDSHAKE:
-                step = self._take_handshake(data, at, end)
+                step = self._read_handshake(data, at, end)
             else:
-                step = self._take_header(data, at, end, now)
+                step = self._read_header(data, at, end, now)
             if not step:
                 self._pending = bytes(data[at:end])
                 break
@@ -175,17 +175,17 @@ class _Viewer:
             self.clock.began(self._latest_ms, now)
             self._latest_ms = -1
 
-    def _take_handshake(self, data: bytearray, at: int, end: int) -> int:
+    def _read_handshake(self, data: bytearray, at: int, end: int) -> int:
         size = 1 + 2 * wire.HANDSHAKE_BYTES
         if end - at < size:
             return 0
         self._state = _State.CONNECT
-        answer = bytes(data[at + 1 : at + 1 + wire.HANDSHAKE_BYTES])
-        self.socket.send(answer + wire.connect(self._plan.application, self._plan.port))
+        response = bytes(data[at + 1 : at + 1 + wire.HANDSHAKE_BYTES])
+        self.socket.send(response + wire.connect(self._plan.application, self._plan.port))
         return size
 
-    def _take_header(self, data: bytearray, at: int, end: int, now: float) -> int:
-        """Reads a header, and of the body what must be looked at; 0: more bytes are needed."""
+    def _read_header(self, data: bytearray, at: int, end: int, now: float) -> int:
+        """Parses a header and the needed part of the body; 0: more bytes are needed."""
         try:
             header = wire.read_header(data, at, end, self._headers)
         except ValueError as error:
@@ -193,23 +193,25 @@ class _Viewer:
         if header is None:
             return 0
         rest = wire.size_on_the_wire(header, self._chunk_bytes)
-        looked_at = self._looked_at(header, rest)
+        parsed_bytes = self._bytes_to_parse(header, rest)
         body = at + header.size
-        if end < body + looked_at:
+        if end < body + parsed_bytes:
             return 0
         self._headers[header.chunk_stream] = header
-        self._skip_bytes = rest - looked_at
+        self._skip_bytes = rest - parsed_bytes
         self._is_media = header.kind in wire.MEDIA
         if self._is_media:
-            self._media_began(header, data[body : body + looked_at], now)
-        elif looked_at:
-            self._heard(header, wire.body_of(header, data[body : body + rest], self._chunk_bytes))
+            self._media_began(header, data[body : body + parsed_bytes], now)
+        elif parsed_bytes:
+            self._on_command(
+                header, wire.body_of(header, data[body : body + rest], self._chunk_bytes)
+            )
         elif header.kind not in _KNOWN_KINDS:
             raise _LostError(f"message type {header.kind}")
-        return header.size + looked_at
+        return header.size + parsed_bytes
 
-    def _looked_at(self, header: wire.Header, rest: int) -> int:
-        """How many bytes of the body matter: of media, those that say if it starts the clock."""
+    def _bytes_to_parse(self, header: wire.Header, rest: int) -> int:
+        """How many bytes of the body to parse; of media, those that decide if the clock starts."""
         if self._has_started:
             return rest if header.kind == wire.SET_CHUNK_SIZE else 0
         if header.kind in wire.MEDIA:
@@ -217,7 +219,7 @@ class _Viewer:
         return rest if header.kind in (wire.SET_CHUNK_SIZE, wire.COMMAND) else 0
 
     def _media_began(self, header: wire.Header, start: bytearray, now: float) -> None:
-        """Tells the clock of the first message of a read; ``_feed`` tells it of the last."""
+        """Updates the clock for the first message of a read; ``_feed`` does it for the last."""
         if not self._has_started:
             if len(start) == PEEK_BYTES and wire.is_codec_header(header.kind, start):
                 return
@@ -226,8 +228,8 @@ class _Viewer:
             self.clock.began(header.timestamp_ms, now)
         self._latest_ms = header.timestamp_ms
 
-    def _heard(self, header: wire.Header, body: bytes) -> None:
-        """Answers what the server says before the media begins."""
+    def _on_command(self, header: wire.Header, body: bytes) -> None:
+        """Handles the server's messages before the media."""
         if header.kind == wire.SET_CHUNK_SIZE:
             self._chunk_bytes = int.from_bytes(body, "big")
             return
@@ -264,7 +266,7 @@ class _Crowd:
         self.broken = 0
 
     def arrive(self, now: float) -> None:
-        """One more viewer."""
+        """Starts another viewer."""
         start_ms = self._random.randint(1, self._plan.latest_start_ms)
         try:
             viewer = _Viewer(self._plan, start_ms, now)
@@ -290,7 +292,7 @@ class _Crowd:
             time.sleep(max(0.0, next_s - time.monotonic()))
 
     def lags_s(self, now: float) -> list[float]:
-        """The worst lag of each viewer that is still there."""
+        """The largest lag of each connected viewer."""
         return [viewer.clock.lag_s(now) for viewer in self._viewers.values()]
 
     def received_bytes(self) -> int:
@@ -301,7 +303,7 @@ class _Crowd:
         viewer.socket.close()
         self._lost_bytes += viewer.received_bytes
         self.broken += 1
-        if self.broken == 1:  # the first says enough; there may be thousands
+        if self.broken == 1:  # only the first; there may be thousands
             print(f"viewer lost: {error}", file=sys.stderr)
 
 

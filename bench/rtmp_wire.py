@@ -1,8 +1,8 @@
-"""What an RTMP viewer says and hears, as bytes: commands, chunk headers, AMF0.
+"""An RTMP viewer's messages as bytes: commands, chunk headers, AMF0.
 
-Owns the client's half of the wire (RTMP specification 1.0 of 2012), as little as a player needs.
-Written apart from the edge's engine on purpose: a benchmark that shares its codec shares its
-mistakes. Pure: no socket, no clock.
+The client's half of the protocol (RTMP specification 1.0 of 2012), as far as a player needs it. It
+shares no code with the edge, because a benchmark with the edge's codec would share its bugs. Pure:
+no socket, no clock.
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ def message(kind: int, body: bytes, *, chunk_stream: int = 2, stream_id: int = 0
 
 
 class Header(NamedTuple):
-    """The header of a message's first chunk, and what its chunk stream's next one leans on.
+    """The header of a message's first chunk, and the values that the next header may inherit.
 
-    ``size`` is its own bytes, ``continuation`` those of the header before each further chunk.
+    ``size`` is its length in bytes, ``continuation`` that of the header of each further chunk.
     """
 
     size: int
@@ -102,10 +102,10 @@ class Header(NamedTuple):
 def read_header(
     data: bytearray | bytes, at: int, end: int, previous: Mapping[int, Header]
 ) -> Header | None:
-    """Reads a message's first chunk header at ``data[at:end]`` (§5.3.1); None: not all there yet.
+    """Reads a message's first chunk header at ``data[at:end]`` (§5.3.1); None: incomplete.
 
-    ``previous`` is the latest header of each chunk stream; putting this one there is the caller's.
-    Raises ValueError when a header leans on one that never came.
+    ``previous`` has the latest header of each chunk stream; the caller adds this one. Raises
+    ValueError when a header inherits from one that never arrived.
     """
     if at >= end:
         return None
@@ -156,14 +156,14 @@ def read_header(
 
 
 def size_on_the_wire(header: Header, chunk_bytes: int) -> int:
-    """Bytes of the body of ``header``'s message, the headers of its further chunks included."""
+    """Bytes of a message's body, including the headers of its further chunks."""
     if header.length <= chunk_bytes:
         return header.length
     return header.length + (header.length - 1) // chunk_bytes * header.continuation
 
 
 def body_of(header: Header, wire_bytes: bytes | bytearray, chunk_bytes: int) -> bytes:
-    """The body in ``wire_bytes``, which is all that ``size_on_the_wire`` counts."""
+    """The body in ``wire_bytes``, which has the size ``size_on_the_wire``."""
     step = chunk_bytes + header.continuation
     return b"".join(wire_bytes[at : at + chunk_bytes] for at in range(0, len(wire_bytes), step))
 
@@ -181,7 +181,7 @@ def is_codec_header(kind: int, start: bytes | bytearray) -> bool:
 
 
 def amf(*values: AmfValue) -> bytes:
-    """AMF0 (specification of 2007) of values one after the other."""
+    """Encodes values one after the other in AMF0 (specification of 2007)."""
     return b"".join(_amf_value(value) for value in values)
 
 
@@ -229,11 +229,11 @@ def _read_value(data: bytes, at: int) -> tuple[AmfValue, int]:
 
 
 def _read_object(data: bytes, at: int) -> tuple[dict[str, AmfValue], int]:
-    found: dict[str, AmfValue] = {}
+    properties: dict[str, AmfValue] = {}
     while data[at : at + 3] != b"\x00\x00\x09":
         name, at = _read_name(data, at)
-        found[name], at = _read_value(data, at)
-    return found, at + 3
+        properties[name], at = _read_value(data, at)
+    return properties, at + 3
 
 
 def _read_name(data: bytes, at: int) -> tuple[str, int]:

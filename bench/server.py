@@ -1,4 +1,4 @@
-"""A server under test: how it is started, found ready and stopped, whichever it is.
+"""Starts and stops a server under test, and waits until it is ready.
 
 Owns ``Server``, its process and its addresses. Configurations are ``peers``'s and ``edge``'s
 business. It signals no process but the ones it started, by their process group.
@@ -35,7 +35,7 @@ class BenchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server. ``pid`` leads its processes; a port is 0 where it serves no such thing."""
+    """A running server. ``pid`` leads its process group; a port is 0 if it is not served."""
 
     name: str
     pid: int
@@ -47,13 +47,13 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What stands in the table in place of a figure that could not be measured."""
+    """The cell of a figure that could not be measured."""
 
     reason: str
 
 
 Value = float | str | Failure
-"""What a cell of the table holds."""
+"""The value of a cell in the table."""
 
 Start = Callable[[], AbstractContextManager[Server]]
 
@@ -63,7 +63,7 @@ def measure_each(
 ) -> dict[str, T | Failure]:
     """Starts the servers one after the other, each alone, and measures each.
 
-    One that does not start or cannot be measured leaves a ``Failure``; the others go on.
+    A server that does not start or cannot be measured has a ``Failure``; the others continue.
     """
     results: dict[str, T | Failure] = {}
     for name, start in starts.items():
@@ -76,7 +76,7 @@ def measure_each(
 
 
 def pick(results: Mapping[str, T | Failure], read: Callable[[T], float | str]) -> dict[str, Value]:
-    """One figure of every server's result; a ``Failure`` stays what it is."""
+    """One figure of every server's result; a ``Failure`` stays a ``Failure``."""
     return {
         name: result if isinstance(result, Failure) else read(result)
         for name, result in results.items()
@@ -92,7 +92,7 @@ def free_port() -> int:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder for one server's files, removed with all that is in it."""
+    """A folder for one server's files, removed at the end."""
     with tempfile.TemporaryDirectory(
         prefix="streamedge-bench-", ignore_cleanup_errors=True
     ) as name:
@@ -103,7 +103,7 @@ def scratch_folder() -> Iterator[Path]:
 def process(
     command: list[str], *, log: Path, ready: Callable[[], bool], core: int | None
 ) -> Iterator[int]:
-    """Runs ``command`` on ``core`` until the block ends; gives its pid once ``ready`` says so.
+    """Runs ``command`` on ``core`` until the block ends; yields its pid once ``ready`` is true.
 
     Its output goes to ``log``. Raises BenchError when it ends, or is not ready in time.
     """
@@ -125,13 +125,13 @@ def process(
 
 
 def accepts(port: int) -> bool:
-    """Whether somebody listens on ``port`` of the loopback."""
+    """Whether a process listens on ``port`` of the loopback address."""
     with socket.socket() as probe:
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    """Asks the leader to end, then ends what is left of its process group."""
+    """Sends SIGTERM to the leader, then SIGKILL to the rest of its process group."""
     child.terminate()
     try:
         child.wait(STOP_TIMEOUT_S)
@@ -146,4 +146,4 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 def _tail(log: Path) -> str:
     text = " ".join(log.read_text(errors="replace").split())
-    return text[-LOG_TAIL_CHARACTERS:] or "it said nothing"
+    return text[-LOG_TAIL_CHARACTERS:] or "without output"

@@ -1,8 +1,8 @@
-"""Hits whose URLs are signed beside hits whose URLs are not, and what the decision itself takes.
+"""Hits with signed URLs beside hits with unsigned ones, and the time of the access decision.
 
-``python -m bench.signed_hits PLAN`` times the decision in this process and prints a ``Decided``.
-Owns the signing of its URLs: a custom policy over the whole host, as players that make many range
-requests get.
+``python -m bench.signed_hits PLAN`` times the decision in this process and prints a
+``DecisionTimes``. The URLs have a custom policy for the whole host, as players use it that make
+many range requests.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from streamedge.access.keys import load_public_key
 from streamedge.delivery.http.request.authorization import Authorizer, CachedGrant
 from streamedge.delivery.http.request.request import WebRequest
 
-OPEN = f"{STREAMEDGE}, open"
+UNSIGNED = f"{STREAMEDGE}, unsigned"
 KEY_ID = "KBENCH"
 SIZES_BYTES = (1 << 10, 256 << 10)
 UNTIL_S = 2_000_000_000
@@ -44,29 +44,29 @@ RATIO_MIN = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
-    """Microseconds: of a hit that is recalled by its bytes, and of one that was parsed anew."""
+class DecisionTimes:
+    """Microseconds of a hit with a memoized request, and of one whose request is parsed."""
 
-    recalled_us: float
+    memoized_us: float
     parsed_us: float
 
 
 def signed_hits(options: Options) -> list[Figure]:
     """Throughput of signed and unsigned hits, their ratio, and the decision's time."""
-    made = titles()
+    films = titles()
     private = rsa.generate_private_key(65537, 2048)
     figures = []
     with ExitStack() as stack:
-        source = stack.enter_context(origin(made.folder))
+        source = stack.enter_context(origin(films.folder))
         plain = stack.enter_context(streamedge(source.port, core=SERVER_CORE))
-        closed = stack.enter_context(
+        signed = stack.enter_context(
             streamedge(source.port, core=SERVER_CORE, signer=(KEY_ID, _public_pem(private)))
         )
-        paths = {OPEN: PATH, STREAMEDGE: _signed(private)}
-        servers: dict[str, Server | Failure] = {OPEN: plain, STREAMEDGE: closed}
-        for name, server in ((OPEN, plain), (STREAMEDGE, closed)):
+        paths = {UNSIGNED: PATH, STREAMEDGE: _signed_path(private)}
+        servers: dict[str, Server | Failure] = {UNSIGNED: plain, STREAMEDGE: signed}
+        for name, server in ((UNSIGNED, plain), (STREAMEDGE, signed)):
             crowd(CrowdPlan(server.http_port, paths[name], readers=1))
-        names = {plain.http_port: OPEN, closed.http_port: STREAMEDGE}
+        names = {plain.http_port: UNSIGNED, signed.http_port: STREAMEDGE}
         for size_bytes in SIZES_BYTES:
 
             def measure(server: Server, size_bytes: int = size_bytes) -> HitsResult:
@@ -74,7 +74,7 @@ def signed_hits(options: Options) -> list[Figure]:
                     HitsPlan(
                         port=server.http_port,
                         path=paths[names[server.http_port]],
-                        object_bytes=made.moov_first.stat().st_size,
+                        object_bytes=films.moov_first.stat().st_size,
                         range_bytes=size_bytes,
                         connections=CONNECTIONS,
                         seconds=options.seconds / len(SIZES_BYTES) / ROUNDS / 2,
@@ -84,13 +84,13 @@ def signed_hits(options: Options) -> list[Figure]:
 
             results = rounds_of(servers, measure)
             label = f"{size_bytes >> 10} KiB"
-            figures += ratio_figures(label, results, OPEN, RATIO_MIN, peer_word="open")
-    decided = Decided(**run_load("bench.signed_hits", {}, limit_s=60.0, core=SERVER_CORE))
+            figures += ratio_figures(label, results, UNSIGNED, RATIO_MIN, peer_word="unsigned")
+    times = DecisionTimes(**run_load("bench.signed_hits", {}, limit_s=60.0, core=SERVER_CORE))
     limit = Target(DECISION_LIMIT_US)
     return [
         *figures,
-        Figure("access decision, hit recalled", "µs", {STREAMEDGE: decided.recalled_us}, limit),
-        Figure("access decision, hit parsed anew", "µs", {STREAMEDGE: decided.parsed_us}, limit),
+        Figure("access decision, memoized request", "µs", {STREAMEDGE: times.memoized_us}, limit),
+        Figure("access decision, parsed request", "µs", {STREAMEDGE: times.parsed_us}, limit),
     ]
 
 
@@ -102,7 +102,7 @@ def _public_pem(private: rsa.RSAPrivateKey) -> str:
     )
 
 
-def _signed(private: rsa.RSAPrivateKey) -> str:
+def _signed_path(private: rsa.RSAPrivateKey) -> str:
     """The path and query of a signed URL; the load generator's Host has no port."""
     signer = CloudFrontSigner(
         KEY_ID, lambda message: private.sign(message, padding.PKCS1v15(), hashes.SHA1())
@@ -116,19 +116,19 @@ def _signed(private: rsa.RSAPrivateKey) -> str:
     return url.removeprefix(f"http://{LOOPBACK}")
 
 
-def _decide() -> Decided:
+def _decide() -> DecisionTimes:
     private = rsa.generate_private_key(65537, 2048)
     key = load_public_key(KEY_ID, _public_pem(private).encode())
     rules = AccessRules({KEY_ID: key}, CountryRule(frozenset({"DE"}), False, True))
-    gate = Authorizer(CountryDatabase(None))
-    path, _, query = _signed(private).partition("?")
+    authorizer = Authorizer(CountryDatabase(None))
+    path, _, query = _signed_path(private).partition("?")
     request = WebRequest("GET", LOOPBACK, path.encode(), {}, "", True, 0.0, query, address=LOOPBACK)
-    grant = gate.admit(rules, request, time.time())
+    grant = authorizer.admit(rules, request, time.time())
     assert not isinstance(grant, Denied)
     granted = CachedGrant(rules, grant)
-    return Decided(
-        recalled_us=_time_us(lambda: gate.still_allows(granted, LOOPBACK, 1_000.0)),
-        parsed_us=_time_us(lambda: gate.admit(rules, request, 1_000.0)),
+    return DecisionTimes(
+        memoized_us=_time_us(lambda: authorizer.still_allows(granted, LOOPBACK, 1_000.0)),
+        parsed_us=_time_us(lambda: authorizer.admit(rules, request, 1_000.0)),
     )
 
 

@@ -1,7 +1,7 @@
-"""The titles that the benchmarks play: made once, kept in the temp folder, found again by name.
+"""The titles that the benchmarks play; encoded once and kept in the temp folder.
 
-Owns the media files. A short clip is encoded at a constant rate and repeated by stream copy, so
-a title of any length costs seconds. Changing a parameter changes the folder's name.
+A short clip is encoded at a constant rate and repeated by stream copy, so a title of any length
+takes seconds. The folder's name contains the parameters, so changed ones make new files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ENCODE_TIMEOUT_S = 300
 
 @dataclass(frozen=True, slots=True)
 class Titles:
-    """One film of 4 Mb/s, 600 s and about 300 MB, with its moov first and with its moov last."""
+    """A film of 4 Mb/s, 600 s and about 300 MB, with its moov first and with its moov last."""
 
     folder: Path
     duration_s: int = DURATION_S
@@ -41,22 +41,22 @@ class Titles:
 
 
 def titles() -> Titles:
-    """The titles, made now if need be. Raises BenchError when ffmpeg is missing or fails."""
+    """The titles; encodes missing ones. Raises BenchError when ffmpeg is missing or fails."""
     key = f"{VIDEO_BITS_PER_S}-{AUDIO_BITS_PER_S}-{FRAMES_PER_S}-{KEYFRAME_EVERY_S}-{DURATION_S}"
     folder = Path(tempfile.gettempdir()) / f"streamedge-bench-titles-{key}"
     folder.mkdir(exist_ok=True)
-    made = Titles(folder)
+    films = Titles(folder)
     clip = folder / "clip.mp4"
     if not clip.exists():
         _ffmpeg(_clip_arguments(), clip)
     repeat = ["-stream_loop", str(DURATION_S // CLIP_S - 1), "-i", str(clip), "-c", "copy"]
-    if not made.moov_last.exists():
-        _ffmpeg(repeat, made.moov_last)
-    if not made.moov_first.exists():
-        _ffmpeg([*repeat, "-movflags", "+faststart"], made.moov_first)
-    for path in (made.moov_first, made.moov_last):
+    if not films.moov_last.exists():
+        _ffmpeg(repeat, films.moov_last)
+    if not films.moov_first.exists():
+        _ffmpeg([*repeat, "-movflags", "+faststart"], films.moov_first)
+    for path in (films.moov_first, films.moov_last):
         _read_through(path)
-    return made
+    return films
 
 
 def _clip_arguments() -> list[str]:
@@ -74,7 +74,7 @@ def _clip_arguments() -> list[str]:
 
 
 def _ffmpeg(arguments: list[str], target: Path) -> None:
-    """Makes ``target`` whole or not at all."""
+    """Writes ``target`` atomically."""
     partial = target.with_suffix(".partial.mp4")
     command = ["ffmpeg", "-nostdin", "-v", "error", "-y", *arguments, str(partial)]
     try:
@@ -87,7 +87,7 @@ def _ffmpeg(arguments: list[str], target: Path) -> None:
 
 
 def _read_through(path: Path) -> None:
-    """Brings the file into the page cache, so that no server is measured reading a disk."""
+    """Reads the file into the page cache, so that no server reads from the disk."""
     with path.open("rb", buffering=0) as source:
         while source.read(1 << 22):
             pass
