@@ -71,7 +71,7 @@ def request_fields(request: ObjectRequest) -> dict[str, str]:
 
     If-Match works with strong validators alone (RFC 9110 §13.1.1); for a weak or missing ETag,
     or one with bytes that clients and servers encode differently, the date is sent instead.
-    ``read_answer`` compares the response in any case.
+    ``read_response`` compares the response in any case.
     """
     fields = {"Accept-Encoding": "identity"}
     if request.span is not None:
@@ -106,7 +106,7 @@ def fold_fields(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
     return folded
 
 
-def read_answer(
+def read_response(
     request: ObjectRequest, status: int, fields: Mapping[str, str], error_code: str = ""
 ) -> Opening | None:
     """The opening of a response; None if the object still is ``request.if_none_match``.

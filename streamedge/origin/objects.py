@@ -28,7 +28,7 @@ from streamedge.origin.answers import (
     Opening,
     fold_fields,
     may_retry_unconditionally,
-    read_answer,
+    read_response,
     representation_fields,
     request_fields,
 )
@@ -50,12 +50,12 @@ _CACHE_FIELDS = frozenset(
 )
 
 
-def open_answer(
+def open_response(
     object_request: ObjectRequest, response: OriginResponse, error_code: str = ""
 ) -> Opening | None:
-    """As ``read_answer``. Closes the response unless its body is to be read."""
+    """As ``read_response``. Closes the response unless its body is to be read."""
     try:
-        opening = read_answer(
+        opening = read_response(
             object_request, response.status, fold_fields(response.fields), error_code
         )
     except BaseException:
@@ -76,7 +76,7 @@ class RequestedObject:
 
     async def head(self, name: str) -> OriginHead:
         object_request = ObjectRequest(self._subject(name), name, method="HEAD")
-        opening = open_answer(object_request, await self._send(object_request))
+        opening = open_response(object_request, await self._send(object_request))
         assert opening is not None, "only If-None-Match is answered with None"
         return opening.head
 
@@ -96,7 +96,7 @@ class RequestedObject:
             response.close()
             object_request = replace(object_request, sends_if_match=False)
             response = await self._send(object_request)
-        opening = open_answer(object_request, response)
+        opening = open_response(object_request, response)
         return None if opening is None else ResponseRead(opening.head, opening.span, response)
 
     async def close(self) -> None:
@@ -167,7 +167,7 @@ class ObjectUpstream:
             if request.method == "GET":
                 span = await _requested_span(origin, request.name, fields.get("range", ""))
             if request.method == "HEAD":
-                return _answer(fields, await origin.head(request.name), None)
+                return _object_response(fields, await origin.head(request.name), None)
             if request.method != "GET":
                 return object_error(405)
             read = await origin.read(request.name, span, if_none_match=_condition(fields))
@@ -178,13 +178,13 @@ class ObjectUpstream:
             return object_error(exc.status or status, _error_fields(exc.fields))
         if read is None:
             return _ObjectResponse(304, None, None)
-        answer = _answer(fields, read.head, read, is_part=span is not None)
-        if answer.status == 304:
+        response = _object_response(fields, read.head, read, is_part=span is not None)
+        if response.status == 304:
             await read.close()
-        return answer
+        return response
 
 
-def _answer(
+def _object_response(
     fields: Mapping[str, str],
     head: OriginHead,
     read: OriginRead | None,

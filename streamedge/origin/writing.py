@@ -1,4 +1,4 @@
-"""The interface of origins that accept writes: ``Write``, ``WriteAnswer``, ``WritableOrigin``.
+"""The interface of origins that accept writes: ``Write``, ``WriteResponse``, ``WritableOrigin``.
 
 Also: which header fields of a viewer belong to the object, and when a condition holds. Pure. An
 implementation carries out one write per call, atomically. The caller notifies the cache.
@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 
 from streamedge.errors import StreamEdgeError
 
-ANSWER_BODY_MAX_BYTES = 64 << 10
+RESPONSE_BODY_MAX_BYTES = 64 << 10
 
 HeaderFields = tuple[tuple[str, str], ...]
 """Header fields in order; names in any case."""
@@ -58,8 +58,8 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
-class WriteAnswer:
-    """The response to a write. ``body`` has at most ANSWER_BODY_MAX_BYTES; ``fields`` are without
+class WriteResponse:
+    """The response to a write. ``body`` has at most RESPONSE_BODY_MAX_BYTES; ``fields`` are without
     Content-Length and hop-by-hop fields.
     """
 
@@ -85,11 +85,11 @@ class WriteAnswer:
 
 
 class WriteRefusedError(StreamEdgeError):
-    """A write is refused; ``answer`` is the response to the viewer."""
+    """A write is refused; ``response`` is the response to the viewer."""
 
-    def __init__(self, answer: WriteAnswer, message: str) -> None:
+    def __init__(self, response: WriteResponse, message: str) -> None:
         super().__init__(message)
-        self.answer = answer
+        self.response = response
 
 
 class WritableOrigin(Protocol):
@@ -106,7 +106,7 @@ class WritableOrigin(Protocol):
         """
         ...
 
-    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteResponse:
         """Carries out ``write``. The ``body`` of a PUT is streamed, once, not always to its end.
 
         Refusals are returned too (412, 400 BadDigest, 403, …). Raises OriginError if the origin
@@ -128,8 +128,8 @@ def object_fields(fields: Iterable[tuple[str, str]]) -> HeaderFields:
 def refuse(status: int, code: str, message: str) -> WriteRefusedError:
     """An error in S3's format (Amazon S3 API Reference, "Error responses")."""
     document = error_document(code, message)
-    answer = WriteAnswer(status, (("Content-Type", "application/xml"),), document)
-    return WriteRefusedError(answer, f"{status} {code}: {message}")
+    response = WriteResponse(status, (("Content-Type", "application/xml"),), document)
+    return WriteRefusedError(response, f"{status} {code}: {message}")
 
 
 def error_document(code: str, message: str) -> bytes:

@@ -81,7 +81,7 @@ def remove_body(folder: Path, token: str) -> None:
 def sweep(folder: Path, has_row: Callable[[str], bool]) -> int:
     """Removes files that no row names and no process is writing. Returns how many.
 
-    ``has_row`` says whether a row names a token. It is called after the file's lock was acquired,
+    ``has_row`` returns whether a row names a token. It is called while the file's lock is held,
     because the writer of a body holds that lock until its row is committed.
     """
     removed = 0

@@ -116,7 +116,7 @@ class PendingWritesOrigin:
         """
         if pending.path is None:
             raise OriginError(
-                OriginFailure.NOT_FOUND, f"{name!a}: deleted, and the origin does not know it yet"
+                OriginFailure.NOT_FOUND, f"{name!a}: deleted here, and not yet at the origin"
             )
         values = {field.lower(): value for field, value in pending.fields}
         values.update(self._overrides)
@@ -151,7 +151,7 @@ class PendingWritesUpstream:
 
 
 class _PendingRead:
-    """The bytes of a queued body, with the version that its writer's response had."""
+    """The bytes of a queued body, with the version that the response to its write had."""
 
     def __init__(self, head: OriginHead, read: OriginRead) -> None:
         self.head = head

@@ -55,7 +55,7 @@ class PendingIndex:
         if asset_key not in self._rows:
             with self._database.read() as connection:
                 row = newest_pending(connection, asset_key)
-            if row is None:  # it has just ended; its change will be applied at the next refresh
+            if row is None:  # the write has just ended; the next refresh applies the change
                 return None
             if len(self._rows) >= _CACHED_ROWS_MAX:
                 self._rows.clear()

@@ -27,8 +27,8 @@ from streamedge.origin.upload import Upload
 from streamedge.origin.writing import (
     HeaderFields,
     Write,
-    WriteAnswer,
     WriteRefusedError,
+    WriteResponse,
     refuse,
 )
 from streamedge.write_back.bodies import NewBody, remove_body, sync_folder
@@ -93,7 +93,7 @@ class WriteQueue:
         self._index = PendingIndex(self.folder / "journal.sqlite")
         self._limit_bytes = limit_bytes
         self._snapshot = b""
-        self.signal.notify()  # the last process with this slot may have died before it did
+        self.signal.notify()  # the last process with this slot may have died before its own call
 
     def close(self) -> None:
         """Closes the files; the queue stays on disk."""
@@ -103,12 +103,12 @@ class WriteQueue:
 
     async def accept(
         self, asset_key: str, origin_name: str, write: Write, body: AsyncIterator[bytes] | None
-    ) -> WriteAnswer:
+    ) -> WriteResponse:
         """Queues a PUT or DELETE. Success means that it is on disk here.
 
-        Refusals are answers too: 412 for a condition that a pending write of the object does not
-        meet, 413 for a body and 503 for a queue over the limit, 507 for a full disk, 400 for a
-        body that does not match its checksums. Raises WriteQueueError, OSError, and what ``body``
+        Refusals are responses too: 412 for a condition that a pending write of the object does not
+        meet, 413 for a body and 503 for a queue over the limit, 507 for a full disk, 400 for a body
+        that does not match its checksums. Raises WriteQueueError, OSError, and what ``body``
         raises. Then nothing was queued, except after a WriteQueueError of the commit itself: the
         write may or may not be queued.
         """
@@ -117,13 +117,13 @@ class WriteQueue:
                 fields = tuple(item for item in write.fields if item[0].lower() in CONDITIONS)
                 row = _new_row(asset_key, origin_name, write, fields)
                 await in_thread(partial(self._commit, row, None))
-                return WriteAnswer(204)
+                return WriteResponse(204)
             return await self._accept_put(asset_key, origin_name, write, body)
         except WriteRefusedError as exc:
-            return exc.answer
+            return exc.response
         except OSError as exc:
             if exc.errno in _FULL:
-                return refuse(507, "InsufficientStorage", "the edge's disk is full").answer
+                return refuse(507, "InsufficientStorage", "the edge's disk is full").response
             raise
 
     def pending(self, asset_key: str) -> Pending | None:
@@ -168,7 +168,7 @@ class WriteQueue:
 
     async def _accept_put(
         self, asset_key: str, origin_name: str, write: Write, body: AsyncIterator[bytes] | None
-    ) -> WriteAnswer:
+    ) -> WriteResponse:
         upload = Upload(write, body)
         verifier = upload.verifier()
         announced_bytes = upload.size_bytes or 0
@@ -176,21 +176,21 @@ class WriteQueue:
             self.rows.check, asset_key, upload.fields, announced_bytes, self._limit_bytes
         )
         await in_thread(check)
-        new = await in_thread(partial(NewBody, self.bodies))
+        new_body = await in_thread(partial(NewBody, self.bodies))
         try:
             async for piece in gather(upload.pieces()):
-                if new.size_bytes + len(piece) > self._limit_bytes:
+                if new_body.size_bytes + len(piece) > self._limit_bytes:
                     raise refuse(
                         413, "EntityTooLarge", "larger than the whole write queue of this edge"
                     )
-                await in_thread(partial(new.append, piece))
+                await in_thread(partial(new_body.append, piece))
                 await in_thread(partial(verifier.update, piece))
             verifier.verify(upload.trailers)
-            row = _new_row(asset_key, origin_name, write, upload.final_fields, new)
-            await in_thread(partial(self._commit, row, new))
+            row = _new_row(asset_key, origin_name, write, upload.final_fields, new_body)
+            await in_thread(partial(self._commit, row, new_body))
         finally:
-            await in_thread(new.close)
-        return WriteAnswer(200, (("ETag", new.etag),))
+            await in_thread(new_body.close)
+        return WriteResponse(200, (("ETag", new_body.etag),))
 
     def _commit(self, row: Row, body: NewBody | None) -> None:
         if body is not None:

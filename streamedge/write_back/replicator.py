@@ -1,7 +1,7 @@
 """Sends queued writes to their origins. One process of the edge does it at a time.
 
 Writes of one object are sent one after another, oldest first. A write is never dropped: one that
-the origin rejects becomes a dead letter, and the log says so. The state transitions and the retry
+the origin rejects becomes a dead letter, with a log event. The state transitions and the retry
 delays are in ``states``.
 """
 
@@ -24,7 +24,7 @@ from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.origin import Origin, Version
 from streamedge.origin.answers import find_error_code
 from streamedge.origin.spooling import GATHERED_BYTES, in_thread
-from streamedge.origin.writing import WritableOrigin, Write, WriteAnswer
+from streamedge.origin.writing import WritableOrigin, Write, WriteResponse
 from streamedge.write_back.bodies import remove_body, sweep
 from streamedge.write_back.leader_lock import LeaderLock
 from streamedge.write_back.queue import WriteQueue
@@ -35,7 +35,7 @@ from streamedge.write_back.states import (
     State,
     back_off_s,
     state_after,
-    state_without_answer,
+    state_without_response,
 )
 
 SENDS_MAX = 4
@@ -46,7 +46,7 @@ POLL_S = 0.5  # between two checks for an interrupted write's arrival at the ori
 # After these failures, one success makes all waiting writes of the origin due at once.
 _UNREACHABLE = frozenset({OriginFailure.REFUSED, OriginFailure.TIMEOUT})
 # After these failures and statuses the origin may still carry out the write.
-_UNANSWERED = frozenset({OriginFailure.BROKEN, OriginFailure.TIMEOUT})
+_MAY_STILL_ARRIVE = frozenset({OriginFailure.BROKEN, OriginFailure.TIMEOUT})
 _GATEWAY_STATUSES = frozenset({502, 504})
 
 DropCached = Callable[[str], Awaitable[None]]
@@ -56,7 +56,7 @@ origin (success), or after they did (rejected).
 
 
 class Replicator:
-    """Sends what waits in ``write_queue``.
+    """Sends the pending writes of ``write_queue``.
 
     ``writers`` and ``readers`` map the origin names in the rows to origins. A write waits while
     the configuration has no origin of its name.
@@ -209,19 +209,21 @@ class Replicator:
 
     def _begin(self, row: Row) -> None:
         self._sending += 1
-        self._start(self._send(row), f"replicate-{row.serial}").add_done_callback(self._sent)
+        self._start(self._send(row), f"replicate-{row.serial}").add_done_callback(
+            self._on_send_done
+        )
 
-    def _sent(self, _send: asyncio.Task[None]) -> None:
+    def _on_send_done(self, _send: asyncio.Task[None]) -> None:
         self._sending -= 1
 
     def _start(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         """Runs ``work`` as a task. If it fails, all tasks end and the replicator starts again."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_task_done)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -239,20 +241,20 @@ class Replicator:
         """
         etag, lingers_s = "", 0.0
         try:
-            answer = await self._write(row)
-            state = state_after(row.method, answer)
-            problem = "" if state is State.DONE else _describe(answer)
-            etag = answer.field("etag")
-            if answer.status in _GATEWAY_STATUSES:
+            response = await self._write(row)
+            state = state_after(row.method, response)
+            problem = "" if state is State.DONE else _describe(response)
+            etag = response.field("etag")
+            if response.status in _GATEWAY_STATUSES:
                 lingers_s = self._lingers_s(row)
             if state is State.CONFLICT and row.attempts > 1 and await self._has_arrived(row):
-                # An earlier attempt without an answer has succeeded, so its condition fails now.
+                # An earlier attempt without a response has succeeded, so its condition fails now.
                 state, problem = State.DONE, ""
         except OriginError as exc:
-            state, problem = state_without_answer(exc), str(exc)
+            state, problem = state_without_response(exc), str(exc)
             if exc.failure in _UNREACHABLE:
                 self._unreachable.add(row.origin_name)
-            if exc.failure in _UNANSWERED:
+            if exc.failure in _MAY_STILL_ARRIVE:
                 lingers_s = self._lingers_s(row)
         except FileNotFoundError as exc:
             state, problem = State.FAILED, f"its body is missing: {exc}"
@@ -314,7 +316,7 @@ class Replicator:
         await self._drop_cached(asset_key)
         await in_thread(partial(self._write_queue.rows.mark_notified, asset_key))
 
-    async def _write(self, row: Row) -> WriteAnswer:
+    async def _write(self, row: Row) -> WriteResponse:
         writer = self._writers.get(row.origin_name)
         if writer is None:
             raise OriginError(
@@ -367,8 +369,8 @@ async def _version(reader: Origin, name: str) -> Version | None:
         return None
 
 
-def _describe(answer: WriteAnswer) -> str:
-    return f"answered {answer.status} {find_error_code(answer.body)}".rstrip()
+def _describe(response: WriteResponse) -> str:
+    return f"answered {response.status} {find_error_code(response.body)}".rstrip()
 
 
 async def _read_file(path: Path) -> AsyncGenerator[bytes, None]:

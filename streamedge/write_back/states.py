@@ -1,6 +1,6 @@
 """The states of a queued write, their transitions, and the retry delay. Pure.
 
-The state after an attempt depends on the origin's answer or failure.
+The state after an attempt depends on the origin's response or failure.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from enum import Enum
 
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin.answers import find_error_code
-from streamedge.origin.writing import WriteAnswer
+from streamedge.origin.writing import WriteResponse
 
 BACK_OFF_FIRST_S = 1.0
 BACK_OFF_MAX_S = 2 * 3600.0
@@ -49,21 +49,21 @@ def may_follow(state: State, following: State) -> bool:
     return following in _NEXT[state]
 
 
-def state_after(method: str, answer: WriteAnswer) -> State:
-    """The state of a SENDING write after the origin's answer."""
-    if answer.succeeded or (method == "DELETE" and answer.status in (404, 410)):
+def state_after(method: str, response: WriteResponse) -> State:
+    """The state of a SENDING write after the origin's response."""
+    if response.succeeded or (method == "DELETE" and response.status in (404, 410)):
         return State.DONE
-    if answer.status in (409, 412):
+    if response.status in (409, 412):
         return State.CONFLICT
-    if answer.status >= 500 or answer.status in _RETRYABLE_STATUSES:
+    if response.status >= 500 or response.status in _RETRYABLE_STATUSES:
         return State.QUEUED
-    if find_error_code(answer.body) in _RETRYABLE_CODES:
+    if find_error_code(response.body) in _RETRYABLE_CODES:
         return State.QUEUED
     return State.FAILED
 
 
-def state_without_answer(error: OriginError) -> State:
-    """The state of a SENDING write after an attempt without an answer."""
+def state_without_response(error: OriginError) -> State:
+    """The state of a SENDING write after an attempt without a response."""
     # Credentials can be corrected; a name that no object can have cannot.
     is_retried = error.failure.retryable or error.failure is OriginFailure.FORBIDDEN
     return State.QUEUED if is_retried else State.FAILED

@@ -15,7 +15,7 @@ from streamedge.origin.answers import (
     find_error_code,
     fold_fields,
     is_same_version,
-    read_answer,
+    read_response,
     representation_fields,
     request_fields,
 )
@@ -94,7 +94,7 @@ def test_message_names_error_code_and_region() -> None:
     ask = ObjectRequest("s3://videos 'a.mp4'", "a.mp4")
     fields = {"x-amz-bucket-region": "eu-west-1"}
     with pytest.raises(OriginError) as caught:
-        read_answer(ask, 301, fields, "PermanentRedirect")
+        read_response(ask, 301, fields, "PermanentRedirect")
     assert str(caught.value) == (
         "s3://videos 'a.mp4': answered 301 PermanentRedirect, a redirect to no host,"
         " which is not followed (the bucket is in region 'eu-west-1')"
@@ -131,7 +131,7 @@ def opening_or_error(
     ask: ObjectRequest, status: int, fields: dict[str, str]
 ) -> Opening | OriginError | None:
     try:
-        return read_answer(ask, status, fields)
+        return read_response(ask, status, fields)
     except OriginError as error:
         return error
 

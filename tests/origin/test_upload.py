@@ -63,7 +63,7 @@ async def test_body_that_contradicts_its_header_is_refused(body: bytes, refusal:
     with pytest.raises(WriteRefusedError, match=refusal) as caught:
         await read(upload)
     assert upload.failure is caught.value
-    assert caught.value.answer.status == 400
+    assert caught.value.response.status == 400
 
 
 @pytest.mark.parametrize("pieces", [(b"hell",), (b"hello", b"!")])

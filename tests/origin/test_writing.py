@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from streamedge.origin.writing import (
-    WriteAnswer,
     WriteRefusedError,
+    WriteResponse,
     object_fields,
     refuse,
     require_condition,
@@ -65,7 +65,7 @@ def test_conditions_are_checked_against_the_current_etag(
 
 
 def test_refusals_are_error_documents() -> None:
-    answer = refuse(400, "BadDigest", "a < b").answer
+    answer = refuse(400, "BadDigest", "a < b").response
     assert answer.status == 400
     assert not answer.succeeded
     assert answer.field("content-type") == "application/xml"
@@ -73,7 +73,7 @@ def test_refusals_are_error_documents() -> None:
 
 
 def test_success_is_2xx() -> None:
-    assert [status for status in (200, 204, 299, 304, 412) if WriteAnswer(status).succeeded] == [
+    assert [status for status in (200, 204, 299, 304, 412) if WriteResponse(status).succeeded] == [
         200,
         204,
         299,

@@ -26,7 +26,7 @@ from streamedge.ops.log_output import LogTarget
 from streamedge.ops.metrics import Counts
 from streamedge.origin.directory.origin import DirectoryOrigin
 from streamedge.origin.directory.writing import DirectoryWriter
-from streamedge.origin.writing import Write, WriteAnswer
+from streamedge.origin.writing import Write, WriteResponse
 from streamedge.write_back import replicator
 from streamedge.write_back.bodies import NewBody
 from streamedge.write_back.queue import WriteQueue
@@ -47,7 +47,7 @@ class StdoutLog(Log):
 class BlockingWriter(DirectoryWriter):
     """Does the write, but never returns the response."""
 
-    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteResponse:
         await super().write(write, body)
         report({"event": "stuck"})
         return await asyncio.Future()

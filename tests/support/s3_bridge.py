@@ -12,7 +12,7 @@ import h11
 
 from streamedge.origin.s3.protocol import read_call
 from streamedge.origin.s3.writing import S3Writer
-from streamedge.origin.writing import Write, WriteAnswer, WriteRefusedError, object_fields, refuse
+from streamedge.origin.writing import Write, WriteRefusedError, WriteResponse, object_fields, refuse
 from tests.support.h11_server import H11Server
 
 
@@ -31,7 +31,7 @@ class S3Bridge(H11Server):
         answer = await self._answer(request, body)
         return answer.status, [*answer.fields], answer.body
 
-    async def _answer(self, request: h11.Request, body: AsyncIterator[bytes]) -> WriteAnswer:
+    async def _answer(self, request: h11.Request, body: AsyncIterator[bytes]) -> WriteResponse:
         method, target = request.method.decode(), request.target.decode()
         self.requests.append((method, target))
         path, _, query = target.partition("?")
@@ -42,10 +42,10 @@ class S3Bridge(H11Server):
         try:
             call = read_call(method, name, query, fields, size_bytes)
         except WriteRefusedError as exc:
-            return exc.answer
+            return exc.response
         if call is not None:
             return await self._writer.relay(call, body)
         if method not in ("PUT", "DELETE"):
-            return refuse(405, "MethodNotAllowed", method).answer
+            return refuse(405, "MethodNotAllowed", method).response
         write = Write(method, name, object_fields(fields), size_bytes)
         return await self._writer.write(write, body)

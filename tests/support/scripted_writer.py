@@ -12,14 +12,14 @@ from streamedge.ops.log import Log
 from streamedge.ops.log_output import LogTarget
 from streamedge.ops.metrics import Gauge
 from streamedge.ops.wakeup import Wakeup
-from streamedge.origin.writing import Write, WriteAnswer
+from streamedge.origin.writing import Write, WriteResponse
 
 REPLICATOR = Wakeup()
 """The wake-up of the replicator, for all write queues of a test process."""
 
 PATIENCE_S = 20.0  # a wait that lasts this long has failed
 
-Outcome = WriteAnswer | Exception
+Outcome = WriteResponse | Exception
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class ScriptedWriter:
     async def end_abandoned(self) -> int:
         return 0
 
-    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteResponse:
         pieces = [] if body is None else [piece async for piece in body]
         self.sent.append((write, b"".join(pieces)))
         number = len(self.sent)
@@ -58,7 +58,7 @@ class ScriptedWriter:
             self.running -= 1
         if isinstance(outcome, Exception):
             raise outcome
-        return outcome or WriteAnswer(200, (("ETag", f'"origin-{number}"'),))
+        return outcome or WriteResponse(200, (("ETag", f'"origin-{number}"'),))
 
     async def attempted(self, times: int) -> None:
         """Waits for so many attempts."""

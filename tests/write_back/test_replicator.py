@@ -15,7 +15,7 @@ import pytest
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.origin.directory.origin import DirectoryOrigin
-from streamedge.origin.writing import Write, WriteAnswer
+from streamedge.origin.writing import Write, WriteResponse
 from streamedge.write_back import replicator as replicator_module
 from streamedge.write_back.leader_lock import LeaderLock
 from streamedge.write_back.queue import WriteQueue, prepare_write_queue
@@ -49,7 +49,7 @@ class Bench:
         self.told: list[tuple[str, bool]] = []
         self.fault: Exception | None = None
 
-    async def accept(self, key: str, body: bytes | None, *fields: tuple[str, str]) -> WriteAnswer:
+    async def accept(self, key: str, body: bytes | None, *fields: tuple[str, str]) -> WriteResponse:
         if body is None:
             return await self.write_queue.accept(key, "main", Write("DELETE", key, fields), None)
         return await self.write_queue.accept(key, "main", put(key, *fields), body_of(body))
@@ -178,7 +178,7 @@ async def test_recovery_of_an_origin_makes_all_its_writes_due(bench: Bench) -> N
 async def test_rejected_write_becomes_a_dead_letter_and_is_logged(
     bench: Bench, status: int, state: str
 ) -> None:
-    bench.writer.outcomes = [WriteAnswer(status)]
+    bench.writer.outcomes = [WriteResponse(status)]
     await bench.accept("film", b"hello", ("If-Match", '"1"'))
     async with bench.running():
         (said,) = await bench.log.wait_for_event("write_not_replicated")
@@ -216,7 +216,7 @@ async def test_put_with_a_lost_response_is_compared_with_the_origin(
     if there is not None:
         (bench.folder / "film").write_bytes(there)
     lost = OriginError(OriginFailure.BROKEN, "connection lost before an answer")
-    bench.writer.outcomes = [lost, WriteAnswer(412)]
+    bench.writer.outcomes = [lost, WriteResponse(412)]
     await bench.accept("film", b"hello", ("If-None-Match", "*"))
     async with bench.running():
         await bench.log.wait_for_event("write_not_replicated")
@@ -232,7 +232,7 @@ async def test_delete_with_a_lost_response_is_compared_with_the_origin(
     if is_there:
         (bench.folder / "film").write_bytes(b"new")
     lost = OriginError(OriginFailure.BROKEN, "connection lost before an answer")
-    bench.writer.outcomes = [lost, WriteAnswer(412)]
+    bench.writer.outcomes = [lost, WriteResponse(412)]
     await bench.accept("film", None, ("If-Match", '"1"'))
     async with bench.running():
         await bench.log.wait_for_event("write_not_replicated")
@@ -243,7 +243,7 @@ async def test_delete_with_a_lost_response_is_compared_with_the_origin(
 
 async def test_conflict_of_the_first_attempt_is_a_conflict(bench: Bench) -> None:
     (bench.folder / "film").write_bytes(b"hello")
-    bench.writer.outcomes = [WriteAnswer(412)]
+    bench.writer.outcomes = [WriteResponse(412)]
     await bench.accept("film", b"hello", ("If-None-Match", "*"))
     async with bench.running():
         (said,) = await bench.log.wait_for_event("write_not_replicated")
@@ -340,11 +340,11 @@ async def test_hold_for_a_write_of_a_dead_sender_that_never_lands_expires(
     [
         OriginError(OriginFailure.TIMEOUT, "silent"),
         OriginError(OriginFailure.BROKEN, "connection lost"),
-        WriteAnswer(504),
+        WriteResponse(504),
     ],
 )
 async def test_newer_write_waits_while_an_unanswered_one_may_land(
-    bench: Bench, outcome: OriginError | WriteAnswer
+    bench: Bench, outcome: OriginError | WriteResponse
 ) -> None:
     bench.writer.lingering_s = 3600.0
     bench.writer.outcomes = [outcome]
@@ -430,7 +430,7 @@ async def test_replicator_restarts_after_a_queue_failure(
 
 async def test_gauges_count_pending_writes_dead_letters_and_bytes(bench: Bench) -> None:
     bench.counts.gauges = RecordingGauges(bench.log)
-    bench.writer.outcomes = [WriteAnswer(403), DOWN]
+    bench.writer.outcomes = [WriteResponse(403), DOWN]
     await bench.accept("film", b"hello")
     wanted = {Gauge.WAITING_WRITES: 1, Gauge.KEPT_WRITES: 1, Gauge.HELD_WRITE_BYTES: 7}
     async with bench.running():

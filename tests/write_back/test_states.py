@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamedge.errors import OriginError, OriginFailure
-from streamedge.origin.writing import WriteAnswer, refuse
+from streamedge.origin.writing import WriteResponse, refuse
 from streamedge.write_back.states import (
     BACK_OFF_MAX_S,
     State,
     back_off_s,
     may_follow,
     state_after,
-    state_without_answer,
+    state_without_response,
 )
 
 
@@ -40,19 +40,19 @@ from streamedge.write_back.states import (
     ],
 )
 def test_status_decides_the_next_state(method: str, status: int, state: State) -> None:
-    assert state_after(method, WriteAnswer(status)) is state
+    assert state_after(method, WriteResponse(status)) is state
     assert may_follow(State.SENDING, state)
 
 
 def test_transient_refusals_are_retried() -> None:
     for code, state in (("RequestTimeout", State.QUEUED), ("AccessDenied", State.FAILED)):
-        assert state_after("PUT", refuse(400, code, "").answer) is state
+        assert state_after("PUT", refuse(400, code, "").response) is state
 
 
 @pytest.mark.parametrize("failure", list(OriginFailure))
 def test_failure_without_a_response_decides_the_next_state(failure: OriginFailure) -> None:
     lasting = {OriginFailure.NOT_FOUND, OriginFailure.CHANGED, OriginFailure.RANGE_OUTSIDE}
-    state = state_without_answer(OriginError(failure, ""))
+    state = state_without_response(OriginError(failure, ""))
     assert state is (State.FAILED if failure in lasting else State.QUEUED)
 
 

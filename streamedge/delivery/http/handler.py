@@ -165,7 +165,7 @@ class HttpHandler:
             try:
                 require_known_call(route, request, self.authorizer)
             except WriteRefusedError as exc:
-                return self._builder.written(route, request, exc.answer)
+                return self._builder.written(route, request, exc.response)
         return route
 
     def is_for_cache(self, route: Route, request: WebRequest) -> bool:
@@ -313,7 +313,7 @@ class HttpHandler:
                 )
             )
         except WriteRefusedError as exc:
-            return self._builder.written(route, request, exc.answer)
+            return self._builder.written(route, request, exc.response)
         except OriginError as exc:
             self._invalidate_after_unknown_outcome(route, request)
             return self._builder.failed(route, request, exc)

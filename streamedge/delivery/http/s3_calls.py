@@ -30,7 +30,7 @@ from streamedge.origin.s3.protocol import (
     require_known_parameters,
     require_signed_fields,
 )
-from streamedge.origin.writing import WriteAnswer, WriteRefusedError, refuse
+from streamedge.origin.writing import WriteRefusedError, WriteResponse, refuse
 from streamedge.write_back.queue import WriteQueue
 
 
@@ -63,7 +63,7 @@ def require_known_call(route: Route, request: WebRequest, authorizer: Authorizer
 
 async def call_bucket(
     route: Route, request: WebRequest, write_queue: WriteQueue | None
-) -> WriteAnswer:
+) -> WriteResponse:
     """Makes a call on a bucket. Raises OriginError, WriteQueueError."""
     binding = route.rule.binding
     try:
@@ -79,7 +79,7 @@ async def call_bucket(
             raise refuse(503, "SlowDown", "writes of listed objects wait for the bucket")
         return await binding.relay.call_bucket(call)
     except WriteRefusedError as exc:
-        return exc.answer
+        return exc.response
 
 
 def _require_listing(

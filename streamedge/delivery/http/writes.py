@@ -16,7 +16,7 @@ from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import Route
 from streamedge.origin.names import site_path
 from streamedge.origin.s3.protocol import S3Call, hoisted_fields, read_call
-from streamedge.origin.writing import Write, WriteAnswer, WriteRefusedError, object_fields, refuse
+from streamedge.origin.writing import Write, WriteRefusedError, WriteResponse, object_fields, refuse
 from streamedge.write_back.queue import WriteQueue
 
 _OF_OBJECTS = frozenset({"PUT", "DELETE"})
@@ -58,16 +58,16 @@ class Writes:
 
     async def write(
         self, route: Route, request: WebRequest, body: AsyncIterator[bytes] | None
-    ) -> WriteAnswer:
+    ) -> WriteResponse:
         """Carries out a write. Raises OriginError, WriteQueueError, and what ``body`` raises."""
         try:
             return await self._write(route, request, body)
         except WriteRefusedError as exc:
-            return exc.answer
+            return exc.response
 
     async def _write(
         self, route: Route, request: WebRequest, body: AsyncIterator[bytes] | None
-    ) -> WriteAnswer:
+    ) -> WriteResponse:
         binding = route.rule.binding
         if "x-amz-copy-source" in request.headers:  # its empty body would become the object
             raise refuse(501, "NotImplemented", "objects are not copied through the edge")
@@ -96,7 +96,7 @@ class Writes:
         call: S3Call,
         keys: tuple[str, ...],
         body: AsyncIterator[bytes] | None,
-    ) -> WriteAnswer:
+    ) -> WriteResponse:
         if binding.relay is None or binding.writer is None:
             raise refuse(501, "NotImplemented", "the origin takes no uploads")
         relayed = binding.relay.relay(call, body)
@@ -106,14 +106,14 @@ class Writes:
         return await self._invalidate_after(keys, lingers_s, relayed)
 
     async def _invalidate_after(
-        self, keys: tuple[str, ...], lingers_s: float, writing: Awaitable[WriteAnswer]
-    ) -> WriteAnswer:
+        self, keys: tuple[str, ...], lingers_s: float, writing: Awaitable[WriteResponse]
+    ) -> WriteResponse:
         """Awaits a write, and invalidates cached responses unless it certainly changed nothing.
 
         When the outcome is unknown, because the origin failed or the caller left, responses stored
         while the origin may still execute the write (``lingers_s``) are invalidated too.
         """
-        answer: WriteAnswer | None = None
+        answer: WriteResponse | None = None
         try:
             answer = await writing
         finally:

@@ -27,8 +27,8 @@ from streamedge.origin.upload import Upload
 from streamedge.origin.writing import (
     HeaderFields,
     Write,
-    WriteAnswer,
     WriteRefusedError,
+    WriteResponse,
     refuse,
     require_condition,
 )
@@ -89,7 +89,7 @@ class DirectoryWriter:
         """As ``WritableOrigin.end_abandoned``: a file that was not renamed is not an object."""
         return 0
 
-    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteResponse:
         """As ``WritableOrigin.write``. A new object is answered 201, a replaced one 200."""
         subject = f"{self._root} {write.name!a}"
         try:
@@ -100,16 +100,18 @@ class DirectoryWriter:
                 return await in_thread(lambda: _delete(self._root, key, write.fields))
             return await self._put(key, write, body)
         except WriteRefusedError as exc:
-            return exc.answer
+            return exc.response
         except OSError as exc:
             if isinstance(exc, ConnectionError | TimeoutError):  # raised by the viewer's body
                 raise
             refusal = _ERRNO_REFUSALS.get(exc.errno or 0)
             if refusal is None:
                 raise OriginError(OriginFailure.UNAVAILABLE, f"{subject}: {exc.strerror}") from exc
-            return refuse(*refusal, str(exc.strerror)).answer
+            return refuse(*refusal, str(exc.strerror)).response
 
-    async def _put(self, key: str, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+    async def _put(
+        self, key: str, write: Write, body: AsyncIterator[bytes] | None
+    ) -> WriteResponse:
         upload = Upload(write, body)
         verifier = upload.verifier()
         new = await in_thread(lambda: _NewFile(self._root, key, write.fields))
@@ -142,7 +144,7 @@ class _NewFile:
         verifier.update(piece)
         write_all(self._descriptor, piece)
 
-    def put_in_place(self, fields: HeaderFields) -> WriteAnswer:
+    def put_in_place(self, fields: HeaderFields) -> WriteResponse:
         """Renames it to the object. Raises WriteRefusedError if a condition no longer holds."""
         os.fsync(self._descriptor)
         version = version_of(os.fstat(self._descriptor))
@@ -157,7 +159,7 @@ class _NewFile:
             )
             self._name = ""
             os.fsync(self._entry.folder)
-        return WriteAnswer(201 if replaced is None else 200, (("ETag", version.etag),))
+        return WriteResponse(201 if replaced is None else 200, (("ETag", version.etag),))
 
     def close(self) -> None:
         """Closes it, and removes it if it was not renamed."""
@@ -168,12 +170,12 @@ class _NewFile:
         os.close(self._entry.folder)
 
 
-def _delete(root: Path, key: str, fields: HeaderFields) -> WriteAnswer:
+def _delete(root: Path, key: str, fields: HeaderFields) -> WriteResponse:
     try:
         folder = _open_folder(root, key, make=False)
     except FileNotFoundError:
         require_condition(fields, None)
-        return WriteAnswer(204)
+        return WriteResponse(204)
     try:
         entry = _Entry(folder, key.rpartition("/")[2])
         with _locked(folder):
@@ -183,7 +185,7 @@ def _delete(root: Path, key: str, fields: HeaderFields) -> WriteAnswer:
             os.fsync(folder)
     finally:
         os.close(folder)
-    return WriteAnswer(204)
+    return WriteResponse(204)
 
 
 def _open_folder(root: Path, key: str, *, make: bool) -> int:

@@ -49,7 +49,7 @@ _CAUSES: dict[OriginFailure, int | str] = {
     OriginFailure.BROKEN: "connect",  # lost before a response
     OriginFailure.TIMEOUT: "timeout",
 }
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 class AttemptResult(Enum):
@@ -137,12 +137,12 @@ class OriginGroup:
 
     async def _try_members(
         self,
-        attempt: Callable[[Member], Awaitable[Answer]],
-        judge: Callable[[Answer], AttemptResult] = lambda _: AttemptResult.PASSED,
-        drop: Callable[[Answer], None] = lambda _: None,
+        attempt: Callable[[Member], Awaitable[Result]],
+        judge: Callable[[Result], AttemptResult] = lambda _: AttemptResult.PASSED,
+        drop: Callable[[Result], None] = lambda _: None,
         *,
         of_version: bool = False,
-    ) -> Answer:
+    ) -> Result:
         """Tries one member after another until a result passes; the last one always passes."""
         candidates = self._candidates(of_version)
         for member in candidates:
@@ -160,17 +160,17 @@ class OriginGroup:
     async def _attempt(
         self,
         member: Member,
-        attempt: Callable[[Member], Awaitable[Answer]],
-        judge: Callable[[Answer], AttemptResult],
+        attempt: Callable[[Member], Awaitable[Result]],
+        judge: Callable[[Result], AttemptResult],
         of_version: bool,
-    ) -> tuple[AttemptResult, Answer | OriginError]:
+    ) -> tuple[AttemptResult, Result | OriginError]:
         self._record(member, BreakerEvent.SENT)
         event = BreakerEvent.ABANDONED
-        outcome: Answer | OriginError
+        outcome: Result | OriginError
         try:
             try:
-                answer = await attempt(member)
-                outcome, result = answer, judge(answer)
+                response = await attempt(member)
+                outcome, result = response, judge(response)
             except OriginError as exc:
                 outcome, result = exc, self._judge_error(exc, of_version)
             failed = result is AttemptResult.FAILED
@@ -297,7 +297,7 @@ def _result_of_cause(cause: int | str) -> AttemptResult:
 def _is_of_version(request_fields: Mapping[str, str], response: OriginResponse) -> bool:
     """Whether a response is for the requested version, judged by header fields only.
 
-    Not every server honours the conditions (see ``answers.read_answer``, which is exact).
+    Not every server honours the conditions (see ``answers.read_response``, which is exact).
     """
     if response.status not in (200, 206):
         return False

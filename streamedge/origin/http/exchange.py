@@ -37,7 +37,7 @@ from streamedge.origin.http_client.client import Client, Interim, Response, Trai
 from streamedge.origin.http_client.redirects import redirect_url
 from streamedge.origin.http_client.request import Body, RequestFields
 from streamedge.origin.http_client.tls import system_tls
-from streamedge.origin.objects import open_answer
+from streamedge.origin.objects import open_response
 from streamedge.spans import Span
 
 CONNECT_TIMEOUT_S = 5.0
@@ -117,7 +117,7 @@ class Exchange:
     ) -> OriginHead:
         """As ``Origin.head``; with ``query``, percent-encoded, and ``fields`` in the request."""
         request = ObjectRequest(self._subject(name), name, method="HEAD")
-        opening = open_answer(request, await self._send(request, query, fields))
+        opening = open_response(request, await self._send(request, query, fields))
         assert opening is not None, "only If-None-Match is answered with None"
         return opening.head
 
@@ -151,7 +151,7 @@ class Exchange:
         except BaseException:
             response.close()
             raise
-        opening = open_answer(request, response, error_code)
+        opening = open_response(request, response, error_code)
         if is_refused and opening is not None:
             self._refuses_if_match = True  # the version is the requested one
         return None if opening is None else _HttpRead(opening, response)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from streamedge.http_fields import HOP_BY_HOP
 from streamedge.origin import OriginRequest, Upstream
-from streamedge.origin.writing import ANSWER_BODY_MAX_BYTES, Write, WriteAnswer
+from streamedge.origin.writing import RESPONSE_BODY_MAX_BYTES, Write, WriteResponse
 
 _DROPPED_FIELDS = HOP_BY_HOP | {"content-length"}
 
@@ -26,7 +26,7 @@ class SiteWriter:
         """As ``WritableOrigin.end_abandoned``: a server keeps nothing of a truncated request."""
         return 0
 
-    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteResponse:
         """As ``WritableOrigin.write``; a long response body is truncated."""
         fields = list(write.fields)
         if write.size_bytes is not None and write.method != "DELETE":
@@ -34,17 +34,17 @@ class SiteWriter:
         response = await self._upstream.send(
             OriginRequest(write.method, write.name, fields=tuple(fields), body=body)
         )
-        answer_body = bytearray()
+        response_body = bytearray()
         try:
             async for piece in response.body():
-                answer_body += piece
-                if len(answer_body) >= ANSWER_BODY_MAX_BYTES:
+                response_body += piece
+                if len(response_body) >= RESPONSE_BODY_MAX_BYTES:
                     break
         finally:
             response.close()
         fields_passed = tuple(
             field for field in response.fields if field[0].lower() not in _DROPPED_FIELDS
         )
-        return WriteAnswer(
-            response.status, fields_passed, bytes(answer_body[:ANSWER_BODY_MAX_BYTES])
+        return WriteResponse(
+            response.status, fields_passed, bytes(response_body[:RESPONSE_BODY_MAX_BYTES])
         )

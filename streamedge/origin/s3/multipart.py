@@ -30,8 +30,8 @@ from streamedge.origin.upload import Upload
 from streamedge.origin.upload_records import UploadRecord, UploadRecords
 from streamedge.origin.writing import (
     HeaderFields,
-    WriteAnswer,
     WriteRefusedError,
+    WriteResponse,
     refuse,
 )
 
@@ -47,7 +47,7 @@ _OBJECT_CHECKSUMS = ("content-md5", "x-amz-checksum-", "x-amz-sdk-", "x-amz-cont
 
 async def put_in_parts(
     requests: S3Requests, name: str, upload: Upload, records: UploadRecords | None = None
-) -> WriteAnswer:
+) -> WriteResponse:
     """Puts ``upload`` as the object ``name``. Raises as ``WritableOrigin.write``, and
     WriteRefusedError for refusals.
 
@@ -77,16 +77,16 @@ async def abort_abandoned(requests: S3Requests, records: UploadRecords) -> int:
     while (record := await in_thread(partial(next, abandoned, None))) is not None:
         try:
             query = f"uploadId={quote(record.upload_id, safe='~')}"
-            answer = await requests.send("DELETE", record.name, query)
+            response = await requests.send("DELETE", record.name, query)
         except BaseException:
             await in_thread(record.release)
             raise
-        if answer.status == 404 or (answer.succeeded and record.was_aborted):
+        if response.status == 404 or (response.succeeded and record.was_aborted):
             await in_thread(record.remove)
         else:
-            await in_thread(partial(record.release, aborted=answer.succeeded))
-            aborted += answer.succeeded
-            refused += not answer.succeeded
+            await in_thread(partial(record.release, aborted=response.succeeded))
+            aborted += response.succeeded
+            refused += not response.succeeded
     if refused:
         raise OriginError(
             OriginFailure.UNAVAILABLE, f"the bucket did not abort {refused} abandoned uploads"
@@ -127,8 +127,8 @@ class _Multipart:
             if field[0].lower() not in _CONDITIONS
             and not field[0].lower().startswith(_OBJECT_CHECKSUMS)
         )
-        answer = await self._send_with_retries("POST", "uploads=", fields)
-        self._upload_id = find_upload_id(answer.body)
+        response = await self._send_with_retries("POST", "uploads=", fields)
+        self._upload_id = find_upload_id(response.body)
         if not self._upload_id:
             raise OriginError(
                 OriginFailure.UNAVAILABLE,
@@ -184,23 +184,25 @@ class _Multipart:
         self._verifier.verify(self._upload.trailers)
         return [etags[number] for number in sorted(etags)]
 
-    async def complete(self, etags: list[str]) -> WriteAnswer:
+    async def complete(self, etags: list[str]) -> WriteResponse:
         fields = self._part_fields + tuple(
             field for field in self._upload.fields if field[0].lower() in _CONDITIONS
         )
-        answer = await self._send_with_retries("POST", self._id_query(), fields, completion(etags))
+        response = await self._send_with_retries(
+            "POST", self._id_query(), fields, completion(etags)
+        )
         await self._release_record()
         passed = tuple(
-            (name, value) for name, value in answer.fields if name.lower().startswith("x-amz-")
+            (name, value) for name, value in response.fields if name.lower().startswith("x-amz-")
         )
-        return WriteAnswer(200, (("ETag", find_etag(answer.body)), *passed))
+        return WriteResponse(200, (("ETag", find_etag(response.body)), *passed))
 
     async def abort(self) -> None:
         """Deletes the parts at the bucket. Its failure must not hide the cause of the abort."""
         try:
             await self._send_with_retries("DELETE", self._id_query())
         except (OriginError, WriteRefusedError) as exc:
-            if not isinstance(exc, WriteRefusedError) or exc.answer.status != 404:
+            if not isinstance(exc, WriteRefusedError) or exc.response.status != 404:
                 # The bucket stores the parts until ``abort_abandoned`` aborts the upload.
                 await self._release_record(is_ended=False)
                 return
@@ -214,8 +216,8 @@ class _Multipart:
 
     async def _send_part(self, number: int, data: bytes) -> str:
         query = f"partNumber={number}&{self._id_query()}"
-        answer = await self._send_with_retries("PUT", query, self._part_fields, data)
-        return answer.field("etag")
+        response = await self._send_with_retries("PUT", query, self._part_fields, data)
+        return response.field("etag")
 
     async def _stream_part(
         self, number: int, pieces: _Gatherer, size_bytes: int, sent_bytes: int
@@ -225,7 +227,7 @@ class _Multipart:
                 await in_thread(partial(self._verifier.update, piece))
                 yield piece
 
-        answer = await self._requests.send(
+        response = await self._requests.send(
             "PUT",
             self._name,
             f"partNumber={number}&{self._id_query()}",
@@ -233,14 +235,14 @@ class _Multipart:
             body=verified(),
             size_bytes=sent_bytes,
         )
-        return _require_success(answer).field("etag")
+        return _require_success(response).field("etag")
 
     def _id_query(self) -> str:
         return f"uploadId={quote(self._upload_id, safe='~')}"
 
     async def _send_with_retries(
         self, method: str, query: str, fields: HeaderFields = (), body: bytes | None = None
-    ) -> WriteAnswer:
+    ) -> WriteResponse:
         """Sends a request, and repeats it after transient failures; ATTEMPTS times at most.
 
         Raises OriginError, or WriteRefusedError with the response that is not a success.
@@ -250,17 +252,17 @@ class _Multipart:
         while True:
             attempt += 1
             try:
-                answer = await self._requests.send(method, self._name, query, fields, body=body)
+                response = await self._requests.send(method, self._name, query, fields, body=body)
             except OriginError as exc:
                 if attempt == ATTEMPTS or not exc.retryable:
                     raise
                 failure = exc
             else:
-                if attempt == ATTEMPTS or not may_be_retried(answer):
-                    if failure is not None and answer.status == 404:
+                if attempt == ATTEMPTS or not may_be_retried(response):
+                    if failure is not None and response.status == 404:
                         # The upload has ended meanwhile; whether successfully is not known.
                         raise failure
-                    return _require_success(answer)
+                    return _require_success(response)
             await asyncio.sleep(RETRY_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
 
 
@@ -291,14 +293,16 @@ class _Gatherer:
         return not self._rest
 
 
-def _require_success(answer: WriteAnswer) -> WriteAnswer:
-    """Returns ``answer`` or raises WriteRefusedError. CompleteMultipartUpload may fail with 200."""
-    code = find_error_code(answer.body)
-    if answer.succeeded and code:
-        answer = WriteAnswer(503 if may_be_retried(answer) else 500, answer.fields, answer.body)
-    if not answer.succeeded:
-        raise WriteRefusedError(answer, f"answered {answer.status} {code}")
-    return answer
+def _require_success(response: WriteResponse) -> WriteResponse:
+    """Returns a success, or raises WriteRefusedError. An error may have status 200 too."""
+    code = find_error_code(response.body)
+    if response.succeeded and code:
+        response = WriteResponse(
+            503 if may_be_retried(response) else 500, response.fields, response.body
+        )
+    if not response.succeeded:
+        raise WriteRefusedError(response, f"answered {response.status} {code}")
+    return response
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -15,9 +15,9 @@ from typing import Protocol
 from urllib.parse import parse_qsl, quote, unquote_plus
 
 from streamedge.origin.s3.parts import PARTS_MAX
-from streamedge.origin.writing import HeaderFields, WriteAnswer, object_fields, refuse
+from streamedge.origin.writing import HeaderFields, WriteResponse, object_fields, refuse
 
-LISTED_PARTS_MAX = 128  # so that a list fits in a WriteAnswer
+LISTED_PARTS_MAX = 128  # so that a list fits in a WriteResponse
 LISTED_KEYS_MAX = 1000  # Amazon S3 API Reference, ListObjectsV2: max-keys
 
 _UPLOAD_ID = re.compile(r"[!-~]{1,1024}")
@@ -176,13 +176,13 @@ class BucketCall:
 class S3Relay(Protocol):
     """Forwards calls to the bucket."""
 
-    async def relay(self, call: S3Call, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+    async def relay(self, call: S3Call, body: AsyncIterator[bytes] | None) -> WriteResponse:
         """Forwards a client's call; raises as ``WritableOrigin.write``. As with S3 itself, a
         response to COMPLETE may be an error with status 200.
         """
         ...
 
-    async def call_bucket(self, call: BucketCall) -> WriteAnswer:
+    async def call_bucket(self, call: BucketCall) -> WriteResponse:
         """Forwards a call on the bucket, below the origin's prefix. Raises OriginError."""
         ...
 

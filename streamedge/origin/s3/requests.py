@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.http_fields import HOP_BY_HOP
 from streamedge.origin.answers import find_error_code
-from streamedge.origin.writing import ANSWER_BODY_MAX_BYTES, HeaderFields, WriteAnswer
+from streamedge.origin.writing import RESPONSE_BODY_MAX_BYTES, HeaderFields, WriteResponse
 
 if TYPE_CHECKING:
     from streamedge.origin.http_client.client import Client, Response
@@ -53,7 +53,7 @@ class S3Requests:
         self._bucket_url = bucket_url
         self._client = client
         self._sign = sign
-        self._headers = {"user-agent": "StreamEdge", **_joined(headers)}
+        self._headers = {"user-agent": "StreamEdge", **_join_repeated(headers)}
 
     async def send(
         self,
@@ -65,7 +65,7 @@ class S3Requests:
         body: AsyncIterator[bytes] | bytes | None = None,
         size_bytes: int | None = None,
         payload: str = UNSIGNED,
-    ) -> WriteAnswer:
+    ) -> WriteResponse:
         """Sends ``body``, of ``size_bytes`` if known, and reads the response.
 
         ``query`` is percent-encoded; ``payload`` is the body's hash in the signature.
@@ -76,16 +76,18 @@ class S3Requests:
             f"{self._label} {name!a}", method, url, fields, body, size_bytes, payload
         )
 
-    async def send_to_bucket(self, method: str, query: str, answer_bytes_max: int) -> WriteAnswer:
+    async def send_to_bucket(
+        self, method: str, query: str, response_bytes_max: int
+    ) -> WriteResponse:
         """Sends a request for the bucket itself. Raises OriginError, also for a longer response."""
         url = self._bucket_url + (f"?{query}" if query else "")
-        answer = await self._send(
-            self._label, method, url, (), None, None, UNSIGNED, answer_bytes_max + 1
+        response = await self._send(
+            self._label, method, url, (), None, None, UNSIGNED, response_bytes_max + 1
         )
-        if len(answer.body) > answer_bytes_max:
-            text = f"{self._label}: answered with more than {answer_bytes_max} bytes"
+        if len(response.body) > response_bytes_max:
+            text = f"{self._label}: answered with more than {response_bytes_max} bytes"
             raise OriginError(OriginFailure.UNAVAILABLE, text)
-        return answer
+        return response
 
     async def _send(
         self,
@@ -96,12 +98,14 @@ class S3Requests:
         body: AsyncIterator[bytes] | bytes | None,
         size_bytes: int | None,
         payload: str,
-        answer_bytes_max: int = ANSWER_BODY_MAX_BYTES,
-    ) -> WriteAnswer:
-        sent = _joined(fields) | self._headers
-        amz_fields = {name: value for name, value in sent.items() if name.startswith("x-amz-")}
+        response_bytes_max: int = RESPONSE_BODY_MAX_BYTES,
+    ) -> WriteResponse:
+        common_fields = _join_repeated(fields) | self._headers
+        amz_fields = {
+            name: value for name, value in common_fields.items() if name.startswith("x-amz-")
+        }
         amz_fields.pop("x-amz-content-sha256", None)
-        headers = dict(sent)
+        headers = dict(common_fields)
         if self._sign is None:
             headers["x-amz-content-sha256"] = payload
         else:
@@ -118,17 +122,19 @@ class S3Requests:
             headers["Expect"] = "100-continue"
         response = await self._client.send(subject, method, url, headers, body=body)
         try:
-            return await _collect(response, answer_bytes_max)
+            return await _collect(response, response_bytes_max)
         finally:
             response.close()
 
 
-def may_be_retried(answer: WriteAnswer) -> bool:
+def may_be_retried(response: WriteResponse) -> bool:
     """Whether repeating the request may help."""
-    return answer.status in _RETRYABLE_STATUSES or find_error_code(answer.body) in _RETRYABLE_CODES
+    return (
+        response.status in _RETRYABLE_STATUSES or find_error_code(response.body) in _RETRYABLE_CODES
+    )
 
 
-async def _collect(response: Response, bytes_max: int) -> WriteAnswer:
+async def _collect(response: Response, bytes_max: int) -> WriteResponse:
     body = bytearray()
     async for piece in response.body():
         body += piece
@@ -138,12 +144,14 @@ async def _collect(response: Response, bytes_max: int) -> WriteAnswer:
     fields = tuple(
         (name, value) for name, value in response.fields if name.lower() not in _DROPPED_FIELDS
     )
-    return WriteAnswer(response.status, fields, bytes(body))
+    return WriteResponse(response.status, fields, bytes(body))
 
 
-def _joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
-    joined: dict[str, str] = {}
+def _join_repeated(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
+    fields_by_name: dict[str, str] = {}
     for name, value in fields:
         lower = name.lower()
-        joined[lower] = f"{joined[lower]},{value}" if lower in joined else value
-    return joined
+        fields_by_name[lower] = (
+            f"{fields_by_name[lower]},{value}" if lower in fields_by_name else value
+        )
+    return fields_by_name

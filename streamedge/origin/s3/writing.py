@@ -18,11 +18,11 @@ from streamedge.origin.spooling import Spool, gather, in_thread
 from streamedge.origin.upload import Upload
 from streamedge.origin.upload_records import UploadRecords
 from streamedge.origin.writing import (
-    ANSWER_BODY_MAX_BYTES,
+    RESPONSE_BODY_MAX_BYTES,
     HeaderFields,
     Write,
-    WriteAnswer,
     WriteRefusedError,
+    WriteResponse,
     refuse,
 )
 
@@ -70,7 +70,7 @@ class S3Writer:
         self._has_ended_abandoned = True
         return ended
 
-    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteResponse:
         """As ``WritableOrigin.write``."""
         if write.method == "DELETE":
             conditions = tuple(field for field in write.fields if field[0].lower() in _CONDITIONS)
@@ -83,9 +83,9 @@ class S3Writer:
                 return await put_in_parts(self._requests, write.name, upload, self._uploads)
             return await self._send(upload, "PUT", write.name)
         except WriteRefusedError as exc:
-            return exc.answer
+            return exc.response
 
-    async def relay(self, call: S3Call, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+    async def relay(self, call: S3Call, body: AsyncIterator[bytes] | None) -> WriteResponse:
         """Forwards a client's call; raises as ``write``. As with S3 itself, a response to COMPLETE
         may be an error with status 200.
         """
@@ -104,24 +104,24 @@ class S3Writer:
                         operation.method, call.name, call.query, call.fields
                     )
         except WriteRefusedError as exc:
-            return exc.answer
+            return exc.response
 
-    async def call_bucket(self, call: BucketCall) -> WriteAnswer:
+    async def call_bucket(self, call: BucketCall) -> WriteResponse:
         """As ``S3Relay.call_bucket``."""
         method = call.operation.method
         if not call.operation.is_listing:
             query = encoded_query(call.parameters)
-            return await self._requests.send_to_bucket(method, query, ANSWER_BODY_MAX_BYTES)
+            return await self._requests.send_to_bucket(method, query, RESPONSE_BODY_MAX_BYTES)
         query = listing_query(call, self._prefix)
-        answer = await self._requests.send_to_bucket(method, query, LISTING_MAX_BYTES)
-        if not answer.succeeded:
-            return answer
-        translate = partial(translated_listing, answer.body, call, self._bucket, self._prefix)
+        response = await self._requests.send_to_bucket(method, query, LISTING_MAX_BYTES)
+        if not response.succeeded:
+            return response
+        translate = partial(translated_listing, response.body, call, self._bucket, self._prefix)
         # A thousand names take tens of milliseconds, so it runs in a thread.
         body = await in_thread(translate)
-        return WriteAnswer(200, (("Content-Type", "application/xml"),), body)
+        return WriteResponse(200, (("Content-Type", "application/xml"),), body)
 
-    async def _send(self, upload: Upload, method: str, name: str, query: str = "") -> WriteAnswer:
+    async def _send(self, upload: Upload, method: str, name: str, query: str = "") -> WriteResponse:
         """Sends one request with the body. The last bytes are sent only if the checksums hold,
         because not every server of the protocol checks all of them.
 
@@ -153,7 +153,7 @@ class S3Writer:
 
     async def _send_spooled(
         self, upload: Upload, method: str, name: str, query: str
-    ) -> WriteAnswer:
+    ) -> WriteResponse:
         verifier = upload.verifier()
         spool = Spool()
         try:
@@ -199,16 +199,16 @@ async def _verified(upload: Upload) -> AsyncIterator[bytes]:
         async for piece in upload.pieces():
             yield piece
         return
-    held = b""
+    last_piece = b""
     async for piece in gather(upload.pieces()):
         await in_thread(partial(verifier.update, piece))
-        if held:
-            yield held
-        held = piece
+        if last_piece:
+            yield last_piece
+        last_piece = piece
     try:
         verifier.verify(upload.trailers)
     except WriteRefusedError as exc:
         upload.failure = exc
         raise
-    if held:
-        yield held
+    if last_piece:
+        yield last_piece

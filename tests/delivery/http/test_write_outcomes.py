@@ -19,7 +19,7 @@ from streamedge.delivery.http.request.routing import Route, Rule, WebDistributio
 from streamedge.delivery.http.writes import Writes
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin import Origin, Upstream
-from streamedge.origin.writing import Write, WriteAnswer
+from streamedge.origin.writing import Write, WriteResponse
 from tests.support.http_viewer import open_viewer
 from tests.support.scripted_origin import Reply
 from tests.support.web_edge import serve_web
@@ -48,7 +48,7 @@ class Refusals:
 class Writer:
     """Ends as it is told, or is still at it."""
 
-    def __init__(self, outcome: WriteAnswer | Exception | None) -> None:
+    def __init__(self, outcome: WriteResponse | Exception | None) -> None:
         self._outcome = outcome
         self.begun = asyncio.Event()
 
@@ -58,7 +58,7 @@ class Writer:
     async def end_abandoned(self) -> int:
         return 0
 
-    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteAnswer:
+    async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteResponse:
         self.begun.set()
         if self._outcome is None:
             await asyncio.Event().wait()
@@ -80,18 +80,18 @@ DELETE = WebRequest("DELETE", "edge", b"/film", {}, "127.0.0.1:1", True, 0.0)
 @pytest.mark.parametrize(
     ("outcome", "refusals"),
     [
-        (WriteAnswer(200), 1),
-        (WriteAnswer(412), 0),
-        (WriteAnswer(404), 0),
-        (WriteAnswer(500), 2),
-        (WriteAnswer(504), 2),
+        (WriteResponse(200), 1),
+        (WriteResponse(412), 0),
+        (WriteResponse(404), 0),
+        (WriteResponse(500), 2),
+        (WriteResponse(504), 2),
         (OriginError(OriginFailure.TIMEOUT, "silent"), 2),
         (OriginError(OriginFailure.BROKEN, "connection lost"), 2),
         (ConnectionResetError("the viewer left"), 2),
     ],
 )
 async def test_what_is_stored_is_used_only_if_nothing_changed(
-    outcome: WriteAnswer | Exception, refusals: int
+    outcome: WriteResponse | Exception, refusals: int
 ) -> None:
     cache = Refusals()
     writes = Writes(cast(ResponseCache, cache), None, 1 << 20)

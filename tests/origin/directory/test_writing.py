@@ -19,7 +19,7 @@ from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin.directory import writing as directory_writing
 from streamedge.origin.directory.origin import DirectoryOrigin
 from streamedge.origin.directory.writing import DirectoryWriter
-from streamedge.origin.writing import Write, WriteAnswer
+from streamedge.origin.writing import Write, WriteResponse
 from tests.support.scripted_origin import read_all
 
 FILM = os.urandom(1 << 20)
@@ -41,12 +41,12 @@ async def come(*pieces: bytes) -> AsyncIterator[bytes]:
 
 async def put(
     folder: Path, name: str, body: bytes = b"new", *fields: tuple[str, str]
-) -> WriteAnswer:
+) -> WriteResponse:
     write = Write("PUT", name, fields, len(body))
     return await DirectoryWriter(folder).write(write, come(body))
 
 
-async def delete(folder: Path, name: str, *fields: tuple[str, str]) -> WriteAnswer:
+async def delete(folder: Path, name: str, *fields: tuple[str, str]) -> WriteResponse:
     return await DirectoryWriter(folder).write(Write("DELETE", name, fields), None)
 
 

@@ -102,7 +102,7 @@ def test_requests_for_the_object_itself_are_not_calls(method: str, query: str) -
 def test_unsupported_calls_are_refused(method: str, query: str, status: int) -> None:
     with pytest.raises(WriteRefusedError) as caught:
         read_call(method, "film", query, [], None)
-    assert caught.value.answer.status == status
+    assert caught.value.response.status == status
 
 
 @given(
@@ -188,7 +188,7 @@ def test_bucket_calls_are_recognized(method: str, query: str, operation: BucketO
 def test_unsupported_bucket_calls_are_refused(method: str, query: str, status: int) -> None:
     with pytest.raises(WriteRefusedError) as caught:
         read_bucket_call(method, query)
-    assert caught.value.answer.status == status
+    assert caught.value.response.status == status
 
 
 def test_unknown_parameters_are_refused() -> None:
@@ -197,7 +197,7 @@ def test_unknown_parameters_are_refused() -> None:
     for method, query in (("GET", "acl"), ("HEAD", "torrent="), ("PUT", "partNumber=1")):
         with pytest.raises(WriteRefusedError) as caught:
             require_known_parameters(method, query)
-        assert caught.value.answer.status == 501
+        assert caught.value.response.status == 501
     assert read_parameters("a=1&versionId=2&response-expires=x%20y") == {
         "versionId": "2",
         "response-expires": "x y",
@@ -220,7 +220,7 @@ def test_unknown_parameters_are_refused() -> None:
 def test_unsupported_fields_are_refused(method: str, name: str, value: str, status: int) -> None:
     with pytest.raises(WriteRefusedError) as caught:
         require_known_fields(method, [("host", "a"), (name, value)])
-    assert caught.value.answer.status == status
+    assert caught.value.response.status == status
 
 
 def test_supported_and_ignorable_fields_are_accepted() -> None:
@@ -247,4 +247,4 @@ def test_request_without_a_signed_field_is_refused() -> None:
     ):
         with pytest.raises(WriteRefusedError) as caught:
             require_signed_fields(headers, query)
-        assert caught.value.answer.status == 403
+        assert caught.value.response.status == 403

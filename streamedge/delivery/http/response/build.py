@@ -43,7 +43,7 @@ from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin import OriginHead, OriginResponse
 from streamedge.origin.answers import without_no_codings
 from streamedge.origin.s3.protocol import is_s3_request
-from streamedge.origin.writing import WriteAnswer
+from streamedge.origin.writing import WriteResponse
 from streamedge.spans import Span
 from streamedge.write_back.rows import WriteQueueError
 
@@ -197,7 +197,7 @@ class ResponseBuilder:
         )
         return Response(message, None, result, distribution, self._reason(response.status), parts)
 
-    def written(self, route: Route, request: WebRequest, answer: WriteAnswer) -> Response:
+    def written(self, route: Route, request: WebRequest, answer: WriteResponse) -> Response:
         """The response to a write."""
         result = CacheResult.MISS if answer.succeeded else CacheResult.ERROR
         context = self._context(request, time.time(), result, route, "")
