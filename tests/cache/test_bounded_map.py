@@ -11,7 +11,7 @@ KEYS = st.text("abcé\udc80", max_size=3)
 
 
 @given(st.lists(st.tuples(KEYS, st.integers(0, 3000) | st.none())))
-def test_size_is_that_of_the_entries_and_within_the_limit(
+def test_size_is_the_sum_of_the_entries_and_within_the_limit(
     steps: list[tuple[str, int | None]],
 ) -> None:
     bounded: BoundedMap[int] = BoundedMap(2500)
@@ -30,7 +30,7 @@ def test_size_is_that_of_the_entries_and_within_the_limit(
     assert (bounded.size_bytes, len(bounded)) == (0, 0)
 
 
-def test_what_was_put_in_longest_ago_goes_first() -> None:
+def test_oldest_entry_is_removed_first() -> None:
     bounded: BoundedMap[int] = BoundedMap(1000)
     for number in range(5):
         bounded.put(str(number), number, 100)

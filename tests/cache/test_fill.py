@@ -134,7 +134,7 @@ async def test_each_byte_is_read_from_the_origin_once(location: Location) -> Non
     assert worker.counts.gauges[Gauge.RUNNING_FILLS] == 0
 
 
-async def test_a_complete_fill_holds_no_lock(location: Location) -> None:
+async def test_complete_fill_holds_no_lock(location: Location) -> None:
     worker, other = location.worker(), location.worker()
     await fetch(worker, location.asset(), ALL)
     extent = location.extent(FILM.size_bytes)
@@ -159,7 +159,9 @@ async def test_only_missing_bytes_are_requested(location: Location) -> None:
 # --- resuming -------------------------------------------------------------------------------
 
 
-async def test_it_resumes_where_it_stopped_against_the_same_version(location: Location) -> None:
+async def test_broken_fill_resumes_at_its_position_against_the_same_version(
+    location: Location,
+) -> None:
     worker = location.worker(retries=10)
     server = location.server
     server.hold("film", at=STOP)
@@ -193,9 +195,7 @@ async def test_it_resumes_where_it_stopped_against_the_same_version(location: Lo
     ],
     ids=["reset", "cut", "stall", "cut chunked", "too long", "503", "429", "no length", "no HTTP"],
 )
-async def test_a_fault_that_may_pass_is_not_seen_by_the_reader(
-    location: Location, turn: Reply
-) -> None:
+async def test_temporary_failure_is_hidden_from_the_reader(location: Location, turn: Reply) -> None:
     worker = location.worker()
     location.server.script(turn)
     reader = known(worker, location.asset())
@@ -208,7 +208,7 @@ async def test_a_fault_that_may_pass_is_not_seen_by_the_reader(
 
 
 @pytest.mark.usefixtures("without_pauses")
-async def test_an_origin_that_ignores_ranges_does_no_harm(location: Location) -> None:
+async def test_origin_that_ignores_ranges_gives_the_right_bytes(location: Location) -> None:
     worker = location.worker()
     location.server.script(Reply(stall_at=STOP))
     location.server.script(Reply(ignore_range=True))
@@ -222,7 +222,9 @@ async def test_an_origin_that_ignores_ranges_does_no_harm(location: Location) ->
 
 
 @pytest.mark.parametrize("ignore_conditions", [False, True])
-async def test_a_changed_object_is_never_mixed(location: Location, ignore_conditions: bool) -> None:
+async def test_changed_object_is_never_mixed_with_its_old_version(
+    location: Location, ignore_conditions: bool
+) -> None:
     """RFC 9110 §13.1.1: If-Match; and for servers that do not know it, the answer's own ETag."""
     worker = location.worker(retries=10)
     server = location.server
@@ -251,7 +253,7 @@ async def test_a_changed_object_is_never_mixed(location: Location, ignore_condit
 
 @pytest.mark.usefixtures("without_pauses")
 @pytest.mark.parametrize("failure", [each for each in OriginFailure if each.retryable])
-async def test_what_may_pass_is_tried_again_within_the_budget(
+async def test_temporary_failure_is_retried_within_the_budget(
     location: Location, failure: OriginFailure
 ) -> None:
     worker = location.worker(retries=2)
@@ -263,7 +265,7 @@ async def test_what_may_pass_is_tried_again_within_the_budget(
 
 
 @pytest.mark.usefixtures("without_pauses")
-async def test_the_budget_spent_it_fails_with_the_cause(location: Location) -> None:
+async def test_fill_fails_with_the_cause_when_its_retries_are_used_up(location: Location) -> None:
     worker = location.worker(retries=2)
     origin = StubOrigin(*(broken(OriginFailure.TIMEOUT) for _ in range(3)))
     reader = known(worker, Asset("k", "film", origin, "main", TtlRules()))
@@ -279,9 +281,7 @@ async def test_the_budget_spent_it_fails_with_the_cause(location: Location) -> N
 
 
 @pytest.mark.parametrize("failure", [each for each in OriginFailure if not each.retryable])
-async def test_what_will_not_pass_is_not_tried_again(
-    location: Location, failure: OriginFailure
-) -> None:
+async def test_permanent_failure_is_not_retried(location: Location, failure: OriginFailure) -> None:
     worker = location.worker(retries=5)
     origin = StubOrigin(broken(failure))
     reader = known(worker, Asset("k", "film", origin, "main", TtlRules()))
@@ -290,7 +290,7 @@ async def test_what_will_not_pass_is_not_tried_again(
 
 
 @pytest.mark.usefixtures("without_pauses")
-async def test_the_budget_counts_attempts_without_progress(location: Location) -> None:
+async def test_retry_budget_counts_attempts_without_progress(location: Location) -> None:
     worker = location.worker(retries=1)
     script: list[OriginError | list[int | OriginError]] = [[1000, broken()] for _ in range(6)]
     for at in (2, 5):  # one idle attempt between those that bring something
@@ -304,7 +304,7 @@ async def test_the_budget_counts_attempts_without_progress(location: Location) -
     assert all(read.closed for read in origin.reads)
 
 
-async def test_an_origin_that_says_nothing_is_given_up(
+async def test_fill_fails_when_the_origin_sends_no_bytes(
     location: Location, without_pauses: None
 ) -> None:
     worker = location.worker(retries=1)
@@ -314,7 +314,7 @@ async def test_an_origin_that_says_nothing_is_given_up(
     assert len(location.server.requests) == 2
 
 
-async def test_pauses_between_attempts_are_the_plans(
+async def test_pauses_between_retries_follow_the_backoff(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
@@ -333,7 +333,7 @@ async def test_pauses_between_attempts_are_the_plans(
     assert asked == [1, 2, 3, 0]
 
 
-async def test_a_cancelled_fill_lets_go(location: Location) -> None:
+async def test_cancelled_fill_releases_its_locks(location: Location) -> None:
     worker, other = location.worker(), location.worker()
     location.server.hold("film", at=STOP)
     reader = await worker.open(location.asset(), ALL)
@@ -355,7 +355,7 @@ async def test_a_cancelled_fill_lets_go(location: Location) -> None:
 # --- locks and damage -----------------------------------------------------------------------
 
 
-async def test_a_claim_begins_at_the_first_byte_that_is_missing_and_free(
+async def test_claim_begins_at_the_first_missing_and_free_byte(
     location: Location,
 ) -> None:
     worker = location.worker()
@@ -381,7 +381,7 @@ async def test_a_claim_begins_at_the_first_byte_that_is_missing_and_free(
     reader.close()
 
 
-async def test_a_torn_chunk_is_begun_anew(location: Location) -> None:
+async def test_torn_chunk_is_filled_from_its_start(location: Location) -> None:
     worker = location.worker()
     reader = known(worker, location.asset())
     extent = reader._opened.extent_to_fill(0)
@@ -392,7 +392,7 @@ async def test_a_torn_chunk_is_begun_anew(location: Location) -> None:
     reader.close()
 
 
-async def test_a_damaged_chunk_stays_claimed_while_it_is_filled(location: Location) -> None:
+async def test_damaged_chunk_stays_locked_while_it_is_filled(location: Location) -> None:
     """Checking a chunk of an earlier era must not give back the lock that its filler holds."""
     worker = location.worker()
     reader = known(worker, location.asset())
@@ -433,7 +433,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("writes", [0, 1, 2])
-async def test_a_disk_that_fills_up_is_made_up_for_in_memory(
+async def test_full_disk_is_replaced_by_memory(
     location: Location, full_disk: list[int], writes: int
 ) -> None:
     worker = location.worker()
@@ -462,7 +462,9 @@ async def test_a_disk_that_fills_up_is_made_up_for_in_memory(
     assert len(location.events("disk_recovered")) == 1
 
 
-async def test_memory_is_bounded_and_says_so(location: Location, full_disk: list[int]) -> None:
+async def test_memory_extents_are_limited_with_an_error(
+    location: Location, full_disk: list[int]
+) -> None:
     worker = location.worker()
     film = Pattern((MEMORY_EXTENTS_MAX + 2) * EXTENT_BYTES, seed=4)
     location.server.put("film", film)
@@ -480,7 +482,7 @@ async def test_memory_is_bounded_and_says_so(location: Location, full_disk: list
     assert worker.store._memory_extents == 0
 
 
-async def test_a_reader_that_moves_on_leaves_its_memory_behind(
+async def test_memory_extent_is_freed_behind_its_reader(
     location: Location, full_disk: list[int]
 ) -> None:
     worker = location.worker()
@@ -494,7 +496,7 @@ async def test_a_reader_that_moves_on_leaves_its_memory_behind(
     reader.close()
 
 
-async def test_a_read_over_two_extents_in_memory_is_whole(
+async def test_read_across_two_memory_extents_is_complete(
     location: Location, full_disk: list[int]
 ) -> None:
     worker = location.worker()
@@ -505,7 +507,9 @@ async def test_a_read_over_two_extents_in_memory_is_whole(
 
 
 @pytest.mark.parametrize("size_bytes", [100, FILM.size_bytes])
-async def test_a_folder_that_takes_nothing_still_serves(tmp_path: Path, size_bytes: int) -> None:
+async def test_cache_without_a_writable_folder_still_serves(
+    tmp_path: Path, size_bytes: int
+) -> None:
     root = tmp_path / "cache"
     root.write_text("a file where the folder should be")
     film = Pattern(size_bytes, seed=2)
@@ -539,7 +543,7 @@ class HandedRead:
         self.is_closed = True
 
 
-async def test_an_end_that_waited_hides_nothing_that_was_refused(
+async def test_bytes_behind_a_failed_write_are_not_stored(
     location: Location, full_disk: list[int]
 ) -> None:
     worker = location.worker()
@@ -555,7 +559,7 @@ async def test_an_end_that_waited_hides_nothing_that_was_refused(
     reader.close()
 
 
-async def test_a_defect_in_a_fill_is_named_to_its_readers(location: Location) -> None:
+async def test_internal_error_of_a_fill_reaches_its_readers(location: Location) -> None:
     class DefectiveOrigin(StubOrigin):
         async def read(
             self,
@@ -574,7 +578,7 @@ async def test_a_defect_in_a_fill_is_named_to_its_readers(location: Location) ->
     assert "stopping" not in str(error)
 
 
-async def test_a_fill_that_can_store_nowhere_gives_its_chunks_to_another_worker(
+async def test_fill_that_cannot_store_releases_its_chunks_to_another_worker(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker, other = location.worker(retries=0), location.worker()

@@ -60,7 +60,7 @@ def first_gap(want: Span, known: Known) -> int:
 
 @settings(max_examples=500, deadline=None)
 @given(KNOWN, POSITIONS, POSITIONS, LEADS)
-def test_a_fill_is_the_first_gap_in_whole_chunks_of_one_extent(
+def test_next_fill_is_the_first_gap_in_whole_chunks_of_one_extent(
     known: Known, one: int, other: int, lead_bytes: int
 ) -> None:
     want = Span(min(one, other), max(one, other))
@@ -86,15 +86,15 @@ def test_a_fill_is_the_first_gap_in_whole_chunks_of_one_extent(
 
 @settings(deadline=None)
 @given(KNOWN, POSITIONS)
-def test_nothing_is_asked_for_nothing(known: Known, position: int) -> None:
+def test_empty_want_needs_no_fill(known: Known, position: int) -> None:
     assert next_fill(Span(position, position), known, 0) is None
 
 
-def test_all_known_asks_for_nothing() -> None:
+def test_covered_want_needs_no_fill() -> None:
     assert next_fill(Span(0, 10**9), lambda _position: 10**9, 10**9) is None
 
 
-def test_what_runs_past_the_wish_is_passed_over() -> None:
+def test_fill_beyond_the_want_is_skipped() -> None:
     fill = Span(0, 10 * CHUNK_BYTES)
     reach = lambda at: fill.end if at < fill.end else at  # noqa: E731
     assert next_fill(Span(5, 20 * CHUNK_BYTES), reach, 10 * CHUNK_BYTES) == Span(
@@ -105,14 +105,14 @@ def test_what_runs_past_the_wish_is_passed_over() -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 30), st.floats(0, 1))
-def test_backoff_is_within_its_bounds(attempt: int, jitter: float) -> None:
+def test_backoff_is_within_its_limits(attempt: int, jitter: float) -> None:
     pause_s = backoff_s(attempt, jitter)
     assert BACKOFF_FIRST_S / 2 <= pause_s <= BACKOFF_MAX_S
     assert pause_s <= BACKOFF_FIRST_S * 2**attempt
     assert pause_s <= backoff_s(attempt + 1, jitter)
 
 
-def test_backoff_doubles() -> None:
+def test_backoff_doubles_with_each_attempt() -> None:
     assert [backoff_s(attempt, 1.0) for attempt in range(6)] == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0]
 
 
@@ -133,7 +133,7 @@ def test_reader_far_ahead_of_a_fill_reads_from_its_own_chunk_on() -> None:
     assert own_read_start(390 * CHUNK_BYTES + 7, fill, SLOW) == 390 * CHUNK_BYTES
 
 
-def test_reader_waits_longer_where_the_origin_is_further_away() -> None:
+def test_reader_waits_longer_for_an_origin_with_a_longer_round_trip() -> None:
     fill = Span(0, 400 * CHUNK_BYTES)
     position = 10 * CHUNK_BYTES
     assert own_read_start(position, fill, Pace(0.03, 2e6)) == position
@@ -143,7 +143,7 @@ def test_reader_waits_longer_where_the_origin_is_further_away() -> None:
 
 @settings(deadline=None)
 @given(PACES, st.integers(0, 1 << 40), st.integers(0, 1 << 30))
-def test_own_read_begins_behind_the_fills_chunk_and_where_nobody_else_would_wait(
+def test_own_read_begins_behind_the_fills_chunk_and_beyond_its_waiters(
     pace: Pace, position: int, ahead: int
 ) -> None:
     fill = Span(position, position + ahead + 1)
@@ -165,11 +165,11 @@ def test_window_reaches_as_far_as_a_reader_waits(pace: Pace) -> None:
 
 @settings(deadline=None)
 @given(PACES, st.integers(0, 1 << 30))
-def test_a_run_that_costs_more_than_a_request_is_not_read_across(pace: Pace, run: int) -> None:
+def test_run_that_costs_more_than_a_request_is_not_read_across(pace: Pace, run: int) -> None:
     assert is_worth_skipping(run, pace) == (run <= pace.round_trip_bytes and run <= SKIP_MAX_BYTES)
 
 
-def test_a_fill_without_readers_ends_unless_little_is_missing() -> None:
+def test_fill_without_readers_ends_unless_little_is_missing() -> None:
     assert unread_end(Span(7, 1007), 1000) == 1007
     assert unread_end(Span(7, 1008), 1000) == 7
     assert unread_end(Span(7, UNKNOWN_BYTES), 1000) == 1007

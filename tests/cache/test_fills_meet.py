@@ -68,7 +68,7 @@ async def test_range_far_ahead_of_a_fill_is_read_at_once(location: Location) -> 
     ]
 
 
-async def test_range_is_read_beside_another_workers_fill(location: Location) -> None:
+async def test_range_is_read_beside_the_fill_of_another_worker(location: Location) -> None:
     one, other = location.worker(), location.worker()
     download = await held_download(location, one)
     tail = await other.open(location.asset(), TAIL)
@@ -105,7 +105,7 @@ async def test_reader_near_a_fill_waits_for_it(location: Location) -> None:
         reader.close()
 
 
-async def test_prefetch_cuts_no_running_fill(location: Location) -> None:
+async def test_prefetch_shortens_no_running_fill(location: Location) -> None:
     worker = location.worker()
     download = await held_download(location, worker)
     download.prefetch(Span(TAIL.start, FILM.size_bytes))
@@ -116,7 +116,9 @@ async def test_prefetch_cuts_no_running_fill(location: Location) -> None:
 
 
 @pytest.mark.parametrize("says_so", [True, False])
-async def test_origin_without_ranges_is_waited_for(location: Location, says_so: bool) -> None:
+async def test_reader_waits_for_the_fill_of_an_origin_without_ranges(
+    location: Location, says_so: bool
+) -> None:
     headers = (("Accept-Ranges", "none" if says_so else None),)
     location.server.script(Reply(headers=headers, ignore_range=True), times=9)
     worker = location.worker()
@@ -138,7 +140,7 @@ async def test_origin_without_ranges_is_waited_for(location: Location, says_so: 
         reader.close()
 
 
-async def test_whole_answer_to_a_range_is_kept_whole(location: Location) -> None:
+async def test_whole_response_to_a_range_is_stored_completely(location: Location) -> None:
     location.server.script(Reply(), times=1)
     location.server.script(Reply(ignore_range=True), times=9)
     worker = location.worker()
@@ -149,7 +151,7 @@ async def test_whole_answer_to_a_range_is_kept_whole(location: Location) -> None
     reader.close()
 
 
-async def test_fill_without_readers_ends_and_its_locks_with_it(location: Location) -> None:
+async def test_fill_without_readers_ends_and_releases_its_locks(location: Location) -> None:
     worker = location.worker()
     film = Pattern(2 * QUICK_ABORT_BYTES + STOP, seed=22)
     location.server.put("film", film)
@@ -169,7 +171,7 @@ async def test_fill_without_readers_ends_and_its_locks_with_it(location: Locatio
     assert location.bytes_requested() == film.size_bytes
 
 
-async def test_fill_goes_on_for_the_reader_who_stays(location: Location) -> None:
+async def test_fill_continues_for_the_reader_that_stays(location: Location) -> None:
     worker = location.worker()
     film = Pattern(3 * QUICK_ABORT_BYTES, seed=22)
     location.server.put("film", film)
@@ -197,7 +199,7 @@ async def test_response_for_a_cached_version_is_closed(location: Location) -> No
     reader.close()
 
 
-async def test_range_that_is_here_is_a_hit_whatever_runs_towards_it(location: Location) -> None:
+async def test_cached_range_is_a_hit_while_a_fill_approaches_it(location: Location) -> None:
     worker = location.worker()
     await fetch(worker, location.asset(), TAIL)
     download = await held_download(location, worker)

@@ -170,7 +170,7 @@ async def play(location: Location, origin: PiecewiseOrigin, steps: list[Step], t
     piece_bytes=st.lists(PIECES, min_size=1, max_size=4),
     breaks=st.lists(st.integers(0, 3), max_size=2),
 )
-def test_readers_get_their_bytes_and_fills_meet(
+def test_readers_get_their_bytes_and_fills_end_at_each_other(
     monkeypatch: pytest.MonkeyPatch,
     two: bool,
     round_trip_bytes: int,

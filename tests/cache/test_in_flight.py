@@ -165,7 +165,7 @@ ACTIONS = st.one_of(
 
 @settings(deadline=None, max_examples=150)
 @given(actions=st.lists(ACTIONS, max_size=40), end=st.sampled_from([*ANSWERS, "broken"]))
-def test_every_request_ends_within_a_number_of_turns(
+def test_every_request_ends_within_a_number_of_loop_iterations(
     store: Store, actions: list[tuple[object, ...]], end: str
 ) -> None:
     async def scenario() -> None:
@@ -207,7 +207,7 @@ def test_every_request_ends_within_a_number_of_turns(
 NUMBERS = count()
 
 
-async def test_lookup_that_has_ended_is_not_found_by_those_it_wakes() -> None:
+async def test_ended_lookup_is_not_joined_by_the_requests_it_wakes() -> None:
     tasks: set[asyncio.Task[None]] = set()
     in_flight = InFlight(tasks.add)
     go_on = asyncio.Event()
@@ -232,7 +232,7 @@ async def test_lookup_that_has_ended_is_not_found_by_those_it_wakes() -> None:
 
 
 @pytest.mark.parametrize("turns", [0, 1])
-async def test_lookup_that_is_cancelled_leaves_the_table(turns: int) -> None:
+async def test_cancelled_lookup_leaves_the_table(turns: int) -> None:
     in_flight = InFlight(lambda _task: None)
 
     async def work() -> None:
@@ -257,7 +257,7 @@ async def worker(cache_root: Path) -> AsyncIterator[Cache]:
 
 
 @pytest.mark.parametrize("kind", ["head", "conditional", "get"])
-async def test_those_who_wait_for_an_answer_for_one_alone_ask_all_at_once(
+async def test_waiters_for_an_unshared_response_send_their_requests_at_once(
     worker: Cache, kind: str
 ) -> None:
     responses, origin = ResponseCache(worker), HeldOrigin()
@@ -276,7 +276,7 @@ async def test_those_who_wait_for_an_answer_for_one_alone_ask_all_at_once(
     assert len(origin.requests) == 20
 
 
-async def test_conditional_requests_of_a_cold_key_are_one_plain_request(worker: Cache) -> None:
+async def test_conditional_requests_for_a_cold_key_are_one_plain_request(worker: Cache) -> None:
     responses, origin = ResponseCache(worker), HeldOrigin()
     kinds = ["conditional"] * 10 + ["get"] * 10
     viewers = [
@@ -292,7 +292,7 @@ async def test_conditional_requests_of_a_cold_key_are_one_plain_request(worker: 
         outcome.reader.close()
 
 
-async def test_head_neither_queues_a_get_nor_is_queued(worker: Cache) -> None:
+async def test_head_neither_delays_a_get_nor_waits_for_one(worker: Cache) -> None:
     responses, origin = ResponseCache(worker), HeldOrigin()
     heads = [
         asyncio.create_task(view(responses, ask_of(origin, "head", "site\nfilm"))) for _ in range(3)
@@ -311,7 +311,7 @@ async def test_head_neither_queues_a_get_nor_is_queued(worker: Cache) -> None:
     await asyncio.gather(*heads)
 
 
-async def test_viewer_and_player_of_one_object_are_one_request(worker: Cache) -> None:
+async def test_viewer_and_player_of_one_object_share_one_request(worker: Cache) -> None:
     for first, second in (("get", "open"), ("open", "get")):
         responses, origin = ResponseCache(worker), HeldOrigin()
         key = f"site\n{first}"

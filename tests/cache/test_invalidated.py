@@ -85,7 +85,9 @@ def asset_of(location: Location, scope: str = "E") -> Asset:
 # The door for HTTP
 
 
-async def test_hard_is_fetched_anew_once_and_then_hit_in_every_worker(location: Location) -> None:
+async def test_hard_invalidation_fetches_once_and_then_hits_in_every_worker(
+    location: Location,
+) -> None:
     put_old(location)
     one, other = (ResponseCache(location.worker()) for _ in range(2))
     for door in (one, other):
@@ -99,7 +101,7 @@ async def test_hard_is_fetched_anew_once_and_then_hit_in_every_worker(location: 
     assert "if-none-match" not in location.server.requests[1].headers
 
 
-async def test_what_lies_on_disk_alone_is_refused_too(location: Location) -> None:
+async def test_record_on_disk_is_refused_too(location: Location) -> None:
     put_old(location)
     await served(ResponseCache(location.worker()), ask_of(location))
     location.invalidate("/fi*")
@@ -108,7 +110,7 @@ async def test_what_lies_on_disk_alone_is_refused_too(location: Location) -> Non
     assert await served(begun_later, ask_of(location)) == (bytes_of(NEW), CacheResult.MISS)
 
 
-async def test_an_empty_cache_keeps_nothing_of_an_invalidation(location: Location) -> None:
+async def test_invalidation_before_the_first_request_has_no_effect(location: Location) -> None:
     location.invalidate("/*")
     put_old(location)
     door = ResponseCache(location.worker())
@@ -116,7 +118,7 @@ async def test_an_empty_cache_keeps_nothing_of_an_invalidation(location: Locatio
     assert await served(door, ask_of(location)) == (bytes_of(OLD), CacheResult.HIT)
 
 
-async def test_other_paths_and_distributions_are_left_alone(location: Location) -> None:
+async def test_other_paths_and_distributions_stay_cached(location: Location) -> None:
     put_old(location)
     door = ResponseCache(location.worker())
     await served(door, ask_of(location))
@@ -139,7 +141,9 @@ async def test_distributions_that_share_an_object_are_invalidated_separately(
     assert await served(door, ask_of(location, scope="F")) == (bytes_of(NEW), CacheResult.HIT)
 
 
-async def test_soft_is_validated_and_fresh_again_after_a_304(location: Location) -> None:
+async def test_soft_invalidation_validates_and_is_fresh_again_after_a_304(
+    location: Location,
+) -> None:
     put_old(location)
     one, other = (ResponseCache(location.worker()) for _ in range(2))
     for door in (one, other):
@@ -152,7 +156,7 @@ async def test_soft_is_validated_and_fresh_again_after_a_304(location: Location)
     assert location.server.requests[1].headers["if-none-match"] == '"old"'
 
 
-async def test_soft_gives_the_new_version_where_there_is_one(location: Location) -> None:
+async def test_soft_invalidation_gives_the_new_version(location: Location) -> None:
     put_old(location)
     door = ResponseCache(location.worker())
     await served(door, ask_of(location))
@@ -162,7 +166,9 @@ async def test_soft_gives_the_new_version_where_there_is_one(location: Location)
 
 
 @pytest.mark.parametrize("failure", [Reply(status=503), Reply(status=500)])
-async def test_soft_is_served_stale_if_the_origin_fails(location: Location, failure: Reply) -> None:
+async def test_soft_invalidation_serves_stale_if_the_origin_fails(
+    location: Location, failure: Reply
+) -> None:
     put_old(location)
     door = ResponseCache(location.worker(retries=0))
     await served(door, ask_of(location))
@@ -173,7 +179,7 @@ async def test_soft_is_served_stale_if_the_origin_fails(location: Location, fail
     assert await served(door, ask_of(location)) == (bytes_of(NEW), CacheResult.MISS)
 
 
-async def test_soft_is_served_stale_only_for_as_long_as_the_response_allows(
+async def test_soft_invalidation_serves_stale_only_within_stale_if_error(
     location: Location,
 ) -> None:
     put_old(location, (("Cache-Control", "max-age=3600, stale-if-error=0"),))
@@ -186,7 +192,7 @@ async def test_soft_is_served_stale_only_for_as_long_as_the_response_allows(
     await location.server.accept()
 
 
-async def test_soft_is_served_while_it_is_validated_where_the_response_allows(
+async def test_soft_invalidation_serves_stale_within_stale_while_revalidate(
     location: Location,
 ) -> None:
     put_old(location, (("Cache-Control", "max-age=3600, stale-while-revalidate=600"),))
@@ -205,7 +211,7 @@ async def test_soft_is_served_while_it_is_validated_where_the_response_allows(
     assert len(location.server.requests) == 2
 
 
-async def test_hard_is_not_served_whatever_happens_to_the_origin(location: Location) -> None:
+async def test_hard_invalidation_serves_no_stale_if_the_origin_fails(location: Location) -> None:
     directives = "max-age=3600, stale-while-revalidate=600, stale-if-error=600"
     put_old(location, (("Cache-Control", directives),))
     door = ResponseCache(location.worker(retries=0))
@@ -217,7 +223,7 @@ async def test_hard_is_not_served_whatever_happens_to_the_origin(location: Locat
     await location.server.accept()
 
 
-async def test_hard_while_a_stale_one_is_being_validated_ends_its_use(location: Location) -> None:
+async def test_hard_invalidation_during_a_validation_ends_stale_use(location: Location) -> None:
     put_old(location)
     door = ResponseCache(location.worker(retries=0))
     await served(door, ask_of(location))
@@ -234,7 +240,7 @@ async def test_hard_while_a_stale_one_is_being_validated_ends_its_use(location: 
     outcome.reader.close()
 
 
-async def test_an_answer_that_is_overtaken_is_for_those_alone_who_came_before(
+async def test_response_requested_before_an_invalidation_is_for_earlier_requests_only(
     location: Location,
 ) -> None:
     put_old(location)
@@ -252,7 +258,9 @@ async def test_an_answer_that_is_overtaken_is_for_those_alone_who_came_before(
     assert await served(other, ask_of(location)) == (bytes_of(NEW), CacheResult.HIT)
 
 
-async def test_a_write_overtakes_an_answer_in_the_same_way(location: Location) -> None:
+async def test_response_requested_before_a_write_is_for_earlier_requests_only(
+    location: Location,
+) -> None:
     put_old(location)
     door = ResponseCache(location.worker())
     location.server.hold_responses()
@@ -307,7 +315,7 @@ async def test_running_fill_continues_only_while_it_has_readers(
     assert len(location.server.requests) == 2
 
 
-async def test_all_variants_go(location: Location) -> None:
+async def test_invalidation_covers_all_variants(location: Location) -> None:
     put_old(location, (*FRESH, ("Vary", "Accept")))
     door = ResponseCache(location.worker())
     kinds = [{"accept": "text/html"}, {"accept": "image/png"}]
@@ -322,7 +330,7 @@ async def test_all_variants_go(location: Location) -> None:
         assert told == (bytes_of(NEW), CacheResult.HIT)
 
 
-async def test_an_error_that_is_kept_goes(location: Location) -> None:
+async def test_invalidation_covers_cached_errors(location: Location) -> None:
     location.server.script(Reply(status=404, headers=FRESH))
     door = ResponseCache(location.worker())
     for _ in range(2):
@@ -336,7 +344,7 @@ async def test_an_error_that_is_kept_goes(location: Location) -> None:
     assert await served(door, ask_of(location)) == (bytes_of(NEW), CacheResult.MISS)
 
 
-async def test_a_tag_goes_by_the_field_that_the_distribution_names(location: Location) -> None:
+async def test_tag_invalidation_uses_the_tag_field_of_the_distribution(location: Location) -> None:
     put_old(location, (*FRESH, ("Cache-Tag", "film, News")))
     door = ResponseCache(location.worker())
 
@@ -361,7 +369,7 @@ async def opened(worker: Cache, asset: Asset) -> Reader:
     return await worker.open(asset, Span(0, 1))
 
 
-async def test_a_play_finds_what_is_new_after_hard(location: Location) -> None:
+async def test_play_gets_the_new_version_after_a_hard_invalidation(location: Location) -> None:
     put_old(location)
     one, other = location.worker(), location.worker()
     for worker in (one, other):
@@ -376,7 +384,7 @@ async def test_a_play_finds_what_is_new_after_hard(location: Location) -> None:
     assert "if-none-match" not in location.server.requests[1].headers
 
 
-async def test_a_play_validates_after_soft(location: Location) -> None:
+async def test_play_validates_after_a_soft_invalidation(location: Location) -> None:
     put_old(location)
     worker = location.worker()
     assert await fetch(worker, asset_of(location), WHOLE_OLD) == bytes_of(OLD)
@@ -391,7 +399,7 @@ async def test_a_play_validates_after_soft(location: Location) -> None:
     assert len(location.server.requests) == 2
 
 
-async def test_a_play_that_joins_an_overtaken_open_asks_anew(location: Location) -> None:
+async def test_play_that_joins_an_outdated_open_sends_its_own_request(location: Location) -> None:
     put_old(location)
     worker = location.worker()
     location.server.hold_responses()
@@ -408,7 +416,7 @@ async def test_a_play_that_joins_an_overtaken_open_asks_anew(location: Location)
     assert len(location.server.requests) == 2
 
 
-async def test_a_reader_can_tell_whether_it_still_holds(location: Location) -> None:
+async def test_reader_reports_whether_it_is_current(location: Location) -> None:
     put_old(location)
     worker = location.worker()
     mine = await opened(worker, asset_of(location))

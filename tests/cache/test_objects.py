@@ -53,7 +53,7 @@ async def open_result(worker: Cache, location: Location, ttl_s: float = 3600.0) 
 # --- cold -----------------------------------------------------------------------------------
 
 
-async def test_a_cold_open_is_one_request_that_brings_the_first_bytes(location: Location) -> None:
+async def test_cold_open_is_one_request_with_the_first_bytes(location: Location) -> None:
     worker = location.worker()
     want = Span(CHUNK_BYTES + 5, CHUNK_BYTES + 10)
     before_s = time.time()
@@ -70,7 +70,7 @@ async def test_a_cold_open_is_one_request_that_brings_the_first_bytes(location: 
     assert not {"if-none-match", "if-match"} & request.headers.keys()
 
 
-async def test_an_open_for_the_version_alone_reads_no_byte(location: Location) -> None:
+async def test_open_for_the_version_reads_no_byte(location: Location) -> None:
     worker = location.worker()
     reader = await worker.open(location.asset(), VERSION_ONLY)
     assert (reader.result, reader.size_bytes) == (CacheResult.MISS, FILM.size_bytes)
@@ -83,7 +83,9 @@ async def test_an_open_for_the_version_alone_reads_no_byte(location: Location) -
 @pytest.mark.parametrize(
     "size_bytes", [1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES]
 )
-async def test_sizes_around_a_chunk(location: Location, size_bytes: int) -> None:
+async def test_objects_around_the_size_of_a_chunk_are_read(
+    location: Location, size_bytes: int
+) -> None:
     film = Pattern(size_bytes, seed=7)
     location.server.put("film", film)
     for worker in (location.worker(), location.worker()):
@@ -93,7 +95,7 @@ async def test_sizes_around_a_chunk(location: Location, size_bytes: int) -> None
 
 
 @pytest.mark.parametrize("ignore_range", [False, True])
-async def test_a_want_beyond_the_end_still_tells_the_version(
+async def test_want_beyond_the_end_gives_the_version(
     location: Location, ignore_range: bool
 ) -> None:
     worker = location.worker()
@@ -106,7 +108,7 @@ async def test_a_want_beyond_the_end_still_tells_the_version(
     assert location.server.requests[1].method == "HEAD"
 
 
-async def test_an_empty_object(location: Location) -> None:
+async def test_empty_object_is_read(location: Location) -> None:
     location.server.put("film", b"")
     worker = location.worker()
     for result in (CacheResult.MISS, CacheResult.HIT):
@@ -119,7 +121,7 @@ async def test_an_empty_object(location: Location) -> None:
     stale.close()
 
 
-async def test_both_sides_of_an_extents_border(location: Location) -> None:
+async def test_read_across_the_end_of_an_extent_is_complete(location: Location) -> None:
     film = Pattern(EXTENT_BYTES + 3 * CHUNK_BYTES + 9, seed=8)
     location.server.put("film", film)
     worker = location.worker()
@@ -139,7 +141,7 @@ async def test_both_sides_of_an_extents_border(location: Location) -> None:
     assert location.server.body_bytes_sent == asked == 2 * CHUNK_BYTES + 9
 
 
-async def test_an_origin_that_ignores_ranges_fills_the_whole_object(location: Location) -> None:
+async def test_origin_that_ignores_ranges_fills_the_whole_object(location: Location) -> None:
     worker = location.worker()
     location.server.script(Reply(ignore_range=True))
     want = Span(2 * CHUNK_BYTES, 2 * CHUNK_BYTES + 1)
@@ -159,7 +161,7 @@ async def test_hit_sends_no_request_in_any_worker(location: Location) -> None:
     assert len(location.server.requests) == 1
 
 
-async def test_a_known_object_without_the_bytes_is_a_miss(location: Location) -> None:
+async def test_stored_record_without_the_bytes_is_a_miss(location: Location) -> None:
     worker = location.worker()
     await fetch(worker, location.asset(), FIRST)
     want = Span(2 * CHUNK_BYTES, 3 * CHUNK_BYTES)
@@ -169,7 +171,7 @@ async def test_a_known_object_without_the_bytes_is_a_miss(location: Location) ->
     reader.close()
 
 
-async def test_a_stale_object_is_validated_by_one_request_without_body(location: Location) -> None:
+async def test_stale_object_is_validated_by_one_request_without_body(location: Location) -> None:
     worker = location.worker()
     await open_result(worker, location)
     sent = location.server.body_bytes_sent
@@ -182,7 +184,7 @@ async def test_a_stale_object_is_validated_by_one_request_without_body(location:
     assert await open_result(location.worker(), location) is CacheResult.HIT
 
 
-async def test_a_stale_object_without_the_wanted_bytes_gets_them(location: Location) -> None:
+async def test_stale_object_without_the_requested_bytes_fetches_them(location: Location) -> None:
     worker = location.worker()
     await open_result(worker, location)
     assert await fetch(worker, location.asset(default_ttl_s=0), ALL) == FILM.read(ALL)
@@ -201,7 +203,7 @@ async def test_a_stale_object_without_the_wanted_bytes_gets_them(location: Locat
         ("public", 0.0, CacheResult.REFRESH_HIT),
     ],
 )
-async def test_what_the_origin_states_outranks_the_default(
+async def test_lifetime_of_the_origin_overrides_the_default_ttl(
     location: Location, cache_control: str, ttl_s: float, result: CacheResult
 ) -> None:
     location.server.put("film", FILM, headers=(("Cache-Control", cache_control),))
@@ -211,7 +213,7 @@ async def test_what_the_origin_states_outranks_the_default(
     assert await open_result(location.worker(), location, ttl_s) is result
 
 
-async def test_changed_object_is_new_to_new_readers_and_old_to_open_ones(
+async def test_changed_object_is_new_for_new_readers_and_old_for_open_ones(
     location: Location,
 ) -> None:
     worker = location.worker()
@@ -236,7 +238,9 @@ async def test_changed_object_is_new_to_new_readers_and_old_to_open_ones(
     assert worker.counts.gauges[Gauge.OPEN_EXTENTS] == 1
 
 
-async def test_a_fill_that_finds_the_object_changed_has_everybody_ask(location: Location) -> None:
+async def test_fill_of_a_changed_object_makes_the_next_open_ask_the_origin(
+    location: Location,
+) -> None:
     worker, other = location.worker(), location.worker()
     reader = await worker.open(location.asset(), FIRST)
     await reader.read(FIRST)
@@ -250,7 +254,7 @@ async def test_a_fill_that_finds_the_object_changed_has_everybody_ask(location: 
 
 
 @pytest.mark.parametrize("damage", [b"", bytes(300), b'{"key": 1}'])
-async def test_a_damaged_record_is_asked_for_anew(location: Location, damage: bytes) -> None:
+async def test_damaged_record_is_fetched_again(location: Location, damage: bytes) -> None:
     await fetch(location.worker(), location.asset(), FIRST)
     location.record_path().write_bytes(damage)
     sent = location.server.body_bytes_sent
@@ -271,7 +275,7 @@ async def test_damaged_extents_are_dropped_and_fetched_again(location: Location)
     assert location.server.body_bytes_sent == 2 * FILM.size_bytes
 
 
-async def test_peek_answers_for_what_is_open_and_fresh(location: Location) -> None:
+async def test_peek_returns_open_and_fresh_versions(location: Location) -> None:
     worker = location.worker()
     key = location.asset().key
     assert worker.peek(key, HOUR, time.time()) is None
@@ -286,7 +290,7 @@ async def test_peek_answers_for_what_is_open_and_fresh(location: Location) -> No
     assert worker.peek("other", HOUR, now_s) is None
 
 
-async def test_peek_looks_now_and_then_whether_files_were_evicted(location: Location) -> None:
+async def test_peek_checks_for_evicted_files_at_intervals(location: Location) -> None:
     worker = location.worker()
     await open_result(worker, location)
     key, now_s = location.asset().key, time.time()
@@ -297,7 +301,7 @@ async def test_peek_looks_now_and_then_whether_files_were_evicted(location: Loca
         assert worker.peek(key, HOUR, now_s + TOUCH_INTERVAL_S + 1) is None
 
 
-async def test_what_is_used_is_marked_as_used(location: Location) -> None:
+async def test_used_files_are_touched(location: Location) -> None:
     worker = location.worker()
     reader = await worker.open(location.asset(), FIRST)
     files = [location.extent_path(FILM.size_bytes), location.record_path()]
@@ -324,7 +328,7 @@ async def test_what_is_used_is_marked_as_used(location: Location) -> None:
         (403, OriginFailure.FORBIDDEN),
     ],
 )
-async def test_a_refusal_reaches_everybody_by_one_request(
+async def test_refusal_of_one_request_reaches_all_waiters(
     location: Location, status: int, failure: OriginFailure
 ) -> None:
     worker = location.worker()
@@ -350,7 +354,7 @@ async def open_failure(worker: Cache, location: Location) -> OriginFailure | Non
     return None
 
 
-async def test_an_open_is_tried_again_within_the_budget(
+async def test_open_is_retried_within_the_budget(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(responses_module, "backoff_s", lambda _attempt, _jitter: 0.0)
@@ -365,7 +369,7 @@ async def test_an_open_is_tried_again_within_the_budget(
     assert len(location.server.requests) == 6
 
 
-async def test_a_stale_object_that_is_gone_is_gone(location: Location) -> None:
+async def test_stale_object_that_was_deleted_is_not_found(location: Location) -> None:
     worker = location.worker()
     await open_result(worker, location)
     location.server.remove("film")
@@ -377,7 +381,7 @@ async def test_a_stale_object_that_is_gone_is_gone(location: Location) -> None:
 # --- many at once ---------------------------------------------------------------------------
 
 
-async def test_opens_at_one_time_are_one_request(location: Location) -> None:
+async def test_concurrent_opens_are_one_request(location: Location) -> None:
     worker = location.worker()
     readers = await asyncio.gather(*(worker.open(location.asset(), FIRST) for _ in range(20)))
     assert [reader.result for reader in readers] == [CacheResult.MISS] + [CacheResult.HIT] * 19
@@ -387,7 +391,7 @@ async def test_opens_at_one_time_are_one_request(location: Location) -> None:
     assert location.server.body_bytes_sent == FILM.size_bytes
 
 
-async def test_workers_that_open_at_one_time_are_one_request(location: Location) -> None:
+async def test_concurrent_opens_of_workers_are_one_request(location: Location) -> None:
     workers = [location.worker() for _ in range(3)]
     location.server.hold_responses()
     opens = [asyncio.ensure_future(worker.open(location.asset(), FIRST)) for worker in workers]
@@ -401,7 +405,7 @@ async def test_workers_that_open_at_one_time_are_one_request(location: Location)
     assert len(location.server.requests) == 1
 
 
-async def test_what_a_cold_open_reads_is_claimed_before_others_hear_of_it(
+async def test_cold_open_locks_its_chunks_before_others_see_the_record(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another worker may look at the record before the first byte has come."""
@@ -423,7 +427,7 @@ async def test_what_a_cold_open_reads_is_claimed_before_others_hear_of_it(
     assert location.bytes_requested() == FILM.size_bytes
 
 
-async def test_another_worker_asks_when_the_first_is_refused(location: Location) -> None:
+async def test_worker_sends_its_own_request_when_another_is_refused(location: Location) -> None:
     one, other = location.worker(), location.worker()
     location.server.script(Reply(status=403))
     location.server.hold_responses()
@@ -438,7 +442,7 @@ async def test_another_worker_asks_when_the_first_is_refused(location: Location)
     reader.close()
 
 
-async def test_a_reader_that_leaves_while_an_open_runs_stops_nothing(location: Location) -> None:
+async def test_reader_that_leaves_during_an_open_does_not_cancel_it(location: Location) -> None:
     worker = location.worker()
     location.server.hold_responses()
     leaving = asyncio.ensure_future(worker.open(location.asset(), FIRST))
@@ -453,7 +457,7 @@ async def test_a_reader_that_leaves_while_an_open_runs_stops_nothing(location: L
     assert len(location.server.requests) == 1
 
 
-async def test_when_all_have_left_what_was_asked_for_still_comes(location: Location) -> None:
+async def test_open_continues_when_all_readers_have_left(location: Location) -> None:
     worker = location.worker()
     location.server.hold_responses()
     leaving = [asyncio.ensure_future(worker.open(location.asset(), ALL)) for _ in range(3)]
@@ -471,7 +475,7 @@ async def test_when_all_have_left_what_was_asked_for_still_comes(location: Locat
     assert len(location.server.requests) == 1
 
 
-async def test_nothing_is_lost_or_asked_twice_wherever_a_reader_is_cancelled(
+async def test_cancelled_reader_loses_and_repeats_nothing(
     location: Location,
 ) -> None:
     worker = location.worker()
@@ -495,7 +499,7 @@ async def test_nothing_is_lost_or_asked_twice_wherever_a_reader_is_cancelled(
 # --- what is open ---------------------------------------------------------------------------
 
 
-async def test_the_longest_unused_files_are_closed_beyond_the_limit(location: Location) -> None:
+async def test_least_recently_used_files_are_closed_beyond_the_limit(location: Location) -> None:
     worker = location.worker(open_extents=3)
     films = {name: Pattern(1000, seed=ord(name)) for name in "abcdef"}
     for name, film in films.items():
@@ -512,7 +516,7 @@ async def test_the_longest_unused_files_are_closed_beyond_the_limit(location: Lo
     assert len(location.server.requests) == 5
 
 
-async def test_versions_without_a_file_are_bounded_too(location: Location) -> None:
+async def test_versions_without_files_are_limited_too(location: Location) -> None:
     worker = location.worker(open_extents=3)
     for number in range(10):
         location.server.put(f"{number}", FILM)
@@ -521,7 +525,7 @@ async def test_versions_without_a_file_are_bounded_too(location: Location) -> No
     assert [opened.asset.name for opened in worker._versions.values()] == ["7", "8", "9"]
 
 
-async def test_versions_are_bounded_by_what_their_records_take(location: Location) -> None:
+async def test_versions_are_limited_by_the_memory_of_their_records(location: Location) -> None:
     """A few with long header fields are as much as many with short ones."""
     worker = location.worker(records_bytes=100_000)
     for number in range(30):
@@ -537,7 +541,7 @@ async def test_versions_are_bounded_by_what_their_records_take(location: Locatio
     assert len(worker._versions) == 30
 
 
-async def test_in_use_is_never_closed_and_goes_when_it_is_left(location: Location) -> None:
+async def test_version_in_use_is_closed_only_after_its_last_reader(location: Location) -> None:
     worker = location.worker(open_extents=2)
     readers = []
     for number in range(5):
@@ -552,7 +556,7 @@ async def test_in_use_is_never_closed_and_goes_when_it_is_left(location: Locatio
     await until(lambda: worker.counts.gauges[Gauge.OPEN_EXTENTS] == 2)
 
 
-async def test_open_files_of_one_object_are_bounded_while_it_is_read(location: Location) -> None:
+async def test_open_files_of_one_object_are_limited_while_it_is_read(location: Location) -> None:
     film = Pattern(5 * EXTENT_BYTES, seed=8)
     location.server.put("film", film)
     worker = location.worker(open_extents=2)
@@ -571,7 +575,7 @@ async def test_open_files_of_one_object_are_bounded_while_it_is_read(location: L
     staying.close()
 
 
-async def test_evicted_files_are_closed_soon_but_for_those_being_read(location: Location) -> None:
+async def test_evicted_files_are_closed_soon_unless_they_are_read(location: Location) -> None:
     film = Pattern(2 * EXTENT_BYTES, seed=8)
     location.server.put("film", film)
     worker = location.worker()
@@ -593,7 +597,7 @@ async def test_evicted_files_are_closed_soon_but_for_those_being_read(location: 
 
 @pytest.mark.parametrize("cut_bytes", [HEADER_BYTES, HEADER_BYTES + 10, HEADER_BYTES + 70_000])
 @pytest.mark.parametrize("while_open", [True, False])
-async def test_a_file_that_was_cut_short_is_fetched_anew(
+async def test_truncated_file_is_fetched_again(
     location: Location, cut_bytes: int, while_open: bool
 ) -> None:
     film = Pattern(5 * CHUNK_BYTES, seed=9)
@@ -609,7 +613,7 @@ async def test_a_file_that_was_cut_short_is_fetched_anew(
     assert location.server.body_bytes_sent <= 3 * film.size_bytes
 
 
-async def test_a_version_forgotten_before_its_reader_came_is_closed_by_it(
+async def test_version_closed_before_its_reader_came_is_closed_by_it(
     location: Location,
 ) -> None:
     worker = location.worker()
@@ -624,7 +628,9 @@ async def test_a_version_forgotten_before_its_reader_came_is_closed_by_it(
     assert worker.counts.gauges[Gauge.OPEN_EXTENTS] == 0
 
 
-async def test_evicted_files_are_made_anew_while_their_readers_finish(location: Location) -> None:
+async def test_evicted_files_are_created_again_while_their_readers_finish(
+    location: Location,
+) -> None:
     worker = location.worker()
     old = await worker.open(location.asset(), ALL)
     await old.read(ALL)
@@ -706,7 +712,7 @@ async def test_close_releases_a_fill_that_has_not_begun(location: Location) -> N
     assert await fetch(location.worker(), location.asset(), ALL) == FILM.read(ALL)
 
 
-async def test_close_ends_the_fills_that_waited_for_others_to_end(location: Location) -> None:
+async def test_close_ends_fills_that_begin_while_others_end(location: Location) -> None:
     film = Pattern(2 * (FILLS_MAX + 10) * CHUNK_BYTES, seed=13)
     location.server.put("film", film)
     location.server.hold("film")
@@ -724,7 +730,7 @@ async def test_close_ends_the_fills_that_waited_for_others_to_end(location: Loca
     reader.close()
 
 
-async def test_close_while_the_origin_is_asked(location: Location) -> None:
+async def test_close_ends_a_running_lookup(location: Location) -> None:
     worker = location.worker()
     location.server.hold_responses()
     opening = asyncio.ensure_future(worker.open(location.asset(), FIRST))

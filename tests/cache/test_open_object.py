@@ -38,7 +38,7 @@ async def stalled_fill(location: Location, worker: Cache) -> Reader:
     return reader
 
 
-async def test_another_workers_fill_is_followed_as_it_lands(location: Location) -> None:
+async def test_fill_of_another_worker_is_followed_as_it_arrives(location: Location) -> None:
     one, other = location.worker(), location.worker()
     filling = await stalled_fill(location, one)
     following = await other.open(location.asset(), ALL)
@@ -55,7 +55,7 @@ async def test_another_workers_fill_is_followed_as_it_lands(location: Location) 
         reader.close()
 
 
-async def test_a_fill_that_ends_early_is_taken_over_where_it_stopped(location: Location) -> None:
+async def test_fill_that_ends_early_is_continued_where_it_stopped(location: Location) -> None:
     one, other = location.worker(), location.worker()
     filling = await stalled_fill(location, one)
     following = await other.open(location.asset(), ALL)
@@ -73,7 +73,7 @@ async def test_a_fill_that_ends_early_is_taken_over_where_it_stopped(location: L
         reader.close()
 
 
-async def test_workers_fill_different_parts_at_one_time(location: Location) -> None:
+async def test_workers_fill_different_parts_at_the_same_time(location: Location) -> None:
     one, other = location.worker(), location.worker()
     filling = await stalled_fill(location, one)
     first = await other.open(location.asset())
@@ -87,7 +87,7 @@ async def test_workers_fill_different_parts_at_one_time(location: Location) -> N
         reader.close()
 
 
-async def test_running_fills_are_bounded_and_the_rest_follow(location: Location) -> None:
+async def test_running_fills_are_limited_and_the_others_follow(location: Location) -> None:
     film = Pattern(2 * (FILLS_MAX + 10) * CHUNK_BYTES, seed=13)
     location.server.put("film", film)
     location.server.hold("film")
@@ -106,7 +106,7 @@ async def test_running_fills_are_bounded_and_the_rest_follow(location: Location)
     reader.close()
 
 
-async def test_a_failing_origin_fails_every_worker_for_itself(location: Location) -> None:
+async def test_failing_origin_fails_each_worker_separately(location: Location) -> None:
     one, other = location.worker(retries=0), location.worker(retries=0)
     filling = await stalled_fill(location, one)
     following = await other.open(location.asset(), ALL)
@@ -139,7 +139,7 @@ async def test_version_is_idle_without_readers_and_fills(location: Location) -> 
     again.close()
 
 
-async def test_what_is_covered_is_there_or_on_its_way(location: Location) -> None:
+async def test_covered_bytes_are_cached_or_on_their_way(location: Location) -> None:
     worker = location.worker()
     reader = await stalled_fill(location, worker)
     assert reader._opened.is_covered(ALL)

@@ -26,7 +26,7 @@ def test_rate_is_assumed_until_it_is_measured() -> None:
     assert measured.rate_bytes_s(50.01) == 7.0
 
 
-def test_rate_of_an_even_connection_is_found() -> None:
+def test_rate_of_an_even_connection_is_measured() -> None:
     measured, now_s = steady(2_000_000, 1.0)
     assert measured.rate_bytes_s(now_s) == pytest.approx(2_000_000, rel=0.15)
 
@@ -45,7 +45,7 @@ def test_rate_of_a_silent_connection_sinks() -> None:
     assert measured.rate_bytes_s(now_s + 20) <= measured.rate_bytes_s(now_s + 2)
 
 
-def test_pace_is_kept_for_each_origin() -> None:
+def test_pace_is_measured_for_each_origin() -> None:
     paces = Paces()
     assert paces.of("main") == Pace(ROUND_TRIP_DEFAULT_S, RATE_DEFAULT_BYTES_S)
     paces.note_round_trip("main", 0.2)
@@ -58,7 +58,7 @@ def test_pace_is_kept_for_each_origin() -> None:
     assert paces.of("other") == Pace()
 
 
-def test_paces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paces_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throughput, "ORIGINS_MAX", 2)
     paces = Paces()
     for name in ("a", "b", "c"):

@@ -60,7 +60,7 @@ class Wish:
 # --- as it comes ----------------------------------------------------------------------------
 
 
-async def test_a_byte_is_there_as_soon_as_the_origin_has_sent_it(
+async def test_byte_is_ready_as_soon_as_the_origin_has_sent_it(
     location: Location, reader: Reader
 ) -> None:
     stops = [1, 2, 1000, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 5]
@@ -80,7 +80,7 @@ async def test_a_byte_is_there_as_soon_as_the_origin_has_sent_it(
     assert location.server.body_bytes_sent == FILM.size_bytes
 
 
-async def test_what_is_ready_names_the_file_and_the_place(reader: Reader) -> None:
+async def test_ready_has_the_file_and_the_offset(reader: Reader) -> None:
     await reader.read(ALL)
     ready = reader.ready(100, 300)
     assert ready is not None
@@ -90,7 +90,7 @@ async def test_what_is_ready_names_the_file_and_the_place(reader: Reader) -> Non
     assert not reader.is_complete(EXTENT_BYTES)
 
 
-async def test_read_is_clipped_to_the_objects_end(reader: Reader) -> None:
+async def test_read_is_clipped_to_the_end_of_the_object(reader: Reader) -> None:
     assert await reader.read(Span(FILM.size_bytes - 3, FILM.size_bytes + 3)) == FILM.read(
         Span(FILM.size_bytes - 3, FILM.size_bytes)
     )
@@ -99,7 +99,7 @@ async def test_read_is_clipped_to_the_objects_end(reader: Reader) -> None:
     assert reader.size_bytes == FILM.size_bytes
 
 
-async def test_a_hundred_cold_readers_share_one_read_of_each_byte(
+async def test_hundred_cold_readers_share_one_read_of_each_byte(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Pace, "round_trip_bytes", 1 << 30)  # so quick an origin is waited for
@@ -120,7 +120,7 @@ async def test_a_hundred_cold_readers_share_one_read_of_each_byte(
     assert location.server.body_bytes_sent == location.bytes_requested() == film.size_bytes
 
 
-async def test_a_reader_that_leaves_stops_no_fill(location: Location, reader: Reader) -> None:
+async def test_reader_that_leaves_stops_no_fill(location: Location, reader: Reader) -> None:
     location.server.hold("film", at=CHUNK_BYTES)
     waiting = asyncio.ensure_future(reader.read(ALL))
     await reader.wait(Span(0, 1), eager=True)
@@ -139,7 +139,7 @@ async def test_a_reader_that_leaves_stops_no_fill(location: Location, reader: Re
 # --- wishes ---------------------------------------------------------------------------------
 
 
-async def test_a_wish_is_answered_once_and_never_from_within(
+async def test_waiter_is_called_once_and_never_from_within(
     location: Location, reader: Reader
 ) -> None:
     for eager in (True, False):
@@ -151,7 +151,7 @@ async def test_a_wish_is_answered_once_and_never_from_within(
         wish.take_back()
 
 
-async def test_a_wish_taken_back_is_not_answered(location: Location, reader: Reader) -> None:
+async def test_cancelled_waiter_is_not_called(location: Location, reader: Reader) -> None:
     wish = Wish(reader, ALL, eager=True)
     wish.take_back()
     wish.take_back()
@@ -170,7 +170,7 @@ async def test_waiter_gets_the_error_of_a_fill_that_cannot_start(
         assert isinstance(failure, OriginError)
 
 
-async def test_whoever_waits_elsewhere_goes_on_when_a_fill_fails(
+async def test_waiters_for_other_bytes_continue_when_a_fill_fails(
     location: Location, reader: Reader
 ) -> None:
     """The failure is for those whose bytes it was to bring; others ask for their own."""
@@ -191,7 +191,7 @@ async def test_whoever_waits_elsewhere_goes_on_when_a_fill_fails(
     assert sum(isinstance(wish.answers[0], OriginError) for wish in (failing, other)) == 1
 
 
-async def test_a_full_cache_answers_the_wish_not_the_wisher(
+async def test_full_cache_is_reported_to_the_waiter(
     location: Location, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> Extent:
@@ -208,7 +208,7 @@ async def test_a_full_cache_answers_the_wish_not_the_wisher(
     assert isinstance(caught.value.__cause__, CacheFullError)
 
 
-async def test_a_waiter_may_take_back_another_when_it_is_woken(
+async def test_waiter_may_cancel_another_when_it_is_called(
     location: Location, reader: Reader
 ) -> None:
     location.server.hold("film", at=0)
@@ -229,7 +229,7 @@ async def test_a_waiter_may_take_back_another_when_it_is_woken(
     assert taken_back.answers == []
 
 
-async def test_a_waiters_defect_does_not_stop_the_others(
+async def test_error_in_a_waiter_does_not_stop_the_others(
     location: Location, reader: Reader
 ) -> None:
     location.server.hold("film", at=10)  # so that no end of a fill wakes anybody
@@ -248,7 +248,9 @@ async def test_a_waiters_defect_does_not_stop_the_others(
     assert [type(defect["exception"]) for defect in defects] == [ZeroDivisionError]
 
 
-async def test_each_waiter_gets_an_error_of_its_own(location: Location, reader: Reader) -> None:
+async def test_each_waiter_gets_its_own_copy_of_an_error(
+    location: Location, reader: Reader
+) -> None:
     location.server.script(Reply(status=403))
     errors = await asyncio.gather(
         *(reader.wait(ALL, eager=True) for _ in range(3)), return_exceptions=True
@@ -263,7 +265,7 @@ async def test_each_waiter_gets_an_error_of_its_own(location: Location, reader: 
 
 
 @pytest.mark.parametrize(("lead_bytes", "extents"), [(0, 1), (EXTENT_BYTES, 2), (1 << 40, 3)])
-async def test_prefetch_asks_no_further_ahead_than_the_lead(
+async def test_prefetch_requests_no_further_ahead_than_the_lead(
     location: Location, lead_bytes: int, extents: int
 ) -> None:
     film = Pattern(3 * EXTENT_BYTES, seed=11)
@@ -288,7 +290,7 @@ async def test_empty_prefetch_sends_no_request(location: Location, reader: Reade
     assert not location.workers[0]._tasks
 
 
-async def test_close_twice_is_close(location: Location, reader: Reader) -> None:
+async def test_second_close_of_a_reader_has_no_effect(location: Location, reader: Reader) -> None:
     await reader.read(ALL)
     other = await location.workers[0].open(location.asset())
     reader.close()

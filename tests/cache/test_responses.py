@@ -92,7 +92,7 @@ async def settled(location: Location, worker: Cache) -> None:
     assert len(location.origin._exchange.client._pool._leased) == 0
 
 
-async def test_a_cold_answer_then_a_hit(location: Location) -> None:
+async def test_cold_response_is_followed_by_a_hit(location: Location) -> None:
     put(location)
     worker = location.worker()
     responses = ResponseCache(worker)
@@ -109,7 +109,7 @@ async def test_a_cold_answer_then_a_hit(location: Location) -> None:
 
 
 @pytest.mark.parametrize("fields", [FRESH, STALE, PRIVATE])
-async def test_leaving_before_the_answer_has_come(
+async def test_request_cancelled_before_the_response_leaves_nothing_open(
     location: Location, fields: tuple[tuple[str, str], ...]
 ) -> None:
     put(location, fields)
@@ -127,7 +127,7 @@ async def test_leaving_before_the_answer_has_come(
     assert len(location.server.requests) == 1
 
 
-async def test_leaving_in_the_moment_of_the_answer(location: Location) -> None:
+async def test_request_cancelled_at_the_response_leaves_nothing_open(location: Location) -> None:
     """The asking has ended and the viewer is cancelled before it runs again."""
     put(location)
     worker = location.worker()
@@ -147,7 +147,7 @@ async def test_leaving_in_the_moment_of_the_answer(location: Location) -> None:
     assert viewer.cancelled()
 
 
-async def test_disconnect_cancels_a_lookup_without_waiters(location: Location) -> None:
+async def test_disconnect_without_other_waiters_leaves_nothing_open(location: Location) -> None:
     put(location, PRIVATE)
     worker = location.worker()
     responses = ResponseCache(worker)
@@ -161,7 +161,9 @@ async def test_disconnect_cancels_a_lookup_without_waiters(location: Location) -
     await settled(location, worker)
 
 
-async def test_disconnect_while_another_worker_looks_up(location: Location) -> None:
+async def test_disconnect_during_the_lookup_of_another_worker_leaves_nothing_open(
+    location: Location,
+) -> None:
     put(location)
     one, other = location.worker(), location.worker()
     location.server.hold_responses()
@@ -179,7 +181,7 @@ async def test_disconnect_while_another_worker_looks_up(location: Location) -> N
     assert len(location.server.requests) == 1
 
 
-async def test_leaving_an_answer_that_still_comes(location: Location) -> None:
+async def test_request_cancelled_during_the_body_leaves_nothing_open(location: Location) -> None:
     put(location)
     worker = location.worker()
     location.server.hold("film", at=1000)
@@ -264,7 +266,7 @@ async def test_failure_reaches_all_waiters(location: Location) -> None:
     await settled(location, worker)
 
 
-async def test_only_if_cached(location: Location) -> None:
+async def test_only_if_cached_sends_no_request(location: Location) -> None:
     put(location)
     worker = location.worker()
     wish = {"cache-control": "only-if-cached"}
@@ -273,7 +275,7 @@ async def test_only_if_cached(location: Location) -> None:
     assert location.server.requests == []
 
 
-async def test_a_write_refuses_what_another_worker_has_open(location: Location) -> None:
+async def test_write_refuses_a_version_that_another_worker_has_open(location: Location) -> None:
     put(location, etag="")
     workers = [location.worker(), location.worker()]
     doors = [ResponseCache(worker) for worker in workers]
@@ -292,7 +294,7 @@ async def test_a_write_refuses_what_another_worker_has_open(location: Location) 
         await settled(location, worker)
 
 
-async def test_write_holds_when_the_disk_takes_no_record(
+async def test_write_is_effective_when_no_record_can_be_saved(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(location, etag="")
@@ -313,7 +315,7 @@ async def test_write_holds_when_the_disk_takes_no_record(
         assert await body_of(await door.respond(ask_of(location))) == b"new"
 
 
-async def test_write_is_not_forgotten_with_a_version_that_fails(location: Location) -> None:
+async def test_write_stays_effective_after_a_version_fails(location: Location) -> None:
     put(location)
     one, other = location.worker(), location.worker()
     assert await body_of(await ResponseCache(one).respond(ask_of(location))) == BYTES
@@ -345,7 +347,7 @@ async def test_records_from_before_a_power_failure_are_validated(
     failed.reader.close()
 
 
-async def test_cache_that_can_store_nothing_passes_answers_on(
+async def test_cache_that_can_store_nothing_passes_responses_through(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(location)
@@ -363,7 +365,7 @@ async def test_cache_that_can_store_nothing_passes_answers_on(
 
 
 @pytest.mark.parametrize("vary", [(), (("Vary", "Accept"),)])
-async def test_an_answer_that_a_write_overtakes_is_not_stored(
+async def test_response_requested_before_a_write_is_not_stored(
     location: Location, vary: tuple[tuple[str, str], ...]
 ) -> None:
     put(location, FRESH + vary)
@@ -386,7 +388,7 @@ async def test_an_answer_that_a_write_overtakes_is_not_stored(
         await settled(location, worker)
 
 
-async def test_a_304_that_a_write_overtakes_confirms_nothing(location: Location) -> None:
+async def test_304_requested_before_a_write_confirms_nothing(location: Location) -> None:
     put(location, STALE)
     worker = location.worker()
     door = ResponseCache(worker)
@@ -406,7 +408,7 @@ async def test_a_304_that_a_write_overtakes_confirms_nothing(location: Location)
     await settled(location, worker)
 
 
-async def test_a_key_that_begins_to_vary_is_found_again(location: Location) -> None:
+async def test_key_that_begins_to_vary_stays_cached(location: Location) -> None:
     """A stored answer without Vary goes when another one of the same URL has it."""
     put(location, STALE)
     one, other = location.worker(), location.worker()
@@ -420,7 +422,7 @@ async def test_a_key_that_begins_to_vary_is_found_again(location: Location) -> N
     assert len(location.server.requests) == asked + 1
 
 
-async def test_a_304_about_another_version_is_no_answer(location: Location) -> None:
+async def test_304_about_another_version_is_followed_by_a_plain_request(location: Location) -> None:
     """RFC 9111 §4.3.4: it selects nothing here, so the whole is asked for."""
     put(location, STALE)
     worker = location.worker()
@@ -438,7 +440,7 @@ async def test_a_304_about_another_version_is_no_answer(location: Location) -> N
 
 
 @pytest.mark.parametrize("status", [206, 304])
-async def test_an_answer_to_what_was_not_asked_is_the_origins_failure(
+async def test_response_that_does_not_fit_the_request_is_an_origin_failure(
     location: Location, status: int
 ) -> None:
     worker = location.worker(retries=0)
@@ -457,7 +459,7 @@ async def test_an_answer_to_what_was_not_asked_is_the_origins_failure(
         ({"if-none-match": '"0"'}, Span(0, 0)),
     ],
 )
-async def test_an_object_that_must_not_be_stored_is_passed_whole(
+async def test_object_that_must_not_be_stored_is_passed_completely(
     location: Location, fields: dict[str, str], want: Span
 ) -> None:
     """Objects are asked for piece by piece; of one that is not kept a piece is no answer."""
@@ -477,7 +479,7 @@ async def test_an_object_that_must_not_be_stored_is_passed_whole(
     await settled(location, worker)
 
 
-async def test_vary_explosion_is_bounded(
+async def test_memory_for_varying_keys_is_limited(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each request another variant: what is kept in memory does not grow with them."""
@@ -497,7 +499,7 @@ async def test_vary_explosion_is_bounded(
     assert len(location.server.requests) == 40
 
 
-async def test_the_clock_is_read_before_the_origin_is_asked(
+async def test_age_counts_from_before_the_request(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time on the way counts as age (RFC 9111 §4.2.3)."""
@@ -528,7 +530,7 @@ async def following(location: Location) -> tuple[list[Cache], list[Stored]]:
     return workers, stored
 
 
-async def test_what_cannot_be_asked_for_again_is_followed_in_another_worker(
+async def test_response_without_validators_is_followed_in_another_worker(
     location: Location,
 ) -> None:
     workers, stored = await following(location)
@@ -541,7 +543,7 @@ async def test_what_cannot_be_asked_for_again_is_followed_in_another_worker(
         await settled(location, worker)
 
 
-async def test_what_cannot_be_asked_for_again_fails_when_nobody_fills_it(
+async def test_response_without_validators_fails_when_its_fill_has_ended(
     location: Location,
 ) -> None:
     workers, (first, second) = await following(location)
@@ -553,7 +555,7 @@ async def test_what_cannot_be_asked_for_again_fails_when_nobody_fills_it(
     assert caught.value.failure is OriginFailure.CHANGED
 
 
-async def test_workers_do_not_queue_behind_each_other_for_what_is_not_stored(
+async def test_workers_do_not_wait_for_each_other_for_uncacheable_responses(
     location: Location,
 ) -> None:
     """The last of six workers waits for two lookups of others at most, and then asks with them."""

@@ -24,7 +24,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 ONE_BYTE_CHUNKS = b"1\r\nx\r\n" * COUNT + b"0\r\n\r\n"
 
 
-async def test_one_byte_chunks_are_parsed_a_bounded_number_in_a_turn(
+async def test_one_byte_chunks_are_parsed_in_limited_numbers_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     turns: list[int] = []
@@ -62,7 +62,7 @@ class TrickledRead:
         pass
 
 
-async def test_a_fill_writes_no_byte_by_itself_and_keeps_none_back(
+async def test_fill_joins_small_pieces_and_withholds_none(
     cache_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size_bytes = 30_000

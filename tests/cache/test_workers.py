@@ -87,7 +87,7 @@ async def test_processes_share_one_read_of_each_byte(location: Location) -> None
     assert server.body_bytes_sent == FILM.size_bytes
 
 
-async def test_a_killed_workers_fill_is_taken_over_where_it_stopped(location: Location) -> None:
+async def test_fill_of_a_killed_worker_is_continued_where_it_stopped(location: Location) -> None:
     server = location.server
     server.hold("film", at=STOP)
     async with run_worker(location, 0, STOP) as filling, run_worker(location, 1, STOP) as other:
@@ -119,7 +119,7 @@ async def fills(location: Location, process: Process) -> bool:
     return any(link == f"socket:[{inode}]" for link in held for inode in sockets)
 
 
-async def test_workers_killed_one_after_another_lose_nothing(location: Location) -> None:
+async def test_workers_killed_one_after_another_lose_no_byte(location: Location) -> None:
     server = location.server
     at = 0
     server.hold("film", at=0)
@@ -141,7 +141,7 @@ async def test_workers_killed_one_after_another_lose_nothing(location: Location)
     assert server.body_bytes_sent == FILM.size_bytes
 
 
-async def test_killed_workers_lookup_is_taken_over_by_another(
+async def test_lookup_of_a_killed_worker_is_repeated_by_another(
     location: Location,
 ) -> None:
     server = location.server
@@ -166,7 +166,7 @@ async def test_cached_object_needs_no_request_after_a_restart(location: Location
     await location.server.accept()
 
 
-async def test_what_the_kernel_refuses_ends_in_a_named_error(location: Location) -> None:
+async def test_system_call_failure_gives_a_named_error(location: Location) -> None:
     """EFBIG in the middle of a fill, by RLIMIT_FSIZE, which bounds memory files just so."""
     limit_bytes = HEADER_BYTES + STOP
     async with run_worker(location, 0, file_limit_bytes=limit_bytes) as process:

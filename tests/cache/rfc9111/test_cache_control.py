@@ -75,7 +75,7 @@ from streamedge.cache.rfc9111.cache_control import (
         ("max-stale=9", Directives(max_stale_s=9)),
     ],
 )
-def test_cache_control(value: str, directives: Directives) -> None:
+def test_cache_control_is_parsed_directive_by_directive(value: str, directives: Directives) -> None:
     assert parse_cache_control(value) == directives
 
 
@@ -97,7 +97,7 @@ def test_cache_control(value: str, directives: Directives) -> None:
         'max-age="60',
     ],
 )
-def test_a_number_that_cannot_be_read_counts_as_0(argument: str) -> None:
+def test_malformed_number_counts_as_0(argument: str) -> None:
     assert parse_cache_control(argument) == Directives(max_age_s=0)
 
 
@@ -115,7 +115,7 @@ def test_a_number_that_cannot_be_read_counts_as_0(argument: str) -> None:
         ("foo", Directives()),
     ],
 )
-def test_targeted_field(value: str, directives: Directives) -> None:
+def test_targeted_field_is_parsed_as_a_dictionary(value: str, directives: Directives) -> None:
     assert parse_targeted(value) == replace(directives, targeted=True)
 
 
@@ -137,13 +137,13 @@ def test_targeted_field(value: str, directives: Directives) -> None:
         "private=(a b)",
     ],
 )
-def test_a_targeted_field_with_a_fault_is_ignored(value: str) -> None:
+def test_targeted_field_with_an_error_is_ignored(value: str) -> None:
     assert parse_targeted(value) is None
     said = response_directives({"cdn-cache-control": value, "cache-control": "no-store"})
     assert said == Directives(no_store=True)
 
 
-def test_a_targeted_field_outranks_cache_control() -> None:
+def test_targeted_field_overrides_cache_control() -> None:
     said = response_directives({"cdn-cache-control": "max-age=60", "cache-control": "no-store"})
     assert said == Directives(max_age_s=60, targeted=True)
 
@@ -168,7 +168,7 @@ def test_pragma_counts_in_requests_without_cache_control_only() -> None:
         ('a="b,c", d"e, f', ['a="b,c"', 'd"e', "f"]),
     ],
 )
-def test_split_list(value: str, members: list[str]) -> None:
+def test_list_is_split_at_commas_outside_of_quoted_strings(value: str, members: list[str]) -> None:
     assert split_list(value) == members
 
 
@@ -185,13 +185,13 @@ def test_split_list(value: str, members: list[str]) -> None:
         ("²", None),
     ],
 )
-def test_delta_seconds(text: str, seconds: int | None) -> None:
+def test_number_of_seconds_is_limited_or_none(text: str, seconds: int | None) -> None:
     assert delta_seconds(text) == seconds
 
 
 @settings(deadline=None)
 @given(st.one_of(st.text(max_size=200), st.text(alphabet='max-age=1",\\ no-cache', max_size=200)))
-def test_any_text_gives_directives_with_no_negative_number(text: str) -> None:
+def test_any_text_gives_directives_without_negative_numbers(text: str) -> None:
     for directives in (parse_cache_control(text), parse_targeted(text)):
         if directives is not None:
             for field in fields(Directives):

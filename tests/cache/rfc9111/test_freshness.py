@@ -51,11 +51,13 @@ def lasts(
         ("max-age=60, no-store, must-understand", 60.0),
     ],
 )
-def test_what_cache_control_states(cache_control: str, seconds: float, rules: TtlRules) -> None:
+def test_cache_control_gives_the_lifetime(
+    cache_control: str, seconds: float, rules: TtlRules
+) -> None:
     assert lasts(cache_control, rules) == seconds
 
 
-def test_must_understand_lifts_no_store_for_understood_statuses_only() -> None:
+def test_must_understand_cancels_no_store_for_understood_statuses_only() -> None:
     assert lasts("max-age=60, no-store, must-understand", status=599) == 0
 
 
@@ -81,7 +83,7 @@ def test_expires_counts_from_date(
     assert lasts("", rules, expires=expires, date=dated) == seconds
 
 
-def test_max_age_outranks_expires() -> None:
+def test_max_age_overrides_expires() -> None:
     assert lasts("max-age=60", expires=date(-5), date=date(0)) == 60
     assert lasts("max-age=0", expires=date(60), date=date(0)) == 0
 
@@ -98,7 +100,7 @@ def test_max_age_outranks_expires() -> None:
         ("max-age=60, &&&", "no-store", 0.0),
     ],
 )
-def test_a_targeted_field_makes_expires_and_cache_control_void(
+def test_targeted_field_overrides_expires_and_cache_control(
     targeted: str, cache_control: str, seconds: float
 ) -> None:
     said = {
@@ -119,14 +121,14 @@ def test_a_targeted_field_makes_expires_and_cache_control_void(
         (200, "must-revalidate", 1000.0),
     ],
 )
-def test_strict_rules_guess_a_tenth_of_the_time_since_the_last_change(
+def test_strict_rules_use_a_tenth_of_the_time_since_last_modified(
     status: int, cache_control: str, seconds: float
 ) -> None:
     said = lasts(cache_control, status=status, last_modified=date(-10000), date=date(0))
     assert said == seconds
 
 
-def test_the_guess_needs_a_past_change_and_is_at_most_a_day() -> None:
+def test_heuristic_lifetime_needs_a_past_last_modified_and_is_at_most_a_day() -> None:
     assert lasts(last_modified=date(-100 * DAY_S), date=date(0)) == HEURISTIC_MAX_S
     assert lasts(last_modified=date(5), date=date(0)) == 0
     assert lasts(last_modified="yesterday", date=date(0)) == 0
@@ -149,7 +151,7 @@ def test_the_guess_needs_a_past_change_and_is_at_most_a_day() -> None:
         (200, "public", 100.0),
     ],
 )
-def test_cloudfronts_ttls_by_status(status: int, cache_control: str, seconds: float) -> None:
+def test_cloudfront_ttls_apply_by_status(status: int, cache_control: str, seconds: float) -> None:
     rules = TtlRules(default_ttl_s=100, max_ttl_s=1000)
     assert lasts(cache_control, rules, status) == seconds
 
@@ -177,21 +179,21 @@ def test_errors_ignore_expires_unless_strict() -> None:
         ("private", 90, 90.0),
     ],
 )
-def test_minimum_default_and_maximum_ttl(
+def test_minimum_default_and_maximum_ttl_limit_the_lifetime(
     cache_control: str, minimum_s: float, seconds: float
 ) -> None:
     rules = TtlRules(min_ttl_s=minimum_s, default_ttl_s=100, max_ttl_s=1000)
     assert lasts(cache_control, rules) == seconds
 
 
-def test_strict_rules_let_no_minimum_overrule_no_store_no_cache_or_private() -> None:
+def test_strict_minimum_ttl_does_not_overrule_no_store_no_cache_or_private() -> None:
     rules = TtlRules(min_ttl_s=90, strict=True)
     assert lasts("max-age=60", rules) == 90
     for forbidden in ("no-store", "no-cache", "private"):
         assert lasts(forbidden, rules) == 0
 
 
-def test_the_operators_ttls_count_from_when_the_response_came() -> None:
+def test_ttls_of_the_operator_count_from_the_arrival_of_the_response() -> None:
     rules = TtlRules(min_ttl_s=30, default_ttl_s=100, max_ttl_s=1000)
     assert lasts("", rules, age="500") == 600
     assert lasts("max-age=60", rules, age="500") == 530
@@ -221,12 +223,14 @@ def test_the_operators_ttls_count_from_when_the_response_came() -> None:
         ({"age": ""}, 2.0),
     ],
 )
-def test_age_on_arrival(said: dict[str, str], seconds: float) -> None:
+def test_initial_age_is_that_of_the_fields_or_the_transit(
+    said: dict[str, str], seconds: float
+) -> None:
     delay_s = 2.0 if "age" in said else 0.0
     assert initial_age_s(said, NOW_S - delay_s, NOW_S) == seconds
 
 
-def test_what_was_sent_in_the_same_second_has_no_apparent_age() -> None:
+def test_response_sent_in_the_same_second_has_no_apparent_age() -> None:
     assert initial_age_s({"date": date(0)}, NOW_S + 0.9, NOW_S + 0.9) == 0
 
 
@@ -244,7 +248,7 @@ _words = st.sampled_from(
         TtlRules, st.integers(0, 50), st.integers(0, 90), st.integers(60, 99), st.integers(0, 9)
     ),
 )
-def test_a_lifetime_lies_within_the_rules(
+def test_lifetime_is_within_the_limits_of_the_rules(
     status: int, cache_control: str, expires: str, rules: TtlRules
 ) -> None:
     said = lasts(cache_control, rules, status, expires=expires)

@@ -58,11 +58,13 @@ def may(said: str, age_s: float = 100, asked: str = "", rules: TtlRules = STRICT
         ("max-age=60, stale-while-revalidate=30, no-cache", 61, Reuse.VALIDATE),
     ],
 )
-def test_what_the_response_allows(said: str, age_s: float, reuse: Reuse, rules: TtlRules) -> None:
+def test_response_directives_limit_reuse(
+    said: str, age_s: float, reuse: Reuse, rules: TtlRules
+) -> None:
     assert decide(said, age_s, rules=rules) is reuse
 
 
-def test_s_maxage_forbids_stale_answers_to_the_letter_only() -> None:
+def test_s_maxage_forbids_stale_responses_with_strict_rules_only() -> None:
     said = "s-maxage=60, stale-while-revalidate=30, stale-if-error=30"
     assert decide(said, 61, rules=STRICT) is Reuse.VALIDATE
     assert decide(said, 61, rules=CLOUDFRONT) is Reuse.STALE_WHILE_REVALIDATE
@@ -99,11 +101,11 @@ def test_s_maxage_forbids_stale_answers_to_the_letter_only() -> None:
         ("max-age=60", 70, "only-if-cached, max-stale", Reuse.STALE),
     ],
 )
-def test_what_the_viewer_asks(said: str, age_s: float, asked: str, reuse: Reuse) -> None:
+def test_request_directives_limit_reuse(said: str, age_s: float, asked: str, reuse: Reuse) -> None:
     assert decide(said, age_s, asked) is reuse
 
 
-def test_pragma_asks_for_validation() -> None:
+def test_pragma_no_cache_requires_validation() -> None:
     reuse = decide_reuse(
         200,
         {"cache-control": "max-age=60"},
@@ -115,13 +117,13 @@ def test_pragma_asks_for_validation() -> None:
     assert reuse is Reuse.VALIDATE
 
 
-def test_where_nothing_is_stored() -> None:
+def test_absent_response_is_fetched_unless_only_if_cached() -> None:
     assert decide_absent({}) is Reuse.VALIDATE
     assert decide_absent({"cache-control": "only-if-cached"}) is Reuse.GATEWAY_TIMEOUT
 
 
 @pytest.mark.parametrize("directive", ["no-store", "no-cache", "private"])
-def test_a_minimum_ttl_keeps_what_the_origin_would_not(directive: str) -> None:
+def test_minimum_ttl_allows_reuse_against_the_origins_directives(directive: str) -> None:
     assert decide(directive, 59, rules=MINIMUM) is Reuse.FRESH
     assert decide(directive, 60, rules=MINIMUM) is Reuse.VALIDATE
     assert decide(directive, 0, rules=CLOUDFRONT) is Reuse.VALIDATE
@@ -148,14 +150,16 @@ def test_a_minimum_ttl_keeps_what_the_origin_would_not(directive: str) -> None:
         ("max-age=60", "max-age=0", True),
     ],
 )
-def test_when_the_origin_fails(said: str, asked: str, allowed: bool, rules: TtlRules) -> None:
+def test_stale_response_may_be_served_when_the_origin_fails(
+    said: str, asked: str, allowed: bool, rules: TtlRules
+) -> None:
     assert may(said, 100, asked, rules) is allowed
 
 
-def test_s_maxage_alone_forbids_it_to_the_letter_only() -> None:
+def test_s_maxage_forbids_stale_on_error_with_strict_rules_only() -> None:
     assert not may("s-maxage=60", rules=STRICT)
     assert may("s-maxage=60", rules=CLOUDFRONT)
 
 
-def test_no_age_can_be_told_by_a_clock_that_went_backwards() -> None:
+def test_response_is_validated_if_the_clock_went_back() -> None:
     assert not may("max-age=60", -1)

@@ -42,12 +42,12 @@ FRESH = {"cache-control": "max-age=60"}
 @pytest.mark.parametrize(
     "status", [200, 203, 204, 299, 301, 302, 307, 400, 404, 410, 499, 500, 599]
 )
-def test_any_final_status_with_explicit_freshness(status: int, rules: TtlRules) -> None:
+def test_any_final_status_with_an_explicit_lifetime_is_stored(status: int, rules: TtlRules) -> None:
     assert stores(FRESH, rules, status=status)
 
 
 @pytest.mark.parametrize("status", [100, 102, 103, 304])
-def test_never_what_is_no_answer_of_its_own(status: int) -> None:
+def test_interim_and_304_responses_are_never_stored(status: int) -> None:
     assert not stores(FRESH, status=status)
 
 
@@ -69,7 +69,9 @@ def test_never_what_is_no_answer_of_its_own(status: int) -> None:
         ({"set-cookie": "a=b", "cache-control": "max-age=60"}, True, True),
     ],
 )
-def test_a_200(response: dict[str, str], strict: bool, cloudfront: bool) -> None:
+def test_200_is_stored_by_its_fields(
+    response: dict[str, str], strict: bool, cloudfront: bool
+) -> None:
     assert stores(response, STRICT) is strict
     assert stores(response, CLOUDFRONT) is cloudfront
 
@@ -91,13 +93,15 @@ def test_a_200(response: dict[str, str], strict: bool, cloudfront: bool) -> None
         (599, {"cache-control": "max-age=60, must-understand"}, False, False),
     ],
 )
-def test_statuses(status: int, response: dict[str, str], strict: bool, cloudfront: bool) -> None:
+def test_response_without_lifetime_is_stored_by_its_status(
+    status: int, response: dict[str, str], strict: bool, cloudfront: bool
+) -> None:
     assert stores(response, STRICT, status=status) is strict
     assert stores(response, CLOUDFRONT, status=status) is cloudfront
 
 
 @pytest.mark.parametrize("directive", ["no-store", "private"])
-def test_a_minimum_ttl_overrules_the_origin_unless_strict(directive: str) -> None:
+def test_minimum_ttl_overrules_the_origin_unless_strict(directive: str) -> None:
     assert stores({"cache-control": directive}, MINIMUM)
     assert not stores({"cache-control": directive}, TtlRules(min_ttl_s=60, strict=True))
 
@@ -113,14 +117,14 @@ def test_a_minimum_ttl_overrules_the_origin_unless_strict(directive: str) -> Non
         ("max-age=60, proxy-revalidate", False),
     ],
 )
-def test_what_was_asked_with_authorization(
+def test_response_to_authorization_is_stored_by_permission_only(
     cache_control: str, allowed: bool, rules: TtlRules
 ) -> None:
     request = {"authorization": "Basic Zm9vOmJhcg=="}
     assert stores({"cache-control": cache_control}, rules, request=request) is allowed
 
 
-def test_the_requests_no_store_counts_where_viewers_directives_apply() -> None:
+def test_no_store_of_the_request_counts_if_viewers_directives_apply() -> None:
     request = {"cache-control": "no-store"}
     assert stores(FRESH, request=request)
     assert not stores(FRESH, request=request, applies_request_directives=True)
@@ -141,11 +145,13 @@ def test_the_requests_no_store_counts_where_viewers_directives_apply() -> None:
         ({"content-type": "multipart/byteranges; boundary=x"}, False),
     ],
 )
-def test_a_206_must_say_what_it_is_a_part_of(response: dict[str, str], allowed: bool) -> None:
+def test_206_is_stored_only_with_a_valid_content_range(
+    response: dict[str, str], allowed: bool
+) -> None:
     assert stores(FRESH | response, status=206) is allowed
 
 
-def test_a_content_range_in_a_200_means_nothing() -> None:
+def test_content_range_in_a_200_is_ignored() -> None:
     assert stores(FRESH | {"content-range": "nonsense"})
 
 
@@ -153,13 +159,15 @@ def test_a_content_range_in_a_200_means_nothing() -> None:
     ("status", "request_field"),
     [(412, "if-match"), (412, "if-unmodified-since"), (412, "if-none-match"), (416, "range")],
 )
-def test_what_only_this_request_brought_on_itself(status: int, request_field: str) -> None:
+def test_412_and_416_are_not_stored_if_the_request_caused_them(
+    status: int, request_field: str
+) -> None:
     assert not stores(FRESH, status=status, request={request_field: "x"})
     assert stores(FRESH, status=status)
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "DELETE", "M-SEARCH", "get"])
-def test_answers_to_other_methods_are_not_stored(method: str) -> None:
+def test_responses_to_other_methods_are_not_stored(method: str) -> None:
     assert not stores(FRESH | {"content-location": "/a"}, method=method)
 
 
@@ -174,7 +182,7 @@ def test_answers_to_other_methods_are_not_stored(method: str) -> None:
         ({"content-location": "/a?b=c"}, False),
     ],
 )
-def test_a_post_that_says_it_is_what_a_get_would_bring(
+def test_post_is_stored_if_its_content_location_is_the_target(
     response: dict[str, str], allowed: bool
 ) -> None:
     """RFC 9110 §9.3.3."""
@@ -182,7 +190,7 @@ def test_a_post_that_says_it_is_what_a_get_would_bring(
     assert stores(response, method="POST", target="/a?b=c", request=request) is allowed
 
 
-def test_fields_of_the_connection_are_not_stored() -> None:
+def test_hop_by_hop_fields_are_not_stored() -> None:
     kept = {"a": "1", "cache-control": "max-age=60", "set-cookie": "a=b\nc=d", "age": "5"}
     dropped = {
         "connection": "B, keep-alive",

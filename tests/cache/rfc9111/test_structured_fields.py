@@ -33,11 +33,11 @@ from streamedge.cache.rfc9111.structured_fields import (
         ("a;x=1;y", {"a": True}),
     ],
 )
-def test_dictionary(text: str, members: dict[str, Member]) -> None:
+def test_dictionary_gives_its_members(text: str, members: dict[str, Member]) -> None:
     assert parse_dictionary(text) == members
 
 
-def test_token_is_distinct_from_a_string() -> None:
+def test_token_differs_from_a_string() -> None:
     members = parse_dictionary('a=b, c="b"')
     assert isinstance(members["a"], Token)
     assert not isinstance(members["c"], Token)
@@ -87,7 +87,7 @@ def test_syntax_error_makes_the_whole_field_unreadable(text: str) -> None:
 
 @settings(deadline=None)
 @given(st.one_of(st.text(max_size=100), st.text(alphabet='a=1?"\\:;,() .-*', max_size=100)))
-def test_any_text_is_a_dictionary_or_unreadable(text: str) -> None:
+def test_any_text_gives_a_dictionary_or_an_error(text: str) -> None:
     try:
         members = parse_dictionary(text)
     except UnreadableFieldError:
@@ -96,7 +96,7 @@ def test_any_text_is_a_dictionary_or_unreadable(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ['a="' + '\\"' * 50_000, "a" + ";b" * 50_000, '"' * 100_000])
-def test_long_text_is_read_in_one_pass(text: str) -> None:
+def test_long_text_is_parsed_in_one_pass(text: str) -> None:
     try:
         members = parse_dictionary(text)
     except UnreadableFieldError:

@@ -13,7 +13,7 @@ HOST = "www.example:8080"
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "M-SEARCH", "get"])
 @pytest.mark.parametrize("status", [200, 201, 204, 303])
-def test_a_successful_write_makes_its_target_invalid(method: str, status: int) -> None:
+def test_successful_write_invalidates_its_target(method: str, status: int) -> None:
     assert invalidated_targets(method, status, HOST, "/a?b", {}) == ["/a?b"]
 
 
@@ -21,16 +21,16 @@ def test_a_successful_write_makes_its_target_invalid(method: str, status: int) -
     ("method", "status"),
     [("GET", 200), ("HEAD", 200), ("OPTIONS", 200), ("TRACE", 200), ("PUT", 404), ("POST", 500)],
 )
-def test_nothing_else_does(method: str, status: int) -> None:
+def test_failed_writes_and_safe_methods_invalidate_nothing(method: str, status: int) -> None:
     assert invalidated_targets(method, status, HOST, "/a", {"location": "/b"}) == []
 
 
-def test_location_and_content_location_are_invalid_too() -> None:
+def test_location_and_content_location_are_invalidated_too() -> None:
     fields = {"location": "/made/1", "content-location": f"http://{HOST}/a/view?x=1#top"}
     assert invalidated_targets("POST", 201, HOST, "/a", fields) == ["/a", "/made/1", "/a/view?x=1"]
 
 
-def test_each_target_once() -> None:
+def test_each_target_is_invalidated_once() -> None:
     fields = {"location": "/a", "content-location": "/a"}
     assert invalidated_targets("PUT", 200, HOST, "/a", fields) == ["/a"]
 
@@ -60,7 +60,7 @@ def test_each_target_once() -> None:
         ("[::1]:80", "http://[::1]/b", "/b"),
     ],
 )
-def test_only_targets_on_the_same_host_and_port(
+def test_only_targets_on_the_same_host_and_port_are_invalidated(
     host: str, reference: str, target: str | None
 ) -> None:
     assert local_target(host, "/dir/a", reference) == target
@@ -68,6 +68,6 @@ def test_only_targets_on_the_same_host_and_port(
 
 @settings(deadline=None)
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_any_reference_is_a_target_or_none(host: str, reference: str) -> None:
+def test_any_reference_gives_a_target_or_none(host: str, reference: str) -> None:
     target = local_target(host, "/a", reference)
     assert target is None or target.startswith("/")

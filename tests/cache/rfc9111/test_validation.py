@@ -51,13 +51,13 @@ def test_both_validators_are_sent() -> None:
         ({}, {}, True),
     ],
 )
-def test_which_response_a_304_speaks_of(
+def test_304_selects_the_stored_response_by_its_validators(
     stored: dict[str, str], fresh: dict[str, str], selected: bool
 ) -> None:
     assert is_selected(stored, fresh) is selected
 
 
-def test_a_304_replaces_and_adds_but_never_touches_what_belongs_to_the_bytes() -> None:
+def test_304_updates_all_fields_but_those_of_the_stored_bytes() -> None:
     stored = {
         "a": "1",
         "b": "1",
@@ -97,11 +97,11 @@ def test_a_304_replaces_and_adds_but_never_touches_what_belongs_to_the_bytes() -
     }
 
 
-def test_what_a_304_lists_as_its_connections_does_not_remove_what_is_stored() -> None:
+def test_connection_fields_of_a_304_remove_no_stored_field() -> None:
     assert updated_fields({"a": "1"}, {"connection": "a", "a": "2"}) == {"a": "1"}
 
 
-def test_an_old_age_and_date_do_not_outlive_a_validation() -> None:
+def test_validation_removes_the_old_age_and_date() -> None:
     assert updated_fields({"age": "50", "date": MODIFIED, "a": "1"}, {}) == {"a": "1"}
 
 
@@ -125,7 +125,7 @@ def test_fields_listed_by_no_cache_are_not_stored_from_a_304_either() -> None:
         ({"etag": '"a"', "content-length": "35"}, False, True),
     ],
 )
-def test_what_a_head_says_of_a_stored_get(
+def test_head_freshens_or_contradicts_a_stored_get(
     head: dict[str, str], freshens: bool, contradicts: bool
 ) -> None:
     stored = {"etag": '"a"', "last-modified": MODIFIED, "content-length": "36"}
@@ -134,5 +134,5 @@ def test_what_a_head_says_of_a_stored_get(
 
 
 @pytest.mark.parametrize("name", ["etag", "last-modified", "content-length"])
-def test_a_head_with_what_the_stored_get_lacks_contradicts_it(name: str) -> None:
+def test_head_with_a_validator_that_the_stored_get_lacks_contradicts_it(name: str) -> None:
     assert head_contradicts({}, {name: "1"})

@@ -19,16 +19,16 @@ from streamedge.cache.rfc9111.vary import parse_vary, variant_key, varies_by_eve
         ("foo, *", ("foo",)),
     ],
 )
-def test_parse_vary(vary: str | None, names: tuple[str, ...]) -> None:
+def test_vary_is_parsed_to_sorted_names(vary: str | None, names: tuple[str, ...]) -> None:
     assert parse_vary({} if vary is None else {"vary": vary}) == names
 
 
 @pytest.mark.parametrize("vary", ["*", "*, *", ", *", "*, Foo", "Foo, *", " * "])
-def test_a_star_anywhere_matches_nothing(vary: str) -> None:
+def test_star_in_vary_matches_no_request(vary: str) -> None:
     assert varies_by_everything({"vary": vary})
 
 
-def test_no_star() -> None:
+def test_vary_without_a_star_matches_requests() -> None:
     assert not varies_by_everything({})
     assert not varies_by_everything({"vary": "foo, x-*"})
 
@@ -49,7 +49,9 @@ def key(**fields: str) -> str:
         ({}, {"other": "1"}),
     ],
 )
-def test_requests_that_match(one: dict[str, str], other: dict[str, str]) -> None:
+def test_equivalent_request_fields_select_the_same_variant(
+    one: dict[str, str], other: dict[str, str]
+) -> None:
     assert key(**one) == key(**other)
 
 
@@ -67,11 +69,13 @@ def test_requests_that_match(one: dict[str, str], other: dict[str, str]) -> None
         ({"foo": "en"}, {"accept_language": "en"}),
     ],
 )
-def test_requests_that_do_not_match(one: dict[str, str], other: dict[str, str]) -> None:
+def test_different_request_fields_select_different_variants(
+    one: dict[str, str], other: dict[str, str]
+) -> None:
     assert key(**one) != key(**other)
 
 
-def test_nothing_varies() -> None:
+def test_key_without_vary_is_its_own_variant() -> None:
     assert variant_key("k", (), {"foo": "1"}) == "k"
 
 
@@ -79,7 +83,7 @@ _values = st.none() | st.text(st.characters(exclude_characters="\0"), max_size=1
 
 
 @given(_values, _values, _values, _values)
-def test_values_never_run_into_each_other(
+def test_variant_keys_of_different_values_differ(
     a: str | None, b: str | None, c: str | None, d: str | None
 ) -> None:
     def of(first: str | None, second: str | None) -> str:

@@ -61,7 +61,7 @@ def make_whole_extent(store: Store, number: int, used_s: int) -> Extent:
 
 @settings(deadline=None)
 @given(FILES, st.integers(-10, 40_000))
-def test_chosen_are_the_longest_unused_that_free_enough_and_no_more(
+def test_longest_unused_files_are_removed_until_enough_is_free(
     files: list[CachedFile], excess_bytes: int
 ) -> None:
     chosen, failures = evict_oldest(files, excess_bytes, lambda _file: True)
@@ -77,7 +77,7 @@ def test_chosen_are_the_longest_unused_that_free_enough_and_no_more(
 
 @settings(deadline=None)
 @given(FILES, st.integers(-10, 40_000), st.sets(st.integers(0, 29)), st.sets(st.integers(0, 29)))
-def test_files_that_cannot_be_removed_are_passed_over_for_the_next_ones(
+def test_files_that_cannot_be_removed_are_skipped_for_the_next_ones(
     files: list[CachedFile], excess_bytes: int, stuck: set[int], gone: set[int]
 ) -> None:
     numbered = [file._replace(path=f"{number}{file.path}") for number, file in enumerate(files)]
@@ -98,7 +98,7 @@ def test_files_that_cannot_be_removed_are_passed_over_for_the_next_ones(
     assert set(failures.values()) <= {"Operation not permitted"}
 
 
-def test_scan_sees_extents_and_records_alone(cache_root: Path, store: Store) -> None:
+def test_scan_returns_extents_and_records_only(cache_root: Path, store: Store) -> None:
     extent = make_whole_extent(store, 1, 1000)
     head = OriginHead(Version('"1"', 10), "video/mp4")
     store.save_record(Record("film", head, 5.0))
@@ -114,11 +114,13 @@ def test_scan_sees_extents_and_records_alone(cache_root: Path, store: Store) -> 
     extent.close()
 
 
-def test_scan_of_a_folder_that_is_gone_is_empty(tmp_path: Path) -> None:
+def test_scan_of_a_missing_folder_is_empty(tmp_path: Path) -> None:
     assert list(scan(tmp_path / "none")) == []
 
 
-def test_it_evicts_to_below_the_limit_by_least_recent_use(cache_root: Path, store: Store) -> None:
+def test_eviction_removes_least_recently_used_files_to_below_the_limit(
+    cache_root: Path, store: Store
+) -> None:
     extents = [make_whole_extent(store, number, 1000 - number) for number in range(10)]
     size_bytes = os.fstat(extents[0].fd).st_blocks * 512
     limit_bytes = 8 * size_bytes
@@ -138,7 +140,7 @@ def test_it_evicts_to_below_the_limit_by_least_recent_use(cache_root: Path, stor
     evictor.close()
 
 
-def test_what_stays_open_without_a_name_counts(cache_root: Path, store: Store) -> None:
+def test_removed_files_that_stay_open_count(cache_root: Path, store: Store) -> None:
     extents = [make_whole_extent(store, number, 1000 + number) for number in range(10)]
     size_bytes = os.fstat(extents[0].fd).st_blocks * 512
     now_s = [0.0]
@@ -156,7 +158,7 @@ def test_what_stays_open_without_a_name_counts(cache_root: Path, store: Store) -
     evictor.close()
 
 
-def test_nothing_goes_while_there_is_room(cache_root: Path, store: Store) -> None:
+def test_nothing_is_evicted_below_the_limit(cache_root: Path, store: Store) -> None:
     extent = make_whole_extent(store, 1, 1000)
     size_bytes = os.fstat(extent.fd).st_blocks * 512
     evictor = Evictor(cache_root, int(size_bytes / HIGH_WATER) + 1)
@@ -166,7 +168,7 @@ def test_nothing_goes_while_there_is_room(cache_root: Path, store: Store) -> Non
     extent.close()
 
 
-def test_usage_tells_when_to_look_again(
+def test_usage_shows_when_the_next_scan_is_due(
     cache_root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = make_whole_extent(store, 1, 1000)
@@ -198,7 +200,7 @@ def test_usage_tells_when_to_look_again(
         extent.close()
 
 
-def test_a_disk_that_others_fill_makes_it_smaller(
+def test_cache_shrinks_when_other_programs_fill_the_disk(
     cache_root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extents = [make_whole_extent(store, number, 1000 + number) for number in range(3)]
@@ -216,7 +218,7 @@ def test_a_disk_that_others_fill_makes_it_smaller(
         extent.close()
 
 
-def test_a_file_that_is_gone_already_is_not_counted(
+def test_file_that_vanished_is_not_counted_as_removed(
     cache_root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extents = [make_whole_extent(store, number, 1000 + number) for number in range(3)]
@@ -233,7 +235,7 @@ def test_a_file_that_is_gone_already_is_not_counted(
         extent.close()
 
 
-def test_an_evicted_extent_is_made_anew(cache_root: Path, store: Store) -> None:
+def test_evicted_extent_is_created_again(cache_root: Path, store: Store) -> None:
     before = make_whole_extent(store, 1, 1000)
     Evictor(cache_root, 1).evict()
     after = make_whole_extent(store, 1, 1000)
@@ -244,7 +246,7 @@ def test_an_evicted_extent_is_made_anew(cache_root: Path, store: Store) -> None:
     after.close()
 
 
-def test_records_go_as_files_do(cache_root: Path, store: Store) -> None:
+def test_records_are_evicted_like_extents(cache_root: Path, store: Store) -> None:
     head = OriginHead(Version('"1"', 10), "video/mp4")
     store.save_record(Record("film", head, 5.0))
     (removed,) = Evictor(cache_root, 1).evict()
@@ -252,7 +254,9 @@ def test_records_go_as_files_do(cache_root: Path, store: Store) -> None:
     assert store.load_record("film") is None
 
 
-def test_stray_folder_among_the_files_stops_nothing(cache_root: Path, store: Store) -> None:
+def test_stray_folder_among_the_files_is_reported_and_skipped(
+    cache_root: Path, store: Store
+) -> None:
     extents = [make_whole_extent(store, number, 1000 + number) for number in range(4)]
     size_bytes = os.fstat(extents[0].fd).st_blocks * 512
     stray = cache_root / "extents" / "aa" / "stray"
@@ -287,7 +291,7 @@ def test_extent_that_cannot_be_removed_stays_usable(
         extent.close()
 
 
-def test_eviction_that_frees_nothing_rests_ever_longer(
+def test_eviction_that_frees_nothing_pauses_ever_longer(
     cache_root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 1000.0

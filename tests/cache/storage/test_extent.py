@@ -75,7 +75,7 @@ def spoil(extent: Extent, position: int) -> None:
 # --- publication ----------------------------------------------------------------------------
 
 
-def test_a_new_extent_has_nothing(opened: Open) -> None:
+def test_new_extent_has_no_valid_bytes(opened: Open) -> None:
     extent = opened(2)
     assert extent.chunks == 4
     assert [extent.valid_bytes(chunk) for chunk in range(4)] == [0, 0, 0, 0]
@@ -84,7 +84,7 @@ def test_a_new_extent_has_nothing(opened: Open) -> None:
     assert not extent.evicted
 
 
-def test_bytes_written_by_one_worker_are_read_by_another(opened: Open) -> None:
+def test_bytes_of_one_worker_are_read_by_another(opened: Open) -> None:
     one, other = opened(2), opened(2)
     write(one, 0, 100)
     assert other.ready(0, BODY.size_bytes) == Ready(other.fd, HEADER_BYTES, 100)
@@ -113,7 +113,7 @@ def test_bytes_are_written_before_they_are_published(
     assert other.valid_bytes(0) == 300
 
 
-def test_a_failed_write_publishes_nothing(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_publishes_no_bytes(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     extent = opened(2)
     real = os.pwrite
     calls: list[int] = []
@@ -130,7 +130,7 @@ def test_a_failed_write_publishes_nothing(opened: Open, monkeypatch: pytest.Monk
     assert extent.valid_bytes(0) == 0
 
 
-def test_a_write_taken_in_parts_is_whole(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_writes_are_continued(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     extent = opened(2)
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:7], at))
@@ -138,7 +138,7 @@ def test_a_write_taken_in_parts_is_whole(opened: Open, monkeypatch: pytest.Monke
     assert extent.read(0, 100) == BODY.read(Span(0, 100))
 
 
-def test_ready_goes_over_whole_chunks_and_stops_at_the_first_gap(opened: Open) -> None:
+def test_ready_covers_whole_chunks_up_to_the_first_gap(opened: Open) -> None:
     extent = opened(2)
     write(extent, 0, CHUNK_BYTES + 10)
     write(extent, 2 * CHUNK_BYTES, 3 * CHUNK_BYTES)
@@ -148,7 +148,7 @@ def test_ready_goes_over_whole_chunks_and_stops_at_the_first_gap(opened: Open) -
     assert extent.ready_bytes(CHUNK_BYTES + 11, BODY.size_bytes) == 0
 
 
-def test_the_last_chunk_is_short(opened: Open) -> None:
+def test_last_chunk_may_be_short(opened: Open) -> None:
     extent = opened(2)
     assert extent.chunk_bytes(3) == 1000
     write(extent, 0, BODY.size_bytes)
@@ -157,7 +157,7 @@ def test_the_last_chunk_is_short(opened: Open) -> None:
     assert extent.ready_bytes(BODY.size_bytes, BODY.size_bytes + 5) == 0
 
 
-def test_it_is_complete_when_every_chunk_is_and_not_before(opened: Open) -> None:
+def test_extent_is_complete_when_every_chunk_is_whole(opened: Open) -> None:
     extent, other = opened(2), opened(2)
     write(extent, 0, BODY.size_bytes - 1)
     assert not extent.settle()
@@ -175,7 +175,7 @@ def test_it_is_complete_when_every_chunk_is_and_not_before(opened: Open) -> None
 # --- checks ---------------------------------------------------------------------------------
 
 
-def test_the_crc_of_a_chunk_grows_with_it(opened: Open) -> None:
+def test_crc_of_a_chunk_covers_all_its_writes(opened: Open) -> None:
     extent = opened(2)
     for start, end in ((0, 1), (1, 700), (700, CHUNK_BYTES + 9)):
         write(extent, start, end)
@@ -184,7 +184,7 @@ def test_the_crc_of_a_chunk_grows_with_it(opened: Open) -> None:
     assert words_of(extent, 1) == (9, zlib.crc32(BODY.read(second)), 2)
 
 
-def test_a_new_era_checks_chunks_and_drops_only_the_damaged(opened: Open) -> None:
+def test_new_era_checks_chunks_and_drops_only_damaged_ones(opened: Open) -> None:
     before = opened(2)
     write(before, 0, 2 * CHUNK_BYTES + 500)
     spoil(before, CHUNK_BYTES + 77)
@@ -197,9 +197,7 @@ def test_a_new_era_checks_chunks_and_drops_only_the_damaged(opened: Open) -> Non
     assert after.ready_bytes(0, BODY.size_bytes) == 2 * CHUNK_BYTES + 500
 
 
-def test_within_an_era_nothing_is_read_to_be_checked(
-    opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_chunk_is_checked_within_its_era(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     extent = opened(2)
     write(extent, 0, CHUNK_BYTES)
     opened(3).valid_bytes(0)
@@ -211,14 +209,14 @@ def test_within_an_era_nothing_is_read_to_be_checked(
 
 
 @pytest.mark.parametrize("valid", [CHUNK_BYTES + 1, 2**32 - 1])
-def test_a_table_that_promises_too_much_is_not_believed(opened: Open, valid: int) -> None:
+def test_impossible_number_of_valid_bytes_is_dropped(opened: Open, valid: int) -> None:
     before = opened(2)
     write(before, 0, CHUNK_BYTES)
     set_word(before, 0, VALID, valid)
     assert opened(3).valid_bytes(0) == 0
 
 
-def test_a_file_cut_short_loses_the_chunks_that_were_cut(opened: Open) -> None:
+def test_truncated_file_loses_its_missing_chunks(opened: Open) -> None:
     before = opened(2)
     write(before, 0, 2 * CHUNK_BYTES)
     os.ftruncate(before.fd, HEADER_BYTES + CHUNK_BYTES + 5)
@@ -226,7 +224,7 @@ def test_a_file_cut_short_loses_the_chunks_that_were_cut(opened: Open) -> None:
     assert [after.valid_bytes(chunk) for chunk in range(2)] == [CHUNK_BYTES, 0]
 
 
-def test_a_torn_publication_is_dropped_when_its_chunk_is_resumed(opened: Open) -> None:
+def test_torn_publication_is_dropped_on_resume(opened: Open) -> None:
     extent = opened(2)
     write(extent, 0, 100)
     write(extent, CHUNK_BYTES, CHUNK_BYTES + 100)
@@ -237,7 +235,7 @@ def test_a_torn_publication_is_dropped_when_its_chunk_is_resumed(opened: Open) -
     assert extent.resume(0) == 40
 
 
-def test_a_damaged_chunk_that_another_fills_is_left_to_it(opened: Open) -> None:
+def test_damaged_chunk_that_another_worker_fills_is_not_changed(opened: Open) -> None:
     filler, reader = opened(2), opened(3)
     write(filler, 0, 100)
     spoil(filler, 50)
@@ -258,7 +256,7 @@ def test_two_workers_never_lock_one_chunk(opened: Open) -> None:
     assert other.lock(Span(1, 3)) == Span(1, 3)
 
 
-def test_a_lock_narrows_to_the_first_free_run(opened: Open) -> None:
+def test_lock_takes_the_first_free_run(opened: Open) -> None:
     one, other, third = opened(2), opened(2), opened(2)
     assert one.lock(Span(3, 4)) == Span(3, 4)
     assert other.lock(Span(1, 2)) == Span(1, 2)
@@ -268,7 +266,7 @@ def test_a_lock_narrows_to_the_first_free_run(opened: Open) -> None:
     assert third.lock(Span(0, 0)).size == 0
 
 
-def test_a_lock_has_one_owner_in_its_own_worker_too(opened: Open) -> None:
+def test_lock_has_one_owner_within_a_worker(opened: Open) -> None:
     one, other = opened(2), opened(2)
     assert one.lock(Span(1, 3)) == Span(1, 3)
     assert one.lock(Span(0, 4)) == Span(0, 1)
@@ -280,7 +278,7 @@ def test_a_lock_has_one_owner_in_its_own_worker_too(opened: Open) -> None:
     assert other.is_locked_elsewhere(1)
 
 
-def test_closing_frees(opened: Open, path: Path) -> None:
+def test_close_releases_the_locks(opened: Open, path: Path) -> None:
     gone = open_file(path, 2)
     other = opened(2)
     assert gone.lock(Span(0, 4)) == Span(0, 4)
@@ -289,7 +287,7 @@ def test_closing_frees(opened: Open, path: Path) -> None:
     assert other.lock(Span(0, 4)) == Span(0, 4)
 
 
-def test_a_killed_process_holds_nothing(opened: Open, path: Path) -> None:
+def test_killed_process_holds_no_lock(opened: Open, path: Path) -> None:
     hears, says = os.pipe()
     child = os.fork()
     if child == 0:
@@ -314,7 +312,7 @@ def test_a_killed_process_holds_nothing(opened: Open, path: Path) -> None:
 # --- header and eviction --------------------------------------------------------------------
 
 
-def test_the_header_names_what_the_file_is() -> None:
+def test_header_identifies_the_extent() -> None:
     header = new_header(BODY.size_bytes, DIGEST)
     assert check_header(header.ljust(64, b"\0"), BODY.size_bytes, DIGEST)
     assert not check_header(header, BODY.size_bytes + 1, DIGEST)
@@ -325,13 +323,13 @@ def test_the_header_names_what_the_file_is() -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 47), st.integers(1, 255))
-def test_no_byte_of_the_header_is_beside_the_point(place: int, change: int) -> None:
+def test_every_byte_of_the_header_counts(place: int, change: int) -> None:
     header = bytearray(new_header(BODY.size_bytes, DIGEST))
     header[place] ^= change
     assert not check_header(bytes(header), BODY.size_bytes, DIGEST)
 
 
-def test_evicted_file_is_marked_for_all_who_have_it_open(opened: Open, path: Path) -> None:
+def test_evicted_file_is_marked_for_all_workers(opened: Open, path: Path) -> None:
     one, other = opened(2), opened(2)
     write(one, 0, 100)
     descriptor = os.open(path, os.O_WRONLY)
@@ -358,7 +356,7 @@ STEPS = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
-def test_an_extent_is_its_model(steps: list[tuple[str, int, int]]) -> None:
+def test_extent_behaves_like_its_model(steps: list[tuple[str, int, int]]) -> None:
     """Valid bytes by chunk are all there is to know; a damaged chunk goes with its era."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "extent")
@@ -414,7 +412,7 @@ def chunk_span(chunk: int) -> Span:
     return Span(chunk * CHUNK_BYTES, (chunk + 1) * CHUNK_BYTES)
 
 
-def test_a_look_checks_a_bounded_number_of_chunks(tmp_path: Path) -> None:
+def test_ready_checks_a_limited_number_of_chunks(tmp_path: Path) -> None:
     chunks = 4 * CHECKS_MAX
     body = os.urandom(chunks * CHUNK_BYTES)
     fd = os.open(tmp_path / "extent", os.O_RDWR | os.O_CREAT)

@@ -79,7 +79,7 @@ def test_folder_is_locked_whatever_it_is_called(tmp_path: Path) -> None:
     os.close(lock)
 
 
-def test_lock_goes_with_its_process(tmp_path: Path) -> None:
+def test_folder_lock_ends_with_its_process(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
         lock_folder(tmp_path)
@@ -139,7 +139,7 @@ def test_damaged_era_is_replaced_and_every_chunk_checked(tmp_path: Path, damage:
 
 
 @pytest.mark.parametrize("number", [ERA_END, 2**32 - 1, 2**64])
-def test_worker_that_finds_an_impossible_era_serves(tmp_path: Path, number: int) -> None:
+def test_worker_with_an_impossible_era_serves(tmp_path: Path, number: int) -> None:
     prepare_folder(tmp_path)
     (tmp_path / "era").write_text(json.dumps({"era": number, "clean": True, "boot_id": "a"}))
     use_store = make_store(tmp_path)
@@ -171,7 +171,9 @@ def test_usage_that_is_damaged_while_the_edge_runs_fails_no_request(tmp_path: Pa
 
 
 @pytest.mark.parametrize("first_byte", [0, 8, 4096, 4096 + 8 * 1000, 4096 + 8 * (1 << 18)])
-def test_impossible_numbers_in_changes_are_repaired(tmp_path: Path, first_byte: int) -> None:
+def test_impossible_numbers_in_the_change_counter_are_repaired(
+    tmp_path: Path, first_byte: int
+) -> None:
     prepare_folder(tmp_path)
     use(tmp_path)
     with open(tmp_path / "changes", "r+b") as file:
@@ -190,7 +192,7 @@ def test_impossible_numbers_in_changes_are_repaired(tmp_path: Path, first_byte: 
     use(tmp_path)
 
 
-def test_folder_that_is_gone_at_the_end_is_an_error_and_no_more(tmp_path: Path) -> None:
+def test_missing_folder_at_the_end_is_an_os_error(tmp_path: Path) -> None:
     root = tmp_path / "cache"
     prepare_folder(root)
     root.rename(tmp_path / "elsewhere")
@@ -207,7 +209,7 @@ def test_damaged_era_is_not_marked_clean(tmp_path: Path) -> None:
     assert (tmp_path / "era").read_bytes() == b""
 
 
-def test_all_that_lies_in_the_folder_is_the_edges_own_to_read(tmp_path: Path, umask: int) -> None:
+def test_only_the_edges_user_can_read_the_folder(tmp_path: Path, umask: int) -> None:
     root = tmp_path / "cache"
     prepare_folder(root)
     use(root)
@@ -222,7 +224,7 @@ def test_all_that_lies_in_the_folder_is_the_edges_own_to_read(tmp_path: Path, um
     assert {path.name for path in root.iterdir() if path.is_dir()} == {"assets", "extents", "new"}
 
 
-def test_folder_that_others_may_read_is_closed_to_them(tmp_path: Path) -> None:
+def test_readable_folder_is_closed_to_other_users(tmp_path: Path) -> None:
     root = tmp_path / "cache"
     root.mkdir()
     root.chmod(0o755)
@@ -230,7 +232,7 @@ def test_folder_that_others_may_read_is_closed_to_them(tmp_path: Path) -> None:
     assert root.stat().st_mode & 0o777 == 0o750
 
 
-def test_stray_folder_among_half_made_files_stops_nothing(tmp_path: Path) -> None:
+def test_stray_folder_among_unfinished_files_is_ignored(tmp_path: Path) -> None:
     prepare_folder(tmp_path)
     (tmp_path / "new" / "stray").mkdir()
     (tmp_path / "new" / "half").touch()
@@ -244,7 +246,7 @@ def test_usage_has_its_blocks_from_the_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fate", ["removed", "renamed", "replaced"])
-def test_store_knows_that_its_folder_is_lost(tmp_path: Path, fate: str) -> None:
+def test_store_is_unusable_when_its_folder_is_removed(tmp_path: Path, fate: str) -> None:
     root = tmp_path / "cache"
     prepare_folder(root)
     store = make_store(root)
@@ -258,7 +260,7 @@ def test_store_knows_that_its_folder_is_lost(tmp_path: Path, fate: str) -> None:
     assert not store.is_usable
 
 
-def test_store_whose_disk_refuses_is_not_usable_until_it_accepts(tmp_path: Path) -> None:
+def test_store_is_unusable_from_a_failed_write_to_the_next_success(tmp_path: Path) -> None:
     prepare_folder(tmp_path)
     store = make_store(tmp_path)
     store.note_disk_failure(OSError("full"))

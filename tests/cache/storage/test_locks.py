@@ -24,7 +24,7 @@ def two(tmp_path: Path) -> Iterator[tuple[int, int]]:
         os.close(descriptor)
 
 
-def test_one_of_two_has_a_number(two: tuple[int, int]) -> None:
+def test_number_is_locked_by_one_of_two(two: tuple[int, int]) -> None:
     one, other = two
     assert try_lock(one, Span(10, 20))
     assert not try_lock(other, Span(19, 30))
@@ -33,7 +33,7 @@ def test_one_of_two_has_a_number(two: tuple[int, int]) -> None:
     assert try_lock(other, Span(0, 10))
 
 
-def test_a_lock_in_part_is_none(two: tuple[int, int]) -> None:
+def test_lock_takes_all_numbers_or_none(two: tuple[int, int]) -> None:
     one, other = two
     assert try_lock(one, Span(5, 6))
     assert not try_lock(other, Span(0, 10))
@@ -47,7 +47,7 @@ def test_one_open_file_never_conflicts_with_itself(two: tuple[int, int]) -> None
     assert holder(one, Span(0, 15)) is None
 
 
-def test_holder_names_the_others_numbers(two: tuple[int, int]) -> None:
+def test_holder_returns_the_numbers_of_the_other_file(two: tuple[int, int]) -> None:
     one, other = two
     assert holder(other, Span(0, 100)) is None
     assert try_lock(one, Span(7, 9))
@@ -56,7 +56,7 @@ def test_holder_names_the_others_numbers(two: tuple[int, int]) -> None:
     assert holder(other, Span(9, 10)) is None
 
 
-def test_unlock_gives_back_what_it_names(two: tuple[int, int]) -> None:
+def test_unlock_releases_its_numbers_only(two: tuple[int, int]) -> None:
     one, other = two
     assert try_lock(one, Span(0, 10))
     unlock(one, Span(2, 8))
@@ -73,7 +73,7 @@ def test_numbers_may_be_as_large_as_a_hash(two: tuple[int, int]) -> None:
     assert try_lock(other, Span(number - 1, number))
 
 
-def test_the_last_close_frees(tmp_path: Path, two: tuple[int, int]) -> None:
+def test_last_close_releases_the_locks(tmp_path: Path, two: tuple[int, int]) -> None:
     one = os.open(tmp_path / "locks", os.O_RDWR)
     twin = os.dup(one)
     assert try_lock(one, Span(0, 1))
@@ -83,7 +83,7 @@ def test_the_last_close_frees(tmp_path: Path, two: tuple[int, int]) -> None:
     assert try_lock(two[0], Span(0, 1))
 
 
-def test_what_is_no_conflict_is_raised(tmp_path: Path) -> None:
+def test_errors_other_than_conflicts_are_raised(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     readable = os.open(tmp_path / "file", os.O_RDONLY)
     try:

@@ -38,21 +38,21 @@ JSON = st.recursive(
 
 @settings(deadline=None)
 @given(RECORDS)
-def test_a_record_comes_back_as_it_was(record: Record) -> None:
+def test_record_is_decoded_as_it_was_encoded(record: Record) -> None:
     assert decode_record(encode_record(record), record.key) == record
 
 
-def test_a_key_that_is_not_utf_8_comes_back_too() -> None:
+def test_record_with_a_key_that_is_not_utf_8_is_decoded() -> None:
     record = replace(RECORD, key=b"film-\xff.mp4".decode("utf-8", "surrogateescape"))
     assert decode_record(encode_record(record), record.key) == record
     assert asset_digest(record.key) != asset_digest("film-.mp4")
 
 
-def test_a_record_of_another_asset_is_none() -> None:
+def test_record_of_another_asset_gives_none() -> None:
     assert decode_record(encode_record(RECORD), "other") is None
 
 
-def test_every_truncation_is_none() -> None:
+def test_truncated_record_gives_none() -> None:
     data = encode_record(RECORD)
     assert decode_record(data, "k") == RECORD
     assert {decode_record(data[:end], "k") for end in range(len(data))} == {None}
@@ -60,14 +60,14 @@ def test_every_truncation_is_none() -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=300))
-def test_any_bytes_are_a_record_or_none(data: bytes) -> None:
+def test_any_bytes_give_a_record_or_none(data: bytes) -> None:
     found = decode_record(data, "k")
     assert found is None or isinstance(found, Record)
 
 
 @settings(deadline=None)
 @given(st.sampled_from(sorted(json.loads(encode_record(RECORD)))), JSON)
-def test_any_value_in_any_place_is_a_record_or_none(name: str, value: object) -> None:
+def test_any_value_in_any_field_gives_a_record_or_none(name: str, value: object) -> None:
     said = json.loads(encode_record(RECORD))
     said[name] = value
     found = decode_record(json.dumps(said).encode(), "k")
@@ -87,13 +87,13 @@ def test_any_value_in_any_place_is_a_record_or_none(name: str, value: object) ->
     ],
     ids=["empty", "zeros", "list", "deep", "infinite", "long number", "field missing"],
 )
-def test_damage_is_none(data: bytes) -> None:
+def test_damaged_record_gives_none(data: bytes) -> None:
     assert decode_record(data, "k") is None
 
 
 @settings(deadline=None)
 @given(IDENTITIES, IDENTITIES)
-def test_two_extents_have_two_names(
+def test_two_extents_have_different_digests(
     one: tuple[str, Version, int], other: tuple[str, Version, int]
 ) -> None:
     assert (version_digest(*one) == version_digest(*other)) == (one == other)
@@ -101,7 +101,7 @@ def test_two_extents_have_two_names(
 
 @settings(deadline=None)
 @given(KEYS, VERSIONS, st.integers(0, 2**20))
-def test_each_part_of_an_identity_tells(key: str, version: Version, extent: int) -> None:
+def test_each_part_of_a_version_changes_the_digest(key: str, version: Version, extent: int) -> None:
     """Neighbours, whose parts might run into each other."""
     names = {
         version_digest(key, version, extent),
@@ -119,5 +119,5 @@ def test_each_part_of_an_identity_tells(key: str, version: Version, extent: int)
 
 @settings(deadline=None)
 @given(KEYS, KEYS)
-def test_two_assets_have_two_names(one: str, other: str) -> None:
+def test_two_assets_have_different_digests(one: str, other: str) -> None:
     assert (asset_digest(one) == asset_digest(other)) == (one == other)

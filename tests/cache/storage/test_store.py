@@ -84,7 +84,7 @@ def test_an_era_ends_only_with_an_unclean_boot(
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"era": 3}', bytes(100)])
-def test_a_damaged_era_is_a_new_folder(
+def test_damaged_era_starts_a_new_era(
     tmp_path: Path, boot: Callable[[str], None], damage: bytes
 ) -> None:
     root = tmp_path / "another"
@@ -95,7 +95,7 @@ def test_a_damaged_era_is_a_new_folder(
     assert json.loads((root / "era").read_bytes())["boot_id"] == "one"
 
 
-def test_a_chunk_of_a_lost_era_is_checked_and_of_this_one_not(
+def test_chunks_of_a_lost_era_are_checked_and_those_of_the_present_one_not(
     cache_root: Path, make_store: MakeStore, boot: Callable[[str], None]
 ) -> None:
     store = make_store()
@@ -115,7 +115,7 @@ def test_a_chunk_of_a_lost_era_is_checked_and_of_this_one_not(
 # --- the folder -----------------------------------------------------------------------------
 
 
-def test_half_made_files_go_and_what_is_cached_stays(
+def test_unfinished_files_are_removed_and_cached_ones_stay(
     cache_root: Path, make_store: MakeStore
 ) -> None:
     store = make_store()
@@ -130,13 +130,13 @@ def test_half_made_files_go_and_what_is_cached_stays(
     extent.close()
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         prepare_folder(tmp_path / "file")
 
 
-def test_usage_is_kept_by_worker_and_over_restarts(cache_root: Path) -> None:
+def test_usage_is_counted_by_worker_and_survives_restarts(cache_root: Path) -> None:
     one, other = Usage(cache_root), Usage(cache_root)
     one.add(0, 100)
     other.add(1, 20)
@@ -150,7 +150,9 @@ def test_usage_is_kept_by_worker_and_over_restarts(cache_root: Path) -> None:
 # --- extents --------------------------------------------------------------------------------
 
 
-def test_an_extent_is_made_once_and_found_by_all(cache_root: Path, make_store: MakeStore) -> None:
+def test_extent_is_created_once_and_opened_by_all_workers(
+    cache_root: Path, make_store: MakeStore
+) -> None:
     one, other = make_store(0), make_store(1)
     assert one.find_extent(DIGEST, SIZE_BYTES) is None
     made = one.make_extent(DIGEST, SIZE_BYTES)
@@ -167,7 +169,7 @@ def test_an_extent_is_made_once_and_found_by_all(cache_root: Path, make_store: M
 
 
 @pytest.mark.parametrize("body_bytes", [1, CHUNK_BYTES, EXTENT_BYTES])
-def test_a_headers_blocks_are_there_before_it_is_mapped(
+def test_header_has_its_disk_blocks_before_it_is_mapped(
     make_store: MakeStore, body_bytes: int
 ) -> None:
     """What is written through a map must not need a block that a full disk has not."""
@@ -178,7 +180,7 @@ def test_a_headers_blocks_are_there_before_it_is_mapped(
     extent.close()
 
 
-def test_a_header_written_in_part_is_no_extent(
+def test_partly_written_header_gives_no_extent(
     cache_root: Path, make_store: MakeStore, log_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = make_store()
@@ -204,7 +206,7 @@ def test_a_header_written_in_part_is_no_extent(
     ],
     ids=["empty", "short", "magic", "size", "digest", "zeros"],
 )
-def test_a_damaged_header_is_dropped_and_made_anew(
+def test_extent_with_a_damaged_header_is_created_again(
     make_store: MakeStore, log_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     store = make_store()
@@ -224,7 +226,7 @@ def test_a_damaged_header_is_dropped_and_made_anew(
 
 @settings(deadline=None)
 @given(data=st.binary(max_size=200), at=st.integers(0, 1500))
-def test_any_damage_is_an_extent_within_its_bounds_or_none(
+def test_any_damage_gives_an_extent_within_its_bounds_or_none(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, at: int
 ) -> None:
     root = tmp_path_factory.getbasetemp() / "damage"
@@ -246,7 +248,7 @@ def test_any_damage_is_an_extent_within_its_bounds_or_none(
     os.close(store._locks)
 
 
-def test_memory_stands_in_up_to_its_limit(make_store: MakeStore) -> None:
+def test_memory_extents_replace_the_disk_up_to_the_limit(make_store: MakeStore) -> None:
     store = make_store()
     held = [store.make_memory_extent(DIGEST, SIZE_BYTES) for _ in range(MEMORY_EXTENTS_MAX)]
     held[0].write(0, b"abc")
@@ -262,7 +264,7 @@ def test_memory_stands_in_up_to_its_limit(make_store: MakeStore) -> None:
 # --- records --------------------------------------------------------------------------------
 
 
-def test_a_record_is_any_workers(make_store: MakeStore, cache_root: Path) -> None:
+def test_record_of_one_worker_is_loaded_by_another(make_store: MakeStore, cache_root: Path) -> None:
     one, other = make_store(0), make_store(1)
     assert other.load_record("film") is None
     one.save_record(RECORD)
@@ -276,7 +278,7 @@ def test_a_record_is_any_workers(make_store: MakeStore, cache_root: Path) -> Non
     assert list((cache_root / "new").iterdir()) == []
 
 
-def test_asset_is_looked_up_by_one_worker_at_a_time(make_store: MakeStore) -> None:
+def test_one_worker_at_a_time_locks_an_asset(make_store: MakeStore) -> None:
     one, other = make_store(0), make_store(1)
     assert one.lock_asset("film")
     assert not other.lock_asset("film")
@@ -300,7 +302,7 @@ def test_disk_failure_and_recovery_are_logged_once(make_store: MakeStore, log_pa
     assert "no space" in said[0]["error"]
 
 
-def test_without_a_folder_everything_is_in_memory(
+def test_store_without_a_folder_uses_memory(
     tmp_path: Path, make_store: MakeStore, log_path: Path
 ) -> None:
     (tmp_path / "file").touch()
@@ -320,7 +322,7 @@ def test_without_a_folder_everything_is_in_memory(
     assert [line["event"] for line in events(store, log_path)] == ["disk_write_failed"]
 
 
-def test_a_record_that_cannot_be_written_leaves_nothing_behind(
+def test_failed_write_of_a_record_leaves_no_file(
     cache_root: Path, make_store: MakeStore, log_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = make_store()
