@@ -42,7 +42,7 @@ __all__ = [
     "verify",
 ]
 
-RESOURCES_LIMIT = 24  # verifications of one canned policy: one per form, two for non-ASCII names
+RESOURCES_LIMIT = 24  # verifications of a canned policy: one for each form, two if not ASCII
 NO_MATCH = "signature does not match"
 
 
@@ -65,7 +65,7 @@ class CountryRule:
 class AccessRules:
     """The access rules of a distribution or behavior.
 
-    ``keys`` by id: None allows everyone, an empty mapping no one. ``countries``: None is all.
+    ``keys`` by id: None allows all viewers, an empty mapping none. ``countries``: None is all.
     """
 
     keys: Mapping[str, PublicKey] | None = None
@@ -94,7 +94,7 @@ def verify(
 ) -> Grant | Denied:
     """Whether the query or cookies of a request hold a signature by one of ``keys`` that allows it.
 
-    The arguments are those of ``authorize``; any of ``resources`` will do.
+    The arguments are those of ``authorize``; a signature for any one of ``resources`` is enough.
     """
     if keys is None:
         return OPEN
@@ -135,7 +135,7 @@ def authorize(
         result = _canned(key, signed, resources[:RESOURCES_LIMIT], now_s, signatures)
     if isinstance(result, Denied) or result.grant.holds(address, now_s):
         return result
-    return Denied(result.grant.why_not(now_s))
+    return Denied(result.grant.denial_reason(now_s))
 
 
 def _canned(
@@ -162,7 +162,7 @@ def _canned(
     for resource, message in islice(messages, RESOURCES_LIMIT):
         if key.verifies(signature, message, signed.hash_name):
             grant = Grant(signed.expires_s, 0, (), key.key_id)
-            signatures.keep(key, signed, resource, VerifiedSignature(grant, None))
+            signatures.store(key, signed, resource, VerifiedSignature(grant, None))
             return Authorized(grant, (resource,))
     return Denied(NO_MATCH)
 
@@ -176,7 +176,7 @@ def _custom(
         if isinstance(verified, Denied):
             return verified
         cached = verified
-        signatures.keep(key, signed, "", cached)
+        signatures.store(key, signed, "", cached)
     assert cached.pattern is not None
     matching = tuple(filter(cached.pattern.match, resources))
     return (

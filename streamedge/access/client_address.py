@@ -13,16 +13,16 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network
 
-ADDRESS_CHARACTERS_MAX = 64  # an IPv6 address has 45 at most; a zone's name may follow
+ADDRESS_CHARACTERS_MAX = 64  # an IPv6 address has at most 45; a zone may follow
 HOPS_MAX = 32  # trusted proxies in a row
 PARSED_MAX = 4096  # cache entries
 
 
 @lru_cache(maxsize=PARSED_MAX)
 def parse_address(text: str) -> IpAddress | None:
-    """The address that ``text`` is, without port and brackets; None when it is none.
+    """Parses an address without port and brackets; None if ``text`` is not one.
 
-    An IPv4 address that is written as an IPv6 one (RFC 4291 §2.5.5.2) is the IPv4 address.
+    An IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) gives the IPv4 address.
     """
     if len(text) > ADDRESS_CHARACTERS_MAX:
         return None
@@ -41,41 +41,41 @@ def canonical(text: str) -> str:
 
 
 def is_trusted(address: str, trusted: Sequence[IpNetwork]) -> bool:
-    """Whether one of the networks contains the address; False for text that is no address."""
+    """Whether one of the networks contains the address; False for other text."""
     parsed = parse_address(address) if trusted else None
     return parsed is not None and any(parsed in network for network in trusted)
 
 
 def forwarded_address(x_forwarded_for: str, trusted: Sequence[IpNetwork]) -> str:
-    """The viewer's address by a trusted proxy's X-Forwarded-For; "" when it has none.
+    """The viewer's address from a trusted proxy's X-Forwarded-For; "" if it has none.
 
     Each proxy appends the address of its client. The chain is read from its end and only past
     trusted proxies, so entries from a viewer or an untrusted proxy are never used. An entry that is
-    no address ends the search too. ``x_forwarded_for`` is all lines joined by commas (RFC 9110
+    not an address ends the search too. ``x_forwarded_for`` is all lines joined by commas (RFC 9110
     §5.3); entries may have a port.
     """
     address = ""
     rest = x_forwarded_for
     for _hop in range(HOPS_MAX):
         entry = ""
-        while rest and not entry:  # empty elements of a list do not count (RFC 9110 §5.6.1.2)
+        while rest and not entry:  # empty list elements are ignored (RFC 9110 §5.6.1.2)
             rest, _, entry = rest.rpartition(",")
             entry = entry.strip(" \t")
-        # A zone means something on its own machine only (RFC 4007 §6), and may have any characters.
-        named = None if "%" in entry else parse_address(_without_port(entry))
-        if named is None:
+        # A zone has a meaning only on its own machine (RFC 4007 §6), and may have any characters.
+        parsed = None if "%" in entry else parse_address(_without_port(entry))
+        if parsed is None:
             return address
-        address = str(named)
+        address = str(parsed)
         if not is_trusted(address, trusted):
             return address
     return address
 
 
 def forwarded_secure(x_forwarded_proto: str, *, secure: bool) -> bool:
-    """Whether the viewer uses TLS, by a trusted proxy's X-Forwarded-Proto.
+    """Whether the viewer uses TLS, from a trusted proxy's X-Forwarded-Proto.
 
-    The last of several values is from the connected proxy. ``secure`` is whether the connection
-    itself uses TLS; it counts when the field is missing or invalid.
+    The last of several values is from the connected proxy. ``secure``: whether the connection to
+    the edge uses TLS, which is the result if the field is missing or invalid.
     """
     protocol = x_forwarded_proto.rpartition(",")[2].strip(" \t").lower()
     return protocol == "https" if protocol in {"http", "https"} else secure

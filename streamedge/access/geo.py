@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from maxminddb.reader import Metadata
 
 FILE_BYTES_MAX = 1 << 30
-ANSWERS_MAX = 65_536  # cached of one edition
-CHECKED_RECORDS_MAX = 1024  # a file of countries has some hundreds
+LOOKUPS_MAX = 65_536  # cached results of one loaded file
+CHECKED_RECORDS_MAX = 1024  # a country database has a few hundred
 
 _SEPARATOR_BYTES = 16  # between the search tree and the data section
-# Errors that the reader raises for files that are no database, or a damaged one.
-_FAULTS = (
+# Errors that the reader raises for other files and for damaged ones.
+_READ_ERRORS = (
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -41,17 +41,17 @@ _FAULTS = (
     ValueError,
 )
 
-_Stamp = tuple[int, int, int]
-"""Inode, time of change in ns and size of a file."""
+_FileStamp = tuple[int, int, int]
+"""Inode, modification time in ns and size of a file."""
 
 
 class CountryDatabaseError(StreamEdgeError):
-    """A file cannot be used as a database of countries; the message names it and says why."""
+    """A file cannot be used as a country database; the message has its name and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class CountryDatabaseChange:
-    """Result of a check: a new edition, built at ``built``, or the reason why it was refused."""
+    """Result of a check: a new file, built at ``built``, was loaded or refused for a reason."""
 
     database: Path
     built: datetime | None = None
@@ -59,7 +59,7 @@ class CountryDatabaseChange:
 
 
 class CountryDatabase:
-    """Countries by address; without a database all are unknown. Raises CountryDatabaseError."""
+    """Countries by address; without a file all are unknown. Raises CountryDatabaseError."""
 
     def __init__(self, database: Path | None) -> None:
         self.database = database
@@ -70,7 +70,7 @@ class CountryDatabase:
             self._country = _cached(_read(database))
 
     def country(self, address: str) -> str:
-        """The ISO 3166-1 code of an address's country, in upper case; "" when it is unknown."""
+        """The ISO 3166-1 code of an address's country, in upper case; "" if it is unknown."""
         return self._country(address)
 
     def use(self, other: CountryDatabase) -> None:
@@ -81,30 +81,30 @@ class CountryDatabase:
     def reload_if_changed(self) -> CountryDatabaseChange | None:
         """Reads the file if it has changed since it was read, but not since the last check.
 
-        So a file is not read while it is being written. Returns None without a change. It may take
-        a tenth of a second, and may run in a thread of its own.
+        So a file is not read while it is being written. Returns None if there is no change. It may
+        take 0.1 s, so call it in a thread.
         """
         database = self.database
         if database is None:
             return None
-        stamp, before = _stamp(database), self._seen
+        stamp, previous = _stamp(database), self._seen
         self._seen = stamp
-        if stamp == self._checked or stamp != before:
+        if stamp == self._checked or stamp != previous:
             return None
         self._checked = stamp
         try:
-            edition = _read(database)
+            loaded = _read(database)
         except CountryDatabaseError as exc:
             return CountryDatabaseChange(database, refused=str(exc))
         if self.database != database:
-            return None  # replaced meanwhile
-        self._country = _cached(edition)
-        return CountryDatabaseChange(database, edition.built)
+            return None  # ``use`` has replaced it
+        self._country = _cached(loaded)
+        return CountryDatabaseChange(database, loaded.built)
 
 
 @dataclass(frozen=True, slots=True)
-class _Edition:
-    """A database as it was read."""
+class _LoadedFile:
+    """The content of a file."""
 
     reader: Reader
     built: datetime
@@ -115,19 +115,19 @@ class _Edition:
             return ""
         try:
             return _country_of(self.reader.get(parsed))
-        except _FAULTS:
-            return ""  # an IPv6 address in a file of IPv4 ones; or a part that the check left out
+        except _READ_ERRORS:
+            return ""  # IPv6 in a file for IPv4 only, or damage that the check did not see
 
 
 def _unknown(_address: str) -> str:
     return ""
 
 
-def _cached(edition: _Edition) -> Callable[[str], str]:
-    return lru_cache(ANSWERS_MAX)(edition.country)
+def _cached(loaded: _LoadedFile) -> Callable[[str], str]:
+    return lru_cache(LOOKUPS_MAX)(loaded.country)
 
 
-def _stamp(path: Path) -> _Stamp | None:
+def _stamp(path: Path) -> _FileStamp | None:
     """Identifies one state of a file; None when it does not exist."""
     try:
         status = os.stat(path)
@@ -136,8 +136,8 @@ def _stamp(path: Path) -> _Stamp | None:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def _read(path: Path) -> _Edition:
-    """The edition in a file. Raises CountryDatabaseError."""
+def _read(path: Path) -> _LoadedFile:
+    """Reads and checks a file. Raises CountryDatabaseError."""
     from maxminddb import MODE_FD, Reader  # noqa: PLC0415  # most edges have no database
 
     try:
@@ -152,15 +152,15 @@ def _read(path: Path) -> _Edition:
         reader = Reader(io.BytesIO(data), MODE_FD)
         metadata = reader.metadata()
         _check(data, metadata)
-        return _Edition(reader, datetime.fromtimestamp(metadata.build_epoch, UTC))
-    except _FAULTS as exc:
+        return _LoadedFile(reader, datetime.fromtimestamp(metadata.build_epoch, UTC))
+    except _READ_ERRORS as exc:
         raise CountryDatabaseError(f"{path}: {exc}") from exc
 
 
 def _check(data: bytes, metadata: Metadata) -> None:
     """Checks the whole search tree and a sample of records.
 
-    Raises any of ``_FAULTS``.
+    Raises any of ``_READ_ERRORS``.
     """
     from maxminddb.decoder import Decoder  # noqa: PLC0415
 
@@ -168,7 +168,9 @@ def _check(data: bytes, metadata: Metadata) -> None:
         raise ValueError(f"a database of IP version {metadata.ip_version}")
     nodes, tree_bytes = metadata.node_count, metadata.search_tree_size
     values = _tree_values(data[:tree_bytes], metadata.record_size)
-    pointers = values[values > nodes]  # lower ones are nodes; the number itself is "nothing here"
+    pointers = values[
+        values > nodes
+    ]  # lower values are nodes; an equal one means that there is no record
     if not len(pointers):
         raise ValueError("it has no networks")
     first, last = int(pointers.min()), int(pointers.max())
@@ -201,19 +203,19 @@ def _tree_values(tree: bytes, record_bits: int) -> np.ndarray:
 
 
 def _sample(pointers: np.ndarray) -> list[int]:
-    """Up to ``CHECKED_RECORDS_MAX`` different ones, from all over the file."""
+    """Up to ``CHECKED_RECORDS_MAX`` different pointers, spread over the file."""
     import numpy as np  # noqa: PLC0415
 
-    different = np.unique(pointers)
-    step = -(-len(different) // CHECKED_RECORDS_MAX)
-    return [int(pointer) for pointer in different[::step]]
+    unique = np.unique(pointers)
+    step = -(-len(unique) // CHECKED_RECORDS_MAX)
+    return [int(pointer) for pointer in unique[::step]]
 
 
 def _country_of(record: object) -> str:
-    """The country in a record; "" for none.
+    """The country in a record, or "".
 
     MaxMind's ``country`` is where the address is used, ``registered_country`` where its network is
-    registered; some networks have the latter alone.
+    registered; some networks have only the latter.
     """
     if isinstance(record, dict):
         for name in ("country_code", "country", "registered_country"):

@@ -24,7 +24,7 @@ class Denied(NamedTuple):
 class Grant:
     """What a signature allows: from ``from_s`` until before ``until_s``, seconds of the epoch.
 
-    ``networks``: allowed client networks; empty is any. ``key_id`` is "" where no signature is
+    ``networks``: the allowed client networks; empty allows any. ``key_id`` is "" if no signature is
     required.
     """
 
@@ -39,8 +39,8 @@ class Grant:
             not self.networks or _is_within(address, self.networks)
         )
 
-    def why_not(self, now_s: float) -> str:
-        """The reason for the log, when ``holds`` is False."""
+    def denial_reason(self, now_s: float) -> str:
+        """The reason for the log, if ``holds`` is False."""
         if now_s >= self.until_s:
             return EXPIRED
         if now_s < self.from_s:

@@ -42,7 +42,7 @@ class KeyFileError(StreamEdgeError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PublicKey:
-    """A signer's public key. Two are equal when id and key are: a reloaded one is the same.
+    """A signer's public key. Keys are equal if id and key are, so a reloaded key is the same.
 
     ``fingerprint``: SHA-256 of the DER SubjectPublicKeyInfo, 64 hexadecimal digits. ``algorithm``
     in words: ``"RSA-2048"``, ``"ECDSA P-256"``.
@@ -72,22 +72,22 @@ def load_public_key(key_id: str, pem: bytes) -> PublicKey:
         raise KeyFileError(f"expected a public key in at most {PEM_LIMIT_BYTES} bytes of PEM")
     if b"PRIVATE KEY-----" in pem:
         raise KeyFileError("this is a private key: the edge needs only the public key")
-    return PublicKey(key_id, *read_key(pem))
+    return PublicKey(key_id, *parse_key(pem))
 
 
-# SHA-1 is CloudFront's default, and what most signers in use have.
+# SHA-1 is CloudFront's default, and most signers use it.
 HASHES: dict[HashName, SHA1 | SHA256] = {"SHA1": SHA1(), "SHA256": SHA256()}  # noqa: S303
 
 
-class KeyRead(NamedTuple):
-    """A key's fingerprint, algorithm, and function (signature, message, hash) that verifies."""
+class ParsedKey(NamedTuple):
+    """A key's fingerprint, algorithm, and function that verifies (signature, message, hash)."""
 
     fingerprint: str
     algorithm: str
     verifies: Callable[[bytes, bytes, HashName], bool]
 
 
-def read_key(pem: bytes) -> KeyRead:
+def parse_key(pem: bytes) -> ParsedKey:
     """The public key in ``pem``. Raises KeyFileError."""
     try:
         key = load_pem_public_key(pem)
@@ -103,8 +103,8 @@ def read_key(pem: bytes) -> KeyRead:
         raise KeyFileError(
             f"expected an RSA key of {RSA_BITS_MIN} to {RSA_BITS_MAX} bits or an ECDSA key on P-256"
         )
-    spelled = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return KeyRead(sha256(spelled).hexdigest(), algorithm, verifies)
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return ParsedKey(sha256(der).hexdigest(), algorithm, verifies)
 
 
 def _rsa(key: RSAPublicKey) -> Callable[[bytes, bytes, HashName], bool]:

@@ -23,7 +23,7 @@ Network = IPv4Network | IPv6Network
 
 POLICY_LIMIT_BYTES = 8 << 10
 DEPTH_LIMIT = 8  # a policy needs six levels
-EPOCH_MAX_S = 253_402_300_799  # the year 9999's last second: what is later was no number of seconds
+EPOCH_MAX_S = 253_402_300_799  # the last second of the year 9999; larger values are milliseconds
 NETWORKS_LIMIT = 64
 _DIGITS_LIMIT = 15
 _STRUCTURE = re.compile(r'\\[\s\S]|["{}\[\]]')
@@ -64,7 +64,7 @@ def parse_policy(content: bytes) -> Policy:
     statement = _members("statement", statements, required={"Condition"}, optional={"Resource"})
     resource = statement.get("Resource", "")
     if not isinstance(resource, str):
-        raise PolicyError("Resource is no text")
+        raise PolicyError("Resource is not a string")
     condition = _members(
         "Condition",
         statement["Condition"],
@@ -80,18 +80,18 @@ def parse_policy(content: bytes) -> Policy:
 
 
 def canned_policy(resource: str, expires_s: int) -> bytes:
-    """The canned policy of one resource, as botocore writes it: no space, ASCII alone."""
+    """The canned policy of one resource in botocore's form: without spaces, ASCII only."""
     return _CANNED % (json.dumps(resource).encode(), expires_s)
 
 
 def canned_messages(resource: str, expires_s: int) -> tuple[bytes, ...]:
-    """The policies that signers make of ``resource``: characters past ASCII escaped, or not."""
+    """The forms in which signers write the canned policy: non-ASCII escaped, or as UTF-8."""
     escaped = canned_policy(resource, expires_s)
     if resource.isascii():
         return (escaped,)
     # A lone surrogate must not raise; its bytes are not UTF-8, so no signer has signed them.
-    spelled = json.dumps(resource, ensure_ascii=False).encode(errors="surrogatepass")
-    return escaped, _CANNED % (spelled, expires_s)
+    unescaped = json.dumps(resource, ensure_ascii=False).encode(errors="surrogatepass")
+    return escaped, _CANNED % (unescaped, expires_s)
 
 
 _CANNED = b'{"Statement":[{"Resource":%s,"Condition":{"DateLessThan":{"AWS:EpochTime":%d}}}]}'
@@ -107,7 +107,7 @@ def _read(content: bytes) -> object:
     try:
         return json.loads(
             text,
-            object_pairs_hook=_once,
+            object_pairs_hook=_unique_members,
             parse_int=_integer,
             parse_float=_not_an_integer,
             parse_constant=_not_an_integer,
@@ -132,10 +132,10 @@ def _depth(text: str) -> int:
     return deepest
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise PolicyError("policy says something twice")
+        raise PolicyError("policy has a member twice")
     return members
 
 
@@ -145,47 +145,47 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-def _not_an_integer(_spelled: str) -> Never:
+def _not_an_integer(_text: str) -> Never:
     raise PolicyError("policy has a number that is not whole")
 
 
 def _members(
-    what: str,
+    name: str,
     value: object,
     *,
     required: AbstractSet[str],
     optional: AbstractSet[str] = frozenset(),
 ) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise PolicyError(f"{what} is no JSON object")
+        raise PolicyError(f"{name} is not a JSON object")
     if missing := required - value.keys():
-        raise PolicyError(f"{what} has no {min(missing)}")
+        raise PolicyError(f"{name} has no {min(missing)}")
     if value.keys() - required - optional:
-        # The name is not shown: it is text of the viewer.
-        raise PolicyError(f"{what} says something unknown")
+        # The member is not named: it is text of the viewer.
+        raise PolicyError(f"{name} has an unknown member")
     return value
 
 
-def _epoch_s(what: str, value: object) -> int:
-    seconds = _members(what, value, required={_EPOCH})[_EPOCH]
+def _epoch_s(name: str, value: object) -> int:
+    seconds = _members(name, value, required={_EPOCH})[_EPOCH]
     if type(seconds) is not int or not 0 <= seconds <= EPOCH_MAX_S:
-        raise PolicyError(f"{what} is no number of seconds since 1970")
+        raise PolicyError(f"{name} is not a number of seconds since 1970")
     return seconds
 
 
 def _networks(value: object) -> tuple[Network, ...]:
-    named = _members("IpAddress", value, required={_SOURCE})[_SOURCE]
-    spelled = named if isinstance(named, list) else [named]
-    if not 0 < len(spelled) <= NETWORKS_LIMIT:
+    source = _members("IpAddress", value, required={_SOURCE})[_SOURCE]
+    texts = source if isinstance(source, list) else [source]
+    if not 0 < len(texts) <= NETWORKS_LIMIT:
         raise PolicyError(f"IpAddress does not have 1 to {NETWORKS_LIMIT} networks")
-    networks = tuple(_network(each) for each in spelled)
+    networks = tuple(_network(each) for each in texts)
     return () if _ANY_IPV4 in networks else networks
 
 
-def _network(spelled: object) -> Network:
-    if not isinstance(spelled, str):
-        raise PolicyError("IpAddress is no text")
+def _network(text: object) -> Network:
+    if not isinstance(text, str):
+        raise PolicyError("IpAddress is not a string")
     try:
-        return ip_network(spelled, strict=False)
+        return ip_network(text, strict=False)
     except ValueError as exc:
-        raise PolicyError("IpAddress is no address and no network") from exc
+        raise PolicyError("IpAddress is neither an address nor a network") from exc

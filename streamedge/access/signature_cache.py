@@ -1,8 +1,8 @@
-"""A cache of verified signatures, so that none is verified twice.
+"""A cache of verified signatures, so that no signature is verified twice.
 
 The key is the exact text of the signature with the trusted key, so entries of a removed or replaced
 key are never used. Only valid signatures are stored, so viewers cannot fill the cache. The least
-recently used entries go first. For one thread.
+recently used entries are dropped first. For use in one thread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from streamedge.access.signed_request import Signed
 from streamedge.access.wildcards import ResourcePattern
 
 ENTRIES_MAX = 8192
-TEXT_BYTES_MAX = 16 << 20  # of the texts of entries: a URL may be long
+TEXT_BYTES_MAX = 16 << 20  # of the texts in entries, because a URL may be long
 
 
 class VerifiedSignature(NamedTuple):
@@ -42,14 +42,16 @@ class SignatureCache:
         return len(self._entries)
 
     def find(self, key: PublicKey, signed: Signed, resource: str) -> VerifiedSignature | None:
-        """The entry that ``keep`` stored, or None; ``resource`` is "" for custom policies."""
+        """The entry that ``store`` stored, or None; ``resource`` is "" for custom policies."""
         name = (key.fingerprint, resource, signed)
         entry = self._entries.get(name)
         if entry is not None:
             self._entries.move_to_end(name)
         return entry
 
-    def keep(self, key: PublicKey, signed: Signed, resource: str, entry: VerifiedSignature) -> None:
+    def store(
+        self, key: PublicKey, signed: Signed, resource: str, entry: VerifiedSignature
+    ) -> None:
         """Stores a signature that ``key`` has verified."""
         name = (key.fingerprint, resource, signed)
         if name not in self._entries:

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from streamedge.access.keys import HashName
 
-PARSED_QUERIES_MAX = 1024  # cached: a player sends the same query again and again
+PARSED_QUERIES_MAX = 1024  # cached, because a player repeats its query
 PARSED_CHARACTERS_MAX = 4096  # longer ones are not cached, so all entries take at most 8 MiB
 SIGNATURE_LIMIT_BYTES = 8 << 10
 
@@ -29,7 +29,7 @@ _FROM_URL_SAFE = str.maketrans("-_~", "+=/")
 _EXPIRES = re.compile(r"0|[1-9][0-9]{0,11}")
 _HASH_NAMES: Final[Mapping[str, HashName]] = {"SHA1": "SHA1", "SHA256": "SHA256"}
 
-# With a Policy, Expires is the publisher's own.
+# With a Policy, Expires belongs to the publisher's own query.
 _CANNED_NAMES = frozenset({"Expires", "Signature", "Key-Pair-Id", "Hash-Algorithm"})
 _CUSTOM_NAMES = frozenset({"Policy", "Signature", "Key-Pair-Id", "Hash-Algorithm"})
 _NAME = "(Policy|Expires|Signature|Key-Pair-Id|Hash-Algorithm)="
@@ -40,9 +40,9 @@ _COOKIES = re.compile(f"(?:^|;)[ \t]*{COOKIE_PREFIX}{_NAME}([^;]*)")
 class Signed(NamedTuple):
     """The signature of a request; each field is present once and well-formed.
 
-    ``policy_text``, "" for a canned policy, and ``signature_text`` are url-safe base64 that
-    not decoded yet: most are in the cache. ``expires_s``, seconds of the epoch, is a
-    canned policy's, else 0.
+    ``policy_text`` ("" for a canned policy) and ``signature_text`` are url-safe base64. They are
+    not decoded yet, because most are in the cache. ``expires_s`` is the time of a canned policy in
+    seconds since 1970, else 0.
     """
 
     signature_text: str
@@ -60,7 +60,7 @@ class SignatureError:
 
 
 def encode(content: bytes) -> str:
-    """Base64 with "-", "_" and "~" for what a URL would have to escape."""
+    """Base64 with "-", "_" and "~" in place of characters that URLs must escape."""
     return b64encode(content).decode("ascii").translate(_TO_URL_SAFE)
 
 
@@ -81,12 +81,12 @@ def from_query(
     None and the whole query where there is no signature. ``limit_bytes`` bounds policy and
     signature together, in characters.
     """
-    read = _read_query if len(query) <= PARSED_CHARACTERS_MAX else _read_query.__wrapped__
-    return read(query, limit_bytes)
+    parse = _parse_query if len(query) <= PARSED_CHARACTERS_MAX else _parse_query.__wrapped__
+    return parse(query, limit_bytes)
 
 
 @lru_cache(maxsize=PARSED_QUERIES_MAX)
-def _read_query(query: str, limit_bytes: int) -> tuple[Signed | SignatureError | None, str]:
+def _parse_query(query: str, limit_bytes: int) -> tuple[Signed | SignatureError | None, str]:
     signed = _signed(_PARAMETERS.findall(query), limit_bytes)
     return signed, query if signed is None else _without_signature(query)
 
@@ -135,5 +135,5 @@ def _signed(fields: list[tuple[str, str]], limit_bytes: int) -> Signed | Signatu
 
 def _is_ambiguous(fields: list[tuple[str, str]]) -> bool:
     names = [name for name, _ in fields]
-    counted = _CUSTOM_NAMES if "Policy" in names else _CANNED_NAMES
-    return any(names.count(name) > 1 for name in counted)
+    relevant = _CUSTOM_NAMES if "Policy" in names else _CANNED_NAMES
+    return any(names.count(name) > 1 for name in relevant)

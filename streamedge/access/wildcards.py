@@ -1,8 +1,9 @@
-"""CloudFront's resource patterns: wildcards that stay within their section of a URL.
+"""CloudFront's resource patterns: wildcards that match within one section of a URL.
 
 ``*`` stands for any characters, ``?`` for exactly one, ``\\?`` for a question mark. A URL has four
-sections, ``protocol://domain/path?query``; a ``*`` ends where its section ends, but one at the
-pattern's end covers all that follows. A stream's name has the last two sections only. Pure; the
+sections, ``protocol://domain/path?query``; a ``*`` ends where its section ends, but a ``*``
+at the end of the pattern matches the whole rest. The name of a stream has only the last two
+sections. Pure; the
 time is linear in the text, for any pattern.
 
 Source: CloudFront Developer Guide, "Creating a signed URL using a custom policy", Resource.
@@ -25,16 +26,16 @@ _SEPARATOR = "://"
 class Wildcards:
     """A section's pattern as an automaton whose states are the bits of an integer.
 
-    Bit i of a state set: the first i characters that the pattern asks for have been seen.
-    ``awaited`` has bit i under the character that leads from there to i + 1, ``anyone`` where any
-    does, ``loops`` where a ``*`` stands, ``accepting`` is the last.
+    Bit i of a state set: the first i characters of the pattern have matched. ``transitions`` has
+    bit i for the character that leads from state i to i + 1, ``any_character`` has it where any
+    character does, ``loops`` where there is a ``*``; ``accepting`` is the last state.
     """
 
-    prefix: str  # what every match begins with
-    is_prefix_all: bool  # the pattern is the prefix alone
+    prefix: str  # the literal text before the first wildcard
+    is_prefix_all: bool  # the pattern has no wildcard
     is_prefix_open: bool  # the pattern is the prefix and one "*"
-    awaited: dict[str, int]
-    anyone: int
+    transitions: dict[str, int]
+    any_character: int
     loops: int
     accepting: int
 
@@ -48,36 +49,36 @@ class Wildcards:
             return True
         states = 1
         for index, character in enumerate(text):
-            staying = self.loops & self.accepting if index == boundary else self.loops
-            leaving = self.anyone | self.awaited.get(character, 0)
-            states = (states & leaving) << 1 | states & staying
+            stay = self.loops & self.accepting if index == boundary else self.loops
+            advance = self.any_character | self.transitions.get(character, 0)
+            states = (states & advance) << 1 | states & stay
             if not states:
                 return False
         return bool(states & self.accepting)
 
 
 def _compile(pattern: str) -> Wildcards:
-    awaited: dict[str, int] = {}
-    anyone = loops = length = 0
+    transitions: dict[str, int] = {}
+    any_character = loops = length = 0
     prefix: list[str] = []
     for symbol in _SYMBOL.findall(pattern):
         if symbol == "*":
             loops |= 1 << length
             continue
         if symbol == "?":
-            anyone |= 1 << length
+            any_character |= 1 << length
         else:
             character = symbol[-1]
-            awaited[character] = awaited.get(character, 0) | 1 << length
-            if not loops and not anyone:
+            transitions[character] = transitions.get(character, 0) | 1 << length
+            if not loops and not any_character:
                 prefix.append(character)
         length += 1
     return Wildcards(
         prefix="".join(prefix),
         is_prefix_all=length == len(prefix) and not loops,
         is_prefix_open=length == len(prefix) and loops == 1 << length,
-        awaited=awaited,
-        anyone=anyone,
+        transitions=transitions,
+        any_character=any_character,
         loops=loops,
         accepting=1 << length,
     )
@@ -92,9 +93,9 @@ class ResourcePattern:
 
     protocol: Wildcards | None
     domain: Wildcards
-    url_rest: Wildcards  # path and query of a URL
-    name: Wildcards | None  # a stream's name and its query; None where it matches URLs only
-    opening: str | None = None  # for a pattern of only this and "*": the fast case
+    url_rest: Wildcards  # pattern of the path and query of a URL
+    name: Wildcards | None  # of a stream's name with its query; None if it matches only URLs
+    opening: str | None = None  # the prefix of a pattern that is a prefix and "*": the fast case
 
     def match(self, resource: str) -> bool:
         """Whether it matches a URL, or a stream's name with the rest of its query."""

@@ -277,7 +277,7 @@ def test_a_custom_policy_is_no_canned_one() -> None:
         ("[" * 3_000, "policy is nested too deeply"),
         (custom_policy(URL, float("nan")), "policy has a number that is not whole"),
         (custom_policy(URL, 10**30), "policy has a number that is too large"),
-        (custom_policy(URL, NOW_S * 1_000), "DateLessThan is no number of seconds since 1970"),
+        (custom_policy(URL, NOW_S * 1_000), "DateLessThan is not a number of seconds since 1970"),
         (json.dumps({"Statement": []}), "policy does not have exactly one statement"),
     ],
 )
