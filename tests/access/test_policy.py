@@ -118,8 +118,8 @@ UNTIL = {"DateLessThan": {"AWS:EpochTime": UNTIL_S}}
             custom_policy(URL, UNTIL_S, networks=["::1"] * (NETWORKS_LIMIT + 1)),
             "IpAddress does not have 1 to 64 networks",
         ),
-        (custom_policy(URL, UNTIL_S, networks="1.2.3.4/33"), "IpAddress is no address"),
-        (custom_policy(URL, UNTIL_S, networks="any"), "IpAddress is no address"),
+        (custom_policy(URL, UNTIL_S, networks="1.2.3.4/33"), "IpAddress is neither an address nor"),
+        (custom_policy(URL, UNTIL_S, networks="any"), "IpAddress is neither an address nor"),
     ],
 )
 def test_refused(content: bytes | str, reason: str) -> None:
