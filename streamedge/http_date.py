@@ -1,8 +1,8 @@
 """Parses the three forms of an HTTP date (RFC 9110 §5.6.7), strictly.
 
 Pure: text in, seconds since 1970 out. Names of days and months and "GMT" may have any case, as
-other caches allow. Any other deviation is no date: a cache that guesses an expiry date stores
-responses that it should not.
+other caches allow. A value with any other deviation is not a date: a cache that guesses an expiry
+date stores responses that it should not.
 """
 
 from __future__ import annotations

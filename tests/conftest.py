@@ -14,7 +14,7 @@ from tests.support.s3_server import S3Server, run_s3_server
 
 pytest_plugins = ["tests.support.aws_cli", "tests.support.media_samples"]
 
-# How long an example takes says nothing on a machine that runs other tests beside.
+# The duration of an example says nothing while other tests run on the machine.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 

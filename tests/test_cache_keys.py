@@ -25,7 +25,7 @@ from streamedge.keys import join_key, key_bytes, split_key
 from streamedge.media.packager import packaged_asset
 from streamedge.origin import OriginHead, Version
 
-# What has parted keys in one place or another, and what lengths are spelled with.
+# Characters that separate the parts of keys somewhere, and those of length prefixes.
 _EVIL = st.text(st.sampled_from('a0123:\n\0\r |?=,;/"-\ud800é'), max_size=6)
 _TEXT = st.one_of(_EVIL, st.text(max_size=8))
 _FIELD_VALUE = st.text(st.sampled_from("a01: ;=,?"), max_size=4)

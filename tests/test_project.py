@@ -54,7 +54,7 @@ def test_folders_hold_few_modules() -> None:
     assert {folder for folder, count in modules.items() if count > MODULES_MAX} == set()
 
 
-# Words that a reader would have to look up, or that say nothing: the plain word is in brackets.
+# Words that a reader would have to look up; the comment has the plain word.
 # A phrase matches whole words, in any case, also inside of identifiers such as ``is_hushed``.
 BANNED_WORDS = (
     "heed",  # apply, follow

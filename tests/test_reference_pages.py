@@ -128,7 +128,7 @@ def _emitters(trees: list[ast.Module]) -> dict[str, Emitter]:
     """By name: ``Log.event``, and the functions that pass an event's name on to it."""
     emitters = {"event": Emitter("", frozenset())}
     while True:
-        known = len(emitters)
+        count = len(emitters)
         for function in (function for tree in trees for function in _functions(tree)):
             parameters = {argument.arg for argument in function.args.args}
             for call in _calls(function):
@@ -140,7 +140,7 @@ def _emitters(trees: list[ast.Module]) -> dict[str, Emitter]:
                     emitters[function.name] = Emitter(
                         inner.prefix + prefix, inner.fields | _keywords(call)
                     )
-        if len(emitters) == known:
+        if len(emitters) == count:
             return emitters
 
 
@@ -182,7 +182,7 @@ def _rate_limited() -> Iterator[tuple[str, set[str]]]:
 
 def _of_class(name: str, method: str, fields: set[str]) -> Iterator[tuple[str, set[str]]]:
     for tree in MODULES.values():
-        made = {
+        events = {
             ast.unparse(node.targets[0]): event
             for node in ast.walk(tree)
             if isinstance(node, ast.Assign)
@@ -194,7 +194,7 @@ def _of_class(name: str, method: str, fields: set[str]) -> Iterator[tuple[str, s
         for call in _calls(tree):
             called = call.args[0] if _function_name(call) == "partial" else call.func
             if isinstance(called, ast.Attribute) and called.attr == method:
-                event = made.get(ast.unparse(called.value))
+                event = events.get(ast.unparse(called.value))
                 if event is not None:
                     yield event, fields | _keywords(call)
 
@@ -267,7 +267,7 @@ def test_page_lists_the_statuses_that_the_edge_generates() -> None:
         for path in MODULES
         if path.is_relative_to(folder)
         for call in _calls(MODULES[path])
-        for argument in call.args[:-1]  # the reason stands behind it
+        for argument in call.args[:-1]  # the last argument is the reason
         if isinstance(argument, ast.Constant)
         and type(argument.value) is int
         and 400 <= argument.value < 600

@@ -321,7 +321,7 @@ writes_app = typer.Typer(
     rich_markup_mode="rich",
     epilog='The edge queues writes of behaviors with write = "back". Queued writes are sent until'
     " the origin accepts them. A conflict (its condition failed at the origin) and a failure (the"
-    " origin refused it for good) are dead letters: they are kept until you retry or discard them."
+    " origin refused it for good) are dead letters: they stay until you retry or discard them."
     " The edge must be running; GET /writes on its admin address has the same list."
     " Example: [bold]streamedge writes[/bold], then"
     " [bold]streamedge writes retry 7 --unconditional[/bold] to overwrite the origin's object with"

@@ -151,7 +151,7 @@ def find(name: str, own: Mapping[str, Policy], managed: Mapping[str, Policy]) ->
 
 
 def display_name(name: str) -> str:
-    """The name of a policy that is given by name or managed id."""
+    """The name of a policy, given its name or managed id."""
     return IDS.get(name, name)
 
 

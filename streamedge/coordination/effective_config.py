@@ -1,4 +1,4 @@
-"""The effective config of a process: the declared config plus the resources made through the API.
+"""The effective config of a process: the config file plus the resources of the API.
 
 ``EffectiveConfig`` notices changes of both and reads them. It does not apply them: in a worker
 ``process.apply_config`` does, in the control process ``process.control``. Reading the control
@@ -31,9 +31,9 @@ class EffectiveConfig:
         self._log = log
         self._control_log = ControlLog(database)
         self._registry = ResourceStore(database)
-        self.resources: Sequence[Resource] = ()  # made through the API
+        self.resources: Sequence[Resource] = ()  # of the API
         self.generation = -1
-        self.position = -1  # in the control log: of the newest change made through the API
+        self.position = -1  # in the control log: of the newest change through the API
         self.fault: Exception | None = None  # why the last refresh was incomplete
         self.from_file = self.config = config_versions.config
         self.not_applied: Sequence[Problem] = ()  # resources that cannot be part of ``config``

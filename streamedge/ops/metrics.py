@@ -79,13 +79,13 @@ class Gauge(Enum):
     HTTP_CONNECTIONS = ("streamedge_http_connections", "Open HTTP connections")
     OPEN_EXTENTS = ("streamedge_open_extents", "Cache files open")
     RUNNING_FILLS = ("streamedge_running_fills", "Reads from origins that run now")
-    WAITING_WRITES = ("streamedge_waiting_writes", "Queued writes that are not at their origin yet")
-    KEPT_WRITES = (
-        "streamedge_kept_writes",
+    QUEUED_WRITES = ("streamedge_queued_writes", "Queued writes that are not at their origin yet")
+    DEAD_LETTERS = (
+        "streamedge_dead_letters",
         "Dead letters: queued writes that their origin refused",
     )
-    HELD_WRITE_BYTES = (
-        "streamedge_held_write_bytes",
+    QUEUED_WRITE_BYTES = (
+        "streamedge_queued_write_bytes",
         "Bytes of queued writes on this edge",
     )
     UNREMOVABLE_FILES = (

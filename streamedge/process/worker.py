@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 HOUSEKEEPING_INTERVAL_S = 1.0
 DRAIN_S = 30.0
 CONTROL_BUSY_TIMEOUT_S = 1.0
-CONTROL_PATIENCE_S = 1.0  # for the database at a start, if the API made no resources
-CONTROL_POLL_S = 0.25  # nothing tells when the database can be read again
+CONTROL_PATIENCE_S = 1.0  # for the database at a start, if the API has no resources
+CONTROL_POLL_S = 0.25  # there is no notification when the database can be read again
 # Thousands of viewers are long-lived objects, so full collections must be rare.
 GARBAGE_THRESHOLDS = (20_000, 50, 100)
 
@@ -193,7 +193,7 @@ async def read_config(
 ) -> None:
     """Reads the config before the worker serves; waits for the control database if it must.
 
-    If the API made resources, the worker does not serve without the database: another distribution
+    If the API has resources, the worker does not serve without the database: another distribution
     would answer for their hosts. Otherwise it starts after CONTROL_PATIENCE_S and uses no cached
     data until the database can be read. It does not wait for a damaged database.
     """

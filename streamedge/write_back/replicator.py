@@ -188,9 +188,9 @@ class Replicator:
         by_state = await in_thread(rows.by_state)
         totals = await in_thread(rows.totals)
         gauges = self._counts.gauges
-        gauges[Gauge.WAITING_WRITES] = sum(by_state.get(state, 0) for state in WAITING)
-        gauges[Gauge.KEPT_WRITES] = sum(by_state.get(state, 0) for state in DEAD_LETTERS)
-        gauges[Gauge.HELD_WRITE_BYTES] = totals.held_bytes
+        gauges[Gauge.QUEUED_WRITES] = sum(by_state.get(state, 0) for state in WAITING)
+        gauges[Gauge.DEAD_LETTERS] = sum(by_state.get(state, 0) for state in DEAD_LETTERS)
+        gauges[Gauge.QUEUED_WRITE_BYTES] = totals.held_bytes
 
     async def _sleep_until(self, due_s: float | None, snapshot: bytes) -> None:
         """Returns at ``due_s``, or earlier when the queue changes or a task ends.

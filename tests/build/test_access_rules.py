@@ -97,7 +97,7 @@ def test_country_list_becomes_a_country_rule(
 
 
 def distributions_of(tmp_path: Path, **keys: object) -> list[RtmpDistribution]:
-    """What any host finds when a distribution says this."""
+    """The distributions of any host, for a distribution with these keys."""
     config = Config.model_validate(
         {
             **KEYS,

@@ -84,9 +84,9 @@ def make(path: Path, operation: str = "CreateDistribution", **members: Any) -> s
     database = ControlDatabase(config.edge.cache)
     handlers = api_handlers(database, lambda: config, lambda: None)
     members = members or {"DistributionConfig": DOCUMENT}
-    made = handlers[operation](Call(operation, members, "AKIAEDGE", 1_790_000_000.0))
+    output = handlers[operation](Call(operation, members, "AKIAEDGE", 1_790_000_000.0))
     database.close()
-    (text,) = (value for name, value in made.items() if name not in {"ETag", "Location"})
+    (text,) = (value for name, value in output.items() if name not in {"ETag", "Location"})
     return str(text["Id"])
 
 
@@ -95,7 +95,7 @@ def test_distributions_of_the_file_and_the_api_are_listed(path: Path) -> None:
     identifier = make(path)
     result = runner.invoke(app, ["distributions", "--json"])
     assert result.exit_code == 0
-    web, stream, made = json.loads(result.stdout)
+    web, stream, item = json.loads(result.stdout)
     assert (web["id"], web["made_in"], web["enabled"]) == ("EWEB", "config.toml", True)
     assert web["hosts"] == ["www.example.com"]
     assert web["origins"] == ["site", "samples"]
@@ -103,10 +103,10 @@ def test_distributions_of_the_file_and_the_api_are_listed(path: Path) -> None:
     assert web["behaviors"][1]["policies"] == ["CachingOptimized"]
     assert (stream["type"], stream["enabled"]) == ("rtmp", False)
     assert stream["applications"] == ["cfx/st"]
-    assert (made["id"], made["made_in"], made["problem"]) == (identifier, "API", None)
-    assert made["hosts"] == [f"{identifier.lower()}.local.streamedge", "made.example.com"]
-    assert made["comment"] == "made by a script"
-    assert made["modified"] == "2026-09-21T14:13:20+00:00"
+    assert (item["id"], item["made_in"], item["problem"]) == (identifier, "API", None)
+    assert item["hosts"] == [f"{identifier.lower()}.local.streamedge", "made.example.com"]
+    assert item["comment"] == "made by a script"
+    assert item["modified"] == "2026-09-21T14:13:20+00:00"
 
 
 def test_distributions_are_shown_as_a_table(path: Path) -> None:
@@ -131,10 +131,10 @@ def test_listing_without_a_database_creates_no_file(path: Path) -> None:
 def test_distribution_that_is_not_applied_is_listed_with_its_reason(path: Path) -> None:
     identifier = make(path)
     path.write_text(CONFIG.replace("samples", "renamed"))
-    (made,) = list_distributions(load(path), identifier)
-    assert "InvalidOrigin" in made["problem"]
-    assert made["comment"] == "made by a script"
-    (table,) = distribution_tables([made])
+    (item,) = list_distributions(load(path), identifier)
+    assert "InvalidOrigin" in item["problem"]
+    assert item["comment"] == "made by a script"
+    (table,) = distribution_tables([item])
     assert table.row_count == 1
     result = runner.invoke(app, ["distributions"], env={"COLUMNS": "300"})
     assert "not applied: InvalidOrigin" in result.stdout

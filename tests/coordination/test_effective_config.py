@@ -42,9 +42,9 @@ GROUP = Resource(
 
 @pytest.fixture
 def config_versions() -> Iterator[ConfigVersions]:
-    made = ConfigVersions(Config(), 1)
-    yield made
-    made.close()
+    versions = ConfigVersions(Config(), 1)
+    yield versions
+    versions.close()
 
 
 class RecordingLog(Log):

@@ -25,9 +25,9 @@ from streamedge.ops.metrics import Counter, Counts
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Log]:
-    made = open_log(str(tmp_path / "log"), "worker-0")
-    yield made
-    made.close()
+    opened = open_log(str(tmp_path / "log"), "worker-0")
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from streamedge.ops.metrics import (
 
 @pytest.fixture
 def shared() -> Iterator[SharedMetrics]:
-    made = SharedMetrics(2)
-    yield made
-    made.close()
+    metrics = SharedMetrics(2)
+    yield metrics
+    metrics.close()
 
 
 def count_in_process(shared: SharedMetrics, process: int, number: int) -> None:

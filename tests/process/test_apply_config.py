@@ -244,13 +244,13 @@ async def test_new_origin_settings_apply_to_open_objects_at_once(
         await edge.apply(origins=origin_with("20s"))
         async with open_viewer(edge.http_port) as viewer:
             assert (await viewer.get("/film.mp4", range="bytes=0-9")).status == 206
-            made = edge.origin.connections_accepted
+            connections = edge.origin.connections_accepted
             await edge.apply(origins=origin_with("30s"))
             await edge.origin.until(lambda: edge.origin.connections_open == 0)
             last = f"bytes={LARGE_BYTES - 10}-{LARGE_BYTES - 1}"
             assert (await viewer.get("/film.mp4", range=last)).status == 206
             assert (await viewer.get("/film.mp4", range="bytes=0-9")).cache == "Hit"
-            assert edge.origin.connections_accepted == made + 1
+            assert edge.origin.connections_accepted == connections + 1
 
 
 async def test_origin_with_a_changed_secret_header_shares_no_cached_objects(

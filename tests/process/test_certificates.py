@@ -91,7 +91,7 @@ def test_certificate_is_selected_by_name_and_defaults_to_the_first(
         "two.example": second,
         "TWO.example": second,
         "a.two.example": second,
-        "exact.two.example": exact,  # a name comes before a wildcard, wherever it stands
+        "exact.two.example": exact,  # an exact name precedes a wildcard, in any order
         "a.b.two.example": first,  # a wildcard is one label
         "example": first,
         "else.example": first,

@@ -48,9 +48,9 @@ class CountingConfig(EffectiveConfig):
 
 @pytest.fixture(name="config_versions")
 def _config_versions() -> Iterator[ConfigVersions]:
-    made = ConfigVersions(Config(), 1)
-    yield made
-    made.close()
+    versions = ConfigVersions(Config(), 1)
+    yield versions
+    versions.close()
 
 
 @pytest.fixture(name="folder")

@@ -28,9 +28,9 @@ from tests.support.shared_memory import close_shared, make_shared
 
 @pytest.fixture
 def shared() -> Iterator[SharedState]:
-    made = make_shared(2)
-    yield made
-    close_shared(made)
+    state = make_shared(2)
+    yield state
+    close_shared(state)
 
 
 async def get_from_app(shared: SharedState, path: str) -> tuple[int, bytes]:

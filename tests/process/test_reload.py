@@ -176,8 +176,8 @@ def test_key_that_needs_a_restart_keeps_its_value(table: str, key: str) -> None:
     started = Config()
     section: Section = getattr(started, table)
     new_value = object()
-    wanted = started.model_copy(update={table: section.model_copy(update={key: new_value})})
-    plan = plan_reload(started, started, wanted)
+    new = started.model_copy(update={table: section.model_copy(update={key: new_value})})
+    plan = plan_reload(started, started, new)
     value = getattr(getattr(plan.config, table), key)
     if key in restart_keys(type(section)):
         assert (plan.changed, plan.needs_restart) == ((), (f"{table}.{key}",))

@@ -55,16 +55,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Iterator[SharedState]:
-    made = make_shared(1, log=tmp_path / "log")
-    yield made
-    close_shared(made)
+    state = make_shared(1, log=tmp_path / "log")
+    yield state
+    close_shared(state)
 
 
 @pytest.fixture
 def worker() -> Iterator[Child]:
-    made = Child("worker-0", 0, lambda: None, is_worker=True)
-    yield made
-    made.close()
+    child = Child("worker-0", 0, lambda: None, is_worker=True)
+    yield child
+    child.close()
 
 
 @pytest.fixture

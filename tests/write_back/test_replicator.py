@@ -432,7 +432,7 @@ async def test_gauges_count_pending_writes_dead_letters_and_bytes(bench: Bench) 
     bench.counts.gauges = RecordingGauges(bench.log)
     bench.writer.outcomes = [WriteResponse(403), DOWN]
     await bench.accept("film", b"hello")
-    wanted = {Gauge.WAITING_WRITES: 1, Gauge.KEPT_WRITES: 1, Gauge.HELD_WRITE_BYTES: 7}
+    wanted = {Gauge.QUEUED_WRITES: 1, Gauge.DEAD_LETTERS: 1, Gauge.QUEUED_WRITE_BYTES: 7}
     async with bench.running():
         await bench.log.wait_for_event("write_not_replicated", 1)
         await bench.accept("other", b"hi")

@@ -49,7 +49,7 @@ def parse_country_list(value: object) -> CountryList:
         raise ValueError(f"{_EXPECTED}, found {kind_of(value)}")  # noqa: TRY004  # pydantic's
     for key in value:
         if key not in {"allow", "deny", "unknown"}:
-            raise ValueError(f"{_EXPECTED}, with unknown or without; found {name_type(key)}")
+            raise ValueError(f"{_EXPECTED}, optionally with unknown; found {name_type(key)}")
     if "allow" in value and "deny" in value:
         raise ValueError(f"{_EXPECTED}, found both allow and deny")
     unknown = value.get("unknown", "")
