@@ -91,7 +91,7 @@ SMUGGLING = {
 
 
 @pytest.mark.parametrize("name", SMUGGLING)
-async def test_smuggling(cache_root: Path, name: str) -> None:
+async def test_request_smuggling_is_refused(cache_root: Path, name: str) -> None:
     """Whoever disagrees on where a request ends takes what follows for another one."""
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
@@ -107,7 +107,7 @@ async def test_smuggling(cache_root: Path, name: str) -> None:
         assert all(line["status"] != 404 for line in edge.lines())
 
 
-async def test_chunk_extensions_and_trailers_end_here(cache_root: Path) -> None:
+async def test_chunk_extensions_and_trailers_are_not_forwarded(cache_root: Path) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=200))
         body = b"5;name=value\r\nhello\r\n0\r\nX-Admin: yes\r\n\r\n"
@@ -118,7 +118,7 @@ async def test_chunk_extensions_and_trailers_end_here(cache_root: Path) -> None:
         assert not seen.headers.keys() & {"content-length", "x-admin"}
 
 
-async def test_no_request_hides_in_a_body(cache_root: Path) -> None:
+async def test_body_is_never_read_as_a_request(cache_root: Path) -> None:
     """CL.0 and 0.CL: whatever the origin does with a body, the next request is the viewer's."""
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("b", b"two")
@@ -130,7 +130,7 @@ async def test_no_request_hides_in_a_body(cache_root: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["one\r\nX-Admin: yes", "one\nX-Admin: yes", "a\0b"])
-async def test_no_field_hides_in_a_value(cache_root: Path, value: str) -> None:
+async def test_field_value_adds_no_field(cache_root: Path, value: str) -> None:
     async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one")
         await viewer.send(
@@ -171,7 +171,7 @@ async def test_ambiguous_host_is_refused(cache_root: Path, raw: bytes) -> None:
         assert edge.origin.requests == []
 
 
-async def test_hosts_do_not_share_answers_where_the_origin_sees_them(cache_root: Path) -> None:
+async def test_forwarded_host_is_part_of_the_key(cache_root: Path) -> None:
     async with (
         serve_web(cache_root, origin_keys={"host": "viewer"}) as edge,
         open_viewer(edge.port) as viewer,
@@ -199,20 +199,20 @@ async def test_hosts_do_not_share_answers_where_the_origin_sees_them(cache_root:
         "/%c0%af..%c0%af",
     ],
 )
-async def test_paths_that_mean_two_things_reach_no_origin(cache_root: Path, path: str) -> None:
+async def test_ambiguous_path_reaches_no_origin(cache_root: Path, path: str) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         assert (await viewer.get(path)).status == 400
         assert edge.origin.requests == []
 
 
-async def test_a_path_is_decoded_once(cache_root: Path) -> None:
+async def test_path_is_decoded_once(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await viewer.get("/%252e%252e/%2562")
         (seen,) = edge.origin.requests
         assert seen.path == "/%252e%252e/%2562"
 
 
-async def test_an_encoded_path_steps_round_no_behavior(cache_root: Path) -> None:
+async def test_encoded_path_bypasses_no_behavior(cache_root: Path) -> None:
     rules = {"behaviors": [{"path": "admin*", "viewer_protocol": "https-only"}]}
     async with serve_web(cache_root, rules=rules) as edge, open_viewer(edge.port) as viewer:
         for path in ("/admin", "/%61dmin", "/adm%69n/x"):
@@ -220,7 +220,7 @@ async def test_an_encoded_path_steps_round_no_behavior(cache_root: Path) -> None
         assert edge.origin.requests == []
 
 
-async def test_long_headers_and_urls(cache_root: Path) -> None:
+async def test_long_headers_and_urls_are_refused(cache_root: Path) -> None:
     """CPDoS by HHO: what the edge takes and the origin does not would be everybody's error."""
     async with serve_web(cache_root) as edge:
         edge.origin.put("a", b"one", headers=FRESH)
@@ -257,7 +257,7 @@ UNKEYED = [
 
 @pytest.mark.parametrize("fields", UNKEYED)
 @pytest.mark.parametrize("more", [{}, FORWARDS])
-async def test_fields_that_change_what_a_request_means_stay_here(
+async def test_override_fields_are_not_forwarded(
     cache_root: Path, fields: dict[str, str], more: dict[str, Any]
 ) -> None:
     async with serve_web(cache_root, **more) as edge, open_viewer(edge.port) as viewer:
@@ -267,7 +267,7 @@ async def test_fields_that_change_what_a_request_means_stay_here(
         assert not seen.headers.keys() & {name.replace("_", "-") for name in fields}
 
 
-async def test_cookies_and_credentials_stay_here_by_default(cache_root: Path) -> None:
+async def test_cookies_and_credentials_are_not_forwarded_by_default(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         await viewer.get("/a", cookie="session=1", authorization="Bearer x", x_own="1")
@@ -275,7 +275,7 @@ async def test_cookies_and_credentials_stay_here_by_default(cache_root: Path) ->
         assert not seen.headers.keys() & {"cookie", "authorization", "x-own"}
 
 
-async def test_what_a_viewer_claims_of_its_way_is_not_taken_for_the_edges_word(
+async def test_forwarding_fields_of_a_viewer_are_not_trusted(
     cache_root: Path,
 ) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
@@ -295,7 +295,9 @@ async def test_what_a_viewer_claims_of_its_way_is_not_taken_for_the_edges_word(
         ("id=1&utm=1", "id=1"),
     ],
 )
-async def test_parameter_cloaking(cache_root: Path, query: str, forwarded: str) -> None:
+async def test_cloaked_parameter_is_in_the_key(
+    cache_root: Path, query: str, forwarded: str
+) -> None:
     """What an origin could read as the keyed parameter is in the key."""
     async with (
         serve_web(cache_root, policy={"query_strings": {"only": ["id"]}}) as edge,
@@ -311,7 +313,7 @@ async def test_parameter_cloaking(cache_root: Path, query: str, forwarded: str) 
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 8\r\n", CHUNKED])
-async def test_a_fat_get_is_refused(cache_root: Path, framing: bytes) -> None:
+async def test_get_with_a_body_is_refused(cache_root: Path, framing: bytes) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         body = b"8\r\nid=evil1\r\n0\r\n\r\n" if framing is CHUNKED else b"id=evil1"
@@ -325,7 +327,9 @@ async def test_a_fat_get_is_refused(cache_root: Path, framing: bytes) -> None:
 @pytest.mark.parametrize(
     "path", ["/account/x.css", "/account;x.css", "/account%3bx.css", "/account%23x.css"]
 )
-async def test_cache_deception(cache_root: Path, control: str, path: str) -> None:
+async def test_private_page_under_a_static_path_is_not_cached(
+    cache_root: Path, control: str, path: str
+) -> None:
     """A path that looks like a style sheet's makes nobody's own page everybody's."""
     fields = (("Cache-Control", control), ("Content-Type", "text/css"), ("Set-Cookie", "s=1"))
     async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
@@ -345,7 +349,7 @@ async def test_cache_deception(cache_root: Path, control: str, path: str) -> Non
     ],
 )
 @pytest.mark.parametrize("status", [400, 403, 405, 413, 431, 501])
-async def test_an_error_that_one_viewer_provokes_is_not_the_others(
+async def test_error_that_a_viewer_provokes_is_not_cached(
     cache_root: Path, fields: dict[str, str], status: int
 ) -> None:
     """CPDoS. 501 is kept by CloudFront's rules; so here nothing may provoke it."""
@@ -368,7 +372,7 @@ async def test_an_error_that_one_viewer_provokes_is_not_the_others(
 # --- ranges ----------------------------------------------------------------------------------
 
 
-async def test_one_byte_of_ten_gigabytes_costs_a_chunk(cache_root: Path) -> None:
+async def test_one_byte_of_ten_gigabytes_requests_one_chunk(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         large = Pattern(10 << 30, seed=2)
         edge.origin.put("large", large, headers=FRESH)
@@ -387,9 +391,7 @@ async def test_one_byte_of_ten_gigabytes_costs_a_chunk(cache_root: Path) -> None
         "bytes=0-9,5-19,10-29",
     ],
 )
-async def test_overlapping_ranges_are_no_more_than_the_object(
-    cache_root: Path, wanted: str
-) -> None:
+async def test_overlapping_ranges_send_at_most_the_object(cache_root: Path, wanted: str) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         film = Pattern(1 << 20, seed=2)
         edge.origin.put("film", film, headers=FRESH)
@@ -401,7 +403,7 @@ async def test_overlapping_ranges_are_no_more_than_the_object(
 
 
 @pytest.mark.parametrize("number", [2**31, 2**63 - 1, 2**63, 2**64, 10**30])
-async def test_ranges_beyond_all_bounds(cache_root: Path, number: int) -> None:
+async def test_huge_ranges_are_handled(cache_root: Path, number: int) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         for _cold_then_warm in range(2):
@@ -425,7 +427,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("coding", BOMBS)
 @pytest.mark.parametrize("control", ["max-age=60", "no-store"])
-async def test_what_an_origin_has_compressed_is_never_unpacked(
+async def test_compressed_origin_response_is_never_decompressed(
     cache_root: Path, coding: str, control: str
 ) -> None:
     """Nor packed again, nor fitted to a viewer who would have it otherwise."""
@@ -444,7 +446,7 @@ async def test_what_an_origin_has_compressed_is_never_unpacked(
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_text_of_any_length_is_not_all_compressed(cache_root: Path, chunked: bool) -> None:
+async def test_text_over_the_limit_is_not_compressed(cache_root: Path, chunked: bool) -> None:
     """What is compressed is made whole before it is sent, so that has a limit."""
     async with serve_web(cache_root, rules={"compress": True}) as edge:
         text = bytes(ZEROS_BYTES)
@@ -458,7 +460,9 @@ async def test_a_text_of_any_length_is_not_all_compressed(cache_root: Path, chun
 
 
 @pytest.mark.parametrize("coding", BOMBS)
-async def test_a_viewers_compressed_body_goes_on_as_it_is(cache_root: Path, coding: str) -> None:
+async def test_compressed_request_body_is_forwarded_unchanged(
+    cache_root: Path, coding: str
+) -> None:
     rules = {**WRITES, "limits": {"request_body": "64KB"}}
     async with serve_web(cache_root, **rules) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=200), times=2)
@@ -473,7 +477,7 @@ async def test_a_viewers_compressed_body_goes_on_as_it_is(cache_root: Path, codi
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 70000\r\n", CHUNKED])
-async def test_a_body_beyond_the_limit_is_refused(cache_root: Path, framing: bytes) -> None:
+async def test_body_over_the_limit_is_refused(cache_root: Path, framing: bytes) -> None:
     rules = {**WRITES, "limits": {"request_body": "64KB"}}
     async with serve_web(cache_root, **rules) as edge, open_viewer(edge.port) as viewer:
         body = bytes(70_000)
@@ -487,7 +491,7 @@ async def test_a_body_beyond_the_limit_is_refused(cache_root: Path, framing: byt
 # --- slowness and masses ---------------------------------------------------------------------
 
 
-async def test_a_slow_request_is_swept(cache_root: Path) -> None:
+async def test_slow_request_is_closed(cache_root: Path) -> None:
     """Slowloris: bytes that never make a request keep no connection."""
     async with serve_web(cache_root, limits={"http_idle": "50ms"}) as edge:
         async with open_viewer(edge.port) as viewer:
@@ -496,7 +500,7 @@ async def test_a_slow_request_is_swept(cache_root: Path) -> None:
         assert edge.origin.requests == []
 
 
-async def test_a_slow_request_that_trickles_is_swept(cache_root: Path) -> None:
+async def test_trickling_request_is_closed(cache_root: Path) -> None:
     """What comes of it now and then makes it no younger."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await until(lambda: bool(connections(edge)))
@@ -517,7 +521,7 @@ async def test_a_slow_request_that_trickles_is_swept(cache_root: Path) -> None:
 @pytest.mark.parametrize(
     "framing", [b"Content-Length: 9\r\n\r\nabc", CHUNKED + b"\r\n3\r\nabc\r\n"]
 )
-async def test_a_body_that_never_ends_is_dropped(cache_root: Path, framing: bytes) -> None:
+async def test_stalled_request_body_is_dropped(cache_root: Path, framing: bytes) -> None:
     """And the origin's connection with it."""
     rules = {**WRITES, "limits": {"http_stall": "50ms", "origin_retries": 0}}
     async with serve_web(cache_root, **rules) as edge, open_viewer(edge.port) as viewer:
@@ -527,7 +531,7 @@ async def test_a_body_that_never_ends_is_dropped(cache_root: Path, framing: byte
         assert not any(seen.has_ended for seen in edge.origin.requests)
 
 
-async def test_a_slow_reader_is_dropped(cache_root: Path) -> None:
+async def test_slow_reader_is_dropped(cache_root: Path) -> None:
     async with (
         serve_web(cache_root, limits={"http_stall": "50ms"}) as edge,
         open_viewer(edge.port, receive_buffer_bytes=4096) as viewer,
@@ -567,7 +571,7 @@ async def test_too_many_connections_are_refused(cache_root: Path) -> None:
         (("Content-Range", "bytes 0-99999999999999999999/300000"),),
     ],
 )
-async def test_a_wrong_content_range_is_never_stored(
+async def test_wrong_content_range_is_never_stored(
     cache_root: Path, headers: tuple[tuple[str, str | None], ...]
 ) -> None:
     async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
@@ -580,7 +584,7 @@ async def test_a_wrong_content_range_is_never_stored(
 
 
 @pytest.mark.parametrize("turn", [Reply(cut_at=1000), Reply(reset_at=1000)])
-async def test_a_short_body_is_no_whole_one(cache_root: Path, turn: Reply) -> None:
+async def test_short_body_is_not_complete(cache_root: Path, turn: Reply) -> None:
     async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
         film = Pattern(300_000, seed=1)
         edge.origin.put("film", film, headers=FRESH, etag="", last_modified_s=None)
@@ -593,7 +597,7 @@ async def test_a_short_body_is_no_whole_one(cache_root: Path, turn: Reply) -> No
 
 
 @pytest.mark.parametrize("control", ["max-age=60", "no-store"])
-async def test_a_body_that_runs_over_ends_where_it_should(cache_root: Path, control: str) -> None:
+async def test_body_longer_than_its_length_is_cut(cache_root: Path, control: str) -> None:
     """What comes after it is nobody's answer."""
     extra = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nCache-Control: max-age=60\r\n\r\nevil"
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
@@ -604,7 +608,7 @@ async def test_a_body_that_runs_over_ends_where_it_should(cache_root: Path, cont
         assert (await viewer.get("/b")).body == b"two"
 
 
-async def test_an_object_that_changes_while_it_is_fetched_is_never_mixed(
+async def test_object_that_changes_during_a_fill_is_never_mixed(
     cache_root: Path,
 ) -> None:
     async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
@@ -638,7 +642,7 @@ async def test_an_object_that_changes_while_it_is_fetched_is_never_mixed(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: evil\r\nConnection: upgrade\r\n\r\n",
     ],
 )
-async def test_an_origin_that_speaks_no_http_poisons_nothing(cache_root: Path, raw: bytes) -> None:
+async def test_invalid_http_of_an_origin_is_never_stored(cache_root: Path, raw: bytes) -> None:
     async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
         edge.origin.put("a", b"one", headers=FRESH)
         edge.origin.script(Reply(raw=raw))
@@ -657,7 +661,7 @@ async def test_an_origin_that_speaks_no_http_poisons_nothing(cache_root: Path, r
 # --- loops and strangers' hosts --------------------------------------------------------------
 
 
-async def test_a_loop_ends_at_its_second_turn(cache_root: Path) -> None:
+async def test_loop_ends_at_its_second_pass(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         loop = ", ".join(["other"] * 50 + ["streamedge-test"])
         for method in ("GET", "HEAD"):
@@ -668,7 +672,7 @@ async def test_a_loop_ends_at_its_second_turn(cache_root: Path) -> None:
 @pytest.mark.parametrize(
     "location", ["http://169.254.169.254/latest/meta-data", "//evil/x", "file:///etc/passwd"]
 )
-async def test_a_redirect_is_the_viewers_to_follow(cache_root: Path, location: str) -> None:
+async def test_redirect_is_passed_to_the_viewer(cache_root: Path, location: str) -> None:
     """SSRF: no request leaves for a host that the config does not name."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=302, headers=(("Location", location),)))

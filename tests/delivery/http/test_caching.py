@@ -83,7 +83,7 @@ FRESHNESS: list[tuple[dict[str, Any], tuple[tuple[str, str | int], ...], bool]] 
 
 
 @pytest.mark.parametrize(("policy", "fields", "is_fresh"), FRESHNESS)
-async def test_freshness(
+async def test_stored_response_is_reused_while_it_is_fresh(
     cache_root: Path,
     policy: dict[str, Any],
     fields: tuple[tuple[str, str | int], ...],
@@ -99,7 +99,7 @@ async def test_freshness(
         assert len(edge.origin.requests) == (1 if is_fresh else 2)
 
 
-async def test_age_goes_on_from_the_origins(cache_root: Path) -> None:
+async def test_age_continues_from_the_origins_age(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=600"), ("Age", "100"))
         await viewer.get("/a")
@@ -113,7 +113,7 @@ async def test_age_goes_on_from_the_origins(cache_root: Path) -> None:
 # --- Vary (§4.1) -----------------------------------------------------------------------------
 
 
-async def test_two_variants_of_one_url(cache_root: Path) -> None:
+async def test_two_variants_of_one_url_are_stored_side_by_side(cache_root: Path) -> None:
     async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
         varying = (("Vary", "Accept-Language"), ("Cache-Control", "max-age=60"))
         for body in (b"english", b"deutsch"):
@@ -128,7 +128,7 @@ async def test_two_variants_of_one_url(cache_root: Path) -> None:
         assert len(edge.origin.requests) == 2
 
 
-async def test_vary_that_changes(cache_root: Path) -> None:
+async def test_changed_vary_replaces_the_old_one(cache_root: Path) -> None:
     """What an answer varies by is what the last one said; the older ones are found no more."""
     async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
         fresh = ("Cache-Control", "max-age=60")
@@ -146,7 +146,7 @@ async def test_vary_that_changes(cache_root: Path) -> None:
         assert len(edge.origin.requests) == 4
 
 
-async def test_vary_selects_by_what_the_origin_was_sent(cache_root: Path) -> None:
+async def test_vary_selects_by_the_fields_that_the_origin_got(cache_root: Path) -> None:
     """A field that Connection lists stays here, so it cannot have changed the answer."""
     async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Vary", "Accept-Language"), ("Cache-Control", "max-age=60"))
@@ -161,7 +161,7 @@ async def test_vary_selects_by_what_the_origin_was_sent(cache_root: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["cookie", "user_agent", "accept_language", "x_device"])
-async def test_vary_by_what_the_origin_was_never_sent_selects_nothing(
+async def test_vary_by_a_field_that_the_origin_never_got_selects_nothing(
     cache_root: Path, name: str
 ) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
@@ -173,7 +173,7 @@ async def test_vary_by_what_the_origin_was_never_sent_selects_nothing(
         assert len(edge.origin.requests) == 1
 
 
-async def test_vary_by_everything_is_not_stored(cache_root: Path) -> None:
+async def test_response_with_vary_star_is_not_stored(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Vary", "*"), ("Cache-Control", "max-age=60"))
         for _again in range(2):
@@ -187,7 +187,7 @@ async def test_vary_by_everything_is_not_stored(cache_root: Path) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"etag": '"1"'}, {"modified_s": 1_700_000_000}])
-async def test_a_304_updates_the_stored_fields(cache_root: Path, fields: dict[str, Any]) -> None:
+async def test_304_updates_the_stored_fields(cache_root: Path, fields: dict[str, Any]) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", *OLD, ("X-Old", "1"), **fields)
         await viewer.get("/a")
@@ -207,7 +207,7 @@ async def test_a_304_updates_the_stored_fields(cache_root: Path, fields: dict[st
             assert int(response.fields["age"]) < 60
 
 
-async def test_a_viewers_condition_is_answered_by_the_edge(cache_root: Path) -> None:
+async def test_viewer_condition_is_evaluated_by_the_edge(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"), etag='"1"')
         await viewer.get("/a")
@@ -216,7 +216,7 @@ async def test_a_viewers_condition_is_answered_by_the_edge(cache_root: Path) -> 
         assert len(edge.origin.requests) == 1
 
 
-async def test_a_304_to_a_viewers_own_condition_is_passed_on(cache_root: Path) -> None:
+async def test_304_to_a_viewer_condition_is_passed_on(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "no-store"), etag='"1"')
         await viewer.get("/a")
@@ -226,7 +226,7 @@ async def test_a_304_to_a_viewers_own_condition_is_passed_on(cache_root: Path) -
 
 
 @pytest.mark.parametrize("directive", ["must-revalidate", "proxy-revalidate"])
-async def test_what_must_be_validated_is_never_served_stale(
+async def test_response_with_must_revalidate_is_never_served_stale(
     cache_root: Path, directive: str
 ) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
@@ -240,7 +240,7 @@ async def test_what_must_be_validated_is_never_served_stale(
 
 
 @pytest.mark.parametrize("directive", ["no-cache", "private"])
-async def test_listed_fields_are_not_used_again(cache_root: Path, directive: str) -> None:
+async def test_fields_listed_in_no_cache_are_not_reused(cache_root: Path, directive: str) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         control = f'max-age=60, {directive}="x-mine, set-cookie"'
         put(edge, "a", ("Cache-Control", control), ("X-Mine", "1"), ("Set-Cookie", "a=1"))
@@ -252,7 +252,7 @@ async def test_listed_fields_are_not_used_again(cache_root: Path, directive: str
 
 
 @pytest.mark.parametrize("directive", ["no-cache", "private"])
-async def test_listed_fields_reach_the_viewer_whose_request_was_answered(
+async def test_fields_listed_in_no_cache_reach_the_first_viewer(
     cache_root: Path, directive: str
 ) -> None:
     """§5.2.2.4, §5.2.2.7: withheld from subsequent requests, not from this one; so with a 304."""
@@ -276,7 +276,7 @@ async def test_listed_fields_reach_the_viewer_whose_request_was_answered(
 
 
 @pytest.mark.parametrize("name", ["etag", "Last-Modified", "content-type"])
-async def test_answer_whose_own_version_is_withheld_is_not_stored(
+async def test_response_whose_validators_are_withheld_is_not_stored(
     cache_root: Path, name: str
 ) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
@@ -286,7 +286,7 @@ async def test_answer_whose_own_version_is_withheld_is_not_stored(
             assert (response.cache, response.fields["etag"]) == ("Miss", '"1"')
 
 
-async def test_304_updates_content_type_of_the_stored_body(cache_root: Path) -> None:
+async def test_304_updates_the_content_type_of_the_stored_body(cache_root: Path) -> None:
     """§3.2: every field but those that say which bytes are stored."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", *OLD, etag='"1"', modified_s=1_600_000_000)
@@ -311,7 +311,7 @@ async def test_304_updates_content_type_of_the_stored_body(cache_root: Path) -> 
         assert (await fetch(edge.port, "/a")).body == b"one"
 
 
-async def test_a_304_that_begins_to_vary_confirms_nothing(cache_root: Path) -> None:
+async def test_304_with_a_new_vary_does_not_validate(cache_root: Path) -> None:
     async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", *OLD, etag='"1"')
         await viewer.get("/a", accept_language="de")
@@ -322,7 +322,7 @@ async def test_a_304_that_begins_to_vary_confirms_nothing(cache_root: Path) -> N
         assert (await viewer.get("/a", accept_language="de")).body == b"one"
 
 
-async def test_stored_failure_never_stands_for_a_newer_one(cache_root: Path) -> None:
+async def test_stored_error_is_not_served_for_a_newer_error(cache_root: Path) -> None:
     """§4.2.4 is about answers; and the time that errors are kept for begins anew."""
     async with (
         serve_web(cache_root, policy={"error_ttl": "0s"}) as edge,
@@ -357,7 +357,7 @@ async def test_stored_failure_never_stands_for_a_newer_one(cache_root: Path) -> 
         ({"cache_control": "only-if-cached"}, APPLIES, 1),
     ],
 )
-async def test_directives_of_requests(
+async def test_request_directives_are_applied(
     cache_root: Path, fields: dict[str, str], applied: dict[str, Any], asked: int
 ) -> None:
     async with serve_web(cache_root, policy=applied) as edge, open_viewer(edge.port) as viewer:
@@ -368,7 +368,9 @@ async def test_directives_of_requests(
 
 
 @pytest.mark.parametrize(("applied", "asked"), [(APPLIES, 1), ({}, 2)])
-async def test_max_stale(cache_root: Path, applied: dict[str, Any], asked: int) -> None:
+async def test_max_stale_allows_a_stale_response(
+    cache_root: Path, applied: dict[str, Any], asked: int
+) -> None:
     async with serve_web(cache_root, policy=applied) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", *OLD)
         await viewer.get("/a")
@@ -376,7 +378,7 @@ async def test_max_stale(cache_root: Path, applied: dict[str, Any], asked: int) 
         assert len(edge.origin.requests) == asked
 
 
-async def test_immutable_is_not_reloaded(cache_root: Path) -> None:
+async def test_immutable_response_is_not_reloaded(cache_root: Path) -> None:
     async with serve_web(cache_root, policy=APPLIES) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60, immutable"), ("Age", "10"))
         await viewer.get("/a")
@@ -385,7 +387,7 @@ async def test_immutable_is_not_reloaded(cache_root: Path) -> None:
 
 
 @pytest.mark.parametrize(("applied", "status", "asked"), [(APPLIES, 504, 0), ({}, 200, 1)])
-async def test_only_if_cached(
+async def test_only_if_cached_does_not_reach_the_origin(
     cache_root: Path, applied: dict[str, Any], status: int, asked: int
 ) -> None:
     async with serve_web(cache_root, policy=applied) as edge, open_viewer(edge.port) as viewer:
@@ -395,7 +397,7 @@ async def test_only_if_cached(
 
 
 @pytest.mark.parametrize(("applied", "stored"), [(APPLIES, False), ({}, True)])
-async def test_no_store_of_a_request(
+async def test_response_to_a_no_store_request_is_not_stored(
     cache_root: Path, applied: dict[str, Any], stored: bool
 ) -> None:
     async with serve_web(cache_root, policy=applied) as edge, open_viewer(edge.port) as viewer:
@@ -408,7 +410,7 @@ async def test_no_store_of_a_request(
 # --- staleness allowed (RFC 5861) ------------------------------------------------------------
 
 
-async def test_stale_while_revalidate_serves_at_once_and_asks_once(cache_root: Path) -> None:
+async def test_stale_while_revalidate_serves_at_once_and_revalidates_once(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         control = ("Cache-Control", "max-age=60, stale-while-revalidate=999")
         put(edge, "a", control, ("Age", "61"), etag='"1"')
@@ -430,7 +432,7 @@ async def test_stale_while_revalidate_serves_at_once_and_asks_once(cache_root: P
 
 
 @pytest.mark.parametrize("kind", ["refused", "500", "timeout"])
-async def test_stale_if_error(cache_root: Path, kind: str) -> None:
+async def test_stale_if_error_serves_the_stale_response(cache_root: Path, kind: str) -> None:
     async with (
         serve_web(
             cache_root, limits={"origin_retries": 0}, origin_keys={"read_timeout": "100ms"}
@@ -453,7 +455,7 @@ async def test_stale_if_error(cache_root: Path, kind: str) -> None:
         assert (await viewer.get("/b")).status == {"refused": 502, "500": 500, "timeout": 504}[kind]
 
 
-async def test_a_404_is_an_answer_and_no_failure(cache_root: Path) -> None:
+async def test_404_is_not_an_error_for_stale_if_error(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60, stale-if-error=999"), ("Age", "61"))
         await viewer.get("/a")
@@ -473,7 +475,9 @@ async def test_a_404_is_an_answer_and_no_failure(cache_root: Path) -> None:
         ("max-age=60, must-revalidate", True),
     ],
 )
-async def test_authorization(cache_root: Path, control: str, stored: bool) -> None:
+async def test_response_to_authorization_is_stored_only_if_allowed(
+    cache_root: Path, control: str, stored: bool
+) -> None:
     forwards = {"own": {"headers": ["Authorization"]}}
     async with (
         serve_web(
@@ -490,7 +494,7 @@ async def test_authorization(cache_root: Path, control: str, stored: bool) -> No
         assert edge.origin.requests[0].headers["authorization"] == "Basic eA=="
 
 
-async def test_authorization_that_the_origin_does_not_get_is_nothing(cache_root: Path) -> None:
+async def test_authorization_that_is_not_forwarded_has_no_effect(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"))
         assert "stored" in said(await viewer.get("/a", authorization="Basic eA=="))
@@ -517,7 +521,7 @@ async def test_authorization_that_the_origin_does_not_get_is_nothing(cache_root:
         (STRICT, 404, (("Cache-Control", "max-age=60"),), True),
     ],
 )
-async def test_errors_and_redirects_are_kept(
+async def test_errors_and_redirects_are_stored(
     cache_root: Path, policy: dict[str, Any], status: int, fields: Lines, kept: bool
 ) -> None:
     async with serve_web(cache_root, policy=policy) as edge, open_viewer(edge.port) as viewer:
@@ -547,7 +551,7 @@ async def test_errors_and_redirects_are_kept(
         (500, (("Location", "/b"),), set()),
     ],
 )
-async def test_a_write_makes_invalid_what_was_stored(
+async def test_write_invalidates_the_stored_response(
     cache_root: Path, method: str, status: int, fields: Lines, changed: set[str]
 ) -> None:
     async with (
@@ -572,7 +576,7 @@ async def test_a_write_makes_invalid_what_was_stored(
         assert len(edge.origin.requests) == 3 + len(changed)
 
 
-async def test_a_write_makes_every_variant_invalid(cache_root: Path) -> None:
+async def test_write_invalidates_every_variant(cache_root: Path) -> None:
     policy = {"headers": ["X-Key"], "cookies": "all"}
     async with (
         serve_web(cache_root, policy=policy, rules=WRITES) as edge,
@@ -589,7 +593,7 @@ async def test_a_write_makes_every_variant_invalid(cache_root: Path) -> None:
             assert (await viewer.get("/a", **fields)).body == b"two"
 
 
-async def test_a_redirect_of_a_safe_method_makes_nothing_invalid(cache_root: Path) -> None:
+async def test_redirect_of_a_safe_method_invalidates_nothing(cache_root: Path) -> None:
     async with serve_web(cache_root, rules=WRITES) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"))
         await viewer.get("/a")
@@ -612,7 +616,7 @@ async def test_head_is_answered_from_a_stored_get(cache_root: Path) -> None:
         assert len(edge.origin.requests) == 1
 
 
-async def test_a_cold_head_is_a_head_and_stores_nothing(cache_root: Path) -> None:
+async def test_cold_head_is_forwarded_as_head_and_stores_nothing(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"))
         assert (await viewer.get("/a", "HEAD")).fields["content-length"] == "3"
@@ -620,7 +624,7 @@ async def test_a_cold_head_is_a_head_and_stores_nothing(cache_root: Path) -> Non
         assert [seen.method for seen in edge.origin.requests] == ["HEAD", "GET"]
 
 
-async def test_a_head_that_confirms_a_stored_get_freshens_it(cache_root: Path) -> None:
+async def test_head_that_matches_a_stored_get_freshens_it(cache_root: Path) -> None:
     """§4.3.5, of an origin that answers a condition on HEAD with 200."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", *OLD, etag='"1"')
@@ -636,7 +640,7 @@ async def test_a_head_that_confirms_a_stored_get_freshens_it(cache_root: Path) -
 
 
 @pytest.mark.parametrize(("etag", "body"), [('"2"', b"one"), ('"1"', b"longer"), ('"2"', b"two")])
-async def test_a_head_that_finds_another_object_ends_a_stored_get(
+async def test_head_of_another_version_invalidates_a_stored_get(
     cache_root: Path, etag: str, body: bytes
 ) -> None:
     """Fresh as it is, which a viewer's no-cache looks behind."""
@@ -655,7 +659,7 @@ async def test_a_head_that_finds_another_object_ends_a_stored_get(
         assert [seen.method for seen in edge.origin.requests] == ["GET", "HEAD", "GET"]
 
 
-async def test_a_head_without_a_validator_says_nothing_of_a_stored_get(cache_root: Path) -> None:
+async def test_head_without_a_validator_keeps_a_stored_get(cache_root: Path) -> None:
     async with (
         serve_web(cache_root, policy=APPLIES) as edge,
         open_viewer(edge.port) as viewer,
@@ -670,7 +674,7 @@ async def test_a_head_without_a_validator_says_nothing_of_a_stored_get(cache_roo
 # --- fields (§3.1, RFC 9110 §7.6, RFC 9211, RFC 8586) ----------------------------------------
 
 
-async def test_fields_of_one_connection_are_neither_passed_nor_stored(cache_root: Path) -> None:
+async def test_hop_by_hop_fields_are_neither_passed_nor_stored(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         hop = (("Connection", "X-Mine, keep-alive"), ("X-Mine", "1"), ("Keep-Alive", "timeout=5"))
         put(edge, "a", ("Cache-Control", "max-age=60"), *hop, ("X-Own", "1"))
@@ -681,7 +685,7 @@ async def test_fields_of_one_connection_are_neither_passed_nor_stored(cache_root
             assert not response.fields.keys() & {"connection", "x-mine", "keep-alive"}
 
 
-async def test_fields_that_a_viewer_lists_in_connection_stay_here(cache_root: Path) -> None:
+async def test_fields_that_a_viewer_lists_in_connection_are_not_forwarded(cache_root: Path) -> None:
     async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
         put(edge)
         await viewer.get(
@@ -693,7 +697,7 @@ async def test_fields_that_a_viewer_lists_in_connection_stay_here(cache_root: Pa
 
 
 @pytest.mark.parametrize("control", ["max-age=60", "no-store"])
-async def test_set_cookie_stays_line_by_line(cache_root: Path, control: str) -> None:
+async def test_set_cookie_lines_are_not_joined(cache_root: Path, control: str) -> None:
     cookies = ("a=1; Expires=Wed, 21 Oct 2099 07:28:00 GMT", "b=2")
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", control), *(("Set-Cookie", one) for one in cookies))
@@ -701,7 +705,7 @@ async def test_set_cookie_stays_line_by_line(cache_root: Path, control: str) -> 
             assert (await viewer.get("/a")).cookies == cookies
 
 
-async def test_strict_rules_store_no_cookies_unasked(cache_root: Path) -> None:
+async def test_strict_rules_store_no_set_cookie_without_permission(cache_root: Path) -> None:
     async with serve_web(cache_root, policy=STRICT) as edge, open_viewer(edge.port) as viewer:
         modified = ("Last-Modified", later(-86_400))
         put(edge, "a", modified, ("Set-Cookie", "a=1"))
@@ -710,7 +714,7 @@ async def test_strict_rules_store_no_cookies_unasked(cache_root: Path) -> None:
         assert "stored" in said(await viewer.get("/b"))
 
 
-async def test_cache_status_says_how_it_went(cache_root: Path) -> None:
+async def test_cache_status_shows_how_a_request_was_handled(cache_root: Path) -> None:
     async with serve_web(cache_root, rules=WRITES) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"), ("Age", "20"), etag='"1"')
         miss, hit = await viewer.get("/a"), await viewer.get("/a")
@@ -727,7 +731,7 @@ async def test_cache_status_says_how_it_went(cache_root: Path) -> None:
         assert said(posted) == {"fwd": "method", "fwd-status": "200"}
 
 
-async def test_via_and_cdn_loop(cache_root: Path) -> None:
+async def test_via_and_cdn_loop_are_sent_to_the_origin(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"), ("Via", "1.1 inner"))
         for _again in range(2):
@@ -739,7 +743,7 @@ async def test_via_and_cdn_loop(cache_root: Path) -> None:
 
 
 @pytest.mark.parametrize("loop", ["streamedge-test", "a, streamedge-test; n=1"])
-async def test_a_request_that_was_here_before_is_refused(cache_root: Path, loop: str) -> None:
+async def test_looping_request_is_refused(cache_root: Path, loop: str) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"))
         for _cold_then_warm in range(2):

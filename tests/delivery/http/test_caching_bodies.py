@@ -33,7 +33,7 @@ def is_hit(response: Response) -> bool:
 # --- parts (RFC 9111 §3.3, §3.4) -------------------------------------------------------------
 
 
-async def test_a_part_is_stored_and_the_rest_alone_is_asked_for(cache_root: Path) -> None:
+async def test_part_is_stored_and_only_the_rest_is_requested(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge)
         part = await viewer.get("/film", range="bytes=70000-70009")
@@ -50,7 +50,7 @@ async def test_a_part_is_stored_and_the_rest_alone_is_asked_for(cache_root: Path
         assert all(seen.headers["if-match"] == '"1"' for seen in edge.origin.requests[1:])
 
 
-async def test_ranges_of_a_whole_answer_that_still_comes(cache_root: Path) -> None:
+async def test_ranges_are_served_from_a_running_fill(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as one:
         put(edge)
         edge.origin.hold("film", at=100_000)
@@ -69,7 +69,7 @@ async def test_ranges_of_a_whole_answer_that_still_comes(cache_root: Path) -> No
 @pytest.mark.parametrize(
     ("control", "etag"), [("no-store", '"1"'), ("private", '"1"'), ("max-age=60", "")]
 )
-async def test_a_part_that_cannot_be_stored_is_what_the_viewer_asked_for(
+async def test_uncacheable_part_is_exactly_the_requested_range(
     cache_root: Path, control: str, etag: str
 ) -> None:
     """The edge asks for whole chunks to keep them; whoever asked for less must not get them."""
@@ -82,7 +82,7 @@ async def test_a_part_that_cannot_be_stored_is_what_the_viewer_asked_for(
         assert (await viewer.get("/film")).body == WHOLE
 
 
-async def test_if_range_of_what_cannot_be_stored_is_the_origins_to_judge(
+async def test_if_range_of_an_uncacheable_object_is_evaluated_by_the_origin(
     cache_root: Path,
 ) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
@@ -94,7 +94,7 @@ async def test_if_range_of_what_cannot_be_stored_is_the_origins_to_judge(
         assert edge.origin.requests[-1].headers["if-range"] == '"0"'
 
 
-async def test_a_200_to_a_range_is_stored_whole(cache_root: Path) -> None:
+async def test_200_to_a_range_is_stored_whole(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge)
         edge.origin.script(Reply(ignore_range=True))
@@ -105,7 +105,7 @@ async def test_a_200_to_a_range_is_stored_whole(cache_root: Path) -> None:
 
 
 @pytest.mark.parametrize("etag", ['W/"1"', ""])
-async def test_parts_of_what_has_no_strong_validator_are_not_combined(
+async def test_parts_without_a_strong_validator_are_not_combined(
     cache_root: Path, etag: str
 ) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
@@ -118,7 +118,7 @@ async def test_parts_of_what_has_no_strong_validator_are_not_combined(
 # --- bodies without a length (RFC 9112 §7.1) -------------------------------------------------
 
 
-async def test_readers_of_a_chunked_answer_read_along(cache_root: Path) -> None:
+async def test_readers_follow_a_chunked_response(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as one:
         put(edge, etag="")
         edge.origin.script(Reply(chunked=True))
@@ -153,7 +153,7 @@ async def test_readers_of_a_chunked_answer_read_along(cache_root: Path) -> None:
 
 @pytest.mark.parametrize("control", ["max-age=60", "no-store"])
 @pytest.mark.parametrize("fault", [{"cut_at": 100_000}, {"reset_at": 100_000}])
-async def test_a_chunked_answer_that_breaks_off(
+async def test_incomplete_chunked_response_cuts_its_readers(
     cache_root: Path, control: str, fault: dict[str, Any]
 ) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
@@ -169,7 +169,9 @@ async def test_a_chunked_answer_that_breaks_off(
 
 
 @pytest.mark.parametrize("control", ["max-age=60", "no-store"])
-async def test_an_answer_that_ends_with_its_connection(cache_root: Path, control: str) -> None:
+async def test_response_that_ends_with_its_connection_is_served(
+    cache_root: Path, control: str
+) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, ("Cache-Control", control), etag="")
         edge.origin.script(Reply(headers=(("Content-Length", None),)))
@@ -180,7 +182,7 @@ async def test_an_answer_that_ends_with_its_connection(cache_root: Path, control
 
 @pytest.mark.parametrize("control", ["max-age=60", "no-store"])
 @pytest.mark.parametrize("cut", [False, True])
-async def test_an_http_1_0_viewer_of_a_chunked_answer(
+async def test_http_1_0_viewer_gets_a_chunked_response_until_close(
     cache_root: Path, control: str, cut: bool
 ) -> None:
     """It is told the end by the connection's; of a break it can learn by a reset alone."""
@@ -199,7 +201,7 @@ async def test_an_http_1_0_viewer_of_a_chunked_answer(
         assert ("reason" in edge.lines()[-1]) == cut
 
 
-async def test_head_of_a_chunked_answer(cache_root: Path) -> None:
+async def test_head_of_a_chunked_response_has_no_body(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, PRIVATE, etag="")
         edge.origin.script(Reply(chunked=True))
@@ -234,7 +236,7 @@ async def test_trailers_are_not_stored_as_header_fields(cache_root: Path) -> Non
 
 
 @pytest.mark.parametrize("control", ["max-age=60", "no-store"])
-async def test_interim_answers_are_relayed_and_not_stored(cache_root: Path, control: str) -> None:
+async def test_interim_responses_are_relayed_and_not_stored(cache_root: Path, control: str) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, ("Cache-Control", control))
         hints = (103, (("Link", "</style.css>; rel=preload"),))
@@ -250,7 +252,7 @@ async def test_interim_answers_are_relayed_and_not_stored(cache_root: Path, cont
         assert (await viewer.receive_head()).status == 200
 
 
-async def test_interim_answers_are_not_for_http_1_0(cache_root: Path) -> None:
+async def test_interim_responses_are_not_sent_to_http_1_0(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge)
         edge.origin.script(Reply(interim=((103, ()),)))
@@ -261,7 +263,7 @@ async def test_interim_answers_are_not_for_http_1_0(cache_root: Path) -> None:
 # --- many at once ----------------------------------------------------------------------------
 
 
-async def test_fifty_readers_of_a_cold_url_are_one_request(cache_root: Path) -> None:
+async def test_fifty_readers_of_a_cold_url_make_one_request(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         put(edge)
         edge.origin.hold_responses()
@@ -277,7 +279,7 @@ async def test_fifty_readers_of_a_cold_url_are_one_request(cache_root: Path) -> 
 
 
 @pytest.mark.parametrize("control", ["no-store", "private"])
-async def test_fifty_viewers_of_a_private_response_are_fifty_requests(
+async def test_fifty_viewers_of_a_private_response_make_fifty_requests(
     cache_root: Path, control: str
 ) -> None:
     """All at once: what is known not to be storable makes nobody wait for anybody."""
@@ -327,7 +329,7 @@ async def test_waiters_get_their_own_variant(cache_root: Path) -> None:
         assert len(edge.origin.requests) == 2
 
 
-async def test_what_was_asked_for_before_a_write_is_not_used_after_it(cache_root: Path) -> None:
+async def test_response_requested_before_a_write_is_not_reused_after_it(cache_root: Path) -> None:
     methods = {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]}
     async with serve_web(cache_root, rules=methods) as edge, open_viewer(edge.port) as viewer:
         put(edge)

@@ -50,7 +50,7 @@ CODINGS = [
 
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize(("stored", "sent"), CODINGS)
-async def test_coded_object_of_a_site_is_passed_on(
+async def test_encoded_object_of_a_site_is_passed_on(
     cache_root: Path, stored: str, sent: str | None, compress: bool
 ) -> None:
     if compress and sent is None:
@@ -64,7 +64,7 @@ async def test_coded_object_of_a_site_is_passed_on(
 
 
 @pytest.mark.parametrize(("stored", "sent"), CODINGS)
-async def test_coded_object_of_a_bucket_is_passed_on(
+async def test_encoded_object_of_a_bucket_is_passed_on(
     cache_root: Path, stored: str, sent: str | None
 ) -> None:
     async with serve_web(cache_root) as site:
@@ -100,7 +100,9 @@ async def test_plain_text_with_a_framing_for_a_coding_is_compressed(cache_root: 
         assert gzip.decompress(response.body) == page
 
 
-async def test_coded_answer_that_is_not_kept_says_its_coding(cache_root: Path) -> None:
+async def test_encoded_response_that_is_not_stored_has_its_content_encoding(
+    cache_root: Path,
+) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         fields = (("Cache-Control", "no-store"), ("Content-Encoding", "gzip, aws-chunked"))
         edge.origin.script(Reply(status=200, headers=fields, body=CODED))

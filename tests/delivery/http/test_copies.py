@@ -8,7 +8,7 @@ from tests.support.http_viewer import fetch
 from tests.support.web_edge import serve_web
 
 
-async def test_a_copy_is_refused_and_changes_nothing(cache_root: Path, tmp_path: Path) -> None:
+async def test_s3_copy_is_refused_and_changes_nothing(cache_root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "kept.txt").write_text("kept")

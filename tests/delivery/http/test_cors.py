@@ -46,7 +46,7 @@ async def ask(edge: WebEdge, path: str, method: str = "GET", **fields: str) -> R
     return await fetch(edge.port, path, method, **fields)
 
 
-async def test_preflight_without_cookies_is_answered_where_viewers_sign(cache_root: Path) -> None:
+async def test_preflight_needs_no_signature(cache_root: Path) -> None:
     async with serve_web(cache_root, rules=RULES, tables=TABLES) as edge:
         edge.origin.script(Reply(status=204))
         response = await ask(edge, "/film.mp4", "OPTIONS", **PREFLIGHT)
@@ -73,7 +73,7 @@ async def test_preflight_is_refused_where_its_method_is_not_served(cache_root: P
         assert is_readable(response)
 
 
-async def test_refusal_of_a_signature_can_be_read_by_the_page(cache_root: Path) -> None:
+async def test_signature_error_can_be_read_by_the_page(cache_root: Path) -> None:
     async with serve_web(cache_root, rules=RULES, tables=TABLES) as edge:
         response = await ask(edge, "/film.mp4", origin=PAGE)
         assert response.status == 403
@@ -83,7 +83,7 @@ async def test_refusal_of_a_signature_can_be_read_by_the_page(cache_root: Path) 
         assert "access-control-allow-origin" not in other.fields
 
 
-async def test_the_edges_own_errors_can_be_read_by_the_page(cache_root: Path) -> None:
+async def test_errors_of_the_edge_can_be_read_by_the_page(cache_root: Path) -> None:
     async with (
         serve_web(cache_root, rules=OPEN, tables=TABLES) as edge,
         open_viewer(edge.port) as one,

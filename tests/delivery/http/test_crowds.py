@@ -40,7 +40,7 @@ async def crowd(
         yield edge, viewers
 
 
-async def test_all_get_the_object_from_one_answer(cache_root: Path) -> None:
+async def test_waiting_viewers_get_the_object_of_one_response(cache_root: Path) -> None:
     async with crowd(cache_root) as (edge, viewers):
         edge.origin.release_responses()
         answers = [await viewer.receive() for viewer in viewers]
@@ -70,7 +70,7 @@ async def strangers(cache_root: Path) -> AsyncIterator[tuple[WebEdge, list[Viewe
         yield edge, [await stack.enter_async_context(open_viewer(edge.port)) for _ in range(count)]
 
 
-async def test_a_crowd_of_one_turn_is_held_as_well(cache_root: Path) -> None:
+async def test_requests_of_one_loop_iteration_wait_too(cache_root: Path) -> None:
     async with strangers(cache_root) as (edge, viewers):
         await at_once(edge, viewers, request("/film.mp4"))
         await until(lambda: waiting_requests(edge) == len(viewers) - 1)
@@ -81,7 +81,7 @@ async def test_a_crowd_of_one_turn_is_held_as_well(cache_root: Path) -> None:
         assert len(edge.origin.requests) == 1
 
 
-async def test_who_is_put_off_is_answered_before_the_edge_stops(cache_root: Path) -> None:
+async def test_deferred_requests_are_answered_before_the_edge_stops(cache_root: Path) -> None:
     async with strangers(cache_root) as (edge, viewers):
         near = await at_once(edge, viewers[:2], request("/film.mp4"))
         near[1].shutdown()
@@ -91,7 +91,7 @@ async def test_who_is_put_off_is_answered_before_the_edge_stops(cache_root: Path
         assert await viewers[1].receive_rest() == b""
 
 
-async def test_they_are_answered_while_the_body_is_still_to_come(cache_root: Path) -> None:
+async def test_waiting_requests_are_answered_before_the_body_is_complete(cache_root: Path) -> None:
     async with crowd(cache_root) as (edge, viewers):
         edge.origin.hold("film.mp4", at=0)
         edge.origin.release_responses()
@@ -102,7 +102,7 @@ async def test_they_are_answered_while_the_body_is_still_to_come(cache_root: Pat
             assert await viewer.receive_body(len(WHOLE)) == WHOLE
 
 
-async def test_ranges_that_differ_in_their_numbers_alone(cache_root: Path) -> None:
+async def test_ranges_with_different_numbers_wait_too(cache_root: Path) -> None:
     async with crowd(cache_root, request("/film.mp4", range="bytes=0-9")) as (edge, viewers):
         edge.origin.release_responses()
         for viewer in viewers:
@@ -110,7 +110,7 @@ async def test_ranges_that_differ_in_their_numbers_alone(cache_root: Path) -> No
         assert len(edge.origin.requests) == 1
 
 
-async def test_what_comes_behind_a_held_request_is_answered_behind_it(cache_root: Path) -> None:
+async def test_request_after_a_waiting_one_is_answered_after_it(cache_root: Path) -> None:
     async with crowd(cache_root) as (edge, viewers):
         await viewers[1].send(request("/film.mp4", "HEAD") + request("/none.mp4"))
         edge.origin.release_responses()
@@ -119,7 +119,7 @@ async def test_what_comes_behind_a_held_request_is_answered_behind_it(cache_root
         assert (await viewers[1].receive()).status == 404
 
 
-async def test_an_answer_that_may_not_be_kept_is_asked_for_by_each(cache_root: Path) -> None:
+async def test_uncacheable_response_is_requested_by_each_viewer(cache_root: Path) -> None:
     private = (("cache-control", "private"),)
     async with crowd(cache_root, headers=private) as (edge, viewers):
         edge.origin.release_responses()
@@ -128,7 +128,7 @@ async def test_an_answer_that_may_not_be_kept_is_asked_for_by_each(cache_root: P
         assert len(edge.origin.requests) == len(viewers)
 
 
-async def test_a_held_viewer_that_leaves(cache_root: Path) -> None:
+async def test_waiting_viewer_that_leaves_is_removed(cache_root: Path) -> None:
     async with crowd(cache_root) as (edge, viewers):
         viewers[1].reset()
         await until(lambda: len(connections(edge)) == HELD)
@@ -139,7 +139,7 @@ async def test_a_held_viewer_that_leaves(cache_root: Path) -> None:
         assert (left["status"], left["bytes"]) == (200, 0)
 
 
-async def test_held_requests_are_answered_before_the_edge_stops(cache_root: Path) -> None:
+async def test_waiting_requests_are_answered_before_the_edge_stops(cache_root: Path) -> None:
     async with crowd(cache_root) as (edge, viewers):
         draining = asyncio.create_task(edge.server.drain(20))
         await until(lambda: not edge.server.stats().listeners)
@@ -150,7 +150,7 @@ async def test_held_requests_are_answered_before_the_edge_stops(cache_root: Path
         assert await viewers[1].receive_rest() == b""
 
 
-async def test_each_answer_is_logged_as_it_was_asked_for(cache_root: Path) -> None:
+async def test_each_response_is_logged_with_its_own_request(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         edge.origin.put("film.mp4", FILM)
         spellings = [("one.example", "/film.mp4"), ("two.example", "/f%69lm.mp4")]

@@ -42,9 +42,7 @@ def chunk(piece: bytes) -> bytes:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_arrives_while_it_is_sent(
-    cache_root: Path, method: str, chunked: bool
-) -> None:
+async def test_request_body_is_streamed(cache_root: Path, method: str, chunked: bool) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=200, body=b"done"))
         framing = {"transfer_encoding": "chunked"} if chunked else {"content_length": "2000"}
@@ -64,7 +62,7 @@ async def test_a_body_arrives_while_it_is_sent(
         }
 
 
-async def test_a_large_body_goes_through(cache_root: Path) -> None:
+async def test_large_request_body_is_forwarded(cache_root: Path) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         body = LARGE.read(Span(0, LARGE.size_bytes))
         edge.origin.script(Reply(status=201))
@@ -75,7 +73,7 @@ async def test_a_large_body_goes_through(cache_root: Path) -> None:
         assert seen.body == body
 
 
-async def test_a_body_is_not_gathered_before_an_origin_that_takes_none(cache_root: Path) -> None:
+async def test_request_body_is_not_buffered_for_a_slow_origin(cache_root: Path) -> None:
     """The viewer is held back, so that no body is in memory as a whole."""
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.pause_bodies()
@@ -91,7 +89,7 @@ async def test_a_body_is_not_gathered_before_an_origin_that_takes_none(cache_roo
         assert edge.origin.requests[0].body == body
 
 
-async def test_expect_100_continue(cache_root: Path) -> None:
+async def test_expect_100_continue_is_answered(cache_root: Path) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=200))
         await viewer.send(request("/a", "PUT", content_length="3", expect="100-continue"))
@@ -101,7 +99,7 @@ async def test_expect_100_continue(cache_root: Path) -> None:
         assert edge.origin.requests[0].body == b"abc"
 
 
-async def test_a_refusal_needs_no_body(cache_root: Path) -> None:
+async def test_refused_request_needs_no_body(cache_root: Path) -> None:
     """RFC 9110 §10.1.1: a final answer in place of 100."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(request("/a", "PUT", content_length="3", expect="100-continue"))
@@ -110,7 +108,7 @@ async def test_a_refusal_needs_no_body(cache_root: Path) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_an_early_answer_to_an_upload(cache_root: Path, chunked: bool) -> None:
+async def test_early_response_to_an_upload_is_sent(cache_root: Path, chunked: bool) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=413, body=b"too much", early=True))
         framing = {"transfer_encoding": "chunked"} if chunked else {"content_length": "2000"}
@@ -127,7 +125,7 @@ async def test_an_early_answer_to_an_upload(cache_root: Path, chunked: bool) -> 
         assert [seen.method for seen in edge.origin.requests] == ["POST", "GET"]
 
 
-async def test_both_directions_at_once(cache_root: Path) -> None:
+async def test_body_and_response_are_streamed_together(cache_root: Path) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.hold("talk", at=4)
         edge.origin.script(Reply(status=200, body=b"halfdone", early=True, chunked=True))
@@ -138,7 +136,7 @@ async def test_both_directions_at_once(cache_root: Path) -> None:
         assert await viewer.receive_chunk() == b"done"
 
 
-async def test_connections_to_the_origin_are_used_again(cache_root: Path) -> None:
+async def test_origin_connections_are_reused(cache_root: Path) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=NO_STORE)
         for method in ("GET", "POST", "PUT", "GET", "DELETE", "HEAD"):
@@ -150,7 +148,7 @@ async def test_connections_to_the_origin_are_used_again(cache_root: Path) -> Non
         assert edge.origin.connections_accepted == 1
 
 
-async def test_a_write_is_never_sent_twice(cache_root: Path) -> None:
+async def test_write_is_never_sent_twice(cache_root: Path) -> None:
     """Not even to a kept connection that dies: the origin may have acted on it."""
     async with (
         serve_web(cache_root, **(WRITES | {"limits": {"origin_retries": 4}})) as edge,
@@ -167,7 +165,7 @@ async def test_a_write_is_never_sent_twice(cache_root: Path) -> None:
 # --- answers ---------------------------------------------------------------------------------
 
 
-async def test_an_answer_arrives_while_it_is_made(cache_root: Path) -> None:
+async def test_response_body_is_streamed(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("events", b"onetwo", headers=NO_STORE)
         edge.origin.script(Reply(chunked=True))
@@ -180,7 +178,7 @@ async def test_an_answer_arrives_while_it_is_made(cache_root: Path) -> None:
         assert await viewer.receive_chunk() == b""
 
 
-async def test_an_answer_is_not_gathered_before_a_viewer_that_takes_none(
+async def test_response_body_is_not_buffered_for_a_slow_viewer(
     cache_root: Path,
 ) -> None:
     async with (
@@ -201,7 +199,9 @@ async def test_an_answer_is_not_gathered_before_a_viewer_that_takes_none(
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_an_origin_that_breaks_its_answer_off(cache_root: Path, chunked: bool) -> None:
+async def test_incomplete_origin_response_cuts_the_response(
+    cache_root: Path, chunked: bool
+) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=200, body=b"a" * 1000, chunked=chunked, reset_at=500))
         await viewer.send(request("/a", "POST", content_length="0"))
@@ -213,7 +213,9 @@ async def test_an_origin_that_breaks_its_answer_off(cache_root: Path, chunked: b
         assert (line["status"], "reason" in line) == (200, True)
 
 
-async def test_a_viewer_that_leaves_in_its_upload(cache_root: Path) -> None:
+async def test_viewer_that_leaves_during_an_upload_ends_the_origin_request(
+    cache_root: Path,
+) -> None:
     """The origin learns that the body is not whole: it ends the connection, not the request."""
     async with serve_web(cache_root, **WRITES) as edge:
         async with open_viewer(edge.port) as viewer:
@@ -227,7 +229,7 @@ async def test_a_viewer_that_leaves_in_its_upload(cache_root: Path) -> None:
 
 
 @pytest.mark.parametrize("control", ["no-store", "max-age=60"])
-async def test_a_viewer_that_leaves_in_an_answer_leaves_nothing_open(
+async def test_viewer_that_leaves_during_a_response_leaves_nothing_open(
     cache_root: Path, control: str
 ) -> None:
     async with serve_web(cache_root) as edge:
@@ -247,7 +249,7 @@ async def test_a_viewer_that_leaves_in_an_answer_leaves_nothing_open(
 # --- upgrades (RFC 9110 §7.8, RFC 6455) ------------------------------------------------------
 
 
-async def test_bytes_go_both_ways_through_an_upgrade(cache_root: Path) -> None:
+async def test_upgraded_connection_carries_bytes_both_ways(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         open_before = descriptors()
         async with open_viewer(edge.port) as viewer:
@@ -273,7 +275,7 @@ async def test_bytes_go_both_ways_through_an_upgrade(cache_root: Path) -> None:
         await until(lambda: descriptors() <= open_before)
 
 
-async def test_an_origin_that_ends_an_upgraded_connection(cache_root: Path) -> None:
+async def test_origin_that_ends_an_upgraded_connection_ends_the_viewers(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         fields = b"Upgrade: websocket\r\nConnection: upgrade\r\n\r\n"
         edge.origin.script(Reply(raw=b"HTTP/1.1 101 ok\r\n" + fields + b"last words"))
@@ -282,7 +284,7 @@ async def test_an_origin_that_ends_an_upgraded_connection(cache_root: Path) -> N
         assert await viewer.receive_rest() == b"last words"
 
 
-async def test_an_upgrade_that_is_refused(cache_root: Path) -> None:
+async def test_refused_upgrade_is_passed_on(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=403, body=b"no"))
         response = await viewer.get("/socket", **UPGRADE)
@@ -291,7 +293,7 @@ async def test_an_upgrade_that_is_refused(cache_root: Path) -> None:
         assert (await viewer.get("/a")).body == b"one"
 
 
-async def test_an_upgrade_goes_past_the_cache(cache_root: Path) -> None:
+async def test_upgrade_bypasses_the_cache(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("socket", b"page", headers=(("Cache-Control", "max-age=60"),))
         assert (await viewer.get("/socket")).body == b"page"

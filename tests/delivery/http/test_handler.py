@@ -30,7 +30,7 @@ BEFORE = "Sun, 06 Nov 1994 08:49:36 GMT"
         ("other.example.com", 421),
     ],
 )
-async def test_hosts(cache_root: Path, host: str, status: int) -> None:
+async def test_request_is_routed_by_its_host(cache_root: Path, host: str, status: int) -> None:
     aliases = ("cdn.example.com", "*.video.example.org")
     async with serve_web(cache_root, aliases=aliases) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM)
@@ -57,7 +57,7 @@ async def test_hosts(cache_root: Path, host: str, status: int) -> None:
         "/film%7f.mp4",
     ],
 )
-async def test_what_is_no_name_never_reaches_the_origin(cache_root: Path, path: str) -> None:
+async def test_invalid_object_name_never_reaches_the_origin(cache_root: Path, path: str) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         for method in ("GET", "HEAD"):
             assert (await viewer.get(path, method)).status == 400
@@ -90,7 +90,7 @@ async def test_origin_failure_becomes_an_error_response(
         assert "reason" in edge.lines()[-1]
 
 
-async def test_an_origin_that_is_not_there(cache_root: Path) -> None:
+async def test_unreachable_origin_gives_an_error_response(cache_root: Path) -> None:
     async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
         edge.origin.put("film.mp4", FILM)
         await edge.origin.refuse()
@@ -99,7 +99,7 @@ async def test_an_origin_that_is_not_there(cache_root: Path) -> None:
         assert (await fetch(edge.port, "/film.mp4")).status == 200
 
 
-async def test_a_failure_that_passes_is_not_seen(cache_root: Path) -> None:
+async def test_transient_failure_is_retried(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         edge.origin.put("film.mp4", FILM)
         edge.origin.script(Reply(reset_at=0))
@@ -108,7 +108,7 @@ async def test_a_failure_that_passes_is_not_seen(cache_root: Path) -> None:
         assert (response.status, response.body) == (200, WHOLE)
 
 
-async def test_the_edges_own_headers(cache_root: Path) -> None:
+async def test_response_has_the_edges_own_fields(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM, etag='"v1"', headers=(("Cache-Control", "max-age=60"),))
         cold, warm = await viewer.get("/film.mp4"), await viewer.get("/film.mp4")
@@ -121,7 +121,7 @@ async def test_the_edges_own_headers(cache_root: Path) -> None:
             assert response.fields["accept-ranges"] == "bytes"
 
 
-async def test_the_general_way_and_the_short_one_say_the_same(cache_root: Path) -> None:
+async def test_general_path_and_fast_path_give_the_same_response(cache_root: Path) -> None:
     """A hit looks the same, whichever part of the edge answers it."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM, etag='"v1"', headers=(("X-Own", "1"),))
@@ -136,7 +136,7 @@ async def test_the_general_way_and_the_short_one_say_the_same(cache_root: Path) 
             }
 
 
-async def test_a_stale_object_is_asked_for_anew(cache_root: Path) -> None:
+async def test_stale_object_is_revalidated(cache_root: Path) -> None:
     async with serve_web(cache_root, default_ttl="0s") as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM, etag='"v1"')
         assert (await viewer.get("/film.mp4")).cache == "Miss"
@@ -176,7 +176,7 @@ async def test_a_stale_object_is_asked_for_anew(cache_root: Path) -> None:
         ({"range": "lines=1-2"}, 200),
     ],
 )
-async def test_conditional_requests(
+async def test_conditional_request_gets_its_status(
     cache_root: Path, warm: bool, fields: dict[str, str], status: int
 ) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
@@ -200,7 +200,7 @@ async def test_conditional_requests(
         assert (await viewer.get("/film.mp4")).body == WHOLE
 
 
-async def test_a_cold_range_asks_for_little_more_than_itself(cache_root: Path) -> None:
+async def test_cold_range_requests_only_its_chunks(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         large = Pattern(1 << 30, seed=3)
         edge.origin.put("film.mp4", large)
@@ -210,7 +210,7 @@ async def test_a_cold_range_asks_for_little_more_than_itself(cache_root: Path) -
         assert edge.origin.body_bytes_sent < 1 << 20
 
 
-async def test_an_empty_object(cache_root: Path) -> None:
+async def test_empty_object_is_served(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("empty", b"")
         for _cold_then_warm in range(2):
@@ -219,7 +219,7 @@ async def test_an_empty_object(cache_root: Path) -> None:
             assert (await viewer.get("/empty", range="bytes=0-")).status == 416
 
 
-async def test_answer_is_passed_on_where_there_is_no_room(
+async def test_response_is_passed_through_when_the_cache_is_full(
     cache_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streamedge.cache.storage.store.MEMORY_EXTENTS_MAX", 0)
@@ -233,7 +233,7 @@ async def test_answer_is_passed_on_where_there_is_no_room(
             assert (await viewer.get("/film.mp4")).body == WHOLE
 
 
-async def test_what_is_not_in_a_folder_is_not_found(cache_root: Path, tmp_path: Path) -> None:
+async def test_missing_file_of_a_folder_is_not_found(cache_root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "empty").touch()

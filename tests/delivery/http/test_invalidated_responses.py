@@ -32,7 +32,7 @@ async def told(viewer: Viewer, path: str, **fields: str) -> tuple[bytes, str]:
     return response.body, response.cache
 
 
-async def test_the_next_request_of_every_worker_and_connection_gets_what_is_new(
+async def test_every_worker_and_connection_gets_the_new_version(
     cache_root: Path,
 ) -> None:
     async with (
@@ -52,7 +52,7 @@ async def test_the_next_request_of_every_worker_and_connection_gets_what_is_new(
         assert len(edge.origin.requests) == 2
 
 
-async def test_soft_is_asked_about_and_served_on(cache_root: Path) -> None:
+async def test_soft_invalidation_revalidates_and_serves_the_object(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", b"old")
         await told(viewer, "/a")
@@ -75,7 +75,9 @@ async def test_soft_is_asked_about_and_served_on(cache_root: Path) -> None:
         ("/café", {"/caf%C3%A9"}),
     ],
 )
-async def test_forms_with_and_without_query(cache_root: Path, item: str, new: set[str]) -> None:
+async def test_path_is_invalidated_with_and_without_query(
+    cache_root: Path, item: str, new: set[str]
+) -> None:
     targets = ("/a", "/a?v=1", "/a?v=2", "/caf%C3%A9")
     async with (
         serve_web(cache_root, policy={"query_strings": "all"}) as edge,
@@ -99,7 +101,7 @@ async def test_forms_with_and_without_query(cache_root: Path, item: str, new: se
         ("what?v=1", "/what%3Fv=1", "/what?v=1"),
     ],
 )
-async def test_a_name_is_invalidated_by_what_it_is_asked_by(
+async def test_object_is_invalidated_by_its_request_path(
     cache_root: Path, name: str, path: str, other: str
 ) -> None:
     async with (
@@ -116,7 +118,7 @@ async def test_a_name_is_invalidated_by_what_it_is_asked_by(
         assert await told(viewer, path) == (b"newer", "Miss")
 
 
-async def test_a_query_that_is_not_part_of_the_key_is_none(cache_root: Path) -> None:
+async def test_query_outside_of_the_key_is_ignored(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", b"old")
         assert await told(viewer, "/a?v=1") == (b"old", "Miss")
@@ -127,7 +129,7 @@ async def test_a_query_that_is_not_part_of_the_key_is_none(cache_root: Path) -> 
         assert await told(viewer, "/a?v=1") == (b"newer", "Miss")
 
 
-async def test_tags_are_those_of_the_field_that_is_declared(cache_root: Path) -> None:
+async def test_cache_tags_come_from_the_configured_field(cache_root: Path) -> None:
     rules = {"cache_tag_header": "X-Tags"}
     async with serve_web(cache_root, rules=rules) as edge, open_viewer(edge.port) as viewer:
         for name, tags in (("a", "News,front"), ("b", "sport")):
@@ -140,7 +142,7 @@ async def test_tags_are_those_of_the_field_that_is_declared(cache_root: Path) ->
         assert await told(viewer, "/b") == (b"old", "Hit")
 
 
-async def test_compressed_forms_go_with_what_they_are_made_of(cache_root: Path) -> None:
+async def test_invalidation_covers_compressed_representations(cache_root: Path) -> None:
     async with (
         serve_web(cache_root, rules={"compress": True}) as edge,
         open_viewer(edge.port) as viewer,
@@ -172,7 +174,7 @@ def kinds_of_running() -> dict[str, tuple[dict[str, Any], dict[str, str]]]:
 
 
 @pytest.mark.parametrize("kind", kinds_of_running())
-async def test_revoking_cuts_what_runs_before_its_end(cache_root: Path, kind: str) -> None:
+async def test_revocation_aborts_running_responses(cache_root: Path, kind: str) -> None:
     rules, fields = kinds_of_running()[kind]
     async with serve_web(cache_root, rules=rules) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film", FILM, headers=CACHED)
@@ -207,7 +209,7 @@ async def test_revocation_aborts_fast_path_responses(cache_root: Path) -> None:
         assert {line["reason"] for line in edge.lines()} == {"revoked"}
 
 
-async def test_revoking_cuts_what_is_passed_through(cache_root: Path) -> None:
+async def test_revocation_aborts_passed_through_responses(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film", FILM, headers=(("Cache-Control", "no-store"),))
         edge.origin.hold("film", at=HELD_AT)
@@ -219,7 +221,7 @@ async def test_revoking_cuts_what_is_passed_through(cache_root: Path) -> None:
         assert edge.lines()[0]["reason"] == "revoked"
 
 
-async def test_revoking_cuts_what_has_no_stated_length(cache_root: Path) -> None:
+async def test_revocation_aborts_responses_without_a_length(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film", FILM, headers=CACHED)
         edge.origin.script(Reply(chunked=True))
@@ -236,7 +238,7 @@ async def test_revoking_cuts_what_has_no_stated_length(cache_root: Path) -> None
             await to_the_end()
 
 
-async def test_revoking_cuts_compressed_forms(cache_root: Path) -> None:
+async def test_revocation_aborts_compressed_responses(cache_root: Path) -> None:
     """Whoever takes nothing more of it is being sent it, too."""
     async with (
         serve_web(cache_root, rules={"compress": True}) as edge,
@@ -253,7 +255,7 @@ async def test_revoking_cuts_compressed_forms(cache_root: Path) -> None:
 @pytest.mark.parametrize(
     ("items", "revoke"), [(("/film",), False), (("/films", "/film?x=1", "#film"), True)]
 )
-async def test_what_is_not_revoked_ends_well_and_is_one_version(
+async def test_response_that_is_not_revoked_ends_with_one_version(
     cache_root: Path, items: tuple[str, ...], revoke: bool
 ) -> None:
     async with (
@@ -272,7 +274,7 @@ async def test_what_is_not_revoked_ends_well_and_is_one_version(
         assert await viewer.receive_body(FILM.size_bytes) == FILM.read(Span(0, FILM.size_bytes))
 
 
-async def test_what_was_validated_since_is_not_revoked(cache_root: Path) -> None:
+async def test_response_validated_after_the_revocation_is_not_aborted(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film", FILM, headers=CACHED)
         edge.invalidate("/film", revoke=True)

@@ -55,7 +55,7 @@ async def edge(cache_root: Path, request: pytest.FixtureRequest) -> AsyncIterato
 
 
 @pytest.mark.parametrize(("method", "target", "host"), TARGETS)
-async def test_no_request_leads_away(
+async def test_request_never_selects_another_server(
     edge: WebEdge, stranger: ScriptedOrigin, method: str, target: str, host: str
 ) -> None:
     evil = f"127.0.0.1:{stranger.port}"
@@ -74,7 +74,9 @@ async def test_no_request_leads_away(
     assert not stranger.connections_accepted
 
 
-async def test_no_redirect_leads_away(edge: WebEdge, stranger: ScriptedOrigin) -> None:
+async def test_redirect_never_selects_another_server(
+    edge: WebEdge, stranger: ScriptedOrigin
+) -> None:
     evil = f"127.0.0.1:{stranger.port}"
     places = [f"http://{evil}/film", f"//{evil}/film", f"http://127.0.0.1@{evil}/film"]
     async with open_viewer(edge.port) as viewer:

@@ -38,7 +38,7 @@ RANGES = {
 
 @pytest.mark.parametrize("turn", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize(("asked", "span"), RANGES.values(), ids=RANGES)
-async def test_range_is_answered_whichever_way_the_origin_does(
+async def test_range_is_served_however_the_origin_responds(
     cache_root: Path, turn: Reply, asked: str, span: Span
 ) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
@@ -51,7 +51,7 @@ async def test_range_is_answered_whichever_way_the_origin_does(
         assert (await viewer.get("/film")).body == WHOLE
 
 
-async def test_416_to_a_suffix_range_is_asked_again_without_it(cache_root: Path) -> None:
+async def test_416_to_a_suffix_range_is_retried_without_the_range(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         edge.origin.put("film", FILM, headers=FRESH)
         edge.origin.script(Reply(status=416))
@@ -75,7 +75,7 @@ async def test_changed_object_is_not_mixed_with_the_old_one(cache_root: Path) ->
 
 @pytest.mark.parametrize("asked", ["bytes=-1", "bytes=0-0"])
 @pytest.mark.parametrize("compress", [False, True])
-async def test_one_byte_of_a_cold_object_costs_little_more(
+async def test_one_byte_of_a_cold_object_requests_one_chunk(
     cache_root: Path, asked: str, compress: bool
 ) -> None:
     large = Pattern(1 << 30, seed=3)
@@ -88,7 +88,9 @@ async def test_one_byte_of_a_cold_object_costs_little_more(
 
 
 @pytest.mark.parametrize("cold", [False, True])
-async def test_last_bytes_of_an_empty_object_are_all_of_it(cache_root: Path, cold: bool) -> None:
+async def test_suffix_of_an_empty_object_gets_the_whole_object(
+    cache_root: Path, cold: bool
+) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("empty", b"", headers=FRESH)
         if not cold:

@@ -26,9 +26,7 @@ AS_SENT = (
 
 
 @pytest.mark.parametrize("query", ["", "?q=a+b%2F%E9;c"])
-async def test_site_is_asked_for_the_path_that_the_viewer_sent(
-    cache_root: Path, query: str
-) -> None:
+async def test_site_gets_the_path_as_the_viewer_sent_it(cache_root: Path, query: str) -> None:
     policy = {"query_strings": "all"}
     async with serve_web(cache_root, policy=policy) as edge, open_viewer(edge.port) as viewer:
         paths = [path + query for path in AS_SENT if "?" not in path]
@@ -41,7 +39,7 @@ async def test_site_is_asked_for_the_path_that_the_viewer_sent(
         assert [seen.path for seen in edge.origin.requests] == paths
 
 
-async def test_prefix_stands_before_the_path(cache_root: Path) -> None:
+async def test_origin_prefix_precedes_the_path(cache_root: Path) -> None:
     keys = {"prefix": "a b/c"}
     async with serve_web(cache_root, origin_keys=keys) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=200))
@@ -49,7 +47,7 @@ async def test_prefix_stands_before_the_path(cache_root: Path) -> None:
         assert edge.origin.requests[0].path == "/a%20b/c/@x%2Fy"
 
 
-async def test_root_object_is_asked_for(cache_root: Path) -> None:
+async def test_root_object_is_requested_for_the_root(cache_root: Path) -> None:
     rules = {"default_root_object": "my+page@1.html"}
     async with serve_web(cache_root, rules=rules) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("my+page@1.html", b"root", headers=FRESH)
@@ -69,7 +67,7 @@ async def test_invalidation_matches_every_encoding_of_a_path(cache_root: Path, i
         assert len(edge.origin.requests) == 4
 
 
-async def test_invalidation_of_octets_that_are_no_utf8(cache_root: Path) -> None:
+async def test_invalidation_matches_octets_that_are_not_utf8(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=200, headers=FRESH), times=2)
         assert (await viewer.get("/caf%E9")).cache == "Miss"
@@ -77,7 +75,7 @@ async def test_invalidation_of_octets_that_are_no_utf8(cache_root: Path) -> None
         assert (await viewer.get("/caf%E9")).cache == "Miss"
 
 
-async def test_write_makes_its_own_path_invalid_and_no_other(cache_root: Path) -> None:
+async def test_write_invalidates_only_its_own_path(cache_root: Path) -> None:
     rules = {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]}
     async with serve_web(cache_root, rules=rules) as edge, open_viewer(edge.port) as viewer:
         for path in ("/a%2Fb", "/a/b"):
@@ -108,7 +106,7 @@ async def test_no_encoding_of_a_path_bypasses_its_access_rules(cache_root: Path,
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
-def test_an_objects_name_is_spelled_as_browsers_do(name: str) -> None:
+def test_object_name_is_encoded_as_browsers_do(name: str) -> None:
     """What is played over RTMP is found where a browser's request has put it."""
     if object_name("/" + site_path(name)) is not None:
         assert path_name(site_path(name)) == name

@@ -60,7 +60,7 @@ def table(*aliases: str, rules: tuple[Rule, ...] = MIXED) -> HostTable[WebDistri
     ],
 )
 @pytest.mark.parametrize("query", ["", V2_QUERY])
-def test_bucket_stands_in_path_or_host(host: str, path: str, name: str, query: str) -> None:
+def test_bucket_is_found_in_path_or_host(host: str, path: str, name: str, query: str) -> None:
     headers = {} if query else SIGNED
     found = find_route(table(), host, path.encode(), query, headers)
     assert isinstance(found, Route)
@@ -69,7 +69,7 @@ def test_bucket_stands_in_path_or_host(host: str, path: str, name: str, query: s
     assert found.rule.binding is FILMS
 
 
-def test_host_that_only_looks_like_the_bucket_s_leaves_it_in_the_path() -> None:
+def test_bucket_in_the_path_wins_over_a_host_that_resembles_it() -> None:
     """films.example.com is the distribution's own name, and example.com is not the edge."""
     hosts = table("films.example.com")
     found = find_route(hosts, "films.example.com", b"/films/a", "", SIGNED)
@@ -90,21 +90,21 @@ def test_host_that_only_looks_like_the_bucket_s_leaves_it_in_the_path() -> None:
         ("/films/a/../b", 400, ""),
     ],
 )
-def test_what_is_of_no_bucket_here_reaches_no_object(path: str, status: int, code: str) -> None:
+def test_request_for_an_unknown_bucket_reaches_no_object(path: str, status: int, code: str) -> None:
     found = find_route(table(), "cdn.example", path.encode(), "", SIGNED)
     assert isinstance(found, RouteError)
     assert (found.status, found.code) == (status, code)
 
 
 @pytest.mark.parametrize("path", ["/api/films", "/films/a", "/other/a", "/"])
-def test_request_without_their_signature_is_none_of_theirs(path: str) -> None:
+def test_request_without_an_s3_signature_is_no_s3_request(path: str) -> None:
     found = find_route(table(), "films.cdn.example", path.encode(), "Signature=a&Expires=1", {})
     assert isinstance(found, Route)
     assert not found.is_s3
     assert found.query == "Signature=a&Expires=1"
 
 
-def test_signature_for_a_site_is_the_site_s() -> None:
+def test_s3_signature_for_a_site_is_forwarded() -> None:
     found = find_route(table(), "cdn.example", b"/api/films/a", "", SIGNED)
     assert isinstance(found, Route)
     assert (found.name, found.is_s3, found.rule.binding) == ("api/films/a", False, SITE)

@@ -152,7 +152,7 @@ async def answer(edge: WebEdge, asked: Asked) -> tuple[int, dict[str, str], byte
         return compared(await viewer.receive(asked.method))
 
 
-def test_answers_are_the_same_cold_warm_and_remembered(tmp_path: Path) -> None:
+def test_responses_are_the_same_cold_warm_and_on_the_fast_path(tmp_path: Path) -> None:
     with asyncio.Runner() as runner:
         both = edges(tmp_path)
         warm, cold = runner.run(both.__aenter__())

@@ -36,7 +36,7 @@ def part(first: int, end: int) -> tuple[str, bytes]:
     return f"bytes {first}-{end - 1}/{FILM.size_bytes}", PATTERN[first:end]
 
 
-async def test_cold_and_warm(cache_root: Path) -> None:
+async def test_several_ranges_are_served_cold_and_warm(cache_root: Path) -> None:
     """In the order asked for, from whatever chunks; and the connection goes on."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM, etag='"v1"', content_type="video/mp4")
@@ -57,7 +57,7 @@ async def test_cold_and_warm(cache_root: Path) -> None:
         assert (await viewer.get("/film.mp4", range="bytes=0-9")).body == PATTERN[:10]
 
 
-async def test_a_cold_object_is_asked_for_the_ranges_chunks_alone(cache_root: Path) -> None:
+async def test_cold_object_is_requested_only_for_the_chunks_of_the_ranges(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM)
         firsts = [at * CHUNK_BYTES + 100 for at in (20, 3, 33, 11, 7, 15, 25, 29)]
@@ -70,7 +70,7 @@ async def test_a_cold_object_is_asked_for_the_ranges_chunks_alone(cache_root: Pa
         assert edge.origin.body_bytes_sent == RANGES_MAX * CHUNK_BYTES
 
 
-async def test_across_a_border_of_chunks_each_side_costs_at_most_one(cache_root: Path) -> None:
+async def test_range_across_a_chunk_border_requests_at_most_two_chunks(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM)
         near, far = 5 * CHUNK_BYTES, FAR
@@ -87,7 +87,7 @@ async def test_across_a_border_of_chunks_each_side_costs_at_most_one(cache_root:
         "bytes=" + ",".join(f"{at}-{at}" for at in range(0, 90_000, 10_000)),
     ],
 )
-async def test_too_many_ranges_are_the_whole_object_once(cache_root: Path, wanted: str) -> None:
+async def test_too_many_ranges_get_the_whole_object_once(cache_root: Path, wanted: str) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM)
         for _cold_then_warm in range(2):
@@ -105,7 +105,7 @@ async def test_overlapping_ranges_send_nothing_twice(cache_root: Path) -> None:
         assert edge.origin.body_bytes_sent == FILM.size_bytes
 
 
-async def test_none_of_them_can_be_satisfied(cache_root: Path) -> None:
+async def test_unsatisfiable_ranges_get_a_416(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM)
         response = await viewer.get("/film.mp4", range="bytes=9999999-,8888888-8888889,-0")
@@ -114,7 +114,7 @@ async def test_none_of_them_can_be_satisfied(cache_root: Path) -> None:
         assert edge.origin.body_bytes_sent == 0
 
 
-async def test_head_and_if_range(cache_root: Path) -> None:
+async def test_head_and_outdated_if_range_ignore_the_ranges(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM, etag='"v1"')
         wanted = f"bytes=0-9,{FAR}-{FAR + 9}"
@@ -127,7 +127,7 @@ async def test_head_and_if_range(cache_root: Path) -> None:
         assert (other.status, other.body) == (200, PATTERN)
 
 
-async def test_a_part_that_cannot_come_cuts_the_answer(cache_root: Path) -> None:
+async def test_failed_part_cuts_the_response(cache_root: Path) -> None:
     async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
         edge.origin.put("film.mp4", FILM)
         edge.origin.script(Reply())

@@ -66,7 +66,7 @@ def reasons(edge: WebEdge) -> list[str]:
     return [line["reason"] for line in edge.lines() if line["status"] == 403]
 
 
-async def test_what_is_signed_is_served_cold_and_warm(cache_root: Path) -> None:
+async def test_signed_request_is_served_cold_and_warm(cache_root: Path) -> None:
     async with serve_web(cache_root, rules=SIGNED, tables=TABLES) as edge:
         put(edge)
         async with open_viewer(edge.port) as viewer:
@@ -80,7 +80,7 @@ async def test_what_is_signed_is_served_cold_and_warm(cache_root: Path) -> None:
         assert len(edge.origin.requests) == 1
 
 
-async def test_the_origin_sees_no_signature_and_the_key_has_none(cache_root: Path) -> None:
+async def test_signature_is_neither_forwarded_nor_keyed(cache_root: Path) -> None:
     policy = {"query_strings": "all"}
     async with serve_web(cache_root, rules=SIGNED, tables=TABLES, policy=policy) as edge:
         put(edge)
@@ -114,7 +114,7 @@ async def test_invalid_signature_is_refused_without_its_cause(cache_root: Path, 
         assert len(edge.origin.requests) == 1
 
 
-async def test_a_hit_is_refused_once_its_time_is_over(cache_root: Path) -> None:
+async def test_hit_is_refused_after_the_signature_has_expired(cache_root: Path) -> None:
     async with serve_web(cache_root, rules=SIGNED, tables=TABLES) as edge:
         put(edge)
         signed = canned()
@@ -129,7 +129,7 @@ async def test_a_hit_is_refused_once_its_time_is_over(cache_root: Path) -> None:
         assert reasons(edge) == ["expired"]
 
 
-async def test_cookies_sign_too_and_the_url_outranks_them(cache_root: Path) -> None:
+async def test_signed_cookies_are_accepted_and_the_url_takes_precedence(cache_root: Path) -> None:
     async with serve_web(cache_root, rules=SIGNED, tables=TABLES) as edge:
         put(edge)
         good = cookies(SIGNER.url(url(), expires_s=moment(60)))
@@ -171,7 +171,7 @@ async def test_forwarded_address_is_ignored_without_trusted_proxies(cache_root: 
             assert answer.status == 403
 
 
-async def test_a_behavior_opens_what_its_distribution_closes(cache_root: Path) -> None:
+async def test_behavior_overrides_the_access_rules_of_its_distribution(cache_root: Path) -> None:
     rules = {
         **SIGNED,
         "behaviors": [{"path": "open/*", "trusted_key_groups": []}],
@@ -186,7 +186,7 @@ async def test_a_behavior_opens_what_its_distribution_closes(cache_root: Path) -
             assert (await fetch(edge.port, "/film.mp4")).status == 403
 
 
-async def test_every_byte_counts(cache_root: Path) -> None:
+async def test_any_changed_byte_invalidates_the_signature(cache_root: Path) -> None:
     async with serve_web(cache_root, rules=SIGNED, tables=TABLES) as edge:
         put(edge)
         signed = canned()
@@ -199,7 +199,7 @@ async def test_every_byte_counts(cache_root: Path) -> None:
         assert len(edge.origin.requests) == 1
 
 
-async def test_countries_count_cold_and_warm(cache_root: Path, tmp_path: Path) -> None:
+async def test_countries_are_checked_cold_and_warm(cache_root: Path, tmp_path: Path) -> None:
     database = tmp_path / "countries.mmdb"
     database.write_bytes(mmdb({"192.0.2.0/24": country("DE"), "198.51.100.0/24": country("FR")}))
     rules = {
@@ -230,7 +230,7 @@ async def test_countries_count_cold_and_warm(cache_root: Path, tmp_path: Path) -
         assert set(reasons(edge)) == {"country"}
 
 
-async def test_slashes_in_a_row_step_round_no_rule(cache_root: Path) -> None:
+async def test_repeated_slashes_bypass_no_rule(cache_root: Path) -> None:
     rules = {"behaviors": [{"path": "private/*", "trusted_key_groups": ["viewers"]}]}
     async with serve_web(cache_root, rules=rules, tables=TABLES) as edge:
         # What an origin that takes slashes in a row for one would answer.
@@ -244,7 +244,7 @@ async def test_slashes_in_a_row_step_round_no_rule(cache_root: Path) -> None:
         assert [seen.path for seen in edge.origin.requests] == ["/open//film.mp4"]
 
 
-async def test_client_of_s3_gets_what_is_signed_and_nothing_else(cache_root: Path) -> None:
+async def test_s3_client_gets_only_the_signed_object(cache_root: Path) -> None:
     """A signature is judged for the object that is meant, whatever bucket stands before it."""
     aws = "AWS4-HMAC-SHA256 Credential=x/s3/aws4_request, SignedHeaders=host, Signature=00"
     async with FakeBucket() as bucket:

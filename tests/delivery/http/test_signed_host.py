@@ -23,7 +23,9 @@ QUERY = SIGNER.url("http://cdn/free/a", policy=POLICY).partition("?")[2]
 @pytest.mark.parametrize(
     "host", ["cdn/free", "cdn/free/", "x@cdn/free", "cdn/free?", "cdn/free#", "cdn/free:80"]
 )
-async def test_a_path_in_the_host_opens_no_other_path(cache_root: Path, host: str) -> None:
+async def test_path_in_the_host_gives_no_access_to_another_path(
+    cache_root: Path, host: str
+) -> None:
     rules = {"trusted_key_groups": ["viewers"]}
     async with serve_web(cache_root, rules=rules, tables=TABLES) as edge:
         edge.origin.put("free/a", b"free")

@@ -22,7 +22,7 @@ LONG = b"POST /p HTTP/1.1\r\nHost: edge\r\nContent-Length: 100000\r\n\r\nx"
 SMALL = b"POST /p HTTP/1.1\r\nHost: edge\r\nContent-Length: 5\r\n\r\nhell"
 
 
-async def test_requests_without_a_body_have_connections_of_their_own(cache_root: Path) -> None:
+async def test_requests_without_a_body_have_their_own_connections(cache_root: Path) -> None:
     async with serve_web(cache_root, **WRITES) as edge, AsyncExitStack() as stack:
         edge.origin.put("a", b"one", headers=(("Cache-Control", "no-store"),))
         for _each in range(8):
@@ -34,7 +34,7 @@ async def test_requests_without_a_body_have_connections_of_their_own(cache_root:
         assert edge.origin.connections_open <= 4
 
 
-async def test_small_body_is_gathered_before_the_origin_is_asked(cache_root: Path) -> None:
+async def test_small_body_is_buffered_before_the_origin_request(cache_root: Path) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=(("Cache-Control", "no-store"),))
         edge.origin.script(Reply(status=200))
@@ -49,7 +49,7 @@ async def test_small_body_is_gathered_before_the_origin_is_asked(cache_root: Pat
         assert bytes(edge.origin.requests[0].body) == b"hello"
 
 
-async def test_body_that_comes_too_slowly_ends_its_connection(cache_root: Path) -> None:
+async def test_too_slow_body_closes_its_connection(cache_root: Path) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(SMALL)
         (connection,) = connections(edge)
@@ -69,12 +69,12 @@ async def pieces_of(*pieces: bytes) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def test_gathered_body_is_the_body() -> None:
+async def test_buffered_body_is_unchanged() -> None:
     body = await BodyBuffer().buffer(pieces_of(b"one", b"two", b"3"))
     assert [piece async for piece in body] == [b"one", b"two", b"3"]
 
 
-async def test_no_more_of_a_body_is_gathered_than_the_limit() -> None:
+async def test_buffered_bytes_are_limited() -> None:
     taken: list[int] = []
 
     async def pieces() -> AsyncIterator[bytes]:

@@ -60,7 +60,7 @@ async def test_forwarded_address_of_a_viewer_is_ignored(cache_root: Path) -> Non
         assert told(edge) == [("127.0.0.1", None, "Miss"), ("127.0.0.1", None, "Hit")]
 
 
-async def test_a_trusted_proxy_tells_the_viewers_address(cache_root: Path) -> None:
+async def test_viewer_address_comes_from_a_trusted_proxy(cache_root: Path) -> None:
     async with serve_web(cache_root, tables=TRUSTING) as edge, open_viewer(edge.port) as proxy:
         put(edge)
         fields = {"X_Forwarded_For": f"{CLAIMED}, {VIEWER}, {PROXY}", "User_Agent": "one"}
@@ -81,7 +81,7 @@ async def test_a_trusted_proxy_tells_the_viewers_address(cache_root: Path) -> No
         assert list(general) == list(lane), "both ways leave the same line"
 
 
-async def test_the_same_bytes_of_a_stranger_mean_the_stranger(cache_root: Path) -> None:
+async def test_same_bytes_from_an_untrusted_client_keep_its_own_address(cache_root: Path) -> None:
     """What the lane has made of a proxy's request is not recalled for somebody else's."""
     async with serve_web(cache_root, tables=TRUSTING, proxied=True) as edge:
         put(edge)
@@ -98,7 +98,7 @@ async def test_the_same_bytes_of_a_stranger_mean_the_stranger(cache_root: Path) 
         ]
 
 
-async def test_a_trusted_proxy_tells_whether_tls_was_spoken(cache_root: Path) -> None:
+async def test_tls_status_comes_from_a_trusted_proxy(cache_root: Path) -> None:
     rules = {"viewer_protocol": "redirect-to-https"}
     async with serve_web(cache_root, tables=TRUSTING, rules=rules, proxied=True) as edge:
         put(edge)
@@ -135,7 +135,7 @@ async def test_countries_follow_the_viewers_address(cache_root: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("header", [proxy_v1, proxy_v2])
-async def test_a_header_may_come_with_requests_behind_it(cache_root: Path, header: Any) -> None:
+async def test_proxy_header_may_arrive_with_requests(cache_root: Path, header: Any) -> None:
     async with (
         serve_web(cache_root, tables=TRUSTING, proxied=True) as edge,
         open_viewer(edge.port) as viewer,
@@ -150,7 +150,7 @@ async def test_a_header_may_come_with_requests_behind_it(cache_root: Path, heade
         assert connection.client == (VIEWER, 4711)
 
 
-async def test_a_refused_request_is_logged_by_the_viewers_address(cache_root: Path) -> None:
+async def test_refused_request_is_logged_with_the_viewer_address(cache_root: Path) -> None:
     async with serve_web(cache_root, tables=TRUSTING, proxied=True) as edge:
         async with coming_from(edge, VIEWER) as viewer:
             await viewer.send(b"BAD\x00REQUEST\r\n\r\n")
@@ -158,7 +158,7 @@ async def test_a_refused_request_is_logged_by_the_viewers_address(cache_root: Pa
         assert [line["client"] for line in edge.lines()] == [f"{VIEWER}:4711"]
 
 
-async def test_an_ipv6_address_reaches_origin_and_log(cache_root: Path) -> None:
+async def test_ipv6_address_reaches_origin_and_log(cache_root: Path) -> None:
     async with serve_web(cache_root, tables=TRUSTING, proxied=True) as edge:
         put(edge)
         async with coming_from(edge, "2001:db8::1", 80) as viewer:
@@ -167,7 +167,7 @@ async def test_an_ipv6_address_reaches_origin_and_log(cache_root: Path) -> None:
         assert told(edge) == [("2001:db8::1", None, "Miss")]
 
 
-async def test_without_a_header_there_is_no_answer(cache_root: Path) -> None:
+async def test_connection_without_a_proxy_header_gets_no_response(cache_root: Path) -> None:
     async with (
         serve_web(cache_root, tables=TRUSTING, proxied=True) as edge,
         open_viewer(edge.port) as viewer,
@@ -181,7 +181,7 @@ async def test_without_a_header_there_is_no_answer(cache_root: Path) -> None:
         assert edge.counts.gathered(Counter.ERRORS, "http_proxy_header") == 1
 
 
-async def test_connections_of_an_address_are_bounded(cache_root: Path) -> None:
+async def test_connections_per_address_are_limited(cache_root: Path) -> None:
     limits = {"http_connections_per_address": 2}
     async with serve_web(cache_root, tables=TRUSTING, limits=limits, proxied=True) as edge:
         put(edge)
@@ -226,7 +226,7 @@ async def over_tls(
         writer.transport.abort()
 
 
-async def test_a_header_goes_before_tls(
+async def test_proxy_header_precedes_tls(
     cache_root: Path, authority: CertificateAuthority, context: ssl.SSLContext
 ) -> None:
     limits = {"http_connections_per_address": 1}
@@ -248,7 +248,7 @@ async def test_a_header_goes_before_tls(
             assert (await again.get("/small")).status == 200
 
 
-async def test_a_trusted_proxy_may_take_plain_http_to_tls(
+async def test_trusted_proxy_may_terminate_tls(
     cache_root: Path, authority: CertificateAuthority, context: ssl.SSLContext
 ) -> None:
     rules = {"viewer_protocol": "redirect-to-https"}

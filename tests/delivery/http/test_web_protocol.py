@@ -27,7 +27,7 @@ def put_film(edge: WebEdge) -> None:
     edge.origin.put("film.mp4", FILM, etag='"v1"', content_type="video/mp4")
 
 
-async def test_a_connection_carries_one_request_after_another(cache_root: Path) -> None:
+async def test_connection_carries_several_requests(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         for expected in ("Miss", "Hit", "Hit"):
@@ -73,7 +73,9 @@ async def test_pipelined_requests_are_answered_in_order(cache_root: Path) -> Non
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
-async def test_however_requests_are_cut_into_packets(tmp_path: Path, data: st.DataObject) -> None:
+async def test_requests_are_parsed_however_they_are_split(
+    tmp_path: Path, data: st.DataObject
+) -> None:
     from streamedge.cache.storage.store import prepare_folder
 
     prepare_folder(tmp_path)
@@ -97,7 +99,7 @@ async def test_however_requests_are_cut_into_packets(tmp_path: Path, data: st.Da
             assert (await viewer.receive()).body == WHOLE[first : last + 1]
 
 
-async def test_connection_close_closes_after_the_answer(cache_root: Path) -> None:
+async def test_connection_close_closes_after_the_response(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         put_film(edge)
         for _cold_then_warm in range(2):
@@ -109,7 +111,9 @@ async def test_connection_close_closes_after_the_answer(cache_root: Path) -> Non
 
 
 @pytest.mark.parametrize("more", [b"", b"Connection: keep-alive\r\n"])
-async def test_http_1_0_is_answered_once(cache_root: Path, more: bytes) -> None:
+async def test_http_1_0_connection_is_closed_after_the_response(
+    cache_root: Path, more: bytes
+) -> None:
     async with serve_web(cache_root) as edge:
         put_film(edge)
         for _cold_then_warm in range(2):
@@ -133,7 +137,7 @@ async def test_other_methods_are_refused(cache_root: Path, method: str) -> None:
 
 
 @pytest.mark.parametrize("size", [10, 100_000, 1_000_000])
-async def test_a_refused_body_is_passed_over(cache_root: Path, size: int) -> None:
+async def test_body_of_a_refused_request_is_skipped(cache_root: Path, size: int) -> None:
     """However long it is: it is no header, and the next request is found behind it."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
@@ -142,7 +146,7 @@ async def test_a_refused_body_is_passed_over(cache_root: Path, size: int) -> Non
         assert (await viewer.get("/film.mp4")).body == WHOLE
 
 
-async def test_a_get_with_a_body_is_refused_and_does_not_lose_step(cache_root: Path) -> None:
+async def test_get_with_a_body_is_refused_and_the_next_request_answered(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         inner = request("/other.mp4")  # a body that looks like a request is still a body
@@ -175,7 +179,7 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
-async def test_what_is_not_http_gets_a_400_and_the_end(cache_root: Path, garbage: bytes) -> None:
+async def test_invalid_http_gets_a_400_and_is_closed(cache_root: Path, garbage: bytes) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(garbage)
         response = await viewer.receive()
@@ -194,7 +198,7 @@ async def test_what_is_not_http_gets_a_400_and_the_end(cache_root: Path, garbage
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(st.binary(max_size=200), max_size=5))
-async def test_no_bytes_upset_the_server(tmp_path: Path, packets: list[bytes]) -> None:
+async def test_any_bytes_leave_the_server_running(tmp_path: Path, packets: list[bytes]) -> None:
     from streamedge.cache.storage.store import prepare_folder
 
     prepare_folder(tmp_path)
@@ -212,7 +216,7 @@ async def test_no_bytes_upset_the_server(tmp_path: Path, packets: list[bytes]) -
     assert failures == []
 
 
-async def test_garbage_behind_a_request_waits_for_its_turn(cache_root: Path) -> None:
+async def test_garbage_after_a_request_gets_its_400_after_the_response(cache_root: Path) -> None:
     """Neither is it taken for the answer, nor does it break into one."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
@@ -230,7 +234,7 @@ async def test_garbage_behind_a_request_waits_for_its_turn(cache_root: Path) -> 
 
 
 @pytest.mark.parametrize("packets", [1, 4])
-async def test_too_many_header_bytes(cache_root: Path, packets: int) -> None:
+async def test_too_many_header_bytes_are_refused(cache_root: Path, packets: int) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         await viewer.get("/film.mp4")
@@ -245,13 +249,13 @@ async def test_too_many_header_bytes(cache_root: Path, packets: int) -> None:
         assert edge.counts.gathered(Counter.STATUSES, "431") == 1
 
 
-async def test_headers_without_an_end_are_refused_before_they_end(cache_root: Path) -> None:
+async def test_endless_headers_are_refused(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(b"GET /" + b"a" * (HEADER_BYTES_MAX + 1))
         assert (await viewer.receive()).status == 431
 
 
-async def test_headers_within_the_limit_pass(cache_root: Path) -> None:
+async def test_headers_within_the_limit_are_accepted(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         raw_cookie = "x" * (HEADER_BYTES_MAX - 200)
@@ -259,7 +263,7 @@ async def test_headers_within_the_limit_pass(cache_root: Path) -> None:
             assert (await viewer.get("/film.mp4", cookie=raw_cookie)).status == 200
 
 
-async def test_a_large_header_behind_a_running_response_does_not_break_it(
+async def test_large_header_after_a_running_response_does_not_break_it(
     cache_root: Path,
 ) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
@@ -275,7 +279,7 @@ async def test_a_large_header_behind_a_running_response_does_not_break_it(
         assert (await viewer.receive()).status == 431
 
 
-async def test_a_peer_that_asks_faster_than_it_reads_is_not_queued_without_end(
+async def test_pipelined_requests_are_queued_up_to_a_limit(
     cache_root: Path,
 ) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
@@ -303,7 +307,7 @@ async def test_a_peer_that_asks_faster_than_it_reads_is_not_queued_without_end(
         b"HEAD http://other/film.mp4 HTTP/1.1\r\nHost: edge\r\n\r\n",
     ],
 )
-async def test_a_host_in_doubt_is_refused(cache_root: Path, raw: bytes) -> None:
+async def test_ambiguous_host_is_refused(cache_root: Path, raw: bytes) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         await viewer.get("/film.mp4")
@@ -315,7 +319,7 @@ async def test_a_host_in_doubt_is_refused(cache_root: Path, raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("host", [b"edge", b"EDGE:8080", b"edge."])
-async def test_absolute_form_is_a_request_like_others(cache_root: Path, host: bytes) -> None:
+async def test_absolute_form_is_accepted(cache_root: Path, host: bytes) -> None:
     """RFC 9112 §3.2.2: a server accepts it, though only proxies' clients send it."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
@@ -323,7 +327,7 @@ async def test_absolute_form_is_a_request_like_others(cache_root: Path, host: by
         assert (await viewer.receive()).body == WHOLE
 
 
-async def test_a_query_names_no_other_object(cache_root: Path) -> None:
+async def test_query_does_not_change_the_object(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         assert (await viewer.get("/film.mp4?a=1")).cache == "Miss"
@@ -331,7 +335,7 @@ async def test_a_query_names_no_other_object(cache_root: Path) -> None:
         assert [seen.path for seen in edge.origin.requests] == ["/film.mp4"]
 
 
-async def test_upgrades_are_declined(cache_root: Path) -> None:
+async def test_upgrades_are_ignored(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         for protocol in ("websocket", "h2c", "TLS/1.2"):
@@ -342,7 +346,7 @@ async def test_upgrades_are_declined(cache_root: Path) -> None:
                 assert response.body == WHOLE
 
 
-async def test_a_viewer_that_leaves_is_logged_and_stops_no_fill(cache_root: Path) -> None:
+async def test_viewer_that_leaves_is_logged_and_the_fill_continues(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         put_film(edge)
         edge.origin.hold("film.mp4", at=1000)
@@ -362,7 +366,7 @@ async def test_a_viewer_that_leaves_is_logged_and_stops_no_fill(cache_root: Path
         assert "reason" not in served, served
 
 
-async def test_a_viewer_that_leaves_before_the_answer(cache_root: Path) -> None:
+async def test_viewer_that_leaves_before_the_response_is_logged(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         put_film(edge)
         edge.origin.hold_responses()
@@ -374,7 +378,7 @@ async def test_a_viewer_that_leaves_before_the_answer(cache_root: Path) -> None:
         assert len(edge.origin.requests) == 1
 
 
-async def test_an_origin_that_fails_for_good_cuts_the_response(cache_root: Path) -> None:
+async def test_permanent_origin_failure_cuts_the_response(cache_root: Path) -> None:
     async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
         put_film(edge)
         edge.origin.script(Reply(reset_at=100_000))
@@ -392,7 +396,7 @@ async def test_an_origin_that_fails_for_good_cuts_the_response(cache_root: Path)
         assert edge.counts.gathered(Counter.ERRORS, "response_cut") == 1
 
 
-async def test_each_response_leaves_one_line(cache_root: Path) -> None:
+async def test_each_response_writes_one_log_line(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         await viewer.get("/film.mp4", user_agent="test/1")
@@ -420,7 +424,7 @@ async def first_bytes(viewer: Viewer, count: int) -> tuple[Response, bytes]:
     return await viewer.receive_head(), await viewer.receive_body(count)
 
 
-async def test_the_first_byte_leaves_while_the_origin_is_held(cache_root: Path) -> None:
+async def test_first_byte_is_sent_while_the_origin_still_sends(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as one:
         put_film(edge)
         edge.origin.hold("film.mp4", at=1)
@@ -438,7 +442,7 @@ async def test_the_first_byte_leaves_while_the_origin_is_held(cache_root: Path) 
         assert len(edge.origin.requests) == 1
 
 
-async def test_an_absolute_form_without_a_path_means_the_root(cache_root: Path) -> None:
+async def test_absolute_form_without_a_path_means_the_root(cache_root: Path) -> None:
     rules = {"default_root_object": "index.html"}
     async with serve_web(cache_root, rules=rules) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("index.html", b"root")

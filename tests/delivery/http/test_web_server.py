@@ -37,7 +37,7 @@ async def until_blocked(edge: WebEdge) -> None:
     await until(lambda: any(one.sender.blocked_since_s is not None for one in connections(edge)))
 
 
-async def test_a_quiet_connection_is_closed(cache_root: Path) -> None:
+async def test_idle_connection_is_closed(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge)
         await viewer.get("/small")
@@ -47,14 +47,14 @@ async def test_a_quiet_connection_is_closed(cache_root: Path) -> None:
         assert await viewer.receive_rest() == b""
 
 
-async def test_a_connection_that_never_asks_is_closed(cache_root: Path) -> None:
+async def test_connection_without_a_request_is_closed(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await until(lambda: bool(connections(edge)))
         sweep(edge, IDLE_S + 1)
         assert await viewer.receive_rest() == b""
 
 
-async def test_a_request_that_comes_drop_by_drop_is_no_activity(cache_root: Path) -> None:
+async def test_incomplete_request_does_not_keep_its_connection_open(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge)
         await viewer.get("/small")
@@ -64,7 +64,7 @@ async def test_a_request_that_comes_drop_by_drop_is_no_activity(cache_root: Path
         assert await viewer.receive_rest() == b""
 
 
-async def test_a_refused_connection_does_not_linger_for_ever(cache_root: Path) -> None:
+async def test_refused_connection_is_closed_after_a_time(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(b"nonsense\r\n\r\n")
         assert (await viewer.receive()).status == 400
@@ -73,7 +73,7 @@ async def test_a_refused_connection_does_not_linger_for_ever(cache_root: Path) -
         await until(lambda: not connections(edge))
 
 
-async def test_waiting_for_the_origin_is_not_being_quiet(cache_root: Path) -> None:
+async def test_connection_that_waits_for_the_origin_is_not_idle(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge)
         edge.origin.hold_responses()
@@ -90,7 +90,7 @@ async def test_waiting_for_the_origin_is_not_being_quiet(cache_root: Path) -> No
         assert body + await viewer.receive_body(990) == SMALL.read(Span(0, 1000))
 
 
-async def test_a_viewer_that_takes_nothing_is_dropped_alone(cache_root: Path) -> None:
+async def test_only_the_stalled_viewer_is_dropped(cache_root: Path) -> None:
     async with (
         serve_web(cache_root) as edge,
         open_viewer(edge.port, receive_buffer_bytes=4096) as stalled,
@@ -112,7 +112,7 @@ async def test_a_viewer_that_takes_nothing_is_dropped_alone(cache_root: Path) ->
         assert line["bytes"] < LARGE.size_bytes
 
 
-async def test_the_sweep_runs_by_itself(cache_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sweep_runs_periodically(cache_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamedge.delivery.http.server.SWEEP_INTERVAL_S", 0.01)
     async with (
         serve_web(cache_root, limits={"http_idle": "100ms", "http_stall": "100ms"}) as edge,
@@ -170,7 +170,7 @@ async def test_draining_server_finishes_responses_and_refuses_connections(cache_
             await draining
 
 
-async def test_draining_cuts_what_does_not_end(cache_root: Path) -> None:
+async def test_draining_aborts_responses_after_the_timeout(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge)
         edge.origin.hold("small", at=10)
@@ -183,7 +183,7 @@ async def test_draining_cuts_what_does_not_end(cache_root: Path) -> None:
             await viewer.receive()
 
 
-async def test_viewers_that_come_and_go_leave_no_descriptor(cache_root: Path) -> None:
+async def test_closed_connections_leave_no_descriptor(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         put(edge)
         await fetch(edge.port, "/large")

@@ -90,7 +90,7 @@ DELETE = WebRequest("DELETE", "edge", b"/film", {}, "127.0.0.1:1", True, 0.0)
         (ConnectionResetError("the viewer left"), 2),
     ],
 )
-async def test_what_is_stored_is_used_only_if_nothing_changed(
+async def test_stored_response_is_reused_only_if_nothing_changed(
     outcome: WriteResponse | Exception, refusals: int
 ) -> None:
     cache = Refusals()
@@ -101,7 +101,7 @@ async def test_what_is_stored_is_used_only_if_nothing_changed(
     await cache.until(refusals)  # what readers were given meanwhile, too
 
 
-async def test_write_that_is_cancelled_may_have_been_done() -> None:
+async def test_cancelled_write_invalidates_the_object() -> None:
     cache, writer = Refusals(), Writer(None)
     writes = Writes(cast(ResponseCache, cache), None, 1 << 20)
     writing = asyncio.create_task(writes.write(route_to(writer), DELETE, None))
@@ -113,7 +113,7 @@ async def test_write_that_is_cancelled_may_have_been_done() -> None:
     await cache.until(2)
 
 
-async def test_write_to_a_site_that_gave_no_answer_may_have_been_done(cache_root: Path) -> None:
+async def test_site_write_without_a_response_invalidates_the_object(cache_root: Path) -> None:
     rules = {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]}
     async with serve_web(cache_root, rules=rules) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("page", b"old", etag='"1"')

@@ -112,7 +112,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Encoding]:
 
 
 @pytest.mark.parametrize("encoding", Encoding)
-async def test_it_is_made_once_of_one_read(
+async def test_object_is_compressed_once_with_one_origin_read(
     site: Site, started: list[Encoding], encoding: Encoding
 ) -> None:
     cache, compressor = site.worker()
@@ -142,14 +142,16 @@ async def test_simultaneous_requests_share_one_compression(
     assert site.server.body_bytes_sent == len(PAGE)
 
 
-async def test_another_worker_finds_it(site: Site, started: list[Encoding]) -> None:
+async def test_another_worker_reuses_the_compressed_object(
+    site: Site, started: list[Encoding]
+) -> None:
     first = await fetch(*site.worker(), site.page(), Encoding.BROTLI)
     assert await fetch(*site.worker(), site.page(), Encoding.BROTLI) == first
     assert started == [Encoding.BROTLI]
     assert site.server.body_bytes_sent == len(PAGE)
 
 
-async def test_the_forms_lie_beside_each_other(site: Site, started: list[Encoding]) -> None:
+async def test_representations_are_cached_side_by_side(site: Site, started: list[Encoding]) -> None:
     cache, compressor = site.worker()
     made = [await fetch(cache, compressor, site.page(), encoding) for encoding in Encoding]
     assert started == list(Encoding)
@@ -163,7 +165,7 @@ async def test_the_forms_lie_beside_each_other(site: Site, started: list[Encodin
 
 
 @pytest.mark.parametrize("cold", [False, True])
-async def test_ranges_are_of_the_compressed_form(
+async def test_ranges_apply_to_the_compressed_representation(
     site: Site, started: list[Encoding], cold: bool
 ) -> None:
     cache, compressor = site.worker()
@@ -182,7 +184,7 @@ async def test_ranges_are_of_the_compressed_form(
     assert len(started) == (2 if cold else 1)
 
 
-async def test_a_changed_version_has_a_form_of_its_own(site: Site, started: list[Encoding]) -> None:
+async def test_changed_version_is_compressed_again(site: Site, started: list[Encoding]) -> None:
     cache, compressor = site.worker()
     page = site.page(ttl_s=0)  # asked for anew each time
     for _unchanged in range(2):
@@ -195,7 +197,7 @@ async def test_a_changed_version_has_a_form_of_its_own(site: Site, started: list
     assert len(started) == 2
 
 
-def test_a_key_tells_forms_and_versions_apart() -> None:
+def test_key_differs_by_coding_and_version() -> None:
     versions = [
         Version('"v1"', 5000, 1),
         Version('"v2"', 5000, 1),
@@ -208,7 +210,7 @@ def test_a_key_tells_forms_and_versions_apart() -> None:
     assert all(split_key(key)[1] == "site\npage" for key in keys)
 
 
-async def test_the_origins_failure_is_passed_on_and_not_multiplied(site: Site) -> None:
+async def test_origin_failure_is_passed_on_without_more_retries(site: Site) -> None:
     cache, compressor = site.worker(retries=1)
     identity = await cache.open(site.page(), VERSION_ONLY)
     encoded = compressor.encoded_asset(site.page(), identity.head, Encoding.GZIP)
@@ -223,7 +225,7 @@ async def test_the_origins_failure_is_passed_on_and_not_multiplied(site: Site) -
     identity.close()
 
 
-async def test_a_version_that_is_gone_is_not_mixed_with_the_new(site: Site) -> None:
+async def test_old_version_is_not_mixed_with_the_new_one(site: Site) -> None:
     cache, compressor = site.worker()
     identity = await cache.open(site.page(), VERSION_ONLY)
     site.server.put("page", CHANGED, etag='"v2"', content_type="text/html")
@@ -236,7 +238,7 @@ async def test_a_version_that_is_gone_is_not_mixed_with_the_new(site: Site) -> N
     )
 
 
-async def test_nobody_has_a_turn_while_the_object_is_on_its_way(
+async def test_incomplete_object_takes_no_compression_slot(
     site: Site, started: list[Encoding]
 ) -> None:
     """More slow objects than turns do not keep one that is here from being compressed."""
@@ -258,7 +260,9 @@ async def test_nobody_has_a_turn_while_the_object_is_on_its_way(
     assert {zlib.decompress(made, 31) for made in await asyncio.gather(*slow)} == {PAGE}
 
 
-async def test_only_so_many_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_concurrent_compressions_are_limited(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running: list[int] = [0, 0]  # now, and at most
 
     class Counting:
@@ -286,7 +290,7 @@ async def test_only_so_many_at_once(site: Site, monkeypatch: pytest.MonkeyPatch)
     assert running == [0, COMPRESSIONS_MAX]
 
 
-async def test_it_is_an_origin_like_any_other(site: Site) -> None:
+async def test_compressed_origin_behaves_like_any_origin(site: Site) -> None:
     cache, compressor = site.worker()
     identity = await cache.open(site.page(), WHOLE)
     encoded = compressor.encoded_asset(site.page(), identity.head, Encoding.ZSTANDARD)

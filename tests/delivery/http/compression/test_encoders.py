@@ -39,21 +39,21 @@ def decode(encoding: Encoding, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("encoding", Encoding)
 @given(pieces=st.lists(st.binary(max_size=2000), max_size=5))
-def test_round_trip(encoding: Encoding, pieces: list[bytes]) -> None:
+def test_content_survives_a_round_trip(encoding: Encoding, pieces: list[bytes]) -> None:
     made = encode(encoding, pieces)
     assert decode(encoding, made) == b"".join(pieces)
     assert encode(encoding, pieces) == made  # a fill may be resumed by another worker
 
 
 @pytest.mark.parametrize("encoding", Encoding)
-def test_text_becomes_small(encoding: Encoding) -> None:
+def test_text_is_compressed_well(encoding: Encoding) -> None:
     text = "".join(f"<li>item {number}</li>\n" for number in range(5000)).encode()
     made = encode(encoding, [text])
     assert len(made) < len(text) / 4
     assert decode(encoding, made) == text
 
 
-def test_every_client_has_the_memory_for_the_window() -> None:
+def test_window_is_within_the_limit_for_clients() -> None:
     content = bytes(64 << 10) * (COMPRESSED_BYTES_MAX // (64 << 10))
     made = encode(Encoding.ZSTANDARD, [content])
     parameters = zstandard.get_frame_parameters(made)
@@ -61,11 +61,11 @@ def test_every_client_has_the_memory_for_the_window() -> None:
     assert parameters.content_size == len(content)
 
 
-def test_a_gzip_file_does_not_say_when_it_was_made() -> None:
+def test_gzip_header_has_no_time() -> None:
     assert encode(Encoding.GZIP, [b"x"])[4:8] == bytes(4)  # MTIME (RFC 1952 §2.3.1)
 
 
-def test_each_coding_has_an_edition() -> None:
+def test_each_coding_has_its_own_edition() -> None:
     editions = [edition(encoding) for encoding in Encoding]
     assert len(set(editions)) == len(editions)
     assert all(part for one in editions for part in one.split("-"))

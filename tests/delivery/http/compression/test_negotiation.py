@@ -75,7 +75,9 @@ def head_of(
         ("br;q=٠, gzip", GZIP),  # a digit, but not of ASCII
     ],
 )
-def test_which_coding_is_answered(accept_encoding: str | None, encoding: Encoding | None) -> None:
+def test_accept_encoding_selects_the_coding(
+    accept_encoding: str | None, encoding: Encoding | None
+) -> None:
     assert negotiate(accept_encoding) is encoding
 
 
@@ -86,9 +88,7 @@ WEIGHT = st.integers(0, 1000)
     st.dictionaries(st.sampled_from(["br", "zstd", "gzip", "identity", "deflate"]), WEIGHT),
     st.randoms(),
 )
-def test_no_coding_is_answered_that_another_is_liked_better_than(
-    weights: dict[str, int], order: object
-) -> None:
+def test_selected_coding_has_the_highest_weight(weights: dict[str, int], order: object) -> None:
     elements = [f"{coding};q={weight / 1000:.3f}" for coding, weight in weights.items()]
     order.shuffle(elements)  # type: ignore[attr-defined]
     chosen = negotiate(", ".join(elements))
@@ -101,7 +101,7 @@ def test_no_coding_is_answered_that_another_is_liked_better_than(
 
 
 @given(st.text(max_size=200) | st.text("brgzipstd*;q=01., \t", max_size=60))
-def test_whatever_is_sent_gives_a_choice(value: str) -> None:
+def test_any_accept_encoding_gives_a_choice(value: str) -> None:
     assert negotiate(value) in {None, *Encoding}
 
 
@@ -120,7 +120,7 @@ def test_whatever_is_sent_gives_a_choice(value: str) -> None:
         head_of(vary="Origin"),
     ],
 )
-def test_what_is_compressed(head: OriginHead) -> None:
+def test_compressible_responses_are_recognized(head: OriginHead) -> None:
     assert is_compressible(head)
 
 
@@ -144,7 +144,7 @@ def test_what_is_compressed(head: OriginHead) -> None:
         head_of(cache_control="no-transform"),
     ],
 )
-def test_what_is_not_compressed(head: OriginHead) -> None:
+def test_other_responses_are_not_compressed(head: OriginHead) -> None:
     assert not is_compressible(head)
 
 
@@ -160,11 +160,11 @@ def test_what_is_not_compressed(head: OriginHead) -> None:
         ('W/"', ""),
     ],
 )
-def test_the_tag_of_a_compressed_form(etag: str, encoded: str) -> None:
+def test_compressed_etag_is_weak_and_has_its_coding(etag: str, encoded: str) -> None:
     assert encoded_etag(etag, BR) == encoded
 
 
-def test_each_form_has_a_tag_of_its_own() -> None:
+def test_each_representation_has_its_own_etag() -> None:
     tags = {'"v1"', *(encoded_etag('"v1"', encoding) for encoding in Encoding)}
     assert len(tags) == 1 + len(Encoding)
 
@@ -183,16 +183,18 @@ def test_each_form_has_a_tag_of_its_own() -> None:
         ({"if-match": '"v1"'}, Condition.FAILED),
     ],
 )
-def test_conditions_on_a_compressed_form(fields: dict[str, str], condition: Condition) -> None:
+def test_conditions_apply_to_the_compressed_representation(
+    fields: dict[str, str], condition: Condition
+) -> None:
     assert evaluate(fields, encoded_head(head_of(), GZIP, 1234).version) is condition
 
 
 @pytest.mark.parametrize("if_range", ['"v1"', 'W/"v1-gzip"', '"v1-gzip"', MODIFIED])
-def test_no_range_of_a_compressed_form_is_joined_to_what_a_viewer_has(if_range: str) -> None:
+def test_if_range_never_combines_compressed_representations(if_range: str) -> None:
     assert not range_applies(if_range, encoded_head(head_of(), GZIP, 1234).version)
 
 
-def test_the_head_of_a_compressed_form() -> None:
+def test_compressed_head_has_its_own_fields() -> None:
     head = head_of(
         status=404,
         cache_control="max-age=60",
@@ -228,6 +230,6 @@ def test_the_head_of_a_compressed_form() -> None:
         ("*", "*"),
     ],
 )
-def test_vary_names_what_was_negotiated(said: str | None, vary: str) -> None:
+def test_vary_lists_accept_encoding(said: str | None, vary: str) -> None:
     headers = {"x-own": "1"} if said is None else {"x-own": "1", "vary": said}
     assert with_vary(headers) == {"x-own": "1", "vary": vary}

@@ -19,7 +19,7 @@ FRESH = (("Cache-Control", "max-age=60"),)
 FEW = 1500  # of 8000
 
 
-async def test_thousands_of_pipelined_hits_leave_turns_to_others(cache_root: Path) -> None:
+async def test_thousands_of_pipelined_hits_do_not_starve_others(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         assert (await viewer.get("/a")).status == 200
@@ -41,7 +41,7 @@ async def test_thousands_of_pipelined_hits_leave_turns_to_others(cache_root: Pat
         assert max(after - before for before, after in turns) < FEW
 
 
-async def test_many_connections_share_the_time_of_one_turn(cache_root: Path) -> None:
+async def test_many_connections_share_the_parse_budget_of_one_iteration(cache_root: Path) -> None:
     """64 connections with much to parse: one turn parses no more than for one of them."""
     async with (
         serve_web(cache_root) as edge,
@@ -62,7 +62,7 @@ async def test_many_connections_share_the_time_of_one_turn(cache_root: Path) -> 
                 assert (await viewer.receive()).body == b"one"
 
 
-async def test_requests_behind_one_that_waits_are_not_parsed(cache_root: Path) -> None:
+async def test_requests_after_a_waiting_one_are_not_parsed(cache_root: Path) -> None:
     """A peer that asks faster than it is answered fills no queue of requests."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)

@@ -64,7 +64,9 @@ async def test_body_longer_than_its_upgrade_request_is_cut_off(cache_root: Path)
 
 
 @pytest.mark.parametrize("upgrade", [H2C, WEBSOCKET], ids=["h2c", "websocket"])
-async def test_requests_behind_an_upgrade_are_answered(cache_root: Path, upgrade: bytes) -> None:
+async def test_requests_after_an_upgrade_request_are_answered(
+    cache_root: Path, upgrade: bytes
+) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         for name in ("a", "b", "c"):
             edge.origin.put(name, name.encode(), headers=FRESH)
@@ -74,7 +76,7 @@ async def test_requests_behind_an_upgrade_are_answered(cache_root: Path, upgrade
             assert [(await viewer.receive()).body for _ in range(3)] == [b"a", b"b", b"c"]
 
 
-async def test_bytes_behind_a_websocket_request_are_the_origins(cache_root: Path) -> None:
+async def test_bytes_after_a_websocket_request_go_to_the_origin(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(echoes=True))
         await viewer.send(b"GET /s HTTP/1.1\r\nHost: edge\r\n" + WEBSOCKET + b"\r\n\x81\x05early")
@@ -100,7 +102,7 @@ async def test_bytes_behind_a_websocket_request_are_the_origins(cache_root: Path
         (b"GET HTTPS://EDGE:80/a HTTP/1.1", 200),
     ],
 )
-async def test_request_lines_that_others_read_otherwise_are_refused(
+async def test_ambiguous_request_lines_are_refused(
     cache_root: Path, line: bytes, status: int
 ) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:

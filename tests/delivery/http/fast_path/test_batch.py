@@ -69,7 +69,7 @@ async def turn() -> None:
     await asyncio.sleep(0)
 
 
-async def test_hit_that_fails_to_be_sent_leaves_the_others_their_answers() -> None:
+async def test_hit_that_fails_to_be_sent_does_not_affect_the_others() -> None:
     stage = Stage()
     stage.add("a")
     stage.add("b", send_fault=RuntimeError("of ours"))
@@ -99,7 +99,7 @@ async def test_connection_lost_before_its_batch_runs_is_no_error(cache_root: Pat
     assert faults == []
 
 
-async def test_all_are_decided_on_then_all_are_sent_then_all_are_logged() -> None:
+async def test_batch_decides_then_sends_then_logs_all_hits() -> None:
     stage = Stage()
     stage.add("a")
     stage.add("b")
@@ -111,7 +111,7 @@ async def test_all_are_decided_on_then_all_are_sent_then_all_are_logged() -> Non
     assert stage.said[5:] == ["take up c", "send c", "finished c"]
 
 
-async def test_what_is_no_hit_or_not_out_at_once_finishes_by_itself() -> None:
+async def test_miss_or_slow_hit_finishes_outside_the_batch() -> None:
     stage = Stage()
     stage.add("elsewhere", hit=False)
     stage.add("slow", at_once=False)
@@ -119,7 +119,7 @@ async def test_what_is_no_hit_or_not_out_at_once_finishes_by_itself() -> None:
     assert stage.said == ["take up elsewhere", "take up slow", "send slow"]
 
 
-async def test_one_s_fault_is_not_the_others() -> None:
+async def test_failing_connection_does_not_affect_the_batch() -> None:
     stage = Stage()
     stage.add("a")
     stage.add("b", fault=RuntimeError("of ours"))
@@ -149,7 +149,7 @@ async def warm(edge: WebEdge, *viewers: Viewer) -> list[HttpConnection]:
     return [by_name[viewer.name] for viewer in viewers]
 
 
-async def test_what_comes_behind_a_request_in_its_turn_is_answered_behind_it(
+async def test_next_request_of_a_batched_connection_is_answered_after_it(
     cache_root: Path,
 ) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
@@ -165,7 +165,7 @@ async def test_what_comes_behind_a_request_in_its_turn_is_answered_behind_it(
 # A connection over TLS says its last word when it is closed: no answer could follow later.
 
 
-async def test_who_says_no_more_is_still_answered(cache_root: Path) -> None:
+async def test_half_closed_connection_still_gets_its_response(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         (connection,) = await warm(edge, viewer)
         connection.data_received(ASKED)
@@ -174,7 +174,7 @@ async def test_who_says_no_more_is_still_answered(cache_root: Path) -> None:
         assert (await viewer.receive()).body == NOTE
 
 
-async def test_what_has_come_is_answered_before_the_edge_stops(cache_root: Path) -> None:
+async def test_received_requests_are_answered_before_the_edge_stops(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         (connection,) = await warm(edge, viewer)
         connection.data_received(ASKED)

@@ -43,12 +43,12 @@ def asking(numbers: bytes, name: bytes = b"Range") -> bytes:
         (b"lines=1-2", None),
     ],
 )
-def test_what_is_a_plain_range(value: bytes, wanted: tuple[bytes, bytes] | None) -> None:
+def test_plain_range_is_recognized(value: bytes, wanted: tuple[bytes, bytes] | None) -> None:
     assert plain_range(value) == wanted
 
 
 @pytest.mark.parametrize("name", [b"Range", b"range"])
-def test_one_range_parsed_is_all_of_them_known(name: bytes) -> None:
+def test_remembered_request_matches_every_range(name: bytes) -> None:
     memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
     memo.put(asking(b"0-9", name), "film", (b"0", b"9"), 100)
     assert memo.get(asking(b"0-9", name)) == ("film", (b"0", b"9"))
@@ -57,7 +57,7 @@ def test_one_range_parsed_is_all_of_them_known(name: bytes) -> None:
         assert memo.get(asking(other, name)) is None
 
 
-def test_without_a_range_it_is_another_request() -> None:
+def test_request_without_a_range_has_its_own_entry() -> None:
     memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
     memo.put(BEGIN + b"\r\n", "whole", None, 100)
     assert memo.get(BEGIN + b"\r\n") == ("whole", None)
@@ -69,14 +69,14 @@ def test_without_a_range_it_is_another_request() -> None:
 @pytest.mark.parametrize(
     "name", [b"RANGE", b"X-Range", b"Orange", b"Range: bytes=0-9\r\nX-Range", b"X: Range"]
 )
-def test_numbers_elsewhere_are_bytes_like_others(name: bytes) -> None:
+def test_numbers_outside_of_the_range_must_match(name: bytes) -> None:
     """Each of them was parsed to what "Range: bytes=0-9" means, by its bytes as they are."""
     memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
     memo.put(asking(b"0-9", name), "film", (b"0", b"9"), 100)
     assert memo.get(asking(b"5-6", name)) is None
 
 
-def test_the_range_in_force_is_the_one_that_was_parsed() -> None:
+def test_only_the_first_range_line_may_vary() -> None:
     """Two lines with a range: no numbers but the first's may be left out of a spelling."""
     first = BEGIN + b"X-Range: bytes=0-9\r\nRange: bytes=0-9" + END
     memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
@@ -84,7 +84,7 @@ def test_the_range_in_force_is_the_one_that_was_parsed() -> None:
     assert memo.get(first.replace(b"X-Range: bytes=0-9", b"X-Range: bytes=5-6")) is None
 
 
-def test_only_a_request_to_its_end_is_kept() -> None:
+def test_only_a_complete_request_is_remembered() -> None:
     memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
     for data in (BEGIN, asking(b"0-9") + b"G", BEGIN + b"X: " + b"x" * REQUEST_BYTES_MAX + END):
         memo.put(data, "film", None, 100)
@@ -111,7 +111,9 @@ LINES = st.lists(
 
 
 @given(LINES, LINES)
-def test_what_is_recalled_was_parsed_but_for_its_numbers(parsed: bytes, data: bytes) -> None:
+def test_match_differs_from_the_parsed_request_only_in_the_range(
+    parsed: bytes, data: bytes
+) -> None:
     memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
     memo.put(parsed + b"\r\n\r\n", "film", (b"1", b"2"), 100)
     entry = memo.get(data)

@@ -47,11 +47,11 @@ def test_fields_are_removed_then_set_then_added() -> None:
 
 
 @given(st.lists(st.tuples(st.text(min_size=1, max_size=8), st.text(max_size=8))))
-def test_no_policy_changes_nothing(fields: list[Field]) -> None:
+def test_empty_policy_changes_nothing(fields: list[Field]) -> None:
     assert applied(UNCHANGED, *fields, secure=False, origin=PAGE) == fields
 
 
-def test_hsts_goes_out_over_tls_alone_and_leaves_the_origins() -> None:
+def test_hsts_is_sent_only_over_tls_and_keeps_the_origins() -> None:
     policy = ResponseHeadersPolicy(hsts="max-age=1")
     theirs = ("strict-transport-security", "max-age=9")
     assert applied(policy) == [("Strict-Transport-Security", "max-age=1")]
@@ -59,20 +59,20 @@ def test_hsts_goes_out_over_tls_alone_and_leaves_the_origins() -> None:
     assert applied(policy, secure=False) == applied(policy, theirs, secure=False) == []
 
 
-def test_any_page_may_read_and_nothing_varies() -> None:
+def test_star_allows_every_page_without_vary() -> None:
     policy = ResponseHeadersPolicy(cors=ANYBODY)
     assert applied(policy, origin=PAGE) == [("Access-Control-Allow-Origin", "*")]
     assert applied(policy) == []
 
 
-def test_what_the_origin_says_of_cors_stands_whole_or_not_at_all() -> None:
+def test_cors_fields_of_the_origin_are_kept_or_replaced_together() -> None:
     theirs = (("access-control-allow-origin", "https://b.example"),)
     assert applied(ResponseHeadersPolicy(cors=ANYBODY), *theirs, origin=PAGE) == list(theirs)
     mine = applied(ResponseHeadersPolicy(cors=ONE_SITE), *theirs, origin="https://b.example")
     assert mine == [("Vary", "Origin")]
 
 
-def test_a_named_page_is_answered_by_name() -> None:
+def test_allowed_origin_is_echoed() -> None:
     assert applied(ResponseHeadersPolicy(cors=ONE_SITE), ("vary", "Accept"), origin=PAGE) == [
         ("vary", "Accept"),
         ("Vary", "Origin"),
@@ -97,7 +97,7 @@ def test_preflight_response_lists_allowed_methods_and_fields() -> None:
     ]
 
 
-def test_a_preflight_is_options_with_both_of_its_fields() -> None:
+def test_preflight_is_options_with_both_fields() -> None:
     fields = (("origin", PAGE), ("ACCESS-Control-Request-Method", "PUT"))
     assert cors_kind("OPTIONS", fields) is Cors.PREFLIGHT
     assert cors_kind("OPTIONS", fields[:1]) is cors_kind("GET", fields) is Cors.SIMPLE
@@ -124,13 +124,13 @@ def test_a_preflight_is_options_with_both_of_its_fields() -> None:
         ("https://*.example.com", "https://[", False),
     ],
 )
-def test_origins_match_whole(allowed: str, origin: str, may: bool) -> None:
+def test_origin_is_matched_as_a_whole(allowed: str, origin: str, may: bool) -> None:
     found = allowed_origin(CorsPolicy(origins=(allowed,)), origin)
     assert found == (origin if may else None)
 
 
 @given(st.text(max_size=40))
-def test_only_an_allowed_page_is_ever_let_in(origin: str) -> None:
+def test_only_allowed_origins_get_the_field(origin: str) -> None:
     policy = CorsPolicy(origins=("https://*.example.com",))
     result = applied(ResponseHeadersPolicy(cors=policy), origin=origin)
     said = [value for name, value in result if name.lower() in CORS_FIELDS]

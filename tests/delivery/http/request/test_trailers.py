@@ -53,11 +53,11 @@ def chunked(path: str, *trailers: str, **fields: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_must_be_known_before_the_body_is_not_taken_from_behind_it(name: str) -> None:
+def test_field_that_must_precede_the_body_is_not_forwarded_as_trailer(name: str) -> None:
     assert forwardable_trailers([(name, "1"), (name.upper(), "1"), SUM], ()) == [SUM]
 
 
-def test_what_connection_lists_ends_here() -> None:
+def test_trailer_that_connection_lists_is_not_forwarded() -> None:
     head = [("Connection", "X-Hop, close")]
     assert forwardable_trailers([("x-hop", "1"), SUM], head) == [SUM]
 
@@ -65,24 +65,24 @@ def test_what_connection_lists_ends_here() -> None:
 @pytest.mark.parametrize(
     "value", ["trailers", "gzip, Trailers", "trailers;q=1", "gzip;q=0.5,trailers"]
 )
-def test_te_says_that_trailers_are_read(value: str) -> None:
+def test_te_with_trailers_is_recognized(value: str) -> None:
     assert accepts_trailers({"te": value})
 
 
 @pytest.mark.parametrize("value", ["", "gzip", "trailersx", "x;trailers"])
-def test_te_that_does_not(value: str) -> None:
+def test_te_without_trailers_is_recognized(value: str) -> None:
     assert not accepts_trailers({"te": value})
 
 
 @given(st.text())
-def test_any_te(value: str) -> None:
+def test_any_te_is_parsed(value: str) -> None:
     assert accepts_trailers({"te": value}) in {True, False}
 
 
 # --- a request's -----------------------------------------------------------------------------
 
 
-async def test_a_requests_trailers_reach_the_origin(cache_root: Path) -> None:
+async def test_request_trailers_reach_the_origin(cache_root: Path) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=200))
         await viewer.send(chunked("/a", "X-Sum: abc", "X-Sum: def", "Empty:"))
@@ -107,7 +107,7 @@ async def test_late_trailers_are_forwarded(cache_root: Path) -> None:
 
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("value", ["1", "chunked", "close, upgrade"])
-async def test_none_that_could_be_merged_to_harm_goes_on(
+async def test_dangerous_trailers_do_not_reach_the_origin(
     cache_root: Path, name: str, value: str
 ) -> None:
     """The parser refuses some by itself; no trailer makes another request of what follows."""
@@ -125,7 +125,9 @@ async def test_none_that_could_be_merged_to_harm_goes_on(
             assert not seen.has_ended or seen.trailers == ["x-sum: abc"]
 
 
-async def test_they_are_no_fields_of_a_request_that_waits_its_turn(cache_root: Path) -> None:
+async def test_trailers_of_a_pipelined_request_do_not_become_header_fields(
+    cache_root: Path,
+) -> None:
     """A pipelined request has all come before it is looked at: its trailers, too."""
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=200), times=3)
@@ -146,7 +148,7 @@ async def test_they_are_no_fields_of_a_request_that_waits_its_turn(cache_root: P
             assert seen.headers["host"] == f"127.0.0.1:{edge.origin.port}"
 
 
-async def test_a_policy_that_names_no_field_names_no_trailer(cache_root: Path) -> None:
+async def test_policy_without_fields_forwards_no_custom_trailer(cache_root: Path) -> None:
     async with (
         serve_web(cache_root, rules={"methods": WRITES["rules"]["methods"]}) as edge,
         open_viewer(edge.port) as viewer,
@@ -171,7 +173,7 @@ async def test_viewer_trailer_cannot_set_the_origin_secret(cache_root: Path) -> 
 
 
 @pytest.mark.parametrize("line", ["X-Large: " + "a" * TRAILER_BYTES_MAX, "X:\r\n" * 3000 + "X:"])
-async def test_they_are_bounded(cache_root: Path, line: str) -> None:
+async def test_trailers_over_the_limit_are_refused(cache_root: Path, line: str) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(chunked("/a", line))
         assert (await viewer.receive()).status == 431
@@ -180,7 +182,7 @@ async def test_they_are_bounded(cache_root: Path, line: str) -> None:
         assert not any(seen.has_ended for seen in edge.origin.requests)
 
 
-async def test_one_that_never_ends_is_bounded(cache_root: Path) -> None:
+async def test_endless_trailer_is_refused(cache_root: Path) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(chunked("/a")[:-2] + b"X-Endless: ")
         await edge.origin.until(lambda: any(seen.body == b"hello" for seen in edge.origin.requests))
@@ -189,7 +191,7 @@ async def test_one_that_never_ends_is_bounded(cache_root: Path) -> None:
         assert (await viewer.receive()).status == 431
 
 
-async def test_a_body_of_stated_length_has_none(cache_root: Path) -> None:
+async def test_body_with_content_length_has_no_trailers(cache_root: Path) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=200))
         await viewer.send(request("/a", "POST", content_length="5") + b"helloX-Sum: abc\r\n\r\n")
@@ -213,7 +215,7 @@ def is_hit(response: Response) -> bool:
 
 
 @pytest.mark.parametrize("control", ["max-age=60", "no-store"])
-async def test_an_answers_trailers_go_on_but_not_all(cache_root: Path, control: str) -> None:
+async def test_response_trailers_are_filtered_and_forwarded(cache_root: Path, control: str) -> None:
     async with serve_web(cache_root) as edge:
         put(edge, control, ("Cache-Control", "no-cache"), ("Set-Cookie", "a=1"), SUM)
         response = await fetch(edge.port, "/film", te="trailers")
@@ -258,7 +260,7 @@ async def test_stored_trailers_are_sent_to_viewers_with_te_trailers(cache_root: 
         assert len(edge.origin.requests) == 1
 
 
-async def test_http_1_0_has_no_place_for_them(cache_root: Path) -> None:
+async def test_http_1_0_viewer_gets_no_trailers(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         put(edge, "max-age=60", SUM)
         await fetch(edge.port, "/film")

@@ -65,7 +65,9 @@ HOLDS, NOT_MODIFIED, FAILED = Condition.HOLDS, Condition.NOT_MODIFIED, Condition
         ({"if-match": '"xyzzy"', "if-none-match": '"xyzzy"'}, STRONG, NOT_MODIFIED),
     ],
 )
-def test_preconditions(headers: dict[str, str], version: Version, condition: Condition) -> None:
+def test_preconditions_are_evaluated_in_order(
+    headers: dict[str, str], version: Version, condition: Condition
+) -> None:
     assert evaluate(headers, version) is condition
 
 
@@ -88,7 +90,9 @@ def test_preconditions(headers: dict[str, str], version: Version, condition: Con
         ("nonsense", STRONG, False),
     ],
 )
-def test_if_range(if_range: str | None, version: Version, applies: bool) -> None:
+def test_if_range_decides_whether_the_range_applies(
+    if_range: str | None, version: Version, applies: bool
+) -> None:
     assert range_applies(if_range, version) is applies
 
 
@@ -96,7 +100,7 @@ def test_if_range(if_range: str | None, version: Version, applies: bool) -> None
     "spelled",
     [MODIFIED, "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"],
 )
-def test_the_three_forms_of_a_date(spelled: str) -> None:
+def test_three_date_formats_are_accepted(spelled: str) -> None:
     assert evaluate({"if-modified-since": spelled}, STRONG) is Condition.NOT_MODIFIED
     assert evaluate({"if-unmodified-since": spelled}, STRONG) is Condition.HOLDS
     assert range_applies(spelled, STRONG)
@@ -111,6 +115,6 @@ def test_the_three_forms_of_a_date(spelled: str) -> None:
     ),
     st.sampled_from([STRONG, WEAK, BARE]),
 )
-def test_whatever_is_sent_is_decided(headers: dict[str, str], version: Version) -> None:
+def test_any_header_value_gives_a_decision(headers: dict[str, str], version: Version) -> None:
     assert evaluate(headers, version) in Condition
     assert range_applies(headers.get("if-range"), version) in {True, False}

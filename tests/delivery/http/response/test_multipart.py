@@ -37,7 +37,7 @@ def parse(several: Multipart) -> list[tuple[dict[str, str], object]]:
     ]
 
 
-def test_what_it_looks_like() -> None:
+def test_multipart_body_has_the_form_of_the_rfc() -> None:
     """The form of RFC 9110 §15.3.7.2's example."""
     several = multipart([Span(500, 503), Span(7000, 7002)], 8000, "application/pdf", "SEPARATOR")
     assert several.content_type == "multipart/byteranges; boundary=SEPARATOR"
@@ -55,13 +55,13 @@ def test_what_it_looks_like() -> None:
     assert several.size_bytes == len(sent(several))
 
 
-def test_an_object_without_a_type_has_parts_without_one() -> None:
+def test_object_without_a_type_has_parts_without_a_type() -> None:
     ((fields, _data),) = parse(multipart([Span(0, 1)], 8000, "", "b"))
     assert fields == {"content-range": "bytes 0-0/8000"}
 
 
 @pytest.mark.parametrize("content_type", ["text/plain; charset=utf-8", "text/\u4e2d", "a/\xe9"])
-def test_any_type_of_an_object_gives_a_length_that_is_true(content_type: str) -> None:
+def test_size_is_right_for_any_content_type(content_type: str) -> None:
     several = multipart([Span(0, 10), Span(100, 120)], 8000, content_type, "b")
     assert several.size_bytes == len(sent(several))
 
@@ -76,7 +76,7 @@ SPANS = st.lists(
 
 
 @given(SPANS)
-def test_a_mime_parser_finds_the_parts(spans: list[Span]) -> None:
+def test_mime_parser_finds_the_parts(spans: list[Span]) -> None:
     several = multipart(spans, 8000, "application/x-own", "0123456789abcdef")
     assert several.size_bytes == len(sent(several))
     assert parse(several) == [

@@ -64,7 +64,7 @@ SIZE = 10_000  # as in the examples of RFC 9110 §14.1.2
         ("bytes=" + "0" * 5000 + "1-" + "0" * 30 + "2", Span(1, 3)),
     ],
 )
-def test_what_a_range_header_selects(value: str, selected: Span | RangeOutcome) -> None:
+def test_range_header_selects_its_span(value: str, selected: Span | RangeOutcome) -> None:
     expected = (selected,) if isinstance(selected, Span) else selected
     assert parse_ranges(value, SIZE) == expected
 
@@ -91,7 +91,7 @@ def test_what_a_range_header_selects(value: str, selected: Span | RangeOutcome) 
          [(at, at + 1) for at in range(0, 1600, 200)]),
     ],
 )  # fmt: skip
-def test_what_several_ranges_select(value: str, selected: list[tuple[int, int]]) -> None:
+def test_several_ranges_select_their_spans(value: str, selected: list[tuple[int, int]]) -> None:
     assert parse_ranges(value, SIZE) == tuple(Span(*ends) for ends in selected)
 
 
@@ -108,19 +108,19 @@ def test_what_several_ranges_select(value: str, selected: list[tuple[int, int]])
         ("bytes=,,,", RangeOutcome.IGNORED),
     ],
 )
-def test_several_ranges_that_select_nothing(value: str, answer: RangeOutcome) -> None:
+def test_invalid_ranges_select_nothing(value: str, answer: RangeOutcome) -> None:
     assert parse_ranges(value, SIZE) is answer
 
 
 @pytest.mark.parametrize("value", ["bytes=0-", "bytes=0-0", "bytes=-0"])
-def test_an_empty_object_has_no_range(value: str) -> None:
+def test_empty_object_satisfies_no_range(value: str) -> None:
     assert parse_ranges(value, 0) is RangeOutcome.UNSATISFIABLE
 
 
 @pytest.mark.parametrize(
     "value", ["bytes=-1", "bytes=-5", "bytes=0-,-5", "bytes=-18446744073709551616"]
 )
-def test_last_bytes_of_an_empty_object_are_all_of_it(value: str) -> None:
+def test_suffix_of_an_empty_object_is_ignored(value: str) -> None:
     assert parse_ranges(value, 0) is RangeOutcome.IGNORED
 
 
@@ -128,12 +128,12 @@ def test_last_bytes_of_an_empty_object_are_all_of_it(value: str) -> None:
     ("value", "suffix_bytes"),
     [("bytes=-5", 5), ("bytes=-5,0-1", 5), ("bytes=0-1,-5", 0), ("bytes=-", 0), ("", 0)],
 )
-def test_suffix_that_an_answer_begins_with(value: str, suffix_bytes: int) -> None:
+def test_leading_suffix_length_is_parsed(value: str, suffix_bytes: int) -> None:
     assert leading_suffix_bytes(value) == suffix_bytes
 
 
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.integers(0, 1 << 40))
-def test_first_and_last_select_what_they_say(first: int, last: int, size: int) -> None:
+def test_first_and_last_position_select_their_span(first: int, last: int, size: int) -> None:
     selected = parse_ranges(f"bytes={first}-{last}", size)
     if last < first:
         assert selected is RangeOutcome.IGNORED
@@ -159,7 +159,9 @@ def asked_bytes(spelled: str, size: int) -> set[int]:
 
 
 @given(st.lists(RANGE, min_size=1, max_size=RANGES_MAX), st.integers(0, 1500))
-def test_every_byte_asked_for_is_answered_and_nothing_else(asked: list[str], size: int) -> None:
+def test_spans_cover_exactly_the_requested_bytes_and_small_gaps(
+    asked: list[str], size: int
+) -> None:
     selected = parse_ranges("bytes=" + ",".join(asked), size)
     wanted = set().union(*(asked_bytes(one, size) for one in asked))
     if not wanted:
@@ -197,9 +199,7 @@ def test_every_byte_asked_for_is_answered_and_nothing_else(asked: list[str], siz
     st.integers(0, 1 << 62),
 )
 @example("bytes=" + " ," * 30 + "1-1" + " ," * 30 + "x", 100)
-def test_whatever_is_sent_gives_a_span_inside_the_object_or_an_answer(
-    value: str, size: int
-) -> None:
+def test_any_header_gives_spans_inside_the_object_or_an_outcome(value: str, size: int) -> None:
     selected = parse_ranges(value, size)
     if isinstance(selected, tuple):
         assert 1 <= len(selected) <= RANGES_MAX
@@ -212,7 +212,7 @@ def test_whatever_is_sent_gives_a_span_inside_the_object_or_an_answer(
     | st.text(max_size=32),
     st.integers(0, 1 << 40),
 )
-def test_what_is_wanted_of_a_cold_object_is_what_its_size_confirms(value: str, size: int) -> None:
+def test_first_span_of_a_cold_object_agrees_with_its_size(value: str, size: int) -> None:
     wanted, selected = first_span(value), parse_ranges(value, size)
     if wanted is not None and wanted.start < size:
         assert isinstance(selected, tuple)
@@ -228,10 +228,10 @@ def test_what_is_wanted_of_a_cold_object_is_what_its_size_confirms(value: str, s
         ("bytes=5-9,-5", Span(5, 10)),
     ],
 )
-def test_what_a_cold_object_is_asked_for_first(value: str, wanted: Span) -> None:
+def test_first_span_of_a_cold_object_joins_near_ranges(value: str, wanted: Span) -> None:
     assert first_span(value) == wanted
 
 
 @pytest.mark.parametrize("value", ["bytes=-5", "bytes=-5,0-1", "bytes=5-4", "x", "bytes=-"])
-def test_only_the_size_can_tell(value: str) -> None:
+def test_first_span_is_unknown_without_the_size(value: str) -> None:
     assert first_span(value) is None

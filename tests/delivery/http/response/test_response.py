@@ -41,7 +41,7 @@ def fields(answered: ResponseMessage) -> dict[str, str]:
     return {name.lower(): value for name, value in parsed.items()}
 
 
-def test_a_whole_object() -> None:
+def test_whole_object_gets_a_200() -> None:
     answered = answer()
     assert answered.status == 200
     assert answered.span == Span(0, 1000)
@@ -60,14 +60,14 @@ def test_a_whole_object() -> None:
     }
 
 
-def test_head_says_what_get_would_and_sends_nothing() -> None:
+def test_head_has_the_fields_of_get_and_no_body() -> None:
     asked = answer(method="HEAD")
     assert asked.head == answer().head
     assert asked.span is None
     assert asked.body == b""
 
 
-def test_a_part() -> None:
+def test_single_range_gets_a_206() -> None:
     answered = answer({"range": "bytes=100-199"})
     assert answered.status == 206
     assert answered.span == Span(100, 200)
@@ -76,7 +76,7 @@ def test_a_part() -> None:
     assert fields(answered)["etag"] == '"v1"'
 
 
-def test_several_parts() -> None:
+def test_several_ranges_get_a_multipart_response() -> None:
     answered = answer({"range": "bytes=600-699,100-199"})
     assert answered.status == 206
     assert answered.span is None
@@ -106,29 +106,29 @@ def test_multipart_boundary_is_unpredictable() -> None:
 @pytest.mark.parametrize(
     "wanted", ["bytes=100-149,150-199", "bytes=100-199,1000-", "bytes=100-199,"]
 )
-def test_several_ranges_of_which_one_is_left(wanted: str) -> None:
+def test_several_ranges_that_join_get_a_single_part(wanted: str) -> None:
     answered = answer({"range": wanted})
     assert (answered.status, answered.span, answered.parts) == (206, Span(100, 200), ())
     assert fields(answered)["content-range"] == "bytes 100-199/1000"
 
 
-def test_several_parts_that_are_longer_than_the_object() -> None:
+def test_multipart_longer_than_the_object_becomes_the_whole_object() -> None:
     answered = answer({"range": "bytes=0-450,550-"})
     assert (answered.status, answered.span, answered.parts) == (200, Span(0, 1000), ())
 
 
-def test_an_outdated_if_range_makes_several_ranges_the_whole() -> None:
+def test_outdated_if_range_with_several_ranges_gets_the_whole_object() -> None:
     assert answer({"range": "bytes=0-1,500-501", "if-range": '"v0"'}).status == 200
     assert answer({"range": "bytes=0-1,500-501", "if-range": '"v1"'}).status == 206
 
 
-def test_a_range_of_a_head_is_ignored() -> None:
+def test_range_of_head_is_ignored() -> None:
     answered = answer({"range": "bytes=100-199"}, "HEAD")
     assert answered.status == 200
     assert fields(answered)["content-length"] == "1000"
 
 
-def test_a_part_outside() -> None:
+def test_unsatisfiable_range_gets_a_416() -> None:
     answered = answer({"range": "bytes=1000-"})
     assert answered.status == 416
     assert answered.span is None
@@ -140,15 +140,15 @@ def test_a_part_outside() -> None:
     ("if_range", "status"),
     [('"v1"', 206), (MODIFIED, 206), ('"v0"', 200), ('W/"v1"', 200), ("junk", 200)],
 )
-def test_a_part_only_of_the_version_that_is_meant(if_range: str, status: int) -> None:
+def test_range_applies_only_to_the_version_of_if_range(if_range: str, status: int) -> None:
     assert answer({"range": "bytes=1-2", "if-range": if_range}).status == status
 
 
-def test_an_outdated_if_range_makes_an_unsatisfiable_range_harmless() -> None:
+def test_outdated_if_range_with_an_unsatisfiable_range_gets_the_whole_object() -> None:
     assert answer({"range": "bytes=1000-", "if-range": '"v0"'}).status == 200
 
 
-def test_not_modified_says_what_keeps_a_cache_fresh() -> None:
+def test_304_has_the_fields_that_refresh_a_cache() -> None:
     answered = answer({"if-none-match": '"v1"', "range": "bytes=0-1"})
     assert answered.status == 304
     assert answered.span is None
@@ -160,13 +160,13 @@ def test_not_modified_says_what_keeps_a_cache_fresh() -> None:
     assert "content-length" not in said
 
 
-def test_a_failed_precondition() -> None:
+def test_failed_precondition_gets_a_412() -> None:
     answered = answer({"if-match": '"v0"', "range": "bytes=1000-"})
     assert answered.status == 412
     assert answered.span is None
 
 
-def test_an_empty_object_is_whole_without_bytes() -> None:
+def test_empty_object_gets_a_200_with_length_zero() -> None:
     head = OriginHead(Version('"e"', 0), "text/plain")
     answered = object_response("GET", {}, head, 0.0, DELIVERY)
     assert answered.status == 200
@@ -174,7 +174,7 @@ def test_an_empty_object_is_whole_without_bytes() -> None:
     assert "last-modified" not in fields(answered)
 
 
-def test_what_the_origin_says_of_itself_is_not_repeated() -> None:
+def test_origin_fields_about_its_own_cache_are_not_sent() -> None:
     hidden = dict.fromkeys(
         ("age", "alt-svc", "cache-status", "x-amz-request-id", "x-cache"), "origin's"
     )
@@ -185,23 +185,23 @@ def test_what_the_origin_says_of_itself_is_not_repeated() -> None:
     assert "etag" not in fields(answered)
 
 
-def test_a_clock_that_went_backwards_makes_no_negative_age() -> None:
+def test_age_is_never_negative() -> None:
     assert fields(object_response("GET", {}, HEAD, -5.0, DELIVERY))["age"] == "0"
 
 
 @pytest.mark.parametrize("result", CacheResult)
-def test_x_cache_says_how_it_went(result: CacheResult) -> None:
+def test_x_cache_shows_the_cache_result(result: CacheResult) -> None:
     answered = object_response("GET", {}, HEAD, 0.0, ResponseContext("e", 0.0, True, result))
     assert fields(answered)["x-cache"] == f"{result.value} from streamedge"
 
 
-def test_a_connection_that_ends_says_so() -> None:
+def test_last_response_has_connection_close() -> None:
     closing = ResponseContext("e", 0.0, False, CacheResult.HIT)
     assert fields(object_response("GET", {}, HEAD, 0.0, closing))["connection"] == "close"
     assert "connection" not in fields(answer())
 
 
-def test_a_refusal_gives_its_reason() -> None:
+def test_error_response_has_its_reason() -> None:
     answered = error_response(404, "origin: not found", DELIVERY)
     assert answered.body == b"404 Not Found: origin: not found\n"
     assert fields(answered)["content-length"] == str(len(answered.body))
@@ -209,7 +209,7 @@ def test_a_refusal_gives_its_reason() -> None:
     assert "age" not in fields(answered)
 
 
-def test_a_refused_head_has_no_body() -> None:
+def test_error_response_to_head_has_no_body() -> None:
     answered = error_response(404, "no", DELIVERY, "HEAD")
     assert answered.body == b""
     assert fields(answered)["content-length"] != "0"
@@ -228,9 +228,9 @@ def test_a_refused_head_has_no_body() -> None:
         (OriginFailure.CHANGED, 502),
     ],
 )
-def test_a_failure_has_its_status(failure: OriginFailure, status: int) -> None:
+def test_failure_has_its_status(failure: OriginFailure, status: int) -> None:
     assert failure_status(OriginError(failure, "")) == status
 
 
-def test_a_full_cache_is_the_edges_own_fault() -> None:
+def test_full_cache_gets_a_503() -> None:
     assert failure_status(CacheFullError("")) == 503
