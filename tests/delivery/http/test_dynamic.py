@@ -213,7 +213,7 @@ async def test_incomplete_origin_response_cuts_the_response(
         assert (line["status"], "reason" in line) == (200, True)
 
 
-async def test_viewer_that_leaves_during_an_upload_ends_the_origin_request(
+async def test_viewer_that_leaves_during_an_upload_closes_the_origin_connection(
     cache_root: Path,
 ) -> None:
     """The origin learns that the body is not whole: it ends the connection, not the request."""

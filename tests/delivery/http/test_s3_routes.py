@@ -104,7 +104,7 @@ def test_request_without_an_s3_signature_is_no_s3_request(path: str) -> None:
     assert found.query == "Signature=a&Expires=1"
 
 
-def test_s3_signature_for_a_site_is_forwarded() -> None:
+def test_s3_signature_for_a_site_is_left_to_the_site() -> None:
     found = find_route(table(), "cdn.example", b"/api/films/a", "", SIGNED)
     assert isinstance(found, Route)
     assert (found.name, found.is_s3, found.rule.binding) == ("api/films/a", False, SITE)
