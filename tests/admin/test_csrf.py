@@ -1,4 +1,4 @@
-"""What a web page in an operator's browser may have of the admin address, and what it may not."""
+"""The CSRF guard: which calls of web pages the admin address accepts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.support.asgi_call import call
 from tests.support.shared_memory import make_shared
 
 
-async def ask(
+async def request(
     method: str, path: str, *fields: tuple[str, str], admin_host: str = "127.0.0.1"
 ) -> tuple[int, str | None]:
-    """Status and reason of the answer to a call of ``/reload`` or CloudFront's API."""
+    """The status and the reason in the response to a call of ``/reload`` or CloudFront's API."""
 
-    async def done(_request: Request) -> Response:
+    async def respond(_request: Request) -> Response:
         return JSONResponse({})
 
     routes = [
-        Route("/reload", done, methods=["GET", "POST"]),
-        Route("/2020-05-31/{rest:path}", done, methods=["GET", "POST"]),
+        Route("/reload", respond, methods=["GET", "POST"]),
+        Route("/2020-05-31/{rest:path}", respond, methods=["GET", "POST"]),
     ]
     app = create_admin_app("fra-1", make_shared(0), None, routes, admin_host)
     status, body = await call(app, method, path, fields=fields)
@@ -44,11 +44,11 @@ async def ask(
         (("User-Agent", "curl/8"), 200),
     ],
 )
-async def test_a_page_of_another_site_changes_nothing(field: tuple[str, str], status: int) -> None:
-    said, reason = await ask("POST", "/reload", ("Host", "127.0.0.1:9090"), field)
-    assert said == status
+async def test_page_of_another_site_changes_nothing(field: tuple[str, str], status: int) -> None:
+    actual, reason = await request("POST", "/reload", ("Host", "127.0.0.1:9090"), field)
+    assert actual == status
     assert (reason is not None) == (status == 403)
-    assert (await ask("GET", "/reload", field))[0] == 200
+    assert (await request("GET", "/reload", field))[0] == 200
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -67,18 +67,18 @@ async def test_a_page_of_another_site_changes_nothing(field: tuple[str, str], st
         ("", 421),
     ],
 )
-async def test_a_name_that_was_rebound_reads_nothing(host: str, status: int, method: str) -> None:
-    said, reason = await ask(method, "/reload", ("Host", host), admin_host="edge.ops.example")
-    assert said == status
+async def test_rebound_host_name_reads_nothing(host: str, status: int, method: str) -> None:
+    actual, reason = await request(method, "/reload", ("Host", host), admin_host="edge.ops.example")
+    assert actual == status
     assert (reason is not None) == (status == 421)
 
 
-async def test_of_two_hosts_both_count() -> None:
+async def test_both_of_two_host_fields_are_checked() -> None:
     hosts = (("Host", "localhost"), ("Host", "attacker.example"))
-    assert (await ask("GET", "/reload", *hosts))[0] == 421
+    assert (await request("GET", "/reload", *hosts))[0] == 421
 
 
-async def test_what_is_signed_needs_no_such_care() -> None:
+async def test_signed_api_calls_are_exempt() -> None:
     fields = (("Host", "cloudfront.example"), ("Origin", "https://console.example"))
-    assert await ask("POST", "/2020-05-31/distribution", *fields) == (200, None)
-    assert (await ask("POST", "/2020-05-31", *fields))[0] == 421
+    assert await request("POST", "/2020-05-31/distribution", *fields) == (200, None)
+    assert (await request("POST", "/2020-05-31", *fields))[0] == 421

@@ -1,4 +1,4 @@
-"""The operator's calls on invalidations: what they do, what they list, how they say no."""
+"""The calls on invalidations at the admin address: effects, lists and errors."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.support.shared_memory import make_shared
 
 
 @dataclass(slots=True)
-class Desk:
-    """The admin address of an edge whose two workers are only in the worker status."""
+class AdminAddress:
+    """The admin address of an edge whose two workers exist only in the worker status."""
 
     folder: Path
     log: ControlLog
@@ -34,8 +34,10 @@ class Desk:
     worker_status: WorkerStatus
     change_event: ChangeEvent
 
-    async def ask(self, method: str, target: str, body: bytes = b"") -> tuple[int, dict[str, Any]]:
-        """Status and JSON of an answer."""
+    async def request(
+        self, method: str, target: str, body: bytes = b""
+    ) -> tuple[int, dict[str, Any]]:
+        """The status and JSON of a response."""
         invalidation_feed = InvalidationFeed(
             self.folder, self.wakeups, self.worker_status, self.change_event
         )
@@ -43,33 +45,33 @@ class Desk:
         routes = invalidation_routes(self.log, invalidation_feed, self.change_event, lambda: roots)
         shared = make_shared(2, wakeups=self.wakeups, worker_status=self.worker_status)
         app = create_admin_app("fra-1", shared, None, routes)
-        status, said = await call(app, method, target, body=body)
-        return status, json.loads(said)
+        status, response = await call(app, method, target, body=body)
+        return status, json.loads(response)
 
-    async def invalidate(self, **wish: Any) -> tuple[int, dict[str, Any]]:
-        return await self.ask("POST", "/invalidations", json.dumps(wish).encode())
+    async def invalidate(self, **members: Any) -> tuple[int, dict[str, Any]]:
+        return await self.request("POST", "/invalidations", json.dumps(members).encode())
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def admin(tmp_path: Path) -> Iterator[AdminAddress]:
     prepare_folder(tmp_path)
     database, wakeups, worker_status = ControlDatabase(tmp_path), Wakeups(2), WorkerStatus(2)
-    yield Desk(tmp_path, ControlLog(database), wakeups, worker_status, ChangeEvent())
+    yield AdminAddress(tmp_path, ControlLog(database), wakeups, worker_status, ChangeEvent())
     database.close()
     wakeups.close()
 
 
-async def test_a_row_is_appended_and_every_worker_told(desk: Desk) -> None:
-    changes = ChangeCounter(desk.folder)
+async def test_invalidation_appends_a_row_and_notifies_every_worker(admin: AdminAddress) -> None:
+    changes = ChangeCounter(admin.folder)
     before = changes.number
-    status, said = await desk.invalidate(
+    status, body = await admin.invalidate(
         distribution="EWEB", items=["/a*", "/b?v=1"], tags=["News"], soft=True, revoke=True
     )
     assert status == 201
-    (row,) = desk.log.read_after(0).rows
+    (row,) = admin.log.read_after(0).rows
     assert row.scope == "EWEB"
     assert row.body == {"items": ["/a*", "/b?v=1", "#News"], "soft": True, "revoke": True}
-    assert said == {
+    assert body == {
         "id": row.id,
         "distribution": "EWEB",
         "epoch": 1,
@@ -82,31 +84,35 @@ async def test_a_row_is_appended_and_every_worker_told(desk: Desk) -> None:
     assert changes.number == before + 1
 
 
-async def test_a_slash_alone_is_the_root_object_too(desk: Desk) -> None:
-    _status, said = await desk.invalidate(distribution="EWEB", items=["/"])
-    assert said["items"] == ["/", "/index.html"]
-    _status, said = await desk.invalidate(distribution="ESTREAM", items=["/"])
-    assert said["items"] == ["/"]
+async def test_slash_includes_the_root_object(admin: AdminAddress) -> None:
+    _status, body = await admin.invalidate(distribution="EWEB", items=["/"])
+    assert body["items"] == ["/", "/index.html"]
+    _status, body = await admin.invalidate(distribution="ESTREAM", items=["/"])
+    assert body["items"] == ["/"]
 
 
-async def test_a_caller_reference_says_the_same_once(desk: Desk) -> None:
-    wish = {"distribution": "EWEB", "items": ["/a"], "caller_reference": "r"}
-    first = await desk.invalidate(**wish)
-    assert await desk.invalidate(**wish) == first
-    status, said = await desk.invalidate(**wish | {"items": ["/b"]})
+async def test_repeated_caller_reference_returns_the_first_invalidation(
+    admin: AdminAddress,
+) -> None:
+    members = {"distribution": "EWEB", "items": ["/a"], "caller_reference": "r"}
+    first = await admin.invalidate(**members)
+    assert await admin.invalidate(**members) == first
+    status, body = await admin.invalidate(**members | {"items": ["/b"]})
     assert status == 409
-    assert first[1]["id"] in said["error"]
+    assert first[1]["id"] in body["error"]
 
 
-async def test_they_are_listed_by_distribution_the_newest_first(desk: Desk) -> None:
-    made = [(await desk.invalidate(distribution="EWEB", items=[f"/{n}"]))[1] for n in range(3)]
-    await desk.invalidate(distribution="ESTREAM", items=["/*"])
-    status, said = await desk.ask("GET", "/invalidations?distribution=EWEB")
-    assert (status, said) == (200, {"invalidations": made[::-1]})
+async def test_list_has_invalidations_of_one_distribution_newest_first(admin: AdminAddress) -> None:
+    invalidations = [
+        (await admin.invalidate(distribution="EWEB", items=[f"/{n}"]))[1] for n in range(3)
+    ]
+    await admin.invalidate(distribution="ESTREAM", items=["/*"])
+    status, body = await admin.request("GET", "/invalidations?distribution=EWEB")
+    assert (status, body) == (200, {"invalidations": invalidations[::-1]})
 
 
 @pytest.mark.parametrize(
-    ("wish", "status", "reason"),
+    ("members", "status", "reason"),
     [
         ({"distribution": "ENONE", "items": ["/*"]}, 404, "ENONE"),
         ({"items": ["/*"]}, 404, "no distribution"),
@@ -127,60 +133,62 @@ async def test_they_are_listed_by_distribution_the_newest_first(desk: Desk) -> N
         ({"distribution": "EWEB", "paths": ["/a"]}, 400, "'paths' is not a member"),
     ],
 )
-async def test_what_will_not_do_is_refused_with_its_reason(
-    desk: Desk, wish: dict[str, Any], status: int, reason: str
+async def test_invalid_request_is_refused_with_a_reason(
+    admin: AdminAddress, members: dict[str, Any], status: int, reason: str
 ) -> None:
-    said = await desk.invalidate(**wish)
-    assert said[0] == status
-    assert reason in said[1]["error"]
-    assert desk.log.read_after(0).rows == []
+    response = await admin.invalidate(**members)
+    assert response[0] == status
+    assert reason in response[1]["error"]
+    assert admin.log.read_after(0).rows == []
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"1", b"\xff", b"[" * 100_000])
-async def test_what_is_no_json_object_is_refused(desk: Desk, body: bytes) -> None:
-    status, said = await desk.ask("POST", "/invalidations", body)
+async def test_body_that_is_not_a_json_object_is_refused(admin: AdminAddress, body: bytes) -> None:
+    status, response = await admin.request("POST", "/invalidations", body)
     assert status == 400
-    assert "JSON" in said["error"]
+    assert "JSON" in response["error"]
 
 
-async def test_a_body_is_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_body_over_the_limit_is_refused(
+    admin: AdminAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(invalidations_admin, "BODY_BYTES_MAX", 100)
-    status, _said = await desk.ask("POST", "/invalidations", bytes(101))
+    status, _said = await admin.request("POST", "/invalidations", bytes(101))
     assert status == 413
 
 
-async def test_an_unknown_distribution_has_no_list(desk: Desk) -> None:
-    assert (await desk.ask("GET", "/invalidations?distribution=ENONE"))[0] == 404
-    assert (await desk.ask("GET", "/invalidations"))[0] == 404
+async def test_list_of_unknown_distribution_is_404(admin: AdminAddress) -> None:
+    assert (await admin.request("GET", "/invalidations?distribution=ENONE"))[0] == 404
+    assert (await admin.request("GET", "/invalidations"))[0] == 404
 
 
-async def test_without_a_database_nothing_can_be_invalidated(desk: Desk) -> None:
-    desk.log = ControlLog(ControlDatabase(desk.folder / "nowhere"))
-    for status, said in (
-        await desk.invalidate(distribution="EWEB", items=["/*"]),
-        await desk.ask("GET", "/invalidations?distribution=EWEB"),
+async def test_missing_database_is_503(admin: AdminAddress) -> None:
+    admin.log = ControlLog(ControlDatabase(admin.folder / "nowhere"))
+    for status, body in (
+        await admin.invalidate(distribution="EWEB", items=["/*"]),
+        await admin.request("GET", "/invalidations?distribution=EWEB"),
     ):
         assert status == 503
-        assert "control database" in said["error"]
+        assert "control database" in body["error"]
 
 
-async def test_waiting_ends_when_all_workers_that_are_up_have_looked(desk: Desk) -> None:
-    desk.worker_status.mark_up(1)
+async def test_wait_ends_when_all_running_workers_have_applied_it(admin: AdminAddress) -> None:
+    admin.worker_status.mark_up(1)
 
-    def look() -> None:
-        desk.worker_status.note_position(1, desk.log.position())
-        desk.change_event.notify()
+    def apply() -> None:
+        admin.worker_status.note_position(1, admin.log.position())
+        admin.change_event.notify()
 
-    desk.wakeups.subscribe(1, look)
-    status, said = await desk.invalidate(distribution="EWEB", items=["/*"], wait=True)
-    desk.wakeups.unsubscribe(1)
-    assert (status, said["applied"]) == (201, True)
+    admin.wakeups.subscribe(1, apply)
+    status, body = await admin.invalidate(distribution="EWEB", items=["/*"], wait=True)
+    admin.wakeups.unsubscribe(1)
+    assert (status, body["applied"]) == (201, True)
 
 
-async def test_waiting_ends_when_a_worker_does_not_look(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+async def test_wait_ends_at_the_timeout(
+    admin: AdminAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invalidations_admin, "APPLIED_TIMEOUT_S", 0.01)
-    desk.worker_status.mark_up(0)
-    status, said = await desk.invalidate(distribution="EWEB", items=["/*"], wait=True)
-    assert (status, said["applied"]) == (201, False)
+    admin.worker_status.mark_up(0)
+    status, body = await admin.invalidate(distribution="EWEB", items=["/*"], wait=True)
+    assert (status, body["applied"]) == (201, False)

@@ -1,4 +1,4 @@
-"""The operator's calls on the queue: what they list, what they change, and how they say no."""
+"""The calls on the write-back queue at the admin address: lists, effects and errors."""
 
 from __future__ import annotations
 
@@ -33,54 +33,56 @@ def _write_queue(tmp_path: Path) -> Iterator[WriteQueue]:
     write_queue.close()
 
 
-async def ask(
+async def request(
     write_queue: WriteQueue | None, method: str, target: str
 ) -> tuple[int, dict[str, Any]]:
-    """Status and JSON of an answer."""
+    """The status and JSON of a response."""
     app = create_admin_app("fra-1", make_shared(0), write_queue)
     status, body = await call(app, method, target)
     return status, json.loads(body)
 
 
-async def come(body: bytes) -> AsyncIterator[bytes]:
+async def chunks(body: bytes) -> AsyncIterator[bytes]:
     yield body
 
 
 async def put(write_queue: WriteQueue, name: str, body: bytes, fields: HeaderFields = ()) -> None:
     key = f"directory /media \n{name}"
     write = Write("PUT", name, fields, len(body))
-    assert (await write_queue.accept(key, "media", write, come(body))).succeeded
+    assert (await write_queue.accept(key, "media", write, chunks(body))).succeeded
 
 
-async def keep(write_queue: WriteQueue, name: str, body: bytes, state: State, problem: str) -> None:
-    """Has a write end where only the operator ends it."""
+async def fail_write(
+    write_queue: WriteQueue, name: str, body: bytes, state: State, problem: str
+) -> None:
+    """Accepts a write and ends it as a dead letter."""
     await put(write_queue, name, body, STALE)
     (row,) = write_queue.rows.take_due(2e9, 1)
     assert row.name == name
     write_queue.rows.finish_attempt(row, state, problem=problem)
 
 
-async def test_it_lists_what_is_kept_before_what_waits(write_queue: WriteQueue) -> None:
-    await keep(write_queue, "b", b"12", State.CONFLICT, "answered 412")
-    await keep(write_queue, "c", b"123", State.FAILED, "answered 403 AccessDenied")
+async def test_list_has_dead_letters_before_pending_writes(write_queue: WriteQueue) -> None:
+    await fail_write(write_queue, "b", b"12", State.CONFLICT, "answered 412")
+    await fail_write(write_queue, "c", b"123", State.FAILED, "answered 403 AccessDenied")
     await put(write_queue, "a", b"1")
     (sending,) = write_queue.rows.take_due(2e9, 1)
     await put(write_queue, "a", b"12345")
-    status, said = await ask(write_queue, "GET", "/writes")
+    status, body = await request(write_queue, "GET", "/writes")
     assert status == 200
-    assert said["by_state"] == {"queued": 1, "sending": 1, "conflict": 1, "failed": 1}
-    assert (said["held_bytes"], said["accepted"], said["done"]) == (11, 4, 0)
-    assert said["rows_left_off"] == 0
-    shown = [(row["state"], row["object"], row["size_bytes"]) for row in said["rows"]]
-    assert shown == [
+    assert body["by_state"] == {"queued": 1, "sending": 1, "conflict": 1, "failed": 1}
+    assert (body["held_bytes"], body["accepted"], body["done"]) == (11, 4, 0)
+    assert body["rows_left_off"] == 0
+    rows = [(row["state"], row["object"], row["size_bytes"]) for row in body["rows"]]
+    assert rows == [
         ("conflict", "b", 2),
         ("failed", "c", 3),
         ("sending", "a", 1),
         ("queued", "a", 5),
     ]
-    conflict, _failed, being_sent, queued = said["rows"]
-    assert being_sent["serial"] == sending.serial
-    assert being_sent["due_in_s"] is None
+    conflict, _failed, in_flight, queued = body["rows"]
+    assert in_flight["serial"] == sending.serial
+    assert in_flight["due_in_s"] is None
     assert queued["due_in_s"] == 0.0
     age_s = conflict.pop("age_s")
     assert 0 <= age_s < 60
@@ -99,60 +101,62 @@ async def test_it_lists_what_is_kept_before_what_waits(write_queue: WriteQueue) 
     }
 
 
-async def test_the_list_is_bounded(write_queue: WriteQueue) -> None:
+async def test_list_is_limited(write_queue: WriteQueue) -> None:
     for number in range(3):
         await put(write_queue, f"object-{number}", b"1")
     for limit, listed in ((0, 0), (2, 2), (LISTED_ROWS_MAX * 9, 3)):
-        status, said = await ask(write_queue, "GET", f"/writes?limit={limit}")
+        status, body = await request(write_queue, "GET", f"/writes?limit={limit}")
         assert status == 200
-        assert len(said["rows"]) == listed
-        assert said["rows_left_off"] == 3 - listed
-        assert said["by_state"]["queued"] == 3
+        assert len(body["rows"]) == listed
+        assert body["rows_left_off"] == 3 - listed
+        assert body["by_state"]["queued"] == 3
 
 
-async def test_where_nothing_is_written_back_the_list_is_empty() -> None:
-    status, said = await ask(None, "GET", "/writes")
+async def test_list_is_empty_without_write_back() -> None:
+    status, body = await request(None, "GET", "/writes")
     assert status == 200
-    assert said["rows"] == []
-    assert set(said["by_state"].values()) == {0}
+    assert body["rows"] == []
+    assert set(body["by_state"].values()) == {0}
 
 
 @pytest.mark.parametrize(
     ("query", "fields"), [("", STALE), ("?unconditional=0", STALE), ("?unconditional=1", ())]
 )
-async def test_a_retry_queues_anew(
+async def test_retry_queues_a_dead_letter_again(
     write_queue: WriteQueue, query: str, fields: HeaderFields
 ) -> None:
-    await keep(write_queue, "film", b"new", State.CONFLICT, "answered 412")
+    await fail_write(write_queue, "film", b"new", State.CONFLICT, "answered 412")
     assert write_queue.pending(FILM) is None
-    status, said = await ask(write_queue, "POST", f"/writes/1/retry{query}")
-    assert (status, said) == (200, {"serial": 1, "outcome": "queued"})
+    status, body = await request(write_queue, "POST", f"/writes/1/retry{query}")
+    assert (status, body) == (200, {"serial": 1, "outcome": "queued"})
     (row,) = (await write_queue.status()).rows
     assert (row.state, row.fields, row.attempts) == (State.QUEUED, fields, 0)
     assert write_queue.pending(FILM) is not None  # readers see it again
 
 
-async def test_a_discard_removes_the_bytes(write_queue: WriteQueue) -> None:
-    await keep(write_queue, "film", b"new", State.FAILED, "answered 403")
+async def test_discard_removes_the_body(write_queue: WriteQueue) -> None:
+    await fail_write(write_queue, "film", b"new", State.FAILED, "answered 403")
     assert len(list(write_queue.bodies.iterdir())) == 1
-    status, said = await ask(write_queue, "DELETE", "/writes/1")
-    assert (status, said) == (200, {"serial": 1, "outcome": "discarded"})
+    status, body = await request(write_queue, "DELETE", "/writes/1")
+    assert (status, body) == (200, {"serial": 1, "outcome": "discarded"})
     assert list(write_queue.bodies.iterdir()) == []
     assert (await write_queue.status()).totals.held_bytes == 0
-    assert (await ask(write_queue, "DELETE", "/writes/1"))[0] == 404
+    assert (await request(write_queue, "DELETE", "/writes/1"))[0] == 404
 
 
 @pytest.mark.parametrize("has_write_queue", [True, False])
 @pytest.mark.parametrize(("method", "tail"), [("POST", "/retry"), ("DELETE", "")])
 @pytest.mark.parametrize("serial", ["1", "2", "0", "9" * 18, "9" * 40, "-1", "x", "٣", "1.0"])
-async def test_what_is_not_kept_is_not_there(
+async def test_write_that_is_no_dead_letter_is_404(
     write_queue: WriteQueue, has_write_queue: bool, method: str, tail: str, serial: str
 ) -> None:
-    await put(write_queue, "film", b"waits")  # number 1: it waits, and is nobody's to decide
-    asked = write_queue if has_write_queue else None
-    status, said = await ask(asked, method, f"/writes/{serial}{tail}")
+    await put(
+        write_queue, "film", b"waits"
+    )  # serial 1: a pending write cannot be retried or discarded
+    queue_or_none = write_queue if has_write_queue else None
+    status, body = await request(queue_or_none, method, f"/writes/{serial}{tail}")
     assert status == 404
-    assert serial in said["error"] or ascii(serial) in said["error"]
+    assert serial in body["error"] or ascii(serial) in body["error"]
     assert len((await write_queue.status()).rows) == 1
 
 
@@ -170,9 +174,9 @@ async def test_what_is_not_kept_is_not_there(
 async def test_errors_are_json_with_a_reason(
     write_queue: WriteQueue, method: str, target: str, status: int, reason: str | None
 ) -> None:
-    answered, said = await ask(write_queue, method, target)
-    assert answered == status
-    assert said == {"error": reason or HTTPStatus(status).phrase}
+    actual, body = await request(write_queue, method, target)
+    assert actual == status
+    assert body == {"error": reason or HTTPStatus(status).phrase}
 
 
 @pytest.mark.parametrize(
@@ -183,6 +187,6 @@ async def test_unreadable_write_queue_is_an_error_response(
 ) -> None:
     with closing(sqlite3.connect(write_queue.folder / "journal.sqlite")) as connection:
         connection.execute("DROP TABLE writes")
-    status, said = await ask(write_queue, method, target)
+    status, body = await request(write_queue, method, target)
     assert status == 503
-    assert "the write queue" in said["error"]
+    assert "the write queue" in body["error"]

@@ -1,4 +1,4 @@
-"""streamedge/control/announced_head.py: one number that all processes of an edge see."""
+"""The announced head: one position that all processes of an edge share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streamedge.control.announced_head import FILE_NAME, AnnouncedHead
 from streamedge.control.position import UNKNOWN, position_at
 
 
-def test_what_one_process_publishes_another_sees(tmp_path: Path) -> None:
+def test_published_position_is_visible_in_other_processes(tmp_path: Path) -> None:
     head = AnnouncedHead(tmp_path)
     assert head.position == UNKNOWN
     child = os.fork()
@@ -24,7 +24,7 @@ def test_what_one_process_publishes_another_sees(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
 
 
-def test_it_goes_back_only_to_another_log(tmp_path: Path) -> None:
+def test_position_decreases_only_for_another_log(tmp_path: Path) -> None:
     head = AnnouncedHead(tmp_path)
     head.publish(position_at(7, 3))
     head.publish(position_at(7, 2))
@@ -33,7 +33,7 @@ def test_it_goes_back_only_to_another_log(tmp_path: Path) -> None:
     assert head.position == position_at(6, 1)
 
 
-def test_a_folder_that_cannot_be_used_is_tried_again(tmp_path: Path) -> None:
+def test_unusable_folder_is_tried_again(tmp_path: Path) -> None:
     head = AnnouncedHead(tmp_path / "later")
     assert head.position == UNKNOWN
     assert not head.publish(position_at(7, 3))
@@ -44,7 +44,7 @@ def test_a_folder_that_cannot_be_used_is_tried_again(tmp_path: Path) -> None:
     assert (head.position, head.has_resources) == (position_at(7, 3), True)
 
 
-def test_a_file_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
+def test_replaced_file_is_opened_again(tmp_path: Path) -> None:
     head = AnnouncedHead(tmp_path)
     head.publish(position_at(7, 3))
     (tmp_path / FILE_NAME).unlink()

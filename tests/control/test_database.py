@@ -1,4 +1,4 @@
-"""streamedge/control/database.py: one file, its editions, and what a transaction promises."""
+"""The control database: its file, migrations and transactions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from threading import Barrier, Thread
 
 import pytest
 
-from streamedge.control import database as room
+from streamedge.control import database as database_module
 from streamedge.control.database import (
     MIGRATIONS,
     ControlDamagedError,
@@ -20,14 +20,14 @@ from streamedge.control.database import (
 )
 
 
-def opened(folder: Path) -> ControlDatabase:
+def open_database(folder: Path) -> ControlDatabase:
     """A database that is connected."""
     database = ControlDatabase(folder)
     with database.read():
         return database
 
 
-def edition(folder: Path) -> int:
+def schema_version(folder: Path) -> int:
     connection = sqlite3.connect(folder / "control.db")
     try:
         return int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -46,7 +46,7 @@ def tables(folder: Path) -> set[str]:
         connection.close()
 
 
-def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
+def test_files_are_private_to_the_user(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         database = ControlDatabase(tmp_path)
@@ -68,7 +68,7 @@ def test_commits_are_on_disk_when_they_return(tmp_path: Path) -> None:
     database.close()
 
 
-def test_a_transaction_that_raises_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_transaction_is_rolled_back(tmp_path: Path) -> None:
     database = ControlDatabase(tmp_path)
 
     def fail() -> None:
@@ -83,7 +83,7 @@ def test_a_transaction_that_raises_leaves_nothing(tmp_path: Path) -> None:
     database.close()
 
 
-def test_readers_see_what_was_committed_and_wait_for_no_writer(tmp_path: Path) -> None:
+def test_readers_see_the_last_commit_and_do_not_wait_for_writers(tmp_path: Path) -> None:
     one, other = ControlDatabase(tmp_path), ControlDatabase(tmp_path)
     with one.transaction() as writing:
         writing.execute("INSERT INTO folded VALUES ('E', 0, 1, 1.0)")
@@ -95,11 +95,11 @@ def test_readers_see_what_was_committed_and_wait_for_no_writer(tmp_path: Path) -
     other.close()
 
 
-def test_many_may_open_a_new_one_at_once(tmp_path: Path) -> None:
+def test_new_file_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
     begin = Barrier(4)
     failures: list[Exception] = []
 
-    def open_it() -> None:
+    def open_and_close() -> None:
         begin.wait()
         try:
             database = ControlDatabase(tmp_path)
@@ -108,68 +108,66 @@ def test_many_may_open_a_new_one_at_once(tmp_path: Path) -> None:
         except ControlError as exc:
             failures.append(exc)
 
-    threads = [Thread(target=open_it) for _ in range(4)]
+    threads = [Thread(target=open_and_close) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not failures
-    assert edition(tmp_path) == len(MIGRATIONS)
+    assert schema_version(tmp_path) == len(MIGRATIONS)
 
 
-def test_an_older_file_is_brought_up_to_date_and_keeps_its_rows(
+def test_older_file_is_migrated_and_keeps_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "MIGRATIONS", MIGRATIONS[:1])
+    monkeypatch.setattr(database_module, "MIGRATIONS", MIGRATIONS[:1])
     old = ControlDatabase(tmp_path)
     with old.transaction() as connection:
         connection.execute("INSERT INTO folded VALUES ('E', 0, 7, 1.0)")
     old.close()
     script = "CREATE TABLE later (number INTEGER); -- ends; here\nINSERT INTO later VALUES (1);\n"
-    monkeypatch.setattr(room, "MIGRATIONS", (*MIGRATIONS[:1], script))
+    monkeypatch.setattr(database_module, "MIGRATIONS", (*MIGRATIONS[:1], script))
     new = ControlDatabase(tmp_path)
     with new.read() as connection:
         assert connection.execute("SELECT number FROM later").fetchone() == (1,)
         assert connection.execute("SELECT epoch FROM folded").fetchone() == (7,)
     new.close()
-    assert edition(tmp_path) == 2
+    assert schema_version(tmp_path) == 2
 
 
-def test_a_migration_that_fails_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened(tmp_path).close()
+def test_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_database(tmp_path).close()
     before = tables(tmp_path)
     script = "CREATE TABLE later (number INTEGER);\nINSERT INTO nowhere VALUES (1);\n"
-    monkeypatch.setattr(room, "MIGRATIONS", (*MIGRATIONS, script))
+    monkeypatch.setattr(database_module, "MIGRATIONS", (*MIGRATIONS, script))
     with pytest.raises(ControlError, match="nowhere"):
-        opened(tmp_path)
-    assert edition(tmp_path) == len(MIGRATIONS)
+        open_database(tmp_path)
+    assert schema_version(tmp_path) == len(MIGRATIONS)
     assert tables(tmp_path) == before
 
 
-def test_a_later_edition_is_left_alone(tmp_path: Path) -> None:
-    opened(tmp_path).close()
+def test_newer_file_is_not_changed(tmp_path: Path) -> None:
+    open_database(tmp_path).close()
     connection = sqlite3.connect(tmp_path / "control.db")
     connection.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
     connection.close()
     with pytest.raises(ControlError, match="later StreamEdge"):
-        opened(tmp_path)
-    assert edition(tmp_path) == len(MIGRATIONS) + 1
+        open_database(tmp_path)
+    assert schema_version(tmp_path) == len(MIGRATIONS) + 1
 
 
-def test_what_is_no_database_is_refused_by_name(tmp_path: Path) -> None:
+def test_other_file_raises_damaged_error(tmp_path: Path) -> None:
     (tmp_path / "control.db").write_bytes(b"not a database, but longer than a header" * 100)
     with pytest.raises(ControlDamagedError, match="control database"):
-        opened(tmp_path)
+        open_database(tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+def test_missing_folder_raises_control_error(tmp_path: Path) -> None:
     with pytest.raises(ControlError):
-        opened(tmp_path / "nowhere")
+        open_database(tmp_path / "nowhere")
 
 
-# Faults that pass, and files that are deleted, replaced or damaged
+# Temporary errors, and files that are deleted, replaced or damaged
 
 
 def count_folded(database: ControlDatabase) -> int:
@@ -182,8 +180,8 @@ def add_folded(database: ControlDatabase) -> None:
         connection.execute("INSERT INTO folded VALUES ('E', 0, 1, 1.0)")
 
 
-def test_a_lock_at_the_first_use_is_no_state(tmp_path: Path) -> None:
-    opened(tmp_path).close()
+def test_lock_at_the_first_use_does_not_persist(tmp_path: Path) -> None:
+    open_database(tmp_path).close()
     database = ControlDatabase(tmp_path, busy_timeout_s=0.0)
     locking = sqlite3.connect(tmp_path / "control.db", isolation_level=None)
     locking.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -196,7 +194,7 @@ def test_a_lock_at_the_first_use_is_no_state(tmp_path: Path) -> None:
     database.close()
 
 
-def test_a_folder_that_comes_later_is_used(tmp_path: Path) -> None:
+def test_folder_created_later_is_used(tmp_path: Path) -> None:
     folder = tmp_path / "later"
     database = ControlDatabase(folder)
     with pytest.raises(ControlError):
@@ -206,7 +204,7 @@ def test_a_folder_that_comes_later_is_used(tmp_path: Path) -> None:
     database.close()
 
 
-def test_a_file_that_was_deleted_or_replaced_is_noticed_at_the_next_use(tmp_path: Path) -> None:
+def test_deleted_or_replaced_file_is_detected_at_the_next_use(tmp_path: Path) -> None:
     one, other = ControlDatabase(tmp_path), ControlDatabase(tmp_path)
     add_folded(one)
     assert count_folded(other) == 1
@@ -214,28 +212,28 @@ def test_a_file_that_was_deleted_or_replaced_is_noticed_at_the_next_use(tmp_path
         file.unlink()
     assert count_folded(other) == 0
     add_folded(other)
-    assert count_folded(one) == 1  # not what the deleted file says
+    assert count_folded(one) == 1  # not the content of the deleted file
     one.close()
     other.close()
 
 
-def test_a_file_that_is_damaged_while_it_is_used_is_told_apart_and_can_be_replaced(
+def test_file_damaged_while_in_use_raises_damaged_error_and_can_be_replaced(
     tmp_path: Path,
 ) -> None:
-    database = opened(tmp_path)
+    database = open_database(tmp_path)
     database.close()
-    whole = (tmp_path / "control.db").read_bytes()
-    (tmp_path / "control.db").write_bytes(b"\1" * len(whole))
+    content = (tmp_path / "control.db").read_bytes()
+    (tmp_path / "control.db").write_bytes(b"\1" * len(content))
     with pytest.raises(ControlDamagedError):
         count_folded(database)
-    aside = move_aside(tmp_path)
-    assert aside.read_bytes() == b"\1" * len(whole)  # kept for whoever can repair it
+    damaged = move_aside(tmp_path)
+    assert damaged.read_bytes() == b"\1" * len(content)  # kept for a repair
     assert count_folded(database) == 0
     database.check()
     database.close()
 
 
-def test_a_damaged_page_is_found_by_the_check(tmp_path: Path) -> None:
+def test_check_detects_a_damaged_page(tmp_path: Path) -> None:
     database = ControlDatabase(tmp_path)
     for _ in range(200):
         with database.transaction() as connection:
@@ -252,7 +250,7 @@ def test_a_damaged_page_is_found_by_the_check(tmp_path: Path) -> None:
     database.close()
 
 
-def test_a_failed_statement_does_not_end_the_connection_for_good(tmp_path: Path) -> None:
+def test_connection_works_after_a_failed_statement(tmp_path: Path) -> None:
     database = ControlDatabase(tmp_path)
 
     def fail() -> None:

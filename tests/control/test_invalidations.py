@@ -1,4 +1,4 @@
-"""streamedge/control/invalidations.py: what an item is, and which targets it means."""
+"""Items of invalidations: parsing, and the targets that they match."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from streamedge.control.invalidations import (
 )
 
 
-def means(item: Item, target: str) -> bool:
-    """Whether an item that is no tag is about a target."""
+def matches(item: Item, target: str) -> bool:
+    """Whether an item other than a tag matches a target."""
     if item.kind is ItemKind.WILDCARD:
         return matches_pieces(item.pieces, comparable(target))
     return item.kind is ItemKind.EVERYTHING or item.text == comparable(target)
 
 
-# The forms are those of the CloudFront Developer Guide, "Specifying the files to invalidate"; that
-# a star stands elsewhere than at the end is this edge's own.
+# Forms: CloudFront Developer Guide, "Specifying the files to invalidate". Only this edge allows a
+# star before the end.
 @pytest.mark.parametrize(
-    ("item", "target", "is_meant"),
+    ("item", "target", "is_match"),
     [
         ("/images/image1.jpg", "/images/image1.jpg", True),
         ("/images/image1.jpg", "/images/image1.JPG", False),
@@ -66,7 +66,7 @@ def means(item: Item, target: str) -> bool:
         ("/ab*ba*ab", "/abbaab", True),
         ("/", "/", True),
         ("/", "/index.html", False),
-        # Percent-encoding is decoded once, as a request's is.
+        # Percent-encoding is decoded once, as in requests.
         ("/caf%C3%A9.txt", "/café.txt", True),
         ("/café.txt", "/café.txt", True),
         ("/a%20b", "/a b", True),
@@ -93,20 +93,20 @@ def means(item: Item, target: str) -> bool:
         ("/f?q=a&b", "/f?q=a%26b", True),
     ],
 )
-def test_an_item_means_what_is_written(item: str, target: str, is_meant: bool) -> None:
-    assert means(parse_item(item), target) is is_meant
+def test_item_matches_targets(item: str, target: str, is_match: bool) -> None:
+    assert matches(parse_item(item), target) is is_match
 
 
 @pytest.mark.parametrize("text", ["/*", "/**", "/***"])
-def test_stars_alone_are_everything(text: str) -> None:
+def test_only_stars_match_everything(text: str) -> None:
     assert parse_item(text) == Item(ItemKind.EVERYTHING, EVERYTHING)
 
 
-def test_stars_side_by_side_are_one() -> None:
+def test_adjacent_stars_are_one_star() -> None:
     assert parse_item("/a**b***c") == parse_item("/a*b*c")
 
 
-def test_a_tag_is_compared_without_case() -> None:
+def test_tag_is_case_insensitive() -> None:
     assert parse_item("#News") == Item(ItemKind.TAG, "news")
 
 
@@ -130,13 +130,13 @@ def test_a_tag_is_compared_without_case() -> None:
         ("#" + "a" * (TAG_CHARACTERS_MAX + 1), "tag"),
     ],
 )
-def test_what_is_no_item_is_refused_with_a_reason(text: str, reason: str) -> None:
+def test_invalid_item_is_refused_with_a_reason(text: str, reason: str) -> None:
     with pytest.raises(ItemError, match=reason):
         parse_item(text)
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_an_item_or_refused(text: str) -> None:
+def test_any_text_parses_or_raises_item_error(text: str) -> None:
     for candidate in (text, f"/{text}", f"#{text}"):
         try:
             parse_item(candidate)
@@ -148,37 +148,37 @@ LETTERS = st.text("ab/?*", max_size=14)
 
 
 @given(LETTERS, st.text("ab/?", max_size=20))
-def test_a_wildcard_matches_as_a_regular_expression_does(pattern: str, target: str) -> None:
+def test_wildcard_matches_like_a_regular_expression(pattern: str, target: str) -> None:
     item = parse_item(f"/{pattern}")
     expression = re.escape(f"/{pattern}").replace(r"\*", ".*")
-    assert means(item, f"/{target}") is bool(re.fullmatch(expression, f"/{target}", re.DOTALL))
+    assert matches(item, f"/{target}") is bool(re.fullmatch(expression, f"/{target}", re.DOTALL))
 
 
 @given(st.text("a%?*2530F", min_size=1, max_size=12))
-def test_a_name_is_named_by_how_a_request_spells_it(name: str) -> None:
-    assert means(parse_item("/" + quote(name)), target_of(name))
-    assert not means(parse_item("/" + quote(name)), target_of(name, "v=1"))
-    assert means(parse_item(f"/{quote(name)}?*"), target_of(name, "v=1"))
+def test_percent_encoded_name_matches_its_target(name: str) -> None:
+    assert matches(parse_item("/" + quote(name)), target_of(name))
+    assert not matches(parse_item("/" + quote(name)), target_of(name, "v=1"))
+    assert matches(parse_item(f"/{quote(name)}?*"), target_of(name, "v=1"))
 
 
-def test_matching_takes_no_more_than_a_pass_over_the_target() -> None:
-    # A matcher that took choices back would not end within this test's patience.
+def test_matching_takes_one_pass_over_the_target() -> None:
+    # A matcher with backtracking would not end within the test's timeout.
     item = parse_item("/" + "*a" * 1500 + "*b")
-    assert not means(item, "/" + "a" * 100_000)
-    assert means(item, "/" + "a" * 100_000 + "b")
+    assert not matches(item, "/" + "a" * 100_000)
+    assert matches(item, "/" + "a" * 100_000 + "b")
 
 
 @given(st.lists(st.text("ab,# \t", max_size=12), max_size=4))
-def test_tags_are_the_words_between_commas(values: list[str]) -> None:
+def test_tags_are_separated_by_commas(values: list[str]) -> None:
     words = {word.strip().lower() for word in ",".join(values).split(",")} - {""}
     assert tags_of(values) == words
 
 
-def test_tags_of_one_response_are_bounded() -> None:
+def test_tags_of_one_response_are_limited() -> None:
     assert len(tags_of([",".join(map(str, range(10 * TAGS_MAX)))])) == TAGS_MAX
 
 
-def test_what_a_slash_alone_names_is_the_root_object_too() -> None:
+def test_slash_adds_the_root_object() -> None:
     assert with_root_object(["/", "/a"], "in dex.html") == ("/", "/a", "/in%20dex.html")
     assert with_root_object(["/a"], "index.html") == ("/a",)
     assert with_root_object(["/"], "") == ("/",)

@@ -1,4 +1,4 @@
-"""streamedge/control/log.py: rows in one order, and what remains of those that are folded."""
+"""The control log: rows in one order, and their compaction."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from streamedge.control.position import log_of as log_id_of
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[ControlDatabase]:
-    opened = ControlDatabase(tmp_path)
-    yield opened
-    opened.close()
+    control_database = ControlDatabase(tmp_path)
+    yield control_database
+    control_database.close()
 
 
 def log_of(database: ControlDatabase, items_kept: int = 100) -> ControlLog:
@@ -37,7 +37,7 @@ def rows_after(log: ControlLog, epoch: int) -> list[Row]:
     return log.read_after(position_at(log_id_of(log.position()), epoch)).rows
 
 
-def test_rows_come_in_the_order_of_their_epochs(database: ControlDatabase) -> None:
+def test_rows_are_read_in_the_order_of_their_epochs(database: ControlDatabase) -> None:
     log = log_of(database)
     first = log.invalidate("E", ["/a", "#news"], soft=True, revoke=True)
     second = log.append(RowKind.CONFIGURATION, "E2", {"why": "made"})
@@ -47,21 +47,26 @@ def test_rows_come_in_the_order_of_their_epochs(database: ControlDatabase) -> No
         (1, RowKind.INVALIDATION, "E"),
         (2, RowKind.CONFIGURATION, "E2"),
     ]
-    asked = rows[0].invalidation
-    assert (asked.items, asked.soft, asked.revoke, asked.at_s) == (("/a", "#news"), True, True, 1.0)
+    invalidation = rows[0].invalidation
+    assert (invalidation.items, invalidation.soft, invalidation.revoke, invalidation.at_s) == (
+        ("/a", "#news"),
+        True,
+        True,
+        1.0,
+    )
     assert rows[1].body == {"why": "made"}
     assert [row.epoch for row in rows_after(log, 1)] == [2]
     assert rows_after(log, 2) == []
 
 
-def test_what_another_process_appends_is_read(database: ControlDatabase, tmp_path: Path) -> None:
+def test_row_of_another_process_is_read(database: ControlDatabase, tmp_path: Path) -> None:
     other = ControlDatabase(tmp_path)
     log_of(other).invalidate("E", ["/a"])
     other.close()
     assert [row.scope for row in log_of(database).read_after(0).rows] == ["E"]
 
 
-def test_the_last_epoch_is_told_by_kind(database: ControlDatabase) -> None:
+def test_position_is_that_of_the_newest_row_of_a_kind(database: ControlDatabase) -> None:
     log = log_of(database)
     assert (epoch_of(log.position()), epoch_of(log.position(RowKind.CONFIGURATION))) == (0, 0)
     log.append(RowKind.CONFIGURATION, "E", {})
@@ -69,7 +74,7 @@ def test_the_last_epoch_is_told_by_kind(database: ControlDatabase) -> None:
     assert (epoch_of(log.position()), epoch_of(log.position(RowKind.CONFIGURATION))) == (2, 1)
 
 
-def test_a_row_goes_with_the_transaction_it_is_part_of(database: ControlDatabase) -> None:
+def test_row_is_part_of_its_transaction(database: ControlDatabase) -> None:
     log = log_of(database)
 
     def fail() -> None:
@@ -85,14 +90,14 @@ def test_a_row_goes_with_the_transaction_it_is_part_of(database: ControlDatabase
     assert [row.epoch for row in log.read_after(0).rows] == [1]
 
 
-def test_an_item_that_is_none_appends_nothing(database: ControlDatabase) -> None:
+def test_invalid_item_appends_nothing(database: ControlDatabase) -> None:
     log = log_of(database)
     with pytest.raises(ItemError):
         log.invalidate("E", ["/fine", "not/a/path"])
     assert log.read_after(0).rows == []
 
 
-def test_a_caller_reference_stands_for_one_invalidation(database: ControlDatabase) -> None:
+def test_caller_reference_belongs_to_one_invalidation(database: ControlDatabase) -> None:
     log = log_of(database)
     first = log.invalidate("E", ["/a"], caller_reference="r")
     assert log.invalidate("E", ["/a"], caller_reference="r") == first
@@ -100,7 +105,7 @@ def test_a_caller_reference_stands_for_one_invalidation(database: ControlDatabas
         log.invalidate("E", ["/b"], caller_reference="r")
     with pytest.raises(CallerReferenceError):
         log.invalidate("E", ["/a"], soft=True, caller_reference="r")
-    # Of another distribution it is another reference, and without one all are different.
+    # References of different distributions are independent; rows without one are all different.
     other = log.invalidate("F", ["/b"], caller_reference="r")
     unnamed = [log.invalidate("E", ["/a"]).id for _ in range(2)]
     assert len({first.id, other.id, *unnamed}) == 4
@@ -123,7 +128,7 @@ def test_invalidations_are_found_by_distribution_and_id(database: ControlDatabas
     assert all(row.id.startswith("I") and row.id.isalnum() for row in rows)
 
 
-def test_old_rows_become_one_for_each_distribution_and_strength(
+def test_old_rows_are_compacted_to_one_for_each_distribution_and_strength(
     database: ControlDatabase,
 ) -> None:
     log = log_of(database, items_kept=3)
@@ -134,32 +139,32 @@ def test_old_rows_become_one_for_each_distribution_and_strength(
     log.invalidate("E", ["/4"])  # at 5
     log.invalidate("E", ["/5", "/6"], revoke=True)  # at 6: two items
     rows = log.read_after(0).rows
-    told = [
+    compacted = [
         (row.epoch, row.scope, *(row.invalidation.items), row.invalidation.soft, row.created_s)
         for row in rows
     ]
-    assert told == [
+    assert compacted == [
         (1, "E", "/*", False, 1.0),
         (2, "E", "/*", True, 2.0),
         (4, "F", "/*", False, 4.0),
         (5, "E", "/4", False, 5.0),
         (6, "E", "/5", "/6", False, 6.0),
     ]
-    # Who has read some of it is told what became of the rest, and nothing twice.
+    # A reader of some rows gets the compacted rest, and no row twice.
     assert [row.epoch for row in rows_after(log, 2)] == [4, 5, 6]
     log.invalidate("E", ["/7", "/8", "/9"])
     assert [(row.epoch, row.invalidation.items) for row in rows_after(log, 4)] == [
         (6, ("/*",)),
         (7, ("/7", "/8", "/9")),
     ]
-    assert log.invalidations("E", count=10) == [rows_of(log, 7)]
+    assert log.invalidations("E", count=10) == [row_at(log, 7)]
 
 
-def rows_of(log: ControlLog, epoch: int) -> object:
+def row_at(log: ControlLog, epoch: int) -> object:
     return next(row for row in rows_after(log, epoch - 1) if row.epoch == epoch)
 
 
-def test_one_invalidation_may_be_larger_than_what_is_kept(database: ControlDatabase) -> None:
+def test_single_invalidation_may_have_more_items_than_the_limit(database: ControlDatabase) -> None:
     log = log_of(database, items_kept=2)
     log.invalidate("E", ["/1"])
     log.invalidate("E", [f"/{number}" for number in range(9)])
@@ -174,7 +179,7 @@ def test_epochs_are_never_used_again(database: ControlDatabase) -> None:
     assert log.invalidate("E", ["/a"]).epoch == 5
 
 
-def test_configurations_fold_no_invalidation(database: ControlDatabase) -> None:
+def test_configuration_rows_compact_no_invalidation(database: ControlDatabase) -> None:
     log = log_of(database, items_kept=2)
     log.invalidate("E", ["/1"])
     with database.transaction() as connection:
@@ -198,7 +203,7 @@ def test_configurations_fold_no_invalidation(database: ControlDatabase) -> None:
         "made_s = 'soon'",
     ],
 )
-def test_a_row_that_cannot_be_read_stands_for_everything_of_its_scope(
+def test_unreadable_row_invalidates_everything_in_its_scope(
     database: ControlDatabase, damage: str
 ) -> None:
     log = ControlLog(database)
@@ -213,7 +218,7 @@ def test_a_row_that_cannot_be_read_stands_for_everything_of_its_scope(
     assert not broken.invalidation.soft
 
 
-def test_a_row_whose_scope_cannot_be_read_is_about_all_distributions(
+def test_row_with_unreadable_scope_invalidates_all_distributions(
     database: ControlDatabase,
 ) -> None:
     log = ControlLog(database)
@@ -224,31 +229,31 @@ def test_a_row_whose_scope_cannot_be_read_is_about_all_distributions(
     assert (row.kind, row.scope) == (RowKind.UNREADABLE, "")
 
 
-def test_folding_makes_no_less_of_a_row_that_cannot_be_read(database: ControlDatabase) -> None:
+def test_compaction_keeps_an_unreadable_row_hard(database: ControlDatabase) -> None:
     log = ControlLog(database, items_kept=1)
     log.invalidate("E", ["/a"], soft=True)
     with database.transaction() as connection:
         connection.execute("UPDATE log SET body = '{'")
     log.invalidate("E", ["/b"])
-    folded, _last = log.read_after(0).rows
-    assert folded.invalidation.items == ("/*",)
-    assert not folded.invalidation.soft
+    compacted_row, _last = log.read_after(0).rows
+    assert compacted_row.invalidation.items == ("/*",)
+    assert not compacted_row.invalidation.soft
 
 
-def test_a_log_that_lost_what_was_seen_gets_another_id_once(database: ControlDatabase) -> None:
+def test_log_that_lost_announced_rows_gets_another_id_once(database: ControlDatabase) -> None:
     log = ControlLog(database)
     log.invalidate("E", ["/a"])
     head = log.position()
     assert log.renew_if_older(head) == head
-    assert log.renew_if_older(position_at(log_id_of(head) ^ 1, 99)) == head  # another log's
+    assert log.renew_if_older(position_at(log_id_of(head) ^ 1, 99)) == head  # of another log
     seen = head + 1
     renewed = log.renew_if_older(seen)
     assert (log_id_of(renewed) != log_id_of(head), epoch_of(renewed)) == (True, 1)
-    assert log.renew_if_older(seen) == renewed  # another process has been faster
+    assert log.renew_if_older(seen) == renewed  # another process has renewed it
     assert log.position() == renewed
 
 
-def test_each_new_file_is_another_log(tmp_path: Path) -> None:
+def test_new_file_has_another_log_id(tmp_path: Path) -> None:
     ids = set()
     for name in "ab":
         (tmp_path / name).mkdir()

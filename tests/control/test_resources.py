@@ -1,4 +1,4 @@
-"""The registry: what is committed stays, what is not never was, and the log tells of it."""
+"""The resource store: transactions, durability, and the rows in the control log."""
 
 from __future__ import annotations
 
@@ -20,63 +20,63 @@ POLICY = Resource(
 )
 
 
-def test_what_is_put_is_found_again(tmp_path: Path) -> None:
+def test_committed_resource_is_read_after_reopening(tmp_path: Path) -> None:
     database = ControlDatabase(tmp_path)
-    registry = ResourceStore(database)
+    store = ResourceStore(database)
     later = Resource(Kind.KEY_GROUP, "one", "E2", "name", {}, 0.5, 0.5)
-    with registry.change() as change:
-        change.put(POLICY)
-        change.put(later)
-        assert change.resources() == (later, POLICY)  # the oldest first
-    assert registry.resources() == (later, POLICY)
+    with store.change() as transaction:
+        transaction.put(POLICY)
+        transaction.put(later)
+        assert transaction.resources() == (later, POLICY)  # the oldest first
+    assert store.resources() == (later, POLICY)
     database.close()
-    again = ControlDatabase(tmp_path)
-    assert ResourceStore(again).resources() == (later, POLICY)
-    rows = ControlLog(again).read_after(0).rows
+    reopened = ControlDatabase(tmp_path)
+    assert ResourceStore(reopened).resources() == (later, POLICY)
+    rows = ControlLog(reopened).read_after(0).rows
     assert [(row.kind, row.scope) for row in rows] == [(RowKind.CONFIGURATION, "one")] * 2
-    with ResourceStore(again).change() as change:
-        change.remove(later)
-    assert ResourceStore(again).resources() == (POLICY,)
-    again.close()
+    with ResourceStore(reopened).change() as transaction:
+        transaction.remove(later)
+    assert ResourceStore(reopened).resources() == (POLICY,)
+    reopened.close()
 
 
-def test_what_raises_was_never_there(tmp_path: Path) -> None:
+def test_failed_transaction_changes_nothing(tmp_path: Path) -> None:
     database = ControlDatabase(tmp_path)
-    registry = ResourceStore(database)
+    store = ResourceStore(database)
 
-    def break_off() -> None:
-        with registry.change() as change:
-            change.put(POLICY)
+    def fail() -> None:
+        with store.change() as transaction:
+            transaction.put(POLICY)
             raise KeyError
 
     with pytest.raises(KeyError):
-        break_off()
-    assert registry.resources() == ()
+        fail()
+    assert store.resources() == ()
     assert epoch_of(ControlLog(database).position()) == 0
-    with registry.change():
+    with store.change():
         pass
-    assert epoch_of(ControlLog(database).position()) == 0  # nothing changed, nothing to tell
+    assert epoch_of(ControlLog(database).position()) == 0  # nothing changed, so there is no row
     database.close()
 
 
-def test_a_name_is_had_by_one_of_a_kind(tmp_path: Path) -> None:
+def test_name_is_unique_among_its_kind(tmp_path: Path) -> None:
     database = ControlDatabase(tmp_path)
-    registry = ResourceStore(database)
-    with registry.change() as change:
-        change.put(POLICY)
+    store = ResourceStore(database)
+    with store.change() as transaction:
+        transaction.put(POLICY)
     other = Resource(Kind.CACHE_POLICY, "two", "E1", "name", {}, 1.0, 1.0)
-    with pytest.raises(ControlError), registry.change() as change:
-        change.put(other)
-    assert registry.resources() == (POLICY,)
+    with pytest.raises(ControlError), store.change() as transaction:
+        transaction.put(other)
+    assert store.resources() == (POLICY,)
     database.close()
 
 
-def test_reading_changes_nothing(tmp_path: Path) -> None:
+def test_read_resources_changes_nothing(tmp_path: Path) -> None:
     assert read_resources(tmp_path) == ()
     assert list(tmp_path.iterdir()) == []
     database = ControlDatabase(tmp_path)
-    with ResourceStore(database).change() as change:
-        change.put(POLICY)
+    with ResourceStore(database).change() as transaction:
+        transaction.put(POLICY)
     assert read_resources(tmp_path) == (POLICY,)
     database.close()
     assert read_resources(tmp_path) == (POLICY,)
@@ -86,13 +86,13 @@ def test_reading_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes_before_kill", [1, 17, 60])
-def test_every_acknowledged_change_survives_kill(tmp_path: Path, changes_before_kill: int) -> None:
+def test_acknowledged_change_survives_kill(tmp_path: Path, changes_before_kill: int) -> None:
     program = [sys.executable, resource_process.__file__, str(tmp_path)]
     process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     acknowledged = [json.loads(process.stdout.readline()) for _ in range(changes_before_kill)]
     process.kill()
-    # What was said before it died counts too; a line that it could not finish was not said.
+    # Lines that it wrote before it died count too; an incomplete line does not.
     acknowledged += [
         json.loads(line) for line in process.stdout.read().splitlines() if line.endswith("}")
     ]
@@ -101,13 +101,13 @@ def test_every_acknowledged_change_survives_kill(tmp_path: Path, changes_before_
 
     database = ControlDatabase(tmp_path)
     resources = {one.id: one for one in ResourceStore(database).resources()}
-    newest = {said["id"]: said["number"] for said in acknowledged}
+    newest = {line["id"]: line["number"] for line in acknowledged}
     assert resources.keys() >= newest.keys()
     last = acknowledged[-1]["number"]
     for identifier, number in newest.items():
-        found = resources[identifier]
-        # One more may have been committed and not been told any more.
-        assert found.document["number"] in {number, last + 1}
-        assert found == resource_process.resource(found.document["number"])
+        resource = resources[identifier]
+        # One more change may have been committed but not reported.
+        assert resource.document["number"] in {number, last + 1}
+        assert resource == resource_process.resource(resource.document["number"])
     assert epoch_of(ControlLog(database).position()) in {last + 1, last + 2}
     database.close()
