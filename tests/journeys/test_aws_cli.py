@@ -67,7 +67,7 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def test_a_large_file_goes_there_and_back(
+def test_large_file_is_uploaded_and_downloaded_unchanged(
     edge: EdgeProcess, s3: S3Server, aws: AwsCli, tmp_path: Path
 ) -> None:
     """In parts, many at a time; what another copy left in the cache is not what comes back."""
@@ -87,7 +87,9 @@ def test_a_large_file_goes_there_and_back(
     assert "404" in gone.stderr
 
 
-def test_conditions_hold(edge: EdgeProcess, aws: AwsCli, tmp_path: Path) -> None:
+def test_conditional_puts_are_refused_when_their_condition_fails(
+    edge: EdgeProcess, aws: AwsCli, tmp_path: Path
+) -> None:
     small = tmp_path / "small"
     small.write_bytes(b"a small object\n")
     put = ("s3api", "put-object", "--bucket", BUCKET, "--key", "small", "--body", str(small))
@@ -100,7 +102,7 @@ def test_conditions_hold(edge: EdgeProcess, aws: AwsCli, tmp_path: Path) -> None
     assert (head["ETag"], head["ContentLength"]) == (etag, 15)
 
 
-def test_own_bucket_is_listed_and_no_other(edge: EdgeProcess, aws: AwsCli) -> None:
+def test_own_bucket_is_listed_and_other_buckets_are_refused(edge: EdgeProcess, aws: AwsCli) -> None:
     """Where PUT is among the methods: whoever may replace all objects may see their names."""
     aws.run("s3", "ls", f"s3://{BUCKET}/", endpoint=edge.http(""))
     other = aws.run("s3", "ls", f"s3://not-{BUCKET}/", endpoint=edge.http(""), check=False)
@@ -108,7 +110,7 @@ def test_own_bucket_is_listed_and_no_other(edge: EdgeProcess, aws: AwsCli) -> No
     assert "NoSuchBucket" in other.stderr
 
 
-def test_the_command_signs_urls(aws: AwsCli, tmp_path: Path) -> None:
+def test_aws_command_signs_urls(aws: AwsCli, tmp_path: Path) -> None:
     key = rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.TraditionalOpenSSL,

@@ -20,7 +20,7 @@ keys = {{ "{key}" = "{secret}" }}
 """
 
 
-async def test_a_distribution_with_an_identity_is_made_found_and_served(
+async def test_distribution_with_an_identity_is_created_listed_and_served(
     tmp_path: Path, aws: AwsCli
 ) -> None:
     media = tmp_path / "media"

@@ -72,7 +72,9 @@ def edge_over(kind: str, tmp_path: Path, s3: S3Server) -> Iterator[EdgeProcess]:
 
 
 @pytest.mark.parametrize("kind", ["bucket", "folder"])
-def test_objects_of_an_origin(kind: str, tmp_path: Path, s3: S3Server) -> None:
+def test_objects_are_served_from_each_kind_of_origin(
+    kind: str, tmp_path: Path, s3: S3Server
+) -> None:
     with edge_over(kind, tmp_path, s3) as edge:
         url = edge.http("/dir/film%20one.mp4")
         assert curl("--range", "1000000-1999999", url) == WHOLE[1_000_000:2_000_000]  # partly
@@ -109,7 +111,7 @@ def test_objects_of_an_origin(kind: str, tmp_path: Path, s3: S3Server) -> None:
                 assert b"secret bytes" not in response.read()
 
 
-def test_a_bucket_that_refuses_the_key(tmp_path: Path, s3: S3Server) -> None:
+def test_bucket_that_refuses_the_key_is_a_403(tmp_path: Path, s3: S3Server) -> None:
     wrong = bucket_toml(s3).replace(s3.secret_access_key, "wrong")
     with run_edge(tmp_path, wrong) as edge, connection(edge) as connected:
         connected.request("GET", "/film.mp4")
@@ -118,7 +120,7 @@ def test_a_bucket_that_refuses_the_key(tmp_path: Path, s3: S3Server) -> None:
         assert s3.access_key_id.encode() not in response.read()
 
 
-async def test_random_ranges_of_a_filling_object(tmp_path: Path) -> None:
+async def test_random_ranges_of_a_filling_object_are_correct(tmp_path: Path) -> None:
     """Whatever is there already, and whichever worker is asked."""
     async with ScriptedOrigin() as origin:
         large = Pattern(150_000_000, seed=7)  # three extents
@@ -140,7 +142,7 @@ async def test_random_ranges_of_a_filling_object(tmp_path: Path) -> None:
             assert origin.body_bytes_sent < 20_000_000  # pieces, each once
 
 
-async def test_a_hundred_viewers_of_a_cold_object(tmp_path: Path) -> None:
+async def test_hundred_viewers_of_a_cold_object_cost_one_read(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", FILM)
         origin.hold("film.mp4", at=10)
@@ -166,7 +168,7 @@ async def test_a_hundred_viewers_of_a_cold_object(tmp_path: Path) -> None:
             assert len(edge.await_log("response", 100)) == 100
 
 
-async def test_an_object_replaced_while_it_is_sent_is_never_mixed(tmp_path: Path) -> None:
+async def test_object_replaced_while_it_is_sent_is_never_mixed(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         new = Pattern(FILM_BYTES, seed=6)
         new_whole = new.read(Span(0, FILM_BYTES))
@@ -192,7 +194,7 @@ async def test_an_object_replaced_while_it_is_sent_is_never_mixed(tmp_path: Path
             assert cut <= 2  # each worker learns by it
 
 
-async def test_an_origin_that_fails_for_good_never_looks_whole(tmp_path: Path) -> None:
+async def test_response_of_an_origin_that_fails_for_good_is_cut(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", FILM)
         origin.hold("film.mp4", at=1_000_000)
@@ -219,7 +221,7 @@ async def test_an_origin_that_fails_for_good_never_looks_whole(tmp_path: Path) -
             assert origin.body_bytes_sent - sent < FILM_BYTES - 900_000
 
 
-async def test_an_origin_that_says_nothing_is_a_504(tmp_path: Path) -> None:
+async def test_silent_origin_is_a_504(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", FILM)
         origin.hold_responses()
@@ -230,7 +232,7 @@ async def test_an_origin_that_says_nothing_is_a_504(tmp_path: Path) -> None:
             assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
 
 
-async def test_two_distributions_do_not_meet(tmp_path: Path) -> None:
+async def test_distributions_of_different_hosts_are_separate(tmp_path: Path) -> None:
     async with ScriptedOrigin() as first, ScriptedOrigin() as second:
         first.put("film.mp4", b"first")
         second.put("film.mp4", b"second")
@@ -255,7 +257,9 @@ async def test_two_distributions_do_not_meet(tmp_path: Path) -> None:
             assert ids == {"E1", "E2", None}
 
 
-async def test_a_viewer_that_stops_reading_is_dropped_and_harms_nobody(tmp_path: Path) -> None:
+async def test_viewer_that_stops_reading_is_disconnected_and_others_are_served(
+    tmp_path: Path,
+) -> None:
     async with ScriptedOrigin() as origin:
         large = Pattern(32 << 20, seed=8)
         origin.put("film.mp4", large)

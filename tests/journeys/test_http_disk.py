@@ -30,7 +30,7 @@ def limit_files(pid: int, size_bytes: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (size_bytes, hard))
 
 
-async def test_no_room_anywhere_cuts_one_response_and_nothing_else(tmp_path: Path) -> None:
+async def test_full_disk_and_memory_cut_one_response_and_no_other(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", FILM)
         origin.put("other.mp4", FILM)
@@ -58,7 +58,7 @@ async def test_no_room_anywhere_cuts_one_response_and_nothing_else(tmp_path: Pat
             assert edge.log("process_ended") == []
 
 
-async def test_a_damaged_chunk_is_fetched_anew_after_an_unclean_boot(tmp_path: Path) -> None:
+async def test_damaged_chunk_is_fetched_again_after_an_unclean_boot(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", FILM)
         with run_edge(tmp_path, http_toml(origin.url)) as edge:
@@ -79,7 +79,7 @@ async def test_a_damaged_chunk_is_fetched_anew_after_an_unclean_boot(tmp_path: P
             assert len(origin.requests) == asked + 2
 
 
-async def test_a_damaged_header_costs_its_extent_alone(tmp_path: Path) -> None:
+async def test_damaged_header_costs_only_its_extent(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", FILM)
         with run_edge(tmp_path, http_toml(origin.url)) as edge:

@@ -108,9 +108,7 @@ async def begin(viewer: Viewer) -> None:
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-async def test_a_killed_worker_takes_only_its_own_viewers_along(
-    tmp_path: Path, killed: int
-) -> None:
+async def test_killed_worker_disconnects_only_its_own_viewers(tmp_path: Path, killed: int) -> None:
     """One of the two runs the fill; whichever it is, the film is fetched to its end."""
     async with ScriptedOrigin() as origin, AsyncExitStack() as stack:
         put(origin)
@@ -139,7 +137,7 @@ async def test_a_killed_worker_takes_only_its_own_viewers_along(
             assert edge.stop() == 0
 
 
-async def test_a_killed_edge_goes_on_where_it_stopped(tmp_path: Path) -> None:
+async def test_killed_edge_resumes_its_fill_after_the_next_start(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         put(origin)
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
@@ -177,7 +175,7 @@ async def test_workers_end_with_their_supervisor(tmp_path: Path) -> None:
                 await fetch(edge.http_port, "/small")
 
 
-async def test_draining_finishes_what_is_under_way(tmp_path: Path) -> None:
+async def test_draining_edge_finishes_running_responses(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin, AsyncExitStack() as stack:
         put(origin)
         origin.hold("film.mp4", at=HELD_AT)
@@ -197,7 +195,7 @@ async def test_draining_finishes_what_is_under_way(tmp_path: Path) -> None:
             assert "Traceback" not in (edge.folder / "stderr").read_text()
 
 
-async def test_an_idle_edge_ends_well(tmp_path: Path) -> None:
+async def test_idle_edge_ends_with_exit_code_0(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         put(origin)
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
@@ -209,7 +207,7 @@ async def test_an_idle_edge_ends_well(tmp_path: Path) -> None:
             assert len(edge.log("worker_down")) == 2
 
 
-async def test_a_worker_that_is_told_to_end_is_replaced(tmp_path: Path) -> None:
+async def test_worker_that_gets_sigterm_is_replaced(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         put(origin)
         with run_edge(tmp_path, http_toml(origin.url)) as edge:
@@ -220,7 +218,7 @@ async def test_a_worker_that_is_told_to_end_is_replaced(tmp_path: Path) -> None:
             assert edge.log("process_ended")[0]["code"] == 0
 
 
-async def test_a_crash_loop_is_slowed_down_told_and_survived(tmp_path: Path) -> None:
+async def test_crash_loop_is_slowed_down_and_logged(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         put(origin)
         with run_edge(tmp_path, http_toml(origin.url)) as edge:
@@ -264,7 +262,7 @@ async def test_metrics_are_sums_over_workers(tmp_path: Path) -> None:
             assert metric(edge, "streamedge_sent_bytes_total", protocol="http") > count * FILM_BYTES
 
 
-def test_an_address_in_use_is_told(tmp_path: Path) -> None:
+def test_address_in_use_is_reported(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         (admin,) = free_ports(1)
@@ -282,7 +280,7 @@ def test_an_address_in_use_is_told(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
-async def test_the_cache_stays_within_its_size(tmp_path: Path) -> None:
+async def test_cache_stays_within_its_size(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         objects = {f"film-{seed}.mp4": Pattern(8 << 20, seed=seed) for seed in range(14)}
         for name, content in objects.items():
@@ -318,7 +316,7 @@ def disk_bytes(folder: Path) -> int:
     return total
 
 
-async def test_many_cached_objects_are_found_again(tmp_path: Path) -> None:
+async def test_many_cached_objects_are_hits_after_a_restart(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         names = [f"object-{number}" for number in range(300)]
         for name in names:
@@ -337,7 +335,7 @@ async def test_many_cached_objects_are_found_again(tmp_path: Path) -> None:
         assert len(origin.requests) == len(names)
 
 
-async def test_a_cache_folder_that_cannot_be(tmp_path: Path) -> None:
+async def test_edge_with_an_unusable_cache_folder_serves_from_memory(tmp_path: Path) -> None:
     """A file lies where a folder should: the edge serves from memory."""
     async with ScriptedOrigin() as origin:
         put(origin)
@@ -353,7 +351,7 @@ async def test_a_cache_folder_that_cannot_be(tmp_path: Path) -> None:
             assert edge.stop() == 0
 
 
-async def test_a_cache_folder_that_vanishes(tmp_path: Path) -> None:
+async def test_edge_serves_on_when_its_cache_folder_is_removed(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         put(origin)
         with run_edge(tmp_path, http_toml(origin.url)) as edge:

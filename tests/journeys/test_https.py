@@ -116,7 +116,7 @@ def test_curl_gets_every_byte(secure: Secure, version: str) -> None:
     assert secure.curl(*only, "/missing").returncode == 22
 
 
-def test_each_name_is_shown_its_certificate(secure: Secure) -> None:
+def test_each_server_name_gets_its_certificate(secure: Secure) -> None:
     assert secure.curl("/small", name=ONE).stdout == SMALL
     assert secure.curl("/small", name=TWO).stdout == SMALL
     stranger = secure.curl("/small", name="three.example")
@@ -133,7 +133,7 @@ def _answers(connected: ssl.SSLSocket, host: str) -> int:
     return answer.status
 
 
-def test_a_connection_carries_requests_for_its_certificates_hosts_alone(secure: Secure) -> None:
+def test_connection_serves_only_hosts_of_its_certificate(secure: Secure) -> None:
     """A name in front that another host hides behind: 421, cached or not, by either way."""
     with secure.connect(ONE) as one, secure.connect(TWO) as two:
         for _again in range(3):
@@ -141,7 +141,7 @@ def test_a_connection_carries_requests_for_its_certificates_hosts_alone(secure: 
             assert [_answers(two, host) for host in (TWO, ONE, "two.example:1")] == [200, 421, 200]
 
 
-def test_a_client_that_names_no_host_may_ask_for_any(secure: Secure) -> None:
+def test_client_without_sni_may_request_any_host(secure: Secure) -> None:
     """curl -k by address, and old clients: they have been shown the first certificate."""
     context = secure.authority.client()
     context.check_hostname = False
@@ -152,7 +152,7 @@ def test_a_client_that_names_no_host_may_ask_for_any(secure: Secure) -> None:
         assert [_answers(connected, host) for host in (ONE, TWO, "other")] == [200, 200, 200]
 
 
-def test_http_and_https_have_one_cache(secure: Secure) -> None:
+def test_http_and_https_share_one_cache(secure: Secure) -> None:
     plain = http.client.HTTPConnection("127.0.0.1", secure.edge.http_port, timeout=30)
     plain.request("GET", "/film.mp4", headers={"Host": ONE, "Range": "bytes=5-9"})
     answer = plain.getresponse()
@@ -170,7 +170,7 @@ def test_old_versions_are_refused_and_counted(secure: Secure) -> None:
     assert line["client"].startswith("127.0.0.1:")
 
 
-def test_a_session_resumes_with_any_worker(secure: Secure) -> None:
+def test_tls_session_resumes_with_any_worker(secure: Secure) -> None:
     context = secure.authority.client()
     with socket.create_connection(("127.0.0.1", secure.port), 30) as connected:
         first = context.wrap_socket(connected, server_hostname=ONE)
@@ -186,7 +186,7 @@ def test_a_session_resumes_with_any_worker(secure: Secure) -> None:
             again.close()
 
 
-async def test_requests_in_a_row_are_answered_in_a_row(secure: Secure) -> None:
+async def test_pipelined_requests_are_answered_in_order(secure: Secure) -> None:
     async with secure.viewer() as viewer:
         asked = [("/small", ""), ("/film.mp4", "bytes=100-2000000"), ("/small", "bytes=2-4")] * 3
         raw = b""
@@ -201,7 +201,7 @@ async def test_requests_in_a_row_are_answered_in_a_row(secure: Secure) -> None:
             assert (await viewer.receive()).body == body
 
 
-def test_a_slow_reader_gets_every_byte(secure: Secure) -> None:
+def test_slow_reader_gets_every_byte(secure: Secure) -> None:
     with secure.connect(receive_buffer_bytes=4096) as viewer:
         viewer.sendall(request("/film.mp4", host=ONE, connection="close"))
         received = bytearray()
@@ -210,7 +210,7 @@ def test_a_slow_reader_gets_every_byte(secure: Secure) -> None:
     assert received.partition(b"\r\n\r\n")[2] == WHOLE
 
 
-def test_new_certificates_are_taken_while_connections_live(secure: Secure) -> None:
+def test_new_certificates_are_loaded_while_connections_are_open(secure: Secure) -> None:
     with secure.connect(TWO) as before:
         old = before.getpeercert(binary_form=True)
         before.sendall(request("/film.mp4", host=TWO))
@@ -236,14 +236,14 @@ def test_new_certificates_are_taken_while_connections_live(secure: Secure) -> No
     secure.two.key.write_bytes(replaced)
 
 
-def test_plain_http_is_told_what_it_is(secure: Secure) -> None:
+def test_plain_http_on_the_https_port_is_a_400(secure: Secure) -> None:
     plain = http.client.HTTPConnection("127.0.0.1", secure.port, timeout=30)
     plain.request("GET", "/small")
     assert plain.getresponse().status == 400
     plain.close()
 
 
-async def test_a_response_that_is_cut_can_be_told(tmp_path: Path) -> None:
+async def test_cut_response_ends_without_close_notify(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film", FILM)
         toml = f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n'
@@ -259,7 +259,7 @@ async def test_a_response_that_is_cut_can_be_told(tmp_path: Path) -> None:
                     await viewer.receive_body(FILM_BYTES - 1_000_000)
 
 
-def test_a_handshake_must_come_to_an_end(tmp_path: Path) -> None:
+def test_unfinished_handshake_is_cut_off(tmp_path: Path) -> None:
     toml = f'[origins.main]\ntype = "directory"\npath = "{tmp_path}"\n'
     with (
         serve(tmp_path, toml, limits='tls_handshake = "100ms"') as secure,

@@ -85,7 +85,7 @@ async def everywhere(viewers: list[Viewer], path: str) -> list[bytes]:
     return [(await viewer.get(path)).body for viewer in viewers]
 
 
-async def test_all_workers_serve_what_is_new_from_the_next_request_on(
+async def test_all_workers_serve_the_new_object_from_the_next_request_on(
     edge: EdgeProcess, tmp_path: Path
 ) -> None:
     async with viewers_of(edge) as viewers:
@@ -100,7 +100,7 @@ async def test_all_workers_serve_what_is_new_from_the_next_request_on(
             assert said.get("applied") is (True if options == ("--wait",) else None)
 
 
-async def test_a_worker_that_begins_later_and_an_edge_that_is_started_again_know_of_it(
+async def test_invalidation_holds_in_new_workers_and_after_a_restart(
     tmp_path: Path,
 ) -> None:
     async with ScriptedOrigin() as origin:
@@ -124,7 +124,7 @@ async def test_a_worker_that_begins_later_and_an_edge_that_is_started_again_know
         assert len(origin.requests) == 3
 
 
-async def test_new_plays_and_seeks_are_of_the_new_film_and_running_ones_go_on(
+async def test_new_plays_and_seeks_get_the_new_film_and_running_plays_continue(
     edge: EdgeProcess, tmp_path: Path
 ) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=1000) as running:
@@ -177,7 +177,7 @@ async def test_revoking_cuts_downloads_in_every_worker(tmp_path: Path) -> None:
                 assert len({line["process"] for line in lines}) == WORKERS
 
 
-def test_the_command_says_what_was_done_or_why_not(edge: EdgeProcess) -> None:
+def test_invalidate_command_prints_its_result_or_the_error(edge: EdgeProcess) -> None:
     done = invalidate(edge, "EWEB", "/a", "/b*", "--tag", "news", "--wait")
     assert done.returncode == 0
     assert "3 items of EWEB not served again from now on, in every worker." in done.stdout

@@ -95,7 +95,7 @@ async def restarted_worker(edge: EdgeProcess) -> None:
     raise TimeoutError
 
 
-async def test_a_database_that_is_locked_at_a_workers_start_serves_nothing_invalidated(
+async def test_worker_that_starts_with_a_locked_database_serves_nothing_invalidated(
     tmp_path: Path,
 ) -> None:
     async with origin_with("a", b"old") as origin:
@@ -129,7 +129,7 @@ def restore(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("lose", [delete, damage, restore])
-async def test_what_was_cached_before_the_database_was_lost_is_asked_for_anew(
+async def test_objects_cached_before_the_database_was_lost_are_fetched_again(
     tmp_path: Path, lose: Callable[[Path], None]
 ) -> None:
     async with origin_with("a", b"old") as origin:
@@ -153,7 +153,9 @@ async def test_what_was_cached_before_the_database_was_lost_is_asked_for_anew(
             assert len(edge.log("control_log_replaced")) == 1
 
 
-async def test_a_database_that_is_deleted_while_the_edge_runs_is_made_anew(tmp_path: Path) -> None:
+async def test_database_that_is_deleted_while_the_edge_runs_is_created_again(
+    tmp_path: Path,
+) -> None:
     async with origin_with("a", b"old") as origin:
         with run_edge(tmp_path, site(origin), workers=2) as edge:
             for _ in range(8):
@@ -166,7 +168,7 @@ async def test_a_database_that_is_deleted_while_the_edge_runs_is_made_anew(tmp_p
             assert await until_hit(edge) == b"new"
 
 
-async def test_a_database_that_is_damaged_while_the_edge_runs_serves_nothing_invalidated(
+async def test_edge_whose_database_is_damaged_serves_nothing_invalidated(
     tmp_path: Path,
 ) -> None:
     async with origin_with("a", b"old") as origin:
@@ -179,7 +181,7 @@ async def test_a_database_that_is_damaged_while_the_edge_runs_serves_nothing_inv
             assert (await get(edge))[0] == b"new"  # nobody knows what was invalidated
 
 
-def test_check_says_what_to_do_about_a_database_that_is_lost_or_damaged(tmp_path: Path) -> None:
+def test_check_command_advises_about_a_lost_or_damaged_database(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     origin = '[origins.main]\ntype = "directory"\npath = "."\n'
     with run_edge(tmp_path, origin) as edge:

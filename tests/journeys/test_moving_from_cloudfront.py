@@ -91,7 +91,7 @@ def edge_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def test_the_guide(edge_folder: Path, s3: S3Server) -> None:
+async def test_commands_of_the_guide_work(edge_folder: Path, s3: S3Server) -> None:
     s3.put("videos", "film.mp4", FILM.read_bytes(), content_type="video/mp4")
     with run_edge(edge_folder, config_of(s3), workers=2, distributions="\n") as edge:
         said = run_guide(edge)
@@ -105,7 +105,7 @@ async def test_the_guide(edge_folder: Path, s3: S3Server) -> None:
         assert await duration_s(edge.rtmp("mp4:film.mp4")) > 1
 
 
-def test_its_second_config_is_one(edge_folder: Path) -> None:
+def test_second_config_of_the_guide_loads(edge_folder: Path) -> None:
     from streamedge.config.load import load
 
     first, second = blocks("toml")

@@ -72,7 +72,7 @@ def origins(s3: S3Server, identity: str) -> str:
     )
 
 
-def test_a_bucket_that_only_the_edge_may_read(tmp_path: Path, s3: S3Server) -> None:
+def test_private_bucket_is_readable_only_through_the_edge(tmp_path: Path, s3: S3Server) -> None:
     s3.create_bucket(BUCKET)
     s3.put(BUCKET, "film.mp4", FILM)
     direct = f"{s3.endpoint}/{BUCKET}/film.mp4"
@@ -103,7 +103,7 @@ def test_a_bucket_that_only_the_edge_may_read(tmp_path: Path, s3: S3Server) -> N
         assert status_of(other.http("film.mp4")) == 403
 
 
-def test_the_bucket_before_a_name_steps_round_no_rule(tmp_path: Path, s3: S3Server) -> None:
+def test_bucket_name_in_the_path_evades_no_access_rule(tmp_path: Path, s3: S3Server) -> None:
     s3.create_bucket("ruled")
     for name in ("open", "signed/film", "locked/film"):
         s3.put("ruled", name, FILM)

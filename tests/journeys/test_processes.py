@@ -52,7 +52,7 @@ def test_renamed_log_file_is_opened_anew_by_every_process(
     assert "worker_down" not in (tmp_path / "edge.log.1").read_text()
 
 
-def test_log_into_a_pipe_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:
+def test_unread_log_pipe_stops_no_process(tmp_path: Path) -> None:
     make_media(tmp_path)
     http_port, admin_port = free_ports(2)
     (tmp_path / "config.toml").write_text(
@@ -141,7 +141,7 @@ def test_worker_that_hangs_is_replaced_and_its_stack_is_in_the_log(tmp_path: Pat
         assert expected in edge.admin("/metrics")
 
 
-def test_processes_that_are_stopped_are_replaced(tmp_path: Path) -> None:
+def test_stopped_processes_are_replaced(tmp_path: Path) -> None:
     make_media(tmp_path)
     with run_edge(tmp_path, DIRECTORY) as edge:
         (pid,) = edge.worker_pids()
@@ -196,7 +196,7 @@ def test_second_signal_ends_the_edge_without_waiting_for_viewers(
         assert edge.log()[-1]["event"] == "edge_down"
 
 
-def test_fork_that_fails_is_made_up_for_while_the_others_serve(tmp_path: Path) -> None:
+def test_failed_fork_is_retried_while_other_processes_serve(tmp_path: Path) -> None:
     make_media(tmp_path)
     refuse = f"""
 import errno, os
@@ -256,7 +256,7 @@ def serve_once(folder: Path, toml: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_second_edge_on_one_cache_folder_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+def test_second_edge_on_one_cache_folder_is_refused_and_the_first_continues(tmp_path: Path) -> None:
     make_media(tmp_path)
     with run_edge(tmp_path, DIRECTORY) as edge:
         assert get(edge) == 200
@@ -293,7 +293,7 @@ def test_edge_whose_supervisor_was_killed_can_be_started_again_at_once(tmp_path:
             assert get(again) == 200
 
 
-def test_edge_whose_folder_is_removed_ends_well(tmp_path: Path) -> None:
+def test_edge_whose_folder_is_removed_ends_with_exit_code_0(tmp_path: Path) -> None:
     make_media(tmp_path)
     with run_edge(tmp_path, DIRECTORY) as edge:
         assert get(edge) == 200
@@ -327,7 +327,7 @@ def test_damaged_file_of_the_folder_is_repaired_at_the_start(
         assert edge.log("disk_write_failed") == []
 
 
-def test_files_of_the_edge_are_its_own_to_read_whatever_the_umask(tmp_path: Path) -> None:
+def test_files_of_the_edge_are_private_with_any_umask(tmp_path: Path) -> None:
     make_media(tmp_path)
     before = os.umask(0o000)
     try:
@@ -357,7 +357,7 @@ def test_files_of_the_edge_are_its_own_to_read_whatever_the_umask(tmp_path: Path
         os.umask(before)
 
 
-def test_port_of_the_kernels_choice_is_told(tmp_path: Path) -> None:
+def test_port_chosen_by_the_kernel_is_logged(tmp_path: Path) -> None:
     make_media(tmp_path)
     with run_edge(tmp_path, DIRECTORY, workers=2, ports=(0, 0)) as edge:
         (line,) = edge.log("edge_starting")

@@ -68,7 +68,7 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
         yield Proxied(edge, http_port, rtmp_port, database)
 
 
-async def test_a_header_decides_who_gets_it(proxied: Proxied) -> None:
+async def test_client_address_of_the_proxy_header_decides_access(proxied: Proxied) -> None:
     for _miss_then_hit in range(2):
         assert await proxied.status(GERMAN) == 200
         assert await proxied.status(FRENCH) == 403
@@ -80,7 +80,7 @@ async def test_a_header_decides_who_gets_it(proxied: Proxied) -> None:
     assert refused["protocol"] == "http"
 
 
-async def test_rtmp_begins_with_a_header_too(proxied: Proxied) -> None:
+async def test_rtmp_connection_starts_with_a_proxy_header(proxied: Proxied) -> None:
     async with relay(proxied.rtmp_port, proxy_v2(FRENCH, 4712, behind=b"\x04\x00\x01x")) as port:
         async with open_client(port) as client:
             client.play("film.mp4")
@@ -96,7 +96,7 @@ async def test_rtmp_begins_with_a_header_too(proxied: Proxied) -> None:
     assert [line["client"] for line in played] == [f"{FRENCH}:4712"]
 
 
-async def test_a_new_edition_of_the_database_is_used(proxied: Proxied) -> None:
+async def test_new_country_database_is_loaded(proxied: Proxied) -> None:
     proxied.database.write_bytes(EDITIONS[1][:-40])
     (refused,) = await asyncio.to_thread(proxied.edge.await_log, "countries_refused")
     assert str(proxied.database) in refused["reason"]
@@ -108,7 +108,7 @@ async def test_a_new_edition_of_the_database_is_used(proxied: Proxied) -> None:
     assert await proxied.status(FRENCH) == 200
 
 
-def test_an_edge_that_cannot_tell_countries_does_not_start(tmp_path: Path) -> None:
+def test_edge_without_a_readable_country_database_does_not_start(tmp_path: Path) -> None:
     database = tmp_path / "countries.mmdb"
     database.write_bytes(EDITIONS[0][300:])
     tables = f'[origins.main]\ntype = "directory"\npath = "{tmp_path}"\n'

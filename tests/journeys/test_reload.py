@@ -67,7 +67,7 @@ async def status(viewer: Viewer, host: str, path: str = "/film.mp4") -> int:
     return (await viewer.get(path, host=host)).status
 
 
-async def test_sighup_adds_a_distribution_and_drops_nobody(tmp_path: Path) -> None:
+async def test_sighup_adds_a_distribution_and_drops_no_connection(tmp_path: Path) -> None:
     with edge_of(tmp_path) as edge:
         async with open_viewer(edge.http_port) as viewer:
             assert await status(viewer, "a.example") == 200
@@ -98,7 +98,7 @@ def test_all_workers_serve_by_the_new_file_when_reload_returns(tmp_path: Path) -
                 assert response.status == 200
 
 
-def test_a_bad_file_changes_nothing_and_says_why(tmp_path: Path) -> None:
+def test_reload_of_a_bad_file_changes_nothing_and_reports_mistakes(tmp_path: Path) -> None:
     with edge_of(tmp_path) as edge:
         rewrite(edge, '"a.example"', '"b.example"')
         rewrite(edge, EWEB.splitlines()[3], 'origin = "mian"\nx = 1')
@@ -114,7 +114,7 @@ def test_a_bad_file_changes_nothing_and_says_why(tmp_path: Path) -> None:
         assert "4 mistakes; nothing has changed." in done.stderr
 
 
-def test_a_file_that_only_the_edge_finds_bad_is_told_by_reload(tmp_path: Path) -> None:
+def test_reload_reports_mistakes_that_only_the_edge_finds(tmp_path: Path) -> None:
     with edge_of(tmp_path) as edge:
         elsewhere = tmp_path / "elsewhere" / "config.toml"
         elsewhere.parent.mkdir()
@@ -128,7 +128,7 @@ def test_a_file_that_only_the_edge_finds_bad_is_told_by_reload(tmp_path: Path) -
         assert "1 mistake; nothing has changed." in done.stderr
 
 
-def test_what_needs_a_restart_is_named_and_stays(tmp_path: Path) -> None:
+def test_reload_names_keys_that_need_a_restart(tmp_path: Path) -> None:
     with edge_of(tmp_path) as edge:
         rewrite(edge, "workers = 1", "workers = 2")
         rewrite(edge, ESTREAM, ESTREAM + E2)
@@ -147,7 +147,7 @@ def test_what_needs_a_restart_is_named_and_stays(tmp_path: Path) -> None:
         assert "Needs a restart, and is as before until then: edge.workers." in shown
 
 
-def test_a_worker_that_is_killed_after_a_reload_comes_back_with_the_new_config(
+def test_worker_killed_after_a_reload_is_replaced_with_the_new_config(
     tmp_path: Path,
 ) -> None:
     with edge_of(tmp_path) as edge:
@@ -162,7 +162,7 @@ def test_a_worker_that_is_killed_after_a_reload_comes_back_with_the_new_config(
         assert reloaded(edge)["workers_pending"] == []
 
 
-def test_a_control_process_that_is_killed_reloads_all_the_same(tmp_path: Path) -> None:
+def test_reload_works_after_the_control_process_was_killed(tmp_path: Path) -> None:
     with edge_of(tmp_path) as edge:
         reloaded(edge)
         edge.await_log("worker_up")
@@ -178,7 +178,7 @@ def test_a_control_process_that_is_killed_reloads_all_the_same(tmp_path: Path) -
         assert json.loads(done.stdout)["generation"] == 2
 
 
-async def test_a_play_and_a_download_survive_ten_reloads(tmp_path: Path) -> None:
+async def test_play_and_download_survive_ten_reloads(tmp_path: Path) -> None:
     film = Pattern(3_000_001, seed=5)
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", film)

@@ -83,7 +83,7 @@ def await_refusal(edge: EdgeProcess, before: int) -> str:
 
 @pytest.mark.parametrize("signer", [RSA, ECDSA], ids=["rsa", "ecdsa"])
 @pytest.mark.parametrize("exe", [FFMPEG_5, FFMPEG_9], ids=["ffmpeg 5", "ffmpeg 9"])
-async def test_ffmpeg_plays_what_was_signed(
+async def test_ffmpeg_plays_a_signed_stream(
     edge: EdgeProcess, exe: str, signer: StreamSigner
 ) -> None:
     whole = expected_packets(expected("film.mp4"))
@@ -98,7 +98,9 @@ async def test_ffmpeg_plays_what_was_signed(
         assert packets(done.output) == whole
 
 
-async def test_ffmpeg_is_refused_when_one_character_is_another(edge: EdgeProcess) -> None:
+async def test_ffmpeg_is_refused_when_one_character_of_the_signature_differs(
+    edge: EdgeProcess,
+) -> None:
     name = RSA.canned(FILM, until_s())
     for at in (0, name.index("Expires=") + 9, name.index("Signature=") + 50, len(name) - 1):
         before = len(refusals(edge))
@@ -112,7 +114,7 @@ async def test_ffmpeg_is_refused_when_one_character_is_another(edge: EdgeProcess
 
 @pytest.mark.parametrize("signer", [RSA, ECDSA], ids=["rsa", "ecdsa"])
 @pytest.mark.parametrize("encoded", [False, True], ids=["plain", "encoded"])
-async def test_rtmpdump_plays_what_was_signed(
+async def test_rtmpdump_plays_a_signed_stream(
     edge: EdgeProcess, tmp_path: Path, signer: StreamSigner, encoded: bool
 ) -> None:
     name = signer.canned(FILM, until_s())
@@ -124,7 +126,7 @@ async def test_rtmpdump_plays_what_was_signed(
     assert flv_packets(tmp_path / "film.flv") == expected_packets(expected("film.mp4"))
 
 
-async def test_rtmpdump_is_refused_when_one_character_is_another(
+async def test_rtmpdump_is_refused_when_one_character_of_the_signature_differs(
     edge: EdgeProcess, tmp_path: Path
 ) -> None:
     name = RSA.canned(FILM, until_s())
@@ -147,7 +149,9 @@ async def test_rtmpdump_is_refused_when_one_character_is_another(
     ],
     ids=["unsigned", "expired", "early", "resource", "address", "key"],
 )
-async def test_refusals(edge: EdgeProcess, name: str, reason: str) -> None:
+async def test_refused_play_gets_its_status_and_its_reason_is_logged(
+    edge: EdgeProcess, name: str, reason: str
+) -> None:
     before = len(refusals(edge))
     async with open_client(edge.rtmp_port) as client:
         client.play(name)
@@ -165,7 +169,9 @@ async def test_refusals(edge: EdgeProcess, name: str, reason: str) -> None:
         ("here", "", "country FR is not allowed"),
     ],
 )
-async def test_connects(edge: EdgeProcess, app: str, page: str, reason: str) -> None:
+async def test_connect_is_checked_for_page_and_country(
+    edge: EdgeProcess, app: str, page: str, reason: str
+) -> None:
     async with open_raw_client(edge.rtmp_port) as client:
         asked = client.connect(app, tcUrl=edge.rtmp("", app), pageUrl=page)
         if not reason:

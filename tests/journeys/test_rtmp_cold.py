@@ -96,7 +96,7 @@ async def test_first_picture_is_sent_before_the_rest_of_the_file_arrives(
                 assert max(send_counts(origin, name, len(data))) == 1
 
 
-async def test_an_index_at_the_end_comes_by_range(tmp_path: Path) -> None:
+async def test_index_at_the_end_is_fetched_by_range(tmp_path: Path) -> None:
     data = index_last(movie())
     async with ScriptedOrigin(rate_bytes_per_s=8e6, rate_shared=True) as origin:
         origin.put("film.mp4", data)
@@ -116,7 +116,7 @@ async def test_an_index_at_the_end_comes_by_range(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
-async def test_a_cold_seek_fetches_the_index_and_the_target(tmp_path: Path, name: str) -> None:
+async def test_cold_seek_fetches_the_index_and_the_target(tmp_path: Path, name: str) -> None:
     # 40 MB of FLV without a keyframe list; 28 MB of MP4.
     data = (
         tags_flv(400, frame_bytes=3_900)
@@ -218,7 +218,7 @@ def await_reason(edge: EdgeProcess, client: RtmpClient) -> str:
     return reason
 
 
-async def test_a_refused_connection(tmp_path: Path) -> None:
+async def test_play_fails_while_the_origin_refuses_connections(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", sample_file("film.mp4"))
         with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
@@ -234,7 +234,7 @@ async def test_a_refused_connection(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("turn", [Reply(reset_at=100_000), Reply(cut_at=100_000)])
-async def test_a_broken_answer_is_resumed(tmp_path: Path, turn: Reply) -> None:
+async def test_broken_origin_response_is_resumed(tmp_path: Path, turn: Reply) -> None:
     for name in ("film.mp4", "film.flv"):
         async with ScriptedOrigin() as origin:
             origin.put(name, sample_file(name))
@@ -249,7 +249,7 @@ async def test_a_broken_answer_is_resumed(tmp_path: Path, turn: Reply) -> None:
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
-async def test_an_origin_that_dies_in_mid_play(tmp_path: Path, name: str) -> None:
+async def test_play_ends_with_a_status_when_its_origin_dies(tmp_path: Path, name: str) -> None:
     data = movie() if name == "film.mp4" else tags_flv(60, frame_bytes=10_000)
     async with ScriptedOrigin() as origin:
         origin.put(name, data)
@@ -268,7 +268,7 @@ async def test_an_origin_that_dies_in_mid_play(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
-async def test_an_object_replaced_in_mid_play_is_never_mixed(tmp_path: Path, name: str) -> None:
+async def test_object_replaced_during_a_play_is_never_mixed(tmp_path: Path, name: str) -> None:
     old = movie() if name == "film.mp4" else tags_flv(60, frame_bytes=10_000)
     new = old.replace(b"\xff" * 64, b"\xee" * 64).replace(bytes(range(1, 65)), b"\xee" * 64)
     assert len(new) == len(old)

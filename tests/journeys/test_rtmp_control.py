@@ -68,7 +68,7 @@ async def whole(client: RtmpClient, name: str) -> list[Frame]:
 
 
 @pytest.mark.parametrize("name", FILMS)
-async def test_order_at_play_and_end(edge: EdgeProcess, name: str) -> None:
+async def test_messages_of_a_play_come_in_order(edge: EdgeProcess, name: str) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play(name, 0.0)
         said = await client.until_named("STREAM_EOF")
@@ -109,7 +109,7 @@ async def test_first_messages_are_plain_and_runs_follow(edge: EdgeProcess) -> No
     assert sum(message.type_id == AGGREGATE for message in media) >= 5
 
 
-async def test_the_clients_first_stream_is_1_and_ids_are_used_again(edge: EdgeProcess) -> None:
+async def test_first_stream_id_is_1_and_ids_are_reused(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         assert await client.create_stream() == 2
         client.command("deleteStream", None, 1.0)
@@ -137,7 +137,7 @@ async def test_metadata_is_an_ecma_array(
     assert {name: said[name] for name in told} == told
 
 
-async def test_play_complete_tells_duration_and_bytes(edge: EdgeProcess) -> None:
+async def test_play_complete_has_duration_and_bytes(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play("film.mp4")
         said = await client.until_named("NetStream.Play.Complete")
@@ -243,7 +243,7 @@ async def test_missing_stream_is_not_found(edge: EdgeProcess, name: str) -> None
 
 
 @pytest.mark.parametrize("app", ["", "cf", "cfx/stx", "live", "../cfx/st", "VOD"])
-async def test_unknown_applications(edge: EdgeProcess, app: str) -> None:
+async def test_unknown_application_is_rejected(edge: EdgeProcess, app: str) -> None:
     with pytest.raises(KeyError) as refused:
         async with open_client(edge.rtmp_port, app):
             pass
@@ -257,7 +257,7 @@ async def test_unknown_applications(edge: EdgeProcess, app: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILMS)
-async def test_play_from_a_time(edge: EdgeProcess, name: str) -> None:
+async def test_play_from_a_time_starts_at_its_keyframe(edge: EdgeProcess, name: str) -> None:
     async with open_client(edge.rtmp_port) as client:
         file = await whole(client, name)
         client.play(name, 11_000.0)
@@ -277,7 +277,7 @@ async def test_play_from_a_time(edge: EdgeProcess, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*FILMS, "song.mp3"])
-async def test_play_for_a_duration(edge: EdgeProcess, name: str) -> None:
+async def test_play_for_a_duration_ends_in_time(edge: EdgeProcess, name: str) -> None:
     async with open_client(edge.rtmp_port) as client:
         file = await whole(client, name)
         client.play(name, 0.0, 3000.0)
@@ -289,7 +289,7 @@ async def test_play_for_a_duration(edge: EdgeProcess, name: str) -> None:
 
 @pytest.mark.parametrize("name", FILMS)
 @pytest.mark.parametrize("start_ms", [0.0, 5000.0])
-async def test_a_single_frame(edge: EdgeProcess, name: str, start_ms: float) -> None:
+async def test_single_frame_is_played(edge: EdgeProcess, name: str, start_ms: float) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play(name, start_ms, 0.0)
         got = samples(await client.until_named(STOP))
@@ -298,7 +298,9 @@ async def test_a_single_frame(edge: EdgeProcess, name: str, start_ms: float) -> 
 
 
 @pytest.mark.parametrize("name", [*FILMS, "song.mp3", "song.m4a"])
-async def test_seek_anywhere(edge: EdgeProcess, name: str) -> None:
+async def test_seek_goes_to_the_keyframe_at_or_before_the_time(
+    edge: EdgeProcess, name: str
+) -> None:
     has_video = name in FILMS
     async with open_client(edge.rtmp_port) as client:
         file = await whole(client, name)
@@ -336,7 +338,9 @@ async def test_seek_anywhere(edge: EdgeProcess, name: str) -> None:
             assert at_ms - 2100 <= rest[0].time_ms <= at_ms
 
 
-async def test_seek_without_a_keyframe_list_in_a_long_file(edge: EdgeProcess) -> None:
+async def test_seek_in_a_long_file_without_a_keyframe_list_finds_the_keyframe(
+    edge: EdgeProcess,
+) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play("minutes.flv", 0.0, 0.0)
         await client.until_named("STREAM_EOF")
@@ -348,7 +352,7 @@ async def test_seek_without_a_keyframe_list_in_a_long_file(edge: EdgeProcess) ->
             assert number * 40 == target_ms // 2000 * 2000
 
 
-async def test_a_seek_in_mid_play_goes_on_from_there(edge: EdgeProcess) -> None:
+async def test_seek_during_a_play_continues_from_there(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4")
         await client.until(lambda message: message.type_id == AGGREGATE)
@@ -361,7 +365,7 @@ async def test_a_seek_in_mid_play_goes_on_from_there(edge: EdgeProcess) -> None:
 
 
 @pytest.mark.parametrize("name", [*FILMS])
-async def test_a_seek_while_paused_shows_one_keyframe(edge: EdgeProcess, name: str) -> None:
+async def test_seek_while_paused_shows_one_keyframe(edge: EdgeProcess, name: str) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play(name)
         await client.until(lambda message: message.type_id == AGGREGATE)
@@ -405,7 +409,7 @@ async def test_pause_stops_the_media_and_loses_none(edge: EdgeProcess) -> None:
         assert got == await whole(client, "film.mp4")
 
 
-async def test_a_resume_sends_what_lies_after_the_clients_place(edge: EdgeProcess) -> None:
+async def test_resume_sends_media_after_the_clients_position(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.buffer(8_000)
         client.play("film.mp4")
@@ -422,7 +426,7 @@ async def test_a_resume_sends_what_lies_after_the_clients_place(edge: EdgeProces
     assert rest == [frame for frame in file if frame.time_ms > 2_000]
 
 
-async def test_a_paused_play_is_no_longer_paused_when_played_again(edge: EdgeProcess) -> None:
+async def test_paused_stream_plays_when_played_again(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4")
         await client.until_named(START)
@@ -439,7 +443,7 @@ def _count(name: str) -> int:
 # Several plays
 
 
-async def test_two_streams_at_one_time(edge: EdgeProcess) -> None:
+async def test_two_streams_of_one_client_play_at_once(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         assert await client.create_stream() == 2
         client.buffer(36_000_000, stream_id=2)
@@ -455,7 +459,7 @@ async def test_two_streams_at_one_time(edge: EdgeProcess) -> None:
     assert samples(said, 2) == alone["film.flv"]
 
 
-async def test_a_second_play_replaces_the_first(edge: EdgeProcess) -> None:
+async def test_second_play_replaces_the_first(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4")
         await client.until(lambda message: message.type_id == AGGREGATE)
@@ -468,7 +472,7 @@ async def test_a_second_play_replaces_the_first(edge: EdgeProcess) -> None:
         assert len(got) == _count("song.mp3")
 
 
-async def test_a_play_without_reset_is_appended(edge: EdgeProcess) -> None:
+async def test_play_without_reset_is_appended(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4", 0.0, 2000.0)
         client.play("film.flv", 0.0, 2000.0, False)
@@ -510,7 +514,7 @@ async def test_close_ends_the_current_and_the_appended_plays(
         assert len(got) == _count("song.mp3")
 
 
-async def test_play_false_closes(edge: EdgeProcess) -> None:
+async def test_play_false_closes_the_stream(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4")
         await client.until(lambda message: message.type_id == AGGREGATE)
@@ -522,7 +526,7 @@ async def test_play_false_closes(edge: EdgeProcess) -> None:
 # The client's buffer
 
 
-async def test_no_more_is_sent_than_the_buffer_holds(edge: EdgeProcess) -> None:
+async def test_media_are_sent_only_up_to_the_clients_buffer(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=4_000) as client:
         client.play("film.mp4")
         said = await client.until(lambda m: m.timestamp_ms > 3_500 and m.type_id in MEDIA)

@@ -217,7 +217,7 @@ async def _drain(reader: asyncio.StreamReader) -> None:
         return
 
 
-async def test_a_client_that_stops_reading_is_dropped(edge: EdgeProcess) -> None:
+async def test_client_that_stops_reading_is_disconnected(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play("large.mp4")  # 10 MB a second: more than sockets take
         line = await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)
@@ -227,7 +227,7 @@ async def test_a_client_that_stops_reading_is_dropped(edge: EdgeProcess) -> None
         assert stop["reason"] == "disconnected"
 
 
-async def test_client_that_does_not_read_its_responses_is_dropped(edge: EdgeProcess) -> None:
+async def test_client_that_does_not_read_its_responses_is_disconnected(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port, "vod") as client:
         call = encode_message(
             Message(COMMAND, 0, 0, amf0.encode("getTea" + "x" * 100, 9.0, None), 3), 128
@@ -245,7 +245,7 @@ async def test_client_that_does_not_read_its_responses_is_dropped(edge: EdgeProc
         )
 
 
-async def test_a_flood_of_pings_is_answered_or_ended(edge: EdgeProcess) -> None:
+async def test_flood_of_pings_is_answered_or_disconnected(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         for number in range(20_000):
             client.control(PING_REQUEST, 1000 + number)
@@ -254,7 +254,7 @@ async def test_a_flood_of_pings_is_answered_or_ended(edge: EdgeProcess) -> None:
         assert len(answers) == 20_002
 
 
-async def test_the_operators_limit_outranks_a_large_buffer(edge: EdgeProcess) -> None:
+async def test_rtmp_ahead_limits_a_larger_client_buffer(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play("film.mp4")
         said = await client.until(lambda message: message.type_id == AGGREGATE)
@@ -262,7 +262,7 @@ async def test_the_operators_limit_outranks_a_large_buffer(edge: EdgeProcess) ->
         assert 1_000 <= samples(said)[-1].time_ms <= 6_000  # of 20 s
 
 
-async def test_an_idle_client_is_dropped(edge: EdgeProcess) -> None:
+async def test_idle_client_is_disconnected(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         await client.closed()
         line = await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)
@@ -285,7 +285,7 @@ async def test_commands_before_connect_are_refused(edge: EdgeProcess) -> None:
             await client.create_stream()  # the limit
 
 
-async def test_a_flood_of_plays_is_bounded(edge: EdgeProcess) -> None:
+async def test_flood_of_plays_is_limited(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         for _ in range(200):
             client.play("film.mp4", 0.0, -1.0, False)

@@ -104,7 +104,9 @@ async def test_rtmpdump_gets_every_frame(edge: EdgeProcess, name: str, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "song.mp3", "song.m4a", "minute.flv"])
-async def test_rtmpdump_says_that_it_has_all(edge: EdgeProcess, name: str, tmp_path: Path) -> None:
+async def test_rtmpdump_reports_a_complete_download(
+    edge: EdgeProcess, name: str, tmp_path: Path
+) -> None:
     # rtmpdump takes a stream for cut off whose last frame begins 0.1 % before its duration: short
     # FLV files would not do.
     done = await rtmpdump(edge.rtmp(name), tmp_path / "got.flv")
@@ -150,12 +152,12 @@ async def test_strict_plays_classic_codecs_to_every_client(edge: EdgeProcess) ->
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv", "film-keyframes.flv", "song.mp3"])
-async def test_ffprobe_tells_the_files_duration(edge: EdgeProcess, name: str) -> None:
+async def test_ffprobe_gets_the_files_duration(edge: EdgeProcess, name: str) -> None:
     file = edge.folder.parent / "films" / name
     assert abs(await duration_s(edge.rtmp(name)) - await duration_s(str(file))) <= 0.05
 
 
-async def test_a_frame_of_four_mebibytes_arrives_whole(edge: EdgeProcess, tmp_path: Path) -> None:
+async def test_frame_of_four_mebibytes_arrives_whole(edge: EdgeProcess, tmp_path: Path) -> None:
     file = demux(_large_frame())
     assert len(file.packets["video"]) == 8
     for exe in (FFMPEG_5, FFMPEG_9):
@@ -169,7 +171,7 @@ async def test_a_frame_of_four_mebibytes_arrives_whole(edge: EdgeProcess, tmp_pa
         assert max(len(frame.body) for frame in got) == LARGE_BYTES + 5
 
 
-async def test_times_go_on_past_24_bits(edge: EdgeProcess, tmp_path: Path) -> None:
+async def test_times_continue_past_24_bits(edge: EdgeProcess, tmp_path: Path) -> None:
     # 2^24 ms are 4 h 39 min.
     times_ms = list(range(0, FIVE_HOURS_S * 1000, LONG_STEP_MS))
     for exe in (FFMPEG_5, FFMPEG_9):
@@ -188,7 +190,9 @@ async def test_times_go_on_past_24_bits(edge: EdgeProcess, tmp_path: Path) -> No
         ]
 
 
-async def test_rtmpdump_starts_and_stops_where_told(edge: EdgeProcess, tmp_path: Path) -> None:
+async def test_rtmpdump_starts_and_stops_at_the_requested_times(
+    edge: EdgeProcess, tmp_path: Path
+) -> None:
     await rtmpdump(edge.rtmp("minute.flv"), tmp_path / "got.flv", "-A", "30", "-B", "40")
     got = _flv_times(tmp_path / "got.flv")
     # rtmpdump adds the start to the edge's times, which must begin at 0 for that.
@@ -198,7 +202,7 @@ async def test_rtmpdump_starts_and_stops_where_told(edge: EdgeProcess, tmp_path:
     assert _numbers(tmp_path / "got.flv")[0] == 30 * 25
 
 
-async def test_rtmpdump_resumes_what_it_has_begun(edge: EdgeProcess, tmp_path: Path) -> None:
+async def test_rtmpdump_resumes_an_unfinished_download(edge: EdgeProcess, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.flv", tmp_path / "cut.flv"
     await rtmpdump(edge.rtmp("film.mp4"), whole)
     tags = [end for _, end in _tag_spans(whole.read_bytes())]

@@ -80,7 +80,9 @@ async def played(port: int, name: str) -> Played:
 
 
 @pytest.mark.parametrize("kind", ["mp4", "flv", "mp3"])
-async def test_what_ffmpeg_plays_the_edge_plays(edge: EdgeProcess, films: Path, kind: str) -> None:
+async def test_odd_files_that_ffmpeg_plays_are_played_frame_for_frame(
+    edge: EdgeProcess, films: Path, kind: str
+) -> None:
     wrong: list[str] = []
     paths = sorted(films.glob(f"*.{kind}"))
     assert len(paths) > 10

@@ -123,7 +123,7 @@ async def test_gstreamer_plays_from_folders(
 
 
 @pytest.mark.parametrize("application", ["cfx/st", "vod", "cfx/st/", "cfx/st/_definst_"])
-async def test_rtmpdump_is_given_the_name_apart(
+async def test_rtmpdump_plays_with_a_separate_name(
     edge: EdgeProcess, tmp_path: Path, application: str
 ) -> None:
     url = edge.rtmp("", application).removesuffix("/")
@@ -131,7 +131,7 @@ async def test_rtmpdump_is_given_the_name_apart(
     assert flv_packets(tmp_path / "got.flv") == expected_packets(expected("film.mp4"))
 
 
-async def test_ffmpeg_is_given_application_and_name_apart(edge: EdgeProcess) -> None:
+async def test_ffmpeg_plays_with_separate_application_and_name(edge: EdgeProcess) -> None:
     host = edge.rtmp("", "").removesuffix("//")
     for options in (
         ("-rtmp_app", "cfx/st", "-rtmp_playpath", "mp4:dir/film.mp4"),
@@ -208,7 +208,7 @@ async def nginx_pulling(folder: Path, source: str) -> AsyncIterator[str]:
         ("vod", "large.mp4", ["h264"]),
     ],
 )
-async def test_nginx_rtmp_pulls(
+async def test_nginx_rtmp_pulls_a_stream(
     edge: EdgeProcess, tmp_path: Path, application: str, name: str, codecs: list[str]
 ) -> None:
     async with nginx_pulling(tmp_path / "nginx", edge.rtmp(name, application)) as url:

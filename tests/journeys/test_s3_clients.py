@@ -193,7 +193,7 @@ def test_bucket_is_there(stand: Stand) -> None:
         client.list_objects_v2(Bucket="another")
 
 
-def test_listing_is_for_those_who_may_list(stand: Stand) -> None:
+def test_listing_is_refused_where_it_is_not_allowed(stand: Stand) -> None:
     for host, allowed in (("read.test", False), ("listed.test", True)):
         client = stand.client(host=host)
         if allowed:
@@ -208,7 +208,7 @@ def test_listing_is_for_those_who_may_list(stand: Stand) -> None:
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
 @pytest.mark.parametrize("style", ["path", "virtual"])
-def test_objects_there_and_back(stand: Stand, version: str, style: str) -> None:
+def test_objects_are_written_and_read_back(stand: Stand, version: str, style: str) -> None:
     client = stand.client(style, version)
     before = stand.at_bucket()
     for number, name in enumerate(ODD_NAMES):
@@ -296,7 +296,7 @@ def test_read_only_distribution_stores_nothing(stand: Stand) -> None:
     assert stand.at_bucket() == before
 
 
-def test_overriding_of_fields_where_a_policy_names_the_parameters(stand: Stand) -> None:
+def test_response_parameters_work_where_a_policy_names_them(stand: Stand) -> None:
     client = stand.client()
     client.put_object(Bucket=BUCKET, Key="overridden/a.txt", Body=b"a")
     disposition = "attachment; filename=new name.pdf"

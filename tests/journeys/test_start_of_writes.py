@@ -46,7 +46,9 @@ def no_journal(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [no_folder_for_writes, no_journal])
-def test_a_folder_that_cannot_keep_writes(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+def test_edge_whose_folder_cannot_keep_writes_does_not_start(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
     spoil(tmp_path / "cache")
     (tmp_path / "objects").mkdir()
     http, admin = free_ports(2)

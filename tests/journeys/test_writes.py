@@ -158,7 +158,9 @@ def noise(size_bytes: int, seed: int) -> bytes:
     return random.Random(seed).randbytes(size_bytes)
 
 
-async def test_a_file_in_parts_there_and_back(site: Site, client: Any, tmp_path: Path) -> None:
+async def test_multipart_upload_is_read_back_unchanged(
+    site: Site, client: Any, tmp_path: Path
+) -> None:
     data = noise(24_000_001, 1)
     there, back = tmp_path / "there", tmp_path / "back"
     there.write_bytes(data)
@@ -182,7 +184,9 @@ async def test_a_file_in_parts_there_and_back(site: Site, client: Any, tmp_path:
     assert back.read_bytes() == data
 
 
-async def test_a_file_of_200_mb(site: Site, client: Any, tmp_path: Path) -> None:
+async def test_file_of_200_mb_is_uploaded_and_downloaded_unchanged(
+    site: Site, client: Any, tmp_path: Path
+) -> None:
     data = noise(200_000_000, 4)
     there, back = tmp_path / "there", tmp_path / "back"
     there.write_bytes(data)
@@ -204,7 +208,7 @@ async def test_a_file_of_200_mb(site: Site, client: Any, tmp_path: Path) -> None
         {"ContentMD5": base64.b64encode(hashlib.md5(b"new").digest()).decode()},
     ],
 )
-async def test_an_object_with_its_checksum(
+async def test_object_with_a_checksum_is_written(
     site: Site, client: Any, promise: dict[str, str]
 ) -> None:
     site.s3.put(BUCKET, "page", b"old")
@@ -280,7 +284,9 @@ async def test_all_query_variants_of_an_object_are_replaced_with_it(site: Site) 
 
 
 @pytest.mark.parametrize("written", ["bucket", "group"])
-async def test_a_group_and_its_first_origin_have_one_object(site: Site, written: str) -> None:
+async def test_object_written_through_a_group_or_its_first_origin_is_seen_through_both(
+    site: Site, written: str
+) -> None:
     name = f"shared-by-{written}"
     for body in (b"old", b"new"):
         assert (await site.ask(written, name, "PUT", body)).status == 200
@@ -305,7 +311,7 @@ async def play(edge: EdgeProcess, application: str) -> list[int]:
         return [len(frame.body) for frame in got if frame.kind == VIDEO]
 
 
-async def test_a_body_without_a_length_reaches_the_bucket_while_it_comes(site: Site) -> None:
+async def test_body_without_a_length_is_sent_to_the_bucket_while_it_arrives(site: Site) -> None:
     data = noise(12_000_000, 2)
     async with open_viewer(site.edge.http_port) as viewer:
         await viewer.send(request("/live", "PUT", host="bucket.test", transfer_encoding="chunked"))
@@ -359,7 +365,7 @@ async def test_put_of_a_disconnected_viewer_writes_nothing(site: Site) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_body_over_the_limit_is_refused(site: Site, kind: str) -> None:
+async def test_body_over_the_limit_is_refused(site: Site, kind: str) -> None:
     await site.ask(kind, "large", "PUT", b"old")
     async with open_viewer(site.edge.http_port) as viewer:
         length = str(BODY_BYTES_MAX + 1)
