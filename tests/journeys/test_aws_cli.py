@@ -103,7 +103,7 @@ def test_conditional_puts_are_refused_when_their_condition_fails(
 
 
 def test_own_bucket_is_listed_and_other_buckets_are_refused(edge: EdgeProcess, aws: AwsCli) -> None:
-    """Where PUT is among the methods: whoever may replace all objects may see their names."""
+    """Where PUT is among the methods: a client that may replace all objects may see their names."""
     aws.run("s3", "ls", f"s3://{BUCKET}/", endpoint=edge.http(""))
     other = aws.run("s3", "ls", f"s3://not-{BUCKET}/", endpoint=edge.http(""), check=False)
     assert (other.returncode, other.stdout) == (255, "")
@@ -121,6 +121,6 @@ def test_aws_command_signs_urls(aws: AwsCli, tmp_path: Path) -> None:
         *("cloudfront", "sign", "--url", "https://one.example/film", "--key-pair-id", "K1"),
         *("--private-key", f"file://{tmp_path}/key.pem", "--date-less-than", "2100-01-01"),
     ).stdout.strip()
-    said = parse_qs(urlsplit(signed).query)
-    assert said.keys() == {"Expires", "Signature", "Key-Pair-Id"}
-    assert (said["Expires"], said["Key-Pair-Id"]) == (["4102444800"], ["K1"])
+    parameters = parse_qs(urlsplit(signed).query)
+    assert parameters.keys() == {"Expires", "Signature", "Key-Pair-Id"}
+    assert (parameters["Expires"], parameters["Key-Pair-Id"]) == (["4102444800"], ["K1"])

@@ -55,17 +55,17 @@ async def test_distribution_with_an_identity_is_created_listed_and_served(
                     "CachePolicyId": cached,
                 },
             }
-            made = aws.json(
+            created = aws.json(
                 *("cloudfront", "create-distribution"),
                 *("--distribution-config", json.dumps(document)),
                 endpoint=endpoint,
             )["Distribution"]["Id"]
-            found = aws.json(
+            listed = aws.json(
                 *("cloudfront", "list-distributions-by-cache-policy-id"),
                 *("--cache-policy-id", cached),
                 endpoint=endpoint,
             )["DistributionIdList"]["Items"]
-            assert found == [made]
+            assert listed == [created]
             again = aws.run(
                 *("cloudfront", "create-distribution"),
                 *("--distribution-config", json.dumps(document)),
@@ -73,7 +73,7 @@ async def test_distribution_with_an_identity_is_created_listed_and_served(
                 check=False,
             )
             assert "DistributionAlreadyExists" in again.stderr
-            return str(made)
+            return str(created)
 
         identifier = await asyncio.to_thread(make)
         response = await fetch(edge.http_port, "/a", host="made.example.org")

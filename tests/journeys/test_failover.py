@@ -55,9 +55,9 @@ async def serving(folder: Path, kind: str, prefix: str) -> AsyncIterator[Site]:
             server.put(f"{prefix}film.mp4", FILM, content_type="video/mp4")
             for number in range(20):
                 server.put(f"{prefix}small{number}", b"small")
-        said = KINDS[kind]
+        template = KINDS[kind]
         toml = TOML.format(
-            kind=kind, main=said.format(url=first.url), backup=said.format(url=second.url)
+            kind=kind, main=template.format(url=first.url), backup=template.format(url=second.url)
         )
         with run_edge(folder, toml, distributions=WEB) as edge:
             yield Site(edge, first, second)
@@ -75,10 +75,10 @@ async def test_download_survives_the_death_of_its_origin(
         assert await viewer.receive_body(HELD_AT) == WHOLE[:HELD_AT]
         await site.first.refuse()
         assert await viewer.receive_body(FILM_BYTES - HELD_AT) == WHOLE[HELD_AT:]
-        (asked,) = site.second.requests
-        assert asked.headers["if-match"] == '"1"'
-        assert asked.span is not None
-        assert asked.span.start == HELD_AT  # each byte is asked for once
+        (request,) = site.second.requests
+        assert request.headers["if-match"] == '"1"'
+        assert request.span is not None
+        assert request.span.start == HELD_AT  # each byte is requested once
         again = await viewer.get("/film.mp4", range="bytes=900000-1100000")
         assert (again.body, again.cache) == (WHOLE[900_000:1_100_001], "Hit")
 
@@ -97,9 +97,9 @@ async def test_dead_origin_is_skipped_and_used_again_after_recovery(tmp_path: Pa
             await viewer.get("/never", "HEAD", cache_control="no-store")
             await asyncio.to_thread(pause)
         assert site.edge.await_log("origin_up")[0]["origin"] == "main"
-        asked = len(site.second.requests)
+        requests_before = len(site.second.requests)
         assert (await viewer.get("/small11")).body == b"small"
-        assert len(site.second.requests) == asked
+        assert len(site.second.requests) == requests_before
         for _round in range(ROUNDS_MAX):  # numbers are handed over once a second
             numbers = site.edge.admin("/metrics").decode()
             if 'streamedge_failovers_total{origin="main"}' in numbers:

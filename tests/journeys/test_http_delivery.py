@@ -121,7 +121,7 @@ def test_bucket_that_refuses_the_key_is_a_403(tmp_path: Path, s3: S3Server) -> N
 
 
 async def test_random_ranges_of_a_filling_object_are_correct(tmp_path: Path) -> None:
-    """Whatever is there already, and whichever worker is asked."""
+    """With any part cached already, and in any worker."""
     async with ScriptedOrigin() as origin:
         large = Pattern(150_000_000, seed=7)  # three extents
         origin.put("film.mp4", large)
@@ -174,7 +174,7 @@ async def test_object_replaced_while_it_is_sent_is_never_mixed(tmp_path: Path) -
         new_whole = new.read(Span(0, FILM_BYTES))
         origin.put("film.mp4", FILM, etag='"old"')
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
-            # Part of the old is cached, then the object changes, then the rest is asked for.
+            # Part of the old is cached, then the object changes, then the rest is requested.
             old = await fetch(edge.http_port, "/film.mp4", range="bytes=0-99999")
             assert old.body == WHOLE[:100_000]
             origin.put("film.mp4", new, etag='"new"')

@@ -61,11 +61,11 @@ def children(pid: int) -> list[int]:
 
 def metric(edge: EdgeProcess, name: str, **labels: str) -> float:
     """A sample of /metrics; 0 when there is none."""
-    said = edge.admin("/metrics").decode()
+    text = edge.admin("/metrics").decode()
     spelled = ",".join(f'{label}="{value}"' for label, value in labels.items())
     series = f"{name}{{{spelled}}}" if labels else name
-    found = re.search(rf"^{re.escape(series)} (\S+)$", said, re.MULTILINE)
-    return 0.0 if found is None else float(found[1])
+    match = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
+    return 0.0 if match is None else float(match[1])
 
 
 def until_metric(edge: EdgeProcess, expected: float, name: str, labels: dict[str, str]) -> None:
@@ -116,15 +116,15 @@ async def test_killed_worker_disconnects_only_its_own_viewers(tmp_path: Path, ki
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
             groups = await viewers_by_worker(edge, stack)
             lost = groups.pop(f"worker-{killed}")
-            (kept,) = groups.values()
-            await asyncio.gather(*(begin(viewer) for viewer in (*lost, *kept)))
+            (others,) = groups.values()
+            await asyncio.gather(*(begin(viewer) for viewer in (*lost, *others)))
             before = edge.worker_pids()
             os.kill(before[killed], signal.SIGKILL)
             for viewer in lost:
                 assert await viewer.receive_rest() == b""
             await asyncio.to_thread(edge.await_log, "worker_up", 3)
             origin.release("film.mp4")
-            bodies = await asyncio.gather(*(download(viewer) for viewer in kept))
+            bodies = await asyncio.gather(*(download(viewer) for viewer in others))
             assert all(body == WHOLE[HELD_AT:] for body in bodies)
             (ended,) = edge.log("process_ended")
             assert (ended["child"], ended["code"]) == (f"worker-{killed}", -signal.SIGKILL)
@@ -150,14 +150,14 @@ async def test_killed_edge_resumes_its_fill_after_the_next_start(tmp_path: Path)
                     await download(viewer)
             edge.process.wait(10)
         origin.release("film.mp4")
-        asked = len(origin.requests)
+        requests_before = len(origin.requests)
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
             assert (await fetch(edge.http_port, "/small")).cache == "Hit"
             there = await fetch(edge.http_port, "/film.mp4", range="bytes=0-899999")
             assert there.body == WHOLE[:900_000]
-            assert len(origin.requests) == asked
+            assert len(origin.requests) == requests_before
             assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
-            (rest,) = origin.requests[asked:]
+            (rest,) = origin.requests[requests_before:]
             assert rest.span == Span(HELD_AT, FILM_BYTES)
 
 
@@ -245,7 +245,7 @@ async def test_metrics_are_sums_over_workers(tmp_path: Path) -> None:
                 assert (await viewer.get("/film.mp4")).body == WHOLE
                 assert (await viewer.get("/none.mp4")).status == 404
             count = len(viewers)
-            origin_bytes = FILM_BYTES + len(b"small") + len(b"no such object\n")  # kept as well
+            origin_bytes = FILM_BYTES + len(b"small") + len(b"no such object\n")  # cached as well
             for name, labels, expected in (
                 ("streamedge_statuses_total", {"status": "200"}, 2.0 * count),
                 ("streamedge_statuses_total", {"status": "404"}, count),
@@ -263,8 +263,8 @@ async def test_metrics_are_sums_over_workers(tmp_path: Path) -> None:
 
 
 def test_address_in_use_is_reported(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         (admin,) = free_ports(1)
         (tmp_path / "media").mkdir()
         config = tmp_path / "config.toml"
@@ -295,7 +295,7 @@ async def test_cache_stays_within_its_size(tmp_path: Path) -> None:
             until(lambda: metric(edge, evicted, kind="extents") >= 6, "evictions to be counted")
             until(lambda: metric(edge, "streamedge_cache_bytes") <= 64 << 20, "a look at the size")
             edge.await_log("evicted")
-            # The last is still there, the first is fetched anew.
+            # The last is still there, the first is fetched again.
             sent = origin.body_bytes_sent
             assert (await fetch(edge.http_port, "/film-13.mp4")).cache == "Hit"
             assert origin.body_bytes_sent == sent

@@ -188,15 +188,15 @@ def test_tls_session_resumes_with_any_worker(secure: Secure) -> None:
 
 async def test_pipelined_requests_are_answered_in_order(secure: Secure) -> None:
     async with secure.viewer() as viewer:
-        asked = [("/small", ""), ("/film.mp4", "bytes=100-2000000"), ("/small", "bytes=2-4")] * 3
+        requests = [("/small", ""), ("/film.mp4", "bytes=100-2000000"), ("/small", "bytes=2-4")] * 3
         raw = b""
-        for path, wanted in asked:
-            raw += request(path, host=ONE, **({"range": wanted} if wanted else {}))
+        for path, byte_range in requests:
+            raw += request(path, host=ONE, **({"range": byte_range} if byte_range else {}))
         await viewer.send(raw)
-        for path, wanted in asked:
+        for path, byte_range in requests:
             body = SMALL if path == "/small" else WHOLE
-            if wanted:
-                first, last = wanted.removeprefix("bytes=").split("-")
+            if byte_range:
+                first, last = byte_range.removeprefix("bytes=").split("-")
                 body = body[int(first) : int(last) + 1]
             assert (await viewer.receive()).body == body
 

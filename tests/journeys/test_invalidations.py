@@ -54,8 +54,8 @@ def invalidated(edge: EdgeProcess, *words: str) -> dict[str, Any]:
     """What it says, which is well."""
     done = invalidate(edge, *words, "--json")
     assert done.returncode == 0, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout)
-    return said
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 @asynccontextmanager
@@ -68,16 +68,16 @@ async def viewers_of(edge: EdgeProcess) -> AsyncIterator[list[Viewer]]:
 
 async def frame_bytes(client: RtmpClient) -> set[int]:
     """How long the next frames of video are, to the hundred; codec headers are none."""
-    found: set[int] = set()
+    workers: set[int] = set()
 
     def is_video(message: Message) -> bool:
-        found.update(
+        workers.update(
             len(frame.body) // 100 * 100 for frame in samples([message]) if frame.kind == VIDEO
         )
-        return bool(found)
+        return bool(workers)
 
     await client.until(is_video)
-    return found
+    return workers
 
 
 async def everywhere(viewers: list[Viewer], path: str) -> list[bytes]:
@@ -95,9 +95,9 @@ async def test_all_workers_serve_the_new_object_from_the_next_request_on(
         for options in ((), ("--soft",), ("--wait",)):
             body = b"new " + " ".join(options).encode()
             (tmp_path / "media" / "a").write_bytes(body)
-            said = await asyncio.to_thread(invalidated, edge, "EWEB", "/a", *options)
+            result = await asyncio.to_thread(invalidated, edge, "EWEB", "/a", *options)
             assert await everywhere(viewers, "/a") == [body] * CONNECTIONS
-            assert said.get("applied") is (True if options == ("--wait",) else None)
+            assert result.get("applied") is (True if options == ("--wait",) else None)
 
 
 async def test_invalidation_holds_in_new_workers_and_after_a_restart(

@@ -26,7 +26,7 @@ from tests.support.http_viewer import fetch
 from tests.support.scripted_origin import ScriptedOrigin
 
 CACHED = (("Cache-Control", "max-age=3600"),)
-SQLITE_PENDING_BYTE = 0x40000000  # nobody new gets a lock on the file; who has one goes on
+SQLITE_PENDING_BYTE = 0x40000000  # no new lock on the file; holders of a lock continue
 PATIENCE_ROUNDS = 1000  # of the pause between looks at another process
 DATABASE_FILES = ("control.db", "control.db-wal", "control.db-shm")
 
@@ -178,7 +178,7 @@ async def test_edge_whose_database_is_damaged_serves_nothing_invalidated(
             origin.put("a", b"new", headers=CACHED, etag='"2"')
             assert await asyncio.to_thread(invalidate, edge) == 503
             await restarted_worker(edge)
-            assert (await get(edge))[0] == b"new"  # nobody knows what was invalidated
+            assert (await get(edge))[0] == b"new"  # it is unknown what was invalidated
 
 
 def test_check_command_advises_about_a_lost_or_damaged_database(tmp_path: Path) -> None:
@@ -194,8 +194,8 @@ def test_check_command_advises_about_a_lost_or_damaged_database(tmp_path: Path) 
 
     assert check() == (0, "")
     delete(edge.cache)
-    code, told = check()
-    assert (code, "is missing" in told, "backup" in told) == (2, True, True)
+    code, output = check()
+    assert (code, "is missing" in output, "backup" in output) == (2, True, True)
     damage(edge.cache)
-    code, told = check()
-    assert (code, "moves" in told, "backup" in told) == (2, True, True)
+    code, output = check()
+    assert (code, "moves" in output, "backup" in output) == (2, True, True)

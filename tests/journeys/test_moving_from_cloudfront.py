@@ -94,14 +94,14 @@ def edge_folder(tmp_path: Path) -> Path:
 async def test_commands_of_the_guide_work(edge_folder: Path, s3: S3Server) -> None:
     s3.put("videos", "film.mp4", FILM.read_bytes(), content_type="video/mp4")
     with run_edge(edge_folder, config_of(s3), workers=2, distributions="\n") as edge:
-        said = run_guide(edge)
+        outputs = run_guide(edge)
         whole = f"200 {FILM.stat().st_size}"
-        unsigned, by_aws, by_edge = said[4], said[5], said[6]
+        unsigned, by_aws, by_edge = outputs[4], outputs[5], outputs[6]
         assert unsigned == ["403"]
         assert by_aws == by_edge == [whole]
         assert (edge_folder / "film.mp4").read_bytes() == FILM.read_bytes()
-        assert said[-2][0] == "Deployed"
-        assert any("rtmp" in line for line in said[-2])
+        assert outputs[-2][0] == "Deployed"
+        assert any("rtmp" in line for line in outputs[-2])
         assert await duration_s(edge.rtmp("mp4:film.mp4")) > 1
 
 

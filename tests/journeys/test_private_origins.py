@@ -25,9 +25,9 @@ FILM = b"film" * 1000
 
 def documented_policy() -> str:
     """The example of the threat model, for this bucket and this server's account."""
-    found = re.search(r"^```json\n(.*?)^```", THREAT_MODEL, re.MULTILINE | re.DOTALL)
-    assert found is not None
-    text = found[1].replace("123456789012", ACCOUNT).replace(":::videos", f":::{BUCKET}")
+    match = re.search(r"^```json\n(.*?)^```", THREAT_MODEL, re.MULTILINE | re.DOTALL)
+    assert match is not None
+    text = match[1].replace("123456789012", ACCOUNT).replace(":::videos", f":::{BUCKET}")
     assert json.loads(text)["Statement"][0]["Principal"] == {
         "AWS": f"arn:aws:iam::{ACCOUNT}:user/edge"
     }

@@ -92,7 +92,7 @@ def test_unread_log_pipe_stops_no_process(tmp_path: Path) -> None:
         os.close(reading)
 
 
-# Called in a worker when "hang" is asked for: a loop without an await, as a defect would have it.
+# Called in a worker on a request for "hang": a loop without an await, as a defect would have it.
 HANG = """
 import streamedge.origin.directory.origin as directory
 plain = directory.DirectoryOrigin.read

@@ -1,4 +1,4 @@
-"""A running edge reads its config file anew: nobody is dropped, and a bad file changes nothing."""
+"""A running edge reloads its config: no connection is dropped, and a bad file changes nothing."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def edge_of(folder: Path, workers: int = 1) -> Iterator[EdgeProcess]:
 def rewrite(edge: EdgeProcess, text: str, by: str) -> None:
     """Changes what the config file says."""
     file = edge.folder / "config.toml"
-    said = file.read_text()
-    assert text in said
-    file.write_text(said.replace(text, by))
+    content = file.read_text()
+    assert text in content
+    file.write_text(content.replace(text, by))
 
 
 def reload(edge: EdgeProcess, *options: str) -> subprocess.CompletedProcess[str]:
@@ -57,10 +57,10 @@ def reload(edge: EdgeProcess, *options: str) -> subprocess.CompletedProcess[str]
 
 def reloaded(edge: EdgeProcess) -> dict[str, Any]:
     """What POST /reload says, which is well."""
-    asked = urllib.request.Request(f"http://127.0.0.1:{edge.admin_port}/reload", method="POST")
-    with urllib.request.urlopen(asked, timeout=30) as response:
-        said: dict[str, Any] = json.load(response)
-        return said
+    request = urllib.request.Request(f"http://127.0.0.1:{edge.admin_port}/reload", method="POST")
+    with urllib.request.urlopen(request, timeout=30) as response:
+        result: dict[str, Any] = json.load(response)
+        return result
 
 
 async def status(viewer: Viewer, host: str, path: str = "/film.mp4") -> int:
@@ -88,9 +88,9 @@ def test_all_workers_serve_by_the_new_file_when_reload_returns(tmp_path: Path) -
     with edge_of(tmp_path, workers=3) as edge:
         for number in range(4):
             rewrite(edge, '"a.example"', f'"h{number}.example", "a.example"')
-            said = reloaded(edge)
-            assert said["changed"] == ["distributions.EWEB"]
-            assert (said["generation"], said["workers_pending"]) == (number + 1, [])
+            result = reloaded(edge)
+            assert result["changed"] == ["distributions.EWEB"]
+            assert (result["generation"], result["workers_pending"]) == (number + 1, [])
             for _time in range(12):  # each on a connection of its own, to any worker
                 response = asyncio.run(
                     fetch(edge.http_port, "/film.mp4", host=f"h{number}.example")
@@ -132,13 +132,13 @@ def test_reload_names_keys_that_need_a_restart(tmp_path: Path) -> None:
     with edge_of(tmp_path) as edge:
         rewrite(edge, "workers = 1", "workers = 2")
         rewrite(edge, ESTREAM, ESTREAM + E2)
-        said = reloaded(edge)
-        assert said["needs_restart"] == ["edge.workers"]
-        assert said["changed"] == ["distributions.E2"]
+        result = reloaded(edge)
+        assert result["needs_restart"] == ["edge.workers"]
+        assert result["changed"] == ["distributions.E2"]
         assert edge.await_log("config_needs_restart")[0]["keys"] == ["edge.workers"]
         assert json.loads(edge.admin("/healthz"))["workers"] == 1
         assert json.loads(reload(edge, "--json").stdout) == {
-            **said,
+            **result,
             "generation": 2,
             "changed": [],
         }
@@ -208,9 +208,9 @@ async def test_play_and_download_survive_ten_reloads(tmp_path: Path) -> None:
                         rewrite(edge, E2, EWEB + ESTREAM)
                     else:
                         rewrite(edge, EWEB + ESTREAM, E2)
-                    said = await asyncio.to_thread(reloaded, edge)
-                    assert "origins.main" in said["changed"]
-                    assert said["workers_pending"] == []
+                    result = await asyncio.to_thread(reloaded, edge)
+                    assert "origins.main" in result["changed"]
+                    assert result["workers_pending"] == []
                 origin.release("film.mp4")
                 received += await viewer.receive_body(2_000_001)
                 assert received == film.read(Span(0, 3_000_001))

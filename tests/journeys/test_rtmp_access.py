@@ -74,11 +74,11 @@ def refusals(edge: EdgeProcess) -> list[str]:
 def await_refusal(edge: EdgeProcess, before: int) -> str:
     """Why the play was refused that came after that many other refused ones."""
     deadline_s = time.monotonic() + PATIENCE_S
-    while len(found := refusals(edge)) <= before:
+    while len(reasons := refusals(edge)) <= before:
         if time.monotonic() > deadline_s:
-            raise TimeoutError(f"{len(found)} plays were refused")
+            raise TimeoutError(f"{len(reasons)} plays were refused")
         pause()
-    return found[before].removeprefix(f"{FAILED}: ")
+    return reasons[before].removeprefix(f"{FAILED}: ")
 
 
 @pytest.mark.parametrize("signer", [RSA, ECDSA], ids=["rsa", "ecdsa"])
@@ -155,8 +155,8 @@ async def test_refused_play_gets_its_status_and_its_reason_is_logged(
     before = len(refusals(edge))
     async with open_client(edge.rtmp_port) as client:
         client.play(name)
-        said = information((await client.until_named(FAILED))[-1])
-    assert said["description"] == "Not allowed."
+        status = information((await client.until_named(FAILED))[-1])
+    assert status["description"] == "Not allowed."
     assert await_refusal(edge, before) == reason
 
 
@@ -173,11 +173,11 @@ async def test_connect_is_checked_for_page_and_country(
     edge: EdgeProcess, app: str, page: str, reason: str
 ) -> None:
     async with open_raw_client(edge.rtmp_port) as client:
-        asked = client.connect(app, tcUrl=edge.rtmp("", app), pageUrl=page)
+        connecting = client.connect(app, tcUrl=edge.rtmp("", app), pageUrl=page)
         if not reason:
-            await asked
+            await connecting
             return
         with pytest.raises(KeyError, match=r"NetConnection\.Connect\.Rejected"):
-            await asked
+            await connecting
         await client.closed()
     assert await_line(edge, "rtmp_disconnect", client)["reason"] == reason

@@ -1,6 +1,6 @@
-"""Journeys: what a viewer gets while the origin still has the rest, and what the origin is asked.
+"""Cold plays: what a viewer gets before the whole file is here, and which bytes the origin sends.
 
-The origin is scripted: it holds bytes back until the test has seen what came without them.
+The origin is scripted: it holds bytes back until the test has checked what came without them.
 """
 
 from __future__ import annotations
@@ -86,12 +86,12 @@ async def test_first_picture_is_sent_before_the_rest_of_the_file_arrives(
         with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
             async with open_client(edge.rtmp_port) as client:
                 client.play(name)
-                said = await client.until(lambda m: any(f.is_keyframe for f in frames([m])))
-                assert samples(said)[0].time_ms == 0
+                messages = await client.until(lambda m: any(f.is_keyframe for f in frames([m])))
+                assert samples(messages)[0].time_ms == 0
                 assert origin.body_bytes_sent <= 2 * CHUNK_BYTES
-                said += await client.until(reaches(360))  # what is there plays on
+                messages += await client.until(reaches(360))  # what is there plays on
                 origin.release(name)
-                got = samples(said + await client.until_named(STOP))
+                got = samples(messages + await client.until_named(STOP))
                 assert len(got) == (MOVIE_FRAMES if name == "film.mp4" else 60 * 50)
                 assert max(send_counts(origin, name, len(data))) == 1
 
@@ -103,10 +103,10 @@ async def test_index_at_the_end_is_fetched_by_range(tmp_path: Path) -> None:
         with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
             async with open_client(edge.rtmp_port) as client:
                 client.play("film.mp4")
-                said = await client.until(lambda m: any(f.is_keyframe for f in frames([m])))
+                messages = await client.until(lambda m: any(f.is_keyframe for f in frames([m])))
                 assert origin.body_bytes_sent < len(data) / 5
                 origin.rate_bytes_per_s = None
-                got = samples(said + await client.until_named(STOP))
+                got = samples(messages + await client.until_named(STOP))
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", movie())
         with run_edge(tmp_path / "first", origin_toml(origin), limits=QUICK) as edge:
@@ -130,18 +130,18 @@ async def test_cold_seek_fetches_the_index_and_the_target(tmp_path: Path, name: 
             async with open_client(edge.rtmp_port) as client:
                 # A single frame at 90 %: nothing else needs to be fetched.
                 client.play(name, length_ms * 0.9, 0.0)
-                said = await client.until_named(STOP)
-                assert any(frame.is_keyframe for frame in samples(said))
+                messages = await client.until_named(STOP)
+                assert any(frame.is_keyframe for frame in samples(messages))
                 if name == "film.flv":
-                    shown = next(f for f in samples(said) if f.is_keyframe)
+                    shown = next(f for f in samples(messages) if f.is_keyframe)
                     assert int.from_bytes(shown.body[9:13]) * 40 == length_ms * 0.9
-                asked = [
+                requested_bytes = [
                     min(request.span.end, len(data)) - request.span.start
                     for request in origin.requests
                     if request.span is not None
                 ]
-                # The search of an FLV reads a few windows; the rest is asked for ahead.
-                assert sum(asked) < 13e6
+                # The search of an FLV reads a few windows; the rest is read ahead.
+                assert sum(requested_bytes) < 13e6
                 await origin.until(lambda: origin.connections_open >= 0)
                 before = {r.span.start // CHUNK_BYTES for r in origin.requests if r.span}
                 assert len(before) < 16
@@ -190,8 +190,8 @@ async def test_failing_origin_gives_its_status(
         with run_edge(tmp_path, toml, limits=QUICK) as edge:
             async with open_client(edge.rtmp_port) as client:
                 client.play("film.mp4", -2000.0)
-                said = await client.until_named(code, START)
-                assert [message_name(message) for message in said] == [code]
+                messages = await client.until_named(code, START)
+                assert [message_name(message) for message in messages] == [code]
                 # The origin has recovered. A 404 is remembered for limits.error_ttl, as over HTTP.
                 await _until_origin_is_plain(origin)
                 client.play("film.mp4")
@@ -225,9 +225,9 @@ async def test_play_fails_while_the_origin_refuses_connections(tmp_path: Path) -
             await origin.refuse()
             async with open_client(edge.rtmp_port) as client:
                 client.play("film.mp4")
-                said = await client.until_named(FAILED, START)
-                assert [message_name(message) for message in said] == [FAILED]
-                assert "refused" in information(said[-1])["description"]
+                messages = await client.until_named(FAILED, START)
+                assert [message_name(message) for message in messages] == [FAILED]
+                assert "refused" in information(messages[-1])["description"]
                 await origin.accept()
                 client.play("film.mp4")
                 assert message_name((await client.until_named(FAILED, START))[-1]) == START
@@ -258,10 +258,10 @@ async def test_play_ends_with_a_status_when_its_origin_dies(tmp_path: Path, name
         with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
             async with open_client(edge.rtmp_port) as client:
                 client.play(name)
-                said = await client.until(reaches(360))
+                messages = await client.until(reaches(360))
                 await origin.refuse()
-                said += await client.until_named(FAILED)
-                got = samples(said)
+                messages += await client.until_named(FAILED)
+                got = samples(messages)
                 # Everything that had come was shown first, and in order.
                 assert sum(len(frame.body) for frame in got) > 3 * CHUNK_BYTES - 65_536
                 assert [f.time_ms for f in got] == sorted(f.time_ms for f in got)
@@ -279,14 +279,14 @@ async def test_object_replaced_during_a_play_is_never_mixed(tmp_path: Path, name
         with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
             async with open_client(edge.rtmp_port) as client:
                 client.play(name)
-                said = await client.until(reaches(360))
+                messages = await client.until(reaches(360))
                 origin.put(name, new, etag='"new"')
                 await origin.refuse()  # the running answer ends, and what follows is another's
                 await origin.accept()
                 origin.release(name)
-                said += await client.until_named(FAILED, STOP)
-                assert message_name(said[-1]) == FAILED
-                assert not any(b"\xee" * 64 in frame.body for frame in samples(said))
+                messages += await client.until_named(FAILED, STOP)
+                assert message_name(messages[-1]) == FAILED
+                assert not any(b"\xee" * 64 in frame.body for frame in samples(messages))
             async with open_client(edge.rtmp_port) as client:
                 client.play(name)
                 got = samples(await client.until_named(STOP, FAILED))
@@ -299,8 +299,8 @@ async def test_object_replaced_during_a_play_is_never_mixed(tmp_path: Path, name
 # Clients that leave
 
 
-@pytest.mark.parametrize("stage", ["open", "cold wait", "mid message"])
-async def test_client_that_leaves_ends_its_reads(tmp_path: Path, stage: str) -> None:
+@pytest.mark.parametrize("moment", ["open", "cold wait", "mid message"])
+async def test_client_that_leaves_ends_its_reads(tmp_path: Path, moment: str) -> None:
     data = movie()
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", data)
@@ -313,17 +313,17 @@ async def test_client_that_leaves_ends_its_reads(tmp_path: Path, stage: str) -> 
                 await client.until_named("NetStream.Play.StreamNotFound")
             await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)
             before = len(list(descriptors.iterdir()))
-            if stage == "open":
+            if moment == "open":
                 origin.hold_responses()
             else:
                 origin.hold("film.mp4", at=2 * CHUNK_BYTES + 5_000)
-            seen = len(origin.requests)
+            requests_before = len(origin.requests)
             for _ in range(8):
                 async with open_client(edge.rtmp_port) as client:
                     client.play("film.mp4")
-                    if stage == "open":
-                        await origin.wait_for_requests(seen + 1)
-                    elif stage == "cold wait":
+                    if moment == "open":
+                        await origin.wait_for_requests(requests_before + 1)
+                    elif moment == "cold wait":
                         await client.until(reaches(360))
                     else:
                         await client.until(lambda m: m.type_id in MEDIA)
@@ -331,7 +331,7 @@ async def test_client_that_leaves_ends_its_reads(tmp_path: Path, stage: str) -> 
                 assert line["reason"].startswith(("client left", "connection lost"))
                 stop = await asyncio.to_thread(await_line, edge, "rtmp_stop", client)
                 assert stop["reason"] == "disconnected"
-            if stage == "open":
+            if moment == "open":
                 origin.release_responses()
             else:
                 origin.release("film.mp4")

@@ -49,7 +49,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
 
 
 def words(messages: list[Message]) -> list[str]:
-    """What was said, media left out."""
+    """The names of all messages except media."""
     return [message_name(message) for message in messages if message.type_id not in MEDIA]
 
 
@@ -71,8 +71,8 @@ async def whole(client: RtmpClient, name: str) -> list[Frame]:
 async def test_messages_of_a_play_come_in_order(edge: EdgeProcess, name: str) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play(name, 0.0)
-        said = await client.until_named("STREAM_EOF")
-    assert words(said) == [
+        messages = await client.until_named("STREAM_EOF")
+    assert words(messages) == [
         "STREAM_IS_RECORDED",
         "STREAM_BEGIN",
         "NetStream.Play.Reset",
@@ -84,24 +84,24 @@ async def test_messages_of_a_play_come_in_order(edge: EdgeProcess, name: str) ->
         STOP,
         "STREAM_EOF",
     ]
-    kinds = [message_name(message) for message in said]
-    media = [at for at, message in enumerate(said) if message.type_id in MEDIA]
+    kinds = [message_name(message) for message in messages]
+    media = [at for at, message in enumerate(messages) if message.type_id in MEDIA]
     # Codec headers come straight after the metadata, and all media lie before the end's words.
     assert media[0] == kinds.index("onMetaData") + 1
-    assert [frame.is_header for frame in frames(said)][:2] == [True, True]
+    assert [frame.is_header for frame in frames(messages)][:2] == [True, True]
     assert media[-1] == kinds.index("NetStream.Play.Complete") - 1
-    assert frames(said)[2].is_keyframe or frames(said)[2].kind == AUDIO
-    assert {message.stream_id for message in said if message.type_id != 4} == {1}
+    assert frames(messages)[2].is_keyframe or frames(messages)[2].kind == AUDIO
+    assert {message.stream_id for message in messages if message.type_id != 4} == {1}
     # Play.Complete is a data message, the statuses are commands.
-    assert {message_name(m): m.type_id for m in said}["NetStream.Play.Complete"] == 18
-    assert {message_name(m): m.type_id for m in said}[STOP] == COMMAND
+    assert {message_name(m): m.type_id for m in messages}["NetStream.Play.Complete"] == 18
+    assert {message_name(m): m.type_id for m in messages}[STOP] == COMMAND
 
 
 async def test_first_messages_are_plain_and_runs_follow(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play("film.mp4")
-        said = await client.until_named(STOP)
-    media = [message for message in said if message.type_id in MEDIA]
+        messages = await client.until_named(STOP)
+    media = [message for message in messages if message.type_id in MEDIA]
     first_video = next(at for at, m in enumerate(media) if frames([m])[0].is_keyframe)
     assert all(message.type_id != AGGREGATE for message in media[: first_video + 1])
     # FFmpeg loses a step of time after a sub-tag that is stamped 0.
@@ -117,7 +117,7 @@ async def test_first_stream_id_is_1_and_ids_are_reused(edge: EdgeProcess) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("film.mp4", {"duration": 20.0, "videocodecid": 7.0, "audiocodecid": 10.0, "width": 640.0}),
         ("film.flv", {"duration": 20.023, "videocodecid": 7.0, "audiocodecid": 10.0}),
@@ -126,24 +126,24 @@ async def test_first_stream_id_is_1_and_ids_are_reused(edge: EdgeProcess) -> Non
     ],
 )
 async def test_metadata_is_an_ecma_array(
-    edge: EdgeProcess, name: str, told: dict[str, float]
+    edge: EdgeProcess, name: str, expected: dict[str, float]
 ) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play(name)
         message = (await client.until_named("onMetaData"))[-1]
     assert message.payload.startswith(b"\x02\0\x0aonMetaData\x08")
-    said: dict[str, Any] = information(message)
-    assert said.pop("duration") == pytest.approx(told.pop("duration"), abs=0.05)
-    assert {name: said[name] for name in told} == told
+    metadata: dict[str, Any] = information(message)
+    assert metadata.pop("duration") == pytest.approx(expected.pop("duration"), abs=0.05)
+    assert {name: metadata[name] for name in expected} == expected
 
 
 async def test_play_complete_has_duration_and_bytes(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play("film.mp4")
-        said = await client.until_named("NetStream.Play.Complete")
-    told = information(said[-1])
-    assert told["duration"] == pytest.approx(20.0, abs=0.05)
-    assert told["bytes"] >= sum(len(m.payload) for m in said if m.type_id in MEDIA)
+        messages = await client.until_named("NetStream.Play.Complete")
+    values = information(messages[-1])
+    assert values["duration"] == pytest.approx(20.0, abs=0.05)
+    assert values["bytes"] >= sum(len(m.payload) for m in messages if m.type_id in MEDIA)
 
 
 async def test_ffmpeg_gets_no_data_start(edge: EdgeProcess) -> None:
@@ -235,9 +235,9 @@ async def _object_played(edge: EdgeProcess, app: str, name: str) -> str:
 async def test_missing_stream_is_not_found(edge: EdgeProcess, name: str) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play(name, -2000.0)
-        said = words(await client.until_named("NetStream.Play.StreamNotFound", START))
+        messages = words(await client.until_named("NetStream.Play.StreamNotFound", START))
         # Nothing that a client might take for success comes first.
-        assert said == ["NetStream.Play.StreamNotFound"]
+        assert messages == ["NetStream.Play.StreamNotFound"]
         # The connection lives on.
         assert (await whole(client, "film.mp4"))[0].time_ms == 0
 
@@ -261,13 +261,13 @@ async def test_play_from_a_time_starts_at_its_keyframe(edge: EdgeProcess, name: 
     async with open_client(edge.rtmp_port) as client:
         file = await whole(client, name)
         client.play(name, 11_000.0)
-        said = await client.until_named(STOP)
-    got = frames(said)
+        messages = await client.until_named(STOP)
+    got = frames(messages)
     assert [frame.is_header for frame in got[:3]] == [True, True, False]
     assert got[2].is_keyframe
     assert {frame.time_ms for frame in got[:3]} == {0}
-    assert words(said)[-2:] == ["NetStream.Play.Complete", STOP]
-    rest = samples(said)
+    assert words(messages)[-2:] == ["NetStream.Play.Complete", STOP]
+    rest = samples(messages)
     # Keyframes stand every 2 s: the one before 11 s is at 10 s; all after it follow.
     start = next(at for at, frame in enumerate(file) if frame.body == rest[0].body)
     assert 9_000 < file[start].time_ms <= 11_000
@@ -307,9 +307,9 @@ async def test_seek_goes_to_the_keyframe_at_or_before_the_time(
         places = {frame.body: at for at, frame in enumerate(file)}
         for target_ms in (15_000, 3_000, 0, 19_999, 7_777, 1 << 33):
             client.seek(target_ms)  # each time after the end
-            said = await client.until_named("STREAM_EOF")  # of the seek itself
-            said += await client.until_named("STREAM_EOF")
-            assert words(said) == [
+            messages = await client.until_named("STREAM_EOF")  # of the seek itself
+            messages += await client.until_named("STREAM_EOF")
+            assert words(messages) == [
                 "STREAM_EOF",
                 "STREAM_IS_RECORDED",
                 "STREAM_BEGIN",
@@ -322,11 +322,11 @@ async def test_seek_goes_to_the_keyframe_at_or_before_the_time(
                 STOP,
                 "STREAM_EOF",
             ]
-            got = frames(said)
+            got = frames(messages)
             headers = [frame for frame in got if frame.is_header]
             assert got[: len(headers)] == headers
             assert len(headers) == (2 if has_video else int(name == "song.m4a"))
-            rest = samples(said)
+            rest = samples(messages)
             assert {frame.time_ms for frame in headers} <= {rest[0].time_ms}
             assert not has_video or rest[0].is_keyframe or target_ms == 0
             # What is shown from there on is the file's, at the file's times, to its end.
@@ -346,8 +346,8 @@ async def test_seek_in_a_long_file_without_a_keyframe_list_finds_the_keyframe(
         await client.until_named("STREAM_EOF")
         for target_ms in (500_000, 3_000, 599_990, 299_999, 300_000, 123_456):
             client.play("minutes.flv", float(target_ms), 0.0)
-            said = await client.until_named("STREAM_EOF")
-            keyframe = [frame for frame in samples(said) if frame.kind == VIDEO]
+            messages = await client.until_named("STREAM_EOF")
+            keyframe = [frame for frame in samples(messages) if frame.kind == VIDEO]
             number = int.from_bytes(keyframe[0].body[9:13])
             assert number * 40 == target_ms // 2000 * 2000
 
@@ -358,10 +358,10 @@ async def test_seek_during_a_play_continues_from_there(edge: EdgeProcess) -> Non
         await client.until(lambda message: message.type_id == AGGREGATE)
         client.seek(16_000)
         await client.until_named("NetStream.Seek.Notify")
-        said = await client.until(lambda message: message.type_id == AGGREGATE)
-        assert samples(said)[0].is_keyframe
-        assert 14_000 <= samples(said)[0].time_ms <= 16_100
-        assert words(said) == [START, "|RtmpSampleAccess", "NetStream.Data.Start", "onMetaData"]
+        messages = await client.until(lambda message: message.type_id == AGGREGATE)
+        assert samples(messages)[0].is_keyframe
+        assert 14_000 <= samples(messages)[0].time_ms <= 16_100
+        assert words(messages) == [START, "|RtmpSampleAccess", "NetStream.Data.Start", "onMetaData"]
 
 
 @pytest.mark.parametrize("name", [*FILMS])
@@ -374,10 +374,10 @@ async def test_seek_while_paused_shows_one_keyframe(edge: EdgeProcess, name: str
         for target_ms in (12_000, 4_000):
             client.seek(target_ms)
             await client.until_named("NetStream.Seek.Notify")
-            said = await client.until(lambda m: any(f.is_keyframe for f in frames([m])))
-            said += await client.read_pending()
-            said += await client.read_pending()
-            got = samples(said)
+            messages = await client.until(lambda m: any(f.is_keyframe for f in frames([m])))
+            messages += await client.read_pending()
+            messages += await client.read_pending()
+            got = samples(messages)
             assert [frame.kind for frame in got] == [VIDEO]
             assert got[0].is_keyframe
             assert target_ms - 2000 <= got[0].time_ms <= target_ms + 80
@@ -396,15 +396,15 @@ async def test_seek_while_paused_shows_one_keyframe(edge: EdgeProcess, name: str
 async def test_pause_stops_the_media_and_loses_none(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4")
-        said = await client.until(lambda message: message.type_id == AGGREGATE)
-        client.pause(True, samples(said)[-1].time_ms)
-        said += await client.until_named("NetStream.Pause.Notify")
-        client.buffer(36_000_000)  # room enough: only the pause holds it back
+        messages = await client.until(lambda message: message.type_id == AGGREGATE)
+        client.pause(True, samples(messages)[-1].time_ms)
+        messages += await client.until_named("NetStream.Pause.Notify")
+        client.buffer(36_000_000)  # large enough: only the pause stops the media
         for _ in range(3):
             assert await client.read_pending() == []
-        client.pause(False, samples(said)[-1].time_ms)
-        said += await client.until_named(STOP)
-        got = samples(said)
+        client.pause(False, samples(messages)[-1].time_ms)
+        messages += await client.until_named(STOP)
+        got = samples(messages)
     async with open_client(edge.rtmp_port) as client:
         assert got == await whole(client, "film.mp4")
 
@@ -449,14 +449,14 @@ async def test_two_streams_of_one_client_play_at_once(edge: EdgeProcess) -> None
         client.buffer(36_000_000, stream_id=2)
         client.play("film.mp4", stream_id=1)
         client.play("film.flv", stream_id=2)
-        said = await client.until_named(STOP)
-        said += await client.until_named(STOP)
+        messages = await client.until_named(STOP)
+        messages += await client.until_named(STOP)
     alone = {}
     for name in ("film.mp4", "film.flv"):
         async with open_client(edge.rtmp_port) as client:
             alone[name] = await whole(client, name)
-    assert samples(said, 1) == alone["film.mp4"]
-    assert samples(said, 2) == alone["film.flv"]
+    assert samples(messages, 1) == alone["film.mp4"]
+    assert samples(messages, 2) == alone["film.flv"]
 
 
 async def test_second_play_replaces_the_first(edge: EdgeProcess) -> None:
@@ -464,8 +464,8 @@ async def test_second_play_replaces_the_first(edge: EdgeProcess) -> None:
         client.play("film.mp4")
         await client.until(lambda message: message.type_id == AGGREGATE)
         client.play("song.mp3")
-        said = await client.until_named(START)
-        assert "NetStream.Play.Reset" in words(said)
+        messages = await client.until_named(START)
+        assert "NetStream.Play.Reset" in words(messages)
         client.buffer(36_000_000)
         got = samples(await client.until_named(STOP))
         assert {frame.kind for frame in got} == {AUDIO}
@@ -483,13 +483,13 @@ async def test_play_without_reset_is_appended(edge: EdgeProcess) -> None:
             "STREAM_EOF", "STREAM_IS_RECORDED", "STREAM_BEGIN", "NetStream.Seek.Notify",
         ]  # fmt: skip
         client.buffer(36_000_000)
-        said = await client.until_named(STOP)
-        assert information(said[-1])["details"] == "film.mp4"
-        said = await client.until_named(STOP)
-        assert "NetStream.Play.Reset" not in words(said)
-        assert information(said[-1])["details"] == "film.flv"
-        said = await client.until_named(STOP)
-        assert information(said[-1])["details"] == "song.mp3"
+        messages = await client.until_named(STOP)
+        assert information(messages[-1])["details"] == "film.mp4"
+        messages = await client.until_named(STOP)
+        assert "NetStream.Play.Reset" not in words(messages)
+        assert information(messages[-1])["details"] == "film.flv"
+        messages = await client.until_named(STOP)
+        assert information(messages[-1])["details"] == "song.mp3"
 
 
 @pytest.mark.parametrize("command", ["closeStream", "deleteStream"])
@@ -529,14 +529,14 @@ async def test_play_false_closes_the_stream(edge: EdgeProcess) -> None:
 async def test_media_are_sent_only_up_to_the_clients_buffer(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=4_000) as client:
         client.play("film.mp4")
-        said = await client.until(lambda m: m.timestamp_ms > 3_500 and m.type_id in MEDIA)
-        said += await client.read_pending()
+        messages = await client.until(lambda m: m.timestamp_ms > 3_500 and m.type_id in MEDIA)
+        messages += await client.read_pending()
         # A run is a second of media, and this test takes none of the media's time to speak of.
-        assert 3_500 <= samples(said)[-1].time_ms <= 6_000
+        assert 3_500 <= samples(messages)[-1].time_ms <= 6_000
         client.buffer(10_000)
-        said = await client.until(lambda m: m.timestamp_ms > 9_000 and m.type_id in MEDIA)
-        said += await client.read_pending()
-        assert samples(said)[-1].time_ms <= 12_000
+        messages = await client.until(lambda m: m.timestamp_ms > 9_000 and m.type_id in MEDIA)
+        messages += await client.read_pending()
+        assert samples(messages)[-1].time_ms <= 12_000
         client.buffer(300, stream_id=0)  # librtmp's and GStreamer's, which means nothing
         client.buffer(36_000_000)
         assert words(await client.until_named(STOP))[-1] == STOP

@@ -95,11 +95,11 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
 async def test_unplayable_media_gets_its_status(edge: EdgeProcess, name: str) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play(name)
-        said = await client.until_named(*REFUSED, START)
-        assert [message_name(message) for message in said] == [MEDIA[name][1]]
-        told = information(said[-1])
-        assert (told["level"], told["details"]) == ("error", name)
-        assert told["description"]
+        messages = await client.until_named(*REFUSED, START)
+        assert [message_name(message) for message in messages] == [MEDIA[name][1]]
+        status = information(messages[-1])
+        assert (status["level"], status["details"]) == ("error", name)
+        assert status["description"]
 
 
 async def test_cut_off_flv_plays_to_its_end(edge: EdgeProcess) -> None:
@@ -257,9 +257,9 @@ async def test_flood_of_pings_is_answered_or_disconnected(edge: EdgeProcess) -> 
 async def test_rtmp_ahead_limits_a_larger_client_buffer(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play("film.mp4")
-        said = await client.until(lambda message: message.type_id == AGGREGATE)
-        said += await client.read_pending()
-        assert 1_000 <= samples(said)[-1].time_ms <= 6_000  # of 20 s
+        messages = await client.until(lambda message: message.type_id == AGGREGATE)
+        messages += await client.read_pending()
+        assert 1_000 <= samples(messages)[-1].time_ms <= 6_000  # of 20 s
 
 
 async def test_idle_client_is_disconnected(edge: EdgeProcess) -> None:
@@ -272,8 +272,8 @@ async def test_idle_client_is_disconnected(edge: EdgeProcess) -> None:
 async def test_commands_before_connect_are_refused(edge: EdgeProcess) -> None:
     async with open_raw_client(edge.rtmp_port) as client:
         client.play("film.mp4")
-        said = await client.until_named("NetStream.Play.Failed")
-        assert len(said) == 1
+        messages = await client.until_named("NetStream.Play.Failed")
+        assert len(messages) == 1
         with pytest.raises(KeyError, match=r"NetConnection\.Call\.Failed"):
             await client.call("createStream")
         await client.connect("vod")
@@ -293,8 +293,8 @@ async def test_flood_of_plays_is_limited(edge: EdgeProcess) -> None:
         client.command("closeStream", None, stream_id=1)
         await client.read_pending()
         client.play("film.flv")
-        said = await client.until_named(START)
-        assert information(said[-1])["details"] == "film.flv"
+        messages = await client.until_named(START)
+        assert information(messages[-1])["details"] == "film.flv"
 
 
 async def test_connections_over_the_limit_are_closed(tmp_path: Path) -> None:

@@ -138,9 +138,9 @@ async def test_strict_refuses_client_without_announced_codecs(edge: EdgeProcess)
     assert "hvc1" in done.stderr
     async with open_client(edge.rtmp_port, "strict", fourCcList=["av01"]) as client:
         client.play("hevc.mp4")
-        said = await client.until_named("NetStream.Play.Failed", "NetStream.Play.Start")
-        assert b"hvc1" in said[-1].payload
-        assert b"NetStream.Play.Failed" in said[-1].payload
+        messages = await client.until_named("NetStream.Play.Failed", "NetStream.Play.Start")
+        assert b"hvc1" in messages[-1].payload
+        assert b"NetStream.Play.Failed" in messages[-1].payload
     async with open_client(edge.rtmp_port, "strict", fourCcList=["*"]) as client:
         client.play("hevc.mp4")
         await client.until_named("NetStream.Play.Start")
@@ -234,21 +234,21 @@ def _tag_spans(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _flv_times(path: Path) -> list[int]:
-    return sorted(packet.dts_ms for found in _absolute(path).values() for packet in found)
+    return sorted(packet.dts_ms for packets in _absolute(path).values() for packet in packets)
 
 
 def _absolute(path: Path) -> dict[str, list[PlayedPacket]]:
     """An FLV's media tags with the times that stand in them."""
     data = path.read_bytes()
-    found: dict[str, list[PlayedPacket]] = {"audio": [], "video": []}
+    packets: dict[str, list[PlayedPacket]] = {"audio": [], "video": []}
     for at, end in _tag_spans(data):
         kind = data[at]
         time_ms = int.from_bytes(data[at + 4 : at + 7]) | data[at + 7] << 24
         body = data[at + 11 : end - 4]
         if kind in (8, 9) and not (kind == 9 and body[1] == 0):
             name = "audio" if kind == 8 else "video"
-            found[name].append(PlayedPacket(time_ms, time_ms, body.hex()))
-    return found
+            packets[name].append(PlayedPacket(time_ms, time_ms, body.hex()))
+    return packets
 
 
 def _numbers(path: Path) -> list[int]:

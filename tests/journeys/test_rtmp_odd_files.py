@@ -89,8 +89,8 @@ async def test_odd_files_that_ffmpeg_plays_are_played_frame_for_frame(
     for path in paths:
         got = await played(edge.rtmp_port, path.name)
         cut = "cut" in path.name or "past-the-end" in path.name
-        found = differences(ffmpeg_packets(path), got, may_have_more=cut)
+        problems = differences(ffmpeg_packets(path), got, may_have_more=cut)
         if got.error != "NetStream.Play.Stop":
-            found.append(f"ended with {got.error}")
-        wrong += [f"{path.name}: {difference}" for difference in found]
+            problems.append(f"ended with {got.error}")
+        wrong += [f"{path.name}: {difference}" for difference in problems]
     assert not wrong, "\n".join(wrong)

@@ -70,7 +70,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
 async def gstreamer(element: str, url: str, target: Path) -> dict[str, list[PlayedPacket]]:
     """What one of GStreamer's sources gets, and what of the film is wanted of it.
 
-    rtmpsrc plays anew when a stream has ended, so it is asked for a part of the film alone.
+    rtmpsrc plays again when a stream has ended, so it requests only a part of the film.
     """
     options = ("blocksize=65536", "num-buffers=8") if element == "rtmpsrc" else ()
     done = await run(
@@ -170,7 +170,7 @@ async def test_signed_names_in_folders_play_in_every_player(
 
 @asynccontextmanager
 async def nginx_pulling(folder: Path, source: str) -> AsyncIterator[str]:
-    """nginx-rtmp that pulls ``source`` for whoever asks for the URL that is returned."""
+    """nginx-rtmp that pulls ``source`` for clients of the returned URL."""
     (port,) = free_ports(1)
     folder.mkdir()
     (folder / "nginx.conf").write_text(
@@ -217,5 +217,5 @@ async def test_nginx_rtmp_pulls_a_stream(
             "-show_entries", "stream=codec_name", "-of", "csv=p=0", url,
         )  # fmt: skip
     assert sorted(done.output.decode().split()) == codecs
-    said = (tmp_path / "nginx" / "error.log").read_text()
-    assert "too big" not in said
+    log = (tmp_path / "nginx" / "error.log").read_text()
+    assert "too big" not in log

@@ -157,10 +157,12 @@ def test_listing_shows_the_prefix_as_the_root(stand: Stand) -> None:
     assert {one["Key"] for one in first["Contents"]} >= set(ODD_NAMES)
     assert not any(one["Key"].startswith(("site", "outside")) for one in first["Contents"])
     assert first["KeyCount"] == len(first["Contents"])
-    known = {one["Key"]: one for one in first["Contents"]}
-    assert known["plain.txt"]["Size"] == len("plain.txt")
-    assert known["plain.txt"]["ETag"] == client.head_object(Bucket=BUCKET, Key="plain.txt")["ETag"]
-    assert "Owner" not in known["plain.txt"]
+    entries = {one["Key"]: one for one in first["Contents"]}
+    assert entries["plain.txt"]["Size"] == len("plain.txt")
+    assert (
+        entries["plain.txt"]["ETag"] == client.head_object(Bucket=BUCKET, Key="plain.txt")["ETag"]
+    )
+    assert "Owner" not in entries["plain.txt"]
 
 
 @pytest.mark.parametrize("call", ["list_objects_v2", "list_objects"])
@@ -169,8 +171,8 @@ def test_listing_in_pages_and_by_folder(stand: Stand, call: str) -> None:
     pages = client.get_paginator(call).paginate(
         Bucket=BUCKET, Prefix="dir/", PaginationConfig={"PageSize": 2}
     )
-    found = [one["Key"] for page in pages for one in page.get("Contents", ())]
-    assert found == sorted(name for name in ODD_NAMES if name.startswith("dir/"))
+    names = [one["Key"] for page in pages for one in page.get("Contents", ())]
+    assert names == sorted(name for name in ODD_NAMES if name.startswith("dir/"))
     pages = client.get_paginator(call).paginate(
         Bucket=BUCKET, Delimiter="/", PaginationConfig={"PageSize": 2}
     )
@@ -274,9 +276,9 @@ def test_errors_are_s3_error_documents(stand: Stand) -> None:
     for call, status, parameters, code in cases:
         with pytest.raises(ClientError) as caught:
             getattr(client, call)(Bucket=BUCKET, **parameters)
-        told = caught.value.response
-        assert told["ResponseMetadata"]["HTTPStatusCode"] == status, call
-        assert told["Error"]["Code"] == code, call
+        response = caught.value.response
+        assert response["ResponseMetadata"]["HTTPStatusCode"] == status, call
+        assert response["Error"]["Code"] == code, call
     etag = client.head_object(Bucket=BUCKET, Key="plain.txt")["ETag"]
     with pytest.raises(ClientError) as caught:
         client.get_object(Bucket=BUCKET, Key="plain.txt", IfNoneMatch=etag)

@@ -62,8 +62,8 @@ def test_edge_whose_folder_cannot_keep_writes_does_not_start(
         timeout=PATIENCE_S,
     )
     assert ended.returncode == 1
-    (said,) = [line for line in ended.stderr.splitlines() if line.startswith("streamedge: ")]
-    assert said.startswith("streamedge: cannot store writes: ")
+    (message,) = [line for line in ended.stderr.splitlines() if line.startswith("streamedge: ")]
+    assert message.startswith("streamedge: cannot store writes: ")
     assert "Traceback" not in ended.stderr
     logged = [json.loads(line) for line in (tmp_path / "edge.log").read_text().splitlines()]
     assert [line["event"] for line in logged] == ["cache_folder_refused"]

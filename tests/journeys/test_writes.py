@@ -167,9 +167,9 @@ async def test_multipart_upload_is_read_back_unchanged(
     site.s3.put(BUCKET, "film.mp4", b"old")
     assert await site.served("bucket", "film.mp4") == {(200, b"old")}
     in_parts = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES)
-    told = {"ContentType": "video/mp4", "Metadata": {"reel": "seven"}}
+    arguments = {"ContentType": "video/mp4", "Metadata": {"reel": "seven"}}
     await asyncio.to_thread(
-        client.upload_file, str(there), BUCKET, "film.mp4", ExtraArgs=told, Config=in_parts
+        client.upload_file, str(there), BUCKET, "film.mp4", ExtraArgs=arguments, Config=in_parts
     )
     assert site.origin_has("bucket", "film.mp4") == data
     head = site.s3.client.head_object(Bucket=BUCKET, Key="film.mp4")
@@ -326,14 +326,14 @@ async def test_body_without_a_length_is_sent_to_the_bucket_while_it_arrives(site
 
 def uploads_at_bucket(site: Site, name: str) -> list[str]:
     """Uploads of an object that are begun, and neither complete nor given up."""
-    found = site.s3.client.list_multipart_uploads(Bucket=BUCKET, Prefix=name).get("Uploads", [])
-    return [upload["UploadId"] for upload in found]
+    uploads = site.s3.client.list_multipart_uploads(Bucket=BUCKET, Prefix=name).get("Uploads", [])
+    return [upload["UploadId"] for upload in uploads]
 
 
 def has_part_at_bucket(site: Site, name: str) -> bool:
     for upload in uploads_at_bucket(site, name):
-        known = site.s3.client.list_parts(Bucket=BUCKET, Key=name, UploadId=upload)
-        if known.get("Parts"):
+        parts = site.s3.client.list_parts(Bucket=BUCKET, Key=name, UploadId=upload)
+        if parts.get("Parts"):
             return True
     return False
 

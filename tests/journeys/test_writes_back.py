@@ -1,6 +1,6 @@
 """Journeys: writes that are answered before their origin has them, and what survives what.
 
-A gate stands before a real bucket; while it is shut, the bucket is down.
+A relay is in front of a real bucket; while it is closed, the bucket is down.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ application = ["vod"]
 """
 
 
-class Gate:
+class Relay:
     """A way to the bucket that can be shut: then connections to it are refused."""
 
     def __init__(self, endpoint: str) -> None:
@@ -92,7 +92,7 @@ class Gate:
         self._server = await asyncio.start_server(self._pass, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    async def shut(self) -> None:
+    async def close(self) -> None:
         """Refuses new connections and cuts those that are there."""
         if self._server is not None:
             self._server.close()
@@ -114,7 +114,7 @@ class Gate:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            pass  # the gate is shut
+            pass  # the relay is closed
         finally:
             for way in ways:
                 way.cancel()
@@ -131,13 +131,13 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def gate_to(s3: S3Server) -> AsyncIterator[Gate]:
-    gate = Gate(s3.endpoint)
-    await gate.open()
+async def relay_to(s3: S3Server) -> AsyncIterator[Relay]:
+    relay = Relay(s3.endpoint)
+    await relay.open()
     try:
-        yield gate
+        yield relay
     finally:
-        await gate.shut()
+        await relay.close()
 
 
 @asynccontextmanager
@@ -151,9 +151,9 @@ async def running(folder: Path, origins: str, distributions: str) -> AsyncIterat
         await asyncio.to_thread(starting.__exit__, None, None, None)
 
 
-def before(s3: S3Server, gate: Gate) -> tuple[str, str]:
-    """Origin and distributions of an edge before the gate."""
-    return ORIGIN.format(bucket=BUCKET, s3=s3, port=gate.port), DISTRIBUTIONS
+def before(s3: S3Server, relay: Relay) -> tuple[str, str]:
+    """Origin and distributions of an edge behind the relay."""
+    return ORIGIN.format(bucket=BUCKET, s3=s3, port=relay.port), DISTRIBUTIONS
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -194,15 +194,15 @@ async def played(edge: EdgeProcess) -> list[int]:
 
 async def admin(edge: EdgeProcess, method: str, path: str) -> dict[str, Any]:
     """The JSON of an answer of the admin address."""
-    asked = urllib.request.Request(f"http://127.0.0.1:{edge.admin_port}{path}", method=method)
+    request = urllib.request.Request(f"http://127.0.0.1:{edge.admin_port}{path}", method=method)
 
     def answer() -> bytes:
-        with urllib.request.urlopen(asked, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=10) as response:
             body: bytes = response.read()
             return body
 
-    said: dict[str, Any] = json.loads(await asyncio.to_thread(answer))
-    return said
+    document: dict[str, Any] = json.loads(await asyncio.to_thread(answer))
+    return document
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
@@ -214,8 +214,8 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     raise TimeoutError(what)
 
 
-async def until_metrics(edge: EdgeProcess, **wanted: float) -> None:
-    for name, value in wanted.items():
+async def until_metrics(edge: EdgeProcess, **expected: float) -> None:
+    for name, value in expected.items():
         await until(lambda: metric(edge, f"streamedge_{name}") == value, f"{name} == {value}")  # noqa: B023
 
 
@@ -240,12 +240,12 @@ async def test_answered_writes_survive_the_death_of_all_processes(
     s3.put(BUCKET, "film.flv", tags_flv(2, frame_bytes=500))
     s3.put(BUCKET, "page", b"0")
     s3.put(BUCKET, "gone", b"here")
-    async with gate_to(s3) as gate:
-        async with running(tmp_path, *before(s3, gate)) as edge:
+    async with relay_to(s3) as relay:
+        async with running(tmp_path, *before(s3, relay)) as edge:
             assert await served(edge, "page") == {(200, b"0")}
             assert await served(edge, "gone") == {(200, b"here")}
             assert set(await played(edge)) == {FRAME_HEADER_BYTES + 500}
-            await gate.shut()
+            await relay.close()
             for body in (b"1", b"2", b"3"):
                 assert (await ask(edge, "page", "PUT", body)).status == 200
                 assert await served(edge, "page") == {(200, body)}
@@ -266,11 +266,11 @@ async def test_answered_writes_survive_the_death_of_all_processes(
             )
             await kill(edge)
         assert bucket_has(s3, "page") == b"0"
-        async with running(tmp_path, *before(s3, gate)) as edge:
+        async with running(tmp_path, *before(s3, relay)) as edge:
             assert await served(edge, "page") == {(200, b"3")}
             assert {status for status, _body in await served(edge, "gone")} == {404}
             assert set(await played(edge)) == {FRAME_HEADER_BYTES + 700}
-            await gate.open()
+            await relay.open()
             done = await asyncio.to_thread(edge.await_log, "write_replicated", 5)
             assert bucket_has(s3, "page") == b"3"
             assert bucket_has(s3, "film.flv") == film
@@ -288,8 +288,8 @@ async def test_conflict_is_a_dead_letter_until_the_operator_decides(
     tmp_path: Path, s3: S3Server
 ) -> None:
     etag = s3.put(BUCKET, "contested", b"first")
-    async with gate_to(s3) as gate, running(tmp_path, *before(s3, gate)) as edge:
-        await gate.shut()
+    async with relay_to(s3) as relay, running(tmp_path, *before(s3, relay)) as edge:
+        await relay.close()
         for name in ("contested", "dropped"):
             condition = {"if_match": etag} if name == "contested" else {"if_none_match": "*"}
             assert (await ask(edge, name, "PUT", b"mine", **condition)).status == 200
@@ -298,7 +298,7 @@ async def test_conflict_is_a_dead_letter_until_the_operator_decides(
         assert refused.status == 412  # against what waits here
         s3.put(BUCKET, "contested", b"theirs")
         s3.put(BUCKET, "dropped", b"theirs")
-        await gate.open()
+        await relay.open()
         await until_metrics(edge, waiting_writes=0, kept_writes=2, held_write_bytes=8)
         for name in ("contested", "dropped"):
             assert await served(edge, name) == {(200, b"theirs")}
@@ -307,8 +307,8 @@ async def test_conflict_is_a_dead_letter_until_the_operator_decides(
         serials = {row["object"]: row["serial"] for row in listed["rows"]}
         assert {row["state"] for row in listed["rows"]} == {"conflict"}
         assert all("412" in row["problem"] for row in listed["rows"])
-        said = await asyncio.to_thread(edge.await_log, "write_not_replicated", 2)
-        assert {line["object"] for line in said if line["state"] == "conflict"} == set(serials)
+        lines = await asyncio.to_thread(edge.await_log, "write_not_replicated", 2)
+        assert {line["object"] for line in lines if line["state"] == "conflict"} == set(serials)
 
         again = f"/writes/{serials['contested']}/retry?unconditional=1"
         await admin(edge, "POST", again)
@@ -333,18 +333,18 @@ async def test_writes_to_an_http_origin_that_is_down_are_queued(
             for host in hosts:
                 assert await served(edge, "page", host) == {(200, b"old")}
             await first.refuse()
-            asked = len(first.requests)
-            said = await ask(
+            requests_before = len(first.requests)
+            response = await ask(
                 edge, "page", "PUT", b"new", host=f"{written}.test", content_type="text/plain"
             )
-            assert said.status == 200
+            assert response.status == 200
             for host in hosts:  # the group does not ask its other origin instead
                 assert await served(edge, "page", host) == {(200, b"new")}
             first.script(Reply(status=204))
             first.put("page", b"new", etag='"2"')
             await first.accept()
             await asyncio.to_thread(edge.await_log, "write_replicated")
-            arrived = first.requests[asked]
+            arrived = first.requests[requests_before]
             assert (arrived.method, bytes(arrived.body)) == ("PUT", b"new")
             assert arrived.headers["content-type"] == "text/plain"
             for host in hosts:

@@ -58,15 +58,15 @@ async def read(port: int, name: str, **fields: str) -> int | None:
 
 
 async def crowd(port: int, name: str, ended: asyncio.Event) -> None:
-    """A reader that has what is cached looked at, validated and stored all the time."""
+    """Reads an object again and again, from the cache and with validation."""
     while not ended.is_set():
         await read(port, name)
         await read(port, name, cache_control="no-cache")
 
 
 async def rounds(edge: EdgeProcess, name: str, killer: bool) -> int:
-    """Writes, and looks with several new viewers after each; how many looks there were."""
-    looks = 0
+    """Writes, and reads with several new viewers after each write; returns the number of reads."""
+    reads = 0
     for version in range(1, ROUNDS + 1):
         writing = asyncio.create_task(write(edge.http_port, name, version))
         if killer and version in KILLS:
@@ -75,10 +75,10 @@ async def rounds(edge: EdgeProcess, name: str, killer: bool) -> int:
                 os.kill(edge.worker_pids()[version // 10 % 2], signal.SIGKILL)
         if not await writing:
             continue
-        for seen in await asyncio.gather(*(read(edge.http_port, name) for _viewer in range(4))):
-            assert seen is None or seen >= version
-            looks += seen is not None
-    return looks
+        for number in await asyncio.gather(*(read(edge.http_port, name) for _viewer in range(4))):
+            assert number is None or number >= version
+            reads += number is not None
+    return reads
 
 
 @pytest.mark.parametrize("mode", ["through", "back"])
@@ -91,11 +91,11 @@ async def test_no_reader_gets_the_object_from_before_a_write(tmp_path: Path, mod
         ended = asyncio.Event()
         readers = [asyncio.create_task(crowd(edge.http_port, name, ended)) for name in NAMES * 2]
         try:
-            looks = await asyncio.gather(
+            reads = await asyncio.gather(
                 *(rounds(edge, name, killer=name == "a") for name in NAMES)
             )
         finally:
             ended.set()
             await asyncio.gather(*readers)
-        assert all(count > ROUNDS for count in looks)
+        assert all(count > ROUNDS for count in reads)
         edge.await_log("worker_up", 3)  # one was killed, and replaced
