@@ -115,8 +115,32 @@ def read_response(
     OriginError: by status, CHANGED for another version than ``request.if_match``, UNAVAILABLE for
     a response that contradicts itself or the request.
     """
-    if status == 304 and request.if_none_match is not None:
+    known = request.if_none_match
+    if status == 304 and known is not None:
         return None
+    opening = _read_opening(request, status, fields, error_code)
+    version = opening.head.version
+    if known is not None and is_same_version(known, version):
+        return None
+    if request.span is not None and version.size_bytes <= request.span.start:
+        raise OriginError(
+            OriginFailure.RANGE_OUTSIDE,
+            f"{request.subject}: byte {request.span.start} lies past the end"
+            f" at {version.size_bytes}",
+        )
+    return opening
+
+
+def read_head(
+    request: ObjectRequest, status: int, fields: Mapping[str, str], error_code: str = ""
+) -> OriginHead:
+    """The head in a response to a request without If-None-Match. Raises as ``read_response``."""
+    return _read_opening(request, status, fields, error_code).head
+
+
+def _read_opening(
+    request: ObjectRequest, status: int, fields: Mapping[str, str], error_code: str
+) -> Opening:
     if status not in (200, 206):
         raise _refusal(request, status, fields, error_code)
     if status == 206:
@@ -134,13 +158,6 @@ def read_response(
         headers=representation_fields(fields),
     )
     require_version(request.subject, request.if_match, head.version)
-    if request.if_none_match is not None and is_same_version(request.if_none_match, head.version):
-        return None
-    if request.span is not None and size_bytes <= request.span.start:
-        raise OriginError(
-            OriginFailure.RANGE_OUTSIDE,
-            f"{request.subject}: byte {request.span.start} lies past the end at {size_bytes}",
-        )
     return Opening(head, span)
 
 

@@ -1,13 +1,15 @@
-"""Two adapters: an ``Origin`` over an ``Upstream``, and an ``Upstream`` over an ``Origin``.
+"""Requests for objects, and two adapters: an ``Origin`` over an ``Upstream``, and an ``Upstream``
+over an ``Origin``.
 
 The meaning of responses is in ``answers``.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from email.utils import formatdate
+from typing import Generic, TypeVar
 
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.http_date import parse_http_date_s
@@ -28,6 +30,7 @@ from streamedge.origin.answers import (
     Opening,
     fold_fields,
     may_retry_unconditionally,
+    read_head,
     read_response,
     representation_fields,
     request_fields,
@@ -50,20 +53,60 @@ _CACHE_FIELDS = frozenset(
 )
 
 
-def open_response(
-    object_request: ObjectRequest, response: OriginResponse, error_code: str = ""
-) -> Opening | None:
-    """As ``read_response``. Closes the response unless its body is to be read."""
+ResponseT = TypeVar("ResponseT", bound=OriginResponse)
+
+SendObjectRequest = Callable[[ObjectRequest], Awaitable[ResponseT]]
+"""Sends the request for an object; returns when the head of the response was received."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedObject(Generic[ResponseT]):
+    """A response whose body is to be read. ``refused_if_match``: only a request without If-Match
+    was answered with the expected version.
+    """
+
+    opening: Opening
+    response: ResponseT
+    refused_if_match: bool
+
+
+async def _no_error_code(_response: OriginResponse) -> str:
+    return ""
+
+
+async def request_head(request: ObjectRequest, send: SendObjectRequest[ResponseT]) -> OriginHead:
+    """As ``Origin.head``, by one HEAD request."""
+    response = await send(replace(request, method="HEAD"))
     try:
-        opening = read_response(
-            object_request, response.status, fold_fields(response.fields), error_code
-        )
-    except BaseException:
+        return read_head(request, response.status, fold_fields(response.fields))
+    finally:
         response.close()
-        raise
-    if opening is None or object_request.method == "HEAD":
+
+
+async def request_object(
+    request: ObjectRequest,
+    send: SendObjectRequest[ResponseT],
+    error_code: Callable[[ResponseT], Awaitable[str]] = _no_error_code,
+) -> OpenedObject[ResponseT] | None:
+    """As ``Origin.read``, by one GET request, or two if the first one's If-Match was refused.
+
+    ``error_code`` reads the code from the body of an error. The response is closed unless it is
+    returned.
+    """
+    response = await send(request)
+    is_refused = may_retry_unconditionally(request, response.status)
+    if is_refused:
         response.close()
-    return opening
+        request = replace(request, sends_if_match=False)
+        response = await send(request)
+    opening = None
+    try:
+        code = await error_code(response) if response.status >= 400 else ""
+        opening = read_response(request, response.status, fold_fields(response.fields), code)
+    finally:
+        if opening is None:
+            response.close()
+    return None if opening is None else OpenedObject(opening, response, is_refused)
 
 
 class RequestedObject:
@@ -75,10 +118,7 @@ class RequestedObject:
         self._request = request
 
     async def head(self, name: str) -> OriginHead:
-        object_request = ObjectRequest(self._subject(name), name, method="HEAD")
-        opening = open_response(object_request, await self._send(object_request))
-        assert opening is not None, "only If-None-Match is answered with None"
-        return opening.head
+        return await request_head(ObjectRequest(self._subject(name), name), self._send)
 
     async def read(
         self,
@@ -91,13 +131,10 @@ class RequestedObject:
         object_request = ObjectRequest(
             self._subject(name), name, span=span, if_match=if_match, if_none_match=if_none_match
         )
-        response = await self._send(object_request)
-        if may_retry_unconditionally(object_request, response.status):
-            response.close()
-            object_request = replace(object_request, sends_if_match=False)
-            response = await self._send(object_request)
-        opening = open_response(object_request, response)
-        return None if opening is None else ResponseRead(opening.head, opening.span, response)
+        opened = await request_object(object_request, self._send)
+        if opened is None:
+            return None
+        return ResponseRead(opened.opening.head, opened.opening.span, opened.response)
 
     async def close(self) -> None:
         """Does nothing: the connections belong to the upstream."""

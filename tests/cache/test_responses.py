@@ -89,7 +89,7 @@ async def settled(location: Location, worker: Cache) -> None:
     for key in ("site\nfilm", variant_key("site\nfilm", ("accept",), {})):
         assert worker.store.lock_asset(key)
         worker.store.unlock_asset(key)
-    assert len(location.origin._exchange.client._pool._leased) == 0
+    assert location.origin.client.stats().leased == 0
 
 
 async def test_cold_response_is_followed_by_a_hit(location: Location) -> None:

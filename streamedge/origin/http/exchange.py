@@ -1,4 +1,4 @@
-"""GET and HEAD of objects over HTTP, for HTTP and S3 origins.
+"""GET and HEAD of objects over HTTP, the same for HTTP and S3 origins.
 
 Makes a request from an ``ObjectRequest`` and interprets the response. The ``http_client`` sends it.
 One call makes one attempt.
@@ -7,37 +7,19 @@ One call makes one attempt.
 from __future__ import annotations
 
 import ssl
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Collection,
-    Iterable,
-    Mapping,
-    Sequence,
-)
-from dataclasses import replace
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 from yarl import URL
 
-from streamedge.origin import (
-    OriginHead,
-    OriginRead,
-    OriginRequest,
-    OriginResponse,
-    Version,
-)
-from streamedge.origin.answers import (
-    ObjectRequest,
-    Opening,
-    may_retry_unconditionally,
-    request_fields,
-)
+from streamedge.origin import OriginHead, OriginRead, Version
+from streamedge.origin.answers import ObjectRequest, Opening, request_fields
 from streamedge.origin.http_client.client import Client, Interim, Response, Trailers
 from streamedge.origin.http_client.redirects import redirect_url
 from streamedge.origin.http_client.request import Body, RequestFields
 from streamedge.origin.http_client.tls import system_tls
-from streamedge.origin.objects import open_response
+from streamedge.origin.objects import request_head, request_object
 from streamedge.spans import Span
 
 CONNECT_TIMEOUT_S = 5.0
@@ -70,22 +52,19 @@ def parse_base_url(text: str) -> str:
 
 
 _REDIRECTED_METHODS = frozenset({"GET", "HEAD"})
-_DEFAULT_FIELDS = (("user-agent", "StreamEdge"), ("accept-encoding", "identity"))
 
 
-class Exchange:
-    """GET and HEAD of objects at one origin.
+class HttpObjects(ABC):
+    """An ``Origin`` over HTTP; the base class of HTTP and S3 origins.
 
-    ``label`` names the origin in messages. ``address`` returns an object's URL, percent-encoded,
-    or raises OriginError. ``headers`` are sent with every request; ``sign`` adds to them.
-    ``keeps_host``: the request's own Host is sent, if it has one. GET and HEAD follow up to
-    ``redirects_max`` redirects on the same host. For ``tls`` and the limits see ``Client``.
+    ``label`` names the origin in messages. ``headers`` are sent with every request; ``sign`` adds
+    to them. GET and HEAD follow up to ``redirects_max`` redirects on the same host. For ``tls``
+    and the limits see ``Client``.
     """
 
     def __init__(
         self,
         label: str,
-        address: Callable[[str], str],
         *,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         read_timeout_s: float = READ_TIMEOUT_S,
@@ -93,12 +72,9 @@ class Exchange:
         total_timeout_s: float = 0,
         tls: Callable[[], ssl.SSLContext] = system_tls,
         headers: Sequence[tuple[str, str]] = (),
-        keeps_host: bool = False,
         redirects_max: int = 0,
         sign: Sign | None = None,
     ) -> None:
-        self._label = label
-        self._address = address
         self.client = Client(
             connect_timeout_s=connect_timeout_s,
             read_timeout_s=read_timeout_s,
@@ -106,20 +82,22 @@ class Exchange:
             total_timeout_s=total_timeout_s,
             tls=tls,
         )
+        self._label = label
         self._own = dict(headers)
-        self._keeps_host = keeps_host
         self._redirects_max = redirects_max
-        self._refuses_if_match = False  # whether it answers 412 to conditions that hold
         self._sign = sign
+        self._refuses_if_match = False  # whether it answers 412 to conditions that hold
+
+    @abstractmethod
+    def _address(self, name: str) -> str:
+        """An object's URL, percent-encoded. Raises OriginError."""
 
     async def head(
         self, name: str, *, query: str = "", fields: Sequence[tuple[str, str]] = ()
     ) -> OriginHead:
         """As ``Origin.head``; with ``query``, percent-encoded, and ``fields`` in the request."""
-        request = ObjectRequest(self._subject(name), name, method="HEAD")
-        opening = open_response(request, await self._send(request, query, fields))
-        assert opening is not None, "only If-None-Match is answered with None"
-        return opening.head
+        send = partial(self._request, query=query, extra=fields)
+        return await request_head(ObjectRequest(self._subject(name), name), send)
 
     async def read(
         self,
@@ -140,49 +118,13 @@ class Exchange:
             if_none_match=if_none_match,
             sends_if_match=not self._refuses_if_match,
         )
-        response = await self._send(request, query, fields)
-        is_refused = may_retry_unconditionally(request, response.status)
-        if is_refused:
-            response.close()
-            request = replace(request, sends_if_match=False)
-            response = await self._send(request, query, fields)
-        try:
-            error_code = await response.error_code() if response.status >= 400 else ""
-        except BaseException:
-            response.close()
-            raise
-        opening = open_response(request, response, error_code)
-        if is_refused and opening is not None:
-            self._refuses_if_match = True  # the version is the requested one
-        return None if opening is None else _HttpRead(opening, response)
-
-    async def send(self, request: OriginRequest, url: str = "") -> OriginResponse:
-        """As ``Upstream.send``; to ``url``, percent-encoded and without query, if given.
-
-        The fields that are sent with every request replace the viewer's.
-        """
-        url = url or self._address(request.name)
-        if request.query:
-            url = f"{url}?{request.query}"
-        own = dict(self._own)
-        if self._sign is not None:
-            own = await self._sign(request.method, url, own)
-        replaced = {name.lower() for name in own}
-        if not self._keeps_host:
-            replaced.add("host")
-        fields = _without(replaced, request.fields)
-        sent = {name.lower() for name, _value in fields}
-        fields += own.items()
-        fields += [field for field in _DEFAULT_FIELDS if field[0] not in sent | replaced]
-        return await self._follow(
-            self._subject(request.name),
-            request.method,
-            url,
-            fields,
-            body=request.body,
-            interim=request.interim,
-            trailers=lambda: _without(replaced, request.trailers()),
-        )
+        send = partial(self._request, query=query, extra=fields)
+        opened = await request_object(request, send, Response.error_code)
+        if opened is None:
+            return None
+        if opened.refused_if_match:
+            self._refuses_if_match = True
+        return _HttpRead(opened.opening, opened.response)
 
     def retire(self) -> None:
         """As ``Client.retire``."""
@@ -195,8 +137,8 @@ class Exchange:
     def _subject(self, name: str) -> str:
         return f"{self._label} {name!a}"
 
-    async def _send(
-        self, request: ObjectRequest, query: str, extra: Sequence[tuple[str, str]]
+    async def _request(
+        self, request: ObjectRequest, *, query: str, extra: Sequence[tuple[str, str]]
     ) -> Response:
         url = self._address(request.name) + (f"?{query}" if query else "")
         own = self._own
@@ -229,10 +171,6 @@ class Exchange:
                 return response
             response.close()
             url, left = target, left - 1
-
-
-def _without(names: Collection[str], fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [field for field in fields if field[0].lower() not in names]
 
 
 class _HttpRead:

@@ -1,37 +1,33 @@
 """An origin that is any HTTP server, with objects below a base URL.
 
-Maps names to URLs; ``exchange`` does the rest.
+Maps names to URLs, and forwards requests. ``exchange`` reads objects.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
-from streamedge.origin import (
-    OriginHead,
-    OriginRead,
-    OriginRequest,
-    OriginResponse,
-    Version,
-)
+from streamedge.origin import OriginRequest, OriginResponse
 from streamedge.origin.http.exchange import (
     CONNECT_TIMEOUT_S,
     CONNECTIONS_MAX,
     READ_TIMEOUT_S,
-    Exchange,
+    HttpObjects,
     parse_base_url,
 )
 from streamedge.origin.http_client.tls import system_tls
 from streamedge.origin.names import object_key, site_path, site_target
-from streamedge.spans import Span
+
+_DEFAULT_FIELDS = (("user-agent", "StreamEdge"), ("accept-encoding", "identity"))
 
 
-class HttpOrigin:
-    """Objects at ``url``/``prefix``/name. Raises ValueError for a URL that cannot be a base.
+class HttpOrigin(HttpObjects):
+    """Objects at ``url``/``prefix``/name; an ``Upstream`` too.
 
     ``host`` is the Host to send: "origin" (the URL's), "viewer" (the request's, if it has one) or
-    a name. For the other parameters see ``Exchange``.
+    a name. For the other parameters see ``HttpObjects``. Raises ValueError for a URL that cannot
+    be a base.
     """
 
     def __init__(
@@ -49,46 +45,47 @@ class HttpOrigin:
         redirects_max: int = 0,
     ) -> None:
         self._base = parse_base_url(url)
-        self._prefix = prefix
-        self._exchange = Exchange(
+        super().__init__(
             self._base,
-            self._address,
             connect_timeout_s=connect_timeout_s,
             read_timeout_s=read_timeout_s,
             connections_max=connections_max,
             total_timeout_s=total_timeout_s,
             tls=tls,
             headers=headers if host in ("origin", "viewer") else (("Host", host), *headers),
-            keeps_host=host == "viewer",
             redirects_max=redirects_max,
         )
-
-    async def head(self, name: str) -> OriginHead:
-        return await self._exchange.head(name)
-
-    async def read(
-        self,
-        name: str,
-        span: Span | None = None,
-        *,
-        if_match: Version | None = None,
-        if_none_match: Version | None = None,
-    ) -> OriginRead | None:
-        return await self._exchange.read(name, span, if_match=if_match, if_none_match=if_none_match)
+        self._prefix = prefix
+        self._keeps_host = host == "viewer"
 
     async def send(self, request: OriginRequest) -> OriginResponse:
-        """As ``Upstream.send``."""
-        if not request.path:
-            return await self._exchange.send(request)
-        url = f"{self._base}/{site_target(self._prefix, request.path)}"
-        return await self._exchange.send(request, url)
-
-    def retire(self) -> None:
-        """As ``Client.retire``."""
-        self._exchange.retire()
-
-    async def close(self) -> None:
-        await self._exchange.close()
+        """As ``Upstream.send``. The origin's own fields replace the viewer's."""
+        if request.path:
+            url = f"{self._base}/{site_target(self._prefix, request.path)}"
+        else:
+            url = self._address(request.name)
+        if request.query:
+            url = f"{url}?{request.query}"
+        replaced = {name.lower() for name in self._own}
+        if not self._keeps_host:
+            replaced.add("host")
+        fields = _without(replaced, request.fields)
+        sent = {name.lower() for name, _value in fields}
+        fields += self._own.items()
+        fields += [field for field in _DEFAULT_FIELDS if field[0] not in sent | replaced]
+        return await self._follow(
+            self._subject(request.name),
+            request.method,
+            url,
+            fields,
+            body=request.body,
+            interim=request.interim,
+            trailers=lambda: _without(replaced, request.trailers()),
+        )
 
     def _address(self, name: str) -> str:
         return f"{self._base}/{site_path(object_key(self._prefix, name))}"
+
+
+def _without(names: Collection[str], fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [field for field in fields if field[0].lower() not in names]

@@ -22,7 +22,7 @@ from streamedge.origin.http_client.connection import (
     FieldList,
     decode_fields,
 )
-from streamedge.origin.http_client.pool import NoConnectionError, Pool
+from streamedge.origin.http_client.pool import NoConnectionError, Pool, PoolStats
 from streamedge.origin.http_client.request import (
     Body,
     RequestFields,
@@ -144,6 +144,10 @@ class Client:
                 raise connection_failure(subject, exc) from exc
             except h11.LocalProtocolError as exc:
                 raise ValueError(f"{subject}: cannot be requested: {exc}") from exc
+
+    def stats(self) -> PoolStats:
+        """The connections now."""
+        return self._pool.stats()
 
     def retire(self) -> None:
         """Keeps no idle connections from now on; running responses can be read to their end."""

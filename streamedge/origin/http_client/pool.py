@@ -41,6 +41,17 @@ class _Idle:
     since_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """The connections of a pool: ``leased`` to requests, and ``idle``. ``is_full``: a further
+    request waits.
+    """
+
+    leased: int
+    idle: int
+    is_full: bool
+
+
 class Pool:
     """At most ``connections_max`` connections in use at a time; ``tls`` makes the one TLS
     context, in a thread, when it is first needed.
@@ -130,6 +141,14 @@ class Pool:
         self._slots.release()
         if streams_body:
             self._body_slots.release()
+
+    def stats(self) -> PoolStats:
+        """The connections now."""
+        return PoolStats(
+            leased=len(self._leased),
+            idle=sum(map(len, self._idle.values())),
+            is_full=self._slots.locked(),
+        )
 
     def retire(self) -> None:
         """Drops idle connections, now and from now on; no new requests are expected."""

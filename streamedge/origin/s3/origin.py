@@ -1,7 +1,7 @@
 """An origin that is a bucket of Amazon S3 or of a server with its protocol.
 
-Maps names to URLs of the bucket and selects the signer. ``signing`` signs, ``exchange`` reads,
-``writer`` writes and lists.
+Maps names to URLs of the bucket and selects the signer. ``signing`` signs, ``exchange`` reads
+objects, ``writer`` writes and lists.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from streamedge.origin.http.exchange import (
     CONNECT_TIMEOUT_S,
     CONNECTIONS_MAX,
     READ_TIMEOUT_S,
-    Exchange,
+    HttpObjects,
     parse_base_url,
 )
 from streamedge.origin.names import object_path
@@ -35,7 +35,7 @@ _HOST_LABEL = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _HOST_LABELS = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
-class S3Origin:
+class S3Origin(HttpObjects):
     """Objects at ``prefix``/name in ``bucket``.
 
     ``endpoint`` is the URL of a server other than AWS, ``path_style`` as in ``bucket_url``;
@@ -64,12 +64,11 @@ class S3Origin:
         uploads: UploadRecords | None = None,
     ) -> None:
         signer = None if anonymous else _signer(region, access_key_id, secret_access_key)
-        self._label = f"s3://{bucket}"
+        label = f"s3://{bucket}"
         self._base = bucket_url(bucket, region, endpoint, path_style)
         self._prefix = prefix
-        self._exchange = Exchange(
-            self._label,
-            self._address,
+        super().__init__(
+            label,
             connect_timeout_s=connect_timeout_s,
             read_timeout_s=read_timeout_s,
             connections_max=connections_max,
@@ -79,9 +78,9 @@ class S3Origin:
         self.bucket = bucket
         self.writer = S3Writer(
             S3Requests(
-                self._label,
+                label,
                 self._address,
-                self._exchange.client,
+                self.client,
                 None if signer is None else signer.sign_write,
                 headers,
                 bucket_url=f"{self._base}/",
@@ -92,29 +91,9 @@ class S3Origin:
             uploads=uploads,
         )
 
-    async def head(self, name: str) -> OriginHead:
-        return await self._exchange.head(name)
-
-    async def read(
-        self,
-        name: str,
-        span: Span | None = None,
-        *,
-        if_match: Version | None = None,
-        if_none_match: Version | None = None,
-    ) -> OriginRead | None:
-        return await self._exchange.read(name, span, if_match=if_match, if_none_match=if_none_match)
-
     def requesting(self, query: str, fields: HeaderFields) -> Origin:
         """The same objects, read with ``query``, percent-encoded, and ``fields``."""
-        return _ParametrizedOrigin(self._exchange, query, fields)
-
-    def retire(self) -> None:
-        """As ``Client.retire``."""
-        self._exchange.retire()
-
-    async def close(self) -> None:
-        await self._exchange.close()
+        return _ParametrizedOrigin(self, query, fields)
 
     def _address(self, name: str) -> str:
         path = object_path(self._prefix, name)
@@ -127,13 +106,13 @@ class S3Origin:
 class _ParametrizedOrigin:
     """The result of ``S3Origin.requesting``; it uses the origin's connections."""
 
-    def __init__(self, exchange: Exchange, query: str, fields: HeaderFields) -> None:
-        self._exchange = exchange
+    def __init__(self, origin: S3Origin, query: str, fields: HeaderFields) -> None:
+        self._origin = origin
         self._query = query
         self._fields = fields
 
     async def head(self, name: str) -> OriginHead:
-        return await self._exchange.head(name, query=self._query, fields=self._fields)
+        return await self._origin.head(name, query=self._query, fields=self._fields)
 
     async def read(
         self,
@@ -143,7 +122,7 @@ class _ParametrizedOrigin:
         if_match: Version | None = None,
         if_none_match: Version | None = None,
     ) -> OriginRead | None:
-        return await self._exchange.read(
+        return await self._origin.read(
             name,
             span,
             if_match=if_match,

@@ -1208,8 +1208,8 @@ async def test_request_cancelled_at_any_step_leaks_no_connection_slot(server: Se
         asking.cancel()
         with suppress(asyncio.CancelledError):
             await asking
-        assert client._pool._leased == {}
-        assert not client._pool._slots.locked()
+        assert client.stats().leased == 0
+        assert not client.stats().is_full
     assert asking.result() == b"abcdefgh"
     await client.close()
 
