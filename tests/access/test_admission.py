@@ -1,4 +1,4 @@
-"""The one decision: what signers made is admitted, whatever was changed about it is not."""
+"""The access decision: valid signatures are granted, any change of them is denied."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SIGNERS = pytest.mark.parametrize(
 SIGNER = rsa_signer("K1")
 
 
-def ask(
+def decide(
     signed: str,
     *,
     keys: Mapping[str, PublicKey] | None = SIGNER.keys,
@@ -51,9 +51,9 @@ def ask(
     resources: Sequence[str] | None = None,
     address: str = HERE,
     now_s: float = NOW_S,
-    remembered: SignatureCache | None = None,
+    signatures: SignatureCache | None = None,
 ) -> Grant | Denied:
-    """What is decided of a signed URL, or of a stream's name, or of cookies at a plain one."""
+    """The decision for a signed URL or stream name, or for cookies with a plain name."""
     name, _, query = signed.partition("?")
     return verify(
         keys,
@@ -62,69 +62,69 @@ def ask(
         [name] if resources is None else resources,
         ip_address(address),
         now_s,
-        SignatureCache() if remembered is None else remembered,
+        SignatureCache() if signatures is None else signatures,
     )
 
 
-def granted(until_s: float = UNTIL_S, from_s: float = 0, *networks: str) -> Grant:
+def grant_until(until_s: float = UNTIL_S, from_s: float = 0, *networks: str) -> Grant:
     return Grant(until_s, from_s, tuple(map(ip_network, networks)), "K1")
 
 
 @SIGNERS
 @pytest.mark.parametrize("name", [URL, "dir/film"])
-def test_what_botocore_signs(signer: Signer, name: str) -> None:
+def test_url_signed_by_botocore_is_granted(signer: Signer, name: str) -> None:
     canned = signer.url(name, expires_s=UNTIL_S)
     custom = signer.url(name, policy=custom_policy(name, UNTIL_S, from_s=5, networks=f"{HERE}/32"))
-    assert ask(canned, keys=signer.keys) == granted()
-    assert ask(custom, keys=signer.keys) == granted(UNTIL_S, 5, f"{HERE}/32")
+    assert decide(canned, keys=signer.keys) == grant_until()
+    assert decide(custom, keys=signer.keys) == grant_until(UNTIL_S, 5, f"{HERE}/32")
 
 
 @SIGNERS
-def test_cookies(signer: Signer) -> None:
-    canned = signer.cookies(policy=custom_policy_canned(URL), expires_s=UNTIL_S)
+def test_signed_cookies_are_granted(signer: Signer) -> None:
+    canned = signer.cookies(policy=canned_policy_text(URL), expires_s=UNTIL_S)
     custom = signer.cookies(policy=custom_policy("https://*/videos/*", UNTIL_S))
     for cookies in (canned, custom, f"a=b; {custom}; c=d"):
-        assert ask(URL, keys=signer.keys, cookies=cookies) == granted()
+        assert decide(URL, keys=signer.keys, cookies=cookies) == grant_until()
 
 
-def custom_policy_canned(resource: str) -> str:
-    """The canned policy's text, as the Developer Guide spells it."""
+def canned_policy_text(resource: str) -> str:
+    """The text of a canned policy, as in the Developer Guide."""
     return (
         f'{{"Statement":[{{"Resource":"{resource}","Condition":{{"DateLessThan":'
         f'{{"AWS:EpochTime":{UNTIL_S}}}}}}}]}}'
     )
 
 
-def test_a_url_with_a_query_of_its_own() -> None:
+def test_url_with_its_own_query_is_granted() -> None:
     own = f"{URL}?size=large&license=yes"
     for signed in (
         SIGNER.url(own, expires_s=UNTIL_S),
         SIGNER.url(own, policy=custom_policy(own, UNTIL_S)),
         SIGNER.url(own, policy=custom_policy(own.replace("?", r"\?"), UNTIL_S)),
     ):
-        assert ask(signed, resources=[own]) == granted()
-        assert isinstance(ask(signed, resources=[f"{own}x", URL]), Denied)
+        assert decide(signed, resources=[own]) == grant_until()
+        assert isinstance(decide(signed, resources=[f"{own}x", URL]), Denied)
     open_ended = SIGNER.url(own, policy=custom_policy(f"{URL}*", UNTIL_S))
-    assert ask(open_ended, resources=[f"{own}x"]) == granted()
+    assert decide(open_ended, resources=[f"{own}x"]) == grant_until()
 
 
 @pytest.mark.parametrize("resource", ["*", None, "", "https://*", "http*://*/videos/*.mp4"])
-def test_a_policy_for_more_than_one_resource(resource: str | None) -> None:
-    assert ask(SIGNER.url(URL, policy=custom_policy(resource, UNTIL_S))) == granted()
+def test_policy_for_many_resources_is_granted(resource: str | None) -> None:
+    assert decide(SIGNER.url(URL, policy=custom_policy(resource, UNTIL_S))) == grant_until()
 
 
-def test_one_of_the_spellings_was_signed() -> None:
+def test_any_form_of_the_resource_may_be_signed_within_the_limit() -> None:
     signed = SIGNER.url("dir/film", expires_s=UNTIL_S)
-    spelled = ["dir/film.mp4", "/dir/film.mp4", "/dir/film", "dir/film"]
-    assert ask(signed, resources=spelled) == granted()
-    assert ask(signed, resources=spelled[:3]) == Denied("signature does not match")
+    forms = ["dir/film.mp4", "/dir/film.mp4", "/dir/film", "dir/film"]
+    assert decide(signed, resources=forms) == grant_until()
+    assert decide(signed, resources=forms[:3]) == Denied("signature does not match")
     many = [f"film{number}" for number in range(RESOURCES_LIMIT)]
-    assert ask(signed, resources=[*many[1:], "dir/film"]) == granted()
-    assert ask(signed, resources=[*many, "dir/film"]) == Denied("signature does not match")
-    assert ask(signed, resources=[]) == Denied("signature does not match")
+    assert decide(signed, resources=[*many[1:], "dir/film"]) == grant_until()
+    assert decide(signed, resources=[*many, "dir/film"]) == Denied("signature does not match")
+    assert decide(signed, resources=[]) == Denied("signature does not match")
 
 
-def test_covered_says_which_of_the_resources() -> None:
+def test_authorize_returns_the_resources_of_the_signature() -> None:
     address = ip_address("192.0.2.7")
     names = ["a.mp4", "b.mp4", "b.flv"]
     for signed, expected in (
@@ -132,41 +132,41 @@ def test_covered_says_which_of_the_resources() -> None:
         (SIGNER.url("x", policy=custom_policy("*.mp4", UNTIL_S)), ("a.mp4", "b.mp4")),
     ):
         query = signed.partition("?")[2]
-        remembered = SignatureCache()
-        for _ in range(2):  # the second time it is remembered
-            found = authorize(SIGNER.keys, query, "", names, address, UNTIL_S - 1, remembered)
-            assert isinstance(found, Authorized)
-            assert found.resources == expected
-            assert found.grant.until_s == UNTIL_S
+        signatures = SignatureCache()
+        for _ in range(2):  # the second time from the cache
+            result = authorize(SIGNER.keys, query, "", names, address, UNTIL_S - 1, signatures)
+            assert isinstance(result, Authorized)
+            assert result.resources == expected
+            assert result.grant.until_s == UNTIL_S
 
 
-def test_names_past_ascii_cost_two_of_the_budget() -> None:
+def test_non_ascii_name_costs_two_verifications() -> None:
     signed = SIGNER.url("dir/film", expires_s=UNTIL_S)
     many = [f"fílm{number}" for number in range(RESOURCES_LIMIT // 2)]
-    assert ask(signed, resources=[*many[1:], "dir/film"]) == granted()
-    assert ask(signed, resources=[*many, "dir/film"]) == Denied("signature does not match")
+    assert decide(signed, resources=[*many[1:], "dir/film"]) == grant_until()
+    assert decide(signed, resources=[*many, "dir/film"]) == Denied("signature does not match")
 
 
-def test_a_name_past_ascii() -> None:
+def test_non_ascii_name_may_be_signed_escaped_or_as_utf_8() -> None:
     escaped = SIGNER.url("dir/fílm", expires_s=UNTIL_S)
-    assert ask(escaped) == granted()
-    plain = url_safe(SIGNER.sign(custom_policy_canned("dir/fílm").encode()))
-    assert ask(f"dir/fílm?Expires={UNTIL_S}&Signature={plain}&Key-Pair-Id=K1") == granted()
-    assert ask(f"dir/film?Expires={UNTIL_S}&Signature={plain}&Key-Pair-Id=K1") == Denied(
+    assert decide(escaped) == grant_until()
+    plain = url_safe(SIGNER.sign(canned_policy_text("dir/fílm").encode()))
+    assert decide(f"dir/fílm?Expires={UNTIL_S}&Signature={plain}&Key-Pair-Id=K1") == grant_until()
+    assert decide(f"dir/film?Expires={UNTIL_S}&Signature={plain}&Key-Pair-Id=K1") == Denied(
         "signature does not match"
     )
 
 
-def test_nobody_has_to_sign_where_all_may_have_it() -> None:
+def test_open_resource_needs_no_signature() -> None:
     assert AccessRules() == AccessRules(None, None)
-    assert ask(URL, keys=None) is OPEN
-    assert ask(f"{URL}?Signature=x", keys=None) is OPEN
+    assert decide(URL, keys=None) is OPEN
+    assert decide(f"{URL}?Signature=x", keys=None) is OPEN
     assert Grant(inf, 0, (), "") == OPEN
 
 
-def test_no_keys_are_nobody() -> None:
-    assert ask(URL, keys={}) == Denied("not signed")
-    assert ask(SIGNER.url(URL, expires_s=UNTIL_S), keys={}) == Denied("key is not trusted")
+def test_empty_key_set_denies_everyone() -> None:
+    assert decide(URL, keys={}) == Denied("not signed")
+    assert decide(SIGNER.url(URL, expires_s=UNTIL_S), keys={}) == Denied("key is not trusted")
 
 
 @pytest.mark.parametrize(
@@ -180,20 +180,20 @@ def test_no_keys_are_nobody() -> None:
         (0, "not yet valid"),
     ],
 )
-def test_its_time(now_s: float, reason: str) -> None:
+def test_policy_is_valid_within_its_time(now_s: float, reason: str) -> None:
     custom = SIGNER.url(URL, policy=custom_policy(URL, UNTIL_S, from_s=NOW_S))
-    remembered = SignatureCache()
+    signatures = SignatureCache()
     for _ in range(2):
-        decided = ask(custom, now_s=now_s, remembered=remembered)
-        assert decided == (Denied(reason) if reason else granted(UNTIL_S, NOW_S))
+        result = decide(custom, now_s=now_s, signatures=signatures)
+        assert result == (Denied(reason) if reason else grant_until(UNTIL_S, NOW_S))
     if reason == "expired":
-        assert ask(SIGNER.url(URL, expires_s=UNTIL_S), now_s=now_s) == Denied("expired")
+        assert decide(SIGNER.url(URL, expires_s=UNTIL_S), now_s=now_s) == Denied("expired")
 
 
-def test_what_is_remembered_ends_all_the_same() -> None:
-    signed, remembered = SIGNER.url(URL, expires_s=UNTIL_S), SignatureCache()
-    assert ask(signed, remembered=remembered) == granted()
-    assert ask(signed, remembered=remembered, now_s=UNTIL_S) == Denied("expired")
+def test_cached_signature_expires_too() -> None:
+    signed, signatures = SIGNER.url(URL, expires_s=UNTIL_S), SignatureCache()
+    assert decide(signed, signatures=signatures) == grant_until()
+    assert decide(signed, signatures=signatures, now_s=UNTIL_S) == Denied("expired")
 
 
 @pytest.mark.parametrize(
@@ -212,18 +212,18 @@ def test_what_is_remembered_ends_all_the_same() -> None:
         ("0.0.0.0/0", "2001:db8::1", True),
     ],
 )
-def test_whence_it_may_be_asked_for(networks: object, address: str, is_allowed: bool) -> None:
+def test_policy_is_valid_for_its_networks(networks: object, address: str, is_allowed: bool) -> None:
     signed = SIGNER.url(URL, policy=custom_policy(URL, UNTIL_S, networks=networks))
-    decided = ask(signed, address=address)
+    result = decide(signed, address=address)
     if is_allowed:
-        assert isinstance(decided, Grant)
-        assert decided.holds(ip_address(address), NOW_S)
+        assert isinstance(result, Grant)
+        assert result.holds(ip_address(address), NOW_S)
     else:
-        assert decided == Denied("address is not allowed")
+        assert result == Denied("address is not allowed")
 
 
 def test_a_grant_holds_for_its_time_and_networks() -> None:
-    grant = granted(UNTIL_S, NOW_S, "192.0.2.0/24")
+    grant = grant_until(UNTIL_S, NOW_S, "192.0.2.0/24")
     assert grant.holds(ip_address(HERE), NOW_S)
     assert not grant.holds(ip_address(HERE), NOW_S - 1)
     assert not grant.holds(ip_address(HERE), UNTIL_S)
@@ -231,43 +231,43 @@ def test_a_grant_holds_for_its_time_and_networks() -> None:
     assert OPEN.holds(ip_address("::1"), 0)
 
 
-def test_a_url_outranks_cookies() -> None:
+def test_signed_url_takes_precedence_over_cookies() -> None:
     good = SIGNER.cookies(policy=custom_policy("*", UNTIL_S))
     bad = SIGNER.cookies(policy=custom_policy("*", NOW_S))
     expired = SIGNER.url(URL, expires_s=NOW_S)
-    assert ask(expired, cookies=good) == Denied("expired")
-    assert ask(f"{URL}?Key-Pair-Id=K1", cookies=good) == Denied("Signature is missing")
-    assert ask(SIGNER.url(URL, expires_s=UNTIL_S), cookies=bad) == granted()
-    assert ask(f"{URL}?Expires=1", cookies=good) == granted()
-    assert ask(URL, cookies=bad) == Denied("expired")
+    assert decide(expired, cookies=good) == Denied("expired")
+    assert decide(f"{URL}?Key-Pair-Id=K1", cookies=good) == Denied("Signature is missing")
+    assert decide(SIGNER.url(URL, expires_s=UNTIL_S), cookies=bad) == grant_until()
+    assert decide(f"{URL}?Expires=1", cookies=good) == grant_until()
+    assert decide(URL, cookies=bad) == Denied("expired")
 
 
-def test_what_is_signed_with_another_key() -> None:
+def test_signature_by_another_key_is_denied() -> None:
     other = rsa_signer("K2")
     renamed = Signer("K1", other.private)
     for policy in (None, custom_policy(URL, UNTIL_S)):
         expires_s = UNTIL_S if policy is None else None
         signed = other.url(URL, expires_s=expires_s, policy=policy)
-        assert ask(signed) == Denied("key is not trusted")
-        assert ask(signed, keys={**SIGNER.keys, **other.keys}) == Grant(UNTIL_S, 0, (), "K2")
+        assert decide(signed) == Denied("key is not trusted")
+        assert decide(signed, keys={**SIGNER.keys, **other.keys}) == Grant(UNTIL_S, 0, (), "K2")
         signed = renamed.url(URL, expires_s=expires_s, policy=policy)
-        assert ask(signed) == Denied("signature does not match")
+        assert decide(signed) == Denied("signature does not match")
 
 
-def test_what_is_signed_for_another_resource() -> None:
+def test_signature_for_another_resource_is_denied() -> None:
     canned = SIGNER.url(URL, expires_s=UNTIL_S)
     custom = SIGNER.url(URL, policy=custom_policy(URL, UNTIL_S))
-    assert ask(canned, resources=[f"{URL}x"]) == Denied("signature does not match")
-    assert ask(custom, resources=[f"{URL}x"]) == Denied("policy is for another resource")
+    assert decide(canned, resources=[f"{URL}x"]) == Denied("signature does not match")
+    assert decide(custom, resources=[f"{URL}x"]) == Denied("policy is for another resource")
 
 
-def test_a_custom_policy_is_no_canned_one() -> None:
-    """The signature of a policy with a wildcard, presented with the canned one's parameters."""
+def test_signature_of_a_custom_policy_is_not_valid_for_a_canned_one() -> None:
+    """The signature of a policy with a wildcard, sent with the parameters of a canned one."""
     policy = custom_policy("https://*", UNTIL_S)
     signature = url_safe(SIGNER.sign(policy.encode()))
-    asked = f"{URL}?Expires={UNTIL_S}&Signature={signature}&Key-Pair-Id=K1"
-    assert ask(asked) == Denied("signature does not match")
-    assert ask(asked.replace(str(UNTIL_S), str(UNTIL_S + 1))) == Denied("signature does not match")
+    url = f"{URL}?Expires={UNTIL_S}&Signature={signature}&Key-Pair-Id=K1"
+    assert decide(url) == Denied("signature does not match")
+    assert decide(url.replace(str(UNTIL_S), str(UNTIL_S + 1))) == Denied("signature does not match")
 
 
 @pytest.mark.parametrize(
@@ -281,13 +281,13 @@ def test_a_custom_policy_is_no_canned_one() -> None:
         (json.dumps({"Statement": []}), "policy does not have exactly one statement"),
     ],
 )
-def test_a_signed_policy_that_will_not_do(policy: str, reason: str) -> None:
-    assert ask(SIGNER.url(URL, policy=policy)) == Denied(reason)
+def test_invalid_signed_policy_is_denied(policy: str, reason: str) -> None:
+    assert decide(SIGNER.url(URL, policy=policy)) == Denied(reason)
 
 
-def test_a_policy_is_not_read_before_its_signature_is_right() -> None:
+def test_policy_is_not_parsed_before_its_signature_is_verified() -> None:
     signed = SIGNER.url(URL, policy="{").replace("K1", "K2")
-    assert ask(signed, keys=rsa_signer("K2").keys) == Denied("signature does not match")
+    assert decide(signed, keys=rsa_signer("K2").keys) == Denied("signature does not match")
 
 
 @pytest.mark.parametrize(
@@ -309,17 +309,17 @@ def test_a_policy_is_not_read_before_its_signature_is_right() -> None:
         (lambda text: "\ud800" + text[1:], "signature is malformed"),
     ],
 )
-def test_a_damaged_signature(damage: Callable[[str], str], reason: str) -> None:
+def test_damaged_signature_is_denied(damage: Callable[[str], str], reason: str) -> None:
     for signed in (
         SIGNER.url(URL, expires_s=UNTIL_S),
         SIGNER.url(URL, policy=custom_policy(URL, UNTIL_S)),
     ):
         before, name, rest = signed.partition("Signature=")
         signature, mark, after = rest.partition("&")
-        assert ask(f"{before}{name}{damage(signature)}{mark}{after}") == Denied(reason)
+        assert decide(f"{before}{name}{damage(signature)}{mark}{after}") == Denied(reason)
 
 
-SIGNED_ANYWAY = [
+SIGNED_NAMES = [
     signer.url(name, **how)
     for name in (URL, f"{URL}?size=large", "dir/film.mp4")
     for signer in (rsa_signer("K1", "SHA256"), ecdsa_signer("K1", "SHA1"))
@@ -330,32 +330,34 @@ SIGNED_ANYWAY = [
 ]
 
 
-OF_A_SIGNATURE = {"Expires", "Policy", "Signature", "Key-Pair-Id", "Hash-Algorithm"}
+SIGNATURE_PARAMETERS = {"Expires", "Policy", "Signature", "Key-Pair-Id", "Hash-Algorithm"}
 
 
 def _without_signature(signed: str) -> str:
-    """What whoever serves it would say is asked for, found without the code under test."""
+    """The name without its signature, computed without the code under test."""
     name, _, query = signed.partition("?")
-    own = [part for part in query.split("&") if part.partition("=")[0] not in OF_A_SIGNATURE]
+    own = [part for part in query.split("&") if part.partition("=")[0] not in SIGNATURE_PARAMETERS]
     return f"{name}?{'&'.join(own)}" if own else name
 
 
-@pytest.mark.parametrize("signed", SIGNED_ANYWAY)
+@pytest.mark.parametrize("signed", SIGNED_NAMES)
 @given(at=st.integers(0, 10_000), by=st.integers(1, 255))
-def test_with_any_one_byte_changed_it_is_refused(signed: str, at: int, by: int) -> None:
+def test_signed_url_with_one_byte_changed_is_denied(signed: str, at: int, by: int) -> None:
     index = at % len(signed)
     changed = signed[:index] + chr(ord(signed[index]) ^ by) + signed[index + 1 :]
     signer = rsa_signer("K1") if "SHA256" in signed else ecdsa_signer("K1")
-    remembered = SignatureCache()
+    signatures = SignatureCache()
     for text, expected in ((signed, Grant), (changed, Denied), (signed, Grant)):
         resources = [_without_signature(text)]
-        decided = ask(text, keys=signer.keys, resources=resources, remembered=remembered)
-        assert isinstance(decided, expected), text
+        result = decide(text, keys=signer.keys, resources=resources, signatures=signatures)
+        assert isinstance(result, expected), text
 
 
 @given(query=st.text(max_size=200), cookies=st.text(max_size=200), resource=st.text(max_size=80))
-def test_whatever_is_asked_is_decided(query: str, cookies: str, resource: str) -> None:
-    assert isinstance(ask(f"{URL}?{query}", cookies=cookies, resources=[resource]), Denied)
+def test_any_query_and_cookies_are_denied_without_an_error(
+    query: str, cookies: str, resource: str
+) -> None:
+    assert isinstance(decide(f"{URL}?{query}", cookies=cookies, resources=[resource]), Denied)
 
 
 @given(
@@ -367,11 +369,13 @@ def test_whatever_is_asked_is_decided(query: str, cookies: str, resource: str) -
     ),
     st.text(max_size=20),
 )
-def test_whatever_is_given_as_a_signature_is_decided(fields: dict[str, str], name: str) -> None:
+def test_any_signature_parameters_are_denied_without_an_error(
+    fields: dict[str, str], name: str
+) -> None:
     query = "&".join(f"{field}={value}" for field, value in fields.items())
-    assert isinstance(ask(f"{URL}?{query}", resources=[name]), Denied)
+    assert isinstance(decide(f"{URL}?{query}", resources=[name]), Denied)
     cookies = "; ".join(f"CloudFront-{field}={value}" for field, value in fields.items())
-    assert isinstance(ask(URL, cookies=cookies, resources=[name]), Denied)
+    assert isinstance(decide(URL, cookies=cookies, resources=[name]), Denied)
 
 
 @pytest.mark.parametrize(
@@ -383,15 +387,19 @@ def test_whatever_is_given_as_a_signature_is_decided(fields: dict[str, str], nam
         (CountryRule(frozenset({"DE"}), False, True), ["US", ""], ["DE"]),
     ],
 )
-def test_countries(rule: CountryRule, allowed: list[str], refused: list[str]) -> None:
+def test_country_rule_allows_and_refuses_countries(
+    rule: CountryRule, allowed: list[str], refused: list[str]
+) -> None:
     assert all(rule.allows(country) for country in allowed)
     assert not any(rule.allows(country) for country in refused)
 
 
-def test_hash_names_are_the_two_of_cloudfront() -> None:
+def test_hash_algorithm_is_sha1_or_sha256() -> None:
     signed = rsa_signer("K1", "SHA256").url(URL, expires_s=UNTIL_S)
     hash_names: list[HashName] = ["SHA1", "SHA256"]
     for hash_name in hash_names:
-        asked = signed.replace("SHA256", hash_name)
-        assert isinstance(ask(asked), Grant) is (hash_name == "SHA256")
-    assert ask(signed.replace("&Hash-Algorithm=SHA256", "")) == Denied("signature does not match")
+        url = signed.replace("SHA256", hash_name)
+        assert isinstance(decide(url), Grant) is (hash_name == "SHA256")
+    assert decide(signed.replace("&Hash-Algorithm=SHA256", "")) == Denied(
+        "signature does not match"
+    )

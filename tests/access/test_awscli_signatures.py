@@ -1,4 +1,4 @@
-"""What ``aws cloudfront sign`` makes is taken as it is, and refused with a byte changed."""
+"""Signatures of ``aws cloudfront sign`` are granted, and denied with a byte changed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ NOW_S = 1_700_000_000
     ids=["canned", "custom"],
 )
 @pytest.mark.parametrize("name", ["https://cdn.example.com/film.mp4?size=large", "dir/film"])
-def test_aws_cloudfront_sign(tmp_path: Path, name: str, conditions: tuple[str, ...]) -> None:
+def test_signature_of_awscli_is_granted_and_denied_with_a_byte_changed(
+    tmp_path: Path, name: str, conditions: tuple[str, ...]
+) -> None:
     key = tmp_path / "key.pem"
     form = serialization.PrivateFormat.TraditionalOpenSSL
     no_password = serialization.NoEncryption()
@@ -40,11 +42,11 @@ def test_aws_cloudfront_sign(tmp_path: Path, name: str, conditions: tuple[str, .
     ).stdout
     assert signed.startswith(name)
     query = signed.removeprefix(name)[1:]
-    where, remembered = ip_address("192.0.2.7"), SignatureCache()
-    grant = verify(SIGNER.keys, query, "", [name], where, NOW_S, remembered)
+    address, signatures = ip_address("192.0.2.7"), SignatureCache()
+    grant = verify(SIGNER.keys, query, "", [name], address, NOW_S, signatures)
     assert isinstance(grant, Grant)
     assert grant.until_s == 4_102_444_800
     for index, character in enumerate(query):
         changed = f"{query[:index]}{chr(ord(character) ^ 1)}{query[index + 1 :]}"
-        decided = verify(SIGNER.keys, changed, "", [name], where, NOW_S, remembered)
-        assert isinstance(decided, Denied), changed
+        result = verify(SIGNER.keys, changed, "", [name], address, NOW_S, signatures)
+        assert isinstance(result, Denied), changed

@@ -1,4 +1,4 @@
-"""Which address of a chain of proxies counts, and what is believed of whom."""
+"""The client address behind proxies, and which proxies are trusted."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TRUSTED = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 
 
 @pytest.mark.parametrize(
-    ("said", "address"),
+    ("field", "address"),
     [
         ("192.0.2.1", "192.0.2.1"),
         ("192.0.2.1, 10.0.0.2", "192.0.2.1"),
         ("192.0.2.1,10.0.0.2,\t10.0.0.3", "192.0.2.1"),
         ("192.0.2.66, 192.0.2.1, 10.0.0.2", "192.0.2.1"),  # the viewer's own claim is out of reach
         ("10.0.0.66, 192.0.2.1", "192.0.2.1"),
-        ("10.0.0.3, 10.0.0.2", "10.0.0.3"),  # nobody but proxies: the farthest
+        ("10.0.0.3, 10.0.0.2", "10.0.0.3"),  # only proxies: the farthest one
         ("unknown, 10.0.0.2", "10.0.0.2"),
         ("192.0.2.1, unknown", ""),
         ("192.0.2.1, _hidden, 10.0.0.2", "10.0.0.2"),
@@ -56,18 +56,18 @@ TRUSTED = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
         ("1" * 10_000, ""),
     ],
 )
-def test_the_chain_is_walked_from_its_end(said: str, address: str) -> None:
-    assert forwarded_address(said, TRUSTED) == address
+def test_forwarded_chain_is_read_from_its_end(field: str, address: str) -> None:
+    assert forwarded_address(field, TRUSTED) == address
 
 
-def test_the_walk_ends() -> None:
+def test_forwarded_chain_is_read_up_to_the_limit() -> None:
     chain = [f"10.0.0.{number}" for number in range(HOPS_MAX + 1, 0, -1)]
 
     assert forwarded_address(", ".join(chain), TRUSTED) == f"10.0.0.{HOPS_MAX}"
 
 
 @pytest.mark.parametrize(
-    ("said", "secure", "means"),
+    ("field", "secure", "is_https"),
     [
         ("https", False, True),
         ("http", True, False),
@@ -80,10 +80,10 @@ def test_the_walk_ends() -> None:
         ("https,", False, False),
     ],
 )
-def test_the_nearest_proxy_says_whether_tls_was_spoken(
-    said: str, secure: bool, means: bool
+def test_forwarded_proto_is_that_of_the_nearest_proxy(
+    field: str, secure: bool, is_https: bool
 ) -> None:
-    assert forwarded_secure(said, secure=secure) is means
+    assert forwarded_secure(field, secure=secure) is is_https
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,12 @@ def test_the_nearest_proxy_says_whether_tls_was_spoken(
         ("localhost", False),
     ],
 )
-def test_networks_are_trusted(address: str, trusted: bool) -> None:
+def test_address_in_a_trusted_network_is_trusted(address: str, trusted: bool) -> None:
     assert is_trusted(address, TRUSTED) is trusted
     assert not is_trusted(address, ())
 
 
-def test_an_address_has_one_spelling() -> None:
+def test_address_has_one_canonical_form() -> None:
     assert canonical("::FFFF:192.0.2.1") == "192.0.2.1"
     assert canonical("2001:DB8:0:0::1") == "2001:db8::1"
     assert canonical("fe80::1%eth0") == "fe80::1%eth0"
@@ -112,19 +112,19 @@ def test_an_address_has_one_spelling() -> None:
 
 
 @given(st.text(max_size=300) | st.text("0123456789abcdef.:,[] %", max_size=300))
-def test_any_field_gives_an_address_or_none(said: str) -> None:
-    address = forwarded_address(said, TRUSTED)
+def test_any_field_gives_a_canonical_address_or_none(field: str) -> None:
+    address = forwarded_address(field, TRUSTED)
 
     assert address == "" or str(ip_address(address)) == address
 
 
 @given(st.lists(st.ip_addresses()), st.ip_addresses(v=4), st.text(max_size=60))
-def test_a_viewer_cannot_speak_for_another(
-    proxies: list[object], viewer: object, claim: str
+def test_viewer_cannot_claim_another_address(
+    proxies: list[object], viewer: object, text: str
 ) -> None:
-    """Whatever a viewer claims, the first untrusted address from the end is what counts."""
+    """Whatever a viewer sends, the result is the first untrusted address from the end."""
     parsed = parse_address(str(viewer))
     assert parsed is not None
-    behind = ", ".join(["", *(str(one) for one in proxies if is_trusted(str(one), TRUSTED))])
+    behind = ", ".join(["", *(str(proxy) for proxy in proxies if is_trusted(str(proxy), TRUSTED))])
     if not is_trusted(str(parsed), TRUSTED):
-        assert forwarded_address(f"{claim},{viewer}{behind}", TRUSTED) == str(parsed)
+        assert forwarded_address(f"{text},{viewer}{behind}", TRUSTED) == str(parsed)

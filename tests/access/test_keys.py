@@ -1,4 +1,4 @@
-"""Public keys: which PEM files will do, and whose signature is whose."""
+"""Public keys: accepted PEM files, and verified signatures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def _pem(
 
 @pytest.mark.parametrize("hash_name", ["SHA1", "SHA256"])
 @pytest.mark.parametrize("make", [rsa_signer, ecdsa_signer])
-def test_a_signature_is_its_signer_s(make: Callable[..., Signer], hash_name: HashName) -> None:
+def test_signature_verifies_with_its_own_key_and_hash_only(
+    make: Callable[..., Signer], hash_name: HashName
+) -> None:
     signer = make("K1", hash_name=hash_name)
     other: HashName = "SHA256" if hash_name == "SHA1" else "SHA1"
     signature = signer.sign(MESSAGE)
@@ -46,16 +48,16 @@ def test_a_signature_is_its_signer_s(make: Callable[..., Signer], hash_name: Has
 
 @pytest.mark.parametrize("signer", [rsa_signer(), ecdsa_signer()], ids=["RSA", "ECDSA"])
 @given(signature=st.binary(max_size=300))
-def test_bytes_that_are_no_signature_are_not_one(signer: Signer, signature: bytes) -> None:
+def test_random_bytes_do_not_verify(signer: Signer, signature: bytes) -> None:
     assert not signer.public.verifies(signature, MESSAGE, "SHA1")
 
 
-def test_what_a_key_says_of_itself() -> None:
+def test_key_has_its_algorithm_in_words() -> None:
     assert rsa_signer().public.algorithm == "RSA-2048"
     assert ecdsa_signer().public.algorithm == "ECDSA P-256"
 
 
-def test_the_fingerprint_is_openssl_s() -> None:
+def test_fingerprint_equals_that_of_openssl() -> None:
     der = subprocess.run(
         ["openssl", "pkey", "-pubin", "-outform", "DER"],
         input=rsa_signer().public_pem,
@@ -69,7 +71,7 @@ def test_the_fingerprint_is_openssl_s() -> None:
     assert rsa_signer().public.fingerprint == digest.split()[-1].decode()
 
 
-def test_pkcs_1_will_do_too() -> None:
+def test_pkcs_1_key_is_accepted() -> None:
     key = rsa_signer().private.public_key()
     assert isinstance(key, rsa.RSAPublicKey)
     assert load_public_key("K", _pem(key, serialization.PublicFormat.PKCS1)).verifies(
@@ -77,7 +79,7 @@ def test_pkcs_1_will_do_too() -> None:
     )
 
 
-def test_a_key_that_is_read_again_is_the_same() -> None:
+def test_reloaded_key_is_equal() -> None:
     pem = rsa_signer().public_pem
     first, again = load_public_key("K", pem), load_public_key("K", pem)
     assert (first, hash(first)) == (again, hash(again))
@@ -106,7 +108,7 @@ EXPECTED_KIND = "expected an RSA key of 2048 to 4096 bits or an ECDSA key on P-2
     ],
     ids=["empty", "ssh", "cut", "bytes", "long", "private", "1024", "P-384", "K-256", "Ed25519"],
 )
-def test_a_file_that_will_not_do(pem: bytes, reason: str) -> None:
+def test_invalid_pem_file_is_refused(pem: bytes, reason: str) -> None:
     with pytest.raises(KeyFileError) as caught:
         load_public_key("K", pem)
     assert reason in str(caught.value)

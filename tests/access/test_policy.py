@@ -1,4 +1,4 @@
-"""Policies: what parses, what is refused and in which words, and the canned one's bytes."""
+"""Policies: parsing, reasons of refusal, and the bytes of canned policies."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ from tests.support.signers import custom_policy
 
 URL = "https://d111111abcdef8.cloudfront.net/film.mp4"
 UNTIL_S = 1_357_034_400
-LEAST = custom_policy(URL, UNTIL_S)
+MINIMAL = custom_policy(URL, UNTIL_S)
 
 
 @pytest.mark.parametrize("as_list", [True, False])
-def test_everything_a_policy_may_say(as_list: bool) -> None:
+def test_policy_with_all_members_parses(as_list: bool) -> None:
     text = custom_policy(URL, UNTIL_S, from_s=5, networks="192.0.2.0/24", as_list=as_list)
     assert parse_policy(text.encode()) == Policy(URL, UNTIL_S, 5, (ip_network("192.0.2.0/24"),))
 
 
-def test_the_least_a_policy_must_say() -> None:
+def test_policy_with_required_members_parses() -> None:
     assert parse_policy(custom_policy(None, UNTIL_S).encode()) == Policy("", UNTIL_S, 0, ())
 
 
-def test_white_space_and_escapes_are_json_s_business() -> None:
-    spaced = json.dumps(json.loads(LEAST), indent=3).replace("/", r"\/")
-    assert parse_policy(spaced.encode()) == parse_policy(LEAST.encode())
+def test_white_space_and_escapes_of_json_are_accepted() -> None:
+    formatted = json.dumps(json.loads(MINIMAL), indent=3).replace("/", r"\/")
+    assert parse_policy(formatted.encode()) == parse_policy(MINIMAL.encode())
 
 
 @pytest.mark.parametrize(
-    ("said", "networks"),
+    ("source", "networks"),
     [
         ("192.0.2.7", ["192.0.2.7/32"]),
         ("192.0.2.7/32", ["192.0.2.7/32"]),
         ("192.168.0.1/24", ["192.168.0.0/24"]),  # as the Java SDK's example has it
         ("2001:db8::/32", ["2001:db8::/32"]),
         (["192.0.2.0/24", "2001:db8::1"], ["192.0.2.0/24", "2001:db8::1/128"]),
-        ("0.0.0.0/0", []),  # what SDKs write for anybody
+        ("0.0.0.0/0", []),  # what SDKs write for any address
         (["192.0.2.0/24", "0.0.0.0/0"], []),
     ],
 )
-def test_networks(said: object, networks: list[str]) -> None:
-    parsed = parse_policy(custom_policy(URL, UNTIL_S, networks=said).encode())
+def test_networks_are_parsed(source: object, networks: list[str]) -> None:
+    parsed = parse_policy(custom_policy(URL, UNTIL_S, networks=source).encode())
     assert parsed.networks == tuple(map(ip_network, networks))
 
 
@@ -71,12 +71,12 @@ UNTIL = {"DateLessThan": {"AWS:EpochTime": UNTIL_S}}
     [
         (b"", "policy is not JSON"),
         (b"{", "policy is not JSON"),
-        (LEAST.encode()[:-1], "policy is not JSON"),
-        (LEAST.encode() + b"x", "policy is not JSON"),
+        (MINIMAL.encode()[:-1], "policy is not JSON"),
+        (MINIMAL.encode() + b"x", "policy is not JSON"),
         (b'{"Statement":\0}', "policy is not JSON"),
-        (b"\xef\xbb\xbf" + LEAST.encode(), "policy is not JSON"),
-        (LEAST.encode().replace(b"film", b"f\xff"), "policy is not UTF-8"),
-        (LEAST.encode("utf-16"), "policy is not UTF-8"),
+        (b"\xef\xbb\xbf" + MINIMAL.encode(), "policy is not JSON"),
+        (MINIMAL.encode().replace(b"film", b"f\xff"), "policy is not UTF-8"),
+        (MINIMAL.encode("utf-16"), "policy is not UTF-8"),
         (b" " * POLICY_LIMIT_BYTES + b"{}", "policy has more than 8192 bytes"),
         (b"[" * POLICY_LIMIT_BYTES, "policy is nested too deeply"),
         (b'{"Statement":' * 600, "policy is nested too deeply"),
@@ -109,8 +109,8 @@ UNTIL = {"DateLessThan": {"AWS:EpochTime": UNTIL_S}}
         (custom_policy(URL, float("nan")), "policy has a number that is not whole"),
         (custom_policy(URL, float("inf")), "policy has a number that is not whole"),
         (custom_policy(URL, 10**400), "policy has a number that is too large"),
-        (LEAST.replace(str(UNTIL_S), "1e999"), "policy has a number that is not whole"),
-        (LEAST.replace(str(UNTIL_S), "9" * 5_000), "policy has a number that is too large"),
+        (MINIMAL.replace(str(UNTIL_S), "1e999"), "policy has a number that is not whole"),
+        (MINIMAL.replace(str(UNTIL_S), "9" * 5_000), "policy has a number that is too large"),
         (custom_policy(URL, UNTIL_S, from_s="now"), "DateGreaterThan is not a number of seconds"),
         (custom_policy(URL, UNTIL_S, networks=7), "IpAddress is not a string"),
         (custom_policy(URL, UNTIL_S, networks=[]), "IpAddress does not have 1 to 64 networks"),
@@ -122,7 +122,7 @@ UNTIL = {"DateLessThan": {"AWS:EpochTime": UNTIL_S}}
         (custom_policy(URL, UNTIL_S, networks="any"), "IpAddress is neither an address nor"),
     ],
 )
-def test_refused(content: bytes | str, reason: str) -> None:
+def test_invalid_policy_is_refused_with_a_reason(content: bytes | str, reason: str) -> None:
     with pytest.raises(PolicyError) as caught:
         parse_policy(content if isinstance(content, bytes) else content.encode())
     assert str(caught.value).startswith(reason)
@@ -144,7 +144,7 @@ JSON = st.recursive(
 )
 
 
-def _parses_or_says_why(content: bytes) -> None:
+def _parses_or_gives_a_reason(content: bytes) -> None:
     try:
         policy = parse_policy(content)
     except PolicyError as exc:
@@ -157,52 +157,52 @@ def _parses_or_says_why(content: bytes) -> None:
 
 @given(st.binary(max_size=300))
 def test_any_bytes_parse_or_are_refused(content: bytes) -> None:
-    _parses_or_says_why(content)
+    _parses_or_gives_a_reason(content)
 
 
 @given(JSON)
 def test_any_json_parses_or_is_refused(document: object) -> None:
-    _parses_or_says_why(json.dumps(document).encode())
+    _parses_or_gives_a_reason(json.dumps(document).encode())
 
 
 @given(resource=JSON, until=JSON, begin=JSON, networks=JSON)
-def test_any_value_in_its_place_parses_or_is_refused(
+def test_any_member_value_parses_or_is_refused(
     resource: object, until: object, begin: object, networks: object
 ) -> None:
     document = json.loads(custom_policy("", until, from_s=begin, networks=networks))
     document["Statement"][0]["Resource"] = resource
-    _parses_or_says_why(json.dumps(document).encode())
+    _parses_or_gives_a_reason(json.dumps(document).encode())
 
 
 @given(index=st.integers(0, 1_000), byte=st.integers(0, 255), doubled=st.booleans())
-def test_a_damaged_policy_parses_or_is_refused(index: int, byte: int, doubled: bool) -> None:
+def test_damaged_policy_parses_or_is_refused(index: int, byte: int, doubled: bool) -> None:
     content = custom_policy(URL, UNTIL_S, from_s=1, networks=["10.0.0.0/8", "::1"]).encode()
     at = index % len(content)
-    _parses_or_says_why(content[:at] + bytes([byte]) + content[at + (not doubled) :])
+    _parses_or_gives_a_reason(content[:at] + bytes([byte]) + content[at + (not doubled) :])
 
 
 @given(st.text(max_size=60))
-def test_canned_is_what_botocore_signs(resource: str) -> None:
+def test_canned_policy_equals_that_of_botocore(resource: str) -> None:
     signer = CloudFrontSigner("K", lambda message: message)
     expected = signer.build_policy(resource, datetime.fromtimestamp(UNTIL_S, UTC))
     assert canned_policy(resource, UNTIL_S) == expected.encode()
     assert canned_messages(resource, UNTIL_S)[0] == expected.encode()
 
 
-def test_canned_is_what_the_developer_guide_shows() -> None:
+def test_canned_policy_equals_that_of_the_developer_guide() -> None:
     assert canned_messages(URL, UNTIL_S) == (
         b'{"Statement":[{"Resource":"' + URL.encode() + b'","Condition":{"DateLessThan":'
         b'{"AWS:EpochTime":1357034400}}}]}',
     )
 
 
-def test_a_name_past_ascii_may_be_signed_escaped_or_as_it_is() -> None:
+def test_canned_policy_of_a_non_ascii_name_has_two_forms() -> None:
     messages = canned_messages("dir/fílm", UNTIL_S)
     assert [b"f\\u00edlm" in message for message in messages] == [True, False]
     assert "fílm".encode() in messages[1]
 
 
-def test_half_a_surrogate_is_nothing_anybody_signs() -> None:
+def test_canned_policy_of_a_lone_surrogate_is_not_utf_8() -> None:
     for message in canned_messages("film\ud800", UNTIL_S)[1:]:
         with pytest.raises(UnicodeDecodeError):
             message.decode()

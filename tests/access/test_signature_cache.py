@@ -1,4 +1,4 @@
-"""What is remembered is not verified anew; what may no longer be used is not found."""
+"""The signature cache: no second verification, and no use of entries of other keys."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SIGNER = rsa_signer("K1")
 
 @dataclass(eq=False)
 class CountingKey:
-    """A public key that counts how often it is asked."""
+    """A public key that records the messages that it verifies."""
 
     key: PublicKey
-    asked: list[bytes] = field(default_factory=list)
+    messages: list[bytes] = field(default_factory=list)
 
     @property
     def key_id(self) -> str:
@@ -31,96 +31,100 @@ class CountingKey:
         return self.key.fingerprint
 
     def verifies(self, signature: bytes, message: bytes, hash_name: HashName) -> bool:
-        self.asked.append(message)
+        self.messages.append(message)
         return self.key.verifies(signature, message, hash_name)
 
 
-def _ask(key: object, signed: str, remembered: SignatureCache, cookies: str = "") -> Grant | Denied:
+def _decide(
+    key: object, signed: str, signatures: SignatureCache, cookies: str = ""
+) -> Grant | Denied:
     name, _, query = signed.partition("?")
     keys = {"K1": cast("PublicKey", key)}
-    return verify(keys, query, cookies, [name], ip_address("::1"), NOW_S, remembered)
+    return verify(keys, query, cookies, [name], ip_address("::1"), NOW_S, signatures)
 
 
-def test_a_canned_policy_is_verified_once() -> None:
-    key, remembered = CountingKey(SIGNER.public), SignatureCache()
+def test_canned_policy_is_verified_once() -> None:
+    key, signatures = CountingKey(SIGNER.public), SignatureCache()
     signed = SIGNER.url("dir/film", expires_s=UNTIL_S)
-    grants = [_ask(key, signed, remembered) for _ in range(3)]
+    grants = [_decide(key, signed, signatures) for _ in range(3)]
     assert grants[0] is grants[1] is grants[2]
     assert isinstance(grants[0], Grant)
-    assert len(key.asked) == 1
+    assert len(key.messages) == 1
 
 
-def test_a_custom_policy_is_verified_once_for_all_that_it_covers() -> None:
-    key, remembered = CountingKey(SIGNER.public), SignatureCache()
+def test_custom_policy_is_verified_once_for_all_its_resources() -> None:
+    key, signatures = CountingKey(SIGNER.public), SignatureCache()
     policy = custom_policy("dir/*", UNTIL_S)
     cookies = SIGNER.cookies(policy=policy)
     for number in range(3):
-        assert isinstance(_ask(key, f"dir/{number}.ts", remembered, cookies), Grant)
-        assert isinstance(_ask(key, SIGNER.url(f"dir/{number}", policy=policy), remembered), Grant)
-    assert _ask(key, "elsewhere/3.ts", remembered, cookies) == Denied(
+        assert isinstance(_decide(key, f"dir/{number}.ts", signatures, cookies), Grant)
+        assert isinstance(
+            _decide(key, SIGNER.url(f"dir/{number}", policy=policy), signatures), Grant
+        )
+    assert _decide(key, "elsewhere/3.ts", signatures, cookies) == Denied(
         "policy is for another resource"
     )
-    assert len(key.asked) == 1
+    assert len(key.messages) == 1
 
 
-def test_what_was_refused_is_not_remembered() -> None:
-    key, remembered = CountingKey(SIGNER.public), SignatureCache()
+def test_refused_signature_is_not_cached() -> None:
+    key, signatures = CountingKey(SIGNER.public), SignatureCache()
     for signed in (
         SIGNER.url("dir/film", expires_s=UNTIL_S).replace("dir/film", "dir/film2"),
         SIGNER.url("dir/film", policy="{"),
     ):
         for _ in range(2):
-            assert isinstance(_ask(key, signed, remembered), Denied)
-    assert len(remembered) == 0
-    assert len(key.asked) == 4
+            assert isinstance(_decide(key, signed, signatures), Denied)
+    assert len(signatures) == 0
+    assert len(key.messages) == 4
 
 
-def test_one_resource_s_signature_is_not_another_s() -> None:
-    remembered = SignatureCache()
+def test_cached_canned_policy_is_valid_for_its_resource_only() -> None:
+    signatures = SignatureCache()
     signed = SIGNER.url("dir/film", expires_s=UNTIL_S)
-    assert isinstance(_ask(SIGNER.public, signed, remembered), Grant)
-    assert _ask(SIGNER.public, signed.replace("dir/", "other/"), remembered) == Denied(
+    assert isinstance(_decide(SIGNER.public, signed, signatures), Grant)
+    assert _decide(SIGNER.public, signed.replace("dir/", "other/"), signatures) == Denied(
         "signature does not match"
     )
 
 
-def test_a_key_that_was_removed_is_not_found_again() -> None:
-    remembered = SignatureCache()
+def test_cached_signature_of_a_removed_key_is_denied() -> None:
+    signatures = SignatureCache()
     signed = SIGNER.url("dir/film", expires_s=UNTIL_S)
-    assert isinstance(_ask(SIGNER.public, signed, remembered), Grant)
+    assert isinstance(_decide(SIGNER.public, signed, signatures), Grant)
     query = signed.partition("?")[2]
-    gone = verify({}, query, "", ["dir/film"], ip_address("::1"), NOW_S, remembered)
-    assert gone == Denied("key is not trusted")
+    result = verify({}, query, "", ["dir/film"], ip_address("::1"), NOW_S, signatures)
+    assert result == Denied("key is not trusted")
 
 
-def test_another_key_under_the_same_id_is_another() -> None:
-    remembered = SignatureCache()
-    replaced = Signer("K1", rsa_signer("K2").private)
+def test_cached_signature_is_not_valid_for_a_replaced_key() -> None:
+    signatures = SignatureCache()
+    replacement = Signer("K1", rsa_signer("K2").private)
     for signed in (
         SIGNER.url("dir/film", expires_s=UNTIL_S),
         SIGNER.url("dir/film", policy=custom_policy("*", UNTIL_S)),
     ):
-        assert isinstance(_ask(SIGNER.public, signed, remembered), Grant)
-        assert _ask(replaced.public, signed, remembered) == Denied("signature does not match")
-        assert isinstance(_ask(SIGNER.public, signed, remembered), Grant)
+        assert isinstance(_decide(SIGNER.public, signed, signatures), Grant)
+        assert _decide(replacement.public, signed, signatures) == Denied("signature does not match")
+        assert isinstance(_decide(SIGNER.public, signed, signatures), Grant)
 
 
-def test_a_key_that_was_read_again_keeps_what_is_remembered() -> None:
-    key, remembered = CountingKey(SIGNER.public), SignatureCache()
+def test_cached_signature_is_valid_for_a_reloaded_key() -> None:
+    key, signatures = CountingKey(SIGNER.public), SignatureCache()
     signed = SIGNER.url("dir/film", expires_s=UNTIL_S)
-    assert isinstance(_ask(SIGNER.public, signed, remembered), Grant)
-    assert isinstance(_ask(key, signed, remembered), Grant)
-    assert key.asked == []
+    assert isinstance(_decide(SIGNER.public, signed, signatures), Grant)
+    assert isinstance(_decide(key, signed, signatures), Grant)
+    assert key.messages == []
 
 
-def test_those_unused_for_longest_go_first() -> None:
-    key, remembered = CountingKey(SIGNER.public), SignatureCache(limit=2)
+def test_least_recently_used_entries_are_dropped_first() -> None:
+    key, signatures = CountingKey(SIGNER.public), SignatureCache(limit=2)
     one, two, three = (SIGNER.url(f"dir/{n}", expires_s=UNTIL_S) for n in range(3))
     for signed in (one, two, one, three):
-        _ask(key, signed, remembered)
-    assert len(remembered) == 2
-    assert len(key.asked) == 3
-    _ask(key, one, remembered)
-    assert len(key.asked) == 3
-    _ask(key, two, remembered)
-    assert len(key.asked) == 4
+        _decide(key, signed, signatures)
+    assert len(signatures) == 2
+    assert len(key.messages) == 3
+    _decide(key, one, signatures)
+    assert len(key.messages) == 3
+    _decide(key, two, signatures)
+    assert len(key.messages) == 4

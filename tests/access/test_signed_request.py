@@ -1,4 +1,4 @@
-"""What a query and cookies say of a signature: fields, their form, and what is left over."""
+"""Signatures in queries and cookies: parameters, their form, and the rest of the query."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def _as_cookies(query: str) -> str:
         ("Key-Pair-Id=K1&Signature=c2ln&a&Expires=1357034400", SIGNED_CANNED, "a"),
         (f"{CANNED}&Hash-Algorithm=SHA256", SIGNED_CANNED._replace(hash_name="SHA256"), ""),
         (f"Hash-Algorithm=SHA1&{CUSTOM}", SIGNED_CUSTOM, ""),
-        # With a policy, Expires is the publisher's own name.
+        # With a policy, Expires belongs to the publisher's own query.
         (f"Expires=soon&{CUSTOM}&Expires=later", SIGNED_CUSTOM, "Expires=soon&Expires=later"),
-        # Names that are only alike are the publisher's own.
+        # Similar names belong to the publisher's own query.
         (
             f"signature=1&XSignature=2&Signature&{CUSTOM}",
             SIGNED_CUSTOM,
@@ -49,7 +49,7 @@ def _as_cookies(query: str) -> str:
         (f"%50olicy=x&{CANNED}", SIGNED_CANNED, "%50olicy=x"),
     ],
 )
-def test_what_a_query_says(query: str, signed: Signed, rest: str) -> None:
+def test_signature_is_taken_out_of_the_query(query: str, signed: Signed, rest: str) -> None:
     assert from_query(query) == (signed, rest)
 
 
@@ -57,7 +57,7 @@ def test_what_a_query_says(query: str, signed: Signed, rest: str) -> None:
     "query",
     ["", "a=b", "a=1&b=2&", "Expires=1357034400", "Hash-Algorithm=SHA1", "Signature", "policy=x"],
 )
-def test_a_query_that_is_not_signed_stays_as_it_is(query: str) -> None:
+def test_unsigned_query_is_unchanged(query: str) -> None:
     assert from_query(query) == (None, query)
 
 
@@ -76,7 +76,7 @@ def test_a_query_that_is_not_signed_stays_as_it_is(query: str) -> None:
         (f"CloudFront-Other=1; {_as_cookies(CANNED)}", SIGNED_CANNED),
     ],
 )
-def test_what_cookies_say(cookies: str, signed: Signed) -> None:
+def test_signature_is_read_from_cookies(cookies: str, signed: Signed) -> None:
     assert from_cookies(cookies) == signed
 
 
@@ -92,11 +92,11 @@ def test_what_cookies_say(cookies: str, signed: Signed) -> None:
         _as_cookies("Signature=c2ln").replace("=", " ="),
     ],
 )
-def test_cookies_that_are_no_signature(cookies: str) -> None:
+def test_other_cookies_are_no_signature(cookies: str) -> None:
     assert from_cookies(cookies) is None
 
 
-TWICE = "a field of the signature is given twice"
+REPEATED = "a field of the signature is given twice"
 
 
 @pytest.mark.parametrize(
@@ -111,11 +111,11 @@ TWICE = "a field of the signature is given twice"
         ("Expires=1&Policy=&Signature=c2ln&Key-Pair-Id=K1", "Policy is empty"),
         ("Expires=1&Signature=&Key-Pair-Id=K1", "Signature is missing"),
         ("Expires=1&Signature=c2ln&Key-Pair-Id=", "Key-Pair-Id is missing"),
-        (f"{CANNED}&Expires=1357034400", TWICE),
-        (f"{CANNED}&Signature=c2ln", TWICE),
-        (f"{CANNED}&Key-Pair-Id=K1", TWICE),
-        (f"{CUSTOM}&Policy=cG9s", TWICE),
-        (f"{CUSTOM}&Hash-Algorithm=SHA1&Hash-Algorithm=SHA256", TWICE),
+        (f"{CANNED}&Expires=1357034400", REPEATED),
+        (f"{CANNED}&Signature=c2ln", REPEATED),
+        (f"{CANNED}&Key-Pair-Id=K1", REPEATED),
+        (f"{CUSTOM}&Policy=cG9s", REPEATED),
+        (f"{CUSTOM}&Hash-Algorithm=SHA1&Hash-Algorithm=SHA256", REPEATED),
         (f"{CUSTOM}&Hash-Algorithm=", "Hash-Algorithm is unknown"),
         (f"{CUSTOM}&Hash-Algorithm=MD5", "Hash-Algorithm is unknown"),
         (f"{CUSTOM}&Hash-Algorithm=sha256", "Hash-Algorithm is unknown"),
@@ -130,13 +130,13 @@ TWICE = "a field of the signature is given twice"
         (f"Expires=1&Signature={'x' * 8_193}&Key-Pair-Id=K1", "signature is too long"),
     ],
 )
-def test_what_cannot_be_a_signature(query: str, reason: str) -> None:
+def test_malformed_signature_is_an_error_with_a_reason(query: str, reason: str) -> None:
     expected = SignatureError(reason)
     assert from_query(query)[0] == expected
     assert from_cookies(_as_cookies(query)) == expected
 
 
-def test_the_limit_is_the_caller_s() -> None:
+def test_length_limit_is_a_parameter() -> None:
     assert from_query(CUSTOM, 8)[0] == SIGNED_CUSTOM
     assert from_query(CUSTOM, 7)[0] == SignatureError("signature is too long")
     assert from_cookies(_as_cookies(CUSTOM), 8) == SIGNED_CUSTOM
@@ -145,7 +145,7 @@ def test_the_limit_is_the_caller_s() -> None:
 
 @given(st.binary(max_size=60))
 @example(b"\xff\xef\xbe")
-def test_url_safe_base64(content: bytes) -> None:
+def test_url_safe_base64_is_that_of_cloudfront(content: bytes) -> None:
     text = encode(content)
     assert text == b64encode(content).decode().replace("+", "-").replace("=", "_").replace("/", "~")
     assert decode(text) == content
@@ -153,12 +153,12 @@ def test_url_safe_base64(content: bytes) -> None:
 
 @given(st.text(max_size=12) | st.text(alphabet="AQgwx+/=-_~ \n%", max_size=12))
 @example("QQ__")
-@example("QR__")  # the same byte, in another spelling
+@example("QR__")  # the same byte in another encoding
 @example("QQ_")
 @example("QQ")
 @example("QQ==")
 @example("QQ__QQ__")
-def test_each_content_has_one_spelling(text: str) -> None:
+def test_decoded_content_has_one_encoding(text: str) -> None:
     content = decode(text)
     assert content is None or encode(content) == text
 
@@ -176,10 +176,10 @@ PIECES = st.lists(
 @given(PIECES)
 @example("&" * 5_000)
 @example("CloudFront-" + ";  " * 5_000 + "x")
-def test_any_text_is_a_signature_an_error_or_nothing(text: str) -> None:
+def test_any_text_is_a_signature_an_error_or_none(text: str) -> None:
     signed, rest = from_query(text)
     assert signed is None or isinstance(signed, Signed | SignatureError)
     assert (rest == text) if signed is None else len(rest) < len(text)
     assert from_query(rest)[0] is None
-    said = from_cookies(text)
-    assert said is None or isinstance(said, Signed | SignatureError)
+    result = from_cookies(text)
+    assert result is None or isinstance(result, Signed | SignatureError)

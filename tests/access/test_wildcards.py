@@ -1,4 +1,4 @@
-"""CloudFront's wildcards: what a Resource covers, section by section."""
+"""CloudFront's wildcards: which resources a pattern matches, section by section."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ DOMAIN = "d111111abcdef8.cloudfront.net"
         ("dir/fílm?", "dir/fílm4"),
     ],
 )
-def test_covered(pattern: str, resource: str) -> None:
+def test_pattern_matches_resource(pattern: str, resource: str) -> None:
     assert resource_matches(pattern, resource)
 
 
@@ -95,7 +95,7 @@ def test_covered(pattern: str, resource: str) -> None:
         ("dir/film", "/dir/film"),
     ],
 )
-def test_not_covered(pattern: str, resource: str) -> None:
+def test_pattern_does_not_match_resource(pattern: str, resource: str) -> None:
     assert not resource_matches(pattern, resource)
 
 
@@ -103,7 +103,7 @@ SMALL = st.text(alphabet="ab/*?", max_size=12)
 
 
 @given(pattern=SMALL, text=st.text(alphabet="ab/", max_size=12))
-def test_a_section_is_matched_as_a_regular_expression_would(pattern: str, text: str) -> None:
+def test_section_matches_like_a_regular_expression(pattern: str, text: str) -> None:
     expression = "".join({"*": ".*", "?": "."}.get(each, re.escape(each)) for each in pattern)
     expected = re.fullmatch(expression, text) is not None
     assert resource_matches(f"https://h/{pattern}", f"https://h/{text}") is expected
@@ -111,27 +111,27 @@ def test_a_section_is_matched_as_a_regular_expression_would(pattern: str, text: 
 
 
 @given(pattern=SMALL, text=st.text(alphabet="ab/?", max_size=12))
-def test_only_a_last_star_passes_into_the_query(pattern: str, text: str) -> None:
-    def one(index: int, symbol: str) -> str:
+def test_only_a_final_star_matches_into_the_query(pattern: str, text: str) -> None:
+    def expression_of(index: int, symbol: str) -> str:
         if symbol == "*":
             return "[^?]*" if index < len(pattern.rstrip("*")) else ".*"
         return "." if symbol == "?" else re.escape(symbol)
 
     path, mark, query = text.partition("?")
-    # The query's further question marks are nothing special to a star.
+    # Further question marks of the query are ordinary characters.
     special = path + mark + query.replace("?", "_")
-    expression = "".join(one(index, symbol) for index, symbol in enumerate(pattern))
+    expression = "".join(expression_of(index, symbol) for index, symbol in enumerate(pattern))
     expected = re.fullmatch(expression, special) is not None
     assert resource_matches(f"https://h/{pattern}", f"https://h/{text}") is expected
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
-def test_any_pattern_can_be_asked_of_any_text(pattern: str, resource: str) -> None:
+def test_any_pattern_and_any_text_give_a_result(pattern: str, resource: str) -> None:
     assert resource_matches(pattern, resource) in {True, False}
 
 
-def test_hostile_patterns_take_linear_time() -> None:
-    """Each would keep a backtracking matcher busy for longer than anybody would wait."""
+def test_hostile_pattern_takes_linear_time() -> None:
+    """A backtracking matcher would not end within the test's timeout."""
     text = "https://a/" + "a" * 8_000
     for pattern in ("https://a/" + "*a" * 2_000 + "b", "https://a/" + "*?" * 2_000 + "b"):
         assert not compile_pattern(pattern).match(text)
